@@ -1,0 +1,8 @@
+//! `peftc`: a compiler for parameter-efficient fine-tuning.
+//!
+//! ```text
+//! text ─syntax▶ ast::File ─resolve▶ Recipe ─plan▶ Plan ─lower▶ Compiled ─exec▶ Report
+//! ```
+
+pub mod base;
+pub mod syntax;
