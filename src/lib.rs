@@ -5,4 +5,5 @@
 //! ```
 
 pub mod base;
+pub mod program;
 pub mod syntax;

@@ -1,0 +1,154 @@
+//! Typed construction. Every push infers the result's type, so an ill-typed program cannot be built.
+
+use std::collections::BTreeMap;
+
+use super::graph::{Class, Def, Feed, Node, Phase, Program, Resident, Value, ValueInfo};
+use super::op::Op;
+use super::types::TensorType;
+
+/// Builds one [`Program`].
+#[derive(Debug)]
+pub struct Builder {
+    program: Program,
+    depends: Vec<bool>,
+    residents: BTreeMap<String, Value>,
+    feeds: BTreeMap<Feed, Value>,
+    label: u32,
+    phase: Phase,
+}
+
+impl Builder {
+    /// An empty program.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let program = Program { name: name.to_owned(), labels: vec![String::new()], ..Program::default() };
+        Self { program, depends: Vec::new(), residents: BTreeMap::new(), feeds: BTreeMap::new(), label: 0, phase: Phase::Forward }
+    }
+
+    /// Names the site that the following nodes are built for.
+    pub fn label(&mut self, label: &str) {
+        self.label = match self.program.labels.iter().rposition(|l| l == label) {
+            Some(i) => i as u32,
+            None => {
+                self.program.labels.push(label.to_owned());
+                (self.program.labels.len() - 1) as u32
+            }
+        };
+    }
+
+    /// The label in force, to restore later.
+    #[must_use]
+    pub const fn current_label(&self) -> u32 {
+        self.label
+    }
+
+    /// Restores a label got from [`Self::current_label`] or a node.
+    pub const fn set_label(&mut self, label: u32) {
+        self.label = label;
+    }
+
+    /// Sets the part of the step that the following nodes belong to.
+    pub const fn phase(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    fn define(&mut self, ty: TensorType, def: Def, depends: bool) -> Value {
+        let value = Value(self.program.values.len() as u32);
+        self.program.values.push(ValueInfo { ty, def });
+        self.depends.push(depends);
+        value
+    }
+
+    /// A tensor that lives for the whole stage; the same name gives the same value.
+    ///
+    /// # Panics
+    /// If the name was used with another type (a bug of the caller).
+    pub fn resident(&mut self, name: &str, ty: TensorType, class: Class) -> Value {
+        if let Some(&value) = self.residents.get(name) {
+            assert_eq!(self.program.ty(value), &ty, "`{name}` is declared with two types");
+            return value;
+        }
+        let index = self.program.residents.len() as u32;
+        self.program.residents.push(Resident { name: name.to_owned(), ty: ty.clone(), class });
+        let value = self.define(ty, Def::Resident(index), class == Class::Trainable);
+        self.residents.insert(name.to_owned(), value);
+        value
+    }
+
+    /// An input of the step.
+    pub fn feed(&mut self, feed: Feed) -> Value {
+        if let Some(&value) = self.feeds.get(&feed) {
+            return value;
+        }
+        let value = self.define(feed.ty(), Def::Feed(feed), false);
+        self.feeds.insert(feed, value);
+        value
+    }
+
+    /// Appends a node and gives its outputs.
+    ///
+    /// # Panics
+    /// If the op does not take these types: a bug of whoever calls, with the op and the types named.
+    pub fn push(&mut self, op: impl Into<Op>, inputs: &[Value]) -> Vec<Value> {
+        let op = op.into();
+        let types: Vec<&TensorType> = inputs.iter().map(|&v| self.program.ty(v)).collect();
+        let outs = match op.rule().infer(&types) {
+            Ok(outs) => outs,
+            Err(why) => {
+                let types: Vec<String> = types.iter().map(ToString::to_string).collect();
+                panic!("{op:?} does not take ({}): {why}", types.join(", "));
+            }
+        };
+        let depends = inputs.iter().any(|v| self.depends[v.index()]);
+        let node = self.program.nodes.len() as u32;
+        let outputs: Vec<Value> = outs
+            .into_iter()
+            .enumerate()
+            .map(|(i, ty)| self.define(ty, Def::Node { node, output: i as u32 }, depends))
+            .collect();
+        self.program.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone(), label: self.label, phase: self.phase });
+        outputs
+    }
+
+    /// Appends a node with one output.
+    ///
+    /// # Panics
+    /// As [`Self::push`]; also if the op has no output.
+    pub fn push1(&mut self, op: impl Into<Op>, inputs: &[Value]) -> Value {
+        self.push(op, inputs)[0]
+    }
+
+    /// Whether a trainable tensor can change the value.
+    #[must_use]
+    pub fn depends(&self, value: Value) -> bool {
+        self.depends[value.index()]
+    }
+
+    /// A value's type.
+    #[must_use]
+    pub fn ty(&self, value: Value) -> &TensorType {
+        self.program.ty(value)
+    }
+
+    /// The program so far.
+    #[must_use]
+    pub const fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Hands a value back to the caller of the program under a name.
+    pub fn output(&mut self, name: &str, value: Value) {
+        self.program.outputs.push((name.to_owned(), value));
+    }
+
+    /// Records that `gradient` is the gradient of `resident`.
+    pub fn gradient(&mut self, resident: Value, gradient: Value) {
+        self.program.gradients.push((resident, gradient));
+    }
+
+    /// The finished program.
+    #[must_use]
+    pub fn finish(self) -> Program {
+        self.program
+    }
+}

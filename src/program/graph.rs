@@ -1,0 +1,228 @@
+//! The op graph: an append-only list of nodes, so list order is an execution order.
+//!
+//! A value is a resident (a parameter or state that lives for the whole stage), an input of the
+//! step, or an output of a node. Nodes may have several outputs; an op may also update residents
+//! in place ([`super::op::OpRule::updates`]), in list order.
+
+use super::op::Op;
+use super::types::TensorType;
+
+/// A value of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(pub u32);
+
+impl Value {
+    /// Its index in [`Program::values`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a resident is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// A weight that gets no update.
+    Frozen,
+    /// A weight that is trained.
+    Trainable,
+    /// An accumulator of a gradient over micro-batches.
+    Gradient,
+    /// Optimizer state.
+    Optimizer,
+}
+
+/// A tensor that lives for the whole stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// Its only name, in printing, checkpoints and reports.
+    pub name: String,
+    /// Constant shape.
+    pub ty: TensorType,
+    /// What it is held for.
+    pub class: Class,
+}
+
+/// What a step is fed with. All are made on the host from the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Feed {
+    /// Token ids, `u32[T]`.
+    TokenIds,
+    /// Position ids, `u32[T]`.
+    Positions,
+    /// Segment ids, `u32[T]`.
+    Segments,
+    /// Start of each sequence in the packed tokens, and the end: `u32[S+1]`.
+    Offsets,
+    /// Row of each sequence's first token: `u32[S]`.
+    FirstTokens,
+    /// Row of each sequence's mask token: `u32[S]`.
+    MaskTokens,
+    /// Example index and position of each token, the identity dropout is keyed by: `u32[T, 2]`.
+    TokenKeys,
+    /// Example index and 0 for each sequence: `u32[S, 2]`.
+    SequenceKeys,
+    /// Class of each sequence: `u32[S]`.
+    Labels,
+    /// Regression target of each sequence: `f32[S]`.
+    Targets,
+    /// One over the number of examples in the whole optimizer step: `f32[1]`.
+    LossScale,
+    /// Number of the step, from 0: `u32[1]`.
+    Step,
+    /// Learning rate of this step: `f32[1]`.
+    LearningRate,
+}
+
+impl Feed {
+    /// Name in printed programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TokenIds => "token_ids",
+            Self::Positions => "positions",
+            Self::Segments => "segments",
+            Self::Offsets => "offsets",
+            Self::FirstTokens => "first_tokens",
+            Self::MaskTokens => "mask_tokens",
+            Self::TokenKeys => "token_keys",
+            Self::SequenceKeys => "sequence_keys",
+            Self::Labels => "labels",
+            Self::Targets => "targets",
+            Self::LossScale => "loss_scale",
+            Self::Step => "step",
+            Self::LearningRate => "learning_rate",
+        }
+    }
+
+    /// Its type.
+    #[must_use]
+    pub fn ty(self) -> TensorType {
+        use super::types::{DType::{F32, U32}, Dim, Sym::{Sequences, Tokens}};
+        let (s, t) = (Dim::sym(Sequences), Dim::sym(Tokens));
+        match self {
+            Self::TokenIds | Self::Positions | Self::Segments => TensorType::new(U32, [t]),
+            Self::Offsets => TensorType::new(U32, [s.plus(1)]),
+            Self::FirstTokens | Self::MaskTokens | Self::Labels => TensorType::new(U32, [s]),
+            Self::TokenKeys => TensorType::new(U32, [t, Dim::from(2)]),
+            Self::SequenceKeys => TensorType::new(U32, [s, Dim::from(2)]),
+            Self::Targets => TensorType::new(F32, [s]),
+            Self::LossScale | Self::LearningRate => TensorType::scalar(F32),
+            Self::Step => TensorType::scalar(U32),
+        }
+    }
+}
+
+/// How a value comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Def {
+    /// Index into [`Program::residents`].
+    Resident(u32),
+    /// An input of the step.
+    Feed(Feed),
+    /// Output `output` of node `node`.
+    Node {
+        /// Index into [`Program::nodes`].
+        node: u32,
+        /// Which of its outputs.
+        output: u32,
+    },
+}
+
+/// The part of a step a node belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// From the batch to the loss or the scores.
+    Forward,
+    /// From the loss to the gradients.
+    Backward,
+    /// From the gradients to new weights.
+    Update,
+}
+
+/// A value's type and definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueInfo {
+    /// Its type.
+    pub ty: TensorType,
+    /// Where it comes from.
+    pub def: Def,
+}
+
+/// One op application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The op with its attributes.
+    pub op: Op,
+    /// What it reads (and, for updates, writes in place).
+    pub inputs: Vec<Value>,
+    /// What it makes.
+    pub outputs: Vec<Value>,
+    /// Index into [`Program::labels`]: the site it was built for.
+    pub label: u32,
+    /// Part of the step.
+    pub phase: Phase,
+}
+
+/// A straight-line program over symbolic sizes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// What it is for: `step`, `evaluate`, …
+    pub name: String,
+    /// All values.
+    pub values: Vec<ValueInfo>,
+    /// All nodes, in execution order.
+    pub nodes: Vec<Node>,
+    /// Residents that occur.
+    pub residents: Vec<Resident>,
+    /// Site names nodes refer to.
+    pub labels: Vec<String>,
+    /// Values handed back to the caller after a run, by name; they stay alive to the end.
+    pub outputs: Vec<(String, Value)>,
+    /// Gradients of residents, `(resident, gradient)`: for accounting and for the audit that every
+    /// trainable tensor gets one.
+    pub gradients: Vec<(Value, Value)>,
+}
+
+impl Program {
+    /// A value's type.
+    ///
+    /// # Panics
+    /// If the value is of another program (a bug).
+    #[must_use]
+    pub fn ty(&self, value: Value) -> &TensorType {
+        &self.values[value.index()].ty
+    }
+
+    /// A value's definition.
+    ///
+    /// # Panics
+    /// If the value is of another program (a bug).
+    #[must_use]
+    pub fn def(&self, value: Value) -> Def {
+        self.values[value.index()].def
+    }
+
+    /// The resident behind a value, if it is one.
+    #[must_use]
+    pub fn resident(&self, value: Value) -> Option<&Resident> {
+        match self.def(value) {
+            Def::Resident(i) => self.residents.get(i as usize),
+            Def::Feed(_) | Def::Node { .. } => None,
+        }
+    }
+
+    /// The inputs the program asks for.
+    pub fn feeds(&self) -> impl Iterator<Item = (Feed, Value)> {
+        self.values.iter().enumerate().filter_map(|(i, v)| match v.def {
+            Def::Feed(feed) => Some((feed, Value(i as u32))),
+            Def::Resident(_) | Def::Node { .. } => None,
+        })
+    }
+
+    /// A handed-back value by name.
+    #[must_use]
+    pub fn output(&self, name: &str) -> Option<Value> {
+        self.outputs.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+    }
+}

@@ -1,0 +1,125 @@
+//! The op registry. An op is one file: attributes, `infer`, `eval`, `grad`, `cost`, tests; and one
+//! row in the table below.
+
+use super::builder::Builder;
+use super::graph::Value;
+use super::types::TensorType;
+
+mod kernel;
+mod tensor;
+
+pub use kernel::{Kernel, Machine, OpError};
+pub use tensor::{Compute, Element, Io, Tensor, TensorMut, TensorRef};
+
+macro_rules! ops {
+    ($($module:ident :: $op:ident,)+) => {
+        $(mod $module;)+
+        $(pub use $module::$op;)+
+
+        /// An op with its attributes. Equality is real equality: common subexpressions are found by it.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "each variant is documented at its struct")]
+        pub enum Op { $($op($op),)+ }
+
+        impl Op {
+            /// The op's rule.
+            #[must_use]
+            pub fn rule(&self) -> &dyn OpRule {
+                match self { $(Self::$op(op) => op,)+ }
+            }
+
+            /// The op's name in printed programs.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$op(_) => stringify!($module),)+ }
+            }
+        }
+
+        $(impl From<$op> for Op { fn from(op: $op) -> Self { Self::$op(op) } })+
+
+        /// Names of all ops.
+        pub const NAMES: &[&str] = &[$(stringify!($module)),+];
+    };
+}
+
+// The op registry: `file::Struct`. (Rows are added with the files.)
+ops! {
+    add::Add,
+}
+
+/// Arithmetic and traffic of one application, under given sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written.
+    pub bytes: u64,
+}
+
+/// An operand under concrete sizes, for costs and workspaces.
+#[derive(Clone, Debug)]
+pub struct Sized {
+    /// Its dimensions.
+    pub dims: Vec<usize>,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// What a gradient rule sees of the node it differentiates.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// The node's inputs.
+    pub inputs: &'a [Value],
+    /// The node's outputs.
+    pub outputs: &'a [Value],
+    /// Gradient of the loss by each output; `None` where the loss does not depend on it.
+    pub up: &'a [Option<Value>],
+    /// Whether each input's gradient is wanted. A rule must not build what is not wanted.
+    pub needs: &'a [bool],
+}
+
+/// Everything about an op.
+pub trait OpRule: std::fmt::Debug {
+    /// Types of the outputs, or why these inputs are refused.
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String>;
+
+    /// Computes the outputs. Sizes are right by construction; data may be anything.
+    fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError>;
+
+    /// Gradient by each input, in terms of ops: one entry per input, `None` where not wanted or
+    /// where there is none. Reads as little of the forward pass as it can: nothing before outputs
+    /// before inputs, since what it reads must be kept.
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let _ = b;
+        vec![None; at.inputs.len()]
+    }
+
+    /// Inputs that can have a gradient at all.
+    fn differentiable(&self, input: usize) -> bool {
+        let _ = input;
+        false
+    }
+
+    /// Flops and bytes under concrete sizes. The default counts traffic only.
+    fn cost(&self, inputs: &[Sized], outputs: &[Sized]) -> Cost {
+        Cost { flops: 0, bytes: inputs.iter().chain(outputs).map(|s| s.bytes).sum() }
+    }
+
+    /// Inputs whose buffer output 0 may take over when they die here. They must have output 0's
+    /// type, and the kernel must allow it ([`Io::taken`]). First match wins.
+    fn in_place(&self) -> &'static [usize] {
+        &[]
+    }
+
+    /// Inputs that are residents updated in place.
+    fn updates(&self) -> &'static [usize] {
+        &[]
+    }
+
+    /// Scratch bytes the kernel asks for beside its outputs: an upper bound that is met when the
+    /// kernel uses all of the machine's threads.
+    fn workspace(&self, inputs: &[Sized], outputs: &[Sized], machine: &Machine) -> u64 {
+        let _ = (inputs, outputs, machine);
+        0
+    }
+}
