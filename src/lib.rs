@@ -5,5 +5,6 @@
 //! ```
 
 pub mod base;
+pub mod library;
 pub mod program;
 pub mod syntax;

@@ -1,0 +1,131 @@
+//! LoRA (methods R1): `y = x W₀ᵀ + b + s · (Drop(x) Aᵀ) Bᵀ`, `A: [r, in]`, `B: [out, r]`.
+
+use serde_json::json;
+
+use super::super::net::Rows;
+use super::super::params::Init;
+use super::super::schema::{Bound, Default, Key, Kind};
+use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
+use crate::library::error::RANK_TOO_LARGE;
+use crate::program::Real;
+use crate::program::op::{Epilogue, MatMul};
+
+/// Low-rank additive update.
+#[derive(Debug)]
+pub struct Lora;
+
+static SCHEMA: Schema = Schema {
+    name: "lora",
+    summary: "low-rank adaptation: a trained product B·A beside each frozen matrix",
+    doc: "y = x W0ᵀ + b + s · (dropout(x) Aᵀ) Bᵀ with A [rank, in] uniform in ±1/√in and B [out, rank] zero, so the \
+          model starts unchanged. s = alpha / rank, or alpha / √rank with `rs_lora`. Merges exactly into plain weights \
+          and is written in peft's format.",
+    paper: "Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732)",
+    keys: &[
+        Key { name: "rank", kind: Kind::Int(1, u64::MAX), default: Default::Text("8"), doc: "rank r of the update" },
+        Key {
+            name: "alpha",
+            kind: Kind::Float(Bound::Excl(0.0), Bound::None),
+            default: Default::Text("8"),
+            doc: "scale: the update is multiplied by alpha / rank",
+        },
+        Key {
+            name: "dropout",
+            kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
+            default: Default::Text("0"),
+            doc: "dropout on the adapter's input",
+        },
+        Key { name: "rs_lora", kind: Kind::Bool, default: Default::Text("false"), doc: "scale by alpha / √rank instead" },
+        Key {
+            name: "on",
+            kind: Kind::Placement,
+            default: Default::Text("attention.{query, value}"),
+            doc: "which linear maps get an adapter",
+        },
+    ],
+};
+
+/// The factor of the update.
+#[must_use]
+pub(super) fn scale(values: &Values) -> f64 {
+    let rank = values.int("rank") as f64;
+    values.float("alpha") / if values.bool("rs_lora") { rank.sqrt() } else { rank }
+}
+
+/// The complaint about a rank larger than the matrix, if it is.
+pub(super) fn check_rank(values: &Values, key: &'static str, site: &Site) -> Option<Complaint> {
+    let (rank, most) = (values.opt_int(key)?, site.input.min(site.output));
+    (rank > most).then(|| Complaint {
+        key,
+        code: &RANK_TOO_LARGE,
+        message: format!("`{key}` is {rank}, but `{}` is a matrix of {} × {}", site.path, site.output, site.input),
+        help: Some(format!("write at most `{key} = {most}`")),
+    })
+}
+
+impl Method for Lora {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn adapts(&self) -> bool {
+        true
+    }
+
+    fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
+        check_rank(values, "rank", site)
+    }
+
+    fn linear(&self, values: &Values, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
+        let base = net.plain_linear(site, x);
+        let (a, bt) = factors(values, net, site);
+        let dropped = net.dropout_before(x, values.float("dropout"), Rows::Tokens, a);
+        let z = net.project(dropped, a);
+        net.project_onto(base, z, bt, scale(values))
+    }
+
+    fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
+        let weight = net.weight(site);
+        let (a, bt) = factors(values, net, site);
+        // W = W0 + s B A
+        let op = MatMul { a_t: false, b_t: false, alpha: Real::new(scale(values)), epilogue: Epilogue::Accumulate };
+        Some(net.b.push1(op, &[bt, a, weight]))
+    }
+
+    fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
+        Some(PeftAdapter {
+            config: vec![
+                ("peft_type", json!("LORA")),
+                ("r", json!(values.int("rank"))),
+                ("lora_alpha", number(values.float("alpha"))),
+                ("lora_dropout", json!(values.float("dropout"))),
+                ("use_rslora", json!(values.bool("rs_lora"))),
+                ("bias", json!("none")),
+                ("fan_in_fan_out", json!(false)),
+                ("init_lora_weights", json!(true)),
+            ],
+        })
+    }
+
+    fn peft_tensors(&self, values: &Values, site: &Site, get: &Lookup<'_>) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let (rank, input, output) = (values.int("rank") as usize, site.input as usize, site.output as usize);
+        [("lora_A.weight", [rank, input]), ("lora_B.weight", [output, rank])]
+            .into_iter()
+            .filter_map(|(suffix, shape)| Some((suffix.to_owned(), shape.to_vec(), get(suffix)?)))
+            .collect()
+    }
+}
+
+/// A whole number where it is one: peft declares `lora_alpha` as an integer.
+pub(super) fn number(x: f64) -> serde_json::Value {
+    if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
+}
+
+/// `A [r, in]` and `B [out, r]` under peft's names.
+fn factors(values: &Values, net: &mut Net<'_>, site: &Site) -> (Value, Value) {
+    let rank = values.int("rank");
+    let bound = 1.0 / (site.input as f64).sqrt();
+    let a = net.adapter_param(site, "lora_A.weight", &[rank, site.input], Init::Uniform(bound));
+    let b = net.adapter_param(site, "lora_B.weight", &[site.output, rank], Init::Constant(0.0));
+    (a, b)
+}

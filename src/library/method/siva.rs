@@ -1,0 +1,137 @@
+//! SiVA, singular value adaptation (methods R4; Report, section 3.1, eqs 5–12):
+//! `y = x W_rᵀ + ((x V_tᵀ) ⊙ S_t) U_tᵀ + b`, with `W₀ = U Σ V`, the top `rank` vectors trained and
+//! the rest of the decomposition frozen in `W_r`.
+
+use serde_json::json;
+
+use super::super::params::{Init, SvdPart};
+use super::super::schema::{Default, Key, Kind};
+use super::lora::check_rank;
+use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
+use crate::library::error::RANK_ABOVE_DECOMPOSITION;
+use crate::program::Real;
+use crate::program::op::{Epilogue, MatMul, MulRows};
+
+/// Trained singular vectors on a frozen remainder.
+#[derive(Debug)]
+pub struct Siva;
+
+static SCHEMA: Schema = Schema {
+    name: "siva",
+    summary: "singular value adaptation: the top singular vectors of each matrix are trained",
+    doc: "W0 = U Σ V is decomposed once. The top `rank` left and right vectors are trained with their singular values \
+          as a fixed middle factor; the rest of the decomposition is a frozen matrix that takes W0's place in memory. \
+          With `decomposition` below the matrix's full rank the smallest triplets are dropped: lossy, and the model \
+          starts changed. Merges exactly; exported for peft as a LoRA of rank 2·rank on the original weights when \
+          nothing was dropped, else as merged weights.",
+    paper: "Report, section 3.1 (Say, Coşlu, Gudelj 2023); related: PiSSA (arXiv 2404.02948), Spectral Adapter",
+    keys: &[
+        Key { name: "rank", kind: Kind::Int(1, u64::MAX), default: Default::Text("4"), doc: "number r of trained singular vectors on each side" },
+        Key {
+            name: "decomposition",
+            kind: Kind::Int(1, u64::MAX),
+            default: Default::Absent,
+            doc: "decomposition rank d: triplets kept in all; everything if not written",
+        },
+        Key {
+            name: "on",
+            kind: Kind::Placement,
+            default: Default::Text("{attention.{query, key, value, output}, ffn.{up, down}}"),
+            doc: "which linear maps are decomposed",
+        },
+    ],
+};
+
+struct Parts {
+    rest: Value,
+    u: Value,
+    s: Value,
+    v: Value,
+}
+
+fn parts(values: &Values, net: &mut Net<'_>, site: &Site) -> Parts {
+    let rank = values.int("rank");
+    let weight = format!("{}.weight", site.path);
+    let keep = values.opt_int("decomposition").filter(|&d| d < site.input.min(site.output));
+    let init = |part| Init::Svd { weight: weight.clone(), part, rank, keep };
+    Parts {
+        rest: net.adapter_param(site, "siva_W", &[site.output, site.input], init(SvdPart::Rest)),
+        u: net.adapter_param(site, "siva_U", &[site.output, rank], init(SvdPart::U)),
+        s: net.adapter_param(site, "siva_S", &[rank], init(SvdPart::S)),
+        v: net.adapter_param(site, "siva_V", &[rank, site.input], init(SvdPart::V)),
+    }
+}
+
+impl Method for Siva {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn adapts(&self) -> bool {
+        true
+    }
+
+    fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
+        check_rank(values, "rank", site).or_else(|| {
+            let (rank, keep) = (values.int("rank"), values.opt_int("decomposition")?);
+            (rank > keep).then(|| Complaint {
+                key: "rank",
+                code: &RANK_ABOVE_DECOMPOSITION,
+                message: format!("`rank` is {rank}, but only {keep} singular triplets are kept"),
+                help: Some(format!("write at most `rank = {keep}`, or a larger `decomposition`")),
+            })
+        })
+    }
+
+    fn linear(&self, values: &Values, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
+        let p = parts(values, net, site);
+        let base = net.affine(site, x, p.rest);
+        let z = net.project(x, p.v);
+        let scaled = net.b.push1(MulRows, &[z, p.s]);
+        net.project_onto(base, scaled, p.u, 1.0)
+    }
+
+    fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
+        let p = parts(values, net, site);
+        let us = net.b.push1(MulRows, &[p.u, p.s]);
+        let op = MatMul { a_t: false, b_t: false, alpha: Real::new(1.0), epilogue: Epilogue::Accumulate };
+        Some(net.b.push1(op, &[us, p.v, p.rest]))
+    }
+
+    fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
+        if values.opt_int("decomposition").is_some() {
+            return None; // the adapter on W0 would not give the dropped triplets' absence
+        }
+        let rank = 2 * values.int("rank");
+        Some(PeftAdapter {
+            config: vec![
+                ("peft_type", json!("LORA")),
+                ("r", json!(rank)),
+                ("lora_alpha", json!(rank)),
+                ("lora_dropout", json!(0.0)),
+                ("use_rslora", json!(false)),
+                ("bias", json!("none")),
+                ("fan_in_fan_out", json!(false)),
+                ("init_lora_weights", json!(true)),
+            ],
+        })
+    }
+
+    /// `A = [V; V⁰]`, `B = [U∘S | −U⁰∘S]`: the change against `W₀` as a product of rank `2r`.
+    fn peft_tensors(&self, values: &Values, site: &Site, get: &Lookup<'_>) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let (r, input, output) = (values.int("rank") as usize, site.input as usize, site.output as usize);
+        let all = (get("siva_U"), get("siva_S"), get("siva_V"), get("initial:siva_U"), get("initial:siva_V"));
+        let (Some(u), Some(s), Some(v), Some(u0), Some(v0)) = all else { return Vec::new() };
+        let a = [v, v0].concat();
+        let mut b = Vec::with_capacity(output * 2 * r);
+        for (new, old) in u.chunks_exact(r).zip(u0.chunks_exact(r)) {
+            b.extend(new.iter().zip(&s).map(|(x, s)| x * s));
+            b.extend(old.iter().zip(&s).map(|(x, s)| -x * s));
+        }
+        vec![("lora_A.weight".to_owned(), vec![2 * r, input], a), ("lora_B.weight".to_owned(), vec![output, 2 * r], b)]
+    }
+
+    fn keeps_initial(&self, _: &Values) -> &'static [&'static str] {
+        &["siva_U", "siva_V"]
+    }
+}

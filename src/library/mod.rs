@@ -1,0 +1,7 @@
+//! All named things: models, methods, data sources, metrics, optimizers, schedules, stage kinds,
+//! each with its schema beside its code.
+
+pub mod error;
+pub mod params;
+pub mod placement;
+pub mod schema;

@@ -1,0 +1,122 @@
+//! The model registry: architectures. An architecture is one file and one row here. It never names
+//! a method: it asks [`Net`] for its parts.
+
+use std::fmt;
+
+use serde_json::Value as Json;
+
+use super::net::Net;
+use super::schema::Schema;
+use crate::program::Value;
+
+mod bert;
+mod distilbert;
+mod roberta;
+
+/// An architecture the compiler knows.
+#[derive(Debug)]
+pub struct Architecture {
+    /// Name, doc; no keys.
+    pub schema: &'static Schema,
+    /// Values of `model_type` in `config.json` that mean it.
+    pub model_types: &'static [&'static str],
+    /// Reads `config.json`; the error says which key is missing or cannot be honoured.
+    pub parse: fn(&Json) -> Result<Box<dyn Model>, String>,
+}
+
+/// Every architecture.
+pub const ARCHITECTURES: &[&Architecture] = &[&bert::ARCHITECTURE, &roberta::ARCHITECTURE, &distilbert::ARCHITECTURE];
+
+/// The figures of a model that others need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// Blocks.
+    pub layers: u64,
+    /// Width.
+    pub hidden: u64,
+    /// Attention heads.
+    pub heads: u64,
+    /// Rows of the token embedding.
+    pub vocab: u64,
+    /// Longest sequence in tokens, special tokens included.
+    pub max_length: u64,
+    /// What is added to a token's place to get its position id.
+    pub first_position: u64,
+    /// Number of segment ids (1 or more); 0 if the model has none.
+    pub segments: u64,
+    /// Rate of the model's hidden dropout.
+    pub dropout: f64,
+}
+
+/// Names of the dropouts a recipe can override.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct DropoutOverride {
+    /// Replaces every rate of the config.
+    pub all: Option<f64>,
+}
+
+/// What the head gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// One score a class.
+    Classes(Vec<String>),
+    /// One number.
+    Regression,
+}
+
+impl HeadKind {
+    /// Width of the scores.
+    #[must_use]
+    pub fn width(&self) -> u64 {
+        match self {
+            Self::Classes(names) => names.len() as u64,
+            Self::Regression => 1,
+        }
+    }
+}
+
+/// An architecture with its sizes.
+pub trait Model: fmt::Debug + Send + Sync {
+    /// The registry's name.
+    fn family(&self) -> &'static str;
+
+    /// Its figures.
+    fn facts(&self) -> &Facts;
+
+    /// Replaces dropout rates.
+    fn override_dropout(&mut self, rate: f64);
+
+    /// The backbone: packed tokens to last hidden states `[T, hidden]`.
+    fn encode(&self, net: &mut Net<'_>) -> Value;
+
+    /// The sequence head: last hidden states to scores `[S, classes]`.
+    fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value;
+
+    /// Names under which checkpoints have a parameter: the present one first, then old ones
+    /// (`gamma`, without the model's prefix, …).
+    fn checkpoint_names(&self, name: &str) -> Vec<String>;
+
+    /// Class name of the exported model in `transformers`.
+    fn exported_class(&self) -> &'static str;
+
+    /// Last components of the module paths of the sequence head, for peft's `modules_to_save`.
+    fn head_modules(&self) -> &'static [&'static str];
+}
+
+/// The architecture of a `config.json`.
+///
+/// # Errors
+/// A sentence: no `model_type`, an unknown one (with those known), or what `parse` says.
+pub fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
+    let known = || {
+        let names: Vec<&str> = ARCHITECTURES.iter().flat_map(|a| a.model_types.iter().copied()).collect();
+        names.join(", ")
+    };
+    let Some(model_type) = config.get("model_type").and_then(Json::as_str) else {
+        return Err(format!("config.json has no `model_type`; known are {}", known()));
+    };
+    match ARCHITECTURES.iter().find(|a| a.model_types.contains(&model_type)) {
+        Some(architecture) => (architecture.parse)(config),
+        None => Err(format!("`{model_type}` is an architecture that is not built yet; known are {}", known())),
+    }
+}

@@ -1,0 +1,254 @@
+//! The network under construction. A model asks for its parts here, by site; the chosen methods may
+//! wrap each part. So a model never names a method and a method never names a model.
+
+use indexmap::IndexMap;
+
+use super::method::Tuning;
+use super::params::{Init, Owner, Param, ParamKind};
+use super::placement::{Role, Site};
+use crate::base::rng::Stream;
+use crate::program::op::{
+    Activation, ActivationKind, AddRows, Attention, AttentionDropout, Cast, Dropout, Epilogue, Gather, LayerNorm, MatMul,
+};
+use crate::program::{Builder, Class, DType, Feed, Real, TensorType, Value};
+
+/// Whether dropout is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Training.
+    Train,
+    /// Evaluation: no dropout anywhere.
+    Evaluate,
+}
+
+/// What the network is built for.
+#[derive(Clone, Debug)]
+pub struct NetOptions {
+    /// Dropout on or off.
+    pub mode: Mode,
+    /// Storage type of frozen weights.
+    pub storage: DType,
+    /// Seed of the stage's dropout.
+    pub seed: u64,
+    /// Whether dropout also acts before the first trainable tensor.
+    pub dropout_frozen: bool,
+}
+
+/// What a dropout's rows are: decides the identity its mask is keyed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// One row a token.
+    Tokens,
+    /// One row a sequence.
+    Sequences,
+}
+
+/// A network being built into a program.
+#[derive(Debug)]
+pub struct Net<'a> {
+    /// The program under construction.
+    pub b: &'a mut Builder,
+    tuning: &'a Tuning,
+    options: NetOptions,
+    params: IndexMap<String, Param>,
+    sites: Vec<Site>,
+    drops: u32,
+}
+
+impl<'a> Net<'a> {
+    /// A network into `b`, under `tuning`.
+    pub fn new(b: &'a mut Builder, tuning: &'a Tuning, options: NetOptions) -> Self {
+        Self { b, tuning, options, params: IndexMap::new(), sites: Vec::new(), drops: 0 }
+    }
+
+    /// The parameters declared, in order, and the linear sites met.
+    #[must_use]
+    pub fn finish(self) -> (Vec<Param>, Vec<Site>) {
+        (self.params.into_values().collect(), self.sites)
+    }
+
+    /// Declares a parameter and gives its value in storage type.
+    fn param(&mut self, mut param: Param) -> Value {
+        param.trainable = self.tuning.trains(&param);
+        let (dtype, class) = if param.trainable { (DType::F32, Class::Trainable) } else { (self.options.storage, Class::Frozen) };
+        // Vectors stay in f32: they cost nothing and widening them at each use would.
+        let dtype = if param.shape.len() < 2 { DType::F32 } else { dtype };
+        let value = self.b.resident(&param.name, TensorType::fixed(dtype, &param.shape), class);
+        self.params.entry(param.name.clone()).or_insert(param);
+        value
+    }
+
+    /// A value in compute type: an explicit node, with its own transient, where storage is narrower.
+    fn widen(&mut self, value: Value) -> Value {
+        if self.b.ty(value).dtype == DType::F32 { value } else { self.b.push1(Cast { to: DType::F32 }, &[value]) }
+    }
+
+    /// A parameter of a site's module in compute type, `suffix` being `weight` or `bias`.
+    pub fn module_param(&mut self, site: &Site, suffix: &str, shape: &[u64], kind: ParamKind, init: Init) -> Value {
+        let owner = if site.role.is_head() { Owner::Head } else { Owner::Base };
+        let name = format!("{}.{suffix}", site.path);
+        let value = self.param(Param { name, shape: shape.to_vec(), kind, owner, role: site.role, layer: site.layer, init, trainable: false });
+        self.widen(value)
+    }
+
+    /// The plain weight `[out, in]` of a site.
+    pub fn weight(&mut self, site: &Site) -> Value {
+        self.module_param(site, "weight", &[site.output, site.input], ParamKind::Weight, Init::Normal(0.02))
+    }
+
+    /// The bias `[out]` of a site.
+    pub fn bias(&mut self, site: &Site) -> Value {
+        self.module_param(site, "bias", &[site.output], ParamKind::Bias, Init::Constant(0.0))
+    }
+
+    /// A tensor that a method adds at a site; its name is `<site path>.<suffix>`.
+    pub fn adapter_param(&mut self, site: &Site, suffix: &str, shape: &[u64], init: Init) -> Value {
+        let name = format!("{}.{suffix}", site.path);
+        let value = self.param(Param {
+            name,
+            shape: shape.to_vec(),
+            kind: ParamKind::Adapter,
+            owner: Owner::Adapter,
+            role: site.role,
+            layer: site.layer,
+            init,
+            trainable: false,
+        });
+        self.widen(value)
+    }
+
+    /// `y = x Wᵀ + b`, `[N, in] → [N, out]`, or what the methods placed at this site make of it.
+    pub fn linear(&mut self, path: impl Into<String>, role: Role, layer: Option<u64>, x: Value, input: u64, output: u64) -> Value {
+        let site = Site { path: path.into(), role, layer, input, output };
+        self.b.label(&site.path);
+        self.sites.push(site.clone());
+        match self.tuning.at(&site) {
+            Some((method, values)) => method.linear(values, self, &site, x),
+            None => self.plain_linear(&site, x),
+        }
+    }
+
+    /// `y = x Wᵀ + b` without any method.
+    pub fn plain_linear(&mut self, site: &Site, x: Value) -> Value {
+        let weight = self.weight(site);
+        self.affine(site, x, weight)
+    }
+
+    /// `y = x wᵀ + b` with a given weight `[out, in]` and the site's own bias.
+    pub fn affine(&mut self, site: &Site, x: Value, weight: Value) -> Value {
+        let bias = self.bias(site);
+        self.b.push1(MatMul { a_t: false, b_t: true, alpha: Real::new(1.0), epilogue: Epilogue::Bias }, &[x, weight, bias])
+    }
+
+    /// `x wᵀ` for `[N, in]` and `[out, in]`.
+    pub fn project(&mut self, x: Value, weight: Value) -> Value {
+        self.b.push1(MatMul { a_t: false, b_t: true, alpha: Real::new(1.0), epilogue: Epilogue::None }, &[x, weight])
+    }
+
+    /// `base + scale · (x wᵀ)`.
+    pub fn project_onto(&mut self, base: Value, x: Value, weight: Value, scale: f64) -> Value {
+        self.b.push1(MatMul { a_t: false, b_t: true, alpha: Real::new(scale), epilogue: Epilogue::Accumulate }, &[x, weight, base])
+    }
+
+    /// Layer norm over the last axis of `[N, width]`.
+    pub fn layer_norm(&mut self, path: &str, role: Role, layer: Option<u64>, x: Value, width: u64, eps: f64) -> Value {
+        let site = Site { path: path.to_owned(), role, layer, input: width, output: width };
+        self.b.label(path);
+        let gamma = self.module_param(&site, "weight", &[width], ParamKind::NormWeight, Init::Constant(1.0));
+        let beta = self.module_param(&site, "bias", &[width], ParamKind::NormBias, Init::Constant(0.0));
+        self.b.push(LayerNorm { eps: Real::new(eps) }, &[x, gamma, beta])[0]
+    }
+
+    /// Rows `ids` of a table `[rows, width]` named `<path>.weight`.
+    pub fn embedding(&mut self, path: &str, role: Role, ids: Value, rows: u64, width: u64) -> Value {
+        self.b.label(path);
+        let name = format!("{path}.weight");
+        let table = self.param(Param {
+            name,
+            shape: vec![rows, width],
+            kind: ParamKind::Embedding,
+            owner: Owner::Base,
+            role,
+            layer: None,
+            init: Init::Normal(0.02),
+            trainable: false,
+        });
+        self.gather(table, ids)
+    }
+
+    /// Rows `ids` of a matrix `[rows, width]`, in compute type.
+    pub fn gather(&mut self, table: Value, ids: Value) -> Value {
+        self.b.push1(Gather { out: DType::F32 }, &[table, ids])
+    }
+
+    /// Each sequence's first token: `[T, d] → [S, d]`.
+    pub fn first_tokens(&mut self, x: Value) -> Value {
+        let rows = self.b.feed(Feed::FirstTokens);
+        self.gather(x, rows)
+    }
+
+    /// An activation.
+    pub fn activation(&mut self, kind: ActivationKind, x: Value) -> Value {
+        self.b.push1(Activation { kind }, &[x])
+    }
+
+    /// Whether a dropout of rate `p` on something made of `inputs` acts at all: training, and behind
+    /// a trainable tensor (or the recipe asks for it everywhere).
+    fn drops(&self, p: f64, inputs: &[Value]) -> bool {
+        self.options.mode == Mode::Train
+            && p > 0.0
+            && (self.options.dropout_frozen || inputs.iter().any(|&v| self.b.depends(v)))
+    }
+
+    fn stream(&mut self) -> [u32; 2] {
+        self.drops += 1;
+        Stream::new(self.options.seed, &format!("dropout/{}", self.drops)).key()
+    }
+
+    /// Inverted dropout of rate `p` on `[N, d]`; nothing where it does not act.
+    pub fn dropout(&mut self, x: Value, p: f64, rows: Rows) -> Value {
+        self.dropout_before(x, p, rows, x)
+    }
+
+    /// Inverted dropout of rate `p`, active where `x` or `reader` depends on a trainable tensor: a
+    /// method's own dropout acts although its input may be frozen.
+    pub fn dropout_before(&mut self, x: Value, p: f64, rows: Rows, reader: Value) -> Value {
+        let stream = self.stream();
+        if !self.drops(p, &[x, reader]) {
+            return x;
+        }
+        let keys = self.b.feed(match rows {
+            Rows::Tokens => Feed::TokenKeys,
+            Rows::Sequences => Feed::SequenceKeys,
+        });
+        let step = self.b.feed(Feed::Step);
+        self.b.push1(Dropout { p: Real::new(p), stream }, &[x, keys, step])
+    }
+
+    /// Scaled dot-product attention of each sequence with itself over packed `[T, d]`, with dropout
+    /// of rate `p` on the probabilities.
+    pub fn attention(&mut self, q: Value, k: Value, v: Value, heads: u64, width: u64, p: f64) -> Value {
+        let offsets = self.b.feed(Feed::Offsets);
+        let scale = Real::new(1.0 / ((width / heads) as f64).sqrt());
+        let stream = self.stream();
+        let mut inputs = vec![q, k, v, offsets];
+        let dropout = self.drops(p, &[q, k, v]).then(|| {
+            inputs.push(self.b.feed(Feed::TokenKeys));
+            inputs.push(self.b.feed(Feed::Step));
+            AttentionDropout { p: Real::new(p), stream }
+        });
+        self.b.push(Attention { heads: heads as u32, scale, dropout }, &inputs)[0]
+    }
+
+    /// `x + v` on every row.
+    pub fn add_row(&mut self, x: Value, v: Value) -> Value {
+        self.b.push1(AddRows, &[x, v])
+    }
+
+    /// The methods in force.
+    #[must_use]
+    pub const fn tuning(&self) -> &Tuning {
+        self.tuning
+    }
+}
+

@@ -1,0 +1,112 @@
+//! Parameters as the network declares them: names, shapes, where their values come from.
+
+use super::placement::Role;
+
+/// What kind of tensor a parameter is; decides weight decay and what BitFit trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParamKind {
+    /// A matrix of a linear map.
+    Weight,
+    /// A bias of a linear map.
+    Bias,
+    /// Scale of a norm.
+    NormWeight,
+    /// Shift of a norm.
+    NormBias,
+    /// A table of embeddings.
+    Embedding,
+    /// A tensor that a method added.
+    Adapter,
+}
+
+impl ParamKind {
+    /// Whether weight decay applies: not on biases and norms.
+    #[must_use]
+    pub const fn decays(self) -> bool {
+        matches!(self, Self::Weight | Self::Embedding | Self::Adapter)
+    }
+}
+
+/// Whose parameter it is; decides where its value is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// The pretrained model: it must be in the checkpoint.
+    Base,
+    /// The task head: from the checkpoint if it is there, else initialised.
+    Head,
+    /// An adapter: from the stage it comes from, else initialised.
+    Adapter,
+}
+
+/// Which part of a singular value decomposition `W = U diag(S) V`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SvdPart {
+    /// Left vectors `[out, rank]`.
+    U,
+    /// Singular values `[rank]`.
+    S,
+    /// Right vectors `[rank, in]`.
+    V,
+    /// `W` (or its best approximation of rank `keep`) less the top `rank` triplets, `[out, in]`.
+    Rest,
+}
+
+/// How a value is made when no file holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Uniform in `±bound`.
+    Uniform(f64),
+    /// A constant.
+    Constant(f64),
+    /// Part of the SVD of a base weight.
+    Svd {
+        /// Checkpoint name of the weight.
+        weight: String,
+        /// Which part.
+        part: SvdPart,
+        /// Triplets in U, S, V.
+        rank: u64,
+        /// Triplets kept in all; `None` is all of them.
+        keep: Option<u64>,
+    },
+}
+
+/// A parameter of the network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    /// Name, as in Hugging Face checkpoints where it exists there.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<u64>,
+    /// Kind.
+    pub kind: ParamKind,
+    /// Owner.
+    pub owner: Owner,
+    /// Role of the module it belongs to.
+    pub role: Role,
+    /// Block, from 0.
+    pub layer: Option<u64>,
+    /// Value when no file holds it.
+    pub init: Init,
+    /// Whether it is trained.
+    pub trainable: bool,
+}
+
+impl Param {
+    /// Number of elements.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+impl Param {
+    /// Whether an adapter tensor is one that trains: decomposition remainders and singular values
+    /// stay as they are.
+    #[must_use]
+    pub const fn trainable_by_init(&self) -> bool {
+        !matches!(self.init, Init::Svd { part: SvdPart::Rest | SvdPart::S, .. })
+    }
+}

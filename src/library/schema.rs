@@ -1,0 +1,442 @@
+//! Schemas: the keys of a block, with types, units, defaults and bounds, declared once beside the
+//! thing they configure. The resolver checks recipes against them, `peftc explain` prints them.
+
+use std::fmt;
+
+use indexmap::IndexMap;
+
+use super::placement::Placement;
+
+/// What a named thing of a registry is.
+#[derive(Debug)]
+pub struct Schema {
+    /// The name written in recipes.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// A paragraph or two: formula, when to use, caveats.
+    pub doc: &'static str,
+    /// Where it comes from.
+    pub paper: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// One key of a block.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// What it is when not written.
+    pub default: Default,
+    /// One line.
+    pub doc: &'static str,
+}
+
+/// Registries whose entries can be values (`adapter = lora { … }`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Registry {
+    /// Adaptation methods.
+    Method,
+    /// Learning-rate schedules.
+    Schedule,
+    /// Optimizers.
+    Optimizer,
+    /// Metrics.
+    Metric,
+    /// Stage kinds.
+    Stage,
+    /// Model architectures.
+    Model,
+    /// Model and data sources (`hub`, `local`).
+    Source,
+}
+
+/// Declarations a key can refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefKind {
+    /// `model NAME = …`
+    Model,
+    /// `data NAME = …`, with a split: `sst2.train`
+    Split,
+    /// `prompt NAME { … }`
+    Prompt,
+    /// `stage NAME = …`
+    Stage,
+}
+
+/// What values a key takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A whole number within bounds (inclusive).
+    Int(u64, u64),
+    /// A number within bounds; the flags say whether each end belongs to it.
+    Float(Bound, Bound),
+    /// `true` or `false`.
+    Bool,
+    /// A string.
+    Str,
+    /// One of these names.
+    Choice(&'static [&'static str]),
+    /// A size in bytes: `6GiB`.
+    Size,
+    /// A length of training: `5 epochs`, `300 steps`; a bare number takes the key's own unit.
+    Length,
+    /// A part of the training: `12%`, or `300 steps`.
+    Portion,
+    /// A reference to a declaration.
+    Ref(RefKind),
+    /// Where a method acts.
+    Placement,
+    /// A constructor of a registry: `lora { rank = 4 }`.
+    Entry(Registry),
+    /// A list of such.
+    Entries(Registry),
+    /// A list of strings or bare names.
+    Names,
+    /// One name or a list of them; a column name may be a string or a bare name.
+    Columns,
+    /// One column.
+    Column,
+    /// A map from class to word(s).
+    Verbalizer,
+}
+
+/// An end of a range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// Belongs to the range.
+    Incl(f64),
+    /// Does not.
+    Excl(f64),
+    /// Unbounded.
+    None,
+}
+
+/// What a key is when not written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Default {
+    /// It has to be written.
+    Required,
+    /// Absent means absent: the block works without it, as its doc says.
+    Absent,
+    /// The value, written as in a recipe; parsed and checked like the user's own.
+    Text(&'static str),
+}
+
+/// How long to train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Length {
+    /// Walks over the data.
+    Epochs(u64),
+    /// Optimizer updates.
+    Steps(u64),
+}
+
+/// A part of a training: a rational share, so that `ceil` of it is exact, or a number of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Portion {
+    /// `numerator / denominator` of all steps.
+    Share(u64, u64),
+    /// Steps.
+    Steps(u64),
+}
+
+impl Portion {
+    /// Steps out of `total`, rounded up.
+    #[must_use]
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Share(n, d) => (u128::from(total) * u128::from(n)).div_ceil(u128::from(d.max(1))) as u64,
+            Self::Steps(n) => n,
+        }
+    }
+}
+
+/// A checked value. `Display` is canonical: fingerprints are made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Checked {
+    /// [`Kind::Int`] and [`Kind::Size`].
+    Int(u64),
+    /// [`Kind::Float`].
+    Float(f64),
+    /// [`Kind::Bool`].
+    Bool(bool),
+    /// [`Kind::Str`], [`Kind::Choice`], [`Kind::Column`].
+    Str(String),
+    /// [`Kind::Length`].
+    Length(Length),
+    /// [`Kind::Portion`].
+    Portion(Portion),
+    /// [`Kind::Ref`]: the declaration's name and, for data, the split.
+    Ref(String, Option<String>),
+    /// [`Kind::Placement`].
+    Placement(Placement),
+    /// [`Kind::Entry`].
+    Entry(Box<Filled>),
+    /// [`Kind::Entries`].
+    Entries(Vec<Filled>),
+    /// [`Kind::Names`], [`Kind::Columns`].
+    Names(Vec<String>),
+    /// [`Kind::Verbalizer`].
+    Map(Vec<(String, Vec<String>)>),
+}
+
+/// A constructor with all its keys checked and filled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filled {
+    /// The entry's name.
+    pub name: String,
+    /// Its values.
+    pub values: Values,
+    /// Where it was written.
+    pub span: crate::base::Span,
+}
+
+/// The values of a block: every key with a default is present.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    map: IndexMap<String, (Checked, crate::base::Span)>,
+    written: Vec<String>,
+}
+
+impl Values {
+    /// Adds a value; `written` tells whether the user wrote it.
+    pub fn insert(&mut self, key: &str, value: Checked, span: crate::base::Span, written: bool) {
+        self.map.insert(key.to_owned(), (value, span));
+        if written {
+            self.written.push(key.to_owned());
+        }
+    }
+
+    /// A value, if present.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Checked> {
+        self.map.get(key).map(|(v, _)| v)
+    }
+
+    /// Where a key's value was written; the block's place for defaults.
+    #[must_use]
+    pub fn span(&self, key: &str) -> crate::base::Span {
+        self.map.get(key).map(|(_, s)| *s).unwrap_or_default()
+    }
+
+    /// Whether the user wrote the key.
+    #[must_use]
+    pub fn written(&self, key: &str) -> bool {
+        self.written.iter().any(|k| k == key)
+    }
+
+    /// Keys and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Checked)> {
+        self.map.iter().map(|(k, (v, _))| (k.as_str(), v))
+    }
+
+    /// A whole number; 0 if absent.
+    #[must_use]
+    pub fn int(&self, key: &str) -> u64 {
+        self.opt_int(key).unwrap_or(0)
+    }
+
+    /// A whole number, if present.
+    #[must_use]
+    pub fn opt_int(&self, key: &str) -> Option<u64> {
+        match self.get(key) {
+            Some(Checked::Int(n)) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// A number; 0 if absent.
+    #[must_use]
+    pub fn float(&self, key: &str) -> f64 {
+        self.opt_float(key).unwrap_or(0.0)
+    }
+
+    /// A number, if present.
+    #[must_use]
+    pub fn opt_float(&self, key: &str) -> Option<f64> {
+        match self.get(key) {
+            Some(Checked::Float(x)) => Some(*x),
+            _ => None,
+        }
+    }
+
+    /// A truth value; false if absent.
+    #[must_use]
+    pub fn bool(&self, key: &str) -> bool {
+        matches!(self.get(key), Some(Checked::Bool(true)))
+    }
+
+    /// A string or choice, if present.
+    #[must_use]
+    pub fn str(&self, key: &str) -> Option<&str> {
+        match self.get(key) {
+            Some(Checked::Str(s)) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// A list of names; empty if absent.
+    #[must_use]
+    pub fn names(&self, key: &str) -> &[String] {
+        match self.get(key) {
+            Some(Checked::Names(list)) => list,
+            _ => &[],
+        }
+    }
+
+    /// A placement, if present.
+    #[must_use]
+    pub fn placement(&self, key: &str) -> Option<&Placement> {
+        match self.get(key) {
+            Some(Checked::Placement(p)) => Some(p),
+            _ => None,
+        }
+    }
+
+    /// A constructor, if present.
+    #[must_use]
+    pub fn entry(&self, key: &str) -> Option<&Filled> {
+        match self.get(key) {
+            Some(Checked::Entry(e)) => Some(e),
+            _ => None,
+        }
+    }
+
+    /// A list of constructors; empty if absent.
+    #[must_use]
+    pub fn entries(&self, key: &str) -> &[Filled] {
+        match self.get(key) {
+            Some(Checked::Entries(list)) => list,
+            _ => &[],
+        }
+    }
+
+    /// A reference's name and split, if present.
+    #[must_use]
+    pub fn reference(&self, key: &str) -> Option<(&str, Option<&str>)> {
+        match self.get(key) {
+            Some(Checked::Ref(name, split)) => Some((name, split.as_deref())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Values {
+    /// `{ key = value, … }`, keys sorted: the canonical form.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut keys: Vec<_> = self.iter().collect();
+        keys.sort_by_key(|(k, _)| *k);
+        f.write_str("{")?;
+        for (i, (key, value)) in keys.iter().enumerate() {
+            write!(f, "{} {key} = {value}", if i > 0 { "," } else { "" })?;
+        }
+        f.write_str(" }")
+    }
+}
+
+impl fmt::Display for Filled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.values)
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Epochs(n) => write!(f, "{n} epochs"),
+            Self::Steps(n) => write!(f, "{n} steps"),
+        }
+    }
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+        match self {
+            Self::Int(n) => write!(f, "{n}"),
+            Self::Float(x) => write!(f, "{x:e}"),
+            Self::Bool(b) => write!(f, "{b}"),
+            Self::Str(s) => write!(f, "{s:?}"),
+            Self::Length(l) => write!(f, "{l}"),
+            Self::Portion(Portion::Share(n, d)) => write!(f, "{n}/{d}"),
+            Self::Portion(Portion::Steps(n)) => write!(f, "{n} steps"),
+            Self::Ref(name, None) => f.write_str(name),
+            Self::Ref(name, Some(split)) => write!(f, "{name}.{split}"),
+            Self::Placement(p) => write!(f, "{p}"),
+            Self::Entry(e) => write!(f, "{e}"),
+            Self::Entries(l) => f.write_str(&list(l.iter().map(ToString::to_string).collect())),
+            Self::Names(l) => f.write_str(&list(l.iter().map(|s| format!("{s:?}")).collect())),
+            Self::Map(m) => f.write_str(&list(m.iter().map(|(k, v)| format!("{k:?}: {v:?}")).collect())),
+        }
+    }
+}
+
+impl Schema {
+    /// A key by name.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|k| k.name == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    /// The kind in words, as `explain` and errors print it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(1, u64::MAX) => f.write_str("a whole number, at least 1"),
+            Self::Int(lo, u64::MAX) => write!(f, "a whole number, at least {lo}"),
+            Self::Int(lo, hi) => write!(f, "a whole number from {lo} to {hi}"),
+            Self::Float(lo, hi) => {
+                f.write_str("a number")?;
+                match lo {
+                    Bound::Incl(x) => write!(f, ", at least {x}")?,
+                    Bound::Excl(x) => write!(f, ", above {x}")?,
+                    Bound::None => {}
+                }
+                match hi {
+                    Bound::Incl(x) => write!(f, ", at most {x}"),
+                    Bound::Excl(x) => write!(f, ", below {x}"),
+                    Bound::None => Ok(()),
+                }
+            }
+            Self::Bool => f.write_str("`true` or `false`"),
+            Self::Str => f.write_str("a string"),
+            Self::Choice(names) => {
+                let names: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();
+                write!(f, "one of {}", names.join(", "))
+            }
+            Self::Size => f.write_str("a size such as `6GiB`"),
+            Self::Length => f.write_str("a length such as `5 epochs` or `300 steps`"),
+            Self::Portion => f.write_str("a part such as `12%` or `300 steps`"),
+            Self::Ref(RefKind::Model) => f.write_str("the name of a model"),
+            Self::Ref(RefKind::Split) => f.write_str("a data set and its split, such as `sst2.train`"),
+            Self::Ref(RefKind::Prompt) => f.write_str("the name of a prompt"),
+            Self::Ref(RefKind::Stage) => f.write_str("the name of a stage"),
+            Self::Placement => f.write_str("a placement such as `attention.{key, query}`"),
+            Self::Entry(r) => write!(f, "a {r}"),
+            Self::Entries(r) => write!(f, "a list of {r}s, or one"),
+            Self::Names => f.write_str("a list of names"),
+            Self::Columns => f.write_str("a column, or a list of columns"),
+            Self::Column => f.write_str("a column"),
+            Self::Verbalizer => f.write_str("a map from class to word"),
+        }
+    }
+}
+
+impl fmt::Display for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Method => "method",
+            Self::Schedule => "schedule",
+            Self::Optimizer => "optimizer",
+            Self::Metric => "metric",
+            Self::Stage => "stage kind",
+            Self::Model => "model",
+            Self::Source => "source",
+        })
+    }
+}
