@@ -3,7 +3,7 @@
 
 use super::builder::Builder;
 use super::graph::Value;
-use super::types::TensorType;
+use super::types::{Bindings, TensorType};
 
 mod kernel;
 mod tensor;
@@ -65,6 +65,38 @@ pub struct Sized {
     pub bytes: u64,
 }
 
+/// What costs and workspaces are computed from: the operands and the batch under concrete sizes.
+#[derive(Clone, Debug)]
+pub struct SizedCx {
+    /// The inputs.
+    pub inputs: Vec<Sized>,
+    /// The outputs.
+    pub outputs: Vec<Sized>,
+    /// The batch's sizes.
+    pub sizes: Bindings,
+}
+
+impl SizedCx {
+    /// Operands of these types under given sizes.
+    #[must_use]
+    pub fn new(inputs: &[&TensorType], outputs: &[&TensorType], sizes: &Bindings) -> Self {
+        let sized = |types: &[&TensorType]| types.iter().map(|t| Sized { dims: t.dims(sizes), bytes: t.bytes(sizes) }).collect();
+        Self { inputs: sized(inputs), outputs: sized(outputs), sizes: *sizes }
+    }
+
+    /// Bytes of all operands: what an application reads and writes at least.
+    #[must_use]
+    pub fn traffic(&self) -> u64 {
+        self.inputs.iter().chain(&self.outputs).map(|s| s.bytes).sum()
+    }
+
+    /// Elements of input `i`; 0 if there is none.
+    #[must_use]
+    pub fn elements(&self, i: usize) -> u64 {
+        self.inputs.get(i).map_or(0, |s| s.dims.iter().map(|&d| d as u64).product())
+    }
+}
+
 /// What a gradient rule sees of the node it differentiates.
 #[derive(Clone, Copy, Debug)]
 pub struct At<'a> {
@@ -101,8 +133,8 @@ pub trait OpRule: std::fmt::Debug {
     }
 
     /// Flops and bytes under concrete sizes. The default counts traffic only.
-    fn cost(&self, inputs: &[Sized], outputs: &[Sized]) -> Cost {
-        Cost { flops: 0, bytes: inputs.iter().chain(outputs).map(|s| s.bytes).sum() }
+    fn cost(&self, cx: &SizedCx) -> Cost {
+        Cost { flops: 0, bytes: cx.traffic() }
     }
 
     /// Inputs whose buffer output 0 may take over when they die here. They must have output 0's
@@ -118,8 +150,8 @@ pub trait OpRule: std::fmt::Debug {
 
     /// Scratch bytes the kernel asks for beside its outputs: an upper bound that is met when the
     /// kernel uses all of the machine's threads.
-    fn workspace(&self, inputs: &[Sized], outputs: &[Sized], machine: &Machine) -> u64 {
-        let _ = (inputs, outputs, machine);
+    fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
+        let _ = (cx, machine);
         0
     }
 }
