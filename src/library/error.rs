@@ -10,4 +10,17 @@ crate::codes! {
     RANK_ABOVE_DECOMPOSITION = "method::rank_above_decomposition";
     /// The key counts blocks of the model, and the model has fewer. `peftc plan` prints how many blocks a model has.
     LAYERS_OUT_OF_RANGE = "method::layers_out_of_range";
+    /// Two keys say different things about one quantity, or none of several alternatives is written.
+    CONFLICTING_KEYS = "stage::conflicting_keys";
+    /// The key is valid, but with the other values of this block it changes nothing. Remove it, or write what it needs: a
+    /// recipe should say what happens.
+    IDLE_KEY = "stage::no_effect";
+    /// A metric is unknown or cannot be computed from what the stage predicts: accuracy needs classes, Pearson needs
+    /// numbers, F1 needs exactly two classes (`f1_macro` takes any number).
+    METRIC_MISMATCH = "stage::metric_mismatch";
+    /// A tensor that is to be trained would never receive a gradient, so it would silently stay as it is. The placement
+    /// or the choice of methods must change.
+    NO_GRADIENT = "stage::no_gradient";
+    /// A merge stage folds adapters into weights, and the stage it comes from leaves none that can be folded.
+    NOTHING_TO_MERGE = "stage::nothing_to_merge";
 }

@@ -8,7 +8,7 @@ use super::params::{Init, Owner, Param, ParamKind};
 use super::placement::{Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
-    Activation, ActivationKind, AddRows, Attention, AttentionDropout, Cast, Dropout, Epilogue, Gather, LayerNorm, MatMul,
+    Activation, ActivationKind, Add, Attention, AttentionDropout, Cast, Dropout, Epilogue, Gather, LayerNorm, MatMul,
 };
 use crate::program::{Builder, Class, DType, Feed, Real, TensorType, Value};
 
@@ -240,9 +240,9 @@ impl<'a> Net<'a> {
         self.b.push(Attention { heads: heads as u32, scale, dropout }, &inputs)[0]
     }
 
-    /// `x + v` on every row.
-    pub fn add_row(&mut self, x: Value, v: Value) -> Value {
-        self.b.push1(AddRows, &[x, v])
+    /// `a + b`.
+    pub fn add(&mut self, a: Value, b: Value) -> Value {
+        self.b.push1(Add, &[a, b])
     }
 
     /// The methods in force.

@@ -1,10 +1,21 @@
-//! The intermediate representation: programs of tensor ops over symbolic sizes.
+//! The intermediate representation: programs of tensor ops over symbolic sizes, differentiated and
+//! measured ahead of time.
+//!
+//! **Invariant:** nothing here knows recipes, models or methods.
 
+pub mod autodiff;
 pub mod builder;
 pub mod graph;
+pub mod memory;
 pub mod op;
+pub mod passes;
+pub mod print;
+pub mod schedule;
 pub mod types;
+pub mod verify;
 
 pub use builder::Builder;
 pub use graph::{Class, Def, Feed, Node, Phase, Program, Resident, Value};
+pub use schedule::Schedule;
 pub use types::{Bindings, DType, Dim, Real, Shape, Sym, TensorType};
+pub use verify::{Verified, verify};

@@ -1,1 +1,89 @@
-//! stub to be replaced
+//! BERT (Devlin et al. 2019, arXiv 1810.04805).
+
+use serde_json::Value as Json;
+
+use super::super::net::{Net, Rows};
+use super::super::placement::Role;
+use super::super::schema::Schema;
+use super::encoder::{self, Config, Sizes};
+use super::{Architecture, Facts, Model};
+use crate::program::Value;
+use crate::program::op::ActivationKind;
+
+/// The registry's row.
+pub(super) static ARCHITECTURE: Architecture = Architecture { schema: &SCHEMA, model_types: &["bert"], parse };
+
+static SCHEMA: Schema = Schema {
+    name: "bert",
+    summary: "BERT encoders of any size, from Hugging Face checkpoints",
+    doc: "Post-norm encoder with learned positions and segments; sequences are classified by tanh pooler and a linear \
+          layer on the first token. `model_type` is `bert`.",
+    paper: "Devlin et al. 2019 (arXiv 1810.04805)",
+    keys: &[],
+};
+
+#[derive(Debug)]
+struct Bert {
+    sizes: Sizes,
+    facts: Facts,
+}
+
+fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
+    let config = Config(config);
+    let sizes = encoder::bert_sizes(&config)?;
+    let facts = Facts {
+        layers: sizes.layers,
+        hidden: sizes.hidden,
+        heads: sizes.heads,
+        vocab: sizes.vocab,
+        max_length: sizes.positions,
+        first_position: 0,
+        segments: config.size_or("type_vocab_size", 2)?,
+        dropout: sizes.hidden_dropout,
+    };
+    Ok(Box::new(Bert { sizes, facts }))
+}
+
+impl Model for Bert {
+    fn family(&self) -> &'static str {
+        "bert"
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn override_dropout(&mut self, rate: f64) {
+        (self.sizes.hidden_dropout, self.sizes.attention_dropout, self.sizes.head_dropout) = (rate, rate, rate);
+        self.facts.dropout = rate;
+    }
+
+    fn encode(&self, net: &mut Net<'_>) -> Value {
+        let mut x = encoder::embeddings(net, "bert.embeddings", &self.sizes, self.facts.segments);
+        for layer in 0..self.sizes.layers {
+            x = encoder::block(net, &encoder::bert_block("bert", layer), &self.sizes, layer, x);
+        }
+        x
+    }
+
+    fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
+        let d = self.sizes.hidden;
+        let first = net.first_tokens(hidden);
+        let pooled = net.linear("bert.pooler.dense", Role::HeadDense, None, first, d, d);
+        let pooled = net.activation(ActivationKind::Tanh, pooled);
+        let pooled = net.dropout(pooled, self.sizes.head_dropout, Rows::Sequences);
+        net.linear("classifier", Role::HeadOutput, None, pooled, d, classes)
+    }
+
+    fn checkpoint_names(&self, name: &str) -> Vec<String> {
+        encoder::old_names(name, &["bert."])
+    }
+
+    fn exported_class(&self) -> &'static str {
+        "BertForSequenceClassification"
+    }
+
+    fn head_modules(&self) -> &'static [&'static str] {
+        &["pooler", "classifier"]
+    }
+}

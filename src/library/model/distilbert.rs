@@ -1,1 +1,117 @@
-//! stub to be replaced
+//! DistilBERT (Sanh et al. 2019, arXiv 1910.01108).
+
+use serde_json::Value as Json;
+
+use super::super::net::{Net, Rows};
+use super::super::placement::Role;
+use super::super::schema::Schema;
+use super::encoder::{self, BlockPaths, Config, Sizes};
+use super::{Architecture, Facts, Model};
+use crate::program::Value;
+use crate::program::op::ActivationKind;
+
+/// The registry's row.
+pub(super) static ARCHITECTURE: Architecture = Architecture { schema: &SCHEMA, model_types: &["distilbert"], parse };
+
+static SCHEMA: Schema = Schema {
+    name: "distilbert",
+    summary: "DistilBERT encoders, from Hugging Face checkpoints",
+    doc: "BERT's block without segments or pooler; sequences are classified by a ReLU layer and a linear layer on the \
+          first token. `model_type` is `distilbert`.",
+    paper: "Sanh et al. 2019 (arXiv 1910.01108)",
+    keys: &[],
+};
+
+#[derive(Debug)]
+struct DistilBert {
+    sizes: Sizes,
+    facts: Facts,
+}
+
+fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
+    let config = Config(config);
+    let hidden_dropout = config.rate_or("dropout", 0.1)?;
+    let sizes = Sizes {
+        layers: config.size("n_layers")?,
+        hidden: config.size("dim")?,
+        heads: config.size("n_heads")?,
+        ffn: config.size("hidden_dim")?,
+        vocab: config.size("vocab_size")?,
+        positions: config.size("max_position_embeddings")?,
+        eps: 1e-12,
+        activation: config.activation("activation")?,
+        hidden_dropout,
+        attention_dropout: config.rate_or("attention_dropout", 0.1)?,
+        head_dropout: config.rate_or("seq_classif_dropout", 0.2)?,
+    }
+    .checked()?;
+    let facts = Facts {
+        layers: sizes.layers,
+        hidden: sizes.hidden,
+        heads: sizes.heads,
+        vocab: sizes.vocab,
+        max_length: sizes.positions,
+        first_position: 0,
+        segments: 0,
+        dropout: sizes.hidden_dropout,
+    };
+    Ok(Box::new(DistilBert { sizes, facts }))
+}
+
+fn paths(layer: u64) -> BlockPaths {
+    let at = |rest: &str| format!("distilbert.transformer.layer.{layer}.{rest}");
+    BlockPaths {
+        query: at("attention.q_lin"),
+        key: at("attention.k_lin"),
+        value: at("attention.v_lin"),
+        attention_output: at("attention.out_lin"),
+        attention_norm: at("sa_layer_norm"),
+        ffn_up: at("ffn.lin1"),
+        ffn_down: at("ffn.lin2"),
+        ffn_norm: at("output_layer_norm"),
+    }
+}
+
+impl Model for DistilBert {
+    fn family(&self) -> &'static str {
+        "distilbert"
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn override_dropout(&mut self, rate: f64) {
+        (self.sizes.hidden_dropout, self.sizes.attention_dropout, self.sizes.head_dropout) = (rate, rate, rate);
+        self.facts.dropout = rate;
+    }
+
+    fn encode(&self, net: &mut Net<'_>) -> Value {
+        let mut x = encoder::embeddings(net, "distilbert.embeddings", &self.sizes, 0);
+        for layer in 0..self.sizes.layers {
+            x = encoder::block(net, &paths(layer), &self.sizes, layer, x);
+        }
+        x
+    }
+
+    fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
+        let d = self.sizes.hidden;
+        let first = net.first_tokens(hidden);
+        let x = net.linear("pre_classifier", Role::HeadDense, None, first, d, d);
+        let x = net.activation(ActivationKind::Relu, x);
+        let x = net.dropout(x, self.sizes.head_dropout, Rows::Sequences);
+        net.linear("classifier", Role::HeadOutput, None, x, d, classes)
+    }
+
+    fn checkpoint_names(&self, name: &str) -> Vec<String> {
+        encoder::old_names(name, &["distilbert."])
+    }
+
+    fn exported_class(&self) -> &'static str {
+        "DistilBertForSequenceClassification"
+    }
+
+    fn head_modules(&self) -> &'static [&'static str] {
+        &["pre_classifier", "classifier"]
+    }
+}

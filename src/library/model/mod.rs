@@ -11,6 +11,7 @@ use crate::program::Value;
 
 mod bert;
 mod distilbert;
+mod encoder;
 mod roberta;
 
 /// An architecture the compiler knows.
@@ -46,13 +47,6 @@ pub struct Facts {
     pub segments: u64,
     /// Rate of the model's hidden dropout.
     pub dropout: f64,
-}
-
-/// Names of the dropouts a recipe can override.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
-pub struct DropoutOverride {
-    /// Replaces every rate of the config.
-    pub all: Option<f64>,
 }
 
 /// What the head gives.

@@ -1,1 +1,105 @@
-//! stub to be replaced
+//! RoBERTa (Liu et al. 2019, arXiv 1907.11692) and XLM-RoBERTa (Conneau et al. 2020).
+
+use serde_json::Value as Json;
+
+use super::super::net::{Net, Rows};
+use super::super::placement::Role;
+use super::super::schema::Schema;
+use super::encoder::{self, Config, Sizes};
+use super::{Architecture, Facts, Model};
+use crate::program::Value;
+use crate::program::op::ActivationKind;
+
+/// The registry's row.
+pub(super) static ARCHITECTURE: Architecture =
+    Architecture { schema: &SCHEMA, model_types: &["roberta", "xlm-roberta", "camembert"], parse };
+
+static SCHEMA: Schema = Schema {
+    name: "roberta",
+    summary: "RoBERTa and XLM-RoBERTa encoders of any size, from Hugging Face checkpoints",
+    doc: "BERT's block with positions counted from the padding index + 1 and a two-layer head on `<s>`. `model_type` is \
+          `roberta`, `xlm-roberta` or `camembert`.",
+    paper: "Liu et al. 2019 (arXiv 1907.11692); Conneau et al. 2020 (arXiv 1911.02116)",
+    keys: &[],
+};
+
+#[derive(Debug)]
+struct Roberta {
+    sizes: Sizes,
+    facts: Facts,
+    class: &'static str,
+}
+
+fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
+    let class = match config.get("model_type").and_then(Json::as_str) {
+        Some("xlm-roberta") => "XLMRobertaForSequenceClassification",
+        Some("camembert") => "CamembertForSequenceClassification",
+        _ => "RobertaForSequenceClassification",
+    };
+    let config = Config(config);
+    let sizes = encoder::bert_sizes(&config)?;
+    let padding = config.0.get("pad_token_id").and_then(Json::as_u64).unwrap_or(1);
+    let first_position = padding + 1;
+    if sizes.positions <= first_position {
+        return Err(format!(
+            "config.json: `max_position_embeddings` = {} leaves no position after the padding index {padding}",
+            sizes.positions
+        ));
+    }
+    let facts = Facts {
+        layers: sizes.layers,
+        hidden: sizes.hidden,
+        heads: sizes.heads,
+        vocab: sizes.vocab,
+        max_length: sizes.positions - first_position,
+        first_position,
+        segments: config.size_or("type_vocab_size", 1)?,
+        dropout: sizes.hidden_dropout,
+    };
+    Ok(Box::new(Roberta { sizes, facts, class }))
+}
+
+impl Model for Roberta {
+    fn family(&self) -> &'static str {
+        "roberta"
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn override_dropout(&mut self, rate: f64) {
+        (self.sizes.hidden_dropout, self.sizes.attention_dropout, self.sizes.head_dropout) = (rate, rate, rate);
+        self.facts.dropout = rate;
+    }
+
+    fn encode(&self, net: &mut Net<'_>) -> Value {
+        let mut x = encoder::embeddings(net, "roberta.embeddings", &self.sizes, self.facts.segments);
+        for layer in 0..self.sizes.layers {
+            x = encoder::block(net, &encoder::bert_block("roberta", layer), &self.sizes, layer, x);
+        }
+        x
+    }
+
+    fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
+        let (d, p) = (self.sizes.hidden, self.sizes.head_dropout);
+        let first = net.first_tokens(hidden);
+        let x = net.dropout(first, p, Rows::Sequences);
+        let x = net.linear("classifier.dense", Role::HeadDense, None, x, d, d);
+        let x = net.activation(ActivationKind::Tanh, x);
+        let x = net.dropout(x, p, Rows::Sequences);
+        net.linear("classifier.out_proj", Role::HeadOutput, None, x, d, classes)
+    }
+
+    fn checkpoint_names(&self, name: &str) -> Vec<String> {
+        encoder::old_names(name, &["roberta."])
+    }
+
+    fn exported_class(&self) -> &'static str {
+        self.class
+    }
+
+    fn head_modules(&self) -> &'static [&'static str] {
+        &["classifier"]
+    }
+}

@@ -1,0 +1,267 @@
+//! The interpreter: a slot per value, filled by kernels and freed by the program's own schedule.
+//!
+//! **Invariant:** it allocates nothing the schedule did not ask for; what it meters is what the
+//! estimate summed.
+
+use std::collections::BTreeMap;
+
+use super::error::RunError;
+use crate::program::op::{Io, Kernel, Machine, Tensor, TensorMut, TensorRef};
+use crate::program::{Bindings, Class, Def, Feed, Node, Program, Value, Verified};
+
+/// Tensor bytes as executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meter {
+    live: u64,
+    peak: u64,
+}
+
+impl Meter {
+    /// Adds a block.
+    pub fn alloc(&mut self, bytes: u64) {
+        self.live += bytes;
+        self.peak = self.peak.max(self.live);
+    }
+
+    /// Removes a block.
+    pub fn free(&mut self, bytes: u64) {
+        self.live = self.live.saturating_sub(bytes);
+    }
+
+    /// Notes scratch on top of what is live.
+    pub fn scratch(&mut self, bytes: u64) {
+        self.peak = self.peak.max(self.live + bytes);
+    }
+
+    /// Bytes live now.
+    #[must_use]
+    pub const fn live(&self) -> u64 {
+        self.live
+    }
+
+    /// Most bytes live at once.
+    #[must_use]
+    pub const fn peak(&self) -> u64 {
+        self.peak
+    }
+}
+
+/// Tensors that live for the whole stage, by name.
+#[derive(Debug, Default)]
+pub struct Residents {
+    tensors: Vec<Tensor>,
+    classes: Vec<Class>,
+    index: BTreeMap<String, usize>,
+}
+
+impl Residents {
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: &str, class: Class, tensor: Tensor, meter: &mut Meter) {
+        meter.alloc(tensor.bytes());
+        match self.index.get(name).copied() {
+            Some(i) => {
+                if let Some(slot) = self.tensors.get_mut(i) {
+                    meter.free(slot.bytes());
+                    *slot = tensor;
+                }
+            }
+            None => {
+                self.index.insert(name.to_owned(), self.tensors.len());
+                self.tensors.push(tensor);
+                self.classes.push(class);
+            }
+        }
+    }
+
+    /// A tensor by name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).and_then(|&i| self.tensors.get(i))
+    }
+
+    /// A tensor by name, writable.
+    #[must_use]
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Tensor> {
+        self.index.get(name).and_then(|&i| self.tensors.get_mut(i))
+    }
+
+    /// Names, classes and tensors, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Class, &Tensor)> {
+        self.index.iter().filter_map(|(name, &i)| Some((name.as_str(), *self.classes.get(i)?, self.tensors.get(i)?)))
+    }
+}
+
+/// Where each value of a program is found at run time.
+#[derive(Debug)]
+struct Binding {
+    /// Index into the residents for values that are residents.
+    resident: Vec<Option<usize>>,
+}
+
+/// Runs programs over one stage's residents.
+#[derive(Debug)]
+pub struct Runner {
+    /// The machine's figures.
+    pub machine: Machine,
+    /// The stage's tensors.
+    pub residents: Residents,
+    /// Tensor bytes.
+    pub meter: Meter,
+}
+
+/// What a program handed back.
+#[derive(Debug, Default)]
+pub struct Outputs(Vec<(String, Tensor)>);
+
+impl Outputs {
+    /// An output's elements; empty if there is none of that name.
+    #[must_use]
+    pub fn floats(&self, name: &str) -> &[f32] {
+        self.0.iter().find(|(n, _)| n == name).and_then(|(_, t)| t.slice::<f32>()).unwrap_or_default()
+    }
+
+    /// The first element of an output.
+    #[must_use]
+    pub fn scalar(&self, name: &str) -> Option<f32> {
+        self.floats(name).first().copied()
+    }
+
+    /// Takes an output.
+    pub fn take(&mut self, name: &str) -> Option<Tensor> {
+        let i = self.0.iter().position(|(n, _)| n == name)?;
+        Some(self.0.swap_remove(i).1)
+    }
+}
+
+impl Runner {
+    /// A runner without residents.
+    #[must_use]
+    pub fn new(machine: Machine) -> Self {
+        Self { machine, residents: Residents::default(), meter: Meter::default() }
+    }
+
+    fn bind(&self, program: &Program) -> Result<Binding, RunError> {
+        let mut resident = vec![None; program.values.len()];
+        for (slot, value) in resident.iter_mut().zip(&program.values) {
+            let Def::Resident(i) = value.def else { continue };
+            let Some(declared) = program.residents.get(i as usize) else { continue };
+            let found = self.residents.index.get(&declared.name).copied();
+            match found.and_then(|i| self.residents.tensors.get(i)) {
+                Some(t) if t.dtype() == declared.ty.dtype && t.dims == declared.ty.dims(&Bindings::default()) => *slot = found,
+                Some(t) => {
+                    return Err(RunError::bug(format!("`{}` is held as {:?} but the program wants {}", declared.name, t.dims, declared.ty)));
+                }
+                None => return Err(RunError::bug(format!("`{}` was never loaded", declared.name))),
+            }
+        }
+        Ok(Binding { resident })
+    }
+
+    /// Runs a program on one batch. Must be called inside the executor's thread pool.
+    ///
+    /// # Errors
+    /// An index outside its table, or a bug of ours; never for lack of memory, which aborts.
+    pub fn run(&mut self, verified: &Verified, feeds: Vec<(Feed, Tensor)>, sizes: &Bindings) -> Result<Outputs, RunError> {
+        let program = verified.program();
+        let binding = self.bind(program)?;
+        let mut slots: Vec<Option<Tensor>> = Vec::new();
+        slots.resize_with(program.values.len(), || None);
+        let mut feeds: BTreeMap<Feed, Tensor> = feeds.into_iter().collect();
+        for (feed, value) in program.feeds() {
+            let Some(tensor) = feeds.remove(&feed) else {
+                return Err(RunError::bug(format!("the program `{}` was not given `{}`", program.name, feed.name())));
+            };
+            self.meter.alloc(tensor.bytes());
+            put(&mut slots, value, tensor);
+        }
+        drop(feeds);
+        for (node, step) in program.nodes.iter().zip(&verified.schedule().steps) {
+            self.node(program, &binding, &mut slots, node, step.takes, sizes)?;
+            for &value in &step.frees {
+                if let Some(dead) = slots.get_mut(value.index()).and_then(Option::take) {
+                    self.meter.free(dead.bytes());
+                }
+            }
+        }
+        let outputs = program.outputs.iter().filter_map(|(name, v)| Some((name.clone(), slots.get_mut(v.index())?.take()?)));
+        let outputs: Vec<(String, Tensor)> = outputs.collect();
+        for tensor in outputs.iter().map(|(_, t)| t).chain(slots.iter().flatten()) {
+            self.meter.free(tensor.bytes());
+        }
+        Ok(Outputs(outputs))
+    }
+
+    fn node(
+        &mut self,
+        program: &Program,
+        binding: &Binding,
+        slots: &mut [Option<Tensor>],
+        node: &Node,
+        takes: Option<usize>,
+        sizes: &Bindings,
+    ) -> Result<(), RunError> {
+        let updates = node.op.rule().updates();
+        // Updated residents leave their table for the time of the kernel, so that nothing aliases them.
+        let mut updated: Vec<(usize, Tensor)> = Vec::with_capacity(updates.len());
+        for &i in updates {
+            let at = node.inputs.get(i).and_then(|v| binding.resident.get(v.index()).copied().flatten());
+            let slot = at.and_then(|at| Some((at, self.residents.tensors.get_mut(at)?)));
+            let Some((at, slot)) = slot else { return Err(RunError::bug(format!("{} updates something that is not resident", node.op.name()))) };
+            updated.push((at, std::mem::replace(slot, Tensor { storage: candle_core::CpuStorage::U8(Vec::new()), dims: Vec::new() })));
+        }
+        let taken = takes.and_then(|i| node.inputs.get(i)).and_then(|v| slots.get_mut(v.index())?.take());
+        let mut taken = taken;
+        let mut outputs: Vec<Tensor> = Vec::with_capacity(node.outputs.len());
+        for &out in &node.outputs {
+            let tensor = match taken.take() {
+                Some(tensor) => tensor,
+                None => {
+                    let ty = program.ty(out);
+                    let tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
+                    self.meter.alloc(tensor.bytes());
+                    tensor
+                }
+            };
+            outputs.push(tensor);
+        }
+        let kernel = Kernel::new(&self.machine);
+        let result = {
+            let view = |i: usize, v: &Value| -> Option<TensorRef<'_>> {
+                if updates.contains(&i) || takes == Some(i) {
+                    return None;
+                }
+                match binding.resident.get(v.index()).copied().flatten() {
+                    Some(at) => self.residents.tensors.get(at).map(Tensor::view),
+                    None => slots.get(v.index()).and_then(Option::as_ref).map(Tensor::view),
+                }
+            };
+            let mut io = Io {
+                inputs: node.inputs.iter().enumerate().map(|(i, v)| view(i, v)).collect(),
+                updates: updated.iter_mut().map(|(_, t)| t.view_mut()).collect::<Vec<TensorMut<'_>>>(),
+                outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
+                taken: takes,
+            };
+            node.op.rule().eval(&kernel, &mut io)
+        };
+        self.meter.scratch(kernel.take_peak());
+        for (at, tensor) in updated {
+            if let Some(slot) = self.residents.tensors.get_mut(at) {
+                *slot = tensor;
+            }
+        }
+        for (&value, tensor) in node.outputs.iter().zip(outputs) {
+            put(slots, value, tensor);
+        }
+        result.map_err(|source| RunError::Op {
+            op: node.op.name(),
+            site: program.labels.get(node.label as usize).cloned().unwrap_or_default(),
+            source,
+        })
+    }
+}
+
+fn put(slots: &mut [Option<Tensor>], value: Value, tensor: Tensor) {
+    if let Some(slot) = slots.get_mut(value.index()) {
+        *slot = Some(tensor);
+    }
+}

@@ -1,0 +1,130 @@
+//! What a recipe can declare, and the sources of models and data.
+
+use super::schema::{Bound, Default, Key, Kind, Schema};
+use super::stage;
+
+/// A keyword of the language.
+#[derive(Debug)]
+pub struct Declaration {
+    /// `model`, `data`, `prompt`, `stage`
+    pub keyword: &'static str,
+    /// What its constructors are called in messages.
+    pub what: &'static str,
+    /// Its constructors, unless they come from the stage registry.
+    pub sources: &'static [&'static Schema],
+    /// What the string after the constructor is; `None` if there is none.
+    pub arg: Option<&'static str>,
+}
+
+impl Declaration {
+    /// Its constructors.
+    #[must_use]
+    pub fn schemas(&self) -> Vec<&'static Schema> {
+        if self.keyword == "stage" { stage::STAGES.iter().map(|s| s.schema()).collect() } else { self.sources.to_vec() }
+    }
+}
+
+/// Every declaration.
+pub static DECLARATIONS: [Declaration; 4] = [
+    Declaration { keyword: "model", what: "model source", sources: &[&MODEL_HUB, &MODEL_LOCAL], arg: Some("a repository or directory in quotes") },
+    Declaration { keyword: "data", what: "data source", sources: &[&DATA_HUB, &DATA_LOCAL], arg: Some("a repository or directory in quotes") },
+    Declaration { keyword: "prompt", what: "prompt", sources: &[&PROMPT], arg: None },
+    Declaration { keyword: "stage", what: "stage kind", sources: &[], arg: None },
+];
+
+const DTYPE: Key = Key {
+    name: "dtype",
+    kind: Kind::Choice(&["f32", "f16", "bf16"]),
+    default: Default::Text("f32"),
+    doc: "type in which frozen matrices are held; trained tensors and arithmetic are f32",
+};
+const INIT: Key = Key {
+    name: "init",
+    kind: Kind::Choice(&["pretrained", "random"]),
+    default: Default::Text("pretrained"),
+    doc: "`random` needs no weights, only config.json: to try speed and memory",
+};
+const SEED: Key = Key { name: "seed", kind: Kind::Int(0, u64::MAX), default: Default::Text("0"), doc: "seed of `init = random`" };
+const TOKENIZER: Key = Key {
+    name: "tokenizer",
+    kind: Kind::Str,
+    default: Default::Absent,
+    doc: "directory with the tokenizer's files, if they do not lie beside config.json",
+};
+const REVISION: Key =
+    Key { name: "revision", kind: Kind::Str, default: Default::Absent, doc: "branch, tag or commit on the hub; the main branch if not written" };
+
+static MODEL_HUB: Schema = Schema {
+    name: "hub",
+    summary: "a model repository on the Hugging Face hub",
+    doc: "`check` fetches config.json and the tokenizer only; `run` fetches the weights. The cache, `HF_ENDPOINT`, \
+          `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured.",
+    paper: "",
+    keys: &[DTYPE, INIT, SEED, TOKENIZER, REVISION],
+};
+static MODEL_LOCAL: Schema = Schema {
+    name: "local",
+    summary: "a model directory: config.json, safetensors, tokenizer",
+    doc: "The path is relative to the recipe. Weights may be in f32, f16 or bf16, in one file or in shards.",
+    paper: "",
+    keys: &[DTYPE, INIT, SEED, TOKENIZER],
+};
+
+const TEXT: Key = Key { name: "text", kind: Kind::Columns, default: Default::Required, doc: "column with the text, or two columns for pairs" };
+const LABEL: Key = Key { name: "label", kind: Kind::Column, default: Default::Absent, doc: "column with the label or, for regression, the number" };
+const LABELS: Key =
+    Key { name: "labels", kind: Kind::Names, default: Default::Absent, doc: "names of the classes in order; those found in the training split, sorted, if not written" };
+const TAKE: Key = Key { name: "take", kind: Kind::Int(1, u64::MAX), default: Default::Absent, doc: "use only the first so many examples of each split" };
+const SHUFFLE: Key =
+    Key { name: "shuffle", kind: Kind::Int(0, u64::MAX), default: Default::Absent, doc: "shuffle each split with this seed before `take`" };
+const FORMAT: Key = Key {
+    name: "format",
+    kind: Kind::Choice(&["tsv", "csv", "jsonl", "parquet"]),
+    default: Default::Absent,
+    doc: "format of the files, if their names do not tell",
+};
+const TRAIN: Key = Key { name: "train", kind: Kind::Names, default: Default::Absent, doc: "files of the split `train`, if not named so" };
+const DEV: Key = Key { name: "dev", kind: Kind::Names, default: Default::Absent, doc: "files of the split `dev`, if not named so" };
+const TEST: Key = Key { name: "test", kind: Kind::Names, default: Default::Absent, doc: "files of the split `test`, if not named so" };
+
+static DATA_HUB: Schema = Schema {
+    name: "hub",
+    summary: "a data set repository on the Hugging Face hub",
+    doc: "Splits are looked for as Parquet, JSONL, CSV or TSV files of the configuration.",
+    paper: "",
+    keys: &[
+        TEXT,
+        LABEL,
+        LABELS,
+        Key { name: "config", kind: Kind::Str, default: Default::Absent, doc: "configuration (subset) of the data set, such as `sst2`" },
+        REVISION,
+        TAKE,
+        SHUFFLE,
+        FORMAT,
+        TRAIN,
+        DEV,
+        TEST,
+    ],
+};
+static DATA_LOCAL: Schema = Schema {
+    name: "local",
+    summary: "a directory with files such as train.tsv, dev.csv, test.jsonl",
+    doc: "The path is relative to the recipe. TSV, CSV and JSONL name their columns; a split may consist of several files.",
+    paper: "",
+    keys: &[TEXT, LABEL, LABELS, TAKE, SHUFFLE, FORMAT, TRAIN, DEV, TEST],
+};
+
+static PROMPT: Schema = Schema {
+    name: "prompt",
+    summary: "a template around the text, with a mask to fill",
+    doc: "`template` holds `{column}` for a column's text and `{mask}` for the mask token; `verbalizer` maps each class to \
+          a word.",
+    paper: "Gao et al. 2021 (arXiv 2012.15723)",
+    keys: &[
+        Key { name: "template", kind: Kind::Str, default: Default::Required, doc: "text with `{column}` and `{mask}`" },
+        Key { name: "verbalizer", kind: Kind::Verbalizer, default: Default::Absent, doc: "a word for each class" },
+    ],
+};
+
+/// Bounds that several schemas share.
+pub const RATE: Kind = Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0));

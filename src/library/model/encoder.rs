@@ -1,0 +1,189 @@
+//! What BERT, RoBERTa and DistilBERT have in common: sizes read from `config.json`, and the
+//! post-norm transformer block over packed tokens.
+
+use serde_json::Value as Json;
+
+use super::super::net::{Net, Rows};
+use super::super::placement::Role;
+use crate::program::op::ActivationKind;
+use crate::program::{Feed, Value};
+
+/// Sizes of an encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sizes {
+    pub layers: u64,
+    pub hidden: u64,
+    pub heads: u64,
+    pub ffn: u64,
+    pub vocab: u64,
+    pub positions: u64,
+    pub eps: f64,
+    pub activation: ActivationKind,
+    pub hidden_dropout: f64,
+    pub attention_dropout: f64,
+    pub head_dropout: f64,
+}
+
+/// Module paths of one block, in the checkpoint's own words.
+pub(super) struct BlockPaths {
+    pub query: String,
+    pub key: String,
+    pub value: String,
+    pub attention_output: String,
+    pub attention_norm: String,
+    pub ffn_up: String,
+    pub ffn_down: String,
+    pub ffn_norm: String,
+}
+
+/// Reads keys of a `config.json` and words the complaints.
+pub(super) struct Config<'a>(pub &'a Json);
+
+impl Config<'_> {
+    /// A required size of at least 1.
+    pub(super) fn size(&self, key: &str) -> Result<u64, String> {
+        match self.0.get(key).map(|v| (v, v.as_u64())) {
+            Some((_, Some(n))) if n > 0 && n <= 1 << 32 => Ok(n),
+            Some((v, _)) => Err(format!("config.json has `{key}` = {v}; a whole number of at least 1 is wanted")),
+            None => Err(format!("config.json has no `{key}`")),
+        }
+    }
+
+    /// A size with a default.
+    pub(super) fn size_or(&self, key: &str, default: u64) -> Result<u64, String> {
+        if self.0.get(key).is_some_and(|v| !v.is_null()) { self.size(key) } else { Ok(default) }
+    }
+
+    /// A number with a default; `null` counts as absent.
+    pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64, String> {
+        match self.0.get(key) {
+            None | Some(Json::Null) => Ok(default),
+            Some(v) => v.as_f64().filter(|x| x.is_finite()).ok_or_else(|| format!("config.json has `{key}` = {v}; a number is wanted")),
+        }
+    }
+
+    /// A dropout rate.
+    pub(super) fn rate_or(&self, key: &str, default: f64) -> Result<f64, String> {
+        let p = self.number_or(key, default)?;
+        if (0.0..1.0).contains(&p) { Ok(p) } else { Err(format!("config.json has `{key}` = {p}; a rate from 0 to below 1 is wanted")) }
+    }
+
+    /// The activation.
+    pub(super) fn activation(&self, key: &str) -> Result<ActivationKind, String> {
+        match self.0.get(key).and_then(Json::as_str).unwrap_or("gelu") {
+            "gelu" => Ok(ActivationKind::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(ActivationKind::GeluTanh),
+            "relu" => Ok(ActivationKind::Relu),
+            "silu" | "swish" => Ok(ActivationKind::Silu),
+            other => Err(format!("config.json asks for the activation `{other}`, which is not built yet")),
+        }
+    }
+
+    /// Refuses what would be silently wrong.
+    pub(super) fn refuse_relative_positions(&self) -> Result<(), String> {
+        match self.0.get("position_embedding_type").and_then(Json::as_str) {
+            None | Some("absolute") => Ok(()),
+            Some(other) => Err(format!("config.json asks for `{other}` position embeddings, which are not built yet")),
+        }
+    }
+}
+
+impl Sizes {
+    /// Checks what the sizes must satisfy together.
+    pub(super) fn checked(self) -> Result<Self, String> {
+        if self.hidden.is_multiple_of(self.heads) {
+            Ok(self)
+        } else {
+            Err(format!("config.json: a width of {} cannot be split into {} heads", self.hidden, self.heads))
+        }
+    }
+}
+
+/// The keys BERT and RoBERTa share.
+pub(super) fn bert_sizes(config: &Config<'_>) -> Result<Sizes, String> {
+    config.refuse_relative_positions()?;
+    let hidden_dropout = config.rate_or("hidden_dropout_prob", 0.1)?;
+    Sizes {
+        layers: config.size("num_hidden_layers")?,
+        hidden: config.size("hidden_size")?,
+        heads: config.size("num_attention_heads")?,
+        ffn: config.size("intermediate_size")?,
+        vocab: config.size("vocab_size")?,
+        positions: config.size("max_position_embeddings")?,
+        eps: config.number_or("layer_norm_eps", 1e-12)?,
+        activation: config.activation("hidden_act")?,
+        hidden_dropout,
+        attention_dropout: config.rate_or("attention_probs_dropout_prob", 0.1)?,
+        head_dropout: config.rate_or("classifier_dropout", hidden_dropout)?,
+    }
+    .checked()
+}
+
+/// Paths of BERT's and RoBERTa's blocks under a prefix.
+pub(super) fn bert_block(prefix: &str, layer: u64) -> BlockPaths {
+    let at = |rest: &str| format!("{prefix}.encoder.layer.{layer}.{rest}");
+    BlockPaths {
+        query: at("attention.self.query"),
+        key: at("attention.self.key"),
+        value: at("attention.self.value"),
+        attention_output: at("attention.output.dense"),
+        attention_norm: at("attention.output.LayerNorm"),
+        ffn_up: at("intermediate.dense"),
+        ffn_down: at("output.dense"),
+        ffn_norm: at("output.LayerNorm"),
+    }
+}
+
+/// Sum of word, position and (if any) segment embeddings, norm, dropout: `[T, hidden]`.
+pub(super) fn embeddings(net: &mut Net<'_>, prefix: &str, sizes: &Sizes, segments: u64) -> Value {
+    let (ids, positions) = (net.b.feed(Feed::TokenIds), net.b.feed(Feed::Positions));
+    let word = net.embedding(&format!("{prefix}.word_embeddings"), Role::WordEmbedding, ids, sizes.vocab, sizes.hidden);
+    let mut x = word;
+    if segments > 0 {
+        let ids = net.b.feed(Feed::Segments);
+        let part = net.embedding(&format!("{prefix}.token_type_embeddings"), Role::SegmentEmbedding, ids, segments, sizes.hidden);
+        x = net.add(x, part);
+    }
+    let position =
+        net.embedding(&format!("{prefix}.position_embeddings"), Role::PositionEmbedding, positions, sizes.positions, sizes.hidden);
+    x = net.add(x, position);
+    let x = net.layer_norm(&format!("{prefix}.LayerNorm"), Role::EmbeddingNorm, None, x, sizes.hidden, sizes.eps);
+    net.dropout(x, sizes.hidden_dropout, Rows::Tokens)
+}
+
+/// One post-norm block: `h = LN(x + Drop(Attn(x)))`, `LN(h + Drop(W₂ act(W₁ h)))`.
+pub(super) fn block(net: &mut Net<'_>, paths: &BlockPaths, sizes: &Sizes, layer: u64, x: Value) -> Value {
+    let (d, f, at) = (sizes.hidden, sizes.ffn, Some(layer));
+    let q = net.linear(&paths.query, Role::Query, at, x, d, d);
+    let k = net.linear(&paths.key, Role::Key, at, x, d, d);
+    let v = net.linear(&paths.value, Role::Value, at, x, d, d);
+    let a = net.attention(q, k, v, sizes.heads, d, sizes.attention_dropout);
+    let a = net.linear(&paths.attention_output, Role::AttentionOutput, at, a, d, d);
+    let a = net.dropout(a, sizes.hidden_dropout, Rows::Tokens);
+    let h = net.add(a, x);
+    let h = net.layer_norm(&paths.attention_norm, Role::AttentionNorm, at, h, d, sizes.eps);
+    let u = net.linear(&paths.ffn_up, Role::FfnUp, at, h, d, f);
+    let u = net.activation(sizes.activation, u);
+    let u = net.linear(&paths.ffn_down, Role::FfnDown, at, u, f, d);
+    let u = net.dropout(u, sizes.hidden_dropout, Rows::Tokens);
+    let y = net.add(u, h);
+    net.layer_norm(&paths.ffn_norm, Role::FfnNorm, at, y, d, sizes.eps)
+}
+
+/// Present and old names of a parameter: with and without the model's prefix, `gamma`/`beta`.
+pub(super) fn old_names(name: &str, prefixes: &[&str]) -> Vec<String> {
+    let mut names = vec![name.to_owned()];
+    for prefix in prefixes {
+        if let Some(rest) = name.strip_prefix(prefix) {
+            names.push(rest.to_owned());
+        }
+    }
+    let gamma = |n: &String| {
+        n.strip_suffix("LayerNorm.weight")
+            .map(|s| format!("{s}LayerNorm.gamma"))
+            .or_else(|| n.strip_suffix("LayerNorm.bias").map(|s| format!("{s}LayerNorm.beta")))
+    };
+    let old: Vec<String> = names.iter().filter_map(gamma).collect();
+    names.extend(old);
+    names
+}

@@ -1,0 +1,68 @@
+//! The optimizer registry: update rules as ops, and the state each keeps per trainable tensor.
+
+use super::schema::{Bound, Default, Key, Kind, Schema, Values};
+use crate::program::{Builder, Class, DType, TensorType, Value};
+
+mod adamw;
+mod sgd;
+
+/// An update rule.
+pub trait Optimizer: Sync + Send + std::fmt::Debug {
+    /// Name, doc, keys.
+    fn schema(&self) -> &'static Schema;
+
+    /// Suffixes of the state tensors, each of the parameter's shape, starting at zero.
+    fn state(&self, values: &Values) -> &'static [&'static str];
+
+    /// Appends the in-place update of one parameter.
+    fn update(&self, values: &Values, b: &mut Builder, update: Update<'_>);
+}
+
+/// The operands of an update.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// The parameter.
+    pub param: Value,
+    /// Its gradient.
+    pub grad: Value,
+    /// State tensors, in the order of [`Optimizer::state`].
+    pub state: &'a [Value],
+    /// Whether weight decay applies to it.
+    pub decays: bool,
+    /// The factor that clips the gradient: `[1]`.
+    pub factor: Value,
+}
+
+/// Every optimizer.
+pub const OPTIMIZERS: &[&dyn Optimizer] = &[&adamw::AdamW, &sgd::Sgd];
+
+/// Looks an optimizer up by name.
+#[must_use]
+pub fn optimizer(name: &str) -> Option<&'static dyn Optimizer> {
+    OPTIMIZERS.iter().copied().find(|o| o.schema().name == name)
+}
+
+/// Name of a state tensor.
+#[must_use]
+pub fn state_name(param: &str, suffix: &str) -> String {
+    format!("optimizer.{suffix}.{param}")
+}
+
+/// Declares the state of a parameter and appends its update.
+pub fn apply(optimizer: &dyn Optimizer, values: &Values, b: &mut Builder, name: &str, param: Value, grad: Value, decays: bool, factor: Value) {
+    let shape = b.ty(param).shape.clone();
+    let state: Vec<Value> = optimizer
+        .state(values)
+        .iter()
+        .map(|suffix| b.resident(&state_name(name, suffix), TensorType { dtype: DType::F32, shape: shape.clone() }, Class::Optimizer))
+        .collect();
+    b.label(name);
+    optimizer.update(values, b, Update { param, grad, state: &state, decays, factor });
+}
+
+const WEIGHT_DECAY: Key = Key {
+    name: "weight_decay",
+    kind: Kind::Float(Bound::Incl(0.0), Bound::None),
+    default: Default::Text("0"),
+    doc: "decay of weights; biases and norms are never decayed",
+};

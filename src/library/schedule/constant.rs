@@ -1,0 +1,26 @@
+//! A constant rate after warm-up.
+
+use super::{Key, PEAK, Schedule, Schema, WARMUP};
+
+/// The peak throughout.
+#[derive(Debug)]
+pub(super) struct Constant;
+
+static KEYS: [Key; 2] = [PEAK, WARMUP];
+static SCHEMA: Schema = Schema {
+    name: "constant",
+    summary: "the peak rate throughout, after an optional warm-up",
+    doc: "The rate rises linearly from 0 over `warmup` and stays.",
+    paper: "",
+    keys: &KEYS,
+};
+
+impl Schedule for Constant {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn factor(&self, _: u64, _: u64, _: u64) -> f64 {
+        1.0
+    }
+}

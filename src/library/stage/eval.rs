@@ -1,0 +1,47 @@
+//! `eval`: metrics and predictions on a split.
+
+use super::super::schema::{Default, Key, Kind, RefKind, Schema, Values};
+use super::job::{Job, Routine, Score};
+use super::network::{evaluation, verified};
+use super::train::{exactly_one, metrics};
+use super::{Diag, Diags, Span, StageCx, StageKind};
+
+/// Evaluation.
+#[derive(Debug)]
+pub(super) struct Eval;
+
+static SCHEMA: Schema = Schema {
+    name: "eval",
+    summary: "score a split: metrics and a file of predictions",
+    doc: "Takes the result of another stage (`from = …`) or a model with a trained head (`model = …`). Leaves \
+          `predictions.tsv` with one row an example.",
+    paper: "",
+    keys: &[
+        Key { name: "from", kind: Kind::Ref(RefKind::Stage), default: Default::Absent, doc: "the stage whose result to score" },
+        Key { name: "model", kind: Kind::Ref(RefKind::Model), default: Default::Absent, doc: "a model with a trained head, instead of `from`" },
+        Key { name: "data", kind: Kind::Ref(RefKind::Split), default: Default::Required, doc: "the split to score" },
+        Key { name: "metrics", kind: Kind::Names, default: Default::Absent, doc: "metrics; accuracy and F1, or Pearson and Spearman, if not written" },
+        Key { name: "batch", kind: Kind::Int(1, 1 << 20), default: Default::Text("32"), doc: "examples at once" },
+        Key { name: "max_length", kind: Kind::Int(2, 1 << 20), default: Default::Absent, doc: "tokens after which text is cut; as in training if not written" },
+    ],
+};
+
+impl StageKind for Eval {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn splits(&self) -> &'static [&'static str] {
+        &["data"]
+    }
+
+    fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
+        exactly_one(values, ("from", "model"), span, diags);
+    }
+
+    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
+        let (program, built) = evaluation(cx, &cx.tuning.frozen(), true);
+        let score = Score { evaluate: verified(program), batch: cx.values.int("batch"), metrics: metrics(cx, "metrics")? };
+        Ok(Job { params: built.params, sites: built.sites, routine: Routine::Score(score) })
+    }
+}

@@ -1,0 +1,67 @@
+//! `merge`: adapters folded into plain weights.
+
+use super::super::net::{Mode, Net, NetOptions};
+use super::super::schema::{Default, Key, Kind, RefKind, Schema};
+use super::job::{Fold, Job, Routine};
+use super::network::{evaluation, verified};
+use super::{Diag, StageCx, StageKind};
+use crate::library::error::NOTHING_TO_MERGE;
+use crate::program::{Builder, DType};
+
+/// Merging.
+#[derive(Debug)]
+pub(super) struct Merge;
+
+static SCHEMA: Schema = Schema {
+    name: "merge",
+    summary: "fold adapters into plain weights: a model any program can load",
+    doc: "Leaves a model directory in the Hugging Face layout that gives the same scores as the adapted model. Works \
+          tensor by tensor, so it needs far less memory than the model.",
+    paper: "",
+    keys: &[
+        Key { name: "from", kind: Kind::Ref(RefKind::Stage), default: Default::Required, doc: "the stage whose adapters to fold in" },
+        Key { name: "dtype", kind: Kind::Choice(&["f32", "f16", "bf16"]), default: Default::Text("f32"), doc: "type of the written weights" },
+        Key { name: "to", kind: Kind::Str, default: Default::Absent, doc: "directory, relative to the recipe, to copy the model to" },
+    ],
+};
+
+impl StageKind for Merge {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn merges(&self) -> bool {
+        true
+    }
+
+    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
+        let tuning = cx.tuning.frozen();
+        let (_, built) = evaluation(cx, &tuning, false);
+        let mut sites = Vec::new();
+        for site in &built.sites {
+            let Some((method, values)) = tuning.at(site) else { continue };
+            let mut b = Builder::new("merge");
+            let options = NetOptions { mode: Mode::Evaluate, storage: DType::F32, seed: 0, dropout_frozen: false };
+            let mut net = Net::new(&mut b, &tuning, options);
+            net.b.label(&site.path);
+            let Some(weight) = method.merged(values, &mut net, site) else {
+                let name = method.schema().name;
+                return Err(vec![Diag::error(&NOTHING_TO_MERGE, cx.span, format!("`{name}` cannot be folded into plain weights"))]);
+            };
+            b.output("weight", weight);
+            sites.push((site.clone(), verified(b.finish())));
+        }
+        if sites.is_empty() {
+            let diag = Diag::error(&NOTHING_TO_MERGE, cx.values.span("from"), "this stage leaves no adapter to merge")
+                .help("its artifact is a plain model already: use it as it is");
+            return Err(vec![diag]);
+        }
+        let dtype = match cx.values.str("dtype") {
+            Some("f16") => DType::F16,
+            Some("bf16") => DType::BF16,
+            _ => DType::F32,
+        };
+        let fold = Fold { sites, dtype, to: cx.values.str("to").map(str::to_owned) };
+        Ok(Job { params: built.params, sites: built.sites, routine: Routine::Fold(fold) })
+    }
+}

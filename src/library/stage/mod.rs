@@ -1,0 +1,89 @@
+//! The stage registry: the steps a pipeline is made of. A stage kind is one file and one row here:
+//! its schema, the checks between its keys, and its lowering to a [`Job`].
+
+mod eval;
+pub mod job;
+mod merge;
+pub mod network;
+mod train;
+
+use std::sync::Arc;
+
+use super::method::Tuning;
+use super::model::{HeadKind, Model};
+use super::objective::Objective;
+use super::placement::Site;
+use super::schema::{Schema, Values};
+use crate::base::{Diag, Diags, Span};
+use crate::program::DType;
+use job::Job;
+
+/// A kind of stage.
+pub trait StageKind: Sync + Send + std::fmt::Debug {
+    /// Name, doc, keys.
+    fn schema(&self) -> &'static Schema;
+
+    /// Whether it trains, so that it chooses methods, objective and head itself; other kinds take
+    /// them from the stage they come from.
+    fn trains(&self) -> bool {
+        false
+    }
+
+    /// Keys that name the splits it reads, those whose labels are read first.
+    fn splits(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether what it leaves has its adapters folded in.
+    fn merges(&self) -> bool {
+        false
+    }
+
+    /// Complaints about keys that do not go together.
+    fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
+        let _ = (values, span, diags);
+    }
+
+    /// The work to be done.
+    ///
+    /// # Errors
+    /// What is wrong with the recipe in the light of the model and the data.
+    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>>;
+}
+
+/// Every stage kind.
+pub const STAGES: &[&dyn StageKind] = &[&train::Train, &eval::Eval, &merge::Merge];
+
+/// Looks a stage kind up by name.
+#[must_use]
+pub fn stage(name: &str) -> Option<&'static dyn StageKind> {
+    STAGES.iter().copied().find(|s| s.schema().name == name)
+}
+
+/// A split as a stage sees it while being lowered.
+#[derive(Clone, Debug)]
+pub struct SplitFacts {
+    /// Number of examples; `None` when the data are not at hand.
+    pub examples: Option<u64>,
+}
+
+/// What a stage is lowered from.
+#[derive(Debug)]
+pub struct StageCx<'a> {
+    /// Its values.
+    pub values: &'a Values,
+    /// Its place in the recipe.
+    pub span: Span,
+    /// The model, with dropout overridden as the stage says.
+    pub model: Arc<dyn Model>,
+    /// Storage type of frozen matrices.
+    pub storage: DType,
+    /// The methods in force.
+    pub tuning: Tuning,
+    /// What is learned.
+    pub objective: Objective,
+    /// The head.
+    pub head: HeadKind,
+    /// The splits, in the order of [`StageKind::splits`]; `None` where the key is not written.
+    pub splits: Vec<Option<SplitFacts>>,
+}

@@ -1,0 +1,62 @@
+//! Building a stage's network: the one place where model, methods, head and mode meet.
+
+use super::super::method::Tuning;
+use super::super::net::{Mode, Net, NetOptions};
+use super::super::params::Param;
+use super::super::placement::Site;
+use super::StageCx;
+use crate::program::passes;
+use crate::program::{Builder, Program, Value, Verified};
+
+/// A network built into a program.
+#[derive(Debug)]
+pub struct Built {
+    /// Scores `[S, classes]`.
+    pub scores: Value,
+    /// Its parameters.
+    pub params: Vec<Param>,
+    /// Its linear sites.
+    pub sites: Vec<Site>,
+}
+
+/// Builds backbone and head into `b`.
+pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> Built {
+    let options = NetOptions {
+        mode,
+        storage: cx.storage,
+        seed: cx.values.opt_int("seed").unwrap_or(0),
+        dropout_frozen: cx.values.bool("dropout_frozen"),
+    };
+    let mut net = Net::new(b, tuning, options);
+    let hidden = cx.model.encode(&mut net);
+    let scores = cx.model.classify(&mut net, hidden, cx.head.width());
+    let (params, sites) = net.finish();
+    Built { scores, params, sites }
+}
+
+/// The evaluation program: output `scores`, and `loss` (summed, times the loss scale) with labels.
+///
+/// Trained parameters keep their class, so that the program shares the training's residents.
+#[must_use]
+pub fn evaluation(cx: &StageCx<'_>, tuning: &Tuning, labels: bool) -> (Program, Built) {
+    let mut b = Builder::new("evaluate");
+    let built = network(&mut b, cx, tuning, Mode::Evaluate);
+    b.output("scores", built.scores);
+    if labels {
+        let loss = cx.objective.loss(&mut b, built.scores);
+        b.output("loss", loss);
+    }
+    (b.finish(), built)
+}
+
+/// Runs the passes.
+///
+/// # Panics
+/// If a pass broke the program: a bug of ours, named by the verifier.
+#[must_use]
+pub fn verified(program: Program) -> Verified {
+    match passes::pipeline(program) {
+        Ok(verified) => verified,
+        Err(why) => panic!("a compiler pass broke its program: {why}"),
+    }
+}

@@ -1,0 +1,117 @@
+//! Peak memory of a program: a walk over its schedule under given sizes.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use super::graph::{Class, Def, Node, Phase, Program, Value};
+use super::op::{Cost, Machine, SizedCx};
+use super::schedule::Schedule;
+use super::types::{Bindings, TensorType};
+
+/// Bytes by class at the moment of the peak, residents not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peak {
+    /// Gradients of trainable tensors.
+    pub gradients: u64,
+    /// Forward values kept for the backward.
+    pub activations: u64,
+    /// Everything else alive: inputs, outputs, intermediates.
+    pub transient: u64,
+    /// Scratch of the kernel running.
+    pub workspace: u64,
+    /// Index of the node at which it is reached.
+    pub node: usize,
+    /// The largest values alive there, with their bytes.
+    pub largest: Vec<(Value, u64)>,
+}
+
+impl Peak {
+    /// The sum.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.gradients + self.activations + self.transient + self.workspace
+    }
+}
+
+/// The operands of a node under concrete sizes.
+#[must_use]
+pub fn sized(program: &Program, node: &Node, sizes: &Bindings) -> SizedCx {
+    let types = |values: &[Value]| -> Vec<&TensorType> { values.iter().map(|&v| program.ty(v)).collect() };
+    SizedCx::new(&types(&node.inputs), &types(&node.outputs), sizes)
+}
+
+/// The peak of a program beside its residents.
+#[must_use]
+pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &Machine) -> Peak {
+    let mut live: BTreeMap<Value, u64> = program.feeds().map(|(_, v)| (v, program.ty(v).bytes(sizes))).collect();
+    let mut total: u64 = live.values().sum();
+    let (mut best, mut best_total) = (None, 0);
+    for (index, (node, step)) in program.nodes.iter().zip(&schedule.steps).enumerate() {
+        if let Some(taken) = step.takes.and_then(|i| node.inputs.get(i)) {
+            total -= live.remove(taken).unwrap_or(0);
+        }
+        for &out in &node.outputs {
+            let bytes = program.ty(out).bytes(sizes);
+            live.insert(out, bytes);
+            total += bytes;
+        }
+        let workspace = node.op.rule().workspace(&sized(program, node, sizes), machine);
+        if total + workspace > best_total || best.is_none() {
+            best_total = total + workspace;
+            best = Some((index, workspace, live.clone()));
+        }
+        for value in &step.frees {
+            total -= live.remove(value).unwrap_or(0);
+        }
+    }
+    best.map_or_else(Peak::default, |(node, workspace, live)| classify(program, node, workspace, &live))
+}
+
+fn classify(program: &Program, at: usize, workspace: u64, live: &BTreeMap<Value, u64>) -> Peak {
+    let gradients: BTreeSet<Value> = program.gradients.iter().map(|(_, g)| *g).collect();
+    let read_later: BTreeSet<Value> = program
+        .nodes
+        .iter()
+        .filter(|n| n.phase != Phase::Forward)
+        .flat_map(|n| n.inputs.iter().copied())
+        .collect();
+    let mut peak = Peak { workspace, node: at, ..Peak::default() };
+    for (&value, &bytes) in live {
+        let forward = matches!(program.def(value), Def::Node { node, .. }
+            if program.nodes.get(node as usize).is_some_and(|n| n.phase == Phase::Forward));
+        if gradients.contains(&value) {
+            peak.gradients += bytes;
+        } else if forward && read_later.contains(&value) {
+            peak.activations += bytes;
+        } else {
+            peak.transient += bytes;
+        }
+    }
+    let mut largest: Vec<(Value, u64)> = live.iter().map(|(&v, &b)| (v, b)).collect();
+    largest.sort_by_key(|&(v, b)| (std::cmp::Reverse(b), v));
+    largest.truncate(5);
+    peak.largest = largest;
+    peak
+}
+
+/// Bytes of the residents of some programs of one stage, each name once, by class.
+#[must_use]
+pub fn residents<'a>(programs: impl IntoIterator<Item = &'a Program>) -> BTreeMap<Class, u64> {
+    let mut seen = BTreeSet::new();
+    let mut classes = BTreeMap::new();
+    for resident in programs.into_iter().flat_map(|p| &p.residents) {
+        if seen.insert(resident.name.as_str()) {
+            *classes.entry(resident.class).or_insert(0) += resident.ty.bytes(&Bindings::default());
+        }
+    }
+    classes
+}
+
+/// Arithmetic and traffic of one run.
+#[must_use]
+pub fn cost(program: &Program, sizes: &Bindings) -> Cost {
+    program.nodes.iter().fold(Cost::default(), |sum, node| {
+        let cost = node.op.rule().cost(&sized(program, node, sizes));
+        Cost { flops: sum.flops + cost.flops, bytes: sum.bytes + cost.bytes }
+    })
+}

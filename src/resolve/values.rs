@@ -1,0 +1,325 @@
+//! From values as written to checked values, by the key's kind.
+
+use super::error::{OUT_OF_BOUNDS, UNKNOWN_CHOICE, UNKNOWN_ENTRY, UNKNOWN_ROLE, WRONG_TYPE, WRONG_UNIT};
+use super::registry;
+use super::scope::Scope;
+use crate::base::{Diag, Diags, Span, suggest};
+use crate::library::placement::{Pattern, Placement, ROLES};
+use crate::library::schema::{Bound, Checked, Key, Kind, Length, Portion, RefKind};
+use crate::syntax::ast::{Ctor, Path, Segment, Value, ValueKind};
+
+/// Checks one value; `None` after a diagnostic.
+pub(super) fn check(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Option<Checked> {
+    let value = scope.substitute(value, diags)?;
+    let found = match (key.kind, &value.value) {
+        (Kind::Int(lo, hi), ValueKind::Number { digits, unit }) => return int(key, digits, unit.as_deref(), (lo, hi), value.span, diags),
+        (Kind::Float(lo, hi), ValueKind::Number { digits, unit }) => return float(key, digits, unit.as_deref(), (lo, hi), value.span, diags),
+        (Kind::Size, ValueKind::Number { digits, unit }) => return size(digits, unit.as_deref(), value.span, diags),
+        (Kind::Length, ValueKind::Number { digits, unit }) => return length(key, digits, unit.as_deref(), value.span, diags),
+        (Kind::Portion, ValueKind::Number { digits, unit }) => return portion(digits, unit.as_deref(), value.span, diags),
+        (Kind::Bool, ValueKind::Bool(b)) => Some(Checked::Bool(*b)),
+        (Kind::Str | Kind::Column, ValueKind::Str(s)) => Some(Checked::Str(s.clone())),
+        (Kind::Column, ValueKind::Path(p)) => p.as_name().map(|n| Checked::Str(n.to_owned())),
+        (Kind::Choice(names), ValueKind::Path(p)) => return choice(names, &p.to_string(), value.span, diags),
+        (Kind::Choice(names), ValueKind::Str(s)) => return choice(names, s, value.span, diags),
+        (Kind::Ref(kind), ValueKind::Path(p)) => reference(kind, p),
+        (Kind::Placement, ValueKind::Path(_) | ValueKind::Set(_) | ValueKind::List(_) | ValueKind::Str(_)) => {
+            return placement(&value, diags).map(Checked::Placement);
+        }
+        (Kind::Entry(registry), ValueKind::Path(p)) => {
+            let name = p.to_string();
+            let ctor = Ctor { name: crate::base::Spanned::new(name, value.span), arg: None, entries: Vec::new(), span: value.span };
+            return entry(scope, registry, &ctor, diags);
+        }
+        (Kind::Entry(registry), ValueKind::Ctor(ctor)) => return entry(scope, registry, ctor, diags),
+        (Kind::Entries(registry), ValueKind::List(items)) => return entries(scope, registry, items, diags),
+        (Kind::Entries(registry), ValueKind::Ctor(_) | ValueKind::Path(_)) => return entries(scope, registry, std::slice::from_ref(&value), diags),
+        (Kind::Names | Kind::Columns, ValueKind::List(items)) => names(scope, items, diags),
+        (Kind::Names | Kind::Columns, ValueKind::Path(_) | ValueKind::Str(_)) => names(scope, std::slice::from_ref(&value), diags),
+        (Kind::Verbalizer, ValueKind::Map(pairs)) => verbalizer(pairs),
+        _ => None,
+    };
+    if found.is_none() {
+        diags.push(
+            Diag::error(&WRONG_TYPE, value.span, format!("`{}` takes {}", key.name, key.kind)).label(format!("this is {}", describe(&value.value))),
+        );
+    }
+    found
+}
+
+fn describe(value: &ValueKind) -> &'static str {
+    match value {
+        ValueKind::Number { .. } => "a number",
+        ValueKind::Str(_) => "a string",
+        ValueKind::Bool(_) => "a truth value",
+        ValueKind::Path(_) => "a name",
+        ValueKind::Ctor(_) => "a block",
+        ValueKind::List(_) => "a list",
+        ValueKind::Map(_) => "a map",
+        ValueKind::Set(_) => "a set of paths",
+    }
+}
+
+fn wrong_unit(key: &str, unit: &str, wanted: &str, span: Span, diags: &mut Diags) -> Option<Checked> {
+    diags.push(Diag::error(&WRONG_UNIT, span, format!("{key} does not take the unit `{unit}`")).label("this unit").help(format!("write {wanted}")));
+    None
+}
+
+fn int(key: &Key, digits: &str, unit: Option<&str>, (lo, hi): (u64, u64), span: Span, diags: &mut Diags) -> Option<Checked> {
+    if let Some(unit) = unit.filter(|u| *u != key.name) {
+        return wrong_unit(&format!("`{}`", key.name), unit, "a plain number", span, diags);
+    }
+    let value = digits.parse::<u64>().ok().filter(|n| (lo..=hi).contains(n));
+    if value.is_none() {
+        diags.push(Diag::error(&OUT_OF_BOUNDS, span, format!("`{}` takes {}", key.name, key.kind)).label(format!("{digits} is not")));
+    }
+    value.map(Checked::Int)
+}
+
+fn float(key: &Key, digits: &str, unit: Option<&str>, (lo, hi): (Bound, Bound), span: Span, diags: &mut Diags) -> Option<Checked> {
+    let scale = match unit {
+        None => 1.0,
+        Some("%") => 0.01,
+        Some(unit) => return wrong_unit(&format!("`{}`", key.name), unit, "a plain number", span, diags),
+    };
+    let value = digits.parse::<f64>().ok().map(|x| x * scale).filter(|x| {
+        let above = match lo {
+            Bound::Incl(b) => *x >= b,
+            Bound::Excl(b) => *x > b,
+            Bound::None => true,
+        };
+        let below = match hi {
+            Bound::Incl(b) => *x <= b,
+            Bound::Excl(b) => *x < b,
+            Bound::None => true,
+        };
+        above && below && x.is_finite()
+    });
+    if value.is_none() {
+        diags.push(Diag::error(&OUT_OF_BOUNDS, span, format!("`{}` takes {}", key.name, key.kind)).label(format!("{digits} is not")));
+    }
+    value.map(Checked::Float)
+}
+
+/// Bytes of a size such as `6GiB`; `None` if the unit is unknown or the number too large.
+#[must_use]
+pub fn parse_size(digits: &str, unit: &str) -> Option<u64> {
+    let factor: u64 = match unit {
+        "B" => 1,
+        "KB" | "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    let bytes = digits.parse::<f64>().ok()? * factor as f64;
+    (bytes.is_finite() && (0.0..9e18).contains(&bytes)).then_some(bytes as u64)
+}
+
+fn size(digits: &str, unit: Option<&str>, span: Span, diags: &mut Diags) -> Option<Checked> {
+    match parse_size(digits, unit.unwrap_or("B")) {
+        Some(bytes) => Some(Checked::Int(bytes)),
+        None => wrong_unit("a size", unit.unwrap_or(""), "a size such as `6GiB`, `8GB` or `900MiB`", span, diags),
+    }
+}
+
+fn length(key: &Key, digits: &str, unit: Option<&str>, span: Span, diags: &mut Diags) -> Option<Checked> {
+    let Some(n) = digits.parse::<u64>().ok().filter(|&n| n > 0) else {
+        diags.push(Diag::error(&OUT_OF_BOUNDS, span, format!("`{}` takes whole epochs or steps, at least 1", key.name)));
+        return None;
+    };
+    match unit {
+        Some("epochs" | "epoch") => Some(Checked::Length(Length::Epochs(n))),
+        Some("steps" | "step") => Some(Checked::Length(Length::Steps(n))),
+        other => wrong_unit(&format!("`{}`", key.name), other.unwrap_or(""), &format!("`{n} epochs` or `{n} steps`"), span, diags),
+    }
+}
+
+fn portion(digits: &str, unit: Option<&str>, span: Span, diags: &mut Diags) -> Option<Checked> {
+    if matches!(unit, Some("steps" | "step")) {
+        if let Ok(n) = digits.parse() {
+            return Some(Checked::Portion(Portion::Steps(n)));
+        }
+    }
+    let scale = match unit {
+        Some("%") => 100,
+        None => 1,
+        Some(unit) => return wrong_unit("a part", unit, "`12%` or `300 steps`", span, diags),
+    };
+    let share = decimal(digits).map(|(n, d)| (n, d.saturating_mul(scale))).filter(|(n, d)| n <= d);
+    if share.is_none() {
+        diags.push(
+            Diag::error(&OUT_OF_BOUNDS, span, "a part lies between 0% and 100%").label(format!("{digits}{} does not", unit.unwrap_or(""))).help("write a part such as `12%`, or a number of steps such as `300 steps`"),
+        );
+    }
+    share.map(|(n, d)| Checked::Portion(Portion::Share(n, d)))
+}
+
+/// `12.5` as (125, 10): exact, so that a share of the steps rounds the same everywhere.
+fn decimal(digits: &str) -> Option<(u64, u64)> {
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if fraction.len() > 6 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let denominator = 10_u64.pow(fraction.len() as u32);
+    let numerator = format!("{whole}{fraction}").parse().ok()?;
+    Some((numerator, denominator))
+}
+
+fn choice(names: &[&str], written: &str, span: Span, diags: &mut Diags) -> Option<Checked> {
+    if names.contains(&written) {
+        return Some(Checked::Str(written.to_owned()));
+    }
+    let mut diag = Diag::error(&UNKNOWN_CHOICE, span, format!("`{written}` is not one of the choices here"));
+    diag.help = suggest::did_you_mean(written, names.iter().copied());
+    diags.push(diag);
+    None
+}
+
+fn reference(kind: RefKind, path: &Path) -> Option<Checked> {
+    match (kind, path.segments.as_slice()) {
+        (_, [Segment::Name(name, None)]) => Some(Checked::Ref(name.clone(), None)),
+        (RefKind::Split, [Segment::Name(name, None), Segment::Name(split, None)]) => Some(Checked::Ref(name.clone(), Some(split.clone()))),
+        _ => None,
+    }
+}
+
+fn entry(scope: &Scope<'_>, which: crate::library::schema::Registry, ctor: &Ctor, diags: &mut Diags) -> Option<Checked> {
+    let Some(schema) = registry::schema(which, &ctor.name.value) else {
+        let mut diag = Diag::error(&UNKNOWN_ENTRY, ctor.name.span, format!("there is no {which} `{}`", ctor.name.value)).label("unknown");
+        diag.help = suggest::did_you_mean(&ctor.name.value, registry::names(which));
+        diags.push(diag);
+        return None;
+    };
+    super::block::fill(scope, schema, ctor, diags).map(|f| Checked::Entry(Box::new(f)))
+}
+
+fn entries(scope: &Scope<'_>, which: crate::library::schema::Registry, items: &[Value], diags: &mut Diags) -> Option<Checked> {
+    let key = Key { name: "", kind: Kind::Entry(which), default: crate::library::schema::Default::Required, doc: "" };
+    let checked: Vec<Option<Checked>> = items.iter().map(|item| check(scope, &key, item, diags)).collect();
+    let list: Option<Vec<_>> = checked
+        .into_iter()
+        .map(|c| match c {
+            Some(Checked::Entry(filled)) => Some(*filled),
+            _ => None,
+        })
+        .collect();
+    list.map(Checked::Entries)
+}
+
+fn names(scope: &Scope<'_>, items: &[Value], diags: &mut Diags) -> Option<Checked> {
+    let list: Option<Vec<String>> = items
+        .iter()
+        .map(|item| match &scope.substitute(item, diags)?.value {
+            ValueKind::Str(s) => Some(s.clone()),
+            ValueKind::Path(p) => p.as_name().map(str::to_owned),
+            ValueKind::Number { digits, unit: None } => Some(digits.clone()),
+            _ => None,
+        })
+        .collect();
+    list.map(Checked::Names)
+}
+
+fn verbalizer(pairs: &[(crate::base::Spanned<String>, Value)]) -> Option<Checked> {
+    let word = |value: &Value| match &value.value {
+        ValueKind::Str(s) => Some(s.clone()),
+        _ => None,
+    };
+    let list: Option<Vec<(String, Vec<String>)>> = pairs
+        .iter()
+        .map(|(class, value)| match &value.value {
+            ValueKind::List(items) => Some((class.value.clone(), items.iter().map(word).collect::<Option<_>>()?)),
+            _ => Some((class.value.clone(), vec![word(value)?])),
+        })
+        .collect();
+    list.map(Checked::Map)
+}
+
+/// Expands a placement as written into its alternatives.
+fn placement(value: &Value, diags: &mut Diags) -> Option<Placement> {
+    let mut any = Vec::new();
+    let mut ok = true;
+    match &value.value {
+        ValueKind::Str(raw) => any.push(Pattern { layers: None, path: raw.clone(), raw: true }),
+        ValueKind::Path(path) => ok &= expand(path, value.span, &mut any, diags),
+        ValueKind::Set(paths) => {
+            for path in paths {
+                ok &= expand(&path.value, path.span, &mut any, diags);
+            }
+        }
+        ValueKind::List(items) => {
+            for item in items {
+                match placement(item, diags) {
+                    Some(more) => any.extend(more.any),
+                    None => ok = false,
+                }
+            }
+        }
+        _ => return None,
+    }
+    ok.then_some(Placement { any })
+}
+
+type Layers = Option<(Option<i64>, Option<i64>)>;
+
+fn expand(path: &Path, span: Span, any: &mut Vec<Pattern>, diags: &mut Diags) -> bool {
+    let mut list = Vec::new();
+    if !walk(&path.segments, None, String::new(), &mut list) {
+        diags.push(Diag::error(&UNKNOWN_ROLE, span, format!("`{path}` is not a placement")).help("a range stands only after `layers`, and `layers[a..b]` only at the start"));
+        return false;
+    }
+    let mut ok = true;
+    for (layers, role) in list {
+        // `layers[a..b]` alone means everything adaptable in those blocks.
+        let role = if role.is_empty() { "*.*".to_owned() } else { role };
+        let pattern = Pattern { layers, path: role.clone(), raw: false };
+        if ROLES.iter().any(|(_, known)| role_fits(&role, known)) {
+            any.push(pattern);
+        } else {
+            let mut diag = Diag::error(&UNKNOWN_ROLE, span, format!("there is no role `{role}`")).label("in this placement");
+            diag.help = suggest::did_you_mean(&role, ROLES.iter().map(|(_, p)| *p));
+            diags.push(diag);
+            ok = false;
+        }
+    }
+    ok
+}
+
+fn role_fits(pattern: &str, role: &str) -> bool {
+    let mut parts = role.split('.');
+    pattern.split('.').all(|p| match parts.next() {
+        Some(part) => p == "*" || p == part,
+        None => p == "*",
+    }) && parts.next().is_none()
+        || pattern == "*"
+}
+
+fn walk(segments: &[Segment], layers: Layers, role: String, out: &mut Vec<(Layers, String)>) -> bool {
+    let join = |role: &str, part: &str| if role.is_empty() { part.to_owned() } else { format!("{role}.{part}") };
+    match segments.split_first() {
+        None => {
+            out.push((layers, role));
+            true
+        }
+        Some((Segment::Name(name, Some(range)), rest)) if name == "layers" && layers.is_none() && role.is_empty() => {
+            let range = match (range.single, range.start) {
+                // `[-1]` ends at the last block: one past -1 would be 0, the first.
+                (true, Some(-1)) => (Some(-1), None),
+                (true, Some(n)) => (Some(n), Some(n + 1)),
+                _ => (range.start, range.end),
+            };
+            walk(rest, Some(range), role, out)
+        }
+        Some((Segment::Name(_, Some(_)), _)) => false,
+        Some((Segment::Name(name, None), rest)) => walk(rest, layers, join(&role, name), out),
+        Some((Segment::Star, rest)) => walk(rest, layers, join(&role, "*"), out),
+        Some((Segment::Set(paths), rest)) => paths.iter().all(|path| {
+            let all: Vec<Segment> = path.segments.iter().chain(rest).cloned().collect();
+            walk(&all, layers, role.clone(), out)
+        }),
+    }
+}
