@@ -1,3 +1,10 @@
 //! From text to tree, and back to well-formatted text.
 
 pub mod ast;
+mod blame;
+pub mod error;
+mod literal;
+mod parser;
+mod scan;
+
+pub use parser::{parse, parse_value};
