@@ -168,6 +168,7 @@ fn around(text: &str, at: usize) -> (&str, Range<usize>) {
 fn habit(word: &str, before: &str) -> Option<&'static str> {
     match word {
         "'" | "`" | "‘" | "’" | "“" | "”" => Some("strings stand in double quotes: `\"…\"`"),
+        _ if word.starts_with('"') && before.ends_with('=') => Some("a text follows the name of what it is for, as in `local \"dir\"`"),
         ";" => Some("entries end with a line break or a comma"),
         "/" | "%" if before.is_empty() || word == "/" => Some("comments start with `#`"),
         "-" | "." => Some("names consist of letters, digits and `_`; a number has digits before its point"),

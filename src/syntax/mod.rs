@@ -3,8 +3,10 @@
 pub mod ast;
 mod blame;
 pub mod error;
+mod format;
 mod literal;
 mod parser;
 mod scan;
 
+pub use format::format;
 pub use parser::{parse, parse_value};

@@ -33,7 +33,7 @@ pub fn parse(text: &str, source: SourceId) -> Outcome<File> {
         Ok(mut pairs) => pairs.next().map(|pair| reader.file(pair)),
         Err(stop) => {
             let piece = Piece { text, base: 0, source };
-            reader.diags.extend(blame::explain(piece, Some(stop_of(&stop))));
+            reader.diags.extend(blame::explain(piece, Some(stop_of(&stop, Rule::file))));
             None
         }
     };
@@ -51,7 +51,7 @@ pub fn parse_value(text: &str, source: SourceId) -> Outcome<Value> {
         Ok(mut pairs) => pairs.next().and_then(|pair| reader.value(pair.into_inner().next()?)),
         Err(stop) => {
             let piece = Piece { text, base: 0, source };
-            reader.diags.extend(blame::explain(piece, Some(stop_of(&stop))));
+            reader.diags.extend(blame::explain(piece, Some(stop_of(&stop, Rule::lone_value))));
             None
         }
     };
@@ -282,7 +282,7 @@ impl<'a> Reader<'a> {
         let text = self.text.get(base..junk.as_span().end()).unwrap_or_default();
         let piece = Piece { text, base, source: self.source };
         match Recipe::parse(rule, text) {
-            Err(stop) => self.diags.extend(blame::explain(piece, Some(stop_of(&stop)))),
+            Err(stop) => self.diags.extend(blame::explain(piece, Some(stop_of(&stop, rule)))),
             Ok(pairs) => match pairs.flatten().find(|pair| pair.as_rule() == Rule::header) {
                 Some(header) => {
                     let span = Span::new(self.source, base, base + header.as_str().trim_end().len());
@@ -317,21 +317,44 @@ const fn is_punctuation(rule: Rule) -> bool {
     )
 }
 
-/// What the grammar says about where it stopped, in words.
-fn stop_of(error: &pest::error::Error<Rule>) -> Stop {
+/// What the grammar says about where it stopped while it read a text as `whole`, in words.
+fn stop_of(error: &pest::error::Error<Rule>, whole: Rule) -> Stop {
     let at = match error.location {
         InputLocation::Pos(at) | InputLocation::Span((at, _)) => at,
     };
-    let expected = match &error.variant {
+    let rules = match &error.variant {
         ErrorVariant::ParsingError { positives, .. } => positives.as_slice(),
         ErrorVariant::CustomError { .. } => &[],
     };
+    // Where `true` may stand, any value may; the kinds of values would be a long list.
+    let value = rules.contains(&Rule::boolean);
+    let names = rules.iter().filter(|rule| !(value && starts_value(**rule))).filter_map(|rule| human_name(*rule));
+    let ended = whole == Rule::lone_entry && rules.contains(&Rule::EOI);
     Stop {
         at,
-        expected: expected.iter().filter_map(|rule| human_name(*rule)).collect(),
-        equals: expected.contains(&Rule::equals),
-        separator: expected.iter().any(|rule| matches!(rule, Rule::separator | Rule::slot_end)),
+        expected: names.chain(value.then_some("a value")).collect(),
+        equals: rules.contains(&Rule::equals),
+        separator: ended || rules.iter().any(|rule| matches!(rule, Rule::separator | Rule::slot_end)),
     }
+}
+
+const fn starts_value(rule: Rule) -> bool {
+    matches!(
+        rule,
+        Rule::string
+            | Rule::boolean
+            | Rule::number
+            | Rule::numeral
+            | Rule::list
+            | Rule::map
+            | Rule::path_set
+            | Rule::call
+            | Rule::constructor
+            | Rule::name
+            | Rule::path
+            | Rule::segment
+            | Rule::star
+    )
 }
 
 /// What people call a rule; `None` for rules that say nothing to them.
@@ -352,7 +375,6 @@ const fn human_name(rule: Rule) -> Option<&'static str> {
         Rule::string | Rule::string_body => "a string",
         Rule::boolean => "`true` or `false`",
         Rule::number | Rule::numeral | Rule::digits => "a number",
-        Rule::unit => "a unit",
         Rule::list => "a list",
         Rule::map => "a map",
         Rule::pair => "a pair `key: value`",
@@ -369,9 +391,10 @@ const fn human_name(rule: Rule) -> Option<&'static str> {
         Rule::close_brace => "`}`",
         Rule::close_bracket => "`]`",
         Rule::separator | Rule::slot_end => "`,` or a new line",
-        Rule::line_end => "the end of the line",
-        Rule::EOI => "the end of the text",
-        Rule::inner_break
+        Rule::line_end | Rule::EOI => "the end of the line",
+        // A unit may follow any number, so saying so helps nobody.
+        Rule::unit
+        | Rule::inner_break
         | Rule::WHITESPACE
         | Rule::COMMENT
         | Rule::reserved
@@ -386,4 +409,176 @@ const fn human_name(rule: Rule) -> Option<&'static str> {
         | Rule::item_head
         | Rule::sure_head => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(text: &str) -> File {
+        parse(text, SourceId(0)).ok().map(|(file, _)| file).unwrap_or_else(|diags| panic!("{text}\n{diags:#?}"))
+    }
+
+    /// Names of items that survive, and `code at "text": message` of the errors, in source order.
+    fn bad(text: &str) -> (Vec<String>, Vec<String>) {
+        let outcome = parse(text, SourceId(0));
+        let names = outcome.value.into_iter().flat_map(|file| file.items).map(|item| match item {
+            Item::Import(import) => import.path.value,
+            Item::Let(binding) => binding.name.value,
+            Item::Decl(decl) => decl.name.value,
+        });
+        let errors = outcome.diags.into_sorted().into_iter().map(|diag| {
+            let span = diag.span.unwrap_or_default();
+            let place = text.get(span.start as usize..span.end as usize).unwrap_or("not a span");
+            format!("{} at {place:?}: {}", diag.code.name.trim_start_matches("syntax::"), diag.message)
+        });
+        (names.collect(), errors.collect())
+    }
+
+    fn errors(text: &str) -> Vec<String> {
+        bad(text).1
+    }
+
+    fn value(text: &str) -> ValueKind {
+        match parse_value(text, SourceId(0)).ok() {
+            Ok((value, _)) => value.value,
+            Err(diags) => panic!("{text}: {diags:#?}"),
+        }
+    }
+
+    const SKETCH: &str = r#"peftc 1
+model roberta = hub "FacebookAI/roberta-large" { dtype = f32 }  # a comment
+model mini = local "dir"
+import "other.peft"
+let top = layers[12..24].{attention.*, ffn.up}
+
+prompt it_was {
+  template   = "{sentence} It was {mask}."
+  verbalizer = { 0: "terrible", 1: "great" }
+}
+
+stage warm = mezo {
+  model = roberta, data = sst2.train, prompt = it_was, objective = label_words
+  steps = 48_000 steps, lr = 1e-6, epsilon = 1e-3, batch = 16
+}
+
+stage ladder = train {
+  # about adapters
+  adapters = [siva { rank = 4, on = attention.{key, query} }, k_lst { k = 9, r = 8, dropout = 0.2 }]
+  schedule = linear { peak = 2e-4, end = 2e-6, warmup = 12% }
+  budget = 8GiB
+  epochs   = 5 epochs, seed = -3
+  sites = {attention.query, ffn.up}
+}
+"#;
+
+    #[test]
+    fn the_sketch_of_the_language_parses() {
+        let file = good(SKETCH);
+        assert_eq!(file.version.map(|v| v.value), Some(1));
+        assert_eq!(file.items.len(), 7);
+        let Some(Item::Decl(ladder)) = file.items.last() else { panic!("no declaration") };
+        let keys: Vec<&str> = ladder.body.entries.iter().map(|e| e.key.value.as_str()).collect();
+        assert_eq!(keys, ["adapters", "schedule", "budget", "epochs", "seed", "sites"]);
+        let Some(Item::Decl(prompt)) = file.items.get(4) else { panic!("no prompt") };
+        assert_eq!(prompt.body.name.value, "prompt");
+        let Some(Item::Decl(mini)) = file.items.get(1) else { panic!("no model") };
+        assert_eq!(mini.body.arg.as_ref().map(|arg| arg.value.as_str()), Some("dir"));
+    }
+
+    #[test]
+    fn values_are_kept_as_written() {
+        let number = |text: &str| match value(text) {
+            ValueKind::Number { digits, unit } => format!("{digits}|{}", unit.unwrap_or_default()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(number("48_000 steps"), "48000|steps");
+        assert_eq!([number("12%"), number("8GiB"), number("2e-4"), number("-3")], ["12|%", "8|GiB", "2e-4|", "-3|"]);
+        let path = |text: &str| match value(text) {
+            ValueKind::Path(path) => path.to_string(),
+            other => panic!("{other:?}"),
+        };
+        for text in ["none", "attention.{key, query}", "layers[-4..].*", "layers[3].{a.b, c.{d, e}}", "*.query", "truer"] {
+            assert_eq!(path(text), text);
+        }
+        assert!(matches!(value("true"), ValueKind::Bool(true)));
+        assert!(matches!(value("{}"), ValueKind::Map(pairs) if pairs.is_empty()));
+        assert!(matches!(value("{ a.b\n c }"), ValueKind::Set(paths) if paths.len() == 2));
+        assert!(matches!(value("[\n 1, # one\n 2,\n]"), ValueKind::List(list) if list.len() == 2));
+        assert!(matches!(value("lora {}"), ValueKind::Ctor(_)));
+    }
+
+    #[test]
+    fn spans_end_where_the_text_ends() {
+        let file = good("let a = lora \"x\"   # c\ndata d = local \"dir\"  # c\n");
+        let ends: Vec<(u32, u32)> = file.items.iter().map(|item| match item {
+            Item::Let(binding) => (binding.span.end, binding.value.span.end),
+            Item::Decl(decl) => (decl.span.end, decl.body.span.end),
+            Item::Import(import) => (import.span.end, import.path.span.end),
+        }).collect();
+        assert_eq!(ends, [(16, 16), (43, 43)]);
+    }
+
+    #[test]
+    fn several_broken_items_give_several_errors_and_good_ones_survive() {
+        let text = "stage a train { x = 1 }\nlet b = 2\nstage c = train {\n  x = 1\nstage d = train { x = 1 }\nlet e = \"x\n\
+                    let f = 1\nstage g = train { x = 1 } }\n";
+        let (names, errors) = bad(text);
+        assert_eq!(names, ["b", "d", "f"]);
+        assert_eq!(errors, [
+            "missing_equals at \"train\": expected `=` after `a`, found `train`",
+            "unclosed_bracket at \"{\": `{` is never closed",
+            "unclosed_string at \"\\\"x\": a string is not closed on its line",
+            "stray_bracket at \"}\": `}` closes nothing",
+        ]);
+    }
+
+    #[test]
+    fn several_broken_entries_give_several_errors_in_one_block() {
+        let text = "stage a = train {\n  lr =\n  steps 5\n  data = \"x\n  seed = 1 batch = 2\n  from: warm\n  ok = 1\n}\n";
+        let outcome = parse(text, SourceId(0));
+        let Some(Item::Decl(decl)) = outcome.value.and_then(|file| file.items.into_iter().next()) else { panic!("lost") };
+        assert_eq!(decl.body.entries.iter().map(|e| e.key.value.as_str()).collect::<Vec<_>>(), ["ok"]);
+        assert_eq!(errors(text), [
+            "missing_value at \"=\": `lr` has no value",
+            "missing_equals at \"5\": expected `=` after `steps`, found `5`",
+            "unclosed_string at \"\\\"x\": a string is not closed on its line",
+            "missing_separator at \"batch\": nothing separates `batch` from what comes before",
+            "missing_equals at \":\": expected `=` after `from`, found `:`",
+        ]);
+    }
+
+    #[test]
+    fn single_mistakes_are_named() {
+        let one = |text: &str| match errors(text).as_slice() {
+            [error] => error.clone(),
+            other => panic!("{text:?}: {other:?}"),
+        };
+        assert_eq!(one("stage a = train { lr = , b = 1 }"), "missing_value at \"=\": `lr` has no value");
+        assert_eq!(one("stage a = train { lr }"), "missing_equals at \"lr\": `lr` has no `=` and no value");
+        assert_eq!(one("let x = "), "missing_value at \"=\": `x` has no value");
+        assert_eq!(one("let x = ;"), "unexpected at \";\": expected a value, found `;`");
+        assert_eq!(one("let x = 'a'"), "unexpected at \"'\": expected a value, found `'`");
+        assert_eq!(one("let x = [1, 2"), "unclosed_bracket at \"[\": `[` is never closed");
+        assert_eq!(one("let x = [1, 2 }"), "unclosed_bracket at \"[\": `[` is closed by `}`");
+        assert_eq!(one("let x = [1 \"b\"]"), "missing_separator at \"\\\"b\\\"\": nothing separates `\"b\"` from what comes before");
+        assert_eq!(one("let x = { 0: }"), "missing_value at \":\": `0` has no value");
+        assert_eq!(one("let x = 1e999"), "number_out_of_range at \"1e999\": `1e999` is out of range");
+        assert_eq!(one("let x = a[99999999999999999999]").split(':').next(), Some("number_out_of_range at \"99999999999999999999\""));
+        assert_eq!(one("let x = \"a\\qb\""), "unknown_escape at \"\\\\q\": `\\q` is not an escape");
+        assert_eq!(one("let a = 1\npeftc 1"), "misplaced_header at \"peftc 1\": the header is not the first item of the file");
+        assert_eq!(one("peftc 2\nlet a = 1"), "unsupported_version at \"2\": version 2 of the language is unknown");
+        assert_eq!(one("let x = 1 2"), "unexpected at \"2\": expected the end of the line, found `2`");
+        assert_eq!(one("model m = \"x\""), "unexpected at \"\\\"x\\\"\": expected a name, found `\"x\"`");
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_crash() {
+        let nested = |n: usize| format!("let x = {}{}", "[".repeat(n), "]".repeat(n));
+        good(&nested(64));
+        assert_eq!(errors(&nested(65)), ["too_deep at \"[\": brackets are nested more than 64 deep"]);
+        assert_eq!(errors(&"{".repeat(100_000)).len(), 1);
+        assert!(!errors(&"{]".repeat(2_000)).is_empty());
+        assert!(parse_value(&nested(100_000).replace("let x = ", ""), SourceId(0)).ok().is_err());
+    }
 }
