@@ -1,0 +1,369 @@
+//! The one way to lay out a recipe.
+//!
+//! **Invariant:** the result has the same tree and the same comments, and formatting it again
+//! changes nothing. Only texts without syntax errors are formatted, so nothing can get lost.
+
+use super::ast::{Ctor, Entry, File, Item, Value, ValueKind};
+use super::parser::parse;
+use super::scan::{self, Mark};
+use crate::base::{Diags, SourceId, Span};
+
+/// Lines are at most this long where there is a choice.
+const WIDTH: usize = 100;
+/// Blanks for each level.
+const INDENT: usize = 2;
+
+/// The text in its canonical layout: two blanks per level, one entry or element per line unless the
+/// brackets were written on one line and fit there, at most one blank line in a row, and one
+/// between items of different kinds. A text that does not parse is not touched.
+pub fn format(text: &str, source: SourceId) -> Result<String, Diags> {
+    let (file, _) = parse(text, source).ok()?;
+    let comments = scan::marks(text)
+        .into_iter()
+        .filter(|(mark, _)| *mark == Mark::Comment)
+        .map(|(_, range)| Comment { start: range.start, end: range.end })
+        .collect();
+    let mut printer = Printer { text, comments, next: 0, out: String::with_capacity(text.len()), last: 0 };
+    printer.file(&file);
+    Ok(printer.out)
+}
+
+#[derive(Clone, Copy)]
+struct Comment {
+    start: usize,
+    end: usize,
+}
+
+/// Whether a blank line may, must or must not stand before a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    /// None: the line is the first inside its brackets.
+    Never,
+    /// One, if one was written.
+    AsWritten,
+    /// One: another kind of item follows.
+    Always,
+}
+
+/// What stands on the lines between a pair of brackets.
+enum Line<'a> {
+    Entry(&'a Entry),
+    Element(&'a Value),
+    /// Text that is never broken, or the key of a pair; then the value after it.
+    Text(String, Span, Option<&'a Value>),
+}
+
+struct Printer<'a> {
+    text: &'a str,
+    comments: Vec<Comment>,
+    /// The first comment that is not printed yet.
+    next: usize,
+    out: String,
+    /// Where the source text ends that has been printed so far.
+    last: usize,
+}
+
+impl Printer<'_> {
+    fn file(&mut self, file: &File) {
+        let mut previous: Option<&str> = None;
+        if let Some(version) = &file.version {
+            self.before(keyword_start(self.text, version.span), 0, Gap::Never);
+            self.out.push_str(&format!("peftc {}", version.value));
+            self.after(version.span.end as usize);
+            previous = Some("peftc");
+        }
+        for item in &file.items {
+            let (kind, span) = kind_of(item);
+            let gap = match previous {
+                None => Gap::Never,
+                Some(before) if before == kind => Gap::AsWritten,
+                Some(_) => Gap::Always,
+            };
+            self.before(span.start as usize, 0, gap);
+            self.item(item);
+            self.after(span.end as usize);
+            previous = Some(kind);
+        }
+        let gap = if self.out.is_empty() { Gap::Never } else { Gap::AsWritten };
+        self.comments_before(self.text.len(), 0, gap);
+    }
+
+    fn item(&mut self, item: &Item) {
+        match item {
+            Item::Import(import) => {
+                self.out.push_str("import ");
+                self.copy(import.path.span);
+            }
+            Item::Let(binding) => {
+                self.out.push_str(&format!("let {} = ", binding.name));
+                self.value(&binding.value, 0);
+            }
+            Item::Decl(decl) => {
+                self.out.push_str(&format!("{} {} ", decl.keyword, decl.name));
+                if decl.body.name.span == decl.keyword.span {
+                    self.block(&decl.body, decl.body.span, 0);
+                } else {
+                    self.out.push_str("= ");
+                    self.ctor(&decl.body, 0);
+                }
+            }
+        }
+    }
+
+    fn ctor(&mut self, ctor: &Ctor, depth: usize) {
+        self.out.push_str(&ctor.name.value);
+        if let Some(arg) = &ctor.arg {
+            self.out.push(' ');
+            self.copy(arg.span);
+        }
+        if let Some(span) = block_span(self.text, ctor) {
+            self.out.push(' ');
+            self.block(ctor, span, depth);
+        }
+    }
+
+    fn block(&mut self, ctor: &Ctor, span: Span, depth: usize) {
+        self.brackets('{', span, ctor.entries.iter().map(Line::Entry).collect(), depth);
+    }
+
+    fn value(&mut self, value: &Value, depth: usize) {
+        match &value.value {
+            ValueKind::Ctor(ctor) => self.ctor(ctor, depth),
+            ValueKind::List(list) => {
+                self.brackets('[', value.span, list.iter().map(Line::Element).collect(), depth);
+            }
+            ValueKind::Map(pairs) => {
+                let line = |(key, value)| -> Line<'_> { map_line(self.text, key, value) };
+                let lines = pairs.iter().map(|(key, value)| line((key, value))).collect();
+                self.brackets('{', value.span, lines, depth);
+            }
+            ValueKind::Set(paths) => {
+                let lines = paths.iter().map(|path| Line::Text(path.value.to_string(), path.span, None)).collect();
+                self.brackets('{', value.span, lines, depth);
+            }
+            ValueKind::Number { .. } | ValueKind::Str(_) | ValueKind::Bool(_) | ValueKind::Path(_) => {
+                self.out.push_str(&scalar(self.text, value));
+            }
+        }
+    }
+
+    /// Brackets and what is between them, on one line if they were written so and fit.
+    fn brackets(&mut self, open: char, span: Span, lines: Vec<Line<'_>>, depth: usize) {
+        let start = span.start as usize;
+        let end = span.end as usize;
+        if !slice(self.text, span).contains('\n') {
+            let inline = inline_brackets(self.text, open, &lines);
+            if lines.is_empty() || self.column() + inline.chars().count() <= WIDTH {
+                self.out.push_str(&inline);
+                self.last = end;
+                return;
+            }
+        }
+        let open_at = start + self.text.get(start..).and_then(|rest| rest.find(open)).unwrap_or(0);
+        self.out.push(open);
+        let bare = lines.is_empty() && self.comments.get(self.next).is_none_or(|comment| comment.start >= end);
+        if !bare {
+            self.after(open_at + 1);
+            self.lines(lines, depth + 1);
+            self.comments_before(end - 1, (depth + 1) * INDENT, Gap::AsWritten);
+            self.indent(depth * INDENT);
+        }
+        self.out.push(scan::closer(open));
+        self.last = end;
+    }
+
+    fn lines(&mut self, lines: Vec<Line<'_>>, depth: usize) {
+        let mut gap = Gap::Never;
+        for line in lines {
+            let span = line.span();
+            self.before(span.start as usize, depth * INDENT, gap);
+            match line {
+                Line::Entry(entry) => {
+                    self.out.push_str(&format!("{} = ", entry.key));
+                    self.value(&entry.value, depth);
+                }
+                Line::Element(value) => self.value(value, depth),
+                Line::Text(text, _, value) => {
+                    self.out.push_str(&text);
+                    if let Some(value) = value {
+                        self.value(value, depth);
+                    }
+                }
+            }
+            self.after(span.end as usize);
+            gap = Gap::AsWritten;
+        }
+    }
+
+    /// Comments and blank line before something that starts at `start`, then its indentation.
+    fn before(&mut self, start: usize, indent: usize, gap: Gap) {
+        let printed = self.next;
+        self.comments_before(start, indent, gap);
+        let gap = match gap {
+            // The blank line stands before the comments, and after them only if one was written there.
+            _ if self.next > printed => Gap::AsWritten,
+            gap => gap,
+        };
+        self.blank_line(start, gap);
+        self.indent(indent);
+    }
+
+    /// Comments that start before `end`, each on its own line.
+    fn comments_before(&mut self, end: usize, indent: usize, gap: Gap) {
+        let mut gap = gap;
+        while let Some(comment) = self.comments.get(self.next).copied().filter(|comment| comment.start < end) {
+            self.blank_line(comment.start, gap);
+            self.indent(indent);
+            self.comment(comment);
+            self.out.push('\n');
+            gap = Gap::AsWritten;
+        }
+    }
+
+    /// A comment on the line of what ends at `end`, then the end of the line.
+    fn after(&mut self, end: usize) {
+        self.last = end;
+        if let Some(comment) = self.comments.get(self.next).copied() {
+            let between = self.text.get(end..comment.start).unwrap_or("\n");
+            // What is on the line between the two is a comma, or the next entry: then it belongs there.
+            if between.chars().all(|c| c.is_whitespace() && c != '\n' || c == ',' || c == '\u{FEFF}') {
+                self.out.push_str("  ");
+                self.comment(comment);
+            }
+        }
+        self.out.push('\n');
+    }
+
+    fn comment(&mut self, comment: Comment) {
+        self.out.push_str(self.text.get(comment.start..comment.end).unwrap_or_default().trim_end());
+        self.last = comment.end;
+        self.next += 1;
+    }
+
+    /// A blank line, if there is to be one between what was printed last and `start`.
+    fn blank_line(&mut self, start: usize, gap: Gap) {
+        let breaks = self.text.get(self.last..start).unwrap_or_default().matches('\n').count();
+        if gap == Gap::Always || gap == Gap::AsWritten && breaks > 1 {
+            self.out.push('\n');
+        }
+    }
+
+    fn indent(&mut self, blanks: usize) {
+        self.out.extend(std::iter::repeat_n(' ', blanks));
+    }
+
+    fn column(&self) -> usize {
+        self.out.chars().rev().take_while(|c| *c != '\n').count()
+    }
+
+    fn copy(&mut self, span: Span) {
+        self.out.push_str(slice(self.text, span));
+    }
+}
+
+impl Line<'_> {
+    fn span(&self) -> Span {
+        match self {
+            Self::Entry(entry) => entry.key.span.to(entry.value.span),
+            Self::Element(value) => value.span,
+            Self::Text(_, span, value) => value.map_or(*span, |value| span.to(value.span)),
+        }
+    }
+}
+
+fn map_line<'a>(text: &str, key: &crate::base::Spanned<String>, value: &'a Value) -> Line<'a> {
+    Line::Text(format!("{}: ", slice(text, key.span)), key.span, Some(value))
+}
+
+/// The text of a value on one line.
+fn inline(text: &str, value: &Value) -> String {
+    match &value.value {
+        ValueKind::Ctor(ctor) => inline_ctor(text, ctor),
+        ValueKind::List(list) => inline_brackets(text, '[', &list.iter().map(Line::Element).collect::<Vec<_>>()),
+        ValueKind::Map(pairs) => {
+            let lines: Vec<Line<'_>> = pairs.iter().map(|(key, value)| map_line(text, key, value)).collect();
+            inline_brackets(text, '{', &lines)
+        }
+        ValueKind::Set(paths) => {
+            let list: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            format!("{{ {} }}", list.join(", "))
+        }
+        ValueKind::Number { .. } | ValueKind::Str(_) | ValueKind::Bool(_) | ValueKind::Path(_) => scalar(text, value),
+    }
+}
+
+fn inline_ctor(text: &str, ctor: &Ctor) -> String {
+    let mut out = ctor.name.value.clone();
+    if let Some(arg) = &ctor.arg {
+        out.push(' ');
+        out.push_str(slice(text, arg.span));
+    }
+    if block_span(text, ctor).is_some() {
+        out.push(' ');
+        out.push_str(&inline_brackets(text, '{', &ctor.entries.iter().map(Line::Entry).collect::<Vec<_>>()));
+    }
+    out
+}
+
+fn inline_brackets(text: &str, open: char, lines: &[Line<'_>]) -> String {
+    let list: Vec<String> = lines
+        .iter()
+        .map(|line| match line {
+            Line::Entry(entry) => format!("{} = {}", entry.key, inline(text, &entry.value)),
+            Line::Element(value) => inline(text, value),
+            Line::Text(key, _, value) => format!("{key}{}", value.map(|value| inline(text, value)).unwrap_or_default()),
+        })
+        .collect();
+    let list = list.join(", ");
+    match open {
+        '[' => format!("[{list}]"),
+        _ if list.is_empty() => "{}".to_owned(),
+        _ => format!("{{ {list} }}"),
+    }
+}
+
+/// A number, text, truth value or path. Numbers and texts as written: underscores and escapes are
+/// for people.
+fn scalar(text: &str, value: &Value) -> String {
+    let written = slice(text, value.span);
+    match &value.value {
+        ValueKind::Path(path) => path.to_string(),
+        ValueKind::Number { unit: Some(unit), .. } => {
+            let digits = written.strip_suffix(unit.as_str()).unwrap_or(written).trim_end();
+            // Counted things are words of the sentence; sizes and percent are part of the number. A unit
+            // that could be read as an exponent or more digits keeps its distance.
+            let apart = unit.chars().count() > 3 || written.len() > digits.len() + unit.len() && unit != "%" && !is_size(unit);
+            format!("{digits}{}{unit}", if apart { " " } else { "" })
+        }
+        _ => written.to_owned(),
+    }
+}
+
+fn is_size(unit: &str) -> bool {
+    matches!(unit, "B" | "KB" | "MB" | "GB" | "TB" | "KiB" | "MiB" | "GiB" | "TiB")
+}
+
+/// Where the braces of a constructor are, if it has any.
+fn block_span(text: &str, ctor: &Ctor) -> Option<Span> {
+    let after = ctor.arg.as_ref().map_or(ctor.name.span.end, |arg| arg.span.end);
+    let start = ctor.span.start.max(if after <= ctor.span.end { after } else { ctor.span.start });
+    let span = Span { start, ..ctor.span };
+    slice(text, span).ends_with('}').then_some(span)
+}
+
+/// `peftc` stands before the version on the same line.
+fn keyword_start(text: &str, version: Span) -> usize {
+    text.get(..version.start as usize).and_then(|before| before.rfind("peftc")).unwrap_or_default()
+}
+
+fn kind_of(item: &Item) -> (&str, Span) {
+    match item {
+        Item::Import(import) => ("import", import.span),
+        Item::Let(binding) => ("let", binding.span),
+        Item::Decl(decl) => (&decl.keyword.value, decl.span),
+    }
+}
+
+fn slice(text: &str, span: Span) -> &str {
+    text.get(span.start as usize..span.end as usize).unwrap_or_default()
+}

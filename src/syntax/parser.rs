@@ -1,0 +1,584 @@
+//! From text to tree.
+//!
+//! Parsing goes on after a mistake: a broken entry or item is left out of the tree, parsed once
+//! more on its own for its message, and everything around it survives.
+//! **Invariant:** only this file names the rules of `grammar/recipe.pest`.
+
+use pest::Parser;
+use pest::error::{ErrorVariant, InputLocation};
+use pest::iterators::Pair;
+
+use super::ast::{Ctor, Decl, Entry, File, Ident, Import, IndexRange, Item, Let, Path, Segment, Value, ValueKind};
+use super::blame::{self, Piece, Stop};
+use super::{error, literal, scan};
+use crate::base::{Diags, Outcome, SourceId, Span, Spanned};
+
+/// The parser that the grammar generates. In a module of its own because generated items have no docs.
+mod generated {
+    #[derive(pest_derive::Parser)]
+    #[grammar = "grammar/recipe.pest"]
+    pub(super) struct Recipe;
+}
+use generated::{Recipe, Rule};
+
+/// Parses a whole recipe. The tree holds all that could be read: broken items and broken entries are
+/// left out, and each has an error in the outcome.
+pub fn parse(text: &str, source: SourceId) -> Outcome<File> {
+    let mut reader = Reader::new(text, source);
+    if let Some(range) = scan::too_deep(text, error::MAX_DEPTH) {
+        reader.diags.push(error::too_deep(Span::new(source, range.start, range.end)));
+        return Outcome::new(None, reader.diags);
+    }
+    let file = match Recipe::parse(Rule::file, text) {
+        Ok(mut pairs) => pairs.next().map(|pair| reader.file(pair)),
+        Err(stop) => {
+            let piece = Piece { text, base: 0, source };
+            reader.diags.extend(blame::explain(piece, Some(stop_of(&stop, Rule::file))));
+            None
+        }
+    };
+    Outcome::new(file, reader.diags)
+}
+
+/// Parses a single value, such as the right-hand side of `--set NAME=VALUE`.
+pub fn parse_value(text: &str, source: SourceId) -> Outcome<Value> {
+    let mut reader = Reader::new(text, source);
+    if let Some(range) = scan::too_deep(text, error::MAX_DEPTH) {
+        reader.diags.push(error::too_deep(Span::new(source, range.start, range.end)));
+        return Outcome::new(None, reader.diags);
+    }
+    let value = match Recipe::parse(Rule::lone_value, text) {
+        Ok(mut pairs) => pairs.next().and_then(|pair| reader.value(pair.into_inner().next()?)),
+        Err(stop) => {
+            let piece = Piece { text, base: 0, source };
+            reader.diags.extend(blame::explain(piece, Some(stop_of(&stop, Rule::lone_value))));
+            None
+        }
+    };
+    Outcome::new(value, reader.diags)
+}
+
+/// Turns pairs into tree nodes and collects what is wrong on the way. A method gives `None` only
+/// if a pair has not the shape that the grammar says, or if what it holds was reported as broken.
+struct Reader<'a> {
+    text: &'a str,
+    source: SourceId,
+    diags: Diags,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str, source: SourceId) -> Self {
+        Self { text, source, diags: Diags::default() }
+    }
+
+    fn span(&self, pair: &Pair<'_, Rule>) -> Span {
+        Span::new(self.source, pair.as_span().start(), pair.as_span().end())
+    }
+
+    fn ident(&self, pair: &Pair<'_, Rule>) -> Ident {
+        Spanned::new(pair.as_str().to_owned(), self.span(pair))
+    }
+
+    fn file(&mut self, file: Pair<'_, Rule>) -> File {
+        let mut tree = File { version: None, items: Vec::new() };
+        for pair in file.into_inner() {
+            match pair.as_rule() {
+                Rule::header => tree.version = self.header(pair),
+                Rule::junk_item => self.broken(&pair, Rule::lone_item),
+                _ => tree.items.extend(self.item(pair)),
+            }
+        }
+        tree
+    }
+
+    fn header(&mut self, header: Pair<'_, Rule>) -> Option<Spanned<u64>> {
+        let version = header.into_inner().find(|pair| pair.as_rule() == Rule::version)?;
+        let span = self.span(&version);
+        match version.as_str().parse() {
+            Ok(error::VERSION) => Some(Spanned::new(error::VERSION, span)),
+            _ => {
+                self.diags.push(error::unsupported_version(span, version.as_str()));
+                None
+            }
+        }
+    }
+
+    fn item(&mut self, pair: Pair<'_, Rule>) -> Option<Item> {
+        let start = self.span(&pair);
+        match pair.as_rule() {
+            Rule::import => {
+                let string = pair.into_inner().find(|part| part.as_rule() == Rule::string)?;
+                let path = self.string(string)?;
+                let span = start.to(path.span);
+                Some(Item::Import(Import { path, span }))
+            }
+            Rule::binding => {
+                let mut parts = meaningful(pair);
+                let name = self.ident(&parts.next()?);
+                let value = self.value(parts.next()?)?;
+                // From the parts, because a pair may include the blanks after it.
+                let span = Span { end: value.span.end, ..start };
+                Some(Item::Let(Let { name, value, span }))
+            }
+            Rule::declaration => self.declaration(pair).map(Item::Decl),
+            _ => None,
+        }
+    }
+
+    fn declaration(&mut self, pair: Pair<'_, Rule>) -> Option<Decl> {
+        let mut parts = meaningful(pair);
+        let keyword = self.ident(&parts.next()?);
+        let name = self.ident(&parts.next()?);
+        let right = parts.next()?;
+        let body = if right.as_rule() == Rule::block {
+            let span = self.span(&right);
+            Ctor { name: keyword.clone(), arg: None, entries: self.entries(right), span }
+        } else {
+            self.constructor(right)?
+        };
+        let span = keyword.span.to(body.span);
+        Some(Decl { keyword, name, body, span })
+    }
+
+    fn constructor(&mut self, pair: Pair<'_, Rule>) -> Option<Ctor> {
+        let mut parts = pair.into_inner();
+        let name = self.ident(&parts.next()?);
+        let mut ctor = Ctor { span: name.span, name, arg: None, entries: Vec::new() };
+        for part in parts {
+            ctor.span = ctor.span.to(self.span(&part));
+            if part.as_rule() == Rule::string {
+                ctor.arg = self.string(part);
+            } else {
+                ctor.entries = self.entries(part);
+            }
+        }
+        Some(ctor)
+    }
+
+    fn entries(&mut self, block: Pair<'_, Rule>) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for slot in meaningful(block) {
+            if slot.as_rule() == Rule::junk_entry {
+                self.broken(&slot, Rule::lone_entry);
+                continue;
+            }
+            let mut parts = meaningful(slot);
+            let key = parts.next().map(|key| self.ident(&key));
+            let value = parts.next().and_then(|value| self.value(value));
+            entries.extend(key.zip(value).map(|(key, value)| Entry { key, value }));
+        }
+        entries
+    }
+
+    fn value(&mut self, pair: Pair<'_, Rule>) -> Option<Value> {
+        let pair = if pair.as_rule() == Rule::value { pair.into_inner().next()? } else { pair };
+        let mut span = self.span(&pair);
+        let kind = match pair.as_rule() {
+            Rule::string => ValueKind::Str(self.string(pair)?.value),
+            Rule::boolean => ValueKind::Bool(pair.as_str() == "true"),
+            Rule::number => self.number(pair)?,
+            Rule::list => ValueKind::List(meaningful(pair).filter_map(|element| self.value(element)).collect()),
+            Rule::map => ValueKind::Map(meaningful(pair).filter_map(|pair| self.pair(pair)).collect()),
+            Rule::path_set => ValueKind::Set(meaningful(pair).map(|path| self.spanned_path(path)).collect()),
+            Rule::path => ValueKind::Path(self.path(pair)),
+            Rule::constructor => {
+                let ctor = self.constructor(pair)?;
+                span = ctor.span;
+                ValueKind::Ctor(ctor)
+            }
+            _ => return None,
+        };
+        Some(Spanned::new(kind, span))
+    }
+
+    fn string(&mut self, pair: Pair<'_, Rule>) -> Option<Spanned<String>> {
+        let span = self.span(&pair);
+        let body = pair.into_inner().next()?;
+        let text = literal::unescape(body.as_str(), body.as_span().start(), self.source, &mut self.diags);
+        Some(Spanned::new(text, span))
+    }
+
+    fn number(&mut self, pair: Pair<'_, Rule>) -> Option<ValueKind> {
+        let mut parts = pair.into_inner();
+        let digits = self.digits(&parts.next()?);
+        let unit = parts.next().map(|unit| unit.as_str().to_owned());
+        Some(ValueKind::Number { digits, unit })
+    }
+
+    /// The digits without underscores; reported when no number type could hold them.
+    fn digits(&mut self, numeral: &Pair<'_, Rule>) -> String {
+        let digits: String = numeral.as_str().chars().filter(|c| *c != '_').collect();
+        if !literal::fits(&digits) {
+            self.diags.push(error::number_out_of_range(self.span(numeral), numeral.as_str()));
+        }
+        digits
+    }
+
+    fn pair(&mut self, pair: Pair<'_, Rule>) -> Option<(Spanned<String>, Value)> {
+        let mut parts = meaningful(pair);
+        let written = parts.next()?.into_inner().next()?;
+        let key = match written.as_rule() {
+            Rule::string => self.string(written)?,
+            Rule::numeral => Spanned::new(self.digits(&written), self.span(&written)),
+            _ => self.ident(&written),
+        };
+        Some((key, self.value(parts.next()?)?))
+    }
+
+    fn spanned_path(&mut self, pair: Pair<'_, Rule>) -> Spanned<Path> {
+        let span = self.span(&pair);
+        Spanned::new(self.path(pair), span)
+    }
+
+    fn path(&mut self, pair: Pair<'_, Rule>) -> Path {
+        let mut segments = Vec::new();
+        for part in pair.into_inner() {
+            segments.push(match part.as_rule() {
+                Rule::star => Segment::Star,
+                Rule::alternatives => Segment::Set(meaningful(part).map(|path| self.path(path)).collect()),
+                _ => self.segment(part),
+            });
+        }
+        Path { segments }
+    }
+
+    fn segment(&mut self, pair: Pair<'_, Rule>) -> Segment {
+        let mut name = String::new();
+        let mut range = None;
+        for part in pair.into_inner() {
+            match part.as_rule() {
+                Rule::index => range = meaningful(part).next().and_then(|inside| self.range(inside)),
+                _ => part.as_str().clone_into(&mut name),
+            }
+        }
+        Segment::Name(name, range)
+    }
+
+    fn range(&mut self, pair: Pair<'_, Rule>) -> Option<IndexRange> {
+        if pair.as_rule() == Rule::integer {
+            return Some(IndexRange { start: self.integer(&pair), end: None, single: true });
+        }
+        let mut range = IndexRange { start: None, end: None, single: false };
+        for end in pair.into_inner() {
+            let first = end.as_rule() == Rule::first;
+            let number = end.into_inner().next().and_then(|integer| self.integer(&integer));
+            *(if first { &mut range.start } else { &mut range.end }) = number;
+        }
+        Some(range)
+    }
+
+    fn integer(&mut self, pair: &Pair<'_, Rule>) -> Option<i64> {
+        let digits: String = pair.as_str().chars().filter(|c| *c != '_').collect();
+        let number = digits.parse().ok();
+        if number.is_none() {
+            self.diags.push(error::number_out_of_range(self.span(pair), pair.as_str()));
+        }
+        number
+    }
+
+    /// Reports what is wrong with a piece that recovery skipped, by parsing it on its own.
+    fn broken(&mut self, junk: &Pair<'_, Rule>, rule: Rule) {
+        let base = junk.as_span().start();
+        let text = self.text.get(base..junk.as_span().end()).unwrap_or_default();
+        let piece = Piece { text, base, source: self.source };
+        match Recipe::parse(rule, text) {
+            Err(stop) => self.diags.extend(blame::explain(piece, Some(stop_of(&stop, rule)))),
+            Ok(pairs) => match pairs.flatten().find(|pair| pair.as_rule() == Rule::header) {
+                Some(header) => {
+                    let span = Span::new(self.source, base, base + header.as_str().trim_end().len());
+                    self.diags.push(error::misplaced_header(span));
+                }
+                None => self.diags.extend(blame::explain(piece, None)),
+            },
+        }
+    }
+}
+
+/// The pairs inside `pair` without punctuation.
+fn meaningful(pair: Pair<'_, Rule>) -> impl Iterator<Item = Pair<'_, Rule>> {
+    pair.into_inner().filter(|pair| !is_punctuation(pair.as_rule()))
+}
+
+const fn is_punctuation(rule: Rule) -> bool {
+    matches!(
+        rule,
+        Rule::equals
+            | Rule::colon
+            | Rule::close_brace
+            | Rule::close_bracket
+            | Rule::separator
+            | Rule::inner_break
+            | Rule::line_end
+            | Rule::slot_end
+            | Rule::kw_peftc
+            | Rule::kw_import
+            | Rule::kw_let
+            | Rule::EOI
+    )
+}
+
+/// What the grammar says about where it stopped while it read a text as `whole`, in words.
+fn stop_of(error: &pest::error::Error<Rule>, whole: Rule) -> Stop {
+    let at = match error.location {
+        InputLocation::Pos(at) | InputLocation::Span((at, _)) => at,
+    };
+    let rules = match &error.variant {
+        ErrorVariant::ParsingError { positives, .. } => positives.as_slice(),
+        ErrorVariant::CustomError { .. } => &[],
+    };
+    // Where `true` may stand, any value may; the kinds of values would be a long list.
+    let value = rules.contains(&Rule::boolean);
+    let names = rules.iter().filter(|rule| !(value && starts_value(**rule))).filter_map(|rule| human_name(*rule));
+    let ended = whole == Rule::lone_entry && rules.contains(&Rule::EOI);
+    Stop {
+        at,
+        expected: names.chain(value.then_some("a value")).collect(),
+        equals: rules.contains(&Rule::equals),
+        separator: ended || rules.iter().any(|rule| matches!(rule, Rule::separator | Rule::slot_end)),
+    }
+}
+
+const fn starts_value(rule: Rule) -> bool {
+    matches!(
+        rule,
+        Rule::string
+            | Rule::boolean
+            | Rule::number
+            | Rule::numeral
+            | Rule::list
+            | Rule::map
+            | Rule::path_set
+            | Rule::call
+            | Rule::constructor
+            | Rule::name
+            | Rule::path
+            | Rule::segment
+            | Rule::star
+    )
+}
+
+/// What people call a rule; `None` for rules that say nothing to them.
+const fn human_name(rule: Rule) -> Option<&'static str> {
+    Some(match rule {
+        Rule::file | Rule::lone_item | Rule::item | Rule::keyword => "an item such as `stage NAME = train { … }`",
+        Rule::lone_value | Rule::value | Rule::call => "a value",
+        Rule::header | Rule::kw_peftc => "`peftc 1`",
+        Rule::version => "the number of a version",
+        Rule::import | Rule::kw_import => "`import`",
+        Rule::binding | Rule::kw_let => "`let`",
+        Rule::declaration => "a declaration",
+        Rule::name | Rule::word | Rule::segment_name => "a name",
+        Rule::constructor => "a constructor such as `train { … }`",
+        Rule::block => "`{`",
+        Rule::lone_entry | Rule::slot | Rule::entry => "an entry `key = value`",
+        Rule::key => "a key",
+        Rule::string | Rule::string_body => "a string",
+        Rule::boolean => "`true` or `false`",
+        Rule::number | Rule::numeral | Rule::digits => "a number",
+        Rule::list => "a list",
+        Rule::map => "a map",
+        Rule::pair => "a pair `key: value`",
+        Rule::map_key => "the key of a pair",
+        Rule::path_set => "a set of paths",
+        Rule::path | Rule::segment => "a path",
+        Rule::star => "`*`",
+        Rule::alternatives => "`{`",
+        Rule::index => "`[`",
+        Rule::range => "a range",
+        Rule::first | Rule::last | Rule::integer => "a whole number",
+        Rule::equals => "`=`",
+        Rule::colon => "`:`",
+        Rule::close_brace => "`}`",
+        Rule::close_bracket => "`]`",
+        Rule::separator | Rule::slot_end => "`,` or a new line",
+        Rule::line_end | Rule::EOI => "the end of the line",
+        // A unit may follow any number, so saying so helps nobody.
+        Rule::unit
+        | Rule::inner_break
+        | Rule::WHITESPACE
+        | Rule::COMMENT
+        | Rule::reserved
+        | Rule::word_char
+        | Rule::blank
+        | Rule::junk_entry
+        | Rule::junk_item
+        | Rule::group
+        | Rule::inside
+        | Rule::quoted
+        | Rule::remark
+        | Rule::item_head
+        | Rule::sure_head => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(text: &str) -> File {
+        parse(text, SourceId(0)).ok().map(|(file, _)| file).unwrap_or_else(|diags| panic!("{text}\n{diags:#?}"))
+    }
+
+    /// Names of items that survive, and `code at "text": message` of the errors, in source order.
+    fn bad(text: &str) -> (Vec<String>, Vec<String>) {
+        let outcome = parse(text, SourceId(0));
+        let names = outcome.value.into_iter().flat_map(|file| file.items).map(|item| match item {
+            Item::Import(import) => import.path.value,
+            Item::Let(binding) => binding.name.value,
+            Item::Decl(decl) => decl.name.value,
+        });
+        let errors = outcome.diags.into_sorted().into_iter().map(|diag| {
+            let span = diag.span.unwrap_or_default();
+            let place = text.get(span.start as usize..span.end as usize).unwrap_or("not a span");
+            format!("{} at {place:?}: {}", diag.code.name.trim_start_matches("syntax::"), diag.message)
+        });
+        (names.collect(), errors.collect())
+    }
+
+    fn errors(text: &str) -> Vec<String> {
+        bad(text).1
+    }
+
+    fn value(text: &str) -> ValueKind {
+        match parse_value(text, SourceId(0)).ok() {
+            Ok((value, _)) => value.value,
+            Err(diags) => panic!("{text}: {diags:#?}"),
+        }
+    }
+
+    const SKETCH: &str = r#"peftc 1
+model roberta = hub "FacebookAI/roberta-large" { dtype = f32 }  # a comment
+model mini = local "dir"
+import "other.peft"
+let top = layers[12..24].{attention.*, ffn.up}
+
+prompt it_was {
+  template   = "{sentence} It was {mask}."
+  verbalizer = { 0: "terrible", 1: "great" }
+}
+
+stage warm = mezo {
+  model = roberta, data = sst2.train, prompt = it_was, objective = label_words
+  steps = 48_000 steps, lr = 1e-6, epsilon = 1e-3, batch = 16
+}
+
+stage ladder = train {
+  # about adapters
+  adapters = [siva { rank = 4, on = attention.{key, query} }, k_lst { k = 9, r = 8, dropout = 0.2 }]
+  schedule = linear { peak = 2e-4, end = 2e-6, warmup = 12% }
+  budget = 8GiB
+  epochs   = 5 epochs, seed = -3
+  sites = {attention.query, ffn.up}
+}
+"#;
+
+    #[test]
+    fn the_sketch_of_the_language_parses() {
+        let file = good(SKETCH);
+        assert_eq!(file.version.map(|v| v.value), Some(1));
+        assert_eq!(file.items.len(), 7);
+        let Some(Item::Decl(ladder)) = file.items.last() else { panic!("no declaration") };
+        let keys: Vec<&str> = ladder.body.entries.iter().map(|e| e.key.value.as_str()).collect();
+        assert_eq!(keys, ["adapters", "schedule", "budget", "epochs", "seed", "sites"]);
+        let Some(Item::Decl(prompt)) = file.items.get(4) else { panic!("no prompt") };
+        assert_eq!(prompt.body.name.value, "prompt");
+        let Some(Item::Decl(mini)) = file.items.get(1) else { panic!("no model") };
+        assert_eq!(mini.body.arg.as_ref().map(|arg| arg.value.as_str()), Some("dir"));
+    }
+
+    #[test]
+    fn values_are_kept_as_written() {
+        let number = |text: &str| match value(text) {
+            ValueKind::Number { digits, unit } => format!("{digits}|{}", unit.unwrap_or_default()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(number("48_000 steps"), "48000|steps");
+        assert_eq!([number("12%"), number("8GiB"), number("2e-4"), number("-3")], ["12|%", "8|GiB", "2e-4|", "-3|"]);
+        let path = |text: &str| match value(text) {
+            ValueKind::Path(path) => path.to_string(),
+            other => panic!("{other:?}"),
+        };
+        for text in ["none", "attention.{key, query}", "layers[-4..].*", "layers[3].{a.b, c.{d, e}}", "*.query", "truer"] {
+            assert_eq!(path(text), text);
+        }
+        assert!(matches!(value("true"), ValueKind::Bool(true)));
+        assert!(matches!(value("{}"), ValueKind::Map(pairs) if pairs.is_empty()));
+        assert!(matches!(value("{ a.b\n c }"), ValueKind::Set(paths) if paths.len() == 2));
+        assert!(matches!(value("[\n 1, # one\n 2,\n]"), ValueKind::List(list) if list.len() == 2));
+        assert!(matches!(value("lora {}"), ValueKind::Ctor(_)));
+    }
+
+    #[test]
+    fn spans_end_where_the_text_ends() {
+        let file = good("let a = lora \"x\"   # c\ndata d = local \"dir\"  # c\n");
+        let ends: Vec<(u32, u32)> = file.items.iter().map(|item| match item {
+            Item::Let(binding) => (binding.span.end, binding.value.span.end),
+            Item::Decl(decl) => (decl.span.end, decl.body.span.end),
+            Item::Import(import) => (import.span.end, import.path.span.end),
+        }).collect();
+        assert_eq!(ends, [(16, 16), (43, 43)]);
+    }
+
+    #[test]
+    fn several_broken_items_give_several_errors_and_good_ones_survive() {
+        let text = "stage a train { x = 1 }\nlet b = 2\nstage c = train {\n  x = 1\nstage d = train { x = 1 }\nlet e = \"x\n\
+                    let f = 1\nstage g = train { x = 1 } }\n";
+        let (names, errors) = bad(text);
+        assert_eq!(names, ["b", "d", "f"]);
+        assert_eq!(errors, [
+            "missing_equals at \"train\": expected `=` after `a`, found `train`",
+            "unclosed_bracket at \"{\": `{` is never closed",
+            "unclosed_string at \"\\\"x\": a string is not closed on its line",
+            "stray_bracket at \"}\": `}` closes nothing",
+        ]);
+    }
+
+    #[test]
+    fn several_broken_entries_give_several_errors_in_one_block() {
+        let text = "stage a = train {\n  lr =\n  steps 5\n  data = \"x\n  seed = 1 batch = 2\n  from: warm\n  ok = 1\n}\n";
+        let outcome = parse(text, SourceId(0));
+        let Some(Item::Decl(decl)) = outcome.value.and_then(|file| file.items.into_iter().next()) else { panic!("lost") };
+        assert_eq!(decl.body.entries.iter().map(|e| e.key.value.as_str()).collect::<Vec<_>>(), ["ok"]);
+        assert_eq!(errors(text), [
+            "missing_value at \"=\": `lr` has no value",
+            "missing_equals at \"5\": expected `=` after `steps`, found `5`",
+            "unclosed_string at \"\\\"x\": a string is not closed on its line",
+            "missing_separator at \"batch\": nothing separates `batch` from what comes before",
+            "missing_equals at \":\": expected `=` after `from`, found `:`",
+        ]);
+    }
+
+    #[test]
+    fn single_mistakes_are_named() {
+        let one = |text: &str| match errors(text).as_slice() {
+            [error] => error.clone(),
+            other => panic!("{text:?}: {other:?}"),
+        };
+        assert_eq!(one("stage a = train { lr = , b = 1 }"), "missing_value at \"=\": `lr` has no value");
+        assert_eq!(one("stage a = train { lr }"), "missing_equals at \"lr\": `lr` has no `=` and no value");
+        assert_eq!(one("let x = "), "missing_value at \"=\": `x` has no value");
+        assert_eq!(one("let x = ;"), "unexpected at \";\": expected a value, found `;`");
+        assert_eq!(one("let x = 'a'"), "unexpected at \"'\": expected a value, found `'`");
+        assert_eq!(one("let x = [1, 2"), "unclosed_bracket at \"[\": `[` is never closed");
+        assert_eq!(one("let x = [1, 2 }"), "unclosed_bracket at \"[\": `[` is closed by `}`");
+        assert_eq!(one("let x = [1 \"b\"]"), "missing_separator at \"\\\"b\\\"\": nothing separates `\"b\"` from what comes before");
+        assert_eq!(one("let x = { 0: }"), "missing_value at \":\": `0` has no value");
+        assert_eq!(one("let x = 1e999"), "number_out_of_range at \"1e999\": `1e999` is out of range");
+        assert_eq!(one("let x = a[99999999999999999999]").split(':').next(), Some("number_out_of_range at \"99999999999999999999\""));
+        assert_eq!(one("let x = \"a\\qb\""), "unknown_escape at \"\\\\q\": `\\q` is not an escape");
+        assert_eq!(one("let a = 1\npeftc 1"), "misplaced_header at \"peftc 1\": the header is not the first item of the file");
+        assert_eq!(one("peftc 2\nlet a = 1"), "unsupported_version at \"2\": version 2 of the language is unknown");
+        assert_eq!(one("let x = 1 2"), "unexpected at \"2\": expected the end of the line, found `2`");
+        assert_eq!(one("model m = \"x\""), "unexpected at \"\\\"x\\\"\": expected a name, found `\"x\"`");
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_crash() {
+        let nested = |n: usize| format!("let x = {}{}", "[".repeat(n), "]".repeat(n));
+        good(&nested(64));
+        assert_eq!(errors(&nested(65)), ["too_deep at \"[\": brackets are nested more than 64 deep"]);
+        assert_eq!(errors(&"{".repeat(100_000)).len(), 1);
+        assert!(!errors(&"{]".repeat(2_000)).is_empty());
+        assert!(parse_value(&nested(100_000).replace("let x = ", ""), SourceId(0)).ok().is_err());
+    }
+}
