@@ -1,0 +1,42 @@
+//! Diagnostic codes of the planner: what is wrong once models and data are looked at.
+
+crate::codes! {
+    /// Stages form a circle: each waits for the result of another. Follow the names in the message and cut one `from`.
+    CYCLE = "plan::cycle";
+    /// The stage named in `from` leaves no model: an `eval` stage leaves metrics and predictions only. Name the stage that
+    /// trained or merged the model.
+    WRONG_PORT = "plan::wrong_port";
+    /// A model's files cannot be had or make no sense: a missing config.json, an architecture that is not built yet, no
+    /// safetensors. The message names the file and what to do.
+    BAD_MODEL = "plan::bad_model";
+    /// The data cannot be read: a missing file or split, a ragged row, a column that is not there, a label that is not a
+    /// number where one is wanted. File and line are in the message.
+    BAD_DATA = "plan::bad_data";
+    /// The tokenizer cannot be had or read, or knows more tokens than the model has embeddings for.
+    BAD_TOKENIZER = "plan::bad_tokenizer";
+    /// The placement is valid, but no linear map of this model matches it: the method would change nothing.
+    EMPTY_PLACEMENT = "plan::empty_placement";
+    /// Two adapters would wrap the same linear map. Narrow one of the placements.
+    OVERLAPPING_ADAPTERS = "plan::overlapping_adapters";
+    /// A method is named that has no effect beside the others: `full` trains everything already, for example.
+    METHOD_WITHOUT_EFFECT = "plan::method_without_effect";
+    /// Text is cut after `max_length` tokens, and the model cannot read that many.
+    LENGTH_TOO_LARGE = "plan::length_too_large";
+    /// The stage this one comes from leaves an adapter, and this stage names other methods. Fold the adapter in first: put
+    /// a `merge` stage between, or leave the key away to go on with the same adapter.
+    UNMERGED_ADAPTER = "plan::unmerged_adapter";
+    /// The stage comes from one that learned something else: other classes, or classes where a number is learned.
+    HEAD_MISMATCH = "plan::head_mismatch";
+    /// A classification needs at least two classes, a regression a number on every row.
+    BAD_LABELS = "plan::bad_labels";
+    /// The data are not at hand, so the estimate takes every text as `max_length` tokens long and the labels are not checked.
+    ASSUMED_LENGTHS = "plan::assumed_lengths";
+    /// The identity of an input could not be had (offline, or a hub that does not answer), so the stage has no fingerprint
+    /// and its result cannot be looked up in the store.
+    UNKNOWN_IDENTITY = "plan::unknown_identity";
+    /// A peft adapter that a stage starts from cannot be read, or uses something that is not built yet.
+    BAD_ADAPTER = "plan::bad_adapter";
+    /// The stage's peak memory is larger than the budget. The help says what would fit: a smaller micro-batch or a shorter
+    /// `max_length`; `check --solve batch` computes the largest.
+    OVER_BUDGET = "plan::over_budget";
+}

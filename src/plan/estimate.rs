@@ -1,0 +1,195 @@
+//! The estimate: a job's programs under the sizes of the batches that will really run.
+
+use std::collections::BTreeMap;
+
+use super::split::Lengths;
+use crate::exec::init::svd_scratch_bytes;
+use crate::library::params::{Init, Param, SvdPart};
+use crate::library::data::batch::order;
+use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
+use crate::program::memory::{self, Peak};
+use crate::program::op::Machine;
+use crate::program::{Bindings, Class, Program, Sym, Verified};
+
+/// A stage's memory and work. All sizes are bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Frozen weights held.
+    pub frozen_weights: u64,
+    /// Trained weights held.
+    pub trainable_weights: u64,
+    /// Gradients alive at the peak.
+    pub gradients: u64,
+    /// Optimizer state held.
+    pub optimizer: u64,
+    /// Forward values kept for the backward, at the peak.
+    pub activations: u64,
+    /// Everything else alive at the peak.
+    pub transient: u64,
+    /// Kernel scratch at the peak.
+    pub workspace: u64,
+    /// Where the peak is reached.
+    pub peak_op: String,
+    /// The largest tensors alive at the peak: what they are, bytes.
+    pub largest: Vec<(String, u64)>,
+    /// What the process needs beside tensors and workspace.
+    pub host: u64,
+    /// Arithmetic of a mean step.
+    pub flops_per_step: u64,
+    /// Tokens of the largest program run.
+    pub max_tokens: u64,
+}
+
+impl Estimate {
+    /// The sum of the classes.
+    #[must_use]
+    pub const fn peak(&self) -> u64 {
+        self.frozen_weights
+            + self.trainable_weights
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.transient
+            + self.workspace
+    }
+}
+
+/// What the process takes beside tensors: the binary, its threads' stacks, the runtime.
+const HOST_BASE: u64 = 40 << 20;
+
+/// Estimates a job over the lengths of its splits (in the order of the stage kind's split keys).
+#[must_use]
+pub fn estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, host: u64) -> Estimate {
+    let mut estimate = match &job.routine {
+        Routine::Fit(fit) => fit_estimate(job, fit, splits, machine),
+        Routine::Score(score) => {
+            let sizes = splits.first().copied().flatten().map(|l| evaluation_sizes(l, score.batch)).unwrap_or_default();
+            over(&[(&score.evaluate, &sizes)], machine)
+        }
+        Routine::Fold(fold) => {
+            let none = [Bindings::default()];
+            let each = fold.sites.iter().map(|(_, program)| over(&[(program, &none)], machine));
+            each.max_by_key(Estimate::peak).unwrap_or_default()
+        }
+    };
+    let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);
+    let at_start = estimate.frozen_weights + estimate.trainable_weights + scratch;
+    if scratch > 0 && at_start > estimate.peak() {
+        estimate.gradients = 0;
+        estimate.optimizer = 0;
+        estimate.activations = 0;
+        estimate.transient = 0;
+        estimate.workspace = scratch;
+        estimate.peak_op = "singular value decomposition".to_owned();
+        estimate.largest.clear();
+    }
+    estimate.host = HOST_BASE + host;
+    estimate
+}
+
+fn svd_scratch(param: &Param) -> Option<u64> {
+    match (&param.init, param.shape.as_slice()) {
+        (Init::Svd { part: SvdPart::Rest, rank, keep, .. }, [out, input]) => Some(svd_scratch_bytes(*out, *input, *rank, *keep)),
+        _ => None,
+    }
+}
+
+fn evaluation_sizes(lengths: &Lengths, batch: u64) -> Vec<Bindings> {
+    let list = lengths.list(batch);
+    let order: Vec<u32> = (0..list.len() as u32).collect();
+    batch_sizes(&list, &order, batch).collect()
+}
+
+/// Sizes of every micro-batch of a training.
+fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
+    let list = lengths.list(fit.batch);
+    let epochs = fit.steps.div_ceil(fit.steps_per_epoch.max(1));
+    let mut sizes = Vec::new();
+    for epoch in 0..epochs {
+        let order = order(list.len(), fit.seed, epoch, fit.shuffle);
+        for chunk in order.chunks(fit.batch.max(1) as usize) {
+            sizes.extend(batch_sizes(&list, chunk, fit.micro_batch));
+        }
+        if !fit.shuffle || sizes.len() > 2_000_000 {
+            break;
+        }
+    }
+    sizes
+}
+
+fn fit_estimate(job: &Job, fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Estimate {
+    let sizes = splits.first().copied().flatten().map(|l| training_sizes(fit, l)).unwrap_or_default();
+    let dev = splits.get(1).copied().flatten().map(|l| evaluation_sizes(l, fit.batch)).unwrap_or_default();
+    let none = [Bindings::default()];
+    let mut runs: Vec<(&Verified, &[Bindings])> = Vec::new();
+    let step = match &fit.update {
+        Update::Whole(step) => step,
+        Update::Split { accumulate, apply } => {
+            runs.push((apply, &none));
+            accumulate
+        }
+    };
+    runs.push((step, &sizes));
+    if let Some(evaluate) = &fit.evaluate {
+        runs.push((evaluate, &dev));
+    }
+    let mut estimate = over(&runs, machine);
+    let steps = sizes.len().max(1) as u64;
+    let mean = Bindings(std::array::from_fn(|i| sizes.iter().map(|b| b.0.get(i).copied().unwrap_or(0)).sum::<u64>() / steps));
+    let micro_steps = fit.batch.div_ceil(fit.micro_batch.max(1));
+    estimate.flops_per_step = memory::cost(step.program(), &mean).flops * micro_steps;
+    let _ = job;
+    estimate
+}
+
+/// The largest peak of some programs, each over its own sizes, with the residents of all.
+fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
+    let classes: BTreeMap<Class, u64> = memory::residents(runs.iter().map(|(v, _)| v.program()));
+    let held = |class| classes.get(&class).copied().unwrap_or(0);
+    let mut best: Option<(Peak, &Program)> = None;
+    let mut max_tokens = 0;
+    let mut flops = 0;
+    for (verified, sizes) in runs {
+        for front in Bindings::pareto(sizes.iter().copied()) {
+            let peak = memory::peak(verified.program(), verified.schedule(), &front, machine);
+            max_tokens = max_tokens.max(front.get(Sym::Tokens));
+            flops = flops.max(memory::cost(verified.program(), &front).flops);
+            if best.as_ref().is_none_or(|(b, _)| peak.total() > b.total()) {
+                best = Some((peak, verified.program()));
+            }
+        }
+    }
+    let (peak, program) = match best {
+        Some((peak, program)) => (peak, Some(program)),
+        None => (Peak::default(), None),
+    };
+    Estimate {
+        frozen_weights: held(Class::Frozen),
+        trainable_weights: held(Class::Trainable),
+        gradients: held(Class::Gradient) + peak.gradients,
+        optimizer: held(Class::Optimizer),
+        activations: peak.activations,
+        transient: peak.transient,
+        workspace: peak.workspace,
+        peak_op: program.map(|p| describe_node(p, peak.node)).unwrap_or_default(),
+        largest: program.map(|p| peak.largest.iter().map(|&(v, b)| (describe_value(p, v), b)).collect()).unwrap_or_default(),
+        host: 0,
+        flops_per_step: flops,
+        max_tokens,
+    }
+}
+
+fn describe_node(program: &Program, index: usize) -> String {
+    let Some(node) = program.nodes.get(index) else { return String::new() };
+    let label = program.labels.get(node.label as usize).map(String::as_str).unwrap_or_default();
+    format!("{} {} ({:?})", node.op.name(), label, node.phase).to_lowercase()
+}
+
+fn describe_value(program: &Program, value: crate::program::Value) -> String {
+    use crate::program::Def;
+    match program.def(value) {
+        Def::Resident(_) => program.resident(value).map(|r| r.name.clone()).unwrap_or_default(),
+        Def::Feed(feed) => feed.name().to_owned(),
+        Def::Node { node, .. } => format!("{}: {}", describe_node(program, node as usize), program.ty(value)),
+    }
+}
