@@ -2,6 +2,11 @@
 //! each with its schema beside its code.
 
 pub mod error;
+pub mod method;
+pub mod model;
+pub mod net;
+pub mod optimizer;
 pub mod params;
 pub mod placement;
+pub mod schedule;
 pub mod schema;

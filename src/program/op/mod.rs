@@ -6,6 +6,8 @@ use super::graph::Value;
 use super::types::{Bindings, TensorType};
 
 mod kernel;
+mod math;
+mod random;
 mod tensor;
 
 pub use kernel::{Kernel, Machine, OpError};
@@ -42,10 +44,40 @@ macro_rules! ops {
     };
 }
 
-// The op registry: `file::Struct`. (Rows are added with the files.)
+// The op registry: `file::Struct`.
 ops! {
+    accumulate::Accumulate,
+    activation::Activation,
+    activation_grad::ActivationGrad,
+    adamw::AdamW,
     add::Add,
+    attention::Attention,
+    attention_grad::AttentionGrad,
+    cast::Cast,
+    clip::ClipFactor,
+    constant::Constant,
+    cross_entropy::CrossEntropy,
+    cross_entropy_grad::CrossEntropyGrad,
+    dropout::Dropout,
+    fill::Fill,
+    gather::Gather,
+    grad_norm::GradNorm,
+    layer_norm::LayerNorm,
+    layer_norm_grad::LayerNormGrad,
+    layer_norm_grad_weight::LayerNormGradWeight,
+    matmul::MatMul,
+    mul_rows::MulRows,
+    scatter::Scatter,
+    sgd::Sgd,
+    squared_error::SquaredError,
+    squared_error_grad::SquaredErrorGrad,
+    sum_rows::SumRows,
+    sum_rows_product::SumRowsProduct,
 }
+
+pub use activation::ActivationKind;
+pub use attention::AttentionDropout;
+pub use matmul::Epilogue;
 
 /// Arithmetic and traffic of one application, under given sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,31 @@
+//! `accumulate`: adds to a resident, in place.
+
+use super::math::{for_chunks, rest, simd};
+use super::{Io, Kernel, OpError, OpRule, TensorType};
+
+/// `(acc, x)`: `acc += x`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Accumulate;
+
+impl OpRule for Accumulate {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [a, b] if a == b && a.dtype.is_compute() => Ok(vec![]),
+            _ => Err("two floats of one type are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        super::kernel::float!(io.updates[0].dtype(), T => {
+            let x = io.input(1).slice::<T>();
+            for_chunks(io.updates[0].slice::<T>(), |start, acc| {
+                simd(|| acc.iter_mut().zip(rest(x, start)).for_each(|(a, &x)| *a += x));
+            });
+        });
+        Ok(())
+    }
+
+    fn updates(&self) -> &'static [usize] {
+        &[0]
+    }
+}

@@ -1,0 +1,117 @@
+//! `activation`: elementwise non-linear functions.
+
+use super::math::{Elementary, for_chunks, part, simd};
+use super::{ActivationGrad, At, Builder, Io, Kernel, OpError, OpRule, TensorType, Value};
+
+/// Which function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActivationKind {
+    /// `x Φ(x)` (Hendrycks and Gimpel 2016, arXiv 1606.08415)
+    Gelu,
+    /// `½x(1 + tanh(√(2/π)(x + 0.044715x³)))`
+    GeluTanh,
+    /// `max(x, 0)`
+    Relu,
+    /// `tanh x`
+    Tanh,
+    /// `x σ(x)`
+    Silu,
+}
+
+impl ActivationKind {
+    /// Whether the gradient is computed from the output; from the input otherwise.
+    #[must_use]
+    pub const fn reads_output(self) -> bool {
+        matches!(self, Self::Relu | Self::Tanh)
+    }
+
+    #[inline(always)]
+    fn apply<T: Elementary>(self, x: T) -> T {
+        match self {
+            Self::Gelu => x * x.normal_cdf_pdf().0,
+            Self::GeluTanh => T::of(0.5) * x * (T::one() + inner(x).tanh_fast()),
+            Self::Relu => x.max(T::zero()),
+            Self::Tanh => x.tanh_fast(),
+            Self::Silu => x / (T::one() + (-x).exp_fast()),
+        }
+    }
+
+    /// Derivative, from the output for relu and tanh, from the input otherwise.
+    #[inline(always)]
+    pub(super) fn derivative<T: Elementary>(self, saved: T) -> T {
+        match self {
+            Self::Gelu => {
+                let (cdf, pdf) = saved.normal_cdf_pdf();
+                cdf + saved * pdf
+            }
+            Self::GeluTanh => {
+                let t = inner(saved).tanh_fast();
+                let slope = T::of(SQRT_2_OVER_PI) * (T::one() + T::of(3.0 * 0.044_715) * saved * saved);
+                T::of(0.5) * (T::one() + t) + T::of(0.5) * saved * (T::one() - t * t) * slope
+            }
+            Self::Relu => if saved > T::zero() { T::one() } else { T::zero() },
+            Self::Tanh => T::one() - saved * saved,
+            Self::Silu => {
+                let s = T::one() / (T::one() + (-saved).exp_fast());
+                s * (T::one() + saved * (T::one() - s))
+            }
+        }
+    }
+}
+
+const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+
+#[inline(always)]
+fn inner<T: Elementary>(x: T) -> T {
+    T::of(SQRT_2_OVER_PI) * (x + T::of(0.044_715) * x * x * x)
+}
+
+/// `x → f(x)`, any shape.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Activation {
+    /// Which function.
+    pub kind: ActivationKind,
+}
+
+impl OpRule for Activation {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [a] if a.dtype.is_compute() => Ok(vec![(*a).clone()]),
+            _ => Err("one float is wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        super::kernel::float!(io.outputs[0].dtype(), T => {
+            let x = io.taken.is_none().then(|| io.input(0).slice::<T>());
+            let kind = self.kind;
+            for_chunks(io.outputs[0].slice::<T>(), |start, out| {
+                if let Some(x) = x {
+                    out.copy_from_slice(part(x, start, out.len()));
+                }
+                // One loop a kind, so that each vectorises.
+                match kind {
+                    ActivationKind::Gelu => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::Gelu.apply(*o))),
+                    ActivationKind::GeluTanh => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::GeluTanh.apply(*o))),
+                    ActivationKind::Relu => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::Relu.apply(*o))),
+                    ActivationKind::Tanh => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::Tanh.apply(*o))),
+                    ActivationKind::Silu => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::Silu.apply(*o))),
+                }
+            });
+        });
+        Ok(())
+    }
+
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let saved = if self.kind.reads_output() { at.outputs[0] } else { at.inputs[0] };
+        vec![at.up[0].filter(|_| at.needs[0]).map(|up| b.push1(ActivationGrad { kind: self.kind }, &[up, saved]))]
+    }
+
+    fn differentiable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn in_place(&self) -> &'static [usize] {
+        &[0]
+    }
+}

@@ -1,0 +1,70 @@
+//! `adamw`: one AdamW update in place (Loshchilov and Hutter 2019, arXiv 1711.05101).
+
+use rayon::prelude::*;
+
+use super::super::types::{DType, Real};
+use super::math::{CHUNK, simd};
+use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
+
+/// `(θ, g, m, v, lr f32[1], step u32[1], factor f32[1])`, updating θ, m, v, in the order of
+/// operations of `torch.optim.AdamW`: decay, moments, `θ −= lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)`, with
+/// `t = step + 1` and `g` times `factor`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: Real,
+    /// Decay of the second moment.
+    pub beta2: Real,
+    /// Added to the root of the second moment.
+    pub eps: Real,
+    /// Decoupled weight decay.
+    pub weight_decay: Real,
+}
+
+impl OpRule for AdamW {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let one = TensorType::scalar(DType::F32);
+        match x {
+            [p, g, m, v, lr, step, factor]
+                if p == g && g == m && m == v && p.dtype == DType::F32 && **lr == one && **factor == one && **step == TensorType::scalar(DType::U32) =>
+            {
+                Ok(vec![])
+            }
+            _ => Err("four f32 tensors of one shape, a rate, a step and a factor are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let g = io.input(1).slice::<f32>();
+        let (lr, step, factor) = (io.input(4).slice::<f32>()[0], io.input(5).slice::<u32>()[0], io.input(6).slice::<f32>()[0]);
+        let t = f64::from(step) + 1.0;
+        let (b1, b2) = (self.beta1.get(), self.beta2.get());
+        let step_size = (f64::from(lr) / (1.0 - libm::pow(b1, t))) as f32;
+        let root = (1.0 - libm::pow(b2, t)).sqrt() as f32;
+        let keep = (1.0 - f64::from(lr) * self.weight_decay.get()) as f32;
+        let (c1, c2, b2, eps) = ((1.0 - b1) as f32, (1.0 - b2) as f32, b2 as f32, self.eps.get() as f32);
+        let [p, m, v] = io.updates.as_mut_slice() else { unreachable!("three tensors are updated") };
+        let work = |(((p, m), v), g): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| {
+            simd(|| {
+                for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
+                    let g = g * factor;
+                    *p *= keep;
+                    *m += (g - *m) * c1;
+                    *v = *v * b2 + g * g * c2;
+                    *p -= step_size * (*m / (v.sqrt() / root + eps));
+                }
+            });
+        };
+        let (p, m, v) = (p.slice::<f32>(), m.slice::<f32>(), v.slice::<f32>());
+        p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK)).for_each(work);
+        Ok(())
+    }
+
+    fn cost(&self, cx: &SizedCx) -> Cost {
+        Cost { flops: 12 * cx.elements(0), bytes: 7 * 4 * cx.elements(0) }
+    }
+
+    fn updates(&self) -> &'static [usize] {
+        &[0, 2, 3]
+    }
+}

@@ -1,0 +1,26 @@
+//! `clip`: the factor that keeps the global gradient norm below a bound.
+
+use super::super::types::{DType, Real};
+use super::{Io, Kernel, OpError, OpRule, TensorType};
+
+/// `(norm f32[1]) → min(1, max / (norm + 10⁻⁶)): f32[1]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClipFactor {
+    /// The bound.
+    pub max: Real,
+}
+
+impl OpRule for ClipFactor {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [norm] if **norm == TensorType::scalar(DType::F32) => Ok(vec![(*norm).clone()]),
+            _ => Err("an f32 norm is wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let norm = io.input(0).slice::<f32>()[0];
+        io.outputs[0].slice::<f32>()[0] = (self.max.get() as f32 / (norm + 1e-6)).min(1.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! `cross_entropy`: the classification loss.
+
+use super::super::types::DType;
+use super::math::Elementary;
+use super::{At, Builder, CrossEntropyGrad, Io, Kernel, OpError, OpRule, TensorType, Value};
+
+/// `(logits[S, C], labels u32[S], scale f32[1]) → [1]`: `scale · Σ −log softmax(logits)[label]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CrossEntropy;
+
+impl OpRule for CrossEntropy {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [logits, labels, scale] => {
+                check(logits, labels, scale)?;
+                Ok(vec![TensorType::scalar(logits.dtype)])
+            }
+            _ => Err("logits, labels and a scale are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let (labels, scale) = (io.input(1).slice::<u32>(), f64::from(io.input(2).slice::<f32>()[0]));
+        let classes = io.input(0).dims[1];
+        super::kernel::float!(io.outputs[0].dtype(), T => {
+            let mut sum = 0.0;
+            for (row, &label) in io.input(0).slice::<T>().chunks_exact(classes).zip(labels) {
+                let Some(own) = row.get(label as usize) else { return Err(OpError::Index { index: u64::from(label), rows: classes as u64 }) };
+                sum += log_sum_exp(row) - own.wide();
+            }
+            io.outputs[0].slice::<T>()[0] = T::of(sum * scale);
+        });
+        Ok(())
+    }
+
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let dx = at.up[0].filter(|_| at.needs[0]).map(|up| b.push1(CrossEntropyGrad, &[at.inputs[0], at.inputs[1], at.inputs[2], up]));
+        vec![dx, None, None]
+    }
+
+    fn differentiable(&self, input: usize) -> bool {
+        input == 0
+    }
+}
+
+pub(super) fn check(logits: &TensorType, labels: &TensorType, scale: &TensorType) -> Result<(), String> {
+    match logits.matrix() {
+        Some((s, _)) if logits.dtype.is_compute() && labels.dtype == DType::U32 && labels.shape == [s] && *scale == TensorType::scalar(DType::F32) => Ok(()),
+        _ => Err("a float matrix, a u32 label for each row and an f32 scale are wanted".into()),
+    }
+}
+
+/// `log Σ eˣ` in f64.
+pub(super) fn log_sum_exp<T: Elementary>(row: &[T]) -> f64 {
+    let max = row.iter().map(|x| x.wide()).fold(f64::NEG_INFINITY, f64::max);
+    max + row.iter().map(|x| libm::exp(x.wide() - max)).sum::<f64>().ln()
+}

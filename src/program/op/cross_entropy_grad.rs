@@ -1,0 +1,38 @@
+//! `cross_entropy_grad`: gradient of the classification loss.
+
+use super::cross_entropy::{check, log_sum_exp};
+use super::math::Elementary;
+use super::{Io, Kernel, OpError, OpRule, TensorType};
+
+/// `(logits[S, C], labels u32[S], scale f32[1], up[1]) → up · scale · (softmax − onehot)`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CrossEntropyGrad;
+
+impl OpRule for CrossEntropyGrad {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [logits, labels, scale, up] if **up == TensorType::scalar(logits.dtype) => {
+                check(logits, labels, scale)?;
+                Ok(vec![(*logits).clone()])
+            }
+            _ => Err("logits, labels, a scale and a gradient are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let (labels, scale) = (io.input(1).slice::<u32>(), f64::from(io.input(2).slice::<f32>()[0]));
+        let classes = io.input(0).dims[1];
+        super::kernel::float!(io.outputs[0].dtype(), T => {
+            let (logits, up) = (io.input(0).slice::<T>(), io.input(3).slice::<T>()[0].wide());
+            let out = io.outputs[0].slice::<T>();
+            for ((out, row), &label) in out.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).zip(labels) {
+                let lse = log_sum_exp(row);
+                for (class, (o, x)) in out.iter_mut().zip(row).enumerate() {
+                    let own = if class == label as usize { 1.0 } else { 0.0 };
+                    *o = T::of(up * scale * (libm::exp(x.wide() - lse) - own));
+                }
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,33 @@
+//! `fill`: sets every element of a resident, in place.
+
+use super::super::types::Real;
+use super::math::for_chunks;
+use super::{Io, Kernel, OpError, OpRule, TensorType};
+
+/// `(x)`: `x ← value`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fill {
+    /// The value.
+    pub value: Real,
+}
+
+impl OpRule for Fill {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [a] if a.dtype.is_compute() => Ok(vec![]),
+            _ => Err("one float is wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        super::kernel::float!(io.updates[0].dtype(), T => {
+            let value = self.value.get() as T;
+            for_chunks(io.updates[0].slice::<T>(), |_, x| x.fill(value));
+        });
+        Ok(())
+    }
+
+    fn updates(&self) -> &'static [usize] {
+        &[0]
+    }
+}

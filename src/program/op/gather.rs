@@ -1,0 +1,69 @@
+//! `gather`: rows of a matrix, widened if it is stored narrow.
+
+use half::{bf16, f16};
+
+use super::super::types::{DType, Dim};
+use super::math::for_chunks_of_rows;
+use super::{At, Builder, Io, Kernel, OpError, OpRule, Scatter, TensorType, Value};
+
+/// `(table[rows, d], ids u32[N]) → [N, d]` in type `out`. Only the gathered rows are widened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Gather {
+    /// Type of the result.
+    pub out: DType,
+}
+
+impl OpRule for Gather {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [table, ids] if ids.dtype == DType::U32 && table.dtype != DType::U32 && self.out.is_compute() => {
+                let (Some((_, d)), [n]) = (table.matrix(), ids.shape.as_slice()) else { return Err("a matrix and a list are wanted".into()) };
+                if table.dtype == self.out || (self.out == DType::F32 && matches!(table.dtype, DType::F16 | DType::BF16)) {
+                    Ok(vec![TensorType::new(self.out, [*n, d])])
+                } else {
+                    Err(format!("{} is not widened to {}", table.dtype, self.out))
+                }
+            }
+            _ => Err("a float matrix and u32 rows are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let (table, ids) = (io.input(0), io.input(1).slice::<u32>());
+        let rows = table.dims[0];
+        if let Some(&bad) = ids.iter().find(|&&id| id as usize >= rows) {
+            return Err(OpError::Index { index: u64::from(bad), rows: rows as u64 });
+        }
+        let d = table.dims[1];
+        let out = &mut io.outputs[0];
+        match table.dtype() {
+            DType::F64 => copy(table.slice::<f64>(), ids, d, out.slice::<f64>(), |x| x),
+            DType::F16 => copy(table.slice::<f16>(), ids, d, out.slice::<f32>(), f16::to_f32),
+            DType::BF16 => copy(table.slice::<bf16>(), ids, d, out.slice::<f32>(), bf16::to_f32),
+            _ => copy(table.slice::<f32>(), ids, d, out.slice::<f32>(), |x| x),
+        }
+        Ok(())
+    }
+
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let rows: Dim = b.ty(at.inputs[0]).shape[0];
+        let table = match (at.needs[0], at.up[0]) {
+            (true, Some(up)) => Some(b.push1(Scatter { rows }, &[at.inputs[1], up])),
+            _ => None,
+        };
+        vec![table, None]
+    }
+
+    fn differentiable(&self, input: usize) -> bool {
+        input == 0
+    }
+}
+
+fn copy<S: Copy + Sync, T: Copy + Send>(table: &[S], ids: &[u32], d: usize, out: &mut [T], widen: impl Fn(S) -> T + Sync) {
+    for_chunks_of_rows(out, d, |first, rows| {
+        for (row, &id) in rows.chunks_exact_mut(d).zip(ids.iter().skip(first)) {
+            let from = &table[id as usize * d..(id as usize + 1) * d];
+            row.iter_mut().zip(from).for_each(|(o, &x)| *o = widen(x));
+        }
+    });
+}

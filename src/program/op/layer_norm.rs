@@ -1,0 +1,78 @@
+//! `layer_norm`: rows to zero mean and unit variance, then scaled and shifted.
+
+use rayon::prelude::*;
+
+use super::super::types::Real;
+use super::math::{CHUNK, Elementary, part, row_sum, simd};
+use super::{At, Builder, Io, Kernel, LayerNormGrad, LayerNormGradWeight, OpError, OpRule, TensorType, Value};
+
+/// `(x[N, d], γ[d], β[d]) → (y[N, d], mean[N], rstd[N])`, `y = (x − mean) · rstd · γ + β` with
+/// `rstd = 1/√(var + ε)` (Ba et al. 2016, arXiv 1607.06450).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LayerNorm {
+    /// Added to the variance.
+    pub eps: Real,
+}
+
+impl OpRule for LayerNorm {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [a, g, b] if a.dtype.is_compute() && g == b && g.dtype == a.dtype => match a.matrix() {
+                Some((n, d)) if g.shape == [d] => {
+                    let stat = TensorType::new(a.dtype, [n]);
+                    Ok(vec![(*a).clone(), stat.clone(), stat])
+                }
+                _ => Err("a matrix and two vectors of its width are wanted".into()),
+            },
+            _ => Err("three floats of one type are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        super::kernel::float!(io.outputs[0].dtype(), T => self.compute::<T>(io));
+        Ok(())
+    }
+
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let Some(up) = at.up[0] else { return vec![None; 3] };
+        let (x, gamma, mean, rstd) = (at.inputs[0], at.inputs[1], at.outputs[1], at.outputs[2]);
+        let dx = at.needs[0].then(|| b.push1(LayerNormGrad, &[up, x, mean, rstd, gamma]));
+        let (dg, db) = match (at.needs[1], at.needs[2]) {
+            (false, false) => (None, None),
+            (false, true) => (None, Some(b.push1(super::SumRows, &[up]))),
+            (true, wanted) => {
+                let both = b.push(LayerNormGradWeight, &[up, x, mean, rstd]);
+                (Some(both[0]), wanted.then_some(both[1]))
+            }
+        };
+        vec![dx, dg, db]
+    }
+
+    fn differentiable(&self, _: usize) -> bool {
+        true
+    }
+}
+
+impl LayerNorm {
+    fn compute<T: Elementary>(&self, io: &mut Io<'_>) {
+        let (x, g, b) = (io.input(0).slice::<T>(), io.input(1).slice::<T>(), io.input(2).slice::<T>());
+        let (d, eps) = (g.len(), self.eps.get());
+        let [y, mean, rstd] = io.outputs.as_mut_slice() else { unreachable!("three outputs: inferred") };
+        let (y, mean, rstd) = (y.slice::<T>(), mean.slice::<T>(), rstd.slice::<T>());
+        let rows = (CHUNK / d.max(1)).max(1);
+        let work = |block: usize, ((y, mean), rstd): ((&mut [T], &mut [T]), &mut [T])| simd(|| {
+            for (i, ((y, mean), rstd)) in y.chunks_exact_mut(d).zip(mean).zip(rstd).enumerate() {
+                let row = part(x, (block * rows + i) * d, d);
+                let n = T::of(d as f64);
+                let m = row_sum(row, |_, x| x) / n;
+                let var = row_sum(row, |_, x| (x - m) * (x - m)) / n;
+                let r = T::of(1.0 / (var.wide() + eps).sqrt());
+                (*mean, *rstd) = (m, r);
+                for (((y, &x), &g), &b) in y.iter_mut().zip(row).zip(g).zip(b) {
+                    *y = (x - m) * r * g + b;
+                }
+            }
+        });
+        y.par_chunks_mut(rows * d).zip(mean.par_chunks_mut(rows)).zip(rstd.par_chunks_mut(rows)).enumerate().for_each(|(i, x)| work(i, x));
+    }
+}

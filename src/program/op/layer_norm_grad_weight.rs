@@ -1,0 +1,54 @@
+//! `layer_norm_grad_weight`: gradient of a layer norm by its scale and shift.
+
+use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
+use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
+
+/// `(up[N, d], x[N, d], mean[N], rstd[N]) → (dγ[d], dβ[d])`: `dγ = Σ up ⊙ x̂`, `dβ = Σ up`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LayerNormGradWeight;
+
+impl OpRule for LayerNormGradWeight {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [up, a, mean, rstd] if up == a && mean == rstd && a.dtype.is_compute() => match a.matrix() {
+                Some((n, d)) if mean.shape == [n] => {
+                    let ty = TensorType::new(a.dtype, [d]);
+                    Ok(vec![ty.clone(), ty])
+                }
+                _ => Err("sizes do not agree".into()),
+            },
+            _ => Err("gradient, input and two statistics are wanted".into()),
+        }
+    }
+
+    fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        super::kernel::float!(io.outputs[0].dtype(), T => compute::<T>(cx, io));
+        Ok(())
+    }
+
+    fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
+        super::sum_rows::sums_workspace(cx)
+    }
+}
+
+fn compute<T: Elementary>(cx: &Kernel<'_>, io: &mut Io<'_>) {
+    let (up, x, mean, rstd) = (io.input(0).slice::<T>(), io.input(1).slice::<T>(), io.input(2).slice::<T>(), io.input(3).slice::<T>());
+    let (n, d) = (io.input(0).dims[0], io.input(0).dims[1]);
+    let scratch = column_sums_scratch(n as u64, d as u64, size_of::<T>() as u64);
+    let [dg, db] = io.outputs.as_mut_slice() else { unreachable!("two outputs: inferred") };
+    cx.scratch(scratch, || {
+        column_sums(n, d, dg.slice::<T>(), |row, sums: &mut [T]| {
+            simd(|| {
+                let (m, r) = (mean[row], rstd[row]);
+                for ((s, &u), &x) in sums.iter_mut().zip(part(up, row * d, d)).zip(part(x, row * d, d)) {
+                    *s += u * ((x - m) * r);
+                }
+            });
+        });
+    });
+    cx.scratch(scratch, || {
+        column_sums(n, d, db.slice::<T>(), |row, sums: &mut [T]| {
+            simd(|| sums.iter_mut().zip(part(up, row * d, d)).for_each(|(s, &u)| *s += u));
+        });
+    });
+}

@@ -1,0 +1,52 @@
+//! `mul_rows`: every row times one vector, elementwise.
+
+use super::math::{for_chunks_of_rows, simd};
+use super::{At, Builder, Io, Kernel, OpError, OpRule, SumRowsProduct, TensorType, Value};
+
+/// `(x[N, d], v[d]) → x ⊙ v` on every row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MulRows;
+
+impl OpRule for MulRows {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [a, v] if a.dtype == v.dtype && a.dtype.is_compute() => match a.matrix() {
+                Some((_, d)) if v.shape == [d] => Ok(vec![(*a).clone()]),
+                _ => Err("a matrix and a vector of its width are wanted".into()),
+            },
+            _ => Err("two floats of one type are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        super::kernel::float!(io.outputs[0].dtype(), T => {
+            let v = io.input(1).slice::<T>();
+            let x = io.taken.is_none().then(|| io.input(0).slice::<T>());
+            let d = v.len();
+            for_chunks_of_rows(io.outputs[0].slice::<T>(), d, |first, rows| simd(|| {
+                if let Some(x) = x {
+                    rows.copy_from_slice(super::math::part(x, first * d, rows.len()));
+                }
+                for row in rows.chunks_exact_mut(d.max(1)) {
+                    row.iter_mut().zip(v).for_each(|(o, s)| *o *= *s);
+                }
+            }));
+        });
+        Ok(())
+    }
+
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let Some(up) = at.up[0] else { return vec![None, None] };
+        let dx = at.needs[0].then(|| b.push1(Self, &[up, at.inputs[1]]));
+        let dv = at.needs[1].then(|| b.push1(SumRowsProduct, &[up, at.inputs[0]]));
+        vec![dx, dv]
+    }
+
+    fn differentiable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn in_place(&self) -> &'static [usize] {
+        &[0]
+    }
+}

@@ -1,0 +1,57 @@
+//! `scatter`: sums rows into a matrix, the gradient of `gather`.
+
+use rayon::prelude::*;
+
+use super::super::types::{DType, Dim};
+use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
+
+/// `(ids u32[N], up[N, d]) → [rows, d]`, zero where no id points. Rows of one id are summed in
+/// order, so the result does not depend on threads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scatter {
+    /// Rows of the result.
+    pub rows: Dim,
+}
+
+impl OpRule for Scatter {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [ids, up] if ids.dtype == DType::U32 && up.dtype.is_compute() => match up.matrix() {
+                Some((n, d)) if ids.shape == [n] => Ok(vec![TensorType::new(up.dtype, [self.rows, d])]),
+                _ => Err("one row for each id is wanted".into()),
+            },
+            _ => Err("u32 rows and a float matrix are wanted".into()),
+        }
+    }
+
+    fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let ids = io.input(0).slice::<u32>();
+        let (rows, d) = (io.outputs[0].dims[0], io.outputs[0].dims[1]);
+        if let Some(&bad) = ids.iter().find(|&&id| id as usize >= rows) {
+            return Err(OpError::Index { index: u64::from(bad), rows: rows as u64 });
+        }
+        cx.scratch(ids.len() as u64 * 8, || {
+            let mut order: Vec<(u32, u32)> = ids.iter().enumerate().map(|(i, &id)| (id, i as u32)).collect();
+            order.sort_unstable();
+            super::kernel::float!(io.outputs[0].dtype(), T => {
+                let up = io.input(1).slice::<T>();
+                let out = io.outputs[0].slice::<T>();
+                out.par_chunks_mut(d * 256).enumerate().for_each(|(block, part)| {
+                    part.fill(0.0);
+                    let (first, last) = ((block * 256) as u32, (block * 256 + 256) as u32);
+                    let start = order.partition_point(|(id, _)| *id < first);
+                    for &(id, i) in order[start..].iter().take_while(|(id, _)| *id < last) {
+                        let at = (id - first) as usize * d;
+                        let from = &up[i as usize * d..(i as usize + 1) * d];
+                        part[at..at + d].iter_mut().zip(from).for_each(|(o, &x)| *o += x);
+                    }
+                });
+            });
+        });
+        Ok(())
+    }
+
+    fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
+        cx.elements(0) * 8
+    }
+}

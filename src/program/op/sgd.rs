@@ -1,0 +1,61 @@
+//! `sgd`: one step of stochastic gradient descent in place.
+
+use super::super::types::{DType, Real};
+use super::math::{for_chunks, rest, simd};
+use super::{Io, Kernel, OpError, OpRule, TensorType};
+
+/// `(θ, g[, b], lr f32[1], factor f32[1])`, updating θ and the momentum `b` if there is any:
+/// `g ← factor · g + λθ`, `b ← μb + g`, `θ ← θ − lr · b` (or `g + μb` with Nesterov's momentum).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sgd {
+    /// μ; above 0 there is a buffer.
+    pub momentum: Real,
+    /// λ
+    pub weight_decay: Real,
+    /// Look ahead along the momentum.
+    pub nesterov: bool,
+}
+
+impl OpRule for Sgd {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let one = TensorType::scalar(DType::F32);
+        let good = match x {
+            [p, g, lr, factor] => self.momentum.get() == 0.0 && p == g && p.dtype == DType::F32 && **lr == one && **factor == one,
+            [p, g, b, lr, factor] => self.momentum.get() > 0.0 && p == g && g == b && p.dtype == DType::F32 && **lr == one && **factor == one,
+            _ => false,
+        };
+        if good { Ok(vec![]) } else { Err("f32 tensors of one shape, a rate and a factor are wanted".into()) }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let momentum = self.momentum.get() as f32;
+        let last = io.arity();
+        let g = io.input(1).slice::<f32>();
+        let (lr, factor) = (io.input(last - 2).slice::<f32>()[0], io.input(last - 1).slice::<f32>()[0]);
+        let decay = self.weight_decay.get() as f32;
+        match io.updates.as_mut_slice() {
+            [p] => for_chunks(p.slice::<f32>(), |start, p| {
+                simd(|| p.iter_mut().zip(rest(g, start)).for_each(|(p, &g)| *p -= lr * (g * factor + decay * *p)));
+            }),
+            [p, b] => {
+                use rayon::prelude::*;
+                let n = super::math::CHUNK;
+                p.slice::<f32>().par_chunks_mut(n).zip(b.slice::<f32>().par_chunks_mut(n)).zip(g.par_chunks(n)).for_each(|((p, b), g)| {
+                    simd(|| {
+                        for ((p, b), &g) in p.iter_mut().zip(b).zip(g) {
+                            let g = g * factor + decay * *p;
+                            *b = momentum * *b + g;
+                            *p -= lr * if self.nesterov { g + momentum * *b } else { *b };
+                        }
+                    });
+                });
+            }
+            _ => unreachable!("one or two tensors are updated"),
+        }
+        Ok(())
+    }
+
+    fn updates(&self) -> &'static [usize] {
+        if self.momentum.get() > 0.0 { &[0, 2] } else { &[0] }
+    }
+}

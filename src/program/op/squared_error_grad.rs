@@ -1,0 +1,33 @@
+//! `squared_error_grad`: gradient of the regression loss.
+
+use super::math::Elementary;
+use super::squared_error::check;
+use super::{Io, Kernel, OpError, OpRule, TensorType};
+
+/// `(scores[S, 1], targets f32[S], scale f32[1], up[1]) → 2 · up · scale · (score − target)`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SquaredErrorGrad;
+
+impl OpRule for SquaredErrorGrad {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [scores, targets, scale, up] if **up == TensorType::scalar(scores.dtype) => {
+                check(scores, targets, scale)?;
+                Ok(vec![(*scores).clone()])
+            }
+            _ => Err("scores, targets, a scale and a gradient are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let (targets, scale) = (io.input(1).slice::<f32>(), f64::from(io.input(2).slice::<f32>()[0]));
+        super::kernel::float!(io.outputs[0].dtype(), T => {
+            let up = io.input(3).slice::<T>()[0].wide();
+            let scores = io.input(0).slice::<T>();
+            for ((o, x), &y) in io.outputs[0].slice::<T>().iter_mut().zip(scores).zip(targets) {
+                *o = T::of(2.0 * up * scale * (x.wide() - f64::from(y)));
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! `sum_rows`: the sum of a matrix's rows, the gradient of a bias.
+
+use super::math::{column_sums, column_sums_scratch, part, simd};
+use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
+
+/// `x[N, d] → [d]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SumRows;
+
+impl OpRule for SumRows {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [a] if a.dtype.is_compute() => match a.matrix() {
+                Some((_, d)) => Ok(vec![TensorType::new(a.dtype, [d])]),
+                None => Err("a matrix is wanted".into()),
+            },
+            _ => Err("one float matrix is wanted".into()),
+        }
+    }
+
+    fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let (n, d) = (io.input(0).dims[0], io.input(0).dims[1]);
+        super::kernel::float!(io.outputs[0].dtype(), T => {
+            let x = io.input(0).slice::<T>();
+            let scratch = column_sums_scratch(n as u64, d as u64, size_of::<T>() as u64);
+            cx.scratch(scratch, || column_sums(n, d, io.outputs[0].slice::<T>(), |row, sums: &mut [T]| simd(|| {
+                sums.iter_mut().zip(part(x, row * d, d)).for_each(|(s, x)| *s += *x);
+            })));
+        });
+        Ok(())
+    }
+
+    fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
+        sums_workspace(cx)
+    }
+}
+
+/// Scratch of a column sum over input 0.
+pub(super) fn sums_workspace(cx: &SizedCx) -> u64 {
+    let Some(x) = cx.inputs.first() else { return 0 };
+    let (n, d) = (x.dims.first().copied().unwrap_or(0) as u64, x.dims.get(1).copied().unwrap_or(0) as u64);
+    column_sums_scratch(n, d, x.bytes / (n * d).max(1))
+}

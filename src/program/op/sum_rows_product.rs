@@ -1,0 +1,38 @@
+//! `sum_rows_product`: the row sum of an elementwise product, the gradient of a scaling vector.
+
+use super::math::{column_sums, column_sums_scratch, part, simd};
+use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
+
+/// `(a[N, d], b[N, d]) → Σ rows of a ⊙ b: [d]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SumRowsProduct;
+
+impl OpRule for SumRowsProduct {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [a, b] if a == b && a.dtype.is_compute() => match a.matrix() {
+                Some((_, d)) => Ok(vec![TensorType::new(a.dtype, [d])]),
+                None => Err("matrices are wanted".into()),
+            },
+            _ => Err("two float matrices of one type are wanted".into()),
+        }
+    }
+
+    fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let (n, d) = (io.input(0).dims[0], io.input(0).dims[1]);
+        super::kernel::float!(io.outputs[0].dtype(), T => {
+            let (a, b) = (io.input(0).slice::<T>(), io.input(1).slice::<T>());
+            let scratch = column_sums_scratch(n as u64, d as u64, size_of::<T>() as u64);
+            cx.scratch(scratch, || column_sums(n, d, io.outputs[0].slice::<T>(), |row, sums: &mut [T]| simd(|| {
+                for ((s, a), b) in sums.iter_mut().zip(part(a, row * d, d)).zip(part(b, row * d, d)) {
+                    *s += *a * *b;
+                }
+            })));
+        });
+        Ok(())
+    }
+
+    fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
+        super::sum_rows::sums_workspace(cx)
+    }
+}
