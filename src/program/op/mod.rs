@@ -187,3 +187,6 @@ pub trait OpRule: std::fmt::Debug {
         0
     }
 }
+
+#[cfg(test)]
+mod contract;
