@@ -5,6 +5,7 @@
 //! ```
 
 pub mod base;
+pub mod cli;
 pub mod library;
 pub mod program;
 pub mod syntax;

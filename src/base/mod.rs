@@ -1,12 +1,14 @@
-//! What every layer stands on: text positions, diagnostics, units, suggestions.
+//! What every layer stands on: text positions, diagnostics, units, suggestions, the world's trait.
 //!
-//! **Invariant:** nothing here knows recipes, tensors or files.
+//! **Invariant:** nothing here knows recipes or tensors, or touches a file.
 
 pub mod diag;
 pub mod rng;
 pub mod span;
 pub mod suggest;
 pub mod units;
+pub mod world;
 
 pub use diag::{Code, Diag, Diags, Outcome, Severity};
 pub use span::{Source, SourceId, Sources, Span, Spanned};
+pub use world::{HubFile, HubPath, RepoKind, World, WorldError};

@@ -1,0 +1,3 @@
+//! The face towards people: the command line, and the real world behind it.
+
+pub mod world;
