@@ -146,7 +146,8 @@ fn every_recipe_obeys_the_laws_of_the_formatter() {
 #[test]
 fn layout_is_free_where_the_language_says_so() {
     for text in recipes() {
-        assert!(obeys_the_laws(&text.replace(", ", "\n")), "{text}");
+        // The alternatives inside a path stay on one line.
+        assert!(text.contains(".{") || obeys_the_laws(&text.replace(", ", "\n")), "{text}");
         assert!(obeys_the_laws(&text.replace('\n', "\n\n\n")), "{text}");
         assert!(obeys_the_laws(&text.replace('\n', "  # note\n")), "{text}");
         assert!(obeys_the_laws(&text.replace('\n', "\r\n")), "{text}");
@@ -154,7 +155,7 @@ fn layout_is_free_where_the_language_says_so() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn token_soup_never_panics(tokens in prop::collection::vec(prop::sample::select(TOKENS), 0..40)) {
