@@ -6,7 +6,7 @@
 use super::ast::{Ctor, Entry, File, Item, Value, ValueKind};
 use super::parser::parse;
 use super::scan::{self, Mark};
-use crate::base::{Diags, SourceId, Span};
+use crate::base::{Diags, SourceId, Span, Spanned};
 
 /// Lines are at most this long where there is a choice.
 const WIDTH: usize = 100;
@@ -133,8 +133,7 @@ impl Printer<'_> {
                 self.brackets('[', value.span, list.iter().map(Line::Element).collect(), depth);
             }
             ValueKind::Map(pairs) => {
-                let line = |(key, value)| -> Line<'_> { map_line(self.text, key, value) };
-                let lines = pairs.iter().map(|(key, value)| line((key, value))).collect();
+                let lines = pairs.iter().map(|(key, value)| map_line(self.text, key, value)).collect();
                 self.brackets('{', value.span, lines, depth);
             }
             ValueKind::Set(paths) => {
@@ -271,7 +270,7 @@ impl Line<'_> {
     }
 }
 
-fn map_line<'a>(text: &str, key: &crate::base::Spanned<String>, value: &'a Value) -> Line<'a> {
+fn map_line<'a>(text: &str, key: &Spanned<String>, value: &'a Value) -> Line<'a> {
     Line::Text(format!("{}: ", slice(text, key.span)), key.span, Some(value))
 }
 
@@ -345,8 +344,7 @@ fn is_size(unit: &str) -> bool {
 
 /// Where the braces of a constructor are, if it has any.
 fn block_span(text: &str, ctor: &Ctor) -> Option<Span> {
-    let after = ctor.arg.as_ref().map_or(ctor.name.span.end, |arg| arg.span.end);
-    let start = ctor.span.start.max(if after <= ctor.span.end { after } else { ctor.span.start });
+    let start = ctor.arg.as_ref().map_or(ctor.name.span.end, |arg| arg.span.end);
     let span = Span { start, ..ctor.span };
     slice(text, span).ends_with('}').then_some(span)
 }
@@ -366,4 +364,62 @@ fn kind_of(item: &Item) -> (&str, Span) {
 
 fn slice(text: &str, span: Span) -> &str {
     text.get(span.start as usize..span.end as usize).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn formatted(text: &str) -> String {
+        let once = format(text, SourceId(0)).unwrap_or_else(|diags| panic!("{text}\n{diags:#?}"));
+        let twice = format(&once, SourceId(0)).unwrap_or_else(|diags| panic!("{once}\n{diags:#?}"));
+        assert_eq!(once, twice, "formatting again changed something");
+        once
+    }
+
+    #[test]
+    fn blocks_on_several_lines_get_one_entry_per_line() {
+        let text = "stage warm=mezo{\n model   = roberta, data = sst2.train\n\n\n  steps=48_000 , lr = 1e-6 # c\n}";
+        let want = "stage warm = mezo {\n  model = roberta\n  data = sst2.train\n\n  steps = 48_000\n  lr = 1e-6  # c\n}\n";
+        assert_eq!(formatted(text), want);
+    }
+
+    #[test]
+    fn what_was_written_on_one_line_and_fits_stays_there() {
+        let text = "stage s = eval {from=ladder,metrics=[accuracy,f1],}\n";
+        assert_eq!(formatted(text), "stage s = eval { from = ladder, metrics = [accuracy, f1] }\n");
+        let long = format!("let x = [{}]\n", ["abcdefghi"; 12].join(", "));
+        assert_eq!(formatted(&long), format!("let x = [\n{}]\n", "  abcdefghi\n".repeat(12)));
+    }
+
+    #[test]
+    fn comments_stay_where_they_are() {
+        let text = "# top\n\npeftc 1 # v\nlet a = [ # open\n  1, # one\n  # own\n\n\n  # last\n]\n# tail\n\n\n# end";
+        let want = "# top\n\npeftc 1  # v\n\nlet a = [  # open\n  1  # one\n  # own\n\n  # last\n]\n# tail\n\n# end\n";
+        assert_eq!(formatted(text), want);
+        assert_eq!(formatted("prompt p {\n # only\n}"), "prompt p {\n  # only\n}\n");
+    }
+
+    #[test]
+    fn items_of_different_kinds_have_one_blank_line_between() {
+        let text = "import \"a\"\nimport \"b\"\n# about x\nlet x = 1\n\n\n\nlet y = 2\nstage s = t {}\n";
+        let want = "import \"a\"\nimport \"b\"\n\n# about x\nlet x = 1\n\nlet y = 2\n\nstage s = t {}\n";
+        assert_eq!(formatted(text), want);
+    }
+
+    #[test]
+    fn values_keep_their_spelling() {
+        let text = "let v = { 0 : \"a\\u{41}\", k_1: [ 5epochs, 8 GiB, 12 %, 1_000, true ], \"s\": l { } }\n";
+        let want = "let v = { 0: \"a\\u{41}\", k_1: [5 epochs, 8GiB, 12%, 1_000, true], \"s\": l {} }\n";
+        assert_eq!(formatted(text), want);
+        assert_eq!(formatted("let p = a.{b,c}\nlet q = {a[ 1 .. ],b}"), "let p = a.{b, c}\nlet q = { a[1..], b }\n");
+        assert_eq!(formatted("model m = local \"dir\" { }\nmodel n = local \"d\""), "model m = local \"dir\" {}\nmodel n = local \"d\"\n");
+        assert_eq!(formatted("let v = {\n 0: l {\n x = 1 }\n}"), "let v = {\n  0: l {\n    x = 1\n  }\n}\n");
+        assert_eq!(formatted(""), "");
+    }
+
+    #[test]
+    fn broken_texts_are_not_touched() {
+        assert!(format("let a =\n", SourceId(0)).is_err());
+    }
 }
