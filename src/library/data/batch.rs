@@ -1,0 +1,147 @@
+//! Tokenized splits, the order they are walked in, and packed batches.
+
+use crate::base::rng::Stream;
+use crate::program::op::Tensor;
+use crate::program::{Bindings, Feed};
+
+/// What is to be predicted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// Nothing is known.
+    None,
+    /// A class.
+    Class(u32),
+    /// A number.
+    Score(f32),
+}
+
+/// A tokenized example.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedExample {
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// Segment of each token.
+    pub segments: Vec<u8>,
+    /// Its label.
+    pub label: Target,
+}
+
+/// A tokenized split.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EncodedSet {
+    /// Its examples, in the order of the data.
+    pub examples: Vec<EncodedExample>,
+}
+
+impl EncodedSet {
+    /// Tokens of each example.
+    #[must_use]
+    pub fn lengths(&self) -> Vec<u32> {
+        self.examples.iter().map(|e| e.ids.len() as u32).collect()
+    }
+}
+
+/// The inputs of one program run.
+#[derive(Debug)]
+pub struct Packed {
+    /// Its sizes.
+    pub sizes: Bindings,
+    /// Its tensors.
+    pub feeds: Vec<(Feed, Tensor)>,
+}
+
+/// The order in which an epoch walks over `n` examples.
+#[must_use]
+pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
+    if shuffle { Stream::new(seed, &format!("shuffle/{epoch}")).permutation(n) } else { (0..n as u32).collect() }
+}
+
+/// Packs examples without padding, making the wanted inputs. Scalars (loss scale, step, rate) are
+/// the caller's.
+#[must_use]
+pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed]) -> Packed {
+    let chosen: Vec<(u32, &EncodedExample)> = indices.iter().filter_map(|&i| Some((i, set.examples.get(i as usize)?))).collect();
+    let sizes = Bindings::of_lengths(chosen.iter().map(|(_, e)| e.ids.len()));
+    let tokens: usize = chosen.iter().map(|(_, e)| e.ids.len()).sum();
+    let starts: Vec<u32> = chosen
+        .iter()
+        .scan(0_u32, |at, (_, e)| {
+            let start = *at;
+            *at += e.ids.len() as u32;
+            Some(start)
+        })
+        .collect();
+    let feeds = want
+        .iter()
+        .filter_map(|&feed| {
+            let per_token = |f: &dyn Fn(u32, &EncodedExample, usize) -> u32| {
+                let mut list = Vec::with_capacity(tokens);
+                for (index, example) in &chosen {
+                    list.extend((0..example.ids.len()).map(|place| f(*index, example, place)));
+                }
+                Tensor::new(list, &[tokens])
+            };
+            let tensor = match feed {
+                Feed::TokenIds => per_token(&|_, e, place| e.ids.get(place).copied().unwrap_or(0)),
+                Feed::Positions => per_token(&|_, _, place| first_position as u32 + place as u32),
+                Feed::Segments => per_token(&|_, e, place| e.segments.get(place).copied().unwrap_or(0).into()),
+                Feed::Offsets => {
+                    let mut list = Vec::with_capacity(starts.len() + 1);
+                    list.extend_from_slice(&starts);
+                    list.push(tokens as u32);
+                    Tensor::new(list, &[starts.len() + 1])
+                }
+                Feed::FirstTokens => Tensor::new(starts.clone(), &[starts.len()]),
+                Feed::TokenKeys => {
+                    let mut list = Vec::with_capacity(2 * tokens);
+                    for (index, example) in &chosen {
+                        list.extend((0..example.ids.len() as u32).flat_map(|place| [*index, place]));
+                    }
+                    Tensor::new(list, &[tokens, 2])
+                }
+                Feed::SequenceKeys => {
+                    let mut list = Vec::with_capacity(2 * chosen.len());
+                    list.extend(chosen.iter().flat_map(|(index, _)| [*index, 0]));
+                    Tensor::new(list, &[chosen.len(), 2])
+                }
+                Feed::Labels => {
+                    let class = |e: &EncodedExample| if let Target::Class(c) = e.label { c } else { 0 };
+                    let mut list = Vec::with_capacity(chosen.len());
+                    list.extend(chosen.iter().map(|(_, e)| class(e)));
+                    Tensor::new(list, &[chosen.len()])
+                }
+                Feed::Targets => {
+                    let score = |e: &EncodedExample| if let Target::Score(x) = e.label { x } else { 0.0 };
+                    let mut list = Vec::with_capacity(chosen.len());
+                    list.extend(chosen.iter().map(|(_, e)| score(e)));
+                    Tensor::new(list, &[chosen.len()])
+                }
+                Feed::MaskTokens | Feed::LossScale | Feed::Step | Feed::LearningRate => return None,
+            };
+            Some((feed, tensor))
+        })
+        .collect();
+    Packed { sizes, feeds }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Sym;
+
+    #[test]
+    fn packing_has_no_padding_and_keeps_identities() {
+        let example = |n: u32, class| EncodedExample { ids: (10..10 + n).collect(), segments: vec![0; n as usize], label: Target::Class(class) };
+        let set = EncodedSet { examples: vec![example(3, 0), example(5, 1), example(2, 1)] };
+        let packed = pack(&set, &[2, 0], 2, &[Feed::TokenIds, Feed::Positions, Feed::Offsets, Feed::TokenKeys, Feed::Labels]);
+        assert_eq!((packed.sizes.get(Sym::Tokens), packed.sizes.get(Sym::Pairs), packed.sizes.get(Sym::Longest)), (5, 13, 3));
+        let feed = |i: usize| packed.feeds[i].1.slice::<u32>().expect("u32").to_vec();
+        assert_eq!(feed(0), [10, 11, 10, 11, 12]);
+        assert_eq!(feed(1), [2, 3, 2, 3, 4]);
+        assert_eq!(feed(2), [0, 2, 5]);
+        assert_eq!(feed(3), [2, 0, 2, 1, 0, 0, 0, 1, 0, 2]);
+        assert_eq!(feed(4), [1, 0]);
+        assert_ne!(order(100, 1, 0, true), order(100, 1, 1, true));
+        assert_eq!(order(3, 1, 0, false), [0, 1, 2]);
+    }
+}

@@ -1,0 +1,27 @@
+//! Mean loss.
+
+use super::{HeadKind, Metric, Predictions, Schema};
+
+/// The mean of the training objective.
+#[derive(Debug)]
+pub(super) struct Loss;
+
+static SCHEMA: Schema = Schema { name: "loss", summary: "mean of the objective: cross-entropy or squared error; less is better", doc: "", paper: "", keys: &[] };
+
+impl Metric for Loss {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn higher_is_better(&self) -> bool {
+        false
+    }
+
+    fn fits(&self, _: &HeadKind) -> bool {
+        true
+    }
+
+    fn compute(&self, p: &Predictions) -> f64 {
+        p.loss
+    }
+}

@@ -1,0 +1,140 @@
+//! The metric registry.
+
+use super::data::batch::Target;
+use super::model::HeadKind;
+use super::schema::Schema;
+
+mod accuracy;
+mod f1;
+mod f1_macro;
+mod loss;
+mod matthews;
+mod pearson;
+mod spearman;
+
+/// What a model predicted for a split.
+#[derive(Clone, Debug, Default)]
+pub struct Predictions {
+    /// Scores, `width` an example.
+    pub scores: Vec<f32>,
+    /// Scores of an example.
+    pub width: usize,
+    /// What was to be predicted.
+    pub targets: Vec<Target>,
+    /// Mean loss.
+    pub loss: f64,
+}
+
+impl Predictions {
+    /// The class with the highest score of each example; the first among equals.
+    #[must_use]
+    pub fn classes(&self) -> Vec<u32> {
+        let best = |row: &[f32]| {
+            let mut at = 0;
+            for (i, x) in row.iter().enumerate() {
+                if row.get(at).is_some_and(|top| x > top) {
+                    at = i;
+                }
+            }
+            at as u32
+        };
+        self.scores.chunks(self.width.max(1)).map(best).collect()
+    }
+
+    /// `(label, prediction)` of every example with a class.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(u32, u32)> {
+        let label = |t: &Target| if let Target::Class(c) = t { Some(*c) } else { None };
+        self.targets.iter().zip(self.classes()).filter_map(|(t, p)| Some((label(t)?, p))).collect()
+    }
+
+    /// `(target, score)` of every example with a number.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<(f64, f64)> {
+        let target = |t: &Target| if let Target::Score(x) = t { Some(f64::from(*x)) } else { None };
+        self.targets.iter().zip(self.scores.chunks(self.width.max(1))).filter_map(|(t, s)| Some((target(t)?, f64::from(*s.first()?)))).collect()
+    }
+}
+
+/// A figure of merit.
+pub trait Metric: Sync + Send + std::fmt::Debug {
+    /// Name, doc; no keys.
+    fn schema(&self) -> &'static Schema;
+
+    /// Whether more is better.
+    fn higher_is_better(&self) -> bool {
+        true
+    }
+
+    /// Whether it can be computed for a head.
+    fn fits(&self, head: &HeadKind) -> bool;
+
+    /// Its value; degenerate cases give 0, never NaN.
+    fn compute(&self, p: &Predictions) -> f64;
+}
+
+/// Every metric.
+pub const METRICS: &[&dyn Metric] =
+    &[&accuracy::Accuracy, &f1::F1, &f1_macro::F1Macro, &matthews::Matthews, &pearson::Pearson, &spearman::Spearman, &loss::Loss];
+
+/// Looks a metric up by name.
+#[must_use]
+pub fn metric(name: &str) -> Option<&'static dyn Metric> {
+    METRICS.iter().copied().find(|m| m.schema().name == name)
+}
+
+/// `a / b`, 0 where `b` is 0.
+fn ratio(a: f64, b: f64) -> f64 {
+    if b == 0.0 { 0.0 } else { a / b }
+}
+
+/// F1 of one class.
+fn f1_of(pairs: &[(u32, u32)], class: u32) -> f64 {
+    let count = |f: &dyn Fn(&(u32, u32)) -> bool| pairs.iter().filter(|p| f(p)).count() as f64;
+    let hit = count(&|(l, p)| *l == class && *p == class);
+    ratio(2.0 * hit, count(&|(l, _)| *l == class) + count(&|(_, p)| *p == class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str, labels: &[u32], predicted: &[u32]) -> f64 {
+        let width = 3;
+        let scores = predicted.iter().flat_map(|&p| (0..width as u32).map(move |c| if c == p { 1.0 } else { 0.0 })).collect();
+        let targets = labels.iter().map(|&l| Target::Class(l)).collect();
+        metric(name).expect("registered").compute(&Predictions { scores, width, targets, loss: 0.5 })
+    }
+
+    fn regress(name: &str, targets: &[f32], scores: &[f32]) -> f64 {
+        let targets = targets.iter().map(|&x| Target::Score(x)).collect();
+        metric(name).expect("registered").compute(&Predictions { scores: scores.to_vec(), width: 1, targets, loss: 0.5 })
+    }
+
+    #[test]
+    fn values_are_those_of_the_usual_definitions() {
+        let (l, p) = ([0, 1, 1, 0, 1, 1], [0, 1, 0, 1, 1, 1]);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        close(of("accuracy", &l, &p), 4.0 / 6.0);
+        close(of("f1", &l, &p), 0.75);
+        close(of("f1_macro", &l, &p), 0.625);
+        close(of("matthews", &l, &p), 0.25);
+        close(of("loss", &l, &p), 0.5);
+        close(of("matthews", &[0, 1, 2, 2, 1], &[0, 2, 2, 1, 1]), 0.375);
+        close(regress("pearson", &[1.0, 2.0, 3.0, 4.0], &[2.0, 4.0, 6.0, 8.0]), 1.0);
+        close(regress("pearson", &[1.0, 2.0, 3.0], &[3.0, 1.0, 2.0]), -0.5);
+        close(regress("spearman", &[1.0, 2.0, 3.0, 4.0], &[1.0, 4.0, 9.0, 16.0]), 1.0);
+        close(regress("spearman", &[1.0, 2.0, 2.0, 4.0], &[1.0, 3.0, 2.0, 4.0]), 0.948_683_298_050_513_8);
+    }
+
+    #[test]
+    fn degenerate_cases_are_zero() {
+        for name in ["f1", "matthews"] {
+            assert_eq!(of(name, &[0, 0], &[0, 0]), 0.0, "{name}");
+        }
+        assert_eq!(regress("pearson", &[1.0, 1.0], &[2.0, 3.0]), 0.0);
+        for m in METRICS {
+            assert!(m.compute(&Predictions::default()).is_finite(), "{}", m.schema().name);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Tokenizers out of a model's files: `tokenizer.json`, or the older `vocab.txt`, or `vocab.json`
+//! with `merges.txt`.
+
+use serde_json::{Map, Value as Json, json};
+use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::{PostProcessor, Tokenizer as Inner};
+
+/// A reader of the files beside a model's config, by name.
+pub struct TokenizerFiles<'a> {
+    /// Where they are, for messages.
+    pub dir_name: String,
+    /// Gives a file's content.
+    pub get: &'a dyn Fn(&str) -> Option<Vec<u8>>,
+}
+
+/// A tokenized example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// Segment of each token.
+    pub segments: Vec<u8>,
+}
+
+/// A tokenizer.
+pub struct Tokenizer {
+    inner: Inner,
+    bytes: u64,
+    identity: String,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({} tokens)", self.vocab_size())
+    }
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer.
+    ///
+    /// # Errors
+    /// A sentence that names the file and the remedy.
+    pub fn from_files(files: &TokenizerFiles<'_>) -> Result<Self, String> {
+        let config: Json = (files.get)("tokenizer_config.json").and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(Json::Null);
+        let bytes = match (files.get)("tokenizer.json") {
+            Some(bytes) => bytes,
+            None => built(files, &config)?,
+        };
+        let mut inner = Inner::from_bytes(&bytes).map_err(|e| format!("the tokenizer in `{}` is damaged: {e}", files.dir_name))?;
+        // Cutting and padding are the caller's business.
+        inner.with_truncation(None).map_err(|e| e.to_string())?;
+        inner.with_padding(None);
+        let identity = blake3::hash(&bytes).to_hex().to_string();
+        Ok(Self { inner, bytes: bytes.len() as u64, identity })
+    }
+
+    /// Tokens of a text, or of a pair, with special tokens; cut to `max_length`, the longer text first.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about.
+    pub fn encode(&self, texts: &[String], max_length: usize) -> Result<Encoded, String> {
+        let one = |text: &String| self.inner.encode_fast(text.as_str(), false).map_err(|e| e.to_string());
+        let first = match texts.first() {
+            Some(text) => one(text)?,
+            None => return Err("there is no text".into()),
+        };
+        let second = texts.get(1).map(one).transpose()?;
+        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(second.is_some()));
+        let Some(room) = max_length.checked_sub(special) else {
+            return Err(format!("`max_length` {max_length} leaves no room beside {special} special tokens"));
+        };
+        let params = TruncationParams { max_length: room, strategy: TruncationStrategy::LongestFirst, ..TruncationParams::default() };
+        let (first, second) = truncate_encodings(first, second, &params).map_err(|e| e.to_string())?;
+        let done = self.inner.post_process(first, second, true).map_err(|e| e.to_string())?;
+        Ok(Encoded { ids: done.get_ids().to_vec(), segments: done.get_type_ids().iter().map(|&t| t as u8).collect() })
+    }
+
+    /// Number of tokens it can give: one more than the largest id.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+    }
+
+    /// Hash of the file it was read from.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub fn save_json(&self) -> Result<Vec<u8>, String> {
+        self.inner.to_string(true).map(String::into_bytes).map_err(|e| e.to_string())
+    }
+
+    /// A `tokenizer_config.json` for a model family.
+    #[must_use]
+    pub fn config_json(&self, family: &str, max_length: u64) -> Json {
+        let class = match family {
+            "roberta" => "RobertaTokenizerFast",
+            "distilbert" => "DistilBertTokenizerFast",
+            _ => "BertTokenizerFast",
+        };
+        let mut map = Map::new();
+        map.insert("tokenizer_class".into(), json!(class));
+        map.insert("model_max_length".into(), json!(max_length));
+        let roles = [("cls_token", ["[CLS]", "<s>"]), ("sep_token", ["[SEP]", "</s>"]), ("pad_token", ["[PAD]", "<pad>"]), ("unk_token", ["[UNK]", "<unk>"]), ("mask_token", ["[MASK]", "<mask>"])];
+        for (role, names) in roles {
+            if let Some(name) = names.iter().find(|n| self.inner.token_to_id(n).is_some()) {
+                map.insert(role.into(), json!(name));
+            }
+        }
+        Json::Object(map)
+    }
+
+    /// Rough size of its tables in memory.
+    #[must_use]
+    pub const fn heap_bytes(&self) -> u64 {
+        12 * self.bytes
+    }
+}
+
+/// A `tokenizer.json` built from the older files.
+fn built(files: &TokenizerFiles<'_>, config: &Json) -> Result<Vec<u8>, String> {
+    let text = |name: &str| (files.get)(name).map(|b| String::from_utf8(b).map_err(|_| format!("`{name}` is not UTF-8 text"))).transpose();
+    let json = if let Some(vocab) = text("vocab.txt")? {
+        word_piece(&vocab, config)?
+    } else if let (Some(vocab), Some(merges)) = (text("vocab.json")?, text("merges.txt")?) {
+        byte_level(&vocab, &merges, config)?
+    } else if (files.get)("sentencepiece.bpe.model").is_some() {
+        return Err(format!("`{}` has a sentencepiece model only: save a tokenizer.json with transformers' fast tokenizer", files.dir_name));
+    } else {
+        return Err(format!("there is no tokenizer.json, vocab.txt, or vocab.json with merges.txt in `{}`", files.dir_name));
+    };
+    serde_json::to_vec(&json).map_err(|e| e.to_string())
+}
+
+fn special(content: &str, id: u64, lstrip: bool) -> Json {
+    json!({ "id": id, "content": content, "single_word": false, "lstrip": lstrip, "rstrip": false, "normalized": false, "special": true })
+}
+
+fn flag(config: &Json, key: &str, default: bool) -> bool {
+    config.get(key).and_then(Json::as_bool).unwrap_or(default)
+}
+
+/// BERT's WordPiece from a list of tokens.
+fn word_piece(text: &str, config: &Json) -> Result<Json, String> {
+    let mut vocab = Map::new();
+    for (id, token) in text.lines().enumerate() {
+        vocab.insert(token.trim_end_matches('\r').to_owned(), json!(id));
+    }
+    let id = |token: &str| vocab.get(token).and_then(Json::as_u64);
+    let (Some(cls), Some(sep)) = (id("[CLS]"), id("[SEP]")) else { return Err("vocab.txt has no `[CLS]` or no `[SEP]`".into()) };
+    let added: Vec<Json> =
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].iter().filter_map(|t| Some(special(t, id(t)?, false))).collect();
+    let lower = flag(config, "do_lower_case", true);
+    let accents = config.get("strip_accents").cloned().unwrap_or(Json::Null);
+    Ok(json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": { "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": accents, "lowercase": lower },
+        "pre_tokenizer": { "type": "BertPreTokenizer" },
+        "post_processor": { "type": "BertProcessing", "sep": ["[SEP]", sep], "cls": ["[CLS]", cls] },
+        "decoder": { "type": "WordPiece", "prefix": "##", "cleanup": true },
+        "model": { "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": vocab }
+    }))
+}
+
+/// RoBERTa's byte-level BPE from vocabulary and merges.
+fn byte_level(vocab: &str, merges: &str, config: &Json) -> Result<Json, String> {
+    let vocab: Map<String, Json> = serde_json::from_str(vocab).map_err(|e| format!("vocab.json is not valid: {e}"))?;
+    let merges: Vec<&str> = merges.lines().filter(|l| !l.starts_with("#version") && !l.trim().is_empty()).collect();
+    let id = |token: &str| vocab.get(token).and_then(Json::as_u64);
+    let (Some(cls), Some(sep)) = (id("<s>"), id("</s>")) else { return Err("vocab.json has no `<s>` or no `</s>`".into()) };
+    let added: Vec<Json> =
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"].iter().filter_map(|t| Some(special(t, id(t)?, *t == "<mask>"))).collect();
+    let space = flag(config, "add_prefix_space", false);
+    Ok(json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": space, "trim_offsets": true, "use_regex": true },
+        "post_processor": { "type": "RobertaProcessing", "sep": ["</s>", sep], "cls": ["<s>", cls], "trim_offsets": true, "add_prefix_space": space },
+        "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+        "model": { "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": merges }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(dir: &str) -> Tokenizer {
+        let get = |name: &str| std::fs::read(format!("{dir}/{name}")).ok();
+        Tokenizer::from_files(&TokenizerFiles { dir_name: dir.to_owned(), get: &get }).expect("loads")
+    }
+
+    #[test]
+    fn ids_are_those_of_the_reference_tokenizers() {
+        let reference: Json = serde_json::from_slice(&std::fs::read("tests/reference/forward.json").expect("reference")).expect("JSON");
+        let mut seen = 0;
+        for name in ["bert-tiny", "roberta-tiny", "distilbert-tiny"] {
+            let tokenizer = load(&format!("tests/reference/{name}"));
+            let saved = Inner::from_bytes(tokenizer.save_json().expect("saves")).expect("loads again");
+            assert_eq!(saved.get_vocab_size(true), tokenizer.inner.get_vocab_size(true));
+            let model = &reference["models"][name];
+            for case in model["cases"].as_array().expect("cases") {
+                let texts: Vec<String> = [&case["text"], &case["pair"]].iter().filter_map(|t| t.as_str().map(str::to_owned)).collect();
+                let encoded = tokenizer.encode(&texts, 64).expect("encodes");
+                assert_eq!(json!(encoded.ids), case["ids"], "{name} {texts:?}");
+                if name == "bert-tiny" {
+                    assert_eq!(json!(encoded.segments), case["type_ids"], "{name} {texts:?}");
+                }
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 27);
+    }
+
+    #[test]
+    fn long_pairs_are_cut_at_the_longer_text_and_missing_files_are_named() {
+        let tokenizer = load("tests/reference/bert-tiny");
+        let (long, short) = ("film ".repeat(50), "film film".to_owned());
+        let encoded = tokenizer.encode(&[long, short.clone()], 20).expect("encodes");
+        assert_eq!(encoded.ids.len(), 20);
+        assert!(encoded.segments.iter().filter(|s| **s == 1).count() >= 3, "the short text is whole");
+        assert!(tokenizer.encode(&[short], 1).is_err());
+        let none = |_: &str| None;
+        let error = Tokenizer::from_files(&TokenizerFiles { dir_name: "x".into(), get: &none }).expect_err("nothing there");
+        assert!(error.contains("vocab.txt"));
+    }
+}

@@ -1,0 +1,437 @@
+//! From recipe to plan: the stage graph bound to models and data, lowered to jobs, with
+//! fingerprints and estimates. Nothing is executed.
+
+pub mod bind;
+mod dag;
+pub mod error;
+pub mod estimate;
+pub mod render;
+pub mod split;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::base::world::World;
+use crate::base::{Diag, Diags, Outcome, Span, Spanned};
+use crate::library::method::{Tuning, method};
+use crate::library::model::{self, HeadKind, Model};
+use crate::library::net::Mode;
+use crate::library::objective::Objective;
+use crate::library::placement::Site;
+use crate::library::schema::{Checked, Filled, Values};
+use crate::library::stage::job::Job;
+use crate::library::stage::{SplitFacts, StageCx, StageKind, network, stage};
+use crate::program::Builder;
+use crate::program::op::Machine;
+use crate::resolve::{Declared, Recipe};
+use bind::{Binder, BoundModel, BoundSplit, Want};
+use error::{
+    BAD_LABELS, EMPTY_PLACEMENT, HEAD_MISMATCH, LENGTH_TOO_LARGE, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
+};
+use estimate::Estimate;
+
+/// Version of the fingerprints: it changes when the meaning of a recipe changes.
+pub const FINGERPRINT_SCHEMA: u32 = 1;
+
+/// What flows from a stage to the next.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// The model.
+    pub model: Arc<BoundModel>,
+    /// Adapters that are not folded in.
+    pub tuning: Tuning,
+    /// What was learned.
+    pub objective: Objective,
+    /// The head.
+    pub head: HeadKind,
+    /// Tokens after which text is cut.
+    pub max_length: u64,
+    /// The stage that holds the plain weights, if not the model's own files.
+    pub weights: Option<String>,
+    /// The stage that holds the adapter.
+    pub adapter: Option<String>,
+}
+
+/// A planned stage.
+#[derive(Debug)]
+pub struct Stage {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Its kind.
+    pub kind: &'static dyn StageKind,
+    /// Its values.
+    pub filled: Filled,
+    /// The stage it comes from.
+    pub parent: Option<String>,
+    /// What it starts from.
+    pub start: Handed,
+    /// What it leaves; `None` for reports.
+    pub leaves: Option<Handed>,
+    /// The architecture, dropout overridden.
+    pub model: Arc<dyn Model>,
+    /// Its splits, in the order of the kind's split keys.
+    pub splits: Vec<Option<BoundSplit>>,
+    /// The work.
+    pub job: Job,
+    /// Memory and work.
+    pub estimate: Estimate,
+    /// What its result depends on, by name.
+    pub parts: IndexMap<String, String>,
+    /// Hash of the parts; `None` where an input's identity could not be had.
+    pub fingerprint: Option<String>,
+}
+
+impl Stage {
+    /// Names of its methods.
+    #[must_use]
+    pub fn methods(&self) -> Vec<&str> {
+        let tuning = self.leaves.as_ref().map_or(&self.start.tuning, |l| &l.tuning);
+        tuning.methods.iter().map(|(m, _)| m.schema().name).collect()
+    }
+}
+
+/// A planned pipeline.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Stages, each after those it needs.
+    pub stages: Vec<Stage>,
+}
+
+impl Plan {
+    /// A stage by name.
+    #[must_use]
+    pub fn stage(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|s| s.name.value == name)
+    }
+
+    /// The stages a stage needs, itself last.
+    #[must_use]
+    pub fn needed(&self, name: &str) -> Vec<&Stage> {
+        let mut list = Vec::new();
+        let mut next = self.stage(name);
+        while let Some(stage) = next {
+            list.insert(0, stage);
+            next = stage.parent.as_deref().and_then(|p| self.stage(p));
+        }
+        list
+    }
+}
+
+/// Plans a recipe for a machine.
+pub fn plan(recipe: &Recipe, world: &dyn World, machine: &Machine) -> Outcome<Plan> {
+    let mut diags = Diags::default();
+    let mut binder = Binder::new(recipe, world);
+    let mut plan = Plan::default();
+    for declared in dag::order(recipe, &mut diags) {
+        let mut own = Diags::default();
+        let planned = Planner { binder: &mut binder, plan: &plan, machine }.stage(declared, &mut own);
+        let broken = own.has_errors();
+        diags.extend(own);
+        if let Some(stage) = planned.filter(|_| !broken) {
+            plan.stages.push(stage);
+        }
+    }
+    for declared in recipe.items.values().filter(|d| d.declaration.keyword == "model") {
+        binder.model(&declared.name.value, &mut diags);
+    }
+    Outcome::new(Some(plan), diags)
+}
+
+struct Planner<'a, 'b> {
+    binder: &'a mut Binder<'b>,
+    plan: &'a Plan,
+    machine: &'a Machine,
+}
+
+impl Planner<'_, '_> {
+    fn stage(&mut self, declared: &Declared, diags: &mut Diags) -> Option<Stage> {
+        let filled = &declared.filled;
+        let values = &filled.values;
+        let kind = stage(&filled.name)?;
+        kind.check(values, filled.span, diags);
+        if values.written("prompt") {
+            let at = values.span("prompt");
+            diags.push(Diag::error(&crate::resolve::error::NOT_BUILT_YET, at, "prompts in training are not built yet").label("remove this key"));
+        }
+        let (mut start, parent) = self.start(values, kind, diags)?;
+        let mut model = model::parse(&start.model.config).ok()?;
+        if let Some(rate) = values.opt_float("dropout") {
+            model.override_dropout(rate);
+        }
+        let most = model.facts().max_length;
+        if let Some(length) = values.opt_int("max_length") {
+            if length > most {
+                diags.push(
+                    Diag::error(&LENGTH_TOO_LARGE, values.span("max_length"), format!("`max_length` is {length}, but the model reads at most {most} tokens"))
+                        .help(format!("write at most `max_length = {most}`")),
+                );
+                return None;
+            }
+            start.max_length = length;
+        } else if parent.is_none() {
+            start.max_length = most;
+        }
+        let tuning = self.tuning(values, kind, &start, parent.is_some(), model.facts().layers, diags)?;
+        let mut splits = Vec::new();
+        let mut complete = true;
+        if kind.trains() {
+            let objective = values.str("objective").and_then(Objective::by_name).unwrap_or(start.objective);
+            if objective != start.objective && parent.is_some() && values.written("objective") {
+                start.head = objective.head(&[]);
+            }
+            start.objective = objective;
+        }
+        for key in kind.splits() {
+            let known = match &start.head {
+                HeadKind::Classes(names) if !names.is_empty() => Some(names.as_slice()),
+                _ => None,
+            };
+            let want = Want { objective: start.objective, classes: known, max_length: start.max_length };
+            let bound = match values.reference(key) {
+                Some((name, Some(split))) => {
+                    let at = values.span(key);
+                    let bound = self.binder.split(name, split, &start.model, want, at, diags);
+                    complete &= bound.is_some();
+                    bound
+                }
+                _ => None,
+            };
+            if let (Some(split), None, Objective::Classify) = (&bound, known, start.objective) {
+                start.head = HeadKind::Classes(self.classes(split, values.span(key), diags)?);
+            }
+            splits.push(bound);
+        }
+        if !complete {
+            return None;
+        }
+        let model: Arc<dyn Model> = Arc::from(model);
+        if let HeadKind::Classes(names) = &start.head {
+            if names.is_empty() {
+                start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
+            }
+        }
+        let facts = splits.iter().map(|s| s.as_ref().map(|s| SplitFacts { examples: s.lengths.count() })).collect();
+        let cx = StageCx {
+            values,
+            span: declared.name.span,
+            model: model.clone(),
+            storage: start.model.storage,
+            tuning: tuning.clone(),
+            objective: start.objective,
+            head: start.head.clone(),
+            splits: facts,
+        };
+        if !check_methods(&cx, &tuning, values, diags) {
+            return None;
+        }
+        let job = match kind.lower(&cx) {
+            Ok(job) => job,
+            Err(list) => {
+                list.into_iter().for_each(|d| diags.push(d));
+                return None;
+            }
+        };
+        let lengths: Vec<_> = splits.iter().map(|s| s.as_ref().map(|s| &s.lengths)).collect();
+        let host = splits.iter().flatten().map(|s| s.host_bytes).sum();
+        let estimate = estimate::estimate(&job, &lengths, self.machine, host);
+        let name = declared.name.clone();
+        let leaves = leaves(kind, &name.value, &start, &tuning);
+        let (parts, fingerprint) = self.fingerprint(kind, filled, &start, parent.as_deref(), &splits);
+        Some(Stage { name, kind, filled: filled.clone(), parent, start, leaves, model, splits, job, estimate, parts, fingerprint })
+    }
+
+    /// What the stage starts from, and the stage that leaves it.
+    fn start(&mut self, values: &Values, kind: &dyn StageKind, diags: &mut Diags) -> Option<(Handed, Option<String>)> {
+        if let Some((name, _)) = values.reference("from") {
+            let parent = self.plan.stage(name)?;
+            let Some(handed) = parent.leaves.clone() else {
+                diags.push(
+                    Diag::error(&WRONG_PORT, values.span("from"), format!("`{name}` is an `{}` stage and leaves no model", parent.filled.name))
+                        .label("no model comes from here")
+                        .related(parent.name.span, "declared here"),
+                );
+                return None;
+            };
+            return Some((handed, Some(name.to_owned())));
+        }
+        let (name, _) = values.reference("model")?;
+        let model = self.binder.model(name, diags)?;
+        let (objective, head) = if kind.trains() { (Objective::Classify, HeadKind::Classes(Vec::new())) } else { trained_head(&model) };
+        let tuning = Tuning::default();
+        Some((Handed { model, tuning, objective, head, max_length: 0, weights: None, adapter: None }, None))
+    }
+
+    /// The methods in force: the stage's own, or those of the stage it continues.
+    fn tuning(&self, values: &Values, kind: &dyn StageKind, start: &Handed, continues: bool, n_layers: u64, diags: &mut Diags) -> Option<Tuning> {
+        if !kind.trains() {
+            return Some(Tuning { n_layers, ..start.tuning.clone() });
+        }
+        let written: Vec<Filled> = values.entry("adapter").into_iter().cloned().chain(values.entries("adapters").iter().cloned()).collect();
+        let inherited = start.adapter.is_some();
+        if written.is_empty() && continues && !start.tuning.methods.is_empty() {
+            return Some(Tuning { n_layers, frozen: false, ..start.tuning.clone() });
+        }
+        if written.is_empty() {
+            diags.push(
+                Diag::error(&crate::resolve::error::MISSING_KEY, values.span("data"), "the stage names no method")
+                    .help("write `adapter = lora { … }`, or `adapter = full` to train everything; `peftc list methods` names them all"),
+            );
+            return None;
+        }
+        if inherited {
+            let key = if values.written("adapter") { "adapter" } else { "adapters" };
+            diags.push(
+                Diag::error(&UNMERGED_ADAPTER, values.span(key), "the stage it comes from leaves an adapter that is not folded in")
+                    .label("other methods would stand on it")
+                    .help("put a `merge` stage between, or remove this key to go on with the same adapter"),
+            );
+            return None;
+        }
+        let methods = written.into_iter().filter_map(|f| Some((method(&f.name)?, f))).collect();
+        Some(Tuning { methods, n_layers, frozen: false })
+    }
+
+    fn classes(&self, split: &BoundSplit, at: Span, diags: &mut Diags) -> Option<Vec<String>> {
+        if split.encoded.is_some() && split.classes.len() < 2 {
+            diags.push(
+                Diag::error(&BAD_LABELS, at, format!("a classification needs at least two classes; these data have {}", split.classes.len()))
+                    .help("check `label`, or write `objective = regress` to learn a number"),
+            );
+            return None;
+        }
+        Some(split.classes.clone())
+    }
+
+    fn fingerprint(
+        &self,
+        kind: &dyn StageKind,
+        filled: &Filled,
+        start: &Handed,
+        parent: Option<&str>,
+        splits: &[Option<BoundSplit>],
+    ) -> (IndexMap<String, String>, Option<String>) {
+        let mut parts = IndexMap::new();
+        let mut whole = true;
+        parts.insert("schema".to_owned(), FINGERPRINT_SCHEMA.to_string());
+        parts.insert("kind".to_owned(), kind.schema().name.to_owned());
+        parts.insert("numeric".to_owned(), format!("{} frozen, f32 arithmetic", start.model.storage));
+        let mut keys: Vec<(&str, &Checked)> = filled.values.iter().filter(|(_, v)| !matches!(v, Checked::Ref(..))).collect();
+        keys.sort_by_key(|(k, _)| *k);
+        for (key, value) in keys {
+            parts.insert(format!("key {key}"), value.to_string());
+        }
+        match parent.and_then(|p| self.plan.stage(p)) {
+            Some(parent) => {
+                whole &= parent.fingerprint.is_some();
+                parts.insert("from".to_owned(), parent.fingerprint.clone().unwrap_or_default());
+            }
+            None => {
+                whole &= start.model.identity.is_some();
+                parts.insert("model".to_owned(), start.model.identity.clone().unwrap_or_default());
+            }
+        }
+        for (key, split) in kind.splits().iter().zip(splits) {
+            if let Some(split) = split {
+                whole &= split.identity.is_some();
+                parts.insert((*key).to_owned(), split.identity.clone().unwrap_or_default());
+            }
+        }
+        let text: Vec<String> = parts.iter().map(|(k, v)| format!("{k}\u{1f}{v}")).collect();
+        let hash = blake3::hash(text.join("\u{1e}").as_bytes()).to_hex().to_string();
+        (parts, whole.then_some(hash))
+    }
+}
+
+/// Objective and head of a model that comes with a trained head.
+fn trained_head(model: &BoundModel) -> (Objective, HeadKind) {
+    let config = &model.config;
+    if config.get("problem_type").and_then(|p| p.as_str()) == Some("regression") {
+        return (Objective::Regress, HeadKind::Regression);
+    }
+    let names = config.get("id2label").and_then(|m| m.as_object());
+    let mut pairs: Vec<(u64, String)> =
+        names.into_iter().flatten().filter_map(|(k, v)| Some((k.parse().ok()?, v.as_str()?.to_owned()))).collect();
+    pairs.sort();
+    (Objective::Classify, HeadKind::Classes(pairs.into_iter().map(|(_, n)| n).collect()))
+}
+
+fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> Option<Handed> {
+    let mut handed = start.clone();
+    if kind.merges() {
+        handed.tuning = Tuning { n_layers: tuning.n_layers, ..Tuning::default() };
+        handed.weights = Some(name.to_owned());
+        handed.adapter = None;
+        return Some(handed);
+    }
+    if !kind.trains() {
+        return None;
+    }
+    handed.tuning = tuning.clone();
+    if tuning.methods.iter().any(|(m, _)| m.adapts()) {
+        handed.adapter = Some(name.to_owned());
+    } else {
+        handed.weights = Some(name.to_owned());
+        handed.adapter = None;
+        handed.tuning = Tuning { n_layers: tuning.n_layers, ..Tuning::default() };
+    }
+    Some(handed)
+}
+
+/// Methods against the model's sites: ranks, empty placements, overlaps, idle methods.
+fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut Diags) -> bool {
+    let before = diags.has_errors();
+    let key = if values.written("adapters") { "adapters" } else { "adapter" };
+    let mut b = Builder::new("sites");
+    let bare = Tuning { n_layers: tuning.n_layers, frozen: true, methods: Vec::new() };
+    let sites: Vec<Site> = network::network(&mut b, cx, &bare, Mode::Evaluate).sites.into_iter().filter(|s| !s.role.is_head()).collect();
+    let mut covered: IndexMap<String, &str> = IndexMap::new();
+    for (method, filled) in &tuning.methods {
+        let name = method.schema().name;
+        let at = |k: &str| if filled.values.written(k) { filled.values.span(k) } else { filled.span };
+        if let Some(c) = method.check_model(&filled.values, tuning.n_layers) {
+            let mut diag = Diag::error(c.code, at(c.key), c.message);
+            diag.help = c.help;
+            diags.push(diag);
+        }
+        if !method.adapts() {
+            continue;
+        }
+        let placement = filled.values.placement("on").cloned().unwrap_or_default();
+        let matching: Vec<&Site> = sites.iter().filter(|s| placement.matches(s, tuning.n_layers)).collect();
+        if matching.is_empty() {
+            diags.push(
+                Diag::error(&EMPTY_PLACEMENT, at("on"), format!("`{placement}` matches no linear map of this model"))
+                    .label("nothing to adapt here")
+                    .help(format!("the model has {} blocks; linear maps are `attention.{{query, key, value, output}}` and `ffn.{{up, down}}`", tuning.n_layers)),
+            );
+        }
+        for site in matching {
+            if let Some(other) = covered.insert(site.path.clone(), name) {
+                diags.push(
+                    Diag::error(&OVERLAPPING_ADAPTERS, at("on"), format!("`{other}` and `{name}` would both wrap `{}`", site.path)).help("narrow one of the placements"),
+                );
+                break;
+            }
+            if let Some(c) = method.check(&filled.values, site) {
+                let mut diag = Diag::error(c.code, at(c.key), c.message);
+                diag.help = c.help;
+                diags.push(diag);
+                break;
+            }
+        }
+    }
+    let names: Vec<&str> = tuning.methods.iter().map(|(m, _)| m.schema().name).collect();
+    if names.len() > 1 {
+        for idle in ["head_only", "full"].into_iter().filter(|n| names.contains(n)) {
+            let message = if idle == "full" { "beside `full`, which trains everything, other methods have no effect" } else { "`head_only` has no effect beside other methods: the head is always trained" };
+            diags.push(Diag::error(&METHOD_WITHOUT_EFFECT, values.span(key), message).help("remove it"));
+        }
+        let twice = names.iter().enumerate().find(|(i, n)| names.iter().take(*i).any(|m| m == *n) && tuning.methods.get(*i).is_some_and(|(m, _)| !m.adapts()));
+        if let Some((_, name)) = twice {
+            diags.push(Diag::error(&METHOD_WITHOUT_EFFECT, values.span(key), format!("`{name}` is named twice")));
+        }
+    }
+    let _ = HEAD_MISMATCH;
+    before == diags.has_errors() || !diags.has_errors()
+}
