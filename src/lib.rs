@@ -1,11 +1,15 @@
 //! `peftc`: a compiler for parameter-efficient fine-tuning.
 //!
 //! ```text
-//! text ─syntax▶ ast::File ─resolve▶ Recipe ─plan▶ Plan ─lower▶ Compiled ─exec▶ Report
+//! text ─syntax▶ ast::File ─resolve▶ Recipe ─plan▶ Plan (a job over verified programs a stage) ─exec▶ Report
 //! ```
 
 pub mod base;
 pub mod cli;
+pub mod driver;
+pub mod exec;
 pub mod library;
+pub mod plan;
 pub mod program;
+pub mod resolve;
 pub mod syntax;

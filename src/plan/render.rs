@@ -1,0 +1,201 @@
+//! The plan for people and programs: text, JSON, DOT, Mermaid.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value as Json, json};
+
+use super::{Plan, Stage};
+use crate::base::units::{Bytes, Count};
+use crate::library::stage::job::{Routine, Update};
+
+/// One stage as in `check --json`.
+#[must_use]
+pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
+    let e = &stage.estimate;
+    let (total, trainable) = stage.job.parameters();
+    let (batch, micro) = batches(stage);
+    json!({
+        "name": stage.name.value,
+        "kind": stage.filled.name,
+        "methods": stage.methods(),
+        "device": device,
+        "fingerprint": stage.fingerprint,
+        "cached": cached,
+        "depends_on": stage.parent.iter().collect::<Vec<_>>(),
+        "batch": batch,
+        "micro_batch": micro,
+        "max_tokens": e.max_tokens,
+        "recompute": false,
+        "parameters": { "total": total, "trainable": trainable },
+        "memory": {
+            "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
+            "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
+            "peak": e.peak(), "peak_op": e.peak_op, "host": e.host,
+            "largest": e.largest.iter().map(|(what, bytes)| json!({ "what": what, "bytes": bytes })).collect::<Vec<_>>(),
+        },
+        "flops_per_step": e.flops_per_step,
+    })
+}
+
+/// Examples of a step and of a program run.
+#[must_use]
+pub fn batches(stage: &Stage) -> (u64, u64) {
+    match &stage.job.routine {
+        Routine::Fit(fit) => (fit.batch, fit.micro_batch),
+        Routine::Score(score) => (score.batch, score.batch),
+        Routine::Fold(_) => (0, 0),
+    }
+}
+
+/// The plan as JSON.
+#[must_use]
+pub fn json(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool, device: &str) -> Json {
+    let stages: Vec<Json> = plan
+        .stages
+        .iter()
+        .map(|s| {
+            let mut json = stage_json(s, cached(s), device);
+            if let Some(map) = json.as_object_mut() {
+                map.insert("placement".into(), json!(placement(s)));
+                map.insert("steps".into(), json!(steps(s)));
+                map.insert("parts".into(), json!(s.parts));
+            }
+            json
+        })
+        .collect();
+    let edges: Vec<Json> = plan.stages.iter().filter_map(|s| Some(json!({ "from": s.parent.as_ref()?, "to": s.name.value, "port": "model" }))).collect();
+    json!({ "schema": 1, "recipe": recipe, "stages": stages, "edges": edges })
+}
+
+/// Sites each method acts on.
+fn placement(stage: &Stage) -> Vec<String> {
+    let tuning = stage.leaves.as_ref().map_or(&stage.start.tuning, |l| if l.tuning.methods.is_empty() { &stage.start.tuning } else { &l.tuning });
+    stage.job.sites.iter().filter(|s| tuning.at(s).is_some()).map(|s| s.path.clone()).collect()
+}
+
+fn steps(stage: &Stage) -> u64 {
+    match &stage.job.routine {
+        Routine::Fit(fit) => fit.steps,
+        Routine::Score(_) | Routine::Fold(_) => 0,
+    }
+}
+
+/// The plan as text, in 80 columns.
+#[must_use]
+pub fn text(plan: &Plan, recipe: &str) -> String {
+    let mut out = format!("{recipe}: {} stage{}\n", plan.stages.len(), if plan.stages.len() == 1 { "" } else { "s" });
+    for stage in &plan.stages {
+        let e = &stage.estimate;
+        let (total, trainable) = stage.job.parameters();
+        let from = stage.parent.as_ref().map_or_else(|| format!("model {}", stage.start.model.name), |p| format!("stage {p}"));
+        let _ = writeln!(out, "\n{} = {} from {from}", stage.name.value, stage.filled.name);
+        let facts = stage.model.facts();
+        let _ = writeln!(out, "  model       {} {} blocks × {} wide, {} held", stage.model.family(), facts.layers, facts.hidden, stage.start.model.storage);
+        let methods = stage.methods();
+        if !methods.is_empty() {
+            let _ = writeln!(out, "  methods     {}", methods.join(", "));
+        }
+        let sites = placement(stage);
+        if !sites.is_empty() {
+            let _ = writeln!(out, "  placement   {} linear maps: {}", sites.len(), fold(&sites));
+        }
+        let _ = writeln!(out, "  parameters  {} of which {} trained", Count(total), Count(trainable));
+        match &stage.job.routine {
+            Routine::Fit(fit) => {
+                let micro = if fit.micro_batch < fit.batch { format!(" in micro-batches of {}", fit.micro_batch) } else { String::new() };
+                let _ = writeln!(out, "  training    {} steps of {} examples{micro}, at most {} tokens at once", fit.steps, fit.batch, e.max_tokens);
+                let programs = match &fit.update {
+                    Update::Whole(_) => "step",
+                    Update::Split { .. } => "accumulate, apply",
+                };
+                let _ = writeln!(out, "  programs    {programs}{}", if fit.evaluate.is_some() { ", evaluate" } else { "" });
+            }
+            Routine::Score(score) => {
+                let metrics: Vec<&str> = score.metrics.iter().map(|m| m.schema().name).collect();
+                let _ = writeln!(out, "  scoring     {} in batches of {}", metrics.join(", "), score.batch);
+            }
+            Routine::Fold(fold) => {
+                let _ = writeln!(out, "  merging     {} matrices into {} weights", fold.sites.len(), fold.dtype);
+            }
+        }
+        memory(&mut out, stage);
+        let _ = writeln!(out, "  fingerprint {}", stage.fingerprint.as_deref().map_or("unknown", |f| f.get(..16).unwrap_or(f)));
+    }
+    out
+}
+
+/// The estimate by class.
+fn memory(out: &mut String, stage: &Stage) {
+    let e = &stage.estimate;
+    let _ = writeln!(out, "  memory      {} peak, at {}", Bytes(e.peak()), e.peak_op);
+    let classes = [
+        ("frozen", e.frozen_weights),
+        ("trained", e.trainable_weights),
+        ("gradients", e.gradients),
+        ("optimizer", e.optimizer),
+        ("activations", e.activations),
+        ("transient", e.transient),
+        ("workspace", e.workspace),
+    ];
+    let mut line = String::from("             ");
+    for (name, bytes) in classes.into_iter().filter(|(_, b)| *b > 0) {
+        let item = format!(" {name} {}", Bytes(bytes));
+        if line.chars().count() + item.chars().count() > 79 {
+            let _ = writeln!(out, "{line}");
+            line = String::from("             ");
+        }
+        line.push_str(&item);
+        line.push(',');
+    }
+    let _ = writeln!(out, "{}", line.trim_end_matches(','));
+    let _ = writeln!(out, "  host        {} beside tensors", Bytes(e.host));
+}
+
+/// Site paths with block numbers folded: `bert.encoder.layer.*.attention.self.query ×3`.
+fn fold(sites: &[String]) -> String {
+    let mut kinds: Vec<(String, usize)> = Vec::new();
+    for site in sites {
+        let folded: Vec<&str> = site.split('.').map(|p| if p.parse::<u64>().is_ok() { "*" } else { p }).collect();
+        let folded = folded.join(".");
+        match kinds.iter_mut().find(|(k, _)| *k == folded) {
+            Some((_, n)) => *n += 1,
+            None => kinds.push((folded, 1)),
+        }
+    }
+    let list: Vec<String> = kinds.into_iter().map(|(k, n)| format!("\n                {k} ×{n}")).collect();
+    list.concat()
+}
+
+/// The stage graph for Graphviz.
+#[must_use]
+pub fn dot(plan: &Plan) -> String {
+    let mut out = String::from("digraph recipe {\n  rankdir = LR;\n  node [shape = box];\n");
+    for stage in &plan.stages {
+        let _ = writeln!(out, "  {:?} [label = \"{}\"];", stage.name.value, label(stage, "\\n"));
+        let from = stage.parent.clone().unwrap_or_else(|| format!("model {}", stage.start.model.name));
+        let _ = writeln!(out, "  {from:?} -> {:?} [label = \"model\"];", stage.name.value);
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// The stage graph for Mermaid.
+#[must_use]
+pub fn mermaid(plan: &Plan) -> String {
+    let mut out = String::from("flowchart LR\n");
+    for stage in &plan.stages {
+        let _ = writeln!(out, "  {}[\"{}\"]", stage.name.value, label(stage, "<br/>"));
+        let from = match &stage.parent {
+            Some(parent) => parent.clone(),
+            None => format!("model_{0}([\"model {0}\"])", stage.start.model.name),
+        };
+        let _ = writeln!(out, "  {from} -->|model| {}", stage.name.value);
+    }
+    out
+}
+
+fn label(stage: &Stage, newline: &str) -> String {
+    let methods = stage.methods().join(", ");
+    let method = if methods.is_empty() || stage.leaves.is_none() { String::new() } else { format!("{newline}{methods}") };
+    format!("{} = {}{method}{newline}{}", stage.name.value, stage.filled.name, Bytes(stage.estimate.peak()))
+}
