@@ -5,6 +5,7 @@
 //! ```
 
 pub mod base;
+pub mod exec;
 pub mod library;
 pub mod program;
 pub mod syntax;

@@ -1,0 +1,91 @@
+//! What can go wrong while a compiled recipe runs, and the exit code each kind leaves behind.
+//!
+//! **Invariant:** every message that a user can cause names its place, the cause and the remedy.
+
+use std::path::PathBuf;
+
+/// A failed run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A file is missing, unreadable, damaged or not what the recipe needs.
+    #[error("{}: {what}", path.display())]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// Cause and remedy.
+        what: String,
+    },
+    /// An op refused its data.
+    #[error("{op} at {site}: {source}")]
+    Op {
+        /// The op's name.
+        op: &'static str,
+        /// Which part of the model it computes.
+        site: String,
+        /// Why it refused.
+        source: crate::program::op::OpError,
+    },
+    /// The loss is no longer a finite number.
+    #[error("stage `{stage}` diverged at step {step}: the loss is {loss}; lower the learning rate, clip gradients or warm up longer")]
+    Diverged {
+        /// The stage.
+        stage: String,
+        /// The optimizer step, from 1.
+        step: u64,
+        /// The loss seen.
+        loss: f64,
+    },
+    /// A signal asked for the end.
+    #[error("interrupted by signal {signal}")]
+    Interrupted {
+        /// Its number.
+        signal: i32,
+    },
+    /// The run does not fit into its memory budget.
+    #[error("{message}")]
+    Budget {
+        /// What is needed, what is allowed and what to change.
+        message: String,
+    },
+    /// The compiler contradicts itself.
+    #[error("internal error: {0}; this is a bug in peftc, please report it")]
+    Bug(String),
+}
+
+impl RunError {
+    /// A contradiction inside the compiler.
+    pub fn bug(what: impl Into<String>) -> Self {
+        Self::Bug(what.into())
+    }
+
+    /// A problem with a file: cause and remedy.
+    pub fn file(path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
+        Self::File { path: path.into(), what: what.into() }
+    }
+
+    /// The process' exit code.
+    #[must_use]
+    pub const fn exit_code(&self) -> i32 {
+        match self {
+            Self::File { .. } | Self::Op { .. } => 1,
+            Self::Budget { .. } => 3,
+            Self::Diverged { .. } => 4,
+            Self::Bug(_) => 101,
+            Self::Interrupted { signal } => 128 + *signal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_place_and_codes_tell_kinds_apart() {
+        let e = RunError::file("a/b.safetensors", "no such file; download the model first");
+        assert_eq!(e.to_string(), "a/b.safetensors: no such file; download the model first");
+        assert_eq!(e.exit_code(), 1);
+        assert_eq!(RunError::Interrupted { signal: 2 }.exit_code(), 130);
+        assert_eq!(RunError::bug("x").exit_code(), 101);
+    }
+}
