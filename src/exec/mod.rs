@@ -1,8 +1,16 @@
-//! Running a compiled program: weights, initial values, memory accounting.
+//! Running a planned recipe: weights, the interpreter, training, checkpoints, artifacts, the store.
 
 pub mod alloc;
-mod error;
-mod weights;
+pub mod artifact;
+pub mod checkpoint;
+pub mod durable;
+pub mod error;
+pub mod init;
+pub mod machine;
+pub mod peft;
+pub mod store;
+pub mod tensorfile;
+pub mod weights;
 
 pub use alloc::Counting;
 pub use error::RunError;
