@@ -1,0 +1,260 @@
+//! The training loop: batches in a keyed order, evaluation, best state, early stopping, checkpoints
+//! that a killed run goes on from with the same bits.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use super::checkpoint;
+use super::error::RunError;
+use super::log::Log;
+use super::machine::Runner;
+use super::observe::{Event, Observer};
+use super::score::{metrics, score};
+use crate::library::data::batch::{EncodedSet, order, pack};
+use crate::library::stage::job::{Fit, Update};
+use crate::program::op::Tensor;
+use crate::program::{Bindings, Class, Feed, Verified};
+
+/// What a training is run with beside its job.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The stage's name.
+    pub stage: &'a str,
+    /// The training split.
+    pub train: &'a EncodedSet,
+    /// The split to evaluate on.
+    pub dev: Option<&'a EncodedSet>,
+    /// Position id of the first token.
+    pub first_position: u64,
+    /// Directory of the stage's checkpoints.
+    pub checkpoints: &'a Path,
+    /// Time between checkpoints.
+    pub every: Duration,
+}
+
+/// What a training came to.
+#[derive(Clone, Debug, Default)]
+pub struct Fitted {
+    /// Loss of the first step.
+    pub loss_first: f64,
+    /// Loss of the last step.
+    pub loss_last: f64,
+    /// Steps done.
+    pub steps: u64,
+    /// Walks over the data begun.
+    pub epochs: u64,
+    /// Examples a second while training.
+    pub samples_per_s: f64,
+    /// Metrics of the state that is kept.
+    pub metrics: Vec<(String, f64)>,
+}
+
+/// All that a checkpoint holds beside tensors.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    step: u64,
+    loss_first: f64,
+    loss_last: f64,
+    best: Option<f64>,
+    best_metrics: Vec<(String, f64)>,
+    last_metrics: Vec<(String, f64)>,
+    stale: u64,
+    stopped: bool,
+}
+
+impl Progress {
+    fn json(&self) -> Json {
+        json!({
+            "step": self.step, "loss_first": self.loss_first, "loss_last": self.loss_last, "best": self.best,
+            "best_metrics": self.best_metrics, "last_metrics": self.last_metrics, "stale": self.stale, "stopped": self.stopped,
+        })
+    }
+
+    fn of(json: &Json) -> Option<Self> {
+        let number = |key: &str| json.get(key).and_then(Json::as_f64);
+        let list = |key: &str| serde_json::from_value(json.get(key)?.clone()).ok();
+        Some(Self {
+            step: json.get("step")?.as_u64()?,
+            loss_first: number("loss_first")?,
+            loss_last: number("loss_last")?,
+            best: number("best"),
+            best_metrics: list("best_metrics")?,
+            last_metrics: list("last_metrics")?,
+            stale: json.get("stale")?.as_u64()?,
+            stopped: json.get("stopped")?.as_bool()?,
+        })
+    }
+}
+
+/// Trains. Residents are loaded with their initial values; a checkpoint's replace them.
+///
+/// # Errors
+/// Divergence, an interruption (after a checkpoint), or what the file system says.
+pub fn fit(runner: &mut Runner, fit: &Fit, cx: &Context<'_>, log: &mut Log, observer: &mut dyn Observer) -> Result<Fitted, RunError> {
+    let mut progress = resume(runner, cx)?;
+    log.cut_to(progress.step)?;
+    if progress.step > 0 {
+        observer.event(Event::Resumed { name: cx.stage, step: progress.step });
+    }
+    let mut clock = Clock { trained: Duration::ZERO, examples: 0 };
+    let mut saved = Instant::now();
+    let mut shuffled: Option<(u64, Vec<u32>)> = None;
+    while progress.step < fit.steps && !progress.stopped {
+        let begun = Instant::now();
+        let (epoch, within) = (progress.step / fit.steps_per_epoch, progress.step % fit.steps_per_epoch);
+        if shuffled.as_ref().is_none_or(|(e, _)| *e != epoch) {
+            shuffled = Some((epoch, order(cx.train.examples.len(), fit.seed, epoch, fit.shuffle)));
+        }
+        let all = shuffled.as_ref().map(|(_, o)| o.as_slice()).unwrap_or_default();
+        let Some(batch) = all.chunks(fit.batch as usize).nth(within as usize) else {
+            return Err(RunError::bug("an epoch has fewer batches than planned"));
+        };
+        let lr = fit.rates.at(progress.step);
+        let (loss, norm) = step(runner, fit, cx, batch, progress.step, lr)?;
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(RunError::Diverged { stage: cx.stage.to_owned(), step: progress.step + 1, loss });
+        }
+        if progress.step == 0 {
+            progress.loss_first = loss;
+        }
+        progress.loss_last = loss;
+        progress.step += 1;
+        clock.trained += begun.elapsed();
+        clock.examples += batch.len() as u64;
+        let epochs = progress.step as f64 / fit.steps_per_epoch as f64;
+        log.line(&json!({
+            "step": progress.step, "epoch": epochs, "loss": loss, "lr": lr, "grad_norm": norm,
+            "samples_per_s": clock.rate(), "peak_bytes": runner.meter.peak(),
+        }))?;
+        observer.event(Event::Step { step: progress.step, loss, samples_per_s: clock.rate(), peak: runner.meter.peak() });
+        if fit.evaluate_every.is_some_and(|n| progress.step.is_multiple_of(n) || progress.step == fit.steps) {
+            evaluate(runner, fit, cx, &mut progress, observer)?;
+        }
+        let signal = observer.interrupted();
+        if signal.is_some() || saved.elapsed() >= cx.every {
+            log.sync()?;
+            save(runner, cx.checkpoints, &progress)?;
+            saved = Instant::now();
+        }
+        if let Some(signal) = signal {
+            return Err(RunError::Interrupted { signal });
+        }
+    }
+    log.sync()?;
+    let mut metrics = progress.last_metrics;
+    if fit.best.is_some() && progress.best.is_some() {
+        restore(runner, &cx.checkpoints.join("best"))?;
+        metrics = progress.best_metrics;
+    }
+    Ok(Fitted {
+        loss_first: progress.loss_first,
+        loss_last: progress.loss_last,
+        steps: progress.step,
+        epochs: progress.step.div_ceil(fit.steps_per_epoch),
+        samples_per_s: clock.rate(),
+        metrics,
+    })
+}
+
+struct Clock {
+    trained: Duration,
+    examples: u64,
+}
+
+impl Clock {
+    fn rate(&self) -> f64 {
+        self.examples as f64 / self.trained.as_secs_f64().max(1e-9)
+    }
+}
+
+/// One optimizer step; gives the mean loss of the batch and the gradient norm.
+fn step(runner: &mut Runner, fit: &Fit, cx: &Context<'_>, batch: &[u32], step: u64, lr: f64) -> Result<(f64, f64), RunError> {
+    let scale = 1.0 / batch.len() as f32;
+    let scalars = |verified: &Verified| -> Vec<(Feed, Tensor)> {
+        let feeds = verified.program().feeds().map(|(f, _)| f);
+        feeds
+            .filter_map(|feed| match feed {
+                Feed::LossScale => Some((feed, Tensor::new(vec![scale], &[1]))),
+                Feed::Step => Some((feed, Tensor::new(vec![step as u32], &[1]))),
+                Feed::LearningRate => Some((feed, Tensor::new(vec![lr as f32], &[1]))),
+                _ => None,
+            })
+            .collect()
+    };
+    let run = |runner: &mut Runner, verified: &Verified, indices: &[u32]| {
+        let want: Vec<Feed> = verified.program().feeds().map(|(f, _)| f).collect();
+        let mut packed = pack(cx.train, indices, cx.first_position, &want);
+        packed.feeds.extend(scalars(verified));
+        runner.run(verified, packed.feeds, &packed.sizes)
+    };
+    let missing = || RunError::bug("a step gave no loss or no gradient norm");
+    match &fit.update {
+        Update::Whole(program) => {
+            let outputs = run(runner, program, batch)?;
+            let (loss, norm) = (outputs.scalar("loss").ok_or_else(missing)?, outputs.scalar("grad_norm").ok_or_else(missing)?);
+            Ok((f64::from(loss), f64::from(norm)))
+        }
+        Update::Split { accumulate, apply } => {
+            let mut loss = 0.0;
+            for micro in batch.chunks(fit.micro_batch as usize) {
+                loss += f64::from(run(runner, accumulate, micro)?.scalar("loss").ok_or_else(missing)?);
+            }
+            let outputs = runner.run(apply, scalars(apply), &Bindings::default())?;
+            Ok((loss, f64::from(outputs.scalar("grad_norm").ok_or_else(missing)?)))
+        }
+    }
+}
+
+fn evaluate(runner: &mut Runner, fit: &Fit, cx: &Context<'_>, progress: &mut Progress, observer: &mut dyn Observer) -> Result<(), RunError> {
+    let (Some(program), Some(dev)) = (&fit.evaluate, cx.dev) else { return Ok(()) };
+    let predictions = score(runner, program, dev, fit.batch, cx.first_position, observer)?;
+    let values = metrics(&fit.metrics, &predictions);
+    let mut is_best = false;
+    if let Some(metric) = fit.best {
+        let value = metric.compute(&predictions);
+        is_best = progress.best.is_none_or(|best| if metric.higher_is_better() { value > best } else { value < best });
+        if is_best {
+            progress.best = Some(value);
+            progress.best_metrics.clone_from(&values);
+            progress.stale = 0;
+            let tensors: Vec<(&str, &Tensor)> = runner.residents.iter().filter(|(_, c, _)| *c == Class::Trainable).map(|(n, _, t)| (n, t)).collect();
+            checkpoint::save(&cx.checkpoints.join("best"), &tensors, &json!({ "step": progress.step }))?;
+        } else {
+            progress.stale += 1;
+            progress.stopped = fit.patience.is_some_and(|p| progress.stale >= p);
+        }
+    }
+    observer.event(Event::Evaluated { step: progress.step, metrics: &values, best: is_best });
+    progress.last_metrics = values;
+    Ok(())
+}
+
+fn save(runner: &Runner, dir: &Path, progress: &Progress) -> Result<(), RunError> {
+    let kept = |c: Class| matches!(c, Class::Trainable | Class::Optimizer);
+    let tensors: Vec<(&str, &Tensor)> = runner.residents.iter().filter(|(_, c, _)| kept(*c)).map(|(n, _, t)| (n, t)).collect();
+    checkpoint::save(dir, &tensors, &progress.json())
+}
+
+/// Takes up the newest whole checkpoint, if there is one.
+fn resume(runner: &mut Runner, cx: &Context<'_>) -> Result<Progress, RunError> {
+    let Some(saved) = checkpoint::load(cx.checkpoints)? else { return Ok(Progress::default()) };
+    let Some(progress) = Progress::of(&saved.state) else { return Ok(Progress::default()) };
+    restore(runner, cx.checkpoints)?;
+    Ok(progress)
+}
+
+/// Overwrites residents with a checkpoint's tensors.
+fn restore(runner: &mut Runner, dir: &Path) -> Result<(), RunError> {
+    let Some(saved) = checkpoint::load(dir)? else { return Err(RunError::file(dir, "the checkpoint is gone; run again with --fresh")) };
+    let file = saved.open()?;
+    for name in file.names() {
+        let fresh = file.tensor(&name)?;
+        match runner.residents.get_mut(&name) {
+            Some(slot) if slot.dims == fresh.dims && slot.dtype() == fresh.dtype() => *slot = fresh,
+            _ => return Err(RunError::file(dir, format!("the checkpoint's `{name}` does not fit this stage; run again with --fresh"))),
+        }
+    }
+    Ok(())
+}

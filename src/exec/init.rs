@@ -1,0 +1,39 @@
+//! Initial values of parameters that no file holds.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::base::rng::Stream;
+use crate::library::params::{Init, Param};
+use crate::program::DType;
+use crate::program::op::Tensor;
+
+/// A parameter's initial value in f32. Each element is a function of seed, name and index alone.
+#[must_use]
+pub fn initialise(param: &Param, seed: u64) -> Tensor {
+    let stream = Stream::new(seed, &format!("init/{}", param.name));
+    let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+    let mut data = vec![0.0_f32; dims.iter().product()];
+    let fill = |data: &mut [f32], f: &(dyn Fn(u64) -> f64 + Sync)| {
+        data.par_chunks_mut(4096).enumerate().for_each(|(c, chunk)| {
+            chunk.iter_mut().enumerate().for_each(|(i, x)| *x = f((c * 4096 + i) as u64) as f32);
+        });
+    };
+    match param.init {
+        Init::Constant(value) => data.fill(value as f32),
+        Init::Normal(std) => fill(&mut data, &|i| stream.normal(i) * std),
+        Init::Uniform(bound) => fill(&mut data, &|i| (2.0 * stream.uniform(i) - 1.0) * bound),
+        Init::Svd { .. } => {}
+    }
+    Tensor::new(data, &dims)
+}
+
+/// A tensor in another float type.
+#[must_use]
+pub fn cast(tensor: Tensor, dtype: DType) -> Tensor {
+    match (tensor.slice::<f32>(), dtype) {
+        (Some(x), DType::F16) => Tensor::new(x.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(), &tensor.dims),
+        (Some(x), DType::BF16) => Tensor::new(x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>(), &tensor.dims),
+        _ => tensor,
+    }
+}

@@ -1,0 +1,82 @@
+//! What a run tells its observer. Nothing here prints.
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// A stage begins.
+    Stage {
+        /// Its name.
+        name: &'a str,
+        /// Its kind.
+        kind: &'a str,
+        /// Optimizer steps or examples to come.
+        total: u64,
+        /// Estimated tensor bytes.
+        estimated: u64,
+    },
+    /// A stage was found in the store.
+    Cached {
+        /// Its name.
+        name: &'a str,
+    },
+    /// A stage goes on from a checkpoint.
+    Resumed {
+        /// Its name.
+        name: &'a str,
+        /// The step it goes on from.
+        step: u64,
+    },
+    /// An optimizer step is done.
+    Step {
+        /// Steps done.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// Examples a second so far.
+        samples_per_s: f64,
+        /// Most tensor bytes so far.
+        peak: u64,
+    },
+    /// Examples were scored.
+    Scored {
+        /// How many so far.
+        done: u64,
+    },
+    /// An evaluation during training.
+    Evaluated {
+        /// Steps done.
+        step: u64,
+        /// Metrics by name.
+        metrics: &'a [(String, f64)],
+        /// Whether it is the best so far.
+        best: bool,
+    },
+    /// A stage is done.
+    Done {
+        /// Its name.
+        name: &'a str,
+        /// Metrics by name.
+        metrics: &'a [(String, f64)],
+    },
+    /// Something worth a line.
+    Note(&'a str),
+}
+
+/// Receives events.
+pub trait Observer {
+    /// Something happened.
+    fn event(&mut self, event: Event<'_>);
+
+    /// The signal that asked for the end, if one did.
+    fn interrupted(&self) -> Option<i32> {
+        None
+    }
+}
+
+/// Ignores everything.
+#[derive(Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&mut self, _: Event<'_>) {}
+}

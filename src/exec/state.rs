@@ -1,0 +1,186 @@
+//! Bringing a stage's tensors into memory: from checkpoints, from an earlier stage's adapter, from
+//! a peft adapter, or from their initialisers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::RunError;
+use super::init::{cast, initialise};
+use super::machine::Runner;
+use super::svd::{Decomposition, decompose, rest, svd_scratch_bytes};
+use super::tensorfile::TensorFile;
+use super::weights::Checkpoint;
+use crate::library::model::Model;
+use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::program::op::Tensor;
+use crate::program::{Bindings, Class, DType, Resident};
+
+/// Where a stage's tensors come from.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// Plain weights; `None` for random ones.
+    pub weights: Option<Checkpoint>,
+    /// An adapter left by an earlier stage.
+    pub adapter: Option<TensorFile>,
+    /// A peft adapter, by our parameter names.
+    pub peft: BTreeMap<String, Tensor>,
+    /// Seed of random weights.
+    pub weights_seed: u64,
+    /// Seed of heads and adapters.
+    pub seed: u64,
+}
+
+/// Initial singular vectors by name, needed by exports: small, and kept on disk.
+pub type Initial = BTreeMap<String, Tensor>;
+
+/// Loads every resident that a stage's programs use, one tensor at a time; zeroes optimizer state
+/// and accumulators. Gives the initial values that exports need.
+///
+/// # Errors
+/// A missing or misshapen tensor, an unreadable file.
+pub fn load(runner: &mut Runner, params: &[Param], residents: &[&Resident], model: &dyn Model, sources: &Sources) -> Result<Initial, RunError> {
+    let wanted: BTreeMap<&str, &Resident> = residents.iter().map(|r| (r.name.as_str(), *r)).collect();
+    let mut loader = Loader { model, sources, decomposed: BTreeMap::new(), initial: Initial::new() };
+    let mut seen = BTreeSet::new();
+    for param in params {
+        let Some(resident) = wanted.get(param.name.as_str()) else { continue };
+        if seen.insert(param.name.as_str()) {
+            let scratch = loader.scratch(param);
+            runner.meter.scratch(scratch + loader.transient(param));
+            let tensor = loader.tensor(param, resident.ty.dtype)?;
+            runner.residents.insert(&param.name, resident.class, tensor, &mut runner.meter);
+        }
+    }
+    for resident in residents.iter().filter(|r| matches!(r.class, Class::Gradient | Class::Optimizer)) {
+        let zeros = Tensor::zeros(resident.ty.dtype, &resident.ty.dims(&Bindings::default()));
+        runner.residents.insert(&resident.name, resident.class, zeros, &mut runner.meter);
+    }
+    if let Some(missing) = residents.iter().find(|r| runner.residents.get(&r.name).is_none()) {
+        return Err(RunError::bug(format!("nothing declares the resident `{}`", missing.name)));
+    }
+    Ok(loader.initial)
+}
+
+struct Loader<'a> {
+    model: &'a dyn Model,
+    sources: &'a Sources,
+    decomposed: BTreeMap<String, Decomposition>,
+    initial: Initial,
+}
+
+impl Loader<'_> {
+    fn scratch(&self, param: &Param) -> u64 {
+        match (&param.init, param.shape.as_slice()) {
+            (Init::Svd { part: SvdPart::Rest, rank, keep, .. }, [out, input]) if self.sources.adapter.is_none() => {
+                svd_scratch_bytes(*out, *input, *rank, *keep)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The matrix being decomposed is in memory in f32 while it is, before it is metered.
+    fn transient(&self, param: &Param) -> u64 {
+        if matches!(param.init, Init::Svd { part: SvdPart::Rest, .. }) { param.elements() * 4 } else { 0 }
+    }
+
+    fn tensor(&mut self, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
+        if let Init::Svd { weight, part, rank, keep } = &param.init {
+            return self.svd_part(param, weight, *part, *rank, *keep, dtype);
+        }
+        if let Some(tensor) = self.from_adapter(&param.name, param)? {
+            return Ok(cast(tensor, dtype));
+        }
+        match param.owner {
+            Owner::Base => self.base(&param.name, param, dtype),
+            Owner::Head => {
+                let names = self.model.checkpoint_names(&param.name);
+                let weights = self.sources.weights.as_ref();
+                let fits = weights.and_then(|w| names.iter().find_map(|n| w.info(n))).is_some_and(|(_, shape)| shape == param.shape);
+                let read = if fits { weights.map(|w| w.read(&names, &param.shape, dtype)).transpose()?.flatten() } else { None };
+                Ok(read.unwrap_or_else(|| cast(initialise(param, self.sources.seed), dtype)))
+            }
+            Owner::Adapter => Ok(cast(initialise(param, self.sources.seed), dtype)),
+        }
+    }
+
+    fn from_adapter(&self, name: &str, param: &Param) -> Result<Option<Tensor>, RunError> {
+        let found = match &self.sources.adapter {
+            Some(file) if file.get(name).is_some() => Some(file.tensor(name)?),
+            _ => self.sources.peft.get(name).cloned(),
+        };
+        match found {
+            Some(tensor) if tensor.dims.iter().map(|&d| d as u64).ne(param.shape.iter().copied()) => {
+                Err(RunError::bug(format!("the adapter holds `{name}` as {:?}, {:?} is wanted", tensor.dims, param.shape)))
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn base(&self, name: &str, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
+        let Some(weights) = &self.sources.weights else {
+            return Ok(cast(initialise(&Param { name: name.to_owned(), init: Init::Normal(0.02), ..param.clone() }.as_declared(param), self.sources.weights_seed), dtype));
+        };
+        let names = self.model.checkpoint_names(name);
+        weights.read(&names, &param.shape, dtype)?.ok_or_else(|| {
+            let have: Vec<&str> = weights.names().take(3).collect();
+            RunError::file(weights.dir(), format!("there is no tensor `{}` (there are `{}`, …): the weights belong to another model", names.join("` or `"), have.join("`, `")))
+        })
+    }
+
+    fn svd_part(&mut self, param: &Param, weight: &str, part: SvdPart, rank: u64, keep: Option<u64>, dtype: DType) -> Result<Tensor, RunError> {
+        if part != SvdPart::Rest {
+            if let Some(tensor) = self.from_adapter(&param.name, param)? {
+                return Ok(tensor);
+            }
+            let Some(d) = self.decomposed.get_mut(weight) else {
+                return Err(RunError::bug(format!("`{}` is asked for before its matrix is decomposed", param.name)));
+            };
+            let (data, keep_copy) = match part {
+                SvdPart::U => (d.u.clone(), true),
+                SvdPart::V => (d.v.clone(), true),
+                _ => (d.s.clone(), false),
+            };
+            let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+            let tensor = Tensor::new(data, &dims);
+            if keep_copy {
+                self.initial.insert(param.name.clone(), tensor.clone());
+            }
+            return Ok(tensor);
+        }
+        let stem = param.name.trim_end_matches("siva_W");
+        if let Some(dense) = self.from_adapter(&param.name, param)? {
+            return Ok(cast(dense, dtype));
+        }
+        let mut tensor = self.base(weight, param, DType::F32)?;
+        let [out, input] = param.shape.as_slice() else { return Err(RunError::bug("a matrix is wanted")) };
+        let (out, input) = (*out as usize, *input as usize);
+        let earlier = |suffix: &str| -> Result<Option<Vec<f32>>, RunError> {
+            let Some(file) = &self.sources.adapter else { return Ok(None) };
+            let name = format!("{stem}{suffix}");
+            if file.get(&name).is_none() {
+                return Ok(None);
+            }
+            Ok(file.tensor(&name)?.slice::<f32>().map(<[f32]>::to_vec))
+        };
+        let data = tensor.slice_mut::<f32>().unwrap_or_default();
+        let decomposition = match (earlier("siva_U0")?, earlier("siva_S")?, earlier("siva_V0")?) {
+            (Some(u), Some(s), Some(v)) => {
+                for (suffix, values, dims) in [("siva_U", &u, [out, rank as usize]), ("siva_V", &v, [rank as usize, input])] {
+                    self.initial.insert(format!("{stem}{suffix}"), Tensor::new(values.clone(), &dims));
+                }
+                Decomposition { u, s, v, tail: None }
+            }
+            _ => decompose(data, out, input, rank as usize, keep.map(|k| k as usize)),
+        };
+        rest(data, out, input, rank as usize, &decomposition);
+        self.decomposed.clear();
+        self.decomposed.insert(weight.to_owned(), decomposition);
+        Ok(cast(tensor, dtype))
+    }
+}
+
+impl Param {
+    /// This parameter under its own initialiser, unless it is a decomposed one's stand-in.
+    fn as_declared(self, original: &Self) -> Self {
+        if matches!(original.init, Init::Svd { .. }) { self } else { Self { init: original.init.clone(), ..self } }
+    }
+}
