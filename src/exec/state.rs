@@ -117,12 +117,15 @@ impl Loader<'_> {
 
     fn base(&self, name: &str, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
         let Some(weights) = &self.sources.weights else {
-            return Ok(cast(initialise(&Param { name: name.to_owned(), init: Init::Normal(0.02), ..param.clone() }.as_declared(param), self.sources.weights_seed), dtype));
+            // A decomposed matrix starts from what the plain weight would be.
+            let init = if matches!(param.init, Init::Svd { .. }) { Init::Normal(0.02) } else { param.init.clone() };
+            let plain = Param { name: name.to_owned(), init, ..param.clone() };
+            return Ok(cast(initialise(&plain, self.sources.weights_seed), dtype));
         };
         let names = self.model.checkpoint_names(name);
         weights.read(&names, &param.shape, dtype)?.ok_or_else(|| {
             let have: Vec<&str> = weights.names().take(3).collect();
-            RunError::file(weights.dir(), format!("there is no tensor `{}` (there are `{}`, …): the weights belong to another model", names.join("` or `"), have.join("`, `")))
+            RunError::file(weights.path(), format!("there is no tensor `{}` (there are `{}`, …): the weights belong to another model", names.join("` or `"), have.join("`, `")))
         })
     }
 
@@ -169,18 +172,12 @@ impl Loader<'_> {
                 }
                 Decomposition { u, s, v, tail: None }
             }
-            _ => decompose(data, out, input, rank as usize, keep.map(|k| k as usize)),
+            _ => decompose(data, out, input, rank as usize, keep.map(|k| k as usize))
+                .map_err(|why| RunError::bug(format!("`{weight}` cannot be decomposed: {why}")))?,
         };
-        rest(data, out, input, rank as usize, &decomposition);
+        rest(data, &decomposition);
         self.decomposed.clear();
         self.decomposed.insert(weight.to_owned(), decomposition);
         Ok(cast(tensor, dtype))
-    }
-}
-
-impl Param {
-    /// This parameter under its own initialiser, unless it is a decomposed one's stand-in.
-    fn as_declared(self, original: &Self) -> Self {
-        if matches!(original.init, Init::Svd { .. }) { self } else { Self { init: original.init.clone(), ..self } }
     }
 }

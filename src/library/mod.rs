@@ -1,12 +1,18 @@
 //! All named things: models, methods, data sources, metrics, optimizers, schedules, stage kinds,
 //! each with its schema beside its code.
 
+pub mod data;
+pub mod decl;
 pub mod error;
 pub mod method;
+pub mod metric;
 pub mod model;
 pub mod net;
+pub mod objective;
 pub mod optimizer;
 pub mod params;
 pub mod placement;
 pub mod schedule;
 pub mod schema;
+pub mod stage;
+pub mod tokenizer;

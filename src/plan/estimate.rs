@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::split::Lengths;
-use crate::exec::init::svd_scratch_bytes;
+use crate::exec::svd_scratch_bytes;
 use crate::library::params::{Init, Param, SvdPart};
 use crate::library::data::batch::order;
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
