@@ -83,6 +83,13 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Directories of peft adapters its methods start from.
+    #[must_use]
+    pub fn start_adapters(&self) -> Vec<std::path::PathBuf> {
+        let tuning = self.leaves.as_ref().map_or(&self.start.tuning, |l| &l.tuning);
+        tuning.methods.iter().filter_map(|(_, f)| f.values.str("start")).map(std::path::PathBuf::from).collect()
+    }
+
     /// Names of its methods.
     #[must_use]
     pub fn methods(&self) -> Vec<&str> {
