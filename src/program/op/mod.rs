@@ -9,6 +9,7 @@ mod kernel;
 mod math;
 mod random;
 mod tensor;
+mod tile;
 
 pub use kernel::{Kernel, Machine, OpError};
 pub use tensor::{Compute, Element, Io, Tensor, TensorMut, TensorRef};
