@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::types::{DType, Real, Sym};
 use super::dropout::drop_row;
-use super::math::{Elementary, row_max, row_sum, simd};
+use super::math::{Elementary, by_sixteen, exp_all, row_max, row_sum, simd};
 use super::random::threshold;
 use super::tile::{Into, Rows, Strided, multiply};
 use super::{At, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType, Value};
@@ -218,9 +218,13 @@ impl Attention {
                     let m = FORWARD_TILE.min(to - row);
                     let queries = Strided { data: &q[at(row)..], row: d, column: 1 };
                     multiply((m, stride, head), &mut p, stride, queries, Rows { data: &keys, row: stride }, Into::Set);
-                    for (i, p) in p.chunks_exact_mut(stride).take(m).enumerate() {
-                        lse[(row + i - from) * heads + h] = softmax_row(p, n, T::of(self.scale.get()));
-                        if let Some(draw) = &draw {
+                    let scores = &mut p[..m * stride];
+                    let maxima = &mut lse[(row - from) * heads..];
+                    centre_rows(scores, n, T::of(self.scale.get()), &mut maxima[h..], heads);
+                    exp_all(scores);
+                    normalise_rows(scores, n, &mut maxima[h..], heads);
+                    if let Some(draw) = &draw {
+                        for (i, p) in scores.chunks_exact_mut(stride).enumerate() {
                             draw.drop(h, row + i, &mut p[..n]);
                         }
                     }
@@ -240,24 +244,29 @@ impl Attention {
     }
 }
 
-/// Softmax of the first `n` scores, times `scale`, in place; gives the log-sum-exp.
-fn softmax_row<T: Elementary>(row: &mut [T], n: usize, scale: T) -> T {
-    simd!(<T> (row: &'a mut [T] = row, n: usize = n, scale: T = scale) -> T {
-        // Whole vectors throughout: what stands beyond `n` is made nothing of before the sum.
-        for x in row.iter_mut() {
-            *x *= scale;
+/// Of a tile of scores with `n` real columns: times `scale`, minus each row's largest, which goes to
+/// every `step`-th of `maxima`.
+fn centre_rows<T: Elementary>(tile: &mut [T], n: usize, scale: T, maxima: &mut [T], step: usize) {
+    simd!(<T> (tile: &'a mut [T] = tile, n: usize = n, scale: T = scale, maxima: &'a mut [T] = maxima, step: usize = step) {
+        for (row, max) in tile.chunks_exact_mut(padded(n)).zip(maxima.iter_mut().step_by(step)) {
+            by_sixteen(row, |x| x * scale);
+            row[n..].fill(T::neg_infinity());
+            let m = row_max(row);
+            by_sixteen(row, |x| x - m);
+            *max = m;
         }
-        row[n..].fill(T::neg_infinity());
-        let max = row_max(row);
-        for x in row.iter_mut() {
-            *x = (*x - max).exp_fast();
+    });
+}
+
+/// Of a tile of exponentials: each row over its sum; the maxima become log-sum-exps.
+fn normalise_rows<T: Elementary>(tile: &mut [T], n: usize, maxima: &mut [T], step: usize) {
+    simd!(<T> (tile: &'a mut [T] = tile, n: usize = n, maxima: &'a mut [T] = maxima, step: usize = step) {
+        for (row, max) in tile.chunks_exact_mut(padded(n)).zip(maxima.iter_mut().step_by(step)) {
+            row[n..].fill(T::zero());
+            let sum = row_sum(row, |x| x);
+            let inverse = T::one() / sum;
+            by_sixteen(row, |x| x * inverse);
+            *max += T::of(libm::log(sum.wide()));
         }
-        row[n..].fill(T::zero());
-        let sum = row_sum(row, |x| x);
-        let inverse = T::one() / sum;
-        for x in row.iter_mut() {
-            *x *= inverse;
-        }
-        max + T::of(libm::log(sum.wide()))
-    })
+    });
 }

@@ -6,7 +6,7 @@ use super::super::types::{Real, Sym};
 use super::attention::{
     AttentionDropout, BACKWARD_TILE, Draw, Lengths, check_tail, head_and_size, is_small, padded, sequences, split_rows, transpose,
 };
-use super::math::{Elementary, row_sum_of_two, simd};
+use super::math::{Elementary, by_sixteen, exp_all, row_sum_of_two, simd};
 use super::tile::{Into, Rows, Strided, multiply};
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
@@ -94,13 +94,18 @@ impl AttentionGrad {
                 let by_row = |data| Strided { data, row: d, column: 1 };
                 multiply((m, stride, head), &mut p, stride, by_row(&x.q[at(row)..]), Rows { data: &keys, row: stride }, Into::Set);
                 multiply((m, stride, head), &mut ds, stride, by_row(&x.up[at(row)..]), Rows { data: &values, row: stride }, Into::Set);
+                let lse = x.lse[row * heads + h..].iter().step_by(heads);
+                for (p, &lse) in p.chunks_exact_mut(stride).take(m).zip(lse) {
+                    shift_row(p, scale, lse);
+                }
+                exp_all(&mut p[..m * stride]);
                 for (i, (p, ds)) in p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride)).take(m).enumerate() {
                     if let Some(draw) = draw {
                         factors.fill(T::one());
                         draw.drop(h, row + i, &mut factors[..n]);
                     }
                     let dot = dot(&x.up[at(row + i)..][..head], &x.o[at(row + i)..][..head]);
-                    score_row(p, ds, draw.map(|_| &factors[..]), n, [scale, x.lse[(row + i) * heads + h], dot]);
+                    score_row(p, ds, draw.map(|_| &factors[..]), n, scale, dot);
                 }
                 let into = if row == start { Into::Set } else { Into::Add };
                 let rows = |data| Rows { data, row: d };
@@ -128,24 +133,30 @@ fn dot<T: Elementary>(a: &[T], b: &[T]) -> T {
     simd!(<T> (a: &'a [T] = a, b: &'a [T] = b) -> T { row_sum_of_two(a, b, |a, b| a * b) })
 }
 
-/// One query: from raw scores and `up vᵀ` to the dropped probabilities and `scale · dS`.
-fn score_row<T: Elementary>(p: &mut [T], ds: &mut [T], factors: Option<&[T]>, n: usize, [scale, lse, dot]: [T; 3]) {
-    simd!(<T> (p: &'a mut [T] = p, ds: &'a mut [T] = ds, factors: Option<&'a [T]> = factors, n: usize = n, numbers: [T; 3] = [scale, lse, dot]) {
-        let [scale, lse, dot] = numbers;
-        for x in p.iter_mut() {
-            *x = (*x * scale - lse).exp_fast();
-        }
+/// `p ← scale · p − lse`
+fn shift_row<T: Elementary>(p: &mut [T], scale: T, lse: T) {
+    simd!(<T> (p: &'a mut [T] = p, scale: T = scale, lse: T = lse) { by_sixteen(p, |x| x * scale - lse) });
+}
+
+/// One query: from probabilities and `up vᵀ` to the dropped probabilities and `scale · dS`.
+fn score_row<T: Elementary>(p: &mut [T], ds: &mut [T], factors: Option<&[T]>, n: usize, scale: T, dot: T) {
+    simd!(<T> (p: &'a mut [T] = p, ds: &'a mut [T] = ds, factors: Option<&'a [T]> = factors, n: usize = n, scale: T = scale, dot: T = dot) {
         p[n..].fill(T::zero());
+        let blocks = p.as_chunks_mut::<16>().0.iter_mut().zip(ds.as_chunks_mut::<16>().0);
         match factors {
             None => {
-                for (ds, &p) in ds.iter_mut().zip(p.iter()) {
-                    *ds = p * (*ds - dot) * scale;
+                for (p, ds) in blocks {
+                    for (ds, &mut p) in ds.iter_mut().zip(p) {
+                        *ds = p * (*ds - dot) * scale;
+                    }
                 }
             }
             Some(factors) => {
-                for ((ds, p), &f) in ds.iter_mut().zip(p).zip(factors) {
-                    *ds = *p * (*ds * f - dot) * scale;
-                    *p *= f;
+                for ((p, ds), factors) in blocks.zip(factors.as_chunks::<16>().0) {
+                    for ((ds, p), &f) in ds.iter_mut().zip(p).zip(factors) {
+                        *ds = *p * (*ds * f - dot) * scale;
+                        *p *= f;
+                    }
                 }
             }
         }

@@ -68,7 +68,7 @@ pub(super) fn part<T>(x: &[T], start: usize, len: usize) -> &[T] {
 }
 
 /// Functions whose f32 versions are polynomials without branches.
-pub trait Elementary: Compute {
+pub trait Elementary: Compute + super::tile::Tiled {
     /// `eˣ`
     fn exp_fast(self) -> Self;
     /// `tanh x`
@@ -200,6 +200,25 @@ pub(super) fn row_sum_of_two<T: Elementary>(a: &[T], b: &[T], f: impl Fn(T, T) -
         *lane += f(a, b);
     }
     fold_lanes(lanes)
+}
+
+/// Applies `f` to a row of whole blocks of sixteen; a short row keeps its vectors so.
+#[inline(always)]
+pub(super) fn by_sixteen<T: Elementary>(row: &mut [T], f: impl Fn(T) -> T) {
+    for block in row.as_chunks_mut::<16>().0 {
+        for x in block {
+            *x = f(*x);
+        }
+    }
+}
+
+/// `eˣ` of every element, in place.
+pub(super) fn exp_all<T: Elementary>(row: &mut [T]) {
+    simd!(<T> (row: &'a mut [T] = row) {
+        for x in row {
+            *x = x.exp_fast();
+        }
+    });
 }
 
 /// Largest element of a row; a NaN may be passed over.
