@@ -8,6 +8,7 @@ use super::types::{Bindings, TensorType};
 mod kernel;
 mod math;
 mod random;
+mod scratch;
 mod tensor;
 mod tile;
 
