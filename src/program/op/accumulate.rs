@@ -1,6 +1,6 @@
 //! `accumulate`: adds to a resident, in place.
 
-use super::math::{for_chunks, rest, simd};
+use super::math::{add_to, for_chunks, part};
 use super::{Io, Kernel, OpError, OpRule, TensorType};
 
 /// `(acc, x)`: `acc += x`.
@@ -19,7 +19,7 @@ impl OpRule for Accumulate {
         super::kernel::float!(io.updates[0].dtype(), T => {
             let x = io.input(1).slice::<T>();
             for_chunks(io.updates[0].slice::<T>(), |start, acc| {
-                simd(|| acc.iter_mut().zip(rest(x, start)).for_each(|(a, &x)| *a += x));
+                add_to(acc, part(x, start, acc.len()));
             });
         });
         Ok(())

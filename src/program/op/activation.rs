@@ -30,7 +30,8 @@ impl ActivationKind {
         match self {
             Self::Gelu => x * x.normal_cdf_pdf().0,
             Self::GeluTanh => T::of(0.5) * x * (T::one() + inner(x).tanh_fast()),
-            Self::Relu => x.max(T::zero()),
+            // Not `max`, which would turn a NaN into 0.
+            Self::Relu => if x <= T::zero() { T::zero() } else { x },
             Self::Tanh => x.tanh_fast(),
             Self::Silu => x / (T::one() + (-x).exp_fast()),
         }
@@ -73,6 +74,26 @@ pub struct Activation {
     pub kind: ActivationKind,
 }
 
+/// In place; one loop a kind, so that each vectorises.
+fn apply_to<T: Elementary>(kind: ActivationKind, out: &mut [T]) {
+    macro_rules! run {
+        ($kind:expr) => {
+            simd!(<T> (out: &'a mut [T] = out) {
+                for o in out {
+                    *o = $kind.apply(*o);
+                }
+            })
+        };
+    }
+    match kind {
+        ActivationKind::Gelu => run!(ActivationKind::Gelu),
+        ActivationKind::GeluTanh => run!(ActivationKind::GeluTanh),
+        ActivationKind::Relu => run!(ActivationKind::Relu),
+        ActivationKind::Tanh => run!(ActivationKind::Tanh),
+        ActivationKind::Silu => run!(ActivationKind::Silu),
+    }
+}
+
 impl OpRule for Activation {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
@@ -89,14 +110,7 @@ impl OpRule for Activation {
                 if let Some(x) = x {
                     out.copy_from_slice(part(x, start, out.len()));
                 }
-                // One loop a kind, so that each vectorises.
-                match kind {
-                    ActivationKind::Gelu => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::Gelu.apply(*o))),
-                    ActivationKind::GeluTanh => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::GeluTanh.apply(*o))),
-                    ActivationKind::Relu => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::Relu.apply(*o))),
-                    ActivationKind::Tanh => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::Tanh.apply(*o))),
-                    ActivationKind::Silu => simd(|| out.iter_mut().for_each(|o| *o = ActivationKind::Silu.apply(*o))),
-                }
+                apply_to(kind, out);
             });
         });
         Ok(())

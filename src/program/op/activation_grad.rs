@@ -1,6 +1,6 @@
 //! `activation_grad`: gradient of an activation.
 
-use super::math::{for_chunks, part, rest, simd};
+use super::math::{Elementary, for_chunks, part, simd};
 use super::{ActivationKind, Io, Kernel, OpError, OpRule, TensorType};
 
 /// `(up, saved) → up · f′`, `saved` being the output for relu and tanh and the input otherwise.
@@ -20,29 +20,29 @@ impl OpRule for ActivationGrad {
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         super::kernel::float!(io.outputs[0].dtype(), T => {
-            let up = (io.taken != Some(0)).then(|| io.input(0).slice::<T>());
-            let saved = (io.taken != Some(1)).then(|| io.input(1).slice::<T>());
-            let kind = self.kind;
+            let (taken, kind) = (io.taken, self.kind);
+            let up = (taken != Some(0)).then(|| io.input(0).slice::<T>());
+            let saved = (taken != Some(1)).then(|| io.input(1).slice::<T>());
             for_chunks(io.outputs[0].slice::<T>(), |start, out| {
-                macro_rules! run {
-                    ($kind:expr) => {
-                        match (up, saved) {
-                            (None, Some(saved)) => simd(|| out.iter_mut().zip(rest(saved, start)).for_each(|(o, &s)| *o *= $kind.derivative(s))),
-                            (Some(up), None) => simd(|| out.iter_mut().zip(rest(up, start)).for_each(|(o, &u)| *o = u * $kind.derivative(*o))),
-                            (Some(up), Some(saved)) => {
-                                let (up, saved) = (part(up, start, out.len()), part(saved, start, out.len()));
-                                simd(|| out.iter_mut().zip(up).zip(saved).for_each(|((o, &u), &s)| *o = u * $kind.derivative(s)));
-                            }
-                            (None, None) => unreachable!("one buffer is taken at most"),
-                        }
-                    };
+                // The output starts as the gradient or, where that buffer was taken over, as what
+                // was saved: then the two swap places a block at a time.
+                if let (Some(up), Some(_)) = (up, saved) {
+                    out.copy_from_slice(part(up, start, out.len()));
                 }
-                match kind {
-                    ActivationKind::Gelu => run!(ActivationKind::Gelu),
-                    ActivationKind::GeluTanh => run!(ActivationKind::GeluTanh),
-                    ActivationKind::Relu => run!(ActivationKind::Relu),
-                    ActivationKind::Tanh => run!(ActivationKind::Tanh),
-                    ActivationKind::Silu => run!(ActivationKind::Silu),
+                let mut block = [T::default(); 512];
+                for (i, out) in out.chunks_mut(512).enumerate() {
+                    let at = start + i * 512;
+                    let saved = match (saved, up) {
+                        (Some(saved), _) => part(saved, at, out.len()),
+                        (None, Some(up)) => {
+                            let block = &mut block[..out.len()];
+                            block.copy_from_slice(out);
+                            out.copy_from_slice(part(up, at, out.len()));
+                            block
+                        }
+                        (None, None) => unreachable!("one buffer is taken at most"),
+                    };
+                    multiply(kind, out, saved);
                 }
             });
         });
@@ -51,5 +51,25 @@ impl OpRule for ActivationGrad {
 
     fn in_place(&self) -> &'static [usize] {
         &[0, 1]
+    }
+}
+
+/// `out ← out · f′(saved)`; one loop a kind, so that each vectorises.
+fn multiply<T: Elementary>(kind: ActivationKind, out: &mut [T], saved: &[T]) {
+    macro_rules! run {
+        ($kind:expr) => {
+            simd!(<T> (out: &'a mut [T] = out, saved: &'a [T] = saved) {
+                for (o, &s) in out.iter_mut().zip(saved) {
+                    *o *= $kind.derivative(s);
+                }
+            })
+        };
+    }
+    match kind {
+        ActivationKind::Gelu => run!(ActivationKind::Gelu),
+        ActivationKind::GeluTanh => run!(ActivationKind::GeluTanh),
+        ActivationKind::Relu => run!(ActivationKind::Relu),
+        ActivationKind::Tanh => run!(ActivationKind::Tanh),
+        ActivationKind::Silu => run!(ActivationKind::Silu),
     }
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Real};
-use super::math::{CHUNK, simd};
+use super::math::{CHUNK, Elementary, simd};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(θ, g, m, v, lr f32[1], step u32[1], factor f32[1])`, updating θ, m, v, in the order of
@@ -44,17 +44,8 @@ impl OpRule for AdamW {
         let keep = (1.0 - f64::from(lr) * self.weight_decay.get()) as f32;
         let (c1, c2, b2, eps) = ((1.0 - b1) as f32, (1.0 - b2) as f32, b2 as f32, self.eps.get() as f32);
         let [p, m, v] = io.updates.as_mut_slice() else { unreachable!("three tensors are updated") };
-        let work = |(((p, m), v), g): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| {
-            simd(|| {
-                for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                    let g = g * factor;
-                    *p *= keep;
-                    *m += (g - *m) * c1;
-                    *v = *v * b2 + g * g * c2;
-                    *p -= step_size * (*m / (v.sqrt() / root + eps));
-                }
-            });
-        };
+        let now = Now { keep, c1, b2, c2, root, eps, step_size, factor };
+        let work = |(((p, m), v), g): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| update(now, p, m, v, g);
         let (p, m, v) = (p.slice::<f32>(), m.slice::<f32>(), v.slice::<f32>());
         p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK)).for_each(work);
         Ok(())
@@ -67,4 +58,28 @@ impl OpRule for AdamW {
     fn updates(&self) -> &'static [usize] {
         &[0, 2, 3]
     }
+}
+
+/// The coefficients of one step.
+#[derive(Clone, Copy)]
+struct Now<T> {
+    keep: T,
+    c1: T,
+    b2: T,
+    c2: T,
+    root: T,
+    eps: T,
+    step_size: T,
+    factor: T,
+}
+
+fn update<T: Elementary>(now: Now<T>, p: &mut [T], m: &mut [T], v: &mut [T], g: &[T]) {
+    simd!(<T> (now: Now<T> = now, p: &'a mut [T] = p, m: &'a mut [T] = m, v: &'a mut [T] = v, g: &'a [T] = g) {
+        for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
+            let g = g * now.factor;
+            *m += (g - *m) * now.c1;
+            *v = *v * now.b2 + g * g * now.c2;
+            *p = *p * now.keep - now.step_size * (*m / (v.sqrt() / now.root + now.eps));
+        }
+    });
 }

@@ -1,7 +1,7 @@
 //! `add`: elementwise `a + b` of one type.
 
+use super::math::{add_to, for_chunks, part, simd};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, TensorType, Value};
-use rayon::prelude::*;
 
 /// `a + b`, same type and shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,11 +21,18 @@ impl OpRule for Add {
             match taken {
                 Some(i) => {
                     let other = io.input(1 - i).slice::<T>();
-                    io.outputs[0].slice::<T>().par_iter_mut().zip(other).for_each(|(o, x)| *o += *x);
+                    for_chunks(io.outputs[0].slice::<T>(), |start, out| add_to(out, part(other, start, out.len())));
                 }
                 None => {
                     let (a, b) = (io.input(0).slice::<T>(), io.input(1).slice::<T>());
-                    io.outputs[0].slice::<T>().par_iter_mut().zip(a).zip(b).for_each(|((o, a), b)| *o = *a + *b);
+                    for_chunks(io.outputs[0].slice::<T>(), |start, out| {
+                        let (a, b) = (part(a, start, out.len()), part(b, start, out.len()));
+                        simd!(<T> (out: &'a mut [T] = out, a: &'a [T] = a, b: &'a [T] = b) {
+                            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                                *o = a + b;
+                            }
+                        });
+                    });
                 }
             }
         });

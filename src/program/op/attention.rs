@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Real, Sym};
-use super::math::{Elementary, part, simd};
-use super::matmul::{Strided, product, product_scratch};
-use super::random::{threshold, words};
+use super::dropout::drop_row;
+use super::math::{Elementary, by_sixteen, exp_all, row_max, row_sum, simd};
+use super::random::threshold;
+use super::tile::{Into, Rows, Strided, multiply};
 use super::{At, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// Dropout on attention probabilities.
@@ -52,8 +53,7 @@ impl OpRule for Attention {
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        super::kernel::float!(io.outputs[0].dtype(), T => self.compute::<T>(cx, io));
-        Ok(())
+        super::kernel::float!(io.outputs[0].dtype(), T => self.compute::<T>(cx, io))
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
@@ -80,24 +80,56 @@ impl OpRule for Attention {
     }
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
-        scratch(cx, self.heads, machine, 1)
+        let (head, size) = head_and_size(cx, self.heads);
+        Lengths::of(cx, 3).forward_scratch(head, size, machine)
     }
 }
 
-/// Scratch of attention: `matrices` square score matrices of the longest sequence on each thread,
-/// and the products' own.
-pub(super) fn scratch(cx: &SizedCx, heads: u32, machine: &Machine, matrices: u64) -> u64 {
-    let Some(x) = cx.inputs.first() else { return 0 };
-    let width = x.dims.get(1).copied().unwrap_or(0) as u64;
-    let size = x.bytes / (x.dims.iter().product::<usize>() as u64).max(1);
-    scratch_of(cx.sizes.get(Sym::Longest), cx.sizes.get(Sym::Sequences), width / u64::from(heads).max(1), size, machine, matrices)
+/// Query rows of a forward work item; rows of its score tile, and of the backward's.
+const ITEM: usize = 64;
+const FORWARD_TILE: usize = 16;
+pub(super) const BACKWARD_TILE: usize = 32;
+
+/// Sequences of a batch as the kernels' scratch depends on them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lengths {
+    pub sequences: u64,
+    pub tokens: u64,
+    pub longest: u64,
 }
 
-/// The same from plain numbers.
-pub(super) fn scratch_of(longest: u64, sequences: u64, head: u64, size: u64, machine: &Machine, matrices: u64) -> u64 {
-    let threads = (machine.threads as u64).min(sequences).max(1);
-    let inner = product_scratch(longest, longest.max(head), longest.max(head), size, machine, 1);
-    threads * (matrices * longest * longest * size + inner)
+impl Lengths {
+    /// From the operands of a node: the first matrix and the offsets.
+    pub fn of(cx: &SizedCx, offsets: usize) -> Self {
+        let rows = |i: usize| cx.inputs.get(i).and_then(|x| x.dims.first()).copied().unwrap_or(0) as u64;
+        Self { sequences: rows(offsets).saturating_sub(1), tokens: rows(0), longest: cx.sizes.get(Sym::Longest) }
+    }
+
+    /// Scratch of the forward: on each thread the keys of a head, transposed, and a tile of scores.
+    fn forward_scratch(self, head: u64, size: u64, machine: &Machine) -> u64 {
+        let items = self.sequences + self.tokens / ITEM as u64;
+        let tile = (FORWARD_TILE as u64).min(self.longest);
+        (machine.threads as u64).min(items) * (head + tile) * padded(self.longest as usize) as u64 * size
+    }
+
+    /// Scratch of the backward: on each thread keys and values of a head, transposed, two tiles, and
+    /// a row of dropout factors.
+    pub fn backward_scratch(self, head: u64, size: u64, machine: &Machine) -> u64 {
+        let tile = (BACKWARD_TILE as u64).min(self.longest);
+        (machine.threads as u64).min(self.sequences) * (2 * head + 2 * tile + 1) * padded(self.longest as usize) as u64 * size
+    }
+}
+
+/// A length rounded up to whole vectors.
+pub(super) const fn padded(n: usize) -> usize {
+    n.next_multiple_of(16)
+}
+
+/// A head's width and the size of an element.
+pub(super) fn head_and_size(cx: &SizedCx, heads: u32) -> (u64, u64) {
+    let Some(x) = cx.inputs.first() else { return (0, 0) };
+    let elements = x.dims.iter().product::<usize>() as u64;
+    (x.dims.get(1).copied().unwrap_or(0) as u64 / u64::from(heads).max(1), x.bytes / elements.max(1))
 }
 
 /// Start and end of each sequence, checked against the number of rows.
@@ -107,82 +139,134 @@ pub(super) fn sequences(offsets: &[u32], rows: usize) -> Result<Vec<(usize, usiz
     if good { Ok(list) } else { Err(OpError::Index { index: u64::from(offsets.last().copied().unwrap_or(0)), rows: rows as u64 }) }
 }
 
-/// Splits a `[T, width]` buffer into one slice a sequence.
-pub(super) fn split_rows<'a, T>(mut rest: &'a mut [T], sequences: &[(usize, usize)], width: usize) -> Vec<&'a mut [T]> {
-    let mut parts = Vec::with_capacity(sequences.len());
-    for (start, end) in sequences {
-        let (head, tail) = rest.split_at_mut((end - start) * width);
-        parts.push(head);
-        rest = tail;
-    }
-    parts
+/// Splits a `[T, width]` buffer into one slice a range of rows; the ranges follow each other.
+pub(super) fn split_rows<'a, T>(mut rest: &'a mut [T], ranges: impl Iterator<Item = (usize, usize)>, width: usize) -> Vec<&'a mut [T]> {
+    ranges
+        .map(|(start, end)| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut((end - start) * width);
+            rest = tail;
+            head
+        })
+        .collect()
 }
 
-/// Dropout's factor for one row of probabilities: counter `[key/4 + head·2²⁴, query, example, step]`.
-#[inline(always)]
-pub(super) fn drop_row<T: Elementary>(dropout: &AttentionDropout, head: usize, query: u32, example: u32, step: u32, row: &mut [T], buffer: &mut [u32]) {
-    let random = &mut buffer[..row.len()];
-    let key = [dropout.stream[0].wrapping_add((head as u32) << 8), dropout.stream[1]];
-    words(key, [query, example, step], random);
-    let (limit, scale) = (threshold(dropout.p.get()), T::of(1.0 / (1.0 - dropout.p.get())));
-    for (x, &word) in row.iter_mut().zip(random.iter()) {
-        *x = if word < limit { T::zero() } else { *x * scale };
+/// Whether so little work, in products of elements, is done on one thread.
+pub(super) fn is_small(seqs: &[(usize, usize)], width: usize) -> bool {
+    seqs.iter().map(|(a, b)| (b - a) * (b - a)).sum::<usize>() * width < 1 << 16
+}
+
+/// Dropout with the keys and the step it draws by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draw<'a> {
+    stream: [u32; 2],
+    limit: u32,
+    scale: f64,
+    keys: &'a [u32],
+    step: u32,
+}
+
+impl<'a> Draw<'a> {
+    pub fn new(dropout: &AttentionDropout, keys: &'a [u32], step: u32) -> Self {
+        let p = dropout.p.get();
+        Self { stream: dropout.stream, limit: threshold(p), scale: 1.0 / (1.0 - p), keys, step }
+    }
+
+    /// Drops and scales one query's row, over keys: counter `[head · 2²⁰ + key/4, query, example,
+    /// step]`, positions counted within the sequence.
+    pub fn drop<T: Elementary>(&self, head: usize, query_row: usize, row: &mut [T]) {
+        let tail = [self.keys[2 * query_row + 1], self.keys[2 * query_row], self.step];
+        drop_row(self.stream, (head << 20) as u32, tail, self.limit, T::of(self.scale), row);
+    }
+}
+
+/// `to[c, j] = from[j, c]` for `n` rows of one head, with rows of `to` padded with zeros.
+pub(super) fn transpose<T: Elementary>(from: &[T], d: usize, n: usize, head: usize, to: &mut [T]) {
+    let stride = padded(n);
+    for (c, to) in to.chunks_exact_mut(stride).take(head).enumerate() {
+        for (j, x) in to.iter_mut().enumerate() {
+            *x = if j < n { from[j * d + c] } else { T::zero() };
+        }
     }
 }
 
 impl Attention {
-    fn compute<T: Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) {
+    fn compute<T: Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let (q, k, v) = (io.input(0).slice::<T>(), io.input(1).slice::<T>(), io.input(2).slice::<T>());
         let (rows, d) = (io.input(0).dims[0], io.input(0).dims[1]);
-        let Ok(seqs) = sequences(io.input(3).slice::<u32>(), rows) else { return };
-        let random = self.dropout.as_ref().map(|drop| (drop, io.input(4).slice::<u32>(), io.input(5).slice::<u32>()[0]));
-        let (heads, scale) = (self.heads as usize, T::of(self.scale.get()));
+        let seqs = sequences(io.input(3).slice::<u32>(), rows)?;
+        let draw = self.dropout.as_ref().map(|drop| Draw::new(drop, io.input(4).slice::<u32>(), io.input(5).slice::<u32>()[0]));
+        let heads = self.heads as usize;
         let head = d / heads;
-        let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0);
+        let items: Vec<(usize, usize, usize, usize)> = seqs
+            .iter()
+            .flat_map(|&(start, end)| (start..end).step_by(ITEM).map(move |from| (start, end, from, (from + ITEM).min(end))))
+            .collect();
         let [o, lse] = io.outputs.as_mut_slice() else { unreachable!("two outputs: inferred") };
-        let outs = split_rows(o.slice::<T>(), &seqs, d);
-        let lses = split_rows(lse.slice::<T>(), &seqs, heads);
-        let bytes = scratch_of(longest as u64, seqs.len() as u64, head as u64, size_of::<T>() as u64, cx.machine, 1);
-        cx.scratch(bytes, || {
-            seqs.par_iter().zip(outs).zip(lses).for_each(|((&(start, end), out), lse)| {
-                let n = end - start;
-                let mut p = vec![T::zero(); n * n];
-                let mut buffer = vec![0_u32; if random.is_some() { n } else { 0 }];
-                for h in 0..heads {
-                    let at = start * d + h * head;
-                    let rows = |data| Strided { data: part::<T>(data, at, (n - 1) * d + head), row: d, column: 1 };
-                    let columns = |data| Strided { data: part::<T>(data, at, (n - 1) * d + head), row: 1, column: d };
-                    if n == 0 {
-                        continue;
-                    }
-                    product((n, n, head), &mut p, n, rows(q), columns(k), (scale, T::zero()), 1);
-                    simd(|| {
-                        for (i, row) in p.chunks_exact_mut(n).enumerate() {
-                            lse[i * heads + h] = softmax_row(row);
-                            if let Some((drop, keys, step)) = random {
-                                drop_row(drop, h, keys[2 * (start + i) + 1], keys[2 * (start + i)], step, row, &mut buffer);
-                            }
+        let ranges = || items.iter().map(|&(_, _, from, to)| (from, to));
+        let outs = split_rows(o.slice::<T>(), ranges(), d);
+        let lses = split_rows(lse.slice::<T>(), ranges(), heads);
+        let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
+        let lengths = Lengths { sequences: seqs.len() as u64, tokens: rows as u64, longest };
+        let work = |((&(start, end, from, to), out), lse): ((&(usize, usize, usize, usize), &mut [T]), &mut [T])| {
+            let n = end - start;
+            let stride = padded(n);
+            let (mut keys, mut p) = (vec![T::zero(); head * stride], vec![T::zero(); FORWARD_TILE.min(n) * stride]);
+            for h in 0..heads {
+                let at = |row: usize| row * d + h * head;
+                transpose(&k[at(start)..], d, n, head, &mut keys);
+                for row in (from..to).step_by(FORWARD_TILE) {
+                    let m = FORWARD_TILE.min(to - row);
+                    let queries = Strided { data: &q[at(row)..], row: d, column: 1 };
+                    multiply((m, stride, head), &mut p, stride, queries, Rows { data: &keys, row: stride }, Into::Set);
+                    let scores = &mut p[..m * stride];
+                    let maxima = &mut lse[(row - from) * heads..];
+                    centre_rows(scores, n, T::of(self.scale.get()), &mut maxima[h..], heads);
+                    exp_all(scores);
+                    normalise_rows(scores, n, &mut maxima[h..], heads);
+                    if let Some(draw) = &draw {
+                        for (i, p) in scores.chunks_exact_mut(stride).enumerate() {
+                            draw.drop(h, row + i, &mut p[..n]);
                         }
-                    });
-                    let weights = Strided { data: &p[..], row: n, column: 1 };
-                    product((n, head, n), &mut out[h * head..], d, weights, rows(v), (T::one(), T::zero()), 1);
+                    }
+                    let weights = Strided { data: &p, row: stride, column: 1 };
+                    multiply((m, head, n), &mut out[at(row - from)..], d, weights, Rows { data: &v[at(start)..], row: d }, Into::Set);
                 }
-            });
+            }
+        };
+        cx.scratch(lengths.forward_scratch(head as u64, size_of::<T>() as u64, cx.machine), || {
+            if is_small(&seqs, d) {
+                items.iter().zip(outs).zip(lses).for_each(work);
+            } else {
+                items.par_iter().zip(outs).zip(lses).for_each(work);
+            }
         });
+        Ok(())
     }
 }
 
-/// Softmax in place; gives the log-sum-exp.
-#[inline(always)]
-fn softmax_row<T: Elementary>(row: &mut [T]) -> T {
-    let max = row.iter().fold(T::neg_infinity(), |m, &x| if x > m { x } else { m });
-    for x in row.iter_mut() {
-        *x = (*x - max).exp_fast();
-    }
-    let sum = super::math::row_sum(row, |_, x| x);
-    let inverse = T::one() / sum;
-    for x in row.iter_mut() {
-        *x *= inverse;
-    }
-    max + T::of(sum.wide().ln())
+/// Of a tile of scores with `n` real columns: times `scale`, minus each row's largest, which goes to
+/// every `step`-th of `maxima`.
+fn centre_rows<T: Elementary>(tile: &mut [T], n: usize, scale: T, maxima: &mut [T], step: usize) {
+    simd!(<T> (tile: &'a mut [T] = tile, n: usize = n, scale: T = scale, maxima: &'a mut [T] = maxima, step: usize = step) {
+        for (row, max) in tile.chunks_exact_mut(padded(n)).zip(maxima.iter_mut().step_by(step)) {
+            by_sixteen(row, |x| x * scale);
+            row[n..].fill(T::neg_infinity());
+            let m = row_max(row);
+            by_sixteen(row, |x| x - m);
+            *max = m;
+        }
+    });
+}
+
+/// Of a tile of exponentials: each row over its sum; the maxima become log-sum-exps.
+fn normalise_rows<T: Elementary>(tile: &mut [T], n: usize, maxima: &mut [T], step: usize) {
+    simd!(<T> (tile: &'a mut [T] = tile, n: usize = n, maxima: &'a mut [T] = maxima, step: usize = step) {
+        for (row, max) in tile.chunks_exact_mut(padded(n)).zip(maxima.iter_mut().step_by(step)) {
+            row[n..].fill(T::zero());
+            let sum = row_sum(row, |x| x);
+            let inverse = T::one() / sum;
+            by_sixteen(row, |x| x * inverse);
+            *max += T::of(libm::log(sum.wide()));
+        }
+    });
 }

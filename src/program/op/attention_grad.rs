@@ -3,9 +3,11 @@
 use rayon::prelude::*;
 
 use super::super::types::{Real, Sym};
-use super::attention::{AttentionDropout, check_tail, drop_row, scratch, scratch_of, sequences, split_rows};
-use super::math::{Elementary, part, simd};
-use super::matmul::{Strided, product};
+use super::attention::{
+    AttentionDropout, BACKWARD_TILE, Draw, Lengths, check_tail, head_and_size, is_small, padded, sequences, split_rows, transpose,
+};
+use super::math::{Elementary, by_sixteen, exp_all, row_sum_of_two, simd};
+use super::tile::{Into, Rows, Strided, multiply};
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up, q, k, v, o [T, d], lse [T, H], offsets[, keys, step]) → (dq, dk, dv)`.
@@ -34,8 +36,7 @@ impl OpRule for AttentionGrad {
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        super::kernel::float!(io.outputs[0].dtype(), T => self.compute::<T>(cx, io));
-        Ok(())
+        super::kernel::float!(io.outputs[0].dtype(), T => self.compute::<T>(cx, io))
     }
 
     fn cost(&self, cx: &SizedCx) -> Cost {
@@ -45,61 +46,119 @@ impl OpRule for AttentionGrad {
     }
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
-        scratch(cx, self.heads, machine, 3)
+        let (head, size) = head_and_size(cx, self.heads);
+        Lengths::of(cx, 6).backward_scratch(head, size, machine)
     }
 }
 
 impl AttentionGrad {
-    fn compute<T: Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) {
+    fn compute<T: Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let input = |i: usize| io.input(i).slice::<T>();
-        let (up, q, k, v, o, lse) = (input(0), input(1), input(2), input(3), input(4), input(5));
+        let operands = Operands { up: input(0), q: input(1), k: input(2), v: input(3), o: input(4), lse: input(5) };
         let (rows, d) = (io.input(0).dims[0], io.input(0).dims[1]);
-        let Ok(seqs) = sequences(io.input(6).slice::<u32>(), rows) else { return };
-        let random = self.dropout.as_ref().map(|drop| (drop, io.input(7).slice::<u32>(), io.input(8).slice::<u32>()[0]));
-        let (heads, scale) = (self.heads as usize, T::of(self.scale.get()));
-        let head = d / heads;
-        let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0);
+        let seqs = sequences(io.input(6).slice::<u32>(), rows)?;
+        let draw = self.dropout.as_ref().map(|drop| Draw::new(drop, io.input(7).slice::<u32>(), io.input(8).slice::<u32>()[0]));
+        let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
+        let lengths = Lengths { sequences: seqs.len() as u64, tokens: rows as u64, longest };
+        let head = d / self.heads as usize;
         let [dq, dk, dv] = io.outputs.as_mut_slice() else { unreachable!("three outputs: inferred") };
-        let parts = split_rows(dq.slice::<T>(), &seqs, d)
-            .into_par_iter()
-            .zip(split_rows(dk.slice::<T>(), &seqs, d))
-            .zip(split_rows(dv.slice::<T>(), &seqs, d));
-        let bytes = scratch_of(longest as u64, seqs.len() as u64, head as u64, size_of::<T>() as u64, cx.machine, 3);
-        cx.scratch(bytes, || {
-            seqs.par_iter().zip(parts).for_each(|(&(start, end), ((dq, dk), dv))| {
-                let n = end - start;
-                if n == 0 {
-                    return;
-                }
-                let (mut p, mut dropped, mut ds) = (vec![T::zero(); n * n], vec![T::zero(); n * n], vec![T::zero(); n * n]);
-                let mut buffer = vec![0_u32; if random.is_some() { n } else { 0 }];
-                for h in 0..heads {
-                    let at = start * d + h * head;
-                    let rows = |data| Strided { data: part::<T>(data, at, (n - 1) * d + head), row: d, column: 1 };
-                    let columns = |data| Strided { data: part::<T>(data, at, (n - 1) * d + head), row: 1, column: d };
-                    product((n, n, head), &mut p, n, rows(q), columns(k), (scale, T::zero()), 1);
-                    product((n, n, head), &mut ds, n, rows(up), columns(v), (T::one(), T::zero()), 1);
-                    simd(|| {
-                        for (i, ((p, dropped), ds)) in p.chunks_exact_mut(n).zip(dropped.chunks_exact_mut(n)).zip(ds.chunks_exact_mut(n)).enumerate() {
-                            let l = lse[(start + i) * heads + h];
-                            p.iter_mut().for_each(|x| *x = (*x - l).exp_fast());
-                            dropped.copy_from_slice(p);
-                            if let Some((drop, keys, step)) = random {
-                                let (query, example) = (keys[2 * (start + i) + 1], keys[2 * (start + i)]);
-                                drop_row(drop, h, query, example, step, dropped, &mut buffer);
-                                drop_row(drop, h, query, example, step, ds, &mut buffer);
-                            }
-                            let (ur, or) = (part(up, at + i * d, head), part(o, at + i * d, head));
-                            let dot = super::math::row_sum(ur, |j, u| u * or[j]);
-                            ds.iter_mut().zip(p.iter()).for_each(|(g, &p)| *g = p * (*g - dot));
-                        }
-                    });
-                    let by = |data, transposed: bool| Strided { data, row: if transposed { 1 } else { n }, column: if transposed { n } else { 1 } };
-                    product((n, head, n), &mut dv[h * head..], d, by(&dropped[..], true), rows(up), (T::one(), T::zero()), 1);
-                    product((n, head, n), &mut dq[h * head..], d, by(&ds[..], false), rows(k), (scale, T::zero()), 1);
-                    product((n, head, n), &mut dk[h * head..], d, by(&ds[..], true), rows(q), (scale, T::zero()), 1);
-                }
-            });
+        let split = |x| split_rows(x, seqs.iter().copied(), d);
+        let (dq, dk, dv) = (split(dq.slice::<T>()), split(dk.slice::<T>()), split(dv.slice::<T>()));
+        let work = |(((&range, dq), dk), dv): (((&(usize, usize), &mut [T]), &mut [T]), &mut [T])| {
+            self.sequence(range, d, &operands, draw.as_ref(), [dq, dk, dv]);
+        };
+        cx.scratch(lengths.backward_scratch(head as u64, size_of::<T>() as u64, cx.machine), || {
+            if is_small(&seqs, d) {
+                seqs.iter().zip(dq).zip(dk).zip(dv).for_each(work);
+            } else {
+                seqs.par_iter().zip(dq).zip(dk).zip(dv).for_each(work);
+            }
         });
+        Ok(())
     }
+
+    fn sequence<T: Elementary>(&self, (start, end): (usize, usize), d: usize, x: &Operands<'_, T>, draw: Option<&Draw<'_>>, [dq, dk, dv]: [&mut [T]; 3]) {
+        let (n, heads, scale) = (end - start, self.heads as usize, T::of(self.scale.get()));
+        if n == 0 {
+            return;
+        }
+        let (stride, head, tile) = (padded(n), d / heads, BACKWARD_TILE.min(n));
+        let buffer = |rows: usize| vec![T::zero(); rows * stride];
+        let (mut keys, mut values, mut p, mut ds, mut factors) = (buffer(head), buffer(head), buffer(tile), buffer(tile), buffer(1));
+        for h in 0..heads {
+            let at = |row: usize| row * d + h * head;
+            transpose(&x.k[at(start)..], d, n, head, &mut keys);
+            transpose(&x.v[at(start)..], d, n, head, &mut values);
+            for row in (start..end).step_by(tile) {
+                let m = tile.min(end - row);
+                let by_row = |data| Strided { data, row: d, column: 1 };
+                multiply((m, stride, head), &mut p, stride, by_row(&x.q[at(row)..]), Rows { data: &keys, row: stride }, Into::Set);
+                multiply((m, stride, head), &mut ds, stride, by_row(&x.up[at(row)..]), Rows { data: &values, row: stride }, Into::Set);
+                let lse = x.lse[row * heads + h..].iter().step_by(heads);
+                for (p, &lse) in p.chunks_exact_mut(stride).take(m).zip(lse) {
+                    shift_row(p, scale, lse);
+                }
+                exp_all(&mut p[..m * stride]);
+                for (i, (p, ds)) in p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride)).take(m).enumerate() {
+                    if let Some(draw) = draw {
+                        factors.fill(T::one());
+                        draw.drop(h, row + i, &mut factors[..n]);
+                    }
+                    let dot = dot(&x.up[at(row + i)..][..head], &x.o[at(row + i)..][..head]);
+                    score_row(p, ds, draw.map(|_| &factors[..]), n, scale, dot);
+                }
+                let into = if row == start { Into::Set } else { Into::Add };
+                let rows = |data| Rows { data, row: d };
+                let columns = |data| Strided { data, row: 1, column: stride };
+                multiply((n, head, m), &mut dv[h * head..], d, columns(&p), rows(&x.up[at(row)..]), into);
+                multiply((n, head, m), &mut dk[h * head..], d, columns(&ds), rows(&x.q[at(row)..]), into);
+                let weights = Strided { data: &ds, row: stride, column: 1 };
+                multiply((m, head, n), &mut dq[at(row - start)..], d, weights, rows(&x.k[at(start)..]), Into::Set);
+            }
+        }
+    }
+}
+
+/// The float operands.
+struct Operands<'a, T> {
+    up: &'a [T],
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    o: &'a [T],
+    lse: &'a [T],
+}
+
+fn dot<T: Elementary>(a: &[T], b: &[T]) -> T {
+    simd!(<T> (a: &'a [T] = a, b: &'a [T] = b) -> T { row_sum_of_two(a, b, |a, b| a * b) })
+}
+
+/// `p ← scale · p − lse`
+fn shift_row<T: Elementary>(p: &mut [T], scale: T, lse: T) {
+    simd!(<T> (p: &'a mut [T] = p, scale: T = scale, lse: T = lse) { by_sixteen(p, |x| x * scale - lse) });
+}
+
+/// One query: from probabilities and `up vᵀ` to the dropped probabilities and `scale · dS`.
+fn score_row<T: Elementary>(p: &mut [T], ds: &mut [T], factors: Option<&[T]>, n: usize, scale: T, dot: T) {
+    simd!(<T> (p: &'a mut [T] = p, ds: &'a mut [T] = ds, factors: Option<&'a [T]> = factors, n: usize = n, scale: T = scale, dot: T = dot) {
+        p[n..].fill(T::zero());
+        let blocks = p.as_chunks_mut::<16>().0.iter_mut().zip(ds.as_chunks_mut::<16>().0);
+        match factors {
+            None => {
+                for (p, ds) in blocks {
+                    for (ds, &mut p) in ds.iter_mut().zip(p) {
+                        *ds = p * (*ds - dot) * scale;
+                    }
+                }
+            }
+            Some(factors) => {
+                for ((p, ds), factors) in blocks.zip(factors.as_chunks::<16>().0) {
+                    for ((ds, p), &f) in ds.iter_mut().zip(p).zip(factors) {
+                        *ds = *p * (*ds * f - dot) * scale;
+                        *p *= f;
+                    }
+                }
+            }
+        }
+    });
 }

@@ -1,9 +1,10 @@
 //! `cast`: between storage and compute types. Frozen weights only, so it has no gradient.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::super::types::DType;
-use super::math::{for_chunks, rest, simd};
+use super::math::{for_chunks, part};
 use super::{Io, Kernel, OpError, OpRule, TensorType};
 
 /// `x → x` in another float type.
@@ -27,15 +28,25 @@ impl OpRule for Cast {
         let x = io.input(0);
         let out = &mut io.outputs[0];
         match (x.dtype(), self.to) {
-            (DType::F16, _) => convert(x.slice::<f16>(), out.slice::<f32>(), f16::to_f32),
-            (DType::BF16, _) => convert(x.slice::<bf16>(), out.slice::<f32>(), bf16::to_f32),
-            (_, DType::F16) => convert(x.slice::<f32>(), out.slice::<f16>(), f16::from_f32),
-            _ => convert(x.slice::<f32>(), out.slice::<bf16>(), bf16::from_f32),
+            (DType::F16, _) => convert(x.slice::<f16>(), out.slice::<f32>(), <[f16]>::convert_to_f32_slice),
+            (DType::BF16, _) => widen_bf16(x.slice::<bf16>(), out.slice::<f32>()),
+            (_, DType::F16) => convert(x.slice::<f32>(), out.slice::<f16>(), |from, to| to.convert_from_f32_slice(from)),
+            _ => convert(x.slice::<f32>(), out.slice::<bf16>(), |from, to| to.convert_from_f32_slice(from)),
         }
         Ok(())
     }
 }
 
-fn convert<S: Copy + Sync, T: Send>(from: &[S], to: &mut [T], f: impl Fn(S) -> T + Sync) {
-    for_chunks(to, |start, out| simd(|| out.iter_mut().zip(rest(from, start)).for_each(|(o, &x)| *o = f(x))));
+fn convert<S: Sync, T: Send>(from: &[S], to: &mut [T], f: impl Fn(&[S], &mut [T]) + Sync) {
+    for_chunks(to, |start, out| f(part(from, start, out.len()), out));
+}
+
+/// The upper half of an f32's bits: what the half crate does, without its care for signalling NaNs,
+/// so that it vectorises.
+fn widen_bf16(from: &[bf16], to: &mut [f32]) {
+    convert(from, to, |from, to| {
+        for (o, x) in to.iter_mut().zip(from) {
+            *o = f32::from_bits(u32::from(x.to_bits()) << 16);
+        }
+    });
 }

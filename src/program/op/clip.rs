@@ -20,7 +20,9 @@ impl OpRule for ClipFactor {
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let norm = io.input(0).slice::<f32>()[0];
-        io.outputs[0].slice::<f32>()[0] = (self.max.get() as f32 / (norm + 1e-6)).min(1.0);
+        let factor = self.max.get() as f32 / (norm + 1e-6);
+        // Not `min`, which would turn a NaN into 1.
+        io.outputs[0].slice::<f32>()[0] = if factor > 1.0 { 1.0 } else { factor };
         Ok(())
     }
 }

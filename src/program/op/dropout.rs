@@ -2,7 +2,7 @@
 
 use super::super::types::{DType, Real};
 use super::math::{Elementary, for_chunks_of_rows, part, simd};
-use super::random::{threshold, words};
+use super::random::{GROUP, group_of_words, threshold};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, TensorType, Value};
 
 /// `(x[N, d], keys u32[N, 2], step u32[1]) → x ⊙ mask / (1 − p)` (Srivastava et al. 2014).
@@ -55,29 +55,25 @@ impl Dropout {
         let d = io.outputs[0].dims[1];
         let stream = self.stream;
         for_chunks_of_rows(io.outputs[0].slice::<T>(), d, |first, rows| {
-            simd(|| {
-                if let Some(x) = x {
-                    rows.copy_from_slice(part(x, first * d, rows.len()));
-                }
-                for (row, key) in rows.chunks_exact_mut(d).zip(part(keys, 2 * first, keys.len() - 2 * first).chunks_exact(2)) {
-                    mask_row(stream, [key[1], key[0], step], limit, scale, row);
-                }
-            });
+            if let Some(x) = x {
+                rows.copy_from_slice(part(x, first * d, rows.len()));
+            }
+            for (row, key) in rows.chunks_exact_mut(d).zip(keys.chunks_exact(2).skip(first)) {
+                drop_row(stream, 0, [key[1], key[0], step], limit, scale, row);
+            }
         });
     }
 }
 
-/// Drops and scales a row in place.
-#[inline(always)]
-fn mask_row<T: Elementary>(stream: [u32; 2], tail: [u32; 3], limit: u32, scale: T, row: &mut [T]) {
-    let mut buffer = [0_u32; 256];
-    for (piece, out) in row.chunks_mut(256).enumerate() {
-        // The first counter goes on over the pieces: 64 blocks each.
-        let own = [stream[0].wrapping_add(piece as u32), stream[1]];
-        let random = &mut buffer[..out.len()];
-        words(own, tail, random);
-        for (o, &word) in out.iter_mut().zip(random.iter()) {
-            *o = if word < limit { T::zero() } else { *o * scale };
+/// Drops and scales a row in place: element `i` by word `i % 4` of the block with counter
+/// `[first + i / 4, tail…]`.
+pub(super) fn drop_row<T: Elementary>(stream: [u32; 2], first: u32, tail: [u32; 3], limit: u32, scale: T, row: &mut [T]) {
+    simd!(<T> (stream: [u32; 2] = stream, first: u32 = first, tail: [u32; 3] = tail, limit: u32 = limit, scale: T = scale, row: &'a mut [T] = row) {
+        for (group, out) in row.chunks_mut(GROUP).enumerate() {
+            let words = group_of_words(stream, first + (group * GROUP / 4) as u32, tail);
+            for (o, &word) in out.iter_mut().zip(&words) {
+                *o = if word < limit { T::zero() } else { *o * scale };
+            }
         }
-    }
+    });
 }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::math::{CHUNK, Elementary, simd};
 use super::super::types::DType;
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(g₁, …, gₙ) → √Σ g²: f32[1]`; sums of fixed chunks, combined in order in f64.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,21 +18,41 @@ impl OpRule for GradNorm {
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let mut sum = 0.0;
         for i in 0..io.arity() {
-            let parts: Vec<f64> = io.input(i).slice::<f32>().par_chunks(CHUNK).map(|chunk| simd(|| squares(chunk))).collect();
+            let g = io.input(i).slice::<f32>();
+            // Chunks by the gradient's size, never by the number of threads.
+            let mut parts = [0.0; PARTS];
+            let chunk = g.len().div_ceil(PARTS).max(CHUNK);
+            if g.len() <= 2 * CHUNK {
+                parts[0] = squares(g);
+            } else {
+                parts.par_iter_mut().zip(g.par_chunks(chunk)).for_each(|(part, g)| *part = squares(g));
+            }
             sum += parts.iter().sum::<f64>();
         }
         io.outputs[0].slice::<f32>()[0] = sum.sqrt() as f32;
         Ok(())
     }
+
+    fn cost(&self, cx: &SizedCx) -> Cost {
+        Cost { flops: 2 * (0..cx.inputs.len()).map(|i| cx.elements(i)).sum::<u64>(), bytes: cx.traffic() }
+    }
 }
 
-#[inline(always)]
-fn squares(chunk: &[f32]) -> f64 {
-    let mut lanes = [0.0_f64; 8];
-    for eight in chunk.chunks(8) {
-        for (lane, x) in lanes.iter_mut().zip(eight) {
+/// Most chunks of one gradient.
+const PARTS: usize = 256;
+
+fn squares<T: Elementary>(g: &[T]) -> f64 {
+    simd!(<T> (g: &'a [T] = g) -> f64 {
+        let mut lanes = [0.0_f64; 32];
+        let chunks = g.chunks_exact(32);
+        for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
             *lane += x.wide() * x.wide();
         }
-    }
-    lanes.iter().sum()
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane += x.wide() * x.wide();
+            }
+        }
+        lanes.iter().sum()
+    })
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::types::Real;
-use super::math::{CHUNK, Elementary, part, row_sum, simd};
+use super::math::{CHUNK, Elementary, row_sum, simd};
 use super::{At, Builder, Io, Kernel, LayerNormGrad, LayerNormGradWeight, OpError, OpRule, TensorType, Value};
 
 /// `(x[N, d], γ[d], β[d]) → (y[N, d], mean[N], rstd[N])`, `y = (x − mean) · rstd · γ + β` with
@@ -60,19 +60,28 @@ impl LayerNorm {
         let [y, mean, rstd] = io.outputs.as_mut_slice() else { unreachable!("three outputs: inferred") };
         let (y, mean, rstd) = (y.slice::<T>(), mean.slice::<T>(), rstd.slice::<T>());
         let rows = (CHUNK / d.max(1)).max(1);
-        let work = |block: usize, ((y, mean), rstd): ((&mut [T], &mut [T]), &mut [T])| simd(|| {
-            for (i, ((y, mean), rstd)) in y.chunks_exact_mut(d).zip(mean).zip(rstd).enumerate() {
-                let row = part(x, (block * rows + i) * d, d);
-                let n = T::of(d as f64);
-                let m = row_sum(row, |_, x| x) / n;
-                let var = row_sum(row, |_, x| (x - m) * (x - m)) / n;
-                let r = T::of(1.0 / (var.wide() + eps).sqrt());
-                (*mean, *rstd) = (m, r);
-                for (((y, &x), &g), &b) in y.iter_mut().zip(row).zip(g).zip(b) {
-                    *y = (x - m) * r * g + b;
-                }
-            }
-        });
-        y.par_chunks_mut(rows * d).zip(mean.par_chunks_mut(rows)).zip(rstd.par_chunks_mut(rows)).enumerate().for_each(|(i, x)| work(i, x));
+        let work = |(((y, mean), rstd), x): (((&mut [T], &mut [T]), &mut [T]), &[T])| normalise(eps, y, mean, rstd, x, g, b);
+        if y.len() <= 2 * CHUNK {
+            work((((y, mean), rstd), x));
+        } else {
+            let parts = y.par_chunks_mut(rows * d).zip(mean.par_chunks_mut(rows)).zip(rstd.par_chunks_mut(rows)).zip(x.par_chunks(rows * d));
+            parts.for_each(work);
+        }
     }
+}
+
+fn normalise<T: Elementary>(eps: f64, y: &mut [T], mean: &mut [T], rstd: &mut [T], x: &[T], g: &[T], b: &[T]) {
+    simd!(<T> (eps: f64 = eps, y: &'a mut [T] = y, mean: &'a mut [T] = mean, rstd: &'a mut [T] = rstd, x: &'a [T] = x, g: &'a [T] = g, b: &'a [T] = b) {
+        let d = g.len().max(1);
+        let n = T::of(d as f64);
+        for (((y, x), mean), rstd) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(mean).zip(rstd) {
+            let m = row_sum(x, |x| x) / n;
+            let var = row_sum(x, |x| (x - m) * (x - m)) / n;
+            let r = T::of(1.0 / (var.wide() + eps).sqrt());
+            (*mean, *rstd) = (m, r);
+            for (((y, &x), &g), &b) in y.iter_mut().zip(x).zip(g).zip(b) {
+                *y = (x - m) * r * g + b;
+            }
+        }
+    });
 }

@@ -1,6 +1,6 @@
 //! `layer_norm_grad`: gradient of a layer norm by its input.
 
-use super::math::{Elementary, for_chunks_of_rows, part, row_sum, simd};
+use super::math::{Elementary, for_chunks_of_rows, part, row_sum, row_sum_of_two, simd};
 use super::{Io, Kernel, OpError, OpRule, TensorType};
 
 /// `(up[N, d], x[N, d], mean[N], rstd[N], γ[d]) → dx[N, d]`: with `x̂ = (x − mean) rstd` and
@@ -34,41 +34,23 @@ fn compute<T: Elementary>(io: &mut Io<'_>) {
     let (x, mean, rstd, gamma) = (io.input(1).slice::<T>(), io.input(2).slice::<T>(), io.input(3).slice::<T>(), io.input(4).slice::<T>());
     let d = gamma.len();
     for_chunks_of_rows(io.outputs[0].slice::<T>(), d, |first, rows| {
-        simd(|| {
-            if let Some(up) = up {
-                rows.copy_from_slice(part(up, first * d, rows.len()));
-            }
-            for (i, row) in rows.chunks_exact_mut(d).enumerate() {
-                let (x, m, r) = (part(x, (first + i) * d, d), mean[first + i], rstd[first + i]);
-                let n = T::of(d as f64);
-                row.iter_mut().zip(gamma).for_each(|(u, &g)| *u *= g);
-                let sum = row_sum(row, |_, g| g) / n;
-                let dot = dot_centred(row, x, m) * r / n;
+        if let Some(up) = up {
+            rows.copy_from_slice(part(up, first * d, rows.len()));
+        }
+        let (x, mean, rstd) = (part(x, first * d, rows.len()), &mean[first..], &rstd[first..]);
+        simd!(<T> (rows: &'a mut [T] = rows, x: &'a [T] = x, mean: &'a [T] = mean, rstd: &'a [T] = rstd, gamma: &'a [T] = gamma) {
+            let d = gamma.len();
+            let n = T::of(d as f64);
+            for (((row, x), &m), &r) in rows.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(mean).zip(rstd) {
+                for (u, &g) in row.iter_mut().zip(gamma) {
+                    *u *= g;
+                }
+                let sum = row_sum(row, |g| g) / n;
+                let dot = row_sum_of_two(row, x, |g, x| g * (x - m)) * r / n;
                 for (u, &x) in row.iter_mut().zip(x) {
                     *u = r * (*u - sum - (x - m) * r * dot);
                 }
             }
         });
     });
-}
-
-/// `Σ g · (x − m)`, lanes combined in order.
-#[inline(always)]
-fn dot_centred<T: Elementary>(g: &[T], x: &[T], m: T) -> T {
-    let mut lanes = [T::zero(); 16];
-    let (gs, xs) = (g.chunks_exact(16), x.chunks_exact(16));
-    let tail = gs.remainder().iter().zip(xs.remainder());
-    for (g, x) in gs.clone().zip(xs.clone()) {
-        for ((lane, &g), &x) in lanes.iter_mut().zip(g).zip(x) {
-            *lane += g * (x - m);
-        }
-    }
-    let mut sum = T::zero();
-    for lane in lanes {
-        sum += lane;
-    }
-    for (&g, &x) in tail {
-        sum += g * (x - m);
-    }
-    sum
 }

@@ -37,18 +37,20 @@ fn compute<T: Elementary>(cx: &Kernel<'_>, io: &mut Io<'_>) {
     let scratch = column_sums_scratch(n as u64, d as u64, size_of::<T>() as u64);
     let [dg, db] = io.outputs.as_mut_slice() else { unreachable!("two outputs: inferred") };
     cx.scratch(scratch, || {
-        column_sums(n, d, dg.slice::<T>(), |row, sums: &mut [T]| {
-            simd(|| {
-                let (m, r) = (mean[row], rstd[row]);
-                for ((s, &u), &x) in sums.iter_mut().zip(part(up, row * d, d)).zip(part(x, row * d, d)) {
-                    *s += u * ((x - m) * r);
+        column_sums(n, d, dg.slice::<T>(), |rows, sums| {
+            let (up, x) = (part(up, rows.start * d, rows.len() * d), part(x, rows.start * d, rows.len() * d));
+            let (mean, rstd) = (&mean[rows.clone()], &rstd[rows]);
+            simd!(<T> (up: &'a [T] = up, x: &'a [T] = x, mean: &'a [T] = mean, rstd: &'a [T] = rstd, sums: &'a mut [T] = sums) {
+                let d = sums.len().max(1);
+                for (((up, x), &m), &r) in up.chunks_exact(d).zip(x.chunks_exact(d)).zip(mean).zip(rstd) {
+                    for ((s, &u), &x) in sums.iter_mut().zip(up).zip(x) {
+                        *s += u * ((x - m) * r);
+                    }
                 }
             });
         });
     });
     cx.scratch(scratch, || {
-        column_sums(n, d, db.slice::<T>(), |row, sums: &mut [T]| {
-            simd(|| sums.iter_mut().zip(part(up, row * d, d)).for_each(|(s, &u)| *s += u));
-        });
+        column_sums(n, d, db.slice::<T>(), |rows, sums| super::sum_rows::add_rows(part(up, rows.start * d, rows.len() * d), sums));
     });
 }

@@ -3,6 +3,8 @@
 //! Results are the same bits at any thread count and with any instruction set: chunks have a fixed
 //! size, sums are combined in index order, and no multiplication is fused into an addition.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::tensor::Compute;
@@ -10,11 +12,32 @@ use super::tensor::Compute;
 /// Elements of a parallel chunk.
 pub(super) const CHUNK: usize = 8192;
 
-/// Runs a loop compiled for the best instruction set the processor has.
-#[inline(always)]
-pub(super) fn simd<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+/// Runs a loop compiled for the best instruction set the processor has:
+/// `simd!(<T> (name: type = value, …) -> R { body })`, with lifetime `'a` for borrowed operands.
+///
+/// It is a macro, not a function of a closure, because the body must be inlined into the function
+/// that has the instruction set switched on, and closures cannot be made to.
+macro_rules! simd {
+    (<$T:ident> ($($name:ident: $ty:ty = $value:expr),* $(,)?) $body:block) => {
+        $crate::program::op::math::simd!(<$T> ($($name: $ty = $value),*) -> () $body)
+    };
+    (<$T:ident> ($($name:ident: $ty:ty = $value:expr),* $(,)?) -> $R:ty $body:block) => {{
+        struct Loop<'a, $T> {
+            $($name: $ty,)*
+            of: std::marker::PhantomData<&'a $T>,
+        }
+        impl<'a, $T: $crate::program::op::math::Elementary> pulp::WithSimd for Loop<'a, $T> {
+            type Output = $R;
+            #[inline(always)]
+            fn with_simd<Simd: pulp::Simd>(self, _: Simd) -> $R {
+                let Self { $($name,)* of: _ } = self;
+                $body
+            }
+        }
+        pulp::Arch::new().dispatch(Loop::<'_, $T> { $($name: $value,)* of: std::marker::PhantomData })
+    }};
 }
+pub(super) use simd;
 
 /// Calls `f(start, chunk)` for fixed chunks of `out`, in parallel where it pays.
 pub(super) fn for_chunks<T: Send>(out: &mut [T], f: impl Fn(usize, &mut [T]) + Sync) {
@@ -44,14 +67,8 @@ pub(super) fn part<T>(x: &[T], start: usize, len: usize) -> &[T] {
     &x[start..start + len]
 }
 
-/// The elements from `start` on.
-#[inline(always)]
-pub(super) fn rest<T>(x: &[T], start: usize) -> &[T] {
-    &x[start..]
-}
-
 /// Functions whose f32 versions are polynomials without branches.
-pub trait Elementary: Compute {
+pub trait Elementary: Compute + super::tile::Tiled {
     /// `eˣ`
     fn exp_fast(self) -> Self;
     /// `tanh x`
@@ -78,21 +95,26 @@ impl Elementary for f64 {
         (cdf, libm::exp(-0.5 * self * self) * 0.398_942_280_401_432_7)
     }
 
+    #[inline(always)]
     fn of(x: f64) -> Self {
         x
     }
 
+    #[inline(always)]
     fn wide(self) -> f64 {
         self
     }
 }
 
 impl Elementary for f32 {
-    /// Cephes' `expf`: argument reduction by ln 2 in two parts, a polynomial of degree 5.
+    /// Cephes' `expf`: argument reduction by ln 2 in two parts, a polynomial of degree 5. Adding
+    /// 1.5·2²³ rounds to an integer, which then stands in the low bits.
     #[inline(always)]
     fn exp_fast(self) -> Self {
-        let x = self.clamp(-87.336_54, 88.376_26);
-        let n = (x * std::f32::consts::LOG2_E + 0.5).floor();
+        const ROUND: f32 = 12_582_912.0 + 127.0;
+        let x = self.clamp(-87.336_54, 88.37);
+        let z = x * std::f32::consts::LOG2_E + ROUND;
+        let n = z - ROUND;
         let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
         let p = 1.987_569_1e-4;
         let p = p * r + 1.398_2e-3;
@@ -101,13 +123,23 @@ impl Elementary for f32 {
         let p = p * r + 0.166_666_65;
         let p = p * r + 0.5;
         let y = p * r * r + r + 1.0;
-        y * Self::from_bits((((n as i32) + 127) << 23) as u32)
+        y * Self::from_bits(z.to_bits() << 23)
     }
 
+    /// Cephes' `tanhf`: an odd polynomial near zero, the exponential elsewhere.
     #[inline(always)]
     fn tanh_fast(self) -> Self {
-        let e = (self.abs().min(9.1) * 2.0).exp_fast();
-        (1.0 - 2.0 / (e + 1.0)).copysign(self)
+        let a = self.abs();
+        let e = (if a > 9.1 { 9.1 } else { a } * 2.0).exp_fast();
+        let far = (1.0 - 2.0 / (e + 1.0)).copysign(self);
+        let s = self * self;
+        let p = -5.704_988_7e-3;
+        let p = p * s + 2.063_908_9e-2;
+        let p = p * s - 5.373_971_6e-2;
+        let p = p * s + 0.133_314_42;
+        let p = p * s - 0.333_332_82;
+        let near = p * s * self + self;
+        if a < 0.625 { near } else { far }
     }
 
     /// Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7.
@@ -122,60 +154,126 @@ impl Elementary for f32 {
         (cdf, e * 0.398_942_3)
     }
 
+    #[inline(always)]
     fn of(x: f64) -> Self {
         x as Self
     }
 
+    #[inline(always)]
     fn wide(self) -> f64 {
         f64::from(self)
     }
 }
 
-/// Sum of a row: eight lanes, combined in order.
+/// Lanes of a row's reduction: enough to hide the latency of an addition.
+const LANES: usize = 64;
+
+/// Sum of `f` over a row: lanes, combined in a fixed order.
 #[inline(always)]
-pub(super) fn row_sum<T: Elementary>(row: &[T], f: impl Fn(usize, T) -> T) -> T {
-    let mut lanes = [T::zero(); 16];
-    let chunks = row.chunks_exact(16);
+pub(super) fn row_sum<T: Elementary>(row: &[T], f: impl Fn(T) -> T) -> T {
+    let mut lanes = [T::zero(); LANES];
+    let chunks = row.chunks_exact(LANES);
     let tail = chunks.remainder();
-    let start = row.len() - tail.len();
-    for (c, chunk) in chunks.enumerate() {
-        for (lane, (slot, &x)) in lanes.iter_mut().zip(chunk).enumerate() {
-            *slot += f(c * 16 + lane, x);
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(x);
         }
     }
-    let mut sum = T::zero();
-    for lane in lanes {
-        sum += lane;
+    for (lane, &x) in lanes.iter_mut().zip(tail) {
+        *lane += f(x);
     }
-    for (i, &x) in tail.iter().enumerate() {
-        sum += f(start + i, x);
-    }
-    sum
+    fold_lanes(lanes)
 }
 
-/// Column sums of `f(row)` over `rows` rows of `width`: fixed blocks of rows in parallel, combined
-/// in order. Scratch: one row of partial sums a block of [`SUM_ROWS`] rows.
-pub(super) fn column_sums<T: Elementary>(rows: usize, width: usize, out: &mut [T], f: impl Fn(usize, &mut [T]) + Sync) {
-    let blocks = rows.div_ceil(SUM_ROWS);
-    if blocks <= 1 {
-        out.fill(T::zero());
-        for row in 0..rows {
-            f(row, out);
+/// Sum of `f` over two rows of one length.
+#[inline(always)]
+pub(super) fn row_sum_of_two<T: Elementary>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
+    let mut lanes = [T::zero(); LANES];
+    let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let tail = left.remainder().iter().zip(right.remainder());
+    for (a, b) in left.zip(right) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += f(a, b);
         }
+    }
+    for (lane, (&a, &b)) in lanes.iter_mut().zip(tail) {
+        *lane += f(a, b);
+    }
+    fold_lanes(lanes)
+}
+
+/// Applies `f` to a row of whole blocks of sixteen; a short row keeps its vectors so.
+#[inline(always)]
+pub(super) fn by_sixteen<T: Elementary>(row: &mut [T], f: impl Fn(T) -> T) {
+    for block in row.as_chunks_mut::<16>().0 {
+        for x in block {
+            *x = f(*x);
+        }
+    }
+}
+
+/// `eˣ` of every element, in place.
+pub(super) fn exp_all<T: Elementary>(row: &mut [T]) {
+    simd!(<T> (row: &'a mut [T] = row) {
+        for x in row {
+            *x = x.exp_fast();
+        }
+    });
+}
+
+/// Largest element of a row; a NaN may be passed over.
+#[inline(always)]
+pub(super) fn row_max<T: Elementary>(row: &[T]) -> T {
+    let mut lanes = [T::neg_infinity(); LANES];
+    for chunk in row.chunks(LANES) {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(T::neg_infinity(), |max, x| if x > max { x } else { max })
+}
+
+#[inline(always)]
+fn fold_lanes<T: Elementary>(mut lanes: [T; LANES]) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Column sums over `rows` rows of `width`: `f(rows, sums)` adds the given rows to `sums`. Fixed
+/// blocks of rows in parallel, combined in order. Scratch: one row of partial sums a block of
+/// [`SUM_ROWS`] rows.
+pub(super) fn column_sums<T: Elementary>(rows: usize, width: usize, out: &mut [T], f: impl Fn(Range<usize>, &mut [T]) + Sync) {
+    let blocks = rows.div_ceil(SUM_ROWS);
+    out.fill(T::zero());
+    if blocks <= 1 {
+        f(0..rows, out);
         return;
     }
     let mut partial = vec![T::zero(); blocks * width];
-    partial.par_chunks_mut(width).enumerate().for_each(|(block, sums)| {
-        for row in block * SUM_ROWS..((block + 1) * SUM_ROWS).min(rows) {
-            f(row, sums);
+    let one = |(block, sums): (usize, &mut [T])| f(block * SUM_ROWS..((block + 1) * SUM_ROWS).min(rows), sums);
+    if rows * width <= 2 * CHUNK {
+        partial.chunks_mut(width).enumerate().for_each(one);
+    } else {
+        partial.par_chunks_mut(width).enumerate().for_each(one);
+    }
+    for sums in partial.chunks_exact(width) {
+        add_to(out, sums);
+    }
+}
+
+/// `out += x`
+pub(super) fn add_to<T: Elementary>(out: &mut [T], x: &[T]) {
+    simd!(<T> (out: &'a mut [T] = out, x: &'a [T] = x) {
+        for (o, &x) in out.iter_mut().zip(x) {
+            *o += x;
         }
     });
-    out.fill(T::zero());
-    for sums in partial.chunks_exact(width) {
-        for (o, s) in out.iter_mut().zip(sums) {
-            *o += *s;
-        }
-    }
 }
 
 /// Rows of a block of [`column_sums`].
@@ -197,10 +295,12 @@ mod tests {
             let x = i as f32 * 0.005;
             let e = (f64::from(x)).exp();
             assert!((f64::from(x.exp_fast()) - e).abs() <= 2e-7 * e, "exp {x}");
-            assert!((f64::from(x.tanh_fast()) - f64::from(x).tanh()).abs() < 2e-7, "tanh {x}");
+            let t = f64::from(x).tanh();
+            assert!((f64::from(x.tanh_fast()) - t).abs() <= 2e-7 * t.abs(), "tanh {x}");
             let (cdf, pdf) = x.normal_cdf_pdf();
             let (c, p) = f64::from(x).normal_cdf_pdf();
             assert!((f64::from(cdf) - c).abs() < 3e-7 && (f64::from(pdf) - p).abs() < 3e-7, "normal {x}");
         }
+        assert!(f32::NAN.exp_fast().is_nan() && f32::NAN.tanh_fast().is_nan() && f32::NAN.normal_cdf_pdf().0.is_nan());
     }
 }

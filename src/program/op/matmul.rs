@@ -2,7 +2,9 @@
 
 use gemm::Parallelism;
 
-use super::super::types::{DType, Real};
+use super::super::types::Real;
+use super::scratch::{Extent, scratch};
+use super::tile::Strided;
 use super::{At, Builder, Compute, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, SumRows, TensorType, Value};
 
 /// What is added to the product.
@@ -36,19 +38,11 @@ impl MatMul {
     }
 }
 
-/// A matrix in memory: elements and its row and column strides.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Strided<'a, T> {
-    pub data: &'a [T],
-    pub row: usize,
-    pub column: usize,
-}
-
 /// `dst[m, n] = beta · dst + alpha · lhs · rhs`, with `dst` of row stride `dst_row`.
 ///
 /// # Panics
 /// If a matrix reaches beyond its elements (a bug).
-pub(super) fn product<T: Compute>(
+fn product<T: Compute>(
     (m, n, k): (usize, usize, usize),
     dst: &mut [T],
     dst_row: usize,
@@ -95,22 +89,6 @@ pub(super) fn product<T: Compute>(
             parallelism,
         );
     }
-}
-
-/// Scratch of one product as `gemm` allocates it: packed operands, and a slab of the second-level
-/// cache's size on each thread. It computes the transposed product for a row-major result, so its
-/// "rows" are our columns.
-pub(super) fn product_scratch(m: u64, n: u64, k: u64, size: u64, machine: &Machine, threads: u64) -> u64 {
-    const DEPTH: u64 = 512;
-    const MR: u64 = 96;
-    const NR: u64 = 8;
-    if k == 0 {
-        return 0;
-    }
-    let depth = if m <= 64 && n <= 64 { k.min(DEPTH) } else { k.div_ceil(k.div_ceil(DEPTH)) };
-    let rhs = depth * m.next_multiple_of(NR) * size;
-    let lhs = if n <= 16 * MR { depth * n.next_multiple_of(MR) * size } else { 0 };
-    rhs + lhs + threads * machine.l2 as u64
 }
 
 impl OpRule for MatMul {
@@ -182,11 +160,16 @@ impl OpRule for MatMul {
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
         let (m, n, k) = self.sizes(cx);
         let size = cx.outputs.first().map_or(4, |o| if o.dims.iter().product::<usize>() as u64 * 8 == o.bytes { 8 } else { 4 });
-        product_scratch(m, n, k, size, machine, machine.threads as u64)
+        scratch(self.extent(m, n, k, size), machine)
     }
 }
 
 impl MatMul {
+    /// The product as `gemm` sees it: transposed, since our result is row-major.
+    const fn extent(&self, m: u64, n: u64, k: u64, size: u64) -> Extent {
+        Extent { m: n, n: m, k, size, lhs_contiguous: !self.b_t, rhs_contiguous: !self.a_t }
+    }
+
     fn sizes(&self, cx: &SizedCx) -> (u64, u64, u64) {
         let dim = |s: &super::Sized, i: usize| s.dims.get(i).copied().unwrap_or(1) as u64;
         match (cx.inputs.first(), cx.outputs.first()) {
@@ -219,8 +202,7 @@ impl MatMul {
         let (br, bc) = if self.b_t { (1, k) } else { (n, 1) };
         let lhs = Strided { data: a.slice::<T>(), row: ar, column: ac };
         let rhs = Strided { data: b.slice::<T>(), row: br, column: bc };
-        let size = if T::DTYPE == DType::F64 { 8 } else { 4 };
-        let scratch = product_scratch(m as u64, n as u64, k as u64, size, cx.machine, cx.machine.threads as u64);
-        cx.scratch(scratch, || product((m, n, k), out, n, lhs, rhs, (T::of(self.alpha.get()), beta), cx.machine.threads));
+        let bytes = scratch(self.extent(m as u64, n as u64, k as u64, size_of::<T>() as u64), cx.machine);
+        cx.scratch(bytes, || product((m, n, k), out, n, lhs, rhs, (T::of(self.alpha.get()), beta), cx.machine.threads));
     }
 }

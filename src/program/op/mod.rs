@@ -8,7 +8,9 @@ use super::types::{Bindings, TensorType};
 mod kernel;
 mod math;
 mod random;
+mod scratch;
 mod tensor;
+mod tile;
 
 pub use kernel::{Kernel, Machine, OpError};
 pub use tensor::{Compute, Element, Io, Tensor, TensorMut, TensorRef};

@@ -1,6 +1,6 @@
 //! `mul_rows`: every row times one vector, elementwise.
 
-use super::math::{for_chunks_of_rows, simd};
+use super::math::{for_chunks_of_rows, part, simd};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SumRowsProduct, TensorType, Value};
 
 /// `(x[N, d], v[d]) → x ⊙ v` on every row.
@@ -23,14 +23,18 @@ impl OpRule for MulRows {
             let v = io.input(1).slice::<T>();
             let x = io.taken.is_none().then(|| io.input(0).slice::<T>());
             let d = v.len();
-            for_chunks_of_rows(io.outputs[0].slice::<T>(), d, |first, rows| simd(|| {
+            for_chunks_of_rows(io.outputs[0].slice::<T>(), d, |first, rows| {
                 if let Some(x) = x {
-                    rows.copy_from_slice(super::math::part(x, first * d, rows.len()));
+                    rows.copy_from_slice(part(x, first * d, rows.len()));
                 }
-                for row in rows.chunks_exact_mut(d.max(1)) {
-                    row.iter_mut().zip(v).for_each(|(o, s)| *o *= *s);
-                }
-            }));
+                simd!(<T> (rows: &'a mut [T] = rows, v: &'a [T] = v) {
+                    for row in rows.chunks_exact_mut(v.len().max(1)) {
+                        for (o, &s) in row.iter_mut().zip(v) {
+                            *o *= s;
+                        }
+                    }
+                });
+            });
         });
         Ok(())
     }

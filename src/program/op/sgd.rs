@@ -1,7 +1,9 @@
 //! `sgd`: one step of stochastic gradient descent in place.
 
+use rayon::prelude::*;
+
 use super::super::types::{DType, Real};
-use super::math::{for_chunks, rest, simd};
+use super::math::{CHUNK, Elementary, for_chunks, part, simd};
 use super::{Io, Kernel, OpError, OpRule, TensorType};
 
 /// `(θ, g[, b], lr f32[1], factor f32[1])`, updating θ and the momentum `b` if there is any:
@@ -33,22 +35,12 @@ impl OpRule for Sgd {
         let g = io.input(1).slice::<f32>();
         let (lr, factor) = (io.input(last - 2).slice::<f32>()[0], io.input(last - 1).slice::<f32>()[0]);
         let decay = self.weight_decay.get() as f32;
+        let rates = [lr, factor, decay, momentum];
         match io.updates.as_mut_slice() {
-            [p] => for_chunks(p.slice::<f32>(), |start, p| {
-                simd(|| p.iter_mut().zip(rest(g, start)).for_each(|(p, &g)| *p -= lr * (g * factor + decay * *p)));
-            }),
+            [p] => for_chunks(p.slice::<f32>(), |start, p| descend(rates, p, part(g, start, p.len()))),
             [p, b] => {
-                use rayon::prelude::*;
-                let n = super::math::CHUNK;
-                p.slice::<f32>().par_chunks_mut(n).zip(b.slice::<f32>().par_chunks_mut(n)).zip(g.par_chunks(n)).for_each(|((p, b), g)| {
-                    simd(|| {
-                        for ((p, b), &g) in p.iter_mut().zip(b).zip(g) {
-                            let g = g * factor + decay * *p;
-                            *b = momentum * *b + g;
-                            *p -= lr * if self.nesterov { g + momentum * *b } else { *b };
-                        }
-                    });
-                });
+                let parts = p.slice::<f32>().par_chunks_mut(CHUNK).zip(b.slice::<f32>().par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
+                parts.for_each(|((p, b), g)| roll(rates, self.nesterov, p, b, g));
             }
             _ => unreachable!("one or two tensors are updated"),
         }
@@ -58,4 +50,24 @@ impl OpRule for Sgd {
     fn updates(&self) -> &'static [usize] {
         if self.momentum.get() > 0.0 { &[0, 2] } else { &[0] }
     }
+}
+
+fn descend<T: Elementary>(rates: [T; 4], p: &mut [T], g: &[T]) {
+    simd!(<T> (rates: [T; 4] = rates, p: &'a mut [T] = p, g: &'a [T] = g) {
+        let [lr, factor, decay, _] = rates;
+        for (p, &g) in p.iter_mut().zip(g) {
+            *p -= lr * (g * factor + decay * *p);
+        }
+    });
+}
+
+fn roll<T: Elementary>(rates: [T; 4], nesterov: bool, p: &mut [T], b: &mut [T], g: &[T]) {
+    simd!(<T> (rates: [T; 4] = rates, nesterov: bool = nesterov, p: &'a mut [T] = p, b: &'a mut [T] = b, g: &'a [T] = g) {
+        let [lr, factor, decay, momentum] = rates;
+        for ((p, b), &g) in p.iter_mut().zip(b).zip(g) {
+            let g = g * factor + decay * *p;
+            *b = momentum * *b + g;
+            *p -= lr * if nesterov { g + momentum * *b } else { *b };
+        }
+    });
 }

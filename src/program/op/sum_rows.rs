@@ -1,6 +1,6 @@
 //! `sum_rows`: the sum of a matrix's rows, the gradient of a bias.
 
-use super::math::{column_sums, column_sums_scratch, part, simd};
+use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `x[N, d] → [d]`.
@@ -23,9 +23,7 @@ impl OpRule for SumRows {
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let x = io.input(0).slice::<T>();
             let scratch = column_sums_scratch(n as u64, d as u64, size_of::<T>() as u64);
-            cx.scratch(scratch, || column_sums(n, d, io.outputs[0].slice::<T>(), |row, sums: &mut [T]| simd(|| {
-                sums.iter_mut().zip(part(x, row * d, d)).for_each(|(s, x)| *s += *x);
-            })));
+            cx.scratch(scratch, || column_sums(n, d, io.outputs[0].slice::<T>(), |rows, sums| add_rows(part(x, rows.start * d, rows.len() * d), sums)));
         });
         Ok(())
     }
@@ -33,6 +31,17 @@ impl OpRule for SumRows {
     fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
         sums_workspace(cx)
     }
+}
+
+/// `sums += Σ rows of x`
+pub(super) fn add_rows<T: Elementary>(x: &[T], sums: &mut [T]) {
+    simd!(<T> (x: &'a [T] = x, sums: &'a mut [T] = sums) {
+        for row in x.chunks_exact(sums.len().max(1)) {
+            for (s, &x) in sums.iter_mut().zip(row) {
+                *s += x;
+            }
+        }
+    });
 }
 
 /// Scratch of a column sum over input 0.

@@ -23,11 +23,17 @@ impl OpRule for SumRowsProduct {
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let (a, b) = (io.input(0).slice::<T>(), io.input(1).slice::<T>());
             let scratch = column_sums_scratch(n as u64, d as u64, size_of::<T>() as u64);
-            cx.scratch(scratch, || column_sums(n, d, io.outputs[0].slice::<T>(), |row, sums: &mut [T]| simd(|| {
-                for ((s, a), b) in sums.iter_mut().zip(part(a, row * d, d)).zip(part(b, row * d, d)) {
-                    *s += *a * *b;
-                }
-            })));
+            cx.scratch(scratch, || column_sums(n, d, io.outputs[0].slice::<T>(), |rows, sums| {
+                let (a, b) = (part(a, rows.start * d, rows.len() * d), part(b, rows.start * d, rows.len() * d));
+                simd!(<T> (a: &'a [T] = a, b: &'a [T] = b, sums: &'a mut [T] = sums) {
+                    let d = sums.len().max(1);
+                    for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
+                        for ((s, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+                            *s += a * b;
+                        }
+                    }
+                });
+            }));
         });
         Ok(())
     }
