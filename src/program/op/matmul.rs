@@ -63,6 +63,8 @@ fn product<T: Compute>(
         return;
     }
     assert!(reach(m, k, lhs.row, lhs.column) < lhs.data.len() && reach(k, n, rhs.row, rhs.column) < rhs.data.len());
+    static PACKING: std::sync::Once = std::sync::Once::new();
+    PACKING.call_once(|| gemm::set_rhs_packing_threshold(super::scratch::PACKED_FROM as usize));
     let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
     // SAFETY: all three matrices were just checked to lie within their slices; `dst` is exclusive.
     #[expect(unsafe_code, reason = "gemm takes raw pointers")]

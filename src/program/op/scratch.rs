@@ -9,8 +9,7 @@
 
 use super::Machine;
 
-/// A product in gemm's eyes: `m × n × k`, whether a column of the left operand and a column of the
-/// right one is contiguous.
+/// A product in gemm's eyes: `m × n × k`, and whether a column of the left operand is contiguous.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     pub m: u64,
@@ -18,7 +17,6 @@ pub(super) struct Extent {
     pub k: u64,
     pub size: u64,
     pub lhs_contiguous: bool,
-    pub rhs_contiguous: bool,
 }
 
 /// A register tile: rows in bytes, columns, vector in bytes, and the greatest depth of a block with
@@ -36,6 +34,11 @@ const TILES: [Tile; 2] = [
 ];
 
 const ALIGN: u64 = 128;
+
+/// Row tiles above which the right operand is packed. gemm's own bound for operands that are contiguous
+/// in depth is 128; reading those where they lie halves the speed of our products, so [`super::matmul`]
+/// sets the bound that other operands have.
+pub(super) const PACKED_FROM: u64 = 2;
 
 /// Bytes of scratch of a product on all of the machine's threads.
 pub(super) fn scratch(x: Extent, machine: &Machine) -> u64 {
@@ -58,7 +61,7 @@ fn packing(x: Extent, tile: &Tile, machine: &Machine) -> u64 {
     let block = if small { fit } else { fit.min(8 * rows).max(rows) };
     let whole = m <= 2 * block && (!x.lhs_contiguous || m % (tile.vector / x.size) != 0);
     let lhs = if whole { depth * m.next_multiple_of(rows) * x.size } else { 0 };
-    let packs = if x.rhs_contiguous { m > 128 * rows } else { m > 2 * rows };
+    let packs = m > PACKED_FROM * rows;
     let rhs = if packs {
         let columns = depth * n.next_multiple_of(tile.columns) * x.size;
         if l3 > 0 { columns.min(l3) } else { columns }
@@ -81,7 +84,7 @@ mod tests {
         let of = |m, n, k, lhs_contiguous, rhs_contiguous| scratch(Extent { m, n, k, size: 4, lhs_contiguous, rhs_contiguous }, &machine) - slabs;
         // A linear layer's weights lie by rows of inputs: packed whole while they are few.
         assert_eq!(of(768, 416, 768, false, true), 384 * 768 * 4 + 16);
-        assert_eq!(of(3072, 416, 768, false, true), 16);
+        assert_eq!(of(3072, 416, 768, false, true), 768 * 420 * 4 + 16);
         // Nothing needs packing for the gradient by the input of such a layer.
         assert_eq!(of(768, 416, 768, true, true), 16);
         // Its weight gradient packs the right operand.
