@@ -1,1 +1,63 @@
-//! x
+//! The phases in a row.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::world::World;
+use crate::base::{Diag, Diags, Severity, Sources};
+use crate::library::{self, stage};
+use crate::plan::{self, Plan};
+use crate::program::op::Machine;
+use crate::resolve::{self, Recipe};
+
+/// A recipe taken as far as its mistakes allow.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The recipe's path.
+    pub path: PathBuf,
+    /// Its text and those it imports.
+    pub sources: Sources,
+    /// The plan; absent when the recipe is rejected.
+    pub plan: Option<Plan>,
+    /// What was found, in source order.
+    pub diags: Vec<Diag>,
+}
+
+impl Compiled {
+    /// Whether the recipe is rejected.
+    #[must_use]
+    pub fn rejected(&self) -> bool {
+        self.diags.iter().any(|d| d.severity == Severity::Error)
+    }
+}
+
+/// Reads, resolves and plans a recipe. Every phase reports all it can; the next starts only without
+/// errors.
+#[must_use]
+pub fn compile(path: &Path, sets: &[(String, String)], world: &dyn World, machine: &Machine) -> Compiled {
+    let mut sources = Sources::default();
+    let resolved = resolve::resolve(path, sets, &mut sources, world);
+    let (recipe, mut diags): (Option<Recipe>, Diags) = match resolved.ok() {
+        Ok((recipe, diags)) => (Some(recipe), diags),
+        Err(diags) => (None, diags),
+    };
+    let plan = recipe.and_then(|recipe| {
+        let planned = plan::plan(&recipe, world, machine);
+        let value = planned.value;
+        diags.extend(planned.diags);
+        value
+    });
+    let rejected = diags.has_errors();
+    Compiled { path: path.to_path_buf(), sources, plan: plan.filter(|_| !rejected), diags: diags.into_sorted() }
+}
+
+/// Every diagnostic code with its doc.
+pub fn codes() -> impl Iterator<Item = &'static crate::base::Code> {
+    let layers: [&[&crate::base::Code]; 4] = [crate::syntax::error::CODES, resolve::error::CODES, plan::error::CODES, library::error::CODES];
+    layers.into_iter().flatten().copied()
+}
+
+/// Names of the stage kinds, for help texts.
+#[must_use]
+pub fn stage_kinds() -> Vec<&'static str> {
+    stage::STAGES.iter().map(|s| s.schema().name).collect()
+}

@@ -1,3 +1,70 @@
-//! The face towards people: the command line, and the real world behind it.
+//! The command line: arguments, dispatch, exit codes. One file a command.
 
+mod check;
+mod explain;
+mod fmt;
+mod list;
+mod options;
+mod plan;
+mod predict;
+mod progress;
+mod render;
+mod run;
 pub mod world;
+
+use clap::{Parser, Subcommand};
+
+/// A compiler for parameter-efficient fine-tuning.
+#[derive(Debug, Parser)]
+#[command(name = "peftc", version, about, max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what is wrong with recipes and how much memory they take; executes nothing
+    Check(check::Check),
+    /// Print the compiled plan
+    Plan(plan::PlanArgs),
+    /// Execute a recipe; finished stages are taken from the store
+    Run(run::Run),
+    /// Format recipes in place
+    Fmt(fmt::Fmt),
+    /// Label new text with a finished stage's model
+    Predict(predict::Predict),
+    /// Explain a method, model, metric, stage kind, key or diagnostic code
+    Explain(explain::Explain),
+    /// List what the registries hold
+    List(list::List),
+}
+
+/// Exit codes of the contract.
+pub(crate) mod exit {
+    pub(crate) const DONE: i32 = 0;
+    pub(crate) const FAILED: i32 = 1;
+    pub(crate) const WRONG: i32 = 2;
+    pub(crate) const TOO_LARGE: i32 = 3;
+}
+
+/// Parses the command line and carries it out; gives the exit code.
+#[must_use]
+pub fn main() -> i32 {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { exit::WRONG } else { exit::DONE };
+        }
+    };
+    match args.command {
+        Command::Check(c) => c.run(),
+        Command::Plan(c) => c.run(),
+        Command::Run(c) => c.run(),
+        Command::Fmt(c) => c.run(),
+        Command::Predict(c) => c.run(),
+        Command::Explain(c) => c.run(),
+        Command::List(c) => c.run(),
+    }
+}

@@ -85,6 +85,12 @@ impl Residents {
         self.index.get(name).and_then(|&i| self.tensors.get_mut(i))
     }
 
+    /// Takes a tensor out; its place is lost.
+    pub fn take(&mut self, name: &str) -> Option<Tensor> {
+        let at = self.index.remove(name)?;
+        self.tensors.get_mut(at).map(|slot| std::mem::replace(slot, Tensor::new(Vec::<f32>::new(), &[0])))
+    }
+
     /// Names, classes and tensors, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Class, &Tensor)> {
         self.index.iter().filter_map(|(name, &i)| Some((name.as_str(), *self.classes.get(i)?, self.tensors.get(i)?)))

@@ -61,6 +61,12 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// The first file, for messages.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.files.first().map(|(path, _)| path.clone()).unwrap_or_default()
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -6,6 +6,7 @@ mod dag;
 pub mod error;
 pub mod estimate;
 pub mod render;
+pub mod solve;
 pub mod split;
 
 use std::sync::Arc;
@@ -68,6 +69,8 @@ pub struct Stage {
     pub start: Handed,
     /// What it leaves; `None` for reports.
     pub leaves: Option<Handed>,
+    /// The methods in force while it runs.
+    pub trained_with: Tuning,
     /// The architecture, dropout overridden.
     pub model: Arc<dyn Model>,
     /// Its splits, in the order of the kind's split keys.
@@ -83,11 +86,16 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Directories of peft adapters its methods start from.
+    #[must_use]
+    pub fn start_adapters(&self) -> Vec<std::path::PathBuf> {
+        self.trained_with.methods.iter().filter_map(|(_, f)| f.values.str("start")).map(std::path::PathBuf::from).collect()
+    }
+
     /// Names of its methods.
     #[must_use]
     pub fn methods(&self) -> Vec<&str> {
-        let tuning = self.leaves.as_ref().map_or(&self.start.tuning, |l| &l.tuning);
-        tuning.methods.iter().map(|(m, _)| m.schema().name).collect()
+        self.trained_with.methods.iter().map(|(m, _)| m.schema().name).collect()
     }
 }
 
@@ -238,7 +246,7 @@ impl Planner<'_, '_> {
         let name = declared.name.clone();
         let leaves = leaves(kind, &name.value, &start, &tuning);
         let (parts, fingerprint) = self.fingerprint(kind, filled, &start, parent.as_deref(), &splits);
-        Some(Stage { name, kind, filled: filled.clone(), parent, start, leaves, model, splits, job, estimate, parts, fingerprint })
+        Some(Stage { name, kind, filled: filled.clone(), parent, start, leaves, trained_with: tuning, model, splits, job, estimate, parts, fingerprint })
     }
 
     /// What the stage starts from, and the stage that leaves it.

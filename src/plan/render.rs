@@ -69,8 +69,7 @@ pub fn json(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool, device: 
 
 /// Sites each method acts on.
 fn placement(stage: &Stage) -> Vec<String> {
-    let tuning = stage.leaves.as_ref().map_or(&stage.start.tuning, |l| if l.tuning.methods.is_empty() { &stage.start.tuning } else { &l.tuning });
-    stage.job.sites.iter().filter(|s| tuning.at(s).is_some()).map(|s| s.path.clone()).collect()
+    stage.job.sites.iter().filter(|s| stage.trained_with.at(s).is_some()).map(|s| s.path.clone()).collect()
 }
 
 fn steps(stage: &Stage) -> u64 {

@@ -19,6 +19,15 @@ impl Lengths {
         }
     }
 
+    /// The lengths with texts cut at another length.
+    #[must_use]
+    pub fn cut(&self, most: u32) -> Self {
+        match self {
+            Self::Known(list) => Self::Known(list.iter().map(|&n| n.min(most)).collect()),
+            Self::Assumed(_) => Self::Assumed(most),
+        }
+    }
+
     /// Number of examples, if known.
     #[must_use]
     pub fn count(&self) -> Option<u64> {

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a reader returns a table or an error with its place, whatever the bytes are.
 
+pub mod batch;
 pub mod csv;
 pub mod jsonl;
 pub mod parquet;
@@ -167,5 +168,3 @@ fn text<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, DataError> {
     })
 }
 
-#[cfg(test)]
-mod tests;

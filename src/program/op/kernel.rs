@@ -13,6 +13,16 @@ pub struct Machine {
     pub l3: usize,
 }
 
+impl Machine {
+    /// This machine, with this many threads; all of its processors if `None`.
+    #[must_use]
+    pub fn detect(threads: Option<usize>) -> Self {
+        let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cache = |i: usize| gemm_common::cache::CACHE_INFO.get(i).map_or(1 << 20, |c| c.cache_bytes);
+        Self { threads: threads.unwrap_or(all).max(1), l2: cache(1), l3: cache(2) }
+    }
+}
+
 /// Why a kernel failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpError {

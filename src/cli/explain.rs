@@ -1,0 +1,103 @@
+//! `peftc explain NAME`: what a registered thing, a key or a diagnostic code means.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::list::KINDS;
+use super::options::{error, print};
+use super::exit;
+use crate::base::suggest;
+use crate::library::placement::ROLES;
+use crate::library::decl::DECLARATIONS;
+use crate::library::schema::{Default, Schema};
+use crate::resolve::registry;
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// lora, train, accuracy, resolve::unknown_key, placement, …
+    name: String,
+}
+
+impl Explain {
+    pub(super) fn run(&self) -> i32 {
+        let name = self.name.strip_prefix("peftc::").unwrap_or(&self.name);
+        let mut text = String::new();
+        if let Some(code) = crate::driver::codes().find(|c| c.name == name) {
+            let _ = writeln!(text, "peftc::{}\n\n{}", code.name, wrap(code.doc, 78, ""));
+        }
+        if name == "placement" {
+            placements(&mut text);
+        }
+        for (kind, registry) in KINDS {
+            for schema in registry::schemas(registry).into_iter().filter(|s| s.name == name) {
+                entry(&mut text, kind.trim_end_matches('s'), schema);
+            }
+        }
+        for declaration in DECLARATIONS.iter().filter(|d| d.keyword == name) {
+            for schema in declaration.schemas() {
+                entry(&mut text, declaration.what, schema);
+            }
+        }
+        if text.is_empty() {
+            let all: Vec<&str> = KINDS.iter().flat_map(|(_, r)| registry::names(*r)).chain(crate::driver::codes().map(|c| c.name)).collect();
+            let near = suggest::nearest(name, all);
+            let hint = if near.is_empty() { "`peftc list` names everything".to_owned() } else { format!("did you mean `{}`?", near.join("` or `")) };
+            error(&format!("nothing is called `{}`; {hint}", self.name));
+            return exit::WRONG;
+        }
+        print(&text);
+        exit::DONE
+    }
+}
+
+fn entry(text: &mut String, kind: &str, schema: &Schema) {
+    let _ = writeln!(text, "{} ({kind}): {}\n", schema.name, schema.summary);
+    if !schema.doc.is_empty() {
+        let _ = writeln!(text, "{}", wrap(schema.doc, 78, ""));
+    }
+    if !schema.paper.is_empty() {
+        let _ = writeln!(text, "Source: {}\n", schema.paper);
+    }
+    for key in schema.keys {
+        let default = match key.default {
+            Default::Required => "required".to_owned(),
+            Default::Absent => "optional".to_owned(),
+            Default::Text(text) => format!("default {text}"),
+        };
+        let _ = writeln!(text, "  {} — {}; {default}", key.name, key.kind);
+        let _ = write!(text, "{}", wrap(key.doc, 72, "      "));
+    }
+    text.push('\n');
+}
+
+fn placements(text: &mut String) {
+    text.push_str("A placement names the linear maps a method acts on, by what they do:\n\n");
+    for (_, path) in ROLES {
+        let _ = writeln!(text, "  {path}");
+    }
+    text.push_str(
+        "\n`*` matches any one part: `attention.*`. Braces give alternatives: `attention.{key, query}`.\n\
+         `layers[12..24].ffn.up` restricts to blocks, counted from 0; `layers[-1]` is the last.\n\
+         A string is matched against module paths of the checkpoint: \"*.query\".\n\n",
+    );
+}
+
+/// Text wrapped at a width, each line indented, ending with a newline.
+fn wrap(text: &str, width: usize, indent: &str) -> String {
+    let mut out = String::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            let _ = writeln!(out, "{indent}{line}");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{indent}{line}");
+    out
+}

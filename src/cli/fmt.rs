@@ -1,0 +1,62 @@
+//! `peftc fmt`: format recipes in place.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::options::{Color, error, print};
+use super::{exit, render};
+use crate::base::Sources;
+use crate::exec::durable::write_bytes;
+
+/// Arguments of `fmt`.
+#[derive(Debug, Args)]
+pub(super) struct Fmt {
+    /// Recipes
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Change nothing; exit with 1 if a file would change
+    #[arg(long)]
+    check: bool,
+    /// When to colour
+    #[arg(long, value_enum, default_value = "auto")]
+    color: Color,
+}
+
+impl Fmt {
+    pub(super) fn run(&self) -> i32 {
+        let mut code = exit::DONE;
+        for path in &self.files {
+            let text = match std::fs::read_to_string(path) {
+                Ok(text) => text,
+                Err(why) => {
+                    error(&format!("cannot read {}: {why}", path.display()));
+                    code = code.max(exit::FAILED);
+                    continue;
+                }
+            };
+            let mut sources = Sources::default();
+            let id = sources.add(path.display().to_string(), text.clone());
+            match crate::syntax::format(&text, id) {
+                Ok(formatted) if formatted == text => {}
+                Ok(_) if self.check => {
+                    print(&format!("{} would change\n", path.display()));
+                    code = code.max(exit::FAILED);
+                }
+                Ok(formatted) => {
+                    if let Err(why) = write_bytes(path, true, formatted.as_bytes()) {
+                        error(&why.to_string());
+                        code = code.max(exit::FAILED);
+                    }
+                }
+                Err(diags) => {
+                    let coloured = self.color == Color::Always;
+                    let text = render::render(&diags.into_sorted(), &sources, coloured);
+                    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+                    code = exit::WRONG;
+                }
+            }
+        }
+        code
+    }
+}

@@ -1,0 +1,130 @@
+//! Flags that several commands share.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::world::RealWorld;
+use crate::program::op::Machine;
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+pub(super) enum Color {
+    /// On terminals.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Flags of every command that reads recipes.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Device to plan for and run on: cpu, cuda, cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Never reach for the network; use the cache only
+    #[arg(long)]
+    pub offline: bool,
+    /// Override a `let` of the recipe
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub sets: Vec<String>,
+    /// Print one JSON document on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Print no progress and no notes
+    #[arg(long)]
+    pub quiet: bool,
+    /// Threads to compute with; all cores if not given
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// When to colour
+    #[arg(long, value_enum, default_value = "auto")]
+    pub color: Color,
+}
+
+impl Common {
+    /// The real world under these flags.
+    pub(super) fn world(&self) -> RealWorld {
+        RealWorld::new(self.offline)
+    }
+
+    /// The machine under these flags.
+    pub(super) fn machine(&self) -> Machine {
+        Machine::detect(self.threads)
+    }
+
+    /// `--set NAME=VALUE` split; an error is printed.
+    pub(super) fn sets(&self) -> Option<Vec<(String, String)>> {
+        let split = |text: &String| match text.split_once('=') {
+            Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
+            None => {
+                error(&format!("`--set {text}` lacks a `=`; write `--set NAME=VALUE`"));
+                None
+            }
+        };
+        self.sets.iter().map(split).collect()
+    }
+
+    /// Refuses devices that are not built yet; an error is printed.
+    pub(super) fn device_is_built(&self) -> bool {
+        let device = self.device.as_str();
+        if device == "cpu" {
+            return true;
+        }
+        if device == "cuda" || device.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok()) {
+            error("plans do not run on CUDA yet; use `--device cpu`");
+        } else {
+            error(&format!("there is no device `{device}`; devices are `cpu`, `cuda`, `cuda:N`"));
+        }
+        false
+    }
+
+    /// Whether standard error takes colours.
+    pub(super) fn coloured(&self) -> bool {
+        use std::io::IsTerminal as _;
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
+
+    /// Runs a closure inside a pool of the machine's threads.
+    pub(super) fn in_pool<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match rayon::ThreadPoolBuilder::new().num_threads(self.machine().threads).build() {
+            Ok(pool) => pool.install(f),
+            Err(_) => f(),
+        }
+    }
+}
+
+/// Prints an error without a place in a recipe.
+pub(super) fn error(message: &str) {
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+}
+
+/// Prints to standard output; a closed pipe is no failure.
+pub(super) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// A size such as `6GiB`; an error is printed.
+pub(super) fn size(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(at);
+    let parsed = crate::resolve::parse_size(digits.trim(), if unit.is_empty() { "B" } else { unit });
+    if parsed.is_none() {
+        error(&format!("`{text}` is not a size; write `6GiB`, `8GB` or `900MiB`"));
+    }
+    parsed
+}
+
+/// A path beside a recipe.
+pub(super) fn beside(recipe: &Path, rest: &str) -> PathBuf {
+    recipe.parent().unwrap_or(Path::new("")).join(rest)
+}

@@ -1,0 +1,74 @@
+//! `peftc plan`: the compiled plan.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::options::{Common, beside, error, print};
+use super::{exit, render};
+use crate::driver::compile;
+use crate::exec::run::entry_name;
+use crate::exec::store::Store;
+use crate::plan::{Stage, render as plan_render};
+use crate::program::print::print as program_text;
+
+/// Output formats.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+    Dot,
+    Mermaid,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// The recipe
+    file: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Print the op-level programs of this stage instead
+    #[arg(long, value_name = "STAGE")]
+    program: Option<String>,
+    /// The store, to say what is finished already
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl PlanArgs {
+    pub(super) fn run(&self) -> i32 {
+        if !self.common.device_is_built() {
+            return exit::WRONG;
+        }
+        let Some(sets) = self.common.sets() else { return exit::WRONG };
+        let (world, machine) = (self.common.world(), self.common.machine());
+        let compiled = self.common.in_pool(|| compile(&self.file, &sets, &world, &machine));
+        render::report(&compiled.diags, &compiled.sources, &self.common);
+        let Some(plan) = &compiled.plan else { return exit::WRONG };
+        let name = self.file.display().to_string();
+        if let Some(wanted) = &self.program {
+            let Some(stage) = plan.stage(wanted) else {
+                error(&format!("there is no stage `{wanted}`"));
+                return exit::WRONG;
+            };
+            for program in stage.job.programs() {
+                print(&program_text(program.program()));
+            }
+            return exit::DONE;
+        }
+        let store = Store::open(self.store.clone().unwrap_or_else(|| beside(&self.file, ".peftc/store")));
+        let cached = |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
+        let format = if self.common.json { Format::Json } else { self.format };
+        match format {
+            Format::Text => print(&plan_render::text(plan, &name)),
+            Format::Json => print(&format!("{:#}\n", plan_render::json(plan, &name, &cached, &self.common.device))),
+            Format::Dot => print(&plan_render::dot(plan)),
+            Format::Mermaid => print(&plan_render::mermaid(plan)),
+        }
+        exit::DONE
+    }
+}

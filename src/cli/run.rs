@@ -1,0 +1,200 @@
+//! `peftc run`: execute a recipe.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value as Json;
+
+use super::check::{needed, verdict};
+use super::options::{Common, beside, error, print, size};
+use super::progress::Progress;
+use super::{exit, render};
+use crate::base::units::{Bytes, Count};
+use crate::driver::{Compiled, compile};
+use crate::exec::run::{Options, entry_name, run};
+use crate::exec::store::Store;
+use crate::plan::{Plan, Stage};
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The recipe
+    file: PathBuf,
+    /// Memory that may be used: 6GiB, 8GB, 900MiB
+    #[arg(long)]
+    budget: Option<String>,
+    /// Print the stages that would run, and why
+    #[arg(long)]
+    dry_run: bool,
+    /// Run this stage and what it needs only
+    #[arg(long, value_name = "NAME")]
+    stage: Option<String>,
+    /// Ignore the store for this recipe's stages
+    #[arg(long)]
+    fresh: bool,
+    /// Where finished stages are kept; `.peftc/store` beside the recipe if not given
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Where logs and results go; `.peftc/runs/RECIPE` beside the recipe if not given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Seconds between checkpoints
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    checkpoint_every: f64,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Run {
+    pub(super) fn run(&self) -> i32 {
+        if !self.common.device_is_built() {
+            return exit::WRONG;
+        }
+        let Some(sets) = self.common.sets() else { return exit::WRONG };
+        let budget = match self.budget.as_deref().map(size) {
+            Some(None) => return exit::WRONG,
+            Some(found) => found,
+            None => None,
+        };
+        let (world, machine) = (self.common.world(), self.common.machine());
+        let compiled = self.common.in_pool(|| compile(&self.file, &sets, &world, &machine));
+        render::report(&compiled.diags, &compiled.sources, &self.common);
+        let Some(plan) = &compiled.plan else {
+            error(&format!("{} is rejected: nothing was executed", self.file.display()));
+            return exit::WRONG;
+        };
+        if let Some(name) = self.stage.as_ref().filter(|n| plan.stage(n).is_none()) {
+            error(&format!("there is no stage `{name}`"));
+            return exit::WRONG;
+        }
+        if let Some(budget) = budget.filter(|b| needed(plan) > *b) {
+            error(&format!("over the budget; nothing was executed\n{}", verdict(plan, budget)));
+            return exit::TOO_LARGE;
+        }
+        let stem = self.file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let options = Options {
+            recipe: self.file.clone(),
+            store: self.store.clone().unwrap_or_else(|| beside(&self.file, ".peftc/store")),
+            out: self.out.clone().unwrap_or_else(|| beside(&self.file, &format!(".peftc/runs/{stem}"))),
+            only: self.stage.clone(),
+            fresh: self.fresh,
+            checkpoint_every: Duration::from_secs_f64(self.checkpoint_every.clamp(0.0, 1e6)),
+            machine,
+        };
+        if self.dry_run {
+            print(&self.dry(plan, &options));
+            return exit::DONE;
+        }
+        self.execute(&compiled, plan, &options, &world)
+    }
+
+    fn execute(&self, compiled: &Compiled, plan: &Plan, options: &Options, world: &super::world::RealWorld) -> i32 {
+        let quiet = self.common.quiet;
+        let flag = super::progress::watch_signals();
+        let result = self.common.in_pool(|| {
+            let mut progress = Progress::new(quiet, flag);
+            let result = run(plan, options, world, &mut progress);
+            progress.finish();
+            result
+        });
+        let _ = compiled;
+        match result {
+            Ok(document) => {
+                if self.common.json {
+                    print(&format!("{document:#}\n"));
+                } else {
+                    print(&summary(&document, &options.out.display().to_string()));
+                }
+                exit::DONE
+            }
+            Err(why) => {
+                error(&why.to_string());
+                why.exit_code()
+            }
+        }
+    }
+
+    /// The stages that would run, each with its reason.
+    fn dry(&self, plan: &Plan, options: &Options) -> String {
+        let store = Store::open(options.store.clone());
+        let recipe = options.recipe.display().to_string();
+        let stages: Vec<&Stage> = match &self.stage {
+            Some(name) => plan.needed(name),
+            None => plan.stages.iter().collect(),
+        };
+        let mut list = Vec::new();
+        for stage in stages {
+            let finished = stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some();
+            let reason = if self.fresh {
+                "forced".to_owned()
+            } else if finished {
+                continue;
+            } else if stage.fingerprint.is_none() {
+                "the identity of an input is unknown".to_owned()
+            } else {
+                match store.latest(&recipe, &stage.name.value) {
+                    Some((_, parts)) if parts != stage.parts => {
+                        let differs = |k: &&String| parts.get(*k) != stage.parts.get(*k);
+                        let mut changed: Vec<&String> = stage.parts.keys().chain(parts.keys()).filter(differs).collect();
+                        changed.sort();
+                        changed.dedup();
+                        let names: Vec<String> = changed.iter().map(|k| format!("`{}`", k.trim_start_matches("key "))).collect();
+                        format!("changed: {}", names.join(", "))
+                    }
+                    Some(_) => "unfinished".to_owned(),
+                    None => "new".to_owned(),
+                }
+            };
+            list.push((stage, reason));
+        }
+        if self.common.json {
+            let stages: Vec<Json> = list
+                .iter()
+                .map(|(s, why)| serde_json::json!({ "name": s.name.value, "kind": s.filled.name, "reason": why, "estimated_peak_bytes": s.estimate.peak() }))
+                .collect();
+            return format!("{:#}\n", serde_json::json!({ "schema": 1, "recipe": recipe, "would_run": stages }));
+        }
+        if list.is_empty() {
+            return "nothing would run: every stage is finished\n".to_owned();
+        }
+        let mut text = String::new();
+        for (stage, reason) in list {
+            let _ = writeln!(text, "{:<16} {:<8} {:>10}  {reason}", stage.name.value, stage.filled.name, Bytes(stage.estimate.peak()).to_string());
+        }
+        text
+    }
+}
+
+/// The table at the end of a run.
+fn summary(document: &Json, out: &str) -> String {
+    let mut text = format!("\n  {:<12} {:<7} {:>10} {:>12} {:>12} {:>9}  {}\n", "stage", "kind", "samples/s", "estimated", "measured", "trained", "metrics");
+    for stage in document.get("stages").and_then(Json::as_array).into_iter().flatten() {
+        let string = |key: &str| stage.get(key).and_then(Json::as_str).unwrap_or_default();
+        let bytes = |key: &str| stage.get(key).and_then(Json::as_u64).map_or("–".to_owned(), |b| Bytes(b).to_string());
+        let rate = stage.get("samples_per_s").and_then(Json::as_f64).map_or("–".to_owned(), |r| format!("{r:.1}"));
+        let trained = stage.get("trainable_parameters").and_then(Json::as_u64).filter(|&n| n > 0).map_or("–".to_owned(), |n| Count(n).to_string());
+        let mut metrics: Vec<String> = stage
+            .get("metrics")
+            .and_then(Json::as_object)
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some(format!("{name} {:.4}", value.as_f64()?)))
+            .collect();
+        if stage.get("cached").and_then(Json::as_bool) == Some(true) {
+            metrics.push("(from the store)".to_owned());
+        }
+        let _ = writeln!(
+            text,
+            "  {:<12} {:<7} {rate:>10} {:>12} {:>12} {trained:>9}  {}",
+            string("name"),
+            string("kind"),
+            bytes("estimated_peak_bytes"),
+            bytes("measured_peak_bytes"),
+            metrics.join(", ")
+        );
+    }
+    let _ = writeln!(text, "\n  results: {out}/result.json");
+    text
+}

@@ -1,0 +1,100 @@
+//! The inverse question: the largest value of a key that fits a budget.
+
+use super::split::Lengths;
+use super::{Stage, estimate};
+use crate::library::schema::Checked;
+use crate::library::stage::{SplitFacts, StageCx};
+use crate::program::op::Machine;
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Solution {
+    /// This value fits, the next does not (or there is none).
+    Fits {
+        /// The value.
+        value: u64,
+        /// Bytes needed with it.
+        needs: u64,
+    },
+    /// Not even the smallest fits.
+    Never {
+        /// Bytes needed with the smallest.
+        needs: u64,
+    },
+    /// The stage has no such key.
+    NotAKey,
+}
+
+/// Solves for a whole-number key of a stage, or of its methods.
+#[must_use]
+pub fn solve(stage: &Stage, key: &str, budget: u64, machine: &Machine) -> Solution {
+    let most = match key {
+        "max_length" => stage.model.facts().max_length,
+        "batch" | "micro_batch" => stage.splits.first().and_then(|s| s.as_ref()?.lengths.count()).unwrap_or(1 << 16),
+        "rank" => stage.model.facts().hidden,
+        _ => return Solution::NotAKey,
+    };
+    let least = if key == "max_length" { 2 } else { 1 };
+    let Some(needs) = needs(stage, key, least, machine) else { return Solution::NotAKey };
+    if needs > budget {
+        return Solution::Never { needs };
+    }
+    let (mut low, mut high) = (least, most.max(least));
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        match self::needs(stage, key, middle, machine) {
+            Some(bytes) if bytes <= budget => low = middle,
+            _ => high = middle - 1,
+        }
+    }
+    let needs = self::needs(stage, key, low, machine).unwrap_or(needs);
+    Solution::Fits { value: low, needs }
+}
+
+/// Bytes a stage needs with another value of a key; `None` if it has no such key or cannot be built
+/// with the value.
+fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64> {
+    let mut values = stage.filled.values.clone();
+    let mut tuning = stage.trained_with.clone();
+    let schema = stage.kind.schema();
+    if key == "rank" {
+        let mut found = false;
+        for (_, filled) in tuning.methods.iter_mut().filter(|(m, _)| m.schema().key("rank").is_some()) {
+            filled.values.insert("rank", Checked::Int(value), filled.span, true);
+            found = true;
+        }
+        if !found {
+            return None;
+        }
+    } else {
+        schema.key(key)?;
+        values.insert(key, Checked::Int(value), stage.filled.span, true);
+        if key == "micro_batch" {
+            let batch = values.int("batch").max(value);
+            values.insert("batch", Checked::Int(batch), stage.filled.span, true);
+        }
+    }
+    let lengths: Vec<Option<Lengths>> = stage
+        .splits
+        .iter()
+        .map(|s| {
+            let lengths = &s.as_ref()?.lengths;
+            Some(if key == "max_length" { lengths.cut(value as u32) } else { lengths.clone() })
+        })
+        .collect();
+    let cx = StageCx {
+        values: &values,
+        span: stage.name.span,
+        model: stage.model.clone(),
+        storage: stage.start.model.storage,
+        tuning,
+        objective: stage.start.objective,
+        head: stage.start.head.clone(),
+        splits: lengths.iter().map(|l| l.as_ref().map(|l| SplitFacts { examples: l.count() })).collect(),
+    };
+    let job = stage.kind.lower(&cx).ok()?;
+    let views: Vec<Option<&Lengths>> = lengths.iter().map(Option::as_ref).collect();
+    let host = stage.splits.iter().flatten().map(|s| s.host_bytes).sum();
+    let estimate = estimate::estimate(&job, &views, machine, host);
+    Some(estimate.peak() + estimate.host)
+}
