@@ -1,4 +1,3 @@
 //! Laws and whole-program tests; one binary, so that it links once.
 
-mod data;
 mod syntax_fuzz;
