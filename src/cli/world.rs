@@ -23,6 +23,7 @@ type Stamp = (PathBuf, u64, Option<SystemTime>);
 pub struct RealWorld {
     offline: bool,
     cache: Option<PathBuf>,
+    endpoint: Option<String>,
     fingerprints: Mutex<HashMap<Stamp, String>>,
 }
 
@@ -37,7 +38,8 @@ impl RealWorld {
             Some(home) => Some(PathBuf::from(home).join("hub")),
             None => std::env::home_dir().map(|home| home.join(".cache").join("huggingface").join("hub")),
         };
-        Self { offline: offline || forbidden, cache, fingerprints: Mutex::default() }
+        let endpoint = variable("HF_ENDPOINT").map(|address| address.trim_end_matches('/').to_owned());
+        Self { offline: offline || forbidden, cache, endpoint, fingerprints: Mutex::default() }
     }
 
     /// The same with the hub's cache (the directory that holds `models--…`) at `cache`.
@@ -79,8 +81,8 @@ impl RealWorld {
         let cache = Cache::new(cache.clone());
         let token = variable("HF_TOKEN").or_else(|| cache.token());
         let mut builder = ApiBuilder::from_cache(cache).with_token(token).with_progress(false).with_retries(3);
-        if let Some(endpoint) = variable("HF_ENDPOINT") {
-            builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
         }
         let api: Api = builder.build().map_err(|error| remote(&format!("hub:{repo}"), repo, kind, &error))?;
         let kind = match kind {
@@ -149,8 +151,11 @@ impl World for RealWorld {
         if self.offline {
             return Err(self.not_cached(&file.to_string()));
         }
+        // Files of one repository are of one commit: what the cache has of it decides which.
+        let snapshot = self.snapshot(&file.repo, file.kind, file.revision.as_deref());
+        let revision = snapshot.as_ref().map(|(_, commit)| commit.as_str()).or(file.revision.as_deref());
         let path = self
-            .api(&file.repo, file.kind, file.revision.as_deref())?
+            .api(&file.repo, file.kind, revision)?
             .download(&file.file)
             .map_err(|error| remote(&file.to_string(), &file.repo, file.kind, &error))?;
         let commit = commit_of(&path);
@@ -159,18 +164,22 @@ impl World for RealWorld {
 
     fn hub_list(&self, repo: &str, kind: RepoKind, revision: Option<&str>) -> Result<Vec<String>, WorldError> {
         check(repo, revision, None)?;
-        let mut files = if self.offline {
-            let (snapshot, _) =
-                self.snapshot(repo, kind, revision).ok_or_else(|| self.not_cached(&format!("hub:{repo}")))?;
+        let snapshot = self.snapshot(repo, kind, revision);
+        let cached = |missing: WorldError| {
+            let (dir, _) = snapshot.as_ref().ok_or(missing)?;
             let mut files = Vec::new();
-            walk(&snapshot, "", 0, &mut files)?;
-            files
+            walk(dir, "", 0, &mut files)?;
+            Ok(files)
+        };
+        let mut files = if self.offline {
+            cached(self.not_cached(&format!("hub:{repo}")))?
         } else {
-            let info = self
-                .api(repo, kind, revision)?
-                .info()
-                .map_err(|error| remote(&format!("hub:{repo}"), repo, kind, &error))?;
-            info.siblings.into_iter().map(|sibling| sibling.rfilename).collect()
+            let commit = snapshot.as_ref().map(|(_, commit)| commit.as_str());
+            match self.api(repo, kind, commit.or(revision))?.info() {
+                Ok(info) => info.siblings.into_iter().map(|sibling| sibling.rfilename).collect(),
+                // A hub that does not answer takes nothing away from what is already here.
+                Err(error) => cached(remote(&format!("hub:{repo}"), repo, kind, &error))?,
+            }
         };
         files.sort();
         Ok(files)
@@ -246,9 +255,9 @@ fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Resu
 fn remote(what: &str, repo: &str, kind: RepoKind, error: &ApiError) -> WorldError {
     let text = error.to_string();
     let has = |code: &str| text.contains(code);
-    let (cause, remedy) = if has("404") {
+    let (cause, remedy) = if has("status: 404") {
         (format!("the hub has no such file, revision or {kind}"), format!("look at the page of `{repo}`"))
-    } else if has("401") || has("403") {
+    } else if has("status: 401") || has("status: 403") {
         (
             format!("the hub refuses it: the {kind} is missing, private or gated"),
             "check the name; for a gated repository accept its terms and set HF_TOKEN".to_owned(),

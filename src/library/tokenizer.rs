@@ -3,7 +3,10 @@
 
 use serde_json::{Map, Value as Json, json};
 use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
-use tokenizers::{PostProcessor, Tokenizer as Inner};
+use tokenizers::{ModelWrapper, NormalizerWrapper, PostProcessor, PreTokenizerWrapper, Tokenizer as Inner};
+
+/// Mask tokens of the known vocabularies.
+const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
 
 /// A reader of the files beside a model's config, by name.
 pub struct TokenizerFiles<'a> {
@@ -95,10 +98,14 @@ impl Tokenizer {
         self.inner.to_string(true).map(String::into_bytes).map_err(|e| e.to_string())
     }
 
-    /// A `tokenizer_config.json` for a model family.
+    /// A `tokenizer_config.json` for a model family. It repeats what the tokenizer does with case,
+    /// accents and leading spaces: transformers' classes put their own defaults in place of what
+    /// `tokenizer.json` says, and a cased model would read lower case.
     #[must_use]
     pub fn config_json(&self, family: &str, max_length: u64) -> Json {
+        let pieces = matches!(self.inner.get_model(), ModelWrapper::Unigram(_));
         let class = match family {
+            _ if pieces => "XLMRobertaTokenizerFast",
             "roberta" => "RobertaTokenizerFast",
             "distilbert" => "DistilBertTokenizerFast",
             _ => "BertTokenizerFast",
@@ -106,13 +113,51 @@ impl Tokenizer {
         let mut map = Map::new();
         map.insert("tokenizer_class".into(), json!(class));
         map.insert("model_max_length".into(), json!(max_length));
-        let roles = [("cls_token", ["[CLS]", "<s>"]), ("sep_token", ["[SEP]", "</s>"]), ("pad_token", ["[PAD]", "<pad>"]), ("unk_token", ["[UNK]", "<unk>"]), ("mask_token", ["[MASK]", "<mask>"])];
-        for (role, names) in roles {
-            if let Some(name) = names.iter().find(|n| self.inner.token_to_id(n).is_some()) {
-                map.insert(role.into(), json!(name));
-            }
+        if let Some(NormalizerWrapper::BertNormalizer(bert)) = self.inner.get_normalizer() {
+            map.insert("do_lower_case".into(), json!(bert.lowercase));
+            map.insert("strip_accents".into(), json!(bert.strip_accents));
+            map.insert("tokenize_chinese_chars".into(), json!(bert.handle_chinese_chars));
         }
+        if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = self.inner.get_pre_tokenizer() {
+            map.insert("add_prefix_space".into(), json!(bytes.add_prefix_space));
+        }
+        map.extend(self.special_tokens_json());
         Json::Object(map)
+    }
+
+    /// A `special_tokens_map.json`: the token of each role that the vocabulary has.
+    #[must_use]
+    pub fn special_tokens_json(&self) -> Map<String, Json> {
+        let roles = [
+            ("bos_token", ["<s>", "<s>"]),
+            ("eos_token", ["</s>", "</s>"]),
+            ("cls_token", ["[CLS]", "<s>"]),
+            ("sep_token", ["[SEP]", "</s>"]),
+            ("pad_token", ["[PAD]", "<pad>"]),
+            ("unk_token", ["[UNK]", "<unk>"]),
+            ("mask_token", MASKS),
+        ];
+        let known = |names: [&'static str; 2]| names.into_iter().find(|n| self.inner.token_to_id(n).is_some());
+        roles.into_iter().filter_map(|(role, names)| Some((role.to_owned(), json!(known(names)?)))).collect()
+    }
+
+    /// The mask token and its id, if the vocabulary has one.
+    #[must_use]
+    pub fn mask(&self) -> Option<(&'static str, u32)> {
+        MASKS.into_iter().find_map(|name| Some((name, self.inner.token_to_id(name)?)))
+    }
+
+    /// The tokens of a word in the middle of a text: a byte-level vocabulary has `Ġgreat` for it,
+    /// the word with the space before it, and that is what a mask stands for.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about.
+    pub fn word_pieces(&self, word: &str) -> Result<Vec<(String, u32)>, String> {
+        let spaced = matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::ByteLevel(_)));
+        let text = if spaced { format!(" {}", word.trim_start()) } else { word.to_owned() };
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| e.to_string())?;
+        let ids = encoding.get_ids().iter();
+        Ok(ids.map(|&id| (self.inner.id_to_token(id).unwrap_or_default(), id)).collect())
     }
 
     /// Rough size of its tables in memory.
@@ -227,5 +272,45 @@ mod tests {
         let none = |_: &str| None;
         let error = Tokenizer::from_files(&TokenizerFiles { dir_name: "x".into(), get: &none }).expect_err("nothing there");
         assert!(error.contains("vocab.txt"));
+    }
+
+    #[test]
+    fn an_exported_config_repeats_what_the_tokenizer_does() {
+        let config = load("tests/reference/bert-tiny").config_json("bert", 128);
+        assert_eq!((&config["tokenizer_class"], &config["do_lower_case"]), (&json!("BertTokenizerFast"), &json!(true)));
+        assert_eq!(config["mask_token"], "[MASK]");
+        let config = load("tests/reference/roberta-tiny").config_json("roberta", 128);
+        assert_eq!((&config["add_prefix_space"], &config["eos_token"]), (&json!(false), &json!("</s>")));
+        let vocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nA\na\n";
+        let cased = |name: &str| match name {
+            "vocab.txt" => Some(vocab.as_bytes().to_vec()),
+            "tokenizer_config.json" => Some(b"{\"do_lower_case\": false}".to_vec()),
+            _ => None,
+        };
+        let tokenizer = Tokenizer::from_files(&TokenizerFiles { dir_name: "x".into(), get: &cased }).expect("loads");
+        assert_eq!(tokenizer.encode(&["A a".to_owned()], 8).expect("encodes").ids, [2, 5, 6, 3]);
+        assert_eq!(tokenizer.config_json("bert", 8)["do_lower_case"], false, "else transformers lowers the case");
+    }
+
+    #[test]
+    fn label_words_are_looked_up_as_they_stand_in_a_text() {
+        let bert = load("tests/reference/bert-tiny");
+        assert_eq!(bert.mask(), Some(("[MASK]", 4)));
+        assert_eq!(bert.word_pieces("good").expect("encodes").len(), 1);
+        let roberta = load("tests/reference/roberta-tiny");
+        let pieces = roberta.word_pieces("good").expect("encodes");
+        assert!(pieces[0].0.starts_with('Ġ'), "{pieces:?}");
+        assert!(bert.word_pieces("unforgettable").expect("encodes").len() > 1);
+    }
+
+    #[test]
+    fn a_pair_has_the_segments_of_its_family_however_the_files_came() {
+        let segments = |name: &str| {
+            let tokenizer = load(&format!("tests/reference/{name}"));
+            tokenizer.encode(&["a film".to_owned(), "good".to_owned()], 64).expect("encodes").segments
+        };
+        assert_eq!(segments("distilbert-tiny"), segments("bert-tiny"), "vocab.txt and tokenizer.json");
+        assert_eq!(segments("distilbert-tiny").iter().filter(|s| **s == 1).count(), 2);
+        assert!(segments("roberta-tiny").iter().all(|s| *s == 0));
     }
 }

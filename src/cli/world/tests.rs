@@ -104,3 +104,49 @@ fn files_are_listed_sorted_without_directories() -> Outcome {
     assert!(world.list(&home.path().join("none")).is_err());
     Ok(())
 }
+
+/// A hub of one file: answers every download with `w8s!`, everything else with an error; gives the
+/// paths that were asked for.
+fn hub(requests: usize) -> Result<(String, std::thread::JoinHandle<Vec<String>>), std::io::Error> {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let serve = move || {
+        let mut asked = Vec::new();
+        for stream in listener.incoming().take(requests) {
+            let Ok(mut stream) = stream else { continue };
+            let Ok(copy) = stream.try_clone() else { continue };
+            let head: Vec<String> = BufReader::new(copy).lines().map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+            let path = head.first().and_then(|l| l.split(' ').nth(1)).unwrap_or_default().to_owned();
+            let first = head.iter().any(|l| l.to_lowercase().ends_with("bytes=0-0"));
+            let body = if first { "w" } else { "w8s!" };
+            let answer = if path.contains("/resolve/") {
+                let range = format!("content-range: bytes 0-{}/4", body.len() - 1);
+                let rest = "x-repo-commit: abc123\r\netag: \"e7a9\"\r\nconnection: close";
+                format!("HTTP/1.1 206 Partial Content\r\n{range}\r\n{rest}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+            } else {
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned()
+            };
+            let _ = stream.write_all(answer.as_bytes());
+            asked.push(path);
+        }
+        asked
+    };
+    Ok((address, std::thread::spawn(serve)))
+}
+
+#[test]
+fn further_files_are_fetched_at_the_commit_the_cache_has() -> Outcome {
+    let (_home, offline) = cache()?;
+    let (address, served) = hub(3)?;
+    let world = RealWorld { offline: false, endpoint: Some(address), ..offline };
+    let found = world.hub(&HubFile { file: "model.safetensors".into(), ..config(None) })?;
+    assert_eq!((world.read(&found.path)?.as_slice(), found.commit.as_deref()), (&b"w8s!"[..], Some("abc123")));
+    // The hub answers the listing with an error: what is cached is listed.
+    let listed = world.hub_list("org/tiny", RepoKind::Model, None)?;
+    assert_eq!(listed, ["config.json", "model.safetensors", "onnx/model.onnx"]);
+    let asked = served.join().map_err(|_| "the server failed")?;
+    let file = "/org/tiny/resolve/abc123/model.safetensors";
+    assert_eq!(asked, [file, file, "/api/models/org/tiny/revision/abc123"]);
+    Ok(())
+}
