@@ -23,6 +23,7 @@ type Stamp = (PathBuf, u64, Option<SystemTime>);
 pub struct RealWorld {
     offline: bool,
     cache: Option<PathBuf>,
+    endpoint: Option<String>,
     fingerprints: Mutex<HashMap<Stamp, String>>,
 }
 
@@ -37,7 +38,8 @@ impl RealWorld {
             Some(home) => Some(PathBuf::from(home).join("hub")),
             None => std::env::home_dir().map(|home| home.join(".cache").join("huggingface").join("hub")),
         };
-        Self { offline: offline || forbidden, cache, fingerprints: Mutex::default() }
+        let endpoint = variable("HF_ENDPOINT").map(|endpoint| endpoint.trim_end_matches('/').to_owned());
+        Self { offline: offline || forbidden, cache, endpoint, fingerprints: Mutex::default() }
     }
 
     /// The same with the hub's cache (the directory that holds `models--…`) at `cache`.
@@ -79,8 +81,8 @@ impl RealWorld {
         let cache = Cache::new(cache.clone());
         let token = variable("HF_TOKEN").or_else(|| cache.token());
         let mut builder = ApiBuilder::from_cache(cache).with_token(token).with_progress(false).with_retries(3);
-        if let Some(endpoint) = variable("HF_ENDPOINT") {
-            builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
         }
         let api: Api = builder.build().map_err(|error| remote(&format!("hub:{repo}"), repo, kind, &error))?;
         let kind = match kind {

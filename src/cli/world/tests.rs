@@ -1,5 +1,8 @@
 //! The real world against a made-up cache.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
 use super::*;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -102,5 +105,52 @@ fn files_are_listed_sorted_without_directories() -> Outcome {
     assert_eq!(world.list(home.path())?, ["a.tsv", "b.tsv"]);
     assert!(world.exists(&home.path().join("a.tsv")) && !world.exists(&home.path().join("c.tsv")));
     assert!(world.list(&home.path().join("none")).is_err());
+    Ok(())
+}
+
+/// A hub with one repository of one file; it answers until the process ends.
+fn small_hub() -> Result<String, std::io::Error> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = format!("http://{}", listener.local_addr()?);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let request = lines.next().unwrap_or_default();
+            let ranged = lines.take_while(|line| !line.is_empty()).any(|line| line.to_lowercase().starts_with("range:"));
+            let (status, body) = if request.contains("/org/tiny/resolve/main/config.json") {
+                (if ranged { "206 Partial Content" } else { "200 OK" }, "hi")
+            } else if request.contains("/api/models/org/tiny") {
+                ("200 OK", r#"{"sha":"c0ffee","siblings":[{"rfilename":"b"},{"rfilename":"a/b"}]}"#)
+            } else {
+                ("404 Not Found", "")
+            };
+            let range = if ranged { "Content-Range: bytes 0-1/2\r\n" } else { "" };
+            let _ = write!(
+                &stream,
+                "HTTP/1.1 {status}\r\nETag: \"e1\"\r\nX-Repo-Commit: c0ffee\r\n{range}Content-Type: application/json\r\n\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    Ok(address)
+}
+
+#[test]
+fn a_file_is_fetched_once_and_then_found_offline() -> Outcome {
+    let home = tempfile::tempdir()?;
+    let at = |offline: bool| RealWorld {
+        offline,
+        endpoint: small_hub().ok(),
+        ..RealWorld::with_cache(offline, home.path().to_owned())
+    };
+    let online = at(false);
+    let found = online.hub(&config(None))?;
+    assert_eq!((online.read(&found.path)?.as_slice(), found.commit.as_deref()), (b"hi".as_slice(), Some("c0ffee")));
+    assert_eq!(online.hub_list("org/tiny", RepoKind::Model, None)?, ["a/b", "b"]);
+    assert_eq!(at(true).hub(&config(None))?, found);
+    assert_eq!(at(true).hub(&config(Some("c0ffee")))?, found);
+    let Err(error) = online.hub(&HubFile { file: "none".into(), ..config(None) }) else { return Err("it was found".into()) };
+    assert!(error.to_string().contains("no such file, revision or model"), "{error}");
     Ok(())
 }

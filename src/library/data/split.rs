@@ -131,8 +131,8 @@ fn pick<'a>(files: &'a [String], folders: &[&str], split: &str, place: &str) -> 
                     return Ok(Some(found.into_iter().map(|(.., file)| file).collect()));
                 }
                 (several, _) => {
-                    let names: Vec<String> =
-                        several.iter().copied().chain(found.iter().map(|(.., file)| *file)).take(4).map(|name| format!("`{name}`")).collect();
+                    let all = several.iter().copied().chain(found.iter().map(|(.., file)| *file));
+                    let names: Vec<String> = all.take(4).map(|name| format!("`{name}`")).collect();
                     return Err(error(format!("split `{split}` could be any of {}", names.join(", ")))
                         .help("keep one of them, or name the files"));
                 }
@@ -175,3 +175,6 @@ fn absent(split: &str, files: &[String], folders: &[&str], place: &str) -> DataE
     }
     error.help(format!("there are the configurations {}", quoted(configs)))
 }
+
+#[cfg(test)]
+mod tests;
