@@ -8,33 +8,48 @@ pub static CSV: Format = Format { name: "csv", extensions: &["csv"], read };
 fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
     let text = text(bytes, file)?;
     let mut reader = ::csv::ReaderBuilder::new().from_reader(text.as_bytes());
-    let header = reader.headers().map_err(|error| wrong(&error, file))?.clone();
+    let header = reader.headers().map_err(|error| wrong(&error, text, file))?.clone();
     if header.is_empty() {
         return Err(DataError::empty(file));
     }
     let places = locate(&header.iter().collect::<Vec<_>>(), columns, file)?;
     let mut table = Table::default();
     let mut record = ::csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(|error| wrong(&error, file))? {
+    let (mut line, mut counted) = (1, 0);
+    while reader.read_record(&mut record).map_err(|error| wrong(&error, text, file))? {
+        let start = record.position().map_or(0, |place| start(text, place));
+        line += ends(text, counted, start);
+        counted = start;
         let cells = places.iter().map(|&place| record.get(place).map_or(Cell::Missing, |cell| Cell::Text(cell.into())));
-        let line = record.position().map_or(0, ::csv::Position::line);
         table.rows.push(RowRec { line, cells: cells.collect() });
     }
     Ok(table)
 }
 
-fn wrong(error: &::csv::Error, file: &str) -> DataError {
+/// Where the record at a position begins. The reader takes what is left of the line end before it,
+/// or blank lines, for part of it, so its own count of lines is off.
+fn start(text: &str, place: &::csv::Position) -> usize {
+    let at = usize::try_from(place.byte()).unwrap_or(usize::MAX);
+    let rest = text.as_bytes().get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
+}
+
+/// Line ends between two places.
+fn ends(text: &str, from: usize, to: usize) -> u64 {
+    text.as_bytes().get(from..to).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+fn wrong(error: &::csv::Error, text: &str, file: &str) -> DataError {
     let (message, help) = match error.kind() {
         ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => (
             format!("{len} cells where the header has {expected_len}"),
             "a text with commas, quotes or line ends stands in double quotes",
         ),
-        ::csv::ErrorKind::Utf8 { .. } => ("this is not UTF-8 text".to_owned(), "save the file as UTF-8"),
         _ => (error.to_string(), "the file should follow RFC 4180"),
     };
     let wrong = DataError::new(file, message).help(help);
     match error.position() {
-        Some(place) => wrong.at(place.line()),
+        Some(place) => wrong.at(1 + ends(text, 0, start(text, place))),
         None => wrong,
     }
 }

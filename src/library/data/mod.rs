@@ -27,8 +27,11 @@ pub struct Format {
     /// The file name extensions it is recognised by.
     pub extensions: &'static [&'static str],
     /// Reads the asked columns out of a file's content; `file` is its name in errors.
-    pub read: fn(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError>,
+    pub read: Reader,
 }
+
+/// A reader: bytes, the file's name, the asked columns.
+pub type Reader = fn(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError>;
 
 /// Every format, in the order in which they are looked for.
 pub static FORMATS: &[&Format] = &[&tsv::TSV, &csv::CSV, &jsonl::JSONL, &parquet::PARQUET];
@@ -168,3 +171,5 @@ fn text<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, DataError> {
     })
 }
 
+#[cfg(test)]
+mod tests;
