@@ -5,8 +5,9 @@
 use std::time::Instant;
 
 use peftc::program::op::{
-    Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout, AttentionGrad, Cast, Dropout, Epilogue,
-    GradNorm, Io, Kernel, LayerNorm, LayerNormGrad, LayerNormGradWeight, Machine, MatMul, Op, Scatter, Tensor, TensorMut,
+    Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout,
+    AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Io, Kernel, LayerNorm, LayerNormGrad,
+    LayerNormGradWeight, Machine, MatMul, Op, Scatter, Tensor, TensorMut,
 };
 use peftc::program::{Bindings, DType, Dim, Real, TensorType};
 
@@ -23,7 +24,12 @@ enum Unit {
 
 fn floats(dims: &[usize]) -> Tensor {
     let n: usize = dims.iter().product();
-    Tensor::new((0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0).collect::<Vec<f32>>(), dims)
+    Tensor::new(
+        (0..n as u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0)
+            .collect::<Vec<f32>>(),
+        dims,
+    )
 }
 
 fn words(list: Vec<u32>) -> Tensor {
@@ -35,16 +41,34 @@ fn ty(t: &Tensor) -> TensorType {
     TensorType::new(t.dtype(), t.dims.iter().map(|&n| Dim::from(n as u64)))
 }
 
-fn measure(filter: &str, machine: &Machine, name: &str, op: impl Into<Op>, mut inputs: Vec<Tensor>, unit: &Unit) {
+fn measure(
+    filter: &str,
+    machine: &Machine,
+    name: &str,
+    op: impl Into<Op>,
+    mut inputs: Vec<Tensor>,
+    unit: &Unit,
+) {
     if !name.contains(filter) {
         return;
     }
     let op = op.into();
     let types: Vec<TensorType> = inputs.iter().map(ty).collect();
-    let outs = op.rule().infer(&types.iter().collect::<Vec<_>>()).expect("a well-typed benchmark");
+    let outs = op
+        .rule()
+        .infer(&types.iter().collect::<Vec<_>>())
+        .expect("a well-typed benchmark");
     let sizes = Bindings::default();
-    let mut outputs: Vec<Tensor> = outs.iter().map(|t| Tensor::zeros(t.dtype, &t.dims(&sizes))).collect();
-    let bytes: u64 = inputs.iter().chain(&outputs).map(Tensor::bytes).sum::<u64>() + op.rule().updates().len() as u64 * inputs.first().map_or(0, Tensor::bytes);
+    let mut outputs: Vec<Tensor> = outs
+        .iter()
+        .map(|t| Tensor::zeros(t.dtype, &t.dims(&sizes)))
+        .collect();
+    let bytes: u64 = inputs
+        .iter()
+        .chain(&outputs)
+        .map(Tensor::bytes)
+        .sum::<u64>()
+        + op.rule().updates().len() as u64 * inputs.first().map_or(0, Tensor::bytes);
     let mut times: Vec<f64> = Vec::new();
     let begin = Instant::now();
     while times.len() < 15 || (begin.elapsed().as_secs_f64() < 0.7 && times.len() < 400) {
@@ -58,10 +82,17 @@ fn measure(filter: &str, machine: &Machine, name: &str, op: impl Into<Op>, mut i
                 reads.push(Some(t.view()));
             }
         }
-        let mut io = Io { inputs: reads, updates, outputs: outputs.iter_mut().map(Tensor::view_mut).collect(), taken: None };
+        let mut io = Io {
+            inputs: reads,
+            updates,
+            outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
+            taken: None,
+        };
         let cx = Kernel::new(machine);
         let start = Instant::now();
-        op.rule().eval(&cx, &mut io).expect("a benchmark's data is good");
+        op.rule()
+            .eval(&cx, &mut io)
+            .expect("a benchmark's data is good");
         times.push(start.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
@@ -70,62 +101,248 @@ fn measure(filter: &str, machine: &Machine, name: &str, op: impl Into<Op>, mut i
         Unit::Flops(n) => (*n, "GFLOP/s"),
         Unit::Bytes => (bytes, "GB/s"),
     };
-    println!("{name:<34} {:>9.1} µs {:>8.1} {unit}", median * 1e6, amount as f64 / median * 1e-9);
+    println!(
+        "{name:<34} {:>9.1} µs {:>8.1} {unit}",
+        median * 1e6,
+        amount as f64 / median * 1e-9
+    );
 }
 
 fn all(filter: &str, machine: &Machine) {
-    let run = |name: &str, op: Op, inputs: Vec<Tensor>, unit: Unit| measure(filter, machine, name, op, inputs, &unit);
+    let run = |name: &str, op: Op, inputs: Vec<Tensor>, unit: Unit| {
+        measure(filter, machine, name, op, inputs, &unit)
+    };
     let one = |x: f32| Tensor::new(vec![x], &[1]);
-    let linear = |a_t, b_t, epilogue| Op::from(MatMul { a_t, b_t, alpha: Real::new(1.0), epilogue });
+    let linear = |a_t, b_t, epilogue| {
+        Op::from(MatMul {
+            a_t,
+            b_t,
+            alpha: Real::new(1.0),
+            epilogue,
+        })
+    };
     for n in [768_usize, 3072] {
         let flops = 2 * (TOKENS * WIDTH * n) as u64;
-        run(&format!("linear {TOKENS}x768x{n}"), linear(false, true, Epilogue::Bias), vec![floats(&[TOKENS, WIDTH]), floats(&[n, WIDTH]), floats(&[n])], Unit::Flops(flops));
-        run(&format!("linear input gradient {n}"), linear(false, false, Epilogue::None), vec![floats(&[TOKENS, n]), floats(&[n, WIDTH])], Unit::Flops(flops));
-        run(&format!("linear weight gradient {n}"), linear(true, false, Epilogue::None), vec![floats(&[TOKENS, n]), floats(&[TOKENS, WIDTH])], Unit::Flops(flops));
+        run(
+            &format!("linear {TOKENS}x768x{n}"),
+            linear(false, true, Epilogue::Bias),
+            vec![floats(&[TOKENS, WIDTH]), floats(&[n, WIDTH]), floats(&[n])],
+            Unit::Flops(flops),
+        );
+        run(
+            &format!("linear input gradient {n}"),
+            linear(false, false, Epilogue::None),
+            vec![floats(&[TOKENS, n]), floats(&[n, WIDTH])],
+            Unit::Flops(flops),
+        );
+        run(
+            &format!("linear weight gradient {n}"),
+            linear(true, false, Epilogue::None),
+            vec![floats(&[TOKENS, n]), floats(&[TOKENS, WIDTH])],
+            Unit::Flops(flops),
+        );
     }
-    run("lora down 768x8", linear(false, true, Epilogue::None), vec![floats(&[TOKENS, WIDTH]), floats(&[8, WIDTH])], Unit::Flops(2 * (TOKENS * WIDTH * 8) as u64));
-    run("lora up 8x768", linear(false, true, Epilogue::Accumulate), vec![floats(&[TOKENS, 8]), floats(&[WIDTH, 8]), floats(&[TOKENS, WIDTH])], Unit::Flops(2 * (TOKENS * WIDTH * 8) as u64));
+    run(
+        "lora down 768x8",
+        linear(false, true, Epilogue::None),
+        vec![floats(&[TOKENS, WIDTH]), floats(&[8, WIDTH])],
+        Unit::Flops(2 * (TOKENS * WIDTH * 8) as u64),
+    );
+    run(
+        "lora up 8x768",
+        linear(false, true, Epilogue::Accumulate),
+        vec![
+            floats(&[TOKENS, 8]),
+            floats(&[WIDTH, 8]),
+            floats(&[TOKENS, WIDTH]),
+        ],
+        Unit::Flops(2 * (TOKENS * WIDTH * 8) as u64),
+    );
     let (x, wide) = (|| floats(&[TOKENS, WIDTH]), || floats(&[TOKENS, 3072]));
     run("add 416x768", Add.into(), vec![x(), x()], Unit::Bytes);
-    for (name, kind) in [("gelu", ActivationKind::Gelu), ("gelu tanh", ActivationKind::GeluTanh), ("tanh", ActivationKind::Tanh), ("silu", ActivationKind::Silu), ("relu", ActivationKind::Relu)] {
-        run(&format!("{name} 416x3072"), Activation { kind }.into(), vec![wide()], Unit::Bytes);
-        run(&format!("{name} gradient"), ActivationGrad { kind }.into(), vec![wide(), wide()], Unit::Bytes);
+    for (name, kind) in [
+        ("gelu", ActivationKind::Gelu),
+        ("gelu tanh", ActivationKind::GeluTanh),
+        ("tanh", ActivationKind::Tanh),
+        ("silu", ActivationKind::Silu),
+        ("relu", ActivationKind::Relu),
+    ] {
+        run(
+            &format!("{name} 416x3072"),
+            Activation { kind }.into(),
+            vec![wide()],
+            Unit::Bytes,
+        );
+        run(
+            &format!("{name} gradient"),
+            ActivationGrad { kind }.into(),
+            vec![wide(), wide()],
+            Unit::Bytes,
+        );
     }
-    run("layer norm 416x768", LayerNorm { eps: Real::new(1e-5) }.into(), vec![x(), floats(&[WIDTH]), floats(&[WIDTH])], Unit::Bytes);
+    run(
+        "layer norm 416x768",
+        LayerNorm {
+            eps: Real::new(1e-5),
+        }
+        .into(),
+        vec![x(), floats(&[WIDTH]), floats(&[WIDTH])],
+        Unit::Bytes,
+    );
     let stats = || [floats(&[TOKENS]), floats(&[TOKENS])];
-    run("layer norm input gradient", LayerNormGrad.into(), [vec![x(), x()], stats().to_vec(), vec![floats(&[WIDTH])]].concat(), Unit::Bytes);
-    run("layer norm weight gradient", LayerNormGradWeight.into(), [vec![x(), x()], stats().to_vec()].concat(), Unit::Bytes);
-    let keys = || Tensor::new((0..TOKENS as u32).flat_map(|t| [t / 26, t % 26]).collect::<Vec<u32>>(), &[TOKENS, 2]);
-    run("dropout 416x768", Dropout { p: Real::new(0.1), stream: [1, 2] }.into(), vec![x(), keys(), words(vec![3])], Unit::Bytes);
-    run("dropout 416x3072", Dropout { p: Real::new(0.1), stream: [1, 2] }.into(), vec![wide(), keys(), words(vec![3])], Unit::Bytes);
-    for (what, dropout) in [("", None), (" + dropout", Some(AttentionDropout { p: Real::new(0.1), stream: [1, 2] }))] {
+    run(
+        "layer norm input gradient",
+        LayerNormGrad.into(),
+        [vec![x(), x()], stats().to_vec(), vec![floats(&[WIDTH])]].concat(),
+        Unit::Bytes,
+    );
+    run(
+        "layer norm weight gradient",
+        LayerNormGradWeight.into(),
+        [vec![x(), x()], stats().to_vec()].concat(),
+        Unit::Bytes,
+    );
+    let keys = || {
+        Tensor::new(
+            (0..TOKENS as u32)
+                .flat_map(|t| [t / 26, t % 26])
+                .collect::<Vec<u32>>(),
+            &[TOKENS, 2],
+        )
+    };
+    run(
+        "dropout 416x768",
+        Dropout {
+            p: Real::new(0.1),
+            stream: [1, 2],
+        }
+        .into(),
+        vec![x(), keys(), words(vec![3])],
+        Unit::Bytes,
+    );
+    run(
+        "dropout 416x3072",
+        Dropout {
+            p: Real::new(0.1),
+            stream: [1, 2],
+        }
+        .into(),
+        vec![wide(), keys(), words(vec![3])],
+        Unit::Bytes,
+    );
+    for (what, dropout) in [
+        ("", None),
+        (
+            " + dropout",
+            Some(AttentionDropout {
+                p: Real::new(0.1),
+                stream: [1, 2],
+            }),
+        ),
+    ] {
         for length in [26_usize, 208] {
             let offsets = words((0..=TOKENS / length).map(|s| (s * length) as u32).collect());
-            let tail = || if dropout.is_some() { vec![offsets.clone(), keys(), words(vec![3])] } else { vec![offsets.clone()] };
+            let tail = || {
+                if dropout.is_some() {
+                    vec![offsets.clone(), keys(), words(vec![3])]
+                } else {
+                    vec![offsets.clone()]
+                }
+            };
             let pairs = (TOKENS * length * WIDTH) as u64;
-            let forward = Attention { heads: 12, scale: Real::new(0.125), dropout: dropout.clone() };
-            run(&format!("attention {length}{what}"), forward.into(), [vec![x(), x(), x()], tail()].concat(), Unit::Flops(4 * pairs));
+            let forward = Attention {
+                heads: 12,
+                scale: Real::new(0.125),
+                dropout: dropout.clone(),
+            };
+            run(
+                &format!("attention {length}{what}"),
+                forward.into(),
+                [vec![x(), x(), x()], tail()].concat(),
+                Unit::Flops(4 * pairs),
+            );
             let lse = Tensor::new(vec![5.0_f32; TOKENS * 12], &[TOKENS, 12]);
-            let backward = AttentionGrad { heads: 12, scale: Real::new(0.125), dropout: dropout.clone() };
-            run(&format!("attention gradient {length}{what}"), backward.into(), [vec![x(), x(), x(), x(), x(), lse], tail()].concat(), Unit::Flops(10 * pairs));
+            let backward = AttentionGrad {
+                heads: 12,
+                scale: Real::new(0.125),
+                dropout: dropout.clone(),
+            };
+            run(
+                &format!("attention gradient {length}{what}"),
+                backward.into(),
+                [vec![x(), x(), x(), x(), x(), lse], tail()].concat(),
+                Unit::Flops(10 * pairs),
+            );
         }
     }
     let big = || floats(&[7_000_000]);
-    let adam = AdamW { beta1: Real::new(0.9), beta2: Real::new(0.999), eps: Real::new(1e-8), weight_decay: Real::new(0.01) };
+    let adam = AdamW {
+        beta1: Real::new(0.9),
+        beta2: Real::new(0.999),
+        eps: Real::new(1e-8),
+        weight_decay: Real::new(0.01),
+    };
     let second = Tensor::new(vec![0.5_f32; 7_000_000], &[7_000_000]);
-    run("adamw 7M", adam.into(), vec![big(), big(), big(), second, one(1e-4), words(vec![3]), one(1.0)], Unit::Bytes);
+    run(
+        "adamw 7M",
+        adam.into(),
+        vec![
+            big(),
+            big(),
+            big(),
+            second,
+            one(1e-4),
+            words(vec![3]),
+            one(1.0),
+        ],
+        Unit::Bytes,
+    );
     run("grad norm 7M", GradNorm.into(), vec![big()], Unit::Bytes);
-    run("scatter into 30k x 768", Scatter { rows: Dim::from(30_522) }.into(), vec![words((0..TOKENS as u32).map(|i| i * 7 % 900).collect()), x()], Unit::Bytes);
+    run(
+        "scatter into 30k x 768",
+        Scatter {
+            rows: Dim::from(30_522),
+        }
+        .into(),
+        vec![
+            words((0..TOKENS as u32).map(|i| i * 7 % 900).collect()),
+            x(),
+        ],
+        Unit::Bytes,
+    );
     let half = |to: DType| Tensor::zeros(to, &[3072, WIDTH]);
-    run("widen bf16 3072x768", Cast { to: DType::F32 }.into(), vec![half(DType::BF16)], Unit::Bytes);
-    run("widen f16 3072x768", Cast { to: DType::F32 }.into(), vec![half(DType::F16)], Unit::Bytes);
+    run(
+        "widen bf16 3072x768",
+        Cast { to: DType::F32 }.into(),
+        vec![half(DType::BF16)],
+        Unit::Bytes,
+    );
+    run(
+        "widen f16 3072x768",
+        Cast { to: DType::F32 }.into(),
+        vec![half(DType::F16)],
+        Unit::Bytes,
+    );
 }
 
 fn main() {
-    let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
-    let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2);
-    let machine = Machine { threads, l2: 1 << 20, l3: 32 << 20 };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+    let filter = std::env::args()
+        .skip(1)
+        .find(|a| !a.starts_with('-'))
+        .unwrap_or_default();
+    let threads = std::env::var("THREADS")
+        .ok()
+        .and_then(|t| t.parse().ok())
+        .unwrap_or(2);
+    let machine = Machine {
+        threads,
+        l2: 1 << 20,
+        l3: 32 << 20,
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .expect("a thread pool");
     println!("{threads} threads");
     pool.install(|| all(&filter, &machine));
 }

@@ -33,7 +33,12 @@ impl Compiled {
 /// Reads, resolves and plans a recipe. Every phase reports all it can; the next starts only without
 /// errors.
 #[must_use]
-pub fn compile(path: &Path, sets: &[(String, String)], world: &dyn World, machine: &Machine) -> Compiled {
+pub fn compile(
+    path: &Path,
+    sets: &[(String, String)],
+    world: &dyn World,
+    machine: &Machine,
+) -> Compiled {
     let mut sources = Sources::default();
     let resolved = resolve::resolve(path, sets, &mut sources, world);
     let (recipe, mut diags): (Option<Recipe>, Diags) = match resolved.ok() {
@@ -47,12 +52,22 @@ pub fn compile(path: &Path, sets: &[(String, String)], world: &dyn World, machin
         value
     });
     let rejected = diags.has_errors();
-    Compiled { path: path.to_path_buf(), sources, plan: plan.filter(|_| !rejected), diags: diags.into_sorted() }
+    Compiled {
+        path: path.to_path_buf(),
+        sources,
+        plan: plan.filter(|_| !rejected),
+        diags: diags.into_sorted(),
+    }
 }
 
 /// Every diagnostic code with its doc.
 pub fn codes() -> impl Iterator<Item = &'static crate::base::Code> {
-    let layers: [&[&crate::base::Code]; 4] = [crate::syntax::error::CODES, resolve::error::CODES, plan::error::CODES, library::error::CODES];
+    let layers: [&[&crate::base::Code]; 4] = [
+        crate::syntax::error::CODES,
+        resolve::error::CODES,
+        plan::error::CODES,
+        library::error::CODES,
+    ];
     layers.into_iter().flatten().copied()
 }
 

@@ -71,12 +71,18 @@ impl Diag {
 
     /// A warning at a place.
     pub fn warning(code: &'static Code, span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(code, span, message) }
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, span, message)
+        }
     }
 
     /// A note at a place.
     pub fn note(code: &'static Code, span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Note, ..Self::error(code, span, message) }
+        Self {
+            severity: Severity::Note,
+            ..Self::error(code, span, message)
+        }
     }
 
     /// Says what is wrong at the place.
@@ -133,8 +139,10 @@ impl Diags {
     /// In source order (those without a place last), duplicates removed.
     #[must_use]
     pub fn into_sorted(mut self) -> Vec<Diag> {
-        self.list.sort_by_key(|d| (d.span.is_none(), d.span, d.code.name));
-        self.list.dedup_by(|a, b| a.code == b.code && a.span == b.span && a.message == b.message);
+        self.list
+            .sort_by_key(|d| (d.span.is_none(), d.span, d.code.name));
+        self.list
+            .dedup_by(|a, b| a.code == b.code && a.span == b.span && a.message == b.message);
         self.list
     }
 

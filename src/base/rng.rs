@@ -17,8 +17,11 @@ impl Stream {
         hasher.update(&seed.to_le_bytes());
         hasher.update(purpose.as_bytes());
         let hash = hasher.finalize();
-        let word = |i: usize| u32::from_le_bytes(std::array::from_fn(|j| hash.as_bytes()[4 * i + j]));
-        Self { key: [word(0), word(1)] }
+        let word =
+            |i: usize| u32::from_le_bytes(std::array::from_fn(|j| hash.as_bytes()[4 * i + j]));
+        Self {
+            key: [word(0), word(1)],
+        }
     }
 
     /// The key's two words.
@@ -51,7 +54,9 @@ impl Stream {
     #[must_use]
     pub fn normal(self, index: u64) -> f64 {
         let [a, b, c, d] = self.block([index as u32, (index >> 32) as u32, 1, 0]);
-        let unit = |hi: u32, lo: u32| ((u64::from(hi) << 21) ^ (u64::from(lo) >> 11)) as f64 * (1.0 / 9_007_199_254_740_992.0);
+        let unit = |hi: u32, lo: u32| {
+            ((u64::from(hi) << 21) ^ (u64::from(lo) >> 11)) as f64 * (1.0 / 9_007_199_254_740_992.0)
+        };
         let (u, v) = (1.0 - unit(a, b), unit(c, d));
         libm::sqrt(-2.0 * libm::log(u)) * libm::cos(2.0 * std::f64::consts::PI * v)
     }
@@ -73,8 +78,16 @@ fn philox(mut key: [u32; 2], mut c: [u32; 4]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = u64::from(c[0]) * 0xD251_1F53;
         let p1 = u64::from(c[2]) * 0xCD9E_8D57;
-        c = [(p1 >> 32) as u32 ^ c[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ c[3] ^ key[1], p0 as u32];
-        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+        c = [
+            (p1 >> 32) as u32 ^ c[1] ^ key[0],
+            p1 as u32,
+            (p0 >> 32) as u32 ^ c[3] ^ key[1],
+            p0 as u32,
+        ];
+        key = [
+            key[0].wrapping_add(0x9E37_79B9),
+            key[1].wrapping_add(0xBB67_AE85),
+        ];
     }
     c
 }
@@ -85,8 +98,14 @@ mod tests {
 
     #[test]
     fn philox_matches_the_published_vectors() {
-        assert_eq!(philox([0, 0], [0; 4]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        assert_eq!(philox([u32::MAX; 2], [u32::MAX; 4]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        assert_eq!(
+            philox([0, 0], [0; 4]),
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+        );
+        assert_eq!(
+            philox([u32::MAX; 2], [u32::MAX; 4]),
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
+        );
     }
 
     #[test]
@@ -95,7 +114,10 @@ mod tests {
         let xs: Vec<f64> = (0..20_000).map(|i| s.normal(i)).collect();
         let mean = xs.iter().sum::<f64>() / 20_000.0;
         let var = xs.iter().map(|x| x * x).sum::<f64>() / 20_000.0;
-        assert!(mean.abs() < 0.02 && (var - 1.0).abs() < 0.03, "{mean} {var}");
+        assert!(
+            mean.abs() < 0.02 && (var - 1.0).abs() < 0.03,
+            "{mean} {var}"
+        );
         assert_ne!(s, Stream::new(42, "b"));
         let mut p = s.permutation(100);
         p.sort_unstable();

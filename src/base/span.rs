@@ -22,13 +22,21 @@ impl Span {
     #[must_use]
     pub fn new(source: SourceId, start: usize, end: usize) -> Self {
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Self { source, start: clamp(start), end: clamp(end) }
+        Self {
+            source,
+            start: clamp(start),
+            end: clamp(end),
+        }
     }
 
     /// The smallest range that covers both; `self`'s source wins.
     #[must_use]
     pub fn to(self, other: Self) -> Self {
-        Self { source: self.source, start: self.start.min(other.start), end: self.end.max(other.end) }
+        Self {
+            source: self.source,
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
     }
 
     /// Bytes covered.
@@ -101,7 +109,10 @@ impl Sources {
     /// Adds a text.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> SourceId {
         let id = SourceId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
-        self.list.push(Source { name: name.into(), text: text.into() });
+        self.list.push(Source {
+            name: name.into(),
+            text: text.into(),
+        });
         id
     }
 

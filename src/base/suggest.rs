@@ -8,7 +8,10 @@ pub fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec
         .into_iter()
         .map(|name| {
             let prefix = !wrong.is_empty() && (name.starts_with(&wrong) || wrong.starts_with(name));
-            (strsim::jaro_winkler(&wrong, &name.to_lowercase()) + if prefix { 0.2 } else { 0.0 }, name)
+            (
+                strsim::jaro_winkler(&wrong, &name.to_lowercase()) + if prefix { 0.2 } else { 0.0 },
+                name,
+            )
         })
         .filter(|(score, _)| *score > 0.78)
         .collect();
@@ -19,11 +22,15 @@ pub fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec
 
 /// Help text for a wrong name: the nearest ones, or all valid ones when none is near.
 #[must_use]
-pub fn did_you_mean<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
+pub fn did_you_mean<'a>(
+    wrong: &str,
+    valid: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<String> {
     let near = nearest(wrong, valid.clone());
     if near.is_empty() {
         let all: Vec<String> = valid.into_iter().map(|n| format!("`{n}`")).collect();
-        return (!all.is_empty() && all.len() <= 24).then(|| format!("valid here: {}", all.join(", ")));
+        return (!all.is_empty() && all.len() <= 24)
+            .then(|| format!("valid here: {}", all.join(", ")));
     }
     let near: Vec<String> = near.into_iter().map(|n| format!("`{n}`")).collect();
     Some(format!("did you mean {}?", near.join(" or ")))
@@ -35,8 +42,14 @@ mod tests {
 
     #[test]
     fn the_nearest_name_comes_first() {
-        assert_eq!(nearest("loraa", ["siva", "lora", "full"]).first(), Some(&"lora"));
-        assert_eq!(nearest("warmpu", ["warmup", "peak", "end"]).first(), Some(&"warmup"));
+        assert_eq!(
+            nearest("loraa", ["siva", "lora", "full"]).first(),
+            Some(&"lora")
+        );
+        assert_eq!(
+            nearest("warmpu", ["warmup", "peak", "end"]).first(),
+            Some(&"warmup")
+        );
         assert!(nearest("zzz", ["warmup", "peak"]).is_empty());
     }
 }

@@ -39,7 +39,12 @@ pub trait World: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// When the repository is not to be had.
-    fn hub_list(&self, repo: &str, kind: RepoKind, revision: Option<&str>) -> Result<Vec<String>, WorldError>;
+    fn hub_list(
+        &self,
+        repo: &str,
+        kind: RepoKind,
+        revision: Option<&str>,
+    ) -> Result<Vec<String>, WorldError>;
 
     /// Whether the network is out of bounds.
     fn offline(&self) -> bool;
@@ -121,8 +126,16 @@ pub struct WorldError {
 impl WorldError {
     /// An error about `what`.
     #[must_use]
-    pub fn new(what: impl fmt::Display, cause: impl fmt::Display, remedy: impl Into<String>) -> Self {
-        Self { what: what.to_string(), cause: cause.to_string(), remedy: remedy.into() }
+    pub fn new(
+        what: impl fmt::Display,
+        cause: impl fmt::Display,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            what: what.to_string(),
+            cause: cause.to_string(),
+            remedy: remedy.into(),
+        }
     }
 
     /// The error of a failed file operation.
@@ -130,8 +143,13 @@ impl WorldError {
     pub fn io(path: &Path, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
         let (cause, remedy) = match error.kind() {
-            ErrorKind::NotFound => ("there is no such file or directory".to_owned(), "check the path; it is relative to the recipe"),
-            ErrorKind::PermissionDenied => ("permission denied".to_owned(), "check who may read it"),
+            ErrorKind::NotFound => (
+                "there is no such file or directory".to_owned(),
+                "check the path; it is relative to the recipe",
+            ),
+            ErrorKind::PermissionDenied => {
+                ("permission denied".to_owned(), "check who may read it")
+            }
             ErrorKind::IsADirectory => ("this is a directory".to_owned(), "name a file inside it"),
             _ => (error.to_string(), "check the path and the disk"),
         };
@@ -145,7 +163,10 @@ mod tests {
 
     #[test]
     fn an_error_says_what_why_and_what_to_do() {
-        let error = WorldError::io(Path::new("a/b.tsv"), &std::io::Error::from(std::io::ErrorKind::NotFound));
+        let error = WorldError::io(
+            Path::new("a/b.tsv"),
+            &std::io::Error::from(std::io::ErrorKind::NotFound),
+        );
         assert_eq!(
             error.to_string(),
             "a/b.tsv: there is no such file or directory (check the path; it is relative to the recipe)"
@@ -154,8 +175,12 @@ mod tests {
 
     #[test]
     fn a_hub_file_prints_as_written() {
-        let mut file =
-            HubFile { repo: "org/name".into(), kind: RepoKind::Model, revision: None, file: "config.json".into() };
+        let mut file = HubFile {
+            repo: "org/name".into(),
+            kind: RepoKind::Model,
+            revision: None,
+            file: "config.json".into(),
+        };
         assert_eq!(file.to_string(), "hub:org/name/config.json");
         file.revision = Some("v1".into());
         assert_eq!(file.to_string(), "hub:org/name@v1/config.json");

@@ -39,7 +39,11 @@ pub(super) struct Check {
 
 /// Whether a plan fits: each stage's tensors and the process beside them.
 pub(super) fn needed(plan: &Plan) -> u64 {
-    plan.stages.iter().map(|s| s.estimate.peak() + s.estimate.host).max().unwrap_or(0)
+    plan.stages
+        .iter()
+        .map(|s| s.estimate.peak() + s.estimate.host)
+        .max()
+        .unwrap_or(0)
 }
 
 impl Check {
@@ -47,7 +51,9 @@ impl Check {
         if !self.common.device_is_built() {
             return exit::WRONG;
         }
-        let Some(sets) = self.common.sets() else { return exit::WRONG };
+        let Some(sets) = self.common.sets() else {
+            return exit::WRONG;
+        };
         let budget = match self.budget.as_deref().map(size) {
             Some(None) => return exit::WRONG,
             Some(found) => found,
@@ -57,7 +63,9 @@ impl Check {
         let mut code = exit::DONE;
         let mut recipes = Vec::new();
         for file in &self.files {
-            let compiled = self.common.in_pool(|| compile(file, &sets, &world, &machine));
+            let compiled = self
+                .common
+                .in_pool(|| compile(file, &sets, &world, &machine));
             let own = self.one(&compiled, budget, &mut recipes);
             // 2 before 3 before 1 before 0
             let rank = |c: i32| match c {
@@ -77,14 +85,29 @@ impl Check {
     }
 
     fn one(&self, compiled: &Compiled, budget: Option<u64>, recipes: &mut Vec<Json>) -> i32 {
-        let store = Store::open(self.store.clone().unwrap_or_else(|| beside(&compiled.path, ".peftc/store")));
-        let cached = |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
+        let store = Store::open(
+            self.store
+                .clone()
+                .unwrap_or_else(|| beside(&compiled.path, ".peftc/store")),
+        );
+        let cached =
+            |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
         let peak = compiled.plan.as_ref().map(needed);
         let fits = budget.zip(peak).map(|(budget, peak)| peak <= budget);
         if self.common.json {
-            let stages: Vec<Json> =
-                compiled.plan.iter().flat_map(|p| &p.stages).map(|s| plan_render::stage_json(s, cached(s), &self.common.device)).collect();
-            let tensors = compiled.plan.iter().flat_map(|p| &p.stages).map(|s| s.estimate.peak()).max().unwrap_or(0);
+            let stages: Vec<Json> = compiled
+                .plan
+                .iter()
+                .flat_map(|p| &p.stages)
+                .map(|s| plan_render::stage_json(s, cached(s), &self.common.device))
+                .collect();
+            let tensors = compiled
+                .plan
+                .iter()
+                .flat_map(|p| &p.stages)
+                .map(|s| s.estimate.peak())
+                .max()
+                .unwrap_or(0);
             recipes.push(json!({
                 "recipe": compiled.path.display().to_string(), "peak_bytes": tensors, "fits": fits, "budget_bytes": budget, "stages": stages,
                 "diagnostics": compiled.diags.iter().map(|d| render::json(d, &compiled.sources)).collect::<Vec<_>>(),
@@ -94,7 +117,10 @@ impl Check {
         }
         let Some(plan) = compiled.plan.as_ref().filter(|_| !compiled.rejected()) else {
             if !self.common.json {
-                error(&format!("{} is rejected: nothing was executed", compiled.path.display()));
+                error(&format!(
+                    "{} is rejected: nothing was executed",
+                    compiled.path.display()
+                ));
             }
             return exit::WRONG;
         };
@@ -107,12 +133,20 @@ impl Check {
                 print(&verdict(plan, budget));
             }
         }
-        if fits == Some(false) { exit::TOO_LARGE } else { exit::DONE }
+        if fits == Some(false) {
+            exit::TOO_LARGE
+        } else {
+            exit::DONE
+        }
     }
 
     fn solve(&self, plan: &Plan, key: &str, budget: u64) -> i32 {
         let machine = self.common.machine();
-        let chosen: Vec<&Stage> = plan.stages.iter().filter(|s| self.stage.as_ref().is_none_or(|n| *n == s.name.value)).collect();
+        let chosen: Vec<&Stage> = plan
+            .stages
+            .iter()
+            .filter(|s| self.stage.as_ref().is_none_or(|n| *n == s.name.value))
+            .collect();
         if let (true, Some(name)) = (chosen.is_empty(), &self.stage) {
             error(&format!("there is no stage `{name}`"));
             return exit::WRONG;
@@ -122,18 +156,30 @@ impl Check {
             match solve(stage, key, budget, &machine) {
                 Solution::Fits { value, needs } => {
                     solved += 1;
-                    print(&format!("{}: {key} = {value} needs {} of {}\n", stage.name.value, Bytes(needs), Bytes(budget)));
+                    print(&format!(
+                        "{}: {key} = {value} needs {} of {}\n",
+                        stage.name.value,
+                        Bytes(needs),
+                        Bytes(budget)
+                    ));
                 }
                 Solution::Never { needs } => {
                     solved += 1;
-                    print(&format!("{}: nothing fits; the smallest {key} needs {} of {}\n", stage.name.value, Bytes(needs), Bytes(budget)));
+                    print(&format!(
+                        "{}: nothing fits; the smallest {key} needs {} of {}\n",
+                        stage.name.value,
+                        Bytes(needs),
+                        Bytes(budget)
+                    ));
                     code = exit::TOO_LARGE;
                 }
                 Solution::NotAKey => {}
             }
         }
         if solved == 0 {
-            error(&format!("no stage here has a key `{key}` that can be solved for; try batch, micro_batch, max_length or rank"));
+            error(&format!(
+                "no stage here has a key `{key}` that can be solved for; try batch, micro_batch, max_length or rank"
+            ));
             return exit::WRONG;
         }
         code
@@ -143,7 +189,11 @@ impl Check {
 /// The table of `check`, in 80 columns.
 pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) -> String {
     let mut text = format!("{recipe}\n\n");
-    let _ = writeln!(text, "  {:<14} {:<10} {:>12} {:>11} {:>10} {:>10}", "stage", "method", "trained", "steps", "tensors", "process");
+    let _ = writeln!(
+        text,
+        "  {:<14} {:<10} {:>12} {:>11} {:>10} {:>10}",
+        "stage", "method", "trained", "steps", "tensors", "process"
+    );
     for stage in &plan.stages {
         let (_, trained) = stage.job.parameters();
         let methods = stage.methods().join("+");
@@ -151,9 +201,17 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
             crate::library::stage::job::Routine::Fit(fit) => Count(fit.steps).to_string(),
             _ => "–".to_owned(),
         };
-        let kind = if methods.is_empty() || stage.leaves.is_none() { stage.filled.name.clone() } else { methods };
+        let kind = if methods.is_empty() || stage.leaves.is_none() {
+            stage.filled.name.clone()
+        } else {
+            methods
+        };
         let mark = if cached(stage) { "  (finished)" } else { "" };
-        let trained = if trained == 0 { "–".to_owned() } else { Count(trained).to_string() };
+        let trained = if trained == 0 {
+            "–".to_owned()
+        } else {
+            Count(trained).to_string()
+        };
         let e = &stage.estimate;
         let _ = writeln!(
             text,
@@ -165,7 +223,11 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
     }
     if let Some(top) = plan.stages.iter().max_by_key(|s| s.estimate.peak()) {
         let e = &top.estimate;
-        let _ = writeln!(text, "\n  The peak is in `{}`, at {}:", top.name.value, e.peak_op);
+        let _ = writeln!(
+            text,
+            "\n  The peak is in `{}`, at {}:",
+            top.name.value, e.peak_op
+        );
         for (name, bytes) in [
             ("frozen weights", e.frozen_weights),
             ("trained weights", e.trainable_weights),
@@ -177,7 +239,11 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
         ] {
             if bytes > 0 {
                 let share = 100.0 * bytes as f64 / e.peak().max(1) as f64;
-                let _ = writeln!(text, "    {name:<36} {:>10} {share:>5.1} %", Bytes(bytes).to_string());
+                let _ = writeln!(
+                    text,
+                    "    {name:<36} {:>10} {share:>5.1} %",
+                    Bytes(bytes).to_string()
+                );
             }
         }
         if let Some((what, bytes)) = e.largest.first() {
@@ -194,10 +260,25 @@ pub(super) fn verdict(plan: &Plan, budget: u64) -> String {
     if needs <= budget {
         return format!("  fits: {} of {}\n", Bytes(needs), Bytes(budget));
     }
-    let mut text = format!("  does not fit: {} is needed, {} may be used\n", Bytes(needs), Bytes(budget));
-    for stage in plan.stages.iter().filter(|s| s.estimate.peak() + s.estimate.host > budget) {
-        let _ = writeln!(text, "    `{}` needs {}", stage.name.value, Bytes(stage.estimate.peak() + stage.estimate.host));
+    let mut text = format!(
+        "  does not fit: {} is needed, {} may be used\n",
+        Bytes(needs),
+        Bytes(budget)
+    );
+    for stage in plan
+        .stages
+        .iter()
+        .filter(|s| s.estimate.peak() + s.estimate.host > budget)
+    {
+        let _ = writeln!(
+            text,
+            "    `{}` needs {}",
+            stage.name.value,
+            Bytes(stage.estimate.peak() + stage.estimate.host)
+        );
     }
-    text.push_str("  `--solve micro_batch` (or batch, max_length, rank) prints the largest that fits\n");
+    text.push_str(
+        "  `--solve micro_batch` (or batch, max_length, rank) prints the largest that fits\n",
+    );
     text
 }

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
+use super::exit;
 use super::list::KINDS;
 use super::options::{error, print};
-use super::exit;
 use crate::base::suggest;
-use crate::library::placement::ROLES;
 use crate::library::decl::DECLARATIONS;
+use crate::library::placement::ROLES;
 use crate::library::schema::{Default, Schema};
 use crate::resolve::registry;
 
@@ -31,7 +31,10 @@ impl Explain {
             placements(&mut text);
         }
         for (kind, registry) in KINDS {
-            for schema in registry::schemas(registry).into_iter().filter(|s| s.name == name) {
+            for schema in registry::schemas(registry)
+                .into_iter()
+                .filter(|s| s.name == name)
+            {
                 entry(&mut text, kind.trim_end_matches('s'), schema);
             }
         }
@@ -41,9 +44,17 @@ impl Explain {
             }
         }
         if text.is_empty() {
-            let all: Vec<&str> = KINDS.iter().flat_map(|(_, r)| registry::names(*r)).chain(crate::driver::codes().map(|c| c.name)).collect();
+            let all: Vec<&str> = KINDS
+                .iter()
+                .flat_map(|(_, r)| registry::names(*r))
+                .chain(crate::driver::codes().map(|c| c.name))
+                .collect();
             let near = suggest::nearest(name, all);
-            let hint = if near.is_empty() { "`peftc list` names everything".to_owned() } else { format!("did you mean `{}`?", near.join("` or `")) };
+            let hint = if near.is_empty() {
+                "`peftc list` names everything".to_owned()
+            } else {
+                format!("did you mean `{}`?", near.join("` or `"))
+            };
             error(&format!("nothing is called `{}`; {hint}", self.name));
             return exit::WRONG;
         }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use super::options::{error, print};
 use super::exit;
+use super::options::{error, print};
 use crate::library::schema::Registry;
 use crate::resolve::registry;
 
@@ -33,22 +33,45 @@ pub(super) struct List {
 
 impl List {
     pub(super) fn run(&self) -> i32 {
-        let wanted = self.kind.as_deref().map(|k| if k.ends_with('s') { k.to_owned() } else { format!("{k}s") });
-        let chosen: Vec<_> = KINDS.iter().filter(|(name, _)| wanted.as_deref().is_none_or(|w| w == *name)).collect();
+        let wanted = self.kind.as_deref().map(|k| {
+            if k.ends_with('s') {
+                k.to_owned()
+            } else {
+                format!("{k}s")
+            }
+        });
+        let chosen: Vec<_> = KINDS
+            .iter()
+            .filter(|(name, _)| wanted.as_deref().is_none_or(|w| w == *name))
+            .collect();
         let codes = wanted.as_deref() == Some("codes");
         if chosen.is_empty() && !codes {
             let names: Vec<&str> = KINDS.iter().map(|(n, _)| *n).chain(["codes"]).collect();
-            error(&format!("there is nothing called `{}` to list; there are {}", self.kind.as_deref().unwrap_or(""), names.join(", ")));
+            error(&format!(
+                "there is nothing called `{}` to list; there are {}",
+                self.kind.as_deref().unwrap_or(""),
+                names.join(", ")
+            ));
             return exit::WRONG;
         }
         if self.json {
             let mut map = serde_json::Map::new();
             for (name, kind) in chosen {
-                let list: Vec<_> = registry::schemas(*kind).iter().map(|s| json!({ "name": s.name, "summary": s.summary })).collect();
+                let list: Vec<_> = registry::schemas(*kind)
+                    .iter()
+                    .map(|s| json!({ "name": s.name, "summary": s.summary }))
+                    .collect();
                 map.insert((*name).to_owned(), json!(list));
             }
             if codes {
-                map.insert("codes".to_owned(), json!(crate::driver::codes().map(|c| format!("peftc::{}", c.name)).collect::<Vec<_>>()));
+                map.insert(
+                    "codes".to_owned(),
+                    json!(
+                        crate::driver::codes()
+                            .map(|c| format!("peftc::{}", c.name))
+                            .collect::<Vec<_>>()
+                    ),
+                );
             }
             print(&format!("{:#}\n", serde_json::Value::Object(map)));
             return exit::DONE;

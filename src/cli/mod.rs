@@ -55,7 +55,11 @@ pub fn main() -> i32 {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { exit::WRONG } else { exit::DONE };
+            return if error.use_stderr() {
+                exit::WRONG
+            } else {
+                exit::DONE
+            };
         }
     };
     match args.command {

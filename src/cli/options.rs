@@ -61,7 +61,9 @@ impl Common {
         let split = |text: &String| match text.split_once('=') {
             Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
             None => {
-                error(&format!("`--set {text}` lacks a `=`; write `--set NAME=VALUE`"));
+                error(&format!(
+                    "`--set {text}` lacks a `=`; write `--set NAME=VALUE`"
+                ));
                 None
             }
         };
@@ -74,10 +76,16 @@ impl Common {
         if device == "cpu" {
             return true;
         }
-        if device == "cuda" || device.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok()) {
+        if device == "cuda"
+            || device
+                .strip_prefix("cuda:")
+                .is_some_and(|n| n.parse::<u32>().is_ok())
+        {
             error("plans do not run on CUDA yet; use `--device cpu`");
         } else {
-            error(&format!("there is no device `{device}`; devices are `cpu`, `cuda`, `cuda:N`"));
+            error(&format!(
+                "there is no device `{device}`; devices are `cpu`, `cuda`, `cuda:N`"
+            ));
         }
         false
     }
@@ -88,13 +96,18 @@ impl Common {
         match self.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            Color::Auto => {
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+            }
         }
     }
 
     /// Runs a closure inside a pool of the machine's threads.
     pub(super) fn in_pool<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        match rayon::ThreadPoolBuilder::new().num_threads(self.machine().threads).build() {
+        match rayon::ThreadPoolBuilder::new()
+            .num_threads(self.machine().threads)
+            .build()
+        {
             Ok(pool) => pool.install(f),
             Err(_) => f(),
         }
@@ -115,11 +128,16 @@ pub(super) fn print(text: &str) {
 
 /// A size such as `6GiB`; an error is printed.
 pub(super) fn size(text: &str) -> Option<u64> {
-    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(at);
-    let parsed = crate::resolve::parse_size(digits.trim(), if unit.is_empty() { "B" } else { unit });
+    let parsed =
+        crate::resolve::parse_size(digits.trim(), if unit.is_empty() { "B" } else { unit });
     if parsed.is_none() {
-        error(&format!("`{text}` is not a size; write `6GiB`, `8GB` or `900MiB`"));
+        error(&format!(
+            "`{text}` is not a size; write `6GiB`, `8GB` or `900MiB`"
+        ));
     }
     parsed
 }

@@ -44,11 +44,17 @@ impl PlanArgs {
         if !self.common.device_is_built() {
             return exit::WRONG;
         }
-        let Some(sets) = self.common.sets() else { return exit::WRONG };
+        let Some(sets) = self.common.sets() else {
+            return exit::WRONG;
+        };
         let (world, machine) = (self.common.world(), self.common.machine());
-        let compiled = self.common.in_pool(|| compile(&self.file, &sets, &world, &machine));
+        let compiled = self
+            .common
+            .in_pool(|| compile(&self.file, &sets, &world, &machine));
         render::report(&compiled.diags, &compiled.sources, &self.common);
-        let Some(plan) = &compiled.plan else { return exit::WRONG };
+        let Some(plan) = &compiled.plan else {
+            return exit::WRONG;
+        };
         let name = self.file.display().to_string();
         if let Some(wanted) = &self.program {
             let Some(stage) = plan.stage(wanted) else {
@@ -60,12 +66,24 @@ impl PlanArgs {
             }
             return exit::DONE;
         }
-        let store = Store::open(self.store.clone().unwrap_or_else(|| beside(&self.file, ".peftc/store")));
-        let cached = |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
-        let format = if self.common.json { Format::Json } else { self.format };
+        let store = Store::open(
+            self.store
+                .clone()
+                .unwrap_or_else(|| beside(&self.file, ".peftc/store")),
+        );
+        let cached =
+            |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
+        let format = if self.common.json {
+            Format::Json
+        } else {
+            self.format
+        };
         match format {
             Format::Text => print(&plan_render::text(plan, &name)),
-            Format::Json => print(&format!("{:#}\n", plan_render::json(plan, &name, &cached, &self.common.device))),
+            Format::Json => print(&format!(
+                "{:#}\n",
+                plan_render::json(plan, &name, &cached, &self.common.device)
+            )),
             Format::Dot => print(&plan_render::dot(plan)),
             Format::Mermaid => print(&plan_render::mermaid(plan)),
         }

@@ -17,7 +17,8 @@ pub(super) fn watch_signals() -> Arc<AtomicUsize> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let second = Arc::new(std::sync::atomic::AtomicBool::new(false));
         // Order matters: the conditional exit looks at what the first signal set.
-        let _ = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, second.clone());
+        let _ =
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, second.clone());
         let _ = signal_hook::flag::register(signal, second);
         let _ = signal_hook::flag::register_usize(signal, flag.clone(), signal as usize);
     }
@@ -39,7 +40,15 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(quiet: bool, flag: Arc<AtomicUsize>) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { quiet, bar: None, terminal, flag, stage: String::new(), total: 0, last_line: Instant::now() }
+        Self {
+            quiet,
+            bar: None,
+            terminal,
+            flag,
+            stage: String::new(),
+            total: 0,
+            last_line: Instant::now(),
+        }
     }
 
     pub(super) fn finish(&mut self) {
@@ -63,10 +72,15 @@ impl Progress {
     fn begin(&mut self, name: &str, kind: &str, total: u64, estimated: u64) {
         self.finish();
         (self.stage, self.total, self.last_line) = (name.to_owned(), total, Instant::now());
-        self.line(&format!("{name} ({kind}): {} of tensors at most", Bytes(estimated)));
+        self.line(&format!(
+            "{name} ({kind}): {} of tensors at most",
+            Bytes(estimated)
+        ));
         if self.terminal && !self.quiet {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("  {bar:24} {pos}/{len} {wide_msg} {eta:>5} left") {
+            if let Ok(style) =
+                ProgressStyle::with_template("  {bar:24} {pos}/{len} {wide_msg} {eta:>5} left")
+            {
                 bar.set_style(style);
             }
             self.bar = Some(bar);
@@ -75,33 +89,68 @@ impl Progress {
 }
 
 fn listed(metrics: &[(String, f64)]) -> String {
-    metrics.iter().map(|(n, v)| format!("{n} {v:.4}")).collect::<Vec<_>>().join("  ")
+    metrics
+        .iter()
+        .map(|(n, v)| format!("{n} {v:.4}"))
+        .collect::<Vec<_>>()
+        .join("  ")
 }
 
 impl Observer for Progress {
     fn event(&mut self, event: Event<'_>) {
         match event {
-            Event::Stage { name, kind, total, estimated } => self.begin(name, kind, total, estimated),
+            Event::Stage {
+                name,
+                kind,
+                total,
+                estimated,
+            } => self.begin(name, kind, total, estimated),
             Event::Cached { name } => self.line(&format!("{name}: taken from the store")),
-            Event::Resumed { name, step } => self.line(&format!("{name}: goes on from step {step}")),
-            Event::Step { step, loss, samples_per_s, peak } => {
-                let text = format!("loss {loss:.4}  {samples_per_s:.0} samples/s  {}", Bytes(peak));
+            Event::Resumed { name, step } => {
+                self.line(&format!("{name}: goes on from step {step}"))
+            }
+            Event::Step {
+                step,
+                loss,
+                samples_per_s,
+                peak,
+            } => {
+                let text = format!(
+                    "loss {loss:.4}  {samples_per_s:.0} samples/s  {}",
+                    Bytes(peak)
+                );
                 if let Some(bar) = &self.bar {
                     bar.set_position(step);
                     bar.set_message(text);
-                } else if self.last_line.elapsed() >= Duration::from_secs(10) || step == self.total {
+                } else if self.last_line.elapsed() >= Duration::from_secs(10) || step == self.total
+                {
                     self.last_line = Instant::now();
-                    self.line(&format!("  {}: step {step}/{}  {text}", self.stage, self.total));
+                    self.line(&format!(
+                        "  {}: step {step}/{}  {text}",
+                        self.stage, self.total
+                    ));
                 }
             }
             Event::Scored { done } => {
-                if let Some(bar) = self.bar.as_ref().filter(|b| b.position() < done && done <= self.total) {
+                if let Some(bar) = self
+                    .bar
+                    .as_ref()
+                    .filter(|b| b.position() < done && done <= self.total)
+                {
                     bar.set_position(done);
                 }
             }
-            Event::Evaluated { step, metrics, best } => {
+            Event::Evaluated {
+                step,
+                metrics,
+                best,
+            } => {
                 let mark = if best { "  (best so far)" } else { "" };
-                self.line(&format!("  {}: step {step}  dev {}{mark}", self.stage, listed(metrics)));
+                self.line(&format!(
+                    "  {}: step {step}  dev {}{mark}",
+                    self.stage,
+                    listed(metrics)
+                ));
             }
             Event::Done { name, metrics } => {
                 self.finish();

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::io::Write as _;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, SourceCode, SourceSpan, SpanContents};
+use miette::{
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, SourceCode, SourceSpan,
+    SpanContents,
+};
 use serde_json::{Value as Json, json};
 
 use super::options::Common;
@@ -19,7 +22,12 @@ struct Shown<'a> {
 struct Named<'a>(&'a Source);
 
 impl SourceCode for Named<'_> {
-    fn read_span<'s>(&'s self, span: &SourceSpan, before: usize, after: usize) -> Result<Box<dyn SpanContents<'s> + 's>, MietteError> {
+    fn read_span<'s>(
+        &'s self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'s> + 's>, MietteError> {
         let inner = self.0.text.as_str().read_span(span, before, after)?;
         let data = miette::MietteSpanContents::new_named(
             self.0.name.clone(),
@@ -61,7 +69,10 @@ impl miette::Diagnostic for Shown<'_> {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.diag.help.as_ref().map(|h| Box::new(h.clone()) as Box<dyn fmt::Display>)
+        self.diag
+            .help
+            .as_ref()
+            .map(|h| Box::new(h.clone()) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -71,16 +82,29 @@ impl miette::Diagnostic for Shown<'_> {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let main = self.diag.span?;
         let own = (!self.diag.label.is_empty()).then(|| self.diag.label.clone());
-        let label = |span: Span, text: Option<String>| LabeledSpan::new(text, span.start as usize, span.len());
+        let label = |span: Span, text: Option<String>| {
+            LabeledSpan::new(text, span.start as usize, span.len())
+        };
         // Places in other files cannot be shown in one excerpt; they are named in the help instead.
-        let near = self.diag.related.iter().filter(move |(s, _)| s.source == main.source);
-        Some(Box::new(std::iter::once(label(main, own)).chain(near.map(move |(s, t)| label(*s, Some(t.clone()))))))
+        let near = self
+            .diag
+            .related
+            .iter()
+            .filter(move |(s, _)| s.source == main.source);
+        Some(Box::new(
+            std::iter::once(label(main, own))
+                .chain(near.map(move |(s, t)| label(*s, Some(t.clone())))),
+        ))
     }
 }
 
 /// The diagnostics as people read them.
 pub(super) fn render(diags: &[Diag], sources: &Sources, coloured: bool) -> String {
-    let theme = if coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let theme = if coloured {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
     let handler = GraphicalReportHandler::new_themed(theme).with_width(80);
     let mut text = String::new();
     for diag in diags {
@@ -92,7 +116,11 @@ pub(super) fn render(diags: &[Diag], sources: &Sources, coloured: bool) -> Strin
 
 /// Prints diagnostics to standard error.
 pub(super) fn report(diags: &[Diag], sources: &Sources, common: &Common) {
-    let shown: Vec<Diag> = diags.iter().filter(|d| !common.quiet || d.severity == Severity::Error).cloned().collect();
+    let shown: Vec<Diag> = diags
+        .iter()
+        .filter(|d| !common.quiet || d.severity == Severity::Error)
+        .cloned()
+        .collect();
     let _ = std::io::stderr().write_all(render(&shown, sources, common.coloured()).as_bytes());
 }
 

@@ -52,17 +52,24 @@ impl Run {
         if !self.common.device_is_built() {
             return exit::WRONG;
         }
-        let Some(sets) = self.common.sets() else { return exit::WRONG };
+        let Some(sets) = self.common.sets() else {
+            return exit::WRONG;
+        };
         let budget = match self.budget.as_deref().map(size) {
             Some(None) => return exit::WRONG,
             Some(found) => found,
             None => None,
         };
         let (world, machine) = (self.common.world(), self.common.machine());
-        let compiled = self.common.in_pool(|| compile(&self.file, &sets, &world, &machine));
+        let compiled = self
+            .common
+            .in_pool(|| compile(&self.file, &sets, &world, &machine));
         render::report(&compiled.diags, &compiled.sources, &self.common);
         let Some(plan) = &compiled.plan else {
-            error(&format!("{} is rejected: nothing was executed", self.file.display()));
+            error(&format!(
+                "{} is rejected: nothing was executed",
+                self.file.display()
+            ));
             return exit::WRONG;
         };
         if let Some(name) = self.stage.as_ref().filter(|n| plan.stage(n).is_none()) {
@@ -70,14 +77,27 @@ impl Run {
             return exit::WRONG;
         }
         if let Some(budget) = budget.filter(|b| needed(plan) > *b) {
-            error(&format!("over the budget; nothing was executed\n{}", verdict(plan, budget)));
+            error(&format!(
+                "over the budget; nothing was executed\n{}",
+                verdict(plan, budget)
+            ));
             return exit::TOO_LARGE;
         }
-        let stem = self.file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let stem = self
+            .file
+            .file_stem()
+            .map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let options = Options {
             recipe: self.file.clone(),
-            store: self.store.clone().unwrap_or_else(|| beside(&self.file, ".peftc/store")),
-            out: self.out.clone().unwrap_or_else(|| beside(&self.file, &format!(".peftc/runs/{stem}"))),
+            store: self
+                .store
+                .clone()
+                .unwrap_or_else(|| beside(&self.file, ".peftc/store")),
+            out: self
+                .out
+                .clone()
+                .unwrap_or_else(|| beside(&self.file, &format!(".peftc/runs/{stem}"))),
             only: self.stage.clone(),
             fresh: self.fresh,
             checkpoint_every: Duration::from_secs_f64(self.checkpoint_every.clamp(0.0, 1e6)),
@@ -90,7 +110,13 @@ impl Run {
         self.execute(&compiled, plan, &options, &world)
     }
 
-    fn execute(&self, compiled: &Compiled, plan: &Plan, options: &Options, world: &super::world::RealWorld) -> i32 {
+    fn execute(
+        &self,
+        compiled: &Compiled,
+        plan: &Plan,
+        options: &Options,
+        world: &super::world::RealWorld,
+    ) -> i32 {
         let quiet = self.common.quiet;
         let flag = super::progress::watch_signals();
         let result = self.common.in_pool(|| {
@@ -126,7 +152,8 @@ impl Run {
         };
         let mut list = Vec::new();
         for stage in stages {
-            let finished = stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some();
+            let finished =
+                stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some();
             let reason = if self.fresh {
                 "forced".to_owned()
             } else if finished {
@@ -137,10 +164,18 @@ impl Run {
                 match store.latest(&recipe, &stage.name.value) {
                     Some((_, parts)) if parts != stage.parts => {
                         let differs = |k: &&String| parts.get(*k) != stage.parts.get(*k);
-                        let mut changed: Vec<&String> = stage.parts.keys().chain(parts.keys()).filter(differs).collect();
+                        let mut changed: Vec<&String> = stage
+                            .parts
+                            .keys()
+                            .chain(parts.keys())
+                            .filter(differs)
+                            .collect();
                         changed.sort();
                         changed.dedup();
-                        let names: Vec<String> = changed.iter().map(|k| format!("`{}`", k.trim_start_matches("key "))).collect();
+                        let names: Vec<String> = changed
+                            .iter()
+                            .map(|k| format!("`{}`", k.trim_start_matches("key ")))
+                            .collect();
                         format!("changed: {}", names.join(", "))
                     }
                     Some(_) => "unfinished".to_owned(),
@@ -154,14 +189,23 @@ impl Run {
                 .iter()
                 .map(|(s, why)| serde_json::json!({ "name": s.name.value, "kind": s.filled.name, "reason": why, "estimated_peak_bytes": s.estimate.peak() }))
                 .collect();
-            return format!("{:#}\n", serde_json::json!({ "schema": 1, "recipe": recipe, "would_run": stages }));
+            return format!(
+                "{:#}\n",
+                serde_json::json!({ "schema": 1, "recipe": recipe, "would_run": stages })
+            );
         }
         if list.is_empty() {
             return "nothing would run: every stage is finished\n".to_owned();
         }
         let mut text = String::new();
         for (stage, reason) in list {
-            let _ = writeln!(text, "{:<16} {:<8} {:>10}  {reason}", stage.name.value, stage.filled.name, Bytes(stage.estimate.peak()).to_string());
+            let _ = writeln!(
+                text,
+                "{:<16} {:<8} {:>10}  {reason}",
+                stage.name.value,
+                stage.filled.name,
+                Bytes(stage.estimate.peak()).to_string()
+            );
         }
         text
     }
@@ -169,12 +213,32 @@ impl Run {
 
 /// The table at the end of a run.
 fn summary(document: &Json, out: &str) -> String {
-    let mut text = format!("\n  {:<12} {:<7} {:>10} {:>12} {:>12} {:>9}  {}\n", "stage", "kind", "samples/s", "estimated", "measured", "trained", "metrics");
-    for stage in document.get("stages").and_then(Json::as_array).into_iter().flatten() {
+    let mut text = format!(
+        "\n  {:<12} {:<7} {:>10} {:>12} {:>12} {:>9}  {}\n",
+        "stage", "kind", "samples/s", "estimated", "measured", "trained", "metrics"
+    );
+    for stage in document
+        .get("stages")
+        .and_then(Json::as_array)
+        .into_iter()
+        .flatten()
+    {
         let string = |key: &str| stage.get(key).and_then(Json::as_str).unwrap_or_default();
-        let bytes = |key: &str| stage.get(key).and_then(Json::as_u64).map_or("–".to_owned(), |b| Bytes(b).to_string());
-        let rate = stage.get("samples_per_s").and_then(Json::as_f64).map_or("–".to_owned(), |r| format!("{r:.1}"));
-        let trained = stage.get("trainable_parameters").and_then(Json::as_u64).filter(|&n| n > 0).map_or("–".to_owned(), |n| Count(n).to_string());
+        let bytes = |key: &str| {
+            stage
+                .get(key)
+                .and_then(Json::as_u64)
+                .map_or("–".to_owned(), |b| Bytes(b).to_string())
+        };
+        let rate = stage
+            .get("samples_per_s")
+            .and_then(Json::as_f64)
+            .map_or("–".to_owned(), |r| format!("{r:.1}"));
+        let trained = stage
+            .get("trainable_parameters")
+            .and_then(Json::as_u64)
+            .filter(|&n| n > 0)
+            .map_or("–".to_owned(), |n| Count(n).to_string());
         let mut metrics: Vec<String> = stage
             .get("metrics")
             .and_then(Json::as_object)

@@ -32,20 +32,32 @@ impl RealWorld {
     /// `HF_HUB_OFFLINE`; `offline` forbids the network whatever the environment says.
     #[must_use]
     pub fn new(offline: bool) -> Self {
-        let forbidden = variable("HF_HUB_OFFLINE")
-            .is_some_and(|value| matches!(value.to_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+        let forbidden = variable("HF_HUB_OFFLINE").is_some_and(|value| {
+            matches!(value.to_lowercase().as_str(), "1" | "true" | "yes" | "on")
+        });
         let cache = match variable("HF_HOME") {
             Some(home) => Some(PathBuf::from(home).join("hub")),
-            None => std::env::home_dir().map(|home| home.join(".cache").join("huggingface").join("hub")),
+            None => {
+                std::env::home_dir().map(|home| home.join(".cache").join("huggingface").join("hub"))
+            }
         };
-        let endpoint = variable("HF_ENDPOINT").map(|address| address.trim_end_matches('/').to_owned());
-        Self { offline: offline || forbidden, cache, endpoint, fingerprints: Mutex::default() }
+        let endpoint =
+            variable("HF_ENDPOINT").map(|address| address.trim_end_matches('/').to_owned());
+        Self {
+            offline: offline || forbidden,
+            cache,
+            endpoint,
+            fingerprints: Mutex::default(),
+        }
     }
 
     /// The same with the hub's cache (the directory that holds `models--…`) at `cache`.
     #[must_use]
     pub fn with_cache(offline: bool, cache: PathBuf) -> Self {
-        Self { cache: Some(cache), ..Self::new(offline) }
+        Self {
+            cache: Some(cache),
+            ..Self::new(offline)
+        }
     }
 
     fn repo_dir(&self, repo: &str, kind: RepoKind) -> Option<PathBuf> {
@@ -54,7 +66,12 @@ impl RealWorld {
     }
 
     /// The cached snapshot of a revision, and its commit.
-    fn snapshot(&self, repo: &str, kind: RepoKind, revision: Option<&str>) -> Option<(PathBuf, String)> {
+    fn snapshot(
+        &self,
+        repo: &str,
+        kind: RepoKind,
+        revision: Option<&str>,
+    ) -> Option<(PathBuf, String)> {
         let dir = self.repo_dir(repo, kind)?;
         let revision = revision.unwrap_or(MAIN);
         let commit = match std::fs::read_to_string(dir.join("refs").join(revision)) {
@@ -71,30 +88,54 @@ impl RealWorld {
     fn cached(&self, file: &HubFile) -> Option<HubPath> {
         let (snapshot, commit) = self.snapshot(&file.repo, file.kind, file.revision.as_deref())?;
         let path = snapshot.join(&file.file);
-        path.is_file().then_some(HubPath { path, commit: Some(commit) })
+        path.is_file().then_some(HubPath {
+            path,
+            commit: Some(commit),
+        })
     }
 
-    fn api(&self, repo: &str, kind: RepoKind, revision: Option<&str>) -> Result<ApiRepo, WorldError> {
+    fn api(
+        &self,
+        repo: &str,
+        kind: RepoKind,
+        revision: Option<&str>,
+    ) -> Result<ApiRepo, WorldError> {
         let Some(cache) = &self.cache else {
-            return Err(WorldError::new(format!("hub:{repo}"), "no home directory for the cache", "set HF_HOME"));
+            return Err(WorldError::new(
+                format!("hub:{repo}"),
+                "no home directory for the cache",
+                "set HF_HOME",
+            ));
         };
         let cache = Cache::new(cache.clone());
         let token = variable("HF_TOKEN").or_else(|| cache.token());
-        let mut builder = ApiBuilder::from_cache(cache).with_token(token).with_progress(false).with_retries(3);
+        let mut builder = ApiBuilder::from_cache(cache)
+            .with_token(token)
+            .with_progress(false)
+            .with_retries(3);
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint.clone());
         }
-        let api: Api = builder.build().map_err(|error| remote(&format!("hub:{repo}"), repo, kind, &error))?;
+        let api: Api = builder
+            .build()
+            .map_err(|error| remote(&format!("hub:{repo}"), repo, kind, &error))?;
         let kind = match kind {
             RepoKind::Model => RepoType::Model,
             RepoKind::Dataset => RepoType::Dataset,
         };
-        Ok(api.repo(Repo::with_revision(repo.to_owned(), kind, revision.unwrap_or(MAIN).to_owned())))
+        Ok(api.repo(Repo::with_revision(
+            repo.to_owned(),
+            kind,
+            revision.unwrap_or(MAIN).to_owned(),
+        )))
     }
 
     /// The error for something that is not in the cache while offline.
     fn not_cached(&self, what: &str) -> WorldError {
-        let place = self.cache.as_ref().map_or_else(|| "HF_HOME".to_owned(), |cache| cache.display().to_string());
+        let place = self
+            .cache
+            .as_ref()
+            .map_or_else(|| "HF_HOME".to_owned(), |cache| cache.display().to_string());
         WorldError::new(
             what,
             format!("not in the cache {place}, and the network is off"),
@@ -132,14 +173,24 @@ impl World for RealWorld {
         let stamp: Stamp = (path.to_owned(), meta.len(), meta.modified().ok());
         let known = |map: &HashMap<Stamp, String>| map.get(&stamp).cloned();
         if stamp.2.is_some()
-            && let Some(hash) = known(&self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner))
+            && let Some(hash) = known(
+                &self
+                    .fingerprints
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            )
         {
             return Ok(hash);
         }
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(std::fs::File::open(path).map_err(io)?).map_err(io)?;
+        hasher
+            .update_reader(std::fs::File::open(path).map_err(io)?)
+            .map_err(io)?;
         let hash = hasher.finalize().to_hex().to_string();
-        self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner).insert(stamp, hash.clone());
+        self.fingerprints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(stamp, hash.clone());
         Ok(hash)
     }
 
@@ -153,7 +204,10 @@ impl World for RealWorld {
         }
         // Files of one repository are of one commit: what the cache has of it decides which.
         let snapshot = self.snapshot(&file.repo, file.kind, file.revision.as_deref());
-        let revision = snapshot.as_ref().map(|(_, commit)| commit.as_str()).or(file.revision.as_deref());
+        let revision = snapshot
+            .as_ref()
+            .map(|(_, commit)| commit.as_str())
+            .or(file.revision.as_deref());
         let path = self
             .api(&file.repo, file.kind, revision)?
             .download(&file.file)
@@ -162,7 +216,12 @@ impl World for RealWorld {
         Ok(HubPath { path, commit })
     }
 
-    fn hub_list(&self, repo: &str, kind: RepoKind, revision: Option<&str>) -> Result<Vec<String>, WorldError> {
+    fn hub_list(
+        &self,
+        repo: &str,
+        kind: RepoKind,
+        revision: Option<&str>,
+    ) -> Result<Vec<String>, WorldError> {
         check(repo, revision, None)?;
         let snapshot = self.snapshot(repo, kind, revision);
         let cached = |missing: WorldError| {
@@ -176,7 +235,11 @@ impl World for RealWorld {
         } else {
             let commit = snapshot.as_ref().map(|(_, commit)| commit.as_str());
             match self.api(repo, kind, commit.or(revision))?.info() {
-                Ok(info) => info.siblings.into_iter().map(|sibling| sibling.rfilename).collect(),
+                Ok(info) => info
+                    .siblings
+                    .into_iter()
+                    .map(|sibling| sibling.rfilename)
+                    .collect(),
                 // A hub that does not answer takes nothing away from what is already here.
                 Err(error) => cached(remote(&format!("hub:{repo}"), repo, kind, &error))?,
             }
@@ -191,12 +254,18 @@ impl World for RealWorld {
 }
 
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    std::env::var(name)
+        .ok()
+        .map(|value| value.trim().to_owned())
+        .filter(|value| !value.is_empty())
 }
 
 /// Whether a relative path stays below where it is joined.
 fn plain(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+    !path.is_empty()
+        && Path::new(path)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Names go into paths and addresses: none may lead out of the cache.
@@ -239,8 +308,14 @@ fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Resu
     const DEEPEST: usize = 16;
     for entry in std::fs::read_dir(dir).map_err(|error| WorldError::io(dir, &error))? {
         let entry = entry.map_err(|error| WorldError::io(dir, &error))?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let inner = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let inner = if prefix.is_empty() {
+            name
+        } else {
+            format!("{prefix}/{name}")
+        };
         let path = entry.path();
         if path.is_file() {
             files.push(inner);
@@ -256,14 +331,20 @@ fn remote(what: &str, repo: &str, kind: RepoKind, error: &ApiError) -> WorldErro
     let text = error.to_string();
     let has = |code: &str| text.contains(code);
     let (cause, remedy) = if has("status: 404") {
-        (format!("the hub has no such file, revision or {kind}"), format!("look at the page of `{repo}`"))
+        (
+            format!("the hub has no such file, revision or {kind}"),
+            format!("look at the page of `{repo}`"),
+        )
     } else if has("status: 401") || has("status: 403") {
         (
             format!("the hub refuses it: the {kind} is missing, private or gated"),
             "check the name; for a gated repository accept its terms and set HF_TOKEN".to_owned(),
         )
     } else {
-        (text, "check the connection and HF_ENDPOINT; cached files work with `--offline`".to_owned())
+        (
+            text,
+            "check the connection and HF_ENDPOINT; cached files work with `--offline`".to_owned(),
+        )
     };
     WorldError::new(what, cause, remedy)
 }

@@ -153,9 +153,15 @@ mod tests {
 
     #[test]
     fn the_status_file_is_parsed_and_never_trusted() {
-        assert_eq!(parse_kib("VmPeak:\t 1 kB\nVmHWM:\t   12 kB\n", "VmHWM:"), Some(12 << 10));
+        assert_eq!(
+            parse_kib("VmPeak:\t 1 kB\nVmHWM:\t   12 kB\n", "VmHWM:"),
+            Some(12 << 10)
+        );
         assert_eq!(parse_kib("VmHWM:\t x kB\n", "VmHWM:"), None);
-        assert_eq!(parse_kib("VmHWM:\t 99999999999999999999 kB\n", "VmHWM:"), None);
+        assert_eq!(
+            parse_kib("VmHWM:\t 99999999999999999999 kB\n", "VmHWM:"),
+            None
+        );
         assert_eq!(parse_kib("", "VmHWM:"), None);
         if cfg!(target_os = "linux") {
             assert!(process_peak() >= process_now().map(|n| n / 2));

@@ -20,13 +20,24 @@ pub fn model_config(original: &Json, class: &str, labels: Option<&[String]>, dty
     config.shift_remove("num_labels");
     let regression = ["LABEL_0".to_owned()];
     let names = labels.unwrap_or(&regression);
-    let id2label: Map<String, Json> = names.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();
-    let label2id: Map<String, Json> = names.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect();
+    let id2label: Map<String, Json> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| (i.to_string(), json!(name)))
+        .collect();
+    let label2id: Map<String, Json> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| (name.clone(), json!(i)))
+        .collect();
     config.insert("id2label".into(), Json::Object(id2label));
     config.insert("label2id".into(), Json::Object(label2id));
     if labels.is_none() {
         config.insert("problem_type".into(), json!("regression"));
-    } else if config.get("problem_type").is_some_and(|kind| !kind.is_null()) {
+    } else if config
+        .get("problem_type")
+        .is_some_and(|kind| !kind.is_null())
+    {
         config.insert("problem_type".into(), json!("single_label_classification"));
     }
 
@@ -59,7 +70,12 @@ mod tests {
         let original = json!({ "model_type": "bert", "num_labels": 5, "architectures": ["BertForMaskedLM"], "hidden_size": 64,
             "id2label": { "0": "x" }, "problem_type": "regression", "dtype": "float32" });
         let labels = ["bad".to_owned(), "good".to_owned()];
-        let config = model_config(&original, "BertForSequenceClassification", Some(&labels), DType::BF16);
+        let config = model_config(
+            &original,
+            "BertForSequenceClassification",
+            Some(&labels),
+            DType::BF16,
+        );
         assert_eq!(
             config,
             json!({ "model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 64,

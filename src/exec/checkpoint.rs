@@ -91,15 +91,23 @@ pub fn save(dir: &Path, tensors: &[(&str, &Tensor)], state: &Json) -> Result<(),
     durable::create_dirs(dir)?;
     let (slot, serial) = next_slot(dir);
     let path = slot.tensors(dir);
-    let specs: Vec<TensorSpec> = tensors.iter().map(|(name, tensor)| TensorSpec::of(*name, tensor)).collect();
+    let specs: Vec<TensorSpec> = tensors
+        .iter()
+        .map(|(name, tensor)| TensorSpec::of(*name, tensor))
+        .collect();
     let mut hasher = blake3::Hasher::new();
     let mut fill = |i: usize, writer: &mut dyn Write| {
-        let (_, tensor) = tensors.get(i).ok_or_else(|| RunError::bug("a checkpoint has fewer tensors than specs"))?;
-        writer.write_all(tensorfile::bytes_of(tensor)).map_err(|e| durable::failed(&path, "write", &e))
+        let (_, tensor) = tensors
+            .get(i)
+            .ok_or_else(|| RunError::bug("a checkpoint has fewer tensors than specs"))?;
+        writer
+            .write_all(tensorfile::bytes_of(tensor))
+            .map_err(|e| durable::failed(&path, "write", &e))
     };
     tensorfile::write_observed(&path, &specs, None, &mut fill, Some(&mut hasher))?;
 
-    let body = serde_json::to_vec(state).map_err(|e| RunError::bug(format!("a state cannot be written: {e}")))?;
+    let body = serde_json::to_vec(state)
+        .map_err(|e| RunError::bug(format!("a state cannot be written: {e}")))?;
     let seal = Seal {
         schema: 1,
         serial,
@@ -107,7 +115,8 @@ pub fn save(dir: &Path, tensors: &[(&str, &Tensor)], state: &Json) -> Result<(),
         tensors_blake3: hasher.finalize().to_hex().to_string(),
         state_blake3: blake3::hash(&body).to_hex().to_string(),
     };
-    let mut text = serde_json::to_vec(&seal).map_err(|e| RunError::bug(format!("a seal cannot be written: {e}")))?;
+    let mut text = serde_json::to_vec(&seal)
+        .map_err(|e| RunError::bug(format!("a seal cannot be written: {e}")))?;
     text.push(b'\n');
     text.extend_from_slice(&body);
     durable::write_bytes(&slot.state(dir), false, &text)?;
@@ -152,7 +161,12 @@ pub fn clear(dir: &Path) -> Result<(), RunError> {
     }
     durable::remove_file(&dir.join(format!(".{LATEST}.tmp")))?;
     match fs::remove_dir(dir) {
-        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+        Err(e)
+            if !matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
             Err(durable::failed(dir, "remove", &e))
         }
         _ => Ok(()),
@@ -168,7 +182,9 @@ fn next_slot(dir: &Path) -> (Slot, u64) {
 
 fn pointer(dir: &Path) -> Option<Slot> {
     let text = fs::read(dir.join(LATEST)).ok()?;
-    SLOTS.into_iter().find(|slot| slot.name().as_bytes() == text)
+    SLOTS
+        .into_iter()
+        .find(|slot| slot.name().as_bytes() == text)
 }
 
 fn serial(dir: &Path, slot: Slot) -> Option<u64> {
@@ -192,18 +208,25 @@ fn load_slot(dir: &Path, slot: Slot) -> Result<Option<Saved>, RunError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| durable::failed(&path, "read", &e))?,
     };
-    let Some((seal, state)) = unseal(&text) else { return Ok(None) };
+    let Some((seal, state)) = unseal(&text) else {
+        return Ok(None);
+    };
     let tensors = slot.tensors(dir);
     let file = match File::open(&tensors) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| durable::failed(&tensors, "open", &e))?,
     };
-    let length = file.metadata().map_err(|e| durable::failed(&tensors, "look at", &e))?.len();
+    let length = file
+        .metadata()
+        .map_err(|e| durable::failed(&tensors, "look at", &e))?
+        .len();
     if length != seal.tensors_bytes {
         return Ok(None);
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file).map_err(|e| durable::failed(&tensors, "read", &e))?;
+    hasher
+        .update_reader(file)
+        .map_err(|e| durable::failed(&tensors, "read", &e))?;
     let whole = hasher.finalize().to_hex().as_str() == seal.tensors_blake3;
     Ok(whole.then_some(Saved { state, tensors }))
 }

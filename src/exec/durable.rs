@@ -26,7 +26,9 @@ pub fn write_atomically(
         let file = File::create(&temporary).map_err(|e| failed(&temporary, "create", &e))?;
         let mut writer = BufWriter::with_capacity(1 << 18, file);
         fill(&mut writer)?;
-        let file = writer.into_inner().map_err(|e| failed(path, "write", e.error()))?;
+        let file = writer
+            .into_inner()
+            .map_err(|e| failed(path, "write", e.error()))?;
         file.sync_all().map_err(|e| failed(path, "sync", &e))?;
         drop(file);
         fs::rename(&temporary, path).map_err(|e| failed(path, "put in place", &e))?;
@@ -42,7 +44,9 @@ pub fn write_atomically(
 /// # Errors
 /// What the file system says.
 pub fn write_bytes(path: &Path, unique: bool, bytes: &[u8]) -> Result<(), RunError> {
-    write_atomically(path, unique, &mut |w| w.write_all(bytes).map_err(|e| failed(path, "write", &e)))
+    write_atomically(path, unique, &mut |w| {
+        w.write_all(bytes).map_err(|e| failed(path, "write", &e))
+    })
 }
 
 /// Creates a directory and those above it; those that are new are synced into their parents.
@@ -70,12 +74,23 @@ pub fn create_dirs(dir: &Path) -> Result<(), RunError> {
 pub fn sync_dir(dir: &Path) -> Result<(), RunError> {
     #[cfg(unix)]
     {
-        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let dir = if dir.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            dir
+        };
         let handle = File::open(dir).map_err(|e| failed(dir, "open", &e))?;
         match handle.sync_all() {
             Ok(()) => Ok(()),
             // Some network and fuse file systems know no sync of directories.
-            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+                ) =>
+            {
+                Ok(())
+            }
             Err(e) => Err(failed(dir, "sync", &e)),
         }
     }
@@ -112,7 +127,9 @@ pub fn remove_dir(path: &Path) -> Result<(), RunError> {
 #[must_use]
 pub fn failed(path: &Path, action: &str, error: &io::Error) -> RunError {
     let remedy = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space or choose another directory",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space or choose another directory"
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; check who may write there or choose another directory"
         }
@@ -123,13 +140,19 @@ pub fn failed(path: &Path, action: &str, error: &io::Error) -> RunError {
 
 /// The temporary file of a path: `.NAME.tmp` beside it.
 fn temporary_name(path: &Path, unique: bool) -> Result<PathBuf, RunError> {
-    let name = path.file_name().ok_or_else(|| RunError::file(path, "this is no name of a file"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| RunError::file(path, "this is no name of a file"))?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     if unique {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        temporary.push(format!(".{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        temporary.push(format!(
+            ".{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
     }
     temporary.push(".tmp");
     Ok(path.with_file_name(temporary))

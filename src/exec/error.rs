@@ -26,7 +26,9 @@ pub enum RunError {
         source: crate::program::op::OpError,
     },
     /// The loss is no longer a finite number.
-    #[error("stage `{stage}` diverged at step {step}: the loss is {loss}; lower the learning rate, clip gradients or warm up longer")]
+    #[error(
+        "stage `{stage}` diverged at step {step}: the loss is {loss}; lower the learning rate, clip gradients or warm up longer"
+    )]
     Diverged {
         /// The stage.
         stage: String,
@@ -60,7 +62,10 @@ impl RunError {
 
     /// A problem with a file: cause and remedy.
     pub fn file(path: impl Into<PathBuf>, what: impl Into<String>) -> Self {
-        Self::File { path: path.into(), what: what.into() }
+        Self::File {
+            path: path.into(),
+            what: what.into(),
+        }
     }
 
     /// The process' exit code.
@@ -83,7 +88,10 @@ mod tests {
     #[test]
     fn messages_name_the_place_and_codes_tell_kinds_apart() {
         let e = RunError::file("a/b.safetensors", "no such file; download the model first");
-        assert_eq!(e.to_string(), "a/b.safetensors: no such file; download the model first");
+        assert_eq!(
+            e.to_string(),
+            "a/b.safetensors: no such file; download the model first"
+        );
         assert_eq!(e.exit_code(), 1);
         assert_eq!(RunError::Interrupted { signal: 2 }.exit_code(), 130);
         assert_eq!(RunError::bug("x").exit_code(), 101);

@@ -92,29 +92,54 @@ impl Progress {
 ///
 /// # Errors
 /// Divergence, an interruption (after a checkpoint), or what the file system says.
-pub fn fit(runner: &mut Runner, fit: &Fit, cx: &Context<'_>, log: &mut Log, observer: &mut dyn Observer) -> Result<Fitted, RunError> {
+pub fn fit(
+    runner: &mut Runner,
+    fit: &Fit,
+    cx: &Context<'_>,
+    log: &mut Log,
+    observer: &mut dyn Observer,
+) -> Result<Fitted, RunError> {
     let mut progress = resume(runner, cx)?;
     log.cut_to(progress.step)?;
     if progress.step > 0 {
-        observer.event(Event::Resumed { name: cx.stage, step: progress.step });
+        observer.event(Event::Resumed {
+            name: cx.stage,
+            step: progress.step,
+        });
     }
-    let mut clock = Clock { trained: Duration::ZERO, examples: 0 };
+    let mut clock = Clock {
+        trained: Duration::ZERO,
+        examples: 0,
+    };
     let mut saved = Instant::now();
     let mut shuffled: Option<(u64, Vec<u32>)> = None;
     while progress.step < fit.steps && !progress.stopped {
         let begun = Instant::now();
-        let (epoch, within) = (progress.step / fit.steps_per_epoch, progress.step % fit.steps_per_epoch);
+        let (epoch, within) = (
+            progress.step / fit.steps_per_epoch,
+            progress.step % fit.steps_per_epoch,
+        );
         if shuffled.as_ref().is_none_or(|(e, _)| *e != epoch) {
-            shuffled = Some((epoch, order(cx.train.examples.len(), fit.seed, epoch, fit.shuffle)));
+            shuffled = Some((
+                epoch,
+                order(cx.train.examples.len(), fit.seed, epoch, fit.shuffle),
+            ));
         }
-        let all = shuffled.as_ref().map(|(_, o)| o.as_slice()).unwrap_or_default();
+        let all = shuffled
+            .as_ref()
+            .map(|(_, o)| o.as_slice())
+            .unwrap_or_default();
         let Some(batch) = all.chunks(fit.batch as usize).nth(within as usize) else {
             return Err(RunError::bug("an epoch has fewer batches than planned"));
         };
         let lr = fit.rates.at(progress.step);
         let (loss, norm) = step(runner, fit, cx, batch, progress.step, lr)?;
         if !loss.is_finite() || !norm.is_finite() {
-            return Err(RunError::Diverged { stage: cx.stage.to_owned(), step: progress.step + 1, loss });
+            return Err(RunError::Diverged {
+                stage: cx.stage.to_owned(),
+                step: progress.step + 1,
+                loss,
+            });
         }
         if progress.step == 0 {
             progress.loss_first = loss;
@@ -128,8 +153,16 @@ pub fn fit(runner: &mut Runner, fit: &Fit, cx: &Context<'_>, log: &mut Log, obse
             "step": progress.step, "epoch": epochs, "loss": loss, "lr": lr, "grad_norm": norm,
             "samples_per_s": clock.rate(), "peak_bytes": runner.meter.peak(),
         }))?;
-        observer.event(Event::Step { step: progress.step, loss, samples_per_s: clock.rate(), peak: runner.meter.peak() });
-        if fit.evaluate_every.is_some_and(|n| progress.step.is_multiple_of(n) || progress.step == fit.steps) {
+        observer.event(Event::Step {
+            step: progress.step,
+            loss,
+            samples_per_s: clock.rate(),
+            peak: runner.meter.peak(),
+        });
+        if fit
+            .evaluate_every
+            .is_some_and(|n| progress.step.is_multiple_of(n) || progress.step == fit.steps)
+        {
             evaluate(runner, fit, cx, &mut progress, observer)?;
         }
         let signal = observer.interrupted();
@@ -170,7 +203,14 @@ impl Clock {
 }
 
 /// One optimizer step; gives the mean loss of the batch and the gradient norm.
-fn step(runner: &mut Runner, fit: &Fit, cx: &Context<'_>, batch: &[u32], step: u64, lr: f64) -> Result<(f64, f64), RunError> {
+fn step(
+    runner: &mut Runner,
+    fit: &Fit,
+    cx: &Context<'_>,
+    batch: &[u32],
+    step: u64,
+    lr: f64,
+) -> Result<(f64, f64), RunError> {
     let scale = 1.0 / batch.len() as f32;
     let scalars = |verified: &Verified| -> Vec<(Feed, Tensor)> {
         let feeds = verified.program().feeds().map(|(f, _)| f);
@@ -193,67 +233,125 @@ fn step(runner: &mut Runner, fit: &Fit, cx: &Context<'_>, batch: &[u32], step: u
     match &fit.update {
         Update::Whole(program) => {
             let outputs = run(runner, program, batch)?;
-            let (loss, norm) = (outputs.scalar("loss").ok_or_else(missing)?, outputs.scalar("grad_norm").ok_or_else(missing)?);
+            let (loss, norm) = (
+                outputs.scalar("loss").ok_or_else(missing)?,
+                outputs.scalar("grad_norm").ok_or_else(missing)?,
+            );
             Ok((f64::from(loss), f64::from(norm)))
         }
         Update::Split { accumulate, apply } => {
             let mut loss = 0.0;
             for micro in batch.chunks(fit.micro_batch as usize) {
-                loss += f64::from(run(runner, accumulate, micro)?.scalar("loss").ok_or_else(missing)?);
+                loss += f64::from(
+                    run(runner, accumulate, micro)?
+                        .scalar("loss")
+                        .ok_or_else(missing)?,
+                );
             }
             let outputs = runner.run(apply, scalars(apply), &Bindings::default())?;
-            Ok((loss, f64::from(outputs.scalar("grad_norm").ok_or_else(missing)?)))
+            Ok((
+                loss,
+                f64::from(outputs.scalar("grad_norm").ok_or_else(missing)?),
+            ))
         }
     }
 }
 
-fn evaluate(runner: &mut Runner, fit: &Fit, cx: &Context<'_>, progress: &mut Progress, observer: &mut dyn Observer) -> Result<(), RunError> {
-    let (Some(program), Some(dev)) = (&fit.evaluate, cx.dev) else { return Ok(()) };
+fn evaluate(
+    runner: &mut Runner,
+    fit: &Fit,
+    cx: &Context<'_>,
+    progress: &mut Progress,
+    observer: &mut dyn Observer,
+) -> Result<(), RunError> {
+    let (Some(program), Some(dev)) = (&fit.evaluate, cx.dev) else {
+        return Ok(());
+    };
     let predictions = score(runner, program, dev, fit.batch, cx.first_position, observer)?;
     let values = metrics(&fit.metrics, &predictions);
     let mut is_best = false;
     if let Some(metric) = fit.best {
         let value = metric.compute(&predictions);
-        is_best = progress.best.is_none_or(|best| if metric.higher_is_better() { value > best } else { value < best });
+        is_best = progress.best.is_none_or(|best| {
+            if metric.higher_is_better() {
+                value > best
+            } else {
+                value < best
+            }
+        });
         if is_best {
             progress.best = Some(value);
             progress.best_metrics.clone_from(&values);
             progress.stale = 0;
-            let tensors: Vec<(&str, &Tensor)> = runner.residents.iter().filter(|(_, c, _)| *c == Class::Trainable).map(|(n, _, t)| (n, t)).collect();
-            checkpoint::save(&cx.checkpoints.join("best"), &tensors, &json!({ "step": progress.step }))?;
+            let tensors: Vec<(&str, &Tensor)> = runner
+                .residents
+                .iter()
+                .filter(|(_, c, _)| *c == Class::Trainable)
+                .map(|(n, _, t)| (n, t))
+                .collect();
+            checkpoint::save(
+                &cx.checkpoints.join("best"),
+                &tensors,
+                &json!({ "step": progress.step }),
+            )?;
         } else {
             progress.stale += 1;
             progress.stopped = fit.patience.is_some_and(|p| progress.stale >= p);
         }
     }
-    observer.event(Event::Evaluated { step: progress.step, metrics: &values, best: is_best });
+    observer.event(Event::Evaluated {
+        step: progress.step,
+        metrics: &values,
+        best: is_best,
+    });
     progress.last_metrics = values;
     Ok(())
 }
 
 fn save(runner: &Runner, dir: &Path, progress: &Progress) -> Result<(), RunError> {
     let kept = |c: Class| matches!(c, Class::Trainable | Class::Optimizer);
-    let tensors: Vec<(&str, &Tensor)> = runner.residents.iter().filter(|(_, c, _)| kept(*c)).map(|(n, _, t)| (n, t)).collect();
+    let tensors: Vec<(&str, &Tensor)> = runner
+        .residents
+        .iter()
+        .filter(|(_, c, _)| kept(*c))
+        .map(|(n, _, t)| (n, t))
+        .collect();
     checkpoint::save(dir, &tensors, &progress.json())
 }
 
 /// Takes up the newest whole checkpoint, if there is one.
 fn resume(runner: &mut Runner, cx: &Context<'_>) -> Result<Progress, RunError> {
-    let Some(saved) = checkpoint::load(cx.checkpoints)? else { return Ok(Progress::default()) };
-    let Some(progress) = Progress::of(&saved.state) else { return Ok(Progress::default()) };
+    let Some(saved) = checkpoint::load(cx.checkpoints)? else {
+        return Ok(Progress::default());
+    };
+    let Some(progress) = Progress::of(&saved.state) else {
+        return Ok(Progress::default());
+    };
     restore(runner, cx.checkpoints)?;
     Ok(progress)
 }
 
 /// Overwrites residents with a checkpoint's tensors.
 fn restore(runner: &mut Runner, dir: &Path) -> Result<(), RunError> {
-    let Some(saved) = checkpoint::load(dir)? else { return Err(RunError::file(dir, "the checkpoint is gone; run again with --fresh")) };
+    let Some(saved) = checkpoint::load(dir)? else {
+        return Err(RunError::file(
+            dir,
+            "the checkpoint is gone; run again with --fresh",
+        ));
+    };
     let file = saved.open()?;
     for name in file.names() {
         let fresh = file.tensor(&name)?;
         match runner.residents.get_mut(&name) {
             Some(slot) if slot.dims == fresh.dims && slot.dtype() == fresh.dtype() => *slot = fresh,
-            _ => return Err(RunError::file(dir, format!("the checkpoint's `{name}` does not fit this stage; run again with --fresh"))),
+            _ => {
+                return Err(RunError::file(
+                    dir,
+                    format!(
+                        "the checkpoint's `{name}` does not fit this stage; run again with --fresh"
+                    ),
+                ));
+            }
         }
     }
     Ok(())

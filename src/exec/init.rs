@@ -15,9 +15,14 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
     let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
     let mut data = vec![0.0_f32; dims.iter().product()];
     let fill = |data: &mut [f32], f: &(dyn Fn(u64) -> f64 + Sync)| {
-        data.par_chunks_mut(4096).enumerate().for_each(|(c, chunk)| {
-            chunk.iter_mut().enumerate().for_each(|(i, x)| *x = f((c * 4096 + i) as u64) as f32);
-        });
+        data.par_chunks_mut(4096)
+            .enumerate()
+            .for_each(|(c, chunk)| {
+                chunk
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = f((c * 4096 + i) as u64) as f32);
+            });
     };
     match param.init {
         Init::Constant(value) => data.fill(value as f32),
@@ -32,8 +37,14 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
 #[must_use]
 pub fn cast(tensor: Tensor, dtype: DType) -> Tensor {
     match (tensor.slice::<f32>(), dtype) {
-        (Some(x), DType::F16) => Tensor::new(x.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(), &tensor.dims),
-        (Some(x), DType::BF16) => Tensor::new(x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>(), &tensor.dims),
+        (Some(x), DType::F16) => Tensor::new(
+            x.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(),
+            &tensor.dims,
+        ),
+        (Some(x), DType::BF16) => Tensor::new(
+            x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>(),
+            &tensor.dims,
+        ),
         _ => tensor,
     }
 }

@@ -11,9 +11,9 @@ use super::durable::{create_dirs, failed, write_bytes};
 use super::error::RunError;
 use super::init::cast;
 use super::machine::Runner;
+use super::peft;
 use super::state::Initial;
 use super::tensorfile::{TensorSpec, bytes_of, write_tensors};
-use super::peft;
 use crate::library::method::Method;
 use crate::library::model::HeadKind;
 use crate::library::params::{Init, Owner, Param, SvdPart};
@@ -37,12 +37,22 @@ fn labels(head: &HeadKind) -> Option<&[String]> {
 /// Writes config and tokenizer of a model directory.
 fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> {
     create_dirs(dir)?;
-    let config = model_config(&stage.start.model.config, stage.model.exported_class(), labels(&stage.start.head), dtype);
+    let config = model_config(
+        &stage.start.model.config,
+        stage.model.exported_class(),
+        labels(&stage.start.head),
+        dtype,
+    );
     write_json(&dir.join("config.json"), &config)?;
     if let Some(tokenizer) = &stage.start.model.tokenizer {
-        let json = tokenizer.save_json().map_err(|why| RunError::file(dir.join("tokenizer.json"), why))?;
+        let json = tokenizer
+            .save_json()
+            .map_err(|why| RunError::file(dir.join("tokenizer.json"), why))?;
         write_bytes(&dir.join("tokenizer.json"), false, &json)?;
-        write_json(&dir.join("tokenizer_config.json"), &tokenizer.config_json(stage.model.family(), stage.model.facts().max_length))?;
+        write_json(
+            &dir.join("tokenizer_config.json"),
+            &tokenizer.config_json(stage.model.family(), stage.model.facts().max_length),
+        )?;
     }
     Ok(())
 }
@@ -64,19 +74,37 @@ fn plain(params: &[Param]) -> impl Iterator<Item = &Param> {
 /// What the file system says.
 pub fn write_model(dir: &Path, stage: &Stage, runner: &Runner) -> Result<(), RunError> {
     write_sides(dir, stage, DType::F32)?;
-    let tensors: Vec<(&Param, &Tensor)> = plain(&stage.job.params).filter_map(|p| Some((p, runner.residents.get(&p.name)?))).collect();
-    let specs: Vec<TensorSpec> = tensors.iter().map(|(p, t)| TensorSpec::of(&p.name, t)).collect();
-    write_tensors(&dir.join("model.safetensors"), &specs, Some(("format", "pt")), &mut |i, out| {
-        let (_, tensor) = tensors.get(i).ok_or_else(|| RunError::bug("more tensors than were listed"))?;
-        out.write_all(bytes_of(tensor)).map_err(|e| failed(dir, "write", &e))
-    })
+    let tensors: Vec<(&Param, &Tensor)> = plain(&stage.job.params)
+        .filter_map(|p| Some((p, runner.residents.get(&p.name)?)))
+        .collect();
+    let specs: Vec<TensorSpec> = tensors
+        .iter()
+        .map(|(p, t)| TensorSpec::of(&p.name, t))
+        .collect();
+    write_tensors(
+        &dir.join("model.safetensors"),
+        &specs,
+        Some(("format", "pt")),
+        &mut |i, out| {
+            let (_, tensor) = tensors
+                .get(i)
+                .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
+            out.write_all(bytes_of(tensor))
+                .map_err(|e| failed(dir, "write", &e))
+        },
+    )
 }
 
 /// Writes `dir` as a model whose tensors are asked for one by one, in type `dtype`.
 ///
 /// # Errors
 /// What `get` or the file system says.
-pub fn write_model_from(dir: &Path, stage: &Stage, dtype: DType, get: &mut dyn FnMut(&Param) -> Result<Tensor, RunError>) -> Result<(), RunError> {
+pub fn write_model_from(
+    dir: &Path,
+    stage: &Stage,
+    dtype: DType,
+    get: &mut dyn FnMut(&Param) -> Result<Tensor, RunError>,
+) -> Result<(), RunError> {
     write_sides(dir, stage, dtype)?;
     let mut params: Vec<Param> = plain(&stage.job.params).cloned().collect();
     for site in &stage.job.sites {
@@ -89,12 +117,27 @@ pub fn write_model_from(dir: &Path, stage: &Stage, dtype: DType, get: &mut dyn F
         }
     }
     let dtype_of = |p: &Param| if p.shape.len() < 2 { DType::F32 } else { dtype };
-    let specs: Vec<TensorSpec> = params.iter().map(|p| TensorSpec { name: p.name.clone(), dtype: dtype_of(p), shape: p.shape.clone() }).collect();
-    write_tensors(&dir.join("model.safetensors"), &specs, Some(("format", "pt")), &mut |i, out| {
-        let param = params.get(i).ok_or_else(|| RunError::bug("more tensors than were listed"))?;
-        let tensor = cast(get(param)?, dtype_of(param));
-        out.write_all(bytes_of(&tensor)).map_err(|e| failed(dir, "write", &e))
-    })
+    let specs: Vec<TensorSpec> = params
+        .iter()
+        .map(|p| TensorSpec {
+            name: p.name.clone(),
+            dtype: dtype_of(p),
+            shape: p.shape.clone(),
+        })
+        .collect();
+    write_tensors(
+        &dir.join("model.safetensors"),
+        &specs,
+        Some(("format", "pt")),
+        &mut |i, out| {
+            let param = params
+                .get(i)
+                .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
+            let tensor = cast(get(param)?, dtype_of(param));
+            out.write_all(bytes_of(&tensor))
+                .map_err(|e| failed(dir, "write", &e))
+        },
+    )
 }
 
 /// Writes `dir` as an adapter: everything trained in our own format, and in peft's format where the
@@ -102,11 +145,23 @@ pub fn write_model_from(dir: &Path, stage: &Stage, dtype: DType, get: &mut dyn F
 ///
 /// # Errors
 /// What the file system says.
-pub fn write_adapter(dir: &Path, stage: &Stage, runner: &Runner, initial: &Initial) -> Result<(), RunError> {
+pub fn write_adapter(
+    dir: &Path,
+    stage: &Stage,
+    runner: &Runner,
+    initial: &Initial,
+) -> Result<(), RunError> {
     create_dirs(dir)?;
     let mut own: BTreeMap<String, &Tensor> = BTreeMap::new();
     for param in &stage.job.params {
-        let dense_rest = matches!(param.init, Init::Svd { part: SvdPart::Rest, keep: None, .. });
+        let dense_rest = matches!(
+            param.init,
+            Init::Svd {
+                part: SvdPart::Rest,
+                keep: None,
+                ..
+            }
+        );
         if (param.trainable || param.owner != Owner::Base) && !dense_rest {
             if let Some(tensor) = runner.residents.get(&param.name) {
                 own.insert(param.name.clone(), tensor);
@@ -117,43 +172,89 @@ pub fn write_adapter(dir: &Path, stage: &Stage, runner: &Runner, initial: &Initi
         own.insert(format!("{name}0"), tensor);
     }
     let list: Vec<(&String, &&Tensor)> = own.iter().collect();
-    let specs: Vec<TensorSpec> = list.iter().map(|(name, t)| TensorSpec::of(name.as_str(), t)).collect();
+    let specs: Vec<TensorSpec> = list
+        .iter()
+        .map(|(name, t)| TensorSpec::of(name.as_str(), t))
+        .collect();
     write_tensors(&dir.join(NATIVE), &specs, None, &mut |i, out| {
-        let (_, tensor) = list.get(i).ok_or_else(|| RunError::bug("more tensors than were listed"))?;
-        out.write_all(bytes_of(tensor)).map_err(|e| failed(dir, "write", &e))
+        let (_, tensor) = list
+            .get(i)
+            .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
+        out.write_all(bytes_of(tensor))
+            .map_err(|e| failed(dir, "write", &e))
     })?;
     write_sides(dir, stage, DType::F32)?;
     write_peft(dir, stage, runner, initial)
 }
 
-fn write_peft(dir: &Path, stage: &Stage, runner: &Runner, initial: &Initial) -> Result<(), RunError> {
-    let Some(leaves) = &stage.leaves else { return Ok(()) };
+fn write_peft(
+    dir: &Path,
+    stage: &Stage,
+    runner: &Runner,
+    initial: &Initial,
+) -> Result<(), RunError> {
+    let Some(leaves) = &stage.leaves else {
+        return Ok(());
+    };
     let [(method, filled)] = leaves.tuning.methods.as_slice() else {
         return Ok(()); // several methods at once have no single peft configuration
     };
-    let Some(config) = method.peft_config(&filled.values) else { return Ok(()) };
-    let sites: Vec<&Site> = stage.job.sites.iter().filter(|s| leaves.tuning.at(s).is_some()).collect();
+    let Some(config) = method.peft_config(&filled.values) else {
+        return Ok(());
+    };
+    let sites: Vec<&Site> = stage
+        .job
+        .sites
+        .iter()
+        .filter(|s| leaves.tuning.at(s).is_some())
+        .collect();
     let mut tensors = Vec::new();
     for site in &sites {
         tensors.extend(site_tensors(*method, &filled.values, site, runner, initial));
     }
     for param in stage.job.params.iter().filter(|p| p.owner == Owner::Head) {
-        if let Some(data) = runner.residents.get(&param.name).and_then(|t| t.slice::<f32>()) {
-            tensors.push((param.name.clone(), param.shape.iter().map(|&n| n as usize).collect(), data.to_vec()));
+        if let Some(data) = runner
+            .residents
+            .get(&param.name)
+            .and_then(|t| t.slice::<f32>())
+        {
+            tensors.push((
+                param.name.clone(),
+                param.shape.iter().map(|&n| n as usize).collect(),
+                data.to_vec(),
+            ));
         }
     }
     let targets: Vec<String> = sites.iter().map(|s| s.path.clone()).collect();
-    let save: Vec<String> = stage.model.head_modules().iter().map(|s| (*s).to_owned()).collect();
+    let save: Vec<String> = stage
+        .model
+        .head_modules()
+        .iter()
+        .map(|s| (*s).to_owned())
+        .collect();
     let mut keys = config.config;
     if keys.iter().all(|(k, _)| *k != "inference_mode") {
         keys.push(("inference_mode", json!(true)));
     }
-    peft::write(dir, &stage.start.model.base_name, &targets, &save, &keys, tensors)
+    peft::write(
+        dir,
+        &stage.start.model.base_name,
+        &targets,
+        &save,
+        &keys,
+        tensors,
+    )
 }
 
 type Named = (String, Vec<usize>, Vec<f32>);
 
-fn site_tensors(method: &dyn Method, values: &Values, site: &Site, runner: &Runner, initial: &Initial) -> Vec<Named> {
+fn site_tensors(
+    method: &dyn Method,
+    values: &Values,
+    site: &Site,
+    runner: &Runner,
+    initial: &Initial,
+) -> Vec<Named> {
     let get = |suffix: &str| -> Option<Vec<f32>> {
         let tensor = match suffix.strip_prefix("initial:") {
             Some(suffix) => initial.get(&format!("{}.{suffix}", site.path)),
@@ -162,5 +263,7 @@ fn site_tensors(method: &dyn Method, values: &Values, site: &Site, runner: &Runn
         Some(tensor?.slice::<f32>()?.to_vec())
     };
     let made = method.peft_tensors(values, site, &get);
-    made.into_iter().map(|(suffix, dims, data)| (format!("{}.{suffix}", site.path), dims, data)).collect()
+    made.into_iter()
+        .map(|(suffix, dims, data)| (format!("{}.{suffix}", site.path), dims, data))
+        .collect()
 }

@@ -24,7 +24,9 @@ impl Log {
         for dir in paths.iter().filter_map(|p| p.parent()) {
             create_dirs(dir)?;
         }
-        Ok(Self { places: paths.iter().map(|p| (p.to_path_buf(), None)).collect() })
+        Ok(Self {
+            places: paths.iter().map(|p| (p.to_path_buf(), None)).collect(),
+        })
     }
 
     /// Cuts the log back to its first `lines` lines, everywhere, and opens it for appending.
@@ -42,7 +44,10 @@ impl Log {
         }
         for (path, writer) in &mut self.places {
             write_bytes(path, false, &kept)?;
-            let file = OpenOptions::new().append(true).open(&*path).map_err(|e| failed(path, "open", &e))?;
+            let file = OpenOptions::new()
+                .append(true)
+                .open(&*path)
+                .map_err(|e| failed(path, "open", &e))?;
             *writer = Some(BufWriter::new(file));
         }
         Ok(())
@@ -68,7 +73,10 @@ impl Log {
     pub fn sync(&mut self) -> Result<(), RunError> {
         for (path, writer) in &mut self.places {
             if let Some(writer) = writer {
-                writer.flush().and_then(|()| writer.get_ref().sync_data()).map_err(|e| failed(path, "write", &e))?;
+                writer
+                    .flush()
+                    .and_then(|()| writer.get_ref().sync_data())
+                    .map_err(|e| failed(path, "write", &e))?;
             }
         }
         Ok(())

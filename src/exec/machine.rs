@@ -88,12 +88,16 @@ impl Residents {
     /// Takes a tensor out; its place is lost.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
         let at = self.index.remove(name)?;
-        self.tensors.get_mut(at).map(|slot| std::mem::replace(slot, Tensor::new(Vec::<f32>::new(), &[0])))
+        self.tensors
+            .get_mut(at)
+            .map(|slot| std::mem::replace(slot, Tensor::new(Vec::<f32>::new(), &[0])))
     }
 
     /// Names, classes and tensors, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Class, &Tensor)> {
-        self.index.iter().filter_map(|(name, &i)| Some((name.as_str(), *self.classes.get(i)?, self.tensors.get(i)?)))
+        self.index.iter().filter_map(|(name, &i)| {
+            Some((name.as_str(), *self.classes.get(i)?, self.tensors.get(i)?))
+        })
     }
 }
 
@@ -123,7 +127,11 @@ impl Outputs {
     /// An output's elements; empty if there is none of that name.
     #[must_use]
     pub fn floats(&self, name: &str) -> &[f32] {
-        self.0.iter().find(|(n, _)| n == name).and_then(|(_, t)| t.slice::<f32>()).unwrap_or_default()
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .and_then(|(_, t)| t.slice::<f32>())
+            .unwrap_or_default()
     }
 
     /// The first element of an output.
@@ -143,21 +151,42 @@ impl Runner {
     /// A runner without residents.
     #[must_use]
     pub fn new(machine: Machine) -> Self {
-        Self { machine, residents: Residents::default(), meter: Meter::default() }
+        Self {
+            machine,
+            residents: Residents::default(),
+            meter: Meter::default(),
+        }
     }
 
     fn bind(&self, program: &Program) -> Result<Binding, RunError> {
         let mut resident = vec![None; program.values.len()];
         for (slot, value) in resident.iter_mut().zip(&program.values) {
-            let Def::Resident(i) = value.def else { continue };
-            let Some(declared) = program.residents.get(i as usize) else { continue };
+            let Def::Resident(i) = value.def else {
+                continue;
+            };
+            let Some(declared) = program.residents.get(i as usize) else {
+                continue;
+            };
             let found = self.residents.index.get(&declared.name).copied();
             match found.and_then(|i| self.residents.tensors.get(i)) {
-                Some(t) if t.dtype() == declared.ty.dtype && t.dims == declared.ty.dims(&Bindings::default()) => *slot = found,
-                Some(t) => {
-                    return Err(RunError::bug(format!("`{}` is held as {:?} but the program wants {}", declared.name, t.dims, declared.ty)));
+                Some(t)
+                    if t.dtype() == declared.ty.dtype
+                        && t.dims == declared.ty.dims(&Bindings::default()) =>
+                {
+                    *slot = found
                 }
-                None => return Err(RunError::bug(format!("`{}` was never loaded", declared.name))),
+                Some(t) => {
+                    return Err(RunError::bug(format!(
+                        "`{}` is held as {:?} but the program wants {}",
+                        declared.name, t.dims, declared.ty
+                    )));
+                }
+                None => {
+                    return Err(RunError::bug(format!(
+                        "`{}` was never loaded",
+                        declared.name
+                    )));
+                }
             }
         }
         Ok(Binding { resident })
@@ -167,7 +196,12 @@ impl Runner {
     ///
     /// # Errors
     /// An index outside its table, or a bug of ours; never for lack of memory, which aborts.
-    pub fn run(&mut self, verified: &Verified, feeds: Vec<(Feed, Tensor)>, sizes: &Bindings) -> Result<Outputs, RunError> {
+    pub fn run(
+        &mut self,
+        verified: &Verified,
+        feeds: Vec<(Feed, Tensor)>,
+        sizes: &Bindings,
+    ) -> Result<Outputs, RunError> {
         let program = verified.program();
         let binding = self.bind(program)?;
         let mut slots: Vec<Option<Tensor>> = Vec::new();
@@ -175,7 +209,11 @@ impl Runner {
         let mut feeds: BTreeMap<Feed, Tensor> = feeds.into_iter().collect();
         for (feed, value) in program.feeds() {
             let Some(tensor) = feeds.remove(&feed) else {
-                return Err(RunError::bug(format!("the program `{}` was not given `{}`", program.name, feed.name())));
+                return Err(RunError::bug(format!(
+                    "the program `{}` was not given `{}`",
+                    program.name,
+                    feed.name()
+                )));
             };
             self.meter.alloc(tensor.bytes());
             put(&mut slots, value, tensor);
@@ -189,7 +227,10 @@ impl Runner {
                 }
             }
         }
-        let outputs = program.outputs.iter().filter_map(|(name, v)| Some((name.clone(), slots.get_mut(v.index())?.take()?)));
+        let outputs = program
+            .outputs
+            .iter()
+            .filter_map(|(name, v)| Some((name.clone(), slots.get_mut(v.index())?.take()?)));
         let outputs: Vec<(String, Tensor)> = outputs.collect();
         for tensor in outputs.iter().map(|(_, t)| t).chain(slots.iter().flatten()) {
             self.meter.free(tensor.bytes());
@@ -210,12 +251,31 @@ impl Runner {
         // Updated residents leave their table for the time of the kernel, so that nothing aliases them.
         let mut updated: Vec<(usize, Tensor)> = Vec::with_capacity(updates.len());
         for &i in updates {
-            let at = node.inputs.get(i).and_then(|v| binding.resident.get(v.index()).copied().flatten());
+            let at = node
+                .inputs
+                .get(i)
+                .and_then(|v| binding.resident.get(v.index()).copied().flatten());
             let slot = at.and_then(|at| Some((at, self.residents.tensors.get_mut(at)?)));
-            let Some((at, slot)) = slot else { return Err(RunError::bug(format!("{} updates something that is not resident", node.op.name()))) };
-            updated.push((at, std::mem::replace(slot, Tensor { storage: candle_core::CpuStorage::U8(Vec::new()), dims: Vec::new() })));
+            let Some((at, slot)) = slot else {
+                return Err(RunError::bug(format!(
+                    "{} updates something that is not resident",
+                    node.op.name()
+                )));
+            };
+            updated.push((
+                at,
+                std::mem::replace(
+                    slot,
+                    Tensor {
+                        storage: candle_core::CpuStorage::U8(Vec::new()),
+                        dims: Vec::new(),
+                    },
+                ),
+            ));
         }
-        let taken = takes.and_then(|i| node.inputs.get(i)).and_then(|v| slots.get_mut(v.index())?.take());
+        let taken = takes
+            .and_then(|i| node.inputs.get(i))
+            .and_then(|v| slots.get_mut(v.index())?.take());
         let mut taken = taken;
         let mut outputs: Vec<Tensor> = Vec::with_capacity(node.outputs.len());
         for &out in &node.outputs {
@@ -238,12 +298,23 @@ impl Runner {
                 }
                 match binding.resident.get(v.index()).copied().flatten() {
                     Some(at) => self.residents.tensors.get(at).map(Tensor::view),
-                    None => slots.get(v.index()).and_then(Option::as_ref).map(Tensor::view),
+                    None => slots
+                        .get(v.index())
+                        .and_then(Option::as_ref)
+                        .map(Tensor::view),
                 }
             };
             let mut io = Io {
-                inputs: node.inputs.iter().enumerate().map(|(i, v)| view(i, v)).collect(),
-                updates: updated.iter_mut().map(|(_, t)| t.view_mut()).collect::<Vec<TensorMut<'_>>>(),
+                inputs: node
+                    .inputs
+                    .iter()
+                    .enumerate()
+                    .map(|(i, v)| view(i, v))
+                    .collect(),
+                updates: updated
+                    .iter_mut()
+                    .map(|(_, t)| t.view_mut())
+                    .collect::<Vec<TensorMut<'_>>>(),
                 outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
                 taken: takes,
             };
@@ -260,7 +331,11 @@ impl Runner {
         }
         result.map_err(|source| RunError::Op {
             op: node.op.name(),
-            site: program.labels.get(node.label as usize).cloned().unwrap_or_default(),
+            site: program
+                .labels
+                .get(node.label as usize)
+                .cloned()
+                .unwrap_or_default(),
             source,
         })
     }

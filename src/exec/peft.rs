@@ -59,15 +59,26 @@ pub fn write(
     let mut specs = Vec::with_capacity(tensors.len());
     for (name, shape, data) in &tensors {
         if shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d)) != Some(data.len()) {
-            return Err(RunError::bug(format!("tensor `{name}` of shape {shape:?} has {} numbers", data.len())));
+            return Err(RunError::bug(format!(
+                "tensor `{name}` of shape {shape:?} has {} numbers",
+                data.len()
+            )));
         }
         let shape = shape.iter().map(|&d| d as u64).collect();
-        specs.push(TensorSpec { name: format!("{PREFIX}{name}"), dtype: DType::F32, shape });
+        specs.push(TensorSpec {
+            name: format!("{PREFIX}{name}"),
+            dtype: DType::F32,
+            shape,
+        });
     }
     let path = dir.join(TENSORS);
     tensorfile::write_tensors(&path, &specs, Some(("format", "pt")), &mut |i, writer| {
-        let (_, _, data) = tensors.get(i).ok_or_else(|| RunError::bug("an adapter has fewer tensors than specs"))?;
-        writer.write_all(bytemuck::cast_slice(data)).map_err(|e| durable::failed(&path, "write", &e))
+        let (_, _, data) = tensors
+            .get(i)
+            .ok_or_else(|| RunError::bug("an adapter has fewer tensors than specs"))?;
+        writer
+            .write_all(bytemuck::cast_slice(data))
+            .map_err(|e| durable::failed(&path, "write", &e))
     })?;
 
     let mut keys: BTreeMap<&str, Json> = BTreeMap::from([
@@ -80,7 +91,14 @@ pub fn write(
         ("init_lora_weights", json!(true)),
         ("layers_pattern", Json::Null),
         ("layers_to_transform", Json::Null),
-        ("modules_to_save", if modules_to_save.is_empty() { Json::Null } else { json!(sorted(modules_to_save)) }),
+        (
+            "modules_to_save",
+            if modules_to_save.is_empty() {
+                Json::Null
+            } else {
+                json!(sorted(modules_to_save))
+            },
+        ),
         ("peft_type", json!("LORA")),
         ("rank_pattern", json!({})),
         ("revision", Json::Null),
@@ -92,7 +110,8 @@ pub fn write(
     for (key, value) in config {
         keys.insert(key, value.clone());
     }
-    let mut text = serde_json::to_vec_pretty(&keys).map_err(|e| RunError::bug(format!("{CONFIG} cannot be written: {e}")))?;
+    let mut text = serde_json::to_vec_pretty(&keys)
+        .map_err(|e| RunError::bug(format!("{CONFIG} cannot be written: {e}")))?;
     text.push(b'\n');
     durable::write_bytes(&dir.join(CONFIG), false, &text)
 }
@@ -121,11 +140,16 @@ impl Targets {
     ///
     /// # Errors
     /// The regular expression cannot be read.
-    pub fn select<'a>(&self, modules: impl IntoIterator<Item = &'a str>) -> Result<Vec<&'a str>, String> {
+    pub fn select<'a>(
+        &self,
+        modules: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<&'a str>, String> {
         let modules = modules.into_iter();
         Ok(match self {
             Self::AllLinear => modules.collect(),
-            Self::Names(names) => modules.filter(|path| names.iter().any(|name| ends_with(path, name))).collect(),
+            Self::Names(names) => modules
+                .filter(|path| names.iter().any(|name| ends_with(path, name)))
+                .collect(),
             Self::Regex(pattern) => {
                 let regex = full_match(pattern)?;
                 modules.filter(|path| regex.is_match(path)).collect()
@@ -144,7 +168,8 @@ impl Targets {
 
 /// Whether a module path is `name` or ends with a dot and `name`.
 fn ends_with(path: &str, name: &str) -> bool {
-    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    path.strip_suffix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 fn full_match(pattern: &str) -> Result<Regex, String> {
@@ -185,8 +210,12 @@ impl PeftTensors {
     /// # Errors
     /// It holds no floats.
     pub fn f32(&self, name: &str) -> Result<Option<Floats>, RunError> {
-        let Some(raw) = self.get(name) else { return Ok(None) };
-        let data = raw.to_f32().map_err(|e| RunError::file(self.file.path(), format!("`{name}` {e}")))?;
+        let Some(raw) = self.get(name) else {
+            return Ok(None);
+        };
+        let data = raw
+            .to_f32()
+            .map_err(|e| RunError::file(self.file.path(), format!("`{name}` {e}")))?;
         Ok(Some((raw.shape.to_vec(), data)))
     }
 }
@@ -220,30 +249,48 @@ pub fn read(dir: &Path) -> Result<PeftAdapter, RunError> {
     let path = dir.join(CONFIG);
     let text = fs::read(&path).map_err(|e| durable::failed(&path, "read", &e))?;
     let refuse = |what: String| RunError::file(&path, what);
-    let config: Map<String, Json> = serde_json::from_slice(&text).map_err(|e| refuse(format!("this is no JSON object: {e}")))?;
+    let config: Map<String, Json> = serde_json::from_slice(&text)
+        .map_err(|e| refuse(format!("this is no JSON object: {e}")))?;
     check_built(&config).map_err(refuse)?;
 
     let rank = match given(&config, "r") {
         None => 8,
-        Some(value) => value.as_u64().filter(|&r| r > 0).ok_or_else(|| refuse(format!("`r` must be a whole number above 0, not {value}")))?,
+        Some(value) => value
+            .as_u64()
+            .filter(|&r| r > 0)
+            .ok_or_else(|| refuse(format!("`r` must be a whole number above 0, not {value}")))?,
     };
     let number = |key: &str, default: f64| match given(&config, key) {
         None => Ok(default),
-        Some(value) => value.as_f64().ok_or_else(|| refuse(format!("`{key}` must be a number, not {value}"))),
+        Some(value) => value
+            .as_f64()
+            .ok_or_else(|| refuse(format!("`{key}` must be a number, not {value}"))),
     };
     let (alpha, dropout) = (number("lora_alpha", 8.0)?, number("lora_dropout", 0.0)?);
     if !(0.0..1.0).contains(&dropout) {
-        return Err(refuse(format!("`lora_dropout` must be at least 0 and below 1, not {dropout}")));
+        return Err(refuse(format!(
+            "`lora_dropout` must be at least 0 and below 1, not {dropout}"
+        )));
     }
     let rs_lora = match given(&config, "use_rslora") {
         None => false,
-        Some(value) => value.as_bool().ok_or_else(|| refuse(format!("`use_rslora` must be true or false, not {value}")))?,
+        Some(value) => value
+            .as_bool()
+            .ok_or_else(|| refuse(format!("`use_rslora` must be true or false, not {value}")))?,
     };
     let modules_to_save = match given(&config, "modules_to_save") {
         None => Vec::new(),
-        Some(value) => strings(value).ok_or_else(|| refuse(format!("`modules_to_save` must be a list of names, not {value}")))?,
+        Some(value) => strings(value).ok_or_else(|| {
+            refuse(format!(
+                "`modules_to_save` must be a list of names, not {value}"
+            ))
+        })?,
     };
-    let base = config.get("base_model_name_or_path").and_then(Json::as_str).unwrap_or_default().to_owned();
+    let base = config
+        .get("base_model_name_or_path")
+        .and_then(Json::as_str)
+        .unwrap_or_default()
+        .to_owned();
     let tensors = read_tensors(dir)?;
     let targets = match given(&config, "target_modules") {
         None => Targets::Names(tensors.names().filter_map(|n| n.strip_suffix(".lora_A.weight")).map(str::to_owned).collect()),
@@ -256,7 +303,16 @@ pub fn read(dir: &Path) -> Result<PeftAdapter, RunError> {
             refuse(format!("`target_modules` must be a list of names, a regular expression or \"all-linear\", not {value}"))
         })?),
     };
-    Ok(PeftAdapter { rank, alpha, dropout, rs_lora, targets, modules_to_save, tensors, base })
+    Ok(PeftAdapter {
+        rank,
+        alpha,
+        dropout,
+        rs_lora,
+        targets,
+        modules_to_save,
+        tensors,
+        base,
+    })
 }
 
 /// A key's value, if it is there and not null.
@@ -265,19 +321,33 @@ fn given<'a>(config: &'a Map<String, Json>, key: &str) -> Option<&'a Json> {
 }
 
 fn strings(value: &Json) -> Option<Vec<String>> {
-    value.as_array()?.iter().map(|v| v.as_str().map(str::to_owned)).collect()
+    value
+        .as_array()?
+        .iter()
+        .map(|v| v.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn check_built(config: &Map<String, Json>) -> Result<(), String> {
     match given(config, "peft_type") {
         Some(Json::String(kind)) if kind == "LORA" => {}
-        Some(other) => return Err(format!("`peft_type` is {other}, which is not built yet; only \"LORA\" is")),
-        None => return Err("it has no `peft_type`; an adapter's config says \"LORA\" there".to_owned()),
+        Some(other) => {
+            return Err(format!(
+                "`peft_type` is {other}, which is not built yet; only \"LORA\" is"
+            ));
+        }
+        None => {
+            return Err("it has no `peft_type`; an adapter's config says \"LORA\" there".to_owned());
+        }
     }
     match given(config, "bias") {
         None => {}
         Some(Json::String(bias)) if bias == "none" => {}
-        Some(other) => return Err(format!("`bias` is {other}, which is not built yet; only \"none\" is")),
+        Some(other) => {
+            return Err(format!(
+                "`bias` is {other}, which is not built yet; only \"none\" is"
+            ));
+        }
     }
     match given(config, "init_lora_weights") {
         None | Some(Json::Bool(_)) => {}
@@ -298,7 +368,9 @@ fn check_built(config: &Map<String, Json>) -> Result<(), String> {
             Some(_) => false,
         };
         if !empty {
-            return Err(format!("`{key}` is set, which is not built yet; train or convert the adapter without it"));
+            return Err(format!(
+                "`{key}` is set, which is not built yet; train or convert the adapter without it"
+            ));
         }
     }
     Ok(())
@@ -318,9 +390,14 @@ fn read_tensors(dir: &Path) -> Result<PeftTensors, RunError> {
     sorted.sort_unstable();
     let mut names = IndexMap::with_capacity(sorted.len());
     for name in sorted {
-        let Some(plain) = plain_name(&name) else { continue };
+        let Some(plain) = plain_name(&name) else {
+            continue;
+        };
         if let Some(other) = names.insert(plain, name.clone()) {
-            return Err(RunError::file(&path, format!("`{other}` and `{name}` are two values of one parameter")));
+            return Err(RunError::file(
+                &path,
+                format!("`{other}` and `{name}` are two values of one parameter"),
+            ));
         }
     }
     names.sort_unstable_keys();

@@ -54,8 +54,15 @@ pub struct Options {
 #[must_use]
 pub fn entry_name(stage: &Stage) -> String {
     stage.fingerprint.clone().unwrap_or_else(|| {
-        let text: Vec<String> = stage.parts.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        format!("unkeyed-{}", blake3::hash(text.join("\n").as_bytes()).to_hex())
+        let text: Vec<String> = stage
+            .parts
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        format!(
+            "unkeyed-{}",
+            blake3::hash(text.join("\n").as_bytes()).to_hex()
+        )
     })
 }
 
@@ -63,7 +70,12 @@ pub fn entry_name(stage: &Stage) -> String {
 ///
 /// # Errors
 /// The first stage that failed; those before it are in the store.
-pub fn run(plan: &Plan, options: &Options, world: &dyn World, observer: &mut dyn Observer) -> Result<Json, RunError> {
+pub fn run(
+    plan: &Plan,
+    options: &Options,
+    world: &dyn World,
+    observer: &mut dyn Observer,
+) -> Result<Json, RunError> {
     let store = Store::open(options.store.clone());
     let stages: Vec<&Stage> = match &options.only {
         Some(name) => plan.needed(name),
@@ -76,7 +88,9 @@ pub fn run(plan: &Plan, options: &Options, world: &dyn World, observer: &mut dyn
         let reusable = stage.fingerprint.is_some() && !options.fresh;
         let result = match store.finished(&key).filter(|_| reusable) {
             Some(manifest) => {
-                observer.event(Event::Cached { name: &stage.name.value });
+                observer.event(Event::Cached {
+                    name: &stage.name.value,
+                });
                 republish(&store.path(&key), &options.out.join(&stage.name.value))?;
                 let mut result = manifest.result;
                 set(&mut result, "cached", json!(true));
@@ -88,8 +102,20 @@ pub fn run(plan: &Plan, options: &Options, world: &dyn World, observer: &mut dyn
                 if options.fresh || stage.fingerprint.is_none() {
                     entry.reset()?;
                 }
-                let mut result = Work { plan, stage, store: &store, options, world, dir: entry.dir().to_path_buf() }.run(observer)?;
-                set(&mut result, "artifact", json!(entry.dir().display().to_string()));
+                let mut result = Work {
+                    plan,
+                    stage,
+                    store: &store,
+                    options,
+                    world,
+                    dir: entry.dir().to_path_buf(),
+                }
+                .run(observer)?;
+                set(
+                    &mut result,
+                    "artifact",
+                    json!(entry.dir().display().to_string()),
+                );
                 finish(entry, stage, &key, &result)?;
                 result
             }
@@ -98,7 +124,8 @@ pub fn run(plan: &Plan, options: &Options, world: &dyn World, observer: &mut dyn
         results.push(result);
         let document = json!({ "schema": 1, "recipe": recipe, "stages": results });
         create_dirs(&options.out)?;
-        let mut text = serde_json::to_vec_pretty(&document).map_err(|e| RunError::bug(e.to_string()))?;
+        let mut text =
+            serde_json::to_vec_pretty(&document).map_err(|e| RunError::bug(e.to_string()))?;
         text.push(b'\n');
         write_bytes(&options.out.join("result.json"), false, &text)?;
     }
@@ -112,7 +139,12 @@ fn set(json: &mut Json, key: &str, value: Json) {
 }
 
 fn finish(entry: Entry, stage: &Stage, key: &str, result: &Json) -> Result<(), RunError> {
-    let mut manifest = Manifest::new(key, &stage.name.value, &stage.filled.name, std::env::consts::ARCH);
+    let mut manifest = Manifest::new(
+        key,
+        &stage.name.value,
+        &stage.filled.name,
+        std::env::consts::ARCH,
+    );
     manifest.parts = stage.parts.clone();
     manifest.result = result.clone();
     entry.finish(&manifest)
@@ -150,7 +182,12 @@ impl Work<'_> {
             Routine::Score(_) => self.set(0).map_or(0, |s| s.examples.len() as u64),
             Routine::Fold(fold) => fold.sites.len() as u64,
         };
-        observer.event(Event::Stage { name: &stage.name.value, kind: &stage.filled.name, total, estimated: estimate.peak() });
+        observer.event(Event::Stage {
+            name: &stage.name.value,
+            kind: &stage.filled.name,
+            total,
+            estimated: estimate.peak(),
+        });
         alloc::reset_process_peak();
         let mut runner = Runner::new(self.options.machine);
         let mut result = match &stage.job.routine {
@@ -159,9 +196,17 @@ impl Work<'_> {
             Routine::Fold(fold) => self.fold(fold, &mut runner, observer)?,
         };
         let (_, trainable) = stage.job.parameters();
-        let metrics: Vec<(String, f64)> =
-            result.get("metrics").and_then(Json::as_object).into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_f64()?))).collect();
-        observer.event(Event::Done { name: &stage.name.value, metrics: &metrics });
+        let metrics: Vec<(String, f64)> = result
+            .get("metrics")
+            .and_then(Json::as_object)
+            .into_iter()
+            .flatten()
+            .filter_map(|(k, v)| Some((k.clone(), v.as_f64()?)))
+            .collect();
+        observer.event(Event::Done {
+            name: &stage.name.value,
+            metrics: &metrics,
+        });
         for (key, value) in [
             ("name", json!(stage.name.value)),
             ("kind", json!(stage.filled.name)),
@@ -170,7 +215,10 @@ impl Work<'_> {
             ("wall_s", json!(begun.elapsed().as_secs_f64())),
             ("estimated_peak_bytes", json!(estimate.peak())),
             ("measured_peak_bytes", json!(runner.meter.peak())),
-            ("estimated_process_bytes", json!(estimate.peak() + estimate.host)),
+            (
+                "estimated_process_bytes",
+                json!(estimate.peak() + estimate.host),
+            ),
             ("measured_process_bytes", json!(alloc::process_peak())),
             ("trainable_parameters", json!(trainable)),
         ] {
@@ -192,7 +240,10 @@ impl Work<'_> {
     fn sources(&self) -> Result<Sources, RunError> {
         let start = &self.stage.start;
         let stored = |name: &str| -> Result<PathBuf, RunError> {
-            let stage = self.plan.stage(name).ok_or_else(|| RunError::bug(format!("no stage `{name}`")))?;
+            let stage = self
+                .plan
+                .stage(name)
+                .ok_or_else(|| RunError::bug(format!("no stage `{name}`")))?;
             Ok(self.store.path(&entry_name(stage)))
         };
         let weights = match (&start.weights, start.model.random) {
@@ -201,7 +252,9 @@ impl Work<'_> {
             (None, None) => Some(Checkpoint::open(&self.model_dir()?)?),
         };
         let adapter = match &start.adapter {
-            Some(stage) => Some(TensorFile::open(&stored(stage)?.join("adapter").join(leave::NATIVE))?),
+            Some(stage) => Some(TensorFile::open(
+                &stored(stage)?.join("adapter").join(leave::NATIVE),
+            )?),
             None => None,
         };
         let mut peft = BTreeMap::new();
@@ -210,12 +263,26 @@ impl Work<'_> {
             let names: Vec<String> = read.tensors.names().map(str::to_owned).collect();
             for name in names {
                 if let Some((dims, data)) = read.tensors.f32(&name)? {
-                    let own = self.stage.job.params.iter().find(|p| p.name == name || p.name.ends_with(&format!(".{name}")));
-                    peft.insert(own.map_or(name, |p| p.name.clone()), Tensor::new(data, &dims));
+                    let own = self
+                        .stage
+                        .job
+                        .params
+                        .iter()
+                        .find(|p| p.name == name || p.name.ends_with(&format!(".{name}")));
+                    peft.insert(
+                        own.map_or(name, |p| p.name.clone()),
+                        Tensor::new(data, &dims),
+                    );
                 }
             }
         }
-        Ok(Sources { weights, adapter, peft, weights_seed: start.model.random.unwrap_or(0), seed: self.stage.filled.values.opt_int("seed").unwrap_or(0) })
+        Ok(Sources {
+            weights,
+            adapter,
+            peft,
+            weights_seed: start.model.random.unwrap_or(0),
+            seed: self.stage.filled.values.opt_int("seed").unwrap_or(0),
+        })
     }
 
     /// The directory with the base model's weights; a hub model's are fetched.
@@ -225,16 +292,37 @@ impl Work<'_> {
             Place::Hub { repo, revision } => (repo, revision),
         };
         let fetch = |file: &str| {
-            let file = HubFile { repo: repo.clone(), kind: RepoKind::Model, revision: revision.clone(), file: file.to_owned() };
-            self.world.hub(&file).map_err(|e| RunError::file(repo.as_str(), e.to_string()))
+            let file = HubFile {
+                repo: repo.clone(),
+                kind: RepoKind::Model,
+                revision: revision.clone(),
+                file: file.to_owned(),
+            };
+            self.world
+                .hub(&file)
+                .map_err(|e| RunError::file(repo.as_str(), e.to_string()))
         };
-        let files = self.world.hub_list(repo, RepoKind::Model, revision.as_deref()).unwrap_or_default();
-        let shards: Vec<&String> = files.iter().filter(|f| f.starts_with("model-") && f.ends_with(".safetensors")).collect();
-        let main = if shards.is_empty() { fetch("model.safetensors")? } else { fetch("model.safetensors.index.json")? };
+        let files = self
+            .world
+            .hub_list(repo, RepoKind::Model, revision.as_deref())
+            .unwrap_or_default();
+        let shards: Vec<&String> = files
+            .iter()
+            .filter(|f| f.starts_with("model-") && f.ends_with(".safetensors"))
+            .collect();
+        let main = if shards.is_empty() {
+            fetch("model.safetensors")?
+        } else {
+            fetch("model.safetensors.index.json")?
+        };
         for shard in shards {
             fetch(shard)?;
         }
-        Ok(main.path.parent().map(Path::to_path_buf).unwrap_or_default())
+        Ok(main
+            .path
+            .parent()
+            .map(Path::to_path_buf)
+            .unwrap_or_default())
     }
 
     fn load(&self, runner: &mut Runner) -> Result<super::state::Initial, RunError> {
@@ -245,10 +333,21 @@ impl Work<'_> {
         }
         let list: Vec<&Resident> = residents.into_values().collect();
         let sources = self.sources()?;
-        load(runner, &self.stage.job.params, &list, self.stage.model.as_ref(), &sources)
+        load(
+            runner,
+            &self.stage.job.params,
+            &list,
+            self.stage.model.as_ref(),
+            &sources,
+        )
     }
 
-    fn fit(&self, job: &Fit, runner: &mut Runner, observer: &mut dyn Observer) -> Result<Json, RunError> {
+    fn fit(
+        &self,
+        job: &Fit,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Json, RunError> {
         let train = self.required(0)?;
         let initial = self.load(runner)?;
         let checkpoints = self.dir.join("checkpoint");
@@ -264,36 +363,68 @@ impl Work<'_> {
         let mut log = Log::open(&[&self.dir.join("metrics.jsonl"), &out.join("metrics.jsonl")])?;
         let fitted = fit(runner, job, &cx, &mut log, observer)?;
         match self.stage.leaves.as_ref().and_then(|l| l.adapter.as_ref()) {
-            Some(_) => leave::write_adapter(&self.dir.join("adapter"), self.stage, runner, &initial)?,
+            Some(_) => {
+                leave::write_adapter(&self.dir.join("adapter"), self.stage, runner, &initial)?
+            }
             None => leave::write_model(&self.dir.join("model"), self.stage, runner)?,
         }
-        let metrics: serde_json::Map<String, Json> = fitted.metrics.into_iter().map(|(k, v)| (k, json!(v))).collect();
+        let metrics: serde_json::Map<String, Json> = fitted
+            .metrics
+            .into_iter()
+            .map(|(k, v)| (k, json!(v)))
+            .collect();
         Ok(json!({
             "metrics": metrics, "loss_first": fitted.loss_first, "loss_last": fitted.loss_last, "steps": fitted.steps,
             "epochs": fitted.epochs, "samples_per_s": fitted.samples_per_s,
         }))
     }
 
-    fn score(&self, job: &Score, runner: &mut Runner, observer: &mut dyn Observer) -> Result<Json, RunError> {
+    fn score(
+        &self,
+        job: &Score,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Json, RunError> {
         let set = self.required(0)?;
         self.load(runner)?;
         let begun = Instant::now();
-        let predictions = score(runner, &job.evaluate, set, job.batch, self.stage.model.facts().first_position, observer)?;
+        let predictions = score(
+            runner,
+            &job.evaluate,
+            set,
+            job.batch,
+            self.stage.model.facts().first_position,
+            observer,
+        )?;
         let rate = set.examples.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
         let text = predictions_tsv(&predictions, &self.stage.start.head);
         for dir in [&self.dir, &self.options.out.join(&self.stage.name.value)] {
             create_dirs(dir)?;
             write_bytes(&dir.join("predictions.tsv"), false, text.as_bytes())?;
         }
-        let values: serde_json::Map<String, Json> = metrics(&job.metrics, &predictions).into_iter().map(|(k, v)| (k, json!(v))).collect();
-        Ok(json!({ "metrics": values, "loss_first": null, "loss_last": predictions.loss, "steps": 0, "epochs": 0, "samples_per_s": rate }))
+        let values: serde_json::Map<String, Json> = metrics(&job.metrics, &predictions)
+            .into_iter()
+            .map(|(k, v)| (k, json!(v)))
+            .collect();
+        Ok(
+            json!({ "metrics": values, "loss_first": null, "loss_last": predictions.loss, "steps": 0, "epochs": 0, "samples_per_s": rate }),
+        )
     }
 
     /// Folds adapters in, one tensor at a time: the rest is copied through.
-    fn fold(&self, job: &Fold, runner: &mut Runner, observer: &mut dyn Observer) -> Result<Json, RunError> {
+    fn fold(
+        &self,
+        job: &Fold,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Json, RunError> {
         let sources = self.sources()?;
         let model = self.stage.model.as_ref();
-        let by_name: BTreeMap<String, &Verified> = job.sites.iter().map(|(site, p)| (format!("{}.weight", site.path), p)).collect();
+        let by_name: BTreeMap<String, &Verified> = job
+            .sites
+            .iter()
+            .map(|(site, p)| (format!("{}.weight", site.path), p))
+            .collect();
         let mut done = 0;
         let machine = self.options.machine;
         let dir = self.dir.join("model");
@@ -302,40 +433,71 @@ impl Work<'_> {
             let tensor = match by_name.get(&param.name) {
                 Some(program) => {
                     let residents: Vec<&Resident> = program.program().residents.iter().collect();
-                    load(&mut own, &self.stage.job.params, &residents, model, &sources)?;
+                    load(
+                        &mut own,
+                        &self.stage.job.params,
+                        &residents,
+                        model,
+                        &sources,
+                    )?;
                     let mut outputs = own.run(program, Vec::new(), &Bindings::default())?;
                     done += 1;
                     observer.event(Event::Scored { done });
-                    outputs.take("weight").ok_or_else(|| RunError::bug("a merge gave no weight"))?
+                    outputs
+                        .take("weight")
+                        .ok_or_else(|| RunError::bug("a merge gave no weight"))?
                 }
                 None => {
                     let plain = Resident {
                         name: param.name.clone(),
-                        ty: crate::program::TensorType::fixed(crate::program::DType::F32, &param.shape),
+                        ty: crate::program::TensorType::fixed(
+                            crate::program::DType::F32,
+                            &param.shape,
+                        ),
                         class: crate::program::Class::Frozen,
                     };
                     let mut params = vec![param.clone()];
-                    if matches!(param.init, Init::Svd { part: SvdPart::Rest, .. }) {
+                    if matches!(
+                        param.init,
+                        Init::Svd {
+                            part: SvdPart::Rest,
+                            ..
+                        }
+                    ) {
                         params.clear();
                     }
                     load(&mut own, &params, &[&plain], model, &sources)?;
-                    own.residents.take(&param.name).ok_or_else(|| RunError::bug("a tensor was not loaded"))?
+                    own.residents
+                        .take(&param.name)
+                        .ok_or_else(|| RunError::bug("a tensor was not loaded"))?
                 }
             };
             runner.meter.scratch(own.meter.peak());
             Ok(tensor)
         })?;
         if let Some(to) = &job.to {
-            let target = self.options.recipe.parent().unwrap_or(Path::new("")).join(to);
+            let target = self
+                .options
+                .recipe
+                .parent()
+                .unwrap_or(Path::new(""))
+                .join(to);
             create_dirs(&target)?;
-            for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            for name in [
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "tokenizer_config.json",
+            ] {
                 let (from, to) = (dir.join(name), target.join(name));
                 if from.exists() {
                     std::fs::copy(&from, &to).map_err(|e| failed(&to, "write", &e))?;
                 }
             }
         }
-        Ok(json!({ "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null }))
+        Ok(
+            json!({ "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null }),
+        )
     }
 }
 
@@ -353,7 +515,13 @@ pub fn predictions_tsv(p: &Predictions, head: &HeadKind) -> String {
         let _ = write!(text, "\tscore_{name}");
     }
     text.push('\n');
-    for (i, ((row, target), best)) in p.scores.chunks(p.width.max(1)).zip(&p.targets).zip(p.classes()).enumerate() {
+    for (i, ((row, target), best)) in p
+        .scores
+        .chunks(p.width.max(1))
+        .zip(&p.targets)
+        .zip(p.classes())
+        .enumerate()
+    {
         let label = match target {
             Target::None => String::new(),
             Target::Class(c) => class(*c).to_owned(),

@@ -22,7 +22,10 @@ pub fn score(
 ) -> Result<Predictions, RunError> {
     let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
     let order: Vec<u32> = (0..set.examples.len() as u32).collect();
-    let mut predictions = Predictions { targets: set.examples.iter().map(|e| e.label).collect(), ..Predictions::default() };
+    let mut predictions = Predictions {
+        targets: set.examples.iter().map(|e| e.label).collect(),
+        ..Predictions::default()
+    };
     let mut sum = 0.0;
     for chunk in order.chunks(batch.max(1) as usize) {
         if let Some(signal) = observer.interrupted() {
@@ -30,12 +33,18 @@ pub fn score(
         }
         let mut packed = pack(set, chunk, first_position, &want);
         if want.contains(&Feed::LossScale) {
-            packed.feeds.push((Feed::LossScale, Tensor::new(vec![1.0_f32], &[1])));
+            packed
+                .feeds
+                .push((Feed::LossScale, Tensor::new(vec![1.0_f32], &[1])));
         }
         let outputs = runner.run(program, packed.feeds, &packed.sizes)?;
-        predictions.scores.extend_from_slice(outputs.floats("scores"));
+        predictions
+            .scores
+            .extend_from_slice(outputs.floats("scores"));
         sum += outputs.scalar("loss").map_or(0.0, f64::from);
-        observer.event(Event::Scored { done: (predictions.scores.len()) as u64 });
+        observer.event(Event::Scored {
+            done: (predictions.scores.len()) as u64,
+        });
     }
     predictions.width = predictions.scores.len() / set.examples.len().max(1);
     predictions.loss = sum / set.examples.len().max(1) as f64;
@@ -45,5 +54,7 @@ pub fn score(
 /// Metrics by name.
 #[must_use]
 pub fn metrics(list: &[&'static dyn Metric], predictions: &Predictions) -> Vec<(String, f64)> {
-    list.iter().map(|m| (m.schema().name.to_owned(), m.compute(predictions))).collect()
+    list.iter()
+        .map(|m| (m.schema().name.to_owned(), m.compute(predictions)))
+        .collect()
 }

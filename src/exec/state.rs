@@ -37,25 +37,52 @@ pub type Initial = BTreeMap<String, Tensor>;
 ///
 /// # Errors
 /// A missing or misshapen tensor, an unreadable file.
-pub fn load(runner: &mut Runner, params: &[Param], residents: &[&Resident], model: &dyn Model, sources: &Sources) -> Result<Initial, RunError> {
-    let wanted: BTreeMap<&str, &Resident> = residents.iter().map(|r| (r.name.as_str(), *r)).collect();
-    let mut loader = Loader { model, sources, decomposed: BTreeMap::new(), initial: Initial::new() };
+pub fn load(
+    runner: &mut Runner,
+    params: &[Param],
+    residents: &[&Resident],
+    model: &dyn Model,
+    sources: &Sources,
+) -> Result<Initial, RunError> {
+    let wanted: BTreeMap<&str, &Resident> =
+        residents.iter().map(|r| (r.name.as_str(), *r)).collect();
+    let mut loader = Loader {
+        model,
+        sources,
+        decomposed: BTreeMap::new(),
+        initial: Initial::new(),
+    };
     let mut seen = BTreeSet::new();
     for param in params {
-        let Some(resident) = wanted.get(param.name.as_str()) else { continue };
+        let Some(resident) = wanted.get(param.name.as_str()) else {
+            continue;
+        };
         if seen.insert(param.name.as_str()) {
             let scratch = loader.scratch(param);
             runner.meter.scratch(scratch + loader.transient(param));
             let tensor = loader.tensor(param, resident.ty.dtype)?;
-            runner.residents.insert(&param.name, resident.class, tensor, &mut runner.meter);
+            runner
+                .residents
+                .insert(&param.name, resident.class, tensor, &mut runner.meter);
         }
     }
-    for resident in residents.iter().filter(|r| matches!(r.class, Class::Gradient | Class::Optimizer)) {
+    for resident in residents
+        .iter()
+        .filter(|r| matches!(r.class, Class::Gradient | Class::Optimizer))
+    {
         let zeros = Tensor::zeros(resident.ty.dtype, &resident.ty.dims(&Bindings::default()));
-        runner.residents.insert(&resident.name, resident.class, zeros, &mut runner.meter);
+        runner
+            .residents
+            .insert(&resident.name, resident.class, zeros, &mut runner.meter);
     }
-    if let Some(missing) = residents.iter().find(|r| runner.residents.get(&r.name).is_none()) {
-        return Err(RunError::bug(format!("nothing declares the resident `{}`", missing.name)));
+    if let Some(missing) = residents
+        .iter()
+        .find(|r| runner.residents.get(&r.name).is_none())
+    {
+        return Err(RunError::bug(format!(
+            "nothing declares the resident `{}`",
+            missing.name
+        )));
     }
     Ok(loader.initial)
 }
@@ -70,20 +97,42 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn scratch(&self, param: &Param) -> u64 {
         match (&param.init, param.shape.as_slice()) {
-            (Init::Svd { part: SvdPart::Rest, rank, keep, .. }, [out, input]) if self.sources.adapter.is_none() => {
-                svd_scratch_bytes(*out, *input, *rank, *keep)
-            }
+            (
+                Init::Svd {
+                    part: SvdPart::Rest,
+                    rank,
+                    keep,
+                    ..
+                },
+                [out, input],
+            ) if self.sources.adapter.is_none() => svd_scratch_bytes(*out, *input, *rank, *keep),
             _ => 0,
         }
     }
 
     /// The matrix being decomposed is in memory in f32 while it is, before it is metered.
     fn transient(&self, param: &Param) -> u64 {
-        if matches!(param.init, Init::Svd { part: SvdPart::Rest, .. }) { param.elements() * 4 } else { 0 }
+        if matches!(
+            param.init,
+            Init::Svd {
+                part: SvdPart::Rest,
+                ..
+            }
+        ) {
+            param.elements() * 4
+        } else {
+            0
+        }
     }
 
     fn tensor(&mut self, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
-        if let Init::Svd { weight, part, rank, keep } = &param.init {
+        if let Init::Svd {
+            weight,
+            part,
+            rank,
+            keep,
+        } = &param.init
+        {
             return self.svd_part(param, weight, *part, *rank, *keep, dtype);
         }
         if let Some(tensor) = self.from_adapter(&param.name, param)? {
@@ -94,8 +143,17 @@ impl Loader<'_> {
             Owner::Head => {
                 let names = self.model.checkpoint_names(&param.name);
                 let weights = self.sources.weights.as_ref();
-                let fits = weights.and_then(|w| names.iter().find_map(|n| w.info(n))).is_some_and(|(_, shape)| shape == param.shape);
-                let read = if fits { weights.map(|w| w.read(&names, &param.shape, dtype)).transpose()?.flatten() } else { None };
+                let fits = weights
+                    .and_then(|w| names.iter().find_map(|n| w.info(n)))
+                    .is_some_and(|(_, shape)| shape == param.shape);
+                let read = if fits {
+                    weights
+                        .map(|w| w.read(&names, &param.shape, dtype))
+                        .transpose()?
+                        .flatten()
+                } else {
+                    None
+                };
                 Ok(read.unwrap_or_else(|| cast(initialise(param, self.sources.seed), dtype)))
             }
             Owner::Adapter => Ok(cast(initialise(param, self.sources.seed), dtype)),
@@ -108,8 +166,17 @@ impl Loader<'_> {
             _ => self.sources.peft.get(name).cloned(),
         };
         match found {
-            Some(tensor) if tensor.dims.iter().map(|&d| d as u64).ne(param.shape.iter().copied()) => {
-                Err(RunError::bug(format!("the adapter holds `{name}` as {:?}, {:?} is wanted", tensor.dims, param.shape)))
+            Some(tensor)
+                if tensor
+                    .dims
+                    .iter()
+                    .map(|&d| d as u64)
+                    .ne(param.shape.iter().copied()) =>
+            {
+                Err(RunError::bug(format!(
+                    "the adapter holds `{name}` as {:?}, {:?} is wanted",
+                    tensor.dims, param.shape
+                )))
             }
             found => Ok(found),
         }
@@ -118,8 +185,16 @@ impl Loader<'_> {
     fn base(&self, name: &str, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
         let Some(weights) = &self.sources.weights else {
             // A decomposed matrix starts from what the plain weight would be.
-            let init = if matches!(param.init, Init::Svd { .. }) { Init::Normal(0.02) } else { param.init.clone() };
-            let plain = Param { name: name.to_owned(), init, ..param.clone() };
+            let init = if matches!(param.init, Init::Svd { .. }) {
+                Init::Normal(0.02)
+            } else {
+                param.init.clone()
+            };
+            let plain = Param {
+                name: name.to_owned(),
+                init,
+                ..param.clone()
+            };
             return Ok(cast(initialise(&plain, self.sources.weights_seed), dtype));
         };
         let names = self.model.checkpoint_names(name);
@@ -129,13 +204,24 @@ impl Loader<'_> {
         })
     }
 
-    fn svd_part(&mut self, param: &Param, weight: &str, part: SvdPart, rank: u64, keep: Option<u64>, dtype: DType) -> Result<Tensor, RunError> {
+    fn svd_part(
+        &mut self,
+        param: &Param,
+        weight: &str,
+        part: SvdPart,
+        rank: u64,
+        keep: Option<u64>,
+        dtype: DType,
+    ) -> Result<Tensor, RunError> {
         if part != SvdPart::Rest {
             if let Some(tensor) = self.from_adapter(&param.name, param)? {
                 return Ok(tensor);
             }
             let Some(d) = self.decomposed.get_mut(weight) else {
-                return Err(RunError::bug(format!("`{}` is asked for before its matrix is decomposed", param.name)));
+                return Err(RunError::bug(format!(
+                    "`{}` is asked for before its matrix is decomposed",
+                    param.name
+                )));
             };
             let (data, keep_copy) = match part {
                 SvdPart::U => (d.u.clone(), true),
@@ -154,10 +240,14 @@ impl Loader<'_> {
             return Ok(cast(dense, dtype));
         }
         let mut tensor = self.base(weight, param, DType::F32)?;
-        let [out, input] = param.shape.as_slice() else { return Err(RunError::bug("a matrix is wanted")) };
+        let [out, input] = param.shape.as_slice() else {
+            return Err(RunError::bug("a matrix is wanted"));
+        };
         let (out, input) = (*out as usize, *input as usize);
         let earlier = |suffix: &str| -> Result<Option<Vec<f32>>, RunError> {
-            let Some(file) = &self.sources.adapter else { return Ok(None) };
+            let Some(file) = &self.sources.adapter else {
+                return Ok(None);
+            };
             let name = format!("{stem}{suffix}");
             if file.get(&name).is_none() {
                 return Ok(None);
@@ -167,10 +257,21 @@ impl Loader<'_> {
         let data = tensor.slice_mut::<f32>().unwrap_or_default();
         let decomposition = match (earlier("siva_U0")?, earlier("siva_S")?, earlier("siva_V0")?) {
             (Some(u), Some(s), Some(v)) => {
-                for (suffix, values, dims) in [("siva_U", &u, [out, rank as usize]), ("siva_V", &v, [rank as usize, input])] {
-                    self.initial.insert(format!("{stem}{suffix}"), Tensor::new(values.clone(), &dims));
+                for (suffix, values, dims) in [
+                    ("siva_U", &u, [out, rank as usize]),
+                    ("siva_V", &v, [rank as usize, input]),
+                ] {
+                    self.initial.insert(
+                        format!("{stem}{suffix}"),
+                        Tensor::new(values.clone(), &dims),
+                    );
                 }
-                Decomposition { u, s, v, tail: None }
+                Decomposition {
+                    u,
+                    s,
+                    v,
+                    tail: None,
+                }
             }
             _ => decompose(data, out, input, rank as usize, keep.map(|k| k as usize))
                 .map_err(|why| RunError::bug(format!("`{weight}` cannot be decomposed: {why}")))?,

@@ -48,7 +48,12 @@ pub struct Manifest {
 
 impl Manifest {
     /// A manifest of this version, made on `cpu`.
-    pub fn new(fingerprint: impl Into<String>, name: impl Into<String>, kind: impl Into<String>, cpu: impl Into<String>) -> Self {
+    pub fn new(
+        fingerprint: impl Into<String>,
+        name: impl Into<String>,
+        kind: impl Into<String>,
+        cpu: impl Into<String>,
+    ) -> Self {
         Self {
             schema: SCHEMA,
             fingerprint: fingerprint.into(),
@@ -109,7 +114,12 @@ impl Store {
         let dir = self.path(fingerprint);
         durable::create_dirs(&dir)?;
         let lock = lock(&dir)?;
-        Ok(Entry { store: self.clone(), fingerprint: fingerprint.to_owned(), dir, lock })
+        Ok(Entry {
+            store: self.clone(),
+            fingerprint: fingerprint.to_owned(),
+            dir,
+            lock,
+        })
     }
 
     /// Remembers the entry a recipe's stage ended in, so that a dry run can say what has changed.
@@ -150,8 +160,15 @@ impl Store {
         hasher.update(recipe.as_bytes());
         hasher.update(stage.as_bytes());
         let hash = hasher.finalize().to_hex();
-        let stage: String = stage.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).take(40).collect();
-        self.dir.join(INDEX).join(format!("{stage}-{}.json", hash.get(..16).unwrap_or_default()))
+        let stage: String = stage
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+            .take(40)
+            .collect();
+        self.dir.join(INDEX).join(format!(
+            "{stage}-{}.json",
+            hash.get(..16).unwrap_or_default()
+        ))
     }
 }
 
@@ -221,7 +238,10 @@ impl Entry {
     /// What the file system says; a manifest of another fingerprint is a bug.
     pub fn finish(self, manifest: &Manifest) -> Result<(), RunError> {
         if manifest.fingerprint != self.fingerprint || manifest.schema != SCHEMA {
-            return Err(RunError::bug(format!("entry {} got the manifest of {}", self.fingerprint, manifest.fingerprint)));
+            return Err(RunError::bug(format!(
+                "entry {} got the manifest of {}",
+                self.fingerprint, manifest.fingerprint
+            )));
         }
         sync_tree(&self.dir)?;
         durable::write_bytes(&self.dir.join(MANIFEST), false, &json(manifest)?)?;
@@ -254,10 +274,16 @@ fn lock(dir: &Path) -> Result<File, RunError> {
             let mut holder = String::new();
             let _ = (&mut file).take(32).read_to_string(&mut holder);
             let holder = holder.trim();
-            let who = if holder.is_empty() { "another process".to_owned() } else { format!("process {holder}") };
+            let who = if holder.is_empty() {
+                "another process".to_owned()
+            } else {
+                format!("process {holder}")
+            };
             return Err(RunError::file(
                 dir,
-                format!("{who} is working on this entry of the store; wait for it to end, or use another `--store`"),
+                format!(
+                    "{who} is working on this entry of the store; wait for it to end, or use another `--store`"
+                ),
             ));
         }
         Err(TryLockError::Error(e)) => return Err(durable::failed(&path, "lock", &e)),
@@ -283,7 +309,9 @@ fn sync_tree(dir: &Path) -> Result<(), RunError> {
         match item.file_type() {
             Ok(kind) if kind.is_dir() => sync_tree(&path)?,
             Ok(kind) if kind.is_file() => {
-                File::open(&path).and_then(|f| f.sync_all()).map_err(|e| durable::failed(&path, "sync", &e))?;
+                File::open(&path)
+                    .and_then(|f| f.sync_all())
+                    .map_err(|e| durable::failed(&path, "sync", &e))?;
             }
             _ => {}
         }
@@ -292,14 +320,19 @@ fn sync_tree(dir: &Path) -> Result<(), RunError> {
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, RunError> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(|e| RunError::bug(format!("a manifest cannot be written: {e}")))?;
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|e| RunError::bug(format!("a manifest cannot be written: {e}")))?;
     text.push(b'\n');
     Ok(text)
 }
 
 /// Whether a name can be a directory of the store: never a path.
 fn is_fingerprint(name: &str) -> bool {
-    !name.is_empty() && name != INDEX && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
+    !name.is_empty()
+        && name != INDEX
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
 }
 
 #[cfg(test)]

@@ -54,13 +54,23 @@ impl Way {
     fn of(size: usize, wanted: usize) -> Self {
         let block = wanted + SURPLUS;
         let depth = (size / (3 * block)).min(DEPTH);
-        if depth < 2 { Self::Full } else { Self::Krylov { block, depth } }
+        if depth < 2 {
+            Self::Full
+        } else {
+            Self::Krylov { block, depth }
+        }
     }
 }
 
 /// Decomposes a row-major `[out, input]` weight. `rank` and `keep` are clamped to its size. The error
 /// says what is wrong with the weight.
-pub fn decompose(weight: &[f32], out: usize, input: usize, rank: usize, keep: Option<usize>) -> Result<Decomposition, &'static str> {
+pub fn decompose(
+    weight: &[f32],
+    out: usize,
+    input: usize,
+    rank: usize,
+    keep: Option<usize>,
+) -> Result<Decomposition, &'static str> {
     if out.checked_mul(input) != Some(weight.len()) {
         return Err("its length is not that of its shape");
     }
@@ -95,13 +105,26 @@ pub fn rest(weight: &mut [f32], d: &Decomposition) {
         return;
     }
     let input = v.len() / rank;
-    let scaled: Vec<f32> = u.chunks_exact(rank).flat_map(|row| row.iter().zip(s).map(|(u, s)| u * s)).collect();
+    let scaled: Vec<f32> = u
+        .chunks_exact(rank)
+        .flat_map(|row| row.iter().zip(s).map(|(u, s)| u * s))
+        .collect();
     let right = MatRef::from_row_major_slice(v, rank, input);
-    weight.par_chunks_mut(PIECE * input).zip(scaled.par_chunks(PIECE * rank)).for_each(|(w, u)| {
-        let rows = u.len() / rank;
-        let left = MatRef::from_row_major_slice(u, rows, rank);
-        matmul(MatMut::from_row_major_slice_mut(w, rows, input), accum, left, right, alpha, Par::Seq);
-    });
+    weight
+        .par_chunks_mut(PIECE * input)
+        .zip(scaled.par_chunks(PIECE * rank))
+        .for_each(|(w, u)| {
+            let rows = u.len() / rank;
+            let left = MatRef::from_row_major_slice(u, rows, rank);
+            matmul(
+                MatMut::from_row_major_slice_mut(w, rows, input),
+                accum,
+                left,
+                right,
+                alpha,
+                Par::Seq,
+            );
+        });
 }
 
 /// An upper bound of the heap bytes [`decompose`] and [`rest`] hold at once, result included, weight
@@ -122,14 +145,17 @@ pub fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> 
             let bases = matrix(out, k) + matrix(input, k);
             let grow = 3 * matrix(input, b) + matrix(k, b);
             let condense = matrix(out, k) + 2 * matrix(k, k) + stack_bytes(m, block * depth);
-            bases + matrix(input, b) + grow.max(condense + matrix(out, b) + 2 * matrix(input, b) + matrix(b, b))
+            bases
+                + matrix(input, b)
+                + grow.max(condense + matrix(out, b) + 2 * matrix(input, b) + matrix(b, b))
         }
     };
     result + full.max(krylov).max(4 * wanted * out) + 4096
 }
 
 fn stack_bytes(rows: usize, cols: usize) -> u64 {
-    svd::svd_scratch::<f32>(rows, cols, Thin, Thin, Par::Seq, Default::default()).unaligned_bytes_required() as u64
+    svd::svd_scratch::<f32>(rows, cols, Thin, Thin, Par::Seq, Default::default())
+        .unaligned_bytes_required() as u64
 }
 
 type Parts = (Mat<f32>, Vec<f32>, Mat<f32>);
@@ -140,10 +166,26 @@ fn thin(a: MatRef<'_, f32>) -> Option<Parts> {
     let size = m.min(n);
     let (mut u, mut v) = (Mat::zeros(m, size), Mat::zeros(n, size));
     let mut s = vec![0.0; size];
-    let mut memory = MemBuffer::new(svd::svd_scratch::<f32>(m, n, Thin, Thin, Par::Seq, Default::default()));
+    let mut memory = MemBuffer::new(svd::svd_scratch::<f32>(
+        m,
+        n,
+        Thin,
+        Thin,
+        Par::Seq,
+        Default::default(),
+    ));
     let values = faer::diag::DiagMut::from_slice_mut(&mut s);
     let stack = MemStack::new(&mut memory);
-    svd::svd(a, values, Some(u.as_mut()), Some(v.as_mut()), Par::Seq, stack, Default::default()).ok()?;
+    svd::svd(
+        a,
+        values,
+        Some(u.as_mut()),
+        Some(v.as_mut()),
+        Par::Seq,
+        stack,
+        Default::default(),
+    )
+    .ok()?;
     Some((u, s, v))
 }
 
@@ -152,32 +194,62 @@ fn thin(a: MatRef<'_, f32>) -> Option<Parts> {
 fn krylov(w: MatRef<'_, f32>, wanted: usize, block: usize, depth: usize) -> Option<Parts> {
     let (out, input) = w.shape();
     let stream = Stream::new(0, "svd");
-    let mut start = Mat::from_fn(input, block, |i, j| stream.normal((i * block + j) as u64) as f32);
+    let mut start = Mat::from_fn(input, block, |i, j| {
+        stream.normal((i * block + j) as u64) as f32
+    });
     orthonormalise(&mut start);
-    let (mut right, mut left) = (Mat::<f32>::zeros(input, block * depth), Mat::<f32>::zeros(out, block * depth));
+    let (mut right, mut left) = (
+        Mat::<f32>::zeros(input, block * depth),
+        Mat::<f32>::zeros(out, block * depth),
+    );
     let mut before: Vec<f32> = Vec::new();
     for _ in 0..RESTARTS {
         right.as_mut().subcols_mut(0, block).copy_from(&start);
         for j in 0..depth {
-            times(w, right.as_ref().subcols(j * block, block), left.as_mut().subcols_mut(j * block, block));
+            times(
+                w,
+                right.as_ref().subcols(j * block, block),
+                left.as_mut().subcols_mut(j * block, block),
+            );
             if j + 1 < depth {
                 let mut next = Mat::zeros(input, block);
-                times(w.transpose(), left.as_ref().subcols(j * block, block), next.as_mut());
+                times(
+                    w.transpose(),
+                    left.as_ref().subcols(j * block, block),
+                    next.as_mut(),
+                );
                 let basis = right.as_ref().subcols(0, (j + 1) * block);
                 for _twice in 0..2 {
                     project_out(basis, next.as_mut());
                     orthonormalise(&mut next);
                 }
-                right.as_mut().subcols_mut((j + 1) * block, block).copy_from(&next);
+                right
+                    .as_mut()
+                    .subcols_mut((j + 1) * block, block)
+                    .copy_from(&next);
             }
         }
         let (u, s, small) = thin(left.as_ref())?;
-        times(right.as_ref(), small.as_ref().subcols(0, block), start.as_mut());
+        times(
+            right.as_ref(),
+            small.as_ref().subcols(0, block),
+            start.as_mut(),
+        );
         let values = s.get(..wanted)?.to_vec();
         let top = values.first().copied().unwrap_or(0.0);
-        let still = before.len() == wanted && before.iter().zip(&values).all(|(a, b)| (a - b).abs() <= TOLERANCE * top);
-        let (u, v) = (u.as_ref().subcols(0, wanted), start.as_ref().subcols(0, wanted));
-        if still && residual(w.transpose(), u, &values, v) <= TOLERANCE * top && residual(w, v, &values, u) <= TOLERANCE * top {
+        let still = before.len() == wanted
+            && before
+                .iter()
+                .zip(&values)
+                .all(|(a, b)| (a - b).abs() <= TOLERANCE * top);
+        let (u, v) = (
+            u.as_ref().subcols(0, wanted),
+            start.as_ref().subcols(0, wanted),
+        );
+        if still
+            && residual(w.transpose(), u, &values, v) <= TOLERANCE * top
+            && residual(w, v, &values, u) <= TOLERANCE * top
+        {
             return is_orthonormal(v).then(|| (u.to_owned(), values, v.to_owned()));
         }
         before = values;
@@ -187,28 +259,53 @@ fn krylov(w: MatRef<'_, f32>, wanted: usize, block: usize, depth: usize) -> Opti
 
 /// `to = a · b`, a piece of `a`'s rows per task.
 fn times(a: MatRef<'_, f32>, b: MatRef<'_, f32>, to: MatMut<'_, f32>) {
-    to.par_row_chunks_mut(PIECE).enumerate().for_each(|(i, to)| {
-        let rows = a.subrows(i * PIECE, to.nrows());
-        matmul(to, Accum::Replace, rows, b, 1.0, Par::Seq);
-    });
+    to.par_row_chunks_mut(PIECE)
+        .enumerate()
+        .for_each(|(i, to)| {
+            let rows = a.subrows(i * PIECE, to.nrows());
+            matmul(to, Accum::Replace, rows, b, 1.0, Par::Seq);
+        });
 }
 
 /// `x −= basis basisᵀ x`.
 fn project_out(basis: MatRef<'_, f32>, mut x: MatMut<'_, f32>) {
     let mut along = Mat::zeros(basis.ncols(), x.ncols());
-    matmul(along.as_mut(), Accum::Replace, basis.transpose(), x.as_ref(), 1.0, Par::Seq);
-    matmul(x.as_mut(), Accum::Add, basis, along.as_ref(), -1.0, Par::Seq);
+    matmul(
+        along.as_mut(),
+        Accum::Replace,
+        basis.transpose(),
+        x.as_ref(),
+        1.0,
+        Par::Seq,
+    );
+    matmul(
+        x.as_mut(),
+        Accum::Add,
+        basis,
+        along.as_ref(),
+        -1.0,
+        Par::Seq,
+    );
 }
 
 /// Replaces the columns by an orthonormal basis that spans at least them.
 fn orthonormalise(x: &mut Mat<f32>) {
     let (m, n) = x.shape();
     let size = qr::recommended_block_size::<f32>(m, n);
-    let scratch = qr::qr_in_place_scratch::<f32>(m, n, size, Par::Seq, Default::default())
-        .or(householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<f32>(m, size, n));
+    let scratch = qr::qr_in_place_scratch::<f32>(m, n, size, Par::Seq, Default::default()).or(
+        householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<f32>(
+            m, size, n,
+        ),
+    );
     let mut memory = MemBuffer::new(scratch);
     let mut factor = Mat::zeros(size, m.min(n));
-    qr::qr_in_place(x.as_mut(), factor.as_mut(), Par::Seq, MemStack::new(&mut memory), Default::default());
+    qr::qr_in_place(
+        x.as_mut(),
+        factor.as_mut(),
+        Par::Seq,
+        MemStack::new(&mut memory),
+        Default::default(),
+    );
     let mut q = Mat::identity(m, n);
     householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
         x.as_ref(),
@@ -226,7 +323,12 @@ fn residual(a: MatRef<'_, f32>, x: MatRef<'_, f32>, s: &[f32], y: MatRef<'_, f32
     let mut r = Mat::zeros(a.nrows(), x.ncols());
     times(a, x, r.as_mut());
     let norms = s.iter().enumerate().map(|(j, s)| {
-        let square: f32 = r.col(j).iter().zip(y.col(j).iter()).map(|(r, y)| (r - s * y) * (r - s * y)).sum();
+        let square: f32 = r
+            .col(j)
+            .iter()
+            .zip(y.col(j).iter())
+            .map(|(r, y)| (r - s * y) * (r - s * y))
+            .sum();
         square.sqrt()
     });
     norms.fold(0.0, f32::max)
@@ -235,16 +337,38 @@ fn residual(a: MatRef<'_, f32>, x: MatRef<'_, f32>, s: &[f32], y: MatRef<'_, f32
 /// Whether the columns are orthonormal; those of a singular value 0 need not be.
 fn is_orthonormal(x: MatRef<'_, f32>) -> bool {
     let mut gram = Mat::zeros(x.ncols(), x.ncols());
-    matmul(gram.as_mut(), Accum::Replace, x.transpose(), x, 1.0, Par::Seq);
-    (0..x.ncols()).all(|j| gram.col(j).iter().enumerate().all(|(i, g)| (g - f32::from(u8::from(i == j))).abs() < 1e-4))
+    matmul(
+        gram.as_mut(),
+        Accum::Replace,
+        x.transpose(),
+        x,
+        1.0,
+        Par::Seq,
+    );
+    (0..x.ncols()).all(|j| {
+        gram.col(j)
+            .iter()
+            .enumerate()
+            .all(|(i, g)| (g - f32::from(u8::from(i == j))).abs() < 1e-4)
+    })
 }
 
 /// Fixes signs, turns to row-major and cuts at `rank` and `keep`.
-fn split(u: MatRef<'_, f32>, s: &[f32], v: MatRef<'_, f32>, rank: usize, keep: Option<usize>) -> Decomposition {
+fn split(
+    u: MatRef<'_, f32>,
+    s: &[f32],
+    v: MatRef<'_, f32>,
+    rank: usize,
+    keep: Option<usize>,
+) -> Decomposition {
     let wanted = keep.unwrap_or(rank);
     let signs: Vec<f32> = (0..wanted)
         .map(|j| {
-            let largest = u.col(j).iter().copied().fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
+            let largest = u
+                .col(j)
+                .iter()
+                .copied()
+                .fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
             if largest < 0.0 { -1.0 } else { 1.0 }
         })
         .collect();
@@ -261,7 +385,12 @@ fn split(u: MatRef<'_, f32>, s: &[f32], v: MatRef<'_, f32>, rank: usize, keep: O
         (left, s.get(from..to).unwrap_or_default().to_vec(), right)
     };
     let (left, values, right) = cut(0, rank);
-    Decomposition { u: left, s: values, v: right, tail: keep.map(|d| cut(rank, d)) }
+    Decomposition {
+        u: left,
+        s: values,
+        v: right,
+        tail: keep.map(|d| cut(rank, d)),
+    }
 }
 
 #[cfg(test)]

@@ -32,13 +32,19 @@ impl TensorSpec {
     /// The spec of a tensor.
     pub fn of(name: impl Into<String>, tensor: &Tensor) -> Self {
         let shape = tensor.dims.iter().map(|&d| d as u64).collect();
-        Self { name: name.into(), dtype: tensor.dtype(), shape }
+        Self {
+            name: name.into(),
+            dtype: tensor.dtype(),
+            shape,
+        }
     }
 
     /// Its bytes; `None` if there are more than can be counted.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
-        self.shape.iter().try_fold(self.dtype.size(), |n, &d| n.checked_mul(d))
+        self.shape
+            .iter()
+            .try_fold(self.dtype.size(), |n, &d| n.checked_mul(d))
     }
 }
 
@@ -83,11 +89,17 @@ pub(super) fn write_observed(
         send(&header).map_err(|e| durable::failed(path, "write", &e))?;
         for (index, spec) in specs.iter().enumerate() {
             let left = spec.bytes().unwrap_or_default();
-            let mut counted = Counted { send: &mut send, left };
+            let mut counted = Counted {
+                send: &mut send,
+                left,
+            };
             fill(index, &mut counted)?;
             if counted.left != 0 {
                 let missing = counted.left;
-                return Err(RunError::bug(format!("tensor `{}` came {missing} bytes short", spec.name)));
+                return Err(RunError::bug(format!(
+                    "tensor `{}` came {missing} bytes short",
+                    spec.name
+                )));
             }
         }
         Ok(())
@@ -103,10 +115,19 @@ fn header(specs: &[TensorSpec], metadata: Option<(&str, &str)>) -> Result<Vec<u8
         end = spec
             .bytes()
             .and_then(|n| start.checked_add(n))
-            .ok_or_else(|| RunError::bug(format!("tensor `{}` is too large to count", spec.name)))?;
-        let entry = Entry { dtype: file_dtype(spec.dtype), shape: &spec.shape, data_offsets: [start, end] };
+            .ok_or_else(|| {
+                RunError::bug(format!("tensor `{}` is too large to count", spec.name))
+            })?;
+        let entry = Entry {
+            dtype: file_dtype(spec.dtype),
+            shape: &spec.shape,
+            data_offsets: [start, end],
+        };
         if spec.name == "__metadata__" || entries.insert(&spec.name, entry).is_some() {
-            return Err(RunError::bug(format!("a file cannot hold two tensors called `{}`", spec.name)));
+            return Err(RunError::bug(format!(
+                "a file cannot hold two tensors called `{}`",
+                spec.name
+            )));
         }
     }
     let metadata = metadata.map(|(key, value)| BTreeMap::from([(key, value)]));
@@ -201,9 +222,17 @@ impl TensorFile {
         // SAFETY: the map is read only, and writers of such files rename whole new ones over them.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| durable::failed(path, "map", &e))?;
         let (length, metadata) = safetensors::SafeTensors::read_metadata(&map).map_err(|e| {
-            RunError::file(path, format!("this is no whole safetensors file ({e}); write or download it again"))
+            RunError::file(
+                path,
+                format!("this is no whole safetensors file ({e}); write or download it again"),
+            )
         })?;
-        Ok(Self { path: path.to_owned(), map, metadata, data_start: length.saturating_add(8) })
+        Ok(Self {
+            path: path.to_owned(),
+            map,
+            metadata,
+            data_start: length.saturating_add(8),
+        })
     }
 
     /// Where it lies.
@@ -224,7 +253,11 @@ impl TensorFile {
         let info = self.metadata.info(name)?;
         let start = self.data_start.checked_add(info.data_offsets.0)?;
         let end = self.data_start.checked_add(info.data_offsets.1)?;
-        Some(RawTensor { dtype: info.dtype, shape: &info.shape, bytes: self.map.get(start..end)? })
+        Some(RawTensor {
+            dtype: info.dtype,
+            shape: &info.shape,
+            bytes: self.map.get(start..end)?,
+        })
     }
 
     /// A tensor on the heap, in the dtype of the file.
@@ -233,7 +266,10 @@ impl TensorFile {
     /// There is none of that name, or it has a dtype that no program uses.
     pub fn tensor(&self, name: &str) -> Result<Tensor, RunError> {
         let missing = || RunError::file(&self.path, format!("it holds no tensor `{name}`"));
-        self.get(name).ok_or_else(missing)?.to_tensor().map_err(|e| RunError::file(&self.path, format!("`{name}` {e}")))
+        self.get(name)
+            .ok_or_else(missing)?
+            .to_tensor()
+            .map_err(|e| RunError::file(&self.path, format!("`{name}` {e}")))
     }
 }
 
@@ -249,9 +285,16 @@ impl RawTensor<'_> {
             Dtype::F16 => CpuStorage::F16(bytemuck::pod_collect_to_vec(self.bytes)),
             Dtype::BF16 => CpuStorage::BF16(bytemuck::pod_collect_to_vec(self.bytes)),
             Dtype::U32 => CpuStorage::U32(bytemuck::pod_collect_to_vec(self.bytes)),
-            other => return Err(format!("is stored as {other}; convert it to a float type first")),
+            other => {
+                return Err(format!(
+                    "is stored as {other}; convert it to a float type first"
+                ));
+            }
         };
-        Ok(Tensor { storage, dims: self.shape.to_vec() })
+        Ok(Tensor {
+            storage,
+            dims: self.shape.to_vec(),
+        })
     }
 
     /// Its elements as f32, widened or rounded.
@@ -264,7 +307,12 @@ impl RawTensor<'_> {
             CpuStorage::F64(v) => v.into_iter().map(|x| x as f32).collect(),
             CpuStorage::F16(v) => v.into_iter().map(half::f16::to_f32).collect(),
             CpuStorage::BF16(v) => v.into_iter().map(half::bf16::to_f32).collect(),
-            _ => return Err(format!("is stored as {}; convert it to a float type first", self.dtype)),
+            _ => {
+                return Err(format!(
+                    "is stored as {}; convert it to a float type first",
+                    self.dtype
+                ));
+            }
         })
     }
 }

@@ -38,7 +38,10 @@ impl Checkpoint {
     /// Opens a `.safetensors` file, or a directory with `model.safetensors` or
     /// `model.safetensors.index.json` and its shards.
     pub fn open(dir: &Path) -> Result<Self, RunError> {
-        let mut checkpoint = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut checkpoint = Self {
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
         if dir.is_file() {
             checkpoint.add(dir.to_path_buf())?;
             return Ok(checkpoint);
@@ -49,14 +52,22 @@ impl Checkpoint {
             checkpoint.add(single)?;
         } else if index.is_file() {
             checkpoint.add_shards(dir, &index)?;
-        } else if dir.join("pytorch_model.bin").is_file() || dir.join("pytorch_model.bin.index.json").is_file() {
+        } else if dir.join("pytorch_model.bin").is_file()
+            || dir.join("pytorch_model.bin.index.json").is_file()
+        {
             let what = "holds only `pytorch_model.bin`, which is a pickle and could run code; convert it to `model.safetensors` \
                         (for example with `save_pretrained(..., safe_serialization=True)` of transformers)";
             return Err(RunError::file(dir, what));
         } else if dir.is_dir() {
-            return Err(RunError::file(dir, "has neither `model.safetensors` nor `model.safetensors.index.json`; give a model directory or a `.safetensors` file"));
+            return Err(RunError::file(
+                dir,
+                "has neither `model.safetensors` nor `model.safetensors.index.json`; give a model directory or a `.safetensors` file",
+            ));
         } else {
-            return Err(RunError::file(dir, "no such file or directory; check the path or download the model first"));
+            return Err(RunError::file(
+                dir,
+                "no such file or directory; check the path or download the model first",
+            ));
         }
         Ok(checkpoint)
     }
@@ -64,7 +75,10 @@ impl Checkpoint {
     /// The first file, for messages.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.files.first().map(|(path, _)| path.clone()).unwrap_or_default()
+        self.files
+            .first()
+            .map(|(path, _)| path.clone())
+            .unwrap_or_default()
     }
 
     /// All names, sorted.
@@ -81,7 +95,9 @@ impl Checkpoint {
     /// Stored dtype and shape of a tensor.
     #[must_use]
     pub fn info(&self, name: &str) -> Option<(Dtype, &[u64])> {
-        self.tensors.get(name).map(|e| (e.dtype, e.shape.as_slice()))
+        self.tensors
+            .get(name)
+            .map(|e| (e.dtype, e.shape.as_slice()))
     }
 
     /// A tensor's bytes as they lie in the file (little-endian, of no particular alignment).
@@ -92,12 +108,22 @@ impl Checkpoint {
     }
 
     /// Reads the first candidate that is present, converted to `dtype`; `None` if none is.
-    pub fn read(&self, candidates: &[String], shape: &[u64], dtype: DType) -> Result<Option<Tensor>, RunError> {
-        let Some((name, entry)) = candidates.iter().find_map(|n| self.tensors.get(n).map(|e| (n, e))) else {
+    pub fn read(
+        &self,
+        candidates: &[String],
+        shape: &[u64],
+        dtype: DType,
+    ) -> Result<Option<Tensor>, RunError> {
+        let Some((name, entry)) = candidates
+            .iter()
+            .find_map(|n| self.tensors.get(n).map(|e| (n, e)))
+        else {
             return Ok(None);
         };
         let Some((path, map)) = self.files.get(entry.file) else {
-            return Err(RunError::bug(format!("tensor `{name}` names a file that is not open")));
+            return Err(RunError::bug(format!(
+                "tensor `{name}` names a file that is not open"
+            )));
         };
         if entry.shape != shape {
             let what = format!(
@@ -106,19 +132,30 @@ impl Checkpoint {
             );
             return Err(RunError::file(path, what));
         }
-        let read = Read { map, start: entry.start, end: entry.end };
+        let read = Read {
+            map,
+            start: entry.start,
+            end: entry.end,
+        };
         let dims: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
         let storage = match dtype {
             DType::F64 => read.convert::<f64>(entry.dtype),
             DType::F32 => read.convert::<f32>(entry.dtype),
             DType::F16 => read.convert::<f16>(entry.dtype),
             DType::BF16 => read.convert::<bf16>(entry.dtype),
-            DType::U32 => return Err(RunError::bug(format!("weight `{name}` was asked for as u32"))),
+            DType::U32 => {
+                return Err(RunError::bug(format!(
+                    "weight `{name}` was asked for as u32"
+                )));
+            }
         };
         match storage {
             Some(storage) => Ok(Some(Tensor { storage, dims })),
             None => {
-                let what = format!("tensor `{name}` is stored as {:?}; only F64, F32, F16 and BF16 weights can be read", entry.dtype);
+                let what = format!(
+                    "tensor `{name}` is stored as {:?}; only F64, F32, F16 and BF16 weights can be read",
+                    entry.dtype
+                );
                 Err(RunError::file(path, what))
             }
         }
@@ -129,47 +166,83 @@ impl Checkpoint {
         struct Index {
             weight_map: BTreeMap<String, String>,
         }
-        let text = std::fs::read_to_string(index).map_err(|e| RunError::file(index, format!("cannot be read: {e}")))?;
-        let parsed: Index = serde_json::from_str(&text)
-            .map_err(|e| RunError::file(index, format!("is not an index of shards: {e}; download it again")))?;
+        let text = std::fs::read_to_string(index)
+            .map_err(|e| RunError::file(index, format!("cannot be read: {e}")))?;
+        let parsed: Index = serde_json::from_str(&text).map_err(|e| {
+            RunError::file(
+                index,
+                format!("is not an index of shards: {e}; download it again"),
+            )
+        })?;
         let mut shards: Vec<&String> = parsed.weight_map.values().collect();
         shards.sort_unstable();
         shards.dedup();
         for shard in shards {
-            let inside = Path::new(shard).components().all(|c| matches!(c, Component::Normal(_)));
+            let inside = Path::new(shard)
+                .components()
+                .all(|c| matches!(c, Component::Normal(_)));
             if !inside || shard.is_empty() {
-                return Err(RunError::file(index, format!("names the shard `{shard}`, which lies outside the directory")));
+                return Err(RunError::file(
+                    index,
+                    format!("names the shard `{shard}`, which lies outside the directory"),
+                ));
             }
             self.add(dir.join(shard))?;
         }
         for (name, shard) in &parsed.weight_map {
-            let there = self.tensors.get(name).and_then(|e| self.files.get(e.file)).is_some_and(|f| f.0 == dir.join(shard));
+            let there = self
+                .tensors
+                .get(name)
+                .and_then(|e| self.files.get(e.file))
+                .is_some_and(|f| f.0 == dir.join(shard));
             if !there {
-                return Err(RunError::file(index, format!("says `{name}` is in `{shard}`, but it is not; download the shards again")));
+                return Err(RunError::file(
+                    index,
+                    format!(
+                        "says `{name}` is in `{shard}`, but it is not; download the shards again"
+                    ),
+                ));
             }
         }
         Ok(())
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), RunError> {
-        let file = File::open(&path).map_err(|e| RunError::file(&path, format!("cannot be opened: {e}")))?;
+        let file = File::open(&path)
+            .map_err(|e| RunError::file(&path, format!("cannot be opened: {e}")))?;
         // SAFETY: the map is read-only and its bytes are only ever read as plain bytes. As with every
         // map, another process that truncates the file meanwhile ends this one with a signal.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| RunError::file(&path, format!("cannot be mapped: {e}")))?;
-        let (header, metadata) =
-            SafeTensors::read_metadata(&map).map_err(|e| RunError::file(&path, damage(&map, &e)))?;
+        let map = unsafe { Mmap::map(&file) }
+            .map_err(|e| RunError::file(&path, format!("cannot be mapped: {e}")))?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|e| RunError::file(&path, damage(&map, &e)))?;
         let base = header + 8;
         let id = self.files.len();
         for (name, info) in metadata.tensors() {
             let (start, end) = (base + info.data_offsets.0, base + info.data_offsets.1);
             if map.get(start..end).is_none() {
-                return Err(RunError::file(&path, format!("is damaged: `{name}` lies outside the file; download it again")));
+                return Err(RunError::file(
+                    &path,
+                    format!("is damaged: `{name}` lies outside the file; download it again"),
+                ));
             }
             let shape = info.shape.iter().map(|&n| n as u64).collect();
             if self.tensors.contains_key(&name) {
-                return Err(RunError::file(&path, format!("holds `{name}`, which another shard holds too; remove one")));
+                return Err(RunError::file(
+                    &path,
+                    format!("holds `{name}`, which another shard holds too; remove one"),
+                ));
             }
-            self.tensors.insert(name, Entry { file: id, dtype: info.dtype, shape, start, end });
+            self.tensors.insert(
+                name,
+                Entry {
+                    file: id,
+                    dtype: info.dtype,
+                    shape,
+                    start,
+                    end,
+                },
+            );
         }
         self.files.push((path, map));
         Ok(())
@@ -182,7 +255,9 @@ fn damage(bytes: &[u8], error: &SafeTensorError) -> String {
         return "is a Git LFS pointer, not the weights; run `git lfs pull`".to_owned();
     }
     let cause = match error {
-        SafeTensorError::HeaderTooSmall | SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength => {
+        SafeTensorError::HeaderTooSmall
+        | SafeTensorError::MetadataIncompleteBuffer
+        | SafeTensorError::InvalidHeaderLength => {
             "it is shorter or longer than its header says".to_owned()
         }
         SafeTensorError::HeaderTooLarge => "its header is implausibly large".to_owned(),
@@ -227,7 +302,10 @@ impl Read<'_> {
         #[cfg(target_os = "linux")]
         // SAFETY: the map is a shared, read-only map of a file: a dropped page is read again from the
         // file on the next access, so its contents do not change.
-        let _best_effort = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
+        let _best_effort = unsafe {
+            self.map
+                .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len)
+        };
         #[cfg(not(target_os = "linux"))]
         let _unused = (self.map, offset, len);
     }

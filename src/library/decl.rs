@@ -20,16 +20,40 @@ impl Declaration {
     /// Its constructors.
     #[must_use]
     pub fn schemas(&self) -> Vec<&'static Schema> {
-        if self.keyword == "stage" { stage::STAGES.iter().map(|s| s.schema()).collect() } else { self.sources.to_vec() }
+        if self.keyword == "stage" {
+            stage::STAGES.iter().map(|s| s.schema()).collect()
+        } else {
+            self.sources.to_vec()
+        }
     }
 }
 
 /// Every declaration.
 pub static DECLARATIONS: [Declaration; 4] = [
-    Declaration { keyword: "model", what: "model source", sources: &[&MODEL_HUB, &MODEL_LOCAL], arg: Some("a repository or directory in quotes") },
-    Declaration { keyword: "data", what: "data source", sources: &[&DATA_HUB, &DATA_LOCAL], arg: Some("a repository or directory in quotes") },
-    Declaration { keyword: "prompt", what: "prompt", sources: &[&PROMPT], arg: None },
-    Declaration { keyword: "stage", what: "stage kind", sources: &[], arg: None },
+    Declaration {
+        keyword: "model",
+        what: "model source",
+        sources: &[&MODEL_HUB, &MODEL_LOCAL],
+        arg: Some("a repository or directory in quotes"),
+    },
+    Declaration {
+        keyword: "data",
+        what: "data source",
+        sources: &[&DATA_HUB, &DATA_LOCAL],
+        arg: Some("a repository or directory in quotes"),
+    },
+    Declaration {
+        keyword: "prompt",
+        what: "prompt",
+        sources: &[&PROMPT],
+        arg: None,
+    },
+    Declaration {
+        keyword: "stage",
+        what: "stage kind",
+        sources: &[],
+        arg: None,
+    },
 ];
 
 const DTYPE: Key = Key {
@@ -44,15 +68,24 @@ const INIT: Key = Key {
     default: Default::Text("pretrained"),
     doc: "`random` needs no weights, only config.json: to try speed and memory",
 };
-const SEED: Key = Key { name: "seed", kind: Kind::Int(0, u64::MAX), default: Default::Text("0"), doc: "seed of `init = random`" };
+const SEED: Key = Key {
+    name: "seed",
+    kind: Kind::Int(0, u64::MAX),
+    default: Default::Text("0"),
+    doc: "seed of `init = random`",
+};
 const TOKENIZER: Key = Key {
     name: "tokenizer",
     kind: Kind::Str,
     default: Default::Absent,
     doc: "directory with the tokenizer's files, if they do not lie beside config.json",
 };
-const REVISION: Key =
-    Key { name: "revision", kind: Kind::Str, default: Default::Absent, doc: "branch, tag or commit on the hub; the main branch if not written" };
+const REVISION: Key = Key {
+    name: "revision",
+    kind: Kind::Str,
+    default: Default::Absent,
+    doc: "branch, tag or commit on the hub; the main branch if not written",
+};
 
 static MODEL_HUB: Schema = Schema {
     name: "hub",
@@ -70,22 +103,60 @@ static MODEL_LOCAL: Schema = Schema {
     keys: &[DTYPE, INIT, SEED, TOKENIZER],
 };
 
-const TEXT: Key = Key { name: "text", kind: Kind::Columns, default: Default::Required, doc: "column with the text, or two columns for pairs" };
-const LABEL: Key = Key { name: "label", kind: Kind::Column, default: Default::Absent, doc: "column with the label or, for regression, the number" };
-const LABELS: Key =
-    Key { name: "labels", kind: Kind::Names, default: Default::Absent, doc: "names of the classes in order; those found in the training split, sorted, if not written" };
-const TAKE: Key = Key { name: "take", kind: Kind::Int(1, u64::MAX), default: Default::Absent, doc: "use only the first so many examples of each split" };
-const SHUFFLE: Key =
-    Key { name: "shuffle", kind: Kind::Int(0, u64::MAX), default: Default::Absent, doc: "shuffle each split with this seed before `take`" };
+const TEXT: Key = Key {
+    name: "text",
+    kind: Kind::Columns,
+    default: Default::Required,
+    doc: "column with the text, or two columns for pairs",
+};
+const LABEL: Key = Key {
+    name: "label",
+    kind: Kind::Column,
+    default: Default::Absent,
+    doc: "column with the label or, for regression, the number",
+};
+const LABELS: Key = Key {
+    name: "labels",
+    kind: Kind::Names,
+    default: Default::Absent,
+    doc: "names of the classes in order; those found in the training split, sorted, if not written",
+};
+const TAKE: Key = Key {
+    name: "take",
+    kind: Kind::Int(1, u64::MAX),
+    default: Default::Absent,
+    doc: "use only the first so many examples of each split",
+};
+const SHUFFLE: Key = Key {
+    name: "shuffle",
+    kind: Kind::Int(0, u64::MAX),
+    default: Default::Absent,
+    doc: "shuffle each split with this seed before `take`",
+};
 const FORMAT: Key = Key {
     name: "format",
     kind: Kind::Choice(&["tsv", "csv", "jsonl", "parquet"]),
     default: Default::Absent,
     doc: "format of the files, if their names do not tell",
 };
-const TRAIN: Key = Key { name: "train", kind: Kind::Names, default: Default::Absent, doc: "files of the split `train`, if not named so" };
-const DEV: Key = Key { name: "dev", kind: Kind::Names, default: Default::Absent, doc: "files of the split `dev`, if not named so" };
-const TEST: Key = Key { name: "test", kind: Kind::Names, default: Default::Absent, doc: "files of the split `test`, if not named so" };
+const TRAIN: Key = Key {
+    name: "train",
+    kind: Kind::Names,
+    default: Default::Absent,
+    doc: "files of the split `train`, if not named so",
+};
+const DEV: Key = Key {
+    name: "dev",
+    kind: Kind::Names,
+    default: Default::Absent,
+    doc: "files of the split `dev`, if not named so",
+};
+const TEST: Key = Key {
+    name: "test",
+    kind: Kind::Names,
+    default: Default::Absent,
+    doc: "files of the split `test`, if not named so",
+};
 
 static DATA_HUB: Schema = Schema {
     name: "hub",
@@ -96,7 +167,12 @@ static DATA_HUB: Schema = Schema {
         TEXT,
         LABEL,
         LABELS,
-        Key { name: "config", kind: Kind::Str, default: Default::Absent, doc: "configuration (subset) of the data set, such as `sst2`" },
+        Key {
+            name: "config",
+            kind: Kind::Str,
+            default: Default::Absent,
+            doc: "configuration (subset) of the data set, such as `sst2`",
+        },
         REVISION,
         TAKE,
         SHUFFLE,
@@ -121,8 +197,18 @@ static PROMPT: Schema = Schema {
           a word.",
     paper: "Gao et al. 2021 (arXiv 2012.15723)",
     keys: &[
-        Key { name: "template", kind: Kind::Str, default: Default::Required, doc: "text with `{column}` and `{mask}`" },
-        Key { name: "verbalizer", kind: Kind::Verbalizer, default: Default::Absent, doc: "a word for each class" },
+        Key {
+            name: "template",
+            kind: Kind::Str,
+            default: Default::Required,
+            doc: "text with `{column}` and `{mask}`",
+        },
+        Key {
+            name: "verbalizer",
+            kind: Kind::Verbalizer,
+            default: Default::Absent,
+            doc: "a word for each class",
+        },
     ],
 };
 

@@ -8,7 +8,8 @@ use super::params::{Init, Owner, Param, ParamKind};
 use super::placement::{Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
-    Activation, ActivationKind, Add, Attention, AttentionDropout, Cast, Dropout, Epilogue, Gather, LayerNorm, MatMul,
+    Activation, ActivationKind, Add, Attention, AttentionDropout, Cast, Dropout, Epilogue, Gather,
+    LayerNorm, MatMul,
 };
 use crate::program::{Builder, Class, DType, Feed, Real, TensorType, Value};
 
@@ -58,7 +59,14 @@ pub struct Net<'a> {
 impl<'a> Net<'a> {
     /// A network into `b`, under `tuning`.
     pub fn new(b: &'a mut Builder, tuning: &'a Tuning, options: NetOptions) -> Self {
-        Self { b, tuning, options, params: IndexMap::new(), sites: Vec::new(), drops: 0 }
+        Self {
+            b,
+            tuning,
+            options,
+            params: IndexMap::new(),
+            sites: Vec::new(),
+            drops: 0,
+        }
     }
 
     /// The parameters declared, in order, and the linear sites met.
@@ -70,35 +78,81 @@ impl<'a> Net<'a> {
     /// Declares a parameter and gives its value in storage type.
     fn param(&mut self, mut param: Param) -> Value {
         param.trainable = self.tuning.trains(&param);
-        let (dtype, class) = if param.trainable { (DType::F32, Class::Trainable) } else { (self.options.storage, Class::Frozen) };
+        let (dtype, class) = if param.trainable {
+            (DType::F32, Class::Trainable)
+        } else {
+            (self.options.storage, Class::Frozen)
+        };
         // Vectors stay in f32: they cost nothing and widening them at each use would.
-        let dtype = if param.shape.len() < 2 { DType::F32 } else { dtype };
-        let value = self.b.resident(&param.name, TensorType::fixed(dtype, &param.shape), class);
+        let dtype = if param.shape.len() < 2 {
+            DType::F32
+        } else {
+            dtype
+        };
+        let value = self
+            .b
+            .resident(&param.name, TensorType::fixed(dtype, &param.shape), class);
         self.params.entry(param.name.clone()).or_insert(param);
         value
     }
 
     /// A value in compute type: an explicit node, with its own transient, where storage is narrower.
     fn widen(&mut self, value: Value) -> Value {
-        if self.b.ty(value).dtype == DType::F32 { value } else { self.b.push1(Cast { to: DType::F32 }, &[value]) }
+        if self.b.ty(value).dtype == DType::F32 {
+            value
+        } else {
+            self.b.push1(Cast { to: DType::F32 }, &[value])
+        }
     }
 
     /// A parameter of a site's module in compute type, `suffix` being `weight` or `bias`.
-    pub fn module_param(&mut self, site: &Site, suffix: &str, shape: &[u64], kind: ParamKind, init: Init) -> Value {
-        let owner = if site.role.is_head() { Owner::Head } else { Owner::Base };
+    pub fn module_param(
+        &mut self,
+        site: &Site,
+        suffix: &str,
+        shape: &[u64],
+        kind: ParamKind,
+        init: Init,
+    ) -> Value {
+        let owner = if site.role.is_head() {
+            Owner::Head
+        } else {
+            Owner::Base
+        };
         let name = format!("{}.{suffix}", site.path);
-        let value = self.param(Param { name, shape: shape.to_vec(), kind, owner, role: site.role, layer: site.layer, init, trainable: false });
+        let value = self.param(Param {
+            name,
+            shape: shape.to_vec(),
+            kind,
+            owner,
+            role: site.role,
+            layer: site.layer,
+            init,
+            trainable: false,
+        });
         self.widen(value)
     }
 
     /// The plain weight `[out, in]` of a site.
     pub fn weight(&mut self, site: &Site) -> Value {
-        self.module_param(site, "weight", &[site.output, site.input], ParamKind::Weight, Init::Normal(0.02))
+        self.module_param(
+            site,
+            "weight",
+            &[site.output, site.input],
+            ParamKind::Weight,
+            Init::Normal(0.02),
+        )
     }
 
     /// The bias `[out]` of a site.
     pub fn bias(&mut self, site: &Site) -> Value {
-        self.module_param(site, "bias", &[site.output], ParamKind::Bias, Init::Constant(0.0))
+        self.module_param(
+            site,
+            "bias",
+            &[site.output],
+            ParamKind::Bias,
+            Init::Constant(0.0),
+        )
     }
 
     /// A tensor that a method adds at a site; its name is `<site path>.<suffix>`.
@@ -118,8 +172,22 @@ impl<'a> Net<'a> {
     }
 
     /// `y = x Wᵀ + b`, `[N, in] → [N, out]`, or what the methods placed at this site make of it.
-    pub fn linear(&mut self, path: impl Into<String>, role: Role, layer: Option<u64>, x: Value, input: u64, output: u64) -> Value {
-        let site = Site { path: path.into(), role, layer, input, output };
+    pub fn linear(
+        &mut self,
+        path: impl Into<String>,
+        role: Role,
+        layer: Option<u64>,
+        x: Value,
+        input: u64,
+        output: u64,
+    ) -> Value {
+        let site = Site {
+            path: path.into(),
+            role,
+            layer,
+            input,
+            output,
+        };
         self.b.label(&site.path);
         self.sites.push(site.clone());
         match self.tuning.at(&site) {
@@ -137,30 +205,92 @@ impl<'a> Net<'a> {
     /// `y = x wᵀ + b` with a given weight `[out, in]` and the site's own bias.
     pub fn affine(&mut self, site: &Site, x: Value, weight: Value) -> Value {
         let bias = self.bias(site);
-        self.b.push1(MatMul { a_t: false, b_t: true, alpha: Real::new(1.0), epilogue: Epilogue::Bias }, &[x, weight, bias])
+        self.b.push1(
+            MatMul {
+                a_t: false,
+                b_t: true,
+                alpha: Real::new(1.0),
+                epilogue: Epilogue::Bias,
+            },
+            &[x, weight, bias],
+        )
     }
 
     /// `x wᵀ` for `[N, in]` and `[out, in]`.
     pub fn project(&mut self, x: Value, weight: Value) -> Value {
-        self.b.push1(MatMul { a_t: false, b_t: true, alpha: Real::new(1.0), epilogue: Epilogue::None }, &[x, weight])
+        self.b.push1(
+            MatMul {
+                a_t: false,
+                b_t: true,
+                alpha: Real::new(1.0),
+                epilogue: Epilogue::None,
+            },
+            &[x, weight],
+        )
     }
 
     /// `base + scale · (x wᵀ)`.
     pub fn project_onto(&mut self, base: Value, x: Value, weight: Value, scale: f64) -> Value {
-        self.b.push1(MatMul { a_t: false, b_t: true, alpha: Real::new(scale), epilogue: Epilogue::Accumulate }, &[x, weight, base])
+        self.b.push1(
+            MatMul {
+                a_t: false,
+                b_t: true,
+                alpha: Real::new(scale),
+                epilogue: Epilogue::Accumulate,
+            },
+            &[x, weight, base],
+        )
     }
 
     /// Layer norm over the last axis of `[N, width]`.
-    pub fn layer_norm(&mut self, path: &str, role: Role, layer: Option<u64>, x: Value, width: u64, eps: f64) -> Value {
-        let site = Site { path: path.to_owned(), role, layer, input: width, output: width };
+    pub fn layer_norm(
+        &mut self,
+        path: &str,
+        role: Role,
+        layer: Option<u64>,
+        x: Value,
+        width: u64,
+        eps: f64,
+    ) -> Value {
+        let site = Site {
+            path: path.to_owned(),
+            role,
+            layer,
+            input: width,
+            output: width,
+        };
         self.b.label(path);
-        let gamma = self.module_param(&site, "weight", &[width], ParamKind::NormWeight, Init::Constant(1.0));
-        let beta = self.module_param(&site, "bias", &[width], ParamKind::NormBias, Init::Constant(0.0));
-        self.b.push(LayerNorm { eps: Real::new(eps) }, &[x, gamma, beta])[0]
+        let gamma = self.module_param(
+            &site,
+            "weight",
+            &[width],
+            ParamKind::NormWeight,
+            Init::Constant(1.0),
+        );
+        let beta = self.module_param(
+            &site,
+            "bias",
+            &[width],
+            ParamKind::NormBias,
+            Init::Constant(0.0),
+        );
+        self.b.push(
+            LayerNorm {
+                eps: Real::new(eps),
+            },
+            &[x, gamma, beta],
+        )[0]
     }
 
     /// Rows `ids` of a table `[rows, width]` named `<path>.weight`.
-    pub fn embedding(&mut self, path: &str, role: Role, ids: Value, rows: u64, width: u64) -> Value {
+    pub fn embedding(
+        &mut self,
+        path: &str,
+        role: Role,
+        ids: Value,
+        rows: u64,
+        width: u64,
+    ) -> Value {
         self.b.label(path);
         let name = format!("{path}.weight");
         let table = self.param(Param {
@@ -222,12 +352,26 @@ impl<'a> Net<'a> {
             Rows::Sequences => Feed::SequenceKeys,
         });
         let step = self.b.feed(Feed::Step);
-        self.b.push1(Dropout { p: Real::new(p), stream }, &[x, keys, step])
+        self.b.push1(
+            Dropout {
+                p: Real::new(p),
+                stream,
+            },
+            &[x, keys, step],
+        )
     }
 
     /// Scaled dot-product attention of each sequence with itself over packed `[T, d]`, with dropout
     /// of rate `p` on the probabilities.
-    pub fn attention(&mut self, q: Value, k: Value, v: Value, heads: u64, width: u64, p: f64) -> Value {
+    pub fn attention(
+        &mut self,
+        q: Value,
+        k: Value,
+        v: Value,
+        heads: u64,
+        width: u64,
+        p: f64,
+    ) -> Value {
         let offsets = self.b.feed(Feed::Offsets);
         let scale = Real::new(1.0 / ((width / heads) as f64).sqrt());
         let stream = self.stream();
@@ -235,9 +379,19 @@ impl<'a> Net<'a> {
         let dropout = self.drops(p, &[q, k, v]).then(|| {
             inputs.push(self.b.feed(Feed::TokenKeys));
             inputs.push(self.b.feed(Feed::Step));
-            AttentionDropout { p: Real::new(p), stream }
+            AttentionDropout {
+                p: Real::new(p),
+                stream,
+            }
         });
-        self.b.push(Attention { heads: heads as u32, scale, dropout }, &inputs)[0]
+        self.b.push(
+            Attention {
+                heads: heads as u32,
+                scale,
+                dropout,
+            },
+            &inputs,
+        )[0]
     }
 
     /// `a + b`.
@@ -251,4 +405,3 @@ impl<'a> Net<'a> {
         self.tuning
     }
 }
-

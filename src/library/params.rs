@@ -107,6 +107,12 @@ impl Param {
     /// stay as they are.
     #[must_use]
     pub const fn trainable_by_init(&self) -> bool {
-        !matches!(self.init, Init::Svd { part: SvdPart::Rest | SvdPart::S, .. })
+        !matches!(
+            self.init,
+            Init::Svd {
+                part: SvdPart::Rest | SvdPart::S,
+                ..
+            }
+        )
     }
 }

@@ -66,7 +66,10 @@ impl Role {
     /// Its path in recipes.
     #[must_use]
     pub fn path(self) -> &'static str {
-        ROLES.iter().find(|(r, _)| *r == self).map_or("", |(_, p)| p)
+        ROLES
+            .iter()
+            .find(|(r, _)| *r == self)
+            .map_or("", |(_, p)| p)
     }
 
     /// Whether it belongs to a task head, which is trained from scratch.
@@ -119,10 +122,16 @@ impl Pattern {
                 let n = n_layers as i64;
                 let absolute = |i: i64| if i < 0 { i + n } else { i };
                 let (start, end) = (start.map_or(0, absolute), end.map_or(n, absolute));
-                site.layer.is_some_and(|l| (start..end).contains(&(l as i64)))
+                site.layer
+                    .is_some_and(|l| (start..end).contains(&(l as i64)))
             }
         };
-        layers && if self.raw { glob(&self.path, &site.path) } else { role_matches(&self.path, site.role.path()) }
+        layers
+            && if self.raw {
+                glob(&self.path, &site.path)
+            } else {
+                role_matches(&self.path, site.role.path())
+            }
     }
 }
 
@@ -150,11 +159,11 @@ fn role_matches(pattern: &str, role: &str) -> bool {
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((head, rest)) => {
-            text.strip_prefix(head).is_some_and(|tail| {
-                (0..=tail.len()).filter(|&i| tail.is_char_boundary(i)).any(|i| glob(rest, tail.get(i..).unwrap_or_default()))
-            })
-        }
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
+            (0..=tail.len())
+                .filter(|&i| tail.is_char_boundary(i))
+                .any(|i| glob(rest, tail.get(i..).unwrap_or_default()))
+        }),
     }
 }
 
@@ -173,7 +182,11 @@ impl fmt::Display for Pattern {
             let text = |n: Option<i64>| n.map(|n| n.to_string()).unwrap_or_default();
             write!(f, "layers[{}..{}].", text(start), text(end))?;
         }
-        if self.raw { write!(f, "{:?}", self.path) } else { f.write_str(&self.path) }
+        if self.raw {
+            write!(f, "{:?}", self.path)
+        } else {
+            f.write_str(&self.path)
+        }
     }
 }
 
@@ -183,11 +196,24 @@ mod tests {
 
     #[test]
     fn patterns_match_roles_layers_and_raw_names() {
-        let site = Site { path: "bert.encoder.layer.2.attention.self.query".into(), role: Role::Query, layer: Some(2), input: 4, output: 4 };
-        let p = |layers, path: &str, raw| Pattern { layers, path: path.into(), raw };
+        let site = Site {
+            path: "bert.encoder.layer.2.attention.self.query".into(),
+            role: Role::Query,
+            layer: Some(2),
+            input: 4,
+            output: 4,
+        };
+        let p = |layers, path: &str, raw| Pattern {
+            layers,
+            path: path.into(),
+            raw,
+        };
         assert!(p(None, "attention.query", false).matches(&site, 3));
         assert!(p(None, "attention.*", false).matches(&site, 3));
-        assert!(p(Some((Some(-1), None)), "*", false).matches(&site, 3) || p(Some((Some(-1), None)), "*.*", false).matches(&site, 3));
+        assert!(
+            p(Some((Some(-1), None)), "*", false).matches(&site, 3)
+                || p(Some((Some(-1), None)), "*.*", false).matches(&site, 3)
+        );
         assert!(!p(Some((Some(0), Some(2))), "attention.*", false).matches(&site, 3));
         assert!(p(None, "bert.*.query", true).matches(&site, 3));
         assert!(!p(None, "ffn.*", false).matches(&site, 3));

@@ -149,7 +149,9 @@ impl Portion {
     #[must_use]
     pub fn of(self, total: u64) -> u64 {
         match self {
-            Self::Share(n, d) => (u128::from(total) * u128::from(n)).div_ceil(u128::from(d.max(1))) as u64,
+            Self::Share(n, d) => {
+                (u128::from(total) * u128::from(n)).div_ceil(u128::from(d.max(1))) as u64
+            }
             Self::Steps(n) => n,
         }
     }
@@ -370,7 +372,9 @@ impl fmt::Display for Checked {
             Self::Entry(e) => write!(f, "{e}"),
             Self::Entries(l) => f.write_str(&list(l.iter().map(ToString::to_string).collect())),
             Self::Names(l) => f.write_str(&list(l.iter().map(|s| format!("{s:?}")).collect())),
-            Self::Map(m) => f.write_str(&list(m.iter().map(|(k, v)| format!("{k:?}: {v:?}")).collect())),
+            Self::Map(m) => f.write_str(&list(
+                m.iter().map(|(k, v)| format!("{k:?}: {v:?}")).collect(),
+            )),
         }
     }
 }
@@ -413,7 +417,9 @@ impl fmt::Display for Kind {
             Self::Length => f.write_str("a length such as `5 epochs` or `300 steps`"),
             Self::Portion => f.write_str("a part such as `12%` or `300 steps`"),
             Self::Ref(RefKind::Model) => f.write_str("the name of a model"),
-            Self::Ref(RefKind::Split) => f.write_str("a data set and its split, such as `sst2.train`"),
+            Self::Ref(RefKind::Split) => {
+                f.write_str("a data set and its split, such as `sst2.train`")
+            }
             Self::Ref(RefKind::Prompt) => f.write_str("the name of a prompt"),
             Self::Ref(RefKind::Stage) => f.write_str("the name of a stage"),
             Self::Placement => f.write_str("a placement such as `attention.{key, query}`"),

@@ -3,7 +3,9 @@
 
 use serde_json::{Map, Value as Json, json};
 use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
-use tokenizers::{ModelWrapper, NormalizerWrapper, PostProcessor, PreTokenizerWrapper, Tokenizer as Inner};
+use tokenizers::{
+    ModelWrapper, NormalizerWrapper, PostProcessor, PreTokenizerWrapper, Tokenizer as Inner,
+};
 
 /// Mask tokens of the known vocabularies.
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
@@ -44,17 +46,24 @@ impl Tokenizer {
     /// # Errors
     /// A sentence that names the file and the remedy.
     pub fn from_files(files: &TokenizerFiles<'_>) -> Result<Self, String> {
-        let config: Json = (files.get)("tokenizer_config.json").and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or(Json::Null);
+        let config: Json = (files.get)("tokenizer_config.json")
+            .and_then(|b| serde_json::from_slice(&b).ok())
+            .unwrap_or(Json::Null);
         let bytes = match (files.get)("tokenizer.json") {
             Some(bytes) => bytes,
             None => built(files, &config)?,
         };
-        let mut inner = Inner::from_bytes(&bytes).map_err(|e| format!("the tokenizer in `{}` is damaged: {e}", files.dir_name))?;
+        let mut inner = Inner::from_bytes(&bytes)
+            .map_err(|e| format!("the tokenizer in `{}` is damaged: {e}", files.dir_name))?;
         // Cutting and padding are the caller's business.
         inner.with_truncation(None).map_err(|e| e.to_string())?;
         inner.with_padding(None);
         let identity = blake3::hash(&bytes).to_hex().to_string();
-        Ok(Self { inner, bytes: bytes.len() as u64, identity })
+        Ok(Self {
+            inner,
+            bytes: bytes.len() as u64,
+            identity,
+        })
     }
 
     /// Tokens of a text, or of a pair, with special tokens; cut to `max_length`, the longer text first.
@@ -62,26 +71,50 @@ impl Tokenizer {
     /// # Errors
     /// What the tokenizer complains about.
     pub fn encode(&self, texts: &[String], max_length: usize) -> Result<Encoded, String> {
-        let one = |text: &String| self.inner.encode_fast(text.as_str(), false).map_err(|e| e.to_string());
+        let one = |text: &String| {
+            self.inner
+                .encode_fast(text.as_str(), false)
+                .map_err(|e| e.to_string())
+        };
         let first = match texts.first() {
             Some(text) => one(text)?,
             None => return Err("there is no text".into()),
         };
         let second = texts.get(1).map(one).transpose()?;
-        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(second.is_some()));
+        let special = self
+            .inner
+            .get_post_processor()
+            .map_or(0, |p| p.added_tokens(second.is_some()));
         let Some(room) = max_length.checked_sub(special) else {
-            return Err(format!("`max_length` {max_length} leaves no room beside {special} special tokens"));
+            return Err(format!(
+                "`max_length` {max_length} leaves no room beside {special} special tokens"
+            ));
         };
-        let params = TruncationParams { max_length: room, strategy: TruncationStrategy::LongestFirst, ..TruncationParams::default() };
-        let (first, second) = truncate_encodings(first, second, &params).map_err(|e| e.to_string())?;
-        let done = self.inner.post_process(first, second, true).map_err(|e| e.to_string())?;
-        Ok(Encoded { ids: done.get_ids().to_vec(), segments: done.get_type_ids().iter().map(|&t| t as u8).collect() })
+        let params = TruncationParams {
+            max_length: room,
+            strategy: TruncationStrategy::LongestFirst,
+            ..TruncationParams::default()
+        };
+        let (first, second) =
+            truncate_encodings(first, second, &params).map_err(|e| e.to_string())?;
+        let done = self
+            .inner
+            .post_process(first, second, true)
+            .map_err(|e| e.to_string())?;
+        Ok(Encoded {
+            ids: done.get_ids().to_vec(),
+            segments: done.get_type_ids().iter().map(|&t| t as u8).collect(),
+        })
     }
 
     /// Number of tokens it can give: one more than the largest id.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+        self.inner
+            .get_vocab(true)
+            .values()
+            .max()
+            .map_or(0, |&id| id as usize + 1)
     }
 
     /// Hash of the file it was read from.
@@ -95,7 +128,10 @@ impl Tokenizer {
     /// # Errors
     /// If it cannot be written as JSON.
     pub fn save_json(&self) -> Result<Vec<u8>, String> {
-        self.inner.to_string(true).map(String::into_bytes).map_err(|e| e.to_string())
+        self.inner
+            .to_string(true)
+            .map(String::into_bytes)
+            .map_err(|e| e.to_string())
     }
 
     /// A `tokenizer_config.json` for a model family. It repeats what the tokenizer does with case,
@@ -116,7 +152,10 @@ impl Tokenizer {
         if let Some(NormalizerWrapper::BertNormalizer(bert)) = self.inner.get_normalizer() {
             map.insert("do_lower_case".into(), json!(bert.lowercase));
             map.insert("strip_accents".into(), json!(bert.strip_accents));
-            map.insert("tokenize_chinese_chars".into(), json!(bert.handle_chinese_chars));
+            map.insert(
+                "tokenize_chinese_chars".into(),
+                json!(bert.handle_chinese_chars),
+            );
         }
         if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = self.inner.get_pre_tokenizer() {
             map.insert("add_prefix_space".into(), json!(bytes.add_prefix_space));
@@ -137,14 +176,23 @@ impl Tokenizer {
             ("unk_token", ["[UNK]", "<unk>"]),
             ("mask_token", MASKS),
         ];
-        let known = |names: [&'static str; 2]| names.into_iter().find(|n| self.inner.token_to_id(n).is_some());
-        roles.into_iter().filter_map(|(role, names)| Some((role.to_owned(), json!(known(names)?)))).collect()
+        let known = |names: [&'static str; 2]| {
+            names
+                .into_iter()
+                .find(|n| self.inner.token_to_id(n).is_some())
+        };
+        roles
+            .into_iter()
+            .filter_map(|(role, names)| Some((role.to_owned(), json!(known(names)?))))
+            .collect()
     }
 
     /// The mask token and its id, if the vocabulary has one.
     #[must_use]
     pub fn mask(&self) -> Option<(&'static str, u32)> {
-        MASKS.into_iter().find_map(|name| Some((name, self.inner.token_to_id(name)?)))
+        MASKS
+            .into_iter()
+            .find_map(|name| Some((name, self.inner.token_to_id(name)?)))
     }
 
     /// The tokens of a word in the middle of a text: a byte-level vocabulary has `Ġgreat` for it,
@@ -153,11 +201,23 @@ impl Tokenizer {
     /// # Errors
     /// What the tokenizer complains about.
     pub fn word_pieces(&self, word: &str) -> Result<Vec<(String, u32)>, String> {
-        let spaced = matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::ByteLevel(_)));
-        let text = if spaced { format!(" {}", word.trim_start()) } else { word.to_owned() };
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| e.to_string())?;
+        let spaced = matches!(
+            self.inner.get_pre_tokenizer(),
+            Some(PreTokenizerWrapper::ByteLevel(_))
+        );
+        let text = if spaced {
+            format!(" {}", word.trim_start())
+        } else {
+            word.to_owned()
+        };
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|e| e.to_string())?;
         let ids = encoding.get_ids().iter();
-        Ok(ids.map(|&id| (self.inner.id_to_token(id).unwrap_or_default(), id)).collect())
+        Ok(ids
+            .map(|&id| (self.inner.id_to_token(id).unwrap_or_default(), id))
+            .collect())
     }
 
     /// Rough size of its tables in memory.
@@ -169,15 +229,25 @@ impl Tokenizer {
 
 /// A `tokenizer.json` built from the older files.
 fn built(files: &TokenizerFiles<'_>, config: &Json) -> Result<Vec<u8>, String> {
-    let text = |name: &str| (files.get)(name).map(|b| String::from_utf8(b).map_err(|_| format!("`{name}` is not UTF-8 text"))).transpose();
+    let text = |name: &str| {
+        (files.get)(name)
+            .map(|b| String::from_utf8(b).map_err(|_| format!("`{name}` is not UTF-8 text")))
+            .transpose()
+    };
     let json = if let Some(vocab) = text("vocab.txt")? {
         word_piece(&vocab, config)?
     } else if let (Some(vocab), Some(merges)) = (text("vocab.json")?, text("merges.txt")?) {
         byte_level(&vocab, &merges, config)?
     } else if (files.get)("sentencepiece.bpe.model").is_some() {
-        return Err(format!("`{}` has a sentencepiece model only: save a tokenizer.json with transformers' fast tokenizer", files.dir_name));
+        return Err(format!(
+            "`{}` has a sentencepiece model only: save a tokenizer.json with transformers' fast tokenizer",
+            files.dir_name
+        ));
     } else {
-        return Err(format!("there is no tokenizer.json, vocab.txt, or vocab.json with merges.txt in `{}`", files.dir_name));
+        return Err(format!(
+            "there is no tokenizer.json, vocab.txt, or vocab.json with merges.txt in `{}`",
+            files.dir_name
+        ));
     };
     serde_json::to_vec(&json).map_err(|e| e.to_string())
 }
@@ -197,9 +267,13 @@ fn word_piece(text: &str, config: &Json) -> Result<Json, String> {
         vocab.insert(token.trim_end_matches('\r').to_owned(), json!(id));
     }
     let id = |token: &str| vocab.get(token).and_then(Json::as_u64);
-    let (Some(cls), Some(sep)) = (id("[CLS]"), id("[SEP]")) else { return Err("vocab.txt has no `[CLS]` or no `[SEP]`".into()) };
-    let added: Vec<Json> =
-        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].iter().filter_map(|t| Some(special(t, id(t)?, false))).collect();
+    let (Some(cls), Some(sep)) = (id("[CLS]"), id("[SEP]")) else {
+        return Err("vocab.txt has no `[CLS]` or no `[SEP]`".into());
+    };
+    let added: Vec<Json> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        .iter()
+        .filter_map(|t| Some(special(t, id(t)?, false)))
+        .collect();
     let lower = flag(config, "do_lower_case", true);
     let accents = config.get("strip_accents").cloned().unwrap_or(Json::Null);
     Ok(json!({
@@ -214,12 +288,20 @@ fn word_piece(text: &str, config: &Json) -> Result<Json, String> {
 
 /// RoBERTa's byte-level BPE from vocabulary and merges.
 fn byte_level(vocab: &str, merges: &str, config: &Json) -> Result<Json, String> {
-    let vocab: Map<String, Json> = serde_json::from_str(vocab).map_err(|e| format!("vocab.json is not valid: {e}"))?;
-    let merges: Vec<&str> = merges.lines().filter(|l| !l.starts_with("#version") && !l.trim().is_empty()).collect();
+    let vocab: Map<String, Json> =
+        serde_json::from_str(vocab).map_err(|e| format!("vocab.json is not valid: {e}"))?;
+    let merges: Vec<&str> = merges
+        .lines()
+        .filter(|l| !l.starts_with("#version") && !l.trim().is_empty())
+        .collect();
     let id = |token: &str| vocab.get(token).and_then(Json::as_u64);
-    let (Some(cls), Some(sep)) = (id("<s>"), id("</s>")) else { return Err("vocab.json has no `<s>` or no `</s>`".into()) };
-    let added: Vec<Json> =
-        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"].iter().filter_map(|t| Some(special(t, id(t)?, *t == "<mask>"))).collect();
+    let (Some(cls), Some(sep)) = (id("<s>"), id("</s>")) else {
+        return Err("vocab.json has no `<s>` or no `</s>`".into());
+    };
+    let added: Vec<Json> = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        .iter()
+        .filter_map(|t| Some(special(t, id(t)?, *t == "<mask>")))
+        .collect();
     let space = flag(config, "add_prefix_space", false);
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
@@ -236,24 +318,42 @@ mod tests {
 
     fn load(dir: &str) -> Tokenizer {
         let get = |name: &str| std::fs::read(format!("{dir}/{name}")).ok();
-        Tokenizer::from_files(&TokenizerFiles { dir_name: dir.to_owned(), get: &get }).expect("loads")
+        Tokenizer::from_files(&TokenizerFiles {
+            dir_name: dir.to_owned(),
+            get: &get,
+        })
+        .expect("loads")
     }
 
     #[test]
     fn ids_are_those_of_the_reference_tokenizers() {
-        let reference: Json = serde_json::from_slice(&std::fs::read("tests/reference/forward.json").expect("reference")).expect("JSON");
+        let reference: Json = serde_json::from_slice(
+            &std::fs::read("tests/reference/forward.json").expect("reference"),
+        )
+        .expect("JSON");
         let mut seen = 0;
         for name in ["bert-tiny", "roberta-tiny", "distilbert-tiny"] {
             let tokenizer = load(&format!("tests/reference/{name}"));
-            let saved = Inner::from_bytes(tokenizer.save_json().expect("saves")).expect("loads again");
-            assert_eq!(saved.get_vocab_size(true), tokenizer.inner.get_vocab_size(true));
+            let saved =
+                Inner::from_bytes(tokenizer.save_json().expect("saves")).expect("loads again");
+            assert_eq!(
+                saved.get_vocab_size(true),
+                tokenizer.inner.get_vocab_size(true)
+            );
             let model = &reference["models"][name];
             for case in model["cases"].as_array().expect("cases") {
-                let texts: Vec<String> = [&case["text"], &case["pair"]].iter().filter_map(|t| t.as_str().map(str::to_owned)).collect();
+                let texts: Vec<String> = [&case["text"], &case["pair"]]
+                    .iter()
+                    .filter_map(|t| t.as_str().map(str::to_owned))
+                    .collect();
                 let encoded = tokenizer.encode(&texts, 64).expect("encodes");
                 assert_eq!(json!(encoded.ids), case["ids"], "{name} {texts:?}");
                 if name == "bert-tiny" {
-                    assert_eq!(json!(encoded.segments), case["type_ids"], "{name} {texts:?}");
+                    assert_eq!(
+                        json!(encoded.segments),
+                        case["type_ids"],
+                        "{name} {texts:?}"
+                    );
                 }
                 seen += 1;
             }
@@ -265,31 +365,60 @@ mod tests {
     fn long_pairs_are_cut_at_the_longer_text_and_missing_files_are_named() {
         let tokenizer = load("tests/reference/bert-tiny");
         let (long, short) = ("film ".repeat(50), "film film".to_owned());
-        let encoded = tokenizer.encode(&[long, short.clone()], 20).expect("encodes");
+        let encoded = tokenizer
+            .encode(&[long, short.clone()], 20)
+            .expect("encodes");
         assert_eq!(encoded.ids.len(), 20);
-        assert!(encoded.segments.iter().filter(|s| **s == 1).count() >= 3, "the short text is whole");
+        assert!(
+            encoded.segments.iter().filter(|s| **s == 1).count() >= 3,
+            "the short text is whole"
+        );
         assert!(tokenizer.encode(&[short], 1).is_err());
         let none = |_: &str| None;
-        let error = Tokenizer::from_files(&TokenizerFiles { dir_name: "x".into(), get: &none }).expect_err("nothing there");
+        let error = Tokenizer::from_files(&TokenizerFiles {
+            dir_name: "x".into(),
+            get: &none,
+        })
+        .expect_err("nothing there");
         assert!(error.contains("vocab.txt"));
     }
 
     #[test]
     fn an_exported_config_repeats_what_the_tokenizer_does() {
         let config = load("tests/reference/bert-tiny").config_json("bert", 128);
-        assert_eq!((&config["tokenizer_class"], &config["do_lower_case"]), (&json!("BertTokenizerFast"), &json!(true)));
+        assert_eq!(
+            (&config["tokenizer_class"], &config["do_lower_case"]),
+            (&json!("BertTokenizerFast"), &json!(true))
+        );
         assert_eq!(config["mask_token"], "[MASK]");
         let config = load("tests/reference/roberta-tiny").config_json("roberta", 128);
-        assert_eq!((&config["add_prefix_space"], &config["eos_token"]), (&json!(false), &json!("</s>")));
+        assert_eq!(
+            (&config["add_prefix_space"], &config["eos_token"]),
+            (&json!(false), &json!("</s>"))
+        );
         let vocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nA\na\n";
         let cased = |name: &str| match name {
             "vocab.txt" => Some(vocab.as_bytes().to_vec()),
             "tokenizer_config.json" => Some(b"{\"do_lower_case\": false}".to_vec()),
             _ => None,
         };
-        let tokenizer = Tokenizer::from_files(&TokenizerFiles { dir_name: "x".into(), get: &cased }).expect("loads");
-        assert_eq!(tokenizer.encode(&["A a".to_owned()], 8).expect("encodes").ids, [2, 5, 6, 3]);
-        assert_eq!(tokenizer.config_json("bert", 8)["do_lower_case"], false, "else transformers lowers the case");
+        let tokenizer = Tokenizer::from_files(&TokenizerFiles {
+            dir_name: "x".into(),
+            get: &cased,
+        })
+        .expect("loads");
+        assert_eq!(
+            tokenizer
+                .encode(&["A a".to_owned()], 8)
+                .expect("encodes")
+                .ids,
+            [2, 5, 6, 3]
+        );
+        assert_eq!(
+            tokenizer.config_json("bert", 8)["do_lower_case"],
+            false,
+            "else transformers lowers the case"
+        );
     }
 
     #[test]
@@ -307,10 +436,23 @@ mod tests {
     fn a_pair_has_the_segments_of_its_family_however_the_files_came() {
         let segments = |name: &str| {
             let tokenizer = load(&format!("tests/reference/{name}"));
-            tokenizer.encode(&["a film".to_owned(), "good".to_owned()], 64).expect("encodes").segments
+            tokenizer
+                .encode(&["a film".to_owned(), "good".to_owned()], 64)
+                .expect("encodes")
+                .segments
         };
-        assert_eq!(segments("distilbert-tiny"), segments("bert-tiny"), "vocab.txt and tokenizer.json");
-        assert_eq!(segments("distilbert-tiny").iter().filter(|s| **s == 1).count(), 2);
+        assert_eq!(
+            segments("distilbert-tiny"),
+            segments("bert-tiny"),
+            "vocab.txt and tokenizer.json"
+        );
+        assert_eq!(
+            segments("distilbert-tiny")
+                .iter()
+                .filter(|s| **s == 1)
+                .count(),
+            2
+        );
         assert!(segments("roberta-tiny").iter().all(|s| *s == 0));
     }
 }

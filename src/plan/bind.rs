@@ -97,7 +97,12 @@ pub(super) struct Want<'a> {
 
 impl<'a> Binder<'a> {
     pub(super) fn new(recipe: &'a Recipe, world: &'a dyn World) -> Self {
-        Self { recipe, world, models: BTreeMap::new(), raw: BTreeMap::new() }
+        Self {
+            recipe,
+            world,
+            models: BTreeMap::new(),
+            raw: BTreeMap::new(),
+        }
     }
 
     /// The model declared under a name; `None` after a diagnostic (given once).
@@ -115,10 +120,16 @@ impl<'a> Binder<'a> {
         let arg = declared.arg.as_ref()?;
         let values = &declared.filled.values;
         let place = match declared.filled.name.as_str() {
-            "hub" => Place::Hub { repo: arg.value.clone(), revision: values.str("revision").map(str::to_owned) },
+            "hub" => Place::Hub {
+                repo: arg.value.clone(),
+                revision: values.str("revision").map(str::to_owned),
+            },
             _ => Place::Local(declared.base.join(&arg.value)),
         };
-        let files = Files { world: self.world, place: &place };
+        let files = Files {
+            world: self.world,
+            place: &place,
+        };
         let mut fail = |message: String, help: &str| {
             let mut diag = Diag::error(&BAD_MODEL, arg.span, message).label("this model");
             if !help.is_empty() {
@@ -129,14 +140,26 @@ impl<'a> Binder<'a> {
         let bytes = match files.read("config.json") {
             Ok(bytes) => bytes,
             Err(why) => {
-                fail(format!("cannot read the config.json of `{}`: {why}", declared.name.value), "");
+                fail(
+                    format!(
+                        "cannot read the config.json of `{}`: {why}",
+                        declared.name.value
+                    ),
+                    "",
+                );
                 return None;
             }
         };
         let config: Json = match serde_json::from_slice(&bytes) {
             Ok(config) => config,
             Err(why) => {
-                fail(format!("the config.json of `{}` is not valid JSON: {why}", declared.name.value), "");
+                fail(
+                    format!(
+                        "the config.json of `{}` is not valid JSON: {why}",
+                        declared.name.value
+                    ),
+                    "",
+                );
                 return None;
             }
         };
@@ -164,8 +187,12 @@ impl<'a> Binder<'a> {
         let identity = files.identity(&bytes, random, tokenizer.as_deref());
         if identity.is_none() {
             diags.push(
-                Diag::warning(&UNKNOWN_IDENTITY, arg.span, format!("the revision of `{}` could not be had", declared.name.value))
-                    .label("so stages that use it have no fingerprint"),
+                Diag::warning(
+                    &UNKNOWN_IDENTITY,
+                    arg.span,
+                    format!("the revision of `{}` could not be had", declared.name.value),
+                )
+                .label("so stages that use it have no fingerprint"),
             );
         }
         let storage = match values.str("dtype") {
@@ -177,42 +204,102 @@ impl<'a> Binder<'a> {
             Place::Hub { repo, .. } => repo.clone(),
             Place::Local(dir) => dir.display().to_string(),
         };
-        Some(BoundModel { name: declared.name.value.clone(), config, place, random, storage, tokenizer, identity, base_name })
+        Some(BoundModel {
+            name: declared.name.value.clone(),
+            config,
+            place,
+            random,
+            storage,
+            tokenizer,
+            identity,
+            base_name,
+        })
     }
 
-    fn tokenizer(&self, declared: &Declared, place: &Place, vocab: u64, diags: &mut Diags) -> Option<Arc<Tokenizer>> {
-        let own = declared.filled.values.str("tokenizer").map(|dir| Place::Local(declared.base.join(dir)));
+    fn tokenizer(
+        &self,
+        declared: &Declared,
+        place: &Place,
+        vocab: u64,
+        diags: &mut Diags,
+    ) -> Option<Arc<Tokenizer>> {
+        let own = declared
+            .filled
+            .values
+            .str("tokenizer")
+            .map(|dir| Place::Local(declared.base.join(dir)));
         let place = own.as_ref().unwrap_or(place);
-        let at = declared.filled.values.written("tokenizer").then(|| declared.filled.values.span("tokenizer"));
-        let at = at.or(declared.arg.as_ref().map(|a| a.span)).unwrap_or_default();
-        let files = Files { world: self.world, place };
+        let at = declared
+            .filled
+            .values
+            .written("tokenizer")
+            .then(|| declared.filled.values.span("tokenizer"));
+        let at = at
+            .or(declared.arg.as_ref().map(|a| a.span))
+            .unwrap_or_default();
+        let files = Files {
+            world: self.world,
+            place,
+        };
         let get = |name: &str| files.read(name).ok();
         let dir_name = match place {
             Place::Local(dir) => dir.display().to_string(),
             Place::Hub { repo, .. } => repo.clone(),
         };
-        match Tokenizer::from_files(&TokenizerFiles { dir_name, get: &get }) {
+        match Tokenizer::from_files(&TokenizerFiles {
+            dir_name,
+            get: &get,
+        }) {
             Ok(tokenizer) if tokenizer.vocab_size() as u64 <= vocab => Some(Arc::new(tokenizer)),
             Ok(tokenizer) => {
                 diags.push(
-                    Diag::error(&BAD_TOKENIZER, at, format!("the tokenizer knows {} tokens, the model has embeddings for {vocab}", tokenizer.vocab_size()))
-                        .help("name the directory of the model's own tokenizer: `tokenizer = \"…\"`"),
+                    Diag::error(
+                        &BAD_TOKENIZER,
+                        at,
+                        format!(
+                            "the tokenizer knows {} tokens, the model has embeddings for {vocab}",
+                            tokenizer.vocab_size()
+                        ),
+                    )
+                    .help("name the directory of the model's own tokenizer: `tokenizer = \"…\"`"),
                 );
                 None
             }
             Err(why) if matches!(place, Place::Hub { .. }) => {
-                diags.push(Diag::warning(&BAD_TOKENIZER, at, format!("the tokenizer of `{}` cannot be had: {why}", declared.name.value)));
+                diags.push(Diag::warning(
+                    &BAD_TOKENIZER,
+                    at,
+                    format!(
+                        "the tokenizer of `{}` cannot be had: {why}",
+                        declared.name.value
+                    ),
+                ));
                 None
             }
             Err(why) => {
-                diags.push(Diag::error(&BAD_TOKENIZER, at, format!("the tokenizer of `{}` cannot be read: {why}", declared.name.value)));
+                diags.push(Diag::error(
+                    &BAD_TOKENIZER,
+                    at,
+                    format!(
+                        "the tokenizer of `{}` cannot be read: {why}",
+                        declared.name.value
+                    ),
+                ));
                 None
             }
         }
     }
 
     /// A split as a stage wants it; `None` after a diagnostic.
-    pub(super) fn split(&mut self, name: &str, split: &str, model: &BoundModel, want: Want<'_>, at: crate::base::Span, diags: &mut Diags) -> Option<BoundSplit> {
+    pub(super) fn split(
+        &mut self,
+        name: &str,
+        split: &str,
+        model: &BoundModel,
+        want: Want<'_>,
+        at: crate::base::Span,
+        diags: &mut Diags,
+    ) -> Option<BoundSplit> {
         let declared = self.recipe.find("data", name)?;
         let classes = match (want.objective, want.classes) {
             (Objective::Regress, _) => Vec::new(),
@@ -223,10 +310,23 @@ impl<'a> Binder<'a> {
             Ok(raw) => raw,
             Err(Unavailable::Offline(why)) => {
                 diags.push(
-                    Diag::warning(&ASSUMED_LENGTHS, at, format!("`{name}.{split}` is not at hand: {why}"))
-                        .label(format!("every text is taken as {} tokens long; lengths and labels are not checked", want.max_length)),
+                    Diag::warning(
+                        &ASSUMED_LENGTHS,
+                        at,
+                        format!("`{name}.{split}` is not at hand: {why}"),
+                    )
+                    .label(format!(
+                        "every text is taken as {} tokens long; lengths and labels are not checked",
+                        want.max_length
+                    )),
                 );
-                return Some(BoundSplit { encoded: None, lengths: Lengths::Assumed(want.max_length as u32), classes, identity: None, host_bytes: 0 });
+                return Some(BoundSplit {
+                    encoded: None,
+                    lengths: Lengths::Assumed(want.max_length as u32),
+                    classes,
+                    identity: None,
+                    host_bytes: 0,
+                });
             }
             Err(Unavailable::Wrong(list)) => {
                 for (message, help) in list {
@@ -240,15 +340,30 @@ impl<'a> Binder<'a> {
         let Some(tokenizer) = model.tokenizer.clone() else {
             let n = raw.data.examples.len();
             let known = Lengths::Known(vec![want.max_length as u32; n]);
-            return Some(BoundSplit { encoded: None, lengths: known, classes: raw.data.classes.clone(), identity: None, host_bytes: 0 });
+            return Some(BoundSplit {
+                encoded: None,
+                lengths: known,
+                classes: raw.data.classes.clone(),
+                identity: None,
+                host_bytes: 0,
+            });
         };
         match encode(&raw.data, &tokenizer, want.max_length as usize) {
             Ok(encoded) => {
                 let lengths: Vec<u32> = encoded.lengths();
                 let tokens: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
-                let text: u64 = raw.data.examples.iter().flat_map(|e| &e.texts).map(|t| t.len() as u64 + 24).sum();
+                let text: u64 = raw
+                    .data
+                    .examples
+                    .iter()
+                    .flat_map(|e| &e.texts)
+                    .map(|t| t.len() as u64 + 24)
+                    .sum();
                 Some(BoundSplit {
-                    host_bytes: text + tokens * 5 + lengths.len() as u64 * 120 + tokenizer.heap_bytes(),
+                    host_bytes: text
+                        + tokens * 5
+                        + lengths.len() as u64 * 120
+                        + tokenizer.heap_bytes(),
                     encoded: Some(Arc::new(encoded)),
                     lengths: Lengths::Known(lengths),
                     classes: raw.data.classes.clone(),
@@ -256,36 +371,74 @@ impl<'a> Binder<'a> {
                 })
             }
             Err(why) => {
-                diags.push(Diag::error(&BAD_TOKENIZER, at, format!("`{name}.{split}` cannot be tokenized: {why}")));
+                diags.push(Diag::error(
+                    &BAD_TOKENIZER,
+                    at,
+                    format!("`{name}.{split}` cannot be tokenized: {why}"),
+                ));
                 None
             }
         }
     }
 
-    fn raw_split(&mut self, declared: &Declared, split: &str, objective: Objective, classes: &[String]) -> Result<Arc<RawSplit>, Unavailable> {
-        let key = format!("{}.{split}.{}.{classes:?}", declared.name.value, objective.name());
+    fn raw_split(
+        &mut self,
+        declared: &Declared,
+        split: &str,
+        objective: Objective,
+        classes: &[String],
+    ) -> Result<Arc<RawSplit>, Unavailable> {
+        let key = format!(
+            "{}.{split}.{}.{classes:?}",
+            declared.name.value,
+            objective.name()
+        );
         if let Some(Some(raw)) = self.raw.get(&key) {
             return Ok(raw.clone());
         }
         let values = &declared.filled.values;
-        let canonical = if matches!(split, "validation" | "valid" | "val") { "dev" } else { split };
+        let canonical = if matches!(split, "validation" | "valid" | "val") {
+            "dev"
+        } else {
+            split
+        };
         let named = values.names(canonical);
-        let arg = declared.arg.as_ref().map(|a| a.value.clone()).unwrap_or_default();
+        let arg = declared
+            .arg
+            .as_ref()
+            .map(|a| a.value.clone())
+            .unwrap_or_default();
         let hub = declared.filled.name == "hub";
         let files = if named.is_empty() {
             let source = if hub {
-                SplitSource::Hub { repo: arg, revision: values.str("revision").map(str::to_owned), config: values.str("config").map(str::to_owned) }
+                SplitSource::Hub {
+                    repo: arg,
+                    revision: values.str("revision").map(str::to_owned),
+                    config: values.str("config").map(str::to_owned),
+                }
             } else {
                 SplitSource::Local(declared.base.join(&arg))
             };
             find_split(&source, split, self.world).map_err(|e| {
-                if hub { Unavailable::Offline(e.to_string()) } else { Unavailable::Wrong(vec![(e.to_string(), e.help.clone())]) }
+                if hub {
+                    Unavailable::Offline(e.to_string())
+                } else {
+                    Unavailable::Wrong(vec![(e.to_string(), e.help.clone())])
+                }
             })?
         } else if hub {
             let revision = values.str("revision").map(str::to_owned);
             let fetch = |file: &String| {
-                let file = HubFile { repo: arg.clone(), kind: RepoKind::Dataset, revision: revision.clone(), file: file.clone() };
-                self.world.hub(&file).map(|p| p.path).map_err(|e| Unavailable::Offline(e.to_string()))
+                let file = HubFile {
+                    repo: arg.clone(),
+                    kind: RepoKind::Dataset,
+                    revision: revision.clone(),
+                    file: file.clone(),
+                };
+                self.world
+                    .hub(&file)
+                    .map(|p| p.path)
+                    .map_err(|e| Unavailable::Offline(e.to_string()))
             };
             named.iter().map(fetch).collect::<Result<Vec<_>, _>>()?
         } else {
@@ -308,13 +461,30 @@ impl<'a> Binder<'a> {
         };
         if spec.label.is_none() {
             let help = "write `label = …` with the column that holds what is to be learned";
-            return Err(Unavailable::Wrong(vec![(format!("`{}` names no label column", declared.name.value), Some(help.to_owned()))]));
+            return Err(Unavailable::Wrong(vec![(
+                format!("`{}` names no label column", declared.name.value),
+                Some(help.to_owned()),
+            )]));
         }
-        let data = load(&spec, self.world).map_err(|list| Unavailable::Wrong(list.into_iter().map(|e| (e.to_string(), e.help.clone())).collect()))?;
-        let hashes: Option<Vec<String>> = files.iter().map(|f| self.world.fingerprint(f).ok()).collect();
+        let data = load(&spec, self.world).map_err(|list| {
+            Unavailable::Wrong(
+                list.into_iter()
+                    .map(|e| (e.to_string(), e.help.clone()))
+                    .collect(),
+            )
+        })?;
+        let hashes: Option<Vec<String>> = files
+            .iter()
+            .map(|f| self.world.fingerprint(f).ok())
+            .collect();
         let identity = hashes.map(|list| {
-            let taken = format!("{:?} {:?} {:?} {:?} {:?}", spec.text, spec.label, spec.take, spec.shuffle, spec.labels);
-            blake3::hash(format!("{list:?} {taken}").as_bytes()).to_hex().to_string()
+            let taken = format!(
+                "{:?} {:?} {:?} {:?} {:?}",
+                spec.text, spec.label, spec.take, spec.shuffle, spec.labels
+            );
+            blake3::hash(format!("{list:?} {taken}").as_bytes())
+                .to_hex()
+                .to_string()
         });
         let raw = Arc::new(RawSplit { data, identity });
         self.raw.insert(key, Some(raw.clone()));
@@ -339,10 +509,16 @@ fn encode(data: &DataSet, tokenizer: &Tokenizer, max_length: usize) -> Result<En
                 Some(Label::Class(c)) => Target::Class(c),
                 Some(Label::Score(x)) => Target::Score(x),
             };
-            Ok(EncodedExample { ids: encoded.ids, segments: encoded.segments, label })
+            Ok(EncodedExample {
+                ids: encoded.ids,
+                segments: encoded.segments,
+                label,
+            })
         })
         .collect();
-    Ok(EncodedSet { examples: examples? })
+    Ok(EncodedSet {
+        examples: examples?,
+    })
 }
 
 /// A model's files by name.
@@ -356,7 +532,12 @@ impl Files<'_> {
         match self.place {
             Place::Local(dir) => self.world.read(&dir.join(name)).map_err(|e| e.to_string()),
             Place::Hub { repo, revision } => {
-                let file = HubFile { repo: repo.clone(), kind: RepoKind::Model, revision: revision.clone(), file: name.to_owned() };
+                let file = HubFile {
+                    repo: repo.clone(),
+                    kind: RepoKind::Model,
+                    revision: revision.clone(),
+                    file: name.to_owned(),
+                };
                 let path = self.world.hub(&file).map_err(|e| e.to_string())?;
                 self.world.read(&path.path).map_err(|e| e.to_string())
             }
@@ -364,7 +545,12 @@ impl Files<'_> {
     }
 
     /// Config, weights and tokenizer: local files by content, hub files by commit.
-    fn identity(&self, config: &[u8], random: Option<u64>, tokenizer: Option<&Tokenizer>) -> Option<String> {
+    fn identity(
+        &self,
+        config: &[u8],
+        random: Option<u64>,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Option<String> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(config);
         hasher.update(format!("{random:?}").as_bytes());
@@ -378,7 +564,12 @@ impl Files<'_> {
                 }
             }
             (Place::Hub { repo, revision }, None) => {
-                let file = HubFile { repo: repo.clone(), kind: RepoKind::Model, revision: revision.clone(), file: "config.json".to_owned() };
+                let file = HubFile {
+                    repo: repo.clone(),
+                    kind: RepoKind::Model,
+                    revision: revision.clone(),
+                    file: "config.json".to_owned(),
+                };
                 let commit = self.world.hub(&file).ok()?.commit?;
                 hasher.update(format!("{repo}@{commit}").as_bytes());
             }
@@ -389,6 +580,8 @@ impl Files<'_> {
 
     fn weight_files(&self, dir: &Path) -> Vec<String> {
         let all = self.world.list(dir).unwrap_or_default();
-        all.into_iter().filter(|f| f.ends_with(".safetensors") || f == "model.safetensors.index.json").collect()
+        all.into_iter()
+            .filter(|f| f.ends_with(".safetensors") || f == "model.safetensors.index.json")
+            .collect()
     }
 }

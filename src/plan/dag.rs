@@ -14,7 +14,11 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
     let mut graph: DiGraph<usize, ()> = DiGraph::new();
     let nodes: Vec<NodeIndex> = (0..stages.len()).map(|i| graph.add_node(i)).collect();
     for (i, stage) in stages.iter().enumerate() {
-        let parent = stage.filled.values.reference("from").and_then(|(name, _)| stages.iter().position(|s| s.name.value == name));
+        let parent = stage
+            .filled
+            .values
+            .reference("from")
+            .and_then(|(name, _)| stages.iter().position(|s| s.name.value == name));
         if let (Some(&from), Some(&to)) = (parent.and_then(|p| nodes.get(p)), nodes.get(i)) {
             graph.add_edge(from, to, ());
         }
@@ -23,10 +27,17 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
         // Ties in order of declaration: petgraph's order is deterministic, but not the reader's.
         let mut done = vec![false; stages.len()];
         let mut list = Vec::new();
-        let mut rest: Vec<usize> = sorted.iter().filter_map(|&n| graph.node_weight(n).copied()).collect();
+        let mut rest: Vec<usize> = sorted
+            .iter()
+            .filter_map(|&n| graph.node_weight(n).copied())
+            .collect();
         rest.sort_unstable();
         while let Some(at) = rest.iter().position(|&i| {
-            nodes.get(i).is_none_or(|&n| graph.neighbors_directed(n, petgraph::Direction::Incoming).all(|p| done.get(p.index()).copied().unwrap_or(true)))
+            nodes.get(i).is_none_or(|&n| {
+                graph
+                    .neighbors_directed(n, petgraph::Direction::Incoming)
+                    .all(|p| done.get(p.index()).copied().unwrap_or(true))
+            })
         }) {
             let i = rest.remove(at);
             if let Some(slot) = done.get_mut(i) {
@@ -42,8 +53,16 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
         if circle.len() < 2 && !circle.iter().any(own) {
             continue;
         }
-        let members: Vec<usize> = circle.iter().rev().filter_map(|&n| graph.node_weight(n).copied()).collect();
-        let names: Vec<&str> = members.iter().filter_map(|&i| stages.get(i)).map(|s| s.name.value.as_str()).collect();
+        let members: Vec<usize> = circle
+            .iter()
+            .rev()
+            .filter_map(|&n| graph.node_weight(n).copied())
+            .collect();
+        let names: Vec<&str> = members
+            .iter()
+            .filter_map(|&i| stages.get(i))
+            .map(|s| s.name.value.as_str())
+            .collect();
         for &i in &members {
             if let Some(slot) = on_circle.get_mut(i) {
                 *slot = true;
@@ -52,20 +71,29 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
         if let Some(first) = members.iter().min().and_then(|&i| stages.get(i)) {
             let around = names.first().copied().unwrap_or_default();
             diags.push(
-                Diag::error(&CYCLE, first.filled.values.span("from"), format!("stages form a circle: {} → {around}", names.join(" → ")))
-                    .label("part of the circle")
-                    .help("one of these stages must start from a model"),
+                Diag::error(
+                    &CYCLE,
+                    first.filled.values.span("from"),
+                    format!("stages form a circle: {} → {around}", names.join(" → ")),
+                )
+                .label("part of the circle")
+                .help("one of these stages must start from a model"),
             );
         }
     }
     let reachable = |stage: &Declared| {
         let mut name = stage.name.value.as_str();
         for _ in 0..=stages.len() {
-            let Some(i) = stages.iter().position(|s| s.name.value == name) else { return false };
+            let Some(i) = stages.iter().position(|s| s.name.value == name) else {
+                return false;
+            };
             if on_circle.get(i).copied().unwrap_or(false) {
                 return true;
             }
-            match stages.get(i).and_then(|s| s.filled.values.reference("from")) {
+            match stages
+                .get(i)
+                .and_then(|s| s.filled.values.reference("from"))
+            {
                 Some((parent, _)) => name = parent,
                 None => return false,
             }
@@ -78,7 +106,10 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
         let (mut n, mut current) = (0, stage.filled.values.reference("from"));
         while let Some((parent, _)) = current {
             n += 1;
-            current = stages.iter().find(|s| s.name.value == parent).and_then(|s| s.filled.values.reference("from"));
+            current = stages
+                .iter()
+                .find(|s| s.name.value == parent)
+                .and_then(|s| s.filled.values.reference("from"));
         }
         n
     };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::split::Lengths;
 use crate::exec::svd_scratch_bytes;
-use crate::library::params::{Init, Param, SvdPart};
 use crate::library::data::batch::order;
+use crate::library::params::{Init, Param, SvdPart};
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
@@ -63,12 +63,20 @@ pub fn estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, host:
     let mut estimate = match &job.routine {
         Routine::Fit(fit) => fit_estimate(job, fit, splits, machine),
         Routine::Score(score) => {
-            let sizes = splits.first().copied().flatten().map(|l| evaluation_sizes(l, score.batch)).unwrap_or_default();
+            let sizes = splits
+                .first()
+                .copied()
+                .flatten()
+                .map(|l| evaluation_sizes(l, score.batch))
+                .unwrap_or_default();
             over(&[(&score.evaluate, &sizes)], machine)
         }
         Routine::Fold(fold) => {
             let none = [Bindings::default()];
-            let each = fold.sites.iter().map(|(_, program)| over(&[(program, &none)], machine));
+            let each = fold
+                .sites
+                .iter()
+                .map(|(_, program)| over(&[(program, &none)], machine));
             each.max_by_key(Estimate::peak).unwrap_or_default()
         }
     };
@@ -89,7 +97,15 @@ pub fn estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, host:
 
 fn svd_scratch(param: &Param) -> Option<u64> {
     match (&param.init, param.shape.as_slice()) {
-        (Init::Svd { part: SvdPart::Rest, rank, keep, .. }, [out, input]) => Some(svd_scratch_bytes(*out, *input, *rank, *keep)),
+        (
+            Init::Svd {
+                part: SvdPart::Rest,
+                rank,
+                keep,
+                ..
+            },
+            [out, input],
+        ) => Some(svd_scratch_bytes(*out, *input, *rank, *keep)),
         _ => None,
     }
 }
@@ -118,8 +134,18 @@ fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
 }
 
 fn fit_estimate(job: &Job, fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Estimate {
-    let sizes = splits.first().copied().flatten().map(|l| training_sizes(fit, l)).unwrap_or_default();
-    let dev = splits.get(1).copied().flatten().map(|l| evaluation_sizes(l, fit.batch)).unwrap_or_default();
+    let sizes = splits
+        .first()
+        .copied()
+        .flatten()
+        .map(|l| training_sizes(fit, l))
+        .unwrap_or_default();
+    let dev = splits
+        .get(1)
+        .copied()
+        .flatten()
+        .map(|l| evaluation_sizes(l, fit.batch))
+        .unwrap_or_default();
     let none = [Bindings::default()];
     let mut runs: Vec<(&Verified, &[Bindings])> = Vec::new();
     let step = match &fit.update {
@@ -135,7 +161,13 @@ fn fit_estimate(job: &Job, fit: &Fit, splits: &[Option<&Lengths>], machine: &Mac
     }
     let mut estimate = over(&runs, machine);
     let steps = sizes.len().max(1) as u64;
-    let mean = Bindings(std::array::from_fn(|i| sizes.iter().map(|b| b.0.get(i).copied().unwrap_or(0)).sum::<u64>() / steps));
+    let mean = Bindings(std::array::from_fn(|i| {
+        sizes
+            .iter()
+            .map(|b| b.0.get(i).copied().unwrap_or(0))
+            .sum::<u64>()
+            / steps
+    }));
     let micro_steps = fit.batch.div_ceil(fit.micro_batch.max(1));
     estimate.flops_per_step = memory::cost(step.program(), &mean).flops * micro_steps;
     let _ = job;
@@ -171,8 +203,17 @@ fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
         activations: peak.activations,
         transient: peak.transient,
         workspace: peak.workspace,
-        peak_op: program.map(|p| describe_node(p, peak.node)).unwrap_or_default(),
-        largest: program.map(|p| peak.largest.iter().map(|&(v, b)| (describe_value(p, v), b)).collect()).unwrap_or_default(),
+        peak_op: program
+            .map(|p| describe_node(p, peak.node))
+            .unwrap_or_default(),
+        largest: program
+            .map(|p| {
+                peak.largest
+                    .iter()
+                    .map(|&(v, b)| (describe_value(p, v), b))
+                    .collect()
+            })
+            .unwrap_or_default(),
         host: 0,
         flops_per_step: flops,
         max_tokens,
@@ -180,16 +221,29 @@ fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
 }
 
 fn describe_node(program: &Program, index: usize) -> String {
-    let Some(node) = program.nodes.get(index) else { return String::new() };
-    let label = program.labels.get(node.label as usize).map(String::as_str).unwrap_or_default();
+    let Some(node) = program.nodes.get(index) else {
+        return String::new();
+    };
+    let label = program
+        .labels
+        .get(node.label as usize)
+        .map(String::as_str)
+        .unwrap_or_default();
     format!("{} {} ({:?})", node.op.name(), label, node.phase).to_lowercase()
 }
 
 fn describe_value(program: &Program, value: crate::program::Value) -> String {
     use crate::program::Def;
     match program.def(value) {
-        Def::Resident(_) => program.resident(value).map(|r| r.name.clone()).unwrap_or_default(),
+        Def::Resident(_) => program
+            .resident(value)
+            .map(|r| r.name.clone())
+            .unwrap_or_default(),
         Def::Feed(feed) => feed.name().to_owned(),
-        Def::Node { node, .. } => format!("{}: {}", describe_node(program, node as usize), program.ty(value)),
+        Def::Node { node, .. } => format!(
+            "{}: {}",
+            describe_node(program, node as usize),
+            program.ty(value)
+        ),
     }
 }

@@ -28,7 +28,8 @@ use crate::program::op::Machine;
 use crate::resolve::{Declared, Recipe};
 use bind::{Binder, BoundModel, BoundSplit, Want};
 use error::{
-    BAD_LABELS, EMPTY_PLACEMENT, HEAD_MISMATCH, LENGTH_TOO_LARGE, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
+    BAD_LABELS, EMPTY_PLACEMENT, HEAD_MISMATCH, LENGTH_TOO_LARGE, METHOD_WITHOUT_EFFECT,
+    OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
 };
 use estimate::Estimate;
 
@@ -89,13 +90,22 @@ impl Stage {
     /// Directories of peft adapters its methods start from.
     #[must_use]
     pub fn start_adapters(&self) -> Vec<std::path::PathBuf> {
-        self.trained_with.methods.iter().filter_map(|(_, f)| f.values.str("start")).map(std::path::PathBuf::from).collect()
+        self.trained_with
+            .methods
+            .iter()
+            .filter_map(|(_, f)| f.values.str("start"))
+            .map(std::path::PathBuf::from)
+            .collect()
     }
 
     /// Names of its methods.
     #[must_use]
     pub fn methods(&self) -> Vec<&str> {
-        self.trained_with.methods.iter().map(|(m, _)| m.schema().name).collect()
+        self.trained_with
+            .methods
+            .iter()
+            .map(|(m, _)| m.schema().name)
+            .collect()
     }
 }
 
@@ -133,14 +143,23 @@ pub fn plan(recipe: &Recipe, world: &dyn World, machine: &Machine) -> Outcome<Pl
     let mut plan = Plan::default();
     for declared in dag::order(recipe, &mut diags) {
         let mut own = Diags::default();
-        let planned = Planner { binder: &mut binder, plan: &plan, machine }.stage(declared, &mut own);
+        let planned = Planner {
+            binder: &mut binder,
+            plan: &plan,
+            machine,
+        }
+        .stage(declared, &mut own);
         let broken = own.has_errors();
         diags.extend(own);
         if let Some(stage) = planned.filter(|_| !broken) {
             plan.stages.push(stage);
         }
     }
-    for declared in recipe.items.values().filter(|d| d.declaration.keyword == "model") {
+    for declared in recipe
+        .items
+        .values()
+        .filter(|d| d.declaration.keyword == "model")
+    {
         binder.model(&declared.name.value, &mut diags);
     }
     Outcome::new(Some(plan), diags)
@@ -160,7 +179,14 @@ impl Planner<'_, '_> {
         kind.check(values, filled.span, diags);
         if values.written("prompt") {
             let at = values.span("prompt");
-            diags.push(Diag::error(&crate::resolve::error::NOT_BUILT_YET, at, "prompts in training are not built yet").label("remove this key"));
+            diags.push(
+                Diag::error(
+                    &crate::resolve::error::NOT_BUILT_YET,
+                    at,
+                    "prompts in training are not built yet",
+                )
+                .label("remove this key"),
+            );
         }
         let (mut start, parent) = self.start(values, kind, diags)?;
         let mut model = model::parse(&start.model.config).ok()?;
@@ -171,8 +197,14 @@ impl Planner<'_, '_> {
         if let Some(length) = values.opt_int("max_length") {
             if length > most {
                 diags.push(
-                    Diag::error(&LENGTH_TOO_LARGE, values.span("max_length"), format!("`max_length` is {length}, but the model reads at most {most} tokens"))
-                        .help(format!("write at most `max_length = {most}`")),
+                    Diag::error(
+                        &LENGTH_TOO_LARGE,
+                        values.span("max_length"),
+                        format!(
+                            "`max_length` is {length}, but the model reads at most {most} tokens"
+                        ),
+                    )
+                    .help(format!("write at most `max_length = {most}`")),
                 );
                 return None;
             }
@@ -180,11 +212,21 @@ impl Planner<'_, '_> {
         } else if parent.is_none() {
             start.max_length = most;
         }
-        let tuning = self.tuning(values, kind, &start, parent.is_some(), model.facts().layers, diags)?;
+        let tuning = self.tuning(
+            values,
+            kind,
+            &start,
+            parent.is_some(),
+            model.facts().layers,
+            diags,
+        )?;
         let mut splits = Vec::new();
         let mut complete = true;
         if kind.trains() {
-            let objective = values.str("objective").and_then(Objective::by_name).unwrap_or(start.objective);
+            let objective = values
+                .str("objective")
+                .and_then(Objective::by_name)
+                .unwrap_or(start.objective);
             if objective != start.objective && parent.is_some() && values.written("objective") {
                 start.head = objective.head(&[]);
             }
@@ -195,11 +237,17 @@ impl Planner<'_, '_> {
                 HeadKind::Classes(names) if !names.is_empty() => Some(names.as_slice()),
                 _ => None,
             };
-            let want = Want { objective: start.objective, classes: known, max_length: start.max_length };
+            let want = Want {
+                objective: start.objective,
+                classes: known,
+                max_length: start.max_length,
+            };
             let bound = match values.reference(key) {
                 Some((name, Some(split))) => {
                     let at = values.span(key);
-                    let bound = self.binder.split(name, split, &start.model, want, at, diags);
+                    let bound = self
+                        .binder
+                        .split(name, split, &start.model, want, at, diags);
                     complete &= bound.is_some();
                     bound
                 }
@@ -219,7 +267,14 @@ impl Planner<'_, '_> {
                 start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
             }
         }
-        let facts = splits.iter().map(|s| s.as_ref().map(|s| SplitFacts { examples: s.lengths.count() })).collect();
+        let facts = splits
+            .iter()
+            .map(|s| {
+                s.as_ref().map(|s| SplitFacts {
+                    examples: s.lengths.count(),
+                })
+            })
+            .collect();
         let cx = StageCx {
             values,
             span: declared.name.span,
@@ -240,24 +295,54 @@ impl Planner<'_, '_> {
                 return None;
             }
         };
-        let lengths: Vec<_> = splits.iter().map(|s| s.as_ref().map(|s| &s.lengths)).collect();
+        let lengths: Vec<_> = splits
+            .iter()
+            .map(|s| s.as_ref().map(|s| &s.lengths))
+            .collect();
         let host = splits.iter().flatten().map(|s| s.host_bytes).sum();
         let estimate = estimate::estimate(&job, &lengths, self.machine, host);
         let name = declared.name.clone();
         let leaves = leaves(kind, &name.value, &start, &tuning);
-        let (parts, fingerprint) = self.fingerprint(kind, filled, &start, parent.as_deref(), &splits);
-        Some(Stage { name, kind, filled: filled.clone(), parent, start, leaves, trained_with: tuning, model, splits, job, estimate, parts, fingerprint })
+        let (parts, fingerprint) =
+            self.fingerprint(kind, filled, &start, parent.as_deref(), &splits);
+        Some(Stage {
+            name,
+            kind,
+            filled: filled.clone(),
+            parent,
+            start,
+            leaves,
+            trained_with: tuning,
+            model,
+            splits,
+            job,
+            estimate,
+            parts,
+            fingerprint,
+        })
     }
 
     /// What the stage starts from, and the stage that leaves it.
-    fn start(&mut self, values: &Values, kind: &dyn StageKind, diags: &mut Diags) -> Option<(Handed, Option<String>)> {
+    fn start(
+        &mut self,
+        values: &Values,
+        kind: &dyn StageKind,
+        diags: &mut Diags,
+    ) -> Option<(Handed, Option<String>)> {
         if let Some((name, _)) = values.reference("from") {
             let parent = self.plan.stage(name)?;
             let Some(handed) = parent.leaves.clone() else {
                 diags.push(
-                    Diag::error(&WRONG_PORT, values.span("from"), format!("`{name}` is an `{}` stage and leaves no model", parent.filled.name))
-                        .label("no model comes from here")
-                        .related(parent.name.span, "declared here"),
+                    Diag::error(
+                        &WRONG_PORT,
+                        values.span("from"),
+                        format!(
+                            "`{name}` is an `{}` stage and leaves no model",
+                            parent.filled.name
+                        ),
+                    )
+                    .label("no model comes from here")
+                    .related(parent.name.span, "declared here"),
                 );
                 return None;
             };
@@ -265,20 +350,55 @@ impl Planner<'_, '_> {
         }
         let (name, _) = values.reference("model")?;
         let model = self.binder.model(name, diags)?;
-        let (objective, head) = if kind.trains() { (Objective::Classify, HeadKind::Classes(Vec::new())) } else { trained_head(&model) };
+        let (objective, head) = if kind.trains() {
+            (Objective::Classify, HeadKind::Classes(Vec::new()))
+        } else {
+            trained_head(&model)
+        };
         let tuning = Tuning::default();
-        Some((Handed { model, tuning, objective, head, max_length: 0, weights: None, adapter: None }, None))
+        Some((
+            Handed {
+                model,
+                tuning,
+                objective,
+                head,
+                max_length: 0,
+                weights: None,
+                adapter: None,
+            },
+            None,
+        ))
     }
 
     /// The methods in force: the stage's own, or those of the stage it continues.
-    fn tuning(&self, values: &Values, kind: &dyn StageKind, start: &Handed, continues: bool, n_layers: u64, diags: &mut Diags) -> Option<Tuning> {
+    fn tuning(
+        &self,
+        values: &Values,
+        kind: &dyn StageKind,
+        start: &Handed,
+        continues: bool,
+        n_layers: u64,
+        diags: &mut Diags,
+    ) -> Option<Tuning> {
         if !kind.trains() {
-            return Some(Tuning { n_layers, ..start.tuning.clone() });
+            return Some(Tuning {
+                n_layers,
+                ..start.tuning.clone()
+            });
         }
-        let written: Vec<Filled> = values.entry("adapter").into_iter().cloned().chain(values.entries("adapters").iter().cloned()).collect();
+        let written: Vec<Filled> = values
+            .entry("adapter")
+            .into_iter()
+            .cloned()
+            .chain(values.entries("adapters").iter().cloned())
+            .collect();
         let inherited = start.adapter.is_some();
         if written.is_empty() && continues && !start.tuning.methods.is_empty() {
-            return Some(Tuning { n_layers, frozen: false, ..start.tuning.clone() });
+            return Some(Tuning {
+                n_layers,
+                frozen: false,
+                ..start.tuning.clone()
+            });
         }
         if written.is_empty() {
             diags.push(
@@ -288,7 +408,11 @@ impl Planner<'_, '_> {
             return None;
         }
         if inherited {
-            let key = if values.written("adapter") { "adapter" } else { "adapters" };
+            let key = if values.written("adapter") {
+                "adapter"
+            } else {
+                "adapters"
+            };
             diags.push(
                 Diag::error(&UNMERGED_ADAPTER, values.span(key), "the stage it comes from leaves an adapter that is not folded in")
                     .label("other methods would stand on it")
@@ -296,15 +420,29 @@ impl Planner<'_, '_> {
             );
             return None;
         }
-        let methods = written.into_iter().filter_map(|f| Some((method(&f.name)?, f))).collect();
-        Some(Tuning { methods, n_layers, frozen: false })
+        let methods = written
+            .into_iter()
+            .filter_map(|f| Some((method(&f.name)?, f)))
+            .collect();
+        Some(Tuning {
+            methods,
+            n_layers,
+            frozen: false,
+        })
     }
 
     fn classes(&self, split: &BoundSplit, at: Span, diags: &mut Diags) -> Option<Vec<String>> {
         if split.encoded.is_some() && split.classes.len() < 2 {
             diags.push(
-                Diag::error(&BAD_LABELS, at, format!("a classification needs at least two classes; these data have {}", split.classes.len()))
-                    .help("check `label`, or write `objective = regress` to learn a number"),
+                Diag::error(
+                    &BAD_LABELS,
+                    at,
+                    format!(
+                        "a classification needs at least two classes; these data have {}",
+                        split.classes.len()
+                    ),
+                )
+                .help("check `label`, or write `objective = regress` to learn a number"),
             );
             return None;
         }
@@ -323,8 +461,15 @@ impl Planner<'_, '_> {
         let mut whole = true;
         parts.insert("schema".to_owned(), FINGERPRINT_SCHEMA.to_string());
         parts.insert("kind".to_owned(), kind.schema().name.to_owned());
-        parts.insert("numeric".to_owned(), format!("{} frozen, f32 arithmetic", start.model.storage));
-        let mut keys: Vec<(&str, &Checked)> = filled.values.iter().filter(|(_, v)| !matches!(v, Checked::Ref(..))).collect();
+        parts.insert(
+            "numeric".to_owned(),
+            format!("{} frozen, f32 arithmetic", start.model.storage),
+        );
+        let mut keys: Vec<(&str, &Checked)> = filled
+            .values
+            .iter()
+            .filter(|(_, v)| !matches!(v, Checked::Ref(..)))
+            .collect();
         keys.sort_by_key(|(k, _)| *k);
         for (key, value) in keys {
             parts.insert(format!("key {key}"), value.to_string());
@@ -332,21 +477,32 @@ impl Planner<'_, '_> {
         match parent.and_then(|p| self.plan.stage(p)) {
             Some(parent) => {
                 whole &= parent.fingerprint.is_some();
-                parts.insert("from".to_owned(), parent.fingerprint.clone().unwrap_or_default());
+                parts.insert(
+                    "from".to_owned(),
+                    parent.fingerprint.clone().unwrap_or_default(),
+                );
             }
             None => {
                 whole &= start.model.identity.is_some();
-                parts.insert("model".to_owned(), start.model.identity.clone().unwrap_or_default());
+                parts.insert(
+                    "model".to_owned(),
+                    start.model.identity.clone().unwrap_or_default(),
+                );
             }
         }
         for (key, split) in kind.splits().iter().zip(splits) {
             if let Some(split) = split {
                 whole &= split.identity.is_some();
-                parts.insert((*key).to_owned(), split.identity.clone().unwrap_or_default());
+                parts.insert(
+                    (*key).to_owned(),
+                    split.identity.clone().unwrap_or_default(),
+                );
             }
         }
         let text: Vec<String> = parts.iter().map(|(k, v)| format!("{k}\u{1f}{v}")).collect();
-        let hash = blake3::hash(text.join("\u{1e}").as_bytes()).to_hex().to_string();
+        let hash = blake3::hash(text.join("\u{1e}").as_bytes())
+            .to_hex()
+            .to_string();
         (parts, whole.then_some(hash))
     }
 }
@@ -358,16 +514,25 @@ fn trained_head(model: &BoundModel) -> (Objective, HeadKind) {
         return (Objective::Regress, HeadKind::Regression);
     }
     let names = config.get("id2label").and_then(|m| m.as_object());
-    let mut pairs: Vec<(u64, String)> =
-        names.into_iter().flatten().filter_map(|(k, v)| Some((k.parse().ok()?, v.as_str()?.to_owned()))).collect();
+    let mut pairs: Vec<(u64, String)> = names
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some((k.parse().ok()?, v.as_str()?.to_owned())))
+        .collect();
     pairs.sort();
-    (Objective::Classify, HeadKind::Classes(pairs.into_iter().map(|(_, n)| n).collect()))
+    (
+        Objective::Classify,
+        HeadKind::Classes(pairs.into_iter().map(|(_, n)| n).collect()),
+    )
 }
 
 fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> Option<Handed> {
     let mut handed = start.clone();
     if kind.merges() {
-        handed.tuning = Tuning { n_layers: tuning.n_layers, ..Tuning::default() };
+        handed.tuning = Tuning {
+            n_layers: tuning.n_layers,
+            ..Tuning::default()
+        };
         handed.weights = Some(name.to_owned());
         handed.adapter = None;
         return Some(handed);
@@ -381,7 +546,10 @@ fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> 
     } else {
         handed.weights = Some(name.to_owned());
         handed.adapter = None;
-        handed.tuning = Tuning { n_layers: tuning.n_layers, ..Tuning::default() };
+        handed.tuning = Tuning {
+            n_layers: tuning.n_layers,
+            ..Tuning::default()
+        };
     }
     Some(handed)
 }
@@ -389,14 +557,32 @@ fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> 
 /// Methods against the model's sites: ranks, empty placements, overlaps, idle methods.
 fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut Diags) -> bool {
     let before = diags.has_errors();
-    let key = if values.written("adapters") { "adapters" } else { "adapter" };
+    let key = if values.written("adapters") {
+        "adapters"
+    } else {
+        "adapter"
+    };
     let mut b = Builder::new("sites");
-    let bare = Tuning { n_layers: tuning.n_layers, frozen: true, methods: Vec::new() };
-    let sites: Vec<Site> = network::network(&mut b, cx, &bare, Mode::Evaluate).sites.into_iter().filter(|s| !s.role.is_head()).collect();
+    let bare = Tuning {
+        n_layers: tuning.n_layers,
+        frozen: true,
+        methods: Vec::new(),
+    };
+    let sites: Vec<Site> = network::network(&mut b, cx, &bare, Mode::Evaluate)
+        .sites
+        .into_iter()
+        .filter(|s| !s.role.is_head())
+        .collect();
     let mut covered: IndexMap<String, &str> = IndexMap::new();
     for (method, filled) in &tuning.methods {
         let name = method.schema().name;
-        let at = |k: &str| if filled.values.written(k) { filled.values.span(k) } else { filled.span };
+        let at = |k: &str| {
+            if filled.values.written(k) {
+                filled.values.span(k)
+            } else {
+                filled.span
+            }
+        };
         if let Some(c) = method.check_model(&filled.values, tuning.n_layers) {
             let mut diag = Diag::error(c.code, at(c.key), c.message);
             diag.help = c.help;
@@ -406,7 +592,10 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
             continue;
         }
         let placement = filled.values.placement("on").cloned().unwrap_or_default();
-        let matching: Vec<&Site> = sites.iter().filter(|s| placement.matches(s, tuning.n_layers)).collect();
+        let matching: Vec<&Site> = sites
+            .iter()
+            .filter(|s| placement.matches(s, tuning.n_layers))
+            .collect();
         if matching.is_empty() {
             diags.push(
                 Diag::error(&EMPTY_PLACEMENT, at("on"), format!("`{placement}` matches no linear map of this model"))
@@ -417,7 +606,12 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
         for site in matching {
             if let Some(other) = covered.insert(site.path.clone(), name) {
                 diags.push(
-                    Diag::error(&OVERLAPPING_ADAPTERS, at("on"), format!("`{other}` and `{name}` would both wrap `{}`", site.path)).help("narrow one of the placements"),
+                    Diag::error(
+                        &OVERLAPPING_ADAPTERS,
+                        at("on"),
+                        format!("`{other}` and `{name}` would both wrap `{}`", site.path),
+                    )
+                    .help("narrow one of the placements"),
                 );
                 break;
             }
@@ -429,15 +623,35 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
             }
         }
     }
-    let names: Vec<&str> = tuning.methods.iter().map(|(m, _)| m.schema().name).collect();
+    let names: Vec<&str> = tuning
+        .methods
+        .iter()
+        .map(|(m, _)| m.schema().name)
+        .collect();
     if names.len() > 1 {
-        for idle in ["head_only", "full"].into_iter().filter(|n| names.contains(n)) {
-            let message = if idle == "full" { "beside `full`, which trains everything, other methods have no effect" } else { "`head_only` has no effect beside other methods: the head is always trained" };
-            diags.push(Diag::error(&METHOD_WITHOUT_EFFECT, values.span(key), message).help("remove it"));
+        for idle in ["head_only", "full"]
+            .into_iter()
+            .filter(|n| names.contains(n))
+        {
+            let message = if idle == "full" {
+                "beside `full`, which trains everything, other methods have no effect"
+            } else {
+                "`head_only` has no effect beside other methods: the head is always trained"
+            };
+            diags.push(
+                Diag::error(&METHOD_WITHOUT_EFFECT, values.span(key), message).help("remove it"),
+            );
         }
-        let twice = names.iter().enumerate().find(|(i, n)| names.iter().take(*i).any(|m| m == *n) && tuning.methods.get(*i).is_some_and(|(m, _)| !m.adapts()));
+        let twice = names.iter().enumerate().find(|(i, n)| {
+            names.iter().take(*i).any(|m| m == *n)
+                && tuning.methods.get(*i).is_some_and(|(m, _)| !m.adapts())
+        });
         if let Some((_, name)) = twice {
-            diags.push(Diag::error(&METHOD_WITHOUT_EFFECT, values.span(key), format!("`{name}` is named twice")));
+            diags.push(Diag::error(
+                &METHOD_WITHOUT_EFFECT,
+                values.span(key),
+                format!("`{name}` is named twice"),
+            ));
         }
     }
     let _ = HEAD_MISMATCH;

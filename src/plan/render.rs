@@ -63,13 +63,25 @@ pub fn json(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool, device: 
             json
         })
         .collect();
-    let edges: Vec<Json> = plan.stages.iter().filter_map(|s| Some(json!({ "from": s.parent.as_ref()?, "to": s.name.value, "port": "model" }))).collect();
+    let edges: Vec<Json> = plan
+        .stages
+        .iter()
+        .filter_map(|s| {
+            Some(json!({ "from": s.parent.as_ref()?, "to": s.name.value, "port": "model" }))
+        })
+        .collect();
     json!({ "schema": 1, "recipe": recipe, "stages": stages, "edges": edges })
 }
 
 /// Sites each method acts on.
 fn placement(stage: &Stage) -> Vec<String> {
-    stage.job.sites.iter().filter(|s| stage.trained_with.at(s).is_some()).map(|s| s.path.clone()).collect()
+    stage
+        .job
+        .sites
+        .iter()
+        .filter(|s| stage.trained_with.at(s).is_some())
+        .map(|s| s.path.clone())
+        .collect()
 }
 
 fn steps(stage: &Stage) -> u64 {
@@ -82,43 +94,104 @@ fn steps(stage: &Stage) -> u64 {
 /// The plan as text, in 80 columns.
 #[must_use]
 pub fn text(plan: &Plan, recipe: &str) -> String {
-    let mut out = format!("{recipe}: {} stage{}\n", plan.stages.len(), if plan.stages.len() == 1 { "" } else { "s" });
+    let mut out = format!(
+        "{recipe}: {} stage{}\n",
+        plan.stages.len(),
+        if plan.stages.len() == 1 { "" } else { "s" }
+    );
     for stage in &plan.stages {
         let e = &stage.estimate;
         let (total, trainable) = stage.job.parameters();
-        let from = stage.parent.as_ref().map_or_else(|| format!("model {}", stage.start.model.name), |p| format!("stage {p}"));
-        let _ = writeln!(out, "\n{} = {} from {from}", stage.name.value, stage.filled.name);
+        let from = stage.parent.as_ref().map_or_else(
+            || format!("model {}", stage.start.model.name),
+            |p| format!("stage {p}"),
+        );
+        let _ = writeln!(
+            out,
+            "\n{} = {} from {from}",
+            stage.name.value, stage.filled.name
+        );
         let facts = stage.model.facts();
-        let _ = writeln!(out, "  model       {} {} blocks × {} wide, {} held", stage.model.family(), facts.layers, facts.hidden, stage.start.model.storage);
+        let _ = writeln!(
+            out,
+            "  model       {} {} blocks × {} wide, {} held",
+            stage.model.family(),
+            facts.layers,
+            facts.hidden,
+            stage.start.model.storage
+        );
         let methods = stage.methods();
         if !methods.is_empty() {
             let _ = writeln!(out, "  methods     {}", methods.join(", "));
         }
         let sites = placement(stage);
         if !sites.is_empty() {
-            let _ = writeln!(out, "  placement   {} linear maps: {}", sites.len(), fold(&sites));
+            let _ = writeln!(
+                out,
+                "  placement   {} linear maps: {}",
+                sites.len(),
+                fold(&sites)
+            );
         }
-        let _ = writeln!(out, "  parameters  {} of which {} trained", Count(total), Count(trainable));
+        let _ = writeln!(
+            out,
+            "  parameters  {} of which {} trained",
+            Count(total),
+            Count(trainable)
+        );
         match &stage.job.routine {
             Routine::Fit(fit) => {
-                let micro = if fit.micro_batch < fit.batch { format!(" in micro-batches of {}", fit.micro_batch) } else { String::new() };
-                let _ = writeln!(out, "  training    {} steps of {} examples{micro}, at most {} tokens at once", fit.steps, fit.batch, e.max_tokens);
+                let micro = if fit.micro_batch < fit.batch {
+                    format!(" in micro-batches of {}", fit.micro_batch)
+                } else {
+                    String::new()
+                };
+                let _ = writeln!(
+                    out,
+                    "  training    {} steps of {} examples{micro}, at most {} tokens at once",
+                    fit.steps, fit.batch, e.max_tokens
+                );
                 let programs = match &fit.update {
                     Update::Whole(_) => "step",
                     Update::Split { .. } => "accumulate, apply",
                 };
-                let _ = writeln!(out, "  programs    {programs}{}", if fit.evaluate.is_some() { ", evaluate" } else { "" });
+                let _ = writeln!(
+                    out,
+                    "  programs    {programs}{}",
+                    if fit.evaluate.is_some() {
+                        ", evaluate"
+                    } else {
+                        ""
+                    }
+                );
             }
             Routine::Score(score) => {
                 let metrics: Vec<&str> = score.metrics.iter().map(|m| m.schema().name).collect();
-                let _ = writeln!(out, "  scoring     {} in batches of {}", metrics.join(", "), score.batch);
+                let _ = writeln!(
+                    out,
+                    "  scoring     {} in batches of {}",
+                    metrics.join(", "),
+                    score.batch
+                );
             }
             Routine::Fold(fold) => {
-                let _ = writeln!(out, "  merging     {} matrices into {} weights", fold.sites.len(), fold.dtype);
+                let _ = writeln!(
+                    out,
+                    "  merging     {} matrices into {} weights",
+                    fold.sites.len(),
+                    fold.dtype
+                );
             }
         }
         memory(&mut out, stage);
-        let _ = writeln!(out, "  fingerprint {}", stage.fingerprint.as_deref().map_or("unknown", |f| f.get(..16).unwrap_or(f)));
+        let _ = writeln!(
+            out,
+            "  fingerprint {}",
+            stage
+                .fingerprint
+                .as_deref()
+                .map_or("unknown", |f| f.get(..16).unwrap_or(f))
+        );
     }
     out
 }
@@ -126,7 +199,12 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
 /// The estimate by class.
 fn memory(out: &mut String, stage: &Stage) {
     let e = &stage.estimate;
-    let _ = writeln!(out, "  memory      {} peak, at {}", Bytes(e.peak()), e.peak_op);
+    let _ = writeln!(
+        out,
+        "  memory      {} peak, at {}",
+        Bytes(e.peak()),
+        e.peak_op
+    );
     let classes = [
         ("frozen", e.frozen_weights),
         ("trained", e.trainable_weights),
@@ -154,14 +232,20 @@ fn memory(out: &mut String, stage: &Stage) {
 fn fold(sites: &[String]) -> String {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for site in sites {
-        let folded: Vec<&str> = site.split('.').map(|p| if p.parse::<u64>().is_ok() { "*" } else { p }).collect();
+        let folded: Vec<&str> = site
+            .split('.')
+            .map(|p| if p.parse::<u64>().is_ok() { "*" } else { p })
+            .collect();
         let folded = folded.join(".");
         match kinds.iter_mut().find(|(k, _)| *k == folded) {
             Some((_, n)) => *n += 1,
             None => kinds.push((folded, 1)),
         }
     }
-    let list: Vec<String> = kinds.into_iter().map(|(k, n)| format!("\n                {k} ×{n}")).collect();
+    let list: Vec<String> = kinds
+        .into_iter()
+        .map(|(k, n)| format!("\n                {k} ×{n}"))
+        .collect();
     list.concat()
 }
 
@@ -170,9 +254,21 @@ fn fold(sites: &[String]) -> String {
 pub fn dot(plan: &Plan) -> String {
     let mut out = String::from("digraph recipe {\n  rankdir = LR;\n  node [shape = box];\n");
     for stage in &plan.stages {
-        let _ = writeln!(out, "  {:?} [label = \"{}\"];", stage.name.value, label(stage, "\\n"));
-        let from = stage.parent.clone().unwrap_or_else(|| format!("model {}", stage.start.model.name));
-        let _ = writeln!(out, "  {from:?} -> {:?} [label = \"model\"];", stage.name.value);
+        let _ = writeln!(
+            out,
+            "  {:?} [label = \"{}\"];",
+            stage.name.value,
+            label(stage, "\\n")
+        );
+        let from = stage
+            .parent
+            .clone()
+            .unwrap_or_else(|| format!("model {}", stage.start.model.name));
+        let _ = writeln!(
+            out,
+            "  {from:?} -> {:?} [label = \"model\"];",
+            stage.name.value
+        );
     }
     out.push_str("}\n");
     out
@@ -195,6 +291,15 @@ pub fn mermaid(plan: &Plan) -> String {
 
 fn label(stage: &Stage, newline: &str) -> String {
     let methods = stage.methods().join(", ");
-    let method = if methods.is_empty() || stage.leaves.is_none() { String::new() } else { format!("{newline}{methods}") };
-    format!("{} = {}{method}{newline}{}", stage.name.value, stage.filled.name, Bytes(stage.estimate.peak()))
+    let method = if methods.is_empty() || stage.leaves.is_none() {
+        String::new()
+    } else {
+        format!("{newline}{methods}")
+    };
+    format!(
+        "{} = {}{method}{newline}{}",
+        stage.name.value,
+        stage.filled.name,
+        Bytes(stage.estimate.peak())
+    )
 }

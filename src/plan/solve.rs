@@ -30,12 +30,18 @@ pub enum Solution {
 pub fn solve(stage: &Stage, key: &str, budget: u64, machine: &Machine) -> Solution {
     let most = match key {
         "max_length" => stage.model.facts().max_length,
-        "batch" | "micro_batch" => stage.splits.first().and_then(|s| s.as_ref()?.lengths.count()).unwrap_or(1 << 16),
+        "batch" | "micro_batch" => stage
+            .splits
+            .first()
+            .and_then(|s| s.as_ref()?.lengths.count())
+            .unwrap_or(1 << 16),
         "rank" => stage.model.facts().hidden,
         _ => return Solution::NotAKey,
     };
     let least = if key == "max_length" { 2 } else { 1 };
-    let Some(needs) = needs(stage, key, least, machine) else { return Solution::NotAKey };
+    let Some(needs) = needs(stage, key, least, machine) else {
+        return Solution::NotAKey;
+    };
     if needs > budget {
         return Solution::Never { needs };
     }
@@ -59,8 +65,14 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
     let schema = stage.kind.schema();
     if key == "rank" {
         let mut found = false;
-        for (_, filled) in tuning.methods.iter_mut().filter(|(m, _)| m.schema().key("rank").is_some()) {
-            filled.values.insert("rank", Checked::Int(value), filled.span, true);
+        for (_, filled) in tuning
+            .methods
+            .iter_mut()
+            .filter(|(m, _)| m.schema().key("rank").is_some())
+        {
+            filled
+                .values
+                .insert("rank", Checked::Int(value), filled.span, true);
             found = true;
         }
         if !found {
@@ -79,7 +91,11 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         .iter()
         .map(|s| {
             let lengths = &s.as_ref()?.lengths;
-            Some(if key == "max_length" { lengths.cut(value as u32) } else { lengths.clone() })
+            Some(if key == "max_length" {
+                lengths.cut(value as u32)
+            } else {
+                lengths.clone()
+            })
         })
         .collect();
     let cx = StageCx {
@@ -90,7 +106,14 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         tuning,
         objective: stage.start.objective,
         head: stage.start.head.clone(),
-        splits: lengths.iter().map(|l| l.as_ref().map(|l| SplitFacts { examples: l.count() })).collect(),
+        splits: lengths
+            .iter()
+            .map(|l| {
+                l.as_ref().map(|l| SplitFacts {
+                    examples: l.count(),
+                })
+            })
+            .collect(),
     };
     let job = stage.kind.lower(&cx).ok()?;
     let views: Vec<Option<&Lengths>> = lengths.iter().map(Option::as_ref).collect();

@@ -18,22 +18,39 @@ pub fn differentiate(b: &mut Builder, loss: Value, wrt: &[Value]) -> Vec<Option<
     let forward = b.program().nodes.len();
     b.label("loss");
     let mut grads: BTreeMap<Value, Value> = BTreeMap::new();
-    let one = b.push1(Constant { value: Real::new(1.0), dtype: b.ty(loss).dtype }, &[]);
+    let one = b.push1(
+        Constant {
+            value: Real::new(1.0),
+            dtype: b.ty(loss).dtype,
+        },
+        &[],
+    );
     grads.insert(loss, one);
     for index in (0..forward).rev() {
-        let Some(node) = b.program().nodes.get(index).cloned() else { continue };
+        let Some(node) = b.program().nodes.get(index).cloned() else {
+            continue;
+        };
         let up: Vec<Option<Value>> = node.outputs.iter().map(|out| grads.remove(out)).collect();
         if up.iter().all(Option::is_none) {
             continue;
         }
         let rule = node.op.rule();
-        let needs: Vec<bool> =
-            node.inputs.iter().enumerate().map(|(i, &v)| b.depends(v) && rule.differentiable(i)).collect();
+        let needs: Vec<bool> = node
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, &v)| b.depends(v) && rule.differentiable(i))
+            .collect();
         if !needs.contains(&true) {
             continue;
         }
         b.set_label(node.label);
-        let at = At { inputs: &node.inputs, outputs: &node.outputs, up: &up, needs: &needs };
+        let at = At {
+            inputs: &node.inputs,
+            outputs: &node.outputs,
+            up: &up,
+            needs: &needs,
+        };
         let made = rule.grad(b, at);
         for (&input, grad) in node.inputs.iter().zip(made) {
             let Some(grad) = grad else { continue };

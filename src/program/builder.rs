@@ -21,8 +21,19 @@ impl Builder {
     /// An empty program.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let program = Program { name: name.to_owned(), labels: vec![String::new()], ..Program::default() };
-        Self { program, depends: Vec::new(), residents: BTreeMap::new(), feeds: BTreeMap::new(), label: 0, phase: Phase::Forward }
+        let program = Program {
+            name: name.to_owned(),
+            labels: vec![String::new()],
+            ..Program::default()
+        };
+        Self {
+            program,
+            depends: Vec::new(),
+            residents: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            label: 0,
+            phase: Phase::Forward,
+        }
     }
 
     /// Names the site that the following nodes are built for.
@@ -65,11 +76,19 @@ impl Builder {
     /// If the name was used with another type (a bug of the caller).
     pub fn resident(&mut self, name: &str, ty: TensorType, class: Class) -> Value {
         if let Some(&value) = self.residents.get(name) {
-            assert_eq!(self.program.ty(value), &ty, "`{name}` is declared with two types");
+            assert_eq!(
+                self.program.ty(value),
+                &ty,
+                "`{name}` is declared with two types"
+            );
             return value;
         }
         let index = self.program.residents.len() as u32;
-        self.program.residents.push(Resident { name: name.to_owned(), ty: ty.clone(), class });
+        self.program.residents.push(Resident {
+            name: name.to_owned(),
+            ty: ty.clone(),
+            class,
+        });
         let value = self.define(ty, Def::Resident(index), class == Class::Trainable);
         self.residents.insert(name.to_owned(), value);
         value
@@ -104,9 +123,24 @@ impl Builder {
         let outputs: Vec<Value> = outs
             .into_iter()
             .enumerate()
-            .map(|(i, ty)| self.define(ty, Def::Node { node, output: i as u32 }, depends))
+            .map(|(i, ty)| {
+                self.define(
+                    ty,
+                    Def::Node {
+                        node,
+                        output: i as u32,
+                    },
+                    depends,
+                )
+            })
             .collect();
-        self.program.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone(), label: self.label, phase: self.phase });
+        self.program.nodes.push(Node {
+            op,
+            inputs: inputs.to_vec(),
+            outputs: outputs.clone(),
+            label: self.label,
+            phase: self.phase,
+        });
         outputs
     }
 

@@ -98,7 +98,11 @@ impl Feed {
     /// Its type.
     #[must_use]
     pub fn ty(self) -> TensorType {
-        use super::types::{DType::{F32, U32}, Dim, Sym::{Sequences, Tokens}};
+        use super::types::{
+            DType::{F32, U32},
+            Dim,
+            Sym::{Sequences, Tokens},
+        };
         let (s, t) = (Dim::sym(Sequences), Dim::sym(Tokens));
         match self {
             Self::TokenIds | Self::Positions | Self::Segments => TensorType::new(U32, [t]),
@@ -214,15 +218,21 @@ impl Program {
 
     /// The inputs the program asks for.
     pub fn feeds(&self) -> impl Iterator<Item = (Feed, Value)> {
-        self.values.iter().enumerate().filter_map(|(i, v)| match v.def {
-            Def::Feed(feed) => Some((feed, Value(i as u32))),
-            Def::Resident(_) | Def::Node { .. } => None,
-        })
+        self.values
+            .iter()
+            .enumerate()
+            .filter_map(|(i, v)| match v.def {
+                Def::Feed(feed) => Some((feed, Value(i as u32))),
+                Def::Resident(_) | Def::Node { .. } => None,
+            })
     }
 
     /// A handed-back value by name.
     #[must_use]
     pub fn output(&self, name: &str) -> Option<Value> {
-        self.outputs.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+        self.outputs
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| *v)
     }
 }

@@ -36,14 +36,18 @@ impl Peak {
 /// The operands of a node under concrete sizes.
 #[must_use]
 pub fn sized(program: &Program, node: &Node, sizes: &Bindings) -> SizedCx {
-    let types = |values: &[Value]| -> Vec<&TensorType> { values.iter().map(|&v| program.ty(v)).collect() };
+    let types =
+        |values: &[Value]| -> Vec<&TensorType> { values.iter().map(|&v| program.ty(v)).collect() };
     SizedCx::new(&types(&node.inputs), &types(&node.outputs), sizes)
 }
 
 /// The peak of a program beside its residents.
 #[must_use]
 pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &Machine) -> Peak {
-    let mut live: BTreeMap<Value, u64> = program.feeds().map(|(_, v)| (v, program.ty(v).bytes(sizes))).collect();
+    let mut live: BTreeMap<Value, u64> = program
+        .feeds()
+        .map(|(_, v)| (v, program.ty(v).bytes(sizes)))
+        .collect();
     let mut total: u64 = live.values().sum();
     let (mut best, mut best_total) = (None, 0);
     for (index, (node, step)) in program.nodes.iter().zip(&schedule.steps).enumerate() {
@@ -55,7 +59,10 @@ pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &
             live.insert(out, bytes);
             total += bytes;
         }
-        let workspace = node.op.rule().workspace(&sized(program, node, sizes), machine);
+        let workspace = node
+            .op
+            .rule()
+            .workspace(&sized(program, node, sizes), machine);
         if total + workspace > best_total || best.is_none() {
             best_total = total + workspace;
             best = Some((index, workspace, live.clone()));
@@ -64,7 +71,9 @@ pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &
             total -= live.remove(value).unwrap_or(0);
         }
     }
-    best.map_or_else(Peak::default, |(node, workspace, live)| classify(program, node, workspace, &live))
+    best.map_or_else(Peak::default, |(node, workspace, live)| {
+        classify(program, node, workspace, &live)
+    })
 }
 
 fn classify(program: &Program, at: usize, workspace: u64, live: &BTreeMap<Value, u64>) -> Peak {
@@ -75,7 +84,11 @@ fn classify(program: &Program, at: usize, workspace: u64, live: &BTreeMap<Value,
         .filter(|n| n.phase != Phase::Forward)
         .flat_map(|n| n.inputs.iter().copied())
         .collect();
-    let mut peak = Peak { workspace, node: at, ..Peak::default() };
+    let mut peak = Peak {
+        workspace,
+        node: at,
+        ..Peak::default()
+    };
     for (&value, &bytes) in live {
         let forward = matches!(program.def(value), Def::Node { node, .. }
             if program.nodes.get(node as usize).is_some_and(|n| n.phase == Phase::Forward));
@@ -112,6 +125,9 @@ pub fn residents<'a>(programs: impl IntoIterator<Item = &'a Program>) -> BTreeMa
 pub fn cost(program: &Program, sizes: &Bindings) -> Cost {
     program.nodes.iter().fold(Cost::default(), |sum, node| {
         let cost = node.op.rule().cost(&sized(program, node, sizes));
-        Cost { flops: sum.flops + cost.flops, bytes: sum.bytes + cost.bytes }
+        Cost {
+            flops: sum.flops + cost.flops,
+            bytes: sum.bytes + cost.bytes,
+        }
     })
 }

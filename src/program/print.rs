@@ -11,17 +11,38 @@ use super::graph::{Class, Def, Node, Phase, Program, Value};
 pub fn print(program: &Program) -> String {
     let names = names(program);
     let mut text = format!("program {}\n", program.name);
-    for class in [Class::Frozen, Class::Trainable, Class::Gradient, Class::Optimizer] {
-        let elements: u64 =
-            program.residents.iter().filter(|r| r.class == class).map(|r| r.ty.elements(&Default::default())).sum();
-        let count = program.residents.iter().filter(|r| r.class == class).count();
+    for class in [
+        Class::Frozen,
+        Class::Trainable,
+        Class::Gradient,
+        Class::Optimizer,
+    ] {
+        let elements: u64 = program
+            .residents
+            .iter()
+            .filter(|r| r.class == class)
+            .map(|r| r.ty.elements(&Default::default()))
+            .sum();
+        let count = program
+            .residents
+            .iter()
+            .filter(|r| r.class == class)
+            .count();
         if count > 0 {
-            let _ = writeln!(text, "  {}: {count} tensors, {elements} elements", class_name(class));
+            let _ = writeln!(
+                text,
+                "  {}: {count} tensors, {elements} elements",
+                class_name(class)
+            );
         }
     }
     let mut groups: Vec<(Phase, Option<u64>, Vec<String>)> = Vec::new();
     for node in &program.nodes {
-        let label = program.labels.get(node.label as usize).map(String::as_str).unwrap_or_default();
+        let label = program
+            .labels
+            .get(node.label as usize)
+            .map(String::as_str)
+            .unwrap_or_default();
         let layer = split_layer(label).map(|(_, n, _)| n);
         let line = node_line(program, node, layer, &names);
         match groups.last_mut() {
@@ -36,12 +57,18 @@ pub fn print(program: &Program) -> String {
             phase = Some(*group_phase);
             let _ = writeln!(text, "{}", phase_name(*group_phase));
         }
-        let same = groups.iter().skip(i).take_while(|(p, l, n)| p == group_phase && l.is_some() == layer.is_some() && n == lines);
+        let same = groups.iter().skip(i).take_while(|(p, l, n)| {
+            p == group_phase && l.is_some() == layer.is_some() && n == lines
+        });
         let times = same.count().max(1);
         if let Some(layer) = layer {
             match times {
-                1 => { let _ = writeln!(text, "  block {layer}"); }
-                n => { let _ = writeln!(text, "  block {layer} × {n}"); }
+                1 => {
+                    let _ = writeln!(text, "  block {layer}");
+                }
+                n => {
+                    let _ = writeln!(text, "  block {layer} × {n}");
+                }
             }
         }
         for line in lines {
@@ -50,7 +77,11 @@ pub fn print(program: &Program) -> String {
         i += times;
     }
     for (name, value) in &program.outputs {
-        let _ = writeln!(text, "output {name} = {}", names.get(value).map_or("?", String::as_str));
+        let _ = writeln!(
+            text,
+            "output {name} = {}",
+            names.get(value).map_or("?", String::as_str)
+        );
     }
     text
 }
@@ -77,7 +108,11 @@ pub(super) fn split_layer(label: &str) -> Option<(String, u64, String)> {
     let parts: Vec<&str> = label.split('.').collect();
     let at = parts.iter().position(|p| p.parse::<u64>().is_ok())?;
     let number = parts.get(at)?.parse().ok()?;
-    Some((parts.get(..at)?.join("."), number, parts.get(at + 1..)?.join(".")))
+    Some((
+        parts.get(..at)?.join("."),
+        number,
+        parts.get(at + 1..)?.join("."),
+    ))
 }
 
 fn names(program: &Program) -> BTreeMap<Value, String> {
@@ -86,11 +121,21 @@ fn names(program: &Program) -> BTreeMap<Value, String> {
     for (i, value) in program.values.iter().enumerate() {
         let value_id = Value(i as u32);
         let name = match value.def {
-            Def::Resident(r) => program.residents.get(r as usize).map(|r| r.name.clone()).unwrap_or_default(),
+            Def::Resident(r) => program
+                .residents
+                .get(r as usize)
+                .map(|r| r.name.clone())
+                .unwrap_or_default(),
             Def::Feed(feed) => format!("<{}>", feed.name()),
             Def::Node { node, .. } => {
-                let Some(node) = program.nodes.get(node as usize) else { continue };
-                let label = program.labels.get(node.label as usize).map(String::as_str).unwrap_or_default();
+                let Some(node) = program.nodes.get(node as usize) else {
+                    continue;
+                };
+                let label = program
+                    .labels
+                    .get(node.label as usize)
+                    .map(String::as_str)
+                    .unwrap_or_default();
                 let count = counts.entry((node.label, node.phase)).or_insert(0);
                 *count += 1;
                 let mark = match node.phase {
@@ -121,7 +166,12 @@ fn relative(name: &str, layer: Option<u64>) -> String {
     }
 }
 
-fn node_line(program: &Program, node: &Node, layer: Option<u64>, names: &BTreeMap<Value, String>) -> String {
+fn node_line(
+    program: &Program,
+    node: &Node,
+    layer: Option<u64>,
+    names: &BTreeMap<Value, String>,
+) -> String {
     let name = |v: &Value| relative(names.get(v).map_or("?", String::as_str), layer);
     let inputs: Vec<String> = node.inputs.iter().map(name).collect();
     let attributes = attributes(node);
@@ -129,17 +179,27 @@ fn node_line(program: &Program, node: &Node, layer: Option<u64>, names: &BTreeMa
     if node.outputs.is_empty() {
         return call;
     }
-    let outputs: Vec<String> = node.outputs.iter().map(|v| format!("{}: {}", name(v), program.ty(*v))).collect();
+    let outputs: Vec<String> = node
+        .outputs
+        .iter()
+        .map(|v| format!("{}: {}", name(v), program.ty(*v)))
+        .collect();
     format!("{} = {call}", outputs.join(", "))
 }
 
 /// The op's attributes out of its derived debug text; stream keys are left out, they are noise.
 fn attributes(node: &Node) -> String {
     let debug = format!("{:?}", node.op);
-    let inner = debug.split_once(" { ").map(|(_, rest)| rest.trim_end_matches([')', '}', ' ']).to_owned());
+    let inner = debug
+        .split_once(" { ")
+        .map(|(_, rest)| rest.trim_end_matches([')', '}', ' ']).to_owned());
     match inner {
         Some(text) => {
-            let text = text.split(", stream:").next().unwrap_or_default().to_owned();
+            let text = text
+                .split(", stream:")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             format!("[{text}]")
         }
         None => String::new(),

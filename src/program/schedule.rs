@@ -36,16 +36,26 @@ impl Schedule {
         let mut steps = vec![Step::default(); program.nodes.len()];
         for (index, node) in program.nodes.iter().enumerate() {
             let step = &mut steps[index];
-            let dies = |v: Value| matches!(program.def(v), Def::Node { .. }) && last_use[v.index()] == Some(index);
+            let dies = |v: Value| {
+                matches!(program.def(v), Def::Node { .. }) && last_use[v.index()] == Some(index)
+            };
             step.takes = node.op.rule().in_place().iter().copied().find(|&i| {
-                let (Some(&input), Some(&output)) = (node.inputs.get(i), node.outputs.first()) else { return false };
+                let (Some(&input), Some(&output)) = (node.inputs.get(i), node.outputs.first())
+                else {
+                    return false;
+                };
                 dies(input)
                     && node.inputs.iter().filter(|&&v| v == input).count() == 1
                     && program.ty(input) == program.ty(output)
             });
             let taken = step.takes.and_then(|i| node.inputs.get(i).copied());
-            let mut frees: Vec<Value> =
-                node.inputs.iter().chain(&node.outputs).copied().filter(|&v| dies(v) && Some(v) != taken).collect();
+            let mut frees: Vec<Value> = node
+                .inputs
+                .iter()
+                .chain(&node.outputs)
+                .copied()
+                .filter(|&v| dies(v) && Some(v) != taken)
+                .collect();
             frees.sort_unstable();
             frees.dedup();
             step.frees = frees;

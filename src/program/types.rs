@@ -70,7 +70,12 @@ pub enum Sym {
 }
 
 /// All symbols with the letters they are printed with.
-pub const SYMS: [(Sym, &str); 4] = [(Sym::Sequences, "S"), (Sym::Tokens, "T"), (Sym::Pairs, "P"), (Sym::Longest, "L")];
+pub const SYMS: [(Sym, &str); 4] = [
+    (Sym::Sequences, "S"),
+    (Sym::Tokens, "T"),
+    (Sym::Pairs, "P"),
+    (Sym::Longest, "L"),
+];
 
 /// An affine form in the symbols: `constant + Σ factor·symbol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +92,10 @@ impl Dim {
     pub const fn sym(sym: Sym) -> Self {
         let mut factors = [0; SYMS.len()];
         factors[sym as usize] = 1;
-        Self { constant: 0, factors }
+        Self {
+            constant: 0,
+            factors,
+        }
     }
 
     /// This plus a constant.
@@ -100,25 +108,40 @@ impl Dim {
     /// This times a constant.
     #[must_use]
     pub fn times(self, n: u64) -> Self {
-        Self { constant: self.constant * n, factors: self.factors.map(|f| f * n) }
+        Self {
+            constant: self.constant * n,
+            factors: self.factors.map(|f| f * n),
+        }
     }
 
     /// The number, if no symbol occurs.
     #[must_use]
     pub fn as_const(self) -> Option<u64> {
-        self.factors.iter().all(|&f| f == 0).then_some(self.constant)
+        self.factors
+            .iter()
+            .all(|&f| f == 0)
+            .then_some(self.constant)
     }
 
     /// The number under given sizes.
     #[must_use]
     pub fn at(self, sizes: &Bindings) -> u64 {
-        self.constant + self.factors.iter().zip(sizes.0).map(|(f, s)| f * s).sum::<u64>()
+        self.constant
+            + self
+                .factors
+                .iter()
+                .zip(sizes.0)
+                .map(|(f, s)| f * s)
+                .sum::<u64>()
     }
 }
 
 impl From<u64> for Dim {
     fn from(constant: u64) -> Self {
-        Self { constant, factors: [0; SYMS.len()] }
+        Self {
+            constant,
+            factors: [0; SYMS.len()],
+        }
     }
 }
 
@@ -209,7 +232,10 @@ pub struct TensorType {
 impl TensorType {
     /// A type.
     pub fn new(dtype: DType, shape: impl IntoIterator<Item = Dim>) -> Self {
-        Self { dtype, shape: shape.into_iter().collect() }
+        Self {
+            dtype,
+            shape: shape.into_iter().collect(),
+        }
     }
 
     /// A type of constant shape.

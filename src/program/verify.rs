@@ -50,8 +50,18 @@ pub fn verify(program: Program) -> Result<Verified, String> {
     }
     let mut phase = None;
     for (index, node) in program.nodes.iter().enumerate() {
-        let fail = |why: &str| Err(format!("{}: node {index} ({}): {why}", program.name, node.op.name()));
-        if node.inputs.iter().any(|v| !defined.get(v.index()).copied().unwrap_or(false)) {
+        let fail = |why: &str| {
+            Err(format!(
+                "{}: node {index} ({}): {why}",
+                program.name,
+                node.op.name()
+            ))
+        };
+        if node
+            .inputs
+            .iter()
+            .any(|v| !defined.get(v.index()).copied().unwrap_or(false))
+        {
             return fail("reads a value before it is defined");
         }
         let types: Vec<&TensorType> = node.inputs.iter().map(|&v| program.ty(v)).collect();
@@ -61,8 +71,15 @@ pub fn verify(program: Program) -> Result<Verified, String> {
             Err(why) => return fail(&why),
         }
         for &i in node.op.rule().updates() {
-            let class = node.inputs.get(i).and_then(|&v| program.resident(v)).map(|r| r.class);
-            if !matches!(class, Some(Class::Trainable | Class::Gradient | Class::Optimizer)) {
+            let class = node
+                .inputs
+                .get(i)
+                .and_then(|&v| program.resident(v))
+                .map(|r| r.class);
+            if !matches!(
+                class,
+                Some(Class::Trainable | Class::Gradient | Class::Optimizer)
+            ) {
                 return fail("updates something that is not a trained resident");
             }
         }
@@ -76,7 +93,11 @@ pub fn verify(program: Program) -> Result<Verified, String> {
             }
         }
     }
-    if program.outputs.iter().any(|(_, v)| !defined.get(v.index()).copied().unwrap_or(false)) {
+    if program
+        .outputs
+        .iter()
+        .any(|(_, v)| !defined.get(v.index()).copied().unwrap_or(false))
+    {
         return Err(format!("{}: an output is never defined", program.name));
     }
     let schedule = Schedule::of(&program);

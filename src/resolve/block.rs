@@ -11,19 +11,33 @@ use crate::syntax::ast::Ctor;
 use crate::syntax::parse_value;
 
 /// Checks a constructor against its schema; `None` after an error.
-pub(super) fn fill(scope: &Scope<'_>, schema: &'static Schema, ctor: &Ctor, diags: &mut Diags) -> Option<Filled> {
+pub(super) fn fill(
+    scope: &Scope<'_>,
+    schema: &'static Schema,
+    ctor: &Ctor,
+    diags: &mut Diags,
+) -> Option<Filled> {
     let mut ok = true;
     let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
     let mut values = Values::default();
     for entry in &ctor.entries {
         let (name, at) = (entry.key.value.as_str(), entry.key.span);
         if let Some(first) = seen.insert(name, at) {
-            diags.push(Diag::error(&DUPLICATE_KEY, at, format!("`{name}` is written twice")).label("again here").related(first, "first here"));
+            diags.push(
+                Diag::error(&DUPLICATE_KEY, at, format!("`{name}` is written twice"))
+                    .label("again here")
+                    .related(first, "first here"),
+            );
             ok = false;
             continue;
         }
         let Some(key) = schema.key(name) else {
-            let mut diag = Diag::error(&UNKNOWN_KEY, at, format!("`{}` has no key `{name}`", schema.name)).label("unknown key");
+            let mut diag = Diag::error(
+                &UNKNOWN_KEY,
+                at,
+                format!("`{}` has no key `{name}`", schema.name),
+            )
+            .label("unknown key");
             diag.help = suggest::did_you_mean(name, schema.keys.iter().map(|k| k.name));
             if schema.keys.is_empty() {
                 diag.help = Some(format!("`{}` takes no keys", schema.name));
@@ -41,9 +55,13 @@ pub(super) fn fill(scope: &Scope<'_>, schema: &'static Schema, ctor: &Ctor, diag
         match key.default {
             Default::Required => {
                 diags.push(
-                    Diag::error(&MISSING_KEY, ctor.name.span, format!("`{}` needs the key `{}`", schema.name, key.name))
-                        .label(format!("`{}` is missing", key.name))
-                        .help(format!("{}: {}; it takes {}", key.name, key.doc, key.kind)),
+                    Diag::error(
+                        &MISSING_KEY,
+                        ctor.name.span,
+                        format!("`{}` needs the key `{}`", schema.name, key.name),
+                    )
+                    .label(format!("`{}` is missing", key.name))
+                    .help(format!("{}: {}; it takes {}", key.name, key.doc, key.kind)),
                 );
                 ok = false;
             }
@@ -52,13 +70,22 @@ pub(super) fn fill(scope: &Scope<'_>, schema: &'static Schema, ctor: &Ctor, diag
                 // Defaults are written as a user would write them and checked the same way; a bad one
                 // is found by the law test over all registries.
                 let parsed = parse_value(text, SourceId(u32::MAX)).value;
-                let checked = parsed.and_then(|v| values::check(&Scope::default(), key, &v, &mut Diags::default()));
+                let checked = parsed
+                    .and_then(|v| values::check(&Scope::default(), key, &v, &mut Diags::default()));
                 match checked {
                     Some(value) => values.insert(key.name, value, ctor.name.span, false),
-                    None => debug_assert!(false, "the default of `{}.{}` is not valid", schema.name, key.name),
+                    None => debug_assert!(
+                        false,
+                        "the default of `{}.{}` is not valid",
+                        schema.name, key.name
+                    ),
                 }
             }
         }
     }
-    ok.then(|| Filled { name: schema.name.to_owned(), values, span: ctor.span })
+    ok.then(|| Filled {
+        name: schema.name.to_owned(),
+        values,
+        span: ctor.span,
+    })
 }

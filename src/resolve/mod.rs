@@ -16,11 +16,11 @@ use indexmap::IndexMap;
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, SourceId, Sources, Span, Spanned, suggest};
 use crate::library::decl::{self, Declaration};
-use crate::library::schema::{Checked, Filled, RefKind, Schema, Kind};
+use crate::library::schema::{Checked, Filled, Kind, RefKind, Schema};
 use crate::syntax::ast::{Decl, File, Item, Value};
 use error::{
-    BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, MISSING_SPLIT, UNKNOWN_DECLARATION, UNKNOWN_ENTRY, UNKNOWN_VARIABLE,
-    UNKNOWN_VERSION, WRONG_REFERENCE, WRONG_TYPE,
+    BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, MISSING_SPLIT, UNKNOWN_DECLARATION, UNKNOWN_ENTRY,
+    UNKNOWN_VARIABLE, UNKNOWN_VERSION, WRONG_REFERENCE, WRONG_TYPE,
 };
 use scope::Scope;
 
@@ -50,12 +50,16 @@ impl Recipe {
     /// A declaration of a given keyword.
     #[must_use]
     pub fn find(&self, keyword: &str, name: &str) -> Option<&Declared> {
-        self.items.get(name).filter(|d| d.declaration.keyword == keyword)
+        self.items
+            .get(name)
+            .filter(|d| d.declaration.keyword == keyword)
     }
 
     /// The stages, in order of declaration.
     pub fn stages(&self) -> impl Iterator<Item = &Declared> {
-        self.items.values().filter(|d| d.declaration.keyword == "stage")
+        self.items
+            .values()
+            .filter(|d| d.declaration.keyword == "stage")
     }
 }
 
@@ -68,10 +72,23 @@ struct Loaded {
 }
 
 /// Reads a recipe, its imports, and `--set` values, and checks them all.
-pub fn resolve(path: &Path, sets: &[(String, String)], sources: &mut Sources, world: &dyn World) -> Outcome<Recipe> {
+pub fn resolve(
+    path: &Path,
+    sets: &[(String, String)],
+    sources: &mut Sources,
+    world: &dyn World,
+) -> Outcome<Recipe> {
     let mut diags = Diags::default();
     let mut files = Vec::new();
-    load(path, None, &mut vec![], &mut files, sources, world, &mut diags);
+    load(
+        path,
+        None,
+        &mut vec![],
+        &mut files,
+        sources,
+        world,
+        &mut diags,
+    );
     let overrides: Vec<(String, Value)> = sets
         .iter()
         .filter_map(|(name, text)| {
@@ -96,13 +113,28 @@ fn load(
 ) {
     if stack.len() > 32 || stack.iter().any(|p| p == path) {
         let at = from.unwrap_or_default();
-        diags.push(Diag::error(&BAD_IMPORT, at, format!("`{}` imports itself", path.display())).label("closes the circle"));
+        diags.push(
+            Diag::error(
+                &BAD_IMPORT,
+                at,
+                format!("`{}` imports itself", path.display()),
+            )
+            .label("closes the circle"),
+        );
         return;
     }
-    let text = match world.read(path).map_err(|e| e.to_string()).and_then(|b| String::from_utf8(b).map_err(|_| "is not UTF-8 text".to_owned())) {
+    let text = match world
+        .read(path)
+        .map_err(|e| e.to_string())
+        .and_then(|b| String::from_utf8(b).map_err(|_| "is not UTF-8 text".to_owned()))
+    {
         Ok(text) => text,
         Err(why) => {
-            let mut diag = Diag::error(&BAD_IMPORT, from.unwrap_or_default(), format!("cannot read `{}`: {why}", path.display()));
+            let mut diag = Diag::error(
+                &BAD_IMPORT,
+                from.unwrap_or_default(),
+                format!("cannot read `{}`: {why}", path.display()),
+            );
             if from.is_none() {
                 diag.span = None;
             }
@@ -116,9 +148,13 @@ fn load(
     let Some(file) = parsed.value else { return };
     if let Some(version) = file.version.as_ref().filter(|v| v.value != 1) {
         diags.push(
-            Diag::error(&UNKNOWN_VERSION, version.span, format!("version {} of the language is not known", version.value))
-                .label("not known")
-                .help("write `peftc 1`, or take a newer peftc"),
+            Diag::error(
+                &UNKNOWN_VERSION,
+                version.span,
+                format!("version {} of the language is not known", version.value),
+            )
+            .label("not known")
+            .help("write `peftc 1`, or take a newer peftc"),
         );
     }
     let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
@@ -127,12 +163,24 @@ fn load(
         if let Item::Import(import) = item {
             let target = base.join(&import.path.value);
             if !files.iter().any(|f: &Loaded| f.path == target) {
-                load(&target, Some(import.path.span), stack, files, sources, world, diags);
+                load(
+                    &target,
+                    Some(import.path.span),
+                    stack,
+                    files,
+                    sources,
+                    world,
+                    diags,
+                );
             }
         }
     }
     stack.pop();
-    files.push(Loaded { path: path.to_path_buf(), file, base });
+    files.push(Loaded {
+        path: path.to_path_buf(),
+        file,
+        base,
+    });
 }
 
 fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) -> Recipe {
@@ -147,7 +195,13 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
         if let Some(&first) = places.get(name.value.as_str()) {
             if first != name.span {
                 diags.push(
-                    Diag::error(&DUPLICATE_NAME, name.span, format!("`{}` is declared twice", name.value)).label("again here").related(first, "first here"),
+                    Diag::error(
+                        &DUPLICATE_NAME,
+                        name.span,
+                        format!("`{}` is declared twice", name.value),
+                    )
+                    .label("again here")
+                    .related(first, "first here"),
                 );
             }
             continue;
@@ -161,7 +215,11 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
         match scope.lets.get_mut(name.as_str()) {
             Some(slot) => *slot = value,
             None => {
-                let mut diag = Diag::error(&UNKNOWN_VARIABLE, value.span, format!("the recipe has no `let {name} = …` to override"));
+                let mut diag = Diag::error(
+                    &UNKNOWN_VARIABLE,
+                    value.span,
+                    format!("the recipe has no `let {name} = …` to override"),
+                );
                 diag.help = suggest::did_you_mean(name, scope.lets.keys().copied());
                 diags.push(diag);
             }
@@ -172,7 +230,10 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
         for item in &loaded.file.items {
             let Item::Decl(decl) = item else { continue };
             if let Some(declared) = declare(&scope, decl, &loaded.base, diags) {
-                recipe.items.entry(declared.name.value.clone()).or_insert(declared);
+                recipe
+                    .items
+                    .entry(declared.name.value.clone())
+                    .or_insert(declared);
             }
         }
     }
@@ -181,17 +242,34 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
 }
 
 fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Option<Declared> {
-    let Some(declaration) = decl::DECLARATIONS.iter().find(|d| d.keyword == decl.keyword.value) else {
+    let Some(declaration) = decl::DECLARATIONS
+        .iter()
+        .find(|d| d.keyword == decl.keyword.value)
+    else {
         let word = &decl.keyword.value;
-        let mut diag = Diag::error(&UNKNOWN_DECLARATION, decl.keyword.span, format!("a recipe cannot declare a `{word}`")).label("unknown");
+        let mut diag = Diag::error(
+            &UNKNOWN_DECLARATION,
+            decl.keyword.span,
+            format!("a recipe cannot declare a `{word}`"),
+        )
+        .label("unknown");
         diag.help = suggest::did_you_mean(word, decl::DECLARATIONS.iter().map(|d| d.keyword));
         diags.push(diag);
         return None;
     };
     let schemas = declaration.schemas();
     let ctor = &decl.body;
-    let Some(schema) = schemas.iter().copied().find(|s: &&Schema| s.name == ctor.name.value) else {
-        let mut diag = Diag::error(&UNKNOWN_ENTRY, ctor.name.span, format!("there is no {} `{}`", declaration.what, ctor.name.value)).label("unknown");
+    let Some(schema) = schemas
+        .iter()
+        .copied()
+        .find(|s: &&Schema| s.name == ctor.name.value)
+    else {
+        let mut diag = Diag::error(
+            &UNKNOWN_ENTRY,
+            ctor.name.span,
+            format!("there is no {} `{}`", declaration.what, ctor.name.value),
+        )
+        .label("unknown");
         diag.help = suggest::did_you_mean(&ctor.name.value, schemas.iter().map(|s| s.name));
         diags.push(diag);
         return None;
@@ -199,35 +277,69 @@ fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Op
     match (&ctor.arg, declaration.arg) {
         (None, Some(what)) => {
             diags.push(
-                Diag::error(&WRONG_TYPE, ctor.name.span, format!("`{}` is followed by {what}", ctor.name.value))
-                    .label("the string is missing")
-                    .help(format!("write `{} = {} \"…\"`", decl.name.value, ctor.name.value)),
+                Diag::error(
+                    &WRONG_TYPE,
+                    ctor.name.span,
+                    format!("`{}` is followed by {what}", ctor.name.value),
+                )
+                .label("the string is missing")
+                .help(format!(
+                    "write `{} = {} \"…\"`",
+                    decl.name.value, ctor.name.value
+                )),
             );
             return None;
         }
         (Some(arg), None) => {
-            diags.push(Diag::error(&WRONG_TYPE, arg.span, format!("`{}` takes no string", ctor.name.value)).label("remove this"));
+            diags.push(
+                Diag::error(
+                    &WRONG_TYPE,
+                    arg.span,
+                    format!("`{}` takes no string", ctor.name.value),
+                )
+                .label("remove this"),
+            );
             return None;
         }
         _ => {}
     }
     let filled = block::fill(scope, schema, ctor, diags)?;
-    Some(Declared { name: decl.name.clone(), declaration, arg: ctor.arg.clone(), filled, base: base.to_path_buf() })
+    Some(Declared {
+        name: decl.name.clone(),
+        declaration,
+        arg: ctor.arg.clone(),
+        filled,
+        base: base.to_path_buf(),
+    })
 }
 
 fn check_references(recipe: &Recipe, places: &IndexMap<&str, Span>, diags: &mut Diags) {
     for declared in recipe.items.values() {
         let schemas = declared.declaration.schemas();
-        let Some(schema) = schemas.iter().find(|s| s.name == declared.filled.name) else { continue };
+        let Some(schema) = schemas.iter().find(|s| s.name == declared.filled.name) else {
+            continue;
+        };
         for key in schema.keys {
-            let (Kind::Ref(kind), Some(Checked::Ref(name, split))) = (key.kind, declared.filled.values.get(key.name)) else { continue };
+            let (Kind::Ref(kind), Some(Checked::Ref(name, split))) =
+                (key.kind, declared.filled.values.get(key.name))
+            else {
+                continue;
+            };
             let span = declared.filled.values.span(key.name);
             check_reference(recipe, places, kind, name, split.as_deref(), span, diags);
         }
     }
 }
 
-fn check_reference(recipe: &Recipe, places: &IndexMap<&str, Span>, kind: RefKind, name: &str, split: Option<&str>, span: Span, diags: &mut Diags) {
+fn check_reference(
+    recipe: &Recipe,
+    places: &IndexMap<&str, Span>,
+    kind: RefKind,
+    name: &str,
+    split: Option<&str>,
+    span: Span,
+    diags: &mut Diags,
+) {
     let keyword = match kind {
         RefKind::Model => "model",
         RefKind::Split => "data",
@@ -238,22 +350,44 @@ fn check_reference(recipe: &Recipe, places: &IndexMap<&str, Span>, kind: RefKind
         Some(found) if found.declaration.keyword == keyword => {
             if kind == RefKind::Split && split.is_none() {
                 diags.push(
-                    Diag::error(&MISSING_SPLIT, span, format!("`{name}` is a data set; a split of it is wanted"))
-                        .label("which split?")
-                        .help(format!("write `{name}.train`, `{name}.dev` or `{name}.test`")),
+                    Diag::error(
+                        &MISSING_SPLIT,
+                        span,
+                        format!("`{name}` is a data set; a split of it is wanted"),
+                    )
+                    .label("which split?")
+                    .help(format!(
+                        "write `{name}.train`, `{name}.dev` or `{name}.test`"
+                    )),
                 );
             }
         }
         Some(found) => diags.push(
-            Diag::error(&WRONG_REFERENCE, span, format!("`{name}` is a {}, not a {keyword}", found.declaration.keyword))
-                .label(format!("a {keyword} is wanted"))
-                .related(found.name.span, "declared here"),
+            Diag::error(
+                &WRONG_REFERENCE,
+                span,
+                format!(
+                    "`{name}` is a {}, not a {keyword}",
+                    found.declaration.keyword
+                ),
+            )
+            .label(format!("a {keyword} is wanted"))
+            .related(found.name.span, "declared here"),
         ),
         // Declared, but rejected: its own error says why.
         None if places.contains_key(name) => {}
         None => {
-            let mut diag = Diag::error(&DANGLING_NAME, span, format!("no {keyword} is called `{name}`")).label("declared nowhere");
-            let names = recipe.items.values().filter(|d| d.declaration.keyword == keyword).map(|d| d.name.value.as_str());
+            let mut diag = Diag::error(
+                &DANGLING_NAME,
+                span,
+                format!("no {keyword} is called `{name}`"),
+            )
+            .label("declared nowhere");
+            let names = recipe
+                .items
+                .values()
+                .filter(|d| d.declaration.keyword == keyword)
+                .map(|d| d.name.value.as_str());
             diag.help = suggest::did_you_mean(name, names);
             diags.push(diag);
         }

@@ -13,7 +13,10 @@ pub fn schemas(registry: Registry) -> Vec<&'static Schema> {
         Registry::Metric => metric::METRICS.iter().map(|m| m.schema()).collect(),
         Registry::Stage => stage::STAGES.iter().map(|s| s.schema()).collect(),
         Registry::Model => model::ARCHITECTURES.iter().map(|a| a.schema).collect(),
-        Registry::Source => decl::DECLARATIONS.iter().flat_map(|d| d.sources.iter().copied()).collect(),
+        Registry::Source => decl::DECLARATIONS
+            .iter()
+            .flat_map(|d| d.sources.iter().copied())
+            .collect(),
     }
 }
 
@@ -25,5 +28,9 @@ pub fn schema(registry: Registry, name: &str) -> Option<&'static Schema> {
 
 /// Every name of a registry.
 pub fn names(registry: Registry) -> impl Iterator<Item = &'static str> + Clone {
-    schemas(registry).into_iter().map(|s| s.name).collect::<Vec<_>>().into_iter()
+    schemas(registry)
+        .into_iter()
+        .map(|s| s.name)
+        .collect::<Vec<_>>()
+        .into_iter()
 }

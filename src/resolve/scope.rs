@@ -19,11 +19,21 @@ impl Scope<'_> {
     pub(super) fn substitute(&self, value: &Value, diags: &mut Diags) -> Option<Value> {
         let mut current = value.clone();
         for _ in 0..=self.lets.len() {
-            let ValueKind::Path(path) = &current.value else { return Some(current) };
-            let Some(next) = path.as_name().and_then(|name| self.lets.get(name)) else { return Some(current) };
-            current = Value { value: next.value.clone(), span: value.span };
+            let ValueKind::Path(path) = &current.value else {
+                return Some(current);
+            };
+            let Some(next) = path.as_name().and_then(|name| self.lets.get(name)) else {
+                return Some(current);
+            };
+            current = Value {
+                value: next.value.clone(),
+                span: value.span,
+            };
         }
-        diags.push(Diag::error(&CYCLIC_LET, value.span, "this name is defined by itself").label("goes in a circle"));
+        diags.push(
+            Diag::error(&CYCLIC_LET, value.span, "this name is defined by itself")
+                .label("goes in a circle"),
+        );
         None
     }
 }

@@ -1,6 +1,8 @@
 //! From values as written to checked values, by the key's kind.
 
-use super::error::{OUT_OF_BOUNDS, UNKNOWN_CHOICE, UNKNOWN_ENTRY, UNKNOWN_ROLE, WRONG_TYPE, WRONG_UNIT};
+use super::error::{
+    OUT_OF_BOUNDS, UNKNOWN_CHOICE, UNKNOWN_ENTRY, UNKNOWN_ROLE, WRONG_TYPE, WRONG_UNIT,
+};
 use super::registry;
 use super::scope::Scope;
 use crate::base::{Diag, Diags, Span, suggest};
@@ -9,39 +11,77 @@ use crate::library::schema::{Bound, Checked, Key, Kind, Length, Portion, RefKind
 use crate::syntax::ast::{Ctor, Path, Segment, Value, ValueKind};
 
 /// Checks one value; `None` after a diagnostic.
-pub(super) fn check(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Option<Checked> {
+pub(super) fn check(
+    scope: &Scope<'_>,
+    key: &Key,
+    value: &Value,
+    diags: &mut Diags,
+) -> Option<Checked> {
     let value = scope.substitute(value, diags)?;
     let found = match (key.kind, &value.value) {
-        (Kind::Int(lo, hi), ValueKind::Number { digits, unit }) => return int(key, digits, unit.as_deref(), (lo, hi), value.span, diags),
-        (Kind::Float(lo, hi), ValueKind::Number { digits, unit }) => return float(key, digits, unit.as_deref(), (lo, hi), value.span, diags),
-        (Kind::Size, ValueKind::Number { digits, unit }) => return size(digits, unit.as_deref(), value.span, diags),
-        (Kind::Length, ValueKind::Number { digits, unit }) => return length(key, digits, unit.as_deref(), value.span, diags),
-        (Kind::Portion, ValueKind::Number { digits, unit }) => return portion(digits, unit.as_deref(), value.span, diags),
+        (Kind::Int(lo, hi), ValueKind::Number { digits, unit }) => {
+            return int(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
+        }
+        (Kind::Float(lo, hi), ValueKind::Number { digits, unit }) => {
+            return float(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
+        }
+        (Kind::Size, ValueKind::Number { digits, unit }) => {
+            return size(digits, unit.as_deref(), value.span, diags);
+        }
+        (Kind::Length, ValueKind::Number { digits, unit }) => {
+            return length(key, digits, unit.as_deref(), value.span, diags);
+        }
+        (Kind::Portion, ValueKind::Number { digits, unit }) => {
+            return portion(digits, unit.as_deref(), value.span, diags);
+        }
         (Kind::Bool, ValueKind::Bool(b)) => Some(Checked::Bool(*b)),
         (Kind::Str | Kind::Column, ValueKind::Str(s)) => Some(Checked::Str(s.clone())),
         (Kind::Column, ValueKind::Path(p)) => p.as_name().map(|n| Checked::Str(n.to_owned())),
-        (Kind::Choice(names), ValueKind::Path(p)) => return choice(names, &p.to_string(), value.span, diags),
+        (Kind::Choice(names), ValueKind::Path(p)) => {
+            return choice(names, &p.to_string(), value.span, diags);
+        }
         (Kind::Choice(names), ValueKind::Str(s)) => return choice(names, s, value.span, diags),
         (Kind::Ref(kind), ValueKind::Path(p)) => reference(kind, p),
-        (Kind::Placement, ValueKind::Path(_) | ValueKind::Set(_) | ValueKind::List(_) | ValueKind::Str(_)) => {
+        (
+            Kind::Placement,
+            ValueKind::Path(_) | ValueKind::Set(_) | ValueKind::List(_) | ValueKind::Str(_),
+        ) => {
             return placement(&value, diags).map(Checked::Placement);
         }
         (Kind::Entry(registry), ValueKind::Path(p)) => {
             let name = p.to_string();
-            let ctor = Ctor { name: crate::base::Spanned::new(name, value.span), arg: None, entries: Vec::new(), span: value.span };
+            let ctor = Ctor {
+                name: crate::base::Spanned::new(name, value.span),
+                arg: None,
+                entries: Vec::new(),
+                span: value.span,
+            };
             return entry(scope, registry, &ctor, diags);
         }
-        (Kind::Entry(registry), ValueKind::Ctor(ctor)) => return entry(scope, registry, ctor, diags),
-        (Kind::Entries(registry), ValueKind::List(items)) => return entries(scope, registry, items, diags),
-        (Kind::Entries(registry), ValueKind::Ctor(_) | ValueKind::Path(_)) => return entries(scope, registry, std::slice::from_ref(&value), diags),
+        (Kind::Entry(registry), ValueKind::Ctor(ctor)) => {
+            return entry(scope, registry, ctor, diags);
+        }
+        (Kind::Entries(registry), ValueKind::List(items)) => {
+            return entries(scope, registry, items, diags);
+        }
+        (Kind::Entries(registry), ValueKind::Ctor(_) | ValueKind::Path(_)) => {
+            return entries(scope, registry, std::slice::from_ref(&value), diags);
+        }
         (Kind::Names | Kind::Columns, ValueKind::List(items)) => names(scope, items, diags),
-        (Kind::Names | Kind::Columns, ValueKind::Path(_) | ValueKind::Str(_)) => names(scope, std::slice::from_ref(&value), diags),
+        (Kind::Names | Kind::Columns, ValueKind::Path(_) | ValueKind::Str(_)) => {
+            names(scope, std::slice::from_ref(&value), diags)
+        }
         (Kind::Verbalizer, ValueKind::Map(pairs)) => verbalizer(pairs),
         _ => None,
     };
     if found.is_none() {
         diags.push(
-            Diag::error(&WRONG_TYPE, value.span, format!("`{}` takes {}", key.name, key.kind)).label(format!("this is {}", describe(&value.value))),
+            Diag::error(
+                &WRONG_TYPE,
+                value.span,
+                format!("`{}` takes {}", key.name, key.kind),
+            )
+            .label(format!("this is {}", describe(&value.value))),
         );
     }
     found
@@ -60,27 +100,76 @@ fn describe(value: &ValueKind) -> &'static str {
     }
 }
 
-fn wrong_unit(key: &str, unit: &str, wanted: &str, span: Span, diags: &mut Diags) -> Option<Checked> {
-    diags.push(Diag::error(&WRONG_UNIT, span, format!("{key} does not take the unit `{unit}`")).label("this unit").help(format!("write {wanted}")));
+fn wrong_unit(
+    key: &str,
+    unit: &str,
+    wanted: &str,
+    span: Span,
+    diags: &mut Diags,
+) -> Option<Checked> {
+    diags.push(
+        Diag::error(
+            &WRONG_UNIT,
+            span,
+            format!("{key} does not take the unit `{unit}`"),
+        )
+        .label("this unit")
+        .help(format!("write {wanted}")),
+    );
     None
 }
 
-fn int(key: &Key, digits: &str, unit: Option<&str>, (lo, hi): (u64, u64), span: Span, diags: &mut Diags) -> Option<Checked> {
+fn int(
+    key: &Key,
+    digits: &str,
+    unit: Option<&str>,
+    (lo, hi): (u64, u64),
+    span: Span,
+    diags: &mut Diags,
+) -> Option<Checked> {
     if let Some(unit) = unit.filter(|u| *u != key.name) {
-        return wrong_unit(&format!("`{}`", key.name), unit, "a plain number", span, diags);
+        return wrong_unit(
+            &format!("`{}`", key.name),
+            unit,
+            "a plain number",
+            span,
+            diags,
+        );
     }
     let value = digits.parse::<u64>().ok().filter(|n| (lo..=hi).contains(n));
     if value.is_none() {
-        diags.push(Diag::error(&OUT_OF_BOUNDS, span, format!("`{}` takes {}", key.name, key.kind)).label(format!("{digits} is not")));
+        diags.push(
+            Diag::error(
+                &OUT_OF_BOUNDS,
+                span,
+                format!("`{}` takes {}", key.name, key.kind),
+            )
+            .label(format!("{digits} is not")),
+        );
     }
     value.map(Checked::Int)
 }
 
-fn float(key: &Key, digits: &str, unit: Option<&str>, (lo, hi): (Bound, Bound), span: Span, diags: &mut Diags) -> Option<Checked> {
+fn float(
+    key: &Key,
+    digits: &str,
+    unit: Option<&str>,
+    (lo, hi): (Bound, Bound),
+    span: Span,
+    diags: &mut Diags,
+) -> Option<Checked> {
     let scale = match unit {
         None => 1.0,
         Some("%") => 0.01,
-        Some(unit) => return wrong_unit(&format!("`{}`", key.name), unit, "a plain number", span, diags),
+        Some(unit) => {
+            return wrong_unit(
+                &format!("`{}`", key.name),
+                unit,
+                "a plain number",
+                span,
+                diags,
+            );
+        }
     };
     let value = digits.parse::<f64>().ok().map(|x| x * scale).filter(|x| {
         let above = match lo {
@@ -96,7 +185,14 @@ fn float(key: &Key, digits: &str, unit: Option<&str>, (lo, hi): (Bound, Bound), 
         above && below && x.is_finite()
     });
     if value.is_none() {
-        diags.push(Diag::error(&OUT_OF_BOUNDS, span, format!("`{}` takes {}", key.name, key.kind)).label(format!("{digits} is not")));
+        diags.push(
+            Diag::error(
+                &OUT_OF_BOUNDS,
+                span,
+                format!("`{}` takes {}", key.name, key.kind),
+            )
+            .label(format!("{digits} is not")),
+        );
     }
     value.map(Checked::Float)
 }
@@ -123,19 +219,41 @@ pub fn parse_size(digits: &str, unit: &str) -> Option<u64> {
 fn size(digits: &str, unit: Option<&str>, span: Span, diags: &mut Diags) -> Option<Checked> {
     match parse_size(digits, unit.unwrap_or("B")) {
         Some(bytes) => Some(Checked::Int(bytes)),
-        None => wrong_unit("a size", unit.unwrap_or(""), "a size such as `6GiB`, `8GB` or `900MiB`", span, diags),
+        None => wrong_unit(
+            "a size",
+            unit.unwrap_or(""),
+            "a size such as `6GiB`, `8GB` or `900MiB`",
+            span,
+            diags,
+        ),
     }
 }
 
-fn length(key: &Key, digits: &str, unit: Option<&str>, span: Span, diags: &mut Diags) -> Option<Checked> {
+fn length(
+    key: &Key,
+    digits: &str,
+    unit: Option<&str>,
+    span: Span,
+    diags: &mut Diags,
+) -> Option<Checked> {
     let Some(n) = digits.parse::<u64>().ok().filter(|&n| n > 0) else {
-        diags.push(Diag::error(&OUT_OF_BOUNDS, span, format!("`{}` takes whole epochs or steps, at least 1", key.name)));
+        diags.push(Diag::error(
+            &OUT_OF_BOUNDS,
+            span,
+            format!("`{}` takes whole epochs or steps, at least 1", key.name),
+        ));
         return None;
     };
     match unit {
         Some("epochs" | "epoch") => Some(Checked::Length(Length::Epochs(n))),
         Some("steps" | "step") => Some(Checked::Length(Length::Steps(n))),
-        other => wrong_unit(&format!("`{}`", key.name), other.unwrap_or(""), &format!("`{n} epochs` or `{n} steps`"), span, diags),
+        other => wrong_unit(
+            &format!("`{}`", key.name),
+            other.unwrap_or(""),
+            &format!("`{n} epochs` or `{n} steps`"),
+            span,
+            diags,
+        ),
     }
 }
 
@@ -150,10 +268,14 @@ fn portion(digits: &str, unit: Option<&str>, span: Span, diags: &mut Diags) -> O
         None => 1,
         Some(unit) => return wrong_unit("a part", unit, "`12%` or `300 steps`", span, diags),
     };
-    let share = decimal(digits).map(|(n, d)| (n, d.saturating_mul(scale))).filter(|(n, d)| n <= d);
+    let share = decimal(digits)
+        .map(|(n, d)| (n, d.saturating_mul(scale)))
+        .filter(|(n, d)| n <= d);
     if share.is_none() {
         diags.push(
-            Diag::error(&OUT_OF_BOUNDS, span, "a part lies between 0% and 100%").label(format!("{digits}{} does not", unit.unwrap_or(""))).help("write a part such as `12%`, or a number of steps such as `300 steps`"),
+            Diag::error(&OUT_OF_BOUNDS, span, "a part lies between 0% and 100%")
+                .label(format!("{digits}{} does not", unit.unwrap_or("")))
+                .help("write a part such as `12%`, or a number of steps such as `300 steps`"),
         );
     }
     share.map(|(n, d)| Checked::Portion(Portion::Share(n, d)))
@@ -174,7 +296,11 @@ fn choice(names: &[&str], written: &str, span: Span, diags: &mut Diags) -> Optio
     if names.contains(&written) {
         return Some(Checked::Str(written.to_owned()));
     }
-    let mut diag = Diag::error(&UNKNOWN_CHOICE, span, format!("`{written}` is not one of the choices here"));
+    let mut diag = Diag::error(
+        &UNKNOWN_CHOICE,
+        span,
+        format!("`{written}` is not one of the choices here"),
+    );
     diag.help = suggest::did_you_mean(written, names.iter().copied());
     diags.push(diag);
     None
@@ -183,14 +309,26 @@ fn choice(names: &[&str], written: &str, span: Span, diags: &mut Diags) -> Optio
 fn reference(kind: RefKind, path: &Path) -> Option<Checked> {
     match (kind, path.segments.as_slice()) {
         (_, [Segment::Name(name, None)]) => Some(Checked::Ref(name.clone(), None)),
-        (RefKind::Split, [Segment::Name(name, None), Segment::Name(split, None)]) => Some(Checked::Ref(name.clone(), Some(split.clone()))),
+        (RefKind::Split, [Segment::Name(name, None), Segment::Name(split, None)]) => {
+            Some(Checked::Ref(name.clone(), Some(split.clone())))
+        }
         _ => None,
     }
 }
 
-fn entry(scope: &Scope<'_>, which: crate::library::schema::Registry, ctor: &Ctor, diags: &mut Diags) -> Option<Checked> {
+fn entry(
+    scope: &Scope<'_>,
+    which: crate::library::schema::Registry,
+    ctor: &Ctor,
+    diags: &mut Diags,
+) -> Option<Checked> {
     let Some(schema) = registry::schema(which, &ctor.name.value) else {
-        let mut diag = Diag::error(&UNKNOWN_ENTRY, ctor.name.span, format!("there is no {which} `{}`", ctor.name.value)).label("unknown");
+        let mut diag = Diag::error(
+            &UNKNOWN_ENTRY,
+            ctor.name.span,
+            format!("there is no {which} `{}`", ctor.name.value),
+        )
+        .label("unknown");
         diag.help = suggest::did_you_mean(&ctor.name.value, registry::names(which));
         diags.push(diag);
         return None;
@@ -198,9 +336,22 @@ fn entry(scope: &Scope<'_>, which: crate::library::schema::Registry, ctor: &Ctor
     super::block::fill(scope, schema, ctor, diags).map(|f| Checked::Entry(Box::new(f)))
 }
 
-fn entries(scope: &Scope<'_>, which: crate::library::schema::Registry, items: &[Value], diags: &mut Diags) -> Option<Checked> {
-    let key = Key { name: "", kind: Kind::Entry(which), default: crate::library::schema::Default::Required, doc: "" };
-    let checked: Vec<Option<Checked>> = items.iter().map(|item| check(scope, &key, item, diags)).collect();
+fn entries(
+    scope: &Scope<'_>,
+    which: crate::library::schema::Registry,
+    items: &[Value],
+    diags: &mut Diags,
+) -> Option<Checked> {
+    let key = Key {
+        name: "",
+        kind: Kind::Entry(which),
+        default: crate::library::schema::Default::Required,
+        doc: "",
+    };
+    let checked: Vec<Option<Checked>> = items
+        .iter()
+        .map(|item| check(scope, &key, item, diags))
+        .collect();
     let list: Option<Vec<_>> = checked
         .into_iter()
         .map(|c| match c {
@@ -232,7 +383,10 @@ fn verbalizer(pairs: &[(crate::base::Spanned<String>, Value)]) -> Option<Checked
     let list: Option<Vec<(String, Vec<String>)>> = pairs
         .iter()
         .map(|(class, value)| match &value.value {
-            ValueKind::List(items) => Some((class.value.clone(), items.iter().map(word).collect::<Option<_>>()?)),
+            ValueKind::List(items) => Some((
+                class.value.clone(),
+                items.iter().map(word).collect::<Option<_>>()?,
+            )),
             _ => Some((class.value.clone(), vec![word(value)?])),
         })
         .collect();
@@ -244,7 +398,11 @@ fn placement(value: &Value, diags: &mut Diags) -> Option<Placement> {
     let mut any = Vec::new();
     let mut ok = true;
     match &value.value {
-        ValueKind::Str(raw) => any.push(Pattern { layers: None, path: raw.clone(), raw: true }),
+        ValueKind::Str(raw) => any.push(Pattern {
+            layers: None,
+            path: raw.clone(),
+            raw: true,
+        }),
         ValueKind::Path(path) => ok &= expand(path, value.span, &mut any, diags),
         ValueKind::Set(paths) => {
             for path in paths {
@@ -269,18 +427,30 @@ type Layers = Option<(Option<i64>, Option<i64>)>;
 fn expand(path: &Path, span: Span, any: &mut Vec<Pattern>, diags: &mut Diags) -> bool {
     let mut list = Vec::new();
     if !walk(&path.segments, None, String::new(), &mut list) {
-        diags.push(Diag::error(&UNKNOWN_ROLE, span, format!("`{path}` is not a placement")).help("a range stands only after `layers`, and `layers[a..b]` only at the start"));
+        diags.push(
+            Diag::error(&UNKNOWN_ROLE, span, format!("`{path}` is not a placement"))
+                .help("a range stands only after `layers`, and `layers[a..b]` only at the start"),
+        );
         return false;
     }
     let mut ok = true;
     for (layers, role) in list {
         // `layers[a..b]` alone means everything adaptable in those blocks.
-        let role = if role.is_empty() { "*.*".to_owned() } else { role };
-        let pattern = Pattern { layers, path: role.clone(), raw: false };
+        let role = if role.is_empty() {
+            "*.*".to_owned()
+        } else {
+            role
+        };
+        let pattern = Pattern {
+            layers,
+            path: role.clone(),
+            raw: false,
+        };
         if ROLES.iter().any(|(_, known)| role_fits(&role, known)) {
             any.push(pattern);
         } else {
-            let mut diag = Diag::error(&UNKNOWN_ROLE, span, format!("there is no role `{role}`")).label("in this placement");
+            let mut diag = Diag::error(&UNKNOWN_ROLE, span, format!("there is no role `{role}`"))
+                .label("in this placement");
             diag.help = suggest::did_you_mean(&role, ROLES.iter().map(|(_, p)| *p));
             diags.push(diag);
             ok = false;
@@ -298,14 +468,27 @@ fn role_fits(pattern: &str, role: &str) -> bool {
         || pattern == "*"
 }
 
-fn walk(segments: &[Segment], layers: Layers, role: String, out: &mut Vec<(Layers, String)>) -> bool {
-    let join = |role: &str, part: &str| if role.is_empty() { part.to_owned() } else { format!("{role}.{part}") };
+fn walk(
+    segments: &[Segment],
+    layers: Layers,
+    role: String,
+    out: &mut Vec<(Layers, String)>,
+) -> bool {
+    let join = |role: &str, part: &str| {
+        if role.is_empty() {
+            part.to_owned()
+        } else {
+            format!("{role}.{part}")
+        }
+    };
     match segments.split_first() {
         None => {
             out.push((layers, role));
             true
         }
-        Some((Segment::Name(name, Some(range)), rest)) if name == "layers" && layers.is_none() && role.is_empty() => {
+        Some((Segment::Name(name, Some(range)), rest))
+            if name == "layers" && layers.is_none() && role.is_empty() =>
+        {
             let range = match (range.single, range.start) {
                 // `[-1]` ends at the last block: one past -1 would be 0, the first.
                 (true, Some(-1)) => (Some(-1), None),

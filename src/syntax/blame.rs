@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use super::error::{
-    MISSING_EQUALS, MISSING_SEPARATOR, MISSING_VALUE, STRAY_BRACKET, UNCLOSED_BRACKET, UNCLOSED_STRING, UNEXPECTED,
-    clip,
+    MISSING_EQUALS, MISSING_SEPARATOR, MISSING_VALUE, STRAY_BRACKET, UNCLOSED_BRACKET,
+    UNCLOSED_STRING, UNEXPECTED, clip,
 };
 use super::scan::{self, Imbalance};
 use crate::base::{Diag, Diags, SourceId, Span};
@@ -50,7 +50,9 @@ pub(super) fn explain(piece: Piece<'_>, stop: Option<Stop>) -> Diags {
         (None, _) => false,
         (Some(_), None) | (Some(Imbalance::String(_)), _) => true,
         (Some(Imbalance::Unclosed(..)), Some(stop)) => nothing_after(piece.text, stop.at),
-        (Some(Imbalance::Mismatch(_, _, at) | Imbalance::Stray(_, at)), Some(stop)) => stop.at >= at.start,
+        (Some(Imbalance::Mismatch(_, _, at) | Imbalance::Stray(_, at)), Some(stop)) => {
+            stop.at >= at.start
+        }
     };
     if let Some(imbalance) = imbalance {
         diags.push(unbalanced(piece, imbalance));
@@ -63,28 +65,46 @@ pub(super) fn explain(piece: Piece<'_>, stop: Option<Stop>) -> Diags {
 
 fn unbalanced(piece: Piece<'_>, imbalance: Imbalance) -> Diag {
     match imbalance {
-        Imbalance::String(at) => Diag::error(&UNCLOSED_STRING, piece.span(at), "a string is not closed on its line")
-            .label("no closing `\"`")
-            .help("close it with `\"`; inside a string a line break is `\\n` and a quote is `\\\"`"),
+        Imbalance::String(at) => Diag::error(
+            &UNCLOSED_STRING,
+            piece.span(at),
+            "a string is not closed on its line",
+        )
+        .label("no closing `\"`")
+        .help("close it with `\"`; inside a string a line break is `\\n` and a quote is `\\\"`"),
         Imbalance::Unclosed(open, at) => {
             let close = scan::closer(open);
-            Diag::error(&UNCLOSED_BRACKET, piece.span(at), format!("`{open}` is never closed"))
-                .label("opened here")
-                .help(format!("add `{close}` after the last line that belongs to it"))
+            Diag::error(
+                &UNCLOSED_BRACKET,
+                piece.span(at),
+                format!("`{open}` is never closed"),
+            )
+            .label("opened here")
+            .help(format!(
+                "add `{close}` after the last line that belongs to it"
+            ))
         }
         Imbalance::Mismatch(open, at, by) => {
             let close = scan::closer(open);
             let wrong = piece.text.get(by.clone()).unwrap_or_default();
-            Diag::error(&UNCLOSED_BRACKET, piece.span(at), format!("`{open}` is closed by `{wrong}`"))
-                .label("opened here")
-                .related(piece.span(by), format!("`{close}` is missing before this"))
-                .help(format!("add `{close}` before `{wrong}`"))
+            Diag::error(
+                &UNCLOSED_BRACKET,
+                piece.span(at),
+                format!("`{open}` is closed by `{wrong}`"),
+            )
+            .label("opened here")
+            .related(piece.span(by), format!("`{close}` is missing before this"))
+            .help(format!("add `{close}` before `{wrong}`"))
         }
-        Imbalance::Stray(close, at) => {
-            Diag::error(&STRAY_BRACKET, piece.span(at), format!("`{close}` closes nothing"))
-                .label("no bracket is open here")
-                .help(format!("remove the `{close}`, or add the line that opens it"))
-        }
+        Imbalance::Stray(close, at) => Diag::error(
+            &STRAY_BRACKET,
+            piece.span(at),
+            format!("`{close}` closes nothing"),
+        )
+        .label("no bracket is open here")
+        .help(format!(
+            "remove the `{close}`, or add the line that opens it"
+        )),
     }
 }
 
@@ -93,23 +113,37 @@ fn stopped(piece: Piece<'_>, stop: &Stop) -> Diag {
     let (before, found) = around(piece.text, stop.at);
     let word = piece.text.get(found.clone()).unwrap_or_default();
     let span = piece.span(found.clone());
-    if matches!(before.chars().next_back(), Some('=' | ':')) && (word.is_empty() || "\n,}]".contains(word)) {
+    if matches!(before.chars().next_back(), Some('=' | ':'))
+        && (word.is_empty() || "\n,}]".contains(word))
+    {
         return missing_value(piece, before);
     }
     if stop.equals {
         return missing_equals(piece, before, word, span);
     }
     if stop.separator && starts_something(word) {
-        return Diag::error(&MISSING_SEPARATOR, span, format!("nothing separates `{}` from what comes before", clip(word)))
-            .label("expected `,` or a new line before this")
-            .help("separate entries and elements with commas or line breaks");
+        return Diag::error(
+            &MISSING_SEPARATOR,
+            span,
+            format!("nothing separates `{}` from what comes before", clip(word)),
+        )
+        .label("expected `,` or a new line before this")
+        .help("separate entries and elements with commas or line breaks");
     }
     let mut expected = stop.expected.clone();
     expected.sort_unstable();
     expected.dedup();
-    let expected = if expected.is_empty() { "something else".to_owned() } else { one_of(&expected) };
-    let diag = Diag::error(&UNEXPECTED, span, format!("expected {expected}, found {}", name_of(word)))
-        .label(format!("expected {expected}"));
+    let expected = if expected.is_empty() {
+        "something else".to_owned()
+    } else {
+        one_of(&expected)
+    };
+    let diag = Diag::error(
+        &UNEXPECTED,
+        span,
+        format!("expected {expected}, found {}", name_of(word)),
+    )
+    .label(format!("expected {expected}"));
     match habit(word, before) {
         Some(help) => diag.help(help),
         None => diag,
@@ -120,10 +154,18 @@ fn missing_value(piece: Piece<'_>, before: &str) -> Diag {
     let sign = before.chars().next_back().unwrap_or('=');
     let key = last_word(before.strip_suffix(['=', ':']).unwrap_or(before).trim_end());
     let at = before.len().saturating_sub(1)..before.len();
-    let whose = if key.is_empty() { "this entry".to_owned() } else { format!("`{key}`") };
-    Diag::error(&MISSING_VALUE, piece.span(at), format!("{whose} has no value"))
-        .label(format!("nothing follows `{sign}` on this line"))
-        .help(format!("write a value after `{sign}`, or remove the entry"))
+    let whose = if key.is_empty() {
+        "this entry".to_owned()
+    } else {
+        format!("`{key}`")
+    };
+    Diag::error(
+        &MISSING_VALUE,
+        piece.span(at),
+        format!("{whose} has no value"),
+    )
+    .label(format!("nothing follows `{sign}` on this line"))
+    .help(format!("write a value after `{sign}`, or remove the entry"))
 }
 
 fn missing_equals(piece: Piece<'_>, before: &str, word: &str, span: Span) -> Diag {
@@ -161,17 +203,26 @@ fn around(text: &str, at: usize) -> (&str, Range<usize>) {
         Some(c) if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
         Some(c) => c.len_utf8(),
     };
-    (before.trim_end_matches(|c| is_blank(c) || c == '\n'), start..start + length)
+    (
+        before.trim_end_matches(|c| is_blank(c) || c == '\n'),
+        start..start + length,
+    )
 }
 
 /// What people bring along from other languages.
 fn habit(word: &str, before: &str) -> Option<&'static str> {
     match word {
-        "'" | "`" | "‘" | "’" | "“" | "”" => Some("strings stand in double quotes: `\"…\"`"),
-        _ if word.starts_with('"') && before.ends_with('=') => Some("a text follows the name of what it is for, as in `local \"dir\"`"),
+        "'" | "`" | "‘" | "’" | "“" | "”" => {
+            Some("strings stand in double quotes: `\"…\"`")
+        }
+        _ if word.starts_with('"') && before.ends_with('=') => {
+            Some("a text follows the name of what it is for, as in `local \"dir\"`")
+        }
         ";" => Some("entries end with a line break or a comma"),
         "/" | "%" if before.is_empty() || word == "/" => Some("comments start with `#`"),
-        "-" | "." => Some("names consist of letters, digits and `_`; a number has digits before its point"),
+        "-" | "." => {
+            Some("names consist of letters, digits and `_`; a number has digits before its point")
+        }
         "+" => Some("positive numbers have no sign"),
         "=" => Some("entries need a name before their `{`, as in `lora { rank = 8 }`"),
         "{" => Some("`{` follows its name on the same line, as in `train { … }`"),
@@ -190,12 +241,17 @@ fn nothing_after(text: &str, at: usize) -> bool {
 }
 
 fn starts_something(word: &str) -> bool {
-    word.chars().next().is_some_and(|c| is_word(c) || matches!(c, '"' | '{' | '[' | '*'))
+    word.chars()
+        .next()
+        .is_some_and(|c| is_word(c) || matches!(c, '"' | '{' | '[' | '*'))
 }
 
 fn last_word(text: &str) -> &str {
     if text.ends_with('"') {
-        return scan::marks(text).last().and_then(|(_, range)| text.get(range.clone())).unwrap_or_default();
+        return scan::marks(text)
+            .last()
+            .and_then(|(_, range)| text.get(range.clone()))
+            .unwrap_or_default();
     }
     let start = text.trim_end_matches(|c| is_word(c) || c == '.').len();
     text.get(start..).unwrap_or_default()

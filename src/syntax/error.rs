@@ -72,37 +72,57 @@ pub(super) const MAX_DEPTH: usize = 64;
 
 /// An escape that does not exist.
 pub(super) fn unknown_escape(span: Span, written: &str) -> Diag {
-    Diag::error(&UNKNOWN_ESCAPE, span, format!("`{written}` is not an escape"))
-        .label("not an escape")
-        .help("use `\\\"`, `\\\\`, `\\n`, `\\t` or `\\u{…}`; a backslash itself is `\\\\`")
+    Diag::error(
+        &UNKNOWN_ESCAPE,
+        span,
+        format!("`{written}` is not an escape"),
+    )
+    .label("not an escape")
+    .help("use `\\\"`, `\\\\`, `\\n`, `\\t` or `\\u{…}`; a backslash itself is `\\\\`")
 }
 
 /// A number that neither 64 bits nor a double can hold.
 pub(super) fn number_out_of_range(span: Span, written: &str) -> Diag {
-    Diag::error(&NUMBER_OUT_OF_RANGE, span, format!("`{}` is out of range", clip(written)))
-        .label("too large")
-        .help("integers fit in 64 bits, other numbers stay below 1.8e308")
+    Diag::error(
+        &NUMBER_OUT_OF_RANGE,
+        span,
+        format!("`{}` is out of range", clip(written)),
+    )
+    .label("too large")
+    .help("integers fit in 64 bits, other numbers stay below 1.8e308")
 }
 
 /// Brackets beyond [`MAX_DEPTH`].
 pub(super) fn too_deep(span: Span) -> Diag {
-    Diag::error(&TOO_DEEP, span, format!("brackets are nested more than {MAX_DEPTH} deep"))
-        .label("one too many")
-        .help("name inner parts with `let` and refer to them")
+    Diag::error(
+        &TOO_DEEP,
+        span,
+        format!("brackets are nested more than {MAX_DEPTH} deep"),
+    )
+    .label("one too many")
+    .help("name inner parts with `let` and refer to them")
 }
 
 /// A header for another compiler.
 pub(super) fn unsupported_version(span: Span, version: &str) -> Diag {
-    Diag::error(&UNSUPPORTED_VERSION, span, format!("version {} of the language is unknown", clip(version)))
-        .label("unknown version")
-        .help(format!("this compiler reads `peftc {VERSION}`"))
+    Diag::error(
+        &UNSUPPORTED_VERSION,
+        span,
+        format!("version {} of the language is unknown", clip(version)),
+    )
+    .label("unknown version")
+    .help(format!("this compiler reads `peftc {VERSION}`"))
 }
 
 /// A header that is not at the top.
 pub(super) fn misplaced_header(span: Span) -> Diag {
-    Diag::error(&MISPLACED_HEADER, span, "the header is not the first item of the file")
-        .label("comes too late")
-        .help("move it to the top of the file, or leave it out")
+    Diag::error(
+        &MISPLACED_HEADER,
+        span,
+        "the header is not the first item of the file",
+    )
+    .label("comes too late")
+    .help("move it to the top of the file, or leave it out")
 }
 
 /// Text short enough for a message.
@@ -123,7 +143,11 @@ mod tests {
         for code in CODES {
             assert!(code.name.starts_with("syntax::"), "{}", code.name);
             let sentences = code.doc.matches(['.', ';', ':']).count();
-            assert!((2..=9).contains(&sentences) && code.doc.len() > 120, "{}: {sentences}", code.name);
+            assert!(
+                (2..=9).contains(&sentences) && code.doc.len() > 120,
+                "{}: {sentences}",
+                code.name
+            );
         }
         assert!(CODES.len() >= 12);
     }

@@ -21,9 +21,18 @@ pub fn format(text: &str, source: SourceId) -> Result<String, Diags> {
     let comments = scan::marks(text)
         .into_iter()
         .filter(|(mark, _)| *mark == Mark::Comment)
-        .map(|(_, range)| Comment { start: range.start, end: range.end })
+        .map(|(_, range)| Comment {
+            start: range.start,
+            end: range.end,
+        })
         .collect();
-    let mut printer = Printer { text, comments, next: 0, out: String::with_capacity(text.len()), last: 0 };
+    let mut printer = Printer {
+        text,
+        comments,
+        next: 0,
+        out: String::with_capacity(text.len()),
+        last: 0,
+    };
     printer.file(&file);
     Ok(printer.out)
 }
@@ -84,7 +93,11 @@ impl Printer<'_> {
             self.after(span.end as usize);
             previous = Some(kind);
         }
-        let gap = if self.out.is_empty() { Gap::Never } else { Gap::AsWritten };
+        let gap = if self.out.is_empty() {
+            Gap::Never
+        } else {
+            Gap::AsWritten
+        };
         self.comments_before(self.text.len(), 0, gap);
     }
 
@@ -99,7 +112,8 @@ impl Printer<'_> {
                 self.value(&binding.value, 0);
             }
             Item::Decl(decl) => {
-                self.out.push_str(&format!("{} {} ", decl.keyword, decl.name));
+                self.out
+                    .push_str(&format!("{} {} ", decl.keyword, decl.name));
                 if decl.body.name.span == decl.keyword.span {
                     self.block(&decl.body, decl.body.span, 0);
                 } else {
@@ -123,24 +137,43 @@ impl Printer<'_> {
     }
 
     fn block(&mut self, ctor: &Ctor, span: Span, depth: usize) {
-        self.brackets('{', span, ctor.entries.iter().map(Line::Entry).collect(), depth);
+        self.brackets(
+            '{',
+            span,
+            ctor.entries.iter().map(Line::Entry).collect(),
+            depth,
+        );
     }
 
     fn value(&mut self, value: &Value, depth: usize) {
         match &value.value {
             ValueKind::Ctor(ctor) => self.ctor(ctor, depth),
             ValueKind::List(list) => {
-                self.brackets('[', value.span, list.iter().map(Line::Element).collect(), depth);
+                self.brackets(
+                    '[',
+                    value.span,
+                    list.iter().map(Line::Element).collect(),
+                    depth,
+                );
             }
             ValueKind::Map(pairs) => {
-                let lines = pairs.iter().map(|(key, value)| map_line(self.text, key, value)).collect();
+                let lines = pairs
+                    .iter()
+                    .map(|(key, value)| map_line(self.text, key, value))
+                    .collect();
                 self.brackets('{', value.span, lines, depth);
             }
             ValueKind::Set(paths) => {
-                let lines = paths.iter().map(|path| Line::Text(path.value.to_string(), path.span, None)).collect();
+                let lines = paths
+                    .iter()
+                    .map(|path| Line::Text(path.value.to_string(), path.span, None))
+                    .collect();
                 self.brackets('{', value.span, lines, depth);
             }
-            ValueKind::Number { .. } | ValueKind::Str(_) | ValueKind::Bool(_) | ValueKind::Path(_) => {
+            ValueKind::Number { .. }
+            | ValueKind::Str(_)
+            | ValueKind::Bool(_)
+            | ValueKind::Path(_) => {
                 self.out.push_str(&scalar(self.text, value));
             }
         }
@@ -158,9 +191,18 @@ impl Printer<'_> {
                 return;
             }
         }
-        let open_at = start + self.text.get(start..).and_then(|rest| rest.find(open)).unwrap_or(0);
+        let open_at = start
+            + self
+                .text
+                .get(start..)
+                .and_then(|rest| rest.find(open))
+                .unwrap_or(0);
         self.out.push(open);
-        let bare = lines.is_empty() && self.comments.get(self.next).is_none_or(|comment| comment.start >= end);
+        let bare = lines.is_empty()
+            && self
+                .comments
+                .get(self.next)
+                .is_none_or(|comment| comment.start >= end);
         if !bare {
             self.after(open_at + 1);
             self.lines(lines, depth + 1);
@@ -210,7 +252,12 @@ impl Printer<'_> {
     /// Comments that start before `end`, each on its own line.
     fn comments_before(&mut self, end: usize, indent: usize, gap: Gap) {
         let mut gap = gap;
-        while let Some(comment) = self.comments.get(self.next).copied().filter(|comment| comment.start < end) {
+        while let Some(comment) = self
+            .comments
+            .get(self.next)
+            .copied()
+            .filter(|comment| comment.start < end)
+        {
             self.blank_line(comment.start, gap);
             self.indent(indent);
             self.comment(comment);
@@ -225,7 +272,10 @@ impl Printer<'_> {
         if let Some(comment) = self.comments.get(self.next).copied() {
             let between = self.text.get(end..comment.start).unwrap_or("\n");
             // What is on the line between the two is a comma, or the next entry: then it belongs there.
-            if between.chars().all(|c| c.is_whitespace() && c != '\n' || c == ',' || c == '\u{FEFF}') {
+            if between
+                .chars()
+                .all(|c| c.is_whitespace() && c != '\n' || c == ',' || c == '\u{FEFF}')
+            {
                 self.out.push_str("  ");
                 self.comment(comment);
             }
@@ -234,14 +284,24 @@ impl Printer<'_> {
     }
 
     fn comment(&mut self, comment: Comment) {
-        self.out.push_str(self.text.get(comment.start..comment.end).unwrap_or_default().trim_end());
+        self.out.push_str(
+            self.text
+                .get(comment.start..comment.end)
+                .unwrap_or_default()
+                .trim_end(),
+        );
         self.last = comment.end;
         self.next += 1;
     }
 
     /// A blank line, if there is to be one between what was printed last and `start`.
     fn blank_line(&mut self, start: usize, gap: Gap) {
-        let breaks = self.text.get(self.last..start).unwrap_or_default().matches('\n').count();
+        let breaks = self
+            .text
+            .get(self.last..start)
+            .unwrap_or_default()
+            .matches('\n')
+            .count();
         if gap == Gap::Always || gap == Gap::AsWritten && breaks > 1 {
             self.out.push('\n');
         }
@@ -271,23 +331,36 @@ impl Line<'_> {
 }
 
 fn map_line<'a>(text: &str, key: &Spanned<String>, value: &'a Value) -> Line<'a> {
-    Line::Text(format!("{}: ", slice(text, key.span)), key.span, Some(value))
+    Line::Text(
+        format!("{}: ", slice(text, key.span)),
+        key.span,
+        Some(value),
+    )
 }
 
 /// The text of a value on one line.
 fn inline(text: &str, value: &Value) -> String {
     match &value.value {
         ValueKind::Ctor(ctor) => inline_ctor(text, ctor),
-        ValueKind::List(list) => inline_brackets(text, '[', &list.iter().map(Line::Element).collect::<Vec<_>>()),
+        ValueKind::List(list) => inline_brackets(
+            text,
+            '[',
+            &list.iter().map(Line::Element).collect::<Vec<_>>(),
+        ),
         ValueKind::Map(pairs) => {
-            let lines: Vec<Line<'_>> = pairs.iter().map(|(key, value)| map_line(text, key, value)).collect();
+            let lines: Vec<Line<'_>> = pairs
+                .iter()
+                .map(|(key, value)| map_line(text, key, value))
+                .collect();
             inline_brackets(text, '{', &lines)
         }
         ValueKind::Set(paths) => {
             let list: Vec<String> = paths.iter().map(ToString::to_string).collect();
             format!("{{ {} }}", list.join(", "))
         }
-        ValueKind::Number { .. } | ValueKind::Str(_) | ValueKind::Bool(_) | ValueKind::Path(_) => scalar(text, value),
+        ValueKind::Number { .. } | ValueKind::Str(_) | ValueKind::Bool(_) | ValueKind::Path(_) => {
+            scalar(text, value)
+        }
     }
 }
 
@@ -299,7 +372,11 @@ fn inline_ctor(text: &str, ctor: &Ctor) -> String {
     }
     if block_span(text, ctor).is_some() {
         out.push(' ');
-        out.push_str(&inline_brackets(text, '{', &ctor.entries.iter().map(Line::Entry).collect::<Vec<_>>()));
+        out.push_str(&inline_brackets(
+            text,
+            '{',
+            &ctor.entries.iter().map(Line::Entry).collect::<Vec<_>>(),
+        ));
     }
     out
 }
@@ -310,7 +387,10 @@ fn inline_brackets(text: &str, open: char, lines: &[Line<'_>]) -> String {
         .map(|line| match line {
             Line::Entry(entry) => format!("{} = {}", entry.key, inline(text, &entry.value)),
             Line::Element(value) => inline(text, value),
-            Line::Text(key, _, value) => format!("{key}{}", value.map(|value| inline(text, value)).unwrap_or_default()),
+            Line::Text(key, _, value) => format!(
+                "{key}{}",
+                value.map(|value| inline(text, value)).unwrap_or_default()
+            ),
         })
         .collect();
     let list = list.join(", ");
@@ -327,11 +407,17 @@ fn scalar(text: &str, value: &Value) -> String {
     let written = slice(text, value.span);
     match &value.value {
         ValueKind::Path(path) => path.to_string(),
-        ValueKind::Number { unit: Some(unit), .. } => {
-            let digits = written.strip_suffix(unit.as_str()).unwrap_or(written).trim_end();
+        ValueKind::Number {
+            unit: Some(unit), ..
+        } => {
+            let digits = written
+                .strip_suffix(unit.as_str())
+                .unwrap_or(written)
+                .trim_end();
             // Counted things are words of the sentence; sizes and percent are part of the number. A unit
             // that could be read as an exponent or more digits keeps its distance.
-            let apart = unit.chars().count() > 3 || written.len() > digits.len() + unit.len() && unit != "%" && !is_size(unit);
+            let apart = unit.chars().count() > 3
+                || written.len() > digits.len() + unit.len() && unit != "%" && !is_size(unit);
             format!("{digits}{}{unit}", if apart { " " } else { "" })
         }
         _ => written.to_owned(),
@@ -339,19 +425,27 @@ fn scalar(text: &str, value: &Value) -> String {
 }
 
 fn is_size(unit: &str) -> bool {
-    matches!(unit, "B" | "KB" | "MB" | "GB" | "TB" | "KiB" | "MiB" | "GiB" | "TiB")
+    matches!(
+        unit,
+        "B" | "KB" | "MB" | "GB" | "TB" | "KiB" | "MiB" | "GiB" | "TiB"
+    )
 }
 
 /// Where the braces of a constructor are, if it has any.
 fn block_span(text: &str, ctor: &Ctor) -> Option<Span> {
-    let start = ctor.arg.as_ref().map_or(ctor.name.span.end, |arg| arg.span.end);
+    let start = ctor
+        .arg
+        .as_ref()
+        .map_or(ctor.name.span.end, |arg| arg.span.end);
     let span = Span { start, ..ctor.span };
     slice(text, span).ends_with('}').then_some(span)
 }
 
 /// `peftc` stands before the version on the same line.
 fn keyword_start(text: &str, version: Span) -> usize {
-    text.get(..version.start as usize).and_then(|before| before.rfind("peftc")).unwrap_or_default()
+    text.get(..version.start as usize)
+        .and_then(|before| before.rfind("peftc"))
+        .unwrap_or_default()
 }
 
 fn kind_of(item: &Item) -> (&str, Span) {
@@ -363,7 +457,8 @@ fn kind_of(item: &Item) -> (&str, Span) {
 }
 
 fn slice(text: &str, span: Span) -> &str {
-    text.get(span.start as usize..span.end as usize).unwrap_or_default()
+    text.get(span.start as usize..span.end as usize)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -387,9 +482,15 @@ mod tests {
     #[test]
     fn what_was_written_on_one_line_and_fits_stays_there() {
         let text = "stage s = eval {from=ladder,metrics=[accuracy,f1],}\n";
-        assert_eq!(formatted(text), "stage s = eval { from = ladder, metrics = [accuracy, f1] }\n");
+        assert_eq!(
+            formatted(text),
+            "stage s = eval { from = ladder, metrics = [accuracy, f1] }\n"
+        );
         let long = format!("let x = [{}]\n", ["abcdefghi"; 12].join(", "));
-        assert_eq!(formatted(&long), format!("let x = [\n{}]\n", "  abcdefghi\n".repeat(12)));
+        assert_eq!(
+            formatted(&long),
+            format!("let x = [\n{}]\n", "  abcdefghi\n".repeat(12))
+        );
     }
 
     #[test]
@@ -397,24 +498,39 @@ mod tests {
         let text = "# top\n\npeftc 1 # v\nlet a = [ # open\n  1, # one\n  # own\n\n\n  # last\n]\n# tail\n\n\n# end";
         let want = "# top\n\npeftc 1  # v\n\nlet a = [  # open\n  1  # one\n  # own\n\n  # last\n]\n# tail\n\n# end\n";
         assert_eq!(formatted(text), want);
-        assert_eq!(formatted("prompt p {\n # only\n}"), "prompt p {\n  # only\n}\n");
+        assert_eq!(
+            formatted("prompt p {\n # only\n}"),
+            "prompt p {\n  # only\n}\n"
+        );
     }
 
     #[test]
     fn items_of_different_kinds_have_one_blank_line_between() {
-        let text = "import \"a\"\nimport \"b\"\n# about x\nlet x = 1\n\n\n\nlet y = 2\nstage s = t {}\n";
-        let want = "import \"a\"\nimport \"b\"\n\n# about x\nlet x = 1\n\nlet y = 2\n\nstage s = t {}\n";
+        let text =
+            "import \"a\"\nimport \"b\"\n# about x\nlet x = 1\n\n\n\nlet y = 2\nstage s = t {}\n";
+        let want =
+            "import \"a\"\nimport \"b\"\n\n# about x\nlet x = 1\n\nlet y = 2\n\nstage s = t {}\n";
         assert_eq!(formatted(text), want);
     }
 
     #[test]
     fn values_keep_their_spelling() {
         let text = "let v = { 0 : \"a\\u{41}\", k_1: [ 5epochs, 8 GiB, 12 %, 1_000, true ], \"s\": l { } }\n";
-        let want = "let v = { 0: \"a\\u{41}\", k_1: [5 epochs, 8GiB, 12%, 1_000, true], \"s\": l {} }\n";
+        let want =
+            "let v = { 0: \"a\\u{41}\", k_1: [5 epochs, 8GiB, 12%, 1_000, true], \"s\": l {} }\n";
         assert_eq!(formatted(text), want);
-        assert_eq!(formatted("let p = a.{b,c}\nlet q = {a[ 1 .. ],b}"), "let p = a.{b, c}\nlet q = { a[1..], b }\n");
-        assert_eq!(formatted("model m = local \"dir\" { }\nmodel n = local \"d\""), "model m = local \"dir\" {}\nmodel n = local \"d\"\n");
-        assert_eq!(formatted("let v = {\n 0: l {\n x = 1 }\n}"), "let v = {\n  0: l {\n    x = 1\n  }\n}\n");
+        assert_eq!(
+            formatted("let p = a.{b,c}\nlet q = {a[ 1 .. ],b}"),
+            "let p = a.{b, c}\nlet q = { a[1..], b }\n"
+        );
+        assert_eq!(
+            formatted("model m = local \"dir\" { }\nmodel n = local \"d\""),
+            "model m = local \"dir\" {}\nmodel n = local \"d\"\n"
+        );
+        assert_eq!(
+            formatted("let v = {\n 0: l {\n x = 1 }\n}"),
+            "let v = {\n  0: l {\n    x = 1\n  }\n}\n"
+        );
         assert_eq!(formatted(""), "");
     }
 

@@ -17,7 +17,10 @@ pub(super) fn unescape(body: &str, base: usize, source: SourceId, diags: &mut Di
             out.push(c);
         } else {
             let start = base + (body.len() - escape.len());
-            diags.push(error::unknown_escape(Span::new(source, start, start + length), written));
+            diags.push(error::unknown_escape(
+                Span::new(source, start, start + length),
+                written,
+            ));
             out.push_str(written);
         }
         rest = tail;
@@ -28,7 +31,9 @@ pub(super) fn unescape(body: &str, base: usize, source: SourceId, diags: &mut Di
 
 /// What the escape at the start of `text` means, if anything, and how many bytes it takes.
 fn escape_at(text: &str) -> (Option<char>, usize) {
-    let Some(letter) = text.chars().nth(1) else { return (None, text.len()) };
+    let Some(letter) = text.chars().nth(1) else {
+        return (None, text.len());
+    };
     let length = 1 + letter.len_utf8();
     match letter {
         '"' | '\\' => (Some(letter), length),
@@ -44,7 +49,10 @@ fn unicode_at(text: &str) -> Option<(Option<char>, usize)> {
     let inside = text.strip_prefix("\\u{")?;
     let (digits, _) = inside.split_once('}')?;
     let valid = (1..=6).contains(&digits.len()) && digits.chars().all(|c| c.is_ascii_hexdigit());
-    let c = u32::from_str_radix(digits, 16).ok().filter(|_| valid).and_then(char::from_u32);
+    let c = u32::from_str_radix(digits, 16)
+        .ok()
+        .filter(|_| valid)
+        .and_then(char::from_u32);
     Some((c, "\\u{}".len() + digits.len()))
 }
 
@@ -81,7 +89,12 @@ mod tests {
 
     #[test]
     fn numbers_fit_in_64_bits_or_a_double() {
-        assert!(fits("18446744073709551615") && fits("-9223372036854775808") && fits("2e-4") && fits("1e-400"));
+        assert!(
+            fits("18446744073709551615")
+                && fits("-9223372036854775808")
+                && fits("2e-4")
+                && fits("1e-400")
+        );
         assert!(!fits("18446744073709551616") && !fits("-9223372036854775809") && !fits("1e309"));
     }
 }

@@ -8,7 +8,9 @@ use pest::Parser;
 use pest::error::{ErrorVariant, InputLocation};
 use pest::iterators::Pair;
 
-use super::ast::{Ctor, Decl, Entry, File, Ident, Import, IndexRange, Item, Let, Path, Segment, Value, ValueKind};
+use super::ast::{
+    Ctor, Decl, Entry, File, Ident, Import, IndexRange, Item, Let, Path, Segment, Value, ValueKind,
+};
 use super::blame::{self, Piece, Stop};
 use super::{error, literal, scan};
 use crate::base::{Diags, Outcome, SourceId, Span, Spanned};
@@ -26,14 +28,22 @@ use generated::{Recipe, Rule};
 pub fn parse(text: &str, source: SourceId) -> Outcome<File> {
     let mut reader = Reader::new(text, source);
     if let Some(range) = scan::too_deep(text, error::MAX_DEPTH) {
-        reader.diags.push(error::too_deep(Span::new(source, range.start, range.end)));
+        reader
+            .diags
+            .push(error::too_deep(Span::new(source, range.start, range.end)));
         return Outcome::new(None, reader.diags);
     }
     let file = match Recipe::parse(Rule::file, text) {
         Ok(mut pairs) => pairs.next().map(|pair| reader.file(pair)),
         Err(stop) => {
-            let piece = Piece { text, base: 0, source };
-            reader.diags.extend(blame::explain(piece, Some(stop_of(&stop, Rule::file))));
+            let piece = Piece {
+                text,
+                base: 0,
+                source,
+            };
+            reader
+                .diags
+                .extend(blame::explain(piece, Some(stop_of(&stop, Rule::file))));
             None
         }
     };
@@ -44,14 +54,25 @@ pub fn parse(text: &str, source: SourceId) -> Outcome<File> {
 pub fn parse_value(text: &str, source: SourceId) -> Outcome<Value> {
     let mut reader = Reader::new(text, source);
     if let Some(range) = scan::too_deep(text, error::MAX_DEPTH) {
-        reader.diags.push(error::too_deep(Span::new(source, range.start, range.end)));
+        reader
+            .diags
+            .push(error::too_deep(Span::new(source, range.start, range.end)));
         return Outcome::new(None, reader.diags);
     }
     let value = match Recipe::parse(Rule::lone_value, text) {
-        Ok(mut pairs) => pairs.next().and_then(|pair| reader.value(pair.into_inner().next()?)),
+        Ok(mut pairs) => pairs
+            .next()
+            .and_then(|pair| reader.value(pair.into_inner().next()?)),
         Err(stop) => {
-            let piece = Piece { text, base: 0, source };
-            reader.diags.extend(blame::explain(piece, Some(stop_of(&stop, Rule::lone_value))));
+            let piece = Piece {
+                text,
+                base: 0,
+                source,
+            };
+            reader.diags.extend(blame::explain(
+                piece,
+                Some(stop_of(&stop, Rule::lone_value)),
+            ));
             None
         }
     };
@@ -68,7 +89,11 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(text: &'a str, source: SourceId) -> Self {
-        Self { text, source, diags: Diags::default() }
+        Self {
+            text,
+            source,
+            diags: Diags::default(),
+        }
     }
 
     fn span(&self, pair: &Pair<'_, Rule>) -> Span {
@@ -80,7 +105,10 @@ impl<'a> Reader<'a> {
     }
 
     fn file(&mut self, file: Pair<'_, Rule>) -> File {
-        let mut tree = File { version: None, items: Vec::new() };
+        let mut tree = File {
+            version: None,
+            items: Vec::new(),
+        };
         for pair in file.into_inner() {
             match pair.as_rule() {
                 Rule::header => tree.version = self.header(pair),
@@ -92,12 +120,15 @@ impl<'a> Reader<'a> {
     }
 
     fn header(&mut self, header: Pair<'_, Rule>) -> Option<Spanned<u64>> {
-        let version = header.into_inner().find(|pair| pair.as_rule() == Rule::version)?;
+        let version = header
+            .into_inner()
+            .find(|pair| pair.as_rule() == Rule::version)?;
         let span = self.span(&version);
         match version.as_str().parse() {
             Ok(error::VERSION) => Some(Spanned::new(error::VERSION, span)),
             _ => {
-                self.diags.push(error::unsupported_version(span, version.as_str()));
+                self.diags
+                    .push(error::unsupported_version(span, version.as_str()));
                 None
             }
         }
@@ -107,7 +138,9 @@ impl<'a> Reader<'a> {
         let start = self.span(&pair);
         match pair.as_rule() {
             Rule::import => {
-                let string = pair.into_inner().find(|part| part.as_rule() == Rule::string)?;
+                let string = pair
+                    .into_inner()
+                    .find(|part| part.as_rule() == Rule::string)?;
                 let path = self.string(string)?;
                 let span = start.to(path.span);
                 Some(Item::Import(Import { path, span }))
@@ -117,7 +150,10 @@ impl<'a> Reader<'a> {
                 let name = self.ident(&parts.next()?);
                 let value = self.value(parts.next()?)?;
                 // From the parts, because a pair may include the blanks after it.
-                let span = Span { end: value.span.end, ..start };
+                let span = Span {
+                    end: value.span.end,
+                    ..start
+                };
                 Some(Item::Let(Let { name, value, span }))
             }
             Rule::declaration => self.declaration(pair).map(Item::Decl),
@@ -132,18 +168,33 @@ impl<'a> Reader<'a> {
         let right = parts.next()?;
         let body = if right.as_rule() == Rule::block {
             let span = self.span(&right);
-            Ctor { name: keyword.clone(), arg: None, entries: self.entries(right), span }
+            Ctor {
+                name: keyword.clone(),
+                arg: None,
+                entries: self.entries(right),
+                span,
+            }
         } else {
             self.constructor(right)?
         };
         let span = keyword.span.to(body.span);
-        Some(Decl { keyword, name, body, span })
+        Some(Decl {
+            keyword,
+            name,
+            body,
+            span,
+        })
     }
 
     fn constructor(&mut self, pair: Pair<'_, Rule>) -> Option<Ctor> {
         let mut parts = pair.into_inner();
         let name = self.ident(&parts.next()?);
-        let mut ctor = Ctor { span: name.span, name, arg: None, entries: Vec::new() };
+        let mut ctor = Ctor {
+            span: name.span,
+            name,
+            arg: None,
+            entries: Vec::new(),
+        };
         for part in parts {
             ctor.span = ctor.span.to(self.span(&part));
             if part.as_rule() == Rule::string {
@@ -171,15 +222,31 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&mut self, pair: Pair<'_, Rule>) -> Option<Value> {
-        let pair = if pair.as_rule() == Rule::value { pair.into_inner().next()? } else { pair };
+        let pair = if pair.as_rule() == Rule::value {
+            pair.into_inner().next()?
+        } else {
+            pair
+        };
         let mut span = self.span(&pair);
         let kind = match pair.as_rule() {
             Rule::string => ValueKind::Str(self.string(pair)?.value),
             Rule::boolean => ValueKind::Bool(pair.as_str() == "true"),
             Rule::number => self.number(pair)?,
-            Rule::list => ValueKind::List(meaningful(pair).filter_map(|element| self.value(element)).collect()),
-            Rule::map => ValueKind::Map(meaningful(pair).filter_map(|pair| self.pair(pair)).collect()),
-            Rule::path_set => ValueKind::Set(meaningful(pair).map(|path| self.spanned_path(path)).collect()),
+            Rule::list => ValueKind::List(
+                meaningful(pair)
+                    .filter_map(|element| self.value(element))
+                    .collect(),
+            ),
+            Rule::map => ValueKind::Map(
+                meaningful(pair)
+                    .filter_map(|pair| self.pair(pair))
+                    .collect(),
+            ),
+            Rule::path_set => ValueKind::Set(
+                meaningful(pair)
+                    .map(|path| self.spanned_path(path))
+                    .collect(),
+            ),
             Rule::path => ValueKind::Path(self.path(pair)),
             Rule::constructor => {
                 let ctor = self.constructor(pair)?;
@@ -194,7 +261,12 @@ impl<'a> Reader<'a> {
     fn string(&mut self, pair: Pair<'_, Rule>) -> Option<Spanned<String>> {
         let span = self.span(&pair);
         let body = pair.into_inner().next()?;
-        let text = literal::unescape(body.as_str(), body.as_span().start(), self.source, &mut self.diags);
+        let text = literal::unescape(
+            body.as_str(),
+            body.as_span().start(),
+            self.source,
+            &mut self.diags,
+        );
         Some(Spanned::new(text, span))
     }
 
@@ -209,7 +281,10 @@ impl<'a> Reader<'a> {
     fn digits(&mut self, numeral: &Pair<'_, Rule>) -> String {
         let digits: String = numeral.as_str().chars().filter(|c| *c != '_').collect();
         if !literal::fits(&digits) {
-            self.diags.push(error::number_out_of_range(self.span(numeral), numeral.as_str()));
+            self.diags.push(error::number_out_of_range(
+                self.span(numeral),
+                numeral.as_str(),
+            ));
         }
         digits
     }
@@ -235,7 +310,9 @@ impl<'a> Reader<'a> {
         for part in pair.into_inner() {
             segments.push(match part.as_rule() {
                 Rule::star => Segment::Star,
-                Rule::alternatives => Segment::Set(meaningful(part).map(|path| self.path(path)).collect()),
+                Rule::alternatives => {
+                    Segment::Set(meaningful(part).map(|path| self.path(path)).collect())
+                }
                 _ => self.segment(part),
             });
         }
@@ -247,7 +324,11 @@ impl<'a> Reader<'a> {
         let mut range = None;
         for part in pair.into_inner() {
             match part.as_rule() {
-                Rule::index => range = meaningful(part).next().and_then(|inside| self.range(inside)),
+                Rule::index => {
+                    range = meaningful(part)
+                        .next()
+                        .and_then(|inside| self.range(inside))
+                }
                 _ => part.as_str().clone_into(&mut name),
             }
         }
@@ -256,13 +337,28 @@ impl<'a> Reader<'a> {
 
     fn range(&mut self, pair: Pair<'_, Rule>) -> Option<IndexRange> {
         if pair.as_rule() == Rule::integer {
-            return Some(IndexRange { start: self.integer(&pair), end: None, single: true });
+            return Some(IndexRange {
+                start: self.integer(&pair),
+                end: None,
+                single: true,
+            });
         }
-        let mut range = IndexRange { start: None, end: None, single: false };
+        let mut range = IndexRange {
+            start: None,
+            end: None,
+            single: false,
+        };
         for end in pair.into_inner() {
             let first = end.as_rule() == Rule::first;
-            let number = end.into_inner().next().and_then(|integer| self.integer(&integer));
-            *(if first { &mut range.start } else { &mut range.end }) = number;
+            let number = end
+                .into_inner()
+                .next()
+                .and_then(|integer| self.integer(&integer));
+            *(if first {
+                &mut range.start
+            } else {
+                &mut range.end
+            }) = number;
         }
         Some(range)
     }
@@ -271,7 +367,8 @@ impl<'a> Reader<'a> {
         let digits: String = pair.as_str().chars().filter(|c| *c != '_').collect();
         let number = digits.parse().ok();
         if number.is_none() {
-            self.diags.push(error::number_out_of_range(self.span(pair), pair.as_str()));
+            self.diags
+                .push(error::number_out_of_range(self.span(pair), pair.as_str()));
         }
         number
     }
@@ -279,13 +376,23 @@ impl<'a> Reader<'a> {
     /// Reports what is wrong with a piece that recovery skipped, by parsing it on its own.
     fn broken(&mut self, junk: &Pair<'_, Rule>, rule: Rule) {
         let base = junk.as_span().start();
-        let text = self.text.get(base..junk.as_span().end()).unwrap_or_default();
-        let piece = Piece { text, base, source: self.source };
+        let text = self
+            .text
+            .get(base..junk.as_span().end())
+            .unwrap_or_default();
+        let piece = Piece {
+            text,
+            base,
+            source: self.source,
+        };
         match Recipe::parse(rule, text) {
-            Err(stop) => self.diags.extend(blame::explain(piece, Some(stop_of(&stop, rule)))),
+            Err(stop) => self
+                .diags
+                .extend(blame::explain(piece, Some(stop_of(&stop, rule)))),
             Ok(pairs) => match pairs.flatten().find(|pair| pair.as_rule() == Rule::header) {
                 Some(header) => {
-                    let span = Span::new(self.source, base, base + header.as_str().trim_end().len());
+                    let span =
+                        Span::new(self.source, base, base + header.as_str().trim_end().len());
                     self.diags.push(error::misplaced_header(span));
                 }
                 None => self.diags.extend(blame::explain(piece, None)),
@@ -296,7 +403,8 @@ impl<'a> Reader<'a> {
 
 /// The pairs inside `pair` without punctuation.
 fn meaningful(pair: Pair<'_, Rule>) -> impl Iterator<Item = Pair<'_, Rule>> {
-    pair.into_inner().filter(|pair| !is_punctuation(pair.as_rule()))
+    pair.into_inner()
+        .filter(|pair| !is_punctuation(pair.as_rule()))
 }
 
 const fn is_punctuation(rule: Rule) -> bool {
@@ -328,13 +436,19 @@ fn stop_of(error: &pest::error::Error<Rule>, whole: Rule) -> Stop {
     };
     // Where `true` may stand, any value may; the kinds of values would be a long list.
     let value = rules.contains(&Rule::boolean);
-    let names = rules.iter().filter(|rule| !(value && starts_value(**rule))).filter_map(|rule| human_name(*rule));
+    let names = rules
+        .iter()
+        .filter(|rule| !(value && starts_value(**rule)))
+        .filter_map(|rule| human_name(*rule));
     let ended = whole == Rule::lone_entry && rules.contains(&Rule::EOI);
     Stop {
         at,
         expected: names.chain(value.then_some("a value")).collect(),
         equals: rules.contains(&Rule::equals),
-        separator: ended || rules.iter().any(|rule| matches!(rule, Rule::separator | Rule::slot_end)),
+        separator: ended
+            || rules
+                .iter()
+                .any(|rule| matches!(rule, Rule::separator | Rule::slot_end)),
     }
 }
 
@@ -360,7 +474,9 @@ const fn starts_value(rule: Rule) -> bool {
 /// What people call a rule; `None` for rules that say nothing to them.
 const fn human_name(rule: Rule) -> Option<&'static str> {
     Some(match rule {
-        Rule::file | Rule::lone_item | Rule::item | Rule::keyword => "an item such as `stage NAME = train { … }`",
+        Rule::file | Rule::lone_item | Rule::item | Rule::keyword => {
+            "an item such as `stage NAME = train { … }`"
+        }
         Rule::lone_value | Rule::value | Rule::call => "a value",
         Rule::header | Rule::kw_peftc => "`peftc 1`",
         Rule::version => "the number of a version",

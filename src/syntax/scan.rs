@@ -126,7 +126,10 @@ mod tests {
     #[test]
     fn the_innermost_open_bracket_is_blamed() {
         assert_eq!(imbalance("a { b ["), Some(Imbalance::Unclosed('[', 6..7)));
-        assert_eq!(imbalance("a [ }"), Some(Imbalance::Mismatch('[', 2..3, 4..5)));
+        assert_eq!(
+            imbalance("a [ }"),
+            Some(Imbalance::Mismatch('[', 2..3, 4..5))
+        );
         assert_eq!(imbalance("a ]"), Some(Imbalance::Stray(']', 2..3)));
         assert_eq!(imbalance("a \"b"), Some(Imbalance::String(2..4)));
     }

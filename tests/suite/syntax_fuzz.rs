@@ -53,17 +53,71 @@ stage a = train {
 ];
 
 const TOKENS: &[&str] = &[
-    "peftc 1", "import ", "let ", "stage ", "prompt ", "a", "bc", "train", "layers", "=", "=", ":", ",", ".", "..", "*", "{", "}",
-    "{", "}", "[", "]", "\"", "\"x\"", "\"{y}\\n\"", "\\", "\\q", "1", "48_000", "-3", "2e-4", "12%", "8GiB", " epochs", "true",
-    "# c", "#", "\n", "\n", "\n  ", " ", " ", "\t", "\r\n", "é", "😀", "'", ";", "a = 1\n", "let x = 1\n", "stage s = train {\n", "}\n",
+    "peftc 1",
+    "import ",
+    "let ",
+    "stage ",
+    "prompt ",
+    "a",
+    "bc",
+    "train",
+    "layers",
+    "=",
+    "=",
+    ":",
+    ",",
+    ".",
+    "..",
+    "*",
+    "{",
+    "}",
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    "\"x\"",
+    "\"{y}\\n\"",
+    "\\",
+    "\\q",
+    "1",
+    "48_000",
+    "-3",
+    "2e-4",
+    "12%",
+    "8GiB",
+    " epochs",
+    "true",
+    "# c",
+    "#",
+    "\n",
+    "\n",
+    "\n  ",
+    " ",
+    " ",
+    "\t",
+    "\r\n",
+    "é",
+    "😀",
+    "'",
+    ";",
+    "a = 1\n",
+    "let x = 1\n",
+    "stage s = train {\n",
+    "}\n",
 ];
 
 /// All recipes that are shipped.
 fn shipped() -> Vec<String> {
     let mut found = Vec::new();
-    let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes"))];
+    let mut folders = vec![PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/recipes"
+    ))];
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
@@ -78,7 +132,11 @@ fn shipped() -> Vec<String> {
 }
 
 fn recipes() -> Vec<String> {
-    SAMPLES.iter().map(|text| (*text).to_owned()).chain(shipped()).collect()
+    SAMPLES
+        .iter()
+        .map(|text| (*text).to_owned())
+        .chain(shipped())
+        .collect()
 }
 
 /// The comments of a text without syntax errors.
@@ -101,11 +159,15 @@ fn comments(text: &str) -> Vec<String> {
 
 /// The tree of a text, printed without its spans.
 fn tree(text: &str) -> String {
-    let Ok((file, _)) = parse(text, SourceId(0)).ok() else { panic!("does not parse:\n{text}") };
+    let Ok((file, _)) = parse(text, SourceId(0)).ok() else {
+        panic!("does not parse:\n{text}")
+    };
     let printed = format!("{file:?}");
     let mut pieces = printed.split("Span { source");
     let first = pieces.next().unwrap_or_default().to_owned();
-    pieces.fold(first, |tree, piece| tree + piece.split_once('}').map_or(piece, |(_, rest)| rest))
+    pieces.fold(first, |tree, piece| {
+        tree + piece.split_once('}').map_or(piece, |(_, rest)| rest)
+    })
 }
 
 /// The laws of the formatter, for texts that parse; whether this one does.
@@ -113,16 +175,33 @@ fn obeys_the_laws(text: &str) -> bool {
     let outcome = parse(text, SourceId(0));
     for diag in outcome.diags.iter() {
         let span = diag.span.expect("a syntax error has a place");
-        assert!(text.get(span.start as usize..span.end as usize).is_some(), "{diag:?} points outside of\n{text}");
+        assert!(
+            text.get(span.start as usize..span.end as usize).is_some(),
+            "{diag:?} points outside of\n{text}"
+        );
     }
     let Ok(once) = format(text, SourceId(0)) else {
-        assert!(outcome.diags.has_errors(), "refused without a reason:\n{text}");
+        assert!(
+            outcome.diags.has_errors(),
+            "refused without a reason:\n{text}"
+        );
         return false;
     };
     assert_eq!(tree(text), tree(&once), "another tree:\n{text}\n=>\n{once}");
-    assert_eq!(comments(text), comments(&once), "comments got lost:\n{text}\n=>\n{once}");
-    assert_eq!(format(&once, SourceId(0)).ok().as_deref(), Some(once.as_str()), "not stable:\n{text}\n=>\n{once}");
-    assert!(once.is_empty() || once.ends_with('\n') && !once.ends_with("\n\n"), "bad end:\n{once:?}");
+    assert_eq!(
+        comments(text),
+        comments(&once),
+        "comments got lost:\n{text}\n=>\n{once}"
+    );
+    assert_eq!(
+        format(&once, SourceId(0)).ok().as_deref(),
+        Some(once.as_str()),
+        "not stable:\n{text}\n=>\n{once}"
+    );
+    assert!(
+        once.is_empty() || once.ends_with('\n') && !once.ends_with("\n\n"),
+        "bad end:\n{once:?}"
+    );
     true
 }
 
@@ -131,7 +210,12 @@ fn damage(text: &str, place: f64, length: usize, token: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let start = ((chars.len() as f64 * place) as usize).min(chars.len());
     let end = (start + length).min(chars.len());
-    chars[..start].iter().copied().chain(token.chars()).chain(chars[end..].iter().copied()).collect()
+    chars[..start]
+        .iter()
+        .copied()
+        .chain(token.chars())
+        .chain(chars[end..].iter().copied())
+        .collect()
 }
 
 #[test]
@@ -139,7 +223,11 @@ fn every_recipe_obeys_the_laws_of_the_formatter() {
     let recipes = recipes();
     assert!(recipes.len() >= SAMPLES.len());
     for text in recipes {
-        assert!(obeys_the_laws(&text), "does not parse:\n{text}\n{:#?}", parse(&text, SourceId(0)).diags);
+        assert!(
+            obeys_the_laws(&text),
+            "does not parse:\n{text}\n{:#?}",
+            parse(&text, SourceId(0)).diags
+        );
     }
 }
 
@@ -147,7 +235,10 @@ fn every_recipe_obeys_the_laws_of_the_formatter() {
 fn layout_is_free_where_the_language_says_so() {
     for text in recipes() {
         // The alternatives inside a path stay on one line.
-        assert!(text.contains(".{") || obeys_the_laws(&text.replace(", ", "\n")), "{text}");
+        assert!(
+            text.contains(".{") || obeys_the_laws(&text.replace(", ", "\n")),
+            "{text}"
+        );
         assert!(obeys_the_laws(&text.replace('\n', "\n\n\n")), "{text}");
         assert!(obeys_the_laws(&text.replace('\n', "  # note\n")), "{text}");
         assert!(obeys_the_laws(&text.replace('\n', "\r\n")), "{text}");

@@ -45,9 +45,21 @@ fn a_cached_file_is_found_offline_with_its_commit() -> Outcome {
 #[test]
 fn what_is_not_cached_is_an_error_that_says_so() -> Outcome {
     let (_home, world) = cache()?;
-    let other = HubFile { repo: "org/other".into(), ..config(None) };
-    for file in [other, config(Some("v9")), HubFile { file: "gone.json".into(), ..config(None) }] {
-        let Err(error) = world.hub(&file) else { return Err("it was found".into()) };
+    let other = HubFile {
+        repo: "org/other".into(),
+        ..config(None)
+    };
+    for file in [
+        other,
+        config(Some("v9")),
+        HubFile {
+            file: "gone.json".into(),
+            ..config(None)
+        },
+    ] {
+        let Err(error) = world.hub(&file) else {
+            return Err("it was found".into());
+        };
         assert!(error.to_string().contains("the network is off"), "{error}");
         assert!(error.to_string().contains("--offline"), "{error}");
     }
@@ -59,7 +71,10 @@ fn what_is_not_cached_is_an_error_that_says_so() -> Outcome {
 #[test]
 fn a_snapshot_is_listed_with_its_folders() -> Outcome {
     let (_home, world) = cache()?;
-    assert_eq!(world.hub_list("org/tiny", RepoKind::Model, None)?, ["config.json", "onnx/model.onnx"]);
+    assert_eq!(
+        world.hub_list("org/tiny", RepoKind::Model, None)?,
+        ["config.json", "onnx/model.onnx"]
+    );
     Ok(())
 }
 
@@ -74,8 +89,14 @@ fn names_cannot_lead_out_of_the_cache() -> Outcome {
         ("org/tiny", None, "/etc/passwd"),
         ("org/tiny", None, "../def456/config.json"),
     ] {
-        let file = HubFile { repo: repo.into(), file: file.into(), ..config(revision) };
-        let Err(error) = world.hub(&file) else { return Err("it was found".into()) };
+        let file = HubFile {
+            repo: repo.into(),
+            file: file.into(),
+            ..config(revision)
+        };
+        let Err(error) = world.hub(&file) else {
+            return Err("it was found".into());
+        };
         assert!(!error.to_string().contains("network"), "{error}");
     }
     Ok(())
@@ -86,10 +107,16 @@ fn a_fingerprint_follows_the_content() -> Outcome {
     let (home, world) = cache()?;
     let path = home.path().join("a.txt");
     std::fs::write(&path, "one")?;
-    assert_eq!(world.fingerprint(&path)?, blake3::hash(b"one").to_hex().to_string());
+    assert_eq!(
+        world.fingerprint(&path)?,
+        blake3::hash(b"one").to_hex().to_string()
+    );
     assert_eq!(world.fingerprint(&path)?, world.fingerprint(&path)?);
     std::fs::write(&path, "three")?;
-    assert_eq!(world.fingerprint(&path)?, blake3::hash(b"three").to_hex().to_string());
+    assert_eq!(
+        world.fingerprint(&path)?,
+        blake3::hash(b"three").to_hex().to_string()
+    );
     assert!(world.fingerprint(&home.path().join("none")).is_err());
     Ok(())
 }
@@ -115,17 +142,31 @@ fn hub(requests: usize) -> Result<(String, std::thread::JoinHandle<Vec<String>>)
         let mut asked = Vec::new();
         for stream in listener.incoming().take(requests) {
             let Ok(mut stream) = stream else { continue };
-            let Ok(copy) = stream.try_clone() else { continue };
-            let head: Vec<String> = BufReader::new(copy).lines().map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
-            let path = head.first().and_then(|l| l.split(' ').nth(1)).unwrap_or_default().to_owned();
+            let Ok(copy) = stream.try_clone() else {
+                continue;
+            };
+            let head: Vec<String> = BufReader::new(copy)
+                .lines()
+                .map_while(Result::ok)
+                .take_while(|l| !l.is_empty())
+                .collect();
+            let path = head
+                .first()
+                .and_then(|l| l.split(' ').nth(1))
+                .unwrap_or_default()
+                .to_owned();
             let first = head.iter().any(|l| l.to_lowercase().ends_with("bytes=0-0"));
             let body = if first { "w" } else { "w8s!" };
             let answer = if path.contains("/resolve/") {
                 let range = format!("content-range: bytes 0-{}/4", body.len() - 1);
                 let rest = "x-repo-commit: abc123\r\netag: \"e7a9\"\r\nconnection: close";
-                format!("HTTP/1.1 206 Partial Content\r\n{range}\r\n{rest}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+                format!(
+                    "HTTP/1.1 206 Partial Content\r\n{range}\r\n{rest}\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                )
             } else {
-                "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned()
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                    .to_owned()
             };
             let _ = stream.write_all(answer.as_bytes());
             asked.push(path);
@@ -139,12 +180,25 @@ fn hub(requests: usize) -> Result<(String, std::thread::JoinHandle<Vec<String>>)
 fn further_files_are_fetched_at_the_commit_the_cache_has() -> Outcome {
     let (_home, offline) = cache()?;
     let (address, served) = hub(3)?;
-    let world = RealWorld { offline: false, endpoint: Some(address), ..offline };
-    let found = world.hub(&HubFile { file: "model.safetensors".into(), ..config(None) })?;
-    assert_eq!((world.read(&found.path)?.as_slice(), found.commit.as_deref()), (&b"w8s!"[..], Some("abc123")));
+    let world = RealWorld {
+        offline: false,
+        endpoint: Some(address),
+        ..offline
+    };
+    let found = world.hub(&HubFile {
+        file: "model.safetensors".into(),
+        ..config(None)
+    })?;
+    assert_eq!(
+        (world.read(&found.path)?.as_slice(), found.commit.as_deref()),
+        (&b"w8s!"[..], Some("abc123"))
+    );
     // The hub answers the listing with an error: what is cached is listed.
     let listed = world.hub_list("org/tiny", RepoKind::Model, None)?;
-    assert_eq!(listed, ["config.json", "model.safetensors", "onnx/model.onnx"]);
+    assert_eq!(
+        listed,
+        ["config.json", "model.safetensors", "onnx/model.onnx"]
+    );
     let asked = served.join().map_err(|_| "the server failed")?;
     let file = "/org/tiny/resolve/abc123/model.safetensors";
     assert_eq!(asked, [file, file, "/api/models/org/tiny/revision/abc123"]);

@@ -7,7 +7,12 @@ use serde_json::json;
 fn put(dir: &Path, step: u64) {
     let x = Tensor::new(vec![step as f32; 64], &[8, 8]);
     let n = Tensor::new(vec![step as u32], &[1]);
-    save(dir, &[("x", &x), ("n", &n)], &json!({ "step": step, "loss": 0.1 })).unwrap();
+    save(
+        dir,
+        &[("x", &x), ("n", &n)],
+        &json!({ "step": step, "loss": 0.1 }),
+    )
+    .unwrap();
 }
 
 /// The step of the checkpoint, after a look whether tensors and state belong together.
@@ -50,7 +55,11 @@ fn a_damaged_newest_slot_falls_back_to_the_spare() {
                 "flip" => *bytes.last_mut().unwrap() ^= 1,
                 _ => bytes.clear(),
             }
-            if damage == "gone" { fs::remove_file(&path).unwrap() } else { fs::write(&path, &bytes).unwrap() }
+            if damage == "gone" {
+                fs::remove_file(&path).unwrap()
+            } else {
+                fs::write(&path, &bytes).unwrap()
+            }
             assert_eq!(get(dir), Some(1), "{file} {damage}");
         }
     }
@@ -76,7 +85,9 @@ fn without_a_pointer_the_later_whole_slot_counts_and_is_not_overwritten() {
 #[test]
 #[ignore = "run by `a_killed_process_leaves_a_whole_checkpoint`"]
 fn save_for_ever() {
-    let Some(dir) = std::env::var_os("PEFTC_TEST_CHECKPOINT") else { return };
+    let Some(dir) = std::env::var_os("PEFTC_TEST_CHECKPOINT") else {
+        return;
+    };
     for step in 1.. {
         put(Path::new(&dir), step);
     }
@@ -89,7 +100,11 @@ fn a_killed_process_leaves_a_whole_checkpoint() {
     let mut last = None;
     for round in 0..8_u64 {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "exec::checkpoint::tests::save_for_ever"])
+            .args([
+                "--ignored",
+                "--exact",
+                "exec::checkpoint::tests::save_for_ever",
+            ])
             .env("PEFTC_TEST_CHECKPOINT", dir)
             .stdout(std::process::Stdio::null())
             .spawn()

@@ -25,7 +25,10 @@ fn an_entry_is_finished_by_its_manifest_alone() {
 
     let entry = store.begin("ab12").unwrap();
     assert!(entry.dir().join("adapter/x").exists(), "leftovers are kept");
-    assert!(matches!(store.begin("cd").unwrap().finish(&manifest("ab12")), Err(RunError::Bug(_))));
+    assert!(matches!(
+        store.begin("cd").unwrap().finish(&manifest("ab12")),
+        Err(RunError::Bug(_))
+    ));
     entry.finish(&manifest("ab12")).unwrap();
     assert_eq!(store.finished("ab12"), Some(manifest("ab12")));
     assert!(!store.path("ab12").join(CHECKPOINT).exists());
@@ -34,7 +37,11 @@ fn an_entry_is_finished_by_its_manifest_alone() {
     assert!(entry.finished().is_some());
     entry.reset().unwrap();
     assert!(entry.finished().is_none());
-    assert_eq!(fs::read_dir(entry.dir()).unwrap().count(), 1, "only the lock is left");
+    assert_eq!(
+        fs::read_dir(entry.dir()).unwrap().count(),
+        1,
+        "only the lock is left"
+    );
 }
 
 #[test]
@@ -45,7 +52,10 @@ fn a_live_lock_is_named_and_a_dead_one_is_taken_over() {
     fs::write(store.path("ab").join(LOCK), "4194304999").unwrap();
     let entry = store.begin("ab").unwrap();
     let error = store.begin("ab").unwrap_err().to_string();
-    assert!(error.contains(&format!("process {} is working", std::process::id())), "{error}");
+    assert!(
+        error.contains(&format!("process {} is working", std::process::id())),
+        "{error}"
+    );
     drop(entry);
     store.begin("ab").unwrap();
 }
@@ -68,12 +78,23 @@ fn the_index_remembers_the_last_entry_of_a_stage() {
     assert!(store.latest("r.peft", "warm").is_none());
     store.note_latest("r.peft", "warm", "ab", &parts).unwrap();
     store.note_latest("r.peft", "warm", "cd", &parts).unwrap();
-    store.note_latest("r.peft", "../ladder", "ef", &parts).unwrap();
-    assert_eq!(store.latest("r.peft", "warm"), Some(("cd".into(), parts.clone())));
-    assert_eq!(store.latest("r.peft", "../ladder"), Some(("ef".into(), parts)));
+    store
+        .note_latest("r.peft", "../ladder", "ef", &parts)
+        .unwrap();
+    assert_eq!(
+        store.latest("r.peft", "warm"),
+        Some(("cd".into(), parts.clone()))
+    );
+    assert_eq!(
+        store.latest("r.peft", "../ladder"),
+        Some(("ef".into(), parts))
+    );
     assert!(store.latest("s.peft", "warm").is_none());
     let (fp, parts) = store.latest("r.peft", "warm").unwrap();
-    assert_eq!((fp.as_str(), parts.keys().next().unwrap().as_str()), ("cd", "model"));
+    assert_eq!(
+        (fp.as_str(), parts.keys().next().unwrap().as_str()),
+        ("cd", "model")
+    );
 }
 
 proptest! {

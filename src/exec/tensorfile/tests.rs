@@ -7,7 +7,8 @@ use proptest::prelude::*;
 fn write(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<(), RunError> {
     let specs: Vec<TensorSpec> = tensors.iter().map(|(n, t)| TensorSpec::of(*n, t)).collect();
     write_tensors(path, &specs, Some(("format", "pt")), &mut |i, w| {
-        w.write_all(bytes_of(tensors[i].1)).map_err(|e| durable::failed(path, "write", &e))
+        w.write_all(bytes_of(tensors[i].1))
+            .map_err(|e| durable::failed(path, "write", &e))
     })
 }
 
@@ -20,13 +21,20 @@ fn what_is_written_is_read_by_the_reference_reader_and_by_ours() {
     let h = Tensor::new(vec![f16::from_f32(0.25)], &[]);
     let e = Tensor::new(Vec::<f32>::new(), &[0, 4]);
     let u = Tensor::new(vec![1_u32, 2], &[2]);
-    write(&path, &[("b", &b), ("a", &a), ("h", &h), ("e", &e), ("u", &u)]).unwrap();
+    write(
+        &path,
+        &[("b", &b), ("a", &a), ("h", &h), ("e", &e), ("u", &u)],
+    )
+    .unwrap();
 
     let bytes = std::fs::read(&path).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     assert_eq!(length % 8, 0);
     let header = std::str::from_utf8(&bytes[8..8 + length as usize]).unwrap();
-    assert!(header.starts_with(r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"BF16","shape":[3],"#), "{header}");
+    assert!(
+        header.starts_with(r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"BF16","shape":[3],"#),
+        "{header}"
+    );
     let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(reference.tensor("b").unwrap().data(), bytes_of(&b));
     assert_eq!(reference.tensor("a").unwrap().shape(), [3]);
@@ -40,10 +48,19 @@ fn what_is_written_is_read_by_the_reference_reader_and_by_ours() {
     }
     assert_eq!(file.get("a").unwrap().to_f32().unwrap(), [0.5; 3]);
     assert!(file.get("u").unwrap().to_f32().is_err());
-    assert!(file.tensor("none").unwrap_err().to_string().contains("`none`"));
+    assert!(
+        file.tensor("none")
+            .unwrap_err()
+            .to_string()
+            .contains("`none`")
+    );
 
     let again = dir.path().join("again.safetensors");
-    write(&again, &[("b", &b), ("a", &a), ("h", &h), ("e", &e), ("u", &u)]).unwrap();
+    write(
+        &again,
+        &[("b", &b), ("a", &a), ("h", &h), ("e", &e), ("u", &u)],
+    )
+    .unwrap();
     assert_eq!(std::fs::read(again).unwrap(), bytes);
 }
 
@@ -51,17 +68,29 @@ fn what_is_written_is_read_by_the_reference_reader_and_by_ours() {
 fn wrong_byte_counts_and_names_are_bugs_and_leave_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.safetensors");
-    let spec = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, shape: vec![2] };
+    let spec = |name: &str| TensorSpec {
+        name: name.into(),
+        dtype: DType::F32,
+        shape: vec![2],
+    };
     for bytes in [7_usize, 9] {
         let result = write_tensors(&path, &[spec("x")], None, &mut |_, w| {
-            w.write_all(&vec![0; bytes]).map_err(|e| RunError::bug(e.to_string()))
+            w.write_all(&vec![0; bytes])
+                .map_err(|e| RunError::bug(e.to_string()))
         });
         assert!(matches!(result, Err(RunError::Bug(_))));
     }
     let twice = write_tensors(&path, &[spec("x"), spec("x")], None, &mut |_, _| Ok(()));
     assert!(matches!(twice, Err(RunError::Bug(_))));
-    let huge = TensorSpec { name: "x".into(), dtype: DType::F32, shape: vec![u64::MAX, 2] };
-    assert!(matches!(write_tensors(&path, &[huge], None, &mut |_, _| Ok(())), Err(RunError::Bug(_))));
+    let huge = TensorSpec {
+        name: "x".into(),
+        dtype: DType::F32,
+        shape: vec![u64::MAX, 2],
+    };
+    assert!(matches!(
+        write_tensors(&path, &[huge], None, &mut |_, _| Ok(())),
+        Err(RunError::Bug(_))
+    ));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 

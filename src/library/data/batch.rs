@@ -53,14 +53,21 @@ pub struct Packed {
 /// The order in which an epoch walks over `n` examples.
 #[must_use]
 pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
-    if shuffle { Stream::new(seed, &format!("shuffle/{epoch}")).permutation(n) } else { (0..n as u32).collect() }
+    if shuffle {
+        Stream::new(seed, &format!("shuffle/{epoch}")).permutation(n)
+    } else {
+        (0..n as u32).collect()
+    }
 }
 
 /// Packs examples without padding, making the wanted inputs. Scalars (loss scale, step, rate) are
 /// the caller's.
 #[must_use]
 pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed]) -> Packed {
-    let chosen: Vec<(u32, &EncodedExample)> = indices.iter().filter_map(|&i| Some((i, set.examples.get(i as usize)?))).collect();
+    let chosen: Vec<(u32, &EncodedExample)> = indices
+        .iter()
+        .filter_map(|&i| Some((i, set.examples.get(i as usize)?)))
+        .collect();
     let sizes = Bindings::of_lengths(chosen.iter().map(|(_, e)| e.ids.len()));
     let tokens: usize = chosen.iter().map(|(_, e)| e.ids.len()).sum();
     let starts: Vec<u32> = chosen
@@ -84,7 +91,9 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
             let tensor = match feed {
                 Feed::TokenIds => per_token(&|_, e, place| e.ids.get(place).copied().unwrap_or(0)),
                 Feed::Positions => per_token(&|_, _, place| first_position as u32 + place as u32),
-                Feed::Segments => per_token(&|_, e, place| e.segments.get(place).copied().unwrap_or(0).into()),
+                Feed::Segments => {
+                    per_token(&|_, e, place| e.segments.get(place).copied().unwrap_or(0).into())
+                }
                 Feed::Offsets => {
                     let mut list = Vec::with_capacity(starts.len() + 1);
                     list.extend_from_slice(&starts);
@@ -95,7 +104,9 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
                 Feed::TokenKeys => {
                     let mut list = Vec::with_capacity(2 * tokens);
                     for (index, example) in &chosen {
-                        list.extend((0..example.ids.len() as u32).flat_map(|place| [*index, place]));
+                        list.extend(
+                            (0..example.ids.len() as u32).flat_map(|place| [*index, place]),
+                        );
                     }
                     Tensor::new(list, &[tokens, 2])
                 }
@@ -105,18 +116,27 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
                     Tensor::new(list, &[chosen.len(), 2])
                 }
                 Feed::Labels => {
-                    let class = |e: &EncodedExample| if let Target::Class(c) = e.label { c } else { 0 };
+                    let class =
+                        |e: &EncodedExample| if let Target::Class(c) = e.label { c } else { 0 };
                     let mut list = Vec::with_capacity(chosen.len());
                     list.extend(chosen.iter().map(|(_, e)| class(e)));
                     Tensor::new(list, &[chosen.len()])
                 }
                 Feed::Targets => {
-                    let score = |e: &EncodedExample| if let Target::Score(x) = e.label { x } else { 0.0 };
+                    let score = |e: &EncodedExample| {
+                        if let Target::Score(x) = e.label {
+                            x
+                        } else {
+                            0.0
+                        }
+                    };
                     let mut list = Vec::with_capacity(chosen.len());
                     list.extend(chosen.iter().map(|(_, e)| score(e)));
                     Tensor::new(list, &[chosen.len()])
                 }
-                Feed::MaskTokens | Feed::LossScale | Feed::Step | Feed::LearningRate => return None,
+                Feed::MaskTokens | Feed::LossScale | Feed::Step | Feed::LearningRate => {
+                    return None;
+                }
             };
             Some((feed, tensor))
         })
@@ -131,10 +151,34 @@ mod tests {
 
     #[test]
     fn packing_has_no_padding_and_keeps_identities() {
-        let example = |n: u32, class| EncodedExample { ids: (10..10 + n).collect(), segments: vec![0; n as usize], label: Target::Class(class) };
-        let set = EncodedSet { examples: vec![example(3, 0), example(5, 1), example(2, 1)] };
-        let packed = pack(&set, &[2, 0], 2, &[Feed::TokenIds, Feed::Positions, Feed::Offsets, Feed::TokenKeys, Feed::Labels]);
-        assert_eq!((packed.sizes.get(Sym::Tokens), packed.sizes.get(Sym::Pairs), packed.sizes.get(Sym::Longest)), (5, 13, 3));
+        let example = |n: u32, class| EncodedExample {
+            ids: (10..10 + n).collect(),
+            segments: vec![0; n as usize],
+            label: Target::Class(class),
+        };
+        let set = EncodedSet {
+            examples: vec![example(3, 0), example(5, 1), example(2, 1)],
+        };
+        let packed = pack(
+            &set,
+            &[2, 0],
+            2,
+            &[
+                Feed::TokenIds,
+                Feed::Positions,
+                Feed::Offsets,
+                Feed::TokenKeys,
+                Feed::Labels,
+            ],
+        );
+        assert_eq!(
+            (
+                packed.sizes.get(Sym::Tokens),
+                packed.sizes.get(Sym::Pairs),
+                packed.sizes.get(Sym::Longest)
+            ),
+            (5, 13, 3)
+        );
         let feed = |i: usize| packed.feeds[i].1.slice::<u32>().expect("u32").to_vec();
         assert_eq!(feed(0), [10, 11, 10, 11, 12]);
         assert_eq!(feed(1), [2, 3, 2, 3, 4]);

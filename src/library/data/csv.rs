@@ -3,12 +3,19 @@
 use super::{Cell, DataError, Format, RowRec, Table, locate, text};
 
 /// The format.
-pub static CSV: Format = Format { name: "csv", extensions: &["csv"], read };
+pub static CSV: Format = Format {
+    name: "csv",
+    extensions: &["csv"],
+    read,
+};
 
 fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
     let text = text(bytes, file)?;
     let mut reader = ::csv::ReaderBuilder::new().from_reader(text.as_bytes());
-    let header = reader.headers().map_err(|error| wrong(&error, text, file))?.clone();
+    let header = reader
+        .headers()
+        .map_err(|error| wrong(&error, text, file))?
+        .clone();
     if header.is_empty() {
         return Err(DataError::empty(file));
     }
@@ -16,12 +23,22 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
     let mut table = Table::default();
     let mut record = ::csv::StringRecord::new();
     let (mut line, mut counted) = (1, 0);
-    while reader.read_record(&mut record).map_err(|error| wrong(&error, text, file))? {
+    while reader
+        .read_record(&mut record)
+        .map_err(|error| wrong(&error, text, file))?
+    {
         let start = record.position().map_or(0, |place| start(text, place));
         line += ends(text, counted, start);
         counted = start;
-        let cells = places.iter().map(|&place| record.get(place).map_or(Cell::Missing, |cell| Cell::Text(cell.into())));
-        table.rows.push(RowRec { line, cells: cells.collect() });
+        let cells = places.iter().map(|&place| {
+            record
+                .get(place)
+                .map_or(Cell::Missing, |cell| Cell::Text(cell.into()))
+        });
+        table.rows.push(RowRec {
+            line,
+            cells: cells.collect(),
+        });
     }
     Ok(table)
 }
@@ -31,17 +48,27 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
 fn start(text: &str, place: &::csv::Position) -> usize {
     let at = usize::try_from(place.byte()).unwrap_or(usize::MAX);
     let rest = text.as_bytes().get(at..).unwrap_or_default();
-    at + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
+    at + rest
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .count()
 }
 
 /// Line ends between two places.
 fn ends(text: &str, from: usize, to: usize) -> u64 {
-    text.as_bytes().get(from..to).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count() as u64
+    text.as_bytes()
+        .get(from..to)
+        .unwrap_or_default()
+        .iter()
+        .filter(|&&byte| byte == b'\n')
+        .count() as u64
 }
 
 fn wrong(error: &::csv::Error, text: &str, file: &str) -> DataError {
     let (message, help) = match error.kind() {
-        ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => (
+        ::csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => (
             format!("{len} cells where the header has {expected_len}"),
             "a text with commas, quotes or line ends stands in double quotes",
         ),

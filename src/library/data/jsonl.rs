@@ -5,7 +5,11 @@ use serde_json::{Map, Value};
 use super::{Cell, DataError, Format, RowRec, Table, missing, text};
 
 /// The format.
-pub static JSONL: Format = Format { name: "jsonl", extensions: &["jsonl", "ndjson"], read };
+pub static JSONL: Format = Format {
+    name: "jsonl",
+    extensions: &["jsonl", "ndjson"],
+    read,
+};
 
 fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
     let text = text(bytes, file)?;
@@ -27,7 +31,11 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
                 .get(column)
                 .ok_or_else(|| missing(column, object.keys().map(String::as_str), file).at(line))?;
             cell(value).ok_or_else(|| {
-                DataError::new(file, format!("`{column}` is a list or an object, where a text or a number belongs")).at(line)
+                DataError::new(
+                    file,
+                    format!("`{column}` is a list or an object, where a text or a number belongs"),
+                )
+                .at(line)
             })
         };
         let cells = columns.iter().map(cell).collect::<Result<_, _>>()?;

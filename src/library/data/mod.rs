@@ -46,7 +46,10 @@ pub fn format_named(name: &str) -> Option<&'static Format> {
 #[must_use]
 pub fn format_of(path: &Path) -> Option<&'static Format> {
     let extension = path.extension()?.to_str()?.to_lowercase();
-    FORMATS.iter().copied().find(|format| format.extensions.contains(&extension.as_str()))
+    FORMATS
+        .iter()
+        .copied()
+        .find(|format| format.extensions.contains(&extension.as_str()))
 }
 
 /// Asked columns of a file.
@@ -97,7 +100,12 @@ impl DataError {
     /// An error about a file as a whole.
     #[must_use]
     pub fn new(file: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { file: file.into(), line: None, message: message.into(), help: None }
+        Self {
+            file: file.into(),
+            line: None,
+            message: message.into(),
+            help: None,
+        }
     }
 
     /// The same, at a line.
@@ -115,7 +123,9 @@ impl DataError {
     }
 
     fn empty(file: &str) -> Self {
-        Self::new(file, "the file is empty").at(1).help("a data file has a row of examples, or several")
+        Self::new(file, "the file is empty")
+            .at(1)
+            .help("a data file has a row of examples, or several")
     }
 }
 
@@ -132,7 +142,12 @@ impl std::error::Error for DataError {}
 
 impl From<WorldError> for DataError {
     fn from(error: WorldError) -> Self {
-        Self { file: error.what, line: None, message: error.cause, help: Some(error.remedy) }
+        Self {
+            file: error.what,
+            line: None,
+            message: error.cause,
+            help: Some(error.remedy),
+        }
     }
 }
 
@@ -140,7 +155,11 @@ impl From<WorldError> for DataError {
 fn locate(header: &[&str], columns: &[String], file: &str) -> Result<Vec<usize>, DataError> {
     let mut places = Vec::with_capacity(columns.len());
     for column in columns {
-        let mut found = header.iter().enumerate().filter(|(_, name)| *name == column).map(|(place, _)| place);
+        let mut found = header
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| *name == column)
+            .map(|(place, _)| place);
         let Some(place) = found.next() else {
             return Err(missing(column, header.iter().copied(), file).at(1));
         };
@@ -153,7 +172,11 @@ fn locate(header: &[&str], columns: &[String], file: &str) -> Result<Vec<usize>,
 }
 
 /// The error of a column that is not there.
-fn missing<'a>(column: &str, there: impl IntoIterator<Item = &'a str> + Clone, file: &str) -> DataError {
+fn missing<'a>(
+    column: &str,
+    there: impl IntoIterator<Item = &'a str> + Clone,
+    file: &str,
+) -> DataError {
     let error = DataError::new(file, format!("there is no column `{column}`"));
     match suggest::did_you_mean(column, there) {
         Some(help) => error.help(help),
@@ -167,7 +190,9 @@ fn text<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, DataError> {
     std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         let line = before.iter().filter(|&&byte| byte == b'\n').count() as u64 + 1;
-        DataError::new(file, "this is not UTF-8 text").at(line).help("save the file as UTF-8")
+        DataError::new(file, "this is not UTF-8 text")
+            .at(line)
+            .help("save the file as UTF-8")
     })
 }
 

@@ -3,34 +3,44 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::Field;
 use ::parquet::schema::types::Type;
+use bytes::Bytes;
 
 use super::{Cell, DataError, Format, RowRec, Table, missing};
 
 /// The format.
-pub static PARQUET: Format = Format { name: "parquet", extensions: &["parquet"], read };
+pub static PARQUET: Format = Format {
+    name: "parquet",
+    extensions: &["parquet"],
+    read,
+};
 
 fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
     if bytes.is_empty() {
         return Err(DataError::empty(file));
     }
     // The decoder is not ours: should it panic on a damaged file, that is a damaged file.
-    catch_unwind(AssertUnwindSafe(|| decode(bytes, file, columns)))
-        .unwrap_or_else(|_| Err(DataError::new(file, "the Parquet file is damaged").help("fetch it again")))
+    catch_unwind(AssertUnwindSafe(|| decode(bytes, file, columns))).unwrap_or_else(|_| {
+        Err(DataError::new(file, "the Parquet file is damaged").help("fetch it again"))
+    })
 }
 
 fn decode(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
-    let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes)).map_err(|error| wrong(&error, file))?;
+    let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes))
+        .map_err(|error| wrong(&error, file))?;
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
     let mut fields: Vec<Arc<Type>> = Vec::new();
     for column in columns {
         let names = schema.get_fields().iter().map(|field| field.name());
-        let Some(field) = schema.get_fields().iter().find(|field| field.name() == column) else {
+        let Some(field) = schema
+            .get_fields()
+            .iter()
+            .find(|field| field.name() == column)
+        else {
             return Err(missing(column, names, file));
         };
         if !fields.iter().any(|known| known.name() == column) {
@@ -39,22 +49,38 @@ fn decode(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataErr
     }
     let class_names = columns.last().and_then(|column| {
         let pairs = metadata.key_value_metadata()?;
-        let text = pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_deref()?;
+        let text = pairs
+            .iter()
+            .find(|pair| pair.key == "huggingface")?
+            .value
+            .as_deref()?;
         class_names(text, column)
     });
     let projection = Type::group_type_builder(schema.name())
         .with_fields(fields)
         .build()
         .map_err(|error| wrong(&error, file))?;
-    let rows = reader.get_row_iter(Some(projection)).map_err(|error| wrong(&error, file))?;
-    let mut table = Table { rows: Vec::new(), class_names };
+    let rows = reader
+        .get_row_iter(Some(projection))
+        .map_err(|error| wrong(&error, file))?;
+    let mut table = Table {
+        rows: Vec::new(),
+        class_names,
+    };
     for (row, line) in rows.zip(1u64..) {
         let row = row.map_err(|error| wrong(&error, file).at(line))?;
         let mut cells = Vec::with_capacity(columns.len());
         for column in columns {
-            let field = row.get_column_iter().find(|(name, _)| *name == column).map(|(_, field)| field);
+            let field = row
+                .get_column_iter()
+                .find(|(name, _)| *name == column)
+                .map(|(_, field)| field);
             cells.push(field.map_or(Some(Cell::Missing), cell).ok_or_else(|| {
-                DataError::new(file, format!("column `{column}` holds neither text nor numbers")).at(line)
+                DataError::new(
+                    file,
+                    format!("column `{column}` holds neither text nor numbers"),
+                )
+                .at(line)
             })?);
         }
         table.rows.push(RowRec { line, cells });
@@ -90,7 +116,12 @@ fn class_names(metadata: &str, column: &str) -> Option<Vec<String>> {
     if feature.get("_type")?.as_str()? != "ClassLabel" {
         return None;
     }
-    feature.get("names")?.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+    feature
+        .get("names")?
+        .as_array()?
+        .iter()
+        .map(|name| name.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn wrong(error: &ParquetError, file: &str) -> DataError {

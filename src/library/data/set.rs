@@ -83,7 +83,8 @@ pub fn load(spec: &DataSpec, world: &dyn World) -> Result<DataSet, Vec<DataError
     let mut columns = spec.text.clone();
     if spec.labels != Labels::None {
         let Some(label) = &spec.label else {
-            let error = DataError::new(first(spec), "no label column is named").help("name it: `label = COLUMN`");
+            let error = DataError::new(first(spec), "no label column is named")
+                .help("name it: `label = COLUMN`");
             return Err(vec![error]);
         };
         columns.push(label.clone());
@@ -95,14 +96,24 @@ pub fn load(spec: &DataSpec, world: &dyn World) -> Result<DataSet, Vec<DataError
     for (file, table) in tables {
         for row in table.rows {
             let mut cells = row.cells.into_iter();
-            let texts = cells.by_ref().take(spec.text.len()).zip(&spec.text).map(|(cell, column)| words(cell, column));
+            let texts = cells
+                .by_ref()
+                .take(spec.text.len())
+                .zip(&spec.text)
+                .map(|(cell, column)| words(cell, column));
             let texts: Result<Vec<String>, DataError> = texts.collect();
             let label = cells.next().map(|cell| key.label(&cell)).transpose();
             match (texts, label) {
                 (Ok(texts), Ok(label)) => examples.push(Example { texts, label }),
                 (texts, label) => {
                     let wrong = texts.err().into_iter().chain(label.err());
-                    errors.extend(wrong.map(|error| DataError { file: file.clone(), ..error }.at(row.line)));
+                    errors.extend(wrong.map(|error| {
+                        DataError {
+                            file: file.clone(),
+                            ..error
+                        }
+                        .at(row.line)
+                    }));
                 }
             }
             if errors.len() >= ENOUGH {
@@ -117,24 +128,38 @@ pub fn load(spec: &DataSpec, world: &dyn World) -> Result<DataSet, Vec<DataError
     if let Some(seed) = spec.shuffle {
         let order = Stream::new(seed, "data").permutation(examples.len());
         let mut slots: Vec<Option<Example>> = examples.into_iter().map(Some).collect();
-        examples = order.iter().filter_map(|&place| slots.get_mut(place as usize).and_then(Option::take)).collect();
+        examples = order
+            .iter()
+            .filter_map(|&place| slots.get_mut(place as usize).and_then(Option::take))
+            .collect();
     }
     if let Some(take) = spec.take {
         examples.truncate(usize::try_from(take).unwrap_or(usize::MAX));
     }
     if examples.is_empty() {
         let error = DataError::new(first(spec), "there are no examples");
-        return Err(vec![error.help("a header alone is no data; `take` is at least 1")]);
+        return Err(vec![
+            error.help("a header alone is no data; `take` is at least 1"),
+        ]);
     }
-    Ok(DataSet { examples, classes: key.classes })
+    Ok(DataSet {
+        examples,
+        classes: key.classes,
+    })
 }
 
 fn first(spec: &DataSpec) -> String {
-    spec.files.first().map_or_else(|| "data".to_owned(), |path| path.display().to_string())
+    spec.files
+        .first()
+        .map_or_else(|| "data".to_owned(), |path| path.display().to_string())
 }
 
 /// The tables of all files.
-fn tables(spec: &DataSpec, columns: &[String], world: &dyn World) -> Result<Vec<(String, Table)>, Vec<DataError>> {
+fn tables(
+    spec: &DataSpec,
+    columns: &[String],
+    world: &dyn World,
+) -> Result<Vec<(String, Table)>, Vec<DataError>> {
     let mut tables = Vec::with_capacity(spec.files.len());
     let mut errors = Vec::new();
     for path in &spec.files {
@@ -150,20 +175,30 @@ fn tables(spec: &DataSpec, columns: &[String], world: &dyn World) -> Result<Vec<
             break;
         }
     }
-    if errors.is_empty() { Ok(tables) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(tables)
+    } else {
+        Err(errors)
+    }
 }
 
 fn format(spec: &DataSpec, path: &Path) -> Result<&'static Format, DataError> {
     let names = FORMATS.iter().map(|format| format.name);
     match &spec.format {
         Some(name) => format_named(name).ok_or_else(|| {
-            let error = DataError::new(path.display().to_string(), format!("there is no data format `{name}`"));
+            let error = DataError::new(
+                path.display().to_string(),
+                format!("there is no data format `{name}`"),
+            );
             error.help(suggest::did_you_mean(name, names).unwrap_or_default())
         }),
         None => format_of(path).ok_or_else(|| {
             let names = names.collect::<Vec<_>>().join(", ");
-            DataError::new(path.display().to_string(), "the extension names no data format")
-                .help(format!("name it: `format = …`, one of {names}"))
+            DataError::new(
+                path.display().to_string(),
+                "the extension names no data format",
+            )
+            .help(format!("name it: `format = …`, one of {names}"))
         }),
     }
 }
@@ -173,7 +208,10 @@ fn words(cell: Cell, column: &str) -> Result<String, DataError> {
         Cell::Text(text) => Ok(text),
         Cell::Int(whole) => Ok(whole.to_string()),
         Cell::Float(number) => Ok(number.to_string()),
-        Cell::Missing => Err(DataError::new("", format!("the text `{column}` is missing"))),
+        Cell::Missing => Err(DataError::new(
+            "",
+            format!("the text `{column}` is missing"),
+        )),
     }
 }
 

@@ -3,10 +3,17 @@
 use super::{Cell, DataError, Format, RowRec, Table, locate, text};
 
 /// The format.
-pub static TSV: Format = Format { name: "tsv", extensions: &["tsv", "tab"], read };
+pub static TSV: Format = Format {
+    name: "tsv",
+    extensions: &["tsv", "tab"],
+    read,
+};
 
 fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
-    let mut lines = text(bytes, file)?.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).zip(1u64..);
+    let mut lines = text(bytes, file)?
+        .split('\n')
+        .map(|line| line.strip_suffix('\r').unwrap_or(line))
+        .zip(1u64..);
     let header: Vec<&str> = match lines.next() {
         Some((line, _)) if !line.is_empty() => line.split('\t').collect(),
         _ => return Err(DataError::empty(file)),
@@ -19,11 +26,24 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
         }
         let cells: Vec<&str> = row.split('\t').collect();
         if cells.len() != header.len() {
-            let message = format!("{} cells where the header has {}", cells.len(), header.len());
-            return Err(DataError::new(file, message).at(line).help("TSV knows no quoting: a text holds no tab"));
+            let message = format!(
+                "{} cells where the header has {}",
+                cells.len(),
+                header.len()
+            );
+            return Err(DataError::new(file, message)
+                .at(line)
+                .help("TSV knows no quoting: a text holds no tab"));
         }
-        let cells = places.iter().map(|&place| cells.get(place).map_or(Cell::Missing, |cell| Cell::Text((*cell).into())));
-        table.rows.push(RowRec { line, cells: cells.collect() });
+        let cells = places.iter().map(|&place| {
+            cells
+                .get(place)
+                .map_or(Cell::Missing, |cell| Cell::Text((*cell).into()))
+        });
+        table.rows.push(RowRec {
+            line,
+            cells: cells.collect(),
+        });
     }
     Ok(table)
 }

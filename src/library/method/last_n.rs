@@ -14,7 +14,12 @@ static SCHEMA: Schema = Schema {
     doc: "Layer freezing: backward stops at the input of the first trained block; the blocks below run in evaluation \
           mode and keep no activations.",
     paper: "Report, section 3.3 (last 3 layers)",
-    keys: &[Key { name: "n", kind: Kind::Int(1, u64::MAX), default: Default::Required, doc: "number of trained blocks, counted from the last" }],
+    keys: &[Key {
+        name: "n",
+        kind: Kind::Int(1, u64::MAX),
+        default: Default::Required,
+        doc: "number of trained blocks, counted from the last",
+    }],
 };
 
 impl Method for LastN {
@@ -23,7 +28,9 @@ impl Method for LastN {
     }
 
     fn trains(&self, values: &Values, param: &Param, n_layers: u64) -> bool {
-        param.layer.is_some_and(|layer| layer + values.int("n") >= n_layers)
+        param
+            .layer
+            .is_some_and(|layer| layer + values.int("n") >= n_layers)
     }
 
     fn check_model(&self, values: &Values, n_layers: u64) -> Option<Complaint> {
@@ -32,7 +39,9 @@ impl Method for LastN {
             key: "n",
             code: &LAYERS_OUT_OF_RANGE,
             message: format!("`n` is {n}, but the model has {n_layers} blocks"),
-            help: Some(format!("write at most `n = {n_layers}`, or `full` to train the embeddings too")),
+            help: Some(format!(
+                "write at most `n = {n_layers}`, or `full` to train the embeddings too"
+            )),
         })
     }
 }

@@ -22,7 +22,12 @@ static SCHEMA: Schema = Schema {
           and is written in peft's format.",
     paper: "Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732)",
     keys: &[
-        Key { name: "rank", kind: Kind::Int(1, u64::MAX), default: Default::Text("8"), doc: "rank r of the update" },
+        Key {
+            name: "rank",
+            kind: Kind::Int(1, u64::MAX),
+            default: Default::Text("8"),
+            doc: "rank r of the update",
+        },
         Key {
             name: "alpha",
             kind: Kind::Float(Bound::Excl(0.0), Bound::None),
@@ -35,7 +40,12 @@ static SCHEMA: Schema = Schema {
             default: Default::Text("0"),
             doc: "dropout on the adapter's input",
         },
-        Key { name: "rs_lora", kind: Kind::Bool, default: Default::Text("false"), doc: "scale by alpha / √rank instead" },
+        Key {
+            name: "rs_lora",
+            kind: Kind::Bool,
+            default: Default::Text("false"),
+            doc: "scale by alpha / √rank instead",
+        },
         Key {
             name: "on",
             kind: Kind::Placement,
@@ -49,7 +59,12 @@ static SCHEMA: Schema = Schema {
 #[must_use]
 pub(super) fn scale(values: &Values) -> f64 {
     let rank = values.int("rank") as f64;
-    values.float("alpha") / if values.bool("rs_lora") { rank.sqrt() } else { rank }
+    values.float("alpha")
+        / if values.bool("rs_lora") {
+            rank.sqrt()
+        } else {
+            rank
+        }
 }
 
 /// The complaint about a rank larger than the matrix, if it is.
@@ -58,7 +73,10 @@ pub(super) fn check_rank(values: &Values, key: &'static str, site: &Site) -> Opt
     (rank > most).then(|| Complaint {
         key,
         code: &RANK_TOO_LARGE,
-        message: format!("`{key}` is {rank}, but `{}` is a matrix of {} × {}", site.path, site.output, site.input),
+        message: format!(
+            "`{key}` is {rank}, but `{}` is a matrix of {} × {}",
+            site.path, site.output, site.input
+        ),
         help: Some(format!("write at most `{key} = {most}`")),
     })
 }
@@ -88,7 +106,12 @@ impl Method for Lora {
         let weight = net.weight(site);
         let (a, bt) = factors(values, net, site);
         // W = W0 + s B A
-        let op = MatMul { a_t: false, b_t: false, alpha: Real::new(scale(values)), epilogue: Epilogue::Accumulate };
+        let op = MatMul {
+            a_t: false,
+            b_t: false,
+            alpha: Real::new(scale(values)),
+            epilogue: Epilogue::Accumulate,
+        };
         Some(net.b.push1(op, &[bt, a, weight]))
     }
 
@@ -107,25 +130,51 @@ impl Method for Lora {
         })
     }
 
-    fn peft_tensors(&self, values: &Values, site: &Site, get: &Lookup<'_>) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-        let (rank, input, output) = (values.int("rank") as usize, site.input as usize, site.output as usize);
-        [("lora_A.weight", [rank, input]), ("lora_B.weight", [output, rank])]
-            .into_iter()
-            .filter_map(|(suffix, shape)| Some((suffix.to_owned(), shape.to_vec(), get(suffix)?)))
-            .collect()
+    fn peft_tensors(
+        &self,
+        values: &Values,
+        site: &Site,
+        get: &Lookup<'_>,
+    ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let (rank, input, output) = (
+            values.int("rank") as usize,
+            site.input as usize,
+            site.output as usize,
+        );
+        [
+            ("lora_A.weight", [rank, input]),
+            ("lora_B.weight", [output, rank]),
+        ]
+        .into_iter()
+        .filter_map(|(suffix, shape)| Some((suffix.to_owned(), shape.to_vec(), get(suffix)?)))
+        .collect()
     }
 }
 
 /// A whole number where it is one: peft declares `lora_alpha` as an integer.
 pub(super) fn number(x: f64) -> serde_json::Value {
-    if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
+    if x.fract() == 0.0 && x.abs() < 1e15 {
+        json!(x as i64)
+    } else {
+        json!(x)
+    }
 }
 
 /// `A [r, in]` and `B [out, r]` under peft's names.
 fn factors(values: &Values, net: &mut Net<'_>, site: &Site) -> (Value, Value) {
     let rank = values.int("rank");
     let bound = 1.0 / (site.input as f64).sqrt();
-    let a = net.adapter_param(site, "lora_A.weight", &[rank, site.input], Init::Uniform(bound));
-    let b = net.adapter_param(site, "lora_B.weight", &[site.output, rank], Init::Constant(0.0));
+    let a = net.adapter_param(
+        site,
+        "lora_A.weight",
+        &[rank, site.input],
+        Init::Uniform(bound),
+    );
+    let b = net.adapter_param(
+        site,
+        "lora_B.weight",
+        &[site.output, rank],
+        Init::Constant(0.0),
+    );
     (a, b)
 }

@@ -18,8 +18,14 @@ mod lora;
 mod siva;
 
 /// Every method.
-pub const METHODS: &[&dyn Method] =
-    &[&full::Full, &head_only::HeadOnly, &last_n::LastN, &bitfit::BitFit, &lora::Lora, &siva::Siva];
+pub const METHODS: &[&dyn Method] = &[
+    &full::Full,
+    &head_only::HeadOnly,
+    &last_n::LastN,
+    &bitfit::BitFit,
+    &lora::Lora,
+    &siva::Siva,
+];
 
 /// A complaint about a value, found when a method meets a model.
 #[derive(Clone, Debug)]
@@ -93,7 +99,12 @@ pub trait Method: Sync + Send + fmt::Debug {
 
     /// A site's tensors in peft's format: name below the module path, shape, elements. `get` gives
     /// the adapter's tensors by suffix, and initial ones as `initial:<suffix>`.
-    fn peft_tensors(&self, values: &Values, site: &Site, get: &Lookup<'_>) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    fn peft_tensors(
+        &self,
+        values: &Values,
+        site: &Site,
+        get: &Lookup<'_>,
+    ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let _ = (values, site, get);
         Vec::new()
     }
@@ -132,7 +143,10 @@ impl Tuning {
         match param.owner {
             Owner::Head => true,
             Owner::Adapter => param.trainable_by_init(),
-            Owner::Base => self.methods.iter().any(|(m, f)| m.trains(&f.values, param, self.n_layers)),
+            Owner::Base => self
+                .methods
+                .iter()
+                .any(|(m, f)| m.trains(&f.values, param, self.n_layers)),
         }
     }
 
@@ -141,13 +155,21 @@ impl Tuning {
     pub fn at(&self, site: &Site) -> Option<(&'static dyn Method, &Values)> {
         self.methods
             .iter()
-            .find(|(m, f)| m.adapts() && f.values.placement("on").is_some_and(|p| p.matches(site, self.n_layers)))
+            .find(|(m, f)| {
+                m.adapts()
+                    && f.values
+                        .placement("on")
+                        .is_some_and(|p| p.matches(site, self.n_layers))
+            })
             .map(|(m, f)| (*m, &f.values))
     }
 
     /// The same methods with nothing trained.
     #[must_use]
     pub fn frozen(&self) -> Self {
-        Self { frozen: true, ..self.clone() }
+        Self {
+            frozen: true,
+            ..self.clone()
+        }
     }
 }

@@ -26,7 +26,12 @@ static SCHEMA: Schema = Schema {
           nothing was dropped, else as merged weights.",
     paper: "Report, section 3.1 (Say, Coşlu, Gudelj 2023); related: PiSSA (arXiv 2404.02948), Spectral Adapter",
     keys: &[
-        Key { name: "rank", kind: Kind::Int(1, u64::MAX), default: Default::Text("4"), doc: "number r of trained singular vectors on each side" },
+        Key {
+            name: "rank",
+            kind: Kind::Int(1, u64::MAX),
+            default: Default::Text("4"),
+            doc: "number r of trained singular vectors on each side",
+        },
         Key {
             name: "decomposition",
             kind: Kind::Int(1, u64::MAX),
@@ -52,10 +57,22 @@ struct Parts {
 fn parts(values: &Values, net: &mut Net<'_>, site: &Site) -> Parts {
     let rank = values.int("rank");
     let weight = format!("{}.weight", site.path);
-    let keep = values.opt_int("decomposition").filter(|&d| d < site.input.min(site.output));
-    let init = |part| Init::Svd { weight: weight.clone(), part, rank, keep };
+    let keep = values
+        .opt_int("decomposition")
+        .filter(|&d| d < site.input.min(site.output));
+    let init = |part| Init::Svd {
+        weight: weight.clone(),
+        part,
+        rank,
+        keep,
+    };
     Parts {
-        rest: net.adapter_param(site, "siva_W", &[site.output, site.input], init(SvdPart::Rest)),
+        rest: net.adapter_param(
+            site,
+            "siva_W",
+            &[site.output, site.input],
+            init(SvdPart::Rest),
+        ),
         u: net.adapter_param(site, "siva_U", &[site.output, rank], init(SvdPart::U)),
         s: net.adapter_param(site, "siva_S", &[rank], init(SvdPart::S)),
         v: net.adapter_param(site, "siva_V", &[rank, site.input], init(SvdPart::V)),
@@ -78,7 +95,9 @@ impl Method for Siva {
                 key: "rank",
                 code: &RANK_ABOVE_DECOMPOSITION,
                 message: format!("`rank` is {rank}, but only {keep} singular triplets are kept"),
-                help: Some(format!("write at most `rank = {keep}`, or a larger `decomposition`")),
+                help: Some(format!(
+                    "write at most `rank = {keep}`, or a larger `decomposition`"
+                )),
             })
         })
     }
@@ -94,7 +113,12 @@ impl Method for Siva {
     fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
         let p = parts(values, net, site);
         let us = net.b.push1(MulRows, &[p.u, p.s]);
-        let op = MatMul { a_t: false, b_t: false, alpha: Real::new(1.0), epilogue: Epilogue::Accumulate };
+        let op = MatMul {
+            a_t: false,
+            b_t: false,
+            alpha: Real::new(1.0),
+            epilogue: Epilogue::Accumulate,
+        };
         Some(net.b.push1(op, &[us, p.v, p.rest]))
     }
 
@@ -118,17 +142,37 @@ impl Method for Siva {
     }
 
     /// `A = [V; V⁰]`, `B = [U∘S | −U⁰∘S]`: the change against `W₀` as a product of rank `2r`.
-    fn peft_tensors(&self, values: &Values, site: &Site, get: &Lookup<'_>) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-        let (r, input, output) = (values.int("rank") as usize, site.input as usize, site.output as usize);
-        let all = (get("siva_U"), get("siva_S"), get("siva_V"), get("initial:siva_U"), get("initial:siva_V"));
-        let (Some(u), Some(s), Some(v), Some(u0), Some(v0)) = all else { return Vec::new() };
+    fn peft_tensors(
+        &self,
+        values: &Values,
+        site: &Site,
+        get: &Lookup<'_>,
+    ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let (r, input, output) = (
+            values.int("rank") as usize,
+            site.input as usize,
+            site.output as usize,
+        );
+        let all = (
+            get("siva_U"),
+            get("siva_S"),
+            get("siva_V"),
+            get("initial:siva_U"),
+            get("initial:siva_V"),
+        );
+        let (Some(u), Some(s), Some(v), Some(u0), Some(v0)) = all else {
+            return Vec::new();
+        };
         let a = [v, v0].concat();
         let mut b = Vec::with_capacity(output * 2 * r);
         for (new, old) in u.chunks_exact(r).zip(u0.chunks_exact(r)) {
             b.extend(new.iter().zip(&s).map(|(x, s)| x * s));
             b.extend(old.iter().zip(&s).map(|(x, s)| -x * s));
         }
-        vec![("lora_A.weight".to_owned(), vec![2 * r, input], a), ("lora_B.weight".to_owned(), vec![output, 2 * r], b)]
+        vec![
+            ("lora_A.weight".to_owned(), vec![2 * r, input], a),
+            ("lora_B.weight".to_owned(), vec![output, 2 * r], b),
+        ]
     }
 
     fn keeps_initial(&self, _: &Values) -> &'static [&'static str] {

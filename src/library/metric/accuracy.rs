@@ -6,7 +6,13 @@ use super::{HeadKind, Metric, Predictions, Schema, ratio};
 #[derive(Debug)]
 pub(super) struct Accuracy;
 
-static SCHEMA: Schema = Schema { name: "accuracy", summary: "share of examples whose highest score is the right class", doc: "right / all", paper: "", keys: &[] };
+static SCHEMA: Schema = Schema {
+    name: "accuracy",
+    summary: "share of examples whose highest score is the right class",
+    doc: "right / all",
+    paper: "",
+    keys: &[],
+};
 
 impl Metric for Accuracy {
     fn schema(&self) -> &'static Schema {
@@ -19,6 +25,9 @@ impl Metric for Accuracy {
 
     fn compute(&self, p: &Predictions) -> f64 {
         let pairs = p.pairs();
-        ratio(pairs.iter().filter(|(l, p)| l == p).count() as f64, pairs.len() as f64)
+        ratio(
+            pairs.iter().filter(|(l, p)| l == p).count() as f64,
+            pairs.len() as f64,
+        )
     }
 }

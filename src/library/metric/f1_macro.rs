@@ -28,6 +28,9 @@ impl Metric for F1Macro {
         let mut classes: Vec<u32> = pairs.iter().flat_map(|(l, p)| [*l, *p]).collect();
         classes.sort_unstable();
         classes.dedup();
-        ratio(classes.iter().map(|&c| f1_of(&pairs, c)).sum(), classes.len() as f64)
+        ratio(
+            classes.iter().map(|&c| f1_of(&pairs, c)).sum(),
+            classes.len() as f64,
+        )
     }
 }

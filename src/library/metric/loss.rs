@@ -6,7 +6,13 @@ use super::{HeadKind, Metric, Predictions, Schema};
 #[derive(Debug)]
 pub(super) struct Loss;
 
-static SCHEMA: Schema = Schema { name: "loss", summary: "mean of the objective: cross-entropy or squared error; less is better", doc: "", paper: "", keys: &[] };
+static SCHEMA: Schema = Schema {
+    name: "loss",
+    summary: "mean of the objective: cross-entropy or squared error; less is better",
+    doc: "",
+    paper: "",
+    keys: &[],
+};
 
 impl Metric for Loss {
     fn schema(&self) -> &'static Schema {

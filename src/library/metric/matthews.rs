@@ -36,6 +36,9 @@ impl Metric for Matthews {
             labels += t * t;
             predicted += q * q;
         }
-        ratio(right * n - both, ((n * n - predicted) * (n * n - labels)).sqrt())
+        ratio(
+            right * n - both,
+            ((n * n - predicted) * (n * n - labels)).sqrt(),
+        )
     }
 }

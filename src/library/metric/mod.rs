@@ -44,15 +44,35 @@ impl Predictions {
     /// `(label, prediction)` of every example with a class.
     #[must_use]
     pub fn pairs(&self) -> Vec<(u32, u32)> {
-        let label = |t: &Target| if let Target::Class(c) = t { Some(*c) } else { None };
-        self.targets.iter().zip(self.classes()).filter_map(|(t, p)| Some((label(t)?, p))).collect()
+        let label = |t: &Target| {
+            if let Target::Class(c) = t {
+                Some(*c)
+            } else {
+                None
+            }
+        };
+        self.targets
+            .iter()
+            .zip(self.classes())
+            .filter_map(|(t, p)| Some((label(t)?, p)))
+            .collect()
     }
 
     /// `(target, score)` of every example with a number.
     #[must_use]
     pub fn numbers(&self) -> Vec<(f64, f64)> {
-        let target = |t: &Target| if let Target::Score(x) = t { Some(f64::from(*x)) } else { None };
-        self.targets.iter().zip(self.scores.chunks(self.width.max(1))).filter_map(|(t, s)| Some((target(t)?, f64::from(*s.first()?)))).collect()
+        let target = |t: &Target| {
+            if let Target::Score(x) = t {
+                Some(f64::from(*x))
+            } else {
+                None
+            }
+        };
+        self.targets
+            .iter()
+            .zip(self.scores.chunks(self.width.max(1)))
+            .filter_map(|(t, s)| Some((target(t)?, f64::from(*s.first()?))))
+            .collect()
     }
 }
 
@@ -74,8 +94,15 @@ pub trait Metric: Sync + Send + std::fmt::Debug {
 }
 
 /// Every metric.
-pub const METRICS: &[&dyn Metric] =
-    &[&accuracy::Accuracy, &f1::F1, &f1_macro::F1Macro, &matthews::Matthews, &pearson::Pearson, &spearman::Spearman, &loss::Loss];
+pub const METRICS: &[&dyn Metric] = &[
+    &accuracy::Accuracy,
+    &f1::F1,
+    &f1_macro::F1Macro,
+    &matthews::Matthews,
+    &pearson::Pearson,
+    &spearman::Spearman,
+    &loss::Loss,
+];
 
 /// Looks a metric up by name.
 #[must_use]
@@ -92,7 +119,10 @@ fn ratio(a: f64, b: f64) -> f64 {
 fn f1_of(pairs: &[(u32, u32)], class: u32) -> f64 {
     let count = |f: &dyn Fn(&(u32, u32)) -> bool| pairs.iter().filter(|p| f(p)).count() as f64;
     let hit = count(&|(l, p)| *l == class && *p == class);
-    ratio(2.0 * hit, count(&|(l, _)| *l == class) + count(&|(_, p)| *p == class))
+    ratio(
+        2.0 * hit,
+        count(&|(l, _)| *l == class) + count(&|(_, p)| *p == class),
+    )
 }
 
 #[cfg(test)]
@@ -101,14 +131,27 @@ mod tests {
 
     fn of(name: &str, labels: &[u32], predicted: &[u32]) -> f64 {
         let width = 3;
-        let scores = predicted.iter().flat_map(|&p| (0..width as u32).map(move |c| if c == p { 1.0 } else { 0.0 })).collect();
+        let scores = predicted
+            .iter()
+            .flat_map(|&p| (0..width as u32).map(move |c| if c == p { 1.0 } else { 0.0 }))
+            .collect();
         let targets = labels.iter().map(|&l| Target::Class(l)).collect();
-        metric(name).expect("registered").compute(&Predictions { scores, width, targets, loss: 0.5 })
+        metric(name).expect("registered").compute(&Predictions {
+            scores,
+            width,
+            targets,
+            loss: 0.5,
+        })
     }
 
     fn regress(name: &str, targets: &[f32], scores: &[f32]) -> f64 {
         let targets = targets.iter().map(|&x| Target::Score(x)).collect();
-        metric(name).expect("registered").compute(&Predictions { scores: scores.to_vec(), width: 1, targets, loss: 0.5 })
+        metric(name).expect("registered").compute(&Predictions {
+            scores: scores.to_vec(),
+            width: 1,
+            targets,
+            loss: 0.5,
+        })
     }
 
     #[test]
@@ -121,10 +164,19 @@ mod tests {
         close(of("matthews", &l, &p), 0.25);
         close(of("loss", &l, &p), 0.5);
         close(of("matthews", &[0, 1, 2, 2, 1], &[0, 2, 2, 1, 1]), 0.375);
-        close(regress("pearson", &[1.0, 2.0, 3.0, 4.0], &[2.0, 4.0, 6.0, 8.0]), 1.0);
+        close(
+            regress("pearson", &[1.0, 2.0, 3.0, 4.0], &[2.0, 4.0, 6.0, 8.0]),
+            1.0,
+        );
         close(regress("pearson", &[1.0, 2.0, 3.0], &[3.0, 1.0, 2.0]), -0.5);
-        close(regress("spearman", &[1.0, 2.0, 3.0, 4.0], &[1.0, 4.0, 9.0, 16.0]), 1.0);
-        close(regress("spearman", &[1.0, 2.0, 2.0, 4.0], &[1.0, 3.0, 2.0, 4.0]), 0.948_683_298_050_513_8);
+        close(
+            regress("spearman", &[1.0, 2.0, 3.0, 4.0], &[1.0, 4.0, 9.0, 16.0]),
+            1.0,
+        );
+        close(
+            regress("spearman", &[1.0, 2.0, 2.0, 4.0], &[1.0, 3.0, 2.0, 4.0]),
+            0.948_683_298_050_513_8,
+        );
     }
 
     #[test]
@@ -134,7 +186,11 @@ mod tests {
         }
         assert_eq!(regress("pearson", &[1.0, 1.0], &[2.0, 3.0]), 0.0);
         for m in METRICS {
-            assert!(m.compute(&Predictions::default()).is_finite(), "{}", m.schema().name);
+            assert!(
+                m.compute(&Predictions::default()).is_finite(),
+                "{}",
+                m.schema().name
+            );
         }
     }
 }

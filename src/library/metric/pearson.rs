@@ -6,8 +6,13 @@ use super::{HeadKind, Metric, Predictions, Schema, ratio};
 #[derive(Debug)]
 pub(super) struct Pearson;
 
-static SCHEMA: Schema =
-    Schema { name: "pearson", summary: "linear correlation of predicted and true numbers", doc: "cov(x, y) / (σx σy); 0 where either is constant.", paper: "Pearson 1895", keys: &[] };
+static SCHEMA: Schema = Schema {
+    name: "pearson",
+    summary: "linear correlation of predicted and true numbers",
+    doc: "cov(x, y) / (σx σy); 0 where either is constant.",
+    paper: "Pearson 1895",
+    keys: &[],
+};
 
 impl Metric for Pearson {
     fn schema(&self) -> &'static Schema {
@@ -26,7 +31,10 @@ impl Metric for Pearson {
 /// Pearson's correlation of pairs.
 pub(super) fn correlation(pairs: &[(f64, f64)]) -> f64 {
     let n = pairs.len().max(1) as f64;
-    let (mx, my) = (pairs.iter().map(|p| p.0).sum::<f64>() / n, pairs.iter().map(|p| p.1).sum::<f64>() / n);
+    let (mx, my) = (
+        pairs.iter().map(|p| p.0).sum::<f64>() / n,
+        pairs.iter().map(|p| p.1).sum::<f64>() / n,
+    );
     let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
     for (x, y) in pairs {
         xy += (x - mx) * (y - my);

@@ -7,8 +7,13 @@ use super::{HeadKind, Metric, Predictions, Schema};
 #[derive(Debug)]
 pub(super) struct Spearman;
 
-static SCHEMA: Schema =
-    Schema { name: "spearman", summary: "rank correlation of predicted and true numbers", doc: "Pearson's correlation of the ranks; equal values share their mean rank.", paper: "Spearman 1904", keys: &[] };
+static SCHEMA: Schema = Schema {
+    name: "spearman",
+    summary: "rank correlation of predicted and true numbers",
+    doc: "Pearson's correlation of the ranks; equal values share their mean rank.",
+    paper: "Spearman 1904",
+    keys: &[],
+};
 
 impl Metric for Spearman {
     fn schema(&self) -> &'static Schema {

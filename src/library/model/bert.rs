@@ -11,7 +11,11 @@ use crate::program::Value;
 use crate::program::op::ActivationKind;
 
 /// The registry's row.
-pub(super) static ARCHITECTURE: Architecture = Architecture { schema: &SCHEMA, model_types: &["bert"], parse };
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    schema: &SCHEMA,
+    model_types: &["bert"],
+    parse,
+};
 
 static SCHEMA: Schema = Schema {
     name: "bert",
@@ -54,14 +58,24 @@ impl Model for Bert {
     }
 
     fn override_dropout(&mut self, rate: f64) {
-        (self.sizes.hidden_dropout, self.sizes.attention_dropout, self.sizes.head_dropout) = (rate, rate, rate);
+        (
+            self.sizes.hidden_dropout,
+            self.sizes.attention_dropout,
+            self.sizes.head_dropout,
+        ) = (rate, rate, rate);
         self.facts.dropout = rate;
     }
 
     fn encode(&self, net: &mut Net<'_>) -> Value {
         let mut x = encoder::embeddings(net, "bert.embeddings", &self.sizes, self.facts.segments);
         for layer in 0..self.sizes.layers {
-            x = encoder::block(net, &encoder::bert_block("bert", layer), &self.sizes, layer, x);
+            x = encoder::block(
+                net,
+                &encoder::bert_block("bert", layer),
+                &self.sizes,
+                layer,
+                x,
+            );
         }
         x
     }

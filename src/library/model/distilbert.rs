@@ -11,7 +11,11 @@ use crate::program::Value;
 use crate::program::op::ActivationKind;
 
 /// The registry's row.
-pub(super) static ARCHITECTURE: Architecture = Architecture { schema: &SCHEMA, model_types: &["distilbert"], parse };
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    schema: &SCHEMA,
+    model_types: &["distilbert"],
+    parse,
+};
 
 static SCHEMA: Schema = Schema {
     name: "distilbert",
@@ -82,7 +86,11 @@ impl Model for DistilBert {
     }
 
     fn override_dropout(&mut self, rate: f64) {
-        (self.sizes.hidden_dropout, self.sizes.attention_dropout, self.sizes.head_dropout) = (rate, rate, rate);
+        (
+            self.sizes.hidden_dropout,
+            self.sizes.attention_dropout,
+            self.sizes.head_dropout,
+        ) = (rate, rate, rate);
         self.facts.dropout = rate;
     }
 

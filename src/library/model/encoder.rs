@@ -44,28 +44,43 @@ impl Config<'_> {
     pub(super) fn size(&self, key: &str) -> Result<u64, String> {
         match self.0.get(key).map(|v| (v, v.as_u64())) {
             Some((_, Some(n))) if n > 0 && n <= 1 << 32 => Ok(n),
-            Some((v, _)) => Err(format!("config.json has `{key}` = {v}; a whole number of at least 1 is wanted")),
+            Some((v, _)) => Err(format!(
+                "config.json has `{key}` = {v}; a whole number of at least 1 is wanted"
+            )),
             None => Err(format!("config.json has no `{key}`")),
         }
     }
 
     /// A size with a default.
     pub(super) fn size_or(&self, key: &str, default: u64) -> Result<u64, String> {
-        if self.0.get(key).is_some_and(|v| !v.is_null()) { self.size(key) } else { Ok(default) }
+        if self.0.get(key).is_some_and(|v| !v.is_null()) {
+            self.size(key)
+        } else {
+            Ok(default)
+        }
     }
 
     /// A number with a default; `null` counts as absent.
     pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64, String> {
         match self.0.get(key) {
             None | Some(Json::Null) => Ok(default),
-            Some(v) => v.as_f64().filter(|x| x.is_finite()).ok_or_else(|| format!("config.json has `{key}` = {v}; a number is wanted")),
+            Some(v) => v
+                .as_f64()
+                .filter(|x| x.is_finite())
+                .ok_or_else(|| format!("config.json has `{key}` = {v}; a number is wanted")),
         }
     }
 
     /// A dropout rate.
     pub(super) fn rate_or(&self, key: &str, default: f64) -> Result<f64, String> {
         let p = self.number_or(key, default)?;
-        if (0.0..1.0).contains(&p) { Ok(p) } else { Err(format!("config.json has `{key}` = {p}; a rate from 0 to below 1 is wanted")) }
+        if (0.0..1.0).contains(&p) {
+            Ok(p)
+        } else {
+            Err(format!(
+                "config.json has `{key}` = {p}; a rate from 0 to below 1 is wanted"
+            ))
+        }
     }
 
     /// The activation.
@@ -75,7 +90,9 @@ impl Config<'_> {
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(ActivationKind::GeluTanh),
             "relu" => Ok(ActivationKind::Relu),
             "silu" | "swish" => Ok(ActivationKind::Silu),
-            other => Err(format!("config.json asks for the activation `{other}`, which is not built yet")),
+            other => Err(format!(
+                "config.json asks for the activation `{other}`, which is not built yet"
+            )),
         }
     }
 
@@ -83,7 +100,9 @@ impl Config<'_> {
     pub(super) fn refuse_relative_positions(&self) -> Result<(), String> {
         match self.0.get("position_embedding_type").and_then(Json::as_str) {
             None | Some("absolute") => Ok(()),
-            Some(other) => Err(format!("config.json asks for `{other}` position embeddings, which are not built yet")),
+            Some(other) => Err(format!(
+                "config.json asks for `{other}` position embeddings, which are not built yet"
+            )),
         }
     }
 }
@@ -94,7 +113,10 @@ impl Sizes {
         if self.hidden.is_multiple_of(self.heads) {
             Ok(self)
         } else {
-            Err(format!("config.json: a width of {} cannot be split into {} heads", self.hidden, self.heads))
+            Err(format!(
+                "config.json: a width of {} cannot be split into {} heads",
+                self.hidden, self.heads
+            ))
         }
     }
 }
@@ -137,22 +159,52 @@ pub(super) fn bert_block(prefix: &str, layer: u64) -> BlockPaths {
 /// Sum of word, position and (if any) segment embeddings, norm, dropout: `[T, hidden]`.
 pub(super) fn embeddings(net: &mut Net<'_>, prefix: &str, sizes: &Sizes, segments: u64) -> Value {
     let (ids, positions) = (net.b.feed(Feed::TokenIds), net.b.feed(Feed::Positions));
-    let word = net.embedding(&format!("{prefix}.word_embeddings"), Role::WordEmbedding, ids, sizes.vocab, sizes.hidden);
+    let word = net.embedding(
+        &format!("{prefix}.word_embeddings"),
+        Role::WordEmbedding,
+        ids,
+        sizes.vocab,
+        sizes.hidden,
+    );
     let mut x = word;
     if segments > 0 {
         let ids = net.b.feed(Feed::Segments);
-        let part = net.embedding(&format!("{prefix}.token_type_embeddings"), Role::SegmentEmbedding, ids, segments, sizes.hidden);
+        let part = net.embedding(
+            &format!("{prefix}.token_type_embeddings"),
+            Role::SegmentEmbedding,
+            ids,
+            segments,
+            sizes.hidden,
+        );
         x = net.add(x, part);
     }
-    let position =
-        net.embedding(&format!("{prefix}.position_embeddings"), Role::PositionEmbedding, positions, sizes.positions, sizes.hidden);
+    let position = net.embedding(
+        &format!("{prefix}.position_embeddings"),
+        Role::PositionEmbedding,
+        positions,
+        sizes.positions,
+        sizes.hidden,
+    );
     x = net.add(x, position);
-    let x = net.layer_norm(&format!("{prefix}.LayerNorm"), Role::EmbeddingNorm, None, x, sizes.hidden, sizes.eps);
+    let x = net.layer_norm(
+        &format!("{prefix}.LayerNorm"),
+        Role::EmbeddingNorm,
+        None,
+        x,
+        sizes.hidden,
+        sizes.eps,
+    );
     net.dropout(x, sizes.hidden_dropout, Rows::Tokens)
 }
 
 /// One post-norm block: `h = LN(x + Drop(Attn(x)))`, `LN(h + Drop(W₂ act(W₁ h)))`.
-pub(super) fn block(net: &mut Net<'_>, paths: &BlockPaths, sizes: &Sizes, layer: u64, x: Value) -> Value {
+pub(super) fn block(
+    net: &mut Net<'_>,
+    paths: &BlockPaths,
+    sizes: &Sizes,
+    layer: u64,
+    x: Value,
+) -> Value {
     let (d, f, at) = (sizes.hidden, sizes.ffn, Some(layer));
     let q = net.linear(&paths.query, Role::Query, at, x, d, d);
     let k = net.linear(&paths.key, Role::Key, at, x, d, d);
@@ -161,7 +213,14 @@ pub(super) fn block(net: &mut Net<'_>, paths: &BlockPaths, sizes: &Sizes, layer:
     let a = net.linear(&paths.attention_output, Role::AttentionOutput, at, a, d, d);
     let a = net.dropout(a, sizes.hidden_dropout, Rows::Tokens);
     let h = net.add(a, x);
-    let h = net.layer_norm(&paths.attention_norm, Role::AttentionNorm, at, h, d, sizes.eps);
+    let h = net.layer_norm(
+        &paths.attention_norm,
+        Role::AttentionNorm,
+        at,
+        h,
+        d,
+        sizes.eps,
+    );
     let u = net.linear(&paths.ffn_up, Role::FfnUp, at, h, d, f);
     let u = net.activation(sizes.activation, u);
     let u = net.linear(&paths.ffn_down, Role::FfnDown, at, u, f, d);
@@ -181,7 +240,10 @@ pub(super) fn old_names(name: &str, prefixes: &[&str]) -> Vec<String> {
     let gamma = |n: &String| {
         n.strip_suffix("LayerNorm.weight")
             .map(|s| format!("{s}LayerNorm.gamma"))
-            .or_else(|| n.strip_suffix("LayerNorm.bias").map(|s| format!("{s}LayerNorm.beta")))
+            .or_else(|| {
+                n.strip_suffix("LayerNorm.bias")
+                    .map(|s| format!("{s}LayerNorm.beta"))
+            })
     };
     let old: Vec<String> = names.iter().filter_map(gamma).collect();
     names.extend(old);

@@ -26,7 +26,11 @@ pub struct Architecture {
 }
 
 /// Every architecture.
-pub const ARCHITECTURES: &[&Architecture] = &[&bert::ARCHITECTURE, &roberta::ARCHITECTURE, &distilbert::ARCHITECTURE];
+pub const ARCHITECTURES: &[&Architecture] = &[
+    &bert::ARCHITECTURE,
+    &roberta::ARCHITECTURE,
+    &distilbert::ARCHITECTURE,
+];
 
 /// The figures of a model that others need.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,14 +107,26 @@ pub trait Model: fmt::Debug + Send + Sync {
 /// A sentence: no `model_type`, an unknown one (with those known), or what `parse` says.
 pub fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     let known = || {
-        let names: Vec<&str> = ARCHITECTURES.iter().flat_map(|a| a.model_types.iter().copied()).collect();
+        let names: Vec<&str> = ARCHITECTURES
+            .iter()
+            .flat_map(|a| a.model_types.iter().copied())
+            .collect();
         names.join(", ")
     };
     let Some(model_type) = config.get("model_type").and_then(Json::as_str) else {
-        return Err(format!("config.json has no `model_type`; known are {}", known()));
+        return Err(format!(
+            "config.json has no `model_type`; known are {}",
+            known()
+        ));
     };
-    match ARCHITECTURES.iter().find(|a| a.model_types.contains(&model_type)) {
+    match ARCHITECTURES
+        .iter()
+        .find(|a| a.model_types.contains(&model_type))
+    {
         Some(architecture) => (architecture.parse)(config),
-        None => Err(format!("`{model_type}` is an architecture that is not built yet; known are {}", known())),
+        None => Err(format!(
+            "`{model_type}` is an architecture that is not built yet; known are {}",
+            known()
+        )),
     }
 }

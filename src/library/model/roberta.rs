@@ -11,8 +11,11 @@ use crate::program::Value;
 use crate::program::op::ActivationKind;
 
 /// The registry's row.
-pub(super) static ARCHITECTURE: Architecture =
-    Architecture { schema: &SCHEMA, model_types: &["roberta", "xlm-roberta", "camembert"], parse };
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    schema: &SCHEMA,
+    model_types: &["roberta", "xlm-roberta", "camembert"],
+    parse,
+};
 
 static SCHEMA: Schema = Schema {
     name: "roberta",
@@ -38,7 +41,11 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     };
     let config = Config(config);
     let sizes = encoder::bert_sizes(&config)?;
-    let padding = config.0.get("pad_token_id").and_then(Json::as_u64).unwrap_or(1);
+    let padding = config
+        .0
+        .get("pad_token_id")
+        .and_then(Json::as_u64)
+        .unwrap_or(1);
     let first_position = padding + 1;
     if sizes.positions <= first_position {
         return Err(format!(
@@ -56,7 +63,11 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         segments: config.size_or("type_vocab_size", 1)?,
         dropout: sizes.hidden_dropout,
     };
-    Ok(Box::new(Roberta { sizes, facts, class }))
+    Ok(Box::new(Roberta {
+        sizes,
+        facts,
+        class,
+    }))
 }
 
 impl Model for Roberta {
@@ -69,14 +80,25 @@ impl Model for Roberta {
     }
 
     fn override_dropout(&mut self, rate: f64) {
-        (self.sizes.hidden_dropout, self.sizes.attention_dropout, self.sizes.head_dropout) = (rate, rate, rate);
+        (
+            self.sizes.hidden_dropout,
+            self.sizes.attention_dropout,
+            self.sizes.head_dropout,
+        ) = (rate, rate, rate);
         self.facts.dropout = rate;
     }
 
     fn encode(&self, net: &mut Net<'_>) -> Value {
-        let mut x = encoder::embeddings(net, "roberta.embeddings", &self.sizes, self.facts.segments);
+        let mut x =
+            encoder::embeddings(net, "roberta.embeddings", &self.sizes, self.facts.segments);
         for layer in 0..self.sizes.layers {
-            x = encoder::block(net, &encoder::bert_block("roberta", layer), &self.sizes, layer, x);
+            x = encoder::block(
+                net,
+                &encoder::bert_block("roberta", layer),
+                &self.sizes,
+                layer,
+                x,
+            );
         }
         x
     }

@@ -1,8 +1,8 @@
 //! AdamW (methods 0.5).
 
 use super::{Bound, Builder, Default, Key, Kind, Optimizer, Schema, Update, Values, WEIGHT_DECAY};
-use crate::program::{Feed, Real};
 use crate::program::op;
+use crate::program::{Feed, Real};
 
 /// Adam with decoupled weight decay.
 #[derive(Debug)]
@@ -10,9 +10,24 @@ pub(super) struct AdamW;
 
 const RATE: Kind = Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0));
 static KEYS: [Key; 4] = [
-    Key { name: "beta1", kind: RATE, default: Default::Text("0.9"), doc: "decay of the first moment" },
-    Key { name: "beta2", kind: RATE, default: Default::Text("0.999"), doc: "decay of the second moment" },
-    Key { name: "epsilon", kind: Kind::Float(Bound::Excl(0.0), Bound::None), default: Default::Text("1e-8"), doc: "added to the root of the second moment" },
+    Key {
+        name: "beta1",
+        kind: RATE,
+        default: Default::Text("0.9"),
+        doc: "decay of the first moment",
+    },
+    Key {
+        name: "beta2",
+        kind: RATE,
+        default: Default::Text("0.999"),
+        doc: "decay of the second moment",
+    },
+    Key {
+        name: "epsilon",
+        kind: Kind::Float(Bound::Excl(0.0), Bound::None),
+        default: Default::Text("1e-8"),
+        doc: "added to the root of the second moment",
+    },
     WEIGHT_DECAY,
 ];
 static SCHEMA: Schema = Schema {
@@ -39,7 +54,11 @@ impl Optimizer for AdamW {
             beta1: number("beta1"),
             beta2: number("beta2"),
             eps: number("epsilon"),
-            weight_decay: if u.decays { number("weight_decay") } else { Real::new(0.0) },
+            weight_decay: if u.decays {
+                number("weight_decay")
+            } else {
+                Real::new(0.0)
+            },
         };
         let mut inputs = vec![u.param, u.grad];
         inputs.extend(u.state);

@@ -49,15 +49,43 @@ pub fn state_name(param: &str, suffix: &str) -> String {
 }
 
 /// Declares the state of a parameter and appends its update.
-pub fn apply(optimizer: &dyn Optimizer, values: &Values, b: &mut Builder, name: &str, param: Value, grad: Value, decays: bool, factor: Value) {
+pub fn apply(
+    optimizer: &dyn Optimizer,
+    values: &Values,
+    b: &mut Builder,
+    name: &str,
+    param: Value,
+    grad: Value,
+    decays: bool,
+    factor: Value,
+) {
     let shape = b.ty(param).shape.clone();
     let state: Vec<Value> = optimizer
         .state(values)
         .iter()
-        .map(|suffix| b.resident(&state_name(name, suffix), TensorType { dtype: DType::F32, shape: shape.clone() }, Class::Optimizer))
+        .map(|suffix| {
+            b.resident(
+                &state_name(name, suffix),
+                TensorType {
+                    dtype: DType::F32,
+                    shape: shape.clone(),
+                },
+                Class::Optimizer,
+            )
+        })
         .collect();
     b.label(name);
-    optimizer.update(values, b, Update { param, grad, state: &state, decays, factor });
+    optimizer.update(
+        values,
+        b,
+        Update {
+            param,
+            grad,
+            state: &state,
+            decays,
+            factor,
+        },
+    );
 }
 
 const WEIGHT_DECAY: Key = Key {

@@ -1,8 +1,8 @@
 //! Stochastic gradient descent, with momentum if wanted.
 
 use super::{Bound, Builder, Default, Key, Kind, Optimizer, Schema, Update, Values, WEIGHT_DECAY};
-use crate::program::{Feed, Real};
 use crate::program::op;
+use crate::program::{Feed, Real};
 
 /// Plain or with momentum.
 #[derive(Debug)]
@@ -15,7 +15,12 @@ static KEYS: [Key; 3] = [
         default: Default::Text("0"),
         doc: "share of the last update that is repeated; above 0 it costs 4 bytes of state a parameter",
     },
-    Key { name: "nesterov", kind: Kind::Bool, default: Default::Text("false"), doc: "look ahead along the momentum" },
+    Key {
+        name: "nesterov",
+        kind: Kind::Bool,
+        default: Default::Text("false"),
+        doc: "look ahead along the momentum",
+    },
     WEIGHT_DECAY,
 ];
 static SCHEMA: Schema = Schema {
@@ -32,14 +37,22 @@ impl Optimizer for Sgd {
     }
 
     fn state(&self, values: &Values) -> &'static [&'static str] {
-        if values.float("momentum") > 0.0 { &["momentum"] } else { &[] }
+        if values.float("momentum") > 0.0 {
+            &["momentum"]
+        } else {
+            &[]
+        }
     }
 
     fn update(&self, values: &Values, b: &mut Builder, u: Update<'_>) {
         let lr = b.feed(Feed::LearningRate);
         let op = op::Sgd {
             momentum: Real::new(values.float("momentum")),
-            weight_decay: Real::new(if u.decays { values.float("weight_decay") } else { 0.0 }),
+            weight_decay: Real::new(if u.decays {
+                values.float("weight_decay")
+            } else {
+                0.0
+            }),
             nesterov: values.bool("nesterov"),
         };
         let mut inputs = vec![u.param, u.grad];

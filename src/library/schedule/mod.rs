@@ -56,13 +56,24 @@ pub struct Rates {
 impl Rates {
     /// The rates of a stage of `total` steps.
     #[must_use]
-    pub fn new(schedule: &'static dyn Schedule, values: &Values, lr: Option<f64>, total: u64) -> Self {
+    pub fn new(
+        schedule: &'static dyn Schedule,
+        values: &Values,
+        lr: Option<f64>,
+        total: u64,
+    ) -> Self {
         let warmup = match values.get("warmup") {
             Some(Checked::Portion(p)) => p.of(total),
             _ => Portion::Steps(0).of(total),
         };
         let peak = values.opt_float("peak").or(lr).unwrap_or(0.0);
-        Self { schedule, peak, end: values.float("end"), warmup, total }
+        Self {
+            schedule,
+            peak,
+            end: values.float("end"),
+            warmup,
+            total,
+        }
     }
 
     /// The learning rate of step `t`, counted from 0: `t/W` of the peak while warming up, then what
@@ -86,7 +97,12 @@ mod tests {
         let at = crate::base::Span::default();
         values.insert("peak", Checked::Float(2e-4), at, true);
         values.insert("end", Checked::Float(2e-6), at, true);
-        values.insert("warmup", Checked::Portion(Portion::Share(12, 100)), at, true);
+        values.insert(
+            "warmup",
+            Checked::Portion(Portion::Share(12, 100)),
+            at,
+            true,
+        );
         let rates = Rates::new(schedule("linear").expect("registered"), &values, None, 101);
         assert_eq!(Portion::Share(12, 100).of(101), 13);
         assert!((rates.at(0)).abs() < 1e-18);

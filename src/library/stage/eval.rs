@@ -17,12 +17,42 @@ static SCHEMA: Schema = Schema {
           `predictions.tsv` with one row an example.",
     paper: "",
     keys: &[
-        Key { name: "from", kind: Kind::Ref(RefKind::Stage), default: Default::Absent, doc: "the stage whose result to score" },
-        Key { name: "model", kind: Kind::Ref(RefKind::Model), default: Default::Absent, doc: "a model with a trained head, instead of `from`" },
-        Key { name: "data", kind: Kind::Ref(RefKind::Split), default: Default::Required, doc: "the split to score" },
-        Key { name: "metrics", kind: Kind::Names, default: Default::Absent, doc: "metrics; accuracy and F1, or Pearson and Spearman, if not written" },
-        Key { name: "batch", kind: Kind::Int(1, 1 << 20), default: Default::Text("32"), doc: "examples at once" },
-        Key { name: "max_length", kind: Kind::Int(2, 1 << 20), default: Default::Absent, doc: "tokens after which text is cut; as in training if not written" },
+        Key {
+            name: "from",
+            kind: Kind::Ref(RefKind::Stage),
+            default: Default::Absent,
+            doc: "the stage whose result to score",
+        },
+        Key {
+            name: "model",
+            kind: Kind::Ref(RefKind::Model),
+            default: Default::Absent,
+            doc: "a model with a trained head, instead of `from`",
+        },
+        Key {
+            name: "data",
+            kind: Kind::Ref(RefKind::Split),
+            default: Default::Required,
+            doc: "the split to score",
+        },
+        Key {
+            name: "metrics",
+            kind: Kind::Names,
+            default: Default::Absent,
+            doc: "metrics; accuracy and F1, or Pearson and Spearman, if not written",
+        },
+        Key {
+            name: "batch",
+            kind: Kind::Int(1, 1 << 20),
+            default: Default::Text("32"),
+            doc: "examples at once",
+        },
+        Key {
+            name: "max_length",
+            kind: Kind::Int(2, 1 << 20),
+            default: Default::Absent,
+            doc: "tokens after which text is cut; as in training if not written",
+        },
     ],
 };
 
@@ -41,7 +71,15 @@ impl StageKind for Eval {
 
     fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
         let (program, built) = evaluation(cx, &cx.tuning.frozen(), true);
-        let score = Score { evaluate: verified(program), batch: cx.values.int("batch"), metrics: metrics(cx, "metrics")? };
-        Ok(Job { params: built.params, sites: built.sites, routine: Routine::Score(score) })
+        let score = Score {
+            evaluate: verified(program),
+            batch: cx.values.int("batch"),
+            metrics: metrics(cx, "metrics")?,
+        };
+        Ok(Job {
+            params: built.params,
+            sites: built.sites,
+            routine: Routine::Score(score),
+        })
     }
 }

@@ -116,21 +116,38 @@ impl Job {
     /// A program by name.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<&Program> {
-        self.programs().into_iter().map(Verified::program).find(|p| p.name == name)
+        self.programs()
+            .into_iter()
+            .map(Verified::program)
+            .find(|p| p.name == name)
     }
 
     /// Number of parameters, and of trained ones.
     #[must_use]
     pub fn parameters(&self) -> (u64, u64) {
         let total = self.params.iter().map(Param::elements).sum();
-        let trained = self.params.iter().filter(|p| p.trainable).map(Param::elements).sum();
+        let trained = self
+            .params
+            .iter()
+            .filter(|p| p.trainable)
+            .map(Param::elements)
+            .sum();
         (total, trained)
     }
 }
 
 /// Sizes of the (micro-)batches of consecutive examples of these lengths.
-pub fn batch_sizes<'a>(lengths: &'a [u32], order: &'a [u32], batch: u64) -> impl Iterator<Item = Bindings> + 'a {
-    order
-        .chunks(batch.max(1) as usize)
-        .map(move |chunk| Bindings::of_lengths(chunk.iter().filter_map(|&i| lengths.get(i as usize)).map(|&n| n as usize)))
+pub fn batch_sizes<'a>(
+    lengths: &'a [u32],
+    order: &'a [u32],
+    batch: u64,
+) -> impl Iterator<Item = Bindings> + 'a {
+    order.chunks(batch.max(1) as usize).map(move |chunk| {
+        Bindings::of_lengths(
+            chunk
+                .iter()
+                .filter_map(|&i| lengths.get(i as usize))
+                .map(|&n| n as usize),
+        )
+    })
 }

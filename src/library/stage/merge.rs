@@ -19,9 +19,24 @@ static SCHEMA: Schema = Schema {
           tensor by tensor, so it needs far less memory than the model.",
     paper: "",
     keys: &[
-        Key { name: "from", kind: Kind::Ref(RefKind::Stage), default: Default::Required, doc: "the stage whose adapters to fold in" },
-        Key { name: "dtype", kind: Kind::Choice(&["f32", "f16", "bf16"]), default: Default::Text("f32"), doc: "type of the written weights" },
-        Key { name: "to", kind: Kind::Str, default: Default::Absent, doc: "directory, relative to the recipe, to copy the model to" },
+        Key {
+            name: "from",
+            kind: Kind::Ref(RefKind::Stage),
+            default: Default::Required,
+            doc: "the stage whose adapters to fold in",
+        },
+        Key {
+            name: "dtype",
+            kind: Kind::Choice(&["f32", "f16", "bf16"]),
+            default: Default::Text("f32"),
+            doc: "type of the written weights",
+        },
+        Key {
+            name: "to",
+            kind: Kind::Str,
+            default: Default::Absent,
+            doc: "directory, relative to the recipe, to copy the model to",
+        },
     ],
 };
 
@@ -39,21 +54,36 @@ impl StageKind for Merge {
         let (_, built) = evaluation(cx, &tuning, false);
         let mut sites = Vec::new();
         for site in &built.sites {
-            let Some((method, values)) = tuning.at(site) else { continue };
+            let Some((method, values)) = tuning.at(site) else {
+                continue;
+            };
             let mut b = Builder::new("merge");
-            let options = NetOptions { mode: Mode::Evaluate, storage: DType::F32, seed: 0, dropout_frozen: false };
+            let options = NetOptions {
+                mode: Mode::Evaluate,
+                storage: DType::F32,
+                seed: 0,
+                dropout_frozen: false,
+            };
             let mut net = Net::new(&mut b, &tuning, options);
             net.b.label(&site.path);
             let Some(weight) = method.merged(values, &mut net, site) else {
                 let name = method.schema().name;
-                return Err(vec![Diag::error(&NOTHING_TO_MERGE, cx.span, format!("`{name}` cannot be folded into plain weights"))]);
+                return Err(vec![Diag::error(
+                    &NOTHING_TO_MERGE,
+                    cx.span,
+                    format!("`{name}` cannot be folded into plain weights"),
+                )]);
             };
             b.output("weight", weight);
             sites.push((site.clone(), verified(b.finish())));
         }
         if sites.is_empty() {
-            let diag = Diag::error(&NOTHING_TO_MERGE, cx.values.span("from"), "this stage leaves no adapter to merge")
-                .help("its artifact is a plain model already: use it as it is");
+            let diag = Diag::error(
+                &NOTHING_TO_MERGE,
+                cx.values.span("from"),
+                "this stage leaves no adapter to merge",
+            )
+            .help("its artifact is a plain model already: use it as it is");
             return Err(vec![diag]);
         }
         let dtype = match cx.values.str("dtype") {
@@ -61,7 +91,15 @@ impl StageKind for Merge {
             Some("bf16") => DType::BF16,
             _ => DType::F32,
         };
-        let fold = Fold { sites, dtype, to: cx.values.str("to").map(str::to_owned) };
-        Ok(Job { params: built.params, sites: built.sites, routine: Routine::Fold(fold) })
+        let fold = Fold {
+            sites,
+            dtype,
+            to: cx.values.str("to").map(str::to_owned),
+        };
+        Ok(Job {
+            params: built.params,
+            sites: built.sites,
+            routine: Routine::Fold(fold),
+        })
     }
 }

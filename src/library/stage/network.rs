@@ -31,7 +31,11 @@ pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -
     let hidden = cx.model.encode(&mut net);
     let scores = cx.model.classify(&mut net, hidden, cx.head.width());
     let (params, sites) = net.finish();
-    Built { scores, params, sites }
+    Built {
+        scores,
+        params,
+        sites,
+    }
 }
 
 /// The evaluation program: output `scores`, and `loss` (summed, times the loss scale) with labels.

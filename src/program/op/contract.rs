@@ -8,7 +8,11 @@ use super::super::types::{Bindings, DType, Dim, Real, TensorType};
 use super::*;
 use crate::base::rng::Stream;
 
-const MACHINE: Machine = Machine { threads: 2, l2: 1 << 20, l3: 1 << 25 };
+const MACHINE: Machine = Machine {
+    threads: 2,
+    l2: 1 << 20,
+    l3: 1 << 25,
+};
 
 fn random(seed: u64, dims: &[usize]) -> Tensor {
     let n = dims.iter().product::<usize>() as u64;
@@ -21,7 +25,12 @@ fn ids(list: &[u32]) -> Tensor {
 }
 
 fn keys(rows: usize) -> Tensor {
-    Tensor::new((0..rows as u32).flat_map(|i| [i / 3, i % 3]).collect::<Vec<u32>>(), &[rows, 2])
+    Tensor::new(
+        (0..rows as u32)
+            .flat_map(|i| [i / 3, i % 3])
+            .collect::<Vec<u32>>(),
+        &[rows, 2],
+    )
 }
 
 fn scalar(x: f32) -> Tensor {
@@ -36,61 +45,205 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
         let (m, k, n) = (5, 7, 3);
         let a = if a_t { [k, m] } else { [m, k] };
         let b = if b_t { [n, k] } else { [k, n] };
-        for (epilogue, extra) in [(Epilogue::None, None), (Epilogue::Bias, Some(vec![n])), (Epilogue::Accumulate, Some(vec![m, n]))] {
+        for (epilogue, extra) in [
+            (Epilogue::None, None),
+            (Epilogue::Bias, Some(vec![n])),
+            (Epilogue::Accumulate, Some(vec![m, n])),
+        ] {
             let mut inputs = vec![random(1, &a), random(2, &b)];
             inputs.extend(extra.map(|dims| random(3, &dims)));
-            list.push((MatMul { a_t, b_t, alpha: r(0.7), epilogue }.into(), inputs));
+            list.push((
+                MatMul {
+                    a_t,
+                    b_t,
+                    alpha: r(0.7),
+                    epilogue,
+                }
+                .into(),
+                inputs,
+            ));
         }
     }
     let x = || random(4, &[6, 5]);
     list.push((Add.into(), vec![x(), random(5, &[6, 5])]));
     list.push((MulRows.into(), vec![x(), random(6, &[5])]));
     list.push((SumRows.into(), vec![random(7, &[150, 5])]));
-    list.push((SumRowsProduct.into(), vec![random(7, &[150, 5]), random(8, &[150, 5])]));
-    list.push((Gather { out: DType::F64 }.into(), vec![x(), ids(&[3, 0, 3, 5])]));
-    list.push((Scatter { rows: Dim::from(300) }.into(), vec![ids(&[299, 0, 7, 299]), random(9, &[4, 5])]));
+    list.push((
+        SumRowsProduct.into(),
+        vec![random(7, &[150, 5]), random(8, &[150, 5])],
+    ));
+    list.push((
+        Gather { out: DType::F64 }.into(),
+        vec![x(), ids(&[3, 0, 3, 5])],
+    ));
+    list.push((
+        Scatter {
+            rows: Dim::from(300),
+        }
+        .into(),
+        vec![ids(&[299, 0, 7, 299]), random(9, &[4, 5])],
+    ));
     let norm = vec![random(10, &[6, 37]), random(11, &[37]), random(12, &[37])];
     list.push((LayerNorm { eps: r(1e-5) }.into(), norm));
-    list.push((LayerNormGrad.into(), vec![x(), random(13, &[6, 5]), random(14, &[6]), random(15, &[6]), random(16, &[5])]));
-    list.push((LayerNormGradWeight.into(), vec![x(), random(13, &[6, 5]), random(14, &[6]), random(15, &[6])]));
-    for kind in [ActivationKind::Gelu, ActivationKind::GeluTanh, ActivationKind::Relu, ActivationKind::Tanh, ActivationKind::Silu] {
+    list.push((
+        LayerNormGrad.into(),
+        vec![
+            x(),
+            random(13, &[6, 5]),
+            random(14, &[6]),
+            random(15, &[6]),
+            random(16, &[5]),
+        ],
+    ));
+    list.push((
+        LayerNormGradWeight.into(),
+        vec![x(), random(13, &[6, 5]), random(14, &[6]), random(15, &[6])],
+    ));
+    for kind in [
+        ActivationKind::Gelu,
+        ActivationKind::GeluTanh,
+        ActivationKind::Relu,
+        ActivationKind::Tanh,
+        ActivationKind::Silu,
+    ] {
         list.push((Activation { kind }.into(), vec![x()]));
-        list.push((ActivationGrad { kind }.into(), vec![x(), random(17, &[6, 5])]));
+        list.push((
+            ActivationGrad { kind }.into(),
+            vec![x(), random(17, &[6, 5])],
+        ));
     }
-    list.push((Dropout { p: r(0.3), stream: [1, 2] }.into(), vec![random(18, &[6, 300]), keys(6), ids(&[4])]));
-    for dropout in [None, Some(AttentionDropout { p: r(0.25), stream: [3, 4] })] {
-        let qkv = || [random(19, &[9, 8]), random(20, &[9, 8]), random(21, &[9, 8])];
+    list.push((
+        Dropout {
+            p: r(0.3),
+            stream: [1, 2],
+        }
+        .into(),
+        vec![random(18, &[6, 300]), keys(6), ids(&[4])],
+    ));
+    for dropout in [
+        None,
+        Some(AttentionDropout {
+            p: r(0.25),
+            stream: [3, 4],
+        }),
+    ] {
+        let qkv = || {
+            [
+                random(19, &[9, 8]),
+                random(20, &[9, 8]),
+                random(21, &[9, 8]),
+            ]
+        };
         let mut tail = vec![ids(&[0, 4, 5, 9])];
         if dropout.is_some() {
             tail.extend([keys(9), ids(&[2])]);
         }
-        let forward = Attention { heads: 2, scale: r(0.5), dropout: dropout.clone() };
-        list.push((forward.clone().into(), qkv().into_iter().chain(tail.clone()).collect()));
-        let made = eval(&forward.into(), &qkv().into_iter().chain(tail.clone()).collect::<Vec<_>>(), 1);
+        let forward = Attention {
+            heads: 2,
+            scale: r(0.5),
+            dropout: dropout.clone(),
+        };
+        list.push((
+            forward.clone().into(),
+            qkv().into_iter().chain(tail.clone()).collect(),
+        ));
+        let made = eval(
+            &forward.into(),
+            &qkv().into_iter().chain(tail.clone()).collect::<Vec<_>>(),
+            1,
+        );
         let mut inputs = vec![random(22, &[9, 8])];
         inputs.extend(qkv());
         inputs.extend(made);
         inputs.extend(tail);
-        list.push((AttentionGrad { heads: 2, scale: r(0.5), dropout }.into(), inputs));
+        list.push((
+            AttentionGrad {
+                heads: 2,
+                scale: r(0.5),
+                dropout,
+            }
+            .into(),
+            inputs,
+        ));
     }
     let classes = || vec![random(23, &[4, 3]), ids(&[2, 0, 1, 1]), scalar(0.25)];
     list.push((CrossEntropy.into(), classes()));
-    list.push((CrossEntropyGrad.into(), [classes(), vec![random(24, &[1])]].concat()));
-    let numbers = || vec![random(25, &[4, 1]), Tensor::new(vec![0.5_f32, -1.0, 2.0, 0.0], &[4]), scalar(0.25)];
+    list.push((
+        CrossEntropyGrad.into(),
+        [classes(), vec![random(24, &[1])]].concat(),
+    ));
+    let numbers = || {
+        vec![
+            random(25, &[4, 1]),
+            Tensor::new(vec![0.5_f32, -1.0, 2.0, 0.0], &[4]),
+            scalar(0.25),
+        ]
+    };
     list.push((SquaredError.into(), numbers()));
-    list.push((SquaredErrorGrad.into(), [numbers(), vec![random(26, &[1])]].concat()));
-    list.push((Constant { value: r(2.0), dtype: DType::F64 }.into(), vec![]));
+    list.push((
+        SquaredErrorGrad.into(),
+        [numbers(), vec![random(26, &[1])]].concat(),
+    ));
+    list.push((
+        Constant {
+            value: r(2.0),
+            dtype: DType::F64,
+        }
+        .into(),
+        vec![],
+    ));
     list.push((Accumulate.into(), vec![x(), random(27, &[6, 5])]));
     list.push((Fill { value: r(3.0) }.into(), vec![x()]));
     let single = |t: Tensor| narrow(&t);
-    list.push((GradNorm.into(), vec![single(x()), single(random(28, &[20_000]))]));
+    list.push((
+        GradNorm.into(),
+        vec![single(x()), single(random(28, &[20_000]))],
+    ));
     list.push((ClipFactor { max: r(1.0) }.into(), vec![scalar(3.0)]));
     list.push((Cast { to: DType::F16 }.into(), vec![single(x())]));
-    let adam = AdamW { beta1: r(0.9), beta2: r(0.999), eps: r(1e-8), weight_decay: r(0.01) };
+    let adam = AdamW {
+        beta1: r(0.9),
+        beta2: r(0.999),
+        eps: r(1e-8),
+        weight_decay: r(0.01),
+    };
     let positive = Tensor::new(vec![0.5_f32; 30], &[6, 5]);
-    list.push((adam.into(), vec![single(x()), single(x()), single(x()), positive, scalar(0.1), ids(&[3]), scalar(0.5)]));
-    list.push((Sgd { momentum: r(0.0), weight_decay: r(0.1), nesterov: false }.into(), vec![single(x()), single(x()), scalar(0.1), scalar(1.0)]));
-    list.push((Sgd { momentum: r(0.9), weight_decay: r(0.1), nesterov: true }.into(), vec![single(x()), single(x()), single(x()), scalar(0.1), scalar(1.0)]));
+    list.push((
+        adam.into(),
+        vec![
+            single(x()),
+            single(x()),
+            single(x()),
+            positive,
+            scalar(0.1),
+            ids(&[3]),
+            scalar(0.5),
+        ],
+    ));
+    list.push((
+        Sgd {
+            momentum: r(0.0),
+            weight_decay: r(0.1),
+            nesterov: false,
+        }
+        .into(),
+        vec![single(x()), single(x()), scalar(0.1), scalar(1.0)],
+    ));
+    list.push((
+        Sgd {
+            momentum: r(0.9),
+            weight_decay: r(0.1),
+            nesterov: true,
+        }
+        .into(),
+        vec![
+            single(x()),
+            single(x()),
+            single(x()),
+            scalar(0.1),
+            scalar(1.0),
+        ],
+    ));
     list
 }
 
@@ -112,10 +265,20 @@ fn eval(op: &Op, inputs: &[Tensor], threads: usize) -> Vec<Tensor> {
 
 fn eval_taking(op: &Op, inputs: &[Tensor], threads: usize, taken: Option<usize>) -> Vec<Tensor> {
     let types: Vec<TensorType> = inputs.iter().map(ty).collect();
-    let outs = op.rule().infer(&types.iter().collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{op:?}: {e}"));
-    let mut outputs: Vec<Tensor> = outs.iter().map(|t| Tensor::zeros(t.dtype, &t.dims(&Bindings::default()))).collect();
+    let outs = op
+        .rule()
+        .infer(&types.iter().collect::<Vec<_>>())
+        .unwrap_or_else(|e| panic!("{op:?}: {e}"));
+    let mut outputs: Vec<Tensor> = outs
+        .iter()
+        .map(|t| Tensor::zeros(t.dtype, &t.dims(&Bindings::default())))
+        .collect();
     for out in &mut outputs {
-        if let Some(x) = out.slice_mut::<f64>() { x.fill(f64::NAN) } else if let Some(x) = out.slice_mut::<f32>() { x.fill(f32::NAN) }
+        if let Some(x) = out.slice_mut::<f64>() {
+            x.fill(f64::NAN)
+        } else if let Some(x) = out.slice_mut::<f32>() {
+            x.fill(f32::NAN)
+        }
     }
     if let Some(i) = taken {
         outputs[0] = inputs[i].clone();
@@ -123,15 +286,24 @@ fn eval_taking(op: &Op, inputs: &[Tensor], threads: usize, taken: Option<usize>)
     let updates = op.rule().updates();
     let mut updated: Vec<Tensor> = updates.iter().map(|&i| inputs[i].clone()).collect();
     let machine = Machine { threads, ..MACHINE };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .expect("a pool");
     pool.install(|| {
         let mut io = Io {
-            inputs: inputs.iter().enumerate().map(|(i, t)| (!updates.contains(&i) && taken != Some(i)).then(|| t.view())).collect(),
+            inputs: inputs
+                .iter()
+                .enumerate()
+                .map(|(i, t)| (!updates.contains(&i) && taken != Some(i)).then(|| t.view()))
+                .collect(),
             updates: updated.iter_mut().map(Tensor::view_mut).collect(),
             outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
             taken,
         };
-        op.rule().eval(&Kernel::new(&machine), &mut io).unwrap_or_else(|e| panic!("{op:?}: {e}"));
+        op.rule()
+            .eval(&Kernel::new(&machine), &mut io)
+            .unwrap_or_else(|e| panic!("{op:?}: {e}"));
     });
     outputs.extend(updated);
     outputs
@@ -154,7 +326,11 @@ fn interpret(program: &Program, residents: &[Tensor]) -> Vec<Option<Tensor>> {
         }
     }
     for node in &program.nodes {
-        let inputs: Vec<Tensor> = node.inputs.iter().map(|v| slots[v.index()].clone().expect("defined")).collect();
+        let inputs: Vec<Tensor> = node
+            .inputs
+            .iter()
+            .map(|v| slots[v.index()].clone().expect("defined"))
+            .collect();
         for (&out, tensor) in node.outputs.iter().zip(eval(&node.op, &inputs, 1)) {
             slots[out.index()] = Some(tensor);
         }
@@ -175,25 +351,49 @@ fn every_op_has_a_sample() {
 fn gradients_equal_central_differences() {
     let mut checked = 0;
     for (op, inputs) in samples() {
-        let wanted: Vec<bool> = (0..inputs.len()).map(|i| op.rule().differentiable(i) && inputs[i].dtype() == DType::F64).collect();
+        let wanted: Vec<bool> = (0..inputs.len())
+            .map(|i| op.rule().differentiable(i) && inputs[i].dtype() == DType::F64)
+            .collect();
         if !wanted.contains(&true) {
             continue;
         }
         let mut b = Builder::new("law");
-        let values: Vec<Value> = inputs.iter().enumerate().map(|(i, t)| b.resident(&format!("x{i}"), ty(t), Class::Trainable)).collect();
+        let values: Vec<Value> = inputs
+            .iter()
+            .enumerate()
+            .map(|(i, t)| b.resident(&format!("x{i}"), ty(t), Class::Trainable))
+            .collect();
         let outputs = b.push(op.clone(), &values);
         // Only the first output carries gradient: the others are statistics.
         let up_tensor = random(99, &ty_dims(b.ty(outputs[0])));
         let up = b.resident("up", ty(&up_tensor), Class::Frozen);
         let ups: Vec<Option<Value>> = (0..outputs.len()).map(|i| (i == 0).then_some(up)).collect();
-        let grads = op.rule().grad(&mut b, At { inputs: &values, outputs: &outputs, up: &ups, needs: &wanted });
+        let grads = op.rule().grad(
+            &mut b,
+            At {
+                inputs: &values,
+                outputs: &outputs,
+                up: &ups,
+                needs: &wanted,
+            },
+        );
         let program = b.finish();
         let mut residents = inputs.clone();
         residents.push(up_tensor.clone());
         let slots = interpret(&program, &residents);
-        let objective = |inputs: &[Tensor]| -> f64 { floats(&eval(&op, inputs, 1)[0]).iter().zip(floats(&up_tensor)).map(|(y, u)| y * u).sum() };
+        let objective = |inputs: &[Tensor]| -> f64 {
+            floats(&eval(&op, inputs, 1)[0])
+                .iter()
+                .zip(floats(&up_tensor))
+                .map(|(y, u)| y * u)
+                .sum()
+        };
         for (i, grad) in grads.iter().enumerate().filter(|(i, _)| wanted[*i]) {
-            let grad = floats(slots[grad.expect("a wanted gradient is built").index()].as_ref().expect("computed"));
+            let grad = floats(
+                slots[grad.expect("a wanted gradient is built").index()]
+                    .as_ref()
+                    .expect("computed"),
+            );
             for j in 0..grad.len() {
                 let shifted = |h: f64| {
                     let mut moved = inputs.clone();
@@ -202,7 +402,11 @@ fn gradients_equal_central_differences() {
                 };
                 let h = 1e-5;
                 let numeric = (shifted(h) - shifted(-h)) / (2.0 * h);
-                assert!((grad[j] - numeric).abs() <= 1e-6 * (1.0 + numeric.abs()), "{op:?} input {i}[{j}]: {} against {numeric}", grad[j]);
+                assert!(
+                    (grad[j] - numeric).abs() <= 1e-6 * (1.0 + numeric.abs()),
+                    "{op:?} input {i}[{j}]: {} against {numeric}",
+                    grad[j]
+                );
                 checked += 1;
             }
         }
@@ -217,12 +421,16 @@ fn ty_dims(ty: &TensorType) -> Vec<usize> {
 #[test]
 fn single_precision_agrees_with_double() {
     for (op, inputs) in samples().into_iter().filter(|(op, inputs)| {
-        inputs.iter().any(|t| t.dtype() == DType::F64) && !matches!(op, Op::Gather(_) | Op::Constant(_))
+        inputs.iter().any(|t| t.dtype() == DType::F64)
+            && !matches!(op, Op::Gather(_) | Op::Constant(_))
     }) {
         let narrow: Vec<Tensor> = inputs.iter().map(narrow).collect();
         for (wide, single) in eval(&op, &inputs, 1).iter().zip(eval(&op, &narrow, 1)) {
             for (a, b) in floats(wide).iter().zip(floats(&single)) {
-                assert!((a - b).abs() <= 2e-5 * (1.0 + a.abs()), "{op:?}: {a} against {b}");
+                assert!(
+                    (a - b).abs() <= 2e-5 * (1.0 + a.abs()),
+                    "{op:?}: {a} against {b}"
+                );
             }
         }
     }
@@ -230,22 +438,54 @@ fn single_precision_agrees_with_double() {
 
 #[test]
 fn bits_do_not_depend_on_threads() {
-    let bits = |list: Vec<Tensor>| -> Vec<u64> { list.iter().flat_map(floats).map(f64::to_bits).collect() };
+    let bits = |list: Vec<Tensor>| -> Vec<u64> {
+        list.iter().flat_map(floats).map(f64::to_bits).collect()
+    };
     let mut cases = samples();
-    for (m, k, n) in [(416, 768, 64), (1, 300, 500), (300, 1, 2), (64, 64, 64), (257, 129, 383), (40, 2048, 33)] {
+    for (m, k, n) in [
+        (416, 768, 64),
+        (1, 300, 500),
+        (300, 1, 2),
+        (64, 64, 64),
+        (257, 129, 383),
+        (40, 2048, 33),
+    ] {
         for (a_t, b_t) in [(false, true), (false, false), (true, false)] {
             let a = narrow(&random(1, &if a_t { [k, m] } else { [m, k] }));
             let b = narrow(&random(2, &if b_t { [n, k] } else { [k, n] }));
-            cases.push((MatMul { a_t, b_t, alpha: Real::new(1.0), epilogue: Epilogue::None }.into(), vec![a, b]));
+            cases.push((
+                MatMul {
+                    a_t,
+                    b_t,
+                    alpha: Real::new(1.0),
+                    epilogue: Epilogue::None,
+                }
+                .into(),
+                vec![a, b],
+            ));
         }
     }
     cases.push((SumRows.into(), vec![narrow(&random(3, &[1000, 77]))]));
     let big = |seed| narrow(&random(seed, &[300, 128]));
-    cases.push((LayerNorm { eps: Real::new(1e-5) }.into(), vec![big(4), narrow(&random(5, &[128])), narrow(&random(6, &[128]))]));
+    cases.push((
+        LayerNorm {
+            eps: Real::new(1e-5),
+        }
+        .into(),
+        vec![
+            big(4),
+            narrow(&random(5, &[128])),
+            narrow(&random(6, &[128])),
+        ],
+    ));
     for (op, inputs) in cases {
         let one = bits(eval(&op, &inputs, 1));
         for threads in [2, 3] {
-            assert_eq!(one, bits(eval(&op, &inputs, threads)), "{op:?} with {threads} threads");
+            assert_eq!(
+                one,
+                bits(eval(&op, &inputs, threads)),
+                "{op:?} with {threads} threads"
+            );
         }
     }
 }
@@ -267,7 +507,11 @@ fn a_buffer_taken_over_gives_the_same_result() {
 
 #[test]
 fn dropout_keeps_the_rate_and_does_not_depend_on_packing() {
-    let op: Op = Dropout { p: Real::new(0.3), stream: [5, 6] }.into();
+    let op: Op = Dropout {
+        p: Real::new(0.3),
+        stream: [5, 6],
+    }
+    .into();
     let x = Tensor::new(vec![1.0_f32; 40 * 300], &[40, 300]);
     let y = eval(&op, &[x.clone(), keys(40), ids(&[1])], 1);
     let zeros = floats(&y[0]).iter().filter(|x| **x == 0.0).count() as f64 / 12_000.0;
@@ -277,24 +521,51 @@ fn dropout_keeps_the_rate_and_does_not_depend_on_packing() {
     let reversed = Tensor::new(reversed.concat(), &[40, 2]);
     let z = eval(&op, &[x.clone(), reversed, ids(&[1])], 1);
     let rows: Vec<Vec<f64>> = floats(&y[0]).chunks(300).map(<[f64]>::to_vec).collect();
-    let back: Vec<Vec<f64>> = floats(&z[0]).chunks(300).rev().map(<[f64]>::to_vec).collect();
+    let back: Vec<Vec<f64>> = floats(&z[0])
+        .chunks(300)
+        .rev()
+        .map(<[f64]>::to_vec)
+        .collect();
     assert_eq!(rows, back);
-    assert_ne!(floats(&y[0]), floats(&eval(&op, &[x, keys(40), ids(&[2])], 1)[0]), "steps differ");
+    assert_ne!(
+        floats(&y[0]),
+        floats(&eval(&op, &[x, keys(40), ids(&[2])], 1)[0]),
+        "steps differ"
+    );
 }
 
 #[test]
 fn attention_does_not_depend_on_grouping_and_equals_the_plain_formula() {
     let (q, k, v) = (random(1, &[7, 6]), random(2, &[7, 6]), random(3, &[7, 6]));
-    let op: Op = Attention { heads: 2, scale: Real::new(0.6), dropout: None }.into();
+    let op: Op = Attention {
+        heads: 2,
+        scale: Real::new(0.6),
+        dropout: None,
+    }
+    .into();
     let all = floats(&eval(&op, &[q.clone(), k.clone(), v.clone(), ids(&[0, 3, 7])], 1)[0]);
-    let rows = |t: &Tensor, a: usize, b: usize| Tensor::new(floats(t)[a * 6..b * 6].to_vec(), &[b - a, 6]);
-    let alone = floats(&eval(&op, &[rows(&q, 3, 7), rows(&k, 3, 7), rows(&v, 3, 7), ids(&[0, 4])], 1)[0]);
+    let rows =
+        |t: &Tensor, a: usize, b: usize| Tensor::new(floats(t)[a * 6..b * 6].to_vec(), &[b - a, 6]);
+    let alone = floats(
+        &eval(
+            &op,
+            &[rows(&q, 3, 7), rows(&k, 3, 7), rows(&v, 3, 7), ids(&[0, 4])],
+            1,
+        )[0],
+    );
     assert_eq!(&all[18..], &alone[..]);
     let (q, k, v) = (floats(&q), floats(&k), floats(&v));
     for (i, h) in [(0, 0), (2, 1)] {
-        let score = |j: usize| (0..3).map(|c| q[i * 6 + h * 3 + c] * k[j * 6 + h * 3 + c]).sum::<f64>() * 0.6;
+        let score = |j: usize| {
+            (0..3)
+                .map(|c| q[i * 6 + h * 3 + c] * k[j * 6 + h * 3 + c])
+                .sum::<f64>()
+                * 0.6
+        };
         let sum: f64 = (0..3).map(|j| score(j).exp()).sum();
-        let out: f64 = (0..3).map(|j| score(j).exp() / sum * v[j * 6 + h * 3]).sum();
+        let out: f64 = (0..3)
+            .map(|j| score(j).exp() / sum * v[j * 6 + h * 3])
+            .sum();
         assert!((out - all[i * 6 + h * 3]).abs() < 1e-12);
     }
 }
@@ -305,6 +576,14 @@ fn bad_indices_are_errors() {
     let table = narrow(&random(1, &[3, 2]));
     let ids = ids(&[3]);
     let mut out = Tensor::zeros(DType::F32, &[1, 2]);
-    let mut io = Io { inputs: vec![Some(table.view()), Some(ids.view())], updates: vec![], outputs: vec![out.view_mut()], taken: None };
-    assert!(matches!(gather.rule().eval(&Kernel::new(&MACHINE), &mut io), Err(OpError::Index { index: 3, rows: 3 })));
+    let mut io = Io {
+        inputs: vec![Some(table.view()), Some(ids.view())],
+        updates: vec![],
+        outputs: vec![out.view_mut()],
+        taken: None,
+    };
+    assert!(matches!(
+        gather.rule().eval(&Kernel::new(&MACHINE), &mut io),
+        Err(OpError::Index { index: 3, rows: 3 })
+    ));
 }

@@ -18,8 +18,16 @@ impl Machine {
     #[must_use]
     pub fn detect(threads: Option<usize>) -> Self {
         let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let cache = |i: usize| gemm_common::cache::CACHE_INFO.get(i).map_or(1 << 20, |c| c.cache_bytes);
-        Self { threads: threads.unwrap_or(all).max(1), l2: cache(1), l3: cache(2) }
+        let cache = |i: usize| {
+            gemm_common::cache::CACHE_INFO
+                .get(i)
+                .map_or(1 << 20, |c| c.cache_bytes)
+        };
+        Self {
+            threads: threads.unwrap_or(all).max(1),
+            l2: cache(1),
+            l3: cache(2),
+        }
     }
 }
 
@@ -50,7 +58,11 @@ impl<'a> Kernel<'a> {
     /// A context without live scratch.
     #[must_use]
     pub const fn new(machine: &'a Machine) -> Self {
-        Self { machine, scratch: Cell::new(0), peak: Cell::new(0) }
+        Self {
+            machine,
+            scratch: Cell::new(0),
+            peak: Cell::new(0),
+        }
     }
 
     /// Declares scratch of a known size (a library's) for the duration of `f`.
@@ -72,8 +84,14 @@ impl<'a> Kernel<'a> {
 macro_rules! float {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
-            $crate::program::types::DType::F64 => { type $T = f64; $body }
-            $crate::program::types::DType::F32 => { type $T = f32; $body }
+            $crate::program::types::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            $crate::program::types::DType::F32 => {
+                type $T = f32;
+                $body
+            }
             other => unreachable!("kernels compute in f32 or f64, not {other}: verified"),
         }
     };

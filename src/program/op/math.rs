@@ -44,12 +44,18 @@ pub(super) fn for_chunks<T: Send>(out: &mut [T], f: impl Fn(usize, &mut [T]) + S
     if out.len() <= 2 * CHUNK {
         f(0, out);
     } else {
-        out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| f(i * CHUNK, chunk));
+        out.par_chunks_mut(CHUNK)
+            .enumerate()
+            .for_each(|(i, chunk)| f(i * CHUNK, chunk));
     }
 }
 
 /// Calls `f(first row, rows)` for fixed blocks of whole rows, in parallel where it pays.
-pub(super) fn for_chunks_of_rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+pub(super) fn for_chunks_of_rows<T: Send>(
+    out: &mut [T],
+    width: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
     let rows = (CHUNK / width.max(1)).max(1);
     if width == 0 {
         return;
@@ -57,7 +63,9 @@ pub(super) fn for_chunks_of_rows<T: Send>(out: &mut [T], width: usize, f: impl F
     if out.len() <= 2 * CHUNK {
         f(0, out);
     } else {
-        out.par_chunks_mut(rows * width).enumerate().for_each(|(i, chunk)| f(i * rows, chunk));
+        out.par_chunks_mut(rows * width)
+            .enumerate()
+            .for_each(|(i, chunk)| f(i * rows, chunk));
     }
 }
 
@@ -148,7 +156,9 @@ impl Elementary for f32 {
         let z = self.abs() * std::f32::consts::FRAC_1_SQRT_2;
         let t = 1.0 / (0.327_591_1 * z + 1.0);
         let e = (-0.5 * self * self).exp_fast();
-        let p = ((((1.061_405_4 * t - 1.453_152_1) * t + 1.421_413_8) * t - 0.284_496_72) * t + 0.254_829_6) * t;
+        let p = ((((1.061_405_4 * t - 1.453_152_1) * t + 1.421_413_8) * t - 0.284_496_72) * t
+            + 0.254_829_6)
+            * t;
         let tail = 0.5 * p * e;
         let cdf = if self > 0.0 { 1.0 - tail } else { tail };
         (cdf, e * 0.398_942_3)
@@ -230,7 +240,9 @@ pub(super) fn row_max<T: Elementary>(row: &[T]) -> T {
             *lane = if x > *lane { x } else { *lane };
         }
     }
-    lanes.into_iter().fold(T::neg_infinity(), |max, x| if x > max { x } else { max })
+    lanes
+        .into_iter()
+        .fold(T::neg_infinity(), |max, x| if x > max { x } else { max })
 }
 
 #[inline(always)]
@@ -248,7 +260,12 @@ fn fold_lanes<T: Elementary>(mut lanes: [T; LANES]) -> T {
 /// Column sums over `rows` rows of `width`: `f(rows, sums)` adds the given rows to `sums`. Fixed
 /// blocks of rows in parallel, combined in order. Scratch: one row of partial sums a block of
 /// [`SUM_ROWS`] rows.
-pub(super) fn column_sums<T: Elementary>(rows: usize, width: usize, out: &mut [T], f: impl Fn(Range<usize>, &mut [T]) + Sync) {
+pub(super) fn column_sums<T: Elementary>(
+    rows: usize,
+    width: usize,
+    out: &mut [T],
+    f: impl Fn(Range<usize>, &mut [T]) + Sync,
+) {
     let blocks = rows.div_ceil(SUM_ROWS);
     out.fill(T::zero());
     if blocks <= 1 {
@@ -256,7 +273,9 @@ pub(super) fn column_sums<T: Elementary>(rows: usize, width: usize, out: &mut [T
         return;
     }
     let mut partial = vec![T::zero(); blocks * width];
-    let one = |(block, sums): (usize, &mut [T])| f(block * SUM_ROWS..((block + 1) * SUM_ROWS).min(rows), sums);
+    let one = |(block, sums): (usize, &mut [T])| {
+        f(block * SUM_ROWS..((block + 1) * SUM_ROWS).min(rows), sums)
+    };
     if rows * width <= 2 * CHUNK {
         partial.chunks_mut(width).enumerate().for_each(one);
     } else {
@@ -282,7 +301,11 @@ pub(super) const SUM_ROWS: usize = 64;
 /// Scratch bytes of [`column_sums`].
 pub(super) fn column_sums_scratch(rows: u64, width: u64, size: u64) -> u64 {
     let blocks = rows.div_ceil(SUM_ROWS as u64);
-    if blocks <= 1 { 0 } else { blocks * width * size }
+    if blocks <= 1 {
+        0
+    } else {
+        blocks * width * size
+    }
 }
 
 #[cfg(test)]
@@ -296,11 +319,21 @@ mod tests {
             let e = (f64::from(x)).exp();
             assert!((f64::from(x.exp_fast()) - e).abs() <= 2e-7 * e, "exp {x}");
             let t = f64::from(x).tanh();
-            assert!((f64::from(x.tanh_fast()) - t).abs() <= 2e-7 * t.abs(), "tanh {x}");
+            assert!(
+                (f64::from(x.tanh_fast()) - t).abs() <= 2e-7 * t.abs(),
+                "tanh {x}"
+            );
             let (cdf, pdf) = x.normal_cdf_pdf();
             let (c, p) = f64::from(x).normal_cdf_pdf();
-            assert!((f64::from(cdf) - c).abs() < 3e-7 && (f64::from(pdf) - p).abs() < 3e-7, "normal {x}");
+            assert!(
+                (f64::from(cdf) - c).abs() < 3e-7 && (f64::from(pdf) - p).abs() < 3e-7,
+                "normal {x}"
+            );
         }
-        assert!(f32::NAN.exp_fast().is_nan() && f32::NAN.tanh_fast().is_nan() && f32::NAN.normal_cdf_pdf().0.is_nan());
+        assert!(
+            f32::NAN.exp_fast().is_nan()
+                && f32::NAN.tanh_fast().is_nan()
+                && f32::NAN.normal_cdf_pdf().0.is_nan()
+        );
     }
 }

@@ -169,7 +169,7 @@ impl OpRule for MatMul {
 impl MatMul {
     /// The product as `gemm` sees it: transposed, since our result is row-major.
     const fn extent(&self, m: u64, n: u64, k: u64, size: u64) -> Extent {
-        Extent { m: n, n: m, k, size, lhs_contiguous: !self.b_t, rhs_contiguous: !self.a_t }
+        Extent { m: n, n: m, k, size, lhs_contiguous: !self.b_t }
     }
 
     fn sizes(&self, cx: &SizedCx) -> (u64, u64, u64) {

@@ -114,20 +114,38 @@ impl SizedCx {
     /// Operands of these types under given sizes.
     #[must_use]
     pub fn new(inputs: &[&TensorType], outputs: &[&TensorType], sizes: &Bindings) -> Self {
-        let sized = |types: &[&TensorType]| types.iter().map(|t| Sized { dims: t.dims(sizes), bytes: t.bytes(sizes) }).collect();
-        Self { inputs: sized(inputs), outputs: sized(outputs), sizes: *sizes }
+        let sized = |types: &[&TensorType]| {
+            types
+                .iter()
+                .map(|t| Sized {
+                    dims: t.dims(sizes),
+                    bytes: t.bytes(sizes),
+                })
+                .collect()
+        };
+        Self {
+            inputs: sized(inputs),
+            outputs: sized(outputs),
+            sizes: *sizes,
+        }
     }
 
     /// Bytes of all operands: what an application reads and writes at least.
     #[must_use]
     pub fn traffic(&self) -> u64 {
-        self.inputs.iter().chain(&self.outputs).map(|s| s.bytes).sum()
+        self.inputs
+            .iter()
+            .chain(&self.outputs)
+            .map(|s| s.bytes)
+            .sum()
     }
 
     /// Elements of input `i`; 0 if there is none.
     #[must_use]
     pub fn elements(&self, i: usize) -> u64 {
-        self.inputs.get(i).map_or(0, |s| s.dims.iter().map(|&d| d as u64).product())
+        self.inputs
+            .get(i)
+            .map_or(0, |s| s.dims.iter().map(|&d| d as u64).product())
     }
 }
 
@@ -168,7 +186,10 @@ pub trait OpRule: std::fmt::Debug {
 
     /// Flops and bytes under concrete sizes. The default counts traffic only.
     fn cost(&self, cx: &SizedCx) -> Cost {
-        Cost { flops: 0, bytes: cx.traffic() }
+        Cost {
+            flops: 0,
+            bytes: cx.traffic(),
+        }
     }
 
     /// Inputs whose buffer output 0 may take over when they die here. They must have output 0's

@@ -26,7 +26,10 @@ pub(super) fn group_of_words(key: [u32; 2], first: u32, tail: [u32; 3]) -> [u32;
             c1[lane] = p1 as u32;
             c3[lane] = p0 as u32;
         }
-        k = [k[0].wrapping_add(0x9E37_79B9), k[1].wrapping_add(0xBB67_AE85)];
+        k = [
+            k[0].wrapping_add(0x9E37_79B9),
+            k[1].wrapping_add(0xBB67_AE85),
+        ];
     }
     let mut words = [0; GROUP];
     for lane in 0..LANES {
@@ -51,8 +54,15 @@ mod tests {
     #[test]
     fn the_lanes_give_the_same_words_as_the_scalar_generator() {
         let stream = Stream::new(7, "x");
-        for (i, word) in group_of_words(stream.key(), 1000, [3, 5, 9]).into_iter().enumerate() {
-            assert_eq!(word, stream.block([1000 + (i / 4) as u32, 3, 5, 9])[i % 4], "{i}");
+        for (i, word) in group_of_words(stream.key(), 1000, [3, 5, 9])
+            .into_iter()
+            .enumerate()
+        {
+            assert_eq!(
+                word,
+                stream.block([1000 + (i / 4) as u32, 3, 5, 9])[i % 4],
+                "{i}"
+            );
         }
     }
 }

@@ -29,8 +29,18 @@ struct Tile {
 }
 
 const TILES: [Tile; 2] = [
-    Tile { rows: 256, columns: 6, vector: 64, depth: 512 },
-    Tile { rows: 64, columns: 6, vector: 32, depth: 1024 },
+    Tile {
+        rows: 256,
+        columns: 6,
+        vector: 64,
+        depth: 512,
+    },
+    Tile {
+        rows: 64,
+        columns: 6,
+        vector: 32,
+        depth: 1024,
+    },
 ];
 
 const ALIGN: u64 = 128;
@@ -43,7 +53,11 @@ pub(super) const PACKED_FROM: u64 = 2;
 /// Bytes of scratch of a product on all of the machine's threads.
 pub(super) fn scratch(x: Extent, machine: &Machine) -> u64 {
     let slabs = machine.threads as u64 * (machine.l2 as u64).next_multiple_of(ALIGN);
-    let packed = TILES.iter().map(|tile| packing(x, tile, machine)).max().unwrap_or(0);
+    let packed = TILES
+        .iter()
+        .map(|tile| packing(x, tile, machine))
+        .max()
+        .unwrap_or(0);
     slabs + packed
 }
 
@@ -56,11 +70,23 @@ fn packing(x: Extent, tile: &Tile, machine: &Machine) -> u64 {
     let (l2, l3) = (machine.l2 as u64, machine.l3 as u64);
     let rows = tile.rows / x.size;
     let small = m <= 64 && n <= 64;
-    let depth = if small { k.min(512) } else { k.div_ceil(k.div_ceil(tile.depth)) };
+    let depth = if small {
+        k.min(512)
+    } else {
+        k.div_ceil(k.div_ceil(tile.depth))
+    };
     let fit = l2 / (x.size * depth) / rows * rows;
-    let block = if small { fit } else { fit.min(8 * rows).max(rows) };
+    let block = if small {
+        fit
+    } else {
+        fit.min(8 * rows).max(rows)
+    };
     let whole = m <= 2 * block && (!x.lhs_contiguous || m % (tile.vector / x.size) != 0);
-    let lhs = if whole { depth * m.next_multiple_of(rows) * x.size } else { 0 };
+    let lhs = if whole {
+        depth * m.next_multiple_of(rows) * x.size
+    } else {
+        0
+    };
     let packs = m > PACKED_FROM * rows;
     let rhs = if packs {
         let columns = depth * n.next_multiple_of(tile.columns) * x.size;
@@ -79,16 +105,31 @@ mod tests {
 
     #[test]
     fn operands_are_counted_where_they_are_packed() {
-        let machine = Machine { threads: 2, l2: 1 << 20, l3: 32 << 20 };
+        let machine = Machine {
+            threads: 2,
+            l2: 1 << 20,
+            l3: 32 << 20,
+        };
         let slabs = 2 << 20;
-        let of = |m, n, k, lhs_contiguous, rhs_contiguous| scratch(Extent { m, n, k, size: 4, lhs_contiguous, rhs_contiguous }, &machine) - slabs;
+        let of = |m, n, k, lhs_contiguous| {
+            scratch(
+                Extent {
+                    m,
+                    n,
+                    k,
+                    size: 4,
+                    lhs_contiguous,
+                },
+                &machine,
+            ) - slabs
+        };
         // A linear layer's weights lie by rows of inputs: packed whole while they are few.
-        assert_eq!(of(768, 416, 768, false, true), 384 * 768 * 4 + 16);
-        assert_eq!(of(3072, 416, 768, false, true), 768 * 420 * 4 + 16);
-        // Nothing needs packing for the gradient by the input of such a layer.
-        assert_eq!(of(768, 416, 768, true, true), 16);
-        // Its weight gradient packs the right operand.
-        assert_eq!(of(768, 3072, 416, true, false), 416 * 3072 * 4 + 16);
+        assert_eq!(of(768, 416, 768, false), 384 * 768 * 4 + 384 * 420 * 4 + 16);
+        assert_eq!(of(3072, 416, 768, false), 768 * 420 * 4 + 16);
+        // The gradient by the input of such a layer packs the right operand only, as its weight gradient.
+        assert_eq!(of(768, 416, 768, true), 768 * 420 * 4 + 16);
+        assert_eq!(of(768, 3072, 416, true), 416 * 3072 * 4 + 16);
+        assert_eq!(of(1, 416, 768, false), 0);
         assert_eq!(of(1, 416, 768, false, true), 0);
     }
 }

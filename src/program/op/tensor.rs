@@ -23,10 +23,18 @@ macro_rules! element {
         impl Element for $t {
             const DTYPE: DType = DType::$variant;
             fn slice(storage: &CpuStorage) -> Option<&[Self]> {
-                if let CpuStorage::$variant(v) = storage { Some(v) } else { None }
+                if let CpuStorage::$variant(v) = storage {
+                    Some(v)
+                } else {
+                    None
+                }
             }
             fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-                if let CpuStorage::$variant(v) = storage { Some(v) } else { None }
+                if let CpuStorage::$variant(v) = storage {
+                    Some(v)
+                } else {
+                    None
+                }
             }
             fn wrap(data: Vec<Self>) -> CpuStorage {
                 CpuStorage::$variant(data)
@@ -53,7 +61,10 @@ impl Tensor {
     /// Wraps elements.
     pub fn new<T: Element>(data: Vec<T>, dims: &[usize]) -> Self {
         debug_assert_eq!(data.len(), dims.iter().product::<usize>());
-        Self { storage: T::wrap(data), dims: dims.to_vec() }
+        Self {
+            storage: T::wrap(data),
+            dims: dims.to_vec(),
+        }
     }
 
     /// Zeros of a dtype.
@@ -67,7 +78,10 @@ impl Tensor {
             DType::BF16 => bf16::wrap(vec![bf16::ZERO; n]),
             DType::U32 => u32::wrap(vec![0; n]),
         };
-        Self { storage, dims: dims.to_vec() }
+        Self {
+            storage,
+            dims: dims.to_vec(),
+        }
     }
 
     /// Its dtype in the program.
@@ -108,13 +122,19 @@ impl Tensor {
     /// A view to read.
     #[must_use]
     pub fn view(&self) -> TensorRef<'_> {
-        TensorRef { storage: &self.storage, dims: &self.dims }
+        TensorRef {
+            storage: &self.storage,
+            dims: &self.dims,
+        }
     }
 
     /// A view to write.
     #[must_use]
     pub fn view_mut(&mut self) -> TensorMut<'_> {
-        TensorMut { storage: &mut self.storage, dims: &self.dims }
+        TensorMut {
+            storage: &mut self.storage,
+            dims: &self.dims,
+        }
     }
 }
 
@@ -151,7 +171,8 @@ impl<'a> TensorRef<'a> {
     /// If the tensor holds another type: the program was verified, so this is a bug.
     #[must_use]
     pub fn slice<T: Element>(&self) -> &'a [T] {
-        T::slice(self.storage).unwrap_or_else(|| panic!("a kernel read {} as {}", self.dtype(), T::DTYPE))
+        T::slice(self.storage)
+            .unwrap_or_else(|| panic!("a kernel read {} as {}", self.dtype(), T::DTYPE))
     }
 }
 
@@ -178,7 +199,8 @@ impl TensorMut<'_> {
     #[must_use]
     pub fn slice<T: Element>(&mut self) -> &mut [T] {
         let dtype = self.dtype();
-        T::slice_mut(self.storage).unwrap_or_else(|| panic!("a kernel wrote {dtype} as {}", T::DTYPE))
+        T::slice_mut(self.storage)
+            .unwrap_or_else(|| panic!("a kernel wrote {dtype} as {}", T::DTYPE))
     }
 }
 
@@ -203,7 +225,11 @@ impl<'a> Io<'a> {
     /// If it is absent: the op asked for something it declared otherwise (a bug).
     #[must_use]
     pub fn input(&self, i: usize) -> TensorRef<'a> {
-        self.inputs.get(i).copied().flatten().unwrap_or_else(|| panic!("input {i} is not readable here"))
+        self.inputs
+            .get(i)
+            .copied()
+            .flatten()
+            .unwrap_or_else(|| panic!("input {i} is not readable here"))
     }
 
     /// The number of inputs.
@@ -214,6 +240,9 @@ impl<'a> Io<'a> {
 }
 
 /// A float type kernels compute in: f32, and f64 for the gradient tests.
-pub trait Compute: Element + num_traits::Float + num_traits::FromPrimitive + num_traits::NumAssign + Sum {}
+pub trait Compute:
+    Element + num_traits::Float + num_traits::FromPrimitive + num_traits::NumAssign + Sum
+{
+}
 impl Compute for f32 {}
 impl Compute for f64 {}

@@ -47,13 +47,33 @@ pub struct Product<'a, T> {
 }
 
 /// `out[m, n] = a[m, k] · b[k, n]` (`+ out`), with `out` of row stride `stride`.
-pub(super) fn multiply<T: Elementary>((m, n, k): (usize, usize, usize), out: &mut [T], stride: usize, a: Strided<'_, T>, b: Rows<'_, T>, into: Into) {
+pub(super) fn multiply<T: Elementary>(
+    (m, n, k): (usize, usize, usize),
+    out: &mut [T],
+    stride: usize,
+    a: Strided<'_, T>,
+    b: Rows<'_, T>,
+    into: Into,
+) {
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    let reach = |rows: usize, columns: usize, row: usize, column: usize| (rows - 1) * row + (columns - 1) * column;
-    assert!(reach(m, n, stride, 1) < out.len() && reach(m, k, a.row, a.column) < a.data.len() && reach(k, n, b.row, 1) < b.data.len());
-    pulp::Arch::new().dispatch(Product { sizes: (m, n, k), out, stride, a, b, into });
+    let reach = |rows: usize, columns: usize, row: usize, column: usize| {
+        (rows - 1) * row + (columns - 1) * column
+    };
+    assert!(
+        reach(m, n, stride, 1) < out.len()
+            && reach(m, k, a.row, a.column) < a.data.len()
+            && reach(k, n, b.row, 1) < b.data.len()
+    );
+    pulp::Arch::new().dispatch(Product {
+        sizes: (m, n, k),
+        out,
+        stride,
+        a,
+        b,
+        into,
+    });
 }
 
 impl<T: Elementary> pulp::WithSimd for Product<'_, T> {
@@ -104,8 +124,16 @@ macro_rules! tiled {
 
                 /// `R` rows of `V` vectors, held in registers.
                 #[inline(always)]
-                #[expect(unsafe_code, reason = "bounds checks in the inner loop cost more than its arithmetic")]
-                fn whole<S: pulp::Simd, const R: usize, const V: usize>(simd: S, x: &mut Product<'_, $T>, row: usize, column: usize) {
+                #[expect(
+                    unsafe_code,
+                    reason = "bounds checks in the inner loop cost more than its arithmetic"
+                )]
+                fn whole<S: pulp::Simd, const R: usize, const V: usize>(
+                    simd: S,
+                    x: &mut Product<'_, $T>,
+                    row: usize,
+                    column: usize,
+                ) {
                     let mut acc = [[simd.$splat(0.0); V]; R];
                     // SAFETY: `multiply` checked that the last element asked for of each matrix
                     // lies inside it; `row + R` and `column + V` vectors do not pass its sizes.
@@ -114,15 +142,25 @@ macro_rules! tiled {
                         if x.into == Into::Add {
                             for r in 0..R {
                                 for v in 0..V {
-                                    acc[r][v] = out.add(r * x.stride + v * S::$lanes).cast::<S::$vector>().read_unaligned();
+                                    acc[r][v] = out
+                                        .add(r * x.stride + v * S::$lanes)
+                                        .cast::<S::$vector>()
+                                        .read_unaligned();
                                 }
                             }
                         }
                         for i in 0..x.sizes.2 {
-                            let b = x.b.data.as_ptr().add(i * x.b.row + column).cast::<S::$vector>();
-                            let right: [S::$vector; V] = std::array::from_fn(|v| b.add(v).read_unaligned());
+                            let b =
+                                x.b.data
+                                    .as_ptr()
+                                    .add(i * x.b.row + column)
+                                    .cast::<S::$vector>();
+                            let right: [S::$vector; V] =
+                                std::array::from_fn(|v| b.add(v).read_unaligned());
                             for r in 0..R {
-                                let left = simd.$splat(*x.a.data.get_unchecked((row + r) * x.a.row + i * x.a.column));
+                                let left = simd.$splat(
+                                    *x.a.data.get_unchecked((row + r) * x.a.row + i * x.a.column),
+                                );
                                 for v in 0..V {
                                     acc[r][v] = simd.$fma(left, right[v], acc[r][v]);
                                 }
@@ -130,7 +168,9 @@ macro_rules! tiled {
                         }
                         for r in 0..R {
                             for v in 0..V {
-                                out.add(r * x.stride + v * S::$lanes).cast::<S::$vector>().write_unaligned(acc[r][v]);
+                                out.add(r * x.stride + v * S::$lanes)
+                                    .cast::<S::$vector>()
+                                    .write_unaligned(acc[r][v]);
                             }
                         }
                     }
@@ -138,7 +178,12 @@ macro_rules! tiled {
 
                 /// `R` rows of the last columns, less than a vector.
                 #[inline(always)]
-                fn part<S: pulp::Simd, const R: usize>(simd: S, x: &mut Product<'_, $T>, row: usize, column: usize) {
+                fn part<S: pulp::Simd, const R: usize>(
+                    simd: S,
+                    x: &mut Product<'_, $T>,
+                    row: usize,
+                    column: usize,
+                ) {
                     let width = x.sizes.1 - column;
                     let mut acc = [simd.$splat(0.0); R];
                     if x.into == Into::Add {
@@ -161,8 +206,24 @@ macro_rules! tiled {
         }
     };
 }
-tiled!(f32, f32s, F32_LANES, splat_f32s, mul_add_f32s, partial_load_f32s, partial_store_f32s);
-tiled!(f64, f64s, F64_LANES, splat_f64s, mul_add_f64s, partial_load_f64s, partial_store_f64s);
+tiled!(
+    f32,
+    f32s,
+    F32_LANES,
+    splat_f32s,
+    mul_add_f32s,
+    partial_load_f32s,
+    partial_store_f32s
+);
+tiled!(
+    f64,
+    f64s,
+    F64_LANES,
+    splat_f64s,
+    mul_add_f64s,
+    partial_load_f64s,
+    partial_store_f64s
+);
 
 #[cfg(test)]
 mod tests {
@@ -170,16 +231,40 @@ mod tests {
 
     #[test]
     fn products_of_all_small_shapes_are_right() {
-        for (m, n, k) in (1..8).flat_map(|m| [1, 7, 8, 9, 16, 31, 33, 65].map(|n| (m, n, m + n % 5))) {
-            let a: Vec<f64> = (0..m * k).map(|i| f64::from((i * 7 % 11) as u32) - 5.0).collect();
-            let b: Vec<f64> = (0..k * (n + 3)).map(|i| f64::from((i * 5 % 13) as u32) - 6.0).collect();
+        for (m, n, k) in
+            (1..8).flat_map(|m| [1, 7, 8, 9, 16, 31, 33, 65].map(|n| (m, n, m + n % 5)))
+        {
+            let a: Vec<f64> = (0..m * k)
+                .map(|i| f64::from((i * 7 % 11) as u32) - 5.0)
+                .collect();
+            let b: Vec<f64> = (0..k * (n + 3))
+                .map(|i| f64::from((i * 5 % 13) as u32) - 6.0)
+                .collect();
             let mut out = vec![1.0; m * (n + 2)];
             for (step, into) in [Into::Set, Into::Add].into_iter().enumerate() {
-                let left = Strided { data: &a, row: 1, column: m };
-                multiply((m, n, k), &mut out, n + 2, left, Rows { data: &b, row: n + 3 }, into);
+                let left = Strided {
+                    data: &a,
+                    row: 1,
+                    column: m,
+                };
+                multiply(
+                    (m, n, k),
+                    &mut out,
+                    n + 2,
+                    left,
+                    Rows {
+                        data: &b,
+                        row: n + 3,
+                    },
+                    into,
+                );
                 for (r, c) in (0..m).flat_map(|r| (0..n).map(move |c| (r, c))) {
                     let want: f64 = (0..k).map(|i| a[r + i * m] * b[i * (n + 3) + c]).sum();
-                    assert_eq!(out[r * (n + 2) + c], want * (step + 1) as f64, "{m}×{n}×{k} at {r},{c}");
+                    assert_eq!(
+                        out[r * (n + 2) + c],
+                        want * (step + 1) as f64,
+                        "{m}×{n}×{k} at {r},{c}"
+                    );
                 }
             }
         }

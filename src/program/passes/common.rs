@@ -28,7 +28,10 @@ pub fn merge_common(program: &Program) -> Program {
             }
         } else {
             rebuild.emit(node);
-            seen.insert(key, node.outputs.iter().map(|&v| rebuild.value(v)).collect());
+            seen.insert(
+                key,
+                node.outputs.iter().map(|&v| rebuild.value(v)).collect(),
+            );
         }
     }
     rebuild.finish()

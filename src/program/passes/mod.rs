@@ -23,8 +23,15 @@ pub(super) struct Rebuild<'a> {
 
 impl<'a> Rebuild<'a> {
     pub(super) fn new(from: &'a Program) -> Self {
-        let to = Program { name: from.name.clone(), ..Program::default() };
-        Self { from, to, map: BTreeMap::new() }
+        let to = Program {
+            name: from.name.clone(),
+            ..Program::default()
+        };
+        Self {
+            from,
+            to,
+            map: BTreeMap::new(),
+        }
     }
 
     /// The new value of an old one; residents and feeds are carried over at first use.
@@ -34,7 +41,9 @@ impl<'a> Rebuild<'a> {
         }
         let def = match self.from.def(old) {
             Def::Resident(i) => {
-                self.to.residents.push(self.from.residents[i as usize].clone());
+                self.to
+                    .residents
+                    .push(self.from.residents[i as usize].clone());
                 Def::Resident((self.to.residents.len() - 1) as u32)
             }
             def => def,
@@ -45,16 +54,36 @@ impl<'a> Rebuild<'a> {
     }
 
     fn define(&mut self, old: Value, def: Def) -> Value {
-        self.to.values.push(ValueInfo { ty: self.from.ty(old).clone(), def });
+        self.to.values.push(ValueInfo {
+            ty: self.from.ty(old).clone(),
+            def,
+        });
         Value((self.to.values.len() - 1) as u32)
     }
 
     /// Emits a copy of an old node over already mapped inputs, with fresh outputs, unmapped.
     pub(super) fn emit_copy(&mut self, node: &Node, inputs: Vec<Value>) -> Vec<Value> {
         let index = self.to.nodes.len() as u32;
-        let outputs: Vec<Value> =
-            node.outputs.iter().enumerate().map(|(i, &old)| self.define(old, Def::Node { node: index, output: i as u32 })).collect();
-        let label = self.from.labels.get(node.label as usize).cloned().unwrap_or_default();
+        let outputs: Vec<Value> = node
+            .outputs
+            .iter()
+            .enumerate()
+            .map(|(i, &old)| {
+                self.define(
+                    old,
+                    Def::Node {
+                        node: index,
+                        output: i as u32,
+                    },
+                )
+            })
+            .collect();
+        let label = self
+            .from
+            .labels
+            .get(node.label as usize)
+            .cloned()
+            .unwrap_or_default();
         let label = match self.to.labels.iter().rposition(|l| *l == label) {
             Some(i) => i as u32,
             None => {
@@ -62,7 +91,12 @@ impl<'a> Rebuild<'a> {
                 (self.to.labels.len() - 1) as u32
             }
         };
-        self.to.nodes.push(Node { inputs, outputs: outputs.clone(), label, ..node.clone() });
+        self.to.nodes.push(Node {
+            inputs,
+            outputs: outputs.clone(),
+            label,
+            ..node.clone()
+        });
         outputs
     }
 
@@ -102,11 +136,15 @@ impl<'a> Rebuild<'a> {
 /// # Errors
 /// What the verifier found broken, with the pass that broke it.
 pub fn pipeline(program: Program) -> Result<super::Verified, String> {
-    let passes: [(&str, fn(&Program) -> Program); 3] =
-        [("dead code", remove_dead), ("common subexpressions", merge_common), ("recast", recast)];
+    let passes: [(&str, fn(&Program) -> Program); 3] = [
+        ("dead code", remove_dead),
+        ("common subexpressions", merge_common),
+        ("recast", recast),
+    ];
     let mut verified = super::verify(program).map_err(|why| format!("as built: {why}"))?;
     for (name, pass) in passes {
-        verified = super::verify(pass(verified.program())).map_err(|why| format!("after {name}: {why}"))?;
+        verified = super::verify(pass(verified.program()))
+            .map_err(|why| format!("after {name}: {why}"))?;
     }
     Ok(verified)
 }

@@ -14,7 +14,11 @@ pub fn recast(program: &Program) -> Program {
         .nodes
         .iter()
         .filter(|n| matches!(n.op, Op::Cast(_)) && n.phase == Phase::Forward)
-        .filter(|n| n.inputs.iter().all(|&v| matches!(program.def(v), Def::Resident(_))))
+        .filter(|n| {
+            n.inputs
+                .iter()
+                .all(|&v| matches!(program.def(v), Def::Resident(_)))
+        })
         .flat_map(|n| n.outputs.iter().map(move |&out| (out, n)))
         .collect();
     let mut rebuild = Rebuild::new(program);
@@ -25,7 +29,11 @@ pub fn recast(program: &Program) -> Program {
         }
         for &input in &node.inputs {
             if let Some(cast) = casts.get(&input) {
-                let again = Node { phase: node.phase, label: node.label, ..(*cast).clone() };
+                let again = Node {
+                    phase: node.phase,
+                    label: node.label,
+                    ..(*cast).clone()
+                };
                 let inputs = again.inputs.iter().map(|&v| rebuild.value(v)).collect();
                 if let [fresh] = rebuild.emit_copy(&again, inputs)[..] {
                     rebuild.replace(input, fresh);

@@ -10,7 +10,11 @@ use crate::base::suggest;
 fn whole(cell: &Cell) -> Option<i64> {
     match cell {
         Cell::Int(whole) => Some(*whole),
-        Cell::Text(text) => text.trim().parse().ok().filter(|whole: &i64| whole.to_string() == text.trim()),
+        Cell::Text(text) => text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|whole: &i64| whole.to_string() == text.trim()),
         Cell::Float(_) | Cell::Missing => None,
     }
 }
@@ -64,21 +68,36 @@ impl Key {
         }
         let own = own.cloned();
         Ok(match labels {
-            Labels::None => Self { classes: Vec::new(), own, known: Known::Nothing },
-            Labels::Regression => Self { classes: Vec::new(), own, known: Known::Scores },
-            Labels::Given(names) => {
-                Self { classes: names.clone(), known: Known::Either(indexed(names.iter().cloned())), own }
-            }
+            Labels::None => Self {
+                classes: Vec::new(),
+                own,
+                known: Known::Nothing,
+            },
+            Labels::Regression => Self {
+                classes: Vec::new(),
+                own,
+                known: Known::Scores,
+            },
+            Labels::Given(names) => Self {
+                classes: names.clone(),
+                known: Known::Either(indexed(names.iter().cloned())),
+                own,
+            },
             Labels::Derive => Self::derive(own, tables)?,
         })
     }
 
-    fn derive(own: Option<Vec<String>>, tables: &[(String, Table)]) -> Result<Self, Vec<DataError>> {
+    fn derive(
+        own: Option<Vec<String>>,
+        tables: &[(String, Table)],
+    ) -> Result<Self, Vec<DataError>> {
         let mut errors = Vec::new();
         let (mut numbers, mut names, mut all_whole) = (BTreeSet::new(), BTreeSet::new(), true);
         for (file, table) in tables {
             for row in &table.rows {
-                let Some(cell) = row.cells.last() else { continue };
+                let Some(cell) = row.cells.last() else {
+                    continue;
+                };
                 if let Some(whole) = whole(cell) {
                     numbers.insert(whole);
                     names.insert(whole.to_string());
@@ -115,14 +134,22 @@ impl Key {
         Ok(match own {
             Some(classes) if all_whole => {
                 let known = Known::Whole((0i64..).zip(0u32..).take(classes.len()).collect());
-                Self { classes, own: None, known }
+                Self {
+                    classes,
+                    own: None,
+                    known,
+                }
             }
             own if all_whole => Self {
                 classes: numbers.iter().map(i64::to_string).collect(),
                 own,
                 known: Known::Whole(indexed(numbers)),
             },
-            own => Self { classes: names.iter().cloned().collect(), own, known: Known::Names(indexed(names)) },
+            own => Self {
+                classes: names.iter().cloned().collect(),
+                own,
+                known: Known::Names(indexed(names)),
+            },
         })
     }
 
@@ -159,18 +186,24 @@ impl Key {
             return None;
         }
         let Cell::Int(place) = cell else { return None };
-        own.get(usize::try_from(*place).ok()?).and_then(|name| known.get(name)).copied()
+        own.get(usize::try_from(*place).ok()?)
+            .and_then(|name| known.get(name))
+            .copied()
     }
 
     fn unknown(&self, cell: &Cell) -> DataError {
         let error = DataError::new("", format!("{} is none of the classes", shown(cell)));
         if whole(cell) == Some(-1) {
-            return error.help("-1 marks rows without a label, as in a test split; use another split");
+            return error
+                .help("-1 marks rows without a label, as in a test split; use another split");
         }
         let names = self.classes.iter().map(String::as_str);
         let near = match cell {
             Cell::Text(text) => suggest::did_you_mean(text.trim(), names),
-            _ => Some(format!("whole numbers from 0 to {} are", self.classes.len().saturating_sub(1))),
+            _ => Some(format!(
+                "whole numbers from 0 to {} are",
+                self.classes.len().saturating_sub(1)
+            )),
         };
         near.into_iter().fold(error, DataError::help)
     }
@@ -178,11 +211,14 @@ impl Key {
 
 /// Whether text is a number with a fraction.
 fn fraction(text: &str) -> bool {
-    text.contains(|c: char| c.is_ascii_digit()) && text.contains('.') && text.trim().parse::<f64>().is_ok()
+    text.contains(|c: char| c.is_ascii_digit())
+        && text.contains('.')
+        && text.trim().parse::<f64>().is_ok()
 }
 
 fn unlabelled() -> DataError {
-    DataError::new("", "the label is missing").help("a split to train or score on has a label in every row")
+    DataError::new("", "the label is missing")
+        .help("a split to train or score on has a label in every row")
 }
 
 fn score(cell: &Cell) -> Result<Label, DataError> {
@@ -194,7 +230,9 @@ fn score(cell: &Cell) -> Result<Label, DataError> {
     };
     match number {
         Some(number) if number.is_finite() => Ok(Label::Score(number)),
-        _ => Err(DataError::new("", format!("{} is no finite number", shown(cell)))
-            .help("regression learns from numbers alone")),
+        _ => Err(
+            DataError::new("", format!("{} is no finite number", shown(cell)))
+                .help("regression learns from numbers alone"),
+        ),
     }
 }

@@ -22,7 +22,11 @@ fn touch(dir: &Path, files: &[&str]) -> Result<(), std::io::Error> {
 fn local(files: &[&str], split: &str) -> Result<String, std::io::Error> {
     let dir = tempfile::tempdir()?;
     touch(dir.path(), files)?;
-    let found = find_split(&SplitSource::Local(dir.path().to_owned()), split, &RealWorld::new(true));
+    let found = find_split(
+        &SplitSource::Local(dir.path().to_owned()),
+        split,
+        &RealWorld::new(true),
+    );
     Ok(shown(found, dir.path()))
 }
 
@@ -30,15 +34,25 @@ fn hub(files: &[&str], config: Option<&str>, split: &str) -> Result<String, std:
     let dir = tempfile::tempdir()?;
     let snapshot = dir.path().join("datasets--org--set/snapshots/main");
     touch(&snapshot, files)?;
-    let source = SplitSource::Hub { repo: "org/set".into(), revision: None, config: config.map(str::to_owned) };
-    let found = find_split(&source, split, &RealWorld::with_cache(true, dir.path().to_owned()));
+    let source = SplitSource::Hub {
+        repo: "org/set".into(),
+        revision: None,
+        config: config.map(str::to_owned),
+    };
+    let found = find_split(
+        &source,
+        split,
+        &RealWorld::with_cache(true, dir.path().to_owned()),
+    );
     Ok(shown(found, &snapshot))
 }
 
 fn shown(found: Result<Vec<PathBuf>, DataError>, dir: &Path) -> String {
     match found {
         Ok(paths) => {
-            let names = paths.iter().map(|path| path.strip_prefix(dir).unwrap_or(path).display().to_string());
+            let names = paths
+                .iter()
+                .map(|path| path.strip_prefix(dir).unwrap_or(path).display().to_string());
             names.collect::<Vec<_>>().join(" ")
         }
         Err(error) => format!("{} | {}", error.message, error.help.unwrap_or_default()),
@@ -51,34 +65,69 @@ fn a_directory_holds_a_file_a_split() -> Outcome {
     assert_eq!(local(&files, "train")?, "train.tsv");
     assert_eq!(local(&files, "validation")?, "dev.csv");
     assert_eq!(local(&["dev.tsv", "val.tsv"], "val")?, "val.tsv");
-    assert_eq!(local(&files, "test")?, "there is no split `test` | there are `dev`, `train`");
+    assert_eq!(
+        local(&files, "test")?,
+        "there is no split `test` | there are `dev`, `train`"
+    );
     assert!(local(&["README.md"], "train")?.contains("no data file is there"));
-    assert!(local(&["train.tsv", "train.csv"], "train")?.contains("could be any of `train.csv`, `train.tsv`"));
-    assert_eq!(local(&["dev.tsv"], "test")?, "there is no split `test` | there are `dev`");
+    assert!(
+        local(&["train.tsv", "train.csv"], "train")?
+            .contains("could be any of `train.csv`, `train.tsv`")
+    );
+    assert_eq!(
+        local(&["dev.tsv"], "test")?,
+        "there is no split `test` | there are `dev`"
+    );
     Ok(())
 }
 
 #[test]
 fn shards_come_in_order_and_complete() -> Outcome {
-    let (a, b) = ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet");
-    assert_eq!(local(&[b, a, "train-extra.parquet"], "train")?, format!("{a} {b}"));
+    let (a, b) = (
+        "train-00000-of-00002.parquet",
+        "train-00001-of-00002.parquet",
+    );
+    assert_eq!(
+        local(&[b, a, "train-extra.parquet"], "train")?,
+        format!("{a} {b}")
+    );
     assert!(local(&[b], "train")?.starts_with("split `train` has 1 of 2 shards"));
     let parts = ["train-0.parquet", "train-10.parquet", "train-2.parquet"];
-    assert_eq!(local(&parts, "train")?, "train-0.parquet train-2.parquet train-10.parquet");
-    assert_eq!(local(&["train-00000-of-00001-0f1e.parquet"], "train")?, "train-00000-of-00001-0f1e.parquet");
+    assert_eq!(
+        local(&parts, "train")?,
+        "train-0.parquet train-2.parquet train-10.parquet"
+    );
+    assert_eq!(
+        local(&["train-00000-of-00001-0f1e.parquet"], "train")?,
+        "train-00000-of-00001-0f1e.parquet"
+    );
     Ok(())
 }
 
 #[test]
 fn the_hub_has_folders() -> Outcome {
-    let files = ["sst2/train-00000-of-00001.parquet", "sst2/validation-00000-of-00001.parquet", "cola/train.parquet", "README.md"];
+    let files = [
+        "sst2/train-00000-of-00001.parquet",
+        "sst2/validation-00000-of-00001.parquet",
+        "cola/train.parquet",
+        "README.md",
+    ];
     assert_eq!(hub(&files, Some("sst2"), "train")?, files[0]);
     assert_eq!(hub(&files, Some("sst2"), "dev")?, files[1]);
     assert_eq!(hub(&files, Some("cola"), "train")?, files[2]);
-    assert_eq!(hub(&files, Some("sst2"), "test")?, "there is no split `test` | there are `train`, `validation`");
-    assert_eq!(hub(&files, None, "train")?, "there is no split `train` | there are the configurations `cola`, `sst2`");
+    assert_eq!(
+        hub(&files, Some("sst2"), "test")?,
+        "there is no split `test` | there are `train`, `validation`"
+    );
+    assert_eq!(
+        hub(&files, None, "train")?,
+        "there is no split `train` | there are the configurations `cola`, `sst2`"
+    );
     assert!(hub(&files, Some("sst"), "train")?.contains("`cola`, `sst2`"));
-    assert_eq!(hub(&["data/train-00000-of-00001.parquet"], None, "train")?, "data/train-00000-of-00001.parquet");
+    assert_eq!(
+        hub(&["data/train-00000-of-00001.parquet"], None, "train")?,
+        "data/train-00000-of-00001.parquet"
+    );
     assert_eq!(hub(&["train.jsonl"], None, "train")?, "train.jsonl");
     assert!(hub(&[], None, "train")?.contains("the network is off"));
     Ok(())
