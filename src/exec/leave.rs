@@ -63,6 +63,40 @@ fn write_json(path: &Path, json: &Json) -> Result<(), RunError> {
     write_bytes(path, false, &text)
 }
 
+/// Writes what `predict` needs to know of an artifact.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_description(
+    dir: &Path,
+    stage: &Stage,
+    weights: &Path,
+    text: &[String],
+) -> Result<(), RunError> {
+    let merged = dir.ends_with("model");
+    let methods = if merged {
+        Vec::new()
+    } else {
+        stage
+            .trained_with
+            .methods
+            .iter()
+            .map(|(_, f)| f.to_string())
+            .collect()
+    };
+    let description = super::predict::Description {
+        weights: weights.to_path_buf(),
+        methods,
+        objective: stage.start.objective.name().to_owned(),
+        classes: labels(&stage.start.head)
+            .map(<[String]>::to_vec)
+            .unwrap_or_default(),
+        max_length: stage.start.max_length,
+        text: text.to_vec(),
+    };
+    write_json(&dir.join(super::predict::DESCRIPTION), &json!(description))
+}
+
 /// Parameters that a model file holds: those with a name of the model's own.
 fn plain(params: &[Param]) -> impl Iterator<Item = &Param> {
     params.iter().filter(|p| p.owner != Owner::Adapter)

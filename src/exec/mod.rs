@@ -12,6 +12,7 @@ pub mod log;
 pub mod machine;
 pub mod observe;
 pub mod peft;
+pub mod predict;
 pub mod run;
 pub mod score;
 pub mod state;

@@ -337,7 +337,9 @@ fn check_built(config: &Map<String, Json>) -> Result<(), String> {
             ));
         }
         None => {
-            return Err("it has no `peft_type`; an adapter's config says \"LORA\" there".to_owned());
+            return Err(
+                "it has no `peft_type`; an adapter's config says \"LORA\" there".to_owned(),
+            );
         }
     }
     match given(config, "bias") {

@@ -285,6 +285,32 @@ impl Work<'_> {
         })
     }
 
+    /// Columns of the text the stage, or the one it comes from, was trained on.
+    fn columns(&self) -> Vec<String> {
+        let mut stage = Some(self.stage);
+        while let Some(current) = stage {
+            if let Some(split) = current.splits.first().and_then(|s| s.as_ref()) {
+                return split.text.clone();
+            }
+            stage = current.parent.as_deref().and_then(|p| self.plan.stage(p));
+        }
+        Vec::new()
+    }
+
+    /// The directory with the plain weights the stage starts from.
+    fn weights_dir(&self) -> Result<PathBuf, RunError> {
+        match &self.stage.start.weights {
+            Some(name) => {
+                let stage = self
+                    .plan
+                    .stage(name)
+                    .ok_or_else(|| RunError::bug(format!("no stage `{name}`")))?;
+                Ok(self.store.path(&entry_name(stage)).join("model"))
+            }
+            None => self.model_dir(),
+        }
+    }
+
     /// The directory with the base model's weights; a hub model's are fetched.
     fn model_dir(&self) -> Result<PathBuf, RunError> {
         let (repo, revision) = match &self.stage.start.model.place {
@@ -362,11 +388,21 @@ impl Work<'_> {
         let out = self.options.out.join(&self.stage.name.value);
         let mut log = Log::open(&[&self.dir.join("metrics.jsonl"), &out.join("metrics.jsonl")])?;
         let fitted = fit(runner, job, &cx, &mut log, observer)?;
-        match self.stage.leaves.as_ref().and_then(|l| l.adapter.as_ref()) {
-            Some(_) => {
-                leave::write_adapter(&self.dir.join("adapter"), self.stage, runner, &initial)?
-            }
-            None => leave::write_model(&self.dir.join("model"), self.stage, runner)?,
+        if self
+            .stage
+            .leaves
+            .as_ref()
+            .is_some_and(|l| l.adapter.is_some())
+        {
+            let dir = self.dir.join("adapter");
+            leave::write_adapter(&dir, self.stage, runner, &initial)?;
+            let weights = self.weights_dir()?;
+            let weights = std::path::absolute(&weights).unwrap_or(weights);
+            leave::write_description(&dir, self.stage, &weights, &self.columns())?;
+        } else {
+            let dir = self.dir.join("model");
+            leave::write_model(&dir, self.stage, runner)?;
+            leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;
         }
         let metrics: serde_json::Map<String, Json> = fitted
             .metrics
@@ -475,6 +511,7 @@ impl Work<'_> {
             runner.meter.scratch(own.meter.peak());
             Ok(tensor)
         })?;
+        leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;
         if let Some(to) = &job.to {
             let target = self
                 .options

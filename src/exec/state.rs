@@ -135,7 +135,7 @@ impl Loader<'_> {
         {
             return self.svd_part(param, weight, *part, *rank, *keep, dtype);
         }
-        if let Some(tensor) = self.from_adapter(&param.name, param)? {
+        if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
             return Ok(cast(tensor, dtype));
         }
         match param.owner {
@@ -160,7 +160,7 @@ impl Loader<'_> {
         }
     }
 
-    fn from_adapter(&self, name: &str, param: &Param) -> Result<Option<Tensor>, RunError> {
+    fn adapter_tensor(&self, name: &str, param: &Param) -> Result<Option<Tensor>, RunError> {
         let found = match &self.sources.adapter {
             Some(file) if file.get(name).is_some() => Some(file.tensor(name)?),
             _ => self.sources.peft.get(name).cloned(),
@@ -214,7 +214,7 @@ impl Loader<'_> {
         dtype: DType,
     ) -> Result<Tensor, RunError> {
         if part != SvdPart::Rest {
-            if let Some(tensor) = self.from_adapter(&param.name, param)? {
+            if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
                 return Ok(tensor);
             }
             let Some(d) = self.decomposed.get_mut(weight) else {
@@ -236,7 +236,7 @@ impl Loader<'_> {
             return Ok(tensor);
         }
         let stem = param.name.trim_end_matches("siva_W");
-        if let Some(dense) = self.from_adapter(&param.name, param)? {
+        if let Some(dense) = self.adapter_tensor(&param.name, param)? {
             return Ok(cast(dense, dtype));
         }
         let mut tensor = self.base(weight, param, DType::F32)?;

@@ -22,7 +22,7 @@ const DEPTH: usize = 8;
 /// Most restarts before the whole decomposition is computed.
 const RESTARTS: usize = 24;
 /// Largest residual of a triplet, as a part of the largest singular value.
-const TOLERANCE: f32 = 1e-5;
+const TOLERANCE: f64 = 1e-6;
 
 /// Singular triplets: `u` is `[out, n]`, `s` is `[n]`, `v` is `[n, input]`, all row-major.
 pub type Triplets = (Vec<f32>, Vec<f32>, Vec<f32>);
@@ -81,7 +81,13 @@ pub fn decompose(
     let rank = rank.min(size);
     let keep = keep.map(|d| d.clamp(rank, size));
     let wanted = keep.unwrap_or(rank);
-    let w = MatRef::from_row_major_slice(weight, out, input);
+    // In f32 neither way reaches five digits, so both work in f64.
+    let wide: Vec<f64> = weight
+        .par_iter()
+        .with_min_len(1 << 14)
+        .map(|&x| f64::from(x))
+        .collect();
+    let w = MatRef::from_row_major_slice(&wide, out, input);
     if let Way::Krylov { block, depth } = Way::of(size, wanted)
         && let Some((u, s, v)) = krylov(w, wanted, block, depth)
     {
@@ -136,8 +142,9 @@ pub fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> 
     let (m, n) = (out as usize, input as usize);
     let result = 4 * wanted * (out + input + 1);
     // faer pads columns to whole vectors.
-    let matrix = |rows: u64, cols: u64| 4 * (rows + 32) * cols;
-    let full = matrix(out, size) + matrix(input, size) + 4 * size + stack_bytes(m, n);
+    let matrix = |rows: u64, cols: u64| 8 * (rows + 8) * cols;
+    let wide = 8 * out * input;
+    let full = matrix(out, size) + matrix(input, size) + 8 * size + stack_bytes(m, n);
     let krylov = match Way::of(size as usize, wanted as usize) {
         Way::Full => 0,
         Way::Krylov { block, depth } => {
@@ -150,23 +157,23 @@ pub fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> 
                 + grow.max(condense + matrix(out, b) + 2 * matrix(input, b) + matrix(b, b))
         }
     };
-    result + full.max(krylov).max(4 * wanted * out) + 4096
+    result + wide + full.max(krylov) + 4096
 }
 
 fn stack_bytes(rows: usize, cols: usize) -> u64 {
-    svd::svd_scratch::<f32>(rows, cols, Thin, Thin, Par::Seq, Default::default())
+    svd::svd_scratch::<f64>(rows, cols, Thin, Thin, Par::Seq, Default::default())
         .unaligned_bytes_required() as u64
 }
 
-type Parts = (Mat<f32>, Vec<f32>, Mat<f32>);
+type Parts = (Mat<f64>, Vec<f64>, Mat<f64>);
 
 /// The thin decomposition `a = U diag(S) Vᵀ`.
-fn thin(a: MatRef<'_, f32>) -> Option<Parts> {
+fn thin(a: MatRef<'_, f64>) -> Option<Parts> {
     let (m, n) = a.shape();
     let size = m.min(n);
     let (mut u, mut v) = (Mat::zeros(m, size), Mat::zeros(n, size));
     let mut s = vec![0.0; size];
-    let mut memory = MemBuffer::new(svd::svd_scratch::<f32>(
+    let mut memory = MemBuffer::new(svd::svd_scratch::<f64>(
         m,
         n,
         Thin,
@@ -191,18 +198,16 @@ fn thin(a: MatRef<'_, f32>) -> Option<Parts> {
 
 /// The first `wanted` triplets (and some more, not converged) by a restarted block Krylov iteration;
 /// `None` if it does not converge.
-fn krylov(w: MatRef<'_, f32>, wanted: usize, block: usize, depth: usize) -> Option<Parts> {
+fn krylov(w: MatRef<'_, f64>, wanted: usize, block: usize, depth: usize) -> Option<Parts> {
     let (out, input) = w.shape();
     let stream = Stream::new(0, "svd");
-    let mut start = Mat::from_fn(input, block, |i, j| {
-        stream.normal((i * block + j) as u64) as f32
-    });
+    let mut start = Mat::from_fn(input, block, |i, j| stream.normal((i * block + j) as u64));
     orthonormalise(&mut start);
     let (mut right, mut left) = (
-        Mat::<f32>::zeros(input, block * depth),
-        Mat::<f32>::zeros(out, block * depth),
+        Mat::<f64>::zeros(input, block * depth),
+        Mat::<f64>::zeros(out, block * depth),
     );
-    let mut before: Vec<f32> = Vec::new();
+    let mut before: Vec<f64> = Vec::new();
     for _ in 0..RESTARTS {
         right.as_mut().subcols_mut(0, block).copy_from(&start);
         for j in 0..depth {
@@ -258,7 +263,7 @@ fn krylov(w: MatRef<'_, f32>, wanted: usize, block: usize, depth: usize) -> Opti
 }
 
 /// `to = a · b`, a piece of `a`'s rows per task.
-fn times(a: MatRef<'_, f32>, b: MatRef<'_, f32>, to: MatMut<'_, f32>) {
+fn times(a: MatRef<'_, f64>, b: MatRef<'_, f64>, to: MatMut<'_, f64>) {
     to.par_row_chunks_mut(PIECE)
         .enumerate()
         .for_each(|(i, to)| {
@@ -268,7 +273,7 @@ fn times(a: MatRef<'_, f32>, b: MatRef<'_, f32>, to: MatMut<'_, f32>) {
 }
 
 /// `x −= basis basisᵀ x`.
-fn project_out(basis: MatRef<'_, f32>, mut x: MatMut<'_, f32>) {
+fn project_out(basis: MatRef<'_, f64>, mut x: MatMut<'_, f64>) {
     let mut along = Mat::zeros(basis.ncols(), x.ncols());
     matmul(
         along.as_mut(),
@@ -289,11 +294,11 @@ fn project_out(basis: MatRef<'_, f32>, mut x: MatMut<'_, f32>) {
 }
 
 /// Replaces the columns by an orthonormal basis that spans at least them.
-fn orthonormalise(x: &mut Mat<f32>) {
+fn orthonormalise(x: &mut Mat<f64>) {
     let (m, n) = x.shape();
-    let size = qr::recommended_block_size::<f32>(m, n);
-    let scratch = qr::qr_in_place_scratch::<f32>(m, n, size, Par::Seq, Default::default()).or(
-        householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<f32>(
+    let size = qr::recommended_block_size::<f64>(m, n);
+    let scratch = qr::qr_in_place_scratch::<f64>(m, n, size, Par::Seq, Default::default()).or(
+        householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<f64>(
             m, size, n,
         ),
     );
@@ -319,11 +324,11 @@ fn orthonormalise(x: &mut Mat<f32>) {
 }
 
 /// Largest `‖a xᵢ − sᵢ yᵢ‖`.
-fn residual(a: MatRef<'_, f32>, x: MatRef<'_, f32>, s: &[f32], y: MatRef<'_, f32>) -> f32 {
+fn residual(a: MatRef<'_, f64>, x: MatRef<'_, f64>, s: &[f64], y: MatRef<'_, f64>) -> f64 {
     let mut r = Mat::zeros(a.nrows(), x.ncols());
     times(a, x, r.as_mut());
     let norms = s.iter().enumerate().map(|(j, s)| {
-        let square: f32 = r
+        let square: f64 = r
             .col(j)
             .iter()
             .zip(y.col(j).iter())
@@ -331,11 +336,11 @@ fn residual(a: MatRef<'_, f32>, x: MatRef<'_, f32>, s: &[f32], y: MatRef<'_, f32
             .sum();
         square.sqrt()
     });
-    norms.fold(0.0, f32::max)
+    norms.fold(0.0, f64::max)
 }
 
 /// Whether the columns are orthonormal; those of a singular value 0 need not be.
-fn is_orthonormal(x: MatRef<'_, f32>) -> bool {
+fn is_orthonormal(x: MatRef<'_, f64>) -> bool {
     let mut gram = Mat::zeros(x.ncols(), x.ncols());
     matmul(
         gram.as_mut(),
@@ -349,26 +354,26 @@ fn is_orthonormal(x: MatRef<'_, f32>) -> bool {
         gram.col(j)
             .iter()
             .enumerate()
-            .all(|(i, g)| (g - f32::from(u8::from(i == j))).abs() < 1e-4)
+            .all(|(i, g)| (g - f64::from(u8::from(i == j))).abs() < 1e-4)
     })
 }
 
 /// Fixes signs, turns to row-major and cuts at `rank` and `keep`.
 fn split(
-    u: MatRef<'_, f32>,
-    s: &[f32],
-    v: MatRef<'_, f32>,
+    u: MatRef<'_, f64>,
+    s: &[f64],
+    v: MatRef<'_, f64>,
     rank: usize,
     keep: Option<usize>,
 ) -> Decomposition {
     let wanted = keep.unwrap_or(rank);
-    let signs: Vec<f32> = (0..wanted)
+    let signs: Vec<f64> = (0..wanted)
         .map(|j| {
             let largest = u
                 .col(j)
                 .iter()
                 .copied()
-                .fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
+                .fold(0.0f64, |a, b| if b.abs() > a.abs() { b } else { a });
             if largest < 0.0 { -1.0 } else { 1.0 }
         })
         .collect();
@@ -376,13 +381,21 @@ fn split(
     let cut = |from: usize, to: usize| -> Triplets {
         let mut left = Vec::with_capacity(u.nrows() * (to - from));
         for i in 0..u.nrows() {
-            left.extend((from..to).map(|j| u[(i, j)] * sign(j)));
+            left.extend((from..to).map(|j| (u[(i, j)] * sign(j)) as f32));
         }
         let mut right = Vec::with_capacity(v.nrows() * (to - from));
         for j in from..to {
-            right.extend(v.col(j).iter().map(|x| x * sign(j)));
+            right.extend(v.col(j).iter().map(|x| (x * sign(j)) as f32));
         }
-        (left, s.get(from..to).unwrap_or_default().to_vec(), right)
+        (
+            left,
+            s.get(from..to)
+                .unwrap_or_default()
+                .iter()
+                .map(|&x| x as f32)
+                .collect(),
+            right,
+        )
     };
     let (left, values, right) = cut(0, rank);
     Decomposition {

@@ -64,7 +64,7 @@ fn check(w: &[f32], out: usize, input: usize, rank: usize, keep: Option<usize>) 
     let (wv, wu) = (&exact * &v, exact.transpose() * &u);
     for j in 0..k {
         assert!(
-            (f64::from(s[j]) - values[j]).abs() <= 1e-5 * top,
+            (f64::from(s[j]) - values[j]).abs() <= 1e-6 * top,
             "value {j}: {} for {}",
             s[j],
             values[j]
@@ -79,7 +79,7 @@ fn check(w: &[f32], out: usize, input: usize, rank: usize, keep: Option<usize>) 
             .sum::<f64>()
             .sqrt();
         assert!(
-            left.max(right) <= 2e-5 * top,
+            left.max(right) <= 3e-6 * top,
             "residual {j}: {left} {right} of {top}"
         );
         let largest = (0..out)
@@ -92,7 +92,7 @@ fn check(w: &[f32], out: usize, input: usize, rank: usize, keep: Option<usize>) 
         for i in 0..k {
             for j in 0..k {
                 assert!(
-                    (gram[(i, j)] - f64::from(u8::from(i == j))).abs() < 2e-4,
+                    (gram[(i, j)] - f64::from(u8::from(i == j))).abs() < 1e-6,
                     "{n} {i} {j} {}",
                     gram[(i, j)]
                 );
@@ -200,6 +200,7 @@ fn threads_do_not_change_a_bit() {
 fn timing() {
     for (out, input) in [(1024, 1024), (4096, 1024), (1024, 4096)] {
         let w = random(out, input);
+        let wide: Vec<f64> = w.iter().map(|&x| f64::from(x)).collect();
         for threads in [1, 2] {
             let start = std::time::Instant::now();
             pool(threads)
@@ -207,14 +208,14 @@ fn timing() {
             let truncated = start.elapsed();
             let start = std::time::Instant::now();
             pool(threads).install(|| {
-                std::hint::black_box(thin(MatRef::from_row_major_slice(&w, out, input)).unwrap())
+                std::hint::black_box(thin(MatRef::from_row_major_slice(&wide, out, input)).unwrap())
             });
             eprintln!(
                 "{out}x{input} on {threads}: {truncated:?}, whole {:?}",
                 start.elapsed()
             );
         }
-        let way = krylov(MatRef::from_row_major_slice(&w, out, input), 4, 12, 8).is_some();
+        let way = krylov(MatRef::from_row_major_slice(&wide, out, input), 4, 12, 8).is_some();
         eprintln!("  converges: {way}");
     }
 }

@@ -63,6 +63,8 @@ pub struct BoundSplit {
     pub encoded: Option<Arc<EncodedSet>>,
     /// Their lengths.
     pub lengths: Lengths,
+    /// Columns of the text.
+    pub text: Vec<String>,
     /// Class names, for classification.
     pub classes: Vec<String>,
     /// Hash of its files and of what is taken from them.
@@ -301,6 +303,7 @@ impl<'a> Binder<'a> {
         diags: &mut Diags,
     ) -> Option<BoundSplit> {
         let declared = self.recipe.find("data", name)?;
+        let text = declared.filled.values.names("text").to_vec();
         let classes = match (want.objective, want.classes) {
             (Objective::Regress, _) => Vec::new(),
             (Objective::Classify, Some(classes)) => classes.to_vec(),
@@ -321,6 +324,7 @@ impl<'a> Binder<'a> {
                     )),
                 );
                 return Some(BoundSplit {
+                    text: text.clone(),
                     encoded: None,
                     lengths: Lengths::Assumed(want.max_length as u32),
                     classes,
@@ -341,6 +345,7 @@ impl<'a> Binder<'a> {
             let n = raw.data.examples.len();
             let known = Lengths::Known(vec![want.max_length as u32; n]);
             return Some(BoundSplit {
+                text: text.clone(),
                 encoded: None,
                 lengths: known,
                 classes: raw.data.classes.clone(),
@@ -352,7 +357,7 @@ impl<'a> Binder<'a> {
             Ok(encoded) => {
                 let lengths: Vec<u32> = encoded.lengths();
                 let tokens: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
-                let text: u64 = raw
+                let text_bytes: u64 = raw
                     .data
                     .examples
                     .iter()
@@ -360,7 +365,8 @@ impl<'a> Binder<'a> {
                     .map(|t| t.len() as u64 + 24)
                     .sum();
                 Some(BoundSplit {
-                    host_bytes: text
+                    text: text.clone(),
+                    host_bytes: text_bytes
                         + tokens * 5
                         + lengths.len() as u64 * 120
                         + tokenizer.heap_bytes(),

@@ -393,3 +393,43 @@ fn check_reference(
         }
     }
 }
+
+/// Methods written as text (as an artifact's description keeps them), checked like a recipe's.
+///
+/// # Errors
+/// The first complaint.
+pub fn methods_from_text(list: &[String]) -> Result<crate::library::method::Tuning, String> {
+    use crate::library::schema::{Default, Key, Registry};
+    let key = Key {
+        name: "adapter",
+        kind: Kind::Entry(Registry::Method),
+        default: Default::Required,
+        doc: "",
+    };
+    let mut tuning = crate::library::method::Tuning::default();
+    for text in list {
+        let parsed = crate::syntax::parse_value(text, SourceId::default());
+        let mut diags = parsed.diags;
+        let checked = parsed
+            .value
+            .and_then(|v| values::check(&Scope::default(), &key, &v, &mut diags));
+        let found = match checked {
+            Some(Checked::Entry(filled)) => {
+                crate::library::method::method(&filled.name).map(|m| (m, *filled))
+            }
+            _ => None,
+        };
+        match found {
+            Some(pair) => tuning.methods.push(pair),
+            None => {
+                let why = diags
+                    .iter()
+                    .next()
+                    .map(|d| d.message.clone())
+                    .unwrap_or_default();
+                return Err(format!("`{text}` cannot be read: {why}"));
+            }
+        }
+    }
+    Ok(tuning)
+}

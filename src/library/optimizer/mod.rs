@@ -50,8 +50,7 @@ pub fn state_name(param: &str, suffix: &str) -> String {
 
 /// Declares the state of a parameter and appends its update.
 pub fn apply(
-    optimizer: &dyn Optimizer,
-    values: &Values,
+    (optimizer, values): (&dyn Optimizer, &Values),
     b: &mut Builder,
     name: &str,
     param: Value,

@@ -516,10 +516,7 @@ fn updates(
         )
     };
     for (param, &(weight, grad)) in trained.iter().zip(pairs) {
-        optimizer::apply(
-            rule,
-            values,
-            b,
+        optimizer::apply((rule, values), b,
             &param.name,
             weight,
             grad,

@@ -130,6 +130,6 @@ mod tests {
         assert_eq!(of(768, 416, 768, true), 768 * 420 * 4 + 16);
         assert_eq!(of(768, 3072, 416, true), 416 * 3072 * 4 + 16);
         assert_eq!(of(1, 416, 768, false), 0);
-        assert_eq!(of(1, 416, 768, false, true), 0);
+        assert_eq!(of(1, 416, 768, false), 0);
     }
 }

@@ -1,0 +1,188 @@
+//! Labelling new text with what a stage left: its description is read from the artifact.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::RunError;
+use super::leave::NATIVE;
+use super::machine::Runner;
+use super::observe::Observer;
+use super::score::score;
+use super::state::{Sources, load};
+use super::tensorfile::TensorFile;
+use super::weights::Checkpoint;
+use crate::base::Span;
+use crate::library::data::batch::{EncodedExample, EncodedSet, Target};
+use crate::library::method::Tuning;
+use crate::library::metric::Predictions;
+use crate::library::model::{self, HeadKind, Model};
+use crate::library::objective::Objective;
+use crate::library::schema::Values;
+use crate::library::stage::{StageCx, network};
+use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
+use crate::program::op::Machine;
+use crate::program::{DType, Resident};
+
+/// Name of the description inside an artifact.
+pub const DESCRIPTION: &str = "peftc.json";
+
+/// What `predict` needs to know of an artifact beside its tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Description {
+    /// Directory with the plain weights and config.json; beside the description if relative.
+    pub weights: PathBuf,
+    /// Methods as written in a recipe.
+    pub methods: Vec<String>,
+    /// `classify` or `regress`.
+    pub objective: String,
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Tokens after which text is cut.
+    pub max_length: u64,
+    /// Columns of the text.
+    pub text: Vec<String>,
+}
+
+/// A finished stage's model, ready to label.
+#[derive(Debug)]
+pub struct Predictor {
+    /// The description.
+    pub description: Description,
+    /// The head.
+    pub head: HeadKind,
+    folder: PathBuf,
+    config: serde_json::Value,
+    tokenizer: Tokenizer,
+    tuning: Tuning,
+}
+
+impl Predictor {
+    /// Opens an artifact: a store entry, or its `model` or `adapter` folder. `methods` turns the
+    /// written methods into values.
+    ///
+    /// # Errors
+    /// Something is missing or damaged.
+    pub fn open(
+        artifact: &Path,
+        methods: &dyn Fn(&[String]) -> Result<Tuning, String>,
+    ) -> Result<Self, RunError> {
+        let inside = ["adapter", "model", "."].map(|sub| artifact.join(sub));
+        let Some(folder) = inside.into_iter().find(|d| d.join(DESCRIPTION).exists()) else {
+            return Err(RunError::file(
+                artifact,
+                "this is no artifact of a finished training or merge stage; name one, or an output directory",
+            ));
+        };
+        let read =
+            |path: PathBuf| std::fs::read(&path).map_err(|e| RunError::file(&path, e.to_string()));
+        let bytes = read(folder.join(DESCRIPTION))?;
+        let description: Description = serde_json::from_slice(&bytes).map_err(|e| {
+            RunError::file(
+                folder.join(DESCRIPTION),
+                format!("damaged: {e}; run the stage again"),
+            )
+        })?;
+        let config = serde_json::from_slice(&read(folder.join("config.json"))?)
+            .map_err(|e| RunError::file(folder.join("config.json"), format!("damaged: {e}")))?;
+        let get = |name: &str| std::fs::read(folder.join(name)).ok();
+        let tokenizer = Tokenizer::from_files(&TokenizerFiles {
+            dir_name: folder.display().to_string(),
+            get: &get,
+        })
+        .map_err(|why| RunError::file(&folder, why))?;
+        let objective = Objective::by_name(&description.objective).unwrap_or(Objective::Classify);
+        let head = objective.head(&description.classes);
+        let tuning = methods(&description.methods)
+            .map_err(|why| RunError::file(folder.join(DESCRIPTION), why))?;
+        Ok(Self {
+            description,
+            head,
+            folder,
+            config,
+            tokenizer,
+            tuning,
+        })
+    }
+
+    /// Scores texts, in their order.
+    ///
+    /// # Errors
+    /// What tokenizer, weights or kernels say.
+    pub fn predict(
+        &self,
+        texts: &[Vec<String>],
+        batch: u64,
+        machine: Machine,
+        observer: &mut dyn Observer,
+    ) -> Result<Predictions, RunError> {
+        let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
+        let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
+        let examples: Result<Vec<EncodedExample>, String> = texts
+            .iter()
+            .map(|t| {
+                let encoded = self
+                    .tokenizer
+                    .encode(t, self.description.max_length as usize)?;
+                Ok(EncodedExample {
+                    ids: encoded.ids,
+                    segments: encoded.segments,
+                    label: Target::None,
+                })
+            })
+            .collect();
+        let set = EncodedSet {
+            examples: examples.map_err(|why| RunError::file(&self.folder, why))?,
+        };
+        let values = Values::default();
+        let tuning = Tuning {
+            n_layers: model.facts().layers,
+            ..self.tuning.clone()
+        }
+        .frozen();
+        let objective =
+            Objective::by_name(&self.description.objective).unwrap_or(Objective::Classify);
+        let cx = StageCx {
+            values: &values,
+            span: Span::default(),
+            model: model.clone(),
+            storage: DType::F32,
+            tuning: tuning.clone(),
+            objective,
+            head: self.head.clone(),
+            splits: Vec::new(),
+        };
+        let (program, built) = network::evaluation(&cx, &tuning, false);
+        let program = network::verified(program);
+        let adapter = self.folder.join(NATIVE);
+        let sources = Sources {
+            weights: Some(Checkpoint::open(
+                &self.folder.join(&self.description.weights),
+            )?),
+            adapter: if adapter.exists() {
+                Some(TensorFile::open(&adapter)?)
+            } else {
+                None
+            },
+            ..Sources::default()
+        };
+        let mut runner = Runner::new(machine);
+        let residents: Vec<&Resident> = program.program().residents.iter().collect();
+        load(
+            &mut runner,
+            &built.params,
+            &residents,
+            model.as_ref(),
+            &sources,
+        )?;
+        score(
+            &mut runner,
+            &program,
+            &set,
+            batch,
+            model.facts().first_position,
+            observer,
+        )
+    }
+}
