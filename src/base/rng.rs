@@ -66,7 +66,7 @@ impl Stream {
     pub fn permutation(self, n: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..u32::try_from(n).unwrap_or(u32::MAX)).collect();
         for i in (1..order.len()).rev() {
-            let j = (u128::from(self.word(i as u64)) * (i as u128 + 1) >> 64) as usize;
+            let j = ((u128::from(self.word(i as u64)) * (i as u128 + 1)) >> 64) as usize;
             order.swap(i, j);
         }
         order

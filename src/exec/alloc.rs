@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** the library only defines the allocator; a binary installs it, because the threads
 //! of a test harness would share its counters.
+#![expect(unsafe_code, reason = "the global allocator wraps the system one")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};

@@ -196,10 +196,11 @@ pub fn write_adapter(
                 ..
             }
         );
-        if (param.trainable || param.owner != Owner::Base) && !dense_rest {
-            if let Some(tensor) = runner.residents.get(&param.name) {
-                own.insert(param.name.clone(), tensor);
-            }
+        if (param.trainable || param.owner != Owner::Base)
+            && !dense_rest
+            && let Some(tensor) = runner.residents.get(&param.name)
+        {
+            own.insert(param.name.clone(), tensor);
         }
     }
     for (name, tensor) in initial {

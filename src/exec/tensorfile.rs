@@ -1,6 +1,7 @@
 //! Safetensors files: a writer that streams, and a reader that maps.
 //!
 //! **Invariant:** no tensor is copied on its way out, and the same specs and data give the same bytes.
+#![expect(unsafe_code, reason = "files are memory-mapped")]
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** the map never counts: pages are given back as soon as they are converted, so a
 //! read costs its result and a few MiB.
+#![expect(unsafe_code, reason = "files are memory-mapped")]
 
 use std::collections::BTreeMap;
 use std::fs::File;

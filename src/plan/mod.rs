@@ -15,11 +15,12 @@ use indexmap::IndexMap;
 
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, Span, Spanned};
+use crate::exec::peft;
 use crate::library::method::{Tuning, method};
 use crate::library::model::{self, HeadKind, Model};
 use crate::library::net::Mode;
 use crate::library::objective::Objective;
-use crate::library::placement::Site;
+use crate::library::placement::{Pattern, Placement, Site};
 use crate::library::schema::{Checked, Filled, Values};
 use crate::library::stage::job::Job;
 use crate::library::stage::{SplitFacts, StageCx, StageKind, network, stage};
@@ -28,8 +29,8 @@ use crate::program::op::Machine;
 use crate::resolve::{Declared, Recipe};
 use bind::{Binder, BoundModel, BoundSplit, Want};
 use error::{
-    BAD_LABELS, EMPTY_PLACEMENT, HEAD_MISMATCH, LENGTH_TOO_LARGE, METHOD_WITHOUT_EFFECT,
-    OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
+    BAD_ADAPTER, BAD_LABELS, EMPTY_PLACEMENT, HEAD_MISMATCH, LENGTH_TOO_LARGE,
+    METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
 };
 use estimate::Estimate;
 
@@ -213,6 +214,7 @@ impl Planner<'_, '_> {
             start.max_length = most;
         }
         let tuning = self.tuning(
+            &declared.base,
             values,
             kind,
             &start,
@@ -262,10 +264,10 @@ impl Planner<'_, '_> {
             return None;
         }
         let model: Arc<dyn Model> = Arc::from(model);
-        if let HeadKind::Classes(names) = &start.head {
-            if names.is_empty() {
-                start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
-            }
+        if let HeadKind::Classes(names) = &start.head
+            && names.is_empty()
+        {
+            start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
         }
         let facts = splits
             .iter()
@@ -373,6 +375,7 @@ impl Planner<'_, '_> {
     /// The methods in force: the stage's own, or those of the stage it continues.
     fn tuning(
         &self,
+        base: &std::path::Path,
         values: &Values,
         kind: &dyn StageKind,
         start: &Handed,
@@ -420,6 +423,10 @@ impl Planner<'_, '_> {
             );
             return None;
         }
+        let written = written
+            .into_iter()
+            .map(|f| start_from_peft(base, f, diags))
+            .collect::<Option<Vec<_>>>()?;
         let methods = written
             .into_iter()
             .filter_map(|f| Some((method(&f.name)?, f)))
@@ -656,4 +663,81 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
     }
     let _ = HEAD_MISMATCH;
     before == diags.has_errors() || !diags.has_errors()
+}
+
+/// Fills in what a peft adapter that a method starts from decides.
+fn start_from_peft(
+    base: &std::path::Path,
+    mut filled: Filled,
+    diags: &mut Diags,
+) -> Option<Filled> {
+    let Some(start) = filled.values.str("start").map(|s| base.join(s)) else {
+        return Some(filled);
+    };
+    let at = filled.values.span("start");
+    for key in ["rank", "alpha", "rs_lora", "on"] {
+        if filled.values.written(key) {
+            diags.push(
+                Diag::error(
+                    &crate::resolve::error::CONFLICT,
+                    filled.values.span(key),
+                    format!("`{key}` is the adapter's that this method starts from"),
+                )
+                .label("written here too")
+                .help("remove it, or remove `start`"),
+            );
+            return None;
+        }
+    }
+    let read = match peft::read(&start) {
+        Ok(read) => read,
+        Err(why) => {
+            diags.push(Diag::error(&BAD_ADAPTER, at, why.to_string()).label("this adapter"));
+            return None;
+        }
+    };
+    let pattern = |path: String, raw: bool| Pattern {
+        layers: None,
+        path,
+        raw,
+    };
+    let any = match &read.targets {
+        peft::Targets::Names(names) => names
+            .iter()
+            .flat_map(|n| [pattern(n.clone(), true), pattern(format!("*.{n}"), true)])
+            .collect(),
+        peft::Targets::AllLinear => vec![
+            pattern("attention.*".into(), false),
+            pattern("ffn.*".into(), false),
+        ],
+        peft::Targets::Regex(text) => {
+            diags.push(
+                Diag::error(
+                    &BAD_ADAPTER,
+                    at,
+                    format!(
+                        "its targets are the regular expression `{text}`, which is not built yet"
+                    ),
+                )
+                .help("write the module names as a list in its adapter_config.json"),
+            );
+            return None;
+        }
+    };
+    filled
+        .values
+        .insert("start", Checked::Str(start.display().to_string()), at, true);
+    filled
+        .values
+        .insert("rank", Checked::Int(read.rank), at, false);
+    filled
+        .values
+        .insert("alpha", Checked::Float(read.alpha), at, false);
+    filled
+        .values
+        .insert("rs_lora", Checked::Bool(read.rs_lora), at, false);
+    filled
+        .values
+        .insert("on", Checked::Placement(Placement { any }), at, false);
+    Some(filled)
 }

@@ -258,10 +258,10 @@ fn length(
 }
 
 fn portion(digits: &str, unit: Option<&str>, span: Span, diags: &mut Diags) -> Option<Checked> {
-    if matches!(unit, Some("steps" | "step")) {
-        if let Ok(n) = digits.parse() {
-            return Some(Checked::Portion(Portion::Steps(n)));
-        }
+    if matches!(unit, Some("steps" | "step"))
+        && let Ok(n) = digits.parse()
+    {
+        return Some(Checked::Portion(Portion::Steps(n)));
     }
     let scale = match unit {
         Some("%") => 100,

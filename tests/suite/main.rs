@@ -1,3 +1,7 @@
-//! Laws and whole-program tests; one binary, so that it links once.
+//! The one test binary beside the unit tests.
 
+mod cases;
+mod parity;
+mod recipes;
+mod run;
 mod syntax_fuzz;

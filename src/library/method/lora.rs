@@ -47,6 +47,12 @@ static SCHEMA: Schema = Schema {
             doc: "scale by alpha / √rank instead",
         },
         Key {
+            name: "start",
+            kind: Kind::Str,
+            default: Default::Absent,
+            doc: "directory of a peft LoRA adapter to start from, relative to the recipe; rank, alpha, scaling and placement are then the adapter's",
+        },
+        Key {
             name: "on",
             kind: Kind::Placement,
             default: Default::Text("attention.{query, value}"),

@@ -516,7 +516,9 @@ fn updates(
         )
     };
     for (param, &(weight, grad)) in trained.iter().zip(pairs) {
-        optimizer::apply((rule, values), b,
+        optimizer::apply(
+            (rule, values),
+            b,
             &param.name,
             weight,
             grad,

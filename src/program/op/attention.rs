@@ -140,7 +140,7 @@ pub(super) fn sequences(offsets: &[u32], rows: usize) -> Result<Vec<(usize, usiz
 }
 
 /// Splits a `[T, width]` buffer into one slice a range of rows; the ranges follow each other.
-pub(super) fn split_rows<'a, T>(mut rest: &'a mut [T], ranges: impl Iterator<Item = (usize, usize)>, width: usize) -> Vec<&'a mut [T]> {
+pub(super) fn split_rows<T>(mut rest: &mut [T], ranges: impl Iterator<Item = (usize, usize)>, width: usize) -> Vec<&mut [T]> {
     ranges
         .map(|(start, end)| {
             let (head, tail) = std::mem::take(&mut rest).split_at_mut((end - start) * width);

@@ -1,0 +1,189 @@
+//! Loss curves, scores and adapters against PyTorch: `tests/reference` holds the traces and the
+//! script that made them.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn json(path: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("the reference is there"))
+        .expect("the reference is JSON")
+}
+
+fn peftc() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_peftc"))
+}
+
+/// Runs a recipe text in a scratch directory; gives the directory.
+fn run(recipe: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let path = dir.path().join("r.peft");
+    std::fs::write(&path, recipe).expect("written");
+    let output = peftc()
+        .args(["run", "--quiet"])
+        .arg(&path)
+        .args(["--threads", "2"])
+        .output()
+        .expect("starts");
+    assert!(
+        output.status.success(),
+        "{recipe}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    dir
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines()
+        .map(|l| serde_json::from_str(l).expect("a JSON line"))
+        .collect()
+}
+
+fn recipe(model: &str, adapter: &str, lr: f64) -> String {
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    format!(
+        "model m = local \"{at}/tests/reference/{model}\"\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 320 }}\n\
+         stage s = train {{\n model = m\n data = d.train\n adapter = {adapter}\n optimizer = adamw {{ weight_decay = 0.01 }}\n\
+         lr = {lr}\n steps = 20\n batch = 16\n max_length = 64\n clip = 0\n dropout = 0\n shuffle = false\n}}\n"
+    )
+}
+
+#[test]
+fn loss_curves_equal_pytorch() {
+    let curves = json("tests/reference/curves.json");
+    let here = std::env::current_dir().expect("a working directory");
+    let mut seen = 0;
+    for curve in curves["curves"].as_array().expect("curves") {
+        let (model, method) = (
+            curve["model"].as_str().expect("a name"),
+            curve["method"].as_str().expect("a name"),
+        );
+        let all = "{attention.{query, key, value, output}, ffn.{up, down}}";
+        let adapter = match method {
+            "last_n" => "last_n { n = 1 }".to_owned(),
+            "lora" => format!(
+                "lora {{ start = \"{}/tests/reference/{model}-lora\" }}",
+                here.display()
+            ),
+            "siva" => format!("siva {{ rank = 4, on = {all} }}"),
+            other => other.to_owned(),
+        };
+        let dir = run(&recipe(
+            model,
+            &adapter,
+            curve["lr"].as_f64().expect("a rate"),
+        ));
+        let log = lines(&dir.path().join(".peftc/runs/r/s/metrics.jsonl"));
+        let wanted = curve["loss"].as_array().expect("losses");
+        assert_eq!(log.len(), wanted.len());
+        for (step, (line, want)) in log.iter().zip(wanted).enumerate() {
+            let (loss, want) = (
+                line["loss"].as_f64().expect("a loss"),
+                want.as_f64().expect("a loss"),
+            );
+            assert!(
+                (loss - want).abs() < 1e-4,
+                "{model} {method} step {step}: {loss} against {want}"
+            );
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 18);
+}
+
+#[test]
+fn a_trained_lora_gives_pytorchs_scores_plain_and_merged() {
+    let forward = json("tests/reference/forward.json");
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    let text = format!(
+        "model m = local \"{at}/tests/reference/bert-tiny\"\n\
+         data d = local \".\" {{ text = sentence, label = label, test = [\"t.tsv\"], labels = [\"0\", \"1\"] }}\n\
+         stage s = train {{ model = m, data = d.test, adapter = lora {{ start = \"{at}/tests/reference/bert-tiny-lora-trained\" }}, lr = 1e-30, steps = 1, dropout = 0, max_length = 64 }}\n\
+         stage e = eval {{ from = s, data = d.test }}\n\
+         stage m2 = merge {{ from = s }}\n\
+         stage e2 = eval {{ from = m2, data = d.test }}\n"
+    );
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let cases = forward["lora_trained"]["cases"].as_array().expect("cases");
+    let rows: Vec<String> = cases
+        .iter()
+        .enumerate()
+        .map(|(i, c)| format!("{}\t{}", c["text"].as_str().expect("text"), i % 2))
+        .collect();
+    std::fs::write(
+        dir.path().join("t.tsv"),
+        format!("sentence\tlabel\n{}\n", rows.join("\n")),
+    )
+    .expect("written");
+    std::fs::write(dir.path().join("r.peft"), text).expect("written");
+    let output = peftc()
+        .args(["run", "--quiet"])
+        .arg(dir.path().join("r.peft"))
+        .output()
+        .expect("starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for stage in ["e", "e2"] {
+        let table = std::fs::read_to_string(
+            dir.path()
+                .join(format!(".peftc/runs/r/{stage}/predictions.tsv")),
+        )
+        .expect("predictions");
+        for (line, case) in table.lines().skip(1).zip(cases) {
+            let scores: Vec<f64> = line
+                .split('\t')
+                .skip(3)
+                .map(|x| x.parse().expect("a number"))
+                .collect();
+            for (own, want) in scores
+                .iter()
+                .zip(case["logits"].as_array().expect("logits"))
+            {
+                assert!(
+                    (own - want.as_f64().expect("a number")).abs() < 1e-4,
+                    "{stage}: {line} against {want}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn merging_siva_changes_no_score() {
+    let all = "{attention.{query, key, value, output}, ffn.{up, down}}";
+    for more in ["", ", decomposition = 40"] {
+        let mut text = recipe(
+            "roberta-tiny",
+            &format!("siva {{ rank = 4, on = {all}{more} }}"),
+            1e-3,
+        );
+        text.push_str("stage e = eval { from = s, data = d.test }\nstage f = merge { from = s }\nstage g = eval { from = f, data = d.test }\n");
+        let dir = run(&text);
+        let table = |stage: &str| {
+            std::fs::read_to_string(
+                dir.path()
+                    .join(format!(".peftc/runs/r/{stage}/predictions.tsv")),
+            )
+            .expect("predictions")
+        };
+        let (adapted, merged) = (table("e"), table("g"));
+        let mut seen = 0;
+        for (a, b) in adapted.lines().skip(1).zip(merged.lines().skip(1)) {
+            for (x, y) in a.split('\t').skip(3).zip(b.split('\t').skip(3)) {
+                let (x, y): (f64, f64) =
+                    (x.parse().expect("a number"), y.parse().expect("a number"));
+                assert!((x - y).abs() < 1e-5, "{a} against {b}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 640);
+    }
+}
