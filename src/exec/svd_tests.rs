@@ -194,28 +194,3 @@ fn threads_do_not_change_a_bit() {
     };
     assert_eq!(run(1), run(3));
 }
-
-#[test]
-#[ignore = "a timing, for people"]
-fn timing() {
-    for (out, input) in [(1024, 1024), (4096, 1024), (1024, 4096)] {
-        let w = random(out, input);
-        let wide: Vec<f64> = w.iter().map(|&x| f64::from(x)).collect();
-        for threads in [1, 2] {
-            let start = std::time::Instant::now();
-            pool(threads)
-                .install(|| std::hint::black_box(decompose(&w, out, input, 4, None).unwrap()));
-            let truncated = start.elapsed();
-            let start = std::time::Instant::now();
-            pool(threads).install(|| {
-                std::hint::black_box(thin(MatRef::from_row_major_slice(&wide, out, input)).unwrap())
-            });
-            eprintln!(
-                "{out}x{input} on {threads}: {truncated:?}, whole {:?}",
-                start.elapsed()
-            );
-        }
-        let way = krylov(MatRef::from_row_major_slice(&wide, out, input), 4, 12, 8).is_some();
-        eprintln!("  converges: {way}");
-    }
-}

@@ -26,7 +26,8 @@ crate::codes! {
     WRONG_UNIT = "resolve::wrong_unit";
     /// The number is outside the bounds of its key; `peftc explain NAME` prints them.
     OUT_OF_BOUNDS = "resolve::out_of_bounds";
-    /// The value is not one of the names that the key takes.
+    /// The value is not one of the names that the key takes. The help lists the nearest, or all of them; `peftc explain`
+    /// prints what a block's keys take.
     UNKNOWN_CHOICE = "resolve::unknown_choice";
     /// A name is used that nothing declares. Declarations may stand in any order and in imported files.
     DANGLING_NAME = "resolve::dangling_name";
