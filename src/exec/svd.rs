@@ -133,7 +133,7 @@ pub fn rest(weight: &mut [f32], d: &Decomposition) {
         });
 }
 
-/// An upper bound of the heap bytes [`decompose`] and [`rest`] hold at once, result included, weight
+/// An upper bound of the heap bytes `decompose` and `rest` hold at once, result included, weight
 /// excluded, whichever way the decomposition goes.
 #[must_use]
 pub fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> u64 {

@@ -47,7 +47,7 @@ crate::codes! {
     BAD_IMPORT = "resolve::bad_import";
     /// `--set NAME=VALUE` overrides a `let` of the recipe, and the recipe has none of that name.
     UNKNOWN_VARIABLE = "resolve::unknown_variable";
-    /// A `let` refers to itself, directly or through others.
+    /// A `let` refers to itself, directly or through others, so it has no value. Give one of them a value of its own.
     CYCLIC_LET = "resolve::cyclic_let";
     /// The language has this, but the compiler does not carry it out yet. Nothing is skipped silently.
     NOT_BUILT_YET = "resolve::not_built_yet";
