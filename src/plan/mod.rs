@@ -214,8 +214,7 @@ impl Planner<'_, '_> {
             start.max_length = most;
         }
         let tuning = self.tuning(
-            &declared.base,
-            values,
+            declared,
             kind,
             &start,
             parent.is_some(),
@@ -375,14 +374,14 @@ impl Planner<'_, '_> {
     /// The methods in force: the stage's own, or those of the stage it continues.
     fn tuning(
         &self,
-        base: &std::path::Path,
-        values: &Values,
+        declared: &Declared,
         kind: &dyn StageKind,
         start: &Handed,
         continues: bool,
         n_layers: u64,
         diags: &mut Diags,
     ) -> Option<Tuning> {
+        let (base, values) = (declared.base.as_path(), &declared.filled.values);
         if !kind.trains() {
             return Some(Tuning {
                 n_layers,
