@@ -54,12 +54,26 @@ impl Estimate {
     }
 }
 
+/// What surrounds a job.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// Bytes of data and tokenizer in memory.
+    pub host: u64,
+    /// Whether matrices are decomposed at the start; an adapter that is continued brings its parts.
+    pub decomposes: bool,
+}
+
 /// What the process takes beside tensors: the binary, its threads' stacks, the runtime.
 const HOST_BASE: u64 = 40 << 20;
 
 /// Estimates a job over the lengths of its splits (in the order of the stage kind's split keys).
 #[must_use]
-pub fn estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, host: u64) -> Estimate {
+pub fn estimate(
+    job: &Job,
+    splits: &[Option<&Lengths>],
+    machine: &Machine,
+    around: Around,
+) -> Estimate {
     let mut estimate = match &job.routine {
         Routine::Fit(fit) => fit_estimate(job, fit, splits, machine),
         Routine::Score(score) => {
@@ -82,7 +96,7 @@ pub fn estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, host:
     };
     let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);
     let at_start = estimate.frozen_weights + estimate.trainable_weights + scratch;
-    if scratch > 0 && at_start > estimate.peak() {
+    if around.decomposes && scratch > 0 && at_start > estimate.peak() {
         estimate.gradients = 0;
         estimate.optimizer = 0;
         estimate.activations = 0;
@@ -91,7 +105,7 @@ pub fn estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, host:
         estimate.peak_op = "singular value decomposition".to_owned();
         estimate.largest.clear();
     }
-    estimate.host = HOST_BASE + host;
+    estimate.host = HOST_BASE + around.host;
     estimate
 }
 

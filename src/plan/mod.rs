@@ -32,7 +32,7 @@ use error::{
     BAD_ADAPTER, BAD_LABELS, EMPTY_PLACEMENT, HEAD_MISMATCH, LENGTH_TOO_LARGE,
     METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
 };
-use estimate::Estimate;
+use estimate::{Around, Estimate};
 
 /// Version of the fingerprints: it changes when the meaning of a recipe changes.
 pub const FINGERPRINT_SCHEMA: u32 = 1;
@@ -301,7 +301,11 @@ impl Planner<'_, '_> {
             .map(|s| s.as_ref().map(|s| &s.lengths))
             .collect();
         let host = splits.iter().flatten().map(|s| s.host_bytes).sum();
-        let estimate = estimate::estimate(&job, &lengths, self.machine, host);
+        let around = Around {
+            host,
+            decomposes: start.adapter.is_none(),
+        };
+        let estimate = estimate::estimate(&job, &lengths, self.machine, around);
         let name = declared.name.clone();
         let leaves = leaves(kind, &name.value, &start, &tuning);
         let (parts, fingerprint) =

@@ -118,6 +118,14 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
     let job = stage.kind.lower(&cx).ok()?;
     let views: Vec<Option<&Lengths>> = lengths.iter().map(Option::as_ref).collect();
     let host = stage.splits.iter().flatten().map(|s| s.host_bytes).sum();
-    let estimate = estimate::estimate(&job, &views, machine, host);
+    let estimate = estimate::estimate(
+        &job,
+        &views,
+        machine,
+        estimate::Around {
+            host,
+            decomposes: stage.start.adapter.is_none(),
+        },
+    );
     Some(estimate.peak() + estimate.host)
 }
