@@ -425,8 +425,18 @@ impl<'a> Binder<'a> {
             } else {
                 SplitSource::Local(declared.base.join(&arg))
             };
+            // A repository that answers, but has no such split or configuration, is the recipe's mistake.
+            let out_of_reach = match &source {
+                SplitSource::Hub { repo, revision, .. } => {
+                    let listed = self
+                        .world
+                        .hub_list(repo, RepoKind::Dataset, revision.as_deref());
+                    listed.is_err()
+                }
+                SplitSource::Local(_) => false,
+            };
             find_split(&source, split, self.world).map_err(|e| {
-                if hub {
+                if out_of_reach {
                     Unavailable::Offline(e.to_string())
                 } else {
                     Unavailable::Wrong(vec![(e.to_string(), e.help.clone())])
