@@ -25,8 +25,6 @@ crate::codes! {
     /// The stage this one comes from leaves an adapter, and this stage names other methods. Fold the adapter in first: put
     /// a `merge` stage between, or leave the key away to go on with the same adapter.
     UNMERGED_ADAPTER = "plan::unmerged_adapter";
-    /// The stage comes from one that learned something else: other classes, or classes where a number is learned.
-    HEAD_MISMATCH = "plan::head_mismatch";
     /// A classification needs at least two classes, a regression a number on every row.
     BAD_LABELS = "plan::bad_labels";
     /// The data are not at hand, so the estimate takes every text as `max_length` tokens long and the labels are not checked.
@@ -36,7 +34,4 @@ crate::codes! {
     UNKNOWN_IDENTITY = "plan::unknown_identity";
     /// A peft adapter that a stage starts from cannot be read, or uses something that is not built yet.
     BAD_ADAPTER = "plan::bad_adapter";
-    /// The stage's peak memory is larger than the budget. The help says what would fit: a smaller micro-batch or a shorter
-    /// `max_length`; `check --solve batch` computes the largest.
-    OVER_BUDGET = "plan::over_budget";
 }

@@ -29,8 +29,8 @@ use crate::program::op::Machine;
 use crate::resolve::{Declared, Recipe};
 use bind::{Binder, BoundModel, BoundSplit, Want};
 use error::{
-    BAD_ADAPTER, BAD_LABELS, EMPTY_PLACEMENT, HEAD_MISMATCH, LENGTH_TOO_LARGE,
-    METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
+    BAD_ADAPTER, BAD_LABELS, EMPTY_PLACEMENT, LENGTH_TOO_LARGE, METHOD_WITHOUT_EFFECT,
+    OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
 };
 use estimate::{Around, Estimate};
 
@@ -664,7 +664,6 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
             ));
         }
     }
-    let _ = HEAD_MISMATCH;
     before == diags.has_errors() || !diags.has_errors()
 }
 

@@ -35,9 +35,6 @@ crate::codes! {
     WRONG_REFERENCE = "resolve::wrong_reference";
     /// Data are used by split: `reviews.train`, `reviews.dev`, `reviews.test`. Say which.
     MISSING_SPLIT = "resolve::missing_split";
-    /// The key is valid, but with the other values of this block it changes nothing. Remove it, or change what makes
-    /// it idle: a recipe should say what happens.
-    NO_EFFECT = "resolve::no_effect";
     /// Two keys say different things about one quantity, or exactly one of several keys has to be written.
     CONFLICT = "resolve::conflict";
     /// The path names no role. Roles are `attention.{query, key, value, output}`, `ffn.{up, down}` and so on, optionally
