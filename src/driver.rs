@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Severity, Sources};
-use crate::library::{self, stage};
+use crate::library;
 use crate::plan::{self, Plan};
 use crate::program::op::Machine;
 use crate::resolve::{self, Recipe};
@@ -69,10 +69,4 @@ pub fn codes() -> impl Iterator<Item = &'static crate::base::Code> {
         library::error::CODES,
     ];
     layers.into_iter().flatten().copied()
-}
-
-/// Names of the stage kinds, for help texts.
-#[must_use]
-pub fn stage_kinds() -> Vec<&'static str> {
-    stage::STAGES.iter().map(|s| s.schema().name).collect()
 }

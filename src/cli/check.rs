@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::options::{Common, beside, error, print, size};
+use super::options::{Common, beside, error, print};
 use super::{exit, render};
 use crate::base::units::{Bytes, Count};
 use crate::driver::{Compiled, compile};
@@ -48,16 +48,8 @@ pub(super) fn needed(plan: &Plan) -> u64 {
 
 impl Check {
     pub(super) fn run(&self) -> i32 {
-        if !self.common.device_is_built() {
+        let Some((sets, budget)) = self.common.prepare(self.budget.as_deref()) else {
             return exit::WRONG;
-        }
-        let Some(sets) = self.common.sets() else {
-            return exit::WRONG;
-        };
-        let budget = match self.budget.as_deref().map(size) {
-            Some(None) => return exit::WRONG,
-            Some(found) => found,
-            None => None,
         };
         let (world, machine) = (self.common.world(), self.common.machine());
         let mut code = exit::DONE;

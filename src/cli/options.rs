@@ -57,7 +57,7 @@ impl Common {
     }
 
     /// `--set NAME=VALUE` split; an error is printed.
-    pub(super) fn sets(&self) -> Option<Vec<(String, String)>> {
+    fn sets(&self) -> Option<Vec<(String, String)>> {
         let split = |text: &String| match text.split_once('=') {
             Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
             None => {
@@ -71,7 +71,7 @@ impl Common {
     }
 
     /// Refuses devices that are not built yet; an error is printed.
-    pub(super) fn device_is_built(&self) -> bool {
+    fn device_is_built(&self) -> bool {
         let device = self.device.as_str();
         if device == "cpu" {
             return true;
@@ -88,6 +88,23 @@ impl Common {
             ));
         }
         false
+    }
+
+    /// What has to be right before a recipe is read: the device, `--set`, and a budget's size. An error
+    /// is printed.
+    pub(super) fn prepare(
+        &self,
+        budget: Option<&str>,
+    ) -> Option<(Vec<(String, String)>, Option<u64>)> {
+        if !self.device_is_built() {
+            return None;
+        }
+        let sets = self.sets()?;
+        let budget = match budget {
+            Some(text) => Some(size(text)?),
+            None => None,
+        };
+        Some((sets, budget))
     }
 
     /// Whether standard error takes colours.
@@ -127,7 +144,7 @@ pub(super) fn print(text: &str) {
 }
 
 /// A size such as `6GiB`; an error is printed.
-pub(super) fn size(text: &str) -> Option<u64> {
+fn size(text: &str) -> Option<u64> {
     let at = text
         .find(|c: char| c.is_ascii_alphabetic())
         .unwrap_or(text.len());

@@ -41,10 +41,7 @@ pub(super) struct PlanArgs {
 
 impl PlanArgs {
     pub(super) fn run(&self) -> i32 {
-        if !self.common.device_is_built() {
-            return exit::WRONG;
-        }
-        let Some(sets) = self.common.sets() else {
+        let Some((sets, _)) = self.common.prepare(None) else {
             return exit::WRONG;
         };
         let (world, machine) = (self.common.world(), self.common.machine());

@@ -8,11 +8,11 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use super::check::{needed, verdict};
-use super::options::{Common, beside, error, print, size};
+use super::options::{Common, beside, error, print};
 use super::progress::Progress;
 use super::{exit, render};
 use crate::base::units::{Bytes, Count};
-use crate::driver::{Compiled, compile};
+use crate::driver::compile;
 use crate::exec::run::{Options, entry_name, run};
 use crate::exec::store::Store;
 use crate::plan::{Plan, Stage};
@@ -49,16 +49,8 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(&self) -> i32 {
-        if !self.common.device_is_built() {
+        let Some((sets, budget)) = self.common.prepare(self.budget.as_deref()) else {
             return exit::WRONG;
-        }
-        let Some(sets) = self.common.sets() else {
-            return exit::WRONG;
-        };
-        let budget = match self.budget.as_deref().map(size) {
-            Some(None) => return exit::WRONG,
-            Some(found) => found,
-            None => None,
         };
         let (world, machine) = (self.common.world(), self.common.machine());
         let compiled = self
@@ -107,16 +99,10 @@ impl Run {
             print(&self.dry(plan, &options));
             return exit::DONE;
         }
-        self.execute(&compiled, plan, &options, &world)
+        self.execute(plan, &options, &world)
     }
 
-    fn execute(
-        &self,
-        compiled: &Compiled,
-        plan: &Plan,
-        options: &Options,
-        world: &super::world::RealWorld,
-    ) -> i32 {
+    fn execute(&self, plan: &Plan, options: &Options, world: &super::world::RealWorld) -> i32 {
         let quiet = self.common.quiet;
         let flag = super::progress::watch_signals();
         let result = self.common.in_pool(|| {
@@ -125,7 +111,6 @@ impl Run {
             progress.finish();
             result
         });
-        let _ = compiled;
         match result {
             Ok(document) => {
                 if self.common.json {

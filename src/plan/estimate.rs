@@ -75,7 +75,7 @@ pub fn estimate(
     around: Around,
 ) -> Estimate {
     let mut estimate = match &job.routine {
-        Routine::Fit(fit) => fit_estimate(job, fit, splits, machine),
+        Routine::Fit(fit) => fit_estimate(fit, splits, machine),
         Routine::Score(score) => {
             let sizes = splits
                 .first()
@@ -147,7 +147,7 @@ fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
     sizes
 }
 
-fn fit_estimate(job: &Job, fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Estimate {
+fn fit_estimate(fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Estimate {
     let sizes = splits
         .first()
         .copied()
@@ -184,7 +184,6 @@ fn fit_estimate(job: &Job, fit: &Fit, splits: &[Option<&Lengths>], machine: &Mac
     }));
     let micro_steps = fit.batch.div_ceil(fit.micro_batch.max(1));
     estimate.flops_per_step = memory::cost(step.program(), &mean).flops * micro_steps;
-    let _ = job;
     estimate
 }
 

@@ -664,7 +664,7 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
             ));
         }
     }
-    before == diags.has_errors() || !diags.has_errors()
+    before || !diags.has_errors()
 }
 
 /// Fills in what a peft adapter that a method starts from decides.

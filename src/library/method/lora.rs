@@ -122,18 +122,12 @@ impl Method for Lora {
     }
 
     fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
-        Some(PeftAdapter {
-            config: vec![
-                ("peft_type", json!("LORA")),
-                ("r", json!(values.int("rank"))),
-                ("lora_alpha", number(values.float("alpha"))),
-                ("lora_dropout", json!(values.float("dropout"))),
-                ("use_rslora", json!(values.bool("rs_lora"))),
-                ("bias", json!("none")),
-                ("fan_in_fan_out", json!(false)),
-                ("init_lora_weights", json!(true)),
-            ],
-        })
+        Some(peft_lora(
+            values.int("rank"),
+            values.float("alpha"),
+            values.float("dropout"),
+            values.bool("rs_lora"),
+        ))
     }
 
     fn peft_tensors(
@@ -157,8 +151,24 @@ impl Method for Lora {
     }
 }
 
+/// The keys of a plain LoRA in peft's `adapter_config.json`.
+pub(super) fn peft_lora(rank: u64, alpha: f64, dropout: f64, rs_lora: bool) -> PeftAdapter {
+    PeftAdapter {
+        config: vec![
+            ("peft_type", json!("LORA")),
+            ("r", json!(rank)),
+            ("lora_alpha", number(alpha)),
+            ("lora_dropout", json!(dropout)),
+            ("use_rslora", json!(rs_lora)),
+            ("bias", json!("none")),
+            ("fan_in_fan_out", json!(false)),
+            ("init_lora_weights", json!(true)),
+        ],
+    }
+}
+
 /// A whole number where it is one: peft declares `lora_alpha` as an integer.
-pub(super) fn number(x: f64) -> serde_json::Value {
+fn number(x: f64) -> serde_json::Value {
     if x.fract() == 0.0 && x.abs() < 1e15 {
         json!(x as i64)
     } else {

@@ -2,11 +2,9 @@
 //! `y = x W_rᵀ + ((x V_tᵀ) ⊙ S_t) U_tᵀ + b`, with `W₀ = U Σ V`, the top `rank` vectors trained and
 //! the rest of the decomposition frozen in `W_r`.
 
-use serde_json::json;
-
 use super::super::params::{Init, SvdPart};
 use super::super::schema::{Default, Key, Kind};
-use super::lora::check_rank;
+use super::lora::{check_rank, peft_lora};
 use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
 use crate::library::error::RANK_ABOVE_DECOMPOSITION;
 use crate::program::Real;
@@ -127,18 +125,7 @@ impl Method for Siva {
             return None; // the adapter on W0 would not give the dropped triplets' absence
         }
         let rank = 2 * values.int("rank");
-        Some(PeftAdapter {
-            config: vec![
-                ("peft_type", json!("LORA")),
-                ("r", json!(rank)),
-                ("lora_alpha", json!(rank)),
-                ("lora_dropout", json!(0.0)),
-                ("use_rslora", json!(false)),
-                ("bias", json!("none")),
-                ("fan_in_fan_out", json!(false)),
-                ("init_lora_weights", json!(true)),
-            ],
-        })
+        Some(peft_lora(rank, rank as f64, 0.0, false))
     }
 
     /// `A = [V; V⁰]`, `B = [U∘S | −U⁰∘S]`: the change against `W₀` as a product of rank `2r`.

@@ -86,11 +86,7 @@ impl Model for DistilBert {
     }
 
     fn override_dropout(&mut self, rate: f64) {
-        (
-            self.sizes.hidden_dropout,
-            self.sizes.attention_dropout,
-            self.sizes.head_dropout,
-        ) = (rate, rate, rate);
+        self.sizes.set_dropout(rate);
         self.facts.dropout = rate;
     }
 

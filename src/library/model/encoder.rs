@@ -108,6 +108,13 @@ impl Config<'_> {
 }
 
 impl Sizes {
+    /// Replaces every dropout rate.
+    pub(super) fn set_dropout(&mut self, rate: f64) {
+        self.hidden_dropout = rate;
+        self.attention_dropout = rate;
+        self.head_dropout = rate;
+    }
+
     /// Checks what the sizes must satisfy together.
     pub(super) fn checked(self) -> Result<Self, String> {
         if self.hidden.is_multiple_of(self.heads) {
