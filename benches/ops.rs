@@ -334,11 +334,7 @@ fn main() {
         .ok()
         .and_then(|t| t.parse().ok())
         .unwrap_or(2);
-    let machine = Machine {
-        threads,
-        l2: 1 << 20,
-        l3: 32 << 20,
-    };
+    let machine = Machine { threads };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

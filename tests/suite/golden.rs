@@ -11,11 +11,7 @@ use peftc::program::print::print;
 
 #[test]
 fn shipped_recipes_compile_to_their_golden_plans() {
-    let machine = Machine {
-        threads: 2,
-        l2: 1 << 20,
-        l3: 32 << 20,
-    };
+    let machine = Machine { threads: 2 };
     let world = RealWorld::new(true);
     let recipes = [
         "quickstart",
@@ -52,11 +48,7 @@ fn shipped_recipes_compile_to_their_golden_plans() {
 
 #[test]
 fn lora_differentiates_no_frozen_matrix_and_nothing_below_the_first_trained_tensor() {
-    let machine = Machine {
-        threads: 2,
-        l2: 1 << 20,
-        l3: 32 << 20,
-    };
+    let machine = Machine { threads: 2 };
     let world = RealWorld::new(true);
     let text = |name: &str| {
         let compiled = compile(

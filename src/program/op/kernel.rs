@@ -7,10 +7,6 @@ use std::cell::Cell;
 pub struct Machine {
     /// Threads of the executor's pool.
     pub threads: usize,
-    /// Bytes of the second-level cache, which sizes the matmul's scratch.
-    pub l2: usize,
-    /// Bytes of the third-level cache.
-    pub l3: usize,
 }
 
 impl Machine {
@@ -18,15 +14,8 @@ impl Machine {
     #[must_use]
     pub fn detect(threads: Option<usize>) -> Self {
         let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let cache = |i: usize| {
-            gemm_common::cache::CACHE_INFO
-                .get(i)
-                .map_or(1 << 20, |c| c.cache_bytes)
-        };
         Self {
             threads: threads.unwrap_or(all).max(1),
-            l2: cache(1),
-            l3: cache(2),
         }
     }
 }

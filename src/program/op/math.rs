@@ -76,7 +76,7 @@ pub(super) fn part<T>(x: &[T], start: usize, len: usize) -> &[T] {
 }
 
 /// Functions whose f32 versions are polynomials without branches.
-pub trait Elementary: Compute + super::tile::Tiled {
+pub trait Elementary: Compute + super::tile::Tiled + super::product::Multiplied {
     /// `eˣ`
     fn exp_fast(self) -> Self;
     /// `tanh x`

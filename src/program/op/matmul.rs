@@ -1,11 +1,9 @@
 //! `matmul`: `alpha · op(a) · op(b)`, with a bias or a sum folded in.
 
-use gemm::Parallelism;
-
 use super::super::types::Real;
-use super::scratch::{Extent, scratch};
+use super::product::{Start, product, scratch};
 use super::tile::Strided;
-use super::{At, Builder, Compute, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, SumRows, TensorType, Value};
+use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, SumRows, TensorType, Value};
 
 /// What is added to the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,61 +33,6 @@ pub struct MatMul {
 impl MatMul {
     const fn plain(a_t: bool, b_t: bool, alpha: Real) -> Self {
         Self { a_t, b_t, alpha, epilogue: Epilogue::None }
-    }
-}
-
-/// `dst[m, n] = beta · dst + alpha · lhs · rhs`, with `dst` of row stride `dst_row`.
-///
-/// # Panics
-/// If a matrix reaches beyond its elements (a bug).
-fn product<T: Compute>(
-    (m, n, k): (usize, usize, usize),
-    dst: &mut [T],
-    dst_row: usize,
-    lhs: Strided<'_, T>,
-    rhs: Strided<'_, T>,
-    (alpha, beta): (T, T),
-    threads: usize,
-) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    let reach = |rows: usize, columns: usize, row: usize, column: usize| (rows - 1) * row + (columns - 1) * column;
-    assert!(reach(m, n, dst_row, 1) < dst.len());
-    if k == 0 {
-        for row in dst.chunks_mut(dst_row).take(m) {
-            row.iter_mut().take(n).for_each(|x| *x = if beta == T::zero() { T::zero() } else { *x * beta });
-        }
-        return;
-    }
-    assert!(reach(m, k, lhs.row, lhs.column) < lhs.data.len() && reach(k, n, rhs.row, rhs.column) < rhs.data.len());
-    static PACKING: std::sync::Once = std::sync::Once::new();
-    PACKING.call_once(|| gemm::set_rhs_packing_threshold(super::scratch::PACKED_FROM as usize));
-    let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
-    // SAFETY: all three matrices were just checked to lie within their slices; `dst` is exclusive.
-    #[expect(unsafe_code, reason = "gemm takes raw pointers")]
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            dst.as_mut_ptr(),
-            1,
-            dst_row as isize,
-            beta != T::zero(),
-            lhs.data.as_ptr(),
-            lhs.column as isize,
-            lhs.row as isize,
-            rhs.data.as_ptr(),
-            rhs.column as isize,
-            rhs.row as isize,
-            beta,
-            alpha,
-            false,
-            false,
-            false,
-            parallelism,
-        );
     }
 }
 
@@ -159,19 +102,14 @@ impl OpRule for MatMul {
         if self.epilogue == Epilogue::Accumulate { &[2] } else { &[] }
     }
 
-    fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
+    fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
         let (m, n, k) = self.sizes(cx);
         let size = cx.outputs.first().map_or(4, |o| if o.dims.iter().product::<usize>() as u64 * 8 == o.bytes { 8 } else { 4 });
-        scratch(self.extent(m, n, k, size), machine)
+        scratch(m, n, k, size)
     }
 }
 
 impl MatMul {
-    /// The product as `gemm` sees it: transposed, since our result is row-major.
-    const fn extent(&self, m: u64, n: u64, k: u64, size: u64) -> Extent {
-        Extent { m: n, n: m, k, size, lhs_contiguous: !self.b_t }
-    }
-
     fn sizes(&self, cx: &SizedCx) -> (u64, u64, u64) {
         let dim = |s: &super::Sized, i: usize| s.dims.get(i).copied().unwrap_or(1) as u64;
         match (cx.inputs.first(), cx.outputs.first()) {
@@ -186,25 +124,20 @@ impl MatMul {
         let k = if self.a_t { a.dims[0] } else { a.dims[1] };
         let extra = (self.epilogue != Epilogue::None && io.taken.is_none()).then(|| io.input(2).slice::<T>());
         let out = io.outputs[0].slice::<T>();
-        let beta = match self.epilogue {
-            Epilogue::None => T::zero(),
-            Epilogue::Bias => {
-                let bias = extra.unwrap_or_default();
-                super::math::for_chunks_of_rows(out, n, |_, rows| rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)));
-                T::one()
-            }
-            Epilogue::Accumulate => {
-                if let Some(c) = extra {
-                    out.copy_from_slice(c);
-                }
-                T::one()
+        let start = match (self.epilogue, extra) {
+            (Epilogue::None, _) => Start::Zero,
+            (Epilogue::Bias, bias) => Start::Row(bias.unwrap_or_default()),
+            (Epilogue::Accumulate, None) => Start::Out,
+            (Epilogue::Accumulate, Some(c)) => {
+                out.copy_from_slice(c);
+                Start::Out
             }
         };
         let (ar, ac) = if self.a_t { (1, m) } else { (k, 1) };
         let (br, bc) = if self.b_t { (1, k) } else { (n, 1) };
         let lhs = Strided { data: a.slice::<T>(), row: ar, column: ac };
         let rhs = Strided { data: b.slice::<T>(), row: br, column: bc };
-        let bytes = scratch(self.extent(m as u64, n as u64, k as u64, size_of::<T>() as u64), cx.machine);
-        cx.scratch(bytes, || product((m, n, k), out, n, lhs, rhs, (T::of(self.alpha.get()), beta), cx.machine.threads));
+        let bytes = scratch(m as u64, n as u64, k as u64, size_of::<T>() as u64);
+        cx.scratch(bytes, || product((m, n, k), out, lhs, rhs, T::of(self.alpha.get()), start));
     }
 }

@@ -7,8 +7,8 @@ use super::types::{Bindings, TensorType};
 
 mod kernel;
 mod math;
+mod product;
 mod random;
-mod scratch;
 mod tensor;
 mod tile;
 
