@@ -119,6 +119,7 @@ fn all(filter: &str, machine: &Machine) {
             b_t,
             alpha: Real::new(1.0),
             epilogue,
+            detached: false,
         })
     };
     for n in [768_usize, 3072] {
@@ -252,6 +253,7 @@ fn all(filter: &str, machine: &Machine) {
             let pairs = (TOKENS * length * WIDTH) as u64;
             let forward = Attention {
                 heads: 12,
+                fold: 1,
                 scale: Real::new(0.125),
                 dropout: dropout.clone(),
             };
@@ -264,6 +266,7 @@ fn all(filter: &str, machine: &Machine) {
             let lse = Tensor::new(vec![5.0_f32; TOKENS * 12], &[TOKENS, 12]);
             let backward = AttentionGrad {
                 heads: 12,
+                fold: 1,
                 scale: Real::new(0.125),
                 dropout: dropout.clone(),
             };

@@ -8,6 +8,9 @@ crate::codes! {
     /// SiVA trains the top `rank` singular vectors out of the `decomposition` triplets that are kept, so `rank` cannot be
     /// larger than `decomposition`. Lower the one or raise the other; without `decomposition` all triplets are kept.
     RANK_ABOVE_DECOMPOSITION = "method::rank_above_decomposition";
+    /// A ladder network cannot be built like this: its width, the model's divided by `r`, must be a multiple of the
+    /// number of attention heads, and a window must have a middle and lie around the model's blocks.
+    BAD_LADDER = "method::bad_ladder";
     /// The key counts blocks of the model, and the model has fewer. `peftc plan` prints how many blocks a model has.
     LAYERS_OUT_OF_RANGE = "method::layers_out_of_range";
     /// Two keys say different things about one quantity, or none of several alternatives is written.

@@ -53,6 +53,8 @@ pub struct Net<'a> {
     options: NetOptions,
     params: IndexMap<String, Param>,
     sites: Vec<Site>,
+    features: Vec<Value>,
+    aside: bool,
     drops: u32,
 }
 
@@ -65,6 +67,8 @@ impl<'a> Net<'a> {
             options,
             params: IndexMap::new(),
             sites: Vec::new(),
+            features: Vec::new(),
+            aside: false,
             drops: 0,
         }
     }
@@ -73,6 +77,26 @@ impl<'a> Net<'a> {
     #[must_use]
     pub fn finish(self) -> (Vec<Param>, Vec<Site>) {
         (self.params.into_values().collect(), self.sites)
+    }
+
+    /// Shows a state of the backbone to methods that read them.
+    pub fn feature(&mut self, x: Value) {
+        self.features.push(x);
+    }
+
+    /// The states shown so far: what enters the first block, then what leaves each.
+    #[must_use]
+    pub fn features(&self) -> Vec<Value> {
+        self.features.clone()
+    }
+
+    /// Builds parts of a network that stands beside the model: its parameters are an adapter's, and
+    /// no method wraps its linear maps.
+    pub fn aside<R>(&mut self, build: impl FnOnce(&mut Self) -> R) -> R {
+        self.aside = true;
+        let result = build(self);
+        self.aside = false;
+        result
     }
 
     /// Declares a parameter and gives its value in storage type.
@@ -114,7 +138,9 @@ impl<'a> Net<'a> {
         kind: ParamKind,
         init: Init,
     ) -> Value {
-        let owner = if site.role.is_head() {
+        let owner = if self.aside {
+            Owner::Adapter
+        } else if site.role.is_head() {
             Owner::Head
         } else {
             Owner::Base
@@ -171,6 +197,21 @@ impl<'a> Net<'a> {
         self.widen(value)
     }
 
+    /// A tensor of a network beside the model, in compute type.
+    pub fn side_param(&mut self, name: &str, shape: &[u64], kind: ParamKind, init: Init) -> Value {
+        let value = self.param(Param {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            kind,
+            owner: Owner::Adapter,
+            role: Role::Side,
+            layer: None,
+            init,
+            trainable: false,
+        });
+        self.widen(value)
+    }
+
     /// `y = x Wᵀ + b`, `[N, in] → [N, out]`, or what the methods placed at this site make of it.
     pub fn linear(
         &mut self,
@@ -189,6 +230,9 @@ impl<'a> Net<'a> {
             output,
         };
         self.b.label(&site.path);
+        if self.aside {
+            return self.plain_linear(&site, x);
+        }
         self.sites.push(site.clone());
         match self.tuning.at(&site) {
             Some((method, values)) => method.linear(values, self, &site, x),
@@ -202,6 +246,19 @@ impl<'a> Net<'a> {
         self.affine(site, x, weight)
     }
 
+    /// `y = x Wᵀ + b`, through which no gradient reaches `x`.
+    pub fn detached_linear(&mut self, site: &Site, x: Value) -> Value {
+        let (weight, bias) = (self.weight(site), self.bias(site));
+        let op = MatMul {
+            a_t: false,
+            b_t: true,
+            alpha: Real::new(1.0),
+            epilogue: Epilogue::Bias,
+            detached: true,
+        };
+        self.b.push1(op, &[x, weight, bias])
+    }
+
     /// `y = x wᵀ + b` with a given weight `[out, in]` and the site's own bias.
     pub fn affine(&mut self, site: &Site, x: Value, weight: Value) -> Value {
         let bias = self.bias(site);
@@ -211,6 +268,7 @@ impl<'a> Net<'a> {
                 b_t: true,
                 alpha: Real::new(1.0),
                 epilogue: Epilogue::Bias,
+                detached: false,
             },
             &[x, weight, bias],
         )
@@ -224,6 +282,7 @@ impl<'a> Net<'a> {
                 b_t: true,
                 alpha: Real::new(1.0),
                 epilogue: Epilogue::None,
+                detached: false,
             },
             &[x, weight],
         )
@@ -237,6 +296,7 @@ impl<'a> Net<'a> {
                 b_t: true,
                 alpha: Real::new(scale),
                 epilogue: Epilogue::Accumulate,
+                detached: false,
             },
             &[x, weight, base],
         )
@@ -372,6 +432,18 @@ impl<'a> Net<'a> {
         width: u64,
         p: f64,
     ) -> Value {
+        self.folded_attention((q, k, v), 1, heads, width, p)
+    }
+
+    /// Attention in which each token has `fold` keys: queries `[T, d]`, keys and values `[fold·T, d]`.
+    pub fn folded_attention(
+        &mut self,
+        (q, k, v): (Value, Value, Value),
+        fold: u32,
+        heads: u64,
+        width: u64,
+        p: f64,
+    ) -> Value {
         let offsets = self.b.feed(Feed::Offsets);
         let scale = Real::new(1.0 / ((width / heads) as f64).sqrt());
         let stream = self.stream();
@@ -387,6 +459,7 @@ impl<'a> Net<'a> {
         self.b.push(
             Attention {
                 heads: heads as u32,
+                fold,
                 scale,
                 dropout,
             },

@@ -39,6 +39,8 @@ pub enum Role {
     LmNorm,
     /// `lm_head.decoder`
     LmDecoder,
+    /// A part of a network beside the model, where nothing is placed.
+    Side,
 }
 
 /// Every role with its path.

@@ -551,7 +551,7 @@ fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> 
         return None;
     }
     handed.tuning = tuning.clone();
-    if tuning.methods.iter().any(|(m, _)| m.adapts()) {
+    if tuning.leaves_adapter() {
         handed.adapter = Some(name.to_owned());
     } else {
         handed.weights = Some(name.to_owned());
@@ -584,6 +584,7 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
         .filter(|s| !s.role.is_head())
         .collect();
     let mut covered: IndexMap<String, &str> = IndexMap::new();
+    let mut ladder = None;
     for (method, filled) in &tuning.methods {
         let name = method.schema().name;
         let at = |k: &str| {
@@ -593,10 +594,19 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
                 filled.span
             }
         };
-        if let Some(c) = method.check_model(&filled.values, tuning.n_layers) {
+        if let Some(c) = method.check_model(&filled.values, cx.model.facts()) {
             let mut diag = Diag::error(c.code, at(c.key), c.message);
             diag.help = c.help;
             diags.push(diag);
+        }
+        if method.ladders()
+            && let Some(other) = ladder.replace(name)
+        {
+            let message =
+                format!("`{other}` and `{name}` would both stand between the model and its head");
+            diags.push(
+                Diag::error(&OVERLAPPING_ADAPTERS, filled.span, message).help("keep one of them"),
+            );
         }
         if !method.adapts() {
             continue;

@@ -1,7 +1,7 @@
 //! Last n blocks (methods F2): embeddings and lower blocks are frozen.
 
 use super::super::schema::{Default, Key, Kind};
-use super::{Complaint, Method, Param, Schema, Values};
+use super::{Complaint, Facts, Method, Param, Schema, Values};
 use crate::library::error::LAYERS_OUT_OF_RANGE;
 
 /// The last n blocks and the head are trained.
@@ -33,8 +33,8 @@ impl Method for LastN {
             .is_some_and(|layer| layer + values.int("n") >= n_layers)
     }
 
-    fn check_model(&self, values: &Values, n_layers: u64) -> Option<Complaint> {
-        let n = values.int("n");
+    fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
+        let (n, n_layers) = (values.int("n"), facts.layers);
         (n > n_layers).then(|| Complaint {
             key: "n",
             code: &LAYERS_OUT_OF_RANGE,

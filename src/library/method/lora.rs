@@ -117,6 +117,7 @@ impl Method for Lora {
             b_t: false,
             alpha: Real::new(scale(values)),
             epilogue: Epilogue::Accumulate,
+            detached: false,
         };
         Some(net.b.push1(op, &[bt, a, weight]))
     }
@@ -177,7 +178,7 @@ fn number(x: f64) -> serde_json::Value {
 }
 
 /// `A [r, in]` and `B [out, r]` under peft's names.
-fn factors(values: &Values, net: &mut Net<'_>, site: &Site) -> (Value, Value) {
+pub(super) fn factors(values: &Values, net: &mut Net<'_>, site: &Site) -> (Value, Value) {
     let rank = values.int("rank");
     let bound = 1.0 / (site.input as f64).sqrt();
     let a = net.adapter_param(

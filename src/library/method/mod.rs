@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::model::{Facts, Model};
 use super::net::Net;
 use super::params::{Owner, Param};
 use super::placement::Site;
@@ -13,8 +14,11 @@ use crate::program::Value;
 mod bitfit;
 mod full;
 mod head_only;
+mod k_lst;
 mod last_n;
 mod lora;
+mod lst;
+mod side_lora;
 mod siva;
 
 /// Every method.
@@ -25,6 +29,9 @@ pub const METHODS: &[&dyn Method] = &[
     &bitfit::BitFit,
     &lora::Lora,
     &siva::Siva,
+    &side_lora::SideLora,
+    &lst::Lst,
+    &k_lst::KLst,
 ];
 
 /// A complaint about a value, found when a method meets a model.
@@ -67,15 +74,27 @@ pub trait Method: Sync + Send + fmt::Debug {
         false
     }
 
+    /// Whether the method puts a network beside the model that reads the model's states ([`Self::side`]).
+    fn ladders(&self) -> bool {
+        false
+    }
+
+    /// The network beside the model: from the features the backbone showed to what the head reads
+    /// instead of the last hidden states, `[T, hidden]`.
+    fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, hidden: Value) -> Value {
+        let _ = (values, net, model);
+        hidden
+    }
+
     /// What is wrong with these values at a site, if anything.
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
         let _ = (values, site);
         None
     }
 
-    /// What is wrong with these values for a model of `n_layers` blocks, if anything.
-    fn check_model(&self, values: &Values, n_layers: u64) -> Option<Complaint> {
-        let _ = (values, n_layers);
+    /// What is wrong with these values for a model of these sizes, if anything.
+    fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
+        let _ = (values, facts);
         None
     }
 
@@ -134,6 +153,12 @@ pub struct Tuning {
 }
 
 impl Tuning {
+    /// Whether any method adds tensors of its own, so that the stage leaves an adapter.
+    #[must_use]
+    pub fn leaves_adapter(&self) -> bool {
+        self.methods.iter().any(|(m, _)| m.adapts() || m.ladders())
+    }
+
     /// Whether a parameter is trained.
     #[must_use]
     pub fn trains(&self, param: &Param) -> bool {

@@ -116,6 +116,7 @@ impl Method for Siva {
             b_t: false,
             alpha: Real::new(1.0),
             epilogue: Epilogue::Accumulate,
+            detached: false,
         };
         Some(net.b.push1(op, &[us, p.v, p.rest]))
     }

@@ -44,6 +44,8 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         first_position: 0,
         segments: config.size_or("type_vocab_size", 2)?,
         dropout: sizes.hidden_dropout,
+        attention_dropout: sizes.attention_dropout,
+        eps: sizes.eps,
     };
     Ok(Box::new(Bert { sizes, facts }))
 }
@@ -60,20 +62,25 @@ impl Model for Bert {
     fn override_dropout(&mut self, rate: f64) {
         self.sizes.set_dropout(rate);
         self.facts.dropout = rate;
+        self.facts.attention_dropout = rate;
     }
 
-    fn encode(&self, net: &mut Net<'_>) -> Value {
-        let mut x = encoder::embeddings(net, "bert.embeddings", &self.sizes, self.facts.segments);
-        for layer in 0..self.sizes.layers {
-            x = encoder::block(
-                net,
-                &encoder::bert_block("bert", layer),
-                &self.sizes,
-                layer,
-                x,
-            );
-        }
-        x
+    fn embed(&self, net: &mut Net<'_>) -> Value {
+        encoder::embeddings(net, "bert.embeddings", &self.sizes, self.facts.segments)
+    }
+
+    fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value {
+        encoder::block(
+            net,
+            &encoder::bert_block("bert", layer),
+            &self.sizes,
+            Some(layer),
+            x,
+        )
+    }
+
+    fn mirror(&self, net: &mut Net<'_>, path: &str, reduction: u64, x: Value) -> Value {
+        encoder::mirror(net, path, &self.sizes, reduction, x)
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {

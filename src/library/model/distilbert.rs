@@ -58,6 +58,8 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         first_position: 0,
         segments: 0,
         dropout: sizes.hidden_dropout,
+        attention_dropout: sizes.attention_dropout,
+        eps: sizes.eps,
     };
     Ok(Box::new(DistilBert { sizes, facts }))
 }
@@ -88,14 +90,19 @@ impl Model for DistilBert {
     fn override_dropout(&mut self, rate: f64) {
         self.sizes.set_dropout(rate);
         self.facts.dropout = rate;
+        self.facts.attention_dropout = rate;
     }
 
-    fn encode(&self, net: &mut Net<'_>) -> Value {
-        let mut x = encoder::embeddings(net, "distilbert.embeddings", &self.sizes, 0);
-        for layer in 0..self.sizes.layers {
-            x = encoder::block(net, &paths(layer), &self.sizes, layer, x);
-        }
-        x
+    fn embed(&self, net: &mut Net<'_>) -> Value {
+        encoder::embeddings(net, "distilbert.embeddings", &self.sizes, 0)
+    }
+
+    fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value {
+        encoder::block(net, &paths(layer), &self.sizes, Some(layer), x)
+    }
+
+    fn mirror(&self, net: &mut Net<'_>, path: &str, reduction: u64, x: Value) -> Value {
+        encoder::mirror(net, path, &self.sizes, reduction, x)
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {

@@ -209,10 +209,10 @@ pub(super) fn block(
     net: &mut Net<'_>,
     paths: &BlockPaths,
     sizes: &Sizes,
-    layer: u64,
+    at: Option<u64>,
     x: Value,
 ) -> Value {
-    let (d, f, at) = (sizes.hidden, sizes.ffn, Some(layer));
+    let (d, f) = (sizes.hidden, sizes.ffn);
     let q = net.linear(&paths.query, Role::Query, at, x, d, d);
     let k = net.linear(&paths.key, Role::Key, at, x, d, d);
     let v = net.linear(&paths.value, Role::Value, at, x, d, d);
@@ -234,6 +234,33 @@ pub(super) fn block(
     let u = net.dropout(u, sizes.hidden_dropout, Rows::Tokens);
     let y = net.add(u, h);
     net.layer_norm(&paths.ffn_norm, Role::FfnNorm, at, y, d, sizes.eps)
+}
+
+/// A post-norm block `reduction` times narrower, with as many heads, under `path`.
+pub(super) fn mirror(
+    net: &mut Net<'_>,
+    path: &str,
+    sizes: &Sizes,
+    reduction: u64,
+    x: Value,
+) -> Value {
+    let at = |rest: &str| format!("{path}.{rest}");
+    let paths = BlockPaths {
+        query: at("attention.query"),
+        key: at("attention.key"),
+        value: at("attention.value"),
+        attention_output: at("attention.output"),
+        attention_norm: at("attention.norm"),
+        ffn_up: at("ffn.up"),
+        ffn_down: at("ffn.down"),
+        ffn_norm: at("ffn.norm"),
+    };
+    let narrow = Sizes {
+        hidden: sizes.hidden / reduction,
+        ffn: sizes.ffn / reduction,
+        ..sizes.clone()
+    };
+    block(net, &paths, &narrow, None, x)
 }
 
 /// Present and old names of a parameter: with and without the model's prefix, `gamma`/`beta`.

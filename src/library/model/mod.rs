@@ -51,6 +51,10 @@ pub struct Facts {
     pub segments: u64,
     /// Rate of the model's hidden dropout.
     pub dropout: f64,
+    /// Rate of the dropout on its attention probabilities.
+    pub attention_dropout: f64,
+    /// Addend of the variance in its norms.
+    pub eps: f64,
 }
 
 /// What the head gives.
@@ -84,8 +88,26 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Replaces dropout rates.
     fn override_dropout(&mut self, rate: f64);
 
-    /// The backbone: packed tokens to last hidden states `[T, hidden]`.
-    fn encode(&self, net: &mut Net<'_>) -> Value;
+    /// Packed tokens to the states that enter the first block, `[T, hidden]`.
+    fn embed(&self, net: &mut Net<'_>) -> Value;
+
+    /// Block `layer`: `[T, hidden] → [T, hidden]`.
+    fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value;
+
+    /// A block like the model's own, but `reduction` times narrower, with parameters under `path`.
+    fn mirror(&self, net: &mut Net<'_>, path: &str, reduction: u64, x: Value) -> Value;
+
+    /// The backbone: packed tokens to last hidden states `[T, hidden]`. Each block's input, and the
+    /// last one's output, is shown to the network as a feature.
+    fn encode(&self, net: &mut Net<'_>) -> Value {
+        let mut x = self.embed(net);
+        net.feature(x);
+        for layer in 0..self.facts().layers {
+            x = self.block(net, layer, x);
+            net.feature(x);
+        }
+        x
+    }
 
     /// The sequence head: last hidden states to scores `[S, classes]`.
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value;

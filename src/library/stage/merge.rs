@@ -51,6 +51,12 @@ impl StageKind for Merge {
 
     fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
         let tuning = cx.tuning.frozen();
+        if let Some((method, _)) = tuning.methods.iter().find(|(m, _)| m.ladders()) {
+            let name = method.schema().name;
+            let diag = Diag::error(&NOTHING_TO_MERGE, cx.values.span("from"), format!("`{name}` is a network beside the model and cannot be folded into its weights"))
+                .help("evaluate it or predict with it as it is; its artifact holds the side network alone");
+            return Err(vec![diag]);
+        }
         let (_, built) = evaluation(cx, &tuning, false);
         let mut sites = Vec::new();
         for site in &built.sites {

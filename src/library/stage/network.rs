@@ -28,7 +28,10 @@ pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -
         dropout_frozen: cx.values.bool("dropout_frozen"),
     };
     let mut net = Net::new(b, tuning, options);
-    let hidden = cx.model.encode(&mut net);
+    let mut hidden = cx.model.encode(&mut net);
+    for (method, filled) in tuning.methods.iter().filter(|(m, _)| m.ladders()) {
+        hidden = method.side(&filled.values, &mut net, cx.model.as_ref(), hidden);
+    }
     let scores = cx.model.classify(&mut net, hidden, cx.head.width());
     let (params, sites) = net.finish();
     Built {

@@ -21,12 +21,15 @@ pub struct AttentionDropout {
 /// `(q, k, v [T, d], offsets u32[S+1][, keys u32[T, 2], step u32[1]]) → (o [T, d], lse [T, H])`.
 ///
 /// Sequence `s` has rows `offsets[s] .. offsets[s+1]`; head `h` has columns `h·d/H ..`. For each,
-/// `o = Drop(softmax(scale · q kᵀ)) v`. Only the row-wise log-sum-exp is kept for the backward, which
+/// `o = Drop(softmax(scale · q kᵀ)) v`. With `fold` = k each token has k keys: keys and values are
+/// `[k·T, d]`, and sequence `s` owns their rows `k·offsets[s] .. k·offsets[s+1]`. Only the row-wise log-sum-exp is kept for the backward, which
 /// recomputes the probabilities (Dao et al. 2022, arXiv 2205.14135).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attention {
     /// Number of heads.
     pub heads: u32,
+    /// Keys a token; 1 in self-attention.
+    pub fold: u32,
     /// Factor of the scores.
     pub scale: Real,
     /// Dropout on the probabilities.
@@ -45,7 +48,7 @@ impl OpRule for Attention {
         let [q, k, v, tail @ ..] = x else { return Err("queries, keys, values and offsets are wanted".into()) };
         check_tail(tail, self.dropout.is_some())?;
         match q.matrix() {
-            Some((t, d)) if q == k && k == v && q.dtype.is_compute() && d.as_const().is_some_and(|d| d % u64::from(self.heads) == 0) => {
+            Some((t, d)) if k == v && k.dtype == q.dtype && k.matrix() == Some((t.times(self.fold.into()), d)) && q.dtype.is_compute() && d.as_const().is_some_and(|d| d % u64::from(self.heads) == 0) => {
                 Ok(vec![(*q).clone(), TensorType::new(q.dtype, [t, u64::from(self.heads).into()])])
             }
             _ => Err("three matrices of one type, whose width the heads divide, are wanted".into()),
@@ -59,7 +62,7 @@ impl OpRule for Attention {
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
         let mut grads = vec![None; at.inputs.len()];
         let (Some(up), [q, k, v, tail @ ..]) = (at.up[0], at.inputs) else { return grads };
-        let op = AttentionGrad { heads: self.heads, scale: self.scale, dropout: self.dropout.clone() };
+        let op = AttentionGrad { heads: self.heads, fold: self.fold, scale: self.scale, dropout: self.dropout.clone() };
         let mut inputs = vec![up, *q, *k, *v, at.outputs[0], at.outputs[1]];
         inputs.extend(tail);
         let made = b.push(op, &inputs);
@@ -75,13 +78,13 @@ impl OpRule for Attention {
 
     fn cost(&self, cx: &SizedCx) -> Cost {
         let d = cx.inputs.first().and_then(|x| x.dims.get(1)).copied().unwrap_or(0) as u64;
-        let pairs = cx.sizes.get(Sym::Pairs);
+        let pairs = cx.sizes.get(Sym::Pairs) * u64::from(self.fold);
         Cost { flops: 4 * pairs * d + 5 * pairs * u64::from(self.heads), bytes: cx.traffic() }
     }
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
         let (head, size) = head_and_size(cx, self.heads);
-        Lengths::of(cx, 3).forward_scratch(head, size, machine)
+        Lengths::of(cx, 3, self.fold).forward_scratch(head, size, machine)
     }
 }
 
@@ -96,27 +99,33 @@ pub(super) struct Lengths {
     pub sequences: u64,
     pub tokens: u64,
     pub longest: u64,
+    pub fold: u64,
 }
 
 impl Lengths {
     /// From the operands of a node: the first matrix and the offsets.
-    pub fn of(cx: &SizedCx, offsets: usize) -> Self {
+    pub fn of(cx: &SizedCx, offsets: usize, fold: u32) -> Self {
         let rows = |i: usize| cx.inputs.get(i).and_then(|x| x.dims.first()).copied().unwrap_or(0) as u64;
-        Self { sequences: rows(offsets).saturating_sub(1), tokens: rows(0), longest: cx.sizes.get(Sym::Longest) }
+        Self { sequences: rows(offsets).saturating_sub(1), tokens: rows(0), longest: cx.sizes.get(Sym::Longest), fold: fold.into() }
     }
 
     /// Scratch of the forward: on each thread the keys of a head, transposed, and a tile of scores.
     fn forward_scratch(self, head: u64, size: u64, machine: &Machine) -> u64 {
         let items = self.sequences + self.tokens / ITEM as u64;
         let tile = (FORWARD_TILE as u64).min(self.longest);
-        (machine.threads as u64).min(items) * (head + tile) * padded(self.longest as usize) as u64 * size
+        (machine.threads as u64).min(items) * (head + tile) * self.keys() * size
     }
 
     /// Scratch of the backward: on each thread keys and values of a head, transposed, two tiles, and
     /// a row of dropout factors.
     pub fn backward_scratch(self, head: u64, size: u64, machine: &Machine) -> u64 {
         let tile = (BACKWARD_TILE as u64).min(self.longest);
-        (machine.threads as u64).min(self.sequences) * (2 * head + 2 * tile + 1) * padded(self.longest as usize) as u64 * size
+        (machine.threads as u64).min(self.sequences) * (2 * head + 2 * tile + 1) * self.keys() * size
+    }
+
+    /// Keys of the longest sequence, in whole vectors.
+    const fn keys(self) -> u64 {
+        padded((self.longest * self.fold) as usize) as u64
     }
 }
 
@@ -206,14 +215,15 @@ impl Attention {
         let outs = split_rows(o.slice::<T>(), ranges(), d);
         let lses = split_rows(lse.slice::<T>(), ranges(), heads);
         let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
-        let lengths = Lengths { sequences: seqs.len() as u64, tokens: rows as u64, longest };
+        let fold = self.fold as usize;
+        let lengths = Lengths { sequences: seqs.len() as u64, tokens: rows as u64, longest, fold: fold as u64 };
         let work = |((&(start, end, from, to), out), lse): ((&(usize, usize, usize, usize), &mut [T]), &mut [T])| {
-            let n = end - start;
+            let n = (end - start) * fold;
             let stride = padded(n);
-            let (mut keys, mut p) = (vec![T::zero(); head * stride], vec![T::zero(); FORWARD_TILE.min(n) * stride]);
+            let (mut keys, mut p) = (vec![T::zero(); head * stride], vec![T::zero(); FORWARD_TILE.min(end - start) * stride]);
             for h in 0..heads {
                 let at = |row: usize| row * d + h * head;
-                transpose(&k[at(start)..], d, n, head, &mut keys);
+                transpose(&k[at(start * fold)..], d, n, head, &mut keys);
                 for row in (from..to).step_by(FORWARD_TILE) {
                     let m = FORWARD_TILE.min(to - row);
                     let queries = Strided { data: &q[at(row)..], row: d, column: 1 };
@@ -229,7 +239,7 @@ impl Attention {
                         }
                     }
                     let weights = Strided { data: &p, row: stride, column: 1 };
-                    multiply((m, head, n), &mut out[at(row - from)..], d, weights, Rows { data: &v[at(start)..], row: d }, Into::Set);
+                    multiply((m, head, n), &mut out[at(row - from)..], d, weights, Rows { data: &v[at(start * fold)..], row: d }, Into::Set);
                 }
             }
         };

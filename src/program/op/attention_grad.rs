@@ -18,6 +18,8 @@ use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 pub struct AttentionGrad {
     /// Number of heads.
     pub heads: u32,
+    /// Keys a token; 1 in self-attention.
+    pub fold: u32,
     /// Factor of the scores.
     pub scale: Real,
     /// Dropout on the probabilities.
@@ -28,8 +30,9 @@ impl OpRule for AttentionGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let [up, q, k, v, o, lse, tail @ ..] = x else { return Err("six matrices and offsets are wanted".into()) };
         check_tail(tail, self.dropout.is_some())?;
-        if up == q && q == k && k == v && v == o && lse.dtype == q.dtype && q.dtype.is_compute() {
-            Ok(vec![(*q).clone(), (*q).clone(), (*q).clone()])
+        let folded = q.matrix().is_some_and(|(t, d)| k.matrix() == Some((t.times(self.fold.into()), d)));
+        if up == q && folded && k == v && q == o && k.dtype == q.dtype && lse.dtype == q.dtype && q.dtype.is_compute() {
+            Ok(vec![(*q).clone(), (*k).clone(), (*k).clone()])
         } else {
             Err("five matrices of one type are wanted".into())
         }
@@ -41,13 +44,13 @@ impl OpRule for AttentionGrad {
 
     fn cost(&self, cx: &SizedCx) -> Cost {
         let d = cx.inputs.first().and_then(|x| x.dims.get(1)).copied().unwrap_or(0) as u64;
-        let pairs = cx.sizes.get(Sym::Pairs);
+        let pairs = cx.sizes.get(Sym::Pairs) * u64::from(self.fold);
         Cost { flops: 10 * pairs * d + 6 * pairs * u64::from(self.heads), bytes: cx.traffic() }
     }
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
         let (head, size) = head_and_size(cx, self.heads);
-        Lengths::of(cx, 6).backward_scratch(head, size, machine)
+        Lengths::of(cx, 6, self.fold).backward_scratch(head, size, machine)
     }
 }
 
@@ -59,11 +62,12 @@ impl AttentionGrad {
         let seqs = sequences(io.input(6).slice::<u32>(), rows)?;
         let draw = self.dropout.as_ref().map(|drop| Draw::new(drop, io.input(7).slice::<u32>(), io.input(8).slice::<u32>()[0]));
         let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
-        let lengths = Lengths { sequences: seqs.len() as u64, tokens: rows as u64, longest };
+        let fold = self.fold as usize;
+        let lengths = Lengths { sequences: seqs.len() as u64, tokens: rows as u64, longest, fold: fold as u64 };
         let head = d / self.heads as usize;
         let [dq, dk, dv] = io.outputs.as_mut_slice() else { unreachable!("three outputs: inferred") };
-        let split = |x| split_rows(x, seqs.iter().copied(), d);
-        let (dq, dk, dv) = (split(dq.slice::<T>()), split(dk.slice::<T>()), split(dv.slice::<T>()));
+        let split = |x, fold| split_rows(x, seqs.iter().map(|&(a, b)| (a * fold, b * fold)), d);
+        let (dq, dk, dv) = (split(dq.slice::<T>(), 1), split(dk.slice::<T>(), fold), split(dv.slice::<T>(), fold));
         let work = |(((&range, dq), dk), dv): (((&(usize, usize), &mut [T]), &mut [T]), &mut [T])| {
             self.sequence(range, d, &operands, draw.as_ref(), [dq, dk, dv]);
         };
@@ -78,17 +82,18 @@ impl AttentionGrad {
     }
 
     fn sequence<T: Elementary>(&self, (start, end): (usize, usize), d: usize, x: &Operands<'_, T>, draw: Option<&Draw<'_>>, [dq, dk, dv]: [&mut [T]; 3]) {
-        let (n, heads, scale) = (end - start, self.heads as usize, T::of(self.scale.get()));
+        let (fold, heads, scale) = (self.fold as usize, self.heads as usize, T::of(self.scale.get()));
+        let n = (end - start) * fold;
         if n == 0 {
             return;
         }
-        let (stride, head, tile) = (padded(n), d / heads, BACKWARD_TILE.min(n));
+        let (stride, head, tile) = (padded(n), d / heads, BACKWARD_TILE.min(end - start));
         let buffer = |rows: usize| vec![T::zero(); rows * stride];
         let (mut keys, mut values, mut p, mut ds, mut factors) = (buffer(head), buffer(head), buffer(tile), buffer(tile), buffer(1));
         for h in 0..heads {
             let at = |row: usize| row * d + h * head;
-            transpose(&x.k[at(start)..], d, n, head, &mut keys);
-            transpose(&x.v[at(start)..], d, n, head, &mut values);
+            transpose(&x.k[at(start * fold)..], d, n, head, &mut keys);
+            transpose(&x.v[at(start * fold)..], d, n, head, &mut values);
             for row in (start..end).step_by(tile) {
                 let m = tile.min(end - row);
                 let by_row = |data| Strided { data, row: d, column: 1 };
@@ -113,7 +118,7 @@ impl AttentionGrad {
                 multiply((n, head, m), &mut dv[h * head..], d, columns(&p), rows(&x.up[at(row)..]), into);
                 multiply((n, head, m), &mut dk[h * head..], d, columns(&ds), rows(&x.q[at(row)..]), into);
                 let weights = Strided { data: &ds, row: stride, column: 1 };
-                multiply((m, head, n), &mut dq[at(row - start)..], d, weights, rows(&x.k[at(start)..]), Into::Set);
+                multiply((m, head, n), &mut dq[at(row - start)..], d, weights, rows(&x.k[at(start * fold)..]), Into::Set);
             }
         }
     }

@@ -54,6 +54,7 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
                     b_t,
                     alpha: r(0.7),
                     epilogue,
+                    detached: false,
                 }
                 .into(),
                 inputs,
@@ -136,6 +137,7 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
         }
         let forward = Attention {
             heads: 2,
+            fold: 1,
             scale: r(0.5),
             dropout: dropout.clone(),
         };
@@ -155,6 +157,7 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
         list.push((
             AttentionGrad {
                 heads: 2,
+                fold: 1,
                 scale: r(0.5),
                 dropout,
             }
@@ -162,6 +165,69 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
             inputs,
         ));
     }
+    // Two keys a token, and sequences longer than the tiles of queries.
+    for (fold, lengths) in [(2_usize, vec![4, 1, 4]), (1, vec![150, 3]), (3, vec![70])] {
+        let tokens: usize = lengths.iter().sum();
+        let mut offsets = vec![0_u32];
+        for n in lengths {
+            offsets.push(offsets[offsets.len() - 1] + n as u32);
+        }
+        let inputs = vec![
+            random(30, &[tokens, 4]),
+            random(31, &[fold * tokens, 4]),
+            random(32, &[fold * tokens, 4]),
+            ids(&offsets),
+        ];
+        let forward = Attention {
+            heads: 2,
+            fold: fold as u32,
+            scale: r(0.5),
+            dropout: None,
+        };
+        let made = eval(&forward.clone().into(), &inputs, 1);
+        let mut backward = vec![random(33, &[tokens, 4])];
+        backward.extend(inputs[..3].to_vec());
+        backward.extend(made);
+        backward.push(inputs[3].clone());
+        list.push((forward.into(), inputs));
+        list.push((
+            AttentionGrad {
+                heads: 2,
+                fold: fold as u32,
+                scale: r(0.5),
+                dropout: None,
+            }
+            .into(),
+            backward,
+        ));
+    }
+    let mixed = || vec![x(), random(34, &[6, 5]), random(35, &[1])];
+    list.push((
+        Mix {
+            temperature: r(0.7),
+        }
+        .into(),
+        mixed(),
+    ));
+    list.push((
+        MixGrad {
+            temperature: r(0.7),
+        }
+        .into(),
+        [vec![random(36, &[6, 5])], mixed()].concat(),
+    ));
+    let slots = vec![None, Some(1), Some(0), Some(1)];
+    list.push((
+        Window {
+            slots: slots.clone(),
+        }
+        .into(),
+        vec![random(37, &[4, 5]), x(), random(38, &[6, 5])],
+    ));
+    list.push((
+        WindowGrad { slots, features: 2 }.into(),
+        vec![random(39, &[280, 5])],
+    ));
     let classes = || vec![random(23, &[4, 3]), ids(&[2, 0, 1, 1]), scalar(0.25)];
     list.push((CrossEntropy.into(), classes()));
     list.push((
@@ -454,6 +520,7 @@ fn bits_do_not_depend_on_threads() {
                     b_t,
                     alpha: Real::new(1.0),
                     epilogue: Epilogue::None,
+                    detached: false,
                 }
                 .into(),
                 vec![a, b],
@@ -534,6 +601,7 @@ fn attention_does_not_depend_on_grouping_and_equals_the_plain_formula() {
     let (q, k, v) = (random(1, &[7, 6]), random(2, &[7, 6]), random(3, &[7, 6]));
     let op: Op = Attention {
         heads: 2,
+        fold: 1,
         scale: Real::new(0.6),
         dropout: None,
     }

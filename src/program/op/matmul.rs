@@ -28,11 +28,13 @@ pub struct MatMul {
     pub alpha: Real,
     /// What is added.
     pub epilogue: Epilogue,
+    /// `a` counts as a constant: no gradient goes through the product to it (Side-LoRA).
+    pub detached: bool,
 }
 
 impl MatMul {
     const fn plain(a_t: bool, b_t: bool, alpha: Real) -> Self {
-        Self { a_t, b_t, alpha, epilogue: Epilogue::None }
+        Self { a_t, b_t, alpha, epilogue: Epilogue::None, detached: false }
     }
 }
 
@@ -89,8 +91,8 @@ impl OpRule for MatMul {
         grads
     }
 
-    fn differentiable(&self, _: usize) -> bool {
-        true
+    fn differentiable(&self, input: usize) -> bool {
+        input > 0 || !self.detached
     }
 
     fn cost(&self, cx: &SizedCx) -> Cost {

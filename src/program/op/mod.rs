@@ -68,6 +68,8 @@ ops! {
     layer_norm_grad::LayerNormGrad,
     layer_norm_grad_weight::LayerNormGradWeight,
     matmul::MatMul,
+    mix::Mix,
+    mix_grad::MixGrad,
     mul_rows::MulRows,
     scatter::Scatter,
     sgd::Sgd,
@@ -75,6 +77,8 @@ ops! {
     squared_error_grad::SquaredErrorGrad,
     sum_rows::SumRows,
     sum_rows_product::SumRowsProduct,
+    window::Window,
+    window_grad::WindowGrad,
 }
 
 pub use activation::ActivationKind;

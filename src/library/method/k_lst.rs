@@ -1,0 +1,209 @@
+//! k-ladder side-tuning (methods A11; report, section 3.2, equations 13 to 20).
+
+use super::super::model::{Facts, Model};
+use super::super::net::Rows;
+use super::super::params::{Init, ParamKind};
+use super::super::schema::{Bound, Default, Key, Kind};
+use super::lst::{check_width, project};
+use super::{Complaint, Method, Net, Schema, Value, Values};
+use crate::library::error::BAD_LADDER;
+use crate::program::op::Window;
+
+/// A ladder whose blocks query a window of the backbone's states by cross-attention.
+#[derive(Debug)]
+pub struct KLst;
+
+static SCHEMA: Schema = Schema {
+    name: "k_lst",
+    summary: "k-ladder side-tuning: side blocks that attend to a window of k backbone states",
+    doc: "Side block j queries, by cross-attention, the k states of the frozen backbone around block j: each through its \
+          own down-projection to width hidden / r, with dropout and a trained code of its place in the window; slots \
+          beyond the ends are zero. A block like the backbone's follows, and after the last an up-projection to the \
+          head. No gradient enters the backbone.",
+    paper: "report, section 3.2 (equations 13 to 20) and figure 7",
+    keys: &[
+        Key {
+            name: "k",
+            kind: Kind::Int(1, 1 << 20),
+            default: Default::Text("9"),
+            doc: "states in a window; odd",
+        },
+        Key {
+            name: "r",
+            kind: Kind::Int(1, u64::MAX),
+            default: Default::Text("8"),
+            doc: "how many times narrower the side network is",
+        },
+        Key {
+            name: "dropout",
+            kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
+            default: Default::Text("0"),
+            doc: "dropout on each feature of a window",
+        },
+        Key {
+            name: "down",
+            kind: Kind::Choice(&["per_layer", "per_slot"]),
+            default: Default::Text("per_layer"),
+            doc: "one down-projection a backbone layer, or one a slot of each window",
+        },
+        Key {
+            name: "share",
+            kind: Kind::Bool,
+            default: Default::Text("false"),
+            doc: "one cross-attention and one side block for all layers",
+        },
+        Key {
+            name: "residual",
+            kind: Kind::Bool,
+            default: Default::Text("false"),
+            doc: "add the query to what the cross-attention gives",
+        },
+        Key {
+            name: "pool",
+            kind: Kind::Bool,
+            default: Default::Text("false"),
+            doc: "the head reads the sum of all side blocks' results instead of the last one's",
+        },
+    ],
+};
+
+impl KLst {
+    /// The projected state `i`, for slot `slot` of window `j` where those have their own projections.
+    fn down(
+        values: &Values,
+        net: &mut Net<'_>,
+        x: Value,
+        at: (usize, u64, usize),
+        sizes: (u64, u64),
+    ) -> Value {
+        let (i, j, slot) = at;
+        let path = if values.str("down") == Some("per_slot") && i > 0 {
+            format!("side.down.{j}.{slot}")
+        } else {
+            format!("side.down.{i}")
+        };
+        project(net, path, x, sizes.0, sizes.1)
+    }
+}
+
+impl Method for KLst {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn ladders(&self) -> bool {
+        true
+    }
+
+    fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
+        let k = values.int("k");
+        if k.is_multiple_of(2) {
+            return Some(Complaint {
+                key: "k",
+                code: &BAD_LADDER,
+                message: format!("a window of {k} states has no middle: `k` must be odd"),
+                help: Some(format!(
+                    "write `k = {}` or `k = {}`",
+                    k.saturating_sub(1),
+                    k + 1
+                )),
+            });
+        }
+        let most = 2 * facts.layers - 1;
+        if k > most {
+            return Some(Complaint {
+                key: "k",
+                code: &BAD_LADDER,
+                message: format!(
+                    "a window of {k} states is wider than any around the model's {} blocks",
+                    facts.layers
+                ),
+                help: Some(format!("write at most `k = {most}`")),
+            });
+        }
+        check_width(values, facts)
+    }
+
+    fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, _: Value) -> Value {
+        let facts = model.facts();
+        let (d, r, k, layers) = (
+            facts.hidden,
+            values.int("r"),
+            values.int("k"),
+            facts.layers as i64,
+        );
+        let (s, heads, p) = (d / r, facts.heads, values.float("dropout"));
+        let half = k as i64 / 2;
+        let states = net.features();
+        let per_slot = values.str("down") == Some("per_slot");
+        net.aside(|net| {
+            let positions = net.side_param(
+                "side.position",
+                &[k, s],
+                ParamKind::Embedding,
+                Init::Normal(0.02),
+            );
+            let mut state = Self::down(values, net, states[0], (0, 0, 0), (d, s));
+            let shared: Vec<Value> = if per_slot {
+                Vec::new()
+            } else {
+                (1..states.len())
+                    .map(|i| Self::down(values, net, states[i], (i, 0, 0), (d, s)))
+                    .collect()
+            };
+            let mut pooled: Option<Value> = None;
+            for j in 1..=layers {
+                let (mut slots, mut inputs) = (Vec::new(), vec![positions]);
+                for slot in 0..k as usize {
+                    let i = j - half + slot as i64;
+                    if i < 1 || i > layers {
+                        slots.push(None);
+                        continue;
+                    }
+                    let feature = if per_slot {
+                        Self::down(
+                            values,
+                            net,
+                            states[i as usize],
+                            (i as usize, j as u64, slot),
+                            (d, s),
+                        )
+                    } else {
+                        shared[i as usize - 1]
+                    };
+                    slots.push(Some(inputs.len() as u32 - 1));
+                    inputs.push(net.dropout(feature, p, Rows::Tokens));
+                }
+                let own = if values.bool("share") {
+                    "all".to_owned()
+                } else {
+                    (j - 1).to_string()
+                };
+                net.b.label(&format!("side.cross.{own}"));
+                let window = net.b.push1(Window { slots }, &inputs);
+                let query = project(net, format!("side.cross.{own}.query"), state, s, s);
+                let key = project(net, format!("side.cross.{own}.key"), window, s, s);
+                let value = project(net, format!("side.cross.{own}.value"), window, s, s);
+                let read = net.folded_attention(
+                    (query, key, value),
+                    k as u32,
+                    heads,
+                    s,
+                    facts.attention_dropout,
+                );
+                let mut x = project(net, format!("side.cross.{own}.output"), read, s, s);
+                if values.bool("residual") {
+                    x = net.add(x, state);
+                }
+                state = model.mirror(net, &format!("side.block.{own}"), r, x);
+                pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
+            }
+            let last = if values.bool("pool") {
+                pooled.unwrap_or(state)
+            } else {
+                state
+            };
+            project(net, "side.up".into(), last, s, d)
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! Ladder side-tuning (methods A10): `u_i = μ_i θ_{i−1} + (1 − μ_i) D_i(B_i)`, `θ_i = block_i(u_i)`.
+
+use super::super::model::{Facts, Model};
+use super::super::net::Rows;
+use super::super::params::{Init, ParamKind};
+use super::super::placement::Role;
+use super::super::schema::{Bound, Default, Key, Kind};
+use super::{Complaint, Method, Net, Schema, Value, Values};
+use crate::library::error::{BAD_LADDER, LAYERS_OUT_OF_RANGE};
+use crate::program::Real;
+use crate::program::op::Mix;
+
+/// A gated ladder network beside the frozen model.
+#[derive(Debug)]
+pub struct Lst;
+
+static SCHEMA: Schema = Schema {
+    name: "lst",
+    summary: "ladder side-tuning: a narrow gated network beside the frozen model",
+    doc: "Reads the states of the frozen backbone through down-projections D_i of width hidden / r. Side block i works on \
+          μ_i θ_{i-1} + (1 - μ_i) D_i(B_i) with μ_i = sigmoid(gate_i / temperature), gates starting at 0; a norm and an \
+          up-projection follow the last. No gradient enters the backbone and none of its activations are kept but the \
+          states themselves. `layers` keeps some of the side blocks only.",
+    paper: "Sung et al. 2022 (arXiv 2206.06522), section 3; report, section 3.2",
+    keys: &[
+        Key {
+            name: "r",
+            kind: Kind::Int(1, u64::MAX),
+            default: Default::Text("8"),
+            doc: "how many times narrower the side network is",
+        },
+        Key {
+            name: "temperature",
+            kind: Kind::Float(Bound::Excl(0.0), Bound::None),
+            default: Default::Text("0.1"),
+            doc: "divisor of the gates' logits",
+        },
+        Key {
+            name: "dropout",
+            kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
+            default: Default::Text("0"),
+            doc: "dropout on the features before they are projected",
+        },
+        Key {
+            name: "layers",
+            kind: Kind::Names,
+            default: Default::Absent,
+            doc: "blocks, counted from 0, that have a side block; all if not written",
+        },
+    ],
+};
+
+/// Blocks that have a side block; none written means all.
+fn kept(values: &Values) -> Vec<u64> {
+    values
+        .names("layers")
+        .iter()
+        .filter_map(|n| n.parse().ok())
+        .collect()
+}
+
+/// What is wrong with a width `hidden / r` that heads must divide.
+pub(super) fn check_width(values: &Values, facts: &Facts) -> Option<Complaint> {
+    let (r, hidden, heads) = (values.int("r"), facts.hidden, facts.heads);
+    let fits = |r: u64| r > 0 && hidden.is_multiple_of(r) && (hidden / r).is_multiple_of(heads);
+    (!fits(r)).then(|| {
+        let good: Vec<String> = (1..=hidden)
+            .filter(|&r| fits(r))
+            .map(|r| r.to_string())
+            .collect();
+        Complaint {
+            key: "r",
+            code: &BAD_LADDER,
+            message: format!(
+                "a width of {hidden} / {r} cannot be split into the model's {heads} heads"
+            ),
+            help: Some(format!("`r` can be {}", good.join(", "))),
+        }
+    })
+}
+
+/// A projection of the side network.
+pub(super) fn project(net: &mut Net<'_>, path: String, x: Value, input: u64, output: u64) -> Value {
+    net.linear(path, Role::Side, None, x, input, output)
+}
+
+impl Method for Lst {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn ladders(&self) -> bool {
+        true
+    }
+
+    fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
+        let kept = kept(values);
+        let ordered = kept.windows(2).all(|w| w[0] < w[1]);
+        if kept.len() < values.names("layers").len()
+            || kept.iter().any(|&i| i >= facts.layers)
+            || !ordered
+        {
+            return Some(Complaint {
+                key: "layers",
+                code: &LAYERS_OUT_OF_RANGE,
+                message: format!(
+                    "`layers` must be ascending numbers of blocks from 0 to {}",
+                    facts.layers - 1
+                ),
+                help: None,
+            });
+        }
+        check_width(values, facts)
+    }
+
+    fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, _: Value) -> Value {
+        let facts = model.facts();
+        let (d, r) = (facts.hidden, values.int("r"));
+        let s = d / r;
+        let features = net.features();
+        let kept = kept(values);
+        net.aside(|net| {
+            let down = |net: &mut Net<'_>, i: usize, s: u64| {
+                let reader = net.side_param(
+                    &format!("side.down.{i}.weight"),
+                    &[s, d],
+                    ParamKind::Weight,
+                    Init::Normal(0.02),
+                );
+                let x =
+                    net.dropout_before(features[i], values.float("dropout"), Rows::Tokens, reader);
+                project(net, format!("side.down.{i}"), x, d, s)
+            };
+            let mut state = down(net, 0, s);
+            for i in 0..facts.layers {
+                if !kept.is_empty() && !kept.contains(&i) {
+                    continue;
+                }
+                let feature = down(net, i as usize + 1, s);
+                net.b.label(&format!("side.gate.{i}"));
+                let gate = net.side_param(
+                    &format!("side.gate.{i}"),
+                    &[1],
+                    ParamKind::Bias,
+                    Init::Constant(0.0),
+                );
+                let mixed = net.b.push1(
+                    Mix {
+                        temperature: Real::new(values.float("temperature")),
+                    },
+                    &[state, feature, gate],
+                );
+                state = model.mirror(net, &format!("side.block.{i}"), r, mixed);
+            }
+            let state = net.layer_norm("side.norm", Role::Side, None, state, s, facts.eps);
+            project(net, "side.up".into(), state, s, d)
+        })
+    }
+}
