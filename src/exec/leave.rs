@@ -16,6 +16,7 @@ use super::state::Initial;
 use super::tensorfile::{TensorSpec, bytes_of, write_tensors};
 use crate::library::method::Method;
 use crate::library::model::HeadKind;
+use crate::library::objective::Objective;
 use crate::library::params::{Init, Owner, Param, SvdPart};
 use crate::library::placement::Site;
 use crate::library::schema::Values;
@@ -37,9 +38,14 @@ fn labels(head: &HeadKind) -> Option<&[String]> {
 /// Writes config and tokenizer of a model directory.
 fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> {
     create_dirs(dir)?;
+    let class = if stage.start.objective == Objective::LabelWords {
+        stage.model.masked_lm_class()
+    } else {
+        stage.model.exported_class().to_owned()
+    };
     let config = model_config(
         &stage.start.model.config,
-        stage.model.exported_class(),
+        &class,
         labels(&stage.start.head),
         dtype,
     );
@@ -93,6 +99,17 @@ pub fn write_description(
             .unwrap_or_default(),
         max_length: stage.start.max_length,
         text: text.to_vec(),
+        template: stage
+            .start
+            .prompt
+            .as_ref()
+            .map(|p| p.template.source.clone()),
+        words: stage
+            .start
+            .prompt
+            .as_ref()
+            .map(|p| p.words.clone())
+            .unwrap_or_default(),
     };
     write_json(&dir.join(super::predict::DESCRIPTION), &json!(description))
 }
@@ -261,13 +278,19 @@ fn write_peft(
         }
     }
     let targets: Vec<String> = sites.iter().map(|s| s.path.clone()).collect();
-    let save: Vec<String> = stage
-        .model
-        .head_modules()
-        .iter()
-        .map(|s| (*s).to_owned())
-        .collect();
     let mut keys = config.config;
+    let masked_lm = stage.start.objective == Objective::LabelWords;
+    let save: Vec<String> = if masked_lm {
+        keys.push(("task_type", Json::Null));
+        Vec::new()
+    } else {
+        stage
+            .model
+            .head_modules()
+            .iter()
+            .map(|s| (*s).to_owned())
+            .collect()
+    };
     if keys.iter().all(|(k, _)| *k != "inference_mode") {
         keys.push(("inference_mode", json!(true)));
     }

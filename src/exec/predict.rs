@@ -19,9 +19,11 @@ use crate::library::method::Tuning;
 use crate::library::metric::Predictions;
 use crate::library::model::{self, HeadKind, Model};
 use crate::library::objective::Objective;
+use crate::library::prompt::Template;
 use crate::library::schema::Values;
 use crate::library::stage::{StageCx, network};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
+use crate::plan::bind::tokenize;
 use crate::program::op::Machine;
 use crate::program::{DType, Resident};
 
@@ -43,6 +45,12 @@ pub struct Description {
     pub max_length: u64,
     /// Columns of the text.
     pub text: Vec<String>,
+    /// The template around the text.
+    #[serde(default)]
+    pub template: Option<String>,
+    /// Token ids of the label words.
+    #[serde(default)]
+    pub words: Vec<u32>,
 }
 
 /// A finished stage's model, ready to label.
@@ -119,15 +127,30 @@ impl Predictor {
     ) -> Result<Predictions, RunError> {
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
         let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
+        let template = self
+            .description
+            .template
+            .as_deref()
+            .map(Template::parse)
+            .transpose();
+        let template =
+            template.map_err(|why| RunError::file(self.folder.join(DESCRIPTION), why))?;
+        let template = template
+            .as_ref()
+            .map(|t| (t, self.description.text.as_slice()));
         let examples: Result<Vec<EncodedExample>, String> = texts
             .iter()
             .map(|t| {
-                let encoded = self
-                    .tokenizer
-                    .encode(t, self.description.max_length as usize)?;
+                let (encoded, mask) = tokenize(
+                    &self.tokenizer,
+                    template,
+                    t,
+                    self.description.max_length as usize,
+                )?;
                 Ok(EncodedExample {
                     ids: encoded.ids,
                     segments: encoded.segments,
+                    mask,
                     label: Target::None,
                 })
             })
@@ -151,6 +174,7 @@ impl Predictor {
             tuning: tuning.clone(),
             objective,
             head: self.head.clone(),
+            words: (objective == Objective::LabelWords).then(|| self.description.words.clone()),
             splits: Vec::new(),
         };
         let (program, built) = network::evaluation(&cx, &tuning, false);

@@ -12,6 +12,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod params;
 pub mod placement;
+pub mod prompt;
 pub mod schedule;
 pub mod schema;
 pub mod stage;

@@ -9,7 +9,7 @@ use super::placement::{Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Attention, AttentionDropout, Cast, Dropout, Epilogue, Gather,
-    LayerNorm, MatMul,
+    Indices, LayerNorm, MatMul,
 };
 use crate::program::{Builder, Class, DType, Feed, Real, TensorType, Value};
 
@@ -364,6 +364,59 @@ impl<'a> Net<'a> {
             trainable: false,
         });
         self.gather(table, ids)
+    }
+
+    /// `x Eᵀ + b` for some rows of a table of embeddings `[rows, width]` and of a bias `[rows]`.
+    pub fn decode(
+        &mut self,
+        x: Value,
+        table: &str,
+        bias: &str,
+        (rows, width): (u64, u64),
+        words: &[u32],
+    ) -> Value {
+        self.b.label("lm_head.decoder");
+        let table = self.param(Param {
+            name: format!("{table}.weight"),
+            shape: vec![rows, width],
+            kind: ParamKind::Embedding,
+            owner: Owner::Base,
+            role: Role::WordEmbedding,
+            layer: None,
+            init: Init::Normal(0.02),
+            trainable: false,
+        });
+        let bias = self.param(Param {
+            name: bias.to_owned(),
+            shape: vec![rows],
+            kind: ParamKind::Bias,
+            owner: Owner::Base,
+            role: Role::LmDecoder,
+            layer: None,
+            init: Init::Constant(0.0),
+            trainable: false,
+        });
+        let words = self.b.push1(
+            Indices {
+                list: words.to_vec(),
+            },
+            &[],
+        );
+        let (weight, bias) = (self.gather(table, words), self.gather(bias, words));
+        let op = MatMul {
+            a_t: false,
+            b_t: true,
+            alpha: Real::new(1.0),
+            epilogue: Epilogue::Bias,
+            detached: false,
+        };
+        self.b.push1(op, &[x, weight, bias])
+    }
+
+    /// Each sequence's state at its mask: `[T, d] → [S, d]`.
+    pub fn masked_tokens(&mut self, x: Value) -> Value {
+        let rows = self.b.feed(Feed::MaskTokens);
+        self.gather(x, rows)
     }
 
     /// Rows `ids` of a matrix `[rows, width]`, in compute type.

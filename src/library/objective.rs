@@ -11,11 +11,14 @@ pub enum Objective {
     Classify,
     /// A number: squared error.
     Regress,
+    /// The word that stands for the class, at a prompt's mask: cross-entropy over the label words alone
+    /// (LM-BFF, arXiv 2012.15723, section 4.1).
+    LabelWords,
 }
 
 impl Objective {
     /// Names in recipes.
-    pub const NAMES: &'static [&'static str] = &["classify", "regress"];
+    pub const NAMES: &'static [&'static str] = &["classify", "regress", "label_words"];
 
     /// By name.
     #[must_use]
@@ -23,6 +26,7 @@ impl Objective {
         match name {
             "classify" => Some(Self::Classify),
             "regress" => Some(Self::Regress),
+            "label_words" => Some(Self::LabelWords),
             _ => None,
         }
     }
@@ -33,6 +37,7 @@ impl Objective {
         match self {
             Self::Classify => "classify",
             Self::Regress => "regress",
+            Self::LabelWords => "label_words",
         }
     }
 
@@ -40,7 +45,7 @@ impl Objective {
     #[must_use]
     pub fn head(self, classes: &[String]) -> HeadKind {
         match self {
-            Self::Classify => HeadKind::Classes(classes.to_vec()),
+            Self::Classify | Self::LabelWords => HeadKind::Classes(classes.to_vec()),
             Self::Regress => HeadKind::Regression,
         }
     }
@@ -50,7 +55,7 @@ impl Objective {
         b.label("loss");
         let scale = b.feed(Feed::LossScale);
         match self {
-            Self::Classify => {
+            Self::Classify | Self::LabelWords => {
                 let labels = b.feed(Feed::Labels);
                 b.push1(CrossEntropy, &[scores, labels, scale])
             }

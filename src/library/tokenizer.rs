@@ -7,6 +7,8 @@ use tokenizers::{
     ModelWrapper, NormalizerWrapper, PostProcessor, PreTokenizerWrapper, Tokenizer as Inner,
 };
 
+use super::prompt::Filled;
+
 /// Mask tokens of the known vocabularies.
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
 
@@ -105,6 +107,79 @@ impl Tokenizer {
             ids: done.get_ids().to_vec(),
             segments: done.get_type_ids().iter().map(|&t| t as u8).collect(),
         })
+    }
+
+    /// Tokens of a filled template, with special tokens, and the place of its mask. Cut to `max_length` by
+    /// dropping tokens from the ends of the longest columns; the template itself is never cut.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about; a template that is too long by itself.
+    pub fn encode_prompt(
+        &self,
+        filled: &Filled,
+        max_length: usize,
+    ) -> Result<(Encoded, Option<u32>), String> {
+        let inner = self
+            .inner
+            .encode(filled.text.as_str(), false)
+            .map_err(|e| e.to_string())?;
+        let offsets = inner.get_offsets().to_vec();
+        let done = self
+            .inner
+            .post_process(inner, None, true)
+            .map_err(|e| e.to_string())?;
+        let special = done.get_special_tokens_mask();
+        let first = special
+            .iter()
+            .take_while(|&&s| s == 1)
+            .count()
+            .min(special.len() - offsets.len());
+        let mut cuttable: Vec<Vec<usize>> = filled
+            .columns
+            .iter()
+            .map(|c| {
+                (0..offsets.len())
+                    .filter(|&i| {
+                        offsets[i].0 >= c.start
+                            && offsets[i].1 <= c.end
+                            && offsets[i].0 < offsets[i].1
+                    })
+                    .collect()
+            })
+            .collect();
+        let mut dropped = vec![false; special.len()];
+        for _ in max_length..special.len() {
+            let longest = cuttable.iter_mut().max_by_key(|c| c.len());
+            match longest.and_then(Vec::pop) {
+                Some(i) => dropped[first + i] = true,
+                None => {
+                    let fixed = special.len() - dropped.iter().filter(|d| **d).count();
+                    return Err(format!(
+                        "the template alone takes {fixed} tokens, and `max_length` is {max_length}"
+                    ));
+                }
+            }
+        }
+        let kept = |i: &usize| !dropped[*i];
+        let mask = match filled.mask {
+            None => None,
+            Some(at) => {
+                let token = offsets
+                    .iter()
+                    .position(|&(start, end)| start <= at && at < end);
+                let token = token
+                    .map(|i| first + i)
+                    .ok_or("the tokenizer gives no token for the mask")?;
+                Some((0..token).filter(kept).count() as u32)
+            }
+        };
+        let (ids, types) = (done.get_ids(), done.get_type_ids());
+        let places: Vec<usize> = (0..special.len()).filter(kept).collect();
+        let encoded = Encoded {
+            ids: places.iter().map(|&i| ids[i]).collect(),
+            segments: places.iter().map(|&i| types[i] as u8).collect(),
+        };
+        Ok((encoded, mask))
     }
 
     /// Number of tokens it can give: one more than the largest id.

@@ -8,16 +8,19 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::Value as Json;
 
-use super::error::{ASSUMED_LENGTHS, BAD_DATA, BAD_MODEL, BAD_TOKENIZER, UNKNOWN_IDENTITY};
+use super::error::{
+    ASSUMED_LENGTHS, BAD_DATA, BAD_MODEL, BAD_PROMPT, BAD_TOKENIZER, UNKNOWN_IDENTITY,
+};
 use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind, World};
-use crate::base::{Diag, Diags};
+use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::data::batch::{EncodedExample, EncodedSet, Target};
 use crate::library::data::set::{DataSet, DataSpec, Label, Labels, load};
 use crate::library::data::split::{SplitSource, find_split};
 use crate::library::model;
 use crate::library::objective::Objective;
-use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
+use crate::library::prompt::Template;
+use crate::library::tokenizer::{Encoded, Tokenizer, TokenizerFiles};
 use crate::program::DType;
 use crate::resolve::{Declared, Recipe};
 
@@ -94,6 +97,8 @@ pub(super) struct Want<'a> {
     pub objective: Objective,
     /// Class names already fixed by the stage's head.
     pub classes: Option<&'a [String]>,
+    /// The template around the text, and where it is written.
+    pub template: Option<(&'a Template, Span)>,
     pub max_length: u64,
 }
 
@@ -304,10 +309,25 @@ impl<'a> Binder<'a> {
     ) -> Option<BoundSplit> {
         let declared = self.recipe.find("data", name)?;
         let text = declared.filled.values.names("text").to_vec();
+        if let Some((template, at)) = want.template
+            && let Some(column) = template.columns().find(|c| !text.iter().any(|t| t == c))
+        {
+            let mut diag = Diag::error(
+                &BAD_PROMPT,
+                at,
+                format!(
+                    "the template asks for the column `{column}`, which `{name}` does not read"
+                ),
+            );
+            diag.help = suggest::did_you_mean(column, text.iter().map(String::as_str))
+                .or_else(|| Some(format!("add it to `text` of `{name}`")));
+            diags.push(diag);
+            return None;
+        }
         let classes = match (want.objective, want.classes) {
             (Objective::Regress, _) => Vec::new(),
-            (Objective::Classify, Some(classes)) => classes.to_vec(),
-            (Objective::Classify, None) => declared.filled.values.names("labels").to_vec(),
+            (_, Some(classes)) => classes.to_vec(),
+            (_, None) => declared.filled.values.names("labels").to_vec(),
         };
         let raw = match self.raw_split(declared, split, want.objective, &classes) {
             Ok(raw) => raw,
@@ -353,7 +373,8 @@ impl<'a> Binder<'a> {
                 host_bytes: 0,
             });
         };
-        match encode(&raw.data, &tokenizer, want.max_length as usize) {
+        let template = want.template.map(|(t, _)| (t, text.as_slice()));
+        match encode(&raw.data, &tokenizer, template, want.max_length as usize) {
             Ok(encoded) => {
                 let lengths: Vec<u32> = encoded.lengths();
                 let tokens: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
@@ -463,8 +484,8 @@ impl<'a> Binder<'a> {
         };
         let labels = match objective {
             Objective::Regress => Labels::Regression,
-            Objective::Classify if classes.is_empty() => Labels::Derive,
-            Objective::Classify => Labels::Given(classes.to_vec()),
+            _ if classes.is_empty() => Labels::Derive,
+            _ => Labels::Given(classes.to_vec()),
         };
         let spec = DataSpec {
             files: files.clone(),
@@ -514,12 +535,17 @@ enum Unavailable {
 }
 
 /// Tokenizes a split, in parallel over examples; the order is that of the data.
-fn encode(data: &DataSet, tokenizer: &Tokenizer, max_length: usize) -> Result<EncodedSet, String> {
+fn encode(
+    data: &DataSet,
+    tokenizer: &Tokenizer,
+    template: Option<(&Template, &[String])>,
+    max_length: usize,
+) -> Result<EncodedSet, String> {
     let examples: Result<Vec<EncodedExample>, String> = data
         .examples
         .par_iter()
         .map(|example| {
-            let encoded = tokenizer.encode(&example.texts, max_length)?;
+            let (encoded, mask) = tokenize(tokenizer, template, &example.texts, max_length)?;
             let label = match example.label {
                 None => Target::None,
                 Some(Label::Class(c)) => Target::Class(c),
@@ -528,6 +554,7 @@ fn encode(data: &DataSet, tokenizer: &Tokenizer, max_length: usize) -> Result<En
             Ok(EncodedExample {
                 ids: encoded.ids,
                 segments: encoded.segments,
+                mask,
                 label,
             })
         })
@@ -535,6 +562,28 @@ fn encode(data: &DataSet, tokenizer: &Tokenizer, max_length: usize) -> Result<En
     Ok(EncodedSet {
         examples: examples?,
     })
+}
+
+/// Tokens of an example's columns, plain or within a template, and the place of the mask.
+///
+/// # Errors
+/// What the tokenizer complains about.
+pub fn tokenize(
+    tokenizer: &Tokenizer,
+    template: Option<(&Template, &[String])>,
+    texts: &[String],
+    max_length: usize,
+) -> Result<(Encoded, u32), String> {
+    let Some((template, columns)) = template else {
+        return Ok((tokenizer.encode(texts, max_length)?, 0));
+    };
+    let get = |name: &str| {
+        let at = columns.iter().position(|c| c == name);
+        at.and_then(|i| texts.get(i)).map_or("", String::as_str)
+    };
+    let mask = tokenizer.mask().map_or("", |(token, _)| token);
+    let (encoded, mask) = tokenizer.encode_prompt(&template.fill(get, mask), max_length)?;
+    Ok((encoded, mask.unwrap_or(0)))
 }
 
 /// A model's files by name.

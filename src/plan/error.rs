@@ -32,6 +32,12 @@ crate::codes! {
     /// The identity of an input could not be had (offline, or a hub that does not answer), so the stage has no fingerprint
     /// and its result cannot be looked up in the store.
     UNKNOWN_IDENTITY = "plan::unknown_identity";
+    /// A prompt cannot be used: its template is malformed, names a column that is not among the data's `text`, lacks the
+    /// mask that its objective needs, or leaves no room for the text.
+    BAD_PROMPT = "plan::bad_prompt";
+    /// The verbalizer gives each class one word, and each word must be one token of the model, another for each class: the
+    /// mask holds one token.
+    BAD_LABEL_WORD = "plan::bad_label_word";
     /// A peft adapter that a stage starts from cannot be read, or uses something that is not built yet.
     BAD_ADAPTER = "plan::bad_adapter";
 }

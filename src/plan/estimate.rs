@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::split::Lengths;
 use crate::exec::svd_scratch_bytes;
 use crate::library::data::batch::order;
-use crate::library::params::{Init, Param, SvdPart};
+use crate::library::params::{Init, Owner, Param, SvdPart};
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
@@ -91,7 +91,23 @@ pub fn estimate(
                 .sites
                 .iter()
                 .map(|(_, program)| over(&[(program, &none)], machine));
-            each.max_by_key(Estimate::peak).unwrap_or_default()
+            let folded = each.max_by_key(Estimate::peak).unwrap_or_default();
+            // Whatever is not folded is copied through, one tensor at a time.
+            let sizes = job
+                .params
+                .iter()
+                .filter(|p| p.owner != Owner::Adapter)
+                .map(|p| 4 * p.elements());
+            let copied = sizes.max().unwrap_or(0);
+            if copied > folded.peak() {
+                Estimate {
+                    frozen_weights: copied,
+                    peak_op: "copying a tensor".to_owned(),
+                    ..Estimate::default()
+                }
+            } else {
+                folded
+            }
         }
     };
     let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);

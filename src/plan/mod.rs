@@ -5,6 +5,7 @@ pub mod bind;
 mod dag;
 pub mod error;
 pub mod estimate;
+mod prompt;
 pub mod render;
 pub mod solve;
 pub mod split;
@@ -21,6 +22,7 @@ use crate::library::model::{self, HeadKind, Model};
 use crate::library::net::Mode;
 use crate::library::objective::Objective;
 use crate::library::placement::{Pattern, Placement, Site};
+use crate::library::prompt::Prompt;
 use crate::library::schema::{Checked, Filled, Values};
 use crate::library::stage::job::Job;
 use crate::library::stage::{SplitFacts, StageCx, StageKind, network, stage};
@@ -48,12 +50,28 @@ pub struct Handed {
     pub objective: Objective,
     /// The head.
     pub head: HeadKind,
+    /// What stands around the text.
+    pub prompt: Option<Arc<Prompt>>,
     /// Tokens after which text is cut.
     pub max_length: u64,
     /// The stage that holds the plain weights, if not the model's own files.
     pub weights: Option<String>,
     /// The stage that holds the adapter.
     pub adapter: Option<String>,
+}
+
+impl Handed {
+    /// Token ids of the label words, where they are what is learned.
+    #[must_use]
+    pub fn words(&self) -> Option<Vec<u32>> {
+        let words = || {
+            self.prompt
+                .as_ref()
+                .map(|p| p.words.clone())
+                .unwrap_or_default()
+        };
+        (self.objective == Objective::LabelWords).then(words)
+    }
 }
 
 /// A planned stage.
@@ -178,17 +196,6 @@ impl Planner<'_, '_> {
         let values = &filled.values;
         let kind = stage(&filled.name)?;
         kind.check(values, filled.span, diags);
-        if values.written("prompt") {
-            let at = values.span("prompt");
-            diags.push(
-                Diag::error(
-                    &crate::resolve::error::NOT_BUILT_YET,
-                    at,
-                    "prompts in training are not built yet",
-                )
-                .label("remove this key"),
-            );
-        }
         let (mut start, parent) = self.start(values, kind, diags)?;
         let mut model = model::parse(&start.model.config).ok()?;
         if let Some(rate) = values.opt_float("dropout") {
@@ -223,16 +230,24 @@ impl Planner<'_, '_> {
         )?;
         let mut splits = Vec::new();
         let mut complete = true;
-        if kind.trains() {
-            let objective = values
-                .str("objective")
-                .and_then(Objective::by_name)
-                .unwrap_or(start.objective);
-            if objective != start.objective && parent.is_some() && values.written("objective") {
-                start.head = objective.head(&[]);
-            }
-            start.objective = objective;
+        let written = values.str("objective").and_then(Objective::by_name);
+        let objective = if values.written("objective") || parent.is_none() {
+            written.unwrap_or(start.objective)
+        } else {
+            start.objective
+        };
+        if objective != start.objective && (parent.is_some() || objective == Objective::Regress) {
+            start.head = objective.head(&[]);
         }
+        start.objective = objective;
+        let prompt = prompt::take(
+            self.binder.recipe,
+            kind,
+            values,
+            declared.name.span,
+            &mut start,
+            diags,
+        )?;
         for key in kind.splits() {
             let known = match &start.head {
                 HeadKind::Classes(names) if !names.is_empty() => Some(names.as_slice()),
@@ -241,6 +256,12 @@ impl Planner<'_, '_> {
             let want = Want {
                 objective: start.objective,
                 classes: known,
+                template: start.prompt.as_ref().map(|p| {
+                    (
+                        &p.template,
+                        prompt.map_or(values.span(key), |d| d.name.span),
+                    )
+                }),
                 max_length: start.max_length,
             };
             let bound = match values.reference(key) {
@@ -254,7 +275,9 @@ impl Planner<'_, '_> {
                 }
                 _ => None,
             };
-            if let (Some(split), None, Objective::Classify) = (&bound, known, start.objective) {
+            if let (Some(split), None, Objective::Classify | Objective::LabelWords) =
+                (&bound, known, start.objective)
+            {
                 start.head = HeadKind::Classes(self.classes(split, values.span(key), diags)?);
             }
             splits.push(bound);
@@ -267,6 +290,9 @@ impl Planner<'_, '_> {
             && names.is_empty()
         {
             start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
+        }
+        if let Some(declared) = prompt {
+            prompt::label_words(declared, &mut start, diags)?;
         }
         let facts = splits
             .iter()
@@ -284,6 +310,7 @@ impl Planner<'_, '_> {
             tuning: tuning.clone(),
             objective: start.objective,
             head: start.head.clone(),
+            words: start.words(),
             splits: facts,
         };
         if !check_methods(&cx, &tuning, values, diags) {
@@ -367,6 +394,7 @@ impl Planner<'_, '_> {
                 tuning,
                 objective,
                 head,
+                prompt: None,
                 max_length: 0,
                 weights: None,
                 adapter: None,
@@ -499,6 +527,12 @@ impl Planner<'_, '_> {
                     start.model.identity.clone().unwrap_or_default(),
                 );
             }
+        }
+        if let Some(prompt) = &start.prompt {
+            parts.insert(
+                "prompt".to_owned(),
+                format!("{:?} {:?}", prompt.template.source, prompt.words),
+            );
         }
         for (key, split) in kind.splits().iter().zip(splits) {
             if let Some(split) = split {

@@ -106,6 +106,7 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         tuning,
         objective: stage.start.objective,
         head: stage.start.head.clone(),
+        words: stage.start.words(),
         splits: lengths
             .iter()
             .map(|l| {

@@ -187,3 +187,110 @@ fn merging_siva_changes_no_score() {
         assert_eq!(seen, 640);
     }
 }
+
+#[test]
+fn side_networks_and_label_words_equal_their_pytorch_transcriptions() {
+    let curves = json("tests/reference/side.json");
+    let mut seen = 0;
+    for curve in curves["curves"].as_array().expect("curves") {
+        let name = curve["name"].as_str().expect("a name");
+        let method = curve["method"].as_str().expect("a method");
+        let lr = curve["lr"].as_f64().expect("a rate");
+        let here = std::env::current_dir().expect("a working directory");
+        let text = if name == "label_words" {
+            recipe("bert-tiny", "full", lr)
+                .replace("tests/reference/bert-tiny", "recipes/reviews-mini")
+                .replace(
+                    "label = label, take",
+                    "label = label, labels = [negative, positive], take",
+                )
+                .replace(
+                    "max_length = 64",
+                    "max_length = 128\n prompt = p\n objective = label_words",
+                )
+                + "prompt p { template = \"{sentence} It was {mask}.\", verbalizer = { negative: \"terrible\", positive: \"great\" } }\n"
+        } else {
+            recipe("bert-tiny", "@", lr).replace("adapter = @", method)
+        };
+        assert!(here.join("recipes").exists());
+        let dir = run(&text);
+        let log = lines(&dir.path().join(".peftc/runs/r/s/metrics.jsonl"));
+        let wanted = curve["loss"].as_array().expect("losses");
+        assert_eq!(log.len(), wanted.len());
+        for (step, (line, want)) in log.iter().zip(wanted).enumerate() {
+            let (loss, want) = (
+                line["loss"].as_f64().expect("a loss"),
+                want.as_f64().expect("a loss"),
+            );
+            assert!(
+                (loss - want).abs() < 1e-4,
+                "{name} step {step}: {loss} against {want}"
+            );
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+}
+
+#[test]
+fn label_words_have_the_masked_lms_logits() {
+    let forward = json("tests/reference/forward.json");
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    let words: Vec<&str> = forward["mlm"]["tokens"]
+        .as_array()
+        .expect("words")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let cases = forward["mlm"]["cases"].as_array().expect("cases");
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let rows: Vec<String> = cases
+        .iter()
+        .zip(&words)
+        .map(|(c, w)| format!("{}\t{w}", c["sentence"].as_str().expect("text")))
+        .collect();
+    std::fs::write(
+        dir.path().join("test.tsv"),
+        format!("sentence\tlabel\n{}\n", rows.join("\n")),
+    )
+    .expect("written");
+    let map: Vec<String> = words.iter().map(|w| format!("{w}: \"{w}\"")).collect();
+    let text = format!(
+        "model m = local \"{at}/recipes/reviews-mini\"\n\
+         data d = local \".\" {{ text = sentence, label = label, labels = [{}] }}\n\
+         prompt p {{ template = \"{{sentence}} It was {{mask}}.\", verbalizer = {{ {} }} }}\n\
+         stage e = eval {{ model = m, data = d.test, prompt = p, objective = label_words }}\n",
+        words.join(", "),
+        map.join(", ")
+    );
+    std::fs::write(dir.path().join("r.peft"), text).expect("written");
+    let output = peftc()
+        .args(["run", "--quiet"])
+        .arg(dir.path().join("r.peft"))
+        .output()
+        .expect("starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let table = std::fs::read_to_string(dir.path().join(".peftc/runs/r/e/predictions.tsv"))
+        .expect("predictions");
+    for (line, case) in table.lines().skip(1).zip(cases) {
+        let scores: Vec<f64> = line
+            .split('\t')
+            .skip(3)
+            .map(|x| x.parse().expect("a number"))
+            .collect();
+        for (score, want) in scores
+            .iter()
+            .zip(case["logits"].as_array().expect("logits"))
+        {
+            assert!(
+                (score - want.as_f64().expect("a number")).abs() < 1e-4,
+                "{line} against {want}"
+            );
+        }
+    }
+}

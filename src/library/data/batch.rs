@@ -22,6 +22,8 @@ pub struct EncodedExample {
     pub ids: Vec<u32>,
     /// Segment of each token.
     pub segments: Vec<u8>,
+    /// Place of a prompt's mask; 0 if there is none.
+    pub mask: u32,
     /// Its label.
     pub label: Target,
 }
@@ -101,6 +103,15 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
                     Tensor::new(list, &[starts.len() + 1])
                 }
                 Feed::FirstTokens => Tensor::new(starts.clone(), &[starts.len()]),
+                Feed::MaskTokens => {
+                    let masks = starts
+                        .iter()
+                        .zip(&chosen)
+                        .map(|(start, (_, e))| start + e.mask);
+                    let mut list = Vec::with_capacity(starts.len());
+                    list.extend(masks);
+                    Tensor::new(list, &[starts.len()])
+                }
                 Feed::TokenKeys => {
                     let mut list = Vec::with_capacity(2 * tokens);
                     for (index, example) in &chosen {
@@ -134,7 +145,7 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
                     list.extend(chosen.iter().map(|(_, e)| score(e)));
                     Tensor::new(list, &[chosen.len()])
                 }
-                Feed::MaskTokens | Feed::LossScale | Feed::Step | Feed::LearningRate => {
+                Feed::LossScale | Feed::Step | Feed::LearningRate => {
                     return None;
                 }
             };
@@ -154,6 +165,7 @@ mod tests {
         let example = |n: u32, class| EncodedExample {
             ids: (10..10 + n).collect(),
             segments: vec![0; n as usize],
+            mask: n - 1,
             label: Target::Class(class),
         };
         let set = EncodedSet {
@@ -169,6 +181,7 @@ mod tests {
                 Feed::Offsets,
                 Feed::TokenKeys,
                 Feed::Labels,
+                Feed::MaskTokens,
             ],
         );
         assert_eq!(
@@ -185,6 +198,7 @@ mod tests {
         assert_eq!(feed(2), [0, 2, 5]);
         assert_eq!(feed(3), [2, 0, 2, 1, 0, 0, 0, 1, 0, 2]);
         assert_eq!(feed(4), [1, 0]);
+        assert_eq!(feed(5), [1, 4]);
         assert_ne!(order(100, 1, 0, true), order(100, 1, 1, true));
         assert_eq!(order(3, 1, 0, false), [0, 1, 2]);
     }

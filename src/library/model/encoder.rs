@@ -236,6 +236,30 @@ pub(super) fn block(
     net.layer_norm(&paths.ffn_norm, Role::FfnNorm, at, y, d, sizes.eps)
 }
 
+/// Module paths of a masked-LM head; its decoder is tied to the word embeddings.
+pub(super) struct LmPaths {
+    pub dense: &'static str,
+    pub norm: &'static str,
+    pub bias: &'static str,
+    pub embeddings: &'static str,
+}
+
+/// Logits of some words at the masks: `LN(act(dense(h))) · E[words]ᵀ + b[words]`. The rest of the
+/// vocabulary is not computed.
+pub(super) fn words(
+    net: &mut Net<'_>,
+    paths: &LmPaths,
+    sizes: &Sizes,
+    at_mask: Value,
+    words: &[u32],
+) -> Value {
+    let d = sizes.hidden;
+    let x = net.linear(paths.dense, Role::LmDense, None, at_mask, d, d);
+    let x = net.activation(sizes.activation, x);
+    let x = net.layer_norm(paths.norm, Role::LmNorm, None, x, d, sizes.eps);
+    net.decode(x, paths.embeddings, paths.bias, (sizes.vocab, d), words)
+}
+
 /// A post-norm block `reduction` times narrower, with as many heads, under `path`.
 pub(super) fn mirror(
     net: &mut Net<'_>,

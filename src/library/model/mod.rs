@@ -112,12 +112,21 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// The sequence head: last hidden states to scores `[S, classes]`.
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value;
 
+    /// The masked-LM head on the states at the masks, for some words only: `[S, hidden] → [S, words]`.
+    fn words(&self, net: &mut Net<'_>, at_mask: Value, words: &[u32]) -> Value;
+
     /// Names under which checkpoints have a parameter: the present one first, then old ones
     /// (`gamma`, without the model's prefix, …).
     fn checkpoint_names(&self, name: &str) -> Vec<String>;
 
     /// Class name of the exported model in `transformers`.
     fn exported_class(&self) -> &'static str;
+
+    /// Class name in `transformers` of the model exported with its masked-LM head.
+    fn masked_lm_class(&self) -> String {
+        self.exported_class()
+            .replace("SequenceClassification", "MaskedLM")
+    }
 
     /// Last components of the module paths of the sequence head, for peft's `modules_to_save`.
     fn head_modules(&self) -> &'static [&'static str];

@@ -1,5 +1,6 @@
 //! `eval`: metrics and predictions on a split.
 
+use super::super::objective::Objective;
 use super::super::schema::{Default, Key, Kind, RefKind, Schema, Values};
 use super::job::{Job, Routine, Score};
 use super::network::{evaluation, verified};
@@ -34,6 +35,18 @@ static SCHEMA: Schema = Schema {
             kind: Kind::Ref(RefKind::Split),
             default: Default::Required,
             doc: "the split to score",
+        },
+        Key {
+            name: "prompt",
+            kind: Kind::Ref(RefKind::Prompt),
+            default: Default::Absent,
+            doc: "template around the text; with `from`, that stage's if not written",
+        },
+        Key {
+            name: "objective",
+            kind: Kind::Choice(Objective::NAMES),
+            default: Default::Absent,
+            doc: "what the scores mean; with `from`, as there if not written; `label_words` scores a masked LM untrained",
         },
         Key {
             name: "metrics",

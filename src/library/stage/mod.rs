@@ -84,6 +84,8 @@ pub struct StageCx<'a> {
     pub objective: Objective,
     /// The head.
     pub head: HeadKind,
+    /// Token ids of the label words, where they are what is learned.
+    pub words: Option<Vec<u32>>,
     /// The splits, in the order of [`StageKind::splits`]; `None` where the key is not written.
     pub splits: Vec<Option<SplitFacts>>,
 }

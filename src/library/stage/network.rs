@@ -32,7 +32,13 @@ pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -
     for (method, filled) in tuning.methods.iter().filter(|(m, _)| m.ladders()) {
         hidden = method.side(&filled.values, &mut net, cx.model.as_ref(), hidden);
     }
-    let scores = cx.model.classify(&mut net, hidden, cx.head.width());
+    let scores = match &cx.words {
+        Some(words) => {
+            let at_mask = net.masked_tokens(hidden);
+            cx.model.words(&mut net, at_mask, words)
+        }
+        None => cx.model.classify(&mut net, hidden, cx.head.width()),
+    };
     let (params, sites) = net.finish();
     Built {
         scores,

@@ -50,7 +50,7 @@ static SCHEMA: Schema = Schema {
             name: "objective",
             kind: Kind::Choice(Objective::NAMES),
             default: Default::Text("classify"),
-            doc: "what is learned: a class, or a number",
+            doc: "what is learned: a class, a number, or the word for a class at a prompt's mask",
         },
         Key {
             name: "prompt",
@@ -345,7 +345,7 @@ pub(super) fn metrics(cx: &StageCx<'_>, key: &str) -> Result<Vec<&'static dyn Me
     let written = cx.values.names(key);
     if written.is_empty() {
         let defaults: &[&str] = match cx.objective {
-            Objective::Classify => &["accuracy", "f1"],
+            Objective::Classify | Objective::LabelWords => &["accuracy", "f1"],
             Objective::Regress => &["pearson", "spearman"],
         };
         return Ok(defaults
@@ -429,6 +429,15 @@ fn build(
         .collect();
     if !cut.is_empty() {
         return Err(cut);
+    }
+    if trained.is_empty() {
+        let diag = Diag::error(
+            &NO_GRADIENT,
+            cx.span,
+            "nothing is trained: the methods train nothing of a masked-LM head's own",
+        )
+        .help("write `adapter = full`, or a method that adds tensors or trains blocks");
+        return Err(vec![diag]);
     }
     let grads: Vec<Value> = grads.into_iter().flatten().collect();
     for (&weight, &grad) in weights.iter().zip(&grads) {

@@ -74,6 +74,21 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
         vec![x(), ids(&[3, 0, 3, 5])],
     ));
     list.push((
+        Gather { out: DType::F64 }.into(),
+        vec![random(40, &[6]), ids(&[3, 0, 3, 5])],
+    ));
+    list.push((
+        Scatter { rows: Dim::from(7) }.into(),
+        vec![ids(&[6, 0, 6]), random(41, &[3])],
+    ));
+    list.push((
+        Indices {
+            list: vec![4, 0, 4],
+        }
+        .into(),
+        vec![],
+    ));
+    list.push((
         Scatter {
             rows: Dim::from(300),
         }

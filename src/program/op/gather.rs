@@ -6,7 +6,7 @@ use super::super::types::{DType, Dim};
 use super::math::for_chunks_of_rows;
 use super::{At, Builder, Io, Kernel, OpError, OpRule, Scatter, TensorType, Value};
 
-/// `(table[rows, d], ids u32[N]) → [N, d]` in type `out`. Only the gathered rows are widened.
+/// `(table[rows, d], ids u32[N]) → [N, d]` in type `out`; a table `[rows]` gives `[N]`. Only the gathered rows are widened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gather {
     /// Type of the result.
@@ -17,9 +17,10 @@ impl OpRule for Gather {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
             [table, ids] if ids.dtype == DType::U32 && table.dtype != DType::U32 && self.out.is_compute() => {
-                let (Some((_, d)), [n]) = (table.matrix(), ids.shape.as_slice()) else { return Err("a matrix and a list are wanted".into()) };
+                let (1 | 2, [n]) = (table.shape.len(), ids.shape.as_slice()) else { return Err("a table and a list are wanted".into()) };
                 if table.dtype == self.out || (self.out == DType::F32 && matches!(table.dtype, DType::F16 | DType::BF16)) {
-                    Ok(vec![TensorType::new(self.out, [*n, d])])
+                    let shape: Vec<_> = std::iter::once(*n).chain(table.shape.get(1).copied()).collect();
+                    Ok(vec![TensorType { dtype: self.out, shape }])
                 } else {
                     Err(format!("{} is not widened to {}", table.dtype, self.out))
                 }
@@ -34,7 +35,7 @@ impl OpRule for Gather {
         if let Some(&bad) = ids.iter().find(|&&id| id as usize >= rows) {
             return Err(OpError::Index { index: u64::from(bad), rows: rows as u64 });
         }
-        let d = table.dims[1];
+        let d = table.dims.get(1).copied().unwrap_or(1);
         let out = &mut io.outputs[0];
         match table.dtype() {
             DType::F64 => copy(table.slice::<f64>(), ids, d, out.slice::<f64>(), |x| x),

@@ -64,6 +64,7 @@ ops! {
     fill::Fill,
     gather::Gather,
     grad_norm::GradNorm,
+    indices::Indices,
     layer_norm::LayerNorm,
     layer_norm_grad::LayerNormGrad,
     layer_norm_grad_weight::LayerNormGradWeight,

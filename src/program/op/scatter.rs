@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::types::{DType, Dim};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
-/// `(ids u32[N], up[N, d]) → [rows, d]`, zero where no id points. Rows of one id are summed in
+/// `(ids u32[N], up[N, d]) → [rows, d]` (of `[N]`: `[rows]`), zero where no id points. Rows of one id are summed in
 /// order, so the result does not depend on threads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scatter {
@@ -16,8 +16,9 @@ pub struct Scatter {
 impl OpRule for Scatter {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [ids, up] if ids.dtype == DType::U32 && up.dtype.is_compute() => match up.matrix() {
-                Some((n, d)) if ids.shape == [n] => Ok(vec![TensorType::new(up.dtype, [self.rows, d])]),
+            [ids, up] if ids.dtype == DType::U32 && up.dtype.is_compute() => match up.shape.as_slice() {
+                [n] if ids.shape == [*n] => Ok(vec![TensorType::new(up.dtype, [self.rows])]),
+                [n, d] if ids.shape == [*n] => Ok(vec![TensorType::new(up.dtype, [self.rows, *d])]),
                 _ => Err("one row for each id is wanted".into()),
             },
             _ => Err("u32 rows and a float matrix are wanted".into()),
@@ -26,7 +27,7 @@ impl OpRule for Scatter {
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let ids = io.input(0).slice::<u32>();
-        let (rows, d) = (io.outputs[0].dims[0], io.outputs[0].dims[1]);
+        let (rows, d) = (io.outputs[0].dims[0], io.outputs[0].dims.get(1).copied().unwrap_or(1));
         if let Some(&bad) = ids.iter().find(|&&id| id as usize >= rows) {
             return Err(OpError::Index { index: u64::from(bad), rows: rows as u64 });
         }
