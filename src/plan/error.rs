@@ -25,13 +25,15 @@ crate::codes! {
     /// The stage this one comes from leaves an adapter, and this stage names other methods. Fold the adapter in first: put
     /// a `merge` stage between, or leave the key away to go on with the same adapter.
     UNMERGED_ADAPTER = "plan::unmerged_adapter";
-    /// A classification needs at least two classes, a regression a number on every row.
+    /// A classification needs at least two classes, and the split has fewer. Check `label`, or write
+    /// `objective = regress` to learn a number.
     BAD_LABELS = "plan::bad_labels";
     /// The data are not at hand, so the estimate takes every text as `max_length` tokens long and the labels are not checked.
     ASSUMED_LENGTHS = "plan::assumed_lengths";
     /// The identity of an input could not be had (offline, or a hub that does not answer), so the stage has no fingerprint
     /// and its result cannot be looked up in the store.
     UNKNOWN_IDENTITY = "plan::unknown_identity";
-    /// A peft adapter that a stage starts from cannot be read, or uses something that is not built yet.
+    /// A peft adapter that a stage starts from cannot be read, uses something that is not built yet, or was made for
+    /// another model: none of its modules is there, or they have other shapes.
     BAD_ADAPTER = "plan::bad_adapter";
 }
