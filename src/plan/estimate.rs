@@ -91,7 +91,17 @@ pub fn estimate(
                 .sites
                 .iter()
                 .map(|(_, program)| over(&[(program, &none)], machine));
-            each.max_by_key(Estimate::peak).unwrap_or_default()
+            let folded = each.max_by_key(Estimate::peak).unwrap_or_default();
+            // All other tensors pass through, one at a time, in f32.
+            let largest = job.params.iter().max_by_key(|p| p.elements());
+            match largest.filter(|p| 4 * p.elements() > folded.peak()) {
+                Some(param) => Estimate {
+                    frozen_weights: 4 * param.elements(),
+                    peak_op: format!("copy {}", param.name),
+                    ..Estimate::default()
+                },
+                None => folded,
+            }
         }
     };
     let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);
