@@ -18,7 +18,8 @@ crate::codes! {
     EMPTY_PLACEMENT = "plan::empty_placement";
     /// Two adapters would wrap the same linear map. Narrow one of the placements.
     OVERLAPPING_ADAPTERS = "plan::overlapping_adapters";
-    /// A method is named that has no effect beside the others: `full` trains everything already, for example.
+    /// A method is named that has no effect beside the others: `full` trains everything already, for example. Or it is
+    /// placed on the task head, which is always trained as a whole.
     METHOD_WITHOUT_EFFECT = "plan::method_without_effect";
     /// Text is cut after `max_length` tokens, and the model cannot read that many.
     LENGTH_TOO_LARGE = "plan::length_too_large";

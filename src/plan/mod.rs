@@ -582,11 +582,8 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
         frozen: true,
         methods: Vec::new(),
     };
-    let sites: Vec<Site> = network::network(&mut b, cx, &bare, Mode::Evaluate)
-        .sites
-        .into_iter()
-        .filter(|s| !s.role.is_head())
-        .collect();
+    let sites = network::network(&mut b, cx, &bare, Mode::Evaluate).sites;
+    let (head, sites): (Vec<Site>, Vec<Site>) = sites.into_iter().partition(|s| s.role.is_head());
     let mut covered: IndexMap<String, &str> = IndexMap::new();
     for (method, filled) in &tuning.methods {
         let name = method.schema().name;
@@ -606,6 +603,23 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
             continue;
         }
         let placement = filled.values.placement("on").cloned().unwrap_or_default();
+        // An adapter that peft trained is taken as it is.
+        let reaches = head
+            .iter()
+            .find(|s| placement.matches(s, tuning.n_layers))
+            .filter(|_| filled.values.str("start").is_none());
+        if let Some(site) = reaches {
+            diags.push(
+                Diag::error(
+                    &METHOD_WITHOUT_EFFECT,
+                    at("on"),
+                    format!("`{name}` would wrap `{}`, which belongs to the task head", site.path),
+                )
+                .label("reaches the head")
+                .help("the head is always trained as a whole; linear maps of the blocks are `attention.*` and `ffn.*`"),
+            );
+            continue;
+        }
         let matching: Vec<&Site> = sites
             .iter()
             .filter(|s| placement.matches(s, tuning.n_layers))
