@@ -124,6 +124,11 @@ impl Diags {
         self.list.extend(other.list);
     }
 
+    /// Keeps those that a rule keeps.
+    pub fn retain(&mut self, rule: impl FnMut(&Diag) -> bool) {
+        self.list.retain(rule);
+    }
+
     /// Whether any is an error.
     #[must_use]
     pub fn has_errors(&self) -> bool {

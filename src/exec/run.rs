@@ -263,12 +263,7 @@ impl Work<'_> {
             let names: Vec<String> = read.tensors.names().map(str::to_owned).collect();
             for name in names {
                 if let Some((dims, data)) = read.tensors.f32(&name)? {
-                    let own = self
-                        .stage
-                        .job
-                        .params
-                        .iter()
-                        .find(|p| p.name == name || p.name.ends_with(&format!(".{name}")));
+                    let own = self.stage.job.params.iter().find(|p| p.is_called(&name));
                     peft.insert(
                         own.map_or(name, |p| p.name.clone()),
                         Tensor::new(data, &dims),

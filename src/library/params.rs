@@ -100,9 +100,15 @@ impl Param {
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
     }
-}
 
-impl Param {
+    /// Whether another program, which may leave out the first parts of a path, calls it `name`.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name
+            .strip_suffix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+
     /// Whether an adapter tensor is one that trains: decomposition remainders and singular values
     /// stay as they are.
     #[must_use]

@@ -398,11 +398,12 @@ impl<'a> Binder<'a> {
                 })
             }
             Err(why) => {
-                diags.push(Diag::error(
-                    &BAD_TOKENIZER,
-                    at,
-                    format!("`{name}.{split}` cannot be tokenized: {why}"),
-                ));
+                let (code, at) = match want.template {
+                    Some((_, at)) => (&BAD_PROMPT, at),
+                    None => (&BAD_TOKENIZER, at),
+                };
+                let message = format!("`{name}.{split}` cannot be tokenized: {why}");
+                diags.push(Diag::error(code, at, message));
                 None
             }
         }

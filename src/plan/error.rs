@@ -18,14 +18,16 @@ crate::codes! {
     EMPTY_PLACEMENT = "plan::empty_placement";
     /// Two adapters would wrap the same linear map. Narrow one of the placements.
     OVERLAPPING_ADAPTERS = "plan::overlapping_adapters";
-    /// A method is named that has no effect beside the others: `full` trains everything already, for example.
+    /// A method is named that has no effect beside the others: `full` trains everything already, for example. Or it is
+    /// placed on the task head, which is always trained as a whole.
     METHOD_WITHOUT_EFFECT = "plan::method_without_effect";
     /// Text is cut after `max_length` tokens, and the model cannot read that many.
     LENGTH_TOO_LARGE = "plan::length_too_large";
     /// The stage this one comes from leaves an adapter, and this stage names other methods. Fold the adapter in first: put
     /// a `merge` stage between, or leave the key away to go on with the same adapter.
     UNMERGED_ADAPTER = "plan::unmerged_adapter";
-    /// A classification needs at least two classes, a regression a number on every row.
+    /// A classification needs at least two classes, and the split has fewer. Check `label`, or write
+    /// `objective = regress` to learn a number.
     BAD_LABELS = "plan::bad_labels";
     /// The data are not at hand, so the estimate takes every text as `max_length` tokens long and the labels are not checked.
     ASSUMED_LENGTHS = "plan::assumed_lengths";
@@ -38,6 +40,7 @@ crate::codes! {
     /// The verbalizer gives each class one word, and each word must be one token of the model, another for each class: the
     /// mask holds one token.
     BAD_LABEL_WORD = "plan::bad_label_word";
-    /// A peft adapter that a stage starts from cannot be read, or uses something that is not built yet.
+    /// A peft adapter that a stage starts from cannot be read, uses something that is not built yet, or was made for
+    /// another model: none of its modules is there, or they have other shapes.
     BAD_ADAPTER = "plan::bad_adapter";
 }

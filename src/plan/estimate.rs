@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::split::Lengths;
 use crate::exec::svd_scratch_bytes;
 use crate::library::data::batch::order;
-use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::library::params::{Init, Param, SvdPart};
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
@@ -92,21 +92,15 @@ pub fn estimate(
                 .iter()
                 .map(|(_, program)| over(&[(program, &none)], machine));
             let folded = each.max_by_key(Estimate::peak).unwrap_or_default();
-            // Whatever is not folded is copied through, one tensor at a time.
-            let sizes = job
-                .params
-                .iter()
-                .filter(|p| p.owner != Owner::Adapter)
-                .map(|p| 4 * p.elements());
-            let copied = sizes.max().unwrap_or(0);
-            if copied > folded.peak() {
-                Estimate {
-                    frozen_weights: copied,
-                    peak_op: "copying a tensor".to_owned(),
+            // All other tensors pass through, one at a time, in f32.
+            let largest = job.params.iter().max_by_key(|p| p.elements());
+            match largest.filter(|p| 4 * p.elements() > folded.peak()) {
+                Some(param) => Estimate {
+                    frozen_weights: 4 * param.elements(),
+                    peak_op: format!("copy {}", param.name),
                     ..Estimate::default()
-                }
-            } else {
-                folded
+                },
+                None => folded,
             }
         }
     };

@@ -21,6 +21,7 @@ use crate::library::method::{Tuning, method};
 use crate::library::model::{self, HeadKind, Model};
 use crate::library::net::Mode;
 use crate::library::objective::Objective;
+use crate::library::params::Param;
 use crate::library::placement::{Pattern, Placement, Site};
 use crate::library::prompt::Prompt;
 use crate::library::schema::{Checked, Filled, Values};
@@ -323,6 +324,9 @@ impl Planner<'_, '_> {
                 return None;
             }
         };
+        if !check_shapes(&tuning, &job.params, diags) {
+            return None;
+        }
         let lengths: Vec<_> = splits
             .iter()
             .map(|s| s.as_ref().map(|s| &s.lengths))
@@ -612,11 +616,8 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
         frozen: true,
         methods: Vec::new(),
     };
-    let sites: Vec<Site> = network::network(&mut b, cx, &bare, Mode::Evaluate)
-        .sites
-        .into_iter()
-        .filter(|s| !s.role.is_head())
-        .collect();
+    let sites = network::network(&mut b, cx, &bare, Mode::Evaluate).sites;
+    let (head, sites): (Vec<Site>, Vec<Site>) = sites.into_iter().partition(|s| s.role.is_head());
     let mut covered: IndexMap<String, &str> = IndexMap::new();
     let mut ladder = None;
     for (method, filled) in &tuning.methods {
@@ -646,11 +647,44 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
             continue;
         }
         let placement = filled.values.placement("on").cloned().unwrap_or_default();
+        // An adapter that peft trained is taken as it is.
+        let reaches = head
+            .iter()
+            .find(|s| placement.matches(s, tuning.n_layers))
+            .filter(|_| filled.values.str("start").is_none());
+        if let Some(site) = reaches {
+            diags.push(
+                Diag::error(
+                    &METHOD_WITHOUT_EFFECT,
+                    at("on"),
+                    format!("`{name}` would wrap `{}`, which belongs to the task head", site.path),
+                )
+                .label("reaches the head")
+                .help("the head is always trained as a whole; linear maps of the blocks are `attention.*` and `ffn.*`"),
+            );
+            continue;
+        }
         let matching: Vec<&Site> = sites
             .iter()
             .filter(|s| placement.matches(s, tuning.n_layers))
             .collect();
-        if matching.is_empty() {
+        if matching.is_empty() && filled.values.str("start").is_some() {
+            let modules: Vec<&str> = placement
+                .any
+                .iter()
+                .map(|p| p.path.as_str())
+                .filter(|p| !p.starts_with('*'))
+                .collect();
+            diags.push(
+                Diag::error(
+                    &BAD_ADAPTER,
+                    at("start"),
+                    "the adapter is on none of this model's linear maps",
+                )
+                .label("made for another model")
+                .help(format!("its modules are `{}`", modules.join("`, `"))),
+            );
+        } else if matching.is_empty() {
             diags.push(
                 Diag::error(&EMPTY_PLACEMENT, at("on"), format!("`{placement}` matches no linear map of this model"))
                     .label("nothing to adapt here")
@@ -692,23 +726,62 @@ fn check_methods(cx: &StageCx<'_>, tuning: &Tuning, values: &Values, diags: &mut
             } else {
                 "`head_only` has no effect beside other methods: the head is always trained"
             };
-            diags.push(
-                Diag::error(&METHOD_WITHOUT_EFFECT, values.span(key), message).help("remove it"),
-            );
+            let help = if idle == "full" {
+                "keep `full` alone, or remove it"
+            } else {
+                "remove `head_only`"
+            };
+            diags.push(Diag::error(&METHOD_WITHOUT_EFFECT, values.span(key), message).help(help));
         }
         let twice = names.iter().enumerate().find(|(i, n)| {
             names.iter().take(*i).any(|m| m == *n)
                 && tuning.methods.get(*i).is_some_and(|(m, _)| !m.adapts())
         });
         if let Some((_, name)) = twice {
-            diags.push(Diag::error(
-                &METHOD_WITHOUT_EFFECT,
-                values.span(key),
-                format!("`{name}` is named twice"),
-            ));
+            diags.push(
+                Diag::error(
+                    &METHOD_WITHOUT_EFFECT,
+                    values.span(key),
+                    format!("`{name}` is named twice"),
+                )
+                .help("remove one of them"),
+            );
         }
     }
     before || !diags.has_errors()
+}
+
+/// The tensors of peft adapters that methods start from against those of the stage.
+fn check_shapes(tuning: &Tuning, params: &[Param], diags: &mut Diags) -> bool {
+    for (_, filled) in &tuning.methods {
+        let Some(read) = filled
+            .values
+            .str("start")
+            .and_then(|dir| peft::read(std::path::Path::new(dir)).ok())
+        else {
+            continue;
+        };
+        let misfit = read.tensors.names().find_map(|name| {
+            let param = params.iter().find(|p| p.is_called(name))?;
+            let shape = read.tensors.get(name)?.shape.iter().map(|&n| n as u64);
+            let shape: Vec<u64> = shape.collect();
+            (shape != param.shape).then_some((name, shape, &param.shape))
+        });
+        if let Some((name, own, wanted)) = misfit {
+            diags.push(
+                Diag::error(
+                    &BAD_ADAPTER,
+                    filled.values.span("start"),
+                    format!(
+                        "`{name}` has the shape {own:?} in this adapter; here it has {wanted:?}"
+                    ),
+                )
+                .label("made for another model, or other classes"),
+            );
+            return false;
+        }
+    }
+    true
 }
 
 /// Fills in what a peft adapter that a method starts from decides.
@@ -738,7 +811,11 @@ fn start_from_peft(
     let read = match peft::read(&start) {
         Ok(read) => read,
         Err(why) => {
-            diags.push(Diag::error(&BAD_ADAPTER, at, why.to_string()).label("this adapter"));
+            diags.push(
+                Diag::error(&BAD_ADAPTER, at, why.to_string())
+                    .label("this adapter")
+                    .help("name the directory that peft's `save_pretrained` wrote; it is relative to the recipe"),
+            );
             return None;
         }
     };

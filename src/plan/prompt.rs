@@ -10,6 +10,7 @@ use crate::library::objective::Objective;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::StageKind;
+use crate::resolve::error::NOT_BUILT_YET;
 use crate::resolve::{Declared, Recipe};
 
 /// Puts the prompt a stage writes, or goes on with, into what it starts from; gives the declaration
@@ -100,11 +101,6 @@ pub(super) fn label_words(
     let Some(Checked::Map(pairs)) = values.get("verbalizer") else {
         return Some(());
     };
-    let mut fail = |message: String, help: Option<String>| {
-        let mut diag = Diag::error(&BAD_LABEL_WORD, at, message);
-        diag.help = help;
-        diags.push(diag);
-    };
     let known = start.model.tokenizer.is_some();
     if let Some((extra, _)) = pairs
         .iter()
@@ -112,6 +108,8 @@ pub(super) fn label_words(
     {
         let help = suggest::did_you_mean(extra, classes.iter().map(String::as_str));
         fail(
+            diags,
+            at,
             format!("the data have no class `{extra}`"),
             help.or_else(|| Some(format!("the classes are {}", classes.join(", ")))),
         );
@@ -125,19 +123,19 @@ pub(super) fn label_words(
                 continue;
             }
             fail(
+                diags,
+                at,
                 format!("the class `{class}` has no word"),
                 Some(format!("write `{class}: \"…\"`")),
             );
             return None;
         };
         let [word] = list.as_slice() else {
-            fail(
-                format!(
-                    "`{class}` has {} words; several words for a class are not built yet",
-                    list.len()
-                ),
-                Some("keep one".into()),
+            let message = format!(
+                "`{class}` has {} words; several words for a class are not built yet",
+                list.len()
             );
+            diags.push(Diag::error(&NOT_BUILT_YET, at, message).help("keep one"));
             return None;
         };
         let pieces = start.model.tokenizer.as_ref().map(|t| t.word_pieces(word));
@@ -146,6 +144,8 @@ pub(super) fn label_words(
             Some(Ok(pieces)) => {
                 let names: Vec<String> = pieces.iter().map(|(p, _)| format!("`{p}`")).collect();
                 fail(
+                    diags,
+                    at,
                     format!(
                         "`{word}` is not one token of this model: it is cut into {}",
                         names.join(", ")
@@ -155,7 +155,12 @@ pub(super) fn label_words(
                 return None;
             }
             Some(Err(why)) => {
-                fail(format!("`{word}` cannot be tokenized: {why}"), None);
+                fail(
+                    diags,
+                    at,
+                    format!("`{word}` cannot be tokenized: {why}"),
+                    None,
+                );
                 return None;
             }
             None => {}
@@ -167,6 +172,8 @@ pub(super) fn label_words(
         .find(|(i, w)| known && words.iter().take(*i).any(|v| v == *w));
     if let Some((i, _)) = twice {
         fail(
+            diags,
+            at,
             format!(
                 "`{}` has the word of another class, so that they cannot be told apart",
                 classes.get(i).map_or("", String::as_str)
@@ -180,4 +187,10 @@ pub(super) fn label_words(
         words,
     }));
     Some(())
+}
+
+fn fail(diags: &mut Diags, at: Span, message: String, help: Option<String>) {
+    let mut diag = Diag::error(&BAD_LABEL_WORD, at, message);
+    diag.help = help;
+    diags.push(diag);
 }

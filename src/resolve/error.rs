@@ -1,9 +1,6 @@
 //! Diagnostic codes of the resolver.
 
 crate::codes! {
-    /// A file starts with `peftc 1`, the version of the language it is written in. This compiler knows version 1 only.
-    /// Recipes without the line are read as version 1.
-    UNKNOWN_VERSION = "resolve::unknown_version";
     /// A recipe declares models, data, prompts and stages: `model NAME = …`, `data NAME = …`, `prompt NAME { … }`,
     /// `stage NAME = …`. Another word cannot stand there.
     UNKNOWN_DECLARATION = "resolve::unknown_declaration";

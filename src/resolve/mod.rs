@@ -9,7 +9,7 @@ mod values;
 
 pub use values::parse_size;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
 
@@ -19,8 +19,8 @@ use crate::library::decl::{self, Declaration};
 use crate::library::schema::{Checked, Filled, Kind, RefKind, Schema};
 use crate::syntax::ast::{Decl, File, Item, Value};
 use error::{
-    BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, MISSING_SPLIT, UNKNOWN_DECLARATION, UNKNOWN_ENTRY,
-    UNKNOWN_VARIABLE, UNKNOWN_VERSION, WRONG_REFERENCE, WRONG_TYPE,
+    BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, MISSING_KEY, MISSING_SPLIT, UNKNOWN_DECLARATION,
+    UNKNOWN_ENTRY, UNKNOWN_VARIABLE, WRONG_REFERENCE, WRONG_TYPE,
 };
 use scope::Scope;
 
@@ -66,6 +66,7 @@ impl Recipe {
 /// A parsed file with its place on disk.
 #[derive(Debug)]
 struct Loaded {
+    /// Without `.` and `..`, so that two ways to one file are one file.
     path: PathBuf,
     file: File,
     base: PathBuf,
@@ -98,8 +99,29 @@ pub fn resolve(
             Some((name.clone(), parsed.value?))
         })
         .collect();
-    let recipe = assemble(&files, &overrides, &mut diags);
+    let mut own = Diags::default();
+    let recipe = assemble(&files, &overrides, &mut own);
+    without_echoes(&mut own, &diags);
+    diags.extend(own);
     Outcome::new(Some(recipe), diags)
+}
+
+/// Drops what is only the echo of an unreadable piece of text: that something is missing which the
+/// piece may hold, and a second complaint about the piece itself.
+fn without_echoes(own: &mut Diags, unreadable: &Diags) {
+    if !unreadable.has_errors() {
+        return;
+    }
+    let holds = |outer: Span, inner: Span| {
+        outer.source == inner.source && outer.start <= inner.start && inner.end <= outer.end
+    };
+    own.retain(|diag| {
+        let missing = [&MISSING_KEY, &DANGLING_NAME, &UNKNOWN_VARIABLE].contains(&diag.code);
+        let again = unreadable
+            .iter()
+            .any(|u| diag.span.zip(u.span).is_some_and(|(d, u)| holds(d, u)));
+        !missing && !again
+    });
 }
 
 fn load(
@@ -111,7 +133,8 @@ fn load(
     world: &dyn World,
     diags: &mut Diags,
 ) {
-    if stack.len() > 32 || stack.iter().any(|p| p == path) {
+    let identity = plain(path);
+    if stack.contains(&identity) {
         let at = from.unwrap_or_default();
         diags.push(
             Diag::error(
@@ -119,7 +142,8 @@ fn load(
                 at,
                 format!("`{}` imports itself", path.display()),
             )
-            .label("closes the circle"),
+            .label("closes the circle")
+            .help("remove this import: what the file declares is there already"),
         );
         return;
     }
@@ -146,23 +170,12 @@ fn load(
     let parsed = crate::syntax::parse(&text, id);
     diags.extend(parsed.diags);
     let Some(file) = parsed.value else { return };
-    if let Some(version) = file.version.as_ref().filter(|v| v.value != 1) {
-        diags.push(
-            Diag::error(
-                &UNKNOWN_VERSION,
-                version.span,
-                format!("version {} of the language is not known", version.value),
-            )
-            .label("not known")
-            .help("write `peftc 1`, or take a newer peftc"),
-        );
-    }
     let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    stack.push(path.to_path_buf());
+    stack.push(identity.clone());
     for item in &file.items {
         if let Item::Import(import) = item {
             let target = base.join(&import.path.value);
-            if !files.iter().any(|f: &Loaded| f.path == target) {
+            if !files.iter().any(|f: &Loaded| f.path == plain(&target)) {
                 load(
                     &target,
                     Some(import.path.span),
@@ -177,10 +190,25 @@ fn load(
     }
     stack.pop();
     files.push(Loaded {
-        path: path.to_path_buf(),
+        path: identity,
         file,
         base,
     });
+}
+
+/// A path without `.` and, where a directory stands before it, `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut parts: Vec<Component<'_>> = Vec::new();
+    for part in path.components() {
+        match (part, parts.last()) {
+            (Component::CurDir, _) => {}
+            (Component::ParentDir, Some(Component::Normal(_))) => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts.iter().collect()
 }
 
 fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) -> Recipe {
@@ -225,6 +253,7 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
             }
         }
     }
+    scope.check_circles(diags);
     let mut recipe = Recipe::default();
     for loaded in files {
         for item in &loaded.file.items {

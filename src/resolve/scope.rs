@@ -13,27 +13,56 @@ pub(super) struct Scope<'a> {
     pub lets: BTreeMap<&'a str, &'a Value>,
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
     /// The value behind a name, if it is one of a `let`; the value itself otherwise. The place stays
-    /// that of the use.
-    pub(super) fn substitute(&self, value: &Value, diags: &mut Diags) -> Option<Value> {
+    /// that of the use. `None` for a name that goes in a circle: [`Self::check_circles`] reports it.
+    pub(super) fn substitute(&self, value: &Value) -> Option<Value> {
         let mut current = value.clone();
         for _ in 0..=self.lets.len() {
-            let ValueKind::Path(path) = &current.value else {
-                return Some(current);
-            };
-            let Some(next) = path.as_name().and_then(|name| self.lets.get(name)) else {
+            let Some(next) = self.next(&current) else {
                 return Some(current);
             };
             current = Value {
-                value: next.value.clone(),
+                value: next.1.value.clone(),
                 span: value.span,
             };
         }
-        diags.push(
-            Diag::error(&CYCLIC_LET, value.span, "this name is defined by itself")
-                .label("goes in a circle"),
-        );
         None
+    }
+
+    /// The `let` that a value names, if it names one.
+    fn next(&self, value: &Value) -> Option<(&'a str, &'a Value)> {
+        let ValueKind::Path(path) = &value.value else {
+            return None;
+        };
+        let (name, value) = self.lets.get_key_value(path.as_name()?)?;
+        Some((name, value))
+    }
+
+    /// Reports each circle of `let`s once, at the one that stands first.
+    pub(super) fn check_circles(&self, diags: &mut Diags) {
+        for (&name, &value) in &self.lets {
+            let mut circle = vec![name];
+            let mut first = value.span;
+            let mut at = self.next(value);
+            while let Some((next, value)) = at.filter(|(next, _)| !circle.contains(next)) {
+                circle.push(next);
+                first = first.min(value.span);
+                at = self.next(value);
+            }
+            let closed = at.is_some_and(|(next, _)| next == name);
+            if closed && first == value.span {
+                circle.push(name);
+                diags.push(
+                    Diag::error(
+                        &CYCLIC_LET,
+                        value.span,
+                        format!("`{name}` is defined by itself: {}", circle.join(" → ")),
+                    )
+                    .label("goes in a circle")
+                    .help("give one of them a value of its own"),
+                );
+            }
+        }
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn check(
     value: &Value,
     diags: &mut Diags,
 ) -> Option<Checked> {
-    let value = scope.substitute(value, diags)?;
+    let value = scope.substitute(value)?;
     let found = match (key.kind, &value.value) {
         (Kind::Int(lo, hi), ValueKind::Number { digits, unit }) => {
             return int(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
@@ -67,9 +67,9 @@ pub(super) fn check(
         (Kind::Entries(registry), ValueKind::Ctor(_) | ValueKind::Path(_)) => {
             return entries(scope, registry, std::slice::from_ref(&value), diags);
         }
-        (Kind::Names | Kind::Columns, ValueKind::List(items)) => names(scope, items, diags),
+        (Kind::Names | Kind::Columns, ValueKind::List(items)) => names(scope, items),
         (Kind::Names | Kind::Columns, ValueKind::Path(_) | ValueKind::Str(_)) => {
-            names(scope, std::slice::from_ref(&value), diags)
+            names(scope, std::slice::from_ref(&value))
         }
         (Kind::Verbalizer, ValueKind::Map(pairs)) => verbalizer(pairs),
         _ => None,
@@ -362,13 +362,15 @@ fn entries(
     list.map(Checked::Entries)
 }
 
-fn names(scope: &Scope<'_>, items: &[Value], diags: &mut Diags) -> Option<Checked> {
+fn names(scope: &Scope<'_>, items: &[Value]) -> Option<Checked> {
     let list: Option<Vec<String>> = items
         .iter()
-        .map(|item| match &scope.substitute(item, diags)?.value {
-            ValueKind::Str(s) => Some(s.clone()),
+        // A name that goes in a circle is reported there.
+        .filter_map(|item| scope.substitute(item))
+        .map(|item| match item.value {
+            ValueKind::Str(s) => Some(s),
             ValueKind::Path(p) => p.as_name().map(str::to_owned),
-            ValueKind::Number { digits, unit: None } => Some(digits.clone()),
+            ValueKind::Number { digits, unit: None } => Some(digits),
             _ => None,
         })
         .collect();

@@ -68,7 +68,12 @@ fn every_method_meets_its_estimate() {
             let path = recipe(
                 dir.path(),
                 &format!(
-                    "stage s = train {{ model = m, data = d.train, adapter = {method}, lr = 1e-3, epochs = 1{micro} }}\nstage e = eval {{ from = s, data = d.dev }}\n"
+                    "stage s = train {{ model = m, data = d.train, adapter = {method}, lr = 1e-3, epochs = 1{micro} }}\nstage e = eval {{ from = s, data = d.dev }}\n{}",
+                    if method.contains("on =") {
+                        "stage f = merge { from = s }\n"
+                    } else {
+                        ""
+                    }
                 ),
             );
             let output = peftc()
