@@ -5,6 +5,7 @@ pub mod bind;
 mod dag;
 pub mod error;
 pub mod estimate;
+pub mod facts;
 pub mod render;
 pub mod solve;
 pub mod split;

@@ -4,5 +4,6 @@ mod cases;
 mod golden;
 mod parity;
 mod recipes;
+mod report;
 mod run;
 mod syntax_fuzz;
