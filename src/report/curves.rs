@@ -24,9 +24,9 @@ struct Line<'a> {
     mean: Curve,
 }
 
-/// Running mean with the memory of a fortieth of the curve, unbiased at its start.
+/// Running mean with the memory of a sixteenth of the curve, unbiased at its start.
 fn smooth(log: &[Logged]) -> Curve {
-    let window = (log.len() as f64 / 40.0).max(1.0);
+    let window = (log.len() as f64 / 16.0).max(1.0);
     let keep = 1.0 - 1.0 / window;
     let (mut sum, mut weight) = (0.0, 0.0);
     let all: Curve = log

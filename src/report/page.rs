@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::table::{self, Column};
-use super::{Report, Row, curves, profile, scatter};
+use super::{Report, Row, curves, higher_is_better, profile, scatter};
 
 /// Colours for rows; after the last the first comes again.
 const COLOURS: usize = 8;
@@ -46,9 +46,9 @@ pub fn html(report: &Report) -> String {
         include_str!("page.css")
     );
     let runs: usize = report.rows.iter().map(|r| r.runs).sum();
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<header><h1>Fine-tuning compared</h1><p>{} from {}{}.</p></header>\n",
+        "<header><h1>Fine-tuning compared</h1><p>{} from {}{}.</p></header>",
         count(report.rows.len(), "row"),
         count(runs, "run"),
         report
@@ -176,10 +176,10 @@ fn results(report: &Report) -> String {
     let class = |c: &Column| if c.number { " class='number'" } else { "" };
     let mut out = String::from("<div class='wide'><table><thead><tr>");
     for c in &list {
-        let sorted = if Some(&c.title) == report.main.as_ref() {
-            " aria-sort='descending'"
-        } else {
-            ""
+        let sorted = match report.main.as_ref().filter(|m| **m == c.title) {
+            Some(main) if higher_is_better(main) => " aria-sort='descending'",
+            Some(_) => " aria-sort='ascending'",
+            None => "",
         };
         let _ = write!(
             out,

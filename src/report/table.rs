@@ -5,8 +5,8 @@ use crate::base::units::{Bytes, Count};
 
 /// Columns of a terminal that the table fits into.
 const WIDTH: usize = 100;
-/// Longest name in a terminal.
-const NAME: usize = 30;
+/// Longest name in a terminal; where there is no room, the shorter.
+const NAMES: [usize; 2] = [30, 20];
 
 /// A column as people read it.
 #[derive(Clone, Debug)]
@@ -148,7 +148,7 @@ pub fn columns(report: &Report, whole: bool) -> Vec<Column> {
         7,
         false,
         &|r| trained(r).map(|n| n as f64),
-        &|r| Count(trained(r).unwrap_or(0)).to_string(),
+        &|r| parameters(trained(r).unwrap_or(0), whole),
     ));
     list
 }
@@ -193,13 +193,20 @@ pub(super) fn rate(stat: &Stat, whole: bool) -> String {
     }
 }
 
+/// `231,554`; where room is short `232k`, `7.83M`.
+fn parameters(n: u64, whole: bool) -> String {
+    match n {
+        n if whole || n < 10_000 => Count(n).to_string(),
+        n if n < 1_000_000 => format!("{}k", (n + 500) / 1000),
+        n if n < 10_000_000 => format!("{:.2}M", n as f64 / 1e6),
+        n => format!("{:.0}M", n as f64 / 1e6),
+    }
+}
+
 /// The table of a terminal; what finds no room is left out and named.
 #[must_use]
 pub fn terminal(report: &Report) -> String {
     let mut list = columns(report, false);
-    for name in list.first_mut().into_iter().flat_map(|c| &mut c.cells) {
-        *name = shorten(name, NAME);
-    }
     let width = |c: &Column| {
         let cells = c.cells.iter().map(|t| t.chars().count());
         cells.max().unwrap_or(0).max(c.title.chars().count())
@@ -208,6 +215,15 @@ pub fn terminal(report: &Report) -> String {
     let star = |c: &Column| usize::from(c.best.contains(&true));
     let total = |list: &[Column]| list.iter().map(|c| width(c) + star(c) + 2).sum::<usize>();
     let mut dropped: Vec<String> = Vec::new();
+    let names = list.first().map(|c| c.cells.clone()).unwrap_or_default();
+    for most in NAMES {
+        if let Some(first) = list.first_mut() {
+            first.cells = names.iter().map(|n| shorten(n, most)).collect();
+        }
+        if total(&list) <= WIDTH {
+            break;
+        }
+    }
     while total(&list) > WIDTH {
         let Some((at, _)) = list
             .iter()
