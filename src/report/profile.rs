@@ -52,7 +52,7 @@ pub fn chart(row: &Row) -> Option<String> {
     let frame = Frame {
         left: 70.0,
         top: 34.0,
-        width: 278.0,
+        width: 258.0,
         height: H - 34.0 - 34.0,
         x: Axis {
             lo: 0.0,
