@@ -11,5 +11,6 @@ pub mod exec;
 pub mod library;
 pub mod plan;
 pub mod program;
+pub mod report;
 pub mod resolve;
 pub mod syntax;

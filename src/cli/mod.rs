@@ -9,6 +9,7 @@ mod plan;
 mod predict;
 mod progress;
 mod render;
+mod report;
 mod run;
 pub mod world;
 
@@ -30,6 +31,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Execute a recipe; finished stages are taken from the store
     Run(run::Run),
+    /// Compare finished runs: a table, or a page with charts
+    Report(report::Report),
     /// Format recipes in place
     Fmt(fmt::Fmt),
     /// Label new text with a finished stage's model
@@ -66,6 +69,7 @@ pub fn main() -> i32 {
         Command::Check(c) => c.run(),
         Command::Plan(c) => c.run(),
         Command::Run(c) => c.run(),
+        Command::Report(c) => c.run(),
         Command::Fmt(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Explain(c) => c.run(),

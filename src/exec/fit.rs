@@ -149,10 +149,10 @@ pub fn fit(
         clock.trained += begun.elapsed();
         clock.examples += batch.len() as u64;
         let epochs = progress.step as f64 / fit.steps_per_epoch as f64;
-        log.line(&json!({
+        let mut line = json!({
             "step": progress.step, "epoch": epochs, "loss": loss, "lr": lr, "grad_norm": norm,
             "samples_per_s": clock.rate(), "peak_bytes": runner.meter.peak(),
-        }))?;
+        });
         observer.event(Event::Step {
             step: progress.step,
             loss,
@@ -164,7 +164,16 @@ pub fn fit(
             .is_some_and(|n| progress.step.is_multiple_of(n) || progress.step == fit.steps)
         {
             evaluate(runner, fit, cx, &mut progress, observer)?;
+            if !progress.last_metrics.is_empty() {
+                let dev: serde_json::Map<String, Json> = progress
+                    .last_metrics
+                    .iter()
+                    .map(|(name, value)| (name.clone(), json!(value)))
+                    .collect();
+                line["dev"] = Json::Object(dev);
+            }
         }
+        log.line(&line)?;
         let signal = observer.interrupted();
         if signal.is_some() || saved.elapsed() >= cx.every {
             log.sync()?;

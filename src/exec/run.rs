@@ -27,6 +27,7 @@ use crate::library::model::HeadKind;
 use crate::library::params::{Init, SvdPart};
 use crate::library::stage::job::{Fit, Fold, Routine, Score};
 use crate::plan::bind::Place;
+use crate::plan::facts::facts;
 use crate::plan::{Plan, Stage};
 use crate::program::op::{Machine, Tensor};
 use crate::program::{Bindings, Resident, Verified};
@@ -86,7 +87,7 @@ pub fn run(
     for stage in stages {
         let key = entry_name(stage);
         let reusable = stage.fingerprint.is_some() && !options.fresh;
-        let result = match store.finished(&key).filter(|_| reusable) {
+        let mut result = match store.finished(&key).filter(|_| reusable) {
             Some(manifest) => {
                 observer.event(Event::Cached {
                     name: &stage.name.value,
@@ -120,6 +121,10 @@ pub fn run(
                 result
             }
         };
+        // Said by the plan, not by the store: results of older versions get them too.
+        for (key, value) in facts(plan, stage, &options.machine) {
+            set(&mut result, key, value);
+        }
         let _ = store.note_latest(&recipe, &stage.name.value, &key, &stage.parts);
         results.push(result);
         let document = json!({ "schema": 1, "recipe": recipe, "stages": results });

@@ -134,14 +134,14 @@ fn svd_scratch(param: &Param) -> Option<u64> {
     }
 }
 
-fn evaluation_sizes(lengths: &Lengths, batch: u64) -> Vec<Bindings> {
+pub(super) fn evaluation_sizes(lengths: &Lengths, batch: u64) -> Vec<Bindings> {
     let list = lengths.list(batch);
     let order: Vec<u32> = (0..list.len() as u32).collect();
     batch_sizes(&list, &order, batch).collect()
 }
 
 /// Sizes of every micro-batch of a training.
-fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
+pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
     let list = lengths.list(fit.batch);
     let epochs = fit.steps.div_ceil(fit.steps_per_epoch.max(1));
     let mut sizes = Vec::new();
@@ -243,7 +243,7 @@ fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
     }
 }
 
-fn describe_node(program: &Program, index: usize) -> String {
+pub(super) fn describe_node(program: &Program, index: usize) -> String {
     let Some(node) = program.nodes.get(index) else {
         return String::new();
     };

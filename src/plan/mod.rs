@@ -5,6 +5,7 @@ pub mod bind;
 mod dag;
 pub mod error;
 pub mod estimate;
+pub mod facts;
 mod prompt;
 pub mod render;
 pub mod solve;

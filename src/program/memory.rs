@@ -41,15 +41,20 @@ pub fn sized(program: &Program, node: &Node, sizes: &Bindings) -> SizedCx {
     SizedCx::new(&types(&node.inputs), &types(&node.outputs), sizes)
 }
 
-/// The peak of a program beside its residents.
-#[must_use]
-pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &Machine) -> Peak {
+/// Goes through a schedule; at each node `at` gets its index, its workspace, all values alive beside
+/// the residents, and the sum of these and the workspace.
+fn walk(
+    program: &Program,
+    schedule: &Schedule,
+    sizes: &Bindings,
+    machine: &Machine,
+    mut at: impl FnMut(usize, u64, &BTreeMap<Value, u64>, u64),
+) {
     let mut live: BTreeMap<Value, u64> = program
         .feeds()
         .map(|(_, v)| (v, program.ty(v).bytes(sizes)))
         .collect();
     let mut total: u64 = live.values().sum();
-    let (mut best, mut best_total) = (None, 0);
     for (index, (node, step)) in program.nodes.iter().zip(&schedule.steps).enumerate() {
         if let Some(taken) = step.takes.and_then(|i| node.inputs.get(i)) {
             total -= live.remove(taken).unwrap_or(0);
@@ -63,14 +68,44 @@ pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &
             .op
             .rule()
             .workspace(&sized(program, node, sizes), machine);
-        if total + workspace > best_total || best.is_none() {
-            best_total = total + workspace;
-            best = Some((index, workspace, live.clone()));
-        }
+        at(index, workspace, &live, total + workspace);
         for value in &step.frees {
             total -= live.remove(value).unwrap_or(0);
         }
     }
+}
+
+/// Bytes alive at each node of a program, workspace included, residents not.
+#[must_use]
+pub fn profile(
+    program: &Program,
+    schedule: &Schedule,
+    sizes: &Bindings,
+    machine: &Machine,
+) -> Vec<u64> {
+    let mut totals = Vec::with_capacity(program.nodes.len());
+    walk(program, schedule, sizes, machine, |_, _, _, total| {
+        totals.push(total);
+    });
+    totals
+}
+
+/// The peak of a program beside its residents.
+#[must_use]
+pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &Machine) -> Peak {
+    let (mut best, mut best_total) = (None, 0);
+    walk(
+        program,
+        schedule,
+        sizes,
+        machine,
+        |index, workspace, live, total| {
+            if total > best_total || best.is_none() {
+                best_total = total;
+                best = Some((index, workspace, live.clone()));
+            }
+        },
+    );
     best.map_or_else(Peak::default, |(node, workspace, live)| {
         classify(program, node, workspace, &live)
     })

@@ -5,5 +5,6 @@ mod golden;
 mod oracle;
 mod parity;
 mod recipes;
+mod report;
 mod run;
 mod syntax_fuzz;

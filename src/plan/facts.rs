@@ -1,0 +1,187 @@
+//! What a stage says about itself in `result.json` beside what was measured: its methods, what it
+//! comes from, what it shares with repetitions under other seeds, its memory over a step.
+
+use serde_json::{Value as Json, json};
+
+use super::estimate::{Estimate, describe_node, evaluation_sizes, training_sizes};
+use super::split::Lengths;
+use super::{Plan, Stage};
+use crate::library::stage::job::{Job, Routine, Update};
+use crate::program::op::Machine;
+use crate::program::{Bindings, Verified, memory};
+
+/// Most points of a memory profile.
+const POINTS: usize = 200;
+
+/// The facts, by the names `result.json` gives them.
+#[must_use]
+pub fn facts(plan: &Plan, stage: &Stage, machine: &Machine) -> Vec<(&'static str, Json)> {
+    let lengths: Vec<_> = stage
+        .splits
+        .iter()
+        .map(|s| s.as_ref().map(|s| &s.lengths))
+        .collect();
+    let e = &stage.estimate;
+    let profile: Vec<Json> = profile(&stage.job, &lengths, machine, e)
+        .into_iter()
+        .map(|(op, bytes)| json!({ "op": op, "bytes": bytes }))
+        .collect();
+    vec![
+        ("methods", json!(stage.methods())),
+        ("from", json!(stage.parent)),
+        ("seed", json!(stage.filled.values.opt_int("seed"))),
+        ("variant", json!(variant(plan, stage))),
+        (
+            "memory",
+            json!({
+                "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
+                "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
+                "peak_op": e.peak_op,
+            }),
+        ),
+        ("memory_profile", Json::Array(profile)),
+    ]
+}
+
+/// Hash of all that a result depends on except the seeds of its stage and of those before it;
+/// `None` where an input's identity could not be had.
+#[must_use]
+pub fn variant(plan: &Plan, stage: &Stage) -> Option<String> {
+    stage.fingerprint.as_ref()?;
+    let parent = match stage.parent.as_deref().and_then(|p| plan.stage(p)) {
+        Some(parent) => Some(variant(plan, parent)?),
+        None => None,
+    };
+    let text: Vec<String> = stage
+        .parts
+        .iter()
+        .filter(|(name, _)| *name != "key seed")
+        .map(|(name, value)| {
+            let value = match (&parent, name.as_str()) {
+                (Some(parent), "from") => parent,
+                _ => value,
+            };
+            format!("{name}\u{1f}{value}")
+        })
+        .collect();
+    Some(
+        blake3::hash(text.join("\u{1e}").as_bytes())
+            .to_hex()
+            .to_string(),
+    )
+}
+
+/// Bytes alive over one step of the largest batch, residents included: what runs, and how much is
+/// alive while it does. What surrounds the step is there only if it holds the stage's peak.
+#[must_use]
+pub fn profile(
+    job: &Job,
+    splits: &[Option<&Lengths>],
+    machine: &Machine,
+    estimate: &Estimate,
+) -> Vec<(String, u64)> {
+    let split = |i: usize| splits.get(i).copied().flatten();
+    let walk = |verified: &Verified, sizes: &[Bindings], held: u64| {
+        let program = verified.program();
+        Bindings::pareto(sizes.iter().copied())
+            .into_iter()
+            .map(|front| memory::profile(program, verified.schedule(), &front, machine))
+            .max_by_key(|totals| totals.iter().max().copied())
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+            .map(|(i, bytes)| (describe_node(program, i), held + bytes))
+            .collect::<Vec<_>>()
+    };
+    let held = |list: &[&Verified]| -> u64 {
+        memory::residents(list.iter().map(|v| v.program()))
+            .values()
+            .sum()
+    };
+    let none = [Bindings::default()];
+    let mut points = match &job.routine {
+        Routine::Fit(fit) => {
+            let held = held(&job.programs());
+            let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
+            let mut points = match &fit.update {
+                Update::Whole(step) => walk(step, &sizes, held),
+                Update::Split { accumulate, apply } => {
+                    let mut points = walk(accumulate, &sizes, held);
+                    points.extend(walk(apply, &none, held));
+                    points
+                }
+            };
+            if let (Some(program), Some(dev)) = (&fit.evaluate, split(1)) {
+                let own = walk(program, &evaluation_sizes(dev, fit.batch), held);
+                if highest(&own) > highest(&points) {
+                    points.extend(
+                        own.into_iter()
+                            .map(|(op, n)| (format!("evaluation: {op}"), n)),
+                    );
+                }
+            }
+            points
+        }
+        Routine::Score(score) => {
+            let sizes = split(0)
+                .map(|l| evaluation_sizes(l, score.batch))
+                .unwrap_or_default();
+            walk(&score.evaluate, &sizes, held(&[&score.evaluate]))
+        }
+        Routine::Fold(fold) => fold
+            .sites
+            .iter()
+            .map(|(_, program)| walk(program, &none, held(&[program])))
+            .max_by_key(|points| highest(points))
+            .unwrap_or_default(),
+    };
+    if highest(&points) < estimate.peak() {
+        points.insert(0, (estimate.peak_op.clone(), estimate.peak()));
+    }
+    thin(points)
+}
+
+fn highest(points: &[(String, u64)]) -> u64 {
+    points.iter().map(|(_, n)| *n).max().unwrap_or(0)
+}
+
+/// At most [`POINTS`] points: of neighbours, the highest stays.
+fn thin(points: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    let count = points.len();
+    if count <= POINTS {
+        return points;
+    }
+    let mut kept: Vec<(String, u64)> = Vec::with_capacity(POINTS);
+    let mut bucket = usize::MAX;
+    for (i, point) in points.into_iter().enumerate() {
+        let own = i * POINTS / count;
+        match kept.last_mut() {
+            Some(last) if own == bucket => {
+                if point.1 > last.1 {
+                    *last = point;
+                }
+            }
+            _ => kept.push(point),
+        }
+        bucket = own;
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinning_keeps_the_peak_and_the_order() {
+        let points: Vec<(String, u64)> = (0..1733u64)
+            .map(|i| (i.to_string(), if i == 1234 { 9999 } else { i % 7 }))
+            .collect();
+        let kept = thin(points);
+        assert_eq!(kept.len(), POINTS);
+        assert_eq!(highest(&kept), 9999);
+        let order: Vec<u64> = kept.iter().filter_map(|(op, _)| op.parse().ok()).collect();
+        assert!(order.is_sorted());
+        assert_eq!(thin(vec![("a".to_owned(), 1)]).len(), 1);
+    }
+}

@@ -1,0 +1,143 @@
+//! Runs that differ in their seeds only are one row of a report; broken results are named.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn peftc(args: &[&str], paths: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .args(args)
+        .args(paths)
+        .output()
+        .expect("starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
+}
+
+/// A recipe of two trainings, one upon the other, run under a seed.
+fn run(dir: &Path, seed: u64) -> Value {
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    let recipe = dir.join("tiny.peft");
+    let body = format!(
+        "let seed = 1\n\
+         model m = local \"{at}/tests/reference/bert-tiny\"\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 400 }}\n\
+         stage warm = train {{ model = m, data = d.train, adapter = head_only, lr = 1e-3, steps = 4, micro_batch = 5, seed = seed }}\n\
+         stage learn = train {{ from = warm, data = d.train, adapter = lora, lr = 1e-3, steps = 4, seed = seed, dev = d.dev, evaluate = 2 steps }}\n\
+         stage score = eval {{ from = learn, data = d.test }}\n"
+    );
+    std::fs::write(&recipe, body).expect("written");
+    let out = dir.join("runs").join(format!("seed-{seed}"));
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .args(["run", "--quiet", "--set", &format!("seed={seed}"), "--out"])
+        .arg(&out)
+        .arg(&recipe)
+        .output()
+        .expect("starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    json(&out.join("result.json"))
+}
+
+#[test]
+fn two_seeds_of_a_recipe_are_one_row() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (one, two) = (run(dir.path(), 1), run(dir.path(), 2));
+    for (a, b) in one["stages"]
+        .as_array()
+        .expect("stages")
+        .iter()
+        .zip(two["stages"].as_array().expect("stages"))
+    {
+        let name = &a["name"];
+        assert!(a["variant"].is_string(), "{name}");
+        assert_eq!(a["variant"], b["variant"], "{name}");
+        assert_ne!(a["fingerprint"], b["fingerprint"], "{name}");
+        let profile = a["memory_profile"].as_array().expect("a profile");
+        assert!((1..=200).contains(&profile.len()), "{name}");
+        let top = profile.iter().filter_map(|p| p["bytes"].as_u64()).max();
+        assert_eq!(top, a["estimated_peak_bytes"].as_u64(), "{name}");
+    }
+    assert_ne!(one["stages"][0]["variant"], one["stages"][1]["variant"]);
+    assert_eq!(one["stages"][1]["methods"][0], "lora");
+    assert_eq!(one["stages"][1]["from"], "warm");
+    assert_eq!(two["stages"][1]["seed"], 2);
+    assert_eq!(two["stages"][2]["seed"], Value::Null);
+    // From the store come the same facts.
+    let again = run(dir.path(), 2);
+    for (a, b) in two["stages"]
+        .as_array()
+        .expect("stages")
+        .iter()
+        .zip(again["stages"].as_array().expect("stages"))
+    {
+        assert_eq!(b["cached"], true);
+        assert_eq!(a["memory_profile"], b["memory_profile"]);
+        assert_eq!(a["variant"], b["variant"]);
+    }
+
+    let output = peftc(&["report", "--json"], &[dir.path()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let rows = report["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2);
+    let learn = rows
+        .iter()
+        .find(|r| r["name"] == "tiny/learn")
+        .expect("the row of `learn`");
+    assert_eq!((&learn["runs"], &learn["seeds"][1]), (&2.into(), &2.into()));
+    assert_eq!(learn["scored_by"][0], "score");
+    let accuracy = &learn["metrics"]["accuracy"];
+    let of = |r: &Value| r["stages"][2]["metrics"]["accuracy"].as_f64().expect("one");
+    let mean = (of(&one) + of(&two)) / 2.0;
+    assert!((accuracy["mean"].as_f64().expect("a mean") - mean).abs() < 1e-12);
+    assert_eq!(accuracy["n"], 2);
+
+    let output = peftc(&["report"], &[dir.path()]);
+    let table = text(&output.stdout);
+    assert!(
+        table.contains("tiny/learn") && table.contains('±'),
+        "{table}"
+    );
+    assert!(table.lines().all(|l| l.chars().count() <= 100), "{table}");
+
+    let page = dir.path().join("report.html");
+    let output = peftc(
+        &["report", "--output", &page.display().to_string()],
+        &[dir.path()],
+    );
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let page = std::fs::read_to_string(page).expect("a page");
+    for part in [
+        "accuracy against memory",
+        "Learning curves",
+        "on the dev split",
+        "Memory over a step",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn a_broken_result_is_named_with_a_remedy() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let output = peftc(&["report"], &[dir.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("holds no result.json"));
+    let path = dir.path().join("result.json");
+    std::fs::write(&path, "{\"schema\": 1,").expect("written");
+    let output = peftc(&["report"], &[dir.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("result.json") && said.contains("run the recipe again"),
+        "{said}"
+    );
+}
