@@ -9,6 +9,7 @@ mod plan;
 mod predict;
 mod progress;
 mod render;
+mod replay;
 mod report;
 mod run;
 pub mod world;
@@ -31,6 +32,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Execute a recipe; finished stages are taken from the store
     Run(run::Run),
+    /// Rebuild the weights of a `mezo` stage from its log, and compare them with the stored ones
+    Replay(replay::Replay),
     /// Compare finished runs: a table, or a page with charts
     Report(report::Report),
     /// Format recipes in place
@@ -69,6 +72,7 @@ pub fn main() -> i32 {
         Command::Check(c) => c.run(),
         Command::Plan(c) => c.run(),
         Command::Run(c) => c.run(),
+        Command::Replay(c) => c.run(),
         Command::Report(c) => c.run(),
         Command::Fmt(c) => c.run(),
         Command::Predict(c) => c.run(),

@@ -12,6 +12,7 @@ use super::log::Log;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::score::{metrics, score};
+use super::zeroth;
 use crate::library::data::batch::{EncodedSet, order, pack};
 use crate::library::stage::job::{Fit, Update};
 use crate::program::op::Tensor;
@@ -133,7 +134,11 @@ pub fn fit(
             return Err(RunError::bug("an epoch has fewer batches than planned"));
         };
         let lr = fit.rates.at(progress.step);
-        let (loss, norm) = step(runner, fit, cx, batch, progress.step, lr)?;
+        let Stepped {
+            loss,
+            norm,
+            projected,
+        } = step(runner, fit, cx, batch, progress.step, lr)?;
         if !loss.is_finite() || !norm.is_finite() {
             return Err(RunError::Diverged {
                 stage: cx.stage.to_owned(),
@@ -153,6 +158,9 @@ pub fn fit(
             "step": progress.step, "epoch": epochs, "loss": loss, "lr": lr, "grad_norm": norm,
             "samples_per_s": clock.rate(), "peak_bytes": runner.meter.peak(),
         });
+        if !projected.is_empty() {
+            line["projected_grad"] = json!(projected);
+        }
         observer.event(Event::Step {
             step: progress.step,
             loss,
@@ -211,7 +219,18 @@ impl Clock {
     }
 }
 
-/// One optimizer step; gives the mean loss of the batch and the gradient norm.
+/// What a step came to.
+#[derive(Default)]
+struct Stepped {
+    /// Mean loss of the batch.
+    loss: f64,
+    /// Norm of the gradient, or of the projected gradients.
+    norm: f64,
+    /// The projected gradient of each direction, where there is no other.
+    projected: Vec<f32>,
+}
+
+/// One optimizer step.
 fn step(
     runner: &mut Runner,
     fit: &Fit,
@@ -219,7 +238,7 @@ fn step(
     batch: &[u32],
     step: u64,
     lr: f64,
-) -> Result<(f64, f64), RunError> {
+) -> Result<Stepped, RunError> {
     let scale = 1.0 / batch.len() as f32;
     let scalars = |verified: &Verified| -> Vec<(Feed, Tensor)> {
         let feeds = verified.program().feeds().map(|(f, _)| f);
@@ -246,7 +265,11 @@ fn step(
                 outputs.scalar("loss").ok_or_else(missing)?,
                 outputs.scalar("grad_norm").ok_or_else(missing)?,
             );
-            Ok((f64::from(loss), f64::from(norm)))
+            Ok(Stepped {
+                loss: f64::from(loss),
+                norm: f64::from(norm),
+                projected: Vec::new(),
+            })
         }
         Update::Split { accumulate, apply } => {
             let mut loss = 0.0;
@@ -258,10 +281,50 @@ fn step(
                 );
             }
             let outputs = runner.run(apply, scalars(apply), &Bindings::default())?;
-            Ok((
+            let norm = f64::from(outputs.scalar("grad_norm").ok_or_else(missing)?);
+            Ok(Stepped {
                 loss,
-                f64::from(outputs.scalar("grad_norm").ok_or_else(missing)?),
-            ))
+                norm,
+                projected: Vec::new(),
+            })
+        }
+        Update::Zeroth {
+            loss,
+            perturb,
+            epsilon,
+            samples,
+        } => {
+            let measure = |runner: &mut Runner| -> Result<f64, RunError> {
+                let mut sum = 0.0;
+                for micro in batch.chunks(fit.micro_batch as usize) {
+                    sum += f64::from(
+                        run(runner, loss, micro)?
+                            .scalar("loss")
+                            .ok_or_else(missing)?,
+                    );
+                }
+                Ok(sum)
+            };
+            let mut stepped = Stepped::default();
+            for sample in 0..*samples {
+                let at = (step, sample);
+                zeroth::shift(runner, perturb, at, *epsilon)?;
+                let above = measure(runner)?;
+                zeroth::shift(runner, perturb, at, -2.0 * epsilon)?;
+                let below = measure(runner)?;
+                let projected = ((above - below) / (2.0 * epsilon)) as f32;
+                if *samples > 1 {
+                    zeroth::shift(runner, perturb, at, *epsilon)?;
+                }
+                stepped.loss += 0.5 * (above + below) / *samples as f64;
+                stepped.norm += f64::from(projected) * f64::from(projected);
+                stepped.projected.push(projected);
+            }
+            stepped.norm = stepped.norm.sqrt();
+            if stepped.norm.is_finite() {
+                zeroth::update(runner, perturb, step, lr, *epsilon, &stepped.projected)?;
+            }
+            Ok(stepped)
         }
     }
 }

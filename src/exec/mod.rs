@@ -13,6 +13,7 @@ pub mod machine;
 pub mod observe;
 pub mod peft;
 pub mod predict;
+pub mod replay;
 pub mod run;
 pub mod score;
 pub mod state;
@@ -20,6 +21,7 @@ pub mod store;
 mod svd;
 pub mod tensorfile;
 pub mod weights;
+mod zeroth;
 
 pub use alloc::Counting;
 pub use error::RunError;

@@ -168,13 +168,13 @@ fn republish(stored: &Path, out: &Path) -> Result<(), RunError> {
 }
 
 /// One stage being run.
-struct Work<'a> {
-    plan: &'a Plan,
-    stage: &'a Stage,
-    store: &'a Store,
-    options: &'a Options,
-    world: &'a dyn World,
-    dir: PathBuf,
+pub(super) struct Work<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) stage: &'a Stage,
+    pub(super) store: &'a Store,
+    pub(super) options: &'a Options,
+    pub(super) world: &'a dyn World,
+    pub(super) dir: PathBuf,
 }
 
 impl Work<'_> {
@@ -351,7 +351,7 @@ impl Work<'_> {
             .unwrap_or_default())
     }
 
-    fn load(&self, runner: &mut Runner) -> Result<super::state::Initial, RunError> {
+    pub(super) fn load(&self, runner: &mut Runner) -> Result<super::state::Initial, RunError> {
         let programs = self.stage.job.programs();
         let mut residents: BTreeMap<&str, &Resident> = BTreeMap::new();
         for resident in programs.iter().flat_map(|v| &v.program().residents) {

@@ -147,7 +147,8 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
     let mut sizes = Vec::new();
     for epoch in 0..epochs {
         let order = order(list.len(), fit.seed, epoch, fit.shuffle);
-        for chunk in order.chunks(fit.batch.max(1) as usize) {
+        let left = fit.steps - epoch * fit.steps_per_epoch;
+        for chunk in order.chunks(fit.batch.max(1) as usize).take(left as usize) {
             sizes.extend(batch_sizes(&list, chunk, fit.micro_batch));
         }
         if !fit.shuffle || sizes.len() > 2_000_000 {
@@ -178,6 +179,10 @@ fn fit_estimate(fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Es
             runs.push((apply, &none));
             accumulate
         }
+        Update::Zeroth { loss, perturb, .. } => {
+            runs.push((perturb, &none));
+            loss
+        }
     };
     runs.push((step, &sizes));
     if let Some(evaluate) = &fit.evaluate {
@@ -193,7 +198,11 @@ fn fit_estimate(fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Es
             / steps
     }));
     let micro_steps = fit.batch.div_ceil(fit.micro_batch.max(1));
-    estimate.flops_per_step = memory::cost(step.program(), &mean).flops * micro_steps;
+    let passes = match &fit.update {
+        Update::Zeroth { samples, .. } => 2 * samples,
+        _ => 1,
+    };
+    estimate.flops_per_step = memory::cost(step.program(), &mean).flops * micro_steps * passes;
     estimate
 }
 

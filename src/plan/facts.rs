@@ -105,6 +105,11 @@ pub fn profile(
             let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
             let mut points = match &fit.update {
                 Update::Whole(step) => walk(step, &sizes, held),
+                Update::Zeroth { loss, perturb, .. } => {
+                    let mut points = walk(perturb, &none, held);
+                    points.extend(walk(loss, &sizes, held));
+                    points
+                }
                 Update::Split { accumulate, apply } => {
                     let mut points = walk(accumulate, &sizes, held);
                     points.extend(walk(apply, &none, held));

@@ -425,8 +425,10 @@ impl Planner<'_, '_> {
                 ..start.tuning.clone()
             });
         }
+        let own = |key: &str| values.written(key) || !continues || start.tuning.methods.is_empty();
         let written: Vec<Filled> = values
             .entry("adapter")
+            .filter(|_| own("adapter") && !values.written("adapters"))
             .into_iter()
             .cloned()
             .chain(values.entries("adapters").iter().cloned())

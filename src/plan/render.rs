@@ -154,6 +154,7 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                 let programs = match &fit.update {
                     Update::Whole(_) => "step",
                     Update::Split { .. } => "accumulate, apply",
+                    Update::Zeroth { .. } => "loss, perturb",
                 };
                 let _ = writeln!(
                     out,

@@ -72,6 +72,10 @@ pub enum Feed {
     Step,
     /// Learning rate of this step: `f32[1]`.
     LearningRate,
+    /// Factors of a perturbation: `f32[3]`.
+    Perturbation,
+    /// Step and sample a perturbation is drawn for: `u32[2]`.
+    Draw,
 }
 
 impl Feed {
@@ -92,6 +96,8 @@ impl Feed {
             Self::LossScale => "loss_scale",
             Self::Step => "step",
             Self::LearningRate => "learning_rate",
+            Self::Perturbation => "perturbation",
+            Self::Draw => "draw",
         }
     }
 
@@ -113,6 +119,8 @@ impl Feed {
             Self::Targets => TensorType::new(F32, [s]),
             Self::LossScale | Self::LearningRate => TensorType::scalar(F32),
             Self::Step => TensorType::scalar(U32),
+            Self::Perturbation => TensorType::fixed(F32, &[3]),
+            Self::Draw => TensorType::fixed(U32, &[2]),
         }
     }
 }

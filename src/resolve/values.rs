@@ -111,9 +111,17 @@ fn wrong_unit(
         Diag::error(
             &WRONG_UNIT,
             span,
-            format!("{key} does not take the unit `{unit}`"),
+            if unit.is_empty() {
+                format!("{key} wants a unit")
+            } else {
+                format!("{key} does not take the unit `{unit}`")
+            },
         )
-        .label("this unit")
+        .label(if unit.is_empty() {
+            "no unit"
+        } else {
+            "this unit"
+        })
         .help(format!("write {wanted}")),
     );
     None

@@ -233,6 +233,25 @@ fn side_networks_and_label_words_equal_their_pytorch_transcriptions() {
 }
 
 #[test]
+fn the_projected_gradient_of_a_mezo_step_is_that_in_f64() {
+    let mezo = &json("tests/reference/side.json")["mezo"];
+    let text = recipe("bert-tiny", "full", 1.0)
+        .replace("= train {", "= mezo {")
+        .replace(" optimizer = adamw { weight_decay = 0.01 }\n", "")
+        .replace(" clip = 0\n dropout = 0\n", "")
+        .replace("steps = 20", "steps = 1");
+    let dir = run(&text);
+    let line = &lines(&dir.path().join(".peftc/runs/r/s/metrics.jsonl"))[0];
+    let (own, want) = (&line["projected_grad"][0], &mezo["projected_grad_f64"]);
+    let (own, want) = (
+        own.as_f64().expect("a number"),
+        want.as_f64().expect("a number"),
+    );
+    // Two f32 losses, each exact to about 1e-7, are divided by 2e-3.
+    assert!((own - want).abs() < 3e-4, "{own} against {want}");
+}
+
+#[test]
 fn label_words_have_the_masked_lms_logits() {
     let forward = json("tests/reference/forward.json");
     let here = std::env::current_dir().expect("a working directory");

@@ -61,6 +61,10 @@ fn every_method_meets_its_estimate() {
         "bitfit",
         &format!("lora {{ rank = 4, on = {on} }}"),
         &format!("siva {{ on = {on} }}"),
+        &format!("side_lora {{ on = {on} }}"),
+        "lst { r = 4 }",
+        "k_lst { k = 3, r = 4, dropout = 0.2 }",
+        "mezo",
     ];
     for method in methods {
         for micro in ["", ", micro_batch = 5"] {
@@ -68,7 +72,12 @@ fn every_method_meets_its_estimate() {
             let path = recipe(
                 dir.path(),
                 &format!(
-                    "stage s = train {{ model = m, data = d.train, adapter = {method}, lr = 1e-3, epochs = 1{micro} }}\nstage e = eval {{ from = s, data = d.dev }}\n{}",
+                    "stage s = {}, lr = 1e-3, epochs = 1{micro} }}\nstage e = eval {{ from = s, data = d.dev }}\n{}",
+                    if method == "mezo" {
+                        "mezo { model = m, data = d.train".to_owned()
+                    } else {
+                        format!("train {{ model = m, data = d.train, adapter = {method}")
+                    },
                     if method.contains("on =") {
                         "stage f = merge { from = s }\n"
                     } else {
@@ -290,4 +299,47 @@ fn predict_labels_new_text() {
         text.lines()
             .all(|l| serde_json::from_str::<Value>(l).expect("JSON")["prediction"].is_string())
     );
+}
+
+#[test]
+fn a_mezo_training_is_rebuilt_from_its_log() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let path = recipe(
+        dir.path(),
+        "stage s = mezo { model = m, data = d.train, lr = 1e-4, weight_decay = 0.01, steps = 12, max_length = 32 }\n\
+         stage t = mezo { from = s, data = d.train, adapter = lora, lr = 1e-3, epsilon = 1e-2, perturbations = 3, steps = 5, max_length = 32 }\n",
+    );
+    let status = peftc()
+        .args(["run", "--quiet", "--checkpoint-every", "0"])
+        .arg(&path)
+        .status()
+        .expect("starts");
+    assert!(status.success());
+    for (stage, steps) in [("s", 12), ("t", 5)] {
+        let output = peftc()
+            .args(["replay", "--json", "--threads", "1", "--stage", stage])
+            .arg(&path)
+            .output()
+            .expect("starts");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(json["steps"], steps);
+        assert!(json["compared_tensors"].as_u64().expect("a number") >= 12);
+        assert_eq!(json["equal_tensors"], json["compared_tensors"]);
+    }
+    // A damaged log is told, not believed.
+    let log = dir.path().join("log.jsonl");
+    std::fs::write(&log, "{\"step\":2,\"projected_grad\":[0.5]}\n").expect("written");
+    let output = peftc()
+        .args(["replay", "--stage", "s", "--trajectory"])
+        .arg(&log)
+        .arg(&path)
+        .output()
+        .expect("starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1"));
 }

@@ -145,7 +145,11 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
                     list.extend(chosen.iter().map(|(_, e)| score(e)));
                     Tensor::new(list, &[chosen.len()])
                 }
-                Feed::LossScale | Feed::Step | Feed::LearningRate => {
+                Feed::LossScale
+                | Feed::Step
+                | Feed::LearningRate
+                | Feed::Perturbation
+                | Feed::Draw => {
                     return None;
                 }
             };

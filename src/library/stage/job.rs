@@ -40,6 +40,17 @@ pub enum Update {
         /// Clipping and update; zeroes the accumulators.
         apply: Verified,
     },
+    /// No gradient: losses at random points around the weights.
+    Zeroth {
+        /// The loss of a (micro-)batch.
+        loss: Verified,
+        /// Moves every trained tensor along the step's direction, in place.
+        perturb: Verified,
+        /// Half the distance between the two points.
+        epsilon: f64,
+        /// Directions of a step.
+        samples: u64,
+    },
 }
 
 /// Training.
@@ -104,6 +115,7 @@ impl Job {
                 let mut list = match &fit.update {
                     Update::Whole(step) => vec![step],
                     Update::Split { accumulate, apply } => vec![accumulate, apply],
+                    Update::Zeroth { loss, perturb, .. } => vec![loss, perturb],
                 };
                 list.extend(&fit.evaluate);
                 list

@@ -3,7 +3,9 @@
 
 mod eval;
 pub mod job;
+mod keys;
 mod merge;
+mod mezo;
 pub mod network;
 mod train;
 
@@ -52,7 +54,7 @@ pub trait StageKind: Sync + Send + std::fmt::Debug {
 }
 
 /// Every stage kind.
-pub const STAGES: &[&dyn StageKind] = &[&train::Train, &eval::Eval, &merge::Merge];
+pub const STAGES: &[&dyn StageKind] = &[&train::Train, &mezo::Mezo, &eval::Eval, &merge::Merge];
 
 /// Looks a stage kind up by name.
 #[must_use]

@@ -6,16 +6,14 @@ use super::super::objective::Objective;
 use super::super::optimizer::{self, Optimizer};
 use super::super::params::Param;
 use super::super::schedule::{self, Rates};
-use super::super::schema::{
-    Bound, Checked, Default, Filled, Key, Kind, Length, RefKind, Registry, Schema, Values,
-};
+use super::super::schema::{Checked, Filled, Length, Schema, Values};
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
-use super::{Diag, Diags, Span, StageCx, StageKind};
+use super::{Diag, Diags, Span, StageCx, StageKind, keys};
 use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, ClipFactor, Constant, Fill, GradNorm};
-use crate::program::{Builder, Class, DType, Phase, Real, TensorType, Value};
+use crate::program::{Builder, Class, DType, Phase, Real, TensorType, Value, Verified};
 
 /// Training by backpropagation.
 #[derive(Debug)]
@@ -28,156 +26,31 @@ static SCHEMA: Schema = Schema {
           leaves a model or an adapter. The task head is always trained.",
     paper: "",
     keys: &[
-        Key {
-            name: "model",
-            kind: Kind::Ref(RefKind::Model),
-            default: Default::Absent,
-            doc: "the model to start from",
-        },
-        Key {
-            name: "from",
-            kind: Kind::Ref(RefKind::Stage),
-            default: Default::Absent,
-            doc: "the stage whose result to start from, instead of `model`",
-        },
-        Key {
-            name: "data",
-            kind: Kind::Ref(RefKind::Split),
-            default: Default::Required,
-            doc: "the split to train on",
-        },
-        Key {
-            name: "objective",
-            kind: Kind::Choice(Objective::NAMES),
-            default: Default::Text("classify"),
-            doc: "what is learned: a class, a number, or the word for a class at a prompt's mask",
-        },
-        Key {
-            name: "prompt",
-            kind: Kind::Ref(RefKind::Prompt),
-            default: Default::Absent,
-            doc: "template around the text",
-        },
-        Key {
-            name: "adapter",
-            kind: Kind::Entry(Registry::Method),
-            default: Default::Absent,
-            doc: "the method; when continuing an adapted stage, its own if not written",
-        },
-        Key {
-            name: "adapters",
-            kind: Kind::Entries(Registry::Method),
-            default: Default::Absent,
-            doc: "several methods on one model, instead of `adapter`",
-        },
-        Key {
-            name: "optimizer",
-            kind: Kind::Entry(Registry::Optimizer),
-            default: Default::Text("adamw"),
-            doc: "update rule",
-        },
-        Key {
-            name: "lr",
-            kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-            default: Default::Absent,
-            doc: "learning rate, the schedule's peak",
-        },
-        Key {
-            name: "schedule",
-            kind: Kind::Entry(Registry::Schedule),
-            default: Default::Text("constant"),
-            doc: "how the learning rate changes",
-        },
-        Key {
-            name: "epochs",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Absent,
-            doc: "walks over the data",
-        },
-        Key {
-            name: "steps",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Absent,
-            doc: "optimizer steps, instead of `epochs`",
-        },
-        Key {
-            name: "batch",
-            kind: Kind::Int(1, 1 << 20),
-            default: Default::Text("16"),
-            doc: "examples of one optimizer step",
-        },
-        Key {
-            name: "micro_batch",
-            kind: Kind::Int(1, 1 << 20),
-            default: Default::Absent,
-            doc: "examples at once; their gradients are added up to `batch`",
-        },
-        Key {
-            name: "max_length",
-            kind: Kind::Int(2, 1 << 20),
-            default: Default::Absent,
-            doc: "tokens after which text is cut; the model's most if not written",
-        },
-        Key {
-            name: "clip",
-            kind: Kind::Float(Bound::Incl(0.0), Bound::None),
-            default: Default::Text("1"),
-            doc: "largest global gradient norm; 0 turns clipping off",
-        },
-        Key {
-            name: "dropout",
-            kind: super::super::decl::RATE,
-            default: Default::Absent,
-            doc: "replaces every dropout rate of the model's config",
-        },
-        Key {
-            name: "dropout_frozen",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "dropout also before the first trained tensor",
-        },
-        Key {
-            name: "shuffle",
-            kind: Kind::Bool,
-            default: Default::Text("true"),
-            doc: "a new order in every epoch",
-        },
-        Key {
-            name: "seed",
-            kind: Kind::Int(0, u64::MAX),
-            default: Default::Text("42"),
-            doc: "seed of head and adapter weights, order and dropout",
-        },
-        Key {
-            name: "dev",
-            kind: Kind::Ref(RefKind::Split),
-            default: Default::Absent,
-            doc: "split to evaluate on during training",
-        },
-        Key {
-            name: "evaluate",
-            kind: Kind::Length,
-            default: Default::Absent,
-            doc: "how often to evaluate; every epoch if not written",
-        },
-        Key {
-            name: "metrics",
-            kind: Kind::Names,
-            default: Default::Absent,
-            doc: "metrics of the evaluations",
-        },
-        Key {
-            name: "best",
-            kind: Kind::Entry(Registry::Metric),
-            default: Default::Absent,
-            doc: "keep the state that is best by this metric, not the last",
-        },
-        Key {
-            name: "patience",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Absent,
-            doc: "stop after so many evaluations without a better `best`",
-        },
+        keys::MODEL,
+        keys::FROM,
+        keys::DATA,
+        keys::OBJECTIVE,
+        keys::PROMPT,
+        keys::ADAPTER,
+        keys::ADAPTERS,
+        keys::OPTIMIZER,
+        keys::LR,
+        keys::SCHEDULE,
+        keys::EPOCHS,
+        keys::STEPS,
+        keys::BATCH,
+        keys::MICRO_BATCH,
+        keys::MAX_LENGTH,
+        keys::CLIP,
+        keys::DROPOUT,
+        keys::DROPOUT_FROZEN,
+        keys::SHUFFLE,
+        keys::SEED,
+        keys::DEV,
+        keys::EVALUATE,
+        keys::METRICS,
+        keys::BEST,
+        keys::PATIENCE,
     ],
 };
 
@@ -195,65 +68,7 @@ impl StageKind for Train {
     }
 
     fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
-        exactly_one(values, ("model", "from"), span, diags);
-        exactly_one(values, ("epochs", "steps"), span, diags);
-        if values.written("adapter") && values.written("adapters") {
-            conflict(
-                diags,
-                values.span("adapters"),
-                "`adapter` and `adapters` are both written",
-                "keep one of them",
-            );
-        }
-        let peak = values
-            .entry("schedule")
-            .is_some_and(|s| s.values.opt_float("peak").is_some());
-        if peak && values.written("lr") {
-            conflict(
-                diags,
-                values.span("lr"),
-                "the learning rate is given twice, here and as the schedule's `peak`",
-                "remove one of them",
-            );
-        } else if !peak && !values.written("lr") {
-            conflict(
-                diags,
-                span,
-                "the learning rate is missing",
-                "write `lr = …`, or `peak = …` in the schedule",
-            );
-        }
-        for (idle, needs) in [
-            ("evaluate", "dev"),
-            ("metrics", "dev"),
-            ("best", "dev"),
-            ("patience", "best"),
-        ] {
-            if values.written(idle) && !values.written(needs) {
-                diags.push(
-                    Diag::error(
-                        &IDLE_KEY,
-                        values.span(idle),
-                        format!("`{idle}` has no effect without `{needs}`"),
-                    )
-                    .label("changes nothing")
-                    .help(format!("write `{needs} = …`, or remove `{idle}`")),
-                );
-            }
-        }
-        if values
-            .opt_int("micro_batch")
-            .is_some_and(|m| m >= values.int("batch"))
-        {
-            diags.push(
-                Diag::error(
-                    &IDLE_KEY,
-                    values.span("micro_batch"),
-                    "`micro_batch` is not smaller than `batch`, so it has no effect",
-                )
-                .label("changes nothing"),
-            );
-        }
+        check_common(values, span, diags);
     }
 
     fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
@@ -262,51 +77,126 @@ impl StageKind for Train {
         let optimizer = entry(v, "optimizer", "adamw");
         let rule = optimizer::optimizer(&optimizer.name).unwrap_or(optimizer::OPTIMIZERS[0]);
         let (update, params, sites) = build(cx, rule, &optimizer.values, micro < v.int("batch"))?;
-        let metrics = metrics(cx, "metrics")?;
-        let has_dev = v.written("dev");
-        let best = match v.entry("best") {
-            Some(entry) => Some(checked_metric(cx, &entry.name, "best")?),
-            None => None,
-        };
-        let steps_per_epoch = cx
-            .splits
-            .first()
-            .and_then(|s| s.as_ref()?.examples)
-            .unwrap_or(v.int("batch"))
-            .div_ceil(v.int("batch"))
-            .max(1);
-        let steps = v
-            .opt_int("steps")
-            .unwrap_or_else(|| v.int("epochs").saturating_mul(steps_per_epoch));
-        let every = match v.get("evaluate") {
-            Some(Checked::Length(Length::Steps(n))) => *n,
-            Some(Checked::Length(Length::Epochs(n))) => n.saturating_mul(steps_per_epoch),
-            _ => steps_per_epoch,
-        };
-        let schedule = entry(v, "schedule", "constant");
-        let kind = schedule::schedule(&schedule.name).unwrap_or(schedule::SCHEDULES[0]);
-        let evaluate = has_dev.then(|| verified(evaluation(cx, &cx.tuning, true).0));
-        let fit = Fit {
-            update,
-            evaluate,
-            rates: Rates::new(kind, &schedule.values, v.opt_float("lr"), steps),
-            batch: v.int("batch"),
-            micro_batch: micro,
-            steps,
-            steps_per_epoch,
-            seed: v.int("seed"),
-            shuffle: v.bool("shuffle"),
-            evaluate_every: has_dev.then_some(every),
-            metrics,
-            best,
-            patience: v.opt_int("patience"),
-        };
+        let evaluate = v
+            .written("dev")
+            .then(|| verified(evaluation(cx, &cx.tuning, true).0));
+        let fit = fit(cx, update, evaluate)?;
         Ok(Job {
             params,
             sites,
             routine: Routine::Fit(Box::new(fit)),
         })
     }
+}
+
+/// Complaints about keys of a training that do not go together.
+pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
+    exactly_one(values, ("model", "from"), span, diags);
+    exactly_one(values, ("epochs", "steps"), span, diags);
+    if values.written("adapter") && values.written("adapters") {
+        conflict(
+            diags,
+            values.span("adapters"),
+            "`adapter` and `adapters` are both written",
+            "keep one of them",
+        );
+    }
+    let peak = values
+        .entry("schedule")
+        .is_some_and(|s| s.values.opt_float("peak").is_some());
+    if peak && values.written("lr") {
+        conflict(
+            diags,
+            values.span("lr"),
+            "the learning rate is given twice, here and as the schedule's `peak`",
+            "remove one of them",
+        );
+    } else if !peak && !values.written("lr") {
+        conflict(
+            diags,
+            span,
+            "the learning rate is missing",
+            "write `lr = …`, or `peak = …` in the schedule",
+        );
+    }
+    for (idle, needs) in [
+        ("evaluate", "dev"),
+        ("metrics", "dev"),
+        ("best", "dev"),
+        ("patience", "best"),
+    ] {
+        if values.written(idle) && !values.written(needs) {
+            diags.push(
+                Diag::error(
+                    &IDLE_KEY,
+                    values.span(idle),
+                    format!("`{idle}` has no effect without `{needs}`"),
+                )
+                .label("changes nothing")
+                .help(format!("write `{needs} = …`, or remove `{idle}`")),
+            );
+        }
+    }
+    if values
+        .opt_int("micro_batch")
+        .is_some_and(|m| m >= values.int("batch"))
+    {
+        diags.push(
+            Diag::error(
+                &IDLE_KEY,
+                values.span("micro_batch"),
+                "`micro_batch` is not smaller than `batch`, so it has no effect",
+            )
+            .label("changes nothing"),
+        );
+    }
+}
+
+/// A training around a way to update.
+pub(super) fn fit(
+    cx: &StageCx<'_>,
+    update: Update,
+    evaluate: Option<Verified>,
+) -> Result<Fit, Vec<Diag>> {
+    let v = cx.values;
+    let metrics = metrics(cx, "metrics")?;
+    let has_dev = v.written("dev");
+    let best = match v.entry("best") {
+        Some(entry) => Some(checked_metric(cx, &entry.name, "best")?),
+        None => None,
+    };
+    let steps_per_epoch = cx
+        .splits
+        .first()
+        .and_then(|s| s.as_ref()?.examples)
+        .unwrap_or(v.int("batch"))
+        .div_ceil(v.int("batch"))
+        .max(1);
+    let steps = v
+        .opt_int("steps")
+        .unwrap_or_else(|| v.int("epochs").saturating_mul(steps_per_epoch));
+    let every = match v.get("evaluate") {
+        Some(Checked::Length(Length::Steps(n))) => *n,
+        Some(Checked::Length(Length::Epochs(n))) => n.saturating_mul(steps_per_epoch),
+        _ => steps_per_epoch,
+    };
+    let schedule = entry(v, "schedule", "constant");
+    let kind = schedule::schedule(&schedule.name).unwrap_or(schedule::SCHEDULES[0]);
+    Ok(Fit {
+        update,
+        evaluate,
+        rates: Rates::new(kind, &schedule.values, v.opt_float("lr"), steps),
+        batch: v.int("batch"),
+        micro_batch: v.opt_int("micro_batch").unwrap_or_else(|| v.int("batch")),
+        steps,
+        steps_per_epoch,
+        seed: v.int("seed"),
+        shuffle: v.bool("shuffle"),
+        evaluate_every: has_dev.then_some(every),
+        metrics,
+        best,
+        patience: v.opt_int("patience"),
+    })
 }
 
 fn entry(values: &Values, key: &str, default: &str) -> Filled {
@@ -477,7 +367,7 @@ fn build(
     Ok((update, built.params, built.sites))
 }
 
-fn trainable(b: &mut Builder, param: &Param) -> Value {
+pub(super) fn trainable(b: &mut Builder, param: &Param) -> Value {
     b.resident(
         &param.name,
         TensorType::fixed(DType::F32, &param.shape),

@@ -270,6 +270,15 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
         vec![],
     ));
     list.push((Accumulate.into(), vec![x(), random(27, &[6, 5])]));
+    let by = Tensor::new(vec![0.5_f32, 0.25, 0.1], &[3]);
+    list.push((
+        Perturb {
+            stream: [5, 6],
+            weight_decay: r(0.01),
+        }
+        .into(),
+        vec![random(42, &[20_001]), by, ids(&[3, 1])],
+    ));
     list.push((Fill { value: r(3.0) }.into(), vec![x()]));
     let single = |t: Tensor| narrow(&t);
     list.push((

@@ -72,6 +72,7 @@ ops! {
     mix::Mix,
     mix_grad::MixGrad,
     mul_rows::MulRows,
+    perturb::Perturb,
     scatter::Scatter,
     sgd::Sgd,
     squared_error::SquaredError,

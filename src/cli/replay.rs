@@ -1,0 +1,100 @@
+//! `peftc replay`: rebuild a zeroth-order training's weights from its log.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::options::{Common, beside, error, print};
+use super::{exit, render};
+use crate::driver::compile;
+use crate::exec::replay::replay;
+use crate::exec::run::Options;
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// The recipe
+    file: PathBuf,
+    /// The `mezo` stage
+    #[arg(long, value_name = "NAME")]
+    stage: String,
+    /// Its log; the one in the store if not given
+    #[arg(long, value_name = "FILE")]
+    trajectory: Option<PathBuf>,
+    /// Write the rebuilt model or adapter there
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Where finished stages are kept; `.peftc/store` beside the recipe if not given
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Replay {
+    pub(super) fn run(&self) -> i32 {
+        let Some((sets, _)) = self.common.prepare(None) else {
+            return exit::WRONG;
+        };
+        let (world, machine) = (self.common.world(), self.common.machine());
+        let compiled = self
+            .common
+            .in_pool(|| compile(&self.file, &sets, &world, &machine));
+        render::report(&compiled.diags, &compiled.sources, &self.common);
+        let Some(plan) = &compiled.plan else {
+            error(&format!(
+                "{} is rejected: nothing was replayed",
+                self.file.display()
+            ));
+            return exit::WRONG;
+        };
+        let options = Options {
+            recipe: self.file.clone(),
+            store: self
+                .store
+                .clone()
+                .unwrap_or_else(|| beside(&self.file, ".peftc/store")),
+            out: PathBuf::new(),
+            only: None,
+            fresh: false,
+            checkpoint_every: Duration::MAX,
+            machine,
+        };
+        let what = (
+            self.stage.as_str(),
+            self.trajectory.as_deref(),
+            self.to.as_deref(),
+        );
+        match self.common.in_pool(|| replay(plan, &options, what, &world)) {
+            Ok(done) => {
+                if self.common.json {
+                    let (equal, compared) =
+                        done.equal.map_or((None, None), |(e, n)| (Some(e), Some(n)));
+                    print(&format!(
+                        "{:#}\n",
+                        json!({ "schema": 1, "steps": done.steps, "equal_tensors": equal, "compared_tensors": compared })
+                    ));
+                } else {
+                    let compared = match done.equal {
+                        Some((same, all)) => {
+                            format!("{same} of {all} tensors equal the stored ones bit for bit")
+                        }
+                        None => "there was no whole stored result to compare with".to_owned(),
+                    };
+                    print(&format!("{} steps replayed; {compared}\n", done.steps));
+                }
+                if done.equal.is_none_or(|(same, all)| same == all) {
+                    exit::DONE
+                } else {
+                    exit::FAILED
+                }
+            }
+            Err(why) => {
+                error(&why.to_string());
+                why.exit_code()
+            }
+        }
+    }
+}
