@@ -190,6 +190,8 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
         let (_, trained) = stage.job.parameters();
         let methods = stage.methods().join("+");
         let steps = match &stage.job.routine {
+            // A number of epochs says nothing without the data.
+            crate::library::stage::job::Routine::Fit(_) if stage.steps_unknown() => "?".to_owned(),
             crate::library::stage::job::Routine::Fit(fit) => Count(fit.steps).to_string(),
             _ => "–".to_owned(),
         };

@@ -87,13 +87,20 @@ const REVISION: Key = Key {
     doc: "branch, tag or commit on the hub; the main branch if not written",
 };
 
+const CONFIG: Key = Key {
+    name: "config",
+    kind: Kind::Str,
+    default: Default::Absent,
+    doc: "a config.json beside the recipe, to plan from while the hub is out of reach",
+};
+
 static MODEL_HUB: Schema = Schema {
     name: "hub",
     summary: "a model repository on the Hugging Face hub",
     doc: "`check` fetches config.json and the tokenizer only; `run` fetches the weights. The cache, `HF_ENDPOINT`, \
           `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured.",
     paper: "",
-    keys: &[DTYPE, INIT, SEED, TOKENIZER, REVISION],
+    keys: &[DTYPE, INIT, SEED, TOKENIZER, REVISION, CONFIG],
 };
 static MODEL_LOCAL: Schema = Schema {
     name: "local",

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use serde_json::Value as Json;
 
 use super::error::{
-    ASSUMED_LENGTHS, BAD_DATA, BAD_MODEL, BAD_PROMPT, BAD_TOKENIZER, UNKNOWN_IDENTITY,
+    ASSUMED_LENGTHS, ASSUMED_MODEL, BAD_DATA, BAD_MODEL, BAD_PROMPT, BAD_TOKENIZER,
+    UNKNOWN_IDENTITY,
 };
 use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind, World};
@@ -137,6 +138,17 @@ impl<'a> Binder<'a> {
             world: self.world,
             place: &place,
         };
+        let vendored = || values.str("config").map(|file| declared.base.join(file));
+        let mut bytes = files.read("config.json");
+        if let (Err(why), Some(Ok(own))) = (&bytes, vendored().map(|file| self.world.read(&file))) {
+            let message = format!("`{}` is not at hand: {why}", arg.value);
+            let file = values.str("config").unwrap_or_default();
+            diags.push(
+                Diag::warning(&ASSUMED_MODEL, arg.span, message)
+                    .label(format!("planned from `{file}`")),
+            );
+            bytes = Ok(own);
+        }
         let mut fail = |message: String, help: &str| {
             let mut diag = Diag::error(&BAD_MODEL, arg.span, message).label("this model");
             if !help.is_empty() {
@@ -144,7 +156,7 @@ impl<'a> Binder<'a> {
             }
             diags.push(diag);
         };
-        let bytes = match files.read("config.json") {
+        let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(why) => {
                 fail(

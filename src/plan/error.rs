@@ -29,6 +29,9 @@ crate::codes! {
     /// A classification needs at least two classes, and the split has fewer. Check `label`, or write
     /// `objective = regress` to learn a number.
     BAD_LABELS = "plan::bad_labels";
+    /// The hub is out of reach, so the model is planned from the config.json that the recipe names. Sizes and memory are
+    /// right if it is the model's own; whether its weights are there is not checked.
+    ASSUMED_MODEL = "plan::assumed_model";
     /// The data are not at hand, so the estimate takes every text as `max_length` tokens long and the labels are not checked.
     ASSUMED_LENGTHS = "plan::assumed_lengths";
     /// The identity of an input could not be had (offline, or a hub that does not answer), so the stage has no fingerprint

@@ -119,6 +119,13 @@ impl Stage {
             .collect()
     }
 
+    /// Whether its number of steps depends on data that are not at hand.
+    #[must_use]
+    pub fn steps_unknown(&self) -> bool {
+        let first = self.splits.first().and_then(Option::as_ref);
+        first.is_some_and(|s| s.lengths.count().is_none()) && !self.filled.values.written("steps")
+    }
+
     /// Names of its methods.
     #[must_use]
     pub fn methods(&self) -> Vec<&str> {

@@ -9,16 +9,10 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Codes without a case, each with the reason.
-const WITHOUT_CASE: &[(&str, &str)] = &[
-    (
-        "plan::unknown_identity",
-        "a file that can be listed but not read, or a hub that stops answering between two questions",
-    ),
-    (
-        "stage::no_gradient",
-        "guards against an entry of the library that leaves a trained tensor out of the loss; none does",
-    ),
-];
+const WITHOUT_CASE: &[(&str, &str)] = &[(
+    "stage::no_gradient",
+    "guards against an entry of the library that leaves a trained tensor out of the loss; none does",
+)];
 
 /// The annotated recipes.
 fn cases() -> Vec<PathBuf> {
