@@ -11,7 +11,7 @@ use crate::program::op::{
     Activation, ActivationKind, Add, Attention, AttentionDropout, Cast, Dropout, Epilogue, Gather,
     Indices, LayerNorm, MatMul,
 };
-use crate::program::{Builder, Class, DType, Feed, Real, TensorType, Value};
+use crate::program::{Builder, Class, DType, Dim, Feed, Real, Sym, TensorType, Value};
 
 /// Whether dropout is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,13 @@ pub struct NetOptions {
     pub dropout_frozen: bool,
 }
 
-/// What a dropout's rows are: decides the identity its mask is keyed by.
+/// The one row of each sequence that a head reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
-    /// One row a token.
-    Tokens,
-    /// One row a sequence.
-    Sequences,
+pub enum Pick {
+    /// Its first token's.
+    First,
+    /// Its mask's.
+    Mask,
 }
 
 /// A network being built into a program.
@@ -55,6 +55,7 @@ pub struct Net<'a> {
     sites: Vec<Site>,
     features: Vec<Value>,
     aside: bool,
+    pick: Option<Pick>,
     drops: u32,
 }
 
@@ -69,6 +70,7 @@ impl<'a> Net<'a> {
             sites: Vec::new(),
             features: Vec::new(),
             aside: false,
+            pick: None,
             drops: 0,
         }
     }
@@ -413,21 +415,33 @@ impl<'a> Net<'a> {
         self.b.push1(op, &[x, weight, bias])
     }
 
-    /// Each sequence's state at its mask: `[T, d] → [S, d]`.
-    pub fn masked_tokens(&mut self, x: Value) -> Value {
-        let rows = self.b.feed(Feed::MaskTokens);
+    /// From here on [`Self::picked`] keeps these rows only: nobody reads the others.
+    pub fn set_pick(&mut self, pick: Pick) {
+        self.pick = Some(pick);
+    }
+
+    /// The rows that will be read, `[T, d] → [S, d]`; everything where that is not known yet, or where
+    /// it was done before.
+    pub fn picked(&mut self, x: Value) -> Value {
+        let Some(pick) = self.pick else { return x };
+        if self.by_sequence(x) {
+            return x;
+        }
+        let rows = self.b.feed(match pick {
+            Pick::First => Feed::FirstTokens,
+            Pick::Mask => Feed::MaskTokens,
+        });
         self.gather(x, rows)
+    }
+
+    /// Whether a matrix has a row a sequence, not a row a token.
+    fn by_sequence(&self, x: Value) -> bool {
+        self.b.ty(x).shape.first() == Some(&Dim::sym(Sym::Sequences))
     }
 
     /// Rows `ids` of a matrix `[rows, width]`, in compute type.
     pub fn gather(&mut self, table: Value, ids: Value) -> Value {
         self.b.push1(Gather { out: DType::F32 }, &[table, ids])
-    }
-
-    /// Each sequence's first token: `[T, d] → [S, d]`.
-    pub fn first_tokens(&mut self, x: Value) -> Value {
-        let rows = self.b.feed(Feed::FirstTokens);
-        self.gather(x, rows)
     }
 
     /// An activation.
@@ -449,20 +463,22 @@ impl<'a> Net<'a> {
     }
 
     /// Inverted dropout of rate `p` on `[N, d]`; nothing where it does not act.
-    pub fn dropout(&mut self, x: Value, p: f64, rows: Rows) -> Value {
-        self.dropout_before(x, p, rows, x)
+    pub fn dropout(&mut self, x: Value, p: f64) -> Value {
+        self.dropout_before(x, p, x)
     }
 
     /// Inverted dropout of rate `p`, active where `x` or `reader` depends on a trainable tensor: a
     /// method's own dropout acts although its input may be frozen.
-    pub fn dropout_before(&mut self, x: Value, p: f64, rows: Rows, reader: Value) -> Value {
+    pub fn dropout_before(&mut self, x: Value, p: f64, reader: Value) -> Value {
         let stream = self.stream();
         if !self.drops(p, &[x, reader]) {
             return x;
         }
-        let keys = self.b.feed(match rows {
-            Rows::Tokens => Feed::TokenKeys,
-            Rows::Sequences => Feed::SequenceKeys,
+        // A row is keyed by example and token, so that a mask does not depend on the packing.
+        let keys = self.b.feed(if self.by_sequence(x) {
+            Feed::SequenceKeys
+        } else {
+            Feed::TokenKeys
         });
         let step = self.b.feed(Feed::Step);
         self.b.push1(

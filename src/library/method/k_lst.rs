@@ -1,7 +1,6 @@
 //! k-ladder side-tuning (methods A11; report, section 3.2, equations 13 to 20).
 
 use super::super::model::{Facts, Model};
-use super::super::net::Rows;
 use super::super::params::{Init, ParamKind};
 use super::super::schema::{Bound, Default, Key, Kind};
 use super::lst::{check_width, project};
@@ -172,7 +171,7 @@ impl Method for KLst {
                         shared[i as usize - 1]
                     };
                     slots.push(Some(inputs.len() as u32 - 1));
-                    inputs.push(net.dropout(feature, p, Rows::Tokens));
+                    inputs.push(net.dropout(feature, p));
                 }
                 let own = if values.bool("share") {
                     "all".to_owned()
@@ -195,14 +194,13 @@ impl Method for KLst {
                 if values.bool("residual") {
                     x = net.add(x, state);
                 }
-                state = model.mirror(net, &format!("side.block.{own}"), r, x);
-                pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
+                let last = j == layers && !values.bool("pool");
+                state = model.mirror(net, &format!("side.block.{own}"), (r, last), x);
+                if values.bool("pool") {
+                    pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
+                }
             }
-            let last = if values.bool("pool") {
-                pooled.unwrap_or(state)
-            } else {
-                state
-            };
+            let last = net.picked(pooled.unwrap_or(state));
             project(net, "side.up".into(), last, s, d)
         })
     }

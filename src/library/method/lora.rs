@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::super::net::Rows;
 use super::super::params::Init;
 use super::super::schema::{Bound, Default, Key, Kind};
 use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
@@ -103,7 +102,7 @@ impl Method for Lora {
     fn linear(&self, values: &Values, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
         let base = net.plain_linear(site, x);
         let (a, bt) = factors(values, net, site);
-        let dropped = net.dropout_before(x, values.float("dropout"), Rows::Tokens, a);
+        let dropped = net.dropout_before(x, values.float("dropout"), a);
         let z = net.project(dropped, a);
         net.project_onto(base, z, bt, scale(values))
     }

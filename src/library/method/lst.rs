@@ -1,7 +1,6 @@
 //! Ladder side-tuning (methods A10): `u_i = μ_i θ_{i−1} + (1 − μ_i) D_i(B_i)`, `θ_i = block_i(u_i)`.
 
 use super::super::model::{Facts, Model};
-use super::super::net::Rows;
 use super::super::params::{Init, ParamKind};
 use super::super::placement::Role;
 use super::super::schema::{Bound, Default, Key, Kind};
@@ -127,11 +126,11 @@ impl Method for Lst {
                     ParamKind::Weight,
                     Init::Normal(0.02),
                 );
-                let x =
-                    net.dropout_before(features[i], values.float("dropout"), Rows::Tokens, reader);
+                let x = net.dropout_before(features[i], values.float("dropout"), reader);
                 project(net, format!("side.down.{i}"), x, d, s)
             };
             let mut state = down(net, 0, s);
+            let last = kept.last().copied().unwrap_or(facts.layers - 1);
             for i in 0..facts.layers {
                 if !kept.is_empty() && !kept.contains(&i) {
                     continue;
@@ -150,7 +149,8 @@ impl Method for Lst {
                     },
                     &[state, feature, gate],
                 );
-                state = model.mirror(net, &format!("side.block.{i}"), r, mixed);
+                let last = i == last;
+                state = model.mirror(net, &format!("side.block.{i}"), (r, last), mixed);
             }
             let state = net.layer_norm("side.norm", Role::Side, None, state, s, facts.eps);
             project(net, "side.up".into(), state, s, d)

@@ -1,6 +1,5 @@
 //! Side-LoRA (methods R2; the meeting slides): LoRA whose frozen product is a constant.
 
-use super::super::net::Rows;
 use super::super::schema::{Bound, Default, Key, Kind};
 use super::lora::{self, Lora};
 use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
@@ -75,7 +74,7 @@ impl Method for SideLora {
         }
         let base = net.detached_linear(site, x);
         let (a, bt) = lora::factors(values, net, site);
-        let dropped = net.dropout_before(x, values.float("dropout"), Rows::Tokens, a);
+        let dropped = net.dropout_before(x, values.float("dropout"), a);
         let z = net.project(dropped, a);
         net.project_onto(base, z, bt, lora::scale(values))
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::{Net, Rows};
+use super::super::net::Net;
 use super::super::placement::Role;
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
@@ -74,21 +74,20 @@ impl Model for Bert {
             net,
             &encoder::bert_block("bert", layer),
             &self.sizes,
-            Some(layer),
+            (Some(layer), layer + 1 == self.sizes.layers),
             x,
         )
     }
 
-    fn mirror(&self, net: &mut Net<'_>, path: &str, reduction: u64, x: Value) -> Value {
-        encoder::mirror(net, path, &self.sizes, reduction, x)
+    fn mirror(&self, net: &mut Net<'_>, path: &str, narrow: (u64, bool), x: Value) -> Value {
+        encoder::mirror(net, path, &self.sizes, narrow, x)
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let d = self.sizes.hidden;
-        let first = net.first_tokens(hidden);
-        let pooled = net.linear("bert.pooler.dense", Role::HeadDense, None, first, d, d);
+        let pooled = net.linear("bert.pooler.dense", Role::HeadDense, None, hidden, d, d);
         let pooled = net.activation(ActivationKind::Tanh, pooled);
-        let pooled = net.dropout(pooled, self.sizes.head_dropout, Rows::Sequences);
+        let pooled = net.dropout(pooled, self.sizes.head_dropout);
         net.linear("classifier", Role::HeadOutput, None, pooled, d, classes)
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::{Net, Rows};
+use super::super::net::Net;
 use super::super::placement::Role;
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Sizes};
@@ -98,19 +98,24 @@ impl Model for DistilBert {
     }
 
     fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value {
-        encoder::block(net, &paths(layer), &self.sizes, Some(layer), x)
+        encoder::block(
+            net,
+            &paths(layer),
+            &self.sizes,
+            (Some(layer), layer + 1 == self.sizes.layers),
+            x,
+        )
     }
 
-    fn mirror(&self, net: &mut Net<'_>, path: &str, reduction: u64, x: Value) -> Value {
-        encoder::mirror(net, path, &self.sizes, reduction, x)
+    fn mirror(&self, net: &mut Net<'_>, path: &str, narrow: (u64, bool), x: Value) -> Value {
+        encoder::mirror(net, path, &self.sizes, narrow, x)
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let d = self.sizes.hidden;
-        let first = net.first_tokens(hidden);
-        let x = net.linear("pre_classifier", Role::HeadDense, None, first, d, d);
+        let x = net.linear("pre_classifier", Role::HeadDense, None, hidden, d, d);
         let x = net.activation(ActivationKind::Relu, x);
-        let x = net.dropout(x, self.sizes.head_dropout, Rows::Sequences);
+        let x = net.dropout(x, self.sizes.head_dropout);
         net.linear("classifier", Role::HeadOutput, None, x, d, classes)
     }
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::{Net, Rows};
+use super::super::net::Net;
 use super::super::placement::Role;
 use crate::program::op::ActivationKind;
 use crate::program::{Feed, Value};
@@ -201,15 +201,15 @@ pub(super) fn embeddings(net: &mut Net<'_>, prefix: &str, sizes: &Sizes, segment
         sizes.hidden,
         sizes.eps,
     );
-    net.dropout(x, sizes.hidden_dropout, Rows::Tokens)
+    net.dropout(x, sizes.hidden_dropout)
 }
 
-/// One post-norm block: `h = LN(x + Drop(Attn(x)))`, `LN(h + Drop(W₂ act(W₁ h)))`.
+/// One post-norm block; of the `last` one only the rows that are read: `h = LN(x + Drop(Attn(x)))`, `LN(h + Drop(W₂ act(W₁ h)))`.
 pub(super) fn block(
     net: &mut Net<'_>,
     paths: &BlockPaths,
     sizes: &Sizes,
-    at: Option<u64>,
+    (at, last): (Option<u64>, bool),
     x: Value,
 ) -> Value {
     let (d, f) = (sizes.hidden, sizes.ffn);
@@ -217,8 +217,13 @@ pub(super) fn block(
     let k = net.linear(&paths.key, Role::Key, at, x, d, d);
     let v = net.linear(&paths.value, Role::Value, at, x, d, d);
     let a = net.attention(q, k, v, sizes.heads, d, sizes.attention_dropout);
+    let (a, x) = if last {
+        (net.picked(a), net.picked(x))
+    } else {
+        (a, x)
+    };
     let a = net.linear(&paths.attention_output, Role::AttentionOutput, at, a, d, d);
-    let a = net.dropout(a, sizes.hidden_dropout, Rows::Tokens);
+    let a = net.dropout(a, sizes.hidden_dropout);
     let h = net.add(a, x);
     let h = net.layer_norm(
         &paths.attention_norm,
@@ -231,7 +236,7 @@ pub(super) fn block(
     let u = net.linear(&paths.ffn_up, Role::FfnUp, at, h, d, f);
     let u = net.activation(sizes.activation, u);
     let u = net.linear(&paths.ffn_down, Role::FfnDown, at, u, f, d);
-    let u = net.dropout(u, sizes.hidden_dropout, Rows::Tokens);
+    let u = net.dropout(u, sizes.hidden_dropout);
     let y = net.add(u, h);
     net.layer_norm(&paths.ffn_norm, Role::FfnNorm, at, y, d, sizes.eps)
 }
@@ -265,7 +270,7 @@ pub(super) fn mirror(
     net: &mut Net<'_>,
     path: &str,
     sizes: &Sizes,
-    reduction: u64,
+    (reduction, last): (u64, bool),
     x: Value,
 ) -> Value {
     let at = |rest: &str| format!("{path}.{rest}");
@@ -284,7 +289,7 @@ pub(super) fn mirror(
         ffn: sizes.ffn / reduction,
         ..sizes.clone()
     };
-    block(net, &paths, &narrow, None, x)
+    block(net, &paths, &narrow, (None, last), x)
 }
 
 /// Present and old names of a parameter: with and without the model's prefix, `gamma`/`beta`.

@@ -94,11 +94,12 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Block `layer`: `[T, hidden] → [T, hidden]`.
     fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value;
 
-    /// A block like the model's own, but `reduction` times narrower, with parameters under `path`.
-    fn mirror(&self, net: &mut Net<'_>, path: &str, reduction: u64, x: Value) -> Value;
+    /// A block like the model's own, but so many times narrower, with parameters under `path`; of the
+    /// last one only the rows that are read.
+    fn mirror(&self, net: &mut Net<'_>, path: &str, narrow: (u64, bool), x: Value) -> Value;
 
-    /// The backbone: packed tokens to last hidden states `[T, hidden]`. Each block's input, and the
-    /// last one's output, is shown to the network as a feature.
+    /// The backbone: packed tokens to last hidden states, `[T, hidden]` or only the rows that are read.
+    /// Each block's input, and the last one's output, is shown to the network as a feature.
     fn encode(&self, net: &mut Net<'_>) -> Value {
         let mut x = self.embed(net);
         net.feature(x);
@@ -109,7 +110,7 @@ pub trait Model: fmt::Debug + Send + Sync {
         x
     }
 
-    /// The sequence head: last hidden states to scores `[S, classes]`.
+    /// The sequence head on the states at the first tokens: `[S, hidden] → [S, classes]`.
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value;
 
     /// The masked-LM head on the states at the masks, for some words only: `[S, hidden] → [S, words]`.

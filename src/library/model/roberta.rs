@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::{Net, Rows};
+use super::super::net::Net;
 use super::super::placement::Role;
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
@@ -96,22 +96,21 @@ impl Model for Roberta {
             net,
             &encoder::bert_block("roberta", layer),
             &self.sizes,
-            Some(layer),
+            (Some(layer), layer + 1 == self.sizes.layers),
             x,
         )
     }
 
-    fn mirror(&self, net: &mut Net<'_>, path: &str, reduction: u64, x: Value) -> Value {
-        encoder::mirror(net, path, &self.sizes, reduction, x)
+    fn mirror(&self, net: &mut Net<'_>, path: &str, narrow: (u64, bool), x: Value) -> Value {
+        encoder::mirror(net, path, &self.sizes, narrow, x)
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let (d, p) = (self.sizes.hidden, self.sizes.head_dropout);
-        let first = net.first_tokens(hidden);
-        let x = net.dropout(first, p, Rows::Sequences);
+        let x = net.dropout(hidden, p);
         let x = net.linear("classifier.dense", Role::HeadDense, None, x, d, d);
         let x = net.activation(ActivationKind::Tanh, x);
-        let x = net.dropout(x, p, Rows::Sequences);
+        let x = net.dropout(x, p);
         net.linear("classifier.out_proj", Role::HeadOutput, None, x, d, classes)
     }
 

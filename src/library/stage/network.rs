@@ -1,7 +1,7 @@
 //! Building a stage's network: the one place where model, methods, head and mode meet.
 
 use super::super::method::Tuning;
-use super::super::net::{Mode, Net, NetOptions};
+use super::super::net::{Mode, Net, NetOptions, Pick};
 use super::super::params::Param;
 use super::super::placement::Site;
 use super::StageCx;
@@ -28,15 +28,24 @@ pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -
         dropout_frozen: cx.values.bool("dropout_frozen"),
     };
     let mut net = Net::new(b, tuning, options);
+    let pick = if cx.words.is_some() {
+        Pick::Mask
+    } else {
+        Pick::First
+    };
+    let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
+    // A ladder reads all rows of the backbone; otherwise its last block makes only those the head reads.
+    if ladders.clone().next().is_none() {
+        net.set_pick(pick);
+    }
     let mut hidden = cx.model.encode(&mut net);
-    for (method, filled) in tuning.methods.iter().filter(|(m, _)| m.ladders()) {
+    net.set_pick(pick);
+    for (method, filled) in ladders {
         hidden = method.side(&filled.values, &mut net, cx.model.as_ref(), hidden);
     }
+    let hidden = net.picked(hidden);
     let scores = match &cx.words {
-        Some(words) => {
-            let at_mask = net.masked_tokens(hidden);
-            cx.model.words(&mut net, at_mask, words)
-        }
+        Some(words) => cx.model.words(&mut net, hidden, words),
         None => cx.model.classify(&mut net, hidden, cx.head.width()),
     };
     let (params, sites) = net.finish();
