@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::base::rng::Stream;
 use crate::library::params::{Init, Param};
 use crate::program::DType;
-use crate::program::op::Tensor;
+use crate::program::op::{Tensor, fill_normal};
 
 /// A parameter's initial value in f32. Each element is a function of seed, name and index alone.
 #[must_use]
@@ -26,7 +26,7 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
     };
     match param.init {
         Init::Constant(value) => data.fill(value as f32),
-        Init::Normal(std) => fill(&mut data, &|i| stream.normal(i) * std),
+        Init::Normal(std) => fill_normal(stream.key(), std as f32, &mut data),
         Init::Uniform(bound) => fill(&mut data, &|i| (2.0 * stream.uniform(i) - 1.0) * bound),
         Init::Svd { .. } => {}
     }

@@ -13,6 +13,7 @@ mod tensor;
 mod tile;
 
 pub use kernel::{Kernel, Machine, OpError};
+pub use random::fill_normal;
 pub use tensor::{Compute, Element, Io, Tensor, TensorMut, TensorRef};
 
 macro_rules! ops {

@@ -1,6 +1,8 @@
 //! Dropout's random words, many blocks at a time: the numbers of [`crate::base::rng::Stream::block`],
 //! laid out so that the rounds vectorise.
 
+use super::math::{Elementary, for_chunks, simd};
+
 /// Blocks made at once.
 const LANES: usize = 16;
 
@@ -57,6 +59,21 @@ pub(super) fn group_of_normals(key: [u32; 2], first: u32, tail: [u32; 3]) -> [f3
         normals[2 * i + 1] = radius * sin;
     }
     normals
+}
+
+/// Fills a list with standard normals times `scale`, in parallel: element `i` depends on key and `i` alone.
+pub fn fill_normal<T: Elementary>(key: [u32; 2], scale: T, out: &mut [T]) {
+    for_chunks(out, |start, out| {
+        simd!(<T> (out: &'a mut [T] = out, start: usize = start, key: [u32; 2] = key, scale: T = scale) {
+            for (group, out) in out.chunks_mut(GROUP).enumerate() {
+                let block = (start + group * GROUP) / 4;
+                let normals = group_of_normals(key, block as u32, [(block >> 32) as u32, 0, 0]);
+                for (x, z) in out.iter_mut().zip(normals) {
+                    *x = T::of(f64::from(z)) * scale;
+                }
+            }
+        });
+    });
 }
 
 /// `ln x` of a normal positive number: Cephes' `logf`.
