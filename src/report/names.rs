@@ -10,7 +10,7 @@ pub(super) fn names(groups: &[Vec<Single<'_>>]) -> Vec<String> {
         .map(|group| {
             let recipe = common(group.iter().map(|s| s.recipe.as_str()));
             match group.first() {
-                Some(first) if first.among => format!("{recipe}/{}", first.stage.name),
+                Some(first) if first.among => format!("{recipe}/{}", stage(first, group)),
                 _ => recipe,
             }
         })
@@ -36,6 +36,24 @@ pub(super) fn names(groups: &[Vec<Single<'_>>]) -> Vec<String> {
         }
     }
     names
+}
+
+/// The stage's name, in a sweep with the values that all of a group have.
+fn stage(first: &Single<'_>, group: &[Single<'_>]) -> String {
+    let Some(declared) = first.stage.stage.as_ref().filter(|_| group.len() > 1) else {
+        return first.stage.name.clone();
+    };
+    let shared: Vec<String> = first
+        .stage
+        .at
+        .iter()
+        .filter(|(axis, value)| group.iter().all(|s| s.stage.at.get(*axis) == Some(value)))
+        .map(|(axis, value)| format!("{axis}={value}"))
+        .collect();
+    if shared.is_empty() {
+        return declared.clone();
+    }
+    format!("{declared}@{}", shared.join(","))
 }
 
 /// The leading words some names share (`lora-s1`, `lora-s2`: `lora`); the first name if none.
