@@ -7,7 +7,7 @@ use crate::base::{Diag, Diags, Severity, Sources};
 use crate::library;
 use crate::plan::{self, Plan};
 use crate::program::op::Machine;
-use crate::resolve::{self, Recipe};
+use crate::resolve::{self, Swept};
 
 /// A recipe taken as far as its mistakes allow.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub fn compile(
 ) -> Compiled {
     let mut sources = Sources::default();
     let resolved = resolve::resolve(path, sets, &mut sources, world);
-    let (recipe, mut diags): (Option<Recipe>, Diags) = match resolved.ok() {
+    let (recipe, mut diags): (Option<Swept>, Diags) = match resolved.ok() {
         Ok((recipe, diags)) => (Some(recipe), diags),
         Err(diags) => (None, diags),
     };

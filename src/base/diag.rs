@@ -152,6 +152,12 @@ impl Diags {
     }
 
     /// As collected.
+    #[must_use]
+    pub fn into_list(self) -> Vec<Diag> {
+        self.list
+    }
+
+    /// As collected.
     pub fn iter(&self) -> impl Iterator<Item = &Diag> {
         self.list.iter()
     }

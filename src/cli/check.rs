@@ -27,7 +27,7 @@ pub(super) struct Check {
     /// Print the largest value of this key that fits the budget: batch, micro_batch, max_length, rank
     #[arg(long, value_name = "KEY", requires = "budget")]
     solve: Option<String>,
-    /// The stage to solve for; every training stage if not given
+    /// The stage to solve for, in a sweep with all its variants; every training stage if not given
     #[arg(long, value_name = "NAME")]
     stage: Option<String>,
     /// The store, to say what is finished already
@@ -137,7 +137,7 @@ impl Check {
         let chosen: Vec<&Stage> = plan
             .stages
             .iter()
-            .filter(|s| self.stage.as_ref().is_none_or(|n| *n == s.name.value))
+            .filter(|s| self.stage.as_ref().is_none_or(|n| s.is(n)))
             .collect();
         if let (true, Some(name)) = (chosen.is_empty(), &self.stage) {
             error(&format!("there is no stage `{name}`"));
@@ -178,12 +178,13 @@ impl Check {
     }
 }
 
-/// The table of `check`, in 80 columns.
+/// The table of `check`, in 80 columns where names are short.
 pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) -> String {
     let mut text = format!("{recipe}\n\n");
+    let width = plan_render::name_width(plan.stages.iter().map(|s| s.name.value.as_str()), 14);
     let _ = writeln!(
         text,
-        "  {:<14} {:<10} {:>12} {:>11} {:>10} {:>10}",
+        "  {:<width$} {:<10} {:>12} {:>11} {:>10} {:>10}",
         "stage", "method", "trained", "steps", "tensors", "process"
     );
     for stage in &plan.stages {
@@ -209,7 +210,7 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
         let e = &stage.estimate;
         let _ = writeln!(
             text,
-            "  {:<14} {kind:<10} {trained:>12} {steps:>11} {:>10} {:>10}{mark}",
+            "  {:<width$} {kind:<10} {trained:>12} {steps:>11} {:>10} {:>10}{mark}",
             stage.name.value,
             Bytes(e.peak()).to_string(),
             Bytes(e.peak() + e.host).to_string()

@@ -16,7 +16,7 @@ use crate::resolve::registry;
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// lora, train, accuracy, resolve::unknown_key, placement, …
+    /// lora, train, accuracy, resolve::unknown_key, placement, sweep, …
     name: String,
 }
 
@@ -29,6 +29,9 @@ impl Explain {
         }
         if name == "placement" {
             placements(&mut text);
+        }
+        if matches!(name, "sweep" | "grid" | "zip") {
+            text.push_str(SWEEP);
         }
         for (kind, registry) in KINDS {
             for schema in registry::schemas(registry)
@@ -47,6 +50,7 @@ impl Explain {
             let all: Vec<&str> = KINDS
                 .iter()
                 .flat_map(|(_, r)| registry::names(*r))
+                .chain(["placement", "sweep", "grid", "zip"])
                 .chain(crate::driver::codes().map(|c| c.name))
                 .collect();
             let near = suggest::nearest(name, all);
@@ -62,6 +66,30 @@ impl Explain {
         exit::DONE
     }
 }
+
+const SWEEP: &str = "\
+sweep (declaration): the recipe at several values of its `let`s
+
+  let seed = 1
+  let method = lora { rank = 4 }
+  sweep compare = grid { seed = [1, 2, 3], method = [lora { rank = 4 }, siva { rank = 4 }] }
+  sweep pairs = zip { lr = [1e-3, 2e-4], rank = [4, 8] }
+
+  grid — every combination of the values of its axes
+  zip — the first values of all axes, then the second ones, …; the lists are equally long
+
+Each key is an axis: it names a `let` of the recipe, and its values are what the `let` is in turn,
+of any kind. Several sweeps multiply; a recipe has at most 10,000 points.
+
+A stage is planned and run once for each set of values that reaches it: what no axis reaches runs
+once. The others are named by the axes that reach them, `learn@seed=1,method=lora`; constructors
+by their names, and by what tells them apart where several have one name. `--stage learn` means all
+of them. `--set NAME=VALUE` fixes a swept `let`: the sweep loses that axis.
+
+After a run each stage with variants has a table; an axis that changes nothing but stages' `seed`
+is a repetition, and gives mean ± standard deviation.
+
+";
 
 fn entry(text: &mut String, kind: &str, schema: &Schema) {
     let _ = writeln!(text, "{} ({kind}): {}\n", schema.name, schema.summary);

@@ -54,12 +54,18 @@ impl PlanArgs {
         };
         let name = self.file.display().to_string();
         if let Some(wanted) = &self.program {
-            let Some(stage) = plan.stage(wanted) else {
+            let stages: Vec<&Stage> = plan.named(wanted).collect();
+            if stages.is_empty() {
                 error(&format!("there is no stage `{wanted}`"));
                 return exit::WRONG;
-            };
-            for program in stage.job.programs() {
-                print(&program_text(program.program()));
+            }
+            for stage in &stages {
+                if stages.len() > 1 {
+                    print(&format!("# {}\n", stage.name.value));
+                }
+                for program in stage.job.programs() {
+                    print(&program_text(program.program()));
+                }
             }
             return exit::DONE;
         }

@@ -15,7 +15,9 @@ use crate::base::units::{Bytes, Count};
 use crate::driver::compile;
 use crate::exec::run::{Options, entry_name, run};
 use crate::exec::store::Store;
+use crate::plan::render::name_width;
 use crate::plan::{Plan, Stage};
+use crate::report::sweep;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -28,7 +30,7 @@ pub(super) struct Run {
     /// Print the stages that would run, and why
     #[arg(long)]
     dry_run: bool,
-    /// Run this stage and what it needs only
+    /// Run this stage and what it needs only; in a sweep all its variants, or one by its full name
     #[arg(long, value_name = "NAME")]
     stage: Option<String>,
     /// Ignore the store for this recipe's stages
@@ -64,7 +66,8 @@ impl Run {
             ));
             return exit::WRONG;
         };
-        if let Some(name) = self.stage.as_ref().filter(|n| plan.stage(n).is_none()) {
+        let missing = |n: &&String| plan.named(n).next().is_none();
+        if let Some(name) = self.stage.as_ref().filter(missing) {
             error(&format!("there is no stage `{name}`"));
             return exit::WRONG;
         }
@@ -116,7 +119,10 @@ impl Run {
                 if self.common.json {
                     print(&format!("{document:#}\n"));
                 } else {
-                    print(&summary(&document, &options.out.display().to_string()));
+                    print(&summary(&document));
+                    print(&repetitions(plan, &document));
+                    let out = options.out.display();
+                    print(&format!("\n  results: {out}/result.json\n"));
                 }
                 exit::DONE
             }
@@ -182,11 +188,12 @@ impl Run {
         if list.is_empty() {
             return "nothing would run: every stage is finished\n".to_owned();
         }
+        let width = name_width(list.iter().map(|(s, _)| s.name.value.as_str()), 16);
         let mut text = String::new();
         for (stage, reason) in list {
             let _ = writeln!(
                 text,
-                "{:<16} {:<8} {:>10}  {reason}",
+                "{:<width$} {:<8} {:>10}  {reason}",
                 stage.name.value,
                 stage.filled.name,
                 Bytes(stage.estimate.peak()).to_string()
@@ -197,17 +204,15 @@ impl Run {
 }
 
 /// The table at the end of a run.
-fn summary(document: &Json, out: &str) -> String {
+fn summary(document: &Json) -> String {
+    let stages = document.get("stages").and_then(Json::as_array);
+    let names = stages.into_iter().flatten();
+    let width = name_width(names.filter_map(|s| s.get("name")?.as_str()), 12);
     let mut text = format!(
-        "\n  {:<12} {:<7} {:>10} {:>12} {:>12} {:>9}  {}\n",
+        "\n  {:<width$} {:<7} {:>10} {:>12} {:>12} {:>9}  {}\n",
         "stage", "kind", "samples/s", "estimated", "measured", "trained", "metrics"
     );
-    for stage in document
-        .get("stages")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for stage in stages.into_iter().flatten() {
         let string = |key: &str| stage.get(key).and_then(Json::as_str).unwrap_or_default();
         let bytes = |key: &str| {
             stage
@@ -236,7 +241,7 @@ fn summary(document: &Json, out: &str) -> String {
         }
         let _ = writeln!(
             text,
-            "  {:<12} {:<7} {rate:>10} {:>12} {:>12} {trained:>9}  {}",
+            "  {:<width$} {:<7} {rate:>10} {:>12} {:>12} {trained:>9}  {}",
             string("name"),
             string("kind"),
             bytes("estimated_peak_bytes"),
@@ -244,6 +249,16 @@ fn summary(document: &Json, out: &str) -> String {
             metrics.join(", ")
         );
     }
-    let _ = writeln!(text, "\n  results: {out}/result.json");
     text
+}
+
+/// For a swept recipe, a table for each stage of its own: means over repetitions.
+fn repetitions(plan: &Plan, document: &Json) -> String {
+    let seeds: Vec<&str> = plan
+        .axes
+        .iter()
+        .filter(|a| a.repeats)
+        .map(|a| a.name.as_str())
+        .collect();
+    sweep::tables(document, &seeds)
 }

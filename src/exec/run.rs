@@ -41,7 +41,7 @@ pub struct Options {
     pub store: PathBuf,
     /// Where results for people go.
     pub out: PathBuf,
-    /// The stage asked for; every stage if `None`.
+    /// The stage asked for, with all its variants; every stage if `None`.
     pub only: Option<String>,
     /// Ignore the store for this recipe's stages.
     pub fresh: bool,

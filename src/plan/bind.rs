@@ -82,8 +82,10 @@ pub struct BoundSplit {
 pub(super) struct Binder<'a> {
     pub recipe: &'a Recipe,
     pub world: &'a dyn World,
-    models: BTreeMap<String, Option<Arc<BoundModel>>>,
-    raw: BTreeMap<String, Option<Arc<RawSplit>>>,
+    models: BTreeMap<String, (Option<Arc<BoundModel>>, Diags)>,
+    tokenizers: BTreeMap<String, Arc<Tokenizer>>,
+    raw: BTreeMap<String, Arc<RawSplit>>,
+    splits: BTreeMap<String, Arc<BoundSplit>>,
 }
 
 #[derive(Debug)]
@@ -109,22 +111,38 @@ impl<'a> Binder<'a> {
             recipe,
             world,
             models: BTreeMap::new(),
+            tokenizers: BTreeMap::new(),
             raw: BTreeMap::new(),
+            splits: BTreeMap::new(),
         }
     }
 
-    /// The model declared under a name; `None` after a diagnostic (given once).
-    pub(super) fn model(&mut self, name: &str, diags: &mut Diags) -> Option<Arc<BoundModel>> {
-        if let Some(bound) = self.models.get(name) {
-            return bound.clone();
+    /// Binds the recipe's models, used or not.
+    pub(super) fn models(&mut self, diags: &mut Diags) {
+        let recipe = self.recipe;
+        for declared in recipe.items.values() {
+            if declared.declaration.keyword != "model" {
+                continue;
+            }
+            let key = declared.identity();
+            if !self.models.contains_key(&key) {
+                let mut own = Diags::default();
+                let bound = self.bind_model(declared, &mut own).map(Arc::new);
+                self.models.insert(key.clone(), (bound, own));
+            }
+            if let Some((_, own)) = self.models.get(&key) {
+                diags.extend(own.clone());
+            }
         }
+    }
+
+    /// The model declared under a name, if it could be bound.
+    pub(super) fn model(&self, name: &str) -> Option<Arc<BoundModel>> {
         let declared = self.recipe.find("model", name)?;
-        let bound = self.bind_model(declared, diags).map(Arc::new);
-        self.models.insert(name.to_owned(), bound.clone());
-        bound
+        self.models.get(&declared.identity())?.0.clone()
     }
 
-    fn bind_model(&self, declared: &Declared, diags: &mut Diags) -> Option<BoundModel> {
+    fn bind_model(&mut self, declared: &Declared, diags: &mut Diags) -> Option<BoundModel> {
         let arg = declared.arg.as_ref()?;
         let values = &declared.filled.values;
         let place = match declared.filled.name.as_str() {
@@ -236,7 +254,7 @@ impl<'a> Binder<'a> {
     }
 
     fn tokenizer(
-        &self,
+        &mut self,
         declared: &Declared,
         place: &Place,
         vocab: u64,
@@ -248,6 +266,10 @@ impl<'a> Binder<'a> {
             .str("tokenizer")
             .map(|dir| Place::Local(declared.base.join(dir)));
         let place = own.as_ref().unwrap_or(place);
+        let key = format!("{vocab} {place:?}");
+        if let Some(known) = self.tokenizers.get(&key) {
+            return Some(known.clone());
+        }
         let at = declared
             .filled
             .values
@@ -269,7 +291,11 @@ impl<'a> Binder<'a> {
             dir_name,
             get: &get,
         }) {
-            Ok(tokenizer) if tokenizer.vocab_size() as u64 <= vocab => Some(Arc::new(tokenizer)),
+            Ok(tokenizer) if tokenizer.vocab_size() as u64 <= vocab => {
+                let tokenizer = Arc::new(tokenizer);
+                self.tokenizers.insert(key, tokenizer.clone());
+                Some(tokenizer)
+            }
             Ok(tokenizer) => {
                 diags.push(
                     Diag::error(
@@ -318,7 +344,7 @@ impl<'a> Binder<'a> {
         want: Want<'_>,
         at: crate::base::Span,
         diags: &mut Diags,
-    ) -> Option<BoundSplit> {
+    ) -> Option<Arc<BoundSplit>> {
         let declared = self.recipe.find("data", name)?;
         let text = declared.filled.values.names("text").to_vec();
         if let Some((template, at)) = want.template
@@ -355,14 +381,14 @@ impl<'a> Binder<'a> {
                         want.max_length
                     )),
                 );
-                return Some(BoundSplit {
+                return Some(Arc::new(BoundSplit {
                     text: text.clone(),
                     encoded: None,
                     lengths: Lengths::Assumed(want.max_length as u32),
                     classes,
                     identity: None,
                     host_bytes: 0,
-                });
+                }));
             }
             Err(Unavailable::Wrong(list)) => {
                 for (message, help) in list {
@@ -376,15 +402,26 @@ impl<'a> Binder<'a> {
         let Some(tokenizer) = model.tokenizer.clone() else {
             let n = raw.data.examples.len();
             let known = Lengths::Known(vec![want.max_length as u32; n]);
-            return Some(BoundSplit {
+            return Some(Arc::new(BoundSplit {
                 text: text.clone(),
                 encoded: None,
                 lengths: known,
                 classes: raw.data.classes.clone(),
                 identity: None,
                 host_bytes: 0,
-            });
+            }));
         };
+        // Both are kept as long as this, so their places tell them from all others.
+        let key = format!(
+            "{:p} {:p} {} {:?}",
+            Arc::as_ptr(&raw),
+            Arc::as_ptr(&tokenizer),
+            want.max_length,
+            want.template.map(|(t, _)| &t.source)
+        );
+        if let Some(known) = self.splits.get(&key) {
+            return Some(known.clone());
+        }
         let template = want.template.map(|(t, _)| (t, text.as_slice()));
         match encode(&raw.data, &tokenizer, template, want.max_length as usize) {
             Ok(encoded) => {
@@ -397,7 +434,7 @@ impl<'a> Binder<'a> {
                     .flat_map(|e| &e.texts)
                     .map(|t| t.len() as u64 + 24)
                     .sum();
-                Some(BoundSplit {
+                let bound = Arc::new(BoundSplit {
                     text: text.clone(),
                     host_bytes: text_bytes
                         + tokens * 5
@@ -407,7 +444,9 @@ impl<'a> Binder<'a> {
                     lengths: Lengths::Known(lengths),
                     classes: raw.data.classes.clone(),
                     identity: raw.identity.clone(),
-                })
+                });
+                self.splits.insert(key, bound.clone());
+                Some(bound)
             }
             Err(why) => {
                 let (code, at) = match want.template {
@@ -430,10 +469,10 @@ impl<'a> Binder<'a> {
     ) -> Result<Arc<RawSplit>, Unavailable> {
         let key = format!(
             "{}.{split}.{}.{classes:?}",
-            declared.name.value,
+            declared.identity(),
             objective.name()
         );
-        if let Some(Some(raw)) = self.raw.get(&key) {
+        if let Some(raw) = self.raw.get(&key) {
             return Ok(raw.clone());
         }
         let values = &declared.filled.values;
@@ -537,7 +576,7 @@ impl<'a> Binder<'a> {
                 .to_string()
         });
         let raw = Arc::new(RawSplit { data, identity });
-        self.raw.insert(key, Some(raw.clone()));
+        self.raw.insert(key, raw.clone());
         Ok(raw)
     }
 }

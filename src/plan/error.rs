@@ -46,4 +46,7 @@ crate::codes! {
     /// A peft adapter that a stage starts from cannot be read, uses something that is not built yet, or was made for
     /// another model: none of its modules is there, or they have other shapes.
     BAD_ADAPTER = "plan::bad_adapter";
+    /// Two stages would copy their merged models into one directory, and the last one would be left there. In a sweep these
+    /// are variants of one stage. Remove `to`, or give each its own.
+    SHARED_TARGET = "plan::shared_target";
 }

@@ -26,7 +26,14 @@ pub fn facts(plan: &Plan, stage: &Stage, machine: &Machine) -> Vec<(&'static str
         .into_iter()
         .map(|(op, bytes)| json!({ "op": op, "bytes": bytes }))
         .collect();
+    let at: serde_json::Map<String, Json> = stage
+        .at
+        .iter()
+        .map(|(axis, value)| (axis.clone(), json!(value)))
+        .collect();
     vec![
+        ("stage", json!(stage.declared)),
+        ("at", Json::Object(at)),
         ("methods", json!(stage.methods())),
         ("from", json!(stage.parent)),
         ("seed", json!(stage.filled.values.opt_int("seed"))),

@@ -10,6 +10,7 @@ mod prompt;
 pub mod render;
 pub mod solve;
 pub mod split;
+pub mod sweep;
 
 use std::sync::Arc;
 
@@ -30,13 +31,15 @@ use crate::library::stage::job::Job;
 use crate::library::stage::{SplitFacts, StageCx, StageKind, network, stage};
 use crate::program::Builder;
 use crate::program::op::Machine;
-use crate::resolve::{Declared, Recipe};
+use crate::resolve::points::Gather;
+use crate::resolve::{Declared, Recipe, Swept};
 use bind::{Binder, BoundModel, BoundSplit, Want};
 use error::{
     BAD_ADAPTER, BAD_LABELS, EMPTY_PLACEMENT, LENGTH_TOO_LARGE, METHOD_WITHOUT_EFFECT,
     OVERLAPPING_ADAPTERS, UNMERGED_ADAPTER, WRONG_PORT,
 };
 use estimate::{Around, Estimate};
+use sweep::{Here, Merger, Resolved, SweptAxis};
 
 /// Version of the fingerprints: it changes when the meaning of a recipe changes.
 pub const FINGERPRINT_SCHEMA: u32 = 1;
@@ -79,8 +82,12 @@ impl Handed {
 /// A planned stage.
 #[derive(Debug)]
 pub struct Stage {
-    /// Its name.
+    /// Its name; in a sweep with the values that make it this one.
     pub name: Spanned<String>,
+    /// Its name in the recipe.
+    pub declared: String,
+    /// The swept `let`s that reach it, with their values in short.
+    pub at: Vec<(String, String)>,
     /// Its kind.
     pub kind: &'static dyn StageKind,
     /// Its values.
@@ -96,7 +103,7 @@ pub struct Stage {
     /// The architecture, dropout overridden.
     pub model: Arc<dyn Model>,
     /// Its splits, in the order of the kind's split keys.
-    pub splits: Vec<Option<BoundSplit>>,
+    pub splits: Vec<Option<Arc<BoundSplit>>>,
     /// The work.
     pub job: Job,
     /// Memory and work.
@@ -142,6 +149,10 @@ impl Stage {
 pub struct Plan {
     /// Stages, each after those it needs.
     pub stages: Vec<Stage>,
+    /// The swept `let`s.
+    pub axes: Vec<SweptAxis>,
+    /// Combinations of their values.
+    pub points: usize,
 }
 
 impl Plan {
@@ -150,45 +161,60 @@ impl Plan {
     pub fn stage(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|s| s.name.value == name)
     }
-
-    /// The stages a stage needs, itself last.
-    #[must_use]
-    pub fn needed(&self, name: &str) -> Vec<&Stage> {
-        let mut list = Vec::new();
-        let mut next = self.stage(name);
-        while let Some(stage) = next {
-            list.insert(0, stage);
-            next = stage.parent.as_deref().and_then(|p| self.stage(p));
-        }
-        list
-    }
 }
 
-/// Plans a recipe for a machine.
-pub fn plan(recipe: &Recipe, world: &dyn World, machine: &Machine) -> Outcome<Plan> {
-    let mut diags = Diags::default();
-    let mut binder = Binder::new(recipe, world);
+/// Plans a recipe, at all its points, for a machine.
+pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine) -> Outcome<Plan> {
+    let none = Recipe::default();
+    let mut binder = Binder::new(&none, world);
     let mut plan = Plan::default();
-    for declared in dag::order(recipe, &mut diags) {
-        let mut own = Diags::default();
-        let planned = Planner {
-            binder: &mut binder,
-            plan: &plan,
-            machine,
+    let mut merger = Merger::default();
+    let mut homes: Vec<Here<'_>> = Vec::new();
+    let mut gather = Gather::default();
+    for recipe in &swept.recipes {
+        let mut diags = Diags::default();
+        binder.recipe = recipe;
+        binder.models(&mut diags);
+        let mut here = Here::new();
+        for declared in dag::order(recipe, &mut diags) {
+            let values = Resolved::new(recipe, declared, &here);
+            let place = if let Some((place, own)) = merger.known(&values) {
+                own.iter().for_each(|d| diags.push(d.clone()));
+                *place
+            } else {
+                let name = &declared.name.value;
+                let alias = if swept.points.swept() {
+                    format!("{name}@{}", plan.stages.len())
+                } else {
+                    name.clone()
+                };
+                let mut own = Diags::default();
+                let planned = Planner {
+                    binder: &mut binder,
+                    plan: &plan,
+                    here: &here,
+                    machine,
+                }
+                .stage(declared, alias, &mut own);
+                let planned = planned.filter(|_| !own.has_errors());
+                let place = merger.put(&mut plan, &values, planned, &own);
+                diags.extend(own);
+                place
+            };
+            if let Some(place) = place {
+                here.insert(&declared.name.value, place);
+            }
         }
-        .stage(declared, &mut own);
-        let broken = own.has_errors();
-        diags.extend(own);
-        if let Some(stage) = planned.filter(|_| !broken) {
-            plan.stages.push(stage);
+        homes.push(here);
+        gather.add(diags);
+        if gather.enough() {
+            break;
         }
     }
-    for declared in recipe
-        .items
-        .values()
-        .filter(|d| d.declaration.keyword == "model")
-    {
-        binder.model(&declared.name.value, &mut diags);
+    let mut diags = gather.into_diags(&swept.points);
+    if !diags.has_errors() {
+        sweep::finish(&mut plan, swept, &homes, &merger, &mut diags);
+        sweep::check_targets(&plan, &mut diags);
     }
     Outcome::new(Some(plan), diags)
 }
@@ -196,11 +222,13 @@ pub fn plan(recipe: &Recipe, world: &dyn World, machine: &Machine) -> Outcome<Pl
 struct Planner<'a, 'b> {
     binder: &'a mut Binder<'b>,
     plan: &'a Plan,
+    here: &'a Here<'a>,
     machine: &'a Machine,
 }
 
 impl Planner<'_, '_> {
-    fn stage(&mut self, declared: &Declared, diags: &mut Diags) -> Option<Stage> {
+    /// Plans a declared stage under the name that tells it from its variants.
+    fn stage(&mut self, declared: &Declared, alias: String, diags: &mut Diags) -> Option<Stage> {
         let filled = &declared.filled;
         let values = &filled.values;
         let kind = stage(&filled.name)?;
@@ -345,12 +373,14 @@ impl Planner<'_, '_> {
             decomposes: start.adapter.is_none(),
         };
         let estimate = estimate::estimate(&job, &lengths, self.machine, around);
-        let name = declared.name.clone();
+        let name = Spanned::new(alias, declared.name.span);
         let leaves = leaves(kind, &name.value, &start, &tuning);
         let (parts, fingerprint) =
             self.fingerprint(kind, filled, &start, parent.as_deref(), &splits);
         Some(Stage {
             name,
+            declared: declared.name.value.clone(),
+            at: Vec::new(),
             kind,
             filled: filled.clone(),
             parent,
@@ -374,7 +404,7 @@ impl Planner<'_, '_> {
         diags: &mut Diags,
     ) -> Option<(Handed, Option<String>)> {
         if let Some((name, _)) = values.reference("from") {
-            let parent = self.plan.stage(name)?;
+            let parent = self.plan.stages.get(*self.here.get(name)?)?;
             let Some(handed) = parent.leaves.clone() else {
                 diags.push(
                     Diag::error(
@@ -390,10 +420,10 @@ impl Planner<'_, '_> {
                 );
                 return None;
             };
-            return Some((handed, Some(name.to_owned())));
+            return Some((handed, Some(parent.name.value.clone())));
         }
         let (name, _) = values.reference("model")?;
-        let model = self.binder.model(name, diags)?;
+        let model = self.binder.model(name)?;
         let (objective, head) = if kind.trains() {
             (Objective::Classify, HeadKind::Classes(Vec::new()))
         } else {
@@ -507,7 +537,7 @@ impl Planner<'_, '_> {
         filled: &Filled,
         start: &Handed,
         parent: Option<&str>,
-        splits: &[Option<BoundSplit>],
+        splits: &[Option<Arc<BoundSplit>>],
     ) -> (IndexMap<String, String>, Option<String>) {
         let mut parts = IndexMap::new();
         let mut whole = true;

@@ -59,6 +59,10 @@ pub fn json(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool, device: 
                 map.insert("placement".into(), json!(placement(s)));
                 map.insert("steps".into(), json!(steps(s)));
                 map.insert("parts".into(), json!(s.parts));
+                map.insert("stage".into(), json!(s.declared));
+                let at: serde_json::Map<String, Json> =
+                    s.at.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+                map.insert("at".into(), Json::Object(at));
             }
             json
         })
@@ -70,7 +74,37 @@ pub fn json(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool, device: 
             Some(json!({ "from": s.parent.as_ref()?, "to": s.name.value, "port": "model" }))
         })
         .collect();
-    json!({ "schema": 1, "recipe": recipe, "stages": stages, "edges": edges })
+    let axes: Vec<Json> = plan
+        .axes
+        .iter()
+        .map(|a| json!({ "name": a.name, "values": a.values, "repeats": a.repeats }))
+        .collect();
+    json!({ "schema": 1, "recipe": recipe, "stages": stages, "edges": edges, "axes": axes, "points": plan.points })
+}
+
+/// The length of the longest stage name, but at least so much: the width of its column.
+#[must_use]
+pub fn name_width<'a>(names: impl Iterator<Item = &'a str>, least: usize) -> usize {
+    names.map(str::len).max().unwrap_or(0).max(least)
+}
+
+/// `6 points: seed × 2, method+lr × 3`; nothing for a recipe without sweeps.
+fn sweep(plan: &Plan) -> Option<String> {
+    if plan.axes.is_empty() {
+        return None;
+    }
+    let axes: Vec<String> = plan
+        .axes
+        .chunk_by(|a, b| a.group == b.group)
+        .map(|group| {
+            let names: Vec<&str> = group.iter().map(|a| a.name.as_str()).collect();
+            let size = group.first().map_or(0, |a| a.size);
+            format!("{} × {size}", names.join("+"))
+        })
+        .collect();
+    let plural = if plan.points == 1 { "" } else { "s" };
+    let points = Count(plan.points as u64);
+    Some(format!("{points} point{plural}: {}", axes.join(", ")))
 }
 
 /// Sites each method acts on.
@@ -99,6 +133,9 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         plan.stages.len(),
         if plan.stages.len() == 1 { "" } else { "s" }
     );
+    if let Some(sweep) = sweep(plan) {
+        let _ = writeln!(out, "  {sweep}");
+    }
     for stage in &plan.stages {
         let e = &stage.estimate;
         let (total, trainable) = stage.job.parameters();
@@ -279,13 +316,19 @@ pub fn dot(plan: &Plan) -> String {
 #[must_use]
 pub fn mermaid(plan: &Plan) -> String {
     let mut out = String::from("flowchart LR\n");
+    // Only letters, digits and `_` make an identifier there.
+    let id = |name: &str| match plan.stages.iter().position(|s| s.name.value == name) {
+        Some(i) if name.contains('@') => format!("stage_{i}"),
+        _ => name.to_owned(),
+    };
     for stage in &plan.stages {
-        let _ = writeln!(out, "  {}[\"{}\"]", stage.name.value, label(stage, "<br/>"));
+        let own = id(&stage.name.value);
+        let _ = writeln!(out, "  {own}[\"{}\"]", label(stage, "<br/>"));
         let from = match &stage.parent {
-            Some(parent) => parent.clone(),
+            Some(parent) => id(parent),
             None => format!("model_{0}([\"model {0}\"])", stage.start.model.name),
         };
-        let _ = writeln!(out, "  {from} -->|model| {}", stage.name.value);
+        let _ = writeln!(out, "  {from} -->|model| {own}");
     }
     out
 }

@@ -13,6 +13,7 @@ pub mod profile;
 pub mod read;
 pub mod rows;
 pub mod scatter;
+pub mod sweep;
 pub mod table;
 
 pub use rows::Row;
@@ -84,7 +85,23 @@ impl Report {
     /// Compares results, sorted by a metric; by the one most rows have if none is given.
     #[must_use]
     pub fn new(results: &[RunResult], by: Option<&str>) -> Self {
-        let mut rows = rows::rows(results);
+        let outdated = results
+            .iter()
+            .flat_map(|r| &r.stages)
+            .any(|s| s.methods.is_none());
+        let sources = results
+            .iter()
+            .map(|r| r.dir.join("result.json").display().to_string())
+            .collect();
+        Self {
+            sources,
+            outdated,
+            ..Self::of_rows(rows::rows(results), by)
+        }
+    }
+
+    /// Compares rows, sorted by a metric; by the one most rows have if none is given.
+    fn of_rows(mut rows: Vec<Row>, by: Option<&str>) -> Self {
         let mut metrics: Vec<String> = Vec::new();
         for name in rows.iter().flat_map(|r| r.metrics.keys()) {
             if !metrics.contains(name) {
@@ -131,20 +148,11 @@ impl Report {
                 });
             }
         }
-        let outdated = results
-            .iter()
-            .flat_map(|r| &r.stages)
-            .any(|s| s.methods.is_none());
-        let sources = results
-            .iter()
-            .map(|r| r.dir.join("result.json").display().to_string())
-            .collect();
         Self {
             rows,
             metrics,
             main,
-            sources,
-            outdated,
+            ..Self::default()
         }
     }
 

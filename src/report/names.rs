@@ -5,12 +5,18 @@ use super::rows::Single;
 /// One name a group: of the recipe, the stage where a recipe has several, and the directory where
 /// that leaves two rows alike.
 pub(super) fn names(groups: &[Vec<Single<'_>>]) -> Vec<String> {
+    let among = groups.iter().filter(|g| g.first().is_some_and(|f| f.among));
+    let mut variants = variants(among).into_iter();
     let mut names: Vec<String> = groups
         .iter()
         .map(|group| {
             let recipe = common(group.iter().map(|s| s.recipe.as_str()));
             match group.first() {
-                Some(first) if first.among => format!("{recipe}/{}", first.stage.name),
+                Some(first) if first.among => {
+                    let variant = variants.next().filter(|v| !v.is_empty());
+                    let stage = variant.unwrap_or_else(|| first.stage.name.clone());
+                    format!("{recipe}/{stage}")
+                }
                 _ => recipe,
             }
         })
@@ -36,6 +42,56 @@ pub(super) fn names(groups: &[Vec<Single<'_>>]) -> Vec<String> {
         }
     }
     names
+}
+
+/// What tells the variants of swept stages apart, shortly: the axes that all runs of a group agree
+/// in, as far as they are needed, and the stage where there are several; empty for other stages.
+fn variants<'a>(groups: impl Iterator<Item = &'a Vec<Single<'a>>>) -> Vec<String> {
+    let mut found: Vec<(&str, &str, Vec<(&str, &str)>)> = groups
+        .filter_map(|group| {
+            let first = group.first()?;
+            let same = |axis: &str, value: &String| {
+                let agrees = |s: &Single<'_>| s.stage.at.get(axis) == Some(value);
+                group.iter().all(agrees)
+            };
+            let at = first.stage.at.iter();
+            let shared = at.filter(|(axis, value)| same(axis, value));
+            Some((
+                first.recipe.as_str(),
+                first.stage.stage.as_deref().unwrap_or_default(),
+                shared.map(|(a, v)| (a.as_str(), v.as_str())).collect(),
+            ))
+        })
+        .collect();
+    let mut axes: Vec<&str> = Vec::new();
+    for (axis, _) in found.iter().flat_map(|(_, _, pairs)| pairs) {
+        if !axes.contains(axis) {
+            axes.push(axis);
+        }
+    }
+    let distinct = |list: &[(&str, &str, Vec<(&str, &str)>)]| {
+        let set: std::collections::BTreeSet<_> = list.iter().collect();
+        set.len()
+    };
+    for axis in axes.into_iter().rev() {
+        let mut without = found.clone();
+        for (_, _, pairs) in &mut without {
+            pairs.retain(|(a, _)| *a != axis);
+        }
+        if distinct(&without) == distinct(&found) && without.iter().any(|(_, _, p)| !p.is_empty()) {
+            found = without;
+        }
+    }
+    let name = |(recipe, stage, pairs): &(&str, &str, Vec<(&str, &str)>)| {
+        let pairs: Vec<String> = pairs.iter().map(|(a, v)| format!("{a}={v}")).collect();
+        let several = found.iter().any(|(r, s, _)| r == recipe && s != stage);
+        match (pairs.is_empty(), several) {
+            (true, _) => (*stage).to_owned(),
+            (false, true) => format!("{stage}@{}", pairs.join(",")),
+            (false, false) => pairs.join(","),
+        }
+    };
+    found.iter().map(name).collect()
 }
 
 /// The leading words some names share (`lora-s1`, `lora-s2`: `lora`); the first name if none.
@@ -64,7 +120,55 @@ fn common<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::read::StageResult;
     use super::*;
+
+    #[test]
+    fn variants_are_told_apart_by_the_axes_they_need() {
+        let stage = |name: &str, at: &[(&str, &str)]| StageResult {
+            name: format!("{name}@…"),
+            stage: Some(name.to_owned()),
+            at: at.iter().map(|(a, v)| ((*a).into(), (*v).into())).collect(),
+            ..StageResult::default()
+        };
+        let stages = [
+            stage(
+                "learn",
+                &[("seed", "1"), ("method", "lora"), ("lr", "1e-3")],
+            ),
+            stage(
+                "learn",
+                &[("seed", "2"), ("method", "lora"), ("lr", "1e-3")],
+            ),
+            stage(
+                "learn",
+                &[("seed", "1"), ("method", "full"), ("lr", "1e-4")],
+            ),
+            stage(
+                "learn",
+                &[("seed", "2"), ("method", "full"), ("lr", "1e-4")],
+            ),
+            stage("warm", &[]),
+        ];
+        let single = |stage| Single {
+            recipe: "r".to_owned(),
+            out: "o".to_owned(),
+            among: true,
+            stage,
+            scores: Vec::new(),
+        };
+        let mut groups: Vec<Vec<Single<'_>>> = stages
+            .chunks(2)
+            .map(|group| group.iter().map(single).collect())
+            .collect();
+        let all = names(&groups);
+        assert_eq!(
+            all,
+            ["r/learn@method=lora", "r/learn@method=full", "r/warm"]
+        );
+        groups.pop();
+        assert_eq!(names(&groups), ["r/method=lora", "r/method=full"]);
+    }
 
     #[test]
     fn names_share_whole_words() {

@@ -28,6 +28,12 @@ pub struct RunResult {
 pub struct StageResult {
     /// Its name.
     pub name: String,
+    /// Its name in the recipe, of which a sweep has variants.
+    #[serde(default)]
+    pub stage: Option<String>,
+    /// The values of a sweep that make it this variant.
+    #[serde(default)]
+    pub at: IndexMap<String, String>,
     /// Its kind.
     pub kind: String,
     /// Its fingerprint.

@@ -72,7 +72,7 @@ pub(super) struct Single<'a> {
     /// Whether its result has others.
     pub(super) among: bool,
     pub(super) stage: &'a StageResult,
-    scores: Vec<&'a StageResult>,
+    pub(super) scores: Vec<&'a StageResult>,
 }
 
 impl Single<'_> {
@@ -106,7 +106,7 @@ impl Single<'_> {
     }
 }
 
-fn trains(stage: &StageResult) -> bool {
+pub(super) fn trains(stage: &StageResult) -> bool {
     match kind(&stage.kind) {
         Some(kind) => kind.trains(),
         None => stage.steps.is_some_and(|n| n > 0),
@@ -207,7 +207,7 @@ fn singles(result: &RunResult) -> Vec<Single<'_>> {
         .collect()
 }
 
-fn row(group: &[Single<'_>], name: String) -> Row {
+pub(super) fn row(group: &[Single<'_>], name: String) -> Row {
     let mut row = Row {
         name,
         runs: group.len(),

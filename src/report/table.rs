@@ -206,7 +206,19 @@ fn parameters(n: u64, whole: bool) -> String {
 /// The table of a terminal; what finds no room is left out and named.
 #[must_use]
 pub fn terminal(report: &Report) -> String {
+    let list = columns(report, false);
+    lay_out(report, list, &NAMES, "--format csv, markdown or html has")
+}
+
+/// The table of one stage's variants: their names say most, and stay whole.
+#[must_use]
+pub fn variants(report: &Report) -> String {
     let mut list = columns(report, false);
+    list.retain(|c| !matches!(c.title.as_str(), "methods" | "estimated" | "process"));
+    lay_out(report, list, &[], "`peftc report` has")
+}
+
+fn lay_out(report: &Report, mut list: Vec<Column>, lengths: &[usize], elsewhere: &str) -> String {
     let width = |c: &Column| {
         let cells = c.cells.iter().map(|t| t.chars().count());
         cells.max().unwrap_or(0).max(c.title.chars().count())
@@ -216,7 +228,7 @@ pub fn terminal(report: &Report) -> String {
     let total = |list: &[Column]| list.iter().map(|c| width(c) + star(c) + 2).sum::<usize>();
     let mut dropped: Vec<String> = Vec::new();
     let names = list.first().map(|c| c.cells.clone()).unwrap_or_default();
-    for most in NAMES {
+    for &most in lengths {
         if let Some(first) = list.first_mut() {
             first.cells = names.iter().map(|n| shorten(n, most)).collect();
         }
@@ -288,7 +300,7 @@ pub fn terminal(report: &Report) -> String {
     }
     if !dropped.is_empty() {
         text.push_str(&format!(
-            "  no room for: {} (--format csv, markdown or html has them)\n",
+            "  no room for: {} ({elsewhere} them)\n",
             dropped.join(", ")
         ));
     }

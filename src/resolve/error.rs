@@ -43,6 +43,24 @@ crate::codes! {
     UNKNOWN_VARIABLE = "resolve::unknown_variable";
     /// A `let` refers to itself, directly or through others, so it has no value. Give one of them a value of its own.
     CYCLIC_LET = "resolve::cyclic_let";
+    /// Each key of a sweep names a `let` of the recipe, whose value it replaces. There is none of that name: declare it, and
+    /// use it where the values belong.
+    UNKNOWN_AXIS = "resolve::unknown_axis";
+    /// A sweep without axes, or an axis without values, has no points, so nothing would run. `peftc explain sweep` shows
+    /// how sweeps are written.
+    EMPTY_SWEEP = "resolve::empty_sweep";
+    /// A `let` stands in two sweeps, and can take one value at a time only. Put all its values into one list.
+    AXIS_TWICE = "resolve::axis_twice";
+    /// `zip` takes the first values of all its axes, then the second ones, and so on, so all have equally many. `grid`
+    /// combines lists of any lengths.
+    UNEQUAL_AXES = "resolve::unequal_axes";
+    /// A sweep names one combination of values twice; the second would be the first again. Remove it.
+    REPEATED_POINT = "resolve::repeated_point";
+    /// Sweeps multiply, and a recipe has at most 10,000 points. Remove values, or pair axes with `zip`.
+    TOO_MANY_POINTS = "resolve::too_many_points";
+    /// The values of an axis change nothing: no stage uses the `let`, or all stages come out the same. Every point of the
+    /// axis would be the same work under another name.
+    AXIS_WITHOUT_EFFECT = "resolve::axis_without_effect";
     /// The language has this, but the compiler does not carry it out yet. Nothing is skipped silently.
     NOT_BUILT_YET = "resolve::not_built_yet";
 }

@@ -3,12 +3,16 @@
 
 mod block;
 pub mod error;
+pub mod points;
 pub mod registry;
 mod scope;
+pub mod sweep;
 mod values;
 
+pub use points::Swept;
 pub use values::parse_size;
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -19,9 +23,11 @@ use crate::library::decl::{self, Declaration};
 use crate::library::schema::{Checked, Filled, Kind, RefKind, Schema};
 use crate::syntax::ast::{Decl, File, Item, Value};
 use error::{
-    BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, MISSING_KEY, MISSING_SPLIT, UNKNOWN_DECLARATION,
-    UNKNOWN_ENTRY, UNKNOWN_VARIABLE, WRONG_REFERENCE, WRONG_TYPE,
+    BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT,
+    UNKNOWN_AXIS, UNKNOWN_DECLARATION, UNKNOWN_ENTRY, UNKNOWN_VARIABLE, WRONG_REFERENCE,
+    WRONG_TYPE,
 };
+use points::Gather;
 use scope::Scope;
 
 /// A declaration with all its values checked.
@@ -37,6 +43,18 @@ pub struct Declared {
     pub filled: Filled,
     /// Directory that relative paths are relative to.
     pub base: PathBuf,
+    /// The `let`s its values were taken from.
+    pub uses: BTreeSet<String>,
+}
+
+impl Declared {
+    /// A text that two declarations share only if everything about them is the same.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let arg = self.arg.as_ref().map(|a| &a.value);
+        let (name, base) = (&self.name.value, self.base.display());
+        format!("{name} {arg:?} {base} {:?}", self.filled)
+    }
 }
 
 /// A checked recipe.
@@ -61,6 +79,30 @@ impl Recipe {
             .values()
             .filter(|d| d.declaration.keyword == "stage")
     }
+
+    /// The `let`s that a declaration depends on, also through those it refers to.
+    #[must_use]
+    pub fn uses(&self, name: &str) -> BTreeSet<&str> {
+        let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
+        let mut todo = vec![name];
+        while let Some(name) = todo.pop() {
+            let Some(declared) = self.items.get(name).filter(|_| seen.insert(name)) else {
+                continue;
+            };
+            found.extend(declared.uses.iter().map(String::as_str));
+            todo.extend(
+                declared
+                    .filled
+                    .values
+                    .iter()
+                    .filter_map(|(_, value)| match value {
+                        Checked::Ref(name, _) => Some(name.as_str()),
+                        _ => None,
+                    }),
+            );
+        }
+        found
+    }
 }
 
 /// A parsed file with its place on disk.
@@ -72,13 +114,13 @@ struct Loaded {
     base: PathBuf,
 }
 
-/// Reads a recipe, its imports, and `--set` values, and checks them all.
+/// Reads a recipe, its imports, and `--set` values, and checks them all at each point of its sweeps.
 pub fn resolve(
     path: &Path,
     sets: &[(String, String)],
     sources: &mut Sources,
     world: &dyn World,
-) -> Outcome<Recipe> {
+) -> Outcome<Swept> {
     let mut diags = Diags::default();
     let mut files = Vec::new();
     load(
@@ -100,10 +142,10 @@ pub fn resolve(
         })
         .collect();
     let mut own = Diags::default();
-    let recipe = assemble(&files, &overrides, &mut own);
+    let swept = assemble(&files, &overrides, &mut own);
     without_echoes(&mut own, &diags);
     diags.extend(own);
-    Outcome::new(Some(recipe), diags)
+    Outcome::new(Some(swept), diags)
 }
 
 /// Drops what is only the echo of an unreadable piece of text: that something is missing which the
@@ -116,7 +158,14 @@ fn without_echoes(own: &mut Diags, unreadable: &Diags) {
         outer.source == inner.source && outer.start <= inner.start && inner.end <= outer.end
     };
     own.retain(|diag| {
-        let missing = [&MISSING_KEY, &DANGLING_NAME, &UNKNOWN_VARIABLE].contains(&diag.code);
+        let missing = [
+            &MISSING_KEY,
+            &DANGLING_NAME,
+            &UNKNOWN_VARIABLE,
+            &UNKNOWN_AXIS,
+            &EMPTY_SWEEP,
+        ]
+        .contains(&diag.code);
         let again = unreadable
             .iter()
             .any(|u| diag.span.zip(u.span).is_some_and(|(d, u)| holds(d, u)));
@@ -211,7 +260,7 @@ fn plain(path: &Path) -> PathBuf {
     parts.iter().collect()
 }
 
-fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) -> Recipe {
+fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) -> Swept {
     let mut scope = Scope::default();
     let mut places: IndexMap<&str, Span> = IndexMap::new();
     for item in files.iter().flat_map(|f| &f.file.items) {
@@ -253,20 +302,60 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
             }
         }
     }
-    scope.check_circles(diags);
-    let mut recipe = Recipe::default();
-    for loaded in files {
-        for item in &loaded.file.items {
-            let Item::Decl(decl) = item else { continue };
-            if let Some(declared) = declare(&scope, decl, &loaded.base, diags) {
-                recipe
-                    .items
-                    .entry(declared.name.value.clone())
-                    .or_insert(declared);
+    let decls = files.iter().flat_map(|f| {
+        f.file.items.iter().filter_map(move |item| match item {
+            Item::Decl(decl) => Some((decl, f.base.as_path())),
+            _ => None,
+        })
+    });
+    let (sweeps, decls): (Vec<_>, Vec<_>) =
+        decls.partition(|(decl, _)| decl.keyword.value == sweep::KEYWORD);
+    let fixed: Vec<&str> = overrides.iter().map(|(name, _)| name.as_str()).collect();
+    let points = sweep::expand(sweeps.iter().map(|(d, _)| *d), &scope, &fixed, diags);
+    let mut gather = Gather::default();
+    let mut recipes = Vec::new();
+    for point in 0..points.count() {
+        let mut own = Diags::default();
+        let mut here = Scope {
+            lets: scope.lets.clone(),
+            ..Scope::default()
+        };
+        for axis in &points.axes {
+            if let Some(value) = points.value(point, axis) {
+                here.lets.insert(&axis.name, value);
             }
         }
+        here.check_circles(&mut own);
+        recipes.push(at_point(&here, &decls, &places, &mut own));
+        gather.add(own);
+        if gather.enough() {
+            break;
+        }
     }
-    check_references(&recipe, &places, diags);
+    diags.extend(gather.into_diags(&points));
+    if !diags.has_errors() {
+        sweep::check_use(&points, &recipes, diags);
+    }
+    Swept { points, recipes }
+}
+
+/// Everything declared, with the values that `let`s have at a point.
+fn at_point(
+    scope: &Scope<'_>,
+    decls: &[(&Decl, &Path)],
+    places: &IndexMap<&str, Span>,
+    diags: &mut Diags,
+) -> Recipe {
+    let mut recipe = Recipe::default();
+    for (decl, base) in decls {
+        if let Some(declared) = declare(scope, decl, base, diags) {
+            recipe
+                .items
+                .entry(declared.name.value.clone())
+                .or_insert(declared);
+        }
+    }
+    check_references(&recipe, places, diags);
     recipe
 }
 
@@ -282,7 +371,8 @@ fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Op
             format!("a recipe cannot declare a `{word}`"),
         )
         .label("unknown");
-        diag.help = suggest::did_you_mean(word, decl::DECLARATIONS.iter().map(|d| d.keyword));
+        let known = decl::DECLARATIONS.iter().map(|d| d.keyword);
+        diag.help = suggest::did_you_mean(word, known.chain([sweep::KEYWORD]));
         diags.push(diag);
         return None;
     };
@@ -332,6 +422,7 @@ fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Op
         }
         _ => {}
     }
+    scope.used.take();
     let filled = block::fill(scope, schema, ctor, diags)?;
     Some(Declared {
         name: decl.name.clone(),
@@ -339,6 +430,7 @@ fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Op
         arg: ctor.arg.clone(),
         filled,
         base: base.to_path_buf(),
+        uses: scope.used.take(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `let` names and their values.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::CYCLIC_LET;
 use crate::base::{Diag, Diags};
@@ -11,6 +12,8 @@ use crate::syntax::ast::{Value, ValueKind};
 pub(super) struct Scope<'a> {
     /// `let` values by name.
     pub lets: BTreeMap<&'a str, &'a Value>,
+    /// Those that were looked up since this was last taken.
+    pub used: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Scope<'a> {
@@ -22,6 +25,7 @@ impl<'a> Scope<'a> {
             let Some(next) = self.next(&current) else {
                 return Some(current);
             };
+            self.used.borrow_mut().insert(next.0.to_owned());
             current = Value {
                 value: next.1.value.clone(),
                 span: value.span,

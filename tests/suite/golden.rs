@@ -20,6 +20,7 @@ fn shipped_recipes_compile_to_their_golden_plans() {
         "reviews/bitfit",
         "reviews/siva",
         "reviews/head_only",
+        "reviews/compare",
     ];
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../../golden");

@@ -7,4 +7,5 @@ mod parity;
 mod recipes;
 mod report;
 mod run;
+mod sweep;
 mod syntax_fuzz;
