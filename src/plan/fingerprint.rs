@@ -1,0 +1,78 @@
+//! The identity of a stage's result: the hash of all that can change it.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::bind::BoundSplit;
+use super::{Handed, Plan};
+use crate::library::schema::{Checked, Filled};
+use crate::library::stage::StageKind;
+
+/// Version of the fingerprints: it changes when the meaning of a recipe, or the numbers behind it, change.
+const SCHEMA: u32 = 2;
+
+/// What a stage's result depends on, by name, and its hash; no hash where an input's identity could
+/// not be had. References count by what they refer to, not by name.
+pub(super) fn fingerprint(
+    plan: &Plan,
+    kind: &dyn StageKind,
+    filled: &Filled,
+    start: &Handed,
+    parent: Option<&str>,
+    splits: &[Option<Arc<BoundSplit>>],
+) -> (IndexMap<String, String>, Option<String>) {
+    let mut parts = IndexMap::new();
+    let mut whole = true;
+    parts.insert("schema".to_owned(), SCHEMA.to_string());
+    parts.insert("kind".to_owned(), kind.schema().name.to_owned());
+    parts.insert(
+        "numeric".to_owned(),
+        format!("{} frozen, f32 arithmetic", start.model.storage),
+    );
+    let mut keys: Vec<(&str, &Checked)> = filled
+        .values
+        .iter()
+        .filter(|(_, v)| !matches!(v, Checked::Ref(..)))
+        .collect();
+    keys.sort_by_key(|(k, _)| *k);
+    for (key, value) in keys {
+        parts.insert(format!("key {key}"), value.to_string());
+    }
+    match parent.and_then(|p| plan.stage(p)) {
+        Some(parent) => {
+            whole &= parent.fingerprint.is_some();
+            parts.insert(
+                "from".to_owned(),
+                parent.fingerprint.clone().unwrap_or_default(),
+            );
+        }
+        None => {
+            whole &= start.model.identity.is_some();
+            parts.insert(
+                "model".to_owned(),
+                start.model.identity.clone().unwrap_or_default(),
+            );
+        }
+    }
+    if let Some(prompt) = &start.prompt {
+        parts.insert(
+            "prompt".to_owned(),
+            format!("{:?} {:?}", prompt.template.source, prompt.words),
+        );
+    }
+    for (key, split) in kind.splits().iter().zip(splits) {
+        if let Some(split) = split {
+            whole &= split.identity.is_some();
+            parts.insert(
+                (*key).to_owned(),
+                split.identity.clone().unwrap_or_default(),
+            );
+        }
+    }
+    let text: Vec<String> = parts.iter().map(|(k, v)| format!("{k}\u{1f}{v}")).collect();
+    let hash = blake3::hash(text.join("\u{1e}").as_bytes())
+        .to_hex()
+        .to_string();
+    (parts, whole.then_some(hash))
+}
