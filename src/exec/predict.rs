@@ -23,7 +23,7 @@ use crate::library::prompt::Template;
 use crate::library::schema::Values;
 use crate::library::stage::{StageCx, network};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
-use crate::plan::bind::tokenize;
+use crate::plan::data::tokenize;
 use crate::program::op::Machine;
 use crate::program::{DType, Resident};
 

@@ -3,6 +3,7 @@
 
 pub mod bind;
 mod dag;
+pub mod data;
 pub mod error;
 pub mod estimate;
 pub mod facts;
