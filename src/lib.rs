@@ -8,6 +8,7 @@ pub mod base;
 pub mod cli;
 pub mod driver;
 pub mod exec;
+pub mod files;
 pub mod library;
 pub mod plan;
 pub mod program;

@@ -7,7 +7,7 @@ use clap::Args;
 use super::options::{Color, error, print};
 use super::{exit, render};
 use crate::base::Sources;
-use crate::exec::durable::write_bytes;
+use crate::files::durable::write_bytes;
 
 /// Arguments of `fmt`.
 #[derive(Debug, Args)]

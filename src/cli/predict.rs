@@ -8,9 +8,9 @@ use serde_json::{Value as Json, json};
 
 use super::exit;
 use super::options::{error, print};
-use crate::exec::RunError;
 use crate::exec::observe::Silent;
 use crate::exec::predict::Predictor;
+use crate::files::RunError;
 use crate::library::data::{Cell, format_named, format_of};
 use crate::library::metric::Predictions;
 use crate::library::model::HeadKind;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::exit;
 use super::options::{error, print};
-use crate::exec::RunError;
+use crate::files::RunError;
 use crate::report::{self, export, page, read::read, table};
 
 /// How a comparison is written.

@@ -1,4 +1,4 @@
-//! What a finished stage leaves for others: the config of an exported model. Adapters: [`super::peft`].
+//! What a finished stage leaves for others: the config of an exported model. Adapters: [`crate::files::peft`].
 //!
 //! **Invariant:** an exported config says what the exported weights are; keys that it does not need
 //! to change stay as the base model had them.

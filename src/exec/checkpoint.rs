@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::durable;
-use super::error::RunError;
-use super::tensorfile::{self, TensorFile, TensorSpec};
+use crate::files::RunError;
+use crate::files::durable;
+use crate::files::tensorfile::{self, TensorFile, TensorSpec};
 use crate::program::op::Tensor;
 
 const LATEST: &str = "latest";

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use super::checkpoint;
-use super::error::RunError;
 use super::log::Log;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::score::{metrics, score};
 use super::zeroth;
+use crate::files::RunError;
 use crate::library::data::batch::{EncodedSet, order, pack};
 use crate::library::stage::job::{Fit, Update};
 use crate::program::op::Tensor;

@@ -7,13 +7,13 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use super::artifact::model_config;
-use super::durable::{create_dirs, failed, write_bytes};
-use super::error::RunError;
 use super::init::cast;
 use super::machine::Runner;
-use super::peft;
 use super::state::Initial;
-use super::tensorfile::{TensorSpec, bytes_of, write_tensors};
+use crate::files::RunError;
+use crate::files::durable::{create_dirs, failed, write_bytes};
+use crate::files::peft;
+use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
 use crate::library::method::Method;
 use crate::library::model::HeadKind;
 use crate::library::objective::Objective;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::durable::{create_dirs, failed, write_bytes};
-use super::error::RunError;
+use crate::files::RunError;
+use crate::files::durable::{create_dirs, failed, write_bytes};
 
 /// An append-only log kept in several places at once.
 #[derive(Debug)]

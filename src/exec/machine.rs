@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::error::RunError;
+use crate::files::RunError;
 use crate::program::op::{Io, Kernel, Machine, Tensor, TensorMut, TensorRef};
 use crate::program::{Bindings, Class, Def, Feed, Node, Program, Value, Verified};
 

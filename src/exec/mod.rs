@@ -3,27 +3,21 @@
 pub mod alloc;
 pub mod artifact;
 pub mod checkpoint;
-pub mod durable;
-pub mod error;
 pub mod fit;
 pub mod init;
 pub mod leave;
 pub mod log;
 pub mod machine;
 pub mod observe;
-pub mod peft;
 pub mod predict;
 pub mod replay;
 pub mod run;
 pub mod score;
 pub mod state;
 pub mod store;
-mod svd;
-pub mod tensorfile;
 pub mod weights;
 mod zeroth;
 
 pub use alloc::Counting;
-pub use error::RunError;
-pub use svd::svd_scratch_bytes;
+
 pub use weights::Checkpoint;

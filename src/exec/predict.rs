@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::RunError;
 use super::leave::NATIVE;
 use super::machine::Runner;
 use super::observe::Observer;
 use super::score::score;
 use super::state::{Sources, load};
-use super::tensorfile::TensorFile;
 use super::weights::Checkpoint;
 use crate::base::Span;
+use crate::files::RunError;
+use crate::files::tensorfile::TensorFile;
 use crate::library::data::batch::{EncodedExample, EncodedSet, Target};
 use crate::library::method::Tuning;
 use crate::library::metric::Predictions;

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::error::RunError;
 use super::leave;
 use super::machine::Runner;
 use super::run::{Options, Work, entry_name};
 use super::store::Store;
-use super::tensorfile::{TensorFile, bytes_of};
 use super::zeroth;
 use crate::base::world::World;
+use crate::files::RunError;
+use crate::files::tensorfile::{TensorFile, bytes_of};
 use crate::library::stage::job::{Routine, Update};
 use crate::plan::Plan;
 

@@ -1,8 +1,8 @@
 //! Walking over a split once, scoring.
 
-use super::error::RunError;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
+use crate::files::RunError;
 use crate::library::data::batch::{EncodedSet, pack};
 use crate::library::metric::{Metric, Predictions};
 use crate::program::op::Tensor;

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::RunError;
 use super::init::{cast, initialise};
 use super::machine::Runner;
-use super::svd::{Decomposition, decompose, rest, svd_scratch_bytes};
-use super::tensorfile::TensorFile;
 use super::weights::Checkpoint;
+use crate::files::RunError;
+use crate::files::tensorfile::TensorFile;
 use crate::library::model::Model;
 use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::library::svd::{Decomposition, decompose, rest, svd_scratch_bytes};
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, DType, Resident};
 

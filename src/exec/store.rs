@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::durable;
-use super::error::RunError;
+use crate::files::RunError;
+use crate::files::durable;
 
 const MANIFEST: &str = "stage.json";
 const LOCK: &str = "lock";

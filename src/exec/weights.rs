@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::error::RunError;
+use crate::files::RunError;
 use crate::program::op::{Element, Tensor};
 use crate::program::types::DType;
 

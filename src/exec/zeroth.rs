@@ -1,7 +1,7 @@
 //! Steps without a gradient: moves along random directions, and a training done again from its log.
 
-use super::error::RunError;
 use super::machine::Runner;
+use crate::files::RunError;
 use crate::library::stage::job::{Fit, Update};
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Feed, Verified};

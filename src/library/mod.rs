@@ -16,4 +16,5 @@ pub mod prompt;
 pub mod schedule;
 pub mod schema;
 pub mod stage;
+pub mod svd;
 pub mod tokenizer;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::split::Lengths;
-use crate::exec::svd_scratch_bytes;
 use crate::library::data::batch::order;
 use crate::library::params::{Init, Param, SvdPart};
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
+use crate::library::svd::svd_scratch_bytes;
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
 use crate::program::{Bindings, Class, Program, Sym, Verified};

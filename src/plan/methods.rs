@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 
 use super::error::{BAD_ADAPTER, EMPTY_PLACEMENT, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS};
 use crate::base::{Diag, Diags};
-use crate::exec::peft;
+use crate::files::peft;
 use crate::library::method::Tuning;
 use crate::library::net::Mode;
 use crate::library::params::Param;

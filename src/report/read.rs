@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::exec::RunError;
+use crate::files::RunError;
 
 /// The document's name.
 const RESULT: &str = "result.json";

@@ -9,3 +9,4 @@ mod report;
 mod run;
 mod sweep;
 mod syntax_fuzz;
+mod tidy;

@@ -72,7 +72,7 @@ pub fn write_tensors(
 }
 
 /// [`write_tensors`] that hashes the file on its way.
-pub(super) fn write_observed(
+pub(crate) fn write_observed(
     path: &Path,
     specs: &[TensorSpec],
     metadata: Option<(&str, &str)>,

@@ -1,0 +1,98 @@
+//! The layers: a module imports only from those below it, and only some of them know the outside.
+
+use std::path::{Path, PathBuf};
+
+/// Modules from the ground up; those of one row do not see each other.
+const LAYERS: &[&[&str]] = &[
+    &["base"],
+    &["syntax", "program"],
+    &["library"],
+    &["resolve", "files"],
+    &["plan"],
+    &["exec"],
+    &["driver"],
+    &["report"],
+    &["cli"],
+];
+
+/// Crates of the outside world and the only modules that may know them.
+const OUTSIDE: &[(&str, &[&str])] = &[
+    ("clap", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("miette", &["cli"]),
+    ("hf_hub", &["cli"]),
+    ("pest", &["syntax"]),
+    ("petgraph", &["plan"]),
+    ("tokenizers", &["library"]),
+    ("parquet", &["library"]),
+    ("csv", &["library", "report"]),
+    ("faer", &["library"]),
+    ("safetensors", &["files", "exec"]),
+    ("candle_core", &["program", "files", "exec"]),
+];
+
+fn sources(folder: &Path, list: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, list);
+        } else if path.extension().is_some_and(|e| e == "rs")
+            && !path.to_string_lossy().ends_with("tests.rs")
+        {
+            list.push(path);
+        }
+    }
+}
+
+fn rank(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&module))
+}
+
+#[test]
+fn every_layer_sees_only_those_below_it() {
+    let mut list = Vec::new();
+    sources(Path::new("src"), &mut list);
+    assert!(list.len() > 100);
+    let mut wrong = Vec::new();
+    for path in list {
+        let inside = path
+            .strip_prefix("src")
+            .expect("inside")
+            .to_string_lossy()
+            .into_owned();
+        let own = inside
+            .split(['/', '.'])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let Some(height) = rank(&own) else {
+            assert!(
+                matches!(own.as_str(), "lib" | "main"),
+                "`{own}` is in no layer"
+            );
+            continue;
+        };
+        let text = std::fs::read_to_string(&path).expect("a source");
+        // Unit tests may look anywhere.
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in code.lines().map(str::trim).filter(|l| !l.starts_with("//")) {
+            for part in line.split("crate::").skip(1) {
+                let module: String = part
+                    .chars()
+                    .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                    .collect();
+                if rank(&module).is_some_and(|r| r >= height && module != own) {
+                    wrong.push(format!("{}: `{own}` sees `{module}`", path.display()));
+                }
+            }
+            for (outside, homes) in OUTSIDE {
+                let named = line.starts_with(&format!("use {outside}::"))
+                    || line.contains(&format!(" {outside}::"));
+                if named && !homes.contains(&own.as_str()) {
+                    wrong.push(format!("{}: `{own}` knows `{outside}`", path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
