@@ -60,6 +60,29 @@ pub(super) fn product<T: Elementary>(
     alpha: T,
     start: Start<'_, T>,
 ) {
+    product_on(pulp::Arch::new(), (m, n, k), out, a, b, alpha, start);
+}
+
+/// An instruction set to run on.
+trait Set: Copy + Sync {
+    fn run<W: pulp::WithSimd>(self, work: W) -> W::Output;
+}
+
+impl Set for pulp::Arch {
+    fn run<W: pulp::WithSimd>(self, work: W) -> W::Output {
+        self.dispatch(work)
+    }
+}
+
+fn product_on<T: Elementary>(
+    set: impl Set,
+    (m, n, k): (usize, usize, usize),
+    out: &mut [T],
+    a: Strided<'_, T>,
+    b: Strided<'_, T>,
+    alpha: T,
+    start: Start<'_, T>,
+) {
     if m == 0 || n == 0 {
         return;
     }
@@ -82,7 +105,7 @@ pub(super) fn product<T: Elementary>(
     };
     assert!(reach(m, k, &a) < a.data.len() && reach(k, n, &b) < b.data.len());
     let shared = m * n * k > WORTH_SHARING && rayon::current_num_threads() > 1;
-    let registers = pulp::Arch::new().dispatch(Registers::<T>(std::marker::PhantomData));
+    let registers = set.run(Registers::<T>(std::marker::PhantomData));
     let depth = k.min(DEPTH);
     let mut left = Panels::new(depth * m.min(SPAN), registers.rows);
     let mut right = Panels::new(
@@ -123,7 +146,7 @@ pub(super) fn product<T: Elementary>(
                     alpha,
                     start,
                 };
-                block.run(shared);
+                block.run(set, shared);
             }
         }
     }
@@ -294,7 +317,7 @@ struct Block<'a, T> {
 
 impl<T: Elementary> Block<'_, T> {
     /// Cuts the block into tasks. How does not change a bit of the result.
-    fn run(&self, shared: bool) {
+    fn run(&self, set: impl Set, shared: bool) {
         let (m, n, _) = self.sizes;
         let (height, width) = (self.left.width, self.right.width);
         let (mut rows, mut columns) = (TASK_ROWS, TASK_COLUMNS);
@@ -318,7 +341,7 @@ impl<T: Elementary> Block<'_, T> {
                 rows: row..m.min(row + rows),
                 columns: column..n.min(column + columns),
             };
-            pulp::Arch::new().dispatch(task);
+            set.run(task);
         };
         let tasks = down * n.div_ceil(columns);
         if shared {
@@ -577,6 +600,69 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Only<S>(S);
+
+    impl<S: pulp::Simd> Set for Only<S> {
+        fn run<W: pulp::WithSimd>(self, work: W) -> W::Output {
+            self.0.vectorize(work)
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        for (m, n, k) in [(1, 1, 1), (7, 33, 5), (15, 17, 300), (40, 70, 31)] {
+            let single = |n: usize, by| {
+                matrix(n, by)
+                    .iter()
+                    .map(|&x| x as f32 * 0.137)
+                    .collect::<Vec<f32>>()
+            };
+            let (a, b, bias) = (
+                single(m * k, 2_654_435_761),
+                single(k * n, 40_503),
+                single(n, 97),
+            );
+            let left = Strided {
+                data: &a[..],
+                row: k,
+                column: 1,
+            };
+            let right = Strided {
+                data: &b[..],
+                row: 1,
+                column: k,
+            };
+            let mut best = vec![0.0; m * n];
+            product((m, n, k), &mut best, left, right, 0.3, Start::Row(&bias));
+            let mut plain = vec![0.0; m * n];
+            product_on(
+                Only(pulp::Scalar),
+                (m, n, k),
+                &mut plain,
+                left,
+                right,
+                0.3,
+                Start::Row(&bias),
+            );
+            assert_eq!(best, plain, "{m}×{n}×{k}");
+            #[cfg(target_arch = "x86_64")]
+            if let Some(v3) = pulp::x86::V3::try_new() {
+                let mut v3s = vec![0.0; m * n];
+                product_on(
+                    Only(v3),
+                    (m, n, k),
+                    &mut v3s,
+                    left,
+                    right,
+                    0.3,
+                    Start::Row(&bias),
+                );
+                assert_eq!(best, v3s, "{m}×{n}×{k}");
             }
         }
     }
