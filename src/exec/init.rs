@@ -14,20 +14,12 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
     let stream = Stream::new(seed, &format!("init/{}", param.name));
     let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
     let mut data = vec![0.0_f32; dims.iter().product()];
-    let fill = |data: &mut [f32], f: &(dyn Fn(u64) -> f64 + Sync)| {
-        data.par_chunks_mut(4096)
-            .enumerate()
-            .for_each(|(c, chunk)| {
-                chunk
-                    .iter_mut()
-                    .enumerate()
-                    .for_each(|(i, x)| *x = f((c * 4096 + i) as u64) as f32);
-            });
-    };
     match param.init {
         Init::Constant(value) => data.fill(value as f32),
         Init::Normal(std) => fill_normal(stream.key(), std as f32, &mut data),
-        Init::Uniform(bound) => fill(&mut data, &|i| (2.0 * stream.uniform(i) - 1.0) * bound),
+        Init::Uniform(bound) => data.par_iter_mut().enumerate().for_each(|(i, x)| {
+            *x = ((2.0 * stream.uniform(i as u64) - 1.0) * bound) as f32;
+        }),
         Init::Svd { .. } => {}
     }
     Tensor::new(data, &dims)

@@ -344,6 +344,20 @@ impl<'a> Net<'a> {
         )[0]
     }
 
+    /// A table of embeddings `[rows, width]` named `<path>.weight`, in storage type.
+    fn table(&mut self, path: &str, role: Role, rows: u64, width: u64) -> Value {
+        self.param(Param {
+            name: format!("{path}.weight"),
+            shape: vec![rows, width],
+            kind: ParamKind::Embedding,
+            owner: Owner::Base,
+            role,
+            layer: None,
+            init: Init::Normal(0.02),
+            trainable: false,
+        })
+    }
+
     /// Rows `ids` of a table `[rows, width]` named `<path>.weight`.
     pub fn embedding(
         &mut self,
@@ -354,17 +368,7 @@ impl<'a> Net<'a> {
         width: u64,
     ) -> Value {
         self.b.label(path);
-        let name = format!("{path}.weight");
-        let table = self.param(Param {
-            name,
-            shape: vec![rows, width],
-            kind: ParamKind::Embedding,
-            owner: Owner::Base,
-            role,
-            layer: None,
-            init: Init::Normal(0.02),
-            trainable: false,
-        });
+        let table = self.table(path, role, rows, width);
         self.gather(table, ids)
     }
 
@@ -378,16 +382,7 @@ impl<'a> Net<'a> {
         words: &[u32],
     ) -> Value {
         self.b.label("lm_head.decoder");
-        let table = self.param(Param {
-            name: format!("{table}.weight"),
-            shape: vec![rows, width],
-            kind: ParamKind::Embedding,
-            owner: Owner::Base,
-            role: Role::WordEmbedding,
-            layer: None,
-            init: Init::Normal(0.02),
-            trainable: false,
-        });
+        let table = self.table(table, Role::WordEmbedding, rows, width);
         let bias = self.param(Param {
             name: bias.to_owned(),
             shape: vec![rows],

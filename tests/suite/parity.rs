@@ -52,6 +52,23 @@ fn recipe(model: &str, adapter: &str, lr: f64) -> String {
     )
 }
 
+/// Asserts that a run's losses are the curve's, step by step.
+fn follows(dir: &Path, curve: &Value, name: &str) {
+    let log = lines(&dir.join(".peftc/runs/r/s/metrics.jsonl"));
+    let wanted = curve["loss"].as_array().expect("losses");
+    assert_eq!(log.len(), wanted.len());
+    for (step, (line, want)) in log.iter().zip(wanted).enumerate() {
+        let (loss, want) = (
+            line["loss"].as_f64().expect("a loss"),
+            want.as_f64().expect("a loss"),
+        );
+        assert!(
+            (loss - want).abs() < 1e-4,
+            "{name} step {step}: {loss} against {want}"
+        );
+    }
+}
+
 #[test]
 fn loss_curves_equal_pytorch() {
     let curves = json("tests/reference/curves.json");
@@ -77,19 +94,7 @@ fn loss_curves_equal_pytorch() {
             &adapter,
             curve["lr"].as_f64().expect("a rate"),
         ));
-        let log = lines(&dir.path().join(".peftc/runs/r/s/metrics.jsonl"));
-        let wanted = curve["loss"].as_array().expect("losses");
-        assert_eq!(log.len(), wanted.len());
-        for (step, (line, want)) in log.iter().zip(wanted).enumerate() {
-            let (loss, want) = (
-                line["loss"].as_f64().expect("a loss"),
-                want.as_f64().expect("a loss"),
-            );
-            assert!(
-                (loss - want).abs() < 1e-4,
-                "{model} {method} step {step}: {loss} against {want}"
-            );
-        }
+        follows(dir.path(), curve, &format!("{model} {method}"));
         seen += 1;
     }
     assert_eq!(seen, 18);
@@ -214,19 +219,7 @@ fn side_networks_and_label_words_equal_their_pytorch_transcriptions() {
         };
         assert!(here.join("recipes").exists());
         let dir = run(&text);
-        let log = lines(&dir.path().join(".peftc/runs/r/s/metrics.jsonl"));
-        let wanted = curve["loss"].as_array().expect("losses");
-        assert_eq!(log.len(), wanted.len());
-        for (step, (line, want)) in log.iter().zip(wanted).enumerate() {
-            let (loss, want) = (
-                line["loss"].as_f64().expect("a loss"),
-                want.as_f64().expect("a loss"),
-            );
-            assert!(
-                (loss - want).abs() < 1e-4,
-                "{name} step {step}: {loss} against {want}"
-            );
-        }
+        follows(dir.path(), curve, name);
         seen += 1;
     }
     assert_eq!(seen, 6);

@@ -13,6 +13,38 @@ use crate::program::op::{Epilogue, MatMul};
 #[derive(Debug)]
 pub struct Lora;
 
+// Keys of every method with LoRA's tensors.
+pub(super) const RANK: Key = Key {
+    name: "rank",
+    kind: Kind::Int(1, u64::MAX),
+    default: Default::Text("8"),
+    doc: "rank r of the update",
+};
+pub(super) const ALPHA: Key = Key {
+    name: "alpha",
+    kind: Kind::Float(Bound::Excl(0.0), Bound::None),
+    default: Default::Text("8"),
+    doc: "scale: the update is multiplied by alpha / rank",
+};
+pub(super) const DROPOUT: Key = Key {
+    name: "dropout",
+    kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
+    default: Default::Text("0"),
+    doc: "dropout on the adapter's input",
+};
+pub(super) const RS_LORA: Key = Key {
+    name: "rs_lora",
+    kind: Kind::Bool,
+    default: Default::Text("false"),
+    doc: "scale by alpha / √rank instead",
+};
+pub(super) const ON: Key = Key {
+    name: "on",
+    kind: Kind::Placement,
+    default: Default::Text("attention.{query, value}"),
+    doc: "which linear maps get an adapter",
+};
+
 static SCHEMA: Schema = Schema {
     name: "lora",
     summary: "low-rank adaptation: a trained product B·A beside each frozen matrix",
@@ -21,44 +53,33 @@ static SCHEMA: Schema = Schema {
           and is written in peft's format.",
     paper: "Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732)",
     keys: &[
-        Key {
-            name: "rank",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Text("8"),
-            doc: "rank r of the update",
-        },
-        Key {
-            name: "alpha",
-            kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-            default: Default::Text("8"),
-            doc: "scale: the update is multiplied by alpha / rank",
-        },
-        Key {
-            name: "dropout",
-            kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
-            default: Default::Text("0"),
-            doc: "dropout on the adapter's input",
-        },
-        Key {
-            name: "rs_lora",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "scale by alpha / √rank instead",
-        },
+        RANK,
+        ALPHA,
+        DROPOUT,
+        RS_LORA,
         Key {
             name: "start",
             kind: Kind::Str,
             default: Default::Absent,
             doc: "directory of a peft LoRA adapter to start from, relative to the recipe; rank, alpha, scaling and placement are then the adapter's",
         },
-        Key {
-            name: "on",
-            kind: Kind::Placement,
-            default: Default::Text("attention.{query, value}"),
-            doc: "which linear maps get an adapter",
-        },
+        ON,
     ],
 };
+
+/// `base + s · (Drop(x) Aᵀ) Bᵀ`
+pub(super) fn add_update(
+    values: &Values,
+    net: &mut Net<'_>,
+    site: &Site,
+    base: Value,
+    x: Value,
+) -> Value {
+    let (a, bt) = factors(values, net, site);
+    let dropped = net.dropout_before(x, values.float("dropout"), a);
+    let z = net.project(dropped, a);
+    net.project_onto(base, z, bt, scale(values))
+}
 
 /// The factor of the update.
 #[must_use]
@@ -101,10 +122,7 @@ impl Method for Lora {
 
     fn linear(&self, values: &Values, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
         let base = net.plain_linear(site, x);
-        let (a, bt) = factors(values, net, site);
-        let dropped = net.dropout_before(x, values.float("dropout"), a);
-        let z = net.project(dropped, a);
-        net.project_onto(base, z, bt, scale(values))
+        add_update(values, net, site, base, x)
     }
 
     fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
@@ -177,7 +195,7 @@ fn number(x: f64) -> serde_json::Value {
 }
 
 /// `A [r, in]` and `B [out, r]` under peft's names.
-pub(super) fn factors(values: &Values, net: &mut Net<'_>, site: &Site) -> (Value, Value) {
+fn factors(values: &Values, net: &mut Net<'_>, site: &Site) -> (Value, Value) {
     let rank = values.int("rank");
     let bound = 1.0 / (site.input as f64).sqrt();
     let a = net.adapter_param(

@@ -1,6 +1,6 @@
 //! Side-LoRA (methods R2; the meeting slides): LoRA whose frozen product is a constant.
 
-use super::super::schema::{Bound, Default, Key, Kind};
+use super::super::schema::{Default, Key, Kind};
 use super::lora::{self, Lora};
 use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
 
@@ -16,42 +16,17 @@ static SCHEMA: Schema = Schema {
           cheaper, biased gradient. `exact = true` keeps the gradient, and is then LoRA itself.",
     paper: "the report's meeting slides, \"Side-LoRA\"",
     keys: &[
-        Key {
-            name: "rank",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Text("8"),
-            doc: "rank r of the update",
-        },
-        Key {
-            name: "alpha",
-            kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-            default: Default::Text("8"),
-            doc: "scale: the update is multiplied by alpha / rank",
-        },
-        Key {
-            name: "dropout",
-            kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
-            default: Default::Text("0"),
-            doc: "dropout on the adapter's input",
-        },
-        Key {
-            name: "rs_lora",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "scale by alpha / √rank instead",
-        },
+        lora::RANK,
+        lora::ALPHA,
+        lora::DROPOUT,
+        lora::RS_LORA,
         Key {
             name: "exact",
             kind: Kind::Bool,
             default: Default::Text("false"),
             doc: "keep the gradient through the frozen matrices",
         },
-        Key {
-            name: "on",
-            kind: Kind::Placement,
-            default: Default::Text("attention.{query, value}"),
-            doc: "which linear maps get an adapter",
-        },
+        lora::ON,
     ],
 };
 
@@ -73,10 +48,7 @@ impl Method for SideLora {
             return Lora.linear(values, net, site, x);
         }
         let base = net.detached_linear(site, x);
-        let (a, bt) = lora::factors(values, net, site);
-        let dropped = net.dropout_before(x, values.float("dropout"), a);
-        let z = net.project(dropped, a);
-        net.project_onto(base, z, bt, lora::scale(values))
+        lora::add_update(values, net, site, base, x)
     }
 
     fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
