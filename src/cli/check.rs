@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::options::{Common, beside, error, print};
+use super::options::{Common, error, print, store_of};
 use super::{exit, render};
 use crate::base::units::{Bytes, Count};
 use crate::driver::{Compiled, compile};
@@ -77,11 +77,7 @@ impl Check {
     }
 
     fn one(&self, compiled: &Compiled, budget: Option<u64>, recipes: &mut Vec<Json>) -> i32 {
-        let store = Store::open(
-            self.store
-                .clone()
-                .unwrap_or_else(|| beside(&compiled.path, ".peftc/store")),
-        );
+        let store = Store::open(store_of(&compiled.path, self.store.as_deref()));
         let cached =
             |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
         let peak = compiled.plan.as_ref().map(needed);

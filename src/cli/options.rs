@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::world::RealWorld;
+use crate::driver::{Compiled, compile};
 use crate::program::op::Machine;
 
 /// When to colour.
@@ -54,6 +55,19 @@ impl Common {
     /// The machine under these flags.
     pub(super) fn machine(&self) -> Machine {
         Machine::detect(self.threads)
+    }
+
+    /// Compiles a recipe in the pool and prints what is to be said about it.
+    pub(super) fn compiled(
+        &self,
+        file: &Path,
+        sets: &[(String, String)],
+        world: &RealWorld,
+        machine: &Machine,
+    ) -> Compiled {
+        let compiled = self.in_pool(|| compile(file, sets, world, machine));
+        super::render::report(&compiled.diags, &compiled.sources, self);
+        compiled
     }
 
     /// `--set NAME=VALUE` split; an error is printed.
@@ -157,6 +171,11 @@ fn size(text: &str) -> Option<u64> {
         ));
     }
     parsed
+}
+
+/// The store that is asked for, or the one beside the recipe.
+pub(super) fn store_of(recipe: &Path, asked: Option<&Path>) -> PathBuf {
+    asked.map_or_else(|| beside(recipe, ".peftc/store"), Path::to_path_buf)
 }
 
 /// A path beside a recipe.

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::options::{Common, beside, error, print};
-use super::{exit, render};
-use crate::driver::compile;
+use super::exit;
+use super::options::{Common, error, print, store_of};
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
 use crate::plan::{Stage, render as plan_render};
@@ -45,10 +44,7 @@ impl PlanArgs {
             return exit::WRONG;
         };
         let (world, machine) = (self.common.world(), self.common.machine());
-        let compiled = self
-            .common
-            .in_pool(|| compile(&self.file, &sets, &world, &machine));
-        render::report(&compiled.diags, &compiled.sources, &self.common);
+        let compiled = self.common.compiled(&self.file, &sets, &world, &machine);
         let Some(plan) = &compiled.plan else {
             return exit::WRONG;
         };
@@ -69,11 +65,7 @@ impl PlanArgs {
             }
             return exit::DONE;
         }
-        let store = Store::open(
-            self.store
-                .clone()
-                .unwrap_or_else(|| beside(&self.file, ".peftc/store")),
-        );
+        let store = Store::open(store_of(&self.file, self.store.as_deref()));
         let cached =
             |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
         let format = if self.common.json {

@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::options::{Common, beside, error, print};
-use super::{exit, render};
-use crate::driver::compile;
+use super::exit;
+use super::options::{Common, error, print, store_of};
 use crate::exec::replay::replay;
 use crate::exec::run::Options;
 
@@ -39,10 +38,7 @@ impl Replay {
             return exit::WRONG;
         };
         let (world, machine) = (self.common.world(), self.common.machine());
-        let compiled = self
-            .common
-            .in_pool(|| compile(&self.file, &sets, &world, &machine));
-        render::report(&compiled.diags, &compiled.sources, &self.common);
+        let compiled = self.common.compiled(&self.file, &sets, &world, &machine);
         let Some(plan) = &compiled.plan else {
             error(&format!(
                 "{} is rejected: nothing was replayed",
@@ -52,10 +48,7 @@ impl Replay {
         };
         let options = Options {
             recipe: self.file.clone(),
-            store: self
-                .store
-                .clone()
-                .unwrap_or_else(|| beside(&self.file, ".peftc/store")),
+            store: store_of(&self.file, self.store.as_deref()),
             out: PathBuf::new(),
             only: None,
             fresh: false,

@@ -8,11 +8,10 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use super::check::{needed, verdict};
-use super::options::{Common, beside, error, print};
+use super::exit;
+use super::options::{Common, beside, error, print, store_of};
 use super::progress::Progress;
-use super::{exit, render};
 use crate::base::units::{Bytes, Count};
-use crate::driver::compile;
 use crate::exec::run::{Options, entry_name, run};
 use crate::exec::store::Store;
 use crate::plan::render::name_width;
@@ -55,10 +54,7 @@ impl Run {
             return exit::WRONG;
         };
         let (world, machine) = (self.common.world(), self.common.machine());
-        let compiled = self
-            .common
-            .in_pool(|| compile(&self.file, &sets, &world, &machine));
-        render::report(&compiled.diags, &compiled.sources, &self.common);
+        let compiled = self.common.compiled(&self.file, &sets, &world, &machine);
         let Some(plan) = &compiled.plan else {
             error(&format!(
                 "{} is rejected: nothing was executed",
@@ -85,10 +81,7 @@ impl Run {
             .unwrap_or_default();
         let options = Options {
             recipe: self.file.clone(),
-            store: self
-                .store
-                .clone()
-                .unwrap_or_else(|| beside(&self.file, ".peftc/store")),
+            store: store_of(&self.file, self.store.as_deref()),
             out: self
                 .out
                 .clone()
