@@ -131,6 +131,15 @@ impl Observer for Progress {
                     ));
                 }
             }
+            Event::Kept { done, total } => {
+                let text = format!("frozen part: features of {done} of {total} examples kept");
+                if let Some(bar) = &self.bar {
+                    bar.set_message(text);
+                } else if self.last_line.elapsed() >= Duration::from_secs(10) || done == total {
+                    self.last_line = Instant::now();
+                    self.line(&format!("  {}: {text}", self.stage));
+                }
+            }
             Event::Scored { done } => {
                 if let Some(bar) = self
                     .bar

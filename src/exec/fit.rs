@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use super::checkpoint;
+use super::features::Source;
 use super::log::Log;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::score::{metrics, score};
 use super::zeroth;
 use crate::files::RunError;
-use crate::library::data::batch::{EncodedSet, order, pack};
+use crate::library::data::batch::order;
 use crate::library::stage::job::{Fit, Update};
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, Feed, Verified};
@@ -24,11 +25,11 @@ pub struct Context<'a> {
     /// The stage's name.
     pub stage: &'a str,
     /// The training split.
-    pub train: &'a EncodedSet,
+    pub train: Source<'a>,
     /// The split to evaluate on.
-    pub dev: Option<&'a EncodedSet>,
-    /// Position id of the first token.
-    pub first_position: u64,
+    pub dev: Option<Source<'a>>,
+    /// Time spent before the first step on what belongs to the steps.
+    pub spent: Duration,
     /// Directory of the stage's checkpoints.
     pub checkpoints: &'a Path,
     /// Time between checkpoints.
@@ -109,7 +110,7 @@ pub fn fit(
         });
     }
     let mut clock = Clock {
-        trained: Duration::ZERO,
+        trained: cx.spent,
         examples: 0,
     };
     let mut saved = Instant::now();
@@ -123,7 +124,7 @@ pub fn fit(
         if shuffled.as_ref().is_none_or(|(e, _)| *e != epoch) {
             shuffled = Some((
                 epoch,
-                order(cx.train.examples.len(), fit.seed, epoch, fit.shuffle),
+                order(cx.train.set.examples.len(), fit.seed, epoch, fit.shuffle),
             ));
         }
         let all = shuffled
@@ -252,8 +253,7 @@ fn step(
             .collect()
     };
     let run = |runner: &mut Runner, verified: &Verified, indices: &[u32]| {
-        let want: Vec<Feed> = verified.program().feeds().map(|(f, _)| f).collect();
-        let mut packed = pack(cx.train, indices, cx.first_position, &want);
+        let mut packed = cx.train.batch(runner, verified.program(), indices)?;
         packed.feeds.extend(scalars(verified));
         runner.run(verified, packed.feeds, &packed.sizes)
     };
@@ -339,7 +339,7 @@ fn evaluate(
     let (Some(program), Some(dev)) = (&fit.evaluate, cx.dev) else {
         return Ok(());
     };
-    let predictions = score(runner, program, dev, fit.batch, cx.first_position, observer)?;
+    let predictions = score(runner, program, dev, fit.batch, observer)?;
     let values = metrics(&fit.metrics, &predictions);
     let mut is_best = false;
     if let Some(metric) = fit.best {

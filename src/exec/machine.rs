@@ -93,6 +93,20 @@ impl Residents {
             .map(|slot| std::mem::replace(slot, Tensor::new(Vec::<f32>::new(), &[0])))
     }
 
+    /// Removes the tensors that `keep` does not want.
+    pub fn retain(&mut self, meter: &mut Meter, keep: impl Fn(&str, Class) -> bool) {
+        let gone: Vec<String> = self
+            .iter()
+            .filter(|(name, class, _)| !keep(name, *class))
+            .map(|(name, _, _)| name.to_owned())
+            .collect();
+        for name in gone {
+            if let Some(tensor) = self.take(&name) {
+                meter.free(tensor.bytes());
+            }
+        }
+    }
+
     /// Names, classes and tensors, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Class, &Tensor)> {
         self.index.iter().filter_map(|(name, &i)| {
@@ -138,6 +152,12 @@ impl Outputs {
     #[must_use]
     pub fn scalar(&self, name: &str) -> Option<f32> {
         self.floats(name).first().copied()
+    }
+
+    /// Bytes of all.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|(_, t)| t.bytes()).sum()
     }
 
     /// Takes an output.

@@ -3,8 +3,10 @@
 pub mod alloc;
 pub mod artifact;
 pub mod checkpoint;
+pub mod features;
 pub mod fit;
 pub mod init;
+mod learn;
 pub mod leave;
 pub mod log;
 pub mod machine;

@@ -37,6 +37,13 @@ pub enum Event<'a> {
         /// Most tensor bytes so far.
         peak: u64,
     },
+    /// Examples went through the frozen part; its results are kept.
+    Kept {
+        /// How many so far.
+        done: u64,
+        /// Of how many.
+        total: u64,
+    },
     /// Examples were scored.
     Scored {
         /// How many so far.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::features::Source;
 use super::leave::NATIVE;
 use super::machine::Runner;
 use super::observe::Observer;
@@ -203,9 +204,12 @@ impl Predictor {
         score(
             &mut runner,
             &program,
-            &set,
+            Source {
+                set: &set,
+                first_position: model.facts().first_position,
+                kept: None,
+            },
             batch,
-            model.facts().first_position,
             observer,
         )
     }

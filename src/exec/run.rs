@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use super::alloc;
-use super::fit::{Context, fit};
+use super::features::Source;
 use super::leave;
-use super::log::Log;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::score::{metrics, score};
-use super::state::{Sources, load};
+use super::state::{Initial, Sources, load};
 use super::store::{Entry, Manifest, Store};
 use super::weights::Checkpoint;
 use crate::base::world::{HubFile, RepoKind, World};
@@ -25,7 +24,7 @@ use crate::library::data::batch::{EncodedSet, Target};
 use crate::library::metric::Predictions;
 use crate::library::model::HeadKind;
 use crate::library::params::{Init, SvdPart};
-use crate::library::stage::job::{Fit, Fold, Routine, Score};
+use crate::library::stage::job::{Fold, Routine, Score};
 use crate::plan::bind::Place;
 use crate::plan::facts::facts;
 use crate::plan::{Plan, Stage};
@@ -232,11 +231,11 @@ impl Work<'_> {
         Ok(result)
     }
 
-    fn set(&self, index: usize) -> Option<&EncodedSet> {
+    pub(super) fn set(&self, index: usize) -> Option<&EncodedSet> {
         self.stage.splits.get(index)?.as_ref()?.encoded.as_deref()
     }
 
-    fn required(&self, index: usize) -> Result<&EncodedSet, RunError> {
+    pub(super) fn required(&self, index: usize) -> Result<&EncodedSet, RunError> {
         self.set(index).ok_or_else(|| {
             RunError::file(&self.options.recipe, format!("the data or the tokenizer of stage `{}` are not at hand; run without --offline", self.stage.name.value))
         })
@@ -286,7 +285,7 @@ impl Work<'_> {
     }
 
     /// Columns of the text the stage, or the one it comes from, was trained on.
-    fn columns(&self) -> Vec<String> {
+    pub(super) fn columns(&self) -> Vec<String> {
         let mut stage = Some(self.stage);
         while let Some(current) = stage {
             if let Some(split) = current.splits.first().and_then(|s| s.as_ref()) {
@@ -298,7 +297,7 @@ impl Work<'_> {
     }
 
     /// The directory with the plain weights the stage starts from.
-    fn weights_dir(&self) -> Result<PathBuf, RunError> {
+    pub(super) fn weights_dir(&self) -> Result<PathBuf, RunError> {
         match &self.stage.start.weights {
             Some(name) => {
                 let stage = self
@@ -351,8 +350,17 @@ impl Work<'_> {
             .unwrap_or_default())
     }
 
-    pub(super) fn load(&self, runner: &mut Runner) -> Result<super::state::Initial, RunError> {
-        let programs = self.stage.job.programs();
+    /// Loads what all programs of the stage use.
+    pub(super) fn load(&self, runner: &mut Runner) -> Result<Initial, RunError> {
+        self.load_for(runner, &self.stage.job.programs())
+    }
+
+    /// Loads what some programs use and is not in memory.
+    pub(super) fn load_for(
+        &self,
+        runner: &mut Runner,
+        programs: &[&Verified],
+    ) -> Result<Initial, RunError> {
         let mut residents: BTreeMap<&str, &Resident> = BTreeMap::new();
         for resident in programs.iter().flat_map(|v| &v.program().residents) {
             residents.insert(&resident.name, resident);
@@ -368,53 +376,6 @@ impl Work<'_> {
         )
     }
 
-    fn fit(
-        &self,
-        job: &Fit,
-        runner: &mut Runner,
-        observer: &mut dyn Observer,
-    ) -> Result<Json, RunError> {
-        let train = self.required(0)?;
-        let initial = self.load(runner)?;
-        let checkpoints = self.dir.join("checkpoint");
-        let cx = Context {
-            stage: &self.stage.name.value,
-            train,
-            dev: self.set(1),
-            first_position: self.stage.model.facts().first_position,
-            checkpoints: &checkpoints,
-            every: self.options.checkpoint_every,
-        };
-        let out = self.options.out.join(&self.stage.name.value);
-        let mut log = Log::open(&[&self.dir.join("metrics.jsonl"), &out.join("metrics.jsonl")])?;
-        let fitted = fit(runner, job, &cx, &mut log, observer)?;
-        if self
-            .stage
-            .leaves
-            .as_ref()
-            .is_some_and(|l| l.adapter.is_some())
-        {
-            let dir = self.dir.join("adapter");
-            leave::write_adapter(&dir, self.stage, runner, &initial)?;
-            let weights = self.weights_dir()?;
-            let weights = std::path::absolute(&weights).unwrap_or(weights);
-            leave::write_description(&dir, self.stage, &weights, &self.columns())?;
-        } else {
-            let dir = self.dir.join("model");
-            leave::write_model(&dir, self.stage, runner)?;
-            leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;
-        }
-        let metrics: serde_json::Map<String, Json> = fitted
-            .metrics
-            .into_iter()
-            .map(|(k, v)| (k, json!(v)))
-            .collect();
-        Ok(json!({
-            "metrics": metrics, "loss_first": fitted.loss_first, "loss_last": fitted.loss_last, "steps": fitted.steps,
-            "epochs": fitted.epochs, "samples_per_s": fitted.samples_per_s,
-        }))
-    }
-
     fn score(
         &self,
         job: &Score,
@@ -424,14 +385,12 @@ impl Work<'_> {
         let set = self.required(0)?;
         self.load(runner)?;
         let begun = Instant::now();
-        let predictions = score(
-            runner,
-            &job.evaluate,
+        let source = Source {
             set,
-            job.batch,
-            self.stage.model.facts().first_position,
-            observer,
-        )?;
+            first_position: self.stage.model.facts().first_position,
+            kept: None,
+        };
+        let predictions = score(runner, &job.evaluate, source, job.batch, observer)?;
         let rate = set.examples.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
         let text = predictions_tsv(&predictions, &self.stage.start.head);
         for dir in [&self.dir, &self.options.out.join(&self.stage.name.value)] {

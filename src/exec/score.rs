@@ -1,9 +1,9 @@
 //! Walking over a split once, scoring.
 
+use super::features::Source;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use crate::files::RunError;
-use crate::library::data::batch::{EncodedSet, pack};
 use crate::library::metric::{Metric, Predictions};
 use crate::program::op::Tensor;
 use crate::program::{Feed, Verified};
@@ -15,12 +15,12 @@ use crate::program::{Feed, Verified};
 pub fn score(
     runner: &mut Runner,
     program: &Verified,
-    set: &EncodedSet,
+    source: Source<'_>,
     batch: u64,
-    first_position: u64,
     observer: &mut dyn Observer,
 ) -> Result<Predictions, RunError> {
     let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
+    let set = source.set;
     let order: Vec<u32> = (0..set.examples.len() as u32).collect();
     let mut predictions = Predictions {
         targets: set.examples.iter().map(|e| e.label).collect(),
@@ -31,7 +31,7 @@ pub fn score(
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::Interrupted { signal });
         }
-        let mut packed = pack(set, chunk, first_position, &want);
+        let mut packed = source.batch(runner, program.program(), chunk)?;
         if want.contains(&Feed::LossScale) {
             packed
                 .feeds

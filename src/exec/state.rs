@@ -32,8 +32,8 @@ pub struct Sources {
 /// Initial singular vectors by name, needed by exports: small, and kept on disk.
 pub type Initial = BTreeMap<String, Tensor>;
 
-/// Loads every resident that a stage's programs use, one tensor at a time; zeroes optimizer state
-/// and accumulators. Gives the initial values that exports need.
+/// Loads the residents asked for, one tensor at a time, but for those that are in memory; zeroes
+/// optimizer state and accumulators. Gives the initial values that exports need.
 ///
 /// # Errors
 /// A missing or misshapen tensor, an unreadable file.
@@ -57,7 +57,8 @@ pub fn load(
         let Some(resident) = wanted.get(param.name.as_str()) else {
             continue;
         };
-        if seen.insert(param.name.as_str()) {
+        let held = runner.residents.get(&param.name).is_some();
+        if seen.insert(param.name.as_str()) && !held {
             let scratch = loader.scratch(param);
             runner.meter.scratch(scratch + loader.transient(param));
             let tensor = loader.tensor(param, resident.ty.dtype)?;

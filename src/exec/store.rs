@@ -5,6 +5,7 @@
 //! STORE/<fingerprint>/checkpoint/   while the stage runs
 //! STORE/<fingerprint>/lock          held, with the process' number in it, while the stage runs
 //! STORE/index/<stage>-<hash>.json   the last finished entry of a recipe's stage
+//! STORE/features/                   kept results of frozen parts ([`super::features`])
 //! ```
 //!
 //! **Invariant:** an entry with a whole manifest is whole; only the holder of its lock writes in it.
@@ -257,9 +258,21 @@ impl Drop for Entry {
     }
 }
 
-/// Takes the lock of an entry. The system gives a lock back when its process dies, so a lock file
-/// left by a dead one is simply taken.
+/// Takes the lock of an entry.
 fn lock(dir: &Path) -> Result<File, RunError> {
+    try_lock(dir)?.map_err(|who| {
+        RunError::file(
+            dir,
+            format!(
+                "{who} is working on this entry of the store; wait for it to end, or use another `--store`"
+            ),
+        )
+    })
+}
+
+/// Takes the lock of a directory, or says who holds it. The system gives a lock back when its process
+/// dies, so a lock file left by a dead one is simply taken.
+pub(super) fn try_lock(dir: &Path) -> Result<Result<File, String>, RunError> {
     let path = dir.join(LOCK);
     let mut file = OpenOptions::new()
         .create(true)
@@ -274,17 +287,11 @@ fn lock(dir: &Path) -> Result<File, RunError> {
             let mut holder = String::new();
             let _ = (&mut file).take(32).read_to_string(&mut holder);
             let holder = holder.trim();
-            let who = if holder.is_empty() {
+            return Ok(Err(if holder.is_empty() {
                 "another process".to_owned()
             } else {
                 format!("process {holder}")
-            };
-            return Err(RunError::file(
-                dir,
-                format!(
-                    "{who} is working on this entry of the store; wait for it to end, or use another `--store`"
-                ),
-            ));
+            }));
         }
         Err(TryLockError::Error(e)) => return Err(durable::failed(&path, "lock", &e)),
     }
@@ -294,7 +301,7 @@ fn lock(dir: &Path) -> Result<File, RunError> {
         file.write_all(std::process::id().to_string().as_bytes())
     };
     note(&mut file).map_err(|e| durable::failed(&path, "write", &e))?;
-    Ok(file)
+    Ok(Ok(file))
 }
 
 /// Syncs the files and directories of an artifact, so that the manifest cannot outlive them.
@@ -330,6 +337,7 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, RunError> {
 fn is_fingerprint(name: &str) -> bool {
     !name.is_empty()
         && name != INDEX
+        && name != super::features::DIR
         && name
             .bytes()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))

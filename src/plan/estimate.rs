@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::features::{feed_bytes, fill_sizes};
 use super::split::Lengths;
 use crate::library::data::batch::order;
 use crate::library::params::{Init, Param, SvdPart};
@@ -61,6 +62,8 @@ pub struct Around {
     pub host: u64,
     /// Whether matrices are decomposed at the start; an adapter that is continued brings its parts.
     pub decomposes: bool,
+    /// Whether the stage leaves a whole model, not an adapter.
+    pub leaves_model: bool,
 }
 
 /// What the process takes beside tensors: the binary, its threads' stacks, the runtime.
@@ -74,8 +77,38 @@ pub fn estimate(
     machine: &Machine,
     around: Around,
 ) -> Estimate {
-    let mut estimate = match &job.routine {
-        Routine::Fit(fit) => fit_estimate(fit, splits, machine),
+    let (mut estimate, others) = match &job.routine {
+        Routine::Fit(fit) => fit_estimate(job, fit, splits, machine, around),
+        _ => (other_estimate(job, splits, machine), Vec::new()),
+    };
+    let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);
+    let at_start = estimate.frozen_weights + estimate.trainable_weights + scratch;
+    if around.decomposes && scratch > 0 && at_start > estimate.peak() {
+        estimate.gradients = 0;
+        estimate.optimizer = 0;
+        estimate.activations = 0;
+        estimate.transient = 0;
+        estimate.workspace = scratch;
+        estimate.peak_op = "singular value decomposition".to_owned();
+        estimate.largest.clear();
+    }
+    for other in others {
+        if other.peak() > estimate.peak() {
+            estimate = Estimate {
+                flops_per_step: estimate.flops_per_step,
+                max_tokens: estimate.max_tokens,
+                ..other
+            };
+        }
+    }
+    // Freed blocks that the allocator keeps and cannot use again: a thirtieth of the tensors, measured.
+    estimate.host = HOST_BASE + around.host + estimate.peak() / 30;
+    estimate
+}
+
+/// Estimates what is no training.
+fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> Estimate {
+    match &job.routine {
         Routine::Score(score) => {
             let sizes = splits
                 .first()
@@ -103,21 +136,8 @@ pub fn estimate(
                 None => folded,
             }
         }
-    };
-    let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);
-    let at_start = estimate.frozen_weights + estimate.trainable_weights + scratch;
-    if around.decomposes && scratch > 0 && at_start > estimate.peak() {
-        estimate.gradients = 0;
-        estimate.optimizer = 0;
-        estimate.activations = 0;
-        estimate.transient = 0;
-        estimate.workspace = scratch;
-        estimate.peak_op = "singular value decomposition".to_owned();
-        estimate.largest.clear();
+        Routine::Fit(_) => Estimate::default(),
     }
-    // Freed blocks that the allocator keeps and cannot use again: a thirtieth of the tensors, measured.
-    estimate.host = HOST_BASE + around.host + estimate.peak() / 30;
-    estimate
 }
 
 fn svd_scratch(param: &Param) -> Option<u64> {
@@ -159,17 +179,17 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
     sizes
 }
 
-fn fit_estimate(fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Estimate {
-    let sizes = splits
-        .first()
-        .copied()
-        .flatten()
-        .map(|l| training_sizes(fit, l))
-        .unwrap_or_default();
-    let dev = splits
-        .get(1)
-        .copied()
-        .flatten()
+/// The memory of the steps of a training, and of what comes before and after them.
+fn fit_estimate(
+    job: &Job,
+    fit: &Fit,
+    splits: &[Option<&Lengths>],
+    machine: &Machine,
+    around: Around,
+) -> (Estimate, Vec<Estimate>) {
+    let split = |i: usize| splits.get(i).copied().flatten();
+    let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
+    let dev = split(1)
         .map(|l| evaluation_sizes(l, fit.batch))
         .unwrap_or_default();
     let none = [Bindings::default()];
@@ -189,7 +209,44 @@ fn fit_estimate(fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Es
     if let Some(evaluate) = &fit.evaluate {
         runs.push((evaluate, &dev));
     }
+    let mut others = Vec::new();
+    let mut fill = Vec::new();
+    if let Some(features) = &fit.features {
+        for (i, &examples) in features.examples.iter().enumerate() {
+            fill.extend(
+                split(i)
+                    .map(|l| fill_sizes(l, examples))
+                    .unwrap_or_default(),
+            );
+        }
+        if features.everything {
+            others.push(over(&[(&features.prefix, &fill)], machine));
+            if around.leaves_model {
+                others.push(written(job));
+            }
+        } else {
+            fill.extend(&sizes);
+            fill.extend(&dev);
+            runs.push((&features.prefix, &fill));
+        }
+    }
     let mut estimate = over(&runs, machine);
+    if let Some(features) = fit.features.as_ref().filter(|f| !f.everything) {
+        // Rows made for this batch are put among those read from disk; at most all are.
+        let at_once = sizes
+            .iter()
+            .chain(&dev)
+            .map(|s| 2 * feed_bytes(features, s));
+        others.push(Estimate {
+            gradients: job_gradients(&runs),
+            activations: 0,
+            transient: at_once.max().unwrap_or(0),
+            workspace: 0,
+            peak_op: "putting kept features together".to_owned(),
+            largest: Vec::new(),
+            ..estimate.clone()
+        });
+    }
     let steps = sizes.len().max(1) as u64;
     let mean = Bindings(std::array::from_fn(|i| {
         sizes
@@ -204,7 +261,25 @@ fn fit_estimate(fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Es
         _ => 1,
     };
     estimate.flops_per_step = memory::cost(step.program(), &mean).flops * micro_steps * passes;
-    estimate
+    (estimate, others)
+}
+
+/// Bytes of the gradient accumulators.
+fn job_gradients(runs: &[(&Verified, &[Bindings])]) -> u64 {
+    let classes = memory::residents(runs.iter().map(|(v, _)| v.program()));
+    classes.get(&Class::Gradient).copied().unwrap_or(0)
+}
+
+/// The moment a whole model is written: all its weights, nothing else.
+fn written(job: &Job) -> Estimate {
+    let classes = memory::residents(job.programs().iter().map(|v| v.program()));
+    let held = |class| classes.get(&class).copied().unwrap_or(0);
+    Estimate {
+        frozen_weights: held(Class::Frozen),
+        trainable_weights: held(Class::Trainable),
+        peak_op: "writing the model".to_owned(),
+        ..Estimate::default()
+    }
 }
 
 /// The largest peak of some programs, each over its own sizes, with the residents of all.

@@ -108,7 +108,10 @@ pub fn profile(
     let none = [Bindings::default()];
     let mut points = match &job.routine {
         Routine::Fit(fit) => {
-            let held = held(&job.programs());
+            let gone = fit.features.as_ref().filter(|f| f.everything);
+            let programs = job.programs().into_iter();
+            let steps = programs.filter(|v| gone.is_none_or(|f| **v != f.prefix));
+            let held = held(&steps.collect::<Vec<_>>());
             let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
             let mut points = match &fit.update {
                 Update::Whole(step) => walk(step, &sizes, held),

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::bind::BoundSplit;
 use super::{Handed, Plan};
 use crate::library::schema::{Checked, Filled};
-use crate::library::stage::StageKind;
+use crate::library::stage::{NEUTRAL, StageKind};
 
 /// Version of the fingerprints: it changes when the meaning of a recipe, or the numbers behind it, change.
 const SCHEMA: u32 = 2;
@@ -33,7 +33,7 @@ pub(super) fn fingerprint(
     let mut keys: Vec<(&str, &Checked)> = filled
         .values
         .iter()
-        .filter(|(_, v)| !matches!(v, Checked::Ref(..)))
+        .filter(|(k, v)| !matches!(v, Checked::Ref(..)) && !NEUTRAL.contains(k))
         .collect();
     keys.sort_by_key(|(k, _)| *k);
     for (key, value) in keys {

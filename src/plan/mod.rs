@@ -7,6 +7,7 @@ pub mod data;
 pub mod error;
 pub mod estimate;
 pub mod facts;
+pub mod features;
 mod fingerprint;
 mod methods;
 mod prompt;
@@ -226,7 +227,7 @@ impl Planner<'_, '_> {
         if !check_methods(&cx, &tuning, values, diags) {
             return None;
         }
-        let job = match kind.lower(&cx) {
+        let mut job = match kind.lower(&cx) {
             Ok(job) => job,
             Err(list) => {
                 list.into_iter().for_each(|d| diags.push(d));
@@ -240,10 +241,12 @@ impl Planner<'_, '_> {
             .iter()
             .map(|s| s.as_ref().map(|s| &s.lengths))
             .collect();
+        let features = features::keep(&mut job, &lengths, features::Asked::of(values));
         let host = splits.iter().flatten().map(|s| s.host_bytes).sum();
         let around = Around {
             host,
             decomposes: start.adapter.is_none(),
+            leaves_model: !tuning.leaves_adapter(),
         };
         let estimate = estimate::estimate(&job, &lengths, self.machine, around);
         let name = Spanned::new(alias, declared.name.span);
@@ -263,6 +266,7 @@ impl Planner<'_, '_> {
             model,
             splits,
             job,
+            not_kept: features,
             estimate,
             parts,
             fingerprint,

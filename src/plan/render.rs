@@ -34,7 +34,37 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
             "largest": e.largest.iter().map(|(what, bytes)| json!({ "what": what, "bytes": bytes })).collect::<Vec<_>>(),
         },
         "flops_per_step": e.flops_per_step,
+        "features": features_json(stage),
     })
+}
+
+/// Kept results of the frozen part, or the reason why there are none.
+fn features_json(stage: &Stage) -> Json {
+    match (stage.job.features(), &stage.not_kept) {
+        (Some(f), _) => json!({
+            "values": f.kept.len(), "bytes": f.bytes, "examples": f.examples.iter().sum::<u64>(),
+            "everything": f.everything, "share_saved": f.share,
+        }),
+        (None, Some(why)) => json!({ "values": 0, "why": why }),
+        (None, None) => Json::Null,
+    }
+}
+
+/// The same as a line; nothing where the question does not arise.
+fn features_text(stage: &Stage) -> Option<String> {
+    match (stage.job.features(), &stage.not_kept) {
+        (Some(f), _) => Some(format!(
+            "{} state{} of {}{} examples kept in {} on disk; saves {:.0} % of a step",
+            f.kept.len(),
+            if f.kept.len() == 1 { "" } else { "s" },
+            if f.everything { "all " } else { "the first " },
+            Count(f.examples.iter().sum()),
+            Bytes(f.bytes),
+            100.0 * f.share,
+        )),
+        (None, Some(why)) => Some(format!("not kept: {why}")),
+        (None, None) => None,
+    }
 }
 
 /// Examples of a step and of a program run.
@@ -220,6 +250,9 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                     fold.dtype
                 );
             }
+        }
+        if let Some(line) = features_text(stage) {
+            let _ = writeln!(out, "  features    {line}");
         }
         memory(&mut out, stage);
         let _ = writeln!(

@@ -1,7 +1,7 @@
 //! The inverse question: the largest value of a key that fits a budget.
 
 use super::split::Lengths;
-use super::{Stage, estimate};
+use super::{Stage, estimate, features};
 use crate::library::schema::Checked;
 use crate::library::stage::{SplitFacts, StageCx};
 use crate::program::op::Machine;
@@ -116,8 +116,9 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
             })
             .collect(),
     };
-    let job = stage.kind.lower(&cx).ok()?;
+    let mut job = stage.kind.lower(&cx).ok()?;
     let views: Vec<Option<&Lengths>> = lengths.iter().map(Option::as_ref).collect();
+    features::keep(&mut job, &views, features::Asked::of(&values));
     let host = stage.splits.iter().flatten().map(|s| s.host_bytes).sum();
     let estimate = estimate::estimate(
         &job,
@@ -126,6 +127,7 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         estimate::Around {
             host,
             decomposes: stage.start.adapter.is_none(),
+            leaves_model: !stage.trained_with.leaves_adapter(),
         },
     );
     Some(estimate.peak() + estimate.host)

@@ -78,6 +78,8 @@ pub struct Stage {
     pub splits: Vec<Option<Arc<BoundSplit>>>,
     /// The work.
     pub job: Job,
+    /// Why the results of its frozen part are not kept, where they could be.
+    pub not_kept: Option<String>,
     /// Memory and work.
     pub estimate: Estimate,
     /// What its result depends on, by name.

@@ -43,6 +43,15 @@ pub struct Resident {
     pub class: Class,
 }
 
+/// Whose rows a matrix has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rows {
+    /// A row a token.
+    Tokens,
+    /// A row a sequence.
+    Sequences,
+}
+
 /// What a step is fed with. All are made on the host from the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Feed {
@@ -76,6 +85,15 @@ pub enum Feed {
     Perturbation,
     /// Step and sample a perturbation is drawn for: `u32[2]`.
     Draw,
+    /// A kept value of the frozen prefix: `f32[T or S, width]`.
+    Feature {
+        /// Which of them.
+        index: u16,
+        /// Numbers of a row.
+        width: u32,
+        /// Whose rows.
+        of: Rows,
+    },
 }
 
 impl Feed {
@@ -98,7 +116,22 @@ impl Feed {
             Self::LearningRate => "learning_rate",
             Self::Perturbation => "perturbation",
             Self::Draw => "draw",
+            Self::Feature { .. } => "feature",
         }
+    }
+
+    /// Whether it is a function of the example alone, up to where it stands in the batch.
+    #[must_use]
+    pub const fn is_example(self) -> bool {
+        matches!(
+            self,
+            Self::TokenIds
+                | Self::Positions
+                | Self::Segments
+                | Self::Offsets
+                | Self::FirstTokens
+                | Self::MaskTokens
+        )
     }
 
     /// Its type.
@@ -121,6 +154,13 @@ impl Feed {
             Self::Step => TensorType::scalar(U32),
             Self::Perturbation => TensorType::fixed(F32, &[3]),
             Self::Draw => TensorType::fixed(U32, &[2]),
+            Self::Feature { width, of, .. } => {
+                let rows = match of {
+                    Rows::Tokens => t,
+                    Rows::Sequences => s,
+                };
+                TensorType::new(F32, [rows, Dim::from(u64::from(width))])
+            }
         }
     }
 }

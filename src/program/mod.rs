@@ -9,13 +9,14 @@ pub mod graph;
 pub mod memory;
 pub mod op;
 pub mod passes;
+pub mod prefix;
 pub mod print;
 pub mod schedule;
 pub mod types;
 pub mod verify;
 
 pub use builder::Builder;
-pub use graph::{Class, Def, Feed, Node, Phase, Program, Resident, Value};
+pub use graph::{Class, Def, Feed, Node, Phase, Program, Resident, Rows, Value};
 pub use schedule::Schedule;
 pub use types::{Bindings, DType, Dim, Real, Shape, Sym, TensorType};
 pub use verify::{Verified, verify};

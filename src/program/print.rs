@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::graph::{Class, Def, Node, Phase, Program, Value};
+use super::graph::{Class, Def, Feed, Node, Phase, Program, Value};
 
 /// Prints a program.
 #[must_use]
@@ -126,6 +126,7 @@ fn names(program: &Program) -> BTreeMap<Value, String> {
                 .get(r as usize)
                 .map(|r| r.name.clone())
                 .unwrap_or_default(),
+            Def::Feed(Feed::Feature { index, .. }) => format!("<feature {index}>"),
             Def::Feed(feed) => format!("<{}>", feed.name()),
             Def::Node { node, .. } => {
                 let Some(node) = program.nodes.get(node as usize) else {

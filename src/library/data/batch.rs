@@ -62,8 +62,8 @@ pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
     }
 }
 
-/// Packs examples without padding, making the wanted inputs. Scalars (loss scale, step, rate) are
-/// the caller's.
+/// Packs examples without padding, making the wanted inputs. Scalars (loss scale, step, rate) and
+/// kept values of the frozen prefix are the caller's.
 #[must_use]
 pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed]) -> Packed {
     let chosen: Vec<(u32, &EncodedExample)> = indices
@@ -149,7 +149,8 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
                 | Feed::Step
                 | Feed::LearningRate
                 | Feed::Perturbation
-                | Feed::Draw => {
+                | Feed::Draw
+                | Feed::Feature { .. } => {
                     return None;
                 }
             };

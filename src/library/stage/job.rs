@@ -4,6 +4,7 @@ use super::super::metric::Metric;
 use super::super::params::Param;
 use super::super::placement::Site;
 use super::super::schedule::Rates;
+use crate::program::prefix::Kept;
 use crate::program::{Bindings, DType, Program, Verified};
 
 /// A stage's work: the network's parameters, and what is done with them.
@@ -53,11 +54,33 @@ pub enum Update {
     },
 }
 
+/// The frozen prefix of a training, computed once an example; the training's programs read its
+/// results.
+#[derive(Debug)]
+pub struct Features {
+    /// Makes them.
+    pub prefix: Verified,
+    /// What is kept, in the order of the prefix' outputs.
+    pub kept: Vec<Kept>,
+    /// How many examples of each split, from the first, are kept.
+    pub examples: [u64; 2],
+    /// Whether those are all: the weights of the prefix are then not needed after filling.
+    pub everything: bool,
+    /// Whether the prefix reads plain weights of the model only.
+    pub plain: bool,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Share of a step's operations that is saved.
+    pub share: f64,
+}
+
 /// Training.
 #[derive(Debug)]
 pub struct Fit {
     /// A step.
     pub update: Update,
+    /// Kept features that the programs read; `None` where they compute everything themselves.
+    pub features: Option<Features>,
     /// Scores on a batch, for evaluation during training.
     pub evaluate: Option<Verified>,
     /// Learning rates.
@@ -118,10 +141,20 @@ impl Job {
                     Update::Zeroth { loss, perturb, .. } => vec![loss, perturb],
                 };
                 list.extend(&fit.evaluate);
+                list.extend(fit.features.iter().map(|f| &f.prefix));
                 list
             }
             Routine::Score(score) => vec![&score.evaluate],
             Routine::Fold(fold) => fold.sites.iter().map(|(_, p)| p).collect(),
+        }
+    }
+
+    /// Kept results of the frozen part, if there are any.
+    #[must_use]
+    pub fn features(&self) -> Option<&Features> {
+        match &self.routine {
+            Routine::Fit(fit) => fit.features.as_ref(),
+            Routine::Score(_) | Routine::Fold(_) => None,
         }
     }
 

@@ -130,6 +130,15 @@ pub(super) const DROPOUT_FROZEN: Key = Key {
     default: Default::Text("false"),
     doc: "dropout also before the first trained tensor",
 };
+/// How much of the frozen part's results may be kept on disk.
+pub(super) const FEATURES: Key = Key {
+    name: "features",
+    kind: Kind::Size,
+    default: Default::Text("8GiB"),
+    doc: "most bytes of the frozen part's results to keep in the store, so that each example is sent through it once; 0B computes them anew in every step",
+};
+/// Keys that change how a result is reached, not the result: no part of a fingerprint.
+pub const NEUTRAL: &[&str] = &[FEATURES.name];
 /// A new order in every epoch.
 pub(super) const SHUFFLE: Key = Key {
     name: "shuffle",

@@ -63,6 +63,7 @@ static SCHEMA: Schema = Schema {
         keys::BATCH,
         keys::MICRO_BATCH,
         keys::MAX_LENGTH,
+        keys::FEATURES,
         keys::SHUFFLE,
         keys::SEED,
         keys::DEV,

@@ -19,6 +19,7 @@ use super::schema::{Schema, Values};
 use crate::base::{Diag, Diags, Span};
 use crate::program::DType;
 use job::Job;
+pub use keys::NEUTRAL;
 
 /// A kind of stage.
 pub trait StageKind: Sync + Send + std::fmt::Debug {

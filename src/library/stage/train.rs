@@ -44,6 +44,7 @@ static SCHEMA: Schema = Schema {
         keys::CLIP,
         keys::DROPOUT,
         keys::DROPOUT_FROZEN,
+        keys::FEATURES,
         keys::SHUFFLE,
         keys::SEED,
         keys::DEV,
@@ -184,6 +185,7 @@ pub(super) fn fit(
     let kind = schedule::schedule(&schedule.name).unwrap_or(schedule::SCHEDULES[0]);
     Ok(Fit {
         update,
+        features: None,
         evaluate,
         rates: Rates::new(kind, &schedule.values, v.opt_float("lr"), steps),
         batch: v.int("batch"),

@@ -10,19 +10,19 @@ pub use recast::recast;
 
 use std::collections::BTreeMap;
 
-use super::graph::{Def, Node, Program, Value, ValueInfo};
+use super::graph::{Def, Feed, Node, Program, Value, ValueInfo};
 
 /// Rebuilds a program node by node: values are renumbered, residents and labels that no longer
 /// occur are dropped.
 #[derive(Debug)]
-pub(super) struct Rebuild<'a> {
+pub(in crate::program) struct Rebuild<'a> {
     from: &'a Program,
     to: Program,
     map: BTreeMap<Value, Value>,
 }
 
 impl<'a> Rebuild<'a> {
-    pub(super) fn new(from: &'a Program) -> Self {
+    pub(in crate::program) fn new(from: &'a Program) -> Self {
         let to = Program {
             name: from.name.clone(),
             ..Program::default()
@@ -35,7 +35,7 @@ impl<'a> Rebuild<'a> {
     }
 
     /// The new value of an old one; residents and feeds are carried over at first use.
-    pub(super) fn value(&mut self, old: Value) -> Value {
+    pub(in crate::program) fn value(&mut self, old: Value) -> Value {
         if let Some(&new) = self.map.get(&old) {
             return new;
         }
@@ -62,7 +62,7 @@ impl<'a> Rebuild<'a> {
     }
 
     /// Emits a copy of an old node over already mapped inputs, with fresh outputs, unmapped.
-    pub(super) fn emit_copy(&mut self, node: &Node, inputs: Vec<Value>) -> Vec<Value> {
+    pub(in crate::program) fn emit_copy(&mut self, node: &Node, inputs: Vec<Value>) -> Vec<Value> {
         let index = self.to.nodes.len() as u32;
         let outputs: Vec<Value> = node
             .outputs
@@ -101,7 +101,7 @@ impl<'a> Rebuild<'a> {
     }
 
     /// Emits an old node.
-    pub(super) fn emit(&mut self, node: &Node) {
+    pub(in crate::program) fn emit(&mut self, node: &Node) {
         let inputs = node.inputs.iter().map(|&v| self.value(v)).collect();
         let outputs = self.emit_copy(node, inputs);
         for (&old, new) in node.outputs.iter().zip(outputs) {
@@ -109,13 +109,19 @@ impl<'a> Rebuild<'a> {
         }
     }
 
+    /// Says that an old value is now an input of the step.
+    pub(in crate::program) fn feed_instead(&mut self, old: Value, feed: Feed) {
+        let new = self.define(old, Def::Feed(feed));
+        self.map.insert(old, new);
+    }
+
     /// Says that an old value is now another new one.
-    pub(super) fn replace(&mut self, old: Value, new: Value) {
+    pub(in crate::program) fn replace(&mut self, old: Value, new: Value) {
         self.map.insert(old, new);
     }
 
     /// The new program.
-    pub(super) fn finish(mut self) -> Program {
+    pub(in crate::program) fn finish(mut self) -> Program {
         for (name, value) in &self.from.outputs {
             let value = self.value(*value);
             self.to.outputs.push((name.clone(), value));

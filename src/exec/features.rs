@@ -1,0 +1,438 @@
+//! Kept results of a model's frozen part: files of rows in the store, filled once in the order of the
+//! data, read by every batch.
+//!
+//! ```text
+//! STORE/features/<set>/<value>.f32     the rows of one value: examples one after another
+//! STORE/features/<set>/<value>.json    how many examples are whole
+//! STORE/features/<set>/used            touched by each run that reads them
+//! ```
+//!
+//! A set is named by the hash of the weights and of the tokens, a value by the expression that makes it,
+//! so stages, sweep points and recipes that need the same rows share them.
+//!
+//! **Invariant:** rows counted in the `.json` are on the disk; what is behind them is written again.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use rayon::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::machine::{Outputs, Runner};
+use super::observe::{Event, Observer};
+use super::store;
+use crate::files::RunError;
+use crate::files::durable;
+use crate::library::data::batch::{EncodedSet, Packed, pack};
+use crate::library::stage::job::Features;
+use crate::plan::features::chunks;
+use crate::program::op::Tensor;
+use crate::program::{Feed, Program, Rows};
+
+/// Name of their directory in the store.
+pub const DIR: &str = "features";
+
+/// Time between notes of how far a filling is.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+
+/// The kept rows of a split, open for reading.
+#[derive(Debug)]
+pub struct Reader {
+    files: Vec<Rowed>,
+    /// Tokens before each example.
+    tokens: Vec<u64>,
+    kept: u64,
+}
+
+/// A file of rows.
+#[derive(Debug)]
+struct Rowed {
+    file: File,
+    path: PathBuf,
+    feed: Feed,
+    width: u64,
+    of: Rows,
+}
+
+impl Rowed {
+    /// Where an example's rows are: the first, and how many.
+    fn rows(&self, tokens: &[u64], example: u64) -> (u64, u64) {
+        let at = |i: u64| tokens.get(i as usize).copied().unwrap_or(0);
+        match self.of {
+            Rows::Tokens => (at(example), at(example + 1).saturating_sub(at(example))),
+            Rows::Sequences => (example, 1),
+        }
+    }
+
+    fn offset(&self, row: u64) -> u64 {
+        row * self.width * 4
+    }
+}
+
+/// What a filling works on.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The store's directory of features.
+    pub root: &'a Path,
+    /// What the rows are made with, beside the tokens.
+    pub identity: &'a str,
+    /// Position id of the first token.
+    pub first_position: u64,
+    /// Most bytes of all sets together.
+    pub bound: u64,
+}
+
+/// Opens the kept rows of a split after filling what is missing of them; `weights` brings the prefix'
+/// residents, if they are needed.
+///
+/// # Errors
+/// What the file system says (a full disk: what is whole stays), or an interruption.
+pub fn open(
+    runner: &mut Runner,
+    features: &Features,
+    (set, examples): (&EncodedSet, u64),
+    place: Place<'_>,
+    weights: &mut dyn FnMut(&mut Runner) -> Result<(), RunError>,
+    observer: &mut dyn Observer,
+) -> Result<Reader, RunError> {
+    let lengths = set.lengths();
+    let mut tokens = Vec::with_capacity(lengths.len() + 1);
+    tokens.push(0_u64);
+    for &n in &lengths {
+        tokens.push(tokens.last().copied().unwrap_or(0) + u64::from(n));
+    }
+    let dir = place.root.join(key(set, place));
+    durable::create_dirs(&dir)?;
+    let _lock = wait_for(&dir, observer)?;
+    let mut reader = Reader {
+        files: open_files(&dir, features)?,
+        tokens,
+        kept: examples,
+    };
+    let used = dir.join("used");
+    File::create(&used).map_err(|e| durable::failed(&used, "create", &e))?;
+    let whole = reader
+        .files
+        .iter()
+        .map(|f| count(&state_path(&f.path)))
+        .min();
+    let whole = whole.unwrap_or(0);
+    if whole < examples {
+        let rows = |n: u64| -> u64 {
+            let each = reader
+                .files
+                .iter()
+                .map(|f| f.offset(f.rows(&reader.tokens, n).0));
+            each.sum()
+        };
+        let need = rows(examples) - rows(whole);
+        make_room(place.root, &dir, place.bound.saturating_sub(rows(examples)))?;
+        weights(runner)?;
+        fill(runner, features, &mut reader, (set, whole), place, observer).map_err(|e| match e {
+            RunError::File { path, what } => RunError::File {
+                what: format!("{what}; the kept features take {} MiB more there: free the space, or write a smaller `features = …` in the stage (`0B` keeps none)", need >> 20),
+                path,
+            },
+            other => other,
+        })?;
+    }
+    Ok(reader)
+}
+
+/// The set's name: the hash of the weights and of the tokens.
+fn key(set: &EncodedSet, place: Place<'_>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(place.identity.as_bytes());
+    hasher.update(&place.first_position.to_le_bytes());
+    for example in &set.examples {
+        hasher.update(&(example.ids.len() as u64).to_le_bytes());
+        hasher.update(bytemuck::cast_slice(&example.ids));
+        hasher.update(&example.segments);
+        hasher.update(&example.mask.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Takes a set's lock, waiting for another process that fills it.
+fn wait_for(dir: &Path, observer: &mut dyn Observer) -> Result<File, RunError> {
+    let mut said = false;
+    loop {
+        match store::try_lock(dir)? {
+            Ok(lock) => return Ok(lock),
+            Err(who) if !said => {
+                observer.event(Event::Note(&format!(
+                    "waiting: {who} is filling the same features"
+                )));
+                said = true;
+            }
+            Err(_) => {}
+        }
+        if let Some(signal) = observer.interrupted() {
+            return Err(RunError::Interrupted { signal });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn open_files(dir: &Path, features: &Features) -> Result<Vec<Rowed>, RunError> {
+    let mut files = Vec::with_capacity(features.kept.len());
+    for kept in &features.kept {
+        let Feed::Feature { width, of, .. } = kept.feed else {
+            return Err(RunError::bug("a kept value has no row type"));
+        };
+        let path = dir.join(format!("{}.f32", kept.id));
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| durable::failed(&path, "open", &e))?;
+        files.push(Rowed {
+            file,
+            path,
+            feed: kept.feed,
+            width: u64::from(width),
+            of,
+        });
+    }
+    Ok(files)
+}
+
+fn state_path(path: &Path) -> PathBuf {
+    path.with_extension("json")
+}
+
+/// Examples that are whole, by a file's note; a damaged or missing one means none.
+fn count(path: &Path) -> u64 {
+    let json: Option<Json> = fs::read(path)
+        .ok()
+        .and_then(|t| serde_json::from_slice(&t).ok());
+    json.and_then(|j| j.get("examples")?.as_u64()).unwrap_or(0)
+}
+
+fn fill(
+    runner: &mut Runner,
+    features: &Features,
+    reader: &mut Reader,
+    (set, from): (&EncodedSet, u64),
+    place: Place<'_>,
+    observer: &mut dyn Observer,
+) -> Result<(), RunError> {
+    let want: Vec<Feed> = features.prefix.program().feeds().map(|(f, _)| f).collect();
+    let mut noted = Instant::now();
+    for range in chunks(&set.lengths(), reader.kept) {
+        if range.end as u64 <= from {
+            continue;
+        }
+        if let Some(signal) = observer.interrupted() {
+            reader.note(range.start as u64)?;
+            return Err(RunError::Interrupted { signal });
+        }
+        let indices: Vec<u32> = range.clone().map(|i| i as u32).collect();
+        let packed = pack(set, &indices, place.first_position, &want);
+        let outputs = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
+        for (i, file) in reader.files.iter().enumerate() {
+            let (row, _) = file.rows(&reader.tokens, range.start as u64);
+            let bytes = bytemuck::cast_slice(outputs.floats(&format!("feature.{i}")));
+            write_at(&file.file, bytes, file.offset(row))
+                .map_err(|e| durable::failed(&file.path, "write", &e))?;
+        }
+        if noted.elapsed() >= NOTE_EVERY {
+            reader.note(range.end as u64)?;
+            noted = Instant::now();
+        }
+        observer.event(Event::Kept {
+            done: range.end as u64,
+            total: reader.kept,
+        });
+    }
+    reader.note(reader.kept)
+}
+
+impl Reader {
+    /// Says how many examples are whole, once they are on the disk.
+    fn note(&self, examples: u64) -> Result<(), RunError> {
+        for file in &self.files {
+            file.file
+                .sync_data()
+                .map_err(|e| durable::failed(&file.path, "sync", &e))?;
+            let text = json!({ "examples": examples }).to_string();
+            durable::write_bytes(&state_path(&file.path), false, text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The kept values of a batch: rows from the disk, and for examples that are not kept from the
+    /// prefix, run now.
+    fn feeds(
+        &self,
+        runner: &mut Runner,
+        features: &Features,
+        set: &EncodedSet,
+        indices: &[u32],
+        first_position: u64,
+    ) -> Result<Vec<(Feed, Tensor)>, RunError> {
+        let missing: Vec<u32> = indices
+            .iter()
+            .copied()
+            .filter(|&i| u64::from(i) >= self.kept)
+            .collect();
+        let mut made = Outputs::default();
+        let mut held = 0;
+        if !missing.is_empty() {
+            let want: Vec<Feed> = features.prefix.program().feeds().map(|(f, _)| f).collect();
+            let packed = pack(set, &missing, first_position, &want);
+            made = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
+            held = made.bytes();
+            runner.meter.alloc(held);
+        }
+        let made = &made;
+        let tensors: Vec<Result<(Feed, Tensor), RunError>> = self
+            .files
+            .par_iter()
+            .enumerate()
+            .map(|(i, file)| {
+                let rows: u64 = indices
+                    .iter()
+                    .map(|&e| file.rows(&self.tokens, e.into()).1)
+                    .sum();
+                let mut data = vec![0.0_f32; (rows * file.width) as usize];
+                let (mut rest, mut fresh) =
+                    (data.as_mut_slice(), made.floats(&format!("feature.{i}")));
+                for &example in indices {
+                    let (row, n) = file.rows(&self.tokens, example.into());
+                    let (own, after) = rest.split_at_mut((n * file.width) as usize);
+                    rest = after;
+                    if u64::from(example) < self.kept {
+                        read_at(&file.file, bytemuck::cast_slice_mut(own), file.offset(row))
+                            .map_err(|e| durable::failed(&file.path, "read", &e))?;
+                    } else {
+                        let (taken, after) =
+                            fresh.split_at_checked(own.len()).ok_or_else(|| {
+                                RunError::bug("the prefix made fewer rows than wanted")
+                            })?;
+                        own.copy_from_slice(taken);
+                        fresh = after;
+                    }
+                }
+                Ok((
+                    file.feed,
+                    Tensor::new(data, &[rows as usize, file.width as usize]),
+                ))
+            })
+            .collect();
+        let tensors: Vec<(Feed, Tensor)> = tensors.into_iter().collect::<Result<_, _>>()?;
+        if held > 0 {
+            runner
+                .meter
+                .scratch(tensors.iter().map(|(_, t)| t.bytes()).sum());
+            runner.meter.free(held);
+        }
+        Ok(tensors)
+    }
+}
+
+/// Kept values that the programs of a split read, if any.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The examples.
+    pub set: &'a EncodedSet,
+    /// Position id of the first token.
+    pub first_position: u64,
+    /// Its kept rows.
+    pub kept: Option<(&'a Features, &'a Reader)>,
+}
+
+impl Source<'_> {
+    /// The inputs of one run of a program on these examples; scalars are the caller's.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn batch(
+        &self,
+        runner: &mut Runner,
+        program: &Program,
+        indices: &[u32],
+    ) -> Result<Packed, RunError> {
+        let want: Vec<Feed> = program.feeds().map(|(f, _)| f).collect();
+        let mut packed = pack(self.set, indices, self.first_position, &want);
+        if let Some((features, reader)) = self.kept {
+            let feeds = reader.feeds(runner, features, self.set, indices, self.first_position)?;
+            packed
+                .feeds
+                .extend(feeds.into_iter().filter(|(f, _)| want.contains(f)));
+        }
+        Ok(packed)
+    }
+}
+
+/// Removes the sets that were used longest ago until the others are within a bound. A set that is being
+/// filled stays.
+fn make_room(root: &Path, own: &Path, bound: u64) -> Result<(), RunError> {
+    let list = fs::read_dir(root).map_err(|e| durable::failed(root, "list", &e))?;
+    let mut sets: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
+    for item in list.flatten() {
+        let path = item.path();
+        if path == own || !path.is_dir() {
+            continue;
+        }
+        let size = fs::read_dir(&path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|f| f.metadata().ok())
+            .map(|m| m.len())
+            .sum();
+        let used = fs::metadata(path.join("used")).and_then(|m| m.modified());
+        sets.push((used.unwrap_or(SystemTime::UNIX_EPOCH), path, size));
+    }
+    sets.sort();
+    let mut total: u64 = sets.iter().map(|(_, _, n)| n).sum();
+    for (_, path, size) in sets {
+        if total <= bound {
+            break;
+        }
+        if let Ok(_lock) = store::try_lock(&path)? {
+            durable::remove_dir(&path)?;
+            total -= size;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(unix)]
+fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    use std::os::windows::fs::FileExt as _;
+    while !bytes.is_empty() {
+        let n = file.seek_read(bytes, offset)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes = bytes.get_mut(n..).unwrap_or_default();
+        offset += n as u64;
+    }
+    Ok(())
+}
+
+#[cfg(windows)]
+fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> std::io::Result<()> {
+    use std::os::windows::fs::FileExt as _;
+    while !bytes.is_empty() {
+        let n = file.seek_write(bytes, offset)?;
+        bytes = bytes.get(n..).unwrap_or_default();
+        offset += n as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! A training stage: its features are filled or found, its tensors loaded, its steps made, its result
+//! left.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value as Json, json};
+
+use super::features::{self, Reader, Source};
+use super::fit::{Context, fit};
+use super::leave;
+use super::log::Log;
+use super::machine::Runner;
+use super::observe::Observer;
+use super::run::Work;
+use crate::files::RunError;
+use crate::files::durable::create_dirs;
+use crate::library::stage::job::{Features, Fit};
+use crate::program::{Class, Resident, Verified};
+
+fn residents<'a>(programs: &'a [&Verified]) -> impl Iterator<Item = &'a Resident> {
+    programs.iter().flat_map(|v| &v.program().residents)
+}
+
+impl Work<'_> {
+    /// A split's examples, and their kept features after filling what is missing.
+    fn kept(
+        &self,
+        runner: &mut Runner,
+        features: &Features,
+        index: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Reader>, RunError> {
+        let (Some(set), Some(&examples)) = (self.set(index), features.examples.get(index)) else {
+            return Ok(None);
+        };
+        let parts = &self.stage.parts;
+        let part = |key: &str| parts.get(key).map(String::as_str).unwrap_or_default();
+        let root = match &self.stage.fingerprint {
+            Some(_) => self.store.dir().join(features::DIR),
+            None => self.dir.join(features::DIR),
+        };
+        create_dirs(&root)?;
+        let own = match &self.stage.fingerprint {
+            Some(fingerprint) if !features.plain => fingerprint.as_str(),
+            _ => "",
+        };
+        let identity = [
+            part("schema"),
+            part("numeric"),
+            part("from"),
+            part("model"),
+            own,
+        ];
+        let place = features::Place {
+            root: &root,
+            identity: &identity.join("\u{1f}"),
+            first_position: self.stage.model.facts().first_position,
+            bound: self.stage.filled.values.opt_int("features").unwrap_or(0),
+        };
+        let mut weights = |runner: &mut Runner| -> Result<(), RunError> {
+            self.load_for(runner, &[&features.prefix]).map(|_| ())
+        };
+        let split = (set, examples);
+        features::open(runner, features, split, place, &mut weights, observer).map(Some)
+    }
+
+    pub(super) fn fit(
+        &self,
+        job: &Fit,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Json, RunError> {
+        let train = self.required(0)?;
+        let begun = Instant::now();
+        let mut readers = [None, None];
+        if let Some(features) = &job.features {
+            for (index, reader) in readers.iter_mut().enumerate() {
+                *reader = self.kept(runner, features, index, observer)?;
+            }
+        }
+        let spent = begun.elapsed();
+        let all = self.stage.job.programs();
+        let steps = match &job.features {
+            Some(features) if features.everything => {
+                let steps: Vec<&Verified> = all
+                    .iter()
+                    .copied()
+                    .filter(|v| **v != features.prefix)
+                    .collect();
+                let read: BTreeSet<&str> = residents(&steps).map(|r| r.name.as_str()).collect();
+                runner
+                    .residents
+                    .retain(&mut runner.meter, |name, _| read.contains(name));
+                steps
+            }
+            _ => all.clone(),
+        };
+        let initial = self.load_for(runner, &steps)?;
+        let source = |set, index: usize| Source {
+            set,
+            first_position: self.stage.model.facts().first_position,
+            kept: job
+                .features
+                .as_ref()
+                .zip(readers.get(index).and_then(Option::as_ref)),
+        };
+        let checkpoints = self.dir.join("checkpoint");
+        let cx = Context {
+            stage: &self.stage.name.value,
+            train: source(train, 0),
+            dev: self.set(1).map(|set| source(set, 1)),
+            spent,
+            checkpoints: &checkpoints,
+            every: self.options.checkpoint_every,
+        };
+        let out = self.options.out.join(&self.stage.name.value);
+        let mut log = Log::open(&[&self.dir.join("metrics.jsonl"), &out.join("metrics.jsonl")])?;
+        let fitted = fit(runner, job, &cx, &mut log, observer)?;
+        if self
+            .stage
+            .leaves
+            .as_ref()
+            .is_some_and(|l| l.adapter.is_some())
+        {
+            let dir = self.dir.join("adapter");
+            leave::write_adapter(&dir, self.stage, runner, &initial)?;
+            let weights = self.weights_dir()?;
+            let weights = std::path::absolute(&weights).unwrap_or(weights);
+            leave::write_description(&dir, self.stage, &weights, &self.columns())?;
+        } else {
+            let dir = self.dir.join("model");
+            if let Some(features) = job.features.as_ref().filter(|f| f.everything) {
+                // The weights that only the kept features needed belong to the model.
+                runner.residents.retain(&mut runner.meter, |_, class| {
+                    matches!(class, Class::Frozen | Class::Trainable)
+                });
+                self.load_for(runner, &[&features.prefix])?;
+            }
+            leave::write_model(&dir, self.stage, runner)?;
+            leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;
+        }
+        let metrics: serde_json::Map<String, Json> = fitted
+            .metrics
+            .into_iter()
+            .map(|(k, v)| (k, json!(v)))
+            .collect();
+        Ok(json!({
+            "metrics": metrics, "loss_first": fitted.loss_first, "loss_last": fitted.loss_last, "steps": fitted.steps,
+            "epochs": fitted.epochs, "samples_per_s": fitted.samples_per_s,
+        }))
+    }
+}

@@ -1,0 +1,193 @@
+//! Whether the frozen prefix of a training is computed once an example and kept, and of how many
+//! examples: the frozen part of a model is a function of the example alone, and every epoch after the
+//! first would compute it again.
+
+use super::estimate::evaluation_sizes;
+use super::split::Lengths;
+use crate::library::params::{Owner, Param};
+use crate::library::schema::Values;
+use crate::library::stage::job::{Features, Fit, Job, Routine, Update};
+use crate::program::prefix::{Cut, cut};
+use crate::program::{Bindings, Feed, Rows, Verified};
+
+/// Share of a step's operations below which keeping is not worth the disk.
+const LEAST_SHARE: f64 = 0.15;
+
+/// What a recipe says about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Most bytes on disk.
+    pub bound: u64,
+    /// Whether dropout acts before the first trained tensor too.
+    pub dropout_frozen: bool,
+}
+
+impl Asked {
+    /// What a stage's values say; a kind without these keys keeps nothing.
+    #[must_use]
+    pub fn of(values: &Values) -> Self {
+        Self {
+            bound: values.opt_int("features").unwrap_or(0),
+            dropout_frozen: values.bool("dropout_frozen"),
+        }
+    }
+}
+
+/// Cuts the programs of a training behind their frozen prefix where that pays. Otherwise gives the
+/// reason why the features are not kept; `None` where the question does not arise.
+pub fn keep(job: &mut Job, splits: &[Option<&Lengths>], asked: Asked) -> Option<String> {
+    let Routine::Fit(fit) = &mut job.routine else {
+        return None;
+    };
+    plan(fit, &job.params, splits, asked).err()
+}
+
+fn plan(
+    fit: &mut Fit,
+    params: &[Param],
+    splits: &[Option<&Lengths>],
+    asked: Asked,
+) -> Result<(), String> {
+    let split = |i: usize| splits.get(i).copied().flatten();
+    let Some(train) = split(0) else {
+        return Ok(());
+    };
+    let typical = evaluation_sizes(train, fit.micro_batch)
+        .first()
+        .copied()
+        .unwrap_or_default();
+    let whole = match &fit.update {
+        Update::Whole(step) => step,
+        Update::Split { accumulate, .. } => accumulate,
+        Update::Zeroth { loss, .. } => loss,
+    };
+    let cut_at =
+        |verified: &Verified| -> Result<Option<Cut>, String> { cut(verified.program(), &typical) };
+    // A pass that breaks a program is a bug, but here there is a way on: the uncut program.
+    let Ok(Some(parts)) = cut_at(whole) else {
+        return Ok(());
+    };
+    let share = parts.flops.0 as f64 / parts.flops.1.max(1) as f64;
+    if share < LEAST_SHARE {
+        return if asked.dropout_frozen {
+            Err("`dropout_frozen` makes every pass differ".to_owned())
+        } else {
+            Ok(())
+        };
+    }
+    let Lengths::Known(lengths) = train else {
+        return Err("the data are not at hand, so their size is not known".to_owned());
+    };
+    let passes = (fit.steps * fit.batch) as f64 / lengths.len().max(1) as f64
+        * match &fit.update {
+            Update::Zeroth { samples, .. } => 2.0 * *samples as f64,
+            _ => 1.0,
+        };
+    if passes < 1.5 {
+        return Err("the data are walked over once only".to_owned());
+    }
+    let evaluate = match &fit.evaluate {
+        Some(evaluate) => match cut_at(evaluate) {
+            Ok(Some(own)) if own.kept == parts.kept => Some(own.rest),
+            _ => return Ok(()),
+        },
+        None => None,
+    };
+    let row = |of: Rows| -> u64 {
+        let widths = parts.kept.iter().filter_map(|k| match k.feed {
+            Feed::Feature { width, of: own, .. } if own == of => Some(u64::from(width)),
+            _ => None,
+        });
+        4 * widths.sum::<u64>()
+    };
+    let (per_token, per_sequence) = (row(Rows::Tokens), row(Rows::Sequences));
+    let mut left = asked.bound;
+    let mut room = |lengths: Option<&Lengths>| -> u64 {
+        let Some(Lengths::Known(list)) = lengths else {
+            return 0;
+        };
+        let mut kept = 0;
+        for &n in list {
+            let bytes = per_sequence + per_token * u64::from(n);
+            if bytes > left {
+                break;
+            }
+            left -= bytes;
+            kept += 1;
+        }
+        kept
+    };
+    let kept = [room(Some(train)), room(split(1))];
+    if kept[0] == 0 {
+        return Err("the bound on their size (`features`) leaves no room".to_owned());
+    }
+    let everything = (0..2).all(|i| match split(i) {
+        Some(Lengths::Known(list)) => kept[i] == list.len() as u64,
+        _ => i == 1,
+    });
+    // What an adapter leaves must be in memory at the end.
+    let own = parts.prefix.program().residents.iter().all(|r| {
+        params
+            .iter()
+            .any(|p| p.name == r.name && p.owner == Owner::Base)
+    });
+    let rest = parts.rest;
+    match &mut fit.update {
+        Update::Whole(step) => *step = rest,
+        Update::Split { accumulate, .. } => *accumulate = rest,
+        Update::Zeroth { loss, .. } => *loss = rest,
+    }
+    fit.evaluate = evaluate;
+    fit.features = Some(Features {
+        prefix: parts.prefix,
+        kept: parts.kept,
+        examples: kept,
+        everything,
+        plain: own,
+        bytes: asked.bound - left,
+        share,
+    });
+    Ok(())
+}
+
+/// Sizes of the runs that fill the features of a split: consecutive examples of about
+/// [`CHUNK`] tokens.
+pub(super) fn fill_sizes(lengths: &Lengths, examples: u64) -> Vec<Bindings> {
+    let Lengths::Known(list) = lengths else {
+        return Vec::new();
+    };
+    chunks(list, examples)
+        .map(|range| {
+            Bindings::of_lengths(list.get(range).into_iter().flatten().map(|&n| n as usize))
+        })
+        .collect()
+}
+
+/// Tokens of a run that fills features.
+pub const CHUNK: u32 = 512;
+
+/// Ranges of consecutive examples of at most [`CHUNK`] tokens, or one example. They depend on the data
+/// alone.
+pub fn chunks(lengths: &[u32], examples: u64) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    let end = lengths.len().min(examples as usize);
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let begin = at;
+        let mut tokens = 0;
+        while at < end {
+            let n = lengths.get(at).copied().unwrap_or(0);
+            if at > begin && tokens + n > CHUNK {
+                break;
+            }
+            tokens += n;
+            at += 1;
+        }
+        (at > begin).then_some(begin..at)
+    })
+}
+
+/// Bytes of the kept values of a batch.
+pub(super) fn feed_bytes(features: &Features, sizes: &Bindings) -> u64 {
+    let each = features.kept.iter().map(|k| k.feed.ty().bytes(sizes));
+    each.sum()
+}
