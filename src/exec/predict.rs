@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::leave::NATIVE;
 use super::machine::Runner;
 use super::observe::Observer;
-use super::score::score;
+use super::score::{Walk, score};
 use super::state::{Sources, load};
 use super::weights::Checkpoint;
 use crate::base::Span;
@@ -37,7 +37,7 @@ pub struct Description {
     pub weights: PathBuf,
     /// Methods as written in a recipe.
     pub methods: Vec<String>,
-    /// `classify` or `regress`.
+    /// `classify`, `regress`, `label_words` or `masked_lm`.
     pub objective: String,
     /// Class names.
     pub classes: Vec<String>,
@@ -101,6 +101,13 @@ impl Predictor {
         })
         .map_err(|why| RunError::file(&folder, why))?;
         let objective = Objective::by_name(&description.objective).unwrap_or(Objective::Classify);
+        if objective.masking_rate().is_some() {
+            return Err(RunError::file(
+                &folder,
+                "it was trained to tell masked tokens and labels nothing; go on from it with a stage whose `objective` \
+                 is `classify`, `regress` or `label_words`",
+            ));
+        }
         let head = objective.head(&description.classes);
         let tuning = methods(&description.methods)
             .map_err(|why| RunError::file(folder.join(DESCRIPTION), why))?;
@@ -200,13 +207,12 @@ impl Predictor {
             model.as_ref(),
             &sources,
         )?;
-        score(
-            &mut runner,
-            &program,
-            &set,
+        let walk = Walk {
+            set: &set,
+            masking: None,
             batch,
-            model.facts().first_position,
-            observer,
-        )
+            first_position: model.facts().first_position,
+        };
+        score(&mut runner, &program, walk, observer)
     }
 }

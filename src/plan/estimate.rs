@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::split::Lengths;
 use crate::library::data::batch::order;
+use crate::library::masking::Masking;
 use crate::library::params::{Init, Param, SvdPart};
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::library::svd::svd_scratch_bytes;
@@ -81,7 +82,7 @@ pub fn estimate(
                 .first()
                 .copied()
                 .flatten()
-                .map(|l| evaluation_sizes(l, score.batch))
+                .map(|l| evaluation_sizes(l, score.batch, score.masking.as_ref()))
                 .unwrap_or_default();
             over(&[(&score.evaluate, &sizes)], machine)
         }
@@ -135,10 +136,14 @@ fn svd_scratch(param: &Param) -> Option<u64> {
     }
 }
 
-pub(super) fn evaluation_sizes(lengths: &Lengths, batch: u64) -> Vec<Bindings> {
+pub(super) fn evaluation_sizes(
+    lengths: &Lengths,
+    batch: u64,
+    masking: Option<&Masking>,
+) -> Vec<Bindings> {
     let list = lengths.list(batch);
     let order: Vec<u32> = (0..list.len() as u32).collect();
-    batch_sizes(&list, &order, batch).collect()
+    batch_sizes(&list, &order, batch, masking).collect()
 }
 
 /// Sizes of every micro-batch of a training.
@@ -150,7 +155,12 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
         let order = order(list.len(), fit.seed, epoch, fit.shuffle);
         let left = fit.steps - epoch * fit.steps_per_epoch;
         for chunk in order.chunks(fit.batch.max(1) as usize).take(left as usize) {
-            sizes.extend(batch_sizes(&list, chunk, fit.micro_batch));
+            sizes.extend(batch_sizes(
+                &list,
+                chunk,
+                fit.micro_batch,
+                fit.masking.as_ref(),
+            ));
         }
         if !fit.shuffle || sizes.len() > 2_000_000 {
             break;
@@ -170,7 +180,7 @@ fn fit_estimate(fit: &Fit, splits: &[Option<&Lengths>], machine: &Machine) -> Es
         .get(1)
         .copied()
         .flatten()
-        .map(|l| evaluation_sizes(l, fit.batch))
+        .map(|l| evaluation_sizes(l, fit.batch, fit.dev_masking.as_ref()))
         .unwrap_or_default();
     let none = [Bindings::default()];
     let mut runs: Vec<(&Verified, &[Bindings])> = Vec::new();

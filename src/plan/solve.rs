@@ -109,9 +109,11 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         words: stage.start.words(),
         splits: lengths
             .iter()
-            .map(|l| {
-                l.as_ref().map(|l| SplitFacts {
-                    examples: l.count(),
+            .zip(&stage.facts)
+            .map(|(lengths, known)| {
+                Some(SplitFacts {
+                    examples: lengths.as_ref()?.count(),
+                    ..known.clone()?
                 })
             })
             .collect(),
