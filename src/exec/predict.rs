@@ -103,7 +103,7 @@ impl Predictor {
         let objective = Objective::by_name(&description.objective).unwrap_or(Objective::Classify);
         if objective.masking_rate().is_some() {
             return Err(RunError::file(
-                &folder,
+                artifact,
                 "it was trained to tell masked tokens and labels nothing; go on from it with a stage whose `objective` \
                  is `classify`, `regress` or `label_words`",
             ));

@@ -2,6 +2,7 @@
 
 mod cases;
 mod golden;
+mod masked;
 mod oracle;
 mod parity;
 mod recipes;

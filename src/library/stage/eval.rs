@@ -92,7 +92,7 @@ impl StageKind for Eval {
         Ok(Job {
             params: built.params,
             sites: built.sites,
-            routine: Routine::Score(score),
+            routine: Routine::Score(Box::new(score)),
         })
     }
 }

@@ -24,7 +24,7 @@ pub enum Routine {
     /// Walk over a split in batches, updating.
     Fit(Box<Fit>),
     /// Walk over a split once, scoring.
-    Score(Score),
+    Score(Box<Score>),
     /// Fold adapters into weights, tensor by tensor.
     Fold(Fold),
 }
