@@ -119,7 +119,9 @@ fn last_model(path: &Path) -> Result<PathBuf, RunError> {
 fn answer(row: &[f32], best: u32, head: &HeadKind) -> String {
     match head {
         HeadKind::Classes(names) => names.get(best as usize).cloned().unwrap_or_default(),
-        HeadKind::Regression => row.first().map(ToString::to_string).unwrap_or_default(),
+        HeadKind::Regression | HeadKind::Vocabulary => {
+            row.first().map(ToString::to_string).unwrap_or_default()
+        }
     }
 }
 
@@ -174,7 +176,7 @@ fn jsonl(columns: &[String], texts: &[Vec<String>], p: &Predictions, head: &Head
             .collect();
         let value = match head {
             HeadKind::Classes(_) => json!(answer(row, best, head)),
-            HeadKind::Regression => json!(row.first()),
+            HeadKind::Regression | HeadKind::Vocabulary => json!(row.first()),
         };
         map.insert("prediction".to_owned(), value);
         if let HeadKind::Classes(names) = head {

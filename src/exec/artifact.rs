@@ -5,21 +5,38 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::library::model::HeadKind;
 use crate::program::types::DType;
 
 /// The `config.json` of an exported sequence classifier, from the base model's.
 ///
-/// `class` is its class in `transformers`; `labels` are the classes' names in order, `None` for
-/// regression; `dtype` is that of the exported weights.
+/// `class` is its class in `transformers`; `head` says what the labels are, if there are any; `dtype` is
+/// the type of the exported weights.
 #[must_use]
-pub fn model_config(original: &Json, class: &str, labels: Option<&[String]>, dtype: DType) -> Json {
+pub fn model_config(original: &Json, class: &str, head: &HeadKind, dtype: DType) -> Json {
     let mut config: Map<String, Json> = original.as_object().cloned().unwrap_or_default();
     config.insert("architectures".into(), json!([class]));
 
+    let regression = ["LABEL_0".to_owned()];
+    match head {
+        HeadKind::Classes(names) => label_keys(&mut config, names, false),
+        HeadKind::Regression => label_keys(&mut config, &regression, true),
+        HeadKind::Vocabulary => {}
+    }
+
+    let dtype = json!(torch_dtype(dtype));
+    // Newer files call it `dtype`; both may be there, and then they must agree.
+    if config.contains_key("dtype") {
+        config.insert("dtype".into(), dtype.clone());
+    }
+    config.insert("torch_dtype".into(), dtype);
+    Json::Object(config)
+}
+
+/// Writes the names of labels into a config.
+fn label_keys(config: &mut Map<String, Json>, names: &[String], regression: bool) {
     // `transformers` takes the number of labels from `id2label`; a number beside it could only disagree.
     config.shift_remove("num_labels");
-    let regression = ["LABEL_0".to_owned()];
-    let names = labels.unwrap_or(&regression);
     let id2label: Map<String, Json> = names
         .iter()
         .enumerate()
@@ -32,7 +49,7 @@ pub fn model_config(original: &Json, class: &str, labels: Option<&[String]>, dty
         .collect();
     config.insert("id2label".into(), Json::Object(id2label));
     config.insert("label2id".into(), Json::Object(label2id));
-    if labels.is_none() {
+    if regression {
         config.insert("problem_type".into(), json!("regression"));
     } else if config
         .get("problem_type")
@@ -40,14 +57,6 @@ pub fn model_config(original: &Json, class: &str, labels: Option<&[String]>, dty
     {
         config.insert("problem_type".into(), json!("single_label_classification"));
     }
-
-    let dtype = json!(torch_dtype(dtype));
-    // Newer files call it `dtype`; both may be there, and then they must agree.
-    if config.contains_key("dtype") {
-        config.insert("dtype".into(), dtype.clone());
-    }
-    config.insert("torch_dtype".into(), dtype);
-    Json::Object(config)
 }
 
 /// PyTorch's name of a dtype.
@@ -69,11 +78,11 @@ mod tests {
     fn labels_and_dtype_are_set_and_the_rest_stays() {
         let original = json!({ "model_type": "bert", "num_labels": 5, "architectures": ["BertForMaskedLM"], "hidden_size": 64,
             "id2label": { "0": "x" }, "problem_type": "regression", "dtype": "float32" });
-        let labels = ["bad".to_owned(), "good".to_owned()];
+        let head = HeadKind::Classes(vec!["bad".to_owned(), "good".to_owned()]);
         let config = model_config(
             &original,
             "BertForSequenceClassification",
-            Some(&labels),
+            &head,
             DType::BF16,
         );
         assert_eq!(
@@ -88,11 +97,18 @@ mod tests {
 
     #[test]
     fn regression_has_one_label() {
-        let config = model_config(&json!({ "model_type": "bert" }), "C", None, DType::F32);
+        let config = model_config(
+            &json!({ "model_type": "bert" }),
+            "C",
+            &HeadKind::Regression,
+            DType::F32,
+        );
         assert_eq!(config["problem_type"], "regression");
         assert_eq!(config["id2label"], json!({ "0": "LABEL_0" }));
         assert_eq!(config["torch_dtype"], "float32");
         assert!(config.get("dtype").is_none());
-        assert!(model_config(&json!([1]), "C", Some(&[]), DType::F32).is_object());
+        assert!(
+            model_config(&json!([1]), "C", &HeadKind::Classes(Vec::new()), DType::F32).is_object()
+        );
     }
 }

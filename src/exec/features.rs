@@ -25,6 +25,7 @@ use super::store;
 use crate::files::RunError;
 use crate::files::durable;
 use crate::library::data::batch::{EncodedSet, Packed, pack};
+use crate::library::masking::Draw;
 use crate::library::stage::job::Features;
 use crate::plan::features::chunks;
 use crate::program::op::Tensor;
@@ -231,7 +232,7 @@ fn fill(
             return Err(RunError::Interrupted { signal });
         }
         let indices: Vec<u32> = range.clone().map(|i| i as u32).collect();
-        let packed = pack(set, &indices, place.first_position, &want);
+        let packed = pack(set, &indices, place.first_position, None, &want);
         let outputs = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
         for (i, file) in reader.files.iter().enumerate() {
             let (row, _) = file.rows(&reader.tokens, range.start as u64);
@@ -283,7 +284,7 @@ impl Reader {
         let mut held = 0;
         if !missing.is_empty() {
             let want: Vec<Feed> = features.prefix.program().feeds().map(|(f, _)| f).collect();
-            let packed = pack(set, &missing, first_position, &want);
+            let packed = pack(set, &missing, first_position, None, &want);
             made = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
             held = made.bytes();
             runner.meter.alloc(held);
@@ -346,7 +347,8 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The inputs of one run of a program on these examples; scalars are the caller's.
+    /// The inputs of one run of a program on these examples, masked where there are masks; scalars are
+    /// the caller's.
     ///
     /// # Errors
     /// What the file system says.
@@ -355,10 +357,16 @@ impl Source<'_> {
         runner: &mut Runner,
         program: &Program,
         indices: &[u32],
+        masks: Option<Draw<'_>>,
     ) -> Result<Packed, RunError> {
         let want: Vec<Feed> = program.feeds().map(|(f, _)| f).collect();
-        let mut packed = pack(self.set, indices, self.first_position, &want);
+        let mut packed = pack(self.set, indices, self.first_position, masks, &want);
         if let Some((features, reader)) = self.kept {
+            if masks.is_some() {
+                return Err(RunError::bug(
+                    "features are kept of texts that are masked anew",
+                ));
+            }
             let feeds = reader.feeds(runner, features, self.set, indices, self.first_position)?;
             packed
                 .feeds

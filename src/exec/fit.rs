@@ -11,7 +11,7 @@ use super::features::Source;
 use super::log::Log;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
-use super::score::{metrics, score};
+use super::score::{Walk, metrics, score};
 use super::zeroth;
 use crate::files::RunError;
 use crate::library::data::batch::order;
@@ -240,7 +240,16 @@ fn step(
     step: u64,
     lr: f64,
 ) -> Result<Stepped, RunError> {
-    let scale = 1.0 / batch.len() as f32;
+    let masks = fit
+        .masking
+        .as_ref()
+        .map(|m| m.epoch(fit.seed, step / fit.steps_per_epoch));
+    // The loss is a mean over examples, or over the masked places of all micro-batches together.
+    let terms = fit.masking.as_ref().map_or(batch.len() as u64, |m| {
+        let chosen = batch.iter();
+        m.places(chosen.filter_map(|&i| Some(cx.train.set.examples.get(i as usize)?.ids.len())))
+    });
+    let scale = 1.0 / terms.max(1) as f32;
     let scalars = |verified: &Verified| -> Vec<(Feed, Tensor)> {
         let feeds = verified.program().feeds().map(|(f, _)| f);
         feeds
@@ -253,7 +262,7 @@ fn step(
             .collect()
     };
     let run = |runner: &mut Runner, verified: &Verified, indices: &[u32]| {
-        let mut packed = cx.train.batch(runner, verified.program(), indices)?;
+        let mut packed = cx.train.batch(runner, verified.program(), indices, masks)?;
         packed.feeds.extend(scalars(verified));
         runner.run(verified, packed.feeds, &packed.sizes)
     };
@@ -339,7 +348,12 @@ fn evaluate(
     let (Some(program), Some(dev)) = (&fit.evaluate, cx.dev) else {
         return Ok(());
     };
-    let predictions = score(runner, program, dev, fit.batch, observer)?;
+    let walk = Walk {
+        source: dev,
+        masking: fit.dev_masking.as_ref(),
+        batch: fit.batch,
+    };
+    let predictions = score(runner, program, walk, observer)?;
     let values = metrics(&fit.metrics, &predictions);
     let mut is_best = false;
     if let Some(metric) = fit.best {

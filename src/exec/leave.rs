@@ -16,7 +16,6 @@ use crate::files::peft;
 use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
 use crate::library::method::Method;
 use crate::library::model::HeadKind;
-use crate::library::objective::Objective;
 use crate::library::params::{Init, Owner, Param, SvdPart};
 use crate::library::placement::Site;
 use crate::library::schema::Values;
@@ -31,24 +30,19 @@ pub const NATIVE: &str = "peftc.safetensors";
 fn labels(head: &HeadKind) -> Option<&[String]> {
     match head {
         HeadKind::Classes(names) => Some(names),
-        HeadKind::Regression => None,
+        HeadKind::Regression | HeadKind::Vocabulary => None,
     }
 }
 
 /// Writes config and tokenizer of a model directory.
 fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> {
     create_dirs(dir)?;
-    let class = if stage.start.objective == Objective::LabelWords {
+    let class = if stage.start.objective.on_masked_lm() {
         stage.model.masked_lm_class()
     } else {
         stage.model.exported_class().to_owned()
     };
-    let config = model_config(
-        &stage.start.model.config,
-        &class,
-        labels(&stage.start.head),
-        dtype,
-    );
+    let config = model_config(&stage.start.model.config, &class, &stage.start.head, dtype);
     write_json(&dir.join("config.json"), &config)?;
     if let Some(tokenizer) = &stage.start.model.tokenizer {
         let json = tokenizer
@@ -279,7 +273,7 @@ fn write_peft(
     }
     let targets: Vec<String> = sites.iter().map(|s| s.path.clone()).collect();
     let mut keys = config.config;
-    let masked_lm = stage.start.objective == Objective::LabelWords;
+    let masked_lm = stage.start.objective.on_masked_lm();
     let save: Vec<String> = if masked_lm {
         keys.push(("task_type", Json::Null));
         Vec::new()

@@ -9,7 +9,7 @@ use super::features::Source;
 use super::leave::NATIVE;
 use super::machine::Runner;
 use super::observe::Observer;
-use super::score::score;
+use super::score::{Walk, score};
 use super::state::{Sources, load};
 use super::weights::Checkpoint;
 use crate::base::Span;
@@ -38,7 +38,7 @@ pub struct Description {
     pub weights: PathBuf,
     /// Methods as written in a recipe.
     pub methods: Vec<String>,
-    /// `classify` or `regress`.
+    /// `classify`, `regress`, `label_words` or `masked_lm`.
     pub objective: String,
     /// Class names.
     pub classes: Vec<String>,
@@ -102,6 +102,13 @@ impl Predictor {
         })
         .map_err(|why| RunError::file(&folder, why))?;
         let objective = Objective::by_name(&description.objective).unwrap_or(Objective::Classify);
+        if objective.masking_rate().is_some() {
+            return Err(RunError::file(
+                artifact,
+                "it was trained to tell masked tokens and labels nothing; go on from it with a stage whose `objective` \
+                 is `classify`, `regress` or `label_words`",
+            ));
+        }
         let head = objective.head(&description.classes);
         let tuning = methods(&description.methods)
             .map_err(|why| RunError::file(folder.join(DESCRIPTION), why))?;
@@ -201,16 +208,15 @@ impl Predictor {
             model.as_ref(),
             &sources,
         )?;
-        score(
-            &mut runner,
-            &program,
-            Source {
+        let walk = Walk {
+            source: Source {
                 set: &set,
                 first_position: model.facts().first_position,
                 kept: None,
             },
+            masking: None,
             batch,
-            observer,
-        )
+        };
+        score(&mut runner, &program, walk, observer)
     }
 }

@@ -11,7 +11,7 @@ use super::features::Source;
 use super::leave;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
-use super::score::{metrics, score};
+use super::score::{Walk, metrics, score};
 use super::state::{Initial, Sources, load};
 use super::store::{Entry, Manifest, Store};
 use super::weights::Checkpoint;
@@ -25,6 +25,7 @@ use crate::library::metric::Predictions;
 use crate::library::model::HeadKind;
 use crate::library::params::{Init, SvdPart};
 use crate::library::stage::job::{Fold, Routine, Score};
+use crate::library::tokenizer::Tokenizer;
 use crate::plan::bind::Place;
 use crate::plan::facts::facts;
 use crate::plan::{Plan, Stage};
@@ -385,14 +386,21 @@ impl Work<'_> {
         let set = self.required(0)?;
         self.load(runner)?;
         let begun = Instant::now();
-        let source = Source {
-            set,
-            first_position: self.stage.model.facts().first_position,
-            kept: None,
+        let walk = Walk {
+            source: Source {
+                set,
+                first_position: self.stage.model.facts().first_position,
+                kept: None,
+            },
+            masking: job.masking.as_ref(),
+            batch: job.batch,
         };
-        let predictions = score(runner, &job.evaluate, source, job.batch, observer)?;
+        let predictions = score(runner, &job.evaluate, walk, observer)?;
         let rate = set.examples.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
-        let text = predictions_tsv(&predictions, &self.stage.start.head);
+        let text = match &self.stage.start.model.tokenizer {
+            Some(tokenizer) if job.masking.is_some() => masked_tsv(&predictions, tokenizer),
+            _ => predictions_tsv(&predictions, &self.stage.start.head),
+        };
         for dir in [&self.dir, &self.options.out.join(&self.stage.name.value)] {
             create_dirs(dir)?;
             write_bytes(&dir.join("predictions.tsv"), false, text.as_bytes())?;
@@ -497,6 +505,21 @@ impl Work<'_> {
     }
 }
 
+/// One row a masked place: index of the example, position in it, the token that stood there, the one
+/// predicted; tokens as the vocabulary writes them.
+#[must_use]
+pub fn masked_tsv(p: &Predictions, tokenizer: &Tokenizer) -> String {
+    use std::fmt::Write as _;
+    let token = |id: u32| tokenizer.token(id).unwrap_or_else(|| "?".to_owned());
+    let mut text = String::from("index\tposition\tlabel\tprediction\n");
+    for (guess, (label, told)) in p.masked.iter().zip(p.pairs()) {
+        let (index, position) = (guess.example, guess.position);
+        let (label, told) = (token(label), token(told));
+        let _ = writeln!(text, "{index}\t{position}\t{label}\t{told}");
+    }
+    text
+}
+
 /// One row an example: index, label, prediction, scores.
 #[must_use]
 pub fn predictions_tsv(p: &Predictions, head: &HeadKind) -> String {
@@ -504,6 +527,7 @@ pub fn predictions_tsv(p: &Predictions, head: &HeadKind) -> String {
     let names: Vec<&str> = match head {
         HeadKind::Classes(names) => names.iter().map(String::as_str).collect(),
         HeadKind::Regression => vec!["value"],
+        HeadKind::Vocabulary => Vec::new(),
     };
     let class = |c: u32| names.get(c as usize).copied().unwrap_or("?");
     let mut text = String::from("index\tlabel\tprediction");
@@ -525,7 +549,9 @@ pub fn predictions_tsv(p: &Predictions, head: &HeadKind) -> String {
         };
         let prediction = match head {
             HeadKind::Classes(_) => class(best).to_owned(),
-            HeadKind::Regression => row.first().map(ToString::to_string).unwrap_or_default(),
+            HeadKind::Regression | HeadKind::Vocabulary => {
+                row.first().map(ToString::to_string).unwrap_or_default()
+            }
         };
         let _ = write!(text, "{i}\t{label}\t{prediction}");
         for x in row {

@@ -4,50 +4,73 @@ use super::features::Source;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use crate::files::RunError;
-use crate::library::metric::{Metric, Predictions};
+use crate::library::data::batch::Target;
+use crate::library::masking::Masking;
+use crate::library::metric::{Guess, Metric, Predictions, best};
 use crate::program::op::Tensor;
 use crate::program::{Feed, Verified};
 
-/// Runs an evaluation program over a split in the order of the data.
+/// What is walked over.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk<'a> {
+    /// The split.
+    pub source: Source<'a>,
+    /// How its texts are masked, if they are.
+    pub masking: Option<&'a Masking>,
+    /// Examples at once.
+    pub batch: u64,
+}
+
+/// Runs an evaluation program over a split in the order of the data. The scores of masked places
+/// are as wide as the vocabulary: only the best of each is kept.
 ///
 /// # Errors
 /// What a kernel refuses, or an interruption.
 pub fn score(
     runner: &mut Runner,
     program: &Verified,
-    source: Source<'_>,
-    batch: u64,
+    walk: Walk<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Predictions, RunError> {
     let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
-    let set = source.set;
+    let set = walk.source.set;
     let order: Vec<u32> = (0..set.examples.len() as u32).collect();
-    let mut predictions = Predictions {
-        targets: set.examples.iter().map(|e| e.label).collect(),
-        ..Predictions::default()
-    };
-    let mut sum = 0.0;
-    for chunk in order.chunks(batch.max(1) as usize) {
+    let masks = walk.masking.map(Masking::evaluation);
+    let mut predictions = Predictions::default();
+    if masks.is_none() {
+        predictions.targets = set.examples.iter().map(|e| e.label).collect();
+    }
+    let (mut sum, mut done) = (0.0, 0);
+    for chunk in order.chunks(walk.batch.max(1) as usize) {
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::Interrupted { signal });
         }
-        let mut packed = source.batch(runner, program.program(), chunk)?;
+        let mut packed = walk.source.batch(runner, program.program(), chunk, masks)?;
         if want.contains(&Feed::LossScale) {
             packed
                 .feeds
                 .push((Feed::LossScale, Tensor::new(vec![1.0_f32], &[1])));
         }
         let outputs = runner.run(program, packed.feeds, &packed.sizes)?;
-        predictions
-            .scores
-            .extend_from_slice(outputs.floats("scores"));
+        let scores = outputs.floats("scores");
+        if masks.is_none() {
+            predictions.scores.extend_from_slice(scores);
+        }
+        let width = scores.len() / packed.masked.len().max(1);
+        for (row, (example, place)) in scores.chunks(width.max(1)).zip(packed.masked) {
+            predictions.targets.push(Target::Class(place.token));
+            predictions.masked.push(Guess {
+                example,
+                position: place.position,
+                token: best(row),
+            });
+        }
         sum += outputs.scalar("loss").map_or(0.0, f64::from);
-        observer.event(Event::Scored {
-            done: (predictions.scores.len()) as u64,
-        });
+        done += chunk.len() as u64;
+        observer.event(Event::Scored { done });
     }
-    predictions.width = predictions.scores.len() / set.examples.len().max(1);
-    predictions.loss = sum / set.examples.len().max(1) as f64;
+    predictions.width = predictions.scores.len() / walk.source.set.examples.len().max(1);
+    predictions.loss = sum / predictions.targets.len().max(1) as f64;
     Ok(predictions)
 }
 

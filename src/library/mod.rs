@@ -4,6 +4,7 @@
 pub mod data;
 pub mod decl;
 pub mod error;
+pub mod masking;
 pub mod method;
 pub mod metric;
 pub mod model;

@@ -35,13 +35,15 @@ pub struct NetOptions {
     pub dropout_frozen: bool,
 }
 
-/// The one row of each sequence that a head reads.
+/// The rows that a head reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// Its first token's.
+    /// Each sequence's first token's.
     First,
-    /// Its mask's.
+    /// Each sequence's mask's, put there by a prompt.
     Mask,
+    /// Those of all masked places.
+    Masked,
 }
 
 /// A network being built into a program.
@@ -372,14 +374,14 @@ impl<'a> Net<'a> {
         self.gather(table, ids)
     }
 
-    /// `x Eᵀ + b` for some rows of a table of embeddings `[rows, width]` and of a bias `[rows]`.
+    /// `x Eᵀ + b` for some rows of a table of embeddings `[rows, width]` and of a bias `[rows]`, or for all.
     pub fn decode(
         &mut self,
         x: Value,
         table: &str,
         bias: &str,
         (rows, width): (u64, u64),
-        words: &[u32],
+        words: Option<&[u32]>,
     ) -> Value {
         self.b.label("lm_head.decoder");
         let table = self.table(table, Role::WordEmbedding, rows, width);
@@ -393,13 +395,15 @@ impl<'a> Net<'a> {
             init: Init::Constant(0.0),
             trainable: false,
         });
-        let words = self.b.push1(
-            Indices {
-                list: words.to_vec(),
-            },
-            &[],
-        );
-        let (weight, bias) = (self.gather(table, words), self.gather(bias, words));
+        let (weight, bias) = match words {
+            Some(words) => {
+                let list = words.to_vec();
+                let words = self.b.push1(Indices { list }, &[]);
+                (self.gather(table, words), self.gather(bias, words))
+            }
+            // No rows are copied: the product reads the table itself.
+            None => (self.widen(table), self.widen(bias)),
+        };
         let op = MatMul {
             a_t: false,
             b_t: true,
@@ -415,16 +419,17 @@ impl<'a> Net<'a> {
         self.pick = Some(pick);
     }
 
-    /// The rows that will be read, `[T, d] → [S, d]`; everything where that is not known yet, or where
+    /// The rows that will be read, `[T, d] → [S or M, d]`; everything where that is not known yet, or where
     /// it was done before.
     pub fn picked(&mut self, x: Value) -> Value {
         let Some(pick) = self.pick else { return x };
-        if self.by_sequence(x) {
+        if self.by_sequence(x) || self.by_place(x) {
             return x;
         }
         let rows = self.b.feed(match pick {
             Pick::First => Feed::FirstTokens,
             Pick::Mask => Feed::MaskTokens,
+            Pick::Masked => Feed::MaskedPlaces,
         });
         self.gather(x, rows)
     }
@@ -432,6 +437,11 @@ impl<'a> Net<'a> {
     /// Whether a matrix has a row a sequence, not a row a token.
     fn by_sequence(&self, x: Value) -> bool {
         self.b.ty(x).shape.first() == Some(&Dim::sym(Sym::Sequences))
+    }
+
+    /// Whether a matrix has a row a masked place.
+    fn by_place(&self, x: Value) -> bool {
+        self.b.ty(x).shape.first() == Some(&Dim::sym(Sym::Masked))
     }
 
     /// Rows `ids` of a matrix `[rows, width]`, in compute type.
@@ -472,6 +482,8 @@ impl<'a> Net<'a> {
         // A row is keyed by example and token, so that a mask does not depend on the packing.
         let keys = self.b.feed(if self.by_sequence(x) {
             Feed::SequenceKeys
+        } else if self.by_place(x) {
+            Feed::MaskedKeys
         } else {
             Feed::TokenKeys
         });

@@ -46,6 +46,8 @@ pub enum Registry {
     Optimizer,
     /// Metrics.
     Metric,
+    /// Objectives.
+    Objective,
     /// Stage kinds.
     Stage,
     /// Model architectures.
@@ -423,6 +425,7 @@ impl fmt::Display for Kind {
             Self::Ref(RefKind::Prompt) => f.write_str("the name of a prompt"),
             Self::Ref(RefKind::Stage) => f.write_str("the name of a stage"),
             Self::Placement => f.write_str("a placement such as `attention.{key, query}`"),
+            Self::Entry(Registry::Objective) => f.write_str("an objective"),
             Self::Entry(r) => write!(f, "a {r}"),
             Self::Entries(r) => write!(f, "a list of {r}s, or one"),
             Self::Names => f.write_str("a list of names"),
@@ -440,6 +443,7 @@ impl fmt::Display for Registry {
             Self::Schedule => "schedule",
             Self::Optimizer => "optimizer",
             Self::Metric => "metric",
+            Self::Objective => "objective",
             Self::Stage => "stage kind",
             Self::Model => "model",
             Self::Source => "source",

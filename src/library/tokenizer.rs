@@ -83,10 +83,7 @@ impl Tokenizer {
             None => return Err("there is no text".into()),
         };
         let second = texts.get(1).map(one).transpose()?;
-        let special = self
-            .inner
-            .get_post_processor()
-            .map_or(0, |p| p.added_tokens(second.is_some()));
+        let special = self.added_tokens(second.is_some());
         let Some(room) = max_length.checked_sub(special) else {
             return Err(format!(
                 "`max_length` {max_length} leaves no room beside {special} special tokens"
@@ -260,6 +257,30 @@ impl Tokenizer {
             .into_iter()
             .filter_map(|(role, names)| Some((role.to_owned(), json!(known(names)?))))
             .collect()
+    }
+
+    /// Tokens added to each text, or to each pair of texts.
+    #[must_use]
+    pub fn added_tokens(&self, pair: bool) -> usize {
+        self.inner
+            .get_post_processor()
+            .map_or(0, |p| p.added_tokens(pair))
+    }
+
+    /// Ids of the tokens that are no part of a text, ascending.
+    #[must_use]
+    pub fn special_ids(&self) -> Vec<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special);
+        let mut ids: Vec<u32> = special.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A token as the vocabulary writes it.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
     }
 
     /// The mask token and its id, if the vocabulary has one.

@@ -46,7 +46,7 @@ impl Binder<'_> {
             return None;
         }
         let classes = match (want.objective, want.classes) {
-            (Objective::Regress, _) => Vec::new(),
+            (Objective::Regress | Objective::MaskedLm { .. }, _) => Vec::new(),
             (_, Some(classes)) => classes.to_vec(),
             (_, None) => declared.filled.values.names("labels").to_vec(),
         };
@@ -219,6 +219,7 @@ impl Binder<'_> {
         };
         let labels = match objective {
             Objective::Regress => Labels::Regression,
+            Objective::MaskedLm { .. } => Labels::None,
             _ if classes.is_empty() => Labels::Derive,
             _ => Labels::Given(classes.to_vec()),
         };
@@ -226,12 +227,15 @@ impl Binder<'_> {
             files: files.clone(),
             format: values.str("format").map(str::to_owned),
             text: values.names("text").to_vec(),
-            label: values.str("label").map(str::to_owned),
+            label: values
+                .str("label")
+                .filter(|_| objective.reads_labels())
+                .map(str::to_owned),
             take: values.opt_int("take"),
             shuffle: values.opt_int("shuffle"),
             labels,
         };
-        if spec.label.is_none() {
+        if spec.label.is_none() && objective.reads_labels() {
             let help = "write `label = …` with the column that holds what is to be learned";
             return Err(Unavailable::Wrong(vec![(
                 format!("`{}` names no label column", declared.name.value),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::features::{feed_bytes, fill_sizes};
 use super::split::Lengths;
 use crate::library::data::batch::order;
+use crate::library::masking::Masking;
 use crate::library::params::{Init, Param, SvdPart};
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::library::svd::svd_scratch_bytes;
@@ -114,7 +115,7 @@ fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> 
                 .first()
                 .copied()
                 .flatten()
-                .map(|l| evaluation_sizes(l, score.batch))
+                .map(|l| evaluation_sizes(l, score.batch, score.masking.as_ref()))
                 .unwrap_or_default();
             over(&[(&score.evaluate, &sizes)], machine)
         }
@@ -155,10 +156,14 @@ fn svd_scratch(param: &Param) -> Option<u64> {
     }
 }
 
-pub(super) fn evaluation_sizes(lengths: &Lengths, batch: u64) -> Vec<Bindings> {
+pub(super) fn evaluation_sizes(
+    lengths: &Lengths,
+    batch: u64,
+    masking: Option<&Masking>,
+) -> Vec<Bindings> {
     let list = lengths.list(batch);
     let order: Vec<u32> = (0..list.len() as u32).collect();
-    batch_sizes(&list, &order, batch).collect()
+    batch_sizes(&list, &order, batch, masking).collect()
 }
 
 /// Sizes of every micro-batch of a training.
@@ -170,7 +175,12 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
         let order = order(list.len(), fit.seed, epoch, fit.shuffle);
         let left = fit.steps - epoch * fit.steps_per_epoch;
         for chunk in order.chunks(fit.batch.max(1) as usize).take(left as usize) {
-            sizes.extend(batch_sizes(&list, chunk, fit.micro_batch));
+            sizes.extend(batch_sizes(
+                &list,
+                chunk,
+                fit.micro_batch,
+                fit.masking.as_ref(),
+            ));
         }
         if !fit.shuffle || sizes.len() > 2_000_000 {
             break;
@@ -190,7 +200,7 @@ fn fit_estimate(
     let split = |i: usize| splits.get(i).copied().flatten();
     let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
     let dev = split(1)
-        .map(|l| evaluation_sizes(l, fit.batch))
+        .map(|l| evaluation_sizes(l, fit.batch, fit.dev_masking.as_ref()))
         .unwrap_or_default();
     let none = [Bindings::default()];
     let mut runs: Vec<(&Verified, &[Bindings])> = Vec::new();

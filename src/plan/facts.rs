@@ -127,7 +127,11 @@ pub fn profile(
                 }
             };
             if let (Some(program), Some(dev)) = (&fit.evaluate, split(1)) {
-                let own = walk(program, &evaluation_sizes(dev, fit.batch), held);
+                let own = walk(
+                    program,
+                    &evaluation_sizes(dev, fit.batch, fit.dev_masking.as_ref()),
+                    held,
+                );
                 if highest(&own) > highest(&points) {
                     points.extend(
                         own.into_iter()
@@ -139,7 +143,7 @@ pub fn profile(
         }
         Routine::Score(score) => {
             let sizes = split(0)
-                .map(|l| evaluation_sizes(l, score.batch))
+                .map(|l| evaluation_sizes(l, score.batch, score.masking.as_ref()))
                 .unwrap_or_default();
             walk(&score.evaluate, &sizes, held(&[&score.evaluate]))
         }

@@ -4,6 +4,7 @@
 
 use super::estimate::evaluation_sizes;
 use super::split::Lengths;
+use crate::library::objective::Objective;
 use crate::library::params::{Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update};
@@ -20,15 +21,18 @@ pub struct Asked {
     pub bound: u64,
     /// Whether dropout acts before the first trained tensor too.
     pub dropout_frozen: bool,
+    /// Whether the objective changes the inputs from pass to pass.
+    pub inputs_vary: bool,
 }
 
 impl Asked {
     /// What a stage's values say; a kind without these keys keeps nothing.
     #[must_use]
-    pub fn of(values: &Values) -> Self {
+    pub fn of(values: &Values, objective: Objective) -> Self {
         Self {
             bound: values.opt_int("features").unwrap_or(0),
             dropout_frozen: values.bool("dropout_frozen"),
+            inputs_vary: objective.inputs_vary(),
         }
     }
 }
@@ -52,7 +56,7 @@ fn plan(
     let Some(train) = split(0) else {
         return Ok(());
     };
-    let typical = evaluation_sizes(train, fit.micro_batch)
+    let typical = evaluation_sizes(train, fit.micro_batch, None)
         .first()
         .copied()
         .unwrap_or_default();
@@ -74,6 +78,9 @@ fn plan(
         } else {
             Ok(())
         };
+    }
+    if asked.inputs_vary {
+        return Err("the objective masks other tokens in every pass".to_owned());
     }
     let Lengths::Known(lengths) = train else {
         return Err("the data are not at hand, so their size is not known".to_owned());

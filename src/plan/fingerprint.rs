@@ -37,7 +37,14 @@ pub(super) fn fingerprint(
         .collect();
     keys.sort_by_key(|(k, _)| *k);
     for (key, value) in keys {
-        parts.insert(format!("key {key}"), value.to_string());
+        let text = match value {
+            // An objective without keys of its own is its name.
+            Checked::Entry(entry) if key == "objective" && entry.values.iter().next().is_none() => {
+                Checked::Str(entry.name.clone()).to_string()
+            }
+            value => value.to_string(),
+        };
+        parts.insert(format!("key {key}"), text);
     }
     match parent.and_then(|p| plan.stage(p)) {
         Some(parent) => {

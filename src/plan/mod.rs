@@ -21,9 +21,11 @@ use std::sync::Arc;
 
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, Span, Spanned};
+use crate::library::masking::Masking;
 use crate::library::method::{Tuning, method};
 use crate::library::model::{self, HeadKind, Model};
 use crate::library::objective::Objective;
+use crate::library::prompt::Template;
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::{SplitFacts, StageCx, StageKind, stage};
 use crate::program::op::Machine;
@@ -32,7 +34,7 @@ use crate::resolve::{Declared, Recipe, Swept};
 pub use stages::{Handed, Plan, Stage};
 
 use bind::{Binder, BoundModel, BoundSplit, Want};
-use error::{BAD_LABELS, LENGTH_TOO_LARGE, UNMERGED_ADAPTER, WRONG_PORT};
+use error::{BAD_LABELS, BAD_TOKENIZER, LENGTH_TOO_LARGE, UNMERGED_ADAPTER, WRONG_PORT};
 use estimate::Around;
 use methods::{check_methods, check_shapes, start_from_peft};
 use sweep::{Here, Merger, Resolved};
@@ -141,13 +143,14 @@ impl Planner<'_, '_> {
         )?;
         let mut splits = Vec::new();
         let mut complete = true;
-        let written = values.str("objective").and_then(Objective::by_name);
+        let written = values.entry("objective").and_then(Objective::of);
         let objective = if values.written("objective") || parent.is_none() {
             written.unwrap_or(start.objective)
         } else {
             start.objective
         };
-        if objective != start.objective && (parent.is_some() || objective == Objective::Regress) {
+        let from_data = matches!(objective, Objective::Classify | Objective::LabelWords);
+        if objective != start.objective && (parent.is_some() || !from_data) {
             start.head = objective.head(&[]);
         }
         start.objective = objective;
@@ -205,14 +208,18 @@ impl Planner<'_, '_> {
         if let Some(declared) = prompt {
             prompt::label_words(declared, &mut start, diags)?;
         }
+        let at = values.span("objective");
         let facts = splits
             .iter()
-            .map(|s| {
-                s.as_ref().map(|s| SplitFacts {
-                    examples: s.lengths.count(),
-                })
+            .map(|split| match split {
+                Some(split) => Ok(Some(SplitFacts {
+                    examples: split.lengths.count(),
+                    masking: masking(&start, split, at, diags)?,
+                })),
+                None => Ok(None),
             })
-            .collect();
+            .collect::<Result<_, Refused>>()
+            .ok()?;
         let cx = StageCx {
             values,
             span: declared.name.span,
@@ -241,7 +248,11 @@ impl Planner<'_, '_> {
             .iter()
             .map(|s| s.as_ref().map(|s| &s.lengths))
             .collect();
-        let features = features::keep(&mut job, &lengths, features::Asked::of(values));
+        let features = features::keep(
+            &mut job,
+            &lengths,
+            features::Asked::of(values, start.objective),
+        );
         let host = splits.iter().flatten().map(|s| s.host_bytes).sum();
         let around = Around {
             host,
@@ -265,6 +276,7 @@ impl Planner<'_, '_> {
             trained_with: tuning,
             model,
             splits,
+            facts: cx.splits,
             job,
             not_kept: features,
             estimate,
@@ -407,6 +419,35 @@ impl Planner<'_, '_> {
         }
         Some(split.classes.clone())
     }
+}
+
+/// Something is wrong, and a diagnostic says what.
+struct Refused;
+
+/// How the texts of a split are masked, where masked tokens are what is learned.
+fn masking(
+    start: &Handed,
+    split: &BoundSplit,
+    at: Span,
+    diags: &mut Diags,
+) -> Result<Option<Masking>, Refused> {
+    let Some(rate) = start.objective.masking_rate() else {
+        return Ok(None);
+    };
+    let Some(tokenizer) = &start.model.tokenizer else {
+        return Ok(Some(Masking::assumed(rate)));
+    };
+    let Some((_, mask)) = tokenizer.mask() else {
+        let message =
+            "the model's tokenizer has no mask token, and masked tokens are to be learned";
+        let help = "take a model that was pre-trained as a masked LM, or another objective";
+        diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
+        return Err(Refused);
+    };
+    let template = start.prompt.as_ref().map(|p| &p.template);
+    let pair = template.is_none() && split.text.len() > 1;
+    let own = template.is_some_and(Template::has_mask);
+    Ok(Some(Masking::new(rate, tokenizer, pair, own, mask)))
 }
 
 /// Objective and head of a model that comes with a trained head.

@@ -109,16 +109,22 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         words: stage.start.words(),
         splits: lengths
             .iter()
-            .map(|l| {
-                l.as_ref().map(|l| SplitFacts {
-                    examples: l.count(),
+            .zip(&stage.facts)
+            .map(|(lengths, known)| {
+                Some(SplitFacts {
+                    examples: lengths.as_ref()?.count(),
+                    ..known.clone()?
                 })
             })
             .collect(),
     };
     let mut job = stage.kind.lower(&cx).ok()?;
     let views: Vec<Option<&Lengths>> = lengths.iter().map(Option::as_ref).collect();
-    features::keep(&mut job, &views, features::Asked::of(&values));
+    features::keep(
+        &mut job,
+        &views,
+        features::Asked::of(&values, stage.start.objective),
+    );
     let host = stage.splits.iter().flatten().map(|s| s.host_bytes).sum();
     let estimate = estimate::estimate(
         &job,

@@ -13,8 +13,8 @@ use crate::library::model::{HeadKind, Model};
 use crate::library::objective::Objective;
 use crate::library::prompt::Prompt;
 use crate::library::schema::Filled;
-use crate::library::stage::StageKind;
 use crate::library::stage::job::Job;
+use crate::library::stage::{SplitFacts, StageKind};
 
 /// What flows from a stage to the next.
 #[derive(Clone, Debug)]
@@ -76,6 +76,8 @@ pub struct Stage {
     pub model: Arc<dyn Model>,
     /// Its splits, in the order of the kind's split keys.
     pub splits: Vec<Option<Arc<BoundSplit>>>,
+    /// What lowering knew of them.
+    pub facts: Vec<Option<SplitFacts>>,
     /// The work.
     pub job: Job,
     /// Why the results of its frozen part are not kept, where they could be.

@@ -71,11 +71,17 @@ pub enum Feed {
     TokenKeys,
     /// Example index and 0 for each sequence: `u32[S, 2]`.
     SequenceKeys,
+    /// Row of each masked place in the packed tokens: `u32[M]`.
+    MaskedPlaces,
+    /// Token that stood at each masked place: `u32[M]`.
+    MaskedTokens,
+    /// Example index and position of each masked place: `u32[M, 2]`.
+    MaskedKeys,
     /// Class of each sequence: `u32[S]`.
     Labels,
     /// Regression target of each sequence: `f32[S]`.
     Targets,
-    /// One over the number of examples in the whole optimizer step: `f32[1]`.
+    /// One over the number of examples, or of masked places, in the whole optimizer step: `f32[1]`.
     LossScale,
     /// Number of the step, from 0: `u32[1]`.
     Step,
@@ -109,6 +115,9 @@ impl Feed {
             Self::MaskTokens => "mask_tokens",
             Self::TokenKeys => "token_keys",
             Self::SequenceKeys => "sequence_keys",
+            Self::MaskedPlaces => "masked_places",
+            Self::MaskedTokens => "masked_tokens",
+            Self::MaskedKeys => "masked_keys",
             Self::Labels => "labels",
             Self::Targets => "targets",
             Self::LossScale => "loss_scale",
@@ -140,15 +149,17 @@ impl Feed {
         use super::types::{
             DType::{F32, U32},
             Dim,
-            Sym::{Sequences, Tokens},
+            Sym::{Masked, Sequences, Tokens},
         };
-        let (s, t) = (Dim::sym(Sequences), Dim::sym(Tokens));
+        let (s, t, m) = (Dim::sym(Sequences), Dim::sym(Tokens), Dim::sym(Masked));
         match self {
             Self::TokenIds | Self::Positions | Self::Segments => TensorType::new(U32, [t]),
             Self::Offsets => TensorType::new(U32, [s.plus(1)]),
             Self::FirstTokens | Self::MaskTokens | Self::Labels => TensorType::new(U32, [s]),
             Self::TokenKeys => TensorType::new(U32, [t, Dim::from(2)]),
             Self::SequenceKeys => TensorType::new(U32, [s, Dim::from(2)]),
+            Self::MaskedPlaces | Self::MaskedTokens => TensorType::new(U32, [m]),
+            Self::MaskedKeys => TensorType::new(U32, [m, Dim::from(2)]),
             Self::Targets => TensorType::new(F32, [s]),
             Self::LossScale | Self::LearningRate => TensorType::scalar(F32),
             Self::Step => TensorType::scalar(U32),

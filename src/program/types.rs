@@ -67,14 +67,17 @@ pub enum Sym {
     Pairs,
     /// Length of the longest sequence.
     Longest,
+    /// Number of masked places, where those are what is learned; else 0.
+    Masked,
 }
 
 /// All symbols with the letters they are printed with.
-pub const SYMS: [(Sym, &str); 4] = [
+pub const SYMS: [(Sym, &str); 5] = [
     (Sym::Sequences, "S"),
     (Sym::Tokens, "T"),
     (Sym::Pairs, "P"),
     (Sym::Longest, "L"),
+    (Sym::Masked, "M"),
 ];
 
 /// An affine form in the symbols: `constant + Σ factor·symbol`.
@@ -185,6 +188,13 @@ impl Bindings {
             b[Sym::Longest as usize] = b[Sym::Longest as usize].max(n);
         }
         Self(b)
+    }
+
+    /// The same sizes with so many masked places.
+    #[must_use]
+    pub const fn masked(mut self, places: u64) -> Self {
+        self.0[Sym::Masked as usize] = places;
+        self
     }
 
     /// The value of a symbol.

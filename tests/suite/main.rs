@@ -3,6 +3,7 @@
 mod cases;
 mod features;
 mod golden;
+mod masked;
 mod oracle;
 mod parity;
 mod recipes;

@@ -226,6 +226,22 @@ fn side_networks_and_label_words_equal_their_pytorch_transcriptions() {
 }
 
 #[test]
+fn masked_lm_curves_equal_pytorch_with_masks_drawn_anew() {
+    let curves = json("tests/reference/masked.json");
+    let curves = curves["curves"].as_array().expect("curves");
+    assert_eq!(curves.len(), 2);
+    for curve in curves {
+        let method = curve["method"].as_str().expect("a method");
+        let text = recipe("bert-tiny", "@", curve["lr"].as_f64().expect("a rate"))
+            .replace("tests/reference/bert-tiny", "recipes/reviews-mini")
+            .replace(", label = label", "")
+            .replace("adapter = @", method);
+        let dir = run(&text);
+        follows(dir.path(), curve, curve["name"].as_str().expect("a name"));
+    }
+}
+
+#[test]
 fn the_projected_gradient_of_a_mezo_step_is_that_in_f64() {
     let mezo = &json("tests/reference/side.json")["mezo"];
     let text = recipe("bert-tiny", "full", 1.0)

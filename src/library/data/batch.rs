@@ -1,5 +1,6 @@
 //! Tokenized splits, the order they are walked in, and packed batches.
 
+use super::super::masking::{Draw, Place};
 use crate::base::rng::Stream;
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Feed};
@@ -50,6 +51,8 @@ pub struct Packed {
     pub sizes: Bindings,
     /// Its tensors.
     pub feeds: Vec<(Feed, Tensor)>,
+    /// Its masked places, each with the index of its example.
+    pub masked: Vec<(u32, Place)>,
 }
 
 /// The order in which an epoch walks over `n` examples.
@@ -62,15 +65,20 @@ pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
     }
 }
 
-/// Packs examples without padding, making the wanted inputs. Scalars (loss scale, step, rate) and
-/// kept values of the frozen prefix are the caller's.
+/// Packs examples without padding, masked where there are masks, making the wanted inputs. Scalars
+/// (loss scale, step, rate) and kept values of the frozen prefix are the caller's.
 #[must_use]
-pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed]) -> Packed {
+pub fn pack(
+    set: &EncodedSet,
+    indices: &[u32],
+    first_position: u64,
+    masks: Option<Draw<'_>>,
+    want: &[Feed],
+) -> Packed {
     let chosen: Vec<(u32, &EncodedExample)> = indices
         .iter()
         .filter_map(|&i| Some((i, set.examples.get(i as usize)?)))
         .collect();
-    let sizes = Bindings::of_lengths(chosen.iter().map(|(_, e)| e.ids.len()));
     let tokens: usize = chosen.iter().map(|(_, e)| e.ids.len()).sum();
     let starts: Vec<u32> = chosen
         .iter()
@@ -80,6 +88,25 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
             Some(start)
         })
         .collect();
+    // Each masked place with its row in the packed tokens.
+    let mut masked = Vec::new();
+    if let Some(masks) = masks {
+        for (&start, (index, example)) in starts.iter().zip(&chosen) {
+            let places = masks.places(*index, &example.ids);
+            masked.extend(places.into_iter().map(|p| (start + p.position, *index, p)));
+        }
+    }
+    let sizes =
+        Bindings::of_lengths(chosen.iter().map(|(_, e)| e.ids.len())).masked(masked.len() as u64);
+    let per_place = |f: &dyn Fn(u32, u32, &Place) -> u32| {
+        let mut list = Vec::with_capacity(masked.len());
+        list.extend(
+            masked
+                .iter()
+                .map(|(row, index, place)| f(*row, *index, place)),
+        );
+        Tensor::new(list, &[masked.len()])
+    };
     let feeds = want
         .iter()
         .filter_map(|&feed| {
@@ -91,7 +118,18 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
                 Tensor::new(list, &[tokens])
             };
             let tensor = match feed {
-                Feed::TokenIds => per_token(&|_, e, place| e.ids.get(place).copied().unwrap_or(0)),
+                Feed::TokenIds => {
+                    let mut list = Vec::with_capacity(tokens);
+                    chosen
+                        .iter()
+                        .for_each(|(_, e)| list.extend_from_slice(&e.ids));
+                    for (row, _, place) in &masked {
+                        if let Some(id) = list.get_mut(*row as usize) {
+                            *id = place.shown;
+                        }
+                    }
+                    Tensor::new(list, &[tokens])
+                }
                 Feed::Positions => per_token(&|_, _, place| first_position as u32 + place as u32),
                 Feed::Segments => {
                     per_token(&|_, e, place| e.segments.get(place).copied().unwrap_or(0).into())
@@ -126,6 +164,17 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
                     list.extend(chosen.iter().flat_map(|(index, _)| [*index, 0]));
                     Tensor::new(list, &[chosen.len(), 2])
                 }
+                Feed::MaskedPlaces => per_place(&|row, _, _| row),
+                Feed::MaskedTokens => per_place(&|_, _, place| place.token),
+                Feed::MaskedKeys => {
+                    let mut list = Vec::with_capacity(2 * masked.len());
+                    list.extend(
+                        masked
+                            .iter()
+                            .flat_map(|(_, index, place)| [*index, place.position]),
+                    );
+                    Tensor::new(list, &[masked.len(), 2])
+                }
                 Feed::Labels => {
                     let class =
                         |e: &EncodedExample| if let Target::Class(c) = e.label { c } else { 0 };
@@ -157,12 +206,17 @@ pub fn pack(set: &EncodedSet, indices: &[u32], first_position: u64, want: &[Feed
             Some((feed, tensor))
         })
         .collect();
-    Packed { sizes, feeds }
+    Packed {
+        sizes,
+        feeds,
+        masked: masked.into_iter().map(|(_, i, place)| (i, place)).collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::library::masking::Masking;
     use crate::program::Sym;
 
     #[test]
@@ -180,6 +234,7 @@ mod tests {
             &set,
             &[2, 0],
             2,
+            None,
             &[
                 Feed::TokenIds,
                 Feed::Positions,
@@ -204,6 +259,23 @@ mod tests {
         assert_eq!(feed(3), [2, 0, 2, 1, 0, 0, 0, 1, 0, 2]);
         assert_eq!(feed(4), [1, 0]);
         assert_eq!(feed(5), [1, 4]);
+        let masking = Masking {
+            rate: 0.5,
+            added: 1,
+            special: vec![10],
+            mask: 99,
+            vocabulary: 20,
+        };
+        let feeds = [Feed::TokenIds, Feed::MaskedPlaces, Feed::MaskedTokens];
+        let alone = pack(&set, &[1], 0, Some(masking.epoch(1, 0)), &feeds);
+        let last = pack(&set, &[0, 2, 1], 0, Some(masking.epoch(1, 0)), &feeds);
+        assert_eq!(alone.sizes.get(Sym::Masked), 2);
+        assert_eq!(last.sizes.get(Sym::Masked), 1 + 1 + 2);
+        let list = |p: &Packed, i: usize| p.feeds[i].1.slice::<u32>().expect("u32").to_vec();
+        assert_eq!(list(&alone, 0), list(&last, 0)[5..]);
+        assert_eq!(list(&alone, 2), list(&last, 2)[2..]);
+        let rows: Vec<u32> = list(&alone, 1).iter().map(|row| row + 5).collect();
+        assert_eq!(rows, list(&last, 1)[2..]);
         assert_ne!(order(100, 1, 0, true), order(100, 1, 1, true));
         assert_eq!(order(3, 1, 0, false), [0, 1, 2]);
     }

@@ -8,8 +8,10 @@ mod accuracy;
 mod f1;
 mod f1_macro;
 mod loss;
+mod masked_accuracy;
 mod matthews;
 mod pearson;
+mod perplexity;
 mod spearman;
 
 /// What a model predicted for a split.
@@ -23,21 +25,40 @@ pub struct Predictions {
     pub targets: Vec<Target>,
     /// Mean loss.
     pub loss: f64,
+    /// What was predicted at masked places, instead of scores; the targets are then their tokens.
+    pub masked: Vec<Guess>,
+}
+
+/// A prediction at a masked place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guess {
+    /// Index of the example.
+    pub example: u32,
+    /// Position of the token, special tokens counted.
+    pub position: u32,
+    /// The token with the highest score.
+    pub token: u32,
+}
+
+/// Place of the highest score; the first among equals.
+#[must_use]
+pub fn best(row: &[f32]) -> u32 {
+    let mut best = (0, row.first().copied().unwrap_or_default());
+    for (i, &x) in row.iter().enumerate() {
+        if x > best.1 {
+            best = (i, x);
+        }
+    }
+    best.0 as u32
 }
 
 impl Predictions {
-    /// The class with the highest score of each example; the first among equals.
+    /// The class with the highest score of each example, or the token of each masked place; the first among equals.
     #[must_use]
     pub fn classes(&self) -> Vec<u32> {
-        let best = |row: &[f32]| {
-            let mut at = 0;
-            for (i, x) in row.iter().enumerate() {
-                if row.get(at).is_some_and(|top| x > top) {
-                    at = i;
-                }
-            }
-            at as u32
-        };
+        if !self.masked.is_empty() {
+            return self.masked.iter().map(|guess| guess.token).collect();
+        }
         self.scores.chunks(self.width.max(1)).map(best).collect()
     }
 
@@ -102,6 +123,8 @@ pub const METRICS: &[&dyn Metric] = &[
     &pearson::Pearson,
     &spearman::Spearman,
     &loss::Loss,
+    &perplexity::Perplexity,
+    &masked_accuracy::MaskedAccuracy,
 ];
 
 /// Looks a metric up by name.
@@ -141,6 +164,7 @@ mod tests {
             width,
             targets,
             loss: 0.5,
+            ..Predictions::default()
         })
     }
 
@@ -151,6 +175,7 @@ mod tests {
             width: 1,
             targets,
             loss: 0.5,
+            ..Predictions::default()
         })
     }
 

@@ -91,14 +91,14 @@ impl Model for Bert {
         net.linear("classifier", Role::HeadOutput, None, pooled, d, classes)
     }
 
-    fn words(&self, net: &mut Net<'_>, at_mask: Value, words: &[u32]) -> Value {
+    fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {
         let paths = encoder::LmPaths {
             dense: "cls.predictions.transform.dense",
             norm: "cls.predictions.transform.LayerNorm",
             bias: "cls.predictions.bias",
             embeddings: "bert.embeddings.word_embeddings",
         };
-        encoder::words(net, &paths, &self.sizes, at_mask, words)
+        encoder::words(net, &paths, &self.sizes, masked, words)
     }
 
     fn checkpoint_names(&self, name: &str) -> Vec<String> {

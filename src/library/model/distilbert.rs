@@ -119,14 +119,14 @@ impl Model for DistilBert {
         net.linear("classifier", Role::HeadOutput, None, x, d, classes)
     }
 
-    fn words(&self, net: &mut Net<'_>, at_mask: Value, words: &[u32]) -> Value {
+    fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {
         let paths = encoder::LmPaths {
             dense: "vocab_transform",
             norm: "vocab_layer_norm",
             bias: "vocab_projector.bias",
             embeddings: "distilbert.embeddings.word_embeddings",
         };
-        encoder::words(net, &paths, &self.sizes, at_mask, words)
+        encoder::words(net, &paths, &self.sizes, masked, words)
     }
 
     fn checkpoint_names(&self, name: &str) -> Vec<String> {

@@ -250,16 +250,16 @@ pub(super) struct LmPaths {
 }
 
 /// Logits of some words at the masks: `LN(act(dense(h))) · E[words]ᵀ + b[words]`. The rest of the
-/// vocabulary is not computed.
+/// vocabulary is not computed; `None` is all of it.
 pub(super) fn words(
     net: &mut Net<'_>,
     paths: &LmPaths,
     sizes: &Sizes,
-    at_mask: Value,
-    words: &[u32],
+    masked: Value,
+    words: Option<&[u32]>,
 ) -> Value {
     let d = sizes.hidden;
-    let x = net.linear(paths.dense, Role::LmDense, None, at_mask, d, d);
+    let x = net.linear(paths.dense, Role::LmDense, None, masked, d, d);
     let x = net.activation(sizes.activation, x);
     let x = net.layer_norm(paths.norm, Role::LmNorm, None, x, d, sizes.eps);
     net.decode(x, paths.embeddings, paths.bias, (sizes.vocab, d), words)

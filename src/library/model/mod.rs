@@ -64,15 +64,18 @@ pub enum HeadKind {
     Classes(Vec<String>),
     /// One number.
     Regression,
+    /// One score a token of the vocabulary, at each masked place.
+    Vocabulary,
 }
 
 impl HeadKind {
-    /// Width of the scores.
+    /// Width of the scores of a task head; the vocabulary's is the model's own.
     #[must_use]
     pub fn width(&self) -> u64 {
         match self {
             Self::Classes(names) => names.len() as u64,
             Self::Regression => 1,
+            Self::Vocabulary => 0,
         }
     }
 }
@@ -113,8 +116,9 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// The sequence head on the states at the first tokens: `[S, hidden] → [S, classes]`.
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value;
 
-    /// The masked-LM head on the states at the masks, for some words only: `[S, hidden] → [S, words]`.
-    fn words(&self, net: &mut Net<'_>, at_mask: Value, words: &[u32]) -> Value;
+    /// The masked-LM head on the states at the masks, for some words only or for the whole vocabulary:
+    /// `[N, hidden] → [N, words]`.
+    fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value;
 
     /// Names under which checkpoints have a parameter: the present one first, then old ones
     /// (`gamma`, without the model's prefix, …).

@@ -114,14 +114,14 @@ impl Model for Roberta {
         net.linear("classifier.out_proj", Role::HeadOutput, None, x, d, classes)
     }
 
-    fn words(&self, net: &mut Net<'_>, at_mask: Value, words: &[u32]) -> Value {
+    fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {
         let paths = encoder::LmPaths {
             dense: "lm_head.dense",
             norm: "lm_head.layer_norm",
             bias: "lm_head.bias",
             embeddings: "roberta.embeddings.word_embeddings",
         };
-        encoder::words(net, &paths, &self.sizes, at_mask, words)
+        encoder::words(net, &paths, &self.sizes, masked, words)
     }
 
     fn checkpoint_names(&self, name: &str) -> Vec<String> {

@@ -1,7 +1,6 @@
 //! `eval`: metrics and predictions on a split.
 
-use super::super::objective::Objective;
-use super::super::schema::{Default, Key, Kind, RefKind, Schema, Values};
+use super::super::schema::{Default, Key, Kind, RefKind, Registry, Schema, Values};
 use super::job::{Job, Routine, Score};
 use super::network::{evaluation, verified};
 use super::train::{exactly_one, metrics};
@@ -15,7 +14,7 @@ static SCHEMA: Schema = Schema {
     name: "eval",
     summary: "score a split: metrics and a file of predictions",
     doc: "Takes the result of another stage (`from = …`) or a model with a trained head (`model = …`). Leaves \
-          `predictions.tsv` with one row an example.",
+          `predictions.tsv` with one row an example; with masked tokens, one row a masked place.",
     paper: "",
     keys: &[
         Key {
@@ -44,15 +43,15 @@ static SCHEMA: Schema = Schema {
         },
         Key {
             name: "objective",
-            kind: Kind::Choice(Objective::NAMES),
+            kind: Kind::Entry(Registry::Objective),
             default: Default::Absent,
-            doc: "what the scores mean; with `from`, as there if not written; `label_words` scores a masked LM untrained",
+            doc: "what the scores mean; with `from`, as there if not written; `label_words` and `masked_lm` score a masked LM untrained",
         },
         Key {
             name: "metrics",
             kind: Kind::Names,
             default: Default::Absent,
-            doc: "metrics; accuracy and F1, or Pearson and Spearman, if not written",
+            doc: "metrics; accuracy and F1, Pearson and Spearman, or perplexity and masked accuracy, if not written",
         },
         Key {
             name: "batch",
@@ -87,12 +86,13 @@ impl StageKind for Eval {
         let score = Score {
             evaluate: verified(program),
             batch: cx.values.int("batch"),
+            masking: cx.masking(0),
             metrics: metrics(cx, "metrics")?,
         };
         Ok(Job {
             params: built.params,
             sites: built.sites,
-            routine: Routine::Score(score),
+            routine: Routine::Score(Box::new(score)),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What a stage asks of the executor.
 
+use super::super::masking::Masking;
 use super::super::metric::Metric;
 use super::super::params::Param;
 use super::super::placement::Site;
@@ -24,7 +25,7 @@ pub enum Routine {
     /// Walk over a split in batches, updating.
     Fit(Box<Fit>),
     /// Walk over a split once, scoring.
-    Score(Score),
+    Score(Box<Score>),
     /// Fold adapters into weights, tensor by tensor.
     Fold(Fold),
 }
@@ -97,6 +98,10 @@ pub struct Fit {
     pub seed: u64,
     /// Whether the order changes from epoch to epoch.
     pub shuffle: bool,
+    /// How the training texts are masked, if they are.
+    pub masking: Option<Masking>,
+    /// How the texts it evaluates on are masked, if they are.
+    pub dev_masking: Option<Masking>,
     /// Steps between evaluations.
     pub evaluate_every: Option<u64>,
     /// Metrics of the evaluations.
@@ -112,6 +117,8 @@ pub struct Fit {
 pub struct Score {
     /// Scores, and the summed loss where there are labels.
     pub evaluate: Verified,
+    /// How the texts are masked, if they are.
+    pub masking: Option<Masking>,
     /// Examples of a program run.
     pub batch: u64,
     /// Metrics.
@@ -181,18 +188,16 @@ impl Job {
     }
 }
 
-/// Sizes of the (micro-)batches of consecutive examples of these lengths.
+/// Sizes of the (micro-)batches of consecutive examples of these lengths, masked if they are.
 pub fn batch_sizes<'a>(
     lengths: &'a [u32],
     order: &'a [u32],
     batch: u64,
+    masking: Option<&'a Masking>,
 ) -> impl Iterator<Item = Bindings> + 'a {
     order.chunks(batch.max(1) as usize).map(move |chunk| {
-        Bindings::of_lengths(
-            chunk
-                .iter()
-                .filter_map(|&i| lengths.get(i as usize))
-                .map(|&n| n as usize),
-        )
+        let chosen = || chunk.iter().filter_map(|&i| lengths.get(i as usize));
+        let lengths = || chosen().map(|&n| n as usize);
+        Bindings::of_lengths(lengths()).masked(masking.map_or(0, |m| m.places(lengths())))
     })
 }

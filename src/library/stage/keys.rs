@@ -1,7 +1,6 @@
 //! Keys that several stage kinds share.
 
 use super::super::decl::RATE;
-use super::super::objective::Objective;
 use super::super::schema::{Bound, Default, Key, Kind, RefKind, Registry};
 
 /// The model to start from.
@@ -25,12 +24,12 @@ pub(super) const DATA: Key = Key {
     default: Default::Required,
     doc: "the split to train on",
 };
-/// What is learned: a class, a number, or the word for a class at a prompt's mask.
+/// What is learned: a class, a number, the word for a class at a prompt's mask, or masked tokens.
 pub(super) const OBJECTIVE: Key = Key {
     name: "objective",
-    kind: Kind::Choice(Objective::NAMES),
+    kind: Kind::Entry(Registry::Objective),
     default: Default::Text("classify"),
-    doc: "what is learned: a class, a number, or the word for a class at a prompt's mask",
+    doc: "what is learned: a class, a number, the word for a class at a prompt's mask, or masked tokens",
 };
 /// Template around the text.
 pub(super) const PROMPT: Key = Key {

@@ -11,6 +11,7 @@ mod train;
 
 use std::sync::Arc;
 
+use super::masking::Masking;
 use super::method::Tuning;
 use super::model::{HeadKind, Model};
 use super::objective::Objective;
@@ -68,6 +69,8 @@ pub fn stage(name: &str) -> Option<&'static dyn StageKind> {
 pub struct SplitFacts {
     /// Number of examples; `None` when the data are not at hand.
     pub examples: Option<u64>,
+    /// How its texts are masked, where masked tokens are what is learned.
+    pub masking: Option<Masking>,
 }
 
 /// What a stage is lowered from.
@@ -91,4 +94,12 @@ pub struct StageCx<'a> {
     pub words: Option<Vec<u32>>,
     /// The splits, in the order of [`StageKind::splits`]; `None` where the key is not written.
     pub splits: Vec<Option<SplitFacts>>,
+}
+
+impl StageCx<'_> {
+    /// How the texts of a split are masked, if they are.
+    #[must_use]
+    pub fn masking(&self, split: usize) -> Option<Masking> {
+        self.splits.get(split)?.as_ref()?.masking.clone()
+    }
 }

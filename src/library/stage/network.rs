@@ -1,7 +1,8 @@
 //! Building a stage's network: the one place where model, methods, head and mode meet.
 
 use super::super::method::Tuning;
-use super::super::net::{Mode, Net, NetOptions, Pick};
+use super::super::net::{Mode, Net, NetOptions};
+use super::super::objective::Objective;
 use super::super::params::Param;
 use super::super::placement::Site;
 use super::StageCx;
@@ -11,7 +12,7 @@ use crate::program::{Builder, Program, Value, Verified};
 /// A network built into a program.
 #[derive(Debug)]
 pub struct Built {
-    /// Scores `[S, classes]`.
+    /// Scores `[S, classes]`, or `[M, vocabulary]`.
     pub scores: Value,
     /// Its parameters.
     pub params: Vec<Param>,
@@ -28,11 +29,7 @@ pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -
         dropout_frozen: cx.values.bool("dropout_frozen"),
     };
     let mut net = Net::new(b, tuning, options);
-    let pick = if cx.words.is_some() {
-        Pick::Mask
-    } else {
-        Pick::First
-    };
+    let pick = cx.objective.pick();
     let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
     // A ladder reads all rows of the backbone; otherwise its last block makes only those the head reads.
     if ladders.clone().next().is_none() {
@@ -44,9 +41,15 @@ pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -
         hidden = method.side(&filled.values, &mut net, cx.model.as_ref(), hidden);
     }
     let hidden = net.picked(hidden);
-    let scores = match &cx.words {
-        Some(words) => cx.model.words(&mut net, hidden, words),
-        None => cx.model.classify(&mut net, hidden, cx.head.width()),
+    let scores = match cx.objective {
+        Objective::LabelWords => {
+            let words = cx.words.as_deref().unwrap_or_default();
+            cx.model.words(&mut net, hidden, Some(words))
+        }
+        Objective::MaskedLm { .. } => cx.model.words(&mut net, hidden, None),
+        Objective::Classify | Objective::Regress => {
+            cx.model.classify(&mut net, hidden, cx.head.width())
+        }
     };
     let (params, sites) = net.finish();
     Built {

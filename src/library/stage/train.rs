@@ -2,7 +2,6 @@
 
 use super::super::metric::{self, Metric};
 use super::super::net::Mode;
-use super::super::objective::Objective;
 use super::super::optimizer::{self, Optimizer};
 use super::super::params::Param;
 use super::super::schedule::{self, Rates};
@@ -194,6 +193,8 @@ pub(super) fn fit(
         steps_per_epoch,
         seed: v.int("seed"),
         shuffle: v.bool("shuffle"),
+        masking: cx.masking(0),
+        dev_masking: cx.masking(1),
         evaluate_every: has_dev.then_some(every),
         metrics,
         best,
@@ -236,10 +237,7 @@ pub(super) fn exactly_one(values: &Values, (a, b): (&str, &str), span: Span, dia
 pub(super) fn metrics(cx: &StageCx<'_>, key: &str) -> Result<Vec<&'static dyn Metric>, Vec<Diag>> {
     let written = cx.values.names(key);
     if written.is_empty() {
-        let defaults: &[&str] = match cx.objective {
-            Objective::Classify | Objective::LabelWords => &["accuracy", "f1"],
-            Objective::Regress => &["pearson", "spearman"],
-        };
+        let defaults = cx.objective.metrics();
         return Ok(defaults
             .iter()
             .filter_map(|n| metric::metric(n))

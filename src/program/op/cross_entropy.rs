@@ -1,8 +1,13 @@
 //! `cross_entropy`: the classification loss.
 
+use rayon::prelude::*;
+
 use super::super::types::DType;
 use super::math::Elementary;
 use super::{At, Builder, CrossEntropyGrad, Io, Kernel, OpError, OpRule, TensorType, Value};
+
+/// Width from which each row is worth a task of its own.
+const WIDE: usize = 1024;
 
 /// `(logits[S, C], labels u32[S], scale f32[1]) → [1]`: `scale · Σ −log softmax(logits)[label]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,10 +28,22 @@ impl OpRule for CrossEntropy {
         let (labels, scale) = (io.input(1).slice::<u32>(), f64::from(io.input(2).slice::<f32>()[0]));
         let classes = io.input(0).dims[1];
         super::kernel::float!(io.outputs[0].dtype(), T => {
+            let loss = |(row, &label): (&[T], &u32)| match row.get(label as usize) {
+                Some(own) => Ok(log_sum_exp(row) - own.wide()),
+                None => Err(OpError::Index { index: u64::from(label), rows: classes as u64 }),
+            };
+            let logits = io.input(0).slice::<T>();
             let mut sum = 0.0;
-            for (row, &label) in io.input(0).slice::<T>().chunks_exact(classes).zip(labels) {
-                let Some(own) = row.get(label as usize) else { return Err(OpError::Index { index: u64::from(label), rows: classes as u64 }) };
-                sum += log_sum_exp(row) - own.wide();
+            if classes < WIDE {
+                for pair in logits.chunks_exact(classes).zip(labels) {
+                    sum += loss(pair)?;
+                }
+            } else {
+                // Rows as wide as a vocabulary are shared out; they are summed in their order all the same.
+                let rows: Vec<_> = logits.par_chunks_exact(classes).zip(labels.par_iter()).map(loss).collect();
+                for row in rows {
+                    sum += row?;
+                }
             }
             io.outputs[0].slice::<T>()[0] = T::of(sum * scale);
         });

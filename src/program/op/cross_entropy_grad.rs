@@ -1,7 +1,7 @@
 //! `cross_entropy_grad`: gradient of the classification loss.
 
 use super::cross_entropy::{check, log_sum_exp};
-use super::math::Elementary;
+use super::math::{Elementary, for_chunks_of_rows};
 use super::{Io, Kernel, OpError, OpRule, TensorType};
 
 /// `(logits[S, C], labels u32[S], scale f32[1], up[1]) → up · scale · (softmax − onehot)`.
@@ -25,13 +25,16 @@ impl OpRule for CrossEntropyGrad {
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let (logits, up) = (io.input(0).slice::<T>(), io.input(3).slice::<T>()[0].wide());
             let out = io.outputs[0].slice::<T>();
-            for ((out, row), &label) in out.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)).zip(labels) {
-                let lse = log_sum_exp(row);
-                for (class, (o, x)) in out.iter_mut().zip(row).enumerate() {
-                    let own = if class == label as usize { 1.0 } else { 0.0 };
-                    *o = T::of(up * scale * (libm::exp(x.wide() - lse) - own));
+            for_chunks_of_rows(out, classes, |first, rows| {
+                let logits = logits.chunks_exact(classes).zip(labels).skip(first);
+                for (out, (row, &label)) in rows.chunks_exact_mut(classes).zip(logits) {
+                    let lse = log_sum_exp(row);
+                    for (class, (o, x)) in out.iter_mut().zip(row).enumerate() {
+                        let own = if class == label as usize { 1.0 } else { 0.0 };
+                        *o = T::of(up * scale * (libm::exp(x.wide() - lse) - own));
+                    }
                 }
-            }
+            });
         });
         Ok(())
     }

@@ -1,0 +1,34 @@
+//! Perplexity at masked places.
+
+use super::{HeadKind, Metric, Predictions, Schema};
+
+/// Exponential of the mean loss at masked places.
+#[derive(Debug)]
+pub(super) struct Perplexity;
+
+static SCHEMA: Schema = Schema {
+    name: "perplexity",
+    summary: "e to the mean cross-entropy at masked places; less is better",
+    doc: "exp(mean of -ln p(token)) over the masked places of all texts. The masks of an evaluation are the same for \
+          every stage, so that values on one split and rate can be compared.",
+    paper: "",
+    keys: &[],
+};
+
+impl Metric for Perplexity {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn higher_is_better(&self) -> bool {
+        false
+    }
+
+    fn fits(&self, head: &HeadKind) -> bool {
+        matches!(head, HeadKind::Vocabulary)
+    }
+
+    fn compute(&self, p: &Predictions) -> f64 {
+        libm::exp(p.loss).min(f64::MAX)
+    }
+}
