@@ -26,7 +26,7 @@ pub fn score(
         targets: set.examples.iter().map(|e| e.label).collect(),
         ..Predictions::default()
     };
-    let mut sum = 0.0;
+    let (mut sum, mut done) = (0.0, 0);
     for chunk in order.chunks(batch.max(1) as usize) {
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::Interrupted { signal });
@@ -42,9 +42,8 @@ pub fn score(
             .scores
             .extend_from_slice(outputs.floats("scores"));
         sum += outputs.scalar("loss").map_or(0.0, f64::from);
-        observer.event(Event::Scored {
-            done: (predictions.scores.len()) as u64,
-        });
+        done += chunk.len() as u64;
+        observer.event(Event::Scored { done });
     }
     predictions.width = predictions.scores.len() / set.examples.len().max(1);
     predictions.loss = sum / set.examples.len().max(1) as f64;

@@ -85,6 +85,10 @@ pub fn estimate(
                 .unwrap_or_default();
             over(&[(&score.evaluate, &sizes)], machine)
         }
+        Routine::Choose(choose) => {
+            let sizes = every_size(splits, choose.batch);
+            over(&[(&choose.evaluate, &sizes)], machine)
+        }
         Routine::Fold(fold) => {
             let none = [Bindings::default()];
             let each = fold
@@ -139,6 +143,12 @@ pub(super) fn evaluation_sizes(lengths: &Lengths, batch: u64) -> Vec<Bindings> {
     let list = lengths.list(batch);
     let order: Vec<u32> = (0..list.len() as u32).collect();
     batch_sizes(&list, &order, batch).collect()
+}
+
+/// Sizes of the batches of all splits.
+pub(super) fn every_size(splits: &[Option<&Lengths>], batch: u64) -> Vec<Bindings> {
+    let known = splits.iter().copied().flatten();
+    known.flat_map(|l| evaluation_sizes(l, batch)).collect()
 }
 
 /// Sizes of every micro-batch of a training.

@@ -21,6 +21,7 @@ fn shipped_recipes_compile_to_their_golden_plans() {
         "reviews/siva",
         "reviews/head_only",
         "reviews/compare",
+        "reviews/choose_prompt",
     ];
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../../golden");

@@ -1,6 +1,7 @@
 //! The one test binary beside the unit tests.
 
 mod cases;
+mod choose;
 mod golden;
 mod oracle;
 mod parity;
