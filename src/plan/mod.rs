@@ -153,7 +153,7 @@ impl Planner<'_, '_> {
         }
         if kind.chooses() {
             if start.objective != Objective::LabelWords {
-                start.head = objective.head(&[]);
+                start.head = Objective::LabelWords.head(&[]);
             }
             objective = Objective::LabelWords;
         }
