@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Severity, Sources};
+use crate::exec::choose::chosen;
+use crate::exec::store::Store;
 use crate::library;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Stage};
 use crate::program::op::Machine;
 use crate::resolve::{self, Swept};
 
@@ -57,6 +59,17 @@ pub fn compile(
         sources,
         plan: plan.filter(|_| !rejected),
         diags: diags.into_sorted(),
+    }
+}
+
+/// Puts the prompts that finished stages of a store have chosen into the plan.
+pub fn decide(compiled: &mut Compiled, store: &Store, machine: &Machine) {
+    if let Some(plan) = &mut compiled.plan {
+        let known = |stage: &Stage| {
+            let finished = store.finished(stage.fingerprint.as_deref()?)?;
+            chosen(&store.path(&finished.fingerprint)).ok()
+        };
+        plan.decide(&known, machine);
     }
 }
 

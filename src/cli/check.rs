@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::options::{Common, error, print, store_of};
 use super::{exit, render};
 use crate::base::units::{Bytes, Count};
-use crate::driver::{Compiled, compile};
+use crate::driver::Compiled;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
 use crate::plan::solve::{Solution, solve};
@@ -55,9 +55,10 @@ impl Check {
         let mut code = exit::DONE;
         let mut recipes = Vec::new();
         for file in &self.files {
+            let store = store_of(file, self.store.as_deref());
             let compiled = self
                 .common
-                .in_pool(|| compile(file, &sets, &world, &machine));
+                .compile(file, &sets, &world, &machine, Some(&store));
             let own = self.one(&compiled, budget, &mut recipes);
             // 2 before 3 before 1 before 0
             let rank = |c: i32| match c {
@@ -178,9 +179,17 @@ impl Check {
 pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) -> String {
     let mut text = format!("{recipe}\n\n");
     let width = plan_render::name_width(plan.stages.iter().map(|s| s.name.value.as_str()), 14);
+    let wide = |s: &Stage| {
+        if s.kind.chooses() {
+            s.filled.name.len()
+        } else {
+            0
+        }
+    };
+    let kinds = plan.stages.iter().map(wide).max().unwrap_or(0).max(10);
     let _ = writeln!(
         text,
-        "  {:<width$} {:<10} {:>12} {:>11} {:>10} {:>10}",
+        "  {:<width$} {:<kinds$} {:>12} {:>11} {:>10} {:>10}",
         "stage", "method", "trained", "steps", "tensors", "process"
     );
     for stage in &plan.stages {
@@ -206,11 +215,16 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
         let e = &stage.estimate;
         let _ = writeln!(
             text,
-            "  {:<width$} {kind:<10} {trained:>12} {steps:>11} {:>10} {:>10}{mark}",
+            "  {:<width$} {kind:<kinds$} {trained:>12} {steps:>11} {:>10} {:>10}{mark}",
             stage.name.value,
             Bytes(e.peak()).to_string(),
             Bytes(e.peak() + e.host).to_string()
         );
+    }
+    for stage in &plan.stages {
+        if let Some(prompt) = plan_render::prompt(stage) {
+            let _ = writeln!(text, "\n  The prompt of `{}` is {prompt}", stage.name.value);
+        }
     }
     if let Some(top) = plan.stages.iter().max_by_key(|s| s.estimate.peak()) {
         let e = &top.estimate;

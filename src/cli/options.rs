@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::world::RealWorld;
-use crate::driver::{Compiled, compile};
+use crate::driver::{Compiled, compile, decide};
+use crate::exec::store::Store;
 use crate::program::op::Machine;
 
 /// When to colour.
@@ -57,17 +58,36 @@ impl Common {
         Machine::detect(self.threads)
     }
 
-    /// Compiles a recipe in the pool and prints what is to be said about it.
+    /// Compiles a recipe and prints what is to be said about it.
     pub(super) fn compiled(
         &self,
         file: &Path,
         sets: &[(String, String)],
         world: &RealWorld,
         machine: &Machine,
+        store: Option<&Path>,
     ) -> Compiled {
-        let compiled = self.in_pool(|| compile(file, sets, world, machine));
+        let compiled = self.compile(file, sets, world, machine, store);
         super::render::report(&compiled.diags, &compiled.sources, self);
         compiled
+    }
+
+    /// Compiles a recipe in the pool; prompts that were chosen before are taken from the store.
+    pub(super) fn compile(
+        &self,
+        file: &Path,
+        sets: &[(String, String)],
+        world: &RealWorld,
+        machine: &Machine,
+        store: Option<&Path>,
+    ) -> Compiled {
+        self.in_pool(|| {
+            let mut compiled = compile(file, sets, world, machine);
+            if let Some(dir) = store {
+                decide(&mut compiled, &Store::open(dir), machine);
+            }
+            compiled
+        })
     }
 
     /// `--set NAME=VALUE` split; an error is printed.

@@ -44,7 +44,10 @@ impl PlanArgs {
             return exit::WRONG;
         };
         let (world, machine) = (self.common.world(), self.common.machine());
-        let compiled = self.common.compiled(&self.file, &sets, &world, &machine);
+        let dir = store_of(&self.file, self.store.as_deref());
+        let compiled = self
+            .common
+            .compiled(&self.file, &sets, &world, &machine, Some(&dir));
         let Some(plan) = &compiled.plan else {
             return exit::WRONG;
         };
@@ -65,7 +68,7 @@ impl PlanArgs {
             }
             return exit::DONE;
         }
-        let store = Store::open(store_of(&self.file, self.store.as_deref()));
+        let store = Store::open(dir);
         let cached =
             |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
         let format = if self.common.json {

@@ -14,6 +14,7 @@ use crate::files::RunError;
 use crate::library::data::{Cell, format_named, format_of};
 use crate::library::metric::Predictions;
 use crate::library::model::HeadKind;
+use crate::library::stage::stage;
 use crate::program::op::Machine;
 use crate::resolve::methods_from_text;
 
@@ -106,14 +107,19 @@ fn last_model(path: &Path) -> Result<PathBuf, RunError> {
     let json: Json = serde_json::from_slice(&bytes)
         .map_err(|e| RunError::file(&result, format!("damaged: {e}")))?;
     let stages = json.get("stages").and_then(Json::as_array);
-    let models = stages
-        .into_iter()
-        .flatten()
-        .filter(|s| s.get("kind").and_then(Json::as_str) != Some("eval"));
+    let models = stages.into_iter().flatten().filter(|s| {
+        s.get("kind")
+            .and_then(Json::as_str)
+            .is_none_or(leaves_model)
+    });
     models
         .filter_map(|s| s.get("artifact").and_then(Json::as_str).map(PathBuf::from))
         .next_back()
         .ok_or_else(|| RunError::file(&result, "no finished training or merge stage is listed"))
+}
+
+fn leaves_model(kind: &str) -> bool {
+    stage(kind).is_none_or(|k| k.trains() || k.merges())
 }
 
 fn answer(row: &[f32], best: u32, head: &HeadKind) -> String {

@@ -38,7 +38,10 @@ impl Replay {
             return exit::WRONG;
         };
         let (world, machine) = (self.common.world(), self.common.machine());
-        let compiled = self.common.compiled(&self.file, &sets, &world, &machine);
+        let store = store_of(&self.file, self.store.as_deref());
+        let compiled = self
+            .common
+            .compiled(&self.file, &sets, &world, &machine, Some(&store));
         let Some(plan) = &compiled.plan else {
             error(&format!(
                 "{} is rejected: nothing was replayed",
@@ -48,7 +51,7 @@ impl Replay {
         };
         let options = Options {
             recipe: self.file.clone(),
-            store: store_of(&self.file, self.store.as_deref()),
+            store,
             out: PathBuf::new(),
             only: None,
             fresh: false,

@@ -54,7 +54,11 @@ impl Run {
             return exit::WRONG;
         };
         let (world, machine) = (self.common.world(), self.common.machine());
-        let compiled = self.common.compiled(&self.file, &sets, &world, &machine);
+        let store = store_of(&self.file, self.store.as_deref());
+        let known = Some(store.as_path()).filter(|_| !self.fresh);
+        let compiled = self
+            .common
+            .compiled(&self.file, &sets, &world, &machine, known);
         let Some(plan) = &compiled.plan else {
             error(&format!(
                 "{} is rejected: nothing was executed",
@@ -81,7 +85,7 @@ impl Run {
             .unwrap_or_default();
         let options = Options {
             recipe: self.file.clone(),
-            store: store_of(&self.file, self.store.as_deref()),
+            store,
             out: self
                 .out
                 .clone()
@@ -113,6 +117,7 @@ impl Run {
                     print(&format!("{document:#}\n"));
                 } else {
                     print(&summary(&document));
+                    print(&choices(&document));
                     print(&repetitions(plan, &document));
                     let out = options.out.display();
                     print(&format!("\n  results: {out}/result.json\n"));
@@ -182,11 +187,12 @@ impl Run {
             return "nothing would run: every stage is finished\n".to_owned();
         }
         let width = name_width(list.iter().map(|(s, _)| s.name.value.as_str()), 16);
+        let kinds = name_width(list.iter().map(|(s, _)| s.filled.name.as_str()), 8);
         let mut text = String::new();
         for (stage, reason) in list {
             let _ = writeln!(
                 text,
-                "{:<width$} {:<8} {:>10}  {reason}",
+                "{:<width$} {:<kinds$} {:>10}  {reason}",
                 stage.name.value,
                 stage.filled.name,
                 Bytes(stage.estimate.peak()).to_string()
@@ -201,8 +207,10 @@ fn summary(document: &Json) -> String {
     let stages = document.get("stages").and_then(Json::as_array);
     let names = stages.into_iter().flatten();
     let width = name_width(names.filter_map(|s| s.get("name")?.as_str()), 12);
+    let all = stages.into_iter().flatten();
+    let kinds = name_width(all.filter_map(|s| s.get("kind")?.as_str()), 7);
     let mut text = format!(
-        "\n  {:<width$} {:<7} {:>10} {:>12} {:>12} {:>9}  {}\n",
+        "\n  {:<width$} {:<kinds$} {:>10} {:>12} {:>12} {:>9}  {}\n",
         "stage", "kind", "samples/s", "estimated", "measured", "trained", "metrics"
     );
     for stage in stages.into_iter().flatten() {
@@ -234,12 +242,38 @@ fn summary(document: &Json) -> String {
         }
         let _ = writeln!(
             text,
-            "  {:<width$} {:<7} {rate:>10} {:>12} {:>12} {trained:>9}  {}",
+            "  {:<width$} {:<kinds$} {rate:>10} {:>12} {:>12} {trained:>9}  {}",
             string("name"),
             string("kind"),
             bytes("estimated_peak_bytes"),
             bytes("measured_peak_bytes"),
             metrics.join(", ")
+        );
+    }
+    text
+}
+
+/// What stages have chosen.
+fn choices(document: &Json) -> String {
+    let mut text = String::new();
+    let stages = document.get("stages").and_then(Json::as_array);
+    for stage in stages.into_iter().flatten() {
+        let name = stage.get("name").and_then(Json::as_str);
+        let (Some(name), Some(choice)) = (name, stage.get("choice")) else {
+            continue;
+        };
+        let template = choice.get("template").cloned().unwrap_or_default();
+        let words = choice.get("words").and_then(Json::as_object);
+        let words: Vec<String> = words
+            .into_iter()
+            .flatten()
+            .map(|(class, word)| format!("{class}: {word}"))
+            .collect();
+        let of = choice.get("of").and_then(Json::as_u64).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "\n  {name} chose, of {of} prompts:\n    {template} with {{ {} }}",
+            words.join(", ")
         );
     }
     text

@@ -3,6 +3,7 @@
 pub mod alloc;
 pub mod artifact;
 pub mod checkpoint;
+pub mod choose;
 pub mod features;
 pub mod fit;
 pub mod init;

@@ -48,6 +48,11 @@ pub fn replay(
             )));
         }
     };
+    if let Some(chooser) = stage.waits_for() {
+        return Err(refuse(format!(
+            "`{chooser}` has not chosen the prompt of `{name}` yet; run the recipe first"
+        )));
+    }
     let store = Store::open(options.store.clone());
     let key = entry_name(stage);
     let entry = store.path(&key);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use super::alloc;
+use super::choose::{PROMPT, chosen};
 use super::features::Source;
 use super::leave;
 use super::machine::Runner;
@@ -85,6 +86,11 @@ pub fn run(
     let mut results = Vec::new();
     let recipe = options.recipe.display().to_string();
     for stage in stages {
+        let decided = match stage.waits_for() {
+            Some(chooser) => Some(decide(plan, stage, chooser, &store, options)?),
+            None => None,
+        };
+        let stage = decided.as_ref().unwrap_or(stage);
         let key = entry_name(stage);
         let reusable = stage.fingerprint.is_some() && !options.fresh;
         let mut result = match store.finished(&key).filter(|_| reusable) {
@@ -137,6 +143,33 @@ pub fn run(
     Ok(json!({ "schema": 1, "recipe": recipe, "stages": results }))
 }
 
+/// A stage with the prompt that the stage it waits for has chosen; planned again, it needs no more
+/// than was announced.
+fn decide(
+    plan: &Plan,
+    stage: &Stage,
+    chooser: &str,
+    store: &Store,
+    options: &Options,
+) -> Result<Stage, RunError> {
+    let from = plan
+        .stage(chooser)
+        .ok_or_else(|| RunError::bug(format!("no stage `{chooser}`")))?;
+    let choice = chosen(&store.path(&entry_name(from)))?;
+    let decided = stage
+        .decided(&choice, &options.machine)
+        .map_err(RunError::bug)?;
+    if decided.estimate.peak() > stage.estimate.peak() {
+        return Err(RunError::bug(format!(
+            "with the prompt that `{chooser}` chose, `{}` needs {} bytes, and {} were announced",
+            stage.name.value,
+            decided.estimate.peak(),
+            stage.estimate.peak()
+        )));
+    }
+    Ok(decided)
+}
+
 fn set(json: &mut Json, key: &str, value: Json) {
     if let Some(map) = json.as_object_mut() {
         map.insert(key.to_owned(), value);
@@ -158,7 +191,7 @@ fn finish(entry: Entry, stage: &Stage, key: &str, result: &Json) -> Result<(), R
 /// Puts a stored stage's logs and predictions where the user looks.
 fn republish(stored: &Path, out: &Path) -> Result<(), RunError> {
     create_dirs(out)?;
-    for name in ["metrics.jsonl", "predictions.tsv"] {
+    for name in ["metrics.jsonl", "predictions.tsv", PROMPT] {
         let (from, to) = (stored.join(name), out.join(name));
         if from.exists() {
             std::fs::copy(&from, &to).map_err(|e| failed(&to, "write", &e))?;
@@ -185,6 +218,10 @@ impl Work<'_> {
         let total = match &stage.job.routine {
             Routine::Fit(fit) => fit.steps,
             Routine::Score(_) => self.set(0).map_or(0, |s| s.examples.len() as u64),
+            Routine::Choose(_) => {
+                let sets = (0..self.stage.splits.len()).filter_map(|i| self.set(i));
+                sets.map(|s| s.examples.len() as u64).sum()
+            }
             Routine::Fold(fold) => fold.sites.len() as u64,
         };
         observer.event(Event::Stage {
@@ -198,6 +235,7 @@ impl Work<'_> {
         let mut result = match &stage.job.routine {
             Routine::Fit(fit) => self.fit(fit, &mut runner, observer)?,
             Routine::Score(score) => self.score(score, &mut runner, observer)?,
+            Routine::Choose(choose) => self.choose(choose, &mut runner, observer)?,
             Routine::Fold(fold) => self.fold(fold, &mut runner, observer)?,
         };
         let (_, trainable) = stage.job.parameters();

@@ -1,6 +1,7 @@
 //! All named things: models, methods, data sources, metrics, optimizers, schedules, stage kinds,
 //! each with its schema beside its code.
 
+pub mod candidates;
 pub mod data;
 pub mod decl;
 pub mod error;

@@ -63,7 +63,7 @@ pub enum RefKind {
     Model,
     /// `data NAME = …`, with a split: `sst2.train`
     Split,
-    /// `prompt NAME { … }`
+    /// `prompt NAME { … }`, or a stage that chooses one
     Prompt,
     /// `stage NAME = …`
     Stage,
@@ -96,6 +96,8 @@ pub enum Kind {
     Entry(Registry),
     /// A list of such.
     Entries(Registry),
+    /// A string or a list of strings.
+    Texts,
     /// A list of strings or bare names.
     Names,
     /// One name or a list of them; a column name may be a string or a bare name.
@@ -182,7 +184,7 @@ pub enum Checked {
     Entry(Box<Filled>),
     /// [`Kind::Entries`].
     Entries(Vec<Filled>),
-    /// [`Kind::Names`], [`Kind::Columns`].
+    /// [`Kind::Names`], [`Kind::Columns`], [`Kind::Texts`].
     Names(Vec<String>),
     /// [`Kind::Verbalizer`].
     Map(Vec<(String, Vec<String>)>),
@@ -422,12 +424,15 @@ impl fmt::Display for Kind {
             Self::Ref(RefKind::Split) => {
                 f.write_str("a data set and its split, such as `sst2.train`")
             }
-            Self::Ref(RefKind::Prompt) => f.write_str("the name of a prompt"),
+            Self::Ref(RefKind::Prompt) => {
+                f.write_str("the name of a prompt, or of a stage that chooses one")
+            }
             Self::Ref(RefKind::Stage) => f.write_str("the name of a stage"),
             Self::Placement => f.write_str("a placement such as `attention.{key, query}`"),
             Self::Entry(Registry::Objective) => f.write_str("an objective"),
             Self::Entry(r) => write!(f, "a {r}"),
             Self::Entries(r) => write!(f, "a list of {r}s, or one"),
+            Self::Texts => f.write_str("a string, or a list of strings"),
             Self::Names => f.write_str("a list of names"),
             Self::Columns => f.write_str("a column, or a list of columns"),
             Self::Column => f.write_str("a column"),

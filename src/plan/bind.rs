@@ -72,6 +72,17 @@ pub struct BoundSplit {
     pub host_bytes: u64,
 }
 
+impl BoundSplit {
+    /// Bytes of its tokens in memory.
+    #[must_use]
+    pub fn token_bytes(&self) -> u64 {
+        let lengths = self.encoded.as_ref().map(|e| e.lengths());
+        let lengths = lengths.unwrap_or_default();
+        let tokens: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
+        tokens * 5 + lengths.len() as u64 * 120
+    }
+}
+
 /// Binds declarations, each once.
 #[derive(Debug)]
 pub(super) struct Binder<'a> {

@@ -14,13 +14,10 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
     let mut graph: DiGraph<usize, ()> = DiGraph::new();
     let nodes: Vec<NodeIndex> = (0..stages.len()).map(|i| graph.add_node(i)).collect();
     for (i, stage) in stages.iter().enumerate() {
-        let parent = stage
-            .filled
-            .values
-            .reference("from")
-            .and_then(|(name, _)| stages.iter().position(|s| s.name.value == name));
-        if let (Some(&from), Some(&to)) = (parent.and_then(|p| nodes.get(p)), nodes.get(i)) {
-            graph.add_edge(from, to, ());
+        for (_, parent) in needs(stage, &stages) {
+            if let (Some(&from), Some(&to)) = (nodes.get(parent), nodes.get(i)) {
+                graph.add_edge(from, to, ());
+            }
         }
     }
     if let Ok(sorted) = toposort(&graph, None) {
@@ -70,49 +67,44 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
         }
         if let Some(first) = members.iter().min().and_then(|&i| stages.get(i)) {
             let around = names.first().copied().unwrap_or_default();
+            let key = needs(first, &stages)
+                .find(|(_, i)| members.contains(i))
+                .map_or("from", |(key, _)| key);
             diags.push(
                 Diag::error(
                     &CYCLE,
-                    first.filled.values.span("from"),
+                    first.filled.values.span(key),
                     format!("stages form a circle: {} → {around}", names.join(" → ")),
                 )
                 .label("part of the circle")
-                .help("one of these stages must start from a model"),
+                .help("cut one of these links: a stage cannot wait for itself"),
             );
         }
     }
-    let reachable = |stage: &Declared| {
-        let mut name = stage.name.value.as_str();
-        for _ in 0..=stages.len() {
-            let Some(i) = stages.iter().position(|s| s.name.value == name) else {
-                return false;
-            };
-            if on_circle.get(i).copied().unwrap_or(false) {
-                return true;
-            }
-            match stages
-                .get(i)
-                .and_then(|s| s.filled.values.reference("from"))
-            {
-                Some((parent, _)) => name = parent,
-                None => return false,
-            }
-        }
-        true
-    };
     // What hangs on a circle cannot be planned either; the rest is, so that its mistakes show too.
-    let mut list: Vec<&Declared> = stages.iter().copied().filter(|s| !reachable(s)).collect();
-    let depth = |stage: &Declared| {
-        let (mut n, mut current) = (0, stage.filled.values.reference("from"));
-        while let Some((parent, _)) = current {
-            n += 1;
-            current = stages
-                .iter()
-                .find(|s| s.name.value == parent)
-                .and_then(|s| s.filled.values.reference("from"));
+    let mut list: Vec<&Declared> = Vec::new();
+    let mut done = vec![false; stages.len()];
+    let is = |flags: &[bool], i: usize| flags.get(i).copied().unwrap_or(false);
+    while let Some(i) = (0..stages.len()).find(|&i| {
+        let ready = |s: &&Declared| needs(s, &stages).all(|(_, parent)| is(&done, parent));
+        !is(&done, i) && !is(&on_circle, i) && stages.get(i).is_some_and(ready)
+    }) {
+        if let Some(slot) = done.get_mut(i) {
+            *slot = true;
         }
-        n
-    };
-    list.sort_by_key(|s| depth(s));
+        list.extend(stages.get(i).copied());
+    }
     list
+}
+
+/// The stages a stage waits for, with the key that names each.
+fn needs<'a>(
+    stage: &'a Declared,
+    stages: &'a [&Declared],
+) -> impl Iterator<Item = (&'static str, usize)> + 'a {
+    ["from", "prompt"].into_iter().filter_map(|key| {
+        let (name, _) = stage.filled.values.reference(key)?;
+        let place = stages.iter().position(|s| s.name.value == name)?;
+        Some((key, place))
+    })
 }

@@ -43,6 +43,9 @@ crate::codes! {
     /// The verbalizer gives each class one word, and each word must be one token of the model, another for each class: the
     /// mask holds one token.
     BAD_LABEL_WORD = "plan::bad_label_word";
+    /// What a `choose_prompt` stage lists leaves no choice: one candidate in all, a template twice, classes without different
+    /// words. Or there are too many candidates, or the model of a stage that takes the choice reads the words differently.
+    BAD_CANDIDATES = "plan::bad_candidates";
     /// A peft adapter that a stage starts from cannot be read, uses something that is not built yet, or was made for
     /// another model: none of its modules is there, or they have other shapes.
     BAD_ADAPTER = "plan::bad_adapter";

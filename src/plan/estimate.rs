@@ -119,6 +119,10 @@ fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> 
                 .unwrap_or_default();
             over(&[(&score.evaluate, &sizes)], machine)
         }
+        Routine::Choose(choose) => {
+            let sizes = every_size(splits, choose.batch);
+            over(&[(&choose.evaluate, &sizes)], machine)
+        }
         Routine::Fold(fold) => {
             let none = [Bindings::default()];
             let each = fold
@@ -164,6 +168,14 @@ pub(super) fn evaluation_sizes(
     let list = lengths.list(batch);
     let order: Vec<u32> = (0..list.len() as u32).collect();
     batch_sizes(&list, &order, batch, masking).collect()
+}
+
+/// Sizes of the batches of all splits.
+pub(super) fn every_size(splits: &[Option<&Lengths>], batch: u64) -> Vec<Bindings> {
+    let known = splits.iter().copied().flatten();
+    known
+        .flat_map(|l| evaluation_sizes(l, batch, None))
+        .collect()
 }
 
 /// Sizes of every micro-batch of a training.

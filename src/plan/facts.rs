@@ -3,7 +3,8 @@
 
 use serde_json::{Value as Json, json};
 
-use super::estimate::{Estimate, describe_node, evaluation_sizes, training_sizes};
+use super::estimate::{Estimate, describe_node, evaluation_sizes, every_size, training_sizes};
+use super::fingerprint::CHOSEN;
 use super::split::Lengths;
 use super::{Plan, Stage};
 use crate::library::stage::job::{Job, Routine, Update};
@@ -59,6 +60,10 @@ pub fn variant(plan: &Plan, stage: &Stage) -> Option<String> {
         Some(parent) => Some(variant(plan, parent)?),
         None => None,
     };
+    let chooser = match &stage.start.chooser {
+        Some(chooser) => Some(variant(plan, plan.stage(&chooser.stage)?)?),
+        None => None,
+    };
     let text: Vec<String> = stage
         .parts
         .iter()
@@ -66,6 +71,7 @@ pub fn variant(plan: &Plan, stage: &Stage) -> Option<String> {
         .map(|(name, value)| {
             let value = match (&parent, name.as_str()) {
                 (Some(parent), "from") => parent,
+                (_, CHOSEN) => chooser.as_ref().unwrap_or(value),
                 _ => value,
             };
             format!("{name}\u{1f}{value}")
@@ -146,6 +152,10 @@ pub fn profile(
                 .map(|l| evaluation_sizes(l, score.batch, score.masking.as_ref()))
                 .unwrap_or_default();
             walk(&score.evaluate, &sizes, held(&[&score.evaluate]))
+        }
+        Routine::Choose(choose) => {
+            let sizes = every_size(splits, choose.batch);
+            walk(&choose.evaluate, &sizes, held(&[&choose.evaluate]))
         }
         Routine::Fold(fold) => fold
             .sites

@@ -23,6 +23,8 @@ pub struct Asked {
     pub dropout_frozen: bool,
     /// Whether the objective changes the inputs from pass to pass.
     pub inputs_vary: bool,
+    /// Whether the prompt is known.
+    pub decided: bool,
 }
 
 impl Asked {
@@ -33,6 +35,7 @@ impl Asked {
             bound: values.opt_int("features").unwrap_or(0),
             dropout_frozen: values.bool("dropout_frozen"),
             inputs_vary: objective.inputs_vary(),
+            decided: true,
         }
     }
 }
@@ -78,6 +81,9 @@ fn plan(
         } else {
             Ok(())
         };
+    }
+    if !asked.decided {
+        return Err("the prompt is not chosen yet".to_owned());
     }
     if asked.inputs_vary {
         return Err("the objective masks other tokens in every pass".to_owned());

@@ -12,6 +12,9 @@ use crate::library::stage::{NEUTRAL, StageKind};
 /// Version of the fingerprints: it changes when the meaning of a recipe, or the numbers behind it, change.
 const SCHEMA: u32 = 2;
 
+/// The part that stands for a prompt that another stage chooses: that stage's fingerprint.
+pub(super) const CHOSEN: &str = "chosen prompt";
+
 /// What a stage's result depends on, by name, and its hash; no hash where an input's identity could
 /// not be had. References count by what they refer to, not by name.
 pub(super) fn fingerprint(
@@ -62,7 +65,13 @@ pub(super) fn fingerprint(
             );
         }
     }
-    if let Some(prompt) = &start.prompt {
+    if let Some(chooser) = &start.chooser {
+        let print = plan
+            .stage(&chooser.stage)
+            .and_then(|s| s.fingerprint.clone());
+        whole &= print.is_some();
+        parts.insert(CHOSEN.to_owned(), print.unwrap_or_default());
+    } else if let Some(prompt) = &start.prompt {
         parts.insert(
             "prompt".to_owned(),
             format!("{:?} {:?}", prompt.template.source, prompt.words),

@@ -2,6 +2,7 @@
 //! fingerprints and estimates. Nothing is executed.
 
 pub mod bind;
+pub mod choice;
 mod dag;
 pub mod data;
 pub mod error;
@@ -31,12 +32,13 @@ use crate::library::stage::{SplitFacts, StageCx, StageKind, stage};
 use crate::program::op::Machine;
 use crate::resolve::points::Gather;
 use crate::resolve::{Declared, Recipe, Swept};
-pub use stages::{Handed, Plan, Stage};
+pub use stages::{Chooser, Handed, Open, Plan, Sets, Stage};
 
 use bind::{Binder, BoundModel, BoundSplit, Want};
 use error::{BAD_LABELS, BAD_TOKENIZER, LENGTH_TOO_LARGE, UNMERGED_ADAPTER, WRONG_PORT};
 use estimate::Around;
 use methods::{check_methods, check_shapes, start_from_peft};
+use prompt::Wording;
 use sweep::{Here, Merger, Resolved};
 
 /// Plans a recipe, at all its points, for a machine.
@@ -141,10 +143,8 @@ impl Planner<'_, '_> {
             model.facts().layers,
             diags,
         )?;
-        let mut splits = Vec::new();
-        let mut complete = true;
         let written = values.entry("objective").and_then(Objective::of);
-        let objective = if values.written("objective") || parent.is_none() {
+        let mut objective = if values.written("objective") || parent.is_none() {
             written.unwrap_or(start.objective)
         } else {
             start.objective
@@ -153,64 +153,73 @@ impl Planner<'_, '_> {
         if objective != start.objective && (parent.is_some() || !from_data) {
             start.head = objective.head(&[]);
         }
+        if kind.chooses() {
+            if start.objective != Objective::LabelWords {
+                start.head = Objective::LabelWords.head(&[]);
+            }
+            objective = Objective::LabelWords;
+        }
         start.objective = objective;
-        let prompt = prompt::take(
+        let (plan, here) = (self.plan, self.here);
+        let chooser = |name: &str| {
+            let stage = plan.stages.get(*here.get(name)?)?;
+            Some(Chooser {
+                stage: stage.name.value.clone(),
+                candidates: stage.candidates.clone()?,
+            })
+        };
+        let wording = prompt::take(
             self.binder.recipe,
-            kind,
-            values,
+            &chooser,
+            (kind, values),
             declared.name.span,
             &mut start,
             diags,
         )?;
-        for key in kind.splits() {
-            let known = match &start.head {
-                HeadKind::Classes(names) if !names.is_empty() => Some(names.as_slice()),
-                _ => None,
-            };
-            let want = Want {
-                objective: start.objective,
-                classes: known,
-                template: start.prompt.as_ref().map(|p| {
-                    (
-                        &p.template,
-                        prompt.map_or(values.span(key), |d| d.name.span),
-                    )
-                }),
-                max_length: start.max_length,
-            };
-            let bound = match values.reference(key) {
-                Some((name, Some(split))) => {
-                    let at = values.span(key);
-                    let bound = self
-                        .binder
-                        .split(name, split, &start.model, want, at, diags);
-                    complete &= bound.is_some();
-                    bound
-                }
-                _ => None,
-            };
-            if let (Some(split), None, Objective::Classify | Objective::LabelWords) =
-                (&bound, known, start.objective)
-            {
-                start.head = HeadKind::Classes(self.classes(split, values.span(key), diags)?);
-            }
-            splits.push(bound);
-        }
-        if !complete {
-            return None;
-        }
+        let listed = if kind.chooses() {
+            Some(choice::templates(values, &start, diags)?)
+        } else {
+            None
+        };
+        let mut sets = self.sets(kind, values, &mut start, (wording, listed.as_ref()), diags)?;
         let model: Arc<dyn Model> = Arc::from(model);
         if let HeadKind::Classes(names) = &start.head
             && names.is_empty()
         {
             start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
         }
-        if let Some(declared) = prompt {
+        if let Wording::Declared(declared) = wording {
             prompt::label_words(declared, &mut start, diags)?;
         }
+        if let Some(chooser) = &start.chooser {
+            let at = match wording {
+                Wording::Chosen(at) => at,
+                _ => declared.name.span,
+            };
+            start.chooser = Some(choice::taken(chooser, &start, at, diags)?);
+        }
+        let candidates = match listed {
+            Some(templates) => {
+                sets = vec![sets.concat()];
+                let candidates = choice::candidates(templates, values, &start, diags)?;
+                Some(Arc::new(candidates))
+            }
+            None => None,
+        };
+        let name = Spanned::new(alias, declared.name.span);
+        let (parts, fingerprint) = fingerprint::fingerprint(
+            self.plan,
+            kind,
+            filled,
+            &start,
+            parent.as_deref(),
+            sets.first().map_or(&[], Vec::as_slice),
+        );
+        // The words of a provisional prompt have the sizes of those that will be chosen.
+        choice::provide(&mut start, 0);
         let at = values.span("objective");
-        let facts = splits
-            .iter()
+        let first = sets.first().into_iter().flatten();
+        let facts: Vec<Option<SplitFacts>> = first
             .map(|split| match split {
                 Some(split) => Ok(Some(SplitFacts {
                     examples: split.lengths.count(),
@@ -228,7 +237,9 @@ impl Planner<'_, '_> {
             tuning: tuning.clone(),
             objective: start.objective,
             head: start.head.clone(),
-            words: start.words(),
+            words: candidates
+                .as_ref()
+                .map_or_else(|| start.words(), |c| Some(c.tokens())),
             splits: facts,
         };
         if !check_methods(&cx, &tuning, values, diags) {
@@ -244,45 +255,107 @@ impl Planner<'_, '_> {
         if !check_shapes(&tuning, &job.params, diags) {
             return None;
         }
-        let lengths: Vec<_> = splits
-            .iter()
-            .map(|s| s.as_ref().map(|s| &s.lengths))
-            .collect();
-        let features = features::keep(
-            &mut job,
-            &lengths,
-            features::Asked::of(values, start.objective),
-        );
-        let host = splits.iter().flatten().map(|s| s.host_bytes).sum();
+        let asked = features::Asked {
+            decided: sets.len() == 1,
+            ..features::Asked::of(values, start.objective)
+        };
+        let not_kept = sets
+            .first()
+            .and_then(|set| features::keep(&mut job, &choice::lengths(set), asked));
         let around = Around {
-            host,
+            host: choice::host_bytes(&sets),
             decomposes: start.adapter.is_none(),
             leaves_model: !tuning.leaves_adapter(),
         };
-        let estimate = estimate::estimate(&job, &lengths, self.machine, around);
-        let name = Spanned::new(alias, declared.name.span);
-        let leaves = leaves(kind, &name.value, &start, &tuning);
-        let (parts, fingerprint) =
-            fingerprint::fingerprint(self.plan, kind, filled, &start, parent.as_deref(), &splits);
+        let estimate =
+            |lengths: &[Option<&_>]| estimate::estimate(&job, lengths, self.machine, around);
+        let (largest, estimate) = choice::largest(&sets, &estimate);
+        choice::provide(&mut start, largest);
         Some(Stage {
+            leaves: leaves(kind, &name.value, &start, &tuning),
             name,
             declared: declared.name.value.clone(),
             at: Vec::new(),
             kind,
             filled: filled.clone(),
             parent,
+            open: Open::of(&start, &sets),
             start,
-            leaves,
             trained_with: tuning,
             model,
-            splits,
+            splits: sets.into_iter().nth(largest).unwrap_or_default(),
             facts: cx.splits,
             job,
-            not_kept: features,
+            not_kept,
             estimate,
             parts,
             fingerprint,
+            candidates,
         })
+    }
+
+    /// The splits a kind reads, within each template that may stand around the text: one, or those
+    /// that are chosen from. Classes that are not fixed yet come from the first split. `None` after a
+    /// diagnostic.
+    fn sets(
+        &mut self,
+        kind: &dyn StageKind,
+        values: &Values,
+        start: &mut Handed,
+        (wording, listed): (Wording<'_>, Option<&Vec<Template>>),
+        diags: &mut Diags,
+    ) -> Option<Vec<Sets>> {
+        let chosen = start.chooser.as_ref().map(|c| &c.candidates.templates);
+        let own = start.prompt.as_ref().map(|p| p.template.clone());
+        let templates: Vec<Option<Template>> = match listed.or(chosen) {
+            Some(list) => list.iter().cloned().map(Some).collect(),
+            None => vec![own],
+        };
+        let at = |key: &str| match wording {
+            _ if listed.is_some() => values.span("templates"),
+            Wording::Declared(declared) => declared.name.span,
+            Wording::Chosen(at) => at,
+            Wording::Inherited => values.span(key),
+        };
+        let head = start.head.clone();
+        let mut sets = Vec::new();
+        let mut complete = true;
+        for template in &templates {
+            // Each in the same way, so that what is read is read once.
+            start.head = head.clone();
+            let mut set = Sets::new();
+            for key in kind.splits() {
+                let known = match &start.head {
+                    HeadKind::Classes(names) if !names.is_empty() => Some(names.as_slice()),
+                    _ => None,
+                };
+                let want = Want {
+                    objective: start.objective,
+                    classes: known,
+                    template: template.as_ref().map(|t| (t, at(key))),
+                    max_length: start.max_length,
+                };
+                let bound = match values.reference(key) {
+                    Some((name, Some(split))) => {
+                        let at = values.span(key);
+                        let bound = self
+                            .binder
+                            .split(name, split, &start.model, want, at, diags);
+                        complete &= bound.is_some();
+                        bound
+                    }
+                    _ => None,
+                };
+                if let (Some(split), None, Objective::Classify | Objective::LabelWords) =
+                    (&bound, known, start.objective)
+                {
+                    start.head = HeadKind::Classes(self.classes(split, values.span(key), diags)?);
+                }
+                set.push(bound);
+            }
+            sets.push(set);
+        }
+        complete.then_some(sets)
     }
 
     /// What the stage starts from, and the stage that leaves it.
@@ -300,7 +373,7 @@ impl Planner<'_, '_> {
                         &WRONG_PORT,
                         values.span("from"),
                         format!(
-                            "`{name}` is an `{}` stage and leaves no model",
+                            "`{name}` is a stage of the kind `{}` and leaves no model",
                             parent.filled.name
                         ),
                     )
@@ -326,6 +399,7 @@ impl Planner<'_, '_> {
                 objective,
                 head,
                 prompt: None,
+                chooser: None,
                 max_length: 0,
                 weights: None,
                 adapter: None,

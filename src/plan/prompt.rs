@@ -2,33 +2,47 @@
 
 use std::sync::Arc;
 
-use super::Handed;
 use super::error::{BAD_LABEL_WORD, BAD_PROMPT};
+use super::stages::{Chooser, Handed};
 use crate::base::{Diag, Diags, Span, suggest};
+use crate::library::candidates::Word;
 use crate::library::model::HeadKind;
 use crate::library::objective::Objective;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::StageKind;
+use crate::library::tokenizer::Tokenizer;
 use crate::resolve::error::NOT_BUILT_YET;
 use crate::resolve::{Declared, Recipe};
 
-/// Puts the prompt a stage writes, or goes on with, into what it starts from; gives the declaration
-/// if the stage names one. `None` after a diagnostic.
+/// What stands around a stage's text.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wording<'r> {
+    /// A declared prompt.
+    Declared(&'r Declared),
+    /// A prompt that a stage chooses, named in the recipe here.
+    Chosen(Span),
+    /// That of the stage it comes from, or nothing.
+    Inherited,
+}
+
+/// Puts the prompt a stage writes, or goes on with, into what it starts from. `None` after a diagnostic.
 pub(super) fn take<'r>(
     recipe: &'r Recipe,
-    kind: &dyn StageKind,
-    values: &Values,
+    chooser: &dyn Fn(&str) -> Option<Chooser>,
+    (kind, values): (&dyn StageKind, &Values),
     stage: Span,
     start: &mut Handed,
     diags: &mut Diags,
-) -> Option<Option<&'r Declared>> {
+) -> Option<Wording<'r>> {
     let words = start.objective == Objective::LabelWords;
     let Some((name, _)) = values.reference("prompt") else {
-        if kind.trains() && !words {
+        if kind.chooses() || kind.trains() && !words {
             start.prompt = None;
+            start.chooser = None;
         }
-        if words && start.prompt.as_ref().is_none_or(|p| p.words.is_empty()) {
+        let lacks = start.prompt.as_ref().is_none_or(|p| p.words.is_empty());
+        if words && lacks && !kind.chooses() {
             let diag = Diag::error(
                 &BAD_PROMPT,
                 stage,
@@ -37,26 +51,19 @@ pub(super) fn take<'r>(
             diags.push(diag.help("declare `prompt NAME { template = \"{sentence} It was {mask}.\", verbalizer = { … } }` and write `prompt = NAME`"));
             return None;
         }
-        return Some(None);
+        return Some(Wording::Inherited);
     };
+    if recipe.find("stage", name).is_some() {
+        // Where that stage could not be planned, its own diagnostic says why.
+        start.chooser = Some(chooser(name)?);
+        has_mask_token(start, values.span("prompt"), diags)?;
+        return Some(Wording::Chosen(values.span("prompt")));
+    }
+    start.chooser = None;
     let declared = recipe.find("prompt", name)?;
     let prompt = &declared.filled.values;
-    let template = match Template::parse(prompt.str("template").unwrap_or_default()) {
-        Ok(template) => template,
-        Err(why) => {
-            diags.push(Diag::error(&BAD_PROMPT, prompt.span("template"), why));
-            return None;
-        }
-    };
-    if words && !template.has_mask() {
-        let diag = Diag::error(
-            &BAD_PROMPT,
-            prompt.span("template"),
-            "the template holds no `{mask}`, and the label words are read there",
-        );
-        diags.push(diag.help("write `{mask}` where the word belongs"));
-        return None;
-    }
+    let source = prompt.str("template").unwrap_or_default();
+    let template = parse_template(source, prompt.span("template"), words, start, diags)?;
     if words && !prompt.written("verbalizer") {
         let diag = Diag::error(
             &BAD_PROMPT,
@@ -68,21 +75,53 @@ pub(super) fn take<'r>(
         diags.push(diag);
         return None;
     }
-    if let (true, Some(tokenizer)) = (template.has_mask(), &start.model.tokenizer)
-        && tokenizer.mask().is_none()
-    {
-        diags.push(Diag::error(
-            &BAD_PROMPT,
-            prompt.span("template"),
-            "the model's tokenizer has no mask token",
-        ));
-        return None;
-    }
     start.prompt = Some(Arc::new(Prompt {
         template,
         words: Vec::new(),
     }));
-    Some(Some(declared))
+    Some(Wording::Declared(declared))
+}
+
+/// Parses a template; with `masked` it must have a mask. `None` after a diagnostic.
+pub(super) fn parse_template(
+    source: &str,
+    at: Span,
+    masked: bool,
+    start: &Handed,
+    diags: &mut Diags,
+) -> Option<Template> {
+    let template = match Template::parse(source) {
+        Ok(template) => template,
+        Err(why) => {
+            diags.push(Diag::error(&BAD_PROMPT, at, why));
+            return None;
+        }
+    };
+    if masked && !template.has_mask() {
+        let diag = Diag::error(
+            &BAD_PROMPT,
+            at,
+            format!(
+                "the template `{source}` holds no `{{mask}}`, and the label words are read there"
+            ),
+        );
+        diags.push(diag.help("write `{mask}` where the word belongs"));
+        return None;
+    }
+    if template.has_mask() {
+        has_mask_token(start, at, diags)?;
+    }
+    Some(template)
+}
+
+fn has_mask_token(start: &Handed, at: Span, diags: &mut Diags) -> Option<()> {
+    let lacks = |t: &Arc<Tokenizer>| t.mask().is_none();
+    if start.model.tokenizer.as_ref().is_some_and(lacks) {
+        let message = "the model's tokenizer has no mask token";
+        diags.push(Diag::error(&BAD_PROMPT, at, message));
+        return None;
+    }
+    Some(())
 }
 
 /// Finds the token of each class's word, where they are what is learned.
@@ -101,75 +140,25 @@ pub(super) fn label_words(
     let Some(Checked::Map(pairs)) = values.get("verbalizer") else {
         return Some(());
     };
-    let known = start.model.tokenizer.is_some();
-    if let Some((extra, _)) = pairs
-        .iter()
-        .find(|(class, _)| known && !classes.contains(class))
-    {
-        let help = suggest::did_you_mean(extra, classes.iter().map(String::as_str));
-        fail(
-            diags,
-            at,
-            format!("the data have no class `{extra}`"),
-            help.or_else(|| Some(format!("the classes are {}", classes.join(", ")))),
+    if let Some((class, list)) = pairs.iter().find(|(_, list)| list.len() > 1) {
+        let message = format!(
+            "`{class}` has {} words; several words for a class are not built yet",
+            list.len()
         );
+        let help = "keep one, or let a `choose_prompt` stage choose among them";
+        diags.push(Diag::error(&NOT_BUILT_YET, at, message).help(help));
         return None;
     }
-    let mut words = Vec::new();
-    for class in classes {
-        let Some((_, list)) = pairs.iter().find(|(c, _)| c == class).filter(|_| known) else {
-            if !known {
-                words.push(0);
-                continue;
-            }
-            fail(
-                diags,
-                at,
-                format!("the class `{class}` has no word"),
-                Some(format!("write `{class}: \"…\"`")),
-            );
-            return None;
-        };
-        let [word] = list.as_slice() else {
-            let message = format!(
-                "`{class}` has {} words; several words for a class are not built yet",
-                list.len()
-            );
-            diags.push(Diag::error(&NOT_BUILT_YET, at, message).help("keep one"));
-            return None;
-        };
-        let pieces = start.model.tokenizer.as_ref().map(|t| t.word_pieces(word));
-        match pieces {
-            Some(Ok(pieces)) if pieces.len() == 1 => words.extend(pieces.iter().map(|(_, id)| *id)),
-            Some(Ok(pieces)) => {
-                let names: Vec<String> = pieces.iter().map(|(p, _)| format!("`{p}`")).collect();
-                fail(
-                    diags,
-                    at,
-                    format!(
-                        "`{word}` is not one token of this model: it is cut into {}",
-                        names.join(", ")
-                    ),
-                    Some("take a commoner word; the mask can hold one token only".into()),
-                );
-                return None;
-            }
-            Some(Err(why)) => {
-                fail(
-                    diags,
-                    at,
-                    format!("`{word}` cannot be tokenized: {why}"),
-                    None,
-                );
-                return None;
-            }
-            None => {}
-        }
-    }
+    let tokenizer = start.model.tokenizer.as_deref();
+    let words: Vec<u32> = class_words(classes, pairs, tokenizer, at, diags)?
+        .into_iter()
+        .flatten()
+        .map(|w| if tokenizer.is_some() { w.token } else { 0 })
+        .collect();
     let twice = words
         .iter()
         .enumerate()
-        .find(|(i, w)| known && words.iter().take(*i).any(|v| v == *w));
+        .find(|(i, w)| tokenizer.is_some() && words.iter().take(*i).any(|v| v == *w));
     if let Some((i, _)) = twice {
         fail(
             diags,
@@ -187,6 +176,88 @@ pub(super) fn label_words(
         words,
     }));
     Some(())
+}
+
+/// The words of each class with their tokens, one at least; `None` after a diagnostic. Without a
+/// tokenizer nothing is checked, and a token is the word's place among the different ones.
+pub(super) fn class_words(
+    classes: &[String],
+    pairs: &[(String, Vec<String>)],
+    tokenizer: Option<&Tokenizer>,
+    at: Span,
+    diags: &mut Diags,
+) -> Option<Vec<Vec<Word>>> {
+    let Some(tokenizer) = tokenizer else {
+        let mut texts: Vec<&String> = pairs.iter().flat_map(|(_, list)| list).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        let place = |text: &String| Word {
+            text: text.clone(),
+            token: texts.binary_search(&text).unwrap_or(0) as u32,
+        };
+        // Nor need the classes be known: then the lists are theirs in order.
+        let own = |(i, class): (usize, &String)| {
+            let named = pairs.iter().find(|(c, _)| c == class);
+            let list = named.or(pairs.get(i)).map(|(_, list)| list);
+            list.into_iter().flatten().map(place).collect()
+        };
+        return Some(classes.iter().enumerate().map(own).collect());
+    };
+    if let Some((extra, _)) = pairs.iter().find(|(class, _)| !classes.contains(class)) {
+        let help = suggest::did_you_mean(extra, classes.iter().map(String::as_str));
+        fail(
+            diags,
+            at,
+            format!("the data have no class `{extra}`"),
+            help.or_else(|| Some(format!("the classes are {}", classes.join(", ")))),
+        );
+        return None;
+    }
+    let mut all = Vec::new();
+    for class in classes {
+        let own = pairs.iter().find(|(c, _)| c == class);
+        let Some((_, list)) = own.filter(|(_, list)| !list.is_empty()) else {
+            fail(
+                diags,
+                at,
+                format!("the class `{class}` has no word"),
+                Some(format!("write `{class}: \"…\"`")),
+            );
+            return None;
+        };
+        let words = list.iter().map(|word| token(tokenizer, word, at, diags));
+        all.push(words.collect::<Option<Vec<Word>>>()?);
+    }
+    Some(all)
+}
+
+/// A word that is one token; `None` after a diagnostic.
+fn token(tokenizer: &Tokenizer, word: &str, at: Span, diags: &mut Diags) -> Option<Word> {
+    let pieces = match tokenizer.word_pieces(word) {
+        Ok(pieces) => pieces,
+        Err(why) => {
+            let message = format!("`{word}` cannot be tokenized: {why}");
+            fail(diags, at, message, None);
+            return None;
+        }
+    };
+    if let [(_, token)] = pieces.as_slice() {
+        return Some(Word {
+            text: word.to_owned(),
+            token: *token,
+        });
+    }
+    let names: Vec<String> = pieces.iter().map(|(p, _)| format!("`{p}`")).collect();
+    fail(
+        diags,
+        at,
+        format!(
+            "`{word}` is not one token of this model: it is cut into {}",
+            names.join(", ")
+        ),
+        Some("take a commoner word; the mask can hold one token only".into()),
+    );
+    None
 }
 
 fn fail(diags: &mut Diags, at: Span, message: String, help: Option<String>) {

@@ -21,7 +21,11 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "device": device,
         "fingerprint": stage.fingerprint,
         "cached": cached,
-        "depends_on": stage.parent.iter().collect::<Vec<_>>(),
+        "depends_on": stage.needs().collect::<Vec<_>>(),
+        "prompt": stage.start.chooser.as_ref().map(|c| json!({
+            "chosen_by": c.stage, "decided": stage.open.is_none(),
+            "template": stage.start.prompt.as_ref().map(|p| &p.template.source),
+        })),
         "batch": batch,
         "micro_batch": micro,
         "max_tokens": e.max_tokens,
@@ -73,6 +77,7 @@ pub fn batches(stage: &Stage) -> (u64, u64) {
     match &stage.job.routine {
         Routine::Fit(fit) => (fit.batch, fit.micro_batch),
         Routine::Score(score) => (score.batch, score.batch),
+        Routine::Choose(choose) => (choose.batch, choose.batch),
         Routine::Fold(_) => (0, 0),
     }
 }
@@ -100,8 +105,11 @@ pub fn json(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool, device: 
     let edges: Vec<Json> = plan
         .stages
         .iter()
-        .filter_map(|s| {
-            Some(json!({ "from": s.parent.as_ref()?, "to": s.name.value, "port": "model" }))
+        .flat_map(|s| {
+            let edge = |from: &String, port: &str| json!({ "from": from, "to": s.name.value, "port": port });
+            let model = s.parent.as_ref().map(|p| edge(p, "model"));
+            let chooser = s.start.chooser.as_ref();
+            model.into_iter().chain(chooser.map(|c| edge(&c.stage, "prompt")))
         })
         .collect();
     let axes: Vec<Json> = plan
@@ -151,7 +159,7 @@ fn placement(stage: &Stage) -> Vec<String> {
 fn steps(stage: &Stage) -> u64 {
     match &stage.job.routine {
         Routine::Fit(fit) => fit.steps,
-        Routine::Score(_) | Routine::Fold(_) => 0,
+        Routine::Score(_) | Routine::Choose(_) | Routine::Fold(_) => 0,
     }
 }
 
@@ -242,6 +250,17 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                     score.batch
                 );
             }
+            Routine::Choose(choose) => {
+                let candidates = stage.candidates.as_ref();
+                let _ = writeln!(
+                    out,
+                    "  choosing    among {} prompts ({} templates) by {}, in batches of {}",
+                    Count(candidates.map_or(0, |c| c.count())),
+                    candidates.map_or(0, |c| c.templates.len()),
+                    choose.metric.schema().name,
+                    choose.batch
+                );
+            }
             Routine::Fold(fold) => {
                 let _ = writeln!(
                     out,
@@ -250,6 +269,9 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                     fold.dtype
                 );
             }
+        }
+        if let Some(prompt) = prompt(stage) {
+            let _ = writeln!(out, "  prompt      {prompt}");
         }
         if let Some(line) = features_text(stage) {
             let _ = writeln!(out, "  features    {line}");
@@ -265,6 +287,21 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         );
     }
     out
+}
+
+/// Where a stage's prompt comes from, if another stage chooses it.
+#[must_use]
+pub fn prompt(stage: &Stage) -> Option<String> {
+    let chooser = stage.start.chooser.as_ref()?;
+    let template = stage.start.prompt.as_ref().map(|p| &p.template.source)?;
+    Some(match &stage.open {
+        Some(open) => format!(
+            "chosen by `{}`; until then the largest of {}: {template:?}",
+            chooser.stage,
+            open.sets.len()
+        ),
+        None => format!("chosen by `{}`: {template:?}", chooser.stage),
+    })
 }
 
 /// The estimate by class.
@@ -340,6 +377,13 @@ pub fn dot(plan: &Plan) -> String {
             "  {from:?} -> {:?} [label = \"model\"];",
             stage.name.value
         );
+        if let Some(chooser) = &stage.start.chooser {
+            let _ = writeln!(
+                out,
+                "  {:?} -> {:?} [label = \"prompt\"];",
+                chooser.stage, stage.name.value
+            );
+        }
     }
     out.push_str("}\n");
     out
@@ -362,6 +406,9 @@ pub fn mermaid(plan: &Plan) -> String {
             None => format!("model_{0}([\"model {0}\"])", stage.start.model.name),
         };
         let _ = writeln!(out, "  {from} -->|model| {own}");
+        if let Some(chooser) = &stage.start.chooser {
+            let _ = writeln!(out, "  {} -->|prompt| {own}", id(&chooser.stage));
+        }
     }
     out
 }

@@ -1,9 +1,10 @@
 //! The inverse question: the largest value of a key that fits a budget.
 
 use super::split::Lengths;
+use super::stages::Sets;
 use super::{Stage, estimate, features};
-use crate::library::schema::Checked;
-use crate::library::stage::{SplitFacts, StageCx};
+use crate::library::method::Tuning;
+use crate::library::schema::{Checked, Values};
 use crate::program::op::Machine;
 
 /// The answer.
@@ -86,8 +87,24 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
             values.insert("batch", Checked::Int(batch), stage.filled.span, true);
         }
     }
-    let lengths: Vec<Option<Lengths>> = stage
-        .splits
+    // Which template takes most may change with the value.
+    let one = std::slice::from_ref(&stage.splits);
+    let sets = stage.open.as_ref().map_or(one, |open| &open.sets);
+    let each = sets
+        .iter()
+        .map(|set| needs_of(stage, (key, value), (&values, &tuning), set, machine));
+    each.collect::<Option<Vec<u64>>>()?.into_iter().max()
+}
+
+/// Bytes a stage needs with these values over these splits.
+fn needs_of(
+    stage: &Stage,
+    (key, value): (&str, u64),
+    (values, tuning): (&Values, &Tuning),
+    set: &Sets,
+    machine: &Machine,
+) -> Option<u64> {
+    let lengths: Vec<Option<Lengths>> = set
         .iter()
         .map(|s| {
             let lengths = &s.as_ref()?.lengths;
@@ -98,43 +115,10 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
             })
         })
         .collect();
-    let cx = StageCx {
-        values: &values,
-        span: stage.name.span,
-        model: stage.model.clone(),
-        storage: stage.start.model.storage,
-        tuning,
-        objective: stage.start.objective,
-        head: stage.start.head.clone(),
-        words: stage.start.words(),
-        splits: lengths
-            .iter()
-            .zip(&stage.facts)
-            .map(|(lengths, known)| {
-                Some(SplitFacts {
-                    examples: lengths.as_ref()?.count(),
-                    ..known.clone()?
-                })
-            })
-            .collect(),
-    };
-    let mut job = stage.kind.lower(&cx).ok()?;
     let views: Vec<Option<&Lengths>> = lengths.iter().map(Option::as_ref).collect();
-    features::keep(
-        &mut job,
-        &views,
-        features::Asked::of(&values, stage.start.objective),
-    );
-    let host = stage.splits.iter().flatten().map(|s| s.host_bytes).sum();
-    let estimate = estimate::estimate(
-        &job,
-        &views,
-        machine,
-        estimate::Around {
-            host,
-            decomposes: stage.start.adapter.is_none(),
-            leaves_model: !stage.trained_with.leaves_adapter(),
-        },
-    );
+    let cx = stage.context(&stage.start, values, tuning, &views);
+    let mut job = stage.kind.lower(&cx).ok()?;
+    features::keep(&mut job, &views, stage.asked(values));
+    let estimate = estimate::estimate(&job, &views, machine, stage.around());
     Some(estimate.peak() + estimate.host)
 }

@@ -5,16 +5,38 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::bind::{BoundModel, BoundSplit};
-use super::estimate::Estimate;
+use super::estimate::{Around, Estimate};
+use super::features::Asked;
+use super::split::Lengths;
 use super::sweep::SweptAxis;
 use crate::base::Spanned;
+use crate::library::candidates::Candidates;
 use crate::library::method::Tuning;
 use crate::library::model::{HeadKind, Model};
 use crate::library::objective::Objective;
 use crate::library::prompt::Prompt;
-use crate::library::schema::Filled;
+use crate::library::schema::{Filled, Values};
 use crate::library::stage::job::Job;
-use crate::library::stage::{SplitFacts, StageKind};
+use crate::library::stage::{SplitFacts, StageCx, StageKind};
+
+/// A stage's splits, in the order of the kind's split keys.
+pub type Sets = Vec<Option<Arc<BoundSplit>>>;
+
+/// The stage that chooses a prompt, and what from.
+#[derive(Clone, Debug)]
+pub struct Chooser {
+    /// Its name.
+    pub stage: String,
+    /// Its candidates, with words as the tokens of the model that takes the choice.
+    pub candidates: Arc<Candidates>,
+}
+
+/// What is held of a stage until the prompt it takes is chosen.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Its splits within each candidate template.
+    pub sets: Vec<Sets>,
+}
 
 /// What flows from a stage to the next.
 #[derive(Clone, Debug)]
@@ -27,8 +49,10 @@ pub struct Handed {
     pub objective: Objective,
     /// The head.
     pub head: HeadKind,
-    /// What stands around the text.
+    /// What stands around the text; until it is chosen, the candidate that takes most memory.
     pub prompt: Option<Arc<Prompt>>,
+    /// The stage that chooses the prompt, if one does.
+    pub chooser: Option<Chooser>,
     /// Tokens after which text is cut.
     pub max_length: u64,
     /// The stage that holds the plain weights, if not the model's own files.
@@ -74,8 +98,8 @@ pub struct Stage {
     pub trained_with: Tuning,
     /// The architecture, dropout overridden.
     pub model: Arc<dyn Model>,
-    /// Its splits, in the order of the kind's split keys.
-    pub splits: Vec<Option<Arc<BoundSplit>>>,
+    /// Its splits, in the order of the kind's split keys; where a prompt is chosen, one a template.
+    pub splits: Sets,
     /// What lowering knew of them.
     pub facts: Vec<Option<SplitFacts>>,
     /// The work.
@@ -88,9 +112,71 @@ pub struct Stage {
     pub parts: IndexMap<String, String>,
     /// Hash of the parts; `None` where an input's identity could not be had.
     pub fingerprint: Option<String>,
+    /// What it chooses from, if it chooses a prompt.
+    pub candidates: Option<Arc<Candidates>>,
+    /// What is open until the prompt it takes is chosen.
+    pub open: Option<Open>,
 }
 
 impl Stage {
+    /// The stages it needs: the one it comes from, and the one that chooses its prompt.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        let chooser = self.start.chooser.as_ref().map(|c| c.stage.as_str());
+        self.parent.as_deref().into_iter().chain(chooser)
+    }
+
+    /// What it is lowered from, with other values, methods or lengths.
+    #[must_use]
+    pub fn context<'a>(
+        &self,
+        start: &Handed,
+        values: &'a Values,
+        tuning: &Tuning,
+        lengths: &[Option<&Lengths>],
+    ) -> StageCx<'a> {
+        let facts = lengths.iter().zip(&self.facts).map(|(lengths, known)| {
+            Some(SplitFacts {
+                examples: lengths.as_ref()?.count(),
+                ..known.clone()?
+            })
+        });
+        StageCx {
+            values,
+            span: self.name.span,
+            model: self.model.clone(),
+            storage: start.model.storage,
+            tuning: tuning.clone(),
+            objective: start.objective,
+            head: start.head.clone(),
+            words: match &self.candidates {
+                Some(candidates) => Some(candidates.tokens()),
+                None => start.words(),
+            },
+            splits: facts.collect(),
+        }
+    }
+
+    /// What surrounds its job.
+    #[must_use]
+    pub fn around(&self) -> Around {
+        let one = std::slice::from_ref(&self.splits);
+        let held = self.open.as_ref().map_or(one, |open| &open.sets);
+        Around {
+            host: super::choice::host_bytes(held),
+            decomposes: self.start.adapter.is_none(),
+            leaves_model: !self.trained_with.leaves_adapter(),
+        }
+    }
+
+    /// What is asked about keeping the results of its frozen part, with other values.
+    #[must_use]
+    pub fn asked(&self, values: &Values) -> Asked {
+        Asked {
+            decided: self.open.is_none(),
+            ..Asked::of(values, self.start.objective)
+        }
+    }
+
     /// Directories of peft adapters its methods start from.
     #[must_use]
     pub fn start_adapters(&self) -> Vec<std::path::PathBuf> {

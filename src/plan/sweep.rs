@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use super::error::SHARED_TARGET;
+use super::fingerprint::CHOSEN;
 use super::{Plan, Stage};
 use crate::base::{Diag, Diags};
 use crate::library::schema::Checked;
@@ -115,13 +116,13 @@ impl Merger {
         for (stage, inputs) in plan.stages.iter().zip(&self.inputs) {
             let parts = stage.parts.iter();
             let mut text: Vec<String> = parts
-                .filter(|(key, _)| !matches!(key.as_str(), "key seed" | "from"))
+                .filter(|(key, _)| !matches!(key.as_str(), "key seed" | "from" | CHOSEN))
                 .map(|(key, value)| format!("{key}\u{1f}{value}"))
                 .collect();
             if stage.fingerprint.is_none() {
                 text.push(format!("{inputs:?}"));
             }
-            text.extend(stage.parent.as_deref().and_then(|p| texts.get(p)).cloned());
+            text.extend(stage.needs().filter_map(|n| texts.get(n)).cloned());
             let hash = blake3::hash(text.join("\u{1e}").as_bytes()).to_hex();
             texts.insert(&stage.name.value, hash.to_string());
         }
@@ -239,6 +240,11 @@ fn rename(plan: &mut Plan, swept: &Swept, homes: &[Here<'_>], reach: &[BTreeSet<
         for handed in std::iter::once(&mut stage.start).chain(&mut stage.leaves) {
             renamed(&mut handed.weights);
             renamed(&mut handed.adapter);
+            if let Some(chooser) = &mut handed.chooser
+                && let Some(new) = names.get(&chooser.stage)
+            {
+                chooser.stage.clone_from(new);
+            }
         }
     }
 }
@@ -314,7 +320,7 @@ impl Plan {
         let mut list: Vec<&Stage> = Vec::new();
         for stage in self.stages.iter().rev() {
             if stage.is(name) || wanted.contains(stage.name.value.as_str()) {
-                wanted.extend(stage.parent.as_deref());
+                wanted.extend(stage.needs());
                 list.push(stage);
             }
         }

@@ -114,7 +114,8 @@ pub(super) fn trains(stage: &StageResult) -> bool {
 }
 
 fn evaluates(stage: &StageResult) -> bool {
-    !trains(stage) && !stage.metrics.is_empty()
+    let chooses = kind(&stage.kind).is_some_and(|k| k.chooses());
+    !trains(stage) && !chooses && !stage.metrics.is_empty()
 }
 
 /// The training whose model a stage has before it, through merges.

@@ -21,6 +21,7 @@ use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, SourceId, Sources, Span, Spanned, suggest};
 use crate::library::decl::{self, Declaration};
 use crate::library::schema::{Checked, Filled, Kind, RefKind, Schema};
+use crate::library::stage;
 use crate::syntax::ast::{Decl, File, Item, Value};
 use error::{
     BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT,
@@ -480,6 +481,20 @@ fn check_reference(
                     .help(format!(
                         "write `{name}.train`, `{name}.dev` or `{name}.test`"
                     )),
+                );
+            }
+        }
+        Some(found) if kind == RefKind::Prompt && found.declaration.keyword == "stage" => {
+            let of = &found.filled.name;
+            if !stage::stage(of).is_some_and(|k| k.chooses()) {
+                diags.push(
+                    Diag::error(
+                        &WRONG_REFERENCE,
+                        span,
+                        format!("`{name}` is a stage of the kind `{of}`, which chooses no prompt"),
+                    )
+                    .label("a prompt is wanted, or a `choose_prompt` stage")
+                    .related(found.name.span, "declared here"),
                 );
             }
         }

@@ -71,6 +71,8 @@ pub(super) fn check(
         (Kind::Names | Kind::Columns, ValueKind::Path(_) | ValueKind::Str(_)) => {
             names(scope, std::slice::from_ref(&value))
         }
+        (Kind::Texts, ValueKind::List(items)) => texts(scope, items),
+        (Kind::Texts, ValueKind::Str(_)) => texts(scope, std::slice::from_ref(&value)),
         (Kind::Verbalizer, ValueKind::Map(pairs)) => verbalizer(pairs),
         _ => None,
     };
@@ -379,6 +381,19 @@ fn names(scope: &Scope<'_>, items: &[Value]) -> Option<Checked> {
             ValueKind::Str(s) => Some(s),
             ValueKind::Path(p) => p.as_name().map(str::to_owned),
             ValueKind::Number { digits, unit: None } => Some(digits),
+            _ => None,
+        })
+        .collect();
+    list.map(Checked::Names)
+}
+
+fn texts(scope: &Scope<'_>, items: &[Value]) -> Option<Checked> {
+    let list: Option<Vec<String>> = items
+        .iter()
+        // A name that goes in a circle is reported there.
+        .filter_map(|item| scope.substitute(item))
+        .map(|item| match item.value {
+            ValueKind::Str(s) => Some(s),
             _ => None,
         })
         .collect();

@@ -1,6 +1,7 @@
 //! The one test binary beside the unit tests.
 
 mod cases;
+mod choose;
 mod features;
 mod golden;
 mod masked;

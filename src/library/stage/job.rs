@@ -26,6 +26,8 @@ pub enum Routine {
     Fit(Box<Fit>),
     /// Walk over a split once, scoring.
     Score(Box<Score>),
+    /// Walk over a split once a template, scoring words.
+    Choose(Choose),
     /// Fold adapters into weights, tensor by tensor.
     Fold(Fold),
 }
@@ -125,6 +127,18 @@ pub struct Score {
     pub metrics: Vec<&'static dyn Metric>,
 }
 
+/// Choosing a prompt: each template is scored once, each assignment of words from those scores.
+#[derive(Debug)]
+pub struct Choose {
+    /// Scores `[S, words]` of all listed words, in the order of
+    /// [`tokens`](crate::library::candidates::Candidates::tokens).
+    pub evaluate: Verified,
+    /// Examples of a program run.
+    pub batch: u64,
+    /// What the best is best by.
+    pub metric: &'static dyn Metric,
+}
+
 /// Merging.
 #[derive(Debug)]
 pub struct Fold {
@@ -152,6 +166,7 @@ impl Job {
                 list
             }
             Routine::Score(score) => vec![&score.evaluate],
+            Routine::Choose(choose) => vec![&choose.evaluate],
             Routine::Fold(fold) => fold.sites.iter().map(|(_, p)| p).collect(),
         }
     }
@@ -161,7 +176,7 @@ impl Job {
     pub fn features(&self) -> Option<&Features> {
         match &self.routine {
             Routine::Fit(fit) => fit.features.as_ref(),
-            Routine::Score(_) | Routine::Fold(_) => None,
+            Routine::Score(_) | Routine::Choose(_) | Routine::Fold(_) => None,
         }
     }
 

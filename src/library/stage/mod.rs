@@ -1,6 +1,7 @@
 //! The stage registry: the steps a pipeline is made of. A stage kind is one file and one row here:
 //! its schema, the checks between its keys, and its lowering to a [`Job`].
 
+mod choose_prompt;
 mod eval;
 pub mod job;
 mod keys;
@@ -43,6 +44,11 @@ pub trait StageKind: Sync + Send + std::fmt::Debug {
         false
     }
 
+    /// Whether it chooses a prompt among several, for other stages to use.
+    fn chooses(&self) -> bool {
+        false
+    }
+
     /// Complaints about keys that do not go together.
     fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
         let _ = (values, span, diags);
@@ -56,7 +62,13 @@ pub trait StageKind: Sync + Send + std::fmt::Debug {
 }
 
 /// Every stage kind.
-pub const STAGES: &[&dyn StageKind] = &[&train::Train, &mezo::Mezo, &eval::Eval, &merge::Merge];
+pub const STAGES: &[&dyn StageKind] = &[
+    &train::Train,
+    &mezo::Mezo,
+    &eval::Eval,
+    &merge::Merge,
+    &choose_prompt::ChoosePrompt,
+];
 
 /// Looks a stage kind up by name.
 #[must_use]
@@ -90,7 +102,8 @@ pub struct StageCx<'a> {
     pub objective: Objective,
     /// The head.
     pub head: HeadKind,
-    /// Token ids of the label words, where they are what is learned.
+    /// Token ids of the words that are scored at the mask: one a class where label words are what is
+    /// learned, all listed ones where they are chosen.
     pub words: Option<Vec<u32>>,
     /// The splits, in the order of [`StageKind::splits`]; `None` where the key is not written.
     pub splits: Vec<Option<SplitFacts>>,

@@ -250,7 +250,7 @@ pub(super) fn metrics(cx: &StageCx<'_>, key: &str) -> Result<Vec<&'static dyn Me
         .collect()
 }
 
-fn checked_metric(
+pub(super) fn checked_metric(
     cx: &StageCx<'_>,
     name: &str,
     key: &str,
