@@ -11,7 +11,7 @@ use crate::library::schema::Registry;
 use crate::resolve::registry;
 
 /// The registries by the name users give.
-pub(super) const KINDS: [(&str, Registry); 7] = [
+pub(super) const KINDS: [(&str, Registry); 8] = [
     ("methods", Registry::Method),
     ("models", Registry::Model),
     ("stages", Registry::Stage),
@@ -19,12 +19,13 @@ pub(super) const KINDS: [(&str, Registry); 7] = [
     ("schedules", Registry::Schedule),
     ("metrics", Registry::Metric),
     ("sources", Registry::Source),
+    ("starts", Registry::Start),
 ];
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// methods, models, stages, optimizers, schedules, metrics, sources, codes; all if not given
+    /// methods, models, stages, optimizers, schedules, metrics, sources, starts, codes; all if not given
     kind: Option<String>,
     /// Print one JSON document
     #[arg(long)]

@@ -10,6 +10,7 @@ pub mod log;
 pub mod machine;
 pub mod observe;
 pub mod predict;
+mod prune;
 pub mod replay;
 pub mod run;
 pub mod score;

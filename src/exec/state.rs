@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::init::{cast, initialise};
 use super::machine::Runner;
+use super::prune::Pruning;
 use super::weights::Checkpoint;
 use crate::files::RunError;
 use crate::files::tensorfile::TensorFile;
 use crate::library::model::Model;
-use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::library::params::{Init, Owner, Param, ParamKind, SvdPart};
+use crate::library::prune::Source;
 use crate::library::svd::{Decomposition, decompose, rest, svd_scratch_bytes};
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, DType, Resident};
@@ -53,14 +55,26 @@ pub fn load(
         initial: Initial::new(),
     };
     let mut seen = BTreeSet::new();
-    for param in params {
+    // Pruning comes first, while there is little else in memory.
+    let cut = |p: &&Param| matches!(p.init, Init::Pruned(_));
+    let others = params.iter().filter(|p| !cut(p));
+    let mut pruning = Pruning::default();
+    for param in params.iter().filter(cut).chain(others) {
         let Some(resident) = wanted.get(param.name.as_str()) else {
             continue;
         };
         if seen.insert(param.name.as_str()) {
             let scratch = loader.scratch(param);
             runner.meter.scratch(scratch + loader.transient(param));
-            let tensor = loader.tensor(param, resident.ty.dtype)?;
+            let tensor = match &param.init {
+                Init::Pruned(cut) if !loader.given(&param.name) => {
+                    let read =
+                        |source: &Source| loader.base(&source.name, &source.param(), DType::F32);
+                    let tensor = pruning.cut(cut, &read, &mut runner.meter)?;
+                    cast(tensor, resident.ty.dtype)
+                }
+                _ => loader.tensor(param, resident.ty.dtype)?,
+            };
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);
@@ -160,6 +174,12 @@ impl Loader<'_> {
         }
     }
 
+    /// Whether the stage starts from an adapter that holds a tensor.
+    fn given(&self, name: &str) -> bool {
+        let earlier = self.sources.adapter.as_ref();
+        earlier.is_some_and(|file| file.get(name).is_some()) || self.sources.peft.contains_key(name)
+    }
+
     fn adapter_tensor(&self, name: &str, param: &Param) -> Result<Option<Tensor>, RunError> {
         let found = match &self.sources.adapter {
             Some(file) if file.get(name).is_some() => Some(file.tensor(name)?),
@@ -186,7 +206,7 @@ impl Loader<'_> {
         let Some(weights) = &self.sources.weights else {
             // A decomposed matrix starts from what the plain weight would be.
             let init = if matches!(param.init, Init::Svd { .. }) {
-                Init::Normal(0.02)
+                ParamKind::Weight.fresh()
             } else {
                 param.init.clone()
             };

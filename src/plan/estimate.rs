@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::split::Lengths;
 use crate::library::data::batch::order;
 use crate::library::params::{Init, Param, SvdPart};
+use crate::library::prune;
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::library::svd::svd_scratch_bytes;
 use crate::program::memory::{self, Peak};
@@ -59,8 +60,9 @@ impl Estimate {
 pub struct Around {
     /// Bytes of data and tokenizer in memory.
     pub host: u64,
-    /// Whether matrices are decomposed at the start; an adapter that is continued brings its parts.
-    pub decomposes: bool,
+    /// Whether the adapter is made at the start, by decomposing and pruning; one that is continued
+    /// brings its parts.
+    pub makes_adapter: bool,
 }
 
 /// What the process takes beside tensors: the binary, its threads' stacks, the runtime.
@@ -106,7 +108,7 @@ pub fn estimate(
     };
     let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);
     let at_start = estimate.frozen_weights + estimate.trainable_weights + scratch;
-    if around.decomposes && scratch > 0 && at_start > estimate.peak() {
+    if around.makes_adapter && scratch > 0 && at_start > estimate.peak() {
         estimate.gradients = 0;
         estimate.optimizer = 0;
         estimate.activations = 0;
@@ -114,6 +116,16 @@ pub fn estimate(
         estimate.workspace = scratch;
         estimate.peak_op = "singular value decomposition".to_owned();
         estimate.largest.clear();
+    }
+    let pruning = prune::peak_bytes(&job.params);
+    if around.makes_adapter && pruning > estimate.peak() {
+        estimate = Estimate {
+            transient: pruning,
+            peak_op: "pruning of the backbone".to_owned(),
+            flops_per_step: estimate.flops_per_step,
+            max_tokens: estimate.max_tokens,
+            ..Estimate::default()
+        };
     }
     // Freed blocks that the allocator keeps and cannot use again: a thirtieth of the tensors, measured.
     estimate.host = HOST_BASE + around.host + estimate.peak() / 30;

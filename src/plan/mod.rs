@@ -243,7 +243,7 @@ impl Planner<'_, '_> {
         let host = splits.iter().flatten().map(|s| s.host_bytes).sum();
         let around = Around {
             host,
-            decomposes: start.adapter.is_none(),
+            makes_adapter: start.adapter.is_none(),
         };
         let estimate = estimate::estimate(&job, &lengths, self.machine, around);
         let name = Spanned::new(alias, declared.name.span);

@@ -125,7 +125,7 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         machine,
         estimate::Around {
             host,
-            decomposes: stage.start.adapter.is_none(),
+            makes_adapter: stage.start.adapter.is_none(),
         },
     );
     Some(estimate.peak() + estimate.host)
