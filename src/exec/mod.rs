@@ -3,6 +3,7 @@
 pub mod alloc;
 pub mod artifact;
 pub mod checkpoint;
+mod fisher;
 pub mod fit;
 pub mod init;
 pub mod leave;

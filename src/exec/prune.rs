@@ -4,26 +4,71 @@ use std::collections::BTreeMap;
 
 use super::machine::Meter;
 use crate::files::RunError;
-use crate::library::prune::{Choice, Cut, Source, best, column_scores, cut, row_scores};
+use crate::library::params::Param;
+use crate::library::prune::{
+    Choice, Cut, Importance, Source, best, column_scores, cut, row_scores,
+};
+use crate::program::DType;
 use crate::program::op::Tensor;
 
 /// Reads a parameter of the backbone in f32.
 type Read<'a> = &'a dyn Fn(&Source) -> Result<Tensor, RunError>;
 
+/// Importances that were measured, by parameter.
+pub(super) type Importances = BTreeMap<String, Tensor>;
+
+/// What pruning goes by.
+#[derive(Debug)]
+pub(super) enum Guide {
+    /// The weights, or what was measured of them.
+    Importances(Importances),
+    /// Nothing: a checkpoint will overwrite the values.
+    Later,
+}
+
 /// The choices made so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pruning {
+    guide: Guide,
     made: BTreeMap<String, Vec<u32>>,
 }
 
 impl Pruning {
+    /// Before the first choice; what was measured is counted from here on.
+    pub(super) fn new(guide: Guide, meter: &mut Meter) -> Self {
+        let pruning = Self {
+            guide,
+            made: BTreeMap::new(),
+        };
+        meter.alloc(pruning.held());
+        pruning
+    }
+
+    /// After the last choice.
+    pub(super) fn done(self, meter: &mut Meter) {
+        meter.free(self.held());
+    }
+
+    /// Bytes of what was measured.
+    fn held(&self) -> u64 {
+        match &self.guide {
+            Guide::Importances(measured) => measured.values().map(Tensor::bytes).sum(),
+            Guide::Later => 0,
+        }
+    }
+
     /// A parameter's value. What is held meanwhile is metered; the result is not.
     pub(super) fn cut(
         &mut self,
         from: &Cut,
+        param: &Param,
         read: Read<'_>,
         meter: &mut Meter,
     ) -> Result<Tensor, RunError> {
+        if matches!(self.guide, Guide::Later) {
+            let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+            return Ok(Tensor::zeros(DType::F32, &dims));
+        }
         self.choose(&from.rows, read, meter)?;
         if let Some(columns) = &from.columns {
             self.choose(columns, read, meter)?;
@@ -42,6 +87,15 @@ impl Pruning {
         Ok(tensor)
     }
 
+    fn measured(&self, source: &Source) -> Result<&[f32], RunError> {
+        let found = match &self.guide {
+            Guide::Importances(measured) => measured.get(&source.name),
+            Guide::Later => None,
+        };
+        let missing = || RunError::bug(format!("`{}` was never measured", source.name));
+        floats(found.ok_or_else(missing)?)
+    }
+
     /// Makes a choice, and first the one it leans on.
     fn choose(
         &mut self,
@@ -55,13 +109,20 @@ impl Pruning {
         if let Some(within) = &choice.within {
             self.choose(within, read, meter)?;
         }
-        let matrices: Vec<Tensor> = choice.of.iter().map(read).collect::<Result<_, _>>()?;
-        let slices: Vec<&[f32]> = matrices.iter().map(floats).collect::<Result<_, _>>()?;
-        let width = matrices
-            .first()
-            .and_then(|m| m.dims.get(1))
-            .copied()
-            .unwrap_or(1);
+        let matrices: Vec<Tensor> = match choice.importance {
+            Importance::Magnitude => choice.of.iter().map(read).collect::<Result<_, _>>()?,
+            Importance::Fisher { .. } => Vec::new(),
+        };
+        let slices: Vec<&[f32]> = match choice.importance {
+            Importance::Magnitude => matrices.iter().map(floats).collect::<Result<_, _>>()?,
+            Importance::Fisher { .. } => choice
+                .of
+                .iter()
+                .map(|source| self.measured(source))
+                .collect::<Result<_, _>>()?,
+        };
+        let width = choice.of.first().and_then(|s| s.shape.get(1)).copied();
+        let width = width.unwrap_or(1) as usize;
         let scores = match &choice.within {
             Some(within) => {
                 let columns = self.made.get(within.name()).map(Vec::as_slice);

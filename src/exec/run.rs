@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use super::alloc;
-use super::fit::{Context, fit};
+use super::fisher;
+use super::fit::{Context, fit, resumable};
 use super::leave;
 use super::log::Log;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
+use super::prune::{Guide, Importances};
 use super::score::{metrics, score};
-use super::state::{Sources, load};
+use super::state::{Sources, load, load_pruned};
 use super::store::{Entry, Manifest, Store};
 use super::weights::Checkpoint;
 use crate::base::world::{HubFile, RepoKind, World};
@@ -351,7 +353,11 @@ impl Work<'_> {
             .unwrap_or_default())
     }
 
-    pub(super) fn load(&self, runner: &mut Runner) -> Result<super::state::Initial, RunError> {
+    pub(super) fn load(
+        &self,
+        runner: &mut Runner,
+        guide: Guide,
+    ) -> Result<super::state::Initial, RunError> {
         let programs = self.stage.job.programs();
         let mut residents: BTreeMap<&str, &Resident> = BTreeMap::new();
         for resident in programs.iter().flat_map(|v| &v.program().residents) {
@@ -359,13 +365,33 @@ impl Work<'_> {
         }
         let list: Vec<&Resident> = residents.into_values().collect();
         let sources = self.sources()?;
-        load(
+        load_pruned(
             runner,
             &self.stage.job.params,
             &list,
             self.stage.model.as_ref(),
             &sources,
+            guide,
         )
+    }
+
+    /// What the backbone is pruned by, measured if need be. An adapter that is continued brings its own
+    /// tensors.
+    pub(super) fn guide(
+        &self,
+        fit: &Fit,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Guide, RunError> {
+        let measured = match &fit.fisher {
+            Some(fisher) if self.stage.start.adapter.is_none() => {
+                let (set, sources) = (self.required(0)?, self.sources()?);
+                let model = self.stage.model.as_ref();
+                fisher::measure((fisher, fit), set, model, &sources, runner, observer)?
+            }
+            _ => Importances::new(),
+        };
+        Ok(Guide::Importances(measured))
     }
 
     fn fit(
@@ -375,8 +401,13 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Json, RunError> {
         let train = self.required(0)?;
-        let initial = self.load(runner)?;
         let checkpoints = self.dir.join("checkpoint");
+        let guide = if resumable(&checkpoints)? {
+            Guide::Later
+        } else {
+            self.guide(job, runner, observer)?
+        };
+        let initial = self.load(runner, guide)?;
         let cx = Context {
             stage: &self.stage.name.value,
             train,
@@ -422,7 +453,7 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Json, RunError> {
         let set = self.required(0)?;
-        self.load(runner)?;
+        self.load(runner, Guide::Importances(Importances::new()))?;
         let begun = Instant::now();
         let predictions = score(
             runner,

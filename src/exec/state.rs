@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::init::{cast, initialise};
 use super::machine::Runner;
-use super::prune::Pruning;
+use super::prune::{Guide, Importances, Pruning};
 use super::weights::Checkpoint;
 use crate::files::RunError;
 use crate::files::tensorfile::TensorFile;
@@ -46,6 +46,22 @@ pub fn load(
     model: &dyn Model,
     sources: &Sources,
 ) -> Result<Initial, RunError> {
+    let guide = Guide::Importances(Importances::new());
+    load_pruned(runner, params, residents, model, sources, guide)
+}
+
+/// The same, with what was measured of the backbone to prune it by.
+///
+/// # Errors
+/// A missing or misshapen tensor, an unreadable file.
+pub(super) fn load_pruned(
+    runner: &mut Runner,
+    params: &[Param],
+    residents: &[&Resident],
+    model: &dyn Model,
+    sources: &Sources,
+    guide: Guide,
+) -> Result<Initial, RunError> {
     let wanted: BTreeMap<&str, &Resident> =
         residents.iter().map(|r| (r.name.as_str(), *r)).collect();
     let mut loader = Loader {
@@ -56,25 +72,30 @@ pub fn load(
     };
     let mut seen = BTreeSet::new();
     // Pruning comes first, while there is little else in memory.
-    let cut = |p: &&Param| matches!(p.init, Init::Pruned(_));
-    let others = params.iter().filter(|p| !cut(p));
-    let mut pruning = Pruning::default();
-    for param in params.iter().filter(cut).chain(others) {
+    let mut pruning = Pruning::new(guide, &mut runner.meter);
+    let read = |source: &Source| loader.base(&source.name, &source.param(), DType::F32);
+    for param in params {
+        let resident = wanted.get(param.name.as_str());
+        if let (Init::Pruned(cut), Some(resident)) = (&param.init, resident)
+            && !loader.given(&param.name)
+            && seen.insert(param.name.as_str())
+        {
+            let tensor = pruning.cut(cut, param, &read, &mut runner.meter)?;
+            let tensor = cast(tensor, resident.ty.dtype);
+            runner
+                .residents
+                .insert(&param.name, resident.class, tensor, &mut runner.meter);
+        }
+    }
+    pruning.done(&mut runner.meter);
+    for param in params {
         let Some(resident) = wanted.get(param.name.as_str()) else {
             continue;
         };
         if seen.insert(param.name.as_str()) {
             let scratch = loader.scratch(param);
             runner.meter.scratch(scratch + loader.transient(param));
-            let tensor = match &param.init {
-                Init::Pruned(cut) if !loader.given(&param.name) => {
-                    let read =
-                        |source: &Source| loader.base(&source.name, &source.param(), DType::F32);
-                    let tensor = pruning.cut(cut, &read, &mut runner.meter)?;
-                    cast(tensor, resident.ty.dtype)
-                }
-                _ => loader.tensor(param, resident.ty.dtype)?,
-            };
+            let tensor = loader.tensor(param, resident.ty.dtype)?;
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);

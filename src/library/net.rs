@@ -1,6 +1,8 @@
 //! The network under construction. A model asks for its parts here, by site; the chosen methods may
 //! wrap each part. So a model never names a method and a method never names a model.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 
 use super::method::Tuning;
@@ -34,6 +36,8 @@ pub struct NetOptions {
     pub seed: u64,
     /// Whether dropout also acts before the first trainable tensor.
     pub dropout_frozen: bool,
+    /// The model's own parameters whose gradients are wanted although no method trains them.
+    pub probed: BTreeSet<String>,
 }
 
 /// The one row of each sequence that a head reads.
@@ -117,7 +121,7 @@ impl<'a> Net<'a> {
 
     /// Declares a parameter and gives its value in storage type.
     fn param(&mut self, mut param: Param) -> Value {
-        param.trainable = self.tuning.trains(&param);
+        param.trainable = self.tuning.trains(&param) || self.options.probed.contains(&param.name);
         let (dtype, class) = if param.trainable {
             (DType::F32, Class::Trainable)
         } else {

@@ -17,6 +17,11 @@ use super::placement::Role;
 pub enum Importance {
     /// Their absolute values.
     Magnitude,
+    /// Their empirical Fisher information over so many training examples.
+    Fisher {
+        /// Examples.
+        samples: u64,
+    },
 }
 
 /// A parameter of the backbone.
@@ -51,7 +56,9 @@ impl Source {
         }
     }
 
-    fn bytes(&self) -> u64 {
+    /// Its bytes in f32.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
         4 * self.shape.iter().product::<u64>()
     }
 }
@@ -87,6 +94,7 @@ impl Choice {
     fn read_bytes(&self) -> u64 {
         match self.importance {
             Importance::Magnitude => self.of.iter().map(Source::bytes).sum(),
+            Importance::Fisher { .. } => 0,
         }
     }
 
@@ -257,25 +265,55 @@ pub fn cut(matrix: &[f32], width: usize, rows: &[u32], columns: Option<&[u32]>) 
     }
 }
 
-/// What pruning takes at its peak, in bytes, while nothing else is loaded: what was cut already, the
-/// matrices being ranked or cut, and scores. 0 if nothing is pruned. Each choice is made once, when the
-/// first parameter asks for it.
+/// The matrices that some parameters' choices rank, each once.
+#[must_use]
+pub fn ranked(params: &[Param]) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut made: BTreeSet<&str> = BTreeSet::new();
+    for param in params {
+        for choice in choices(param, &mut made) {
+            sources.extend(choice.of.iter().cloned());
+        }
+    }
+    sources
+}
+
+/// The choices that a parameter is cut by and that were not made before, marking them as made.
+fn choices<'a>(param: &'a Param, made: &mut BTreeSet<&'a str>) -> Vec<&'a Choice> {
+    let Init::Pruned(cut) = &param.init else {
+        return Vec::new();
+    };
+    let mut links: Vec<&Choice> = cut.columns.as_deref().into_iter().collect();
+    links.push(&cut.rows);
+    let mut fresh = Vec::new();
+    while let Some(link) = links.pop() {
+        if made.insert(link.name()) {
+            fresh.push(link);
+            links.extend(link.within.as_deref());
+        }
+    }
+    fresh
+}
+
+/// What pruning takes at its peak, in bytes, while nothing else is loaded: Fisher information, what was
+/// cut already, the matrices being ranked or cut, and scores. 0 if nothing is pruned. Each choice is made
+/// once, when the first parameter asks for it.
 #[must_use]
 pub fn peak_bytes(params: &[Param]) -> u64 {
-    let (mut live, mut peak) = (0, 0);
+    let fisher = |p: &Param| matches!(&p.init, Init::Pruned(cut) if matches!(cut.rows.importance, Importance::Fisher { .. }));
+    let mut live = if params.iter().any(fisher) {
+        ranked(params).iter().map(Source::bytes).sum()
+    } else {
+        0
+    };
+    let mut peak = 0;
     let mut made: BTreeSet<&str> = BTreeSet::new();
     for param in params {
         let Init::Pruned(cut) = &param.init else {
             continue;
         };
-        let mut links: Vec<&Choice> = Vec::new();
-        links.extend(cut.columns.as_deref());
-        links.push(&cut.rows);
-        while let Some(link) = links.pop() {
-            if made.insert(link.name()) {
-                peak = peak.max(live + link.read_bytes() + link.score_bytes());
-                links.extend(link.within.as_deref());
-            }
+        for choice in choices(param, &mut made) {
+            peak = peak.max(live + choice.read_bytes() + choice.score_bytes());
         }
         let own = 4 * param.elements();
         peak = peak.max(live + cut.of.bytes() + own);

@@ -6,6 +6,7 @@ use super::split::Lengths;
 use crate::library::data::batch::order;
 use crate::library::params::{Init, Param, SvdPart};
 use crate::library::prune;
+use crate::library::stage::fisher::Fisher;
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::library::svd::svd_scratch_bytes;
 use crate::program::memory::{self, Peak};
@@ -117,6 +118,23 @@ pub fn estimate(
         estimate.peak_op = "singular value decomposition".to_owned();
         estimate.largest.clear();
     }
+    if let (Routine::Fit(fit), true) = (&job.routine, around.makes_adapter)
+        && let Some(fisher) = &fit.fisher
+    {
+        let sizes = splits.first().copied().flatten();
+        let sizes = sizes.map(|l| fisher_sizes(fit, fisher, l));
+        let first = over(&[(&fisher.program, &sizes.unwrap_or_default())], machine);
+        if first.peak() > estimate.peak() {
+            estimate = Estimate {
+                // Nothing is trained yet.
+                frozen_weights: first.frozen_weights + first.trainable_weights,
+                trainable_weights: 0,
+                flops_per_step: estimate.flops_per_step,
+                max_tokens: estimate.max_tokens,
+                ..first
+            };
+        }
+    }
     let pruning = prune::peak_bytes(&job.params);
     if around.makes_adapter && pruning > estimate.peak() {
         estimate = Estimate {
@@ -151,6 +169,14 @@ pub(super) fn evaluation_sizes(lengths: &Lengths, batch: u64) -> Vec<Bindings> {
     let list = lengths.list(batch);
     let order: Vec<u32> = (0..list.len() as u32).collect();
     batch_sizes(&list, &order, batch).collect()
+}
+
+/// Sizes of the examples whose Fisher information is measured.
+fn fisher_sizes(fit: &Fit, fisher: &Fisher, lengths: &Lengths) -> Vec<Bindings> {
+    let list = lengths.list(fit.batch);
+    let order = order(list.len(), fit.seed, 0, fit.shuffle);
+    let chosen: Vec<u32> = order.into_iter().take(fisher.samples as usize).collect();
+    batch_sizes(&list, &chosen, 1).collect()
 }
 
 /// Sizes of every micro-batch of a training.

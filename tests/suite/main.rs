@@ -4,6 +4,7 @@ mod cases;
 mod golden;
 mod oracle;
 mod parity;
+mod pruned;
 mod recipes;
 mod report;
 mod run;

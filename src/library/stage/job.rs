@@ -4,6 +4,7 @@ use super::super::metric::Metric;
 use super::super::params::Param;
 use super::super::placement::Site;
 use super::super::schedule::Rates;
+use super::fisher::Fisher;
 use crate::program::{Bindings, DType, Program, Verified};
 
 /// A stage's work: the network's parameters, and what is done with them.
@@ -60,6 +61,8 @@ pub struct Fit {
     pub update: Update,
     /// Scores on a batch, for evaluation during training.
     pub evaluate: Option<Verified>,
+    /// What is measured before the first step.
+    pub fisher: Option<Fisher>,
     /// Learning rates.
     pub rates: Rates,
     /// Examples of an optimizer step.
@@ -122,6 +125,15 @@ impl Job {
             }
             Routine::Score(score) => vec![&score.evaluate],
             Routine::Fold(fold) => fold.sites.iter().map(|(_, p)| p).collect(),
+        }
+    }
+
+    /// The program that runs before all others, with residents of its own.
+    #[must_use]
+    pub fn first(&self) -> Option<&Verified> {
+        match &self.routine {
+            Routine::Fit(fit) => fit.fisher.as_ref().map(|f| &f.program),
+            Routine::Score(_) | Routine::Fold(_) => None,
         }
     }
 

@@ -2,6 +2,7 @@
 //! its schema, the checks between its keys, and its lowering to a [`Job`].
 
 mod eval;
+pub mod fisher;
 pub mod job;
 mod keys;
 mod merge;

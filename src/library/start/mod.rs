@@ -3,6 +3,7 @@
 use super::prune::Importance;
 use super::schema::{Filled, Schema};
 
+mod fisher;
 mod magnitude;
 mod random;
 
@@ -16,7 +17,7 @@ pub struct Start {
 }
 
 /// Every start.
-pub static STARTS: &[&Start] = &[&random::START, &magnitude::START];
+pub static STARTS: &[&Start] = &[&random::START, &magnitude::START, &fisher::START];
 
 /// What an entry ranks by; an entry that is not written is `random`.
 #[must_use]
