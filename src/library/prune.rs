@@ -250,19 +250,20 @@ pub fn best(scores: &[f64], keep: usize) -> Vec<u32> {
 /// Rows, and columns if given, of a matrix `[n, width]`; a vector has a width of 1.
 #[must_use]
 pub fn cut(matrix: &[f32], width: usize, rows: &[u32], columns: Option<&[u32]>) -> Vec<f32> {
-    let row = |&r: &u32| {
+    // Of the right size from the start: a vector that grows would hold more than is counted.
+    let mut data = Vec::with_capacity(rows.len() * columns.map_or(width, <[u32]>::len));
+    for &r in rows {
         let from = r as usize * width;
-        matrix.get(from..from + width).unwrap_or_default()
-    };
-    match columns {
-        None => rows.iter().flat_map(row).copied().collect(),
-        Some(columns) => rows
-            .iter()
-            .map(row)
-            .flat_map(|r| columns.iter().filter_map(|&c| r.get(c as usize)))
-            .copied()
-            .collect(),
+        let row = matrix.get(from..from + width).unwrap_or_default();
+        match columns {
+            None => data.extend_from_slice(row),
+            Some(columns) => {
+                let entries = columns.iter().filter_map(|&c| row.get(c as usize));
+                data.extend(entries);
+            }
+        }
     }
+    data
 }
 
 /// The matrices that some parameters' choices rank, each once.

@@ -38,6 +38,9 @@ fn a_cut_takes_rows_and_columns() {
         [1.0, 3.0, 9.0, 11.0]
     );
     assert_eq!(cut(&matrix, 1, &[2, 5], None), [2.0, 5.0]);
+    // It holds no more than is counted, whatever its size.
+    let part = cut(&matrix, 4, &[0, 1, 2], Some(&[0, 1, 3]));
+    assert_eq!((part.len(), part.capacity()), (9, 9));
 }
 
 /// A block of one map with a norm, after an embedding of 4 rows and width 4; the copy is half as wide.

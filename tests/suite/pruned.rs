@@ -180,3 +180,44 @@ fn measured_pruning_has_the_same_bits_with_other_threads_and_after_kills() {
         "the adapters differ"
     );
 }
+
+/// The fingerprint of a training with this method.
+fn fingerprint(dir: &Path, method: &str) -> String {
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    let text = format!(
+        "model m = local \"{at}/tests/reference/bert-tiny\"\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 64 }}\n\
+         stage s = train {{ model = m, data = d.train, adapter = {method}, lr = 1e-3, steps = 1 }}\n"
+    );
+    let path = dir.join("r.peft");
+    std::fs::write(&path, text).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .args(["plan", "--json"])
+        .arg(&path)
+        .output()
+        .expect("starts");
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    json["stages"][0]["fingerprint"]
+        .as_str()
+        .expect("a fingerprint")
+        .to_owned()
+}
+
+#[test]
+fn what_a_side_network_begins_with_is_part_of_its_identity_and_random_is_the_default() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let of = |init: &str| fingerprint(dir.path(), &format!("lst {{ r = 4{init} }}"));
+    let all = [
+        "",
+        ", init = magnitude",
+        ", init = fisher",
+        ", init = fisher { samples = 8 }",
+    ]
+    .map(of);
+    for (i, one) in all.iter().enumerate() {
+        assert!(!all[..i].contains(one), "{i}");
+    }
+    assert_eq!(all[0], of(", init = random"));
+    assert_eq!(all[2], of(", init = fisher { samples = 1024 }"));
+}
