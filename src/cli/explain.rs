@@ -103,7 +103,7 @@ fn entry(text: &mut String, kind: &str, schema: &Schema) {
         let default = match key.default {
             Default::Required => "required".to_owned(),
             Default::Absent => "optional".to_owned(),
-            Default::Text(text) => format!("default {text}"),
+            Default::Text(text) | Default::Tacit(text) => format!("default {text}"),
         };
         let _ = writeln!(text, "  {} — {}; {default}", key.name, key.kind);
         let _ = write!(text, "{}", wrap(key.doc, 72, "      "));

@@ -11,7 +11,7 @@ use crate::library::schema::Registry;
 use crate::resolve::registry;
 
 /// The registries by the name users give.
-pub(super) const KINDS: [(&str, Registry); 8] = [
+pub(super) const KINDS: [(&str, Registry); 9] = [
     ("methods", Registry::Method),
     ("models", Registry::Model),
     ("stages", Registry::Stage),
@@ -20,12 +20,13 @@ pub(super) const KINDS: [(&str, Registry); 8] = [
     ("metrics", Registry::Metric),
     ("objectives", Registry::Objective),
     ("sources", Registry::Source),
+    ("starts", Registry::Start),
 ];
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// methods, models, stages, optimizers, schedules, metrics, objectives, sources, codes; all if not given
+    /// methods, models, stages, optimizers, schedules, metrics, objectives, sources, starts, codes; all if not given
     kind: Option<String>,
     /// Print one JSON document
     #[arg(long)]

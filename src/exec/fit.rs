@@ -405,12 +405,22 @@ fn save(runner: &Runner, dir: &Path, progress: &Progress) -> Result<(), RunError
     checkpoint::save(dir, &tensors, &progress.json())
 }
 
+fn saved(checkpoints: &Path) -> Result<Option<Progress>, RunError> {
+    let saved = checkpoint::load(checkpoints)?;
+    Ok(saved.and_then(|s| Progress::of(&s.state)))
+}
+
+/// Whether a whole checkpoint is there to go on from, so that initial values do not matter.
+///
+/// # Errors
+/// What the file system says.
+pub fn resumable(checkpoints: &Path) -> Result<bool, RunError> {
+    Ok(saved(checkpoints)?.is_some())
+}
+
 /// Takes up the newest whole checkpoint, if there is one.
 fn resume(runner: &mut Runner, cx: &Context<'_>) -> Result<Progress, RunError> {
-    let Some(saved) = checkpoint::load(cx.checkpoints)? else {
-        return Ok(Progress::default());
-    };
-    let Some(progress) = Progress::of(&saved.state) else {
+    let Some(progress) = saved(cx.checkpoints)? else {
         return Ok(Progress::default());
     };
     restore(runner, cx.checkpoints)?;

@@ -1,27 +1,24 @@
 //! A training stage: its features are filled or found, its tensors loaded, its steps made, its result
 //! left.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 
 use super::features::{self, Reader, Source};
-use super::fit::{Context, fit};
+use super::fisher;
+use super::fit::{Context, fit, resumable};
 use super::leave;
 use super::log::Log;
 use super::machine::Runner;
 use super::observe::Observer;
+use super::prune::{Guide, Importances};
 use super::run::Work;
 use crate::files::RunError;
 use crate::files::durable::create_dirs;
 use crate::library::stage::job::{Features, Fit};
-use crate::program::{Class, Resident, Verified};
-
-fn residents<'a>(programs: &'a [&Verified]) -> impl Iterator<Item = &'a Resident> {
-    programs.iter().flat_map(|v| &v.program().residents)
-}
+use crate::program::{Class, Verified};
 
 impl Work<'_> {
     /// A split's examples, and their kept features after filling what is missing.
@@ -60,10 +57,30 @@ impl Work<'_> {
             bound: self.stage.filled.values.opt_int("features").unwrap_or(0),
         };
         let mut weights = |runner: &mut Runner| -> Result<(), RunError> {
-            self.load_for(runner, &[&features.prefix]).map(|_| ())
+            self.load_for(runner, &[&features.prefix], Guide::nothing())
+                .map(|_| ())
         };
         let split = (set, examples);
         features::open(runner, features, split, place, &mut weights, observer).map(Some)
+    }
+
+    /// What the backbone is pruned by, measured if need be. An adapter that is continued brings its own
+    /// tensors.
+    pub(super) fn guide(
+        &self,
+        fit: &Fit,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Guide, RunError> {
+        let measured = match &fit.fisher {
+            Some(fisher) if self.stage.start.adapter.is_none() => {
+                let (set, sources) = (self.required(0)?, self.sources()?);
+                let model = self.stage.model.as_ref();
+                fisher::measure((fisher, fit), set, model, &sources, runner, observer)?
+            }
+            _ => Importances::new(),
+        };
+        Ok(Guide::Importances(measured))
     }
 
     pub(super) fn fit(
@@ -81,23 +98,20 @@ impl Work<'_> {
             }
         }
         let spent = begun.elapsed();
-        let all = self.stage.job.programs();
-        let steps = match &job.features {
-            Some(features) if features.everything => {
-                let steps: Vec<&Verified> = all
-                    .iter()
-                    .copied()
-                    .filter(|v| **v != features.prefix)
-                    .collect();
-                let read: BTreeSet<&str> = residents(&steps).map(|r| r.name.as_str()).collect();
-                runner
-                    .residents
-                    .retain(&mut runner.meter, |name, _| read.contains(name));
-                steps
-            }
-            _ => all.clone(),
+        // What filled them makes room; what the steps need of it is read again.
+        runner.residents.retain(&mut runner.meter, |_, _| false);
+        let checkpoints = self.dir.join("checkpoint");
+        let guide = if resumable(&checkpoints)? {
+            Guide::Later
+        } else {
+            self.guide(job, runner, observer)?
         };
-        let initial = self.load_for(runner, &steps)?;
+        let all = self.stage.job.programs().into_iter();
+        let gone = job.features.as_ref().filter(|f| f.everything);
+        let steps: Vec<&Verified> = all
+            .filter(|v| gone.is_none_or(|f| **v != f.prefix))
+            .collect();
+        let initial = self.load_for(runner, &steps, guide)?;
         let source = |set, index: usize| Source {
             set,
             first_position: self.stage.model.facts().first_position,
@@ -106,7 +120,6 @@ impl Work<'_> {
                 .as_ref()
                 .zip(readers.get(index).and_then(Option::as_ref)),
         };
-        let checkpoints = self.dir.join("checkpoint");
         let cx = Context {
             stage: &self.stage.name.value,
             train: source(train, 0),
@@ -136,7 +149,7 @@ impl Work<'_> {
                 runner.residents.retain(&mut runner.meter, |_, class| {
                     matches!(class, Class::Frozen | Class::Trainable)
                 });
-                self.load_for(runner, &[&features.prefix])?;
+                self.load_for(runner, &[&features.prefix], Guide::nothing())?;
             }
             leave::write_model(&dir, self.stage, runner)?;
             leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;

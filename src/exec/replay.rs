@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::leave;
 use super::machine::Runner;
+use super::observe::Silent;
 use super::run::{Options, Work, entry_name};
 use super::store::Store;
 use super::zeroth;
@@ -68,7 +69,8 @@ pub fn replay(
         dir: entry.clone(),
     };
     let mut runner = Runner::new(options.machine);
-    let initial = work.load(&mut runner)?;
+    let guide = work.guide(fit, &mut runner, &mut Silent)?;
+    let initial = work.load(&mut runner, guide)?;
     let steps = zeroth::replay(&mut runner, fit, trajectory)?;
     let kept = [
         entry.join("model").join("model.safetensors"),

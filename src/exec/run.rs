@@ -12,8 +12,9 @@ use super::features::Source;
 use super::leave;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
+use super::prune::Guide;
 use super::score::{Walk, metrics, score};
-use super::state::{Initial, Sources, load};
+use super::state::{Initial, Sources, load, load_pruned};
 use super::store::{Entry, Manifest, Store};
 use super::weights::Checkpoint;
 use crate::base::world::{HubFile, RepoKind, World};
@@ -280,7 +281,7 @@ impl Work<'_> {
         })
     }
 
-    fn sources(&self) -> Result<Sources, RunError> {
+    pub(super) fn sources(&self) -> Result<Sources, RunError> {
         let start = &self.stage.start;
         let stored = |name: &str| -> Result<PathBuf, RunError> {
             let stage = self
@@ -390,8 +391,8 @@ impl Work<'_> {
     }
 
     /// Loads what all programs of the stage use.
-    pub(super) fn load(&self, runner: &mut Runner) -> Result<Initial, RunError> {
-        self.load_for(runner, &self.stage.job.programs())
+    pub(super) fn load(&self, runner: &mut Runner, guide: Guide) -> Result<Initial, RunError> {
+        self.load_for(runner, &self.stage.job.programs(), guide)
     }
 
     /// Loads what some programs use and is not in memory.
@@ -399,6 +400,7 @@ impl Work<'_> {
         &self,
         runner: &mut Runner,
         programs: &[&Verified],
+        guide: Guide,
     ) -> Result<Initial, RunError> {
         let mut residents: BTreeMap<&str, &Resident> = BTreeMap::new();
         for resident in programs.iter().flat_map(|v| &v.program().residents) {
@@ -406,12 +408,13 @@ impl Work<'_> {
         }
         let list: Vec<&Resident> = residents.into_values().collect();
         let sources = self.sources()?;
-        load(
+        load_pruned(
             runner,
             &self.stage.job.params,
             &list,
             self.stage.model.as_ref(),
             &sources,
+            guide,
         )
     }
 
@@ -422,7 +425,7 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Json, RunError> {
         let set = self.required(0)?;
-        self.load(runner)?;
+        self.load(runner, Guide::nothing())?;
         let begun = Instant::now();
         let walk = Walk {
             source: Source {

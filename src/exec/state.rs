@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::init::{cast, initialise};
 use super::machine::Runner;
+use super::prune::{Guide, Pruning};
 use super::weights::Checkpoint;
 use crate::files::RunError;
 use crate::files::tensorfile::TensorFile;
 use crate::library::model::Model;
-use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::library::params::{Init, Owner, Param, ParamKind, SvdPart};
+use crate::library::prune::Source;
 use crate::library::svd::{Decomposition, decompose, rest, svd_scratch_bytes};
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, DType, Resident};
@@ -44,6 +46,22 @@ pub fn load(
     model: &dyn Model,
     sources: &Sources,
 ) -> Result<Initial, RunError> {
+    let guide = Guide::nothing();
+    load_pruned(runner, params, residents, model, sources, guide)
+}
+
+/// The same, with what was measured of the backbone to prune it by.
+///
+/// # Errors
+/// A missing or misshapen tensor, an unreadable file.
+pub(super) fn load_pruned(
+    runner: &mut Runner,
+    params: &[Param],
+    residents: &[&Resident],
+    model: &dyn Model,
+    sources: &Sources,
+    guide: Guide,
+) -> Result<Initial, RunError> {
     let wanted: BTreeMap<&str, &Resident> =
         residents.iter().map(|r| (r.name.as_str(), *r)).collect();
     let mut loader = Loader {
@@ -53,6 +71,23 @@ pub fn load(
         initial: Initial::new(),
     };
     let mut seen = BTreeSet::new();
+    // Pruning comes first, while there is little else in memory.
+    let mut pruning = Pruning::new(guide, &mut runner.meter);
+    let read = |source: &Source| loader.base(&source.name, &source.param(), DType::F32);
+    for param in params {
+        let resident = wanted.get(param.name.as_str());
+        if let (Init::Pruned(cut), Some(resident)) = (&param.init, resident)
+            && !loader.given(&param.name)
+            && seen.insert(param.name.as_str())
+        {
+            let tensor = pruning.cut(cut, param, &read, &mut runner.meter)?;
+            let tensor = cast(tensor, resident.ty.dtype);
+            runner
+                .residents
+                .insert(&param.name, resident.class, tensor, &mut runner.meter);
+        }
+    }
+    pruning.done(&mut runner.meter);
     for param in params {
         let Some(resident) = wanted.get(param.name.as_str()) else {
             continue;
@@ -161,6 +196,12 @@ impl Loader<'_> {
         }
     }
 
+    /// Whether the stage starts from an adapter that holds a tensor.
+    fn given(&self, name: &str) -> bool {
+        let earlier = self.sources.adapter.as_ref();
+        earlier.is_some_and(|file| file.get(name).is_some()) || self.sources.peft.contains_key(name)
+    }
+
     fn adapter_tensor(&self, name: &str, param: &Param) -> Result<Option<Tensor>, RunError> {
         let found = match &self.sources.adapter {
             Some(file) if file.get(name).is_some() => Some(file.tensor(name)?),
@@ -187,7 +228,7 @@ impl Loader<'_> {
         let Some(weights) = &self.sources.weights else {
             // A decomposed matrix starts from what the plain weight would be.
             let init = if matches!(param.init, Init::Svd { .. }) {
-                Init::Normal(0.02)
+                ParamKind::Weight.fresh()
             } else {
                 param.init.clone()
             };

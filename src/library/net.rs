@@ -1,11 +1,14 @@
 //! The network under construction. A model asks for its parts here, by site; the chosen methods may
 //! wrap each part. So a model never names a method and a method never names a model.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 
 use super::method::Tuning;
 use super::params::{Init, Owner, Param, ParamKind};
 use super::placement::{Role, Site};
+use super::prune::{Importance, Pruner};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Attention, AttentionDropout, Cast, Dropout, Epilogue, Gather,
@@ -33,6 +36,8 @@ pub struct NetOptions {
     pub seed: u64,
     /// Whether dropout also acts before the first trainable tensor.
     pub dropout_frozen: bool,
+    /// The model's own parameters whose gradients are wanted although no method trains them.
+    pub probed: BTreeSet<String>,
 }
 
 /// The rows that a head reads.
@@ -57,6 +62,7 @@ pub struct Net<'a> {
     sites: Vec<Site>,
     features: Vec<Value>,
     aside: bool,
+    pruner: Option<Pruner>,
     pick: Option<Pick>,
     drops: u32,
 }
@@ -72,6 +78,7 @@ impl<'a> Net<'a> {
             sites: Vec::new(),
             features: Vec::new(),
             aside: false,
+            pruner: None,
             pick: None,
             drops: 0,
         }
@@ -103,9 +110,20 @@ impl<'a> Net<'a> {
         result
     }
 
+    /// From here on narrow copies of the backbone's blocks start as what pruning leaves of them; with
+    /// `None` they start with fresh numbers.
+    pub fn prune(&mut self, importance: Option<Importance>) {
+        self.pruner = importance.map(Pruner::new);
+    }
+
+    /// The walk that a model's narrow copies tell what they are copies of, if anything is pruned.
+    pub const fn pruner(&mut self) -> Option<&mut Pruner> {
+        self.pruner.as_mut()
+    }
+
     /// Declares a parameter and gives its value in storage type.
     fn param(&mut self, mut param: Param) -> Value {
-        param.trainable = self.tuning.trains(&param);
+        param.trainable = self.tuning.trains(&param) || self.options.probed.contains(&param.name);
         let (dtype, class) = if param.trainable {
             (DType::F32, Class::Trainable)
         } else {
@@ -133,14 +151,14 @@ impl<'a> Net<'a> {
         }
     }
 
-    /// A parameter of a site's module in compute type, `suffix` being `weight` or `bias`.
+    /// A parameter of a site's module in compute type, `suffix` being `weight` or `bias`. It starts fresh,
+    /// unless it is cut out of the backbone.
     pub fn module_param(
         &mut self,
         site: &Site,
         suffix: &str,
         shape: &[u64],
         kind: ParamKind,
-        init: Init,
     ) -> Value {
         let owner = if self.aside {
             Owner::Adapter
@@ -150,6 +168,8 @@ impl<'a> Net<'a> {
             Owner::Base
         };
         let name = format!("{}.{suffix}", site.path);
+        let pruned = self.pruner.as_ref().and_then(|p| p.init(&name));
+        let init = pruned.unwrap_or_else(|| kind.fresh());
         let value = self.param(Param {
             name,
             shape: shape.to_vec(),
@@ -165,24 +185,13 @@ impl<'a> Net<'a> {
 
     /// The plain weight `[out, in]` of a site.
     pub fn weight(&mut self, site: &Site) -> Value {
-        self.module_param(
-            site,
-            "weight",
-            &[site.output, site.input],
-            ParamKind::Weight,
-            Init::Normal(0.02),
-        )
+        let shape = [site.output, site.input];
+        self.module_param(site, "weight", &shape, ParamKind::Weight)
     }
 
     /// The bias `[out]` of a site.
     pub fn bias(&mut self, site: &Site) -> Value {
-        self.module_param(
-            site,
-            "bias",
-            &[site.output],
-            ParamKind::Bias,
-            Init::Constant(0.0),
-        )
+        self.module_param(site, "bias", &[site.output], ParamKind::Bias)
     }
 
     /// A tensor that a method adds at a site; its name is `<site path>.<suffix>`.
@@ -324,20 +333,8 @@ impl<'a> Net<'a> {
             output: width,
         };
         self.b.label(path);
-        let gamma = self.module_param(
-            &site,
-            "weight",
-            &[width],
-            ParamKind::NormWeight,
-            Init::Constant(1.0),
-        );
-        let beta = self.module_param(
-            &site,
-            "bias",
-            &[width],
-            ParamKind::NormBias,
-            Init::Constant(0.0),
-        );
+        let gamma = self.module_param(&site, "weight", &[width], ParamKind::NormWeight);
+        let beta = self.module_param(&site, "bias", &[width], ParamKind::NormBias);
         self.b.push(
             LayerNorm {
                 eps: Real::new(eps),
@@ -355,7 +352,7 @@ impl<'a> Net<'a> {
             owner: Owner::Base,
             role,
             layer: None,
-            init: Init::Normal(0.02),
+            init: ParamKind::Embedding.fresh(),
             trainable: false,
         })
     }
@@ -392,7 +389,7 @@ impl<'a> Net<'a> {
             owner: Owner::Base,
             role: Role::LmDecoder,
             layer: None,
-            init: Init::Constant(0.0),
+            init: ParamKind::Bias.fresh(),
             trainable: false,
         });
         let (weight, bias) = match words {

@@ -1,6 +1,7 @@
 //! Parameters as the network declares them: names, shapes, where their values come from.
 
 use super::placement::Role;
+use super::prune::Cut;
 
 /// What kind of tensor a parameter is; decides weight decay and what BitFit trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +25,16 @@ impl ParamKind {
     #[must_use]
     pub const fn decays(self) -> bool {
         matches!(self, Self::Weight | Self::Embedding | Self::Adapter)
+    }
+
+    /// Value of a model's own parameter of this kind that no file holds.
+    #[must_use]
+    pub const fn fresh(self) -> Init {
+        match self {
+            Self::Weight | Self::Embedding => Init::Normal(0.02),
+            Self::NormWeight => Init::Constant(1.0),
+            Self::Bias | Self::NormBias | Self::Adapter => Init::Constant(0.0),
+        }
     }
 }
 
@@ -71,6 +82,8 @@ pub enum Init {
         /// Triplets kept in all; `None` is all of them.
         keep: Option<u64>,
     },
+    /// Rows and columns of a base parameter.
+    Pruned(Cut),
 }
 
 /// A parameter of the network.

@@ -54,6 +54,8 @@ pub enum Registry {
     Model,
     /// Model and data sources (`hub`, `local`).
     Source,
+    /// What side networks begin with.
+    Start,
 }
 
 /// Declarations a key can refer to.
@@ -128,6 +130,9 @@ pub enum Default {
     Absent,
     /// The value, written as in a recipe; parsed and checked like the user's own.
     Text(&'static str),
+    /// The same, but left out of the values: for a key that came after recipes without it had results,
+    /// whose fingerprints must stand.
+    Tacit(&'static str),
 }
 
 /// How long to train.
@@ -452,6 +457,7 @@ impl fmt::Display for Registry {
             Self::Stage => "stage kind",
             Self::Model => "model",
             Self::Source => "source",
+            Self::Start => "way to start",
         })
     }
 }

@@ -7,6 +7,8 @@ use super::split::Lengths;
 use crate::library::data::batch::order;
 use crate::library::masking::Masking;
 use crate::library::params::{Init, Param, SvdPart};
+use crate::library::prune;
+use crate::library::stage::fisher::Fisher;
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::library::svd::svd_scratch_bytes;
 use crate::program::memory::{self, Peak};
@@ -61,8 +63,9 @@ impl Estimate {
 pub struct Around {
     /// Bytes of data and tokenizer in memory.
     pub host: u64,
-    /// Whether matrices are decomposed at the start; an adapter that is continued brings its parts.
-    pub decomposes: bool,
+    /// Whether the adapter is made at the start, by decomposing and pruning; one that is continued
+    /// brings its parts.
+    pub makes_adapter: bool,
     /// Whether the stage leaves a whole model, not an adapter.
     pub leaves_model: bool,
 }
@@ -78,13 +81,13 @@ pub fn estimate(
     machine: &Machine,
     around: Around,
 ) -> Estimate {
-    let (mut estimate, others) = match &job.routine {
+    let (mut estimate, mut others) = match &job.routine {
         Routine::Fit(fit) => fit_estimate(job, fit, splits, machine, around),
         _ => (other_estimate(job, splits, machine), Vec::new()),
     };
     let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);
     let at_start = estimate.frozen_weights + estimate.trainable_weights + scratch;
-    if around.decomposes && scratch > 0 && at_start > estimate.peak() {
+    if around.makes_adapter && scratch > 0 && at_start > estimate.peak() {
         estimate.gradients = 0;
         estimate.optimizer = 0;
         estimate.activations = 0;
@@ -92,6 +95,9 @@ pub fn estimate(
         estimate.workspace = scratch;
         estimate.peak_op = "singular value decomposition".to_owned();
         estimate.largest.clear();
+    }
+    if around.makes_adapter {
+        others.extend(at_start_of(job, splits, machine));
     }
     for other in others {
         if other.peak() > estimate.peak() {
@@ -105,6 +111,30 @@ pub fn estimate(
     // Freed blocks that the allocator keeps and cannot use again: a thirtieth of the tensors, measured.
     estimate.host = HOST_BASE + around.host + estimate.peak() / 30;
     estimate
+}
+
+/// What is measured of a backbone, and what it takes to prune it, before a training.
+fn at_start_of(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> Vec<Estimate> {
+    let mut list = Vec::new();
+    if let Routine::Fit(fit) = &job.routine
+        && let Some(fisher) = &fit.fisher
+    {
+        let sizes = splits.first().copied().flatten();
+        let sizes = sizes.map(|l| fisher_sizes(fit, fisher, l));
+        let first = over(&[(&fisher.program, &sizes.unwrap_or_default())], machine);
+        list.push(Estimate {
+            // Nothing is trained yet.
+            frozen_weights: first.frozen_weights + first.trainable_weights,
+            trainable_weights: 0,
+            ..first
+        });
+    }
+    list.push(Estimate {
+        transient: prune::peak_bytes(&job.params),
+        peak_op: "pruning of the backbone".to_owned(),
+        ..Estimate::default()
+    });
+    list
 }
 
 /// Estimates what is no training.
@@ -176,6 +206,14 @@ pub(super) fn every_size(splits: &[Option<&Lengths>], batch: u64) -> Vec<Binding
     known
         .flat_map(|l| evaluation_sizes(l, batch, None))
         .collect()
+}
+
+/// Sizes of the examples whose Fisher information is measured.
+fn fisher_sizes(fit: &Fit, fisher: &Fisher, lengths: &Lengths) -> Vec<Bindings> {
+    let list = lengths.list(fit.batch);
+    let order = order(list.len(), fit.seed, 0, fit.shuffle);
+    let chosen: Vec<u32> = order.into_iter().take(fisher.samples as usize).collect();
+    batch_sizes(&list, &chosen, 1, fit.masking.as_ref()).collect()
 }
 
 /// Sizes of every micro-batch of a training.

@@ -163,7 +163,7 @@ impl Stage {
         let held = self.open.as_ref().map_or(one, |open| &open.sets);
         Around {
             host: super::choice::host_bytes(held),
-            decomposes: self.start.adapter.is_none(),
+            makes_adapter: self.start.adapter.is_none(),
             leaves_model: !self.trained_with.leaves_adapter(),
         }
     }

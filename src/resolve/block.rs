@@ -6,7 +6,7 @@ use super::error::{DUPLICATE_KEY, MISSING_KEY, UNKNOWN_KEY};
 use super::scope::Scope;
 use super::values;
 use crate::base::{Diag, Diags, SourceId, Span, suggest};
-use crate::library::schema::{Default, Filled, Schema, Values};
+use crate::library::schema::{Checked, Default, Filled, Key, Schema, Values};
 use crate::syntax::ast::Ctor;
 use crate::syntax::parse_value;
 
@@ -47,6 +47,8 @@ pub(super) fn fill(
             continue;
         };
         match values::check(scope, key, &entry.value, diags) {
+            // Written or not, it is one recipe.
+            Some(value) if is_tacit(schema, key, &value) => {}
             Some(value) => values.insert(name, value, entry.value.span, true),
             None => ok = false,
         }
@@ -65,20 +67,10 @@ pub(super) fn fill(
                 );
                 ok = false;
             }
-            Default::Absent => {}
+            Default::Absent | Default::Tacit(_) => {}
             Default::Text(text) => {
-                // Defaults are written as a user would write them and checked the same way; a bad one
-                // is found by the law test over all registries.
-                let parsed = parse_value(text, SourceId(u32::MAX)).value;
-                let checked = parsed
-                    .and_then(|v| values::check(&Scope::default(), key, &v, &mut Diags::default()));
-                match checked {
-                    Some(value) => values.insert(key.name, value, ctor.name.span, false),
-                    None => debug_assert!(
-                        false,
-                        "the default of `{}.{}` is not valid",
-                        schema.name, key.name
-                    ),
+                if let Some(value) = default_value(schema, key, text) {
+                    values.insert(key.name, value, ctor.name.span, false);
                 }
             }
         }
@@ -88,4 +80,26 @@ pub(super) fn fill(
         values,
         span: ctor.span,
     })
+}
+
+/// A default is written as a user would write it and checked the same way.
+fn default_value(schema: &Schema, key: &Key, text: &str) -> Option<Checked> {
+    let parsed = parse_value(text, SourceId(u32::MAX)).value;
+    let checked =
+        parsed.and_then(|v| values::check(&Scope::default(), key, &v, &mut Diags::default()));
+    debug_assert!(
+        checked.is_some(),
+        "the default of `{}.{}` is not valid",
+        schema.name,
+        key.name
+    );
+    checked
+}
+
+fn is_tacit(schema: &Schema, key: &Key, value: &Checked) -> bool {
+    let Default::Tacit(text) = key.default else {
+        return false;
+    };
+    // What a value is, not where it is written, counts.
+    default_value(schema, key, text).is_some_and(|d| d.to_string() == value.to_string())
 }

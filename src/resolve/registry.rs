@@ -1,7 +1,7 @@
 //! Lookup of schemas by registry.
 
 use crate::library::schema::{Registry, Schema};
-use crate::library::{decl, method, metric, model, objective, optimizer, schedule, stage};
+use crate::library::{decl, method, metric, model, objective, optimizer, schedule, stage, start};
 
 /// Every schema of a registry.
 #[must_use]
@@ -18,6 +18,7 @@ pub fn schemas(registry: Registry) -> Vec<&'static Schema> {
             .iter()
             .flat_map(|d| d.sources.iter().copied())
             .collect(),
+        Registry::Start => start::STARTS.iter().map(|s| s.schema).collect(),
     }
 }
 

@@ -7,6 +7,7 @@ mod golden;
 mod masked;
 mod oracle;
 mod parity;
+mod pruned;
 mod recipes;
 mod report;
 mod run;

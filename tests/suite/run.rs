@@ -63,7 +63,8 @@ fn every_method_meets_its_estimate() {
         &format!("siva {{ on = {on} }}"),
         &format!("side_lora {{ on = {on} }}"),
         "lst { r = 4 }",
-        "k_lst { k = 3, r = 4, dropout = 0.2 }",
+        "lst { r = 4, init = fisher { samples = 9 } }",
+        "k_lst { k = 3, r = 4, dropout = 0.2, init = magnitude }",
         "mezo",
     ];
     for method in methods {

@@ -1,9 +1,10 @@
 //! k-ladder side-tuning (methods A11; report, section 3.2, equations 13 to 20).
 
-use super::super::model::{Facts, Model};
+use super::super::model::{Facts, Mirror, Model};
 use super::super::params::{Init, ParamKind};
 use super::super::schema::{Bound, Default, Key, Kind};
-use super::lst::{check_width, project};
+use super::super::start;
+use super::lst::{INIT, check_width, project};
 use super::{Complaint, Method, Net, Schema, Value, Values};
 use crate::library::error::BAD_LADDER;
 use crate::program::op::Window;
@@ -63,6 +64,7 @@ static SCHEMA: Schema = Schema {
             default: Default::Text("false"),
             doc: "the head reads the sum of all side blocks' results instead of the last one's",
         },
+        INIT,
     ],
 };
 
@@ -120,6 +122,15 @@ impl Method for KLst {
                 help: Some(format!("write at most `k = {most}`")),
             });
         }
+        if values.bool("share") && values.entry("init").is_some() {
+            return Some(Complaint {
+                key: "init",
+                code: &BAD_LADDER,
+                message: "one side block for all layers is like none of the backbone's blocks"
+                    .into(),
+                help: Some("write `init = random`, or remove `share`".into()),
+            });
+        }
         check_width(values, facts)
     }
 
@@ -135,6 +146,7 @@ impl Method for KLst {
         let half = k as i64 / 2;
         let states = net.features();
         let per_slot = values.str("down") == Some("per_slot");
+        net.prune(start::importance(values.entry("init")));
         net.aside(|net| {
             let positions = net.side_param(
                 "side.position",
@@ -194,8 +206,12 @@ impl Method for KLst {
                 if values.bool("residual") {
                     x = net.add(x, state);
                 }
-                let last = j == layers && !values.bool("pool");
-                state = model.mirror(net, &format!("side.block.{own}"), (r, last), x);
+                let mirror = Mirror {
+                    layer: j as u64 - 1,
+                    reduction: r,
+                    last: j == layers && !values.bool("pool"),
+                };
+                state = model.mirror(net, &format!("side.block.{own}"), mirror, x);
                 if values.bool("pool") {
                     pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
                 }

@@ -1,9 +1,10 @@
 //! Ladder side-tuning (methods A10): `u_i = μ_i θ_{i−1} + (1 − μ_i) D_i(B_i)`, `θ_i = block_i(u_i)`.
 
-use super::super::model::{Facts, Model};
+use super::super::model::{Facts, Mirror, Model};
 use super::super::params::{Init, ParamKind};
 use super::super::placement::Role;
-use super::super::schema::{Bound, Default, Key, Kind};
+use super::super::schema::{Bound, Default, Key, Kind, Registry};
+use super::super::start;
 use super::{Complaint, Method, Net, Schema, Value, Values};
 use crate::library::error::{BAD_LADDER, LAYERS_OUT_OF_RANGE};
 use crate::program::Real;
@@ -46,7 +47,16 @@ static SCHEMA: Schema = Schema {
             default: Default::Absent,
             doc: "blocks, counted from 0, that have a side block; all if not written",
         },
+        INIT,
     ],
+};
+
+/// What side blocks start with.
+pub(super) const INIT: Key = Key {
+    name: "init",
+    kind: Kind::Entry(Registry::Start),
+    default: Default::Tacit("random"),
+    doc: "what the side blocks begin with; `peftc list starts` names the ways",
 };
 
 /// Blocks that have a side block; none written means all.
@@ -118,6 +128,7 @@ impl Method for Lst {
         let s = d / r;
         let features = net.features();
         let kept = kept(values);
+        net.prune(start::importance(values.entry("init")));
         net.aside(|net| {
             let down = |net: &mut Net<'_>, i: usize, s: u64| {
                 let reader = net.side_param(
@@ -149,8 +160,12 @@ impl Method for Lst {
                     },
                     &[state, feature, gate],
                 );
-                let last = i == last;
-                state = model.mirror(net, &format!("side.block.{i}"), (r, last), mixed);
+                let mirror = Mirror {
+                    layer: i,
+                    reduction: r,
+                    last: i == last,
+                };
+                state = model.mirror(net, &format!("side.block.{i}"), mirror, mixed);
             }
             let state = net.layer_norm("side.norm", Role::Side, None, state, s, facts.eps);
             project(net, "side.up".into(), state, s, d)

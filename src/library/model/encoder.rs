@@ -5,6 +5,8 @@ use serde_json::Value as Json;
 
 use super::super::net::Net;
 use super::super::placement::Role;
+use super::super::prune::Pruner;
+use super::Mirror;
 use crate::program::op::ActivationKind;
 use crate::program::{Feed, Value};
 
@@ -265,12 +267,14 @@ pub(super) fn words(
     net.decode(x, paths.embeddings, paths.bias, (sizes.vocab, d), words)
 }
 
-/// A post-norm block `reduction` times narrower, with as many heads, under `path`.
+/// A narrow copy of the block at `own`, with as many heads, under `path`; `table` is the module path of
+/// the token embedding.
 pub(super) fn mirror(
     net: &mut Net<'_>,
     path: &str,
     sizes: &Sizes,
-    (reduction, last): (u64, bool),
+    (table, own): (&str, &BlockPaths),
+    mirror: Mirror,
     x: Value,
 ) -> Value {
     let at = |rest: &str| format!("{path}.{rest}");
@@ -285,11 +289,35 @@ pub(super) fn mirror(
         ffn_norm: at("ffn.norm"),
     };
     let narrow = Sizes {
-        hidden: sizes.hidden / reduction,
-        ffn: sizes.ffn / reduction,
+        hidden: sizes.hidden / mirror.reduction,
+        ffn: sizes.ffn / mirror.reduction,
         ..sizes.clone()
     };
-    block(net, &paths, &narrow, (None, last), x)
+    if let Some(pruner) = net.pruner() {
+        pruner.enter(table, (sizes.vocab, sizes.hidden), narrow.hidden);
+        follow(pruner, &paths, own, sizes, &narrow);
+    }
+    block(net, &paths, &narrow, (None, mirror.last), x)
+}
+
+/// Walks through a block from its input to its output.
+fn follow(pruner: &mut Pruner, copy: &BlockPaths, own: &BlockPaths, wide: &Sizes, narrow: &Sizes) {
+    let (d, f) = (wide.hidden, wide.ffn);
+    let projections = [
+        (copy.query.as_str(), own.query.as_str()),
+        (&copy.key, &own.key),
+        (&copy.value, &own.value),
+    ];
+    pruner.maps(&projections, (d, d), narrow.hidden);
+    let output = [(
+        copy.attention_output.as_str(),
+        own.attention_output.as_str(),
+    )];
+    pruner.maps(&output, (d, d), narrow.hidden);
+    pruner.norm((&copy.attention_norm, &own.attention_norm), d);
+    pruner.maps(&[(&copy.ffn_up, &own.ffn_up)], (f, d), narrow.ffn);
+    pruner.maps(&[(&copy.ffn_down, &own.ffn_down)], (d, f), narrow.hidden);
+    pruner.norm((&copy.ffn_norm, &own.ffn_norm), d);
 }
 
 /// Present and old names of a parameter: with and without the model's prefix, `gamma`/`beta`.

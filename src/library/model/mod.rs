@@ -80,6 +80,17 @@ impl HeadKind {
     }
 }
 
+/// A narrow copy of one of a model's blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The block it is like, from 0.
+    pub layer: u64,
+    /// How many times narrower it is.
+    pub reduction: u64,
+    /// Whether nothing follows it, so that it makes only the rows that are read.
+    pub last: bool,
+}
+
 /// An architecture with its sizes.
 pub trait Model: fmt::Debug + Send + Sync {
     /// The registry's name.
@@ -97,9 +108,9 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Block `layer`: `[T, hidden] → [T, hidden]`.
     fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value;
 
-    /// A block like the model's own, but so many times narrower, with parameters under `path`; of the
-    /// last one only the rows that are read.
-    fn mirror(&self, net: &mut Net<'_>, path: &str, narrow: (u64, bool), x: Value) -> Value;
+    /// A block like one of the model's own, but narrower, with as many heads and with parameters under
+    /// `path`. Tells [`Net::pruner`], if there is one, what each of them mirrors.
+    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value;
 
     /// The backbone: packed tokens to last hidden states, `[T, hidden]` or only the rows that are read.
     /// Each block's input, and the last one's output, is shown to the network as a feature.

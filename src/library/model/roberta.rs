@@ -6,7 +6,7 @@ use super::super::net::Net;
 use super::super::placement::Role;
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
-use super::{Architecture, Facts, Model};
+use super::{Architecture, Facts, Mirror, Model};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -101,8 +101,12 @@ impl Model for Roberta {
         )
     }
 
-    fn mirror(&self, net: &mut Net<'_>, path: &str, narrow: (u64, bool), x: Value) -> Value {
-        encoder::mirror(net, path, &self.sizes, narrow, x)
+    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
+        let own = (
+            "roberta.embeddings.word_embeddings",
+            &encoder::bert_block("roberta", mirror.layer),
+        );
+        encoder::mirror(net, path, &self.sizes, own, mirror, x)
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {

@@ -5,6 +5,7 @@ use super::super::metric::Metric;
 use super::super::params::Param;
 use super::super::placement::Site;
 use super::super::schedule::Rates;
+use super::fisher::Fisher;
 use crate::program::prefix::Kept;
 use crate::program::{Bindings, DType, Program, Verified};
 
@@ -86,6 +87,8 @@ pub struct Fit {
     pub features: Option<Features>,
     /// Scores on a batch, for evaluation during training.
     pub evaluate: Option<Verified>,
+    /// What is measured before the first step.
+    pub fisher: Option<Fisher>,
     /// Learning rates.
     pub rates: Rates,
     /// Examples of an optimizer step.
@@ -176,6 +179,15 @@ impl Job {
     pub fn features(&self) -> Option<&Features> {
         match &self.routine {
             Routine::Fit(fit) => fit.features.as_ref(),
+            Routine::Score(_) | Routine::Choose(_) | Routine::Fold(_) => None,
+        }
+    }
+
+    /// The program that runs before all others, with residents of its own.
+    #[must_use]
+    pub fn first(&self) -> Option<&Verified> {
+        match &self.routine {
+            Routine::Fit(fit) => fit.fisher.as_ref().map(|f| &f.program),
             Routine::Score(_) | Routine::Choose(_) | Routine::Fold(_) => None,
         }
     }

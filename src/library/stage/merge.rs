@@ -69,6 +69,7 @@ impl StageKind for Merge {
                 storage: DType::F32,
                 seed: 0,
                 dropout_frozen: false,
+                probed: std::collections::BTreeSet::new(),
             };
             let mut net = Net::new(&mut b, &tuning, options);
             net.b.label(&site.path);

@@ -134,7 +134,7 @@ impl StageKind for Mezo {
         let evaluate = v
             .written("dev")
             .then(|| verified(evaluation(cx, &cx.tuning, true).0));
-        let fit: Fit = train::fit(cx, update, evaluate)?;
+        let fit: Fit = train::fit(cx, &built.params, update, evaluate)?;
         Ok(Job {
             params: built.params,
             sites: built.sites,

@@ -3,6 +3,7 @@
 
 mod choose_prompt;
 mod eval;
+pub mod fisher;
 pub mod job;
 mod keys;
 mod merge;

@@ -1,5 +1,7 @@
 //! Building a stage's network: the one place where model, methods, head and mode meet.
 
+use std::collections::BTreeSet;
+
 use super::super::method::Tuning;
 use super::super::net::{Mode, Net, NetOptions};
 use super::super::objective::Objective;
@@ -22,11 +24,23 @@ pub struct Built {
 
 /// Builds backbone and head into `b`.
 pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> Built {
+    probed(b, cx, tuning, mode, BTreeSet::new())
+}
+
+/// The same, in which some of the model's own parameters have gradients although no method trains them.
+pub(super) fn probed(
+    b: &mut Builder,
+    cx: &StageCx<'_>,
+    tuning: &Tuning,
+    mode: Mode,
+    probed: BTreeSet<String>,
+) -> Built {
     let options = NetOptions {
         mode,
         storage: cx.storage,
         seed: cx.values.opt_int("seed").unwrap_or(0),
         dropout_frozen: cx.values.bool("dropout_frozen"),
+        probed,
     };
     let mut net = Net::new(b, tuning, options);
     let pick = cx.objective.pick();

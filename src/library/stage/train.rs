@@ -6,6 +6,7 @@ use super::super::optimizer::{self, Optimizer};
 use super::super::params::Param;
 use super::super::schedule::{self, Rates};
 use super::super::schema::{Checked, Filled, Length, Schema, Values};
+use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
 use super::{Diag, Diags, Span, StageCx, StageKind, keys};
@@ -80,7 +81,7 @@ impl StageKind for Train {
         let evaluate = v
             .written("dev")
             .then(|| verified(evaluation(cx, &cx.tuning, true).0));
-        let fit = fit(cx, update, evaluate)?;
+        let fit = fit(cx, &params, update, evaluate)?;
         Ok(Job {
             params,
             sites,
@@ -155,6 +156,7 @@ pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
 /// A training around a way to update.
 pub(super) fn fit(
     cx: &StageCx<'_>,
+    params: &[Param],
     update: Update,
     evaluate: Option<Verified>,
 ) -> Result<Fit, Vec<Diag>> {
@@ -186,6 +188,7 @@ pub(super) fn fit(
         update,
         features: None,
         evaluate,
+        fisher: fisher(cx, params),
         rates: Rates::new(kind, &schedule.values, v.opt_float("lr"), steps),
         batch: v.int("batch"),
         micro_batch: v.opt_int("micro_batch").unwrap_or_else(|| v.int("batch")),

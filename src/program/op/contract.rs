@@ -270,6 +270,7 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
         vec![],
     ));
     list.push((Accumulate.into(), vec![x(), random(27, &[6, 5])]));
+    list.push((SquareAccumulate.into(), vec![x(), random(43, &[6, 5])]));
     let by = Tensor::new(vec![0.5_f32, 0.25, 0.1], &[3]);
     list.push((
         Perturb {

@@ -76,6 +76,7 @@ ops! {
     perturb::Perturb,
     scatter::Scatter,
     sgd::Sgd,
+    square_accumulate::SquareAccumulate,
     squared_error::SquaredError,
     squared_error_grad::SquaredErrorGrad,
     sum_rows::SumRows,

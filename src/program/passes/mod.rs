@@ -2,10 +2,12 @@
 
 mod common;
 mod dead;
+mod hasten;
 mod recast;
 
 pub use common::merge_common;
 pub use dead::remove_dead;
+pub use hasten::hasten;
 pub use recast::recast;
 
 use std::collections::BTreeMap;
@@ -137,7 +139,8 @@ impl<'a> Rebuild<'a> {
     }
 }
 
-/// The pass list, in order; verified after each pass.
+/// The pass list, in order; verified after each pass. [`hasten`] is not in it: it is for programs that
+/// accumulate in one go.
 ///
 /// # Errors
 /// What the verifier found broken, with the pass that broke it.

@@ -1,0 +1,60 @@
+//! Measuring Fisher information before a training: the bare backbone over some examples, one at a time.
+
+use super::machine::Runner;
+use super::observe::{Event, Observer};
+use super::prune::Importances;
+use super::state::{Sources, load};
+use crate::files::RunError;
+use crate::library::data::batch::{EncodedSet, order, pack};
+use crate::library::model::Model;
+use crate::library::stage::fisher::{Fisher, accumulator};
+use crate::library::stage::job::Fit;
+use crate::program::op::Tensor;
+use crate::program::{Feed, Resident};
+
+/// Sums of squared gradients. All else that is loaded for it is gone afterwards; the peak is noted with
+/// `meter`, the sums are the caller's to count.
+///
+/// # Errors
+/// Weights that cannot be read, or an interruption.
+pub(super) fn measure(
+    (fisher, fit): (&Fisher, &Fit),
+    set: &EncodedSet,
+    model: &dyn Model,
+    sources: &Sources,
+    runner: &mut Runner,
+    observer: &mut dyn Observer,
+) -> Result<Importances, RunError> {
+    let mut own = Runner::new(runner.machine);
+    let residents: Vec<&Resident> = fisher.program.program().residents.iter().collect();
+    load(&mut own, &fisher.params, &residents, model, sources)?;
+    let want: Vec<Feed> = fisher.program.program().feeds().map(|(f, _)| f).collect();
+    let order = order(set.examples.len(), fit.seed, 0, fit.shuffle);
+    for (done, index) in order.iter().take(fisher.samples as usize).enumerate() {
+        if let Some(signal) = observer.interrupted() {
+            return Err(RunError::Interrupted { signal });
+        }
+        let masks = fit.masking.as_ref().map(|m| m.epoch(fit.seed, 0));
+        let mut packed = pack(set, &[*index], model.facts().first_position, masks, &want);
+        let one = Tensor::new(vec![1.0_f32], &[1]);
+        packed.feeds.push((Feed::LossScale, one));
+        let outputs = own.run(&fisher.program, packed.feeds, &packed.sizes)?;
+        let loss = outputs.scalar("loss").map_or(f64::NAN, f64::from);
+        if !loss.is_finite() {
+            return Err(RunError::bug(format!(
+                "the loss of example {index} is {loss} before any training"
+            )));
+        }
+        observer.event(Event::Scored {
+            done: done as u64 + 1,
+        });
+    }
+    runner.meter.scratch(own.meter.peak());
+    let mut importances = Importances::new();
+    for source in &fisher.sources {
+        if let Some(sum) = own.residents.take(&accumulator(&source.name)) {
+            importances.insert(source.name.clone(), sum);
+        }
+    }
+    Ok(importances)
+}

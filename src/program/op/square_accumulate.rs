@@ -1,0 +1,39 @@
+//! `square_accumulate`: adds squares to a resident, in place.
+
+use super::math::{for_chunks, part};
+use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
+
+/// `(acc, x)`: `acc += x²`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SquareAccumulate;
+
+impl OpRule for SquareAccumulate {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        match x {
+            [a, b] if a == b && a.dtype.is_compute() => Ok(vec![]),
+            _ => Err("two floats of one type are wanted".into()),
+        }
+    }
+
+    fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        super::kernel::float!(io.updates[0].dtype(), T => {
+            let x = io.input(1).slice::<T>();
+            for_chunks(io.updates[0].slice::<T>(), |start, acc| {
+                let x = part(x, start, acc.len());
+                acc.iter_mut().zip(x).for_each(|(a, &x)| *a += x * x);
+            });
+        });
+        Ok(())
+    }
+
+    fn cost(&self, cx: &SizedCx) -> Cost {
+        Cost {
+            flops: 2 * cx.elements(1),
+            bytes: cx.traffic(),
+        }
+    }
+
+    fn updates(&self) -> &'static [usize] {
+        &[0]
+    }
+}
