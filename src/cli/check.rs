@@ -12,6 +12,7 @@ use crate::base::units::{Bytes, Count};
 use crate::driver::Compiled;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
+use crate::plan::render::{batches, recomputed};
 use crate::plan::solve::{Solution, solve};
 use crate::plan::{Plan, Stage, render as plan_render};
 
@@ -51,14 +52,16 @@ impl Check {
         let Some((sets, budget)) = self.common.prepare(self.budget.as_deref()) else {
             return exit::WRONG;
         };
+        // What is solved for is solved for the recipe as it is written.
+        let to_fit = budget.filter(|_| self.solve.is_none());
         let (world, machine) = (self.common.world(), self.common.machine());
         let mut code = exit::DONE;
         let mut recipes = Vec::new();
         for file in &self.files {
             let store = store_of(file, self.store.as_deref());
-            let compiled = self
-                .common
-                .compile(file, &sets, &world, &machine, Some(&store));
+            let compiled =
+                self.common
+                    .compile(file, &sets, &world, &machine, (Some(&store), to_fit));
             let own = self.one(&compiled, budget, &mut recipes);
             // 2 before 3 before 1 before 0
             let rank = |c: i32| match c {
@@ -120,6 +123,7 @@ impl Check {
             print(&table(plan, &compiled.path.display().to_string(), &cached));
             if let Some(budget) = budget {
                 print(&verdict(plan, budget));
+                print(&fitted(plan));
             }
         }
         if fits == Some(false) {
@@ -259,6 +263,28 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
     text
 }
 
+/// What `fit = auto` chose, a line a stage.
+pub(super) fn fitted(plan: &Plan) -> String {
+    let stages = plan.stages.iter().filter(|s| s.fitted);
+    stages
+        .map(|stage| {
+            let (batch, micro) = batches(stage);
+            let blocks = recomputed(stage);
+            let micro = (micro < batch).then(|| format!("micro-batches of {micro}"));
+            let again = (blocks > 0).then(|| {
+                let all = stage.model.facts().layers;
+                format!("the inner values of {blocks} of {all} blocks recomputed")
+            });
+            let ways: Vec<String> = micro.into_iter().chain(again).collect();
+            format!(
+                "    `{}` fits by {}\n",
+                stage.name.value,
+                ways.join(" and ")
+            )
+        })
+        .collect()
+}
+
 /// Whether a plan fits a budget, and what would.
 pub(super) fn verdict(plan: &Plan, budget: u64) -> String {
     let needs = needed(plan);
@@ -283,7 +309,8 @@ pub(super) fn verdict(plan: &Plan, budget: u64) -> String {
         );
     }
     text.push_str(
-        "  `--solve micro_batch` (or batch, max_length, rank) prints the largest that fits\n",
+        "  `fit = auto` in a training stage lets the compiler choose micro-batch and recompute; \
+         `--solve micro_batch` (or batch, max_length, rank) prints the largest that fits\n",
     );
     text
 }

@@ -65,26 +65,30 @@ impl Common {
         sets: &[(String, String)],
         world: &RealWorld,
         machine: &Machine,
-        store: Option<&Path>,
+        (store, budget): (Option<&Path>, Option<u64>),
     ) -> Compiled {
-        let compiled = self.compile(file, sets, world, machine, store);
+        let compiled = self.compile(file, sets, world, machine, (store, budget));
         super::render::report(&compiled.diags, &compiled.sources, self);
         compiled
     }
 
-    /// Compiles a recipe in the pool; prompts that were chosen before are taken from the store.
+    /// Compiles a recipe in the pool; prompts that were chosen before are taken from the store, and stages
+    /// that say `fit = auto` are made to fit a budget.
     pub(super) fn compile(
         &self,
         file: &Path,
         sets: &[(String, String)],
         world: &RealWorld,
         machine: &Machine,
-        store: Option<&Path>,
+        (store, budget): (Option<&Path>, Option<u64>),
     ) -> Compiled {
         self.in_pool(|| {
             let mut compiled = compile(file, sets, world, machine);
             if let Some(dir) = store {
                 decide(&mut compiled, &Store::open(dir), machine);
+            }
+            if let (Some(plan), Some(budget)) = (&mut compiled.plan, budget) {
+                plan.fit(budget, machine);
             }
             compiled
         })

@@ -45,9 +45,9 @@ impl PlanArgs {
         };
         let (world, machine) = (self.common.world(), self.common.machine());
         let dir = store_of(&self.file, self.store.as_deref());
-        let compiled = self
-            .common
-            .compiled(&self.file, &sets, &world, &machine, Some(&dir));
+        let compiled =
+            self.common
+                .compiled(&self.file, &sets, &world, &machine, (Some(&dir), None));
         let Some(plan) = &compiled.plan else {
             return exit::WRONG;
         };

@@ -39,9 +39,9 @@ impl Replay {
         };
         let (world, machine) = (self.common.world(), self.common.machine());
         let store = store_of(&self.file, self.store.as_deref());
-        let compiled = self
-            .common
-            .compiled(&self.file, &sets, &world, &machine, Some(&store));
+        let compiled =
+            self.common
+                .compiled(&self.file, &sets, &world, &machine, (Some(&store), None));
         let Some(plan) = &compiled.plan else {
             error(&format!(
                 "{} is rejected: nothing was replayed",

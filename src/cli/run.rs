@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value as Json;
 
-use super::check::{needed, verdict};
+use super::check::{fitted, needed, verdict};
 use super::exit;
 use super::options::{Common, beside, error, print, store_of};
 use super::progress::Progress;
@@ -58,7 +58,7 @@ impl Run {
         let known = Some(store.as_path()).filter(|_| !self.fresh);
         let compiled = self
             .common
-            .compiled(&self.file, &sets, &world, &machine, known);
+            .compiled(&self.file, &sets, &world, &machine, (known, budget));
         let Some(plan) = &compiled.plan else {
             error(&format!(
                 "{} is rejected: nothing was executed",
@@ -77,6 +77,9 @@ impl Run {
                 verdict(plan, budget)
             ));
             return exit::TOO_LARGE;
+        }
+        if !self.common.quiet {
+            eprint!("{}", fitted(plan));
         }
         let stem = self
             .file

@@ -43,11 +43,18 @@ impl Work<'_> {
             Some(fingerprint) if !features.plain => fingerprint.as_str(),
             _ => "",
         };
+        // The plain weights are the model's own, or those of the stage that left them.
+        let weights = match &self.stage.start.weights {
+            Some(stage) => self
+                .plan
+                .stage(stage)
+                .and_then(|s| s.fingerprint.as_deref()),
+            None => self.stage.start.model.identity.as_deref(),
+        };
         let identity = [
             part("schema"),
             part("numeric"),
-            part("from"),
-            part("model"),
+            weights.unwrap_or_default(),
             own,
         ];
         let place = features::Place {

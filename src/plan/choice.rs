@@ -243,6 +243,7 @@ impl Stage {
             splits,
             job,
             not_kept,
+            fitted: self.fitted,
             estimate,
             parts: self.parts.clone(),
             fingerprint: self.fingerprint.clone(),

@@ -86,9 +86,14 @@ pub(super) fn fingerprint(
             );
         }
     }
-    let text: Vec<String> = parts.iter().map(|(k, v)| format!("{k}\u{1f}{v}")).collect();
-    let hash = blake3::hash(text.join("\u{1e}").as_bytes())
-        .to_hex()
-        .to_string();
+    let hash = hash(&parts);
     (parts, whole.then_some(hash))
+}
+
+/// The hash of a fingerprint's parts.
+pub(super) fn hash(parts: &IndexMap<String, String>) -> String {
+    let text: Vec<String> = parts.iter().map(|(k, v)| format!("{k}\u{1f}{v}")).collect();
+    blake3::hash(text.join("\u{1e}").as_bytes())
+        .to_hex()
+        .to_string()
 }

@@ -10,6 +10,7 @@ pub mod estimate;
 pub mod facts;
 pub mod features;
 mod fingerprint;
+mod fit;
 mod methods;
 mod prompt;
 pub mod render;
@@ -287,6 +288,7 @@ impl Planner<'_, '_> {
             facts: cx.splits,
             job,
             not_kept,
+            fitted: false,
             estimate,
             parts,
             fingerprint,

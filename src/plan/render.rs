@@ -29,7 +29,8 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "batch": batch,
         "micro_batch": micro,
         "max_tokens": e.max_tokens,
-        "recompute": false,
+        "recompute": stage.filled.values.bool("recompute"),
+        "recompute_blocks": recomputed(stage),
         "parameters": { "total": total, "trainable": trainable },
         "memory": {
             "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
@@ -40,6 +41,21 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "flops_per_step": e.flops_per_step,
         "features": features_json(stage),
     })
+}
+
+/// Blocks whose inner values are made again in the backward.
+#[must_use]
+pub fn recomputed(stage: &Stage) -> u64 {
+    let layers = stage.model.facts().layers;
+    match stage.filled.values.bool("recompute") {
+        true => stage
+            .filled
+            .values
+            .opt_int("recompute_blocks")
+            .unwrap_or(layers)
+            .min(layers),
+        false => 0,
+    }
 }
 
 /// Kept results of the frozen part, or the reason why there are none.
@@ -226,6 +242,14 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                     "  training    {} steps of {} examples{micro}, at most {} tokens at once",
                     fit.steps, fit.batch, e.max_tokens
                 );
+                if recomputed(stage) > 0 {
+                    let _ = writeln!(
+                        out,
+                        "  recompute   the inner values of {} of {} blocks",
+                        recomputed(stage),
+                        facts.layers
+                    );
+                }
                 let programs = match &fit.update {
                     Update::Whole(_) => "step",
                     Update::Split { .. } => "accumulate, apply",

@@ -104,6 +104,8 @@ pub struct Stage {
     pub facts: Vec<Option<SplitFacts>>,
     /// The work.
     pub job: Job,
+    /// Whether micro-batch or recompute were chosen for a budget.
+    pub fitted: bool,
     /// Why the results of its frozen part are not kept, where they could be.
     pub not_kept: Option<String>,
     /// Memory and work.

@@ -3,6 +3,7 @@
 mod cases;
 mod choose;
 mod features;
+mod fit;
 mod golden;
 mod masked;
 mod oracle;

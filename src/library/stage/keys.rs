@@ -136,8 +136,34 @@ pub(super) const FEATURES: Key = Key {
     default: Default::Text("8GiB"),
     doc: "most bytes of the frozen part's results to keep in the store, so that each example is sent through it once; 0B computes them anew in every step",
 };
+/// Make the inner values of blocks again in the backward.
+pub(super) const RECOMPUTE: Key = Key {
+    name: "recompute",
+    kind: Kind::Bool,
+    default: Default::Text("false"),
+    doc: "make the inner values of blocks again in the backward instead of keeping them: less memory, a third more arithmetic, the same bits",
+};
+/// How many blocks are recomputed.
+pub(super) const RECOMPUTE_BLOCKS: Key = Key {
+    name: "recompute_blocks",
+    kind: Kind::Int(1, 1 << 20),
+    default: Default::Absent,
+    doc: "how many blocks, from the first, `recompute` acts on; all if not written",
+};
+/// Who chooses micro-batch and recompute.
+pub(super) const FIT: Key = Key {
+    name: "fit",
+    kind: Kind::Choice(&["written", "auto"]),
+    default: Default::Text("written"),
+    doc: "`auto` lets the compiler choose `micro_batch` and `recompute` where the stage needs more than the command line's `--budget`: the fastest way that fits",
+};
 /// Keys that change how a result is reached, not the result: no part of a fingerprint.
-pub const NEUTRAL: &[&str] = &[FEATURES.name];
+pub const NEUTRAL: &[&str] = &[
+    FEATURES.name,
+    RECOMPUTE.name,
+    RECOMPUTE_BLOCKS.name,
+    FIT.name,
+];
 /// A new order in every epoch.
 pub(super) const SHUFFLE: Key = Key {
     name: "shuffle",

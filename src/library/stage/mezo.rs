@@ -62,6 +62,7 @@ static SCHEMA: Schema = Schema {
         keys::STEPS,
         keys::BATCH,
         keys::MICRO_BATCH,
+        keys::FIT,
         keys::MAX_LENGTH,
         keys::FEATURES,
         keys::SHUFFLE,

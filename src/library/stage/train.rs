@@ -13,6 +13,7 @@ use super::{Diag, Diags, Span, StageCx, StageKind, keys};
 use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, ClipFactor, Constant, Fill, GradNorm};
+use crate::program::passes;
 use crate::program::{Builder, Class, DType, Phase, Real, TensorType, Value, Verified};
 
 /// Training by backpropagation.
@@ -40,6 +41,9 @@ static SCHEMA: Schema = Schema {
         keys::STEPS,
         keys::BATCH,
         keys::MICRO_BATCH,
+        keys::FIT,
+        keys::RECOMPUTE,
+        keys::RECOMPUTE_BLOCKS,
         keys::MAX_LENGTH,
         keys::CLIP,
         keys::DROPOUT,
@@ -118,6 +122,17 @@ pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
             span,
             "the learning rate is missing",
             "write `lr = …`, or `peak = …` in the schedule",
+        );
+    }
+    if values.written("recompute_blocks") && !values.bool("recompute") {
+        diags.push(
+            Diag::error(
+                &IDLE_KEY,
+                values.span("recompute_blocks"),
+                "`recompute_blocks` has no effect without `recompute = true`",
+            )
+            .label("changes nothing")
+            .help("write `recompute = true`, or remove `recompute_blocks`"),
         );
     }
     for (idle, needs) in [
@@ -343,7 +358,7 @@ fn build(
             b.label(&param.name);
             b.push(Accumulate, &[acc, grad]);
         }
-        let accumulate = verified(b.finish());
+        let accumulate = finished(b, cx.values);
         let mut b = Builder::new("apply");
         let pairs: Vec<(Value, Value)> = trained
             .iter()
@@ -365,9 +380,20 @@ fn build(
     } else {
         let pairs: Vec<(Value, Value)> = weights.iter().copied().zip(grads).collect();
         updates(&mut b, cx, rule, values, &trained, &pairs);
-        Update::Whole(verified(b.finish()))
+        Update::Whole(finished(b, cx.values))
     };
     Ok((update, built.params, built.sites))
+}
+
+/// The finished program of a forward and backward, with the recompute that is asked for.
+fn finished(b: Builder, values: &Values) -> Verified {
+    let program = b.finish();
+    verified(if values.bool("recompute") {
+        let blocks = values.opt_int("recompute_blocks").unwrap_or(u64::MAX);
+        passes::recompute(&program, blocks)
+    } else {
+        program
+    })
 }
 
 pub(super) fn trainable(b: &mut Builder, param: &Param) -> Value {

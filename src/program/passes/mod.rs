@@ -4,11 +4,13 @@ mod common;
 mod dead;
 mod hasten;
 mod recast;
+mod recompute;
 
 pub use common::merge_common;
 pub use dead::remove_dead;
 pub use hasten::hasten;
 pub use recast::recast;
+pub use recompute::recompute;
 
 use std::collections::BTreeMap;
 

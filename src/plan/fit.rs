@@ -1,0 +1,155 @@
+//! `fit = auto`: the micro-batch and the recompute with which a training fits a budget, the fastest that
+//! does.
+
+use indexmap::IndexMap;
+
+use super::estimate::{self, Estimate};
+use super::features;
+use super::fingerprint::hash;
+use super::{Plan, Stage, choice};
+use crate::library::schema::{Checked, Values};
+use crate::library::stage::job::{Job, Routine};
+use crate::program::op::Machine;
+
+/// A kernel's time for few rows is that of so many more: packing the weights, starting the threads.
+const ROWS_LOST: f64 = 24.0;
+
+/// What was tried for a stage.
+struct Tried {
+    values: Values,
+    job: Job,
+    not_kept: Option<String>,
+    estimate: Estimate,
+}
+
+impl Plan {
+    /// Changes the stages that say `fit = auto` and need more than the budget. What fits none of the ways
+    /// stays as it is written.
+    pub fn fit(&mut self, budget: u64, machine: &Machine) {
+        for i in 0..self.stages.len() {
+            if let Some(stage) = self.stages.get_mut(i)
+                && stage.filled.values.str("fit") == Some("auto")
+                && stage.estimate.peak() + stage.estimate.host > budget
+                && let Some(found) = search(stage, budget, machine)
+            {
+                take(stage, found);
+            }
+            self.follow(i);
+        }
+    }
+
+    /// A stage's fingerprint is made of its parent's.
+    fn follow(&mut self, i: usize) {
+        let parent = self.stages.get(i).and_then(|s| s.parent.clone());
+        let Some(own) = parent.and_then(|p| self.stage(&p)?.fingerprint.clone()) else {
+            return;
+        };
+        if let Some(stage) = self.stages.get_mut(i)
+            && stage.parts.get("from").is_some_and(|f| *f != own)
+        {
+            stage.parts.insert("from".to_owned(), own);
+            stage.fingerprint = stage.fingerprint.as_ref().map(|_| hash(&stage.parts));
+        }
+    }
+}
+
+fn take(stage: &mut Stage, found: Tried) {
+    let mut parts: IndexMap<String, String> = stage.parts.clone();
+    // Recomputing changes no bit, but the sums over micro-batches round in another order.
+    if let Some(micro) = found.values.opt_int("micro_batch") {
+        parts.insert("key micro_batch".to_owned(), micro.to_string());
+    }
+    stage.fingerprint = stage.fingerprint.as_ref().map(|_| hash(&parts));
+    stage.parts = parts;
+    stage.filled.values = found.values;
+    stage.job = found.job;
+    stage.not_kept = found.not_kept;
+    stage.fitted = true;
+    stage.estimate = found.estimate;
+}
+
+/// The fastest way that fits: for each micro-batch the fewest blocks recomputed.
+fn search(stage: &Stage, budget: u64, machine: &Machine) -> Option<Tried> {
+    let values = &stage.filled.values;
+    let batch = values.int("batch");
+    let most = values.opt_int("micro_batch").unwrap_or(batch).min(batch);
+    let backward = stage.kind.schema().key("recompute").is_some();
+    let layers = if backward {
+        stage.model.facts().layers
+    } else {
+        0
+    };
+    let mut best: Option<(f64, Tried)> = None;
+    let mut micro = most;
+    loop {
+        let within =
+            |tried: Option<Tried>| tried.filter(|t| t.estimate.peak() + t.estimate.host <= budget);
+        let with = |blocks: u64| within(try_with(stage, (micro, batch), blocks, machine));
+        let mut found = with(0);
+        if found.is_none() && layers > 0 {
+            found = with(layers);
+            // Memory falls with every block: the fewest that do are between what fails and what fits.
+            let (mut fails, mut fits) = (0, layers);
+            while found.is_some() && fits - fails > 1 {
+                let middle = fails + (fits - fails) / 2;
+                match with(middle) {
+                    Some(better) => (found, fits) = (Some(better), middle),
+                    None => fails = middle,
+                }
+            }
+        }
+        if let Some(tried) = found {
+            let time = time(&tried, batch.div_ceil(micro));
+            if best.as_ref().is_none_or(|(least, _)| time < *least) {
+                best = Some((time, tried));
+            }
+        }
+        if micro <= 1 {
+            break;
+        }
+        micro = micro.div_ceil(2);
+    }
+    best.map(|(_, tried)| tried)
+}
+
+/// The time of a step in arbitrary units: its operations, and what small products lose.
+fn time(tried: &Tried, runs: u64) -> f64 {
+    let rows = tried.estimate.max_tokens.max(1) as f64;
+    let flops = tried.estimate.flops_per_step as f64;
+    flops * (1.0 + ROWS_LOST / rows) + runs as f64
+}
+
+/// A stage with another micro-batch and so many blocks recomputed.
+fn try_with(
+    stage: &Stage,
+    (micro, batch): (u64, u64),
+    blocks: u64,
+    machine: &Machine,
+) -> Option<Tried> {
+    let mut values = stage.filled.values.clone();
+    let span = stage.filled.span;
+    if micro < batch {
+        values.insert("micro_batch", Checked::Int(micro), span, true);
+    }
+    if blocks > 0 {
+        values.insert("recompute", Checked::Bool(true), span, true);
+        values.insert("recompute_blocks", Checked::Int(blocks), span, true);
+    }
+    let one = std::slice::from_ref(&stage.splits);
+    let sets = stage.open.as_ref().map_or(one, |open| &open.sets);
+    let views = choice::lengths(&stage.splits);
+    let cx = stage.context(&stage.start, &values, &stage.trained_with, &views);
+    let mut job = stage.kind.lower(&cx).ok()?;
+    if !matches!(job.routine, Routine::Fit(_)) {
+        return None;
+    }
+    let not_kept = features::keep(&mut job, &views, stage.asked(&values));
+    let of = |lengths: &[Option<&_>]| estimate::estimate(&job, lengths, machine, stage.around());
+    let (_, estimate) = choice::largest(sets, &of);
+    Some(Tried {
+        values,
+        job,
+        not_kept,
+        estimate,
+    })
+}
