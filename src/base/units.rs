@@ -43,6 +43,27 @@ impl fmt::Display for Count {
     }
 }
 
+/// A time to come, no finer than an estimate is: `40 s`, `3 min`, `2 h 10 min`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct About(pub f64);
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.max(0.0);
+        let minutes = (seconds / 60.0).round() as u64;
+        let text = if seconds < 10.0 {
+            format!("{seconds:.1} s")
+        } else if seconds < 100.0 {
+            format!("{seconds:.0} s")
+        } else if minutes < 100 {
+            format!("{minutes} min")
+        } else {
+            format!("{} h {} min", minutes / 60, minutes % 60)
+        };
+        f.pad(&text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +73,9 @@ mod tests {
         assert_eq!(Bytes(512).to_string(), "512 B");
         assert_eq!(Bytes(1536).to_string(), "1.50 KiB");
         assert_eq!(Bytes(6 << 30).to_string(), "6.00 GiB");
+        assert_eq!(About(7.25).to_string(), "7.2 s");
+        assert_eq!(About(130.0).to_string(), "2 min");
+        assert_eq!(About(7800.0).to_string(), "2 h 10 min");
         assert_eq!(Count(355_361_794).to_string(), "355,361,794");
     }
 }

@@ -8,12 +8,13 @@ use serde_json::{Value as Json, json};
 
 use super::options::{Common, error, print, store_of};
 use super::{exit, render};
-use crate::base::units::{Bytes, Count};
+use crate::base::units::{About, Bytes, Count};
 use crate::driver::Compiled;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
 use crate::plan::render::{batches, recomputed};
 use crate::plan::solve::{Solution, solve};
+use crate::plan::time::seconds;
 use crate::plan::{Plan, Stage, render as plan_render};
 
 /// Arguments of `check`.
@@ -84,6 +85,9 @@ impl Check {
         let store = Store::open(store_of(&compiled.path, self.store.as_deref()));
         let cached =
             |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
+        let machine = self.common.machine();
+        let rates = store.rates(machine.threads);
+        let time = |s: &Stage| seconds(s, &rates, &machine);
         let peak = compiled.plan.as_ref().map(needed);
         let fits = budget.zip(peak).map(|(budget, peak)| peak <= budget);
         if self.common.json {
@@ -91,7 +95,13 @@ impl Check {
                 .plan
                 .iter()
                 .flat_map(|p| &p.stages)
-                .map(|s| plan_render::stage_json(s, cached(s), &self.common.device))
+                .map(|s| {
+                    let mut json = plan_render::stage_json(s, cached(s), &self.common.device);
+                    if let Some(map) = json.as_object_mut() {
+                        map.insert("estimated_s".to_owned(), json!(time(s)));
+                    }
+                    json
+                })
                 .collect();
             let tensors = compiled
                 .plan
@@ -120,7 +130,13 @@ impl Check {
             return self.solve(plan, key, budget);
         }
         if !self.common.json {
-            print(&table(plan, &compiled.path.display().to_string(), &cached));
+            let name = compiled.path.display().to_string();
+            print(&table(plan, &name, (&cached, &time)));
+            if rates.is_empty() {
+                print(
+                    "  Times are those of a usual processor; runs with this store will tell this machine's.\n",
+                );
+            }
             if let Some(budget) = budget {
                 print(&verdict(plan, budget));
                 print(&fitted(plan));
@@ -180,7 +196,11 @@ impl Check {
 }
 
 /// The table of `check`, in 80 columns where names are short.
-pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) -> String {
+pub(super) fn table(
+    plan: &Plan,
+    recipe: &str,
+    (cached, time): (&dyn Fn(&Stage) -> bool, &dyn Fn(&Stage) -> Option<f64>),
+) -> String {
     let mut text = format!("{recipe}\n\n");
     let width = plan_render::name_width(plan.stages.iter().map(|s| s.name.value.as_str()), 14);
     let wide = |s: &Stage| {
@@ -193,8 +213,8 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
     let kinds = plan.stages.iter().map(wide).max().unwrap_or(0).max(10);
     let _ = writeln!(
         text,
-        "  {:<width$} {:<kinds$} {:>12} {:>11} {:>10} {:>10}",
-        "stage", "method", "trained", "steps", "tensors", "process"
+        "  {:<width$} {:<kinds$} {:>11} {:>8} {:>10} {:>10} {:>9}",
+        "stage", "method", "trained", "steps", "tensors", "process", "time"
     );
     for stage in &plan.stages {
         let (_, trained) = stage.job.parameters();
@@ -219,10 +239,11 @@ pub(super) fn table(plan: &Plan, recipe: &str, cached: &dyn Fn(&Stage) -> bool) 
         let e = &stage.estimate;
         let _ = writeln!(
             text,
-            "  {:<width$} {kind:<kinds$} {trained:>12} {steps:>11} {:>10} {:>10}{mark}",
+            "  {:<width$} {kind:<kinds$} {trained:>11} {steps:>8} {:>10} {:>10} {:>9}{mark}",
             stage.name.value,
             Bytes(e.peak()).to_string(),
-            Bytes(e.peak() + e.host).to_string()
+            Bytes(e.peak() + e.host).to_string(),
+            time(stage).map_or_else(|| "?".to_owned(), |s| About(s).to_string())
         );
     }
     for stage in &plan.stages {

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use serde_json::{Value as Json, json};
 
 use super::exit;
 use super::options::{Common, error, print, store_of};
+use crate::base::units::About;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
+use crate::plan::time::seconds;
 use crate::plan::{Stage, render as plan_render};
 use crate::program::print::print as program_text;
 
@@ -76,12 +79,30 @@ impl PlanArgs {
         } else {
             self.format
         };
+        let rates = store.rates(machine.threads);
+        let time = |s: &Stage| seconds(s, &rates, &machine);
         match format {
-            Format::Text => print(&plan_render::text(plan, &name)),
-            Format::Json => print(&format!(
-                "{:#}\n",
-                plan_render::json(plan, &name, &cached, &self.common.device)
-            )),
+            Format::Text => {
+                print(&plan_render::text(plan, &name));
+                let times = plan
+                    .stages
+                    .iter()
+                    .filter_map(|s| Some(format!("{} {}", s.name.value, About(time(s)?))));
+                print(&format!(
+                    "\ntimes: {}\n",
+                    times.collect::<Vec<_>>().join(", ")
+                ));
+            }
+            Format::Json => {
+                let mut json = plan_render::json(plan, &name, &cached, &self.common.device);
+                let list = json.get_mut("stages").and_then(Json::as_array_mut);
+                for (json, stage) in list.into_iter().flatten().zip(&plan.stages) {
+                    if let Some(map) = json.as_object_mut() {
+                        map.insert("estimated_s".to_owned(), json!(time(stage)));
+                    }
+                }
+                print(&format!("{json:#}\n"));
+            }
             Format::Dot => print(&plan_render::dot(plan)),
             Format::Mermaid => print(&plan_render::mermaid(plan)),
         }

@@ -32,6 +32,9 @@ pub(super) struct Run {
     /// Run this stage and what it needs only; in a sweep all its variants, or one by its full name
     #[arg(long, value_name = "NAME")]
     stage: Option<String>,
+    /// Print what the stages' runs spent on each op
+    #[arg(long)]
+    profile: bool,
     /// Ignore the store for this recipe's stages
     #[arg(long)]
     fresh: bool,
@@ -122,6 +125,9 @@ impl Run {
                     print(&summary(&document));
                     print(&choices(&document));
                     print(&repetitions(plan, &document));
+                    if self.profile {
+                        print(&profiles(&document));
+                    }
                     let out = options.out.display();
                     print(&format!("\n  results: {out}/result.json\n"));
                 }
@@ -203,6 +209,41 @@ impl Run {
         }
         text
     }
+}
+
+/// The share of each op in the time of a stage's programs, and how fast it was.
+fn profiles(document: &Json) -> String {
+    let mut text = String::new();
+    let list = |json: &Json, key: &str| {
+        json.get(key)
+            .and_then(Json::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    for stage in list(document, "stages") {
+        let ops = list(&stage, "profile");
+        if ops.is_empty() {
+            continue;
+        }
+        let name = stage.get("name").and_then(Json::as_str).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "\n  {:<24} {:>7} {:>9} {:>9}",
+            name, "share", "GFLOP/s", "GB/s"
+        );
+        for op in ops {
+            let number = |key: &str| op.get(key).and_then(Json::as_f64).unwrap_or(0.0);
+            let _ = writeln!(
+                text,
+                "    {:<22} {:>5.1} % {:>9.1} {:>9.1}",
+                op.get("op").and_then(Json::as_str).unwrap_or_default(),
+                100.0 * number("share"),
+                number("gflop_per_s"),
+                number("gb_per_s")
+            );
+        }
+    }
+    text
 }
 
 /// The table at the end of a run.

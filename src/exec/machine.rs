@@ -4,9 +4,12 @@
 //! estimate summed.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use crate::files::RunError;
+use crate::program::memory::sized;
 use crate::program::op::{Io, Kernel, Machine, Tensor, TensorMut, TensorRef};
+use crate::program::rates::Rates;
 use crate::program::{Bindings, Class, Def, Feed, Node, Program, Value, Verified};
 
 /// Tensor bytes as executed.
@@ -131,7 +134,13 @@ pub struct Runner {
     pub residents: Residents,
     /// Tensor bytes.
     pub meter: Meter,
+    /// What some of the runs spent on each op.
+    pub rates: Rates,
+    runs: u64,
 }
+
+/// One run in so many is timed.
+const TIMED: u64 = 8;
 
 /// What a program handed back.
 #[derive(Debug, Default)]
@@ -175,6 +184,8 @@ impl Runner {
             machine,
             residents: Residents::default(),
             meter: Meter::default(),
+            rates: Rates::default(),
+            runs: 0,
         }
     }
 
@@ -239,8 +250,17 @@ impl Runner {
             put(&mut slots, value, tensor);
         }
         drop(feeds);
+        // The first run of all touches memory for the first time: its times say nothing.
+        let timed = self.runs % TIMED == 1;
+        self.runs += 1;
         for (node, step) in program.nodes.iter().zip(&verified.schedule().steps) {
+            let begun = timed.then(Instant::now);
             self.node(program, &binding, &mut slots, node, step.takes, sizes)?;
+            if let Some(begun) = begun {
+                let cost = node.op.rule().cost(&sized(program, node, sizes));
+                let seconds = begun.elapsed().as_secs_f64();
+                self.rates.note(node.op.name(), cost, seconds);
+            }
             for &value in &step.frees {
                 if let Some(dead) = slots.get_mut(value.index()).and_then(Option::take) {
                     self.meter.free(dead.bytes());

@@ -30,8 +30,10 @@ use crate::library::stage::job::{Fold, Routine, Score};
 use crate::library::tokenizer::Tokenizer;
 use crate::plan::bind::Place;
 use crate::plan::facts::facts;
+use crate::plan::time::seconds;
 use crate::plan::{Plan, Stage};
 use crate::program::op::{Machine, Tensor};
+use crate::program::rates::{Rates, Spent};
 use crate::program::{Bindings, Resident, Verified};
 
 /// How a plan is run.
@@ -171,6 +173,19 @@ fn decide(
     Ok(decided)
 }
 
+/// What the timed runs spent on each op, the most time first.
+fn profile(rates: &Rates) -> Json {
+    let all = rates.by_op();
+    let total: f64 = all.iter().map(|(_, s)| s.seconds).sum();
+    let line = |(op, s): &(&str, Spent)| {
+        json!({
+            "op": op, "share": s.seconds / total.max(1e-12), "calls": s.calls, "seconds": s.seconds,
+            "gflop_per_s": s.flops / s.seconds.max(1e-12) / 1e9, "gb_per_s": s.bytes / s.seconds.max(1e-12) / 1e9,
+        })
+    };
+    Json::Array(all.iter().map(line).collect())
+}
+
 fn set(json: &mut Json, key: &str, value: Json) {
     if let Some(map) = json.as_object_mut() {
         map.insert(key.to_owned(), value);
@@ -232,6 +247,8 @@ impl Work<'_> {
             estimated: estimate.peak(),
         });
         alloc::reset_process_peak();
+        let threads = self.options.machine.threads;
+        let expected = seconds(stage, &self.store.rates(threads), &self.options.machine);
         let mut runner = Runner::new(self.options.machine);
         let mut result = match &stage.job.routine {
             Routine::Fit(fit) => self.fit(fit, &mut runner, observer)?,
@@ -251,12 +268,15 @@ impl Work<'_> {
             name: &stage.name.value,
             metrics: &metrics,
         });
+        let _ = self.store.learn(threads, &runner.rates);
         for (key, value) in [
             ("name", json!(stage.name.value)),
             ("kind", json!(stage.filled.name)),
             ("fingerprint", json!(stage.fingerprint)),
             ("cached", json!(false)),
             ("wall_s", json!(begun.elapsed().as_secs_f64())),
+            ("estimated_s", json!(expected)),
+            ("profile", profile(&runner.rates)),
             ("estimated_peak_bytes", json!(estimate.peak())),
             ("measured_peak_bytes", json!(runner.meter.peak())),
             (

@@ -5,11 +5,13 @@
 //! STORE/<fingerprint>/checkpoint/   while the stage runs
 //! STORE/<fingerprint>/lock          held, with the process' number in it, while the stage runs
 //! STORE/index/<stage>-<hash>.json   the last finished entry of a recipe's stage
+//! STORE/rates.json                  how fast this machine did each op, by number of threads
 //! STORE/features/                   kept results of frozen parts ([`super::features`])
 //! ```
 //!
 //! **Invariant:** an entry with a whole manifest is whole; only the holder of its lock writes in it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -19,11 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::RunError;
 use crate::files::durable;
+use crate::program::rates::Rates;
 
 const MANIFEST: &str = "stage.json";
 const LOCK: &str = "lock";
 const CHECKPOINT: &str = "checkpoint";
 const INDEX: &str = "index";
+const RATES: &str = "rates.json";
 const SCHEMA: u32 = 1;
 
 /// What a finished entry says about itself.
@@ -155,6 +159,35 @@ impl Store {
             .then_some((latest.fingerprint, latest.parts))
     }
 
+    /// How fast earlier runs with so many threads did each op; nothing if there were none.
+    #[must_use]
+    pub fn rates(&self, threads: usize) -> Rates {
+        let mut all = self.all_rates();
+        all.remove(&threads).unwrap_or_default()
+    }
+
+    fn all_rates(&self) -> BTreeMap<usize, Rates> {
+        let text = fs::read(self.dir.join(RATES)).ok();
+        let known = text.and_then(|t| serde_json::from_slice::<Measured>(&t).ok());
+        let own = known.filter(|m| m.schema == SCHEMA && m.cpu == std::env::consts::ARCH);
+        own.map(|m| m.rates).unwrap_or_default()
+    }
+
+    /// Remembers how fast a run did each op.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn learn(&self, threads: usize, rates: &Rates) -> Result<(), RunError> {
+        let mut all = self.all_rates();
+        all.entry(threads).or_default().learn(rates);
+        let measured = Measured {
+            schema: SCHEMA,
+            cpu: std::env::consts::ARCH.to_owned(),
+            rates: all,
+        };
+        durable::write_bytes(&self.dir.join(RATES), true, &json(&measured)?)
+    }
+
     fn index(&self, recipe: &str, stage: &str) -> PathBuf {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(recipe.len() as u64).to_le_bytes());
@@ -171,6 +204,13 @@ impl Store {
             hash.get(..16).unwrap_or_default()
         ))
     }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Measured {
+    schema: u32,
+    cpu: String,
+    rates: BTreeMap<usize, Rates>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -18,6 +18,7 @@ pub mod solve;
 pub mod split;
 mod stages;
 pub mod sweep;
+pub mod time;
 
 use std::sync::Arc;
 

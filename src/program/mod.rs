@@ -11,6 +11,7 @@ pub mod op;
 pub mod passes;
 pub mod prefix;
 pub mod print;
+pub mod rates;
 pub mod schedule;
 pub mod types;
 pub mod verify;
