@@ -32,6 +32,9 @@ pub(super) struct Predict {
     /// Examples at once
     #[arg(long, default_value_t = 32)]
     batch: u64,
+    /// Draws of the prompt's demonstrations to average over
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    draws: u64,
     /// Threads to compute with; all cores if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -88,7 +91,12 @@ impl Predict {
             .iter()
             .map(|r| r.cells.iter().map(cell).collect())
             .collect();
-        let predictions = predictor.predict(&texts, self.batch.max(1), machine, &mut Silent)?;
+        let predictions = predictor.predict(
+            &texts,
+            (self.batch.max(1), self.draws),
+            machine,
+            &mut Silent,
+        )?;
         let json = format.name == "jsonl";
         Ok(if json {
             jsonl(&columns, &texts, &predictions, &predictor.head)

@@ -182,7 +182,7 @@ fn assigned(candidates: &Candidates, all: &Predictions, places: &[usize]) -> Opt
 }
 
 /// `ln Σ exp(s) − s[class]`.
-fn cross_entropy(scores: &[f32], class: usize) -> Option<f64> {
+pub(super) fn cross_entropy(scores: &[f32], class: usize) -> Option<f64> {
     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = scores.iter().map(|s| f64::from(s - most).exp()).sum();
     Some(sum.ln() - f64::from(scores.get(class)? - most))

@@ -84,6 +84,8 @@ pub fn write_description(
             .map(|(_, f)| f.to_string())
             .collect()
     };
+    let shown = stage.start.prompt.as_ref();
+    let shown = shown.and_then(|p| p.demonstrations.as_ref());
     let description = super::predict::Description {
         weights: weights.to_path_buf(),
         methods,
@@ -104,7 +106,12 @@ pub fn write_description(
             .as_ref()
             .map(|p| p.words.clone())
             .unwrap_or_default(),
+        demonstrations: shown.map(|_| super::predict::DEMONSTRATIONS.to_owned()),
     };
+    if let Some(shown) = shown {
+        let json = serde_json::to_vec(shown.as_ref()).map_err(|e| RunError::bug(e.to_string()))?;
+        write_bytes(&dir.join(super::predict::DEMONSTRATIONS), false, &json)?;
+    }
     write_json(&dir.join(super::predict::DESCRIPTION), &json!(description))
 }
 

@@ -9,13 +9,14 @@ use super::features::Source;
 use super::leave::NATIVE;
 use super::machine::Runner;
 use super::observe::Observer;
-use super::score::{Walk, score};
+use super::score::{Walk, averaged, score};
 use super::state::{Sources, load};
 use super::weights::Checkpoint;
 use crate::base::Span;
 use crate::files::RunError;
 use crate::files::tensorfile::TensorFile;
 use crate::library::data::batch::{EncodedExample, EncodedSet, Target};
+use crate::library::demonstrations::Demonstrations;
 use crate::library::method::Tuning;
 use crate::library::metric::Predictions;
 use crate::library::model::{self, HeadKind, Model};
@@ -24,12 +25,15 @@ use crate::library::prompt::Template;
 use crate::library::schema::Values;
 use crate::library::stage::{StageCx, network};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
-use crate::plan::data::tokenize;
+use crate::plan::data::{Frame, tokenize};
 use crate::program::op::Machine;
 use crate::program::{DType, Resident};
 
 /// Name of the description inside an artifact.
 pub const DESCRIPTION: &str = "peftc.json";
+
+/// Name of the file with the demonstrations of a prompt, beside the description.
+pub const DEMONSTRATIONS: &str = "demonstrations.json";
 
 /// What `predict` needs to know of an artifact beside its tensors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,6 +56,9 @@ pub struct Description {
     /// Token ids of the label words.
     #[serde(default)]
     pub words: Vec<u32>,
+    /// Name of the file with the demonstrations that stand behind the text, beside the description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demonstrations: Option<String>,
 }
 
 /// A finished stage's model, ready to label.
@@ -65,6 +72,7 @@ pub struct Predictor {
     config: serde_json::Value,
     tokenizer: Tokenizer,
     tuning: Tuning,
+    demonstrations: Option<Demonstrations>,
 }
 
 impl Predictor {
@@ -110,6 +118,18 @@ impl Predictor {
             ));
         }
         let head = objective.head(&description.classes);
+        let demonstrations = match &description.demonstrations {
+            Some(name) => {
+                let path = folder.join(name);
+                let own: Demonstrations =
+                    serde_json::from_slice(&read(path.clone())?).map_err(|e| {
+                        RunError::file(&path, format!("damaged: {e}; run the stage again"))
+                    })?;
+                // The order that draws rely on.
+                Some(own.sorted())
+            }
+            None => None,
+        };
         let tuning = methods(&description.methods)
             .map_err(|why| RunError::file(folder.join(DESCRIPTION), why))?;
         Ok(Self {
@@ -119,17 +139,18 @@ impl Predictor {
             config,
             tokenizer,
             tuning,
+            demonstrations,
         })
     }
 
-    /// Scores texts, in their order.
+    /// Scores texts, in their order; scores are averaged over so many draws of demonstrations.
     ///
     /// # Errors
-    /// What tokenizer, weights or kernels say.
+    /// What tokenizer, weights or kernels say; several draws where there are no demonstrations.
     pub fn predict(
         &self,
         texts: &[Vec<String>],
-        batch: u64,
+        (batch, draws): (u64, u64),
         machine: Machine,
         observer: &mut dyn Observer,
     ) -> Result<Predictions, RunError> {
@@ -143,18 +164,23 @@ impl Predictor {
             .transpose();
         let template =
             template.map_err(|why| RunError::file(self.folder.join(DESCRIPTION), why))?;
-        let template = template
-            .as_ref()
-            .map(|t| (t, self.description.text.as_slice()));
-        let examples: Result<Vec<EncodedExample>, String> = texts
-            .iter()
-            .map(|t| {
-                let (encoded, mask) = tokenize(
-                    &self.tokenizer,
-                    template,
-                    t,
-                    self.description.max_length as usize,
-                )?;
+        if draws > 1 && self.demonstrations.is_none() {
+            return Err(RunError::file(
+                self.folder.join(DESCRIPTION),
+                "its prompt shows no demonstrations, so that there is nothing to draw; leave `--draws` away",
+            ));
+        }
+        let frame = template.as_ref().map(|template| Frame {
+            template,
+            columns: &self.description.text,
+            demonstrations: self.demonstrations.as_ref(),
+        });
+        let most = self.description.max_length as usize;
+        let draws = draws.max(1);
+        let examples: Result<Vec<EncodedExample>, String> = (0..draws as u32)
+            .flat_map(|draw| texts.iter().map(move |t| (draw, t)))
+            .map(|(draw, t)| {
+                let (encoded, mask) = tokenize(&self.tokenizer, frame, t, draw, most)?;
                 Ok(EncodedExample {
                     ids: encoded.ids,
                     segments: encoded.segments,
@@ -217,6 +243,9 @@ impl Predictor {
             masking: None,
             batch,
         };
-        score(&mut runner, &program, walk, observer)
+        Ok(averaged(
+            score(&mut runner, &program, walk, observer)?,
+            draws,
+        ))
     }
 }

@@ -13,7 +13,7 @@ use super::leave;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::prune::Guide;
-use super::score::{Walk, metrics, score};
+use super::score::{Walk, averaged, metrics, score};
 use super::state::{Initial, Sources, load, load_pruned};
 use super::store::{Entry, Manifest, Store};
 use super::weights::Checkpoint;
@@ -456,7 +456,7 @@ impl Work<'_> {
             masking: job.masking.as_ref(),
             batch: job.batch,
         };
-        let predictions = score(runner, &job.evaluate, walk, observer)?;
+        let predictions = averaged(score(runner, &job.evaluate, walk, observer)?, job.draws);
         let rate = set.examples.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
         let text = match &self.stage.start.model.tokenizer {
             Some(tokenizer) if job.masking.is_some() => masked_tsv(&predictions, tokenizer),

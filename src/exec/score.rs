@@ -1,5 +1,6 @@
 //! Walking over a split once, scoring.
 
+use super::choose::cross_entropy;
 use super::features::Source;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
@@ -74,10 +75,64 @@ pub fn score(
     Ok(predictions)
 }
 
+/// The mean of an example's scores over draws that follow each other, each a row an example; the loss
+/// is that of the mean.
+#[must_use]
+pub fn averaged(all: Predictions, draws: u64) -> Predictions {
+    let examples = all.targets.len() / draws.max(1) as usize;
+    if draws < 2 || examples == 0 {
+        return all;
+    }
+    let row = all.width * examples;
+    let scores: Vec<f32> = (0..row)
+        .map(|i| {
+            let each = all.scores.iter().skip(i).step_by(row);
+            (each.map(|&x| f64::from(x)).sum::<f64>() / draws as f64) as f32
+        })
+        .collect();
+    let targets: Vec<Target> = all.targets.into_iter().take(examples).collect();
+    let losses = scores
+        .chunks(all.width.max(1))
+        .zip(&targets)
+        .map(|pair| match pair {
+            (row, Target::Class(class)) => cross_entropy(row, *class as usize).unwrap_or(0.0),
+            _ => 0.0,
+        });
+    Predictions {
+        loss: losses.sum::<f64>() / examples as f64,
+        scores,
+        targets,
+        ..all
+    }
+}
+
 /// Metrics by name.
 #[must_use]
 pub fn metrics(list: &[&'static dyn Metric], predictions: &Predictions) -> Vec<(String, f64)> {
     list.iter()
         .map(|m| (m.schema().name.to_owned(), m.compute(predictions)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_are_averaged_example_by_example() {
+        let all = Predictions {
+            scores: vec![1.0, 0.0, 3.0, 4.0, 2.0, 5.0, 1.0, 1.0],
+            width: 2,
+            targets: [0, 1, 0, 1].map(Target::Class).to_vec(),
+            loss: 9.0,
+            masked: Vec::new(),
+        };
+        let same = averaged(all.clone(), 1);
+        assert_eq!((same.scores, same.loss), (all.scores.clone(), 9.0));
+        let mean = averaged(all, 2);
+        assert_eq!(mean.scores, [1.5, 2.5, 2.0, 2.5]);
+        assert_eq!(mean.targets, [0, 1].map(Target::Class));
+        let loss = (1.0_f64.exp().ln_1p() + (-0.5_f64).exp().ln_1p()) / 2.0;
+        assert!((mean.loss - loss).abs() < 1e-7, "{}", mean.loss);
+    }
 }

@@ -1,6 +1,6 @@
 //! What a recipe can declare, and the sources of models and data.
 
-use super::schema::{Bound, Default, Key, Kind, Schema};
+use super::schema::{Bound, Default, Key, Kind, RefKind, Schema};
 use super::stage;
 
 /// A keyword of the language.
@@ -201,7 +201,9 @@ static PROMPT: Schema = Schema {
     name: "prompt",
     summary: "a template around the text, with a mask to fill",
     doc: "`template` holds `{column}` for a column's text and `{mask}` for the mask token; `verbalizer` maps each class to \
-          a word.",
+          a word. `demonstrations` puts filled prompts of every class behind the text that is asked about, the class's \
+          word in place of the mask: which ones is a function of the seed, the text and the number of the draw, and never \
+          one of the same text. Training shows a text draw 0 in every epoch; `eval` averages over its `draws`.",
     paper: "Gao et al. 2021 (arXiv 2012.15723)",
     keys: &[
         Key {
@@ -215,6 +217,30 @@ static PROMPT: Schema = Schema {
             kind: Kind::Verbalizer,
             default: Default::Absent,
             doc: "a word for each class",
+        },
+        Key {
+            name: "demonstrations",
+            kind: Kind::Int(0, 64),
+            default: Default::Text("0"),
+            doc: "filled prompts of each class behind the text",
+        },
+        Key {
+            name: "demonstrations_from",
+            kind: Kind::Ref(RefKind::Split),
+            default: Default::Absent,
+            doc: "the split they are drawn from; wanted with `demonstrations`",
+        },
+        Key {
+            name: "demonstration_length",
+            kind: Kind::Int(1, 1 << 20),
+            default: Default::Text("32"),
+            doc: "tokens after which a demonstration's own text is cut",
+        },
+        Key {
+            name: "demonstration_seed",
+            kind: Kind::Int(0, u64::MAX),
+            default: Default::Text("42"),
+            doc: "seed of their draws",
         },
     ],
 };

@@ -4,6 +4,7 @@
 pub mod candidates;
 pub mod data;
 pub mod decl;
+pub mod demonstrations;
 pub mod error;
 pub mod masking;
 pub mod method;

@@ -2,6 +2,9 @@
 //! a word for each class.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use super::demonstrations::Demonstrations;
 
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +146,8 @@ pub struct Prompt {
     pub template: Template,
     /// Token id of each class's word; empty where the words are not used.
     pub words: Vec<u32>,
+    /// What stands behind the text.
+    pub demonstrations: Option<Arc<Demonstrations>>,
 }
 
 #[cfg(test)]

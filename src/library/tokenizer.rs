@@ -1,6 +1,8 @@
 //! Tokenizers out of a model's files: `tokenizer.json`, or the older `vocab.txt`, or `vocab.json`
 //! with `merges.txt`.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value as Json, json};
 use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 use tokenizers::{
@@ -106,14 +108,16 @@ impl Tokenizer {
         })
     }
 
-    /// Tokens of a filled template, with special tokens, and the place of its mask. Cut to `max_length` by
-    /// dropping tokens from the ends of the longest columns; the template itself is never cut.
+    /// Tokens of a filled template with `after` behind it, with special tokens, and the place of its mask.
+    /// Cut to `max_length` by dropping tokens from the ends of the longest columns; neither the template
+    /// itself nor what comes after it is cut.
     ///
     /// # Errors
     /// What the tokenizer complains about; a template that is too long by itself.
     pub fn encode_prompt(
         &self,
         filled: &Filled,
+        after: &[u32],
         max_length: usize,
     ) -> Result<(Encoded, Option<u32>), String> {
         let inner = self
@@ -131,28 +135,22 @@ impl Tokenizer {
             .take_while(|&&s| s == 1)
             .count()
             .min(special.len() - offsets.len());
-        let mut cuttable: Vec<Vec<usize>> = filled
-            .columns
-            .iter()
-            .map(|c| {
-                (0..offsets.len())
-                    .filter(|&i| {
-                        offsets[i].0 >= c.start
-                            && offsets[i].1 <= c.end
-                            && offsets[i].0 < offsets[i].1
-                    })
-                    .collect()
-            })
-            .collect();
+        let mut cuttable = column_tokens(&offsets, &filled.columns, 0);
         let mut dropped = vec![false; special.len()];
-        for _ in max_length..special.len() {
+        for _ in max_length..special.len() + after.len() {
             let longest = cuttable.iter_mut().max_by_key(|c| c.len());
             match longest.and_then(Vec::pop) {
                 Some(i) => dropped[first + i] = true,
                 None => {
-                    let fixed = special.len() - dropped.iter().filter(|d| **d).count();
+                    let gone = dropped.iter().filter(|d| **d).count();
+                    let fixed = special.len() + after.len() - gone;
+                    let what = if after.is_empty() {
+                        "the template alone takes"
+                    } else {
+                        "the template and its demonstrations take"
+                    };
                     return Err(format!(
-                        "the template alone takes {fixed} tokens, and `max_length` is {max_length}"
+                        "{what} {fixed} tokens, and `max_length` is {max_length}"
                     ));
                 }
             }
@@ -172,11 +170,49 @@ impl Tokenizer {
         };
         let (ids, types) = (done.get_ids(), done.get_type_ids());
         let places: Vec<usize> = (0..special.len()).filter(kept).collect();
-        let encoded = Encoded {
+        let mut encoded = Encoded {
             ids: places.iter().map(|&i| ids[i]).collect(),
             segments: places.iter().map(|&i| types[i] as u8).collect(),
         };
+        let end = places.partition_point(|&i| i < first + offsets.len());
+        let segment = places.get(end.saturating_sub(1)).map_or(0, |&i| types[i]);
+        encoded.ids.splice(end..end, after.iter().copied());
+        let segments = after.iter().map(|_| segment as u8);
+        encoded.segments.splice(end..end, segments);
         Ok((encoded, mask))
+    }
+
+    /// Tokens of a filled template that stands behind other text, without special tokens: `word` in the
+    /// place of the mask, the columns together cut to `most` tokens at the ends of the longest.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about.
+    pub fn encode_demonstration(
+        &self,
+        filled: &Filled,
+        word: u32,
+        most: usize,
+    ) -> Result<Vec<u32>, String> {
+        let inner = self
+            .inner
+            .encode(format!(" {}", filled.text), false)
+            .map_err(|e| e.to_string())?;
+        let offsets = inner.get_offsets();
+        let mut cuttable = column_tokens(offsets, &filled.columns, 1);
+        let mut ids: Vec<Option<u32>> = inner.get_ids().iter().copied().map(Some).collect();
+        for _ in most..cuttable.iter().map(Vec::len).sum() {
+            let longest = cuttable.iter_mut().max_by_key(|c| c.len());
+            if let Some(i) = longest.and_then(Vec::pop) {
+                ids[i] = None;
+            }
+        }
+        let at = filled.mask.ok_or("the template has no mask")? + 1;
+        let mask = offsets
+            .iter()
+            .position(|&(start, end)| start <= at && at < end)
+            .ok_or("the tokenizer gives no token for the mask")?;
+        ids[mask] = Some(word);
+        Ok(ids.into_iter().flatten().collect())
     }
 
     /// Number of tokens it can give: one more than the largest id.
@@ -321,6 +357,22 @@ impl Tokenizer {
     pub const fn heap_bytes(&self) -> u64 {
         12 * self.bytes
     }
+}
+
+/// The tokens of each column, by their places in a text that is `shift` bytes behind the filled one.
+fn column_tokens(
+    offsets: &[(usize, usize)],
+    columns: &[Range<usize>],
+    shift: usize,
+) -> Vec<Vec<usize>> {
+    let of = |column: &Range<usize>| {
+        let inside = |&i: &usize| {
+            let (start, end) = offsets[i];
+            start >= column.start + shift && end <= column.end + shift && start < end
+        };
+        (0..offsets.len()).filter(inside).collect()
+    };
+    columns.iter().map(of).collect()
 }
 
 /// A `tokenizer.json` built from the older files.

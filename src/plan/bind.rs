@@ -13,6 +13,7 @@ use crate::base::world::{HubFile, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
 use crate::library::data::batch::EncodedSet;
 use crate::library::data::set::DataSet;
+use crate::library::demonstrations::Demonstrations;
 use crate::library::model;
 use crate::library::objective::Objective;
 use crate::library::prompt::Template;
@@ -58,7 +59,7 @@ pub struct BoundModel {
 /// A split, tokenized.
 #[derive(Debug)]
 pub struct BoundSplit {
-    /// Its examples; `None` when the data are not at hand.
+    /// Its examples, all in each draw of demonstrations; `None` when the data are not at hand.
     pub encoded: Option<Arc<EncodedSet>>,
     /// Their lengths.
     pub lengths: Lengths,
@@ -92,6 +93,7 @@ pub(super) struct Binder<'a> {
     pub(super) tokenizers: BTreeMap<String, Arc<Tokenizer>>,
     pub(super) raw: BTreeMap<String, Arc<RawSplit>>,
     pub(super) splits: BTreeMap<String, Arc<BoundSplit>>,
+    pub(super) pools: BTreeMap<String, Arc<Demonstrations>>,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,10 @@ pub(super) struct Want<'a> {
     pub classes: Option<&'a [String]>,
     /// The template around the text, and where it is written.
     pub template: Option<(&'a Template, Span)>,
+    /// What stands behind the text.
+    pub demonstrations: Option<&'a Arc<Demonstrations>>,
+    /// How many draws of it, each a set of all examples.
+    pub draws: u64,
     pub max_length: u64,
 }
 
@@ -120,6 +126,7 @@ impl<'a> Binder<'a> {
             tokenizers: BTreeMap::new(),
             raw: BTreeMap::new(),
             splits: BTreeMap::new(),
+            pools: BTreeMap::new(),
         }
     }
 

@@ -147,6 +147,7 @@ pub(super) fn provide(start: &mut Handed, template: usize) {
             .tokens_of(&places)
             .filter(|_| learned)
             .unwrap_or_default(),
+        demonstrations: None,
     }));
 }
 
@@ -211,6 +212,7 @@ impl Stage {
             } else {
                 Vec::new()
             },
+            demonstrations: None,
         });
         let splits = open.sets.get(at).cloned().ok_or_else(stranger)?;
         let with = |handed: &Handed| Handed {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::bind::{Binder, BoundModel, BoundSplit, RawSplit, Want};
-use super::error::{ASSUMED_LENGTHS, BAD_DATA, BAD_PROMPT, BAD_TOKENIZER};
+use super::error::{ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS, BAD_PROMPT, BAD_TOKENIZER};
 use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind};
 use crate::base::{Diag, Diags, suggest};
 use crate::library::data::batch::{EncodedExample, EncodedSet, Target};
 use crate::library::data::set::{DataSet, DataSpec, Label, Labels, load};
 use crate::library::data::split::{SplitSource, find_split};
+use crate::library::demonstrations::Demonstrations;
 use crate::library::objective::Objective;
-use crate::library::prompt::Template;
+use crate::library::prompt::{Filled, Template};
 use crate::library::tokenizer::{Encoded, Tokenizer};
 use crate::resolve::Declared;
 
@@ -83,30 +84,31 @@ impl Binder<'_> {
             }
         };
         let Some(tokenizer) = model.tokenizer.clone() else {
-            let n = raw.data.examples.len();
-            let known = Lengths::Known(vec![want.max_length as u32; n]);
-            return Some(Arc::new(BoundSplit {
-                text: text.clone(),
-                encoded: None,
-                lengths: known,
-                classes: raw.data.classes.clone(),
-                identity: None,
-                host_bytes: 0,
-            }));
+            return Some(Arc::new(untold(&raw, &text, want)));
         };
-        // Both are kept as long as this, so their places tell them from all others.
+        if want.demonstrations.is_some_and(|d| !d.at_hand()) {
+            return Some(Arc::new(untold(&raw, &text, want)));
+        }
+        // All are kept as long as this, so their places tell them from all others.
         let key = format!(
-            "{:p} {:p} {} {:?}",
+            "{:p} {:p} {} {:?} {:?} {}",
             Arc::as_ptr(&raw),
             Arc::as_ptr(&tokenizer),
             want.max_length,
-            want.template.map(|(t, _)| &t.source)
+            want.template.map(|(t, _)| &t.source),
+            want.demonstrations.map(Arc::as_ptr),
+            want.draws
         );
         if let Some(known) = self.splits.get(&key) {
             return Some(known.clone());
         }
-        let template = want.template.map(|(t, _)| (t, text.as_slice()));
-        match encode(&raw.data, &tokenizer, template, want.max_length as usize) {
+        let demonstrations = want.demonstrations.map(Arc::as_ref);
+        let frame = want.template.map(|(template, _)| Frame {
+            template,
+            columns: &text,
+            demonstrations,
+        });
+        match encode(&raw.data, &tokenizer, frame, want) {
             Ok(encoded) => {
                 let lengths: Vec<u32> = encoded.lengths();
                 let tokens: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
@@ -122,6 +124,7 @@ impl Binder<'_> {
                     host_bytes: text_bytes
                         + tokens * 5
                         + lengths.len() as u64 * 120
+                        + demonstrations.map_or(0, Demonstrations::heap_bytes)
                         + tokenizer.heap_bytes(),
                     encoded: Some(Arc::new(encoded)),
                     lengths: Lengths::Known(lengths),
@@ -133,17 +136,22 @@ impl Binder<'_> {
             }
             Err(why) => {
                 let (code, at) = match want.template {
+                    Some((_, at)) if want.demonstrations.is_some() => (&BAD_DEMONSTRATIONS, at),
                     Some((_, at)) => (&BAD_PROMPT, at),
                     None => (&BAD_TOKENIZER, at),
                 };
                 let message = format!("`{name}.{split}` cannot be tokenized: {why}");
-                diags.push(Diag::error(code, at, message));
+                let mut diag = Diag::error(code, at, message);
+                if want.demonstrations.is_some() {
+                    diag = diag.help("lower `demonstration_length` or `demonstrations`, or raise the stage's `max_length`");
+                }
+                diags.push(diag);
                 None
             }
         }
     }
 
-    fn raw_split(
+    pub(super) fn raw_split(
         &mut self,
         declared: &Declared,
         split: &str,
@@ -268,39 +276,111 @@ impl Binder<'_> {
     }
 }
 
-enum Unavailable {
+/// Why a split cannot be had.
+pub(super) enum Unavailable {
     Offline(String),
     Wrong(Vec<(String, Option<String>)>),
 }
 
-/// Tokenizes a split, in parallel over examples; the order is that of the data.
+/// A split whose tokens cannot be told: every text is taken as long as can be.
+fn untold(raw: &RawSplit, text: &[String], want: Want<'_>) -> BoundSplit {
+    let n = raw.data.examples.len() * want.draws as usize;
+    BoundSplit {
+        text: text.to_vec(),
+        encoded: None,
+        lengths: Lengths::Known(vec![want.max_length as u32; n]),
+        classes: raw.data.classes.clone(),
+        identity: None,
+        host_bytes: 0,
+    }
+}
+
+/// Tokenizes a split, in parallel over examples; the order is that of the data, all of them for each draw of
+/// demonstrations.
 fn encode(
     data: &DataSet,
     tokenizer: &Tokenizer,
-    template: Option<(&Template, &[String])>,
-    max_length: usize,
+    frame: Option<Frame<'_>>,
+    want: Want<'_>,
 ) -> Result<EncodedSet, String> {
-    let examples: Result<Vec<EncodedExample>, String> = data
-        .examples
-        .par_iter()
-        .map(|example| {
-            let (encoded, mask) = tokenize(tokenizer, template, &example.texts, max_length)?;
-            let label = match example.label {
-                None => Target::None,
-                Some(Label::Class(c)) => Target::Class(c),
-                Some(Label::Score(x)) => Target::Score(x),
-            };
-            Ok(EncodedExample {
-                ids: encoded.ids,
-                segments: encoded.segments,
-                mask,
-                label,
+    if let Some(frame) = frame {
+        frame.check_room(tokenizer, want.max_length as usize)?;
+    }
+    let mut list = Vec::with_capacity(data.examples.len() * want.draws as usize);
+    for draw in 0..want.draws as u32 {
+        let examples: Result<Vec<EncodedExample>, String> = data
+            .examples
+            .par_iter()
+            .map(|example| {
+                let most = want.max_length as usize;
+                let (encoded, mask) = tokenize(tokenizer, frame, &example.texts, draw, most)?;
+                let label = match example.label {
+                    None => Target::None,
+                    Some(Label::Class(c)) => Target::Class(c),
+                    Some(Label::Score(x)) => Target::Score(x),
+                };
+                Ok(EncodedExample {
+                    ids: encoded.ids,
+                    segments: encoded.segments,
+                    mask,
+                    label,
+                })
             })
-        })
-        .collect();
-    Ok(EncodedSet {
-        examples: examples?,
-    })
+            .collect();
+        list.extend(examples?);
+    }
+    Ok(EncodedSet { examples: list })
+}
+
+/// What stands around a text.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// The template.
+    pub template: &'a Template,
+    /// Names of the columns, in the order of an example's texts.
+    pub columns: &'a [String],
+    /// What stands behind it.
+    pub demonstrations: Option<&'a Demonstrations>,
+}
+
+impl Frame<'_> {
+    /// Whether the template and the longest demonstrations that can be drawn fit, so that whether a text
+    /// can be read does not depend on what is drawn for it.
+    ///
+    /// # Errors
+    /// A sentence that says how much too long they are.
+    pub fn check_room(&self, tokenizer: &Tokenizer, max_length: usize) -> Result<(), String> {
+        let Some(demonstrations) = self.demonstrations else {
+            return Ok(());
+        };
+        let empty = fill(tokenizer, self.template, &[], &[]);
+        let (encoded, _) = tokenizer.encode_prompt(&empty, &[], usize::MAX)?;
+        let longest = demonstrations.longest();
+        let all = encoded.ids.len() + longest;
+        if all > max_length {
+            return Err(format!(
+                "the template alone takes {} tokens and its demonstrations up to {longest}, together {all}, and \
+                 `max_length` is {max_length}",
+                encoded.ids.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A template filled with an example's columns.
+pub(super) fn fill(
+    tokenizer: &Tokenizer,
+    template: &Template,
+    columns: &[String],
+    texts: &[String],
+) -> Filled {
+    let get = |name: &str| {
+        let at = columns.iter().position(|c| c == name);
+        at.and_then(|i| texts.get(i)).map_or("", String::as_str)
+    };
+    let mask = tokenizer.mask().map_or("", |(token, _)| token);
+    template.fill(get, mask)
 }
 
 /// Tokens of an example's columns, plain or within a template, and the place of the mask.
@@ -309,18 +389,17 @@ fn encode(
 /// What the tokenizer complains about.
 pub fn tokenize(
     tokenizer: &Tokenizer,
-    template: Option<(&Template, &[String])>,
+    frame: Option<Frame<'_>>,
     texts: &[String],
+    draw: u32,
     max_length: usize,
 ) -> Result<(Encoded, u32), String> {
-    let Some((template, columns)) = template else {
+    let Some(frame) = frame else {
         return Ok((tokenizer.encode(texts, max_length)?, 0));
     };
-    let get = |name: &str| {
-        let at = columns.iter().position(|c| c == name);
-        at.and_then(|i| texts.get(i)).map_or("", String::as_str)
-    };
-    let mask = tokenizer.mask().map_or("", |(token, _)| token);
-    let (encoded, mask) = tokenizer.encode_prompt(&template.fill(get, mask), max_length)?;
+    let filled = fill(tokenizer, frame.template, frame.columns, texts);
+    let shown = frame.demonstrations.map(|d| d.tokens(&filled.text, draw));
+    let (encoded, mask) =
+        tokenizer.encode_prompt(&filled, &shown.unwrap_or_default(), max_length)?;
     Ok((encoded, mask.unwrap_or(0)))
 }

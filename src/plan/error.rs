@@ -40,6 +40,10 @@ crate::codes! {
     /// A prompt cannot be used: its template is malformed, names a column that is not among the data's `text`, lacks the
     /// mask that its objective needs, or leaves no room for the text.
     BAD_PROMPT = "plan::bad_prompt";
+    /// A prompt's demonstrations cannot be shown: they need a verbalizer, a mask and a split of labelled examples, in each
+    /// class one more than are shown, and an objective that reads label words; or there is no room for them within
+    /// `max_length`.
+    BAD_DEMONSTRATIONS = "plan::bad_demonstrations";
     /// The verbalizer gives each class one word, and each word must be one token of the model, another for each class: the
     /// mask holds one token.
     BAD_LABEL_WORD = "plan::bad_label_word";

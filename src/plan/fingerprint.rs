@@ -76,6 +76,19 @@ pub(super) fn fingerprint(
             "prompt".to_owned(),
             format!("{:?} {:?}", prompt.template.source, prompt.words),
         );
+        if let Some(shown) = &prompt.demonstrations {
+            whole &= shown.identity.is_some();
+            parts.insert(
+                "demonstrations".to_owned(),
+                format!(
+                    "{} of {} tokens, seed {}, {}",
+                    shown.each,
+                    shown.length,
+                    shown.seed,
+                    shown.identity.as_deref().unwrap_or_default()
+                ),
+            );
+        }
     }
     for (key, split) in kind.splits().iter().zip(splits) {
         if let Some(split) = split {

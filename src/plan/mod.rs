@@ -5,6 +5,7 @@ pub mod bind;
 pub mod choice;
 mod dag;
 pub mod data;
+mod demonstrations;
 pub mod error;
 pub mod estimate;
 pub mod facts;
@@ -183,7 +184,24 @@ impl Planner<'_, '_> {
         } else {
             None
         };
-        let mut sets = self.sets(kind, values, &mut start, (wording, listed.as_ref()), diags)?;
+        let shows = match wording {
+            Wording::Declared(declared) => demonstrations::wanted(declared),
+            _ => false,
+        };
+        let head = start.head.clone();
+        let mut own = Diags::default();
+        let first = self.sets(
+            kind,
+            values,
+            &mut start,
+            (wording, listed.as_ref()),
+            &mut own,
+        );
+        // Where demonstrations follow, the splits are read again with them, and say the rest then.
+        if !shows || first.is_none() {
+            diags.extend(own);
+        }
+        let mut sets = first?;
         let model: Arc<dyn Model> = Arc::from(model);
         if let HeadKind::Classes(names) = &start.head
             && names.is_empty()
@@ -192,7 +210,14 @@ impl Planner<'_, '_> {
         }
         if let Wording::Declared(declared) = wording {
             prompt::label_words(declared, &mut start, diags)?;
+            if shows {
+                self.binder.show(declared, &mut start, diags)?;
+                let known = std::mem::replace(&mut start.head, head);
+                sets = self.sets(kind, values, &mut start, (wording, None), diags)?;
+                start.head = known;
+            }
         }
+        demonstrations::check_draws(values, &start, diags)?;
         if let Some(chooser) = &start.chooser {
             let at = match wording {
                 Wording::Chosen(at) => at,
@@ -310,6 +335,11 @@ impl Planner<'_, '_> {
     ) -> Option<Vec<Sets>> {
         let chosen = start.chooser.as_ref().map(|c| &c.candidates.templates);
         let own = start.prompt.as_ref().map(|p| p.template.clone());
+        let shown = start
+            .prompt
+            .as_ref()
+            .filter(|_| listed.or(chosen).is_none())
+            .and_then(|p| p.demonstrations.clone());
         let templates: Vec<Option<Template>> = match listed.or(chosen) {
             Some(list) => list.iter().cloned().map(Some).collect(),
             None => vec![own],
@@ -336,6 +366,8 @@ impl Planner<'_, '_> {
                     objective: start.objective,
                     classes: known,
                     template: template.as_ref().map(|t| (t, at(key))),
+                    demonstrations: shown.as_ref(),
+                    draws: values.opt_int("draws").unwrap_or(1),
                     max_length: start.max_length,
                 };
                 let bound = match values.reference(key) {

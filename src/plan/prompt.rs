@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::demonstrations;
 use super::error::{BAD_LABEL_WORD, BAD_PROMPT};
 use super::stages::{Chooser, Handed};
 use crate::base::{Diag, Diags, Span, suggest};
@@ -41,6 +42,13 @@ pub(super) fn take<'r>(
             start.prompt = None;
             start.chooser = None;
         }
+        if !words && let Some(prompt) = &start.prompt {
+            // Demonstrations show what another objective does not ask for.
+            start.prompt = Some(Arc::new(Prompt {
+                demonstrations: None,
+                ..prompt.as_ref().clone()
+            }));
+        }
         let lacks = start.prompt.as_ref().is_none_or(|p| p.words.is_empty());
         if words && lacks && !kind.chooses() {
             let diag = Diag::error(
@@ -64,7 +72,7 @@ pub(super) fn take<'r>(
     let prompt = &declared.filled.values;
     let source = prompt.str("template").unwrap_or_default();
     let template = parse_template(source, prompt.span("template"), words, start, diags)?;
-    if words && !prompt.written("verbalizer") {
+    if words && !prompt.written("verbalizer") && !demonstrations::wanted(declared) {
         let diag = Diag::error(
             &BAD_PROMPT,
             declared.name.span,
@@ -75,9 +83,11 @@ pub(super) fn take<'r>(
         diags.push(diag);
         return None;
     }
+    demonstrations::check(declared, &template, start.objective, diags)?;
     start.prompt = Some(Arc::new(Prompt {
         template,
         words: Vec::new(),
+        demonstrations: None,
     }));
     Some(Wording::Declared(declared))
 }
@@ -174,6 +184,7 @@ pub(super) fn label_words(
     start.prompt = Some(Arc::new(Prompt {
         template: prompt.template.clone(),
         words,
+        demonstrations: None,
     }));
     Some(())
 }

@@ -26,6 +26,9 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
             "chosen_by": c.stage, "decided": stage.open.is_none(),
             "template": stage.start.prompt.as_ref().map(|p| &p.template.source),
         })),
+        "demonstrations": stage.start.prompt.as_ref().and_then(|p| p.demonstrations.as_ref()).map(|d| json!({
+            "each": d.each, "from": d.from, "length": d.length, "seed": d.seed,
+        })),
         "batch": batch,
         "micro_batch": micro,
         "max_tokens": e.max_tokens,
@@ -297,6 +300,9 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         if let Some(prompt) = prompt(stage) {
             let _ = writeln!(out, "  prompt      {prompt}");
         }
+        if let Some(line) = demonstrations(stage) {
+            let _ = writeln!(out, "  shown       {line}");
+        }
         if let Some(line) = features_text(stage) {
             let _ = writeln!(out, "  features    {line}");
         }
@@ -326,6 +332,21 @@ pub fn prompt(stage: &Stage) -> Option<String> {
         ),
         None => format!("chosen by `{}`: {template:?}", chooser.stage),
     })
+}
+
+/// What stands behind a stage's texts.
+fn demonstrations(stage: &Stage) -> Option<String> {
+    let shown = stage.start.prompt.as_ref()?.demonstrations.as_ref()?;
+    let draws = stage.filled.values.opt_int("draws").unwrap_or(1);
+    let averaged = if draws > 1 {
+        format!(", mean of {draws} draws")
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "{} of each class from `{}`, of {} tokens at most, seed {}{averaged}",
+        shown.each, shown.from, shown.length, shown.seed
+    ))
 }
 
 /// The estimate by class.

@@ -67,6 +67,14 @@ impl Resolved {
                 }
                 Some(d) => {
                     inputs.update(format!("{key} {split:?} {}", d.identity()).as_bytes());
+                    // A prompt refers to data.
+                    for (key, value) in d.filled.values.iter() {
+                        if let Checked::Ref(name, _) = value
+                            && let Some(d) = recipe.items.get(name)
+                        {
+                            inputs.update(format!("{key} {}", d.identity()).as_bytes());
+                        }
+                    }
                 }
                 None => {}
             }

@@ -2,6 +2,7 @@
 
 mod cases;
 mod choose;
+mod demonstrations;
 mod features;
 mod fit;
 mod golden;

@@ -54,6 +54,12 @@ static SCHEMA: Schema = Schema {
             doc: "metrics; accuracy and F1, Pearson and Spearman, or perplexity and masked accuracy, if not written",
         },
         Key {
+            name: "draws",
+            kind: Kind::Int(1, 1 << 10),
+            default: Default::Tacit("1"),
+            doc: "draws of the prompt's demonstrations, whose logits are averaged",
+        },
+        Key {
             name: "batch",
             kind: Kind::Int(1, 1 << 20),
             default: Default::Text("32"),
@@ -87,6 +93,7 @@ impl StageKind for Eval {
             evaluate: verified(program),
             batch: cx.values.int("batch"),
             masking: cx.masking(0),
+            draws: cx.values.opt_int("draws").unwrap_or(1),
             metrics: metrics(cx, "metrics")?,
         };
         Ok(Job {

@@ -124,6 +124,8 @@ pub struct Score {
     pub evaluate: Verified,
     /// How the texts are masked, if they are.
     pub masking: Option<Masking>,
+    /// Draws of demonstrations, each a row an example; their scores are averaged.
+    pub draws: u64,
     /// Examples of a program run.
     pub batch: u64,
     /// Metrics.

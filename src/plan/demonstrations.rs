@@ -1,0 +1,254 @@
+//! Demonstrations of a prompt: its keys checked, the examples they are drawn from filled in and
+//! tokenized.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::bind::{Binder, BoundModel};
+use super::data::{Unavailable, fill};
+use super::error::{ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS};
+use super::stages::Handed;
+use crate::base::{Diag, Diags, suggest};
+use crate::library::data::set::{DataSet, Label};
+use crate::library::demonstrations::{Demonstration, Demonstrations};
+use crate::library::error::IDLE_KEY;
+use crate::library::model::HeadKind;
+use crate::library::objective::Objective;
+use crate::library::prompt::{Prompt, Template};
+use crate::library::schema::Values;
+use crate::library::tokenizer::Tokenizer;
+use crate::resolve::Declared;
+
+/// Keys that say more about demonstrations.
+const DETAILS: [&str; 3] = [
+    "demonstrations_from",
+    "demonstration_length",
+    "demonstration_seed",
+];
+
+/// Whether a declared prompt shows demonstrations.
+pub(super) fn wanted(declared: &Declared) -> bool {
+    declared.filled.values.int("demonstrations") > 0
+}
+
+/// Complaints about a prompt's keys; `None` after one.
+pub(super) fn check(
+    declared: &Declared,
+    template: &Template,
+    objective: Objective,
+    diags: &mut Diags,
+) -> Option<()> {
+    let values = &declared.filled.values;
+    let name = &declared.name.value;
+    if !wanted(declared) {
+        let without = DETAILS.iter().find(|key| values.written(key));
+        if let Some(key) = without {
+            let message = format!("`{key}` has no effect without `demonstrations`");
+            let diag = Diag::error(&IDLE_KEY, values.span(key), message);
+            diags.push(diag.help("write `demonstrations = 1`, or remove it"));
+        }
+        return without.is_none().then_some(());
+    }
+    let each = values.int("demonstrations");
+    let wrong = if !values.written("verbalizer") {
+        Some((
+            format!(
+                "`{name}` has no `verbalizer`, and demonstrations show the word of their class"
+            ),
+            "write `verbalizer = { … }` with a word for each class",
+        ))
+    } else if !template.has_mask() {
+        Some((
+            format!(
+                "the template `{}` holds no `{{mask}}`, and demonstrations show a word in its place",
+                template.source
+            ),
+            "write `{mask}` where the word belongs",
+        ))
+    } else if !values.written("demonstrations_from") {
+        Some((
+            format!("`{name}` shows {each} of each class, and does not say from which split"),
+            "write `demonstrations_from = DATA.train`",
+        ))
+    } else if objective != Objective::LabelWords {
+        Some((
+            "demonstrations show label words, and the stage's objective reads none".to_owned(),
+            "write `objective = label_words` in the stage, or name a prompt without demonstrations",
+        ))
+    } else {
+        None
+    };
+    let Some((message, help)) = wrong else {
+        return Some(());
+    };
+    let at = values.span("demonstrations");
+    diags.push(Diag::error(&BAD_DEMONSTRATIONS, at, message).help(help));
+    None
+}
+
+/// Complains about several draws of nothing; `None` after it.
+pub(super) fn check_draws(values: &Values, start: &Handed, diags: &mut Diags) -> Option<()> {
+    let shown = start
+        .prompt
+        .as_ref()
+        .and_then(|p| p.demonstrations.as_ref());
+    if shown.is_some() || !values.written("draws") {
+        return Some(());
+    }
+    let message = "`draws` has no effect: there are no demonstrations to draw";
+    let diag = Diag::error(&IDLE_KEY, values.span("draws"), message);
+    diags.push(diag.help("name a prompt with `demonstrations`, or remove it"));
+    None
+}
+
+impl Binder<'_> {
+    /// Puts into a stage's prompt what its demonstrations are drawn from, once classes and words are
+    /// known; `None` after a diagnostic.
+    pub(super) fn show(
+        &mut self,
+        declared: &Declared,
+        start: &mut Handed,
+        diags: &mut Diags,
+    ) -> Option<()> {
+        let (HeadKind::Classes(classes), Some(prompt)) = (&start.head, &start.prompt) else {
+            return Some(());
+        };
+        let shown = self.pool(declared, prompt, classes, &start.model, diags)?;
+        start.prompt = Some(Arc::new(Prompt {
+            demonstrations: Some(shown),
+            ..prompt.as_ref().clone()
+        }));
+        Some(())
+    }
+
+    fn pool(
+        &mut self,
+        declared: &Declared,
+        prompt: &Prompt,
+        classes: &[String],
+        model: &BoundModel,
+        diags: &mut Diags,
+    ) -> Option<Arc<Demonstrations>> {
+        let values: &Values = &declared.filled.values;
+        let at = values.span("demonstrations_from");
+        let (name, split) = values.reference("demonstrations_from")?;
+        let split = split?;
+        let data = self.recipe.find("data", name)?;
+        let columns = data.filled.values.names("text");
+        if let Some(column) = prompt
+            .template
+            .columns()
+            .find(|c| !columns.iter().any(|t| t == c))
+        {
+            let message = format!(
+                "the template asks for the column `{column}`, which `{name}` does not read"
+            );
+            let mut diag = Diag::error(&BAD_DEMONSTRATIONS, at, message);
+            diag.help = suggest::did_you_mean(column, columns.iter().map(String::as_str))
+                .or_else(|| Some(format!("add it to `text` of `{name}`")));
+            diags.push(diag);
+            return None;
+        }
+        let mut made = Demonstrations {
+            each: values.int("demonstrations"),
+            length: values.int("demonstration_length"),
+            seed: values.int("demonstration_seed"),
+            classes: Vec::new(),
+            from: format!("{name}.{split}"),
+            identity: None,
+        };
+        let raw = match self.raw_split(data, split, Objective::LabelWords, classes) {
+            Ok(raw) => raw,
+            Err(Unavailable::Offline(why)) => {
+                let message = format!("`{name}.{split}` is not at hand: {why}");
+                diags.push(
+                    Diag::warning(&ASSUMED_LENGTHS, at, message)
+                        .label("every text with demonstrations is taken as long as can be"),
+                );
+                return Some(Arc::new(made));
+            }
+            Err(Unavailable::Wrong(list)) => {
+                for (message, help) in list {
+                    let mut diag = Diag::error(&BAD_DATA, at, message);
+                    diag.help = help;
+                    diags.push(diag.label("the split of the demonstrations"));
+                }
+                return None;
+            }
+        };
+        let Some(tokenizer) = &model.tokenizer else {
+            return Some(Arc::new(made));
+        };
+        // Data and tokenizers are kept as long as this, so their places tell them from all others.
+        let key = format!(
+            "{:p} {:p} {:?} {:?} {} {} {}",
+            Arc::as_ptr(&raw),
+            Arc::as_ptr(tokenizer),
+            prompt.template.source,
+            prompt.words,
+            made.each,
+            made.length,
+            made.seed
+        );
+        if let Some(known) = self.pools.get(&key) {
+            return Some(known.clone());
+        }
+        made.identity = raw.identity.clone();
+        let source = (&raw.data, columns, classes.len());
+        made.classes = match examples(source, prompt, tokenizer, made.length as usize) {
+            Ok(list) => list,
+            Err(why) => {
+                let message = format!("`{name}.{split}` cannot be tokenized: {why}");
+                diags.push(Diag::error(&BAD_DEMONSTRATIONS, at, message));
+                return None;
+            }
+        };
+        let made = made.sorted();
+        if let Some((class, found)) = made.lacking() {
+            let message = format!(
+                "`{name}.{split}` has {found} texts of the class `{}`, and {} of each are wanted: one more than are \
+                 shown, because no text is its own demonstration",
+                classes.get(class).map_or("", String::as_str),
+                made.each + 1,
+            );
+            let help = "take a larger split, or fewer `demonstrations`";
+            diags.push(Diag::error(&BAD_DEMONSTRATIONS, at, message).help(help));
+            return None;
+        }
+        let made = Arc::new(made);
+        self.pools.insert(key, made.clone());
+        Some(made)
+    }
+}
+
+/// The examples of each class, filled in and tokenized.
+fn examples(
+    (data, columns, classes): (&DataSet, &[String], usize),
+    prompt: &Prompt,
+    tokenizer: &Tokenizer,
+    length: usize,
+) -> Result<Vec<Vec<Demonstration>>, String> {
+    let made: Result<Vec<(usize, Demonstration)>, String> = data
+        .examples
+        .par_iter()
+        .filter_map(|example| match example.label {
+            Some(Label::Class(class)) => Some((class as usize, example)),
+            _ => None,
+        })
+        .map(|(class, example)| {
+            let filled = fill(tokenizer, &prompt.template, columns, &example.texts);
+            let word = prompt.words.get(class).ok_or("a class has no word")?;
+            let tokens = tokenizer.encode_demonstration(&filled, *word, length)?;
+            let text = filled.text;
+            Ok((class, Demonstration { text, tokens }))
+        })
+        .collect();
+    let mut list = vec![Vec::new(); classes];
+    for (class, one) in made? {
+        if let Some(of) = list.get_mut(class) {
+            of.push(one);
+        }
+    }
+    Ok(list)
+}
