@@ -1,6 +1,5 @@
 //! Carrying out a plan: each stage is taken from the store or run, and leaves its artifact there.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,32 +8,22 @@ use serde_json::{Value as Json, json};
 use super::alloc;
 use super::choose::{PROMPT, chosen};
 use super::features::Source;
-use super::leave;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
+use super::predictions::{masked_tsv, predictions_tsv};
 use super::prune::Guide;
 use super::score::{Walk, averaged, metrics, score};
-use super::state::{Initial, Sources, load, load_pruned};
 use super::store::{Entry, Manifest, Store};
-use super::weights::Checkpoint;
-use crate::base::world::{HubFile, RepoKind, World};
+use crate::base::world::World;
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
-use crate::files::peft;
-use crate::files::tensorfile::TensorFile;
-use crate::library::data::batch::{EncodedSet, Target};
-use crate::library::metric::Predictions;
-use crate::library::model::HeadKind;
-use crate::library::params::{Init, SvdPart};
-use crate::library::stage::job::{Fold, Routine, Score};
-use crate::library::tokenizer::Tokenizer;
-use crate::plan::bind::Place;
+use crate::library::data::batch::EncodedSet;
+use crate::library::stage::job::{Routine, Score};
 use crate::plan::facts::facts;
 use crate::plan::time::seconds;
 use crate::plan::{Plan, Stage};
-use crate::program::op::{Machine, Tensor};
+use crate::program::op::Machine;
 use crate::program::rates::{Rates, Spent};
-use crate::program::{Bindings, Resident, Verified};
 
 /// How a plan is run.
 #[derive(Debug)]
@@ -301,143 +290,6 @@ impl Work<'_> {
         })
     }
 
-    pub(super) fn sources(&self) -> Result<Sources, RunError> {
-        let start = &self.stage.start;
-        let stored = |name: &str| -> Result<PathBuf, RunError> {
-            let stage = self
-                .plan
-                .stage(name)
-                .ok_or_else(|| RunError::bug(format!("no stage `{name}`")))?;
-            Ok(self.store.path(&entry_name(stage)))
-        };
-        let weights = match (&start.weights, start.model.random) {
-            (Some(stage), _) => Some(Checkpoint::open(&stored(stage)?.join("model"))?),
-            (None, Some(_)) => None,
-            (None, None) => Some(Checkpoint::open(&self.model_dir()?)?),
-        };
-        let adapter = match &start.adapter {
-            Some(stage) => Some(TensorFile::open(
-                &stored(stage)?.join("adapter").join(leave::NATIVE),
-            )?),
-            None => None,
-        };
-        let mut peft = BTreeMap::new();
-        for dir in self.stage.start_adapters() {
-            let read = peft::read(&dir)?;
-            let names: Vec<String> = read.tensors.names().map(str::to_owned).collect();
-            for name in names {
-                if let Some((dims, data)) = read.tensors.f32(&name)? {
-                    let own = self.stage.job.params.iter().find(|p| p.is_called(&name));
-                    peft.insert(
-                        own.map_or(name, |p| p.name.clone()),
-                        Tensor::new(data, &dims),
-                    );
-                }
-            }
-        }
-        Ok(Sources {
-            weights,
-            adapter,
-            peft,
-            weights_seed: start.model.random.unwrap_or(0),
-            seed: self.stage.filled.values.opt_int("seed").unwrap_or(0),
-        })
-    }
-
-    /// Columns of the text the stage, or the one it comes from, was trained on.
-    pub(super) fn columns(&self) -> Vec<String> {
-        let mut stage = Some(self.stage);
-        while let Some(current) = stage {
-            if let Some(split) = current.splits.first().and_then(|s| s.as_ref()) {
-                return split.text.clone();
-            }
-            stage = current.parent.as_deref().and_then(|p| self.plan.stage(p));
-        }
-        Vec::new()
-    }
-
-    /// The directory with the plain weights the stage starts from.
-    pub(super) fn weights_dir(&self) -> Result<PathBuf, RunError> {
-        match &self.stage.start.weights {
-            Some(name) => {
-                let stage = self
-                    .plan
-                    .stage(name)
-                    .ok_or_else(|| RunError::bug(format!("no stage `{name}`")))?;
-                Ok(self.store.path(&entry_name(stage)).join("model"))
-            }
-            None => self.model_dir(),
-        }
-    }
-
-    /// The directory with the base model's weights; a hub model's are fetched.
-    fn model_dir(&self) -> Result<PathBuf, RunError> {
-        let (repo, revision) = match &self.stage.start.model.place {
-            Place::Local(dir) => return Ok(dir.clone()),
-            Place::Hub { repo, revision } => (repo, revision),
-        };
-        let fetch = |file: &str| {
-            let file = HubFile {
-                repo: repo.clone(),
-                kind: RepoKind::Model,
-                revision: revision.clone(),
-                file: file.to_owned(),
-            };
-            self.world
-                .hub(&file)
-                .map_err(|e| RunError::file(repo.as_str(), e.to_string()))
-        };
-        let files = self
-            .world
-            .hub_list(repo, RepoKind::Model, revision.as_deref())
-            .unwrap_or_default();
-        let shards: Vec<&String> = files
-            .iter()
-            .filter(|f| f.starts_with("model-") && f.ends_with(".safetensors"))
-            .collect();
-        let main = if shards.is_empty() {
-            fetch("model.safetensors")?
-        } else {
-            fetch("model.safetensors.index.json")?
-        };
-        for shard in shards {
-            fetch(shard)?;
-        }
-        Ok(main
-            .path
-            .parent()
-            .map(Path::to_path_buf)
-            .unwrap_or_default())
-    }
-
-    /// Loads what all programs of the stage use.
-    pub(super) fn load(&self, runner: &mut Runner, guide: Guide) -> Result<Initial, RunError> {
-        self.load_for(runner, &self.stage.job.programs(), guide)
-    }
-
-    /// Loads what some programs use and is not in memory.
-    pub(super) fn load_for(
-        &self,
-        runner: &mut Runner,
-        programs: &[&Verified],
-        guide: Guide,
-    ) -> Result<Initial, RunError> {
-        let mut residents: BTreeMap<&str, &Resident> = BTreeMap::new();
-        for resident in programs.iter().flat_map(|v| &v.program().residents) {
-            residents.insert(&resident.name, resident);
-        }
-        let list: Vec<&Resident> = residents.into_values().collect();
-        let sources = self.sources()?;
-        load_pruned(
-            runner,
-            &self.stage.job.params,
-            &list,
-            self.stage.model.as_ref(),
-            &sources,
-            guide,
-        )
-    }
-
     fn score(
         &self,
         job: &Score,
@@ -474,151 +326,4 @@ impl Work<'_> {
             json!({ "metrics": values, "loss_first": null, "loss_last": predictions.loss, "steps": 0, "epochs": 0, "samples_per_s": rate }),
         )
     }
-
-    /// Folds adapters in, one tensor at a time: the rest is copied through.
-    fn fold(
-        &self,
-        job: &Fold,
-        runner: &mut Runner,
-        observer: &mut dyn Observer,
-    ) -> Result<Json, RunError> {
-        let sources = self.sources()?;
-        let model = self.stage.model.as_ref();
-        let by_name: BTreeMap<String, &Verified> = job
-            .sites
-            .iter()
-            .map(|(site, p)| (format!("{}.weight", site.path), p))
-            .collect();
-        let mut done = 0;
-        let machine = self.options.machine;
-        let dir = self.dir.join("model");
-        leave::write_model_from(&dir, self.stage, job.dtype, &mut |param| {
-            let mut own = Runner::new(machine);
-            let tensor = match by_name.get(&param.name) {
-                Some(program) => {
-                    let residents: Vec<&Resident> = program.program().residents.iter().collect();
-                    load(
-                        &mut own,
-                        &self.stage.job.params,
-                        &residents,
-                        model,
-                        &sources,
-                    )?;
-                    let mut outputs = own.run(program, Vec::new(), &Bindings::default())?;
-                    done += 1;
-                    observer.event(Event::Scored { done });
-                    outputs
-                        .take("weight")
-                        .ok_or_else(|| RunError::bug("a merge gave no weight"))?
-                }
-                None => {
-                    let plain = Resident {
-                        name: param.name.clone(),
-                        ty: crate::program::TensorType::fixed(
-                            crate::program::DType::F32,
-                            &param.shape,
-                        ),
-                        class: crate::program::Class::Frozen,
-                    };
-                    let mut params = vec![param.clone()];
-                    if matches!(
-                        param.init,
-                        Init::Svd {
-                            part: SvdPart::Rest,
-                            ..
-                        }
-                    ) {
-                        params.clear();
-                    }
-                    load(&mut own, &params, &[&plain], model, &sources)?;
-                    own.residents
-                        .take(&param.name)
-                        .ok_or_else(|| RunError::bug("a tensor was not loaded"))?
-                }
-            };
-            runner.meter.scratch(own.meter.peak());
-            Ok(tensor)
-        })?;
-        leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;
-        if let Some(to) = &job.to {
-            let target = self
-                .options
-                .recipe
-                .parent()
-                .unwrap_or(Path::new(""))
-                .join(to);
-            create_dirs(&target)?;
-            for name in [
-                "config.json",
-                "model.safetensors",
-                "tokenizer.json",
-                "tokenizer_config.json",
-            ] {
-                let (from, to) = (dir.join(name), target.join(name));
-                if from.exists() {
-                    std::fs::copy(&from, &to).map_err(|e| failed(&to, "write", &e))?;
-                }
-            }
-        }
-        Ok(
-            json!({ "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null }),
-        )
-    }
-}
-
-/// One row a masked place: index of the example, position in it, the token that stood there, the one
-/// predicted; tokens as the vocabulary writes them.
-#[must_use]
-pub fn masked_tsv(p: &Predictions, tokenizer: &Tokenizer) -> String {
-    use std::fmt::Write as _;
-    let token = |id: u32| tokenizer.token(id).unwrap_or_else(|| "?".to_owned());
-    let mut text = String::from("index\tposition\tlabel\tprediction\n");
-    for (guess, (label, told)) in p.masked.iter().zip(p.pairs()) {
-        let (index, position) = (guess.example, guess.position);
-        let (label, told) = (token(label), token(told));
-        let _ = writeln!(text, "{index}\t{position}\t{label}\t{told}");
-    }
-    text
-}
-
-/// One row an example: index, label, prediction, scores.
-#[must_use]
-pub fn predictions_tsv(p: &Predictions, head: &HeadKind) -> String {
-    use std::fmt::Write as _;
-    let names: Vec<&str> = match head {
-        HeadKind::Classes(names) => names.iter().map(String::as_str).collect(),
-        HeadKind::Regression => vec!["value"],
-        HeadKind::Vocabulary => Vec::new(),
-    };
-    let class = |c: u32| names.get(c as usize).copied().unwrap_or("?");
-    let mut text = String::from("index\tlabel\tprediction");
-    for name in &names {
-        let _ = write!(text, "\tscore_{name}");
-    }
-    text.push('\n');
-    for (i, ((row, target), best)) in p
-        .scores
-        .chunks(p.width.max(1))
-        .zip(&p.targets)
-        .zip(p.classes())
-        .enumerate()
-    {
-        let label = match target {
-            Target::None => String::new(),
-            Target::Class(c) => class(*c).to_owned(),
-            Target::Score(x) => x.to_string(),
-        };
-        let prediction = match head {
-            HeadKind::Classes(_) => class(best).to_owned(),
-            HeadKind::Regression | HeadKind::Vocabulary => {
-                row.first().map(ToString::to_string).unwrap_or_default()
-            }
-        };
-        let _ = write!(text, "{i}\t{label}\t{prediction}");
-        for x in row {
-            let _ = write!(text, "\t{x}");
-        }
-        text.push('\n');
-    }
-    text
 }

@@ -1,0 +1,109 @@
+//! A merging stage: adapters are folded into plain weights, tensor by tensor.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use super::leave;
+use super::machine::Runner;
+use super::observe::{Event, Observer};
+use super::run::Work;
+use super::state::load;
+use crate::files::RunError;
+use crate::files::durable::{create_dirs, failed};
+use crate::library::params::{Init, SvdPart};
+use crate::library::stage::job::Fold;
+use crate::program::{Bindings, Resident, Verified};
+
+impl Work<'_> {
+    /// Folds adapters in, one tensor at a time: the rest is copied through.
+    pub(super) fn fold(
+        &self,
+        job: &Fold,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Json, RunError> {
+        let sources = self.sources()?;
+        let model = self.stage.model.as_ref();
+        let by_name: BTreeMap<String, &Verified> = job
+            .sites
+            .iter()
+            .map(|(site, p)| (format!("{}.weight", site.path), p))
+            .collect();
+        let mut done = 0;
+        let machine = self.options.machine;
+        let dir = self.dir.join("model");
+        leave::write_model_from(&dir, self.stage, job.dtype, &mut |param| {
+            let mut own = Runner::new(machine);
+            let tensor = match by_name.get(&param.name) {
+                Some(program) => {
+                    let residents: Vec<&Resident> = program.program().residents.iter().collect();
+                    load(
+                        &mut own,
+                        &self.stage.job.params,
+                        &residents,
+                        model,
+                        &sources,
+                    )?;
+                    let mut outputs = own.run(program, Vec::new(), &Bindings::default())?;
+                    done += 1;
+                    observer.event(Event::Scored { done });
+                    outputs
+                        .take("weight")
+                        .ok_or_else(|| RunError::bug("a merge gave no weight"))?
+                }
+                None => {
+                    let plain = Resident {
+                        name: param.name.clone(),
+                        ty: crate::program::TensorType::fixed(
+                            crate::program::DType::F32,
+                            &param.shape,
+                        ),
+                        class: crate::program::Class::Frozen,
+                    };
+                    let mut params = vec![param.clone()];
+                    if matches!(
+                        param.init,
+                        Init::Svd {
+                            part: SvdPart::Rest,
+                            ..
+                        }
+                    ) {
+                        params.clear();
+                    }
+                    load(&mut own, &params, &[&plain], model, &sources)?;
+                    own.residents
+                        .take(&param.name)
+                        .ok_or_else(|| RunError::bug("a tensor was not loaded"))?
+                }
+            };
+            runner.meter.scratch(own.meter.peak());
+            Ok(tensor)
+        })?;
+        leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;
+        if let Some(to) = &job.to {
+            let target = self
+                .options
+                .recipe
+                .parent()
+                .unwrap_or(Path::new(""))
+                .join(to);
+            create_dirs(&target)?;
+            for name in [
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "tokenizer_config.json",
+            ] {
+                let (from, to) = (dir.join(name), target.join(name));
+                if from.exists() {
+                    std::fs::copy(&from, &to).map_err(|e| failed(&to, "write", &e))?;
+                }
+            }
+        }
+        Ok(
+            json!({ "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null }),
+        )
+    }
+}
