@@ -231,6 +231,7 @@ impl Work<'_> {
             total,
             estimated: estimate.peak(),
         });
+        alloc::release_freed_blocks();
         alloc::reset_process_peak();
         let mut runner = Runner::new(self.options.machine);
         let mut result = match &stage.job.routine {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::init::{cast, initialise};
+use super::init::{cast, initialise_as};
 use super::machine::Runner;
 use super::prune::{Guide, Pruning};
 use super::weights::Checkpoint;
@@ -190,9 +190,9 @@ impl Loader<'_> {
                 } else {
                     None
                 };
-                Ok(read.unwrap_or_else(|| cast(initialise(param, self.sources.seed), dtype)))
+                Ok(read.unwrap_or_else(|| initialise_as(param, self.sources.seed, dtype)))
             }
-            Owner::Adapter => Ok(cast(initialise(param, self.sources.seed), dtype)),
+            Owner::Adapter => Ok(initialise_as(param, self.sources.seed, dtype)),
         }
     }
 
@@ -237,7 +237,7 @@ impl Loader<'_> {
                 init,
                 ..param.clone()
             };
-            return Ok(cast(initialise(&plain, self.sources.weights_seed), dtype));
+            return Ok(initialise_as(&plain, self.sources.weights_seed, dtype));
         };
         let names = self.model.checkpoint_names(name);
         weights.read(&names, &param.shape, dtype)?.ok_or_else(|| {
