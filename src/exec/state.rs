@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::alloc;
 use super::init::{cast, initialise_as};
 use super::machine::Runner;
 use super::prune::{Guide, Pruning};
@@ -319,6 +320,8 @@ impl Loader<'_> {
                 .map_err(|why| RunError::bug(format!("`{weight}` cannot be decomposed: {why}")))?,
         };
         rest(data, &decomposition);
+        // Aligned blocks of one decomposition do not fit into the gaps that those of the last one left.
+        alloc::release_freed_blocks();
         self.decomposed.clear();
         self.decomposed.insert(weight.to_owned(), decomposition);
         Ok(cast(tensor, dtype))
