@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 
+use super::alloc;
 use super::features::{self, Reader, Source};
 use super::fisher;
 use super::fit::{Context, fit, resumable};
@@ -107,6 +108,7 @@ impl Work<'_> {
         let spent = begun.elapsed();
         // What filled them makes room; what the steps need of it is read again.
         runner.residents.retain(&mut runner.meter, |_, _| false);
+        alloc::release_freed_blocks();
         let checkpoints = self.dir.join("checkpoint");
         let guide = if resumable(&checkpoints)? {
             Guide::Later

@@ -2,12 +2,13 @@
 //! format and in peft's.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
 use super::artifact::model_config;
-use super::init::cast;
+use super::init::{PIECE, cast};
 use super::machine::Runner;
 use super::state::Initial;
 use crate::files::RunError;
@@ -185,11 +186,20 @@ pub fn write_model_from(
             let param = params
                 .get(i)
                 .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
-            let tensor = cast(get(param)?, dtype_of(param));
-            out.write_all(bytes_of(&tensor))
-                .map_err(|e| failed(dir, "write", &e))
+            write_as(&get(param)?, dtype_of(param), out).map_err(|e| failed(dir, "write", &e))
         },
     )
+}
+
+/// Writes a tensor's data in another float type, without a second copy of it.
+fn write_as(tensor: &Tensor, dtype: DType, out: &mut dyn Write) -> std::io::Result<()> {
+    match tensor.slice::<f32>() {
+        Some(data) if dtype != DType::F32 => data.chunks(PIECE).try_for_each(|piece| {
+            let piece = Tensor::new(piece.to_vec(), &[piece.len()]);
+            out.write_all(bytes_of(&cast(piece, dtype)))
+        }),
+        _ => out.write_all(bytes_of(tensor)),
+    }
 }
 
 /// Writes `dir` as an adapter: everything trained in our own format, and in peft's format where the

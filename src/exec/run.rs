@@ -235,6 +235,7 @@ impl Work<'_> {
             total,
             estimated: estimate.peak(),
         });
+        alloc::release_freed_blocks();
         alloc::reset_process_peak();
         let threads = self.options.machine.threads;
         let expected = seconds(stage, &self.store.rates(threads), &self.options.machine);

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::init::{cast, initialise};
+use super::alloc;
+use super::init::{cast, initialise_as};
 use super::machine::Runner;
 use super::prune::{Guide, Pruning};
 use super::weights::Checkpoint;
@@ -190,9 +191,9 @@ impl Loader<'_> {
                 } else {
                     None
                 };
-                Ok(read.unwrap_or_else(|| cast(initialise(param, self.sources.seed), dtype)))
+                Ok(read.unwrap_or_else(|| initialise_as(param, self.sources.seed, dtype)))
             }
-            Owner::Adapter => Ok(cast(initialise(param, self.sources.seed), dtype)),
+            Owner::Adapter => Ok(initialise_as(param, self.sources.seed, dtype)),
         }
     }
 
@@ -237,7 +238,7 @@ impl Loader<'_> {
                 init,
                 ..param.clone()
             };
-            return Ok(cast(initialise(&plain, self.sources.weights_seed), dtype));
+            return Ok(initialise_as(&plain, self.sources.weights_seed, dtype));
         };
         let names = self.model.checkpoint_names(name);
         weights.read(&names, &param.shape, dtype)?.ok_or_else(|| {
@@ -319,6 +320,8 @@ impl Loader<'_> {
                 .map_err(|why| RunError::bug(format!("`{weight}` cannot be decomposed: {why}")))?,
         };
         rest(data, &decomposition);
+        // Aligned blocks of one decomposition do not fit into the gaps that those of the last one left.
+        alloc::release_freed_blocks();
         self.decomposed.clear();
         self.decomposed.insert(weight.to_owned(), decomposition);
         Ok(cast(tensor, dtype))

@@ -13,7 +13,7 @@ use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::library::svd::svd_scratch_bytes;
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
-use crate::program::{Bindings, Class, Program, Sym, Verified};
+use crate::program::{Bindings, Class, Program, Resident, Sym, Verified};
 
 /// A stage's memory and work. All sizes are bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,8 +70,10 @@ pub struct Around {
     pub leaves_model: bool,
 }
 
-/// What the process takes beside tensors: the binary, its threads' stacks, the runtime.
-const HOST_BASE: u64 = 40 << 20;
+/// What the process takes beside tensors: the binary, its threads' stacks, the runtime; measured.
+const HOST_BASE: u64 = 16 << 20;
+/// The place of a peak at which a matrix is decomposed.
+pub const DECOMPOSITION: &str = "singular value decomposition";
 
 /// Estimates a job over the lengths of its splits (in the order of the stage kind's split keys).
 #[must_use]
@@ -85,17 +87,7 @@ pub fn estimate(
         Routine::Fit(fit) => fit_estimate(job, fit, splits, machine, around),
         _ => (other_estimate(job, splits, machine), Vec::new()),
     };
-    let scratch = job.params.iter().filter_map(svd_scratch).max().unwrap_or(0);
-    let at_start = estimate.frozen_weights + estimate.trainable_weights + scratch;
-    if around.makes_adapter && scratch > 0 && at_start > estimate.peak() {
-        estimate.gradients = 0;
-        estimate.optimizer = 0;
-        estimate.activations = 0;
-        estimate.transient = 0;
-        estimate.workspace = scratch;
-        estimate.peak_op = "singular value decomposition".to_owned();
-        estimate.largest.clear();
-    }
+    others.extend(decomposing(job, around.makes_adapter));
     if around.makes_adapter {
         others.extend(at_start_of(job, splits, machine));
     }
@@ -173,6 +165,52 @@ fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> 
         }
         Routine::Fit(_) => Estimate::default(),
     }
+}
+
+/// The moment of loading with most in memory, if matrices are decomposed: one of them, and what was
+/// loaded before it, which is what is pruned and then parameter by parameter.
+fn decomposing(job: &Job, makes_adapter: bool) -> Option<Estimate> {
+    if let Routine::Fold(_) = job.routine {
+        return None; // nothing is decomposed there, and each site is loaded for itself
+    }
+    let gone = job.features().filter(|f| f.everything);
+    let mut left: BTreeMap<&str, &Resident> = job
+        .programs()
+        .into_iter()
+        .filter(|v| gone.is_none_or(|f| **v != f.prefix))
+        .flat_map(|v| &v.program().residents)
+        .map(|r| (r.name.as_str(), r))
+        .collect();
+    let early = |p: &&Param| makes_adapter && matches!(p.init, Init::Pruned(_));
+    let pruned = job.params.iter().filter(early);
+    let others = job.params.iter().filter(|p| !early(p));
+    let mut held = Estimate {
+        peak_op: DECOMPOSITION.to_owned(),
+        ..Estimate::default()
+    };
+    let mut best: Option<Estimate> = None;
+    for param in pruned.chain(others) {
+        let Some(resident) = left.remove(param.name.as_str()) else {
+            continue;
+        };
+        if let Some(scratch) = svd_scratch(param) {
+            let at = Estimate {
+                transient: 4 * param.elements(),
+                workspace: if makes_adapter { scratch } else { 0 },
+                ..held.clone()
+            };
+            if best.as_ref().is_none_or(|b| at.peak() > b.peak()) {
+                best = Some(at);
+            }
+        }
+        let bytes = resident.ty.bytes(&Bindings::default());
+        match resident.class {
+            Class::Frozen => held.frozen_weights += bytes,
+            Class::Trainable => held.trainable_weights += bytes,
+            Class::Gradient | Class::Optimizer => {}
+        }
+    }
+    best
 }
 
 fn svd_scratch(param: &Param) -> Option<u64> {

@@ -5,7 +5,7 @@
 use super::estimate::evaluation_sizes;
 use super::split::Lengths;
 use crate::library::objective::Objective;
-use crate::library::params::{Owner, Param};
+use crate::library::params::{Init, Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update};
 use crate::program::prefix::{Cut, cut};
@@ -68,8 +68,14 @@ fn plan(
         Update::Split { accumulate, .. } => accumulate,
         Update::Zeroth { loss, .. } => loss,
     };
-    let cut_at =
-        |verified: &Verified| -> Result<Option<Cut>, String> { cut(verified.program(), &typical) };
+    // What a decomposition leaves of a matrix is made together with its trained vectors.
+    let decomposed = |name: &str| {
+        let mut own = params.iter().filter(|p| p.name == name);
+        own.any(|p| matches!(p.init, Init::Svd { .. }))
+    };
+    let cut_at = |verified: &Verified| -> Result<Option<Cut>, String> {
+        cut(verified.program(), &typical, &decomposed)
+    };
     // A pass that breaks a program is a bug, but here there is a way on: the uncut program.
     let Ok(Some(parts)) = cut_at(whole) else {
         return Ok(());

@@ -50,14 +50,19 @@ enum Made {
 }
 
 /// Cuts a program behind its frozen prefix; `None` if there is nothing to keep. `sizes` are those of
-/// a typical batch, for weighing what is worth keeping.
+/// a typical batch, for weighing what is worth keeping. Frozen residents that `stays` names are read by
+/// the rest alone.
 ///
 /// # Errors
 /// A pass broke one of the two programs: a bug of ours.
-pub fn cut(program: &Program, sizes: &Bindings) -> Result<Option<Cut>, String> {
+pub fn cut(
+    program: &Program,
+    sizes: &Bindings,
+    stays: &dyn Fn(&str) -> bool,
+) -> Result<Option<Cut>, String> {
     let mut demoted = BTreeSet::new();
     let (made, frontier) = loop {
-        let made = classify(program, &demoted);
+        let made = classify(program, &demoted, stays);
         let frontier = frontier(program, &made);
         let Some(node) = unkeepable(program, &made, &frontier, sizes) else {
             break (made, frontier);
@@ -123,13 +128,17 @@ pub fn cut(program: &Program, sizes: &Bindings) -> Result<Option<Cut>, String> {
     }))
 }
 
-fn classify(program: &Program, demoted: &BTreeSet<usize>) -> Vec<Made> {
+fn classify(
+    program: &Program,
+    demoted: &BTreeSet<usize>,
+    stays: &dyn Fn(&str) -> bool,
+) -> Vec<Made> {
     let mut made: Vec<Made> = program
         .values
         .iter()
         .map(|value| match value.def {
-            Def::Resident(i) => match program.residents.get(i as usize).map(|r| r.class) {
-                Some(Class::Frozen) => Made::Constant,
+            Def::Resident(i) => match program.residents.get(i as usize) {
+                Some(r) if r.class == Class::Frozen && !stays(&r.name) => Made::Constant,
                 _ => Made::Varies,
             },
             Def::Feed(feed) if feed.is_example() => Made::Example,

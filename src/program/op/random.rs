@@ -61,9 +61,11 @@ pub(super) fn group_of_normals(key: [u32; 2], first: u32, tail: [u32; 3]) -> [f3
     normals
 }
 
-/// Fills a list with standard normals times `scale`, in parallel: element `i` depends on key and `i` alone.
-pub fn fill_normal<T: Elementary>(key: [u32; 2], scale: T, out: &mut [T]) {
+/// Fills a list with standard normals times `scale`, in parallel: element `i` depends on key and `first + i`
+/// alone. `first` is a multiple of 4,096.
+pub fn fill_normal<T: Elementary>(key: [u32; 2], scale: T, first: usize, out: &mut [T]) {
     for_chunks(out, |start, out| {
+        let start = first + start;
         simd!(<T> (out: &'a mut [T] = out, start: usize = start, key: [u32; 2] = key, scale: T = scale) {
             for (group, out) in out.chunks_mut(GROUP).enumerate() {
                 let block = (start + group * GROUP) / 4;

@@ -1,0 +1,407 @@
+//! What is drawn: a model's shape, texts, and a recipe with one to three stages.
+
+use peftc::base::rng::Stream;
+use serde_json::{Value, json};
+
+const ROLES: [&str; 6] = [
+    "attention.query",
+    "attention.key",
+    "attention.value",
+    "attention.output",
+    "ffn.up",
+    "ffn.down",
+];
+const METHODS: [&str; 9] = [
+    "full",
+    "head_only",
+    "last_n",
+    "bitfit",
+    "lora",
+    "siva",
+    "side_lora",
+    "lst",
+    "k_lst",
+];
+const MERGEABLE: [&str; 3] = ["lora", "siva", "side_lora"];
+/// Tokens of the largest batch: the largest draws then take gigabytes, not tens of them.
+const MOST_TOKENS: u64 = 6144;
+
+/// Everything a process needs, as texts.
+pub struct Draw {
+    /// The model's `config.json`.
+    pub config: Value,
+    /// The recipe; its model lies in `model`, its data in `data`.
+    pub recipe: String,
+    /// The name of the data file.
+    pub file: &'static str,
+    /// The data file.
+    pub data: String,
+}
+
+/// Random choices from a counter-based stream: the same on every machine.
+struct Dice {
+    stream: Stream,
+    next: u64,
+}
+
+impl Dice {
+    fn unit(&mut self) -> f64 {
+        self.next += 1;
+        self.stream.uniform(self.next)
+    }
+
+    /// A number below `n`, which is at least 1.
+    fn below(&mut self, n: u64) -> u64 {
+        ((self.unit() * n as f64) as u64).min(n - 1)
+    }
+
+    fn chance(&mut self, p: f64) -> bool {
+        self.unit() < p
+    }
+
+    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len() as u64) as usize]
+    }
+
+    /// A number from `low` to `high`, all orders of magnitude alike.
+    fn scale(&mut self, low: u64, high: u64) -> u64 {
+        let ratio = (high + 1) as f64 / low as f64;
+        ((low as f64 * power(ratio, self.unit())) as u64).clamp(low, high)
+    }
+}
+
+/// `base^x` by the exponent's bits and square roots, which are exact alike on every machine.
+fn power(base: f64, x: f64) -> f64 {
+    let (mut result, mut root, mut rest) = (1.0, base, x);
+    for _ in 0..40 {
+        root = root.sqrt();
+        rest *= 2.0;
+        if rest >= 1.0 {
+            rest -= 1.0;
+            result *= root;
+        }
+    }
+    result
+}
+
+struct Shape {
+    layers: u64,
+    hidden: u64,
+    batch: u64,
+    length: u64,
+}
+
+/// Draw number `index` of `seed`; the next `attempt` is another one for the same number.
+pub fn draw(seed: u64, index: u64, attempt: u64, texts: &[(&str, &str)]) -> Draw {
+    let mut dice = Dice {
+        stream: Stream::new(seed, &format!("prove/{index}/{attempt}")),
+        next: 0,
+    };
+    let dice = &mut dice;
+    let heads = dice.pick(&[2, 4, 8, 12, 12]);
+    let hidden = heads * dice.pick(&[16, 32, 64, 64]);
+    let hidden = hidden.max(64);
+    let batch = dice.scale(1, 32);
+    let shape = Shape {
+        layers: 2 + dice.below(5),
+        hidden,
+        batch,
+        length: dice.scale(8, 256).min(MOST_TOKENS / batch),
+    };
+    let config = config(dice, &shape, heads);
+    let rows = (batch * (1 + dice.below(3))).max(2);
+    let (file, data) = texts_file(dice, &shape, rows, texts);
+    Draw {
+        config,
+        recipe: recipe(dice, &shape),
+        file,
+        data,
+    }
+}
+
+fn config(dice: &mut Dice, shape: &Shape, heads: u64) -> Value {
+    let (layers, hidden) = (shape.layers, shape.hidden);
+    let ffn = hidden * dice.pick(&[2, 3, 4]);
+    let dropout = dice.pick(&[0.0, 0.1]);
+    let vocabulary = dice.pick(&[6000, 6000, 12_000, 30_522]);
+    match dice.pick(&["bert", "roberta", "distilbert"]) {
+        "distilbert" => json!({
+            "model_type": "distilbert", "activation": "gelu", "attention_dropout": dropout, "dim": hidden,
+            "dropout": dropout, "hidden_dim": ffn, "max_position_embeddings": 512, "n_heads": heads,
+            "n_layers": layers, "pad_token_id": 0, "seq_classif_dropout": 0.2, "vocab_size": vocabulary,
+        }),
+        family => {
+            let roberta = family == "roberta";
+            json!({
+                "model_type": family, "attention_probs_dropout_prob": dropout, "hidden_act": "gelu",
+                "hidden_dropout_prob": dropout, "hidden_size": hidden, "intermediate_size": ffn,
+                "layer_norm_eps": 1e-12, "max_position_embeddings": if roberta { 514 } else { 512 },
+                "num_attention_heads": heads, "num_hidden_layers": layers, "pad_token_id": 0,
+                "type_vocab_size": if roberta { 1 } else { 2 }, "vocab_size": vocabulary,
+            })
+        }
+    }
+}
+
+/// Texts of the reviews, joined until they have about as many words as fit; some are shorter, some longer.
+fn texts_file(
+    dice: &mut Dice,
+    shape: &Shape,
+    rows: u64,
+    texts: &[(&str, &str)],
+) -> (&'static str, String) {
+    let jsonl = dice.chance(0.5);
+    let mut data = if jsonl { "" } else { "sentence\tlabel\n" }.to_owned();
+    for row in 0..rows {
+        let words = (shape.length as f64 * (0.3 + dice.unit())) as usize;
+        let mut text = String::new();
+        while text.split(' ').count() < words.max(2) {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(dice.pick(texts).0);
+        }
+        let text: Vec<&str> = text.split(' ').take(words.max(2)).collect();
+        let text = text.join(" ");
+        // Both classes are there.
+        let label = (row % 2).to_string();
+        if jsonl {
+            data.push_str(&json!({ "sentence": text, "label": label }).to_string());
+            data.push('\n');
+        } else {
+            data.push_str(&format!("{text}\t{label}\n"));
+        }
+    }
+    let file = if jsonl { "train.jsonl" } else { "train.tsv" };
+    (file, data)
+}
+
+/// Some of a model's linear maps, in some of its blocks.
+fn placement(dice: &mut Dice, layers: u64) -> String {
+    let mut roles: Vec<&str> = ROLES.into_iter().filter(|_| dice.chance(0.5)).collect();
+    if roles.is_empty() {
+        roles.push(dice.pick(&ROLES));
+    }
+    let range = match dice.below(4) {
+        0 => {
+            let from = dice.below(layers);
+            format!("layers[{from}..{}].", from + 1 + dice.below(layers - from))
+        }
+        1 => format!("layers[-{}..].", 1 + dice.below(layers)),
+        _ => String::new(),
+    };
+    let list: Vec<String> = roles.iter().map(|r| format!("{range}{r}")).collect();
+    format!("{{ {} }}", list.join(", "))
+}
+
+fn start(dice: &mut Dice, batch: u64) -> String {
+    match dice.below(4) {
+        0 => ", init = magnitude".to_owned(),
+        1 => format!(
+            ", init = fisher {{ samples = {} }}",
+            1 + dice.below(2 * batch)
+        ),
+        _ => String::new(),
+    }
+}
+
+fn adapter(dice: &mut Dice, name: &str, shape: &Shape) -> String {
+    let layers = shape.layers;
+    match name {
+        "last_n" => format!("last_n {{ n = {} }}", 1 + dice.below(layers)),
+        "lora" | "side_lora" => {
+            let rank = dice.scale(1, 64);
+            let dropout = dice.pick(&["", ", dropout = 0.1"]);
+            let rest = match name {
+                "lora" => dice.pick(&["", ", rs_lora = true"]),
+                _ => dice.pick(&["", "", ", exact = true"]),
+            };
+            let on = placement(dice, layers);
+            format!("{name} {{ rank = {rank}, alpha = 8{dropout}{rest}, on = {on} }}")
+        }
+        "siva" => {
+            let rank = dice.scale(1, 32);
+            let kept = match dice.chance(0.3) {
+                true => format!(
+                    ", decomposition = {}",
+                    rank + dice.below(shape.hidden - rank + 1)
+                ),
+                false => String::new(),
+            };
+            let on = placement(dice, layers);
+            format!("siva {{ rank = {rank}{kept}, on = {on} }}")
+        }
+        "lst" => {
+            let r = dice.pick(&[2, 4, 8, 16]);
+            let dropout = dice.pick(&["", ", dropout = 0.2"]);
+            let kept: Vec<String> = (0..layers)
+                .filter(|_| dice.chance(0.6))
+                .map(|i| i.to_string())
+                .collect();
+            let some = dice.chance(0.3) && !kept.is_empty();
+            let kept = match some {
+                true => format!(", layers = [{}]", kept.join(", ")),
+                false => String::new(),
+            };
+            let init = start(dice, shape.batch);
+            format!("lst {{ r = {r}{dropout}{kept}{init} }}")
+        }
+        "k_lst" => {
+            let k = dice.pick(&[1, 3, 5, 9]);
+            let r = dice.pick(&[2, 4, 8, 16]);
+            let dropout = dice.pick(&["", ", dropout = 0.2"]);
+            let down = dice.pick(&["", ", down = per_slot"]);
+            let share = dice.pick(&["", "", ", share = true"]);
+            let residual = dice.pick(&["", ", residual = true"]);
+            let pool = dice.pick(&["", ", pool = true"]);
+            let init = start(dice, shape.batch);
+            format!("k_lst {{ k = {k}, r = {r}{dropout}{down}{share}{residual}{pool}{init} }}")
+        }
+        _ => name.to_owned(),
+    }
+}
+
+/// What the first stage shares with others.
+struct Task {
+    objective: &'static str,
+    prompt: bool,
+}
+
+impl Task {
+    fn keys(&self) -> String {
+        let prompt = if self.prompt { ", prompt = p" } else { "" };
+        format!(", objective = {}{prompt}", self.objective)
+    }
+}
+
+fn task(dice: &mut Dice) -> Task {
+    match dice.below(10) {
+        0..6 => Task {
+            objective: "classify",
+            prompt: dice.chance(0.2),
+        },
+        6..8 => Task {
+            objective: "label_words",
+            prompt: true,
+        },
+        _ => Task {
+            objective: "masked_lm { rate = 15% }",
+            prompt: false,
+        },
+    }
+}
+
+/// The keys of a stage that trains, after its kind's own.
+fn training(dice: &mut Dice, shape: &Shape) -> String {
+    let mut keys = format!(
+        ", lr = 1e-5, batch = {}, max_length = {}, steps = 2",
+        shape.batch, shape.length
+    );
+    if shape.batch > 1 && dice.chance(0.4) {
+        let micro = 1 + dice.below(shape.batch - 1);
+        keys.push_str(&format!(", micro_batch = {micro}"));
+    }
+    if dice.chance(0.3) {
+        keys.push_str(", dev = d.train");
+    }
+    keys.push_str(dice.pick(&["", "", ", features = 0B", ", features = 100KB"]));
+    keys.push_str(&format!(", seed = {}", dice.below(1000)));
+    keys
+}
+
+fn train(dice: &mut Dice, shape: &Shape) -> String {
+    let optimizer = dice.pick(&[
+        "adamw",
+        "adamw",
+        "sgd",
+        "sgd { momentum = 0.9, nesterov = true }",
+    ]);
+    let mut keys = training(dice, shape);
+    keys.push_str(&format!(", optimizer = {optimizer}"));
+    keys.push_str(dice.pick(&["", "", ", clip = 0"]));
+    keys.push_str(dice.pick(&["", "", "", ", dropout_frozen = true"]));
+    keys
+}
+
+fn mezo(dice: &mut Dice, shape: &Shape) -> String {
+    let many = dice.pick(&["", "", ", perturbations = 2"]);
+    format!("{}{many}", training(dice, shape))
+}
+
+fn recipe(dice: &mut Dice, shape: &Shape) -> String {
+    let dtype = dice.pick(&["f32", "f32", "bf16"]);
+    let mut text = format!(
+        "model m = local \"model\" {{ init = random, dtype = {dtype}, tokenizer = \"tokenizer\" }}\n\
+         data d = local \"data\" {{ text = sentence, label = label, labels = [\"0\", \"1\"] }}\n"
+    );
+    let kind = dice.below(20);
+    let task = task(dice);
+    let words = kind == 18 || task.objective == "label_words";
+    let mask = if words || task.prompt {
+        " It was {mask}."
+    } else {
+        ""
+    };
+    if task.prompt || words {
+        text.push_str(&format!(
+            "prompt p {{ template = \"{{sentence}}{mask}\", verbalizer = {{ \"0\": \"terrible\", \"1\": \"great\" }} }}\n"
+        ));
+    }
+    let method = dice.pick(&METHODS);
+    let made = adapter(dice, method, shape);
+    let score_batch = dice.scale(1, 32);
+    let mut stage = |name: &str, kind: &str, keys: String| {
+        text.push_str(&format!("stage {name} = {kind} {{ {keys} }}\n"));
+    };
+    let keys = task.keys();
+    let first = format!("model = m, data = d.train{keys}, adapter = {made}");
+    match kind {
+        // One training.
+        0..8 => stage("one", "train", first + &train(dice, shape)),
+        // A training, and what comes of it.
+        8..10 => {
+            stage("one", "train", first + &train(dice, shape));
+            let own = format!("from = one, data = d.train, batch = {score_batch}");
+            stage("two", "eval", own);
+        }
+        10..12 => {
+            let made = match MERGEABLE.contains(&method) {
+                true => made,
+                false => {
+                    let name = dice.pick(&MERGEABLE);
+                    adapter(dice, name, shape)
+                }
+            };
+            let first = format!("model = m, data = d.train{keys}, adapter = {made}");
+            stage("one", "train", first + &train(dice, shape));
+            let dtype = dice.pick(&["f32", "bf16", "f16"]);
+            stage("two", "merge", format!("from = one, dtype = {dtype}"));
+        }
+        12..15 => stage("one", "mezo", first + &mezo(dice, shape)),
+        // MeZO on the whole model, then the method.
+        15..16 => {
+            let whole = format!("model = m, data = d.train{keys}");
+            stage("one", "mezo", whole + &mezo(dice, shape));
+            let second = format!("from = one, data = d.train{keys}, adapter = {made}");
+            stage("two", "train", second + &train(dice, shape));
+        }
+        // A training that goes on.
+        16..17 => {
+            stage("one", "train", first + &train(dice, shape));
+            let second = format!("from = one, data = d.train{keys}");
+            stage("two", "train", second + &train(dice, shape));
+        }
+        _ => {
+            let keys = match words {
+                true => ", objective = label_words, prompt = p",
+                false => ", objective = masked_lm { rate = 15% }",
+            };
+            let length = shape.length;
+            let own = format!(
+                "model = m, data = d.train{keys}, batch = {score_batch}, max_length = {length}"
+            );
+            stage("one", "eval", own);
+        }
+    }
+    text
+}
