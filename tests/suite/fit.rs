@@ -108,5 +108,5 @@ fn auto_fits_where_what_is_written_does_not() {
     assert!(bytes(&result, "measured_peak_bytes") <= whole - bytes(&tight["memory"], "host"));
     assert_eq!(result["fingerprint"], tight["fingerprint"]);
     // What no way makes fit is refused as before.
-    assert_eq!(check(dir.path(), &auto, "41MiB").0, Some(3));
+    assert_eq!(check(dir.path(), &auto, "16MiB").0, Some(3));
 }
