@@ -259,7 +259,7 @@ impl Runner {
             if let Some(begun) = begun {
                 let cost = node.op.rule().cost(&sized(program, node, sizes));
                 let seconds = begun.elapsed().as_secs_f64();
-                self.rates.note(node.op.name(), cost, seconds);
+                self.rates.note(node.op.kernel(), cost, seconds);
             }
             for &value in &step.frees {
                 if let Some(dead) = slots.get_mut(value.index()).and_then(Option::take) {

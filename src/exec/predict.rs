@@ -27,6 +27,7 @@ use crate::library::stage::{StageCx, network};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::data::{Frame, tokenize};
 use crate::program::op::Machine;
+use crate::program::op::Precision;
 use crate::program::{DType, Resident};
 
 /// Name of the description inside an artifact.
@@ -205,6 +206,7 @@ impl Predictor {
             span: Span::default(),
             model: model.clone(),
             storage: DType::F32,
+            precision: Precision::F32,
             tuning: tuning.clone(),
             objective,
             head: self.head.clone(),

@@ -62,6 +62,13 @@ const DTYPE: Key = Key {
     default: Default::Text("f32"),
     doc: "type in which frozen matrices are held; trained tensors and arithmetic are f32",
 };
+const PRECISION: Key = Key {
+    name: "precision",
+    kind: Kind::Choice(&["f32", "bf16"]),
+    default: Default::Text("f32"),
+    doc: "`bf16` rounds both sides of every matrix product to bf16 and sums in f32, as mixed precision does: faster where the \
+          processor has AVX512-BF16; trained tensors stay in f32",
+};
 const INIT: Key = Key {
     name: "init",
     kind: Kind::Choice(&["pretrained", "random"]),
@@ -100,14 +107,14 @@ static MODEL_HUB: Schema = Schema {
     doc: "`check` fetches config.json and the tokenizer only; `run` fetches the weights. The cache, `HF_ENDPOINT`, \
           `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured.",
     paper: "",
-    keys: &[DTYPE, INIT, SEED, TOKENIZER, REVISION, CONFIG],
+    keys: &[DTYPE, PRECISION, INIT, SEED, TOKENIZER, REVISION, CONFIG],
 };
 static MODEL_LOCAL: Schema = Schema {
     name: "local",
     summary: "a model directory: config.json, safetensors, tokenizer",
     doc: "The path is relative to the recipe. Weights may be in f32, f16 or bf16, in one file or in shards.",
     paper: "",
-    keys: &[DTYPE, INIT, SEED, TOKENIZER],
+    keys: &[DTYPE, PRECISION, INIT, SEED, TOKENIZER],
 };
 
 const TEXT: Key = Key {

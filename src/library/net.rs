@@ -263,11 +263,8 @@ impl<'a> Net<'a> {
     pub fn detached_linear(&mut self, site: &Site, x: Value) -> Value {
         let (weight, bias) = (self.weight(site), self.bias(site));
         let op = MatMul {
-            a_t: false,
-            b_t: true,
-            alpha: Real::new(1.0),
-            epilogue: Epilogue::Bias,
             detached: true,
+            ..MatMul::linear(Real::new(1.0), Epilogue::Bias)
         };
         self.b.push1(op, &[x, weight, bias])
     }
@@ -276,41 +273,21 @@ impl<'a> Net<'a> {
     pub fn affine(&mut self, site: &Site, x: Value, weight: Value) -> Value {
         let bias = self.bias(site);
         self.b.push1(
-            MatMul {
-                a_t: false,
-                b_t: true,
-                alpha: Real::new(1.0),
-                epilogue: Epilogue::Bias,
-                detached: false,
-            },
+            MatMul::linear(Real::new(1.0), Epilogue::Bias),
             &[x, weight, bias],
         )
     }
 
     /// `x wᵀ` for `[N, in]` and `[out, in]`.
     pub fn project(&mut self, x: Value, weight: Value) -> Value {
-        self.b.push1(
-            MatMul {
-                a_t: false,
-                b_t: true,
-                alpha: Real::new(1.0),
-                epilogue: Epilogue::None,
-                detached: false,
-            },
-            &[x, weight],
-        )
+        self.b
+            .push1(MatMul::linear(Real::new(1.0), Epilogue::None), &[x, weight])
     }
 
     /// `base + scale · (x wᵀ)`.
     pub fn project_onto(&mut self, base: Value, x: Value, weight: Value, scale: f64) -> Value {
         self.b.push1(
-            MatMul {
-                a_t: false,
-                b_t: true,
-                alpha: Real::new(scale),
-                epilogue: Epilogue::Accumulate,
-                detached: false,
-            },
+            MatMul::linear(Real::new(scale), Epilogue::Accumulate),
             &[x, weight, base],
         )
     }
@@ -401,13 +378,7 @@ impl<'a> Net<'a> {
             // No rows are copied: the product reads the table itself.
             None => (self.widen(table), self.widen(bias)),
         };
-        let op = MatMul {
-            a_t: false,
-            b_t: true,
-            alpha: Real::new(1.0),
-            epilogue: Epilogue::Bias,
-            detached: false,
-        };
+        let op = MatMul::linear(Real::new(1.0), Epilogue::Bias);
         self.b.push1(op, &[x, weight, bias])
     }
 

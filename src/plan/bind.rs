@@ -19,6 +19,7 @@ use crate::library::objective::Objective;
 use crate::library::prompt::Template;
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::program::DType;
+use crate::program::op::Precision;
 use crate::resolve::{Declared, Recipe};
 
 /// Where a model's files are.
@@ -48,6 +49,8 @@ pub struct BoundModel {
     pub random: Option<u64>,
     /// Type in which frozen matrices are held.
     pub storage: DType,
+    /// In what numbers its products are formed.
+    pub precision: Precision,
     /// Its tokenizer, if it could be had.
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Hash of all that makes it what it is; `None` where that could not be had.
@@ -250,6 +253,10 @@ impl<'a> Binder<'a> {
             Some("bf16") => DType::BF16,
             _ => DType::F32,
         };
+        let precision = match values.str("precision") {
+            Some("bf16") => Precision::Bf16,
+            _ => Precision::F32,
+        };
         let base_name = match &place {
             Place::Hub { repo, .. } => repo.clone(),
             Place::Local(dir) => dir.display().to_string(),
@@ -260,6 +267,7 @@ impl<'a> Binder<'a> {
             place,
             random,
             storage,
+            precision,
             tokenizer,
             identity,
             base_name,

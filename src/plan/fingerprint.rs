@@ -8,6 +8,7 @@ use super::bind::BoundSplit;
 use super::{Handed, Plan};
 use crate::library::schema::{Checked, Filled};
 use crate::library::stage::{NEUTRAL, StageKind};
+use crate::program::op::Precision;
 
 /// Version of the fingerprints: it changes when the meaning of a recipe, or the numbers behind it, change.
 const SCHEMA: u32 = 2;
@@ -31,7 +32,10 @@ pub(super) fn fingerprint(
     parts.insert("kind".to_owned(), kind.schema().name.to_owned());
     parts.insert(
         "numeric".to_owned(),
-        format!("{} frozen, f32 arithmetic", start.model.storage),
+        match start.model.precision {
+            Precision::F32 => format!("{} frozen, f32 arithmetic", start.model.storage),
+            Precision::Bf16 => format!("{} frozen, bf16 products", start.model.storage),
+        },
     );
     let mut keys: Vec<(&str, &Checked)> = filled
         .values

@@ -261,6 +261,7 @@ impl Planner<'_, '_> {
             span: declared.name.span,
             model: model.clone(),
             storage: start.model.storage,
+            precision: start.model.precision,
             tuning: tuning.clone(),
             objective: start.objective,
             head: start.head.clone(),

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::{Plan, Stage};
 use crate::base::units::{Bytes, Count};
 use crate::library::stage::job::{Routine, Update};
+use crate::program::op::Precision;
 
 /// One stage as in `check --json`.
 #[must_use]
@@ -208,11 +209,15 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         let facts = stage.model.facts();
         let _ = writeln!(
             out,
-            "  model       {} {} blocks × {} wide, {} held",
+            "  model       {} {} blocks × {} wide, {} held{}",
             stage.model.family(),
             facts.layers,
             facts.hidden,
-            stage.start.model.storage
+            stage.start.model.storage,
+            match stage.start.model.precision {
+                Precision::F32 => "",
+                Precision::Bf16 => ", products in bf16",
+            }
         );
         let methods = stage.methods();
         if !methods.is_empty() {

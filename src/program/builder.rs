@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::graph::{Class, Def, Feed, Node, Phase, Program, Resident, Value, ValueInfo};
-use super::op::Op;
+use super::op::{Op, Precision};
 use super::types::TensorType;
 
 /// Builds one [`Program`].
@@ -15,6 +15,7 @@ pub struct Builder {
     feeds: BTreeMap<Feed, Value>,
     label: u32,
     phase: Phase,
+    precision: Precision,
 }
 
 impl Builder {
@@ -33,6 +34,16 @@ impl Builder {
             feeds: BTreeMap::new(),
             label: 0,
             phase: Phase::Forward,
+            precision: Precision::F32,
+        }
+    }
+
+    /// The same, whose products are all formed in these numbers.
+    #[must_use]
+    pub fn with_precision(name: &str, precision: Precision) -> Self {
+        Self {
+            precision,
+            ..Self::new(name)
         }
     }
 
@@ -109,7 +120,10 @@ impl Builder {
     /// # Panics
     /// If the op does not take these types: a bug of whoever calls, with the op and the types named.
     pub fn push(&mut self, op: impl Into<Op>, inputs: &[Value]) -> Vec<Value> {
-        let op = op.into();
+        let mut op = op.into();
+        if let Op::MatMul(product) = &mut op {
+            product.precision = self.precision;
+        }
         let types: Vec<&TensorType> = inputs.iter().map(|&v| self.program.ty(v)).collect();
         let outs = match op.rule().infer(&types) {
             Ok(outs) => outs,

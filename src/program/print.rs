@@ -188,7 +188,8 @@ fn node_line(
     format!("{} = {call}", outputs.join(", "))
 }
 
-/// The op's attributes out of its derived debug text; stream keys are left out, they are noise.
+/// The op's attributes out of its derived debug text; stream keys and what goes without saying are left
+/// out, they are noise.
 fn attributes(node: &Node) -> String {
     let debug = format!("{:?}", node.op);
     let inner = debug
@@ -200,7 +201,7 @@ fn attributes(node: &Node) -> String {
                 .split(", stream:")
                 .next()
                 .unwrap_or_default()
-                .to_owned();
+                .replace(", precision: F32", "");
             format!("[{text}]")
         }
         None => String::new(),

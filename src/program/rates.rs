@@ -33,7 +33,7 @@ impl Spent {
 }
 
 /// Ops that are bound by arithmetic; all others by memory.
-const ARITHMETIC: [&str; 3] = ["matmul", "attention", "attention_grad"];
+const ARITHMETIC: [&str; 4] = ["matmul", "matmul_bf16", "attention", "attention_grad"];
 
 /// Without any run: operations and bytes a second of one core of a present desktop processor.
 const DEFAULT_FLOPS: f64 = 6e10;
@@ -141,7 +141,7 @@ impl Rates {
     pub fn time(&self, program: &Program, sizes: &Bindings, threads: usize) -> f64 {
         let nodes = program.nodes.iter().map(|node| {
             let cost = node.op.rule().cost(&sized(program, node, sizes));
-            self.seconds(node.op.name(), cost, threads)
+            self.seconds(node.op.kernel(), cost, threads)
         });
         nodes.sum()
     }

@@ -130,11 +130,8 @@ impl Method for Lora {
         let (a, bt) = factors(values, net, site);
         // W = W0 + s B A
         let op = MatMul {
-            a_t: false,
-            b_t: false,
-            alpha: Real::new(scale(values)),
             epilogue: Epilogue::Accumulate,
-            detached: false,
+            ..MatMul::plain(false, false, Real::new(scale(values)))
         };
         Some(net.b.push1(op, &[bt, a, weight]))
     }

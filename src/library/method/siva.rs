@@ -112,11 +112,8 @@ impl Method for Siva {
         let p = parts(values, net, site);
         let us = net.b.push1(MulRows, &[p.u, p.s]);
         let op = MatMul {
-            a_t: false,
-            b_t: false,
-            alpha: Real::new(1.0),
             epilogue: Epilogue::Accumulate,
-            detached: false,
+            ..MatMul::plain(false, false, Real::new(1.0))
         };
         Some(net.b.push1(op, &[us, p.v, p.rest]))
     }

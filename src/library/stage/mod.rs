@@ -21,6 +21,7 @@ use super::placement::Site;
 use super::schema::{Schema, Values};
 use crate::base::{Diag, Diags, Span};
 use crate::program::DType;
+use crate::program::op::Precision;
 use job::Job;
 pub use keys::NEUTRAL;
 
@@ -97,6 +98,8 @@ pub struct StageCx<'a> {
     pub model: Arc<dyn Model>,
     /// Storage type of frozen matrices.
     pub storage: DType,
+    /// In what numbers products are formed.
+    pub precision: Precision,
     /// The methods in force.
     pub tuning: Tuning,
     /// What is learned.

@@ -307,7 +307,8 @@ fn build(
     values: &Values,
     split: bool,
 ) -> Result<Parts, Vec<Diag>> {
-    let mut b = Builder::new(if split { "accumulate" } else { "step" });
+    let name = if split { "accumulate" } else { "step" };
+    let mut b = Builder::with_precision(name, cx.precision);
     let built = network(&mut b, cx, &cx.tuning, Mode::Train);
     let loss = cx.objective.loss(&mut b, built.scores);
     b.output("loss", loss);

@@ -5,6 +5,7 @@
 use super::super::builder::Builder;
 use super::super::graph::{Class, Def, Program, Value};
 use super::super::types::{Bindings, DType, Dim, Real, TensorType};
+use super::matmul::Precision;
 use super::*;
 use crate::base::rng::Stream;
 
@@ -55,6 +56,7 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
                     alpha: r(0.7),
                     epilogue,
                     detached: false,
+                    precision: Precision::F32,
                 }
                 .into(),
                 inputs,
@@ -539,17 +541,7 @@ fn bits_do_not_depend_on_threads() {
         for (a_t, b_t) in [(false, true), (false, false), (true, false)] {
             let a = narrow(&random(1, &if a_t { [k, m] } else { [m, k] }));
             let b = narrow(&random(2, &if b_t { [n, k] } else { [k, n] }));
-            cases.push((
-                MatMul {
-                    a_t,
-                    b_t,
-                    alpha: Real::new(1.0),
-                    epilogue: Epilogue::None,
-                    detached: false,
-                }
-                .into(),
-                vec![a, b],
-            ));
+            cases.push((MatMul::plain(a_t, b_t, Real::new(1.0)).into(), vec![a, b]));
         }
     }
     cases.push((SumRows.into(), vec![narrow(&random(3, &[1000, 77]))]));

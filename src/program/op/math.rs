@@ -76,7 +76,9 @@ pub(super) fn part<T>(x: &[T], start: usize, len: usize) -> &[T] {
 }
 
 /// Functions whose f32 versions are polynomials without branches.
-pub trait Elementary: Compute + super::tile::Tiled + super::product::Multiplied {
+pub trait Elementary:
+    Compute + super::tile::Tiled + super::product::Multiplied + super::product::Source<Self>
+{
     /// `eˣ`
     fn exp_fast(self) -> Self;
     /// `tanh x`

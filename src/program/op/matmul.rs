@@ -1,7 +1,9 @@
 //! `matmul`: `alpha · op(a) · op(b)`, with a bias or a sum folded in.
 
-use super::super::types::Real;
-use super::product::{Start, product, scratch};
+use half::bf16;
+
+use super::super::types::{DType, Real};
+use super::product::{Source, Start, product, product_of_rounded, scratch, scratch_of_rounded};
 use super::tile::Strided;
 use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, SumRows, TensorType, Value};
 
@@ -16,8 +18,18 @@ pub enum Epilogue {
     Accumulate,
 }
 
+/// In what numbers products are formed; sums are f32 in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As the operands are.
+    #[default]
+    F32,
+    /// Of both operands rounded to bf16.
+    Bf16,
+}
+
 /// `(a, b[, bias | c]) → alpha · op(a) · op(b) [+ bias | + c]`: `[m, k] · [k, n] → [m, n]`, where
-/// `op` transposes if asked. No transposed copy is ever made.
+/// `op` transposes if asked. No transposed copy is ever made; nor is a widened one of a `b` stored in bf16.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MatMul {
     /// `a` is stored `[k, m]`.
@@ -30,23 +42,38 @@ pub struct MatMul {
     pub epilogue: Epilogue,
     /// `a` counts as a constant: no gradient goes through the product to it (Side-LoRA).
     pub detached: bool,
+    /// In what numbers; [`Builder`] sets it.
+    pub precision: Precision,
 }
 
 impl MatMul {
-    const fn plain(a_t: bool, b_t: bool, alpha: Real) -> Self {
-        Self { a_t, b_t, alpha, epilogue: Epilogue::None, detached: false }
+    /// The product alone.
+    #[must_use]
+    pub const fn plain(a_t: bool, b_t: bool, alpha: Real) -> Self {
+        Self { a_t, b_t, alpha, epilogue: Epilogue::None, detached: false, precision: Precision::F32 }
+    }
+
+    /// `alpha · a bᵀ` with something added, as linear layers are written.
+    #[must_use]
+    pub const fn linear(alpha: Real, epilogue: Epilogue) -> Self {
+        Self { epilogue, ..Self::plain(false, true, alpha) }
     }
 }
 
 impl OpRule for MatMul {
+    fn kernel(&self) -> Option<&'static str> {
+        (self.precision == Precision::Bf16).then_some("matmul_bf16")
+    }
+
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let wanted = if self.epilogue == Epilogue::None { 2 } else { 3 };
         let [a, b, rest @ ..] = x else { return Err("two matrices are wanted".into()) };
         let (Some((ar, ac)), Some((br, bc))) = (a.matrix(), b.matrix()) else { return Err("two matrices are wanted".into()) };
         let (m, k) = if self.a_t { (ac, ar) } else { (ar, ac) };
         let (k2, n) = if self.b_t { (bc, br) } else { (br, bc) };
-        if x.len() != wanted || k != k2 || a.dtype != b.dtype || !a.dtype.is_compute() {
-            return Err(format!("inner sizes {k} and {k2} must agree, in one compute type, with {wanted} inputs"));
+        let stored = a.dtype == b.dtype || (a.dtype, b.dtype) == (DType::F32, DType::BF16);
+        if x.len() != wanted || k != k2 || !stored || !a.dtype.is_compute() {
+            return Err(format!("inner sizes {k} and {k2} must agree, in one compute type or with a right side in bf16, with {wanted} inputs"));
         }
         let out = TensorType::new(a.dtype, [m, n]);
         let fits = match (self.epilogue, rest) {
@@ -59,7 +86,14 @@ impl OpRule for MatMul {
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        super::kernel::float!(io.outputs[0].dtype(), T => self.compute::<T>(cx, io));
+        let stored = |io: &Io<'_>| (io.outputs[0].dtype(), io.input(1).dtype());
+        match (stored(io), self.precision) {
+            ((DType::F64, _), _) => self.compute::<f64, f64>(cx, io, product),
+            ((_, DType::BF16), Precision::F32) => self.compute::<f32, bf16>(cx, io, product),
+            ((_, DType::BF16), Precision::Bf16) => self.compute::<f32, bf16>(cx, io, product_of_rounded),
+            (_, Precision::F32) => self.compute::<f32, f32>(cx, io, product),
+            (_, Precision::Bf16) => self.compute::<f32, f32>(cx, io, product_of_rounded),
+        }
         Ok(())
     }
 
@@ -107,9 +141,12 @@ impl OpRule for MatMul {
     fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
         let (m, n, k) = self.sizes(cx);
         let size = cx.outputs.first().map_or(4, |o| if o.dims.iter().product::<usize>() as u64 * 8 == o.bytes { 8 } else { 4 });
-        scratch(m, n, k, size)
+        self.scratch((m, n, k), size)
     }
 }
+
+/// [`product`] or [`product_of_rounded`].
+type Multiply<T, B> = fn((usize, usize, usize), &mut [T], Strided<'_, T>, Strided<'_, B>, T, Start<'_, T>);
 
 impl MatMul {
     fn sizes(&self, cx: &SizedCx) -> (u64, u64, u64) {
@@ -120,7 +157,14 @@ impl MatMul {
         }
     }
 
-    fn compute<T: super::math::Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) {
+    fn scratch(&self, (m, n, k): (u64, u64, u64), size: u64) -> u64 {
+        match self.precision {
+            Precision::F32 => scratch(m, n, k, size),
+            Precision::Bf16 => scratch_of_rounded(m, n, k),
+        }
+    }
+
+    fn compute<T: super::math::Elementary, B: Source<T> + super::Element>(&self, cx: &Kernel<'_>, io: &mut Io<'_>, multiply: Multiply<T, B>) {
         let (a, b) = (io.input(0), io.input(1));
         let (m, n) = (io.outputs[0].dims[0], io.outputs[0].dims[1]);
         let k = if self.a_t { a.dims[0] } else { a.dims[1] };
@@ -138,8 +182,8 @@ impl MatMul {
         let (ar, ac) = if self.a_t { (1, m) } else { (k, 1) };
         let (br, bc) = if self.b_t { (1, k) } else { (n, 1) };
         let lhs = Strided { data: a.slice::<T>(), row: ar, column: ac };
-        let rhs = Strided { data: b.slice::<T>(), row: br, column: bc };
-        let bytes = scratch(m as u64, n as u64, k as u64, size_of::<T>() as u64);
-        cx.scratch(bytes, || product((m, n, k), out, lhs, rhs, T::of(self.alpha.get()), start));
+        let rhs = Strided { data: b.slice::<B>(), row: br, column: bc };
+        let bytes = self.scratch((m as u64, n as u64, k as u64), size_of::<T>() as u64);
+        cx.scratch(bytes, || multiply((m, n, k), out, lhs, rhs, T::of(self.alpha.get()), start));
     }
 }

@@ -40,6 +40,14 @@ macro_rules! ops {
             }
         }
 
+        impl Op {
+            /// Name of the kernel, under which its times are kept: the op's own, mostly.
+            #[must_use]
+            pub fn kernel(&self) -> &'static str {
+                self.rule().kernel().unwrap_or_else(|| self.name())
+            }
+        }
+
         $(impl From<$op> for Op { fn from(op: $op) -> Self { Self::$op(op) } })+
 
         /// Names of all ops.
@@ -87,7 +95,7 @@ ops! {
 
 pub use activation::ActivationKind;
 pub use attention::AttentionDropout;
-pub use matmul::Epilogue;
+pub use matmul::{Epilogue, Precision};
 
 /// Arithmetic and traffic of one application, under given sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,6 +180,11 @@ pub struct At<'a> {
 
 /// Everything about an op.
 pub trait OpRule: std::fmt::Debug {
+    /// Name of the kernel, where it is not the op's.
+    fn kernel(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Types of the outputs, or why these inputs are refused.
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String>;
 

@@ -17,6 +17,15 @@ use rayon::prelude::*;
 
 use super::math::Elementary;
 use super::tile::Strided;
+use full::Full;
+use panels::{Lines, Panels, Side};
+
+mod full;
+mod narrow;
+mod panels;
+
+pub use full::Multiplied;
+pub use panels::Source;
 
 /// Depth of a block. A panel of the right operand then just fills the first-level cache.
 const DEPTH: usize = 256;
@@ -42,25 +51,93 @@ pub(super) enum Start<'a, T> {
     Out,
 }
 
-/// Bytes of scratch of a product with elements of `size` bytes.
+/// Bytes of scratch of a product with elements of `size` bytes in its panels.
 pub(super) fn scratch(m: u64, n: u64, k: u64, size: u64) -> u64 {
     let (span, wide) = (SPAN as u64, WIDEST as u64);
     k.min(DEPTH as u64) * (m.min(span) + n.min(span).next_multiple_of(wide)) * size
+}
+
+/// Bytes of scratch of a product of rounded operands.
+pub(super) fn scratch_of_rounded(m: u64, n: u64, k: u64) -> u64 {
+    // Pairs take the place of numbers.
+    if has_fast_bf16() {
+        scratch(m, n, k.min(DEPTH as u64).div_ceil(2), 4)
+    } else {
+        scratch(m, n, k, 4)
+    }
 }
 
 /// `out[m, n] = alpha · a[m, k] · b[k, n] + start`, `out` dense.
 ///
 /// # Panics
 /// If a matrix reaches beyond its elements (a bug).
-pub(super) fn product<T: Elementary>(
-    (m, n, k): (usize, usize, usize),
+pub(super) fn product<T: Elementary, B: Source<T>>(
+    sizes: (usize, usize, usize),
     out: &mut [T],
     a: Strided<'_, T>,
-    b: Strided<'_, T>,
+    b: Strided<'_, B>,
     alpha: T,
     start: Start<'_, T>,
 ) {
-    product_on(pulp::Arch::new(), (m, n, k), out, a, b, alpha, start);
+    product_by(Full::on(pulp::Arch::new()), sizes, out, a, b, alpha, start);
+}
+
+/// As [`product`], of operands rounded to bf16; their products and sums are f32.
+pub(super) fn product_of_rounded<B: Source<f32>>(
+    sizes: (usize, usize, usize),
+    out: &mut [f32],
+    a: Strided<'_, f32>,
+    b: Strided<'_, B>,
+    alpha: f32,
+    start: Start<'_, f32>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(pairs) = narrow::Pairs::try_new() {
+        return product_by(pairs, sizes, out, a, b, alpha, start);
+    }
+    product_by(
+        narrow::Rounded(Full::on(pulp::Arch::new())),
+        sizes,
+        out,
+        a,
+        b,
+        alpha,
+        start,
+    );
+}
+
+/// Whether the processor multiplies bf16 faster than f32.
+pub(super) fn has_fast_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return narrow::Pairs::try_new().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// How panels are packed and multiplied.
+trait Arithmetic: Copy + Sync {
+    /// The result's elements.
+    type Out: Elementary;
+    /// What a panel holds.
+    type Packed: Copy + Send + Sync;
+    /// Elements, one depth after another, in one of a panel's.
+    const PER: usize;
+
+    /// The register tile.
+    fn shape(self) -> Shape;
+
+    /// Packs `here` rows or columns from `first` on into a panel of these measures, in elements.
+    fn pack<S: Source<Self::Out>>(
+        self,
+        panel: &mut [MaybeUninit<Self::Packed>],
+        from: &Side<'_, S>,
+        first: usize,
+        here: usize,
+        lines: Lines,
+    );
+
+    /// Does a task.
+    fn run(self, task: &Task<'_, Self>);
 }
 
 /// An instruction set to run on.
@@ -74,14 +151,14 @@ impl Set for pulp::Arch {
     }
 }
 
-fn product_on<T: Elementary>(
-    set: impl Set,
+fn product_by<K: Arithmetic, B: Source<K::Out>>(
+    by: K,
     (m, n, k): (usize, usize, usize),
-    out: &mut [T],
-    a: Strided<'_, T>,
-    b: Strided<'_, T>,
-    alpha: T,
-    start: Start<'_, T>,
+    out: &mut [K::Out],
+    a: Strided<'_, K::Out>,
+    b: Strided<'_, B>,
+    alpha: K::Out,
+    start: Start<'_, K::Out>,
 ) {
     if m == 0 || n == 0 {
         return;
@@ -92,7 +169,7 @@ fn product_on<T: Elementary>(
     }
     if k == 0 {
         match start {
-            Start::Zero => out.fill(T::zero()),
+            Start::Zero => out.fill(K::Out::default()),
             Start::Row(row) => out
                 .chunks_exact_mut(n)
                 .for_each(|out| out.copy_from_slice(row)),
@@ -100,15 +177,17 @@ fn product_on<T: Elementary>(
         }
         return;
     }
-    let reach = |rows: usize, columns: usize, x: &Strided<'_, T>| {
-        (rows - 1) * x.row + (columns - 1) * x.column
+    let reach = |rows: usize, columns: usize, row: usize, column: usize| {
+        (rows - 1) * row + (columns - 1) * column
     };
-    assert!(reach(m, k, &a) < a.data.len() && reach(k, n, &b) < b.data.len());
+    assert!(
+        reach(m, k, a.row, a.column) < a.data.len() && reach(k, n, b.row, b.column) < b.data.len()
+    );
     let shared = m * n * k > WORTH_SHARING && rayon::current_num_threads() > 1;
-    let registers = set.run(Registers::<T>(std::marker::PhantomData));
-    let depth = k.min(DEPTH);
-    let mut left = Panels::new(depth * m.min(SPAN), registers.rows);
-    let mut right = Panels::new(
+    let registers = by.shape();
+    let depth = k.min(DEPTH).div_ceil(K::PER);
+    let mut left = Panels::<K::Packed>::new(depth * m.min(SPAN), registers.rows);
+    let mut right = Panels::<K::Packed>::new(
         depth * n.min(SPAN).next_multiple_of(WIDEST),
         registers.columns,
     );
@@ -120,9 +199,16 @@ fn product_on<T: Elementary>(
             for row in (0..m).step_by(SPAN) {
                 let rows = SPAN.min(m - row);
                 let mut pack_left =
-                    || left.pack(Side::along(&a, row, from), rows, depth, false, shared);
-                let mut pack_right =
-                    || right.pack(Side::across(&b, from, column), columns, depth, true, shared);
+                    || left.pack(by, Side::along(&a, row, from), (rows, depth), false, shared);
+                let mut pack_right = || {
+                    right.pack(
+                        by,
+                        Side::across(&b, from, column),
+                        (columns, depth),
+                        true,
+                        shared,
+                    )
+                };
                 match (row > 0, shared) {
                     (true, _) => pack_left(),
                     (false, true) => drop(rayon::join(pack_left, pack_right)),
@@ -137,7 +223,9 @@ fn product_on<T: Elementary>(
                     other => other,
                 };
                 let block = Block {
-                    sizes: (rows, columns, depth),
+                    by,
+                    sizes: (rows, columns),
+                    lines: depth.div_ceil(K::PER),
                     left: &left,
                     right: &right,
                     // SAFETY: `row` and `column` lie inside the result.
@@ -146,7 +234,7 @@ fn product_on<T: Elementary>(
                     alpha,
                     start,
                 };
-                block.run(set, shared);
+                block.run(shared);
             }
         }
     }
@@ -160,165 +248,23 @@ unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Shared<T> {}
 
-/// An operand from one of its elements on, in terms of the panels: `(i, p)` is at `i · across + p · along`.
-struct Side<'a, T> {
-    data: &'a [T],
-    across: usize,
-    along: usize,
-}
-
-impl<'a, T> Side<'a, T> {
-    /// The left operand: panels lie across its rows.
-    fn along(x: &Strided<'a, T>, row: usize, column: usize) -> Self {
-        let data = &x.data[row * x.row + column * x.column..];
-        Self {
-            data,
-            across: x.row,
-            along: x.column,
-        }
-    }
-
-    /// The right operand: panels lie across its columns.
-    fn across(x: &Strided<'a, T>, row: usize, column: usize) -> Self {
-        let data = &x.data[row * x.row + column * x.column..];
-        Self {
-            data,
-            across: x.column,
-            along: x.row,
-        }
-    }
-}
-
-/// Panels of `width` rows of the left (columns of the right) operand; a panel holds, one depth after
-/// another, its elements of that depth side by side.
-struct Panels<T> {
-    data: Vec<MaybeUninit<T>>,
-    width: usize,
-}
-
-impl<T: Elementary> Panels<T> {
-    fn new(elements: usize, width: usize) -> Self {
-        let mut data = Vec::with_capacity(elements);
-        // SAFETY: uninitialised elements are what the type says, and that many were reserved.
-        unsafe { data.set_len(elements) };
-        Self { data, width }
-    }
-
-    /// Copies `count` rows or columns, `depth` deep. `padded` panels are whole, filled with zeros.
-    fn pack(&mut self, from: Side<'_, T>, count: usize, depth: usize, padded: bool, shared: bool) {
-        let width = self.width;
-        let total = if padded {
-            count.next_multiple_of(width)
-        } else {
-            count
-        };
-        let data = &mut self.data[..total * depth];
-        let one = |(i, panel): (usize, &mut [MaybeUninit<T>])| {
-            let here = width.min(count - i * width);
-            pack(panel, &from, i * width, here, panel.len() / depth);
-        };
-        if shared && count * depth > 1 << 14 {
-            data.par_chunks_mut(width * depth).enumerate().for_each(one);
-        } else {
-            data.chunks_mut(width * depth).enumerate().for_each(one);
-        }
-    }
-
-    /// The panel that begins with row or column `first`.
-    fn panel(&self, first: usize, depth: usize) -> *const T {
-        self.data[first * depth..].as_ptr().cast()
-    }
-}
-
-/// One panel: `here` rows or columns from `first` on, in a width of `width`.
-fn pack<T: Elementary>(
-    panel: &mut [MaybeUninit<T>],
-    from: &Side<'_, T>,
-    first: usize,
-    here: usize,
-    width: usize,
-) {
-    let data = &from.data[first * from.across..];
-    if from.across == 1 {
-        for (p, line) in panel.chunks_exact_mut(width).enumerate() {
-            let source = &data[p * from.along..][..here];
-            for (to, &x) in line.iter_mut().zip(source) {
-                to.write(x);
-            }
-            for to in &mut line[here..] {
-                to.write(T::zero());
-            }
-        }
-        return;
-    }
-    // Blocks, so that the lines read and those written stay in the first-level cache.
-    const BLOCK: usize = 16;
-    let depth = panel.len() / width;
-    assert!((depth - 1) * from.along + (here - 1) * from.across < data.len());
-    for p in (0..depth).step_by(BLOCK) {
-        let count = BLOCK.min(depth - p);
-        let mut i = 0;
-        // SAFETY: the last element read was just checked; the panel is `depth` lines of `width`.
-        unsafe {
-            if from.along == 1 && count == BLOCK {
-                while i + 4 <= here {
-                    let source = data.as_ptr().add(i * from.across + p);
-                    let to = panel.as_mut_ptr().add(p * width + i).cast::<T>();
-                    for q in (0..BLOCK).step_by(4) {
-                        transpose(source.add(q), from.across, to.add(q * width), width);
-                    }
-                    i += 4;
-                }
-            }
-            for i in i..here {
-                let source = data.as_ptr().add(i * from.across + p * from.along);
-                let to = panel.as_mut_ptr().add(p * width + i).cast::<T>();
-                for q in 0..count {
-                    to.add(q * width).write(*source.add(q * from.along));
-                }
-            }
-        }
-    }
-    if here < width {
-        for line in panel.chunks_exact_mut(width) {
-            for to in &mut line[here..] {
-                to.write(T::zero());
-            }
-        }
-    }
-}
-
-/// Four rows of four elements, transposed in registers.
-///
-/// # Safety
-/// Both places hold four rows of four elements, at the given distances.
-#[inline(always)]
-unsafe fn transpose<T: Copy>(from: *const T, row: usize, to: *mut T, line: usize) {
-    // SAFETY: the caller promises it.
-    unsafe {
-        let rows: [[T; 4]; 4] = std::array::from_fn(|r| from.add(r * row).cast::<[T; 4]>().read());
-        let columns: [[T; 4]; 4] = std::array::from_fn(|q| rows.map(|row| row[q]));
-        for (q, column) in columns.into_iter().enumerate() {
-            to.add(q * line).cast::<[T; 4]>().write(column);
-        }
-    }
-}
-
 /// A packed block of a product and the part of the result it belongs to.
-struct Block<'a, T> {
-    sizes: (usize, usize, usize),
-    left: &'a Panels<T>,
-    right: &'a Panels<T>,
-    out: Shared<T>,
+struct Block<'a, K: Arithmetic> {
+    by: K,
+    sizes: (usize, usize),
+    lines: usize,
+    left: &'a Panels<K::Packed>,
+    right: &'a Panels<K::Packed>,
+    out: Shared<K::Out>,
     stride: usize,
-    alpha: T,
-    start: Start<'a, T>,
+    alpha: K::Out,
+    start: Start<'a, K::Out>,
 }
 
-impl<T: Elementary> Block<'_, T> {
+impl<K: Arithmetic> Block<'_, K> {
     /// Cuts the block into tasks. How does not change a bit of the result.
-    fn run(&self, set: impl Set, shared: bool) {
-        let (m, n, _) = self.sizes;
+    fn run(&self, shared: bool) {
+        let (m, n) = self.sizes;
         let (height, width) = (self.left.width, self.right.width);
         let (mut rows, mut columns) = (TASK_ROWS, TASK_COLUMNS);
         if shared {
@@ -341,7 +287,7 @@ impl<T: Elementary> Block<'_, T> {
                 rows: row..m.min(row + rows),
                 columns: column..n.min(column + columns),
             };
-            set.run(task);
+            self.by.run(&task);
         };
         let tasks = down * n.div_ceil(columns);
         if shared {
@@ -353,27 +299,27 @@ impl<T: Elementary> Block<'_, T> {
 }
 
 /// The rows and columns of a block that one thread does.
-struct Task<'a, T> {
-    block: &'a Block<'a, T>,
+struct Task<'a, K: Arithmetic> {
+    block: &'a Block<'a, K>,
     rows: std::ops::Range<usize>,
     columns: std::ops::Range<usize>,
 }
 
-impl<T: Elementary> pulp::WithSimd for Task<'_, T> {
-    type Output = ();
-
+impl<K: Arithmetic> Task<'_, K> {
+    /// Calls `f` with each register tile, its rows, and whether it has more than one vector of columns. The
+    /// panels hold the tile's lines of those rows and of two vectors, and the result has its rows and columns.
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn tiles(&self, f: impl Each<K>) {
         let block = self.block;
-        let depth = block.sizes.2;
+        let lines = block.lines;
         let (height, width) = (block.left.width, block.right.width);
         for column in self.columns.clone().step_by(width) {
             for row in self.rows.clone().step_by(height) {
                 let columns = width.min(self.columns.end - column);
                 let tile = Tile {
-                    depth,
-                    left: block.left.panel(row, depth),
-                    right: block.right.panel(column, depth),
+                    lines,
+                    left: block.left.panel(row, lines),
+                    right: block.right.panel(column, lines),
                     // SAFETY: the row and the column lie inside the result.
                     out: unsafe { block.out.0.add(row * block.stride + column) },
                     stride: block.stride,
@@ -384,19 +330,23 @@ impl<T: Elementary> pulp::WithSimd for Task<'_, T> {
                         other => other,
                     },
                 };
-                let rows = height.min(self.rows.end - row);
-                // SAFETY: the panels hold `depth` lines, and the result has these rows and columns.
-                unsafe { T::tiles(simd, &tile, rows, 2 * columns > width) };
+                f.tile(&tile, height.min(self.rows.end - row), 2 * columns > width);
             }
         }
     }
 }
 
+/// What is done with each tile of a task. Not a closure: one is not compiled for the instruction set of the
+/// function it stands in.
+trait Each<K: Arithmetic> {
+    fn tile(&self, tile: &Tile<'_, K::Packed, K::Out>, rows: usize, both: bool);
+}
+
 /// A tile of the result and the two panels it is the product of.
-pub struct Tile<'a, T> {
-    depth: usize,
-    left: *const T,
-    right: *const T,
+pub struct Tile<'a, P, T> {
+    lines: usize,
+    left: *const P,
+    right: *const P,
     out: *mut T,
     stride: usize,
     columns: usize,
@@ -405,140 +355,11 @@ pub struct Tile<'a, T> {
 }
 
 /// Rows and columns of a register tile.
+#[derive(Clone, Copy, Debug)]
 struct Shape {
     rows: usize,
     columns: usize,
 }
-
-struct Registers<T>(std::marker::PhantomData<T>);
-
-impl<T: Elementary> pulp::WithSimd for Registers<T> {
-    type Output = Shape;
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Shape {
-        Shape {
-            rows: height::<S>(),
-            columns: 2 * T::lanes::<S>(),
-        }
-    }
-}
-
-/// Rows of a tile: two vectors a row, two for the right operand and one for the left.
-const fn height<S: pulp::Simd>() -> usize {
-    if S::REGISTER_COUNT >= 32 { 14 } else { 6 }
-}
-
-/// The inner loop, by element type.
-pub trait Multiplied: Sized {
-    /// Elements of a vector.
-    fn lanes<S: pulp::Simd>() -> usize;
-
-    /// A tile of `rows` rows and of two vectors (one, unless `both`).
-    ///
-    /// # Safety
-    /// The panels hold `depth` lines of `rows` and of two vectors; `out` has `rows` rows of `columns`
-    /// columns, which are at most the vectors'.
-    unsafe fn tiles<S: pulp::Simd>(simd: S, x: &Tile<'_, Self>, rows: usize, both: bool);
-}
-
-macro_rules! multiplied {
-    ($T:ty, $vector:ident, $lanes:ident, $splat:ident, $fma:ident, $mul:ident, $add:ident; $($R:literal)*) => {
-        impl Multiplied for $T {
-            #[inline(always)]
-            fn lanes<S: pulp::Simd>() -> usize {
-                S::$lanes
-            }
-
-            #[inline(always)]
-            unsafe fn tiles<S: pulp::Simd>(simd: S, x: &Tile<'_, Self>, rows: usize, both: bool) {
-                // SAFETY: passed on.
-                unsafe {
-                    match (rows, both) {
-                        $(($R, true) => tile::<S, $R, 2>(simd, x),
-                        ($R, false) => tile::<S, $R, 1>(simd, x),)*
-                        _ => unreachable!("a panel has at most fourteen rows"),
-                    }
-                }
-
-                #[inline(always)]
-                unsafe fn tile<S: pulp::Simd, const R: usize, const V: usize>(simd: S, x: &Tile<'_, $T>) {
-                    if R > height::<S>() {
-                        return;
-                    }
-                    let mut sums = [[simd.$splat(0.0); 2]; 14];
-                    // SAFETY: the caller promises the panels' lines and the result's rows and columns.
-                    unsafe {
-                        let (mut left, mut right) = (x.left, x.right.cast::<S::$vector>());
-                        for _ in 0..x.depth {
-                            let line = [right.read_unaligned(), right.add(V - 1).read_unaligned()];
-                            // Written out, since a loop that is not unrolled keeps its sums in memory.
-                            $(if $R <= R {
-                                let factor = simd.$splat(*left.add($R - 1));
-                                sums[$R - 1][0] = simd.$fma(factor, line[0], sums[$R - 1][0]);
-                                if V == 2 {
-                                    sums[$R - 1][1] = simd.$fma(factor, line[1], sums[$R - 1][1]);
-                                }
-                            })*
-                            left = left.add(R);
-                            right = right.add(2);
-                        }
-                        let alpha = simd.$splat(x.alpha);
-                        if x.columns == V * S::$lanes {
-                            $(if $R <= R {
-                                let to = x.out.add(($R - 1) * x.stride).cast::<S::$vector>();
-                                put(simd, x, to, 0, simd.$mul(alpha, sums[$R - 1][0]));
-                                if V == 2 {
-                                    put(simd, x, to, 1, simd.$mul(alpha, sums[$R - 1][1]));
-                                }
-                            })*
-                            return;
-                        }
-                        // No loop over the sums here either: indexing them would keep them in memory.
-                        $(if $R <= R {
-                            part::<S>(x, $R - 1, sums[$R - 1]);
-                        })*
-                    }
-                }
-
-                /// Writes a row that is not a whole number of vectors.
-                unsafe fn part<S: pulp::Simd>(x: &Tile<'_, $T>, r: usize, sums: [S::$vector; 2]) {
-                    let mut row = [0.0; WIDEST];
-                    // SAFETY: two vectors are at most the widest panel; the caller promises the row and its columns.
-                    unsafe {
-                        row.as_mut_ptr().cast::<[S::$vector; 2]>().write_unaligned(sums);
-                        for (c, sum) in row.into_iter().take(x.columns).enumerate() {
-                            let to = x.out.add(r * x.stride + c);
-                            *to = match x.start {
-                                Start::Zero => x.alpha * sum,
-                                Start::Out => x.alpha * sum + *to,
-                                Start::Row(bias) => x.alpha * sum + bias[c],
-                            };
-                        }
-                    }
-                }
-
-                /// Writes vector `v` of a row.
-                #[inline(always)]
-                unsafe fn put<S: pulp::Simd>(simd: S, x: &Tile<'_, $T>, row: *mut S::$vector, v: usize, y: S::$vector) {
-                    // SAFETY: the caller promises that the result, and so the bias, has these columns.
-                    unsafe {
-                        let to = row.add(v);
-                        to.write_unaligned(match x.start {
-                            Start::Zero => y,
-                            Start::Out => simd.$add(y, to.read_unaligned()),
-                            Start::Row(bias) => {
-                                simd.$add(y, bias.as_ptr().cast::<S::$vector>().add(v).read_unaligned())
-                            }
-                        });
-                    }
-                }
-            }
-        }
-    };
-}
-multiplied!(f32, f32s, F32_LANES, splat_f32s, mul_add_f32s, mul_f32s, add_f32s; 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-multiplied!(f64, f64s, F64_LANES, splat_f64s, mul_add_f64s, mul_f64s, add_f64s; 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
 #[cfg(test)]
 mod tests {
@@ -640,8 +461,8 @@ mod tests {
             let mut best = vec![0.0; m * n];
             product((m, n, k), &mut best, left, right, 0.3, Start::Row(&bias));
             let mut plain = vec![0.0; m * n];
-            product_on(
-                Only(pulp::Scalar),
+            product_by(
+                Full::on(Only(pulp::Scalar)),
                 (m, n, k),
                 &mut plain,
                 left,
@@ -653,8 +474,8 @@ mod tests {
             #[cfg(target_arch = "x86_64")]
             if let Some(v3) = pulp::x86::V3::try_new() {
                 let mut v3s = vec![0.0; m * n];
-                product_on(
-                    Only(v3),
+                product_by(
+                    Full::on(Only(v3)),
                     (m, n, k),
                     &mut v3s,
                     left,

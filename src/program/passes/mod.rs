@@ -1,11 +1,13 @@
 //! Passes: `Program → Program`, one a file. The list in order stands in [`pipeline`].
 
+mod absorb;
 mod common;
 mod dead;
 mod hasten;
 mod recast;
 mod recompute;
 
+pub use absorb::absorb;
 pub use common::merge_common;
 pub use dead::remove_dead;
 pub use hasten::hasten;
@@ -147,7 +149,8 @@ impl<'a> Rebuild<'a> {
 /// # Errors
 /// What the verifier found broken, with the pass that broke it.
 pub fn pipeline(program: Program) -> Result<super::Verified, String> {
-    let passes: [(&str, fn(&Program) -> Program); 3] = [
+    let passes: [(&str, fn(&Program) -> Program); 4] = [
+        ("absorb", absorb),
         ("dead code", remove_dead),
         ("common subexpressions", merge_common),
         ("recast", recast),

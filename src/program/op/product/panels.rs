@@ -1,0 +1,215 @@
+//! Copies of the operands in the order in which the inner loop reads them.
+
+use std::mem::MaybeUninit;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::Arithmetic;
+use crate::program::op::tile::Strided;
+
+/// What an operand's elements are stored as.
+pub trait Source<T>: Copy + Send + Sync {
+    /// In the type of the result.
+    fn read(self) -> T;
+}
+impl Source<Self> for f32 {
+    #[inline(always)]
+    fn read(self) -> Self {
+        self
+    }
+}
+impl Source<Self> for f64 {
+    #[inline(always)]
+    fn read(self) -> Self {
+        self
+    }
+}
+impl Source<f32> for bf16 {
+    #[inline(always)]
+    fn read(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+/// A panel's measures.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
+    /// Rows or columns side by side.
+    pub width: usize,
+    /// Lines, one after another.
+    pub depth: usize,
+}
+
+/// An operand from one of its elements on, in terms of the panels: `(i, p)` is at `i · across + p · along`.
+pub struct Side<'a, T> {
+    pub data: &'a [T],
+    pub across: usize,
+    pub along: usize,
+}
+
+impl<'a, T> Side<'a, T> {
+    /// The left operand: panels lie across its rows.
+    pub fn along(x: &Strided<'a, T>, row: usize, column: usize) -> Self {
+        let data = &x.data[row * x.row + column * x.column..];
+        Self {
+            data,
+            across: x.row,
+            along: x.column,
+        }
+    }
+
+    /// The right operand: panels lie across its columns.
+    pub fn across(x: &Strided<'a, T>, row: usize, column: usize) -> Self {
+        let data = &x.data[row * x.row + column * x.column..];
+        Self {
+            data,
+            across: x.column,
+            along: x.row,
+        }
+    }
+}
+
+/// Panels of `width` rows of the left (columns of the right) operand; a panel holds, one depth after
+/// another, its elements of that depth side by side.
+pub struct Panels<P> {
+    data: Vec<MaybeUninit<P>>,
+    /// Rows or columns of a panel.
+    pub width: usize,
+}
+
+impl<P: Copy + Send + Sync> Panels<P> {
+    pub fn new(elements: usize, width: usize) -> Self {
+        let mut data = Vec::with_capacity(elements);
+        // SAFETY: uninitialised elements are what the type says, and that many were reserved.
+        unsafe { data.set_len(elements) };
+        Self { data, width }
+    }
+
+    /// Copies `count` rows or columns, `depth` elements deep. `padded` panels are whole, filled with zeros.
+    pub fn pack<K: Arithmetic<Packed = P>, S: Source<K::Out>>(
+        &mut self,
+        by: K,
+        from: Side<'_, S>,
+        (count, depth): (usize, usize),
+        padded: bool,
+        shared: bool,
+    ) {
+        let width = self.width;
+        let total = if padded {
+            count.next_multiple_of(width)
+        } else {
+            count
+        };
+        let lines = depth.div_ceil(K::PER);
+        let data = &mut self.data[..total * lines];
+        let one = |(i, panel): (usize, &mut [MaybeUninit<P>])| {
+            let (first, here) = (i * width, width.min(count - i * width));
+            // The last panel of an unpadded operand is narrower.
+            let width = panel.len() / lines;
+            by.pack(panel, &from, first, here, Lines { width, depth });
+        };
+        if shared && count * depth > 1 << 14 {
+            data.par_chunks_mut(width * lines).enumerate().for_each(one);
+        } else {
+            data.chunks_mut(width * lines).enumerate().for_each(one);
+        }
+    }
+
+    /// The panel that begins with row or column `first`, its panels `lines` long.
+    pub fn panel(&self, first: usize, lines: usize) -> *const P {
+        self.data[first * lines..].as_ptr().cast()
+    }
+}
+
+/// One panel: `here` rows or columns from `first` on, in a width of `width`.
+#[inline(always)]
+pub fn pack<S: Copy, P: Copy>(
+    panel: &mut [MaybeUninit<P>],
+    from: &Side<'_, S>,
+    first: usize,
+    here: usize,
+    lines: Lines,
+    convert: impl Fn(S) -> P + Copy,
+    zero: P,
+) {
+    let Lines { width, depth } = lines;
+    assert!(panel.len() == depth * width);
+    let data = &from.data[first * from.across..];
+    if from.across == 1 {
+        for (p, line) in panel.chunks_exact_mut(width).enumerate() {
+            let source = &data[p * from.along..][..here];
+            for (to, &x) in line.iter_mut().zip(source) {
+                to.write(convert(x));
+            }
+            for to in &mut line[here..] {
+                to.write(zero);
+            }
+        }
+        return;
+    }
+    // Blocks, so that the lines read and those written stay in the first-level cache.
+    const BLOCK: usize = 16;
+    assert!((depth - 1) * from.along + (here - 1) * from.across < data.len());
+    for p in (0..depth).step_by(BLOCK) {
+        let count = BLOCK.min(depth - p);
+        let mut i = 0;
+        // SAFETY: the last element read was just checked; the panel is `depth` lines of `width`.
+        unsafe {
+            if from.along == 1 && count == BLOCK {
+                while i + 4 <= here {
+                    let source = data.as_ptr().add(i * from.across + p);
+                    let to = panel.as_mut_ptr().add(p * width + i).cast::<P>();
+                    for q in (0..BLOCK).step_by(4) {
+                        transpose(
+                            source.add(q),
+                            from.across,
+                            to.add(q * width),
+                            width,
+                            convert,
+                        );
+                    }
+                    i += 4;
+                }
+            }
+            for i in i..here {
+                let source = data.as_ptr().add(i * from.across + p * from.along);
+                let to = panel.as_mut_ptr().add(p * width + i).cast::<P>();
+                for q in 0..count {
+                    to.add(q * width)
+                        .write(convert(*source.add(q * from.along)));
+                }
+            }
+        }
+    }
+    if here < width {
+        for line in panel.chunks_exact_mut(width) {
+            for to in &mut line[here..] {
+                to.write(zero);
+            }
+        }
+    }
+}
+
+/// Four rows of four elements, transposed in registers.
+///
+/// # Safety
+/// Both places hold four rows of four elements, at the given distances.
+#[inline(always)]
+unsafe fn transpose<S: Copy, P: Copy>(
+    from: *const S,
+    row: usize,
+    to: *mut P,
+    line: usize,
+    convert: impl Fn(S) -> P + Copy,
+) {
+    // SAFETY: the caller promises it.
+    unsafe {
+        let rows: [[P; 4]; 4] =
+            std::array::from_fn(|r| from.add(r * row).cast::<[S; 4]>().read().map(convert));
+        let columns: [[P; 4]; 4] = std::array::from_fn(|q| rows.map(|row| row[q]));
+        for (q, column) in columns.into_iter().enumerate() {
+            to.add(q * line).cast::<[P; 4]>().write(column);
+        }
+    }
+}
