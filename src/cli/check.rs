@@ -105,11 +105,7 @@ impl Check {
                 .flat_map(|p| &p.stages)
                 .map(|s| {
                     let mut json = plan_render::stage_json(s, cached(s), &self.common.device);
-                    if let Some(map) = json.as_object_mut() {
-                        let source = source.filter(|_| time(s).is_some());
-                        map.insert("estimated_s".to_owned(), json!(time(s)));
-                        map.insert("estimated_s_from".to_owned(), json!(source.map(Told::name)));
-                    }
+                    timed(&mut json, time(s), source);
                     json
                 })
                 .collect();
@@ -198,6 +194,15 @@ impl Check {
             return exit::WRONG;
         }
         code
+    }
+}
+
+/// Puts a stage's time, and what tells it, into its JSON.
+pub(super) fn timed(json: &mut Json, time: Option<f64>, source: Option<Told>) {
+    if let Some(map) = json.as_object_mut() {
+        let source = source.filter(|_| time.is_some()).map(Told::name);
+        map.insert("estimated_s".to_owned(), json!(time));
+        map.insert("estimated_s_from".to_owned(), json!(source));
     }
 }
 

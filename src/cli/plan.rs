@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::check::told;
+use super::check::{timed, told};
 use super::exit;
 use super::options::{Common, Intent, error, print, store_of};
 use crate::base::units::About;
@@ -85,6 +85,7 @@ impl PlanArgs {
             self.format
         };
         let rates = store.rates(machine.threads);
+        let source = Told::by(&rates, &machine);
         let time = |s: &Stage| seconds(s, &rates, &machine);
         match format {
             Format::Text => {
@@ -97,7 +98,7 @@ impl PlanArgs {
                     "\ntimes: {}\n",
                     times.collect::<Vec<_>>().join(", ")
                 ));
-                print(&told(&machine, Told::by(&rates, &machine)));
+                print(&told(&machine, source));
             }
             Format::Json => {
                 let mut json = plan_render::json(plan, &name, &cached, &self.common.device);
@@ -106,11 +107,7 @@ impl PlanArgs {
                 }
                 let list = json.get_mut("stages").and_then(Json::as_array_mut);
                 for (json, stage) in list.into_iter().flatten().zip(&plan.stages) {
-                    if let Some(map) = json.as_object_mut() {
-                        let source = Told::by(&rates, &machine).filter(|_| time(stage).is_some());
-                        map.insert("estimated_s".to_owned(), json!(time(stage)));
-                        map.insert("estimated_s_from".to_owned(), json!(source.map(Told::name)));
-                    }
+                    timed(json, time(stage), source);
                 }
                 print(&format!("{json:#}\n"));
             }
