@@ -6,16 +6,19 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::options::{Common, error, print, store_of};
+use super::options::{Common, Intent, Prepared, error, print, store_of};
 use super::{exit, render};
 use crate::base::units::{About, Bytes, Count};
 use crate::driver::Compiled;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
+use crate::plan::estimate::Home;
 use crate::plan::render::{batches, recomputed};
 use crate::plan::solve::{Solution, solve};
-use crate::plan::time::seconds;
+use crate::plan::time::{Told, seconds};
 use crate::plan::{Plan, Stage, render as plan_render};
+use crate::program::device::{self, Device};
+use crate::program::op::Machine;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -26,8 +29,9 @@ pub(super) struct Check {
     /// Memory that may be used: 6GiB, 8GB, 900MiB
     #[arg(long)]
     budget: Option<String>,
-    /// Print the largest value of this key that fits the budget: batch, micro_batch, max_length, rank
-    #[arg(long, value_name = "KEY", requires = "budget")]
+    /// Print the largest value of this key that fits the budget or the card: batch, micro_batch,
+    /// max_length, rank
+    #[arg(long, value_name = "KEY")]
     solve: Option<String>,
     /// The stage to solve for, in a sweep with all its variants; every training stage if not given
     #[arg(long, value_name = "NAME")]
@@ -39,31 +43,34 @@ pub(super) struct Check {
     common: Common,
 }
 
-/// Whether a plan fits: each stage's tensors and the process beside them.
+/// What a budget has to hold for a plan.
 pub(super) fn needed(plan: &Plan) -> u64 {
-    plan.stages
-        .iter()
-        .map(|s| s.estimate.peak() + s.estimate.host)
-        .max()
-        .unwrap_or(0)
+    let stages = plan.stages.iter();
+    stages.map(|s| s.estimate.needs()).max().unwrap_or(0)
 }
 
 impl Check {
     pub(super) fn run(&self) -> i32 {
-        let Some((sets, budget)) = self.common.prepare(self.budget.as_deref()) else {
+        let Some(asked) = self.common.prepare(self.budget.as_deref(), Intent::Tell) else {
             return exit::WRONG;
         };
+        if self.solve.is_some() && asked.limit().is_none() {
+            error(
+                "`--solve` needs what to fit: `--budget SIZE`, or a card (`--device rtx3070-8gb`)",
+            );
+            return exit::WRONG;
+        }
         // What is solved for is solved for the recipe as it is written.
-        let to_fit = budget.filter(|_| self.solve.is_none());
-        let (world, machine) = (self.common.world(), self.common.machine());
+        let to_fit = asked.limit().filter(|_| self.solve.is_none());
+        let (world, machine) = (self.common.world(), asked.machine);
         let mut code = exit::DONE;
         let mut recipes = Vec::new();
         for file in &self.files {
             let store = store_of(file, self.store.as_deref());
             let compiled =
                 self.common
-                    .compile(file, &sets, &world, &machine, (Some(&store), to_fit));
-            let own = self.one(&compiled, budget, &mut recipes);
+                    .compile(file, &asked.sets, &world, &machine, (Some(&store), to_fit));
+            let own = self.one(&compiled, &asked, &mut recipes);
             // 2 before 3 before 1 before 0
             let rank = |c: i32| match c {
                 exit::WRONG => 3,
@@ -81,15 +88,16 @@ impl Check {
         code
     }
 
-    fn one(&self, compiled: &Compiled, budget: Option<u64>, recipes: &mut Vec<Json>) -> i32 {
+    fn one(&self, compiled: &Compiled, asked: &Prepared, recipes: &mut Vec<Json>) -> i32 {
         let store = Store::open(store_of(&compiled.path, self.store.as_deref()));
         let cached =
             |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
-        let machine = self.common.machine();
+        let (machine, limit) = (asked.machine, asked.limit());
         let rates = store.rates(machine.threads);
+        let source = Told::by(&rates, &machine);
         let time = |s: &Stage| seconds(s, &rates, &machine);
         let peak = compiled.plan.as_ref().map(needed);
-        let fits = budget.zip(peak).map(|(budget, peak)| peak <= budget);
+        let fits = limit.zip(peak).map(|(limit, peak)| peak <= limit);
         if self.common.json {
             let stages: Vec<Json> = compiled
                 .plan
@@ -97,9 +105,7 @@ impl Check {
                 .flat_map(|p| &p.stages)
                 .map(|s| {
                     let mut json = plan_render::stage_json(s, cached(s), &self.common.device);
-                    if let Some(map) = json.as_object_mut() {
-                        map.insert("estimated_s".to_owned(), json!(time(s)));
-                    }
+                    timed(&mut json, time(s), source);
                     json
                 })
                 .collect();
@@ -111,7 +117,8 @@ impl Check {
                 .max()
                 .unwrap_or(0);
             recipes.push(json!({
-                "recipe": compiled.path.display().to_string(), "peak_bytes": tensors, "fits": fits, "budget_bytes": budget, "stages": stages,
+                "recipe": compiled.path.display().to_string(), "peak_bytes": tensors, "fits": fits, "budget_bytes": asked.budget,
+                "device": plan_render::card_json(machine.device), "device_bytes": peak.filter(|_| machine.device != Device::Cpu), "stages": stages,
                 "diagnostics": compiled.diags.iter().map(|d| render::json(d, &compiled.sources)).collect::<Vec<_>>(),
             }));
         } else {
@@ -126,19 +133,15 @@ impl Check {
             }
             return exit::WRONG;
         };
-        if let (Some(key), Some(budget)) = (&self.solve, budget) {
-            return self.solve(plan, key, budget);
+        if let (Some(key), Some(limit)) = (&self.solve, limit) {
+            return self.solve(plan, key, limit, &machine);
         }
         if !self.common.json {
             let name = compiled.path.display().to_string();
             print(&table(plan, &name, (&cached, &time)));
-            if rates.is_empty() {
-                print(
-                    "  Times are those of a usual processor; runs with this store will tell this machine's.\n",
-                );
-            }
-            if let Some(budget) = budget {
-                print(&verdict(plan, budget));
+            print(&told(&machine, source));
+            if let Some(limit) = limit {
+                print(&verdict(plan, limit));
                 print(&fitted(plan));
             }
         }
@@ -149,8 +152,7 @@ impl Check {
         }
     }
 
-    fn solve(&self, plan: &Plan, key: &str, budget: u64) -> i32 {
-        let machine = self.common.machine();
+    fn solve(&self, plan: &Plan, key: &str, budget: u64, machine: &Machine) -> i32 {
         let chosen: Vec<&Stage> = plan
             .stages
             .iter()
@@ -162,7 +164,7 @@ impl Check {
         }
         let (mut code, mut solved) = (exit::DONE, 0);
         for stage in chosen {
-            match solve(stage, key, budget, &machine) {
+            match solve(stage, key, budget, machine) {
                 Solution::Fits { value, needs } => {
                     solved += 1;
                     print(&format!(
@@ -195,6 +197,15 @@ impl Check {
     }
 }
 
+/// Puts a stage's time, and what tells it, into its JSON.
+pub(super) fn timed(json: &mut Json, time: Option<f64>, source: Option<Told>) {
+    if let Some(map) = json.as_object_mut() {
+        let source = source.filter(|_| time.is_some()).map(Told::name);
+        map.insert("estimated_s".to_owned(), json!(time));
+        map.insert("estimated_s_from".to_owned(), json!(source));
+    }
+}
+
 /// The table of `check`, in 80 columns where names are short.
 pub(super) fn table(
     plan: &Plan,
@@ -202,6 +213,7 @@ pub(super) fn table(
     (cached, time): (&dyn Fn(&Stage) -> bool, &dyn Fn(&Stage) -> Option<f64>),
 ) -> String {
     let mut text = format!("{recipe}\n\n");
+    let on_device = plan.stages.iter().any(|s| s.estimate.home != Home::Cpu);
     let width = plan_render::name_width(plan.stages.iter().map(|s| s.name.value.as_str()), 14);
     let wide = |s: &Stage| {
         if s.kind.chooses() {
@@ -214,7 +226,13 @@ pub(super) fn table(
     let _ = writeln!(
         text,
         "  {:<width$} {:<kinds$} {:>11} {:>8} {:>10} {:>10} {:>9}",
-        "stage", "method", "trained", "steps", "tensors", "process", "time"
+        "stage",
+        "method",
+        "trained",
+        "steps",
+        "tensors",
+        if on_device { "device" } else { "process" },
+        "time"
     );
     for stage in &plan.stages {
         let (_, trained) = stage.job.parameters();
@@ -242,7 +260,10 @@ pub(super) fn table(
             "  {:<width$} {kind:<kinds$} {trained:>11} {steps:>8} {:>10} {:>10} {:>9}{mark}",
             stage.name.value,
             Bytes(e.peak()).to_string(),
-            Bytes(e.peak() + e.host).to_string(),
+            match e.home {
+                Home::Host => "on host".to_owned(),
+                _ => Bytes(e.needs()).to_string(),
+            },
             time(stage).map_or_else(|| "?".to_owned(), |s| About(s).to_string())
         );
     }
@@ -251,36 +272,69 @@ pub(super) fn table(
             let _ = writeln!(text, "\n  The prompt of `{}` is {prompt}", stage.name.value);
         }
     }
-    if let Some(top) = plan.stages.iter().max_by_key(|s| s.estimate.peak()) {
+    // What runs on the host does not count among what is held on a device.
+    let counted = |s: &&Stage| !on_device || s.estimate.home != Home::Host;
+    let stages = plan.stages.iter().filter(counted);
+    let held = |s: &&Stage| match s.estimate.home {
+        Home::Device(_) => s.estimate.needs(),
+        Home::Cpu | Home::Host => s.estimate.peak(),
+    };
+    if let Some(top) = stages.max_by_key(held) {
         let e = &top.estimate;
         let _ = writeln!(
             text,
             "\n  The peak is in `{}`, at {}:",
             top.name.value, e.peak_op
         );
-        for (name, bytes) in [
-            ("frozen weights", e.frozen_weights),
-            ("trained weights", e.trainable_weights),
-            ("gradients", e.gradients),
-            ("optimizer state", e.optimizer),
-            ("activations kept for the backward", e.activations),
-            ("transient", e.transient),
-            ("workspace of the kernels", e.workspace),
-        ] {
-            if bytes > 0 {
-                let share = 100.0 * bytes as f64 / e.peak().max(1) as f64;
-                let _ = writeln!(
-                    text,
-                    "    {name:<36} {:>10} {share:>5.1} %",
-                    Bytes(bytes).to_string()
-                );
-            }
+        let lines = plan_render::lines(e);
+        let all: u64 = lines.iter().map(|(_, bytes)| bytes).sum();
+        for (name, bytes) in lines.into_iter().filter(|(_, bytes)| *bytes > 0) {
+            let share = 100.0 * bytes as f64 / all.max(1) as f64;
+            let _ = writeln!(
+                text,
+                "    {name:<36} {:>10} {share:>5.1} %",
+                Bytes(bytes).to_string()
+            );
         }
         if let Some((what, bytes)) = e.largest.first() {
             let _ = writeln!(text, "  largest tensor there: {} {what}", Bytes(*bytes));
         }
     }
     text.push('\n');
+    text
+}
+
+/// The card, and what the times are told by.
+pub(super) fn told(machine: &Machine, source: Option<Told>) -> String {
+    let mut text = String::new();
+    if let Some(card) = machine.device.card() {
+        let _ = writeln!(
+            text,
+            "  {} has {}, of which its driver leaves about {}.",
+            card.name,
+            Bytes(card.memory()),
+            Bytes(card.available())
+        );
+    }
+    match source {
+        Some(Told::DataSheet) => {
+            let _ = writeln!(
+                text,
+                "  Times are computed from its data sheet, at {:.0} % of the arithmetic and {:.0} % of the bandwidth\n  \
+                 there; nothing was measured.",
+                100.0 * device::ARITHMETIC_EFFICIENCY,
+                100.0 * device::BANDWIDTH_EFFICIENCY
+            );
+        }
+        Some(Told::Usual) => text.push_str(
+            "  Times are those of a usual processor; runs with this store will tell this machine's.\n",
+        ),
+        Some(Told::Measured) => {}
+        None => text.push_str(
+            "  No card is known here, so that there are no times and nothing to fit; name one\n  \
+             (`--device rtx3070-8gb`, `peftc list devices`).\n",
+        ),
+    }
     text
 }
 
@@ -317,16 +371,12 @@ pub(super) fn verdict(plan: &Plan, budget: u64) -> String {
         Bytes(needs),
         Bytes(budget)
     );
-    for stage in plan
-        .stages
-        .iter()
-        .filter(|s| s.estimate.peak() + s.estimate.host > budget)
-    {
+    for stage in plan.stages.iter().filter(|s| s.estimate.needs() > budget) {
         let _ = writeln!(
             text,
             "    `{}` needs {}",
             stage.name.value,
-            Bytes(stage.estimate.peak() + stage.estimate.host)
+            Bytes(stage.estimate.needs())
         );
     }
     text.push_str(

@@ -8,15 +8,19 @@ use super::exit;
 use super::list::KINDS;
 use super::options::{error, print};
 use crate::base::suggest;
+use crate::base::units::Bytes;
 use crate::library::decl::DECLARATIONS;
 use crate::library::placement::ROLES;
 use crate::library::schema::{Default, Schema};
+use crate::program::device::{
+    ARITHMETIC_EFFICIENCY, BANDWIDTH_EFFICIENCY, CARDS, Card, LEAST_CAPABILITY, overhead,
+};
 use crate::resolve::registry;
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// lora, train, accuracy, resolve::unknown_key, placement, sweep, …
+    /// lora, train, accuracy, resolve::unknown_key, placement, sweep, rtx3070-8gb, …
     name: String,
 }
 
@@ -32,6 +36,9 @@ impl Explain {
         }
         if matches!(name, "sweep" | "grid" | "zip") {
             text.push_str(SWEEP);
+        }
+        if let Some(card) = Card::named(name) {
+            device(&mut text, card);
         }
         for (kind, registry) in KINDS {
             for schema in registry::schemas(registry)
@@ -52,6 +59,7 @@ impl Explain {
                 .flat_map(|(_, r)| registry::names(*r))
                 .chain(["placement", "sweep", "grid", "zip"])
                 .chain(crate::driver::codes().map(|c| c.name))
+                .chain(CARDS.iter().map(|c| c.name))
                 .collect();
             let near = suggest::nearest(name, all);
             let hint = if near.is_empty() {
@@ -108,6 +116,63 @@ fn entry(text: &mut String, kind: &str, schema: &Schema) {
         let _ = writeln!(text, "  {} — {}; {default}", key.name, key.kind);
         let _ = write!(text, "{}", wrap(key.doc, 72, "      "));
     }
+    text.push('\n');
+}
+
+fn device(text: &mut String, card: &'static Card) {
+    let (major, minor) = card.capability;
+    let tera = |gigaflops: u64| format!("{:.1} TFLOP/s", gigaflops as f64 / 1000.0);
+    let own = overhead(Some(card), (0, 0), []);
+    let _ = writeln!(text, "{} (device): NVIDIA {}\n", card.name, card.product);
+    let lines = [
+        ("memory", Bytes(card.memory()).to_string()),
+        (
+            "left by its driver, about",
+            Bytes(card.available()).to_string(),
+        ),
+        ("CUDA context, about", Bytes(own.context).to_string()),
+        ("cuBLAS workspace", Bytes(own.cublas_workspace).to_string()),
+        ("bandwidth", format!("{} GB/s", card.bandwidth)),
+        ("f32", tera(card.f32)),
+        (
+            "TF32 products, dense",
+            match card.tf32 {
+                0 => "none".to_owned(),
+                rate => tera(rate),
+            },
+        ),
+        (
+            if card.capability < (8, 0) {
+                "f16 products, dense"
+            } else {
+                "f16 and bf16 products, dense"
+            },
+            tera(card.half),
+        ),
+        ("compute capability", format!("{major}.{minor}")),
+        ("multiprocessors", card.multiprocessors.to_string()),
+    ];
+    for (what, value) in lines {
+        let _ = writeln!(text, "  {what:<30} {value}");
+    }
+    text.push('\n');
+    if card.capability < LEAST_CAPABILITY {
+        let (major, minor) = LEAST_CAPABILITY;
+        let note = format!(
+            "CUDA 13 compiles for capability {major}.{minor} and above: this card needs the tools of CUDA 12."
+        );
+        text.push_str(&wrap(&note, 78, ""));
+    }
+    let note = format!(
+        "`peftc check --device {}` tells whether a recipe fits it and about how long it takes, on any \
+         machine. Rates are the data sheet's; programs compute in f32, and are taken to reach {:.0} % of \
+         its arithmetic or {:.0} % of its bandwidth, whichever takes longer. A screen takes some of the \
+         memory: say so with `--budget`.",
+        card.name,
+        100.0 * ARITHMETIC_EFFICIENCY,
+        100.0 * BANDWIDTH_EFFICIENCY
+    );
+    text.push_str(&wrap(&note, 78, ""));
     text.push('\n');
 }
 

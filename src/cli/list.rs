@@ -8,6 +8,8 @@ use serde_json::json;
 use super::exit;
 use super::options::{error, print};
 use crate::library::schema::Registry;
+use crate::plan::render::card_json;
+use crate::program::device::{CARDS, Device};
 use crate::resolve::registry;
 
 /// The registries by the name users give.
@@ -26,7 +28,8 @@ pub(super) const KINDS: [(&str, Registry); 9] = [
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// methods, models, stages, optimizers, schedules, metrics, objectives, sources, starts, codes; all if not given
+    /// methods, models, stages, optimizers, schedules, metrics, objectives, sources, starts, devices, codes; all
+    /// but the last two if not given
     kind: Option<String>,
     /// Print one JSON document
     #[arg(long)]
@@ -47,8 +50,10 @@ impl List {
             .filter(|(name, _)| wanted.as_deref().is_none_or(|w| w == *name))
             .collect();
         let codes = wanted.as_deref() == Some("codes");
-        if chosen.is_empty() && !codes {
-            let names: Vec<&str> = KINDS.iter().map(|(n, _)| *n).chain(["codes"]).collect();
+        let devices = wanted.as_deref() == Some("devices");
+        if chosen.is_empty() && !codes && !devices {
+            let names = KINDS.iter().map(|(n, _)| *n);
+            let names: Vec<&str> = names.chain(["devices", "codes"]).collect();
             error(&format!(
                 "there is nothing called `{}` to list; there are {}",
                 self.kind.as_deref().unwrap_or(""),
@@ -64,6 +69,10 @@ impl List {
                     .map(|s| json!({ "name": s.name, "summary": s.summary }))
                     .collect();
                 map.insert((*name).to_owned(), json!(list));
+            }
+            if devices {
+                let cards = CARDS.iter().map(|c| card_json(Device::Cuda(Some(c))));
+                map.insert("devices".to_owned(), cards.collect());
             }
             if codes {
                 map.insert(
@@ -85,6 +94,9 @@ impl List {
                 let _ = writeln!(text, "  {:<12} {}", schema.name, schema.summary);
             }
         }
+        if devices {
+            text.push_str(&cards());
+        }
         if codes {
             for code in crate::driver::codes() {
                 let _ = writeln!(text, "peftc::{}", code.name);
@@ -93,4 +105,44 @@ impl List {
         print(&text);
         exit::DONE
     }
+}
+
+/// The table of cards.
+fn cards() -> String {
+    let mut text = format!(
+        "{:<22} {:>9} {:>6} {:>8} {:>8} {:>8} {:>5} {:>4}\n{:<22} {:>9} {:>6} {:>26} {:>5}\n",
+        "device",
+        "memory",
+        "GB/s",
+        "f32",
+        "TF32",
+        "16 bit",
+        "cap.",
+        "SMs",
+        "",
+        "MiB",
+        "",
+        "TFLOP/s, dense",
+        ""
+    );
+    for card in CARDS {
+        let rate = |gigaflops: u64| match gigaflops {
+            0 => "–".to_owned(),
+            rate => format!("{:.1}", rate as f64 / 1000.0),
+        };
+        let (major, minor) = card.capability;
+        let _ = writeln!(
+            text,
+            "{:<22} {:>9} {:>6} {:>8} {:>8} {:>8} {:>5} {:>4}",
+            card.name,
+            card.memory_mib,
+            card.bandwidth,
+            rate(card.f32),
+            rate(card.tf32),
+            rate(card.half),
+            format!("{major}.{minor}"),
+            card.multiprocessors
+        );
+    }
+    text
 }

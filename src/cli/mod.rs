@@ -1,8 +1,10 @@
 //! The command line: arguments, dispatch, exit codes. One file a command.
 
 mod check;
+mod doctor;
 mod explain;
 mod fmt;
+mod gpu;
 mod list;
 mod options;
 mod plan;
@@ -40,6 +42,8 @@ enum Command {
     Fmt(fmt::Fmt),
     /// Label new text with a finished stage's model
     Predict(predict::Predict),
+    /// Say what this machine offers, and what stands in the way
+    Doctor(doctor::Doctor),
     /// Explain a method, model, metric, stage kind, key or diagnostic code
     Explain(explain::Explain),
     /// List what the registries hold
@@ -76,6 +80,7 @@ pub fn main() -> i32 {
         Command::Report(c) => c.run(),
         Command::Fmt(c) => c.run(),
         Command::Predict(c) => c.run(),
+        Command::Doctor(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::List(c) => c.run(),
     }

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::gpu;
 use super::world::RealWorld;
+use crate::base::suggest;
 use crate::driver::{Compiled, compile, decide};
 use crate::exec::store::Store;
+use crate::program::device::{CARDS, Card, Device};
 use crate::program::op::Machine;
 
 /// When to colour.
@@ -24,7 +27,8 @@ pub(super) enum Color {
 /// Flags of every command that reads recipes.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// Device to plan for and run on: cpu, cuda, cuda:N
+    /// Device to plan for and run on: cpu, cuda, cuda:N; `check` and `plan` take a card's name too, such as
+    /// rtx3070-8gb (`peftc list devices`)
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Never reach for the network; use the cache only
@@ -47,15 +51,38 @@ pub(super) struct Common {
     pub color: Color,
 }
 
+/// What a command does with its plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intent {
+    /// Tells of it.
+    Tell,
+    /// Runs it.
+    Run,
+}
+
+/// What had to be right before a recipe is read.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// `--set NAME=VALUE`, split.
+    pub sets: Vec<(String, String)>,
+    /// `--budget`.
+    pub budget: Option<u64>,
+    /// The machine to plan for.
+    pub machine: Machine,
+}
+
+impl Prepared {
+    /// Bytes that may be needed: the budget, and no more than a card has.
+    pub(super) fn limit(&self) -> Option<u64> {
+        let card = self.machine.device.card().map(Card::available);
+        self.budget.into_iter().chain(card).min()
+    }
+}
+
 impl Common {
     /// The real world under these flags.
     pub(super) fn world(&self) -> RealWorld {
         RealWorld::new(self.offline)
-    }
-
-    /// The machine under these flags.
-    pub(super) fn machine(&self) -> Machine {
-        Machine::detect(self.threads)
     }
 
     /// Compiles a recipe and prints what is to be said about it.
@@ -108,41 +135,49 @@ impl Common {
         self.sets.iter().map(split).collect()
     }
 
-    /// Refuses devices that are not built yet; an error is printed.
-    fn device_is_built(&self) -> bool {
-        let device = self.device.as_str();
-        if device == "cpu" {
-            return true;
+    /// The device that is asked for; an error is printed.
+    fn device(&self, intent: Intent) -> Option<Device> {
+        let name = self.device.as_str();
+        if name == "cpu" {
+            return Some(Device::Cpu);
         }
-        if device == "cuda"
-            || device
-                .strip_prefix("cuda:")
-                .is_some_and(|n| n.parse::<u32>().is_ok())
-        {
-            error("plans do not run on CUDA yet; use `--device cpu`");
-        } else {
-            error(&format!(
-                "there is no device `{device}`; devices are `cpu`, `cuda`, `cuda:N`"
-            ));
+        let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+        if let ("cuda", Ok(index)) = (kind, index.parse::<usize>()) {
+            if intent == Intent::Run {
+                error(&no_cuda(name));
+                return None;
+            }
+            let gpus = gpu::find().gpus;
+            return Some(Device::Cuda(gpus.get(index).and_then(gpu::Gpu::card)));
         }
-        false
+        let card = Card::named(name);
+        if card.is_some() && intent == Intent::Tell {
+            return Some(Device::Cuda(card));
+        }
+        error(&match card {
+            Some(_) => format!(
+                "`--device {name}` names a card to plan for, with `check` and `plan`; what runs takes \
+                 `cpu`, `cuda` or `cuda:N`"
+            ),
+            None => unknown_device(name),
+        });
+        None
     }
 
     /// What has to be right before a recipe is read: the device, `--set`, and a budget's size. An error
     /// is printed.
-    pub(super) fn prepare(
-        &self,
-        budget: Option<&str>,
-    ) -> Option<(Vec<(String, String)>, Option<u64>)> {
-        if !self.device_is_built() {
-            return None;
-        }
+    pub(super) fn prepare(&self, budget: Option<&str>, intent: Intent) -> Option<Prepared> {
+        let machine = Machine::detect(self.threads).on(self.device(intent)?);
         let sets = self.sets()?;
         let budget = match budget {
             Some(text) => Some(size(text)?),
             None => None,
         };
-        Some((sets, budget))
+        Some(Prepared {
+            sets,
+            budget,
+            machine,
+        })
     }
 
     /// Whether standard error takes colours.
@@ -160,13 +195,37 @@ impl Common {
     /// Runs a closure inside a pool of the machine's threads.
     pub(super) fn in_pool<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match rayon::ThreadPoolBuilder::new()
-            .num_threads(self.machine().threads)
+            .num_threads(Machine::detect(self.threads).threads)
             .build()
         {
             Ok(pool) => pool.install(f),
             Err(_) => f(),
         }
     }
+}
+
+/// Why programs do not run on a device yet, and what to do.
+fn no_cuda(name: &str) -> String {
+    if cfg!(feature = "cuda") {
+        return format!("`--device {name}`: plans do not run on CUDA yet; use `--device cpu`");
+    }
+    format!(
+        "`--device {name}`: this peftc was built without CUDA and runs on the processor only; build one \
+         with `cargo build --release --features cuda`, or use `--device cpu` (`check` and `plan` take \
+         `--device {name}` in every build)"
+    )
+}
+
+/// What to say of a device that does not exist.
+pub(super) fn unknown_device(name: &str) -> String {
+    let valid = ["cpu", "cuda"].into_iter();
+    let near = suggest::nearest(name, valid.chain(CARDS.iter().map(|c| c.name)));
+    let hint = if near.is_empty() {
+        "devices are `cpu`, `cuda`, `cuda:N` and the cards of `peftc list devices`".to_owned()
+    } else {
+        format!("did you mean `{}`?", near.join("` or `"))
+    };
+    format!("there is no device `{name}`; {hint}")
 }
 
 /// Prints an error without a place in a recipe.

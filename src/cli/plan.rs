@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
+use super::check::{timed, told};
 use super::exit;
-use super::options::{Common, error, print, store_of};
+use super::options::{Common, Intent, error, print, store_of};
 use crate::base::units::About;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
-use crate::plan::time::seconds;
+use crate::plan::time::{Told, seconds};
 use crate::plan::{Stage, render as plan_render};
 use crate::program::print::print as program_text;
 
@@ -43,14 +44,18 @@ pub(super) struct PlanArgs {
 
 impl PlanArgs {
     pub(super) fn run(&self) -> i32 {
-        let Some((sets, _)) = self.common.prepare(None) else {
+        let Some(asked) = self.common.prepare(None, Intent::Tell) else {
             return exit::WRONG;
         };
-        let (world, machine) = (self.common.world(), self.common.machine());
+        let (world, machine) = (self.common.world(), asked.machine);
         let dir = store_of(&self.file, self.store.as_deref());
-        let compiled =
-            self.common
-                .compiled(&self.file, &sets, &world, &machine, (Some(&dir), None));
+        let compiled = self.common.compiled(
+            &self.file,
+            &asked.sets,
+            &world,
+            &machine,
+            (Some(&dir), asked.limit()),
+        );
         let Some(plan) = &compiled.plan else {
             return exit::WRONG;
         };
@@ -80,6 +85,7 @@ impl PlanArgs {
             self.format
         };
         let rates = store.rates(machine.threads);
+        let source = Told::by(&rates, &machine);
         let time = |s: &Stage| seconds(s, &rates, &machine);
         match format {
             Format::Text => {
@@ -92,14 +98,16 @@ impl PlanArgs {
                     "\ntimes: {}\n",
                     times.collect::<Vec<_>>().join(", ")
                 ));
+                print(&told(&machine, source));
             }
             Format::Json => {
                 let mut json = plan_render::json(plan, &name, &cached, &self.common.device);
+                if let Some(map) = json.as_object_mut() {
+                    map.insert("device".to_owned(), plan_render::card_json(machine.device));
+                }
                 let list = json.get_mut("stages").and_then(Json::as_array_mut);
                 for (json, stage) in list.into_iter().flatten().zip(&plan.stages) {
-                    if let Some(map) = json.as_object_mut() {
-                        map.insert("estimated_s".to_owned(), json!(time(stage)));
-                    }
+                    timed(json, time(stage), source);
                 }
                 print(&format!("{json:#}\n"));
             }

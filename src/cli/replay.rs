@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::exit;
-use super::options::{Common, error, print, store_of};
+use super::options::{Common, Intent, error, print, store_of};
 use crate::exec::replay::replay;
 use crate::exec::run::Options;
 
@@ -34,14 +34,18 @@ pub(super) struct Replay {
 
 impl Replay {
     pub(super) fn run(&self) -> i32 {
-        let Some((sets, _)) = self.common.prepare(None) else {
+        let Some(asked) = self.common.prepare(None, Intent::Run) else {
             return exit::WRONG;
         };
-        let (world, machine) = (self.common.world(), self.common.machine());
+        let (world, machine) = (self.common.world(), asked.machine);
         let store = store_of(&self.file, self.store.as_deref());
-        let compiled =
-            self.common
-                .compiled(&self.file, &sets, &world, &machine, (Some(&store), None));
+        let compiled = self.common.compiled(
+            &self.file,
+            &asked.sets,
+            &world,
+            &machine,
+            (Some(&store), None),
+        );
         let Some(plan) = &compiled.plan else {
             error(&format!(
                 "{} is rejected: nothing was replayed",

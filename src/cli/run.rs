@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::check::{fitted, needed, verdict};
 use super::exit;
-use super::options::{Common, beside, error, print, store_of};
+use super::options::{Common, Intent, beside, error, print, store_of};
 use super::progress::Progress;
 use crate::base::units::{Bytes, Count};
 use crate::exec::run::{Options, entry_name, run};
@@ -53,15 +53,16 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(&self) -> i32 {
-        let Some((sets, budget)) = self.common.prepare(self.budget.as_deref()) else {
+        let budget = self.budget.as_deref();
+        let Some(asked) = self.common.prepare(budget, Intent::Run) else {
             return exit::WRONG;
         };
-        let (world, machine) = (self.common.world(), self.common.machine());
+        let (world, machine, budget) = (self.common.world(), asked.machine, asked.limit());
         let store = store_of(&self.file, self.store.as_deref());
         let known = Some(store.as_path()).filter(|_| !self.fresh);
-        let compiled = self
-            .common
-            .compiled(&self.file, &sets, &world, &machine, (known, budget));
+        let compiled =
+            self.common
+                .compiled(&self.file, &asked.sets, &world, &machine, (known, budget));
         let Some(plan) = &compiled.plan else {
             error(&format!(
                 "{} is rejected: nothing was executed",

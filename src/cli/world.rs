@@ -27,6 +27,21 @@ pub struct RealWorld {
     fingerprints: Mutex<HashMap<Stamp, String>>,
 }
 
+/// How the hub is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hub {
+    /// Where files of it are kept; `None` without a home directory.
+    pub cache: Option<PathBuf>,
+    /// Repositories kept there.
+    pub cached: usize,
+    /// Its address.
+    pub endpoint: String,
+    /// Whether the network may be used.
+    pub offline: bool,
+    /// Whether there is a token to show.
+    pub token: bool,
+}
+
 impl RealWorld {
     /// The world as the environment describes it: `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
     /// `HF_HUB_OFFLINE`; `offline` forbids the network whatever the environment says.
@@ -57,6 +72,30 @@ impl RealWorld {
         Self {
             cache: Some(cache),
             ..Self::new(offline)
+        }
+    }
+
+    /// How the hub is reached; nothing is asked of it.
+    #[must_use]
+    pub fn reach(&self) -> Hub {
+        let kept = |dir: &PathBuf| {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let is_repo =
+                |name: &str| name.starts_with("models--") || name.starts_with("datasets--");
+            entries
+                .filter(|e| is_repo(&e.file_name().to_string_lossy()))
+                .count()
+        };
+        let endpoint = self.endpoint.clone();
+        let own = |cache: &PathBuf| Cache::new(cache.clone()).token();
+        Hub {
+            cache: self.cache.clone(),
+            cached: self.cache.as_ref().map_or(0, kept),
+            endpoint: endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned()),
+            offline: self.offline,
+            token: variable("HF_TOKEN")
+                .or_else(|| own(self.cache.as_ref()?))
+                .is_some(),
         }
     }
 

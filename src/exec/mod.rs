@@ -19,6 +19,7 @@ pub mod predict;
 pub mod predictions;
 mod prune;
 pub mod replay;
+pub mod room;
 pub mod run;
 pub mod score;
 pub mod state;

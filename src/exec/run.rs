@@ -269,10 +269,7 @@ impl Work<'_> {
             ("profile", profile(&runner.rates)),
             ("estimated_peak_bytes", json!(estimate.peak())),
             ("measured_peak_bytes", json!(runner.meter.peak())),
-            (
-                "estimated_process_bytes",
-                json!(estimate.peak() + estimate.host),
-            ),
+            ("estimated_process_bytes", json!(estimate.process())),
             ("measured_process_bytes", json!(alloc::process_peak())),
             ("trainable_parameters", json!(trainable)),
         ] {

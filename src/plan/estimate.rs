@@ -11,6 +11,7 @@ use crate::library::prune;
 use crate::library::stage::fisher::Fisher;
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::library::svd::svd_scratch_bytes;
+use crate::program::device::{self, Card, Device, Overhead};
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
 use crate::program::{Bindings, Class, Program, Resident, Sym, Verified};
@@ -32,6 +33,10 @@ pub struct Estimate {
     pub transient: u64,
     /// Kernel scratch at the peak.
     pub workspace: u64,
+    /// What the blocks of all these take above their bytes, on a device.
+    pub rounding: u64,
+    /// Where the tensors are.
+    pub home: Home,
     /// Where the peak is reached.
     pub peak_op: String,
     /// The largest tensors alive at the peak: what they are, bytes.
@@ -44,7 +49,44 @@ pub struct Estimate {
     pub max_tokens: u64,
 }
 
+/// Where a stage's tensors are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// In the process; the plan is for the processor.
+    #[default]
+    Cpu,
+    /// In the process, in a plan for a device: the stage's arithmetic is the host's.
+    Host,
+    /// On a device, which takes this beside them.
+    Device(Overhead),
+}
+
 impl Estimate {
+    /// What a budget has to hold: on the processor all that the process takes, on a device what is held
+    /// there, which is nothing for a stage that runs on the host.
+    #[must_use]
+    pub const fn needs(&self) -> u64 {
+        match &self.home {
+            Home::Cpu => self.peak() + self.host,
+            Home::Host => 0,
+            Home::Device(overhead) => self.peak() + overhead.total(),
+        }
+    }
+
+    /// What the process takes of the host's memory.
+    #[must_use]
+    pub const fn process(&self) -> u64 {
+        match self.home {
+            Home::Cpu | Home::Host => self.peak() + self.host,
+            Home::Device(_) => self.host,
+        }
+    }
+
+    /// What the blocks of all tensors and of the scratch take.
+    const fn blocks(&self) -> u64 {
+        self.peak() + self.rounding
+    }
+
     /// The sum of the classes.
     #[must_use]
     pub const fn peak(&self) -> u64 {
@@ -72,6 +114,11 @@ pub struct Around {
 
 /// What the process takes beside tensors: the binary, its threads' stacks, the runtime; measured.
 const HOST_BASE: u64 = 16 << 20;
+/// What the libraries of CUDA take of the host's memory. Not measured by us.
+const HOST_CUDA: u64 = 256 << 20;
+/// Freed blocks that the allocator keeps and cannot use again: one part in so many of the tensors,
+/// measured.
+const KEPT: u64 = 30;
 /// The place of a peak at which a matrix is decomposed.
 pub const DECOMPOSITION: &str = "singular value decomposition";
 
@@ -83,16 +130,65 @@ pub fn estimate(
     machine: &Machine,
     around: Around,
 ) -> Estimate {
-    let (mut estimate, mut others) = match &job.routine {
-        Routine::Fit(fit) => fit_estimate(job, fit, splits, machine, around),
-        _ => (other_estimate(job, splits, machine), Vec::new()),
-    };
-    others.extend(decomposing(job, around.makes_adapter));
-    if around.makes_adapter {
-        others.extend(at_start_of(job, splits, machine));
+    match (machine.device, &job.routine) {
+        (Device::Cpu, _) => {
+            let moments = moments(job, splits, machine, around);
+            let mut estimate = largest(
+                moments.steps,
+                moments.programs.into_iter().chain(moments.host),
+            );
+            estimate.host = HOST_BASE + around.host + estimate.peak() / KEPT;
+            estimate
+        }
+        (Device::Cuda(_), Routine::Fold(_)) => Estimate {
+            home: Home::Host,
+            ..self::estimate(job, splits, &machine.on(Device::Cpu), around)
+        },
+        (Device::Cuda(card), _) => {
+            let moments = moments(job, splits, machine, around);
+            on_device(job, moments, card, around)
+        }
     }
+}
+
+/// What happens in a stage, each thing with the memory it takes.
+#[derive(Default)]
+struct Moments {
+    /// What the stage is for: its steps, its batches.
+    steps: Estimate,
+    /// Other programs.
+    programs: Vec<Estimate>,
+    /// What the host does whatever the device.
+    host: Vec<Estimate>,
+}
+
+fn moments(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, around: Around) -> Moments {
+    let mut moments = match &job.routine {
+        Routine::Fit(fit) => fit_estimate(job, fit, splits, machine, around),
+        _ => Moments {
+            steps: other_estimate(job, splits, machine),
+            ..Moments::default()
+        },
+    };
+    moments.host.extend(decomposing(job, around.makes_adapter));
+    if around.makes_adapter {
+        moments
+            .programs
+            .extend(fisher_estimate(job, splits, machine));
+        moments.host.push(Estimate {
+            transient: prune::peak_bytes(&job.params),
+            peak_op: "pruning of the backbone".to_owned(),
+            ..Estimate::default()
+        });
+    }
+    moments
+}
+
+/// The moment with most in memory; the work is that of the first.
+fn largest(first: Estimate, others: impl IntoIterator<Item = Estimate>) -> Estimate {
+    let mut estimate = first;
     for other in others {
-        if other.peak() > estimate.peak() {
+        if other.blocks() > estimate.blocks() {
             estimate = Estimate {
                 flops_per_step: estimate.flops_per_step,
                 max_tokens: estimate.max_tokens,
@@ -100,33 +196,46 @@ pub fn estimate(
             };
         }
     }
-    // Freed blocks that the allocator keeps and cannot use again: a thirtieth of the tensors, measured.
-    estimate.host = HOST_BASE + around.host + estimate.peak() / 30;
     estimate
 }
 
-/// What is measured of a backbone, and what it takes to prune it, before a training.
-fn at_start_of(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> Vec<Estimate> {
-    let mut list = Vec::new();
-    if let Routine::Fit(fit) = &job.routine
-        && let Some(fisher) = &fit.fisher
-    {
-        let sizes = splits.first().copied().flatten();
-        let sizes = sizes.map(|l| fisher_sizes(fit, fisher, l));
-        let first = over(&[(&fisher.program, &sizes.unwrap_or_default())], machine);
-        list.push(Estimate {
-            // Nothing is trained yet.
-            frozen_weights: first.frozen_weights + first.trainable_weights,
-            trainable_weights: 0,
-            ..first
-        });
-    }
-    list.push(Estimate {
-        transient: prune::peak_bytes(&job.params),
-        peak_op: "pruning of the backbone".to_owned(),
-        ..Estimate::default()
-    });
-    list
+/// A stage on a device: programs run there, all else stays in the host's memory, and so do the weights
+/// until they are sent.
+fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -> Estimate {
+    let programs: Vec<&Program> = job
+        .first()
+        .into_iter()
+        .chain(job.programs())
+        .map(Verified::program)
+        .collect();
+    let loaded: u64 = memory::residents(programs.iter().copied()).values().sum();
+    let mut estimate = largest(moments.steps, moments.programs);
+    let held = moments
+        .host
+        .iter()
+        .map(Estimate::peak)
+        .fold(loaded, u64::max);
+    estimate.host = HOST_BASE + HOST_CUDA + around.host + held + held / KEPT;
+    let tensors = (estimate.peak(), estimate.rounding);
+    estimate.home = Home::Device(device::overhead(card, tensors, programs));
+    estimate
+}
+
+/// What is measured of a backbone before a training.
+fn fisher_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> Option<Estimate> {
+    let Routine::Fit(fit) = &job.routine else {
+        return None;
+    };
+    let fisher = fit.fisher.as_ref()?;
+    let sizes = splits.first().copied().flatten();
+    let sizes = sizes.map(|l| fisher_sizes(fit, fisher, l));
+    let first = over(&[(&fisher.program, &sizes.unwrap_or_default())], machine);
+    Some(Estimate {
+        // Nothing is trained yet.
+        frozen_weights: first.frozen_weights + first.trainable_weights,
+        trainable_weights: 0,
+        ..first
+    })
 }
 
 /// Estimates what is no training.
@@ -284,7 +393,7 @@ fn fit_estimate(
     splits: &[Option<&Lengths>],
     machine: &Machine,
     around: Around,
-) -> (Estimate, Vec<Estimate>) {
+) -> Moments {
     let split = |i: usize| splits.get(i).copied().flatten();
     let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
     let dev = split(1)
@@ -307,7 +416,7 @@ fn fit_estimate(
     if let Some(evaluate) = &fit.evaluate {
         runs.push((evaluate, &dev));
     }
-    let mut others = Vec::new();
+    let mut moments = Moments::default();
     let mut fill = Vec::new();
     if let Some(features) = &fit.features {
         for (i, &examples) in features.examples.iter().enumerate() {
@@ -318,9 +427,11 @@ fn fit_estimate(
             );
         }
         if features.everything {
-            others.push(over(&[(&features.prefix, &fill)], machine));
+            moments
+                .programs
+                .push(over(&[(&features.prefix, &fill)], machine));
             if around.leaves_model {
-                others.push(written(job));
+                moments.host.push(written(job));
             }
         } else {
             fill.extend(&sizes);
@@ -335,14 +446,21 @@ fn fit_estimate(
             .iter()
             .chain(&dev)
             .map(|s| 2 * feed_bytes(features, s));
-        others.push(Estimate {
-            gradients: job_gradients(&runs),
-            activations: 0,
+        let together = Estimate {
             transient: at_once.max().unwrap_or(0),
-            workspace: 0,
             peak_op: "putting kept features together".to_owned(),
-            largest: Vec::new(),
-            ..estimate.clone()
+            ..Estimate::default()
+        };
+        moments.host.push(match machine.device {
+            Device::Cpu => Estimate {
+                frozen_weights: estimate.frozen_weights,
+                trainable_weights: estimate.trainable_weights,
+                gradients: job_gradients(&runs),
+                optimizer: estimate.optimizer,
+                max_tokens: estimate.max_tokens,
+                ..together
+            },
+            Device::Cuda(_) => together,
         });
     }
     let steps = sizes.len().max(1) as u64;
@@ -359,7 +477,8 @@ fn fit_estimate(
         _ => 1,
     };
     estimate.flops_per_step = memory::cost(step.program(), &mean).flops * micro_steps * passes;
-    (estimate, others)
+    moments.steps = estimate;
+    moments
 }
 
 /// Bytes of the gradient accumulators.
@@ -409,6 +528,9 @@ fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
         activations: peak.activations,
         transient: peak.transient,
         workspace: peak.workspace,
+        rounding: peak.rounding
+            + memory::residents_rounding(runs.iter().map(|(v, _)| v.program()), machine.device),
+        home: Home::Cpu,
         peak_op: program
             .map(|p| describe_node(p, peak.node))
             .unwrap_or_default(),

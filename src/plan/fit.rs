@@ -29,7 +29,7 @@ impl Plan {
         for i in 0..self.stages.len() {
             if let Some(stage) = self.stages.get_mut(i)
                 && stage.filled.values.str("fit") == Some("auto")
-                && stage.estimate.peak() + stage.estimate.host > budget
+                && stage.estimate.needs() > budget
                 && let Some(found) = search(stage, budget, machine)
             {
                 take(stage, found);
@@ -82,8 +82,7 @@ fn search(stage: &Stage, budget: u64, machine: &Machine) -> Option<Tried> {
     let mut best: Option<(f64, Tried)> = None;
     let mut micro = most;
     loop {
-        let within =
-            |tried: Option<Tried>| tried.filter(|t| t.estimate.peak() + t.estimate.host <= budget);
+        let within = |tried: Option<Tried>| tried.filter(|t| t.estimate.needs() <= budget);
         let with = |blocks: u64| within(try_with(stage, (micro, batch), blocks, machine));
         let mut found = with(0);
         if found.is_none() && layers > 0 {

@@ -4,10 +4,15 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
+use super::estimate::{Estimate, Home};
 use super::{Plan, Stage};
 use crate::base::units::{Bytes, Count};
 use crate::library::stage::job::{Routine, Update};
+use crate::program::device::{self, Device};
 use crate::program::op::Precision;
+
+/// Data sheets count in these.
+const GIGA: u64 = 1_000_000_000;
 
 /// One stage as in `check --json`.
 #[must_use]
@@ -19,7 +24,10 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "name": stage.name.value,
         "kind": stage.filled.name,
         "methods": stage.methods(),
-        "device": device,
+        "device": match e.home {
+            Home::Device(_) => device,
+            Home::Cpu | Home::Host => "cpu",
+        },
         "fingerprint": stage.fingerprint,
         "cached": cached,
         "depends_on": stage.needs().collect::<Vec<_>>(),
@@ -39,12 +47,66 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "memory": {
             "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
             "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
-            "peak": e.peak(), "peak_op": e.peak_op, "host": e.host,
+            "peak": e.peak(), "peak_op": e.peak_op, "host": e.host, "device": overhead_json(e),
             "largest": e.largest.iter().map(|(what, bytes)| json!({ "what": what, "bytes": bytes })).collect::<Vec<_>>(),
         },
         "flops_per_step": e.flops_per_step,
         "features": features_json(stage),
     })
+}
+
+/// What a device takes beside tensors and workspace, and all it holds; null on the host.
+fn overhead_json(e: &Estimate) -> Json {
+    match e.home {
+        Home::Device(o) => json!({
+            "pool_granularity": o.pool_granularity, "cublas_workspace": o.cublas_workspace,
+            "context": o.context, "modules": o.modules, "total": e.needs(),
+        }),
+        Home::Cpu | Home::Host => Json::Null,
+    }
+}
+
+/// The card that is planned for; null where there is none or it is not known.
+#[must_use]
+pub fn card_json(device: Device) -> Json {
+    let Some(card) = device.card() else {
+        return Json::Null;
+    };
+    let (major, minor) = card.capability;
+    json!({
+        "name": card.name, "product": card.product, "capability": format!("{major}.{minor}"),
+        "multiprocessors": card.multiprocessors,
+        "memory_bytes": card.memory(), "available_bytes": card.available(),
+        "bytes_per_s": card.bandwidth * GIGA, "f32_flops": card.f32 * GIGA,
+        "tf32_flops": card.tf32 * GIGA, "half_flops": card.half * GIGA,
+        "assumed": {
+            "arithmetic": device::ARITHMETIC_EFFICIENCY, "bandwidth": device::BANDWIDTH_EFFICIENCY,
+            "launch_s": device::LAUNCH_SECONDS,
+        },
+    })
+}
+
+/// The lines of an estimate, with what they are called.
+#[must_use]
+pub fn lines(e: &Estimate) -> Vec<(&'static str, u64)> {
+    let mut lines = vec![
+        ("frozen weights", e.frozen_weights),
+        ("trained weights", e.trainable_weights),
+        ("gradients", e.gradients),
+        ("optimizer state", e.optimizer),
+        ("activations kept for the backward", e.activations),
+        ("transient", e.transient),
+        ("workspace of the kernels", e.workspace),
+    ];
+    if let Home::Device(o) = e.home {
+        lines.extend([
+            ("granularity of the pool", o.pool_granularity),
+            ("cuBLAS workspace", o.cublas_workspace),
+            ("CUDA context", o.context),
+            ("module code", o.modules),
+        ]);
+    }
+    lines
 }
 
 /// Blocks whose inner values are made again in the backward.
@@ -383,7 +445,31 @@ fn memory(out: &mut String, stage: &Stage) {
         line.push(',');
     }
     let _ = writeln!(out, "{}", line.trim_end_matches(','));
-    let _ = writeln!(out, "  host        {} beside tensors", Bytes(e.host));
+    match e.home {
+        Home::Cpu => {
+            let _ = writeln!(out, "  host        {} beside tensors", Bytes(e.host));
+        }
+        Home::Host => {
+            let _ = writeln!(
+                out,
+                "  host        {} beside tensors; the stage runs on the host",
+                Bytes(e.host)
+            );
+        }
+        Home::Device(o) => {
+            let _ = writeln!(
+                out,
+                "  device      {}: tensors {}, pool {}, cuBLAS {},\n              context {}, code {}",
+                Bytes(e.needs()),
+                Bytes(e.peak()),
+                Bytes(o.pool_granularity),
+                Bytes(o.cublas_workspace),
+                Bytes(o.context),
+                Bytes(o.modules)
+            );
+            let _ = writeln!(out, "  host        {}", Bytes(e.host));
+        }
+    }
 }
 
 /// Site paths with block numbers folded: `bert.encoder.layer.*.attention.self.query ×3`.

@@ -120,5 +120,5 @@ fn needs_of(
     let mut job = stage.kind.lower(&cx).ok()?;
     features::keep(&mut job, &views, stage.asked(values));
     let estimate = estimate::estimate(&job, &views, machine, stage.around());
-    Some(estimate.peak() + estimate.host)
+    Some(estimate.needs())
 }

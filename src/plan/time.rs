@@ -1,33 +1,71 @@
-//! The time a stage will take: its programs' runs under the sizes they will have, by a machine's rates.
+//! The time a stage will take: its programs' runs under the sizes they will have, by a machine's rates or
+//! by a card's data sheet.
 
 use super::Stage;
 use super::choice;
 use super::estimate::{evaluation_sizes, every_size, training_sizes};
 use super::features::fill_sizes;
 use crate::library::stage::job::{Fit, Routine, Update};
+use crate::program::device::Device;
 use crate::program::op::Machine;
 use crate::program::rates::Rates;
-use crate::program::{Bindings, Verified};
+use crate::program::{Bindings, Program, Verified};
 
 /// Runs are timed at so many sizes spread over all.
 const SAMPLES: usize = 8;
 
-/// Seconds of a stage's arithmetic; `None` where its length depends on data that are not at hand.
-/// Reading, loading and writing are not in it.
+/// What a time is told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// What earlier runs measured.
+    Measured,
+    /// What a usual processor does.
+    Usual,
+    /// A card's data sheet.
+    DataSheet,
+}
+
+impl Told {
+    /// What the times of a plan for a machine are told by; `None` where nothing tells them.
+    #[must_use]
+    pub fn by(rates: &Rates, machine: &Machine) -> Option<Self> {
+        match machine.device {
+            Device::Cpu if rates.is_empty() => Some(Self::Usual),
+            Device::Cpu => Some(Self::Measured),
+            Device::Cuda(card) => card.map(|_| Self::DataSheet),
+        }
+    }
+
+    /// The name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Usual => "usual_processor",
+            Self::DataSheet => "data_sheet",
+        }
+    }
+}
+
+/// Seconds of a stage's arithmetic; `None` where its length depends on data that are not at hand, or
+/// where the card is not known. Reading, loading, writing and what a device leaves to the host are not
+/// in it.
 #[must_use]
 pub fn seconds(stage: &Stage, rates: &Rates, machine: &Machine) -> Option<f64> {
     if stage.steps_unknown() {
         return None;
     }
+    Told::by(rates, machine)?;
+    let run = |program: &Program, sizes: &Bindings| match machine.device.card() {
+        Some(card) => card.time(program, sizes),
+        None => rates.time(program, sizes, machine.threads),
+    };
     let splits = choice::lengths(&stage.splits);
     let split = |i: usize| splits.get(i).copied().flatten();
     let all = |verified: &Verified, sizes: &[Bindings]| -> f64 {
         let every = sizes.len().div_ceil(SAMPLES).max(1);
         let chosen: Vec<&Bindings> = sizes.iter().step_by(every).collect();
-        let sum: f64 = chosen
-            .iter()
-            .map(|s| rates.time(verified.program(), s, machine.threads))
-            .sum();
+        let sum: f64 = chosen.iter().map(|s| run(verified.program(), s)).sum();
         sum * sizes.len() as f64 / chosen.len().max(1) as f64
     };
     Some(match &stage.job.routine {

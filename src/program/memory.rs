@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use super::device::{Device, workspace};
 use super::graph::{Class, Def, Node, Phase, Program, Value};
 use super::op::{Cost, Machine, SizedCx};
 use super::schedule::Schedule;
@@ -19,6 +20,8 @@ pub struct Peak {
     pub transient: u64,
     /// Scratch of the kernel running.
     pub workspace: u64,
+    /// What the blocks of all these take above their bytes: nothing on the processor.
+    pub rounding: u64,
     /// Index of the node at which it is reached.
     pub node: usize,
     /// The largest values alive there, with their bytes.
@@ -29,7 +32,7 @@ impl Peak {
     /// The sum.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.gradients + self.activations + self.transient + self.workspace
+        self.gradients + self.activations + self.transient + self.workspace + self.rounding
     }
 }
 
@@ -42,7 +45,7 @@ pub fn sized(program: &Program, node: &Node, sizes: &Bindings) -> SizedCx {
 }
 
 /// Goes through a schedule; at each node `at` gets its index, its workspace, all values alive beside
-/// the residents, and the sum of these and the workspace.
+/// the residents, and the sum of the blocks that these and the workspace take.
 fn walk(
     program: &Program,
     schedule: &Schedule,
@@ -54,23 +57,25 @@ fn walk(
         .feeds()
         .map(|(_, v)| (v, program.ty(v).bytes(sizes)))
         .collect();
-    let mut total: u64 = live.values().sum();
+    let block = |bytes: u64| machine.device.block(bytes);
+    let mut total: u64 = live.values().map(|&b| block(b)).sum();
     for (index, (node, step)) in program.nodes.iter().zip(&schedule.steps).enumerate() {
         if let Some(taken) = step.takes.and_then(|i| node.inputs.get(i)) {
-            total -= live.remove(taken).unwrap_or(0);
+            total -= live.remove(taken).map_or(0, block);
         }
         for &out in &node.outputs {
             let bytes = program.ty(out).bytes(sizes);
             live.insert(out, bytes);
-            total += bytes;
+            total += block(bytes);
         }
-        let workspace = node
-            .op
-            .rule()
-            .workspace(&sized(program, node, sizes), machine);
-        at(index, workspace, &live, total + workspace);
+        let cx = sized(program, node, sizes);
+        let workspace = match machine.device {
+            Device::Cpu => node.op.rule().workspace(&cx, machine),
+            Device::Cuda(_) => workspace(&node.op, &cx, machine),
+        };
+        at(index, workspace, &live, total + block(workspace));
         for value in &step.frees {
-            total -= live.remove(value).unwrap_or(0);
+            total -= live.remove(value).map_or(0, block);
         }
     }
 }
@@ -84,9 +89,15 @@ pub fn profile(
     machine: &Machine,
 ) -> Vec<u64> {
     let mut totals = Vec::with_capacity(program.nodes.len());
-    walk(program, schedule, sizes, machine, |_, _, _, total| {
-        totals.push(total);
-    });
+    walk(
+        program,
+        schedule,
+        sizes,
+        machine,
+        |_, workspace, live, _| {
+            totals.push(live.values().sum::<u64>() + workspace);
+        },
+    );
     totals
 }
 
@@ -107,11 +118,17 @@ pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &
         },
     );
     best.map_or_else(Peak::default, |(node, workspace, live)| {
-        classify(program, node, workspace, &live)
+        classify(program, (node, workspace), &live, machine.device)
     })
 }
 
-fn classify(program: &Program, at: usize, workspace: u64, live: &BTreeMap<Value, u64>) -> Peak {
+fn classify(
+    program: &Program,
+    (at, workspace): (usize, u64),
+    live: &BTreeMap<Value, u64>,
+    device: Device,
+) -> Peak {
+    let above = |bytes: u64| device.block(bytes) - bytes;
     let gradients: BTreeSet<Value> = program.gradients.iter().map(|(_, g)| *g).collect();
     let read_later: BTreeSet<Value> = program
         .nodes
@@ -121,6 +138,7 @@ fn classify(program: &Program, at: usize, workspace: u64, live: &BTreeMap<Value,
         .collect();
     let mut peak = Peak {
         workspace,
+        rounding: above(workspace) + live.values().map(|&b| above(b)).sum::<u64>(),
         node: at,
         ..Peak::default()
     };
@@ -153,6 +171,21 @@ pub fn residents<'a>(programs: impl IntoIterator<Item = &'a Program>) -> BTreeMa
         }
     }
     classes
+}
+
+/// What the blocks of the residents of some programs take above their bytes, each name once.
+#[must_use]
+pub fn residents_rounding<'a>(
+    programs: impl IntoIterator<Item = &'a Program>,
+    device: Device,
+) -> u64 {
+    let mut seen = BTreeSet::new();
+    let residents = programs.into_iter().flat_map(|p| &p.residents);
+    residents
+        .filter(|r| seen.insert(r.name.as_str()))
+        .map(|r| r.ty.bytes(&Bindings::default()))
+        .map(|bytes| device.block(bytes) - bytes)
+        .sum()
 }
 
 /// Arithmetic and traffic of one run.

@@ -5,6 +5,7 @@
 
 pub mod autodiff;
 pub mod builder;
+pub mod device;
 pub mod graph;
 pub mod memory;
 pub mod op;

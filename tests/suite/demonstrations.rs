@@ -37,7 +37,7 @@ fn recipe(dir: &Path, name: &str, prompt: &str, body: &str) -> PathBuf {
 }
 
 fn planned(path: &Path) -> Plan {
-    let compiled = compile(path, &[], &RealWorld::new(true), &Machine { threads: 1 });
+    let compiled = compile(path, &[], &RealWorld::new(true), &Machine::cpu(1));
     assert!(compiled.diags.is_empty(), "{:?}", compiled.diags);
     compiled.plan.expect("a plan")
 }

@@ -3,15 +3,19 @@
 
 use std::path::Path;
 
+use peftc::base::units::About;
 use peftc::cli::world::RealWorld;
 use peftc::driver::compile;
 use peftc::plan::render;
+use peftc::plan::time::seconds;
+use peftc::program::device::{Card, Device};
 use peftc::program::op::Machine;
 use peftc::program::print::print;
+use peftc::program::rates::Rates;
 
 #[test]
 fn shipped_recipes_compile_to_their_golden_plans() {
-    let machine = Machine { threads: 2 };
+    let machine = Machine::cpu(2);
     let world = RealWorld::new(true);
     let recipes = [
         "quickstart",
@@ -50,8 +54,35 @@ fn shipped_recipes_compile_to_their_golden_plans() {
 }
 
 #[test]
+fn a_plan_for_a_card_is_the_same_on_every_machine() {
+    let card = Card::named("rtx3070-8gb").expect("a row");
+    let machine = Machine::cpu(2).on(Device::Cuda(Some(card)));
+    let path = Path::new("recipes/reviews/siva.peft");
+    let compiled = compile(path, &[], &RealWorld::new(true), &machine);
+    let plan = compiled.plan.expect("a plan");
+    let times: Vec<String> = plan
+        .stages
+        .iter()
+        .map(|s| {
+            let told = seconds(s, &Rates::default(), &machine);
+            let text = told.map_or_else(|| "none".to_owned(), |t| About(t).to_string());
+            format!("{} {text}", s.name.value)
+        })
+        .collect();
+    let text = render::text(&plan, "reviews/siva");
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../../golden");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        let text = format!("{text}\ntimes by the data sheet: {}\n", times.join(", "));
+        insta::assert_snapshot!("plan_reviews_siva_on_rtx3070", text);
+    });
+}
+
+#[test]
 fn lora_differentiates_no_frozen_matrix_and_nothing_below_the_first_trained_tensor() {
-    let machine = Machine { threads: 2 };
+    let machine = Machine::cpu(2);
     let world = RealWorld::new(true);
     let text = |name: &str| {
         let compiled = compile(

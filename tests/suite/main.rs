@@ -3,6 +3,8 @@
 mod cases;
 mod choose;
 mod demonstrations;
+mod device;
+mod doctor;
 mod features;
 mod fit;
 mod golden;

@@ -259,7 +259,7 @@ fn budgets_and_solutions_answer_with_their_exit_codes() {
         code(&["check", "--budget", "100MiB", "--solve", "batch"]),
         Some(0)
     );
-    assert_eq!(code(&["check", "--device", "cuda"]), Some(2));
+    assert_eq!(code(&["run", "--device", "cuda"]), Some(2));
 }
 
 #[test]

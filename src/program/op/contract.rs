@@ -9,7 +9,7 @@ use super::matmul::Precision;
 use super::*;
 use crate::base::rng::Stream;
 
-const MACHINE: Machine = Machine { threads: 2 };
+const MACHINE: Machine = Machine::cpu(2);
 
 fn random(seed: u64, dims: &[usize]) -> Tensor {
     let n = dims.iter().product::<usize>() as u64;
@@ -374,7 +374,7 @@ fn eval_taking(op: &Op, inputs: &[Tensor], threads: usize, taken: Option<usize>)
     }
     let updates = op.rule().updates();
     let mut updated: Vec<Tensor> = updates.iter().map(|&i| inputs[i].clone()).collect();
-    let machine = Machine { threads };
+    let machine = Machine::cpu(threads);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

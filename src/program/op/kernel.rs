@@ -2,21 +2,38 @@
 
 use std::cell::Cell;
 
+use super::super::device::Device;
+
 /// The machine as the estimate sees it. A fixed one is used in goldens, so that they do not vary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// Threads of the executor's pool.
     pub threads: usize,
+    /// Where programs run.
+    pub device: Device,
 }
 
 impl Machine {
+    /// A machine that runs programs on so many threads of its processor.
+    #[must_use]
+    pub const fn cpu(threads: usize) -> Self {
+        Self {
+            threads,
+            device: Device::Cpu,
+        }
+    }
+
     /// This machine, with this many threads; all of its processors if `None`.
     #[must_use]
     pub fn detect(threads: Option<usize>) -> Self {
         let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self {
-            threads: threads.unwrap_or(all).max(1),
-        }
+        Self::cpu(threads.unwrap_or(all).max(1))
+    }
+
+    /// The same with another device.
+    #[must_use]
+    pub const fn on(self, device: Device) -> Self {
+        Self { device, ..self }
     }
 }
 

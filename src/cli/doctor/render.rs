@@ -1,0 +1,196 @@
+//! What `doctor` found, for people and programs.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use super::{BUILT_WITH_CUDA, Machine, Problem};
+use crate::base::units::Bytes;
+use crate::cli::gpu::Gpu;
+
+impl Machine {
+    pub(super) fn json(&self, problems: &[Problem]) -> Json {
+        let h = &self.host;
+        let gpu = |(i, g): (usize, &Gpu)| {
+            json!({
+                "index": i, "product": g.product, "memory_bytes": g.memory_mib.map(|n| n << 20),
+                "free_bytes": g.free_mib.map(|n| n << 20), "driver": g.driver, "profile": g.card().map(|c| c.name),
+            })
+        };
+        let libraries: serde_json::Map<String, Json> = self
+            .libraries
+            .iter()
+            .map(|(what, _, path)| {
+                (
+                    (*what).to_owned(),
+                    json!(path.as_deref().map(Path::display).map(|p| p.to_string())),
+                )
+            })
+            .collect();
+        json!({
+            "schema": 1,
+            "version": env!("CARGO_PKG_VERSION"),
+            "built": { "features": features(), "arch": std::env::consts::ARCH, "os": std::env::consts::OS },
+            "processor": { "model": h.processor, "vector_extensions": h.vectors, "threads": h.threads },
+            "memory": { "total_bytes": h.memory, "available_bytes": h.available, "cgroup_limit_bytes": h.limit },
+            "store": {
+                "path": self.store.display().to_string(), "exists": self.store.is_dir(), "free_bytes": self.disk,
+                "rates": {
+                    "threads": self.threads,
+                    "ops": self.rates.iter().map(|(op, flops, bytes)| json!({ "op": op, "gflop_per_s": flops, "gb_per_s": bytes })).collect::<Vec<_>>(),
+                },
+            },
+            "hub": {
+                "cache": self.hub.cache.as_ref().map(|p| p.display().to_string()),
+                "cached": self.hub.cached, "endpoint": self.hub.endpoint, "offline": self.hub.offline, "token": self.hub.token,
+            },
+            "cuda": {
+                "built": BUILT_WITH_CUDA, "driver_version": self.found.driver, "visible_devices": std::env::var("CUDA_VISIBLE_DEVICES").ok(),
+                "nvidia_smi": self.found.smi.as_ref().map(|p| p.display().to_string()),
+                "libraries": libraries, "gpus": self.found.gpus.iter().enumerate().map(gpu).collect::<Vec<_>>(),
+            },
+            "problems": problems.iter().map(|p| json!({ "about": p.about, "what": p.what, "remedy": p.remedy, "asked": p.asked })).collect::<Vec<_>>(),
+        })
+    }
+
+    pub(super) fn text(&self, problems: &[Problem]) -> String {
+        let mut text = format!("peftc {}\n\n", env!("CARGO_PKG_VERSION"));
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "  {name:<12} {value}");
+        };
+        let size =
+            |n: Option<u64>| n.map_or_else(|| "unknown".to_owned(), |n| Bytes(n).to_string());
+        let h = &self.host;
+        let with = match features().as_slice() {
+            [] => "without CUDA".to_owned(),
+            list => format!("with {}", list.join(", ")),
+        };
+        line(
+            "built",
+            format!(
+                "for {} {}, {with}",
+                std::env::consts::OS,
+                std::env::consts::ARCH
+            ),
+        );
+        line(
+            "processor",
+            format!(
+                "{}, {} thread{}",
+                h.processor.as_deref().unwrap_or("unknown"),
+                h.threads,
+                if h.threads == 1 { "" } else { "s" }
+            ),
+        );
+        if !h.vectors.is_empty() {
+            line("", h.vectors.join(" "));
+        }
+        let limit = h
+            .limit
+            .map(|n| format!(", of which this process may use {}", Bytes(n)));
+        line(
+            "memory",
+            format!(
+                "{}, {} available{}",
+                size(h.memory),
+                size(h.available),
+                limit.unwrap_or_default()
+            ),
+        );
+        line(
+            "store",
+            format!(
+                "{}{}, {} free on the disk",
+                self.store.display(),
+                if self.store.is_dir() {
+                    ""
+                } else {
+                    " (not there yet)"
+                },
+                size(self.disk)
+            ),
+        );
+        for (op, flops, bytes) in self.rates.iter().take(4) {
+            line(
+                "",
+                format!("measured {op}: {flops:.1} GFLOP/s, {bytes:.1} GB/s"),
+            );
+        }
+        if self.rates.is_empty() {
+            line(
+                "",
+                format!("no rates of runs with {} threads yet", self.threads),
+            );
+        }
+        let cache = match &self.hub.cache {
+            Some(path) => format!("{}, {} repositories", path.display(), self.hub.cached),
+            None => "no cache".to_owned(),
+        };
+        line("hub", format!("{}, cache {cache}", self.hub.endpoint));
+        line(
+            "",
+            format!(
+                "{}, {}",
+                if self.hub.offline {
+                    "offline"
+                } else {
+                    "network allowed"
+                },
+                if self.hub.token {
+                    "with a token"
+                } else {
+                    "without a token"
+                }
+            ),
+        );
+        line(
+            "driver",
+            match (&self.found.driver, &self.found.smi) {
+                (Some(version), _) => format!("NVIDIA {version}"),
+                (None, Some(smi)) => format!("unknown; {} is there", smi.display()),
+                (None, None) => "no NVIDIA driver".to_owned(),
+            },
+        );
+        for (i, gpu) in self.found.gpus.iter().enumerate() {
+            let memory = gpu.memory_mib.map_or_else(String::new, |all| {
+                let free = gpu
+                    .free_mib
+                    .map_or_else(String::new, |n| format!(", {} free", Bytes(n << 20)));
+                format!(", {}{free}", Bytes(all << 20))
+            });
+            let card = match gpu.card() {
+                Some(card) => format!("planned for as {}", card.name),
+                None => "no row in the table of cards".to_owned(),
+            };
+            line(
+                &format!("GPU {i}"),
+                format!("{}{memory}; {card}", gpu.product),
+            );
+        }
+        for (_, stem, path) in &self.libraries {
+            if let Some(path) = path {
+                line("library", path.display().to_string());
+            } else if !self.found.gpus.is_empty() || BUILT_WITH_CUDA {
+                line("library", format!("{stem}: not found"));
+            }
+        }
+        text.push('\n');
+        if problems.is_empty() {
+            text.push_str("  Nothing stands in the way.\n");
+        }
+        for problem in problems {
+            let _ = writeln!(
+                text,
+                "  {}: {}; {}",
+                problem.about, problem.what, problem.remedy
+            );
+        }
+        text
+    }
+}
+
+/// The cargo features that change what runs.
+fn features() -> Vec<&'static str> {
+    BUILT_WITH_CUDA.then_some("cuda").into_iter().collect()
+}
