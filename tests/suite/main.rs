@@ -11,6 +11,7 @@ mod golden;
 mod masked;
 mod oracle;
 mod parity;
+mod precision;
 mod pruned;
 mod recipes;
 mod report;

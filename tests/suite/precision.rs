@@ -1,0 +1,57 @@
+//! Products in bf16: near those in f32, the same bits at any number of threads, and memory as announced.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Trains and gives the losses, the scores and the result.
+fn run(dir: &Path, model: &str, stage: &str, threads: &str) -> (Vec<f64>, Value) {
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    let text = format!(
+        "model m = local \"{at}/tests/reference/roberta-tiny\" {{ {model} }}\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 160 }}\n\
+         stage s = {stage}, model = m, data = d.train, dev = d.dev, lr = 1e-3, steps = 20 }}\n"
+    );
+    let path = dir.join("r.peft");
+    std::fs::write(&path, text).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .args(["run", "--quiet", "--json", "--fresh", "--threads", threads])
+        .arg(&path)
+        .output()
+        .expect("starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{model} {stage}: {said}");
+    let log = std::fs::read_to_string(dir.join(".peftc/runs/r/s/metrics.jsonl")).expect("a log");
+    let losses = log.lines().map(|l| {
+        let line: Value = serde_json::from_str(l).expect("JSON");
+        line["loss"].as_f64().expect("a loss")
+    });
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    (losses.collect(), result["stages"][0].clone())
+}
+
+#[test]
+fn bf16_products_are_near_f32s_and_the_same_at_any_number_of_threads() {
+    for stage in [
+        "train { adapter = full",
+        "train { adapter = lora { rank = 4 }, micro_batch = 5",
+        "train { adapter = k_lst { k = 3, r = 4 }",
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (plain, _) = run(dir.path(), "precision = f32", stage, "2");
+        for model in ["precision = bf16", "precision = bf16, dtype = bf16"] {
+            let (losses, result) = run(dir.path(), model, stage, "2");
+            assert_ne!(losses, plain, "{model} {stage}: nothing was rounded");
+            for (a, b) in losses.iter().zip(&plain) {
+                assert!((a - b).abs() < 2e-2 * b, "{model} {stage}: {a} against {b}");
+            }
+            let (again, _) = run(dir.path(), model, stage, "1");
+            assert_eq!(losses, again, "{model} {stage}: threads change the losses");
+            let bytes = |key: &str| result[key].as_f64().expect("bytes");
+            let ratio = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+            assert!((0.98..=1.0).contains(&ratio), "{model} {stage}: {ratio}");
+        }
+    }
+}
