@@ -3,6 +3,7 @@
 use super::super::types::Real;
 use super::product::{Start, product, scratch};
 use super::tile::Strided;
+use super::launch::{Launch, Launches, Operand::{In, Out}, Product, args, is_single};
 use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, SumRows, TensorType, Value};
 
 /// What is added to the product.
@@ -56,6 +57,25 @@ impl OpRule for MatMul {
             _ => false,
         };
         if fits { Ok(vec![out]) } else { Err("what is added has the wrong shape".into()) }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (m, n, k) = self.sizes(cx);
+        if m * n == 0 {
+            return Some(list);
+        }
+        let beta = if self.epilogue == Epilogue::Accumulate { 1.0 } else { 0.0 };
+        if self.epilogue == Epilogue::Accumulate {
+            list.list.push(Launch::Copy { from: In(2), to: Out(0) });
+        }
+        let sizes = (m as u32, n as u32, k as u32);
+        list.list.push(Launch::Product(Product::of_rows(sizes, (In(0), self.a_t), (In(1), self.b_t), self.alpha.get() as f32, beta)));
+        if self.epilogue == Epilogue::Bias {
+            list.rows("matmul", "add_bias", m, n, args![Out(0), In(2), n as u32]);
+        }
+        Some(list)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
