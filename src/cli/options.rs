@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::world::RealWorld;
 use crate::driver::{Compiled, compile, decide};
+use crate::exec::device::Device;
 use crate::exec::store::Store;
 use crate::program::op::Machine;
 
@@ -108,24 +109,20 @@ impl Common {
         self.sets.iter().map(split).collect()
     }
 
-    /// Refuses devices that are not built yet; an error is printed.
+    /// Where programs run, as asked for; the processor if that names nothing, which [`Self::prepare`] says.
+    pub(super) fn place(&self) -> Device {
+        self.device.parse().unwrap_or_default()
+    }
+
+    /// Refuses devices that there are not, or not in this build; an error is printed.
     fn device_is_built(&self) -> bool {
-        let device = self.device.as_str();
-        if device == "cpu" {
-            return true;
+        match self.device.parse::<Device>().and_then(Device::is_built) {
+            Ok(()) => true,
+            Err(why) => {
+                error(&why);
+                false
+            }
         }
-        if device == "cuda"
-            || device
-                .strip_prefix("cuda:")
-                .is_some_and(|n| n.parse::<u32>().is_ok())
-        {
-            error("plans do not run on CUDA yet; use `--device cpu`");
-        } else {
-            error(&format!(
-                "there is no device `{device}`; devices are `cpu`, `cuda`, `cuda:N`"
-            ));
-        }
-        false
     }
 
     /// What has to be right before a recipe is read: the device, `--set`, and a budget's size. An error
