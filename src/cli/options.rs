@@ -9,6 +9,7 @@ use super::gpu;
 use super::world::RealWorld;
 use crate::base::suggest;
 use crate::driver::{Compiled, compile, decide};
+use crate::exec::device::Device as Place;
 use crate::exec::store::Store;
 use crate::program::device::{CARDS, Card, Device};
 use crate::program::op::Machine;
@@ -135,20 +136,26 @@ impl Common {
         self.sets.iter().map(split).collect()
     }
 
-    /// The device that is asked for; an error is printed.
+    /// Where programs run, as asked for; the processor if that names nothing, which [`Self::prepare`] says.
+    pub(super) fn place(&self) -> Place {
+        self.device.parse().unwrap_or_default()
+    }
+
+    /// The device to plan for; an error is printed, also where this build cannot run there and is to.
     fn device(&self, intent: Intent) -> Option<Device> {
         let name = self.device.as_str();
-        if name == "cpu" {
-            return Some(Device::Cpu);
-        }
-        let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-        if let ("cuda", Ok(index)) = (kind, index.parse::<usize>()) {
-            if intent == Intent::Run {
-                error(&no_cuda(name));
-                return None;
+        match name.parse::<Place>() {
+            Ok(Place::Cuda(index)) => {
+                if let (Intent::Run, Err(why)) = (intent, Place::Cuda(index).is_built()) {
+                    error(&format!("`--device {name}`: {why}"));
+                    return None;
+                }
+                let gpus = gpu::find().gpus;
+                let found = gpus.get(index as usize).and_then(gpu::Gpu::card);
+                return Some(Device::Cuda(found));
             }
-            let gpus = gpu::find().gpus;
-            return Some(Device::Cuda(gpus.get(index).and_then(gpu::Gpu::card)));
+            Ok(_) => return Some(Device::Cpu),
+            Err(_) => {}
         }
         let card = Card::named(name);
         if card.is_some() && intent == Intent::Tell {
@@ -202,18 +209,6 @@ impl Common {
             Err(_) => f(),
         }
     }
-}
-
-/// Why programs do not run on a device yet, and what to do.
-fn no_cuda(name: &str) -> String {
-    if cfg!(feature = "cuda") {
-        return format!("`--device {name}`: plans do not run on CUDA yet; use `--device cpu`");
-    }
-    format!(
-        "`--device {name}`: this peftc was built without CUDA and runs on the processor only; build one \
-         with `cargo build --release --features cuda`, or use `--device cpu` (`check` and `plan` take \
-         `--device {name}` in every build)"
-    )
 }
 
 /// What to say of a device that does not exist.

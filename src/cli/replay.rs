@@ -61,6 +61,7 @@ impl Replay {
             fresh: false,
             checkpoint_every: Duration::MAX,
             machine,
+            device: self.common.place(),
         };
         let what = (
             self.stage.as_str(),

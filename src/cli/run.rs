@@ -101,6 +101,7 @@ impl Run {
             fresh: self.fresh,
             checkpoint_every: Duration::from_secs_f64(self.checkpoint_every.clamp(0.0, 1e6)),
             machine,
+            device: self.common.place(),
         };
         if self.dry_run {
             print(&self.dry(plan, &options));

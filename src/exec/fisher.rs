@@ -25,8 +25,9 @@ pub(super) fn measure(
     runner: &mut Runner,
     observer: &mut dyn Observer,
 ) -> Result<Importances, RunError> {
-    let mut own = Runner::new(runner.machine);
+    let mut own = runner.another()?;
     let residents: Vec<&Resident> = fisher.program.program().residents.iter().collect();
+    own.accepts([&fisher.program])?;
     load(&mut own, &fisher.params, &residents, model, sources)?;
     let want: Vec<Feed> = fisher.program.program().feeds().map(|(f, _)| f).collect();
     let order = order(set.examples.len(), fit.seed, 0, fit.shuffle);
@@ -49,7 +50,8 @@ pub(super) fn measure(
             done: done as u64 + 1,
         });
     }
-    runner.meter.scratch(own.meter.peak());
+    own.fetch()?;
+    runner.note(&own);
     let mut importances = Importances::new();
     for source in &fisher.sources {
         if let Some(sum) = own.residents.take(&accumulator(&source.name)) {

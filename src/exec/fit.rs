@@ -157,7 +157,7 @@ pub fn fit(
         let epochs = progress.step as f64 / fit.steps_per_epoch as f64;
         let mut line = json!({
             "step": progress.step, "epoch": epochs, "loss": loss, "lr": lr, "grad_norm": norm,
-            "samples_per_s": clock.rate(), "peak_bytes": runner.meter.peak(),
+            "samples_per_s": clock.rate(), "peak_bytes": runner.peak(),
         });
         if !projected.is_empty() {
             line["projected_grad"] = json!(projected);
@@ -166,7 +166,7 @@ pub fn fit(
             step: progress.step,
             loss,
             samples_per_s: clock.rate(),
-            peak: runner.meter.peak(),
+            peak: runner.peak(),
         });
         if fit
             .evaluate_every
@@ -194,6 +194,7 @@ pub fn fit(
         }
     }
     log.sync()?;
+    runner.fetch()?;
     let mut metrics = progress.last_metrics;
     if fit.best.is_some() && progress.best.is_some() {
         restore(runner, &cx.checkpoints.join("best"))?;
@@ -369,6 +370,7 @@ fn evaluate(
             progress.best = Some(value);
             progress.best_metrics.clone_from(&values);
             progress.stale = 0;
+            runner.fetch()?;
             let tensors: Vec<(&str, &Tensor)> = runner
                 .residents
                 .iter()
@@ -394,7 +396,8 @@ fn evaluate(
     Ok(())
 }
 
-fn save(runner: &Runner, dir: &Path, progress: &Progress) -> Result<(), RunError> {
+fn save(runner: &mut Runner, dir: &Path, progress: &Progress) -> Result<(), RunError> {
+    runner.fetch()?;
     let kept = |c: Class| matches!(c, Class::Trainable | Class::Optimizer);
     let tensors: Vec<(&str, &Tensor)> = runner
         .residents

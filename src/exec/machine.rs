@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::device::Device;
+use super::remote::{Remote, runnable};
 use crate::files::RunError;
 use crate::program::memory::sized;
 use crate::program::op::{Io, Kernel, Machine, Tensor, TensorMut, TensorRef};
@@ -54,6 +56,8 @@ impl Meter {
 pub struct Residents {
     tensors: Vec<Tensor>,
     classes: Vec<Class>,
+    /// Goes up whenever the host changes the tensor, so that copies elsewhere are known to be old.
+    versions: Vec<u64>,
     index: BTreeMap<String, usize>,
 }
 
@@ -67,13 +71,74 @@ impl Residents {
                     meter.free(slot.bytes());
                     *slot = tensor;
                 }
+                self.changed(i);
             }
             None => {
                 self.index.insert(name.to_owned(), self.tensors.len());
                 self.tensors.push(tensor);
                 self.classes.push(class);
+                self.versions.push(0);
             }
         }
+    }
+
+    fn changed(&mut self, at: usize) {
+        if let Some(version) = self.versions.get_mut(at) {
+            *version += 1;
+        }
+    }
+
+    /// Where each value of a program is found that is a resident.
+    ///
+    /// # Errors
+    /// One is not there, or of another type (a bug).
+    pub(super) fn places(&self, program: &Program) -> Result<Vec<Option<usize>>, RunError> {
+        let mut resident = vec![None; program.values.len()];
+        for (slot, value) in resident.iter_mut().zip(&program.values) {
+            let Def::Resident(i) = value.def else {
+                continue;
+            };
+            let Some(declared) = program.residents.get(i as usize) else {
+                continue;
+            };
+            let found = self.index.get(&declared.name).copied();
+            match found.and_then(|i| self.tensors.get(i)) {
+                Some(t)
+                    if t.dtype() == declared.ty.dtype
+                        && t.dims == declared.ty.dims(&Bindings::default()) =>
+                {
+                    *slot = found
+                }
+                Some(t) => {
+                    return Err(RunError::bug(format!(
+                        "`{}` is held as {:?} but the program wants {}",
+                        declared.name, t.dims, declared.ty
+                    )));
+                }
+                None => {
+                    return Err(RunError::bug(format!(
+                        "`{}` was never loaded",
+                        declared.name
+                    )));
+                }
+            }
+        }
+        Ok(resident)
+    }
+
+    /// The tensor at a place.
+    pub(super) fn at(&self, place: usize) -> Option<&Tensor> {
+        self.tensors.get(place)
+    }
+
+    /// The version of the tensor at a place.
+    pub(super) fn version(&self, place: usize) -> u64 {
+        self.versions.get(place).copied().unwrap_or(0)
+    }
+
+    /// The tensor at a place, to take up what a device made of it: that is no change of the host's.
+    pub(super) fn home(&mut self, place: usize) -> Option<&mut Tensor> {
+        self.tensors.get_mut(place)
     }
 
     /// A tensor by name.
@@ -85,12 +150,15 @@ impl Residents {
     /// A tensor by name, writable.
     #[must_use]
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Tensor> {
-        self.index.get(name).and_then(|&i| self.tensors.get_mut(i))
+        let at = self.index.get(name).copied()?;
+        self.changed(at);
+        self.tensors.get_mut(at)
     }
 
     /// Takes a tensor out; its place is lost.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
         let at = self.index.remove(name)?;
+        self.changed(at);
         self.tensors
             .get_mut(at)
             .map(|slot| std::mem::replace(slot, Tensor::new(Vec::<f32>::new(), &[0])))
@@ -137,6 +205,8 @@ pub struct Runner {
     /// What some of the runs spent on each op.
     pub rates: Rates,
     runs: u64,
+    device: Device,
+    remote: Option<Remote>,
 }
 
 /// One run in so many is timed.
@@ -147,6 +217,10 @@ const TIMED: u64 = 8;
 pub struct Outputs(Vec<(String, Tensor)>);
 
 impl Outputs {
+    pub(super) const fn new(list: Vec<(String, Tensor)>) -> Self {
+        Self(list)
+    }
+
     /// An output's elements; empty if there is none of that name.
     #[must_use]
     pub fn floats(&self, name: &str) -> &[f32] {
@@ -177,7 +251,7 @@ impl Outputs {
 }
 
 impl Runner {
-    /// A runner without residents.
+    /// A runner without residents, on the processor.
     #[must_use]
     pub fn new(machine: Machine) -> Self {
         Self {
@@ -186,41 +260,79 @@ impl Runner {
             meter: Meter::default(),
             rates: Rates::default(),
             runs: 0,
+            device: Device::Cpu,
+            remote: None,
         }
     }
 
-    fn bind(&self, program: &Program) -> Result<Binding, RunError> {
-        let mut resident = vec![None; program.values.len()];
-        for (slot, value) in resident.iter_mut().zip(&program.values) {
-            let Def::Resident(i) = value.def else {
-                continue;
-            };
-            let Some(declared) = program.residents.get(i as usize) else {
-                continue;
-            };
-            let found = self.residents.index.get(&declared.name).copied();
-            match found.and_then(|i| self.residents.tensors.get(i)) {
-                Some(t)
-                    if t.dtype() == declared.ty.dtype
-                        && t.dims == declared.ty.dims(&Bindings::default()) =>
-                {
-                    *slot = found
-                }
-                Some(t) => {
-                    return Err(RunError::bug(format!(
-                        "`{}` is held as {:?} but the program wants {}",
-                        declared.name, t.dims, declared.ty
-                    )));
-                }
-                None => {
-                    return Err(RunError::bug(format!(
-                        "`{}` was never loaded",
-                        declared.name
-                    )));
-                }
-            }
+    /// A runner on a device. Tensors are loaded on the host and follow once a program wants them.
+    ///
+    /// # Errors
+    /// The device cannot be used.
+    pub fn on(machine: Machine, device: Device) -> Result<Self, RunError> {
+        let remote = device.open()?.map(Remote::new).transpose()?;
+        Ok(Self {
+            device,
+            remote,
+            ..Self::new(machine)
+        })
+    }
+
+    /// Another runner on the same device.
+    ///
+    /// # Errors
+    /// The device cannot be used.
+    pub fn another(&self) -> Result<Self, RunError> {
+        Self::on(self.machine, self.device)
+    }
+
+    /// Refuses programs that the device has no kernels for, before anything is loaded for them.
+    ///
+    /// # Errors
+    /// Names the ops.
+    pub fn accepts<'a>(
+        &self,
+        programs: impl IntoIterator<Item = &'a Verified>,
+    ) -> Result<(), RunError> {
+        match self.remote {
+            Some(_) => runnable(programs.into_iter().map(Verified::program)),
+            None => Ok(()),
         }
-        Ok(Binding { resident })
+    }
+
+    /// Bytes free on the device; `None` on the processor.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn free_bytes(&self) -> Result<Option<u64>, RunError> {
+        let remote = self.remote.as_ref();
+        remote.map(Remote::free_bytes).transpose()
+    }
+
+    /// Brings residents home that a device has changed: before anyone reads them but a program.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn fetch(&mut self) -> Result<(), RunError> {
+        match &mut self.remote {
+            Some(remote) => remote.fetch(&mut self.residents),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts what another runner held at most, on top of what is held now.
+    pub fn note(&mut self, other: &Self) {
+        self.meter.scratch(other.meter.peak());
+        if let (Some(own), Some(other)) = (&mut self.remote, &other.remote) {
+            own.meter.scratch(other.meter.peak());
+        }
+    }
+
+    /// Most tensor bytes at once, where the programs run.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        let remote = self.remote.as_ref();
+        remote.map_or(self.meter.peak(), |remote| remote.meter.peak())
     }
 
     /// Runs a program on one batch. Must be called inside the executor's thread pool.
@@ -234,7 +346,12 @@ impl Runner {
         sizes: &Bindings,
     ) -> Result<Outputs, RunError> {
         let program = verified.program();
-        let binding = self.bind(program)?;
+        if let Some(remote) = &mut self.remote {
+            return remote.run(verified, feeds, sizes, &self.residents);
+        }
+        let binding = Binding {
+            resident: self.residents.places(program)?,
+        };
         let mut slots: Vec<Option<Tensor>> = Vec::new();
         slots.resize_with(program.values.len(), || None);
         let mut feeds: BTreeMap<Feed, Tensor> = feeds.into_iter().collect();

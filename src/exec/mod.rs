@@ -4,6 +4,9 @@ pub mod alloc;
 pub mod artifact;
 pub mod checkpoint;
 pub mod choose;
+#[cfg(feature = "cuda")]
+mod cuda;
+pub mod device;
 pub mod features;
 mod fisher;
 pub mod fit;
@@ -18,6 +21,9 @@ mod origin;
 pub mod predict;
 pub mod predictions;
 mod prune;
+mod remote;
+#[cfg(test)]
+mod remote_tests;
 pub mod replay;
 pub mod room;
 pub mod run;

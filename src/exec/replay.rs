@@ -68,10 +68,11 @@ pub fn replay(
         world,
         dir: entry.clone(),
     };
-    let mut runner = Runner::new(options.machine);
+    let mut runner = Runner::on(options.machine, options.device)?;
     let guide = work.guide(fit, &mut runner, &mut Silent)?;
     let initial = work.load(&mut runner, guide)?;
     let steps = zeroth::replay(&mut runner, fit, trajectory)?;
+    runner.fetch()?;
     let kept = [
         entry.join("model").join("model.safetensors"),
         entry.join("adapter").join(leave::NATIVE),

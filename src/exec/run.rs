@@ -7,11 +7,13 @@ use serde_json::{Value as Json, json};
 
 use super::alloc;
 use super::choose::{PROMPT, chosen};
+use super::device::Device;
 use super::features::Source;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::predictions::{masked_tsv, predictions_tsv};
 use super::prune::Guide;
+use super::room::fits_device;
 use super::score::{Walk, averaged, metrics, score};
 use super::store::{Entry, Manifest, Store};
 use crate::base::world::World;
@@ -42,6 +44,8 @@ pub struct Options {
     pub checkpoint_every: Duration,
     /// The machine.
     pub machine: Machine,
+    /// Where programs run.
+    pub device: Device,
 }
 
 /// Identifier of a stage's store entry; results without a fingerprint are kept, but never reused.
@@ -239,7 +243,16 @@ impl Work<'_> {
         alloc::reset_process_peak();
         let threads = self.options.machine.threads;
         let expected = seconds(stage, &self.store.rates(threads), &self.options.machine);
-        let mut runner = Runner::new(self.options.machine);
+        // What is merged is matrix arithmetic of the host's, wherever programs run.
+        let device = match &stage.job.routine {
+            Routine::Fold(_) => Device::Cpu,
+            _ => self.options.device,
+        };
+        let mut runner = Runner::on(self.options.machine, device)?;
+        runner.accepts(stage.job.programs())?;
+        if let Some(free) = runner.free_bytes()? {
+            fits_device([stage], free)?;
+        }
         let mut result = match &stage.job.routine {
             Routine::Fit(fit) => self.fit(fit, &mut runner, observer)?,
             Routine::Score(score) => self.score(score, &mut runner, observer)?,
@@ -258,7 +271,9 @@ impl Work<'_> {
             name: &stage.name.value,
             metrics: &metrics,
         });
-        let _ = self.store.learn(threads, &runner.rates);
+        if !runner.rates.is_empty() {
+            let _ = self.store.learn(threads, &runner.rates);
+        }
         for (key, value) in [
             ("name", json!(stage.name.value)),
             ("kind", json!(stage.filled.name)),
@@ -268,7 +283,8 @@ impl Work<'_> {
             ("estimated_s", json!(expected)),
             ("profile", profile(&runner.rates)),
             ("estimated_peak_bytes", json!(estimate.peak())),
-            ("measured_peak_bytes", json!(runner.meter.peak())),
+            ("measured_peak_bytes", json!(runner.peak())),
+            ("device", json!(device.to_string())),
             ("estimated_process_bytes", json!(estimate.process())),
             ("measured_process_bytes", json!(alloc::process_peak())),
             ("trainable_parameters", json!(trainable)),

@@ -49,6 +49,9 @@ pub enum RunError {
         /// What is needed, what is allowed and what to change.
         message: String,
     },
+    /// A device cannot be used, or fails.
+    #[error("{0}")]
+    Device(String),
     /// The compiler contradicts itself.
     #[error("internal error: {0}; this is a bug in peftc, please report it")]
     Bug(String),
@@ -72,7 +75,7 @@ impl RunError {
     #[must_use]
     pub const fn exit_code(&self) -> i32 {
         match self {
-            Self::File { .. } | Self::Op { .. } => 1,
+            Self::File { .. } | Self::Op { .. } | Self::Device(_) => 1,
             Self::Budget { .. } => 3,
             Self::Diverged { .. } => 4,
             Self::Bug(_) => 101,

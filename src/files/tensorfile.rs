@@ -182,6 +182,19 @@ pub fn bytes_of(tensor: &Tensor) -> &[u8] {
     }
 }
 
+/// The elements of a tensor as bytes, writable.
+#[must_use]
+pub fn bytes_of_mut(tensor: &mut Tensor) -> &mut [u8] {
+    match &mut tensor.storage {
+        CpuStorage::F64(v) => bytemuck::cast_slice_mut(v),
+        CpuStorage::F32(v) => bytemuck::cast_slice_mut(v),
+        CpuStorage::F16(v) => bytemuck::cast_slice_mut(v),
+        CpuStorage::BF16(v) => bytemuck::cast_slice_mut(v),
+        CpuStorage::U32(v) => bytemuck::cast_slice_mut(v),
+        _ => &mut [],
+    }
+}
+
 const fn file_dtype(dtype: DType) -> &'static str {
     match dtype {
         DType::F64 => "F64",

@@ -71,7 +71,7 @@ fn walk(
         let cx = sized(program, node, sizes);
         let workspace = match machine.device {
             Device::Cpu => node.op.rule().workspace(&cx, machine),
-            Device::Cuda(_) => workspace(&node.op, &cx, machine),
+            Device::Cuda(_) => workspace(&node.op, &cx),
         };
         at(index, workspace, &live, total + block(workspace));
         for value in &step.frees {

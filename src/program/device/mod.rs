@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use super::graph::Program;
 use super::memory::sized;
-use super::op::{Cost, Machine, Op, SizedCx};
-use super::types::{Bindings, Sym};
+use super::op::{Cost, Op, SizedCx};
+use super::types::Bindings;
 
 pub use cards::CARDS;
 
@@ -140,32 +140,10 @@ pub fn overhead<'a>(
     }
 }
 
-/// Elements that one block of threads squares and sums, and most blocks for one tensor.
-const SQUARES: u64 = 8192;
-const MOST_SQUARES: u64 = 256;
-
-/// Scratch bytes of an op's kernels on the device. Attention keeps its tiles on the chip, and products share
-/// what cuBLAS was given; what is left are sums made in two steps, in the runs of rows that the processor's
-/// kernels have too, so that their order is one.
+/// Scratch bytes of an op's kernels on the device. Products share beside it what cuBLAS was given.
 #[must_use]
-pub fn workspace(op: &Op, cx: &SizedCx, machine: &Machine) -> u64 {
-    let as_on_host = || op.rule().workspace(cx, machine);
-    match op {
-        // The sum of the gradient times the output over each row, for every head.
-        Op::AttentionGrad(op) => 4 * cx.sizes.get(Sym::Tokens) * u64::from(op.heads),
-        Op::SumRows(_) | Op::SumRowsProduct(_) | Op::WindowGrad(_) | Op::MixGrad(_) => as_on_host(),
-        // Both sums at once.
-        Op::LayerNormGradWeight(_) => 2 * as_on_host(),
-        Op::GradNorm(_) => (0..cx.inputs.len())
-            .map(|i| 8 * cx.elements(i).div_ceil(SQUARES).min(MOST_SQUARES))
-            .sum(),
-        // A loss a row.
-        Op::CrossEntropy(_) => {
-            let logits = cx.inputs.first().and_then(|x| x.dims.first());
-            8 * logits.map_or(0, |&rows| rows as u64)
-        }
-        _ => 0,
-    }
+pub fn workspace(op: &Op, cx: &SizedCx) -> u64 {
+    op.rule().launches(cx).map_or(0, |l| l.scratch_bytes())
 }
 
 impl Card {

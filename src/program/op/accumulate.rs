@@ -1,7 +1,8 @@
 //! `accumulate`: adds to a resident, in place.
 
 use super::math::{add_to, for_chunks, part};
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::In, args, is_single};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(acc, x)`: `acc += x`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +14,13 @@ impl OpRule for Accumulate {
             [a, b] if a == b && a.dtype.is_compute() => Ok(vec![]),
             _ => Err("two floats of one type are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        list.each("accumulate", "accumulate", cx.elements(1), args![In(0), In(1), cx.elements(1)]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

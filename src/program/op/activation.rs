@@ -1,7 +1,8 @@
 //! `activation`: elementwise non-linear functions.
 
 use super::math::{Elementary, for_chunks, part, simd};
-use super::{ActivationGrad, At, Builder, Io, Kernel, OpError, OpRule, TensorType, Value};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{ActivationGrad, At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,6 +101,20 @@ impl OpRule for Activation {
             [a] if a.dtype.is_compute() => Ok(vec![(*a).clone()]),
             _ => Err("one float is wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let kernel = match self.kind {
+            ActivationKind::Gelu => "gelu",
+            ActivationKind::GeluTanh => "gelu_tanh",
+            ActivationKind::Relu => "relu",
+            ActivationKind::Tanh => "tanh_of",
+            ActivationKind::Silu => "silu",
+        };
+        let mut list = Launches::default();
+        list.each("activation", kernel, cx.elements(0), args![In(0), Out(0), cx.elements(0)]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

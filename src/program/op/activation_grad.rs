@@ -1,7 +1,8 @@
 //! `activation_grad`: gradient of an activation.
 
 use super::math::{Elementary, for_chunks, part, simd};
-use super::{ActivationKind, Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{ActivationKind, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up, saved) → up · f′`, `saved` being the output for relu and tanh and the input otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +17,20 @@ impl OpRule for ActivationGrad {
             [up, saved] if up == saved && up.dtype.is_compute() => Ok(vec![(*up).clone()]),
             _ => Err("two floats of one type are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let kernel = match self.kind {
+            ActivationKind::Gelu => "gelu_grad",
+            ActivationKind::GeluTanh => "gelu_tanh_grad",
+            ActivationKind::Relu => "relu_grad",
+            ActivationKind::Tanh => "tanh_grad",
+            ActivationKind::Silu => "silu_grad",
+        };
+        let mut list = Launches::default();
+        list.each("activation_grad", kernel, cx.elements(0), args![In(0), In(1), Out(0), cx.elements(0)]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::super::types::{DType, Real};
 use super::math::{CHUNK, Elementary, simd};
+use super::launch::{Launches, Operand::In, args};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(θ, g, m, v, lr f32[1], step u32[1], factor f32[1])`, updating θ, m, v, in the order of
@@ -32,6 +33,14 @@ impl OpRule for AdamW {
             }
             _ => Err("four f32 tensors of one shape, a rate, a step and a factor are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let mut list = Launches::default();
+        let (n, eps) = (cx.elements(0), self.eps.get() as f32);
+        let args = args![In(0), In(1), In(2), In(3), In(4), In(5), In(6), n, self.beta1.get(), self.beta2.get(), eps, self.weight_decay.get()];
+        list.each("adamw", "adamw", n, args);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -1,7 +1,8 @@
 //! `add`: elementwise `a + b` of one type.
 
 use super::math::{add_to, for_chunks, part, simd};
-use super::{At, Builder, Io, Kernel, OpError, OpRule, TensorType, Value};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `a + b`, same type and shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +14,13 @@ impl OpRule for Add {
             [a, b] if a == b && a.dtype.is_compute() => Ok(vec![(*a).clone()]),
             _ => Err("two floats of one type are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        list.each("add", "add", cx.elements(0), args![In(0), In(1), Out(0), cx.elements(0)]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -7,6 +7,7 @@ use super::dropout::drop_row;
 use super::math::{Elementary, by_sixteen, exp_all, row_max, row_sum, simd};
 use super::random::threshold;
 use super::tile::{Into, Rows, Strided, multiply};
+use super::launch::{Arg, Call, Launches, Operand::{self, Fault, In, Out}, args, is_single};
 use super::{At, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// Dropout on attention probabilities.
@@ -53,6 +54,25 @@ impl OpRule for Attention {
             }
             _ => Err("three matrices of one type, whose width the heads divide, are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (kernel, tile) = match Tiling::of(cx.width(0), self.heads)? {
+            tile @ Tiling { columns: 64, .. } => ("attention_64", tile),
+            tile @ Tiling { columns: 128, .. } => ("attention_128", tile),
+            tile => ("attention_256", tile),
+        };
+        let mut args = args![In(0), In(1), In(2), In(3)];
+        args.extend(draw_buffers(self.dropout.as_ref(), 4));
+        args.extend(args![Out(0), Out(1), Fault]);
+        let lengths = Lengths::of(cx, 3, self.fold);
+        args.extend(tile.sizes(lengths, lengths.longest, self.scale));
+        args.extend(draw_numbers(self.dropout.as_ref()));
+        let shared = tile.shared(2, 1);
+        list.call(Call { source: "attention", kernel, grid: tile.grid(lengths, lengths.longest), block: 256, shared, args });
+        Some(list)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
@@ -132,6 +152,53 @@ impl Lengths {
 /// A length rounded up to whole vectors.
 pub(super) const fn padded(n: usize) -> usize {
     n.next_multiple_of(16)
+}
+
+/// How a GPU kernel cuts a head up: tiles of `side` queries or keys, heads of up to `columns` columns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiling {
+    pub columns: u32,
+    side: u64,
+    head: u64,
+    width: u64,
+    heads: u32,
+}
+
+impl Tiling {
+    /// The tiles for heads of matrices of a width; `None` if they are too wide for shared memory.
+    pub fn of(width: u64, heads: u32) -> Option<Self> {
+        let head = width / u64::from(heads.max(1));
+        let (columns, side) = [(64, 64), (128, 32), (256, 16)].into_iter().find(|&(columns, _)| head <= u64::from(columns))?;
+        Some(Self { columns, side, head, width, heads })
+    }
+
+    /// Bytes of shared memory for some tiles of rows of a head and some of scores.
+    pub const fn shared(self, rows: u64, scores: u64) -> u32 {
+        ((rows * self.head + scores * self.side) * (self.side + 1) * 4) as u32
+    }
+
+    /// A block for each tile of the longest sequence, of each sequence, and each head.
+    pub fn grid(self, lengths: Lengths, longest: u64) -> [u32; 2] {
+        [(lengths.sequences * longest.div_ceil(self.side)) as u32, self.heads]
+    }
+
+    /// The kernels' numbers: rows, width, heads, sequences, tiles of the longest, its tokens, fold, scale.
+    pub fn sizes(self, lengths: Lengths, longest: u64, scale: Real) -> Vec<Arg> {
+        let tiles = longest.div_ceil(self.side) as u32;
+        let Lengths { sequences, tokens, longest, fold } = lengths;
+        args![tokens as u32, self.width as u32, self.heads, sequences as u32, tiles, longest as u32, fold as u32, scale.get() as f32]
+    }
+}
+
+/// Keys and step of dropout among the operands, from `first`.
+pub(super) fn draw_buffers(dropout: Option<&AttentionDropout>, first: usize) -> [Arg; 2] {
+    [first, first + 1].map(|i| dropout.map_or(Arg::Null, |_| Operand::In(i).into()))
+}
+
+/// The stream, the threshold and the factor of dropout.
+pub(super) fn draw_numbers(dropout: Option<&AttentionDropout>) -> Vec<Arg> {
+    let ([k0, k1], p) = dropout.map_or(([0, 0], 0.0), |d| (d.stream, d.p.get()));
+    args![k0, k1, threshold(p), (1.0 / (1.0 - p)) as f32]
 }
 
 /// A head's width and the size of an element.

@@ -4,10 +4,11 @@ use rayon::prelude::*;
 
 use super::super::types::{Real, Sym};
 use super::attention::{
-    AttentionDropout, BACKWARD_TILE, Draw, Lengths, check_tail, head_and_size, is_small, padded, sequences, split_rows, transpose,
+    AttentionDropout, BACKWARD_TILE, Draw, Lengths, Tiling, draw_buffers, draw_numbers, check_tail, head_and_size, is_small, padded, sequences, split_rows, transpose,
 };
 use super::math::{Elementary, by_sixteen, exp_all, row_sum_of_two, simd};
 use super::tile::{Into, Rows, Strided, multiply};
+use super::launch::{Arg, Call, Launches, Operand::{Fault, In, Out}, args, is_single};
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up, q, k, v, o [T, d], lse [T, H], offsets[, keys, step]) → (dq, dk, dv)`.
@@ -36,6 +37,33 @@ impl OpRule for AttentionGrad {
         } else {
             Err("five matrices of one type are wanted".into())
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (queries, keys, tile) = match Tiling::of(cx.width(0), self.heads)? {
+            tile @ Tiling { columns: 64, .. } => ("attention_grad_queries_64", "attention_grad_keys_64", tile),
+            tile @ Tiling { columns: 128, .. } => ("attention_grad_queries_128", "attention_grad_keys_128", tile),
+            tile => ("attention_grad_queries_256", "attention_grad_keys_256", tile),
+        };
+        let lengths = Lengths::of(cx, 6, self.fold);
+        let (count, d) = (lengths.tokens * u64::from(self.heads), cx.width(0));
+        let dots = list.scratch(4 * count);
+        list.rows("attention_grad", "attention_dots", count.div_ceil(8), 256, args![In(0), In(4), dots, d as u32, self.heads, count]);
+        let shared = tile.shared(4, 1);
+        let mut call = |kernel: &'static str, outs: Vec<Arg>, longest: u64| {
+            let mut args = args![In(0), In(1), In(2), In(3), In(5), dots, In(6)];
+            args.extend(draw_buffers(self.dropout.as_ref(), 7));
+            args.extend(outs);
+            args.extend(args![Fault]);
+            args.extend(tile.sizes(lengths, longest, self.scale));
+            args.extend(draw_numbers(self.dropout.as_ref()));
+            list.call(Call { source: "attention_grad", kernel, grid: tile.grid(lengths, longest), block: 256, shared, args });
+        };
+        call(queries, args![Out(0)], lengths.longest);
+        call(keys, args![Out(1), Out(2)], lengths.longest * u64::from(self.fold));
+        Some(list)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

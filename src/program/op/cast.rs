@@ -5,7 +5,8 @@ use half::{bf16, f16};
 
 use super::super::types::DType;
 use super::math::{for_chunks, part};
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::{In, Out}, args};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `x → x` in another float type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,18 @@ impl OpRule for Cast {
             }
             _ => Err("between f32 and f16 or bf16".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let kernel = match (cx.inputs.first()?.dtype, self.to) {
+            (DType::F16, _) => "widen_f16",
+            (DType::BF16, _) => "widen_bf16",
+            (_, DType::F16) => "narrow_f16",
+            _ => "narrow_bf16",
+        };
+        let mut list = Launches::default();
+        list.each("cast", kernel, cx.elements(0), args![In(0), Out(0), cx.elements(0)]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

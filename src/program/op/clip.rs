@@ -1,7 +1,8 @@
 //! `clip`: the factor that keeps the global gradient norm below a bound.
 
 use super::super::types::{DType, Real};
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::{In, Out}, args};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(norm f32[1]) → min(1, max / (norm + 10⁻⁶)): f32[1]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +17,12 @@ impl OpRule for ClipFactor {
             [norm] if **norm == TensorType::scalar(DType::F32) => Ok(vec![(*norm).clone()]),
             _ => Err("an f32 norm is wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let mut list = Launches::default();
+        list.rows("clip", "clip", cx.elements(0), 1, args![In(0), Out(0), self.max.get() as f32]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

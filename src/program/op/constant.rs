@@ -1,7 +1,8 @@
 //! `constant`: one element of a given value, the seed of a backward pass.
 
 use super::super::types::{DType, Real};
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::Out, args, is_single};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `→ [1]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +20,13 @@ impl OpRule for Constant {
         } else {
             Err("no input and a compute type are wanted".into())
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        list.each("fill", "fill", 1, args![Out(0), 1_u64, self.value.get() as f32]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -11,17 +11,17 @@ use crate::base::rng::Stream;
 
 const MACHINE: Machine = Machine::cpu(2);
 
-fn random(seed: u64, dims: &[usize]) -> Tensor {
+pub(super) fn random(seed: u64, dims: &[usize]) -> Tensor {
     let n = dims.iter().product::<usize>() as u64;
     let stream = Stream::new(seed, "sample");
     Tensor::new((0..n).map(|i| stream.normal(i)).collect::<Vec<f64>>(), dims)
 }
 
-fn ids(list: &[u32]) -> Tensor {
+pub(super) fn ids(list: &[u32]) -> Tensor {
     Tensor::new(list.to_vec(), &[list.len()])
 }
 
-fn keys(rows: usize) -> Tensor {
+pub(super) fn keys(rows: usize) -> Tensor {
     Tensor::new(
         (0..rows as u32)
             .flat_map(|i| [i / 3, i % 3])
@@ -30,12 +30,12 @@ fn keys(rows: usize) -> Tensor {
     )
 }
 
-fn scalar(x: f32) -> Tensor {
+pub(super) fn scalar(x: f32) -> Tensor {
     Tensor::new(vec![x], &[1])
 }
 
 /// One or more samples of every op.
-fn samples() -> Vec<(Op, Vec<Tensor>)> {
+pub(super) fn samples() -> Vec<(Op, Vec<Tensor>)> {
     let r = Real::new;
     let mut list: Vec<(Op, Vec<Tensor>)> = Vec::new();
     for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -336,19 +336,19 @@ fn samples() -> Vec<(Op, Vec<Tensor>)> {
     list
 }
 
-fn narrow(t: &Tensor) -> Tensor {
+pub(super) fn narrow(t: &Tensor) -> Tensor {
     match t.slice::<f64>() {
         Some(x) => Tensor::new(x.iter().map(|&x| x as f32).collect::<Vec<f32>>(), &t.dims),
         None => t.clone(),
     }
 }
 
-fn ty(t: &Tensor) -> TensorType {
+pub(super) fn ty(t: &Tensor) -> TensorType {
     TensorType::new(t.dtype(), t.dims.iter().map(|&n| Dim::from(n as u64)))
 }
 
 /// Outputs of an op (and then the updated inputs), from buffers filled with garbage.
-fn eval(op: &Op, inputs: &[Tensor], threads: usize) -> Vec<Tensor> {
+pub(super) fn eval(op: &Op, inputs: &[Tensor], threads: usize) -> Vec<Tensor> {
     eval_taking(op, inputs, threads, None)
 }
 
@@ -398,7 +398,7 @@ fn eval_taking(op: &Op, inputs: &[Tensor], threads: usize, taken: Option<usize>)
     outputs
 }
 
-fn floats(t: &Tensor) -> Vec<f64> {
+pub(super) fn floats(t: &Tensor) -> Vec<f64> {
     match (t.slice::<f64>(), t.slice::<f32>()) {
         (Some(x), _) => x.to_vec(),
         (_, Some(x)) => x.iter().map(|&x| f64::from(x)).collect(),

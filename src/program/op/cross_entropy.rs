@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::super::types::DType;
 use super::math::Elementary;
-use super::{At, Builder, CrossEntropyGrad, Io, Kernel, OpError, OpRule, TensorType, Value};
+use super::launch::{Launches, Operand::{Fault, In, Out}, args, is_single};
+use super::{At, Builder, CrossEntropyGrad, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// Width from which each row is worth a task of its own.
 const WIDE: usize = 1024;
@@ -22,6 +23,16 @@ impl OpRule for CrossEntropy {
             }
             _ => Err("logits, labels and a scale are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (rows, classes) = (cx.elements(1), cx.width(0));
+        let losses = list.scratch(8 * rows);
+        list.rows("cross_entropy", "cross_entropy", rows, classes, args![In(0), In(1), losses, Fault, classes as u32]);
+        list.once("cross_entropy", "scaled_sum", args![losses, In(2), Out(0), rows as u32]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -2,7 +2,8 @@
 
 use super::cross_entropy::{check, log_sum_exp};
 use super::math::{Elementary, for_chunks_of_rows};
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(logits[S, C], labels u32[S], scale f32[1], up[1]) → up · scale · (softmax − onehot)`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,14 @@ impl OpRule for CrossEntropyGrad {
             }
             _ => Err("logits, labels, a scale and a gradient are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let classes = cx.width(0);
+        list.rows("cross_entropy_grad", "cross_entropy_grad", cx.elements(1), classes, args![In(0), In(1), In(2), In(3), Out(0), classes as u32]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -3,7 +3,8 @@
 use super::super::types::{DType, Real};
 use super::math::{Elementary, for_chunks_of_rows, part, simd};
 use super::random::{GROUP, group_of_words, threshold};
-use super::{At, Builder, Io, Kernel, OpError, OpRule, TensorType, Value};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `(x[N, d], keys u32[N, 2], step u32[1]) → x ⊙ mask / (1 − p)` (Srivastava et al. 2014).
 ///
@@ -26,6 +27,16 @@ impl OpRule for Dropout {
             },
             _ => Err("a float matrix, u32 keys and a u32 step are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (rows, d, p) = (cx.rows(0), cx.width(0), self.p.get());
+        let [k0, k1] = self.stream;
+        let args = args![In(0), In(1), In(2), Out(0), d as u32, k0, k1, threshold(p), (1.0 / (1.0 - p)) as f32];
+        list.rows("dropout", "dropout", rows, d.div_ceil(4), args);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -2,7 +2,8 @@
 
 use super::super::types::Real;
 use super::math::for_chunks;
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::In, args, is_single};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(x)`: `x ← value`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,13 @@ impl OpRule for Fill {
             [a] if a.dtype.is_compute() => Ok(vec![]),
             _ => Err("one float is wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        list.each("fill", "fill", cx.elements(0), args![In(0), cx.elements(0), self.value.get() as f32]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

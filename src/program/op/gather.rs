@@ -4,7 +4,8 @@ use half::{bf16, f16};
 
 use super::super::types::{DType, Dim};
 use super::math::for_chunks_of_rows;
-use super::{At, Builder, Io, Kernel, OpError, OpRule, Scatter, TensorType, Value};
+use super::launch::{Launches, Operand::{Fault, In, Out}, args};
+use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, Scatter, TensorType, Value};
 
 /// `(table[rows, d], ids u32[N]) → [N, d]` in type `out`; a table `[rows]` gives `[N]`. Only the gathered rows are widened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +28,19 @@ impl OpRule for Gather {
             }
             _ => Err("a float matrix and u32 rows are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let kernel = match (cx.inputs.first()?.dtype, self.out) {
+            (DType::F32, DType::F32) => "gather_f32",
+            (DType::F16, DType::F32) => "gather_f16",
+            (DType::BF16, DType::F32) => "gather_bf16",
+            _ => return None,
+        };
+        let mut list = Launches::default();
+        let (rows, d) = (cx.rows(0), cx.width(0));
+        list.rows("gather", kernel, cx.elements(1), d, args![In(0), In(1), Out(0), Fault, rows as u32, d as u32]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

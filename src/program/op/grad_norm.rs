@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::math::{CHUNK, Elementary, simd};
 use super::super::types::DType;
+use super::launch::{Launches, Operand::{In, Out}, args};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(g₁, …, gₙ) → √Σ g²: f32[1]`; sums of fixed chunks, combined in order in f64.
@@ -13,6 +14,21 @@ pub struct GradNorm;
 impl OpRule for GradNorm {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         if x.iter().all(|t| t.dtype == DType::F32) { Ok(vec![TensorType::scalar(DType::F32)]) } else { Err("f32 gradients are wanted".into()) }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let mut list = Launches::default();
+        let blocks = |n: u64| (n.div_ceil(PARTS as u64).max(CHUNK as u64), n.div_ceil(n.div_ceil(PARTS as u64).max(CHUNK as u64)));
+        let count: u64 = (0..cx.inputs.len()).map(|i| blocks(cx.elements(i)).1).sum();
+        let parts = list.scratch(8 * count);
+        let mut first = 0;
+        for i in 0..cx.inputs.len() {
+            let (part, number) = blocks(cx.elements(i));
+            list.rows("grad_norm", "square_sums", number, 256, args![In(i), parts, cx.elements(i), part, first]);
+            first += number as u32;
+        }
+        list.once("grad_norm", "root_of_sum", args![parts, Out(0), first]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

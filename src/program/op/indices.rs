@@ -1,7 +1,8 @@
 //! `indices`: a fixed list of rows, such as the label words' in the vocabulary.
 
 use super::super::types::DType;
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launch, Launches, Operand::Out};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `→ u32[n]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +14,12 @@ pub struct Indices {
 impl OpRule for Indices {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         if x.is_empty() { Ok(vec![TensorType::fixed(DType::U32, &[self.list.len() as u64])]) } else { Err("no input is wanted".into()) }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let _ = cx;
+        let upload = Launch::Upload { to: Out(0), words: self.list.clone() };
+        Some(Launches { list: vec![upload], scratch: Vec::new() })
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

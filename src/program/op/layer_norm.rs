@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::super::types::Real;
 use super::math::{CHUNK, Elementary, row_sum, simd};
-use super::{At, Builder, Io, Kernel, LayerNormGrad, LayerNormGradWeight, OpError, OpRule, TensorType, Value};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{At, Builder, Io, Kernel, LayerNormGrad, LayerNormGradWeight, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `(x[N, d], γ[d], β[d]) → (y[N, d], mean[N], rstd[N])`, `y = (x − mean) · rstd · γ + β` with
 /// `rstd = 1/√(var + ε)` (Ba et al. 2016, arXiv 1607.06450).
@@ -26,6 +27,14 @@ impl OpRule for LayerNorm {
             },
             _ => Err("three floats of one type are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (rows, d) = (cx.rows(0), cx.width(0));
+        list.rows("layer_norm", "layer_norm", rows, d, args![In(0), In(1), In(2), Out(0), Out(1), Out(2), d as u32, self.eps.get()]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

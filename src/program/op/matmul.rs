@@ -5,6 +5,7 @@ use half::bf16;
 use super::super::types::{DType, Real};
 use super::product::{Source, Start, product, product_of_rounded, scratch, scratch_of_rounded};
 use super::tile::Strided;
+use super::launch::{Launch, Launches, Operand::{In, Out}, Product, args};
 use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, SumRows, TensorType, Value};
 
 /// What is added to the product.
@@ -83,6 +84,37 @@ impl OpRule for MatMul {
             _ => false,
         };
         if fits { Ok(vec![out]) } else { Err("what is added has the wrong shape".into()) }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let stored = cx.inputs.get(1)?.dtype;
+        let narrow = stored == DType::BF16;
+        let others = cx.inputs.iter().enumerate().filter(|(i, _)| *i != 1).map(|(_, x)| x.dtype);
+        if self.precision != Precision::F32 || !(narrow || stored == DType::F32) || others.into_iter().any(|d| d != DType::F32) {
+            return None;
+        }
+        let mut list = Launches::default();
+        let (m, n, k) = self.sizes(cx);
+        if m * n == 0 {
+            return Some(list);
+        }
+        let right = if narrow {
+            let wide = list.scratch(4 * n * k);
+            list.each("cast", "widen_bf16", n * k, args![In(1), wide, n * k]);
+            wide
+        } else {
+            In(1)
+        };
+        let beta = if self.epilogue == Epilogue::Accumulate { 1.0 } else { 0.0 };
+        if self.epilogue == Epilogue::Accumulate {
+            list.list.push(Launch::Copy { from: In(2), to: Out(0) });
+        }
+        let sizes = (m as u32, n as u32, k as u32);
+        list.list.push(Launch::Product(Product::of_rows(sizes, (In(0), self.a_t), (right, self.b_t), self.alpha.get() as f32, beta)));
+        if self.epilogue == Epilogue::Bias {
+            list.rows("matmul", "add_bias", m, n, args![Out(0), In(2), n as u32]);
+        }
+        Some(list)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -2,7 +2,8 @@
 
 use super::super::types::Real;
 use super::math::{Elementary, for_chunks, part, simd};
-use super::{At, Builder, Io, Kernel, MixGrad, OpError, OpRule, TensorType, Value};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{At, Builder, Io, Kernel, MixGrad, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `(x[N, d], y[N, d], alpha[1]) → μ x + (1 − μ) y` with `μ = σ(alpha / temperature)` (LST, arXiv
 /// 2206.06522, section 3.1).
@@ -23,6 +24,14 @@ impl OpRule for Mix {
             [a, b, gate] if a == b && a.dtype.is_compute() && **gate == TensorType::fixed(a.dtype, &[1]) => Ok(vec![(*a).clone()]),
             _ => Err("two floats of one type and a gate of one element are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let n = cx.elements(0);
+        list.each("mix", "mix", n, args![In(0), In(1), In(2), Out(0), n, self.temperature.get()]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use super::super::types::Real;
 use super::math::{CHUNK, Elementary, part, row_sum_of_two, simd};
 use super::mix::gate;
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up[N, d], x, y, alpha[1]) → (μ up, (1 − μ) up, Σ up ⊙ (x − y) · μ (1 − μ) / temperature)`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,17 @@ impl OpRule for MixGrad {
             }
             _ => Err("three floats of one type and a gate of one element are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (n, temperature) = (cx.elements(0), self.temperature.get());
+        let blocks = n.div_ceil(CHUNK as u64);
+        let sums = list.scratch(8 * blocks);
+        list.rows("mix_grad", "mix_grad", blocks, 256, args![In(0), In(1), In(2), In(3), Out(0), Out(1), sums, n, temperature]);
+        list.once("mix_grad", "mix_grad_gate", args![sums, In(3), Out(2), blocks as u32, temperature]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

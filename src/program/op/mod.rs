@@ -3,9 +3,10 @@
 
 use super::builder::Builder;
 use super::graph::Value;
-use super::types::{Bindings, TensorType};
+use super::types::{Bindings, DType, TensorType};
 
 mod kernel;
+pub mod launch;
 mod math;
 mod product;
 mod random;
@@ -113,6 +114,8 @@ pub struct Sized {
     pub dims: Vec<usize>,
     /// Its bytes.
     pub bytes: u64,
+    /// Its element type.
+    pub dtype: DType,
 }
 
 /// What costs and workspaces are computed from: the operands and the batch under concrete sizes.
@@ -136,6 +139,7 @@ impl SizedCx {
                 .map(|t| Sized {
                     dims: t.dims(sizes),
                     bytes: t.bytes(sizes),
+                    dtype: t.dtype,
                 })
                 .collect()
         };
@@ -162,6 +166,26 @@ impl SizedCx {
         self.inputs
             .get(i)
             .map_or(0, |s| s.dims.iter().map(|&d| d as u64).product())
+    }
+
+    /// Rows of input `i`; 0 if there is none.
+    #[must_use]
+    pub fn rows(&self, i: usize) -> u64 {
+        self.inputs
+            .get(i)
+            .and_then(|s| s.dims.first())
+            .copied()
+            .unwrap_or(0) as u64
+    }
+
+    /// Elements of a row of input `i`, 1 if it is a list.
+    #[must_use]
+    pub fn width(&self, i: usize) -> u64 {
+        self.inputs
+            .get(i)
+            .and_then(|s| s.dims.get(1))
+            .copied()
+            .unwrap_or(1) as u64
     }
 }
 
@@ -190,6 +214,9 @@ pub trait OpRule: std::fmt::Debug {
 
     /// Computes the outputs. Sizes are right by construction; data may be anything.
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError>;
+
+    /// What is launched on a GPU under concrete sizes; `None` where there is no kernel for these operands.
+    fn launches(&self, cx: &SizedCx) -> Option<launch::Launches>;
 
     /// Gradient by each input, in terms of ops: one entry per input, `None` where not wanted or
     /// where there is none. Reads as little of the forward pass as it can: nothing before outputs
@@ -234,3 +261,5 @@ pub trait OpRule: std::fmt::Debug {
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod launch_tests;

@@ -1,7 +1,8 @@
 //! `mul_rows`: every row times one vector, elementwise.
 
 use super::math::{for_chunks_of_rows, part, simd};
-use super::{At, Builder, Io, Kernel, OpError, OpRule, SumRowsProduct, TensorType, Value};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SumRowsProduct, TensorType, Value};
 
 /// `(x[N, d], v[d]) → x ⊙ v` on every row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +17,14 @@ impl OpRule for MulRows {
             },
             _ => Err("two floats of one type are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (rows, d) = (cx.rows(0), cx.width(0));
+        list.rows("mul_rows", "mul_rows", rows, d, args![In(0), In(1), Out(0), d as u32]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -3,7 +3,8 @@
 use super::super::types::{DType, Real};
 use super::math::{CHUNK, Elementary, for_chunks, simd};
 use super::random::{GROUP, group_of_normals};
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::In, args, is_single};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(w, by f32[3], draw u32[2])`, in place: with `z` standard normal, keyed by the tensor's stream, the
 /// element's place and the draw (step, sample), and `by = [a, b, rate]`:
@@ -27,6 +28,15 @@ impl OpRule for Perturb {
             }
             _ => Err("a float, three factors and a draw are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (n, [k0, k1]) = (cx.elements(0), self.stream);
+        let args = args![In(0), In(1), In(2), n, k0, k1, self.weight_decay.get() as f32];
+        list.each("perturb", "perturb", n.div_ceil(4), args);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

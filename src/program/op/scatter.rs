@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Dim};
+use super::launch::{Launches, Operand::{Fault, In, Out}, args, is_single};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(ids u32[N], up[N, d]) → [rows, d]` (of `[N]`: `[rows]`), zero where no id points. Rows of one id are summed in
@@ -23,6 +24,16 @@ impl OpRule for Scatter {
             },
             _ => Err("u32 rows and a float matrix are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (n, rows) = (cx.elements(0), cx.outputs.first()?.dims.first().copied()? as u64);
+        let d = cx.outputs.first()?.dims.get(1).copied().unwrap_or(1) as u64;
+        list.each("fill", "fill", rows * d, args![Out(0), rows * d, 0.0_f32]);
+        list.rows("scatter", "scatter", n, 256, args![In(0), In(1), Out(0), Fault, n as u32, rows as u32, d as u32]);
+        Some(list)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

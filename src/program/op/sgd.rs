@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::super::types::{DType, Real};
 use super::math::{CHUNK, Elementary, for_chunks, part, simd};
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::In, args};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(θ, g[, b], lr f32[1], factor f32[1])`, updating θ and the momentum `b` if there is any:
 /// `g ← factor · g + λθ`, `b ← μb + g`, `θ ← θ − lr · b` (or `g + μb` with Nesterov's momentum).
@@ -27,6 +28,18 @@ impl OpRule for Sgd {
             _ => false,
         };
         if good { Ok(vec![]) } else { Err("f32 tensors of one shape, a rate and a factor are wanted".into()) }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let mut list = Launches::default();
+        let (n, decay, momentum) = (cx.elements(0), self.weight_decay.get() as f32, self.momentum.get() as f32);
+        if momentum > 0.0 {
+            let args = args![In(0), In(1), In(2), In(3), In(4), n, decay, momentum, u32::from(self.nesterov)];
+            list.each("sgd", "sgd_momentum", n, args);
+        } else {
+            list.each("sgd", "sgd", n, args![In(0), In(1), In(2), In(3), n, decay]);
+        }
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -1,6 +1,7 @@
 //! `square_accumulate`: adds squares to a resident, in place.
 
 use super::math::{for_chunks, part};
+use super::launch::{Launches, Operand::In, args, is_single};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(acc, x)`: `acc += x²`.
@@ -13,6 +14,14 @@ impl OpRule for SquareAccumulate {
             [a, b] if a == b && a.dtype.is_compute() => Ok(vec![]),
             _ => Err("two floats of one type are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let n = cx.elements(1);
+        list.each("square_accumulate", "square_accumulate", n, args![In(0), In(1), n]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

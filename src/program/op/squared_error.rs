@@ -2,7 +2,8 @@
 
 use super::super::types::DType;
 use super::math::Elementary;
-use super::{At, Builder, Io, Kernel, OpError, OpRule, SquaredErrorGrad, TensorType, Value};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SquaredErrorGrad, TensorType, Value};
 
 /// `(scores[S, 1], targets f32[S], scale f32[1]) → [1]`: `scale · Σ (score − target)²`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,13 @@ impl OpRule for SquaredError {
             }
             _ => Err("scores, targets and a scale are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        list.once("squared_error", "squared_error", args![In(0), In(1), In(2), Out(0), cx.elements(1) as u32]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

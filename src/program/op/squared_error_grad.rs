@@ -2,7 +2,8 @@
 
 use super::math::Elementary;
 use super::squared_error::check;
-use super::{Io, Kernel, OpError, OpRule, TensorType};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(scores[S, 1], targets f32[S], scale f32[1], up[1]) → 2 · up · scale · (score − target)`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,14 @@ impl OpRule for SquaredErrorGrad {
             }
             _ => Err("scores, targets, a scale and a gradient are wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let n = cx.elements(0);
+        list.each("squared_error_grad", "squared_error_grad", n, args![In(0), In(1), In(2), In(3), Out(0), n]);
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

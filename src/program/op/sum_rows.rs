@@ -1,6 +1,7 @@
 //! `sum_rows`: the sum of a matrix's rows, the gradient of a bias.
 
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
+use super::launch::{Launches, Operand::{In, Out}, is_single};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `x[N, d] → [d]`.
@@ -16,6 +17,13 @@ impl OpRule for SumRows {
             },
             _ => Err("one float matrix is wanted".into()),
         }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        list.column_sums(("sum_rows", "sum_rows"), (cx.rows(0), cx.width(0)), &[In(0)], &[Out(0)]);
+        Some(list)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

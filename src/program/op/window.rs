@@ -1,7 +1,8 @@
 //! `window`: the features of several layers side by side, as the keys of a ladder's cross-attention.
 
 use super::math::{for_chunks_of_rows, part};
-use super::{At, Builder, Io, Kernel, OpError, OpRule, TensorType, Value, WindowGrad};
+use super::launch::{Arg, Launches, Operand::{In, Out}, args, is_single};
+use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value, WindowGrad};
 
 /// `(p[k, d], f…[T, d]) → [k·T, d]`: row `k·t + c` is `p[c]` plus row `t` of the feature in slot `c`,
 /// or `p[c]` alone where the slot is empty (methods A11, step 4; a sequence's rows follow each other,
@@ -32,6 +33,18 @@ impl OpRule for Window {
         Self::check(&self.slots, position, features)?;
         let (rows, d) = features.first().and_then(|f| f.matrix()).ok_or("a feature is wanted")?;
         Ok(vec![TensorType::new(position.dtype, [rows.times(self.slots.len() as u64), d])])
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (k, rows, d) = (self.slots.len() as u32, cx.rows(1), cx.width(0));
+        for (c, slot) in self.slots.iter().enumerate() {
+            let mut args = args![In(0), Out(0), Out(0), k, c as u32, d as u32, u32::from(slot.is_none())];
+            args[1] = slot.map_or(Arg::Null, |i| In(i as usize + 1).into());
+            list.rows("window", "window_slot", rows, d, args);
+        }
+        Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -1,6 +1,7 @@
 //! `window_grad`: gradients of positions and features that stood side by side.
 
 use super::math::{add_to, column_sums, column_sums_scratch, for_chunks_of_rows};
+use super::launch::{Launches, Operand::{In, Out}, args, is_single};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 use crate::program::Dim;
 
@@ -28,6 +29,25 @@ impl OpRule for WindowGrad {
         let mut outs = vec![TensorType::new(up.dtype, [Dim::from(k), d])];
         outs.extend((0..self.features).map(|_| feature.clone()));
         Ok(outs)
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        is_single(cx)?;
+        let mut list = Launches::default();
+        let (k, d) = (self.slots.len() as u64, cx.width(0));
+        let tokens = cx.rows(0) / k.max(1);
+        list.column_sums(("sum_rows", "sum_rows"), (tokens, k * d), &[In(0)], &[Out(0)]);
+        for i in 0..self.features {
+            let mut own = (0..k as u32).filter(|&c| self.slots[c as usize] == Some(i)).peekable();
+            let out = Out(i as usize + 1);
+            if own.peek().is_none() {
+                list.each("fill", "fill", tokens * d, args![out, tokens * d, 0.0_f32]);
+            }
+            for (n, c) in own.enumerate() {
+                list.rows("window_grad", "window_slot_grad", tokens, d, args![In(0), out, k as u32, c, d as u32, u32::from(n == 0)]);
+            }
+        }
+        Some(list)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -1,0 +1,531 @@
+//! NVIDIA GPUs: memory from the driver's stream-ordered pool, kernels compiled by NVRTC on first use,
+//! products by cuBLAS in full f32. One stream, so things happen in the order they are asked for.
+#![expect(
+    unsafe_code,
+    reason = "kernels get raw addresses; their sizes come from the same table as the launches"
+)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc;
+use cudarc::cublas::{CudaBlas, result as cublas, sys as cublas_sys};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
+    LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
+};
+use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
+
+use super::device::{Backend, Block, Blocks};
+use crate::files::RunError;
+use crate::files::durable;
+use crate::files::tensorfile::{bytes_of, bytes_of_mut};
+use crate::program::op::launch::{
+    Arg, Call, Launch, Launches, Operand, PRODUCT_WORKSPACE, Product, SOURCES,
+};
+use crate::program::op::{Op, Tensor};
+use crate::program::{Bindings, TensorType};
+
+/// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
+const OLDEST: (i32, i32) = (8, 0);
+
+/// Uploads up to this size go through pinned memory, so that they do not wait for the device.
+const STAGED: usize = 1 << 18;
+
+/// Pinned buffers taken in turn: a batch has fewer inputs.
+const STAGES: usize = 32;
+
+/// A GPU.
+#[derive(Debug)]
+pub struct Cuda {
+    // Dropped in this order: what lives on the stream before the stream.
+    blocks: Vec<Option<CudaSlice<u8>>>,
+    free: Vec<usize>,
+    stages: Vec<PinnedHostSlice<u8>>,
+    stage: usize,
+    blas: CudaBlas,
+    _workspace: CudaSlice<u8>,
+    functions: BTreeMap<&'static str, CudaFunction>,
+    modules: BTreeMap<&'static str, Arc<CudaModule>>,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+    architecture: String,
+}
+
+/// A driver's error in a sentence.
+fn driver(what: &str, error: DriverError) -> RunError {
+    use sys::CUresult as R;
+    let name = error.error_string().map_or_else(
+        |_| format!("{:?}", error.0),
+        |s| s.to_string_lossy().into_owned(),
+    );
+    if error.0 == R::CUDA_ERROR_OUT_OF_MEMORY {
+        return RunError::Budget {
+            message: format!(
+                "the GPU has too little free memory to {what}; end what else uses it (`nvidia-smi` lists it), or make the batch smaller"
+            ),
+        };
+    }
+    RunError::Device(match error.0 {
+        R::CUDA_ERROR_NO_DEVICE => {
+            "there is no NVIDIA GPU that this process may use (`nvidia-smi` lists them; CUDA_VISIBLE_DEVICES may hide them); use `--device cpu`".to_owned()
+        }
+        R::CUDA_ERROR_STUB_LIBRARY => {
+            "libcuda.so.1 is the toolkit's stub, not the driver's; put the driver's folder first in LD_LIBRARY_PATH, or use `--device cpu`".to_owned()
+        }
+        R::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | R::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => format!(
+            "the NVIDIA driver is older than the CUDA libraries ({name}); install driver 580 or newer, or use `--device cpu`"
+        ),
+        _ => format!("the GPU could not {what}: {name}; use `--device cpu` if it stays so"),
+    })
+}
+
+fn product_failed(error: cublas::CublasError) -> RunError {
+    RunError::Device(format!(
+        "cuBLAS could not multiply: {:?}; is libcublas of CUDA 13 the one that is found?",
+        error.0
+    ))
+}
+
+impl Cuda {
+    /// Opens a GPU by its number.
+    ///
+    /// # Errors
+    /// No driver, no such GPU, or one that is too old.
+    pub fn open(ordinal: u32) -> Result<Self, RunError> {
+        let context = CudaContext::new(ordinal as usize).map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_INVALID_DEVICE => {
+                let count = CudaContext::device_count().unwrap_or(0);
+                RunError::Device(format!(
+                    "there is no GPU {ordinal}: {count} can be seen, counted from 0"
+                ))
+            }
+            _ => driver("be opened", error),
+        })?;
+        let failed = |error| driver("be opened", error);
+        let (major, minor) = context.compute_capability().map_err(failed)?;
+        if (major, minor) < OLDEST {
+            return Err(RunError::Device(format!(
+                "GPU {ordinal} has compute capability {major}.{minor}; {}.{} or newer is needed, or `--device cpu`",
+                OLDEST.0, OLDEST.1
+            )));
+        }
+        // SAFETY: all work goes to one stream, so no event has to order it.
+        unsafe { context.disable_event_tracking() };
+        keep_freed_memory(&context).map_err(failed)?;
+        let stream = context.new_stream().map_err(failed)?;
+        let blas = CudaBlas::new(stream.clone()).map_err(product_failed)?;
+        // SAFETY: nothing reads the workspace before cuBLAS writes it.
+        let workspace =
+            unsafe { stream.alloc::<u8>(PRODUCT_WORKSPACE as usize) }.map_err(failed)?;
+        let address = address(&workspace, &stream);
+        // SAFETY: the handle is live, and the workspace lives as long as it.
+        unsafe {
+            cublas_sys::cublasSetWorkspace_v2(
+                *blas.handle(),
+                address as *mut _,
+                PRODUCT_WORKSPACE as usize,
+            )
+            .result()
+            .map_err(product_failed)?;
+            // Not TF32: products are as exact as on the processor.
+            cublas_sys::cublasSetMathMode(
+                *blas.handle(),
+                cublas_sys::cublasMath_t::CUBLAS_DEFAULT_MATH,
+            )
+            .result()
+            .map_err(product_failed)?;
+        }
+        Ok(Self {
+            blocks: Vec::new(),
+            free: Vec::new(),
+            stages: Vec::new(),
+            stage: 0,
+            blas,
+            _workspace: workspace,
+            functions: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            stream,
+            context,
+            architecture: format!("compute_{major}{minor}"),
+        })
+    }
+
+    fn slice(&self, block: Block) -> Result<&CudaSlice<u8>, RunError> {
+        let slice = self.blocks.get(block.0).and_then(Option::as_ref);
+        slice.ok_or_else(|| RunError::bug("a block of the GPU is used after it was freed"))
+    }
+
+    fn address(&self, block: Block) -> Result<u64, RunError> {
+        Ok(address(self.slice(block)?, &self.stream))
+    }
+
+    fn operand(&self, blocks: &Blocks<'_>, operand: Operand) -> Result<Block, RunError> {
+        let found = match operand {
+            Operand::In(i) => blocks.inputs.get(i).copied(),
+            Operand::Out(i) => blocks.outputs.get(i).copied(),
+            Operand::Scratch(i) => blocks.scratch.get(i).copied(),
+            Operand::Fault => Some(blocks.fault),
+        };
+        found.ok_or_else(|| RunError::bug("a launch names an operand that is not there"))
+    }
+
+    /// A kernel, compiled and loaded if it is asked for the first time.
+    fn function(&mut self, call: &Call) -> Result<CudaFunction, RunError> {
+        if let Some(function) = self.functions.get(call.kernel) {
+            return Ok(function.clone());
+        }
+        let module = match self.modules.get(call.source) {
+            Some(module) => module.clone(),
+            None => {
+                let source = SOURCES.iter().find(|s| s.name == call.source);
+                let source =
+                    source.ok_or_else(|| RunError::bug(format!("no source `{}`", call.source)))?;
+                let ptx = compile(source.text, &self.architecture)?;
+                let module = self.context.load_module(Ptx::from_src(ptx));
+                let module = module.map_err(|e| driver("load a kernel", e))?;
+                self.modules.insert(source.name, module.clone());
+                module
+            }
+        };
+        let function = module
+            .load_function(call.kernel)
+            .map_err(|e| driver("find a kernel", e))?;
+        if call.shared > 0 {
+            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED;
+            // All that the least of devices has: a kernel's need varies with the heads' width.
+            function
+                .set_attribute(SHARED, 99 << 10)
+                .map_err(|e| driver("give a kernel shared memory", e))?;
+        }
+        self.functions.insert(call.kernel, function.clone());
+        Ok(function)
+    }
+
+    fn call(&mut self, call: &Call, blocks: &Blocks<'_>) -> Result<(), RunError> {
+        let function = self.function(call)?;
+        // Little-endian: a 32-bit argument is the first half of its word.
+        let mut words = Vec::with_capacity(call.args.len());
+        for &arg in &call.args {
+            words.push(match arg {
+                Arg::At(operand) => self.address(self.operand(blocks, operand)?)?,
+                Arg::Null => 0,
+                Arg::U32(x) => u64::from(x),
+                Arg::U64(x) => x,
+                Arg::F32(x) => u64::from(x.to_bits()),
+                Arg::F64(x) => x.to_bits(),
+            });
+        }
+        let mut builder = self.stream.launch_builder(&function);
+        for word in &words {
+            builder.arg(word);
+        }
+        let [x, y] = call.grid;
+        let config = LaunchConfig {
+            grid_dim: (x, y, 1),
+            block_dim: (call.block, 1, 1),
+            shared_mem_bytes: call.shared,
+        };
+        // SAFETY: addresses are of live blocks whose sizes are those the launch was made for; a test
+        // holds every launch's arguments against its kernel's parameters.
+        unsafe { builder.launch(config) }
+            .map(drop)
+            .map_err(|e| driver(&format!("start the kernel `{}`", call.kernel), e))
+    }
+
+    fn multiply(&self, p: &Product, blocks: &Blocks<'_>) -> Result<(), RunError> {
+        let place = |operand| self.address(self.operand(blocks, operand)?);
+        let (a, b, c) = (place(p.a)?, place(p.b)?, place(p.c)?);
+        let number = |x: u32| {
+            i32::try_from(x).map_err(|_| {
+                RunError::Device("a matrix has more than 2³¹ rows or columns".to_owned())
+            })
+        };
+        let turned = |t: bool| {
+            if t {
+                cublas_sys::cublasOperation_t::CUBLAS_OP_T
+            } else {
+                cublas_sys::cublasOperation_t::CUBLAS_OP_N
+            }
+        };
+        // SAFETY: addresses of live blocks; sizes and strides were inferred for them.
+        unsafe {
+            cublas::sgemm(
+                *self.blas.handle(),
+                turned(p.a_t),
+                turned(p.b_t),
+                number(p.m)?,
+                number(p.n)?,
+                number(p.k)?,
+                &raw const p.alpha,
+                a as *const f32,
+                number(p.lda)?,
+                b as *const f32,
+                number(p.ldb)?,
+                &raw const p.beta,
+                c as *mut f32,
+                number(p.ldc)?,
+            )
+        }
+        .map_err(product_failed)
+    }
+
+    /// Copies bytes to a block, through pinned memory where they are few.
+    fn send(&mut self, block: Block, bytes: &[u8]) -> Result<(), RunError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let failed = |e| driver("take data", e);
+        let Self {
+            blocks,
+            stages,
+            stage,
+            stream,
+            context,
+            ..
+        } = self;
+        let Some(to) = blocks.get_mut(block.0).and_then(Option::as_mut) else {
+            return Err(RunError::bug("data is sent to a block that was freed"));
+        };
+        if bytes.len() > STAGED {
+            return stream.memcpy_htod(bytes, to).map_err(failed);
+        }
+        if stages.len() < STAGES {
+            // SAFETY: it is written below before anything reads it.
+            stages.push(unsafe { context.alloc_pinned::<u8>(STAGED) }.map_err(failed)?);
+            *stage = stages.len() - 1;
+        } else {
+            *stage = (*stage + 1) % STAGES;
+        }
+        let Some(pinned) = stages.get_mut(*stage) else {
+            return Ok(());
+        };
+        // Waits for the copy that last read this buffer, `STAGES` uploads ago.
+        let room = pinned.as_mut_ptr().map_err(failed)?;
+        // SAFETY: the buffer has STAGED bytes, at least as many as are copied; no copy reads it now; the
+        // block has at least as many bytes, and the event below keeps the buffer until it has been read.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), room, bytes.len());
+        }
+        let mut view = to
+            .try_slice_mut(..bytes.len())
+            .ok_or_else(|| RunError::bug("more data than a block holds"))?;
+        let staged = Staged {
+            pinned,
+            len: bytes.len(),
+        };
+        stream.memcpy_htod(&staged, &mut view).map_err(failed)
+    }
+}
+
+/// The filled part of a pinned buffer.
+struct Staged<'a> {
+    pinned: &'a PinnedHostSlice<u8>,
+    len: usize,
+}
+
+impl cudarc::driver::HostSlice<u8> for Staged<'_> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    unsafe fn stream_synced_slice<'a>(
+        &'a self,
+        stream: &'a CudaStream,
+    ) -> (&'a [u8], cudarc::driver::SyncOnDrop<'a>) {
+        // SAFETY: the caller's promises are passed on.
+        let (all, record) = unsafe { self.pinned.stream_synced_slice(stream) };
+        (all.get(..self.len).unwrap_or_default(), record)
+    }
+
+    unsafe fn stream_synced_mut_slice<'a>(
+        &'a mut self,
+        stream: &'a CudaStream,
+    ) -> (&'a mut [u8], cudarc::driver::SyncOnDrop<'a>) {
+        let none = cudarc::driver::SyncOnDrop::sync_stream(stream);
+        (&mut [], none)
+    }
+}
+
+fn address(slice: &CudaSlice<u8>, stream: &CudaStream) -> u64 {
+    slice.device_ptr(stream).0
+}
+
+/// The pool keeps what is freed: a step asks for the same sizes again. What an earlier stage left there is given
+/// back first.
+fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut pool = std::ptr::null_mut();
+    let mut all = u64::MAX;
+    // SAFETY: the context is live; the attribute is a 64-bit number.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result()?;
+        sys::cuMemPoolTrimTo(pool, 0).result()?;
+        sys::cuMemPoolSetAttribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut all).cast(),
+        )
+        .result()
+    }
+}
+
+/// PTX of a source for an architecture: from the cache, if it is there and whole.
+fn compile(source: &str, architecture: &str) -> Result<String, RunError> {
+    let options = CompileOptions {
+        ftz: Some(false),
+        prec_sqrt: Some(true),
+        prec_div: Some(true),
+        fmad: Some(false),
+        options: vec![
+            "--std=c++17".to_owned(),
+            format!("--gpu-architecture={architecture}"),
+        ],
+        ..CompileOptions::default()
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{options:?}\u{1f}13\u{1f}").as_bytes());
+    hasher.update(source.as_bytes());
+    let kept = cache().map(|dir| dir.join(format!("{}.ptx", hasher.finalize().to_hex())));
+    if let Some(ptx) = kept.as_ref().and_then(|path| whole(path)) {
+        return Ok(ptx);
+    }
+    let ptx = compile_ptx_with_opts(source, options).map_err(|error| {
+        RunError::Device(match error {
+            CompileError::CompileError { log, nvrtc, .. } => format!(
+                "NVRTC could not compile a kernel for {architecture} ({nvrtc:?}: {}); install NVRTC of CUDA 13 with its libnvrtc-builtins beside it in LD_LIBRARY_PATH, or use `--device cpu`",
+                log.to_string_lossy().trim()
+            ),
+            other => format!("NVRTC does not work ({other:?}); install NVRTC of CUDA 13, or use `--device cpu`"),
+        })
+    })?;
+    let bytes = ptx.as_bytes().unwrap_or_default();
+    let text = String::from_utf8_lossy(bytes)
+        .trim_end_matches('\0')
+        .to_owned();
+    if let Some(path) = kept {
+        // A cache that cannot be written costs time only.
+        let _ = path.parent().map(durable::create_dirs);
+        let seal = format!("// {}\n{text}", blake3::hash(text.as_bytes()).to_hex());
+        let _ = durable::write_bytes(&path, false, seal.as_bytes());
+    }
+    Ok(text)
+}
+
+/// The folder of compiled kernels.
+fn cache() -> Option<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
+    Some(base.join("peftc").join("kernels"))
+}
+
+/// A kept text, if its first line vouches for the rest.
+fn whole(path: &std::path::Path) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (seal, ptx) = text.split_once('\n')?;
+    let good = seal.strip_prefix("// ") == Some(blake3::hash(ptx.as_bytes()).to_hex().as_str());
+    good.then(|| ptx.to_owned())
+}
+
+impl Backend for Cuda {
+    fn fixed_bytes(&self) -> u64 {
+        PRODUCT_WORKSPACE
+    }
+
+    fn free_bytes(&self) -> Result<u64, RunError> {
+        let (free, _) = self
+            .context
+            .mem_get_info()
+            .map_err(|e| driver("be asked for its free memory", e))?;
+        Ok(free as u64 + PRODUCT_WORKSPACE)
+    }
+
+    fn alloc(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<Block, RunError> {
+        let bytes = ty.bytes(sizes);
+        // SAFETY: a block's contents are written before they are read, as the processor's are.
+        let slice = unsafe { self.stream.alloc::<u8>(bytes.max(4) as usize) }
+            .map_err(|e| driver(&format!("hold {} MiB more", bytes.div_ceil(1 << 20)), e))?;
+        Ok(match self.free.pop() {
+            Some(at) => {
+                if let Some(slot) = self.blocks.get_mut(at) {
+                    *slot = Some(slice);
+                }
+                Block(at)
+            }
+            None => {
+                self.blocks.push(Some(slice));
+                Block(self.blocks.len() - 1)
+            }
+        })
+    }
+
+    fn free(&mut self, block: Block) {
+        if self
+            .blocks
+            .get_mut(block.0)
+            .and_then(Option::take)
+            .is_some()
+        {
+            self.free.push(block.0);
+        }
+    }
+
+    fn upload(&mut self, block: Block, tensor: &Tensor) -> Result<(), RunError> {
+        self.send(block, bytes_of(tensor))
+    }
+
+    fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError> {
+        let to = bytes_of_mut(tensor);
+        if !to.is_empty() {
+            let from = self.slice(block)?.try_slice(..to.len());
+            let from = from.ok_or_else(|| RunError::bug("a block holds less than is wanted"))?;
+            self.stream
+                .memcpy_dtoh(&from, to)
+                .map_err(|e| driver("give data back", e))?;
+        }
+        self.stream
+            .synchronize()
+            .map_err(|e| driver("finish its work", e))
+    }
+
+    fn apply(&mut self, _: &Op, launches: &Launches, blocks: &Blocks<'_>) -> Result<(), RunError> {
+        for launch in &launches.list {
+            match launch {
+                Launch::Call(call) => self.call(call, blocks)?,
+                Launch::Product(product) => self.multiply(product, blocks)?,
+                Launch::Copy { from, to } => {
+                    let (from, to) = (self.operand(blocks, *from)?, self.operand(blocks, *to)?);
+                    if from != to {
+                        let (source, goal) = (self.address(from)?, self.address(to)?);
+                        let bytes = self
+                            .slice(from)?
+                            .num_bytes()
+                            .min(self.slice(to)?.num_bytes());
+                        // SAFETY: two live blocks of at least so many bytes.
+                        unsafe {
+                            cudarc::driver::result::memcpy_dtod_async(
+                                goal,
+                                source,
+                                bytes,
+                                self.stream.cu_stream(),
+                            )
+                        }
+                        .map_err(|e| driver("copy", e))?;
+                    }
+                }
+                Launch::Upload { to, words } => {
+                    let to = self.operand(blocks, *to)?;
+                    self.send(to, bytemuck::cast_slice(words))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

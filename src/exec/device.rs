@@ -1,0 +1,170 @@
+//! Devices beside the processor: which are asked for, and what the executor wants of one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::files::RunError;
+use crate::program::op::launch::Launches;
+use crate::program::op::{Op, Tensor};
+use crate::program::{Bindings, TensorType};
+
+/// Where programs run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, by its number.
+    Cuda(u32),
+    /// The device's interpreter over the processor's ops.
+    #[cfg(test)]
+    Rehearsed,
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", n)) if n.bytes().all(|b| b.is_ascii_digit()) => {
+                let n = n.parse().ok();
+                n.map(Self::Cuda)
+                    .ok_or_else(|| format!("`{text}` names no device"))
+            }
+            _ => Err(format!(
+                "there is no device `{text}`; devices are `cpu`, `cuda`, `cuda:N`"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+            #[cfg(test)]
+            Self::Rehearsed => f.write_str("rehearsed"),
+        }
+    }
+}
+
+impl Device {
+    /// Whether this build can run programs there.
+    ///
+    /// # Errors
+    /// What to do about it if not.
+    pub fn is_built(self) -> Result<(), String> {
+        if !matches!(self, Self::Cuda(_)) || cfg!(feature = "cuda") {
+            return Ok(());
+        }
+        Err("this peftc was built without CUDA and runs on the processor only; build one with \
+             `cargo build --release --features cuda` (docs/cuda.md), or use `--device cpu`; `check` and `plan` plan \
+             for GPUs in every build"
+            .to_owned())
+    }
+
+    /// Opens it; `None` for the processor, which needs no opening.
+    ///
+    /// # Errors
+    /// No driver, no such GPU, one that is too old, or a build without CUDA: one sentence with the remedy.
+    pub fn open(self) -> Result<Option<Box<dyn Backend>>, RunError> {
+        self.is_built().map_err(RunError::Device)?;
+        match self {
+            Self::Cpu => Ok(None),
+            #[cfg(test)]
+            Self::Rehearsed => Ok(Some(Box::new(super::remote_tests::Rehearsal::default()))),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(n) => Ok(Some(Box::new(super::cuda::Cuda::open(n)?))),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => Ok(None),
+        }
+    }
+}
+
+/// A block of device memory, by its backend's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block(pub usize);
+
+/// The blocks of one application. An input whose buffer output 0 took over is output 0's block.
+#[derive(Debug)]
+pub struct Blocks<'a> {
+    /// Inputs.
+    pub inputs: &'a [Block],
+    /// Outputs.
+    pub outputs: &'a [Block],
+    /// Scratch.
+    pub scratch: &'a [Block],
+    /// Three words, see [`crate::program::op::launch::Operand::Fault`].
+    pub fault: Block,
+}
+
+/// What the executor wants of a device. Everything happens in the order asked for; only
+/// [`Backend::download`] need wait.
+pub trait Backend: fmt::Debug + Send {
+    /// Bytes the backend itself holds from the start to the end.
+    fn fixed_bytes(&self) -> u64;
+
+    /// Bytes free on the device, what the backend holds itself included.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn free_bytes(&self) -> Result<u64, RunError>;
+
+    /// Memory for a tensor, in any state.
+    ///
+    /// # Errors
+    /// There is not so much left.
+    fn alloc(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<Block, RunError>;
+
+    /// Gives memory back.
+    fn free(&mut self, block: Block);
+
+    /// Copies a tensor to a block of its size.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn upload(&mut self, block: Block, tensor: &Tensor) -> Result<(), RunError>;
+
+    /// Copies a block into a tensor of its size, after all that was asked for before.
+    ///
+    /// # Errors
+    /// What the driver says, of this or of what was asked for before.
+    fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError>;
+
+    /// Applies an op by its launches.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn apply(&mut self, op: &Op, launches: &Launches, blocks: &Blocks<'_>) -> Result<(), RunError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_names() {
+        for (text, device) in [
+            ("cpu", Device::Cpu),
+            ("cuda", Device::Cuda(0)),
+            ("cuda:3", Device::Cuda(3)),
+        ] {
+            assert_eq!(text.parse(), Ok(device));
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        for text in [
+            "",
+            "gpu",
+            "cuda:",
+            "cuda:x",
+            "cuda:+1",
+            "cuda:99999999999",
+            "cpu:0",
+        ] {
+            assert!(text.parse::<Device>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The interpreter of a device beside the processor: the same slots, freed by the same schedule, as blocks
+//! of that device's memory. Residents have their home on the host and a mirror on the device.
+//!
+//! **Invariant:** of a resident the newer side is known: host tensors carry a version, mirrors whether an
+//! op has written them since. Nothing is copied that has not changed.
+
+use super::device::{Backend, Block, Blocks};
+use super::machine::{Meter, Outputs, Residents};
+use crate::files::RunError;
+use crate::program::memory::sized;
+use crate::program::op::{OpError, Tensor};
+use crate::program::{Bindings, DType, Dim, Feed, Node, Program, TensorType, Value, Verified};
+
+/// A resident's copy on the device.
+#[derive(Debug)]
+struct Mirror {
+    block: Block,
+    bytes: u64,
+    version: u64,
+    written: bool,
+}
+
+/// Runs programs on a device.
+#[derive(Debug)]
+pub struct Remote {
+    backend: Box<dyn Backend>,
+    /// By the residents' places.
+    mirrors: Vec<Option<Mirror>>,
+    fault: Block,
+    /// Bytes on the device.
+    pub meter: Meter,
+}
+
+/// A value's block and bytes.
+type Slot = Option<(Block, u64)>;
+
+/// The type of three words.
+fn fault_type() -> TensorType {
+    TensorType::fixed(DType::U32, &[3])
+}
+
+impl Remote {
+    /// Bytes free on the device.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn free_bytes(&self) -> Result<u64, RunError> {
+        self.backend.free_bytes()
+    }
+
+    /// Runs on this device from now on.
+    ///
+    /// # Errors
+    /// It has no memory left at all.
+    pub fn new(mut backend: Box<dyn Backend>) -> Result<Self, RunError> {
+        let mut meter = Meter::default();
+        let (ty, none) = (fault_type(), Bindings::default());
+        let fault = backend.alloc(&ty, &none)?;
+        meter.alloc(backend.fixed_bytes() + ty.bytes(&none));
+        backend.upload(fault, &Tensor::zeros(DType::U32, &[3]))?;
+        Ok(Self {
+            backend,
+            mirrors: Vec::new(),
+            fault,
+            meter,
+        })
+    }
+
+    /// Runs a program on one batch.
+    ///
+    /// # Errors
+    /// An index outside its table, too little memory, what the driver says, or a bug of ours.
+    pub fn run(
+        &mut self,
+        verified: &Verified,
+        feeds: Vec<(Feed, Tensor)>,
+        sizes: &Bindings,
+        residents: &Residents,
+    ) -> Result<Outputs, RunError> {
+        let program = verified.program();
+        let places = residents.places(program)?;
+        self.mirror(residents, &places)?;
+        let mut slots: Vec<Slot> = vec![None; program.values.len()];
+        for (feed, value) in program.feeds() {
+            let Some((_, tensor)) = feeds.iter().find(|(f, _)| *f == feed) else {
+                return Err(RunError::bug(format!(
+                    "the program `{}` was not given `{}`",
+                    program.name,
+                    feed.name()
+                )));
+            };
+            // The tensor's own dimensions: what a feed holds is the caller's to get right, and is checked.
+            if tensor.dims != program.ty(value).dims(sizes) {
+                return Err(RunError::bug(format!(
+                    "`{}` has the dimensions {:?}",
+                    feed.name(),
+                    tensor.dims
+                )));
+            }
+            let slot = self.block(program.ty(value), sizes)?;
+            self.backend.upload(slot.0, tensor)?;
+            put(&mut slots, value, slot);
+        }
+        for (node, step) in program.nodes.iter().zip(&verified.schedule().steps) {
+            self.node(program, &places, &mut slots, node, step.takes, sizes)?;
+            for &value in &step.frees {
+                if let Some(slot) = slots.get_mut(value.index()).and_then(Option::take) {
+                    self.release(slot);
+                }
+            }
+        }
+        let mut outputs = Vec::with_capacity(program.outputs.len());
+        for (name, value) in &program.outputs {
+            let ty = program.ty(*value);
+            let mut tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
+            let slot = slots.get(value.index()).copied().flatten();
+            let place = places.get(value.index()).copied().flatten();
+            let mirror = place.and_then(|at| self.mirrors.get(at)?.as_ref().map(|m| m.block));
+            if let Some(block) = slot.map(|(block, _)| block).or(mirror) {
+                self.backend.download(block, &mut tensor)?;
+                outputs.push((name.clone(), tensor));
+            }
+        }
+        for slot in slots.into_iter().flatten() {
+            self.release(slot);
+        }
+        if !outputs.is_empty() {
+            self.check(&program.name)?;
+        }
+        Ok(Outputs::new(outputs))
+    }
+
+    /// Brings home what ops have written.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn fetch(&mut self, residents: &mut Residents) -> Result<(), RunError> {
+        for (at, mirror) in self.mirrors.iter_mut().enumerate() {
+            let Some(mirror) = mirror.as_mut().filter(|m| m.written) else {
+                continue;
+            };
+            if residents.version(at) == mirror.version
+                && let Some(tensor) = residents.home(at)
+            {
+                self.backend.download(mirror.block, tensor)?;
+            }
+            mirror.written = false;
+        }
+        self.check("residents")
+    }
+
+    /// Whether a kernel met an index outside its table.
+    fn check(&mut self, program: &str) -> Result<(), RunError> {
+        let mut words = Tensor::zeros(DType::U32, &[3]);
+        self.backend.download(self.fault, &mut words)?;
+        match words.slice::<u32>() {
+            Some(&[1, index, rows]) => Err(RunError::Op {
+                op: "a kernel",
+                site: format!("`{program}`"),
+                source: OpError::Index {
+                    index: index.into(),
+                    rows: rows.into(),
+                },
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn block(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<(Block, u64), RunError> {
+        let block = self.backend.alloc(ty, sizes)?;
+        let bytes = ty.bytes(sizes);
+        self.meter.alloc(bytes);
+        Ok((block, bytes))
+    }
+
+    fn release(&mut self, (block, bytes): (Block, u64)) {
+        self.backend.free(block);
+        self.meter.free(bytes);
+    }
+
+    /// Frees the mirrors of what the host has changed or lost, and makes those that a program wants.
+    fn mirror(&mut self, residents: &Residents, places: &[Option<usize>]) -> Result<(), RunError> {
+        for at in 0..self.mirrors.len() {
+            let stale = |m: &Mirror| m.version != residents.version(at);
+            if let Some(slot) = self.mirrors.get_mut(at)
+                && slot.as_ref().is_some_and(stale)
+                && let Some(old) = slot.take()
+            {
+                self.release((old.block, old.bytes));
+            }
+        }
+        for &at in places.iter().flatten() {
+            if self.mirrors.len() <= at {
+                self.mirrors.resize_with(at + 1, || None);
+            }
+            let held = self.mirrors.get(at).is_some_and(Option::is_some);
+            let Some(tensor) = residents.at(at).filter(|_| !held) else {
+                continue;
+            };
+            let dims = tensor.dims.iter().map(|&n| Dim::from(n as u64));
+            let ty = TensorType::new(tensor.dtype(), dims);
+            let (block, bytes) = self.block(&ty, &Bindings::default())?;
+            self.backend.upload(block, tensor)?;
+            if let Some(slot) = self.mirrors.get_mut(at) {
+                *slot = Some(Mirror {
+                    block,
+                    bytes,
+                    version: residents.version(at),
+                    written: false,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn node(
+        &mut self,
+        program: &Program,
+        places: &[Option<usize>],
+        slots: &mut [Slot],
+        node: &Node,
+        takes: Option<usize>,
+        sizes: &Bindings,
+    ) -> Result<(), RunError> {
+        let rule = node.op.rule();
+        let launches = rule
+            .launches(&sized(program, node, sizes))
+            .ok_or_else(|| refused(&[node.op.name()]))?;
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (i, value) in node.inputs.iter().enumerate() {
+            let place = places.get(value.index()).copied().flatten();
+            let block = match place {
+                Some(at) => self.mirrors.get_mut(at).and_then(Option::as_mut).map(|m| {
+                    m.written |= rule.updates().contains(&i);
+                    m.block
+                }),
+                None => slots.get(value.index()).copied().flatten().map(|s| s.0),
+            };
+            let block = block.ok_or_else(|| {
+                RunError::bug(format!("{} reads a value that is gone", node.op.name()))
+            })?;
+            inputs.push(block);
+        }
+        let mut outputs = Vec::with_capacity(node.outputs.len());
+        let taken = takes
+            .and_then(|i| node.inputs.get(i))
+            .and_then(|v| slots.get_mut(v.index())?.take());
+        let mut taken = taken;
+        for &out in &node.outputs {
+            let slot = match taken.take() {
+                Some(slot) => slot,
+                None => self.block(program.ty(out), sizes)?,
+            };
+            outputs.push(slot.0);
+            put(slots, out, slot);
+        }
+        let mut scratch = Vec::with_capacity(launches.scratch.len());
+        for &bytes in &launches.scratch {
+            let words = TensorType::fixed(DType::U32, &[bytes.div_ceil(4)]);
+            scratch.push(self.block(&words, sizes)?);
+        }
+        let blocks: Vec<Block> = scratch.iter().map(|s| s.0).collect();
+        let result = self.backend.apply(
+            &node.op,
+            &launches,
+            &Blocks {
+                inputs: &inputs,
+                outputs: &outputs,
+                scratch: &blocks,
+                fault: self.fault,
+            },
+        );
+        for slot in scratch {
+            self.release(slot);
+        }
+        result
+    }
+}
+
+/// Why a program is not run on a GPU.
+fn refused(ops: &[&str]) -> RunError {
+    RunError::Device(format!(
+        "there is no kernel for `{}` on a GPU as this model uses it (attention heads wider than 256, or `precision = bf16`?); use `--device cpu`",
+        ops.join("`, `")
+    ))
+}
+
+/// Refuses programs with ops that a GPU does not have, before anything is loaded.
+///
+/// # Errors
+/// Names them.
+pub fn runnable<'a>(programs: impl IntoIterator<Item = &'a Program>) -> Result<(), RunError> {
+    for program in programs {
+        let missing = crate::program::op::launch::without_launches(program);
+        if !missing.is_empty() {
+            return Err(refused(&missing));
+        }
+    }
+    Ok(())
+}
+
+fn put(slots: &mut [Slot], value: Value, slot: (Block, u64)) {
+    if let Some(place) = slots.get_mut(value.index()) {
+        *place = Some(slot);
+    }
+}

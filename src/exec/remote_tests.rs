@@ -1,0 +1,350 @@
+//! The device's interpreter without a device: a rehearsal whose "device memory" is a table of tensors and
+//! whose ops are the processor's. Whole stages run through it must leave what they leave on the processor,
+//! bit for bit: so uploads, mirrors, in-place buffers, frees, checkpoints and artifacts are right.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::device::{Backend, Block, Blocks, Device};
+use super::machine::Runner;
+use super::observe::{Event, Observer, Silent};
+use super::replay::replay;
+use super::run::{Options, run};
+use crate::cli::world::RealWorld;
+use crate::driver::compile;
+use crate::files::RunError;
+use crate::plan::Plan;
+use crate::program::op::launch::{Launch, Launches, Operand};
+use crate::program::op::{Io, Kernel, Machine, Op, Tensor};
+use crate::program::{Bindings, Builder, Class, DType, Dim, Feed, Sym, TensorType, verify};
+
+const MACHINE: Machine = Machine::cpu(2);
+
+/// A device that is none.
+#[derive(Debug, Default)]
+pub(super) struct Rehearsal {
+    table: Vec<Option<Tensor>>,
+}
+
+impl Rehearsal {
+    fn take(&mut self, block: Block) -> Tensor {
+        self.table[block.0].take().expect("a live block")
+    }
+}
+
+impl Backend for Rehearsal {
+    fn fixed_bytes(&self) -> u64 {
+        0
+    }
+
+    fn free_bytes(&self) -> Result<u64, RunError> {
+        Ok(u64::MAX)
+    }
+
+    fn alloc(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<Block, RunError> {
+        let mut tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
+        // Memory comes in any state.
+        if let Some(x) = tensor.slice_mut::<f32>() {
+            x.fill(f32::NAN);
+        }
+        self.table.push(Some(tensor));
+        Ok(Block(self.table.len() - 1))
+    }
+
+    fn free(&mut self, block: Block) {
+        drop(self.take(block));
+    }
+
+    fn upload(&mut self, block: Block, tensor: &Tensor) -> Result<(), RunError> {
+        let slot = self.table[block.0].as_mut().expect("a live block");
+        assert_eq!((slot.dtype(), &slot.dims), (tensor.dtype(), &tensor.dims));
+        *slot = tensor.clone();
+        Ok(())
+    }
+
+    fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError> {
+        let slot = self.table[block.0].as_ref().expect("a live block");
+        assert_eq!((slot.dtype(), &slot.dims), (tensor.dtype(), &tensor.dims));
+        *tensor = slot.clone();
+        Ok(())
+    }
+
+    fn apply(&mut self, op: &Op, launches: &Launches, blocks: &Blocks<'_>) -> Result<(), RunError> {
+        // Every operand of a launch is there.
+        for launch in &launches.list {
+            let named: Vec<Operand> = match launch {
+                Launch::Call(call) => {
+                    let buffers = call.args.iter().filter_map(|a| match a {
+                        crate::program::op::launch::Arg::At(operand) => Some(*operand),
+                        _ => None,
+                    });
+                    buffers.collect()
+                }
+                Launch::Product(p) => vec![p.a, p.b, p.c],
+                Launch::Copy { from, to } => vec![*from, *to],
+                Launch::Upload { to, .. } => vec![*to],
+            };
+            for operand in named {
+                assert!(match operand {
+                    Operand::In(i) => i < blocks.inputs.len(),
+                    Operand::Out(i) => i < blocks.outputs.len(),
+                    Operand::Scratch(i) => i < blocks.scratch.len(),
+                    Operand::Fault => true,
+                });
+            }
+        }
+        let updates = op.rule().updates();
+        let taken = blocks
+            .inputs
+            .iter()
+            .enumerate()
+            .position(|(i, b)| !updates.contains(&i) && blocks.outputs.first() == Some(b));
+        let mut outputs: Vec<Tensor> = blocks.outputs.iter().map(|&b| self.take(b)).collect();
+        let mut updated: Vec<Tensor> = updates
+            .iter()
+            .map(|&i| self.take(blocks.inputs[i]))
+            .collect();
+        let kernel = Kernel::new(&MACHINE);
+        let mut io = Io {
+            inputs: blocks
+                .inputs
+                .iter()
+                .enumerate()
+                .map(|(i, b)| {
+                    let free = !updates.contains(&i) && taken != Some(i);
+                    free.then(|| self.table[b.0].as_ref().expect("a live block").view())
+                })
+                .collect(),
+            updates: updated.iter_mut().map(Tensor::view_mut).collect(),
+            outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
+            taken,
+        };
+        let result = op.rule().eval(&kernel, &mut io);
+        drop(io);
+        for (&i, tensor) in updates.iter().zip(updated) {
+            self.table[blocks.inputs[i].0] = Some(tensor);
+        }
+        for (b, tensor) in blocks.outputs.iter().zip(outputs) {
+            self.table[b.0] = Some(tensor);
+        }
+        if let Err(crate::program::op::OpError::Index { index, rows }) = result {
+            let words = vec![1, index as u32, rows as u32];
+            self.table[blocks.fault.0] = Some(Tensor::new(words, &[3]));
+        }
+        Ok(())
+    }
+}
+
+fn planned(dir: &Path, body: &str) -> (PathBuf, Plan) {
+    let at = env!("CARGO_MANIFEST_DIR");
+    let text = format!(
+        "model m = local \"{at}/tests/reference/bert-tiny\"\n\
+         model b = local \"{at}/tests/reference/bert-tiny\" {{ dtype = bf16 }}\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 120 }}\n{body}"
+    );
+    let path = dir.join("r.peft");
+    std::fs::write(&path, text).expect("written");
+    let compiled = compile(&path, &[], &RealWorld::new(true), &MACHINE);
+    let said: Vec<&str> = compiled.diags.iter().map(|d| d.message.as_str()).collect();
+    (path, compiled.plan.unwrap_or_else(|| panic!("{said:?}")))
+}
+
+fn options(dir: &Path, recipe: &Path, device: Device) -> Options {
+    Options {
+        recipe: recipe.to_path_buf(),
+        store: dir.join("store"),
+        out: dir.join("out"),
+        only: None,
+        fresh: false,
+        checkpoint_every: Duration::ZERO,
+        machine: MACHINE,
+        device,
+    }
+}
+
+/// Stops a run after so many steps.
+struct Stopping(u64);
+
+impl Observer for Stopping {
+    fn event(&mut self, event: Event<'_>) {
+        if matches!(event, Event::Step { .. }) {
+            self.0 -= 1;
+        }
+    }
+
+    fn interrupted(&self) -> Option<i32> {
+        (self.0 == 0).then_some(15)
+    }
+}
+
+fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    pool.expect("a pool").install(f)
+}
+
+/// What is left of a run: losses, metrics, and the bytes of every tensor file.
+fn left(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let mut folders = vec![dir.join("store"), dir.join("out")];
+    while let Some(folder) = folders.pop() {
+        for item in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = item.path();
+            let name = path
+                .strip_prefix(dir)
+                .expect("inside")
+                .display()
+                .to_string();
+            if name.contains("checkpoint") {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with("metrics.jsonl") {
+                let text = std::fs::read_to_string(&path).expect("a log");
+                for (i, line) in text.lines().enumerate() {
+                    let v: Json = serde_json::from_str(line).expect("JSON");
+                    let bits = format!(
+                        "{} {} {} {}",
+                        v["loss"], v["grad_norm"], v["projected_grad"], v["dev"]
+                    );
+                    all.insert(format!("{name} {i}"), bits.into_bytes());
+                }
+            } else if [".safetensors", ".tsv", ".f32"]
+                .iter()
+                .any(|e| name.ends_with(e))
+            {
+                all.insert(name, std::fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    all
+}
+
+fn agree(body: &str) {
+    let [host, device, again] = [(); 3].map(|()| tempfile::tempdir().expect("a scratch directory"));
+    let go = |dir: &Path, device, observer: &mut (dyn Observer + Send)| {
+        let (recipe, plan) = planned(dir, body);
+        let options = options(dir, &recipe, device);
+        in_pool(|| run(&plan, &options, &RealWorld::new(true), observer))
+    };
+    struct Quiet;
+    impl Observer for Quiet {
+        fn event(&mut self, _: Event<'_>) {}
+    }
+    go(host.path(), Device::Cpu, &mut Quiet).expect("runs on the host");
+    let result = go(device.path(), Device::Rehearsed, &mut Quiet).expect("runs in rehearsal");
+    for stage in result["stages"].as_array().expect("stages") {
+        if stage["kind"] != "merge" {
+            assert_eq!(stage["device"], "rehearsed");
+            assert!(
+                stage["measured_peak_bytes"].as_u64() > Some(100_000),
+                "{stage}"
+            );
+        }
+    }
+    let (a, b) = (left(host.path()), left(device.path()));
+    assert!(a.len() > 5, "{body}");
+    for (name, bytes) in &a {
+        assert!(b.get(name) == Some(bytes), "{body}: {name}");
+    }
+    // Stopped in between and gone on, on the device.
+    if body.contains("train {") || body.contains("mezo {") {
+        let stopped = go(again.path(), Device::Rehearsed, &mut Stopping(3));
+        assert!(
+            matches!(stopped, Err(RunError::Interrupted { .. })),
+            "{body}"
+        );
+        go(again.path(), Device::Rehearsed, &mut Quiet).expect("goes on");
+        let c = left(again.path());
+        for (name, bytes) in &a {
+            assert!(c.get(name) == Some(bytes), "{body}: {name}, gone on");
+        }
+    }
+}
+
+#[test]
+fn training_on_a_device_leaves_what_it_leaves_on_the_host() {
+    for body in [
+        "stage s = train { model = m, data = d.train, adapter = full, lr = 1e-3, epochs = 1, batch = 16, dev = d.dev, best = accuracy }\n",
+        "stage s = train { model = b, data = d.train, adapter = lora { rank = 4, dropout = 0.1, on = {attention.*, ffn.*} }, lr = 1e-3, epochs = 1, batch = 16, micro_batch = 5, features = 0B }\n\
+         stage e = eval { from = s, data = d.dev }\nstage f = merge { from = s }\n",
+        "stage s = train { model = m, data = d.train, adapter = siva { rank = 4, on = {attention.*, ffn.*} }, lr = 1e-3, epochs = 1, batch = 16 }\n",
+        "stage s = train { model = m, data = d.train, adapter = lst { r = 4, init = fisher { samples = 9 } }, lr = 1e-3, epochs = 2, batch = 16 }\n",
+        "stage s = train { model = b, data = d.train, adapter = k_lst { k = 3, r = 4, dropout = 0.2 }, lr = 1e-3, epochs = 2, batch = 16 }\n",
+    ] {
+        agree(body);
+    }
+}
+
+#[test]
+fn a_zeroth_order_training_on_a_device_is_that_of_the_host_and_is_replayed_there() {
+    let body = "stage s = mezo { model = m, data = d.train, lr = 1e-4, weight_decay = 0.01, steps = 6, max_length = 32 }\n";
+    agree(body);
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (recipe, plan) = planned(dir.path(), body);
+    let mut options = options(dir.path(), &recipe, Device::Rehearsed);
+    options.checkpoint_every = Duration::MAX;
+    let world = RealWorld::new(true);
+    in_pool(|| run(&plan, &options, &world, &mut Silent)).expect("runs");
+    for device in [Device::Cpu, Device::Rehearsed] {
+        options.device = device;
+        let done = in_pool(|| replay(&plan, &options, ("s", None, None), &world)).expect("replays");
+        let (same, all) = done.equal.expect("compared");
+        assert!(same == all && all > 10, "{device}: {same} of {all}");
+    }
+}
+
+#[test]
+fn an_index_outside_its_table_is_told_and_memory_is_counted() {
+    let mut b = Builder::new("look");
+    let tokens = Dim::sym(Sym::Tokens);
+    let table = b.resident(
+        "table",
+        TensorType::fixed(DType::F32, &[4, 8]),
+        Class::Trainable,
+    );
+    let ids = b.feed(Feed::TokenIds);
+    let rows = b.push1(
+        crate::program::op::Gather { out: DType::F32 },
+        &[table, ids],
+    );
+    let sum = b.push1(crate::program::op::SumRows, &[rows]);
+    b.output("sum", sum);
+    assert_eq!(b.ty(rows).shape[0], tokens);
+    let verified = verify(b.finish()).expect("a program");
+    let mut runner = Runner::on(MACHINE, Device::Rehearsed).expect("opens");
+    let values: Vec<f32> = (0..32).map(|i| i as f32).collect();
+    let meter = &mut runner.meter;
+    runner.residents.insert(
+        "table",
+        Class::Trainable,
+        Tensor::new(values, &[4, 8]),
+        meter,
+    );
+    let sizes = Bindings::of_lengths([100]);
+    let go = |runner: &mut Runner, id: u32| {
+        let feeds = vec![(Feed::TokenIds, Tensor::new(vec![id; 100], &[100]))];
+        in_pool(|| runner.run(&verified, feeds, &sizes))
+    };
+    assert_eq!(go(&mut runner, 1).expect("runs").floats("sum")[0], 800.0);
+    // Table, ids, rows, sum and two runs of partial sums, and the three words of a fault.
+    assert_eq!(runner.peak(), 4 * (32 + 100 + 800 + 8 + 16 + 3));
+    // What the host changes is seen.
+    runner
+        .residents
+        .get_mut("table")
+        .expect("held")
+        .slice_mut::<f32>()
+        .expect("f32")[8] = 1.0;
+    assert_eq!(go(&mut runner, 1).expect("runs").floats("sum")[0], 100.0);
+    let error = go(&mut runner, 4).expect_err("outside");
+    assert!(
+        error
+            .to_string()
+            .contains("index 4 is outside a table of 4 rows"),
+        "{error}"
+    );
+}

@@ -1,0 +1,24 @@
+// One update; `pow` in f64 may differ from the CPU's in its last place, which a rounding to f32 nearly
+// always hides.
+extern "C" __global__ void adamw(float* p, const float* g, float* m, float* v, const float* lr, const u32* step, const float* factor, u64 n,
+                                 double b1, double b2, float eps, double weight_decay) {
+    __shared__ float now[3];
+    if (threadIdx.x == 0) {
+        double t = (double)step[0] + 1.0, rate = (double)lr[0];
+        now[0] = (float)(rate / (1.0 - pow(b1, t)));
+        now[1] = (float)sqrt(1.0 - pow(b2, t));
+        now[2] = (float)(1.0 - rate * weight_decay);
+    }
+    __syncthreads();
+    float step_size = now[0], root = now[1], keep = now[2], scale = factor[0];
+    float c1 = (float)(1.0 - b1), c2 = (float)(1.0 - b2), decay = (float)b2;
+    EACH(i, n) {
+        float own = g[i] * scale;
+        float first = m[i];
+        first += (own - first) * c1;
+        float second = v[i] * decay + own * own * c2;
+        m[i] = first;
+        v[i] = second;
+        p[i] = p[i] * keep - step_size * (first / (sqrtf(second) / root + eps));
+    }
+}

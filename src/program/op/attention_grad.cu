@@ -1,0 +1,212 @@
+// The gradient in two walks, so that no sum is shared between blocks: one by queries for dq, one by keys
+// for dk and dv. Both make the probabilities again from the log-sum-exps.
+
+struct Shape {
+    u32 rows, d, heads, sequences, tiles, longest, fold;
+    float scale;
+};
+
+// Σ up ⊙ o of each row and head; a warp each.
+extern "C" __global__ void attention_dots(const float* up, const float* o, float* dots, u32 d, u32 heads, u64 count) {
+    u64 at = ((u64)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    u32 head = d / heads, lane = threadIdx.x % 32;
+    float sum = 0.0f;
+    if (at < count) {
+        u64 from = at / heads * d + at % heads * head;
+        for (u32 c = lane; c < head; c += 32) {
+            sum += up[from + c] * o[from + c];
+        }
+    }
+    sum = warp_sum(sum);
+    if (at < count && lane == 0) {
+        dots[at] = sum;
+    }
+}
+
+// One pair of tiles: from products to the probabilities `p` (dropped) and `scale · dS` in their place.
+// The factors of dropout, if any, stand in `tile`.
+template <int R>
+__device__ inline void score_tiles(float (&p)[R][R], float (&g)[R][R], const float* tile, bool dropped, const float* lse, const float* dots, u64 query, u32 h,
+                                   Shape x, u32 m, u32 n) {
+    u32 ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+    for (int r = 0; r < R; r++) {
+        u32 i = ty + 16 * r;
+        u64 at = (query + (i < m ? i : 0)) * x.heads + h;
+        float shift = lse[at], dot = dots[at];
+        for (int c = 0; c < R; c++) {
+            u32 j = tx + 16 * c;
+            float own = i < m && j < n ? exp_fast(p[r][c] * x.scale - shift) : 0.0f;
+            float factor = dropped ? tile[i * (16 * R + 1) + j] : 1.0f;
+            g[r][c] = own * (g[r][c] * factor - dot) * x.scale;
+            p[r][c] = own * factor;
+        }
+    }
+}
+
+template <int R> __device__ inline void store_tile(float* tile, const float (&x)[R][R]) {
+    u32 ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+    for (int r = 0; r < R; r++) {
+        for (int c = 0; c < R; c++) {
+            tile[(ty + 16 * r) * (16 * R + 1) + tx + 16 * c] = x[r][c];
+        }
+    }
+}
+
+// The caller has the block wait before the factors are read.
+template <int R> __device__ inline void fill_factors(float* tile, Draw draw, u32 h, u32 query, u32 m, u32 key) {
+    float ones[R][R];
+    for (int r = 0; r < R; r++) {
+        for (int c = 0; c < R; c++) {
+            ones[r][c] = 1.0f;
+        }
+    }
+    store_tile<R>(tile, ones);
+    __syncthreads();
+    drop_tile<R>(tile, draw, h, query, m, key);
+}
+
+// acc[r][c] += Σ weight(row, k) · other(column, k) over `count` k; `by_row` says how the tile is read.
+template <int R, int C>
+__device__ inline void add_products(float (&acc)[R][C], const float* tile, bool by_row, const float* other, u32 head, u32 count) {
+    const u32 stride = 16 * R + 1;
+    u32 ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+    for (u32 k = 0; k < count; k++) {
+        float weights[R];
+        for (int r = 0; r < R; r++) {
+            weights[r] = by_row ? tile[(ty + 16 * r) * stride + k] : tile[k * stride + ty + 16 * r];
+        }
+        for (int c = 0; c < C; c++) {
+            if (tx + 16 * c < head) {
+                float value = other[(tx + 16 * c) * stride + k];
+                for (int r = 0; r < R; r++) {
+                    acc[r][c] = fmaf(weights[r], value, acc[r][c]);
+                }
+            }
+        }
+    }
+}
+
+template <int R, int C> __device__ inline void clear(float (&acc)[R][C]) {
+    for (int r = 0; r < R; r++) {
+        for (int c = 0; c < C; c++) {
+            acc[r][c] = 0.0f;
+        }
+    }
+}
+
+template <int R, int C> __device__ inline void write_rows(float* to, const float (&acc)[R][C], u32 d, u32 head, u32 rows) {
+    u32 ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+    for (int r = 0; r < R; r++) {
+        for (int c = 0; c < C; c++) {
+            if (ty + 16 * r < rows && tx + 16 * c < head) {
+                to[(u64)(ty + 16 * r) * d + tx + 16 * c] = acc[r][c];
+            }
+        }
+    }
+}
+
+template <int R, int C>
+__device__ inline void by_queries(const float* up, const float* q, const float* k, const float* v, const float* lse, const float* dots, const u32* offsets,
+                                  Draw draw, float* dq, u32* fault, Shape x) {
+    SHARED(shared);
+    const u32 width = 16 * R, stride = width + 1;
+    u32 head = x.d / x.heads, h = blockIdx.y;
+    Sequence own = sequence_at(offsets, blockIdx.x / x.tiles, x.sequences, x.rows, x.longest, fault);
+    u32 first = blockIdx.x % x.tiles * width;
+    if (!own.good || first >= own.length) {
+        return;
+    }
+    u32 m = own.length - first < width ? own.length - first : width, n = own.length * x.fold;
+    float *queries = shared, *ups = queries + head * stride, *keys = ups + head * stride, *values = keys + head * stride, *tile = values + head * stride;
+    u64 query = own.start + first, key = (u64)own.start * x.fold;
+    load_rows<R>(queries, q + query * x.d + h * head, x.d, head, m);
+    load_rows<R>(ups, up + query * x.d + h * head, x.d, head, m);
+    float acc[R][C];
+    clear(acc);
+    for (u32 from = 0; from < n; from += width) {
+        u32 count = n - from < width ? n - from : width;
+        u64 at = (key + from) * x.d + h * head;
+        __syncthreads();
+        load_rows<R>(keys, k + at, x.d, head, count);
+        load_rows<R>(values, v + at, x.d, head, count);
+        if (draw.keys != 0) {
+            fill_factors<R>(tile, draw, h, (u32)query, m, from);
+        }
+        __syncthreads();
+        float p[R][R], g[R][R];
+        multiply_rows<R>(p, queries, keys, head);
+        multiply_rows<R>(g, ups, values, head);
+        score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count);
+        store_tile<R>(tile, g);
+        __syncthreads();
+        add_products<R, C>(acc, tile, true, keys, head, count);
+    }
+    write_rows(dq + query * x.d + h * head, acc, x.d, head, m);
+}
+
+template <int R, int C>
+__device__ inline void by_keys(const float* up, const float* q, const float* k, const float* v, const float* lse, const float* dots, const u32* offsets,
+                               Draw draw, float* dk, float* dv, u32* fault, Shape x) {
+    SHARED(shared);
+    const u32 width = 16 * R, stride = width + 1;
+    u32 head = x.d / x.heads, h = blockIdx.y;
+    Sequence own = sequence_at(offsets, blockIdx.x / x.tiles, x.sequences, x.rows, x.longest, fault);
+    u32 first = blockIdx.x % x.tiles * width, n = own.length * x.fold;
+    if (!own.good || first >= n) {
+        return;
+    }
+    u32 count = n - first < width ? n - first : width;
+    float *queries = shared, *ups = queries + head * stride, *keys = ups + head * stride, *values = keys + head * stride, *tile = values + head * stride;
+    u64 at = ((u64)own.start * x.fold + first) * x.d + h * head;
+    load_rows<R>(keys, k + at, x.d, head, count);
+    load_rows<R>(values, v + at, x.d, head, count);
+    float keys_acc[R][C], values_acc[R][C];
+    clear(keys_acc);
+    clear(values_acc);
+    for (u32 from = 0; from < own.length; from += width) {
+        u32 m = own.length - from < width ? own.length - from : width;
+        u64 query = own.start + from;
+        __syncthreads();
+        load_rows<R>(queries, q + query * x.d + h * head, x.d, head, m);
+        load_rows<R>(ups, up + query * x.d + h * head, x.d, head, m);
+        if (draw.keys != 0) {
+            fill_factors<R>(tile, draw, h, (u32)query, m, first);
+        }
+        __syncthreads();
+        float p[R][R], g[R][R];
+        multiply_rows<R>(p, queries, keys, head);
+        multiply_rows<R>(g, ups, values, head);
+        score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count);
+        store_tile<R>(tile, p);
+        __syncthreads();
+        add_products<R, C>(values_acc, tile, false, ups, head, m);
+        __syncthreads();
+        store_tile<R>(tile, g);
+        __syncthreads();
+        add_products<R, C>(keys_acc, tile, false, queries, head, m);
+    }
+    write_rows(dk + at, keys_acc, x.d, head, count);
+    write_rows(dv + at, values_acc, x.d, head, count);
+}
+
+#define ATTENTION_GRAD(columns, R, C)                                                                                                                   \
+    extern "C" __global__ void attention_grad_queries_##columns(                                                                                        \
+        const float* up, const float* q, const float* k, const float* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,       \
+        const u32* step, float* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale, u32 k0,        \
+        u32 k1, u32 limit, float kept) {                                                                                                                \
+        Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
+        Shape shape = {rows, d, heads, sequences, tiles, longest, fold, scale};                                                                         \
+        by_queries<R, C>(up, q, k, v, lse, dots, offsets, draw, dq, fault, shape);                                                                      \
+    }                                                                                                                                                   \
+    extern "C" __global__ void attention_grad_keys_##columns(                                                                                           \
+        const float* up, const float* q, const float* k, const float* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,       \
+        const u32* step, float* dk, float* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale,     \
+        u32 k0, u32 k1, u32 limit, float kept) {                                                                                                        \
+        Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
+        Shape shape = {rows, d, heads, sequences, tiles, longest, fold, scale};                                                                         \
+        by_keys<R, C>(up, q, k, v, lse, dots, offsets, draw, dk, dv, fault, shape);                                                                     \
+    }
+
+ATTENTION_GRAD(64, 4, 4)
+ATTENTION_GRAD(128, 2, 8)
+ATTENTION_GRAD(256, 1, 16)

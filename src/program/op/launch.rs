@@ -1,0 +1,367 @@
+//! What an op launches on a GPU: kernels with their grids and arguments, products for cuBLAS, scratch.
+//!
+//! Plain data, in every build, so that it can be counted and tested where there is no GPU: a test runs
+//! these very lists through an emulation of the kernels' sources and compares with the CPU.
+
+use super::super::graph::Program;
+use super::super::memory::sized;
+use super::super::types::{Bindings, DType};
+use super::SizedCx;
+
+/// A kernel source, with what all share in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its file's stem.
+    pub name: &'static str,
+    /// CUDA C++.
+    pub text: &'static str,
+}
+
+macro_rules! sources {
+    ($($name:literal $(with $shared:literal)?),+ $(,)?) => {
+        /// All kernel sources.
+        pub const SOURCES: &[Source] = &[$(Source {
+            name: $name,
+            text: concat!(include_str!("common.cuh"), $(include_str!($shared),)? include_str!(concat!($name, ".cu"))),
+        }),+];
+    };
+}
+
+sources! {
+    "accumulate",
+    "activation",
+    "activation_grad",
+    "adamw",
+    "add",
+    "attention" with "attention.cuh",
+    "attention_grad" with "attention.cuh",
+    "cast",
+    "clip",
+    "cross_entropy",
+    "cross_entropy_grad",
+    "dropout",
+    "fill",
+    "gather",
+    "grad_norm",
+    "layer_norm",
+    "layer_norm_grad",
+    "layer_norm_grad_weight",
+    "matmul",
+    "mix",
+    "mix_grad",
+    "mul_rows",
+    "perturb",
+    "scatter",
+    "sgd",
+    "square_accumulate",
+    "squared_error",
+    "squared_error_grad",
+    "sum_rows",
+    "sum_rows_product",
+    "window",
+    "window_grad",
+}
+
+/// A buffer of one application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// An input; the same buffer as output 0 where that took it over.
+    In(usize),
+    /// An output.
+    Out(usize),
+    /// Scratch, by its place in [`Launches::scratch`].
+    Scratch(usize),
+    /// Three words: whether an index was outside its table, which, and the table's rows.
+    Fault,
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arg {
+    /// A buffer's address.
+    At(Operand),
+    /// No buffer.
+    Null,
+    /// A 32-bit word.
+    U32(u32),
+    /// A 64-bit word.
+    U64(u64),
+    /// A single float.
+    F32(f32),
+    /// A double.
+    F64(f64),
+}
+
+macro_rules! from {
+    ($($t:ty => $variant:ident),+) => {
+        $(impl From<$t> for Arg { fn from(x: $t) -> Self { Self::$variant(x) } })+
+    };
+}
+from!(Operand => At, u32 => U32, u64 => U64, f32 => F32, f64 => F64);
+
+/// A kernel's arguments, each by its own type.
+macro_rules! args {
+    ($($x:expr),* $(,)?) => { vec![$($crate::program::op::launch::Arg::from($x)),*] };
+}
+pub(super) use args;
+
+/// One launch of a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// Name in [`SOURCES`].
+    pub source: &'static str,
+    /// The kernel in it.
+    pub kernel: &'static str,
+    /// Blocks, in two dimensions.
+    pub grid: [u32; 2],
+    /// Threads of a block.
+    pub block: u32,
+    /// Dynamic shared memory, bytes.
+    pub shared: u32,
+    /// Arguments in order.
+    pub args: Vec<Arg>,
+}
+
+/// `c ← alpha · op(a) · op(b) + beta · c` in the column-major terms of `cublasSgemm`: `op(a)` is `m × k`,
+/// `c` is `m × n` with columns `ldc` apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Product {
+    /// Whether `a` is transposed.
+    pub a_t: bool,
+    /// Whether `b` is.
+    pub b_t: bool,
+    /// Rows of the result.
+    pub m: u32,
+    /// Columns of the result.
+    pub n: u32,
+    /// Inner size.
+    pub k: u32,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Left operand.
+    pub a: Operand,
+    /// Between its columns.
+    pub lda: u32,
+    /// Right operand.
+    pub b: Operand,
+    /// Between its columns.
+    pub ldb: u32,
+    /// Factor of what is there.
+    pub beta: f32,
+    /// The result.
+    pub c: Operand,
+    /// Between its columns.
+    pub ldc: u32,
+}
+
+impl Product {
+    /// `out[m, n] = alpha · op(a) · op(b) + beta · out` of row-major matrices: the transpose of it, since a
+    /// row-major matrix is its own transpose read by columns.
+    #[must_use]
+    pub fn of_rows(
+        (m, n, k): (u32, u32, u32),
+        (a, a_t): (Operand, bool),
+        (b, b_t): (Operand, bool),
+        alpha: f32,
+        beta: f32,
+    ) -> Self {
+        let across = |t: bool, rows: u32, columns: u32| (if t { rows } else { columns }).max(1);
+        Self {
+            a_t: b_t,
+            b_t: a_t,
+            m: n,
+            n: m,
+            k,
+            alpha,
+            a: b,
+            lda: across(b_t, k, n),
+            b: a,
+            ldb: across(a_t, m, k),
+            beta,
+            c: Operand::Out(0),
+            ldc: n.max(1),
+        }
+    }
+}
+
+/// One thing done on the device.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Launch {
+    /// A kernel.
+    Call(Call),
+    /// A product of matrices.
+    Product(Product),
+    /// A buffer copied to another of its size; nothing if they are one.
+    Copy {
+        /// From.
+        from: Operand,
+        /// To.
+        to: Operand,
+    },
+    /// Words from the host.
+    Upload {
+        /// To.
+        to: Operand,
+        /// The words.
+        words: Vec<u32>,
+    },
+}
+
+/// Everything one application does, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Launches {
+    /// Launches.
+    pub list: Vec<Launch>,
+    /// Bytes of each scratch buffer.
+    pub scratch: Vec<u64>,
+}
+
+/// Bytes that products may use as workspace, all of them together: what cuBLAS asks for on present GPUs.
+pub const PRODUCT_WORKSPACE: u64 = 32 << 20;
+
+/// Threads of an elementwise block, and most blocks of one: the rest is a loop in the kernel.
+const THREADS: u32 = 256;
+const MOST_BLOCKS: u64 = 1 << 14;
+
+/// Rows of a run of a column sum, as on the CPU.
+pub(super) const RUN: u64 = super::math::SUM_ROWS as u64;
+
+impl Launches {
+    /// A scratch buffer.
+    pub fn scratch(&mut self, bytes: u64) -> Operand {
+        self.scratch.push(bytes);
+        Operand::Scratch(self.scratch.len() - 1)
+    }
+
+    /// Any kernel. A grid of nothing is no launch.
+    pub fn call(&mut self, call: Call) {
+        if call.grid.iter().all(|&n| n > 0) {
+            self.list.push(Launch::Call(call));
+        }
+    }
+
+    /// A thread an element.
+    pub fn each(&mut self, source: &'static str, kernel: &'static str, n: u64, args: Vec<Arg>) {
+        let blocks = n.div_ceil(u64::from(THREADS)).min(MOST_BLOCKS) as u32;
+        self.call(Call {
+            source,
+            kernel,
+            grid: [blocks, 1],
+            block: THREADS,
+            shared: 0,
+            args,
+        });
+    }
+
+    /// A block a row, with threads for `width` elements.
+    pub fn rows(
+        &mut self,
+        source: &'static str,
+        kernel: &'static str,
+        rows: u64,
+        width: u64,
+        args: Vec<Arg>,
+    ) {
+        let block = width.next_multiple_of(32).clamp(32, THREADS.into()) as u32;
+        self.call(Call {
+            source,
+            kernel,
+            grid: [rows as u32, 1],
+            block,
+            shared: 0,
+            args,
+        });
+    }
+
+    /// One block.
+    pub fn once(&mut self, source: &'static str, kernel: &'static str, args: Vec<Arg>) {
+        self.call(Call {
+            source,
+            kernel,
+            grid: [1, 1],
+            block: THREADS,
+            shared: 0,
+            args,
+        });
+    }
+
+    /// A column sum: `kernel` sums runs of rows into each of `outs` (its arguments are `inputs`, a buffer for
+    /// each of `outs`, rows, width), then the runs are added in order.
+    pub fn column_sums(
+        &mut self,
+        (source, kernel): (&'static str, &'static str),
+        (rows, width): (u64, u64),
+        inputs: &[Operand],
+        outs: &[Operand],
+    ) {
+        let runs = rows.div_ceil(RUN).max(1);
+        let to: Vec<Operand> = match runs {
+            1 => outs.to_vec(),
+            _ => outs
+                .iter()
+                .map(|_| self.scratch(runs * width * 4))
+                .collect(),
+        };
+        let mut args: Vec<Arg> = inputs.iter().chain(&to).map(|&x| Arg::At(x)).collect();
+        args.extend([Arg::U32(rows as u32), Arg::U32(width as u32)]);
+        let blocks = width.div_ceil(128) as u32;
+        self.call(Call {
+            source,
+            kernel,
+            grid: [blocks, runs as u32],
+            block: 128,
+            shared: 0,
+            args,
+        });
+        if runs > 1 {
+            for (&sums, &out) in to.iter().zip(outs) {
+                let args = args![sums, out, runs as u32, width as u32];
+                self.call(Call {
+                    source: "sum_rows",
+                    kernel: "sum_runs",
+                    grid: [blocks, 1],
+                    block: 128,
+                    shared: 0,
+                    args,
+                });
+            }
+        }
+    }
+
+    /// Bytes of all scratch.
+    #[must_use]
+    pub fn scratch_bytes(&self) -> u64 {
+        self.scratch.iter().sum()
+    }
+}
+
+/// The ops of a program that cannot run on a GPU: none has a kernel for f64, attention none for heads
+/// wider than 256, products none of bf16. Shapes that vary do not matter.
+#[must_use]
+pub fn without_launches(program: &Program) -> Vec<&'static str> {
+    let sizes = Bindings::of_lengths([1]);
+    let mut names: Vec<&'static str> = program
+        .nodes
+        .iter()
+        .filter(|node| {
+            node.op
+                .rule()
+                .launches(&sized(program, node, &sizes))
+                .is_none()
+        })
+        .map(|node| node.op.kernel())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Whether every float operand is stored as f32: the only type kernels compute in.
+pub(super) fn is_single(cx: &SizedCx) -> Option<()> {
+    let good = |dtype: DType| matches!(dtype, DType::F32 | DType::U32);
+    cx.inputs
+        .iter()
+        .chain(&cx.outputs)
+        .all(|x| good(x.dtype))
+        .then_some(())
+}

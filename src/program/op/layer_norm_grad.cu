@@ -1,0 +1,18 @@
+// A block a row; `out` may be `up`, since a thread writes only what it alone has read.
+extern "C" __global__ void layer_norm_grad(const float* up, const float* x, const float* mean, const float* rstd, const float* gamma, float* out, u32 d) {
+    __shared__ float slots[32];
+    u64 at = (u64)blockIdx.x * d;
+    float m = mean[blockIdx.x], r = rstd[blockIdx.x];
+    float sum = 0.0f, dot = 0.0f;
+    for (u32 c = threadIdx.x; c < d; c += blockDim.x) {
+        float g = up[at + c] * gamma[c];
+        sum += g;
+        dot += g * (x[at + c] - m);
+    }
+    sum = block_sum(sum, slots) / (float)d;
+    dot = block_sum(dot, slots) * r / (float)d;
+    for (u32 c = threadIdx.x; c < d; c += blockDim.x) {
+        float g = up[at + c] * gamma[c];
+        out[at + c] = r * (g - sum - (x[at + c] - m) * r * dot);
+    }
+}

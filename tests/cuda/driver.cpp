@@ -1,0 +1,150 @@
+// A driver and a cuBLAS made of the emulation: as libcuda.so.1 and libcublas.so.13 they let the program's
+// CUDA build run without a GPU, slowly. The kernels stand above this in the one source that
+// `tests/cuda/rehearse.py` puts together; what is not here is a function that fails.
+
+#include <map>
+#include <string>
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace {
+
+struct Kernel {
+    const char* name;
+    void (*call)(void**);
+    int most_shared;
+};
+
+#define KERNEL(source, name) Kernel{#name, emulation::Entry<&of_##source::name>::call, 48 << 10}
+Kernel kernels[] = {KERNELS};
+
+struct Module {
+    std::string ptx;
+};
+
+// Memory ends at a page that cannot be touched, and comes filled with NaNs.
+struct Blocks {
+    std::map<uint64_t, std::pair<char*, size_t>> live;
+
+    uint64_t alloc(size_t size) {
+        size_t page = sysconf(_SC_PAGESIZE), padded = (size + 7) / 8 * 8, whole = (padded + page - 1) / page * page;
+        char* base = static_cast<char*>(mmap(nullptr, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        mprotect(base + whole, page, PROT_NONE);
+        std::memset(base, 0xff, whole);
+        uint64_t at = reinterpret_cast<uint64_t>(base + whole - padded);
+        live[at] = {base, whole + page};
+        return at;
+    }
+
+    bool free(uint64_t at) {
+        auto found = live.find(at);
+        if (found == live.end()) {
+            return false;
+        }
+        munmap(found->second.first, found->second.second);
+        live.erase(found);
+        return true;
+    }
+} blocks;
+
+void* current = nullptr;
+int handle;
+
+} // namespace
+
+extern "C" {
+
+int cuInit(unsigned) { return 0; }
+int cuDeviceGetCount(int* n) { return *n = 1, 0; }
+int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal == 0 ? 0 : 101; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+    const char* old = getenv("EMULATED_CAPABILITY");
+    *value = attribute == 75 ? (old ? atoi(old) : 9) : attribute == 76 ? 0 : attribute == 115 ? 1 : 0;
+    return 0;
+}
+int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &handle, 0; }
+int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+int cuCtxSetCurrent(void* context) { return current = context, 0; }
+int cuCtxGetCurrent(void** context) { return *context = current, 0; }
+int cuCtxSynchronize() { return 0; }
+int cuStreamCreate(void** stream, unsigned) { return *stream = &handle, 0; }
+int cuStreamDestroy_v2(void*) { return 0; }
+int cuStreamSynchronize(void*) { return 0; }
+int cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
+int cuEventCreate(void** event, unsigned) { return *event = &handle, 0; }
+int cuEventRecord(void*, void*) { return 0; }
+int cuEventSynchronize(void*) { return 0; }
+int cuEventDestroy_v2(void*) { return 0; }
+int cuDeviceGetDefaultMemPool(void** pool, int) { return *pool = &handle, 0; }
+int cuMemPoolSetAttribute(void*, int attribute, void* value) { return attribute == 4 && *static_cast<uint64_t*>(value) == ~uint64_t(0) ? 0 : 1; }
+int cuMemAllocAsync(uint64_t* at, size_t size, void*) {
+    const char* most = getenv("EMULATED_MEMORY");
+    static size_t all = 0;
+    all += size;
+    if (most != nullptr && all > size_t(atoll(most))) {
+        return 2;
+    }
+    return size == 0 ? 1 : (*at = blocks.alloc(size), 0);
+}
+int cuMemFreeAsync(uint64_t at, void*) { return blocks.free(at) ? 0 : 1; }
+int cuMemHostAlloc(void** at, size_t size, unsigned) { return *at = malloc(size), 0; }
+int cuMemFreeHost(void* at) { return free(at), 0; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, void*) { return std::memcpy(reinterpret_cast<void*>(to), from, n), 0; }
+int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, void*) { return std::memcpy(to, reinterpret_cast<void*>(from), n), 0; }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void*) { return std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), n), 0; }
+int cuModuleLoadData(void** module, const void* image) { return *module = new Module{static_cast<const char*>(image)}, 0; }
+int cuModuleUnload(void* module) { return delete static_cast<Module*>(module), 0; }
+int cuModuleGetFunction(void** function, void* module, const char* name) {
+    // The PTX is NVRTC's own; the kernel of that name is ours.
+    std::string entry = std::string(".entry ") + name + "(";
+    if (static_cast<Module*>(module)->ptx.find(entry) == std::string::npos) {
+        return 500;
+    }
+    for (Kernel& kernel : kernels) {
+        if (std::strcmp(kernel.name, name) == 0) {
+            return *function = &kernel, 0;
+        }
+    }
+    return 500;
+}
+int cuFuncSetAttribute(void* function, int attribute, int value) {
+    if (attribute != 8 || value > 99 << 10) {
+        return 1;
+    }
+    return static_cast<Kernel*>(function)->most_shared = value, 0;
+}
+int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz, unsigned shared, void*, void** args, void**) {
+    Kernel* kernel = static_cast<Kernel*>(function);
+    if (current == nullptr || z != 1 || ty != 1 || tz != 1 || x == 0 || y == 0 || y > 65535 || threads == 0 || threads > 1024 || int(shared) > kernel->most_shared) {
+        return 1;
+    }
+    emulation::launch(kernel->call, args, x, y, threads, shared, 0);
+    return 0;
+}
+int cuGetErrorString(int, const char** text) { return *text = "an emulated error", 0; }
+int cuGetErrorName(int, const char** text) { return *text = "EMULATED", 0; }
+
+int cublasCreate_v2(void** blas) { return *blas = &handle, 0; }
+int cublasDestroy_v2(void*) { return 0; }
+int cublasSetStream_v2(void*, void*) { return 0; }
+int cublasSetWorkspace_v2(void*, void*, size_t) { return 0; }
+int cublasSetMathMode(void*, int mode) { return mode == 0 ? 0 : 7; }
+int cublasSgemm_v2(void*, int at, int bt, int m, int n, int k, const float* alpha, const float* a, int lda, const float* b, int ldb, const float* beta,
+                   float* c, int ldc) {
+    if (m < 0 || n < 0 || k < 0 || lda < std::max(1, at ? k : m) || ldb < std::max(1, bt ? n : k) || ldc < std::max(1, m)) {
+        return 7;
+    }
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < m; i++) {
+            double sum = 0.0;
+            for (int l = 0; l < k; l++) {
+                float x = at ? a[l + size_t(i) * lda] : a[i + size_t(l) * lda], y = bt ? b[j + size_t(l) * ldb] : b[l + size_t(j) * ldb];
+                sum += double(x) * double(y);
+            }
+            float* to = &c[i + size_t(j) * ldc];
+            *to = *alpha * float(sum) + (*beta == 0.0f ? 0.0f : *beta * *to);
+        }
+    }
+    return 0;
+}
+}

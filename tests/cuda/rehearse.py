@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Makes libraries with which the CUDA build links and runs where there is no GPU: the driver and cuBLAS are
+the emulation of `tests/cuda`, NVRTC is the real one, all else fails when called.
+
+    python3 tests/cuda/rehearse.py FOLDER LIBNVRTC
+    NVCC=$PWD/.ci/fake-nvcc CUDARC_CUDA_VERSION=13000 CUDA_COMPUTE_CAP=90 LIBRARY_PATH=FOLDER cargo build --features cuda
+    LD_LIBRARY_PATH=FOLDER target/debug/peftc run --device cuda recipes/…
+"""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+OPS = HERE.parents[1] / "src" / "program" / "op"
+# Library, soname, cudarc's module, its functions.
+LIBRARIES = [
+    ("cuda", "libcuda.so.1", "driver", r"cu[A-Z]\w*"),
+    ("cublas", "libcublas.so.13", "cublas", r"cublas[A-Z]\w*"),
+    ("cublasLt", "libcublasLt.so.13", "cublaslt", r"cublasLt[A-Z]\w*"),
+    ("curand", "libcurand.so.10", "curand", r"curand[A-Z]\w*"),
+    ("cudart", "libcudart.so.13", None, r""),
+]
+
+
+def kernels(text):
+    for name in re.findall(r"__global__ void (\w+)", text):
+        if name == "name":
+            yield from re.findall(r"^ATTENTION\((\w+)", text, re.M)
+        elif name.endswith("_"):
+            yield from (name + n for n in re.findall(r"^ATTENTION_GRAD\((\w+)", text, re.M))
+        else:
+            yield name
+
+
+def emulation():
+    text, table = (HERE / "shim.h").read_text() + (OPS / "common.cuh").read_text(), []
+    for path in sorted(OPS.glob("*.cu")):
+        own = path.read_text()
+        shared = (OPS / "attention.cuh").read_text() if path.stem.startswith("attention") else ""
+        text += f"\nnamespace of_{path.stem} {{\n{shared}{own}\n}}\n"
+        table += [f"KERNEL({path.stem}, {kernel})" for kernel in kernels(own)]
+    return text + (HERE / "driver.cpp").read_text().replace("{KERNELS}", "{" + ", ".join(table) + "}")
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    folder, nvrtc = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    registry = pathlib.Path.home() / ".cargo" / "registry" / "src"
+    cudarc = sorted(registry.glob("*/cudarc-0.*"))[-1]
+    (folder / "emulation.cpp").write_text(emulation())
+    flags = ["c++", "-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-fPIC"]
+    subprocess.run([*flags, "-c", "-o", folder / "emulation.o", folder / "emulation.cpp"], check=True)
+    for name, soname, module, pattern in LIBRARIES:
+        source = (cudarc / "src" / module / "sys" / "mod.rs").read_text() if module else ""
+        names = sorted(set(re.findall(rf"\bfn ({pattern})\(", source))) if module else []
+        stubs = folder / f"{name}.c"
+        stubs.write_text("".join(f"__attribute__((weak)) int {n}(void) {{ return 100; }}\n" for n in names))
+        objects = [folder / "emulation.o"] if name in ("cuda", "cublas") else []
+        link = ["-shared", "-fPIC", "-w", "-Wl,-Bsymbolic", "-fno-builtin", f"-Wl,-soname,{soname}", "-o", folder / soname]
+        subprocess.run(["cc", *link, stubs, *objects, *(["-lstdc++", "-lm"] if objects else [])], check=True)
+        (folder / f"lib{name}.so").unlink(missing_ok=True)
+        (folder / f"lib{name}.so").symlink_to(soname)
+    for part in nvrtc.resolve().parent.glob("libnvrtc*.so*"):
+        if "alt" not in part.name:
+            shutil.copy(part, folder / part.name)
+    (folder / "libnvrtc.so").unlink(missing_ok=True)
+    (folder / "libnvrtc.so").symlink_to(nvrtc.name)
+
+
+main()

@@ -1,0 +1,234 @@
+// Enough of CUDA's C++ for the kernels to compile and run on the host: a block's threads are fibers that
+// take turns at barriers and shuffles. What would be undefined on a GPU ends the program: a barrier that
+// some threads of the block have left behind, a shuffle that lanes of the warp do not take part in.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ucontext.h>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __shared__ static __attribute__((section("shared_memory")))
+
+// The linker's names for where that section begins and ends.
+extern char __start_shared_memory, __stop_shared_memory;
+
+struct Dim {
+    unsigned x, y, z;
+};
+
+namespace emulation {
+
+[[noreturn]] inline void fail(const char* why) {
+    std::fprintf(stderr, "emulation: %s\n", why);
+    std::exit(3);
+}
+
+enum class State { Ready, Barrier, Shuffle, Done };
+
+struct Fiber {
+    ucontext_t context;
+    // Where it goes on: cheaper than a context, which asks the system for the signal mask each time.
+    jmp_buf place;
+    bool begun;
+    std::vector<char> stack;
+    Dim thread;
+    State state;
+    uint64_t sent;
+};
+
+inline std::vector<Fiber> fibers;
+inline jmp_buf home;
+inline Fiber* own;
+inline Dim block, block_size, grid;
+inline std::vector<char> shared;
+inline void (*body)(void**);
+inline void** arguments;
+
+inline void wait(State state) {
+    own->state = state;
+    if (_setjmp(own->place) == 0) {
+        _longjmp(home, 1);
+    }
+}
+
+inline void enter() {
+    body(arguments);
+    own->state = State::Done;
+    _longjmp(home, 1);
+}
+
+// Lets the fiber run until it waits or ends.
+inline void resume(Fiber* fiber) {
+    own = fiber;
+    if (_setjmp(home) == 0) {
+        if (fiber->begun) {
+            _longjmp(fiber->place, 1);
+        }
+        fiber->begun = true;
+        setcontext(&fiber->context);
+    }
+}
+
+// Lets a warp run until each lane is done or at a barrier; its shuffles on the way.
+inline void run_warp(const std::vector<unsigned>& order, size_t first) {
+    for (;;) {
+        size_t shuffling = 0, left = 0;
+        for (size_t i = first; i < first + 32; i++) {
+            Fiber& lane = fibers[order[i]];
+            if (lane.state == State::Ready) {
+                resume(&lane);
+            }
+            shuffling += lane.state == State::Shuffle;
+            left += lane.state == State::Done || lane.state == State::Barrier;
+        }
+        if (shuffling == 0) {
+            return;
+        }
+        if (left > 0) {
+            fail("a shuffle that not all lanes take part in");
+        }
+        for (size_t i = first; i < first + 32; i++) {
+            fibers[order[i]].state = State::Ready;
+        }
+    }
+}
+
+// One block; `order` lists its threads as they take turns, warp after warp. Between barriers a warp
+// runs as far as it can before the next one starts. Barriers open when all have come.
+inline void run_block(const std::vector<unsigned>& order) {
+    // What a GPU leaves in shared memory is anything.
+    std::memset(shared.data(), 0xff, shared.size());
+    std::memset(&__start_shared_memory, 0xff, size_t(&__stop_shared_memory - &__start_shared_memory));
+    for (Fiber& fiber : fibers) {
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = fiber.stack.size();
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, enter, 0);
+        fiber.state = State::Ready;
+        fiber.begun = false;
+    }
+    for (;;) {
+        for (size_t first = 0; first < fibers.size(); first += 32) {
+            run_warp(order, first);
+        }
+        size_t done = 0;
+        for (Fiber& fiber : fibers) {
+            done += fiber.state == State::Done;
+        }
+        if (done == fibers.size()) {
+            return;
+        }
+        if (done > 0) {
+            fail("a barrier that not all threads reach");
+        }
+        for (Fiber& fiber : fibers) {
+            fiber.state = State::Ready;
+        }
+    }
+}
+
+// A launch. `turn` chooses the order of blocks and threads: as they are, backwards, or mixed.
+inline void launch(void (*kernel)(void**), void** args, unsigned x, unsigned y, unsigned threads, unsigned bytes, int turn) {
+    body = kernel;
+    arguments = args;
+    grid = {x, y, 1};
+    block_size = {threads, 1, 1};
+    shared.assign(bytes + 16, 0);
+    fibers.resize(threads);
+    std::vector<unsigned> order(threads);
+    for (unsigned i = 0; i < threads; i++) {
+        fibers[i].stack.resize(1 << 16);
+        fibers[i].thread = {i, 0, 0};
+        order[i] = turn == 1 ? threads - 1 - i : i;
+    }
+    if (threads % 32 != 0) {
+        fail("a block that is not of whole warps");
+    }
+    if (turn == 2) {
+        // Odd lanes before even ones, warps in another order.
+        for (unsigned i = 0; i < threads; i++) {
+            unsigned warp = i / 32 ^ (threads / 32 % 2 == 0 ? 1 : 0), lane = i % 32;
+            order[i] = warp * 32 + (lane * 2 + 1) % 32 - (lane >= 16 ? 1 : 0);
+        }
+    }
+    unsigned count = x * y;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned b = turn == 0 ? i : count - 1 - i;
+        block = {b % x, b / x, 0};
+        run_block(order);
+    }
+}
+
+// Unpacks arguments and calls.
+template <typename... A> struct Caller {
+    template <void (*F)(A...), size_t... I> static void call(void** args, std::index_sequence<I...>) {
+        F(*static_cast<std::remove_reference_t<A>*>(args[I])...);
+    }
+};
+
+template <auto F> struct Entry;
+template <typename... A, void (*F)(A...)> struct Entry<F> {
+    static constexpr size_t arity = sizeof...(A);
+    static void call(void** args) {
+        Caller<A...>::template call<F>(args, std::index_sequence_for<A...>());
+    }
+    static std::vector<size_t> sizes() {
+        return {sizeof(A)...};
+    }
+};
+
+} // namespace emulation
+
+#define threadIdx (emulation::own->thread)
+#define blockIdx (emulation::block)
+#define blockDim (emulation::block_size)
+#define gridDim (emulation::grid)
+#define SHARED(name) float* name = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(emulation::shared.data()) + 15) & ~uintptr_t(15))
+
+inline void __syncthreads() {
+    emulation::wait(emulation::State::Barrier);
+}
+
+template <typename T> T __shfl_xor_sync(unsigned mask, T x, int lanes) {
+    static_assert(sizeof(T) <= 8);
+    if (mask != 0xffffffffu) {
+        emulation::fail("a shuffle of a part of a warp");
+    }
+    std::memcpy(&emulation::own->sent, &x, sizeof(T));
+    emulation::wait(emulation::State::Shuffle);
+    T got;
+    std::memcpy(&got, &emulation::fibers[emulation::own->thread.x ^ unsigned(lanes)].sent, sizeof(T));
+    // No lane sends the next value before all have read this one.
+    emulation::wait(emulation::State::Shuffle);
+    return got;
+}
+
+inline unsigned atomicCAS(unsigned* at, unsigned compare, unsigned value) {
+    unsigned old = *at;
+    if (old == compare) {
+        *at = value;
+    }
+    return old;
+}
+
+inline float __uint_as_float(unsigned x) {
+    float y;
+    std::memcpy(&y, &x, 4);
+    return y;
+}
+
+inline unsigned __float_as_uint(float x) {
+    unsigned y;
+    std::memcpy(&y, &x, 4);
+    return y;
+}
