@@ -4,10 +4,13 @@
 //!
 //! `cargo bench --profile dev --bench memory -- [--layers N] [--shape S,…] [--method M,…] [--batch B,…] [--length L,…]`
 
+mod points;
+
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
+use points::{io, one, or_all, peftc, some_of, write_config};
 use serde_json::{Value, json};
 
 const METHODS: [&str; 6] = ["full", "head_only", "last_n", "bitfit", "lora", "siva"];
@@ -51,27 +54,6 @@ impl Part {
     }
 }
 
-fn one(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("`{text}` is no number"))
-}
-
-fn some_of(text: &str, known: &[&str]) -> Result<Vec<String>, String> {
-    let check = |name: &str| match known.contains(&name) {
-        true => Ok(name.to_owned()),
-        false => Err(format!("`{name}` is none of {}", known.join(", "))),
-    };
-    text.split(',').map(check).collect()
-}
-
-/// The written part of a list, or the whole.
-fn or_all<T: Clone>(written: &[T], all: impl IntoIterator<Item = T>) -> Vec<T> {
-    if written.is_empty() {
-        all.into_iter().collect()
-    } else {
-        written.to_vec()
-    }
-}
-
 fn layers(shape: &str, part: &Part) -> u64 {
     let all = if shape == "distilbert-base" { 6 } else { 12 };
     part.layers.map_or(all, |n| n.min(all))
@@ -111,13 +93,9 @@ fn method(name: &str, layers: u64) -> String {
 }
 
 /// Sentences of `length` tokens, two of them special; enough for every step.
-fn write_data(dir: &Path, batch: u64, length: u64) -> std::io::Result<()> {
-    std::fs::create_dir_all(dir)?;
+fn write_data(dir: &Path, batch: u64, length: u64) -> Result<(), String> {
     let words = vec!["word"; length as usize - 2].join(" ");
-    let rows: String = (0..(batch * STEPS).max(2))
-        .map(|i| format!("{words}\t{}\n", i % 2))
-        .collect();
-    std::fs::write(dir.join("train.tsv"), format!("sentence\tlabel\n{rows}"))
+    points::write_data(dir, (batch * STEPS).max(2), |_| words.clone())
 }
 
 /// What was estimated and measured of a stage.
@@ -154,8 +132,7 @@ fn run(
     batch: u64,
     length: u64,
 ) -> Result<Vec<Row>, String> {
-    let io = |e: std::io::Error| e.to_string();
-    write_data(&root.join("data"), batch, length).map_err(io)?;
+    write_data(&root.join("data"), batch, length)?;
     let adapter = method(name, layers);
     let stage = |name: &str, rest: &str, batch: u64, length: u64| {
         format!(
@@ -180,17 +157,8 @@ fn run(
         let from = format!("model = m, data = d.train, adapter = {adapter}");
         text.push_str(&stage("point", &from, batch, length));
     }
-    let recipe = root.join("point.peft");
-    std::fs::write(&recipe, text).map_err(io)?;
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(["run", "--quiet", "--json", "--checkpoint-every", "1000000"])
-        .arg(&recipe)
-        .output()
-        .map_err(io)?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-    }
-    let result: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+    let command = ["run", "--checkpoint-every", "1000000"];
+    let result = peftc(&command, &root.join("point.peft"), &text)?;
     let mut rows = Vec::new();
     for stage in result["stages"].as_array().into_iter().flatten() {
         match stage["name"].as_str() {
@@ -206,20 +174,17 @@ fn run(
 
 /// Fills the table; the least and the largest ratio.
 fn table(part: &Part, root: &Path) -> Result<(f64, f64), String> {
-    let io = |e: std::io::Error| e.to_string();
     std::fs::create_dir_all(root.join("tokenizer")).map_err(io)?;
     let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n";
     std::fs::write(root.join("tokenizer/vocab.txt"), vocabulary).map_err(io)?;
-    write_data(&root.join("first"), 1, 16).map_err(io)?;
+    write_data(&root.join("first"), 1, 16)?;
     println!("| model | method | batch | length | estimated bytes | measured bytes | ratio |");
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
     let (mut least, mut largest) = (f64::INFINITY, 0f64);
     let store = root.join(".peftc");
     for shape in or_all(&part.shapes, SHAPES.map(str::to_owned)) {
         let layers = layers(&shape, part);
-        std::fs::create_dir_all(root.join(&shape)).map_err(io)?;
-        let text = config(&shape, layers).to_string();
-        std::fs::write(root.join(&shape).join("config.json"), text).map_err(io)?;
+        write_config(&root.join(&shape), &config(&shape, layers))?;
         for name in or_all(&part.methods, METHODS.map(str::to_owned)) {
             for batch in or_all(&part.batches, BATCHES) {
                 for length in or_all(&part.lengths, LENGTHS) {
