@@ -7,7 +7,7 @@ use std::time::Instant;
 use peftc::program::op::{
     Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout,
     AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Io, Kernel, LayerNorm, LayerNormGrad,
-    LayerNormGradWeight, Machine, MatMul, Op, Scatter, Tensor, TensorMut,
+    LayerNormGradWeight, Machine, MatMul, Op, Precision, Scatter, Tensor, TensorMut,
 };
 use peftc::program::{Bindings, DType, Dim, Real, TensorType};
 
@@ -114,12 +114,10 @@ fn all(filter: &str, machine: &Machine) {
     };
     let one = |x: f32| Tensor::new(vec![x], &[1]);
     let linear = |a_t, b_t, epilogue| {
+        let product = MatMul::plain(a_t, b_t, Real::new(1.0));
         Op::from(MatMul {
-            a_t,
-            b_t,
-            alpha: Real::new(1.0),
             epilogue,
-            detached: false,
+            ..product
         })
     };
     for n in [768_usize, 3072] {
@@ -128,6 +126,16 @@ fn all(filter: &str, machine: &Machine) {
             &format!("linear {TOKENS}x768x{n}"),
             linear(false, true, Epilogue::Bias),
             vec![floats(&[TOKENS, WIDTH]), floats(&[n, WIDTH]), floats(&[n])],
+            Unit::Flops(flops),
+        );
+        let product = MatMul::linear(Real::new(1.0), Epilogue::None);
+        run(
+            &format!("bf16 linear {TOKENS}x768x{n}"),
+            Op::from(MatMul {
+                precision: Precision::Bf16,
+                ..product
+            }),
+            vec![floats(&[TOKENS, WIDTH]), floats(&[n, WIDTH])],
             Unit::Flops(flops),
         );
         run(

@@ -188,8 +188,9 @@ mod pairs {
                     let lines = count.div_ceil(2);
                     let into = to.add(p / 2 * width + i);
                     if rows == 4 {
+                        let [a, b, c, d] = &block;
                         for q in 0..lines {
-                            let line = [block[0][q], block[1][q], block[2][q], block[3][q]];
+                            let line = [a[q], b[q], c[q], d[q]];
                             into.add(q * width).cast::<[u32; 4]>().write_unaligned(line);
                         }
                     } else {
