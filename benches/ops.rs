@@ -4,12 +4,16 @@
 
 use std::time::Instant;
 
+use peftc::base::World as _;
+use peftc::cli::world::RealWorld;
+use peftc::library::data::batch::{order, pack};
+use peftc::library::data::tokens::{EncodedExample, Maker, Target};
 use peftc::program::op::{
     Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout,
     AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Io, Kernel, LayerNorm, LayerNormGrad,
     LayerNormGradWeight, Machine, MatMul, Op, Precision, Scatter, Tensor, TensorMut,
 };
-use peftc::program::{Bindings, DType, Dim, Real, TensorType};
+use peftc::program::{Bindings, DType, Dim, Feed, Real, TensorType};
 
 const TOKENS: usize = 416;
 const WIDTH: usize = 768;
@@ -336,6 +340,53 @@ fn all(filter: &str, machine: &Machine) {
     );
 }
 
+/// Packing a batch of sentences whose tokens are in memory or in a file.
+fn packing(filter: &str) {
+    let tokens = TOKENS / 16;
+    let dir = tempfile::tempdir().expect("a folder");
+    let world = RealWorld::with_cache(true, dir.path().to_owned());
+    for place in ["memory", "a file"] {
+        let name = format!("pack 16x{tokens} from {place}");
+        if !name.contains(filter) {
+            continue;
+        }
+        let mut made = Maker::in_memory();
+        if place == "a file" {
+            let file = world.keep("tokens").expect("a file").expect("a folder");
+            made = Maker::in_file(file).expect("it is begun");
+        }
+        for i in 0..4096 {
+            let ids = (0..tokens as u32).map(|t| t * i as u32).collect();
+            let segments = vec![0; tokens];
+            let (mask, label) = (0, Target::Class(0));
+            let example = EncodedExample {
+                ids,
+                segments,
+                mask,
+                label,
+            };
+            made.add(i, &example);
+        }
+        let set = made.finish(&[]).expect("it is written");
+        let want = [
+            Feed::TokenIds,
+            Feed::Positions,
+            Feed::Offsets,
+            Feed::TokenKeys,
+            Feed::Labels,
+        ];
+        let mut times = Vec::new();
+        for batch in order(4096, 1, 0, true).chunks(16) {
+            let start = Instant::now();
+            let packed = pack(&set, batch, 0, None, &want).expect("tokens");
+            times.push(start.elapsed().as_secs_f64());
+            drop(packed);
+        }
+        times.sort_by(f64::total_cmp);
+        println!("{name:<34} {:>9.1} µs", times[times.len() / 2] * 1e6);
+    }
+}
+
 fn main() {
     let filter = std::env::args()
         .skip(1)
@@ -352,4 +403,5 @@ fn main() {
         .expect("a thread pool");
     println!("{threads} threads");
     pool.install(|| all(&filter, &machine));
+    packing(&filter);
 }

@@ -4,7 +4,11 @@
 //! its own and nothing below `cli` opens a file or a connection.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
 
 /// What the compiler may ask of the outside.
 pub trait World: Send + Sync + fmt::Debug {
@@ -13,6 +17,21 @@ pub trait World: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the file cannot be read.
     fn read(&self, path: &Path) -> Result<Vec<u8>, WorldError>;
+
+    /// The content of a file that may be larger than memory.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn map(&self, path: &Path) -> Result<Bytes, WorldError>;
+
+    /// What an earlier run made and kept under that name.
+    fn kept(&self, name: &str) -> Option<Kept>;
+
+    /// A file to be kept under that name; `None` where nothing is kept.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    fn keep(&self, name: &str) -> io::Result<Option<Box<dyn Keep>>>;
 
     /// Whether there is a file or a directory at `path`.
     fn exists(&self, path: &Path) -> bool;
@@ -48,6 +67,24 @@ pub trait World: Send + Sync + fmt::Debug {
 
     /// Whether the network is out of bounds.
     fn offline(&self) -> bool;
+}
+
+/// A file that can be made again, kept because that takes long.
+#[derive(Debug)]
+pub struct Kept {
+    /// Open for reading.
+    pub file: File,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// A file on its way to be [`Kept`]; dropped before that, it leaves nothing.
+pub trait Keep: Write {
+    /// Keeps what was written.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn done(self: Box<Self>) -> io::Result<Kept>;
 }
 
 /// The kind of a hub repository.

@@ -11,7 +11,7 @@ use super::options::{error, print};
 use crate::exec::observe::Silent;
 use crate::exec::predict::Predictor;
 use crate::files::RunError;
-use crate::library::data::{Cell, format_named, format_of};
+use crate::library::data::{Cell, Input, format_named, format_of};
 use crate::library::metric::Predictions;
 use crate::library::model::HeadKind;
 use crate::library::stage::stage;
@@ -76,21 +76,25 @@ impl Predict {
         let bytes =
             std::fs::read(&self.input).map_err(|e| RunError::file(&self.input, e.to_string()))?;
         let name = self.input.display().to_string();
-        let table = (format.read)(&bytes, &name, &columns).map_err(|e| {
-            let help = e.help.clone().map(|h| format!("; {h}")).unwrap_or_default();
-            RunError::file(&self.input, format!("{}{help}", e.message))
-        })?;
+        let input = Input {
+            bytes: bytes.into(),
+            file: &name,
+        };
         let cell = |c: &Cell| match c {
             Cell::Text(t) => t.clone(),
             Cell::Int(n) => n.to_string(),
             Cell::Float(x) => x.to_string(),
             Cell::Missing => String::new(),
         };
-        let texts: Vec<Vec<String>> = table
-            .rows
-            .iter()
-            .map(|r| r.cells.iter().map(cell).collect())
-            .collect();
+        let mut texts: Vec<Vec<String>> = Vec::new();
+        let read = (format.read)(&input, &columns, &mut |row| {
+            texts.push(row.cells.iter().map(cell).collect());
+            true
+        });
+        read.map_err(|e| {
+            let help = e.help.clone().map(|h| format!("; {h}")).unwrap_or_default();
+            RunError::file(&self.input, format!("{}{help}", e.message))
+        })?;
         let predictions = predictor.predict(
             &texts,
             (self.batch.max(1), self.draws),

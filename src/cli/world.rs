@@ -4,14 +4,20 @@
 //! that says so.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use memmap2::Mmap;
 
-use crate::base::world::{HubFile, HubPath, RepoKind, World, WorldError};
+use crate::base::world::{HubFile, HubPath, Keep, Kept, RepoKind, World, WorldError};
+
+mod kept;
 
 const MAIN: &str = "main";
 
@@ -23,6 +29,8 @@ type Stamp = (PathBuf, u64, Option<SystemTime>);
 pub struct RealWorld {
     offline: bool,
     cache: Option<PathBuf>,
+    /// Where what was made is kept.
+    made: Option<PathBuf>,
     endpoint: Option<String>,
     fingerprints: Mutex<HashMap<Stamp, String>>,
 }
@@ -61,15 +69,18 @@ impl RealWorld {
         Self {
             offline: offline || forbidden,
             cache,
+            made: kept::folder(),
             endpoint,
             fingerprints: Mutex::default(),
         }
     }
 
-    /// The same with the hub's cache (the directory that holds `models--…`) at `cache`.
+    /// The same with the hub's cache (the directory that holds `models--…`) at `cache`, and what is made
+    /// of its files below.
     #[must_use]
     pub fn with_cache(offline: bool, cache: PathBuf) -> Self {
         Self {
+            made: Some(cache.join("made")),
             cache: Some(cache),
             ..Self::new(offline)
         }
@@ -186,6 +197,29 @@ impl RealWorld {
 impl World for RealWorld {
     fn read(&self, path: &Path) -> Result<Vec<u8>, WorldError> {
         std::fs::read(path).map_err(|error| WorldError::io(path, &error))
+    }
+
+    fn map(&self, path: &Path) -> Result<Bytes, WorldError> {
+        let io = |error: io::Error| WorldError::io(path, &error);
+        let file = File::open(path).map_err(io)?;
+        // Nothing can be mapped of an empty file, and not every special file.
+        if !file.metadata().is_ok_and(|m| m.is_file() && m.len() > 0) {
+            return self.read(path).map(Bytes::from);
+        }
+        // SAFETY: the map is read-only and its bytes are only ever read as plain bytes. As with every
+        // map, another process that truncates the file meanwhile ends this one with a signal.
+        #[expect(unsafe_code, reason = "files may be larger than memory")]
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Ok(Bytes::from_owner(map))
+    }
+
+    fn kept(&self, name: &str) -> Option<Kept> {
+        kept::open(self.made.as_ref()?, name)
+    }
+
+    fn keep(&self, name: &str) -> io::Result<Option<Box<dyn Keep>>> {
+        let begin = |folder: &PathBuf| kept::begin(folder, name);
+        self.made.as_ref().map(begin).transpose()
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -15,7 +15,7 @@ use super::score::{Walk, score};
 use crate::files::RunError;
 use crate::files::durable::write_bytes;
 use crate::library::candidates::{Candidates, Chosen};
-use crate::library::data::batch::Target;
+use crate::library::data::tokens::Target;
 use crate::library::metric::{Metric, Predictions};
 use crate::library::stage::job::Choose;
 
@@ -95,7 +95,7 @@ impl Work<'_> {
                     before: done,
                 },
             )?;
-            done += set.examples.len() as u64;
+            done += set.len() as u64;
             for places in candidates.assignments() {
                 let chosen = candidates.chosen(template, &places).ok_or_else(nothing)?;
                 let own = assigned(candidates, &scores, &places).ok_or_else(nothing)?;

@@ -2,8 +2,8 @@
 //! data, read by every batch.
 //!
 //! ```text
-//! STORE/features/<set>/<value>.f32     the rows of one value: examples one after another
-//! STORE/features/<set>/<value>.json    how many examples are whole
+//! STORE/features/<set>/<value>.f32     the rows of one value: examples one after another (`.bf16`: rounded)
+//! STORE/features/<set>/<value>.json    how many examples are whole (`.bf16.json`)
 //! STORE/features/<set>/used            touched by each run that reads them
 //! ```
 //!
@@ -16,6 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use half::bf16;
 use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -24,12 +25,14 @@ use super::observe::{Event, Observer};
 use super::store;
 use crate::files::RunError;
 use crate::files::durable;
-use crate::library::data::batch::{EncodedSet, Packed, pack};
+use crate::library::data::batch::{Packed, pack};
+use crate::library::data::positioned::{read_at, write_at};
+use crate::library::data::tokens::EncodedSet;
 use crate::library::masking::Draw;
 use crate::library::stage::job::Features;
 use crate::plan::features::chunks;
 use crate::program::op::Tensor;
-use crate::program::{Feed, Program, Rows};
+use crate::program::{DType, Feed, Program, Rows};
 
 /// Name of their directory in the store.
 pub const DIR: &str = "features";
@@ -54,6 +57,7 @@ struct Rowed {
     feed: Feed,
     width: u64,
     of: Rows,
+    stored: DType,
 }
 
 impl Rowed {
@@ -67,7 +71,64 @@ impl Rowed {
     }
 
     fn offset(&self, row: u64) -> u64 {
-        row * self.width * 4
+        row * self.width * self.stored.size()
+    }
+
+    /// Writes rows from one on, in the numbers that are stored.
+    fn write(&self, row: u64, rows: &[f32]) -> Result<(), RunError> {
+        let failed = |e| durable::failed(&self.path, "write", &e);
+        if self.stored == DType::F32 {
+            return write_at(&self.file, bytemuck::cast_slice(rows), self.offset(row))
+                .map_err(failed);
+        }
+        let mut halves = [0_u16; 1 << 13];
+        let mut at = self.offset(row);
+        for piece in rows.chunks(halves.len()) {
+            for (half, x) in halves.iter_mut().zip(piece) {
+                *half = bf16::from_f32(*x).to_bits();
+            }
+            let own = halves.get(..piece.len()).unwrap_or_default();
+            write_at(&self.file, bytemuck::cast_slice(own), at).map_err(failed)?;
+            at += 2 * piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads rows from one on, as many as `rows` takes.
+    fn read(&self, row: u64, rows: &mut [f32]) -> Result<(), RunError> {
+        let failed = |e| durable::failed(&self.path, "read", &e);
+        if self.stored == DType::F32 {
+            return read_at(&self.file, bytemuck::cast_slice_mut(rows), self.offset(row))
+                .map_err(failed);
+        }
+        // They are read into the second half of their place and widened from the front: a number is
+        // never written over one that is still to be read.
+        let n = rows.len();
+        let halves: &mut [u16] = bytemuck::cast_slice_mut(rows);
+        let behind = halves.get_mut(n..).unwrap_or_default();
+        read_at(
+            &self.file,
+            bytemuck::cast_slice_mut(behind),
+            self.offset(row),
+        )
+        .map_err(failed)?;
+        for i in 0..n {
+            let bits = halves.get(n + i).copied().unwrap_or_default();
+            let wide: [u16; 2] = bytemuck::cast(bf16::from_bits(bits).to_f32());
+            if let Some(own) = halves.get_mut(2 * i..2 * i + 2) {
+                own.copy_from_slice(&wide);
+            }
+        }
+        Ok(())
+    }
+
+    /// What writing and reading makes of numbers.
+    fn round(&self, rows: &mut [f32]) {
+        if self.stored == DType::BF16 {
+            for x in rows {
+                *x = bf16::from_f32(*x).to_f32();
+            }
+        }
     }
 }
 
@@ -103,7 +164,7 @@ pub fn open(
     for &n in &lengths {
         tokens.push(tokens.last().copied().unwrap_or(0) + u64::from(n));
     }
-    let dir = place.root.join(key(set, place));
+    let dir = place.root.join(key(set, place)?);
     durable::create_dirs(&dir)?;
     let _lock = wait_for(&dir, observer)?;
     let mut reader = Reader {
@@ -142,17 +203,18 @@ pub fn open(
 }
 
 /// The set's name: the hash of the weights and of the tokens.
-fn key(set: &EncodedSet, place: Place<'_>) -> String {
+fn key(set: &EncodedSet, place: Place<'_>) -> Result<String, RunError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(place.identity.as_bytes());
     hasher.update(&place.first_position.to_le_bytes());
-    for example in &set.examples {
+    for i in 0..set.len() as u32 {
+        let example = set.get(i)?;
         hasher.update(&(example.ids.len() as u64).to_le_bytes());
         hasher.update(bytemuck::cast_slice(&example.ids));
         hasher.update(&example.segments);
         hasher.update(&example.mask.to_le_bytes());
     }
-    hasher.finalize().to_hex().to_string()
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Takes a set's lock, waiting for another process that fills it.
@@ -182,7 +244,7 @@ fn open_files(dir: &Path, features: &Features) -> Result<Vec<Rowed>, RunError> {
         let Feed::Feature { width, of, .. } = kept.feed else {
             return Err(RunError::bug("a kept value has no row type"));
         };
-        let path = dir.join(format!("{}.f32", kept.id));
+        let path = dir.join(format!("{}.{}", kept.id, features.stored));
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -196,13 +258,18 @@ fn open_files(dir: &Path, features: &Features) -> Result<Vec<Rowed>, RunError> {
             feed: kept.feed,
             width: u64::from(width),
             of,
+            stored: features.stored,
         });
     }
     Ok(files)
 }
 
 fn state_path(path: &Path) -> PathBuf {
-    path.with_extension("json")
+    if path.extension().is_some_and(|e| e == "f32") {
+        path.with_extension("json")
+    } else {
+        path.with_extension("bf16.json")
+    }
 }
 
 /// Examples that are whole, by a file's note; a damaged or missing one means none.
@@ -232,13 +299,11 @@ fn fill(
             return Err(RunError::Interrupted { signal });
         }
         let indices: Vec<u32> = range.clone().map(|i| i as u32).collect();
-        let packed = pack(set, &indices, place.first_position, None, &want);
+        let packed = pack(set, &indices, place.first_position, None, &want)?;
         let outputs = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
         for (i, file) in reader.files.iter().enumerate() {
             let (row, _) = file.rows(&reader.tokens, range.start as u64);
-            let bytes = bytemuck::cast_slice(outputs.floats(&format!("feature.{i}")));
-            write_at(&file.file, bytes, file.offset(row))
-                .map_err(|e| durable::failed(&file.path, "write", &e))?;
+            file.write(row, outputs.floats(&format!("feature.{i}")))?;
         }
         if noted.elapsed() >= NOTE_EVERY {
             reader.note(range.end as u64)?;
@@ -284,7 +349,7 @@ impl Reader {
         let mut held = 0;
         if !missing.is_empty() {
             let want: Vec<Feed> = features.prefix.program().feeds().map(|(f, _)| f).collect();
-            let packed = pack(set, &missing, first_position, None, &want);
+            let packed = pack(set, &missing, first_position, None, &want)?;
             made = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
             held = made.bytes();
             runner.meter.alloc(held);
@@ -307,14 +372,14 @@ impl Reader {
                     let (own, after) = rest.split_at_mut((n * file.width) as usize);
                     rest = after;
                     if u64::from(example) < self.kept {
-                        read_at(&file.file, bytemuck::cast_slice_mut(own), file.offset(row))
-                            .map_err(|e| durable::failed(&file.path, "read", &e))?;
+                        file.read(row, own)?;
                     } else {
                         let (taken, after) =
                             fresh.split_at_checked(own.len()).ok_or_else(|| {
                                 RunError::bug("the prefix made fewer rows than wanted")
                             })?;
                         own.copy_from_slice(taken);
+                        file.round(own);
                         fresh = after;
                     }
                 }
@@ -360,7 +425,7 @@ impl Source<'_> {
         masks: Option<Draw<'_>>,
     ) -> Result<Packed, RunError> {
         let want: Vec<Feed> = program.feeds().map(|(f, _)| f).collect();
-        let mut packed = pack(self.set, indices, self.first_position, masks, &want);
+        let mut packed = pack(self.set, indices, self.first_position, masks, &want)?;
         if let Some((features, reader)) = self.kept {
             if masks.is_some() {
                 return Err(RunError::bug(
@@ -406,41 +471,6 @@ fn make_room(root: &Path, own: &Path, bound: u64) -> Result<(), RunError> {
             durable::remove_dir(&path)?;
             total -= size;
         }
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    use std::os::windows::fs::FileExt as _;
-    while !bytes.is_empty() {
-        let n = file.seek_read(bytes, offset)?;
-        if n == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        bytes = bytes.get_mut(n..).unwrap_or_default();
-        offset += n as u64;
-    }
-    Ok(())
-}
-
-#[cfg(windows)]
-fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> std::io::Result<()> {
-    use std::os::windows::fs::FileExt as _;
-    while !bytes.is_empty() {
-        let n = file.seek_write(bytes, offset)?;
-        bytes = bytes.get(n..).unwrap_or_default();
-        offset += n as u64;
     }
     Ok(())
 }

@@ -5,7 +5,8 @@ use super::observe::{Event, Observer};
 use super::prune::Importances;
 use super::state::{Sources, load};
 use crate::files::RunError;
-use crate::library::data::batch::{EncodedSet, order, pack};
+use crate::library::data::batch::{order, pack};
+use crate::library::data::tokens::EncodedSet;
 use crate::library::model::Model;
 use crate::library::stage::fisher::{Fisher, accumulator};
 use crate::library::stage::job::Fit;
@@ -30,13 +31,13 @@ pub(super) fn measure(
     own.accepts([&fisher.program])?;
     load(&mut own, &fisher.params, &residents, model, sources)?;
     let want: Vec<Feed> = fisher.program.program().feeds().map(|(f, _)| f).collect();
-    let order = order(set.examples.len(), fit.seed, 0, fit.shuffle);
+    let order = order(set.len(), fit.seed, 0, fit.shuffle);
     for (done, index) in order.iter().take(fisher.samples as usize).enumerate() {
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::Interrupted { signal });
         }
         let masks = fit.masking.as_ref().map(|m| m.epoch(fit.seed, 0));
-        let mut packed = pack(set, &[*index], model.facts().first_position, masks, &want);
+        let mut packed = pack(set, &[*index], model.facts().first_position, masks, &want)?;
         let one = Tensor::new(vec![1.0_f32], &[1]);
         packed.feeds.push((Feed::LossScale, one));
         let outputs = own.run(&fisher.program, packed.feeds, &packed.sizes)?;

@@ -124,7 +124,7 @@ pub fn fit(
         if shuffled.as_ref().is_none_or(|(e, _)| *e != epoch) {
             shuffled = Some((
                 epoch,
-                order(cx.train.set.examples.len(), fit.seed, epoch, fit.shuffle),
+                order(cx.train.set.len(), fit.seed, epoch, fit.shuffle),
             ));
         }
         let all = shuffled
@@ -248,7 +248,7 @@ fn step(
     // The loss is a mean over examples, or over the masked places of all micro-batches together.
     let terms = fit.masking.as_ref().map_or(batch.len() as u64, |m| {
         let chosen = batch.iter();
-        m.places(chosen.filter_map(|&i| Some(cx.train.set.examples.get(i as usize)?.ids.len())))
+        m.places(chosen.filter_map(|&i| Some(cx.train.set.length(i)? as usize)))
     });
     let scale = 1.0 / terms.max(1) as f32;
     let scalars = |verified: &Verified| -> Vec<(Feed, Tensor)> {

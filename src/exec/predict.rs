@@ -15,7 +15,7 @@ use super::weights::Checkpoint;
 use crate::base::Span;
 use crate::files::RunError;
 use crate::files::tensorfile::TensorFile;
-use crate::library::data::batch::{EncodedExample, EncodedSet, Target};
+use crate::library::data::tokens::{EncodedExample, EncodedSet, Target};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::method::Tuning;
 use crate::library::metric::Predictions;
@@ -25,7 +25,7 @@ use crate::library::prompt::Template;
 use crate::library::schema::Values;
 use crate::library::stage::{StageCx, network};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
-use crate::plan::data::{Frame, tokenize};
+use crate::plan::encode::{Frame, tokenize};
 use crate::program::op::Machine;
 use crate::program::op::Precision;
 use crate::program::{DType, Resident};
@@ -178,7 +178,7 @@ impl Predictor {
         });
         let most = self.description.max_length as usize;
         let draws = draws.max(1);
-        let examples: Result<Vec<EncodedExample>, String> = (0..draws as u32)
+        let set: Result<EncodedSet, String> = (0..draws as u32)
             .flat_map(|draw| texts.iter().map(move |t| (draw, t)))
             .map(|(draw, t)| {
                 let (encoded, mask) = tokenize(&self.tokenizer, frame, t, draw, most)?;
@@ -190,9 +190,7 @@ impl Predictor {
                 })
             })
             .collect();
-        let set = EncodedSet {
-            examples: examples.map_err(|why| RunError::file(&self.folder, why))?,
-        };
+        let set = set.map_err(|why| RunError::file(&self.folder, why))?;
         let values = Values::default();
         let tuning = Tuning {
             n_layers: model.facts().layers,

@@ -1,6 +1,6 @@
 //! Tables of predictions.
 
-use crate::library::data::batch::Target;
+use crate::library::data::tokens::Target;
 use crate::library::metric::Predictions;
 use crate::library::model::HeadKind;
 use crate::library::tokenizer::Tokenizer;

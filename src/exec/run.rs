@@ -19,7 +19,7 @@ use super::store::{Entry, Manifest, Store};
 use crate::base::world::World;
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
-use crate::library::data::batch::EncodedSet;
+use crate::library::data::tokens::EncodedSet;
 use crate::library::stage::job::{Routine, Score};
 use crate::plan::facts::facts;
 use crate::plan::time::seconds;
@@ -226,10 +226,10 @@ impl Work<'_> {
         let estimate = &stage.estimate;
         let total = match &stage.job.routine {
             Routine::Fit(fit) => fit.steps,
-            Routine::Score(_) => self.set(0).map_or(0, |s| s.examples.len() as u64),
+            Routine::Score(_) => self.set(0).map_or(0, |s| s.len() as u64),
             Routine::Choose(_) => {
                 let sets = (0..self.stage.splits.len()).filter_map(|i| self.set(i));
-                sets.map(|s| s.examples.len() as u64).sum()
+                sets.map(|s| s.len() as u64).sum()
             }
             Routine::Fold(fold) => fold.sites.len() as u64,
         };
@@ -323,7 +323,7 @@ impl Work<'_> {
             batch: job.batch,
         };
         let predictions = averaged(score(runner, &job.evaluate, walk, observer)?, job.draws);
-        let rate = set.examples.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
+        let rate = set.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
         let text = match &self.stage.start.model.tokenizer {
             Some(tokenizer) if job.masking.is_some() => masked_tsv(&predictions, tokenizer),
             _ => predictions_tsv(&predictions, &self.stage.start.head),

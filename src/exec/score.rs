@@ -5,7 +5,7 @@ use super::features::Source;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use crate::files::RunError;
-use crate::library::data::batch::Target;
+use crate::library::data::tokens::Target;
 use crate::library::masking::Masking;
 use crate::library::metric::{Guess, Metric, Predictions, best};
 use crate::program::op::Tensor;
@@ -35,11 +35,11 @@ pub fn score(
 ) -> Result<Predictions, RunError> {
     let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
     let set = walk.source.set;
-    let order: Vec<u32> = (0..set.examples.len() as u32).collect();
+    let order: Vec<u32> = (0..set.len() as u32).collect();
     let masks = walk.masking.map(Masking::evaluation);
     let mut predictions = Predictions::default();
     if masks.is_none() {
-        predictions.targets = set.examples.iter().map(|e| e.label).collect();
+        predictions.targets = set.labels().collect();
     }
     let (mut sum, mut done) = (0.0, 0);
     for chunk in order.chunks(walk.batch.max(1) as usize) {
@@ -70,7 +70,7 @@ pub fn score(
         done += chunk.len() as u64;
         observer.event(Event::Scored { done });
     }
-    predictions.width = predictions.scores.len() / walk.source.set.examples.len().max(1);
+    predictions.width = predictions.scores.len() / set.len().max(1);
     predictions.loss = sum / predictions.targets.len().max(1) as f64;
     Ok(predictions)
 }

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use crate::library::data::tokens::Unread;
+
 /// A failed run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -55,6 +57,18 @@ pub enum RunError {
     /// The compiler contradicts itself.
     #[error("internal error: {0}; this is a bug in peftc, please report it")]
     Bug(String),
+}
+
+impl From<Unread> for RunError {
+    fn from(error: Unread) -> Self {
+        Self::File {
+            what: format!(
+                "the tokens kept here cannot be read back: {}; remove the file, it is made again",
+                error.cause
+            ),
+            path: error.path,
+        }
+    }
 }
 
 impl RunError {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use super::data::Source;
 use super::error::{ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, UNKNOWN_IDENTITY};
 use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
-use crate::library::data::batch::EncodedSet;
 use crate::library::data::set::DataSet;
+use crate::library::data::tokens::EncodedSet;
 use crate::library::demonstrations::Demonstrations;
 use crate::library::model;
 use crate::library::objective::Objective;
@@ -72,7 +73,7 @@ pub struct BoundSplit {
     pub classes: Vec<String>,
     /// Hash of its files and of what is taken from them.
     pub identity: Option<String>,
-    /// Bytes of texts and tokens in memory.
+    /// Bytes of tokens, tokenizer and demonstrations in memory.
     pub host_bytes: u64,
 }
 
@@ -80,10 +81,8 @@ impl BoundSplit {
     /// Bytes of its tokens in memory.
     #[must_use]
     pub fn token_bytes(&self) -> u64 {
-        let lengths = self.encoded.as_ref().map(|e| e.lengths());
-        let lengths = lengths.unwrap_or_default();
-        let tokens: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
-        tokens * 5 + lengths.len() as u64 * 120
+        let encoded = self.encoded.as_ref();
+        encoded.map_or(0, |e| e.heap_bytes() + e.len() as u64 * 4)
     }
 }
 
@@ -94,6 +93,7 @@ pub(super) struct Binder<'a> {
     pub world: &'a dyn World,
     pub(super) models: BTreeMap<String, (Option<Arc<BoundModel>>, Diags)>,
     pub(super) tokenizers: BTreeMap<String, Arc<Tokenizer>>,
+    pub(super) sources: BTreeMap<String, Arc<Source>>,
     pub(super) raw: BTreeMap<String, Arc<RawSplit>>,
     pub(super) splits: BTreeMap<String, Arc<BoundSplit>>,
     pub(super) pools: BTreeMap<String, Arc<Demonstrations>>,
@@ -127,6 +127,7 @@ impl<'a> Binder<'a> {
             world,
             models: BTreeMap::new(),
             tokenizers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             raw: BTreeMap::new(),
             splits: BTreeMap::new(),
             pools: BTreeMap::new(),

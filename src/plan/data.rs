@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::bind::{Binder, BoundModel, BoundSplit, RawSplit, Want};
-use super::error::{ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS, BAD_PROMPT, BAD_TOKENIZER};
+use super::encode::{Cause, Frame, encoded};
+use super::error::{
+    ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS, BAD_PROMPT, BAD_TOKENIZER, UNKEPT_TOKENS,
+};
 use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind};
 use crate::base::{Diag, Diags, suggest};
-use crate::library::data::batch::{EncodedExample, EncodedSet, Target};
-use crate::library::data::set::{DataSet, DataSpec, Label, Labels, load};
+use crate::library::data::DataError;
+use crate::library::data::set::{DataSpec, Labels, Reading, load};
 use crate::library::data::split::{SplitSource, find_split};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::objective::Objective;
-use crate::library::prompt::{Filled, Template};
-use crate::library::tokenizer::{Encoded, Tokenizer};
 use crate::resolve::Declared;
 
 impl Binder<'_> {
@@ -51,8 +50,8 @@ impl Binder<'_> {
             (_, Some(classes)) => classes.to_vec(),
             (_, None) => declared.filled.values.names("labels").to_vec(),
         };
-        let raw = match self.raw_split(declared, split, want.objective, &classes) {
-            Ok(raw) => raw,
+        let source = match self.source(declared, split, want.objective, &classes) {
+            Ok(source) => source,
             Err(Unavailable::Offline(why)) => {
                 diags.push(
                     Diag::warning(
@@ -75,24 +74,32 @@ impl Binder<'_> {
                 }));
             }
             Err(Unavailable::Wrong(list)) => {
-                for (message, help) in list {
-                    let mut diag = Diag::error(&BAD_DATA, at, message);
-                    diag.help = help;
-                    diags.push(diag.label("this split"));
-                }
+                wrong(list, at, "this split", diags);
                 return None;
             }
         };
-        let Some(tokenizer) = model.tokenizer.clone() else {
-            return Some(Arc::new(untold(&raw, &text, want)));
+        let tokenizer = model.tokenizer.clone();
+        let known = want.demonstrations.is_none_or(|d| d.at_hand());
+        let Some(tokenizer) = tokenizer.filter(|_| known) else {
+            return match self.tally(&source) {
+                Ok((n, classes)) => Some(Arc::new(BoundSplit {
+                    text: text.clone(),
+                    encoded: None,
+                    lengths: Lengths::Known(vec![want.max_length as u32; n * want.draws as usize]),
+                    classes,
+                    identity: None,
+                    host_bytes: 0,
+                })),
+                Err(list) => {
+                    wrong(sentences(list), at, "this split", diags);
+                    None
+                }
+            };
         };
-        if want.demonstrations.is_some_and(|d| !d.at_hand()) {
-            return Some(Arc::new(untold(&raw, &text, want)));
-        }
         // All are kept as long as this, so their places tell them from all others.
         let key = format!(
             "{:p} {:p} {} {:?} {:?} {}",
-            Arc::as_ptr(&raw),
+            Arc::as_ptr(&source),
             Arc::as_ptr(&tokenizer),
             want.max_length,
             want.template.map(|(t, _)| &t.source),
@@ -108,33 +115,34 @@ impl Binder<'_> {
             columns: &text,
             demonstrations,
         });
-        match encode(&raw.data, &tokenizer, frame, want) {
-            Ok(encoded) => {
-                let lengths: Vec<u32> = encoded.lengths();
-                let tokens: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
-                let text_bytes: u64 = raw
-                    .data
-                    .examples
-                    .iter()
-                    .flat_map(|e| &e.texts)
-                    .map(|t| t.len() as u64 + 24)
-                    .sum();
+        match encoded(&source, &tokenizer, frame, want, self.world) {
+            Ok(made) => {
+                if let Some(why) = made.unkept {
+                    let message = format!("the tokens of `{name}.{split}` cannot be kept: {why}");
+                    diags.push(
+                        Diag::warning(&UNKEPT_TOKENS, at, message)
+                            .help("they are held in memory; free space there, or name another folder in `XDG_CACHE_HOME`"),
+                    );
+                }
                 let bound = Arc::new(BoundSplit {
                     text: text.clone(),
-                    host_bytes: text_bytes
-                        + tokens * 5
-                        + lengths.len() as u64 * 120
+                    host_bytes: made.set.heap_bytes()
+                        + made.set.len() as u64 * 4
                         + demonstrations.map_or(0, Demonstrations::heap_bytes)
                         + tokenizer.heap_bytes(),
-                    encoded: Some(Arc::new(encoded)),
-                    lengths: Lengths::Known(lengths),
-                    classes: raw.data.classes.clone(),
-                    identity: raw.identity.clone(),
+                    lengths: Lengths::Known(made.set.lengths()),
+                    encoded: Some(Arc::new(made.set)),
+                    classes: made.classes,
+                    identity: source.identity.clone(),
                 });
                 self.splits.insert(key, bound.clone());
                 Some(bound)
             }
-            Err(why) => {
+            Err(Cause::Data(list)) => {
+                wrong(sentences(list), at, "this split", diags);
+                None
+            }
+            Err(Cause::Tokens(why)) => {
                 let (code, at) = match want.template {
                     Some((_, at)) if want.demonstrations.is_some() => (&BAD_DEMONSTRATIONS, at),
                     Some((_, at)) => (&BAD_PROMPT, at),
@@ -151,6 +159,18 @@ impl Binder<'_> {
         }
     }
 
+    /// How many examples there are, and the names of the classes.
+    fn tally(&self, source: &Source) -> Result<(usize, Vec<String>), Vec<DataError>> {
+        let reading = Reading::open(&source.spec, self.world)?;
+        let mut n = 0;
+        reading.walk(&mut |_, _| {
+            n += 1;
+            true
+        })?;
+        Ok((n, reading.classes().to_vec()))
+    }
+
+    /// A split's texts and labels, in memory.
     pub(super) fn raw_split(
         &mut self,
         declared: &Declared,
@@ -158,13 +178,34 @@ impl Binder<'_> {
         objective: Objective,
         classes: &[String],
     ) -> Result<Arc<RawSplit>, Unavailable> {
+        let source = self.source(declared, split, objective, classes)?;
+        let key = format!("{:p}", Arc::as_ptr(&source));
+        if let Some(raw) = self.raw.get(&key) {
+            return Ok(raw.clone());
+        }
+        let data = load(&source.spec, self.world);
+        let data = data.map_err(|list| Unavailable::Wrong(sentences(list)))?;
+        let identity = source.identity.clone();
+        let raw = Arc::new(RawSplit { data, identity });
+        self.raw.insert(key, raw.clone());
+        Ok(raw)
+    }
+
+    /// Where a split's examples come from.
+    fn source(
+        &mut self,
+        declared: &Declared,
+        split: &str,
+        objective: Objective,
+        classes: &[String],
+    ) -> Result<Arc<Source>, Unavailable> {
         let key = format!(
             "{}.{split}.{}.{classes:?}",
             declared.identity(),
             objective.name()
         );
-        if let Some(raw) = self.raw.get(&key) {
-            return Ok(raw.clone());
+        if let Some(source) = self.sources.get(&key) {
+            return Ok(source.clone());
         }
         let values = &declared.filled.values;
         let canonical = if matches!(split, "validation" | "valid" | "val") {
@@ -250,13 +291,6 @@ impl Binder<'_> {
                 Some(help.to_owned()),
             )]));
         }
-        let data = load(&spec, self.world).map_err(|list| {
-            Unavailable::Wrong(
-                list.into_iter()
-                    .map(|e| (e.to_string(), e.help.clone()))
-                    .collect(),
-            )
-        })?;
         let hashes: Option<Vec<String>> = files
             .iter()
             .map(|f| self.world.fingerprint(f).ok())
@@ -270,9 +304,38 @@ impl Binder<'_> {
                 .to_hex()
                 .to_string()
         });
-        let raw = Arc::new(RawSplit { data, identity });
-        self.raw.insert(key, raw.clone());
-        Ok(raw)
+        let source = Arc::new(Source { spec, identity });
+        self.sources.insert(key, source.clone());
+        Ok(source)
+    }
+}
+
+/// Where a split's examples come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Its files, and what is taken from them.
+    pub spec: DataSpec,
+    /// Hash of both.
+    pub identity: Option<String>,
+}
+
+/// What is wrong with data, and what to do about it.
+fn sentences(list: Vec<DataError>) -> Vec<(String, Option<String>)> {
+    let each = list.into_iter().map(|e| (e.to_string(), e.help));
+    each.collect()
+}
+
+/// Says what is wrong with data.
+fn wrong(
+    list: Vec<(String, Option<String>)>,
+    at: crate::base::Span,
+    label: &str,
+    diags: &mut Diags,
+) {
+    for (message, help) in list {
+        let mut diag = Diag::error(&BAD_DATA, at, message);
+        diag.help = help;
+        diags.push(diag.label(label));
     }
 }
 
@@ -280,126 +343,4 @@ impl Binder<'_> {
 pub(super) enum Unavailable {
     Offline(String),
     Wrong(Vec<(String, Option<String>)>),
-}
-
-/// A split whose tokens cannot be told: every text is taken as long as can be.
-fn untold(raw: &RawSplit, text: &[String], want: Want<'_>) -> BoundSplit {
-    let n = raw.data.examples.len() * want.draws as usize;
-    BoundSplit {
-        text: text.to_vec(),
-        encoded: None,
-        lengths: Lengths::Known(vec![want.max_length as u32; n]),
-        classes: raw.data.classes.clone(),
-        identity: None,
-        host_bytes: 0,
-    }
-}
-
-/// Tokenizes a split, in parallel over examples; the order is that of the data, all of them for each draw of
-/// demonstrations.
-fn encode(
-    data: &DataSet,
-    tokenizer: &Tokenizer,
-    frame: Option<Frame<'_>>,
-    want: Want<'_>,
-) -> Result<EncodedSet, String> {
-    if let Some(frame) = frame {
-        frame.check_room(tokenizer, want.max_length as usize)?;
-    }
-    let mut list = Vec::with_capacity(data.examples.len() * want.draws as usize);
-    for draw in 0..want.draws as u32 {
-        let examples: Result<Vec<EncodedExample>, String> = data
-            .examples
-            .par_iter()
-            .map(|example| {
-                let most = want.max_length as usize;
-                let (encoded, mask) = tokenize(tokenizer, frame, &example.texts, draw, most)?;
-                let label = match example.label {
-                    None => Target::None,
-                    Some(Label::Class(c)) => Target::Class(c),
-                    Some(Label::Score(x)) => Target::Score(x),
-                };
-                Ok(EncodedExample {
-                    ids: encoded.ids,
-                    segments: encoded.segments,
-                    mask,
-                    label,
-                })
-            })
-            .collect();
-        list.extend(examples?);
-    }
-    Ok(EncodedSet { examples: list })
-}
-
-/// What stands around a text.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
-    /// The template.
-    pub template: &'a Template,
-    /// Names of the columns, in the order of an example's texts.
-    pub columns: &'a [String],
-    /// What stands behind it.
-    pub demonstrations: Option<&'a Demonstrations>,
-}
-
-impl Frame<'_> {
-    /// Whether the template and the longest demonstrations that can be drawn fit, so that whether a text
-    /// can be read does not depend on what is drawn for it.
-    ///
-    /// # Errors
-    /// A sentence that says how much too long they are.
-    pub fn check_room(&self, tokenizer: &Tokenizer, max_length: usize) -> Result<(), String> {
-        let Some(demonstrations) = self.demonstrations else {
-            return Ok(());
-        };
-        let empty = fill(tokenizer, self.template, &[], &[]);
-        let (encoded, _) = tokenizer.encode_prompt(&empty, &[], usize::MAX)?;
-        let longest = demonstrations.longest();
-        let all = encoded.ids.len() + longest;
-        if all > max_length {
-            return Err(format!(
-                "the template alone takes {} tokens and its demonstrations up to {longest}, together {all}, and \
-                 `max_length` is {max_length}",
-                encoded.ids.len()
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// A template filled with an example's columns.
-pub(super) fn fill(
-    tokenizer: &Tokenizer,
-    template: &Template,
-    columns: &[String],
-    texts: &[String],
-) -> Filled {
-    let get = |name: &str| {
-        let at = columns.iter().position(|c| c == name);
-        at.and_then(|i| texts.get(i)).map_or("", String::as_str)
-    };
-    let mask = tokenizer.mask().map_or("", |(token, _)| token);
-    template.fill(get, mask)
-}
-
-/// Tokens of an example's columns, plain or within a template, and the place of the mask.
-///
-/// # Errors
-/// What the tokenizer complains about.
-pub fn tokenize(
-    tokenizer: &Tokenizer,
-    frame: Option<Frame<'_>>,
-    texts: &[String],
-    draw: u32,
-    max_length: usize,
-) -> Result<(Encoded, u32), String> {
-    let Some(frame) = frame else {
-        return Ok((tokenizer.encode(texts, max_length)?, 0));
-    };
-    let filled = fill(tokenizer, frame.template, frame.columns, texts);
-    let shown = frame.demonstrations.map(|d| d.tokens(&filled.text, draw));
-    let (encoded, mask) =
-        tokenizer.encode_prompt(&filled, &shown.unwrap_or_default(), max_length)?;
-    Ok((encoded, mask.unwrap_or(0)))
 }

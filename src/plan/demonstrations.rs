@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::bind::{Binder, BoundModel};
-use super::data::{Unavailable, fill};
+use super::data::Unavailable;
+use super::encode::fill;
 use super::error::{ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS};
 use super::stages::Handed;
 use crate::base::{Diag, Diags, suggest};

@@ -34,6 +34,8 @@ crate::codes! {
     ASSUMED_MODEL = "plan::assumed_model";
     /// The data are not at hand, so the estimate takes every text as `max_length` tokens long and the labels are not checked.
     ASSUMED_LENGTHS = "plan::assumed_lengths";
+    /// The tokens of a large split cannot be kept for later runs, so they are held in memory.
+    UNKEPT_TOKENS = "plan::unkept_tokens";
     /// The identity of an input could not be had (offline, or a hub that does not answer), so the stage has no fingerprint
     /// and its result cannot be looked up in the store.
     UNKNOWN_IDENTITY = "plan::unknown_identity";

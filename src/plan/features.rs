@@ -9,7 +9,7 @@ use crate::library::params::{Init, Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update};
 use crate::program::prefix::{Cut, cut};
-use crate::program::{Bindings, Feed, Rows, Verified};
+use crate::program::{Bindings, DType, Feed, Rows, Verified};
 
 /// Share of a step's operations below which keeping is not worth the disk.
 const LEAST_SHARE: f64 = 0.15;
@@ -19,6 +19,8 @@ const LEAST_SHARE: f64 = 0.15;
 pub struct Asked {
     /// Most bytes on disk.
     pub bound: u64,
+    /// Numbers in which they are kept.
+    pub stored: DType,
     /// Whether dropout acts before the first trained tensor too.
     pub dropout_frozen: bool,
     /// Whether the objective changes the inputs from pass to pass.
@@ -33,6 +35,10 @@ impl Asked {
     pub fn of(values: &Values, objective: Objective) -> Self {
         Self {
             bound: values.opt_int("features").unwrap_or(0),
+            stored: match values.str("features_dtype") {
+                Some("bf16") => DType::BF16,
+                _ => DType::F32,
+            },
             dropout_frozen: values.bool("dropout_frozen"),
             inputs_vary: objective.inputs_vary(),
             decided: true,
@@ -117,7 +123,7 @@ fn plan(
             Feed::Feature { width, of: own, .. } if own == of => Some(u64::from(width)),
             _ => None,
         });
-        4 * widths.sum::<u64>()
+        asked.stored.size() * widths.sum::<u64>()
     };
     let (per_token, per_sequence) = (row(Rows::Tokens), row(Rows::Sequences));
     let mut left = asked.bound;
@@ -137,7 +143,8 @@ fn plan(
         kept
     };
     let kept = [room(Some(train)), room(split(1))];
-    if kept[0] == 0 {
+    // Rounding changes results, so it must not depend on the room that there is.
+    if kept[0] == 0 && asked.stored == DType::F32 {
         return Err("the bound on their size (`features`) leaves no room".to_owned());
     }
     let everything = (0..2).all(|i| match split(i) {
@@ -163,6 +170,7 @@ fn plan(
         examples: kept,
         everything,
         plain: own,
+        stored: asked.stored,
         bytes: asked.bound - left,
         share,
     });

@@ -8,6 +8,7 @@ use super::estimate::{Estimate, Home};
 use super::{Plan, Stage};
 use crate::base::units::{Bytes, Count};
 use crate::library::stage::job::{Routine, Update};
+use crate::program::DType;
 use crate::program::device::{self, Device};
 use crate::program::op::Precision;
 
@@ -128,7 +129,7 @@ pub fn recomputed(stage: &Stage) -> u64 {
 fn features_json(stage: &Stage) -> Json {
     match (stage.job.features(), &stage.not_kept) {
         (Some(f), _) => json!({
-            "values": f.kept.len(), "bytes": f.bytes, "examples": f.examples.iter().sum::<u64>(),
+            "values": f.kept.len(), "dtype": f.stored.to_string(), "bytes": f.bytes, "examples": f.examples.iter().sum::<u64>(),
             "everything": f.everything, "share_saved": f.share,
         }),
         (None, Some(why)) => json!({ "values": 0, "why": why }),
@@ -140,12 +141,17 @@ fn features_json(stage: &Stage) -> Json {
 fn features_text(stage: &Stage) -> Option<String> {
     match (stage.job.features(), &stage.not_kept) {
         (Some(f), _) => Some(format!(
-            "{} state{} of {}{} examples kept in {} on disk; saves {:.0} % of a step",
+            "{} state{} of {}{} examples kept in {} on disk{}; saves {:.0} % of a step",
             f.kept.len(),
             if f.kept.len() == 1 { "" } else { "s" },
             if f.everything { "all " } else { "the first " },
             Count(f.examples.iter().sum()),
             Bytes(f.bytes),
+            if f.stored == DType::F32 {
+                ""
+            } else {
+                " as bf16"
+            },
             100.0 * f.share,
         )),
         (None, Some(why)) => Some(format!("not kept: {why}")),

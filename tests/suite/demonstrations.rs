@@ -7,7 +7,7 @@ use std::process::Command;
 
 use peftc::cli::world::RealWorld;
 use peftc::driver::compile;
-use peftc::library::data::batch::{EncodedExample, Target};
+use peftc::library::data::tokens::{EncodedExample, Target};
 use peftc::library::tokenizer::Tokenizer;
 use peftc::plan::Plan;
 use peftc::program::op::Machine;
@@ -48,9 +48,11 @@ fn score(more: &str) -> String {
     )
 }
 
-fn examples(plan: &Plan) -> &[EncodedExample] {
+fn examples(plan: &Plan) -> Vec<EncodedExample> {
     let split = plan.stages[0].splits[0].as_ref().expect("a split");
-    &split.encoded.as_ref().expect("tokens").examples
+    let set = split.encoded.as_ref().expect("tokens");
+    let each = (0..set.len() as u32).map(|i| set.get(i).expect("in memory"));
+    each.collect()
 }
 
 fn id(tokenizer: &Tokenizer, word: &str) -> u32 {
@@ -72,7 +74,8 @@ fn every_text_is_followed_by_others_of_each_class_with_their_words() {
     let text = |e: &EncodedExample| e.ids[1..e.ids.len() - 5].to_vec();
     let cut = |ids: &[u32]| ids[..ids.len().min(12)].to_vec();
     let of_class = |class: u32| -> BTreeSet<Vec<u32>> {
-        let own = examples(&bare).iter();
+        let own = examples(&bare);
+        let own = own.iter();
         own.filter(|e| e.label == Target::Class(class))
             .map(|e| cut(&text(e)))
             .collect()
@@ -82,7 +85,8 @@ fn every_text_is_followed_by_others_of_each_class_with_their_words() {
         let plan = planned(&recipe(dir.path(), "shown", &shown(each, 42), &score("")));
         assert_eq!(examples(&plan).len(), 60);
         let whole = 128 - 2 * each as usize * 16;
-        let pairs = examples(&plan).iter().zip(examples(&bare));
+        let (all, plain) = (examples(&plan), examples(&bare));
+        let pairs = all.iter().zip(&plain);
         for (with, without) in pairs.filter(|(_, w)| w.ids.len() <= whole) {
             assert_eq!((with.mask, with.label), (without.mask, without.label));
             assert_eq!(with.segments.len(), with.ids.len());

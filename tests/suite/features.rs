@@ -171,3 +171,37 @@ fn plans_say_what_is_kept_or_why_not() {
     assert!(said(lst, ", dropout_frozen = true").contains("dropout_frozen"));
     assert_eq!(said("train { adapter = lora { rank = 2 }", ""), "");
 }
+
+#[test]
+fn rounded_features_take_half_the_disk_and_depend_on_no_bound() {
+    for stage in [STAGES[0], STAGES[1], STAGES[4]] {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let (plain, _) = run(dir.path(), stage, "");
+        let (all, result) = run(dir.path(), stage, ", features_dtype = bf16");
+        assert_ne!(all, plain, "{stage}: nothing was rounded");
+        let loss = |lines: &[String]| -> f64 {
+            let last = lines.last().expect("a line");
+            let loss = last.split(' ').nth(1).expect("a loss");
+            loss.parse().expect("a number")
+        };
+        let (a, b) = (loss(&all), loss(&plain));
+        assert!((a - b).abs() < 0.02 * b, "{stage}: {a} against {b}");
+        assert!((0.98..=1.0).contains(&ratio(&result)), "{stage}");
+        let bytes = |extension: &str| -> u64 {
+            let list = files(dir.path(), extension);
+            list.iter()
+                .map(|p| p.metadata().expect("a file").len())
+                .sum()
+        };
+        assert_eq!(2 * bytes("bf16"), bytes("f32"), "{stage}");
+        let again = run(dir.path(), stage, ", features_dtype = bf16").0;
+        assert_eq!(again, all, "{stage}: found");
+        for bound in ["1MiB", "0B"] {
+            let other = tempfile::tempdir().expect("a scratch directory");
+            let keys = format!(", features_dtype = bf16, features = {bound}");
+            let (some, result) = run(other.path(), stage, &keys);
+            assert_eq!(some, all, "{stage}: within {bound}");
+            assert!((0.9..=1.0).contains(&ratio(&result)), "{stage} {bound}");
+        }
+    }
+}

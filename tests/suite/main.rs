@@ -19,3 +19,4 @@ mod run;
 mod sweep;
 mod syntax_fuzz;
 mod tidy;
+mod tokens;

@@ -1,48 +1,10 @@
-//! Tokenized splits, the order they are walked in, and packed batches.
+//! The order splits are walked in, and packed batches.
 
 use super::super::masking::{Draw, Place};
+use super::tokens::{EncodedExample, EncodedSet, Target, Unread};
 use crate::base::rng::Stream;
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Feed};
-
-/// What is to be predicted.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Target {
-    /// Nothing is known.
-    None,
-    /// A class.
-    Class(u32),
-    /// A number.
-    Score(f32),
-}
-
-/// A tokenized example.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EncodedExample {
-    /// Token ids, special tokens included.
-    pub ids: Vec<u32>,
-    /// Segment of each token.
-    pub segments: Vec<u8>,
-    /// Place of a prompt's mask; 0 if there is none.
-    pub mask: u32,
-    /// Its label.
-    pub label: Target,
-}
-
-/// A tokenized split.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EncodedSet {
-    /// Its examples, in the order of the data.
-    pub examples: Vec<EncodedExample>,
-}
-
-impl EncodedSet {
-    /// Tokens of each example.
-    #[must_use]
-    pub fn lengths(&self) -> Vec<u32> {
-        self.examples.iter().map(|e| e.ids.len() as u32).collect()
-    }
-}
 
 /// The inputs of one program run.
 #[derive(Debug)]
@@ -67,18 +29,19 @@ pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
 
 /// Packs examples without padding, masked where there are masks, making the wanted inputs. Scalars
 /// (loss scale, step, rate) and kept values of the frozen prefix are the caller's.
-#[must_use]
+///
+/// # Errors
+/// Tokens cannot be read back.
 pub fn pack(
     set: &EncodedSet,
     indices: &[u32],
     first_position: u64,
     masks: Option<Draw<'_>>,
     want: &[Feed],
-) -> Packed {
-    let chosen: Vec<(u32, &EncodedExample)> = indices
-        .iter()
-        .filter_map(|&i| Some((i, set.examples.get(i as usize)?)))
-        .collect();
+) -> Result<Packed, Unread> {
+    let chosen: Result<Vec<(u32, EncodedExample)>, Unread> =
+        indices.iter().map(|&i| Ok((i, set.get(i)?))).collect();
+    let chosen = chosen?;
     let tokens: usize = chosen.iter().map(|(_, e)| e.ids.len()).sum();
     let starts: Vec<u32> = chosen
         .iter()
@@ -206,11 +169,11 @@ pub fn pack(
             Some((feed, tensor))
         })
         .collect();
-    Packed {
+    Ok(Packed {
         sizes,
         feeds,
         masked: masked.into_iter().map(|(_, i, place)| (i, place)).collect(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -227,11 +190,13 @@ mod tests {
             mask: n - 1,
             label: Target::Class(class),
         };
-        let set = EncodedSet {
-            examples: vec![example(3, 0), example(5, 1), example(2, 1)],
+        let set: EncodedSet = [example(3, 0), example(5, 1), example(2, 1)]
+            .into_iter()
+            .collect();
+        let pack = |indices: &[u32], first, masks, want: &[Feed]| {
+            pack(&set, indices, first, masks, want).expect("it is in memory")
         };
         let packed = pack(
-            &set,
             &[2, 0],
             2,
             None,
@@ -267,8 +232,8 @@ mod tests {
             vocabulary: 20,
         };
         let feeds = [Feed::TokenIds, Feed::MaskedPlaces, Feed::MaskedTokens];
-        let alone = pack(&set, &[1], 0, Some(masking.epoch(1, 0)), &feeds);
-        let last = pack(&set, &[0, 2, 1], 0, Some(masking.epoch(1, 0)), &feeds);
+        let alone = pack(&[1], 0, Some(masking.epoch(1, 0)), &feeds);
+        let last = pack(&[0, 2, 1], 0, Some(masking.epoch(1, 0)), &feeds);
         assert_eq!(alone.sizes.get(Sym::Masked), 2);
         assert_eq!(last.sizes.get(Sym::Masked), 1 + 1 + 2);
         let list = |p: &Packed, i: usize| p.feeds[i].1.slice::<u32>().expect("u32").to_vec();

@@ -1,16 +1,22 @@
 //! Comma-separated values (RFC 4180): a header, then records; quoted cells may span lines.
 
-use super::{Cell, DataError, Format, RowRec, Table, locate, text};
+use super::{Cell, DataError, Format, Input, RowRec, locate, text};
 
 /// The format.
 pub static CSV: Format = Format {
     name: "csv",
     extensions: &["csv"],
     read,
+    class_names: |_, _| None,
 };
 
-fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
-    let text = text(bytes, file)?;
+fn read(
+    input: &Input<'_>,
+    columns: &[String],
+    each: &mut dyn FnMut(RowRec) -> bool,
+) -> Result<(), DataError> {
+    let file = input.file;
+    let text = text(&input.bytes, file)?;
     let mut reader = ::csv::ReaderBuilder::new().from_reader(text.as_bytes());
     let header = reader
         .headers()
@@ -20,7 +26,6 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
         return Err(DataError::empty(file));
     }
     let places = locate(&header.iter().collect::<Vec<_>>(), columns, file)?;
-    let mut table = Table::default();
     let mut record = ::csv::StringRecord::new();
     let (mut line, mut counted) = (1, 0);
     while reader
@@ -35,12 +40,12 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
                 .get(place)
                 .map_or(Cell::Missing, |cell| Cell::Text(cell.into()))
         });
-        table.rows.push(RowRec {
-            line,
-            cells: cells.collect(),
-        });
+        let cells = cells.collect();
+        if !each(RowRec { line, cells }) {
+            break;
+        }
     }
-    Ok(table)
+    Ok(())
 }
 
 /// Where the record at a position begins. The reader takes what is left of the line end before it,

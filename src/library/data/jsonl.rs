@@ -2,21 +2,26 @@
 
 use serde_json::{Map, Value};
 
-use super::{Cell, DataError, Format, RowRec, Table, missing, text};
+use super::{Cell, DataError, Format, Input, RowRec, missing, text};
 
 /// The format.
 pub static JSONL: Format = Format {
     name: "jsonl",
     extensions: &["jsonl", "ndjson"],
     read,
+    class_names: |_, _| None,
 };
 
-fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
-    let text = text(bytes, file)?;
+fn read(
+    input: &Input<'_>,
+    columns: &[String],
+    each: &mut dyn FnMut(RowRec) -> bool,
+) -> Result<(), DataError> {
+    let file = input.file;
+    let text = text(&input.bytes, file)?;
     if text.trim().is_empty() {
         return Err(DataError::empty(file));
     }
-    let mut table = Table::default();
     for (row, line) in text.split('\n').zip(1u64..) {
         if row.trim().is_empty() {
             continue;
@@ -39,9 +44,11 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
             })
         };
         let cells = columns.iter().map(cell).collect::<Result<_, _>>()?;
-        table.rows.push(RowRec { line, cells });
+        if !each(RowRec { line, cells }) {
+            break;
+        }
     }
-    Ok(table)
+    Ok(())
 }
 
 fn cell(value: &Value) -> Option<Cell> {

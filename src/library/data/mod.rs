@@ -1,17 +1,22 @@
-//! Data files: the registry of formats, and what a reader hands back.
+//! Data files: the registry of formats, and what a reader hands on.
 //!
-//! **Invariant:** a reader returns a table or an error with its place, whatever the bytes are.
+//! **Invariant:** a reader gives rows or an error with its place, whatever the bytes are, and holds one row
+//! at a time.
 
 pub mod batch;
 pub mod csv;
 pub mod jsonl;
 pub mod parquet;
+pub mod positioned;
 pub mod set;
 pub mod split;
+pub mod tokens;
 pub mod tsv;
 
 use std::fmt;
 use std::path::Path;
+
+use bytes::Bytes;
 
 use crate::base::suggest;
 use crate::base::world::WorldError;
@@ -26,12 +31,27 @@ pub struct Format {
     pub name: &'static str,
     /// The file name extensions it is recognised by.
     pub extensions: &'static [&'static str],
-    /// Reads the asked columns out of a file's content; `file` is its name in errors.
+    /// Reads the asked columns out of a file.
     pub read: Reader,
+    /// The class names a file itself gives for a column.
+    pub class_names: fn(input: &Input<'_>, column: &str) -> Option<Vec<String>>,
 }
 
-/// A reader: bytes, the file's name, the asked columns.
-pub type Reader = fn(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError>;
+/// A reader: the file, the asked columns, and what takes the rows until it returns `false`.
+pub type Reader = fn(
+    input: &Input<'_>,
+    columns: &[String],
+    each: &mut dyn FnMut(RowRec) -> bool,
+) -> Result<(), DataError>;
+
+/// A file to be read.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    /// Its content.
+    pub bytes: Bytes,
+    /// Its name in errors.
+    pub file: &'a str,
+}
 
 /// Every format, in the order in which they are looked for.
 pub static FORMATS: &[&Format] = &[&tsv::TSV, &csv::CSV, &jsonl::JSONL, &parquet::PARQUET];
@@ -52,16 +72,7 @@ pub fn format_of(path: &Path) -> Option<&'static Format> {
         .find(|format| format.extensions.contains(&extension.as_str()))
 }
 
-/// Asked columns of a file.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct Table {
-    /// The rows; their cells are in the order in which the columns were asked for.
-    pub rows: Vec<RowRec>,
-    /// The class names the file itself gives for the last column asked for.
-    pub class_names: Option<Vec<String>>,
-}
-
-/// A row.
+/// A row; its cells are in the order in which the columns were asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowRec {
     /// The line it begins on; in Parquet, its number; both from 1.

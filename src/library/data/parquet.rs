@@ -3,34 +3,54 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::{Cell, DataError, Format, Input, RowRec, missing};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::Field;
 use ::parquet::schema::types::Type;
-use bytes::Bytes;
-
-use super::{Cell, DataError, Format, RowRec, Table, missing};
 
 /// The format.
 pub static PARQUET: Format = Format {
     name: "parquet",
     extensions: &["parquet"],
     read,
+    class_names,
 };
 
-fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
-    if bytes.is_empty() {
+fn read(
+    input: &Input<'_>,
+    columns: &[String],
+    each: &mut dyn FnMut(RowRec) -> bool,
+) -> Result<(), DataError> {
+    let file = input.file;
+    if input.bytes.is_empty() {
         return Err(DataError::empty(file));
     }
     // The decoder is not ours: should it panic on a damaged file, that is a damaged file.
-    catch_unwind(AssertUnwindSafe(|| decode(bytes, file, columns))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| decode(input, columns, each))).unwrap_or_else(|_| {
         Err(DataError::new(file, "the Parquet file is damaged").help("fetch it again"))
     })
 }
 
-fn decode(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
-    let reader = SerializedFileReader::new(Bytes::copy_from_slice(bytes))
-        .map_err(|error| wrong(&error, file))?;
+fn class_names(input: &Input<'_>, column: &str) -> Option<Vec<String>> {
+    let metadata = || {
+        let reader = SerializedFileReader::new(input.bytes.clone()).ok()?;
+        let pairs = reader.metadata().file_metadata().key_value_metadata()?;
+        let own = pairs.iter().find(|pair| pair.key == "huggingface")?;
+        own.value.clone()
+    };
+    let text = catch_unwind(AssertUnwindSafe(metadata)).ok()??;
+    names_in(&text, column)
+}
+
+fn decode(
+    input: &Input<'_>,
+    columns: &[String],
+    each: &mut dyn FnMut(RowRec) -> bool,
+) -> Result<(), DataError> {
+    let file = input.file;
+    let reader =
+        SerializedFileReader::new(input.bytes.clone()).map_err(|error| wrong(&error, file))?;
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
     let mut fields: Vec<Arc<Type>> = Vec::new();
@@ -47,15 +67,6 @@ fn decode(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataErr
             fields.push(Arc::clone(field));
         }
     }
-    let class_names = columns.last().and_then(|column| {
-        let pairs = metadata.key_value_metadata()?;
-        let text = pairs
-            .iter()
-            .find(|pair| pair.key == "huggingface")?
-            .value
-            .as_deref()?;
-        class_names(text, column)
-    });
     let projection = Type::group_type_builder(schema.name())
         .with_fields(fields)
         .build()
@@ -63,10 +74,6 @@ fn decode(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataErr
     let rows = reader
         .get_row_iter(Some(projection))
         .map_err(|error| wrong(&error, file))?;
-    let mut table = Table {
-        rows: Vec::new(),
-        class_names,
-    };
     for (row, line) in rows.zip(1u64..) {
         let row = row.map_err(|error| wrong(&error, file).at(line))?;
         let mut cells = Vec::with_capacity(columns.len());
@@ -83,9 +90,11 @@ fn decode(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataErr
                 .at(line)
             })?);
         }
-        table.rows.push(RowRec { line, cells });
+        if !each(RowRec { line, cells }) {
+            break;
+        }
     }
-    Ok(table)
+    Ok(())
 }
 
 fn cell(field: &Field) -> Option<Cell> {
@@ -110,7 +119,7 @@ fn cell(field: &Field) -> Option<Cell> {
 }
 
 /// The names of a `ClassLabel` column in the metadata the `datasets` library writes.
-fn class_names(metadata: &str, column: &str) -> Option<Vec<String>> {
+fn names_in(metadata: &str, column: &str) -> Option<Vec<String>> {
     let value: serde_json::Value = serde_json::from_str(metadata).ok()?;
     let feature = value.get("info")?.get("features")?.get(column)?;
     if feature.get("_type")?.as_str()? != "ClassLabel" {

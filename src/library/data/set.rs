@@ -5,11 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Cell, DataError, FORMATS, Format, Table, format_named, format_of};
+use bytes::Bytes;
+
+use super::{Cell, DataError, FORMATS, Format, Input, RowRec, format_named, format_of};
 use crate::base::rng::Stream;
 use crate::base::suggest;
 use crate::base::world::World;
-use key::Key;
+use key::{Found, Key};
 
 mod key;
 
@@ -75,77 +77,218 @@ pub struct DataSet {
     pub classes: Vec<String>,
 }
 
-/// Reads a data set.
+/// Reads a whole data set into memory.
 ///
 /// # Errors
 /// When a file cannot be read, or rows of it are wrong: the first ten of them.
 pub fn load(spec: &DataSpec, world: &dyn World) -> Result<DataSet, Vec<DataError>> {
-    let mut columns = spec.text.clone();
-    if spec.labels != Labels::None {
-        let Some(label) = &spec.label else {
-            let error = DataError::new(first(spec), "no label column is named")
-                .help("name it: `label = COLUMN`");
-            return Err(vec![error]);
-        };
-        columns.push(label.clone());
-    }
-    let tables = tables(spec, &columns, world)?;
-    let key = Key::new(&spec.labels, &tables)?;
+    let reading = Reading::open(spec, world)?;
     let mut examples = Vec::new();
-    let mut errors = Vec::new();
-    for (file, table) in tables {
-        for row in table.rows {
-            let mut cells = row.cells.into_iter();
-            let texts = cells
-                .by_ref()
-                .take(spec.text.len())
-                .zip(&spec.text)
-                .map(|(cell, column)| words(cell, column));
-            let texts: Result<Vec<String>, DataError> = texts.collect();
-            let label = cells.next().map(|cell| key.label(&cell)).transpose();
-            match (texts, label) {
-                (Ok(texts), Ok(label)) => examples.push(Example { texts, label }),
-                (texts, label) => {
-                    let wrong = texts.err().into_iter().chain(label.err());
-                    errors.extend(wrong.map(|error| {
-                        DataError {
-                            file: file.clone(),
-                            ..error
-                        }
-                        .at(row.line)
-                    }));
+    reading.walk(&mut |place, example| {
+        examples.push((place, example));
+        true
+    })?;
+    examples.sort_unstable_by_key(|(place, _)| *place);
+    Ok(DataSet {
+        examples: examples.into_iter().map(|(_, example)| example).collect(),
+        classes: reading.key.classes,
+    })
+}
+
+/// A data set that is read a row at a time, as often as wanted.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    spec: &'a DataSpec,
+    files: Vec<(Bytes, String, &'static Format)>,
+    columns: Vec<String>,
+    key: Key,
+    /// Where a row is in the shuffled set; [`LEFT_OUT`] where `take` leaves it out.
+    places: Option<Vec<u32>>,
+}
+
+/// The place of a row that is not in the set.
+const LEFT_OUT: u32 = u32::MAX;
+
+impl<'a> Reading<'a> {
+    /// Opens the files and, where classes are to be found or rows to be shuffled, goes through them once.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or labels of it are wrong: the first ten of them.
+    pub fn open(spec: &'a DataSpec, world: &dyn World) -> Result<Self, Vec<DataError>> {
+        let label = match (&spec.labels, &spec.label) {
+            (Labels::None, _) => None,
+            (_, Some(label)) => Some(label),
+            (_, None) => {
+                let error = DataError::new(first(spec), "no label column is named")
+                    .help("name it: `label = COLUMN`");
+                return Err(vec![error]);
+            }
+        };
+        let (files, mut errors) = files(spec, world);
+        let mut own: Option<Vec<String>> = None;
+        for (bytes, file, format) in &files {
+            let bytes = bytes.clone();
+            let names = label.and_then(|l| (format.class_names)(&Input { bytes, file }, l));
+            match (&own, names) {
+                (Some(known), Some(names)) if *known != names => {
+                    let message = "the file names other classes than the ones before it";
+                    return Err(vec![DataError::new(file.as_str(), message)]);
+                }
+                (Some(_), _) => {}
+                (None, names) => own = names,
+            }
+        }
+        let columns: Vec<String> = spec.text.iter().chain(label).cloned().collect();
+        let mut reading = Self {
+            spec,
+            files,
+            columns,
+            key: Key::new(&spec.labels, own),
+            places: None,
+        };
+        if spec.labels == Labels::Derive || spec.shuffle.is_some() {
+            reading.survey(label, &mut errors);
+        }
+        errors.truncate(ENOUGH);
+        if errors.is_empty() {
+            Ok(reading)
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Bytes of its files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|(b, _, _)| b.len() as u64).sum()
+    }
+
+    /// The names of its classes; none without classes.
+    #[must_use]
+    pub fn classes(&self) -> &[String] {
+        &self.key.classes
+    }
+
+    /// Goes through the labels, or the first text where there are none.
+    fn survey(&mut self, label: Option<&String>, errors: &mut Vec<DataError>) {
+        let columns: Vec<String> = label
+            .or(self.spec.text.first())
+            .into_iter()
+            .cloned()
+            .collect();
+        let mut found = Found::default();
+        let (mut wrong, mut rows) = (Vec::new(), 0_usize);
+        for (bytes, file, format) in &self.files {
+            let bytes = bytes.clone();
+            let read = (format.read)(&Input { bytes, file }, &columns, &mut |row| {
+                rows += 1;
+                if self.spec.labels == Labels::Derive
+                    && let Some(cell) = row.cells.last()
+                    && let Err(error) = found.see(cell)
+                {
+                    let file = file.clone();
+                    wrong.push(DataError { file, ..error }.at(row.line));
+                }
+                wrong.len() < ENOUGH
+            });
+            errors.extend(read.err());
+            if wrong.len() >= ENOUGH || errors.len() >= ENOUGH {
+                break;
+            }
+        }
+        if errors.is_empty() {
+            *errors = wrong;
+        }
+        if self.spec.labels == Labels::Derive {
+            self.key.derive(found);
+        }
+        self.places = self.spec.shuffle.map(|seed| {
+            let order = Stream::new(seed, "data").permutation(rows);
+            let most = self.spec.take.unwrap_or(u64::MAX);
+            let mut places = vec![LEFT_OUT; rows];
+            for (place, row) in (0..most).zip(order) {
+                if let Some(own) = places.get_mut(row as usize) {
+                    *own = place as u32;
                 }
             }
-            if errors.len() >= ENOUGH {
-                errors.truncate(ENOUGH);
-                return Err(errors);
+            places
+        });
+    }
+
+    /// Hands on each example with its place in the set, in the order of the files, until `each` returns
+    /// `false`.
+    ///
+    /// # Errors
+    /// When rows are wrong: the first ten of them; or when there are no examples.
+    pub fn walk(&self, each: &mut dyn FnMut(u32, Example) -> bool) -> Result<(), Vec<DataError>> {
+        let texts = &self.spec.text;
+        let most = self.spec.take.unwrap_or(u64::MAX);
+        let mut errors = Vec::new();
+        let (mut rows, mut kept, mut stopped) = (0_u32, 0_u64, false);
+        for (bytes, file, format) in &self.files {
+            let bytes = bytes.clone();
+            let read = (format.read)(&Input { bytes, file }, &self.columns, &mut |row| {
+                let place = match &self.places {
+                    Some(places) => places.get(rows as usize).copied().unwrap_or(LEFT_OUT),
+                    None if u64::from(rows) < most => rows,
+                    None => LEFT_OUT,
+                };
+                rows += 1;
+                match self.example(row, texts) {
+                    Ok(example) if errors.is_empty() && place != LEFT_OUT => {
+                        kept += 1;
+                        stopped = !each(place, example);
+                    }
+                    Ok(_) => {}
+                    Err(list) => errors.extend(list.into_iter().map(|error| {
+                        let file = file.clone();
+                        DataError { file, ..error }
+                    })),
+                }
+                if rows == LEFT_OUT {
+                    errors.push(
+                        DataError::new(file.as_str(), format!("more than {rows} rows"))
+                            .help("split the data; one set holds no more"),
+                    );
+                    return false;
+                }
+                !stopped && errors.len() < ENOUGH
+            });
+            errors.extend(read.err());
+            if stopped || errors.len() >= ENOUGH {
+                break;
+            }
+        }
+        errors.truncate(ENOUGH);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        if kept == 0 {
+            let error = DataError::new(first(self.spec), "there are no examples");
+            return Err(vec![
+                error.help("a header alone is no data; `take` is at least 1"),
+            ]);
+        }
+        Ok(())
+    }
+
+    fn example(&self, row: RowRec, texts: &[String]) -> Result<Example, Vec<DataError>> {
+        let mut cells = row.cells.into_iter();
+        let words = cells
+            .by_ref()
+            .take(texts.len())
+            .zip(texts)
+            .map(|(cell, column)| words(cell, column));
+        let texts: Result<Vec<String>, DataError> = words.collect();
+        let label = cells.next().map(|cell| self.key.label(&cell)).transpose();
+        match (texts, label) {
+            (Ok(texts), Ok(label)) => Ok(Example { texts, label }),
+            (texts, label) => {
+                let wrong = texts.err().into_iter().chain(label.err());
+                Err(wrong.map(|error| error.at(row.line)).collect())
             }
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    if let Some(seed) = spec.shuffle {
-        let order = Stream::new(seed, "data").permutation(examples.len());
-        let mut slots: Vec<Option<Example>> = examples.into_iter().map(Some).collect();
-        examples = order
-            .iter()
-            .filter_map(|&place| slots.get_mut(place as usize).and_then(Option::take))
-            .collect();
-    }
-    if let Some(take) = spec.take {
-        examples.truncate(usize::try_from(take).unwrap_or(usize::MAX));
-    }
-    if examples.is_empty() {
-        let error = DataError::new(first(spec), "there are no examples");
-        return Err(vec![
-            error.help("a header alone is no data; `take` is at least 1"),
-        ]);
-    }
-    Ok(DataSet {
-        examples,
-        classes: key.classes,
-    })
 }
 
 fn first(spec: &DataSpec) -> String {
@@ -154,32 +297,24 @@ fn first(spec: &DataSpec) -> String {
         .map_or_else(|| "data".to_owned(), |path| path.display().to_string())
 }
 
-/// The tables of all files.
-fn tables(
+/// The files that can be opened, and what is wrong with the others.
+fn files(
     spec: &DataSpec,
-    columns: &[String],
     world: &dyn World,
-) -> Result<Vec<(String, Table)>, Vec<DataError>> {
-    let mut tables = Vec::with_capacity(spec.files.len());
+) -> (Vec<(Bytes, String, &'static Format)>, Vec<DataError>) {
+    let mut files = Vec::with_capacity(spec.files.len());
     let mut errors = Vec::new();
     for path in &spec.files {
         let file = path.display().to_string();
-        let table = format(spec, path)
-            .and_then(|format| Ok((format, world.read(path)?)))
-            .and_then(|(format, bytes)| (format.read)(&bytes, &file, columns));
-        match table {
-            Ok(table) => tables.push((file, table)),
+        match format(spec, path).and_then(|format| Ok((world.map(path)?, file, format))) {
+            Ok(open) => files.push(open),
             Err(error) => errors.push(error),
         }
         if errors.len() >= ENOUGH {
             break;
         }
     }
-    if errors.is_empty() {
-        Ok(tables)
-    } else {
-        Err(errors)
-    }
+    (files, errors)
 }
 
 fn format(spec: &DataSpec, path: &Path) -> Result<&'static Format, DataError> {

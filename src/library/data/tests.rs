@@ -16,8 +16,30 @@ fn names(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// All that a reader hands on.
+#[derive(Debug)]
+struct Table {
+    rows: Vec<RowRec>,
+    class_names: Option<Vec<String>>,
+}
+
 fn read(format: &Format, bytes: &[u8], columns: &[&str]) -> Result<Table, DataError> {
-    (format.read)(bytes, "f", &names(columns))
+    let bytes = Bytes::copy_from_slice(bytes);
+    let input = Input { bytes, file: "f" };
+    let mut rows = Vec::new();
+    (format.read)(&input, &names(columns), &mut |row| {
+        rows.push(row);
+        true
+    })?;
+    let class_names = columns.last().and_then(|c| (format.class_names)(&input, c));
+    // A reader stops when it is told to.
+    let mut seen = 0;
+    (format.read)(&input, &names(columns), &mut |_| {
+        seen += 1;
+        false
+    })?;
+    assert_eq!(seen, rows.len().min(1));
+    Ok(Table { rows, class_names })
 }
 
 fn shown(result: Result<Table, DataError>) -> String {

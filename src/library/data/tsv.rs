@@ -1,16 +1,22 @@
 //! Tab-separated values: a header, then one row a line; no quoting, no escapes.
 
-use super::{Cell, DataError, Format, RowRec, Table, locate, text};
+use super::{Cell, DataError, Format, Input, RowRec, locate, text};
 
 /// The format.
 pub static TSV: Format = Format {
     name: "tsv",
     extensions: &["tsv", "tab"],
     read,
+    class_names: |_, _| None,
 };
 
-fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError> {
-    let mut lines = text(bytes, file)?
+fn read(
+    input: &Input<'_>,
+    columns: &[String],
+    each: &mut dyn FnMut(RowRec) -> bool,
+) -> Result<(), DataError> {
+    let file = input.file;
+    let mut lines = text(&input.bytes, file)?
         .split('\n')
         .map(|line| line.strip_suffix('\r').unwrap_or(line))
         .zip(1u64..);
@@ -19,7 +25,6 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
         _ => return Err(DataError::empty(file)),
     };
     let places = locate(&header, columns, file)?;
-    let mut table = Table::default();
     for (row, line) in lines {
         if row.is_empty() {
             continue;
@@ -40,10 +45,10 @@ fn read(bytes: &[u8], file: &str, columns: &[String]) -> Result<Table, DataError
                 .get(place)
                 .map_or(Cell::Missing, |cell| Cell::Text((*cell).into()))
         });
-        table.rows.push(RowRec {
-            line,
-            cells: cells.collect(),
-        });
+        let cells = cells.collect();
+        if !each(RowRec { line, cells }) {
+            break;
+        }
     }
-    Ok(table)
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The metric registry.
 
-use super::data::batch::Target;
+use super::data::tokens::Target;
 use super::model::HeadKind;
 use super::schema::Schema;
 

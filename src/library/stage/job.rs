@@ -72,6 +72,8 @@ pub struct Features {
     pub everything: bool,
     /// Whether the prefix reads plain weights of the model only.
     pub plain: bool,
+    /// Numbers in which they are kept, f32 or bf16; what is made anew is rounded to them, too.
+    pub stored: DType,
     /// Bytes on disk.
     pub bytes: u64,
     /// Share of a step's operations that is saved.

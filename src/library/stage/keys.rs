@@ -136,6 +136,13 @@ pub(super) const FEATURES: Key = Key {
     default: Default::Text("8GiB"),
     doc: "most bytes of the frozen part's results to keep in the store, so that each example is sent through it once; 0B computes them anew in every step",
 };
+/// The numbers in which the frozen part's results are kept.
+pub(super) const FEATURES_DTYPE: Key = Key {
+    name: "features_dtype",
+    kind: Kind::Choice(&["f32", "bf16"]),
+    default: Default::Absent,
+    doc: "numbers in which the frozen part's results are kept: `f32` as computed, or `bf16`, half the disk and rounded, kept or made anew; f32 if not written",
+};
 /// Make the inner values of blocks again in the backward.
 pub(super) const RECOMPUTE: Key = Key {
     name: "recompute",

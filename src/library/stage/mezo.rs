@@ -65,6 +65,7 @@ static SCHEMA: Schema = Schema {
         keys::FIT,
         keys::MAX_LENGTH,
         keys::FEATURES,
+        keys::FEATURES_DTYPE,
         keys::SHUFFLE,
         keys::SEED,
         keys::DEV,

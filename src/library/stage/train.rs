@@ -49,6 +49,7 @@ static SCHEMA: Schema = Schema {
         keys::DROPOUT,
         keys::DROPOUT_FROZEN,
         keys::FEATURES,
+        keys::FEATURES_DTYPE,
         keys::SHUFFLE,
         keys::SEED,
         keys::DEV,

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{Cell, DataError, Table};
-use super::{ENOUGH, Label, Labels};
+use super::super::{Cell, DataError};
+use super::{Label, Labels};
 use crate::base::suggest;
 
 /// The whole number a cell holds, written the plain way.
@@ -33,6 +33,7 @@ fn shown(cell: &Cell) -> String {
 }
 
 /// From label cells to labels.
+#[derive(Debug)]
 pub(super) struct Key {
     /// What the classes are called.
     pub(super) classes: Vec<String>,
@@ -41,6 +42,7 @@ pub(super) struct Key {
     known: Known,
 }
 
+#[derive(Debug)]
 enum Known {
     Nothing,
     Scores,
@@ -50,107 +52,85 @@ enum Known {
     Either(BTreeMap<String, u32>),
 }
 
+/// Labels of the rows seen so far.
+#[derive(Default)]
+pub(super) struct Found {
+    numbers: BTreeSet<i64>,
+    names: BTreeSet<String>,
+    /// Some are no whole numbers.
+    named: bool,
+}
+
+impl Found {
+    /// Takes in the label of a row.
+    pub(super) fn see(&mut self, cell: &Cell) -> Result<(), DataError> {
+        if let Some(whole) = whole(cell) {
+            if self.numbers.insert(whole) {
+                self.names.insert(whole.to_string());
+            }
+            return Ok(());
+        }
+        match cell {
+            Cell::Missing => Err(unlabelled()),
+            Cell::Text(text) if text.trim().is_empty() => Err(unlabelled()),
+            Cell::Text(text) if !fraction(text) => {
+                self.named = true;
+                if !self.names.contains(text.trim()) {
+                    self.names.insert(text.trim().to_owned());
+                }
+                Ok(())
+            }
+            _ => Err(
+                DataError::new("", format!("{} is a score, not a class", shown(cell)))
+                    .help("scores are learned by regression; classes that look like numbers are listed: `labels = […]`"),
+            ),
+        }
+    }
+}
+
 fn indexed<K: Ord>(keys: impl IntoIterator<Item = K>) -> BTreeMap<K, u32> {
     keys.into_iter().zip(0u32..).collect()
 }
 
 impl Key {
-    pub(super) fn new(labels: &Labels, tables: &[(String, Table)]) -> Result<Self, Vec<DataError>> {
-        let mut own: Option<&Vec<String>> = None;
-        for (file, table) in tables {
-            match (own, &table.class_names) {
-                (Some(known), Some(names)) if known != names => {
-                    let message = "the file names other classes than the ones before it";
-                    return Err(vec![DataError::new(file.as_str(), message)]);
-                }
-                (_, names) => own = own.or(names.as_ref()),
-            }
+    /// What labels are, as far as that can be said without having seen them; `own` are the class names
+    /// that the files give.
+    pub(super) fn new(labels: &Labels, own: Option<Vec<String>>) -> Self {
+        let (classes, known) = match labels {
+            Labels::None | Labels::Derive => (Vec::new(), Known::Nothing),
+            Labels::Regression => (Vec::new(), Known::Scores),
+            Labels::Given(names) => (names.clone(), Known::Either(indexed(names.iter().cloned()))),
+        };
+        Self {
+            classes,
+            own,
+            known,
         }
-        let own = own.cloned();
-        Ok(match labels {
-            Labels::None => Self {
-                classes: Vec::new(),
-                own,
-                known: Known::Nothing,
-            },
-            Labels::Regression => Self {
-                classes: Vec::new(),
-                own,
-                known: Known::Scores,
-            },
-            Labels::Given(names) => Self {
-                classes: names.clone(),
-                known: Known::Either(indexed(names.iter().cloned())),
-                own,
-            },
-            Labels::Derive => Self::derive(own, tables)?,
-        })
     }
 
-    fn derive(
-        own: Option<Vec<String>>,
-        tables: &[(String, Table)],
-    ) -> Result<Self, Vec<DataError>> {
-        let mut errors = Vec::new();
-        let (mut numbers, mut names, mut all_whole) = (BTreeSet::new(), BTreeSet::new(), true);
-        for (file, table) in tables {
-            for row in &table.rows {
-                let Some(cell) = row.cells.last() else {
-                    continue;
-                };
-                if let Some(whole) = whole(cell) {
-                    numbers.insert(whole);
-                    names.insert(whole.to_string());
-                    continue;
-                }
-                match cell {
-                    Cell::Text(text) if text.trim().is_empty() => errors.push(unlabelled().at(row.line)),
-                    Cell::Missing => errors.push(unlabelled().at(row.line)),
-                    Cell::Text(text) if !fraction(text) => {
-                        all_whole = false;
-                        if !names.contains(text.trim()) {
-                            names.insert(text.trim().to_owned());
-                        }
-                    }
-                    _ => errors.push(
-                        DataError::new("", format!("{} is a score, not a class", shown(cell)))
-                            .at(row.line)
-                            .help("scores are learned by regression; classes that look like numbers are listed: `labels = […]`"),
-                    ),
-                }
-                if let Some(error) = errors.last_mut()
-                    && error.file.is_empty()
-                {
-                    error.file.clone_from(file);
-                }
-                if errors.len() >= ENOUGH {
-                    return Err(errors);
-                }
-            }
-        }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        Ok(match own {
-            Some(classes) if all_whole => {
+    /// Takes the classes from what was found.
+    pub(super) fn derive(&mut self, found: Found) {
+        let Found {
+            numbers,
+            names,
+            named,
+        } = found;
+        (self.classes, self.known) = match self.own.take() {
+            Some(classes) if !named => {
                 let known = Known::Whole((0i64..).zip(0u32..).take(classes.len()).collect());
-                Self {
-                    classes,
-                    own: None,
-                    known,
+                (classes, known)
+            }
+            own => {
+                self.own = own;
+                if named {
+                    let classes = names.iter().cloned().collect();
+                    (classes, Known::Names(indexed(names)))
+                } else {
+                    let classes = numbers.iter().map(i64::to_string).collect();
+                    (classes, Known::Whole(indexed(numbers)))
                 }
             }
-            own if all_whole => Self {
-                classes: numbers.iter().map(i64::to_string).collect(),
-                own,
-                known: Known::Whole(indexed(numbers)),
-            },
-            own => Self {
-                classes: names.iter().cloned().collect(),
-                own,
-                known: Known::Names(indexed(names)),
-            },
-        })
+        };
     }
 
     pub(super) fn label(&self, cell: &Cell) -> Result<Label, DataError> {

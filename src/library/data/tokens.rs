@@ -1,0 +1,373 @@
+//! Tokenized splits: where each example is, and its tokens, in memory or in a file.
+//!
+//! ```text
+//! "peftc tokens 1\n\0"                              16 bytes
+//! for each example  ids u32 …, segments u8 …        in any order
+//! for each example  at u64, length u32, mask u32, label kind u32, label bits u32, BLAKE3 of its tokens u32
+//! names of the classes                              JSON list of strings
+//! bytes before the examples' places u64, examples u64, BLAKE3 of places and names
+//! ```
+//!
+//! All numbers are little-endian. The file is a cache: whatever is wrong with it, it is made again.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::positioned::read_at;
+use crate::base::world::{Keep, Kept};
+
+/// What a token file begins with.
+const MAGIC: &[u8; 16] = b"peftc tokens 1\n\0";
+
+/// Bytes of an example's place.
+const PLACE: usize = 28;
+
+/// Bytes of what a token file ends with.
+const TRAILER: usize = 16 + blake3::OUT_LEN;
+
+/// Bytes of a token: its id and its segment.
+const TOKEN: u64 = 5;
+
+/// What is to be predicted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// Nothing is known.
+    None,
+    /// A class.
+    Class(u32),
+    /// A number.
+    Score(f32),
+}
+
+/// A tokenized example.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedExample {
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// Segment of each token.
+    pub segments: Vec<u8>,
+    /// Place of a prompt's mask; 0 if there is none.
+    pub mask: u32,
+    /// Its label.
+    pub label: Target,
+}
+
+/// Where an example is, and what is known without its tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Row {
+    at: u64,
+    length: u32,
+    mask: u32,
+    label: Target,
+    check: u32,
+}
+
+#[derive(Debug)]
+enum Held {
+    Memory(Vec<u8>),
+    File(Kept),
+}
+
+/// A tokenized split, its examples in the order of the data.
+#[derive(Debug)]
+pub struct EncodedSet {
+    rows: Vec<Row>,
+    held: Held,
+}
+
+/// Tokens that cannot be read back.
+#[derive(Debug)]
+pub struct Unread {
+    /// Their file.
+    pub path: PathBuf,
+    /// What the file system says.
+    pub cause: io::Error,
+}
+
+impl FromIterator<EncodedExample> for EncodedSet {
+    fn from_iter<I: IntoIterator<Item = EncodedExample>>(examples: I) -> Self {
+        let mut made = Maker::in_memory();
+        for (place, example) in (0..).zip(examples) {
+            made.add(place, &example);
+        }
+        made.finish_in_memory()
+    }
+}
+
+impl EncodedSet {
+    /// How many examples there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Tokens of each example.
+    #[must_use]
+    pub fn lengths(&self) -> Vec<u32> {
+        self.rows.iter().map(|r| r.length).collect()
+    }
+
+    /// Tokens of one example.
+    #[must_use]
+    pub fn length(&self, example: u32) -> Option<u32> {
+        self.rows.get(example as usize).map(|r| r.length)
+    }
+
+    /// What is to be predicted of each example.
+    pub fn labels(&self) -> impl Iterator<Item = Target> + '_ {
+        self.rows.iter().map(|r| r.label)
+    }
+
+    /// Bytes it takes in memory.
+    #[must_use]
+    pub fn heap_bytes(&self) -> u64 {
+        let tokens = match &self.held {
+            Held::Memory(bytes) => bytes.len() as u64,
+            Held::File(_) => 0,
+        };
+        tokens + (self.rows.len() * size_of::<Row>()) as u64
+    }
+
+    /// One example.
+    ///
+    /// # Errors
+    /// Its file cannot be read, or there is no such example.
+    pub fn get(&self, example: u32) -> Result<EncodedExample, Unread> {
+        let unread = |cause: io::Error| Unread {
+            path: match &self.held {
+                Held::File(kept) => kept.path.clone(),
+                Held::Memory(_) => PathBuf::new(),
+            },
+            cause,
+        };
+        let row = self.rows.get(example as usize).copied();
+        let row = row.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))?;
+        let n = row.length as usize;
+        let bytes = match &self.held {
+            Held::Memory(all) => {
+                let own = all.get(row.at as usize..row.at as usize + TOKEN as usize * n);
+                own.ok_or_else(|| unread(io::ErrorKind::UnexpectedEof.into()))?
+                    .to_vec()
+            }
+            Held::File(kept) => {
+                let mut bytes = vec![0; TOKEN as usize * n];
+                read_at(&kept.file, &mut bytes, row.at).map_err(unread)?;
+                if check(&bytes) != row.check {
+                    let damaged = io::Error::new(io::ErrorKind::InvalidData, "they are damaged");
+                    return Err(unread(damaged));
+                }
+                bytes
+            }
+        };
+        let (ids, segments) = bytes.split_at(4 * n);
+        let ids = ids.as_chunks::<4>().0;
+        Ok(EncodedExample {
+            ids: ids.iter().map(|&id| u32::from_le_bytes(id)).collect(),
+            segments: segments.to_vec(),
+            mask: row.mask,
+            label: row.label,
+        })
+    }
+
+    /// The set in a file that [`Maker::finish`] left, and the names of its classes; `None` if the file is
+    /// not whole.
+    #[must_use]
+    pub fn open(kept: Kept) -> Option<(Self, Vec<String>)> {
+        let size = usize::try_from(kept.file.metadata().ok()?.len()).ok()?;
+        let behind = size.checked_sub(TRAILER)?;
+        let piece = |from: usize, to: usize| -> Option<Vec<u8>> {
+            let mut bytes = vec![0; to.checked_sub(from)?];
+            read_at(&kept.file, &mut bytes, from as u64).ok()?;
+            Some(bytes)
+        };
+        let (magic, trailer) = (piece(0, MAGIC.len())?, piece(behind, size)?);
+        let (numbers, hash) = trailer.split_first_chunk::<16>()?;
+        let [begin, count] = *numbers.as_chunks::<8>().0 else {
+            return None;
+        };
+        let begin = usize::try_from(u64::from_le_bytes(begin)).ok()?;
+        let count = usize::try_from(u64::from_le_bytes(count)).ok()?;
+        let names_at = begin.checked_add(count.checked_mul(PLACE)?)?;
+        if magic != MAGIC || names_at > behind {
+            return None;
+        }
+        let tail = piece(begin, behind)?;
+        if blake3::hash(&tail).as_bytes() != hash {
+            return None;
+        }
+        let (places, names) = tail.split_at_checked(names_at - begin)?;
+        let rows: Option<Vec<Row>> = places
+            .as_chunks::<PLACE>()
+            .0
+            .iter()
+            .map(|bytes| {
+                Row::read(bytes).filter(|r| r.at + TOKEN * u64::from(r.length) <= begin as u64)
+            })
+            .collect();
+        let set = Self {
+            rows: rows?,
+            held: Held::File(kept),
+        };
+        Some((set, serde_json::from_slice(names).ok()?))
+    }
+}
+
+/// What tokens are known again by.
+fn check(tokens: &[u8]) -> u32 {
+    let hash = blake3::hash(tokens);
+    hash.as_bytes()
+        .first_chunk()
+        .map_or(0, |four| u32::from_le_bytes(*four))
+}
+
+impl Row {
+    fn write(self) -> [u8; PLACE] {
+        let (kind, bits) = match self.label {
+            Target::None => (0, 0),
+            Target::Class(class) => (1, class),
+            Target::Score(score) => (2, score.to_bits()),
+        };
+        let mut bytes = [0; PLACE];
+        let (at, rest) = bytes.split_at_mut(8);
+        at.copy_from_slice(&self.at.to_le_bytes());
+        for (to, n) in rest.as_chunks_mut::<4>().0.iter_mut().zip([
+            self.length,
+            self.mask,
+            kind,
+            bits,
+            self.check,
+        ]) {
+            *to = n.to_le_bytes();
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8; PLACE]) -> Option<Self> {
+        let (at, rest) = bytes.split_first_chunk::<8>()?;
+        let [length, mask, kind, bits, check] = *rest.as_chunks::<4>().0 else {
+            return None;
+        };
+        let bits = u32::from_le_bytes(bits);
+        Some(Self {
+            at: u64::from_le_bytes(*at),
+            length: u32::from_le_bytes(length),
+            mask: u32::from_le_bytes(mask),
+            label: match u32::from_le_bytes(kind) {
+                0 => Target::None,
+                1 => Target::Class(bits),
+                2 => Target::Score(f32::from_bits(bits)),
+                _ => return None,
+            },
+            check: u32::from_le_bytes(check),
+        })
+    }
+}
+
+/// Makes a set out of examples that come in any order.
+pub struct Maker {
+    rows: Vec<(u64, Row)>,
+    at: u64,
+    bytes: Vec<u8>,
+    file: Option<Box<dyn Keep>>,
+}
+
+impl Maker {
+    /// A set whose tokens stay in memory.
+    #[must_use]
+    pub const fn in_memory() -> Self {
+        Self {
+            rows: Vec::new(),
+            at: 0,
+            bytes: Vec::new(),
+            file: None,
+        }
+    }
+
+    /// A set whose tokens go into a file.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn in_file(mut file: Box<dyn Keep>) -> io::Result<Self> {
+        file.write_all(MAGIC)?;
+        Ok(Self {
+            at: MAGIC.len() as u64,
+            file: Some(file),
+            ..Self::in_memory()
+        })
+    }
+
+    /// Adds the example that is the `place`th of the set.
+    pub fn add(&mut self, place: u64, example: &EncodedExample) {
+        let begin = self.bytes.len();
+        self.bytes
+            .extend(example.ids.iter().flat_map(|id| id.to_le_bytes()));
+        let segment = |i: usize| example.segments.get(i).copied().unwrap_or(0);
+        self.bytes.extend((0..example.ids.len()).map(segment));
+        let row = Row {
+            at: self.at,
+            length: example.ids.len() as u32,
+            mask: example.mask,
+            label: example.label,
+            check: check(self.bytes.get(begin..).unwrap_or_default()),
+        };
+        self.rows.push((place, row));
+        self.at += TOKEN * example.ids.len() as u64;
+    }
+
+    /// Writes what was added, where the tokens go into a file.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.bytes)?;
+            self.bytes.clear();
+        }
+        Ok(())
+    }
+
+    fn ordered(&mut self) -> Vec<Row> {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_unstable_by_key(|(place, _)| *place);
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+
+    fn finish_in_memory(mut self) -> EncodedSet {
+        EncodedSet {
+            rows: self.ordered(),
+            held: Held::Memory(self.bytes),
+        }
+    }
+
+    /// The set; its file, if it goes into one, knows the classes, too.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn finish(mut self, classes: &[String]) -> io::Result<EncodedSet> {
+        self.flush()?;
+        let begin = self.at;
+        let Some(mut file) = self.file.take() else {
+            return Ok(self.finish_in_memory());
+        };
+        let rows = self.ordered();
+        let mut tail: Vec<u8> = rows.iter().flat_map(|r| r.write()).collect();
+        tail.extend(serde_json::to_vec(classes)?);
+        file.write_all(&tail)?;
+        file.write_all(&begin.to_le_bytes())?;
+        file.write_all(&(rows.len() as u64).to_le_bytes())?;
+        file.write_all(blake3::hash(&tail).as_bytes())?;
+        Ok(EncodedSet {
+            rows,
+            held: Held::File(file.done()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

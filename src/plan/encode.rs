@@ -1,0 +1,248 @@
+//! Splits tokenized: read once a row at a time, their tokens kept between runs where they are many.
+
+use std::io;
+
+use rayon::prelude::*;
+
+use super::bind::Want;
+use super::data::Source;
+use crate::base::world::World;
+use crate::library::data::DataError;
+use crate::library::data::set::{Example, Label, Reading};
+use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Target};
+use crate::library::demonstrations::Demonstrations;
+use crate::library::prompt::{Filled, Template};
+use crate::library::tokenizer::{Encoded, Tokenizer};
+
+/// Bytes of data files from which on their tokens go into a file that is kept.
+const MANY: u64 = 1 << 20;
+
+/// Texts that are tokenized at a time.
+const AT_ONCE: usize = 2048;
+
+/// Changes whenever the same texts become other tokens.
+const VERSION: u32 = 1;
+
+/// A tokenized split.
+pub(super) struct Made {
+    pub set: EncodedSet,
+    pub classes: Vec<String>,
+    /// Why its tokens are in memory though they are many.
+    pub unkept: Option<io::Error>,
+}
+
+/// Why a split cannot be tokenized.
+pub(super) enum Cause {
+    Data(Vec<DataError>),
+    Tokens(String),
+}
+
+/// Tokenizes a split, in parallel over examples; the order is that of the data, all of them for each draw of
+/// demonstrations. What was kept of an earlier time is not made again.
+pub(super) fn encoded(
+    source: &Source,
+    tokenizer: &Tokenizer,
+    frame: Option<Frame<'_>>,
+    want: Want<'_>,
+    world: &dyn World,
+) -> Result<Made, Cause> {
+    if let Some(frame) = frame {
+        let room = frame.check_room(tokenizer, want.max_length as usize);
+        room.map_err(Cause::Tokens)?;
+    }
+    // What demonstrations are drawn from is in memory anyway.
+    let name = source
+        .identity
+        .as_ref()
+        .filter(|_| want.demonstrations.is_none())
+        .map(|data| {
+            let of = (
+                VERSION,
+                data,
+                tokenizer.identity(),
+                frame.map(|f| (&f.template.source, f.columns)),
+                want.max_length,
+            );
+            blake3::hash(format!("{of:?}").as_bytes())
+                .to_hex()
+                .to_string()
+        });
+    if let Some((set, classes)) = name
+        .as_ref()
+        .and_then(|name| EncodedSet::open(world.kept(name)?))
+    {
+        return Ok(Made {
+            set,
+            classes,
+            unkept: None,
+        });
+    }
+    let reading = Reading::open(&source.spec, world).map_err(Cause::Data)?;
+    let each = Each {
+        reading: &reading,
+        tokenizer,
+        frame,
+        want,
+    };
+    let mut unkept = None;
+    let name = name.filter(|_| reading.bytes() >= MANY);
+    let file = name.and_then(|name| world.keep(&name).transpose());
+    if let Some(file) = file {
+        match file.and_then(Maker::in_file).map(|made| each.encode(made)) {
+            Ok(Ok(Ok(set))) => {
+                return Ok(Made {
+                    set,
+                    classes: reading.classes().to_vec(),
+                    unkept,
+                });
+            }
+            Ok(Err(cause)) => return Err(cause),
+            Err(why) | Ok(Ok(Err(why))) => unkept = Some(why),
+        }
+    }
+    match each.encode(Maker::in_memory())? {
+        Ok(set) => Ok(Made {
+            set,
+            classes: reading.classes().to_vec(),
+            unkept,
+        }),
+        Err(why) => Err(Cause::Tokens(why.to_string())),
+    }
+}
+
+/// What examples are made with.
+struct Each<'a> {
+    reading: &'a Reading<'a>,
+    tokenizer: &'a Tokenizer,
+    frame: Option<Frame<'a>>,
+    want: Want<'a>,
+}
+
+impl Each<'_> {
+    /// Tokenizes all of them; the inner error is that of the file they go into.
+    fn encode(&self, mut made: Maker) -> Result<io::Result<EncodedSet>, Cause> {
+        for draw in 0..self.want.draws as u32 {
+            let mut waiting: Vec<(u32, Example)> = Vec::new();
+            let mut outcome = Ok(Ok(()));
+            let walked = self.reading.walk(&mut |place, example| {
+                waiting.push((place, example));
+                if waiting.len() == AT_ONCE {
+                    outcome = self.add(&mut made, &mut waiting, draw);
+                }
+                matches!(outcome, Ok(Ok(())))
+            });
+            walked.map_err(Cause::Data)?;
+            if matches!(outcome, Ok(Ok(()))) {
+                outcome = self.add(&mut made, &mut waiting, draw);
+            }
+            if let Err(why) = outcome.map_err(Cause::Tokens)? {
+                return Ok(Err(why));
+            }
+        }
+        Ok(made.finish(self.reading.classes()))
+    }
+
+    fn add(
+        &self,
+        made: &mut Maker,
+        waiting: &mut Vec<(u32, Example)>,
+        draw: u32,
+    ) -> Result<io::Result<()>, String> {
+        let encoded: Result<Vec<(u64, EncodedExample)>, String> = waiting
+            .par_drain(..)
+            .map(|(place, example)| {
+                let most = self.want.max_length as usize;
+                let (encoded, mask) =
+                    tokenize(self.tokenizer, self.frame, &example.texts, draw, most)?;
+                let label = match example.label {
+                    None => Target::None,
+                    Some(Label::Class(c)) => Target::Class(c),
+                    Some(Label::Score(x)) => Target::Score(x),
+                };
+                let example = EncodedExample {
+                    ids: encoded.ids,
+                    segments: encoded.segments,
+                    mask,
+                    label,
+                };
+                Ok((u64::from(draw) << 32 | u64::from(place), example))
+            })
+            .collect();
+        for (place, example) in &encoded? {
+            made.add(*place, example);
+        }
+        Ok(made.flush())
+    }
+}
+
+/// What stands around a text.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// The template.
+    pub template: &'a Template,
+    /// Names of the columns, in the order of an example's texts.
+    pub columns: &'a [String],
+    /// What stands behind it.
+    pub demonstrations: Option<&'a Demonstrations>,
+}
+
+impl Frame<'_> {
+    /// Whether the template and the longest demonstrations that can be drawn fit, so that whether a text
+    /// can be read does not depend on what is drawn for it.
+    ///
+    /// # Errors
+    /// A sentence that says how much too long they are.
+    pub fn check_room(&self, tokenizer: &Tokenizer, max_length: usize) -> Result<(), String> {
+        let Some(demonstrations) = self.demonstrations else {
+            return Ok(());
+        };
+        let empty = fill(tokenizer, self.template, &[], &[]);
+        let (encoded, _) = tokenizer.encode_prompt(&empty, &[], usize::MAX)?;
+        let longest = demonstrations.longest();
+        let all = encoded.ids.len() + longest;
+        if all > max_length {
+            return Err(format!(
+                "the template alone takes {} tokens and its demonstrations up to {longest}, together {all}, and \
+                 `max_length` is {max_length}",
+                encoded.ids.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A template filled with an example's columns.
+pub(super) fn fill(
+    tokenizer: &Tokenizer,
+    template: &Template,
+    columns: &[String],
+    texts: &[String],
+) -> Filled {
+    let get = |name: &str| {
+        let at = columns.iter().position(|c| c == name);
+        at.and_then(|i| texts.get(i)).map_or("", String::as_str)
+    };
+    let mask = tokenizer.mask().map_or("", |(token, _)| token);
+    template.fill(get, mask)
+}
+
+/// Tokens of an example's columns, plain or within a template, and the place of the mask.
+///
+/// # Errors
+/// What the tokenizer complains about.
+pub fn tokenize(
+    tokenizer: &Tokenizer,
+    frame: Option<Frame<'_>>,
+    texts: &[String],
+    draw: u32,
+    max_length: usize,
+) -> Result<(Encoded, u32), String> {
+    let Some(frame) = frame else {
+        return Ok((tokenizer.encode(texts, max_length)?, 0));
+    };
+    let filled = fill(tokenizer, frame.template, frame.columns, texts);
+    let shown = frame.demonstrations.map(|d| d.tokens(&filled.text, draw));
+    let (encoded, mask) =
+        tokenizer.encode_prompt(&filled, &shown.unwrap_or_default(), max_length)?;
+    Ok((encoded, mask.unwrap_or(0)))
+}
