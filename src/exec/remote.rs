@@ -8,6 +8,7 @@ use super::device::{Backend, Block, Blocks};
 use super::machine::{Meter, Outputs, Residents};
 use crate::files::RunError;
 use crate::program::memory::sized;
+use crate::program::op::launch::{Missing, without_launches};
 use crate::program::op::{OpError, Tensor};
 use crate::program::{Bindings, DType, Dim, Feed, Node, Program, TensorType, Value, Verified};
 
@@ -225,7 +226,7 @@ impl Remote {
         let rule = node.op.rule();
         let launches = rule
             .launches(&sized(program, node, sizes))
-            .ok_or_else(|| refused(&[node.op.name()]))?;
+            .ok_or_else(|| refused(&without_launches(program)))?;
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, value) in node.inputs.iter().enumerate() {
             let place = places.get(value.index()).copied().flatten();
@@ -277,11 +278,16 @@ impl Remote {
     }
 }
 
-/// Why a program is not run on a GPU.
-fn refused(ops: &[&str]) -> RunError {
+/// Why a program is not run on a GPU. Plans are refused for it before (`plan/kernels.rs`); this is for what has
+/// no plan.
+fn refused(missing: &[Missing]) -> RunError {
+    let list: Vec<String> = missing
+        .iter()
+        .map(|m| format!("`{}`: {}", m.op, m.why))
+        .collect();
     RunError::Device(format!(
-        "there is no kernel for `{}` on a GPU as this model uses it (attention heads wider than 256, or `precision = bf16`?); use `--device cpu`",
-        ops.join("`, `")
+        "there is no kernel on a GPU for what this model needs ({}); use `--device cpu`",
+        list.join("; ")
     ))
 }
 
@@ -291,7 +297,7 @@ fn refused(ops: &[&str]) -> RunError {
 /// Names them.
 pub fn runnable<'a>(programs: impl IntoIterator<Item = &'a Program>) -> Result<(), RunError> {
     for program in programs {
-        let missing = crate::program::op::launch::without_launches(program);
+        let missing = without_launches(program);
         if !missing.is_empty() {
             return Err(refused(&missing));
         }

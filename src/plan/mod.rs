@@ -12,6 +12,7 @@ pub mod facts;
 pub mod features;
 mod fingerprint;
 mod fit;
+mod kernels;
 mod methods;
 mod prompt;
 pub mod render;

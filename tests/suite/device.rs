@@ -263,3 +263,39 @@ fn a_plan_over_the_free_memory_is_refused_before_anything_is_sent() {
         "{said}"
     );
 }
+
+#[test]
+fn what_has_no_kernel_is_refused_while_nothing_has_run() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    let text = format!(
+        "model m = local \"{at}/tests/cases/files/wide_heads\" {{ init = random, tokenizer = \"{at}/tests/reference/bert-tiny\" }}\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 64 }}\n\
+         stage s = train {{ model = m, data = d.train, adapter = bitfit, lr = 1e-3, steps = 2 }}\n"
+    );
+    let path = dir.path().join("r.peft");
+    std::fs::write(&path, text).expect("written");
+    let file = path.to_string_lossy();
+    let said = |command: &str| {
+        let output = peftc(&[command, "--quiet", "--device", "l4-24gb", &file]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    for command in ["check", "plan"] {
+        let (code, said) = said(command);
+        assert_eq!(code, Some(2), "{said}");
+        for part in [
+            "stage `s` cannot run on a GPU",
+            "heads are 320 wide",
+            "the model `m` needs it, at `bert.encoder.layer.0",
+            "--device cpu",
+        ] {
+            assert!(said.contains(part), "`{part}` in {said}");
+        }
+    }
+    // As it advises: the stage runs on the processor, and what is finished stands in nobody's way.
+    assert_eq!(peftc(&["run", "--quiet", &file]).status.code(), Some(0));
+    let (code, said) = said("check");
+    assert_eq!(code, Some(0), "{said}");
+}

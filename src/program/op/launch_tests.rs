@@ -776,5 +776,20 @@ fn what_no_kernel_does_is_named() {
         },
         &[],
     );
-    assert_eq!(without_launches(&b.finish()), ["attention", "constant"]);
+    b.label("side.cross.0");
+    b.push(op(1), &[x, x, x, offsets]);
+    let missing = without_launches(&b.finish());
+    let said: Vec<_> = missing
+        .iter()
+        .map(|m| (m.op, m.why.as_str(), m.label.as_str()))
+        .collect();
+    let wide = |head| format!("heads are {head} wide, and kernels hold at most 256 columns");
+    assert_eq!(
+        said,
+        [
+            ("attention", wide(300).as_str(), ""),
+            ("attention", wide(600).as_str(), "side.cross.0"),
+            ("constant", "it would be of f64", ""),
+        ]
+    );
 }
