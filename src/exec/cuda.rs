@@ -1,11 +1,12 @@
 //! NVIDIA GPUs: memory from the driver's stream-ordered pool, kernels compiled by NVRTC on first use,
-//! products by cuBLAS in full f32. One stream, so things happen in the order they are asked for.
+//! products by cuBLAS in the numbers a recipe names. One stream, so things happen in the order they are asked for.
 #![expect(
     unsafe_code,
     reason = "kernels get raw addresses; their sizes come from the same table as the launches"
 )]
 
 use std::collections::BTreeMap;
+use std::ffi::c_void;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::program::op::launch::{
     Arg, Call, Launch, Launches, Operand, PRODUCT_WORKSPACE, Product, SOURCES,
 };
-use crate::program::op::{Op, Tensor};
+use crate::program::op::{Op, Precision, Tensor};
 use crate::program::{Bindings, TensorType};
 
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
@@ -249,23 +250,35 @@ impl Cuda {
                 cublas_sys::cublasOperation_t::CUBLAS_OP_N
             }
         };
-        // SAFETY: addresses of live blocks; sizes and strides were inferred for them.
+        use cublas_sys::cublasComputeType_t as Compute;
+        use cublas_sys::cudaDataType as Type;
+        let (stored, compute) = match p.precision {
+            Precision::F32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F),
+            Precision::Tf32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
+            Precision::Bf16 => (Type::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
+        };
+        // SAFETY: addresses of live blocks; sizes, strides and types were inferred for them.
         unsafe {
-            cublas::sgemm(
+            cublas::gemm_ex(
                 *self.blas.handle(),
                 turned(p.a_t),
                 turned(p.b_t),
                 number(p.m)?,
                 number(p.n)?,
                 number(p.k)?,
-                &raw const p.alpha,
-                a as *const f32,
+                (&raw const p.alpha).cast(),
+                a as *const c_void,
+                stored,
                 number(p.lda)?,
-                b as *const f32,
+                b as *const c_void,
+                stored,
                 number(p.ldb)?,
-                &raw const p.beta,
-                c as *mut f32,
+                (&raw const p.beta).cast(),
+                c as *mut c_void,
+                Type::CUDA_R_32F,
                 number(p.ldc)?,
+                compute,
+                cublas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         }
         .map_err(product_failed)

@@ -93,21 +93,22 @@ struct Step {
     float factors[2];
 };
 
-// cublasSgemm, by columns.
+// cublasGemmEx, by columns.
 void multiply(const Step& step, std::vector<Buffer>& buffers) {
     const uint32_t* p = step.product;
     bool at = p[0] & 1, bt = p[0] & 2;
+    int numbers = p[0] >> 2;
     uint32_t m = p[1], n = p[2], k = p[3], lda = p[6], ldb = p[7], ldc = p[8];
-    const float* a = reinterpret_cast<float*>(buffers[p[4]].data());
-    const float* b = reinterpret_cast<float*>(buffers[p[5]].data());
+    const void* a = buffers[p[4]].data();
+    const void* b = buffers[p[5]].data();
     float* c = reinterpret_cast<float*>(buffers[step.words[0]].data());
     for (uint32_t j = 0; j < n; j++) {
         for (uint32_t i = 0; i < m; i++) {
             double sum = 0.0;
             for (uint32_t l = 0; l < k; l++) {
-                float x = at ? a[l + size_t(i) * lda] : a[i + size_t(l) * lda];
-                float y = bt ? b[j + size_t(l) * ldb] : b[l + size_t(j) * ldb];
-                sum += double(x) * double(y);
+                double x = product_operand(a, at ? l + size_t(i) * lda : i + size_t(l) * lda, numbers);
+                double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
+                sum += x * y;
             }
             float* to = &c[i + size_t(j) * ldc];
             // As cuBLAS, what is there is not read where it counts for nothing.

@@ -265,6 +265,41 @@ fn a_plan_over_the_free_memory_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn products_in_other_numbers_are_planned_for_the_cards_that_have_them() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let of = |precision: &str, card: &str| {
+        let model = format!(", precision = {precision}");
+        let path = large(dir.path(), &model, "adapter = lora, max_length = 64");
+        let (code, recipe) = check(&path, &["--device", card]);
+        let codes: Vec<String> = recipe["diagnostics"]
+            .as_array()
+            .expect("diagnostics")
+            .iter()
+            .map(|d| d["code"].to_string())
+            .collect();
+        let stage = &recipe["stages"][0];
+        let said = codes.iter().any(|c| c.contains("no_tf32"));
+        let seconds = stage["estimated_s"].as_f64().expect("a time");
+        (code, said, seconds)
+    };
+    let a100 = ["f32", "tf32", "bf16"].map(|p| of(p, "a100-80gb"));
+    let t4 = ["f32", "tf32"].map(|p| of(p, "t4-16gb"));
+    let cpu = of_cpu(dir.path());
+    assert!(a100.iter().chain(&t4).all(|(code, ..)| *code == Some(0)));
+    assert_eq!(a100.each_ref().map(|x| x.1), [false; 3]);
+    assert_eq!((t4[0].1, t4[1].1, cpu), (false, true, true));
+    assert!(a100[0].2 > 1.5 * a100[1].2 && a100[1].2 > a100[2].2);
+    assert_eq!(t4[0].2, t4[1].2);
+}
+
+/// Whether a plan for the processor says that TF32 is not there.
+fn of_cpu(dir: &Path) -> bool {
+    let path = large(dir, ", precision = tf32", "adapter = lora, max_length = 64");
+    let output = peftc(&["check", "--offline", &path.to_string_lossy()]);
+    String::from_utf8_lossy(&output.stderr).contains("the processor has no TF32")
+}
+
+#[test]
 fn what_has_no_kernel_is_refused_while_nothing_has_run() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let here = std::env::current_dir().expect("a working directory");

@@ -6,7 +6,7 @@
 use super::super::graph::Program;
 use super::super::memory::sized;
 use super::super::types::{Bindings, DType};
-use super::{Op, SizedCx};
+use super::{Op, Precision, SizedCx};
 
 /// A kernel source, with what all share in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +122,12 @@ pub struct Call {
     pub args: Vec<Arg>,
 }
 
-/// `c ← alpha · op(a) · op(b) + beta · c` in the column-major terms of `cublasSgemm`: `op(a)` is `m × k`,
-/// `c` is `m × n` with columns `ldc` apart.
+/// `c ← alpha · op(a) · op(b) + beta · c` in the column-major terms of `cublasGemmEx`: `op(a)` is `m × k`,
+/// `c` is `m × n` with columns `ldc` apart. Sums and `c` are f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Product {
+    /// In what numbers: `a` and `b` are stored as f32, and as bf16 for [`Precision::Bf16`].
+    pub precision: Precision,
     /// Whether `a` is transposed.
     pub a_t: bool,
     /// Whether `b` is.
@@ -167,6 +169,7 @@ impl Product {
     ) -> Self {
         let across = |t: bool, rows: u32, columns: u32| (if t { rows } else { columns }).max(1);
         Self {
+            precision: Precision::F32,
             a_t: b_t,
             b_t: a_t,
             m: n,

@@ -57,6 +57,50 @@ impl Case {
         }
     }
 
+    /// In what numbers its product is, if it is one.
+    fn precision(&self) -> Precision {
+        match &self.op {
+            Op::MatMul(product) => product.precision,
+            _ => Precision::F32,
+        }
+    }
+
+    /// The largest difference of a product from that of the same operands, rounded to bf16, in f64, relative to
+    /// the sum of its terms' sizes.
+    fn off_from_rounded(&self, got: &[f64]) -> f64 {
+        let Op::MatMul(op) = &self.op else {
+            panic!("no product");
+        };
+        let wide = |t: &Tensor| -> Vec<f64> {
+            match (t.slice::<f32>(), t.slice::<bf16>()) {
+                (Some(x), _) => x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect(),
+                (_, Some(x)) => x.iter().map(|x| x.to_f64()).collect(),
+                _ => panic!("floats"),
+            }
+        };
+        let (a, b) = (wide(&self.inputs[0]), wide(&self.inputs[1]));
+        let added = self.inputs.get(2).map(|t| t.slice::<f32>().expect("f32"));
+        let dims = &self.outputs()[0].dims(&Bindings::default());
+        let (m, n) = (dims[0], dims[1]);
+        let k = a.len() / m;
+        let mut most = 0.0_f64;
+        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            let terms = (0..k).map(|p| {
+                let x = a[if op.a_t { p * m + i } else { i * k + p }];
+                x * b[if op.b_t { j * k + p } else { p * n + j }]
+            });
+            let (sum, size) = terms.fold((0.0, 0.0), |(s, z): (f64, f64), t| (s + t, z + t.abs()));
+            let more = match (op.epilogue, added) {
+                (Epilogue::Bias, Some(x)) => f64::from(x[j]),
+                (Epilogue::Accumulate, Some(x)) => f64::from(x[i * n + j]),
+                _ => 0.0,
+            };
+            let want = op.alpha.get() * sum + more;
+            most = most.max((got[i * n + j] - want).abs() / (size + more.abs() + 1e-6));
+        }
+        most
+    }
+
     fn outputs(&self) -> Vec<TensorType> {
         let types: Vec<TensorType> = self.inputs.iter().map(ty).collect();
         self.op
@@ -167,7 +211,8 @@ fn request(cases: &[Case]) -> (Vec<u8>, Vec<Vec<usize>>) {
                 }
                 Launch::Product(p) => {
                     out.push(1);
-                    let flags = u32::from(p.a_t) | u32::from(p.b_t) << 1;
+                    let flags =
+                        u32::from(p.a_t) | u32::from(p.b_t) << 1 | (p.precision as u32) << 2;
                     for x in [
                         flags,
                         p.m,
@@ -474,22 +519,21 @@ fn cases() -> Vec<Case> {
                 matrix(21, k, d)
             };
             for epilogue in [Epilogue::None, Epilogue::Bias, Epilogue::Accumulate] {
-                let op = MatMul {
-                    a_t,
-                    b_t,
-                    alpha: r(1.5),
-                    epilogue,
-                    detached: false,
-                    precision: Precision::F32,
-                };
                 let extra = match epilogue {
                     Epilogue::None => None,
                     Epilogue::Bias => Some(list(22, d)),
                     Epilogue::Accumulate => Some(matrix(23, rows, d)),
                 };
-                for b in [&b, &narrowed(&b)] {
-                    let inputs = [a.clone(), b.clone()].into_iter().chain(extra.clone());
-                    all.push(Case::new(op.clone(), inputs.collect()));
+                for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+                    let op = MatMul {
+                        precision,
+                        epilogue,
+                        ..MatMul::plain(a_t, b_t, r(1.5))
+                    };
+                    for b in [&b, &narrowed(&b)] {
+                        let inputs = [a.clone(), b.clone()].into_iter().chain(extra.clone());
+                        all.push(Case::new(op.clone(), inputs.collect()));
+                    }
                 }
             }
         }
@@ -660,7 +704,7 @@ fn every_op_on_the_device_agrees_with_the_cpu() {
     let Some(answers) = emulate(&cases) else {
         return;
     };
-    let mut compared = 0;
+    let (mut compared, mut rounded) = (0, 0);
     for (case, answer) in cases.iter().zip(&answers) {
         let what = || {
             format!(
@@ -702,20 +746,30 @@ fn every_op_on_the_device_agrees_with_the_cpu() {
                 elements(own.dtype(), &want),
                 elements(own.dtype(), &answer[place]),
             );
+            if case.precision() == Precision::Bf16 && case.taken.is_none() {
+                let off = case.off_from_rounded(&b);
+                assert!(off < 1e-4, "{}: {off} from rounded operands", what());
+                rounded += 1;
+            }
             let largest = a.iter().fold(
                 0.0_f64,
                 |m, x| if x.is_finite() { m.max(x.abs()) } else { m },
             );
+            // In TF32 each operand has ten bits of its own; the CPU takes all it has.
+            let (own, of_all) = match case.precision() {
+                Precision::Tf32 => (0.0, 2e-3),
+                Precision::F32 | Precision::Bf16 => (1e-4, 2e-6),
+            };
             for (i, (a, b)) in a.iter().zip(&b).enumerate() {
                 let near = a == b
                     || (a.is_nan() && b.is_nan())
-                    || (a - b).abs() <= 1e-4 * a.abs() + 2e-6 * largest;
+                    || (a - b).abs() <= own * a.abs() + of_all * largest;
                 assert!(near, "{} [{i}]: {a} on the CPU, {b} emulated", what());
                 compared += 1;
             }
         }
     }
-    assert!(compared > 100_000, "{compared}");
+    assert!(compared > 100_000 && rounded > 100, "{compared} {rounded}");
 }
 
 #[test]
