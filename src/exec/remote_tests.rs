@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::device::{Backend, Block, Blocks, Device};
 use super::machine::Runner;
 use super::observe::{Event, Observer, Silent};
+use super::predict::Predictor;
 use super::replay::replay;
 use super::run::{Options, run};
 use crate::cli::world::RealWorld;
@@ -143,6 +144,8 @@ fn planned(dir: &Path, body: &str) -> (PathBuf, Plan) {
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
          model b = local \"{at}/tests/reference/bert-tiny\" {{ dtype = bf16 }}\n\
+         model h = local \"{at}/tests/reference/bert-tiny\" {{ precision = bf16, dtype = bf16 }}\n\
+         model t = local \"{at}/tests/reference/bert-tiny\" {{ precision = tf32 }}\n\
          data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 120 }}\n{body}"
     );
     let path = dir.join("r.peft");
@@ -273,6 +276,8 @@ fn training_on_a_device_leaves_what_it_leaves_on_the_host() {
          stage e = eval { from = s, data = d.dev }\nstage f = merge { from = s }\n",
         "stage s = train { model = m, data = d.train, adapter = siva { rank = 4, on = {attention.*, ffn.*} }, lr = 1e-3, epochs = 1, batch = 16 }\n",
         "stage s = train { model = m, data = d.train, adapter = lst { r = 4, init = fisher { samples = 9 } }, lr = 1e-3, epochs = 2, batch = 16 }\n",
+        "stage s = train { model = h, data = d.train, adapter = lora { rank = 4 }, lr = 1e-3, epochs = 1, batch = 16 }\n",
+        "stage s = train { model = t, data = d.train, adapter = bitfit, lr = 1e-3, epochs = 1, batch = 16 }\n",
         "stage s = train { model = b, data = d.train, adapter = k_lst { k = 3, r = 4, dropout = 0.2 }, lr = 1e-3, epochs = 2, batch = 16 }\n",
     ] {
         agree(body);
@@ -295,6 +300,28 @@ fn a_zeroth_order_training_on_a_device_is_that_of_the_host_and_is_replayed_there
         let (same, all) = done.equal.expect("compared");
         assert!(same == all && all > 10, "{device}: {same} of {all}");
     }
+}
+
+#[test]
+fn labels_from_a_device_are_those_of_the_host() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let body = "stage s = train { model = m, data = d.train, adapter = k_lst { k = 3, r = 4 }, lr = 1e-3, steps = 2 }\n";
+    let (recipe, plan) = planned(dir.path(), body);
+    let options = options(dir.path(), &recipe, Device::Cpu);
+    let world = RealWorld::new(true);
+    let result = in_pool(|| run(&plan, &options, &world, &mut Silent)).expect("runs");
+    let artifact = result["stages"][0]["artifact"].as_str().expect("a path");
+    let methods = crate::resolve::methods_from_text;
+    let predictor = Predictor::open(Path::new(artifact), &methods).expect("opens");
+    let texts: Vec<Vec<String>> = ["fine", "a dull and endless film", ""]
+        .map(|text| vec![text.to_owned()])
+        .to_vec();
+    let [host, device] = [Device::Cpu, Device::Rehearsed].map(|device| {
+        let on = (MACHINE, device);
+        let made = in_pool(|| predictor.predict(&texts, (2, 1), on, &mut Silent));
+        made.expect("labels").scores
+    });
+    assert!(host.len() == 6 && host == device, "{host:?} {device:?}");
 }
 
 #[test]
