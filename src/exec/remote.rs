@@ -1,5 +1,6 @@
 //! The interpreter of a device beside the processor: the same slots, freed by the same schedule, as blocks
-//! of that device's memory. Residents have their home on the host and a mirror on the device.
+//! of that device's memory. Residents have their home on the host and a mirror on the device; those that no
+//! program changes and no checkpoint holds give up their elements at home once they are mirrored.
 //!
 //! **Invariant:** of a resident the newer side is known: host tensors carry a version, mirrors whether an
 //! op has written them since. Nothing is copied that has not changed.
@@ -179,6 +180,34 @@ impl Remote {
         self.meter.free(bytes);
     }
 
+    /// Mirrors one resident.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn hold(&mut self, residents: &Residents, at: usize) -> Result<(), RunError> {
+        self.mirror(residents, &[Some(at)])
+    }
+
+    /// Copies the mirror of a place that is on the device alone.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn take(&mut self, at: usize, tensor: &mut Tensor) -> Result<(), RunError> {
+        match self.mirrors.get(at).and_then(Option::as_ref) {
+            Some(mirror) => self.backend.download(mirror.block, tensor),
+            None => Err(RunError::bug(
+                "a resident is neither here nor on the device",
+            )),
+        }
+    }
+
+    /// Frees all mirrors.
+    pub fn leave(&mut self) {
+        for mirror in std::mem::take(&mut self.mirrors).into_iter().flatten() {
+            self.release((mirror.block, mirror.bytes));
+        }
+    }
+
     /// Frees the mirrors of what the host has changed or lost, and makes those that a program wants.
     fn mirror(&mut self, residents: &Residents, places: &[Option<usize>]) -> Result<(), RunError> {
         for at in 0..self.mirrors.len() {
@@ -198,6 +227,11 @@ impl Remote {
             let Some(tensor) = residents.at(at).filter(|_| !held) else {
                 continue;
             };
+            if residents.is_away(at) {
+                return Err(RunError::bug(
+                    "a resident is neither here nor on the device",
+                ));
+            }
             let dims = tensor.dims.iter().map(|&n| Dim::from(n as u64));
             let ty = TensorType::new(tensor.dtype(), dims);
             let (block, bytes) = self.block(&ty, &Bindings::default())?;

@@ -140,6 +140,10 @@ impl Backend for Rehearsal {
 }
 
 fn planned(dir: &Path, body: &str) -> (PathBuf, Plan) {
+    planned_on(dir, body, &MACHINE)
+}
+
+fn planned_on(dir: &Path, body: &str, machine: &Machine) -> (PathBuf, Plan) {
     let at = env!("CARGO_MANIFEST_DIR");
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -150,7 +154,7 @@ fn planned(dir: &Path, body: &str) -> (PathBuf, Plan) {
     );
     let path = dir.join("r.peft");
     std::fs::write(&path, text).expect("written");
-    let compiled = compile(&path, &[], &RealWorld::new(true), &MACHINE);
+    let compiled = compile(&path, &[], &RealWorld::new(true), machine);
     let said: Vec<&str> = compiled.diags.iter().map(|d| d.message.as_str()).collect();
     (path, compiled.plan.unwrap_or_else(|| panic!("{said:?}")))
 }
@@ -229,7 +233,12 @@ fn left(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 fn agree(body: &str) {
     let [host, device, again] = [(); 3].map(|()| tempfile::tempdir().expect("a scratch directory"));
     let go = |dir: &Path, device, observer: &mut (dyn Observer + Send)| {
-        let (recipe, plan) = planned(dir, body);
+        // Planned for a GPU where it runs on a device, so that the estimate is of what is held there.
+        let machine = match device {
+            Device::Cpu => MACHINE,
+            _ => MACHINE.on(crate::program::device::Device::Cuda(None)),
+        };
+        let (recipe, plan) = planned_on(dir, body, &machine);
         let options = options(dir, &recipe, device);
         in_pool(|| run(&plan, &options, &RealWorld::new(true), observer))
     };
@@ -242,6 +251,11 @@ fn agree(body: &str) {
     for stage in result["stages"].as_array().expect("stages") {
         if stage["kind"] != "merge" {
             assert_eq!(stage["device"], "rehearsed");
+            let bytes = |key: &str| stage[key].as_f64().expect("bytes");
+            // Three words of a fault are the interpreter's own.
+            let measured = bytes("measured_peak_bytes") - 12.0;
+            let ratio = measured / bytes("estimated_peak_bytes");
+            assert!((0.98..=1.0).contains(&ratio), "{body}: {ratio} in {stage}");
             assert!(
                 stage["measured_peak_bytes"].as_u64() > Some(100_000),
                 "{stage}"
@@ -322,6 +336,38 @@ fn labels_from_a_device_are_those_of_the_host() {
         made.expect("labels").scores
     });
     assert!(host.len() == 6 && host == device, "{host:?} {device:?}");
+}
+
+#[test]
+fn what_no_program_changes_is_held_on_the_device_alone_until_it_comes_home() {
+    let mut b = Builder::new("sum");
+    let ty = TensorType::fixed(DType::F32, &[4, 8]);
+    let table = b.resident("table", ty, Class::Frozen);
+    let sum = b.push1(crate::program::op::SumRows, &[table]);
+    b.output("sum", sum);
+    let verified = verify(b.finish()).expect("a program");
+    let mut runner = Runner::on(MACHINE, Device::Rehearsed).expect("opens");
+    let table = Tensor::new((0..32).map(|i| i as f32).collect::<Vec<_>>(), &[4, 8]);
+    let insert = |runner: &mut Runner| {
+        let (own, meter) = (table.clone(), &mut runner.meter);
+        runner.residents.insert("table", Class::Frozen, own, meter);
+    };
+    insert(&mut runner);
+    runner.send("table").expect("sent");
+    assert!(runner.residents.get("table").is_none() && runner.residents.holds("table"));
+    assert_eq!(runner.meter.live(), 0);
+    for _ in 0..2 {
+        let made = in_pool(|| runner.run(&verified, Vec::new(), &Bindings::default()));
+        assert_eq!(made.expect("runs").floats("sum")[0], 48.0);
+    }
+    runner.come_home().expect("comes home");
+    let own = runner.residents.get("table").expect("here");
+    assert_eq!(own.slice::<f32>(), table.slice::<f32>());
+    assert_eq!(runner.meter.live(), 128);
+    // What is put in its place is what counts from then on, and stays.
+    insert(&mut runner);
+    runner.send("table").expect("stays");
+    assert!(runner.residents.get("table").is_some());
 }
 
 #[test]

@@ -143,6 +143,24 @@ fn a_card_that_is_too_small_is_told_and_a_fit_is_found() {
 }
 
 #[test]
+fn what_stays_on_the_device_takes_nothing_of_the_host() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let of = |adapter| {
+        let stage = format!("adapter = {adapter}, max_length = 64");
+        let path = large(dir.path(), "", &stage);
+        let (_, recipe) = check(&path, &["--device", "a100-80gb"]);
+        let memory = &recipe["stages"][0]["memory"];
+        (bytes(memory, "host"), bytes(memory, "frozen_weights"))
+    };
+    let ((lora, frozen), (full, _)) = (of("lora"), of("full"));
+    // Of the frozen weights the largest table alone, on its way.
+    assert!(
+        lora < frozen / 2 + (256 << 20) && full > frozen,
+        "{lora} {full} {frozen}"
+    );
+}
+
+#[test]
 fn half_the_width_takes_half_the_memory() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let lora = "adapter = lora, max_length = 64";
