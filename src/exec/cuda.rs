@@ -207,17 +207,7 @@ impl Cuda {
     fn call(&mut self, call: &Call, blocks: &Blocks<'_>) -> Result<(), RunError> {
         let function = self.function(call)?;
         // Little-endian: a 32-bit argument is the first half of its word.
-        let mut words = Vec::with_capacity(call.args.len());
-        for &arg in &call.args {
-            words.push(match arg {
-                Arg::At(operand) => self.address(self.operand(blocks, operand)?)?,
-                Arg::Null => 0,
-                Arg::U32(x) => u64::from(x),
-                Arg::U64(x) => x,
-                Arg::F32(x) => u64::from(x.to_bits()),
-                Arg::F64(x) => x.to_bits(),
-            });
-        }
+        let words = self.words(&call.args, blocks)?;
         let mut builder = self.stream.launch_builder(&function);
         for word in &words {
             builder.arg(word);
@@ -233,6 +223,11 @@ impl Cuda {
         unsafe { builder.launch(config) }
             .map(drop)
             .map_err(|e| driver(&format!("start the kernel `{}`", call.kernel), e))
+    }
+
+    fn words(&self, args: &[Arg], blocks: &Blocks<'_>) -> Result<Vec<u64>, RunError> {
+        let address = |operand| self.address(self.operand(blocks, operand)?);
+        args.iter().map(|arg| arg.word(address)).collect()
     }
 
     fn multiply(&self, p: &Product, blocks: &Blocks<'_>) -> Result<(), RunError> {
@@ -508,7 +503,12 @@ impl Backend for Cuda {
             .map_err(|e| driver("finish its work", e))
     }
 
-    fn apply(&mut self, _: &Op, launches: &Launches, blocks: &Blocks<'_>) -> Result<(), RunError> {
+    fn apply(
+        &mut self,
+        _: &[&Op],
+        launches: &Launches,
+        blocks: &Blocks<'_>,
+    ) -> Result<(), RunError> {
         for launch in &launches.list {
             match launch {
                 Launch::Call(call) => self.call(call, blocks)?,
@@ -536,6 +536,10 @@ impl Backend for Cuda {
                 Launch::Upload { to, words } => {
                     let to = self.operand(blocks, *to)?;
                     self.send(to, bytemuck::cast_slice(words))?;
+                }
+                Launch::Table { to, words } => {
+                    let (to, words) = (self.operand(blocks, *to)?, self.words(words, blocks)?);
+                    self.send(to, bytemuck::cast_slice(&words))?;
                 }
             }
         }

@@ -134,11 +134,16 @@ pub trait Backend: fmt::Debug + Send {
     /// What the driver says, of this or of what was asked for before.
     fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError>;
 
-    /// Applies an op by its launches.
+    /// Applies ops by their launches; of several, the inputs follow each other.
     ///
     /// # Errors
     /// What the driver says.
-    fn apply(&mut self, op: &Op, launches: &Launches, blocks: &Blocks<'_>) -> Result<(), RunError>;
+    fn apply(
+        &mut self,
+        ops: &[&Op],
+        launches: &Launches,
+        blocks: &Blocks<'_>,
+    ) -> Result<(), RunError>;
 }
 
 #[cfg(test)]

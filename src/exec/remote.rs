@@ -8,9 +8,9 @@
 use super::device::{Backend, Block, Blocks};
 use super::machine::{Meter, Outputs, Residents};
 use crate::files::RunError;
-use crate::program::memory::sized;
 use crate::program::op::launch::{Missing, without_launches};
-use crate::program::op::{OpError, Tensor};
+use crate::program::op::{Op, OpError, Tensor};
+use crate::program::together::{launches, together};
 use crate::program::{Bindings, DType, Dim, Feed, Node, Program, TensorType, Value, Verified};
 
 /// A resident's copy on the device.
@@ -103,13 +103,19 @@ impl Remote {
             self.backend.upload(slot.0, tensor)?;
             put(&mut slots, value, slot);
         }
-        for (node, step) in program.nodes.iter().zip(&verified.schedule().steps) {
-            self.node(program, &places, &mut slots, node, step.takes, sizes)?;
-            for &value in &step.frees {
+        let steps = &verified.schedule().steps;
+        let mut at = 0;
+        while at < program.nodes.len() {
+            let nodes = together(program, at);
+            let own = steps.get(at..at + nodes.len()).unwrap_or_default();
+            let takes = own.first().and_then(|step| step.takes);
+            self.apply(program, &places, &mut slots, nodes, takes, sizes)?;
+            for value in own.iter().flat_map(|step| &step.frees) {
                 if let Some(slot) = slots.get_mut(value.index()).and_then(Option::take) {
                     self.release(slot);
                 }
             }
+            at += nodes.len().max(1);
         }
         let mut outputs = Vec::with_capacity(program.outputs.len());
         for (name, value) in &program.outputs {
@@ -248,34 +254,40 @@ impl Remote {
         Ok(())
     }
 
-    fn node(
+    /// Applies a node, or several together.
+    fn apply(
         &mut self,
         program: &Program,
         places: &[Option<usize>],
         slots: &mut [Slot],
-        node: &Node,
+        nodes: &[Node],
         takes: Option<usize>,
         sizes: &Bindings,
     ) -> Result<(), RunError> {
-        let rule = node.op.rule();
-        let launches = rule
-            .launches(&sized(program, node, sizes))
-            .ok_or_else(|| refused(&without_launches(program)))?;
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for (i, value) in node.inputs.iter().enumerate() {
-            let place = places.get(value.index()).copied().flatten();
-            let block = match place {
-                Some(at) => self.mirrors.get_mut(at).and_then(Option::as_mut).map(|m| {
-                    m.written |= rule.updates().contains(&i);
-                    m.block
-                }),
-                None => slots.get(value.index()).copied().flatten().map(|s| s.0),
-            };
-            let block = block.ok_or_else(|| {
-                RunError::bug(format!("{} reads a value that is gone", node.op.name()))
-            })?;
-            inputs.push(block);
+        let launches =
+            launches(program, nodes, sizes).ok_or_else(|| refused(&without_launches(program)))?;
+        let ops: Vec<&Op> = nodes.iter().map(|node| &node.op).collect();
+        let mut inputs = Vec::new();
+        for node in nodes {
+            let updates = node.op.rule().updates();
+            for (i, value) in node.inputs.iter().enumerate() {
+                let place = places.get(value.index()).copied().flatten();
+                let block = match place {
+                    Some(at) => self.mirrors.get_mut(at).and_then(Option::as_mut).map(|m| {
+                        m.written |= updates.contains(&i);
+                        m.block
+                    }),
+                    None => slots.get(value.index()).copied().flatten().map(|s| s.0),
+                };
+                let block = block.ok_or_else(|| {
+                    RunError::bug(format!("{} reads a value that is gone", node.op.name()))
+                })?;
+                inputs.push(block);
+            }
         }
+        let Some(node) = nodes.first() else {
+            return Ok(());
+        };
         let mut outputs = Vec::with_capacity(node.outputs.len());
         let taken = takes
             .and_then(|i| node.inputs.get(i))
@@ -296,7 +308,7 @@ impl Remote {
         }
         let blocks: Vec<Block> = scratch.iter().map(|s| s.0).collect();
         let result = self.backend.apply(
-            &node.op,
+            &ops,
             &launches,
             &Blocks {
                 inputs: &inputs,

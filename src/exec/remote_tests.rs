@@ -73,7 +73,12 @@ impl Backend for Rehearsal {
         Ok(())
     }
 
-    fn apply(&mut self, op: &Op, launches: &Launches, blocks: &Blocks<'_>) -> Result<(), RunError> {
+    fn apply(
+        &mut self,
+        ops: &[&Op],
+        launches: &Launches,
+        blocks: &Blocks<'_>,
+    ) -> Result<(), RunError> {
         // Every operand of a launch is there.
         for launch in &launches.list {
             let named: Vec<Operand> = match launch {
@@ -86,7 +91,7 @@ impl Backend for Rehearsal {
                 }
                 Launch::Product(p) => vec![p.a, p.b, p.c],
                 Launch::Copy { from, to } => vec![*from, *to],
-                Launch::Upload { to, .. } => vec![*to],
+                Launch::Upload { to, .. } | Launch::Table { to, .. } => vec![*to],
             };
             for operand in named {
                 assert!(match operand {
@@ -97,6 +102,17 @@ impl Backend for Rehearsal {
                 });
             }
         }
+        let each = blocks.inputs.len() / ops.len();
+        for (i, op) in ops.iter().enumerate() {
+            let inputs = &blocks.inputs[i * each..(i + 1) * each];
+            self.one(op, &Blocks { inputs, ..*blocks });
+        }
+        Ok(())
+    }
+}
+
+impl Rehearsal {
+    fn one(&mut self, op: &Op, blocks: &Blocks<'_>) {
         let updates = op.rule().updates();
         let taken = blocks
             .inputs
@@ -135,7 +151,6 @@ impl Backend for Rehearsal {
             let words = vec![1, index as u32, rows as u32];
             self.table[blocks.fault.0] = Some(Tensor::new(words, &[3]));
         }
-        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::graph::Program;
 use super::memory::sized;
-use super::op::{Cost, Op, Precision, SizedCx};
+use super::op::{Cost, Op, Precision};
 use super::types::Bindings;
 
 pub use cards::CARDS;
@@ -138,12 +138,6 @@ pub fn overhead<'a>(
         context: card.map_or(CONTEXT_UNKNOWN, Card::context),
         modules: CUBLAS_CODE + OP_CODE * ops.len() as u64,
     }
-}
-
-/// Scratch bytes of an op's kernels on the device. Products share beside it what cuBLAS was given.
-#[must_use]
-pub fn workspace(op: &Op, cx: &SizedCx) -> u64 {
-    op.rule().launches(cx).map_or(0, |l| l.scratch_bytes())
 }
 
 impl Card {

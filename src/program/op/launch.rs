@@ -97,6 +97,23 @@ macro_rules! from {
         $(impl From<$t> for Arg { fn from(x: $t) -> Self { Self::$variant(x) } })+
     };
 }
+impl Arg {
+    /// The word it is passed as: a 32-bit argument is the first half of it.
+    ///
+    /// # Errors
+    /// What `address` says of an operand.
+    pub fn word<E>(self, address: impl FnOnce(Operand) -> Result<u64, E>) -> Result<u64, E> {
+        Ok(match self {
+            Self::At(operand) => address(operand)?,
+            Self::Null => 0,
+            Self::U32(x) => u64::from(x),
+            Self::U64(x) => x,
+            Self::F32(x) => u64::from(x.to_bits()),
+            Self::F64(x) => x.to_bits(),
+        })
+    }
+}
+
 from!(Operand => At, u32 => U32, u64 => U64, f32 => F32, f64 => F64);
 
 /// A kernel's arguments, each by its own type.
@@ -207,6 +224,13 @@ pub enum Launch {
         to: Operand,
         /// The words.
         words: Vec<u32>,
+    },
+    /// Words of 64 bits, addresses of buffers among them.
+    Table {
+        /// To.
+        to: Operand,
+        /// The words.
+        words: Vec<Arg>,
     },
 }
 

@@ -45,6 +45,8 @@ struct Case {
     taken: Option<usize>,
     /// Whether an index is outside its table.
     bad: bool,
+    /// What is launched, if it is no single application.
+    given: Option<Launches>,
 }
 
 impl Case {
@@ -54,6 +56,7 @@ impl Case {
             inputs,
             taken: None,
             bad: false,
+            given: None,
         }
     }
 
@@ -102,6 +105,9 @@ impl Case {
     }
 
     fn outputs(&self) -> Vec<TensorType> {
+        if self.given.is_some() {
+            return Vec::new();
+        }
         let types: Vec<TensorType> = self.inputs.iter().map(ty).collect();
         self.op
             .rule()
@@ -124,6 +130,9 @@ impl Case {
     }
 
     fn launches(&self) -> Launches {
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
         let (inputs, outputs) = (
             self.inputs.iter().map(ty).collect::<Vec<_>>(),
             self.outputs(),
@@ -234,6 +243,16 @@ fn request(cases: &[Case]) -> (Vec<u8>, Vec<Vec<usize>>) {
                     out.push(2);
                     word(&mut out, place(*from));
                     word(&mut out, place(*to));
+                }
+                Launch::Table { to, words } => {
+                    out.push(4);
+                    word(&mut out, place(*to));
+                    word(&mut out, words.len() as u32);
+                    for &arg in words {
+                        out.push(u8::from(matches!(arg, Arg::At(_))));
+                        let value = arg.word(|operand| Ok::<u64, ()>(place(operand).into()));
+                        out.extend(value.expect("a word").to_le_bytes());
+                    }
                 }
                 Launch::Upload { to, words } => {
                     out.push(3);
@@ -772,10 +791,78 @@ fn every_op_on_the_device_agrees_with_the_cpu() {
     assert!(compared > 100_000 && rounded > 100, "{compared} {rounded}");
 }
 
+/// Updates of tensors of several sizes and decays: each for itself, and all together as the last case.
+fn updates() -> Vec<Case> {
+    let [lr, step, factor] = [scalar(1e-3), ids(&[9]), scalar(0.7)];
+    let mut all: Vec<Case> = [1, 5, 255, 256, 257, 4000, 70_001]
+        .into_iter()
+        .enumerate()
+        .map(|(i, n)| {
+            let i = i as u64;
+            let op = AdamW {
+                beta1: Real::new(0.9),
+                beta2: Real::new(0.98),
+                eps: Real::new(1e-6),
+                weight_decay: Real::new(0.1 * (i % 2) as f64),
+            };
+            let second: Vec<f32> = (0..n).map(|i| (i % 91) as f32 * 1e-3).collect();
+            let own = [40 + i, 50 + i, 60 + i].map(|seed| list(seed, n));
+            let own = own.into_iter().chain([Tensor::new(second, &[n])]);
+            let shared = [lr.clone(), step.clone(), factor.clone()];
+            Case::new(op, own.chain(shared).collect())
+        })
+        .collect();
+    let ops: Vec<AdamW> = all
+        .iter()
+        .map(|case| match &case.op {
+            Op::AdamW(op) => op.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let sized = all.iter().map(|case| {
+        let types: Vec<TensorType> = case.inputs.iter().map(ty).collect();
+        SizedCx::new(&types.iter().collect::<Vec<_>>(), &[], &Bindings::default())
+    });
+    let list: Vec<(&AdamW, SizedCx)> = ops.iter().zip(sized).collect();
+    let inputs = all.iter().flat_map(|case| case.inputs.clone()).collect();
+    all.push(Case {
+        given: Some(AdamW::together(&list).expect("launches")),
+        ..Case::new(ops[0].clone(), inputs)
+    });
+    all
+}
+
+#[test]
+fn updates_together_have_the_bits_of_each_alone() {
+    let cases = updates();
+    let Some(mut answers) = emulate(&cases) else {
+        return;
+    };
+    let together = answers.pop().expect("the last");
+    for (i, (case, alone)) in cases.iter().zip(&answers).enumerate() {
+        let updated = eval(&case.op, &case.inputs, 1);
+        for (&at, new) in case.op.rule().updates().iter().zip(updated) {
+            assert_ne!(
+                bytes(&case.inputs[at]),
+                alone[at],
+                "{i}: nothing was updated"
+            );
+            assert_eq!(
+                elements(DType::F32, &alone[at]).len(),
+                elements(DType::F32, &bytes(&new)).len()
+            );
+            assert!(
+                together[7 * i + at] == alone[at],
+                "{i}, input {at}: other bits"
+            );
+        }
+    }
+}
+
 #[test]
 fn every_kernel_is_launched_and_every_launch_has_a_kernel() {
     let mut launched = Vec::new();
-    for case in cases() {
+    for case in cases().into_iter().chain(updates()) {
         for launch in case.launches().list {
             if let Launch::Call(call) = launch {
                 launched.push((call.source, call.kernel.to_owned()));
