@@ -18,7 +18,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
-use super::device::{Backend, Block, Blocks};
+use super::device::{Backend, Block, Blocks, Ticket};
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
@@ -37,6 +37,9 @@ const STAGED: usize = 1 << 18;
 /// Pinned buffers taken in turn: a batch has fewer inputs.
 const STAGES: usize = 32;
 
+/// Pinned memory for what comes home: losses and scores of the runs that are not observed yet.
+const RETURNS: usize = 1 << 18;
+
 /// A GPU.
 #[derive(Debug)]
 pub struct Cuda {
@@ -45,6 +48,9 @@ pub struct Cuda {
     free: Vec<usize>,
     stages: Vec<PinnedHostSlice<u8>>,
     stage: usize,
+    returns: PinnedHostSlice<u8>,
+    /// Bytes of it that are taken, and by how many tickets.
+    returning: (usize, usize),
     blas: CudaBlas,
     _workspace: CudaSlice<u8>,
     functions: BTreeMap<&'static str, CudaFunction>,
@@ -138,11 +144,15 @@ impl Cuda {
             .result()
             .map_err(product_failed)?;
         }
+        // SAFETY: bytes that a copy from the device has written are read, no others.
+        let returns = unsafe { context.alloc_pinned::<u8>(RETURNS) }.map_err(failed)?;
         Ok(Self {
             blocks: Vec::new(),
             free: Vec::new(),
             stages: Vec::new(),
             stage: 0,
+            returns,
+            returning: (0, 0),
             blas,
             _workspace: workspace,
             functions: BTreeMap::new(),
@@ -501,6 +511,69 @@ impl Backend for Cuda {
         self.stream
             .synchronize()
             .map_err(|e| driver("finish its work", e))
+    }
+
+    fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError> {
+        let failed = |e| driver("give data back", e);
+        let (size, (at, tickets)) = (bytes as usize, self.returning);
+        let from = self.slice(block)?;
+        if from.num_bytes() < size {
+            return Err(RunError::bug("a block holds less than is wanted"));
+        }
+        let end = at + size.next_multiple_of(64);
+        if size == 0 || end > RETURNS {
+            let mut own = vec![0; size];
+            if size > 0 {
+                let part = from.try_slice(..size);
+                let part =
+                    part.ok_or_else(|| RunError::bug("a block holds less than is wanted"))?;
+                self.stream
+                    .memcpy_dtoh(&part, own.as_mut_slice())
+                    .map_err(failed)?;
+                self.wait()?;
+            }
+            return Ok(Ticket::Here(own));
+        }
+        let from = address(from, &self.stream);
+        self.context.bind_to_thread().map_err(failed)?;
+        let to = self.returns.as_mut_ptr().map_err(failed)?;
+        // SAFETY: the place ends within the buffer, and nothing else has it until its ticket is collected, after
+        // the stream was waited for; the block has that many bytes.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(to.add(at), size);
+            cudarc::driver::result::memcpy_dtoh_async(to, from, self.stream.cu_stream())
+        }
+        .map_err(failed)?;
+        self.returning = (end, tickets + 1);
+        Ok(Ticket::At(at))
+    }
+
+    fn wait(&mut self) -> Result<(), RunError> {
+        self.stream
+            .synchronize()
+            .map_err(|e| driver("finish its work", e))
+    }
+
+    fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
+        let to = bytes_of_mut(tensor);
+        match ticket {
+            Ticket::Here(bytes) if bytes.len() == to.len() => to.copy_from_slice(&bytes),
+            Ticket::At(at) => {
+                let all = self.returns.as_slice();
+                let all = all.map_err(|e| driver("give data back", e))?;
+                let own = all.get(at..at + to.len());
+                let own = own.ok_or_else(|| RunError::bug("more is collected than came"))?;
+                to.copy_from_slice(own);
+                let (taken, tickets) = self.returning;
+                self.returning = if tickets <= 1 {
+                    (0, 0)
+                } else {
+                    (taken, tickets - 1)
+                };
+            }
+            Ticket::Here(_) => return Err(RunError::bug("more is collected than came")),
+        }
+        Ok(())
     }
 
     fn apply(

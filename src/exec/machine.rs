@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::device::Device;
+use super::device::{Device, Ticket};
 use super::remote::{Remote, runnable};
 use crate::files::RunError;
 use crate::program::memory::sized;
@@ -265,17 +265,50 @@ const TIMED: u64 = 8;
 
 /// What a program handed back.
 #[derive(Debug, Default)]
-pub struct Outputs(Vec<(String, Tensor)>);
+pub struct Outputs {
+    list: Vec<(String, Tensor)>,
+    /// Where those of a device are while they are not here: one for each.
+    tickets: Vec<Ticket>,
+    program: String,
+}
 
 impl Outputs {
-    pub(super) const fn new(list: Vec<(String, Tensor)>) -> Self {
-        Self(list)
+    /// None yet, of a program.
+    pub(super) fn of(program: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds one that is on its way.
+    pub(super) fn push(&mut self, name: &str, tensor: Tensor, ticket: Ticket) {
+        self.list.push((name.to_owned(), tensor));
+        self.tickets.push(ticket);
+    }
+
+    /// The program's name.
+    pub(super) fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Whether there are any that are on their way.
+    pub(super) const fn is_coming(&self) -> bool {
+        !self.tickets.is_empty()
+    }
+
+    /// Those that are on their way; they count as here from then on.
+    pub(super) fn coming(&mut self) -> impl Iterator<Item = (Ticket, &mut Tensor)> {
+        let tickets = std::mem::take(&mut self.tickets);
+        tickets
+            .into_iter()
+            .zip(self.list.iter_mut().map(|(_, t)| t))
     }
 
     /// An output's elements; empty if there is none of that name.
     #[must_use]
     pub fn floats(&self, name: &str) -> &[f32] {
-        self.0
+        self.list
             .iter()
             .find(|(n, _)| n == name)
             .and_then(|(_, t)| t.slice::<f32>())
@@ -291,13 +324,13 @@ impl Outputs {
     /// Bytes of all.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.0.iter().map(|(_, t)| t.bytes()).sum()
+        self.list.iter().map(|(_, t)| t.bytes()).sum()
     }
 
     /// Takes an output.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
-        let i = self.0.iter().position(|(n, _)| n == name)?;
-        Some(self.0.swap_remove(i).1)
+        let i = self.list.iter().position(|(n, _)| n == name)?;
+        Some(self.list.swap_remove(i).1)
     }
 }
 
@@ -442,9 +475,37 @@ impl Runner {
         feeds: Vec<(Feed, Tensor)>,
         sizes: &Bindings,
     ) -> Result<Outputs, RunError> {
+        let mut outputs = self.start(verified, feeds, sizes)?;
+        self.observe(std::slice::from_mut(&mut outputs))?;
+        Ok(outputs)
+    }
+
+    /// Waits for the outputs of runs that were started, for all of them at once. On the processor they are here.
+    ///
+    /// # Errors
+    /// What a kernel met, what the device says.
+    pub fn observe(&mut self, runs: &mut [Outputs]) -> Result<(), RunError> {
+        match &mut self.remote {
+            Some(remote) => remote.observe(runs),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts a program on one batch; on the processor, runs it. On a device nothing is waited for, so that the
+    /// next batch is packed and sent while this one is computed; what it hands back is to be observed before
+    /// it is read. Must be called inside the executor's thread pool.
+    ///
+    /// # Errors
+    /// An index outside its table, or a bug of ours; never for lack of memory, which aborts.
+    pub fn start(
+        &mut self,
+        verified: &Verified,
+        feeds: Vec<(Feed, Tensor)>,
+        sizes: &Bindings,
+    ) -> Result<Outputs, RunError> {
         let program = verified.program();
         if let Some(remote) = &mut self.remote {
-            return remote.run(verified, feeds, sizes, &self.residents);
+            return remote.start(verified, feeds, sizes, &self.residents);
         }
         let binding = Binding {
             resident: self.residents.places(program)?,
@@ -489,7 +550,10 @@ impl Runner {
         for tensor in outputs.iter().map(|(_, t)| t).chain(slots.iter().flatten()) {
             self.meter.free(tensor.bytes());
         }
-        Ok(Outputs(outputs))
+        Ok(Outputs {
+            list: outputs,
+            ..Outputs::default()
+        })
     }
 
     fn node(

@@ -68,11 +68,11 @@ impl Remote {
         })
     }
 
-    /// Runs a program on one batch.
+    /// Starts a program on one batch. Nothing is waited for: its outputs hold zeros until they are observed.
     ///
     /// # Errors
-    /// An index outside its table, too little memory, what the driver says, or a bug of ours.
-    pub fn run(
+    /// Too little memory, what the driver says, or a bug of ours.
+    pub fn start(
         &mut self,
         verified: &Verified,
         feeds: Vec<(Feed, Tensor)>,
@@ -117,25 +117,41 @@ impl Remote {
             }
             at += nodes.len().max(1);
         }
-        let mut outputs = Vec::with_capacity(program.outputs.len());
+        let mut outputs = Outputs::of(&program.name);
         for (name, value) in &program.outputs {
             let ty = program.ty(*value);
-            let mut tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
             let slot = slots.get(value.index()).copied().flatten();
             let place = places.get(value.index()).copied().flatten();
             let mirror = place.and_then(|at| self.mirrors.get(at)?.as_ref().map(|m| m.block));
             if let Some(block) = slot.map(|(block, _)| block).or(mirror) {
-                self.backend.download(block, &mut tensor)?;
-                outputs.push((name.clone(), tensor));
+                let ticket = self.backend.begin(block, ty.bytes(sizes))?;
+                let tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
+                outputs.push(name, tensor, ticket);
             }
         }
         for slot in slots.into_iter().flatten() {
             self.release(slot);
         }
-        if !outputs.is_empty() {
-            self.check(&program.name)?;
+        Ok(outputs)
+    }
+
+    /// Waits for the outputs of runs: once, for all of them.
+    ///
+    /// # Errors
+    /// An index outside its table, what the driver says of the runs.
+    pub fn observe(&mut self, runs: &mut [Outputs]) -> Result<(), RunError> {
+        let Some(last) = runs.iter().rfind(|run| run.is_coming()) else {
+            return Ok(());
+        };
+        let program = last.program().to_owned();
+        // It comes after all of them.
+        self.check(&program)?;
+        for run in runs {
+            for (ticket, tensor) in run.coming() {
+                self.backend.collect(ticket, tensor)?;
+            }
         }
-        Ok(Outputs::new(outputs))
+        Ok(())
     }
 
     /// Brings home what ops have written.
@@ -157,10 +173,12 @@ impl Remote {
         self.check("residents")
     }
 
-    /// Whether a kernel met an index outside its table.
+    /// Waits for all that was asked for, and tells whether a kernel met an index outside its table.
     fn check(&mut self, program: &str) -> Result<(), RunError> {
         let mut words = Tensor::zeros(DType::U32, &[3]);
-        self.backend.download(self.fault, &mut words)?;
+        let ticket = self.backend.begin(self.fault, words.bytes())?;
+        self.backend.wait()?;
+        self.backend.collect(ticket, &mut words)?;
         match words.slice::<u32>() {
             Some(&[1, index, rows]) => Err(RunError::Op {
                 op: "a kernel",

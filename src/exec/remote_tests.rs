@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::device::{Backend, Block, Blocks, Device};
+use super::device::{Backend, Block, Blocks, Device, Ticket};
 use super::machine::Runner;
 use super::observe::{Event, Observer, Silent};
 use super::predict::Predictor;
@@ -17,6 +17,7 @@ use super::run::{Options, run};
 use crate::cli::world::RealWorld;
 use crate::driver::compile;
 use crate::files::RunError;
+use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::plan::Plan;
 use crate::program::op::launch::{Launch, Launches, Operand};
 use crate::program::op::{Io, Kernel, Machine, Op, Tensor};
@@ -28,6 +29,9 @@ const MACHINE: Machine = Machine::cpu(2);
 #[derive(Debug, Default)]
 pub(super) struct Rehearsal {
     table: Vec<Option<Tensor>>,
+    coming: Vec<Option<Vec<u8>>>,
+    /// Whether all that was begun has been waited for.
+    waited: bool,
 }
 
 impl Rehearsal {
@@ -70,6 +74,28 @@ impl Backend for Rehearsal {
         let slot = self.table[block.0].as_ref().expect("a live block");
         assert_eq!((slot.dtype(), &slot.dims), (tensor.dtype(), &tensor.dims));
         *tensor = slot.clone();
+        Ok(())
+    }
+
+    fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError> {
+        let slot = self.table[block.0].as_ref().expect("a live block");
+        assert_eq!(bytes_of(slot).len() as u64, bytes);
+        self.coming.push(Some(bytes_of(slot).to_vec()));
+        self.waited = false;
+        Ok(Ticket::At(self.coming.len() - 1))
+    }
+
+    fn wait(&mut self) -> Result<(), RunError> {
+        self.waited = true;
+        Ok(())
+    }
+
+    fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
+        assert!(self.waited, "collected before it was waited for");
+        let Ticket::At(at) = ticket else {
+            panic!("{ticket:?}")
+        };
+        bytes_of_mut(tensor).copy_from_slice(&self.coming[at].take().expect("once"));
         Ok(())
     }
 
