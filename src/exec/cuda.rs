@@ -136,7 +136,7 @@ impl Cuda {
             )
             .result()
             .map_err(product_failed)?;
-            // Not TF32: products are as exact as on the processor.
+            // TF32 only where a product asks for it.
             cublas_sys::cublasSetMathMode(
                 *blas.handle(),
                 cublas_sys::cublasMath_t::CUBLAS_DEFAULT_MATH,

@@ -305,9 +305,12 @@ impl Outputs {
             .zip(self.list.iter_mut().map(|(_, t)| t))
     }
 
-    /// An output's elements; empty if there is none of that name.
+    /// An output's elements; empty if there is none of that name, or it is not here yet.
     #[must_use]
     pub fn floats(&self, name: &str) -> &[f32] {
+        if self.is_coming() {
+            return &[];
+        }
         self.list
             .iter()
             .find(|(n, _)| n == name)
@@ -327,8 +330,11 @@ impl Outputs {
         self.list.iter().map(|(_, t)| t.bytes()).sum()
     }
 
-    /// Takes an output.
+    /// Takes an output, if it is here.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
+        if self.is_coming() {
+            return None;
+        }
         let i = self.list.iter().position(|(n, _)| n == name)?;
         Some(self.list.swap_remove(i).1)
     }

@@ -14,7 +14,7 @@ const SMALL: u64 = 1 << 18;
 
 /// The nodes that are applied together from `at` on: one, where nothing else is said.
 #[must_use]
-pub fn together<'a>(program: &'a Program, at: usize) -> &'a [Node] {
+pub fn together(program: &Program, at: usize) -> &[Node] {
     let rest = program.nodes.get(at..).unwrap_or_default();
     let first = rest.first().and_then(|node| small(program, node));
     let count = match first {

@@ -76,6 +76,8 @@ int cuEventRecord(void*, void*) { return 0; }
 int cuEventSynchronize(void*) { return 0; }
 int cuEventDestroy_v2(void*) { return 0; }
 int cuDeviceGetDefaultMemPool(void** pool, int) { return *pool = &handle, 0; }
+int cuMemGetInfo_v2(size_t* free, size_t* all) { return *free = *all = size_t(64) << 30, 0; }
+int cuMemPoolTrimTo(void*, size_t) { return 0; }
 int cuMemPoolSetAttribute(void*, int attribute, void* value) { return attribute == 4 && *static_cast<uint64_t*>(value) == ~uint64_t(0) ? 0 : 1; }
 int cuMemAllocAsync(uint64_t* at, size_t size, void*) {
     const char* most = getenv("EMULATED_MEMORY");
