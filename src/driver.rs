@@ -8,6 +8,7 @@ use crate::exec::choose::chosen;
 use crate::exec::store::Store;
 use crate::library;
 use crate::plan::{self, Plan, Stage};
+use crate::program::device::Device;
 use crate::program::op::Machine;
 use crate::resolve::{self, Swept};
 
@@ -71,6 +72,26 @@ pub fn decide(compiled: &mut Compiled, store: &Store, machine: &Machine) {
         };
         plan.decide(&known, machine);
     }
+}
+
+/// Rejects what is planned for a GPU and has no kernels there. Stages that a store has finished do not run again.
+pub fn check_kernels(compiled: &mut Compiled, store: Option<&Store>, machine: &Machine) {
+    let (Some(plan), Device::Cuda(_)) = (&compiled.plan, machine.device) else {
+        return;
+    };
+    let finished = |stage: &Stage| {
+        let entry = store.zip(stage.fingerprint.as_deref());
+        entry.is_some_and(|(store, key)| store.finished(key).is_some())
+    };
+    let mut diags = Diags::default();
+    plan.check_kernels(&finished, &mut diags);
+    if diags.has_errors() {
+        compiled.plan = None;
+    }
+    for diag in std::mem::take(&mut compiled.diags) {
+        diags.push(diag);
+    }
+    compiled.diags = diags.into_sorted();
 }
 
 /// Every diagnostic code with its doc.

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::gpu;
 use super::world::RealWorld;
 use crate::base::suggest;
-use crate::driver::{Compiled, compile, decide};
+use crate::driver::{Compiled, check_kernels, compile, decide};
 use crate::exec::device::Device as Place;
 use crate::exec::store::Store;
 use crate::program::device::{CARDS, Card, Device};
@@ -112,9 +112,11 @@ impl Common {
     ) -> Compiled {
         self.in_pool(|| {
             let mut compiled = compile(file, sets, world, machine);
-            if let Some(dir) = store {
-                decide(&mut compiled, &Store::open(dir), machine);
+            let store = store.map(Store::open);
+            if let Some(store) = &store {
+                decide(&mut compiled, store, machine);
             }
+            check_kernels(&mut compiled, store.as_ref(), machine);
             if let (Some(plan), Some(budget)) = (&mut compiled.plan, budget) {
                 plan.fit(budget, machine);
             }

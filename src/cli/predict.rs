@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::exit;
 use super::options::{error, print};
+use crate::exec::device::Device;
 use crate::exec::observe::Silent;
 use crate::exec::predict::Predictor;
 use crate::files::RunError;
@@ -35,6 +36,9 @@ pub(super) struct Predict {
     /// Draws of the prompt's demonstrations to average over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
     draws: u64,
+    /// Device to compute on: cpu, cuda, cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Threads to compute with; all cores if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -42,13 +46,21 @@ pub(super) struct Predict {
 
 impl Predict {
     pub(super) fn run(&self) -> i32 {
+        let named = self.device.parse::<Device>();
+        let device = match named.and_then(|device| device.is_built().map(|()| device)) {
+            Ok(device) => device,
+            Err(why) => {
+                error(&format!("`--device {}`: {why}", self.device));
+                return exit::WRONG;
+            }
+        };
         let machine = Machine::detect(self.threads);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(machine.threads)
             .build();
         let result = match pool {
-            Ok(pool) => pool.install(|| self.predict(machine)),
-            Err(_) => self.predict(machine),
+            Ok(pool) => pool.install(|| self.predict(machine, device)),
+            Err(_) => self.predict(machine, device),
         };
         match result {
             Ok(text) => {
@@ -62,7 +74,7 @@ impl Predict {
         }
     }
 
-    fn predict(&self, machine: Machine) -> Result<String, RunError> {
+    fn predict(&self, machine: Machine, device: Device) -> Result<String, RunError> {
         let artifact = last_model(&self.artifact)?;
         let predictor = Predictor::open(&artifact, &methods_from_text)?;
         let columns = if self.text.is_empty() {
@@ -98,7 +110,7 @@ impl Predict {
         let predictions = predictor.predict(
             &texts,
             (self.batch.max(1), self.draws),
-            machine,
+            (machine, device),
             &mut Silent,
         )?;
         let json = format.name == "jsonl";

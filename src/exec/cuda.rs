@@ -1,11 +1,12 @@
 //! NVIDIA GPUs: memory from the driver's stream-ordered pool, kernels compiled by NVRTC on first use,
-//! products by cuBLAS in full f32. One stream, so things happen in the order they are asked for.
+//! products by cuBLAS in the numbers a recipe names. One stream, so things happen in the order they are asked for.
 #![expect(
     unsafe_code,
     reason = "kernels get raw addresses; their sizes come from the same table as the launches"
 )]
 
 use std::collections::BTreeMap;
+use std::ffi::c_void;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,14 +18,14 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
-use super::device::{Backend, Block, Blocks};
+use super::device::{Backend, Block, Blocks, Ticket};
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::program::op::launch::{
     Arg, Call, Launch, Launches, Operand, PRODUCT_WORKSPACE, Product, SOURCES,
 };
-use crate::program::op::{Op, Tensor};
+use crate::program::op::{Op, Precision, Tensor};
 use crate::program::{Bindings, TensorType};
 
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
@@ -36,6 +37,9 @@ const STAGED: usize = 1 << 18;
 /// Pinned buffers taken in turn: a batch has fewer inputs.
 const STAGES: usize = 32;
 
+/// Pinned memory for what comes home: losses and scores of the runs that are not observed yet.
+const RETURNS: usize = 1 << 18;
+
 /// A GPU.
 #[derive(Debug)]
 pub struct Cuda {
@@ -44,6 +48,9 @@ pub struct Cuda {
     free: Vec<usize>,
     stages: Vec<PinnedHostSlice<u8>>,
     stage: usize,
+    returns: PinnedHostSlice<u8>,
+    /// Bytes of it that are taken, and by how many tickets.
+    returning: (usize, usize),
     blas: CudaBlas,
     _workspace: CudaSlice<u8>,
     functions: BTreeMap<&'static str, CudaFunction>,
@@ -129,7 +136,7 @@ impl Cuda {
             )
             .result()
             .map_err(product_failed)?;
-            // Not TF32: products are as exact as on the processor.
+            // TF32 only where a product asks for it.
             cublas_sys::cublasSetMathMode(
                 *blas.handle(),
                 cublas_sys::cublasMath_t::CUBLAS_DEFAULT_MATH,
@@ -137,11 +144,15 @@ impl Cuda {
             .result()
             .map_err(product_failed)?;
         }
+        // SAFETY: bytes that a copy from the device has written are read, no others.
+        let returns = unsafe { context.alloc_pinned::<u8>(RETURNS) }.map_err(failed)?;
         Ok(Self {
             blocks: Vec::new(),
             free: Vec::new(),
             stages: Vec::new(),
             stage: 0,
+            returns,
+            returning: (0, 0),
             blas,
             _workspace: workspace,
             functions: BTreeMap::new(),
@@ -206,17 +217,7 @@ impl Cuda {
     fn call(&mut self, call: &Call, blocks: &Blocks<'_>) -> Result<(), RunError> {
         let function = self.function(call)?;
         // Little-endian: a 32-bit argument is the first half of its word.
-        let mut words = Vec::with_capacity(call.args.len());
-        for &arg in &call.args {
-            words.push(match arg {
-                Arg::At(operand) => self.address(self.operand(blocks, operand)?)?,
-                Arg::Null => 0,
-                Arg::U32(x) => u64::from(x),
-                Arg::U64(x) => x,
-                Arg::F32(x) => u64::from(x.to_bits()),
-                Arg::F64(x) => x.to_bits(),
-            });
-        }
+        let words = self.words(&call.args, blocks)?;
         let mut builder = self.stream.launch_builder(&function);
         for word in &words {
             builder.arg(word);
@@ -234,6 +235,11 @@ impl Cuda {
             .map_err(|e| driver(&format!("start the kernel `{}`", call.kernel), e))
     }
 
+    fn words(&self, args: &[Arg], blocks: &Blocks<'_>) -> Result<Vec<u64>, RunError> {
+        let address = |operand| self.address(self.operand(blocks, operand)?);
+        args.iter().map(|arg| arg.word(address)).collect()
+    }
+
     fn multiply(&self, p: &Product, blocks: &Blocks<'_>) -> Result<(), RunError> {
         let place = |operand| self.address(self.operand(blocks, operand)?);
         let (a, b, c) = (place(p.a)?, place(p.b)?, place(p.c)?);
@@ -249,23 +255,35 @@ impl Cuda {
                 cublas_sys::cublasOperation_t::CUBLAS_OP_N
             }
         };
-        // SAFETY: addresses of live blocks; sizes and strides were inferred for them.
+        use cublas_sys::cublasComputeType_t as Compute;
+        use cublas_sys::cudaDataType as Type;
+        let (stored, compute) = match p.precision {
+            Precision::F32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F),
+            Precision::Tf32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
+            Precision::Bf16 => (Type::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
+        };
+        // SAFETY: addresses of live blocks; sizes, strides and types were inferred for them.
         unsafe {
-            cublas::sgemm(
+            cublas::gemm_ex(
                 *self.blas.handle(),
                 turned(p.a_t),
                 turned(p.b_t),
                 number(p.m)?,
                 number(p.n)?,
                 number(p.k)?,
-                &raw const p.alpha,
-                a as *const f32,
+                (&raw const p.alpha).cast(),
+                a as *const c_void,
+                stored,
                 number(p.lda)?,
-                b as *const f32,
+                b as *const c_void,
+                stored,
                 number(p.ldb)?,
-                &raw const p.beta,
-                c as *mut f32,
+                (&raw const p.beta).cast(),
+                c as *mut c_void,
+                Type::CUDA_R_32F,
                 number(p.ldc)?,
+                compute,
+                cublas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         }
         .map_err(product_failed)
@@ -495,7 +513,75 @@ impl Backend for Cuda {
             .map_err(|e| driver("finish its work", e))
     }
 
-    fn apply(&mut self, _: &Op, launches: &Launches, blocks: &Blocks<'_>) -> Result<(), RunError> {
+    fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError> {
+        let failed = |e| driver("give data back", e);
+        let (size, (at, tickets)) = (bytes as usize, self.returning);
+        let from = self.slice(block)?;
+        if from.num_bytes() < size {
+            return Err(RunError::bug("a block holds less than is wanted"));
+        }
+        let end = at + size.next_multiple_of(64);
+        if size == 0 || end > RETURNS {
+            let mut own = vec![0; size];
+            if size > 0 {
+                let part = from.try_slice(..size);
+                let part =
+                    part.ok_or_else(|| RunError::bug("a block holds less than is wanted"))?;
+                self.stream
+                    .memcpy_dtoh(&part, own.as_mut_slice())
+                    .map_err(failed)?;
+                self.wait()?;
+            }
+            return Ok(Ticket::Here(own));
+        }
+        let from = address(from, &self.stream);
+        self.context.bind_to_thread().map_err(failed)?;
+        let to = self.returns.as_mut_ptr().map_err(failed)?;
+        // SAFETY: the place ends within the buffer, and nothing else has it until its ticket is collected, after
+        // the stream was waited for; the block has that many bytes.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(to.add(at), size);
+            cudarc::driver::result::memcpy_dtoh_async(to, from, self.stream.cu_stream())
+        }
+        .map_err(failed)?;
+        self.returning = (end, tickets + 1);
+        Ok(Ticket::At(at))
+    }
+
+    fn wait(&mut self) -> Result<(), RunError> {
+        self.stream
+            .synchronize()
+            .map_err(|e| driver("finish its work", e))
+    }
+
+    fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
+        let to = bytes_of_mut(tensor);
+        match ticket {
+            Ticket::Here(bytes) if bytes.len() == to.len() => to.copy_from_slice(&bytes),
+            Ticket::At(at) => {
+                let all = self.returns.as_slice();
+                let all = all.map_err(|e| driver("give data back", e))?;
+                let own = all.get(at..at + to.len());
+                let own = own.ok_or_else(|| RunError::bug("more is collected than came"))?;
+                to.copy_from_slice(own);
+                let (taken, tickets) = self.returning;
+                self.returning = if tickets <= 1 {
+                    (0, 0)
+                } else {
+                    (taken, tickets - 1)
+                };
+            }
+            Ticket::Here(_) => return Err(RunError::bug("more is collected than came")),
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        _: &[&Op],
+        launches: &Launches,
+        blocks: &Blocks<'_>,
+    ) -> Result<(), RunError> {
         for launch in &launches.list {
             match launch {
                 Launch::Call(call) => self.call(call, blocks)?,
@@ -523,6 +609,10 @@ impl Backend for Cuda {
                 Launch::Upload { to, words } => {
                     let to = self.operand(blocks, *to)?;
                     self.send(to, bytemuck::cast_slice(words))?;
+                }
+                Launch::Table { to, words } => {
+                    let (to, words) = (self.operand(blocks, *to)?, self.words(words, blocks)?);
+                    self.send(to, bytemuck::cast_slice(&words))?;
                 }
             }
         }

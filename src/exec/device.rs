@@ -101,8 +101,17 @@ pub struct Blocks<'a> {
     pub fault: Block,
 }
 
+/// A block's bytes on their way home.
+#[derive(Debug)]
+pub enum Ticket {
+    /// They are here already.
+    Here(Vec<u8>),
+    /// They will be at this place of the backend's own memory.
+    At(usize),
+}
+
 /// What the executor wants of a device. Everything happens in the order asked for; only
-/// [`Backend::download`] need wait.
+/// [`Backend::download`] and [`Backend::wait`] need wait.
 pub trait Backend: fmt::Debug + Send {
     /// Bytes the backend itself holds from the start to the end.
     fn fixed_bytes(&self) -> u64;
@@ -134,11 +143,35 @@ pub trait Backend: fmt::Debug + Send {
     /// What the driver says, of this or of what was asked for before.
     fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError>;
 
-    /// Applies an op by its launches.
+    /// Begins to bring the first bytes of a block home, where they are after the next [`Backend::wait`]. The
+    /// block may be freed at once.
     ///
     /// # Errors
     /// What the driver says.
-    fn apply(&mut self, op: &Op, launches: &Launches, blocks: &Blocks<'_>) -> Result<(), RunError>;
+    fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError>;
+
+    /// Waits until all that was asked for is done.
+    ///
+    /// # Errors
+    /// What the driver says of it.
+    fn wait(&mut self) -> Result<(), RunError>;
+
+    /// Puts what has come home into a tensor of that size.
+    ///
+    /// # Errors
+    /// A bug of ours.
+    fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError>;
+
+    /// Applies ops by their launches; of several, the inputs follow each other.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn apply(
+        &mut self,
+        ops: &[&Op],
+        launches: &Launches,
+        blocks: &Blocks<'_>,
+    ) -> Result<(), RunError>;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::checkpoint;
 use super::features::Source;
 use super::log::Log;
-use super::machine::Runner;
+use super::machine::{Outputs, Runner};
 use super::observe::{Event, Observer};
 use super::score::{Walk, metrics, score};
 use super::zeroth;
@@ -262,15 +262,20 @@ fn step(
             })
             .collect()
     };
-    let run = |runner: &mut Runner, verified: &Verified, indices: &[u32]| {
+    let start = |runner: &mut Runner, verified: &Verified, indices: &[u32]| {
         let mut packed = cx.train.batch(runner, verified.program(), indices, masks)?;
         packed.feeds.extend(scalars(verified));
-        runner.run(verified, packed.feeds, &packed.sizes)
+        runner.start(verified, packed.feeds, &packed.sizes)
     };
     let missing = || RunError::bug("a step gave no loss or no gradient norm");
+    let losses = |runs: &[Outputs]| -> Result<f64, RunError> {
+        let each = runs.iter().map(|run| run.scalar("loss").map(f64::from));
+        each.sum::<Option<f64>>().ok_or_else(missing)
+    };
     match &fit.update {
         Update::Whole(program) => {
-            let outputs = run(runner, program, batch)?;
+            let mut outputs = start(runner, program, batch)?;
+            runner.observe(std::slice::from_mut(&mut outputs))?;
             let (loss, norm) = (
                 outputs.scalar("loss").ok_or_else(missing)?,
                 outputs.scalar("grad_norm").ok_or_else(missing)?,
@@ -282,18 +287,16 @@ fn step(
             })
         }
         Update::Split { accumulate, apply } => {
-            let mut loss = 0.0;
+            let mut runs = Vec::new();
             for micro in batch.chunks(fit.micro_batch as usize) {
-                loss += f64::from(
-                    run(runner, accumulate, micro)?
-                        .scalar("loss")
-                        .ok_or_else(missing)?,
-                );
+                runs.push(start(runner, accumulate, micro)?);
             }
-            let outputs = runner.run(apply, scalars(apply), &Bindings::default())?;
-            let norm = f64::from(outputs.scalar("grad_norm").ok_or_else(missing)?);
+            runs.push(runner.start(apply, scalars(apply), &Bindings::default())?);
+            runner.observe(&mut runs)?;
+            let applied = runs.pop().ok_or_else(missing)?;
+            let norm = f64::from(applied.scalar("grad_norm").ok_or_else(missing)?);
             Ok(Stepped {
-                loss,
+                loss: losses(&runs)?,
                 norm,
                 projected: Vec::new(),
             })
@@ -304,24 +307,21 @@ fn step(
             epsilon,
             samples,
         } => {
-            let measure = |runner: &mut Runner| -> Result<f64, RunError> {
-                let mut sum = 0.0;
-                for micro in batch.chunks(fit.micro_batch as usize) {
-                    sum += f64::from(
-                        run(runner, loss, micro)?
-                            .scalar("loss")
-                            .ok_or_else(missing)?,
-                    );
-                }
-                Ok(sum)
+            let measure = |runner: &mut Runner| -> Result<Vec<Outputs>, RunError> {
+                let micros = batch.chunks(fit.micro_batch as usize);
+                micros.map(|micro| start(runner, loss, micro)).collect()
             };
             let mut stepped = Stepped::default();
             for sample in 0..*samples {
                 let at = (step, sample);
                 zeroth::shift(runner, perturb, at, *epsilon)?;
-                let above = measure(runner)?;
+                let mut runs = measure(runner)?;
+                let half = runs.len();
                 zeroth::shift(runner, perturb, at, -2.0 * epsilon)?;
-                let below = measure(runner)?;
+                runs.extend(measure(runner)?);
+                runner.observe(&mut runs)?;
+                let (above, below) = runs.split_at_checked(half).ok_or_else(missing)?;
+                let (above, below) = (losses(above)?, losses(below)?);
                 let projected = ((above - below) / (2.0 * epsilon)) as f32;
                 if *samples > 1 {
                     zeroth::shift(runner, perturb, at, *epsilon)?;

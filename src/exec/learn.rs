@@ -107,7 +107,7 @@ impl Work<'_> {
         }
         let spent = begun.elapsed();
         // What filled them makes room; what the steps need of it is read again.
-        runner.residents.retain(&mut runner.meter, |_, _| false);
+        runner.clear();
         alloc::release_freed_blocks();
         let checkpoints = self.dir.join("checkpoint");
         let guide = if resumable(&checkpoints)? {
@@ -153,6 +153,7 @@ impl Work<'_> {
             leave::write_description(&dir, self.stage, &weights, &self.columns())?;
         } else {
             let dir = self.dir.join("model");
+            runner.come_home()?;
             if let Some(features) = job.features.as_ref().filter(|f| f.everything) {
                 // The weights that only the kept features needed belong to the model.
                 runner.residents.retain(&mut runner.meter, |_, class| {

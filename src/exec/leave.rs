@@ -216,16 +216,7 @@ pub fn write_adapter(
     create_dirs(dir)?;
     let mut own: BTreeMap<String, &Tensor> = BTreeMap::new();
     for param in &stage.job.params {
-        let dense_rest = matches!(
-            param.init,
-            Init::Svd {
-                part: SvdPart::Rest,
-                keep: None,
-                ..
-            }
-        );
-        if (param.trainable || param.owner != Owner::Base)
-            && !dense_rest
+        if param.goes_with_adapter()
             && let Some(tensor) = runner.residents.get(&param.name)
         {
             own.insert(param.name.clone(), tensor);

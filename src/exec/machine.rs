@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::device::Device;
+use super::device::{Device, Ticket};
 use super::remote::{Remote, runnable};
 use crate::files::RunError;
 use crate::program::memory::sized;
@@ -54,7 +54,9 @@ impl Meter {
 /// Tensors that live for the whole stage, by name.
 #[derive(Debug, Default)]
 pub struct Residents {
+    /// A tensor that is on the device alone has its type and dimensions, and no elements.
     tensors: Vec<Tensor>,
+    away: Vec<bool>,
     classes: Vec<Class>,
     /// Goes up whenever the host changes the tensor, so that copies elsewhere are known to be old.
     versions: Vec<u64>,
@@ -71,11 +73,13 @@ impl Residents {
                     meter.free(slot.bytes());
                     *slot = tensor;
                 }
+                self.set_away(i, false);
                 self.changed(i);
             }
             None => {
                 self.index.insert(name.to_owned(), self.tensors.len());
                 self.tensors.push(tensor);
+                self.away.push(false);
                 self.classes.push(class);
                 self.versions.push(0);
             }
@@ -131,6 +135,50 @@ impl Residents {
         self.tensors.get(place)
     }
 
+    fn set_away(&mut self, place: usize, away: bool) {
+        if let Some(slot) = self.away.get_mut(place) {
+            *slot = away;
+        }
+    }
+
+    /// Whether the tensor at a place is on the device alone.
+    pub(super) fn is_away(&self, place: usize) -> bool {
+        self.away.get(place).copied().unwrap_or(false)
+    }
+
+    /// Whether a tensor of a name is held, here or on a device.
+    #[must_use]
+    pub fn holds(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    /// The place of a tensor.
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    /// Gives up the elements at a place: they are on the device.
+    fn send_away(&mut self, place: usize, meter: &mut Meter) {
+        if let Some(slot) = self.tensors.get_mut(place) {
+            meter.free(slot.bytes());
+            let dims = std::mem::take(&mut slot.dims);
+            *slot = Tensor {
+                dims,
+                ..Tensor::zeros(slot.dtype(), &[0])
+            };
+            self.set_away(place, true);
+        }
+    }
+
+    /// Makes room for the elements at a place that is away. They come from the device, which is no change.
+    fn call_back(&mut self, place: usize, meter: &mut Meter) -> Option<&mut Tensor> {
+        self.set_away(place, false);
+        let slot = self.tensors.get_mut(place)?;
+        *slot = Tensor::zeros(slot.dtype(), &slot.dims);
+        meter.alloc(slot.bytes());
+        Some(slot)
+    }
+
     /// The version of the tensor at a place.
     pub(super) fn version(&self, place: usize) -> u64 {
         self.versions.get(place).copied().unwrap_or(0)
@@ -141,16 +189,17 @@ impl Residents {
         self.tensors.get_mut(place)
     }
 
-    /// A tensor by name.
+    /// A tensor by name, if it is here.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.index.get(name).and_then(|&i| self.tensors.get(i))
+        let at = self.place(name).filter(|&at| !self.is_away(at))?;
+        self.tensors.get(at)
     }
 
-    /// A tensor by name, writable.
+    /// A tensor by name, writable, if it is here.
     #[must_use]
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Tensor> {
-        let at = self.index.get(name).copied()?;
+        let at = self.place(name).filter(|&at| !self.is_away(at))?;
         self.changed(at);
         self.tensors.get_mut(at)
     }
@@ -207,6 +256,8 @@ pub struct Runner {
     runs: u64,
     device: Device,
     remote: Option<Remote>,
+    /// Whether what is loaded from now on stays on the host.
+    settled: bool,
 }
 
 /// One run in so many is timed.
@@ -214,17 +265,53 @@ const TIMED: u64 = 8;
 
 /// What a program handed back.
 #[derive(Debug, Default)]
-pub struct Outputs(Vec<(String, Tensor)>);
+pub struct Outputs {
+    list: Vec<(String, Tensor)>,
+    /// Where those of a device are while they are not here: one for each.
+    tickets: Vec<Ticket>,
+    program: String,
+}
 
 impl Outputs {
-    pub(super) const fn new(list: Vec<(String, Tensor)>) -> Self {
-        Self(list)
+    /// None yet, of a program.
+    pub(super) fn of(program: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            ..Self::default()
+        }
     }
 
-    /// An output's elements; empty if there is none of that name.
+    /// Adds one that is on its way.
+    pub(super) fn push(&mut self, name: &str, tensor: Tensor, ticket: Ticket) {
+        self.list.push((name.to_owned(), tensor));
+        self.tickets.push(ticket);
+    }
+
+    /// The program's name.
+    pub(super) fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Whether there are any that are on their way.
+    pub(super) const fn is_coming(&self) -> bool {
+        !self.tickets.is_empty()
+    }
+
+    /// Those that are on their way; they count as here from then on.
+    pub(super) fn coming(&mut self) -> impl Iterator<Item = (Ticket, &mut Tensor)> {
+        let tickets = std::mem::take(&mut self.tickets);
+        tickets
+            .into_iter()
+            .zip(self.list.iter_mut().map(|(_, t)| t))
+    }
+
+    /// An output's elements; empty if there is none of that name, or it is not here yet.
     #[must_use]
     pub fn floats(&self, name: &str) -> &[f32] {
-        self.0
+        if self.is_coming() {
+            return &[];
+        }
+        self.list
             .iter()
             .find(|(n, _)| n == name)
             .and_then(|(_, t)| t.slice::<f32>())
@@ -240,13 +327,16 @@ impl Outputs {
     /// Bytes of all.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.0.iter().map(|(_, t)| t.bytes()).sum()
+        self.list.iter().map(|(_, t)| t.bytes()).sum()
     }
 
-    /// Takes an output.
+    /// Takes an output, if it is here.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
-        let i = self.0.iter().position(|(n, _)| n == name)?;
-        Some(self.0.swap_remove(i).1)
+        if self.is_coming() {
+            return None;
+        }
+        let i = self.list.iter().position(|(n, _)| n == name)?;
+        Some(self.list.swap_remove(i).1)
     }
 }
 
@@ -262,6 +352,7 @@ impl Runner {
             runs: 0,
             device: Device::Cpu,
             remote: None,
+            settled: false,
         }
     }
 
@@ -320,6 +411,51 @@ impl Runner {
         }
     }
 
+    /// Sends a tensor that no program changes to the device, ahead of the first that reads it, and holds it
+    /// there alone. On the processor it stays where it is.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn send(&mut self, name: &str) -> Result<(), RunError> {
+        let remote = self.remote.as_mut().filter(|_| !self.settled);
+        let (Some(remote), Some(at)) = (remote, self.residents.place(name)) else {
+            return Ok(());
+        };
+        remote.hold(&self.residents, at)?;
+        self.residents.send_away(at, &mut self.meter);
+        Ok(())
+    }
+
+    /// Gives up all residents, here and on the device.
+    pub fn clear(&mut self) {
+        self.residents.retain(&mut self.meter, |_, _| false);
+        if let Some(remote) = &mut self.remote {
+            remote.leave();
+        }
+    }
+
+    /// Brings all residents home: before a whole model is written. The device's copies are given up, so that
+    /// what is loaded then finds room.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn come_home(&mut self) -> Result<(), RunError> {
+        self.fetch()?;
+        let Some(remote) = &mut self.remote else {
+            return Ok(());
+        };
+        for at in 0..self.residents.tensors.len() {
+            if self.residents.is_away(at)
+                && let Some(tensor) = self.residents.call_back(at, &mut self.meter)
+            {
+                remote.take(at, tensor)?;
+            }
+        }
+        remote.leave();
+        self.settled = true;
+        Ok(())
+    }
+
     /// Counts what another runner held at most, on top of what is held now.
     pub fn note(&mut self, other: &Self) {
         self.meter.scratch(other.meter.peak());
@@ -345,9 +481,37 @@ impl Runner {
         feeds: Vec<(Feed, Tensor)>,
         sizes: &Bindings,
     ) -> Result<Outputs, RunError> {
+        let mut outputs = self.start(verified, feeds, sizes)?;
+        self.observe(std::slice::from_mut(&mut outputs))?;
+        Ok(outputs)
+    }
+
+    /// Waits for the outputs of runs that were started, for all of them at once. On the processor they are here.
+    ///
+    /// # Errors
+    /// What a kernel met, what the device says.
+    pub fn observe(&mut self, runs: &mut [Outputs]) -> Result<(), RunError> {
+        match &mut self.remote {
+            Some(remote) => remote.observe(runs),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts a program on one batch; on the processor, runs it. On a device nothing is waited for, so that the
+    /// next batch is packed and sent while this one is computed; what it hands back is to be observed before
+    /// it is read. Must be called inside the executor's thread pool.
+    ///
+    /// # Errors
+    /// An index outside its table, or a bug of ours; never for lack of memory, which aborts.
+    pub fn start(
+        &mut self,
+        verified: &Verified,
+        feeds: Vec<(Feed, Tensor)>,
+        sizes: &Bindings,
+    ) -> Result<Outputs, RunError> {
         let program = verified.program();
         if let Some(remote) = &mut self.remote {
-            return remote.run(verified, feeds, sizes, &self.residents);
+            return remote.start(verified, feeds, sizes, &self.residents);
         }
         let binding = Binding {
             resident: self.residents.places(program)?,
@@ -392,7 +556,10 @@ impl Runner {
         for tensor in outputs.iter().map(|(_, t)| t).chain(slots.iter().flatten()) {
             self.meter.free(tensor.bytes());
         }
-        Ok(Outputs(outputs))
+        Ok(Outputs {
+            list: outputs,
+            ..Outputs::default()
+        })
     }
 
     fn node(

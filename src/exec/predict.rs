@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::device::Device;
 use super::features::Source;
 use super::leave::NATIVE;
 use super::machine::Runner;
@@ -144,15 +145,15 @@ impl Predictor {
         })
     }
 
-    /// Scores texts, in their order; scores are averaged over so many draws of demonstrations.
+    /// Scores texts, in their order, on a device; scores are averaged over so many draws of demonstrations.
     ///
     /// # Errors
-    /// What tokenizer, weights or kernels say; several draws where there are no demonstrations.
+    /// What tokenizer, weights, device or kernels say; several draws where there are no demonstrations.
     pub fn predict(
         &self,
         texts: &[Vec<String>],
         (batch, draws): (u64, u64),
-        machine: Machine,
+        (machine, device): (Machine, Device),
         observer: &mut dyn Observer,
     ) -> Result<Predictions, RunError> {
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
@@ -213,6 +214,8 @@ impl Predictor {
         };
         let (program, built) = network::evaluation(&cx, &tuning, false);
         let program = network::verified(program);
+        let mut runner = Runner::on(machine, device)?;
+        runner.accepts([&program])?;
         let adapter = self.folder.join(NATIVE);
         let sources = Sources {
             weights: Some(Checkpoint::open(
@@ -225,7 +228,6 @@ impl Predictor {
             },
             ..Sources::default()
         };
-        let mut runner = Runner::new(machine);
         let residents: Vec<&Resident> = program.program().residents.iter().collect();
         load(
             &mut runner,

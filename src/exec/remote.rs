@@ -1,5 +1,6 @@
 //! The interpreter of a device beside the processor: the same slots, freed by the same schedule, as blocks
-//! of that device's memory. Residents have their home on the host and a mirror on the device.
+//! of that device's memory. Residents have their home on the host and a mirror on the device; those that no
+//! program changes and no checkpoint holds give up their elements at home once they are mirrored.
 //!
 //! **Invariant:** of a resident the newer side is known: host tensors carry a version, mirrors whether an
 //! op has written them since. Nothing is copied that has not changed.
@@ -7,8 +8,9 @@
 use super::device::{Backend, Block, Blocks};
 use super::machine::{Meter, Outputs, Residents};
 use crate::files::RunError;
-use crate::program::memory::sized;
-use crate::program::op::{OpError, Tensor};
+use crate::program::op::launch::{Missing, without_launches};
+use crate::program::op::{Op, OpError, Tensor};
+use crate::program::together::{launches, together};
 use crate::program::{Bindings, DType, Dim, Feed, Node, Program, TensorType, Value, Verified};
 
 /// A resident's copy on the device.
@@ -66,11 +68,11 @@ impl Remote {
         })
     }
 
-    /// Runs a program on one batch.
+    /// Starts a program on one batch. Nothing is waited for: its outputs hold zeros until they are observed.
     ///
     /// # Errors
-    /// An index outside its table, too little memory, what the driver says, or a bug of ours.
-    pub fn run(
+    /// Too little memory, what the driver says, or a bug of ours.
+    pub fn start(
         &mut self,
         verified: &Verified,
         feeds: Vec<(Feed, Tensor)>,
@@ -101,33 +103,55 @@ impl Remote {
             self.backend.upload(slot.0, tensor)?;
             put(&mut slots, value, slot);
         }
-        for (node, step) in program.nodes.iter().zip(&verified.schedule().steps) {
-            self.node(program, &places, &mut slots, node, step.takes, sizes)?;
-            for &value in &step.frees {
+        let steps = &verified.schedule().steps;
+        let mut at = 0;
+        while at < program.nodes.len() {
+            let nodes = together(program, at);
+            let own = steps.get(at..at + nodes.len()).unwrap_or_default();
+            let takes = own.first().and_then(|step| step.takes);
+            self.apply(program, &places, &mut slots, nodes, takes, sizes)?;
+            for value in own.iter().flat_map(|step| &step.frees) {
                 if let Some(slot) = slots.get_mut(value.index()).and_then(Option::take) {
                     self.release(slot);
                 }
             }
+            at += nodes.len().max(1);
         }
-        let mut outputs = Vec::with_capacity(program.outputs.len());
+        let mut outputs = Outputs::of(&program.name);
         for (name, value) in &program.outputs {
             let ty = program.ty(*value);
-            let mut tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
             let slot = slots.get(value.index()).copied().flatten();
             let place = places.get(value.index()).copied().flatten();
             let mirror = place.and_then(|at| self.mirrors.get(at)?.as_ref().map(|m| m.block));
             if let Some(block) = slot.map(|(block, _)| block).or(mirror) {
-                self.backend.download(block, &mut tensor)?;
-                outputs.push((name.clone(), tensor));
+                let ticket = self.backend.begin(block, ty.bytes(sizes))?;
+                let tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
+                outputs.push(name, tensor, ticket);
             }
         }
         for slot in slots.into_iter().flatten() {
             self.release(slot);
         }
-        if !outputs.is_empty() {
-            self.check(&program.name)?;
+        Ok(outputs)
+    }
+
+    /// Waits for the outputs of runs: once, for all of them.
+    ///
+    /// # Errors
+    /// An index outside its table, what the driver says of the runs.
+    pub fn observe(&mut self, runs: &mut [Outputs]) -> Result<(), RunError> {
+        let Some(last) = runs.iter().rfind(|run| run.is_coming()) else {
+            return Ok(());
+        };
+        let program = last.program().to_owned();
+        // It comes after all of them.
+        self.check(&program)?;
+        for run in runs {
+            for (ticket, tensor) in run.coming() {
+                self.backend.collect(ticket, tensor)?;
+            }
         }
-        Ok(Outputs::new(outputs))
+        Ok(())
     }
 
     /// Brings home what ops have written.
@@ -149,10 +173,12 @@ impl Remote {
         self.check("residents")
     }
 
-    /// Whether a kernel met an index outside its table.
+    /// Waits for all that was asked for, and tells whether a kernel met an index outside its table.
     fn check(&mut self, program: &str) -> Result<(), RunError> {
         let mut words = Tensor::zeros(DType::U32, &[3]);
-        self.backend.download(self.fault, &mut words)?;
+        let ticket = self.backend.begin(self.fault, words.bytes())?;
+        self.backend.wait()?;
+        self.backend.collect(ticket, &mut words)?;
         match words.slice::<u32>() {
             Some(&[1, index, rows]) => Err(RunError::Op {
                 op: "a kernel",
@@ -178,6 +204,34 @@ impl Remote {
         self.meter.free(bytes);
     }
 
+    /// Mirrors one resident.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn hold(&mut self, residents: &Residents, at: usize) -> Result<(), RunError> {
+        self.mirror(residents, &[Some(at)])
+    }
+
+    /// Copies the mirror of a place that is on the device alone.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn take(&mut self, at: usize, tensor: &mut Tensor) -> Result<(), RunError> {
+        match self.mirrors.get(at).and_then(Option::as_ref) {
+            Some(mirror) => self.backend.download(mirror.block, tensor),
+            None => Err(RunError::bug(
+                "a resident is neither here nor on the device",
+            )),
+        }
+    }
+
+    /// Frees all mirrors.
+    pub fn leave(&mut self) {
+        for mirror in std::mem::take(&mut self.mirrors).into_iter().flatten() {
+            self.release((mirror.block, mirror.bytes));
+        }
+    }
+
     /// Frees the mirrors of what the host has changed or lost, and makes those that a program wants.
     fn mirror(&mut self, residents: &Residents, places: &[Option<usize>]) -> Result<(), RunError> {
         for at in 0..self.mirrors.len() {
@@ -197,6 +251,11 @@ impl Remote {
             let Some(tensor) = residents.at(at).filter(|_| !held) else {
                 continue;
             };
+            if residents.is_away(at) {
+                return Err(RunError::bug(
+                    "a resident is neither here nor on the device",
+                ));
+            }
             let dims = tensor.dims.iter().map(|&n| Dim::from(n as u64));
             let ty = TensorType::new(tensor.dtype(), dims);
             let (block, bytes) = self.block(&ty, &Bindings::default())?;
@@ -213,34 +272,40 @@ impl Remote {
         Ok(())
     }
 
-    fn node(
+    /// Applies a node, or several together.
+    fn apply(
         &mut self,
         program: &Program,
         places: &[Option<usize>],
         slots: &mut [Slot],
-        node: &Node,
+        nodes: &[Node],
         takes: Option<usize>,
         sizes: &Bindings,
     ) -> Result<(), RunError> {
-        let rule = node.op.rule();
-        let launches = rule
-            .launches(&sized(program, node, sizes))
-            .ok_or_else(|| refused(&[node.op.name()]))?;
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for (i, value) in node.inputs.iter().enumerate() {
-            let place = places.get(value.index()).copied().flatten();
-            let block = match place {
-                Some(at) => self.mirrors.get_mut(at).and_then(Option::as_mut).map(|m| {
-                    m.written |= rule.updates().contains(&i);
-                    m.block
-                }),
-                None => slots.get(value.index()).copied().flatten().map(|s| s.0),
-            };
-            let block = block.ok_or_else(|| {
-                RunError::bug(format!("{} reads a value that is gone", node.op.name()))
-            })?;
-            inputs.push(block);
+        let launches =
+            launches(program, nodes, sizes).ok_or_else(|| refused(&without_launches(program)))?;
+        let ops: Vec<&Op> = nodes.iter().map(|node| &node.op).collect();
+        let mut inputs = Vec::new();
+        for node in nodes {
+            let updates = node.op.rule().updates();
+            for (i, value) in node.inputs.iter().enumerate() {
+                let place = places.get(value.index()).copied().flatten();
+                let block = match place {
+                    Some(at) => self.mirrors.get_mut(at).and_then(Option::as_mut).map(|m| {
+                        m.written |= updates.contains(&i);
+                        m.block
+                    }),
+                    None => slots.get(value.index()).copied().flatten().map(|s| s.0),
+                };
+                let block = block.ok_or_else(|| {
+                    RunError::bug(format!("{} reads a value that is gone", node.op.name()))
+                })?;
+                inputs.push(block);
+            }
         }
+        let Some(node) = nodes.first() else {
+            return Ok(());
+        };
         let mut outputs = Vec::with_capacity(node.outputs.len());
         let taken = takes
             .and_then(|i| node.inputs.get(i))
@@ -261,7 +326,7 @@ impl Remote {
         }
         let blocks: Vec<Block> = scratch.iter().map(|s| s.0).collect();
         let result = self.backend.apply(
-            &node.op,
+            &ops,
             &launches,
             &Blocks {
                 inputs: &inputs,
@@ -277,11 +342,16 @@ impl Remote {
     }
 }
 
-/// Why a program is not run on a GPU.
-fn refused(ops: &[&str]) -> RunError {
+/// Why a program is not run on a GPU. Plans are refused for it before (`plan/kernels.rs`); this is for what has
+/// no plan.
+fn refused(missing: &[Missing]) -> RunError {
+    let list: Vec<String> = missing
+        .iter()
+        .map(|m| format!("`{}`: {}", m.op, m.why))
+        .collect();
     RunError::Device(format!(
-        "there is no kernel for `{}` on a GPU as this model uses it (attention heads wider than 256, or `precision = bf16`?); use `--device cpu`",
-        ops.join("`, `")
+        "there is no kernel on a GPU for what this model needs ({}); use `--device cpu`",
+        list.join("; ")
     ))
 }
 
@@ -291,7 +361,7 @@ fn refused(ops: &[&str]) -> RunError {
 /// Names them.
 pub fn runnable<'a>(programs: impl IntoIterator<Item = &'a Program>) -> Result<(), RunError> {
     for program in programs {
-        let missing = crate::program::op::launch::without_launches(program);
+        let missing = without_launches(program);
         if !missing.is_empty() {
             return Err(refused(&missing));
         }

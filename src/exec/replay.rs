@@ -102,6 +102,7 @@ pub fn replay(
         if stage.trained_with.leaves_adapter() {
             leave::write_adapter(to, stage, &runner, &initial)?;
         } else {
+            runner.come_home()?;
             leave::write_model(to, stage, &runner)?;
         }
     }

@@ -86,6 +86,9 @@ pub(super) fn load_pruned(
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);
+            if param.stays_away(resident.class) {
+                runner.send(&param.name)?;
+            }
         }
     }
     pruning.done(&mut runner.meter);
@@ -93,7 +96,7 @@ pub(super) fn load_pruned(
         let Some(resident) = wanted.get(param.name.as_str()) else {
             continue;
         };
-        let held = runner.residents.get(&param.name).is_some();
+        let held = runner.residents.holds(&param.name);
         if seen.insert(param.name.as_str()) && !held {
             let scratch = loader.scratch(param);
             runner.meter.scratch(scratch + loader.transient(param));
@@ -101,6 +104,9 @@ pub(super) fn load_pruned(
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);
+            if param.stays_away(resident.class) {
+                runner.send(&param.name)?;
+            }
         }
     }
     for resident in residents
@@ -112,10 +118,7 @@ pub(super) fn load_pruned(
             .residents
             .insert(&resident.name, resident.class, zeros, &mut runner.meter);
     }
-    if let Some(missing) = residents
-        .iter()
-        .find(|r| runner.residents.get(&r.name).is_none())
-    {
+    if let Some(missing) = residents.iter().find(|r| !runner.residents.holds(&r.name)) {
         return Err(RunError::bug(format!(
             "nothing declares the resident `{}`",
             missing.name

@@ -64,10 +64,11 @@ const DTYPE: Key = Key {
 };
 const PRECISION: Key = Key {
     name: "precision",
-    kind: Kind::Choice(&["f32", "bf16"]),
+    kind: Kind::Choice(&["f32", "tf32", "bf16"]),
     default: Default::Text("f32"),
-    doc: "`bf16` rounds both sides of every matrix product to bf16 and sums in f32, as mixed precision does: faster where the \
-          processor has AVX512-BF16; trained tensors stay in f32",
+    doc: "`bf16` rounds both sides of every matrix product to bf16 and sums in f32, as mixed precision does: faster on GPUs and \
+          where the processor has AVX512-BF16; `tf32` takes products in TF32 on GPUs from Ampere on, and in f32 elsewhere; trained \
+          tensors stay in f32",
 };
 const INIT: Key = Key {
     name: "init",

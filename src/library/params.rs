@@ -2,6 +2,7 @@
 
 use super::placement::Role;
 use super::prune::Cut;
+use crate::program::Class;
 
 /// What kind of tensor a parameter is; decides weight decay and what BitFit trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +113,27 @@ impl Param {
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
+    }
+
+    /// Whether an adapter holds it: what is trained or is not the model's own, but for what is left of a matrix
+    /// that is decomposed, which is made again from it.
+    #[must_use]
+    pub const fn goes_with_adapter(&self) -> bool {
+        let rest = matches!(
+            self.init,
+            Init::Svd {
+                part: SvdPart::Rest,
+                keep: None,
+                ..
+            }
+        );
+        (self.trainable || !matches!(self.owner, Owner::Base)) && !rest
+    }
+
+    /// Whether a device holds it alone, once it is there: no program changes it and no adapter holds it.
+    #[must_use]
+    pub fn stays_away(&self, class: Class) -> bool {
+        class == Class::Frozen && !self.goes_with_adapter()
     }
 
     /// Whether another program, which may leave out the first parts of a path, calls it `name`.

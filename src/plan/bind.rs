@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::data::Source;
-use super::error::{ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, UNKNOWN_IDENTITY};
+use super::error::{ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, NO_TF32, UNKNOWN_IDENTITY};
 use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
@@ -20,6 +20,7 @@ use crate::library::objective::Objective;
 use crate::library::prompt::Template;
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::program::DType;
+use crate::program::device::Device;
 use crate::program::op::Precision;
 use crate::resolve::{Declared, Recipe};
 
@@ -91,6 +92,7 @@ impl BoundSplit {
 pub(super) struct Binder<'a> {
     pub recipe: &'a Recipe,
     pub world: &'a dyn World,
+    device: Device,
     pub(super) models: BTreeMap<String, (Option<Arc<BoundModel>>, Diags)>,
     pub(super) tokenizers: BTreeMap<String, Arc<Tokenizer>>,
     pub(super) sources: BTreeMap<String, Arc<Source>>,
@@ -121,10 +123,11 @@ pub(super) struct Want<'a> {
 }
 
 impl<'a> Binder<'a> {
-    pub(super) fn new(recipe: &'a Recipe, world: &'a dyn World) -> Self {
+    pub(super) fn new(recipe: &'a Recipe, world: &'a dyn World, device: Device) -> Self {
         Self {
             recipe,
             world,
+            device,
             models: BTreeMap::new(),
             tokenizers: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -256,6 +259,10 @@ impl<'a> Binder<'a> {
         };
         let precision = match values.str("precision") {
             Some("bf16") => Precision::Bf16,
+            Some("tf32") => {
+                self.without_tf32(declared, diags);
+                Precision::Tf32
+            }
             _ => Precision::F32,
         };
         let base_name = match &place {
@@ -273,6 +280,27 @@ impl<'a> Binder<'a> {
             identity,
             base_name,
         })
+    }
+
+    /// Says so where products in TF32 are asked for and cannot be had.
+    fn without_tf32(&self, declared: &Declared, diags: &mut Diags) {
+        let place = match self.device {
+            Device::Cpu => "the processor has no TF32".to_owned(),
+            Device::Cuda(Some(card)) if card.tf32 == 0 => {
+                format!("`{}` has no TF32: it came with Ampere", card.name)
+            }
+            Device::Cuda(_) => return,
+        };
+        let at = declared.filled.values.span("precision");
+        diags.push(
+            Diag::warning(
+                &NO_TF32,
+                at,
+                format!("{place}, and products are taken in f32"),
+            )
+            .label("more exact than asked for, and as slow as `f32`")
+            .help("plan for a GPU (`--device cuda`, `--device a100-80gb`), or write `precision = bf16`"),
+        );
     }
 
     fn tokenizer(

@@ -58,4 +58,11 @@ crate::codes! {
     /// Two stages would copy their merged models into one directory, and the last one would be left there. In a sweep these
     /// are variants of one stage. Remove `to`, or give each its own.
     SHARED_TARGET = "plan::shared_target";
+    /// `precision = tf32` is asked for, and where the recipe is planned to run there is none: on the processor, or on a card
+    /// older than Ampere. Products are taken in f32 there, which is more exact and no faster than `precision = f32`.
+    NO_TF32 = "plan::no_tf32";
+    /// The plan is for a GPU, and a stage uses an op as no kernel does it: heads wider than 256 columns, for example. The
+    /// message names the op and what there is no kernel for, the place is the model or adapter that needs it. Run that stage
+    /// with `--device cpu`; a stage that is finished in the store is not refused, so the others can run on the GPU then.
+    NO_KERNEL = "plan::no_kernel";
 }

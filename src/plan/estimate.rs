@@ -199,8 +199,26 @@ fn largest(first: Estimate, others: impl IntoIterator<Item = Estimate>) -> Estim
     estimate
 }
 
-/// A stage on a device: programs run there, all else stays in the host's memory, and so do the weights
-/// until they are sent.
+/// Bytes of residents that the host holds while programs run on a device: all but those that stay away, of
+/// which it holds one at a time on the way; all at the end, where a whole model is written.
+fn held_on_host(job: &Job, programs: &[&Program], around: Around) -> u64 {
+    let residents = programs.iter().flat_map(|p| &p.residents);
+    let all: BTreeMap<&str, &Resident> = residents.map(|r| (r.name.as_str(), r)).collect();
+    let bytes = |r: &&Resident| r.ty.bytes(&Bindings::default());
+    let total: u64 = all.values().map(bytes).sum();
+    if around.leaves_model && matches!(job.routine, Routine::Fit(_)) {
+        return total;
+    }
+    let params = job.params.iter();
+    let away: BTreeMap<&str, u64> = params
+        .filter_map(|p| Some((p, all.get(p.name.as_str())?)))
+        .filter(|(p, r)| p.stays_away(r.class))
+        .map(|(p, r)| (p.name.as_str(), bytes(r)))
+        .collect();
+    total - away.values().sum::<u64>() + away.values().max().copied().unwrap_or(0)
+}
+
+/// A stage on a device: programs run there, all else stays in the host's memory.
 fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -> Estimate {
     let programs: Vec<&Program> = job
         .first()
@@ -208,7 +226,7 @@ fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -
         .chain(job.programs())
         .map(Verified::program)
         .collect();
-    let loaded: u64 = memory::residents(programs.iter().copied()).values().sum();
+    let loaded = held_on_host(job, &programs, around);
     let mut estimate = largest(moments.steps, moments.programs);
     let held = moments
         .host

@@ -34,6 +34,7 @@ pub(super) fn fingerprint(
         "numeric".to_owned(),
         match start.model.precision {
             Precision::F32 => format!("{} frozen, f32 arithmetic", start.model.storage),
+            Precision::Tf32 => format!("{} frozen, tf32 products", start.model.storage),
             Precision::Bf16 => format!("{} frozen, bf16 products", start.model.storage),
         },
     );

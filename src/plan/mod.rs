@@ -13,6 +13,7 @@ pub mod facts;
 pub mod features;
 mod fingerprint;
 mod fit;
+mod kernels;
 mod methods;
 mod prompt;
 pub mod render;
@@ -48,7 +49,7 @@ use sweep::{Here, Merger, Resolved};
 /// Plans a recipe, at all its points, for a machine.
 pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine) -> Outcome<Plan> {
     let none = Recipe::default();
-    let mut binder = Binder::new(&none, world);
+    let mut binder = Binder::new(&none, world, machine.device);
     let mut plan = Plan::default();
     let mut merger = Merger::default();
     let mut homes: Vec<Here<'_>> = Vec::new();

@@ -284,6 +284,7 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
             stage.start.model.storage,
             match stage.start.model.precision {
                 Precision::F32 => "",
+                Precision::Tf32 => ", products in TF32",
                 Precision::Bf16 => ", products in bf16",
             }
         );

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
-use super::device::{Device, workspace};
+use super::device::Device;
 use super::graph::{Class, Def, Node, Phase, Program, Value};
 use super::op::{Cost, Machine, SizedCx};
 use super::schedule::Schedule;
+use super::together::{launches, together};
 use super::types::{Bindings, TensorType};
 
 /// Bytes by class at the moment of the peak, residents not counted.
@@ -59,6 +60,7 @@ fn walk(
         .collect();
     let block = |bytes: u64| machine.device.block(bytes);
     let mut total: u64 = live.values().map(|&b| block(b)).sum();
+    let mut grouped = 0;
     for (index, (node, step)) in program.nodes.iter().zip(&schedule.steps).enumerate() {
         if let Some(taken) = step.takes.and_then(|i| node.inputs.get(i)) {
             total -= live.remove(taken).map_or(0, block);
@@ -71,7 +73,13 @@ fn walk(
         let cx = sized(program, node, sizes);
         let workspace = match machine.device {
             Device::Cpu => node.op.rule().workspace(&cx, machine),
-            Device::Cuda(_) => workspace(&node.op, &cx),
+            Device::Cuda(_) if index < grouped => 0,
+            // A group's scratch is there from its first node on, when most is alive.
+            Device::Cuda(_) => {
+                let group = together(program, index);
+                grouped = index + group.len();
+                launches(program, group, sizes).map_or(0, |l| l.scratch_bytes())
+            }
         };
         at(index, workspace, &live, total + block(workspace));
         for value in &step.frees {

@@ -14,6 +14,7 @@ pub mod prefix;
 pub mod print;
 pub mod rates;
 pub mod schedule;
+pub mod together;
 pub mod types;
 pub mod verify;
 

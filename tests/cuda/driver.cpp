@@ -76,6 +76,8 @@ int cuEventRecord(void*, void*) { return 0; }
 int cuEventSynchronize(void*) { return 0; }
 int cuEventDestroy_v2(void*) { return 0; }
 int cuDeviceGetDefaultMemPool(void** pool, int) { return *pool = &handle, 0; }
+int cuMemGetInfo_v2(size_t* free, size_t* all) { return *free = *all = size_t(64) << 30, 0; }
+int cuMemPoolTrimTo(void*, size_t) { return 0; }
 int cuMemPoolSetAttribute(void*, int attribute, void* value) { return attribute == 4 && *static_cast<uint64_t*>(value) == ~uint64_t(0) ? 0 : 1; }
 int cuMemAllocAsync(uint64_t* at, size_t size, void*) {
     const char* most = getenv("EMULATED_MEMORY");
@@ -129,20 +131,27 @@ int cublasDestroy_v2(void*) { return 0; }
 int cublasSetStream_v2(void*, void*) { return 0; }
 int cublasSetWorkspace_v2(void*, void*, size_t) { return 0; }
 int cublasSetMathMode(void*, int mode) { return mode == 0 ? 0 : 7; }
-int cublasSgemm_v2(void*, int at, int bt, int m, int n, int k, const float* alpha, const float* a, int lda, const float* b, int ldb, const float* beta,
-                   float* c, int ldc) {
+int cublasGemmEx(void*, int at, int bt, int m, int n, int k, const void* alpha, const void* a, int a_type, int lda, const void* b, int b_type, int ldb,
+                 const void* beta, void* c, int c_type, int ldc, int compute, int) {
+    // f32 is 0, bf16 14; sums in f32 are 68, with operands in TF32 77.
+    if (a_type != b_type || c_type != 0 || (a_type != 0 && a_type != 14) || (compute != 68 && (compute != 77 || a_type != 0))) {
+        return 15;
+    }
     if (m < 0 || n < 0 || k < 0 || lda < std::max(1, at ? k : m) || ldb < std::max(1, bt ? n : k) || ldc < std::max(1, m)) {
         return 7;
     }
+    int numbers = a_type == 14 ? 2 : compute == 77 ? 1 : 0;
+    float factor = *static_cast<const float*>(alpha), old = *static_cast<const float*>(beta);
     for (int j = 0; j < n; j++) {
         for (int i = 0; i < m; i++) {
             double sum = 0.0;
             for (int l = 0; l < k; l++) {
-                float x = at ? a[l + size_t(i) * lda] : a[i + size_t(l) * lda], y = bt ? b[j + size_t(l) * ldb] : b[l + size_t(j) * ldb];
-                sum += double(x) * double(y);
+                double x = product_operand(a, at ? l + size_t(i) * lda : i + size_t(l) * lda, numbers);
+                double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
+                sum += x * y;
             }
-            float* to = &c[i + size_t(j) * ldc];
-            *to = *alpha * float(sum) + (*beta == 0.0f ? 0.0f : *beta * *to);
+            float* to = static_cast<float*>(c) + i + size_t(j) * ldc;
+            *to = factor * float(sum) + (old == 0.0f ? 0.0f : old * *to);
         }
     }
     return 0;

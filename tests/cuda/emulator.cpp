@@ -93,21 +93,22 @@ struct Step {
     float factors[2];
 };
 
-// cublasSgemm, by columns.
+// cublasGemmEx, by columns.
 void multiply(const Step& step, std::vector<Buffer>& buffers) {
     const uint32_t* p = step.product;
     bool at = p[0] & 1, bt = p[0] & 2;
+    int numbers = p[0] >> 2;
     uint32_t m = p[1], n = p[2], k = p[3], lda = p[6], ldb = p[7], ldc = p[8];
-    const float* a = reinterpret_cast<float*>(buffers[p[4]].data());
-    const float* b = reinterpret_cast<float*>(buffers[p[5]].data());
+    const void* a = buffers[p[4]].data();
+    const void* b = buffers[p[5]].data();
     float* c = reinterpret_cast<float*>(buffers[step.words[0]].data());
     for (uint32_t j = 0; j < n; j++) {
         for (uint32_t i = 0; i < m; i++) {
             double sum = 0.0;
             for (uint32_t l = 0; l < k; l++) {
-                float x = at ? a[l + size_t(i) * lda] : a[i + size_t(l) * lda];
-                float y = bt ? b[j + size_t(l) * ldb] : b[l + size_t(j) * ldb];
-                sum += double(x) * double(y);
+                double x = product_operand(a, at ? l + size_t(i) * lda : i + size_t(l) * lda, numbers);
+                double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
+                sum += x * y;
             }
             float* to = &c[i + size_t(j) * ldc];
             // As cuBLAS, what is there is not read where it counts for nothing.
@@ -135,6 +136,18 @@ void run(const Step& step, std::vector<Buffer>& buffers, int turn) {
                 emulation::fail("a copy between buffers of two sizes");
             }
             std::memcpy(buffers[step.words[1]].data(), buffers[step.words[0]].data(), buffers[step.words[0]].size);
+        }
+    } else if (step.kind == 4) {
+        uint64_t* to = reinterpret_cast<uint64_t*>(buffers[step.words[0]].data());
+        if (buffers[step.words[0]].size != 8 * step.kinds.size()) {
+            emulation::fail("a table of another size than its buffer");
+        }
+        for (size_t i = 0; i < step.kinds.size(); i++) {
+            uint64_t word = step.words[i + 1];
+            if (step.kinds[i] == 1) {
+                word = reinterpret_cast<uint64_t>(buffers[word].data());
+            }
+            std::memcpy(&to[i], &word, 8);
         }
     } else {
         std::memcpy(buffers[step.words[0]].data(), step.data.data(), step.data.size());
@@ -185,11 +198,26 @@ Step read_step(Reader& in) {
     } else if (step.kind == 2) {
         step.words.push_back(in.get<uint32_t>());
         step.words.push_back(in.get<uint32_t>());
+    } else if (step.kind == 4) {
+        step.words.push_back(in.get<uint32_t>());
+        for (uint32_t n = in.get<uint32_t>(); n > 0; n--) {
+            step.kinds.push_back(in.get<uint8_t>());
+            step.words.push_back(in.get<uint64_t>());
+        }
     } else {
         step.words.push_back(in.get<uint32_t>());
         step.data = in.block(in.get<uint32_t>());
     }
     return step;
+}
+
+bool is_table(const std::vector<Step>& steps, size_t buffer) {
+    for (const Step& step : steps) {
+        if (step.kind == 4 && step.words[0] == buffer) {
+            return true;
+        }
+    }
+    return false;
 }
 
 } // namespace
@@ -233,6 +261,8 @@ int main(int argc, char** argv) {
                 if (turn == 0) {
                     std::fwrite(bytes.data(), 1, bytes.size(), out);
                     first.push_back(bytes);
+                } else if (is_table(steps, i)) {
+                    // Addresses, which are others each time.
                 } else if (i + 1 == buffers.size() ? bytes[0] != first[i][0] : bytes != first[i]) {
                     // (The last buffer tells of a fault; which of several is told may differ.)
                     char text[128];

@@ -221,6 +221,22 @@ inline unsigned atomicCAS(unsigned* at, unsigned compare, unsigned value) {
     return old;
 }
 
+// A number as a product of cuBLAS reads it: 0 as it is, 1 in TF32 (to the nearest), 2 stored as bf16.
+inline double product_operand(const void* at, size_t i, int numbers) {
+    unsigned bits;
+    if (numbers == 2) {
+        bits = unsigned(static_cast<const uint16_t*>(at)[i]) << 16;
+    } else {
+        std::memcpy(&bits, static_cast<const float*>(at) + i, 4);
+    }
+    if (numbers == 1 && (bits & 0x7f800000u) != 0x7f800000u) {
+        bits = (bits + 0x1000u) & ~0x1fffu;
+    }
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
 inline float __uint_as_float(unsigned x) {
     float y;
     std::memcpy(&y, &x, 4);

@@ -143,6 +143,24 @@ fn a_card_that_is_too_small_is_told_and_a_fit_is_found() {
 }
 
 #[test]
+fn what_stays_on_the_device_takes_nothing_of_the_host() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let of = |adapter| {
+        let stage = format!("adapter = {adapter}, max_length = 64");
+        let path = large(dir.path(), "", &stage);
+        let (_, recipe) = check(&path, &["--device", "a100-80gb"]);
+        let memory = &recipe["stages"][0]["memory"];
+        (bytes(memory, "host"), bytes(memory, "frozen_weights"))
+    };
+    let ((lora, frozen), (full, _)) = (of("lora"), of("full"));
+    // Of the frozen weights the largest table alone, on its way.
+    assert!(
+        lora < frozen / 2 + (256 << 20) && full > frozen,
+        "{lora} {full} {frozen}"
+    );
+}
+
+#[test]
 fn half_the_width_takes_half_the_memory() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let lora = "adapter = lora, max_length = 64";
@@ -262,4 +280,75 @@ fn a_plan_over_the_free_memory_is_refused_before_anything_is_sent() {
         said.contains("`learn`") && said.contains("attention_grad"),
         "{said}"
     );
+}
+
+#[test]
+fn products_in_other_numbers_are_planned_for_the_cards_that_have_them() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let of = |precision: &str, card: &str| {
+        let model = format!(", precision = {precision}");
+        let path = large(dir.path(), &model, "adapter = lora, max_length = 64");
+        let (code, recipe) = check(&path, &["--device", card]);
+        let codes: Vec<String> = recipe["diagnostics"]
+            .as_array()
+            .expect("diagnostics")
+            .iter()
+            .map(|d| d["code"].to_string())
+            .collect();
+        let stage = &recipe["stages"][0];
+        let said = codes.iter().any(|c| c.contains("no_tf32"));
+        let seconds = stage["estimated_s"].as_f64().expect("a time");
+        (code, said, seconds)
+    };
+    let a100 = ["f32", "tf32", "bf16"].map(|p| of(p, "a100-80gb"));
+    let t4 = ["f32", "tf32"].map(|p| of(p, "t4-16gb"));
+    let cpu = of_cpu(dir.path());
+    assert!(a100.iter().chain(&t4).all(|(code, ..)| *code == Some(0)));
+    assert_eq!(a100.each_ref().map(|x| x.1), [false; 3]);
+    assert_eq!((t4[0].1, t4[1].1, cpu), (false, true, true));
+    assert!(a100[0].2 > 1.5 * a100[1].2 && a100[1].2 > a100[2].2);
+    assert_eq!(t4[0].2, t4[1].2);
+}
+
+/// Whether a plan for the processor says that TF32 is not there.
+fn of_cpu(dir: &Path) -> bool {
+    let path = large(dir, ", precision = tf32", "adapter = lora, max_length = 64");
+    let output = peftc(&["check", "--offline", &path.to_string_lossy()]);
+    String::from_utf8_lossy(&output.stderr).contains("the processor has no TF32")
+}
+
+#[test]
+fn what_has_no_kernel_is_refused_while_nothing_has_run() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    let text = format!(
+        "model m = local \"{at}/tests/cases/files/wide_heads\" {{ init = random, tokenizer = \"{at}/tests/reference/bert-tiny\" }}\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 64 }}\n\
+         stage s = train {{ model = m, data = d.train, adapter = bitfit, lr = 1e-3, steps = 2 }}\n"
+    );
+    let path = dir.path().join("r.peft");
+    std::fs::write(&path, text).expect("written");
+    let file = path.to_string_lossy();
+    let said = |command: &str| {
+        let output = peftc(&[command, "--quiet", "--device", "l4-24gb", &file]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    for command in ["check", "plan"] {
+        let (code, said) = said(command);
+        assert_eq!(code, Some(2), "{said}");
+        for part in [
+            "stage `s` cannot run on a GPU",
+            "heads are 320 wide",
+            "the model `m` needs it, at `bert.encoder.layer.0",
+            "--device cpu",
+        ] {
+            assert!(said.contains(part), "`{part}` in {said}");
+        }
+    }
+    // As it advises: the stage runs on the processor, and what is finished stands in nobody's way.
+    assert_eq!(peftc(&["run", "--quiet", &file]).status.code(), Some(0));
+    let (code, said) = said("check");
+    assert_eq!(code, Some(0), "{said}");
 }

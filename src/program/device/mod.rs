@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::graph::Program;
 use super::memory::sized;
-use super::op::{Cost, Op, SizedCx};
+use super::op::{Cost, Op, Precision};
 use super::types::Bindings;
 
 pub use cards::CARDS;
@@ -140,12 +140,6 @@ pub fn overhead<'a>(
     }
 }
 
-/// Scratch bytes of an op's kernels on the device. Products share beside it what cuBLAS was given.
-#[must_use]
-pub fn workspace(op: &Op, cx: &SizedCx) -> u64 {
-    op.rule().launches(cx).map_or(0, |l| l.scratch_bytes())
-}
-
 impl Card {
     /// A card by name.
     #[must_use]
@@ -215,10 +209,22 @@ impl Card {
         }
     }
 
-    /// Seconds of one op: its arithmetic or its traffic, whichever takes longer, and its start.
+    /// GFLOP/s of an op: products have units of their own for TF32 and bf16, from Ampere on.
+    const fn rate(&self, op: &Op) -> u64 {
+        match op {
+            Op::MatMul(product) if self.tf32 > 0 => match product.precision {
+                Precision::F32 => self.f32,
+                Precision::Tf32 => self.tf32,
+                Precision::Bf16 => self.half,
+            },
+            _ => self.f32,
+        }
+    }
+
+    /// Seconds of one op: its arithmetic at so many GFLOP/s or its traffic, whichever takes longer, and its start.
     #[must_use]
-    pub fn seconds(&self, cost: Cost) -> f64 {
-        let arithmetic = cost.flops as f64 / (self.f32 as f64 * 1e9 * ARITHMETIC_EFFICIENCY);
+    pub fn seconds(&self, rate: u64, cost: Cost) -> f64 {
+        let arithmetic = cost.flops as f64 / (rate as f64 * 1e9 * ARITHMETIC_EFFICIENCY);
         let traffic = cost.bytes as f64 / (self.bandwidth as f64 * 1e9 * BANDWIDTH_EFFICIENCY);
         LAUNCH_SECONDS + arithmetic.max(traffic)
     }
@@ -227,14 +233,20 @@ impl Card {
     #[must_use]
     pub fn time(&self, program: &Program, sizes: &Bindings) -> f64 {
         let nodes = program.nodes.iter();
-        let seconds =
-            nodes.map(|node| self.seconds(node.op.rule().cost(&sized(program, node, sizes))));
+        let seconds = nodes.map(|node| {
+            self.seconds(
+                self.rate(&node.op),
+                node.op.rule().cost(&sized(program, node, sizes)),
+            )
+        });
         seconds.sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::op::MatMul;
+    use super::super::types::Real;
     use super::*;
 
     #[test]
@@ -314,11 +326,20 @@ mod tests {
             flops: 20_310_000_000_000,
             bytes: 1,
         };
-        assert!((card.seconds(cost) - 1.0 / 0.6).abs() < 1e-3);
+        assert!((card.seconds(card.f32, cost) - 1.0 / 0.6).abs() < 1e-3);
         let cost = Cost {
             flops: 1,
             bytes: 448_000_000_000,
         };
-        assert!((card.seconds(cost) - 1.0 / 0.75).abs() < 1e-3);
+        assert!((card.seconds(card.f32, cost) - 1.0 / 0.75).abs() < 1e-3);
+        let rates = |name: &str| {
+            let card = Card::named(name).expect("a row");
+            [Precision::F32, Precision::Tf32, Precision::Bf16].map(|precision| {
+                let plain = MatMul::plain(false, false, Real::new(1.0));
+                card.rate(&MatMul { precision, ..plain }.into())
+            })
+        };
+        assert_eq!(rates("a100-80gb"), [19_490, 156_000, 312_000]);
+        assert_eq!(rates("t4-16gb"), [8141; 3]);
     }
 }

@@ -1,8 +1,6 @@
-// One update; `pow` in f64 may differ from the CPU's in its last place, which a rounding to f32 nearly
-// always hides.
-extern "C" __global__ void adamw(float* p, const float* g, float* m, float* v, const float* lr, const u32* step, const float* factor, u64 n,
-                                 double b1, double b2, float eps, double weight_decay) {
-    __shared__ float now[3];
+// `pow` in f64 may differ from the CPU's in its last place, which a rounding to f32 nearly always hides.
+__device__ inline void adamw_update(float* now, float* p, const float* g, float* m, float* v, const float* lr, const u32* step, const float* factor, u64 n,
+                                    double b1, double b2, float eps, double weight_decay) {
     if (threadIdx.x == 0) {
         double t = (double)step[0] + 1.0, rate = (double)lr[0];
         now[0] = (float)(rate / (1.0 - pow(b1, t)));
@@ -21,4 +19,17 @@ extern "C" __global__ void adamw(float* p, const float* g, float* m, float* v, c
         v[i] = second;
         p[i] = p[i] * keep - step_size * (first / (sqrtf(second) / root + eps));
     }
+}
+
+extern "C" __global__ void adamw(float* p, const float* g, float* m, float* v, const float* lr, const u32* step, const float* factor, u64 n,
+                                 double b1, double b2, float eps, double weight_decay) {
+    __shared__ float now[3];
+    adamw_update(now, p, g, m, v, lr, step, factor, n, b1, b2, eps, weight_decay);
+}
+
+// A tensor a row of blocks: four addresses, elements and decay are a row of the table.
+extern "C" __global__ void adamw_together(const u64* table, const float* lr, const u32* step, const float* factor, double b1, double b2, float eps) {
+    const u64* row = table + (u64)blockIdx.y * 6;
+    __shared__ float now[3];
+    adamw_update(now, (float*)row[0], (const float*)row[1], (float*)row[2], (float*)row[3], lr, step, factor, row[4], b1, b2, eps, ((const double*)row)[5]);
 }

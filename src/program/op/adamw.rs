@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::types::{DType, Real};
 use super::math::{CHUNK, Elementary, simd};
-use super::launch::{Launches, Operand::In, args};
+use super::launch::{Call, Launch, Launches, Operand::In, args};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(θ, g, m, v, lr f32[1], step u32[1], factor f32[1])`, updating θ, m, v, in the order of
@@ -66,6 +66,41 @@ impl OpRule for AdamW {
 
     fn updates(&self) -> &'static [usize] {
         &[0, 2, 3]
+    }
+}
+
+impl AdamW {
+    /// Most tensors of one launch: a row of the grid each.
+    pub const MOST_TOGETHER: usize = 4096;
+
+    /// Whether both can be applied by one launch: all but the decay, which each tensor has for itself.
+    #[must_use]
+    pub fn goes_with(&self, other: &Self) -> bool {
+        (self.beta1, self.beta2, self.eps) == (other.beta1, other.beta2, other.eps)
+    }
+
+    /// Updates of several tensors in one launch, a row of blocks each. The inputs of the `i`th are
+    /// `In(7·i)` to `In(7·i + 6)`; the last three are read of the first. `None` if there are none.
+    #[must_use]
+    pub fn together(updates: &[(&Self, SizedCx)]) -> Option<Launches> {
+        let ((first, _), mut list) = (updates.first()?, Launches::default());
+        let table = list.scratch(updates.len() as u64 * 48);
+        let mut words = Vec::with_capacity(6 * updates.len());
+        for (i, (op, cx)) in updates.iter().enumerate() {
+            let at = |input: usize| In(7 * i + input);
+            words.extend(args![at(0), at(1), at(2), at(3), cx.elements(0), op.weight_decay.get()]);
+        }
+        list.list.push(Launch::Table { to: table, words });
+        let most = updates.iter().map(|(_, cx)| cx.elements(0)).max()?;
+        list.call(Call {
+            source: "adamw",
+            kernel: "adamw_together",
+            grid: [most.div_ceil(256).min(256) as u32, updates.len() as u32],
+            block: 256,
+            shared: 0,
+            args: args![table, In(4), In(5), In(6), first.beta1.get(), first.beta2.get(), first.eps.get() as f32],
+        });
+        Some(list)
     }
 }
 

@@ -154,6 +154,9 @@ pub(super) const fn padded(n: usize) -> usize {
     n.next_multiple_of(16)
 }
 
+/// The widest head that a GPU kernel's tiles hold.
+pub(super) const WIDEST_HEAD: u64 = 256;
+
 /// How a GPU kernel cuts a head up: tiles of `side` queries or keys, heads of up to `columns` columns.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tiling {
@@ -168,7 +171,7 @@ impl Tiling {
     /// The tiles for heads of matrices of a width; `None` if they are too wide for shared memory.
     pub fn of(width: u64, heads: u32) -> Option<Self> {
         let head = width / u64::from(heads.max(1));
-        let (columns, side) = [(64, 64), (128, 32), (256, 16)].into_iter().find(|&(columns, _)| head <= u64::from(columns))?;
+        let (columns, side) = [(64, 64), (128, 32), (WIDEST_HEAD as u32, 16)].into_iter().find(|&(columns, _)| head <= u64::from(columns))?;
         Some(Self { columns, side, head, width, heads })
     }
 

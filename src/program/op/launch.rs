@@ -6,7 +6,7 @@
 use super::super::graph::Program;
 use super::super::memory::sized;
 use super::super::types::{Bindings, DType};
-use super::SizedCx;
+use super::{Op, Precision, SizedCx};
 
 /// A kernel source, with what all share in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,23 @@ macro_rules! from {
         $(impl From<$t> for Arg { fn from(x: $t) -> Self { Self::$variant(x) } })+
     };
 }
+impl Arg {
+    /// The word it is passed as: a 32-bit argument is the first half of it.
+    ///
+    /// # Errors
+    /// What `address` says of an operand.
+    pub fn word<E>(self, address: impl FnOnce(Operand) -> Result<u64, E>) -> Result<u64, E> {
+        Ok(match self {
+            Self::At(operand) => address(operand)?,
+            Self::Null => 0,
+            Self::U32(x) => u64::from(x),
+            Self::U64(x) => x,
+            Self::F32(x) => u64::from(x.to_bits()),
+            Self::F64(x) => x.to_bits(),
+        })
+    }
+}
+
 from!(Operand => At, u32 => U32, u64 => U64, f32 => F32, f64 => F64);
 
 /// A kernel's arguments, each by its own type.
@@ -122,10 +139,12 @@ pub struct Call {
     pub args: Vec<Arg>,
 }
 
-/// `c ← alpha · op(a) · op(b) + beta · c` in the column-major terms of `cublasSgemm`: `op(a)` is `m × k`,
-/// `c` is `m × n` with columns `ldc` apart.
+/// `c ← alpha · op(a) · op(b) + beta · c` in the column-major terms of `cublasGemmEx`: `op(a)` is `m × k`,
+/// `c` is `m × n` with columns `ldc` apart. Sums and `c` are f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Product {
+    /// In what numbers: `a` and `b` are stored as f32, and as bf16 for [`Precision::Bf16`].
+    pub precision: Precision,
     /// Whether `a` is transposed.
     pub a_t: bool,
     /// Whether `b` is.
@@ -167,6 +186,7 @@ impl Product {
     ) -> Self {
         let across = |t: bool, rows: u32, columns: u32| (if t { rows } else { columns }).max(1);
         Self {
+            precision: Precision::F32,
             a_t: b_t,
             b_t: a_t,
             m: n,
@@ -204,6 +224,13 @@ pub enum Launch {
         to: Operand,
         /// The words.
         words: Vec<u32>,
+    },
+    /// Words of 64 bits, addresses of buffers among them.
+    Table {
+        /// To.
+        to: Operand,
+        /// The words.
+        words: Vec<Arg>,
     },
 }
 
@@ -335,25 +362,57 @@ impl Launches {
     }
 }
 
-/// The ops of a program that cannot run on a GPU: none has a kernel for f64, attention none for heads
-/// wider than 256, products none of bf16. Shapes that vary do not matter.
+/// An op that cannot run on a GPU as a program uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Its kernel's name.
+    pub op: &'static str,
+    /// What there is no kernel for.
+    pub why: String,
+    /// What it belongs to: the label of the first such node.
+    pub label: String,
+}
+
+/// The ops of a program that cannot run on a GPU, one for each reason. Shapes that vary do not matter.
 #[must_use]
-pub fn without_launches(program: &Program) -> Vec<&'static str> {
+pub fn without_launches(program: &Program) -> Vec<Missing> {
     let sizes = Bindings::of_lengths([1]);
-    let mut names: Vec<&'static str> = program
-        .nodes
-        .iter()
-        .filter(|node| {
-            node.op
-                .rule()
-                .launches(&sized(program, node, &sizes))
-                .is_none()
-        })
-        .map(|node| node.op.kernel())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
+    let mut list: Vec<Missing> = Vec::new();
+    for node in &program.nodes {
+        let cx = sized(program, node, &sizes);
+        if node.op.rule().launches(&cx).is_some() {
+            continue;
+        }
+        let (op, why) = (node.op.kernel(), reason(&node.op, &cx));
+        if list.iter().any(|m| m.op == op && m.why == why) {
+            continue;
+        }
+        let label = program.labels.get(node.label as usize);
+        let label = label.cloned().unwrap_or_default();
+        list.push(Missing { op, why, label });
+    }
+    list.sort_by(|a, b| (a.op, &a.why).cmp(&(b.op, &b.why)));
+    list
+}
+
+/// Why an op that has no launches has none: the width of its heads, or the types of its operands.
+fn reason(op: &Op, cx: &SizedCx) -> String {
+    let heads = match op {
+        Op::Attention(a) => Some(a.heads),
+        Op::AttentionGrad(a) => Some(a.heads),
+        _ => None,
+    };
+    let most = super::attention::WIDEST_HEAD;
+    if let Some(head) = heads.map(|n| cx.width(0) / u64::from(n.max(1)))
+        && head > most
+    {
+        return format!("heads are {head} wide, and kernels hold at most {most} columns");
+    }
+    let all = cx.inputs.iter().chain(&cx.outputs);
+    let mut types: Vec<String> = all.map(|x| x.dtype.to_string()).collect();
+    types.sort();
+    types.dedup();
+    format!("it would be of {}", types.join(", "))
 }
 
 /// Whether every float operand is stored as f32: the only type kernels compute in.

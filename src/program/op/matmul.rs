@@ -5,7 +5,7 @@ use half::bf16;
 use super::super::types::{DType, Real};
 use super::product::{Source, Start, product, product_of_rounded, scratch, scratch_of_rounded};
 use super::tile::Strided;
-use super::launch::{Launch, Launches, Operand::{In, Out}, Product, args};
+use super::launch::{Launch, Launches, Operand::{self, In, Out}, Product, args};
 use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, SumRows, TensorType, Value};
 
 /// What is added to the product.
@@ -25,6 +25,9 @@ pub enum Precision {
     /// As the operands are.
     #[default]
     F32,
+    /// Of both operands in TF32, eight bits of exponent and ten of mantissa, where a GPU has it; as they are
+    /// elsewhere, which is more exact.
+    Tf32,
     /// Of both operands rounded to bf16.
     Bf16,
 }
@@ -90,7 +93,7 @@ impl OpRule for MatMul {
         let stored = cx.inputs.get(1)?.dtype;
         let narrow = stored == DType::BF16;
         let others = cx.inputs.iter().enumerate().filter(|(i, _)| *i != 1).map(|(_, x)| x.dtype);
-        if self.precision != Precision::F32 || !(narrow || stored == DType::F32) || others.into_iter().any(|d| d != DType::F32) {
+        if !(narrow || stored == DType::F32) || others.into_iter().any(|d| d != DType::F32) {
             return None;
         }
         let mut list = Launches::default();
@@ -98,19 +101,28 @@ impl OpRule for MatMul {
         if m * n == 0 {
             return Some(list);
         }
-        let right = if narrow {
-            let wide = list.scratch(4 * n * k);
-            list.each("cast", "widen_bf16", n * k, args![In(1), wide, n * k]);
-            wide
-        } else {
-            In(1)
+        let left = match self.precision {
+            Precision::Bf16 => round(&mut list, 0, m * k),
+            Precision::F32 | Precision::Tf32 => In(0),
+        };
+        let right = match (narrow, self.precision) {
+            (true, Precision::Bf16) | (false, Precision::F32 | Precision::Tf32) => In(1),
+            (false, Precision::Bf16) => round(&mut list, 1, n * k),
+            (true, Precision::F32 | Precision::Tf32) => {
+                let wide = list.scratch(4 * n * k);
+                list.each("cast", "widen_bf16", n * k, args![In(1), wide, n * k]);
+                wide
+            }
         };
         let beta = if self.epilogue == Epilogue::Accumulate { 1.0 } else { 0.0 };
         if self.epilogue == Epilogue::Accumulate {
             list.list.push(Launch::Copy { from: In(2), to: Out(0) });
         }
         let sizes = (m as u32, n as u32, k as u32);
-        list.list.push(Launch::Product(Product::of_rows(sizes, (In(0), self.a_t), (right, self.b_t), self.alpha.get() as f32, beta)));
+        list.list.push(Launch::Product(Product {
+            precision: self.precision,
+            ..Product::of_rows(sizes, (left, self.a_t), (right, self.b_t), self.alpha.get() as f32, beta)
+        }));
         if self.epilogue == Epilogue::Bias {
             list.rows("matmul", "add_bias", m, n, args![Out(0), In(2), n as u32]);
         }
@@ -121,9 +133,9 @@ impl OpRule for MatMul {
         let stored = |io: &Io<'_>| (io.outputs[0].dtype(), io.input(1).dtype());
         match (stored(io), self.precision) {
             ((DType::F64, _), _) => self.compute::<f64, f64>(cx, io, product),
-            ((_, DType::BF16), Precision::F32) => self.compute::<f32, bf16>(cx, io, product),
+            ((_, DType::BF16), Precision::F32 | Precision::Tf32) => self.compute::<f32, bf16>(cx, io, product),
             ((_, DType::BF16), Precision::Bf16) => self.compute::<f32, bf16>(cx, io, product_of_rounded),
-            (_, Precision::F32) => self.compute::<f32, f32>(cx, io, product),
+            (_, Precision::F32 | Precision::Tf32) => self.compute::<f32, f32>(cx, io, product),
             (_, Precision::Bf16) => self.compute::<f32, f32>(cx, io, product_of_rounded),
         }
         Ok(())
@@ -177,6 +189,13 @@ impl OpRule for MatMul {
     }
 }
 
+/// An operand rounded to bf16, in scratch. Scratch is of whole words.
+fn round(list: &mut Launches, input: usize, n: u64) -> Operand {
+    let rounded = list.scratch((2 * n).next_multiple_of(4));
+    list.each("cast", "narrow_bf16", n, args![In(input), rounded, n]);
+    rounded
+}
+
 /// [`product`] or [`product_of_rounded`].
 type Multiply<T, B> = fn((usize, usize, usize), &mut [T], Strided<'_, T>, Strided<'_, B>, T, Start<'_, T>);
 
@@ -191,7 +210,7 @@ impl MatMul {
 
     fn scratch(&self, (m, n, k): (u64, u64, u64), size: u64) -> u64 {
         match self.precision {
-            Precision::F32 => scratch(m, n, k, size),
+            Precision::F32 | Precision::Tf32 => scratch(m, n, k, size),
             Precision::Bf16 => scratch_of_rounded(m, n, k),
         }
     }
