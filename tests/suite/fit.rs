@@ -6,12 +6,17 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn peftc(dir: &Path, stage: &str, args: &[&str]) -> Output {
+    let rate = if stage.contains("lr =") {
+        ""
+    } else {
+        ", lr = 1e-3, epochs = 1"
+    };
     let here = std::env::current_dir().expect("a working directory");
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
          data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 120 }}\n\
-         stage s = train {{ model = m, data = d.train, lr = 1e-3, epochs = 1, features = 0B, {stage} }}\n"
+         stage s = train {{ model = m, data = d.train, features = 0B, {stage}{rate} }}\n"
     );
     let path = dir.join("r.peft");
     std::fs::write(&path, text).expect("written");
@@ -77,6 +82,59 @@ fn recompute_changes_no_bit_and_meets_its_smaller_estimate() {
             }
             let all = bytes(&plain, "estimated_peak_bytes");
             assert!(last < all, "{stage}: {last} of {all}");
+        }
+    }
+}
+
+/// What a single step of plain descent with rate 1 makes of the tensors that were zero: minus their gradient;
+/// before them loss and gradient norm.
+fn gradient(dir: &Path, method: &str, grouping: &str) -> Vec<Vec<f32>> {
+    let stage = format!(
+        "adapter = {method}, optimizer = sgd, lr = 1, clip = 0, steps = 1, batch = 24{grouping}"
+    );
+    let (lines, result) = run(dir, &stage, &[]);
+    let numbers = lines[0].split(' ').skip(1);
+    let numbers = numbers.map(|n| n.parse().expect("a number")).collect();
+    let file =
+        Path::new(result["artifact"].as_str().expect("a path")).join("adapter/peftc.safetensors");
+    let bytes = std::fs::read(&file).expect("an adapter");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    let mut names = tensors.names();
+    names.sort();
+    let values = names.into_iter().map(|name| {
+        let data = tensors
+            .tensor(name)
+            .expect("it is there")
+            .data()
+            .as_chunks::<4>()
+            .0;
+        data.iter().map(|&x| f32::from_le_bytes(x)).collect()
+    });
+    std::iter::once(numbers).chain(values).collect()
+}
+
+#[test]
+fn any_grouping_of_a_step_gives_the_same_gradient() {
+    for method in [
+        "lora { rank = 4, dropout = 0.1, on = {attention.*, ffn.*} }",
+        "k_lst { k = 3, r = 4, dropout = 0.2 }",
+    ] {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let whole = gradient(dir.path(), method, "");
+        assert!(whole.len() > 10 && whole.iter().flatten().any(|x| x.abs() > 1e-4));
+        for grouping in [1, 5, 7, 23] {
+            let parts = gradient(dir.path(), method, &format!(", micro_batch = {grouping}"));
+            assert_eq!(parts.len(), whole.len());
+            for (a, b) in whole.iter().zip(&parts) {
+                // Where nothing but rounding is left of a gradient (biases of keys), it is near nothing in each.
+                let largest = a.iter().fold(1e-5_f32, |m, x| m.max(x.abs()));
+                for (a, b) in a.iter().zip(b) {
+                    assert!(
+                        (a - b).abs() <= 1e-5 * largest,
+                        "{method} by {grouping}: {a} {b}"
+                    );
+                }
+            }
         }
     }
 }
