@@ -23,6 +23,8 @@ const DEPTH: usize = 8;
 const RESTARTS: usize = 24;
 /// Largest residual of a triplet, as a part of the largest singular value.
 const TOLERANCE: f64 = 1e-6;
+/// The same while products with the weight are in f32, which reach little less.
+const ROUGH: f64 = 1e-5;
 
 /// Singular triplets: `u` is `[out, n]`, `s` is `[n]`, `v` is `[n, input]`, all row-major.
 pub type Triplets = (Vec<f32>, Vec<f32>, Vec<f32>);
@@ -81,7 +83,7 @@ pub fn decompose(
     let rank = rank.min(size);
     let keep = keep.map(|d| d.clamp(rank, size));
     let wanted = keep.unwrap_or(rank);
-    // In f32 neither way reaches five digits, so both work in f64.
+    // In f32 neither way reaches five digits, so both end in f64.
     let wide: Vec<f64> = weight
         .par_iter()
         .with_min_len(1 << 14)
@@ -89,7 +91,15 @@ pub fn decompose(
         .collect();
     let w = MatRef::from_row_major_slice(&wide, out, input);
     if let Way::Krylov { block, depth } = Way::of(size, wanted)
-        && let Some((u, s, v)) = krylov(w, wanted, block, depth)
+        && let Some((u, s, v)) = krylov(
+            Weight {
+                wide: w,
+                narrow: MatRef::from_row_major_slice(weight, out, input),
+            },
+            wanted,
+            block,
+            depth,
+        )
     {
         return Ok(split(u.as_ref(), &s, v.as_ref(), rank, keep));
     }
@@ -150,11 +160,13 @@ pub fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> 
         Way::Krylov { block, depth } => {
             let (b, k) = (block as u64, (block * depth) as u64);
             let bases = matrix(out, k) + matrix(input, k);
-            let grow = 3 * matrix(input, b) + matrix(k, b);
+            // A factor and a product of theirs in f32.
+            let rough = matrix(out.max(input), b);
+            let grow = 3 * matrix(input, b) + matrix(k, b) + rough;
             let condense = matrix(out, k) + 2 * matrix(k, k) + stack_bytes(m, block * depth);
             bases
                 + matrix(input, b)
-                + grow.max(condense + matrix(out, b) + 2 * matrix(input, b) + matrix(b, b))
+                + grow.max(condense + matrix(out, b) + 2 * matrix(input, b) + matrix(b, b) + rough)
         }
     };
     result + wide + full.max(krylov) + 4096
@@ -196,10 +208,55 @@ fn thin(a: MatRef<'_, f64>) -> Option<Parts> {
     Some((u, s, v))
 }
 
+/// A weight in both widths.
+#[derive(Clone, Copy)]
+struct Weight<'a> {
+    wide: MatRef<'a, f64>,
+    narrow: MatRef<'a, f32>,
+}
+
+impl Weight<'_> {
+    fn transpose(self) -> Self {
+        Self {
+            wide: self.wide.transpose(),
+            narrow: self.narrow.transpose(),
+        }
+    }
+
+    /// `to = self · b`, multiplied in f32 if that is near enough: half the memory to read, which is what
+    /// takes the time.
+    fn times(self, near: bool, b: MatRef<'_, f64>, to: MatMut<'_, f64>) {
+        if !near {
+            return times(self.wide, b, to);
+        }
+        let b = Mat::from_fn(b.nrows(), b.ncols(), |i, j| b[(i, j)] as f32);
+        to.par_row_chunks_mut(PIECE)
+            .enumerate()
+            .for_each(|(i, mut to)| {
+                let rows = self.narrow.subrows(i * PIECE, to.nrows());
+                let mut own = Mat::zeros(to.nrows(), to.ncols());
+                matmul(
+                    own.as_mut(),
+                    Accum::Replace,
+                    rows,
+                    b.as_ref(),
+                    1.0,
+                    Par::Seq,
+                );
+                for j in 0..to.ncols() {
+                    let column = to.as_mut().col_mut(j);
+                    for (to, x) in column.iter_mut().zip(own.col(j).iter()) {
+                        *to = f64::from(*x);
+                    }
+                }
+            });
+    }
+}
+
 /// The first `wanted` triplets (and some more, not converged) by a restarted block Krylov iteration;
-/// `None` if it does not converge.
-fn krylov(w: MatRef<'_, f64>, wanted: usize, block: usize, depth: usize) -> Option<Parts> {
-    let (out, input) = w.shape();
+/// `None` if it does not converge. It comes near with products in f32, and ends with products in f64.
+fn krylov(w: Weight<'_>, wanted: usize, block: usize, depth: usize) -> Option<Parts> {
+    let (out, input) = w.wide.shape();
     let stream = Stream::new(0, "svd");
     let mut start = Mat::from_fn(input, block, |i, j| stream.normal((i * block + j) as u64));
     orthonormalise(&mut start);
@@ -208,21 +265,19 @@ fn krylov(w: MatRef<'_, f64>, wanted: usize, block: usize, depth: usize) -> Opti
         Mat::<f64>::zeros(out, block * depth),
     );
     let mut before: Vec<f64> = Vec::new();
-    for _ in 0..RESTARTS {
+    let mut near = true;
+    for restart in 1..=RESTARTS {
         right.as_mut().subcols_mut(0, block).copy_from(&start);
         for j in 0..depth {
-            times(
-                w,
+            w.times(
+                near,
                 right.as_ref().subcols(j * block, block),
                 left.as_mut().subcols_mut(j * block, block),
             );
             if j + 1 < depth {
                 let mut next = Mat::zeros(input, block);
-                times(
-                    w.transpose(),
-                    left.as_ref().subcols(j * block, block),
-                    next.as_mut(),
-                );
+                w.transpose()
+                    .times(near, left.as_ref().subcols(j * block, block), next.as_mut());
                 let basis = right.as_ref().subcols(0, (j + 1) * block);
                 for _twice in 0..2 {
                     project_out(basis, next.as_mut());
@@ -251,10 +306,13 @@ fn krylov(w: MatRef<'_, f64>, wanted: usize, block: usize, depth: usize) -> Opti
             u.as_ref().subcols(0, wanted),
             start.as_ref().subcols(0, wanted),
         );
-        if still
-            && residual(w.transpose(), u, &values, v) <= TOLERANCE * top
-            && residual(w, v, &values, u) <= TOLERANCE * top
-        {
+        let within = |tolerance: f64| {
+            residual(w.transpose(), near, u, &values, v) <= tolerance * top
+                && residual(w, near, v, &values, u) <= tolerance * top
+        };
+        if near {
+            near = !within(ROUGH) && restart < RESTARTS / 2;
+        } else if still && within(TOLERANCE) {
             return is_orthonormal(v).then(|| (u.to_owned(), values, v.to_owned()));
         }
         before = values;
@@ -324,9 +382,9 @@ fn orthonormalise(x: &mut Mat<f64>) {
 }
 
 /// Largest `‖a xᵢ − sᵢ yᵢ‖`.
-fn residual(a: MatRef<'_, f64>, x: MatRef<'_, f64>, s: &[f64], y: MatRef<'_, f64>) -> f64 {
-    let mut r = Mat::zeros(a.nrows(), x.ncols());
-    times(a, x, r.as_mut());
+fn residual(a: Weight<'_>, near: bool, x: MatRef<'_, f64>, s: &[f64], y: MatRef<'_, f64>) -> f64 {
+    let mut r = Mat::zeros(a.wide.nrows(), x.ncols());
+    a.times(near, x, r.as_mut());
     let norms = s.iter().enumerate().map(|(j, s)| {
         let square: f64 = r
             .col(j)

@@ -11,7 +11,7 @@ use crate::library::stage::{NEUTRAL, StageKind};
 use crate::program::op::Precision;
 
 /// Version of the fingerprints: it changes when the meaning of a recipe, or the numbers behind it, change.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// The part that stands for a prompt that another stage chooses: that stage's fingerprint.
 pub(super) const CHOSEN: &str = "chosen prompt";
