@@ -261,7 +261,7 @@ impl Loader<'_> {
     ) -> Result<Tensor, RunError> {
         if part != SvdPart::Rest {
             if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
-                return Ok(tensor);
+                return Ok(cast(tensor, dtype));
             }
             let Some(d) = self.decomposed.get_mut(weight) else {
                 return Err(RunError::bug(format!(
@@ -279,7 +279,7 @@ impl Loader<'_> {
             if keep_copy {
                 self.initial.insert(param.name.clone(), tensor.clone());
             }
-            return Ok(tensor);
+            return Ok(cast(tensor, dtype));
         }
         let stem = param.name.trim_end_matches("siva_W");
         if let Some(dense) = self.adapter_tensor(&param.name, param)? {

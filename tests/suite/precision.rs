@@ -55,3 +55,67 @@ fn bf16_products_are_near_f32s_and_the_same_at_any_number_of_threads() {
         }
     }
 }
+
+#[test]
+fn adapters_on_narrow_weights_are_trained_scored_and_merged() {
+    let here = std::env::current_dir().expect("a working directory");
+    let at = here.display();
+    for (adapter, merges) in [
+        ("lora { rank = 4, on = {attention.*, ffn.*} }", true),
+        ("siva { rank = 4, on = {attention.query, ffn.up} }", true),
+        (
+            "siva { rank = 4, decomposition = 20, on = {attention.query, ffn.up} }",
+            true,
+        ),
+        ("k_lst { k = 3, r = 4 }", false),
+        ("last_n { n = 1 }", false),
+    ] {
+        for (dtype, to) in [("bf16", "f16"), ("f16", "f32")] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let merge = if merges {
+                format!(
+                    "stage two = merge {{ from = one, dtype = {to} }}\nstage three = eval {{ from = two, data = d.dev }}\n"
+                )
+            } else {
+                String::new()
+            };
+            let text = format!(
+                "model m = local \"{at}/tests/reference/bert-tiny\" {{ dtype = {dtype} }}\n\
+                 data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 80 }}\n\
+                 stage one = train {{ model = m, data = d.train, adapter = {adapter}, lr = 1e-3, steps = 4, dev = d.dev }}\n\
+                 stage plain = eval {{ from = one, data = d.dev }}\n{merge}"
+            );
+            let path = dir.path().join("r.peft");
+            std::fs::write(&path, text).expect("written");
+            let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+                .args(["run", "--quiet", "--json", "--fresh"])
+                .arg(&path)
+                .output()
+                .expect("starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{adapter} {dtype}: {said}");
+            let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let stages = result["stages"].as_array().expect("stages");
+            let loss = |name: &str| {
+                let stage = stages.iter().find(|s| s["name"] == name).expect("a stage");
+                stage["loss_last"].as_f64().expect("a loss")
+            };
+            if merges {
+                let (plain, merged) = (loss("plain"), loss("three"));
+                assert!(
+                    (plain - merged).abs() < 1e-2,
+                    "{adapter} {dtype}: {plain} {merged}"
+                );
+            }
+            for stage in stages {
+                let bytes = |key: &str| stage[key].as_f64().expect("bytes");
+                let ratio = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+                assert!(
+                    (0.9..=1.0).contains(&ratio),
+                    "{adapter} {dtype} {}: {ratio}",
+                    stage["name"]
+                );
+            }
+        }
+    }
+}
