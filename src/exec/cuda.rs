@@ -18,15 +18,15 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
-use super::device::{Backend, Block, Blocks, Ticket};
+use super::device::{Applied, Backend, Block, Blocks, Ticket};
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::program::op::launch::{
-    Arg, Call, Launch, Launches, Operand, PRODUCT_WORKSPACE, Product, SOURCES,
+    Arg, Call, Launch, Launches, Operand, PRODUCT_WORKSPACE, Product, SOURCES, held_as,
 };
-use crate::program::op::{Op, Precision, Tensor};
-use crate::program::{Bindings, TensorType};
+use crate::program::op::{Precision, Tensor};
+use crate::program::{Bindings, DType, TensorType};
 
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
 const OLDEST: (i32, i32) = (8, 0);
@@ -53,8 +53,8 @@ pub struct Cuda {
     returning: (usize, usize),
     blas: CudaBlas,
     _workspace: CudaSlice<u8>,
-    functions: BTreeMap<&'static str, CudaFunction>,
-    modules: BTreeMap<&'static str, Arc<CudaModule>>,
+    functions: BTreeMap<(&'static str, DType), CudaFunction>,
+    modules: BTreeMap<(&'static str, DType), Arc<CudaModule>>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     architecture: String,
@@ -184,24 +184,26 @@ impl Cuda {
 
     /// A kernel, compiled and loaded if it is asked for the first time.
     fn function(&mut self, call: &Call) -> Result<CudaFunction, RunError> {
-        if let Some(function) = self.functions.get(call.kernel) {
+        if let Some(function) = self.functions.get(&(call.kernel, call.held)) {
             return Ok(function.clone());
         }
-        let module = match self.modules.get(call.source) {
+        let module = match self.modules.get(&(call.source, call.held)) {
             Some(module) => module.clone(),
             None => {
                 let source = SOURCES.iter().find(|s| s.name == call.source);
                 let source =
                     source.ok_or_else(|| RunError::bug(format!("no source `{}`", call.source)))?;
-                let ptx = compile(source.text, &self.architecture)?;
+                let text = format!("{}{}", held_as(call.held), source.text);
+                let ptx = compile(&text, &self.architecture)?;
                 let module = self.context.load_module(Ptx::from_src(ptx));
                 let module = module.map_err(|e| driver("load a kernel", e))?;
-                self.modules.insert(source.name, module.clone());
+                self.modules
+                    .insert((source.name, call.held), module.clone());
                 module
             }
         };
         let function = module
-            .load_function(call.kernel)
+            .load_function(&call.name())
             .map_err(|e| driver("find a kernel", e))?;
         if call.shared > 0 {
             use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED;
@@ -210,7 +212,8 @@ impl Cuda {
                 .set_attribute(SHARED, 99 << 10)
                 .map_err(|e| driver("give a kernel shared memory", e))?;
         }
-        self.functions.insert(call.kernel, function.clone());
+        self.functions
+            .insert((call.kernel, call.held), function.clone());
         Ok(function)
     }
 
@@ -232,7 +235,7 @@ impl Cuda {
         // holds every launch's arguments against its kernel's parameters.
         unsafe { builder.launch(config) }
             .map(drop)
-            .map_err(|e| driver(&format!("start the kernel `{}`", call.kernel), e))
+            .map_err(|e| driver(&format!("start the kernel `{}`", call.name()), e))
     }
 
     fn words(&self, args: &[Arg], blocks: &Blocks<'_>) -> Result<Vec<u64>, RunError> {
@@ -262,6 +265,11 @@ impl Cuda {
             Precision::Tf32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
             Precision::Bf16 => (Type::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
         };
+        let made = if p.narrow {
+            Type::CUDA_R_16BF
+        } else {
+            Type::CUDA_R_32F
+        };
         // SAFETY: addresses of live blocks; sizes, strides and types were inferred for them.
         unsafe {
             cublas::gemm_ex(
@@ -280,7 +288,7 @@ impl Cuda {
                 number(p.ldb)?,
                 (&raw const p.beta).cast(),
                 c as *mut c_void,
-                Type::CUDA_R_32F,
+                made,
                 number(p.ldc)?,
                 compute,
                 cublas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
@@ -578,7 +586,7 @@ impl Backend for Cuda {
 
     fn apply(
         &mut self,
-        _: &[&Op],
+        _: &[Applied<'_>],
         launches: &Launches,
         blocks: &Blocks<'_>,
     ) -> Result<(), RunError> {

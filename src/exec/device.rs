@@ -88,6 +88,17 @@ impl Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block(pub usize);
 
+/// An op of an application, with the numbers of its operands.
+#[derive(Clone, Copy, Debug)]
+pub struct Applied<'a> {
+    /// It.
+    pub op: &'a Op,
+    /// How many inputs it has.
+    pub inputs: usize,
+    /// How many outputs.
+    pub outputs: usize,
+}
+
 /// The blocks of one application. An input whose buffer output 0 took over is output 0's block.
 #[derive(Debug)]
 pub struct Blocks<'a> {
@@ -162,13 +173,13 @@ pub trait Backend: fmt::Debug + Send {
     /// A bug of ours.
     fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError>;
 
-    /// Applies ops by their launches; of several, the inputs follow each other.
+    /// Applies ops by their launches; of several, inputs and outputs follow each other.
     ///
     /// # Errors
     /// What the driver says.
     fn apply(
         &mut self,
-        ops: &[&Op],
+        ops: &[Applied<'_>],
         launches: &Launches,
         blocks: &Blocks<'_>,
     ) -> Result<(), RunError>;

@@ -2,7 +2,7 @@
 //! data, read by every batch.
 //!
 //! ```text
-//! STORE/features/<set>/<value>.f32     the rows of one value: examples one after another (`.bf16`: rounded)
+//! STORE/features/<set>/<value>.f32     the rows of one value: examples one after another (`.bf16`, `.f16`: so held, or rounded)
 //! STORE/features/<set>/<value>.json    how many examples are whole (`.bf16.json`)
 //! STORE/features/<set>/used            touched by each run that reads them
 //! ```
@@ -25,6 +25,7 @@ use super::observe::{Event, Observer};
 use super::store;
 use crate::files::RunError;
 use crate::files::durable;
+use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::library::data::batch::{Packed, pack};
 use crate::library::data::positioned::{read_at, write_at};
 use crate::library::data::tokens::EncodedSet;
@@ -75,12 +76,12 @@ impl Rowed {
     }
 
     /// Writes rows from one on, in the numbers that are stored.
-    fn write(&self, row: u64, rows: &[f32]) -> Result<(), RunError> {
+    fn write(&self, row: u64, rows: &Tensor) -> Result<(), RunError> {
         let failed = |e| durable::failed(&self.path, "write", &e);
-        if self.stored == DType::F32 {
-            return write_at(&self.file, bytemuck::cast_slice(rows), self.offset(row))
-                .map_err(failed);
+        if self.stored == rows.dtype() {
+            return write_at(&self.file, bytes_of(rows), self.offset(row)).map_err(failed);
         }
+        let rows = rows.slice::<f32>().unwrap_or_default();
         let mut halves = [0_u16; 1 << 13];
         let mut at = self.offset(row);
         for piece in rows.chunks(halves.len()) {
@@ -94,24 +95,23 @@ impl Rowed {
         Ok(())
     }
 
-    /// Reads rows from one on, as many as `rows` takes.
+    /// Reads rows from one on, as many as `rows` takes, into numbers of the type that is stored.
+    fn read_as_stored(&self, row: u64, rows: &mut [u8]) -> Result<(), RunError> {
+        read_at(&self.file, rows, self.offset(row))
+            .map_err(|e| durable::failed(&self.path, "read", &e))
+    }
+
+    /// Reads rows from one on, as many as `rows` takes, widened.
     fn read(&self, row: u64, rows: &mut [f32]) -> Result<(), RunError> {
-        let failed = |e| durable::failed(&self.path, "read", &e);
         if self.stored == DType::F32 {
-            return read_at(&self.file, bytemuck::cast_slice_mut(rows), self.offset(row))
-                .map_err(failed);
+            return self.read_as_stored(row, bytemuck::cast_slice_mut(rows));
         }
         // They are read into the second half of their place and widened from the front: a number is
         // never written over one that is still to be read.
         let n = rows.len();
         let halves: &mut [u16] = bytemuck::cast_slice_mut(rows);
         let behind = halves.get_mut(n..).unwrap_or_default();
-        read_at(
-            &self.file,
-            bytemuck::cast_slice_mut(behind),
-            self.offset(row),
-        )
-        .map_err(failed)?;
+        self.read_as_stored(row, bytemuck::cast_slice_mut(behind))?;
         for i in 0..n {
             let bits = halves.get(n + i).copied().unwrap_or_default();
             let wide: [u16; 2] = bytemuck::cast(bf16::from_bits(bits).to_f32());
@@ -244,7 +244,8 @@ fn open_files(dir: &Path, features: &Features) -> Result<Vec<Rowed>, RunError> {
         let Feed::Feature { width, of, .. } = kept.feed else {
             return Err(RunError::bug("a kept value has no row type"));
         };
-        let path = dir.join(format!("{}.{}", kept.id, features.stored));
+        let stored = features.stored_of(kept.feed);
+        let path = dir.join(format!("{}.{stored}", kept.id));
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -258,17 +259,16 @@ fn open_files(dir: &Path, features: &Features) -> Result<Vec<Rowed>, RunError> {
             feed: kept.feed,
             width: u64::from(width),
             of,
-            stored: features.stored,
+            stored,
         });
     }
     Ok(files)
 }
 
 fn state_path(path: &Path) -> PathBuf {
-    if path.extension().is_some_and(|e| e == "f32") {
-        path.with_extension("json")
-    } else {
-        path.with_extension("bf16.json")
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("f32") | None => path.with_extension("json"),
+        Some(stored) => path.with_extension(format!("{stored}.json")),
     }
 }
 
@@ -303,7 +303,9 @@ fn fill(
         let outputs = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
         for (i, file) in reader.files.iter().enumerate() {
             let (row, _) = file.rows(&reader.tokens, range.start as u64);
-            file.write(row, outputs.floats(&format!("feature.{i}")))?;
+            let made = outputs.get(&format!("feature.{i}"));
+            let made = made.ok_or_else(|| RunError::bug("the prefix made no such value"))?;
+            file.write(row, made)?;
         }
         if noted.elapsed() >= NOTE_EVERY {
             reader.note(range.end as u64)?;
@@ -364,29 +366,36 @@ impl Reader {
                     .iter()
                     .map(|&e| file.rows(&self.tokens, e.into()).1)
                     .sum();
-                let mut data = vec![0.0_f32; (rows * file.width) as usize];
-                let (mut rest, mut fresh) =
-                    (data.as_mut_slice(), made.floats(&format!("feature.{i}")));
+                let dims = [rows as usize, file.width as usize];
+                let made = made.get(&format!("feature.{i}"));
+                let mut tensor = Tensor::zeros(file.feed.ty().stored, &dims);
+                // Where the file holds what the program wants, bytes are copied; else rows in f32 are read, and
+                // those made now rounded as if they had been kept.
+                let as_stored = tensor.dtype() == file.stored;
+                let size = file.width * tensor.dtype().size();
+                let mut rest = bytes_of_mut(&mut tensor);
+                let mut fresh = made.map(bytes_of).unwrap_or_default();
                 for &example in indices {
                     let (row, n) = file.rows(&self.tokens, example.into());
-                    let (own, after) = rest.split_at_mut((n * file.width) as usize);
+                    let (own, after) = rest.split_at_mut((n * size) as usize);
                     rest = after;
-                    if u64::from(example) < self.kept {
-                        file.read(row, own)?;
-                    } else {
+                    if u64::from(example) >= self.kept {
                         let (taken, after) =
                             fresh.split_at_checked(own.len()).ok_or_else(|| {
                                 RunError::bug("the prefix made fewer rows than wanted")
                             })?;
                         own.copy_from_slice(taken);
-                        file.round(own);
                         fresh = after;
+                        if !as_stored {
+                            file.round(bytemuck::cast_slice_mut(own));
+                        }
+                    } else if as_stored {
+                        file.read_as_stored(row, own)?;
+                    } else {
+                        file.read(row, bytemuck::cast_slice_mut(own))?;
                     }
                 }
-                Ok((
-                    file.feed,
-                    Tensor::new(data, &[rows as usize, file.width as usize]),
-                ))
+                Ok((file.feed, tensor))
             })
             .collect();
         let tensors: Vec<(Feed, Tensor)> = tensors.into_iter().collect::<Result<_, _>>()?;

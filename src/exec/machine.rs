@@ -12,6 +12,7 @@ use crate::files::RunError;
 use crate::program::memory::sized;
 use crate::program::op::{Io, Kernel, Machine, Tensor, TensorMut, TensorRef};
 use crate::program::rates::Rates;
+use crate::program::stored;
 use crate::program::{Bindings, Class, Def, Feed, Node, Program, Value, Verified};
 
 /// Tensor bytes as executed.
@@ -305,17 +306,20 @@ impl Outputs {
             .zip(self.list.iter_mut().map(|(_, t)| t))
     }
 
-    /// An output's elements; empty if there is none of that name, or it is not here yet.
+    /// An output by name, if it is here.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        if self.is_coming() {
+            return None;
+        }
+        self.list.iter().find(|(n, _)| n == name).map(|(_, t)| t)
+    }
+
+    /// An output's elements; empty if there is none of that name in f32, or it is not here yet.
     #[must_use]
     pub fn floats(&self, name: &str) -> &[f32] {
-        if self.is_coming() {
-            return &[];
-        }
-        self.list
-            .iter()
-            .find(|(n, _)| n == name)
-            .and_then(|(_, t)| t.slice::<f32>())
-            .unwrap_or_default()
+        let tensor = self.get(name);
+        tensor.and_then(|t| t.slice::<f32>()).unwrap_or_default()
     }
 
     /// The first element of an output.
@@ -607,7 +611,7 @@ impl Runner {
                 Some(tensor) => tensor,
                 None => {
                     let ty = program.ty(out);
-                    let tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
+                    let tensor = Tensor::zeros(ty.stored, &ty.dims(sizes));
                     self.meter.alloc(tensor.bytes());
                     tensor
                 }
@@ -628,7 +632,7 @@ impl Runner {
                         .map(Tensor::view),
                 }
             };
-            let mut io = Io {
+            let io = Io {
                 inputs: node
                     .inputs
                     .iter()
@@ -642,7 +646,7 @@ impl Runner {
                 outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
                 taken: takes,
             };
-            node.op.rule().eval(&kernel, &mut io)
+            stored::eval(&node.op, &kernel, io)
         };
         self.meter.scratch(kernel.take_peak());
         for (at, tensor) in updated {

@@ -28,8 +28,7 @@ use crate::library::stage::{StageCx, network};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::encode::{Frame, tokenize};
 use crate::program::op::Machine;
-use crate::program::op::Precision;
-use crate::program::{DType, Resident};
+use crate::program::{DType, Numbers, Resident};
 
 /// Name of the description inside an artifact.
 pub const DESCRIPTION: &str = "peftc.json";
@@ -205,7 +204,7 @@ impl Predictor {
             span: Span::default(),
             model: model.clone(),
             storage: DType::F32,
-            precision: Precision::F32,
+            numbers: Numbers::default(),
             tuning: tuning.clone(),
             objective,
             head: self.head.clone(),

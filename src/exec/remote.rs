@@ -5,13 +5,15 @@
 //! **Invariant:** of a resident the newer side is known: host tensors carry a version, mirrors whether an
 //! op has written them since. Nothing is copied that has not changed.
 
-use super::device::{Backend, Block, Blocks};
+use std::ops::Range;
+
+use super::device::{Applied, Backend, Block, Blocks};
 use super::machine::{Meter, Outputs, Residents};
 use crate::files::RunError;
 use crate::program::op::launch::{Missing, without_launches};
-use crate::program::op::{Op, OpError, Tensor};
-use crate::program::together::{launches, together};
-use crate::program::{Bindings, DType, Dim, Feed, Node, Program, TensorType, Value, Verified};
+use crate::program::op::{OpError, Tensor};
+use crate::program::together::launches;
+use crate::program::{Bindings, DType, Dim, Feed, Program, TensorType, Value, Verified};
 
 /// A resident's copy on the device.
 #[derive(Debug)]
@@ -103,19 +105,14 @@ impl Remote {
             self.backend.upload(slot.0, tensor)?;
             put(&mut slots, value, slot);
         }
-        let steps = &verified.schedule().steps;
-        let mut at = 0;
-        while at < program.nodes.len() {
-            let nodes = together(program, at);
-            let own = steps.get(at..at + nodes.len()).unwrap_or_default();
-            let takes = own.first().and_then(|step| step.takes);
-            self.apply(program, &places, &mut slots, nodes, takes, sizes)?;
-            for value in own.iter().flat_map(|step| &step.frees) {
+        for group in &verified.schedule().groups {
+            self.apply(verified, &places, &mut slots, group, sizes)?;
+            let own = verified.schedule().steps.get(group.clone());
+            for value in own.unwrap_or_default().iter().flat_map(|step| &step.frees) {
                 if let Some(slot) = slots.get_mut(value.index()).and_then(Option::take) {
                     self.release(slot);
                 }
             }
-            at += nodes.len().max(1);
         }
         let mut outputs = Outputs::of(&program.name);
         for (name, value) in &program.outputs {
@@ -125,7 +122,7 @@ impl Remote {
             let mirror = place.and_then(|at| self.mirrors.get(at)?.as_ref().map(|m| m.block));
             if let Some(block) = slot.map(|(block, _)| block).or(mirror) {
                 let ticket = self.backend.begin(block, ty.bytes(sizes))?;
-                let tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
+                let tensor = Tensor::zeros(ty.stored, &ty.dims(sizes));
                 outputs.push(name, tensor, ticket);
             }
         }
@@ -275,18 +272,18 @@ impl Remote {
     /// Applies a node, or several together.
     fn apply(
         &mut self,
-        program: &Program,
+        verified: &Verified,
         places: &[Option<usize>],
         slots: &mut [Slot],
-        nodes: &[Node],
-        takes: Option<usize>,
+        group: &Range<usize>,
         sizes: &Bindings,
     ) -> Result<(), RunError> {
-        let launches =
-            launches(program, nodes, sizes).ok_or_else(|| refused(&without_launches(program)))?;
-        let ops: Vec<&Op> = nodes.iter().map(|node| &node.op).collect();
-        let mut inputs = Vec::new();
-        for node in nodes {
+        let (program, steps) = (verified.program(), &verified.schedule().steps);
+        let launches = launches(program, steps, group.clone(), sizes)
+            .ok_or_else(|| refused(&without_launches(program)))?;
+        let nodes = program.nodes.iter().zip(steps).skip(group.start);
+        let (mut applied, mut inputs, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+        for (node, step) in nodes.take(group.len()) {
             let updates = node.op.rule().updates();
             for (i, value) in node.inputs.iter().enumerate() {
                 let place = places.get(value.index()).copied().flatten();
@@ -302,22 +299,21 @@ impl Remote {
                 })?;
                 inputs.push(block);
             }
-        }
-        let Some(node) = nodes.first() else {
-            return Ok(());
-        };
-        let mut outputs = Vec::with_capacity(node.outputs.len());
-        let taken = takes
-            .and_then(|i| node.inputs.get(i))
-            .and_then(|v| slots.get_mut(v.index())?.take());
-        let mut taken = taken;
-        for &out in &node.outputs {
-            let slot = match taken.take() {
-                Some(slot) => slot,
-                None => self.block(program.ty(out), sizes)?,
-            };
-            outputs.push(slot.0);
-            put(slots, out, slot);
+            let taken = step.takes.and_then(|i| node.inputs.get(i));
+            let mut taken = taken.and_then(|v| slots.get_mut(v.index())?.take());
+            for &out in &node.outputs {
+                let slot = match taken.take() {
+                    Some(slot) => slot,
+                    None => self.block(program.ty(out), sizes)?,
+                };
+                outputs.push(slot.0);
+                put(slots, out, slot);
+            }
+            applied.push(Applied {
+                op: &node.op,
+                inputs: node.inputs.len(),
+                outputs: node.outputs.len(),
+            });
         }
         let mut scratch = Vec::with_capacity(launches.scratch.len());
         for &bytes in &launches.scratch {
@@ -326,7 +322,7 @@ impl Remote {
         }
         let blocks: Vec<Block> = scratch.iter().map(|s| s.0).collect();
         let result = self.backend.apply(
-            &ops,
+            &applied,
             &launches,
             &Blocks {
                 inputs: &inputs,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::device::{Backend, Block, Blocks, Device, Ticket};
+use super::device::{Applied, Backend, Block, Blocks, Device, Ticket};
 use super::machine::Runner;
 use super::observe::{Event, Observer, Silent};
 use super::predict::Predictor;
@@ -21,6 +21,7 @@ use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::plan::Plan;
 use crate::program::op::launch::{Launch, Launches, Operand};
 use crate::program::op::{Io, Kernel, Machine, Op, Tensor};
+use crate::program::stored;
 use crate::program::{Bindings, Builder, Class, DType, Dim, Feed, Sym, TensorType, verify};
 
 const MACHINE: Machine = Machine::cpu(2);
@@ -50,7 +51,7 @@ impl Backend for Rehearsal {
     }
 
     fn alloc(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<Block, RunError> {
-        let mut tensor = Tensor::zeros(ty.dtype, &ty.dims(sizes));
+        let mut tensor = Tensor::zeros(ty.stored, &ty.dims(sizes));
         // Memory comes in any state.
         if let Some(x) = tensor.slice_mut::<f32>() {
             x.fill(f32::NAN);
@@ -101,7 +102,7 @@ impl Backend for Rehearsal {
 
     fn apply(
         &mut self,
-        ops: &[&Op],
+        ops: &[Applied<'_>],
         launches: &Launches,
         blocks: &Blocks<'_>,
     ) -> Result<(), RunError> {
@@ -128,11 +129,19 @@ impl Backend for Rehearsal {
                 });
             }
         }
-        let each = blocks.inputs.len() / ops.len();
-        for (i, op) in ops.iter().enumerate() {
-            let inputs = &blocks.inputs[i * each..(i + 1) * each];
-            self.one(op, &Blocks { inputs, ..*blocks });
+        let (mut inputs, mut outputs) = (blocks.inputs, blocks.outputs);
+        for one in ops {
+            let (own, rest) = inputs.split_at(one.inputs);
+            let (made, later) = outputs.split_at(one.outputs);
+            (inputs, outputs) = (rest, later);
+            let own = Blocks {
+                inputs: own,
+                outputs: made,
+                ..*blocks
+            };
+            self.one(one.op, &own);
         }
+        assert!(inputs.is_empty() && outputs.is_empty());
         Ok(())
     }
 }
@@ -151,7 +160,7 @@ impl Rehearsal {
             .map(|&i| self.take(blocks.inputs[i]))
             .collect();
         let kernel = Kernel::new(&MACHINE);
-        let mut io = Io {
+        let io = Io {
             inputs: blocks
                 .inputs
                 .iter()
@@ -165,8 +174,7 @@ impl Rehearsal {
             outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
             taken,
         };
-        let result = op.rule().eval(&kernel, &mut io);
-        drop(io);
+        let result = stored::eval(op, &kernel, io);
         for (&i, tensor) in updates.iter().zip(updated) {
             self.table[blocks.inputs[i].0] = Some(tensor);
         }
@@ -191,6 +199,8 @@ fn planned_on(dir: &Path, body: &str, machine: &Machine) -> (PathBuf, Plan) {
          model b = local \"{at}/tests/reference/bert-tiny\" {{ dtype = bf16 }}\n\
          model h = local \"{at}/tests/reference/bert-tiny\" {{ precision = bf16, dtype = bf16 }}\n\
          model t = local \"{at}/tests/reference/bert-tiny\" {{ precision = tf32 }}\n\
+         model a = local \"{at}/tests/reference/bert-tiny\" {{ activations = bf16, precision = bf16, dtype = bf16 }}\n\
+         model w = local \"{at}/tests/reference/bert-tiny\" {{ activations = f16 }}\n\
          data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 120 }}\n{body}"
     );
     let path = dir.join("r.peft");
@@ -334,6 +344,19 @@ fn training_on_a_device_leaves_what_it_leaves_on_the_host() {
         "stage s = train { model = h, data = d.train, adapter = lora { rank = 4 }, lr = 1e-3, epochs = 1, batch = 16 }\n",
         "stage s = train { model = t, data = d.train, adapter = bitfit, lr = 1e-3, epochs = 1, batch = 16 }\n",
         "stage s = train { model = b, data = d.train, adapter = k_lst { k = 3, r = 4, dropout = 0.2 }, lr = 1e-3, epochs = 2, batch = 16 }\n",
+    ] {
+        agree(body);
+    }
+}
+
+#[test]
+fn activations_in_16_bits_on_a_device_are_those_of_the_host() {
+    for body in [
+        "stage s = train { model = a, data = d.train, adapter = lora { rank = 4, dropout = 0.1, on = {attention.*, ffn.*} }, lr = 1e-3, epochs = 1, batch = 16, recompute = true }\n\
+         stage e = eval { from = s, data = d.dev }\n",
+        "stage s = train { model = w, data = d.train, adapter = full, lr = 1e-3, epochs = 1, batch = 16, micro_batch = 5 }\n",
+        "stage s = train { model = a, data = d.train, adapter = k_lst { k = 3, r = 4, dropout = 0.2 }, lr = 1e-3, epochs = 2, batch = 16 }\n",
+        "stage s = mezo { model = a, data = d.train, lr = 1e-4, steps = 6, max_length = 32 }\n",
     ] {
         agree(body);
     }

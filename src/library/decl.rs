@@ -70,6 +70,13 @@ const PRECISION: Key = Key {
           where the processor has AVX512-BF16; `tf32` takes products in TF32 on GPUs from Ampere on, and in f32 elsewhere; trained \
           tensors stay in f32",
 };
+const ACTIVATIONS: Key = Key {
+    name: "activations",
+    kind: Kind::Choice(&["f32", "f16", "bf16"]),
+    default: Default::Text("f32"),
+    doc: "type in which values with a row a token are held between ops, rounded once each: half the memory of activations. Every op \
+          still computes in f32. Gradients of them are held in bf16 too, but in f32 beside `f16`, whose range they leave",
+};
 const INIT: Key = Key {
     name: "init",
     kind: Kind::Choice(&["pretrained", "random"]),
@@ -108,14 +115,23 @@ static MODEL_HUB: Schema = Schema {
     doc: "`check` fetches config.json and the tokenizer only; `run` fetches the weights. The cache, `HF_ENDPOINT`, \
           `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured.",
     paper: "",
-    keys: &[DTYPE, PRECISION, INIT, SEED, TOKENIZER, REVISION, CONFIG],
+    keys: &[
+        DTYPE,
+        PRECISION,
+        ACTIVATIONS,
+        INIT,
+        SEED,
+        TOKENIZER,
+        REVISION,
+        CONFIG,
+    ],
 };
 static MODEL_LOCAL: Schema = Schema {
     name: "local",
     summary: "a model directory: config.json, safetensors, tokenizer",
     doc: "The path is relative to the recipe. Weights may be in f32, f16 or bf16, in one file or in shards.",
     paper: "",
-    keys: &[DTYPE, PRECISION, INIT, SEED, TOKENIZER],
+    keys: &[DTYPE, PRECISION, ACTIVATIONS, INIT, SEED, TOKENIZER],
 };
 
 const TEXT: Key = Key {

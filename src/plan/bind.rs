@@ -19,9 +19,9 @@ use crate::library::model;
 use crate::library::objective::Objective;
 use crate::library::prompt::Template;
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
-use crate::program::DType;
 use crate::program::device::Device;
 use crate::program::op::Precision;
+use crate::program::{DType, Numbers};
 use crate::resolve::{Declared, Recipe};
 
 /// Where a model's files are.
@@ -52,7 +52,7 @@ pub struct BoundModel {
     /// Type in which frozen matrices are held.
     pub storage: DType,
     /// In what numbers its products are formed.
-    pub precision: Precision,
+    pub numbers: Numbers,
     /// Its tokenizer, if it could be had.
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Hash of all that makes it what it is; `None` where that could not be had.
@@ -257,7 +257,7 @@ impl<'a> Binder<'a> {
             Some("bf16") => DType::BF16,
             _ => DType::F32,
         };
-        let precision = match values.str("precision") {
+        let products = match values.str("precision") {
             Some("bf16") => Precision::Bf16,
             Some("tf32") => {
                 self.without_tf32(declared, diags);
@@ -275,7 +275,14 @@ impl<'a> Binder<'a> {
             place,
             random,
             storage,
-            precision,
+            numbers: Numbers {
+                products,
+                activations: match values.str("activations") {
+                    Some("f16") => DType::F16,
+                    Some("bf16") => DType::BF16,
+                    _ => DType::F32,
+                },
+            },
             tokenizer,
             identity,
             base_name,

@@ -7,7 +7,7 @@ use super::split::Lengths;
 use crate::library::objective::Objective;
 use crate::library::params::{Init, Owner, Param};
 use crate::library::schema::Values;
-use crate::library::stage::job::{Features, Fit, Job, Routine, Update};
+use crate::library::stage::job::{Features, Fit, Job, Routine, Update, kept_as};
 use crate::program::prefix::{Cut, cut};
 use crate::program::{Bindings, DType, Feed, Rows, Verified};
 
@@ -120,10 +120,12 @@ fn plan(
     };
     let row = |of: Rows| -> u64 {
         let widths = parts.kept.iter().filter_map(|k| match k.feed {
-            Feed::Feature { width, of: own, .. } if own == of => Some(u64::from(width)),
+            Feed::Feature { width, of: own, .. } if own == of => {
+                Some(u64::from(width) * kept_as(k.feed, asked.stored).size())
+            }
             _ => None,
         });
-        asked.stored.size() * widths.sum::<u64>()
+        widths.sum::<u64>()
     };
     let (per_token, per_sequence) = (row(Rows::Tokens), row(Rows::Sequences));
     let mut left = asked.bound;

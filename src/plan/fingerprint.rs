@@ -8,6 +8,7 @@ use super::bind::BoundSplit;
 use super::{Handed, Plan};
 use crate::library::schema::{Checked, Filled};
 use crate::library::stage::{NEUTRAL, StageKind};
+use crate::program::DType;
 use crate::program::op::Precision;
 
 /// Version of the fingerprints: it changes when the meaning of a recipe, or the numbers behind it, change.
@@ -32,12 +33,16 @@ pub(super) fn fingerprint(
     parts.insert("kind".to_owned(), kind.schema().name.to_owned());
     parts.insert(
         "numeric".to_owned(),
-        match start.model.precision {
+        match start.model.numbers.products {
             Precision::F32 => format!("{} frozen, f32 arithmetic", start.model.storage),
             Precision::Tf32 => format!("{} frozen, tf32 products", start.model.storage),
             Precision::Bf16 => format!("{} frozen, bf16 products", start.model.storage),
         },
     );
+    if start.model.numbers.activations != DType::F32 {
+        let held = start.model.numbers.activations.to_string();
+        parts.insert("activations".to_owned(), held);
+    }
     let mut keys: Vec<(&str, &Checked)> = filled
         .values
         .iter()

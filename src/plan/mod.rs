@@ -263,7 +263,7 @@ impl Planner<'_, '_> {
             span: declared.name.span,
             model: model.clone(),
             storage: start.model.storage,
-            precision: start.model.precision,
+            numbers: start.model.numbers,
             tuning: tuning.clone(),
             objective: start.objective,
             head: start.head.clone(),

@@ -129,7 +129,7 @@ pub fn recomputed(stage: &Stage) -> u64 {
 fn features_json(stage: &Stage) -> Json {
     match (stage.job.features(), &stage.not_kept) {
         (Some(f), _) => json!({
-            "values": f.kept.len(), "dtype": f.stored.to_string(), "bytes": f.bytes, "examples": f.examples.iter().sum::<u64>(),
+            "values": f.kept.len(), "dtype": f.types(), "bytes": f.bytes, "examples": f.examples.iter().sum::<u64>(),
             "everything": f.everything, "share_saved": f.share,
         }),
         (None, Some(why)) => json!({ "values": 0, "why": why }),
@@ -147,10 +147,9 @@ fn features_text(stage: &Stage) -> Option<String> {
             if f.everything { "all " } else { "the first " },
             Count(f.examples.iter().sum()),
             Bytes(f.bytes),
-            if f.stored == DType::F32 {
-                ""
-            } else {
-                " as bf16"
+            match f.types() {
+                own if own == "f32" => String::new(),
+                own => format!(" as {own}"),
             },
             100.0 * f.share,
         )),
@@ -277,15 +276,20 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         let facts = stage.model.facts();
         let _ = writeln!(
             out,
-            "  model       {} {} blocks × {} wide, {} held{}",
+            "  model       {} {} blocks × {} wide, {} held{}{}",
             stage.model.family(),
             facts.layers,
             facts.hidden,
             stage.start.model.storage,
-            match stage.start.model.precision {
+            match stage.start.model.numbers.products {
                 Precision::F32 => "",
                 Precision::Tf32 => ", products in TF32",
                 Precision::Bf16 => ", products in bf16",
+            },
+            match stage.start.model.numbers.activations {
+                DType::F16 => ", activations in f16",
+                DType::BF16 => ", activations in bf16",
+                _ => "",
             }
         );
         let methods = stage.methods();

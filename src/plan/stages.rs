@@ -147,7 +147,7 @@ impl Stage {
             span: self.name.span,
             model: self.model.clone(),
             storage: start.model.storage,
-            precision: start.model.precision,
+            numbers: start.model.numbers,
             tuning: tuning.clone(),
             objective: start.objective,
             head: start.head.clone(),

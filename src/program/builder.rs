@@ -4,7 +4,26 @@ use std::collections::BTreeMap;
 
 use super::graph::{Class, Def, Feed, Node, Phase, Program, Resident, Value, ValueInfo};
 use super::op::{Op, Precision};
-use super::types::TensorType;
+use super::types::{DType, Sym, TensorType};
+
+/// In what numbers a program computes and keeps what it computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Of products.
+    pub products: Precision,
+    /// Of values with a row a token in memory: f32, bf16 or f16. Gradients of such values have bf16's range or
+    /// more: beside f16 they are held in f32.
+    pub activations: DType,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            products: Precision::F32,
+            activations: DType::F32,
+        }
+    }
+}
 
 /// Builds one [`Program`].
 #[derive(Debug)]
@@ -15,7 +34,7 @@ pub struct Builder {
     feeds: BTreeMap<Feed, Value>,
     label: u32,
     phase: Phase,
-    precision: Precision,
+    numbers: Numbers,
 }
 
 impl Builder {
@@ -34,15 +53,15 @@ impl Builder {
             feeds: BTreeMap::new(),
             label: 0,
             phase: Phase::Forward,
-            precision: Precision::F32,
+            numbers: Numbers::default(),
         }
     }
 
-    /// The same, whose products are all formed in these numbers.
+    /// The same in other numbers.
     #[must_use]
-    pub fn with_precision(name: &str, precision: Precision) -> Self {
+    pub fn with_numbers(name: &str, numbers: Numbers) -> Self {
         Self {
-            precision,
+            numbers,
             ..Self::new(name)
         }
     }
@@ -122,9 +141,10 @@ impl Builder {
     pub fn push(&mut self, op: impl Into<Op>, inputs: &[Value]) -> Vec<Value> {
         let mut op = op.into();
         if let Op::MatMul(product) = &mut op {
-            product.precision = self.precision;
+            product.precision = self.numbers.products;
         }
-        let types: Vec<&TensorType> = inputs.iter().map(|&v| self.program.ty(v)).collect();
+        let types = self.program.computed(inputs);
+        let types: Vec<&TensorType> = types.iter().collect();
         let outs = match op.rule().infer(&types) {
             Ok(outs) => outs,
             Err(why) => {
@@ -138,8 +158,9 @@ impl Builder {
             .into_iter()
             .enumerate()
             .map(|(i, ty)| {
+                let stored = self.stored(&op, i, &ty);
                 self.define(
-                    ty,
+                    ty.stored_as(stored),
                     Def::Node {
                         node,
                         output: i as u32,
@@ -156,6 +177,24 @@ impl Builder {
             phase: self.phase,
         });
         outputs
+    }
+
+    /// In what type an output is held: that of activations, if it is one.
+    fn stored(&self, op: &Op, output: usize, ty: &TensorType) -> DType {
+        let narrow = self.numbers.activations;
+        let ranges = match self.phase {
+            Phase::Forward => true,
+            Phase::Backward => narrow == DType::BF16,
+            Phase::Update => false,
+        };
+        let rows_of_tokens = ty.matrix().is_some_and(|(rows, columns)| {
+            rows.factors[Sym::Tokens as usize] > 0 && columns.as_const().is_some()
+        });
+        if ranges && rows_of_tokens && ty.dtype == DType::F32 && !op.rule().is_exact(output) {
+            narrow
+        } else {
+            ty.dtype
+        }
     }
 
     /// Appends a node with one output.

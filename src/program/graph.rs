@@ -5,7 +5,7 @@
 //! in place ([`super::op::OpRule::updates`]), in list order.
 
 use super::op::Op;
-use super::types::TensorType;
+use super::types::{DType, TensorType};
 
 /// A value of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,7 +91,7 @@ pub enum Feed {
     Perturbation,
     /// Step and sample a perturbation is drawn for: `u32[2]`.
     Draw,
-    /// A kept value of the frozen prefix: `f32[T or S, width]`.
+    /// A kept value of the frozen prefix: `[T or S, width]`.
     Feature {
         /// Which of them.
         index: u16,
@@ -99,6 +99,8 @@ pub enum Feed {
         width: u32,
         /// Whose rows.
         of: Rows,
+        /// In what type they are held.
+        stored: DType,
     },
 }
 
@@ -165,12 +167,14 @@ impl Feed {
             Self::Step => TensorType::scalar(U32),
             Self::Perturbation => TensorType::fixed(F32, &[3]),
             Self::Draw => TensorType::fixed(U32, &[2]),
-            Self::Feature { width, of, .. } => {
+            Self::Feature {
+                width, of, stored, ..
+            } => {
                 let rows = match of {
                     Rows::Tokens => t,
                     Rows::Sequences => s,
                 };
-                TensorType::new(F32, [rows, Dim::from(u64::from(width))])
+                TensorType::new(F32, [rows, Dim::from(u64::from(width))]).stored_as(stored)
             }
         }
     }
@@ -255,6 +259,15 @@ impl Program {
     #[must_use]
     pub fn ty(&self, value: Value) -> &TensorType {
         &self.values[value.index()].ty
+    }
+
+    /// Types of values as ops compute them, whatever they are stored as.
+    ///
+    /// # Panics
+    /// If one is of another program (a bug).
+    #[must_use]
+    pub fn computed(&self, values: &[Value]) -> Vec<TensorType> {
+        values.iter().map(|&v| self.ty(v).computed()).collect()
     }
 
     /// A value's definition.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::device::Device;
 use super::graph::{Class, Def, Node, Phase, Program, Value};
 use super::op::{Cost, Machine, SizedCx};
-use super::schedule::Schedule;
-use super::together::{launches, together};
+use super::schedule::{Schedule, Step};
+use super::stored::workspace;
+use super::together::launches;
 use super::types::{Bindings, TensorType};
 
 /// Bytes by class at the moment of the peak, residents not counted.
@@ -60,32 +62,48 @@ fn walk(
         .collect();
     let block = |bytes: u64| machine.device.block(bytes);
     let mut total: u64 = live.values().map(|&b| block(b)).sum();
-    let mut grouped = 0;
-    for (index, (node, step)) in program.nodes.iter().zip(&schedule.steps).enumerate() {
-        if let Some(taken) = step.takes.and_then(|i| node.inputs.get(i)) {
-            total -= live.remove(taken).map_or(0, block);
-        }
-        for &out in &node.outputs {
-            let bytes = program.ty(out).bytes(sizes);
-            live.insert(out, bytes);
-            total += block(bytes);
-        }
-        let cx = sized(program, node, sizes);
-        let workspace = match machine.device {
-            Device::Cpu => node.op.rule().workspace(&cx, machine),
-            Device::Cuda(_) if index < grouped => 0,
-            // A group's scratch is there from its first node on, when most is alive.
-            Device::Cuda(_) => {
-                let group = together(program, index);
-                grouped = index + group.len();
-                launches(program, group, sizes).map_or(0, |l| l.scratch_bytes())
+    let on_host = matches!(machine.device, Device::Cpu);
+    let alone = (0..program.nodes.len()).map(|i| i..i + 1);
+    let groups: Vec<Range<usize>> = match on_host {
+        true => alone.collect(),
+        // Their outputs and scratch are all there before anything is freed.
+        false => schedule.groups.clone(),
+    };
+    for group in groups {
+        let mut scratch = 0;
+        for (index, (node, step)) in nodes_of(program, schedule, &group) {
+            if let Some(taken) = step.takes.and_then(|i| node.inputs.get(i)) {
+                total -= live.remove(taken).map_or(0, block);
             }
-        };
-        at(index, workspace, &live, total + block(workspace));
-        for value in &step.frees {
-            total -= live.remove(value).map_or(0, block);
+            for &out in &node.outputs {
+                let bytes = program.ty(out).bytes(sizes);
+                live.insert(out, bytes);
+                total += block(bytes);
+            }
+            if on_host {
+                scratch = workspace(&node.op, &sized(program, node, sizes), step.takes, machine);
+            } else if index == group.start {
+                let all = launches(program, &schedule.steps, group.clone(), sizes);
+                scratch = all.map_or(0, |l| l.scratch_bytes());
+            }
+            at(index, scratch, &live, total + block(scratch));
+        }
+        for (_, (_, step)) in nodes_of(program, schedule, &group) {
+            for value in &step.frees {
+                total -= live.remove(value).map_or(0, block);
+            }
         }
     }
+}
+
+/// The nodes of a group with their numbers and what happens around them.
+fn nodes_of<'a>(
+    program: &'a Program,
+    schedule: &'a Schedule,
+    group: &Range<usize>,
+) -> impl Iterator<Item = (usize, (&'a Node, &'a Step))> {
+    let nodes = program.nodes.iter().zip(&schedule.steps).enumerate();
+    nodes.skip(group.start).take(group.len())
 }
 
 /// Bytes alive at each node of a program, workspace included, residents not.

@@ -14,11 +14,12 @@ pub mod prefix;
 pub mod print;
 pub mod rates;
 pub mod schedule;
+pub mod stored;
 pub mod together;
 pub mod types;
 pub mod verify;
 
-pub use builder::Builder;
+pub use builder::{Builder, Numbers};
 pub use graph::{Class, Def, Feed, Node, Phase, Program, Resident, Rows, Value};
 pub use schedule::Schedule;
 pub use types::{Bindings, DType, Dim, Real, Shape, Sym, TensorType};

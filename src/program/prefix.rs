@@ -77,11 +77,13 @@ pub fn cut(
         .iter()
         .enumerate()
         .filter_map(|(index, &value)| {
-            let (of, width) = row_type(program.ty(value))?;
+            let ty = program.ty(value);
+            let (of, width) = row_type(ty)?;
             let feed = Feed::Feature {
                 index: index as u16,
                 width,
                 of,
+                stored: ty.stored,
             };
             let id = identity(program, value);
             Some((value, Kept { id, feed }))
@@ -253,6 +255,10 @@ fn identity(program: &Program, value: Value) -> String {
             .collect();
         let inputs = inputs.join(" ");
         for out in &node.outputs {
+            let mut inputs = inputs.clone();
+            if program.ty(*out).is_narrow() {
+                inputs.push_str(&format!(" held in {}", program.ty(*out).stored));
+            }
             hashes[out.index()] = Some(of(*out, &inputs));
         }
         if node.outputs.contains(&value) {

@@ -1,7 +1,10 @@
 //! Liveness: where each value dies, and which buffers are taken over. One table serves both sides:
 //! the estimate sums it, the executor frees by it.
 
+use std::ops::Range;
+
 use super::graph::{Def, Program, Value};
+use super::together::groups;
 
 /// What happens around one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct Step {
 pub struct Schedule {
     /// In node order.
     pub steps: Vec<Step>,
+    /// Nodes that a device other than the processor applies in one go, all of them in order.
+    pub groups: Vec<Range<usize>>,
 }
 
 impl Schedule {
@@ -60,6 +65,7 @@ impl Schedule {
             frees.dedup();
             step.frees = frees;
         }
-        Self { steps }
+        let groups = groups(program, &steps);
+        Self { steps, groups }
     }
 }

@@ -6,15 +6,16 @@
 use std::fmt;
 
 /// Element type of a tensor in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     /// 64-bit float; only tests compute in it.
     F64,
     /// 32-bit float: the compute type.
+    #[default]
     F32,
-    /// IEEE half: storage of frozen weights.
+    /// IEEE half: storage of frozen weights and of activations.
     F16,
-    /// bfloat16: storage of frozen weights.
+    /// bfloat16: storage of frozen weights and of activations.
     BF16,
     /// 32-bit index.
     U32,
@@ -35,6 +36,12 @@ impl DType {
     #[must_use]
     pub const fn is_compute(self) -> bool {
         matches!(self, Self::F32 | Self::F64)
+    }
+
+    /// Whether it is a float of 16 bits.
+    #[must_use]
+    pub const fn is_half(self) -> bool {
+        matches!(self, Self::F16 | Self::BF16)
     }
 
     /// `f32`, `bf16`, …
@@ -233,10 +240,13 @@ pub type Shape = Vec<Dim>;
 /// Dtype and shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TensorType {
-    /// Element type.
+    /// Element type, as ops compute it.
     pub dtype: DType,
     /// Symbolic shape.
     pub shape: Shape,
+    /// Element type in memory: `dtype`, or a narrower float that is widened where an op reads it and
+    /// rounded where one writes it.
+    pub stored: DType,
 }
 
 impl TensorType {
@@ -245,7 +255,26 @@ impl TensorType {
         Self {
             dtype,
             shape: shape.into_iter().collect(),
+            stored: dtype,
         }
+    }
+
+    /// The same, in another type in memory.
+    #[must_use]
+    pub fn stored_as(self, stored: DType) -> Self {
+        Self { stored, ..self }
+    }
+
+    /// What an op's rule sees: the type as it is computed.
+    #[must_use]
+    pub fn computed(&self) -> Self {
+        self.clone().stored_as(self.dtype)
+    }
+
+    /// Whether it is narrower in memory than where it is computed.
+    #[must_use]
+    pub fn is_narrow(&self) -> bool {
+        self.stored != self.dtype
     }
 
     /// A type of constant shape.
@@ -269,7 +298,7 @@ impl TensorType {
     /// Bytes under given sizes.
     #[must_use]
     pub fn bytes(&self, sizes: &Bindings) -> u64 {
-        self.elements(sizes) * self.dtype.size()
+        self.elements(sizes) * self.stored.size()
     }
 
     /// Concrete dimensions.
@@ -291,7 +320,7 @@ impl TensorType {
 impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dims: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
-        write!(f, "{}[{}]", self.dtype, dims.join(", "))
+        write!(f, "{}[{}]", self.stored, dims.join(", "))
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use super::graph::{Class, Def, Program, Value};
 use super::schedule::Schedule;
-use super::types::TensorType;
+use super::types::{DType, TensorType};
 
 /// A program that was checked, with its schedule: the only thing the executor accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,11 +64,22 @@ pub fn verify(program: Program) -> Result<Verified, String> {
         {
             return fail("reads a value before it is defined");
         }
-        let types: Vec<&TensorType> = node.inputs.iter().map(|&v| program.ty(v)).collect();
-        match node.op.rule().infer(&types) {
-            Ok(outs) if outs.iter().eq(node.outputs.iter().map(|&v| program.ty(v))) => {}
+        let types = program.computed(&node.inputs);
+        match node
+            .op
+            .rule()
+            .infer(&types.iter().collect::<Vec<&TensorType>>())
+        {
+            Ok(outs) if outs == program.computed(&node.outputs) => {}
             Ok(_) => return fail("an output has another type than the op infers"),
             Err(why) => return fail(&why),
+        }
+        let held = |v: &Value| {
+            let ty = program.ty(*v);
+            !ty.is_narrow() || ty.dtype == DType::F32 && ty.stored.is_half()
+        };
+        if !node.outputs.iter().all(held) {
+            return fail("an output is held in a type that cannot hold it");
         }
         for &i in node.op.rule().updates() {
             let class = node

@@ -134,7 +134,7 @@ int cublasSetMathMode(void*, int mode) { return mode == 0 ? 0 : 7; }
 int cublasGemmEx(void*, int at, int bt, int m, int n, int k, const void* alpha, const void* a, int a_type, int lda, const void* b, int b_type, int ldb,
                  const void* beta, void* c, int c_type, int ldc, int compute, int) {
     // f32 is 0, bf16 14; sums in f32 are 68, with operands in TF32 77.
-    if (a_type != b_type || c_type != 0 || (a_type != 0 && a_type != 14) || (compute != 68 && (compute != 77 || a_type != 0))) {
+    if (a_type != b_type || (c_type != 0 && (c_type != 14 || a_type != 14)) || (a_type != 0 && a_type != 14) || (compute != 68 && (compute != 77 || a_type != 0))) {
         return 15;
     }
     if (m < 0 || n < 0 || k < 0 || lda < std::max(1, at ? k : m) || ldb < std::max(1, bt ? n : k) || ldc < std::max(1, m)) {
@@ -150,8 +150,9 @@ int cublasGemmEx(void*, int at, int bt, int m, int n, int k, const void* alpha, 
                 double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
                 sum += x * y;
             }
-            float* to = static_cast<float*>(c) + i + size_t(j) * ldc;
-            *to = factor * float(sum) + (old == 0.0f ? 0.0f : old * *to);
+            size_t to = i + size_t(j) * ldc;
+            float before = old == 0.0f ? 0.0f : float(product_operand(c, to, c_type == 14 ? 2 : 0));
+            product_result(c, to, factor * float(sum) + old * before, c_type == 14);
         }
     }
     return 0;

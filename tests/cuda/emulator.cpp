@@ -97,11 +97,12 @@ struct Step {
 void multiply(const Step& step, std::vector<Buffer>& buffers) {
     const uint32_t* p = step.product;
     bool at = p[0] & 1, bt = p[0] & 2;
-    int numbers = p[0] >> 2;
+    int numbers = p[0] >> 2 & 3;
+    bool narrow = p[0] >> 4;
     uint32_t m = p[1], n = p[2], k = p[3], lda = p[6], ldb = p[7], ldc = p[8];
     const void* a = buffers[p[4]].data();
     const void* b = buffers[p[5]].data();
-    float* c = reinterpret_cast<float*>(buffers[step.words[0]].data());
+    void* c = buffers[step.words[0]].data();
     for (uint32_t j = 0; j < n; j++) {
         for (uint32_t i = 0; i < m; i++) {
             double sum = 0.0;
@@ -110,9 +111,10 @@ void multiply(const Step& step, std::vector<Buffer>& buffers) {
                 double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
                 sum += x * y;
             }
-            float* to = &c[i + size_t(j) * ldc];
+            size_t to = i + size_t(j) * ldc;
             // As cuBLAS, what is there is not read where it counts for nothing.
-            *to = step.factors[0] * float(sum) + (step.factors[1] == 0.0f ? 0.0f : step.factors[1] * *to);
+            float before = step.factors[1] == 0.0f ? 0.0f : float(product_operand(c, to, narrow ? 2 : 0));
+            product_result(c, to, step.factors[0] * float(sum) + step.factors[1] * before, narrow);
         }
     }
 }

@@ -27,9 +27,12 @@ def main():
     failed = 0
     sources = sorted(folder.glob("*.cu"))
     for architecture in architectures:
-        for path in sources:
-            shared = ["common.cuh"] + (["attention.cuh"] if path.stem.startswith("attention") else [])
-            text = "".join((folder / name).read_text() for name in shared) + path.read_text()
+        compiled = 0
+        for path, held in ((path, held) for path in sources for held in range(3)):
+            if held > 0 and "act* " not in path.read_text():
+                continue
+            shared = ["common.cuh", "held.cuh"] + (["attention.cuh"] if path.stem.startswith("attention") else [])
+            text = f"#define HELD {held}\n" + "".join((folder / name).read_text() for name in shared) + path.read_text()
             program = ctypes.c_void_p()
             nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), path.name.encode(), 0, None, None)
             options = [o.encode() for o in OPTIONS + [f"--gpu-architecture={architecture}"]]
@@ -39,16 +42,17 @@ def main():
             log = ctypes.create_string_buffer(size.value)
             nvrtc.nvrtcGetProgramLog(program, log)
             if code != 0 or log.value.strip():
-                print(f"{path.name} for {architecture}: {log.value.decode()}")
+                print(f"{path.name} as {held} for {architecture}: {log.value.decode()}")
             failed += code != 0
+            compiled += 1
             if keep and code == 0:
                 kind = ("CUBIN", "cubin") if architecture.startswith("sm_") else ("PTX", "ptx")
                 getattr(nvrtc, f"nvrtcGet{kind[0]}Size")(program, ctypes.byref(size))
                 data = ctypes.create_string_buffer(size.value)
                 getattr(nvrtc, f"nvrtcGet{kind[0]}")(program, data)
-                (pathlib.Path(keep) / f"{path.stem}.{architecture}.{kind[1]}").write_bytes(data.raw)
+                (pathlib.Path(keep) / f"{path.stem}.{held}.{architecture}.{kind[1]}").write_bytes(data.raw)
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-        print(f"{architecture}: {len(sources)} sources")
+        print(f"{architecture}: {compiled} modules of {len(sources)} sources")
     sys.exit(1 if failed else 0)
 
 

@@ -26,7 +26,7 @@ LIBRARIES = [
 
 
 def kernels(text):
-    for name in re.findall(r"__global__ void (\w+)", text):
+    for name in re.findall(r"__global__ void (?:NAMED\()?(\w+)", text):
         if name == "name":
             yield from re.findall(r"^ATTENTION\((\w+)", text, re.M)
         elif name.endswith("_"):
@@ -39,9 +39,12 @@ def emulation():
     text, table = (HERE / "shim.h").read_text() + (OPS / "common.cuh").read_text(), []
     for path in sorted(OPS.glob("*.cu")):
         own = path.read_text()
-        shared = (OPS / "attention.cuh").read_text() if path.stem.startswith("attention") else ""
-        text += f"\nnamespace of_{path.stem} {{\n{shared}{own}\n}}\n"
-        table += [f"KERNEL({path.stem}, {kernel})" for kernel in kernels(own)]
+        shared = (OPS / "held.cuh").read_text()
+        shared += (OPS / "attention.cuh").read_text() if path.stem.startswith("attention") else ""
+        for held, suffix in enumerate(["", "_as_f16", "_as_bf16"] if "act* " in own else [""]):
+            text += f"\n#define HELD {held}\nnamespace of_{path.stem}{suffix} {{\n{shared}{own}\n}}\n"
+            text += "".join(f"#undef {name}\n" for name in ("HELD", "NAMED", "ATTENTION", "ATTENTION_GRAD"))
+            table += [f"KERNEL({path.stem}{suffix}, {kernel}{suffix})" for kernel in kernels(own)]
     return text + (HERE / "driver.cpp").read_text().replace("{KERNELS}", "{" + ", ".join(table) + "}")
 
 

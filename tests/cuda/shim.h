@@ -237,6 +237,18 @@ inline double product_operand(const void* at, size_t i, int numbers) {
     return x;
 }
 
+// What a product of cuBLAS makes: f32, or bf16 rounded to the nearest.
+inline void product_result(void* at, size_t i, float x, bool narrow) {
+    unsigned bits;
+    std::memcpy(&bits, &x, 4);
+    if (narrow) {
+        bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+        static_cast<uint16_t*>(at)[i] = uint16_t((nan ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+    } else {
+        std::memcpy(static_cast<float*>(at) + i, &x, 4);
+    }
+}
+
 inline float __uint_as_float(unsigned x) {
     float y;
     std::memcpy(&y, &x, 4);

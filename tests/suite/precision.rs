@@ -57,6 +57,83 @@ fn bf16_products_are_near_f32s_and_the_same_at_any_number_of_threads() {
 }
 
 #[test]
+fn activations_in_16_bits_are_near_f32s_in_less_memory() {
+    for stage in [
+        "train { adapter = full",
+        "train { adapter = siva { rank = 4, on = {attention.*, ffn.*} }, micro_batch = 5",
+        "train { adapter = k_lst { k = 3, r = 4 }",
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (plain, wide) = run(dir.path(), "activations = f32", stage, "2");
+        let norms = |dir: &Path| -> Vec<f64> {
+            let log = dir.join(".peftc/runs/r/s/metrics.jsonl");
+            let log = std::fs::read_to_string(log).expect("a log");
+            let lines = log.lines().map(|l| {
+                let line: Value = serde_json::from_str(l).expect("JSON");
+                line["grad_norm"].as_f64().expect("a norm")
+            });
+            lines.collect()
+        };
+        let expected = norms(dir.path());
+        let bytes = |result: &Value, key: &str| result[key].as_f64().expect("bytes");
+        for (model, near) in [
+            ("activations = f16", 5e-3),
+            ("activations = bf16", 2e-2),
+            ("activations = bf16, precision = bf16, dtype = bf16", 2e-2),
+        ] {
+            let (losses, result) = run(dir.path(), model, stage, "2");
+            assert_ne!(losses, plain, "{model} {stage}: nothing was rounded");
+            for (a, b) in losses.iter().zip(&plain) {
+                assert!((a - b).abs() < near * b, "{model} {stage}: {a} against {b}");
+            }
+            // The first gradient is of the same weights.
+            let (a, b) = (norms(dir.path())[0], expected[0]);
+            assert!((a - b).abs() < near * b, "{model} {stage}: {a} against {b}");
+            let (again, _) = run(dir.path(), model, stage, "1");
+            assert_eq!(losses, again, "{model} {stage}: threads change the losses");
+            let ratio =
+                bytes(&result, "measured_peak_bytes") / bytes(&result, "estimated_peak_bytes");
+            assert!((0.98..=1.0).contains(&ratio), "{model} {stage}: {ratio}");
+            let less = bytes(&result, "measured_peak_bytes") / bytes(&wide, "measured_peak_bytes");
+            assert!(less < 0.9, "{model} {stage}: {less} of the memory");
+        }
+    }
+}
+
+#[test]
+fn kept_features_in_16_bits_change_no_bit() {
+    let stage =
+        |more: &str| format!("train {{ adapter = k_lst {{ k = 3, r = 4 }}, batch = 40, {more}");
+    for model in ["activations = bf16", "activations = f16"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (plain, _) = run(dir.path(), model, &stage("features = 0B"), "2");
+        // All of them kept, and a part.
+        for bound in ["1GiB", "900KiB"] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let more = format!("features = {bound}");
+            let (kept, result) = run(dir.path(), model, &stage(&more), "2");
+            assert_eq!(kept, plain, "{model} {bound}");
+            let files = std::fs::read_dir(dir.path().join(".peftc/store/features"));
+            let sets: Vec<_> = files.expect("kept").flatten().collect();
+            let held = if model.ends_with("bf16") {
+                "bf16"
+            } else {
+                "f16"
+            };
+            let rows = sets.iter().filter(|e| e.path().is_dir()).any(|set| {
+                let own = std::fs::read_dir(set.path()).expect("a set").flatten();
+                own.into_iter()
+                    .any(|f| f.path().extension().is_some_and(|e| e == held))
+            });
+            assert!(rows, "{model} {bound}: no rows in {held}");
+            let bytes = |key: &str| result[key].as_f64().expect("bytes");
+            let ratio = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+            assert!((0.9..=1.0).contains(&ratio), "{model} {bound}: {ratio}");
+        }
+    }
+}
+
+#[test]
 fn adapters_on_narrow_weights_are_trained_scored_and_merged() {
     let here = std::env::current_dir().expect("a working directory");
     let at = here.display();

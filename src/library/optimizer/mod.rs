@@ -65,10 +65,7 @@ pub fn apply(
         .map(|suffix| {
             b.resident(
                 &state_name(name, suffix),
-                TensorType {
-                    dtype: DType::F32,
-                    shape: shape.clone(),
-                },
+                TensorType::new(DType::F32, shape.iter().copied()),
                 Class::Optimizer,
             )
         })

@@ -49,7 +49,7 @@ pub(super) fn fisher(cx: &StageCx<'_>, params: &[Param]) -> Option<Fisher> {
         n_layers: cx.tuning.n_layers,
         frozen: true,
     };
-    let mut b = Builder::with_precision("fisher", cx.precision);
+    let mut b = Builder::with_numbers("fisher", cx.numbers);
     let built = probed(&mut b, cx, &bare, Mode::Evaluate, names);
     let loss = cx.objective.loss(&mut b, built.scores);
     b.output("loss", loss);

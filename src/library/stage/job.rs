@@ -7,7 +7,7 @@ use super::super::placement::Site;
 use super::super::schedule::Rates;
 use super::fisher::Fisher;
 use crate::program::prefix::Kept;
-use crate::program::{Bindings, DType, Program, Verified};
+use crate::program::{Bindings, DType, Feed, Program, Verified};
 
 /// A stage's work: the network's parameters, and what is done with them.
 #[derive(Debug)]
@@ -78,6 +78,35 @@ pub struct Features {
     pub bytes: u64,
     /// Share of a step's operations that is saved.
     pub share: f64,
+}
+
+impl Features {
+    /// In what types the rows are stored: one, mostly.
+    #[must_use]
+    pub fn types(&self) -> String {
+        let all = self.kept.iter().map(|k| self.stored_of(k.feed));
+        let mut all: Vec<DType> = all.collect();
+        all.sort_unstable();
+        all.dedup();
+        let names: Vec<&str> = all.into_iter().map(DType::name).collect();
+        names.join(" and ")
+    }
+
+    /// In what type the rows of a kept value are stored.
+    #[must_use]
+    pub fn stored_of(&self, feed: Feed) -> DType {
+        kept_as(feed, self.stored)
+    }
+}
+
+/// In what type the rows of a kept value are stored: as the program holds it where that is in 16 bits, else as
+/// `asked`.
+#[must_use]
+pub fn kept_as(feed: Feed, asked: DType) -> DType {
+    match feed {
+        Feed::Feature { stored, .. } if stored.is_half() => stored,
+        _ => asked,
+    }
 }
 
 /// Training.

@@ -95,7 +95,7 @@ impl StageKind for Mezo {
 
     fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
-        let mut b = Builder::with_precision("loss", cx.precision);
+        let mut b = Builder::with_numbers("loss", cx.numbers);
         let built = network(&mut b, cx, &cx.tuning, Mode::Evaluate);
         let loss = cx.objective.loss(&mut b, built.scores);
         b.output("loss", loss);

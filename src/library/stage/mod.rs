@@ -20,8 +20,7 @@ use super::objective::Objective;
 use super::placement::Site;
 use super::schema::{Schema, Values};
 use crate::base::{Diag, Diags, Span};
-use crate::program::DType;
-use crate::program::op::Precision;
+use crate::program::{DType, Numbers};
 use job::Job;
 pub use keys::NEUTRAL;
 
@@ -98,8 +97,8 @@ pub struct StageCx<'a> {
     pub model: Arc<dyn Model>,
     /// Storage type of frozen matrices.
     pub storage: DType,
-    /// In what numbers products are formed.
-    pub precision: Precision,
+    /// In what numbers programs compute.
+    pub numbers: Numbers,
     /// The methods in force.
     pub tuning: Tuning,
     /// What is learned.

@@ -78,7 +78,7 @@ pub(super) fn probed(
 /// Trained parameters keep their class, so that the program shares the training's residents.
 #[must_use]
 pub fn evaluation(cx: &StageCx<'_>, tuning: &Tuning, labels: bool) -> (Program, Built) {
-    let mut b = Builder::with_precision("evaluate", cx.precision);
+    let mut b = Builder::with_numbers("evaluate", cx.numbers);
     let built = network(&mut b, cx, tuning, Mode::Evaluate);
     b.output("scores", built.scores);
     if labels {

@@ -309,7 +309,7 @@ fn build(
     split: bool,
 ) -> Result<Parts, Vec<Diag>> {
     let name = if split { "accumulate" } else { "step" };
-    let mut b = Builder::with_precision(name, cx.precision);
+    let mut b = Builder::with_numbers(name, cx.numbers);
     let built = network(&mut b, cx, &cx.tuning, Mode::Train);
     let loss = cx.objective.loss(&mut b, built.scores);
     b.output("loss", loss);

@@ -1,7 +1,7 @@
 //! `activation`: elementwise non-linear functions.
 
 use super::math::{Elementary, for_chunks, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{ActivationGrad, At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// Which function.
@@ -104,7 +104,7 @@ impl OpRule for Activation {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
+        let held = held(cx, &[0], &[0])?;
         let kernel = match self.kind {
             ActivationKind::Gelu => "gelu",
             ActivationKind::GeluTanh => "gelu_tanh",
@@ -112,7 +112,7 @@ impl OpRule for Activation {
             ActivationKind::Tanh => "tanh_of",
             ActivationKind::Silu => "silu",
         };
-        let mut list = Launches::default();
+        let mut list = Launches::of(held);
         list.each("activation", kernel, cx.elements(0), args![In(0), Out(0), cx.elements(0)]);
         Some(list)
     }

@@ -1,7 +1,7 @@
 //! `activation_grad`: gradient of an activation.
 
 use super::math::{Elementary, for_chunks, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{ActivationKind, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up, saved) → up · f′`, `saved` being the output for relu and tanh and the input otherwise.
@@ -20,7 +20,7 @@ impl OpRule for ActivationGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
+        let held = held(cx, &[0, 1], &[0])?;
         let kernel = match self.kind {
             ActivationKind::Gelu => "gelu_grad",
             ActivationKind::GeluTanh => "gelu_tanh_grad",
@@ -28,7 +28,7 @@ impl OpRule for ActivationGrad {
             ActivationKind::Tanh => "tanh_grad",
             ActivationKind::Silu => "silu_grad",
         };
-        let mut list = Launches::default();
+        let mut list = Launches::of(held);
         list.each("activation_grad", kernel, cx.elements(0), args![In(0), In(1), Out(0), cx.elements(0)]);
         Some(list)
     }

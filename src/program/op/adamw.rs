@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::types::{DType, Real};
 use super::math::{CHUNK, Elementary, simd};
 use super::launch::{Call, Launch, Launches, Operand::In, args};
-use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
+use super::{Cost, Io, Kernel, Op, OpError, OpRule, SizedCx, TensorType};
 
 /// `(θ, g, m, v, lr f32[1], step u32[1], factor f32[1])`, updating θ, m, v, in the order of
 /// operations of `torch.optim.AdamW`: decay, moments, `θ −= lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)`, with
@@ -80,9 +80,14 @@ impl AdamW {
     }
 
     /// Updates of several tensors in one launch, a row of blocks each. The inputs of the `i`th are
-    /// `In(7·i)` to `In(7·i + 6)`; the last three are read of the first. `None` if there are none.
+    /// `In(7·i)` to `In(7·i + 6)`; the last three are read of the first. `None` if there are none, or other ops.
     #[must_use]
-    pub fn together(updates: &[(&Self, SizedCx)]) -> Option<Launches> {
+    pub fn together(ops: &[(&Op, SizedCx)]) -> Option<Launches> {
+        let own = ops.iter().map(|(op, cx)| match op {
+            Op::AdamW(own) => Some((own, cx)),
+            _ => None,
+        });
+        let updates: Vec<(&Self, &SizedCx)> = own.collect::<Option<_>>()?;
         let ((first, _), mut list) = (updates.first()?, Launches::default());
         let table = list.scratch(updates.len() as u64 * 48);
         let mut words = Vec::with_capacity(6 * updates.len());
@@ -93,6 +98,7 @@ impl AdamW {
         list.list.push(Launch::Table { to: table, words });
         let most = updates.iter().map(|(_, cx)| cx.elements(0)).max()?;
         list.call(Call {
+            held: DType::F32,
             source: "adamw",
             kernel: "adamw_together",
             grid: [most.div_ceil(256).min(256) as u32, updates.len() as u32],

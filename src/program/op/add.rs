@@ -1,7 +1,7 @@
 //! `add`: elementwise `a + b` of one type.
 
 use super::math::{add_to, for_chunks, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `a + b`, same type and shape.
@@ -17,8 +17,7 @@ impl OpRule for Add {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
         list.each("add", "add", cx.elements(0), args![In(0), In(1), Out(0), cx.elements(0)]);
         Some(list)
     }

@@ -17,7 +17,7 @@ __device__ inline float sum_over_tx(float x) {
 // A block makes one tile of a head's queries of one sequence; tiles of keys pass by, and what was summed
 // is scaled anew whenever a larger score turns up (Dao et al. 2022). A head has at most 16 C columns.
 template <int R, int C>
-__device__ inline void attend(const float* q, const float* k, const float* v, const u32* offsets, Draw draw, float* o, float* lse, u32* fault, u32 rows,
+__device__ inline void attend(const act* q, const act* k, const act* v, const u32* offsets, Draw draw, act* o, float* lse, u32* fault, u32 rows,
                               u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale) {
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
@@ -106,12 +106,12 @@ __device__ inline void attend(const float* q, const float* k, const float* v, co
     }
 }
 
-#define ATTENTION(name, R, C)                                                                                                                          \
-    extern "C" __global__ void name(const float* q, const float* k, const float* v, const u32* offsets, const u32* keys, const u32* step, float* o,     \
-                                    float* lse, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale, \
-                                    u32 k0, u32 k1, u32 limit, float kept) {                                                                           \
-        Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                 \
-        attend<R, C>(q, k, v, offsets, draw, o, lse, fault, rows, d, heads, sequences, tiles, longest, fold, scale);                                   \
+#define ATTENTION(name, R, C)                                                                                                                           \
+    extern "C" __global__ void NAMED(name)(const act* q, const act* k, const act* v, const u32* offsets, const u32* keys, const u32* step, act* o,      \
+                                    float* lse, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale,   \
+                                    u32 k0, u32 k1, u32 limit, float kept) {                                                                            \
+        Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
+        attend<R, C>(q, k, v, offsets, draw, o, lse, fault, rows, d, heads, sequences, tiles, longest, fold, scale);                                    \
     }
 
 ATTENTION(attention_64, 4, 4)

@@ -24,7 +24,7 @@ __device__ inline Sequence sequence_at(const u32* offsets, u32 s, u32 sequences,
 
 // Rows of one head into shared memory, transposed and padded with zeros: column c of row i at
 // c (16 R + 1) + i, so that neighbouring threads meet different banks both ways.
-template <int R> __device__ inline void load_rows(float* to, const float* from, u32 d, u32 head, u32 rows) {
+template <int R> __device__ inline void load_rows(float* to, const act* from, u32 d, u32 head, u32 rows) {
     for (u32 e = threadIdx.x; e < 16 * R * head; e += 256) {
         u32 i = e / head, c = e % head;
         to[c * (16 * R + 1) + i] = i < rows ? from[(u64)i * d + c] : 0.0f;

@@ -7,7 +7,7 @@ use super::dropout::drop_row;
 use super::math::{Elementary, by_sixteen, exp_all, row_max, row_sum, simd};
 use super::random::threshold;
 use super::tile::{Into, Rows, Strided, multiply};
-use super::launch::{Arg, Call, Launches, Operand::{self, Fault, In, Out}, args, is_single};
+use super::launch::{Arg, Call, Launches, Operand::{self, Fault, In, Out}, args, held};
 use super::{At, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// Dropout on attention probabilities.
@@ -56,9 +56,13 @@ impl OpRule for Attention {
         }
     }
 
+    fn is_exact(&self, output: usize) -> bool {
+        output == 1
+    }
+
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let held = held(cx, &[0, 1, 2], &[0])?;
+        let mut list = Launches::of(held);
         let (kernel, tile) = match Tiling::of(cx.width(0), self.heads)? {
             tile @ Tiling { columns: 64, .. } => ("attention_64", tile),
             tile @ Tiling { columns: 128, .. } => ("attention_128", tile),
@@ -71,7 +75,7 @@ impl OpRule for Attention {
         args.extend(tile.sizes(lengths, lengths.longest, self.scale));
         args.extend(draw_numbers(self.dropout.as_ref()));
         let shared = tile.shared(2, 1);
-        list.call(Call { source: "attention", kernel, grid: tile.grid(lengths, lengths.longest), block: 256, shared, args });
+        list.call(Call { source: "attention", kernel, held, grid: tile.grid(lengths, lengths.longest), block: 256, shared, args });
         Some(list)
     }
 

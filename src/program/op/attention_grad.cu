@@ -7,7 +7,7 @@ struct Shape {
 };
 
 // Σ up ⊙ o of each row and head; a warp each.
-extern "C" __global__ void attention_dots(const float* up, const float* o, float* dots, u32 d, u32 heads, u64 count) {
+extern "C" __global__ void NAMED(attention_dots)(const act* up, const act* o, float* dots, u32 d, u32 heads, u64 count) {
     u64 at = ((u64)blockIdx.x * blockDim.x + threadIdx.x) / 32;
     u32 head = d / heads, lane = threadIdx.x % 32;
     float sum = 0.0f;
@@ -94,7 +94,7 @@ template <int R, int C> __device__ inline void clear(float (&acc)[R][C]) {
     }
 }
 
-template <int R, int C> __device__ inline void write_rows(float* to, const float (&acc)[R][C], u32 d, u32 head, u32 rows) {
+template <int R, int C> __device__ inline void write_rows(act* to, const float (&acc)[R][C], u32 d, u32 head, u32 rows) {
     u32 ty = threadIdx.x / 16, tx = threadIdx.x % 16;
     for (int r = 0; r < R; r++) {
         for (int c = 0; c < C; c++) {
@@ -106,8 +106,8 @@ template <int R, int C> __device__ inline void write_rows(float* to, const float
 }
 
 template <int R, int C>
-__device__ inline void by_queries(const float* up, const float* q, const float* k, const float* v, const float* lse, const float* dots, const u32* offsets,
-                                  Draw draw, float* dq, u32* fault, Shape x) {
+__device__ inline void by_queries(const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets,
+                                  Draw draw, act* dq, u32* fault, Shape x) {
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
     u32 head = x.d / x.heads, h = blockIdx.y;
@@ -145,8 +145,8 @@ __device__ inline void by_queries(const float* up, const float* q, const float* 
 }
 
 template <int R, int C>
-__device__ inline void by_keys(const float* up, const float* q, const float* k, const float* v, const float* lse, const float* dots, const u32* offsets,
-                               Draw draw, float* dk, float* dv, u32* fault, Shape x) {
+__device__ inline void by_keys(const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets,
+                               Draw draw, act* dk, act* dv, u32* fault, Shape x) {
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
     u32 head = x.d / x.heads, h = blockIdx.y;
@@ -190,17 +190,17 @@ __device__ inline void by_keys(const float* up, const float* q, const float* k, 
 }
 
 #define ATTENTION_GRAD(columns, R, C)                                                                                                                   \
-    extern "C" __global__ void attention_grad_queries_##columns(                                                                                        \
-        const float* up, const float* q, const float* k, const float* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,       \
-        const u32* step, float* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale, u32 k0,        \
+    extern "C" __global__ void NAMED(attention_grad_queries_##columns)(                                                                                 \
+        const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,              \
+        const u32* step, act* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale, u32 k0,         \
         u32 k1, u32 limit, float kept) {                                                                                                                \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
         Shape shape = {rows, d, heads, sequences, tiles, longest, fold, scale};                                                                         \
         by_queries<R, C>(up, q, k, v, lse, dots, offsets, draw, dq, fault, shape);                                                                      \
     }                                                                                                                                                   \
-    extern "C" __global__ void attention_grad_keys_##columns(                                                                                           \
-        const float* up, const float* q, const float* k, const float* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,       \
-        const u32* step, float* dk, float* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale,     \
+    extern "C" __global__ void NAMED(attention_grad_keys_##columns)(                                                                                    \
+        const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,              \
+        const u32* step, act* dk, act* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale,        \
         u32 k0, u32 k1, u32 limit, float kept) {                                                                                                        \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
         Shape shape = {rows, d, heads, sequences, tiles, longest, fold, scale};                                                                         \

@@ -8,7 +8,7 @@ use super::attention::{
 };
 use super::math::{Elementary, by_sixteen, exp_all, row_sum_of_two, simd};
 use super::tile::{Into, Rows, Strided, multiply};
-use super::launch::{Arg, Call, Launches, Operand::{Fault, In, Out}, args, is_single};
+use super::launch::{Arg, Call, Launches, Operand::{Fault, In, Out}, args, held};
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up, q, k, v, o [T, d], lse [T, H], offsets[, keys, step]) → (dq, dk, dv)`.
@@ -40,8 +40,8 @@ impl OpRule for AttentionGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let held = held(cx, &[0, 1, 2, 3, 4], &[0, 1, 2])?;
+        let mut list = Launches::of(held);
         let (queries, keys, tile) = match Tiling::of(cx.width(0), self.heads)? {
             tile @ Tiling { columns: 64, .. } => ("attention_grad_queries_64", "attention_grad_keys_64", tile),
             tile @ Tiling { columns: 128, .. } => ("attention_grad_queries_128", "attention_grad_keys_128", tile),
@@ -59,7 +59,7 @@ impl OpRule for AttentionGrad {
             args.extend(args![Fault]);
             args.extend(tile.sizes(lengths, longest, self.scale));
             args.extend(draw_numbers(self.dropout.as_ref()));
-            list.call(Call { source: "attention_grad", kernel, grid: tile.grid(lengths, longest), block: 256, shared, args });
+            list.call(Call { source: "attention_grad", kernel, held, grid: tile.grid(lengths, longest), block: 256, shared, args });
         };
         call(queries, args![Out(0)], lengths.longest);
         call(keys, args![Out(1), Out(2)], lengths.longest * u64::from(self.fold));

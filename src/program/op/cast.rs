@@ -1,12 +1,12 @@
-//! `cast`: between storage and compute types. Frozen weights only, so it has no gradient.
+//! `cast`: between storage and compute types, of what is frozen, so it has no gradient.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::super::types::DType;
 use super::math::{for_chunks, part};
-use super::launch::{Launches, Operand::{In, Out}, args};
-use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
+use super::launch::{Launches, Operand::{In, Out}};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorMut, TensorRef, TensorType};
 
 /// `x → x` in another float type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,34 +19,70 @@ impl OpRule for Cast {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
             [a] if matches!((a.dtype, self.to), (DType::F16 | DType::BF16, DType::F32) | (DType::F32, DType::F16 | DType::BF16)) => {
-                Ok(vec![TensorType { dtype: self.to, shape: a.shape.clone() }])
+                Ok(vec![TensorType::new(self.to, a.shape.clone())])
             }
             _ => Err("between f32 and f16 or bf16".into()),
         }
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let kernel = match (cx.inputs.first()?.dtype, self.to) {
-            (DType::F16, _) => "widen_f16",
-            (DType::BF16, _) => "widen_bf16",
-            (_, DType::F16) => "narrow_f16",
-            _ => "narrow_bf16",
-        };
+        let (from, to) = (cx.inputs.first()?, cx.outputs.first()?);
+        if from.is_narrow() || to.is_narrow() {
+            return None;
+        }
         let mut list = Launches::default();
-        list.each("cast", kernel, cx.elements(0), args![In(0), Out(0), cx.elements(0)]);
+        let n = cx.elements(0);
+        list.cast(cast_kernel(from.dtype, self.to)?, In(0), Out(0), n);
         Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let x = io.input(0);
         let out = &mut io.outputs[0];
-        match (x.dtype(), self.to) {
-            (DType::F16, _) => convert(x.slice::<f16>(), out.slice::<f32>(), <[f16]>::convert_to_f32_slice),
-            (DType::BF16, _) => widen_bf16(x.slice::<bf16>(), out.slice::<f32>()),
-            (_, DType::F16) => convert(x.slice::<f32>(), out.slice::<f16>(), |from, to| to.convert_from_f32_slice(from)),
-            _ => convert(x.slice::<f32>(), out.slice::<bf16>(), |from, to| to.convert_from_f32_slice(from)),
-        }
+        cast_elements(x, TensorMut { storage: &mut *out.storage, dims: out.dims });
         Ok(())
+    }
+
+    fn reads_half(&self, _: usize, _: DType) -> bool {
+        true
+    }
+
+    fn writes_half(&self) -> bool {
+        true
+    }
+}
+
+/// The kernel that casts on a GPU, between f32 and a float of 16 bits.
+#[must_use]
+pub fn cast_kernel(from: DType, to: DType) -> Option<&'static str> {
+    Some(match (from, to) {
+        (DType::F16, DType::F32) => "widen_f16",
+        (DType::BF16, DType::F32) => "widen_bf16",
+        (DType::F32, DType::F16) => "narrow_f16",
+        (DType::F32, DType::BF16) => "narrow_bf16",
+        _ => return None,
+    })
+}
+
+/// Casts elements between floats of 32 and 16 bits, rounding once to the nearest.
+///
+/// # Panics
+/// If one of the two holds no such type (a bug).
+pub fn cast_elements(x: TensorRef<'_>, mut out: TensorMut<'_>) {
+    match (x.dtype(), out.dtype()) {
+        (DType::F16, DType::F32) => convert(x.slice::<f16>(), out.slice::<f32>(), <[f16]>::convert_to_f32_slice),
+        (DType::BF16, DType::F32) => widen_bf16(x.slice::<bf16>(), out.slice::<f32>()),
+        (DType::F32, DType::F16) => convert(x.slice::<f32>(), out.slice::<f16>(), |from, to| to.convert_from_f32_slice(from)),
+        (DType::F32, DType::BF16) => convert(x.slice::<f32>(), out.slice::<bf16>(), |from, to| to.convert_from_f32_slice(from)),
+        (DType::BF16, DType::F16) => convert(x.slice::<bf16>(), out.slice::<f16>(), |from, to| {
+            from.iter().zip(to).for_each(|(x, o)| *o = f16::from_f32(x.to_f32()));
+        }),
+        (DType::F16, DType::BF16) => convert(x.slice::<f16>(), out.slice::<bf16>(), |from, to| {
+            from.iter().zip(to).for_each(|(x, o)| *o = bf16::from_f32(x.to_f32()));
+        }),
+        (DType::F16, _) => out.slice::<f16>().copy_from_slice(x.slice::<f16>()),
+        (DType::BF16, _) => out.slice::<bf16>().copy_from_slice(x.slice::<bf16>()),
+        _ => out.slice::<f32>().copy_from_slice(x.slice::<f32>()),
     }
 }
 

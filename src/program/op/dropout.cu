@@ -1,5 +1,5 @@
 // A block a row; a thread draws for four neighbours at once.
-extern "C" __global__ void dropout(const float* x, const u32* keys, const u32* step, float* out, u32 d, u32 k0, u32 k1, u32 limit, float scale) {
+extern "C" __global__ void NAMED(dropout)(const act* x, const u32* keys, const u32* step, act* out, u32 d, u32 k0, u32 k1, u32 limit, float scale) {
     u64 row = blockIdx.x, at = row * d;
     u32 example = keys[2 * row], position = keys[2 * row + 1], now = step[0];
     for (u32 four = threadIdx.x; 4 * four < d; four += blockDim.x) {

@@ -3,7 +3,7 @@
 use super::super::types::{DType, Real};
 use super::math::{Elementary, for_chunks_of_rows, part, simd};
 use super::random::{GROUP, group_of_words, threshold};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `(x[N, d], keys u32[N, 2], step u32[1]) → x ⊙ mask / (1 − p)` (Srivastava et al. 2014).
@@ -30,8 +30,7 @@ impl OpRule for Dropout {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0], &[0])?);
         let (rows, d, p) = (cx.rows(0), cx.width(0), self.p.get());
         let [k0, k1] = self.stream;
         let args = args![In(0), In(1), In(2), Out(0), d as u32, k0, k1, threshold(p), (1.0 / (1.0 - p)) as f32];

@@ -1,4 +1,4 @@
-extern "C" __global__ void fill(float* out, u64 n, float value) {
+extern "C" __global__ void NAMED(fill)(act* out, u64 n, float value) {
     EACH(i, n) {
         out[i] = value;
     }

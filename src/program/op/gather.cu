@@ -1,5 +1,5 @@
 // A block a row; a row outside the table is noted and comes out as zeros.
-template <typename T, typename F> __device__ inline void gather_rows(const T* table, const u32* ids, float* out, u32* fault, u32 rows, u32 d, F widen) {
+template <typename T, typename F> __device__ inline void gather_rows(const T* table, const u32* ids, act* out, u32* fault, u32 rows, u32 d, F widen) {
     u32 id = ids[blockIdx.x];
     bool good = id < rows;
     if (!good && threadIdx.x == 0) {
@@ -29,14 +29,14 @@ struct Bfloat {
     }
 };
 
-extern "C" __global__ void gather_f32(const float* table, const u32* ids, float* out, u32* fault, u32 rows, u32 d) {
+extern "C" __global__ void NAMED(gather_f32)(const float* table, const u32* ids, act* out, u32* fault, u32 rows, u32 d) {
     gather_rows(table, ids, out, fault, rows, d, Same());
 }
 
-extern "C" __global__ void gather_f16(const u16* table, const u32* ids, float* out, u32* fault, u32 rows, u32 d) {
+extern "C" __global__ void NAMED(gather_f16)(const u16* table, const u32* ids, act* out, u32* fault, u32 rows, u32 d) {
     gather_rows(table, ids, out, fault, rows, d, Half());
 }
 
-extern "C" __global__ void gather_bf16(const u16* table, const u32* ids, float* out, u32* fault, u32 rows, u32 d) {
+extern "C" __global__ void NAMED(gather_bf16)(const u16* table, const u32* ids, act* out, u32* fault, u32 rows, u32 d) {
     gather_rows(table, ids, out, fault, rows, d, Bfloat());
 }

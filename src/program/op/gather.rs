@@ -21,7 +21,7 @@ impl OpRule for Gather {
                 let (1 | 2, [n]) = (table.shape.len(), ids.shape.as_slice()) else { return Err("a table and a list are wanted".into()) };
                 if table.dtype == self.out || (self.out == DType::F32 && matches!(table.dtype, DType::F16 | DType::BF16)) {
                     let shape: Vec<_> = std::iter::once(*n).chain(table.shape.get(1).copied()).collect();
-                    Ok(vec![TensorType { dtype: self.out, shape }])
+                    Ok(vec![TensorType::new(self.out, shape)])
                 } else {
                     Err(format!("{} is not widened to {}", table.dtype, self.out))
                 }
@@ -37,10 +37,14 @@ impl OpRule for Gather {
             (DType::BF16, DType::F32) => "gather_bf16",
             _ => return None,
         };
-        let mut list = Launches::default();
+        let mut list = Launches::of(cx.outputs.first()?.dtype);
         let (rows, d) = (cx.rows(0), cx.width(0));
         list.rows("gather", kernel, cx.elements(1), d, args![In(0), In(1), Out(0), Fault, rows as u32, d as u32]);
         Some(list)
+    }
+
+    fn reads_half(&self, i: usize, _: DType) -> bool {
+        i == 0
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -19,7 +19,7 @@ impl OpRule for Indices {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let _ = cx;
         let upload = Launch::Upload { to: Out(0), words: self.list.clone() };
-        Some(Launches { list: vec![upload], scratch: Vec::new() })
+        Some(Launches { list: vec![upload], ..Launches::default() })
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -5,10 +5,21 @@
 
 use super::super::graph::Program;
 use super::super::memory::sized;
+use super::super::stored;
 use super::super::types::{Bindings, DType};
 use super::{Op, Precision, SizedCx};
 
-/// A kernel source, with what all share in front.
+/// The line that says what activations are held in, for in front of a source.
+#[must_use]
+pub const fn held_as(held: DType) -> &'static str {
+    match held {
+        DType::F16 => "#define HELD 1\n",
+        DType::BF16 => "#define HELD 2\n",
+        _ => "#define HELD 0\n",
+    }
+}
+
+/// A kernel source, with what all share in front; [`held_as`] is to go before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Its file's stem.
@@ -22,7 +33,7 @@ macro_rules! sources {
         /// All kernel sources.
         pub const SOURCES: &[Source] = &[$(Source {
             name: $name,
-            text: concat!(include_str!("common.cuh"), $(include_str!($shared),)? include_str!(concat!($name, ".cu"))),
+            text: concat!(include_str!("common.cuh"), include_str!("held.cuh"), $(include_str!($shared),)? include_str!(concat!($name, ".cu"))),
         }),+];
     };
 }
@@ -129,6 +140,8 @@ pub struct Call {
     pub source: &'static str,
     /// The kernel in it.
     pub kernel: &'static str,
+    /// What the activations it knows are held in.
+    pub held: DType,
     /// Blocks, in two dimensions.
     pub grid: [u32; 2],
     /// Threads of a block.
@@ -140,7 +153,7 @@ pub struct Call {
 }
 
 /// `c ← alpha · op(a) · op(b) + beta · c` in the column-major terms of `cublasGemmEx`: `op(a)` is `m × k`,
-/// `c` is `m × n` with columns `ldc` apart. Sums and `c` are f32.
+/// `c` is `m × n` with columns `ldc` apart. Sums are f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Product {
     /// In what numbers: `a` and `b` are stored as f32, and as bf16 for [`Precision::Bf16`].
@@ -171,6 +184,8 @@ pub struct Product {
     pub c: Operand,
     /// Between its columns.
     pub ldc: u32,
+    /// Whether `c` is bf16, not f32.
+    pub narrow: bool,
 }
 
 impl Product {
@@ -200,6 +215,7 @@ impl Product {
             beta,
             c: Operand::Out(0),
             ldc: n.max(1),
+            narrow: false,
         }
     }
 }
@@ -241,6 +257,8 @@ pub struct Launches {
     pub list: Vec<Launch>,
     /// Bytes of each scratch buffer.
     pub scratch: Vec<u64>,
+    /// What activations are held in for the kernels that are added.
+    pub held: DType,
 }
 
 /// Bytes that products may use as workspace, all of them together: what cuBLAS asks for on present GPUs.
@@ -253,7 +271,27 @@ const MOST_BLOCKS: u64 = 1 << 14;
 /// Rows of a run of a column sum, as on the CPU.
 pub(super) const RUN: u64 = super::math::SUM_ROWS as u64;
 
+impl Call {
+    /// The kernel's name in its source: with what activations are held in, where that is not f32.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.held {
+            DType::F32 => self.kernel.to_owned(),
+            held => format!("{}_as_{held}", self.kernel),
+        }
+    }
+}
+
 impl Launches {
+    /// None yet, with activations held so.
+    #[must_use]
+    pub fn of(held: DType) -> Self {
+        Self {
+            held,
+            ..Self::default()
+        }
+    }
+
     /// A scratch buffer.
     pub fn scratch(&mut self, bytes: u64) -> Operand {
         self.scratch.push(bytes);
@@ -273,11 +311,19 @@ impl Launches {
         self.call(Call {
             source,
             kernel,
+            held: self.held,
             grid: [blocks, 1],
             block: THREADS,
             shared: 0,
             args,
         });
+    }
+
+    /// A cast of so many elements, by the name of its kernel.
+    pub fn cast(&mut self, kernel: &'static str, from: Operand, to: Operand, n: u64) {
+        let held = std::mem::take(&mut self.held);
+        self.each("cast", kernel, n, args![from, to, n]);
+        self.held = held;
     }
 
     /// A block a row, with threads for `width` elements.
@@ -293,6 +339,7 @@ impl Launches {
         self.call(Call {
             source,
             kernel,
+            held: self.held,
             grid: [rows as u32, 1],
             block,
             shared: 0,
@@ -305,6 +352,7 @@ impl Launches {
         self.call(Call {
             source,
             kernel,
+            held: self.held,
             grid: [1, 1],
             block: THREADS,
             shared: 0,
@@ -335,6 +383,7 @@ impl Launches {
         self.call(Call {
             source,
             kernel,
+            held: self.held,
             grid: [blocks, runs as u32],
             block: 128,
             shared: 0,
@@ -346,6 +395,7 @@ impl Launches {
                 self.call(Call {
                     source: "sum_rows",
                     kernel: "sum_runs",
+                    held: DType::F32,
                     grid: [blocks, 1],
                     block: 128,
                     shared: 0,
@@ -380,7 +430,7 @@ pub fn without_launches(program: &Program) -> Vec<Missing> {
     let mut list: Vec<Missing> = Vec::new();
     for node in &program.nodes {
         let cx = sized(program, node, &sizes);
-        if node.op.rule().launches(&cx).is_some() {
+        if stored::launches(&node.op, &cx).is_some() {
             continue;
         }
         let (op, why) = (node.op.kernel(), reason(&node.op, &cx));
@@ -415,12 +465,26 @@ fn reason(op: &Op, cx: &SizedCx) -> String {
     format!("it would be of {}", types.join(", "))
 }
 
-/// Whether every float operand is stored as f32: the only type kernels compute in.
+/// What the operands with these numbers are all held in, if kernels know it: f32, or the same 16 bits. All others
+/// are held as they are computed, in f32 and indices.
+pub(super) fn held(cx: &SizedCx, inputs: &[usize], outputs: &[usize]) -> Option<DType> {
+    let mut found = None;
+    let all = [(&cx.inputs, inputs), (&cx.outputs, outputs)];
+    for (list, own) in all {
+        for (i, x) in list.iter().enumerate() {
+            let good = matches!(x.computed, DType::F32 | DType::U32);
+            let same = found.is_none_or(|held| held == x.dtype);
+            match own.contains(&i) {
+                true if good && same => found = Some(x.dtype),
+                false if good && !x.is_narrow() => {}
+                _ => return None,
+            }
+        }
+    }
+    Some(found.unwrap_or(DType::F32))
+}
+
+/// Whether every float operand is held as f32.
 pub(super) fn is_single(cx: &SizedCx) -> Option<()> {
-    let good = |dtype: DType| matches!(dtype, DType::F32 | DType::U32);
-    cx.inputs
-        .iter()
-        .chain(&cx.outputs)
-        .all(|x| good(x.dtype))
-        .then_some(())
+    held(cx, &[], &[]).map(drop)
 }

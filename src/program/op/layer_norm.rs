@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::types::Real;
 use super::math::{CHUNK, Elementary, row_sum, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, LayerNormGrad, LayerNormGradWeight, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `(x[N, d], γ[d], β[d]) → (y[N, d], mean[N], rstd[N])`, `y = (x − mean) · rstd · γ + β` with
@@ -30,8 +30,7 @@ impl OpRule for LayerNorm {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
         list.rows("layer_norm", "layer_norm", rows, d, args![In(0), In(1), In(2), Out(0), Out(1), Out(2), d as u32, self.eps.get()]);
         Some(list)

@@ -1,5 +1,5 @@
 // A block a row; `out` may be `up`, since a thread writes only what it alone has read.
-extern "C" __global__ void layer_norm_grad(const float* up, const float* x, const float* mean, const float* rstd, const float* gamma, float* out, u32 d) {
+extern "C" __global__ void NAMED(layer_norm_grad)(const act* up, const act* x, const float* mean, const float* rstd, const float* gamma, act* out, u32 d) {
     __shared__ float slots[32];
     u64 at = (u64)blockIdx.x * d;
     float m = mean[blockIdx.x], r = rstd[blockIdx.x];

@@ -1,7 +1,7 @@
 //! `layer_norm_grad`: gradient of a layer norm by its input.
 
 use super::math::{Elementary, for_chunks_of_rows, part, row_sum, row_sum_of_two, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up[N, d], x[N, d], mean[N], rstd[N], γ[d]) → dx[N, d]`: with `x̂ = (x − mean) rstd` and
@@ -21,8 +21,7 @@ impl OpRule for LayerNormGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
         list.rows("layer_norm_grad", "layer_norm_grad", rows, d, args![In(0), In(1), In(2), In(3), In(4), Out(0), d as u32]);
         Some(list)

@@ -1,5 +1,5 @@
 // As `sum_rows`, for scale and shift at once.
-extern "C" __global__ void layer_norm_grad_weight(const float* up, const float* x, const float* mean, const float* rstd, float* scales, float* shifts,
+extern "C" __global__ void NAMED(layer_norm_grad_weight)(const act* up, const act* x, const float* mean, const float* rstd, float* scales, float* shifts,
                                                   u32 n, u32 d) {
     u32 column = blockIdx.x * blockDim.x + threadIdx.x, from = blockIdx.y * 64, to = from + 64 < n ? from + 64 : n;
     if (column < d) {

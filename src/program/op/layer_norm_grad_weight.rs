@@ -1,7 +1,7 @@
 //! `layer_norm_grad_weight`: gradient of a layer norm by its scale and shift.
 
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, is_single};
+use super::launch::{Launches, Operand::{In, Out}, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up[N, d], x[N, d], mean[N], rstd[N]) → (dγ[d], dβ[d])`: `dγ = Σ up ⊙ x̂`, `dβ = Σ up`.
@@ -23,8 +23,7 @@ impl OpRule for LayerNormGradWeight {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0, 1], &[])?);
         let name = "layer_norm_grad_weight";
         list.column_sums((name, name), (cx.rows(0), cx.width(0)), &[In(0), In(1), In(2), In(3)], &[Out(0), Out(1)]);
         Some(list)

@@ -6,7 +6,7 @@ use super::super::types::{DType, Real};
 use super::product::{Source, Start, product, product_of_rounded, scratch, scratch_of_rounded};
 use super::tile::Strided;
 use super::launch::{Launch, Launches, Operand::{self, In, Out}, Product, args};
-use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, SumRows, TensorType, Value};
+use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, Sized, SizedCx, SumRows, TensorType, Value};
 
 /// What is added to the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,43 +90,16 @@ impl OpRule for MatMul {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let stored = cx.inputs.get(1)?.dtype;
-        let narrow = stored == DType::BF16;
-        let others = cx.inputs.iter().enumerate().filter(|(i, _)| *i != 1).map(|(_, x)| x.dtype);
-        if !(narrow || stored == DType::F32) || others.into_iter().any(|d| d != DType::F32) {
-            return None;
-        }
-        let mut list = Launches::default();
-        let (m, n, k) = self.sizes(cx);
-        if m * n == 0 {
-            return Some(list);
-        }
-        let left = match self.precision {
-            Precision::Bf16 => round(&mut list, 0, m * k),
-            Precision::F32 | Precision::Tf32 => In(0),
-        };
-        let right = match (narrow, self.precision) {
-            (true, Precision::Bf16) | (false, Precision::F32 | Precision::Tf32) => In(1),
-            (false, Precision::Bf16) => round(&mut list, 1, n * k),
-            (true, Precision::F32 | Precision::Tf32) => {
-                let wide = list.scratch(4 * n * k);
-                list.each("cast", "widen_bf16", n * k, args![In(1), wide, n * k]);
-                wide
-            }
-        };
-        let beta = if self.epilogue == Epilogue::Accumulate { 1.0 } else { 0.0 };
-        if self.epilogue == Epilogue::Accumulate {
-            list.list.push(Launch::Copy { from: In(2), to: Out(0) });
-        }
-        let sizes = (m as u32, n as u32, k as u32);
-        list.list.push(Launch::Product(Product {
-            precision: self.precision,
-            ..Product::of_rows(sizes, (left, self.a_t), (right, self.b_t), self.alpha.get() as f32, beta)
-        }));
-        if self.epilogue == Epilogue::Bias {
+        let mut list = self.without_bias(cx)?;
+        let (m, n, _) = self.sizes(cx);
+        if self.epilogue == Epilogue::Bias && m * n > 0 {
             list.rows("matmul", "add_bias", m, n, args![Out(0), In(2), n as u32]);
         }
         Some(list)
+    }
+
+    fn reads_half(&self, i: usize, held: DType) -> bool {
+        i == 1 && held == DType::BF16
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
@@ -192,7 +165,7 @@ impl OpRule for MatMul {
 /// An operand rounded to bf16, in scratch. Scratch is of whole words.
 fn round(list: &mut Launches, input: usize, n: u64) -> Operand {
     let rounded = list.scratch((2 * n).next_multiple_of(4));
-    list.each("cast", "narrow_bf16", n, args![In(input), rounded, n]);
+    list.cast("narrow_bf16", In(input), rounded, n);
     rounded
 }
 
@@ -201,11 +174,53 @@ type Multiply<T, B> = fn((usize, usize, usize), &mut [T], Strided<'_, T>, Stride
 
 impl MatMul {
     fn sizes(&self, cx: &SizedCx) -> (u64, u64, u64) {
-        let dim = |s: &super::Sized, i: usize| s.dims.get(i).copied().unwrap_or(1) as u64;
+        let dim = |s: &Sized, i: usize| s.dims.get(i).copied().unwrap_or(1) as u64;
         match (cx.inputs.first(), cx.outputs.first()) {
             (Some(a), Some(out)) => (dim(out, 0), dim(out, 1), dim(a, usize::from(!self.a_t))),
             _ => (0, 0, 0),
         }
+    }
+
+    /// What is launched for the product, and for a sum that it is added to.
+    pub(super) fn without_bias(&self, cx: &SizedCx) -> Option<Launches> {
+        let (left, right, out) = (cx.inputs.first()?, cx.inputs.get(1)?, cx.outputs.first()?);
+        let narrow = right.dtype == DType::BF16;
+        let rounds = self.precision == Precision::Bf16;
+        // What products in bf16 read is as well held so, and so is what they make.
+        let fits = |x: &Sized| x.computed == DType::F32 && (x.dtype == DType::F32 || rounds && x.dtype == DType::BF16);
+        let added = cx.inputs.get(2).is_none_or(|x| match self.epilogue {
+            Epilogue::Accumulate => x.dtype == out.dtype,
+            Epilogue::None | Epilogue::Bias => x.dtype == DType::F32,
+        });
+        if !(narrow || right.dtype == DType::F32) || !fits(left) || !fits(out) || !added {
+            return None;
+        }
+        let mut list = Launches::of(out.dtype);
+        let (m, n, k) = self.sizes(cx);
+        if m * n == 0 {
+            return Some(list);
+        }
+        let left = if rounds && left.dtype == DType::F32 { round(&mut list, 0, m * k) } else { In(0) };
+        let right = match (narrow, self.precision) {
+            (true, Precision::Bf16) | (false, Precision::F32 | Precision::Tf32) => In(1),
+            (false, Precision::Bf16) => round(&mut list, 1, n * k),
+            (true, Precision::F32 | Precision::Tf32) => {
+                let wide = list.scratch(4 * n * k);
+                list.cast("widen_bf16", In(1), wide, n * k);
+                wide
+            }
+        };
+        let beta = if self.epilogue == Epilogue::Accumulate { 1.0 } else { 0.0 };
+        if self.epilogue == Epilogue::Accumulate {
+            list.list.push(Launch::Copy { from: In(2), to: Out(0) });
+        }
+        let sizes = (m as u32, n as u32, k as u32);
+        list.list.push(Launch::Product(Product {
+            precision: self.precision,
+            narrow: out.dtype == DType::BF16,
+            ..Product::of_rows(sizes, (left, self.a_t), (right, self.b_t), self.alpha.get() as f32, beta)
+        }));
+        Some(list)
     }
 
     fn scratch(&self, (m, n, k): (u64, u64, u64), size: u64) -> u64 {

@@ -2,7 +2,7 @@ __device__ inline double gate(float alpha, double temperature) {
     return 1.0 / (1.0 + exp(-(double)alpha / temperature));
 }
 
-extern "C" __global__ void mix(const float* x, const float* y, const float* alpha, float* out, u64 n, double temperature) {
+extern "C" __global__ void NAMED(mix)(const act* x, const act* y, const float* alpha, act* out, u64 n, double temperature) {
     __shared__ float now[2];
     if (threadIdx.x == 0) {
         double mu = gate(alpha[0], temperature);

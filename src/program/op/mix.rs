@@ -2,7 +2,7 @@
 
 use super::super::types::Real;
 use super::math::{Elementary, for_chunks, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, MixGrad, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `(x[N, d], y[N, d], alpha[1]) → μ x + (1 − μ) y` with `μ = σ(alpha / temperature)` (LST, arXiv
@@ -27,8 +27,7 @@ impl OpRule for Mix {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
         let n = cx.elements(0);
         list.each("mix", "mix", n, args![In(0), In(1), In(2), Out(0), n, self.temperature.get()]);
         Some(list)

@@ -3,7 +3,7 @@ __device__ inline double gate(float alpha, double temperature) {
 }
 
 // A block sums 8192 elements of the gate's gradient.
-extern "C" __global__ void mix_grad(const float* up, const float* x, const float* y, const float* alpha, float* dx, float* dy, double* sums, u64 n,
+extern "C" __global__ void NAMED(mix_grad)(const act* up, const act* x, const act* y, const float* alpha, act* dx, act* dy, double* sums, u64 n,
                                     double temperature) {
     __shared__ float now[2];
     __shared__ double slots[32];
@@ -29,7 +29,7 @@ extern "C" __global__ void mix_grad(const float* up, const float* x, const float
 }
 
 // One block.
-extern "C" __global__ void mix_grad_gate(const double* sums, const float* alpha, float* dalpha, u32 count, double temperature) {
+extern "C" __global__ void NAMED(mix_grad_gate)(const double* sums, const float* alpha, float* dalpha, u32 count, double temperature) {
     __shared__ double slots[32];
     double sum = 0.0;
     for (u32 i = threadIdx.x; i < count; i += blockDim.x) {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::types::Real;
 use super::math::{CHUNK, Elementary, part, row_sum_of_two, simd};
 use super::mix::gate;
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up[N, d], x, y, alpha[1]) → (μ up, (1 − μ) up, Σ up ⊙ (x − y) · μ (1 − μ) / temperature)`
@@ -26,8 +26,7 @@ impl OpRule for MixGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0, 1, 2], &[0, 1])?);
         let (n, temperature) = (cx.elements(0), self.temperature.get());
         let blocks = n.div_ceil(CHUNK as u64);
         let sums = list.scratch(8 * blocks);

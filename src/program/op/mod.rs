@@ -5,6 +5,7 @@ use super::builder::Builder;
 use super::graph::Value;
 use super::types::{Bindings, DType, TensorType};
 
+mod fused;
 mod kernel;
 pub mod launch;
 mod math;
@@ -13,6 +14,7 @@ mod random;
 mod tensor;
 mod tile;
 
+pub use fused::{bias_activation, residual_layer_norm};
 pub use kernel::{Kernel, Machine, OpError};
 pub use random::fill_normal;
 pub use tensor::{Compute, Element, Io, Tensor, TensorMut, TensorRef};
@@ -96,6 +98,7 @@ ops! {
 
 pub use activation::ActivationKind;
 pub use attention::AttentionDropout;
+pub use cast::{cast_elements, cast_kernel};
 pub use matmul::{Epilogue, Precision};
 
 /// Arithmetic and traffic of one application, under given sizes.
@@ -114,8 +117,24 @@ pub struct Sized {
     pub dims: Vec<usize>,
     /// Its bytes.
     pub bytes: u64,
-    /// Its element type.
+    /// Its element type in memory.
     pub dtype: DType,
+    /// Its element type as it is computed.
+    pub computed: DType,
+}
+
+impl Sized {
+    /// How many elements it has.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.dims.iter().map(|&d| d as u64).product()
+    }
+
+    /// Whether it is narrower in memory than where it is computed.
+    #[must_use]
+    pub fn is_narrow(&self) -> bool {
+        self.dtype != self.computed
+    }
 }
 
 /// What costs and workspaces are computed from: the operands and the batch under concrete sizes.
@@ -139,7 +158,8 @@ impl SizedCx {
                 .map(|t| Sized {
                     dims: t.dims(sizes),
                     bytes: t.bytes(sizes),
-                    dtype: t.dtype,
+                    dtype: t.stored,
+                    computed: t.dtype,
                 })
                 .collect()
         };
@@ -147,6 +167,25 @@ impl SizedCx {
             inputs: sized(inputs),
             outputs: sized(outputs),
             sizes: *sizes,
+        }
+    }
+
+    /// The same with every operand held as it is computed.
+    #[must_use]
+    pub fn widened(&self) -> Self {
+        let wide = |list: &[Sized]| {
+            let each = list.iter().map(|x| Sized {
+                dims: x.dims.clone(),
+                bytes: x.elements() * x.computed.size(),
+                dtype: x.computed,
+                computed: x.computed,
+            });
+            each.collect()
+        };
+        Self {
+            inputs: wide(&self.inputs),
+            outputs: wide(&self.outputs),
+            sizes: self.sizes,
         }
     }
 
@@ -163,9 +202,7 @@ impl SizedCx {
     /// Elements of input `i`; 0 if there is none.
     #[must_use]
     pub fn elements(&self, i: usize) -> u64 {
-        self.inputs
-            .get(i)
-            .map_or(0, |s| s.dims.iter().map(|&d| d as u64).product())
+        self.inputs.get(i).map_or(0, Sized::elements)
     }
 
     /// Rows of input `i`; 0 if there is none.
@@ -244,6 +281,23 @@ pub trait OpRule: std::fmt::Debug {
     /// type, and the kernel must allow it ([`Io::taken`]). First match wins.
     fn in_place(&self) -> &'static [usize] {
         &[]
+    }
+
+    /// Whether the kernel itself reads input `i` as it is held, in 16 bits.
+    fn reads_half(&self, i: usize, held: DType) -> bool {
+        let _ = (i, held);
+        false
+    }
+
+    /// Whether the kernel itself writes what is held in 16 bits.
+    fn writes_half(&self) -> bool {
+        false
+    }
+
+    /// Whether an output keeps its type whatever activations are held in.
+    fn is_exact(&self, output: usize) -> bool {
+        let _ = output;
+        false
     }
 
     /// Inputs that are residents updated in place.

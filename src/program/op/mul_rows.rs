@@ -1,7 +1,7 @@
 //! `mul_rows`: every row times one vector, elementwise.
 
 use super::math::{for_chunks_of_rows, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SumRowsProduct, TensorType, Value};
 
 /// `(x[N, d], v[d]) → x ⊙ v` on every row.
@@ -20,8 +20,7 @@ impl OpRule for MulRows {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
         list.rows("mul_rows", "mul_rows", rows, d, args![In(0), In(1), Out(0), d as u32]);
         Some(list)

@@ -1,6 +1,6 @@
 // Into zeros. A block an id: the first of equal ids sums the rows of all of them, in order, so nothing
 // is added by two blocks and the order never changes. Ids are looked through in shared pieces.
-extern "C" __global__ void scatter(const u32* ids, const float* up, float* out, u32* fault, u32 n, u32 rows, u32 d) {
+extern "C" __global__ void NAMED(scatter)(const u32* ids, const act* up, float* out, u32* fault, u32 n, u32 rows, u32 d) {
     __shared__ u32 piece[256];
     __shared__ u32 seen;
     u32 own = blockIdx.x, id = ids[own];

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Dim};
-use super::launch::{Launches, Operand::{Fault, In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{Fault, In, Out}, args, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(ids u32[N], up[N, d]) → [rows, d]` (of `[N]`: `[rows]`), zero where no id points. Rows of one id are summed in
@@ -27,11 +27,12 @@ impl OpRule for Scatter {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
+        let held = held(cx, &[1], &[])?;
         let mut list = Launches::default();
         let (n, rows) = (cx.elements(0), cx.outputs.first()?.dims.first().copied()? as u64);
         let d = cx.outputs.first()?.dims.get(1).copied().unwrap_or(1) as u64;
         list.each("fill", "fill", rows * d, args![Out(0), rows * d, 0.0_f32]);
+        list.held = held;
         list.rows("scatter", "scatter", n, 256, args![In(0), In(1), Out(0), Fault, n as u32, rows as u32, d as u32]);
         Some(list)
     }

@@ -1,5 +1,5 @@
 // Column sums: a thread a column, a row of blocks a run of 64 rows; then the runs, in order.
-extern "C" __global__ void sum_rows(const float* x, float* sums, u32 n, u32 d) {
+extern "C" __global__ void NAMED(sum_rows)(const act* x, float* sums, u32 n, u32 d) {
     u32 column = blockIdx.x * blockDim.x + threadIdx.x, from = blockIdx.y * 64, to = from + 64 < n ? from + 64 : n;
     if (column < d) {
         float sum = 0.0f;
@@ -10,7 +10,7 @@ extern "C" __global__ void sum_rows(const float* x, float* sums, u32 n, u32 d) {
     }
 }
 
-extern "C" __global__ void sum_runs(const float* sums, float* out, u32 runs, u32 d) {
+extern "C" __global__ void NAMED(sum_runs)(const float* sums, float* out, u32 runs, u32 d) {
     u32 column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column < d) {
         float sum = 0.0f;

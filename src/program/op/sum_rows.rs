@@ -1,7 +1,7 @@
 //! `sum_rows`: the sum of a matrix's rows, the gradient of a bias.
 
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, is_single};
+use super::launch::{Launches, Operand::{In, Out}, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `x[N, d] → [d]`.
@@ -20,8 +20,7 @@ impl OpRule for SumRows {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0], &[])?);
         list.column_sums(("sum_rows", "sum_rows"), (cx.rows(0), cx.width(0)), &[In(0)], &[Out(0)]);
         Some(list)
     }

@@ -1,5 +1,5 @@
 // As the column sums of one matrix, of a product.
-extern "C" __global__ void sum_rows_product(const float* a, const float* b, float* sums, u32 n, u32 d) {
+extern "C" __global__ void NAMED(sum_rows_product)(const act* a, const act* b, float* sums, u32 n, u32 d) {
     u32 column = blockIdx.x * blockDim.x + threadIdx.x, from = blockIdx.y * 64, to = from + 64 < n ? from + 64 : n;
     if (column < d) {
         float sum = 0.0f;

@@ -1,7 +1,7 @@
 //! `sum_rows_product`: the row sum of an elementwise product, the gradient of a scaling vector.
 
 use super::math::{column_sums, column_sums_scratch, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, is_single};
+use super::launch::{Launches, Operand::{In, Out}, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(a[N, d], b[N, d]) → Σ rows of a ⊙ b: [d]`.
@@ -20,8 +20,7 @@ impl OpRule for SumRowsProduct {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let mut list = Launches::of(held(cx, &[0, 1], &[])?);
         list.column_sums(("sum_rows_product", "sum_rows_product"), (cx.rows(0), cx.width(0)), &[In(0), In(1)], &[Out(0)]);
         Some(list)
     }

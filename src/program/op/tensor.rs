@@ -192,6 +192,15 @@ impl TensorMut<'_> {
         storage_dtype(self.storage)
     }
 
+    /// A view to read.
+    #[must_use]
+    pub fn view(&self) -> TensorRef<'_> {
+        TensorRef {
+            storage: self.storage,
+            dims: self.dims,
+        }
+    }
+
     /// The elements.
     ///
     /// # Panics

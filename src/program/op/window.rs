@@ -1,7 +1,7 @@
 //! `window`: the features of several layers side by side, as the keys of a ladder's cross-attention.
 
 use super::math::{for_chunks_of_rows, part};
-use super::launch::{Arg, Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Arg, Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value, WindowGrad};
 
 /// `(p[k, d], f…[T, d]) → [k·T, d]`: row `k·t + c` is `p[c]` plus row `t` of the feature in slot `c`,
@@ -36,8 +36,8 @@ impl OpRule for Window {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let features: Vec<usize> = (1..cx.inputs.len()).collect();
+        let mut list = Launches::of(held(cx, &features, &[0])?);
         let (k, rows, d) = (self.slots.len() as u32, cx.rows(1), cx.width(0));
         for (c, slot) in self.slots.iter().enumerate() {
             let mut args = args![In(0), Out(0), Out(0), k, c as u32, d as u32, u32::from(slot.is_none())];

@@ -1,7 +1,7 @@
 //! `window_grad`: gradients of positions and features that stood side by side.
 
 use super::math::{add_to, column_sums, column_sums_scratch, for_chunks_of_rows};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
+use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 use crate::program::Dim;
 
@@ -32,8 +32,14 @@ impl OpRule for WindowGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        is_single(cx)?;
-        let mut list = Launches::default();
+        let features: Vec<usize> = (1..cx.outputs.len()).collect();
+        let held = held(cx, &[0], &features)?;
+        // A feature of two slots is added up where it is held.
+        let shared = |i| self.slots.iter().filter(|&&slot| slot == Some(i)).count() > 1;
+        if held.is_half() && (0..self.features).any(shared) {
+            return None;
+        }
+        let mut list = Launches::of(held);
         let (k, d) = (self.slots.len() as u64, cx.width(0));
         let tokens = cx.rows(0) / k.max(1);
         list.column_sums(("sum_rows", "sum_rows"), (tokens, k * d), &[In(0)], &[Out(0)]);
