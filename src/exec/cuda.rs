@@ -5,7 +5,7 @@
     reason = "kernels get raw addresses; their sizes come from the same table as the launches"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use std::sync::Arc;
 use candle_core::cuda_backend::cudarc;
 use cudarc::cublas::{CudaBlas, result as cublas, sys as cublas_sys};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
-    LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr,
+    DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
 };
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
-use super::device::{Applied, Backend, Block, Blocks, Ticket};
+use super::device::{Applied, Backend, Block, Blocks, Mark, Ticket};
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
@@ -31,11 +31,11 @@ use crate::program::{Bindings, DType, TensorType};
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
 const OLDEST: (i32, i32) = (8, 0);
 
-/// Uploads up to this size go through pinned memory, so that they do not wait for the device.
+/// Uploads go through pinned memory in pieces of this size, so that they do not wait for the device.
 const STAGED: usize = 1 << 18;
 
-/// Pinned buffers taken in turn: a batch has fewer inputs.
-const STAGES: usize = 32;
+/// Pinned buffers taken in turn, made as they are needed: some batches ahead, kept features included.
+const STAGES: usize = 128;
 
 /// Pinned memory for what comes home: losses and scores of the runs that are not observed yet.
 const RETURNS: usize = 1 << 18;
@@ -49,8 +49,11 @@ pub struct Cuda {
     stages: Vec<PinnedHostSlice<u8>>,
     stage: usize,
     returns: PinnedHostSlice<u8>,
-    /// Bytes of it that are taken, and by how many tickets.
-    returning: (usize, usize),
+    /// Where it is taken by tickets that were not collected yet, and for how many bytes; where it was taken last.
+    taken: BTreeMap<usize, usize>,
+    next: usize,
+    marks: VecDeque<(Mark, CudaEvent)>,
+    marked: u64,
     blas: CudaBlas,
     _workspace: CudaSlice<u8>,
     functions: BTreeMap<(&'static str, DType), CudaFunction>,
@@ -152,7 +155,10 @@ impl Cuda {
             stages: Vec::new(),
             stage: 0,
             returns,
-            returning: (0, 0),
+            taken: BTreeMap::new(),
+            next: 0,
+            marks: VecDeque::new(),
+            marked: 0,
             blas,
             _workspace: workspace,
             functions: BTreeMap::new(),
@@ -297,11 +303,8 @@ impl Cuda {
         .map_err(product_failed)
     }
 
-    /// Copies bytes to a block, through pinned memory where they are few.
+    /// Copies bytes to a block, through pinned memory.
     fn send(&mut self, block: Block, bytes: &[u8]) -> Result<(), RunError> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
         let failed = |e| driver("take data", e);
         let Self {
             blocks,
@@ -314,34 +317,51 @@ impl Cuda {
         let Some(to) = blocks.get_mut(block.0).and_then(Option::as_mut) else {
             return Err(RunError::bug("data is sent to a block that was freed"));
         };
-        if bytes.len() > STAGED {
-            return stream.memcpy_htod(bytes, to).map_err(failed);
+        for (i, piece) in bytes.chunks(STAGED).enumerate() {
+            if stages.len() < STAGES {
+                // SAFETY: it is written below before anything reads it.
+                stages.push(unsafe { context.alloc_pinned::<u8>(STAGED) }.map_err(failed)?);
+                *stage = stages.len() - 1;
+            } else {
+                *stage = (*stage + 1) % STAGES;
+            }
+            let Some(pinned) = stages.get_mut(*stage) else {
+                return Ok(());
+            };
+            // Waits for the copy that last read this buffer, `STAGES` uploads ago.
+            let room = pinned.as_mut_ptr().map_err(failed)?;
+            // SAFETY: the buffer has STAGED bytes, at least as many as are copied; no copy reads it now; the
+            // block has at least as many bytes, and the event below keeps the buffer until it has been read.
+            unsafe {
+                std::ptr::copy_nonoverlapping(piece.as_ptr(), room, piece.len());
+            }
+            let at = i * STAGED;
+            let mut view = to
+                .try_slice_mut(at..at + piece.len())
+                .ok_or_else(|| RunError::bug("more data than a block holds"))?;
+            let staged = Staged {
+                pinned,
+                len: piece.len(),
+            };
+            stream.memcpy_htod(&staged, &mut view).map_err(failed)?;
         }
-        if stages.len() < STAGES {
-            // SAFETY: it is written below before anything reads it.
-            stages.push(unsafe { context.alloc_pinned::<u8>(STAGED) }.map_err(failed)?);
-            *stage = stages.len() - 1;
-        } else {
-            *stage = (*stage + 1) % STAGES;
-        }
-        let Some(pinned) = stages.get_mut(*stage) else {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Room for bytes that come home, until their ticket is collected; `None` if there is none.
+    fn room(&mut self, size: usize) -> Option<usize> {
+        let size = size.next_multiple_of(64);
+        let free = |&at: &usize| {
+            let before = self.taken.range(..at).next_back();
+            let behind = self.taken.range(at..).next();
+            at + size <= RETURNS
+                && before.is_none_or(|(start, len)| start + len <= at)
+                && behind.is_none_or(|(start, _)| at + size <= *start)
         };
-        // Waits for the copy that last read this buffer, `STAGES` uploads ago.
-        let room = pinned.as_mut_ptr().map_err(failed)?;
-        // SAFETY: the buffer has STAGED bytes, at least as many as are copied; no copy reads it now; the
-        // block has at least as many bytes, and the event below keeps the buffer until it has been read.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), room, bytes.len());
-        }
-        let mut view = to
-            .try_slice_mut(..bytes.len())
-            .ok_or_else(|| RunError::bug("more data than a block holds"))?;
-        let staged = Staged {
-            pinned,
-            len: bytes.len(),
-        };
-        stream.memcpy_htod(&staged, &mut view).map_err(failed)
+        let at = [self.next, 0].into_iter().find(free)?;
+        self.taken.insert(at, size);
+        self.next = at + size;
+        Some(at)
     }
 }
 
@@ -523,13 +543,13 @@ impl Backend for Cuda {
 
     fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError> {
         let failed = |e| driver("give data back", e);
-        let (size, (at, tickets)) = (bytes as usize, self.returning);
-        let from = self.slice(block)?;
-        if from.num_bytes() < size {
+        let size = bytes as usize;
+        if self.slice(block)?.num_bytes() < size {
             return Err(RunError::bug("a block holds less than is wanted"));
         }
-        let end = at + size.next_multiple_of(64);
-        if size == 0 || end > RETURNS {
+        let room = (size > 0).then(|| self.room(size)).flatten();
+        let from = self.slice(block)?;
+        let Some(at) = room else {
             let mut own = vec![0; size];
             if size > 0 {
                 let part = from.try_slice(..size);
@@ -538,28 +558,41 @@ impl Backend for Cuda {
                 self.stream
                     .memcpy_dtoh(&part, own.as_mut_slice())
                     .map_err(failed)?;
-                self.wait()?;
+                self.stream.synchronize().map_err(failed)?;
             }
             return Ok(Ticket::Here(own));
-        }
+        };
         let from = address(from, &self.stream);
         self.context.bind_to_thread().map_err(failed)?;
         let to = self.returns.as_mut_ptr().map_err(failed)?;
         // SAFETY: the place ends within the buffer, and nothing else has it until its ticket is collected, after
-        // the stream was waited for; the block has that many bytes.
+        // the copy was waited for; the block has that many bytes.
         unsafe {
             let to = std::slice::from_raw_parts_mut(to.add(at), size);
             cudarc::driver::result::memcpy_dtoh_async(to, from, self.stream.cu_stream())
         }
         .map_err(failed)?;
-        self.returning = (end, tickets + 1);
         Ok(Ticket::At(at))
     }
 
-    fn wait(&mut self) -> Result<(), RunError> {
-        self.stream
-            .synchronize()
-            .map_err(|e| driver("finish its work", e))
+    fn mark(&mut self) -> Result<Mark, RunError> {
+        let event = self.stream.record_event(None);
+        let event = event.map_err(|e| driver("mark its work", e))?;
+        self.marked += 1;
+        self.marks.push_back((Mark(self.marked), event));
+        Ok(Mark(self.marked))
+    }
+
+    fn wait(&mut self, mark: Mark) -> Result<(), RunError> {
+        while let Some((own, event)) = self.marks.front().filter(|(own, _)| *own <= mark) {
+            if *own == mark {
+                event
+                    .synchronize()
+                    .map_err(|e| driver("finish its work", e))?;
+            }
+            self.marks.pop_front();
+        }
+        Ok(())
     }
 
     fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
@@ -572,12 +605,7 @@ impl Backend for Cuda {
                 let own = all.get(at..at + to.len());
                 let own = own.ok_or_else(|| RunError::bug("more is collected than came"))?;
                 to.copy_from_slice(own);
-                let (taken, tickets) = self.returning;
-                self.returning = if tickets <= 1 {
-                    (0, 0)
-                } else {
-                    (taken, tickets - 1)
-                };
+                self.taken.remove(&at);
             }
             Ticket::Here(_) => return Err(RunError::bug("more is collected than came")),
         }

@@ -121,6 +121,10 @@ pub enum Ticket {
     At(usize),
 }
 
+/// A moment in what a device was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(pub u64);
+
 /// What the executor wants of a device. Everything happens in the order asked for; only
 /// [`Backend::download`] and [`Backend::wait`] need wait.
 pub trait Backend: fmt::Debug + Send {
@@ -154,18 +158,24 @@ pub trait Backend: fmt::Debug + Send {
     /// What the driver says, of this or of what was asked for before.
     fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError>;
 
-    /// Begins to bring the first bytes of a block home, where they are after the next [`Backend::wait`]. The
+    /// Begins to bring the first bytes of a block home, where they are once a later [`Mark`] was waited for. The
     /// block may be freed at once.
     ///
     /// # Errors
     /// What the driver says.
     fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError>;
 
-    /// Waits until all that was asked for is done.
+    /// Marks this moment: what was asked for up to here.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn mark(&mut self) -> Result<Mark, RunError>;
+
+    /// Waits until all that was asked for before a mark is done. Marks before it are of no use from then on.
     ///
     /// # Errors
     /// What the driver says of it.
-    fn wait(&mut self) -> Result<(), RunError>;
+    fn wait(&mut self, mark: Mark) -> Result<(), RunError>;
 
     /// Puts what has come home into a tensor of that size.
     ///

@@ -101,7 +101,7 @@ pub fn fit(
     log: &mut Log,
     observer: &mut dyn Observer,
 ) -> Result<Fitted, RunError> {
-    let mut progress = resume(runner, cx)?;
+    let progress = resume(runner, cx)?;
     log.cut_to(progress.step)?;
     if progress.step > 0 {
         observer.event(Event::Resumed {
@@ -109,18 +109,24 @@ pub fn fit(
             step: progress.step,
         });
     }
-    let mut clock = Clock {
-        trained: cx.spent,
-        examples: 0,
+    let mut training = Training {
+        fit,
+        cx,
+        progress,
+        log,
+        clock: Clock {
+            trained: cx.spent,
+            since: Instant::now(),
+            examples: 0,
+        },
     };
     let mut saved = Instant::now();
     let mut shuffled: Option<(u64, Vec<u32>)> = None;
-    while progress.step < fit.steps && !progress.stopped {
-        let begun = Instant::now();
-        let (epoch, within) = (
-            progress.step / fit.steps_per_epoch,
-            progress.step % fit.steps_per_epoch,
-        );
+    // On a device a step is observed once the next was started, so that the device always has work.
+    let mut coming: Option<Begun> = None;
+    let mut at = training.progress.step;
+    while at < fit.steps && !training.progress.stopped {
+        let (epoch, within) = (at / fit.steps_per_epoch, at % fit.steps_per_epoch);
         if shuffled.as_ref().is_none_or(|(e, _)| *e != epoch) {
             shuffled = Some((
                 epoch,
@@ -134,65 +140,38 @@ pub fn fit(
         let Some(batch) = all.chunks(fit.batch as usize).nth(within as usize) else {
             return Err(RunError::bug("an epoch has fewer batches than planned"));
         };
-        let lr = fit.rates.at(progress.step);
-        let Stepped {
-            loss,
-            norm,
-            projected,
-        } = step(runner, fit, cx, batch, progress.step, lr)?;
-        if !loss.is_finite() || !norm.is_finite() {
-            return Err(RunError::Diverged {
-                stage: cx.stage.to_owned(),
-                step: progress.step + 1,
-                loss,
-            });
+        let begun = begin(runner, fit, cx, batch, at)?;
+        at += 1;
+        if let Some(before) = coming.replace(begun) {
+            training.take(runner, before, false, observer)?;
         }
-        if progress.step == 0 {
-            progress.loss_first = loss;
-        }
-        progress.loss_last = loss;
-        progress.step += 1;
-        clock.trained += begun.elapsed();
-        clock.examples += batch.len() as u64;
-        let epochs = progress.step as f64 / fit.steps_per_epoch as f64;
-        let mut line = json!({
-            "step": progress.step, "epoch": epochs, "loss": loss, "lr": lr, "grad_norm": norm,
-            "samples_per_s": clock.rate(), "peak_bytes": runner.peak(),
-        });
-        if !projected.is_empty() {
-            line["projected_grad"] = json!(projected);
-        }
-        observer.event(Event::Step {
-            step: progress.step,
-            loss,
-            samples_per_s: clock.rate(),
-            peak: runner.peak(),
-        });
-        if fit
+        let evaluated = fit
             .evaluate_every
-            .is_some_and(|n| progress.step.is_multiple_of(n) || progress.step == fit.steps)
-        {
-            evaluate(runner, fit, cx, &mut progress, observer)?;
-            if !progress.last_metrics.is_empty() {
-                let dev: serde_json::Map<String, Json> = progress
-                    .last_metrics
-                    .iter()
-                    .map(|(name, value)| (name.clone(), json!(value)))
-                    .collect();
-                line["dev"] = Json::Object(dev);
-            }
-        }
-        log.line(&line)?;
+            .is_some_and(|n| at.is_multiple_of(n) || at == fit.steps);
         let signal = observer.interrupted();
-        if signal.is_some() || saved.elapsed() >= cx.every {
-            log.sync()?;
-            save(runner, cx.checkpoints, &progress)?;
+        let saves = signal.is_some() || saved.elapsed() >= cx.every;
+        let ends = evaluated || saves || at == fit.steps || !runner.runs_ahead();
+        if let Some(last) = coming.take_if(|_| ends) {
+            training.take(runner, last, evaluated, observer)?;
+        }
+        if saves {
+            training.log.sync()?;
+            save(runner, cx.checkpoints, &training.progress)?;
             saved = Instant::now();
         }
         if let Some(signal) = signal {
             return Err(RunError::Interrupted { signal });
         }
+        if coming.is_none() {
+            training.clock.since = Instant::now();
+        }
     }
+    let Training {
+        progress,
+        log,
+        clock,
+        ..
+    } = training;
     log.sync()?;
     runner.fetch()?;
     let mut metrics = progress.last_metrics;
@@ -210,12 +189,89 @@ pub fn fit(
     })
 }
 
+/// A training on its way.
+struct Training<'a> {
+    fit: &'a Fit,
+    cx: &'a Context<'a>,
+    progress: Progress,
+    log: &'a mut Log,
+    clock: Clock,
+}
+
+impl Training<'_> {
+    /// Takes up what a step came to: waits for it, notes it, and evaluates behind it if asked.
+    fn take(
+        &mut self,
+        runner: &mut Runner,
+        begun: Begun,
+        evaluates: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RunError> {
+        let (lr, examples) = (begun.lr, begun.examples);
+        let Stepped {
+            loss,
+            norm,
+            projected,
+        } = begun.observe(runner)?;
+        let (progress, clock) = (&mut self.progress, &mut self.clock);
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(RunError::Diverged {
+                stage: self.cx.stage.to_owned(),
+                step: progress.step + 1,
+                loss,
+            });
+        }
+        if progress.step == 0 {
+            progress.loss_first = loss;
+        }
+        progress.loss_last = loss;
+        progress.step += 1;
+        clock.tick(examples);
+        let epochs = progress.step as f64 / self.fit.steps_per_epoch as f64;
+        let mut line = json!({
+            "step": progress.step, "epoch": epochs, "loss": loss, "lr": lr, "grad_norm": norm,
+            "samples_per_s": clock.rate(), "peak_bytes": runner.peak(),
+        });
+        if !projected.is_empty() {
+            line["projected_grad"] = json!(projected);
+        }
+        observer.event(Event::Step {
+            step: progress.step,
+            loss,
+            samples_per_s: clock.rate(),
+            peak: runner.peak(),
+        });
+        if evaluates {
+            evaluate(runner, self.fit, self.cx, progress, observer)?;
+            if !progress.last_metrics.is_empty() {
+                let dev: serde_json::Map<String, Json> = progress
+                    .last_metrics
+                    .iter()
+                    .map(|(name, value)| (name.clone(), json!(value)))
+                    .collect();
+                line["dev"] = Json::Object(dev);
+            }
+        }
+        self.log.line(&line)
+    }
+}
+
+/// Time spent on steps, and on nothing else.
 struct Clock {
     trained: Duration,
+    /// Up to when it is counted.
+    since: Instant,
     examples: u64,
 }
 
 impl Clock {
+    fn tick(&mut self, examples: u64) {
+        let now = Instant::now();
+        self.trained += now - self.since;
+        self.since = now;
+        self.examples += examples;
+    }
+
     fn rate(&self) -> f64 {
         self.examples as f64 / self.trained.as_secs_f64().max(1e-9)
     }
@@ -232,15 +288,52 @@ struct Stepped {
     projected: Vec<f32>,
 }
 
-/// One optimizer step.
-fn step(
+/// A step that was started.
+struct Begun {
+    /// Its learning rate.
+    lr: f64,
+    /// Examples of its batch.
+    examples: u64,
+    /// What its runs hand back, the one with the gradient's norm last.
+    runs: Vec<Outputs>,
+    /// What it came to, where that is known.
+    done: Option<Stepped>,
+}
+
+impl Begun {
+    /// Waits for what it comes to.
+    fn observe(mut self, runner: &mut Runner) -> Result<Stepped, RunError> {
+        if let Some(done) = self.done {
+            return Ok(done);
+        }
+        runner.observe(&mut self.runs)?;
+        let norm = self.runs.last().and_then(|run| run.scalar("grad_norm"));
+        let losses = self.runs.iter().filter_map(|run| run.scalar("loss"));
+        let loss = losses.map(f64::from).reduce(|sum, loss| sum + loss);
+        let (Some(loss), Some(norm)) = (loss, norm) else {
+            return Err(missing());
+        };
+        Ok(Stepped {
+            loss,
+            norm: f64::from(norm),
+            projected: Vec::new(),
+        })
+    }
+}
+
+fn missing() -> RunError {
+    RunError::bug("a step gave no loss or no gradient norm")
+}
+
+/// Starts an optimizer step; one of zeroth order, which has to see its losses, is done with it.
+fn begin(
     runner: &mut Runner,
     fit: &Fit,
     cx: &Context<'_>,
     batch: &[u32],
     step: u64,
-    lr: f64,
-) -> Result<Stepped, RunError> {
+) -> Result<Begun, RunError> {
+    let lr = fit.rates.at(step);
     let masks = fit
         .masking
         .as_ref()
@@ -267,39 +360,24 @@ fn step(
         packed.feeds.extend(scalars(verified));
         runner.start(verified, packed.feeds, &packed.sizes)
     };
-    let missing = || RunError::bug("a step gave no loss or no gradient norm");
     let losses = |runs: &[Outputs]| -> Result<f64, RunError> {
         let each = runs.iter().map(|run| run.scalar("loss").map(f64::from));
         each.sum::<Option<f64>>().ok_or_else(missing)
     };
+    let mut begun = Begun {
+        lr,
+        examples: batch.len() as u64,
+        runs: Vec::new(),
+        done: None,
+    };
     match &fit.update {
-        Update::Whole(program) => {
-            let mut outputs = start(runner, program, batch)?;
-            runner.observe(std::slice::from_mut(&mut outputs))?;
-            let (loss, norm) = (
-                outputs.scalar("loss").ok_or_else(missing)?,
-                outputs.scalar("grad_norm").ok_or_else(missing)?,
-            );
-            Ok(Stepped {
-                loss: f64::from(loss),
-                norm: f64::from(norm),
-                projected: Vec::new(),
-            })
-        }
+        Update::Whole(program) => begun.runs.push(start(runner, program, batch)?),
         Update::Split { accumulate, apply } => {
-            let mut runs = Vec::new();
             for micro in batch.chunks(fit.micro_batch as usize) {
-                runs.push(start(runner, accumulate, micro)?);
+                begun.runs.push(start(runner, accumulate, micro)?);
             }
-            runs.push(runner.start(apply, scalars(apply), &Bindings::default())?);
-            runner.observe(&mut runs)?;
-            let applied = runs.pop().ok_or_else(missing)?;
-            let norm = f64::from(applied.scalar("grad_norm").ok_or_else(missing)?);
-            Ok(Stepped {
-                loss: losses(&runs)?,
-                norm,
-                projected: Vec::new(),
-            })
+            let applied = runner.start(apply, scalars(apply), &Bindings::default())?;
+            begun.runs.push(applied);
         }
         Update::Zeroth {
             loss,
@@ -334,9 +412,10 @@ fn step(
             if stepped.norm.is_finite() {
                 zeroth::update(runner, perturb, step, lr, *epsilon, &stepped.projected)?;
             }
-            Ok(stepped)
+            begun.done = Some(stepped);
         }
     }
+    Ok(begun)
 }
 
 fn evaluate(

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::device::{Device, Ticket};
+use super::device::{Device, Mark, Ticket};
 use super::remote::{Remote, runnable};
 use crate::files::RunError;
 use crate::program::memory::sized;
@@ -270,6 +270,8 @@ pub struct Outputs {
     list: Vec<(String, Tensor)>,
     /// Where those of a device are while they are not here: one for each.
     tickets: Vec<Ticket>,
+    /// Where it is told whether the run met an index outside its table, and when all are here.
+    arrival: Option<(Ticket, Mark)>,
     program: String,
 }
 
@@ -286,6 +288,21 @@ impl Outputs {
     pub(super) fn push(&mut self, name: &str, tensor: Tensor, ticket: Ticket) {
         self.list.push((name.to_owned(), tensor));
         self.tickets.push(ticket);
+    }
+
+    /// Says when all of them are here.
+    pub(super) fn arrive(&mut self, fault: Ticket, mark: Mark) {
+        self.arrival = Some((fault, mark));
+    }
+
+    /// When they are all here, if they are on their way.
+    pub(super) fn arrival(&self) -> Option<Mark> {
+        self.arrival.as_ref().map(|(_, mark)| *mark)
+    }
+
+    /// Where a fault is told, once.
+    pub(super) fn fault(&mut self) -> Option<Ticket> {
+        self.arrival.take().map(|(ticket, _)| ticket)
     }
 
     /// The program's name.
@@ -490,7 +507,13 @@ impl Runner {
         Ok(outputs)
     }
 
-    /// Waits for the outputs of runs that were started, for all of them at once. On the processor they are here.
+    /// Whether a run that was started goes on by itself, so that the next may be started before it is observed.
+    #[must_use]
+    pub const fn runs_ahead(&self) -> bool {
+        self.remote.is_some()
+    }
+
+    /// Waits for the outputs of runs that were started, for all of them at once, and for none started later. On the processor they are here.
     ///
     /// # Errors
     /// What a kernel met, what the device says.

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::device::{Applied, Backend, Block, Blocks};
+use super::device::{Applied, Backend, Block, Blocks, Mark, Ticket};
 use super::machine::{Meter, Outputs, Residents};
 use crate::files::RunError;
 use crate::program::op::launch::{Missing, without_launches};
@@ -129,23 +129,28 @@ impl Remote {
         for slot in slots.into_iter().flatten() {
             self.release(slot);
         }
+        if outputs.is_coming() {
+            let (fault, mark) = self.ask()?;
+            outputs.arrive(fault, mark);
+        }
         Ok(outputs)
     }
 
-    /// Waits for the outputs of runs: once, for all of them.
+    /// Waits for the outputs of runs: once, for all of them, and for no run that was started later.
     ///
     /// # Errors
     /// An index outside its table, what the driver says of the runs.
     pub fn observe(&mut self, runs: &mut [Outputs]) -> Result<(), RunError> {
-        let Some(last) = runs.iter().rfind(|run| run.is_coming()) else {
+        let Some(last) = runs.iter().filter_map(Outputs::arrival).max() else {
             return Ok(());
         };
-        let program = last.program().to_owned();
-        // It comes after all of them.
-        self.check(&program)?;
+        self.backend.wait(last)?;
         for run in runs {
             for (ticket, tensor) in run.coming() {
                 self.backend.collect(ticket, tensor)?;
+            }
+            if let Some(fault) = run.fault() {
+                self.told(fault, run.program())?;
             }
         }
         Ok(())
@@ -167,15 +172,22 @@ impl Remote {
             }
             mirror.written = false;
         }
-        self.check("residents")
+        let (fault, mark) = self.ask()?;
+        self.backend.wait(mark)?;
+        self.told(fault, "residents")
     }
 
-    /// Waits for all that was asked for, and tells whether a kernel met an index outside its table.
-    fn check(&mut self, program: &str) -> Result<(), RunError> {
+    /// Asks whether a kernel has met an index outside its table, and marks the moment.
+    fn ask(&mut self) -> Result<(Ticket, Mark), RunError> {
+        let bytes = fault_type().bytes(&Bindings::default());
+        let ticket = self.backend.begin(self.fault, bytes)?;
+        Ok((ticket, self.backend.mark()?))
+    }
+
+    /// What the answer is, once it is here.
+    fn told(&mut self, fault: Ticket, program: &str) -> Result<(), RunError> {
         let mut words = Tensor::zeros(DType::U32, &[3]);
-        let ticket = self.backend.begin(self.fault, words.bytes())?;
-        self.backend.wait()?;
-        self.backend.collect(ticket, &mut words)?;
+        self.backend.collect(fault, &mut words)?;
         match words.slice::<u32>() {
             Some(&[1, index, rows]) => Err(RunError::Op {
                 op: "a kernel",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::device::{Applied, Backend, Block, Blocks, Device, Ticket};
+use super::device::{Applied, Backend, Block, Blocks, Device, Mark, Ticket};
 use super::machine::Runner;
 use super::observe::{Event, Observer, Silent};
 use super::predict::Predictor;
@@ -31,8 +31,8 @@ const MACHINE: Machine = Machine::cpu(2);
 pub(super) struct Rehearsal {
     table: Vec<Option<Tensor>>,
     coming: Vec<Option<Vec<u8>>>,
-    /// Whether all that was begun has been waited for.
-    waited: bool,
+    /// How many of those have been waited for.
+    waited: usize,
 }
 
 impl Rehearsal {
@@ -82,20 +82,23 @@ impl Backend for Rehearsal {
         let slot = self.table[block.0].as_ref().expect("a live block");
         assert_eq!(bytes_of(slot).len() as u64, bytes);
         self.coming.push(Some(bytes_of(slot).to_vec()));
-        self.waited = false;
         Ok(Ticket::At(self.coming.len() - 1))
     }
 
-    fn wait(&mut self) -> Result<(), RunError> {
-        self.waited = true;
+    fn mark(&mut self) -> Result<Mark, RunError> {
+        Ok(Mark(self.coming.len() as u64))
+    }
+
+    fn wait(&mut self, mark: Mark) -> Result<(), RunError> {
+        self.waited = self.waited.max(mark.0 as usize);
         Ok(())
     }
 
     fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
-        assert!(self.waited, "collected before it was waited for");
         let Ticket::At(at) = ticket else {
             panic!("{ticket:?}")
         };
+        assert!(at < self.waited, "collected before it was waited for");
         bytes_of_mut(tensor).copy_from_slice(&self.coming[at].take().expect("once"));
         Ok(())
     }
@@ -229,7 +232,7 @@ struct Stopping(u64);
 impl Observer for Stopping {
     fn event(&mut self, event: Event<'_>) {
         if matches!(event, Event::Step { .. }) {
-            self.0 -= 1;
+            self.0 = self.0.saturating_sub(1);
         }
     }
 
