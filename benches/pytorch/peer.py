@@ -254,10 +254,10 @@ def mezo(torch, machine, loss_of, trained, lr, seed):
 
 
 def narrow(torch, model, trained):
-    """Stores what is frozen in bf16."""
+    """Stores frozen matrices in bf16, as peftc's `dtype = bf16` does; vectors are nothing beside them."""
     kept = {id(q) for q in trained}
     for value in model.parameters():
-        if id(value) not in kept:
+        if id(value) not in kept and value.dim() > 1:
             value.data = value.data.to(torch.bfloat16)
 
 
