@@ -98,10 +98,10 @@ for part in "${parts[@]}"; do
       run devices "$limit" "$python" "$repo/tests/cuda/compare_devices.py" --peftc "$peftc" --devices "cpu,$device" \
         --json "$out/devices.json" --limit "$limit" "${devices_args[@]}" ;;
     prove)
-      limit=${PROVE_S:-240}
+      limit=${PROVE_S:-210}
       run prove "$limit" "$prove" --peftc "$peftc" --device "$device" --csv "$out/prove.csv" --limit "$limit" "${prove_args[@]}" ;;
     compare)
-      limit=${COMPARE_S:-600}
+      limit=${COMPARE_S:-660}
       run compare "$limit" "$python" "$repo/benches/pytorch/compare.py" --peftc "$peftc" --device "$device" \
         --json "$out/compare.json" --resume --limit "$limit" "${compare_args[@]}" ;;
   esac || bad=1

@@ -6,6 +6,7 @@ A cell is a precision, a batch and how frozen weights are stored. Prints one lin
 """
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -42,7 +43,7 @@ class Machine:
             self.torch.cuda.synchronize(self.device)
 
     def settle(self):
-        """Gives back what earlier cells left and counts peaks anew; bytes that are still held."""
+        """Gives back what earlier cells left; bytes that are still held."""
         gc.collect()
         if not self.gpu:
             return 0
@@ -51,8 +52,14 @@ class Machine:
         if clear:
             clear()
         self.torch.cuda.empty_cache()
-        self.torch.cuda.reset_peak_memory_stats(self.device)
         return self.torch.cuda.memory_allocated(self.device)
+
+    def count_anew(self):
+        """Peaks from here on: what making a model took, singular vectors say, is not training."""
+        if self.gpu:
+            self.wait()
+            self.torch.cuda.empty_cache()
+            self.torch.cuda.reset_peak_memory_stats(self.device)
 
     def peaks(self):
         """Bytes of tensors at the peak, and what was taken from the driver for them; on the processor the process."""
@@ -81,19 +88,25 @@ class Machine:
         return self.torch.optim.AdamW(trained, lr=lr, weight_decay=0.01, **fused)
 
 
-def batches(spec, cell, torch, config, device, grouped):
+@functools.cache
+def texts(max_length, vocabulary):
+    """Token ids and labels of all texts."""
     from tokenizers import Tokenizer
 
-    tok, pad, size = Tokenizer.from_file(str(TOKENIZER)), config.pad_token_id, cell["batch"]
+    tok = Tokenizer.from_file(str(TOKENIZER))
     tok.no_padding()
-    tok.enable_truncation(spec["max_length"])
-    if tok.get_vocab_size() + SHIFT > config.vocab_size:
-        sys.exit(f"{tok.get_vocab_size()} ids do not fit a vocabulary of {config.vocab_size}")
+    tok.enable_truncation(max_length)
+    if tok.get_vocab_size() + SHIFT > vocabulary:
+        raise ValueError(f"{tok.get_vocab_size()} ids do not fit a vocabulary of {vocabulary}")
     rows = [line.split("\t") for line in TEXTS.read_text(encoding="utf-8").split("\n")[1:] if line]
-    encoded = [[i + SHIFT for i in e.ids] for e in tok.encode_batch([r[0] for r in rows])]
-    labels = [int(r[1]) for r in rows]
+    return [[i + SHIFT for i in e.ids] for e in tok.encode_batch([r[0] for r in rows])], [int(r[1]) for r in rows]
+
+
+def batches(spec, cell, torch, config, device, grouped):
+    encoded, labels = texts(spec["max_length"], config.vocab_size)
+    pad, size = config.pad_token_id, cell["batch"]
     rng = random.Random(spec["seed"])
-    order = list(range(len(rows)))
+    order = list(range(len(encoded)))
     rng.shuffle(order)
     if grouped:
         parts = [order[i : i + MEGABATCH * size] for i in range(0, len(order), MEGABATCH * size)]
@@ -294,6 +307,7 @@ def measure(torch, machine, spec, cell):
     else:
         step = descent(torch, machine, loss_of, trained, row.lr)
     figures = {"weights_bytes": stored(model, trained), "left": left}
+    machine.count_anew()
     for grouped in (False, True):
         times = []
         for batch in list(batches(spec, cell, torch, config, machine.device, grouped)):
