@@ -1,349 +1,204 @@
 #!/usr/bin/env python3
-"""peftc and PyTorch in turn: training speed and memory, method by method.
+"""peftc and PyTorch in turn: training speed and memory, row by row.
 
     cargo build
     python benches/pytorch/compare.py --steps 20 --repeats 3
+    python benches/pytorch/compare.py --device cuda --shape large --precision f32,tf32,bf16 --batch 16,64 --peer-dtype f32,bf16
 
 Both train on the same texts (reviews, train split), with the same tokenizer, shapes (RoBERTa-base or
--large, random weights, f32, dropout as in the config), batch, number of threads and optimizer, for the first
+-large, random weights, dropout as in the config), batch, number of threads and optimizer, for the first
 steps of an epoch, each run in a process of its own; who goes first alternates. Times are medians over the steps
 after the warm-up, then over the repeats. PyTorch takes batches in random order, padded to their longest text,
 and then, in the same process, as many batches grouped by length (sorted within 50 batches, as transformers'
-`group_by_length` does). Peaks are the resident memory of whole processes; PyTorch's is read before the second part.
+`group_by_length` does). Peaks are read before the second part.
 
-PyTorch's side of each method:
+PyTorch's side of each row:
   full            every parameter
   lora            peft, r = 4, alpha = 8, the six linear maps of each block
   siva            peft's LoRA from singular vectors (`pissa_niter_4`), r = 4, the same maps
   siva_key_query  the same on query and key
+  siva_key_value  the same on key and value
   last_3          the last three blocks and the head
   bitfit          all biases and the head
-  lst, 9_lst      the side networks of tests/reference/make_side_traces.py, r = 8, on frozen states
+  lst, 5_lst, 9_lst  the side networks of tests/reference/make_side_traces.py, r = 8, on frozen states
   mezo            all parameters moved in place along directions drawn again from their seed
 
-Needs torch, transformers, peft, tokenizers (see tests/reference/make_traces.py). Prints a Markdown table; with
---json FILE all figures too.
+--precision: `f32` (PyTorch without TF32), `tf32` (with), `bf16` (PyTorch under autocast with f32 weights; with
+`--peer-dtype bf16` what is frozen is stored in bf16, `f32,bf16` runs both; peftc has `precision`, `dtype` and, where
+it knows the key, `activations = bf16`).
+
+On the processor peaks are the resident memory of whole processes. With `--device cuda` both run on the GPU. PyTorch is
+timed from one synchronisation to the next and has one process a row, in which every precision and batch begins with an
+emptied cache; its batches are on the GPU before the clock starts, AdamW is the fused one, attention of side networks one
+kernel; nothing is compiled. Its peak is `max_memory_allocated`, peftc's `measured_peak_bytes` less the 12 bytes of its fault words, held
+against `estimated_peak_bytes` and the workspace of cuBLAS that `check` gives for the device; both count that workspace.
+*Above the weights* is the peak less all weights as stored, adapters too. The table then says which targets are missed,
+and the exit code is 1 where any is; `--targets` gives that table on the processor too (PyTorch's bytes being its process's).
+
+Needs torch, transformers, peft, tokenizers (see tests/reference/make_traces.py). Prints Markdown; with --json FILE all
+figures too, written after every run; `--resume` keeps those that are there, `--limit SECONDS` begins nothing after that.
 """
 
 import argparse
 import json
 import os
-import random
-import resource
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-REPO = HERE.parent.parent
-ALL = "{attention.{query, key, value, output}, ffn.{up, down}}"
-# What peftc is told: kind of the stage, adapter, rate.
-METHODS = {
-    "full": ("train", "full", 2e-5),
-    "lora": ("train", f"lora {{ rank = 4, alpha = 8, on = {ALL} }}", 1e-3),
-    "siva": ("train", f"siva {{ rank = 4, on = {ALL} }}", 1e-4),
-    "siva_key_query": ("train", "siva { rank = 4, on = attention.{query, key} }", 1e-4),
-    "last_3": ("train", "last_n { n = 3 }", 2e-5),
-    "bitfit": ("train", "bitfit", 1e-3),
-    "lst": ("train", "lst { r = 8 }", 1e-3),
-    "9_lst": ("train", "k_lst { k = 9, r = 8 }", 1e-3),
-    "mezo": ("mezo", "full", 1e-6),
-}
-SHAPES = {"base": HERE / "roberta-base" / "config.json", "large": REPO / "recipes" / "report" / "roberta-large.json"}
-TEXTS = REPO / "recipes" / "reviews" / "train.tsv"
-TOKENIZER = REPO / "recipes" / "reviews-mini" / "tokenizer.json"
-SHIFT = 10  # ids are shifted so that none is the model's padding id
-MEGABATCH = 50  # batches within which texts are sorted by length
-EPSILON = 1e-3
+import own
+import table
+from rows import HERE, PRECISIONS, REPO, ROWS, SHAPES, WHOLE, shape
 
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    p.add_argument("--precision", default="f32", help=f"of {', '.join(PRECISIONS)}; with commas")
+    p.add_argument("--peer-dtype", default="f32", help="how PyTorch stores frozen weights under bf16: f32, bf16; with commas")
     p.add_argument("--steps", type=int, default=20, help="timed steps")
     p.add_argument("--warmup", type=int, default=2, help="steps before the clock starts")
     p.add_argument("--repeats", type=int, default=3)
-    p.add_argument("--shape", choices=sorted(SHAPES), default="base")
-    p.add_argument("--methods", default=",".join(METHODS), help="with commas")
-    p.add_argument("--batch", type=int, default=16)
+    p.add_argument("--shape", default="base", help=f"{', '.join(sorted(SHAPES))}, or a config.json of a RoBERTa")
+    p.add_argument("--methods", default=",".join(ROWS), help="with commas")
+    p.add_argument("--batch", default="16", help="with commas")
     p.add_argument("--max-length", type=int, default=128)
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--peftc", type=Path, default=REPO / "target" / "debug" / "peftc")
     p.add_argument("--json", type=Path, help="file for all figures")
-    p.add_argument("--peer", help=argparse.SUPPRESS)  # one PyTorch run, in this process
+    p.add_argument("--resume", action="store_true", help="go on with what the --json file holds")
+    p.add_argument("--limit", type=float, help="seconds after which no run is begun and those under way are ended")
+    p.add_argument("--targets", action="store_true", help="the table with targets, on the processor too")
     args = p.parse_args()
-    unknown = [m for m in args.methods.split(",") if m not in METHODS]
-    if unknown:
-        p.error(f"no such method: {', '.join(unknown)}; there are {', '.join(METHODS)}")
+    lists = [("methods", ROWS), ("precision", PRECISIONS), ("peer_dtype", ("f32", "bf16"))]
+    for name, known in lists:
+        values = getattr(args, name).split(",")
+        unknown = [v for v in values if v not in known]
+        if unknown:
+            p.error(f"--{name.replace('_', '-')}: no {', '.join(unknown)}; there are {', '.join(known)}")
+        setattr(args, name, values)
+    try:
+        args.batch = [int(b) for b in args.batch.split(",")]
+    except ValueError:
+        p.error("--batch takes whole numbers with commas")
+    if not shape(args.shape).is_file():
+        p.error(f"--shape: there is no {args.shape}")
+    if args.resume and not args.json:
+        p.error("--resume needs --json")
+    args.peftc = args.peftc.resolve()
     return args
 
 
-# ---------------------------------------------------------------------------------------------- PyTorch
+class Runs:
+    """All runs so far, and the file they are kept in."""
+
+    def __init__(self, args, activations):
+        keys = ("device", "shape", "threads", "steps", "warmup", "max_length", "seed")
+        self.settings = {key: getattr(args, key) for key in keys} | {"activations": activations}
+        self.file, self.list = args.json, []
+        if args.resume and self.file.is_file():
+            kept = json.loads(self.file.read_text(encoding="utf-8"))
+            if kept["settings"] != self.settings:
+                sys.exit(f"{self.file} has figures of other settings: {kept['settings']}")
+            self.list = [run for run in kept["runs"] if "error" not in run]
+
+    def count(self, name, cell, who):
+        same = lambda run: all(run[key] == value for key, value in cell.items())
+        return sum(run["row"] == name and run["who"] == who and same(run) for run in self.list)
+
+    def add(self, name, cell, who, figures):
+        self.list.append({"row": name, "report": ROWS[name].report, **cell, "who": who, **figures})
+        if "error" in figures:
+            print(f"{who}, {name}, {cell}:\n{figures['error']}", file=sys.stderr)
+        if self.file:
+            text = json.dumps({"settings": self.settings, "runs": self.list}, indent=1)
+            self.file.write_text(text, encoding="utf-8")
 
 
-def batches(args, torch, pad, vocabulary, grouped):
-    from tokenizers import Tokenizer
+class Clock:
+    def __init__(self, limit):
+        self.until = None if limit is None else time.monotonic() + limit
 
-    tok = Tokenizer.from_file(str(TOKENIZER))
-    tok.no_padding()
-    tok.enable_truncation(args.max_length)
-    if tok.get_vocab_size() + SHIFT > vocabulary:
-        sys.exit(f"{tok.get_vocab_size()} ids do not fit a vocabulary of {vocabulary}")
-    rows = [line.split("\t") for line in TEXTS.read_text(encoding="utf-8").split("\n")[1:] if line]
-    encoded = [[i + SHIFT for i in e.ids] for e in tok.encode_batch([r[0] for r in rows])]
-    labels = [int(r[1]) for r in rows]
-    rng = random.Random(args.seed)
-    order = list(range(len(rows)))
-    rng.shuffle(order)
-    if grouped:
-        size = MEGABATCH * args.batch
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
-        order = [i for part in parts for i in sorted(part, key=lambda i: -len(encoded[i]))]
-    chunks = [order[i : i + args.batch] for i in range(0, len(order), args.batch)]
-    if grouped:
-        rng.shuffle(chunks)
-    for step in range(args.warmup + args.steps):
-        chunk = chunks[step % len(chunks)]
-        width = max(len(encoded[i]) for i in chunk)
-        yield {
-            "input_ids": torch.tensor([encoded[i] + [pad] * (width - len(encoded[i])) for i in chunk]),
-            "attention_mask": torch.tensor([[1] * len(encoded[i]) + [0] * (width - len(encoded[i])) for i in chunk]),
-            "labels": torch.tensor([labels[i] for i in chunk]),
-        }
+    def left(self):
+        return None if self.until is None else self.until - time.monotonic()
+
+    def over(self):
+        return self.until is not None and self.left() <= 0
 
 
-def side_parameters(torch, config, k):
-    """The tensors of a side network of r = 8, named as in make_side_traces.py."""
-    hidden, layers, width = config.hidden_size, config.num_hidden_layers, config.hidden_size // 8
-    ffn, p = config.intermediate_size // 8, {}
-
-    def linear(name, out, inputs):
-        p[f"{name}.weight"], p[f"{name}.bias"] = 0.02 * torch.randn(out, inputs), torch.zeros(out)
-
-    def norm(name):
-        p[f"{name}.weight"], p[f"{name}.bias"] = torch.ones(width), torch.zeros(width)
-
-    for i in range(layers + 1):
-        linear(f"side.down.{i}", width, hidden)
-    for i in range(layers):
-        block = f"side.block.{i}"
-        for role in ("query", "key", "value", "output"):
-            linear(f"{block}.attention.{role}", width, width)
-            if k:
-                linear(f"side.cross.{i}.{role}", width, width)
-        linear(f"{block}.ffn.up", ffn, width)
-        linear(f"{block}.ffn.down", width, ffn)
-        norm(f"{block}.attention.norm")
-        norm(f"{block}.ffn.norm")
-        if not k:
-            p[f"side.gate.{i}"] = torch.zeros(1)
-    if k:
-        p["side.position"] = 0.02 * torch.randn(k, width)
-    else:
-        norm("side.norm")
-    linear("side.up", hidden, width)
-    return {name: torch.nn.Parameter(value) for name, value in p.items()}
+def cells(args, name, who):
+    """What is measured of a row: peftc's frozen weights are as narrow as its precision."""
+    for precision in args.precision:
+        both = who == "pytorch" and precision == "bf16" and name not in WHOLE
+        for weights in args.peer_dtype if both else ["f32" if who == "pytorch" else "own"]:
+            for batch in args.batch:
+                yield {"precision": precision, "weights": weights, "batch": batch}
 
 
-def prepare(name, model, torch):
-    """(the model, its loss of a batch, what is trained)."""
-    config = model.config
-    head = lambda key: key.startswith("classifier")
-    loss = lambda m: lambda b: m(**b).loss
-    if name in ("lora", "siva", "siva_key_query"):
-        import peft
-
-        every = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
-        model = peft.get_peft_model(model, peft.LoraConfig(
-            task_type="SEQ_CLS", r=4, lora_alpha=8 if name == "lora" else 4, lora_dropout=0.0,
-            target_modules=["query", "key"] if name == "siva_key_query" else every,
-            init_lora_weights=True if name == "lora" else "pissa_niter_4",
-            modules_to_save=["classifier"],
-        ))
-    elif name == "last_3":
-        first = config.num_hidden_layers - 3
-        blocks = tuple(f"roberta.encoder.layer.{i}." for i in range(first, config.num_hidden_layers))
-        for key, value in model.named_parameters():
-            value.requires_grad_(head(key) or key.startswith(blocks))
-    elif name == "bitfit":
-        for key, value in model.named_parameters():
-            value.requires_grad_(head(key) or key.endswith("bias"))
-    elif name in ("lst", "9_lst"):
-        sys.path.insert(0, str(REPO / "tests" / "reference"))
-        import make_side_traces as side
-
-        k = 9 if name == "9_lst" else None
-        p = side_parameters(torch, config, k)
-        for key, value in model.named_parameters():
-            value.requires_grad_(head(key))
-        heads, eps = config.num_attention_heads, config.layer_norm_eps
-        every = list(range(config.num_hidden_layers))
-
-        def of_side(b):
-            mask = b["attention_mask"]
-            with torch.no_grad():
-                out = model.roberta(input_ids=b["input_ids"], attention_mask=mask, output_hidden_states=True)
-            states = list(out.hidden_states)
-            if k:
-                hidden = side.k_lst(p, states, mask, heads, eps, k)
-            else:
-                hidden = side.lst(p, states, mask, heads, eps, every)
-            return torch.nn.functional.cross_entropy(model.classifier(hidden), b["labels"])
-
-        model.roberta.eval()
-        model.classifier.train()
-        return model, of_side, list(p.values()) + list(model.classifier.parameters())
-    model.train()
-    return model, loss(model), [q for q in model.parameters() if q.requires_grad]
+def run_own(args, name, wanted, activations, clock):
+    for cell in wanted:
+        if clock.over():
+            return
+        try:
+            yield cell, own.run(args, name, cell, activations, clock.left())
+        except own.Failed as error:
+            yield cell, {"error": str(error)}
 
 
-def descent(torch, loss_of, trained, lr):
-    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.01)
-
-    def step(batch):
-        loss = loss_of(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
-def mezo(torch, loss_of, trained, lr, seed):
-    draws = random.Random(seed)
-
-    def move(direction, scale):
-        generator = torch.Generator().manual_seed(direction)
-        for value in trained:
-            value.data.add_(torch.randn(value.shape, generator=generator), alpha=scale)
-
-    @torch.no_grad()
-    def step(batch):
-        direction = draws.getrandbits(62)
-        move(direction, EPSILON)
-        above = loss_of(batch).item()
-        move(direction, -2 * EPSILON)
-        below = loss_of(batch).item()
-        move(direction, EPSILON)
-        move(direction, -lr * (above - below) / (2 * EPSILON))
-        return (above + below) / 2
-
-    return step
-
-
-def peer(args):
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(args.threads)
-    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
-    import torch
-    import transformers
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    torch.manual_seed(args.seed)
-    transformers.utils.logging.set_verbosity_error()
-    config = AutoConfig.from_pretrained(str(SHAPES[args.shape]))
-    config.num_labels = 2
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    model, loss_of, trained = prepare(args.peer, model, torch)
-    torch.set_num_threads(args.threads)  # what the side networks' file says of threads is for its traces
-    kind, _, lr = METHODS[args.peer]
-    if kind == "mezo":
-        model.eval()  # both measurements of a step see the same function
-        step = mezo(torch, loss_of, trained, lr, args.seed)
-    else:
-        step = descent(torch, loss_of, trained, lr)
-    result = {}
-    for grouped in (False, True):
-        times = []
-        for batch in list(batches(args, torch, config.pad_token_id, config.vocab_size, grouped)):
-            begun = time.perf_counter()
-            loss = step(batch)
-            times.append(time.perf_counter() - begun)
-        rate = args.batch / statistics.median(times[args.warmup :])
-        result["grouped" if grouped else "random"] = rate
-        if not grouped:
-            result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            result["loss"] = loss
-    print(json.dumps(result))
-
-
-# ------------------------------------------------------------------------------------------------ driver
-
-
-def run_peer(args, name):
-    own = ["--steps", "--warmup", "--shape", "--batch", "--max-length", "--threads", "--seed"]
-    values = [getattr(args, key[2:].replace("-", "_")) for key in own]
-    command = [sys.executable, __file__, "--peer", name]
-    for key, value in zip(own, values):
-        command += [key, str(value)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"PyTorch, {name}:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def run_peftc(args, name):
-    kind, adapter, lr = METHODS[name]
-    with tempfile.TemporaryDirectory() as tmp:
-        tmp = Path(tmp)
-        (tmp / "model").mkdir()
-        (tmp / "model" / "config.json").write_bytes(SHAPES[args.shape].read_bytes())
-        optimizer = "" if kind == "mezo" else "  optimizer = adamw { weight_decay = 0.01 }\n"
-        (tmp / "r.peft").write_text(
-            f'model m = local "model" {{ init = random, tokenizer = "{TOKENIZER.parent}" }}\n'
-            f'data d = local "{TEXTS.parent}" {{ text = sentence, label = label }}\n'
-            f"stage s = {kind} {{\n  model = m\n  data = d.train\n  adapter = {adapter}\n{optimizer}"
-            f"  lr = {lr}\n  steps = {args.warmup + args.steps}\n  batch = {args.batch}\n"
-            f"  max_length = {args.max_length}\n  seed = {args.seed}\n}}\n", encoding="utf-8")
-        command = [str(args.peftc), "run", "--quiet", "--json", "--offline", "--threads", str(args.threads), "r.peft"]
-        with (tmp / "err").open("w+") as err:
-            process = subprocess.Popen(command, cwd=tmp, stdout=subprocess.DEVNULL, stderr=err)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                err.seek(0)
-                sys.exit(f"peftc, {name}:\n{err.read()}")
-        lines = (tmp / ".peftc" / "runs" / "r" / "s" / "metrics.jsonl").read_text().splitlines()
-    # The logged rate is that of all steps so far.
-    rows = [json.loads(line) for line in lines]
-    ends = [0.0] + [args.batch * row["step"] / row["samples_per_s"] for row in rows]
-    times = [b - a for a, b in zip(ends, ends[1:])][args.warmup :]
-    return {"rate": args.batch / statistics.median(times), "peak": usage.ru_maxrss * 1024, "loss": rows[-1]["loss"]}
+def run_peer(args, name, wanted, activations, clock):
+    """One process for all cells on a GPU, where peaks can be counted anew; one for each on the processor."""
+    del activations
+    for part in [wanted] if args.device != "cpu" else [[cell] for cell in wanted]:
+        if clock.over():
+            return
+        spec = {key: getattr(args, key) for key in ("device", "shape", "steps", "warmup", "max_length", "threads", "seed")}
+        spec |= {"row": name, "cells": part, "shape": args.shape if args.shape in SHAPES else str(Path(args.shape).resolve())}
+        command = [sys.executable, str(HERE / "peer.py"), json.dumps(spec)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=clock.left())
+            out, why = done.stdout, done.stderr
+        except subprocess.TimeoutExpired as late:
+            out, why = (late.stdout or b"").decode(), f"not done after {late.timeout:.0f} s"
+        lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        yield from zip(part, lines)
+        if len(lines) < len(part):
+            yield part[len(lines)], {"error": why}
 
 
 def main():
     args = arguments()
-    if args.peer:
-        return peer(args)
     if not args.peftc.is_file():
         sys.exit(f"{args.peftc} is not there; `cargo build` makes it")
-    figures = {}
+    clock = Clock(args.limit)
+    activations = "bf16" in args.precision and own.knows_activations(args)
+    runs = Runs(args, activations)
     for repeat in range(args.repeats):
-        for number, name in enumerate(args.methods.split(",")):
-            pair = [("peftc", run_peftc), ("pytorch", run_peer)]
+        for number, name in enumerate(args.methods):
+            pair = [("peftc", run_own), ("pytorch", run_peer)]
             if (repeat + number) % 2:
                 pair.reverse()
             for who, run in pair:
-                print(f"{repeat + 1}/{args.repeats} {name}: {who}", file=sys.stderr, flush=True)
-                figures.setdefault(name, {}).setdefault(who, []).append(run(args, name))
-    if args.json:
-        kept = {"shape": args.shape, "batch": args.batch, "threads": args.threads, "steps": args.steps}
-        args.json.write_text(json.dumps({**kept, "runs": figures}, indent=1), encoding="utf-8")
-    print(f"RoBERTa-{args.shape}, batch {args.batch}, {args.threads} threads, "
-          f"{args.steps} steps, {args.repeats} repeats\n")
-    print("| method | peftc, samples/s | PyTorch | ratio | PyTorch, grouped by length | ratio | peftc, MiB | PyTorch, MiB | ratio |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, runs in figures.items():
-        middle = lambda who, key: statistics.median(run[key] for run in runs[who])
-        own, plain, grouped = middle("peftc", "rate"), middle("pytorch", "random"), middle("pytorch", "grouped")
-        mib = [middle(who, "peak") / 2**20 for who in ("peftc", "pytorch")]
-        print(f"| {name} | {own:.1f} | {plain:.1f} | {own / plain:.2f} | {grouped:.1f} | {own / grouped:.2f} "
-              f"| {mib[0]:,.0f} | {mib[1]:,.0f} | {mib[1] / mib[0]:.2f} |")
+                wanted = [cell for cell in cells(args, name, who) if runs.count(name, cell, who) <= repeat]
+                if not wanted or clock.over():
+                    continue
+                begun = time.monotonic()
+                for cell, figures in run(args, name, wanted, activations, clock):
+                    runs.add(name, cell, who, figures)
+                print(f"{repeat + 1}/{args.repeats} {name}: {who}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    if clock.over():
+        print(f"stopped after {args.limit:.0f} s; `--resume` goes on", file=sys.stderr)
+    devices = {run["device"] for run in runs.list if run["who"] == "pytorch" and "device" in run}
+    print(f"RoBERTa-{args.shape}, {', '.join(sorted(devices))}, {args.threads} threads, {args.steps} steps, {args.repeats} repeats"
+          + (", activations in bf16" if activations else ""))
+    failed = any("error" in run for run in runs.list)
+    if args.device == "cpu" and not args.targets:
+        print("\n" + table.plain(runs.list))
+        sys.exit(failed)
+    text, met = table.targets(runs.list, args.shape == "large")
+    print("\n" + text)
+    sys.exit(failed or clock.over() or not met)
 
 
 if __name__ == "__main__":

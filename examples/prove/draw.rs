@@ -38,6 +38,14 @@ pub struct Draw {
     pub data: String,
 }
 
+impl Draw {
+    /// The same recipe with products in another precision.
+    pub fn say_precision(&mut self, precision: &str) {
+        let with = format!("init = random, precision = {precision}");
+        self.recipe = self.recipe.replacen("init = random", &with, 1);
+    }
+}
+
 /// Random choices from a counter-based stream: the same on every machine.
 struct Dice {
     stream: Stream,

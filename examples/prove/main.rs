@@ -3,26 +3,32 @@
 //! process of its own, and compares what was estimated with what was measured. The same seed draws
 //! the same recipes on every machine. Exit code 1 if a target is missed.
 //!
-//! `cargo build && cargo run --example prove -- [--draws N] [--seed S] [--only DRAW] [--verbose] [--csv FILE]`
+//! `cargo build && cargo run --example prove -- [--draws N] [--seed S] [--only DRAW] [--device cpu|cuda|cuda:N]
+//! [--precision f32|tf32|bf16] [--peftc FILE] [--limit SECONDS] [--verbose] [--csv FILE]`
+//!
+//! With `--device cuda` each recipe is estimated by `check` for that very device and then run there. Texts and
+//! tokenizer are part of the program, so it runs where the repository is not; `--peftc` names the compiler then.
 
 mod draw;
 mod tally;
+mod watch;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use peftc::plan::estimate::DECOMPOSITION;
 use serde_json::Value;
 
 use draw::Draw;
-use tally::{Row, Tally, error};
+use tally::{Card, Row, Tally, error};
+use watch::Watch;
 
-const REVIEWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/reviews/train.tsv");
-const TOKENIZER: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/recipes/reviews-mini/tokenizer.json"
-);
+const REVIEWS: &str = include_str!("../../recipes/reviews/train.tsv");
+const TOKENIZER: &str = include_str!("../../recipes/reviews-mini/tokenizer.json");
+/// Three words in which kernels report a fault: the interpreter's own, of which no plan knows.
+const FAULT_BYTES: u64 = 12;
 /// Exit code of a recipe that is wrong.
 const REFUSED: i32 = 2;
 /// So many refused recipes in a row mean that something else is wrong.
@@ -32,6 +38,10 @@ struct Asked {
     draws: u64,
     seed: u64,
     only: Option<u64>,
+    device: String,
+    precision: Option<String>,
+    peftc: Option<PathBuf>,
+    limit: Option<Duration>,
     verbose: bool,
     csv: Option<PathBuf>,
 }
@@ -42,6 +52,10 @@ impl Asked {
             draws: 300,
             seed: 7,
             only: None,
+            device: "cpu".to_owned(),
+            precision: None,
+            peftc: None,
+            limit: None,
             verbose: false,
             csv: None,
         };
@@ -57,6 +71,10 @@ impl Asked {
                 "--draws" => asked.draws = number()?,
                 "--seed" => asked.seed = number()?,
                 "--only" => asked.only = Some(number()?),
+                "--device" => asked.device = value,
+                "--precision" => asked.precision = Some(value),
+                "--peftc" => asked.peftc = Some(value.into()),
+                "--limit" => asked.limit = Some(Duration::from_secs(number()?)),
                 "--csv" => asked.csv = Some(value.into()),
                 _ => return Err(format!("there is no argument `{arg}`")),
             }
@@ -84,61 +102,121 @@ fn binary() -> Result<PathBuf, String> {
 
 /// How a draw ended.
 enum Ended {
-    Rows(Vec<Row>),
+    /// The stages, and the bytes of the whole GPU: estimated, measured.
+    Rows(Vec<Row>, Option<(u64, u64)>),
     Refused(String),
     Failed(String),
 }
 
-/// Runs a draw in a scratch directory that is gone afterwards.
-fn run(peftc: &Path, index: u64, draw: &Draw) -> Result<Ended, String> {
-    let io = |e: std::io::Error| e.to_string();
-    let scratch = tempfile::tempdir().map_err(io)?;
-    let root = scratch.path();
-    for folder in ["model", "data", "tokenizer"] {
-        std::fs::create_dir(root.join(folder)).map_err(io)?;
-    }
-    std::fs::write(root.join("model/config.json"), draw.config.to_string()).map_err(io)?;
-    std::fs::copy(TOKENIZER, root.join("tokenizer/tokenizer.json")).map_err(io)?;
-    std::fs::write(root.join("data").join(draw.file), &draw.data).map_err(io)?;
-    let recipe = root.join("drawn.peft");
-    std::fs::write(&recipe, &draw.recipe).map_err(io)?;
-    let output = Command::new(peftc)
-        .args(["run", "--quiet", "--json", "--fresh", "--offline"])
-        .args(["--color", "never", "--store"])
-        .arg(root.join("store"))
-        .arg(&recipe)
-        .output()
-        .map_err(io)?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.code() == Some(REFUSED) {
-        return Ok(Ended::Refused(said));
-    }
-    if !output.status.success() {
-        return Ok(Ended::Failed(format!("{}\n{said}", output.status)));
-    }
-    let result: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
-    let rows = result["stages"].as_array().into_iter().flatten();
-    let rows: Option<Vec<Row>> = rows.map(|stage| row(index, stage)).collect();
-    Ok(rows.map_or_else(
-        || Ended::Failed(format!("no figures in {result}")),
-        Ended::Rows,
-    ))
+/// What runs the draws.
+struct Bench {
+    peftc: PathBuf,
+    device: String,
+    watch: Option<Watch>,
 }
 
-fn row(draw: u64, stage: &Value) -> Option<Row> {
+impl Bench {
+    fn on_card(&self) -> bool {
+        self.device != "cpu"
+    }
+
+    /// A command of the compiler on a recipe, and what it leaves in a store of its own.
+    fn command(&self, words: &[&str], root: &Path) -> Result<std::process::Output, String> {
+        Command::new(&self.peftc)
+            .args(words)
+            .args(["--quiet", "--json", "--offline", "--color", "never"])
+            .args(["--device", &self.device, "--store"])
+            .arg(root.join("store"))
+            .arg(root.join("drawn.peft"))
+            .output()
+            .map_err(|e| e.to_string())
+    }
+
+    /// Runs a draw in a scratch directory that is gone afterwards.
+    fn run(&mut self, index: u64, draw: &Draw) -> Result<Ended, String> {
+        let io = |e: std::io::Error| e.to_string();
+        let scratch = tempfile::tempdir().map_err(io)?;
+        let root = scratch.path();
+        for folder in ["model", "data", "tokenizer"] {
+            std::fs::create_dir(root.join(folder)).map_err(io)?;
+        }
+        std::fs::write(root.join("model/config.json"), draw.config.to_string()).map_err(io)?;
+        std::fs::write(root.join("tokenizer/tokenizer.json"), TOKENIZER).map_err(io)?;
+        std::fs::write(root.join("data").join(draw.file), &draw.data).map_err(io)?;
+        std::fs::write(root.join("drawn.peft"), &draw.recipe).map_err(io)?;
+        let mut planned = Value::Null;
+        if self.on_card() {
+            let output = self.command(&["check"], root)?;
+            if let Some(ended) = ended(&output) {
+                return Ok(ended);
+            }
+            planned = json(&output)?["recipes"][0].take();
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.begin();
+        }
+        let output = self.command(&["run", "--fresh"], root)?;
+        if let Some(ended) = ended(&output) {
+            return Ok(ended);
+        }
+        let most = self.watch.as_ref().map(Watch::most);
+        let result = json(&output)?;
+        let stages = result["stages"].as_array().into_iter().flatten();
+        let rows = stages.map(|stage| row(index, stage, &planned));
+        let Some(rows) = rows.collect::<Option<Vec<Row>>>() else {
+            return Ok(Ended::Failed(format!("no figures in {result}")));
+        };
+        let card = planned["device_bytes"].as_u64().zip(most);
+        let card = card.filter(|_| rows.iter().any(|r| r.on_card));
+        Ok(Ended::Rows(rows, card))
+    }
+}
+
+fn json(output: &std::process::Output) -> Result<Value, String> {
+    serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
+}
+
+/// How a command ended that did not do what it should.
+fn ended(output: &std::process::Output) -> Option<Ended> {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    match output.status.code() {
+        Some(0) => None,
+        Some(REFUSED) => Some(Ended::Refused(said)),
+        _ => Some(Ended::Failed(format!("{}\n{said}", output.status))),
+    }
+}
+
+/// A stage's figures. On a GPU the estimate is that of `check` for it, `planned`, with the workspace of cuBLAS, which
+/// is counted there too.
+fn row(draw: u64, stage: &Value, planned: &Value) -> Option<Row> {
     let number = |key: &str| stage[key].as_u64();
     let methods = stage["methods"].as_array().into_iter().flatten();
     let words = std::iter::once(&stage["kind"]).chain(methods);
     let words: Vec<&str> = words.filter_map(Value::as_str).collect();
     let peak = stage["memory"]["peak_op"].as_str();
+    let on_card = stage["device"].as_str()? != "cpu";
+    let mut tensors = (
+        number("estimated_peak_bytes")?,
+        number("measured_peak_bytes")?,
+    );
+    let mut planned_alike = true;
+    if on_card {
+        let mut all = planned["stages"].as_array()?.iter();
+        let memory = &all.find(|s| s["name"] == stage["name"])?["memory"];
+        let estimated = memory["peak"].as_u64()?;
+        planned_alike = estimated == tensors.0;
+        tensors = (
+            estimated + memory["device"]["cublas_workspace"].as_u64()?,
+            tensors.1.saturating_sub(FAULT_BYTES),
+        );
+    }
     Some(Row {
         draw,
         bound: peak == Some(DECOMPOSITION),
         what: words.join(" "),
-        tensors: (
-            number("estimated_peak_bytes")?,
-            number("measured_peak_bytes")?,
-        ),
+        on_card,
+        planned_alike,
+        tensors,
         process: (
             number("estimated_process_bytes")?,
             number("measured_process_bytes")?,
@@ -153,9 +231,20 @@ fn describe(draw: &Draw) -> String {
 
 fn prove(asked: &Asked) -> Result<Tally, String> {
     let io = |e: std::io::Error| e.to_string();
-    let peftc = binary()?;
-    let reviews = std::fs::read_to_string(REVIEWS).map_err(|e| format!("{REVIEWS}: {e}"))?;
-    let texts: Vec<(&str, &str)> = reviews
+    let peftc = asked.peftc.clone().map_or_else(binary, Ok)?;
+    let mut bench = Bench {
+        peftc,
+        device: asked.device.clone(),
+        watch: None,
+    };
+    if bench.on_card() {
+        match Watch::start(&asked.device) {
+            Ok(watch) => bench.watch = Some(watch),
+            Err(why) => println!("the GPU's whole memory is not watched: {why}"),
+        }
+    }
+    let begun = Instant::now();
+    let texts: Vec<(&str, &str)> = REVIEWS
         .lines()
         .skip(1)
         .filter_map(|l| l.split_once('\t'))
@@ -165,23 +254,30 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
             let mut file = std::fs::File::create(path).map_err(io)?;
             writeln!(
                 file,
-                "draw,stage,tensors_estimated,tensors_measured,process_estimated,process_measured"
+                "draw,stage,tensors_estimated,tensors_measured,process_estimated,process_measured,on_card,card_estimated,card_measured"
             )
             .map_err(io)?;
             Some(file)
         }
         None => None,
     };
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(bench.on_card());
     let chosen = asked.only.map_or(0..asked.draws, |i| i..i + 1);
     for index in chosen {
+        if asked.limit.is_some_and(|limit| begun.elapsed() > limit) {
+            println!("stopped before draw {index}: the time is over");
+            break;
+        }
         let mut attempt = 0;
-        let rows = loop {
-            let drawn = draw::draw(asked.seed, index, attempt, &texts);
-            match run(&peftc, index, &drawn)? {
-                Ended::Rows(rows) => {
+        let (rows, card) = loop {
+            let mut drawn = draw::draw(asked.seed, index, attempt, &texts);
+            if let Some(precision) = &asked.precision {
+                drawn.say_precision(precision);
+            }
+            match bench.run(index, &drawn)? {
+                Ended::Rows(rows, card) => {
                     tally.recipes.push((index, describe(&drawn)));
-                    break rows;
+                    break (rows, card);
                 }
                 Ended::Refused(said) => {
                     if asked.verbose {
@@ -197,7 +293,7 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
                     println!("draw {index} failed: {said}\n{}", describe(&drawn));
                     tally.recipes.push((index, describe(&drawn)));
                     tally.failed += 1;
-                    break Vec::new();
+                    break (Vec::new(), None);
                 }
             }
         };
@@ -212,8 +308,26 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
                 );
             }
             if let Some(file) = &mut csv {
-                writeln!(file, "{index},{},{te},{tm},{pe},{pm}", row.what).map_err(io)?;
+                let (ce, cm) =
+                    card.map_or_else(Default::default, |(e, m)| (e.to_string(), m.to_string()));
+                let on = u8::from(row.on_card);
+                writeln!(
+                    file,
+                    "{index},{},{te},{tm},{pe},{pm},{on},{ce},{cm}",
+                    row.what
+                )
+                .map_err(io)?;
             }
+        }
+        if let Some(bytes) = card {
+            if asked.verbose {
+                let (estimated, measured) = bytes;
+                println!(
+                    "draw {index}, the whole GPU: {measured} of {estimated} ({:+.2} %)",
+                    100.0 * error(bytes)
+                );
+            }
+            tally.cards.push(Card { draw: index, bytes });
         }
         if asked.only.is_some() {
             println!("{}", tally.recipes.last().map_or("", |(_, r)| r.as_str()));

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Measures everything that needs an NVIDIA GPU, in about twenty minutes of one, and leaves eight files and nothing else.
+#
+#   benches/gpu.sh [--rehearse] OUT PEFTC PROVE [PART…]
+#
+# OUT is the folder for the results, PEFTC a binary built with `--features cuda`, PROVE the example `prove`, built with
+# or without it. Parts, all of them if none is named:
+#
+#   doctor    what the machine offers                                         OUT/doctor.txt
+#   devices   the same recipes on processor and GPU (compare_devices.py)      OUT/devices.txt, devices.json
+#   prove     60 random recipes: memory as estimated and as measured there    OUT/prove.txt, prove.csv
+#   compare   samples/s and memory against PyTorch (compare.py)               OUT/compare.txt, compare.json
+#
+# and always OUT/summary.md, of all parts whose results lie in OUT. `compare` goes on with what its file holds already;
+# the other parts begin anew. The exit code is 0 if every part that was asked for met its targets.
+#
+# Needs no Rust and no network, but this repository's benches, tests, recipes, and a python3 ($PYTHON) with numpy, torch,
+# transformers, peft, tokenizers. CUDA's libraries are looked for in LD_LIBRARY_PATH, that python's packages, CUDA_HOME and
+# the usual places. DEVICE (cuda) may name another GPU, ROWS some of the rows that `compare` measures; DOCTOR_S, DEVICES_S,
+# PROVE_S, COMPARE_S are the parts' seconds.
+#
+# --rehearse: everything once, small, on the processor (or on DEVICE), to try the whole where there is no GPU.
+set -uo pipefail
+
+rehearse=
+[ "${1:-}" = --rehearse ] && { rehearse=1; shift; }
+[ $# -ge 3 ] || { sed -n '2,/^set/{/^set/!p}' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+repo=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$1" || exit 1
+out=$(cd "$1" && pwd) binary=$(realpath "$2") prove=$(realpath "$3")
+shift 3
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(doctor devices prove compare)
+for part in "${parts[@]}"; do
+  case $part in doctor|devices|prove|compare) ;; *) echo "there is no part $part" >&2; exit 2;; esac
+done
+for file in "$binary" "$prove"; do
+  [ -x "$file" ] || { echo "$file is not there, or cannot be run" >&2; exit 2; }
+done
+python=${PYTHON:-python3}
+device=${DEVICE:-${rehearse:+cpu}}
+device=${device:-cuda}
+export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+
+# peftc finds CUDA's libraries by itself in what follows; PyTorch keeps to its own.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+packages=$("$python" -c 'import sys, glob, os
+print(":".join(d for p in sys.path if p for d in sorted(glob.glob(os.path.join(p, "nvidia", "*", "lib")))))' 2>/dev/null)
+libraries=${LD_LIBRARY_PATH:-}
+IFS=: read -ra found <<<"$packages:${CUDA_HOME:+$CUDA_HOME/lib64}:/usr/local/cuda/lib64:/usr/local/nvidia/lib64:/usr/local/nvidia/lib"
+for folder in "${found[@]}"; do
+  [ -n "$folder" ] && [ -d "$folder" ] && libraries="$libraries${libraries:+:}$folder"
+done
+printf '#!/bin/sh\nexport LD_LIBRARY_PATH=%q\nexec %q "$@"\n' "$libraries" "$binary" >"$scratch/peftc"
+chmod +x "$scratch/peftc"
+peftc=$scratch/peftc
+
+rows=${ROWS:-full,lora,siva,siva_key_value,last_3,lst,5_lst,9_lst,mezo}
+if [ -n "$rehearse" ]; then
+  small=${TMPDIR:-/tmp}/peftc-gpu-small.json # always the same, so that `compare` can go on
+  cat >"$small" <<'JSON'
+{"architectures": ["RobertaForMaskedLM"], "model_type": "roberta", "vocab_size": 6100, "hidden_size": 64, "num_hidden_layers": 4,
+ "num_attention_heads": 4, "intermediate_size": 128, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+ "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+ "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+JSON
+  devices_args=(--models tiny --batch 2 --max-length 16 --precision f32,tf32,bf16,bf16_kept)
+  prove_args=(--draws 60 --only 6)
+  compare_args=(--shape "$small" --methods lora --precision f32,bf16 --peer-dtype f32,bf16 --batch 2
+                --max-length 16 --steps 1 --warmup 1 --repeats 1 --targets)
+else
+  devices_args=(--models mini,random --precision f32,tf32,bf16,bf16_kept)
+  prove_args=(--draws 60)
+  compare_args=(--shape large --methods "$rows" --precision f32,tf32,bf16 --peer-dtype f32,bf16 --batch 16,64
+                --steps 20 --warmup 5 --repeats 1)
+fi
+
+# run PART SECONDS COMMAND…: ended 20 s after its time (what has a limit of its own has printed its table by then).
+run() {
+  local part=$1 seconds=$2 begun=$SECONDS code
+  shift 2
+  echo "$part: at most $seconds s" >&2
+  timeout -k 5 $((seconds + 20)) "$@" >"$out/$part.txt" 2>"$scratch/said"
+  code=$?
+  { echo; echo "---- standard error"; tail -c 200000 "$scratch/said"; echo "---- exit code $code after $((SECONDS - begun)) s"; } >>"$out/$part.txt"
+  echo "$part: exit code $code after $((SECONDS - begun)) s" >&2
+  return $code
+}
+
+bad=0
+for part in "${parts[@]}"; do
+  case $part in
+    doctor)
+      run doctor "${DOCTOR_S:-30}" sh -c '"$0" doctor --device "$1"; code=$?; nvidia-smi; exit $code' "$peftc" "$device" ;;
+    devices)
+      limit=${DEVICES_S:-240}
+      run devices "$limit" "$python" "$repo/tests/cuda/compare_devices.py" --peftc "$peftc" --devices "cpu,$device" \
+        --json "$out/devices.json" --limit "$limit" "${devices_args[@]}" ;;
+    prove)
+      limit=${PROVE_S:-210}
+      run prove "$limit" "$prove" --peftc "$peftc" --device "$device" --csv "$out/prove.csv" --limit "$limit" "${prove_args[@]}" ;;
+    compare)
+      limit=${COMPARE_S:-660}
+      run compare "$limit" "$python" "$repo/benches/pytorch/compare.py" --peftc "$peftc" --device "$device" \
+        --json "$out/compare.json" --resume --limit "$limit" "${compare_args[@]}" ;;
+  esac || bad=1
+done
+
+# What matters of each part's text, on a page.
+{
+  echo "# Measured on a GPU"
+  echo
+  echo "$("$peftc" --version 2>&1 | head -1), device \`$device\`${rehearse:+ (a rehearsal: nothing here is a measurement)}, $(date -u '+%Y-%m-%d %H:%M UTC')"
+  nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null
+  for part in doctor devices prove compare; do
+    file=$out/$part.txt
+    [ -f "$file" ] || continue
+    echo
+    echo "## $part: $(sed -n 's/^---- //p' "$file" | tail -1)"
+    echo
+    case $part in
+      doctor) sed -n '/^---- standard error/q; /^  *\(built\|processor\|memory\|driver\|libraries\|gpu\|GPU\|Nothing\|cuda\|problem\)/p' "$file" | sed 's/^ */- /' ;;
+      devices) sed -n '/^---- standard/q; s/^.* against .*$/- &/p; s/^.* combinations, .*$/- &/p' "$file" ;;
+      prove) sed -n '/^---- standard/q; /^[0-9]* draws, /s/^/- /p; /^device bytes/s/^/- /p; /^the whole GPU/s/^/- /p; /^the GPU.s whole/s/^/- /p; /^above the/s/^/- /p; /^estimated otherwise/s/^/- /p; /^targets:/s/^/- /p; /^stopped/s/^/- /p' "$file" ;;
+      compare) sed -n '/^---- standard/q; /^RoBERTa-/p; s/^Estimate:/- Estimate:/; /^- /p' "$file" ;;
+    esac
+    # Of tables only the lines that missed something.
+    missed=$(sed -n '/^---- standard/q; /| nothing |$/d; /^| row /d; /^| model /d; /^| ---/d; /^| /p' "$file")
+    if [ -n "$missed" ]; then
+      echo
+      sed -n '/^---- standard/q; /^| row /p; /^| model /p; /^| ---/p' "$file"
+      echo "$missed"
+    fi
+  done
+} >"$out/summary.md"
+cat "$out/summary.md"
+exit $bad
