@@ -30,8 +30,8 @@ it knows the key, `activations = bf16`).
 On the processor peaks are the resident memory of whole processes. With `--device cuda` both run on the GPU. PyTorch is
 timed from one synchronisation to the next and has one process a row, in which every precision and batch begins with an
 emptied cache; its batches are on the GPU before the clock starts, AdamW is the fused one, attention of side networks one
-kernel; nothing is compiled. Its peak is `max_memory_allocated`, peftc's `measured_peak_bytes` less the 12 bytes of its fault words, held
-against `estimated_peak_bytes` and the workspace of cuBLAS that `check` gives for the device; both count that workspace.
+kernel; nothing is compiled. Its peak is `max_memory_allocated`, which counts cuBLAS's workspace; peftc's `measured_peak_bytes` and
+`estimated_peak_bytes` count tensors and scratch, and the workspace that `check` gives for the device is added to both.
 *Above the weights* is the peak less all weights as stored, adapters too. The table then says which targets are missed,
 and the exit code is 1 where any is; `--targets` gives that table on the processor too (PyTorch's bytes being its process's).
 

@@ -27,8 +27,6 @@ use watch::Watch;
 
 const REVIEWS: &str = include_str!("../../recipes/reviews/train.tsv");
 const TOKENIZER: &str = include_str!("../../recipes/reviews-mini/tokenizer.json");
-/// Three words in which kernels report a fault: the interpreter's own, of which no plan knows.
-const FAULT_BYTES: u64 = 12;
 /// Exit code of a recipe that is wrong.
 const REFUSED: i32 = 2;
 /// So many refused recipes in a row mean that something else is wrong.
@@ -186,8 +184,7 @@ fn ended(output: &std::process::Output) -> Option<Ended> {
     }
 }
 
-/// A stage's figures. On a GPU the estimate is that of `check` for it, `planned`, with the workspace of cuBLAS, which
-/// is counted there too.
+/// A stage's figures. On a GPU the estimate is that of `check` for it, `planned`.
 fn row(draw: u64, stage: &Value, planned: &Value) -> Option<Row> {
     let number = |key: &str| stage[key].as_u64();
     let methods = stage["methods"].as_array().into_iter().flatten();
@@ -205,10 +202,7 @@ fn row(draw: u64, stage: &Value, planned: &Value) -> Option<Row> {
         let memory = &all.find(|s| s["name"] == stage["name"])?["memory"];
         let estimated = memory["peak"].as_u64()?;
         planned_alike = estimated == tensors.0;
-        tensors = (
-            estimated + memory["device"]["cublas_workspace"].as_u64()?,
-            tensors.1.saturating_sub(FAULT_BYTES),
-        );
+        tensors.0 = estimated;
     }
     Some(Row {
         draw,

@@ -22,9 +22,8 @@ use super::device::{Applied, Backend, Block, Blocks, Mark, Ticket};
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
-use crate::program::op::launch::{
-    Arg, Call, Launch, Launches, Operand, PRODUCT_WORKSPACE, Product, SOURCES, held_as,
-};
+use crate::program::device::cublas_workspace;
+use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand, Product, SOURCES, held_as};
 use crate::program::op::{Precision, Tensor};
 use crate::program::{Bindings, DType, TensorType};
 
@@ -55,7 +54,7 @@ pub struct Cuda {
     marks: VecDeque<(Mark, CudaEvent)>,
     marked: u64,
     blas: CudaBlas,
-    _workspace: CudaSlice<u8>,
+    workspace: CudaSlice<u8>,
     functions: BTreeMap<(&'static str, DType), CudaFunction>,
     modules: BTreeMap<(&'static str, DType), Arc<CudaModule>>,
     stream: Arc<CudaStream>,
@@ -126,19 +125,15 @@ impl Cuda {
         keep_freed_memory(&context).map_err(failed)?;
         let stream = context.new_stream().map_err(failed)?;
         let blas = CudaBlas::new(stream.clone()).map_err(product_failed)?;
+        let scratch = cublas_workspace(major.unsigned_abs()) as usize;
         // SAFETY: nothing reads the workspace before cuBLAS writes it.
-        let workspace =
-            unsafe { stream.alloc::<u8>(PRODUCT_WORKSPACE as usize) }.map_err(failed)?;
+        let workspace = unsafe { stream.alloc::<u8>(scratch) }.map_err(failed)?;
         let address = address(&workspace, &stream);
         // SAFETY: the handle is live, and the workspace lives as long as it.
         unsafe {
-            cublas_sys::cublasSetWorkspace_v2(
-                *blas.handle(),
-                address as *mut _,
-                PRODUCT_WORKSPACE as usize,
-            )
-            .result()
-            .map_err(product_failed)?;
+            cublas_sys::cublasSetWorkspace_v2(*blas.handle(), address as *mut _, scratch)
+                .result()
+                .map_err(product_failed)?;
             // TF32 only where a product asks for it.
             cublas_sys::cublasSetMathMode(
                 *blas.handle(),
@@ -160,7 +155,7 @@ impl Cuda {
             marks: VecDeque::new(),
             marked: 0,
             blas,
-            _workspace: workspace,
+            workspace,
             functions: BTreeMap::new(),
             modules: BTreeMap::new(),
             stream,
@@ -481,16 +476,12 @@ fn whole(path: &std::path::Path) -> Option<String> {
 }
 
 impl Backend for Cuda {
-    fn fixed_bytes(&self) -> u64 {
-        PRODUCT_WORKSPACE
-    }
-
     fn free_bytes(&self) -> Result<u64, RunError> {
         let (free, _) = self
             .context
             .mem_get_info()
             .map_err(|e| driver("be asked for its free memory", e))?;
-        Ok(free as u64 + PRODUCT_WORKSPACE)
+        Ok((free + self.workspace.num_bytes()) as u64)
     }
 
     fn alloc(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<Block, RunError> {

@@ -128,9 +128,6 @@ pub struct Mark(pub u64);
 /// What the executor wants of a device. Everything happens in the order asked for; only
 /// [`Backend::download`] and [`Backend::wait`] need wait.
 pub trait Backend: fmt::Debug + Send {
-    /// Bytes the backend itself holds from the start to the end.
-    fn fixed_bytes(&self) -> u64;
-
     /// Bytes free on the device, what the backend holds itself included.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub struct Remote {
     /// By the residents' places.
     mirrors: Vec<Option<Mirror>>,
     fault: Block,
-    /// Bytes on the device.
+    /// Bytes of tensors and scratch on the device; what the backend holds for itself is not among them.
     pub meter: Meter,
 }
 
@@ -57,16 +57,13 @@ impl Remote {
     /// # Errors
     /// It has no memory left at all.
     pub fn new(mut backend: Box<dyn Backend>) -> Result<Self, RunError> {
-        let mut meter = Meter::default();
-        let (ty, none) = (fault_type(), Bindings::default());
-        let fault = backend.alloc(&ty, &none)?;
-        meter.alloc(backend.fixed_bytes() + ty.bytes(&none));
+        let fault = backend.alloc(&fault_type(), &Bindings::default())?;
         backend.upload(fault, &Tensor::zeros(DType::U32, &[3]))?;
         Ok(Self {
             backend,
             mirrors: Vec::new(),
             fault,
-            meter,
+            meter: Meter::default(),
         })
     }
 

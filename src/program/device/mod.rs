@@ -134,9 +134,19 @@ pub fn overhead<'a>(
         .collect();
     Overhead {
         pool_granularity: (tensors + rounding).next_multiple_of(POOL_STEP) - tensors,
-        cublas_workspace: card.map_or(32 * MIB, Card::cublas_workspace),
+        cublas_workspace: card.map_or(32 * MIB, |card| cublas_workspace(card.capability.0)),
         context: card.map_or(CONTEXT_UNKNOWN, Card::context),
         modules: CUBLAS_CODE + OP_CODE * ops.len() as u64,
+    }
+}
+
+/// Bytes cuBLAS is given as scratch on a card of this major capability: what its manual recommends.
+#[must_use]
+pub const fn cublas_workspace(major: u32) -> u64 {
+    match major {
+        9..=11 => 32 * MIB,
+        12.. => 12 * MIB,
+        _ => 4 * MIB,
     }
 }
 
@@ -198,15 +208,6 @@ impl Card {
     /// Bytes of a context.
     const fn context(&self) -> u64 {
         CONTEXT_BASE + self.multiprocessors * self.threads() * STACK
-    }
-
-    /// Bytes cuBLAS is given: what its manual recommends.
-    const fn cublas_workspace(&self) -> u64 {
-        match self.capability.0 {
-            9..=11 => 32 * MIB,
-            12.. => 12 * MIB,
-            _ => 4 * MIB,
-        }
     }
 
     /// GFLOP/s of an op: products have units of their own for TF32 and bf16, from Ampere on.

@@ -261,9 +261,6 @@ pub struct Launches {
     pub held: DType,
 }
 
-/// Bytes that products may use as workspace, all of them together: what cuBLAS asks for on present GPUs.
-pub const PRODUCT_WORKSPACE: u64 = 32 << 20;
-
 /// Threads of an elementwise block, and most blocks of one: the rest is a loop in the kernel.
 const THREADS: u32 = 256;
 const MOST_BLOCKS: u64 = 1 << 14;

@@ -78,6 +78,17 @@ fn chain(own: Chain, d: u32, numbers: Numbers) -> crate::program::Verified {
     verify(b.finish()).expect("a chain")
 }
 
+/// Memory comes in any state.
+fn spoil(tensor: &mut Tensor) {
+    if let Some(x) = tensor.slice_mut::<f32>() {
+        x.fill(f32::NAN);
+    } else if let Some(x) = tensor.slice_mut::<f16>() {
+        x.fill(f16::NAN);
+    } else if let Some(x) = tensor.slice_mut::<bf16>() {
+        x.fill(bf16::NAN);
+    }
+}
+
 /// The same launches over one list of buffers: those of the program's values, one where an output takes an
 /// input's; and then its scratch.
 fn over_buffers(
@@ -133,7 +144,7 @@ fn both_ways(verified: &crate::program::Verified, rows: usize) -> ([Case; 2], Ve
             buffer[out.index()] = taken.take().or_else(|| {
                 let mut tensor =
                     Tensor::zeros(program.ty(*out).stored, &program.ty(*out).dims(&sizes));
-                crate::files::tensorfile::bytes_of_mut(&mut tensor).fill(0xff);
+                spoil(&mut tensor);
                 tensors.push(tensor);
                 Some(tensors.len() - 1)
             });
@@ -270,10 +281,6 @@ fn chains_of_ops_together_have_the_bits_of_each_alone() {
             assert!(
                 both[0][buffer] == both[1][buffer],
                 "{what}: buffer {buffer}"
-            );
-            assert!(
-                both[0][buffer].iter().any(|&b| b != 0xff),
-                "{what}: nothing in {buffer}"
             );
         }
     }
