@@ -69,7 +69,7 @@ impl RealWorld {
         Self {
             offline: offline || forbidden,
             cache,
-            made: kept::folder(),
+            made: crate::files::cache("tokens"),
             endpoint,
             fingerprints: Mutex::default(),
         }

@@ -19,9 +19,8 @@ use cudarc::driver::{
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
 use super::device::{Applied, Backend, Block, Blocks, Mark, Ticket};
-use crate::files::RunError;
-use crate::files::durable;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
+use crate::files::{RunError, cache, durable};
 use crate::program::device::cublas_workspace;
 use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand, Product, SOURCES, held_as};
 use crate::program::op::{Precision, Tensor};
@@ -70,10 +69,8 @@ fn driver(what: &str, error: DriverError) -> RunError {
         |s| s.to_string_lossy().into_owned(),
     );
     if error.0 == R::CUDA_ERROR_OUT_OF_MEMORY {
-        return RunError::Budget {
-            message: format!(
-                "the GPU has too little free memory to {what}; end what else uses it (`nvidia-smi` lists it), or make the batch smaller"
-            ),
+        return RunError::Memory {
+            what: format!("the GPU has too little free memory to {what}"),
         };
     }
     RunError::Device(match error.0 {
@@ -430,7 +427,7 @@ fn compile(source: &str, architecture: &str) -> Result<String, RunError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{options:?}\u{1f}13\u{1f}").as_bytes());
     hasher.update(source.as_bytes());
-    let kept = cache().map(|dir| dir.join(format!("{}.ptx", hasher.finalize().to_hex())));
+    let kept = cache("kernels").map(|dir| dir.join(format!("{}.ptx", hasher.finalize().to_hex())));
     if let Some(ptx) = kept.as_ref().and_then(|path| whole(path)) {
         return Ok(ptx);
     }
@@ -454,17 +451,6 @@ fn compile(source: &str, architecture: &str) -> Result<String, RunError> {
         let _ = durable::write_bytes(&path, false, seal.as_bytes());
     }
     Ok(text)
-}
-
-/// The folder of compiled kernels.
-fn cache() -> Option<PathBuf> {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
-    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(base.join("peftc").join("kernels"))
 }
 
 /// A kept text, if its first line vouches for the rest.

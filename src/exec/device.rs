@@ -19,6 +19,9 @@ pub enum Device {
     /// The device's interpreter over the processor's ops.
     #[cfg(test)]
     Rehearsed,
+    /// The same with memory for so many blocks in all.
+    #[cfg(test)]
+    Scarce(u64),
 }
 
 impl FromStr for Device {
@@ -46,7 +49,7 @@ impl fmt::Display for Device {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(n) => write!(f, "cuda:{n}"),
             #[cfg(test)]
-            Self::Rehearsed => f.write_str("rehearsed"),
+            Self::Rehearsed | Self::Scarce(_) => f.write_str("rehearsed"),
         }
     }
 }
@@ -75,7 +78,11 @@ impl Device {
         match self {
             Self::Cpu => Ok(None),
             #[cfg(test)]
-            Self::Rehearsed => Ok(Some(Box::new(super::remote_tests::Rehearsal::default()))),
+            Self::Rehearsed => Ok(Some(Box::new(super::remote_tests::Rehearsal::new(
+                u64::MAX,
+            )))),
+            #[cfg(test)]
+            Self::Scarce(blocks) => Ok(Some(Box::new(super::remote_tests::Rehearsal::new(blocks)))),
             #[cfg(feature = "cuda")]
             Self::Cuda(n) => Ok(Some(Box::new(super::cuda::Cuda::open(n)?))),
             #[cfg(not(feature = "cuda"))]

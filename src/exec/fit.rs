@@ -140,7 +140,13 @@ pub fn fit(
         let Some(batch) = all.chunks(fit.batch as usize).nth(within as usize) else {
             return Err(RunError::bug("an epoch has fewer batches than planned"));
         };
-        let begun = begin(runner, fit, cx, batch, at)?;
+        runner.settle();
+        let begun = match begin(runner, fit, cx, batch, at) {
+            Err(RunError::Memory { what }) => {
+                return Err(training.ran_out(runner, coming, what, observer)?);
+            }
+            begun => begun?,
+        };
         at += 1;
         if let Some(before) = coming.replace(begun) {
             training.take(runner, before, false, observer)?;
@@ -199,6 +205,29 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
+    /// Keeps the steps that were done before a device had no memory left for the next, if that has changed
+    /// nothing yet; gives the error that says so.
+    fn ran_out(
+        &mut self,
+        runner: &mut Runner,
+        coming: Option<Begun>,
+        what: String,
+        observer: &mut dyn Observer,
+    ) -> Result<RunError, RunError> {
+        if let Some(before) = coming {
+            self.take(runner, before, false, observer)?;
+        }
+        self.log.sync()?;
+        if !runner.is_settled() {
+            return Ok(RunError::Memory { what });
+        }
+        save(runner, self.cx.checkpoints, &self.progress)?;
+        let step = self.progress.step;
+        Ok(RunError::Memory {
+            what: format!("{what}; the {step} steps done are kept in a checkpoint"),
+        })
+    }
+
     /// Takes up what a step came to: waits for it, notes it, and evaluates behind it if asked.
     fn take(
         &mut self,

@@ -513,6 +513,19 @@ impl Runner {
         self.remote.is_some()
     }
 
+    /// From now on a device counts as having changed nothing of what is trained.
+    pub const fn settle(&mut self) {
+        if let Some(remote) = &mut self.remote {
+            remote.changed = false;
+        }
+    }
+
+    /// Whether a device has changed something of what is trained since then.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.remote.as_ref().is_none_or(|remote| !remote.changed)
+    }
+
     /// Waits for the outputs of runs that were started, for all of them at once, and for none started later. On the processor they are here.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::files::RunError;
 use crate::program::op::launch::{Missing, without_launches};
 use crate::program::op::{OpError, Tensor};
 use crate::program::together::launches;
-use crate::program::{Bindings, DType, Dim, Feed, Program, TensorType, Value, Verified};
+use crate::program::{Bindings, Class, DType, Dim, Feed, Program, TensorType, Value, Verified};
 
 /// A resident's copy on the device.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Remote {
     /// By the residents' places.
     mirrors: Vec<Option<Mirror>>,
     fault: Block,
+    /// Whether a trained tensor or its optimizer's state was changed; the host says since when.
+    pub changed: bool,
     /// Bytes of tensors and scratch on the device; what the backend holds for itself is not among them.
     pub meter: Meter,
 }
@@ -63,6 +65,7 @@ impl Remote {
             backend,
             mirrors: Vec::new(),
             fault,
+            changed: false,
             meter: Meter::default(),
         })
     }
@@ -296,6 +299,8 @@ impl Remote {
             let updates = node.op.rule().updates();
             for (i, value) in node.inputs.iter().enumerate() {
                 let place = places.get(value.index()).copied().flatten();
+                let class = program.resident(*value).map(|r| r.class);
+                self.changed |= updates.contains(&i) && class != Some(Class::Gradient);
                 let block = match place {
                     Some(at) => self.mirrors.get_mut(at).and_then(Option::as_mut).map(|m| {
                         m.written |= updates.contains(&i);

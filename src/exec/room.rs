@@ -38,3 +38,17 @@ pub fn fits_device<'a>(
         _ => Ok(()),
     }
 }
+
+/// What to say where a device has no memory left although the stage fitted into what was free: `measured` is
+/// what it held of tensors at most.
+pub(super) fn ran_out(stage: &Stage, what: &str, measured: u64) -> String {
+    format!(
+        "stage `{}`: {what}; planned were {} on the device, {} of them tensors, and {} of tensors were held at most: end \
+         what else uses the GPU (`nvidia-smi` lists it), or write `recompute = true`, which goes on from the same \
+         checkpoint, or a smaller `micro_batch`, which begins anew",
+        stage.name.value,
+        Bytes(stage.estimate.needs()),
+        Bytes(stage.estimate.peak()),
+        Bytes(measured)
+    )
+}

@@ -13,7 +13,7 @@ use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::predictions::{masked_tsv, predictions_tsv};
 use super::prune::Guide;
-use super::room::fits_device;
+use super::room::{fits_device, ran_out};
 use super::score::{Walk, averaged, metrics, score};
 use super::store::{Entry, Manifest, Store};
 use crate::base::world::World;
@@ -253,12 +253,18 @@ impl Work<'_> {
         if let Some(free) = runner.free_bytes()? {
             fits_device([stage], free)?;
         }
-        let mut result = match &stage.job.routine {
-            Routine::Fit(fit) => self.fit(fit, &mut runner, observer)?,
-            Routine::Score(score) => self.score(score, &mut runner, observer)?,
-            Routine::Choose(choose) => self.choose(choose, &mut runner, observer)?,
-            Routine::Fold(fold) => self.fold(fold, &mut runner, observer)?,
+        let result = match &stage.job.routine {
+            Routine::Fit(fit) => self.fit(fit, &mut runner, observer),
+            Routine::Score(score) => self.score(score, &mut runner, observer),
+            Routine::Choose(choose) => self.choose(choose, &mut runner, observer),
+            Routine::Fold(fold) => self.fold(fold, &mut runner, observer),
         };
+        let mut result = result.map_err(|error| match error {
+            RunError::Memory { what } => RunError::Budget {
+                message: ran_out(stage, &what, runner.peak()),
+            },
+            other => other,
+        })?;
         let (_, trainable) = stage.job.parameters();
         let metrics: Vec<(String, f64)> = result
             .get("metrics")

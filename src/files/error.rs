@@ -51,6 +51,12 @@ pub enum RunError {
         /// What is needed, what is allowed and what to change.
         message: String,
     },
+    /// A device has no memory left in the middle of a stage.
+    #[error("{what}")]
+    Memory {
+        /// What there was no memory for, and what is kept of the stage.
+        what: String,
+    },
     /// A device cannot be used, or fails.
     #[error("{0}")]
     Device(String),
@@ -90,7 +96,7 @@ impl RunError {
     pub const fn exit_code(&self) -> i32 {
         match self {
             Self::File { .. } | Self::Op { .. } | Self::Device(_) => 1,
-            Self::Budget { .. } => 3,
+            Self::Budget { .. } | Self::Memory { .. } => 3,
             Self::Diverged { .. } => 4,
             Self::Bug(_) => 101,
             Self::Interrupted { signal } => 128 + *signal,

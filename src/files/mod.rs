@@ -8,3 +8,17 @@ pub mod peft;
 pub mod tensorfile;
 
 pub use error::RunError;
+
+use std::path::PathBuf;
+
+/// A folder of what was made once and is kept for later runs: below `~/.cache/peftc`, or `XDG_CACHE_HOME`.
+/// `None` where there is no home.
+#[must_use]
+pub fn cache(part: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty());
+    let base = match named {
+        Some(base) => PathBuf::from(base),
+        None => std::env::home_dir()?.join(".cache"),
+    };
+    Some(base.join("peftc").join(part))
+}

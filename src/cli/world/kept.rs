@@ -7,20 +7,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::variable;
 use crate::base::world::{Keep, Kept};
 
 /// Most bytes of kept files; one that is larger stands alone.
 const BOUND: u64 = 8 << 30;
-
-/// Their folder as the environment names it.
-pub(super) fn folder() -> Option<PathBuf> {
-    let cache = match variable("XDG_CACHE_HOME") {
-        Some(cache) => PathBuf::from(cache),
-        None => std::env::home_dir()?.join(".cache"),
-    };
-    Some(cache.join("peftc").join("tokens"))
-}
 
 /// The file of that name, noted as used.
 pub(super) fn open(folder: &Path, name: &str) -> Option<Kept> {

@@ -68,6 +68,21 @@ __device__ inline float minus_infinity() {
     return __uint_as_float(0xff800000u);
 }
 
+// The logarithm of the sum of a row's exponentials, by a block, the same in every thread; 32 slots each.
+__device__ inline double log_sum_exp(const float* row, u32 n, float* highs, double* slots) {
+    float max = minus_infinity();
+    for (u32 c = threadIdx.x; c < n; c += blockDim.x) {
+        float x = row[c];
+        max = x > max ? x : max;
+    }
+    max = block_max(max, highs);
+    double sum = 0.0;
+    for (u32 c = threadIdx.x; c < n; c += blockDim.x) {
+        sum += exp((double)row[c] - (double)max);
+    }
+    return (double)max + log(block_sum(sum, slots));
+}
+
 __device__ inline float exp_fast(float x) {
     x = x < -87.33654f ? -87.33654f : x;
     x = x > 88.37f ? 88.37f : x;

@@ -3,21 +3,11 @@ extern "C" __global__ void cross_entropy(const float* logits, const u32* labels,
     __shared__ float highs[32];
     __shared__ double slots[32];
     u64 at = (u64)blockIdx.x * classes;
-    float max = minus_infinity();
-    for (u32 c = threadIdx.x; c < classes; c += blockDim.x) {
-        float x = logits[at + c];
-        max = x > max ? x : max;
-    }
-    max = block_max(max, highs);
-    double sum = 0.0;
-    for (u32 c = threadIdx.x; c < classes; c += blockDim.x) {
-        sum += exp((double)logits[at + c] - (double)max);
-    }
-    sum = block_sum(sum, slots);
+    double lse = log_sum_exp(logits + at, classes, highs, slots);
     if (threadIdx.x == 0) {
         u32 label = labels[blockIdx.x];
         if (label < classes) {
-            losses[blockIdx.x] = (double)max + log(sum) - (double)logits[at + label];
+            losses[blockIdx.x] = lse - (double)logits[at + label];
         } else {
             raise_index(fault, label, classes);
             losses[blockIdx.x] = 0.0;

@@ -3,17 +3,7 @@ extern "C" __global__ void cross_entropy_grad(const float* logits, const u32* la
     __shared__ float highs[32];
     __shared__ double slots[32];
     u64 at = (u64)blockIdx.x * classes;
-    float max = minus_infinity();
-    for (u32 c = threadIdx.x; c < classes; c += blockDim.x) {
-        float x = logits[at + c];
-        max = x > max ? x : max;
-    }
-    max = block_max(max, highs);
-    double sum = 0.0;
-    for (u32 c = threadIdx.x; c < classes; c += blockDim.x) {
-        sum += exp((double)logits[at + c] - (double)max);
-    }
-    double lse = (double)max + log(block_sum(sum, slots)), factor = (double)up[0] * (double)scale[0];
+    double lse = log_sum_exp(logits + at, classes, highs, slots), factor = (double)up[0] * (double)scale[0];
     u32 label = labels[blockIdx.x];
     for (u32 c = threadIdx.x; c < classes; c += blockDim.x) {
         out[at + c] = (float)(factor * (exp((double)logits[at + c] - lse) - (c == label ? 1.0 : 0.0)));
