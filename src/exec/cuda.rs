@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc;
