@@ -165,3 +165,127 @@ pub fn launches(op: &Op, cx: &SizedCx) -> Option<Launches> {
     list.list.extend(behind.list);
     Some(list)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::op::{Add, Epilogue, LayerNorm, MatMul, Precision, TensorRef};
+    use super::super::types::Real;
+    use super::*;
+
+    const MACHINE: Machine = Machine::cpu(1);
+
+    fn floats(n: u32, dims: &[usize]) -> Tensor {
+        let count = dims.iter().product::<usize>() as u32;
+        let all = (0..count).map(|i| (i.wrapping_mul(n) >> 9 & 1023) as f32 * 1.7e-3 - 0.8);
+        Tensor::new(all.collect::<Vec<f32>>(), dims)
+    }
+
+    fn cast(x: &Tensor, to: DType) -> Tensor {
+        let mut own = Tensor::zeros(to, &x.dims);
+        cast_elements(x.view(), own.view_mut());
+        own
+    }
+
+    fn bits(t: &Tensor) -> Vec<u32> {
+        match (
+            t.slice::<f32>(),
+            t.slice::<half::f16>(),
+            t.slice::<half::bf16>(),
+        ) {
+            (Some(x), ..) => x.iter().map(|x| x.to_bits()).collect(),
+            (_, Some(x), _) => x.iter().map(|x| x.to_bits().into()).collect(),
+            (.., Some(x)) => x.iter().map(|x| x.to_bits().into()).collect(),
+            _ => panic!("floats"),
+        }
+    }
+
+    /// Evaluates over these outputs; input `taken` is in the first of them.
+    fn run(op: &Op, inputs: &[Tensor], outputs: &mut [Tensor], taken: Option<usize>) {
+        let cx = Kernel::new(&MACHINE);
+        let inputs: Vec<Option<TensorRef<'_>>> = inputs
+            .iter()
+            .enumerate()
+            .map(|(i, t)| (taken != Some(i)).then(|| t.view()))
+            .collect();
+        let io = Io {
+            inputs,
+            updates: Vec::new(),
+            outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
+            taken,
+        };
+        eval(op, &cx, io).expect("no index is wrong");
+    }
+
+    #[test]
+    fn operands_in_16_bits_give_what_their_widened_copies_give_rounded_once() {
+        let mut list: Vec<(Op, Vec<Tensor>, Vec<Vec<usize>>)> = Vec::new();
+        for (precision, epilogue) in [
+            (Precision::F32, Epilogue::None),
+            (Precision::Bf16, Epilogue::Accumulate),
+            (Precision::Bf16, Epilogue::Bias),
+        ] {
+            for (a_t, b_t) in [(false, true), (true, false)] {
+                let product = MatMul {
+                    precision,
+                    epilogue,
+                    ..MatMul::plain(a_t, b_t, Real::new(0.5))
+                };
+                let of = |t: bool, rows, columns| if t { [columns, rows] } else { [rows, columns] };
+                let mut inputs = vec![
+                    floats(77_777, &of(a_t, 33, 70)),
+                    floats(91_381, &of(b_t, 70, 40)),
+                ];
+                match epilogue {
+                    Epilogue::None => {}
+                    Epilogue::Bias => inputs.push(floats(3_571, &[40])),
+                    Epilogue::Accumulate => inputs.push(floats(3_571, &[33, 40])),
+                }
+                list.push((product.into(), inputs, vec![vec![33, 40]]));
+            }
+        }
+        let norm = vec![floats(51_511, &[5, 64]), floats(3, &[64]), floats(5, &[64])];
+        let eps = Real::new(1e-5);
+        list.push((
+            LayerNorm { eps }.into(),
+            norm,
+            vec![vec![5, 64], vec![5], vec![5]],
+        ));
+        let sum = vec![floats(51_511, &[5, 64]), floats(77_777, &[5, 64])];
+        list.push((Add.into(), sum, vec![vec![5, 64]]));
+        for (op, inputs, dims) in &list {
+            for held in [DType::F16, DType::BF16] {
+                // Each matrix by itself, all of them, and the result.
+                for mask in 1..16_usize {
+                    let is_held = |i: usize, t: &Tensor| mask >> i & 1 == 1 && t.dims.len() == 2;
+                    let own = inputs.iter().enumerate().map(|(i, t)| match is_held(i, t) {
+                        true => cast(t, held),
+                        false => t.clone(),
+                    });
+                    let own: Vec<Tensor> = own.collect();
+                    let wide: Vec<Tensor> = own.iter().map(|t| cast(t, DType::F32)).collect();
+                    let zeros = |first: DType| -> Vec<Tensor> {
+                        let types = std::iter::once(first).chain([DType::F32; 2]);
+                        types.zip(dims).map(|(t, d)| Tensor::zeros(t, d)).collect()
+                    };
+                    let to = if mask >> 3 == 1 { held } else { DType::F32 };
+                    let (mut a, mut b) = (zeros(to), zeros(DType::F32));
+                    run(op, &own, &mut a, None);
+                    run(op, &wide, &mut b, None);
+                    for (a, b) in a.iter().zip(&b) {
+                        let same = bits(a) == bits(&cast(b, a.dtype()));
+                        assert!(same, "{op:?} held in {held}: {mask:b}");
+                    }
+                    // In the place of an input of the result's own type.
+                    for &taken in op.rule().in_place() {
+                        let mut over = vec![own[taken].clone()];
+                        if over[0].dims == a[0].dims && over[0].dtype() == to {
+                            run(op, &own, &mut over, Some(taken));
+                            let same = bits(&over[0]) == bits(&a[0]);
+                            assert!(same, "{op:?} held in {held}, over {taken}: {mask:b}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

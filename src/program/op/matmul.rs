@@ -33,7 +33,7 @@ pub enum Precision {
 }
 
 /// `(a, b[, bias | c]) → alpha · op(a) · op(b) [+ bias | + c]`: `[m, k] · [k, n] → [m, n]`, where
-/// `op` transposes if asked. No transposed copy is ever made; nor is a widened one of a `b` stored in bf16.
+/// `op` transposes if asked. No transposed copy is ever made; nor is a widened one of what is held in bf16.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MatMul {
     /// `a` is stored `[k, m]`.
@@ -99,17 +99,18 @@ impl OpRule for MatMul {
     }
 
     fn reads_half(&self, i: usize, held: DType) -> bool {
-        i == 1 && held == DType::BF16
+        i < 2 && held == DType::BF16
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let stored = |io: &Io<'_>| (io.outputs[0].dtype(), io.input(1).dtype());
-        match (stored(io), self.precision) {
-            ((DType::F64, _), _) => self.compute::<f64, f64>(cx, io, product),
-            ((_, DType::BF16), Precision::F32 | Precision::Tf32) => self.compute::<f32, bf16>(cx, io, product),
-            ((_, DType::BF16), Precision::Bf16) => self.compute::<f32, bf16>(cx, io, product_of_rounded),
-            (_, Precision::F32 | Precision::Tf32) => self.compute::<f32, f32>(cx, io, product),
-            (_, Precision::Bf16) => self.compute::<f32, f32>(cx, io, product_of_rounded),
+        let (out, left, right) = (io.outputs[0].dtype(), io.input(0).dtype(), io.input(1).dtype());
+        let rounds = self.precision == Precision::Bf16;
+        match (out, left == DType::BF16, right == DType::BF16) {
+            (DType::F64, ..) => self.compute::<f64, f64, f64>(cx, io, product),
+            (_, false, false) => self.single::<f32, f32>(cx, io, rounds),
+            (_, false, true) => self.single::<f32, bf16>(cx, io, rounds),
+            (_, true, false) => self.single::<bf16, f32>(cx, io, rounds),
+            (_, true, true) => self.single::<bf16, bf16>(cx, io, rounds),
         }
         Ok(())
     }
@@ -170,7 +171,7 @@ fn round(list: &mut Launches, input: usize, n: u64) -> Operand {
 }
 
 /// [`product`] or [`product_of_rounded`].
-type Multiply<T, B> = fn((usize, usize, usize), &mut [T], Strided<'_, T>, Strided<'_, B>, T, Start<'_, T>);
+type Multiply<T, A, B> = fn((usize, usize, usize), &mut [T], Strided<'_, A>, Strided<'_, B>, T, Start<'_, T>);
 
 impl MatMul {
     fn sizes(&self, cx: &SizedCx) -> (u64, u64, u64) {
@@ -230,7 +231,17 @@ impl MatMul {
         }
     }
 
-    fn compute<T: super::math::Elementary, B: Source<T> + super::Element>(&self, cx: &Kernel<'_>, io: &mut Io<'_>, multiply: Multiply<T, B>) {
+    fn single<A: Source<f32> + super::Element, B: Source<f32> + super::Element>(&self, cx: &Kernel<'_>, io: &mut Io<'_>, rounds: bool) {
+        let multiply: Multiply<f32, A, B> = if rounds { product_of_rounded } else { product };
+        self.compute(cx, io, multiply);
+    }
+
+    fn compute<T, A, B>(&self, cx: &Kernel<'_>, io: &mut Io<'_>, multiply: Multiply<T, A, B>)
+    where
+        T: super::math::Elementary,
+        A: Source<T> + super::Element,
+        B: Source<T> + super::Element,
+    {
         let (a, b) = (io.input(0), io.input(1));
         let (m, n) = (io.outputs[0].dims[0], io.outputs[0].dims[1]);
         let k = if self.a_t { a.dims[0] } else { a.dims[1] };
@@ -247,7 +258,7 @@ impl MatMul {
         };
         let (ar, ac) = if self.a_t { (1, m) } else { (k, 1) };
         let (br, bc) = if self.b_t { (1, k) } else { (n, 1) };
-        let lhs = Strided { data: a.slice::<T>(), row: ar, column: ac };
+        let lhs = Strided { data: a.slice::<A>(), row: ar, column: ac };
         let rhs = Strided { data: b.slice::<B>(), row: br, column: bc };
         let bytes = self.scratch((m as u64, n as u64, k as u64), size_of::<T>() as u64);
         cx.scratch(bytes, || multiply((m, n, k), out, lhs, rhs, T::of(self.alpha.get()), start));

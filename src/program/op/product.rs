@@ -71,10 +71,10 @@ pub(super) fn scratch_of_rounded(m: u64, n: u64, k: u64) -> u64 {
 ///
 /// # Panics
 /// If a matrix reaches beyond its elements (a bug).
-pub(super) fn product<T: Elementary, B: Source<T>>(
+pub(super) fn product<T: Elementary, A: Source<T>, B: Source<T>>(
     sizes: (usize, usize, usize),
     out: &mut [T],
-    a: Strided<'_, T>,
+    a: Strided<'_, A>,
     b: Strided<'_, B>,
     alpha: T,
     start: Start<'_, T>,
@@ -83,10 +83,10 @@ pub(super) fn product<T: Elementary, B: Source<T>>(
 }
 
 /// As [`product`], of operands rounded to bf16; their products and sums are f32.
-pub(super) fn product_of_rounded<B: Source<f32>>(
+pub(super) fn product_of_rounded<A: Source<f32>, B: Source<f32>>(
     sizes: (usize, usize, usize),
     out: &mut [f32],
-    a: Strided<'_, f32>,
+    a: Strided<'_, A>,
     b: Strided<'_, B>,
     alpha: f32,
     start: Start<'_, f32>,
@@ -151,11 +151,11 @@ impl Set for pulp::Arch {
     }
 }
 
-fn product_by<K: Arithmetic, B: Source<K::Out>>(
+fn product_by<K: Arithmetic, A: Source<K::Out>, B: Source<K::Out>>(
     by: K,
     (m, n, k): (usize, usize, usize),
     out: &mut [K::Out],
-    a: Strided<'_, K::Out>,
+    a: Strided<'_, A>,
     b: Strided<'_, B>,
     alpha: K::Out,
     start: Start<'_, K::Out>,
