@@ -66,12 +66,12 @@ if [ -n "$rehearse" ]; then
  "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 JSON
   devices_args=(--models tiny --batch 2 --max-length 16 --precision f32,tf32,bf16,bf16_kept)
-  prove_args=(--draws 60 --only 6)
+  prove_args=(--draws 60 --only 6 --precision any)
   compare_args=(--shape "$small" --methods lora --precision f32,bf16 --peer-dtype f32,bf16 --batch 2
                 --max-length 16 --steps 1 --warmup 1 --repeats 1 --targets)
 else
   devices_args=(--models mini,random --precision f32,tf32,bf16,bf16_kept)
-  prove_args=(--draws 60)
+  prove_args=(--draws 60 --precision any)
   compare_args=(--shape large --methods "$rows" --precision f32,tf32,bf16 --peer-dtype f32,bf16 --batch 16,64
                 --steps 20 --warmup 5 --repeats 1)
 fi

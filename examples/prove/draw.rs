@@ -39,9 +39,20 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// The same recipe with products in another precision.
-    pub fn say_precision(&mut self, precision: &str) {
-        let with = format!("init = random, precision = {precision}");
+    /// The same recipe with products in another precision; `any` draws it, and what activations are held in.
+    pub fn say_precision(&mut self, precision: &str, seed: u64, index: u64) {
+        let mut dice = Dice {
+            stream: Stream::new(seed, &format!("prove/{index}/numbers")),
+            next: 0,
+        };
+        let numbers = if precision == "any" {
+            let precision = dice.pick(&["f32", "tf32", "bf16"]);
+            let activations = dice.pick(&["f32", "bf16", "bf16", "f16"]);
+            format!("{precision}, activations = {activations}")
+        } else {
+            precision.to_owned()
+        };
+        let with = format!("init = random, precision = {numbers}");
         self.recipe = self.recipe.replacen("init = random", &with, 1);
     }
 }

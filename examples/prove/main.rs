@@ -4,7 +4,7 @@
 //! the same recipes on every machine. Exit code 1 if a target is missed.
 //!
 //! `cargo build && cargo run --example prove -- [--draws N] [--seed S] [--only DRAW] [--device cpu|cuda|cuda:N]
-//! [--precision f32|tf32|bf16] [--peftc FILE] [--limit SECONDS] [--verbose] [--csv FILE]`
+//! [--precision f32|tf32|bf16|any] [--peftc FILE] [--limit SECONDS] [--verbose] [--csv FILE]`
 //!
 //! With `--device cuda` each recipe is estimated by `check` for that very device and then run there. Texts and
 //! tokenizer are part of the program, so it runs where the repository is not; `--peftc` names the compiler then.
@@ -266,7 +266,7 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
         let (rows, card) = loop {
             let mut drawn = draw::draw(asked.seed, index, attempt, &texts);
             if let Some(precision) = &asked.precision {
-                drawn.say_precision(precision);
+                drawn.say_precision(precision, asked.seed, index);
             }
             match bench.run(index, &drawn)? {
                 Ended::Rows(rows, card) => {

@@ -43,7 +43,7 @@ pub struct Cuda {
     // Dropped in this order: what lives on the stream before the stream.
     blocks: Vec<Option<CudaSlice<u8>>>,
     free: Vec<usize>,
-    stages: Vec<PinnedHostSlice<u8>>,
+    stages: Vec<Stage>,
     stage: usize,
     returns: PinnedHostSlice<u8>,
     /// Where it is taken by tickets that were not collected yet, and for how many bytes; where it was taken last.
@@ -138,8 +138,10 @@ impl Cuda {
             .result()
             .map_err(product_failed)?;
         }
-        // SAFETY: bytes that a copy from the device has written are read, no others.
-        let returns = unsafe { context.alloc_pinned::<u8>(RETURNS) }.map_err(failed)?;
+        // SAFETY: bytes that a copy from the device has written are read, no others. No flag: what is read here
+        // must not be write-combined.
+        let returns =
+            unsafe { context.alloc_pinned_with_flags::<u8>(RETURNS, 0) }.map_err(failed)?;
         Ok(Self {
             blocks: Vec::new(),
             free: Vec::new(),
@@ -297,44 +299,35 @@ impl Cuda {
     /// Copies bytes to a block, through pinned memory.
     fn send(&mut self, block: Block, bytes: &[u8]) -> Result<(), RunError> {
         let failed = |e| driver("take data", e);
-        let Self {
-            blocks,
-            stages,
-            stage,
-            stream,
-            context,
-            ..
-        } = self;
-        let Some(to) = blocks.get_mut(block.0).and_then(Option::as_mut) else {
-            return Err(RunError::bug("data is sent to a block that was freed"));
-        };
+        let to = self.slice(block)?;
+        if to.num_bytes() < bytes.len() {
+            return Err(RunError::bug("more data than a block holds"));
+        }
+        let to = address(to, &self.stream);
+        self.context.bind_to_thread().map_err(failed)?;
         for (i, piece) in bytes.chunks(STAGED).enumerate() {
-            if stages.len() < STAGES {
-                // SAFETY: it is written below before anything reads it.
-                stages.push(unsafe { context.alloc_pinned::<u8>(STAGED) }.map_err(failed)?);
-                *stage = stages.len() - 1;
+            if self.stages.len() < STAGES {
+                self.stages.push(Stage::new(&self.context).map_err(failed)?);
+                self.stage = self.stages.len() - 1;
             } else {
-                *stage = (*stage + 1) % STAGES;
+                self.stage = (self.stage + 1) % STAGES;
             }
-            let Some(pinned) = stages.get_mut(*stage) else {
+            let Some(stage) = self.stages.get_mut(self.stage) else {
                 return Ok(());
             };
-            // Waits for the copy that last read this buffer, `STAGES` uploads ago.
-            let room = pinned.as_mut_ptr().map_err(failed)?;
-            // SAFETY: the buffer has STAGED bytes, at least as many as are copied; no copy reads it now; the
-            // block has at least as many bytes, and the event below keeps the buffer until it has been read.
+            // The copy that last read this buffer, `STAGES` uploads ago, is waited for.
+            stage.read.synchronize().map_err(failed)?;
+            let room = stage.memory.as_mut_ptr().map_err(failed)?;
+            // SAFETY: the buffer has STAGED bytes, at least as many as are copied; no copy reads it now, and none
+            // that was asked for here will when it is written again; the block has room for all pieces.
             unsafe {
                 std::ptr::copy_nonoverlapping(piece.as_ptr(), room, piece.len());
+                let piece = std::slice::from_raw_parts(room, piece.len());
+                let at = to + (i * STAGED) as u64;
+                cudarc::driver::result::memcpy_htod_async(at, piece, self.stream.cu_stream())
             }
-            let at = i * STAGED;
-            let mut view = to
-                .try_slice_mut(at..at + piece.len())
-                .ok_or_else(|| RunError::bug("more data than a block holds"))?;
-            let staged = Staged {
-                pinned,
-                len: piece.len(),
-            };
-            stream.memcpy_htod(&staged, &mut view).map_err(failed)?;
+            .map_err(failed)?;
+            stage.read.record(&self.stream).map_err(failed)?;
         }
         Ok(())
     }
@@ -356,32 +349,28 @@ impl Cuda {
     }
 }
 
-/// The filled part of a pinned buffer.
-struct Staged<'a> {
-    pinned: &'a PinnedHostSlice<u8>,
-    len: usize,
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // Pinned memory must outlive the copies that read it; what the driver says then, nobody can be told.
+        let _ = self.stream.synchronize();
+    }
 }
 
-impl cudarc::driver::HostSlice<u8> for Staged<'_> {
-    fn len(&self) -> usize {
-        self.len
-    }
+/// A pinned buffer for uploads. Its own event tells when it has been read: cudarc's is recorded only where several
+/// streams are ordered by it.
+#[derive(Debug)]
+struct Stage {
+    memory: PinnedHostSlice<u8>,
+    read: CudaEvent,
+}
 
-    unsafe fn stream_synced_slice<'a>(
-        &'a self,
-        stream: &'a CudaStream,
-    ) -> (&'a [u8], cudarc::driver::SyncOnDrop<'a>) {
-        // SAFETY: the caller's promises are passed on.
-        let (all, record) = unsafe { self.pinned.stream_synced_slice(stream) };
-        (all.get(..self.len).unwrap_or_default(), record)
-    }
-
-    unsafe fn stream_synced_mut_slice<'a>(
-        &'a mut self,
-        stream: &'a CudaStream,
-    ) -> (&'a mut [u8], cudarc::driver::SyncOnDrop<'a>) {
-        let none = cudarc::driver::SyncOnDrop::sync_stream(stream);
-        (&mut [], none)
+impl Stage {
+    fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
+        Ok(Self {
+            // SAFETY: it is written before a copy reads it.
+            memory: unsafe { context.alloc_pinned::<u8>(STAGED) }?,
+            read: context.new_event(None)?,
+        })
     }
 }
 

@@ -1,7 +1,12 @@
 // A driver and a cuBLAS made of the emulation: as libcuda.so.1 and libcublas.so.13 they let the program's
 // CUDA build run without a GPU, slowly. The kernels stand above this in the one source that
 // `tests/cuda/rehearse.py` puts together; what is not here is a function that fails.
+//
+// The stream is as late as a GPU's may be: nothing that is asked for is done before something waits for it. So
+// pinned memory that is written again too early, or read before its copy was waited for, shows in results.
 
+#include <deque>
+#include <functional>
 #include <map>
 #include <string>
 #include <sys/mman.h>
@@ -12,10 +17,11 @@ namespace {
 struct Kernel {
     const char* name;
     void (*call)(void**);
+    size_t arguments;
     int most_shared;
 };
 
-#define KERNEL(source, name) Kernel{#name, emulation::Entry<&of_##source::name>::call, 48 << 10}
+#define KERNEL(source, name) Kernel{#name, emulation::Entry<&of_##source::name>::call, emulation::Entry<&of_##source::name>::sizes().size(), 48 << 10}
 Kernel kernels[] = {KERNELS};
 
 struct Module {
@@ -47,6 +53,38 @@ struct Blocks {
     }
 } blocks;
 
+// What was asked for and not done yet.
+struct Stream {
+    std::deque<std::function<void()>> waiting;
+    size_t asked = 0, done = 0;
+
+    int ask(std::function<void()> work) {
+        waiting.push_back(std::move(work));
+        asked++;
+        return 0;
+    }
+
+    int finish(size_t upto) {
+        for (; done < upto; done++) {
+            waiting.front()();
+            waiting.pop_front();
+        }
+        return 0;
+    }
+} stream;
+
+struct Event {
+    size_t upto = 0;
+};
+
+// Pinned memory, by where it begins.
+std::map<const char*, size_t> pinned;
+
+bool is_pinned(const void* at) {
+    auto behind = pinned.upper_bound(static_cast<const char*>(at));
+    return behind != pinned.begin() && static_cast<const char*>(at) < std::prev(behind)->first + std::prev(behind)->second;
+}
+
 void* current = nullptr;
 int handle;
 
@@ -66,15 +104,15 @@ int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &handle, 0
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuCtxSetCurrent(void* context) { return current = context, 0; }
 int cuCtxGetCurrent(void** context) { return *context = current, 0; }
-int cuCtxSynchronize() { return 0; }
+int cuCtxSynchronize() { return stream.finish(stream.asked); }
 int cuStreamCreate(void** stream, unsigned) { return *stream = &handle, 0; }
-int cuStreamDestroy_v2(void*) { return 0; }
-int cuStreamSynchronize(void*) { return 0; }
+int cuStreamDestroy_v2(void*) { return stream.finish(stream.asked); }
+int cuStreamSynchronize(void*) { return stream.finish(stream.asked); }
 int cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
-int cuEventCreate(void** event, unsigned) { return *event = &handle, 0; }
-int cuEventRecord(void*, void*) { return 0; }
-int cuEventSynchronize(void*) { return 0; }
-int cuEventDestroy_v2(void*) { return 0; }
+int cuEventCreate(void** event, unsigned) { return *event = new Event, 0; }
+int cuEventRecord(void* event, void*) { return static_cast<Event*>(event)->upto = stream.asked, 0; }
+int cuEventSynchronize(void* event) { return stream.finish(static_cast<Event*>(event)->upto); }
+int cuEventDestroy_v2(void* event) { return delete static_cast<Event*>(event), 0; }
 int cuDeviceGetDefaultMemPool(void** pool, int) { return *pool = &handle, 0; }
 int cuMemGetInfo_v2(size_t* free, size_t* all) { return *free = *all = size_t(64) << 30, 0; }
 int cuMemPoolTrimTo(void*, size_t) { return 0; }
@@ -88,12 +126,29 @@ int cuMemAllocAsync(uint64_t* at, size_t size, void*) {
     }
     return size == 0 ? 1 : (*at = blocks.alloc(size), 0);
 }
-int cuMemFreeAsync(uint64_t at, void*) { return blocks.free(at) ? 0 : 1; }
-int cuMemHostAlloc(void** at, size_t size, unsigned) { return *at = malloc(size), 0; }
-int cuMemFreeHost(void* at) { return free(at), 0; }
-int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, void*) { return std::memcpy(reinterpret_cast<void*>(to), from, n), 0; }
-int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, void*) { return std::memcpy(to, reinterpret_cast<void*>(from), n), 0; }
-int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void*) { return std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), n), 0; }
+int cuMemFreeAsync(uint64_t at, void*) {
+    return stream.ask([at] {
+        if (!blocks.free(at)) {
+            emulation::fail("memory is freed twice");
+        }
+    });
+}
+int cuMemHostAlloc(void** at, size_t size, unsigned) { return pinned[static_cast<char*>(*at = malloc(size))] = size, 0; }
+int cuMemFreeHost(void* at) { return pinned.erase(static_cast<char*>(at)), std::memset(at, 0xff, 1), free(at), 0; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, void*) {
+    if (is_pinned(from)) {
+        return stream.ask([=] { std::memcpy(reinterpret_cast<void*>(to), from, n); });
+    }
+    std::vector<char> own(static_cast<const char*>(from), static_cast<const char*>(from) + n);
+    return stream.ask([to, own] { std::memcpy(reinterpret_cast<void*>(to), own.data(), own.size()); });
+}
+int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, void*) {
+    stream.ask([=] { std::memcpy(to, reinterpret_cast<void*>(from), n); });
+    return is_pinned(to) ? 0 : stream.finish(stream.asked);
+}
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void*) {
+    return stream.ask([=] { std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), n); });
+}
 int cuModuleLoadData(void** module, const void* image) { return *module = new Module{static_cast<const char*>(image)}, 0; }
 int cuModuleUnload(void* module) { return delete static_cast<Module*>(module), 0; }
 int cuModuleGetFunction(void** function, void* module, const char* name) {
@@ -120,8 +175,18 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
     if (current == nullptr || z != 1 || ty != 1 || tz != 1 || x == 0 || y == 0 || y > 65535 || threads == 0 || threads > 1024 || int(shared) > kernel->most_shared) {
         return 1;
     }
-    emulation::launch(kernel->call, args, x, y, threads, shared, 0);
-    return 0;
+    // Arguments are taken now; each comes in a word of its own.
+    std::vector<uint64_t> words(kernel->arguments);
+    for (size_t i = 0; i < words.size(); i++) {
+        std::memcpy(&words[i], args[i], 8);
+    }
+    return stream.ask([=]() mutable {
+        std::vector<void*> own;
+        for (uint64_t& word : words) {
+            own.push_back(&word);
+        }
+        emulation::launch(kernel->call, own.data(), x, y, threads, shared, 0);
+    });
 }
 int cuGetErrorString(int, const char** text) { return *text = "an emulated error", 0; }
 int cuGetErrorName(int, const char** text) { return *text = "EMULATED", 0; }
@@ -142,19 +207,20 @@ int cublasGemmEx(void*, int at, int bt, int m, int n, int k, const void* alpha, 
     }
     int numbers = a_type == 14 ? 2 : compute == 77 ? 1 : 0;
     float factor = *static_cast<const float*>(alpha), old = *static_cast<const float*>(beta);
-    for (int j = 0; j < n; j++) {
-        for (int i = 0; i < m; i++) {
-            double sum = 0.0;
-            for (int l = 0; l < k; l++) {
-                double x = product_operand(a, at ? l + size_t(i) * lda : i + size_t(l) * lda, numbers);
-                double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
-                sum += x * y;
+    return stream.ask([=] {
+        for (int j = 0; j < n; j++) {
+            for (int i = 0; i < m; i++) {
+                double sum = 0.0;
+                for (int l = 0; l < k; l++) {
+                    double x = product_operand(a, at ? l + size_t(i) * lda : i + size_t(l) * lda, numbers);
+                    double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
+                    sum += x * y;
+                }
+                size_t to = i + size_t(j) * ldc;
+                float before = old == 0.0f ? 0.0f : float(product_operand(c, to, c_type == 14 ? 2 : 0));
+                product_result(c, to, factor * float(sum) + old * before, c_type == 14);
             }
-            size_t to = i + size_t(j) * ldc;
-            float before = old == 0.0f ? 0.0f : float(product_operand(c, to, c_type == 14 ? 2 : 0));
-            product_result(c, to, factor * float(sum) + old * before, c_type == 14);
         }
-    }
-    return 0;
+    });
 }
 }

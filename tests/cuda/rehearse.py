@@ -15,13 +15,12 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 OPS = HERE.parents[1] / "src" / "program" / "op"
-# Library, soname, cudarc's module, its functions.
+# Library, soname, cudarc's modules and their functions. cuBLAS is one file with the driver: both ask one stream.
 LIBRARIES = [
-    ("cuda", "libcuda.so.1", "driver", r"cu[A-Z]\w*"),
-    ("cublas", "libcublas.so.13", "cublas", r"cublas[A-Z]\w*"),
-    ("cublasLt", "libcublasLt.so.13", "cublaslt", r"cublasLt[A-Z]\w*"),
-    ("curand", "libcurand.so.10", "curand", r"curand[A-Z]\w*"),
-    ("cudart", "libcudart.so.13", None, r""),
+    ("cuda", "libcuda.so.1", [("driver", r"cu[A-Z]\w*"), ("cublas", r"cublas[A-Z]\w*")]),
+    ("cublasLt", "libcublasLt.so.13", [("cublaslt", r"cublasLt[A-Z]\w*")]),
+    ("curand", "libcurand.so.10", [("curand", r"curand[A-Z]\w*")]),
+    ("cudart", "libcudart.so.13", []),
 ]
 
 
@@ -58,16 +57,21 @@ def main():
     (folder / "emulation.cpp").write_text(emulation())
     flags = ["c++", "-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-fPIC"]
     subprocess.run([*flags, "-c", "-o", folder / "emulation.o", folder / "emulation.cpp"], check=True)
-    for name, soname, module, pattern in LIBRARIES:
-        source = (cudarc / "src" / module / "sys" / "mod.rs").read_text() if module else ""
-        names = sorted(set(re.findall(rf"\bfn ({pattern})\(", source))) if module else []
+    for name, soname, modules in LIBRARIES:
+        names = set()
+        for module, pattern in modules:
+            source = (cudarc / "src" / module / "sys" / "mod.rs").read_text()
+            names |= set(re.findall(rf"\bfn ({pattern})\(", source))
         stubs = folder / f"{name}.c"
-        stubs.write_text("".join(f"__attribute__((weak)) int {n}(void) {{ return 100; }}\n" for n in names))
-        objects = [folder / "emulation.o"] if name in ("cuda", "cublas") else []
+        stubs.write_text("".join(f"__attribute__((weak)) int {n}(void) {{ return 100; }}\n" for n in sorted(names)))
+        objects = [folder / "emulation.o"] if name == "cuda" else []
         link = ["-shared", "-fPIC", "-w", "-Wl,-Bsymbolic", "-fno-builtin", f"-Wl,-soname,{soname}", "-o", folder / soname]
         subprocess.run(["cc", *link, stubs, *objects, *(["-lstdc++", "-lm"] if objects else [])], check=True)
         (folder / f"lib{name}.so").unlink(missing_ok=True)
         (folder / f"lib{name}.so").symlink_to(soname)
+    for alias in ("libcublas.so", "libcublas.so.13"):
+        (folder / alias).unlink(missing_ok=True)
+        (folder / alias).symlink_to("libcuda.so.1")
     for part in nvrtc.resolve().parent.glob("libnvrtc*.so*"):
         if "alt" not in part.name:
             shutil.copy(part, folder / part.name)
