@@ -56,30 +56,10 @@ fn normal<T: Element>(param: &Param, seed: u64, std: f32, narrow: fn(f32) -> T) 
 /// A tensor in another float type.
 #[must_use]
 pub fn cast(tensor: Tensor, dtype: DType) -> Tensor {
-    let wide: Option<Vec<f32>> = match tensor.dtype() {
-        from if from == dtype => return tensor,
-        DType::F16 => tensor
-            .slice::<f16>()
-            .map(|x| x.iter().map(|x| x.to_f32()).collect()),
-        DType::BF16 => tensor
-            .slice::<bf16>()
-            .map(|x| x.iter().map(|x| x.to_f32()).collect()),
-        _ => None,
-    };
-    let tensor = match wide {
-        Some(wide) => Tensor::new(wide, &tensor.dims),
-        None => tensor,
-    };
-    match (tensor.slice::<f32>(), dtype) {
-        (Some(x), DType::F16) => Tensor::new(
-            x.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(),
-            &tensor.dims,
-        ),
-        (Some(x), DType::BF16) => Tensor::new(
-            x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>(),
-            &tensor.dims,
-        ),
-        _ => tensor,
+    if tensor.dtype() == dtype {
+        tensor
+    } else {
+        tensor.cast(dtype)
     }
 }
 

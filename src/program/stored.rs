@@ -180,12 +180,6 @@ mod tests {
         Tensor::new(all.collect::<Vec<f32>>(), dims)
     }
 
-    fn cast(x: &Tensor, to: DType) -> Tensor {
-        let mut own = Tensor::zeros(to, &x.dims);
-        cast_elements(x.view(), own.view_mut());
-        own
-    }
-
     fn bits(t: &Tensor) -> Vec<u32> {
         match (
             t.slice::<f32>(),
@@ -258,11 +252,11 @@ mod tests {
                 for mask in 1..16_usize {
                     let is_held = |i: usize, t: &Tensor| mask >> i & 1 == 1 && t.dims.len() == 2;
                     let own = inputs.iter().enumerate().map(|(i, t)| match is_held(i, t) {
-                        true => cast(t, held),
+                        true => t.cast(held),
                         false => t.clone(),
                     });
                     let own: Vec<Tensor> = own.collect();
-                    let wide: Vec<Tensor> = own.iter().map(|t| cast(t, DType::F32)).collect();
+                    let wide: Vec<Tensor> = own.iter().map(|t| t.cast(DType::F32)).collect();
                     let zeros = |first: DType| -> Vec<Tensor> {
                         let types = std::iter::once(first).chain([DType::F32; 2]);
                         types.zip(dims).map(|(t, d)| Tensor::zeros(t, d)).collect()
@@ -272,7 +266,7 @@ mod tests {
                     run(op, &own, &mut a, None);
                     run(op, &wide, &mut b, None);
                     for (a, b) in a.iter().zip(&b) {
-                        let same = bits(a) == bits(&cast(b, a.dtype()));
+                        let same = bits(a) == bits(&b.cast(a.dtype()));
                         assert!(same, "{op:?} held in {held}: {mask:b}");
                     }
                     // In the place of an input of the result's own type.

@@ -207,20 +207,7 @@ int cublasGemmEx(void*, int at, int bt, int m, int n, int k, const void* alpha, 
     }
     int numbers = a_type == 14 ? 2 : compute == 77 ? 1 : 0;
     float factor = *static_cast<const float*>(alpha), old = *static_cast<const float*>(beta);
-    return stream.ask([=] {
-        for (int j = 0; j < n; j++) {
-            for (int i = 0; i < m; i++) {
-                double sum = 0.0;
-                for (int l = 0; l < k; l++) {
-                    double x = product_operand(a, at ? l + size_t(i) * lda : i + size_t(l) * lda, numbers);
-                    double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
-                    sum += x * y;
-                }
-                size_t to = i + size_t(j) * ldc;
-                float before = old == 0.0f ? 0.0f : float(product_operand(c, to, c_type == 14 ? 2 : 0));
-                product_result(c, to, factor * float(sum) + old * before, c_type == 14);
-            }
-        }
-    });
+    Factor left = {a, at != 0, size_t(lda)}, right = {b, bt != 0, size_t(ldb)};
+    return stream.ask([=] { product(left, right, c, ldc, m, n, k, factor, old, numbers, c_type == 14); });
 }
 }

@@ -96,27 +96,9 @@ struct Step {
 // cublasGemmEx, by columns.
 void multiply(const Step& step, std::vector<Buffer>& buffers) {
     const uint32_t* p = step.product;
-    bool at = p[0] & 1, bt = p[0] & 2;
-    int numbers = p[0] >> 2 & 3;
-    bool narrow = p[0] >> 4;
-    uint32_t m = p[1], n = p[2], k = p[3], lda = p[6], ldb = p[7], ldc = p[8];
-    const void* a = buffers[p[4]].data();
-    const void* b = buffers[p[5]].data();
-    void* c = buffers[step.words[0]].data();
-    for (uint32_t j = 0; j < n; j++) {
-        for (uint32_t i = 0; i < m; i++) {
-            double sum = 0.0;
-            for (uint32_t l = 0; l < k; l++) {
-                double x = product_operand(a, at ? l + size_t(i) * lda : i + size_t(l) * lda, numbers);
-                double y = product_operand(b, bt ? j + size_t(l) * ldb : l + size_t(j) * ldb, numbers);
-                sum += x * y;
-            }
-            size_t to = i + size_t(j) * ldc;
-            // As cuBLAS, what is there is not read where it counts for nothing.
-            float before = step.factors[1] == 0.0f ? 0.0f : float(product_operand(c, to, narrow ? 2 : 0));
-            product_result(c, to, step.factors[0] * float(sum) + step.factors[1] * before, narrow);
-        }
-    }
+    Factor left = {buffers[p[4]].data(), (p[0] & 1) != 0, p[6]}, right = {buffers[p[5]].data(), (p[0] & 2) != 0, p[7]};
+    void* out = buffers[step.words[0]].data();
+    product(left, right, out, p[8], p[1], p[2], p[3], step.factors[0], step.factors[1], p[0] >> 2 & 3, p[0] >> 4);
 }
 
 void run(const Step& step, std::vector<Buffer>& buffers, int turn) {

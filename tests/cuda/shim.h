@@ -249,6 +249,30 @@ inline void product_result(void* at, size_t i, float x, bool narrow) {
     }
 }
 
+// An operand of cublasGemmEx, and the whole of it: `c = alpha · a · b + beta · c` by columns.
+struct Factor {
+    const void* at;
+    bool turned;
+    size_t columns_apart;
+};
+
+inline void product(Factor a, Factor b, void* c, size_t ldc, size_t m, size_t n, size_t k, float alpha, float beta, int numbers, bool narrow) {
+    for (size_t j = 0; j < n; j++) {
+        for (size_t i = 0; i < m; i++) {
+            double sum = 0.0;
+            for (size_t l = 0; l < k; l++) {
+                double x = product_operand(a.at, a.turned ? l + i * a.columns_apart : i + l * a.columns_apart, numbers);
+                double y = product_operand(b.at, b.turned ? j + l * b.columns_apart : l + j * b.columns_apart, numbers);
+                sum += x * y;
+            }
+            size_t to = i + j * ldc;
+            // As cuBLAS, what is there is not read where it counts for nothing.
+            float before = beta == 0.0f ? 0.0f : float(product_operand(c, to, narrow ? 2 : 0));
+            product_result(c, to, alpha * float(sum) + beta * before, narrow);
+        }
+    }
+}
+
 inline float __uint_as_float(unsigned x) {
     float y;
     std::memcpy(&y, &x, 4);

@@ -18,7 +18,7 @@ use super::*;
 mod cases;
 mod chains;
 
-use cases::{cases, cast, list};
+use cases::{cases, list};
 use chains::chains;
 
 /// Ops whose kernels do the CPU's operations in the CPU's order: the bits are the same.
@@ -76,7 +76,7 @@ impl Case {
     fn held(&self, dtype: DType, inputs: &[usize], outputs: &[usize]) -> Self {
         let own = self.inputs.iter().enumerate();
         let own = own.map(|(i, x)| match inputs.contains(&i) {
-            true => cast(x, dtype),
+            true => x.cast(dtype),
             false => x.clone(),
         });
         Self {
@@ -106,14 +106,14 @@ impl Case {
         };
         let wide = self.inputs.iter().enumerate();
         let wide = wide.map(|(i, x)| match inputs.contains(&i) {
-            true => cast(x, DType::F32),
+            true => x.cast(DType::F32),
             false => x.clone(),
         });
         let made = eval(&self.op, &wide.collect::<Vec<_>>(), 2)
             .into_iter()
             .enumerate();
         made.map(|(i, x)| match outputs.contains(&i) {
-            true => cast(&x, *dtype),
+            true => x.cast(*dtype),
             false => x,
         })
         .collect()
@@ -496,7 +496,7 @@ fn near_as_held(
 ) -> usize {
     let is_biased = matches!(&case.op, Op::MatMul(op) if op.epilogue == Epilogue::Bias)
         && own.dtype() == DType::BF16;
-    let wide = |x: &Tensor| -> Vec<f32> { cast(x, DType::F32).slice().expect("f32").to_vec() };
+    let wide = |x: &Tensor| -> Vec<f32> { x.cast(DType::F32).slice().expect("f32").to_vec() };
     let mut got = own.clone();
     match own.dtype() {
         DType::F32 => got

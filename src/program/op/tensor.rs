@@ -119,6 +119,17 @@ impl Tensor {
         T::slice_mut(&mut self.storage)
     }
 
+    /// The same numbers in another float type of 32 or 16 bits, rounded once to the nearest.
+    ///
+    /// # Panics
+    /// If one of the two is another type (a bug).
+    #[must_use]
+    pub fn cast(&self, to: DType) -> Self {
+        let mut own = Self::zeros(to, &self.dims);
+        super::cast_elements(self.view(), own.view_mut());
+        own
+    }
+
     /// A view to read.
     #[must_use]
     pub fn view(&self) -> TensorRef<'_> {

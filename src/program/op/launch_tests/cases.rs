@@ -19,13 +19,6 @@ fn matrix(seed: u64, rows: usize, columns: usize) -> Tensor {
     narrow(&random(seed, &[rows, columns]))
 }
 
-/// The same in another float type.
-pub(super) fn cast(x: &Tensor, to: DType) -> Tensor {
-    let mut own = Tensor::zeros(to, &x.dims);
-    cast_elements(x.view(), own.view_mut());
-    own
-}
-
 pub(super) fn list(seed: u64, n: usize) -> Tensor {
     narrow(&random(seed, &[n]))
 }
@@ -229,7 +222,7 @@ pub(super) fn cases() -> Vec<Case> {
                         epilogue,
                         ..MatMul::plain(a_t, b_t, r(1.5))
                     };
-                    for b in [&b, &cast(&b, DType::BF16)] {
+                    for b in [&b, &b.cast(DType::BF16)] {
                         let inputs = [a.clone(), b.clone()].into_iter().chain(extra.clone());
                         all.push(Case::new(op.clone(), inputs.collect()));
                     }

@@ -1,6 +1,5 @@
 //! Ops that a device applies together, and one by one.
 
-use super::cases::cast;
 use super::*;
 
 /// What stands behind a product, or behind nothing.
@@ -133,7 +132,7 @@ fn both_ways(verified: &crate::program::Verified, rows: usize) -> ([Case; 2], Ve
             Def::Node { .. } => continue,
             Def::Feed(Feed::TokenKeys) => keys(rows),
             Def::Feed(Feed::Step) => ids(&[3]),
-            _ => cast(&narrow(&random(seed, &dims)), info.ty.stored),
+            _ => narrow(&random(seed, &dims)).cast(info.ty.stored),
         };
         buffer[i] = Some(tensors.len());
         tensors.push(tensor);
