@@ -126,6 +126,7 @@ done
       compare) sed -n '/^---- standard/q; /^RoBERTa-/p; s/^Estimate:/- Estimate:/; /^- /p' "$file" ;;
     esac
     # Of tables only the lines that missed something.
+    [ "$part" = doctor ] && continue
     missed=$(sed -n '/^---- standard/q; /| nothing |$/d; /^| row /d; /^| model /d; /^| ---/d; /^| /p' "$file")
     if [ -n "$missed" ]; then
       echo

@@ -157,7 +157,11 @@ impl Tally {
         let good = device.is_some_and(|(e, above)| within(e) && above == 0)
             && (host.is_none() || self.exact(host))
             && short == 0
+            && !self.cards.is_empty()
             && other == 0;
+        if self.cards.is_empty() {
+            println!("the whole GPU was not watched: nothing is known of it");
+        }
         self.worst("device bytes", |r| match r.on_card {
             true => error(r.tensors).abs(),
             false => 0.0,

@@ -130,10 +130,10 @@ impl Cuda {
             cublas_sys::cublasSetWorkspace_v2(*blas.handle(), address as *mut _, scratch)
                 .result()
                 .map_err(product_failed)?;
-            // TF32 only where a product asks for it.
+            // TF32 only where a product asks for it, and parts of a sum in f32 where its result is bf16.
             cublas_sys::cublasSetMathMode(
                 *blas.handle(),
-                cublas_sys::cublasMath_t::CUBLAS_DEFAULT_MATH,
+                cublas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION,
             )
             .result()
             .map_err(product_failed)?;
@@ -307,7 +307,8 @@ impl Cuda {
         self.context.bind_to_thread().map_err(failed)?;
         for (i, piece) in bytes.chunks(STAGED).enumerate() {
             if self.stages.len() < STAGES {
-                self.stages.push(Stage::new(&self.context).map_err(failed)?);
+                self.stages
+                    .push(Stage::new(&self.context).map_err(unpinned)?);
                 self.stage = self.stages.len() - 1;
             } else {
                 self.stage = (self.stage + 1) % STAGES;
@@ -362,6 +363,18 @@ impl Drop for Cuda {
 struct Stage {
     memory: PinnedHostSlice<u8>,
     read: CudaEvent,
+}
+
+/// Why the host has no pinned memory.
+fn unpinned(error: DriverError) -> RunError {
+    match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => RunError::Device(
+            "the host has too little memory that can be pinned for uploads (32 MiB at most): free some, or raise \
+             `ulimit -l`"
+                .to_owned(),
+        ),
+        _ => driver("pin memory of the host", error),
+    }
 }
 
 impl Stage {

@@ -43,9 +43,9 @@ pub(super) fn measure(
         let outputs = own.run(&fisher.program, packed.feeds, &packed.sizes)?;
         let loss = outputs.scalar("loss").map_or(f64::NAN, f64::from);
         if !loss.is_finite() {
-            return Err(RunError::bug(format!(
-                "the loss of example {index} is {loss} before any training"
-            )));
+            return Err(RunError::NotFinite {
+                what: format!("the loss of example {index} is {loss} before any training"),
+            });
         }
         observer.event(Event::Scored {
             done: done as u64 + 1,

@@ -64,6 +64,8 @@ struct Progress {
     last_metrics: Vec<(String, f64)>,
     stale: u64,
     stopped: bool,
+    /// The line of the last step, where the evaluation behind it is still to be made.
+    unlogged: Option<Json>,
 }
 
 impl Progress {
@@ -71,6 +73,7 @@ impl Progress {
         json!({
             "step": self.step, "loss_first": self.loss_first, "loss_last": self.loss_last, "best": self.best,
             "best_metrics": self.best_metrics, "last_metrics": self.last_metrics, "stale": self.stale, "stopped": self.stopped,
+            "unlogged": self.unlogged,
         })
     }
 
@@ -86,6 +89,7 @@ impl Progress {
             last_metrics: list("last_metrics")?,
             stale: json.get("stale")?.as_u64()?,
             stopped: json.get("stopped")?.as_bool()?,
+            unlogged: json.get("unlogged").filter(|v| v.is_object()).cloned(),
         })
     }
 }
@@ -101,8 +105,9 @@ pub fn fit(
     log: &mut Log,
     observer: &mut dyn Observer,
 ) -> Result<Fitted, RunError> {
-    let progress = resume(runner, cx)?;
-    log.cut_to(progress.step)?;
+    let mut progress = resume(runner, cx)?;
+    let unlogged = progress.unlogged.take();
+    log.cut_to(progress.step - u64::from(unlogged.is_some()))?;
     if progress.step > 0 {
         observer.event(Event::Resumed {
             name: cx.stage,
@@ -120,6 +125,10 @@ pub fn fit(
             examples: 0,
         },
     };
+    if let Some(line) = unlogged {
+        training.close(runner, line, true, observer)?;
+        training.clock.since = Instant::now();
+    }
     let mut saved = Instant::now();
     let mut shuffled: Option<(u64, Vec<u32>)> = None;
     // On a device a step is observed once the next was started, so that the device always has work.
@@ -222,10 +231,7 @@ impl Training<'_> {
             return Ok(RunError::Memory { what });
         }
         save(runner, self.cx.checkpoints, &self.progress)?;
-        let step = self.progress.step;
-        Ok(RunError::Memory {
-            what: format!("{what}; the {step} steps done are kept in a checkpoint"),
-        })
+        Ok(self.kept(&what))
     }
 
     /// Takes up what a step came to: waits for it, notes it, and evaluates behind it if asked.
@@ -270,18 +276,51 @@ impl Training<'_> {
             samples_per_s: clock.rate(),
             peak: runner.peak(),
         });
-        if evaluates {
-            evaluate(runner, self.fit, self.cx, progress, observer)?;
-            if !progress.last_metrics.is_empty() {
-                let dev: serde_json::Map<String, Json> = progress
-                    .last_metrics
-                    .iter()
-                    .map(|(name, value)| (name.clone(), json!(value)))
-                    .collect();
-                line["dev"] = Json::Object(dev);
+        self.close(runner, line, evaluates, observer)
+    }
+
+    /// Evaluates behind the last step if asked, and logs its line with what that gave. Where the evaluation is
+    /// ended, a checkpoint keeps the step and the line.
+    fn close(
+        &mut self,
+        runner: &mut Runner,
+        mut line: Json,
+        evaluates: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RunError> {
+        if !evaluates {
+            return self.log.line(&line);
+        }
+        let (fit, cx) = (self.fit, self.cx);
+        match evaluate(runner, fit, cx, &mut self.progress, observer) {
+            Err(error @ (RunError::Interrupted { .. } | RunError::Memory { .. })) => {
+                self.progress.unlogged = Some(line);
+                self.log.sync()?;
+                save(runner, cx.checkpoints, &self.progress)?;
+                return Err(match error {
+                    RunError::Memory { what } => self.kept(&what),
+                    other => other,
+                });
             }
+            result => result?,
+        }
+        let metrics = &self.progress.last_metrics;
+        if !metrics.is_empty() {
+            let dev: serde_json::Map<String, Json> = metrics
+                .iter()
+                .map(|(name, value)| (name.clone(), json!(value)))
+                .collect();
+            line["dev"] = Json::Object(dev);
         }
         self.log.line(&line)
+    }
+
+    /// The error of a device without memory, where the steps done are in a checkpoint.
+    fn kept(&self, what: &str) -> RunError {
+        let step = self.progress.step;
+        RunError::Memory {
+            what: format!("{what}; the {step} steps done are kept in a checkpoint"),
+        }
     }
 }
 

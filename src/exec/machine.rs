@@ -208,6 +208,7 @@ impl Residents {
     /// Takes a tensor out; its place is lost.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
         let at = self.index.remove(name)?;
+        self.set_away(at, false);
         self.changed(at);
         self.tensors
             .get_mut(at)

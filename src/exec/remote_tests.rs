@@ -352,6 +352,9 @@ fn training_on_a_device_leaves_what_it_leaves_on_the_host() {
         "stage s = train { model = m, data = d.train, adapter = lst { r = 4, init = fisher { samples = 9 } }, lr = 1e-3, epochs = 2, batch = 16 }\n",
         "stage s = train { model = h, data = d.train, adapter = lora { rank = 4 }, lr = 1e-3, epochs = 1, batch = 16 }\n",
         "stage s = train { model = t, data = d.train, adapter = bitfit, lr = 1e-3, epochs = 1, batch = 16 }\n",
+        // What kept features are made of is loaded again for the model that is left.
+        "stage s = train { model = m, data = d.train, adapter = last_n { n = 1 }, lr = 1e-3, epochs = 2, batch = 16, dev = d.dev }\n",
+        "stage s = train { model = b, data = d.train, adapter = head_only, lr = 1e-3, epochs = 2, batch = 16 }\n",
         "stage s = train { model = b, data = d.train, adapter = k_lst { k = 3, r = 4, dropout = 0.2 }, lr = 1e-3, epochs = 2, batch = 16 }\n",
     ] {
         agree(body);
@@ -368,6 +371,64 @@ fn activations_in_16_bits_on_a_device_are_those_of_the_host() {
         "stage s = mezo { model = a, data = d.train, lr = 1e-4, steps = 6, max_length = 32 }\n",
     ] {
         agree(body);
+    }
+}
+
+/// Stops in the first evaluation.
+struct InEvaluation(bool);
+
+impl Observer for InEvaluation {
+    fn event(&mut self, event: Event<'_>) {
+        self.0 |= matches!(event, Event::Scored { .. });
+    }
+
+    fn interrupted(&self) -> Option<i32> {
+        self.0.then_some(2)
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_in_an_evaluation_makes_it_again_and_loses_no_step() {
+    let body = "stage s = train { model = m, data = d.train, dev = d.dev, adapter = bitfit, lr = 1e-3, epochs = 2, batch = 16, best = accuracy, features = 0B }\n";
+    for device in [Device::Cpu, Device::Rehearsed] {
+        let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().expect("a scratch directory"));
+        let go = |dir: &Path, observer: &mut (dyn Observer + Send)| {
+            let (recipe, plan) = planned(dir, body);
+            let mut options = options(dir, &recipe, device);
+            options.checkpoint_every = Duration::MAX;
+            in_pool(|| run(&plan, &options, &RealWorld::new(true), observer))
+        };
+        go(whole.path(), &mut Silent).expect("runs");
+        let ended = go(stopped.path(), &mut InEvaluation(false)).expect_err("stopped");
+        assert!(
+            matches!(ended, RunError::Interrupted { signal: 2 }),
+            "{ended}"
+        );
+        let log = || std::fs::read_to_string(stopped.path().join("out/s/metrics.jsonl"));
+        let before = log().expect("a log").lines().count();
+        // The step behind which it was is done, and its line comes with the evaluation.
+        assert_eq!(before, 7, "{device}");
+        let mut resumed = Steps::default();
+        go(stopped.path(), &mut resumed).expect("goes on");
+        assert_eq!(
+            resumed.0.first(),
+            Some(&9),
+            "{device}: a step is done again or lost"
+        );
+        let (a, b) = (left(whole.path()), left(stopped.path()));
+        assert!(a.len() > 16 && a == b, "{device}");
+    }
+}
+
+/// The steps that were done.
+#[derive(Default)]
+struct Steps(Vec<u64>);
+
+impl Observer for Steps {
+    fn event(&mut self, event: Event<'_>) {
+        if let Event::Step { step, .. } = event {
+            self.0.push(step);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::base::units::Bytes;
 use crate::files::RunError;
+use crate::library::stage::job::{Routine, Update};
 use crate::plan::Stage;
 use crate::plan::estimate::Home;
 
@@ -42,10 +43,19 @@ pub fn fits_device<'a>(
 /// What to say where a device has no memory left although the stage fitted into what was free: `measured` is
 /// what it held of tensors at most.
 pub(super) fn ran_out(stage: &Stage, what: &str, measured: u64) -> String {
+    let advice = match &stage.job.routine {
+        Routine::Fit(fit) if matches!(fit.update, Update::Zeroth { .. }) => {
+            "write a smaller `micro_batch`, which begins anew"
+        }
+        Routine::Fit(_) => {
+            "write `recompute = true`, which goes on from the same checkpoint, or a smaller `micro_batch`, which begins \
+             anew"
+        }
+        Routine::Score(_) | Routine::Choose(_) | Routine::Fold(_) => "write a smaller `batch`",
+    };
     format!(
         "stage `{}`: {what}; planned were {} on the device, {} of them tensors, and {} of tensors were held at most: end \
-         what else uses the GPU (`nvidia-smi` lists it), or write `recompute = true`, which goes on from the same \
-         checkpoint, or a smaller `micro_batch`, which begins anew",
+         what else uses the GPU (`nvidia-smi` lists it), or {advice}",
         stage.name.value,
         Bytes(stage.estimate.needs()),
         Bytes(stage.estimate.peak()),

@@ -54,6 +54,12 @@ pub fn score(
         }
         let outputs = runner.run(program, packed.feeds, &packed.sizes)?;
         let scores = outputs.floats("scores");
+        if let Some(bad) = scores.iter().find(|x| !x.is_finite()) {
+            let first = chunk.first().copied().unwrap_or(0);
+            return Err(RunError::NotFinite {
+                what: format!("a score is {bad} among the examples from {first} on"),
+            });
+        }
         if masks.is_none() {
             predictions.scores.extend_from_slice(scores);
         }

@@ -29,7 +29,7 @@ pub enum RunError {
     },
     /// The loss is no longer a finite number.
     #[error(
-        "stage `{stage}` diverged at step {step}: the loss is {loss}; lower the learning rate, clip gradients or warm up longer"
+        "stage `{stage}` diverged at step {step}: the loss is {loss}; lower the learning rate, clip gradients or warm up longer (and beside `activations = f16`, whose range is small, try bf16)"
     )]
     Diverged {
         /// The stage.
@@ -38,6 +38,14 @@ pub enum RunError {
         step: u64,
         /// The loss seen.
         loss: f64,
+    },
+    /// Weights that nothing has trained here, or that were taken over, give no finite numbers.
+    #[error(
+        "{what}: the weights are damaged or diverged, or numbers leave the range of f16 (`activations = bf16` has f32's)"
+    )]
+    NotFinite {
+        /// Which number.
+        what: String,
     },
     /// A signal asked for the end.
     #[error("interrupted by signal {signal}")]
@@ -97,7 +105,7 @@ impl RunError {
         match self {
             Self::File { .. } | Self::Op { .. } | Self::Device(_) => 1,
             Self::Budget { .. } | Self::Memory { .. } => 3,
-            Self::Diverged { .. } => 4,
+            Self::Diverged { .. } | Self::NotFinite { .. } => 4,
             Self::Bug(_) => 101,
             Self::Interrupted { signal } => 128 + *signal,
         }

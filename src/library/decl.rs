@@ -74,7 +74,7 @@ const ACTIVATIONS: Key = Key {
     name: "activations",
     kind: Kind::Choice(&["f32", "f16", "bf16"]),
     default: Default::Text("f32"),
-    doc: "type in which values with a row a token are held between ops, rounded once each: half the memory of activations. Every op \
+    doc: "type in which values with a row a token are held between ops, rounded as they are written: half the memory of activations. Every op \
           still computes in f32. Gradients of them are held in bf16 too, but in f32 beside `f16`, whose range they leave",
 };
 const INIT: Key = Key {

@@ -47,6 +47,13 @@ pub fn sized(program: &Program, node: &Node, sizes: &Bindings) -> SizedCx {
     SizedCx::new(&types(&node.inputs), &types(&node.outputs), sizes)
 }
 
+/// Scratch of a kernel, or of several: its bytes, and what its blocks take.
+#[derive(Clone, Copy, Default)]
+struct Scratch {
+    bytes: u64,
+    blocks: u64,
+}
+
 /// Goes through a schedule; at each node `at` gets its index, its workspace, all values alive beside
 /// the residents, and the sum of the blocks that these and the workspace take.
 fn walk(
@@ -54,7 +61,7 @@ fn walk(
     schedule: &Schedule,
     sizes: &Bindings,
     machine: &Machine,
-    mut at: impl FnMut(usize, u64, &BTreeMap<Value, u64>, u64),
+    mut at: impl FnMut(usize, Scratch, &BTreeMap<Value, u64>, u64),
 ) {
     let mut live: BTreeMap<Value, u64> = program
         .feeds()
@@ -70,7 +77,7 @@ fn walk(
         false => schedule.groups.clone(),
     };
     for group in groups {
-        let mut scratch = 0;
+        let mut scratch = Scratch::default();
         for (index, (node, step)) in nodes_of(program, schedule, &group) {
             if let Some(taken) = step.takes.and_then(|i| node.inputs.get(i)) {
                 total -= live.remove(taken).map_or(0, block);
@@ -81,12 +88,20 @@ fn walk(
                 total += block(bytes);
             }
             if on_host {
-                scratch = workspace(&node.op, &sized(program, node, sizes), step.takes, machine);
+                let bytes = workspace(&node.op, &sized(program, node, sizes), step.takes, machine);
+                scratch = Scratch {
+                    bytes,
+                    blocks: bytes,
+                };
             } else if index == group.start {
                 let all = launches(program, &schedule.steps, group.clone(), sizes);
-                scratch = all.map_or(0, |l| l.scratch_bytes());
+                let all = all.map(|l| l.scratch).unwrap_or_default();
+                scratch = Scratch {
+                    bytes: all.iter().sum(),
+                    blocks: all.iter().map(|&bytes| block(bytes)).sum(),
+                };
             }
-            at(index, scratch, &live, total + block(scratch));
+            at(index, scratch, &live, total + scratch.blocks);
         }
         for (_, (_, step)) in nodes_of(program, schedule, &group) {
             for value in &step.frees {
@@ -121,7 +136,7 @@ pub fn profile(
         sizes,
         machine,
         |_, workspace, live, _| {
-            totals.push(live.values().sum::<u64>() + workspace);
+            totals.push(live.values().sum::<u64>() + workspace.bytes);
         },
     );
     totals
@@ -150,7 +165,7 @@ pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &
 
 fn classify(
     program: &Program,
-    (at, workspace): (usize, u64),
+    (at, workspace): (usize, Scratch),
     live: &BTreeMap<Value, u64>,
     device: Device,
 ) -> Peak {
@@ -163,8 +178,9 @@ fn classify(
         .flat_map(|n| n.inputs.iter().copied())
         .collect();
     let mut peak = Peak {
-        workspace,
-        rounding: above(workspace) + live.values().map(|&b| above(b)).sum::<u64>(),
+        workspace: workspace.bytes,
+        rounding: workspace.blocks - workspace.bytes
+            + live.values().map(|&b| above(b)).sum::<u64>(),
         node: at,
         ..Peak::default()
     };

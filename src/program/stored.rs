@@ -1,7 +1,8 @@
 //! Operands that are held in 16 bits. What an op does not read or write so by itself is widened to f32 before it
 //! and rounded behind it, in scratch: on the processor around its kernel, on a GPU by launches around its own.
 //!
-//! **Invariant:** every op computes in f32 whatever its operands are held in, and a result is rounded once.
+//! **Invariant:** every op computes in f32 whatever its operands are held in, and a result is rounded once; only a
+//! product with a bias that cuBLAS makes in bf16 is rounded before and after the bias.
 
 use super::op::launch::{Arg, Launch, Launches, Operand};
 use super::op::{

@@ -141,7 +141,7 @@ pub(super) const FEATURES_DTYPE: Key = Key {
     name: "features_dtype",
     kind: Kind::Choice(&["f32", "bf16"]),
     default: Default::Absent,
-    doc: "numbers in which the frozen part's results are kept: `f32` as computed, or `bf16`, half the disk and rounded, kept or made anew; f32 if not written",
+    doc: "numbers in which the frozen part's results are kept: `f32` as computed, or `bf16`, half the disk and rounded, kept or made anew; f32 if not written. What a model's `activations` hold in 16 bits is kept so, whatever is said here",
 };
 /// Make the inner values of blocks again in the backward.
 pub(super) const RECOMPUTE: Key = Key {

@@ -9,8 +9,10 @@ use std::collections::BTreeSet;
 
 use super::graph::Program;
 use super::memory::sized;
+use super::op::launch::Launch;
 use super::op::{Cost, Op, Precision};
-use super::types::Bindings;
+use super::stored::launches;
+use super::types::{Bindings, DType};
 
 pub use cards::CARDS;
 
@@ -83,8 +85,8 @@ const CONTEXT_BASE: u64 = 224 * MIB;
 const CONTEXT_UNKNOWN: u64 = 512 * MIB;
 /// Kernels of cuBLAS that lazy loading (the default from CUDA 12.2 on) brings in. Not measured by us.
 const CUBLAS_CODE: u64 = 48 * MIB;
-/// Machine code of one of our ops, rounded up by the loader. Not measured by us.
-const OP_CODE: u64 = 128 << 10;
+/// Machine code of one of our modules, rounded up by the loader. Not measured by us.
+const MODULE_CODE: u64 = 128 << 10;
 /// What a driver keeps of a card's memory for itself: a share and a constant, no less than what CUDA 12
 /// drivers are seen to keep on cards of 6 to 180 GiB.
 const DRIVER_SHARE: (u64, u64) = (15, 1000);
@@ -127,17 +129,27 @@ pub fn overhead<'a>(
     (tensors, rounding): (u64, u64),
     programs: impl IntoIterator<Item = &'a Program>,
 ) -> Overhead {
-    let ops: BTreeSet<&str> = programs
-        .into_iter()
-        .flat_map(|p| &p.nodes)
-        .map(|n| n.op.name())
-        .collect();
+    let modules: BTreeSet<(&str, DType)> = programs.into_iter().flat_map(modules).collect();
     Overhead {
         pool_granularity: (tensors + rounding).next_multiple_of(POOL_STEP) - tensors,
         cublas_workspace: card.map_or(32 * MIB, |card| cublas_workspace(card.capability.0)),
         context: card.map_or(CONTEXT_UNKNOWN, Card::context),
-        modules: CUBLAS_CODE + OP_CODE * ops.len() as u64,
+        modules: CUBLAS_CODE + MODULE_CODE * modules.len() as u64,
     }
+}
+
+/// The kernel sources a program uses, each with what activations are held in: a module each.
+fn modules(program: &Program) -> Vec<(&'static str, DType)> {
+    let sizes = Bindings::of_lengths([1]).masked(1);
+    let all = program.nodes.iter();
+    let all = all.filter_map(|node| launches(&node.op, &sized(program, node, &sizes)));
+    let calls = all.flat_map(|list| list.list);
+    calls
+        .filter_map(|launch| match launch {
+            Launch::Call(call) => Some((call.source, call.held)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Bytes cuBLAS is given as scratch on a card of this major capability: what its manual recommends.

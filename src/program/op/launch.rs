@@ -401,12 +401,6 @@ impl Launches {
             }
         }
     }
-
-    /// Bytes of all scratch.
-    #[must_use]
-    pub fn scratch_bytes(&self) -> u64 {
-        self.scratch.iter().sum()
-    }
 }
 
 /// An op that cannot run on a GPU as a program uses it.
