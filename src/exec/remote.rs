@@ -293,9 +293,10 @@ impl Remote {
         let (program, steps) = (verified.program(), &verified.schedule().steps);
         let launches = launches(program, steps, group.clone(), sizes)
             .ok_or_else(|| refused(&without_launches(program)))?;
-        let nodes = program.nodes.iter().zip(steps).skip(group.start);
+        let nodes = program.nodes.get(group.clone()).unwrap_or_default();
+        let around = steps.get(group.clone()).unwrap_or_default();
         let (mut applied, mut inputs, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
-        for (node, step) in nodes.take(group.len()) {
+        for (node, step) in nodes.iter().zip(around) {
             let updates = node.op.rule().updates();
             for (i, value) in node.inputs.iter().enumerate() {
                 let place = places.get(value.index()).copied().flatten();

@@ -117,8 +117,9 @@ fn nodes_of<'a>(
     schedule: &'a Schedule,
     group: &Range<usize>,
 ) -> impl Iterator<Item = (usize, (&'a Node, &'a Step))> {
-    let nodes = program.nodes.iter().zip(&schedule.steps).enumerate();
-    nodes.skip(group.start).take(group.len())
+    let nodes = program.nodes.get(group.clone()).unwrap_or_default();
+    let steps = schedule.steps.get(group.clone()).unwrap_or_default();
+    group.clone().zip(nodes.iter().zip(steps))
 }
 
 /// Bytes alive at each node of a program, workspace included, residents not.

@@ -77,10 +77,7 @@ pub fn eval(op: &Op, cx: &Kernel<'_>, mut io: Io<'_>) -> Result<(), OpError> {
     let owned = inputs.iter().chain(&outputs).flatten();
     let bytes = owned.map(Tensor::bytes).sum();
     cx.scratch(bytes, || {
-        let narrow = io.outputs.iter_mut().map(|x| TensorMut {
-            storage: &mut *x.storage,
-            dims: x.dims,
-        });
+        let narrow = io.outputs.iter_mut().map(TensorMut::view_mut);
         let mut own = Io {
             inputs: io
                 .inputs
@@ -99,11 +96,7 @@ pub fn eval(op: &Op, cx: &Kernel<'_>, mut io: Io<'_>) -> Result<(), OpError> {
     })?;
     for (to, from) in io.outputs.iter_mut().zip(&outputs) {
         if let Some(from) = from {
-            let to = TensorMut {
-                storage: &mut *to.storage,
-                dims: to.dims,
-            };
-            cast_elements(from.view(), to);
+            cast_elements(from.view(), to.view_mut());
         }
     }
     Ok(())

@@ -20,6 +20,9 @@ pub enum ActivationKind {
 }
 
 impl ActivationKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Gelu, Self::GeluTanh, Self::Relu, Self::Tanh, Self::Silu];
+
     /// Whether the gradient is computed from the output; from the input otherwise.
     #[must_use]
     pub const fn reads_output(self) -> bool {

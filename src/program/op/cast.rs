@@ -37,9 +37,7 @@ impl OpRule for Cast {
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let x = io.input(0);
-        let out = &mut io.outputs[0];
-        cast_elements(x, TensorMut { storage: &mut *out.storage, dims: out.dims });
+        cast_elements(io.input(0), io.outputs[0].view_mut());
         Ok(())
     }
 

@@ -113,13 +113,7 @@ pub(super) fn samples() -> Vec<(Op, Vec<Tensor>)> {
         LayerNormGradWeight.into(),
         vec![x(), random(13, &[6, 5]), random(14, &[6]), random(15, &[6])],
     ));
-    for kind in [
-        ActivationKind::Gelu,
-        ActivationKind::GeluTanh,
-        ActivationKind::Relu,
-        ActivationKind::Tanh,
-        ActivationKind::Silu,
-    ] {
+    for kind in ActivationKind::ALL {
         list.push((Activation { kind }.into(), vec![x()]));
         list.push((
             ActivationGrad { kind }.into(),

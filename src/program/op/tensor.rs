@@ -212,6 +212,15 @@ impl TensorMut<'_> {
         }
     }
 
+    /// A view to write.
+    #[must_use]
+    pub fn view_mut(&mut self) -> TensorMut<'_> {
+        TensorMut {
+            storage: self.storage,
+            dims: self.dims,
+        }
+    }
+
     /// The elements.
     ///
     /// # Panics

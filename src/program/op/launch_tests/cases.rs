@@ -277,13 +277,7 @@ pub(super) fn cases() -> Vec<Case> {
             vec![table, ids(&[0, 5, 7, 1999])],
         ));
     }
-    for kind in [
-        ActivationKind::Gelu,
-        ActivationKind::GeluTanh,
-        ActivationKind::Relu,
-        ActivationKind::Tanh,
-        ActivationKind::Silu,
-    ] {
+    for kind in ActivationKind::ALL {
         let wide: Vec<f32> = (0..3001)
             .map(|i| (i as f32 - 1500.0) * 0.01)
             .chain([f32::NAN, 1e30, -1e30])

@@ -204,13 +204,7 @@ pub(super) fn chains() -> Vec<(String, [Case; 2], Vec<usize>)> {
         kept: false,
     };
     let mut list = Vec::new();
-    for kind in [
-        ActivationKind::Gelu,
-        ActivationKind::GeluTanh,
-        ActivationKind::Relu,
-        ActivationKind::Tanh,
-        ActivationKind::Silu,
-    ] {
+    for kind in ActivationKind::ALL {
         let activation = Some(kind);
         list.push(Chain {
             activation,
