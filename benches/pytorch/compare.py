@@ -24,8 +24,8 @@ PyTorch's side of each row:
   mezo            all parameters moved in place along directions drawn again from their seed
 
 --precision: `f32` (PyTorch without TF32), `tf32` (with), `bf16` (PyTorch under autocast with f32 weights; with
-`--peer-dtype bf16` what is frozen is stored in bf16, `f32,bf16` runs both; peftc has `precision`, `dtype` and, where
-it knows the key, `activations = bf16`).
+`--peer-dtype bf16` what is frozen is stored in bf16, `f32,bf16` runs both; peftc has `precision`, `dtype` and
+`activations = bf16`).
 
 On the processor peaks are the resident memory of whole processes. With `--device cuda` both run on the GPU. PyTorch is
 timed from one synchronisation to the next and has one process a row, in which every precision and batch begins with an
@@ -94,9 +94,9 @@ def arguments():
 class Runs:
     """All runs so far, and the file they are kept in."""
 
-    def __init__(self, args, activations):
+    def __init__(self, args):
         keys = ("device", "shape", "threads", "steps", "warmup", "max_length", "seed")
-        self.settings = {key: getattr(args, key) for key in keys} | {"activations": activations}
+        self.settings = {key: getattr(args, key) for key in keys}
         self.file, self.list = args.json, []
         if args.resume and self.file.is_file():
             kept = json.loads(self.file.read_text(encoding="utf-8"))
@@ -137,19 +137,18 @@ def cells(args, name, who):
                 yield {"precision": precision, "weights": weights, "batch": batch}
 
 
-def run_own(args, name, wanted, activations, clock):
+def run_own(args, name, wanted, clock):
     for cell in wanted:
         if clock.over():
             return
         try:
-            yield cell, own.run(args, name, cell, activations, clock.left())
+            yield cell, own.run(args, name, cell, clock.left())
         except own.Failed as error:
             yield cell, {"error": str(error)}
 
 
-def run_peer(args, name, wanted, activations, clock):
+def run_peer(args, name, wanted, clock):
     """One process for all cells on a GPU, where peaks can be counted anew; one for each on the processor."""
-    del activations
     for part in [wanted] if args.device != "cpu" else [[cell] for cell in wanted]:
         if clock.over():
             return
@@ -172,8 +171,7 @@ def main():
     if not args.peftc.is_file():
         sys.exit(f"{args.peftc} is not there; `cargo build` makes it")
     clock = Clock(args.limit)
-    activations = "bf16" in args.precision and own.knows_activations(args)
-    runs = Runs(args, activations)
+    runs = Runs(args)
     for repeat in range(args.repeats):
         for number, name in enumerate(args.methods):
             pair = [("peftc", run_own), ("pytorch", run_peer)]
@@ -184,14 +182,13 @@ def main():
                 if not wanted or clock.over():
                     continue
                 begun = time.monotonic()
-                for cell, figures in run(args, name, wanted, activations, clock):
+                for cell, figures in run(args, name, wanted, clock):
                     runs.add(name, cell, who, figures)
                 print(f"{repeat + 1}/{args.repeats} {name}: {who}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     if clock.over():
         print(f"stopped after {args.limit:.0f} s; `--resume` goes on", file=sys.stderr)
     devices = {run["device"] for run in runs.list if run["who"] == "pytorch" and "device" in run}
-    print(f"RoBERTa-{args.shape}, {', '.join(sorted(devices))}, {args.threads} threads, {args.steps} steps, {args.repeats} repeats"
-          + (", activations in bf16" if activations else ""))
+    print(f"RoBERTa-{args.shape}, {', '.join(sorted(devices))}, {args.threads} threads, {args.steps} steps, {args.repeats} repeats")
     failed = any("error" in run for run in runs.list)
     if args.device == "cpu" and not args.targets:
         print("\n" + table.plain(runs.list))

@@ -16,19 +16,18 @@ class Failed(Exception):
     """A run that ended otherwise than it should, and what it said."""
 
 
-def model_keys(precision, activations):
-    """What a model says to compute in a precision, frozen weights and (where they can be) kept results being as narrow."""
-    if precision == "f32":
-        return ""
-    if precision == "bf16":
-        return ", precision = bf16, dtype = bf16" + (", activations = bf16" if activations else "")
-    return f", precision = {precision}"
+# What a model says to compute in a precision, frozen weights and kept results being as narrow.
+MODEL_KEYS = {
+    "f32": "",
+    "tf32": ", precision = tf32",
+    "bf16": ", precision = bf16, dtype = bf16, activations = bf16",
+}
 
 
-def recipe(args, name, cell, activations):
+def recipe(args, name, cell):
     row = ROWS[name]
     optimizer = "" if row.kind == "mezo" else "  optimizer = adamw { weight_decay = 0.01 }\n"
-    keys = model_keys(cell["precision"], activations)
+    keys = MODEL_KEYS[cell["precision"]]
     return (
         f'model m = local "model" {{ init = random, tokenizer = "{TOKENIZER.parent}"{keys} }}\n'
         f'data d = local "{TEXTS.parent}" {{ text = sentence, label = label }}\n'
@@ -59,20 +58,9 @@ def check(args, folder, device):
         raise Failed(done.stderr) from None
 
 
-def knows_activations(args):
-    """Whether models of this peftc have the key `activations`."""
-    cell = {"precision": "bf16", "batch": 16}
-    with scratch(args, recipe(args, "lora", cell, True)) as folder:
-        said = check(args, folder, "cpu")["diagnostics"]
-    refused = [d for d in said if d["severity"] == "error"]
-    if any(not d["code"].endswith("unknown_key") or "`activations`" not in d["message"] for d in refused):
-        raise Failed("\n".join(d["message"] for d in refused))
-    return not refused
-
-
-def run(args, name, cell, activations, timeout=None):
+def run(args, name, cell, timeout=None):
     """Figures of one run: samples/s, and bytes as they were estimated for the device and measured on it."""
-    with scratch(args, recipe(args, name, cell, activations)) as tmp:
+    with scratch(args, recipe(args, name, cell)) as tmp:
         planned = check(args, tmp, args.device)["stages"]
         if not planned:
             raise Failed("`check` refuses the recipe")
@@ -101,7 +89,6 @@ def run(args, name, cell, activations, timeout=None):
         "estimated": stage["estimated_peak_bytes"] + beside["cublas_workspace"],
         "estimated_total": beside["total"],
         "weights_bytes": stage["memory"]["frozen_weights"] + stage["memory"]["trainable_weights"],
-        "activations": activations and cell["precision"] == "bf16",
         "device": stage["device"],
     }
 
