@@ -10,8 +10,10 @@ use super::options::{Common, Intent, Prepared, error, print, store_of};
 use super::{exit, render};
 use crate::base::units::{About, Bytes, Count};
 use crate::driver::Compiled;
-use crate::exec::run::entry_name;
+use crate::exec::run::{entry_name, resumes_at};
 use crate::exec::store::Store;
+use crate::files::space;
+use crate::plan::disk::{Disk, together};
 use crate::plan::estimate::Home;
 use crate::plan::render::{batches, recomputed};
 use crate::plan::solve::{Solution, solve};
@@ -106,6 +108,7 @@ impl Check {
                 .map(|s| {
                     let mut json = plan_render::stage_json(s, cached(s), &self.common.device);
                     timed(&mut json, time(s), source);
+                    stored(&mut json, s, &store);
                     json
                 })
                 .collect();
@@ -118,6 +121,7 @@ impl Check {
                 .unwrap_or(0);
             recipes.push(json!({
                 "recipe": compiled.path.display().to_string(), "peak_bytes": tensors, "fits": fits, "budget_bytes": asked.budget,
+                "disk_bytes": compiled.plan.as_ref().map(|p| disk(p, &cached).most()),
                 "device": plan_render::card_json(machine.device), "device_bytes": peak.filter(|_| machine.device != Device::Cpu), "stages": stages,
                 "diagnostics": compiled.diags.iter().map(|d| render::json(d, &compiled.sources)).collect::<Vec<_>>(),
             }));
@@ -138,7 +142,13 @@ impl Check {
         }
         if !self.common.json {
             let name = compiled.path.display().to_string();
-            print(&table(plan, &name, (&cached, &time)));
+            let mark = |s: &Stage| match resumes_at(&store, s) {
+                Some(step) => format!("resumes at {step}"),
+                None if cached(s) => "finished".to_owned(),
+                None => String::new(),
+            };
+            print(&table(plan, &name, (&mark, &time)));
+            print(&on_disk(plan, &cached, &store));
             print(&told(&machine, source));
             if let Some(limit) = limit {
                 print(&verdict(plan, limit));
@@ -197,6 +207,49 @@ impl Check {
     }
 }
 
+/// Puts the disk that a stage takes, and the step that it goes on from, into its JSON.
+pub(super) fn stored(json: &mut Json, stage: &Stage, store: &Store) {
+    if let Some(map) = json.as_object_mut() {
+        map.insert("disk_bytes".to_owned(), json!(Disk::of(stage).most()));
+        map.insert("resumes_at".to_owned(), json!(resumes_at(store, stage)));
+    }
+}
+
+/// What a run takes of the store's disk: the stages that are not finished.
+fn disk(plan: &Plan, cached: &dyn Fn(&Stage) -> bool) -> Disk {
+    together(plan, plan.stages.iter().filter(|s| !cached(s)))
+}
+
+/// The same for people, with what is free.
+fn on_disk(plan: &Plan, cached: &dyn Fn(&Stage) -> bool, store: &Store) -> String {
+    let all = disk(plan, cached);
+    if all.most() == 0 {
+        return String::new();
+    }
+    let mut parts = vec![format!("artifacts and logs {}", Bytes(all.artifact))];
+    for (what, bytes) in [
+        ("checkpoints", all.checkpoints),
+        ("kept features", all.features),
+    ] {
+        if bytes > 0 {
+            parts.push(format!("{what} {}", Bytes(bytes)));
+        }
+    }
+    let free = space::free(store.dir()).map_or(String::new(), |free| {
+        let fits = if free < all.most() {
+            ": that is too little"
+        } else {
+            ""
+        };
+        format!(", {} are free{fits}", Bytes(free))
+    });
+    format!(
+        "  A run writes at most {} to the disk{free}\n    ({})\n\n",
+        Bytes(all.most()),
+        parts.join(", ")
+    )
+}
+
 /// Puts a stage's time, and what tells it, into its JSON.
 pub(super) fn timed(json: &mut Json, time: Option<f64>, source: Option<Told>) {
     if let Some(map) = json.as_object_mut() {
@@ -210,7 +263,7 @@ pub(super) fn timed(json: &mut Json, time: Option<f64>, source: Option<Told>) {
 pub(super) fn table(
     plan: &Plan,
     recipe: &str,
-    (cached, time): (&dyn Fn(&Stage) -> bool, &dyn Fn(&Stage) -> Option<f64>),
+    (mark, time): (&dyn Fn(&Stage) -> String, &dyn Fn(&Stage) -> Option<f64>),
 ) -> String {
     let mut text = format!("{recipe}\n\n");
     let on_device = plan.stages.iter().any(|s| s.estimate.home != Home::Cpu);
@@ -248,7 +301,12 @@ pub(super) fn table(
         } else {
             methods
         };
-        let mark = if cached(stage) { "  (finished)" } else { "" };
+        let mark = mark(stage);
+        let mark = if mark.is_empty() {
+            mark
+        } else {
+            format!("  ({mark})")
+        };
         let trained = if trained == 0 {
             "–".to_owned()
         } else {

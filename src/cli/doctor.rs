@@ -18,7 +18,7 @@ use super::world::{Hub, RealWorld};
 use crate::base::units::Bytes;
 use crate::exec::store::Store;
 use crate::program::device::{Card, LEAST_CAPABILITY};
-use host::{Host, disk_free, writable};
+use host::{Host, writable};
 use libraries::Loader;
 
 /// Arguments of `doctor`.
@@ -116,7 +116,7 @@ impl Doctor {
         let per_second = |x: f64, seconds: f64| x / seconds.max(1e-12) / 1e9;
         let loader = Loader::here();
         Machine {
-            disk: disk_free(&store),
+            disk: crate::files::space::free(&store),
             rates: rates
                 .by_op()
                 .iter()

@@ -7,7 +7,7 @@ use clap::Args;
 use super::options::{Color, error, print};
 use super::{exit, render};
 use crate::base::Sources;
-use crate::files::durable::write_bytes;
+use crate::files::durable::write_over;
 
 /// Arguments of `fmt`.
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ impl Fmt {
                     code = code.max(exit::FAILED);
                 }
                 Ok(formatted) => {
-                    if let Err(why) = write_bytes(path, true, formatted.as_bytes()) {
+                    if let Err(why) = write_over(path, formatted.as_bytes()) {
                         error(&why.to_string());
                         code = code.max(exit::FAILED);
                     }

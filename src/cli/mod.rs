@@ -14,6 +14,8 @@ mod render;
 mod replay;
 mod report;
 mod run;
+mod signals;
+mod store;
 pub mod world;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +36,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Execute a recipe; finished stages are taken from the store
     Run(run::Run),
+    /// Say what a store holds, make room in it, or compare its bytes with what was written
+    Store(store::StoreArgs),
     /// Rebuild the weights of a `mezo` stage from its log, and compare them with the stored ones
     Replay(replay::Replay),
     /// Compare finished runs: a table, or a page with charts
@@ -61,21 +65,38 @@ pub(crate) mod exit {
 /// Parses the command line and carries it out; gives the exit code.
 #[must_use]
 pub fn main() -> i32 {
+    signals::outlive_file_limits();
+    let code = carry_out();
+    // Results that nobody got are no success, whichever command they are of.
+    match options::unprinted() {
+        Some(why) if code == exit::DONE => {
+            options::error(&format!(
+                "standard output cannot be written: {why}; what was printed is not whole"
+            ));
+            exit::FAILED
+        }
+        _ => code,
+    }
+}
+
+fn carry_out() -> i32 {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() {
-                exit::WRONG
-            } else {
-                exit::DONE
-            };
+            if error.use_stderr() {
+                let _ = error.print();
+                return exit::WRONG;
+            }
+            // Help and the version are results like others.
+            options::print(&error.render().to_string());
+            return exit::DONE;
         }
     };
     match args.command {
         Command::Check(c) => c.run(),
         Command::Plan(c) => c.run(),
         Command::Run(c) => c.run(),
+        Command::Store(c) => c.run(),
         Command::Replay(c) => c.run(),
         Command::Report(c) => c.run(),
         Command::Fmt(c) => c.run(),

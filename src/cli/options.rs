@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, ValueEnum};
 
@@ -203,14 +204,19 @@ impl Common {
 
     /// Runs a closure inside a pool of the machine's threads.
     pub(super) fn in_pool<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        match rayon::ThreadPoolBuilder::new()
-            .num_threads(Machine::detect(self.threads).threads)
-            .build()
-        {
-            Ok(pool) => pool.install(f),
-            Err(_) => f(),
-        }
+        pool(Machine::detect(self.threads).threads).install(f)
     }
+}
+
+/// A pool of threads. Where the system gives fewer, nothing can be done, and the process ends with an error.
+pub(super) fn pool(threads: usize) -> rayon::ThreadPool {
+    let made = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    made.unwrap_or_else(|why| {
+        error(&format!(
+            "the system does not start {threads} threads: {why}; give fewer (`--threads N`) or raise its limit (`ulimit -u`)"
+        ));
+        std::process::exit(super::exit::FAILED)
+    })
 }
 
 /// What to say of a device that does not exist.
@@ -230,15 +236,30 @@ pub(super) fn error(message: &str) {
     let _ = writeln!(std::io::stderr(), "error: {message}");
 }
 
-/// Prints to standard output; a closed pipe is no failure.
+/// Why standard output could not be written, the first time.
+static UNPRINTED: Mutex<Option<String>> = Mutex::new(None);
+
+/// Prints to standard output; a closed pipe is no failure, and any other is told at the end of the process
+/// ([`unprinted`]).
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            let mut known = UNPRINTED.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get_or_insert_with(|| why.to_string());
+        }
+        _ => {}
+    }
+}
+
+/// Why something that was printed did not arrive.
+pub(super) fn unprinted() -> Option<String> {
+    let known = UNPRINTED.lock().unwrap_or_else(PoisonError::into_inner);
+    known.clone()
 }
 
 /// A size such as `6GiB`; an error is printed.
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let at = text
         .find(|c: char| c.is_ascii_alphabetic())
         .unwrap_or(text.len());

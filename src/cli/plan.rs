@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::Value as Json;
 
-use super::check::{timed, told};
+use super::check::{stored, timed, told};
 use super::exit;
 use super::options::{Common, Intent, error, print, store_of};
 use crate::base::units::About;
@@ -108,6 +108,7 @@ impl PlanArgs {
                 let list = json.get_mut("stages").and_then(Json::as_array_mut);
                 for (json, stage) in list.into_iter().flatten().zip(&plan.stages) {
                     timed(json, time(stage), source);
+                    stored(json, stage, &store);
                 }
                 print(&format!("{json:#}\n"));
             }

@@ -7,11 +7,12 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::exit;
-use super::options::{error, print};
+use super::options::{error, pool, print};
 use crate::exec::device::Device;
 use crate::exec::observe::Silent;
 use crate::exec::predict::Predictor;
 use crate::files::RunError;
+use crate::files::sealed;
 use crate::library::data::{Cell, Input, format_named, format_of};
 use crate::library::metric::Predictions;
 use crate::library::model::HeadKind;
@@ -55,14 +56,7 @@ impl Predict {
             }
         };
         let machine = Machine::detect(self.threads);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(machine.threads)
-            .build();
-        let result = match pool {
-            Ok(pool) => pool.install(|| self.predict(machine, device)),
-            Err(_) => self.predict(machine, device),
-        };
-        match result {
+        match pool(machine.threads).install(|| self.predict(machine, device)) {
             Ok(text) => {
                 print(&text);
                 exit::DONE
@@ -125,9 +119,10 @@ impl Predict {
 /// The artifact itself, or the last model that an output directory's result.json names.
 fn last_model(path: &Path) -> Result<PathBuf, RunError> {
     let result = path.join("result.json");
-    let Ok(bytes) = std::fs::read(&result) else {
+    if !result.exists() {
         return Ok(path.to_path_buf());
-    };
+    }
+    let bytes = sealed::unbroken(&result, "`peftc run` writes it again")?;
     let json: Json = serde_json::from_slice(&bytes)
         .map_err(|e| RunError::file(&result, format!("damaged: {e}")))?;
     let stages = json.get("stages").and_then(Json::as_array);

@@ -1,29 +1,14 @@
-//! The live line of a run; plain lines where there is no terminal. Signals become a flag.
+//! The live line of a run; plain lines where there is no terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::base::units::Bytes;
+use super::signals::Asked;
+use crate::base::units::{About, Bytes};
 use crate::exec::observe::{Event, Observer};
-
-/// Turns SIGINT and SIGTERM into a number that the run looks at after each step. A second one ends
-/// the process at once.
-pub(super) fn watch_signals() -> Arc<AtomicUsize> {
-    let flag = Arc::new(AtomicUsize::new(0));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let second = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        // Order matters: the conditional exit looks at what the first signal set.
-        let _ =
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, second.clone());
-        let _ = signal_hook::flag::register(signal, second);
-        let _ = signal_hook::flag::register_usize(signal, flag.clone(), signal as usize);
-    }
-    flag
-}
 
 /// Shows a run.
 #[derive(Debug)]
@@ -31,23 +16,26 @@ pub(super) struct Progress {
     quiet: bool,
     bar: Option<ProgressBar>,
     terminal: bool,
-    flag: Arc<AtomicUsize>,
+    asked: Arc<Asked>,
     stage: String,
     total: u64,
     last_line: Instant,
+    /// When this process made its first step of the stage, and which.
+    first: Option<(Instant, u64)>,
 }
 
 impl Progress {
-    pub(super) fn new(quiet: bool, flag: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(quiet: bool, asked: Arc<Asked>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self {
             quiet,
             bar: None,
             terminal,
-            flag,
+            asked,
             stage: String::new(),
             total: 0,
             last_line: Instant::now(),
+            first: None,
         }
     }
 
@@ -72,19 +60,35 @@ impl Progress {
     fn begin(&mut self, name: &str, kind: &str, total: u64, estimated: u64) {
         self.finish();
         (self.stage, self.total, self.last_line) = (name.to_owned(), total, Instant::now());
+        self.first = None;
         self.line(&format!(
             "{name} ({kind}): {} of tensors at most",
             Bytes(estimated)
         ));
         if self.terminal && !self.quiet {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            if let Ok(style) =
-                ProgressStyle::with_template("  {bar:24} {pos}/{len} {wide_msg} {eta:>5} left")
-            {
+            if let Ok(style) = ProgressStyle::with_template("  {bar:24} {pos}/{len} {wide_msg}") {
                 bar.set_style(style);
             }
             self.bar = Some(bar);
         }
+    }
+}
+
+impl Progress {
+    /// The time that is left after a step, by the steps of this process alone: what was done before an
+    /// interruption took no time here.
+    fn left(&mut self, step: u64) -> String {
+        let Some((since, first)) = self.first else {
+            self.first = Some((Instant::now(), step));
+            return String::new();
+        };
+        let done = step.saturating_sub(first);
+        if done == 0 || step >= self.total {
+            return String::new();
+        }
+        let each = since.elapsed().as_secs_f64() / done as f64;
+        format!("  {} left", About(each * (self.total - step) as f64))
     }
 }
 
@@ -106,9 +110,28 @@ impl Observer for Progress {
                 estimated,
             } => self.begin(name, kind, total, estimated),
             Event::Cached { name } => self.line(&format!("{name}: taken from the store")),
-            Event::Resumed { name, step } => {
-                self.line(&format!("{name}: goes on from step {step}"))
+            Event::Resumed { name, step, of } => {
+                self.line(&format!("{name}: resumes at step {step} of {of}"));
+                if let Some(bar) = &self.bar {
+                    bar.set_position(step);
+                }
             }
+            Event::Saved { step } => self.line(&format!(
+                "  {}: checkpoint at step {step} of {} kept",
+                self.stage, self.total
+            )),
+            Event::Stopped { step, of, patience } => self.line(&format!(
+                "  {}: stops early at step {step} of {of}: {patience} evaluations without a better one",
+                self.stage
+            )),
+            Event::Best {
+                step,
+                metric,
+                value,
+            } => self.line(&format!(
+                "  {}: the state of step {step} is kept, the best by {metric} ({value:.4})",
+                self.stage
+            )),
             Event::Step {
                 step,
                 loss,
@@ -116,8 +139,9 @@ impl Observer for Progress {
                 peak,
             } => {
                 let text = format!(
-                    "loss {loss:.4}  {samples_per_s:.0} samples/s  {}",
-                    Bytes(peak)
+                    "loss {loss:.4}  {samples_per_s:.0} samples/s  {}{}",
+                    Bytes(peak),
+                    self.left(step)
                 );
                 if let Some(bar) = &self.bar {
                     bar.set_position(step);
@@ -172,9 +196,10 @@ impl Observer for Progress {
     }
 
     fn interrupted(&self) -> Option<i32> {
-        match self.flag.load(Ordering::Relaxed) {
-            0 => None,
-            signal => Some(signal as i32),
-        }
+        self.asked.end()
+    }
+
+    fn asked(&mut self) -> bool {
+        self.asked.checkpoint()
     }
 }

@@ -59,6 +59,7 @@ impl Replay {
             out: PathBuf::new(),
             only: None,
             fresh: false,
+            resume: true,
             checkpoint_every: Duration::MAX,
             machine,
             device: self.common.place(),

@@ -1,5 +1,6 @@
 //! `peftc report`: compare finished runs.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -7,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::exit;
 use super::options::{error, print};
 use crate::files::RunError;
+use crate::files::durable::write_over;
 use crate::report::{self, export, page, read::read, table};
 
 /// How a comparison is written.
@@ -45,6 +47,11 @@ pub(super) struct Report {
     /// Print no notes
     #[arg(long)]
     quiet: bool,
+}
+
+/// A line on standard error; where that is gone, nobody misses it.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl Report {
@@ -91,8 +98,8 @@ impl Report {
             ));
         }
         if report.outdated && !self.quiet {
-            eprintln!(
-                "note: some results were written by an older peftc and do not say their methods or seeds; `peftc run` adds that without running finished stages again"
+            note(
+                "note: some results were written by an older peftc and do not say their methods or seeds; `peftc run` adds that without running finished stages again",
             );
         }
         let text = match self.format() {
@@ -105,14 +112,9 @@ impl Report {
         match &self.output {
             None => print(&text),
             Some(path) => {
-                std::fs::write(path, text).map_err(|e| {
-                    RunError::file(
-                        path,
-                        format!("cannot be written: {e}; choose another `--output`"),
-                    )
-                })?;
+                write_over(path, text.as_bytes())?;
                 if !self.quiet {
-                    eprintln!("written: {}", path.display());
+                    note(&format!("written: {}", path.display()));
                 }
             }
         }

@@ -1,19 +1,22 @@
 //! `peftc run`: execute a recipe.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value as Json;
 
 use super::check::{fitted, needed, verdict};
 use super::exit;
 use super::options::{Common, Intent, beside, error, print, store_of};
 use super::progress::Progress;
+use super::signals::{self, Asked};
 use crate::base::units::{Bytes, Count};
 use crate::exec::run::{Options, entry_name, run};
-use crate::exec::store::Store;
+use crate::exec::store::{State, Store};
 use crate::plan::render::name_width;
 use crate::plan::{Plan, Stage};
 use crate::report::sweep;
@@ -38,6 +41,9 @@ pub(super) struct Run {
     /// Ignore the store for this recipe's stages
     #[arg(long)]
     fresh: bool,
+    /// Whether stages that were interrupted go on from their checkpoints
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    resume: Resume,
     /// Where finished stages are kept; `.peftc/store` beside the recipe if not given
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -45,14 +51,45 @@ pub(super) struct Run {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Seconds between checkpoints
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
-    checkpoint_every: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    checkpoint_every: Duration,
     #[command(flatten)]
     common: Common,
 }
 
+/// Whether to go on from checkpoints.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+enum Resume {
+    /// Where there are any.
+    Auto,
+    /// Never: an interrupted stage begins again.
+    Never,
+}
+
+/// A time between checkpoints.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "write a number of seconds, such as 30 or 0.5".to_owned())?;
+    if number.is_nan() || number < 0.0 {
+        return Err("it cannot be less than 0; write a number of seconds, such as 30".to_owned());
+    }
+    // What is longer than any run means: at the end only.
+    Ok(Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX))
+}
+
 impl Run {
     pub(super) fn run(&self) -> i32 {
+        // From the beginning: SIGUSR1 would end a process that does not know it.
+        let asked_for = match signals::watch(self.common.quiet) {
+            Ok(asked) => asked,
+            Err(why) => {
+                error(&format!(
+                    "the system gives no thread to listen to signals with: {why}; raise its limit (`ulimit -u`)"
+                ));
+                return exit::FAILED;
+            }
+        };
         let budget = self.budget.as_deref();
         let Some(asked) = self.common.prepare(budget, Intent::Run) else {
             return exit::WRONG;
@@ -83,7 +120,7 @@ impl Run {
             return exit::TOO_LARGE;
         }
         if !self.common.quiet {
-            eprint!("{}", fitted(plan));
+            let _ = std::io::stderr().write_all(fitted(plan).as_bytes());
         }
         let stem = self
             .file
@@ -99,7 +136,8 @@ impl Run {
                 .unwrap_or_else(|| beside(&self.file, &format!(".peftc/runs/{stem}"))),
             only: self.stage.clone(),
             fresh: self.fresh,
-            checkpoint_every: Duration::from_secs_f64(self.checkpoint_every.clamp(0.0, 1e6)),
+            resume: self.resume == Resume::Auto,
+            checkpoint_every: self.checkpoint_every,
             machine,
             device: self.common.place(),
         };
@@ -107,14 +145,20 @@ impl Run {
             print(&self.dry(plan, &options));
             return exit::DONE;
         }
-        self.execute(plan, &options, &world)
+        asked_for.run_begins();
+        self.execute(plan, &options, &world, asked_for)
     }
 
-    fn execute(&self, plan: &Plan, options: &Options, world: &super::world::RealWorld) -> i32 {
+    fn execute(
+        &self,
+        plan: &Plan,
+        options: &Options,
+        world: &super::world::RealWorld,
+        asked: Arc<Asked>,
+    ) -> i32 {
         let quiet = self.common.quiet;
-        let flag = super::progress::watch_signals();
         let result = self.common.in_pool(|| {
-            let mut progress = Progress::new(quiet, flag);
+            let mut progress = Progress::new(quiet, asked);
             let result = run(plan, options, world, &mut progress);
             progress.finish();
             result
@@ -152,14 +196,19 @@ impl Run {
         };
         let mut list = Vec::new();
         for stage in stages {
-            let finished =
-                stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some();
+            let key = entry_name(stage);
+            let state = store.look(&key);
+            let resumes = options.resumes_at(&store, stage);
             let reason = if self.fresh {
                 "forced".to_owned()
-            } else if finished {
-                continue;
             } else if stage.fingerprint.is_none() {
                 "the identity of an input is unknown".to_owned()
+            } else if let State::Finished(_) = state {
+                continue;
+            } else if let State::Damaged(damage) = state {
+                format!("{damage}")
+            } else if let Some(step) = resumes {
+                format!("interrupted: resumes at {step}")
             } else {
                 match store.latest(&recipe, &stage.name.value) {
                     Some((_, parts)) if parts != stage.parts => {
@@ -182,12 +231,12 @@ impl Run {
                     None => "new".to_owned(),
                 }
             };
-            list.push((stage, reason));
+            list.push((stage, reason, resumes));
         }
         if self.common.json {
             let stages: Vec<Json> = list
                 .iter()
-                .map(|(s, why)| serde_json::json!({ "name": s.name.value, "kind": s.filled.name, "reason": why, "estimated_peak_bytes": s.estimate.peak() }))
+                .map(|(s, why, resumes)| serde_json::json!({ "name": s.name.value, "kind": s.filled.name, "reason": why, "resumes_at": resumes, "estimated_peak_bytes": s.estimate.peak() }))
                 .collect();
             return format!(
                 "{:#}\n",
@@ -197,10 +246,10 @@ impl Run {
         if list.is_empty() {
             return "nothing would run: every stage is finished\n".to_owned();
         }
-        let width = name_width(list.iter().map(|(s, _)| s.name.value.as_str()), 16);
-        let kinds = name_width(list.iter().map(|(s, _)| s.filled.name.as_str()), 8);
+        let width = name_width(list.iter().map(|(s, ..)| s.name.value.as_str()), 16);
+        let kinds = name_width(list.iter().map(|(s, ..)| s.filled.name.as_str()), 8);
         let mut text = String::new();
-        for (stage, reason) in list {
+        for (stage, reason, _) in list {
             let _ = writeln!(
                 text,
                 "{:<width$} {:<kinds$} {:>10}  {reason}",

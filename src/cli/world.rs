@@ -19,6 +19,11 @@ use crate::base::world::{HubFile, HubPath, Keep, Kept, RepoKind, World, WorldErr
 
 mod kept;
 
+/// Compares the kept tokens with what was written; those that are damaged go, and are made again.
+pub(super) fn kept_files() -> Vec<Option<crate::files::sums::Damage>> {
+    crate::files::cache("tokens").map_or_else(Vec::new, |folder| kept::verify(&folder))
+}
+
 const MAIN: &str = "main";
 
 /// What a file's fingerprint is remembered by.

@@ -93,24 +93,63 @@ fn shrink(bytes: usize) {
     LIVE.fetch_sub(bytes, Relaxed);
 }
 
+/// Ends the process where the system refuses memory: the exit code says that it did not fit, as it does where that
+/// is known beforehand. What is on the disk is whole, whenever that is.
+#[cold]
+fn refused(bytes: usize) -> *mut u8 {
+    #[cfg(unix)]
+    {
+        use std::io::Write as _;
+        unsafe extern "C" {
+            fn _exit(code: std::ffi::c_int) -> !;
+        }
+        let mut digits = [0_u8; 20];
+        let (mut at, mut rest) = (digits.len(), bytes);
+        while at > 0 && (rest > 0 || at == digits.len()) {
+            at -= 1;
+            if let Some(digit) = digits.get_mut(at) {
+                *digit = b'0' + (rest % 10) as u8;
+            }
+            rest /= 10;
+        }
+        // Nothing here allocates.
+        let mut out = std::io::stderr();
+        let _ = out.write_all(b"error: the system refuses ");
+        let _ = out.write_all(digits.get(at..).unwrap_or_default());
+        let _ = out.write_all(
+            b" bytes of memory; end other programs, raise its limit (`ulimit -v`), or let `peftc check --budget` \
+              say what fits; the last checkpoint is kept\n",
+        );
+        // SAFETY: it takes any code and does not return.
+        unsafe { _exit(3) }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = bytes;
+        std::ptr::null_mut()
+    }
+}
+
 // SAFETY: every request goes unchanged to the system's allocator, which keeps the contract; the
 // counters beside it neither allocate nor touch the blocks.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are passed on.
         let block = unsafe { System.alloc(layout) };
-        if !block.is_null() {
-            grow(layout.size());
+        if block.is_null() {
+            return refused(layout.size());
         }
+        grow(layout.size());
         block
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are passed on.
         let block = unsafe { System.alloc_zeroed(layout) };
-        if !block.is_null() {
-            grow(layout.size());
+        if block.is_null() {
+            return refused(layout.size());
         }
+        grow(layout.size());
         block
     }
 
@@ -123,12 +162,13 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's promises are passed on.
         let moved = unsafe { System.realloc(block, layout, size) };
-        if !moved.is_null() {
-            if size >= layout.size() {
-                grow(size - layout.size());
-            } else {
-                shrink(layout.size() - size);
-            }
+        if moved.is_null() {
+            return refused(size);
+        }
+        if size >= layout.size() {
+            grow(size - layout.size());
+        } else {
+            shrink(layout.size() - size);
         }
         moved
     }

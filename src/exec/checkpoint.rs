@@ -18,6 +18,7 @@ use serde_json::Value as Json;
 
 use crate::files::RunError;
 use crate::files::durable;
+use crate::files::sums::Damage;
 use crate::files::tensorfile::{self, TensorFile, TensorSpec};
 use crate::program::op::Tensor;
 
@@ -71,9 +72,18 @@ pub struct Saved {
     pub state: Json,
     /// The tensors' file; it stays as it is until the second save from now.
     pub tensors: PathBuf,
+    slot: Slot,
 }
 
 impl Saved {
+    /// Makes it count as the newest of its directory.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn lead(&self, dir: &Path) -> Result<(), RunError> {
+        durable::write_bytes(&dir.join(LATEST), self.slot.name().as_bytes())
+    }
+
     /// Maps the tensors.
     ///
     /// # Errors
@@ -119,8 +129,20 @@ pub fn save(dir: &Path, tensors: &[(&str, &Tensor)], state: &Json) -> Result<(),
         .map_err(|e| RunError::bug(format!("a seal cannot be written: {e}")))?;
     text.push(b'\n');
     text.extend_from_slice(&body);
-    durable::write_bytes(&slot.state(dir), false, &text)?;
-    durable::write_bytes(&dir.join(LATEST), false, slot.name().as_bytes())
+    durable::write_bytes(&slot.state(dir), &text)?;
+    durable::write_bytes(&dir.join(LATEST), slot.name().as_bytes())
+}
+
+/// The whole checkpoints of a directory, the newest first.
+///
+/// # Errors
+/// A file that is there cannot be read (not: its contents are damaged).
+pub fn all(dir: &Path) -> Result<Vec<Saved>, RunError> {
+    let mut whole = Vec::with_capacity(SLOTS.len());
+    for slot in order(dir) {
+        whole.extend(load_slot(dir, slot)?);
+    }
+    Ok(whole)
 }
 
 /// The newest whole checkpoint of a directory, if there is one. Damaged ones are passed over.
@@ -128,14 +150,7 @@ pub fn save(dir: &Path, tensors: &[(&str, &Tensor)], state: &Json) -> Result<(),
 /// # Errors
 /// A file that is there cannot be read (not: its contents are damaged).
 pub fn load(dir: &Path) -> Result<Option<Saved>, RunError> {
-    let order = match pointer(dir) {
-        Some(slot) => [slot, slot.other()],
-        None => {
-            let [a, b] = SLOTS.map(|slot| serial(dir, slot));
-            if b > a { [Slot::B, Slot::A] } else { SLOTS }
-        }
-    };
-    for slot in order {
+    for slot in order(dir) {
         if let Some(saved) = load_slot(dir, slot)? {
             return Ok(Some(saved));
         }
@@ -143,7 +158,57 @@ pub fn load(dir: &Path) -> Result<Option<Saved>, RunError> {
     Ok(None)
 }
 
-/// Removes a directory's checkpoints, and the directory if nothing else is in it.
+/// The slots, the newest first.
+fn order(dir: &Path) -> [Slot; 2] {
+    match pointer(dir) {
+        Some(slot) => [slot, slot.other()],
+        None => {
+            let [a, b] = SLOTS.map(|slot| serial(dir, slot));
+            if b > a { [Slot::B, Slot::A] } else { SLOTS }
+        }
+    }
+}
+
+/// The state of the newest checkpoint, by its seal and its size alone: for a look from outside.
+#[must_use]
+pub fn peek(dir: &Path) -> Option<Json> {
+    order(dir).into_iter().find_map(|slot| {
+        let (seal, state) = unseal(&fs::read(slot.state(dir)).ok()?)?;
+        let length = fs::metadata(slot.tensors(dir)).ok()?.len();
+        (length == seal.tensors_bytes).then_some(state)
+    })
+}
+
+/// The file of the newest checkpoint that is damaged. The other slot does not count: a process that dies
+/// while it saves leaves half of one there.
+///
+/// # Errors
+/// A file that is there cannot be read.
+pub fn damage(dir: &Path) -> Result<Option<Damage>, RunError> {
+    let latest = dir.join(LATEST);
+    let slot = match (fs::read(&latest), pointer(dir)) {
+        (Err(_), _) => return Ok(None),
+        (Ok(_), Some(slot)) => slot,
+        (Ok(_), None) => {
+            let what = "it names no checkpoint".to_owned();
+            return Ok(Some(Damage { path: latest, what }));
+        }
+    };
+    if load_slot(dir, slot)?.is_some() {
+        return Ok(None);
+    }
+    let sealed = fs::read(slot.state(dir)).is_ok_and(|text| unseal(&text).is_some());
+    Ok(Some(Damage {
+        path: if sealed {
+            slot.tensors(dir)
+        } else {
+            slot.state(dir)
+        },
+        what: "its bytes are not those that were written".to_owned(),
+    }))
+}
+
+/// Removes a directory's checkpoints and all that is in it.
 ///
 /// # Errors
 /// What the file system says.
@@ -152,25 +217,7 @@ pub fn clear(dir: &Path) -> Result<(), RunError> {
     for slot in SLOTS {
         durable::remove_file(&slot.state(dir))?;
     }
-    durable::remove_file(&dir.join(LATEST))?;
-    for slot in SLOTS {
-        durable::remove_file(&slot.tensors(dir))?;
-        for kind in ["safetensors", "state"] {
-            durable::remove_file(&dir.join(format!(".{}.{kind}.tmp", slot.name())))?;
-        }
-    }
-    durable::remove_file(&dir.join(format!(".{LATEST}.tmp")))?;
-    match fs::remove_dir(dir) {
-        Err(e)
-            if !matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Err(durable::failed(dir, "remove", &e))
-        }
-        _ => Ok(()),
-    }
+    durable::remove_dir(dir)
 }
 
 /// The slot to write next and its number: never the one that holds the newest checkpoint.
@@ -228,7 +275,11 @@ fn load_slot(dir: &Path, slot: Slot) -> Result<Option<Saved>, RunError> {
         .update_reader(file)
         .map_err(|e| durable::failed(&tensors, "read", &e))?;
     let whole = hasher.finalize().to_hex().as_str() == seal.tensors_blake3;
-    Ok(whole.then_some(Saved { state, tensors }))
+    Ok(whole.then_some(Saved {
+        state,
+        tensors,
+        slot,
+    }))
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Work<'_> {
             serde_json::to_vec_pretty(&choice).map_err(|e| RunError::bug(e.to_string()))?;
         text.push(b'\n');
         for dir in [&self.dir, &out] {
-            write_bytes(&dir.join(PROMPT), false, &text)?;
+            write_bytes(&dir.join(PROMPT), &text)?;
         }
         let mut metrics = Map::new();
         metrics.insert(job.metric.schema().name.to_owned(), json!(best.value));

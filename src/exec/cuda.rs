@@ -449,7 +449,7 @@ fn compile(source: &str, architecture: &str) -> Result<String, RunError> {
         // A cache that cannot be written costs time only.
         let _ = path.parent().map(durable::create_dirs);
         let seal = format!("// {}\n{text}", blake3::hash(text.as_bytes()).to_hex());
-        let _ = durable::write_bytes(&path, false, seal.as_bytes());
+        let _ = durable::write_bytes(&path, seal.as_bytes());
     }
     Ok(text)
 }

@@ -3,28 +3,32 @@
 //!
 //! ```text
 //! STORE/features/<set>/<value>.f32     the rows of one value: examples one after another (`.bf16`, `.f16`: so held, or rounded)
-//! STORE/features/<set>/<value>.json    how many examples are whole (`.bf16.json`)
+//! STORE/features/<set>/<value>.json    which chunks of examples are whole, and their checksums (`.bf16.json`)
 //! STORE/features/<set>/used            touched by each run that reads them
 //! ```
 //!
 //! A set is named by the hash of the weights and of the tokens, a value by the expression that makes it,
 //! so stages, sweep points and recipes that need the same rows share them.
 //!
-//! **Invariant:** rows counted in the `.json` are on the disk; what is behind them is written again.
+//! **Invariant:** rows are read only out of chunks whose checksum was compared since the file last changed; all
+//! others are made again.
 
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use half::bf16;
 use rayon::prelude::*;
-use serde_json::{Value as Json, json};
 
+use self::notes::{Chunk, Notes};
 use super::machine::{Outputs, Runner};
 use super::observe::{Event, Observer};
+use super::run::wait;
 use super::store;
 use crate::files::RunError;
 use crate::files::durable;
+use crate::files::sums;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::library::data::batch::{Packed, pack};
 use crate::library::data::positioned::{read_at, write_at};
@@ -34,6 +38,8 @@ use crate::library::stage::job::Features;
 use crate::plan::features::chunks;
 use crate::program::op::Tensor;
 use crate::program::{DType, Feed, Program, Rows};
+
+pub mod notes;
 
 /// Name of their directory in the store.
 pub const DIR: &str = "features";
@@ -56,49 +62,84 @@ struct Rowed {
     file: File,
     path: PathBuf,
     feed: Feed,
+    rows: Layout,
+    stored: DType,
+    notes: Notes,
+}
+
+/// How rows lie in a file.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
     width: u64,
     of: Rows,
     stored: DType,
 }
 
+impl Layout {
+    /// Rows before an example; `tokens` are those before each example.
+    fn of(self, tokens: &[u64], example: u64) -> u64 {
+        match self.of {
+            Rows::Tokens => tokens.get(example as usize).copied().unwrap_or(0),
+            Rows::Sequences => example,
+        }
+    }
+
+    /// Bytes of a row.
+    fn bytes(self) -> u64 {
+        self.width * self.stored.size()
+    }
+
+    /// Where the rows of some examples begin and end, in bytes.
+    fn span(self, tokens: &[u64], examples: &Range<usize>) -> (u64, u64) {
+        let at = |example: usize| self.of(tokens, example as u64) * self.bytes();
+        (at(examples.start), at(examples.end))
+    }
+}
+
 impl Rowed {
     /// Where an example's rows are: the first, and how many.
     fn rows(&self, tokens: &[u64], example: u64) -> (u64, u64) {
-        let at = |i: u64| tokens.get(i as usize).copied().unwrap_or(0);
-        match self.of {
-            Rows::Tokens => (at(example), at(example + 1).saturating_sub(at(example))),
-            Rows::Sequences => (example, 1),
-        }
+        let first = self.rows.of(tokens, example);
+        (
+            first,
+            self.rows.of(tokens, example + 1).saturating_sub(first),
+        )
     }
 
     fn offset(&self, row: u64) -> u64 {
-        row * self.width * self.stored.size()
+        row * self.rows.bytes()
     }
 
-    /// Writes rows from one on, in the numbers that are stored.
-    fn write(&self, row: u64, rows: &Tensor) -> Result<(), RunError> {
+    /// Writes rows from a byte on, in the numbers that are stored; gives their checksum.
+    fn write(&self, mut at: u64, rows: &Tensor) -> Result<String, RunError> {
         let failed = |e| durable::failed(&self.path, "write", &e);
+        let mut hasher = blake3::Hasher::new();
         if self.stored == rows.dtype() {
-            return write_at(&self.file, bytes_of(rows), self.offset(row)).map_err(failed);
+            write_at(&self.file, bytes_of(rows), at).map_err(failed)?;
+            hasher.update(bytes_of(rows));
+            return Ok(notes::short(&hasher));
         }
         let rows = rows.slice::<f32>().unwrap_or_default();
         let mut halves = [0_u16; 1 << 13];
-        let mut at = self.offset(row);
         for piece in rows.chunks(halves.len()) {
             for (half, x) in halves.iter_mut().zip(piece) {
                 *half = bf16::from_f32(*x).to_bits();
             }
             let own = halves.get(..piece.len()).unwrap_or_default();
             write_at(&self.file, bytemuck::cast_slice(own), at).map_err(failed)?;
+            hasher.update(bytemuck::cast_slice(own));
             at += 2 * piece.len() as u64;
         }
-        Ok(())
+        Ok(notes::short(&hasher))
     }
 
     /// Reads rows from one on, as many as `rows` takes, into numbers of the type that is stored.
     fn read_as_stored(&self, row: u64, rows: &mut [u8]) -> Result<(), RunError> {
-        read_at(&self.file, rows, self.offset(row))
-            .map_err(|e| durable::failed(&self.path, "read", &e))
+        read_at(&self.file, rows, self.offset(row)).map_err(|e| {
+            let what =
+                format!("kept features cannot be read back: {e}; run again: they are made anew");
+            RunError::file(&self.path, what)
+        })
     }
 
     /// Reads rows from one on, as many as `rows` takes, widened.
@@ -166,7 +207,9 @@ pub fn open(
     }
     let dir = place.root.join(key(set, place)?);
     durable::create_dirs(&dir)?;
-    let _lock = wait_for(&dir, observer)?;
+    let _lock = wait(observer, "filling the same features", &mut || {
+        store::try_lock(&dir)
+    })?;
     let mut reader = Reader {
         files: open_files(&dir, features)?,
         tokens,
@@ -174,24 +217,35 @@ pub fn open(
     };
     let used = dir.join("used");
     File::create(&used).map_err(|e| durable::failed(&used, "create", &e))?;
-    let whole = reader
-        .files
-        .iter()
-        .map(|f| count(&state_path(&f.path)))
-        .min();
-    let whole = whole.unwrap_or(0);
-    if whole < examples {
-        let rows = |n: u64| -> u64 {
-            let each = reader
-                .files
-                .iter()
-                .map(|f| f.offset(f.rows(&reader.tokens, n).0));
+    for file in &mut reader.files {
+        for damaged in file.notes.trust(&file.path, &file.file)? {
+            observer.event(Event::Note(&format!("{damaged}; it is made again")));
+        }
+        file.notes.retain(|chunk| {
+            let (from, to) = (
+                file.rows.of(&reader.tokens, chunk.from),
+                file.rows.of(&reader.tokens, chunk.to),
+            );
+            let each = file.rows.bytes();
+            (chunk.at, chunk.bytes) == (from * each, to.saturating_sub(from) * each)
+        });
+    }
+    let missing: Vec<Range<usize>> = chunks(&lengths, examples)
+        .filter(|range| !reader.files.iter().all(|f| f.notes.hold(range)))
+        .collect();
+    if !missing.is_empty() {
+        let bytes = |range: &Range<usize>| -> u64 {
+            let each = reader.files.iter().map(|f| {
+                let (from, to) = f.rows.span(&reader.tokens, range);
+                to - from
+            });
             each.sum()
         };
-        let need = rows(examples) - rows(whole);
-        make_room(place.root, &dir, place.bound.saturating_sub(rows(examples)))?;
+        let need: u64 = missing.iter().map(bytes).sum();
+        let all = bytes(&(0..examples as usize));
+        make_room(place.root, &dir, place.bound.saturating_sub(all))?;
         weights(runner)?;
-        fill(runner, features, &mut reader, (set, whole), place, observer).map_err(|e| match e {
+        fill(runner, features, &mut reader, (set, &missing), place, observer).map_err(|e| match e {
             RunError::File { path, what } => RunError::File {
                 what: format!("{what}; the kept features take {} MiB more there: free the space, or write a smaller `features = …` in the stage (`0B` keeps none)", need >> 20),
                 path,
@@ -199,6 +253,7 @@ pub fn open(
             other => other,
         })?;
     }
+    reader.note()?;
     Ok(reader)
 }
 
@@ -217,27 +272,6 @@ fn key(set: &EncodedSet, place: Place<'_>) -> Result<String, RunError> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Takes a set's lock, waiting for another process that fills it.
-fn wait_for(dir: &Path, observer: &mut dyn Observer) -> Result<File, RunError> {
-    let mut said = false;
-    loop {
-        match store::try_lock(dir)? {
-            Ok(lock) => return Ok(lock),
-            Err(who) if !said => {
-                observer.event(Event::Note(&format!(
-                    "waiting: {who} is filling the same features"
-                )));
-                said = true;
-            }
-            Err(_) => {}
-        }
-        if let Some(signal) = observer.interrupted() {
-            return Err(RunError::Interrupted { signal });
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
 fn open_files(dir: &Path, features: &Features) -> Result<Vec<Rowed>, RunError> {
     let mut files = Vec::with_capacity(features.kept.len());
     for kept in &features.kept {
@@ -253,81 +287,74 @@ fn open_files(dir: &Path, features: &Features) -> Result<Vec<Rowed>, RunError> {
             .write(true)
             .open(&path)
             .map_err(|e| durable::failed(&path, "open", &e))?;
+        let notes = Notes::read(&path);
         files.push(Rowed {
             file,
             path,
             feed: kept.feed,
-            width: u64::from(width),
-            of,
+            rows: Layout {
+                width: u64::from(width),
+                of,
+                stored,
+            },
             stored,
+            notes,
         });
     }
     Ok(files)
-}
-
-fn state_path(path: &Path) -> PathBuf {
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("f32") | None => path.with_extension("json"),
-        Some(stored) => path.with_extension(format!("{stored}.json")),
-    }
-}
-
-/// Examples that are whole, by a file's note; a damaged or missing one means none.
-fn count(path: &Path) -> u64 {
-    let json: Option<Json> = fs::read(path)
-        .ok()
-        .and_then(|t| serde_json::from_slice(&t).ok());
-    json.and_then(|j| j.get("examples")?.as_u64()).unwrap_or(0)
 }
 
 fn fill(
     runner: &mut Runner,
     features: &Features,
     reader: &mut Reader,
-    (set, from): (&EncodedSet, u64),
+    (set, missing): (&EncodedSet, &[Range<usize>]),
     place: Place<'_>,
     observer: &mut dyn Observer,
 ) -> Result<(), RunError> {
     let want: Vec<Feed> = features.prefix.program().feeds().map(|(f, _)| f).collect();
     let mut noted = Instant::now();
-    for range in chunks(&set.lengths(), reader.kept) {
-        if range.end as u64 <= from {
-            continue;
-        }
+    let all: usize = missing.iter().map(Range::len).sum();
+    let mut done = reader.kept - all as u64;
+    for range in missing {
         if let Some(signal) = observer.interrupted() {
-            reader.note(range.start as u64)?;
-            return Err(RunError::Interrupted { signal });
+            reader.note()?;
+            return Err(RunError::interrupted(signal));
         }
         let indices: Vec<u32> = range.clone().map(|i| i as u32).collect();
         let packed = pack(set, &indices, place.first_position, None, &want)?;
         let outputs = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
-        for (i, file) in reader.files.iter().enumerate() {
-            let (row, _) = file.rows(&reader.tokens, range.start as u64);
+        for (i, file) in reader.files.iter_mut().enumerate() {
             let made = outputs.get(&format!("feature.{i}"));
             let made = made.ok_or_else(|| RunError::bug("the prefix made no such value"))?;
-            file.write(row, made)?;
+            let (at, end) = file.rows.span(&reader.tokens, range);
+            let blake3 = file.write(at, made)?;
+            file.notes.put(Chunk {
+                from: range.start as u64,
+                to: range.end as u64,
+                at,
+                bytes: end - at,
+                blake3,
+            });
         }
+        done += range.len() as u64;
         if noted.elapsed() >= NOTE_EVERY {
-            reader.note(range.end as u64)?;
+            reader.note()?;
             noted = Instant::now();
         }
         observer.event(Event::Kept {
-            done: range.end as u64,
+            done,
             total: reader.kept,
         });
     }
-    reader.note(reader.kept)
+    Ok(())
 }
 
 impl Reader {
-    /// Says how many examples are whole, once they are on the disk.
-    fn note(&self, examples: u64) -> Result<(), RunError> {
-        for file in &self.files {
-            file.file
-                .sync_data()
-                .map_err(|e| durable::failed(&file.path, "sync", &e))?;
-            let text = json!({ "examples": examples }).to_string();
-            durable::write_bytes(&state_path(&file.path), false, text.as_bytes())?;
+    /// Says which chunks are whole, once they are on the disk.
+    fn note(&mut self) -> Result<(), RunError> {
+        for file in &mut self.files {
+            file.notes.write(&file.path, &file.file)?;
         }
         Ok(())
     }
@@ -366,13 +393,13 @@ impl Reader {
                     .iter()
                     .map(|&e| file.rows(&self.tokens, e.into()).1)
                     .sum();
-                let dims = [rows as usize, file.width as usize];
+                let dims = [rows as usize, file.rows.width as usize];
                 let made = made.get(&format!("feature.{i}"));
                 let mut tensor = Tensor::zeros(file.feed.ty().stored, &dims);
                 // Where the file holds what the program wants, bytes are copied; else rows in f32 are read, and
                 // those made now rounded as if they had been kept.
                 let as_stored = tensor.dtype() == file.stored;
-                let size = file.width * tensor.dtype().size();
+                let size = file.rows.width * tensor.dtype().size();
                 let mut rest = bytes_of_mut(&mut tensor);
                 let mut fresh = made.map(bytes_of).unwrap_or_default();
                 for &example in indices {
@@ -460,15 +487,8 @@ fn make_room(root: &Path, own: &Path, bound: u64) -> Result<(), RunError> {
         if path == own || !path.is_dir() {
             continue;
         }
-        let size = fs::read_dir(&path)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|f| f.metadata().ok())
-            .map(|m| m.len())
-            .sum();
-        let used = fs::metadata(path.join("used")).and_then(|m| m.modified());
-        sets.push((used.unwrap_or(SystemTime::UNIX_EPOCH), path, size));
+        let size = sums::size(&path);
+        sets.push((store::care::used(&path), path, size));
     }
     sets.sort();
     let mut total: u64 = sets.iter().map(|(_, _, n)| n).sum();
@@ -476,8 +496,7 @@ fn make_room(root: &Path, own: &Path, bound: u64) -> Result<(), RunError> {
         if total <= bound {
             break;
         }
-        if let Ok(_lock) = store::try_lock(&path)? {
-            durable::remove_dir(&path)?;
+        if store::care::remove_set(&path, true)? {
             total -= size;
         }
     }

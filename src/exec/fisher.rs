@@ -34,7 +34,7 @@ pub(super) fn measure(
     let order = order(set.len(), fit.seed, 0, fit.shuffle);
     for (done, index) in order.iter().take(fisher.samples as usize).enumerate() {
         if let Some(signal) = observer.interrupted() {
-            return Err(RunError::Interrupted { signal });
+            return Err(RunError::interrupted(signal));
         }
         let masks = fit.masking.as_ref().map(|m| m.epoch(fit.seed, 0));
         let mut packed = pack(set, &[*index], model.facts().first_position, masks, &want)?;

@@ -11,6 +11,7 @@ use super::features::Source;
 use super::log::Log;
 use super::machine::{Outputs, Runner};
 use super::observe::{Event, Observer};
+use super::resume::{self, Point, Progress};
 use super::score::{Walk, metrics, score};
 use super::zeroth;
 use crate::files::RunError;
@@ -34,6 +35,10 @@ pub struct Context<'a> {
     pub checkpoints: &'a Path,
     /// Time between checkpoints.
     pub every: Duration,
+    /// Where to go on from.
+    pub point: Option<&'a Point>,
+    /// What to do to go on from a checkpoint.
+    pub again: &'a str,
 }
 
 /// What a training came to.
@@ -51,47 +56,10 @@ pub struct Fitted {
     pub samples_per_s: f64,
     /// Metrics of the state that is kept.
     pub metrics: Vec<(String, f64)>,
-}
-
-/// All that a checkpoint holds beside tensors.
-#[derive(Clone, Debug, Default)]
-struct Progress {
-    step: u64,
-    loss_first: f64,
-    loss_last: f64,
-    best: Option<f64>,
-    best_metrics: Vec<(String, f64)>,
-    last_metrics: Vec<(String, f64)>,
-    stale: u64,
-    stopped: bool,
-    /// The line of the last step, where the evaluation behind it is still to be made.
-    unlogged: Option<Json>,
-}
-
-impl Progress {
-    fn json(&self) -> Json {
-        json!({
-            "step": self.step, "loss_first": self.loss_first, "loss_last": self.loss_last, "best": self.best,
-            "best_metrics": self.best_metrics, "last_metrics": self.last_metrics, "stale": self.stale, "stopped": self.stopped,
-            "unlogged": self.unlogged,
-        })
-    }
-
-    fn of(json: &Json) -> Option<Self> {
-        let number = |key: &str| json.get(key).and_then(Json::as_f64);
-        let list = |key: &str| serde_json::from_value(json.get(key)?.clone()).ok();
-        Some(Self {
-            step: json.get("step")?.as_u64()?,
-            loss_first: number("loss_first")?,
-            loss_last: number("loss_last")?,
-            best: number("best"),
-            best_metrics: list("best_metrics")?,
-            last_metrics: list("last_metrics")?,
-            stale: json.get("stale")?.as_u64()?,
-            stopped: json.get("stopped")?.as_bool()?,
-            unlogged: json.get("unlogged").filter(|v| v.is_object()).cloned(),
-        })
-    }
+    /// The step whose state is kept, where the best is.
+    pub kept_step: Option<u64>,
+    /// Whether it ended before all steps were done, because nothing got better.
+    pub stopped_early: bool,
 }
 
 /// Trains. Residents are loaded with their initial values; a checkpoint's replace them.
@@ -105,13 +73,21 @@ pub fn fit(
     log: &mut Log,
     observer: &mut dyn Observer,
 ) -> Result<Fitted, RunError> {
-    let mut progress = resume(runner, cx)?;
+    let mut progress = match cx.point {
+        Some(point) => {
+            resume::restore(runner, &point.saved)?;
+            point.progress.clone()
+        }
+        None => Progress::default(),
+    };
+    let lines = progress.lines();
     let unlogged = progress.unlogged.take();
-    log.cut_to(progress.step - u64::from(unlogged.is_some()))?;
+    log.cut_to(lines)?;
     if progress.step > 0 {
         observer.event(Event::Resumed {
             name: cx.stage,
             step: progress.step,
+            of: fit.steps,
         });
     }
     let mut training = Training {
@@ -164,18 +140,23 @@ pub fn fit(
             .evaluate_every
             .is_some_and(|n| at.is_multiple_of(n) || at == fit.steps);
         let signal = observer.interrupted();
-        let saves = signal.is_some() || saved.elapsed() >= cx.every;
+        let asked = observer.asked();
+        let saves = signal.is_some() || asked || saved.elapsed() >= cx.every;
         let ends = evaluated || saves || at == fit.steps || !runner.runs_ahead();
         if let Some(last) = coming.take_if(|_| ends) {
             training.take(runner, last, evaluated, observer)?;
         }
         if saves {
-            training.log.sync()?;
-            save(runner, cx.checkpoints, &training.progress)?;
+            training.save(runner)?;
             saved = Instant::now();
         }
+        if asked {
+            observer.event(Event::Saved {
+                step: training.progress.step,
+            });
+        }
         if let Some(signal) = signal {
-            return Err(RunError::Interrupted { signal });
+            return Err(training.stopped(signal));
         }
         if coming.is_none() {
             training.clock.since = Instant::now();
@@ -189,10 +170,24 @@ pub fn fit(
     } = training;
     log.sync()?;
     runner.fetch()?;
+    if progress.stopped && progress.step < fit.steps {
+        observer.event(Event::Stopped {
+            step: progress.step,
+            of: fit.steps,
+            patience: progress.stale,
+        });
+    }
     let mut metrics = progress.last_metrics;
-    if fit.best.is_some() && progress.best.is_some() {
-        restore(runner, &cx.checkpoints.join("best"))?;
+    let mut kept_step = None;
+    if let (Some(metric), Some(best)) = (fit.best, &progress.best) {
+        resume::restore_best(runner, cx.checkpoints, best.step)?;
         metrics = progress.best_metrics;
+        kept_step = Some(best.step);
+        observer.event(Event::Best {
+            step: best.step,
+            metric: metric.schema().name,
+            value: best.value,
+        });
     }
     Ok(Fitted {
         loss_first: progress.loss_first,
@@ -201,6 +196,8 @@ pub fn fit(
         epochs: progress.step.div_ceil(fit.steps_per_epoch),
         samples_per_s: clock.rate(),
         metrics,
+        kept_step,
+        stopped_early: progress.stopped && progress.step < fit.steps,
     })
 }
 
@@ -226,12 +223,19 @@ impl Training<'_> {
         if let Some(before) = coming {
             self.take(runner, before, false, observer)?;
         }
-        self.log.sync()?;
         if !runner.is_settled() {
+            self.log.sync()?;
             return Ok(RunError::Memory { what });
         }
-        save(runner, self.cx.checkpoints, &self.progress)?;
+        self.save(runner)?;
         Ok(self.kept(&what))
+    }
+
+    /// Saves a checkpoint that knows the log as it is.
+    fn save(&mut self, runner: &mut Runner) -> Result<(), RunError> {
+        self.log.sync()?;
+        self.progress.log = self.log.sum();
+        save(runner, self.cx.checkpoints, &self.progress)
     }
 
     /// Takes up what a step came to: waits for it, notes it, and evaluates behind it if asked.
@@ -295,10 +299,10 @@ impl Training<'_> {
         match evaluate(runner, fit, cx, &mut self.progress, observer) {
             Err(error @ (RunError::Interrupted { .. } | RunError::Memory { .. })) => {
                 self.progress.unlogged = Some(line);
-                self.log.sync()?;
-                save(runner, cx.checkpoints, &self.progress)?;
+                self.save(runner)?;
                 return Err(match error {
                     RunError::Memory { what } => self.kept(&what),
+                    RunError::Interrupted { signal, .. } => self.stopped(signal),
                     other => other,
                 });
             }
@@ -313,6 +317,18 @@ impl Training<'_> {
             line["dev"] = Json::Object(dev);
         }
         self.log.line(&line)
+    }
+
+    /// The error of a signal, where the steps done are in a checkpoint.
+    fn stopped(&self, signal: i32) -> RunError {
+        let (step, of, stage) = (self.progress.step, self.fit.steps, self.cx.stage);
+        RunError::Interrupted {
+            signal,
+            left: format!(
+                "checkpoint at step {step} of {of} of `{stage}` kept; {}",
+                self.cx.again
+            ),
+        }
     }
 
     /// The error of a device without memory, where the steps done are in a checkpoint.
@@ -508,13 +524,16 @@ fn evaluate(
         let value = metric.compute(&predictions);
         is_best = progress.best.is_none_or(|best| {
             if metric.higher_is_better() {
-                value > best
+                value > best.value
             } else {
-                value < best
+                value < best.value
             }
         });
         if is_best {
-            progress.best = Some(value);
+            progress.best = Some(resume::Best {
+                value,
+                step: progress.step,
+            });
             progress.best_metrics.clone_from(&values);
             progress.stale = 0;
             runner.fetch()?;
@@ -525,7 +544,7 @@ fn evaluate(
                 .map(|(n, _, t)| (n, t))
                 .collect();
             checkpoint::save(
-                &cx.checkpoints.join("best"),
+                &cx.checkpoints.join(resume::BEST),
                 &tensors,
                 &json!({ "step": progress.step }),
             )?;
@@ -553,52 +572,4 @@ fn save(runner: &mut Runner, dir: &Path, progress: &Progress) -> Result<(), RunE
         .map(|(n, _, t)| (n, t))
         .collect();
     checkpoint::save(dir, &tensors, &progress.json())
-}
-
-fn saved(checkpoints: &Path) -> Result<Option<Progress>, RunError> {
-    let saved = checkpoint::load(checkpoints)?;
-    Ok(saved.and_then(|s| Progress::of(&s.state)))
-}
-
-/// Whether a whole checkpoint is there to go on from, so that initial values do not matter.
-///
-/// # Errors
-/// What the file system says.
-pub fn resumable(checkpoints: &Path) -> Result<bool, RunError> {
-    Ok(saved(checkpoints)?.is_some())
-}
-
-/// Takes up the newest whole checkpoint, if there is one.
-fn resume(runner: &mut Runner, cx: &Context<'_>) -> Result<Progress, RunError> {
-    let Some(progress) = saved(cx.checkpoints)? else {
-        return Ok(Progress::default());
-    };
-    restore(runner, cx.checkpoints)?;
-    Ok(progress)
-}
-
-/// Overwrites residents with a checkpoint's tensors.
-fn restore(runner: &mut Runner, dir: &Path) -> Result<(), RunError> {
-    let Some(saved) = checkpoint::load(dir)? else {
-        return Err(RunError::file(
-            dir,
-            "the checkpoint is gone; run again with --fresh",
-        ));
-    };
-    let file = saved.open()?;
-    for name in file.names() {
-        let fresh = file.tensor(&name)?;
-        match runner.residents.get_mut(&name) {
-            Some(slot) if slot.dims == fresh.dims && slot.dtype() == fresh.dtype() => *slot = fresh,
-            _ => {
-                return Err(RunError::file(
-                    dir,
-                    format!(
-                        "the checkpoint's `{name}` does not fit this stage; run again with --fresh"
-                    ),
-                ));
-            }
-        }
-    }
-    Ok(())
 }

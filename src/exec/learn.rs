@@ -9,12 +9,13 @@ use serde_json::{Value as Json, json};
 use super::alloc;
 use super::features::{self, Reader, Source};
 use super::fisher;
-use super::fit::{Context, fit, resumable};
+use super::fit::{Context, fit};
 use super::leave;
 use super::log::Log;
 use super::machine::Runner;
 use super::observe::Observer;
 use super::prune::{Guide, Importances};
+use super::resume;
 use super::run::Work;
 use crate::files::RunError;
 use crate::files::durable::create_dirs;
@@ -110,10 +111,11 @@ impl Work<'_> {
         runner.clear();
         alloc::release_freed_blocks();
         let checkpoints = self.dir.join("checkpoint");
-        let guide = if resumable(&checkpoints)? {
-            Guide::Later
-        } else {
-            self.guide(job, runner, observer)?
+        let stored = self.dir.join("metrics.jsonl");
+        let point = resume::point(&checkpoints, &stored, observer)?;
+        let guide = match point {
+            Some(_) => Guide::Later,
+            None => self.guide(job, runner, observer)?,
         };
         let all = self.stage.job.programs().into_iter();
         let gone = job.features.as_ref().filter(|f| f.everything);
@@ -136,9 +138,11 @@ impl Work<'_> {
             spent,
             checkpoints: &checkpoints,
             every: self.options.checkpoint_every,
+            point: point.as_ref(),
+            again: self.again(),
         };
         let out = self.options.out.join(&self.stage.name.value);
-        let mut log = Log::open(&[&self.dir.join("metrics.jsonl"), &out.join("metrics.jsonl")])?;
+        let mut log = Log::open(&[&stored, &out.join("metrics.jsonl")])?;
         let fitted = fit(runner, job, &cx, &mut log, observer)?;
         if self
             .stage
@@ -172,6 +176,7 @@ impl Work<'_> {
         Ok(json!({
             "metrics": metrics, "loss_first": fitted.loss_first, "loss_last": fitted.loss_last, "steps": fitted.steps,
             "epochs": fitted.epochs, "samples_per_s": fitted.samples_per_s,
+            "kept_step": fitted.kept_step, "stopped_early": fitted.stopped_early,
         }))
     }
 }

@@ -49,7 +49,7 @@ fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> 
         let json = tokenizer
             .save_json()
             .map_err(|why| RunError::file(dir.join("tokenizer.json"), why))?;
-        write_bytes(&dir.join("tokenizer.json"), false, &json)?;
+        write_bytes(&dir.join("tokenizer.json"), &json)?;
         write_json(
             &dir.join("tokenizer_config.json"),
             &tokenizer.config_json(stage.model.family(), stage.model.facts().max_length),
@@ -61,7 +61,7 @@ fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> 
 fn write_json(path: &Path, json: &Json) -> Result<(), RunError> {
     let mut text = serde_json::to_vec_pretty(json).map_err(|e| RunError::bug(e.to_string()))?;
     text.push(b'\n');
-    write_bytes(path, false, &text)
+    write_bytes(path, &text)
 }
 
 /// Writes what `predict` needs to know of an artifact.
@@ -111,7 +111,7 @@ pub fn write_description(
     };
     if let Some(shown) = shown {
         let json = serde_json::to_vec(shown.as_ref()).map_err(|e| RunError::bug(e.to_string()))?;
-        write_bytes(&dir.join(super::predict::DEMONSTRATIONS), false, &json)?;
+        write_bytes(&dir.join(super::predict::DEMONSTRATIONS), &json)?;
     }
     write_json(&dir.join(super::predict::DESCRIPTION), &json!(description))
 }

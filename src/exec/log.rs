@@ -13,6 +13,26 @@ use crate::files::durable::{create_dirs, failed, write_bytes};
 #[derive(Debug)]
 pub struct Log {
     places: Vec<(PathBuf, Option<BufWriter<File>>)>,
+    hasher: blake3::Hasher,
+}
+
+/// The checksum of the first lines of a log; `None` if there are fewer, or it cannot be read.
+#[must_use]
+pub fn sum_of(path: &Path, lines: u64) -> Option<String> {
+    let mut hasher = blake3::Hasher::new();
+    if lines > 0 {
+        let mut reader = BufReader::new(File::open(path).ok()?);
+        let mut line = Vec::new();
+        for _ in 0..lines {
+            line.clear();
+            reader.read_until(b'\n', &mut line).ok()?;
+            if line.last() != Some(&b'\n') {
+                return None;
+            }
+            hasher.update(&line);
+        }
+    }
+    Some(hasher.finalize().to_hex().to_string())
 }
 
 impl Log {
@@ -26,6 +46,7 @@ impl Log {
         }
         Ok(Self {
             places: paths.iter().map(|p| (p.to_path_buf(), None)).collect(),
+            hasher: blake3::Hasher::new(),
         })
     }
 
@@ -37,13 +58,16 @@ impl Log {
         let mut kept = Vec::new();
         if let Some((first, _)) = self.places.first().filter(|(p, _)| lines > 0 && p.exists()) {
             let file = File::open(first).map_err(|e| failed(first, "open", &e))?;
-            for line in BufReader::new(file).lines().take(lines as usize) {
-                kept.extend(line.map_err(|e| failed(first, "read", &e))?.into_bytes());
-                kept.push(b'\n');
+            let mut reader = BufReader::new(file);
+            for _ in 0..lines {
+                let read = reader.read_until(b'\n', &mut kept);
+                read.map_err(|e| failed(first, "read", &e))?;
             }
         }
+        self.hasher.reset();
+        self.hasher.update(&kept);
         for (path, writer) in &mut self.places {
-            write_bytes(path, false, &kept)?;
+            write_bytes(path, &kept)?;
             let file = OpenOptions::new()
                 .append(true)
                 .open(&*path)
@@ -58,12 +82,21 @@ impl Log {
     /// # Errors
     /// What the file system says.
     pub fn line(&mut self, value: &Json) -> Result<(), RunError> {
+        let line = format!("{value}\n");
+        self.hasher.update(line.as_bytes());
         for (path, writer) in &mut self.places {
             if let Some(writer) = writer {
-                writeln!(writer, "{value}").map_err(|e| failed(path, "write", &e))?;
+                let written = writer.write_all(line.as_bytes());
+                written.map_err(|e| failed(path, "write", &e))?;
             }
         }
         Ok(())
+    }
+
+    /// The checksum of all its lines.
+    #[must_use]
+    pub fn sum(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
     }
 
     /// Brings everything to disk.

@@ -21,10 +21,12 @@ mod origin;
 pub mod predict;
 pub mod predictions;
 mod prune;
+mod publish;
 mod remote;
 #[cfg(test)]
 mod remote_tests;
 pub mod replay;
+pub mod resume;
 pub mod room;
 pub mod run;
 pub mod score;

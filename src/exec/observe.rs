@@ -25,6 +25,31 @@ pub enum Event<'a> {
         name: &'a str,
         /// The step it goes on from.
         step: u64,
+        /// Steps in all.
+        of: u64,
+    },
+    /// A checkpoint that was asked for is written.
+    Saved {
+        /// Steps done.
+        step: u64,
+    },
+    /// A training ends early, because nothing got better.
+    Stopped {
+        /// Steps done.
+        step: u64,
+        /// Steps that were planned.
+        of: u64,
+        /// Evaluations without a better one.
+        patience: u64,
+    },
+    /// The best state of a training is the one that is kept.
+    Best {
+        /// Its step.
+        step: u64,
+        /// What it is best by.
+        metric: &'a str,
+        /// Its value.
+        value: f64,
     },
     /// An optimizer step is done.
     Step {
@@ -77,6 +102,11 @@ pub trait Observer {
     /// The signal that asked for the end, if one did.
     fn interrupted(&self) -> Option<i32> {
         None
+    }
+
+    /// Whether a checkpoint was asked for since the last call.
+    fn asked(&mut self) -> bool {
+        false
     }
 }
 

@@ -12,6 +12,7 @@ use super::machine::Runner;
 use super::observe::Observer;
 use super::score::{Walk, averaged, score};
 use super::state::{Sources, load};
+use super::store::vouch;
 use super::weights::Checkpoint;
 use crate::base::Span;
 use crate::files::RunError;
@@ -93,6 +94,7 @@ impl Predictor {
                 "this is no artifact of a finished training or merge stage; name one, or an output directory",
             ));
         };
+        vouch(&folder)?;
         let read =
             |path: PathBuf| std::fs::read(&path).map_err(|e| RunError::file(&path, e.to_string()));
         let bytes = read(folder.join(DESCRIPTION))?;
@@ -102,6 +104,7 @@ impl Predictor {
                 format!("damaged: {e}; run the stage again"),
             )
         })?;
+        vouch(&folder.join(&description.weights))?;
         let config = serde_json::from_slice(&read(folder.join("config.json"))?)
             .map_err(|e| RunError::file(folder.join("config.json"), format!("damaged: {e}")))?;
         let get = |name: &str| std::fs::read(folder.join(name)).ok();

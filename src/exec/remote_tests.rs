@@ -228,6 +228,7 @@ fn options(dir: &Path, recipe: &Path, device: Device) -> Options {
         out: dir.join("out"),
         only: None,
         fresh: false,
+        resume: true,
         checkpoint_every: Duration::ZERO,
         machine: MACHINE,
         device,
@@ -401,7 +402,7 @@ fn a_run_that_is_stopped_in_an_evaluation_makes_it_again_and_loses_no_step() {
         go(whole.path(), &mut Silent).expect("runs");
         let ended = go(stopped.path(), &mut InEvaluation(false)).expect_err("stopped");
         assert!(
-            matches!(ended, RunError::Interrupted { signal: 2 }),
+            matches!(ended, RunError::Interrupted { signal: 2, .. }),
             "{ended}"
         );
         let log = || std::fs::read_to_string(stopped.path().join("out/s/metrics.jsonl"));

@@ -8,7 +8,7 @@ use super::leave;
 use super::machine::Runner;
 use super::observe::Silent;
 use super::run::{Options, Work, entry_name};
-use super::store::Store;
+use super::store::{State, Store};
 use super::zeroth;
 use crate::base::world::World;
 use crate::files::RunError;
@@ -57,6 +57,12 @@ pub fn replay(
     let store = Store::open(options.store.clone());
     let key = entry_name(stage);
     let entry = store.path(&key);
+    if let State::Damaged(damage) = store.look(&key) {
+        return Err(RunError::file(
+            damage.path,
+            format!("damaged: {}; run the stage again", damage.what),
+        ));
+    }
     let log: PathBuf = log.map_or_else(|| entry.join("metrics.jsonl"), Path::to_path_buf);
     let trajectory = read(&log)?;
     let finished = store.finished(&key).is_some() && fit.best.is_none();

@@ -1,24 +1,28 @@
 //! Carrying out a plan: each stage is taken from the store or run, and leaves its artifact there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
 use super::alloc;
-use super::choose::{PROMPT, chosen};
+use super::checkpoint;
+use super::choose::chosen;
 use super::device::Device;
 use super::features::Source;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::predictions::{masked_tsv, predictions_tsv};
 use super::prune::Guide;
-use super::room::{fits_device, ran_out};
+use super::publish;
+use super::resume;
+use super::room::{fits_device, fits_disk, ran_out};
 use super::score::{Walk, averaged, metrics, score};
-use super::store::{Entry, Manifest, Store};
+use super::store::{About, Entry, Manifest, State, Store};
 use crate::base::world::World;
 use crate::files::RunError;
-use crate::files::durable::{create_dirs, failed, write_bytes};
+use crate::files::durable::{create_dirs, write_bytes};
+use crate::files::sealed;
 use crate::library::data::tokens::EncodedSet;
 use crate::library::stage::job::{Routine, Score};
 use crate::plan::facts::facts;
@@ -40,12 +44,35 @@ pub struct Options {
     pub only: Option<String>,
     /// Ignore the store for this recipe's stages.
     pub fresh: bool,
+    /// Whether a stage that was interrupted goes on from its checkpoint.
+    pub resume: bool,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
     /// The machine.
     pub machine: Machine,
     /// Where programs run.
     pub device: Device,
+}
+
+impl Options {
+    /// The step that a run of a stage goes on from, if an earlier one was interrupted.
+    #[must_use]
+    pub fn resumes_at(&self, store: &Store, stage: &Stage) -> Option<u64> {
+        (self.resume && !self.fresh)
+            .then(|| resumes_at(store, stage))
+            .flatten()
+    }
+}
+
+/// The step of the checkpoint that an interrupted run of a stage left.
+#[must_use]
+pub fn resumes_at(store: &Store, stage: &Stage) -> Option<u64> {
+    stage.fingerprint.as_ref()?;
+    let key = entry_name(stage);
+    match store.look(&key) {
+        State::Unfinished => resume::step(&store.checkpoint(&key)),
+        State::Nothing | State::Finished(_) | State::Damaged(_) => None,
+    }
 }
 
 /// Identifier of a stage's store entry; results without a fingerprint are kept, but never reused.
@@ -79,6 +106,12 @@ pub fn run(
         Some(name) => plan.needed(name),
         None => plan.stages.iter().collect(),
     };
+    let reusable = |stage: &Stage| stage.fingerprint.is_some() && !options.fresh;
+    let to_run = stages
+        .iter()
+        .copied()
+        .filter(|stage| !reusable(stage) || store.finished(&entry_name(stage)).is_none());
+    fits_disk(plan, to_run, &store)?;
     let mut results = Vec::new();
     let recipe = options.recipe.display().to_string();
     for stage in stages {
@@ -88,41 +121,43 @@ pub fn run(
         };
         let stage = decided.as_ref().unwrap_or(stage);
         let key = entry_name(stage);
-        let reusable = stage.fingerprint.is_some() && !options.fresh;
-        let mut result = match store.finished(&key).filter(|_| reusable) {
-            Some(manifest) => {
+        let out = options.out.join(&stage.name.value);
+        let mut result = match enter(stage, &store, reusable(stage), options, observer)? {
+            Entered::Finished(manifest) => {
                 observer.event(Event::Cached {
                     name: &stage.name.value,
                 });
-                republish(&store.path(&key), &options.out.join(&stage.name.value))?;
+                publish::all(&store.path(&key), &out)?;
+                store.take(&key);
                 let mut result = manifest.result;
                 set(&mut result, "cached", json!(true));
                 set(&mut result, "name", json!(stage.name.value));
                 result
             }
-            None => {
-                let entry = store.begin(&key)?;
-                if options.fresh || stage.fingerprint.is_none() {
-                    entry.reset()?;
-                }
-                let mut result = Work {
+            Entered::Open(entry) => {
+                publish::withdraw(&out)?;
+                let work = Work {
                     plan,
                     stage,
                     store: &store,
                     options,
                     world,
                     dir: entry.dir().to_path_buf(),
-                }
-                .run(observer)?;
-                set(
-                    &mut result,
-                    "artifact",
-                    json!(entry.dir().display().to_string()),
-                );
-                finish(entry, stage, &key, &result)?;
+                };
+                let result = work.run(observer)?;
+                publish::link(entry.dir(), &out)?;
+                work.finish(entry, &key, &result)?;
+                publish::copy(&store.path(&key), &out)?;
                 result
             }
         };
+        let artifact = store.path(&key);
+        let artifact = std::path::absolute(&artifact).unwrap_or(artifact);
+        set(
+            &mut result,
+            "artifact",
+            json!(artifact.display().to_string()),
+        );
         // Said by the plan, not by the store: results of older versions get them too.
         for (key, value) in facts(plan, stage, &options.machine) {
             set(&mut result, key, value);
@@ -131,12 +166,83 @@ pub fn run(
         results.push(result);
         let document = json!({ "schema": 1, "recipe": recipe, "stages": results });
         create_dirs(&options.out)?;
-        let mut text =
-            serde_json::to_vec_pretty(&document).map_err(|e| RunError::bug(e.to_string()))?;
-        text.push(b'\n');
-        write_bytes(&options.out.join("result.json"), false, &text)?;
+        sealed::write(&options.out.join("result.json"), &document)?;
     }
     Ok(json!({ "schema": 1, "recipe": recipe, "stages": results }))
+}
+
+/// What a stage finds in the store.
+enum Entered {
+    /// A finished entry that can be used.
+    Finished(Box<Manifest>),
+    /// One to work in.
+    Open(Entry),
+}
+
+/// Looks for a stage's entry, waits for another process that works on it, and sets aside what is damaged.
+fn enter(
+    stage: &Stage,
+    store: &Store,
+    reusable: bool,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<Entered, RunError> {
+    let (key, name) = (entry_name(stage), &stage.name.value);
+    if let State::Finished(manifest) = store.look(&key)
+        && reusable
+    {
+        return Ok(Entered::Finished(manifest));
+    }
+    let entry = wait(observer, &format!("running `{name}`"), &mut || {
+        store.begin(&key)
+    })?;
+    // Only now can no other process change it.
+    match entry.look() {
+        State::Finished(manifest) if reusable => return Ok(Entered::Finished(manifest)),
+        State::Damaged(damage) if reusable => {
+            let place = entry.set_aside()?;
+            observer.event(Event::Note(&format!(
+                "{damage}; set aside in {}, and `{name}` runs again",
+                place.display()
+            )));
+        }
+        _ => {}
+    }
+    if !reusable {
+        entry.reset()?;
+    } else if !options.resume {
+        checkpoint::clear(&store.checkpoint(&key))?;
+    }
+    let recipe = &options.recipe;
+    entry.is_of(&About {
+        recipe: std::path::absolute(recipe).unwrap_or_else(|_| recipe.clone()),
+        name: name.clone(),
+        kind: stage.filled.name.clone(),
+    })?;
+    Ok(Entered::Open(entry))
+}
+
+/// Asks for something that another process may hold, until it is given or a signal asks for the end.
+pub(super) fn wait<T>(
+    observer: &mut dyn Observer,
+    doing: &str,
+    ask: &mut dyn FnMut() -> Result<Result<T, String>, RunError>,
+) -> Result<T, RunError> {
+    let mut said = false;
+    loop {
+        match ask()? {
+            Ok(given) => return Ok(given),
+            Err(who) if !said => {
+                observer.event(Event::Note(&format!("waiting: {who} is {doing}")));
+                said = true;
+            }
+            Err(_) => {}
+        }
+        if let Some(signal) = observer.interrupted() {
+            return Err(RunError::interrupted(signal));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// A stage with the prompt that the stage it waits for has chosen; planned again, it needs no more
@@ -185,30 +291,6 @@ fn set(json: &mut Json, key: &str, value: Json) {
     }
 }
 
-fn finish(entry: Entry, stage: &Stage, key: &str, result: &Json) -> Result<(), RunError> {
-    let mut manifest = Manifest::new(
-        key,
-        &stage.name.value,
-        &stage.filled.name,
-        std::env::consts::ARCH,
-    );
-    manifest.parts = stage.parts.clone();
-    manifest.result = result.clone();
-    entry.finish(&manifest)
-}
-
-/// Puts a stored stage's logs and predictions where the user looks.
-fn republish(stored: &Path, out: &Path) -> Result<(), RunError> {
-    create_dirs(out)?;
-    for name in ["metrics.jsonl", "predictions.tsv", PROMPT] {
-        let (from, to) = (stored.join(name), out.join(name));
-        if from.exists() {
-            std::fs::copy(&from, &to).map_err(|e| failed(&to, "write", &e))?;
-        }
-    }
-    Ok(())
-}
-
 /// One stage being run.
 pub(super) struct Work<'a> {
     pub(super) plan: &'a Plan,
@@ -220,6 +302,60 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Finishes the entry: from now on the stage is in the store.
+    fn finish(&self, entry: Entry, key: &str, result: &Json) -> Result<(), RunError> {
+        let stage = self.stage;
+        let mut manifest = Manifest::new(
+            key,
+            &stage.name.value,
+            &stage.filled.name,
+            std::env::consts::ARCH,
+        );
+        let recipe = &self.options.recipe;
+        manifest.recipe = std::path::absolute(recipe).unwrap_or_else(|_| recipe.clone());
+        // An adapter is read together with the plain weights that it was trained on.
+        let weights = stage.start.weights.as_ref();
+        let weights = weights.filter(|_| stage.trained_with.leaves_adapter());
+        let weights = weights.and_then(|name| self.plan.stage(name));
+        manifest.needs = weights.map(entry_name).into_iter().collect();
+        manifest.parts = stage.parts.clone();
+        manifest.result = result.clone();
+        entry.finish(&manifest).map(|_| ())
+    }
+
+    /// What to do to go on after an interruption.
+    pub(super) fn again(&self) -> &'static str {
+        if self.stage.fingerprint.is_none() {
+            "it is of no use, because the identity of an input is unknown: the stage begins anew"
+        } else if self.options.fresh {
+            "run the same command without `--fresh` to go on"
+        } else if !self.options.resume {
+            "run the same command without `--resume never` to go on"
+        } else {
+            "run the same command to go on"
+        }
+    }
+
+    /// What is kept of a stage that a signal ended where there is no checkpoint.
+    fn left(&self) -> String {
+        let name = &self.stage.name.value;
+        let checkpoint = self.dir.join("checkpoint");
+        match (&self.stage.job.routine, resume::step(&checkpoint)) {
+            (Routine::Fit(fit), Some(step)) => format!(
+                "checkpoint at step {step} of {} of `{name}` kept; {}",
+                fit.steps,
+                self.again()
+            ),
+            (Routine::Fit(_), None) => format!(
+                "no checkpoint: `{name}` had made no step; run the same command to begin it again"
+            ),
+            _ => format!(
+                "no checkpoint: `{name}` ({}) keeps none; run the same command to begin it again",
+                self.stage.filled.name
+            ),
+        }
+    }
+
     fn run(&self, observer: &mut dyn Observer) -> Result<Json, RunError> {
         let begun = Instant::now();
         let stage = self.stage;
@@ -262,6 +398,10 @@ impl Work<'_> {
         let mut result = result.map_err(|error| match error {
             RunError::Memory { what } => RunError::Budget {
                 message: ran_out(stage, &what, runner.peak()),
+            },
+            RunError::Interrupted { signal, left } if left.is_empty() => RunError::Interrupted {
+                signal,
+                left: self.left(),
             },
             other => other,
         })?;
@@ -336,7 +476,7 @@ impl Work<'_> {
         };
         for dir in [&self.dir, &self.options.out.join(&self.stage.name.value)] {
             create_dirs(dir)?;
-            write_bytes(&dir.join("predictions.tsv"), false, text.as_bytes())?;
+            write_bytes(&dir.join("predictions.tsv"), text.as_bytes())?;
         }
         let values: serde_json::Map<String, Json> = metrics(&job.metrics, &predictions)
             .into_iter()

@@ -44,7 +44,7 @@ pub fn score(
     let (mut sum, mut done) = (0.0, 0);
     for chunk in order.chunks(walk.batch.max(1) as usize) {
         if let Some(signal) = observer.interrupted() {
-            return Err(RunError::Interrupted { signal });
+            return Err(RunError::interrupted(signal));
         }
         let mut packed = walk.source.batch(runner, program.program(), chunk, masks)?;
         if want.contains(&Feed::LossScale) {

@@ -13,6 +13,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::files::RunError;
+use crate::files::watched::Watched;
 use crate::program::op::{Element, Tensor};
 use crate::program::types::DType;
 
@@ -23,6 +24,7 @@ const CHUNK: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Checkpoint {
     files: Vec<(PathBuf, Mmap)>,
+    watched: Vec<Watched>,
     tensors: BTreeMap<String, Entry>,
 }
 
@@ -41,6 +43,7 @@ impl Checkpoint {
     pub fn open(dir: &Path) -> Result<Self, RunError> {
         let mut checkpoint = Self {
             files: Vec::new(),
+            watched: Vec::new(),
             tensors: BTreeMap::new(),
         };
         if dir.is_file() {
@@ -133,6 +136,9 @@ impl Checkpoint {
             );
             return Err(RunError::file(path, what));
         }
+        if let Some(watched) = self.watched.get(entry.file) {
+            watched.unchanged(path)?;
+        }
         let read = Read {
             map,
             start: entry.start,
@@ -211,10 +217,11 @@ impl Checkpoint {
     fn add(&mut self, path: PathBuf) -> Result<(), RunError> {
         let file = File::open(&path)
             .map_err(|e| RunError::file(&path, format!("cannot be opened: {e}")))?;
-        // SAFETY: the map is read-only and its bytes are only ever read as plain bytes. As with every
-        // map, another process that truncates the file meanwhile ends this one with a signal.
+        // SAFETY: the map is read-only and its bytes are only ever read as plain bytes. Before each tensor it is
+        // looked whether another process has cut the file, which would end this one with a signal.
         let map = unsafe { Mmap::map(&file) }
             .map_err(|e| RunError::file(&path, format!("cannot be mapped: {e}")))?;
+        self.watched.push(Watched::new(&path, file)?);
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|e| RunError::file(&path, damage(&map, &e)))?;
         let base = header + 8;

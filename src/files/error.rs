@@ -48,10 +48,12 @@ pub enum RunError {
         what: String,
     },
     /// A signal asked for the end.
-    #[error("interrupted by signal {signal}")]
+    #[error("interrupted by {}{}{left}", signal_name(*signal), if left.is_empty() { "" } else { ": " })]
     Interrupted {
         /// Its number.
         signal: i32,
+        /// What is kept of the work, and how to go on.
+        left: String,
     },
     /// The run does not fit into its memory budget.
     #[error("{message}")]
@@ -77,7 +79,7 @@ impl From<Unread> for RunError {
     fn from(error: Unread) -> Self {
         Self::File {
             what: format!(
-                "the tokens kept here cannot be read back: {}; remove the file, it is made again",
+                "the tokens kept here cannot be read back: {}; run again: they are made anew",
                 error.cause
             ),
             path: error.path,
@@ -85,10 +87,30 @@ impl From<Unread> for RunError {
     }
 }
 
+/// What a signal that asks for the end, or for a checkpoint, is called.
+#[must_use]
+pub fn signal_name(signal: i32) -> String {
+    match signal {
+        1 => "SIGHUP".to_owned(),
+        2 => "SIGINT".to_owned(),
+        15 => "SIGTERM".to_owned(),
+        other => format!("signal {other}"),
+    }
+}
+
 impl RunError {
     /// A contradiction inside the compiler.
     pub fn bug(what: impl Into<String>) -> Self {
         Self::Bug(what.into())
+    }
+
+    /// A signal asked for the end; what is kept is to be said where it is known.
+    #[must_use]
+    pub const fn interrupted(signal: i32) -> Self {
+        Self::Interrupted {
+            signal,
+            left: String::new(),
+        }
     }
 
     /// A problem with a file: cause and remedy.
@@ -107,7 +129,7 @@ impl RunError {
             Self::Budget { .. } | Self::Memory { .. } => 3,
             Self::Diverged { .. } | Self::NotFinite { .. } => 4,
             Self::Bug(_) => 101,
-            Self::Interrupted { signal } => 128 + *signal,
+            Self::Interrupted { signal, .. } => 128 + *signal,
         }
     }
 }
@@ -124,7 +146,11 @@ mod tests {
             "a/b.safetensors: no such file; download the model first"
         );
         assert_eq!(e.exit_code(), 1);
-        assert_eq!(RunError::Interrupted { signal: 2 }.exit_code(), 130);
+        assert_eq!(RunError::interrupted(2).exit_code(), 130);
+        assert_eq!(
+            RunError::interrupted(15).to_string(),
+            "interrupted by SIGTERM"
+        );
         assert_eq!(RunError::bug("x").exit_code(), 101);
     }
 }

@@ -5,7 +5,11 @@
 pub mod durable;
 pub mod error;
 pub mod peft;
+pub mod sealed;
+pub mod space;
+pub mod sums;
 pub mod tensorfile;
+pub mod watched;
 
 pub use error::RunError;
 

@@ -113,7 +113,7 @@ pub fn write(
     let mut text = serde_json::to_vec_pretty(&keys)
         .map_err(|e| RunError::bug(format!("{CONFIG} cannot be written: {e}")))?;
     text.push(b'\n');
-    durable::write_bytes(&dir.join(CONFIG), false, &text)
+    durable::write_bytes(&dir.join(CONFIG), &text)
 }
 
 fn sorted(names: &[String]) -> Vec<&str> {

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::durable;
 use super::error::RunError;
+use super::watched::Watched;
 use crate::program::op::Tensor;
 use crate::program::types::DType;
 
@@ -80,7 +81,7 @@ pub(crate) fn write_observed(
     mut hasher: Option<&mut blake3::Hasher>,
 ) -> Result<(), RunError> {
     let header = header(specs, metadata)?;
-    durable::write_atomically(path, false, &mut |writer| {
+    durable::write_atomically(path, &mut |writer| {
         let mut send = |bytes: &[u8]| {
             if let Some(hasher) = hasher.as_deref_mut() {
                 hasher.update(bytes);
@@ -209,6 +210,7 @@ const fn file_dtype(dtype: DType) -> &'static str {
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
+    watched: Watched,
     map: Mmap,
     metadata: Metadata,
     data_start: usize,
@@ -233,7 +235,8 @@ impl TensorFile {
     /// It cannot be read, or it is no whole safetensors file.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let file = File::open(path).map_err(|e| durable::failed(path, "open", &e))?;
-        // SAFETY: the map is read only, and writers of such files rename whole new ones over them.
+        // SAFETY: the map is read only, and writers of such files rename whole new ones over them; before each
+        // read it is looked whether somebody else has cut the file.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| durable::failed(path, "map", &e))?;
         let (length, metadata) = safetensors::SafeTensors::read_metadata(&map).map_err(|e| {
             RunError::file(
@@ -243,6 +246,7 @@ impl TensorFile {
         })?;
         Ok(Self {
             path: path.to_owned(),
+            watched: Watched::new(path, file)?,
             map,
             metadata,
             data_start: length.saturating_add(8),
@@ -259,6 +263,14 @@ impl TensorFile {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.metadata.offset_keys()
+    }
+
+    /// Whether the file is still the one that was opened: to be asked before bytes of the map are read.
+    ///
+    /// # Errors
+    /// It was changed or cut meanwhile.
+    pub fn unchanged(&self) -> Result<(), RunError> {
+        self.watched.unchanged(&self.path)
     }
 
     /// A tensor; `None` if there is none of that name.
@@ -279,6 +291,7 @@ impl TensorFile {
     /// # Errors
     /// There is none of that name, or it has a dtype that no program uses.
     pub fn tensor(&self, name: &str) -> Result<Tensor, RunError> {
+        self.unchanged()?;
         let missing = || RunError::file(&self.path, format!("it holds no tensor `{name}`"));
         self.get(name)
             .ok_or_else(missing)?

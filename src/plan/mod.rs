@@ -6,6 +6,7 @@ pub mod choice;
 mod dag;
 pub mod data;
 mod demonstrations;
+pub mod disk;
 pub mod encode;
 pub mod error;
 pub mod estimate;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
+use crate::exec::store::vouch;
 use crate::files::RunError;
+use crate::files::sealed;
 
 /// The document's name.
 const RESULT: &str = "result.json";
@@ -200,8 +202,7 @@ fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 fn one(dir: PathBuf) -> Result<RunResult, RunError> {
     let path = dir.join(RESULT);
     let again = "run the recipe again (`peftc run`; finished stages are taken from the store), or leave this directory out";
-    let bytes = std::fs::read(&path)
-        .map_err(|e| RunError::file(&path, format!("cannot be read: {e}; {again}")))?;
+    let bytes = sealed::unbroken(&path, again)?;
     let document: Document = serde_json::from_slice(&bytes).map_err(|e| {
         RunError::file(
             &path,
@@ -221,7 +222,9 @@ fn one(dir: PathBuf) -> Result<RunResult, RunError> {
     for stage in &mut stages {
         let plain = Path::new(&stage.name).components().count() == 1 && stage.name != "..";
         if plain {
-            stage.log = log(&dir.join(&stage.name).join("metrics.jsonl"));
+            let own = dir.join(&stage.name);
+            vouch(&own.join("metrics.jsonl"))?;
+            stage.log = log(&own.join("metrics.jsonl"));
         }
     }
     Ok(RunResult {

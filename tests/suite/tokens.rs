@@ -46,7 +46,8 @@ fn train(recipe: &Path, cache: &Path) -> Vec<f64> {
 
 fn kept(cache: &Path) -> Vec<PathBuf> {
     let list = std::fs::read_dir(cache.join("peftc/tokens")).expect("a folder");
-    list.flatten().map(|e| e.path()).collect()
+    let all = list.flatten().map(|e| e.path());
+    all.filter(|p| p.extension().is_none()).collect()
 }
 
 #[test]
@@ -78,16 +79,20 @@ fn large_splits_are_tokenized_once_and_small_ones_leave_nothing() {
     let again = std::fs::metadata(&files[0]).expect("a file").len();
     assert_eq!(again, first.len());
 
-    // With tokens turned over, reading them says so.
-    let mut wrong = bytes;
+    // With tokens turned over, too, and `store verify` knows of it.
+    let mut wrong = bytes.clone();
     for byte in &mut wrong[16..200_000] {
         *byte ^= 1;
     }
     std::fs::write(&files[0], &wrong).expect("written");
-    let output = peftc(&["run", "--fresh", "--quiet"], &recipe, &cache);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(train(&recipe, &cache), made);
+    assert_eq!(std::fs::read(&files[0]).expect("a file"), bytes);
+    std::fs::write(&files[0], &wrong).expect("written");
+    let output = peftc(&["store", "verify"], &recipe, &cache);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("they are damaged; remove the file"), "{said}");
+    assert!(said.contains("its bytes are not those"), "{said}");
+    assert!(kept(&cache).is_empty(), "it would be read again");
 
     // A split of less than a MiB is not worth a file.
     let small = dir.path().join("small");

@@ -123,20 +123,6 @@ fn vectors() -> Vec<&'static str> {
     list
 }
 
-/// Bytes free on the disk that holds a path, or will.
-pub(super) fn disk_free(path: &Path) -> Option<u64> {
-    let path = std::path::absolute(path).ok()?;
-    let there = path.ancestors().find(|p| p.exists())?;
-    let text = command("df", &["-Pk", &there.to_string_lossy()])?;
-    // file system, blocks, used, available, …; the first column may hold spaces, the last too.
-    let line = text.lines().nth(1)?;
-    let mut words = line
-        .split_whitespace()
-        .skip_while(|w| w.parse::<u64>().is_err());
-    let kibibytes: u64 = words.nth(2)?.parse().ok()?;
-    kibibytes.checked_mul(1024)
-}
-
 /// Whether a folder can be written; without `test` to ask, its permissions are taken at their word.
 pub(super) fn writable(dir: &Path) -> bool {
     match program("test") {
@@ -158,7 +144,7 @@ mod tests {
         assert!(host.threads >= 1);
         if cfg!(target_os = "linux") {
             assert!(host.memory > Some(1 << 28));
-            assert!(disk_free(Path::new("/no/such/folder")).is_some());
+            assert!(crate::files::space::free(Path::new("/no/such/folder")).is_some());
             assert!(writable(&std::env::temp_dir()) && !writable(Path::new("/no/such/folder")));
         }
         assert_eq!(

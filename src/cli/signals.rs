@@ -1,0 +1,110 @@
+//! What signals ask of a run: the end with a checkpoint, or a checkpoint.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::iterator::Signals;
+
+use crate::files::error::signal_name;
+
+/// Signals that follow the first within this time ask for the same thing: schedulers and `timeout` send one to
+/// the process and one to its group.
+const SAME: Duration = Duration::from_secs(2);
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// The first signal that asked for the end.
+    end: AtomicI32,
+    /// Whether a checkpoint was asked for.
+    checkpoint: AtomicBool,
+    /// Whether there is a run that looks at this.
+    running: AtomicBool,
+}
+
+impl Asked {
+    /// The signal that asked for the end.
+    pub(super) fn end(&self) -> Option<i32> {
+        Some(self.end.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+    }
+
+    /// Whether a checkpoint was asked for since the last call.
+    pub(super) fn checkpoint(&self) -> bool {
+        self.checkpoint.swap(false, Ordering::Relaxed)
+    }
+
+    /// From now on a run looks at what is asked; before, a signal ends the process at once.
+    pub(super) fn run_begins(&self) {
+        self.running.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Writing beyond the limit on the size of files is an error like a full disk, not the end of the process.
+pub(super) fn outlive_file_limits() {
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// Listens to SIGINT, SIGTERM, SIGHUP and SIGUSR1 from now on.
+///
+/// # Errors
+/// The system gives no thread to listen with.
+pub(super) fn watch(quiet: bool) -> std::io::Result<Arc<Asked>> {
+    let asked = Arc::new(Asked::default());
+    let mut list = vec![SIGINT, SIGTERM, SIGUSR1];
+    // `nohup` has it ignored, and it stays so.
+    if !is_ignored(SIGHUP) {
+        list.push(SIGHUP);
+    }
+    let mut signals = Signals::new(list)?;
+    let own = asked.clone();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let mut first: Option<Instant> = None;
+            for signal in signals.forever() {
+                if signal == SIGUSR1 {
+                    own.checkpoint.store(true, Ordering::Relaxed);
+                } else if !own.running.load(Ordering::Relaxed) {
+                    leave(signal, "nothing was executed");
+                } else if first.is_none_or(|at| at.elapsed() < SAME) {
+                    if first.is_none() {
+                        own.end.store(signal, Ordering::Relaxed);
+                        if !quiet {
+                            say(&format!(
+                                "{}: the run ends after this step; one more, in more than two seconds, ends it at once",
+                                signal_name(signal)
+                            ));
+                        }
+                    }
+                    first = first.or_else(|| Some(Instant::now()));
+                } else {
+                    leave(signal, "ended at once; an earlier checkpoint stays");
+                }
+            }
+        })?;
+    Ok(asked)
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Ends the process with the signal's exit code.
+fn leave(signal: i32, why: &str) {
+    say(&format!(
+        "error: interrupted by {}: {why}",
+        signal_name(signal)
+    ));
+    signal_hook::low_level::exit(128 + signal);
+}
+
+/// Whether the process was started with a signal ignored; where the system does not tell, it was not.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}

@@ -1,0 +1,107 @@
+//! What a store remembers beside its entries: where stages ended, and how fast the machine was.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::{INDEX, RATES, SCHEMA, Store};
+use crate::files::RunError;
+use crate::files::durable;
+use crate::files::sealed;
+use crate::program::rates::Rates;
+
+impl Store {
+    /// Remembers the entry a recipe's stage ended in, so that a dry run can say what has changed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn note_latest(
+        &self,
+        recipe: &str,
+        stage: &str,
+        fingerprint: &str,
+        parts: &IndexMap<String, String>,
+    ) -> Result<(), RunError> {
+        let path = self.index(recipe, stage);
+        durable::create_dirs(&self.dir.join(INDEX))?;
+        let latest = Latest {
+            schema: SCHEMA,
+            recipe: recipe.to_owned(),
+            stage: stage.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            parts: parts.clone(),
+        };
+        sealed::write(&path, &latest)
+    }
+
+    /// The entry a recipe's stage ended in last, and its fingerprint's parts.
+    #[must_use]
+    pub fn latest(&self, recipe: &str, stage: &str) -> Option<(String, IndexMap<String, String>)> {
+        let latest: Latest = sealed::read(&self.index(recipe, stage)).whole()?;
+        (latest.schema == SCHEMA && latest.recipe == recipe && latest.stage == stage)
+            .then_some((latest.fingerprint, latest.parts))
+    }
+
+    /// How fast earlier runs with so many threads did each op; nothing if there were none.
+    #[must_use]
+    pub fn rates(&self, threads: usize) -> Rates {
+        let mut all = self.all_rates();
+        all.remove(&threads).unwrap_or_default()
+    }
+
+    fn all_rates(&self) -> BTreeMap<usize, Rates> {
+        let known: Option<Measured> = sealed::read(&self.dir.join(RATES)).whole();
+        let own = known.filter(|m| m.schema == SCHEMA && m.cpu == std::env::consts::ARCH);
+        own.map(|m| m.rates).unwrap_or_default()
+    }
+
+    /// Remembers how fast a run did each op.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn learn(&self, threads: usize, rates: &Rates) -> Result<(), RunError> {
+        let mut all = self.all_rates();
+        all.entry(threads).or_default().learn(rates);
+        let measured = Measured {
+            schema: SCHEMA,
+            cpu: std::env::consts::ARCH.to_owned(),
+            rates: all,
+        };
+        sealed::write(&self.dir.join(RATES), &measured)
+    }
+
+    pub(super) fn index(&self, recipe: &str, stage: &str) -> PathBuf {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(recipe.len() as u64).to_le_bytes());
+        hasher.update(recipe.as_bytes());
+        hasher.update(stage.as_bytes());
+        let hash = hasher.finalize().to_hex();
+        let stage: String = stage
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+            .take(40)
+            .collect();
+        self.dir.join(INDEX).join(format!(
+            "{stage}-{}.json",
+            hash.get(..16).unwrap_or_default()
+        ))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Measured {
+    schema: u32,
+    cpu: String,
+    rates: BTreeMap<usize, Rates>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Latest {
+    schema: u32,
+    recipe: String,
+    stage: String,
+    fingerprint: String,
+    parts: IndexMap<String, String>,
+}
