@@ -23,3 +23,4 @@ pub mod stage;
 pub mod start;
 pub mod svd;
 pub mod tokenizer;
+pub mod words;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::error::{DUPLICATE_KEY, MISSING_KEY, UNKNOWN_KEY};
+use super::registry;
 use super::scope::Scope;
 use super::values;
-use crate::base::{Diag, Diags, SourceId, Span, suggest};
+use crate::base::{Diag, Diags, SourceId, Span};
 use crate::library::schema::{Checked, Default, Filled, Key, Schema, Values};
+use crate::library::words;
 use crate::syntax::ast::Ctor;
 use crate::syntax::parse_value;
 
@@ -38,10 +40,7 @@ pub(super) fn fill(
                 format!("`{}` has no key `{name}`", schema.name),
             )
             .label("unknown key");
-            diag.help = suggest::did_you_mean(name, schema.keys.iter().map(|k| k.name));
-            if schema.keys.is_empty() {
-                diag.help = Some(format!("`{}` takes no keys", schema.name));
-            }
+            diag.help = Some(words::unknown_key(name, schema, &registry::all()));
             diags.push(diag);
             ok = false;
             continue;

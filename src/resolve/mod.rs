@@ -22,6 +22,7 @@ use crate::base::{Diag, Diags, Outcome, SourceId, Sources, Span, Spanned, sugges
 use crate::library::decl::{self, Declaration};
 use crate::library::schema::{Checked, Filled, Kind, RefKind, Schema};
 use crate::library::stage;
+use crate::library::words;
 use crate::syntax::ast::{Decl, File, Item, Value};
 use error::{
     BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT,
@@ -390,7 +391,7 @@ fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Op
             format!("there is no {} `{}`", declaration.what, ctor.name.value),
         )
         .label("unknown");
-        diag.help = suggest::did_you_mean(&ctor.name.value, schemas.iter().map(|s| s.name));
+        diag.help = words::unknown_name(&ctor.name.value, schemas.iter().map(|s| s.name));
         diags.push(diag);
         return None;
     };

@@ -22,6 +22,30 @@ pub fn schemas(registry: Registry) -> Vec<&'static Schema> {
     }
 }
 
+/// Every schema there is: entries of registries, then declarations without a registry of their own.
+#[must_use]
+pub fn all() -> Vec<&'static Schema> {
+    let registries = [
+        Registry::Stage,
+        Registry::Method,
+        Registry::Optimizer,
+        Registry::Schedule,
+        Registry::Objective,
+        Registry::Metric,
+        Registry::Start,
+        Registry::Source,
+    ];
+    let mut list: Vec<&'static Schema> = registries.into_iter().flat_map(schemas).collect();
+    for declaration in &decl::DECLARATIONS {
+        for schema in declaration.schemas() {
+            if !list.iter().any(|known| std::ptr::eq(*known, schema)) {
+                list.push(schema);
+            }
+        }
+    }
+    list
+}
+
 /// A schema by name.
 #[must_use]
 pub fn schema(registry: Registry, name: &str) -> Option<&'static Schema> {
@@ -35,4 +59,86 @@ pub fn names(registry: Registry) -> impl Iterator<Item = &'static str> + Clone {
         .map(|s| s.name)
         .collect::<Vec<_>>()
         .into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::library::words::{KEYS, Means, NAMES};
+
+    /// The blocks `x { key = … }` and the keys in them, of a piece of a recipe.
+    fn written(text: &str, each: &mut dyn FnMut(&str, &str)) {
+        let file = format!("stage s = block {{ {text} }}");
+        let parsed = crate::syntax::parse(&file, crate::base::SourceId(0));
+        assert!(
+            !parsed.diags.has_errors(),
+            "`{text}` is not of the language"
+        );
+        let items = parsed.value.expect("a file").items;
+        let crate::syntax::ast::Item::Decl(decl) = &items[0] else {
+            panic!("no declaration");
+        };
+        ctor(&decl.body, each);
+    }
+
+    fn ctor(body: &crate::syntax::ast::Ctor, each: &mut dyn FnMut(&str, &str)) {
+        for entry in &body.entries {
+            each(&body.name.value, &entry.key.value);
+            if let crate::syntax::ast::ValueKind::Ctor(inner) = &entry.value.value {
+                ctor(inner, each);
+            }
+        }
+    }
+
+    #[test]
+    fn words_point_to_keys_that_are_there_and_are_none_themselves() {
+        let all = all();
+        let has =
+            |block: &str, key: &str| all.iter().any(|s| s.name == block && s.key(key).is_some());
+        let (mut checked, mut wrong) = (0, Vec::new());
+        for word in KEYS.iter().chain(NAMES) {
+            let Means::Key {
+                of,
+                key,
+                write,
+                within,
+            } = word.means
+            else {
+                continue;
+            };
+            checked += 1;
+            for block in of {
+                if !has(block, key) {
+                    wrong.push(format!("`{block}` has no key `{key}`"));
+                }
+                let own = word.names.iter().filter(|name| has(block, name));
+                wrong.extend(own.map(|name| format!("`{name}` is a key of `{block}` itself")));
+            }
+            let mut named = false;
+            written(write, &mut |block, own| {
+                named |= own == key;
+                let at = if block == "block" { of[0] } else { block };
+                if !has(at, own) {
+                    wrong.push(format!("`{write}`: `{at}` has no key `{own}`"));
+                }
+            });
+            if !named {
+                wrong.push(format!("`{write}` does not write `{key}`"));
+            }
+            // A declaration, or a key of a stage.
+            if let Some((before, value)) = within.split_once(" = ") {
+                let value = value
+                    .replace(" \"DIR\" {", " {")
+                    .replace(" \"ORG/NAME\" {", " {");
+                assert!(!before.is_empty());
+                written(&format!("x = {value}"), &mut |block, own| {
+                    if block != "block" && !has(block, own) {
+                        wrong.push(format!("`{within}`: `{block}` has no `{own}`"));
+                    }
+                });
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert!(checked > 40);
+    }
 }

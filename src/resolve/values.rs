@@ -8,6 +8,7 @@ use super::scope::Scope;
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::placement::{Pattern, Placement, ROLES};
 use crate::library::schema::{Bound, Checked, Key, Kind, Length, Portion, RefKind};
+use crate::library::words;
 use crate::syntax::ast::{Ctor, Path, Segment, Value, ValueKind};
 
 /// Checks one value; `None` after a diagnostic.
@@ -311,7 +312,7 @@ fn choice(names: &[&str], written: &str, span: Span, diags: &mut Diags) -> Optio
         span,
         format!("`{written}` is not one of the choices here"),
     );
-    diag.help = suggest::did_you_mean(written, names.iter().copied());
+    diag.help = words::unknown_name(written, names.iter().copied());
     diags.push(diag);
     None
 }
@@ -339,7 +340,7 @@ fn entry(
             format!("there is no {which} `{}`", ctor.name.value),
         )
         .label("unknown");
-        diag.help = suggest::did_you_mean(&ctor.name.value, registry::names(which));
+        diag.help = words::unknown_name(&ctor.name.value, registry::names(which));
         diags.push(diag);
         return None;
     };

@@ -278,7 +278,7 @@ pub(super) fn checked_metric(
     let names = metric::METRICS.iter().map(|m| m.schema().name);
     let Some(metric) = metric::metric(name) else {
         let mut diag = Diag::error(&METRIC_MISMATCH, at, format!("there is no metric `{name}`"));
-        diag.help = crate::base::suggest::did_you_mean(name, names);
+        diag.help = crate::library::words::unknown_name(name, names);
         return Err(vec![diag]);
     };
     if metric.fits(&cx.head) {

@@ -1,0 +1,92 @@
+//! Words that stand where a method, an optimizer, a schedule, a metric, an objective, a stage kind, a source or a
+//! value belongs.
+
+use super::{Word, command, entry, missing};
+
+/// Names of others.
+#[rustfmt::skip]
+pub static NAMES: &[Word] = &[
+    // Methods
+    missing(&["dora", "weight_decomposed_lora"], "`lora`, or `siva`, which trains singular vectors of the weights themselves"),
+    missing(&["qlora", "qalora", "lora_8bit", "lora_4bit", "quantized_lora"],
+        "`lora` on a model with `dtype = bf16`, whose frozen weights take half the memory of f32; `side_lora` and `lst` save activations too"),
+    missing(&["pissa", "loftq", "olora", "corda", "eva", "milora", "lora_ga", "lora_xs"], "`siva`, which begins from the singular vectors of the weights"),
+    missing(&["adalora", "dylora", "increlora", "sora"], "`siva` or `lora` with a fixed `rank`"),
+    missing(&["ia3", "ia_3", "(ia)3", "ssf", "ln_tuning", "layernorm_tuning", "fourierft", "c3a", "waveft"], "`bitfit`, which trains biases alone"),
+    missing(&["prefix_tuning", "prompt_tuning", "p_tuning", "p_tuning_v2", "soft_prompt", "multitask_prompt_tuning", "cpt", "cartridge", "ptuning", "prefix"],
+        "a written `prompt` with `objective = label_words`, and any method beside it"),
+    missing(&["vera", "vblora", "loha", "lokr", "lycoris", "oft", "boft", "hra", "randlora", "road", "miss", "bone", "xlora", "poly", "lora_fa", "glora", "delora",
+              "gralora", "shira", "hira", "psoft", "tinylora", "unilora", "tied_lora", "pvera", "frod", "osf"], "`lora`, or `siva`"),
+    missing(&["galore", "lora_plus", "loraplus", "lorap", "lisa", "badam", "apollo_full"], "`lora`, or `last_n` for whole blocks"),
+    missing(&["adapter", "houlsby", "pfeiffer", "bottleneck", "parallel_adapter", "adaption_prompt", "compacter", "llama_adapter", "adapters", "unipelt", "mam"],
+        "`lora` beside each matrix, or `lst` beside the whole model"),
+    entry(&["rslora", "rs_lora"], "lora { rs_lora = true }"),
+    entry(&["full_finetuning", "full_ft", "finetuning", "none", "full_fine_tuning", "fft", "all"], "full"),
+    entry(&["linear_probe", "linear_probing", "head", "classifier_only", "feature_extraction", "frozen", "probe"], "head_only"),
+    entry(&["freeze", "last_layers", "top_layers", "partial", "last_layer"], "last_n { n = 2 }"),
+    entry(&["ladder", "ladder_side_tuning", "side_tuning", "lst_tuning"], "lst"),
+    entry(&["klst", "k_ladder", "k_ladder_side_tuning", "klst_tuning"], "k_lst"),
+    entry(&["lora_svd", "svd", "singular_vectors", "singular_vector_adaptation"], "siva"),
+    // Optimizers
+    entry(&["adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_anyprecision", "adam", "fused_adam", "adamw_fused",
+            "stable_adamw", "adamwscale"], "adamw"),
+    missing(&["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "paged_adamw", "adamw_torch_4bit", "adamw_torch_8bit", "adafactor", "adam_mini", "came",
+              "lomo", "adalomo", "galore_adamw", "galore_adamw_8bit", "galore_adafactor", "galore_adamw_layerwise", "galore_adamw_8bit_layerwise",
+              "galore_adafactor_layerwise", "apollo_adamw", "apollo_adamw_layerwise"],
+        "`sgd`, whose state is one number a parameter with `momentum`, none without; an adapter's state is small with `adamw` as well"),
+    missing(&["lion", "lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit", "ademamix", "ademamix_8bit", "paged_ademamix_8bit", "paged_ademamix_32bit", "adagrad",
+              "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "grokadamw", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "radam",
+              "adamax", "nadam", "lamb", "sophia", "muon", "prodigy", "shampoo", "soap", "adabelief"], "`adamw`"),
+    // Schedules
+    entry(&["constant_with_warmup", "warmup"], "constant { peak = 2e-4, warmup = 6% }"),
+    entry(&["cosine_with_min_lr", "cosine_warmup_with_min_lr", "cosine_annealing", "cosineannealinglr"], "cosine { peak = 2e-4, end = 1e-5 }"),
+    entry(&["linear_warmup", "linear_with_warmup", "linear_decay"], "linear { peak = 2e-4, warmup = 6% }"),
+    missing(&["cosine_with_restarts", "one_cycle", "onecycle", "onecyclelr", "cyclic"], "`cosine`"),
+    missing(&["polynomial", "inverse_sqrt", "warmup_stable_decay", "wsd", "step", "exponential", "rex", "greedy", "multistep"], "`linear`"),
+    missing(&["reduce_lr_on_plateau", "reducelronplateau", "plateau"], "`patience` with `best`, which ends a training that no longer gets better"),
+    // Metrics
+    entry(&["acc", "eval_accuracy", "accuracy_score", "categorical_accuracy"], "accuracy"),
+    entry(&["macro_f1", "f1_score_macro", "eval_f1_macro"], "f1_macro"),
+    entry(&["eval_f1", "f1_score", "f1_binary", "binary_f1"], "f1"),
+    entry(&["mcc", "matthews_correlation", "matthews_corrcoef", "eval_mcc"], "matthews"),
+    entry(&["pearsonr", "pearson_correlation"], "pearson"),
+    entry(&["spearmanr", "spearman_correlation"], "spearman"),
+    entry(&["eval_loss", "nll", "cross_entropy", "mse", "mean_squared_error", "val_loss"], "loss"),
+    entry(&["ppl", "eval_perplexity"], "perplexity"),
+    entry(&["mlm_accuracy", "mask_accuracy"], "masked_accuracy"),
+    missing(&["micro_f1", "f1_micro", "weighted_f1", "f1_weighted"], "`accuracy`, which F1 over all examples equals, and `f1_macro`"),
+    missing(&["auc", "roc_auc", "auroc", "average_precision", "pr_auc", "precision", "recall", "specificity", "balanced_accuracy", "top_k_accuracy", "cohen_kappa"],
+        "`f1`, `f1_macro` or `matthews`"),
+    missing(&["rmse", "mae", "r2", "mean_absolute_error", "r2_score"], "`loss`, the mean squared error, `pearson` and `spearman`"),
+    missing(&["bleu", "rouge", "exact_match", "wer"], "`accuracy`, `perplexity`, `masked_accuracy`"),
+    // Objectives
+    entry(&["classification", "sequence_classification", "seq_cls", "single_label_classification", "text_classification", "sentiment", "category"], "classify"),
+    entry(&["regression", "sts", "similarity"], "regress"),
+    entry(&["mlm", "masked_language_modeling", "fill_mask", "masked_language_model"], "masked_lm"),
+    entry(&["prompt_classification", "label_word", "mask_prediction", "pet", "lm_bff", "cloze"], "label_words"),
+    missing(&["causal_lm", "clm", "language_modeling", "text_generation", "seq2seq", "seq_2_seq_lm", "seq2seq_lm", "generation", "completion", "pretrain", "pretraining"],
+        "`masked_lm`, for masked language models"),
+    missing(&["token_classification", "token_cls", "ner", "question_answering", "question_ans", "multi_label", "multi_label_classification", "multiple_choice", "tagging"],
+        "`classify`: one class a text"),
+    // Stage kinds
+    entry(&["finetune", "fine_tune", "fit", "training", "learn", "trainer", "tune"], "train"),
+    entry(&["evaluate", "evaluation", "test", "score", "validate"], "eval"),
+    entry(&["merge_and_unload", "fuse", "merge_lora", "merge_adapter"], "merge"),
+    entry(&["zeroth_order", "zo", "zo_sgd", "spsa", "zo_sgd_mezo"], "mezo"),
+    entry(&["prompt_search", "select_prompt", "search_prompt"], "choose_prompt"),
+    missing(&["sft", "dpo", "ppo", "orpo", "kto", "grpo", "rlhf", "reward", "reward_modeling", "cpo", "simpo", "distill", "distillation", "rft"],
+        "`train`, on labelled texts"),
+    missing(&["export", "save", "quantize", "gguf", "onnx", "push", "convert"], "`merge`, which leaves a Hugging Face folder; a training leaves its adapter in peft's format"),
+    missing(&["prune", "compress"], "`init = magnitude` or `init = fisher` of `lst`, which begin a side network as a pruned copy of the model"),
+    command(&["predict", "infer", "inference", "prediction", "label", "serve"], "peftc predict OUT --input FILE"),
+    // Sources
+    entry(&["huggingface", "hf", "hub_model", "huggingface_hub", "from_pretrained", "load_dataset", "pretrained", "transformers"], "hub \"ORG/NAME\""),
+    entry(&["path", "dir", "directory", "folder", "file", "files", "disk", "csv", "tsv", "json", "jsonl", "parquet", "text", "local_dir"], "local \"DIR\""),
+    missing(&["s3", "gcs", "url", "http", "https", "modelscope", "kaggle", "sql"], "`local \"DIR\"` with the files fetched, or `hub \"ORG/NAME\"`"),
+    missing(&["zeros", "kaiming", "xavier", "gaussian", "normal", "pretrained_side"], "`random`"),
+    // Values
+    entry(&["float32", "fp32", "full_precision", "single", "float"], "f32"),
+    entry(&["float16", "fp16", "half"], "f16"),
+    entry(&["bfloat16", "brain_float"], "bf16"),
+    missing(&["int8", "int4", "nf4", "fp4", "fp8", "q4", "q8", "8bit", "4bit", "uint8", "q4_0", "q8_0", "q4_k"], "`bf16`, half the memory of f32"),
+];
