@@ -1,25 +1,27 @@
 //! `peftc check`: what is wrong, and how much memory it takes.
 
-use std::fmt::Write as _;
+mod table;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+pub(super) use table::{fitted, table, told, verdict};
+
 use super::options::{Common, Intent, Prepared, error, print, store_of};
+use super::screen::Screen;
 use super::{exit, render};
-use crate::base::units::{About, Bytes, Count};
+use crate::base::units::Bytes;
 use crate::driver::Compiled;
 use crate::exec::run::{entry_name, resumes_at};
 use crate::exec::store::Store;
 use crate::files::space;
 use crate::plan::disk::{Disk, together};
-use crate::plan::estimate::Home;
-use crate::plan::render::{batches, recomputed};
 use crate::plan::solve::{Solution, solve};
 use crate::plan::time::{Told, seconds};
 use crate::plan::{Plan, Stage, render as plan_render};
-use crate::program::device::{self, Device};
+use crate::program::device::Device;
 use crate::program::op::Machine;
 
 /// Arguments of `check`.
@@ -60,6 +62,12 @@ impl Check {
             error(
                 "`--solve` needs what to fit: `--budget SIZE`, or a card (`--device rtx3070-8gb`)",
             );
+            return exit::WRONG;
+        }
+        if let (Some(stage), None) = (&self.stage, &self.solve) {
+            error(&format!(
+                "`--stage {stage}` says which stage `--solve KEY` is for; `check` looks at all of them"
+            ));
             return exit::WRONG;
         }
         // What is solved for is solved for the recipe as it is written.
@@ -138,22 +146,30 @@ impl Check {
             return exit::WRONG;
         };
         if let (Some(key), Some(limit)) = (&self.solve, limit) {
-            return self.solve(plan, key, limit, &machine);
+            let (code, solved) = self.solve(plan, key, limit, &machine);
+            let json = recipes.last_mut().and_then(Json::as_object_mut);
+            if let Some(json) = json.filter(|_| self.common.json) {
+                json.insert("solved".to_owned(), json!(solved));
+            }
+            return code;
         }
         if !self.common.json {
             let name = compiled.path.display().to_string();
+            let screen = Screen::out(self.common.color);
             let mark = |s: &Stage| match resumes_at(&store, s) {
                 Some(step) => format!("resumes at {step}"),
                 None if cached(s) => "finished".to_owned(),
                 None => String::new(),
             };
-            print(&table(plan, &name, (&mark, &time)));
-            print(&on_disk(plan, &cached, &store));
-            print(&told(&machine, source));
+            print(&format!("{name}\n\n"));
             if let Some(limit) = limit {
-                print(&verdict(plan, limit));
-                print(&fitted(plan));
+                print(&verdict(plan, limit, screen));
+                print(&screen.fold(&fitted(plan), 6));
+                print("\n");
             }
+            print(&table(plan, limit, (&cached, &mark, &time), screen));
+            print(&screen.fold(&on_disk(plan, &cached, &store), 4));
+            print(&told(&machine, source, screen));
         }
         if fits == Some(false) {
             exit::TOO_LARGE
@@ -162,7 +178,27 @@ impl Check {
         }
     }
 
-    fn solve(&self, plan: &Plan, key: &str, budget: u64, machine: &Machine) -> i32 {
+    /// Tells the largest value of a key that fits, a line a stage; the exit code, and the same as JSON.
+    fn solve(&self, plan: &Plan, key: &str, budget: u64, machine: &Machine) -> (i32, Vec<Json>) {
+        let mut list = Vec::new();
+        let mut tell = |stage: &Stage, value: Option<u64>, needs: u64| {
+            let name = &stage.name.value;
+            list.push(json!({ "stage": name, "key": key, "value": value, "needs_bytes": needs }));
+            if !self.common.json {
+                print(&match value {
+                    Some(value) => format!(
+                        "{name}: {key} = {value} needs {} of {}\n",
+                        Bytes(needs),
+                        Bytes(budget)
+                    ),
+                    None => format!(
+                        "{name}: nothing fits; the smallest {key} needs {} of {}\n",
+                        Bytes(needs),
+                        Bytes(budget)
+                    ),
+                });
+            }
+        };
         let chosen: Vec<&Stage> = plan
             .stages
             .iter()
@@ -170,28 +206,18 @@ impl Check {
             .collect();
         if let (true, Some(name)) = (chosen.is_empty(), &self.stage) {
             error(&format!("there is no stage `{name}`"));
-            return exit::WRONG;
+            return (exit::WRONG, Vec::new());
         }
         let (mut code, mut solved) = (exit::DONE, 0);
         for stage in chosen {
             match solve(stage, key, budget, machine) {
                 Solution::Fits { value, needs } => {
                     solved += 1;
-                    print(&format!(
-                        "{}: {key} = {value} needs {} of {}\n",
-                        stage.name.value,
-                        Bytes(needs),
-                        Bytes(budget)
-                    ));
+                    tell(stage, Some(value), needs);
                 }
                 Solution::Never { needs } => {
                     solved += 1;
-                    print(&format!(
-                        "{}: nothing fits; the smallest {key} needs {} of {}\n",
-                        stage.name.value,
-                        Bytes(needs),
-                        Bytes(budget)
-                    ));
+                    tell(stage, None, needs);
                     code = exit::TOO_LARGE;
                 }
                 Solution::NotAKey => {}
@@ -201,9 +227,9 @@ impl Check {
             error(&format!(
                 "no stage here has a key `{key}` that can be solved for; try batch, micro_batch, max_length or rank"
             ));
-            return exit::WRONG;
+            return (exit::WRONG, Vec::new());
         }
-        code
+        (code, list)
     }
 }
 
@@ -257,189 +283,4 @@ pub(super) fn timed(json: &mut Json, time: Option<f64>, source: Option<Told>) {
         map.insert("estimated_s".to_owned(), json!(time));
         map.insert("estimated_s_from".to_owned(), json!(source));
     }
-}
-
-/// The table of `check`, in 80 columns where names are short.
-pub(super) fn table(
-    plan: &Plan,
-    recipe: &str,
-    (mark, time): (&dyn Fn(&Stage) -> String, &dyn Fn(&Stage) -> Option<f64>),
-) -> String {
-    let mut text = format!("{recipe}\n\n");
-    let on_device = plan.stages.iter().any(|s| s.estimate.home != Home::Cpu);
-    let width = plan_render::name_width(plan.stages.iter().map(|s| s.name.value.as_str()), 14);
-    let wide = |s: &Stage| {
-        if s.kind.chooses() {
-            s.filled.name.len()
-        } else {
-            0
-        }
-    };
-    let kinds = plan.stages.iter().map(wide).max().unwrap_or(0).max(10);
-    let _ = writeln!(
-        text,
-        "  {:<width$} {:<kinds$} {:>11} {:>8} {:>10} {:>10} {:>9}",
-        "stage",
-        "method",
-        "trained",
-        "steps",
-        "tensors",
-        if on_device { "device" } else { "process" },
-        "time"
-    );
-    for stage in &plan.stages {
-        let (_, trained) = stage.job.parameters();
-        let methods = stage.methods().join("+");
-        let steps = match &stage.job.routine {
-            // A number of epochs says nothing without the data.
-            crate::library::stage::job::Routine::Fit(_) if stage.steps_unknown() => "?".to_owned(),
-            crate::library::stage::job::Routine::Fit(fit) => Count(fit.steps).to_string(),
-            _ => "–".to_owned(),
-        };
-        let kind = if methods.is_empty() || stage.leaves.is_none() {
-            stage.filled.name.clone()
-        } else {
-            methods
-        };
-        let mark = mark(stage);
-        let mark = if mark.is_empty() {
-            mark
-        } else {
-            format!("  ({mark})")
-        };
-        let trained = if trained == 0 {
-            "–".to_owned()
-        } else {
-            Count(trained).to_string()
-        };
-        let e = &stage.estimate;
-        let _ = writeln!(
-            text,
-            "  {:<width$} {kind:<kinds$} {trained:>11} {steps:>8} {:>10} {:>10} {:>9}{mark}",
-            stage.name.value,
-            Bytes(e.peak()).to_string(),
-            match e.home {
-                Home::Host => "on host".to_owned(),
-                _ => Bytes(e.needs()).to_string(),
-            },
-            time(stage).map_or_else(|| "?".to_owned(), |s| About(s).to_string())
-        );
-    }
-    for stage in &plan.stages {
-        if let Some(prompt) = plan_render::prompt(stage) {
-            let _ = writeln!(text, "\n  The prompt of `{}` is {prompt}", stage.name.value);
-        }
-    }
-    // What runs on the host does not count among what is held on a device.
-    let counted = |s: &&Stage| !on_device || s.estimate.home != Home::Host;
-    let stages = plan.stages.iter().filter(counted);
-    let held = |s: &&Stage| match s.estimate.home {
-        Home::Device(_) => s.estimate.needs(),
-        Home::Cpu | Home::Host => s.estimate.peak(),
-    };
-    if let Some(top) = stages.max_by_key(held) {
-        let e = &top.estimate;
-        let _ = writeln!(
-            text,
-            "\n  The peak is in `{}`, at {}:",
-            top.name.value, e.peak_op
-        );
-        let lines = plan_render::lines(e);
-        let all: u64 = lines.iter().map(|(_, bytes)| bytes).sum();
-        for (name, bytes) in lines.into_iter().filter(|(_, bytes)| *bytes > 0) {
-            let share = 100.0 * bytes as f64 / all.max(1) as f64;
-            let _ = writeln!(
-                text,
-                "    {name:<36} {:>10} {share:>5.1} %",
-                Bytes(bytes).to_string()
-            );
-        }
-        if let Some((what, bytes)) = e.largest.first() {
-            let _ = writeln!(text, "  largest tensor there: {} {what}", Bytes(*bytes));
-        }
-    }
-    text.push('\n');
-    text
-}
-
-/// The card, and what the times are told by.
-pub(super) fn told(machine: &Machine, source: Option<Told>) -> String {
-    let mut text = String::new();
-    if let Some(card) = machine.device.card() {
-        let _ = writeln!(
-            text,
-            "  {} has {}, of which its driver leaves about {}.",
-            card.name,
-            Bytes(card.memory()),
-            Bytes(card.available())
-        );
-    }
-    match source {
-        Some(Told::DataSheet) => {
-            let _ = writeln!(
-                text,
-                "  Times are computed from its data sheet, at {:.0} % of the arithmetic and {:.0} % of the bandwidth\n  \
-                 there; nothing was measured.",
-                100.0 * device::ARITHMETIC_EFFICIENCY,
-                100.0 * device::BANDWIDTH_EFFICIENCY
-            );
-        }
-        Some(Told::Usual) => text.push_str(
-            "  Times are those of a usual processor; runs with this store will tell this machine's.\n",
-        ),
-        Some(Told::Measured) => {}
-        None => text.push_str(
-            "  No card is known here, so that there are no times and nothing to fit; name one\n  \
-             (`--device rtx3070-8gb`, `peftc list devices`).\n",
-        ),
-    }
-    text
-}
-
-/// What `fit = auto` chose, a line a stage.
-pub(super) fn fitted(plan: &Plan) -> String {
-    let stages = plan.stages.iter().filter(|s| s.fitted);
-    stages
-        .map(|stage| {
-            let (batch, micro) = batches(stage);
-            let blocks = recomputed(stage);
-            let micro = (micro < batch).then(|| format!("micro-batches of {micro}"));
-            let again = (blocks > 0).then(|| {
-                let all = stage.model.facts().layers;
-                format!("the inner values of {blocks} of {all} blocks recomputed")
-            });
-            let ways: Vec<String> = micro.into_iter().chain(again).collect();
-            format!(
-                "    `{}` fits by {}\n",
-                stage.name.value,
-                ways.join(" and ")
-            )
-        })
-        .collect()
-}
-
-/// Whether a plan fits a budget, and what would.
-pub(super) fn verdict(plan: &Plan, budget: u64) -> String {
-    let needs = needed(plan);
-    if needs <= budget {
-        return format!("  fits: {} of {}\n", Bytes(needs), Bytes(budget));
-    }
-    let mut text = format!(
-        "  does not fit: {} is needed, {} may be used\n",
-        Bytes(needs),
-        Bytes(budget)
-    );
-    for stage in plan.stages.iter().filter(|s| s.estimate.needs() > budget) {
-        let _ = writeln!(
-            text,
-            "    `{}` needs {}",
-            stage.name.value,
-            Bytes(stage.estimate.needs())
-        );
-    }
-    text.push_str(
-        "  `fit = auto` in a training stage lets the compiler choose micro-batch and recompute; \
-         `--solve micro_batch` (or batch, max_length, rank) prints the largest that fits\n",
-    );
-    text
 }

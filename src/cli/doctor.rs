@@ -13,7 +13,8 @@ use clap::Args;
 
 use super::exit;
 use super::gpu::{self, Found};
-use super::options::{error, print, unknown_device};
+use super::options::{Color, error, print, unknown_device};
+use super::screen::Screen;
 use super::world::{Hub, RealWorld};
 use crate::base::units::Bytes;
 use crate::exec::store::Store;
@@ -99,7 +100,8 @@ impl Doctor {
         print(&if self.json {
             format!("{:#}\n", machine.json(&problems))
         } else {
-            machine.text(&problems)
+            // Behind the names of lines.
+            Screen::out(Color::Auto).fold(&machine.text(&problems), 15)
         });
         if problems.iter().any(|p| p.asked) {
             exit::FAILED

@@ -1,4 +1,5 @@
-//! `peftc explain NAME`: what a registered thing, a key or a diagnostic code means.
+//! `peftc explain NAME`: what a registered thing, a key, a device or a diagnostic code means, and what a
+//! word of other tools is called here.
 
 use std::fmt::Write as _;
 
@@ -6,12 +7,14 @@ use clap::Args;
 
 use super::exit;
 use super::list::KINDS;
-use super::options::{error, print};
+use super::options::{Color, error, print};
+use super::screen::{Screen, TITLE, wrap};
 use crate::base::suggest;
 use crate::base::units::Bytes;
 use crate::library::decl::DECLARATIONS;
 use crate::library::placement::ROLES;
-use crate::library::schema::{Default, Schema};
+use crate::library::schema::{Default, Key, Schema};
+use crate::library::words::{self, Means};
 use crate::program::device::{
     ARITHMETIC_EFFICIENCY, BANDWIDTH_EFFICIENCY, CARDS, Card, LEAST_CAPABILITY, overhead,
 };
@@ -20,58 +23,157 @@ use crate::resolve::registry;
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// lora, train, accuracy, resolve::unknown_key, placement, sweep, rtx3070-8gb, …
+    /// lora, train, accuracy, seed, train.batch, unknown_key, placement, sweep, cuda, rtx3070-8gb, learning_rate, …
     name: String,
+    /// When to colour
+    #[arg(long, value_enum, default_value = "auto")]
+    color: Color,
 }
 
 impl Explain {
     pub(super) fn run(&self) -> i32 {
         let name = self.name.strip_prefix("peftc::").unwrap_or(&self.name);
-        let mut text = String::new();
-        if let Some(code) = crate::driver::codes().find(|c| c.name == name) {
-            let _ = writeln!(text, "peftc::{}\n\n{}", code.name, wrap(code.doc, 78, ""));
-        }
-        if name == "placement" {
-            placements(&mut text);
-        }
-        if matches!(name, "sweep" | "grid" | "zip") {
-            text.push_str(SWEEP);
-        }
-        if let Some(card) = Card::named(name) {
-            device(&mut text, card);
-        }
-        for (kind, registry) in KINDS {
-            for schema in registry::schemas(registry)
-                .into_iter()
-                .filter(|s| s.name == name)
-            {
-                entry(&mut text, kind.trim_end_matches('s'), schema);
-            }
-        }
-        for declaration in DECLARATIONS.iter().filter(|d| d.keyword == name) {
-            for schema in declaration.schemas() {
-                entry(&mut text, declaration.what, schema);
+        let screen = Screen::out(self.color);
+        let mut text = found(name, screen);
+        if text.is_empty()
+            && let Some(word) = words::for_key(name)
+        {
+            text.push_str(&wrap(&word.help(name, None), screen.prose(), ""));
+            text.push('\n');
+            if let Means::Key { of, key, .. } = word.means {
+                keys(&mut text, key, of, screen);
             }
         }
         if text.is_empty() {
-            let all: Vec<&str> = KINDS
-                .iter()
-                .flat_map(|(_, r)| registry::names(*r))
-                .chain(["placement", "sweep", "grid", "zip"])
-                .chain(crate::driver::codes().map(|c| c.name))
-                .chain(CARDS.iter().map(|c| c.name))
-                .collect();
-            let near = suggest::nearest(name, all);
-            let hint = if near.is_empty() {
-                "`peftc list` names everything".to_owned()
-            } else {
-                format!("did you mean `{}`?", near.join("` or `"))
-            };
-            error(&format!("nothing is called `{}`; {hint}", self.name));
+            error(&format!(
+                "nothing is called `{}`; {}",
+                self.name,
+                nearest(name)
+            ));
             return exit::WRONG;
         }
         print(&text);
         exit::DONE
+    }
+}
+
+/// All that has a name.
+fn found(name: &str, screen: Screen) -> String {
+    let mut text = String::new();
+    for code in crate::driver::codes() {
+        let short = code.name.rsplit("::").next();
+        if code.name == name || short == Some(name) {
+            let title = screen.paint(TITLE, &format!("peftc::{}", code.name));
+            let _ = writeln!(text, "{title}\n\n{}", wrap(code.doc, screen.prose(), ""));
+        }
+    }
+    match name {
+        "placement" => placements(&mut text, screen),
+        "sweep" | "grid" | "zip" => text.push_str(&screen.fold(SWEEP, 2)),
+        _ => {}
+    }
+    if let Some(about) = places(name) {
+        let _ = writeln!(
+            text,
+            "{}\n",
+            screen.paint(TITLE, &format!("{name} (device)"))
+        );
+        let _ = writeln!(text, "{}", wrap(about, screen.prose(), ""));
+    }
+    if let Some(card) = Card::named(name) {
+        device(&mut text, card, screen);
+    }
+    for (kind, registry) in KINDS {
+        for schema in registry::schemas(registry)
+            .into_iter()
+            .filter(|s| s.name == name)
+        {
+            entry(&mut text, kind.trim_end_matches('s'), schema, screen);
+        }
+    }
+    for declaration in DECLARATIONS.iter().filter(|d| d.keyword == name) {
+        for schema in declaration.schemas() {
+            entry(&mut text, declaration.what, schema, screen);
+        }
+    }
+    match name.split_once('.') {
+        Some((block, key)) => {
+            let declared = DECLARATIONS.iter().filter(|d| d.keyword == block);
+            let mut blocks: Vec<&str> =
+                declared.flat_map(|d| d.schemas()).map(|s| s.name).collect();
+            blocks.push(block);
+            keys(&mut text, key, &blocks, screen);
+        }
+        None => keys(&mut text, name, &[], screen),
+    }
+    text
+}
+
+/// What a place to compute on is, if that is no card.
+fn places(name: &str) -> Option<&'static str> {
+    match name {
+        "cpu" => Some(
+            "The processor: what every command takes where no `--device` is written. `--threads N` says with how many threads; \
+             results do not depend on it. `peftc doctor` tells what there is.",
+        ),
+        "cuda" => Some(
+            "The first NVIDIA GPU of this machine; `cuda:N` is another. `run`, `replay` and `predict` need a build with the feature \
+             `cuda`; `check` and `plan` tell in every build whether a recipe fits. A card that is not here is named instead: \
+             `peftc list devices`. `peftc doctor --device cuda` tells what stands in the way.",
+        ),
+        _ => None,
+    }
+}
+
+/// What comes nearest to a name that nothing has.
+fn nearest(name: &str) -> String {
+    let schemas = registry::all();
+    let all: Vec<&str> = KINDS
+        .iter()
+        .flat_map(|(_, r)| registry::names(*r))
+        .chain(DECLARATIONS.iter().map(|d| d.keyword))
+        .chain(["placement", "sweep", "grid", "zip", "cpu", "cuda"])
+        .chain(schemas.iter().flat_map(|s| s.keys).map(|k| k.name))
+        .chain(crate::driver::codes().filter_map(|c| c.name.rsplit("::").next()))
+        .chain(CARDS.iter().map(|c| c.name))
+        .collect();
+    let near = suggest::nearest(name, all);
+    if near.is_empty() {
+        "`peftc list` names what there is, `peftc explain train` the keys of a stage".to_owned()
+    } else {
+        format!("did you mean `{}`?", near.join("` or `"))
+    }
+}
+
+/// A key in the blocks that have it; in all if none is named.
+fn keys(text: &mut String, name: &str, blocks: &[&str], screen: Screen) {
+    let mut groups: Vec<(&Key, Vec<&str>)> = Vec::new();
+    for schema in registry::all() {
+        let asked = blocks.is_empty() || blocks.contains(&schema.name);
+        let Some(key) = schema.key(name).filter(|_| asked) else {
+            continue;
+        };
+        let same = |k: &Key| k.kind == key.kind && k.doc == key.doc && k.default == key.default;
+        match groups.iter_mut().find(|(known, _)| same(known)) {
+            Some((_, list)) if list.contains(&schema.name) => {}
+            Some((_, list)) => list.push(schema.name),
+            None => groups.push((key, vec![schema.name])),
+        }
+    }
+    for (key, of) in groups {
+        let title = screen.paint(TITLE, &format!("{name} (key of {})", of.join(", ")));
+        let _ = writeln!(text, "{title}\n");
+        let line = format!("{}; {}", key.kind, default(key));
+        let _ = write!(text, "{}", wrap(&line, screen.prose(), "  "));
+        let _ = writeln!(text, "{}", wrap(key.doc, screen.prose(), "  "));
+    }
+}
+
+fn default(key: &Key) -> String {
+    match key.default {
+        Default::Required => "required".to_owned(),
+        Default::Absent => "optional".to_owned(),
+        Default::Text(text) | Default::Tacit(text) => format!("default {text}"),
     }
 }
 
@@ -99,27 +201,33 @@ is a repetition, and gives mean ± standard deviation.
 
 ";
 
-fn entry(text: &mut String, kind: &str, schema: &Schema) {
-    let _ = writeln!(text, "{} ({kind}): {}\n", schema.name, schema.summary);
+fn entry(text: &mut String, kind: &str, schema: &Schema, screen: Screen) {
+    let title = screen.paint(TITLE, &format!("{} ({kind})", schema.name));
+    let _ = writeln!(
+        text,
+        "{}",
+        screen.fold(&format!("{title}: {}\n", schema.summary), 2)
+    );
+    let width = screen.prose();
     if !schema.doc.is_empty() {
-        let _ = writeln!(text, "{}", wrap(schema.doc, 78, ""));
+        let _ = writeln!(text, "{}", wrap(schema.doc, width, ""));
     }
     if !schema.paper.is_empty() {
-        let _ = writeln!(text, "Source: {}\n", schema.paper);
+        let _ = writeln!(
+            text,
+            "{}",
+            wrap(&format!("Source: {}", schema.paper), width, "")
+        );
     }
     for key in schema.keys {
-        let default = match key.default {
-            Default::Required => "required".to_owned(),
-            Default::Absent => "optional".to_owned(),
-            Default::Text(text) | Default::Tacit(text) => format!("default {text}"),
-        };
-        let _ = writeln!(text, "  {} — {}; {default}", key.name, key.kind);
-        let _ = write!(text, "{}", wrap(key.doc, 72, "      "));
+        let line = format!("{} — {}; {}", key.name, key.kind, default(key));
+        let _ = write!(text, "{}", screen.fold(&format!("  {line}\n"), 6));
+        let _ = write!(text, "{}", wrap(key.doc, width, "      "));
     }
     text.push('\n');
 }
 
-fn device(text: &mut String, card: &'static Card) {
+fn device(text: &mut String, card: &'static Card, screen: Screen) {
     let (major, minor) = card.capability;
     let tera = |gigaflops: u64| format!("{:.1} TFLOP/s", gigaflops as f64 / 1000.0);
     let own = overhead(Some(card), (0, 0), []);
@@ -161,7 +269,7 @@ fn device(text: &mut String, card: &'static Card) {
         let note = format!(
             "CUDA 13 compiles for capability {major}.{minor} and above: this card needs the tools of CUDA 12."
         );
-        text.push_str(&wrap(&note, 78, ""));
+        text.push_str(&wrap(&note, screen.prose(), ""));
     }
     let note = format!(
         "`peftc check --device {}` tells whether a recipe fits it and about how long it takes, on any \
@@ -172,36 +280,20 @@ fn device(text: &mut String, card: &'static Card) {
         100.0 * ARITHMETIC_EFFICIENCY,
         100.0 * BANDWIDTH_EFFICIENCY
     );
-    text.push_str(&wrap(&note, 78, ""));
+    text.push_str(&wrap(&note, screen.prose(), ""));
     text.push('\n');
 }
 
-fn placements(text: &mut String) {
-    text.push_str("A placement names the linear maps a method acts on, by what they do:\n\n");
+fn placements(text: &mut String, screen: Screen) {
+    let mut own =
+        String::from("A placement names the linear maps a method acts on, by what they do:\n\n");
     for (_, path) in ROLES {
-        let _ = writeln!(text, "  {path}");
+        let _ = writeln!(own, "  {path}");
     }
-    text.push_str(
+    own.push_str(
         "\n`*` matches any one part: `attention.*`. Braces give alternatives: `attention.{key, query}`.\n\
          `layers[12..24].ffn.up` restricts to blocks, counted from 0; `layers[-1]` is the last.\n\
          A string is matched against module paths of the checkpoint: \"*.query\".\n\n",
     );
-}
-
-/// Text wrapped at a width, each line indented, ending with a newline.
-fn wrap(text: &str, width: usize, indent: &str) -> String {
-    let mut out = String::new();
-    let mut line = String::new();
-    for word in text.split_whitespace() {
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            let _ = writeln!(out, "{indent}{line}");
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    let _ = writeln!(out, "{indent}{line}");
-    out
+    text.push_str(&screen.fold(&own, 2));
 }

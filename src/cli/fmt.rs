@@ -51,7 +51,7 @@ impl Fmt {
                 }
                 Err(diags) => {
                     let coloured = self.color == Color::Always;
-                    let text = render::render(&diags.into_sorted(), &sources, coloured);
+                    let text = render::render(&diags.into_sorted(), &sources, coloured, 80);
                     let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
                     code = exit::WRONG;
                 }

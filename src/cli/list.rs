@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::exit;
-use super::options::{error, print};
+use super::options::{Color, error, print};
+use super::screen::{Screen, TITLE};
+use super::table::{Side, Table};
 use crate::library::schema::Registry;
 use crate::plan::render::card_json;
 use crate::program::device::{CARDS, Device};
@@ -34,6 +36,9 @@ pub(super) struct List {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// When to colour
+    #[arg(long, value_enum, default_value = "auto")]
+    color: Color,
 }
 
 impl List {
@@ -87,15 +92,20 @@ impl List {
             print(&format!("{:#}\n", serde_json::Value::Object(map)));
             return exit::DONE;
         }
+        let screen = Screen::out(self.color);
         let mut text = String::new();
+        // One width for all kinds, so that summaries begin in one column.
+        let schemas = chosen.iter().flat_map(|(_, kind)| registry::schemas(*kind));
+        let widest = schemas.map(|s| s.name.len()).max().unwrap_or(0);
         for (name, kind) in chosen {
-            let _ = writeln!(text, "{name}");
+            let _ = writeln!(text, "{}", screen.paint(TITLE, name));
             for schema in registry::schemas(*kind) {
-                let _ = writeln!(text, "  {:<12} {}", schema.name, schema.summary);
+                let line = format!("  {:<widest$}  {}\n", schema.name, schema.summary);
+                text.push_str(&screen.fold(&line, widest + 4));
             }
         }
         if devices {
-            text.push_str(&cards());
+            text.push_str(&cards(screen));
         }
         if codes {
             for code in crate::driver::codes() {
@@ -108,41 +118,37 @@ impl List {
 }
 
 /// The table of cards.
-fn cards() -> String {
-    let mut text = format!(
-        "{:<22} {:>9} {:>6} {:>8} {:>8} {:>8} {:>5} {:>4}\n{:<22} {:>9} {:>6} {:>26} {:>5}\n",
-        "device",
-        "memory",
-        "GB/s",
-        "f32",
-        "TF32",
-        "16 bit",
-        "cap.",
-        "SMs",
-        "",
-        "MiB",
-        "",
-        "TFLOP/s, dense",
-        ""
-    );
+fn cards(screen: Screen) -> String {
+    let right = |title: &'static str| (title, Side::Right);
+    let mut table = Table::new([
+        ("device", Side::Left),
+        right("MiB"),
+        right("GB/s"),
+        right("f32"),
+        right("TF32"),
+        right("16 bit"),
+        right("capability"),
+        right("SMs"),
+    ]);
     for card in CARDS {
         let rate = |gigaflops: u64| match gigaflops {
             0 => "–".to_owned(),
             rate => format!("{:.1}", rate as f64 / 1000.0),
         };
         let (major, minor) = card.capability;
-        let _ = writeln!(
-            text,
-            "{:<22} {:>9} {:>6} {:>8} {:>8} {:>8} {:>5} {:>4}",
-            card.name,
-            card.memory_mib,
-            card.bandwidth,
-            rate(card.f32),
-            rate(card.tf32),
-            rate(card.half),
-            format!("{major}.{minor}"),
-            card.multiprocessors
-        );
+        table.row(vec![
+            card.name.into(),
+            card.memory_mib.to_string().into(),
+            card.bandwidth.to_string().into(),
+            rate(card.f32).into(),
+            rate(card.tf32).into(),
+            rate(card.half).into(),
+            format!("{major}.{minor}").into(),
+            card.multiprocessors.to_string().into(),
+        ]);
     }
-    text
+    format!(
+        "{}arithmetic: TFLOP/s, dense; SMs: multiprocessors\n",
+        table.flush().render(screen)
+    )
 }

@@ -14,8 +14,10 @@ mod render;
 mod replay;
 mod report;
 mod run;
+mod screen;
 mod signals;
 mod store;
+mod table;
 pub mod world;
 
 use clap::{Parser, Subcommand};

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::{Args, ValueEnum};
 
 use super::gpu;
+use super::screen::{Screen, coloured};
 use super::world::RealWorld;
 use crate::base::suggest;
 use crate::driver::{Compiled, check_kernels, compile, decide};
@@ -193,13 +194,7 @@ impl Common {
     /// Whether standard error takes colours.
     pub(super) fn coloured(&self) -> bool {
         use std::io::IsTerminal as _;
-        match self.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => {
-                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-            }
-        }
+        coloured(self.color, std::io::stderr().is_terminal())
     }
 
     /// Runs a closure inside a pool of the machine's threads.
@@ -233,7 +228,9 @@ pub(super) fn unknown_device(name: &str) -> String {
 
 /// Prints an error without a place in a recipe.
 pub(super) fn error(message: &str) {
-    let _ = writeln!(std::io::stderr(), "error: {message}");
+    let screen = Screen::err(Color::Auto);
+    let text = screen.fold(&format!("error: {message}"), 2);
+    let _ = writeln!(std::io::stderr(), "{}", screen.marked(&text));
 }
 
 /// Why standard output could not be written, the first time.
@@ -243,12 +240,16 @@ static UNPRINTED: Mutex<Option<String>> = Mutex::new(None);
 /// ([`unprinted`]).
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
-            let mut known = UNPRINTED.lock().unwrap_or_else(PoisonError::into_inner);
-            known.get_or_insert_with(|| why.to_string());
-        }
-        _ => {}
+    if let Err(why) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        output_failed(&why);
+    }
+}
+
+/// Notes that standard output failed. A closed pipe is no failure: who reads has enough.
+pub(super) fn output_failed(why: &std::io::Error) {
+    if why.kind() != std::io::ErrorKind::BrokenPipe {
+        let mut known = UNPRINTED.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_with(|| why.to_string());
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::check::{stored, timed, told};
 use super::exit;
 use super::options::{Common, Intent, error, print, store_of};
+use super::screen::Screen;
 use crate::base::units::About;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
@@ -89,16 +90,15 @@ impl PlanArgs {
         let time = |s: &Stage| seconds(s, &rates, &machine);
         match format {
             Format::Text => {
-                print(&plan_render::text(plan, &name));
+                print(&Screen::out(self.common.color).fold(&plan_render::text(plan, &name), 14));
                 let times = plan
                     .stages
                     .iter()
                     .filter_map(|s| Some(format!("{} {}", s.name.value, About(time(s)?))));
-                print(&format!(
-                    "\ntimes: {}\n",
-                    times.collect::<Vec<_>>().join(", ")
-                ));
-                print(&told(&machine, source));
+                let times = times.collect::<Vec<_>>().join(", ");
+                let screen = Screen::out(self.common.color);
+                print(&screen.fold(&format!("\ntimes: {times}\n"), 2));
+                print(&told(&machine, source, Screen::out(self.common.color)));
             }
             Format::Json => {
                 let mut json = plan_render::json(plan, &name, &cached, &self.common.device);

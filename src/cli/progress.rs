@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::options::Color;
+use super::screen::Screen;
 use super::signals::Asked;
 use crate::base::units::{About, Bytes};
 use crate::exec::observe::{Event, Observer};
@@ -49,6 +51,7 @@ impl Progress {
         if self.quiet {
             return;
         }
+        let text = Screen::err(Color::Auto).fold(text, 4);
         match &self.bar {
             Some(bar) => bar.println(text),
             None => {

@@ -10,6 +10,7 @@ use miette::{
 use serde_json::{Value as Json, json};
 
 use super::options::Common;
+use super::screen::Screen;
 use crate::base::{Diag, Severity, Source, Sources, Span};
 
 /// A diagnostic with its text attached, as miette wants it.
@@ -99,13 +100,13 @@ impl miette::Diagnostic for Shown<'_> {
 }
 
 /// The diagnostics as people read them.
-pub(super) fn render(diags: &[Diag], sources: &Sources, coloured: bool) -> String {
+pub(super) fn render(diags: &[Diag], sources: &Sources, coloured: bool, width: usize) -> String {
     let theme = if coloured {
         GraphicalTheme::unicode()
     } else {
         GraphicalTheme::unicode_nocolor()
     };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(80);
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
     let mut text = String::new();
     for diag in diags {
         let source = diag.span.and_then(|s| sources.get(s.source)).map(Named);
@@ -121,7 +122,9 @@ pub(super) fn report(diags: &[Diag], sources: &Sources, common: &Common) {
         .filter(|d| !common.quiet || d.severity == Severity::Error)
         .cloned()
         .collect();
-    let _ = std::io::stderr().write_all(render(&shown, sources, common.coloured()).as_bytes());
+    let width = Screen::err(common.color).prose();
+    let _ =
+        std::io::stderr().write_all(render(&shown, sources, common.coloured(), width).as_bytes());
 }
 
 /// A diagnostic as in `check --json`.

@@ -1,6 +1,7 @@
 //! `peftc run`: execute a recipe.
 
-use std::fmt::Write as _;
+mod summary;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,13 +14,13 @@ use super::check::{fitted, needed, verdict};
 use super::exit;
 use super::options::{Common, Intent, beside, error, print, store_of};
 use super::progress::Progress;
+use super::screen::Screen;
 use super::signals::{self, Asked};
-use crate::base::units::{Bytes, Count};
+use super::table::{Side, Table};
+use crate::base::units::Bytes;
 use crate::exec::run::{Options, entry_name, run};
 use crate::exec::store::{State, Store};
-use crate::plan::render::name_width;
 use crate::plan::{Plan, Stage};
-use crate::report::sweep;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -115,7 +116,7 @@ impl Run {
         if let Some(budget) = budget.filter(|b| needed(plan) > *b) {
             error(&format!(
                 "over the budget; nothing was executed\n{}",
-                verdict(plan, budget)
+                verdict(plan, budget, Screen::err(self.common.color))
             ));
             return exit::TOO_LARGE;
         }
@@ -168,14 +169,14 @@ impl Run {
                 if self.common.json {
                     print(&format!("{document:#}\n"));
                 } else {
-                    print(&summary(&document));
-                    print(&choices(&document));
-                    print(&repetitions(plan, &document));
+                    let screen = Screen::out(self.common.color);
+                    print(&summary::stages(&document, screen));
+                    print(&summary::choices(&document, screen));
+                    print(&summary::repetitions(plan, &document, screen));
                     if self.profile {
-                        print(&profiles(&document));
+                        print(&summary::profiles(&document, screen));
                     }
-                    let out = options.out.display();
-                    print(&format!("\n  results: {out}/result.json\n"));
+                    print(&summary::made(&document, &options.out, screen));
                 }
                 exit::DONE
             }
@@ -246,141 +247,20 @@ impl Run {
         if list.is_empty() {
             return "nothing would run: every stage is finished\n".to_owned();
         }
-        let width = name_width(list.iter().map(|(s, ..)| s.name.value.as_str()), 16);
-        let kinds = name_width(list.iter().map(|(s, ..)| s.filled.name.as_str()), 8);
-        let mut text = String::new();
+        let mut table = Table::new([
+            ("stage", Side::Left),
+            ("kind", Side::Left),
+            ("tensors", Side::Right),
+            ("why", Side::Left),
+        ]);
         for (stage, reason, _) in list {
-            let _ = writeln!(
-                text,
-                "{:<width$} {:<kinds$} {:>10}  {reason}",
-                stage.name.value,
-                stage.filled.name,
-                Bytes(stage.estimate.peak()).to_string()
-            );
+            table.row(vec![
+                stage.name.value.as_str().into(),
+                stage.filled.name.as_str().into(),
+                Bytes(stage.estimate.peak()).to_string().into(),
+                reason.into(),
+            ]);
         }
-        text
+        table.flush().render(Screen::out(self.common.color))
     }
-}
-
-/// The share of each op in the time of a stage's programs, and how fast it was.
-fn profiles(document: &Json) -> String {
-    let mut text = String::new();
-    let list = |json: &Json, key: &str| {
-        json.get(key)
-            .and_then(Json::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
-    for stage in list(document, "stages") {
-        let ops = list(&stage, "profile");
-        if ops.is_empty() {
-            continue;
-        }
-        let name = stage.get("name").and_then(Json::as_str).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "\n  {:<24} {:>7} {:>9} {:>9}",
-            name, "share", "GFLOP/s", "GB/s"
-        );
-        for op in ops {
-            let number = |key: &str| op.get(key).and_then(Json::as_f64).unwrap_or(0.0);
-            let _ = writeln!(
-                text,
-                "    {:<22} {:>5.1} % {:>9.1} {:>9.1}",
-                op.get("op").and_then(Json::as_str).unwrap_or_default(),
-                100.0 * number("share"),
-                number("gflop_per_s"),
-                number("gb_per_s")
-            );
-        }
-    }
-    text
-}
-
-/// The table at the end of a run.
-fn summary(document: &Json) -> String {
-    let stages = document.get("stages").and_then(Json::as_array);
-    let names = stages.into_iter().flatten();
-    let width = name_width(names.filter_map(|s| s.get("name")?.as_str()), 12);
-    let all = stages.into_iter().flatten();
-    let kinds = name_width(all.filter_map(|s| s.get("kind")?.as_str()), 7);
-    let mut text = format!(
-        "\n  {:<width$} {:<kinds$} {:>10} {:>12} {:>12} {:>9}  {}\n",
-        "stage", "kind", "samples/s", "estimated", "measured", "trained", "metrics"
-    );
-    for stage in stages.into_iter().flatten() {
-        let string = |key: &str| stage.get(key).and_then(Json::as_str).unwrap_or_default();
-        let bytes = |key: &str| {
-            stage
-                .get(key)
-                .and_then(Json::as_u64)
-                .map_or("–".to_owned(), |b| Bytes(b).to_string())
-        };
-        let rate = stage
-            .get("samples_per_s")
-            .and_then(Json::as_f64)
-            .map_or("–".to_owned(), |r| format!("{r:.1}"));
-        let trained = stage
-            .get("trainable_parameters")
-            .and_then(Json::as_u64)
-            .filter(|&n| n > 0)
-            .map_or("–".to_owned(), |n| Count(n).to_string());
-        let mut metrics: Vec<String> = stage
-            .get("metrics")
-            .and_then(Json::as_object)
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, value)| Some(format!("{name} {:.4}", value.as_f64()?)))
-            .collect();
-        if stage.get("cached").and_then(Json::as_bool) == Some(true) {
-            metrics.push("(from the store)".to_owned());
-        }
-        let _ = writeln!(
-            text,
-            "  {:<width$} {:<kinds$} {rate:>10} {:>12} {:>12} {trained:>9}  {}",
-            string("name"),
-            string("kind"),
-            bytes("estimated_peak_bytes"),
-            bytes("measured_peak_bytes"),
-            metrics.join(", ")
-        );
-    }
-    text
-}
-
-/// What stages have chosen.
-fn choices(document: &Json) -> String {
-    let mut text = String::new();
-    let stages = document.get("stages").and_then(Json::as_array);
-    for stage in stages.into_iter().flatten() {
-        let name = stage.get("name").and_then(Json::as_str);
-        let (Some(name), Some(choice)) = (name, stage.get("choice")) else {
-            continue;
-        };
-        let template = choice.get("template").cloned().unwrap_or_default();
-        let words = choice.get("words").and_then(Json::as_object);
-        let words: Vec<String> = words
-            .into_iter()
-            .flatten()
-            .map(|(class, word)| format!("{class}: {word}"))
-            .collect();
-        let of = choice.get("of").and_then(Json::as_u64).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "\n  {name} chose, of {of} prompts:\n    {template} with {{ {} }}",
-            words.join(", ")
-        );
-    }
-    text
-}
-
-/// For a swept recipe, a table for each stage of its own: means over repetitions.
-fn repetitions(plan: &Plan, document: &Json) -> String {
-    let seeds: Vec<&str> = plan
-        .axes
-        .iter()
-        .filter(|a| a.repeats)
-        .map(|a| a.name.as_str())
-        .collect();
-    sweep::tables(document, &seeds)
 }

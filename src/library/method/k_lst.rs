@@ -20,7 +20,7 @@ static SCHEMA: Schema = Schema {
           own down-projection to width hidden / r, with dropout and a trained code of its place in the window; slots \
           beyond the ends are zero. A block like the backbone's follows, and after the last an up-projection to the \
           head. No gradient enters the backbone.",
-    paper: "report, section 3.2 (equations 13 to 20) and figure 7",
+    paper: "Say, Coşlu and Gudelj 2023, \"Reducing Training Resource Cost by Selective Parameter Updating\", section 3.2 (equations 13 to 20) and figure 7",
     keys: &[
         Key {
             name: "k",

@@ -21,7 +21,7 @@ static SCHEMA: Schema = Schema {
           μ_i θ_{i-1} + (1 - μ_i) D_i(B_i) with μ_i = sigmoid(gate_i / temperature), gates starting at 0; a norm and an \
           up-projection follow the last. No gradient enters the backbone and none of its activations are kept but the \
           states themselves. `layers` keeps some of the side blocks only.",
-    paper: "Sung et al. 2022 (arXiv 2206.06522), section 3; report, section 3.2",
+    paper: "Sung et al. 2022 (arXiv 2206.06522), section 3; Say, Coşlu and Gudelj 2023 (see `k_lst`), section 3.2",
     keys: &[
         Key {
             name: "r",

@@ -14,7 +14,7 @@ static SCHEMA: Schema = Schema {
     doc: "The forward pass, the tensors and the exported adapter are LoRA's. In the backward pass `x W0ᵀ` counts as a \
           constant, so that lower layers learn through the low-rank paths, the attention and the residuals alone: a \
           cheaper, biased gradient. `exact = true` keeps the gradient, and is then LoRA itself.",
-    paper: "the report's meeting slides, \"Side-LoRA\"",
+    paper: "slides of a meeting on Say, Coşlu and Gudelj 2023 (see `k_lst`), \"Side-LoRA\"",
     keys: &[
         lora::RANK,
         lora::ALPHA,

@@ -22,7 +22,7 @@ static SCHEMA: Schema = Schema {
           With `decomposition` below the matrix's full rank the smallest triplets are dropped: lossy, and the model \
           starts changed. Merges exactly; exported for peft as a LoRA of rank 2·rank on the original weights when \
           nothing was dropped, else as merged weights.",
-    paper: "Report, section 3.1 (Say, Coşlu, Gudelj 2023); related: PiSSA (arXiv 2404.02948), Spectral Adapter",
+    paper: "Say, Coşlu and Gudelj 2023, \"Reducing Training Resource Cost by Selective Parameter Updating\", section 3.1; related: PiSSA (arXiv 2404.02948), Spectral Adapter",
     keys: &[
         Key {
             name: "rank",
