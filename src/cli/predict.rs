@@ -1,38 +1,84 @@
-//! `peftc predict`: label new text.
+//! `peftc predict`: label new text, row by row, in the order and with the columns of the input.
 
-use std::fmt::Write as _;
+mod place;
+
+use std::io::{BufReader, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use serde_json::{Value as Json, json};
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value as Json, json};
 
 use super::exit;
-use super::options::{error, pool, print};
+use super::options::{Color, Common, error, output_failed};
+use super::screen::Screen;
+use crate::base::units::Count;
 use crate::exec::device::Device;
 use crate::exec::observe::Silent;
-use crate::exec::predict::Predictor;
+use crate::exec::predict::{Predictor, Session};
 use crate::files::RunError;
-use crate::files::sealed;
-use crate::library::data::{Cell, Input, format_named, format_of};
-use crate::library::metric::Predictions;
+use crate::library::data::DataError;
 use crate::library::model::HeadKind;
-use crate::library::stage::stage;
+use crate::library::rows::{self, Added, Opened, Record, Rows, Unwritten};
 use crate::program::op::Machine;
 use crate::resolve::methods_from_text;
+
+/// Rows that are read, scored and written at a time.
+const AT_ONCE: usize = 1024;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+enum Format {
+    /// Comma-separated, texts in quotes where they need them.
+    Csv,
+    /// Tab-separated, without quotes.
+    Tsv,
+    /// An object a line.
+    Jsonl,
+    /// A Parquet file.
+    Parquet,
+}
+
+impl From<Format> for rows::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Csv => Self::Csv,
+            Format::Tsv => Self::Tsv,
+            Format::Jsonl => Self::Jsonl,
+            Format::Parquet => Self::Parquet,
+        }
+    }
+}
 
 /// Arguments of `predict`.
 #[derive(Debug, Args)]
 pub(super) struct Predict {
-    /// A finished stage's artifact, or an output directory (its last model is taken)
-    artifact: PathBuf,
-    /// Text to label: TSV or JSONL with the columns the model was trained on
+    /// What to predict with: a recipe that was run, an output directory of `run`, a stage's folder in it, an entry of
+    /// the store, or a Hugging Face folder with a trained head
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Texts to label, as CSV, TSV, JSONL or Parquet; `-` is standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
+    /// The stage whose model to take; in a sweep with the values of its axes, such as `learn@seed=1`
+    #[arg(long, value_name = "NAME")]
+    stage: Option<String>,
+    /// Take the variant of a sweep that is best by this metric
+    #[arg(long, value_name = "METRIC")]
+    best: Option<String>,
+    /// How to write the rows; as they are read if not given
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// How the input is written, if neither its name nor its beginning tells
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    input_format: Option<Format>,
+    /// Give the probability of every class
+    #[arg(long)]
+    all: bool,
     /// Columns of the text, if not those of the training
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN,…")]
     text: Vec<String>,
     /// Examples at once
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
     batch: u64,
     /// Draws of the prompt's demonstrations to average over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
@@ -43,6 +89,79 @@ pub(super) struct Predict {
     /// Threads to compute with; all cores if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Where a recipe's finished stages are; `.peftc/store` beside it if not given
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Override a `let` of a recipe
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    sets: Vec<String>,
+    /// Never reach for the network for a recipe; use the cache only
+    #[arg(long)]
+    offline: bool,
+    /// Print no notes
+    #[arg(long)]
+    quiet: bool,
+    /// When to colour
+    #[arg(long, value_enum, default_value = "auto")]
+    color: Color,
+}
+
+/// Why nothing, or not all, was predicted.
+enum Refusal {
+    /// The command line asks for what cannot be.
+    Wrong(String),
+    /// A file or the run of the model.
+    Failed(RunError),
+    /// The input.
+    Input(DataError),
+    /// Standard output.
+    Output(std::io::Error),
+}
+
+impl From<RunError> for Refusal {
+    fn from(error: RunError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<DataError> for Refusal {
+    fn from(error: DataError) -> Self {
+        Self::Input(error)
+    }
+}
+
+impl From<Unwritten> for Refusal {
+    fn from(error: Unwritten) -> Self {
+        match error {
+            Unwritten::Output(why) => Self::Output(why),
+            Unwritten::Row(why) => Self::Input(why),
+        }
+    }
+}
+
+impl Refusal {
+    /// Says it; gives the exit code.
+    fn told(self) -> i32 {
+        match self {
+            Self::Wrong(why) => {
+                error(&why);
+                exit::WRONG
+            }
+            Self::Failed(why) => {
+                error(&why.to_string());
+                why.exit_code()
+            }
+            Self::Input(why) => {
+                let help = why.help.as_ref().map(|h| format!("; {h}"));
+                error(&format!("{why}{}", help.unwrap_or_default()));
+                exit::FAILED
+            }
+            Self::Output(why) => {
+                output_failed(&why);
+                exit::DONE
+            }
+        }
+    }
 }
 
 impl Predict {
@@ -56,163 +175,332 @@ impl Predict {
             }
         };
         let machine = Machine::detect(self.threads);
-        match pool(machine.threads).install(|| self.predict(machine, device)) {
-            Ok(text) => {
-                print(&text);
-                exit::DONE
-            }
-            Err(why) => {
-                error(&why.to_string());
-                why.exit_code()
-            }
+        match self.common().in_pool(|| self.predict(machine, device)) {
+            Ok(()) => exit::DONE,
+            Err(refusal) => refusal.told(),
         }
     }
 
-    fn predict(&self, machine: Machine, device: Device) -> Result<String, RunError> {
-        let artifact = last_model(&self.artifact)?;
-        let predictor = Predictor::open(&artifact, &methods_from_text)?;
-        let columns = if self.text.is_empty() {
-            predictor.description.text.clone()
-        } else {
-            self.text.clone()
-        };
-        let format = format_of(&self.input)
-            .or_else(|| format_named("tsv"))
-            .ok_or_else(|| RunError::bug("no formats are registered"))?;
-        let bytes =
-            std::fs::read(&self.input).map_err(|e| RunError::file(&self.input, e.to_string()))?;
-        let name = self.input.display().to_string();
-        let input = Input {
-            bytes: bytes.into(),
-            file: &name,
-        };
-        let cell = |c: &Cell| match c {
-            Cell::Text(t) => t.clone(),
-            Cell::Int(n) => n.to_string(),
-            Cell::Float(x) => x.to_string(),
-            Cell::Missing => String::new(),
-        };
-        let mut texts: Vec<Vec<String>> = Vec::new();
-        let read = (format.read)(&input, &columns, &mut |row| {
-            texts.push(row.cells.iter().map(cell).collect());
-            true
-        });
-        read.map_err(|e| {
-            let help = e.help.clone().map(|h| format!("; {h}")).unwrap_or_default();
-            RunError::file(&self.input, format!("{}{help}", e.message))
+    /// The flags that a recipe is read with.
+    fn common(&self) -> Common {
+        Common {
+            device: "cpu".to_owned(),
+            offline: self.offline,
+            sets: self.sets.clone(),
+            json: false,
+            quiet: true,
+            threads: self.threads,
+            color: self.color,
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            let screen = Screen::err(self.color);
+            eprint!(
+                "{}",
+                super::screen::wrap(&format!("note: {text}"), screen.prose(), "")
+            );
+        }
+    }
+
+    fn predict(&self, machine: Machine, device: Device) -> Result<(), Refusal> {
+        let place = place::find(&place::Asked {
+            path: &self.model,
+            stage: self.stage.as_deref(),
+            best: self.best.as_deref(),
+            store: self.store.as_deref(),
+            common: &self.common(),
         })?;
-        let predictions = predictor.predict(
-            &texts,
-            (self.batch.max(1), self.draws),
-            (machine, device),
-            &mut Silent,
-        )?;
-        let json = format.name == "jsonl";
-        Ok(if json {
-            jsonl(&columns, &texts, &predictions, &predictor.head)
+        if let Some(note) = &place.note {
+            self.note(note);
+        }
+        let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
+        let answers = Answers::of(&predictor.head, self.all)?;
+        let (name, opened) = self.opened()?;
+        let format = self.format.map_or(opened.format, Into::into);
+        if format == rows::Format::Parquet && std::io::stdout().is_terminal() {
+            return Err(Refusal::Wrong(
+                "a Parquet file does not go to a terminal; write `> FILE.parquet`, or `--format csv`".to_owned(),
+            ));
+        }
+        let copied = (format == rows::Format::Parquet)
+            .then(|| opened.again())
+            .flatten();
+        let own = &predictor.description.text;
+        let wanted = if self.text.is_empty() {
+            own
         } else {
-            tsv(&columns, &texts, &predictions, &predictor.head)
-        })
+            &self.text
+        };
+        // Of what is copied as it is, the texts alone are read.
+        let only = copied
+            .as_ref()
+            .map(|_| wanted.as_slice())
+            .filter(|w| !w.is_empty());
+        let mut input = opened.rows(&name, only)?;
+        let mut part = read(input.as_mut())?;
+        let columns = self.columns(own, input.as_ref(), &part, &name)?;
+        let out = Box::new(BufWriter::new(std::io::stdout()));
+        let added = answers.columns(format);
+        let mut sink = rows::sink(format, out, input.columns(), added, copied, &name)?;
+        let mut session = predictor.session((self.batch, self.draws), (machine, device))?;
+        let mut unsaid = Unsaid::default();
+        while !part.is_empty() {
+            let values = label(
+                &part,
+                &columns,
+                &mut session,
+                (&answers, format),
+                &mut unsaid,
+                &name,
+            )?;
+            sink.write(&part, values)?;
+            part = read(input.as_mut())?;
+        }
+        sink.finish()?;
+        if let Some(note) = unsaid.note() {
+            self.note(&note);
+        }
+        Ok(())
+    }
+
+    /// The input, and its name in messages.
+    fn opened(&self) -> Result<(String, Opened), Refusal> {
+        let asked = self.input_format.map(Into::into);
+        // One column alone is both CSV and TSV: it is read as it is to be written.
+        let unclear = match self.format {
+            Some(Format::Csv) => rows::Format::Csv,
+            _ => rows::Format::Tsv,
+        };
+        let (name, opened) = if self.input == Path::new("-") {
+            let name = "standard input".to_owned();
+            let input = Box::new(BufReader::new(std::io::stdin()));
+            let opened = rows::open_stream(input, asked, unclear, &name)?;
+            (name, opened)
+        } else {
+            let name = self.input.display().to_string();
+            (name, rows::open_file(&self.input, asked, unclear)?)
+        };
+        if opened.guessed {
+            self.note(&format!(
+                "{name} is read as {}; `--input-format` says otherwise",
+                opened.format.name()
+            ));
+        }
+        Ok((name, opened))
+    }
+
+    /// The columns of the text: those that are asked for, those of the training, or, for a model that does not know
+    /// them, `text` or the only one there is.
+    fn columns(
+        &self,
+        own: &[String],
+        input: &dyn Rows,
+        first: &[Record],
+        name: &str,
+    ) -> Result<Vec<String>, Refusal> {
+        if !self.text.is_empty() && !own.is_empty() && self.text.len() != own.len() {
+            return Err(Refusal::Wrong(format!(
+                "the model reads {} column{} (`{}`), and `--text` names {}",
+                own.len(),
+                if own.len() == 1 { "" } else { "s" },
+                own.join("`, `"),
+                self.text.len()
+            )));
+        }
+        if self.text.len() > 2 {
+            return Err(Refusal::Wrong(
+                "`--text` names one column, or two for pairs".to_owned(),
+            ));
+        }
+        let there: Vec<String> = match (input.columns(), first.first()) {
+            (Some(columns), _) => columns.to_vec(),
+            (None, Some(first)) => first.fields.keys().cloned().collect(),
+            // There is no row to look at.
+            (None, None) => return Ok(own.to_vec()),
+        };
+        let columns = match (self.text.as_slice(), own, there.as_slice()) {
+            ([], [], _) if there.iter().any(|c| c == "text") => vec!["text".to_owned()],
+            ([], [], [only]) => vec![only.clone()],
+            ([], [], _) => {
+                return Err(Refusal::Wrong(format!(
+                    "the model does not say which column it reads; name one with `--text COLUMN` (there are `{}`)",
+                    there.join("`, `")
+                )));
+            }
+            ([], own, _) => own.to_vec(),
+            (asked, _, _) => asked.to_vec(),
+        };
+        rows::require(&columns, &there, name)?;
+        Ok(columns)
     }
 }
 
-/// The artifact itself, or the last model that an output directory's result.json names.
-fn last_model(path: &Path) -> Result<PathBuf, RunError> {
-    let result = path.join("result.json");
-    if !result.exists() {
-        return Ok(path.to_path_buf());
-    }
-    let bytes = sealed::unbroken(&result, "`peftc run` writes it again")?;
-    let json: Json = serde_json::from_slice(&bytes)
-        .map_err(|e| RunError::file(&result, format!("damaged: {e}")))?;
-    let stages = json.get("stages").and_then(Json::as_array);
-    let models = stages.into_iter().flatten().filter(|s| {
-        s.get("kind")
-            .and_then(Json::as_str)
-            .is_none_or(leaves_model)
-    });
-    models
-        .filter_map(|s| s.get("artifact").and_then(Json::as_str).map(PathBuf::from))
-        .next_back()
-        .ok_or_else(|| RunError::file(&result, "no finished training or merge stage is listed"))
-}
-
-fn leaves_model(kind: &str) -> bool {
-    stage(kind).is_none_or(|k| k.trains() || k.merges())
-}
-
-fn answer(row: &[f32], best: u32, head: &HeadKind) -> String {
-    match head {
-        HeadKind::Classes(names) => names.get(best as usize).cloned().unwrap_or_default(),
-        HeadKind::Regression | HeadKind::Vocabulary => {
-            row.first().map(ToString::to_string).unwrap_or_default()
+/// The next rows.
+fn read(input: &mut dyn Rows) -> Result<Vec<Record>, DataError> {
+    let mut part = Vec::new();
+    while part.len() < AT_ONCE {
+        match input.next() {
+            Some(record) => part.push(record?),
+            None => break,
         }
     }
+    Ok(part)
 }
 
-/// Softmax of a row of scores.
-fn probabilities(row: &[f32]) -> Vec<f64> {
+/// Rows without a text, or with an empty one.
+#[derive(Default)]
+struct Unsaid {
+    nulls: u64,
+    empty: u64,
+    first: Option<u64>,
+}
+
+impl Unsaid {
+    fn note(&self) -> Option<String> {
+        let first = self.first?;
+        let rows = |n: u64| format!("{} row{}", Count(n), if n == 1 { " has" } else { "s have" });
+        let nulls = (self.nulls > 0).then(|| {
+            format!(
+                "{} no text, so that their prediction is empty",
+                rows(self.nulls)
+            )
+        });
+        let empty = (self.empty > 0).then(|| {
+            format!(
+                "{} an empty text, which is labelled as it stands",
+                rows(self.empty)
+            )
+        });
+        let said: Vec<String> = nulls.into_iter().chain(empty).collect();
+        Some(format!("{} (the first is row {first})", said.join("; ")))
+    }
+}
+
+/// The values that are added to some rows.
+fn label(
+    part: &[Record],
+    columns: &[String],
+    session: &mut Session<'_>,
+    (answers, format): (&Answers, rows::Format),
+    unsaid: &mut Unsaid,
+    name: &str,
+) -> Result<Vec<Vec<Json>>, Refusal> {
+    let mut texts = Vec::new();
+    let mut has = Vec::with_capacity(part.len());
+    for record in part {
+        let own = record.texts(columns, name)?;
+        let empty = own.as_ref().is_some_and(|t| t.iter().all(String::is_empty));
+        unsaid.nulls += u64::from(own.is_none());
+        unsaid.empty += u64::from(empty);
+        if own.is_none() || empty {
+            unsaid.first.get_or_insert(record.row);
+        }
+        has.push(own.is_some());
+        texts.extend(own);
+    }
+    let predictions = if texts.is_empty() {
+        None
+    } else {
+        Some(session.score(&texts, &mut Silent)?)
+    };
+    let mut scores = predictions
+        .iter()
+        .flat_map(|p| p.scores.chunks(p.width.max(1)));
+    let values = has.into_iter().map(|has| {
+        let row = if has { scores.next() } else { None };
+        answers.values(row, format)
+    });
+    Ok(values.collect())
+}
+
+/// What is said of each row.
+struct Answers {
+    /// The classes; none for a number.
+    classes: Option<Vec<String>>,
+    /// Whether the probability of each class is.
+    all: bool,
+}
+
+impl Answers {
+    fn of(head: &HeadKind, all: bool) -> Result<Self, Refusal> {
+        let classes = match head {
+            HeadKind::Classes(names) => Some(names.clone()),
+            HeadKind::Regression => None,
+            HeadKind::Vocabulary => {
+                return Err(Refusal::Wrong(
+                    "the model tells masked tokens and labels nothing".to_owned(),
+                ));
+            }
+        };
+        if all && classes.is_none() {
+            return Err(Refusal::Wrong(
+                "`--all` gives the probability of every class, and this model gives a number"
+                    .to_owned(),
+            ));
+        }
+        Ok(Self { classes, all })
+    }
+
+    /// The names of what is added.
+    fn columns(&self, format: rows::Format) -> Vec<Added> {
+        let column = |name: &str, number: bool| Added {
+            name: name.to_owned(),
+            number,
+        };
+        let Some(classes) = &self.classes else {
+            return vec![column("prediction", true)];
+        };
+        let mut list = vec![column("prediction", false), column("probability", true)];
+        match (self.all, format) {
+            (false, _) => {}
+            (true, rows::Format::Jsonl) => list.push(column("probabilities", false)),
+            (true, _) => list.extend(
+                classes
+                    .iter()
+                    .map(|c| column(&format!("probability_{c}"), true)),
+            ),
+        }
+        list
+    }
+
+    /// What is added to a row with these scores; nulls where it has none.
+    fn values(&self, scores: Option<&[f32]>, format: rows::Format) -> Vec<Json> {
+        let Some(scores) = scores else {
+            return vec![Json::Null; self.columns(format).len()];
+        };
+        let Some(classes) = &self.classes else {
+            return vec![number(f64::from(
+                scores.first().copied().unwrap_or_default(),
+            ))];
+        };
+        let probabilities = softmax(scores);
+        let best = crate::library::metric::best(scores) as usize;
+        let of = |i: usize| number(probabilities.get(i).copied().unwrap_or_default());
+        let mut list = vec![json!(classes.get(best)), of(best)];
+        match (self.all, format) {
+            (false, _) => {}
+            (true, rows::Format::Jsonl) => {
+                let pairs = classes.iter().enumerate().map(|(i, c)| (c.clone(), of(i)));
+                list.push(Json::Object(pairs.collect::<Map<_, _>>()));
+            }
+            (true, _) => list.extend((0..classes.len()).map(of)),
+        }
+        list
+    }
+}
+
+/// A number with the digits that f32 has.
+fn number(x: f64) -> Json {
+    let short = (x as f32).to_string().parse::<f64>();
+    json!(short.unwrap_or(x))
+}
+
+/// Probabilities of a row of scores.
+fn softmax(row: &[f32]) -> Vec<f64> {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = row.iter().map(|x| f64::from(x - max).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|x| x / sum).collect()
-}
-
-fn tsv(columns: &[String], texts: &[Vec<String>], p: &Predictions, head: &HeadKind) -> String {
-    let mut out = columns.join("\t");
-    out.push_str("\tprediction");
-    if let HeadKind::Classes(names) = head {
-        names.iter().for_each(|n| {
-            let _ = write!(out, "\tp_{n}");
-        });
-    }
-    out.push('\n');
-    for ((text, row), best) in texts
-        .iter()
-        .zip(p.scores.chunks(p.width.max(1)))
-        .zip(p.classes())
-    {
-        let clean: Vec<String> = text
-            .iter()
-            .map(|t| t.replace(['\t', '\n', '\r'], " "))
-            .collect();
-        let _ = write!(out, "{}\t{}", clean.join("\t"), answer(row, best, head));
-        if matches!(head, HeadKind::Classes(_)) {
-            for x in probabilities(row) {
-                let _ = write!(out, "\t{x:.6}");
-            }
-        }
-        out.push('\n');
-    }
-    out
-}
-
-fn jsonl(columns: &[String], texts: &[Vec<String>], p: &Predictions, head: &HeadKind) -> String {
-    let mut out = String::new();
-    for ((text, row), best) in texts
-        .iter()
-        .zip(p.scores.chunks(p.width.max(1)))
-        .zip(p.classes())
-    {
-        let mut map: serde_json::Map<String, Json> = columns
-            .iter()
-            .cloned()
-            .zip(text.iter().map(|t| json!(t)))
-            .collect();
-        let value = match head {
-            HeadKind::Classes(_) => json!(answer(row, best, head)),
-            HeadKind::Regression | HeadKind::Vocabulary => json!(row.first()),
-        };
-        map.insert("prediction".to_owned(), value);
-        if let HeadKind::Classes(names) = head {
-            let list: serde_json::Map<String, Json> = names
-                .iter()
-                .cloned()
-                .zip(probabilities(row).into_iter().map(|x| json!(x)))
-                .collect();
-            map.insert("probabilities".to_owned(), Json::Object(list));
-        }
-        let _ = writeln!(out, "{}", Json::Object(map));
-    }
-    out
 }

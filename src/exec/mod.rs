@@ -11,6 +11,7 @@ pub mod features;
 mod fisher;
 pub mod fit;
 mod fold;
+mod foreign;
 pub mod init;
 mod learn;
 pub mod leave;

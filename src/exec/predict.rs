@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::device::Device;
 use super::features::Source;
+use super::foreign;
 use super::leave::NATIVE;
 use super::machine::Runner;
 use super::observe::Observer;
@@ -29,7 +30,7 @@ use crate::library::stage::{StageCx, network};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::encode::{Frame, tokenize};
 use crate::program::op::Machine;
-use crate::program::{DType, Numbers, Resident};
+use crate::program::{DType, Numbers, Resident, Verified};
 
 /// Name of the description inside an artifact.
 pub const DESCRIPTION: &str = "peftc.json";
@@ -75,6 +76,8 @@ pub struct Predictor {
     tokenizer: Tokenizer,
     tuning: Tuning,
     demonstrations: Option<Demonstrations>,
+    /// Whether no stage of ours described it.
+    foreign: bool,
 }
 
 impl Predictor {
@@ -88,25 +91,46 @@ impl Predictor {
         methods: &dyn Fn(&[String]) -> Result<Tuning, String>,
     ) -> Result<Self, RunError> {
         let inside = ["adapter", "model", "."].map(|sub| artifact.join(sub));
-        let Some(folder) = inside.into_iter().find(|d| d.join(DESCRIPTION).exists()) else {
+        let described = inside
+            .iter()
+            .find(|folder| folder.join(DESCRIPTION).exists());
+        let plain = || {
+            inside
+                .iter()
+                .find(|folder| folder.join("config.json").exists())
+        };
+        let Some(folder) = described.or_else(plain).cloned() else {
             return Err(RunError::file(
                 artifact,
-                "this is no artifact of a finished training or merge stage; name one, or an output directory",
+                "there is no model here; name a recipe that was run, an output directory of `peftc run`, a stage's folder \
+                 in it, an entry of the store, or a Hugging Face folder with a trained head",
             ));
         };
         vouch(&folder)?;
         let read =
             |path: PathBuf| std::fs::read(&path).map_err(|e| RunError::file(&path, e.to_string()));
-        let bytes = read(folder.join(DESCRIPTION))?;
-        let description: Description = serde_json::from_slice(&bytes).map_err(|e| {
-            RunError::file(
-                folder.join(DESCRIPTION),
-                format!("damaged: {e}; run the stage again"),
-            )
-        })?;
-        vouch(&folder.join(&description.weights))?;
         let config = serde_json::from_slice(&read(folder.join("config.json"))?)
             .map_err(|e| RunError::file(folder.join("config.json"), format!("damaged: {e}")))?;
+        let foreign = described.is_none();
+        let description: Description = if foreign {
+            if folder.join("adapter_config.json").exists() {
+                return Err(RunError::file(
+                    folder,
+                    "this is an adapter of peft's without its base model; merge it there, or start a stage from it",
+                ));
+            }
+            let model = model::parse(&config)
+                .map_err(|why| RunError::file(folder.join("config.json"), why))?;
+            foreign::describe(&folder, &config, model.as_ref())?
+        } else {
+            serde_json::from_slice(&read(folder.join(DESCRIPTION))?).map_err(|e| {
+                RunError::file(
+                    folder.join(DESCRIPTION),
+                    format!("damaged: {e}; run the stage again"),
+                )
+            })?
+        };
+        vouch(&folder.join(&description.weights))?;
         let get = |name: &str| std::fs::read(folder.join(name)).ok();
         let tokenizer = Tokenizer::from_files(&TokenizerFiles {
             dir_name: folder.display().to_string(),
@@ -144,6 +168,7 @@ impl Predictor {
             tokenizer,
             tuning,
             demonstrations,
+            foreign,
         })
     }
 
@@ -158,6 +183,19 @@ impl Predictor {
         (machine, device): (Machine, Device),
         observer: &mut dyn Observer,
     ) -> Result<Predictions, RunError> {
+        self.session((batch, draws), (machine, device))?
+            .score(texts, observer)
+    }
+
+    /// Brings the model into memory, to score texts part after part.
+    ///
+    /// # Errors
+    /// What weights, device or kernels say; several draws where there are no demonstrations.
+    pub fn session(
+        &self,
+        (batch, draws): (u64, u64),
+        (machine, device): (Machine, Device),
+    ) -> Result<Session<'_>, RunError> {
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
         let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
         let template = self
@@ -174,26 +212,6 @@ impl Predictor {
                 "its prompt shows no demonstrations, so that there is nothing to draw; leave `--draws` away",
             ));
         }
-        let frame = template.as_ref().map(|template| Frame {
-            template,
-            columns: &self.description.text,
-            demonstrations: self.demonstrations.as_ref(),
-        });
-        let most = self.description.max_length as usize;
-        let draws = draws.max(1);
-        let set: Result<EncodedSet, String> = (0..draws as u32)
-            .flat_map(|draw| texts.iter().map(move |t| (draw, t)))
-            .map(|(draw, t)| {
-                let (encoded, mask) = tokenize(&self.tokenizer, frame, t, draw, most)?;
-                Ok(EncodedExample {
-                    ids: encoded.ids,
-                    segments: encoded.segments,
-                    mask,
-                    label: Target::None,
-                })
-            })
-            .collect();
-        let set = set.map_err(|why| RunError::file(&self.folder, why))?;
         let values = Values::default();
         let tuning = Tuning {
             n_layers: model.facts().layers,
@@ -218,11 +236,13 @@ impl Predictor {
         let program = network::verified(program);
         let mut runner = Runner::on(machine, device)?;
         runner.accepts([&program])?;
+        let weights = Checkpoint::open(&self.folder.join(&self.description.weights))?;
+        if self.foreign {
+            foreign::has_head(&built.params, model.as_ref(), &weights)?;
+        }
         let adapter = self.folder.join(NATIVE);
         let sources = Sources {
-            weights: Some(Checkpoint::open(
-                &self.folder.join(&self.description.weights),
-            )?),
+            weights: Some(weights),
             adapter: if adapter.exists() {
                 Some(TensorFile::open(&adapter)?)
             } else {
@@ -238,18 +258,71 @@ impl Predictor {
             model.as_ref(),
             &sources,
         )?;
+        Ok(Session {
+            predictor: self,
+            first_position: model.facts().first_position,
+            template,
+            program,
+            runner,
+            batch,
+            draws: draws.max(1),
+        })
+    }
+}
+
+/// A model in memory, that scores texts part after part.
+#[derive(Debug)]
+pub struct Session<'a> {
+    predictor: &'a Predictor,
+    first_position: u64,
+    template: Option<Template>,
+    program: Verified,
+    runner: Runner,
+    batch: u64,
+    draws: u64,
+}
+
+impl Session<'_> {
+    /// Scores texts, in their order; each is a function of the text alone, so that it does not matter how
+    /// they are parted.
+    ///
+    /// # Errors
+    /// What tokenizer, device or kernels say.
+    pub fn score(
+        &mut self,
+        texts: &[Vec<String>],
+        observer: &mut dyn Observer,
+    ) -> Result<Predictions, RunError> {
+        let own = self.predictor;
+        let frame = self.template.as_ref().map(|template| Frame {
+            template,
+            columns: &own.description.text,
+            demonstrations: own.demonstrations.as_ref(),
+        });
+        let most = own.description.max_length as usize;
+        let set: Result<EncodedSet, String> = (0..self.draws as u32)
+            .flat_map(|draw| texts.iter().map(move |t| (draw, t)))
+            .map(|(draw, t)| {
+                let (encoded, mask) = tokenize(&own.tokenizer, frame, t, draw, most)?;
+                Ok(EncodedExample {
+                    ids: encoded.ids,
+                    segments: encoded.segments,
+                    mask,
+                    label: Target::None,
+                })
+            })
+            .collect();
+        let set = set.map_err(|why| RunError::file(&own.folder, why))?;
         let walk = Walk {
             source: Source {
                 set: &set,
-                first_position: model.facts().first_position,
+                first_position: self.first_position,
                 kept: None,
             },
             masking: None,
-            batch,
+            batch: self.batch,
         };
-        Ok(averaged(
-            score(&mut runner, &program, walk, observer)?,
-            draws,
-        ))
+        let all = score(&mut self.runner, &self.program, walk, observer)?;
+        Ok(averaged(all, self.draws))
     }
 }

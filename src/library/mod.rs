@@ -17,6 +17,7 @@ pub mod params;
 pub mod placement;
 pub mod prompt;
 pub mod prune;
+pub mod rows;
 pub mod schedule;
 pub mod schema;
 pub mod stage;

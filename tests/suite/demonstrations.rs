@@ -203,7 +203,10 @@ fn runs_repeat_meet_their_estimate_and_predict_what_they_scored() {
     let input = input.to_str().expect("UTF-8");
     for (stage, draws, scored) in [(0, "1", "first"), (2, "3", "mean")] {
         let artifact = made[0][stage]["artifact"].as_str().expect("a path");
-        let told = peftc(&["predict", artifact, "--input", input, "--draws", draws]);
+        let told = [
+            "predict", artifact, "--input", input, "--all", "--draws", draws,
+        ];
+        let told = peftc(&told);
         let told = rows(&told, false);
         assert_eq!(told.len(), 60);
         for ((told, p), (scored, q)) in told.iter().rev().zip(table(scored)) {

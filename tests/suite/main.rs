@@ -2,6 +2,7 @@
 
 mod cases;
 mod choose;
+mod cli;
 mod demonstrations;
 mod device;
 mod doctor;

@@ -1,0 +1,409 @@
+//! Whole rows of tables, read and written one after another: what `predict` goes over and adds to. Training reads the
+//! columns it needs with [`super::data`].
+//!
+//! **Invariant:** as many rows are read as there are, in their order, or there is an error; a bounded number of them is
+//! held at a time.
+
+mod delimited;
+mod jsonl;
+mod parquet;
+
+use std::fs::File;
+use std::io::{BufRead, Cursor, Read, Write};
+use std::path::Path;
+
+use serde_json::{Map, Value as Json};
+
+use super::data::DataError;
+use crate::base::suggest;
+
+/// Bytes of a row at most.
+const LONGEST: u64 = 64 << 20;
+
+/// Bytes from which a format is told.
+const HEAD: usize = 1 << 16;
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A header, then rows; quoted cells may hold commas, quotes and line ends.
+    Csv,
+    /// A header, then rows; nothing is quoted.
+    Tsv,
+    /// An object a line.
+    Jsonl,
+    /// Columns in a binary file.
+    Parquet,
+}
+
+impl Format {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Csv => "CSV",
+            Self::Tsv => "TSV",
+            Self::Jsonl => "JSONL",
+            Self::Parquet => "Parquet",
+        }
+    }
+
+    /// The format that a file's ending stands for.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "tsv" | "tab" => Some(Self::Tsv),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+
+    /// The format that the first bytes of a file stand for; `None` where a header has one column alone, which is both
+    /// CSV and TSV.
+    #[must_use]
+    fn told(head: &[u8]) -> Option<Self> {
+        let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
+        if head.starts_with(b"PAR1") {
+            return Some(Self::Parquet);
+        }
+        let first = head.iter().find(|b| !b.is_ascii_whitespace());
+        if first == Some(&b'{') {
+            return Some(Self::Jsonl);
+        }
+        let line = head.split(|&b| b == b'\n').next().unwrap_or_default();
+        if line.contains(&b'\t') {
+            Some(Self::Tsv)
+        } else if line.contains(&b',') || line.contains(&b'"') {
+            Some(Self::Csv)
+        } else {
+            None
+        }
+    }
+}
+
+/// A row.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Its number, from 1; a header is none.
+    pub row: u64,
+    /// What it holds, by column.
+    pub fields: Map<String, Json>,
+    /// The object as it is written, in JSONL.
+    pub raw: Option<String>,
+}
+
+impl Record {
+    /// The texts in some columns; `None` where one of them is null or not there.
+    ///
+    /// # Errors
+    /// A list or an object stands there.
+    pub fn texts(&self, columns: &[String], file: &str) -> Result<Option<Vec<String>>, DataError> {
+        let mut texts = Vec::with_capacity(columns.len());
+        for column in columns {
+            match at(&self.fields, column) {
+                None | Some(Json::Null) => return Ok(None),
+                Some(Json::String(text)) => texts.push(text.clone()),
+                Some(Json::Bool(value)) => texts.push(value.to_string()),
+                Some(Json::Number(number)) => texts.push(number.to_string()),
+                Some(Json::Array(_) | Json::Object(_)) => {
+                    return Err(wrong(
+                        file,
+                        self.row,
+                        format!("`{column}` is a list or an object, where a text belongs"),
+                    ));
+                }
+            }
+        }
+        Ok(Some(texts))
+    }
+
+    /// Whether a column is there.
+    #[must_use]
+    pub fn has(&self, column: &str) -> bool {
+        at(&self.fields, column).is_some()
+    }
+}
+
+/// A column, or a place within one: `data.text`.
+fn at<'a>(fields: &'a Map<String, Json>, column: &str) -> Option<&'a Json> {
+    if let Some(value) = fields.get(column) {
+        return Some(value);
+    }
+    let (outer, inner) = column.split_once('.')?;
+    at(fields.get(outer)?.as_object()?, inner)
+}
+
+/// An error at a row.
+fn wrong(file: &str, row: u64, message: impl AsRef<str>) -> DataError {
+    DataError::new(file, format!("row {row}: {}", message.as_ref()))
+}
+
+/// Rows as they come.
+pub trait Rows {
+    /// The columns, where all rows have the same.
+    fn columns(&self) -> Option<&[String]>;
+
+    /// The next row.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn next(&mut self) -> Option<Result<Record, DataError>>;
+}
+
+/// A file that rows are read from.
+#[derive(Debug)]
+pub struct Opened {
+    /// How its rows are written.
+    pub format: Format,
+    /// Whether that was told from its content.
+    pub guessed: bool,
+    input: Input,
+}
+
+/// Where bytes come from.
+enum Input {
+    /// One after another.
+    Stream(Box<dyn BufRead>),
+    /// From any place.
+    File(File),
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("input")
+    }
+}
+
+/// Opens standard input.
+///
+/// # Errors
+/// It cannot be read, or is Parquet, which is read from any place.
+pub fn open_stream(
+    mut input: Box<dyn BufRead>,
+    asked: Option<Format>,
+    unclear: Format,
+    name: &str,
+) -> Result<Opened, DataError> {
+    let mut head = Vec::new();
+    while head.len() < HEAD && !head.contains(&b'\n') {
+        let more = input
+            .fill_buf()
+            .map_err(|e| DataError::new(name, e.to_string()))?;
+        if more.is_empty() {
+            break;
+        }
+        head.extend_from_slice(more);
+        let taken = more.len();
+        input.consume(taken);
+    }
+    let told = Format::told(&head);
+    let format = asked.or(told).unwrap_or(unclear);
+    if format == Format::Parquet {
+        return Err(DataError::new(
+            name,
+            "Parquet is read from its end, and a pipe has none yet",
+        )
+        .help("name the file with `--input FILE`"));
+    }
+    Ok(Opened {
+        format,
+        guessed: asked.is_none(),
+        input: Input::Stream(Box::new(Cursor::new(head).chain(input))),
+    })
+}
+
+/// Opens a file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn open_file(path: &Path, asked: Option<Format>, unclear: Format) -> Result<Opened, DataError> {
+    let name = path.display().to_string();
+    let failed = |e: std::io::Error| DataError::new(&name, e.to_string());
+    let mut file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(DataError::new(
+            &name,
+            "this is a directory; name one of its files",
+        ));
+    }
+    if let Some(format) = asked.or_else(|| Format::of(path)) {
+        let input = match format {
+            Format::Parquet => Input::File(file),
+            _ => Input::Stream(Box::new(std::io::BufReader::new(file))),
+        };
+        return Ok(Opened {
+            format,
+            guessed: false,
+            input,
+        });
+    }
+    let mut head = Vec::new();
+    (&mut file).take(4).read_to_end(&mut head).map_err(failed)?;
+    if head == b"PAR1" {
+        return Ok(Opened {
+            format: Format::Parquet,
+            guessed: true,
+            input: Input::File(file),
+        });
+    }
+    let rest = Cursor::new(head).chain(std::io::BufReader::new(file));
+    open_stream(Box::new(rest), None, unclear, &name)
+}
+
+impl Opened {
+    /// Its rows; of Parquet, where `only` says so, no more than those columns.
+    ///
+    /// # Errors
+    /// It has no header, or one that cannot be.
+    pub fn rows(self, name: &str, only: Option<&[String]>) -> Result<Box<dyn Rows>, DataError> {
+        match (self.input, self.format) {
+            (Input::File(file), _) => Ok(Box::new(parquet::Reader::open(file, name, only)?)),
+            (Input::Stream(input), Format::Csv) => Ok(Box::new(delimited::Csv::open(input, name)?)),
+            (Input::Stream(input), Format::Tsv) => Ok(Box::new(delimited::Tsv::open(input, name)?)),
+            (Input::Stream(input), _) => Ok(Box::new(jsonl::Reader::open(input, name))),
+        }
+    }
+
+    /// Another handle of a Parquet file, to copy its columns from.
+    #[must_use]
+    pub fn again(&self) -> Option<File> {
+        match &self.input {
+            Input::File(file) => file.try_clone().ok(),
+            Input::Stream(_) => None,
+        }
+    }
+}
+
+/// Complains about columns that are not among those there.
+///
+/// # Errors
+/// The first that is missing.
+pub fn require(columns: &[String], there: &[String], file: &str) -> Result<(), DataError> {
+    let has = |column: &String| {
+        let outer = column.split('.').next().unwrap_or(column);
+        there.iter().any(|own| own == column || own == outer)
+    };
+    match columns.iter().find(|column| !has(column)) {
+        None => Ok(()),
+        Some(column) => {
+            let error = DataError::new(file, format!("there is no column `{column}`"));
+            let there = there.iter().map(String::as_str);
+            let near = suggest::did_you_mean(column, there);
+            let near = near.map(|n| format!("{n}; ")).unwrap_or_default();
+            Err(error.help(format!(
+                "{near}`--text COLUMN` names the column with the text"
+            )))
+        }
+    }
+}
+
+/// Why rows could not be written.
+#[derive(Debug)]
+pub enum Unwritten {
+    /// The output failed.
+    Output(std::io::Error),
+    /// A row cannot be said in the format.
+    Row(DataError),
+}
+
+impl From<std::io::Error> for Unwritten {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<DataError> for Unwritten {
+    fn from(error: DataError) -> Self {
+        Self::Row(error)
+    }
+}
+
+/// What takes rows, with values added to each.
+pub trait Sink {
+    /// Writes some rows; `added` holds as many lists of values.
+    ///
+    /// # Errors
+    /// The output fails, or a row cannot be said.
+    fn write(&mut self, records: &[Record], added: Vec<Vec<Json>>) -> Result<(), Unwritten>;
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// The output fails.
+    fn finish(self: Box<Self>) -> Result<(), Unwritten>;
+}
+
+/// What is added to each row.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// The column.
+    pub name: String,
+    /// Whether its values are numbers; else texts.
+    pub number: bool,
+}
+
+/// What writes rows of `columns`, which are those of the first rows if they are not known, and what is added to them;
+/// `source` is a Parquet file whose columns are taken over as they are.
+///
+/// # Errors
+/// The columns cannot be said in the format, or one is there already.
+pub fn sink<'a>(
+    format: Format,
+    out: Box<dyn Write + Send + 'a>,
+    columns: Option<&[String]>,
+    added: Vec<Added>,
+    source: Option<File>,
+    file: &str,
+) -> Result<Box<dyn Sink + 'a>, Unwritten> {
+    if let Some(columns) = columns {
+        taken(columns, &added, file)?;
+    }
+    let columns = columns.map(<[String]>::to_vec);
+    Ok(match (format, source) {
+        (Format::Csv, _) => Box::new(delimited::Out::csv(out, columns, added, file)?),
+        (Format::Tsv, _) => Box::new(delimited::Out::tsv(out, columns, added, file)?),
+        (Format::Jsonl, _) => Box::new(jsonl::Out::new(out, added, file)),
+        (Format::Parquet, Some(source)) => Box::new(parquet::Copy::new(out, source, added, file)?),
+        (Format::Parquet, None) => Box::new(parquet::Out::new(out, columns, added, file)),
+    })
+}
+
+/// Complains about a column that is there already and would be added.
+fn taken(columns: &[String], added: &[Added], file: &str) -> Result<(), DataError> {
+    match added.iter().find(|a| columns.contains(&a.name)) {
+        None => Ok(()),
+        Some(a) => Err(DataError::new(
+            file,
+            format!(
+                "there is a column `{}` already, which is to be added",
+                a.name
+            ),
+        )
+        .help("rename it, or leave it away")),
+    }
+}
+
+/// The columns of some rows, in the order in which they come up.
+fn columns_of(records: &[Record]) -> Vec<String> {
+    let mut columns: indexmap::IndexSet<&String> = indexmap::IndexSet::new();
+    columns.extend(records.iter().flat_map(|record| record.fields.keys()));
+    columns.into_iter().cloned().collect()
+}
+
+/// Complains about a row with a column that the rows before it, by which the columns were told, have not.
+fn only(record: &Record, columns: &[String], file: &str) -> Result<(), DataError> {
+    match record.fields.keys().find(|key| !columns.contains(key)) {
+        None => Ok(()),
+        Some(key) => Err(wrong(
+            file,
+            record.row,
+            format!("it has `{key}`, which no row at the beginning has"),
+        )
+        .help("`--format jsonl` writes each row as it is")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
