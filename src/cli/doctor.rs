@@ -226,6 +226,14 @@ impl Machine {
                 asked: false,
             });
         }
+        if let Some(why) = &self.hub.refused {
+            problems.push(Problem {
+                about: "hub",
+                what: why.clone(),
+                remedy: "nothing is downloaded until then; what is cached is used".to_owned(),
+                asked: false,
+            });
+        }
     }
 
     /// What stands between this build and a GPU. Without a GPU, the feature or a question there is

@@ -11,12 +11,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
 use memmap2::Mmap;
 
 use crate::base::world::{HubFile, HubPath, Keep, Kept, RepoKind, World, WorldError};
+use blobs::Blobs;
+use hub::{Client, Patience, Trouble};
 
+mod blobs;
+mod hub;
 mod kept;
 
 /// Compares the kept tokens with what was written; those that are damaged go, and are made again.
@@ -25,18 +27,22 @@ pub(super) fn kept_files() -> Vec<Option<crate::files::sums::Damage>> {
 }
 
 const MAIN: &str = "main";
+/// The hub, unless HF_ENDPOINT names another.
+const HUB: &str = "https://huggingface.co";
 
 /// What a file's fingerprint is remembered by.
 type Stamp = (PathBuf, u64, Option<SystemTime>);
 
 /// The file system, the hub's cache and, unless offline, the hub.
-#[derive(Debug)]
 pub struct RealWorld {
     offline: bool,
     cache: Option<PathBuf>,
     /// Where what was made is kept.
     made: Option<PathBuf>,
     endpoint: Option<String>,
+    /// What HF_TOKEN says.
+    token: Option<String>,
+    patience: Patience,
     fingerprints: Mutex<HashMap<Stamp, String>>,
 }
 
@@ -53,6 +59,19 @@ pub struct Hub {
     pub offline: bool,
     /// Whether there is a token to show.
     pub token: bool,
+    /// Why it is not asked as the environment says.
+    pub refused: Option<String>,
+}
+
+impl std::fmt::Debug for RealWorld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the token.
+        f.debug_struct("RealWorld")
+            .field("offline", &self.offline)
+            .field("cache", &self.cache)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RealWorld {
@@ -76,6 +95,8 @@ impl RealWorld {
             cache,
             made: crate::files::cache("tokens"),
             endpoint,
+            token: variable("HF_TOKEN"),
+            patience: Patience::default(),
             fingerprints: Mutex::default(),
         }
     }
@@ -102,17 +123,25 @@ impl RealWorld {
                 .filter(|e| is_repo(&e.file_name().to_string_lossy()))
                 .count()
         };
-        let endpoint = self.endpoint.clone();
-        let own = |cache: &PathBuf| Cache::new(cache.clone()).token();
         Hub {
             cache: self.cache.clone(),
             cached: self.cache.as_ref().map_or(0, kept),
-            endpoint: endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned()),
+            endpoint: self.address().to_owned(),
             offline: self.offline,
-            token: variable("HF_TOKEN")
-                .or_else(|| own(self.cache.as_ref()?))
-                .is_some(),
+            token: self.token().is_some(),
+            refused: self.client(true).err().map(|why| why.to_string()),
         }
+    }
+
+    fn address(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or(HUB)
+    }
+
+    /// The token to show: HF_TOKEN, or what `huggingface-cli login` left beside the cache.
+    fn token(&self) -> Option<String> {
+        let kept = || std::fs::read_to_string(self.cache.as_ref()?.parent()?.join("token")).ok();
+        let token = self.token.clone().or_else(kept)?;
+        Some(token.trim().to_owned()).filter(|t| !t.is_empty())
     }
 
     fn repo_dir(&self, repo: &str, kind: RepoKind) -> Option<PathBuf> {
@@ -133,7 +162,7 @@ impl RealWorld {
             Ok(commit) => commit.trim().to_owned(),
             Err(_) => revision.to_owned(),
         };
-        if !plain(&commit) {
+        if !hub::is_name(&commit) {
             return None;
         }
         let snapshot = dir.join("snapshots").join(&commit);
@@ -149,40 +178,13 @@ impl RealWorld {
         })
     }
 
-    fn api(
-        &self,
-        repo: &str,
-        kind: RepoKind,
-        revision: Option<&str>,
-    ) -> Result<ApiRepo, WorldError> {
-        let Some(cache) = &self.cache else {
-            return Err(WorldError::new(
-                format!("hub:{repo}"),
-                "no home directory for the cache",
-                "set HF_HOME",
-            ));
-        };
-        let cache = Cache::new(cache.clone());
-        let token = variable("HF_TOKEN").or_else(|| cache.token());
-        let mut builder = ApiBuilder::from_cache(cache)
-            .with_token(token)
-            .with_progress(false)
-            .with_retries(3);
-        if let Some(endpoint) = &self.endpoint {
-            builder = builder.with_endpoint(endpoint.clone());
+    /// What asks the hub; with `patient` false it asks once.
+    fn client(&self, patient: bool) -> Result<Client, Trouble> {
+        let mut patience = self.patience;
+        if !patient {
+            patience.tries = 1;
         }
-        let api: Api = builder
-            .build()
-            .map_err(|error| remote(&format!("hub:{repo}"), repo, kind, &error))?;
-        let kind = match kind {
-            RepoKind::Model => RepoType::Model,
-            RepoKind::Dataset => RepoType::Dataset,
-        };
-        Ok(api.repo(Repo::with_revision(
-            repo.to_owned(),
-            kind,
-            revision.unwrap_or(MAIN).to_owned(),
-        )))
+        Client::new(self.address(), self.token().as_deref(), patience)
     }
 
     /// The error for something that is not in the cache while offline.
@@ -280,18 +282,28 @@ impl World for RealWorld {
         if self.offline {
             return Err(self.not_cached(&file.to_string()));
         }
+        let trouble = |why| remote(&file.to_string(), &file.repo, file.kind, why);
+        let Some(dir) = self.repo_dir(&file.repo, file.kind) else {
+            return Err(WorldError::new(
+                file,
+                "no home directory for the cache",
+                "set HF_HOME",
+            ));
+        };
         // Files of one repository are of one commit: what the cache has of it decides which.
         let snapshot = self.snapshot(&file.repo, file.kind, file.revision.as_deref());
-        let revision = snapshot
-            .as_ref()
-            .map(|(_, commit)| commit.as_str())
-            .or(file.revision.as_deref());
-        let path = self
-            .api(&file.repo, file.kind, revision)?
-            .download(&file.file)
-            .map_err(|error| remote(&file.to_string(), &file.repo, file.kind, &error))?;
-        let commit = commit_of(&path);
-        Ok(HubPath { path, commit })
+        let commit = snapshot.map(|(_, commit)| commit);
+        let asked = file.revision.as_deref();
+        let pinned = commit.as_deref().or(asked.filter(|r| is_commit(r)));
+        let revision = pinned.or(asked).unwrap_or(MAIN);
+        let (path, commit) = self
+            .client(true)
+            .and_then(|client| client.file(&Blobs::at(dir), file, revision, pinned))
+            .map_err(trouble)?;
+        Ok(HubPath {
+            path,
+            commit: Some(commit),
+        })
     }
 
     fn hub_list(
@@ -312,14 +324,17 @@ impl World for RealWorld {
             cached(self.not_cached(&format!("hub:{repo}")))?
         } else {
             let commit = snapshot.as_ref().map(|(_, commit)| commit.as_str());
-            match self.api(repo, kind, commit.or(revision))?.info() {
-                Ok(info) => info
-                    .siblings
-                    .into_iter()
-                    .map(|sibling| sibling.rfilename)
-                    .collect(),
+            let listed = self
+                .client(commit.is_none())
+                .and_then(|client| client.list(repo, kind, commit.or(revision).unwrap_or(MAIN)));
+            let what = format!("hub:{repo}");
+            match listed {
+                Ok(files) => files,
+                Err(why @ (Trouble::Refused(_) | Trouble::Setting(_))) => {
+                    return Err(remote(&what, repo, kind, why));
+                }
                 // A hub that does not answer takes nothing away from what is already here.
-                Err(error) => cached(remote(&format!("hub:{repo}"), repo, kind, &error))?,
+                Err(why) => cached(remote(&what, repo, kind, why))?,
             }
         };
         files.sort();
@@ -369,17 +384,9 @@ fn check(repo: &str, revision: Option<&str>, file: Option<&str>) -> Result<(), W
     Ok(())
 }
 
-/// The commit in `…/snapshots/COMMIT/…`.
-fn commit_of(path: &Path) -> Option<String> {
-    let mut parts = path.components().rev().map(Component::as_os_str);
-    let mut last = parts.next()?;
-    for part in parts {
-        if part == "snapshots" {
-            return last.to_str().map(str::to_owned);
-        }
-        last = part;
-    }
-    None
+/// Whether a revision is a commit, and not a branch or a tag.
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), WorldError> {
@@ -405,24 +412,35 @@ fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Resu
 }
 
 /// What a failed request means.
-fn remote(what: &str, repo: &str, kind: RepoKind, error: &ApiError) -> WorldError {
-    let text = error.to_string();
-    let has = |code: &str| text.contains(code);
-    let (cause, remedy) = if has("status: 404") {
-        (
+fn remote(what: &str, repo: &str, kind: RepoKind, why: Trouble) -> WorldError {
+    const CONNECTION: &str =
+        "check the connection and HF_ENDPOINT; cached files work with `--offline`";
+    let (cause, remedy) = match why {
+        Trouble::Status(404) => (
             format!("the hub has no such file, revision or {kind}"),
             format!("look at the page of `{repo}`"),
-        )
-    } else if has("status: 401") || has("status: 403") {
-        (
+        ),
+        Trouble::Status(401 | 403) => (
             format!("the hub refuses it: the {kind} is missing, private or gated"),
             "check the name; for a gated repository accept its terms and set HF_TOKEN".to_owned(),
-        )
-    } else {
-        (
-            text,
-            "check the connection and HF_ENDPOINT; cached files work with `--offline`".to_owned(),
-        )
+        ),
+        Trouble::Early(..) | Trouble::Slow(..) => (
+            why.to_string(),
+            "what has come is kept: the same command goes on from there".to_owned(),
+        ),
+        Trouble::Refused(_) => (
+            why.to_string(),
+            "check that HF_ENDPOINT names a hub you trust; nothing of it was kept".to_owned(),
+        ),
+        Trouble::Setting(_) => (
+            why.to_string(),
+            "see `peftc doctor`; cached files work with `--offline`".to_owned(),
+        ),
+        Trouble::Disk { .. } => (
+            why.to_string(),
+            "free some space there, or set HF_HOME to another folder".to_owned(),
+        ),
+        Trouble::Status(_) | Trouble::Network(_) => (why.to_string(), CONNECTION.to_owned()),
     };
     WorldError::new(what, cause, remedy)
 }
