@@ -7,6 +7,7 @@ pub mod rng;
 pub mod span;
 pub mod suggest;
 pub mod units;
+pub mod visible;
 pub mod world;
 
 pub use diag::{Code, Diag, Diags, Outcome, Severity};

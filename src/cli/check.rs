@@ -13,6 +13,7 @@ use super::options::{Common, Intent, Prepared, error, print, store_of};
 use super::screen::Screen;
 use super::{exit, render};
 use crate::base::units::Bytes;
+use crate::base::visible;
 use crate::driver::Compiled;
 use crate::exec::run::{entry_name, resumes_at};
 use crate::exec::store::Store;
@@ -154,7 +155,8 @@ impl Check {
             return code;
         }
         if !self.common.json {
-            let name = compiled.path.display().to_string();
+            let name = compiled.path.to_string_lossy();
+            let name = visible::line(&name);
             let screen = Screen::out(self.common.color);
             let mark = |s: &Stage| match resumes_at(&store, s) {
                 Some(step) => format!("resumes at {step}"),

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::options::{Color, error, print};
+use super::output::{self, Stream};
 use super::{exit, render};
-use crate::base::Sources;
+use crate::base::{Sources, visible};
 use crate::files::durable::write_over;
 
 /// Arguments of `fmt`.
@@ -40,7 +41,8 @@ impl Fmt {
             match crate::syntax::format(&text, id) {
                 Ok(formatted) if formatted == text => {}
                 Ok(_) if self.check => {
-                    print(&format!("{} would change\n", path.display()));
+                    let name = path.to_string_lossy();
+                    print(&format!("{} would change\n", visible::line(&name)));
                     code = code.max(exit::FAILED);
                 }
                 Ok(formatted) => {
@@ -51,8 +53,13 @@ impl Fmt {
                 }
                 Err(diags) => {
                     let coloured = self.color == Color::Always;
-                    let text = render::render(&diags.into_sorted(), &sources, coloured, 80);
-                    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+                    output::colours(Stream::Err, coloured);
+                    output::note(&render::render(
+                        &diags.into_sorted(),
+                        &sources,
+                        coloured,
+                        80,
+                    ));
                     code = exit::WRONG;
                 }
             }

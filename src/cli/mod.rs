@@ -7,6 +7,7 @@ mod fmt;
 mod gpu;
 mod list;
 mod options;
+mod output;
 mod plan;
 mod predict;
 mod progress;
@@ -21,6 +22,10 @@ mod table;
 pub mod world;
 
 use clap::{Parser, Subcommand};
+
+use crate::base::visible;
+use options::Color;
+use screen::Screen;
 
 /// A compiler for parameter-efficient fine-tuning.
 #[derive(Debug, Parser)]
@@ -70,9 +75,9 @@ pub fn main() -> i32 {
     signals::outlive_file_limits();
     let code = carry_out();
     // Results that nobody got are no success, whichever command they are of.
-    match options::unprinted() {
+    match output::unprinted() {
         Some(why) if code == exit::DONE => {
-            options::error(&format!(
+            output::error(&format!(
                 "standard output cannot be written: {why}; what was printed is not whole"
             ));
             exit::FAILED
@@ -81,17 +86,32 @@ pub fn main() -> i32 {
     }
 }
 
+/// Prints what is wrong with the command line, or the help that was asked for; gives the exit code.
+fn show(error: clap::Error) -> i32 {
+    // What was written there must not act either, nor begin a line: it is said of the words as they are shown.
+    let shown = std::env::args_os().map(|a| visible::line(&a.to_string_lossy()).into_owned());
+    let error = Args::try_parse_from(shown).err().unwrap_or(error);
+    let text = error.render();
+    if error.use_stderr() {
+        let screen = Screen::err(Color::Auto);
+        output::note(&if screen.colour() {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        });
+        exit::WRONG
+    } else {
+        // Help and the version are results like others.
+        output::print(&text.to_string());
+        exit::DONE
+    }
+}
+
 fn carry_out() -> i32 {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            if error.use_stderr() {
-                let _ = error.print();
-                return exit::WRONG;
-            }
-            // Help and the version are results like others.
-            options::print(&error.render().to_string());
-            return exit::DONE;
+            return show(error);
         }
     };
     match args.command {

@@ -1,13 +1,12 @@
 //! Flags that several commands share.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, ValueEnum};
 
 use super::gpu;
-use super::screen::{Screen, coloured};
+pub(super) use super::output::{error, output_failed, print};
+use super::screen::Screen;
 use super::world::RealWorld;
 use crate::base::suggest;
 use crate::driver::{Compiled, check_kernels, compile, decide};
@@ -193,8 +192,7 @@ impl Common {
 
     /// Whether standard error takes colours.
     pub(super) fn coloured(&self) -> bool {
-        use std::io::IsTerminal as _;
-        coloured(self.color, std::io::stderr().is_terminal())
+        Screen::err(self.color).colour()
     }
 
     /// Runs a closure inside a pool of the machine's threads.
@@ -224,39 +222,6 @@ pub(super) fn unknown_device(name: &str) -> String {
         format!("did you mean `{}`?", near.join("` or `"))
     };
     format!("there is no device `{name}`; {hint}")
-}
-
-/// Prints an error without a place in a recipe.
-pub(super) fn error(message: &str) {
-    let screen = Screen::err(Color::Auto);
-    let text = screen.fold(&format!("error: {message}"), 2);
-    let _ = writeln!(std::io::stderr(), "{}", screen.marked(&text));
-}
-
-/// Why standard output could not be written, the first time.
-static UNPRINTED: Mutex<Option<String>> = Mutex::new(None);
-
-/// Prints to standard output; a closed pipe is no failure, and any other is told at the end of the process
-/// ([`unprinted`]).
-pub(super) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if let Err(why) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        output_failed(&why);
-    }
-}
-
-/// Notes that standard output failed. A closed pipe is no failure: who reads has enough.
-pub(super) fn output_failed(why: &std::io::Error) {
-    if why.kind() != std::io::ErrorKind::BrokenPipe {
-        let mut known = UNPRINTED.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get_or_insert_with(|| why.to_string());
-    }
-}
-
-/// Why something that was printed did not arrive.
-pub(super) fn unprinted() -> Option<String> {
-    let known = UNPRINTED.lock().unwrap_or_else(PoisonError::into_inner);
-    known.clone()
 }
 
 /// A size such as `6GiB`; an error is printed.

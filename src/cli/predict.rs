@@ -10,8 +10,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::exit;
 use super::options::{Color, Common, error, output_failed};
+use super::output;
 use super::screen::Screen;
 use crate::base::units::Count;
+use crate::base::visible;
 use crate::exec::device::Device;
 use crate::exec::observe::Silent;
 use crate::exec::predict::{Predictor, Session};
@@ -197,10 +199,8 @@ impl Predict {
     fn note(&self, text: &str) {
         if !self.quiet {
             let screen = Screen::err(self.color);
-            eprint!(
-                "{}",
-                super::screen::wrap(&format!("note: {text}"), screen.prose(), "")
-            );
+            let text = format!("note: {}", visible::line(text));
+            output::note(&super::screen::wrap(&text, screen.prose(), ""));
         }
     }
 
@@ -241,7 +241,7 @@ impl Predict {
         let mut input = opened.rows(&name, only)?;
         let mut part = read(input.as_mut())?;
         let columns = self.columns(own, input.as_ref(), &part, &name)?;
-        let out = Box::new(BufWriter::new(std::io::stdout()));
+        let out = Box::new(BufWriter::new(output::data()));
         let added = answers.columns(format);
         let mut sink = rows::sink(format, out, input.columns(), added, copied, &name)?;
         let mut session = predictor.session((self.batch, self.draws), (machine, device))?;

@@ -1,15 +1,17 @@
 //! The live line of a run; plain lines where there is no terminal.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::options::Color;
+use super::output::note;
 use super::screen::Screen;
 use super::signals::Asked;
 use crate::base::units::{About, Bytes};
+use crate::base::visible;
 use crate::exec::observe::{Event, Observer};
 
 /// Shows a run.
@@ -53,9 +55,9 @@ impl Progress {
         }
         let text = Screen::err(Color::Auto).fold(text, 4);
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(visible::lines(&text)),
             None => {
-                let _ = writeln!(std::io::stderr(), "{text}");
+                note(&format!("{text}\n"));
             }
         }
     }

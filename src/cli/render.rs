@@ -1,7 +1,6 @@
 //! Diagnostics for people (miette) and programs (JSON).
 
 use std::fmt;
-use std::io::Write as _;
 
 use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, SourceCode, SourceSpan,
@@ -10,28 +9,71 @@ use miette::{
 use serde_json::{Value as Json, json};
 
 use super::options::Common;
+use super::output;
 use super::screen::Screen;
-use crate::base::{Diag, Severity, Source, Sources, Span};
+use crate::base::{Diag, Severity, Source, SourceId, Sources, Span, visible};
 
 /// A diagnostic with its text attached, as miette wants it.
 struct Shown<'a> {
     diag: &'a Diag,
-    source: Option<Named<'a>>,
+    source: Option<&'a Text>,
 }
 
-#[derive(Clone, Copy)]
-struct Named<'a>(&'a Source);
+/// A source as it may be shown: what would act on a terminal stands there as an escape.
+struct Text {
+    id: SourceId,
+    name: String,
+    text: String,
+    /// Where the shown text goes on after each change, by the place in the source.
+    shifts: Vec<(usize, usize)>,
+}
 
-impl SourceCode for Named<'_> {
+impl Text {
+    fn new(id: SourceId, source: &Source) -> Self {
+        let mut text = String::with_capacity(source.text.len());
+        let mut shifts = Vec::new();
+        let mut chars = source.text.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                // The ends of lines on Windows.
+                '\r' if chars.peek().is_some_and(|(_, next)| *next == '\n') => {}
+                c if visible::acts(c) && !matches!(c, '\n' | '\t') => visible::push(&mut text, c),
+                c => {
+                    text.push(c);
+                    continue;
+                }
+            }
+            shifts.push((at + c.len_utf8(), text.len()));
+        }
+        Self {
+            id,
+            name: visible::line(&source.name).into_owned(),
+            text,
+            shifts,
+        }
+    }
+
+    /// The place in the shown text of one in the source.
+    fn at(&self, offset: usize) -> usize {
+        let before = self.shifts.partition_point(|(from, _)| *from <= offset);
+        let (from, to) = before
+            .checked_sub(1)
+            .and_then(|i| self.shifts.get(i).copied())
+            .unwrap_or_default();
+        to + (offset - from)
+    }
+}
+
+impl SourceCode for Text {
     fn read_span<'s>(
         &'s self,
         span: &SourceSpan,
         before: usize,
         after: usize,
     ) -> Result<Box<dyn SpanContents<'s> + 's>, MietteError> {
-        let inner = self.0.text.as_str().read_span(span, before, after)?;
+        let inner = self.text.as_str().read_span(span, before, after)?;
         let data = miette::MietteSpanContents::new_named(
-            self.0.name.clone(),
+            self.name.clone(),
             inner.data(),
             *inner.span(),
             inner.line(),
@@ -50,7 +92,7 @@ impl fmt::Debug for Shown<'_> {
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.diag.message)
+        f.write_str(&visible::line(&self.diag.message))
     }
 }
 
@@ -70,21 +112,23 @@ impl miette::Diagnostic for Shown<'_> {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.diag
-            .help
-            .as_ref()
-            .map(|h| Box::new(h.clone()) as Box<dyn fmt::Display>)
+        let help = self.diag.help.as_ref()?;
+        Some(Box::new(visible::line(help)))
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.source.as_ref().map(|s| s as &dyn SourceCode)
+        self.source.map(|s| s as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let main = self.diag.span?;
-        let own = (!self.diag.label.is_empty()).then(|| self.diag.label.clone());
-        let label = |span: Span, text: Option<String>| {
-            LabeledSpan::new(text, span.start as usize, span.len())
+        let own = Some(&self.diag.label).filter(|l| !l.is_empty());
+        let source = self.source;
+        let label = move |span: Span, text: Option<&String>| {
+            let (start, end) = (span.start as usize, span.start as usize + span.len());
+            let place = |offset| source.map_or(offset, |s| s.at(offset));
+            let text = text.map(|t| visible::line(t).into_owned());
+            LabeledSpan::new(text, place(start), place(end) - place(start))
         };
         // Places in other files cannot be shown in one excerpt; they are named in the help instead.
         let near = self
@@ -93,8 +137,7 @@ impl miette::Diagnostic for Shown<'_> {
             .iter()
             .filter(move |(s, _)| s.source == main.source);
         Some(Box::new(
-            std::iter::once(label(main, own))
-                .chain(near.map(move |(s, t)| label(*s, Some(t.clone())))),
+            std::iter::once(label(main, own)).chain(near.map(move |(s, t)| label(*s, Some(t)))),
         ))
     }
 }
@@ -108,8 +151,16 @@ pub(super) fn render(diags: &[Diag], sources: &Sources, coloured: bool, width: u
     };
     let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
     let mut text = String::new();
+    let mut texts: Vec<Text> = Vec::new();
+    for id in diags.iter().filter_map(|d| Some(d.span?.source)) {
+        if let Some(source) = sources.get(id).filter(|_| texts.iter().all(|t| t.id != id)) {
+            texts.push(Text::new(id, source));
+        }
+    }
     for diag in diags {
-        let source = diag.span.and_then(|s| sources.get(s.source)).map(Named);
+        let source = diag
+            .span
+            .and_then(|s| texts.iter().find(|t| t.id == s.source));
         let _ = handler.render_report(&mut text, &Shown { diag, source });
     }
     text
@@ -123,8 +174,7 @@ pub(super) fn report(diags: &[Diag], sources: &Sources, common: &Common) {
         .cloned()
         .collect();
     let width = Screen::err(common.color).prose();
-    let _ =
-        std::io::stderr().write_all(render(&shown, sources, common.coloured(), width).as_bytes());
+    output::note(&render(&shown, sources, common.coloured(), width));
 }
 
 /// A diagnostic as in `check --json`.

@@ -1,12 +1,12 @@
 //! `peftc report`: compare finished runs.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use super::exit;
-use super::options::{error, print};
+use super::output::{error, note, print};
+use crate::base::visible;
 use crate::files::RunError;
 use crate::files::durable::write_over;
 use crate::report::{self, export, page, read::read, table};
@@ -47,11 +47,6 @@ pub(super) struct Report {
     /// Print no notes
     #[arg(long)]
     quiet: bool,
-}
-
-/// A line on standard error; where that is gone, nobody misses it.
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl Report {
@@ -99,7 +94,7 @@ impl Report {
         }
         if report.outdated && !self.quiet {
             note(
-                "note: some results were written by an older peftc and do not say their methods or seeds; `peftc run` adds that without running finished stages again",
+                "note: some results were written by an older peftc and do not say their methods or seeds; `peftc run` adds that without running finished stages again\n",
             );
         }
         let text = match self.format() {
@@ -114,7 +109,10 @@ impl Report {
             Some(path) => {
                 write_over(path, text.as_bytes())?;
                 if !self.quiet {
-                    note(&format!("written: {}", path.display()));
+                    note(&format!(
+                        "written: {}\n",
+                        visible::line(&path.to_string_lossy())
+                    ));
                 }
             }
         }

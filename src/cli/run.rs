@@ -2,7 +2,6 @@
 
 mod summary;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use serde_json::Value as Json;
 use super::check::{fitted, needed, verdict};
 use super::exit;
 use super::options::{Common, Intent, beside, error, print, store_of};
+use super::output::note;
 use super::progress::Progress;
 use super::screen::Screen;
 use super::signals::{self, Asked};
@@ -114,14 +114,12 @@ impl Run {
             return exit::WRONG;
         }
         if let Some(budget) = budget.filter(|b| needed(plan) > *b) {
-            error(&format!(
-                "over the budget; nothing was executed\n{}",
-                verdict(plan, budget, Screen::err(self.common.color))
-            ));
+            error("over the budget; nothing was executed");
+            note(&verdict(plan, budget, Screen::err(self.common.color)));
             return exit::TOO_LARGE;
         }
         if !self.common.quiet {
-            let _ = std::io::stderr().write_all(fitted(plan).as_bytes());
+            note(&fitted(plan));
         }
         let stem = self
             .file

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::options::Color;
+use super::output::{self, Stream};
 
 /// Columns of prose where there is no terminal, and at most on a wide one.
 const PROSE: usize = 80;
@@ -30,6 +31,8 @@ impl Screen {
     /// Standard output.
     pub(super) fn out(color: Color) -> Self {
         let out = std::io::stdout();
+        let colour = coloured(color, out.is_terminal());
+        output::colours(Stream::Out, colour);
         Self {
             width: asked().or_else(|| {
                 let terminal = out.is_terminal();
@@ -37,13 +40,15 @@ impl Screen {
                     .then(|| terminal_size::terminal_size_of(&out))?
                     .map(columns)
             }),
-            colour: coloured(color, out.is_terminal()),
+            colour,
         }
     }
 
     /// Standard error.
     pub(super) fn err(color: Color) -> Self {
         let err = std::io::stderr();
+        let colour = coloured(color, err.is_terminal());
+        output::colours(Stream::Err, colour);
         Self {
             width: asked().or_else(|| {
                 let terminal = err.is_terminal();
@@ -51,7 +56,7 @@ impl Screen {
                     .then(|| terminal_size::terminal_size_of(&err))?
                     .map(columns)
             }),
-            colour: coloured(color, err.is_terminal()),
+            colour,
         }
     }
 
@@ -62,6 +67,11 @@ impl Screen {
             width,
             colour: false,
         }
+    }
+
+    /// Whether it takes colours.
+    pub(super) const fn colour(self) -> bool {
+        self.colour
     }
 
     /// Columns for prose.
@@ -143,7 +153,7 @@ fn columns((terminal_size::Width(n), _): (terminal_size::Width, terminal_size::H
 }
 
 /// Whether a place takes colours.
-pub(super) fn coloured(color: Color, terminal: bool) -> bool {
+fn coloured(color: Color, terminal: bool) -> bool {
     match color {
         Color::Always => true,
         Color::Never => false,

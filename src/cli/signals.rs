@@ -1,6 +1,5 @@
 //! What signals ask of a run: the end with a checkpoint, or a checkpoint.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -89,7 +88,7 @@ pub(super) fn watch(quiet: bool) -> std::io::Result<Arc<Asked>> {
 }
 
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    super::output::note(&format!("{text}\n"));
 }
 
 /// Ends the process with the signal's exit code.

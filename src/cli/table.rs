@@ -5,6 +5,7 @@ use anstyle::Style;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::screen::{Screen, TITLE};
+use crate::base::visible;
 
 /// Blanks in front of a table, if nothing else is said.
 const INDENT: usize = 2;
@@ -47,7 +48,7 @@ impl Cell {
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
         Self {
-            text: text.into(),
+            text: visible::line(&text.into()).into_owned(),
             style: Style::new(),
         }
     }

@@ -162,7 +162,7 @@ impl RealWorld {
             Ok(commit) => commit.trim().to_owned(),
             Err(_) => revision.to_owned(),
         };
-        if !hub::is_name(&commit) {
+        if !hub::answer::is_name(&commit) {
             return None;
         }
         let snapshot = dir.join("snapshots").join(&commit);

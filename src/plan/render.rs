@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::estimate::{Estimate, Home};
 use super::{Plan, Stage};
 use crate::base::units::{Bytes, Count};
+use crate::base::visible;
 use crate::library::stage::job::{Routine, Update};
 use crate::program::DType;
 use crate::program::device::{self, Device};
@@ -254,7 +255,8 @@ fn steps(stage: &Stage) -> u64 {
 #[must_use]
 pub fn text(plan: &Plan, recipe: &str) -> String {
     let mut out = format!(
-        "{recipe}: {} stage{}\n",
+        "{}: {} stage{}\n",
+        visible::line(recipe),
         plan.stages.len(),
         if plan.stages.len() == 1 { "" } else { "s" }
     );
@@ -270,8 +272,10 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         );
         let _ = writeln!(
             out,
-            "\n{} = {} from {from}",
-            stage.name.value, stage.filled.name
+            "\n{} = {} from {}",
+            visible::line(&stage.name.value),
+            stage.filled.name,
+            visible::line(&from)
         );
         let facts = stage.model.facts();
         let _ = writeln!(
@@ -509,68 +513,90 @@ fn fold(sites: &[String]) -> String {
 pub fn dot(plan: &Plan) -> String {
     let mut out = String::from("digraph recipe {\n  rankdir = LR;\n  node [shape = box];\n");
     for stage in &plan.stages {
-        let _ = writeln!(
-            out,
-            "  {:?} [label = \"{}\"];",
-            stage.name.value,
-            label(stage, "\\n")
-        );
-        let from = stage
-            .parent
-            .clone()
-            .unwrap_or_else(|| format!("model {}", stage.start.model.name));
-        let _ = writeln!(
-            out,
-            "  {from:?} -> {:?} [label = \"model\"];",
-            stage.name.value
-        );
+        let own = quoted(&[&stage.name.value]);
+        let lines = label(stage);
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let _ = writeln!(out, "  {own} [label = {}];", quoted(&lines));
+        // No stage has a blank in its name in front of any `@`.
+        let from = match &stage.parent {
+            Some(parent) => quoted(&[parent]),
+            None => quoted(&[&format!("model {}", stage.start.model.name)]),
+        };
+        let _ = writeln!(out, "  {from} -> {own} [label = \"model\"];");
         if let Some(chooser) = &stage.start.chooser {
-            let _ = writeln!(
-                out,
-                "  {:?} -> {:?} [label = \"prompt\"];",
-                chooser.stage, stage.name.value
-            );
+            let from = quoted(&[&chooser.stage]);
+            let _ = writeln!(out, "  {from} -> {own} [label = \"prompt\"];");
         }
     }
     out.push_str("}\n");
     out
 }
 
-/// The stage graph for Mermaid.
+/// Lines as a string of DOT.
+fn quoted(lines: &[&str]) -> String {
+    let escaped = lines
+        .iter()
+        .map(|l| visible::line(l).replace('\\', "\\\\").replace('"', "\\\""));
+    format!("\"{}\"", escaped.collect::<Vec<_>>().join("\\n"))
+}
+
+/// The stage graph for Mermaid. Its identifiers are counted: words such as `end` have a meaning there, and
+/// a name may hold anything.
 #[must_use]
 pub fn mermaid(plan: &Plan) -> String {
     let mut out = String::from("flowchart LR\n");
-    // Only letters, digits and `_` make an identifier there.
-    let id = |name: &str| match plan.stages.iter().position(|s| s.name.value == name) {
-        Some(i) if name.contains('@') => format!("stage_{i}"),
-        _ => name.to_owned(),
+    let names: Vec<&str> = plan.stages.iter().map(|s| s.name.value.as_str()).collect();
+    let id = |name: &str| match names.iter().position(|n| *n == name) {
+        Some(i) => format!("stage{i}"),
+        None => "unknown".to_owned(),
     };
-    for stage in &plan.stages {
-        let own = id(&stage.name.value);
-        let _ = writeln!(out, "  {own}[\"{}\"]", label(stage, "<br/>"));
+    let mut models: Vec<&str> = Vec::new();
+    for (i, stage) in plan.stages.iter().enumerate() {
+        let lines: Vec<String> = label(stage).iter().map(|l| entities(l)).collect();
+        let _ = writeln!(out, "  stage{i}[\"{}\"]", lines.join("<br/>"));
         let from = match &stage.parent {
             Some(parent) => id(parent),
-            None => format!("model_{0}([\"model {0}\"])", stage.start.model.name),
+            None => {
+                let name = stage.start.model.name.as_str();
+                let known = models.iter().position(|m| *m == name);
+                let at = known.unwrap_or_else(|| {
+                    let at = models.len();
+                    let _ = writeln!(out, "  model{at}([\"model {}\"])", entities(name));
+                    models.push(name);
+                    at
+                });
+                format!("model{at}")
+            }
         };
-        let _ = writeln!(out, "  {from} -->|model| {own}");
+        let _ = writeln!(out, "  {from} -->|model| stage{i}");
         if let Some(chooser) = &stage.start.chooser {
-            let _ = writeln!(out, "  {} -->|prompt| {own}", id(&chooser.stage));
+            let _ = writeln!(out, "  {} -->|prompt| stage{i}", id(&chooser.stage));
         }
     }
     out
 }
 
-fn label(stage: &Stage, newline: &str) -> String {
+/// A text within a quoted label of Mermaid, where `#` begins an entity and markup is HTML.
+fn entities(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in visible::line(text).chars() {
+        match c {
+            '"' | '#' | '&' | '<' | '>' | '`' | '\\' => {
+                let _ = write!(out, "#{};", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// What stands in a stage's box.
+fn label(stage: &Stage) -> Vec<String> {
+    let mut lines = vec![format!("{} = {}", stage.name.value, stage.filled.name)];
     let methods = stage.methods().join(", ");
-    let method = if methods.is_empty() || stage.leaves.is_none() {
-        String::new()
-    } else {
-        format!("{newline}{methods}")
-    };
-    format!(
-        "{} = {}{method}{newline}{}",
-        stage.name.value,
-        stage.filled.name,
-        Bytes(stage.estimate.peak())
-    )
+    if !methods.is_empty() && stage.leaves.is_some() {
+        lines.push(methods);
+    }
+    lines.push(Bytes(stage.estimate.peak()).to_string());
+    lines
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod features;
 mod fit;
 mod golden;
+mod hostile;
 mod masked;
 mod oracle;
 mod parity;

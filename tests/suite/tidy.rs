@@ -20,7 +20,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("miette", &["cli"]),
-    ("hf_hub", &["cli"]),
+    ("ureq", &["cli"]),
     ("pest", &["syntax"]),
     ("petgraph", &["plan"]),
     ("tokenizers", &["library"]),
@@ -46,6 +46,39 @@ fn sources(folder: &Path, list: &mut Vec<PathBuf>) {
 
 fn rank(module: &str) -> Option<usize> {
     LAYERS.iter().position(|row| row.contains(&module))
+}
+
+/// What writes to the terminal, and the only files that may.
+const WRITERS: &[&str] = &[
+    "println!",
+    "eprintln!",
+    "print!(",
+    "eprint!(",
+    "::stdout()",
+    "::stderr()",
+    "dbg!(",
+];
+
+/// Text from outside must not act on a terminal; `cli/output.rs` sees to that, so all goes through it.
+#[test]
+fn only_one_file_writes_to_the_terminal() {
+    let mut list = Vec::new();
+    sources(Path::new("src"), &mut list);
+    let mut wrong = Vec::new();
+    let writes = |p: &&PathBuf| !p.ends_with("cli/output.rs") && !p.ends_with("cli/screen.rs");
+    for path in list.iter().filter(writes) {
+        let text = std::fs::read_to_string(path).expect("a source");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in code.lines().map(str::trim).filter(|l| !l.starts_with("//")) {
+            // To ask what is there, or to draw a bar of numbers, is not to write.
+            let asks = line.contains("is_terminal()") || line.contains("terminal_size");
+            let draws = line.contains("ProgressDrawTarget::stderr()");
+            if WRITERS.iter().any(|w| line.contains(w)) && !asks && !draws {
+                wrong.push(format!("{}: {line}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{BUILT_WITH_CUDA, Machine, Problem};
 use crate::base::units::Bytes;
+use crate::base::visible;
 use crate::cli::gpu::Gpu;
 
 impl Machine {
@@ -57,7 +58,7 @@ impl Machine {
     pub(super) fn text(&self, problems: &[Problem]) -> String {
         let mut text = format!("peftc {}\n\n", env!("CARGO_PKG_VERSION"));
         let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "  {name:<12} {value}");
+            let _ = writeln!(text, "  {name:<12} {}", visible::line(&value));
         };
         let size =
             |n: Option<u64>| n.map_or_else(|| "unknown".to_owned(), |n| Bytes(n).to_string());
@@ -183,7 +184,9 @@ impl Machine {
             let _ = writeln!(
                 text,
                 "  {}: {}; {}",
-                problem.about, problem.what, problem.remedy
+                problem.about,
+                visible::line(&problem.what),
+                visible::line(&problem.remedy)
             );
         }
         text

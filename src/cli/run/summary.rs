@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use crate::base::units::{Bytes, Count};
+use crate::base::visible;
 use crate::cli::screen::{GOOD, Screen};
 use crate::cli::table::{Side, Table};
 use crate::library::metric::metric;
@@ -116,7 +117,7 @@ pub(super) fn choices(document: &Json, screen: Screen) -> String {
         let words: Vec<String> = words
             .into_iter()
             .flatten()
-            .map(|(class, word)| format!("{class}: {word}"))
+            .map(|(class, word)| format!("{}: {word}", visible::line(class)))
             .collect();
         let of = choice.get("of").and_then(Json::as_u64).unwrap_or_default();
         let _ = writeln!(
@@ -216,7 +217,8 @@ pub(super) fn made(document: &Json, out: &Path, screen: Screen) -> String {
             command(&words, screen)
         );
     }
-    let _ = writeln!(text, "\n  results: {}/result.json", out.display());
+    let out = out.to_string_lossy();
+    let _ = writeln!(text, "\n  results: {}/result.json", visible::line(&out));
     text
 }
 
@@ -255,6 +257,11 @@ fn scored(document: &Json) -> &str {
 /// A path as a shell takes it.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
+    if text.contains(visible::acts) {
+        // What bash, zsh and ksh read as the character itself.
+        let text = text.replace('\\', "\\\\").replace('\'', "\\'");
+        return format!("$'{}'", visible::line(&text));
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@=,+:".contains(c);
     if text.chars().all(plain) {
         text

@@ -130,7 +130,7 @@ impl Blobs {
     pub(super) fn refer(&self, revision: &str, commit: &str) -> Result<(), Trouble> {
         let path = self.dir.join("refs").join(revision);
         room_for(&path)?;
-        durable::write_bytes(&path, true, commit.as_bytes())
+        durable::write_bytes(&path, commit.as_bytes())
             .map_err(|why| Trouble::disk(&path, io::Error::other(why.to_string())))
     }
 }
