@@ -6,13 +6,11 @@ use indexmap::IndexMap;
 use super::estimate::{self, Estimate};
 use super::features;
 use super::fingerprint::hash;
+use super::time::beforehand;
 use super::{Plan, Stage, choice};
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::job::{Job, Routine};
 use crate::program::op::Machine;
-
-/// A kernel's time for few rows is that of so many more: packing the weights, starting the threads.
-const ROWS_LOST: f64 = 24.0;
 
 /// What was tried for a stage.
 struct Tried {
@@ -20,6 +18,8 @@ struct Tried {
     job: Job,
     not_kept: Option<String>,
     estimate: Estimate,
+    /// How long the stage takes so.
+    seconds: f64,
 }
 
 impl Plan {
@@ -68,10 +68,11 @@ fn take(stage: &mut Stage, found: Tried) {
     stage.estimate = found.estimate;
 }
 
-/// The fastest way that fits: for each micro-batch the fewest blocks recomputed.
+/// The fastest way that fits. More rows at once are faster, and so are fewer blocks recomputed: for each
+/// micro-batch, from the largest down, the fewest blocks with which it fits are a candidate.
 fn search(stage: &Stage, budget: u64, machine: &Machine) -> Option<Tried> {
     let values = &stage.filled.values;
-    let batch = values.int("batch");
+    let batch = values.int("batch").max(1);
     let most = values.opt_int("micro_batch").unwrap_or(batch).min(batch);
     let backward = stage.kind.schema().key("recompute").is_some();
     let layers = if backward {
@@ -79,43 +80,53 @@ fn search(stage: &Stage, budget: u64, machine: &Machine) -> Option<Tried> {
     } else {
         0
     };
-    let mut best: Option<(f64, Tried)> = None;
-    let mut micro = most;
+    let fits = |tried: &Tried| tried.estimate.needs() <= budget;
+    let mut best: Option<Tried> = None;
+    let mut micro = most.max(1);
     loop {
-        let within = |tried: Option<Tried>| tried.filter(|t| t.estimate.needs() <= budget);
-        let with = |blocks: u64| within(try_with(stage, (micro, batch), blocks, machine));
-        let mut found = with(0);
-        if found.is_none() && layers > 0 {
-            found = with(layers);
-            // Memory falls with every block: the fewest that do are between what fails and what fits.
-            let (mut fails, mut fits) = (0, layers);
-            while found.is_some() && fits - fails > 1 {
-                let middle = fails + (fits - fails) / 2;
-                match with(middle) {
-                    Some(better) => (found, fits) = (Some(better), middle),
-                    None => fails = middle,
-                }
-            }
-        }
-        if let Some(tried) = found {
-            let time = time(&tried, batch.div_ceil(micro));
-            if best.as_ref().is_none_or(|(least, _)| time < *least) {
-                best = Some((time, tried));
-            }
-        }
-        if micro <= 1 {
+        let with = |blocks: u64| try_with(stage, (micro, batch), blocks, machine);
+        let plain = with(0)?;
+        // Even without recomputing it takes longer than what was found; smaller ones take longer still.
+        if best.as_ref().is_some_and(|b| b.seconds <= plain.seconds) {
             break;
         }
-        micro = micro.div_ceil(2);
+        let found = if fits(&plain) {
+            Some(plain)
+        } else {
+            fewest(layers, &|blocks| with(blocks).filter(fits))
+        };
+        if let Some(tried) = found
+            && best.as_ref().is_none_or(|b| tried.seconds < b.seconds)
+        {
+            best = Some(tried);
+        }
+        // Of all that need the same number of runs a step, the one that needs least memory.
+        let Some(next) = (batch.div_ceil(micro) + 1..=batch)
+            .map(|runs| batch.div_ceil(runs))
+            .find(|next| *next < micro)
+        else {
+            break;
+        };
+        micro = next;
     }
-    best.map(|(_, tried)| tried)
+    best
 }
 
-/// The time of a step in arbitrary units: its operations, and what small products lose.
-fn time(tried: &Tried, runs: u64) -> f64 {
-    let rows = tried.estimate.max_tokens.max(1) as f64;
-    let flops = tried.estimate.flops_per_step as f64;
-    flops * (1.0 + ROWS_LOST / rows) + runs as f64
+/// The fewest of so many blocks with which it fits: memory falls with every one.
+fn fewest(layers: u64, with: &dyn Fn(u64) -> Option<Tried>) -> Option<Tried> {
+    if layers == 0 {
+        return None;
+    }
+    let mut found = with(layers)?;
+    let (mut fails, mut fits) = (0, layers);
+    while fits - fails > 1 {
+        let middle = fails + (fits - fails) / 2;
+        match with(middle) {
+            Some(better) => (found, fits) = (better, middle),
+            None => fails = middle,
+        }
+    }
+    Some(found)
 }
 
 /// A stage with another micro-batch and so many blocks recomputed.
@@ -146,6 +157,7 @@ fn try_with(
     let of = |lengths: &[Option<&_>]| estimate::estimate(&job, lengths, machine, stage.around());
     let (_, estimate) = choice::largest(sets, &of);
     Some(Tried {
+        seconds: beforehand(&job, &views, machine),
         values,
         job,
         not_kept,

@@ -5,14 +5,15 @@ use super::Stage;
 use super::choice;
 use super::estimate::{evaluation_sizes, every_size, training_sizes};
 use super::features::fill_sizes;
-use crate::library::stage::job::{Fit, Routine, Update};
+use super::split::Lengths;
+use crate::library::stage::job::{Fit, Job, Routine, Update};
 use crate::program::device::Device;
 use crate::program::op::Machine;
 use crate::program::rates::Rates;
-use crate::program::{Bindings, Program, Verified};
+use crate::program::{Bindings, Program, Sym, Verified};
 
-/// Runs are timed at so many sizes spread over all.
-const SAMPLES: usize = 8;
+/// Runs are timed at so many sizes from the smallest to the largest.
+const SAMPLES: usize = 16;
 
 /// What a time is told by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,77 +57,121 @@ pub fn seconds(stage: &Stage, rates: &Rates, machine: &Machine) -> Option<f64> {
         return None;
     }
     Told::by(rates, machine)?;
-    let run = |program: &Program, sizes: &Bindings| match machine.device.card() {
-        Some(card) => card.time(program, sizes),
-        None => rates.time(program, sizes, machine.threads),
-    };
-    let splits = choice::lengths(&stage.splits);
-    let split = |i: usize| splits.get(i).copied().flatten();
-    let all = |verified: &Verified, sizes: &[Bindings]| -> f64 {
-        let every = sizes.len().div_ceil(SAMPLES).max(1);
-        let chosen: Vec<&Bindings> = sizes.iter().step_by(every).collect();
-        let sum: f64 = chosen.iter().map(|s| run(verified.program(), s)).sum();
-        sum * sizes.len() as f64 / chosen.len().max(1) as f64
-    };
-    Some(match &stage.job.routine {
-        Routine::Fit(fit) => {
-            let mut sum = steps(
-                fit,
-                &split(0).map(|l| training_sizes(fit, l)).unwrap_or_default(),
-                &all,
-            );
-            if let (Some(evaluate), Some(every), Some(dev)) =
-                (&fit.evaluate, fit.evaluate_every, split(1))
-            {
-                let times = fit.steps.div_ceil(every.max(1)) as f64;
-                let sizes = evaluation_sizes(dev, fit.batch, fit.dev_masking.as_ref());
-                sum += times * all(evaluate, &sizes);
-            }
-            if let Some(features) = &fit.features {
-                for (i, &examples) in features.examples.iter().enumerate() {
-                    let sizes = split(i).map(|l| fill_sizes(l, examples));
-                    sum += all(&features.prefix, &sizes.unwrap_or_default());
-                }
-                let missing = split(0).and_then(|l| l.count()).map_or(0.0, |n| {
-                    let kept = features.examples.first().copied().unwrap_or(0);
-                    1.0 - kept as f64 / n.max(1) as f64
-                });
-                if missing > 0.0 {
-                    let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
-                    sum += missing * all(&features.prefix, &sizes);
-                }
-            }
-            sum
-        }
-        Routine::Score(score) => {
-            let sizes = split(0).map(|l| evaluation_sizes(l, score.batch, score.masking.as_ref()));
-            all(&score.evaluate, &sizes.unwrap_or_default())
-        }
-        Routine::Choose(choose) => all(&choose.evaluate, &every_size(&splits, choose.batch)),
-        Routine::Fold(_) => return None,
-    })
+    Clock { rates, machine }.job(&stage.job, &choice::lengths(&stage.splits))
 }
 
-/// Seconds of all steps of a training.
-fn steps(fit: &Fit, sizes: &[Bindings], all: &dyn Fn(&Verified, &[Bindings]) -> f64) -> f64 {
-    let none = vec![Bindings::default(); 1];
-    let runs = fit.steps * fit.batch.div_ceil(fit.micro_batch.max(1));
-    // The sizes of very long trainings are those of a part of it.
-    let whole = runs as f64 / sizes.len().max(1) as f64;
-    match &fit.update {
-        Update::Whole(step) => whole * all(step, sizes),
-        Update::Split { accumulate, apply } => {
-            whole * all(accumulate, sizes) + fit.steps as f64 * all(apply, &none)
+/// The same of a job by what is true of a machine before anything ran on it, so that what is chosen by it
+/// stays chosen; the order of two jobs is right also where the number of their steps is not known.
+pub(super) fn beforehand(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> f64 {
+    let rates = &Rates::default();
+    Clock { rates, machine }.job(job, splits).unwrap_or(0.0)
+}
+
+/// Times programs.
+struct Clock<'a> {
+    rates: &'a Rates,
+    machine: &'a Machine,
+}
+
+impl Clock<'_> {
+    /// One run of a program.
+    fn run(&self, program: &Program, sizes: &Bindings) -> f64 {
+        match self.machine.device.card() {
+            Some(card) => card.time(program, sizes),
+            None => self.rates.time(program, sizes, self.machine.threads),
         }
-        Update::Zeroth {
-            loss,
-            perturb,
-            samples,
-            ..
-        } => {
-            let samples = *samples as f64;
-            2.0 * samples * whole * all(loss, sizes)
-                + (3.0 * samples + 1.0) * fit.steps as f64 * all(perturb, &none)
+    }
+
+    /// A run under each of some sizes.
+    fn all(&self, verified: &Verified, sizes: &[Bindings]) -> f64 {
+        let program = verified.program();
+        let count = sizes.len() as f64;
+        if self.machine.device.card().is_none() && self.rates.is_empty() {
+            // Usual times are affine in the sizes, as the work is: their sum is that of the sums.
+            let sum = Bindings(std::array::from_fn(|i| {
+                sizes.iter().filter_map(|s| s.0.get(i)).sum()
+            }));
+            let none = self.run(program, &Bindings::default());
+            return if sizes.is_empty() {
+                0.0
+            } else {
+                self.run(program, &sum) + (count - 1.0) * none
+            };
+        }
+        // Evenly from the smallest to the largest.
+        let mut sorted: Vec<&Bindings> = sizes.iter().collect();
+        sorted.sort_by_key(|s| s.get(Sym::Tokens));
+        let samples = sorted.len().min(SAMPLES);
+        let chosen =
+            (0..samples).filter_map(|i| sorted.get((2 * i + 1) * sorted.len() / (2 * samples)));
+        let sum: f64 = chosen.map(|s| self.run(program, s)).sum();
+        sum * count / samples.max(1) as f64
+    }
+
+    fn job(&self, job: &Job, splits: &[Option<&Lengths>]) -> Option<f64> {
+        let split = |i: usize| splits.get(i).copied().flatten();
+        Some(match &job.routine {
+            Routine::Fit(fit) => self.fit(fit, splits),
+            Routine::Score(score) => {
+                let of = |l| evaluation_sizes(l, score.batch, score.masking.as_ref());
+                self.all(&score.evaluate, &split(0).map(of).unwrap_or_default())
+            }
+            Routine::Choose(choose) => {
+                self.all(&choose.evaluate, &every_size(splits, choose.batch))
+            }
+            Routine::Fold(_) => return None,
+        })
+    }
+
+    fn fit(&self, fit: &Fit, splits: &[Option<&Lengths>]) -> f64 {
+        let split = |i: usize| splits.get(i).copied().flatten();
+        let training = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
+        let mut sum = self.steps(fit, &training);
+        if let (Some(evaluate), Some(every), Some(dev)) =
+            (&fit.evaluate, fit.evaluate_every, split(1))
+        {
+            let times = fit.steps.div_ceil(every.max(1)) as f64;
+            let sizes = evaluation_sizes(dev, fit.batch, fit.dev_masking.as_ref());
+            sum += times * self.all(evaluate, &sizes);
+        }
+        if let Some(features) = &fit.features {
+            for (i, &examples) in features.examples.iter().enumerate() {
+                let sizes = split(i).map(|l| fill_sizes(l, examples));
+                sum += self.all(&features.prefix, &sizes.unwrap_or_default());
+            }
+            let missing = split(0).and_then(|l| l.count()).map_or(0.0, |n| {
+                let kept = features.examples.first().copied().unwrap_or(0);
+                1.0 - kept as f64 / n.max(1) as f64
+            });
+            if missing > 0.0 {
+                sum += missing * self.all(&features.prefix, &training);
+            }
+        }
+        sum
+    }
+
+    /// All steps of a training.
+    fn steps(&self, fit: &Fit, sizes: &[Bindings]) -> f64 {
+        let none = vec![Bindings::default(); 1];
+        let steps = fit.steps.max(1);
+        let runs = steps * fit.batch.div_ceil(fit.micro_batch.max(1));
+        // The sizes of very long trainings are those of a part of it.
+        let whole = runs as f64 / sizes.len().max(1) as f64;
+        match &fit.update {
+            Update::Whole(step) => whole * self.all(step, sizes),
+            Update::Split { accumulate, apply } => {
+                whole * self.all(accumulate, sizes) + steps as f64 * self.all(apply, &none)
+            }
+            Update::Zeroth {
+                loss,
+                perturb,
+                samples,
+                ..
+            } => {
+                let samples = *samples as f64;
+                2.0 * samples * whole * self.all(loss, sizes)
+                    + (3.0 * samples + 1.0) * steps as f64 * self.all(perturb, &none)
+            }
         }
     }
 }

@@ -35,9 +35,12 @@ impl Spent {
 /// Ops that are bound by arithmetic; all others by memory.
 const ARITHMETIC: [&str; 4] = ["matmul", "matmul_bf16", "attention", "attention_grad"];
 
-/// Without any run: operations and bytes a second of one core of a present desktop processor.
+/// Without any run: operations and bytes a second of one core of a present desktop processor, and what
+/// the start of a call on all of them takes. An op that is bound by arithmetic reads its weights first, for a
+/// few rows as for many: that is why small micro-batches are slow.
 const DEFAULT_FLOPS: f64 = 6e10;
 const DEFAULT_BYTES: f64 = 4e9;
+const DEFAULT_CALL: f64 = 3e-6;
 
 /// Work of one call as the rate counts it.
 fn work(op: &str, cost: Cost) -> f64 {
@@ -126,12 +129,13 @@ impl Rates {
                 own * spent.seconds / all.max(1.0)
             }
             None => {
-                let rate = if ARITHMETIC.contains(&op) {
-                    DEFAULT_FLOPS
+                let arithmetic = if ARITHMETIC.contains(&op) {
+                    cost.flops as f64 / DEFAULT_FLOPS
                 } else {
-                    DEFAULT_BYTES
+                    0.0
                 };
-                own / (rate * threads as f64)
+                let traffic = cost.bytes as f64 / DEFAULT_BYTES;
+                (arithmetic + traffic) / threads as f64 + DEFAULT_CALL
             }
         }
     }
@@ -159,7 +163,8 @@ mod tests {
         };
         let mut rates = Rates::default();
         let by_default = rates.seconds("matmul", cost(1 << 30), 2);
-        assert!((by_default - (1u64 << 30) as f64 / 1.2e11).abs() < 1e-9);
+        let usual = (1u64 << 30) as f64 * (1.0 / 1.2e11 + 1.0 / 8e9) + 3e-6;
+        assert!((by_default - usual).abs() < 1e-9);
         rates.note("matmul", cost(1 << 30), 0.5);
         rates.note("matmul", cost(1 << 30), 1.5);
         rates.note("matmul", cost(1 << 10), 0.25);

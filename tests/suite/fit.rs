@@ -168,3 +168,63 @@ fn auto_fits_where_what_is_written_does_not() {
     // What no way makes fit is refused as before.
     assert_eq!(check(dir.path(), &auto, "16MiB").0, Some(3));
 }
+
+/// All ways into a budget, each with what it needs and the time it is said to take.
+fn ways(dir: &Path, stage: &str, batch: u64, layers: u64) -> Vec<(u64, f64, String)> {
+    let mut list = Vec::new();
+    for micro in 1..=batch {
+        for blocks in 0..=layers {
+            let again = match blocks {
+                0 => String::new(),
+                n => format!(", recompute = true, recompute_blocks = {n}"),
+            };
+            let size = if micro == batch {
+                String::new()
+            } else {
+                format!(", micro_batch = {micro}")
+            };
+            let way = format!("{size}{again}");
+            let (_, checked) = check(dir, &format!("{stage}{way}"), "64GiB");
+            let memory = &checked["memory"];
+            let needs = bytes(memory, "peak") + bytes(memory, "host");
+            let time = checked["estimated_s"].as_f64().expect("a time");
+            list.push((needs, time, way));
+        }
+    }
+    list
+}
+
+#[test]
+fn no_way_that_fits_is_estimated_faster_than_what_auto_takes() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    for (stage, batch) in [
+        (
+            "adapter = lora { rank = 4, on = {attention.*, ffn.*} }, batch = 12",
+            12,
+        ),
+        // Its evaluations have the whole batch whatever the training has.
+        (
+            "adapter = full, batch = 6, dev = d.dev, evaluate = 2 steps",
+            9,
+        ),
+        ("adapter = k_lst { k = 3, r = 4 }, batch = 5", 5),
+    ] {
+        let ways = ways(dir.path(), stage, batch, 3);
+        let least = ways.iter().map(|w| w.0).min().expect("a way");
+        let most = ways.iter().map(|w| w.0).max().expect("a way");
+        for part in 0..8 {
+            let budget = least + (most - least) * part / 8;
+            let fitting = ways.iter().filter(|w| w.0 <= budget);
+            let best = fitting.min_by(|a, b| a.1.total_cmp(&b.1)).expect("a way");
+            let auto = format!("{stage}, fit = auto");
+            let (code, taken) = check(dir.path(), &auto, &format!("{budget}B"));
+            assert_eq!(code, Some(0), "{stage} in {budget}");
+            let time = taken["estimated_s"].as_f64().expect("a time");
+            let (micro, again) = (&taken["micro_batch"], &taken["recompute_blocks"]);
+            assert!(
+                time <= best.1 * (1.0 + 1e-9),
+                "{stage} in {budget}: {micro} with {again} recomputed takes {time}, but {best:?}"
+            );
+        }
+    }
+}
