@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use peftc::base::units::Bytes;
 use peftc::report::chart::{Axis, Frame};
-use peftc::report::page::colour;
+use peftc::report::looks::Look;
 
 use crate::Curve;
 use crate::point::Point;
@@ -85,7 +85,7 @@ pub(crate) fn svg(curves: &[Curve], methods: &[&str], about: &str) -> String {
         let _ = writeln!(
             out,
             "<path class='curve' style='stroke:{}' d='M{x} 24h22'/><text class='name' x='{}' y='28'>{method}</text>",
-            colour(i),
+            Look::of(i).colour(),
             x + 29.0
         );
     }
@@ -125,7 +125,12 @@ pub(crate) fn svg(curves: &[Curve], methods: &[&str], about: &str) -> String {
             out.push_str(&frame.axes(axis.name, &title));
             for curve in curves.iter().filter(|c| c.sweep.name == axis.name) {
                 let own = methods.iter().position(|m| *m == curve.method);
-                out.push_str(&line(curve, &frame, *of, &colour(own.unwrap_or(0))));
+                out.push_str(&line(
+                    curve,
+                    &frame,
+                    *of,
+                    &Look::of(own.unwrap_or(0)).colour(),
+                ));
             }
             out.push('\n');
         }

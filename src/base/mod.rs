@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing here knows recipes or tensors, or touches a file.
 
+pub mod date;
 pub mod diag;
 pub mod rng;
 pub mod span;

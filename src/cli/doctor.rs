@@ -22,6 +22,12 @@ use crate::program::device::{Card, LEAST_CAPABILITY};
 use host::{Host, writable};
 use libraries::Loader;
 
+/// This machine in words: `AMD EPYC 9B14, 8 threads`; `None` where the system does not name its processor.
+pub(super) fn machine(threads: usize) -> Option<String> {
+    let s = if threads == 1 { "" } else { "s" };
+    Some(format!("{}, {threads} thread{s}", host::processor()?))
+}
+
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {

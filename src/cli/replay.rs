@@ -63,6 +63,8 @@ impl Replay {
             checkpoint_every: Duration::MAX,
             machine,
             device: self.common.place(),
+            machine_name: None,
+            sources: Vec::new(),
         };
         let what = (
             self.stage.as_str(),

@@ -1,15 +1,20 @@
 //! `peftc report`: compare finished runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::exit;
+use super::options::Color;
 use super::output::{error, note, print};
+use super::screen::Screen;
 use crate::base::visible;
 use crate::files::RunError;
 use crate::files::durable::write_over;
 use crate::report::{self, export, page, read::read, table};
+
+/// Columns of a table where no terminal has its own.
+const WIDTH: usize = 100;
 
 /// How a comparison is written.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
@@ -60,33 +65,46 @@ impl Report {
         }
     }
 
-    fn format(&self) -> Format {
-        let ending = self.output.as_ref().and_then(|p| p.extension());
-        let named = ending.and_then(|e| match e.to_str()? {
-            "html" | "htm" => Some(Format::Html),
-            "md" => Some(Format::Markdown),
-            "csv" => Some(Format::Csv),
-            "json" => Some(Format::Json),
-            _ => None,
-        });
-        match self.format {
-            Some(format) => format,
-            None if self.json => Format::Json,
-            None => named.unwrap_or(Format::Table),
+    /// How to write it; `None` where the file's ending names no format.
+    fn format(&self) -> Option<Format> {
+        match (self.format, self.json, &self.output) {
+            (Some(format), ..) => Some(format),
+            (None, true, _) => Some(Format::Json),
+            (None, false, None) => Some(Format::Table),
+            (None, false, Some(path)) => {
+                let ending = path.extension().map(|e| e.to_ascii_lowercase());
+                match ending.as_ref().map(|e| e.to_str().unwrap_or("?")) {
+                    Some("html" | "htm") => Some(Format::Html),
+                    Some("md" | "markdown") => Some(Format::Markdown),
+                    Some("csv") => Some(Format::Csv),
+                    Some("json") => Some(Format::Json),
+                    Some("txt") | None => Some(Format::Table),
+                    Some(_) => None,
+                }
+            }
         }
     }
 
     fn report(&self) -> Result<i32, RunError> {
+        let Some(format) = self.format() else {
+            let path = self.output.as_deref().unwrap_or(Path::new(""));
+            error(&format!(
+                "no format has the ending of `--output {}`; write .html, .md, .csv, .json or .txt, or name one with `--format`",
+                path.display()
+            ));
+            return Ok(exit::WRONG);
+        };
         let results = read(&self.dirs)?;
         let report = report::Report::new(&results, self.by.as_deref());
-        if let (Some(by), None) = (&self.by, &report.main) {
+        let known = report.metrics();
+        if let Some(by) = self.by.as_deref().filter(|by| !known.contains(by)) {
             error(&format!(
                 "no result has a metric `{by}`; they have: {}",
-                report.metrics.join(", ")
+                known.join(", ")
             ));
             return Ok(exit::WRONG);
         }
-        if report.rows.is_empty() {
+        if report.groups.is_empty() {
             return Err(RunError::file(
                 self.dirs.first().cloned().unwrap_or_default(),
                 "no training or evaluation is finished there yet; let `peftc run` go on",
@@ -94,15 +112,20 @@ impl Report {
         }
         if report.outdated && !self.quiet {
             note(
-                "note: some results were written by an older peftc and do not say their methods or seeds; `peftc run` adds that without running finished stages again\n",
+                "note: some results were written by an older peftc and do not say their methods, their seeds or what they were scored on; `peftc run` adds that without running finished stages again\n",
             );
         }
-        let text = match self.format() {
-            Format::Table => table::terminal(&report),
-            Format::Markdown => table::markdown(&report),
-            Format::Csv => export::csv(&report),
-            Format::Json => export::json(&report),
-            Format::Html => page::html(&report),
+        let screen = Screen::out(Color::Auto);
+        let text = match (format, &self.output) {
+            (Format::Table, Some(_)) => table::terminal(&report, WIDTH),
+            (Format::Table, None) => {
+                let width = screen.width.unwrap_or(WIDTH);
+                screen.starred(&table::terminal(&report, width))
+            }
+            (Format::Markdown, _) => table::markdown(&report),
+            (Format::Csv, _) => export::csv(&report),
+            (Format::Json, _) => export::json(&report),
+            (Format::Html, _) => page::html(&report),
         };
         match &self.output {
             None => print(&text),

@@ -139,6 +139,12 @@ impl Run {
             checkpoint_every: self.checkpoint_every,
             machine,
             device: self.common.place(),
+            machine_name: super::doctor::machine(machine.threads),
+            sources: compiled
+                .sources
+                .iter()
+                .map(|s| (s.name.clone(), s.text.clone()))
+                .collect(),
         };
         if self.dry_run {
             print(&self.dry(plan, &options));

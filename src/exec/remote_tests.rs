@@ -232,6 +232,8 @@ fn options(dir: &Path, recipe: &Path, device: Device) -> Options {
         checkpoint_every: Duration::ZERO,
         machine: MACHINE,
         device,
+        machine_name: None,
+        sources: Vec::new(),
     }
 }
 

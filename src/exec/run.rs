@@ -1,7 +1,7 @@
 //! Carrying out a plan: each stage is taken from the store or run, and leaves its artifact there.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value as Json, json};
 
@@ -19,6 +19,7 @@ use super::resume;
 use super::room::{fits_device, fits_disk, ran_out};
 use super::score::{Walk, averaged, metrics, score};
 use super::store::{About, Entry, Manifest, State, Store};
+use crate::base::date::utc;
 use crate::base::world::World;
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, write_bytes};
@@ -52,6 +53,16 @@ pub struct Options {
     pub machine: Machine,
     /// Where programs run.
     pub device: Device,
+    /// What the machine is, in words.
+    pub machine_name: Option<String>,
+    /// The recipe's text and those of what it imports, each with its name.
+    pub sources: Vec<(String, String)>,
+}
+
+/// The texts that a plan was compiled from.
+fn sources(options: &Options) -> Json {
+    let text = |(name, text): &(String, String)| json!({ "name": name, "text": text });
+    options.sources.iter().map(text).collect()
 }
 
 impl Options {
@@ -164,11 +175,11 @@ pub fn run(
         }
         let _ = store.note_latest(&recipe, &stage.name.value, &key, &stage.parts);
         results.push(result);
-        let document = json!({ "schema": 1, "recipe": recipe, "stages": results });
+        let document = json!({ "schema": 1, "recipe": recipe, "sources": sources(options), "stages": results });
         create_dirs(&options.out)?;
         sealed::write(&options.out.join("result.json"), &document)?;
     }
-    Ok(json!({ "schema": 1, "recipe": recipe, "stages": results }))
+    Ok(json!({ "schema": 1, "recipe": recipe, "sources": sources(options), "stages": results }))
 }
 
 /// What a stage finds in the store.
@@ -425,6 +436,8 @@ impl Work<'_> {
             ("kind", json!(stage.filled.name)),
             ("fingerprint", json!(stage.fingerprint)),
             ("cached", json!(false)),
+            ("date", json!(utc(SystemTime::now()))),
+            ("machine", json!(self.options.machine_name)),
             ("wall_s", json!(begun.elapsed().as_secs_f64())),
             ("estimated_s", json!(expected)),
             ("profile", profile(&runner.rates)),

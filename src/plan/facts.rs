@@ -36,6 +36,7 @@ pub fn facts(plan: &Plan, stage: &Stage, machine: &Machine) -> Vec<(&'static str
         ("stage", json!(stage.declared)),
         ("at", Json::Object(at)),
         ("methods", json!(stage.methods())),
+        ("data", data(stage)),
         ("from", json!(stage.parent)),
         ("seed", json!(stage.filled.values.opt_int("seed"))),
         ("variant", json!(variant(plan, stage))),
@@ -49,6 +50,20 @@ pub fn facts(plan: &Plan, stage: &Stage, machine: &Machine) -> Vec<(&'static str
         ),
         ("memory_profile", Json::Array(profile)),
     ]
+}
+
+/// A stage's data by the key that names them: what the recipe calls them, the hash of the files and of what is
+/// taken of them, and how many rows that is.
+fn data(stage: &Stage) -> Json {
+    let keys = stage.kind.splits().iter().zip(&stage.splits);
+    let list = keys.filter_map(|(key, split)| {
+        let split = split.as_ref()?;
+        let name = stage.filled.values.get(key).map(ToString::to_string);
+        let rows = split.lengths.count();
+        let known = json!({ "name": name, "hash": split.identity, "rows": rows });
+        Some(((*key).to_owned(), known))
+    });
+    Json::Object(list.collect())
 }
 
 /// Hash of all that a result depends on except the seeds of its stage and of those before it;

@@ -1,14 +1,18 @@
 //! Learning curves: the loss over the steps, smoothed, and the metric on the dev split.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::chart::{Axis, Frame, open, spread};
-use super::page::{colour, escape};
+use super::looks::{COLOURS, Look};
+use super::page::escape;
 use super::read::Logged;
-use super::{Report, table};
+use super::{Group, table};
 
 /// Rows of one chart; more rows make more charts.
-pub(super) const TOGETHER: usize = 8;
+pub(super) const TOGETHER: usize = COLOURS;
+/// Trainings that are so many times longer than the shortest of a chart get another one.
+const UNLIKE: u64 = 4;
 /// Points drawn of a curve.
 const POINTS: usize = 240;
 
@@ -17,9 +21,9 @@ type Curve = Vec<(f64, f64)>;
 /// A row's curves.
 struct Line<'a> {
     name: &'a str,
-    colour: String,
-    /// One a run.
-    runs: Vec<Curve>,
+    look: Look,
+    /// One a run, each with the point that was kept.
+    runs: Vec<(Curve, Option<(f64, f64)>)>,
     /// What is drawn strongly.
     mean: Curve,
 }
@@ -47,69 +51,119 @@ fn smooth(log: &[Logged]) -> Curve {
 }
 
 /// The mean of curves over the steps all of them have.
-fn mean(runs: &[Curve]) -> Curve {
-    let Some((first, others)) = runs.split_first() else {
+fn mean(runs: &[(Curve, Option<(f64, f64)>)]) -> Curve {
+    let Some(((first, _), others)) = runs.split_first() else {
         return Vec::new();
     };
+    let others: Vec<HashMap<u64, f64>> = others
+        .iter()
+        .map(|(c, _)| c.iter().map(|p| (p.0.to_bits(), p.1)).collect())
+        .collect();
     first
         .iter()
         .filter_map(|&(x, y)| {
             let mut sum = y;
-            for other in others {
-                sum += other.iter().find(|p| p.0 == x)?.1;
+            for other in &others {
+                sum += other.get(&x.to_bits())?;
             }
             Some((x, sum / runs.len() as f64))
         })
         .collect()
 }
 
-fn lines<'a>(report: &'a Report, from: usize, curve: &dyn Fn(&[Logged]) -> Curve) -> Vec<Line<'a>> {
-    let rows = report.rows.iter().enumerate().skip(from).take(TOGETHER);
+/// The value of a curve at a step, between its points too.
+fn at(curve: &Curve, step: f64) -> Option<(f64, f64)> {
+    let after = curve.iter().position(|p| p.0 >= step)?;
+    let (x1, y1) = curve.get(after).copied()?;
+    match after.checked_sub(1).and_then(|i| curve.get(i).copied()) {
+        Some((x0, y0)) if x1 > x0 => Some((step, y0 + (y1 - y0) * (step - x0) / (x1 - x0))),
+        _ => (x1 == step).then_some((x1, y1)),
+    }
+}
+
+/// The charts of a group's first rows: losses, then the main metric on the dev split, for rows of about the
+/// same length.
+#[must_use]
+pub fn charts(group: &Group, most: usize) -> Vec<String> {
+    let logged: Vec<usize> = (0..group.rows.len().min(most))
+        .filter(|&i| group.rows.get(i).is_some_and(|r| !r.logs.is_empty()))
+        .collect();
+    let main = group.main.as_deref();
+    let dev = |log: &[Logged]| -> Curve {
+        let points = log
+            .iter()
+            .filter_map(|l| Some((l.step as f64, *l.dev.get(main?)?)));
+        points.collect()
+    };
+    let mut out = Vec::new();
+    for lot in alike(group, &logged) {
+        for rows in lot.chunks(TOGETHER) {
+            out.extend(draw(
+                &lines(group, rows, &smooth),
+                "training loss, smoothed",
+                false,
+            ));
+            let title = format!("{} on the dev split", main.unwrap_or_default());
+            out.extend(draw(&lines(group, rows, &dev), &title, true));
+        }
+    }
+    out
+}
+
+/// Rows in lots whose lengths can be seen beside each other.
+fn alike(group: &Group, rows: &[usize]) -> Vec<Vec<usize>> {
+    let length = |i: usize| -> u64 {
+        let logs = group.rows.get(i).into_iter().flat_map(|r| &r.logs);
+        logs.filter_map(|(log, _)| Some(log.last()?.step))
+            .max()
+            .unwrap_or(0)
+    };
+    let mut sorted = rows.to_vec();
+    sorted.sort_by_key(|&i| length(i));
+    let mut lots: Vec<(u64, Vec<usize>)> = Vec::new();
+    for i in sorted {
+        match lots.last_mut() {
+            Some((least, lot)) if length(i) <= UNLIKE * (*least).max(1) => lot.push(i),
+            _ => lots.push((length(i), vec![i])),
+        }
+    }
+    lots.into_iter()
+        .map(|(_, mut lot)| {
+            lot.sort_unstable();
+            lot
+        })
+        .collect()
+}
+
+fn lines<'a>(
+    group: &'a Group,
+    rows: &[usize],
+    curve: &dyn Fn(&[Logged]) -> Curve,
+) -> Vec<Line<'a>> {
+    let rows = rows.iter().filter_map(|&i| Some((i, group.rows.get(i)?)));
     rows.filter_map(|(i, row)| {
-        let runs: Vec<Curve> = row
+        let runs: Vec<(Curve, Option<(f64, f64)>)> = row
             .logs
             .iter()
-            .map(|l| curve(l))
-            .filter(|c| !c.is_empty())
+            .map(|(log, kept)| {
+                let curve = curve(log);
+                let kept = kept.and_then(|step| at(&curve, step as f64));
+                (curve, kept)
+            })
+            .filter(|(curve, _)| !curve.is_empty())
             .collect();
         let mut mean = mean(&runs);
         if mean.is_empty() {
-            mean = runs.first().cloned().unwrap_or_default();
+            mean = runs.first().map(|r| r.0.clone()).unwrap_or_default();
         }
         (!runs.is_empty()).then(|| Line {
             name: &row.name,
-            colour: colour(i),
+            look: Look::of(i),
             runs,
             mean,
         })
     })
     .collect()
-}
-
-/// The losses of the rows from `from` on.
-#[must_use]
-pub fn losses(report: &Report, from: usize) -> Option<String> {
-    draw(
-        &lines(report, from, &smooth),
-        "training loss, smoothed",
-        false,
-    )
-}
-
-/// The main metric on the dev split, of the rows from `from` on.
-#[must_use]
-pub fn dev(report: &Report, from: usize) -> Option<String> {
-    let main = report.main.as_deref()?;
-    let curve = |log: &[Logged]| -> Curve {
-        log.iter()
-            .filter_map(|l| Some((l.step as f64, *l.dev.get(main)?)))
-            .collect()
-    };
-    draw(
-        &lines(report, from, &curve),
-        &format!("{main} on the dev split"),
-        true,
-    )
 }
 
 fn path(frame: &Frame, curve: &Curve) -> String {
@@ -133,7 +187,7 @@ fn draw(lines: &[Line<'_>], title: &str, points: bool) -> Option<String> {
     if lines.is_empty() {
         return None;
     }
-    let every = || lines.iter().flat_map(|l| l.runs.iter().flatten());
+    let every = || lines.iter().flat_map(|l| l.runs.iter().flat_map(|r| &r.0));
     let mut xs: Vec<f64> = every().map(|p| p.0).collect();
     xs.push(0.0);
     let ys: Vec<f64> = every().map(|p| p.1).collect();
@@ -156,19 +210,19 @@ fn draw(lines: &[Line<'_>], title: &str, points: bool) -> Option<String> {
     out.push_str(&frame.axes("step", title));
     for line in lines {
         if line.runs.len() > 1 {
-            for run in &line.runs {
+            for (run, _) in &line.runs {
                 let _ = write!(
                     out,
-                    "<path class='run' style='stroke:{}' d='{}'/>",
-                    line.colour,
+                    "<path class='run' style='{}' d='{}'/>",
+                    line.look.line(),
                     path(&frame, run)
                 );
             }
         }
         let _ = write!(
             out,
-            "<path class='curve' style='stroke:{}' d='{}'><title>{}</title></path>",
-            line.colour,
+            "<path class='curve' style='{}' d='{}'><title>{}</title></path>",
+            line.look.line(),
             path(&frame, &line.mean),
             escape(line.name)
         );
@@ -176,13 +230,22 @@ fn draw(lines: &[Line<'_>], title: &str, points: bool) -> Option<String> {
             for (x, y) in &line.mean {
                 let _ = write!(
                     out,
-                    "<circle class='point' style='fill:{}' cx='{:.1}' cy='{:.1}' r='3.5'><title>{}: {y:.4} at step {x}</title></circle>",
-                    line.colour,
-                    frame.px(*x),
-                    frame.py(*y),
+                    "<path class='point' style='fill:{}' d='{}'><title>{}: {y:.4} at step {x}</title></path>",
+                    line.look.colour(),
+                    line.look.mark(frame.px(*x), frame.py(*y), 4.0),
                     escape(line.name)
                 );
             }
+        }
+        for (x, y) in line.runs.iter().filter_map(|r| r.1) {
+            let _ = write!(
+                out,
+                "<circle class='kept' style='stroke:{}' cx='{:.1}' cy='{:.1}' r='5.5'><title>{}: the weights of step {x} were kept</title></circle>",
+                line.look.colour(),
+                frame.px(x),
+                frame.py(y),
+                escape(line.name)
+            );
         }
     }
     let ends: Vec<(f64, f64)> = lines
@@ -196,12 +259,12 @@ fn draw(lines: &[Line<'_>], title: &str, points: bool) -> Option<String> {
         let from = (frame.px(end.0), frame.py(end.1));
         let _ = write!(
             out,
-            "<path class='leader' d='M{:.1} {:.1}L{:.1} {y:.1}'/><circle style='fill:{}' cx='{:.1}' cy='{y:.1}' r='4'/><text class='name' x='{:.1}' y='{:.1}'>{}  {}</text>",
+            "<path class='leader' d='M{:.1} {:.1}L{:.1} {y:.1}'/><path style='fill:{}' d='{}'/><text class='name' x='{:.1}' y='{:.1}'>{}  {}</text>",
             from.0 + 3.0,
             from.1,
             edge + 16.0,
-            line.colour,
-            edge + 20.0,
+            line.look.colour(),
+            line.look.mark(edge + 20.0, y, 4.0),
             edge + 29.0,
             y + 4.5,
             escape(&table::shorten(line.name, 18)),
@@ -238,7 +301,43 @@ mod tests {
 
     #[test]
     fn means_are_over_shared_steps() {
-        let runs = [vec![(1.0, 1.0), (2.0, 2.0)], vec![(1.0, 3.0)]];
+        let runs = [
+            (vec![(1.0, 1.0), (2.0, 2.0)], None),
+            (vec![(1.0, 3.0)], None),
+        ];
         assert_eq!(mean(&runs), [(1.0, 2.0)]);
+    }
+
+    #[test]
+    fn what_was_kept_is_marked_and_unlike_lengths_are_drawn_apart() {
+        let curve = vec![(10.0, 1.0), (20.0, 3.0)];
+        assert_eq!(at(&curve, 15.0), Some((15.0, 2.0)));
+        assert_eq!(at(&curve, 10.0), Some((10.0, 1.0)));
+        assert_eq!((at(&curve, 5.0), at(&curve, 21.0)), (None, None));
+        let row = |steps: u64| {
+            let log = (1..=steps).map(|step| Logged {
+                step,
+                loss: 1.0,
+                ..Logged::default()
+            });
+            super::super::Row {
+                logs: vec![(log.collect(), Some(steps / 2))],
+                ..super::super::Row::default()
+            }
+        };
+        let group = Group {
+            rows: [50, 5000, 180, 60, 4000].map(row).to_vec(),
+            ..Group::default()
+        };
+        assert_eq!(alike(&group, &[0, 1, 2, 3, 4]), [vec![0, 2, 3], vec![1, 4]]);
+        let charts = charts(&group, 100);
+        assert_eq!(charts.len(), 2);
+        assert_eq!(
+            charts
+                .iter()
+                .map(|c| c.matches("class='kept'").count())
+                .sum::<usize>(),
+            5
+        );
     }
 }

@@ -1,13 +1,17 @@
 //! A comparison of finished runs: rows, repetitions joined, the best marked.
 //!
 //! ```text
-//! result.json … ─read▶ RunResult ─rows▶ Row ─Report::new▶ Report ─table, page▶ text
+//! result.json … ─read▶ RunResult ─rows▶ Row ─groups▶ Report ─table, page▶ text
 //! ```
+//!
+//! **Invariant:** rows are ranked, and a front is drawn, only among those that were scored on the same data.
 
 pub mod chart;
 pub mod curves;
 pub mod export;
+pub mod looks;
 mod names;
+pub mod noise;
 pub mod page;
 pub mod profile;
 pub mod read;
@@ -18,8 +22,13 @@ pub mod table;
 
 pub use rows::Row;
 
+use indexmap::{IndexMap, IndexSet};
+
+use crate::base::units::Count;
+use crate::base::visible;
 use crate::library::metric::{METRICS, metric};
-use read::RunResult;
+use noise::Told;
+use read::{Data, RunResult, StageResult, Text};
 
 /// Repeated measurements of one quantity.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,90 +78,125 @@ impl FromIterator<f64> for Stat {
 /// A comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// Rows that were scored on the same data, one group for each; only within a group is anything compared.
+    pub groups: Vec<Group>,
+    /// The results read.
+    pub sources: Vec<String>,
+    /// The recipes they came from, each text once.
+    pub recipes: Vec<Text>,
+    /// Whether some result lacks what rows are joined or grouped by.
+    pub outdated: bool,
+}
+
+/// Rows that can be compared.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// What they were scored on; `None` where they were not.
+    pub scored_on: Option<Data>,
     /// The rows, the best first.
     pub rows: Vec<Row>,
     /// Names of the metrics, in the order of their columns.
     pub metrics: Vec<String>,
     /// The metric that rows are sorted by.
     pub main: Option<String>,
-    /// The results read.
-    pub sources: Vec<String>,
-    /// Whether some result lacks what rows are joined by.
-    pub outdated: bool,
 }
 
 impl Report {
-    /// Compares results, sorted by a metric; by the one most rows have if none is given.
+    /// Compares results, sorted by a metric; by the one most rows of a group have if none is given.
     #[must_use]
     pub fn new(results: &[RunResult], by: Option<&str>) -> Self {
-        let outdated = results
-            .iter()
-            .flat_map(|r| &r.stages)
-            .any(|s| s.methods.is_none());
+        let old = |s: &StageResult| s.methods.is_none();
         let sources = results
             .iter()
             .map(|r| r.dir.join("result.json").display().to_string())
             .collect();
+        let texts = results.iter().flat_map(|r| &r.sources);
+        let recipes: IndexSet<&Text> = texts.collect();
+        let groups = groups(rows::rows(results), by);
+        let unsaid = |g: &Group| g.scored_on.as_ref().is_some_and(|d| d.hash.is_none());
         Self {
+            outdated: results.iter().flat_map(|r| &r.stages).any(old) || groups.iter().any(unsaid),
+            groups,
             sources,
-            outdated,
-            ..Self::of_rows(rows::rows(results), by)
+            recipes: recipes.into_iter().cloned().collect(),
         }
     }
 
-    /// Compares rows, sorted by a metric; by the one most rows have if none is given.
-    fn of_rows(mut rows: Vec<Row>, by: Option<&str>) -> Self {
-        let mut metrics: Vec<String> = Vec::new();
+    /// All rows, group by group.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.groups.iter().flat_map(|g| &g.rows)
+    }
+
+    /// Names of all metrics.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<&str> {
+        let all = self.groups.iter().flat_map(|g| &g.metrics);
+        let names: IndexSet<&str> = all.map(String::as_str).collect();
+        names.into_iter().collect()
+    }
+
+    /// Whether rows stand for several runs.
+    #[must_use]
+    pub fn repeated(&self) -> bool {
+        self.groups.iter().any(Group::repeated)
+    }
+}
+
+/// Rows by what they were scored on. Older results do not say it: theirs are compared within one recipe only.
+fn groups(rows: Vec<Row>, by: Option<&str>) -> Vec<Group> {
+    let mut found: IndexMap<String, Vec<Row>> = IndexMap::new();
+    let mut rest = Vec::new();
+    for row in rows {
+        let key = match &row.scored_on {
+            Some(Data {
+                hash: Some(hash), ..
+            }) => hash.clone(),
+            Some(_) => format!("recipe {}", row.recipe),
+            None => {
+                rest.push(row);
+                continue;
+            }
+        };
+        found.entry(key).or_default().push(row);
+    }
+    // What was not scored cannot be ranked anywhere, but its memory can be compared with all.
+    if !rest.is_empty() {
+        let alone = found.len() == 1;
+        match found.values_mut().next().filter(|_| alone) {
+            Some(only) => only.extend(rest),
+            None => drop(found.insert(String::new(), rest)),
+        }
+    }
+    found
+        .into_values()
+        .map(|rows| Group::new(rows, by))
+        .collect()
+}
+
+impl Group {
+    /// Compares rows, sorted by a metric; by the one most of them have if none is given, or they lack it.
+    fn new(mut rows: Vec<Row>, by: Option<&str>) -> Self {
+        let mut having: IndexMap<String, usize> = IndexMap::new();
         for name in rows.iter().flat_map(|r| r.metrics.keys()) {
-            if !metrics.contains(name) {
-                metrics.push(name.clone());
-            }
+            *having.entry(name.clone()).or_default() += 1;
         }
-        metrics.sort_by_key(|name| (name.matches('.').count(), place(name)));
-        let having = |name: &&String| {
-            rows.iter()
-                .filter(|r| r.metrics.contains_key(*name))
-                .count()
-        };
-        let main = match by {
-            Some(name) => metrics.iter().find(|m| *m == name).cloned(),
-            // The first of those that most rows have.
-            None => metrics.iter().rev().max_by_key(having).cloned(),
-        };
-        if let Some(at) = main
-            .as_ref()
-            .and_then(|m| metrics.iter().position(|n| n == m))
-        {
-            let first = metrics.remove(at);
-            metrics.insert(0, first);
+        having.sort_by_cached_key(|name, _| (name.matches('.').count(), place(name)));
+        // The first of those that most rows have.
+        let usual = having.iter().rev().max_by_key(|(_, n)| **n).map(|(m, _)| m);
+        let main = by.and_then(|by| having.get_key_value(by)).map(|(m, _)| m);
+        let main = main.or(usual).cloned();
+        if let Some(at) = main.as_ref().and_then(|m| having.get_index_of(m)) {
+            having.move_index(at, 0);
         }
+        let scored_on = rows.iter().find_map(|r| r.scored_on.clone());
         if let Some(main) = &main {
-            let key = |r: &Row| {
-                r.metric(main)
-                    .map(|x| if higher_is_better(main) { -x } else { x })
-            };
-            let memory = |r: &Row| r.measured.mean().unwrap_or(f64::INFINITY);
-            rows.sort_by(|a, b| {
-                let of = |r| key(r).unwrap_or(f64::INFINITY);
-                of(a)
-                    .total_cmp(&of(b))
-                    .then(memory(a).total_cmp(&memory(b)))
-            });
-            let points: Vec<Option<(f64, f64)>> = rows
-                .iter()
-                .map(|r| Some((r.measured.mean()?, key(r)?)))
-                .collect();
-            for (i, row) in rows.iter_mut().enumerate() {
-                row.pareto = points.get(i).copied().flatten().is_some_and(|own| {
-                    !points.iter().flatten().any(|other| dominates(*other, own))
-                });
-            }
+            rank(&mut rows, main);
         }
         Self {
+            scored_on,
             rows,
-            metrics,
+            metrics: having.into_keys().collect(),
             main,
-            ..Self::default()
         }
     }
 
@@ -161,11 +205,68 @@ impl Report {
     pub fn repeated(&self) -> bool {
         self.rows.iter().any(|r| r.runs > 1)
     }
+
+    /// What it was scored on, in words: `d.test, 400 rows`; nothing where that is not known.
+    #[must_use]
+    pub fn title(&self) -> Option<String> {
+        let data = self.scored_on.as_ref()?;
+        let name = visible::line(&data.name);
+        let rows = data.rows.map(|n| {
+            let s = if n == 1 { "" } else { "s" };
+            format!("{} row{s}", Count(n))
+        });
+        match (name.is_empty(), rows) {
+            (true, _) => None,
+            (false, None) => Some(name.into_owned()),
+            (false, Some(rows)) => Some(format!("{name}, {rows}")),
+        }
+    }
+
+    /// Rows on the front of main metric and memory.
+    pub fn front(&self) -> impl Iterator<Item = (usize, &Row)> {
+        self.rows.iter().enumerate().filter(|(_, r)| r.pareto)
+    }
 }
 
-/// Whether one (memory, cost) is at least as good as another in both and better in one.
-fn dominates(one: (f64, f64), other: (f64, f64)) -> bool {
-    one.0 <= other.0 && one.1 <= other.1 && one != other
+/// Sorts rows by a metric, the best first, marks the front of metric and memory, and tells whose
+/// difference to the best is none that chance would not make.
+fn rank(rows: &mut [Row], main: &str) {
+    let up = higher_is_better(main);
+    let cost = |r: &Row| r.metric(main).map(|x| if up { -x } else { x });
+    let memory = |r: &Row| r.measured.mean().unwrap_or(f64::INFINITY);
+    rows.sort_by(|a, b| {
+        let of = |r| cost(r).unwrap_or(f64::INFINITY);
+        of(a)
+            .total_cmp(&of(b))
+            .then(memory(a).total_cmp(&memory(b)))
+    });
+    let mut points: Vec<(f64, f64, usize)> = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        if let (Some(bytes), Some(cost)) = (row.measured.mean(), cost(row)) {
+            points.push((bytes, cost, i));
+        }
+    }
+    // From the least memory up: on the front is what beats all that needs less, or is equal to one of it.
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut last = (f64::NAN, f64::INFINITY);
+    for (bytes, cost, i) in points {
+        let front = cost < last.1 || (bytes, cost) == last;
+        if front {
+            last = (bytes, cost);
+        }
+        if let Some(row) = rows.get_mut(i) {
+            row.pareto = front;
+        }
+    }
+    let Some((best, others)) = rows.split_first_mut() else {
+        return;
+    };
+    if best.metrics.contains_key(main) {
+        best.told = Told::Apart;
+        for row in others.iter_mut().filter(|r| r.metrics.contains_key(main)) {
+            row.told = noise::told(row, best, main);
+        }
+    }
 }
 
 /// Place of a metric in the registry; `STAGE.metric` counts as `metric`.
@@ -205,10 +306,98 @@ mod tests {
         assert_eq!(Stat::default().mean(), None);
     }
 
+    fn row(name: &str, accuracy: f64, mib: u64, hash: &str) -> Row {
+        let of = |x: f64| std::iter::once(x).collect::<Stat>();
+        Row {
+            name: name.to_owned(),
+            metrics: [("accuracy".to_owned(), of(accuracy))].into(),
+            measured: of((mib << 20) as f64),
+            scored_on: Some(Data {
+                name: "d".to_owned(),
+                hash: (!hash.is_empty()).then(|| hash.to_owned()),
+                rows: Some(100),
+            }),
+            recipe: name.to_owned(),
+            ..Row::default()
+        }
+    }
+
     #[test]
-    fn a_point_dominates_what_is_nowhere_better() {
-        assert!(dominates((1.0, 1.0), (2.0, 1.0)));
-        assert!(!dominates((1.0, 2.0), (2.0, 1.0)));
-        assert!(!dominates((1.0, 1.0), (1.0, 1.0)));
+    fn the_front_is_what_nothing_beats_in_both() {
+        let points = [
+            (0.5, 10),
+            (0.7, 20),
+            (0.7, 20),
+            (0.6, 30),
+            (0.9, 40),
+            (0.9, 50),
+            (0.4, 10),
+        ];
+        let rows = points.map(|(accuracy, mib)| row("r", accuracy, mib, "a"));
+        let group = Group::new(rows.to_vec(), None);
+        let beats = |a: &Row, b: &Row| {
+            let of = |r: &Row| (-r.metric("accuracy").unwrap_or(0.0), r.measured.mean());
+            let (a, b) = (of(a), of(b));
+            a.0 <= b.0 && a.1 <= b.1 && a != b
+        };
+        for own in &group.rows {
+            let beaten = group.rows.iter().any(|other| beats(other, own));
+            assert_eq!(own.pareto, !beaten, "{:?}", own.measured);
+        }
+        assert_eq!(group.front().count(), 4);
+    }
+
+    #[test]
+    fn only_what_was_scored_on_the_same_data_is_compared() {
+        let rows = vec![
+            row("a", 0.9, 10, "one"),
+            row("b", 0.5, 20, "two"),
+            row("c", 0.8, 20, "one"),
+            row("old", 0.99, 1, ""),
+            row("older", 0.98, 2, ""),
+        ];
+        let found = groups(rows, None);
+        let names: Vec<Vec<&str>> = found
+            .iter()
+            .map(|g| g.rows.iter().map(|r| r.name.as_str()).collect())
+            .collect();
+        assert_eq!(
+            names,
+            [vec!["a", "c"], vec!["b"], vec!["old"], vec!["older"]]
+        );
+        let front: Vec<&str> = found
+            .iter()
+            .flat_map(Group::front)
+            .map(|(_, r)| r.name.as_str())
+            .collect();
+        assert_eq!(front, ["a", "b", "old", "older"]);
+        assert_eq!(found[0].title().as_deref(), Some("d, 100 rows"));
+    }
+
+    #[test]
+    fn twenty_thousand_rows_take_a_moment() {
+        let results: Vec<RunResult> = (0..20_000)
+            .map(|i| {
+                rows::tests::result(
+                    &format!("o/{i}"),
+                    &format!("r{}.peft", i % 7),
+                    &format!("m{i}"),
+                    i,
+                    0.5 + i as f64 * 1e-6,
+                    10 + i,
+                )
+            })
+            .collect();
+        let begun = std::time::Instant::now();
+        let report = Report::new(&results, None);
+        let made = [
+            table::terminal(&report, 100),
+            export::csv(&report),
+            page::html(&report),
+        ];
+        let took = begun.elapsed();
+        assert_eq!(report.rows().count(), 20_000);
+        assert!(made[0].lines().count() > 20_000 && made[2].len() < 20_000_000);
+        assert!(took.as_secs() < 20, "{took:?}");
     }
 }

@@ -1,5 +1,9 @@
 //! What rows are called.
 
+use std::collections::{HashMap, HashSet};
+
+use indexmap::IndexSet;
+
 use super::rows::Single;
 
 /// One name a group: of the recipe, the stage where a recipe has several, and the directory where
@@ -21,27 +25,32 @@ pub(super) fn names(groups: &[Vec<Single<'_>>]) -> Vec<String> {
             }
         })
         .collect();
-    let twice = |names: &[String], i: usize| {
-        let own = names.get(i);
-        names.iter().filter(|n| Some(*n) == own).count() > 1
-    };
-    let plain = names.clone();
-    for (i, group) in groups.iter().enumerate() {
-        if twice(&plain, i)
-            && let Some(name) = names.get_mut(i)
-        {
+    let count = counts(&names);
+    for (name, group) in names.iter_mut().zip(groups) {
+        if count.get(name).is_some_and(|n| *n > 1) {
             let out = common(group.iter().map(|s| s.out.as_str()));
             *name = format!("{name} ({out})");
         }
     }
-    let plain = names.clone();
-    for (i, name) in names.iter_mut().enumerate() {
-        if twice(&plain, i) {
-            let before = plain.iter().take(i).filter(|n| *n == name).count();
-            *name = format!("{name} #{}", before + 1);
+    let count = counts(&names);
+    let mut before: HashMap<String, usize> = HashMap::new();
+    for name in &mut names {
+        if count.get(name).is_some_and(|n| *n > 1) {
+            let before = before.entry(name.clone()).or_default();
+            *before += 1;
+            *name = format!("{name} #{before}");
         }
     }
     names
+}
+
+/// How often each name is there.
+fn counts(names: &[String]) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for name in names {
+        *counts.entry(name.clone()).or_default() += 1;
+    }
+    counts
 }
 
 /// What tells the variants of swept stages apart, shortly: the axes that all runs of a group agree
@@ -63,12 +72,8 @@ fn variants<'a>(groups: impl Iterator<Item = &'a Vec<Single<'a>>>) -> Vec<String
             ))
         })
         .collect();
-    let mut axes: Vec<&str> = Vec::new();
-    for (axis, _) in found.iter().flat_map(|(_, _, pairs)| pairs) {
-        if !axes.contains(axis) {
-            axes.push(axis);
-        }
-    }
+    let all = found.iter().flat_map(|(_, _, pairs)| pairs);
+    let axes: IndexSet<&str> = all.map(|(axis, _)| *axis).collect();
     let distinct = |list: &[(&str, &str, Vec<(&str, &str)>)]| {
         let set: std::collections::BTreeSet<_> = list.iter().collect();
         set.len()
@@ -82,9 +87,13 @@ fn variants<'a>(groups: impl Iterator<Item = &'a Vec<Single<'a>>>) -> Vec<String
             found = without;
         }
     }
+    let mut stages: HashMap<&str, HashSet<&str>> = HashMap::new();
+    for (recipe, stage, _) in &found {
+        stages.entry(recipe).or_default().insert(stage);
+    }
     let name = |(recipe, stage, pairs): &(&str, &str, Vec<(&str, &str)>)| {
         let pairs: Vec<String> = pairs.iter().map(|(a, v)| format!("{a}={v}")).collect();
-        let several = found.iter().any(|(r, s, _)| r == recipe && s != stage);
+        let several = stages.get(recipe).is_some_and(|s| s.len() > 1);
         match (pairs.is_empty(), several) {
             (true, _) => (*stage).to_owned(),
             (false, true) => format!("{stage}@{}", pairs.join(",")),
@@ -152,6 +161,7 @@ mod tests {
         ];
         let single = |stage| Single {
             recipe: "r".to_owned(),
+            dir: "x/o".to_owned(),
             out: "o".to_owned(),
             among: true,
             stage,

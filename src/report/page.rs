@@ -3,11 +3,12 @@
 
 use std::fmt::Write as _;
 
-use super::table::{self, Column};
-use super::{Report, Row, curves, higher_is_better, profile, scatter};
-
-/// Colours for rows; after the last the first comes again.
-const COLOURS: usize = 8;
+use super::looks::Look;
+use super::noise::Told;
+use super::table::{self, Column, Mark};
+use super::{Group, Report, Row, curves, higher_is_better, profile, scatter};
+use crate::base::units::Count;
+use crate::base::visible;
 
 /// Text that can stand anywhere in the page, attributes included.
 #[must_use]
@@ -20,19 +21,22 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // What XML forbids.
-            c if c.is_control() && c != '\n' && c != '\t' => out.push('\u{fffd}'),
+            // What XML forbids, and what turns the text around it.
+            c if visible::acts(c) && !matches!(c, '\n' | '\t') => visible::push(&mut out, c),
             c => out.push(c),
         }
     }
     out
 }
 
-/// The colour of a row, the same in every chart.
-#[must_use]
-pub fn colour(row: usize) -> String {
-    format!("var(--c{})", row % COLOURS + 1)
-}
+/// Rows of a table; the rest is for other formats.
+const MOST_ROWS: usize = 1000;
+/// Rows whose curves are drawn, and whose memory is.
+const MOST_CURVES: usize = 5 * curves::TOGETHER;
+const MOST_CARDS: usize = 24;
+/// Runs and recipes that are listed.
+const MOST_RUNS: usize = 500;
+const MOST_RECIPES: usize = 50;
 
 /// The page.
 #[must_use]
@@ -45,72 +49,133 @@ pub fn html(report: &Report) -> String {
         "<style>\n{}</style>\n</head>\n<body>\n<main>\n",
         include_str!("page.css")
     );
-    let runs: usize = report.rows.iter().map(|r| r.runs).sum();
+    let runs: usize = report.rows().map(|r| r.runs).sum();
+    let several = report.groups.len() > 1;
+    let about = match report.groups.as_slice() {
+        [] => String::new(),
+        [only] => {
+            let on = only.title().map(|t| format!(", scored on {}", escape(&t)));
+            let best = only
+                .main
+                .as_ref()
+                .map(|m| format!("; the best {} first", escape(m)));
+            on.unwrap_or_default() + &best.unwrap_or_default()
+        }
+        list => format!(
+            ", scored on {} data sets. What was scored on unlike data is not compared",
+            list.len()
+        ),
+    };
     let _ = writeln!(
         out,
-        "<header><h1>Fine-tuning compared</h1><p>{} from {}{}.</p></header>",
-        count(report.rows.len(), "row"),
+        "<header><h1>Fine-tuning compared</h1><p>{} from {}{about}.</p></header>",
+        count(report.rows().count(), "row"),
         count(runs, "run"),
-        report
-            .main
-            .as_ref()
-            .map_or(String::new(), |m| format!(", the best {} first", escape(m)))
     );
-    out.push_str(&verdict(report));
-    section(&mut out, "Results", &results(report));
-    if let (Some(main), Some(svg)) = (&report.main, scatter::chart(report)) {
-        let text = format!(
-            "{}<p class='note'>Filled points are the Pareto front: nothing else has both a better {} and a lower peak. Everything in the shaded area is beaten by one of them.</p>",
-            wide(&svg),
-            escape(main)
+    for group in &report.groups {
+        sections(&mut out, group, several);
+    }
+    if report.groups.is_empty() {
+        section(
+            &mut out,
+            "Results",
+            "<p>No training or evaluation is finished yet.</p>",
         );
-        section(&mut out, &format!("{main} against memory"), &text);
     }
-    let mut learning = String::new();
-    for from in (0..report.rows.len()).step_by(curves::TOGETHER) {
-        for svg in [curves::losses(report, from), curves::dev(report, from)]
-            .into_iter()
-            .flatten()
-        {
-            learning.push_str(&wide(&svg));
-        }
-    }
-    if !learning.is_empty() {
-        if report.repeated() {
-            learning.push_str(
-                "<p class='note'>Strong lines are means over the seeds, thin ones the runs.</p>",
-            );
-        }
-        section(&mut out, "Learning curves", &learning);
-    }
-    let cards: String = report
-        .rows
-        .iter()
-        .enumerate()
-        .filter_map(|(i, r)| card(i, r))
-        .collect();
-    if !cards.is_empty() {
-        let text = format!(
-            "<p class='note'>One step of the largest batch, op by op, as planned. The bar shows what is alive at the peak.</p><div class='cards'>{cards}</div>"
-        );
-        section(&mut out, "Memory over a step", &text);
+    let made = runs_and_recipes(report);
+    if !made.is_empty() {
+        section(&mut out, "How they were made", &made);
     }
     let sources: String = report
         .sources
         .iter()
+        .take(MOST_RUNS)
         .map(|s| format!("<li>{}</li>", escape(s)))
         .collect();
     let _ = write!(
         out,
-        "<footer><details><summary>Read from {}</summary><ul>{sources}</ul></details><p>peftc {}</p></footer>\n</main>\n</body>\n</html>\n",
+        "<footer><details><summary>Read from {}</summary><ul>{sources}</ul>{}</details><p>peftc {}</p></footer>\n</main>\n</body>\n</html>\n",
         count(report.sources.len(), "result"),
+        left_out(report.sources.len(), MOST_RUNS, "results"),
         env!("CARGO_PKG_VERSION")
     );
     out
 }
 
+/// All of a group: what is worth taking, the table, the charts.
+fn sections(out: &mut String, group: &Group, several: bool) {
+    let on = match (several, group.title(), &group.scored_on) {
+        (false, ..) => String::new(),
+        (true, Some(title), _) => format!(" on {title}"),
+        (true, None, Some(_)) => " on data that the results do not name".to_owned(),
+        (true, None, None) => " that were not scored".to_owned(),
+    };
+    out.push_str(&verdict(group));
+    section(out, &format!("Results{on}"), &results(group));
+    if let (Some(main), Some(svg)) = (&group.main, scatter::chart(group)) {
+        let text = format!(
+            "{}<p class='note'>Filled marks are the Pareto front: nothing else has both a better {} and a lower peak. Everything in the shaded area is beaten by one of them.</p>{}",
+            wide(&svg, "", "chart"),
+            escape(main),
+            left_out(group.rows.len(), scatter::MOST, "rows")
+        );
+        section(out, &format!("{main} against memory{on}"), &text);
+    }
+    let mut learning: String = curves::charts(group, MOST_CURVES)
+        .iter()
+        .map(|svg| wide(svg, "", "chart"))
+        .collect();
+    if !learning.is_empty() {
+        let mut note = String::new();
+        if group.repeated() {
+            note.push_str("Strong lines are means over the seeds, thin ones the runs. ");
+        }
+        if group
+            .rows
+            .iter()
+            .flat_map(|r| &r.logs)
+            .any(|l| l.1.is_some())
+        {
+            note.push_str("A ring marks the step whose weights were kept. ");
+        }
+        note.push_str("Trainings of much unlike length have charts of their own.");
+        let _ = write!(learning, "<p class='note'>{note}</p>");
+        learning.push_str(&left_out(group.rows.len(), MOST_CURVES, "rows"));
+        section(out, &format!("Learning curves{on}"), &learning);
+    }
+    let cards: String = group
+        .rows
+        .iter()
+        .enumerate()
+        .take(MOST_CARDS)
+        .filter_map(|(i, r)| card(i, r))
+        .collect();
+    if !cards.is_empty() {
+        let text = format!(
+            "<p class='note'>One step of the largest batch, op by op, as planned. The bar shows what is alive at the peak.</p><div class='cards'>{cards}</div>{}",
+            left_out(group.rows.len(), MOST_CARDS, "rows")
+        );
+        section(out, &format!("Memory over a step{on}"), &text);
+    }
+}
+
+/// Says how many are not shown; nothing if all are.
+fn left_out(all: usize, shown: usize, what: &str) -> String {
+    if all <= shown {
+        return String::new();
+    }
+    format!(
+        "<p class='note'>The first {shown} of {} {what} are shown; <code>--format csv</code> and <code>json</code> have all.</p>",
+        Count(all as u64)
+    )
+}
+
 fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+    format!(
+        "{} {what}{}",
+        Count(n as u64),
+        if n == 1 { "" } else { "s" }
+    )
 }
 
 fn section(out: &mut String, title: &str, body: &str) {
@@ -121,35 +186,30 @@ fn section(out: &mut String, title: &str, body: &str) {
     );
 }
 
-/// A chart that scrolls where the page is narrower than can be read.
-fn wide(svg: &str) -> String {
-    format!("<div class='wide'>{svg}</div>\n")
+/// What scrolls where the page is narrower than can be read, by keys too.
+fn wide(inner: &str, class: &str, what: &str) -> String {
+    format!(
+        "<div class='wide{class}' tabindex='0' role='group' aria-label='{what}'>{inner}</div>\n"
+    )
 }
 
 /// The rows worth taking, cheapest first, as tiles.
-fn verdict(report: &Report) -> String {
-    let Some(main) = &report.main else {
+fn verdict(group: &Group) -> String {
+    const MOST: usize = 8;
+    let Some(main) = &group.main else {
         return String::new();
     };
-    let mut front: Vec<(usize, &Row)> = report
-        .rows
-        .iter()
-        .enumerate()
-        .filter(|(_, r)| r.pareto)
-        .collect();
-    front.sort_by(|a, b| {
-        a.1.measured
-            .mean()
-            .unwrap_or(0.0)
-            .total_cmp(&b.1.measured.mean().unwrap_or(0.0))
-    });
-    if front.len() < 2 && report.rows.len() < 2 {
+    let mut front: Vec<(usize, &Row)> = group.front().collect();
+    let bytes = |r: &Row| r.measured.mean().unwrap_or(0.0);
+    front.sort_by(|a, b| bytes(a.1).total_cmp(&bytes(b.1)));
+    if group.rows.len() < 2 {
         return String::new();
     }
     let last = front.len().saturating_sub(1);
     let tiles: String = front
         .iter()
         .enumerate()
+        .filter(|(at, _)| *at < MOST - 1 || *at == last)
         .map(|(at, (i, row))| {
             let why = match at {
                 0 if last == 0 => format!("best {main} and least memory"),
@@ -157,11 +217,16 @@ fn verdict(report: &Report) -> String {
                 _ if at == last => format!("best {main}"),
                 _ => "between".to_owned(),
             };
+            let near = match row.told {
+                Told::Within => " (within the noise of the best)",
+                Told::Apart | Told::Unknown => "",
+            };
             let metric = row.metrics.get(main).map(table::decimal).unwrap_or_default();
             format!(
-                "<li style='--own:{}'><span class='why'>{}</span><b>{}</b><span>{} {metric}</span><span>{}</span></li>",
-                colour(*i),
+                "<li style='--own:{}'><span class='why'>{}</span><b>{}{}</b><span>{} {metric}{near}</span><span>{}</span></li>",
+                Look::of(*i).colour(),
                 escape(&why),
+                Look::of(*i).swatch(),
                 escape(&row.name),
                 escape(main),
                 table::sizes(&row.measured, false)
@@ -171,12 +236,12 @@ fn verdict(report: &Report) -> String {
     format!("<ul class='tiles' aria-label='the Pareto front'>{tiles}</ul>\n")
 }
 
-fn results(report: &Report) -> String {
-    let list = table::columns(report, true);
+fn results(group: &Group) -> String {
+    let list = table::columns(group, true);
     let class = |c: &Column| if c.number { " class='number'" } else { "" };
-    let mut out = String::from("<div class='wide'><table><thead><tr>");
+    let mut out = String::from("<table><thead><tr>");
     for c in &list {
-        let sorted = match report.main.as_ref().filter(|m| **m == c.title) {
+        let sorted = match group.main.as_ref().filter(|m| **m == c.title) {
             Some(main) if higher_is_better(main) => " aria-sort='descending'",
             Some(_) => " aria-sort='ascending'",
             None => "",
@@ -190,7 +255,7 @@ fn results(report: &Report) -> String {
         );
     }
     out.push_str("</tr></thead><tbody>\n");
-    for (i, row) in report.rows.iter().enumerate() {
+    for (i, row) in group.rows.iter().enumerate().take(MOST_ROWS) {
         out.push_str("<tr>");
         for (at, c) in list.iter().enumerate() {
             let cell = escape(c.cells.get(i).map(String::as_str).unwrap_or_default());
@@ -202,39 +267,108 @@ fn results(report: &Report) -> String {
                 };
                 let _ = write!(
                     out,
-                    "<th scope='row'><i style='background:{}'></i>{cell}{front}</th>",
-                    colour(i)
+                    "<th scope='row'>{}{cell}{front}</th>",
+                    Look::of(i).swatch()
                 );
-            } else if c.best.get(i).copied().unwrap_or(false) {
-                let _ = write!(
+                continue;
+            }
+            let _ = match c.marks.get(i).copied().unwrap_or_default() {
+                Mark::Best => write!(
                     out,
                     "<td{}><b class='best' title='best of the column'>{cell}</b></td>",
                     class(c)
-                );
-            } else {
-                let _ = write!(out, "<td{}>{cell}</td>", class(c));
-            }
+                ),
+                Mark::Near => write!(
+                    out,
+                    "<td{}>{cell}<span class='near' title='cannot be told from the best'>≈</span></td>",
+                    class(c)
+                ),
+                Mark::None => write!(out, "<td{}>{cell}</td>", class(c)),
+            };
         }
         out.push_str("</tr>\n");
     }
-    out.push_str("</tbody></table></div>\n<p class='note'>Marked: the best of each column. Estimated and measured are tensors at their peak; process is all of it.");
-    if report.repeated() {
+    out.push_str("</tbody></table>");
+    let mut out = wide(&out, "", "table");
+    out.push_str("<p class='note'>Marked: the best of each column. Estimated and measured are tensors at their peak; process is all of it.");
+    if group.repeated() {
         out.push_str(
             " Values are means ± standard deviations over n runs that differ in their seeds only.",
         );
     }
+    let told = |told: Told| group.rows.iter().any(|r| r.told == told);
+    if let (Some(main), true) = (&group.main, told(Told::Within)) {
+        let _ = write!(
+            out,
+            " ≈: the difference to the best {} is within the noise (95 %; over the seeds where there are several, else over the rows scored).",
+            escape(main)
+        );
+    }
+    if let (Some(main), true, true) = (&group.main, told(Told::Unknown), group.rows.len() > 1) {
+        let _ = write!(
+            out,
+            " No noise is known of single runs' {}: runs with other seeds would tell what a difference is worth.",
+            escape(main)
+        );
+    }
     out.push_str("</p>");
+    out.push_str(&left_out(group.rows.len(), MOST_ROWS, "rows"));
     out
 }
 
 fn card(index: usize, row: &Row) -> Option<String> {
     let svg = profile::chart(row)?;
     Some(format!(
-        "<figure><figcaption><h3><i style='background:{}'></i>{}</h3><p>{}</p></figcaption>{svg}</figure>\n",
-        colour(index),
+        "<figure><figcaption><h3>{}{}</h3><p>{}</p></figcaption>{}</figure>\n",
+        Look::of(index).swatch(),
         escape(&row.name),
-        escape(&profile::words(row))
+        escape(&profile::words(row)),
+        wide(&svg, " small", "chart")
     ))
+}
+
+/// Seeds, dates, machines, and the recipes' texts.
+fn runs_and_recipes(report: &Report) -> String {
+    let mut out = String::new();
+    let all: Vec<_> = report
+        .rows()
+        .flat_map(|row| row.details.iter().map(move |d| (row, d)))
+        .collect();
+    if !all.is_empty() {
+        let mut rows = String::new();
+        for (row, d) in all.iter().take(MOST_RUNS) {
+            let or = |text: &Option<String>| text.as_deref().map_or("–".to_owned(), escape);
+            let _ = writeln!(
+                rows,
+                "<tr><th scope='row'>{}</th><td>{}</td><td class='number'>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                escape(&row.name),
+                escape(&d.stage),
+                d.seed.map_or("–".to_owned(), |s| s.to_string()),
+                or(&d.date),
+                or(&d.machine),
+                escape(&d.result)
+            );
+        }
+        let table = format!(
+            "<table><thead><tr><th scope='col'>row</th><th scope='col'>stage</th><th scope='col' class='number'>seed</th><th scope='col'>finished</th><th scope='col'>machine</th><th scope='col'>result in</th></tr></thead><tbody>\n{rows}</tbody></table>"
+        );
+        let _ = writeln!(
+            out,
+            "<details><summary>Seeds, dates and machines of {}</summary>{}{}</details>",
+            count(all.len(), "run"),
+            wide(&table, "", "table"),
+            left_out(all.len(), MOST_RUNS, "runs")
+        );
+    }
+    for text in report.recipes.iter().take(MOST_RECIPES) {
+        let _ = writeln!(
+            out,
+            "<details><summary>{}</summary><pre>{}</pre></details>",
+            escape(&text.name),
+            escape(&text.text)
+        );
+    }
+    out + &left_out(report.recipes.len(), MOST_RECIPES, "recipes")
 }
 
 #[cfg(test)]
@@ -275,10 +409,46 @@ mod tests {
                 .iter()
                 .all(|p| !page.contains(p))
         );
-        // The scatter, losses, the dev metric and a profile a row.
-        assert_eq!(page.matches("<svg").count(), 3 + 2);
+        // The scatter, losses, the dev metric and a profile a row; swatches in table, cards and tiles.
+        assert_eq!(page.matches("<svg viewBox").count(), 3 + 2);
+        assert_eq!(page.matches("<svg class='swatch'").count(), 2 + 2 + 1);
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         assert!(page.contains("prefers-color-scheme"));
         assert!(page.contains("0.8500 ± 0.0707"));
+        assert!(html(&Report::default()).contains("is finished yet"));
+    }
+
+    #[test]
+    fn unlike_data_have_tables_and_fronts_of_their_own() {
+        let mut results = [
+            result("o/1", "lora.peft", "lora", 1, 0.8, 10 << 20),
+            result("o/2", "full.peft", "full", 1, 0.9, 40 << 20),
+        ];
+        let text = super::super::read::Text {
+            name: "full.peft".to_owned(),
+            text: "model m = local \"<m>\"".to_owned(),
+        };
+        results[1].sources = vec![text.clone(), text];
+        for stage in &mut results[1].stages {
+            stage.date = Some("2026-01-02T03:04:05Z".to_owned());
+            stage.kept_step = Some(40);
+            for data in stage.data.values_mut() {
+                data.hash = Some("other".to_owned());
+                data.name = "e.test".to_owned();
+            }
+        }
+        let page = html(&Report::new(&results, None));
+        for part in [
+            "Results on d.test, 400 rows",
+            "Results on e.test, 400 rows",
+            "accuracy against memory on e.test",
+            "2026-01-02T03:04:05Z",
+            "local &quot;&lt;m&gt;&quot;",
+            "class='kept'",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
+        assert_eq!(page.matches("<pre>").count(), 1, "a text is there once");
+        assert_eq!(page.matches("class='badge'").count(), 2);
     }
 }

@@ -1,5 +1,6 @@
 //! Result directories as `peftc run` leaves them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -23,6 +24,31 @@ pub struct RunResult {
     pub recipe: String,
     /// Its stages.
     pub stages: Vec<StageResult>,
+    /// The recipe's text, and that of what it imports.
+    pub sources: Vec<Text>,
+}
+
+/// A text that a run was compiled from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+pub struct Text {
+    /// Its path, as it was given.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// Data of a stage, as they were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Data {
+    /// What the recipe calls them.
+    #[serde(default)]
+    pub name: String,
+    /// Hash of the files and of what is taken of them; `None` where that is not known.
+    #[serde(default)]
+    pub hash: Option<String>,
+    /// How many rows they are.
+    #[serde(default)]
+    pub rows: Option<u64>,
 }
 
 /// A stage of a `result.json`. What older versions did not write is empty.
@@ -80,6 +106,21 @@ pub struct StageResult {
     /// Memory over a step.
     #[serde(default)]
     pub memory_profile: Vec<Point>,
+    /// Its data by the key that names them: `data`, `dev`.
+    #[serde(default)]
+    pub data: IndexMap<String, Data>,
+    /// When it was finished.
+    #[serde(default)]
+    pub date: Option<String>,
+    /// The machine that ran it.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// Where its programs ran.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// The step whose weights were kept.
+    #[serde(default)]
+    pub kept_step: Option<u64>,
     /// The log of its steps.
     #[serde(skip)]
     pub log: Vec<Logged>,
@@ -133,6 +174,8 @@ struct Document {
     schema: u64,
     recipe: String,
     stages: Vec<StageResult>,
+    #[serde(default)]
+    sources: Vec<Text>,
 }
 
 /// Reads every result at or below some directories, each once.
@@ -166,12 +209,11 @@ pub fn read(dirs: &[PathBuf]) -> Result<Vec<RunResult>, RunError> {
             ));
         }
     }
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     let mut results = Vec::new();
     for dir in found {
         let place = std::fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
-        if !seen.contains(&place) {
-            seen.push(place);
+        if seen.insert(place) {
             results.push(one(dir)?);
         }
     }
@@ -231,6 +273,7 @@ fn one(dir: PathBuf) -> Result<RunResult, RunError> {
         dir,
         recipe: document.recipe,
         stages,
+        sources: document.sources,
     })
 }
 

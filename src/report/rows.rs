@@ -1,13 +1,16 @@
 //! From results to rows: each training stage joined with the evaluation that scores it, repetitions
 //! under other seeds joined into one.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::Stat;
 use super::names::names;
-use super::read::{Classes, Logged, Point, RunResult, StageResult};
+use super::noise::Told;
+use super::read::{Classes, Data, Logged, Point, RunResult, StageResult};
+use crate::base::visible;
 use crate::library::stage::stage as kind;
 
 /// A row of the comparison.
@@ -17,6 +20,12 @@ pub struct Row {
     pub name: String,
     /// Its methods.
     pub methods: Vec<String>,
+    /// The kind of its stage.
+    pub kind: String,
+    /// The recipe it came from, without folder and ending.
+    pub recipe: String,
+    /// What its metrics are over; `None` where nothing was scored.
+    pub scored_on: Option<Data>,
     /// The evaluations its metrics are of; none means the training's own on its `dev` split.
     pub scored_by: Vec<String>,
     /// Its metrics.
@@ -35,14 +44,33 @@ pub struct Row {
     pub seeds: Vec<u64>,
     /// How many runs it stands for.
     pub runs: usize,
-    /// Logs of the runs.
-    pub logs: Vec<Vec<Logged>>,
+    /// The runs one by one.
+    pub details: Vec<Detail>,
+    /// Logs of the runs, each with the step that was kept.
+    pub logs: Vec<(Vec<Logged>, Option<u64>)>,
     /// Classes of memory at the peak.
     pub classes: Classes,
     /// Memory over a step.
     pub profile: Vec<Point>,
     /// Whether no other row is better in both the main metric and memory.
     pub pareto: bool,
+    /// Whether its main metric can be told from the best one.
+    pub told: Told,
+}
+
+/// A run that a row stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// Where its result lies.
+    pub result: String,
+    /// Its stage.
+    pub stage: String,
+    /// Its seed.
+    pub seed: Option<u64>,
+    /// When it was finished.
+    pub date: Option<String>,
+    /// The machine that ran it, and where on it.
+    pub machine: Option<String>,
 }
 
 impl Row {
@@ -55,10 +83,18 @@ impl Row {
     /// Its methods as one word.
     #[must_use]
     pub fn method(&self) -> String {
-        if self.methods.is_empty() {
+        let learned = self.methods.iter().map(String::as_str);
+        // MeZO is how it is trained: `mezo` alone means all weights.
+        let list: Vec<&str> = if self.kind == "mezo" {
+            let others = learned.filter(|m| *m != "full");
+            std::iter::once("mezo").chain(others).collect()
+        } else {
+            learned.collect()
+        };
+        if list.is_empty() {
             "–".to_owned()
         } else {
-            self.methods.join("+")
+            list.join("+")
         }
     }
 }
@@ -67,7 +103,8 @@ impl Row {
 pub(super) struct Single<'a> {
     /// Its recipe without folder and ending.
     pub(super) recipe: String,
-    /// The directory of its result.
+    /// The directory of its result, and its last part.
+    pub(super) dir: String,
     pub(super) out: String,
     /// Whether its result has others.
     pub(super) among: bool,
@@ -86,7 +123,20 @@ impl Single<'_> {
         Some(key)
     }
 
-    fn metrics(&self) -> Vec<(String, Option<f64>)> {
+    /// What its plain metrics are over.
+    fn scored_on(&self) -> Option<Data> {
+        let (stage, key) = match self.scores.first() {
+            Some(score) => (*score, "data"),
+            None => (self.stage, "dev"),
+        };
+        if stage.metrics.values().all(Option::is_none) {
+            return None;
+        }
+        Some(stage.data.get(key).cloned().unwrap_or_default())
+    }
+
+    /// Its metrics; `other` tells evaluations of one name over unlike data apart.
+    fn metrics(&self, other: &Others) -> Vec<(String, Option<f64>)> {
         if self.scores.is_empty() {
             return self.stage.metrics.clone().into_iter().collect();
         }
@@ -97,12 +147,46 @@ impl Single<'_> {
                 let name = if i == 0 {
                     name.clone()
                 } else {
-                    format!("{}.{name}", score.name)
+                    format!("{}.{name}", other.name(score))
                 };
                 list.push((name, *value));
             }
         }
         list
+    }
+}
+
+/// What further evaluations are called: by their stage, with a number where results of other runs give that name
+/// to other data.
+#[derive(Default)]
+pub(super) struct Others {
+    hashes: HashMap<String, IndexSet<Option<String>>>,
+}
+
+impl Others {
+    fn hash(score: &StageResult) -> Option<String> {
+        score.data.get("data")?.hash.clone()
+    }
+
+    fn of(groups: &[Vec<Single<'_>>]) -> Self {
+        let mut hashes: HashMap<String, IndexSet<Option<String>>> = HashMap::new();
+        let scores = groups
+            .iter()
+            .flatten()
+            .flat_map(|s| s.scores.iter().skip(1));
+        for score in scores {
+            let known = hashes.entry(score.name.clone()).or_default();
+            known.insert(Self::hash(score));
+        }
+        Self { hashes }
+    }
+
+    fn name(&self, score: &StageResult) -> String {
+        let known = self.hashes.get(&score.name);
+        match known.and_then(|k| k.get_index_of(&Self::hash(score))) {
+            None | Some(0) => score.name.clone(),
+            Some(n) => format!("{}#{}", score.name, n + 1),
+        }
     }
 }
 
@@ -119,7 +203,11 @@ fn evaluates(stage: &StageResult) -> bool {
 }
 
 /// The training whose model a stage has before it, through merges.
-fn trained_by<'a>(result: &'a RunResult, stage: &StageResult) -> Option<&'a StageResult> {
+fn trained_by<'a>(
+    result: &'a RunResult,
+    by_name: &HashMap<&str, &'a StageResult>,
+    stage: &StageResult,
+) -> Option<&'a StageResult> {
     let mut trainings = result.stages.iter().filter(|s| trains(s));
     if stage.methods.is_none() {
         // Older results do not say; a single training leaves no doubt.
@@ -128,7 +216,7 @@ fn trained_by<'a>(result: &'a RunResult, stage: &StageResult) -> Option<&'a Stag
     }
     let mut from = stage.from.as_ref();
     for _ in 0..=result.stages.len() {
-        let parent = result.stages.iter().find(|s| Some(&s.name) == from)?;
+        let parent = *by_name.get(from?.as_str())?;
         if trains(parent) {
             return Some(parent);
         }
@@ -141,28 +229,26 @@ fn trained_by<'a>(result: &'a RunResult, stage: &StageResult) -> Option<&'a Stag
 #[must_use]
 pub fn rows(results: &[RunResult]) -> Vec<Row> {
     let mut groups: IndexMap<String, Vec<Single<'_>>> = IndexMap::new();
+    let mut known: HashSet<(String, &str)> = HashSet::new();
     for result in results {
         for (i, single) in singles(result).into_iter().enumerate() {
             let key = single
                 .key()
                 .unwrap_or_else(|| format!("{} {i}", result.dir.display()));
-            let group = groups.entry(key).or_default();
             // The same run, republished from the store, is not a repetition.
-            let again = single.stage.fingerprint.is_some()
-                && group
-                    .iter()
-                    .any(|s| s.stage.fingerprint == single.stage.fingerprint);
-            if !again {
-                group.push(single);
+            let print = single.stage.fingerprint.as_deref();
+            if print.is_none_or(|p| known.insert((key.clone(), p))) {
+                groups.entry(key).or_default().push(single);
             }
         }
     }
     let groups: Vec<Vec<Single<'_>>> = groups.into_values().collect();
     let names = names(&groups);
+    let others = Others::of(&groups);
     groups
         .iter()
         .zip(names)
-        .map(|(group, name)| row(group, name))
+        .map(|(group, name)| row(group, name, &others))
         .collect()
 }
 
@@ -175,31 +261,43 @@ fn singles(result: &RunResult) -> Vec<Single<'_>> {
         .ok()
         .and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()))
         .unwrap_or_default();
+    let mut by_name: HashMap<&str, &StageResult> = HashMap::new();
+    for stage in &result.stages {
+        by_name.entry(&stage.name).or_insert(stage);
+    }
     let scores: Vec<(&StageResult, Option<&str>)> = result
         .stages
         .iter()
         .filter(|s| evaluates(s))
-        .map(|s| (s, trained_by(result, s).map(|t| t.name.as_str())))
+        .map(|s| (s, trained_by(result, &by_name, s).map(|t| t.name.as_str())))
+        .collect();
+    let mut by: HashMap<&str, Vec<&StageResult>> = HashMap::new();
+    for (score, trained) in &scores {
+        if let Some(trained) = trained {
+            by.entry(trained).or_default().push(score);
+        }
+    }
+    let untrained: HashSet<&str> = scores
+        .iter()
+        .filter(|(_, by)| by.is_none())
+        .map(|(s, _)| s.name.as_str())
         .collect();
     let list: Vec<(&StageResult, Vec<&StageResult>)> = result
         .stages
         .iter()
         .filter_map(|stage| {
             if trains(stage) {
-                let own = scores.iter().filter(|(_, by)| *by == Some(&stage.name));
-                return Some((stage, own.map(|(s, _)| *s).collect()));
+                return Some((stage, by.remove(stage.name.as_str()).unwrap_or_default()));
             }
-            let untrained = stage.methods.is_some()
-                && scores
-                    .iter()
-                    .any(|(s, by)| s.name == stage.name && by.is_none());
-            untrained.then(|| (stage, vec![stage]))
+            let plain = stage.methods.is_some() && untrained.contains(stage.name.as_str());
+            plain.then(|| (stage, vec![stage]))
         })
         .collect();
     let among = list.len() > 1;
     list.into_iter()
         .map(|(stage, scores)| Single {
             recipe: stem.clone(),
+            dir: result.dir.display().to_string(),
             out: out.clone(),
             among,
             stage,
@@ -208,15 +306,15 @@ fn singles(result: &RunResult) -> Vec<Single<'_>> {
         .collect()
 }
 
-pub(super) fn row(group: &[Single<'_>], name: String) -> Row {
+pub(super) fn row(group: &[Single<'_>], name: String, others: &Others) -> Row {
     let mut row = Row {
-        name,
+        name: visible::line(&name).into_owned(),
         runs: group.len(),
         ..Row::default()
     };
     for single in group {
         let stage = single.stage;
-        for (name, value) in single.metrics() {
+        for (name, value) in single.metrics(others) {
             row.metrics.entry(name).or_default().push(value);
         }
         let bytes = |n: Option<u64>| n.map(|n| n as f64);
@@ -226,14 +324,26 @@ pub(super) fn row(group: &[Single<'_>], name: String) -> Row {
         row.rate.push(stage.samples_per_s);
         row.seeds.extend(stage.seed);
         if !stage.log.is_empty() {
-            row.logs.push(stage.log.clone());
+            row.logs.push((stage.log.clone(), stage.kept_step));
         }
+        let machine = [stage.machine.as_deref(), stage.device.as_deref()];
+        let machine: Vec<&str> = machine.into_iter().flatten().collect();
+        row.details.push(Detail {
+            result: single.dir.clone(),
+            stage: stage.name.clone(),
+            seed: stage.seed,
+            date: stage.date.clone(),
+            machine: (!machine.is_empty()).then(|| machine.join(", ")),
+        });
     }
     row.metrics.retain(|_, stat| stat.n() > 0);
     row.seeds.sort_unstable();
     row.seeds.dedup();
     if let Some(first) = group.first() {
         row.methods = first.stage.methods.clone().unwrap_or_default();
+        row.kind = first.stage.kind.clone();
+        row.recipe = first.recipe.clone();
+        row.scored_on = first.scored_on();
         row.scored_by = first.scores.iter().map(|s| s.name.clone()).collect();
         row.trained = first.stage.trainable_parameters;
     }
@@ -296,11 +406,18 @@ pub(super) mod tests {
         ];
         let merge = stage("fold", "merge", Some("learn"));
         let mut score = stage("score", "eval", Some("fold"));
+        let test = Data {
+            name: "d.test".to_owned(),
+            hash: Some("5c07ed".to_owned()),
+            rows: Some(400),
+        };
+        score.data.insert("data".to_owned(), test);
         score.metrics.insert("accuracy".to_owned(), Some(accuracy));
         RunResult {
             dir: out.into(),
             recipe: recipe.to_owned(),
             stages: vec![learn, merge, score],
+            sources: Vec::new(),
         }
     }
 

@@ -3,8 +3,13 @@
 use std::fmt::Write as _;
 
 use super::chart::{Axis, Frame, open};
-use super::page::{colour, escape};
-use super::{Report, Stat, higher_is_better, table};
+use super::looks::Look;
+use super::page::escape;
+use super::{Group, Stat, higher_is_better, table};
+
+/// Rows that are drawn, the best first, and those that have a label.
+pub(super) const MOST: usize = 300;
+const MOST_LABELS: usize = 40;
 
 /// A rectangle: left, upper, right, lower edge.
 type Area = (f64, f64, f64, f64);
@@ -53,18 +58,18 @@ struct Dot<'a> {
     memory: &'a Stat,
     metric: &'a Stat,
     at: (f64, f64),
-    colour: String,
+    look: Look,
     front: bool,
 }
 
 /// The main metric against measured memory; `None` where there is nothing to draw.
 #[must_use]
-pub fn chart(report: &Report) -> Option<String> {
+pub fn chart(group: &Group) -> Option<String> {
     const W: f64 = 1040.0;
     const H: f64 = 460.0;
-    let main = report.main.as_deref()?;
+    let main = group.main.as_deref()?;
     let mut dots: Vec<Dot<'_>> = Vec::new();
-    for (i, row) in report.rows.iter().enumerate() {
+    for (i, row) in group.rows.iter().enumerate().take(MOST) {
         let Some(metric) = row.metrics.get(main) else {
             continue;
         };
@@ -76,7 +81,7 @@ pub fn chart(report: &Report) -> Option<String> {
             memory: &row.measured,
             metric,
             at: (x, y),
-            colour: colour(i),
+            look: Look::of(i),
             front: row.pareto,
         });
     }
@@ -101,7 +106,7 @@ pub fn chart(report: &Report) -> Option<String> {
     };
     let up = higher_is_better(main);
     let mut out = open(W, H, &format!("{main} against measured memory of each row"));
-    out.push_str(&frame.axes("peak of the tensors, measured", &mean_of(main, report)));
+    out.push_str(&frame.axes("peak of the tensors, measured", &mean_of(main, group)));
     out.push_str(&front(&dots, &frame, up));
     let corner = if up {
         ("↖", frame.top + 16.0)
@@ -122,21 +127,22 @@ pub fn chart(report: &Report) -> Option<String> {
             let _ = write!(
                 out,
                 "<path class='error' style='stroke:{}' d='M{x:.1} {a:.1}V{b:.1}M{:.1} {a:.1}h8M{:.1} {b:.1}h8'/>",
-                d.colour,
+                d.look.colour(),
                 x - 4.0,
                 x - 4.0
             );
         }
+        let colour = d.look.colour();
         let fill = if d.front {
-            d.colour.as_str()
+            colour.as_str()
         } else {
             "var(--panel)"
         };
         let radius = if d.front { 7.0 } else { 5.0 };
         let _ = write!(
             out,
-            "<circle cx='{x:.1}' cy='{y:.1}' r='{radius}' style='fill:{fill};stroke:{}' class='dot'><title>{}: {main} {}, {}</title></circle>",
-            d.colour,
+            "<path d='{}' style='fill:{fill};stroke:{colour}' class='dot'><title>{}: {main} {}, {}</title></path>",
+            d.look.mark(x, y, radius),
             escape(d.name),
             table::decimal(d.metric),
             table::sizes(d.memory, true),
@@ -149,13 +155,13 @@ pub fn chart(report: &Report) -> Option<String> {
 }
 
 /// What an axis of a metric is called.
-pub(super) fn mean_of(metric: &str, report: &Report) -> String {
+pub(super) fn mean_of(metric: &str, group: &Group) -> String {
     let less = if higher_is_better(metric) {
         ""
     } else {
         " (less is better)"
     };
-    let mean = if report.repeated() {
+    let mean = if group.repeated() {
         ", mean ± standard deviation"
     } else {
         ""
@@ -219,6 +225,7 @@ fn names(dots: &[Dot<'_>], frame: &Frame) -> String {
     taken.push((frame.left, frame.top, frame.left + 124.0, frame.top + 22.0));
     let mut order: Vec<&Dot<'_>> = dots.iter().collect();
     order.sort_by_key(|d| !d.front);
+    order.truncate(MOST_LABELS);
     let mut out = String::new();
     for d in order {
         let text = table::shorten(d.name, 34);

@@ -3,9 +3,9 @@
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
-use super::Report;
+use super::groups as groups_of;
 use super::read::StageResult;
-use super::rows::{Single, row, trains};
+use super::rows::{Others, Single, row, trains};
 use super::table::variants;
 
 /// A table for each stage of a `result.json` document that has variants and trains or scores; `seeds`
@@ -41,20 +41,26 @@ pub fn tables(document: &Json, seeds: &[&str]) -> String {
         let rows = tables.entry(declared).or_default();
         rows.entry(name).or_default().push(Single {
             recipe: String::new(),
+            dir: String::new(),
             out: String::new(),
             among: false,
             stage,
-            scores: Vec::new(),
+            scores: if trains(stage) {
+                Vec::new()
+            } else {
+                vec![stage]
+            },
         });
     }
     let mut text = String::new();
     for (stage, groups) in tables {
         let rows = groups
             .into_iter()
-            .map(|(name, group)| row(&group, name))
+            .map(|(name, group)| row(&group, name, &Others::default()))
             .collect();
-        let report = Report::of_rows(rows, None);
-        text.push_str(&format!("\n  {stage}:{}", variants(&report)));
+        for group in groups_of(rows, None) {
+            text.push_str(&format!("\n  {stage}:{}", variants(&group)));
+        }
     }
     text
 }

@@ -1,12 +1,39 @@
 //! The comparison as a table for people: in the terminal, in Markdown.
 
-use super::{Report, Row, Stat, higher_is_better};
+use super::noise::Told;
+use super::{Group, Report, Row, Stat, higher_is_better};
 use crate::base::units::{Bytes, Count};
+use crate::base::visible;
 
-/// Columns of a terminal that the table fits into.
+/// Columns of a variants' table, at the end of a run.
 const WIDTH: usize = 100;
 /// Longest name in a terminal; where there is no room, the shorter.
 const NAMES: [usize; 2] = [30, 20];
+/// Most names in a sentence.
+const MOST_NAMED: usize = 12;
+
+/// How a cell stands in its column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// As all others.
+    #[default]
+    None,
+    /// The best of the column.
+    Best,
+    /// Its difference to the best is within the noise.
+    Near,
+}
+
+impl Mark {
+    /// The letter behind a number.
+    const fn letter(self) -> &'static str {
+        match self {
+            Self::None => " ",
+            Self::Best => "*",
+            Self::Near => "~",
+        }
+    }
+}
 
 /// A column as people read it.
 #[derive(Clone, Debug)]
@@ -17,23 +44,23 @@ pub struct Column {
     pub about: &'static str,
     /// Its cells.
     pub cells: Vec<String>,
-    /// Whether a cell is the best of its column.
-    pub best: Vec<bool>,
+    /// Whether a cell is the best of its column, or not told apart from it.
+    pub marks: Vec<Mark>,
     /// Whether it holds numbers.
     pub number: bool,
     /// The higher, the sooner it goes where there is no room; 0 stays.
     rank: usize,
 }
 
-/// The columns of a report; `whole` gives deviations of memory and speed too.
+/// The columns of a group; `whole` gives deviations of memory and speed too.
 #[must_use]
-pub fn columns(report: &Report, whole: bool) -> Vec<Column> {
-    let rows = &report.rows;
+pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
+    let rows = &group.rows;
     let words = |title: &str, about, rank, cell: &dyn Fn(&Row) -> String| Column {
         title: title.to_owned(),
         about,
         cells: rows.iter().map(cell).collect(),
-        best: vec![false; rows.len()],
+        marks: vec![Mark::None; rows.len()],
         number: false,
         rank,
     };
@@ -64,9 +91,12 @@ pub fn columns(report: &Report, whole: bool) -> Vec<Column> {
                     }
                 })
                 .collect(),
-            best: values
+            marks: values
                 .iter()
-                .map(|v| differ && v.is_some() && *v == top)
+                .map(|v| match differ && v.is_some() && *v == top {
+                    true => Mark::Best,
+                    false => Mark::None,
+                })
                 .collect(),
             number: true,
             rank,
@@ -76,7 +106,7 @@ pub fn columns(report: &Report, whole: bool) -> Vec<Column> {
         words("name", "recipe, or recipe/stage", 0, &|r| r.name.clone()),
         words("methods", "what is trained", 1, &Row::method),
     ];
-    if report.repeated() {
+    if group.repeated() {
         list.push(numbers(
             "n",
             "runs under other seeds",
@@ -89,7 +119,7 @@ pub fn columns(report: &Report, whole: bool) -> Vec<Column> {
             n.cells = rows.iter().map(|r| r.runs.to_string()).collect();
         }
     }
-    for (i, name) in report.metrics.iter().enumerate() {
+    for (i, name) in group.metrics.iter().enumerate() {
         let of = |r: &Row| r.metrics.get(name).cloned().unwrap_or_default();
         let about = "mean ± standard deviation over the runs";
         let rank = if i == 0 { 0 } else { 20 + i };
@@ -101,11 +131,18 @@ pub fn columns(report: &Report, whole: bool) -> Vec<Column> {
             &|r| of(r).mean(),
             &|r| decimal(&of(r)),
         ));
+        if let (Some(column), true) = (list.last_mut(), group.main.as_ref() == Some(name)) {
+            for (mark, row) in column.marks.iter_mut().zip(rows) {
+                if *mark == Mark::None && row.told == Told::Within {
+                    *mark = Mark::Near;
+                }
+            }
+        }
     }
     let mixed = rows
         .windows(2)
         .any(|w| w.first().map(|r| &r.scored_by) != w.last().map(|r| &r.scored_by));
-    if mixed || whole {
+    if mixed {
         list.push(words(
             "scored by",
             "the eval stage, or the training's own dev split",
@@ -150,6 +187,13 @@ pub fn columns(report: &Report, whole: bool) -> Vec<Column> {
         &|r| trained(r).map(|n| n as f64),
         &|r| parameters(trained(r).unwrap_or(0), whole),
     ));
+    for column in &mut list {
+        for text in std::iter::once(&mut column.title).chain(&mut column.cells) {
+            if text.contains(visible::acts) {
+                *text = visible::line(text).into_owned();
+            }
+        }
+    }
     list
 }
 
@@ -203,40 +247,73 @@ fn parameters(n: u64, whole: bool) -> String {
     }
 }
 
-/// The table of a terminal; what finds no room is left out and named.
+/// The tables of a terminal, one for each group; what finds no room is left out and named.
 #[must_use]
-pub fn terminal(report: &Report) -> String {
-    let list = columns(report, false);
-    lay_out(report, list, &NAMES, "--format csv, markdown or html has")
+pub fn terminal(report: &Report, width: usize) -> String {
+    let mut text = String::new();
+    for group in &report.groups {
+        let list = columns(group, false);
+        text.push_str(&heading(group, report.groups.len() > 1));
+        let elsewhere = "--format csv, markdown or html has";
+        text.push_str(&lay_out(group, list, (&NAMES, width), elsewhere));
+    }
+    if report.groups.len() > 1 {
+        text.push_str(
+            "\n  Each table has its own data; results on unlike data are not compared.\n",
+        );
+    }
+    text
+}
+
+/// What a group was scored on.
+fn heading(group: &Group, several: bool) -> String {
+    match (group.title(), &group.scored_on) {
+        (Some(title), _) => format!("\n  scored on {title}\n"),
+        (None, Some(_)) if several => {
+            "\n  scored on data that the results do not name\n".to_owned()
+        }
+        (None, None) if several => "\n  not scored\n".to_owned(),
+        (None, _) => String::new(),
+    }
 }
 
 /// The table of one stage's variants: their names say most, and stay whole.
 #[must_use]
-pub fn variants(report: &Report) -> String {
-    let mut list = columns(report, false);
-    list.retain(|c| !matches!(c.title.as_str(), "methods" | "estimated" | "process"));
-    lay_out(report, list, &[], "`peftc report` has")
+pub fn variants(group: &Group) -> String {
+    let mut list = columns(group, false);
+    list.retain(|c| {
+        !matches!(
+            c.title.as_str(),
+            "methods" | "estimated" | "process" | "scored by"
+        )
+    });
+    lay_out(group, list, (&[], WIDTH), "`peftc report` has")
 }
 
-fn lay_out(report: &Report, mut list: Vec<Column>, lengths: &[usize], elsewhere: &str) -> String {
+fn lay_out(
+    group: &Group,
+    mut list: Vec<Column>,
+    (lengths, most): (&[usize], usize),
+    elsewhere: &str,
+) -> String {
     let width = |c: &Column| {
         let cells = c.cells.iter().map(|t| t.chars().count());
         cells.max().unwrap_or(0).max(c.title.chars().count())
     };
-    // A star beside the best is a character more.
-    let star = |c: &Column| usize::from(c.best.contains(&true));
-    let total = |list: &[Column]| list.iter().map(|c| width(c) + star(c) + 2).sum::<usize>();
+    // A mark is a character more.
+    let marked = |c: &Column| usize::from(c.marks.iter().any(|m| *m != Mark::None));
+    let total = |list: &[Column]| list.iter().map(|c| width(c) + marked(c) + 2).sum::<usize>();
     let mut dropped: Vec<String> = Vec::new();
     let names = list.first().map(|c| c.cells.clone()).unwrap_or_default();
-    for &most in lengths {
+    for &longest in lengths {
         if let Some(first) = list.first_mut() {
-            first.cells = names.iter().map(|n| shorten(n, most)).collect();
+            first.cells = names.iter().map(|n| shorten(n, longest)).collect();
         }
-        if total(&list) <= WIDTH {
+        if total(&list) <= most {
             break;
         }
     }
-    while total(&list) > WIDTH {
+    while total(&list) > most {
         let Some((at, _)) = list
             .iter()
             .enumerate()
@@ -247,17 +324,14 @@ fn lay_out(report: &Report, mut list: Vec<Column>, lengths: &[usize], elsewhere:
         };
         dropped.insert(0, list.remove(at).title);
     }
+    let widths: Vec<(usize, bool)> = list.iter().map(|c| (width(c), marked(c) > 0)).collect();
     let mut text = String::from("\n");
-    let mut line = |cell: &dyn Fn(&Column) -> (String, bool)| {
+    let mut line = |cell: &dyn Fn(&Column) -> (String, Mark)| {
         let mut out = String::new();
-        for column in &list {
-            let (words, best) = cell(column);
-            let pad = " ".repeat(width(column) - words.chars().count());
-            let mark = match (star(column), best) {
-                (0, _) => "",
-                (_, true) => "*",
-                (_, false) => " ",
-            };
+        for (column, (width, marked)) in list.iter().zip(&widths) {
+            let (words, mark) = cell(column);
+            let pad = " ".repeat(width - words.chars().count());
+            let mark = if *marked { mark.letter() } else { "" };
             out.push_str("  ");
             out.push_str(&if column.number {
                 format!("{pad}{words}{mark}")
@@ -268,43 +342,91 @@ fn lay_out(report: &Report, mut list: Vec<Column>, lengths: &[usize], elsewhere:
         text.push_str(out.trim_end());
         text.push('\n');
     };
-    line(&|c| (c.title.clone(), false));
-    for i in 0..report.rows.len() {
+    line(&|c| (c.title.clone(), Mark::None));
+    for i in 0..group.rows.len() {
         line(&|c| {
-            let best = c.best.get(i).copied().unwrap_or(false);
-            (c.cells.get(i).cloned().unwrap_or_default(), best)
+            let mark = c.marks.get(i).copied().unwrap_or_default();
+            (c.cells.get(i).cloned().unwrap_or_default(), mark)
         });
     }
-    text.push_str("\n  * best of the column");
-    if let Some(main) = &report.main {
-        text.push_str(&format!("; sorted by {main}"));
-    }
-    if report.repeated() {
-        text.push_str("; mean ± standard deviation over n seeds");
-    }
     text.push('\n');
-    let front: Vec<&str> = report
-        .rows
-        .iter()
-        .filter(|r| r.pareto)
-        .map(|r| r.name.as_str())
-        .collect();
-    if let (Some(main), true) = (
-        &report.main,
-        front.len() < report.rows.len() && !front.is_empty(),
-    ) {
-        text.push_str(&format!(
-            "  Nothing beats in both {main} and memory: {}\n",
-            front.join(", ")
-        ));
+    for note in notes(group) {
+        text.push_str(&fold(&note, most));
     }
     if !dropped.is_empty() {
-        text.push_str(&format!(
-            "  no room for: {} ({elsewhere} them)\n",
-            dropped.join(", ")
-        ));
+        let note = format!("no room for: {} ({elsewhere} them)", dropped.join(", "));
+        text.push_str(&fold(&note, most));
     }
     text
+}
+
+/// What has to be known to read a group's table.
+#[must_use]
+pub fn notes(group: &Group) -> Vec<String> {
+    let main = group.main.as_deref().map(visible::line);
+    let mut legend = String::from("* best of the column");
+    if let Some(main) = &main {
+        legend.push_str(&format!("; sorted by {main}"));
+    }
+    if group.repeated() {
+        legend.push_str("; mean ± standard deviation over n seeds");
+    }
+    let mut list = vec![legend];
+    let Some(main) = main else {
+        return list;
+    };
+    let having = |told: Told| group.rows.iter().filter(move |r| r.told == told).count();
+    match having(Told::Within) {
+        0 => {}
+        n => list.push(format!(
+            "~ within the noise: {n} of {} rows cannot be told from the best {main} (95 %, over seeds, or over the rows scored)",
+            group.rows.len()
+        )),
+    }
+    let scored = group.rows.iter().filter(|r| {
+        r.metrics
+            .contains_key(group.main.as_deref().unwrap_or_default())
+    });
+    if having(Told::Unknown) > 0 && scored.count() > 1 {
+        list.push(format!(
+            "no noise is known of single runs' {main}; runs with other seeds would tell what a difference is worth"
+        ));
+    }
+    let front: Vec<&str> = group.front().map(|(_, r)| r.name.as_str()).collect();
+    if !front.is_empty() && front.len() < group.rows.len() {
+        let names = front
+            .iter()
+            .take(MOST_NAMED)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let more = match front.len().saturating_sub(MOST_NAMED) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        list.push(format!(
+            "nothing beats these in both {main} and memory: {names}{more}"
+        ));
+    }
+    list
+}
+
+/// A note in lines of a width.
+fn fold(text: &str, width: usize) -> String {
+    let mut out = String::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() + 2 > width {
+            out.push_str(&format!("  {line}\n"));
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    out.push_str(&format!("  {line}\n"));
+    out
 }
 
 /// A text of at most so many characters; the middle goes.
@@ -320,31 +442,53 @@ pub(super) fn shorten(text: &str, most: usize) -> String {
     first.chain(&['…']).chain(last).collect()
 }
 
-/// The table in Markdown.
+/// A text in a cell of Markdown, where nothing of it is markup.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in visible::line(text).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '\\' | '|' | '`' | '*' | '[' | ']' | '~' => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The tables in Markdown.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
-    let list = columns(report, true);
-    let escape = |t: &str| {
-        t.replace('\\', "\\\\")
-            .replace('|', "\\|")
-            .replace('<', "&lt;")
-            .replace(['\n', '\r'], " ")
-    };
-    let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = row(list.iter().map(|c| escape(&c.title)).collect());
-    let rule = |c: &Column| if c.number { "---:" } else { "---" }.to_owned();
-    text.push_str(&row(list.iter().map(rule).collect()));
-    for i in 0..report.rows.len() {
-        let cell = |c: &Column| {
-            let words = escape(c.cells.get(i).map(String::as_str).unwrap_or_default());
-            if c.best.get(i).copied().unwrap_or(false) {
-                format!("**{words}**")
-            } else {
-                words
-            }
-        };
-        text.push_str(&row(list.iter().map(cell).collect()));
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = String::new();
+    for group in &report.groups {
+        let list = columns(group, true);
+        let heading = heading(group, report.groups.len() > 1);
+        if !heading.is_empty() {
+            text.push_str(&format!("{}\n\n", escape(heading.trim())));
+        }
+        text.push_str(&line(list.iter().map(|c| escape(&c.title)).collect()));
+        let rule = |c: &Column| if c.number { "---:" } else { "---" }.to_owned();
+        text.push_str(&line(list.iter().map(rule).collect()));
+        for i in 0..group.rows.len() {
+            let cell = |c: &Column| {
+                let words = escape(c.cells.get(i).map(String::as_str).unwrap_or_default());
+                match c.marks.get(i).copied().unwrap_or_default() {
+                    Mark::Best => format!("**{words}**"),
+                    Mark::Near => format!("{words} ≈"),
+                    Mark::None => words,
+                }
+            };
+            text.push_str(&line(list.iter().map(cell).collect()));
+        }
+        let near = group.rows.iter().any(|r| r.told == Told::Within);
+        if near {
+            text.push_str("\n≈ cannot be told from the best (95 %)\n");
+        }
+        text.push('\n');
     }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     text
 }
 
@@ -364,17 +508,58 @@ pub(super) mod tests {
 
     #[test]
     fn the_terminal_shows_means_and_the_best_in_100_columns() {
-        let text = terminal(&report());
+        let text = terminal(&report(), 100);
         assert!(text.contains("0.8500 ± 0.0707*"), "{text}");
         assert!(text.contains("11.0 MiB*"), "{text}");
-        assert!(text.lines().all(|l| l.chars().count() <= WIDTH), "{text}");
+        assert!(text.lines().all(|l| l.chars().count() <= 100), "{text}");
         assert!(
             text.find("lora") < text.find("a|b,c"),
             "the best comes first: {text}"
         );
         assert!(
-            text.contains("Nothing beats in both accuracy and memory: lora"),
+            text.contains("nothing beats these in both accuracy and memory: lora"),
             "{text}"
+        );
+        assert!(text.contains("scored on d.test, 400 rows"), "{text}");
+    }
+
+    #[test]
+    fn every_width_is_kept_to() {
+        for width in 60..=200 {
+            let text = terminal(&report(), width);
+            let longest = text.lines().map(|l| l.chars().count()).max();
+            assert!(longest <= Some(width), "{width}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_within_the_noise_and_what_trains_without_gradients_is_said() {
+        let mut results = [
+            result("o/1", "a.peft", "lora", 1, 0.80, 10 << 20),
+            result("o/2", "b.peft", "full", 1, 0.79, 20 << 20),
+            result("o/3", "c.peft", "siva", 1, 0.40, 20 << 20),
+        ];
+        for stage in &mut results[1].stages {
+            if stage.kind == "train" {
+                stage.kind = "mezo".to_owned();
+            }
+        }
+        let report = Report::new(&results, None);
+        let text = terminal(&report, 100);
+        assert!(
+            text.contains("0.7900~") && !text.contains("0.4000~"),
+            "{text}"
+        );
+        assert!(text.contains("within the noise: 1 of 3 rows"), "{text}");
+        let line = text
+            .lines()
+            .find(|l| l.contains("0.7900"))
+            .unwrap_or_default();
+        assert!(line.contains("mezo") && !line.contains("full"), "{text}");
+        assert!(markdown(&report).contains("0.7900 ≈"));
+        assert_eq!(
+            escape("[a](b) *c* `d`|<e>&\n"),
+            "\\[a\\](b) \\*c\\* \\`d\\`\\|&lt;e>&amp;\\\\n"
         );
     }
 

@@ -52,7 +52,7 @@ fn command(name: &str, args: &[&str]) -> Option<String> {
     Some(text.trim().to_owned()).filter(|t| !t.is_empty())
 }
 
-fn processor() -> Option<String> {
+pub(super) fn processor() -> Option<String> {
     let text = read("/proc/cpuinfo");
     let value = |key: &str| {
         let line = text.lines().find(|l| l.starts_with(key))?;
