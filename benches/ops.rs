@@ -7,7 +7,7 @@ use std::time::Instant;
 use peftc::base::World as _;
 use peftc::cli::world::RealWorld;
 use peftc::library::data::batch::{order, pack};
-use peftc::library::data::tokens::{EncodedExample, Maker, Target};
+use peftc::library::data::tokens::{EncodedExample, Maker, Notes, Target};
 use peftc::program::op::{
     Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout,
     AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Io, Kernel, LayerNorm, LayerNormGrad,
@@ -365,9 +365,9 @@ fn packing(filter: &str) {
                 mask,
                 label,
             };
-            made.add(i, &example);
+            made.add(i, i as u32, &example);
         }
-        let set = made.finish(&[]).expect("it is written");
+        let set = made.finish(&Notes::default()).expect("it is written");
         let want = [
             Feed::TokenIds,
             Feed::Positions,

@@ -42,6 +42,18 @@ pub fn compile(
     world: &dyn World,
     machine: &Machine,
 ) -> Compiled {
+    compile_with(path, sets, world, machine, true)
+}
+
+/// [`compile`], which looks at the rows of the data only if `survey` says so.
+#[must_use]
+pub fn compile_with(
+    path: &Path,
+    sets: &[(String, String)],
+    world: &dyn World,
+    machine: &Machine,
+    survey: bool,
+) -> Compiled {
     let mut sources = Sources::default();
     let resolved = resolve::resolve(path, sets, &mut sources, world);
     let (recipe, mut diags): (Option<Swept>, Diags) = match resolved.ok() {
@@ -49,7 +61,7 @@ pub fn compile(
         Err(diags) => (None, diags),
     };
     let plan = recipe.and_then(|recipe| {
-        let planned = plan::plan(&recipe, world, machine);
+        let planned = plan::plan(&recipe, world, machine, survey);
         let value = planned.value;
         diags.extend(planned.diags);
         value
@@ -96,11 +108,12 @@ pub fn check_kernels(compiled: &mut Compiled, store: Option<&Store>, machine: &M
 
 /// Every diagnostic code with its doc.
 pub fn codes() -> impl Iterator<Item = &'static crate::base::Code> {
-    let layers: [&[&crate::base::Code]; 4] = [
+    let layers: [&[&crate::base::Code]; 5] = [
         crate::syntax::error::CODES,
         resolve::error::CODES,
         plan::error::CODES,
         library::error::CODES,
+        crate::exec::error::CODES,
     ];
     layers.into_iter().flatten().copied()
 }

@@ -25,6 +25,8 @@ use crate::plan::{Plan, Stage, render as plan_render};
 use crate::program::device::Device;
 use crate::program::op::Machine;
 
+mod data;
+
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -121,6 +123,7 @@ impl Check {
                     json
                 })
                 .collect();
+            let data = compiled.plan.as_ref().map_or(json!([]), data::json);
             let tensors = compiled
                 .plan
                 .iter()
@@ -132,6 +135,7 @@ impl Check {
                 "recipe": compiled.path.display().to_string(), "peak_bytes": tensors, "fits": fits, "budget_bytes": asked.budget,
                 "disk_bytes": compiled.plan.as_ref().map(|p| disk(p, &cached).most()),
                 "device": plan_render::card_json(machine.device), "device_bytes": peak.filter(|_| machine.device != Device::Cpu), "stages": stages,
+                "data": data,
                 "diagnostics": compiled.diags.iter().map(|d| render::json(d, &compiled.sources)).collect::<Vec<_>>(),
             }));
         } else {
@@ -172,6 +176,7 @@ impl Check {
             print(&table(plan, limit, (&cached, &mark, &time), screen));
             print(&screen.fold(&on_disk(plan, &cached, &store), 4));
             print(&told(&machine, source, screen));
+            print(&data::block(plan, screen.prose()));
         }
         if fits == Some(false) {
             exit::TOO_LARGE

@@ -15,6 +15,7 @@ mod render;
 mod replay;
 mod report;
 mod run;
+mod scores;
 mod screen;
 mod signals;
 mod store;

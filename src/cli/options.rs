@@ -9,7 +9,7 @@ pub(super) use super::output::{error, output_failed, print};
 use super::screen::Screen;
 use super::world::RealWorld;
 use crate::base::suggest;
-use crate::driver::{Compiled, check_kernels, compile, decide};
+use crate::driver::{Compiled, check_kernels, compile_with, decide};
 use crate::exec::device::Device as Place;
 use crate::exec::store::Store;
 use crate::program::device::{CARDS, Card, Device};
@@ -48,6 +48,9 @@ pub(super) struct Common {
     /// Threads to compute with; all cores if not given
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Do not look at the rows of data: no report of them, no warnings about them
+    #[arg(long)]
+    pub no_data_report: bool,
     /// When to colour
     #[arg(long, value_enum, default_value = "auto")]
     pub color: Color,
@@ -112,7 +115,7 @@ impl Common {
         (store, budget): (Option<&Path>, Option<u64>),
     ) -> Compiled {
         self.in_pool(|| {
-            let mut compiled = compile(file, sets, world, machine);
+            let mut compiled = compile_with(file, sets, world, machine, !self.no_data_report);
             let store = store.map(Store::open);
             if let Some(store) = &store {
                 decide(&mut compiled, store, machine);

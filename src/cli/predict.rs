@@ -190,6 +190,7 @@ impl Predict {
             offline: self.offline,
             sets: self.sets.clone(),
             json: false,
+            no_data_report: true,
             quiet: true,
             threads: self.threads,
             color: self.color,

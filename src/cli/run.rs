@@ -14,6 +14,7 @@ use super::exit;
 use super::options::{Common, Intent, beside, error, print, store_of};
 use super::output::note;
 use super::progress::Progress;
+use super::scores;
 use super::screen::Screen;
 use super::signals::{self, Asked};
 use super::table::{Side, Table};
@@ -21,6 +22,9 @@ use crate::base::units::Bytes;
 use crate::exec::run::{Options, entry_name, run};
 use crate::exec::store::{State, Store};
 use crate::plan::{Plan, Stage};
+
+/// Columns of tables where there is no terminal.
+const WIDE: usize = 100;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -175,6 +179,7 @@ impl Run {
                 } else {
                     let screen = Screen::out(self.common.color);
                     print(&summary::stages(&document, screen));
+                    print(&scores::tables(&document, screen.width.unwrap_or(WIDE)));
                     print(&summary::choices(&document, screen));
                     print(&summary::repetitions(plan, &document, screen));
                     if self.profile {

@@ -78,7 +78,7 @@ impl Work<'_> {
         let (mut number, mut done) = (0, 0);
         for template in 0..candidates.templates.len() {
             let set = self.required(template)?;
-            let scores = score(
+            let mut scores = score(
                 runner,
                 &job.evaluate,
                 Walk {
@@ -95,6 +95,7 @@ impl Work<'_> {
                     before: done,
                 },
             )?;
+            scores.positive = Some(job.positive);
             done += set.len() as u64;
             for places in candidates.assignments() {
                 let chosen = candidates.chosen(template, &places).ok_or_else(nothing)?;
@@ -177,7 +178,8 @@ fn assigned(candidates: &Candidates, all: &Predictions, places: &[usize]) -> Opt
         loss: loss / all.targets.len().max(1) as f64,
         scores,
         targets: all.targets.clone(),
-        masked: Vec::new(),
+        positive: all.positive,
+        ..Predictions::default()
     })
 }
 

@@ -12,7 +12,7 @@ use super::log::Log;
 use super::machine::{Outputs, Runner};
 use super::observe::{Event, Observer};
 use super::resume::{self, Point, Progress};
-use super::score::{Walk, metrics, score};
+use super::score::{Walk, metrics, stream};
 use super::zeroth;
 use crate::files::RunError;
 use crate::library::data::batch::order;
@@ -517,7 +517,8 @@ fn evaluate(
         masking: fit.dev_masking.as_ref(),
         batch: fit.batch,
     };
-    let predictions = score(runner, program, walk, observer)?;
+    let mut predictions = stream(runner, program, walk, observer, &mut |_| Ok(()))?;
+    predictions.positive = Some(fit.positive);
     let values = metrics(&fit.metrics, &predictions);
     let mut is_best = false;
     if let Some(metric) = fit.best {

@@ -7,6 +7,8 @@ pub mod choose;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod device;
+pub mod error;
+pub mod evaluate;
 pub mod features;
 mod fisher;
 pub mod fit;

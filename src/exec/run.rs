@@ -9,23 +9,19 @@ use super::alloc;
 use super::checkpoint;
 use super::choose::chosen;
 use super::device::Device;
-use super::features::Source;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
-use super::predictions::{masked_tsv, predictions_tsv};
-use super::prune::Guide;
 use super::publish;
 use super::resume;
 use super::room::{fits_device, fits_disk, ran_out};
-use super::score::{Walk, averaged, metrics, score};
 use super::store::{About, Entry, Manifest, State, Store};
 use crate::base::date::utc;
 use crate::base::world::World;
 use crate::files::RunError;
-use crate::files::durable::{create_dirs, write_bytes};
+use crate::files::durable::create_dirs;
 use crate::files::sealed;
 use crate::library::data::tokens::EncodedSet;
-use crate::library::stage::job::{Routine, Score};
+use crate::library::stage::job::Routine;
 use crate::plan::facts::facts;
 use crate::plan::time::seconds;
 use crate::plan::{Plan, Stage};
@@ -402,7 +398,7 @@ impl Work<'_> {
         }
         let result = match &stage.job.routine {
             Routine::Fit(fit) => self.fit(fit, &mut runner, observer),
-            Routine::Score(score) => self.score(score, &mut runner, observer),
+            Routine::Score(score) => self.evaluate(score, &mut runner, observer),
             Routine::Choose(choose) => self.choose(choose, &mut runner, observer),
             Routine::Fold(fold) => self.fold(fold, &mut runner, observer),
         };
@@ -461,42 +457,5 @@ impl Work<'_> {
         self.set(index).ok_or_else(|| {
             RunError::file(&self.options.recipe, format!("the data or the tokenizer of stage `{}` are not at hand; run without --offline", self.stage.name.value))
         })
-    }
-
-    fn score(
-        &self,
-        job: &Score,
-        runner: &mut Runner,
-        observer: &mut dyn Observer,
-    ) -> Result<Json, RunError> {
-        let set = self.required(0)?;
-        self.load(runner, Guide::nothing())?;
-        let begun = Instant::now();
-        let walk = Walk {
-            source: Source {
-                set,
-                first_position: self.stage.model.facts().first_position,
-                kept: None,
-            },
-            masking: job.masking.as_ref(),
-            batch: job.batch,
-        };
-        let predictions = averaged(score(runner, &job.evaluate, walk, observer)?, job.draws);
-        let rate = set.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
-        let text = match &self.stage.start.model.tokenizer {
-            Some(tokenizer) if job.masking.is_some() => masked_tsv(&predictions, tokenizer),
-            _ => predictions_tsv(&predictions, &self.stage.start.head),
-        };
-        for dir in [&self.dir, &self.options.out.join(&self.stage.name.value)] {
-            create_dirs(dir)?;
-            write_bytes(&dir.join("predictions.tsv"), text.as_bytes())?;
-        }
-        let values: serde_json::Map<String, Json> = metrics(&job.metrics, &predictions)
-            .into_iter()
-            .map(|(k, v)| (k, json!(v)))
-            .collect();
-        Ok(
-            json!({ "metrics": values, "loss_first": null, "loss_last": predictions.loss, "steps": 0, "epochs": 0, "samples_per_s": rate }),
-        )
     }
 }

@@ -22,8 +22,24 @@ pub struct Walk<'a> {
     pub batch: u64,
 }
 
-/// Runs an evaluation program over a split in the order of the data. The scores of masked places
-/// are as wide as the vocabulary: only the best of each is kept.
+/// What a batch was told.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// Its examples.
+    pub examples: &'a [u32],
+    /// Their scores, a row an example; without masks.
+    pub scores: &'a [f32],
+    /// Scores of an example.
+    pub width: usize,
+    /// Its masked places, each with the token that stood there.
+    pub masked: &'a [(Guess, u32)],
+}
+
+/// Takes what a batch was told.
+pub type Each<'a> = dyn FnMut(Told<'_>) -> Result<(), RunError> + 'a;
+
+/// Runs an evaluation program over a split in the order of the data, and keeps all scores but those of masked
+/// places, which are as wide as the vocabulary.
 ///
 /// # Errors
 /// What a kernel refuses, or an interruption.
@@ -32,6 +48,28 @@ pub fn score(
     program: &Verified,
     walk: Walk<'_>,
     observer: &mut dyn Observer,
+) -> Result<Predictions, RunError> {
+    let mut scores = Vec::new();
+    let told = stream(runner, program, walk, observer, &mut |told: Told<'_>| {
+        if told.masked.is_empty() {
+            scores.extend_from_slice(told.scores);
+        }
+        Ok(())
+    })?;
+    Ok(Predictions { scores, ..told })
+}
+
+/// Runs an evaluation program over a split in the order of the data and hands on what each batch was told. Of the
+/// scores only what metrics need is kept: the best class of an example, or its number.
+///
+/// # Errors
+/// What a kernel refuses, what `each` says, or an interruption.
+pub fn stream(
+    runner: &mut Runner,
+    program: &Verified,
+    walk: Walk<'_>,
+    observer: &mut dyn Observer,
+    each: &mut Each<'_>,
 ) -> Result<Predictions, RunError> {
     let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
     let set = walk.source.set;
@@ -60,23 +98,40 @@ pub fn score(
                 what: format!("a score is {bad} among the examples from {first} on"),
             });
         }
-        if masks.is_none() {
-            predictions.scores.extend_from_slice(scores);
+        let rows = match masks {
+            Some(_) => packed.masked.len(),
+            None => chunk.len(),
+        };
+        let width = (scores.len() / rows.max(1)).max(1);
+        let mut guesses = Vec::new();
+        if masks.is_some() {
+            for (row, (example, place)) in scores.chunks(width).zip(packed.masked) {
+                let guess = Guess {
+                    example,
+                    position: place.position,
+                    token: best(row),
+                };
+                predictions.targets.push(Target::Class(place.token));
+                predictions.masked.push(guess);
+                guesses.push((guess, place.token));
+            }
+        } else {
+            predictions.width = width;
+            predictions.told.extend(scores.chunks(width).map(best));
+            if width == 1 {
+                predictions.scores.extend_from_slice(scores);
+            }
         }
-        let width = scores.len() / packed.masked.len().max(1);
-        for (row, (example, place)) in scores.chunks(width.max(1)).zip(packed.masked) {
-            predictions.targets.push(Target::Class(place.token));
-            predictions.masked.push(Guess {
-                example,
-                position: place.position,
-                token: best(row),
-            });
-        }
+        each(Told {
+            examples: chunk,
+            scores,
+            width,
+            masked: &guesses,
+        })?;
         sum += outputs.scalar("loss").map_or(0.0, f64::from);
         done += chunk.len() as u64;
         observer.event(Event::Scored { done });
     }
-    predictions.width = predictions.scores.len() / set.len().max(1);
     predictions.loss = sum / predictions.targets.len().max(1) as f64;
     Ok(predictions)
 }
@@ -106,6 +161,7 @@ pub fn averaged(all: Predictions, draws: u64) -> Predictions {
         });
     Predictions {
         loss: losses.sum::<f64>() / examples as f64,
+        told: scores.chunks(all.width.max(1)).map(best).collect(),
         scores,
         targets,
         ..all
@@ -131,7 +187,7 @@ mod tests {
             width: 2,
             targets: [0, 1, 0, 1].map(Target::Class).to_vec(),
             loss: 9.0,
-            masked: Vec::new(),
+            ..Predictions::default()
         };
         let same = averaged(all.clone(), 1);
         assert_eq!((same.scores, same.loss), (all.scores.clone(), 9.0));

@@ -106,6 +106,8 @@ pub enum Kind {
     Columns,
     /// One column.
     Column,
+    /// The name of a class, as a string or a bare name; a whole number is a name, too.
+    Class,
     /// A map from class to word(s).
     Verbalizer,
 }
@@ -441,6 +443,7 @@ impl fmt::Display for Kind {
             Self::Names => f.write_str("a list of names"),
             Self::Columns => f.write_str("a column, or a list of columns"),
             Self::Column => f.write_str("a column"),
+            Self::Class => f.write_str("the name of a class"),
             Self::Verbalizer => f.write_str("a map from class to word"),
         }
     }

@@ -29,6 +29,8 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// Segment of each token.
     pub segments: Vec<u8>,
+    /// How many there were before the cut.
+    pub uncut: usize,
 }
 
 /// A tokenizer.
@@ -96,6 +98,7 @@ impl Tokenizer {
             strategy: TruncationStrategy::LongestFirst,
             ..TruncationParams::default()
         };
+        let uncut = special + first.len() + second.as_ref().map_or(0, |s| s.len());
         let (first, second) =
             truncate_encodings(first, second, &params).map_err(|e| e.to_string())?;
         let done = self
@@ -105,6 +108,7 @@ impl Tokenizer {
         Ok(Encoded {
             ids: done.get_ids().to_vec(),
             segments: done.get_type_ids().iter().map(|&t| t as u8).collect(),
+            uncut,
         })
     }
 
@@ -173,6 +177,7 @@ impl Tokenizer {
         let mut encoded = Encoded {
             ids: places.iter().map(|&i| ids[i]).collect(),
             segments: places.iter().map(|&i| types[i] as u8).collect(),
+            uncut: special.len() + after.len(),
         };
         let end = places.partition_point(|&i| i < first + offsets.len());
         let segment = places.get(end.saturating_sub(1)).map_or(0, |&i| types[i]);
@@ -317,6 +322,19 @@ impl Tokenizer {
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// The id of the token for what the vocabulary does not hold, if there is one.
+    #[must_use]
+    pub fn unknown(&self) -> Option<u32> {
+        let name = match self.inner.get_model() {
+            ModelWrapper::WordPiece(model) => model.unk_token.clone(),
+            ModelWrapper::WordLevel(model) => model.unk_token.clone(),
+            ModelWrapper::BPE(model) => model.unk_token.clone()?,
+            // The library keeps the id to itself; sentencepiece's name for it is this.
+            ModelWrapper::Unigram(_) => "<unk>".to_owned(),
+        };
+        self.inner.token_to_id(&name)
     }
 
     /// The mask token and its id, if the vocabulary has one.

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::data::Source;
 use super::error::{ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, NO_TF32, UNKNOWN_IDENTITY};
+use super::seen::Notes;
 use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
@@ -76,6 +77,8 @@ pub struct BoundSplit {
     pub identity: Option<String>,
     /// Bytes of tokens, tokenizer and demonstrations in memory.
     pub host_bytes: u64,
+    /// Place of what was seen of its rows among all that was noted.
+    pub noted: Option<usize>,
 }
 
 impl BoundSplit {
@@ -99,6 +102,9 @@ pub(super) struct Binder<'a> {
     pub(super) raw: BTreeMap<String, Arc<RawSplit>>,
     pub(super) splits: BTreeMap<String, Arc<BoundSplit>>,
     pub(super) pools: BTreeMap<String, Arc<Demonstrations>>,
+    /// Whether to look at the rows of splits, and what was seen of each.
+    pub(super) survey: bool,
+    pub(super) noted: Notes,
 }
 
 #[derive(Debug)]
@@ -120,6 +126,8 @@ pub(super) struct Want<'a> {
     /// How many draws of it, each a set of all examples.
     pub draws: u64,
     pub max_length: u64,
+    /// Whether to say what is seen of its rows.
+    pub survey: bool,
 }
 
 impl<'a> Binder<'a> {
@@ -134,6 +142,8 @@ impl<'a> Binder<'a> {
             raw: BTreeMap::new(),
             splits: BTreeMap::new(),
             pools: BTreeMap::new(),
+            survey: true,
+            noted: Notes::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind};
 use crate::base::{Diag, Diags, suggest};
 use crate::library::data::DataError;
+use crate::library::data::report::{Sight, Survey, Surveyor};
 use crate::library::data::set::{DataSpec, Labels, Reading, load};
 use crate::library::data::split::{SplitSource, find_split};
 use crate::library::demonstrations::Demonstrations;
@@ -71,6 +72,7 @@ impl Binder<'_> {
                     classes,
                     identity: None,
                     host_bytes: 0,
+                    noted: None,
                 }));
             }
             Err(Unavailable::Wrong(list)) => {
@@ -82,7 +84,8 @@ impl Binder<'_> {
         let known = want.demonstrations.is_none_or(|d| d.at_hand());
         let Some(tokenizer) = tokenizer.filter(|_| known) else {
             return match self.tally(&source) {
-                Ok((n, classes)) => Some(Arc::new(BoundSplit {
+                Ok((n, classes, survey)) => Some(Arc::new(BoundSplit {
+                    noted: self.note(declared, split, want, None, &classes, survey),
                     text: text.clone(),
                     encoded: None,
                     lengths: Lengths::Known(vec![want.max_length as u32; n * want.draws as usize]),
@@ -124,7 +127,9 @@ impl Binder<'_> {
                             .help("they are held in memory; free space there, or name another folder in `XDG_CACHE_HOME`"),
                     );
                 }
+                let tokens = Some(tokenizer.identity());
                 let bound = Arc::new(BoundSplit {
+                    noted: self.note(declared, split, want, tokens, &made.classes, made.survey),
                     text: text.clone(),
                     host_bytes: made.set.heap_bytes()
                         + made.set.len() as u64 * 4
@@ -159,15 +164,22 @@ impl Binder<'_> {
         }
     }
 
-    /// How many examples there are, and the names of the classes.
-    fn tally(&self, source: &Source) -> Result<(usize, Vec<String>), Vec<DataError>> {
+    /// How many examples there are, the names of the classes, and what is seen of them without their
+    /// tokens.
+    fn tally(&self, source: &Source) -> Result<Tally, Vec<DataError>> {
         let reading = Reading::open(&source.spec, self.world)?;
         let mut n = 0;
-        reading.walk(&mut |_, _| {
+        let mut surveyor = self.survey.then(Surveyor::default);
+        reading.walk(&mut |_, example| {
             n += 1;
+            if let Some(surveyor) = &mut surveyor {
+                surveyor.see(&Sight::of(&example));
+            }
             true
         })?;
-        Ok((n, reading.classes().to_vec()))
+        let classes = reading.classes().to_vec();
+        let survey = surveyor.map(|s| s.finish(classes.len()));
+        Ok((n, classes, survey))
     }
 
     /// A split's texts and labels, in memory.
@@ -309,6 +321,9 @@ impl Binder<'_> {
         Ok(source)
     }
 }
+
+/// Examples, classes, what was seen of the rows.
+type Tally = (usize, Vec<String>, Option<Survey>);
 
 /// Where a split's examples come from.
 #[derive(Debug)]

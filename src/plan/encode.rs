@@ -8,8 +8,9 @@ use super::bind::Want;
 use super::data::Source;
 use crate::base::world::World;
 use crate::library::data::DataError;
+use crate::library::data::report::{Sight, Survey, Surveyor, Tokens};
 use crate::library::data::set::{Example, Label, Reading};
-use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Target};
+use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Notes, Target};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::prompt::{Filled, Template};
 use crate::library::tokenizer::{Encoded, Tokenizer};
@@ -27,6 +28,8 @@ const VERSION: u32 = 1;
 pub(super) struct Made {
     pub set: EncodedSet,
     pub classes: Vec<String>,
+    /// What was seen of its rows, if that was wanted.
+    pub survey: Option<Survey>,
     /// Why its tokens are in memory though they are many.
     pub unkept: Option<io::Error>,
 }
@@ -67,13 +70,14 @@ pub(super) fn encoded(
                 .to_hex()
                 .to_string()
         });
-    if let Some((set, classes)) = name
+    let known = name
         .as_ref()
-        .and_then(|name| EncodedSet::open(world.kept(name)?))
-    {
+        .and_then(|name| EncodedSet::open(world.kept(name)?));
+    if let Some((set, notes)) = known.filter(|(_, n)| n.survey.is_some() || !want.survey) {
         return Ok(Made {
             set,
-            classes,
+            classes: notes.classes,
+            survey: notes.survey.filter(|_| want.survey),
             unkept: None,
         });
     }
@@ -83,16 +87,19 @@ pub(super) fn encoded(
         tokenizer,
         frame,
         want,
+        unknown: tokenizer.unknown(),
+        special: tokenizer.special_ids(),
     };
     let mut unkept = None;
     let name = name.filter(|_| reading.bytes() >= MANY);
     let file = name.and_then(|name| world.keep(&name).transpose());
     if let Some(file) = file {
         match file.and_then(Maker::in_file).map(|made| each.encode(made)) {
-            Ok(Ok(Ok(set))) => {
+            Ok(Ok(Ok((set, survey)))) => {
                 return Ok(Made {
                     set,
                     classes: reading.classes().to_vec(),
+                    survey,
                     unkept,
                 });
             }
@@ -101,9 +108,10 @@ pub(super) fn encoded(
         }
     }
     match each.encode(Maker::in_memory())? {
-        Ok(set) => Ok(Made {
+        Ok((set, survey)) => Ok(Made {
             set,
             classes: reading.classes().to_vec(),
+            survey,
             unkept,
         }),
         Err(why) => Err(Cause::Tokens(why.to_string())),
@@ -116,30 +124,45 @@ struct Each<'a> {
     tokenizer: &'a Tokenizer,
     frame: Option<Frame<'a>>,
     want: Want<'a>,
+    /// The token for what the vocabulary does not hold.
+    unknown: Option<u32>,
+    /// Tokens that are no part of a text, ascending.
+    special: Vec<u32>,
 }
+
+/// A set, and what was seen of its rows.
+type Encoding = (EncodedSet, Option<Survey>);
 
 impl Each<'_> {
     /// Tokenizes all of them; the inner error is that of the file they go into.
-    fn encode(&self, mut made: Maker) -> Result<io::Result<EncodedSet>, Cause> {
+    fn encode(&self, mut made: Maker) -> Result<io::Result<Encoding>, Cause> {
+        let mut surveyor = self.want.survey.then(Surveyor::default);
         for draw in 0..self.want.draws as u32 {
+            // All draws have the same rows.
+            let mut surveyor = surveyor.as_mut().filter(|_| draw == 0);
             let mut waiting: Vec<(u32, Example)> = Vec::new();
             let mut outcome = Ok(Ok(()));
             let walked = self.reading.walk(&mut |place, example| {
                 waiting.push((place, example));
                 if waiting.len() == AT_ONCE {
-                    outcome = self.add(&mut made, &mut waiting, draw);
+                    outcome = self.add(&mut made, &mut waiting, draw, surveyor.as_deref_mut());
                 }
                 matches!(outcome, Ok(Ok(())))
             });
             walked.map_err(Cause::Data)?;
             if matches!(outcome, Ok(Ok(()))) {
-                outcome = self.add(&mut made, &mut waiting, draw);
+                outcome = self.add(&mut made, &mut waiting, draw, surveyor);
             }
             if let Err(why) = outcome.map_err(Cause::Tokens)? {
                 return Ok(Err(why));
             }
         }
-        Ok(made.finish(self.reading.classes()))
+        let classes = self.reading.classes();
+        let notes = Notes {
+            classes: classes.to_vec(),
+            survey: surveyor.map(|s| s.finish(classes.len())),
+        };
+        Ok(made.finish(&notes).map(|set| (set, notes.survey)))
     }
 
     fn add(
@@ -147,13 +170,16 @@ impl Each<'_> {
         made: &mut Maker,
         waiting: &mut Vec<(u32, Example)>,
         draw: u32,
+        surveyor: Option<&mut Surveyor>,
     ) -> Result<io::Result<()>, String> {
-        let encoded: Result<Vec<(u64, EncodedExample)>, String> = waiting
+        let encoded: Result<Vec<(u64, u32, EncodedExample, Option<Sight>)>, String> = waiting
             .par_drain(..)
             .map(|(place, example)| {
                 let most = self.want.max_length as usize;
                 let (encoded, mask) =
                     tokenize(self.tokenizer, self.frame, &example.texts, draw, most)?;
+                let row = example.row;
+                let sight = surveyor.is_some().then(|| self.sight(&example, &encoded));
                 let label = match example.label {
                     None => Target::None,
                     Some(Label::Class(c)) => Target::Class(c),
@@ -165,13 +191,43 @@ impl Each<'_> {
                     mask,
                     label,
                 };
-                Ok((u64::from(draw) << 32 | u64::from(place), example))
+                Ok((
+                    u64::from(draw) << 32 | u64::from(place),
+                    row,
+                    example,
+                    sight,
+                ))
             })
             .collect();
-        for (place, example) in &encoded? {
-            made.add(*place, example);
+        let encoded = encoded?;
+        for (place, row, example, _) in &encoded {
+            made.add(*place, *row, example);
+        }
+        if let Some(surveyor) = surveyor {
+            let sights = encoded.iter().filter_map(|(.., sight)| sight.as_ref());
+            sights.for_each(|sight| surveyor.see(sight));
         }
         Ok(made.flush())
+    }
+
+    /// What is to be seen of an example and of the tokens it became.
+    fn sight(&self, example: &Example, encoded: &Encoded) -> Sight {
+        let is_special = |id: &u32| self.special.binary_search(id).is_ok();
+        let unknown = encoded.ids.iter().filter(|id| Some(**id) == self.unknown);
+        let unknown = unknown.count();
+        let others = encoded.ids.iter().filter(|id| {
+            // The unknown token is a special one, too, and stands for a part of the text.
+            !is_special(id) && Some(**id) != self.unknown
+        });
+        Sight {
+            tokens: Some(Tokens {
+                uncut: encoded.uncut as u32,
+                read: (others.count() + unknown) as u32,
+                unknown: unknown as u32,
+                cut: encoded.uncut > encoded.ids.len(),
+            }),
+            ..Sight::of(example)
+        }
     }
 }
 

@@ -36,6 +36,28 @@ crate::codes! {
     ASSUMED_LENGTHS = "plan::assumed_lengths";
     /// The tokens of a large split cannot be kept for later runs, so they are held in memory.
     UNKEPT_TOKENS = "plan::unkept_tokens";
+    /// All rows of a split are of one class, though its data have several. A model that knows nothing is then always right,
+    /// and one that learns from it knows only that. Check `label`, the files, and what `take` keeps.
+    ONE_CLASS = "plan::one_class";
+    /// A class is called `nan`, `null`, `none` or the like. Programs write such a word where there is nothing, so that rows
+    /// without a label have become a class. Leave them out of the file. If it is a class indeed, name all of them:
+    /// `labels = […]`.
+    NULL_CLASS = "plan::null_class";
+    /// Splits share rows: the same texts are learned from and scored, or two splits of a data set have them. Scores are too
+    /// good then, and tell nothing about new texts. Keep each text in one split.
+    SHARED_ROWS = "plan::shared_rows";
+    /// Rows of a class are scored, and the training has none of it to learn from. Check how the files were split.
+    UNSEEN_CLASS = "plan::unseen_class";
+    /// One class has more than twenty times the rows of another, and accuracy is the metric. A model that always says the
+    /// frequent class is nearly always right. Look at `f1_macro` or `matthews` too, or at the `f1` of the rare class
+    /// (`positive = …`).
+    IMBALANCED_CLASSES = "plan::imbalanced_classes";
+    /// The rows of a file stand class after class, and `take` keeps the first of them, so that classes are missing or have
+    /// too few. Write `shuffle = 1` beside `take`.
+    SORTED_LABELS = "plan::sorted_labels";
+    /// One token in twenty, or more, is unknown to the tokenizer. The texts are in another language or encoding than it was
+    /// made for, or it belongs to another model. The model reads all unknown tokens as one and the same.
+    UNFIT_TOKENIZER = "plan::unfit_tokenizer";
     /// The identity of an input could not be had (offline, or a hub that does not answer), so the stage has no fingerprint
     /// and its result cannot be looked up in the store.
     UNKNOWN_IDENTITY = "plan::unknown_identity";

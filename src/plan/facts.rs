@@ -7,6 +7,8 @@ use super::estimate::{Estimate, describe_node, evaluation_sizes, every_size, tra
 use super::fingerprint::CHOSEN;
 use super::split::Lengths;
 use super::{Plan, Stage};
+use crate::library::metric::Metric;
+use crate::library::model::HeadKind;
 use crate::library::stage::job::{Job, Routine, Update};
 use crate::program::op::Machine;
 use crate::program::{Bindings, Verified, memory};
@@ -39,6 +41,7 @@ pub fn facts(plan: &Plan, stage: &Stage, machine: &Machine) -> Vec<(&'static str
         ("data", data(stage)),
         ("from", json!(stage.parent)),
         ("seed", json!(stage.filled.values.opt_int("seed"))),
+        ("f1_class", json!(f1_class(stage))),
         ("variant", json!(variant(plan, stage))),
         (
             "memory",
@@ -64,6 +67,28 @@ fn data(stage: &Stage) -> Json {
         Some(((*key).to_owned(), known))
     });
     Json::Object(list.collect())
+}
+
+/// The class that a stage's `f1` is of, if it computes one.
+#[must_use]
+pub fn f1_class(stage: &Stage) -> Option<&str> {
+    let HeadKind::Classes(names) = &stage.start.head else {
+        return None;
+    };
+    let is_f1 = |m: &&dyn Metric| m.schema().name == "f1";
+    let positive = match &stage.job.routine {
+        Routine::Fit(fit) if fit.evaluate.is_some() => {
+            let all = fit.metrics.iter().chain(&fit.best);
+            all.copied().any(|m| is_f1(&m)).then_some(fit.positive)
+        }
+        Routine::Score(score) => {
+            let mut all = score.metrics.iter().copied();
+            all.any(|m| is_f1(&m)).then_some(score.positive)
+        }
+        Routine::Choose(choose) => is_f1(&choose.metric).then_some(choose.positive),
+        Routine::Fit(_) | Routine::Fold(_) => None,
+    };
+    names.get(positive? as usize).map(String::as_str)
 }
 
 /// Hash of all that a result depends on except the seeds of its stage and of those before it;

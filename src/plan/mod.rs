@@ -7,6 +7,7 @@ mod dag;
 pub mod data;
 mod demonstrations;
 pub mod disk;
+mod doubts;
 pub mod encode;
 pub mod error;
 pub mod estimate;
@@ -18,6 +19,7 @@ mod kernels;
 mod methods;
 mod prompt;
 pub mod render;
+pub mod seen;
 pub mod solve;
 pub mod split;
 mod stages;
@@ -47,10 +49,11 @@ use methods::{check_methods, check_shapes, start_from_peft};
 use prompt::Wording;
 use sweep::{Here, Merger, Resolved};
 
-/// Plans a recipe, at all its points, for a machine.
-pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine) -> Outcome<Plan> {
+/// Plans a recipe, at all its points, for a machine; `survey` says whether to look at the rows of its data.
+pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -> Outcome<Plan> {
     let none = Recipe::default();
     let mut binder = Binder::new(&none, world, machine.device);
+    binder.survey = survey;
     let mut plan = Plan::default();
     let mut merger = Merger::default();
     let mut homes: Vec<Here<'_>> = Vec::new();
@@ -99,6 +102,7 @@ pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine) -> Outcome<Plan
     if !diags.has_errors() {
         sweep::finish(&mut plan, swept, &homes, &merger, &mut diags);
         sweep::check_targets(&plan, &mut diags);
+        seen::look(&mut plan, std::mem::take(&mut binder.noted), &mut diags);
     }
     Outcome::new(Some(plan), diags)
 }
@@ -373,6 +377,7 @@ impl Planner<'_, '_> {
                     demonstrations: shown.as_ref(),
                     draws: values.opt_int("draws").unwrap_or(1),
                     max_length: start.max_length,
+                    survey: self.binder.survey,
                 };
                 let bound = match values.reference(key) {
                     Some((name, Some(split))) => {

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use super::bind::{BoundModel, BoundSplit};
 use super::estimate::{Around, Estimate};
 use super::features::Asked;
+use super::seen::Seen;
 use super::split::Lengths;
 use super::sweep::SweptAxis;
 use crate::base::Spanned;
@@ -218,6 +219,8 @@ pub struct Plan {
     pub axes: Vec<SweptAxis>,
     /// Combinations of their values.
     pub points: usize,
+    /// What was seen of its data.
+    pub data: Vec<Seen>,
 }
 
 impl Plan {

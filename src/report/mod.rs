@@ -7,6 +7,7 @@
 //! **Invariant:** rows are ranked, and a front is drawn, only among those that were scored on the same data.
 
 pub mod chart;
+pub mod classes;
 pub mod curves;
 pub mod export;
 pub mod looks;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::looks::Look;
 use super::noise::Told;
 use super::table::{self, Column, Mark};
-use super::{Group, Report, Row, curves, higher_is_better, profile, scatter};
+use super::{Group, Report, Row, classes, curves, higher_is_better, profile, scatter};
 use crate::base::units::Count;
 use crate::base::visible;
 
@@ -157,6 +157,11 @@ fn sections(out: &mut String, group: &Group, several: bool) {
         );
         section(out, &format!("Memory over a step{on}"), &text);
     }
+    let by_class = classes::figures(group);
+    if !by_class.is_empty() {
+        let text = format!("<div class='cards'>{by_class}</div>");
+        section(out, &format!("By class{on}"), &text);
+    }
 }
 
 /// Says how many are not shown; nothing if all are.
@@ -187,7 +192,7 @@ fn section(out: &mut String, title: &str, body: &str) {
 }
 
 /// What scrolls where the page is narrower than can be read, by keys too.
-fn wide(inner: &str, class: &str, what: &str) -> String {
+pub(super) fn wide(inner: &str, class: &str, what: &str) -> String {
     format!(
         "<div class='wide{class}' tabindex='0' role='group' aria-label='{what}'>{inner}</div>\n"
     )

@@ -121,9 +121,52 @@ pub struct StageResult {
     /// The step whose weights were kept.
     #[serde(default)]
     pub kept_step: Option<u64>,
+    /// How each class is told.
+    #[serde(flatten)]
+    pub by_class: ByClass,
     /// The log of its steps.
     #[serde(skip)]
     pub log: Vec<Logged>,
+}
+
+/// How each class is told by an evaluation; empty for other stages.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ByClass {
+    /// The classes.
+    pub classes: Vec<ClassResult>,
+    /// Rows by label and prediction, in the order of the classes; `None` where these are many.
+    pub confusion: Option<Vec<Vec<u64>>>,
+    /// The most frequent mistakes.
+    pub confused: Vec<Mistake>,
+}
+
+/// How one class is told.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ClassResult {
+    /// Its name.
+    pub name: String,
+    /// Rows of it.
+    pub support: u64,
+    /// Share of what is told to be of it that is.
+    pub precision: f64,
+    /// Share of its rows that are told.
+    pub recall: f64,
+    /// Harmonic mean of both.
+    pub f1: f64,
+}
+
+/// Rows of one class that were told to be of another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Mistake {
+    /// Their class.
+    pub label: String,
+    /// The other.
+    pub prediction: String,
+    /// How many there are.
+    pub rows: u64,
 }
 
 /// Bytes by class at the peak.

@@ -9,7 +9,7 @@ use indexmap::{IndexMap, IndexSet};
 use super::Stat;
 use super::names::names;
 use super::noise::Told;
-use super::read::{Classes, Data, Logged, Point, RunResult, StageResult};
+use super::read::{ByClass, Classes, Data, Logged, Point, RunResult, StageResult};
 use crate::base::visible;
 use crate::library::stage::stage as kind;
 
@@ -52,6 +52,8 @@ pub struct Row {
     pub classes: Classes,
     /// Memory over a step.
     pub profile: Vec<Point>,
+    /// How each class is told, by the first evaluation of the first run.
+    pub by_class: Option<ByClass>,
     /// Whether no other row is better in both the main metric and memory.
     pub pareto: bool,
     /// Whether its main metric can be told from the best one.
@@ -346,6 +348,8 @@ pub(super) fn row(group: &[Single<'_>], name: String, others: &Others) -> Row {
         row.scored_on = first.scored_on();
         row.scored_by = first.scores.iter().map(|s| s.name.clone()).collect();
         row.trained = first.stage.trainable_parameters;
+        let by_class = first.scores.first().map(|s| &s.by_class);
+        row.by_class = by_class.filter(|c| !c.classes.is_empty()).cloned();
     }
     // The largest of the planned peaks stands for the row.
     let top = group

@@ -36,8 +36,15 @@ pub(super) fn check(
             return portion(digits, unit.as_deref(), value.span, diags);
         }
         (Kind::Bool, ValueKind::Bool(b)) => Some(Checked::Bool(*b)),
-        (Kind::Str | Kind::Column, ValueKind::Str(s)) => Some(Checked::Str(s.clone())),
-        (Kind::Column, ValueKind::Path(p)) => p.as_name().map(|n| Checked::Str(n.to_owned())),
+        (Kind::Str | Kind::Column | Kind::Class, ValueKind::Str(s)) => {
+            Some(Checked::Str(s.clone()))
+        }
+        (Kind::Class, ValueKind::Number { digits, unit: None }) if whole(digits) => {
+            Some(Checked::Str(digits.clone()))
+        }
+        (Kind::Column | Kind::Class, ValueKind::Path(p)) => {
+            p.as_name().map(|n| Checked::Str(n.to_owned()))
+        }
         (Kind::Choice(names), ValueKind::Path(p)) => {
             return choice(names, &p.to_string(), value.span, diags);
         }
@@ -88,6 +95,11 @@ pub(super) fn check(
         );
     }
     found
+}
+
+fn whole(digits: &str) -> bool {
+    let digits = digits.strip_prefix('-').unwrap_or(digits);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn describe(value: &ValueKind) -> &'static str {

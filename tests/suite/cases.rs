@@ -15,6 +15,10 @@ const WITHOUT_CASE: &[(&str, &str)] = &[
         "depends on the folder they would be kept in; `tokens.rs` has it",
     ),
     (
+        "exec::one_prediction",
+        "found after a run; `classes.rs` has it",
+    ),
+    (
         "stage::no_gradient",
         "guards against an entry of the library that leaves a trained tensor out of the loss; none does",
     ),

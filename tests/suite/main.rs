@@ -2,7 +2,9 @@
 
 mod cases;
 mod choose;
+mod classes;
 mod cli;
+mod data_report;
 mod demonstrations;
 mod device;
 mod doctor;

@@ -25,7 +25,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("petgraph", &["plan"]),
     ("tokenizers", &["library"]),
     ("parquet", &["library"]),
-    ("csv", &["library", "report"]),
+    ("csv", &["library", "report", "exec"]),
     ("faer", &["library"]),
     ("safetensors", &["files", "exec"]),
     ("candle_core", &["program", "files", "exec"]),

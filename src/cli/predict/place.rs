@@ -416,6 +416,7 @@ mod tests {
             offline: true,
             sets: Vec::new(),
             json: false,
+            no_data_report: true,
             quiet: true,
             threads: None,
             color: crate::cli::options::Color::Never,

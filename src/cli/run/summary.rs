@@ -57,7 +57,15 @@ pub(super) fn stages(document: &Json, screen: Screen) -> String {
             .and_then(Json::as_object)
             .into_iter()
             .flatten()
-            .filter_map(|(name, value)| Some(format!("{name} {:.4}", value.as_f64()?)))
+            .filter_map(|(name, value)| {
+                let of = match stage.get("f1_class").and_then(Json::as_str) {
+                    Some(class) if name == "f1" => {
+                        format!(" of {}", crate::cli::scores::short(class))
+                    }
+                    _ => String::new(),
+                };
+                Some(format!("{name}{of} {:.4}", value.as_f64()?))
+            })
             .collect();
         if stage.get("cached").and_then(Json::as_bool) == Some(true) {
             metrics.push("(from the store)".to_owned());

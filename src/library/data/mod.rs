@@ -8,6 +8,7 @@ pub mod csv;
 pub mod jsonl;
 pub mod parquet;
 pub mod positioned;
+pub mod report;
 pub mod set;
 pub mod split;
 pub mod tokens;

@@ -57,6 +57,8 @@ pub struct Example {
     pub texts: Vec<String>,
     /// Its label.
     pub label: Option<Label>,
+    /// Which row of the files it is, from 0, counted on from file to file; a header is none.
+    pub row: u32,
 }
 
 /// The label of an example.
@@ -233,8 +235,9 @@ impl<'a> Reading<'a> {
                     None if u64::from(rows) < most => rows,
                     None => LEFT_OUT,
                 };
+                let number = rows;
                 rows += 1;
-                match self.example(row, texts) {
+                match self.example(row, number, texts) {
                     Ok(example) if errors.is_empty() && place != LEFT_OUT => {
                         kept += 1;
                         stopped = !each(place, example);
@@ -272,7 +275,12 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn example(&self, row: RowRec, texts: &[String]) -> Result<Example, Vec<DataError>> {
+    fn example(
+        &self,
+        row: RowRec,
+        number: u32,
+        texts: &[String],
+    ) -> Result<Example, Vec<DataError>> {
         let mut cells = row.cells.into_iter();
         let words = cells
             .by_ref()
@@ -282,7 +290,11 @@ impl<'a> Reading<'a> {
         let texts: Result<Vec<String>, DataError> = words.collect();
         let label = cells.next().map(|cell| self.key.label(&cell)).transpose();
         match (texts, label) {
-            (Ok(texts), Ok(label)) => Ok(Example { texts, label }),
+            (Ok(texts), Ok(label)) => Ok(Example {
+                texts,
+                label,
+                row: number,
+            }),
             (texts, label) => {
                 let wrong = texts.err().into_iter().chain(label.err());
                 Err(wrong.map(|error| error.at(row.line)).collect())

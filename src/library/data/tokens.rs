@@ -1,11 +1,13 @@
 //! Tokenized splits: where each example is, and its tokens, in memory or in a file.
 //!
 //! ```text
-//! "peftc tokens 1\n\0"                              16 bytes
+//! "peftc tokens 2\n\0"                              16 bytes
 //! for each example  ids u32 …, segments u8 …        in any order
-//! for each example  at u64, length u32, mask u32, label kind u32, label bits u32, BLAKE3 of its tokens u32
-//! names of the classes                              JSON list of strings
-//! bytes before the examples' places u64, examples u64, BLAKE3 of places and names
+//! for each example  at u64, length u32, mask u32, label kind u32, label bits u32, BLAKE3 of its tokens u32,
+//!                   row of the data files u32
+//! hashes of the rows' texts u64 …                   ascending; none where the rows were not surveyed
+//! names of the classes, what was seen of the rows   JSON
+//! bytes before the examples' places u64, examples u64, hashes u64, BLAKE3 of all between tokens and this
 //! ```
 //!
 //! All numbers are little-endian. The file is a cache: whatever is wrong with it, it is made again.
@@ -13,17 +15,20 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::positioned::read_at;
+use super::report::{Findings, Survey};
 use crate::base::world::{Keep, Kept};
 
 /// What a token file begins with.
-const MAGIC: &[u8; 16] = b"peftc tokens 1\n\0";
+const MAGIC: &[u8; 16] = b"peftc tokens 2\n\0";
 
 /// Bytes of an example's place.
-const PLACE: usize = 28;
+const PLACE: usize = 32;
 
 /// Bytes of what a token file ends with.
-const TRAILER: usize = 16 + blake3::OUT_LEN;
+const TRAILER: usize = 24 + blake3::OUT_LEN;
 
 /// Bytes of a token: its id and its segment.
 const TOKEN: u64 = 5;
@@ -60,6 +65,7 @@ struct Row {
     mask: u32,
     label: Target,
     check: u32,
+    row: u32,
 }
 
 #[derive(Debug)]
@@ -84,11 +90,27 @@ pub struct Unread {
     pub cause: io::Error,
 }
 
+/// What a token file says of its split beside the tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Notes {
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// What was seen of the rows; `None` where they were not surveyed.
+    pub survey: Option<Survey>,
+}
+
+/// The part of the notes that is written as JSON.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    classes: Vec<String>,
+    findings: Option<Findings>,
+}
+
 impl FromIterator<EncodedExample> for EncodedSet {
     fn from_iter<I: IntoIterator<Item = EncodedExample>>(examples: I) -> Self {
         let mut made = Maker::in_memory();
-        for (place, example) in (0..).zip(examples) {
-            made.add(place, &example);
+        for (place, example) in (0_u32..).zip(examples) {
+            made.add(u64::from(place), place, &example);
         }
         made.finish_in_memory()
     }
@@ -117,6 +139,18 @@ impl EncodedSet {
     #[must_use]
     pub fn length(&self, example: u32) -> Option<u32> {
         self.rows.get(example as usize).map(|r| r.length)
+    }
+
+    /// Which row of the data files an example is, from 0.
+    #[must_use]
+    pub fn row(&self, example: u32) -> Option<u32> {
+        self.rows.get(example as usize).map(|r| r.row)
+    }
+
+    /// What is to be predicted of an example.
+    #[must_use]
+    pub fn label(&self, example: u32) -> Option<Target> {
+        self.rows.get(example as usize).map(|r| r.label)
     }
 
     /// What is to be predicted of each example.
@@ -175,10 +209,10 @@ impl EncodedSet {
         })
     }
 
-    /// The set in a file that [`Maker::finish`] left, and the names of its classes; `None` if the file is
-    /// not whole.
+    /// The set in a file that [`Maker::finish`] left, and what it says beside; `None` if the file is not
+    /// whole.
     #[must_use]
-    pub fn open(kept: Kept) -> Option<(Self, Vec<String>)> {
+    pub fn open(kept: Kept) -> Option<(Self, Notes)> {
         let size = usize::try_from(kept.file.metadata().ok()?.len()).ok()?;
         let behind = size.checked_sub(TRAILER)?;
         let piece = |from: usize, to: usize| -> Option<Vec<u8>> {
@@ -187,13 +221,15 @@ impl EncodedSet {
             Some(bytes)
         };
         let (magic, trailer) = (piece(0, MAGIC.len())?, piece(behind, size)?);
-        let (numbers, hash) = trailer.split_first_chunk::<16>()?;
-        let [begin, count] = *numbers.as_chunks::<8>().0 else {
+        let (numbers, hash) = trailer.split_first_chunk::<24>()?;
+        let [begin, count, texts] = *numbers.as_chunks::<8>().0 else {
             return None;
         };
         let begin = usize::try_from(u64::from_le_bytes(begin)).ok()?;
         let count = usize::try_from(u64::from_le_bytes(count)).ok()?;
-        let names_at = begin.checked_add(count.checked_mul(PLACE)?)?;
+        let texts = usize::try_from(u64::from_le_bytes(texts)).ok()?;
+        let texts_at = begin.checked_add(count.checked_mul(PLACE)?)?;
+        let names_at = texts_at.checked_add(texts.checked_mul(8)?)?;
         if magic != MAGIC || names_at > behind {
             return None;
         }
@@ -201,7 +237,8 @@ impl EncodedSet {
         if blake3::hash(&tail).as_bytes() != hash {
             return None;
         }
-        let (places, names) = tail.split_at_checked(names_at - begin)?;
+        let (places, rest) = tail.split_at_checked(texts_at - begin)?;
+        let (texts, names) = rest.split_at_checked(names_at - texts_at)?;
         let rows: Option<Vec<Row>> = places
             .as_chunks::<PLACE>()
             .0
@@ -214,7 +251,14 @@ impl EncodedSet {
             rows: rows?,
             held: Held::File(kept),
         };
-        Some((set, serde_json::from_slice(names).ok()?))
+        let written: Written = serde_json::from_slice(names).ok()?;
+        let texts = texts.as_chunks::<8>().0.iter();
+        let texts = texts.map(|hash| u64::from_le_bytes(*hash)).collect();
+        let notes = Notes {
+            classes: written.classes,
+            survey: written.findings.map(|findings| Survey { findings, texts }),
+        };
+        Some((set, notes))
     }
 }
 
@@ -242,6 +286,7 @@ impl Row {
             kind,
             bits,
             self.check,
+            self.row,
         ]) {
             *to = n.to_le_bytes();
         }
@@ -250,7 +295,7 @@ impl Row {
 
     fn read(bytes: &[u8; PLACE]) -> Option<Self> {
         let (at, rest) = bytes.split_first_chunk::<8>()?;
-        let [length, mask, kind, bits, check] = *rest.as_chunks::<4>().0 else {
+        let [length, mask, kind, bits, check, row] = *rest.as_chunks::<4>().0 else {
             return None;
         };
         let bits = u32::from_le_bytes(bits);
@@ -265,6 +310,7 @@ impl Row {
                 _ => return None,
             },
             check: u32::from_le_bytes(check),
+            row: u32::from_le_bytes(row),
         })
     }
 }
@@ -302,8 +348,8 @@ impl Maker {
         })
     }
 
-    /// Adds the example that is the `place`th of the set.
-    pub fn add(&mut self, place: u64, example: &EncodedExample) {
+    /// Adds the example that is the `place`th of the set and that `row` of the data files.
+    pub fn add(&mut self, place: u64, row: u32, example: &EncodedExample) {
         let begin = self.bytes.len();
         self.bytes
             .extend(example.ids.iter().flat_map(|id| id.to_le_bytes()));
@@ -315,6 +361,7 @@ impl Maker {
             mask: example.mask,
             label: example.label,
             check: check(self.bytes.get(begin..).unwrap_or_default()),
+            row,
         };
         self.rows.push((place, row));
         self.at += TOKEN * example.ids.len() as u64;
@@ -345,11 +392,11 @@ impl Maker {
         }
     }
 
-    /// The set; its file, if it goes into one, knows the classes, too.
+    /// The set; its file, if it goes into one, has the notes, too.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn finish(mut self, classes: &[String]) -> io::Result<EncodedSet> {
+    pub fn finish(mut self, notes: &Notes) -> io::Result<EncodedSet> {
         self.flush()?;
         let begin = self.at;
         let Some(mut file) = self.file.take() else {
@@ -357,10 +404,17 @@ impl Maker {
         };
         let rows = self.ordered();
         let mut tail: Vec<u8> = rows.iter().flat_map(|r| r.write()).collect();
-        tail.extend(serde_json::to_vec(classes)?);
+        let survey = notes.survey.as_ref();
+        let texts = survey.map_or(&[][..], |s| s.texts.as_slice());
+        tail.extend(texts.iter().flat_map(|hash| hash.to_le_bytes()));
+        tail.extend(serde_json::to_vec(&Written {
+            classes: notes.classes.clone(),
+            findings: survey.map(|s| s.findings.clone()),
+        })?);
         file.write_all(&tail)?;
         file.write_all(&begin.to_le_bytes())?;
         file.write_all(&(rows.len() as u64).to_le_bytes())?;
+        file.write_all(&(texts.len() as u64).to_le_bytes())?;
         file.write_all(blake3::hash(&tail).as_bytes())?;
         Ok(EncodedSet {
             rows,

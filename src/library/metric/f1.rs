@@ -1,15 +1,15 @@
 //! F1 of the positive class.
 
-use super::{HeadKind, Metric, Predictions, Schema, f1_of};
+use super::{Confusion, HeadKind, Metric, Predictions, Schema};
 
-/// F1 of the class with index 1.
+/// F1 of one class: the second of two, or the one that a stage names.
 #[derive(Debug)]
 pub(super) struct F1;
 
 static SCHEMA: Schema = Schema {
     name: "f1",
-    summary: "harmonic mean of precision and recall of the positive class (the second of two)",
-    doc: "2 · hits / (labelled positive + predicted positive); 0 where both are 0.",
+    summary: "harmonic mean of precision and recall of one class: `positive`, else the second of two",
+    doc: "2 · hits / (labelled positive + predicted positive); 0 where both are 0. The positive class is the one that the stage names, `positive = spam`; else the second of two, which results call by its name.",
     paper: "van Rijsbergen 1979",
     keys: &[],
 };
@@ -19,11 +19,11 @@ impl Metric for F1 {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind) -> bool {
-        matches!(head, HeadKind::Classes(names) if names.len() == 2)
+    fn fits(&self, head: &HeadKind, positive: bool) -> bool {
+        matches!(head, HeadKind::Classes(names) if names.len() == 2 || positive)
     }
 
     fn compute(&self, p: &Predictions) -> f64 {
-        f1_of(&p.pairs(), 1)
+        Confusion::of(p).class(p.positive.unwrap_or(1)).f1
     }
 }

@@ -1,6 +1,6 @@
 //! Mean F1 over classes.
 
-use super::{HeadKind, Metric, Predictions, Schema, f1_of, ratio};
+use super::{Confusion, HeadKind, Metric, Predictions, Schema, ratio};
 
 /// Mean F1 over the classes that occur.
 #[derive(Debug)]
@@ -19,18 +19,17 @@ impl Metric for F1Macro {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind) -> bool {
+    fn fits(&self, head: &HeadKind, _: bool) -> bool {
         matches!(head, HeadKind::Classes(_))
     }
 
     fn compute(&self, p: &Predictions) -> f64 {
-        let pairs = p.pairs();
-        let mut classes: Vec<u32> = pairs.iter().flat_map(|(l, p)| [*l, *p]).collect();
-        classes.sort_unstable();
-        classes.dedup();
-        ratio(
-            classes.iter().map(|&c| f1_of(&pairs, c)).sum(),
-            classes.len() as f64,
-        )
+        let confusion = Confusion::of(p);
+        let each = confusion.classes().map(|c| confusion.class(c));
+        let occurring: Vec<f64> = each
+            .filter(|c| c.support + c.predicted > 0)
+            .map(|c| c.f1)
+            .collect();
+        ratio(occurring.iter().sum(), occurring.len() as f64)
     }
 }

@@ -23,7 +23,7 @@ impl Metric for Loss {
         false
     }
 
-    fn fits(&self, _: &HeadKind) -> bool {
+    fn fits(&self, _: &HeadKind, _: bool) -> bool {
         true
     }
 

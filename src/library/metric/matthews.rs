@@ -1,6 +1,6 @@
 //! Matthews' correlation.
 
-use super::{HeadKind, Metric, Predictions, Schema, ratio};
+use super::{Confusion, HeadKind, Metric, Predictions, Schema, ratio};
 
 /// Matthews' correlation coefficient, for any number of classes.
 #[derive(Debug)]
@@ -19,19 +19,17 @@ impl Metric for Matthews {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind) -> bool {
+    fn fits(&self, head: &HeadKind, _: bool) -> bool {
         matches!(head, HeadKind::Classes(_))
     }
 
     fn compute(&self, p: &Predictions) -> f64 {
-        let pairs = p.pairs();
-        let n = pairs.len() as f64;
-        let right = pairs.iter().filter(|(l, p)| l == p).count() as f64;
-        let top = pairs.iter().flat_map(|(l, p)| [*l, *p]).max().unwrap_or(0);
+        let confusion = Confusion::of(p);
+        let (n, right) = (confusion.rows() as f64, confusion.right() as f64);
         let (mut both, mut labels, mut predicted) = (0.0, 0.0, 0.0);
-        for class in 0..=top {
-            let t = pairs.iter().filter(|(l, _)| *l == class).count() as f64;
-            let q = pairs.iter().filter(|(_, p)| *p == class).count() as f64;
+        for class in confusion.classes() {
+            let own = confusion.class(class);
+            let (t, q) = (own.support as f64, own.predicted as f64);
             both += t * q;
             labels += t * t;
             predicted += q * q;

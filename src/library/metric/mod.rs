@@ -5,6 +5,7 @@ use super::model::HeadKind;
 use super::schema::Schema;
 
 mod accuracy;
+mod confusion;
 mod f1;
 mod f1_macro;
 mod loss;
@@ -13,6 +14,8 @@ mod matthews;
 mod pearson;
 mod perplexity;
 mod spearman;
+
+pub use confusion::{ClassScores, Confusion};
 
 /// What a model predicted for a split.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +30,10 @@ pub struct Predictions {
     pub loss: f64,
     /// What was predicted at masked places, instead of scores; the targets are then their tokens.
     pub masked: Vec<Guess>,
+    /// The class with the highest score of each example, where the scores are not kept.
+    pub told: Vec<u32>,
+    /// The class that `f1` is of; the second if none is named.
+    pub positive: Option<u32>,
 }
 
 /// A prediction at a masked place.
@@ -58,6 +65,9 @@ impl Predictions {
     pub fn classes(&self) -> Vec<u32> {
         if !self.masked.is_empty() {
             return self.masked.iter().map(|guess| guess.token).collect();
+        }
+        if !self.told.is_empty() {
+            return self.told.clone();
         }
         self.scores.chunks(self.width.max(1)).map(best).collect()
     }
@@ -107,8 +117,8 @@ pub trait Metric: Sync + Send + std::fmt::Debug {
         true
     }
 
-    /// Whether it can be computed for a head.
-    fn fits(&self, head: &HeadKind) -> bool;
+    /// Whether it can be computed for a head, of which a `positive` class may be named.
+    fn fits(&self, head: &HeadKind, positive: bool) -> bool;
 
     /// Its value; degenerate cases give 0, never NaN.
     fn compute(&self, p: &Predictions) -> f64;
@@ -136,16 +146,6 @@ pub fn metric(name: &str) -> Option<&'static dyn Metric> {
 /// `a / b`, 0 where `b` is 0.
 fn ratio(a: f64, b: f64) -> f64 {
     if b == 0.0 { 0.0 } else { a / b }
-}
-
-/// F1 of one class.
-fn f1_of(pairs: &[(u32, u32)], class: u32) -> f64 {
-    let count = |f: &dyn Fn(&(u32, u32)) -> bool| pairs.iter().filter(|p| f(p)).count() as f64;
-    let hit = count(&|(l, p)| *l == class && *p == class);
-    ratio(
-        2.0 * hit,
-        count(&|(l, _)| *l == class) + count(&|(_, p)| *p == class),
-    )
 }
 
 #[cfg(test)]

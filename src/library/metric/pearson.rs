@@ -19,7 +19,7 @@ impl Metric for Pearson {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind) -> bool {
+    fn fits(&self, head: &HeadKind, _: bool) -> bool {
         matches!(head, HeadKind::Regression)
     }
 

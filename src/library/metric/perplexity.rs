@@ -24,7 +24,7 @@ impl Metric for Perplexity {
         false
     }
 
-    fn fits(&self, head: &HeadKind) -> bool {
+    fn fits(&self, head: &HeadKind, _: bool) -> bool {
         matches!(head, HeadKind::Vocabulary)
     }
 

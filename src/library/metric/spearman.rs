@@ -20,7 +20,7 @@ impl Metric for Spearman {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind) -> bool {
+    fn fits(&self, head: &HeadKind, _: bool) -> bool {
         matches!(head, HeadKind::Regression)
     }
 

@@ -2,8 +2,9 @@
 
 use super::super::schema::{Default, Key, Kind, RefKind, Registry, Schema, Values};
 use super::job::{Choose, Job, Routine};
+use super::keys;
 use super::network::{evaluation, verified};
-use super::train::{checked_metric, exactly_one};
+use super::train::{checked_metric, exactly_one, positive};
 use super::{Diag, Diags, Span, StageCx, StageKind};
 
 /// Choosing a prompt.
@@ -56,6 +57,7 @@ static SCHEMA: Schema = Schema {
             default: Default::Text("accuracy"),
             doc: "what the best is best by; among equals, the lower mean loss",
         },
+        keys::POSITIVE,
         Key {
             name: "batch",
             kind: Kind::Int(1, 1 << 20),
@@ -95,6 +97,7 @@ impl StageKind for ChoosePrompt {
         let choose = Choose {
             evaluate: verified(program),
             batch: cx.values.int("batch"),
+            positive: positive(cx, [metric])?,
             metric,
         };
         Ok(Job {

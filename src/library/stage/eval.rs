@@ -2,8 +2,9 @@
 
 use super::super::schema::{Default, Key, Kind, RefKind, Registry, Schema, Values};
 use super::job::{Job, Routine, Score};
+use super::keys;
 use super::network::{evaluation, verified};
-use super::train::{exactly_one, metrics};
+use super::train::{exactly_one, metrics, positive};
 use super::{Diag, Diags, Span, StageCx, StageKind};
 
 /// Evaluation.
@@ -53,6 +54,7 @@ static SCHEMA: Schema = Schema {
             default: Default::Absent,
             doc: "metrics; accuracy and F1, Pearson and Spearman, or perplexity and masked accuracy, if not written",
         },
+        keys::POSITIVE,
         Key {
             name: "draws",
             kind: Kind::Int(1, 1 << 10),
@@ -89,12 +91,14 @@ impl StageKind for Eval {
 
     fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
         let (program, built) = evaluation(cx, &cx.tuning.frozen(), true);
+        let metrics = metrics(cx, "metrics")?;
         let score = Score {
             evaluate: verified(program),
             batch: cx.values.int("batch"),
             masking: cx.masking(0),
             draws: cx.values.opt_int("draws").unwrap_or(1),
-            metrics: metrics(cx, "metrics")?,
+            positive: positive(cx, metrics.iter().copied())?,
+            metrics,
         };
         Ok(Job {
             params: built.params,

@@ -142,6 +142,8 @@ pub struct Fit {
     pub evaluate_every: Option<u64>,
     /// Metrics of the evaluations.
     pub metrics: Vec<&'static dyn Metric>,
+    /// The class that `f1` is of.
+    pub positive: u32,
     /// The metric that chooses the best checkpoint; the last state is kept if there is none.
     pub best: Option<&'static dyn Metric>,
     /// Evaluations without improvement after which training stops.
@@ -161,6 +163,8 @@ pub struct Score {
     pub batch: u64,
     /// Metrics.
     pub metrics: Vec<&'static dyn Metric>,
+    /// The class that `f1` is of.
+    pub positive: u32,
 }
 
 /// Choosing a prompt: each template is scored once, each assignment of words from those scores.
@@ -173,6 +177,8 @@ pub struct Choose {
     pub batch: u64,
     /// What the best is best by.
     pub metric: &'static dyn Metric,
+    /// The class that `f1` is of.
+    pub positive: u32,
 }
 
 /// Merging.

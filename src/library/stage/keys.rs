@@ -213,6 +213,13 @@ pub(super) const BEST: Key = Key {
     default: Default::Absent,
     doc: "keep the state that is best by this metric, not the last",
 };
+/// The class that `f1` is of.
+pub(super) const POSITIVE: Key = Key {
+    name: "positive",
+    kind: Kind::Class,
+    default: Default::Absent,
+    doc: "the class that `f1` is of; the second of two if not written",
+};
 /// Stop after so many evaluations without a better `best`.
 pub(super) const PATIENCE: Key = Key {
     name: "patience",

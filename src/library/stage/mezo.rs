@@ -71,6 +71,7 @@ static SCHEMA: Schema = Schema {
         keys::DEV,
         keys::EVALUATE,
         keys::METRICS,
+        keys::POSITIVE,
         keys::BEST,
         keys::PATIENCE,
     ],

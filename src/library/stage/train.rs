@@ -1,6 +1,7 @@
 //! `train`: gradient descent on a split.
 
 use super::super::metric::{self, Metric};
+use super::super::model::HeadKind;
 use super::super::net::Mode;
 use super::super::optimizer::{self, Optimizer};
 use super::super::params::Param;
@@ -55,6 +56,7 @@ static SCHEMA: Schema = Schema {
         keys::DEV,
         keys::EVALUATE,
         keys::METRICS,
+        keys::POSITIVE,
         keys::BEST,
         keys::PATIENCE,
     ],
@@ -139,6 +141,7 @@ pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
     for (idle, needs) in [
         ("evaluate", "dev"),
         ("metrics", "dev"),
+        ("positive", "dev"),
         ("best", "dev"),
         ("patience", "best"),
     ] {
@@ -183,6 +186,7 @@ pub(super) fn fit(
         Some(entry) => Some(checked_metric(cx, &entry.name, "best")?),
         None => None,
     };
+    let positive = positive(cx, metrics.iter().copied().chain(best))?;
     let steps_per_epoch = cx
         .splits
         .first()
@@ -216,6 +220,7 @@ pub(super) fn fit(
         dev_masking: cx.masking(1),
         evaluate_every: has_dev.then_some(every),
         metrics,
+        positive,
         best,
         patience: v.opt_int("patience"),
     })
@@ -260,7 +265,7 @@ pub(super) fn metrics(cx: &StageCx<'_>, key: &str) -> Result<Vec<&'static dyn Me
         return Ok(defaults
             .iter()
             .filter_map(|n| metric::metric(n))
-            .filter(|m| m.fits(&cx.head))
+            .filter(|m| fits(cx, *m))
             .collect());
     }
     written
@@ -281,12 +286,12 @@ pub(super) fn checked_metric(
         diag.help = crate::library::words::unknown_name(name, names);
         return Err(vec![diag]);
     };
-    if metric.fits(&cx.head) {
+    if fits(cx, metric) {
         return Ok(metric);
     }
     let fitting: Vec<String> = metric::METRICS
         .iter()
-        .filter(|m| m.fits(&cx.head))
+        .filter(|m| fits(cx, **m))
         .map(|m| format!("`{}`", m.schema().name))
         .collect();
     Err(vec![
@@ -297,6 +302,48 @@ pub(super) fn checked_metric(
         )
         .help(format!("here {} can be computed", fitting.join(", "))),
     ])
+}
+
+/// Whether a metric can be computed for a stage's predictions.
+fn fits(cx: &StageCx<'_>, metric: &dyn Metric) -> bool {
+    metric.fits(&cx.head, cx.values.written("positive"))
+}
+
+/// The class that `f1` is of: the one that `positive` names, else the second.
+pub(super) fn positive(
+    cx: &StageCx<'_>,
+    metrics: impl IntoIterator<Item = &'static dyn Metric>,
+) -> Result<u32, Vec<Diag>> {
+    let Some(name) = cx.values.str("positive") else {
+        return Ok(1);
+    };
+    let at = cx.values.span("positive");
+    if metrics.into_iter().all(|m| m.schema().name != "f1") {
+        let message = "`positive` has no effect without `f1`";
+        let help = "add `f1` to the metrics, or remove `positive`";
+        let diag = Diag::error(&IDLE_KEY, at, message).label("changes nothing");
+        return Err(vec![diag.help(help)]);
+    }
+    let HeadKind::Classes(classes) = &cx.head else {
+        return Ok(1); // `f1` does not fit there, which is said
+    };
+    let known = cx.splits.iter().flatten().any(|s| s.examples.is_some());
+    match classes.iter().position(|class| class == name) {
+        Some(place) => Ok(place as u32),
+        // Without the data the classes are not known.
+        None if !known => Ok(1),
+        None => {
+            let message = format!("`positive` names `{name}`, which is none of the classes");
+            let mut diag = Diag::error(&METRIC_MISMATCH, at, message).label("no such class");
+            let names = || classes.iter().map(String::as_str);
+            diag.help = crate::base::suggest::did_you_mean(name, names()).or_else(|| {
+                let shown: Vec<String> = names().take(8).map(|n| format!("`{n}`")).collect();
+                let more = if classes.len() > 8 { ", …" } else { "" };
+                Some(format!("the classes are {}{more}", shown.join(", ")))
+            });
+            Err(vec![diag])
+        }
+    }
 }
 
 type Parts = (Update, Vec<Param>, Vec<super::Site>);

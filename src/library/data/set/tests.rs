@@ -238,7 +238,8 @@ fn errors_are_collected_up_to_ten() -> Outcome {
         set.examples,
         [Example {
             texts: vec!["a".into()],
-            label: None
+            label: None,
+            row: 0
         }]
     );
     Ok(())

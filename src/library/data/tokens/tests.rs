@@ -26,15 +26,38 @@ fn example() -> impl Strategy<Value = EncodedExample> {
     })
 }
 
+fn notes(names: &[String], seen: bool) -> Notes {
+    let survey = Survey {
+        findings: Findings {
+            rows: 3,
+            classes: vec![2, 1],
+            lengths: [(4, 2), (9, 1)].into(),
+            ..Findings::default()
+        },
+        texts: vec![1, 7, u64::MAX],
+    };
+    Notes {
+        classes: names.to_vec(),
+        survey: seen.then_some(survey),
+    }
+}
+
+/// Some row for a place.
+const fn row_of(place: u64) -> u32 {
+    (place ^ 0x2a) as u32
+}
+
 /// Writes the examples in the order of `places`, in pieces, as a file of that name.
-fn keep(world: &RealWorld, examples: &[(u64, EncodedExample)], classes: &[String]) -> EncodedSet {
+fn keep(world: &RealWorld, examples: &[(u64, EncodedExample)], notes: &Notes) -> EncodedSet {
     let file = world.keep("t").expect("a file").expect("a folder");
     let mut made = Maker::in_file(file).expect("it is begun");
     for piece in examples.chunks(3) {
-        piece.iter().for_each(|(place, e)| made.add(*place, e));
+        piece
+            .iter()
+            .for_each(|(place, e)| made.add(*place, row_of(*place), e));
         made.flush().expect("it is written");
     }
-    made.finish(classes).expect("it is kept")
+    made.finish(notes).expect("it is kept")
 }
 
 fn all(set: &EncodedSet) -> Vec<EncodedExample> {
@@ -45,18 +68,22 @@ fn all(set: &EncodedSet) -> Vec<EncodedExample> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
-    fn a_set_comes_back_as_it_was(list in prop::collection::vec((any::<u64>(), example()), 1..12), names in prop::collection::vec(".{0,5}", 0..3)) {
+    fn a_set_comes_back_as_it_was(list in prop::collection::vec((any::<u64>(), example()), 1..12), names in prop::collection::vec(".{0,5}", 0..3), seen in any::<bool>()) {
         let dir = tempfile::tempdir().expect("a folder");
         let world = RealWorld::with_cache(true, dir.path().to_owned());
         let mut ordered = list.clone();
         ordered.sort_by_key(|(place, _)| *place);
         prop_assume!(ordered.windows(2).all(|w| w[0].0 != w[1].0));
+        let rows: Vec<u32> = ordered.iter().map(|(place, _)| row_of(*place)).collect();
         let wanted: Vec<EncodedExample> = ordered.into_iter().map(|(_, e)| e).collect();
         let in_memory: EncodedSet = wanted.iter().cloned().collect();
         prop_assert_eq!(&all(&in_memory), &wanted);
-        prop_assert_eq!(&all(&keep(&world, &list, &names)), &wanted);
-        let (set, classes) = EncodedSet::open(world.kept("t").expect("it is there")).expect("it is whole");
-        prop_assert_eq!((&all(&set), &classes), (&wanted, &names));
+        let notes = notes(&names, seen);
+        prop_assert_eq!(&all(&keep(&world, &list, &notes)), &wanted);
+        let (set, told) = EncodedSet::open(world.kept("t").expect("it is there")).expect("it is whole");
+        prop_assert_eq!((&all(&set), &told), (&wanted, &notes));
+        let numbers: Option<Vec<u32>> = (0..set.len() as u32).map(|i| set.row(i)).collect();
+        prop_assert_eq!(numbers, Some(rows));
         prop_assert!(set.heap_bytes() <= in_memory.heap_bytes());
         prop_assert!(set.get(list.len() as u32).is_err());
     }
@@ -66,7 +93,7 @@ proptest! {
         let dir = tempfile::tempdir().expect("a folder");
         let world = RealWorld::with_cache(true, dir.path().to_owned());
         let list: Vec<(u64, EncodedExample)> = (0..).zip(list).collect();
-        let path = match keep(&world, &list, &["a".into()]).held {
+        let path = match keep(&world, &list, &notes(&["a".into()], true)).held {
             Held::File(kept) => kept.path,
             Held::Memory(_) => unreachable!("it went into a file"),
         };
