@@ -22,6 +22,13 @@ pub struct Schema {
     pub keys: &'static [Key],
 }
 
+impl PartialEq for Schema {
+    /// Schemas are declared once each.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
 /// One key of a block.
 #[derive(Debug)]
 pub struct Key {
@@ -110,6 +117,12 @@ pub enum Kind {
     Class,
     /// A map from class to word(s).
     Verbalizer,
+    /// Names of classes in a list, or a map from label to class.
+    Labels,
+    /// A share of rows: `10%`.
+    Share,
+    /// A block of keys without a name.
+    Block(&'static Schema),
 }
 
 /// An end of a range.
@@ -181,19 +194,19 @@ pub enum Checked {
     Str(String),
     /// [`Kind::Length`].
     Length(Length),
-    /// [`Kind::Portion`].
+    /// [`Kind::Portion`], [`Kind::Share`].
     Portion(Portion),
     /// [`Kind::Ref`]: the declaration's name and, for data, the split.
     Ref(String, Option<String>),
     /// [`Kind::Placement`].
     Placement(Placement),
-    /// [`Kind::Entry`].
+    /// [`Kind::Entry`], [`Kind::Block`].
     Entry(Box<Filled>),
     /// [`Kind::Entries`].
     Entries(Vec<Filled>),
-    /// [`Kind::Names`], [`Kind::Columns`], [`Kind::Texts`].
+    /// [`Kind::Names`], [`Kind::Columns`], [`Kind::Texts`], [`Kind::Labels`].
     Names(Vec<String>),
-    /// [`Kind::Verbalizer`].
+    /// [`Kind::Verbalizer`], [`Kind::Labels`].
     Map(Vec<(String, Vec<String>)>),
 }
 
@@ -288,6 +301,15 @@ impl Values {
     pub fn str(&self, key: &str) -> Option<&str> {
         match self.get(key) {
             Some(Checked::Str(s)) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// A part or a share, if present.
+    #[must_use]
+    pub fn portion(&self, key: &str) -> Option<Portion> {
+        match self.get(key) {
+            Some(Checked::Portion(portion)) => Some(*portion),
             _ => None,
         }
     }
@@ -445,6 +467,16 @@ impl fmt::Display for Kind {
             Self::Column => f.write_str("a column"),
             Self::Class => f.write_str("the name of a class"),
             Self::Verbalizer => f.write_str("a map from class to word"),
+            Self::Labels => f.write_str("a list of names, or a map from label to name"),
+            Self::Share => f.write_str("a share such as `10%`"),
+            Self::Block(schema) => {
+                let keys: Vec<String> = schema
+                    .keys
+                    .iter()
+                    .map(|k| format!("`{}`", k.name))
+                    .collect();
+                write!(f, "a block with {}", keys.join(", "))
+            }
         }
     }
 }

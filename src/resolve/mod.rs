@@ -39,8 +39,10 @@ pub struct Declared {
     pub name: Spanned<String>,
     /// `model`, `data`, `prompt` or `stage`.
     pub declaration: &'static Declaration,
-    /// The string after the constructor: repository or directory.
+    /// The string after the constructor: repository or directory; the first of several.
     pub arg: Option<Spanned<String>>,
+    /// The others of several files.
+    pub more: Vec<Spanned<String>>,
     /// Constructor and values.
     pub filled: Filled,
     /// Directory that relative paths are relative to.
@@ -53,7 +55,12 @@ impl Declared {
     /// A text that two declarations share only if everything about them is the same.
     #[must_use]
     pub fn identity(&self) -> String {
-        let arg = self.arg.as_ref().map(|a| &a.value);
+        let arg: Vec<&String> = self
+            .arg
+            .iter()
+            .chain(&self.more)
+            .map(|a| &a.value)
+            .collect();
         let (name, base) = (&self.name.value, self.base.display());
         format!("{name} {arg:?} {base} {:?}", self.filled)
     }
@@ -424,12 +431,21 @@ fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Op
         }
         _ => {}
     }
+    if let (Some(arg), false) = (&ctor.arg, ctor.more.is_empty())
+        && (declaration.keyword, schema.name) != ("data", "local")
+    {
+        let message = format!("`{}` takes one string", ctor.name.value);
+        let diag = Diag::error(&WRONG_TYPE, arg.span, message).label("these are several");
+        diags.push(diag.help("only `data … = local` takes a list of files"));
+        return None;
+    }
     scope.used.take();
     let filled = block::fill(scope, schema, ctor, diags)?;
     Some(Declared {
         name: decl.name.clone(),
         declaration,
         arg: ctor.arg.clone(),
+        more: ctor.more.clone(),
         filled,
         base: base.to_path_buf(),
         uses: scope.used.take(),

@@ -328,11 +328,17 @@ fn canonical(value: &Value) -> String {
         ValueKind::Str(text) => format!("{text:?}"),
         ValueKind::Bool(truth) => truth.to_string(),
         ValueKind::Path(path) => format!("{path}"),
-        ValueKind::Ctor(ctor) if ctor.arg.is_none() && ctor.entries.is_empty() => {
+        ValueKind::Ctor(ctor)
+            if ctor.arg.is_none() && ctor.entries.is_empty() && !ctor.name.value.is_empty() =>
+        {
             ctor.name.value.clone()
         }
         ValueKind::Ctor(ctor) => {
-            let arg = ctor.arg.as_ref().map(|a| format!("{:?}", a.value));
+            let mut arg = ctor.arg.as_ref().map(|a| format!("{:?}", a.value));
+            for more in &ctor.more {
+                arg.get_or_insert_default()
+                    .push_str(&format!(", {:?}", more.value));
+            }
             let mut entries: Vec<String> = ctor
                 .entries
                 .iter()
@@ -444,6 +450,16 @@ fn told_apart(own: &Ctor, all: &[&Ctor]) -> String {
 fn short_ctor(ctor: &Ctor) -> String {
     match &ctor.arg {
         Some(arg) => format!("{}-{}", ctor.name.value, clean(&arg.value)),
+        // Entries without a name are told apart by what they say.
+        None if ctor.name.value.is_empty() => {
+            let entry = |e: &Entry| format!("{}{}", e.key.value, short(&e.value));
+            let all: Vec<String> = ctor.entries.iter().map(entry).collect();
+            if all.is_empty() {
+                "none".to_owned()
+            } else {
+                all.join("-")
+            }
+        }
         None => ctor.name.value.clone(),
     }
 }

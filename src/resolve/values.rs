@@ -42,9 +42,17 @@ pub(super) fn check(
         (Kind::Class, ValueKind::Number { digits, unit: None }) if whole(digits) => {
             Some(Checked::Str(digits.clone()))
         }
-        (Kind::Column | Kind::Class, ValueKind::Path(p)) => {
-            p.as_name().map(|n| Checked::Str(n.to_owned()))
+        (Kind::Class, ValueKind::Path(p)) => p.as_name().map(|n| Checked::Str(n.to_owned())),
+        (Kind::Column, ValueKind::Path(p)) => column(p).map(Checked::Str),
+        (Kind::Block(schema), ValueKind::Ctor(ctor)) if ctor.name.value.is_empty() => {
+            return super::block::fill(scope, schema, ctor, diags)
+                .map(|f| Checked::Entry(Box::new(f)));
         }
+        (Kind::Share, ValueKind::Number { digits, unit }) => {
+            return share(key, digits, unit.as_deref(), value.span, diags);
+        }
+        (Kind::Labels, ValueKind::List(items)) => names(scope, items),
+        (Kind::Labels, ValueKind::Map(pairs)) => class_map(scope, pairs),
         (Kind::Choice(names), ValueKind::Path(p)) => {
             return choice(names, &p.to_string(), value.span, diags);
         }
@@ -61,6 +69,7 @@ pub(super) fn check(
             let ctor = Ctor {
                 name: crate::base::Spanned::new(name, value.span),
                 arg: None,
+                more: Vec::new(),
                 entries: Vec::new(),
                 span: value.span,
             };
@@ -392,12 +401,72 @@ fn names(scope: &Scope<'_>, items: &[Value]) -> Option<Checked> {
         .filter_map(|item| scope.substitute(item))
         .map(|item| match item.value {
             ValueKind::Str(s) => Some(s),
-            ValueKind::Path(p) => p.as_name().map(str::to_owned),
+            ValueKind::Path(p) => column(&p),
+            ValueKind::Bool(truth) => Some(truth.to_string()),
             ValueKind::Number { digits, unit: None } => Some(digits),
             _ => None,
         })
         .collect();
     list.map(Checked::Names)
+}
+
+/// A column as a bare path: `data.text`, `annotations[0].label`.
+fn column(path: &Path) -> Option<String> {
+    let plain = |segment: &Segment| match segment {
+        Segment::Name(_, range) => range.is_none_or(|r| r.single && r.start >= Some(0)),
+        _ => false,
+    };
+    path.segments.iter().all(plain).then(|| path.to_string())
+}
+
+/// Which label stands for which class.
+fn class_map(
+    scope: &Scope<'_>,
+    pairs: &[(crate::base::Spanned<String>, Value)],
+) -> Option<Checked> {
+    let list: Option<Vec<(String, Vec<String>)>> = pairs
+        .iter()
+        .map(
+            |(label, class)| match names(scope, std::slice::from_ref(class)) {
+                Some(Checked::Names(name)) if name.len() == 1 => Some((label.value.clone(), name)),
+                _ => None,
+            },
+        )
+        .collect();
+    list.filter(|list| !list.is_empty()).map(Checked::Map)
+}
+
+/// A share of rows.
+fn share(
+    key: &Key,
+    digits: &str,
+    unit: Option<&str>,
+    span: Span,
+    diags: &mut Diags,
+) -> Option<Checked> {
+    let scale = match unit {
+        Some("%") => 100,
+        None => 1,
+        Some(unit) => {
+            let what = format!("`{}`", key.name);
+            return wrong_unit(&what, unit, "a share such as `10%`", span, diags);
+        }
+    };
+    let share = decimal(digits)
+        .map(|(n, d)| (n, d.saturating_mul(scale)))
+        .filter(|(n, d)| 0 < *n && n < d);
+    if share.is_none() {
+        diags.push(
+            Diag::error(
+                &OUT_OF_BOUNDS,
+                span,
+                format!("`{}` is a share between 0% and 100%", key.name),
+            )
+            .label(format!("{digits}{} is not", unit.unwrap_or("")))
+            .help("write a share such as `10%`"),
+        );
+    }
+    share.map(|(n, d)| Checked::Portion(Portion::Share(n, d)))
 }
 
 fn texts(scope: &Scope<'_>, items: &[Value]) -> Option<Checked> {

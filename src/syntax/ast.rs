@@ -63,10 +63,12 @@ pub struct Decl {
 /// A constructor: `train { … }`, `hub "org/name" { … }`, `k_lst { … }`, `local "dir"`.
 #[derive(Clone, Debug)]
 pub struct Ctor {
-    /// The constructor's name.
+    /// The constructor's name; empty where entries stand alone: `split = { dev = 10% }`.
     pub name: Ident,
-    /// The string after the name, if any.
+    /// The string after the name, if any; of several in a list the first, with the place of the list.
     pub arg: Option<Spanned<String>>,
+    /// The other strings of a list.
+    pub more: Vec<Spanned<String>>,
     /// The entries between braces; empty when there are none.
     pub entries: Vec<Entry>,
     /// The whole constructor.

@@ -126,12 +126,14 @@ impl Printer<'_> {
 
     fn ctor(&mut self, ctor: &Ctor, depth: usize) {
         self.out.push_str(&ctor.name.value);
-        if let Some(arg) = &ctor.arg {
+        if let Some(arg) = arg_text(self.text, ctor) {
             self.out.push(' ');
-            self.copy(arg.span);
+            self.out.push_str(&arg);
         }
         if let Some(span) = block_span(self.text, ctor) {
-            self.out.push(' ');
+            if !ctor.name.value.is_empty() {
+                self.out.push(' ');
+            }
             self.block(ctor, span, depth);
         }
     }
@@ -366,12 +368,14 @@ fn inline(text: &str, value: &Value) -> String {
 
 fn inline_ctor(text: &str, ctor: &Ctor) -> String {
     let mut out = ctor.name.value.clone();
-    if let Some(arg) = &ctor.arg {
+    if let Some(arg) = arg_text(text, ctor) {
         out.push(' ');
-        out.push_str(slice(text, arg.span));
+        out.push_str(&arg);
     }
     if block_span(text, ctor).is_some() {
-        out.push(' ');
+        if !out.is_empty() {
+            out.push(' ');
+        }
         out.push_str(&inline_brackets(
             text,
             '{',
@@ -429,6 +433,30 @@ fn is_size(unit: &str) -> bool {
         unit,
         "B" | "KB" | "MB" | "GB" | "TB" | "KiB" | "MiB" | "GiB" | "TiB"
     )
+}
+
+/// The string after a constructor's name, or its list of strings, as written.
+fn arg_text(text: &str, ctor: &Ctor) -> Option<String> {
+    let arg = ctor.arg.as_ref()?;
+    let written = slice(text, arg.span);
+    let Some(list) = written.strip_prefix('[') else {
+        return Some(written.to_owned());
+    };
+    // Between the brackets are strings, commas and blanks; a string ends with the first quote that is not escaped.
+    let (mut strings, mut open, mut escaped) = (Vec::new(), None, false);
+    for (at, c) in list.char_indices() {
+        match (open, c) {
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(start), '"') => {
+                strings.extend(list.get(start..=at));
+                open = None;
+            }
+            (None, '"') => open = Some(at),
+            _ => {}
+        }
+    }
+    Some(format!("[{}]", strings.join(", ")))
 }
 
 /// Where the braces of a constructor are, if it has any.
@@ -530,6 +558,12 @@ mod tests {
         assert_eq!(
             formatted("let v = {\n 0: l {\n x = 1 }\n}"),
             "let v = {\n  0: l {\n    x = 1\n  }\n}\n"
+        );
+        assert_eq!(
+            formatted(
+                "data d = local [ \"a,\\\"b\",\"c\" , ] {split={dev=10 %,seed=1}}\nlet s = {\n dev=10%\n}"
+            ),
+            "data d = local [\"a,\\\"b\", \"c\"] { split = { dev = 10%, seed = 1 } }\n\nlet s = {\n  dev = 10%\n}\n"
         );
         assert_eq!(formatted(""), "");
     }

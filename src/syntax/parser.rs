@@ -171,6 +171,7 @@ impl<'a> Reader<'a> {
             Ctor {
                 name: keyword.clone(),
                 arg: None,
+                more: Vec::new(),
                 entries: self.entries(right),
                 span,
             }
@@ -193,17 +194,41 @@ impl<'a> Reader<'a> {
             span: name.span,
             name,
             arg: None,
+            more: Vec::new(),
             entries: Vec::new(),
         };
         for part in parts {
-            ctor.span = ctor.span.to(self.span(&part));
-            if part.as_rule() == Rule::string {
-                ctor.arg = self.string(part);
-            } else {
-                ctor.entries = self.entries(part);
+            let span = self.span(&part);
+            ctor.span = ctor.span.to(span);
+            match part.as_rule() {
+                Rule::string => ctor.arg = self.string(part),
+                Rule::texts => {
+                    let mut texts = meaningful(part).filter_map(|text| self.string(text));
+                    // The place is that of the whole list.
+                    ctor.arg = texts.next().map(|text| Spanned::new(text.value, span));
+                    ctor.more = texts.collect();
+                }
+                _ => ctor.entries = self.entries(part),
             }
         }
         Some(ctor)
+    }
+
+    /// `{ key = value }`: a constructor whose name nobody has to write.
+    fn settings(&mut self, pair: Pair<'_, Rule>) -> Option<Ctor> {
+        let block = meaningful(pair).next()?;
+        let span = self.span(&block);
+        let start = Span {
+            end: span.start,
+            ..span
+        };
+        Some(Ctor {
+            name: Spanned::new(String::new(), start),
+            arg: None,
+            more: Vec::new(),
+            entries: self.entries(block),
+            span,
+        })
     }
 
     fn entries(&mut self, block: Pair<'_, Rule>) -> Vec<Entry> {
@@ -247,6 +272,7 @@ impl<'a> Reader<'a> {
                     .map(|path| self.spanned_path(path))
                     .collect(),
             ),
+            Rule::settings => ValueKind::Ctor(self.settings(pair)?),
             Rule::path => ValueKind::Path(self.path(pair)),
             Rule::constructor => {
                 let ctor = self.constructor(pair)?;
@@ -462,6 +488,7 @@ const fn starts_value(rule: Rule) -> bool {
             | Rule::list
             | Rule::map
             | Rule::path_set
+            | Rule::settings
             | Rule::call
             | Rule::constructor
             | Rule::name
@@ -496,6 +523,8 @@ const fn human_name(rule: Rule) -> Option<&'static str> {
         Rule::pair => "a pair `key: value`",
         Rule::map_key => "the key of a pair",
         Rule::path_set => "a set of paths",
+        Rule::settings => "a block `{ key = value }`",
+        Rule::texts => "a list of strings",
         Rule::path | Rule::segment => "a path",
         Rule::star => "`*`",
         Rule::alternatives => "`{`",
