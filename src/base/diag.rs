@@ -146,8 +146,9 @@ impl Diags {
     pub fn into_sorted(mut self) -> Vec<Diag> {
         self.list
             .sort_by_key(|d| (d.span.is_none(), d.span, d.code.name));
+        let mut seen = std::collections::HashSet::new();
         self.list
-            .dedup_by(|a, b| a.code == b.code && a.span == b.span && a.message == b.message);
+            .retain(|d| seen.insert((d.code.name, d.span, d.message.clone())));
         self.list
     }
 
