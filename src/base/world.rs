@@ -8,8 +8,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-
 /// What the compiler may ask of the outside.
 pub trait World: Send + Sync + fmt::Debug {
     /// The content of a file.
@@ -18,11 +16,11 @@ pub trait World: Send + Sync + fmt::Debug {
     /// When the file cannot be read.
     fn read(&self, path: &Path) -> Result<Vec<u8>, WorldError>;
 
-    /// The content of a file that may be larger than memory.
+    /// A file to be read at its places, and its size.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    fn map(&self, path: &Path) -> Result<Bytes, WorldError>;
+    /// When it cannot be opened, or is no file: a directory, a pipe, a device.
+    fn open(&self, path: &Path) -> Result<(File, u64), WorldError>;
 
     /// What an earlier run made and kept under that name.
     fn kept(&self, name: &str) -> Option<Kept>;
@@ -41,6 +39,12 @@ pub trait World: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the directory cannot be read.
     fn list(&self, dir: &Path) -> Result<Vec<String>, WorldError>;
+
+    /// The files below `base` that a pattern matches, sorted: `*` and `?` within a name, `**` for any folders.
+    ///
+    /// # Errors
+    /// When the pattern is malformed or matches too many files.
+    fn matching(&self, base: &Path, pattern: &str) -> Result<Vec<PathBuf>, WorldError>;
 
     /// The BLAKE3 hash of a file's content, in hexadecimal.
     ///

@@ -25,6 +25,7 @@ pub mod world;
 use clap::{Parser, Subcommand};
 
 use crate::base::visible;
+use crate::library::data::parquet::is_decoding;
 use options::Color;
 use screen::Screen;
 
@@ -74,6 +75,13 @@ pub(crate) mod exit {
 #[must_use]
 pub fn main() -> i32 {
     signals::outlive_file_limits();
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // A damaged file is an error with its name, which is said elsewhere.
+        if !is_decoding() {
+            usual(info);
+        }
+    }));
     let code = carry_out();
     // Results that nobody got are no success, whichever command they are of.
     match output::unprinted() {

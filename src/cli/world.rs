@@ -10,9 +10,6 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use memmap2::Mmap;
-
 use crate::base::world::{HubFile, HubPath, Keep, Kept, RepoKind, World, WorldError};
 use blobs::Blobs;
 use hub::{Client, Patience, Trouble};
@@ -206,18 +203,26 @@ impl World for RealWorld {
         std::fs::read(path).map_err(|error| WorldError::io(path, &error))
     }
 
-    fn map(&self, path: &Path) -> Result<Bytes, WorldError> {
+    fn open(&self, path: &Path) -> Result<(File, u64), WorldError> {
         let io = |error: io::Error| WorldError::io(path, &error);
+        let regular = |meta: &std::fs::Metadata| {
+            if meta.is_dir() {
+                Err(io(io::ErrorKind::IsADirectory.into()))
+            } else if meta.is_file() {
+                Ok(meta.len())
+            } else {
+                Err(WorldError::new(
+                    path.display(),
+                    "this is a pipe or a device, not a file",
+                    "write what it gives into a file: data are read more than once",
+                ))
+            }
+        };
+        // Looked at first: opening a pipe waits for its writer.
+        regular(&std::fs::metadata(path).map_err(io)?)?;
         let file = File::open(path).map_err(io)?;
-        // Nothing can be mapped of an empty file, and not every special file.
-        if !file.metadata().is_ok_and(|m| m.is_file() && m.len() > 0) {
-            return self.read(path).map(Bytes::from);
-        }
-        // SAFETY: the map is read-only and its bytes are only ever read as plain bytes. As with every
-        // map, another process that truncates the file meanwhile ends this one with a signal.
-        #[expect(unsafe_code, reason = "files may be larger than memory")]
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Bytes::from_owner(map))
+        let size = regular(&file.metadata().map_err(io)?)?;
+        Ok((file, size))
     }
 
     fn kept(&self, name: &str) -> Option<Kept> {
@@ -247,6 +252,44 @@ impl World for RealWorld {
         Ok(names)
     }
 
+    fn matching(&self, base: &Path, pattern: &str) -> Result<Vec<PathBuf>, WorldError> {
+        const MOST: usize = 10_000;
+        let shown = base.join(pattern);
+        let wrong = |cause: String, remedy: &str| WorldError::new(shown.display(), cause, remedy);
+        let base = glob::Pattern::escape(&base.to_string_lossy());
+        let whole = match base.as_str() {
+            "" => pattern.to_owned(),
+            _ if Path::new(pattern).is_absolute() => pattern.to_owned(),
+            base => format!("{}/{pattern}", base.trim_end_matches('/')),
+        };
+        let options = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let paths = glob::glob_with(&whole, options).map_err(|error| {
+            wrong(
+                format!("the pattern is malformed: {}", error.msg),
+                "`*`, `?`, `[a-z]` and `**` stand for several characters; `[*]` is the character itself",
+            )
+        })?;
+        let mut files = Vec::new();
+        for path in paths {
+            let path = path.map_err(|error| WorldError::io(error.path(), error.error()))?;
+            if path.is_file() {
+                files.push(path);
+            }
+            if files.len() > MOST {
+                return Err(wrong(
+                    format!("it matches more than {MOST} files"),
+                    "name them more narrowly",
+                ));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
     fn fingerprint(&self, path: &Path) -> Result<String, WorldError> {
         let io = |error: std::io::Error| WorldError::io(path, &error);
         let meta = std::fs::metadata(path).map_err(io)?;
@@ -263,9 +306,8 @@ impl World for RealWorld {
             return Ok(hash);
         }
         let mut hasher = blake3::Hasher::new();
-        hasher
-            .update_reader(std::fs::File::open(path).map_err(io)?)
-            .map_err(io)?;
+        let (file, _) = self.open(path)?;
+        hasher.update_reader(file).map_err(io)?;
         let hash = hasher.finalize().to_hex().to_string();
         self.fingerprints
             .lock()

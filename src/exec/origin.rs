@@ -56,6 +56,7 @@ impl Work<'_> {
             weights,
             adapter,
             peft,
+            fresh_head: start.fresh_head,
             weights_seed: start.model.random.unwrap_or(0),
             seed: self.stage.filled.values.opt_int("seed").unwrap_or(0),
         })

@@ -26,6 +26,8 @@ pub struct Sources {
     pub adapter: Option<TensorFile>,
     /// A peft adapter, by our parameter names.
     pub peft: BTreeMap<String, Tensor>,
+    /// Whether the head of the plain weights is one of other classes.
+    pub fresh_head: bool,
     /// Seed of random weights.
     pub weights_seed: u64,
     /// Seed of heads and adapters.
@@ -185,7 +187,7 @@ impl Loader<'_> {
                 let weights = self.sources.weights.as_ref();
                 let fits = weights
                     .and_then(|w| names.iter().find_map(|n| w.info(n)))
-                    .is_some_and(|(_, shape)| shape == param.shape);
+                    .is_some_and(|(_, shape)| shape == param.shape && !self.sources.fresh_head);
                 let read = if fits {
                     weights
                         .map(|w| w.read(&names, &param.shape, dtype))

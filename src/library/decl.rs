@@ -138,7 +138,7 @@ const TEXT: Key = Key {
     name: "text",
     kind: Kind::Columns,
     default: Default::Required,
-    doc: "column with the text, or two columns for pairs",
+    doc: "column with the text, or two columns for pairs; a value within a column by its path: `data.text`, `answers[0]`",
 };
 const LABEL: Key = Key {
     name: "label",
@@ -148,9 +148,51 @@ const LABEL: Key = Key {
 };
 const LABELS: Key = Key {
     name: "labels",
-    kind: Kind::Names,
+    kind: Kind::Labels,
     default: Default::Absent,
-    doc: "names of the classes in order; those found in the training split, sorted, if not written",
+    doc: "names of the classes, in the order of the numbers that the data hold for them, from 0; or which label stands for which \
+          class: `{ 1: negative, 2: positive }`. If not written, those that the files name, else those found in the training split, sorted",
+};
+const SPLIT: Key = Key {
+    name: "split",
+    kind: Kind::Block(&CARVED),
+    default: Default::Absent,
+    doc: "shares of the rows of `train` that become the splits `dev` and `test`; the rest stays `train`",
+};
+
+/// The block of `split`.
+static CARVED: Schema = Schema {
+    name: "split",
+    summary: "splits carved out of `train`",
+    doc: "`split = { dev = 10%, test = 10%, seed = 1, stratify = true }`. Which rows go where is a function of the seed and of the \
+          rows' places, the same for all stages; the rows of a split keep the order of the files.",
+    paper: "",
+    keys: &[
+        Key {
+            name: "dev",
+            kind: Kind::Share,
+            default: Default::Absent,
+            doc: "share of the rows that become `dev`",
+        },
+        Key {
+            name: "test",
+            kind: Kind::Share,
+            default: Default::Absent,
+            doc: "share of the rows that become `test`",
+        },
+        Key {
+            name: "seed",
+            kind: Kind::Int(0, u64::MAX),
+            default: Default::Text("0"),
+            doc: "seed that decides which rows go where",
+        },
+        Key {
+            name: "stratify",
+            kind: Kind::Bool,
+            default: Default::Text("false"),
+            doc: "spread the labels evenly over the splits",
+        },
+    ],
 };
 const TAKE: Key = Key {
     name: "take",
@@ -166,7 +208,7 @@ const SHUFFLE: Key = Key {
 };
 const FORMAT: Key = Key {
     name: "format",
-    kind: Kind::Choice(&["tsv", "csv", "jsonl", "parquet"]),
+    kind: Kind::Choice(&["tsv", "csv", "jsonl", "json", "parquet"]),
     default: Default::Absent,
     doc: "format of the files, if their names do not tell",
 };
@@ -174,25 +216,25 @@ const TRAIN: Key = Key {
     name: "train",
     kind: Kind::Names,
     default: Default::Absent,
-    doc: "files of the split `train`, if not named so",
+    doc: "files of the split `train`, or patterns of them, if not named so",
 };
 const DEV: Key = Key {
     name: "dev",
     kind: Kind::Names,
     default: Default::Absent,
-    doc: "files of the split `dev`, if not named so",
+    doc: "files of the split `dev`, or patterns of them, if not named so",
 };
 const TEST: Key = Key {
     name: "test",
     kind: Kind::Names,
     default: Default::Absent,
-    doc: "files of the split `test`, if not named so",
+    doc: "files of the split `test`, or patterns of them, if not named so",
 };
 
 static DATA_HUB: Schema = Schema {
     name: "hub",
     summary: "a data set repository on the Hugging Face hub",
-    doc: "Splits are looked for as Parquet, JSONL, CSV or TSV files of the configuration.",
+    doc: "Splits are looked for as Parquet, JSON, JSONL, CSV or TSV files of the configuration.",
     paper: "",
     keys: &[
         TEXT,
@@ -205,6 +247,7 @@ static DATA_HUB: Schema = Schema {
             doc: "configuration (subset) of the data set, such as `sst2`",
         },
         REVISION,
+        SPLIT,
         TAKE,
         SHUFFLE,
         FORMAT,
@@ -215,10 +258,14 @@ static DATA_HUB: Schema = Schema {
 };
 static DATA_LOCAL: Schema = Schema {
     name: "local",
-    summary: "a directory with files such as train.tsv, dev.csv, test.jsonl",
-    doc: "The path is relative to the recipe. TSV, CSV and JSONL name their columns; a split may consist of several files.",
+    summary: "a directory with files such as train.tsv, dev.csv, test.jsonl; or a file, a list of files, a pattern such as `data/*.csv`",
+    doc: "The path is relative to the recipe. TSV, CSV, JSON (an array of objects, or objects one behind the other), JSONL and Parquet \
+          are read, the text formats also packed with gzip or Zstandard (`train.jsonl.gz`). A split may consist of several files. Files \
+          that are named one by one or by a pattern are the splits that their names say, or else all of them are `train`.",
     paper: "",
-    keys: &[TEXT, LABEL, LABELS, TAKE, SHUFFLE, FORMAT, TRAIN, DEV, TEST],
+    keys: &[
+        TEXT, LABEL, LABELS, SPLIT, TAKE, SHUFFLE, FORMAT, TRAIN, DEV, TEST,
+    ],
 };
 
 static PROMPT: Schema = Schema {

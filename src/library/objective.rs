@@ -129,6 +129,12 @@ impl Objective {
         !matches!(self, Self::MaskedLm { .. })
     }
 
+    /// Whether labels are classes.
+    #[must_use]
+    pub const fn names_classes(self) -> bool {
+        matches!(self, Self::Classify | Self::LabelWords)
+    }
+
     /// Whether it is learned on the model's own masked-LM head, not on a head of the task.
     #[must_use]
     pub const fn on_masked_lm(self) -> bool {

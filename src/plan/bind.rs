@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::data::Source;
 use super::error::{ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, NO_TF32, UNKNOWN_IDENTITY};
 use super::seen::Notes;
+use super::source::Source;
 use super::split::Lengths;
 use crate::base::world::{HubFile, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
@@ -119,6 +119,8 @@ pub(super) struct Want<'a> {
     pub objective: Objective,
     /// Class names already fixed by the stage's head.
     pub classes: Option<&'a [String]>,
+    /// The order in which classes are taken that are found in the data, where it holds the same ones.
+    pub preferred: Option<&'a [String]>,
     /// The template around the text, and where it is written.
     pub template: Option<(&'a Template, Span)>,
     /// What stands behind the text.

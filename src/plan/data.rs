@@ -7,13 +7,12 @@ use super::encode::{Cause, Frame, encoded};
 use super::error::{
     ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS, BAD_PROMPT, BAD_TOKENIZER, UNKEPT_TOKENS,
 };
+use super::source::{Source, Unavailable, canonical, given};
 use super::split::Lengths;
-use crate::base::world::{HubFile, RepoKind};
-use crate::base::{Diag, Diags, suggest};
-use crate::library::data::DataError;
+use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::data::report::{Sight, Survey, Surveyor};
-use crate::library::data::set::{DataSpec, Labels, Reading, load};
-use crate::library::data::split::{SplitSource, find_split};
+use crate::library::data::set::{Given, Reading, load};
+use crate::library::data::{About, DataError};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::objective::Objective;
 use crate::resolve::Declared;
@@ -46,12 +45,8 @@ impl Binder<'_> {
             diags.push(diag);
             return None;
         }
-        let classes = match (want.objective, want.classes) {
-            (Objective::Regress | Objective::MaskedLm { .. }, _) => Vec::new(),
-            (_, Some(classes)) => classes.to_vec(),
-            (_, None) => declared.filled.values.names("labels").to_vec(),
-        };
-        let source = match self.source(declared, split, want.objective, &classes) {
+        let fixed = want.classes.filter(|_| want.objective.names_classes());
+        let source = match self.source(declared, split, want.objective, (fixed, want.preferred)) {
             Ok(source) => source,
             Err(Unavailable::Offline(why)) => {
                 diags.push(
@@ -65,18 +60,28 @@ impl Binder<'_> {
                         want.max_length
                     )),
                 );
+                let given = match given(declared) {
+                    Given::List(list) => list,
+                    Given::Map(pairs) => pairs.into_iter().map(|(_, class)| class).collect(),
+                    Given::Nothing => Vec::new(),
+                };
+                let classes = fixed.map_or(given, <[String]>::to_vec);
                 return Some(Arc::new(BoundSplit {
                     text: text.clone(),
                     encoded: None,
                     lengths: Lengths::Assumed(want.max_length as u32),
-                    classes,
+                    classes: if want.objective.names_classes() {
+                        classes
+                    } else {
+                        Vec::new()
+                    },
                     identity: None,
                     host_bytes: 0,
                     noted: None,
                 }));
             }
             Err(Unavailable::Wrong(list)) => {
-                wrong(list, at, "this split", diags);
+                wrong(list, declared, split, at, diags);
                 return None;
             }
         };
@@ -94,7 +99,7 @@ impl Binder<'_> {
                     host_bytes: 0,
                 })),
                 Err(list) => {
-                    wrong(sentences(list), at, "this split", diags);
+                    wrong(list, declared, split, at, diags);
                     None
                 }
             };
@@ -144,7 +149,7 @@ impl Binder<'_> {
                 Some(bound)
             }
             Err(Cause::Data(list)) => {
-                wrong(sentences(list), at, "this split", diags);
+                wrong(list, declared, split, at, diags);
                 None
             }
             Err(Cause::Tokens(why)) => {
@@ -190,172 +195,65 @@ impl Binder<'_> {
         objective: Objective,
         classes: &[String],
     ) -> Result<Arc<RawSplit>, Unavailable> {
-        let source = self.source(declared, split, objective, classes)?;
+        let source = self.source(declared, split, objective, (Some(classes), None))?;
         let key = format!("{:p}", Arc::as_ptr(&source));
         if let Some(raw) = self.raw.get(&key) {
             return Ok(raw.clone());
         }
         let data = load(&source.spec, self.world);
-        let data = data.map_err(|list| Unavailable::Wrong(sentences(list)))?;
+        let data = data.map_err(Unavailable::Wrong)?;
+        source.check(self.world).map_err(Unavailable::Wrong)?;
         let identity = source.identity.clone();
         let raw = Arc::new(RawSplit { data, identity });
         self.raw.insert(key, raw.clone());
         Ok(raw)
-    }
-
-    /// Where a split's examples come from.
-    fn source(
-        &mut self,
-        declared: &Declared,
-        split: &str,
-        objective: Objective,
-        classes: &[String],
-    ) -> Result<Arc<Source>, Unavailable> {
-        let key = format!(
-            "{}.{split}.{}.{classes:?}",
-            declared.identity(),
-            objective.name()
-        );
-        if let Some(source) = self.sources.get(&key) {
-            return Ok(source.clone());
-        }
-        let values = &declared.filled.values;
-        let canonical = if matches!(split, "validation" | "valid" | "val") {
-            "dev"
-        } else {
-            split
-        };
-        let named = values.names(canonical);
-        let arg = declared
-            .arg
-            .as_ref()
-            .map(|a| a.value.clone())
-            .unwrap_or_default();
-        let hub = declared.filled.name == "hub";
-        let files = if named.is_empty() {
-            let source = if hub {
-                SplitSource::Hub {
-                    repo: arg,
-                    revision: values.str("revision").map(str::to_owned),
-                    config: values.str("config").map(str::to_owned),
-                }
-            } else {
-                SplitSource::Local(declared.base.join(&arg))
-            };
-            // A repository that answers, but has no such split or configuration, is the recipe's mistake.
-            let out_of_reach = match &source {
-                SplitSource::Hub { repo, revision, .. } => {
-                    let listed = self
-                        .world
-                        .hub_list(repo, RepoKind::Dataset, revision.as_deref());
-                    listed.is_err()
-                }
-                SplitSource::Local(_) => false,
-            };
-            find_split(&source, split, self.world).map_err(|e| {
-                if out_of_reach {
-                    Unavailable::Offline(e.to_string())
-                } else {
-                    Unavailable::Wrong(vec![(e.to_string(), e.help.clone())])
-                }
-            })?
-        } else if hub {
-            let revision = values.str("revision").map(str::to_owned);
-            let fetch = |file: &String| {
-                let file = HubFile {
-                    repo: arg.clone(),
-                    kind: RepoKind::Dataset,
-                    revision: revision.clone(),
-                    file: file.clone(),
-                };
-                self.world
-                    .hub(&file)
-                    .map(|p| p.path)
-                    .map_err(|e| Unavailable::Offline(e.to_string()))
-            };
-            named.iter().map(fetch).collect::<Result<Vec<_>, _>>()?
-        } else {
-            let dir = declared.base.join(&arg);
-            named.iter().map(|file| dir.join(file)).collect()
-        };
-        let labels = match objective {
-            Objective::Regress => Labels::Regression,
-            Objective::MaskedLm { .. } => Labels::None,
-            _ if classes.is_empty() => Labels::Derive,
-            _ => Labels::Given(classes.to_vec()),
-        };
-        let spec = DataSpec {
-            files: files.clone(),
-            format: values.str("format").map(str::to_owned),
-            text: values.names("text").to_vec(),
-            label: values
-                .str("label")
-                .filter(|_| objective.reads_labels())
-                .map(str::to_owned),
-            take: values.opt_int("take"),
-            shuffle: values.opt_int("shuffle"),
-            labels,
-        };
-        if spec.label.is_none() && objective.reads_labels() {
-            let help = "write `label = …` with the column that holds what is to be learned";
-            return Err(Unavailable::Wrong(vec![(
-                format!("`{}` names no label column", declared.name.value),
-                Some(help.to_owned()),
-            )]));
-        }
-        let hashes: Option<Vec<String>> = files
-            .iter()
-            .map(|f| self.world.fingerprint(f).ok())
-            .collect();
-        let identity = hashes.map(|list| {
-            let taken = format!(
-                "{:?} {:?} {:?} {:?} {:?}",
-                spec.text, spec.label, spec.take, spec.shuffle, spec.labels
-            );
-            blake3::hash(format!("{list:?} {taken}").as_bytes())
-                .to_hex()
-                .to_string()
-        });
-        let source = Arc::new(Source { spec, identity });
-        self.sources.insert(key, source.clone());
-        Ok(source)
     }
 }
 
 /// Examples, classes, what was seen of the rows.
 type Tally = (usize, Vec<String>, Option<Survey>);
 
-/// Where a split's examples come from.
-#[derive(Debug)]
-pub(super) struct Source {
-    /// Its files, and what is taken from them.
-    pub spec: DataSpec,
-    /// Hash of both.
-    pub identity: Option<String>,
-}
-
-/// What is wrong with data, and what to do about it.
-fn sentences(list: Vec<DataError>) -> Vec<(String, Option<String>)> {
-    let each = list.into_iter().map(|e| (e.to_string(), e.help));
-    each.collect()
-}
-
-/// Says what is wrong with data.
-fn wrong(
-    list: Vec<(String, Option<String>)>,
-    at: crate::base::Span,
-    label: &str,
+/// Says what is wrong with data, at what of their declaration is to blame.
+pub(super) fn wrong(
+    list: Vec<DataError>,
+    declared: &Declared,
+    split: &str,
+    at: Span,
     diags: &mut Diags,
 ) {
-    for (message, help) in list {
-        let mut diag = Diag::error(&BAD_DATA, at, message);
-        diag.help = help;
-        diags.push(diag.label(label));
+    let values = &declared.filled.values;
+    let whole = declared
+        .arg
+        .as_ref()
+        .map_or(declared.name.span, |arg| arg.span);
+    for error in list {
+        let key = match error.about {
+            About::Files => canonical(split),
+            About::Text => "text",
+            About::Label => "label",
+            About::Labels => "labels",
+            About::Split => "split",
+            About::Name => "",
+        };
+        let span = if values.written(key) {
+            values.span(key)
+        } else {
+            whole
+        };
+        let message = match error.file.as_str() {
+            "" => error.message.clone(),
+            _ => error.to_string(),
+        };
+        let mut diag = if error.about == About::Name {
+            Diag::error(&BAD_DATA, at, message)
+                .label("this split")
+                .related(whole, "of these data")
+        } else {
+            Diag::error(&BAD_DATA, span, message)
+                .label("these data")
+                .related(at, "read here")
+        };
+        diag.help = error.help;
+        diags.push(diag);
     }
-}
-
-/// Why a split cannot be had.
-pub(super) enum Unavailable {
-    Offline(String),
-    Wrong(Vec<(String, Option<String>)>),
 }

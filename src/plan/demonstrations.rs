@@ -6,9 +6,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::bind::{Binder, BoundModel};
-use super::data::Unavailable;
 use super::encode::fill;
-use super::error::{ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS};
+use super::error::{ASSUMED_LENGTHS, BAD_DEMONSTRATIONS};
+use super::source::Unavailable;
 use super::stages::Handed;
 use crate::base::{Diag, Diags, suggest};
 use crate::library::data::set::{DataSet, Label};
@@ -170,11 +170,7 @@ impl Binder<'_> {
                 return Some(Arc::new(made));
             }
             Err(Unavailable::Wrong(list)) => {
-                for (message, help) in list {
-                    let mut diag = Diag::error(&BAD_DATA, at, message);
-                    diag.help = help;
-                    diags.push(diag.label("the split of the demonstrations"));
-                }
+                super::data::wrong(list, data, split, at, diags);
                 return None;
             }
         };

@@ -5,7 +5,7 @@ use std::io;
 use rayon::prelude::*;
 
 use super::bind::Want;
-use super::data::Source;
+use super::source::Source;
 use crate::base::world::World;
 use crate::library::data::DataError;
 use crate::library::data::report::{Sight, Survey, Surveyor, Tokens};
@@ -21,8 +21,11 @@ const MANY: u64 = 1 << 20;
 /// Texts that are tokenized at a time.
 const AT_ONCE: usize = 2048;
 
+/// Bytes of texts after which they are tokenized, however few they are.
+const BYTES_AT_ONCE: usize = 4 << 20;
+
 /// Changes whenever the same texts become other tokens.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A tokenized split.
 pub(super) struct Made {
@@ -83,6 +86,8 @@ pub(super) fn encoded(
     }
     let reading = Reading::open(&source.spec, world).map_err(Cause::Data)?;
     let each = Each {
+        source,
+        world,
         reading: &reading,
         tokenizer,
         frame,
@@ -120,6 +125,8 @@ pub(super) fn encoded(
 
 /// What examples are made with.
 struct Each<'a> {
+    source: &'a Source,
+    world: &'a dyn World,
     reading: &'a Reading<'a>,
     tokenizer: &'a Tokenizer,
     frame: Option<Frame<'a>>,
@@ -141,11 +148,14 @@ impl Each<'_> {
             // All draws have the same rows.
             let mut surveyor = surveyor.as_mut().filter(|_| draw == 0);
             let mut waiting: Vec<(u32, Example)> = Vec::new();
+            let mut bytes = 0;
             let mut outcome = Ok(Ok(()));
             let walked = self.reading.walk(&mut |place, example| {
+                bytes += example.texts.iter().map(String::len).sum::<usize>();
                 waiting.push((place, example));
-                if waiting.len() == AT_ONCE {
+                if waiting.len() == AT_ONCE || bytes >= BYTES_AT_ONCE {
                     outcome = self.add(&mut made, &mut waiting, draw, surveyor.as_deref_mut());
+                    bytes = 0;
                 }
                 matches!(outcome, Ok(Ok(())))
             });
@@ -157,6 +167,8 @@ impl Each<'_> {
                 return Ok(Err(why));
             }
         }
+        // What is kept under the name of these data are their tokens.
+        self.source.check(self.world).map_err(Cause::Data)?;
         let classes = self.reading.classes();
         let notes = Notes {
             classes: classes.to_vec(),

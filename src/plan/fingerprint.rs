@@ -75,6 +75,9 @@ pub(super) fn fingerprint(
             );
         }
     }
+    if start.fresh_head {
+        parts.insert("head".to_owned(), "fresh".to_owned());
+    }
     if let Some(chooser) = &start.chooser {
         let print = plan
             .stage(&chooser.stage)

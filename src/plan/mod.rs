@@ -21,6 +21,7 @@ mod prompt;
 pub mod render;
 pub mod seen;
 pub mod solve;
+mod source;
 pub mod split;
 mod stages;
 pub mod sweep;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, Span, Spanned};
+use crate::library::data::set::generic;
 use crate::library::masking::Masking;
 use crate::library::method::{Tuning, method};
 use crate::library::model::{self, HeadKind, Model};
@@ -359,6 +361,19 @@ impl Planner<'_, '_> {
             Wording::Inherited => values.span(key),
         };
         let head = start.head.clone();
+        let own_head = kind.trains()
+            && start.objective == Objective::Classify
+            && start.model.random.is_none()
+            && start.weights.is_none()
+            && start.adapter.is_none();
+        let trained = if own_head {
+            match trained_head(&start.model) {
+                (Objective::Classify, HeadKind::Classes(names)) if !generic(&names) => names,
+                _ => Vec::new(),
+            }
+        } else {
+            Vec::new()
+        };
         let mut sets = Vec::new();
         let mut complete = true;
         for template in &templates {
@@ -373,6 +388,8 @@ impl Planner<'_, '_> {
                 let want = Want {
                     objective: start.objective,
                     classes: known,
+                    // A trained head is attached by the names of its classes.
+                    preferred: Some(trained.as_slice()).filter(|names| !names.is_empty()),
                     template: template.as_ref().map(|t| (t, at(key))),
                     demonstrations: shown.as_ref(),
                     draws: values.opt_int("draws").unwrap_or(1),
@@ -393,11 +410,22 @@ impl Planner<'_, '_> {
                 if let (Some(split), None, Objective::Classify | Objective::LabelWords) =
                     (&bound, known, start.objective)
                 {
-                    start.head = HeadKind::Classes(self.classes(split, values.span(key), diags)?);
+                    start.head = HeadKind::Classes(self.classes(split, values, key, diags)?);
+                } else if let (Some(split), Some(known)) = (&bound, known)
+                    && generic(known)
+                    && split.classes.len() == known.len()
+                    && start.objective.names_classes()
+                {
+                    // Classes without names take those of the data.
+                    start.head = HeadKind::Classes(split.classes.clone());
                 }
                 set.push(bound);
             }
             sets.push(set);
+        }
+        if let (false, HeadKind::Classes(names)) = (trained.is_empty(), &start.head) {
+            // The rows of a trained head belong to its own classes, and to no others that are as many.
+            start.fresh_head = *names != trained;
         }
         complete.then_some(sets)
     }
@@ -442,6 +470,7 @@ impl Planner<'_, '_> {
                 tuning,
                 objective,
                 head,
+                fresh_head: false,
                 prompt: None,
                 chooser: None,
                 max_length: 0,
@@ -520,8 +549,26 @@ impl Planner<'_, '_> {
         })
     }
 
-    fn classes(&self, split: &BoundSplit, at: Span, diags: &mut Diags) -> Option<Vec<String>> {
+    fn classes(
+        &self,
+        split: &BoundSplit,
+        values: &Values,
+        key: &str,
+        diags: &mut Diags,
+    ) -> Option<Vec<String>> {
         if split.encoded.is_some() && split.classes.len() < 2 {
+            // The cause stands where the data are declared, however many stages read them.
+            let data = values.reference(key).map(|(name, _)| name);
+            let data = data.and_then(|name| self.binder.recipe.find("data", name));
+            let at = data.map_or(values.span(key), |data| {
+                let own = &data.filled.values;
+                let label = if own.written("labels") {
+                    "labels"
+                } else {
+                    "label"
+                };
+                own.span(label)
+            });
             diags.push(
                 Diag::error(
                     &BAD_LABELS,
@@ -531,6 +578,8 @@ impl Planner<'_, '_> {
                         split.classes.len()
                     ),
                 )
+                .label("one class leaves nothing to learn")
+                .related(values.span(key), "read here")
                 .help("check `label`, or write `objective = regress` to learn a number"),
             );
             return None;
@@ -589,6 +638,8 @@ fn trained_head(model: &BoundModel) -> (Objective, HeadKind) {
 
 fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> Option<Handed> {
     let mut handed = start.clone();
+    // Its own head is of its classes.
+    handed.fresh_head = false;
     if kind.merges() {
         handed.tuning = Tuning {
             n_layers: tuning.n_layers,

@@ -50,6 +50,8 @@ pub struct Handed {
     pub objective: Objective,
     /// The head.
     pub head: HeadKind,
+    /// Whether the head of the model's files is one of other classes, so that it is not taken.
+    pub fresh_head: bool,
     /// What stands around the text; until it is chosen, the candidate that takes most memory.
     pub prompt: Option<Arc<Prompt>>,
     /// The stage that chooses the prompt, if one does.

@@ -4,6 +4,7 @@ mod cases;
 mod choose;
 mod classes;
 mod cli;
+mod data;
 mod data_report;
 mod demonstrations;
 mod device;

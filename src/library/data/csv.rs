@@ -1,44 +1,64 @@
 //! Comma-separated values (RFC 4180): a header, then records; quoted cells may span lines.
+//!
+//! **Invariant:** a quote that is not closed, or that closes within a cell, is an error at the line that opens it: it
+//! would swallow the rows behind it. (The `csv` crate takes both without a word, so cells are told apart here.)
 
-use super::{Cell, DataError, Format, Input, RowRec, locate, text};
+use std::io::BufRead;
+
+use super::source::{Input, MOST_COLUMNS, MOST_ROW, no_text, too_long, too_wide};
+use super::{Cell, DataError, Format, RowRec, locate};
 
 /// The format.
 pub static CSV: Format = Format {
     name: "csv",
     extensions: &["csv"],
     read,
+    columns,
     class_names: |_, _| None,
 };
 
+fn columns(input: &Input) -> Result<Vec<String>, DataError> {
+    let mut records = Records::of(input)?;
+    header(&mut records, &input.file)
+}
+
+fn header(records: &mut Records<'_>, file: &str) -> Result<Vec<String>, DataError> {
+    if !records.next()? || records.is_blank() {
+        return Err(DataError::empty(file));
+    }
+    Ok(records.cells()?.into_iter().map(str::to_owned).collect())
+}
+
 fn read(
-    input: &Input<'_>,
+    input: &Input,
     columns: &[String],
     each: &mut dyn FnMut(RowRec) -> bool,
 ) -> Result<(), DataError> {
-    let file = input.file;
-    let text = text(&input.bytes, file)?;
-    let mut reader = ::csv::ReaderBuilder::new().from_reader(text.as_bytes());
-    let header = reader
-        .headers()
-        .map_err(|error| wrong(&error, text, file))?
-        .clone();
-    if header.is_empty() {
-        return Err(DataError::empty(file));
-    }
-    let places = locate(&header.iter().collect::<Vec<_>>(), columns, file)?;
-    let mut record = ::csv::StringRecord::new();
-    let (mut line, mut counted) = (1, 0);
-    while reader
-        .read_record(&mut record)
-        .map_err(|error| wrong(&error, text, file))?
-    {
-        let start = record.position().map_or(0, |place| start(text, place));
-        line += ends(text, counted, start);
-        counted = start;
+    let file = input.file.as_str();
+    let mut records = Records::of(input)?;
+    let header = header(&mut records, file)?;
+    let places = locate(&header, columns, file)?;
+    while records.next()? {
+        // Of several columns a blank line has none; of a single one it is an empty cell.
+        if records.is_blank() && header.len() > 1 {
+            continue;
+        }
+        let line = records.begins;
+        let cells = records.cells()?;
+        if cells.len() != header.len() {
+            let message = format!(
+                "{} cells where the header has {}",
+                cells.len(),
+                header.len()
+            );
+            let wrong = DataError::new(file, message).at(line);
+            return Err(
+                wrong.help("a text with commas, quotes or line ends stands in double quotes")
+            );
+        }
         let cells = places.iter().map(|&place| {
-            record
-                .get(place)
-                .map_or(Cell::Missing, |cell| Cell::Text(cell.into()))
+            let cell = cells.get(place);
+            cell.map_or(Cell::Missing, |cell| Cell::Text((*cell).into()))
         });
         let cells = cells.collect();
         if !each(RowRec { line, cells }) {
@@ -48,40 +68,170 @@ fn read(
     Ok(())
 }
 
-/// Where the record at a position begins. The reader takes what is left of the line end before it,
-/// or blank lines, for part of it, so its own count of lines is off.
-fn start(text: &str, place: &::csv::Position) -> usize {
-    let at = usize::try_from(place.byte()).unwrap_or(usize::MAX);
-    let rest = text.as_bytes().get(at..).unwrap_or_default();
-    at + rest
-        .iter()
-        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-        .count()
+/// Where a reader of records is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// At the beginning of a cell.
+    Begin,
+    /// In a cell without quotes.
+    Plain,
+    /// In a quoted cell.
+    Quoted,
+    /// Behind a quote in a quoted cell: its end, or the first of two.
+    Quote,
 }
 
-/// Line ends between two places.
-fn ends(text: &str, from: usize, to: usize) -> u64 {
-    text.as_bytes()
-        .get(from..to)
-        .unwrap_or_default()
-        .iter()
-        .filter(|&&byte| byte == b'\n')
-        .count() as u64
+/// The records of a file, one at a time.
+struct Records<'a> {
+    input: &'a Input,
+    from: Box<dyn BufRead>,
+    /// The cells of the record, one behind the other.
+    text: Vec<u8>,
+    /// Where each cell ends.
+    ends: Vec<usize>,
+    /// The line that the record begins on.
+    begins: u64,
+    /// The line that is being read.
+    line: u64,
+    /// The line of the quote that was opened last.
+    opened: u64,
+    quoted: bool,
+    /// Whether the last record ended with a carriage return.
+    returned: bool,
 }
 
-fn wrong(error: &::csv::Error, text: &str, file: &str) -> DataError {
-    let (message, help) = match error.kind() {
-        ::csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => (
-            format!("{len} cells where the header has {expected_len}"),
-            "a text with commas, quotes or line ends stands in double quotes",
-        ),
-        _ => (error.to_string(), "the file should follow RFC 4180"),
-    };
-    let wrong = DataError::new(file, message).help(help);
-    match error.position() {
-        Some(place) => wrong.at(1 + ends(text, 0, start(text, place))),
-        None => wrong,
+impl<'a> Records<'a> {
+    fn of(input: &'a Input) -> Result<Self, DataError> {
+        let mut from = input.text()?;
+        let head = from.fill_buf().map_err(|error| input.unread(&error))?;
+        if head.starts_with(b"\xEF\xBB\xBF") {
+            from.consume(3);
+        }
+        Ok(Self {
+            input,
+            from,
+            text: Vec::new(),
+            ends: Vec::new(),
+            begins: 1,
+            line: 1,
+            opened: 1,
+            quoted: false,
+            returned: false,
+        })
+    }
+
+    /// Reads the next record; `false` behind the last.
+    fn next(&mut self) -> Result<bool, DataError> {
+        self.text.clear();
+        self.ends.clear();
+        if std::mem::take(&mut self.returned) && self.buffer()?.first() == Some(&b'\n') {
+            self.from.consume(1);
+        }
+        (self.begins, self.quoted) = (self.line, false);
+        let mut state = State::Begin;
+        let mut any = false;
+        loop {
+            // What is read is taken apart from what is written to.
+            let buffer = self.from.fill_buf();
+            let buffer = buffer.map_err(|error| self.input.unread(&error))?;
+            if buffer.is_empty() {
+                if state == State::Quoted {
+                    return Err(self.open_quote("is never closed"));
+                }
+                if any {
+                    self.ends.push(self.text.len());
+                }
+                return Ok(any);
+            }
+            any = true;
+            let (mut used, mut done, mut broken) = (0, false, false);
+            for &byte in buffer {
+                used += 1;
+                state = match (state, byte) {
+                    (State::Quoted, b'"') => State::Quote,
+                    (State::Quoted, _) => {
+                        self.line += u64::from(byte == b'\n');
+                        self.text.push(byte);
+                        State::Quoted
+                    }
+                    (State::Quote, b'"') => {
+                        self.text.push(b'"');
+                        State::Quoted
+                    }
+                    (_, b',') => {
+                        self.ends.push(self.text.len());
+                        State::Begin
+                    }
+                    (_, b'\n' | b'\r') => {
+                        self.line += 1;
+                        self.returned = byte == b'\r';
+                        done = true;
+                        break;
+                    }
+                    (State::Begin, b'"') => {
+                        (self.opened, self.quoted) = (self.line, true);
+                        State::Quoted
+                    }
+                    (State::Quote, _) => {
+                        broken = true;
+                        break;
+                    }
+                    (_, _) => {
+                        self.text.push(byte);
+                        State::Plain
+                    }
+                };
+            }
+            self.from.consume(used);
+            if broken {
+                return Err(self.open_quote("closes in the middle of a cell"));
+            }
+            if self.text.len() > MOST_ROW || self.ends.len() > MOST_COLUMNS {
+                // A quote that swallows rows is the likelier cause.
+                return Err(if state == State::Quoted {
+                    self.open_quote("does not close within 16 MiB")
+                } else if self.ends.len() > MOST_COLUMNS {
+                    too_wide(&self.input.file, self.begins)
+                } else {
+                    too_long(&self.input.file, self.begins)
+                });
+            }
+            if done {
+                self.ends.push(self.text.len());
+                return Ok(true);
+            }
+        }
+    }
+
+    fn buffer(&mut self) -> Result<&[u8], DataError> {
+        let buffer = self.from.fill_buf();
+        buffer.map_err(|error| self.input.unread(&error))
+    }
+
+    fn open_quote(&self, what: &str) -> DataError {
+        let message = format!("the quote that opens a cell here {what}");
+        DataError::new(self.input.file.as_str(), message)
+            .at(self.opened)
+            .help("a quoted cell ends with a quote before the comma or the line end; a quote within it is written twice")
+    }
+
+    /// Whether it is an empty line.
+    fn is_blank(&self) -> bool {
+        self.ends.len() == 1 && self.text.is_empty() && !self.quoted
+    }
+
+    fn cells(&self) -> Result<Vec<&str>, DataError> {
+        let text = std::str::from_utf8(&self.text).map_err(|error| {
+            let before = self.text.get(..error.valid_up_to()).unwrap_or_default();
+            let breaks = before.iter().filter(|&&byte| byte == b'\n').count();
+            no_text(&self.input.file, self.begins + breaks as u64)
+        })?;
+        let mut begin = 0;
+        let cells = self.ends.iter().map(|&end| {
+            let cell = text.get(begin..end);
+            begin = end;
+            cell.ok_or_else(|| no_text(&self.input.file, self.begins))
+        });
+        cells.collect()
     }
 }

@@ -1,15 +1,19 @@
 //! Data files: the registry of formats, and what a reader hands on.
 //!
-//! **Invariant:** a reader gives rows or an error with its place, whatever the bytes are, and holds one row
+//! **Invariant:** a reader gives every row or an error with its place, whatever the bytes are, and holds one row
 //! at a time.
 
 pub mod batch;
+pub mod column;
 pub mod csv;
-pub mod jsonl;
+pub mod json;
+pub mod names;
+mod pages;
 pub mod parquet;
 pub mod positioned;
 pub mod report;
 pub mod set;
+pub mod source;
 pub mod split;
 pub mod tokens;
 pub mod tsv;
@@ -17,12 +21,11 @@ pub mod tsv;
 use std::fmt;
 use std::path::Path;
 
-use bytes::Bytes;
-
 use crate::base::suggest;
 use crate::base::world::WorldError;
 
 pub use set::{DataSet, DataSpec, Example, Label, Labels, load};
+pub use source::Input;
 pub use split::{SplitSource, find_split};
 
 /// A file format.
@@ -34,28 +37,27 @@ pub struct Format {
     pub extensions: &'static [&'static str],
     /// Reads the asked columns out of a file.
     pub read: Reader,
+    /// The names of a file's columns; of JSON, the keys of its first object.
+    pub columns: fn(input: &Input) -> Result<Vec<String>, DataError>,
     /// The class names a file itself gives for a column.
-    pub class_names: fn(input: &Input<'_>, column: &str) -> Option<Vec<String>>,
+    pub class_names: fn(input: &Input, column: &str) -> Option<Vec<String>>,
 }
 
 /// A reader: the file, the asked columns, and what takes the rows until it returns `false`.
 pub type Reader = fn(
-    input: &Input<'_>,
+    input: &Input,
     columns: &[String],
     each: &mut dyn FnMut(RowRec) -> bool,
 ) -> Result<(), DataError>;
 
-/// A file to be read.
-#[derive(Clone, Debug)]
-pub struct Input<'a> {
-    /// Its content.
-    pub bytes: Bytes,
-    /// Its name in errors.
-    pub file: &'a str,
-}
-
 /// Every format, in the order in which they are looked for.
-pub static FORMATS: &[&Format] = &[&tsv::TSV, &csv::CSV, &jsonl::JSONL, &parquet::PARQUET];
+pub static FORMATS: &[&Format] = &[
+    &tsv::TSV,
+    &csv::CSV,
+    &json::JSONL,
+    &json::JSON,
+    &parquet::PARQUET,
+];
 
 /// The format of that name.
 #[must_use]
@@ -63,14 +65,23 @@ pub fn format_named(name: &str) -> Option<&'static Format> {
     FORMATS.iter().copied().find(|format| format.name == name)
 }
 
-/// The format a file's extension stands for.
+/// The format a file's extension stands for; of a packed file, that of what is packed: `train.jsonl.gz`.
 #[must_use]
 pub fn format_of(path: &Path) -> Option<&'static Format> {
-    let extension = path.extension()?.to_str()?.to_lowercase();
+    let name = path.file_name()?.to_str()?.to_lowercase();
+    let (_, extension) = unpacked_name(&name).rsplit_once('.')?;
     FORMATS
         .iter()
         .copied()
-        .find(|format| format.extensions.contains(&extension.as_str()))
+        .find(|format| format.extensions.contains(&extension))
+}
+
+/// A file's name without the ending of its packing.
+fn unpacked_name(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((inner, packed)) if source::PACKED.contains(&packed.to_lowercase().as_str()) => inner,
+        _ => name,
+    }
 }
 
 /// A row; its cells are in the order in which the columns were asked for.
@@ -91,13 +102,51 @@ pub enum Cell {
     Int(i64),
     /// Any other number.
     Float(f64),
+    /// True or false.
+    Bool(bool),
     /// Nothing.
     Missing,
+}
+
+impl Cell {
+    /// The cell as text; `None` where nothing stands.
+    #[must_use]
+    pub fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Int(whole) => Some(whole.to_string()),
+            Self::Float(number) => Some(number.to_string()),
+            Self::Bool(truth) => Some(truth.to_string()),
+            Self::Missing => None,
+        }
+    }
+}
+
+/// What of a data set is to blame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum About {
+    /// Its files.
+    #[default]
+    Files,
+    /// The columns of texts.
+    Text,
+    /// The column of labels.
+    Label,
+    /// The names of the classes.
+    Labels,
+    /// How it is divided into splits.
+    Split,
+    /// The name of the split that is read.
+    Name,
 }
 
 /// Something is wrong with a data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataError {
+    /// What is to blame.
+    pub about: About,
+    /// Errors of the same kind in several rows are one; empty where each stands for itself.
+    pub kind: &'static str,
     /// The file.
     pub file: String,
     /// The line, or row, from 1.
@@ -113,6 +162,8 @@ impl DataError {
     #[must_use]
     pub fn new(file: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
+            about: About::Files,
+            kind: "",
             file: file.into(),
             line: None,
             message: message.into(),
@@ -131,6 +182,27 @@ impl DataError {
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// The same, and what is to blame.
+    #[must_use]
+    pub fn about(mut self, about: About) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// The same, one of a kind that several rows may have.
+    #[must_use]
+    pub fn kind(mut self, kind: &'static str) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The same, with help if it has none.
+    #[must_use]
+    pub fn help_else(mut self, help: impl FnOnce() -> String) -> Self {
+        self.help.get_or_insert_with(help);
         self
     }
 
@@ -155,6 +227,8 @@ impl std::error::Error for DataError {}
 impl From<WorldError> for DataError {
     fn from(error: WorldError) -> Self {
         Self {
+            about: About::Files,
+            kind: "",
             file: error.what,
             line: None,
             message: error.cause,
@@ -164,7 +238,7 @@ impl From<WorldError> for DataError {
 }
 
 /// Where the asked columns are in a header.
-fn locate(header: &[&str], columns: &[String], file: &str) -> Result<Vec<usize>, DataError> {
+fn locate(header: &[String], columns: &[String], file: &str) -> Result<Vec<usize>, DataError> {
     let mut places = Vec::with_capacity(columns.len());
     for column in columns {
         let mut found = header
@@ -173,7 +247,7 @@ fn locate(header: &[&str], columns: &[String], file: &str) -> Result<Vec<usize>,
             .filter(|(_, name)| *name == column)
             .map(|(place, _)| place);
         let Some(place) = found.next() else {
-            return Err(missing(column, header.iter().copied(), file).at(1));
+            return Err(missing(column, header.iter().map(String::as_str), file).at(1));
         };
         if found.next().is_some() {
             return Err(DataError::new(file, format!("two columns are named `{column}`")).at(1));
@@ -194,18 +268,6 @@ fn missing<'a>(
         Some(help) => error.help(help),
         None => error,
     }
-}
-
-/// Text without its byte order mark.
-fn text<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, DataError> {
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    std::str::from_utf8(bytes).map_err(|error| {
-        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() as u64 + 1;
-        DataError::new(file, "this is not UTF-8 text")
-            .at(line)
-            .help("save the file as UTF-8")
-    })
 }
 
 #[cfg(test)]

@@ -3,9 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{Cell, DataError, Format, Input, RowRec, missing};
-use ::parquet::errors::ParquetError;
-use ::parquet::file::reader::{FileReader, SerializedFileReader};
+use bytes::Bytes;
+
+use super::column::{Step, steps};
+use super::source::{Input, MOST_ROW, Stored, most_unpacked, too_long};
+use super::{Cell, DataError, Format, RowRec, missing};
+use ::parquet::errors::{ParquetError, Result as Decoded};
+use ::parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use ::parquet::record::Field;
 use ::parquet::schema::types::Type;
 
@@ -14,56 +18,108 @@ pub static PARQUET: Format = Format {
     name: "parquet",
     extensions: &["parquet"],
     read,
+    columns,
     class_names,
 };
 
-fn read(
-    input: &Input<'_>,
-    columns: &[String],
-    each: &mut dyn FnMut(RowRec) -> bool,
-) -> Result<(), DataError> {
-    let file = input.file;
-    if input.bytes.is_empty() {
+impl Length for Input {
+    fn len(&self) -> u64 {
+        self.size()
+    }
+}
+
+impl ChunkReader for Input {
+    type T = std::io::BufReader<Stored>;
+
+    fn get_read(&self, start: u64) -> Decoded<Self::T> {
+        Ok(std::io::BufReader::new(self.stored(start)))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Decoded<Bytes> {
+        Ok(self.part(start, length)?)
+    }
+}
+
+thread_local! {
+    static DECODING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether this thread decodes a file, so that a panic is the file's fault and becomes an error that names it.
+#[must_use]
+pub fn is_decoding() -> bool {
+    DECODING.get()
+}
+
+/// What the decoder gives. It is not ours: should it panic on a damaged file, that is a damaged file.
+fn guarded<T>(file: &str, decode: impl FnOnce() -> T) -> Result<T, DataError> {
+    let before = DECODING.replace(true);
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
+    DECODING.set(before);
+    decoded.map_err(|_| DataError::new(file, "the Parquet file is damaged").help("fetch it again"))
+}
+
+fn open(input: &Input) -> Result<SerializedFileReader<Input>, DataError> {
+    let file = input.file.as_str();
+    if input.size() == 0 {
         return Err(DataError::empty(file));
     }
-    // The decoder is not ours: should it panic on a damaged file, that is a damaged file.
-    catch_unwind(AssertUnwindSafe(|| decode(input, columns, each))).unwrap_or_else(|_| {
-        Err(DataError::new(file, "the Parquet file is damaged").help("fetch it again"))
-    })
+    let reader = guarded(file, || SerializedFileReader::new(input.clone()))?;
+    let reader = reader.map_err(|error| wrong(&error, file))?;
+    super::pages::check(input, reader.metadata())?;
+    Ok(reader)
 }
 
-fn class_names(input: &Input<'_>, column: &str) -> Option<Vec<String>> {
-    let metadata = || {
-        let reader = SerializedFileReader::new(input.bytes.clone()).ok()?;
-        let pairs = reader.metadata().file_metadata().key_value_metadata()?;
-        let own = pairs.iter().find(|pair| pair.key == "huggingface")?;
-        own.value.clone()
-    };
-    let text = catch_unwind(AssertUnwindSafe(metadata)).ok()??;
-    names_in(&text, column)
+fn columns(input: &Input) -> Result<Vec<String>, DataError> {
+    let reader = open(input)?;
+    let schema = reader.metadata().file_metadata().schema();
+    let names = schema.get_fields().iter();
+    Ok(names.map(|field| field.name().to_owned()).collect())
 }
 
-fn decode(
-    input: &Input<'_>,
+fn class_names(input: &Input, column: &str) -> Option<Vec<String>> {
+    let reader = open(input).ok()?;
+    let pairs = reader.metadata().file_metadata().key_value_metadata()?;
+    let own = pairs.iter().find(|pair| pair.key == "huggingface")?;
+    let value: serde_json::Value = serde_json::from_str(own.value.as_ref()?).ok()?;
+    super::names::of_feature(value.get("info")?.get("features")?, column)
+}
+
+/// A column: its field, and the path to the value within it.
+fn place(schema: &Type, column: &str, file: &str) -> Result<(Arc<Type>, Vec<Step>), DataError> {
+    let fields = schema.get_fields();
+    let named = |name: &str| fields.iter().find(|field| field.name() == name);
+    if let Some(field) = named(column) {
+        return Ok((Arc::clone(field), Vec::new()));
+    }
+    let mut steps = steps(column);
+    if let Some(Step::Field(first)) = steps.first()
+        && let Some(field) = named(first)
+        && steps.len() > 1
+    {
+        let field = Arc::clone(field);
+        steps.remove(0);
+        return Ok((field, steps));
+    }
+    Err(missing(
+        column,
+        fields.iter().map(|field| field.name()),
+        file,
+    ))
+}
+
+fn read(
+    input: &Input,
     columns: &[String],
     each: &mut dyn FnMut(RowRec) -> bool,
 ) -> Result<(), DataError> {
-    let file = input.file;
-    let reader =
-        SerializedFileReader::new(input.bytes.clone()).map_err(|error| wrong(&error, file))?;
-    let metadata = reader.metadata().file_metadata();
-    let schema = metadata.schema();
+    let (file, most) = (input.file.as_str(), most_unpacked(input.size()));
+    let reader = open(input)?;
+    let schema = reader.metadata().file_metadata().schema();
+    let places = columns.iter().map(|column| place(schema, column, file));
+    let places: Vec<(Arc<Type>, Vec<Step>)> = places.collect::<Result<_, _>>()?;
     let mut fields: Vec<Arc<Type>> = Vec::new();
-    for column in columns {
-        let names = schema.get_fields().iter().map(|field| field.name());
-        let Some(field) = schema
-            .get_fields()
-            .iter()
-            .find(|field| field.name() == column)
-        else {
-            return Err(missing(column, names, file));
-        };
-        if !fields.iter().any(|known| known.name() == column) {
+    for (field, _) in &places {
+        if !fields.iter().any(|known| known.name() == field.name()) {
             fields.push(Arc::clone(field));
         }
     }
@@ -71,24 +127,44 @@ fn decode(
         .with_fields(fields)
         .build()
         .map_err(|error| wrong(&error, file))?;
-    let rows = reader
-        .get_row_iter(Some(projection))
-        .map_err(|error| wrong(&error, file))?;
-    for (row, line) in rows.zip(1u64..) {
+    let rows = guarded(file, || reader.get_row_iter(Some(projection)))?;
+    let mut rows = rows.map_err(|error| wrong(&error, file))?;
+    let (mut given, mut line) = (0_u64, 0_u64);
+    while let Some(row) = guarded(file, || rows.next())? {
+        line += 1;
         let row = row.map_err(|error| wrong(&error, file).at(line))?;
         let mut cells = Vec::with_capacity(columns.len());
-        for column in columns {
-            let field = row
+        for (column, (field, steps)) in columns.iter().zip(&places) {
+            let value = row
                 .get_column_iter()
-                .find(|(name, _)| *name == column)
-                .map(|(_, field)| field);
-            cells.push(field.map_or(Some(Cell::Missing), cell).ok_or_else(|| {
-                DataError::new(
-                    file,
-                    format!("column `{column}` holds neither text nor numbers"),
-                )
+                .find(|(name, _)| *name == field.name())
+                .map(|(_, value)| value);
+            let cell = match value {
+                Some(value) => inside(value, steps).and_then(cell),
+                None => Some(Cell::Missing),
+            };
+            let cell = cell.ok_or_else(|| {
+                DataError::new(file, format!("`{column}` holds neither a text nor a number"))
+                    .at(line)
+                    .help("a value within a list or a group is named by its path, as in \"data.text\" or \"answers[0]\"")
+            })?;
+            if let Cell::Text(text) = &cell {
+                given += text.len() as u64;
+                if text.len() > MOST_ROW {
+                    return Err(too_long(file, line));
+                }
+            }
+            cells.push(cell);
+        }
+        // One long text may stand for millions of rows.
+        if given > most {
+            let message = format!(
+                "its texts take more than {} MiB, out of all proportion to its size",
+                most >> 20
+            );
+            return Err(DataError::new(file, message)
                 .at(line)
-            })?);
+                .help("it is taken for a trap; write the file again if it is what you meant"));
         }
         if !each(RowRec { line, cells }) {
             break;
@@ -97,10 +173,32 @@ fn decode(
     Ok(())
 }
 
+/// The value at the end of a path; nothing behind a null.
+fn inside<'a>(value: &'a Field, steps: &[Step]) -> Option<&'a Field> {
+    let mut value = value;
+    for step in steps {
+        value = match (step, value) {
+            (_, Field::Null) => return Some(&Field::Null),
+            (Step::Field(name), Field::Group(group)) => {
+                let mut fields = group.get_column_iter();
+                fields
+                    .find(|(own, _)| *own == name)
+                    .map(|(_, field)| field)?
+            }
+            (Step::Element(at), Field::ListInternal(list)) => list.elements().get(*at)?,
+            (Step::Field(name), Field::ListInternal(list)) => {
+                list.elements().get(name.parse::<usize>().ok()?)?
+            }
+            _ => return None,
+        };
+    }
+    Some(value)
+}
+
 fn cell(field: &Field) -> Option<Cell> {
     Some(match field {
         Field::Null => Cell::Missing,
-        Field::Bool(value) => Cell::Text(value.to_string()),
+        Field::Bool(value) => Cell::Bool(*value),
         Field::Byte(value) => Cell::Int((*value).into()),
         Field::Short(value) => Cell::Int((*value).into()),
         Field::Int(value) => Cell::Int((*value).into()),
@@ -108,7 +206,9 @@ fn cell(field: &Field) -> Option<Cell> {
         Field::UByte(value) => Cell::Int((*value).into()),
         Field::UShort(value) => Cell::Int((*value).into()),
         Field::UInt(value) => Cell::Int((*value).into()),
-        Field::ULong(value) => i64::try_from(*value).map_or(Cell::Float(*value as f64), Cell::Int),
+        Field::ULong(value) => {
+            i64::try_from(*value).map_or_else(|_| Cell::Text(value.to_string()), Cell::Int)
+        }
         Field::Float16(value) => Cell::Float(value.to_f64()),
         Field::Float(value) => Cell::Float((*value).into()),
         Field::Double(value) => Cell::Float(*value),
@@ -116,21 +216,6 @@ fn cell(field: &Field) -> Option<Cell> {
         Field::Bytes(bytes) => Cell::Text(std::str::from_utf8(bytes.data()).ok()?.to_owned()),
         _ => return None,
     })
-}
-
-/// The names of a `ClassLabel` column in the metadata the `datasets` library writes.
-fn names_in(metadata: &str, column: &str) -> Option<Vec<String>> {
-    let value: serde_json::Value = serde_json::from_str(metadata).ok()?;
-    let feature = value.get("info")?.get("features")?.get(column)?;
-    if feature.get("_type")?.as_str()? != "ClassLabel" {
-        return None;
-    }
-    feature
-        .get("names")?
-        .as_array()?
-        .iter()
-        .map(|name| name.as_str().map(str::to_owned))
-        .collect()
 }
 
 fn wrong(error: &ParquetError, file: &str) -> DataError {

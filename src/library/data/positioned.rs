@@ -12,6 +12,20 @@ pub fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()
 }
 
 #[cfg(unix)]
+/// Reads some bytes from `offset` on; none at the end.
+///
+/// # Errors
+/// What the file system says.
+pub fn read_some_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    loop {
+        match std::os::unix::fs::FileExt::read_at(file, bytes, offset) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+#[cfg(unix)]
 /// Writes `bytes` at `offset`.
 ///
 /// # Errors
@@ -36,6 +50,15 @@ pub fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::R
         offset += n as u64;
     }
     Ok(())
+}
+
+#[cfg(windows)]
+/// Reads some bytes from `offset` on; none at the end.
+///
+/// # Errors
+/// What the file system says.
+pub fn read_some_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
 }
 
 #[cfg(windows)]

@@ -5,18 +5,23 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-
-use super::{Cell, DataError, FORMATS, Format, Input, RowRec, format_named, format_of};
+use super::source::Input;
+use super::{About, Cell, DataError, FORMATS, Format, RowRec, format_named, format_of};
 use crate::base::rng::Stream;
 use crate::base::suggest;
 use crate::base::world::World;
-use key::{Found, Key};
+use crate::library::schema::Portion;
+use found::Found;
+use key::{Key, Numbers};
+use wrongs::Wrongs;
 
+mod carve;
+mod found;
 mod key;
+mod spelling;
+mod wrongs;
 
-/// Row errors after which reading stops.
-const ENOUGH: usize = 10;
+pub use key::generic;
 
 /// Where examples come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +40,23 @@ pub struct DataSpec {
     pub shuffle: Option<u64>,
     /// What labels are.
     pub labels: Labels,
+    /// The names of the classes that lie beside the files.
+    pub beside: Option<Vec<String>>,
+    /// The part of the rows that is taken, where they are divided into splits.
+    pub carve: Option<Carve>,
+}
+
+/// A part of the rows of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carve {
+    /// The share of each part that is carved out.
+    pub shares: Vec<Portion>,
+    /// Which of them is taken; what they leave, when absent.
+    pub own: Option<usize>,
+    /// The seed that decides which rows go where.
+    pub seed: u64,
+    /// The column whose values are spread evenly over the parts.
+    pub stratify: Option<String>,
 }
 
 /// What labels are.
@@ -44,10 +66,31 @@ pub enum Labels {
     None,
     /// Scores.
     Regression,
-    /// Classes, found in the data: whole numbers in order, else names in order.
-    Derive,
-    /// These classes: the data holds their names, or their places in this list.
-    Given(Vec<String>),
+    /// Classes.
+    Classes(Naming),
+}
+
+/// What classes are called, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Naming {
+    /// What the data set says.
+    pub given: Given,
+    /// The classes of the stage, where they are fixed.
+    pub fixed: Option<Vec<String>>,
+    /// The order in which classes are taken, where it holds the same ones: that of a trained head.
+    pub preferred: Option<Vec<String>>,
+}
+
+/// What a data set says of its classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Given {
+    /// Nothing: its files name them, or they are found in the data: whole numbers in order, else names in order.
+    #[default]
+    Nothing,
+    /// Their names: the data hold these, or their places in this list.
+    List(Vec<String>),
+    /// Which label stands for which class.
+    Map(Vec<(String, String)>),
 }
 
 /// An example.
@@ -101,10 +144,10 @@ pub fn load(spec: &DataSpec, world: &dyn World) -> Result<DataSet, Vec<DataError
 #[derive(Debug)]
 pub struct Reading<'a> {
     spec: &'a DataSpec,
-    files: Vec<(Bytes, String, &'static Format)>,
+    files: Vec<(Input, &'static Format)>,
     columns: Vec<String>,
     key: Key,
-    /// Where a row is in the shuffled set; [`LEFT_OUT`] where `take` leaves it out.
+    /// Where a row is in the set; [`LEFT_OUT`] where it is not in it.
     places: Option<Vec<u32>>,
 }
 
@@ -112,10 +155,10 @@ pub struct Reading<'a> {
 const LEFT_OUT: u32 = u32::MAX;
 
 impl<'a> Reading<'a> {
-    /// Opens the files and, where classes are to be found or rows to be shuffled, goes through them once.
+    /// Opens the files and, where classes are to be found or rows to be put in order, goes through them once.
     ///
     /// # Errors
-    /// When a file cannot be read, or labels of it are wrong: the first ten of them.
+    /// When a file cannot be read, or labels of it are wrong.
     pub fn open(spec: &'a DataSpec, world: &dyn World) -> Result<Self, Vec<DataError>> {
         let label = match (&spec.labels, &spec.label) {
             (Labels::None, _) => None,
@@ -126,43 +169,47 @@ impl<'a> Reading<'a> {
                 return Err(vec![error]);
             }
         };
-        let (files, mut errors) = files(spec, world);
-        let mut own: Option<Vec<String>> = None;
-        for (bytes, file, format) in &files {
-            let bytes = bytes.clone();
-            let names = label.and_then(|l| (format.class_names)(&Input { bytes, file }, l));
+        let (files, mut wrongs) = files(spec, world);
+        let mut own = spec.beside.clone();
+        for (input, format) in &files {
+            let names = label.and_then(|label| (format.class_names)(input, label));
             match (&own, names) {
                 (Some(known), Some(names)) if *known != names => {
-                    let message = "the file names other classes than the ones before it";
-                    return Err(vec![DataError::new(file.as_str(), message)]);
+                    let message =
+                        "the file names other classes than what stands before it or beside it";
+                    return Err(vec![DataError::new(input.file.as_str(), message).about(About::Label)
+                        .help("the files of a split have the same classes; keep those that belong together")]);
                 }
                 (Some(_), _) => {}
                 (None, names) => own = names,
             }
         }
+        let key = Key::new(&spec.labels, own).map_err(|error| {
+            let file = first(spec);
+            vec![DataError { file, ..error }]
+        })?;
         let columns: Vec<String> = spec.text.iter().chain(label).cloned().collect();
         let mut reading = Self {
             spec,
             files,
             columns,
-            key: Key::new(&spec.labels, own),
+            key,
             places: None,
         };
-        if spec.labels == Labels::Derive || spec.shuffle.is_some() {
-            reading.survey(label, &mut errors);
+        let open = reading.key.is_open(&spec.labels);
+        if open || spec.shuffle.is_some() || spec.carve.is_some() {
+            reading.survey(label.filter(|_| open), &mut wrongs);
         }
-        errors.truncate(ENOUGH);
-        if errors.is_empty() {
-            Ok(reading)
-        } else {
-            Err(errors)
+        match wrongs.into_list() {
+            list if list.is_empty() => Ok(reading),
+            list => Err(list),
         }
     }
 
     /// Bytes of its files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|(b, _, _)| b.len() as u64).sum()
+        self.files.iter().map(|(input, _)| input.size()).sum()
     }
 
     /// The names of its classes; none without classes.
@@ -171,65 +218,94 @@ impl<'a> Reading<'a> {
         &self.key.classes
     }
 
-    /// Goes through the labels, or the first text where there are none.
-    fn survey(&mut self, label: Option<&String>, errors: &mut Vec<DataError>) {
-        let columns: Vec<String> = label
-            .or(self.spec.text.first())
-            .into_iter()
-            .cloned()
-            .collect();
+    /// Goes through the rows once: for the classes, where `label` names the column that they are found in, and for the
+    /// places of rows.
+    fn survey(&mut self, label: Option<&String>, wrongs: &mut Wrongs) {
+        let strata = self.spec.carve.as_ref().and_then(|c| c.stratify.as_ref());
+        let column = label
+            .or(strata)
+            .or(self
+                .spec
+                .label
+                .as_ref()
+                .filter(|_| self.spec.labels != Labels::None))
+            .or(self.spec.text.first());
+        // Two columns at most: the label, and what is spread evenly.
+        let other = strata.filter(|strata| Some(*strata) != column);
+        let columns: Vec<String> = column.into_iter().chain(other).cloned().collect();
         let mut found = Found::default();
-        let (mut wrong, mut rows) = (Vec::new(), 0_usize);
-        for (bytes, file, format) in &self.files {
-            let bytes = bytes.clone();
-            let read = (format.read)(&Input { bytes, file }, &columns, &mut |row| {
+        let mut groups = carve::Groups::default();
+        let mut rows = 0_usize;
+        for (input, format) in &self.files {
+            let read = (format.read)(input, &columns, &mut |row| {
                 rows += 1;
-                if self.spec.labels == Labels::Derive
-                    && let Some(cell) = row.cells.last()
-                    && let Err(error) = found.see(cell)
+                if label.is_some()
+                    && let Some(cell) = row.cells.first()
+                    && let Err(error) = found.see(cell, &input.file, row.line)
                 {
-                    let file = file.clone();
-                    wrong.push(DataError { file, ..error }.at(row.line));
+                    wrongs.add(error.at(row.line), &input.file);
                 }
-                wrong.len() < ENOUGH
+                if strata.is_some()
+                    && let Some(cell) = row.cells.last()
+                {
+                    groups.see(cell);
+                }
+                rows < LEFT_OUT as usize && !wrongs.is_enough()
             });
-            errors.extend(read.err());
-            if wrong.len() >= ENOUGH || errors.len() >= ENOUGH {
-                break;
+            if let Err(error) = read {
+                wrongs.add(error, &input.file);
             }
         }
-        if errors.is_empty() {
-            *errors = wrong;
+        if label.is_some()
+            && wrongs.is_empty()
+            && let Labels::Classes(naming) = &self.spec.labels
+            && let Err(error) = self.key.derive(found, naming)
+        {
+            wrongs.add(error, &first(self.spec));
         }
-        if self.spec.labels == Labels::Derive {
-            self.key.derive(found);
+        self.places = self.order(rows, &groups);
+    }
+
+    /// Where each row is in the set, if not where it is in the files.
+    fn order(&self, rows: usize, groups: &carve::Groups) -> Option<Vec<u32>> {
+        if self.spec.carve.is_none() && self.spec.shuffle.is_none() {
+            return None;
         }
-        self.places = self.spec.shuffle.map(|seed| {
-            let order = Stream::new(seed, "data").permutation(rows);
-            let most = self.spec.take.unwrap_or(u64::MAX);
-            let mut places = vec![LEFT_OUT; rows];
-            for (place, row) in (0..most).zip(order) {
-                if let Some(own) = places.get_mut(row as usize) {
-                    *own = place as u32;
-                }
+        let own: Vec<u32> = match &self.spec.carve {
+            Some(carve) => carve.rows(rows, groups),
+            None => (0..rows as u32).collect(),
+        };
+        let order: Vec<u32> = match self.spec.shuffle {
+            Some(seed) => {
+                let order = Stream::new(seed, "data").permutation(own.len());
+                let row = |at: u32| own.get(at as usize).copied();
+                order.into_iter().filter_map(row).collect()
             }
-            places
-        });
+            None => own,
+        };
+        let most = self.spec.take.unwrap_or(u64::MAX);
+        let mut places = vec![LEFT_OUT; rows];
+        for (place, row) in (0..most).zip(order) {
+            if let Some(own) = places.get_mut(row as usize) {
+                *own = place as u32;
+            }
+        }
+        Some(places)
     }
 
     /// Hands on each example with its place in the set, in the order of the files, until `each` returns
     /// `false`.
     ///
     /// # Errors
-    /// When rows are wrong: the first ten of them; or when there are no examples.
+    /// When rows are wrong; or when there are no examples.
     pub fn walk(&self, each: &mut dyn FnMut(u32, Example) -> bool) -> Result<(), Vec<DataError>> {
         let texts = &self.spec.text;
         let most = self.spec.take.unwrap_or(u64::MAX);
-        let mut errors = Vec::new();
+        let mut wrongs = Wrongs::default();
+        let mut numbers = Numbers::default();
         let (mut rows, mut kept, mut stopped) = (0_u32, 0_u64, false);
-        for (bytes, file, format) in &self.files {
-            let bytes = bytes.clone();
-            let read = (format.read)(&Input { bytes, file }, &self.columns, &mut |row| {
+        for (input, format) in &self.files {
+            let read = (format.read)(input, &self.columns, &mut |row| {
                 let place = match &self.places {
                     Some(places) => places.get(rows as usize).copied().unwrap_or(LEFT_OUT),
                     None if u64::from(rows) < most => rows,
@@ -237,42 +313,70 @@ impl<'a> Reading<'a> {
                 };
                 let number = rows;
                 rows += 1;
+                if self.columns.len() > texts.len()
+                    && let Some(cell) = row.cells.last()
+                {
+                    numbers.see(cell);
+                }
                 match self.example(row, number, texts) {
-                    Ok(example) if errors.is_empty() && place != LEFT_OUT => {
+                    Ok(example) if wrongs.is_empty() && place != LEFT_OUT => {
                         kept += 1;
                         stopped = !each(place, example);
                     }
                     Ok(_) => {}
-                    Err(list) => errors.extend(list.into_iter().map(|error| {
-                        let file = file.clone();
-                        DataError { file, ..error }
-                    })),
+                    Err(list) => {
+                        for error in list {
+                            wrongs.add(error, &input.file);
+                        }
+                    }
                 }
                 if rows == LEFT_OUT {
-                    errors.push(
-                        DataError::new(file.as_str(), format!("more than {rows} rows"))
-                            .help("split the data; one set holds no more"),
+                    let error =
+                        DataError::new(input.file.as_str(), format!("more than {rows} rows"));
+                    wrongs.add(
+                        error.help("split the data; one set holds no more"),
+                        &input.file,
                     );
                     return false;
                 }
-                !stopped && errors.len() < ENOUGH
+                !stopped && !wrongs.is_enough()
             });
-            errors.extend(read.err());
-            if stopped || errors.len() >= ENOUGH {
+            if let Err(error) = read {
+                wrongs.add(error, &input.file);
+            }
+            if stopped {
                 break;
             }
         }
-        errors.truncate(ENOUGH);
-        if !errors.is_empty() {
-            return Err(errors);
+        // That numbers begin elsewhere is the cause of what is wrong with single rows.
+        if let Some(error) = self.key.check_numbers(numbers) {
+            let file = first(self.spec);
+            return Err(vec![DataError { file, ..error }]);
+        }
+        if !wrongs.is_empty() {
+            return Err(wrongs.into_list());
         }
         if kept == 0 {
-            let error = DataError::new(first(self.spec), "there are no examples");
-            return Err(vec![
-                error.help("a header alone is no data; `take` is at least 1"),
-            ]);
+            return Err(vec![self.nothing(rows)]);
         }
         Ok(())
+    }
+
+    /// The error of a set without examples.
+    fn nothing(&self, rows: u32) -> DataError {
+        let error = DataError::new(first(self.spec), "there are no examples");
+        match &self.spec.carve {
+            Some(carve) if rows > 0 => {
+                let message = match carve.own {
+                    Some(_) => format!("`split` gives this part none of {rows} rows"),
+                    None => format!("`split` leaves none of {rows} rows for training"),
+                };
+                DataError { message, ..error }
+                    .about(About::Split)
+                    .help("change the shares, or take more data")
+            }
+            _ => error.help("a header alone is no data; `take` is at least 1"),
+        }
     }
 
     fn example(
@@ -310,23 +414,20 @@ fn first(spec: &DataSpec) -> String {
 }
 
 /// The files that can be opened, and what is wrong with the others.
-fn files(
-    spec: &DataSpec,
-    world: &dyn World,
-) -> (Vec<(Bytes, String, &'static Format)>, Vec<DataError>) {
+fn files(spec: &DataSpec, world: &dyn World) -> (Vec<(Input, &'static Format)>, Wrongs) {
     let mut files = Vec::with_capacity(spec.files.len());
-    let mut errors = Vec::new();
+    let mut wrongs = Wrongs::default();
     for path in &spec.files {
-        let file = path.display().to_string();
-        match format(spec, path).and_then(|format| Ok((world.map(path)?, file, format))) {
+        let open = format(spec, path).and_then(|format| Ok((Input::open(path, world)?, format)));
+        match open {
             Ok(open) => files.push(open),
-            Err(error) => errors.push(error),
+            Err(error) => wrongs.add(error, &path.display().to_string()),
         }
-        if errors.len() >= ENOUGH {
+        if wrongs.is_enough() {
             break;
         }
     }
-    (files, errors)
+    (files, wrongs)
 }
 
 fn format(spec: &DataSpec, path: &Path) -> Result<&'static Format, DataError> {
@@ -351,15 +452,12 @@ fn format(spec: &DataSpec, path: &Path) -> Result<&'static Format, DataError> {
 }
 
 fn words(cell: Cell, column: &str) -> Result<String, DataError> {
-    match cell {
-        Cell::Text(text) => Ok(text),
-        Cell::Int(whole) => Ok(whole.to_string()),
-        Cell::Float(number) => Ok(number.to_string()),
-        Cell::Missing => Err(DataError::new(
-            "",
-            format!("the text `{column}` is missing"),
-        )),
-    }
+    cell.into_text().ok_or_else(|| {
+        DataError::new("", format!("the text `{column}` is missing"))
+            .about(About::Text)
+            .kind("missing text")
+            .help("a row without a text is no example: give it one, an empty one (`\"\"`) if need be, or remove the row")
+    })
 }
 
 #[cfg(test)]

@@ -4,14 +4,21 @@
 
 use std::path::PathBuf;
 
-use super::{DataError, FORMATS};
-use crate::base::world::{HubFile, RepoKind, World};
+use std::path::Path;
+
+use super::{About, DataError, FORMATS, unpacked_name};
+use crate::base::world::{HubFile, RepoKind, World, WorldError};
 
 /// Where splits are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SplitSource {
-    /// A directory.
-    Local(PathBuf),
+    /// A directory, or files named one by one or by patterns.
+    Local {
+        /// What names are relative to.
+        base: PathBuf,
+        /// The names.
+        named: Vec<String>,
+    },
     /// A data set of the hub.
     Hub {
         /// `organisation/name`.
@@ -26,6 +33,124 @@ pub enum SplitSource {
 /// Names of one and the same split.
 const ALIASES: &[&str] = &["validation", "dev", "val", "valid"];
 
+/// Names that say of a file which split it is, wherever it lies.
+const KNOWN: &[&str] = &["train", "test", "validation", "dev", "val", "valid"];
+
+/// Whether a name is a pattern.
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?', '['])
+}
+
+/// The files of names and patterns, relative to `base`; each file once, a pattern's files sorted.
+///
+/// # Errors
+/// When a pattern matches nothing.
+pub fn expand(base: &Path, named: &[String], world: &dyn World) -> Result<Vec<PathBuf>, DataError> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for name in named {
+        let path = base.join(name);
+        let found = if is_pattern(name) && !world.exists(&path) {
+            let found = world.matching(base, name)?;
+            if found.is_empty() {
+                let error =
+                    DataError::new(path.display().to_string(), "no file matches the pattern");
+                return Err(error.help(
+                    "it is relative to the recipe; `*` matches within one folder, `**` any folders",
+                ));
+            }
+            found
+        } else {
+            vec![path]
+        };
+        for file in found {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The names and patterns among the files of a repository.
+///
+/// # Errors
+/// When a pattern is malformed or matches nothing.
+pub fn expand_in(
+    files: &[String],
+    named: &[String],
+    place: &str,
+) -> Result<Vec<String>, DataError> {
+    let mut list: Vec<String> = Vec::new();
+    for name in named {
+        let found: Vec<&String> = if is_pattern(name) && !files.contains(name) {
+            let pattern = glob::Pattern::new(name).map_err(|error| {
+                DataError::new(
+                    place,
+                    format!("the pattern `{name}` is malformed: {}", error.msg),
+                )
+            })?;
+            files.iter().filter(|file| pattern.matches(file)).collect()
+        } else {
+            vec![name]
+        };
+        if found.is_empty() {
+            let error = DataError::new(place, format!("no file matches the pattern `{name}`"));
+            return Err(error.help("it is relative to the repository"));
+        }
+        for file in found {
+            if !list.contains(file) {
+                list.push(file.clone());
+            }
+        }
+    }
+    Ok(list)
+}
+
+/// The files of a split among files that were named: those whose names say so, where all names do; else all are `train`.
+fn among(files: Vec<PathBuf>, split: &str, place: &str) -> Result<Vec<PathBuf>, DataError> {
+    let name = |file: &PathBuf| file.file_name()?.to_str().map(str::to_owned);
+    let of = |file: &PathBuf| {
+        let name = name(file)?;
+        let own = part(&name)?.split.to_lowercase();
+        KNOWN.contains(&own.as_str()).then_some(own)
+    };
+    let known: Option<Vec<String>> = files.iter().map(of).collect();
+    let Some(known) = known else {
+        if split == "train" {
+            return Ok(files);
+        }
+        let error =
+            DataError::new(place, format!("there is no split `{split}`")).about(About::Name);
+        let share = if ALIASES.contains(&split) {
+            "dev"
+        } else {
+            "test"
+        };
+        return Err(error.help(format!(
+            "all of it is the split `train`; carve one out of it: `split = {{ {share} = 10% }}`"
+        )));
+    };
+    let same = |own: &str| own == split || ALIASES.contains(&own) && ALIASES.contains(&split);
+    let found: Vec<PathBuf> = files
+        .iter()
+        .zip(&known)
+        .filter(|(_, own)| same(own))
+        .map(|(file, _)| file.clone())
+        .collect();
+    if found.is_empty() {
+        let mut there: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+        there.sort_unstable();
+        there.dedup();
+        let error =
+            DataError::new(place, format!("there is no split `{split}`")).about(About::Name);
+        return Err(error.help(format!(
+            "by their names, the files are {}; a split of other files is named: `{split} = [\"FILE\"]`",
+            there.join(", ")
+        )));
+    }
+    Ok(found)
+}
+
 /// The files of a split, sorted; those of the hub are fetched.
 ///
 /// # Errors
@@ -37,12 +162,29 @@ pub fn find_split(
     world: &dyn World,
 ) -> Result<Vec<PathBuf>, DataError> {
     match source {
-        SplitSource::Local(dir) => {
-            let files = world.list(dir)?;
-            let place = dir.display().to_string();
-            let found = pick(&files, &[""], split, &place)?;
+        SplitSource::Local { base, named } => {
+            let (folder, place) = match named.as_slice() {
+                [one] => (Some(base.join(one)), base.join(one).display().to_string()),
+                _ => (None, base.display().to_string()),
+            };
+            let listed = match (&folder, named.as_slice()) {
+                (Some(dir), [one]) if !is_pattern(one) || world.exists(dir) => world.list(dir),
+                _ => return among(expand(base, named, world)?, split, &place),
+            };
+            let (Some(dir), Ok(files)) = (&folder, &listed) else {
+                // It is no directory, so it is a file, or nothing.
+                let files = expand(base, named, world)?;
+                if files.iter().all(|file| world.exists(file)) {
+                    return among(files, split, &place);
+                }
+                return Err(listed.err().map_or_else(
+                    || DataError::new(place.as_str(), "there is no such directory"),
+                    |error: WorldError| error.into(),
+                ));
+            };
+            let found = pick(files, &[""], split, &place)?;
             Ok(found
-                .ok_or_else(|| absent(split, &files, &[""], &place))?
+                .ok_or_else(|| absent(split, files, &[""], &place))?
                 .iter()
                 .map(|file| dir.join(file))
                 .collect())
@@ -83,9 +225,9 @@ struct Part<'a> {
     shard: Option<(u64, Option<u64>)>,
 }
 
-/// Reads `train.tsv`, `train-00000-of-00002.parquet`.
+/// Reads `train.tsv`, `train.jsonl.gz`, `train-00000-of-00002.parquet`.
 fn part(name: &str) -> Option<Part<'_>> {
-    let (stem, extension) = name.rsplit_once('.')?;
+    let (stem, extension) = unpacked_name(name).rsplit_once('.')?;
     let extension = extension.to_lowercase();
     if stem.is_empty()
         || !FORMATS
@@ -94,7 +236,11 @@ fn part(name: &str) -> Option<Part<'_>> {
     {
         return None;
     }
-    let shard = (extension == "parquet").then(|| shard(stem)).flatten();
+    // Of other formats, `train-1.csv` may be a name of its own.
+    let whole = |part: &Part<'_>| {
+        extension == "parquet" || part.shard.is_some_and(|(_, count)| count.is_some())
+    };
+    let shard = shard(stem).filter(whole);
     Some(shard.unwrap_or(Part {
         split: stem,
         shard: None,
@@ -226,7 +372,7 @@ fn absent(split: &str, files: &[String], folders: &[&str], place: &str) -> DataE
         .filter(|name| !name.contains('/'))
         .filter_map(|name| part(name).map(|part| part.split))
         .collect();
-    let error = DataError::new(place, format!("there is no split `{split}`"));
+    let error = DataError::new(place, format!("there is no split `{split}`")).about(About::Name);
     if !splits.is_empty() {
         return error.help(format!("there are {}", quoted(splits)));
     }
@@ -237,10 +383,23 @@ fn absent(split: &str, files: &[String], folders: &[&str], place: &str) -> DataE
         .map(|(config, _)| config)
         .collect();
     if configs.is_empty() {
-        let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+        let mut endings: Vec<String> = FORMATS
+            .iter()
+            .flat_map(|format| format.extensions)
+            .map(|extension| format!(".{extension}"))
+            .collect();
+        endings.extend(["also packed: .gz, .zst".to_owned()]);
+        let there = if files.is_empty() {
+            "it is empty".to_owned()
+        } else {
+            format!(
+                "what is there: {}",
+                quoted(files.iter().map(String::as_str).collect())
+            )
+        };
         return error.help(format!(
-            "no data file is there; splits are files such as {split}.tsv ({})",
-            names.join(", ")
+            "no data file is there; splits are files such as {split}.tsv ({}); {there}",
+            endings.join(", ")
         ));
     }
     error.help(format!("there are the configurations {}", quoted(configs)))

@@ -24,8 +24,7 @@ struct Table {
 }
 
 fn read(format: &Format, bytes: &[u8], columns: &[&str]) -> Result<Table, DataError> {
-    let bytes = Bytes::copy_from_slice(bytes);
-    let input = Input { bytes, file: "f" };
+    let input = Input::memory(bytes.to_vec(), "f");
     let mut rows = Vec::new();
     (format.read)(&input, &names(columns), &mut |row| {
         rows.push(row);
@@ -161,7 +160,7 @@ fn csv_takes_quotes_and_counts_lines() -> Result<(), DataError> {
 #[test]
 fn jsonl_keeps_types() -> Result<(), DataError> {
     let text = "{\"a\": \"x\", \"b\": 1}\n\n{\"b\": 0.5, \"a\": null}\n{\"a\": true, \"b\": -3}";
-    let table = read(&jsonl::JSONL, text.as_bytes(), &["a", "b"])?;
+    let table = read(&json::JSONL, text.as_bytes(), &["a", "b"])?;
     let cells: Vec<(u64, Vec<Cell>)> = table
         .rows
         .into_iter()
@@ -172,10 +171,10 @@ fn jsonl_keeps_types() -> Result<(), DataError> {
         [
             (1, vec![Cell::Text("x".into()), Cell::Int(1)]),
             (3, vec![Cell::Missing, Cell::Float(0.5)]),
-            (4, vec![Cell::Text("true".into()), Cell::Int(-3)]),
+            (4, vec![Cell::Bool(true), Cell::Int(-3)]),
         ]
     );
-    let wrong = |text: &str| shown(read(&jsonl::JSONL, text.as_bytes(), &["text"]));
+    let wrong = |text: &str| shown(read(&json::JSONL, text.as_bytes(), &["text"]));
     assert!(wrong("{\"text\": \"x\"}\n{\"text\"").starts_with("f:2: this is no JSON object"));
     assert!(wrong("[1]").starts_with("f:1: this is no JSON object"));
     assert!(wrong("{\"texts\": 1}").contains("did you mean `texts`"));
@@ -266,4 +265,299 @@ proptest! {
         let _ = read(&parquet::PARQUET, &bytes[cut..], &["text"]);
         let _ = read(&parquet::PARQUET, &bytes[..cut], &["text"]);
     }
+
+    /// Every row that was written is read, in order, or the file is an error.
+    #[test]
+    fn no_row_is_lost_or_made_up(
+        rows in proptest::collection::vec(("[a-zäß,\"\t ]{0,12}(\n|\r\n)?[a-z]{0,3}", -5i64..5), 1..40),
+        packing in 0..3,
+    ) {
+        let pack = |bytes: Vec<u8>| match packing {
+            0 => bytes,
+            1 => gzip(&bytes),
+            _ => zstd::encode_all(bytes.as_slice(), 3).unwrap_or_default(),
+        };
+        let wanted = |number: fn(i64) -> Cell, clean: bool| -> Vec<Vec<Cell>> {
+            let text = |text: &String| {
+                if clean { text.replace(['\t', '\n', '\r'], " ") } else { text.clone() }
+            };
+            rows.iter().map(|(t, n)| vec![Cell::Text(text(t)), number(*n)]).collect()
+        };
+        let cells = |format, bytes| -> Result<Vec<Vec<Cell>>, DataError> {
+            Ok(read(format, &pack(bytes), &["t", "n"])?.rows.into_iter().map(|row| row.cells).collect())
+        };
+        let as_text = |n: i64| Cell::Text(n.to_string());
+        let mut writer = ::csv::Writer::from_writer(Vec::new());
+        writer.write_record(["n", "t"])?;
+        for (text, number) in &rows {
+            writer.write_record([&number.to_string(), text])?;
+        }
+        let bytes = writer.into_inner().map_err(|e| TestCaseError::fail(e.to_string()))?;
+        prop_assert_eq!(cells(&csv::CSV, bytes), Ok(wanted(as_text, false)));
+        let mut tsv = "t\tn\n".to_owned();
+        for (text, number) in &rows {
+            tsv.push_str(&format!("{}\t{number}\r\n", text.replace(['\t', '\n', '\r'], " ")));
+        }
+        prop_assert_eq!(cells(&tsv::TSV, tsv.into_bytes()), Ok(wanted(as_text, true)));
+        let objects = rows.iter().map(|(t, n)| serde_json::json!({ "n": n, "t": t }));
+        let objects: Vec<_> = objects.collect();
+        let lines: Vec<String> = objects.iter().map(ToString::to_string).collect();
+        for (format, text) in [
+            (&json::JSONL, lines.join("\n")),
+            (&json::JSON, lines.join("\n")),
+            (&json::JSON, serde_json::Value::Array(objects.clone()).to_string()),
+            (&json::JSON, serde_json::to_string_pretty(&objects)?),
+        ] {
+            prop_assert_eq!(cells(format, text.into_bytes()), Ok(wanted(Cell::Int, false)));
+        }
+    }
+
+    /// What RFC 4180 allows is read as the `csv` crate reads it.
+    #[test]
+    fn csv_is_what_the_crate_reads(text in "((a|b|\"[ab,\n]{0,3}\"|\"\"\"\"),){1,2}(a|)(\n|\r\n|\r)") {
+        let text = format!("x,y,z\n{text}a,b,c\n");
+        let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+        let records: Result<Vec<_>, _> = reader.records().collect();
+        let ours = read(&csv::CSV, text.as_bytes(), &["x", "y", "z"]);
+        match records {
+            Ok(records) => {
+                let theirs: Vec<Vec<Cell>> =
+                    records.iter().map(|r| r.iter().map(|c| Cell::Text(c.to_owned())).collect()).collect();
+                let ours: Vec<_> = ours.map_err(|e| TestCaseError::fail(e.to_string()))?.rows.into_iter().map(|r| r.cells).collect();
+                prop_assert_eq!(ours, theirs);
+            }
+            Err(_) => prop_assert!(ours.is_err()),
+        }
+    }
+
+    /// A quote that is opened and not closed before the end of its cell is an error at its line, wherever it stands.
+    #[test]
+    fn an_open_quote_is_an_error_at_its_line(before in 0usize..30, after in 0usize..30, later in any::<bool>()) {
+        let mut text = "label,text\n".to_owned();
+        text.push_str(&"a,\"one, two\"\n".repeat(before));
+        text.push_str("b,\"open\n");
+        text.push_str(&"a,plain\n".repeat(after));
+        if later {
+            text.push_str("a,\"closed, and on\"\n");
+        }
+        let error = read(&csv::CSV, text.as_bytes(), &["text"]).map_err(|e| e.line);
+        prop_assert_eq!(error.err(), Some(Some(before as u64 + 2)));
+    }
+}
+
+/// Bytes packed with gzip.
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let written = packed.write_all(bytes).and_then(|()| packed.finish());
+    written.unwrap_or_default()
+}
+
+#[test]
+fn a_single_column_keeps_its_empty_rows() -> Result<(), DataError> {
+    for format in [&tsv::TSV, &csv::CSV] {
+        let table = read(format, b"text\nA\n\nB\n\n\nC\n", &["text"])?;
+        let cells: Vec<_> = table.rows.iter().map(|row| row.cells[0].clone()).collect();
+        assert_eq!(
+            cells,
+            words(&["A", "", "B", "", "", "C"]),
+            "{}",
+            format.name
+        );
+        let lines: Vec<u64> = table.rows.iter().map(|row| row.line).collect();
+        assert_eq!(lines, [2, 3, 4, 5, 6, 7]);
+    }
+    // Of two columns a blank line has none.
+    let table = read(&csv::CSV, b"a,b\n\n1,2\n\n", &["a"])?;
+    assert_eq!(table.rows.len(), 1);
+    assert_eq!(table.rows[0].line, 3);
+    Ok(())
+}
+
+#[test]
+fn values_are_found_by_their_path() -> Result<(), DataError> {
+    let text = r#"{"data": {"text": "x", "a.b": 1}, "list": [{"l": "p"}, "q"], "data.flat": "f", "none": null}"#;
+    let columns = [
+        "data.text",
+        "list[0].l",
+        "list.0.l",
+        "list[1]",
+        "data.flat",
+        "none.deep",
+    ];
+    let table = read(&json::JSONL, text.as_bytes(), &columns)?;
+    let mut wanted = words(&["x", "p", "p", "q", "f"]);
+    wanted.push(Cell::Missing);
+    assert_eq!(table.rows[0].cells, wanted);
+    let wrong = |column: &str| shown(read(&json::JSONL, text.as_bytes(), &[column]));
+    assert!(
+        wrong("data.txt").contains("did you mean `text`"),
+        "{}",
+        wrong("data.txt")
+    );
+    assert!(wrong("list[7]").contains("the list has 2 elements"));
+    assert!(wrong("data").contains("\"data.text\""));
+    assert!(wrong("list").contains("\"list[0]\""));
+    assert!(wrong("data.text.more").contains("leads into a text"));
+    assert_eq!(
+        (json::JSONL.columns)(&Input::memory(text.as_bytes().to_vec(), "f"))?.len(),
+        4
+    );
+    Ok(())
+}
+
+#[test]
+fn a_json_file_is_an_array_or_objects() {
+    let read = |text: &str| shown(read(&json::JSON, text.as_bytes(), &["a"]));
+    for good in [
+        "[{\"a\": \"}]\\\"\"}]",
+        "\u{FEFF}[\n{\"a\": 1},\n{\"a\": [1][0]}\n]"
+            .replace("[1][0]", "2")
+            .as_str(),
+        "{\"a\": 1}\n{\"a\": 2}",
+        "{\n\"a\": 1\n}\n",
+    ] {
+        assert!(read(good).starts_with("Table"), "{good}: {}", read(good));
+    }
+    for (bad, why) in [
+        ("[{\"a\": 1}, {\"a\": 2}", "the array is not closed"),
+        ("[{\"a\": 1} {\"a\": 2}]", "a comma or `]` is missing"),
+        ("[{\"a\": 1},]", "an element of the array is no object"),
+        ("[1]", "an element of the array is no object"),
+        ("[]", "the array is empty"),
+        ("[{\"a\": 1}] x", "something stands behind the array"),
+        ("\n{\"a\": 1", "f:2: the object here is not closed"),
+        ("{\"a\": 1}, {\"a\": 2}", "what stands between the objects"),
+        ("text", "neither an array nor an object"),
+    ] {
+        assert!(read(bad).contains(why), "{bad}: {}", read(bad));
+    }
+}
+
+#[test]
+fn rows_and_packed_files_are_bounded() {
+    let long = format!("text\tl\n{}\t1\n", "x".repeat(source::MOST_ROW + 1));
+    for (format, bytes) in [
+        (&tsv::TSV, long.clone()),
+        (&csv::CSV, long.replace('\t', ",")),
+        (
+            &json::JSONL,
+            format!("{{\"text\": \"{}\"}}", "x".repeat(source::MOST_ROW)),
+        ),
+        (
+            &json::JSON,
+            format!("[{{\"text\": \"{}\"}}]", "x".repeat(source::MOST_ROW)),
+        ),
+    ] {
+        let error = shown(read(format, bytes.as_bytes(), &["text"]));
+        assert!(
+            error.contains("longer than 16 MiB"),
+            "{}: {error}",
+            format.name
+        );
+    }
+    let wide = ",".repeat(1 << 20);
+    assert!(shown(read(&csv::CSV, wide.as_bytes(), &["a"])).contains("more than 65536 cells"));
+    // 80 MiB of one row again and again.
+    let bomb = "a,b\n".repeat(20 << 20).into_bytes();
+    for packed in [
+        gzip(&bomb),
+        zstd::encode_all(bomb.as_slice(), 1).unwrap_or_default(),
+    ] {
+        let error = shown(read(&csv::CSV, &packed, &["a"]));
+        assert!(error.contains("it unpacks to more than 64 MiB"), "{error}");
+        assert!(shown(read(&csv::CSV, &packed[..packed.len() / 2], &["a"])).contains("f:"));
+    }
+}
+
+/// A Parquet file of one column, packed with Zstandard.
+fn packed_column(texts: &[ByteArray], numbers: &[i64]) -> Result<Vec<u8>, ParquetError> {
+    use ::parquet::basic::{Compression, ZstdLevel};
+    let kind = if numbers.is_empty() {
+        "required binary t (UTF8);"
+    } else {
+        "required int64 t;"
+    };
+    let schema = Arc::new(parse_message_type(&format!("message m {{ {kind} }}"))?);
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_dictionary_enabled(texts.is_empty())
+        .build();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
+    let mut group = writer.next_row_group()?;
+    if let Some(mut column) = group.next_column()? {
+        if numbers.is_empty() {
+            let column = column.typed::<ByteArrayType>();
+            column.write_batch(texts, None, None)?;
+        } else {
+            let column = column.typed::<Int64Type>();
+            column.write_batch(numbers, None, None)?;
+        }
+        column.close()?;
+    }
+    group.close()?;
+    writer.into_inner()
+}
+
+#[test]
+fn parquet_files_out_of_proportion_are_refused() -> Result<(), ParquetError> {
+    let of = |bytes: &[u8]| shown(read(&parquet::PARQUET, bytes, &["t"]));
+    let good = packed_column(&[ByteArray::from("a text"), ByteArray::from("b")], &[])?;
+    assert!(of(&good).starts_with("Table"), "{}", of(&good));
+    let long = packed_column(&[ByteArray::from(vec![b'x'; 70 << 20])], &[])?;
+    assert!(long.len() < 1 << 20);
+    assert!(
+        of(&long).contains("says that it unpacks to 70 MiB"),
+        "{}",
+        of(&long)
+    );
+    let many = packed_column(&[], &vec![7; 2_000_000])?;
+    assert!(
+        of(&many).contains("says that it has 2000000 rows"),
+        "{} {}",
+        many.len(),
+        of(&many)
+    );
+    let row = packed_column(&[ByteArray::from(vec![b'x'; (17 << 20) + 1])], &[])?;
+    assert!(of(&row).contains("longer than 16 MiB"), "{}", of(&row));
+    Ok(())
+}
+
+#[test]
+fn a_file_that_shrinks_is_an_error() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a.tsv");
+    std::fs::write(&path, "a\tb\n".repeat(200_000))?;
+    let input = Input::open(&path, &crate::cli::world::RealWorld::new(true))?;
+    let mut rows = 0;
+    let read = (tsv::TSV.read)(&input, &names(&["a"]), &mut |_| {
+        rows += 1;
+        if rows == 1 {
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            let _ = file.and_then(|file| file.set_len(1000));
+        }
+        true
+    });
+    let error = read.err().ok_or("the end of the file was not missed")?;
+    assert!(error.message.contains("became shorter"), "{error}");
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn devices_pipes_and_directories_are_no_files() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let pipe = dir.path().join("pipe.tsv");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status()?;
+    assert!(made.success());
+    let world = crate::cli::world::RealWorld::new(true);
+    for (path, why) in [
+        (Path::new("/dev/zero"), "a pipe or a device"),
+        (pipe.as_path(), "a pipe or a device"),
+        (dir.path(), "this is a directory"),
+    ] {
+        let error = Input::open(path, &world).err().ok_or("it was opened")?;
+        assert!(error.message.contains(why), "{error}");
+    }
+    Ok(())
 }

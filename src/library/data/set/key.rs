@@ -1,203 +1,450 @@
 //! From label cells to labels.
+//!
+//! A number is a place in the list that the *data set* gives: its `labels`, or the `ClassLabel` names of its files. The
+//! name that stands there is then looked up in the classes of the stage. A number is never a place in a list that came
+//! from elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{Cell, DataError};
-use super::{Label, Labels};
+use super::super::{About, Cell, DataError};
+use super::found::Found;
+use super::spelling::{Spelled, quoted, shown};
+use super::{Given, Label, Labels, Naming};
 use crate::base::suggest;
-
-/// The whole number a cell holds, written the plain way.
-fn whole(cell: &Cell) -> Option<i64> {
-    match cell {
-        Cell::Int(whole) => Some(*whole),
-        Cell::Text(text) => text
-            .trim()
-            .parse()
-            .ok()
-            .filter(|whole: &i64| whole.to_string() == text.trim()),
-        Cell::Float(_) | Cell::Missing => None,
-    }
-}
-
-/// What a label looks like in messages.
-fn shown(cell: &Cell) -> String {
-    match cell {
-        Cell::Text(text) => {
-            let short: String = text.trim().chars().take(40).collect();
-            format!("`{short}`")
-        }
-        Cell::Int(whole) => format!("`{whole}`"),
-        Cell::Float(number) => format!("`{number}`"),
-        Cell::Missing => "nothing".to_owned(),
-    }
-}
 
 /// From label cells to labels.
 #[derive(Debug)]
 pub(super) struct Key {
     /// What the classes are called.
     pub(super) classes: Vec<String>,
-    /// The class names the files themselves give.
-    own: Option<Vec<String>>,
     known: Known,
 }
 
 #[derive(Debug)]
 enum Known {
+    /// Labels are not read, or their classes are yet to be found.
     Nothing,
     Scores,
-    Whole(BTreeMap<i64, u32>),
-    Names(BTreeMap<String, u32>),
-    /// Names, else places in the list.
-    Either(BTreeMap<String, u32>),
+    Classes(Table),
 }
 
-/// Labels of the rows seen so far.
-#[derive(Default)]
-pub(super) struct Found {
-    numbers: BTreeSet<i64>,
-    names: BTreeSet<String>,
-    /// Some are no whole numbers.
-    named: bool,
+/// Classes by what labels say.
+#[derive(Debug)]
+struct Table {
+    names: BTreeMap<String, u32>,
+    /// The classes of the numbers from 0 on, where numbers are places in a list of names.
+    places: Option<Vec<u32>>,
+    /// Whether the list is the recipe's: it may be meant for numbers that begin at 1.
+    written: bool,
 }
 
-impl Found {
+/// The numbers of a data set.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Numbers {
+    range: Option<(i64, i64)>,
+}
+
+impl Numbers {
     /// Takes in the label of a row.
-    pub(super) fn see(&mut self, cell: &Cell) -> Result<(), DataError> {
-        if let Some(whole) = whole(cell) {
-            if self.numbers.insert(whole) {
-                self.names.insert(whole.to_string());
-            }
-            return Ok(());
-        }
-        match cell {
-            Cell::Missing => Err(unlabelled()),
-            Cell::Text(text) if text.trim().is_empty() => Err(unlabelled()),
-            Cell::Text(text) if !fraction(text) => {
-                self.named = true;
-                if !self.names.contains(text.trim()) {
-                    self.names.insert(text.trim().to_owned());
-                }
-                Ok(())
-            }
-            _ => Err(
-                DataError::new("", format!("{} is a score, not a class", shown(cell)))
-                    .help("scores are learned by regression; classes that look like numbers are listed: `labels = […]`"),
-            ),
+    pub(super) fn see(&mut self, cell: &Cell) {
+        if let Spelled::Number(number) = Spelled::of(cell) {
+            let (least, most) = self.range.unwrap_or((number, number));
+            self.range = Some((least.min(number), most.max(number)));
         }
     }
 }
 
-fn indexed<K: Ord>(keys: impl IntoIterator<Item = K>) -> BTreeMap<K, u32> {
-    keys.into_iter().zip(0u32..).collect()
+/// Names that say nothing: `LABEL_0`, `LABEL_1`, …, or `0`, `1`, ….
+#[must_use]
+pub fn generic(names: &[String]) -> bool {
+    let like = |prefix: &str| {
+        let mut all = names.iter().enumerate();
+        all.all(|(i, name)| name.strip_prefix(prefix) == Some(i.to_string().as_str()))
+    };
+    !names.is_empty() && (like("LABEL_") || like(""))
+}
+
+/// What a data set calls its classes.
+struct Own {
+    /// In the order of their numbers.
+    classes: Vec<String>,
+    names: BTreeMap<String, u32>,
+    places: Option<Vec<u32>>,
+    written: bool,
+}
+
+impl Own {
+    /// The recipe's names and those of the files, brought together.
+    fn of(given: &Given, files: Option<Vec<String>>) -> Result<Option<Self>, DataError> {
+        let Given::List(list) = given else {
+            let Given::Map(pairs) = given else {
+                return Ok(files.map(|names| Self {
+                    names: indexed(&names),
+                    places: Some((0u32..).take(names.len()).collect()),
+                    classes: names,
+                    written: false,
+                }));
+            };
+            return Self::mapped(pairs, files).map(Some);
+        };
+        twice(list)?;
+        let names = indexed(list);
+        let numeric = list
+            .iter()
+            .any(|name| matches!(Spelled::of_text(name), Spelled::Number(_)));
+        let in_order = || Some((0u32..).take(list.len()).collect());
+        let places = match &files {
+            None if numeric => None,
+            None => in_order(),
+            Some(files) => {
+                // `NEG` in the recipe may be `neg` in the files, if nothing else is.
+                let folded: BTreeMap<String, u32> = names
+                    .iter()
+                    .map(|(name, at)| (name.to_lowercase(), *at))
+                    .collect();
+                let find = |name: &String| {
+                    let exact = names.get(&same(name));
+                    let near = || folded.get(&same(name).to_lowercase());
+                    exact
+                        .or_else(|| near().filter(|_| folded.len() == names.len()))
+                        .copied()
+                };
+                let by_name: Option<Vec<u32>> = files.iter().map(find).collect();
+                match by_name {
+                    Some(places) if files.len() == list.len() => Some(places),
+                    _ if generic(files) && files.len() == list.len() => in_order(),
+                    _ => return Err(other_names(list, files)),
+                }
+            }
+        };
+        Ok(Some(Self {
+            classes: list.clone(),
+            names,
+            places,
+            written: files.is_none(),
+        }))
+    }
+
+    /// Labels and the classes that they stand for.
+    fn mapped(pairs: &[(String, String)], files: Option<Vec<String>>) -> Result<Self, DataError> {
+        let mut pairs: Vec<(Spelled, &String)> = pairs
+            .iter()
+            .map(|(from, to)| (Spelled::of_text(from), to))
+            .collect();
+        // Numbers say in which order their classes are.
+        if pairs
+            .iter()
+            .all(|(from, _)| matches!(from, Spelled::Number(_)))
+        {
+            pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        let mut classes: Vec<String> = Vec::new();
+        let mut names = BTreeMap::new();
+        for (from, to) in pairs {
+            let class = classes
+                .iter()
+                .position(|name| name == to)
+                .unwrap_or_else(|| {
+                    classes.push(to.clone());
+                    classes.len() - 1
+                });
+            names.insert(from.text(), class as u32);
+        }
+        // A number of the files is a name, which the map may hold.
+        let places = files.map(|files| {
+            let class = |(n, name): (usize, &String)| {
+                let known = names.get(&same(name)).or_else(|| names.get(&n.to_string()));
+                known.copied().unwrap_or(u32::MAX)
+            };
+            files.iter().enumerate().map(class).collect()
+        });
+        Ok(Self {
+            classes,
+            names,
+            places,
+            written: false,
+        })
+    }
 }
 
 impl Key {
-    /// What labels are, as far as that can be said without having seen them; `own` are the class names
-    /// that the files give.
-    pub(super) fn new(labels: &Labels, own: Option<Vec<String>>) -> Self {
-        let (classes, known) = match labels {
-            Labels::None | Labels::Derive => (Vec::new(), Known::Nothing),
-            Labels::Regression => (Vec::new(), Known::Scores),
-            Labels::Given(names) => (names.clone(), Known::Either(indexed(names.iter().cloned()))),
+    /// What labels are, as far as that can be said without having seen them; `files` are the class names that the
+    /// files give.
+    ///
+    /// # Errors
+    /// When the names of the recipe, of the files and of the stage are not those of the same classes.
+    pub(super) fn new(labels: &Labels, files: Option<Vec<String>>) -> Result<Self, DataError> {
+        let Labels::Classes(naming) = labels else {
+            let known = match labels {
+                Labels::Regression => Known::Scores,
+                _ => Known::Nothing,
+            };
+            return Ok(Self {
+                classes: Vec::new(),
+                known,
+            });
         };
+        let own = Own::of(&naming.given, files)?;
+        match (own, &naming.fixed) {
+            (None, None) => Ok(Self {
+                classes: Vec::new(),
+                known: Known::Nothing,
+            }),
+            (Some(own), None) => {
+                let order = ordered(&own.classes, naming.preferred.as_deref());
+                Ok(Self::within(own, order.clone(), &order))
+            }
+            (None, Some(fixed)) => {
+                let numeric = fixed
+                    .iter()
+                    .any(|name| matches!(Spelled::of_text(name), Spelled::Number(_)));
+                let places =
+                    (!numeric && generic(fixed)).then(|| (0u32..).take(fixed.len()).collect());
+                Ok(Self {
+                    classes: fixed.clone(),
+                    known: Known::Classes(Table {
+                        names: indexed(fixed),
+                        places,
+                        written: false,
+                    }),
+                })
+            }
+            (Some(own), Some(fixed)) if generic(fixed) && *fixed != own.classes => {
+                if own.classes.len() != fixed.len() {
+                    return Err(labels_error(format!(
+                        "the data set has {} classes, {}, and the model has {}",
+                        own.classes.len(),
+                        quoted(own.classes.iter().map(String::as_str)),
+                        fixed.len()
+                    ))
+                    .help("name as many classes as the model has, in the model's order"));
+                }
+                let order = own.classes.clone();
+                Ok(Self::within(own, order.clone(), &order))
+            }
+            (Some(own), Some(fixed)) => {
+                if let Some(stranger) = own.classes.iter().find(|name| !fixed.contains(name)) {
+                    return Err(strange(stranger, &own, fixed));
+                }
+                Ok(Self::within(own, fixed.clone(), fixed))
+            }
+        }
+    }
+
+    /// The data set's labels as places in `order`, which holds all of its classes.
+    fn within(own: Own, classes: Vec<String>, order: &[String]) -> Self {
+        let to: Vec<u32> = own
+            .classes
+            .iter()
+            .map(|name| order.iter().position(|other| other == name).unwrap_or(0) as u32)
+            .collect();
+        let class = |at: u32| to.get(at as usize).copied().unwrap_or(u32::MAX);
+        let names = own.names.into_iter().map(|(name, at)| (name, class(at)));
         Self {
             classes,
-            own,
-            known,
+            known: Known::Classes(Table {
+                names: names.collect(),
+                places: own.places.map(|list| list.into_iter().map(class).collect()),
+                written: own.written,
+            }),
         }
+    }
+
+    /// Whether classes are to be found in the data.
+    pub(super) fn is_open(&self, labels: &Labels) -> bool {
+        matches!((labels, &self.known), (Labels::Classes(_), Known::Nothing))
     }
 
     /// Takes the classes from what was found.
-    pub(super) fn derive(&mut self, found: Found) {
-        let Found {
-            numbers,
-            names,
-            named,
-        } = found;
-        (self.classes, self.known) = match self.own.take() {
-            Some(classes) if !named => {
-                let known = Known::Whole((0i64..).zip(0u32..).take(classes.len()).collect());
-                (classes, known)
-            }
-            own => {
-                self.own = own;
-                if named {
-                    let classes = names.iter().cloned().collect();
-                    (classes, Known::Names(indexed(names)))
-                } else {
-                    let classes = numbers.iter().map(i64::to_string).collect();
-                    (classes, Known::Whole(indexed(numbers)))
-                }
-            }
-        };
+    pub(super) fn derive(&mut self, found: Found, naming: &Naming) -> Result<(), DataError> {
+        self.classes = ordered(&found.classes()?, naming.preferred.as_deref());
+        self.known = Known::Classes(Table {
+            names: indexed(&self.classes),
+            places: None,
+            written: false,
+        });
+        Ok(())
     }
 
+    /// The label of a row.
     pub(super) fn label(&self, cell: &Cell) -> Result<Label, DataError> {
-        let empty = matches!(cell, Cell::Text(text) if text.trim().is_empty());
-        if empty || *cell == Cell::Missing {
-            return Err(unlabelled());
-        }
-        let name = match cell {
-            Cell::Text(text) => text.trim().to_owned(),
-            Cell::Int(whole) => whole.to_string(),
-            Cell::Float(number) => number.to_string(),
-            Cell::Missing => String::new(),
-        };
-        let class = match &self.known {
-            Known::Nothing => None,
+        let table = match &self.known {
             Known::Scores => return score(cell),
-            Known::Whole(known) => whole(cell).and_then(|whole| known.get(&whole)).copied(),
-            Known::Names(known) => known.get(&name).copied(),
-            Known::Either(known) => self
-                .renamed(cell, known)
-                .or_else(|| known.get(&name).copied())
-                .or_else(|| whole(cell).and_then(|place| u32::try_from(place).ok()))
-                .filter(|&class| (class as usize) < self.classes.len()),
+            Known::Nothing => return Err(self.unknown(cell, None)),
+            Known::Classes(table) => table,
         };
-        class.map(Label::Class).ok_or_else(|| self.unknown(cell))
+        let spelled = Spelled::of(cell);
+        let place = |n: usize| table.places.as_ref().and_then(|list| list.get(n)).copied();
+        let class = match &spelled {
+            Spelled::Missing => return Err(unlabelled()),
+            // Of numbers, the list says what they are; a name that looks like one is a name.
+            Spelled::Number(number) => match &table.places {
+                Some(_) => usize::try_from(*number).ok().and_then(place),
+                None => table.names.get(&spelled.text()).copied(),
+            },
+            Spelled::Truth(truth) => {
+                let two = self.classes.len() == 2;
+                let named = table.names.get(&spelled.text()).copied();
+                named.or_else(|| place(usize::from(*truth)).filter(|_| two))
+            }
+            _ => table.names.get(&spelled.text()).copied(),
+        };
+        class
+            .filter(|&class| (class as usize) < self.classes.len())
+            .map(Label::Class)
+            .ok_or_else(|| self.unknown(cell, Some(table)))
     }
 
-    /// The class of a whole number when the file names its classes and those given are the same,
-    /// maybe in another order: then the name decides.
-    fn renamed(&self, cell: &Cell, known: &BTreeMap<String, u32>) -> Option<u32> {
-        let own = self.own.as_ref()?;
-        if own.len() != known.len() || !own.iter().all(|name| known.contains_key(name)) {
+    /// What is wrong with the numbers of all rows beside a list of names.
+    pub(super) fn check_numbers(&self, numbers: Numbers) -> Option<DataError> {
+        let Known::Classes(table) = &self.known else {
+            return None;
+        };
+        let (least, most) = numbers.range?;
+        if !table.written || table.places.is_none() || least <= 0 {
             return None;
         }
-        let Cell::Int(place) = cell else { return None };
-        own.get(usize::try_from(*place).ok()?)
-            .and_then(|name| known.get(name))
-            .copied()
+        let pairs = self.classes.iter().zip(least..);
+        let pairs: Vec<String> = pairs
+            .take(4)
+            .map(|(name, n)| format!("{n}: {name:?}"))
+            .collect();
+        let more = if self.classes.len() > 4 { ", …" } else { "" };
+        let which = if least == most {
+            format!("the only number among the labels is {least}")
+        } else {
+            format!("the labels are numbers from {least} to {most}")
+        };
+        Some(
+            labels_error(format!("{which}, and those of a list of names begin at 0")).help(
+                format!(
+                    "say what each number stands for: `labels = {{ {}{more} }}`",
+                    pairs.join(", ")
+                ),
+            ),
+        )
     }
 
-    fn unknown(&self, cell: &Cell) -> DataError {
-        let error = DataError::new("", format!("{} is none of the classes", shown(cell)));
-        if whole(cell) == Some(-1) {
+    fn unknown(&self, cell: &Cell, table: Option<&Table>) -> DataError {
+        let error =
+            label_error(format!("{} is none of the classes", shown(cell))).kind("unknown label");
+        let spelled = Spelled::of(cell);
+        if spelled == Spelled::Number(-1) {
             return error
                 .help("-1 marks rows without a label, as in a test split; use another split");
         }
-        let names = self.classes.iter().map(String::as_str);
-        let near = match cell {
-            Cell::Text(text) => suggest::did_you_mean(text.trim(), names),
-            _ => Some(format!(
-                "whole numbers from 0 to {} are",
-                self.classes.len().saturating_sub(1)
+        let names = quoted(self.classes.iter().map(String::as_str));
+        match (&spelled, table.and_then(|t| t.places.as_ref())) {
+            (Spelled::Number(_) | Spelled::Truth(_), Some(places)) => error.help(format!(
+                "numbers from 0 to {} stand for {names}",
+                places.len().saturating_sub(1)
             )),
-        };
-        near.into_iter().fold(error, DataError::help)
+            (Spelled::Number(_) | Spelled::Truth(_), None) if table.is_some() => error
+                .kind("number without list")
+                .help(format!(
+                    "the classes are {names}; write what the labels of this data set stand for, in the order of their numbers: `labels = […]`"
+                )),
+            _ if generic(&self.classes) => error.help(format!(
+                "the model calls its classes {names}; write what the data set calls them, in the model's order: `labels = […]`"
+            )),
+            _ => {
+                let near =
+                    suggest::did_you_mean(&spelled.text(), self.classes.iter().map(String::as_str));
+                error.help(near.unwrap_or_else(|| format!("the classes are {names}")))
+            }
+        }
     }
 }
 
-/// Whether text is a number with a fraction.
-fn fraction(text: &str) -> bool {
-    text.contains(|c: char| c.is_ascii_digit())
-        && text.contains('.')
-        && text.trim().parse::<f64>().is_ok()
+/// Names in the order of others that are the same ones.
+fn ordered(names: &[String], preferred: Option<&[String]>) -> Vec<String> {
+    let same = |other: &&[String]| {
+        other.len() == names.len() && names.iter().all(|name| other.contains(name))
+    };
+    preferred.filter(same).unwrap_or(names).to_vec()
 }
 
-fn unlabelled() -> DataError {
-    DataError::new("", "the label is missing")
+/// What all spellings of a name are looked up by.
+fn same(name: &str) -> String {
+    Spelled::of_text(name).text()
+}
+
+fn indexed(names: &[String]) -> BTreeMap<String, u32> {
+    let mut map = BTreeMap::new();
+    for (name, class) in names.iter().zip(0u32..) {
+        map.entry(same(name)).or_insert(class);
+    }
+    map
+}
+
+fn twice(list: &[String]) -> Result<(), DataError> {
+    let mut seen = BTreeSet::new();
+    match list.iter().find(|name| !seen.insert(same(name))) {
+        Some(name) => Err(
+            labels_error(format!("`labels` names the class `{name}` twice"))
+                .help("each class has one name"),
+        ),
+        None => Ok(()),
+    }
+}
+
+fn other_names(list: &[String], files: &[String]) -> DataError {
+    let rename = files.iter().zip(list).take(3);
+    let rename: Vec<String> = rename
+        .map(|(from, to)| format!("{from:?}: {to:?}"))
+        .collect();
+    labels_error(format!(
+        "the files name their classes {}, and `labels` names {}",
+        quoted(files.iter().map(String::as_str)),
+        quoted(list.iter().map(String::as_str))
+    ))
+    .help(format!(
+        "leave `labels` away, or say which name stands for which: `labels = {{ {}, … }}`",
+        rename.join(", ")
+    ))
+}
+
+fn strange(name: &str, own: &Own, fixed: &[String]) -> DataError {
+    let (written, own) = (own.written, &own.classes);
+    let error = labels_error(format!(
+        "the classes of the data set are {}, and those of the stage are {}: `{name}` is none of them",
+        quoted(own.iter().map(String::as_str)),
+        quoted(fixed.iter().map(String::as_str))
+    ));
+    let alike = |name: &String| {
+        let same = |other: &&String| other.to_lowercase() == name.to_lowercase();
+        fixed.iter().find(same)
+    };
+    let spelled: Option<Vec<String>> = own
+        .iter()
+        .map(|name| alike(name).map(|n| format!("{n:?}")))
+        .collect();
+    match spelled {
+        Some(names) => error.help(format!("write `labels = [{}]`", names.join(", "))),
+        None if written => error.help(
+            "name the classes as the stage does, in the order of the data set's numbers; or say which label stands for which class: `labels = { 0: \"…\", … }`",
+        ),
+        None => {
+            let pairs: Vec<String> = own.iter().take(3).map(|n| format!("{n:?}: \"…\"")).collect();
+            error.help(format!(
+                "say which label stands for which class of the stage: `labels = {{ {} }}`",
+                pairs.join(", ")
+            ))
+        }
+    }
+}
+
+pub(super) fn label_error(message: impl Into<String>) -> DataError {
+    DataError::new("", message).about(About::Label)
+}
+
+fn labels_error(message: impl Into<String>) -> DataError {
+    DataError::new("", message).about(About::Labels)
+}
+
+pub(super) fn unlabelled() -> DataError {
+    label_error("the label is missing")
+        .kind("missing label")
         .help("a split to train or score on has a label in every row")
 }
 
@@ -205,14 +452,14 @@ fn score(cell: &Cell) -> Result<Label, DataError> {
     let number = match cell {
         Cell::Int(whole) => Some(*whole as f32),
         Cell::Float(number) => Some(*number as f32),
+        Cell::Bool(truth) => Some(f32::from(*truth)),
         Cell::Text(text) => text.trim().parse().ok(),
-        Cell::Missing => None,
+        Cell::Missing => return Err(unlabelled()),
     };
     match number {
         Some(number) if number.is_finite() => Ok(Label::Score(number)),
-        _ => Err(
-            DataError::new("", format!("{} is no finite number", shown(cell)))
-                .help("regression learns from numbers alone"),
-        ),
+        _ => Err(label_error(format!("{} is no finite number", shown(cell)))
+            .kind("no number")
+            .help("regression learns from numbers alone")),
     }
 }

@@ -5,6 +5,12 @@ use crate::cli::world::RealWorld;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
+const DERIVE: Labels = Labels::Classes(Naming {
+    given: Given::Nothing,
+    fixed: None,
+    preferred: None,
+});
+
 fn spec(files: Vec<PathBuf>, labels: Labels) -> DataSpec {
     DataSpec {
         files,
@@ -14,6 +20,8 @@ fn spec(files: Vec<PathBuf>, labels: Labels) -> DataSpec {
         take: None,
         shuffle: None,
         labels,
+        beside: None,
+        carve: None,
     }
 }
 
@@ -26,7 +34,7 @@ fn with(
     let dir = tempfile::tempdir()?;
     let path = dir.path().join(name);
     std::fs::write(&path, bytes)?;
-    let mut spec = spec(vec![path], Labels::Derive);
+    let mut spec = spec(vec![path], DERIVE);
     change(&mut spec);
     Ok(load(
         &spec,
@@ -52,7 +60,7 @@ fn bad(
         .ok_or_else(|| "it was loaded".into())
 }
 
-fn labels(set: &DataSet) -> Vec<Option<Label>> {
+fn labels_of(set: &DataSet) -> Vec<Option<Label>> {
     set.examples.iter().map(|example| example.label).collect()
 }
 
@@ -60,15 +68,36 @@ fn classes(of: &[u32]) -> Vec<Option<Label>> {
     of.iter().map(|&class| Some(Label::Class(class))).collect()
 }
 
+fn list(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
 fn given(names: &[&str]) -> Labels {
-    Labels::Given(names.iter().map(|name| (*name).to_owned()).collect())
+    Labels::Classes(Naming {
+        given: Given::List(list(names)),
+        ..Naming::default()
+    })
+}
+
+/// Names of the data set, those of the stage, and both.
+fn fixed(given: Given, names: &[&str]) -> Labels {
+    Labels::Classes(Naming {
+        given,
+        fixed: Some(list(names)),
+        preferred: None,
+    })
+}
+
+fn map(pairs: &[(&str, &str)]) -> Given {
+    let own = |text: &str| text.to_owned();
+    Given::Map(pairs.iter().map(|(a, b)| (own(a), own(b))).collect())
 }
 
 #[test]
 fn derived_classes_are_in_order() -> Outcome {
     let set = good("a.tsv", b"t\tl\na\t10\nb\t2\nc\t10\n", |_| {})?;
     assert_eq!(
-        (set.classes.as_slice(), labels(&set)),
+        (set.classes.as_slice(), labels_of(&set)),
         (
             ["2".to_owned(), "10".to_owned()].as_slice(),
             classes(&[1, 0, 1])
@@ -76,17 +105,15 @@ fn derived_classes_are_in_order() -> Outcome {
     );
     let set = good("a.csv", b"t,l\na,yes\nb,no\n", |_| {})?;
     assert_eq!(
-        (set.classes.as_slice(), labels(&set)),
+        (set.classes.as_slice(), labels_of(&set)),
         (
             ["no".to_owned(), "yes".to_owned()].as_slice(),
             classes(&[1, 0])
         )
     );
     let errors = bad("a.tsv", b"t\tl\na\t0.5\nb\t\n", |_| {})?;
-    assert_eq!(
-        errors.iter().map(|error| error.line).collect::<Vec<_>>(),
-        [Some(2), Some(3)]
-    );
+    let lines: Vec<_> = errors.iter().map(|error| error.line).collect();
+    assert_eq!(lines, [Some(2), Some(3)]);
     assert!(errors[0].file.ends_with("a.tsv") && errors[0].message.contains("`0.5` is a score"));
     Ok(())
 }
@@ -96,32 +123,348 @@ fn given_classes_match_names_or_places() -> Outcome {
     let set = good("a.tsv", b"t\tl\na\t1\nb\t0\nc\tnegative\n", |spec| {
         spec.labels = given(&["negative", "positive"])
     })?;
-    assert_eq!(labels(&set), classes(&[1, 0, 0]));
+    assert_eq!(labels_of(&set), classes(&[1, 0, 0]));
     let set = good(
         "a.jsonl",
         b"{\"t\":\"x\",\"l\":2}\n{\"t\":\"y\",\"l\":1}",
         |spec| spec.labels = given(&["2", "1"]),
     )?;
-    assert_eq!(labels(&set), classes(&[0, 1]));
-    let errors = bad("a.tsv", b"t\tl\na\t2\nb\tpositiv\nc\t-1\n", |spec| {
+    assert_eq!(labels_of(&set), classes(&[0, 1]));
+    let errors = bad("a.tsv", b"t\tl\na\t0\nb\tpositiv\nc\tx\nd\t2\n", |spec| {
         spec.labels = given(&["negative", "positive"])
     })?;
+    assert_eq!(errors.len(), 1, "one cause, one error: {errors:?}");
+    assert_eq!(errors[0].line, Some(3));
+    assert!(
+        errors[0]
+            .message
+            .contains("2 more rows are like it (line 4, 5)")
+    );
+    let help = errors[0].help.as_deref().unwrap_or_default();
+    assert!(help.contains("did you mean `positive`"), "{help}");
+    let errors = bad("a.tsv", b"t\tl\na\t-1\nb\t1\n", |spec| {
+        spec.labels = given(&["negative", "positive"])
+    })?;
+    let help = errors[0].help.as_deref().unwrap_or_default();
+    assert!(help.contains("without a label"), "{help}");
+    Ok(())
+}
+
+/// A label in every spelling that a format has for it.
+#[test]
+fn a_label_is_the_same_in_every_spelling_and_format() -> Outcome {
+    let csv =
+        |labels: [&str; 3]| format!("t,l\na,{}\nb,{}\nc,{}\n", labels[0], labels[1], labels[2]);
+    let json = |labels: [&str; 3]| {
+        let row = |(t, l): (&str, &str)| format!("{{\"t\": \"{t}\", \"l\": {l}}}");
+        let rows: Vec<String> = ["a", "b", "c"].into_iter().zip(labels).map(row).collect();
+        rows
+    };
+    // What each spelling is called, and whether it is a place in a list of two.
+    for (labels, classes_found, is_place) in [
+        (["1", "0", "1"], ["0", "1"], true),
+        (["1.0", "0.0", "1.0"], ["0", "1"], true),
+        (["1.0", "0", "1"], ["0", "1"], true),
+        (["true", "false", "true"], ["false", "true"], true),
+        (["\"1\"", "\"0\"", "\"1\""], ["0", "1"], true),
+        (["\"1.0\"", "\"0.0\"", "\"1\""], ["0", "1"], true),
+        (
+            ["\"True\"", "\"False\"", "\"TRUE\""],
+            ["false", "true"],
+            true,
+        ),
+        (["\"pos\"", "\"neg\"", "\"pos\""], ["neg", "pos"], false),
+    ] {
+        let bare = labels.map(|l| l.trim_matches('"'));
+        let lines = json(labels);
+        let mut tables = vec![
+            ("a.csv", csv(bare)),
+            ("a.tsv", csv(bare).replace(',', "\t")),
+            ("a.csv", csv(labels)),
+            ("a.jsonl", lines.join("\n")),
+            ("a.json", lines.join("\n")),
+            ("a.json", format!("[{}]", lines.join(",\n"))),
+        ];
+        // A table has no other quotes than CSV's.
+        tables.retain(|(name, _)| *name != "a.tsv" || !bare.is_empty());
+        for (name, text) in tables {
+            let packed = [
+                (name.to_owned(), text.clone().into_bytes()),
+                (
+                    format!("{name}.gz"),
+                    super::super::tests::gzip(text.as_bytes()),
+                ),
+                (format!("{name}.zst"), zstd::encode_all(text.as_bytes(), 1)?),
+            ];
+            for (name, bytes) in packed {
+                let found = good(&name, &bytes, |_| {})?;
+                assert_eq!(found.classes, classes_found, "{name}: {text}");
+                assert_eq!(labels_of(&found), classes(&[1, 0, 1]), "{name}: {text}");
+                let listed = |spec: &mut DataSpec| spec.labels = given(&["no", "yes"]);
+                if is_place {
+                    let set = good(&name, &bytes, listed)?;
+                    assert_eq!(labels_of(&set), classes(&[1, 0, 1]), "{name}: {text}");
+                } else {
+                    assert_eq!(bad(&name, &bytes, listed)?.len(), 1, "{name}: {text}");
+                }
+                // What the head knows by name is found by name.
+                let turned = |spec: &mut DataSpec| {
+                    let [a, b] = classes_found;
+                    spec.labels = fixed(map(&[(a, "A"), (b, "B")]), &["B", "A"]);
+                };
+                let set = good(&name, &bytes, turned)?;
+                assert_eq!(labels_of(&set), classes(&[0, 1, 0]), "{name}: {text}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_number_is_a_place_in_the_list_of_the_data_set() -> Outcome {
+    let numbers = b"t\tl\na\t0\nb\t1\nc\t1\n".as_slice();
+    let names = b"t\tl\na\tneg\nb\tpos\nc\tpos\n".as_slice();
+    let of = |bytes, labels: Labels| good("a.tsv", bytes, |spec| spec.labels = labels);
+    let no = |bytes, labels: Labels| -> Result<String, Box<dyn std::error::Error>> {
+        let list = bad("a.tsv", bytes, |spec| spec.labels = labels)?;
+        assert_eq!(list.len(), 1, "one cause: {list:?}");
+        Ok(format!(
+            "{} | {}",
+            list[0].message,
+            list[0].help.as_deref().unwrap_or_default()
+        ))
+    };
+    let own = |names: &[&str]| Given::List(list(names));
+    // The stage's classes are in another order: names decide.
+    let set = of(numbers, fixed(own(&["neg", "pos"]), &["pos", "neg"]))?;
     assert_eq!(
-        errors.iter().map(|error| error.line).collect::<Vec<_>>(),
-        [Some(2), Some(3), Some(4)]
+        (set.classes.as_slice(), labels_of(&set)),
+        (list(&["pos", "neg"]).as_slice(), classes(&[1, 0, 0]))
     );
+    let set = of(names, fixed(own(&["neg", "pos"]), &["pos", "neg"]))?;
+    assert_eq!(labels_of(&set), classes(&[1, 0, 0]));
+    let set = of(names, fixed(Given::Nothing, &["pos", "neg"]))?;
+    assert_eq!(labels_of(&set), classes(&[1, 0, 0]));
+    // A stage may know more classes.
+    let set = of(
+        numbers,
+        fixed(own(&["neg", "pos"]), &["pos", "mixed", "neg"]),
+    )?;
+    assert_eq!(labels_of(&set), classes(&[2, 0, 0]));
+    // Classes without names take those of the data set.
+    for generic in [["LABEL_0", "LABEL_1"], ["0", "1"]] {
+        let set = of(numbers, fixed(own(&["neg", "pos"]), &generic))?;
+        assert_eq!(
+            (set.classes.as_slice(), labels_of(&set)),
+            (list(&["neg", "pos"]).as_slice(), classes(&[0, 1, 1]))
+        );
+        let set = of(names, fixed(own(&["pos", "neg"]), &generic))?;
+        assert_eq!(labels_of(&set), classes(&[1, 0, 0]));
+        assert_eq!(
+            labels_of(&of(numbers, fixed(Given::Nothing, &generic))?),
+            classes(&[0, 1, 1])
+        );
+        assert!(no(names, fixed(Given::Nothing, &generic))?.contains("in the model's order"));
+        let three = no(numbers, fixed(own(&["a", "b", "c"]), &generic))?;
+        assert!(
+            three.contains("has 3 classes") && three.contains("the model has 2"),
+            "{three}"
+        );
+    }
+    // Numbers without a list, where classes have names.
+    assert!(no(numbers, fixed(Given::Nothing, &["neg", "pos"]))?.contains("`labels = […]`"));
+    // Lists of different names.
+    let other = no(numbers, fixed(own(&["bad", "good"]), &["neg", "pos"]))?;
+    assert!(other.contains("`bad` is none of them"), "{other}");
+    let case = no(numbers, fixed(own(&["Pos", "NEG"]), &["neg", "pos"]))?;
+    assert!(case.contains("labels = [\"pos\", \"neg\"]"), "{case}");
+    // Numbers that do not begin at 0.
+    let from_one = b"t\tl\na\t1\nb\t2\nc\t2\n".as_slice();
+    for classes in [&["neg", "pos"][..], &["a", "b", "c"]] {
+        let error = no(from_one, given(classes))?;
+        assert!(
+            error.contains("numbers from 1 to 2") && error.contains("{ 1: "),
+            "{error}"
+        );
+    }
+    let pairs = map(&[("2", "pos"), ("1", "neg")]);
+    let naming = Naming {
+        given: pairs,
+        ..Naming::default()
+    };
+    let set = of(from_one, Labels::Classes(naming))?;
+    assert_eq!(
+        (set.classes.as_slice(), labels_of(&set)),
+        (list(&["neg", "pos"]).as_slice(), classes(&[0, 1, 1]))
+    );
+    // Names that are numbers are names.
+    let set = of(from_one, given(&["2", "1"]))?;
+    assert_eq!(labels_of(&set), classes(&[1, 0, 0]));
+    assert!(no(numbers, given(&["2", "1"]))?.contains("none of the classes"));
+    assert!(no(numbers, given(&["a", "a"]))?.contains("twice"));
+    Ok(())
+}
+
+#[test]
+fn a_trained_head_keeps_the_order_of_its_classes() -> Outcome {
+    for (bytes, labels) in [
+        (
+            b"t\tl\na\t0\nb\t1\n".as_slice(),
+            Given::List(list(&["neg", "pos"])),
+        ),
+        (b"t\tl\na\tneg\nb\tpos\n".as_slice(), Given::Nothing),
+    ] {
+        let naming = |preferred: &[&str]| {
+            Labels::Classes(Naming {
+                given: labels.clone(),
+                fixed: None,
+                preferred: Some(list(preferred)),
+            })
+        };
+        let set = good("a.tsv", bytes, |spec| spec.labels = naming(&["pos", "neg"]))?;
+        assert_eq!(
+            (set.classes.as_slice(), labels_of(&set)),
+            (list(&["pos", "neg"]).as_slice(), classes(&[1, 0]))
+        );
+        let set = good("a.tsv", bytes, |spec| {
+            spec.labels = naming(&["pos", "other"])
+        })?;
+        assert_eq!(set.classes, list(&["neg", "pos"]));
+    }
+    Ok(())
+}
+
+#[test]
+fn words_for_missing_values_and_joined_labels_are_no_classes() -> Outcome {
+    let of = |labels: &[&str]| -> Vec<u8> {
+        let rows: Vec<String> = labels.iter().map(|l| format!("x\t{l}\n")).collect();
+        format!("t\tl\n{}", rows.concat()).into_bytes()
+    };
+    for word in ["nan", "NaN", "NA", "N/A", "null", "None", "<NA>"] {
+        let errors = bad("a.tsv", &of(&["1", "0", word, "1.0"]), |_| {})?;
+        assert_eq!((errors.len(), errors[0].line), (1, Some(4)));
+        assert!(
+            errors[0]
+                .message
+                .contains(&format!("`{word}` stands among numbers")),
+            "{errors:?}"
+        );
+        // Among names it may be one of them; what is listed is meant.
+        assert_eq!(good("a.tsv", &of(&["yes", word]), |_| {})?.classes.len(), 2);
+        let listed = |spec: &mut DataSpec| spec.labels = given(&["0", "1", word]);
+        assert_eq!(
+            labels_of(&good("a.tsv", &of(&["1", "0", word]), listed)?),
+            classes(&[1, 0, 2])
+        );
+    }
+    for separator in ['|', ';', ','] {
+        let joined = format!("a{separator}b");
+        let errors = bad("a.tsv", &of(&["a", "b", "c", &joined]), |_| {})?;
+        assert!(
+            errors[0]
+                .message
+                .contains(&format!("`{joined}` is made of other labels")),
+            "{errors:?}"
+        );
+        let listed = |spec: &mut DataSpec| spec.labels = given(&["a", "b", "c", &joined]);
+        good("a.tsv", &of(&["a", "b", "c", &joined]), listed)?;
+        good("a.tsv", &of(&["a", "b", &format!("x{separator}y")]), |_| {})?;
+    }
+    let many: Vec<String> = (0..10_001).map(|n| format!("text {n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert!(
-        errors[1]
-            .help
-            .as_deref()
-            .is_some_and(|help| help.contains("did you mean `positive`"))
+        bad("a.tsv", &of(&many), |_| {})?[0]
+            .message
+            .contains("more than 10000 different labels")
     );
+    Ok(())
+}
+
+#[test]
+fn splits_are_carved_out_of_the_rows() -> Outcome {
+    let text: String = (0..101)
+        .map(|row| format!("{row}\t{}\n", usize::from(row % 10 == 0)))
+        .collect();
+    let text = format!("t\tl\n{text}");
+    let part = |own: Option<usize>, seed: u64, stratify: bool, label: bool| {
+        good("a.tsv", text.as_bytes(), |spec| {
+            if !label {
+                spec.labels = Labels::None;
+            }
+            spec.carve = Some(Carve {
+                shares: vec![Portion::Share(10, 100), Portion::Share(20, 100)],
+                own,
+                seed,
+                stratify: stratify.then(|| "l".to_owned()),
+            });
+        })
+    };
+    let rows = |set: &DataSet| -> Vec<u32> {
+        set.examples
+            .iter()
+            .filter_map(|e| e.texts[0].parse().ok())
+            .collect()
+    };
+    for stratify in [false, true] {
+        let parts: Vec<DataSet> = [Some(0), Some(1), None]
+            .into_iter()
+            .map(|own| part(own, 1, stratify, true))
+            .collect::<Result<_, _>>()?;
+        let sizes: Vec<usize> = parts.iter().map(|p| p.examples.len()).collect();
+        assert_eq!(sizes, [10, 20, 71]);
+        let mut all: Vec<u32> = parts.iter().flat_map(rows).collect();
+        all.sort_unstable();
+        assert_eq!(
+            all,
+            (0..101).collect::<Vec<u32>>(),
+            "every row is in one split"
+        );
+        assert!(
+            parts.iter().all(|p| rows(p).is_sorted()),
+            "in the order of the file"
+        );
+        if stratify {
+            let ones = |p: &DataSet| {
+                labels_of(p)
+                    .iter()
+                    .filter(|l| **l == Some(Label::Class(1)))
+                    .count()
+            };
+            assert_eq!(parts.iter().map(ones).collect::<Vec<_>>(), [1, 2, 8]);
+        }
+        // What is learned has no part in it.
+        assert_eq!(rows(&part(Some(0), 1, stratify, false)?), rows(&parts[0]));
+        assert_ne!(rows(&part(Some(0), 2, stratify, true)?), rows(&parts[0]));
+    }
+    let none = bad("a.tsv", b"t\tl\na\tx\nb\ty\n", |spec| {
+        spec.carve = Some(Carve {
+            shares: vec![Portion::Share(1, 100)],
+            own: Some(0),
+            seed: 0,
+            stratify: None,
+        });
+    })?;
     assert!(
-        errors[2]
-            .help
-            .as_deref()
-            .is_some_and(|help| help.contains("without a label"))
+        none[0].message.contains("gives this part none of 2 rows"),
+        "{none:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn class_names_lie_beside_the_files() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let world = RealWorld::new(true);
+    let beside =
+        |config: Option<&str>| super::super::names::beside(dir.path(), config, "label", &world);
+    assert_eq!(beside(None), None);
+    let page = "---\nlicense: mit\ndataset_info:\n- config_name: two\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': neg\n          '1': pos\n- config_name: three\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': a\n          '1': b\n          '2': c\n---\n# Reviews\n";
+    std::fs::write(dir.path().join("README.md"), page)?;
+    assert_eq!(beside(Some("two")), Some(list(&["neg", "pos"])));
+    assert_eq!(beside(None), None, "which of the two is not said");
+    let infos = r#"{"default": {"features": {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}, "text": {"_type": "Value"}}}}"#;
+    std::fs::write(dir.path().join("dataset_infos.json"), infos)?;
+    assert_eq!(beside(None), Some(list(&["no", "yes"])));
     Ok(())
 }
 
@@ -135,17 +478,38 @@ fn parquet_classes_have_their_own_names() -> Outcome {
             spec.labels = labels;
         })
     };
-    let set = read(Labels::Derive)?;
+    let set = read(DERIVE)?;
     assert_eq!(
-        (set.classes.as_slice(), labels(&set)),
+        (set.classes.as_slice(), labels_of(&set)),
         (
             ["neg".to_owned(), "pos".to_owned()].as_slice(),
             classes(&[1, 1, 0])
         )
     );
-    assert_eq!(labels(&read(given(&["bad", "good"]))?), classes(&[1, 1, 0]));
+    let other = bad("a.parquet", &bytes, |spec| {
+        spec.text = vec!["score".into()];
+        spec.label = Some("label".into());
+        spec.labels = given(&["bad", "good"]);
+    })?;
+    let help = other[0].help.as_deref().unwrap_or_default();
+    assert!(
+        help.contains("\"neg\": \"bad\", \"pos\": \"good\""),
+        "{other:?}"
+    );
+    let naming = Naming {
+        given: map(&[("neg", "bad"), ("pos", "good")]),
+        ..Naming::default()
+    };
     assert_eq!(
-        labels(&read(given(&["pos", "neg"]))?),
+        labels_of(&read(Labels::Classes(naming))?),
+        classes(&[1, 1, 0])
+    );
+    assert_eq!(
+        labels_of(&read(given(&["POS", "NEG"]))?),
+        classes(&[0, 0, 1])
+    );
+    assert_eq!(
+        labels_of(&read(given(&["pos", "neg"]))?),
         classes(&[0, 0, 1]),
         "the name decides"
     );
@@ -166,13 +530,14 @@ fn scores_are_finite() -> Outcome {
         spec.labels = Labels::Regression
     })?;
     assert_eq!(
-        labels(&set),
+        labels_of(&set),
         [Some(Label::Score(1.0)), Some(Label::Score(-0.5))]
     );
     let errors = bad("a.tsv", b"t\tl\na\tnan\nb\tx\nc\t1e60\n", |spec| {
         spec.labels = Labels::Regression
     })?;
-    assert_eq!(errors.len(), 3);
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].message.contains("2 more rows"), "{errors:?}");
     Ok(())
 }
 
@@ -203,11 +568,15 @@ fn a_shuffle_is_repeatable_and_comes_before_take() -> Outcome {
 }
 
 #[test]
-fn errors_are_collected_up_to_ten() -> Outcome {
+fn files_and_columns_have_their_errors() -> Outcome {
     let text = format!("t\tl\n{}", "a\tx\n".repeat(30));
-    assert_eq!(
-        bad("a.tsv", text.as_bytes(), |spec| spec.labels = given(&["y"]))?.len(),
-        10
+    let errors = bad("a.tsv", text.as_bytes(), |spec| spec.labels = given(&["y"]))?;
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0]
+            .message
+            .contains("29 more rows are like it (line 3, 4, 5, 6, …)"),
+        "{errors:?}"
     );
     assert!(
         bad("a.tsv", b"t\tl\n", |_| {})?[0]

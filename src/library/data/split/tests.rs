@@ -22,14 +22,67 @@ fn touch(dir: &Path, files: &[&str]) -> Result<(), std::io::Error> {
 fn local(files: &[&str], split: &str) -> Result<String, std::io::Error> {
     let dir = tempfile::tempdir()?;
     touch(dir.path(), files)?;
-    let found = find_split(
-        &SplitSource::Local(dir.path().to_owned()),
-        split,
-        &RealWorld::new(true),
-    );
+    let source = SplitSource::Local {
+        base: dir.path().to_owned(),
+        named: vec![".".to_owned()],
+    };
+    let found = find_split(&source, split, &RealWorld::new(true));
     Ok(shown(found, dir.path()))
 }
 
+/// The same of files that are named.
+fn named(files: &[&str], named: &[&str], split: &str) -> Result<String, std::io::Error> {
+    let dir = tempfile::tempdir()?;
+    touch(dir.path(), files)?;
+    let source = SplitSource::Local {
+        base: dir.path().to_owned(),
+        named: named.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let found = find_split(&source, split, &RealWorld::new(true));
+    Ok(shown(found, dir.path()))
+}
+
+#[test]
+fn files_are_named_one_by_one_or_by_patterns() -> Outcome {
+    let files = [
+        "reviews.csv",
+        "a/train.csv",
+        "a/dev.csv",
+        "b/train.csv.gz",
+        "b/test[1].csv",
+        "c/part-1.jsonl",
+        "c/part-2.jsonl",
+        "c/note.txt",
+    ];
+    let of = |names: &[&str], split: &str| named(&files, names, split);
+    assert_eq!(of(&["reviews.csv"], "train")?, "reviews.csv");
+    assert!(of(&["reviews.csv"], "dev")?.contains("`split = { dev = 10% }`"));
+    assert_eq!(of(&["a/dev.csv"], "validation")?, "a/dev.csv");
+    assert!(of(&["a/dev.csv"], "train")?.contains("the files are `dev`"));
+    assert_eq!(
+        of(&["c/*.jsonl"], "train")?,
+        "c/part-1.jsonl c/part-2.jsonl"
+    );
+    assert_eq!(
+        of(&["c/part-2.jsonl", "c/part-?.jsonl"], "train")?,
+        "c/part-2.jsonl c/part-1.jsonl"
+    );
+    assert_eq!(
+        of(&["**/train.csv*"], "train")?,
+        "a/train.csv b/train.csv.gz"
+    );
+    assert_eq!(
+        of(&["[ab]/*.csv*"], "dev")?,
+        "there is no split `dev` | all of it is the split `train`; carve one out of it: `split = { dev = 10% }`"
+    );
+    assert_eq!(of(&["a/*.csv"], "dev")?, "a/dev.csv");
+    assert_eq!(of(&["b/test[1].csv"], "train")?, "b/test[1].csv");
+    assert!(of(&["d/*.csv"], "train")?.starts_with("no file matches the pattern"));
+    assert!(of(&["none.csv"], "train")?.contains("no such file"));
+    assert!(of(&["a["], "train")?.contains("malformed"));
+    assert!(of(&["c"], "train")?.contains("there are `part-1`, `part-2`"));
+    Ok(())
+}
 fn hub(files: &[&str], config: Option<&str>, split: &str) -> Result<String, std::io::Error> {
     let dir = tempfile::tempdir()?;
     let snapshot = dir.path().join("datasets--org--set/snapshots/main");

@@ -1,0 +1,354 @@
+//! Where a split's examples come from: which files, which of their rows, and what their labels are.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::bind::Binder;
+use crate::base::world::{HubFile, RepoKind, World};
+use crate::library::data::set::{Carve, DataSpec, Given, Labels, Naming};
+use crate::library::data::split::{SplitSource, expand, expand_in, find_split};
+use crate::library::data::{About, DataError, names};
+use crate::library::objective::Objective;
+use crate::library::schema::{Checked, Portion};
+use crate::resolve::Declared;
+
+/// Why a split cannot be had.
+pub(super) enum Unavailable {
+    Offline(String),
+    Wrong(Vec<DataError>),
+}
+
+impl Binder<'_> {
+    /// Where a split's examples come from, with the classes that are fixed and the order that is preferred.
+    pub(super) fn source(
+        &mut self,
+        declared: &Declared,
+        split: &str,
+        objective: Objective,
+        (fixed, preferred): (Option<&[String]>, Option<&[String]>),
+    ) -> Result<Arc<Source>, Unavailable> {
+        let key = format!(
+            "{}.{split}.{}.{fixed:?}.{preferred:?}",
+            declared.identity(),
+            objective.name()
+        );
+        if let Some(source) = self.sources.get(&key) {
+            return Ok(source.clone());
+        }
+        let values = &declared.filled.values;
+        let labels = match objective {
+            Objective::Regress => Labels::Regression,
+            Objective::MaskedLm { .. } => Labels::None,
+            _ => Labels::Classes(Naming {
+                given: given(declared),
+                fixed: fixed.map(<[String]>::to_vec),
+                preferred: preferred.map(<[String]>::to_vec),
+            }),
+        };
+        let label = values.str("label");
+        if label.is_none() && objective.reads_labels() {
+            let name = &declared.name.value;
+            let error = DataError::new("", format!("`{name}` names no label column"))
+                .about(About::Label)
+                .help("write `label = …` with the column that holds what is to be learned");
+            return Err(Unavailable::Wrong(vec![error]));
+        }
+        let canonical = canonical(split);
+        let (from, carve) = self.carved(declared, canonical)?;
+        let files = self.files(declared, if carve.is_some() { from } else { split })?;
+        let beside = label
+            .filter(|_| matches!(labels, Labels::Classes(_)))
+            .and_then(|label| self.beside(declared, &files, label));
+        let spec = DataSpec {
+            files: files.clone(),
+            format: values.str("format").map(str::to_owned),
+            text: values.names("text").to_vec(),
+            label: label
+                .filter(|_| objective.reads_labels())
+                .map(str::to_owned),
+            take: values.opt_int("take"),
+            shuffle: values.opt_int("shuffle"),
+            labels,
+            beside,
+            carve,
+        };
+        let hashes = files.into_iter().map(|file| {
+            let hash = self.world.fingerprint(&file).ok()?;
+            Some((file, hash))
+        });
+        let hashes: Option<Vec<(PathBuf, String)>> = hashes.collect();
+        let identity = hashes.as_ref().map(|list| identity(&spec, list));
+        let source = Arc::new(Source {
+            spec,
+            identity,
+            hashes: hashes.unwrap_or_default(),
+        });
+        self.sources.insert(key, source.clone());
+        Ok(source)
+    }
+
+    /// The split whose files a split is read from, and the part of their rows that it is.
+    fn carved(
+        &self,
+        declared: &Declared,
+        split: &'static str,
+    ) -> Result<(&'static str, Option<Carve>), Unavailable> {
+        let values = &declared.filled.values;
+        let wrong = |message: String, help: &str| {
+            let error = DataError::new("", message).about(About::Split).help(help);
+            Err(Unavailable::Wrong(vec![error]))
+        };
+        let Some(filled) = values.entry("split") else {
+            return Ok((split, None));
+        };
+        let parts: Vec<(&str, Portion)> = ["dev", "test"]
+            .into_iter()
+            .filter_map(|part| Some((part, filled.values.portion(part)?)))
+            .collect();
+        if parts.is_empty() {
+            return wrong(
+                "`split` carves out neither `dev` nor `test`".to_owned(),
+                "write `split = { dev = 10% }`",
+            );
+        }
+        const ALL: u64 = 1_000_000_000;
+        let sum: u64 = parts.iter().map(|(_, share)| share.of(ALL)).sum();
+        if sum >= ALL {
+            return wrong(
+                "the shares of `split` leave nothing for `train`".to_owned(),
+                "together they have to be below 100%",
+            );
+        }
+        for (part, _) in &parts {
+            let own = !values.names(part).is_empty() || self.files(declared, part).is_ok();
+            if own && !self.is_one_file(declared) {
+                return wrong(
+                    format!(
+                        "`split` carves out `{part}`, and there are files of the split `{part}`"
+                    ),
+                    "remove that share, or the files",
+                );
+            }
+        }
+        let stratify = match (filled.values.bool("stratify"), values.str("label")) {
+            (false, _) => None,
+            (true, Some(label)) => Some(label.to_owned()),
+            (true, None) => {
+                return wrong(
+                    "`stratify` spreads labels evenly, and the data set names no `label`"
+                        .to_owned(),
+                    "write `label = …`, or remove `stratify`",
+                );
+            }
+        };
+        let own = parts.iter().position(|(part, _)| *part == split);
+        if own.is_none() && split != "train" {
+            return Ok((split, None));
+        }
+        let carve = Carve {
+            shares: parts.into_iter().map(|(_, share)| share).collect(),
+            own,
+            seed: filled.values.int("seed"),
+            stratify,
+        };
+        Ok(("train", Some(carve)))
+    }
+
+    /// Whether a local data set is a file, which has no splits but those that are carved out of it.
+    fn is_one_file(&self, declared: &Declared) -> bool {
+        let arg = declared.arg.as_ref();
+        let arg = arg.map(|a| declared.base.join(&a.value));
+        let is_file = |path: PathBuf| self.world.open(&path).is_ok();
+        declared.filled.name == "local" && declared.more.is_empty() && arg.into_iter().any(is_file)
+    }
+
+    /// The files of a split; those of the hub are fetched.
+    fn files(&self, declared: &Declared, split: &str) -> Result<Vec<PathBuf>, Unavailable> {
+        let values = &declared.filled.values;
+        let named = values.names(canonical(split));
+        let args: Vec<String> = declared
+            .arg
+            .iter()
+            .chain(&declared.more)
+            .map(|a| a.value.clone())
+            .collect();
+        let arg = args.first().cloned().unwrap_or_default();
+        let wrong = |error: DataError| Unavailable::Wrong(vec![error]);
+        if declared.filled.name != "hub" {
+            if named.is_empty() {
+                let source = SplitSource::Local {
+                    base: declared.base.clone(),
+                    named: args,
+                };
+                return find_split(&source, split, self.world).map_err(wrong);
+            }
+            // Beside a directory, files are named relative to it.
+            let dir = declared.base.join(&arg);
+            let base = match self.world.list(&dir) {
+                Ok(_) => dir,
+                Err(_) if args.len() == 1 && !self.world.exists(&dir) => dir,
+                Err(_) => declared.base.clone(),
+            };
+            return expand(&base, named, self.world).map_err(wrong);
+        }
+        let revision = values.str("revision").map(str::to_owned);
+        let list = || {
+            self.world
+                .hub_list(&arg, RepoKind::Dataset, revision.as_deref())
+        };
+        if named.is_empty() {
+            let source = SplitSource::Hub {
+                repo: arg.clone(),
+                revision: revision.clone(),
+                config: values.str("config").map(str::to_owned),
+            };
+            // A repository that answers, but has no such split or configuration, is the recipe's mistake.
+            let out_of_reach = list().is_err();
+            return find_split(&source, split, self.world).map_err(|e| {
+                if out_of_reach {
+                    Unavailable::Offline(e.to_string())
+                } else {
+                    wrong(e)
+                }
+            });
+        }
+        let all = list().unwrap_or_default();
+        let named = expand_in(&all, named, &format!("hub:{arg}")).map_err(wrong)?;
+        let fetch = |file: &String| {
+            let file = HubFile {
+                repo: arg.clone(),
+                kind: RepoKind::Dataset,
+                revision: revision.clone(),
+                file: file.clone(),
+            };
+            let path = self.world.hub(&file).map(|p| p.path);
+            path.map_err(|e| Unavailable::Offline(e.to_string()))
+        };
+        named.iter().map(fetch).collect()
+    }
+
+    /// The class names that lie beside files.
+    fn beside(&self, declared: &Declared, files: &[PathBuf], label: &str) -> Option<Vec<String>> {
+        let config = declared.filled.values.str("config");
+        let here = |dir: &Path| names::beside(dir, config, label, self.world);
+        let arg = &declared.arg.as_ref()?.value;
+        if declared.filled.name != "hub" {
+            let folder = declared.base.join(arg);
+            return here(files.first()?.parent()?).or_else(|| here(&folder));
+        }
+        // Parquet files hold the names themselves.
+        if files
+            .iter()
+            .all(|f| f.extension().is_some_and(|e| e == "parquet"))
+        {
+            return None;
+        }
+        let revision = declared.filled.values.str("revision");
+        let all = self.world.hub_list(arg, RepoKind::Dataset, revision).ok()?;
+        let page = names::FILES
+            .into_iter()
+            .find(|name| all.iter().any(|f| f == name))?;
+        let file = HubFile {
+            repo: arg.clone(),
+            kind: RepoKind::Dataset,
+            revision: revision.map(str::to_owned),
+            file: page.to_owned(),
+        };
+        here(self.world.hub(&file).ok()?.path.parent()?)
+    }
+}
+
+/// A split by the one name that is used here.
+pub(super) fn canonical(split: &str) -> &'static str {
+    match split {
+        "train" => "train",
+        "test" => "test",
+        "dev" | "validation" | "valid" | "val" => "dev",
+        _ => "",
+    }
+}
+
+/// What a declaration says of its classes.
+pub(super) fn given(declared: &Declared) -> Given {
+    match declared.filled.values.get("labels") {
+        Some(Checked::Names(list)) if !list.is_empty() => Given::List(list.clone()),
+        Some(Checked::Map(pairs)) => Given::Map(
+            pairs
+                .iter()
+                .filter_map(|(label, class)| Some((label.clone(), class.first()?.clone())))
+                .collect(),
+        ),
+        _ => Given::Nothing,
+    }
+}
+
+/// Hash of a split's files and of what is taken from them. What is usual leaves no trace, so that results of earlier
+/// versions are found again.
+fn identity(spec: &DataSpec, hashes: &[(PathBuf, String)]) -> String {
+    let hashes: Vec<&String> = hashes.iter().map(|(_, hash)| hash).collect();
+    let (labels, more) = match &spec.labels {
+        Labels::None => ("None".to_owned(), None),
+        Labels::Regression => ("Regression".to_owned(), None),
+        Labels::Classes(naming) => {
+            let more = naming
+                .preferred
+                .as_ref()
+                .map(|list| format!(" like {list:?}"));
+            match (&naming.given, &naming.fixed) {
+                (Given::Nothing, None) => ("Derive".to_owned(), more),
+                (Given::List(list), None) => (format!("Given({list:?})"), more),
+                (Given::Nothing, Some(fixed)) => (format!("Given({fixed:?})"), more),
+                (Given::List(list), Some(fixed)) if list == fixed => {
+                    (format!("Given({list:?})"), more)
+                }
+                (given, fixed) => (format!("{given:?} in {fixed:?}"), more),
+            }
+        }
+    };
+    let mut taken = format!(
+        "{:?} {:?} {:?} {:?} {labels}",
+        spec.text, spec.label, spec.take, spec.shuffle
+    );
+    taken += &more.unwrap_or_default();
+    if let Some(names) = &spec.beside {
+        taken += &format!(" named {names:?}");
+    }
+    if let Some(carve) = &spec.carve {
+        taken += &format!(" {carve:?}");
+    }
+    blake3::hash(format!("{hashes:?} {taken}").as_bytes())
+        .to_hex()
+        .to_string()
+}
+
+/// Where a split's examples come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Its files, and what is taken from them.
+    pub spec: DataSpec,
+    /// Hash of both.
+    pub identity: Option<String>,
+    /// The hash of each file, where all could be had.
+    hashes: Vec<(PathBuf, String)>,
+}
+
+impl Source {
+    /// Whether its files are still those that its identity was made of.
+    ///
+    /// # Errors
+    /// When one of them has changed.
+    pub(super) fn check(&self, world: &dyn World) -> Result<(), Vec<DataError>> {
+        let changed =
+            |(path, hash): &&(PathBuf, String)| world.fingerprint(path).ok().as_ref() != Some(hash);
+        match self.hashes.iter().find(changed) {
+            None => Ok(()),
+            Some((path, _)) => {
+                let name = path.display().to_string();
+                let error = DataError::new(name, "the file changed while it was read");
+                Err(vec![
+                    error.help("run it again once nothing writes to the file"),
+                ])
+            }
+        }
+    }
+}
