@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{MANIFEST, SCHEMA, VERIFIED};
+use super::{ABOUT, MANIFEST, SCHEMA, VERIFIED};
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::sealed::{self, Found};
@@ -109,6 +109,12 @@ pub fn vouch(folder: &Path) -> Result<(), RunError> {
     for dir in folder.ancestors().take(2) {
         let path = dir.join(MANIFEST);
         let mut manifest: Manifest = match sealed::read(&path) {
+            Found::Nothing if dir.join(ABOUT).exists() => {
+                return Err(RunError::file(
+                    dir,
+                    "this stage is not finished, or its manifest is gone; run the recipe again",
+                ));
+            }
             Found::Nothing => continue,
             Found::Damaged(what) => return Err(damaged(Damage { path, what })),
             Found::Whole(manifest) => manifest,

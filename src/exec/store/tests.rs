@@ -113,6 +113,31 @@ fn every_flipped_byte_of_a_finished_entry_is_known() {
 }
 
 #[test]
+fn a_folder_is_vouched_for_by_the_manifest_beside_it() {
+    let root = tempfile::tempdir().unwrap();
+    let store = finished(root.path());
+    let entry = store.path("ab");
+    let folder = entry.join("adapter");
+    vouch(&folder).unwrap();
+    vouch(&entry).unwrap();
+    let apart = root.path().join("apart");
+    fs::create_dir_all(&apart).unwrap();
+    fs::copy(folder.join("x"), apart.join("x")).unwrap();
+    fs::write(folder.join("x"), [6; 3000]).unwrap();
+    let why = vouch(&folder).unwrap_err();
+    assert!(why.to_string().contains("adapter/x: damaged"), "{why}");
+    assert_eq!(why.exit_code(), 1);
+    vouch(&entry.join("metrics.jsonl")).unwrap();
+    vouch(&apart).unwrap();
+    // Begun, and never finished.
+    let entry = begin(&store, "cd");
+    entry.is_of(&About::default()).unwrap();
+    fs::create_dir_all(entry.dir().join("adapter")).unwrap();
+    let why = vouch(&entry.dir().join("adapter")).unwrap_err();
+    assert!(why.to_string().contains("not finished"), "{why}");
+}
+
+#[test]
 fn bytes_that_rot_under_the_same_times_are_found_by_a_comparison_of_all() {
     let root = tempfile::tempdir().unwrap();
     let store = finished(root.path());
