@@ -1,5 +1,7 @@
 //! Whether a plan fits what is free on a device: asked once, before anything is sent there.
 
+use std::path::Path;
+
 use super::run::entry_name;
 use super::store::Store;
 use crate::base::units::Bytes;
@@ -53,11 +55,25 @@ pub(super) fn fits_disk<'a>(
     plan: &'a Plan,
     stages: impl Iterator<Item = &'a Stage>,
     store: &Store,
+    out: &Path,
 ) -> Result<(), RunError> {
     let stages: Vec<&Stage> = stages.collect();
-    match space::free(store.dir()) {
-        Some(free) => fits_room(plan, &stages, store, free),
-        None => Ok(()),
+    if let Some(free) = space::free(store.dir()) {
+        fits_room(plan, &stages, store, free)?;
+    }
+    // On another disk the artifacts are copied.
+    let all = together(plan, stages.iter().copied()).artifact;
+    match space::free(out) {
+        Some(free) if all > free && !space::is_shared(store.dir(), out) => Err(RunError::Budget {
+            message: format!(
+                "copies of the artifacts take {} on the disk of {}, which is not that of the store, and {} are free; nothing was \
+                 executed: free the space, or name an `--out` on another disk",
+                Bytes(all),
+                out.display(),
+                Bytes(free)
+            ),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -118,7 +118,7 @@ pub fn run(
         .iter()
         .copied()
         .filter(|stage| !reusable(stage) || store.finished(&entry_name(stage)).is_none());
-    fits_disk(plan, to_run, &store)?;
+    fits_disk(plan, to_run, &store, &options.out)?;
     let mut results = Vec::new();
     let recipe = options.recipe.display().to_string();
     for stage in stages {
