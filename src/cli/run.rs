@@ -77,7 +77,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "write a number of seconds, such as 30 or 0.5".to_owned())?;
     if number.is_nan() || number < 0.0 {
-        return Err("it cannot be less than 0; write a number of seconds, such as 30".to_owned());
+        return Err("that is no time; write a number of seconds, such as 30 or 0.5".to_owned());
     }
     // What is longer than any run means: at the end only.
     Ok(Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX))
