@@ -169,6 +169,30 @@ mod tests {
     }
 
     #[test]
+    fn the_title_of_a_column_says_whose_f1_it_is() {
+        let titled = |classes: [&str; 2]| {
+            let results: Vec<_> = (0..)
+                .zip(classes)
+                .map(|(seed, class)| {
+                    let name = ["lora", "full"][seed as usize];
+                    let mut one = result(&format!("o/{seed}"), "r.peft", name, seed, 0.8, 10 << 20);
+                    for stage in one.stages.iter_mut().filter(|s| s.kind == "eval") {
+                        let value = Some(0.5 + 0.1 * seed as f64);
+                        stage.metrics.insert("f1".to_owned(), value);
+                        stage.f1_class = Some(class.to_owned());
+                    }
+                    one
+                })
+                .collect();
+            super::super::page::html(&Report::new(&results, None))
+        };
+        assert!(titled(["spam", "spam"]).contains(">f1 of spam</th>"));
+        assert!(titled(["spam", "ham"]).contains(">f1 of unlike classes</th>"));
+        let long = titled([&"x".repeat(50), &"x".repeat(50)]);
+        assert!(long.contains(&format!(">f1 of {}…</th>", "x".repeat(20))));
+    }
+
+    #[test]
     fn the_page_has_a_table_of_classes_and_one_of_mistakes() {
         let few = page(2);
         assert!(few.contains("<th scope='row'>&lt;c1&gt;</th><td class='number'>0.5000</td>"));

@@ -246,7 +246,11 @@ fn results(group: &Group) -> String {
     let class = |c: &Column| if c.number { " class='number'" } else { "" };
     let mut out = String::from("<table><thead><tr>");
     for c in &list {
-        let sorted = match group.main.as_ref().filter(|m| **m == c.title) {
+        let sorted = match group
+            .main
+            .as_ref()
+            .filter(|m| Some(*m) == c.metric.as_ref())
+        {
             Some(main) if higher_is_better(main) => " aria-sort='descending'",
             Some(_) => " aria-sort='ascending'",
             None => "",

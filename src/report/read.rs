@@ -121,6 +121,9 @@ pub struct StageResult {
     /// The step whose weights were kept.
     #[serde(default)]
     pub kept_step: Option<u64>,
+    /// The class that its F1 is of.
+    #[serde(default)]
+    pub f1_class: Option<String>,
     /// How each class is told.
     #[serde(flatten)]
     pub by_class: ByClass,

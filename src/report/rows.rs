@@ -52,6 +52,8 @@ pub struct Row {
     pub classes: Classes,
     /// Memory over a step.
     pub profile: Vec<Point>,
+    /// The class that an F1 is of, by the name of the metric.
+    pub f1_of: IndexMap<String, String>,
     /// How each class is told, by the first evaluation of the first run.
     pub by_class: Option<ByClass>,
     /// Whether no other row is better in both the main metric and memory.
@@ -135,6 +137,23 @@ impl Single<'_> {
             return None;
         }
         Some(stage.data.get(key).cloned().unwrap_or_default())
+    }
+
+    /// The class that each F1 among its metrics is of.
+    fn f1_of(&self, other: &Others) -> IndexMap<String, String> {
+        let own = [self.stage];
+        let scores: &[&StageResult] = match self.scores.as_slice() {
+            [] => &own,
+            scores => scores,
+        };
+        let named = scores.iter().enumerate().filter_map(|(i, score)| {
+            let name = match i {
+                0 => "f1".to_owned(),
+                _ => format!("{}.f1", other.name(score)),
+            };
+            Some((name, score.f1_class.clone()?))
+        });
+        named.collect()
     }
 
     /// Its metrics; `other` tells evaluations of one name over unlike data apart.
@@ -348,6 +367,7 @@ pub(super) fn row(group: &[Single<'_>], name: String, others: &Others) -> Row {
         row.scored_on = first.scored_on();
         row.scored_by = first.scores.iter().map(|s| s.name.clone()).collect();
         row.trained = first.stage.trainable_parameters;
+        row.f1_of = first.f1_of(others);
         let by_class = first.scores.first().map(|s| &s.by_class);
         row.by_class = by_class.filter(|c| !c.classes.is_empty()).cloned();
     }

@@ -35,11 +35,16 @@ impl Mark {
     }
 }
 
+/// Characters of a class's name in a title.
+const CLASS: usize = 20;
+
 /// A column as people read it.
 #[derive(Clone, Debug)]
 pub struct Column {
     /// Its title.
     pub title: String,
+    /// The metric it holds, if it does.
+    pub metric: Option<String>,
     /// What it is, for tooltips.
     pub about: &'static str,
     /// Its cells.
@@ -52,12 +57,33 @@ pub struct Column {
     rank: usize,
 }
 
+/// Says of which class the F1 of a column is. Where that differs from row to row, none is the best.
+fn name_class(column: &mut Column, group: &Group) {
+    let metric = column.metric.clone().unwrap_or_default();
+    let of = group.rows.iter().filter_map(|r| r.f1_of.get(&metric));
+    let classes: std::collections::BTreeSet<&String> = of.collect();
+    let mut classes = classes.into_iter();
+    match (classes.next(), classes.next()) {
+        (Some(class), None) => {
+            let short: String = class.chars().take(CLASS).collect();
+            let more = if short.len() < class.len() { "…" } else { "" };
+            column.title = format!("{metric} of {short}{more}");
+        }
+        (Some(_), Some(_)) => {
+            column.title = format!("{metric} of unlike classes");
+            column.marks.fill(Mark::None);
+        }
+        (None, _) => {}
+    }
+}
+
 /// The columns of a group; `whole` gives deviations of memory and speed too.
 #[must_use]
 pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
     let rows = &group.rows;
     let words = |title: &str, about, rank, cell: &dyn Fn(&Row) -> String| Column {
         title: title.to_owned(),
+        metric: None,
         about,
         cells: rows.iter().map(cell).collect(),
         marks: vec![Mark::None; rows.len()],
@@ -79,6 +105,7 @@ pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
         let differ = values.iter().flatten().any(|x| Some(*x) != top);
         Column {
             title: title.to_owned(),
+            metric: None,
             about,
             cells: rows
                 .iter()
@@ -131,6 +158,10 @@ pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
             &|r| of(r).mean(),
             &|r| decimal(&of(r)),
         ));
+        if let Some(column) = list.last_mut() {
+            column.metric = Some(name.clone());
+            name_class(column, group);
+        }
         if let (Some(column), true) = (list.last_mut(), group.main.as_ref() == Some(name)) {
             for (mark, row) in column.marks.iter_mut().zip(rows) {
                 if *mark == Mark::None && row.told == Told::Within {
