@@ -102,10 +102,7 @@ fn classes(stage: &Json) -> String {
     }
     if total > all.len() {
         let rest = Count((total - all.len()) as u64);
-        let _ = writeln!(
-            text,
-            "    and {rest} classes with fewer rows; result.json has all"
-        );
+        let _ = writeln!(text, "    and {rest} more classes; result.json has all");
     }
     text
 }
@@ -212,7 +209,7 @@ mod tests {
         let few = tables(&json!({ "stages": [stage(2)] }), 80);
         assert!(few.contains("label  c\\t0  c\\t1"), "{few}");
         let many = tables(&json!({ "stages": [stage(2_000)] }), 80);
-        assert!(many.contains("and 1,984 classes with fewer rows"), "{many}");
+        assert!(many.contains("and 1,984 more classes"), "{many}");
         assert!(many.contains("1,234 of c\\t1 as c\\t0"), "{many}");
         let swept = tables(&json!({ "stages": vec![stage(2); 9] }), 80);
         assert!(swept.contains("5 more evaluations"), "{swept}");

@@ -162,10 +162,13 @@ fn classes(own: &Noted) -> Vec<Diag> {
         .filter(|class| says_nothing(class) && !own.named)
         .collect();
     if !nothing.is_empty() {
-        let message = format!(
-            "`{title}` has a class called {}, a word for nothing",
-            listed(nothing.into_iter())
-        );
+        let message = match nothing.as_slice() {
+            [one] => format!("`{title}` has a class called `{one}`, a word for nothing"),
+            several => {
+                let all = listed(several.iter().copied());
+                format!("`{title}` has classes called {all}, words for nothing")
+            }
+        };
         let help = "if these rows have no label, leave them out of the file; if it is a class, name all of them: `labels = […]`";
         list.push(
             warn(&NULL_CLASS, own.at, message, help).label("its classes come from the files"),

@@ -82,7 +82,7 @@ fn scores(by: &ByClass) -> String {
         let rest = total - all.len();
         let _ = writeln!(
             out,
-            "<p class='note'>{rest} classes with fewer rows are in result.json.</p>"
+            "<p class='note'>{rest} more classes are in result.json.</p>"
         );
     }
     out
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(few.matches("style='--share:0.500'").count(), 4);
         assert!(!few.contains("<c1>"));
         let many = page(2_000);
-        assert!(many.contains("1980 classes with fewer rows"));
+        assert!(many.contains("1980 more classes"));
         assert!(many.contains("77 of &lt;c1&gt; as &lt;c0&gt;"));
         assert!(!many.contains("style='--share"));
         assert!(many.len() < 200_000);
