@@ -8,6 +8,7 @@ use peftc::base::World as _;
 use peftc::cli::world::RealWorld;
 use peftc::library::data::batch::{order, pack};
 use peftc::library::data::tokens::{EncodedExample, Maker, Notes, Target};
+use peftc::library::model::Positions;
 use peftc::program::op::{
     Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout,
     AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Io, Kernel, LayerNorm, LayerNormGrad,
@@ -378,7 +379,7 @@ fn packing(filter: &str) {
         let mut times = Vec::new();
         for batch in order(4096, 1, 0, true).chunks(16) {
             let start = Instant::now();
-            let packed = pack(&set, batch, 0, None, &want).expect("tokens");
+            let packed = pack(&set, batch, Positions::default(), None, &want).expect("tokens");
             times.push(start.elapsed().as_secs_f64());
             drop(packed);
         }

@@ -36,7 +36,9 @@ pub fn model_config(original: &Json, class: &str, head: &HeadKind, dtype: DType)
 /// Writes the names of labels into a config.
 fn label_keys(config: &mut Map<String, Json>, names: &[String], regression: bool) {
     // `transformers` takes the number of labels from `id2label`; a number beside it could only disagree.
-    config.shift_remove("num_labels");
+    for count in ["num_labels", "_num_labels"] {
+        config.shift_remove(count);
+    }
     let id2label: Map<String, Json> = names
         .iter()
         .enumerate()

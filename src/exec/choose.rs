@@ -84,7 +84,7 @@ impl Work<'_> {
                 Walk {
                     source: Source {
                         set,
-                        first_position: self.stage.model.facts().first_position,
+                        positions: self.stage.model.facts().positions,
                         kept: None,
                     },
                     masking: None,

@@ -80,7 +80,7 @@ impl Work<'_> {
         let walk = Walk {
             source: Source {
                 set,
-                first_position: self.stage.model.facts().first_position,
+                positions: self.stage.model.facts().positions,
                 kept: None,
             },
             masking: job.masking.as_ref(),

@@ -34,6 +34,7 @@ use crate::library::data::batch::{Packed, pack};
 use crate::library::data::positioned::{read_at, write_at};
 use crate::library::data::tokens::EncodedSet;
 use crate::library::masking::Draw;
+use crate::library::model::Positions;
 use crate::library::stage::job::Features;
 use crate::plan::features::chunks;
 use crate::program::op::Tensor;
@@ -181,7 +182,7 @@ pub struct Place<'a> {
     /// What the rows are made with, beside the tokens.
     pub identity: &'a str,
     /// Position id of the first token.
-    pub first_position: u64,
+    pub positions: Positions,
     /// Most bytes of all sets together.
     pub bound: u64,
 }
@@ -261,7 +262,7 @@ pub fn open(
 fn key(set: &EncodedSet, place: Place<'_>) -> Result<String, RunError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(place.identity.as_bytes());
-    hasher.update(&place.first_position.to_le_bytes());
+    hasher.update(format!("{:?}", place.positions).as_bytes());
     for i in 0..set.len() as u32 {
         let example = set.get(i)?;
         hasher.update(&(example.ids.len() as u64).to_le_bytes());
@@ -322,7 +323,7 @@ fn fill(
             return Err(RunError::interrupted(signal));
         }
         let indices: Vec<u32> = range.clone().map(|i| i as u32).collect();
-        let packed = pack(set, &indices, place.first_position, None, &want)?;
+        let packed = pack(set, &indices, place.positions, None, &want)?;
         let outputs = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
         for (i, file) in reader.files.iter_mut().enumerate() {
             let made = outputs.get(&format!("feature.{i}"));
@@ -367,7 +368,7 @@ impl Reader {
         features: &Features,
         set: &EncodedSet,
         indices: &[u32],
-        first_position: u64,
+        positions: Positions,
     ) -> Result<Vec<(Feed, Tensor)>, RunError> {
         let missing: Vec<u32> = indices
             .iter()
@@ -378,7 +379,7 @@ impl Reader {
         let mut held = 0;
         if !missing.is_empty() {
             let want: Vec<Feed> = features.prefix.program().feeds().map(|(f, _)| f).collect();
-            let packed = pack(set, &missing, first_position, None, &want)?;
+            let packed = pack(set, &missing, positions, None, &want)?;
             made = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
             held = made.bytes();
             runner.meter.alloc(held);
@@ -442,7 +443,7 @@ pub struct Source<'a> {
     /// The examples.
     pub set: &'a EncodedSet,
     /// Position id of the first token.
-    pub first_position: u64,
+    pub positions: Positions,
     /// Its kept rows.
     pub kept: Option<(&'a Features, &'a Reader)>,
 }
@@ -461,14 +462,14 @@ impl Source<'_> {
         masks: Option<Draw<'_>>,
     ) -> Result<Packed, RunError> {
         let want: Vec<Feed> = program.feeds().map(|(f, _)| f).collect();
-        let mut packed = pack(self.set, indices, self.first_position, masks, &want)?;
+        let mut packed = pack(self.set, indices, self.positions, masks, &want)?;
         if let Some((features, reader)) = self.kept {
             if masks.is_some() {
                 return Err(RunError::bug(
                     "features are kept of texts that are masked anew",
                 ));
             }
-            let feeds = reader.feeds(runner, features, self.set, indices, self.first_position)?;
+            let feeds = reader.feeds(runner, features, self.set, indices, self.positions)?;
             packed
                 .feeds
                 .extend(feeds.into_iter().filter(|(f, _)| want.contains(f)));

@@ -37,7 +37,7 @@ pub(super) fn measure(
             return Err(RunError::interrupted(signal));
         }
         let masks = fit.masking.as_ref().map(|m| m.epoch(fit.seed, 0));
-        let mut packed = pack(set, &[*index], model.facts().first_position, masks, &want)?;
+        let mut packed = pack(set, &[*index], model.facts().positions, masks, &want)?;
         let one = Tensor::new(vec![1.0_f32], &[1]);
         packed.feeds.push((Feed::LossScale, one));
         let outputs = own.run(&fisher.program, packed.feeds, &packed.sizes)?;

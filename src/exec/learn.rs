@@ -62,7 +62,7 @@ impl Work<'_> {
         let place = features::Place {
             root: &root,
             identity: &identity.join("\u{1f}"),
-            first_position: self.stage.model.facts().first_position,
+            positions: self.stage.model.facts().positions,
             bound: self.stage.filled.values.opt_int("features").unwrap_or(0),
         };
         let mut weights = |runner: &mut Runner| -> Result<(), RunError> {
@@ -125,7 +125,7 @@ impl Work<'_> {
         let initial = self.load_for(runner, &steps, guide)?;
         let source = |set, index: usize| Source {
             set,
-            first_position: self.stage.model.facts().first_position,
+            positions: self.stage.model.facts().positions,
             kept: job
                 .features
                 .as_ref()

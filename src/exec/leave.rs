@@ -52,7 +52,7 @@ fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> 
         write_bytes(&dir.join("tokenizer.json"), &json)?;
         write_json(
             &dir.join("tokenizer_config.json"),
-            &tokenizer.config_json(stage.model.family(), stage.model.facts().max_length),
+            &tokenizer.config_json(stage.model.facts().max_length),
         )?;
     }
     Ok(())

@@ -12,6 +12,7 @@ use super::weights::Checkpoint;
 use crate::base::world::{HubFile, RepoKind};
 use crate::files::RunError;
 use crate::files::peft;
+use crate::files::shards::{self, Layout};
 use crate::files::tensorfile::TensorFile;
 use crate::plan::bind::Place;
 use crate::program::op::Tensor;
@@ -109,18 +110,29 @@ impl Work<'_> {
             .world
             .hub_list(repo, RepoKind::Model, revision.as_deref())
             .unwrap_or_default();
-        let shards: Vec<&String> = files
-            .iter()
-            .filter(|f| f.starts_with("model-") && f.ends_with(".safetensors"))
-            .collect();
-        let main = if shards.is_empty() {
-            fetch("model.safetensors")?
-        } else {
-            fetch("model.safetensors.index.json")?
+        let layout = Layout::of(|name| files.iter().any(|f| f == name));
+        let main = match layout {
+            Layout::Sharded => {
+                let index = fetch(shards::INDEX)?;
+                let bytes = self
+                    .world
+                    .read(&index.path)
+                    .map_err(|e| RunError::file(&index.path, e.to_string()))?;
+                let list = shards::listed(&bytes).map_err(|e| RunError::file(&index.path, e))?;
+                for shard in &list {
+                    fetch(shard)?;
+                }
+                index
+            }
+            Layout::Pickle => {
+                return Err(RunError::file(
+                    repo.as_str(),
+                    "its weights are there as pytorch_model.bin only, a pickle, which is never read; name a `revision` with \
+                     model.safetensors",
+                ));
+            }
+            Layout::Single | Layout::None => fetch(shards::SINGLE)?,
         };
-        for shard in shards {
-            fetch(shard)?;
-        }
         Ok(main
             .path
             .parent()

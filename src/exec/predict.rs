@@ -22,7 +22,7 @@ use crate::library::data::tokens::{EncodedExample, EncodedSet, Target};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::method::Tuning;
 use crate::library::metric::Predictions;
-use crate::library::model::{self, HeadKind, Model};
+use crate::library::model::{self, HeadKind, Model, Positions};
 use crate::library::objective::Objective;
 use crate::library::prompt::Template;
 use crate::library::schema::Values;
@@ -260,7 +260,7 @@ impl Predictor {
         )?;
         Ok(Session {
             predictor: self,
-            first_position: model.facts().first_position,
+            positions: model.facts().positions,
             template,
             program,
             runner,
@@ -274,7 +274,7 @@ impl Predictor {
 #[derive(Debug)]
 pub struct Session<'a> {
     predictor: &'a Predictor,
-    first_position: u64,
+    positions: Positions,
     template: Option<Template>,
     program: Verified,
     runner: Runner,
@@ -316,7 +316,7 @@ impl Session<'_> {
         let walk = Walk {
             source: Source {
                 set: &set,
-                first_position: self.first_position,
+                positions: self.positions,
                 kept: None,
             },
             masking: None,

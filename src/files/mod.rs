@@ -6,6 +6,7 @@ pub mod durable;
 pub mod error;
 pub mod peft;
 pub mod sealed;
+pub mod shards;
 pub mod space;
 pub mod sums;
 pub mod tensorfile;

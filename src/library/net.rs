@@ -348,17 +348,18 @@ impl<'a> Net<'a> {
         self.gather(table, ids)
     }
 
-    /// `x Eᵀ + b` for some rows of a table of embeddings `[rows, width]` and of a bias `[rows]`, or for all.
+    /// `x Eᵀ + b` for some rows of a table `[rows, width]`, the embeddings' or the decoder's own, and of a
+    /// bias `[rows]`, or for all.
     pub fn decode(
         &mut self,
         x: Value,
-        table: &str,
+        (table, role): (&str, Role),
         bias: &str,
         (rows, width): (u64, u64),
         words: Option<&[u32]>,
     ) -> Value {
         self.b.label("lm_head.decoder");
-        let table = self.table(table, Role::WordEmbedding, rows, width);
+        let table = self.table(table, role, rows, width);
         let bias = self.param(Param {
             name: bias.to_owned(),
             shape: vec![rows],

@@ -14,6 +14,22 @@ crate::codes! {
     BAD_DATA = "plan::bad_data";
     /// The tokenizer cannot be had or read, or knows more tokens than the model has embeddings for.
     BAD_TOKENIZER = "plan::bad_tokenizer";
+    /// A key of config.json or tokenizer_config.json is not followed: it is not known here, or the tokenizer's class passes
+    /// it over. Where it changes what the model computes elsewhere, results differ.
+    UNREAD_KEY = "plan::unread_key";
+    /// The tokenizer's files say different things. What counts is what transformers takes: a class such as BertTokenizer makes
+    /// its normalizer, pre-tokenizer and post-processor by tokenizer_config.json, and only the vocabulary and the added tokens
+    /// come from tokenizer.json; PreTrainedTokenizerFast takes tokenizer.json as it is.
+    TOKENIZER_DIFFERS = "plan::tokenizer_differs";
+    /// The tokenizer lowers the case, and its vocabulary has entries with capitals, which no text can hold then: the model is
+    /// probably a cased one. Write "do_lower_case": false into tokenizer_config.json if it is.
+    CASED_VOCABULARY = "plan::cased_vocabulary";
+    /// A model is to be scored with a head that its files do not hold, or that has another number of scores: the numbers would
+    /// be random. Train a head, name a model with one, or write `head = random` in the `eval` stage.
+    NO_HEAD = "plan::no_head";
+    /// A tokenizer puts the second text of a pair into a segment for which the model has no embedding (`type_vocab_size`). Take
+    /// the model's own tokenizer, or put both texts into a prompt.
+    NO_SEGMENT = "plan::no_segment";
     /// The placement is valid, but no linear map of this model matches it: the method would change nothing.
     EMPTY_PLACEMENT = "plan::empty_placement";
     /// Two adapters would wrap the same linear map. Narrow one of the placements.

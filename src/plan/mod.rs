@@ -15,8 +15,10 @@ pub mod facts;
 pub mod features;
 mod fingerprint;
 mod fit;
+pub mod holds;
 mod kernels;
 mod methods;
+mod models;
 mod prompt;
 pub mod render;
 pub mod seen;
@@ -145,7 +147,10 @@ impl Planner<'_, '_> {
             }
             start.max_length = length;
         } else if parent.is_none() {
-            start.max_length = most;
+            // What its tokenizer was made for, where that is less.
+            let tokenizer = start.model.tokenizer.as_ref();
+            let made_for = tokenizer.and_then(|t| t.made_for());
+            start.max_length = most.min(made_for.unwrap_or(most));
         }
         let tuning = self.tuning(
             declared,
@@ -212,6 +217,7 @@ impl Planner<'_, '_> {
         }
         let mut sets = first?;
         let model: Arc<dyn Model> = Arc::from(model);
+        holds::segments(&start, model.as_ref(), (kind, values), &sets, diags)?;
         if let HeadKind::Classes(names) = &start.head
             && names.is_empty()
         {
@@ -290,6 +296,16 @@ impl Planner<'_, '_> {
             }
         };
         if !check_shapes(&tuning, &job.params, diags) {
+            return None;
+        }
+        let from = if values.written("from") {
+            "from"
+        } else {
+            "model"
+        };
+        let read = (model.as_ref(), job.params.as_slice());
+        let own = (kind, values);
+        if !holds::check(self.plan, own, &start, read, values.span(from), diags) {
             return None;
         }
         let asked = features::Asked {
@@ -458,6 +474,9 @@ impl Planner<'_, '_> {
         }
         let (name, _) = values.reference("model")?;
         let model = self.binder.model(name)?;
+        if !kind.trains() && values.entry("objective").is_none() {
+            holds::multi_label(&model, values.span("model"), diags)?;
+        }
         let (objective, head) = if kind.trains() {
             (Objective::Classify, HeadKind::Classes(Vec::new()))
         } else {
@@ -630,10 +649,20 @@ fn trained_head(model: &BoundModel) -> (Objective, HeadKind) {
         .filter_map(|(k, v)| Some((k.parse().ok()?, v.as_str()?.to_owned())))
         .collect();
     pairs.sort();
-    (
-        Objective::Classify,
-        HeadKind::Classes(pairs.into_iter().map(|(_, n)| n).collect()),
-    )
+    let mut names: Vec<String> = pairs.into_iter().map(|(_, n)| n).collect();
+    let count = config.get("num_labels").and_then(serde_json::Value::as_u64);
+    if let Some(count) = count.filter(|&n| n <= 1 << 16 && n != names.len() as u64) {
+        // As transformers does where the two disagree.
+        names = (0..count).map(|i| format!("LABEL_{i}")).collect();
+    }
+    if names.len() == 1
+        && config
+            .get("problem_type")
+            .is_none_or(serde_json::Value::is_null)
+    {
+        return (Objective::Regress, HeadKind::Regression);
+    }
+    (Objective::Classify, HeadKind::Classes(names))
 }
 
 fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> Option<Handed> {

@@ -12,6 +12,7 @@ mod doctor;
 mod features;
 mod fit;
 mod flips;
+mod foreign;
 mod golden;
 mod hostile;
 mod masked;

@@ -1,6 +1,7 @@
 //! The order splits are walked in, and packed batches.
 
 use super::super::masking::{Draw, Place};
+use super::super::model::Positions;
 use super::tokens::{EncodedExample, EncodedSet, Target, Unread};
 use crate::base::rng::Stream;
 use crate::program::op::Tensor;
@@ -35,7 +36,7 @@ pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
 pub fn pack(
     set: &EncodedSet,
     indices: &[u32],
-    first_position: u64,
+    positions: Positions,
     masks: Option<Draw<'_>>,
     want: &[Feed],
 ) -> Result<Packed, Unread> {
@@ -70,6 +71,19 @@ pub fn pack(
         );
         Tensor::new(list, &[masked.len()])
     };
+    // Token ids as the model reads them.
+    let shown = || {
+        let mut list = Vec::with_capacity(tokens);
+        chosen
+            .iter()
+            .for_each(|(_, e)| list.extend_from_slice(&e.ids));
+        for (row, _, place) in &masked {
+            if let Some(id) = list.get_mut(*row as usize) {
+                *id = place.shown;
+            }
+        }
+        list
+    };
     let feeds = want
         .iter()
         .filter_map(|&feed| {
@@ -81,19 +95,18 @@ pub fn pack(
                 Tensor::new(list, &[tokens])
             };
             let tensor = match feed {
-                Feed::TokenIds => {
+                Feed::TokenIds => Tensor::new(shown(), &[tokens]),
+                Feed::Positions => {
+                    let ids = shown();
                     let mut list = Vec::with_capacity(tokens);
-                    chosen
-                        .iter()
-                        .for_each(|(_, e)| list.extend_from_slice(&e.ids));
-                    for (row, _, place) in &masked {
-                        if let Some(id) = list.get_mut(*row as usize) {
-                            *id = place.shown;
-                        }
+                    let mut rest = ids.as_slice();
+                    for (_, example) in &chosen {
+                        let (own, others) = rest.split_at(example.ids.len().min(rest.len()));
+                        list.extend(positions.of(own.iter().copied()));
+                        rest = others;
                     }
                     Tensor::new(list, &[tokens])
                 }
-                Feed::Positions => per_token(&|_, _, place| first_position as u32 + place as u32),
                 Feed::Segments => {
                     per_token(&|_, e, place| e.segments.get(place).copied().unwrap_or(0).into())
                 }
@@ -194,7 +207,11 @@ mod tests {
             .into_iter()
             .collect();
         let pack = |indices: &[u32], first, masks, want: &[Feed]| {
-            pack(&set, indices, first, masks, want).expect("it is in memory")
+            let positions = Positions {
+                first,
+                skips: Some(13),
+            };
+            pack(&set, indices, positions, masks, want).expect("it is in memory")
         };
         let packed = pack(
             &[2, 0],
@@ -220,6 +237,13 @@ mod tests {
         let feed = |i: usize| packed.feeds[i].1.slice::<u32>().expect("u32").to_vec();
         assert_eq!(feed(0), [10, 11, 10, 11, 12]);
         assert_eq!(feed(1), [2, 3, 2, 3, 4]);
+        let padded = pack(&[1], 2, None, &[Feed::Positions]);
+        let places = padded.feeds[0].1.slice::<u32>().expect("u32");
+        assert_eq!(
+            places,
+            [2, 3, 4, 13, 5],
+            "the padding token has its own position and is not counted"
+        );
         assert_eq!(feed(2), [0, 2, 5]);
         assert_eq!(feed(3), [2, 0, 2, 1, 0, 0, 0, 1, 0, 2]);
         assert_eq!(feed(4), [1, 0]);

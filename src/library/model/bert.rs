@@ -6,7 +6,7 @@ use super::super::net::Net;
 use super::super::placement::Role;
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
-use super::{Architecture, Facts, Mirror, Model};
+use super::{Architecture, Facts, Mirror, Model, Positions};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -26,6 +26,9 @@ static SCHEMA: Schema = Schema {
     keys: &[],
 };
 
+const BIAS: &str = "cls.predictions.bias";
+const DECODER: &str = "cls.predictions.decoder";
+
 #[derive(Debug)]
 struct Bert {
     sizes: Sizes,
@@ -41,7 +44,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         heads: sizes.heads,
         vocab: sizes.vocab,
         max_length: sizes.positions,
-        first_position: 0,
+        positions: Positions::default(),
         segments: config.size_or("type_vocab_size", 2)?,
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,
@@ -99,14 +102,17 @@ impl Model for Bert {
         let paths = encoder::LmPaths {
             dense: "cls.predictions.transform.dense",
             norm: "cls.predictions.transform.LayerNorm",
-            bias: "cls.predictions.bias",
+            bias: BIAS,
             embeddings: "bert.embeddings.word_embeddings",
+            decoder: DECODER,
+            activation: self.sizes.activation,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
     }
 
     fn checkpoint_names(&self, name: &str) -> Vec<String> {
-        encoder::old_names(name, &["bert."])
+        encoder::bias_names(name, BIAS, DECODER)
+            .unwrap_or_else(|| encoder::old_names(name, &["bert."]))
     }
 
     fn exported_class(&self) -> &'static str {

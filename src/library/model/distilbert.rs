@@ -6,7 +6,7 @@ use super::super::net::Net;
 use super::super::placement::Role;
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Sizes};
-use super::{Architecture, Facts, Mirror, Model};
+use super::{Architecture, Facts, Mirror, Model, Positions};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -36,9 +36,9 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     let config = Config(config);
     let hidden_dropout = config.rate_or("dropout", 0.1)?;
     let sizes = Sizes {
-        layers: config.size("n_layers")?,
-        hidden: config.size("dim")?,
-        heads: config.size("n_heads")?,
+        layers: config.size(config.name(&["num_hidden_layers", "n_layers"]))?,
+        hidden: config.size(config.name(&["hidden_size", "dim"]))?,
+        heads: config.size(config.name(&["num_attention_heads", "n_heads"]))?,
         ffn: config.size("hidden_dim")?,
         vocab: config.size("vocab_size")?,
         positions: config.size("max_position_embeddings")?,
@@ -47,6 +47,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         hidden_dropout,
         attention_dropout: config.rate_or("attention_dropout", 0.1)?,
         head_dropout: config.rate_or("seq_classif_dropout", 0.2)?,
+        tied: config.tied()?,
     }
     .checked()?;
     let facts = Facts {
@@ -55,7 +56,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         heads: sizes.heads,
         vocab: sizes.vocab,
         max_length: sizes.positions,
-        first_position: 0,
+        positions: Positions::default(),
         segments: 0,
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,
@@ -129,6 +130,8 @@ impl Model for DistilBert {
             norm: "vocab_layer_norm",
             bias: "vocab_projector.bias",
             embeddings: "distilbert.embeddings.word_embeddings",
+            decoder: "vocab_projector",
+            activation: self.sizes.activation,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
     }

@@ -24,6 +24,8 @@ pub(super) struct Sizes {
     pub hidden_dropout: f64,
     pub attention_dropout: f64,
     pub head_dropout: f64,
+    /// Whether the masked-LM head reads the token embedding.
+    pub tied: bool,
 }
 
 /// Module paths of one block, in the checkpoint's own words.
@@ -87,24 +89,55 @@ impl Config<'_> {
 
     /// The activation.
     pub(super) fn activation(&self, key: &str) -> Result<ActivationKind, String> {
-        match self.0.get(key).and_then(Json::as_str).unwrap_or("gelu") {
-            "gelu" => Ok(ActivationKind::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(ActivationKind::GeluTanh),
+        let name = match self.0.get(key) {
+            None => "gelu",
+            Some(Json::String(name)) => name,
+            Some(other) => {
+                return Err(format!(
+                    "config.json has `{key}` = {other}; the name of an activation is wanted"
+                ));
+            }
+        };
+        match name {
+            "gelu" | "gelu_python" => Ok(ActivationKind::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_python_tanh"
+            | "gelu_accurate" => Ok(ActivationKind::GeluTanh),
             "relu" => Ok(ActivationKind::Relu),
             "silu" | "swish" => Ok(ActivationKind::Silu),
             other => Err(format!(
-                "config.json asks for the activation `{other}`, which is not built yet"
+                "config.json asks for the activation `{other}`, which is not built yet; built are gelu, gelu_new, relu \
+                 and silu"
             )),
         }
     }
 
-    /// Refuses what would be silently wrong.
-    pub(super) fn refuse_relative_positions(&self) -> Result<(), String> {
-        match self.0.get("position_embedding_type").and_then(Json::as_str) {
-            None | Some("absolute") => Ok(()),
+    /// The first of several names of a key that is there, else the last.
+    pub(super) fn name<'k>(&self, names: &[&'k str]) -> &'k str {
+        let there = |name: &&&str| self.0.get(**name).is_some();
+        let found = names.iter().find(there).or(names.last());
+        found.copied().unwrap_or_default()
+    }
+
+    /// Whether the masked-LM head reads the token embedding.
+    pub(super) fn tied(&self) -> Result<bool, String> {
+        match self.0.get("tie_word_embeddings") {
+            None => Ok(true),
+            Some(Json::Bool(tied)) => Ok(*tied),
             Some(other) => Err(format!(
-                "config.json asks for `{other}` position embeddings, which are not built yet"
+                "config.json has `tie_word_embeddings` = {other}; true or false is wanted"
             )),
+        }
+    }
+
+    /// The addend of the variance in norms.
+    fn eps(&self) -> Result<f64, String> {
+        let eps = self.number_or("layer_norm_eps", 1e-12)?;
+        if eps >= 0.0 {
+            Ok(eps)
+        } else {
+            Err(format!(
+                "config.json has `layer_norm_eps` = {eps}; a number of at least 0 is wanted"
+            ))
         }
     }
 }
@@ -132,7 +165,6 @@ impl Sizes {
 
 /// The keys BERT and RoBERTa share.
 pub(super) fn bert_sizes(config: &Config<'_>) -> Result<Sizes, String> {
-    config.refuse_relative_positions()?;
     let hidden_dropout = config.rate_or("hidden_dropout_prob", 0.1)?;
     Sizes {
         layers: config.size("num_hidden_layers")?,
@@ -141,11 +173,12 @@ pub(super) fn bert_sizes(config: &Config<'_>) -> Result<Sizes, String> {
         ffn: config.size("intermediate_size")?,
         vocab: config.size("vocab_size")?,
         positions: config.size("max_position_embeddings")?,
-        eps: config.number_or("layer_norm_eps", 1e-12)?,
+        eps: config.eps()?,
         activation: config.activation("hidden_act")?,
         hidden_dropout,
         attention_dropout: config.rate_or("attention_probs_dropout_prob", 0.1)?,
         head_dropout: config.rate_or("classifier_dropout", hidden_dropout)?,
+        tied: config.tied()?,
     }
     .checked()
 }
@@ -243,12 +276,18 @@ pub(super) fn block(
     net.layer_norm(&paths.ffn_norm, Role::FfnNorm, at, y, d, sizes.eps)
 }
 
-/// Module paths of a masked-LM head; its decoder is tied to the word embeddings.
+/// Module paths of a masked-LM head.
 pub(super) struct LmPaths {
     pub dense: &'static str,
     pub norm: &'static str,
+    /// The bias where the decoder is tied to the token embedding.
     pub bias: &'static str,
+    /// The token embedding.
     pub embeddings: &'static str,
+    /// The decoder of its own where it is not tied.
+    pub decoder: &'static str,
+    /// What stands between dense map and norm.
+    pub activation: ActivationKind,
 }
 
 /// Logits of some words at the masks: `LN(act(dense(h))) · E[words]ᵀ + b[words]`. The rest of the
@@ -262,9 +301,28 @@ pub(super) fn words(
 ) -> Value {
     let d = sizes.hidden;
     let x = net.linear(paths.dense, Role::LmDense, None, masked, d, d);
-    let x = net.activation(sizes.activation, x);
+    let x = net.activation(paths.activation, x);
     let x = net.layer_norm(paths.norm, Role::LmNorm, None, x, d, sizes.eps);
-    net.decode(x, paths.embeddings, paths.bias, (sizes.vocab, d), words)
+    let own = format!("{}.bias", paths.decoder);
+    let (table, bias) = if sizes.tied {
+        ((paths.embeddings, Role::WordEmbedding), paths.bias)
+    } else {
+        ((paths.decoder, Role::LmDecoder), own.as_str())
+    };
+    net.decode(x, table, bias, (sizes.vocab, d), words)
+}
+
+/// The bias of a masked-LM head under its two names: with and without the decoder's path. Those of the
+/// decoder of its own come first where it has one.
+pub(super) fn bias_names(name: &str, bias: &str, decoder: &str) -> Option<Vec<String>> {
+    let own = format!("{decoder}.bias");
+    if name == bias {
+        Some(vec![bias.to_owned(), own])
+    } else if name == own {
+        Some(vec![own, bias.to_owned()])
+    } else {
+        None
+    }
 }
 
 /// A narrow copy of the block at `own`, with as many heads, under `path`; `table` is the module path of

@@ -12,6 +12,7 @@ use crate::program::Value;
 mod bert;
 mod distilbert;
 mod encoder;
+mod keys;
 mod roberta;
 
 /// An architecture the compiler knows.
@@ -45,8 +46,8 @@ pub struct Facts {
     pub vocab: u64,
     /// Longest sequence in tokens, special tokens included.
     pub max_length: u64,
-    /// What is added to a token's place to get its position id.
-    pub first_position: u64,
+    /// How position ids are counted.
+    pub positions: Positions,
     /// Number of segment ids (1 or more); 0 if the model has none.
     pub segments: u64,
     /// Rate of the model's hidden dropout.
@@ -55,6 +56,30 @@ pub struct Facts {
     pub attention_dropout: f64,
     /// Addend of the variance in its norms.
     pub eps: f64,
+}
+
+/// How position ids are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Positions {
+    /// The first token's.
+    pub first: u32,
+    /// A token that is not counted and has the position of its own id: the padding token, where one
+    /// stands in the text.
+    pub skips: Option<u32>,
+}
+
+impl Positions {
+    /// The position of each token of a text.
+    pub fn of(self, ids: impl IntoIterator<Item = u32>) -> impl Iterator<Item = u32> {
+        let mut next = self.first;
+        ids.into_iter().map(move |id| {
+            if self.skips == Some(id) {
+                return id;
+            }
+            next += 1;
+            next - 1
+        })
+    }
 }
 
 /// What the head gives.
@@ -170,10 +195,25 @@ pub fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         .iter()
         .find(|a| a.model_types.contains(&model_type))
     {
-        Some(architecture) => (architecture.parse)(config),
+        Some(architecture) => {
+            if let Some(map) = config.as_object() {
+                keys::check(model_type, map)?;
+            }
+            (architecture.parse)(config)
+        }
         None => Err(format!(
             "`{model_type}` is an architecture that is not built yet; known are {}",
             known()
         )),
     }
+}
+
+/// Keys of a `config.json` that are not known, and so not followed.
+#[must_use]
+pub fn unknown_keys(config: &Json) -> Vec<String> {
+    let model_type = config.get("model_type").and_then(Json::as_str);
+    let (Some(model_type), Some(map)) = (model_type, config.as_object()) else {
+        return Vec::new();
+    };
+    keys::unknown(model_type, map)
 }

@@ -6,7 +6,7 @@ use super::super::net::Net;
 use super::super::placement::Role;
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
-use super::{Architecture, Facts, Mirror, Model};
+use super::{Architecture, Facts, Mirror, Model, Positions};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -26,6 +26,9 @@ static SCHEMA: Schema = Schema {
     keys: &[],
 };
 
+const BIAS: &str = "lm_head.bias";
+const DECODER: &str = "lm_head.decoder";
+
 #[derive(Debug)]
 struct Roberta {
     sizes: Sizes,
@@ -41,11 +44,12 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     };
     let config = Config(config);
     let sizes = encoder::bert_sizes(&config)?;
-    let padding = config
-        .0
-        .get("pad_token_id")
-        .and_then(Json::as_u64)
-        .unwrap_or(1);
+    let padding = match config.0.get("pad_token_id") {
+        None => 1,
+        Some(id) => id.as_u64().filter(|&id| id < sizes.vocab).ok_or_else(|| {
+            format!("config.json has `pad_token_id` = {id}; positions are counted from it, so a token's id is wanted")
+        })?,
+    };
     let first_position = padding + 1;
     if sizes.positions <= first_position {
         return Err(format!(
@@ -59,8 +63,11 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         heads: sizes.heads,
         vocab: sizes.vocab,
         max_length: sizes.positions - first_position,
-        first_position,
-        segments: config.size_or("type_vocab_size", 1)?,
+        positions: Positions {
+            first: first_position as u32,
+            skips: Some(padding as u32),
+        },
+        segments: config.size_or("type_vocab_size", 2)?,
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,
         eps: sizes.eps,
@@ -122,14 +129,18 @@ impl Model for Roberta {
         let paths = encoder::LmPaths {
             dense: "lm_head.dense",
             norm: "lm_head.layer_norm",
-            bias: "lm_head.bias",
+            bias: BIAS,
             embeddings: "roberta.embeddings.word_embeddings",
+            decoder: DECODER,
+            // Whatever the blocks have.
+            activation: ActivationKind::Gelu,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
     }
 
     fn checkpoint_names(&self, name: &str) -> Vec<String> {
-        encoder::old_names(name, &["roberta."])
+        encoder::bias_names(name, BIAS, DECODER)
+            .unwrap_or_else(|| encoder::old_names(name, &["roberta."]))
     }
 
     fn exported_class(&self) -> &'static str {

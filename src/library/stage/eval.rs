@@ -56,6 +56,12 @@ static SCHEMA: Schema = Schema {
         },
         keys::POSITIVE,
         Key {
+            name: "head",
+            kind: Kind::Choice(&["trained", "random"]),
+            default: Default::Tacit("trained"),
+            doc: "`random` scores with a head of random numbers, where the model has none",
+        },
+        Key {
             name: "draws",
             kind: Kind::Int(1, 1 << 10),
             default: Default::Tacit("1"),

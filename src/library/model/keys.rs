@@ -1,0 +1,352 @@
+//! Every key that the config classes of transformers have, and older versions of them had: used, refused
+//! where it asks for what is not built, or without effect on a result, with the reason. A key that is not
+//! here is told of.
+
+use serde_json::{Map, Value as Json};
+
+/// What becomes of a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rule {
+    /// It is followed.
+    Used,
+    /// Only these values, or its absence, are as if it were not written: others are refused with the reason.
+    Only(&'static [Plain], &'static str),
+    /// It changes no result, for the reason.
+    Idle(
+        #[cfg_attr(not(test), expect(dead_code, reason = "for those who read the table"))]
+        &'static str,
+    ),
+}
+
+/// A value that a key may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Plain {
+    Null,
+    No,
+    Text(&'static str),
+    /// `{}` or `[]`.
+    Empty,
+}
+
+impl Plain {
+    fn is(self, value: &Json) -> bool {
+        match (self, value) {
+            (Self::Null, Json::Null) | (Self::No, Json::Bool(false)) => true,
+            (Self::Text(wanted), Json::String(found)) => wanted == found,
+            (Self::Empty, Json::Array(list)) => list.is_empty(),
+            (Self::Empty, Json::Object(map)) => map.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+/// Which config classes have a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    All,
+    /// BERT's and RoBERTa's.
+    Bert,
+    DistilBert,
+}
+
+use On::{All, Bert, DistilBert};
+use Plain::{Empty, No, Null, Text};
+use Rule::{Idle, Only, Used};
+
+const GENERATION: Rule = Idle("it acts where text is generated");
+const OUTPUTS: Rule = Idle("it chooses what a Python call gives back");
+const WRITER: Rule = Idle("it says where the file comes from");
+const SPEED: Rule = Idle("it chooses how the same is computed");
+const NO_DECODER: &str = "each token would see those before it only, which is not built; set it to false if the model is an encoder";
+const NO_CROSS: &str = "attention to another model's states is not built; set it to false";
+
+/// The table.
+pub(super) const KEYS: &[(&str, On, Rule)] = &[
+    ("model_type", All, Used),
+    ("vocab_size", All, Used),
+    ("hidden_size", All, Used),
+    ("num_hidden_layers", All, Used),
+    ("num_attention_heads", All, Used),
+    ("max_position_embeddings", All, Used),
+    ("tie_word_embeddings", All, Used),
+    ("tokenizer_class", All, Used),
+    ("id2label", All, Used),
+    ("num_labels", All, Used),
+    ("problem_type", All, Used),
+    ("pad_token_id", All, Used),
+    ("intermediate_size", Bert, Used),
+    ("hidden_act", Bert, Used),
+    ("hidden_dropout_prob", Bert, Used),
+    ("attention_probs_dropout_prob", Bert, Used),
+    ("type_vocab_size", Bert, Used),
+    ("layer_norm_eps", Bert, Used),
+    ("classifier_dropout", Bert, Used),
+    ("dim", DistilBert, Used),
+    ("n_layers", DistilBert, Used),
+    ("n_heads", DistilBert, Used),
+    ("hidden_dim", DistilBert, Used),
+    ("dropout", DistilBert, Used),
+    ("attention_dropout", DistilBert, Used),
+    ("activation", DistilBert, Used),
+    ("seq_classif_dropout", DistilBert, Used),
+    ("is_decoder", All, Only(&[Null, No], NO_DECODER)),
+    ("add_cross_attention", All, Only(&[Null, No], NO_CROSS)),
+    ("is_encoder_decoder", All, Only(&[Null, No], NO_CROSS)),
+    ("cross_attention_hidden_size", All, Only(&[Null], NO_CROSS)),
+    (
+        "position_embedding_type",
+        All,
+        Only(
+            &[Null, Text("absolute")],
+            "only absolute position embeddings are built",
+        ),
+    ),
+    (
+        "pruned_heads",
+        All,
+        Only(
+            &[Null, Empty],
+            "blocks with fewer heads than others are not built; take the model as it was before",
+        ),
+    ),
+    (
+        "quantization_config",
+        All,
+        Only(
+            &[Null],
+            "quantised weights cannot be read; take the model as it was before, or a `revision` that is not quantised",
+        ),
+    ),
+    (
+        "auto_map",
+        All,
+        Only(
+            &[Null, Empty],
+            "the model is a program of the repository's own, which is not run; if the weights are those of the plain \
+             architecture, remove the key",
+        ),
+    ),
+    (
+        "adapters",
+        All,
+        Only(
+            &[Null, Empty],
+            "adapters inside a model's files cannot be read; fold them in first",
+        ),
+    ),
+    (
+        "pooler_type",
+        Bert,
+        Only(
+            &[Null, Text("first_token_transform")],
+            "only the first token is pooled",
+        ),
+    ),
+    ("label2id", All, Idle("`id2label` says the same")),
+    ("_num_labels", All, Idle("`id2label` says the same")),
+    (
+        "sinusoidal_pos_embds",
+        DistilBert,
+        Idle("the table lies in the weights either way"),
+    ),
+    (
+        "qa_dropout",
+        DistilBert,
+        Idle("there is no head for questions"),
+    ),
+    (
+        "tie_weights_",
+        DistilBert,
+        Idle("`tie_word_embeddings` is what counts"),
+    ),
+    (
+        "initializer_range",
+        All,
+        Idle("fresh tensors are drawn by the recipe's seed, with a deviation of their own"),
+    ),
+    ("init_std", All, Idle("it is for models before training")),
+    (
+        "dtype",
+        All,
+        Idle("weights are read in the type that the file has, and held as the recipe says"),
+    ),
+    (
+        "torch_dtype",
+        All,
+        Idle("weights are read in the type that the file has, and held as the recipe says"),
+    ),
+    (
+        "bos_token_id",
+        All,
+        Idle("the tokenizer says what stands around a text"),
+    ),
+    (
+        "eos_token_id",
+        All,
+        Idle("the tokenizer says what stands around a text"),
+    ),
+    (
+        "cls_token_id",
+        All,
+        Idle("the tokenizer says what stands around a text"),
+    ),
+    (
+        "sep_token_id",
+        All,
+        Idle("the tokenizer says what stands around a text"),
+    ),
+    (
+        "mask_token_id",
+        All,
+        Idle("the tokenizer says which token it is"),
+    ),
+    (
+        "unk_token_id",
+        All,
+        Idle("the tokenizer says which token it is"),
+    ),
+    ("use_cache", All, SPEED),
+    ("chunk_size_feed_forward", All, SPEED),
+    ("gradient_checkpointing", All, SPEED),
+    ("attn_implementation", All, SPEED),
+    ("_attn_implementation", All, SPEED),
+    ("_attn_implementation_internal", All, SPEED),
+    ("_attn_implementation_autoset", All, SPEED),
+    ("experts_implementation", All, SPEED),
+    ("_experts_implementation", All, SPEED),
+    ("torchscript", All, SPEED),
+    ("use_bfloat16", All, SPEED),
+    ("tf_legacy_loss", All, SPEED),
+    ("xla_device", All, SPEED),
+    ("output_attentions", All, OUTPUTS),
+    ("output_hidden_states", All, OUTPUTS),
+    ("output_past", All, OUTPUTS),
+    ("return_dict", All, OUTPUTS),
+    ("use_return_dict", All, OUTPUTS),
+    ("architectures", All, WRITER),
+    ("_name_or_path", All, WRITER),
+    ("name_or_path", All, WRITER),
+    ("transformers_version", All, WRITER),
+    ("_commit_hash", All, WRITER),
+    ("finetuning_task", All, WRITER),
+    ("language", All, WRITER),
+    ("directionality", Bert, WRITER),
+    (
+        "pooler_fc_size",
+        Bert,
+        Idle("the pooler is as wide as the model"),
+    ),
+    (
+        "pooler_num_attention_heads",
+        Bert,
+        Idle("the pooler has no attention"),
+    ),
+    (
+        "pooler_num_fc_layers",
+        Bert,
+        Idle("the pooler is one layer"),
+    ),
+    (
+        "pooler_size_per_head",
+        Bert,
+        Idle("the pooler has no attention"),
+    ),
+    ("tie_encoder_decoder", All, Idle("there is no decoder")),
+    ("decoder_start_token_id", All, GENERATION),
+    ("prefix", All, GENERATION),
+    ("task_specific_params", All, GENERATION),
+    ("max_length", All, GENERATION),
+    ("min_length", All, GENERATION),
+    ("do_sample", All, GENERATION),
+    ("early_stopping", All, GENERATION),
+    ("num_beams", All, GENERATION),
+    ("num_beam_groups", All, GENERATION),
+    ("diversity_penalty", All, GENERATION),
+    ("temperature", All, GENERATION),
+    ("top_k", All, GENERATION),
+    ("top_p", All, GENERATION),
+    ("typical_p", All, GENERATION),
+    ("repetition_penalty", All, GENERATION),
+    ("length_penalty", All, GENERATION),
+    ("no_repeat_ngram_size", All, GENERATION),
+    ("encoder_no_repeat_ngram_size", All, GENERATION),
+    ("bad_words_ids", All, GENERATION),
+    ("num_return_sequences", All, GENERATION),
+    ("output_scores", All, GENERATION),
+    ("return_dict_in_generate", All, GENERATION),
+    ("forced_bos_token_id", All, GENERATION),
+    ("forced_eos_token_id", All, GENERATION),
+    ("remove_invalid_values", All, GENERATION),
+    ("exponential_decay_length_penalty", All, GENERATION),
+    ("suppress_tokens", All, GENERATION),
+    ("begin_suppress_tokens", All, GENERATION),
+];
+
+/// The rule of a key in the `config.json` of a model type.
+fn rule(model_type: &str, key: &str) -> Option<Rule> {
+    let on = |on: On| match on {
+        All => true,
+        Bert => model_type != "distilbert",
+        DistilBert => model_type == "distilbert",
+    };
+    let row = KEYS.iter().find(|(known, o, _)| *known == key && on(*o));
+    row.map(|(_, _, rule)| *rule)
+}
+
+/// Refuses what would be another model.
+///
+/// # Errors
+/// The first key that asks for what is not built.
+pub(super) fn check(model_type: &str, config: &Map<String, Json>) -> Result<(), String> {
+    for (key, value) in config {
+        if let Some(Only(plain, why)) = rule(model_type, key)
+            && !plain.iter().any(|p| p.is(value))
+        {
+            return Err(format!("config.json has `{key}` = {value}: {why}"));
+        }
+    }
+    Ok(())
+}
+
+/// Keys that are not known.
+pub(super) fn unknown(model_type: &str, config: &Map<String, Json>) -> Vec<String> {
+    let keys = config.keys().filter(|key| rule(model_type, key).is_none());
+    keys.cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys of the config classes, as transformers has them.
+    #[test]
+    fn every_key_of_the_config_classes_has_a_row() {
+        let text = std::fs::read("tests/reference/keys.json").expect("the reference");
+        let json: Json = serde_json::from_slice(&text).expect("JSON");
+        let classes = json["config.json"].as_object().expect("classes");
+        assert_eq!(classes.len(), 5);
+        for (model_type, keys) in classes {
+            for key in keys.as_array().expect("keys") {
+                let key = key.as_str().expect("a name");
+                assert!(
+                    rule(model_type, key).is_some(),
+                    "{model_type}: `{key}` has no row"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_has_one_row_and_each_row_a_reason() {
+        for (i, (key, on, rule)) in KEYS.iter().enumerate() {
+            let again = KEYS
+                .iter()
+                .take(i)
+                .any(|(k, o, _)| k == key && (o == on || *o == All || *on == All));
+            assert!(!again, "`{key}` is there twice");
+            if let Only(_, why) | Idle(why) = rule {
+                assert!(why.len() > 10, "`{key}` has no reason");
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The tokenizer classes of transformers, and what each makes of a vocabulary.
+//!
+//! A class of its own makes the tokenizer anew: of `tokenizer.json` it takes the vocabulary and the added
+//! tokens, and puts its own normalizer, pre-tokenizer and post-processor in place of what stands there,
+//! as `tokenizer_config.json` says. `PreTrainedTokenizerFast` takes `tokenizer.json` as it is. Read in
+//! transformers 5.24.
+
+use serde_json::{Map, Value as Json, json};
+
+/// A class of tokenizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// WordPiece with BERT's normalizer.
+    Bert,
+    /// The same, which gives no segments.
+    DistilBert,
+    /// Byte-level BPE.
+    Roberta,
+    /// Unigram.
+    XlmRoberta,
+    /// Unigram with other special tokens.
+    Camembert,
+    /// What `tokenizer.json` says.
+    Plain,
+}
+
+/// Names by which `tokenizer_class` means a class, without `Fast`: aliases of transformers among them.
+const NAMES: &[(&str, Class)] = &[
+    ("BertTokenizer", Class::Bert),
+    ("ElectraTokenizer", Class::Bert),
+    ("MobileBertTokenizer", Class::Bert),
+    ("SqueezeBertTokenizer", Class::Bert),
+    ("LayoutLMTokenizer", Class::Bert),
+    ("LxmertTokenizer", Class::Bert),
+    ("ConvBertTokenizer", Class::Bert),
+    ("DistilBertTokenizer", Class::DistilBert),
+    ("RobertaTokenizer", Class::Roberta),
+    ("LongformerTokenizer", Class::Roberta),
+    ("BartTokenizer", Class::Roberta),
+    ("LEDTokenizer", Class::Roberta),
+    ("MvpTokenizer", Class::Roberta),
+    ("XLMRobertaTokenizer", Class::XlmRoberta),
+    ("CamembertTokenizer", Class::Camembert),
+    ("PreTrainedTokenizer", Class::Plain),
+    ("TokenizersBackend", Class::Plain),
+    ("PythonBackend", Class::Plain),
+];
+
+/// The class of a model type that names none.
+const OF_TYPES: &[(&str, Class)] = &[
+    ("bert", Class::Bert),
+    ("distilbert", Class::Bert),
+    ("roberta", Class::Roberta),
+    ("xlm-roberta", Class::XlmRoberta),
+    ("camembert", Class::Camembert),
+];
+
+impl Class {
+    /// The class that transformers takes, by the `tokenizer_class` of `tokenizer_config.json`, that of
+    /// `config.json`, or the model's type.
+    ///
+    /// # Errors
+    /// A class that is not built.
+    pub(super) fn of(
+        config: &Map<String, Json>,
+        model: &Map<String, Json>,
+    ) -> Result<Self, String> {
+        for (file, keys) in [("tokenizer_config.json", config), ("config.json", model)] {
+            let name = match keys.get("tokenizer_class") {
+                None | Some(Json::Null) => continue,
+                Some(Json::String(name)) if name.is_empty() => continue,
+                Some(Json::String(name)) => name,
+                Some(other) => {
+                    return Err(format!(
+                        "{file} has `tokenizer_class` = {other}; the name of a class is wanted"
+                    ));
+                }
+            };
+            let plain = name.strip_suffix("Fast").unwrap_or(name);
+            return NAMES
+                .iter()
+                .find(|(known, _)| *known == plain)
+                .map(|(_, class)| *class)
+                .ok_or_else(|| {
+                    format!(
+                        "{file} asks for the tokenizer class `{name}`, which is not built; built are BertTokenizer, \
+                         DistilBertTokenizer, RobertaTokenizer, XLMRobertaTokenizer and CamembertTokenizer. If a \
+                         tokenizer.json beside it does all that the class does, write `PreTrainedTokenizerFast` there"
+                    )
+                });
+        }
+        let model_type = model.get("model_type").and_then(Json::as_str);
+        let known = OF_TYPES.iter().find(|(t, _)| Some(*t) == model_type);
+        Ok(known.map_or(Self::Plain, |(_, class)| *class))
+    }
+
+    /// Its name in transformers.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Bert => "BertTokenizer",
+            Self::DistilBert => "DistilBertTokenizer",
+            Self::Roberta => "RobertaTokenizer",
+            Self::XlmRoberta => "XLMRobertaTokenizer",
+            Self::Camembert => "CamembertTokenizer",
+            Self::Plain => "PreTrainedTokenizer",
+        }
+    }
+
+    /// The kind of model that it makes; `None` where the file says.
+    pub(super) const fn model(self) -> Option<&'static str> {
+        match self {
+            Self::Bert | Self::DistilBert => Some("WordPiece"),
+            Self::Roberta => Some("BPE"),
+            Self::XlmRoberta | Self::Camembert => Some("Unigram"),
+            Self::Plain => None,
+        }
+    }
+
+    /// The files that it reads where there is no `tokenizer.json`.
+    pub(super) const fn older_files(self) -> &'static [&'static str] {
+        match self {
+            Self::Bert | Self::DistilBert => &["vocab.txt"],
+            Self::Roberta => &["vocab.json", "merges.txt"],
+            Self::XlmRoberta | Self::Camembert | Self::Plain => &[],
+        }
+    }
+
+    /// Whether the model is shown the segments, unless `model_input_names` says another.
+    pub(super) const fn shows_segments(self) -> bool {
+        matches!(self, Self::Bert)
+    }
+
+    /// Whether BERT's normalizer is made by keys.
+    pub(super) const fn normalizes(self) -> bool {
+        matches!(self, Self::Bert | Self::DistilBert)
+    }
+
+    /// Whether `add_prefix_space` is followed, and what it is where it is not written.
+    pub(super) const fn prefix_space(self) -> Option<bool> {
+        match self {
+            Self::Roberta => Some(false),
+            Self::XlmRoberta | Self::Camembert => Some(true),
+            Self::Bert | Self::DistilBert | Self::Plain => None,
+        }
+    }
+
+    /// Tokens of the roles that no file names.
+    pub(super) const fn default_tokens(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Bert | Self::DistilBert => &[
+                ("unk_token", "[UNK]"),
+                ("sep_token", "[SEP]"),
+                ("pad_token", "[PAD]"),
+                ("cls_token", "[CLS]"),
+                ("mask_token", "[MASK]"),
+            ],
+            Self::Roberta | Self::XlmRoberta | Self::Camembert => &[
+                ("bos_token", "<s>"),
+                ("eos_token", "</s>"),
+                ("unk_token", "<unk>"),
+                ("sep_token", "</s>"),
+                ("pad_token", "<pad>"),
+                ("cls_token", "<s>"),
+                ("mask_token", "<mask>"),
+            ],
+            Self::Plain => &[],
+        }
+    }
+
+    /// The roles of the tokens that it puts before a text and after it.
+    pub(super) const fn ends(self) -> (&'static str, &'static str) {
+        match self {
+            Self::XlmRoberta | Self::Camembert => ("bos_token", "eos_token"),
+            _ => ("cls_token", "sep_token"),
+        }
+    }
+}
+
+/// Switches out of `tokenizer_config.json` that a class makes its parts by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Switches {
+    pub lowercase: bool,
+    pub strip_accents: Option<bool>,
+    pub chinese: bool,
+    pub prefix_space: bool,
+}
+
+impl Switches {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A value that is no truth value.
+    pub(super) fn read(class: Class, config: &Map<String, Json>) -> Result<Self, String> {
+        let prefix = class.prefix_space().unwrap_or(false);
+        Ok(Self {
+            lowercase: flag(config, "do_lower_case")?.unwrap_or(true),
+            strip_accents: flag(config, "strip_accents")?,
+            chinese: flag(config, "tokenize_chinese_chars")?.unwrap_or(true),
+            prefix_space: flag(config, "add_prefix_space")?.unwrap_or(prefix),
+        })
+    }
+}
+
+/// A truth value; `null` counts as absent.
+///
+/// # Errors
+/// It is something else.
+pub(super) fn flag(config: &Map<String, Json>, key: &str) -> Result<Option<bool>, String> {
+    match config.get(key) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Bool(value)) => Ok(Some(*value)),
+        Some(other) => Err(format!(
+            "tokenizer_config.json has `{key}` = {other}; true or false is wanted"
+        )),
+    }
+}
+
+/// The parts that a class makes, as `tokenizer.json` writes them; all but the model.
+pub(super) struct Parts {
+    pub normalizer: Json,
+    pub pre_tokenizer: Json,
+    pub decoder: Json,
+}
+
+/// What a class puts around its model. `charsmap` is the normalizer that a Unigram model brings along.
+pub(super) fn parts(class: Class, switches: Switches, charsmap: Option<Json>) -> Parts {
+    let Switches {
+        lowercase,
+        strip_accents,
+        chinese,
+        prefix_space,
+    } = switches;
+    match class {
+        Class::Bert | Class::DistilBert => Parts {
+            normalizer: json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": chinese,
+                "strip_accents": strip_accents, "lowercase": lowercase }),
+            pre_tokenizer: json!({ "type": "BertPreTokenizer" }),
+            decoder: json!({ "type": "WordPiece", "prefix": "##", "cleanup": true }),
+        },
+        Class::Roberta => Parts {
+            normalizer: Json::Null,
+            pre_tokenizer: json!({ "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true, "use_regex": true }),
+            decoder: json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true }),
+        },
+        Class::XlmRoberta | Class::Camembert | Class::Plain => {
+            let scheme = if prefix_space { "always" } else { "never" };
+            let metaspace = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true });
+            Parts {
+                normalizer: charsmap.unwrap_or(Json::Null),
+                pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, &metaspace] }),
+                decoder: metaspace,
+            }
+        }
+    }
+}
+
+/// The post-processor that a class makes of the tokens before and after a text.
+pub(super) fn post_processor(
+    class: Class,
+    prefix_space: bool,
+    first: (&str, u32),
+    last: (&str, u32),
+) -> Json {
+    let special = |(name, id): (&str, u32)| json!({ "id": name, "ids": [id], "tokens": [name] });
+    let piece =
+        |name: &str, segment: u8| json!({ "SpecialToken": { "id": name, "type_id": segment } });
+    let text = |name: &str, segment: u8| json!({ "Sequence": { "id": name, "type_id": segment } });
+    let mut specials = Map::new();
+    for token in [first, last] {
+        specials.insert(token.0.to_owned(), special(token));
+    }
+    match class {
+        Class::Roberta => {
+            json!({ "type": "RobertaProcessing", "sep": [last.0, last.1], "cls": [first.0, first.1],
+            "trim_offsets": true, "add_prefix_space": prefix_space })
+        }
+        Class::Bert | Class::DistilBert => json!({ "type": "TemplateProcessing",
+            "single": [piece(first.0, 0), text("A", 0), piece(last.0, 0)],
+            "pair": [piece(first.0, 0), text("A", 0), piece(last.0, 0), text("B", 1), piece(last.0, 1)],
+            "special_tokens": specials }),
+        Class::XlmRoberta | Class::Camembert | Class::Plain => {
+            json!({ "type": "TemplateProcessing",
+            "single": [piece(first.0, 0), text("A", 0), piece(last.0, 0)],
+            "pair": [piece(first.0, 0), text("A", 0), piece(last.0, 0), piece(last.0, 0), text("B", 0), piece(last.0, 0)],
+            "special_tokens": specials })
+        }
+    }
+}
+
+/// The model that a class makes of a vocabulary. `unknown` is the token of what is not in it.
+pub(super) fn model(class: Class, mut own: Map<String, Json>, unknown: &str) -> Json {
+    let vocab = own.swap_remove("vocab").unwrap_or_default();
+    match class {
+        Class::Bert | Class::DistilBert => {
+            json!({ "type": "WordPiece", "unk_token": unknown, "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocab })
+        }
+        Class::Roberta => {
+            json!({ "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab,
+            "merges": own.swap_remove("merges").unwrap_or_else(|| json!([])) })
+        }
+        Class::XlmRoberta | Class::Camembert | Class::Plain => {
+            let place = vocab.as_array().and_then(|pieces| {
+                pieces
+                    .iter()
+                    .position(|p| p.get(0).and_then(Json::as_str) == Some(unknown))
+            });
+            let unk = if class == Class::Camembert {
+                place.unwrap_or(0)
+            } else {
+                3
+            };
+            json!({ "type": "Unigram", "unk_id": unk, "byte_fallback": false, "vocab": vocab })
+        }
+    }
+}
+
+/// The kind of the model in a `tokenizer.json`; older files do not name it.
+pub(super) fn kind(model: &Map<String, Json>) -> &str {
+    match model.get("type").and_then(Json::as_str) {
+        Some(kind) => kind,
+        None if model.contains_key("merges") => "BPE",
+        None if model.get("vocab").is_some_and(Json::is_array) => "Unigram",
+        None => "WordPiece",
+    }
+}

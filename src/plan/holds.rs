@@ -1,0 +1,300 @@
+//! What the files that a stage reads hold of its tensors, so that a missing or misshapen one, and a head that
+//! is not there, are found before anything runs.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use super::bind::BoundModel;
+use super::error::{BAD_MODEL, NO_HEAD, NO_SEGMENT};
+use super::{Handed, Plan, Sets};
+use crate::base::world::World;
+use crate::base::{Diag, Diags, Span};
+use crate::files::shards::{self, Entry, Layout};
+use crate::library::data::positioned::read_at;
+use crate::library::model::Model;
+use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::library::schema::Values;
+use crate::library::stage::StageKind;
+
+/// The tensors in a model's files, by name.
+#[derive(Default)]
+pub struct Stored {
+    tensors: BTreeMap<String, (usize, Entry)>,
+    files: Vec<File>,
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stored({} tensors)", self.tensors.len())
+    }
+}
+
+impl Stored {
+    /// Reads the headers of the weights in a folder.
+    ///
+    /// # Errors
+    /// What is wrong with a file; where there are no weights, that.
+    pub(super) fn read(world: &dyn World, dir: &Path) -> Result<Self, String> {
+        let names = match Layout::of(|name| world.exists(&dir.join(name))) {
+            Layout::Single => vec![shards::SINGLE.to_owned()],
+            Layout::Sharded => {
+                let index = world.read(&dir.join(shards::INDEX));
+                shards::listed(&index.map_err(|e| e.to_string())?)?
+            }
+            Layout::Pickle | Layout::None => return Err("there are no weights".to_owned()),
+        };
+        let mut stored = Self::default();
+        for name in names {
+            let opened = world.open(&dir.join(&name));
+            let (file, size) = opened.map_err(|e| e.to_string())?;
+            let list = shards::header(&file, size).map_err(|why| format!("{name}: {why}"))?;
+            for entry in list {
+                stored
+                    .tensors
+                    .insert(entry.name.clone(), (stored.files.len(), entry));
+            }
+            stored.files.push(file);
+        }
+        Ok(stored)
+    }
+
+    /// Whether two tensors are there and are not the same.
+    fn differ(&self, one: &str, other: &str) -> bool {
+        const PIECE: u64 = 1 << 20;
+        let find = |name: &str| {
+            let (file, entry) = self.tensors.get(name)?;
+            Some((self.files.get(*file)?, entry))
+        };
+        let (Some((a, one)), Some((b, other))) = (find(one), find(other)) else {
+            return false;
+        };
+        let length = one.end - one.start;
+        if length != other.end - other.start || one.dtype != other.dtype {
+            return true;
+        }
+        let read = |file: &File, from: u64, n: u64| {
+            let mut bytes = vec![0; n as usize];
+            read_at(file, &mut bytes, from).ok().map(|()| bytes)
+        };
+        (0..length).step_by(PIECE as usize).any(|at| {
+            let n = PIECE.min(length - at);
+            read(a, one.start + at, n) != read(b, other.start + at, n)
+        })
+    }
+}
+
+/// What a stage starts from.
+enum Holds<'a> {
+    /// The model's own files.
+    Files(&'a Stored),
+    /// What an earlier stage leaves, by name.
+    Left(BTreeMap<String, Vec<u64>>),
+}
+
+impl Holds<'_> {
+    /// Shape of the first of several names that is there, and whether it can be read.
+    fn find(&self, names: &[String]) -> Option<(&str, &[u64], bool)> {
+        names.iter().find_map(|name| match self {
+            Self::Files(stored) => {
+                let (_, entry) = stored.tensors.get(name)?;
+                Some((
+                    entry.name.as_str(),
+                    entry.shape.as_slice(),
+                    entry.is_float(),
+                ))
+            }
+            Self::Left(list) => list
+                .get_key_value(name)
+                .map(|(name, shape)| (name.as_str(), shape.as_slice(), true)),
+        })
+    }
+}
+
+/// Checks the tensors of a stage against what it starts from. `false` after a diagnostic.
+pub(super) fn check(
+    plan: &Plan,
+    (kind, values): (&dyn StageKind, &Values),
+    start: &Handed,
+    (model, params): (&dyn Model, &[Param]),
+    at: Span,
+    diags: &mut Diags,
+) -> bool {
+    let name = start.weights.as_deref();
+    let (source, holds) = match (name, &start.model.stored) {
+        (Some(stage), _) => (stage, Holds::Left(left(plan, stage))),
+        (None, Some(stored)) => (start.model.name.as_str(), Holds::Files(stored)),
+        // Random weights, or files that are not at hand.
+        (None, None) => return true,
+    };
+    let adapter = start.adapter.as_deref().map(|stage| left(plan, stage));
+    let given = |name: &str| adapter.as_ref().is_some_and(|a| a.contains_key(name));
+    if let Holds::Files(stored) = &holds
+        && let Some(diag) = tied_and_not(stored, start, at)
+    {
+        diags.push(diag);
+        return false;
+    }
+    let fresh = kind.trains() || values.str("head") == Some("random");
+    for param in params.iter().filter(|p| !given(&p.name)) {
+        let head = param.owner == Owner::Head;
+        let wanted = match (&param.init, param.owner) {
+            (
+                Init::Svd {
+                    weight,
+                    part: SvdPart::Rest,
+                    ..
+                },
+                _,
+            ) => weight.as_str(),
+            (_, Owner::Base) => param.name.as_str(),
+            (_, Owner::Head) if !fresh => param.name.as_str(),
+            _ => continue,
+        };
+        let names = model.checkpoint_names(wanted);
+        let diag = match holds.find(&names) {
+            Some((_, shape, true)) if shape == param.shape => continue,
+            found if head => no_head(source, wanted, found.map(|f| f.1), &param.shape, at),
+            None => Diag::error(
+                &BAD_MODEL,
+                at,
+                format!("`{source}` holds no tensor `{}`, which this stage reads", names.join("` or `")),
+            )
+            .help("the weights belong to another model, or were saved without this part"),
+            Some((own, shape, true)) => Diag::error(
+                &BAD_MODEL,
+                at,
+                format!("`{own}` of `{source}` has the shape {shape:?}; by its config.json it has {:?}", param.shape),
+            )
+            .help("the weights belong to another config.json"),
+            Some((own, _, false)) => Diag::error(
+                &BAD_MODEL,
+                at,
+                format!("`{own}` of `{source}` holds no floats in F64, F32, F16 or BF16, and others cannot be read"),
+            )
+            .help("take the model as it was before it was quantised"),
+        };
+        diags.push(diag);
+        return false;
+    }
+    true
+}
+
+/// Names and shapes of what a stage leaves: the plain weights, or the adapter with the head.
+fn left(plan: &Plan, stage: &str) -> BTreeMap<String, Vec<u64>> {
+    let mut list = BTreeMap::new();
+    for param in plan.stage(stage).into_iter().flat_map(|s| &s.job.params) {
+        if let Init::Svd {
+            weight,
+            part: SvdPart::Rest,
+            ..
+        } = &param.init
+        {
+            list.insert(weight.clone(), param.shape.clone());
+        }
+        list.insert(param.name.clone(), param.shape.clone());
+    }
+    list
+}
+
+fn no_head(source: &str, name: &str, found: Option<&[u64]>, wanted: &[u64], at: Span) -> Diag {
+    let message = match found {
+        None => format!("`{source}` has no trained head for this: there is no `{name}`"),
+        Some(shape) => format!(
+            "`{source}` has another head than this stage scores with: `{name}` has the shape {shape:?}, and {wanted:?} is wanted"
+        ),
+    };
+    Diag::error(&NO_HEAD, at, message)
+        .label("its scores would be random numbers")
+        .help("train a head first, or name a model with one; `head = random` scores with a random one")
+}
+
+/// A decoder or a bias of its own in the files of a model whose config says that it is tied.
+fn tied_and_not(stored: &Stored, start: &Handed, at: Span) -> Option<Diag> {
+    if !start.objective.on_masked_lm() {
+        return None;
+    }
+    let config = &start.model.config;
+    let tied = config.get("tie_word_embeddings") != Some(&Json::Bool(false));
+    let pairs: [(&str, &str); 5] = [
+        (
+            "cls.predictions.decoder.weight",
+            "bert.embeddings.word_embeddings.weight",
+        ),
+        ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+        (
+            "lm_head.decoder.weight",
+            "roberta.embeddings.word_embeddings.weight",
+        ),
+        ("lm_head.decoder.bias", "lm_head.bias"),
+        (
+            "vocab_projector.weight",
+            "distilbert.embeddings.word_embeddings.weight",
+        ),
+    ];
+    let (own, other) = pairs
+        .into_iter()
+        .find(|(own, other)| tied && stored.differ(own, other))?;
+    Some(
+        Diag::error(
+            &BAD_MODEL,
+            at,
+            format!(
+                "the files of `{}` hold a `{own}` that is not `{other}`, and its config.json says that they are one",
+                start.model.name
+            ),
+        )
+        .help("write \"tie_word_embeddings\": false into config.json if the decoder is its own, or remove it from the weights"),
+    )
+}
+
+/// Refuses to score a head that says yes or no to each class by itself.
+pub(super) fn multi_label(model: &BoundModel, at: Span, diags: &mut Diags) -> Option<()> {
+    if model.config.get("problem_type").and_then(Json::as_str) != Some("multi_label_classification")
+    {
+        return Some(());
+    }
+    let message = format!(
+        "the head of `{}` gives several labels a text (`problem_type` = \"multi_label_classification\"), which is not built",
+        model.name
+    );
+    let help = "write `objective = classify` to score it as a choice of one class";
+    diags.push(Diag::error(&BAD_MODEL, at, message).help(help));
+    None
+}
+
+/// Refuses pairs whose second text is in a segment that the model has no embedding for.
+pub(super) fn segments(
+    start: &Handed,
+    model: &dyn Model,
+    (kind, values): (&dyn StageKind, &Values),
+    sets: &[Sets],
+    diags: &mut Diags,
+) -> Option<()> {
+    let known = model.facts().segments;
+    let tokenizer = start.model.tokenizer.as_ref();
+    let Some(tokenizer) = tokenizer.filter(|_| known > 0) else {
+        return Some(());
+    };
+    let framed = start.prompt.is_some() || kind.chooses();
+    for (key, split) in kind.splits().iter().zip(sets.iter().flatten()) {
+        let pair = !framed && split.as_ref().is_some_and(|s| s.text.len() > 1);
+        let segment = tokenizer.most_segment(pair);
+        if segment >= known {
+            let message = format!(
+                "the tokenizer of `{}` puts tokens into segment {segment}, and the model knows {known} (`type_vocab_size`)",
+                start.model.name
+            );
+            diags.push(
+                Diag::error(&NO_SEGMENT, values.span(key), message)
+                    .label(if pair { "the second text of these pairs" } else { "these texts" })
+                    .help("take the model's own tokenizer, put both texts into a prompt's template, or write \"model_input_names\": \
+                           [\"input_ids\", \"attention_mask\"] into tokenizer_config.json to show no segments"),
+            );
+            return None;
+        }
+    }
+    Some(())
+}

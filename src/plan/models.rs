@@ -1,0 +1,481 @@
+//! Models of a recipe bound: config, tokenizer, and what their files hold. Weights are not read, but for
+//! the names and shapes of their tensors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::bind::{Binder, BoundModel, Place};
+use super::error::{
+    ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, CASED_VOCABULARY, NO_TF32, TOKENIZER_DIFFERS,
+    UNKNOWN_IDENTITY, UNREAD_KEY,
+};
+use super::holds::Stored;
+use crate::base::world::{HubFile, HubPath, RepoKind, World};
+use crate::base::{Diag, Diags, Span};
+use crate::files::shards::{self, Layout};
+use crate::library::model::{self, Facts, Model};
+use crate::library::tokenizer::{Beyond, Tokenizer, TokenizerFiles, Topic};
+use crate::program::device::Device;
+use crate::program::op::Precision;
+use crate::program::{DType, Numbers};
+use crate::resolve::Declared;
+
+impl Binder<'_> {
+    pub(super) fn bind_model(
+        &mut self,
+        declared: &Declared,
+        diags: &mut Diags,
+    ) -> Option<BoundModel> {
+        let arg = declared.arg.as_ref()?;
+        let values = &declared.filled.values;
+        let place = match declared.filled.name.as_str() {
+            "hub" => Place::Hub {
+                repo: arg.value.clone(),
+                revision: values.str("revision").map(str::to_owned),
+            },
+            _ => Place::Local(declared.base.join(&arg.value)),
+        };
+        let names = self.listing(&place);
+        let files = Files {
+            world: self.world,
+            place: &place,
+            names,
+        };
+        let (bytes, config, architecture) = self.config(declared, &files, diags)?;
+        let random = (values.str("init") == Some("random")).then(|| values.int("seed"));
+        let stored = match self.stored(&files, random) {
+            Ok(stored) => stored,
+            Err((message, help)) => {
+                let diag = Diag::error(&BAD_MODEL, arg.span, message).label("this model");
+                diags.push(if help.is_empty() {
+                    diag
+                } else {
+                    diag.help(help)
+                });
+                return None;
+            }
+        };
+        let unknown = model::unknown_keys(&config);
+        if !unknown.is_empty() {
+            let message = format!(
+                "the config.json of `{}` has `{}`, which is not known here and not followed",
+                declared.name.value,
+                unknown.join("`, `")
+            );
+            let help = "if it changes what the model computes, results differ from those of the program that knows it";
+            diags.push(Diag::warning(&UNREAD_KEY, arg.span, message).help(help));
+        }
+        let tokenizer = self.tokenizer(declared, &place, (&config, architecture.facts()), diags);
+        let identity = files.identity(&bytes, random, tokenizer.as_deref());
+        if identity.is_none() {
+            diags.push(
+                Diag::warning(
+                    &UNKNOWN_IDENTITY,
+                    arg.span,
+                    format!("the revision of `{}` could not be had", declared.name.value),
+                )
+                .label("so stages that use it have no fingerprint"),
+            );
+        }
+        let base_name = match &place {
+            Place::Hub { repo, .. } => repo.clone(),
+            Place::Local(dir) => dir.display().to_string(),
+        };
+        Some(BoundModel {
+            name: declared.name.value.clone(),
+            config,
+            place,
+            random,
+            storage: float_type(values.str("dtype")),
+            numbers: self.numbers(declared, diags),
+            tokenizer,
+            identity,
+            base_name,
+            stored,
+        })
+    }
+
+    /// A model's config.json, or the one that the recipe plans from while it is not at hand.
+    fn config(
+        &self,
+        declared: &Declared,
+        files: &Files<'_>,
+        diags: &mut Diags,
+    ) -> Option<(Vec<u8>, Json, Box<dyn Model>)> {
+        let (arg, name) = (declared.arg.as_ref()?, &declared.name.value);
+        let values = &declared.filled.values;
+        let vendored = || values.str("config").map(|file| declared.base.join(file));
+        let mut bytes = files.read("config.json");
+        if let (Err(why), Some(Ok(own))) = (&bytes, vendored().map(|file| self.world.read(&file))) {
+            let message = format!("`{}` is not at hand: {why}", arg.value);
+            let file = values.str("config").unwrap_or_default();
+            diags.push(
+                Diag::warning(&ASSUMED_MODEL, arg.span, message)
+                    .label(format!("planned from `{file}`")),
+            );
+            bytes = Ok(own);
+        }
+        let read = bytes
+            .map_err(|why| format!("cannot read the config.json of `{name}`: {why}"))
+            .and_then(|bytes| {
+                let config: Json = serde_json::from_slice(&bytes).map_err(|why| {
+                    format!("the config.json of `{name}` is not valid JSON: {why}")
+                })?;
+                let architecture = model::parse(&config)?;
+                Ok((bytes, config, architecture))
+            });
+        read.map_err(|why| {
+            diags.push(Diag::error(&BAD_MODEL, arg.span, why).label("this model"));
+        })
+        .ok()
+    }
+
+    /// In what numbers a model's products are formed and its activations are held.
+    fn numbers(&self, declared: &Declared, diags: &mut Diags) -> Numbers {
+        let values = &declared.filled.values;
+        let products = match values.str("precision") {
+            Some("bf16") => Precision::Bf16,
+            Some("tf32") => {
+                self.without_tf32(declared, diags);
+                Precision::Tf32
+            }
+            _ => Precision::F32,
+        };
+        Numbers {
+            products,
+            activations: float_type(values.str("activations")),
+        }
+    }
+
+    /// The names of a repository's files, where they can be had; asked for once.
+    fn listing(&mut self, place: &Place) -> Option<Arc<[String]>> {
+        let Place::Hub { repo, revision } = place else {
+            return None;
+        };
+        let key = format!("{repo}@{revision:?}");
+        if let Some(known) = self.listings.get(&key) {
+            return known.clone();
+        }
+        let list = self
+            .world
+            .hub_list(repo, RepoKind::Model, revision.as_deref());
+        let names: Option<Arc<[String]>> = list.ok().map(Arc::from);
+        self.listings.insert(key, names.clone());
+        names
+    }
+
+    /// The headers of a model's weights, where they are at hand; an error with its remedy where there are
+    /// none that can be read.
+    fn stored(
+        &self,
+        files: &Files<'_>,
+        random: Option<u64>,
+    ) -> Result<Option<Arc<Stored>>, (String, &'static str)> {
+        if random.is_some() {
+            return Ok(None);
+        }
+        let convert =
+            "load it in transformers and call save_pretrained, which writes model.safetensors";
+        let dir = match files.place {
+            Place::Local(dir) => dir.clone(),
+            Place::Hub { repo, .. } => {
+                if files.layout() == Layout::Pickle {
+                    return Err((
+                        format!(
+                            "`{repo}` has its weights as pytorch_model.bin only, a pickle, which can run code and is never read"
+                        ),
+                        "name a `revision` that has model.safetensors: the hub's bot offers one as a pull request, \
+                         `revision = \"refs/pr/N\"`; or convert a copy with save_pretrained of transformers",
+                    ));
+                }
+                // Only what lies in the cache already.
+                let Some(dir) = files.cached() else {
+                    return Ok(None);
+                };
+                if Layout::of(|name| self.world.exists(&dir.join(name))) == Layout::None {
+                    return Ok(None);
+                }
+                dir
+            }
+        };
+        match Layout::of(|name| self.world.exists(&dir.join(name))) {
+            Layout::Pickle => Err((
+                format!(
+                    "`{}` has its weights as pytorch_model.bin only, a pickle, which can run code and is never read",
+                    dir.display()
+                ),
+                convert,
+            )),
+            Layout::None => Err((
+                format!("there are no weights in `{}`", dir.display()),
+                "put model.safetensors there, or write `init = random` to try speed and memory without weights",
+            )),
+            Layout::Single | Layout::Sharded => match Stored::read(self.world, &dir) {
+                Ok(stored) => Ok(Some(Arc::new(stored))),
+                // A shard of the hub's that is not in the cache yet.
+                Err(_) if matches!(files.place, Place::Hub { .. }) => Ok(None),
+                Err(why) => Err((
+                    format!("the weights in `{}` cannot be read: {why}", dir.display()),
+                    "",
+                )),
+            },
+        }
+    }
+
+    /// Says so where products in TF32 are asked for and cannot be had.
+    fn without_tf32(&self, declared: &Declared, diags: &mut Diags) {
+        let place = match self.device {
+            Device::Cpu => "the processor has no TF32".to_owned(),
+            Device::Cuda(Some(card)) if card.tf32 == 0 => {
+                format!("`{}` has no TF32: it came with Ampere", card.name)
+            }
+            Device::Cuda(_) => return,
+        };
+        let at = declared.filled.values.span("precision");
+        diags.push(
+            Diag::warning(
+                &NO_TF32,
+                at,
+                format!("{place}, and products are taken in f32"),
+            )
+            .label("more exact than asked for, and as slow as `f32`")
+            .help("plan for a GPU (`--device cuda`, `--device a100-80gb`), or write `precision = bf16`"),
+        );
+    }
+
+    fn tokenizer(
+        &mut self,
+        declared: &Declared,
+        place: &Place,
+        (config, facts): (&Json, &Facts),
+        diags: &mut Diags,
+    ) -> Option<Arc<Tokenizer>> {
+        let own = declared
+            .filled
+            .values
+            .str("tokenizer")
+            .map(|dir| Place::Local(declared.base.join(dir)));
+        let place = own.as_ref().unwrap_or(place);
+        let at = declared
+            .filled
+            .values
+            .written("tokenizer")
+            .then(|| declared.filled.values.span("tokenizer"));
+        let at = at
+            .or(declared.arg.as_ref().map(|a| a.span))
+            .unwrap_or_default();
+        // A folder with nothing but a tokenizer is read as the model's class would.
+        let model_type = config.get("model_type").and_then(Json::as_str);
+        let key = format!("{} {model_type:?} {place:?}", facts.vocab);
+        let tokenizer = match self.tokenizers.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let names = self.listing(place);
+                let read =
+                    self.read_tokenizer(declared, (place, names), (config, facts), at, diags)?;
+                let tokenizer = Arc::new(read);
+                self.tokenizers.insert(key, tokenizer.clone());
+                tokenizer
+            }
+        };
+        for note in tokenizer.notes() {
+            let code = match note.topic {
+                Topic::Unread => &UNREAD_KEY,
+                Topic::Differs => &TOKENIZER_DIFFERS,
+                Topic::Cased => &CASED_VOCABULARY,
+            };
+            diags.push(Diag::warning(code, at, note.message.clone()).help(note.help.clone()));
+        }
+        Some(tokenizer)
+    }
+
+    fn read_tokenizer(
+        &self,
+        declared: &Declared,
+        (place, names): (&Place, Option<Arc<[String]>>),
+        (config, facts): (&Json, &Facts),
+        at: Span,
+        diags: &mut Diags,
+    ) -> Option<Tokenizer> {
+        let files = Files {
+            world: self.world,
+            place,
+            names,
+        };
+        let get = |name: &str| match files.optional(name) {
+            None if name == "config.json" => serde_json::to_vec(config).ok(),
+            found => found,
+        };
+        let dir_name = match place {
+            Place::Local(dir) => dir.display().to_string(),
+            Place::Hub { repo, .. } => repo.clone(),
+        };
+        let name = &declared.name.value;
+        let read = Tokenizer::from_files(&TokenizerFiles {
+            dir_name,
+            get: &get,
+        });
+        let vocab = facts.vocab;
+        match read.map(|t| t.with_rows(vocab)) {
+            Ok(tokenizer) => match tokenizer.beyond(vocab) {
+                Beyond::Nothing => Some(tokenizer),
+                Beyond::Added(list) => {
+                    let message = format!(
+                        "the model has embeddings for {vocab} tokens, and none for the added `{}`",
+                        list.join("`, `")
+                    );
+                    let help = "a text that holds one of them is refused";
+                    diags.push(Diag::warning(&TOKENIZER_DIFFERS, at, message).help(help));
+                    Some(tokenizer)
+                }
+                Beyond::Vocabulary => {
+                    let message = format!(
+                        "the tokenizer knows {} tokens, the model has embeddings for {vocab}",
+                        tokenizer.all_tokens()
+                    );
+                    let help =
+                        "name the directory of the model's own tokenizer: `tokenizer = \"…\"`";
+                    diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
+                    None
+                }
+            },
+            Err(why) if matches!(place, Place::Hub { .. }) && !files.told() => {
+                let message = format!("the tokenizer of `{name}` cannot be had: {why}");
+                diags.push(Diag::warning(&BAD_TOKENIZER, at, message));
+                None
+            }
+            Err(why) => {
+                let message = format!("the tokenizer of `{name}` cannot be read: {why}");
+                diags.push(Diag::error(&BAD_TOKENIZER, at, message));
+                None
+            }
+        }
+    }
+}
+
+/// A float type as a recipe writes it.
+fn float_type(written: Option<&str>) -> DType {
+    match written {
+        Some("f16") => DType::F16,
+        Some("bf16") => DType::BF16,
+        _ => DType::F32,
+    }
+}
+
+/// A model's files by name.
+struct Files<'a> {
+    world: &'a dyn World,
+    place: &'a Place,
+    /// Names of a repository's files, where they could be had.
+    names: Option<Arc<[String]>>,
+}
+
+impl Files<'_> {
+    fn listed(&self, name: &str) -> bool {
+        self.names.iter().flat_map(|n| n.iter()).any(|n| n == name)
+    }
+
+    /// How the files that are known of hold the weights.
+    fn layout(&self) -> Layout {
+        match self.place {
+            Place::Local(dir) => Layout::of(|name| self.world.exists(&dir.join(name))),
+            Place::Hub { .. } => Layout::of(|name| self.listed(name)),
+        }
+    }
+
+    /// Whether a repository's files tell why a tokenizer cannot be read: one that is there, or only the
+    /// kind that is not read.
+    fn told(&self) -> bool {
+        const TELLING: [&str; 5] = [
+            "tokenizer.json",
+            "vocab.txt",
+            "vocab.json",
+            "sentencepiece.bpe.model",
+            "tokenizer_config.json",
+        ];
+        let at_hand = |name: &&str| self.listed(name) && self.optional(name).is_some();
+        TELLING.iter().any(at_hand)
+    }
+
+    /// The folder of the cache where a repository's files lie.
+    fn cached(&self) -> Option<PathBuf> {
+        let path = self.hub("config.json").ok()?.path;
+        path.parent().map(Path::to_path_buf)
+    }
+
+    /// A file that need not be there; the hub is not asked for one that it does not list.
+    fn optional(&self, name: &str) -> Option<Vec<u8>> {
+        if self.names.is_some() && !self.listed(name) {
+            return None;
+        }
+        self.read(name).ok()
+    }
+
+    fn hub(&self, name: &str) -> Result<HubPath, String> {
+        let Place::Hub { repo, revision } = self.place else {
+            return Err("it is a folder".to_owned());
+        };
+        let file = HubFile {
+            repo: repo.clone(),
+            kind: RepoKind::Model,
+            revision: revision.clone(),
+            file: name.to_owned(),
+        };
+        self.world.hub(&file).map_err(|e| e.to_string())
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+        let path = match self.place {
+            Place::Local(dir) => dir.join(name),
+            Place::Hub { .. } => self.hub(name)?.path,
+        };
+        self.world.read(&path).map_err(|e| e.to_string())
+    }
+
+    /// Config, weights and tokenizer: local files by content, hub files by commit.
+    fn identity(
+        &self,
+        config: &[u8],
+        random: Option<u64>,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Option<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(config);
+        hasher.update(format!("{random:?}").as_bytes());
+        if let Some(tokenizer) = tokenizer {
+            hasher.update(tokenizer.identity().as_bytes());
+        }
+        match (self.place, random) {
+            (Place::Local(dir), None) => {
+                for file in self.weight_files(dir) {
+                    hasher.update(self.world.fingerprint(&dir.join(file)).ok()?.as_bytes());
+                }
+            }
+            (Place::Hub { repo, .. }, None) => {
+                let commit = self.hub("config.json").ok()?.commit?;
+                hasher.update(format!("{repo}@{commit}").as_bytes());
+            }
+            (_, Some(_)) => {}
+        }
+        Some(hasher.finalize().to_hex().to_string())
+    }
+
+    /// The files that the weights are read from; others of such names count for nothing.
+    fn weight_files(&self, dir: &Path) -> Vec<String> {
+        match self.layout() {
+            Layout::Single => vec![shards::SINGLE.to_owned()],
+            Layout::Sharded => {
+                let index = self
+                    .world
+                    .read(&dir.join(shards::INDEX))
+                    .unwrap_or_default();
+                let mut files = shards::listed(&index).unwrap_or_default();
+                files.push(shards::INDEX.to_owned());
+                files
+            }
+            Layout::Pickle | Layout::None => Vec::new(),
+        }
+    }
+}
