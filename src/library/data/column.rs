@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Cell, DataError, missing};
+use super::{Cell, DataError, OF_COLUMN, missing};
+use crate::base::suggest;
 
 /// A step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +75,11 @@ pub(super) fn find<'a>(
         };
         let Some(next) = next else {
             let wrong = DataError::new(file, format!("there is no value at `{column}`"));
+            let wrong = wrong.kind(OF_COLUMN);
             return Err(match (step, value) {
                 (Step::Field(name), Value::Object(inner)) => {
-                    absent(inner, name).help_else(|| format!("within the path `{column}`"))
+                    let help = suggest::did_you_mean(name, inner.keys().map(String::as_str));
+                    wrong.help(help.unwrap_or_else(|| format!("there is no `{name}` in it")))
                 }
                 (_, Value::Array(list)) => wrong.help(format!(
                     "the list has {} elements; they are counted from 0, as in `{first}[0]`",
@@ -123,4 +126,5 @@ fn nested(column: &str, file: &str) -> DataError {
         file,
         format!("`{column}` is a list or an object, where a text or a number belongs"),
     )
+    .kind(OF_COLUMN)
 }

@@ -257,13 +257,16 @@ fn locate(header: &[String], columns: &[String], file: &str) -> Result<Vec<usize
     Ok(places)
 }
 
+/// The kind of errors about a column, which their message names.
+const OF_COLUMN: &str = "column";
+
 /// The error of a column that is not there.
 fn missing<'a>(
     column: &str,
     there: impl IntoIterator<Item = &'a str> + Clone,
     file: &str,
 ) -> DataError {
-    let error = DataError::new(file, format!("there is no column `{column}`"));
+    let error = DataError::new(file, format!("there is no column `{column}`")).kind(OF_COLUMN);
     match suggest::did_you_mean(column, there) {
         Some(help) => error.help(help),
         None => error,

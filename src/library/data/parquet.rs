@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::column::{Step, steps};
 use super::source::{Input, MOST_ROW, Stored, most_unpacked, too_long};
-use super::{Cell, DataError, Format, RowRec, missing};
+use super::{Cell, DataError, Format, OF_COLUMN, RowRec, missing};
 use ::parquet::errors::{ParquetError, Result as Decoded};
 use ::parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use ::parquet::record::Field;
@@ -145,6 +145,7 @@ fn read(
             };
             let cell = cell.ok_or_else(|| {
                 DataError::new(file, format!("`{column}` holds neither a text nor a number"))
+                    .kind(OF_COLUMN)
                     .at(line)
                     .help("a value within a list or a group is named by its path, as in \"data.text\" or \"answers[0]\"")
             })?;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::source::Input;
-use super::{About, Cell, DataError, FORMATS, Format, RowRec, format_named, format_of};
+use super::{About, Cell, DataError, FORMATS, Format, OF_COLUMN, RowRec, format_named, format_of};
 use crate::base::rng::Stream;
 use crate::base::suggest;
 use crate::base::world::World;
@@ -253,7 +253,7 @@ impl<'a> Reading<'a> {
                 rows < LEFT_OUT as usize && !wrongs.is_enough()
             });
             if let Err(error) = read {
-                wrongs.add(error, &input.file);
+                wrongs.add(self.blamed(error), &input.file);
             }
         }
         if label.is_some()
@@ -342,7 +342,7 @@ impl<'a> Reading<'a> {
                 !stopped && !wrongs.is_enough()
             });
             if let Err(error) = read {
-                wrongs.add(error, &input.file);
+                wrongs.add(self.blamed(error), &input.file);
             }
             if stopped {
                 break;
@@ -360,6 +360,21 @@ impl<'a> Reading<'a> {
             return Err(vec![self.nothing(rows)]);
         }
         Ok(())
+    }
+
+    /// An error about a column with the key that names it.
+    fn blamed(&self, error: DataError) -> DataError {
+        let named = |column: &String| error.message.contains(&format!("`{column}`"));
+        let about = if error.kind != OF_COLUMN {
+            error.about
+        } else if self.spec.text.iter().any(named) {
+            About::Text
+        } else if self.spec.label.iter().any(named) {
+            About::Label
+        } else {
+            error.about
+        };
+        error.about(about)
     }
 
     /// The error of a set without examples.

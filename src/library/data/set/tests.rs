@@ -135,11 +135,7 @@ fn given_classes_match_names_or_places() -> Outcome {
     })?;
     assert_eq!(errors.len(), 1, "one cause, one error: {errors:?}");
     assert_eq!(errors[0].line, Some(3));
-    assert!(
-        errors[0]
-            .message
-            .contains("2 more rows are like it (line 4, 5)")
-    );
+    assert!(errors[0].message.contains("2 more like it (line 4, 5)"));
     let help = errors[0].help.as_deref().unwrap_or_default();
     assert!(help.contains("did you mean `positive`"), "{help}");
     let errors = bad("a.tsv", b"t\tl\na\t-1\nb\t1\n", |spec| {
@@ -537,7 +533,7 @@ fn scores_are_finite() -> Outcome {
         spec.labels = Labels::Regression
     })?;
     assert_eq!(errors.len(), 1);
-    assert!(errors[0].message.contains("2 more rows"), "{errors:?}");
+    assert!(errors[0].message.contains("2 more like it"), "{errors:?}");
     Ok(())
 }
 
@@ -575,7 +571,7 @@ fn files_and_columns_have_their_errors() -> Outcome {
     assert!(
         errors[0]
             .message
-            .contains("29 more rows are like it (line 3, 4, 5, 6, …)"),
+            .contains("29 more like it (line 3, 4, 5, 6, …)"),
         "{errors:?}"
     );
     assert!(

@@ -52,12 +52,11 @@ impl Wrongs {
             if count == 0 {
                 return error;
             }
-            let rows = if count == 1 { "row" } else { "rows" };
             let lines: Vec<String> = lines.iter().map(u64::to_string).collect();
             error.message += &match lines.as_slice() {
-                [] => format!("; {count} more {rows} are like it"),
+                [] => format!("; {count} more like it"),
                 lines => format!(
-                    "; {count} more {rows} are like it (line {}{})",
+                    "; {count} more like it (line {}{})",
                     lines.join(", "),
                     if lines.len() as u64 == count {
                         ""
