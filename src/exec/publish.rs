@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use super::choose::PROMPT;
 use super::store::{MANIFEST, Manifest};
@@ -19,6 +20,9 @@ const COPIED: [&str; 3] = ["metrics.jsonl", "predictions.tsv", PROMPT];
 
 /// Directories of an entry that are linked.
 const LINKED: [&str; 2] = ["adapter", "model"];
+
+/// Age from which on a link that has no name yet was left by a dead process.
+const LEFT: Duration = Duration::from_secs(60);
 
 /// Times that a file is put in place again.
 const TRIES: usize = 20;
@@ -55,6 +59,7 @@ pub fn link(stored: &Path, out: &Path) -> Result<(), RunError> {
         if !from.is_dir() {
             continue;
         }
+        sweep(&to);
         let mut list = Vec::new();
         sums::walk(&from, "", &mut |name, path| {
             list.push((name.to_owned(), path.to_owned()));
@@ -120,6 +125,20 @@ fn copied(from: &Path, to: &Path) -> Result<(), RunError> {
         io::copy(&mut source, writer).map_err(|e| failed(to, "write", &e))?;
         Ok(())
     })
+}
+
+/// Removes the links of runs that were killed before they could rename them.
+fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let changed = entry.metadata().and_then(|m| m.modified()).ok();
+        let age = changed.and_then(|at| at.elapsed().ok());
+        let old = age.is_some_and(|age| age >= LEFT);
+        if name.starts_with(b".") && name.ends_with(b".link") && old {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Gives a file another name, or copies it.

@@ -270,6 +270,15 @@ impl Entry {
             )));
         }
         durable::remove_file(&self.dir.join(MANIFEST))?;
+        // Under the lock, files on their way to a name are those of writers that were killed.
+        let mut left = Vec::new();
+        sums::walk(&self.dir, "", &mut |name, path| {
+            if sums::is_temporary(name) {
+                left.push(path.to_owned());
+            }
+        })?;
+        left.iter()
+            .try_for_each(|path| durable::remove_file(path))?;
         sync_tree(&self.dir)?;
         let manifest = Manifest {
             files: sums::of_tree(&self.dir, ASIDE)?,

@@ -109,8 +109,9 @@ pub fn of_tree(dir: &Path, except: &[&str]) -> Result<IndexMap<String, Sum>, Run
         .collect()
 }
 
-/// Whether a file is on its way to another name.
-fn is_temporary(name: &str) -> bool {
+/// Whether a file is on its way to another name, by its path.
+#[must_use]
+pub fn is_temporary(name: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or_default();
     last.starts_with('.') && last.ends_with(".tmp")
 }

@@ -142,6 +142,23 @@ impl Store {
             }
             gone.push(removed(path, bytes, "it was damaged and set aside"));
         }
+        let mut temporary = Vec::new();
+        sums::walk(&self.dir, "", &mut |name, path| {
+            if sums::is_temporary(name) {
+                temporary.push(path.to_owned());
+            }
+        })?;
+        for path in temporary {
+            let bytes = fs::metadata(&path).map_or(0, |m| m.len());
+            // What a live process writes it holds a lock on.
+            if really && durable::remove_left(&path) {
+                gone.push(removed(
+                    path,
+                    bytes,
+                    "a process was killed while it wrote it",
+                ));
+            }
+        }
         let items = self.items()?;
         for item in items.iter().filter(|i| i.finished) {
             let path = self.checkpoint(&item.fingerprint);

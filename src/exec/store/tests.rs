@@ -42,6 +42,7 @@ fn an_entry_is_finished_by_its_manifest_alone() {
     fs::create_dir_all(entry.dir().join("adapter")).unwrap();
     fs::write(entry.dir().join("adapter/x"), "x").unwrap();
     fs::create_dir_all(store.checkpoint("ab12")).unwrap();
+    fs::write(entry.dir().join("adapter/.x.4194304999-0.tmp"), "half").unwrap();
     assert_eq!(store.look("ab12"), State::Unfinished);
     assert_eq!(store.about("ab12"), Some(about));
     drop(entry);
@@ -59,6 +60,12 @@ fn an_entry_is_finished_by_its_manifest_alone() {
         "only the artifact has sums"
     );
     assert_eq!(store.finished("ab12"), Some(written));
+    assert_eq!(
+        fs::read_dir(store.path("ab12").join("adapter"))
+            .unwrap()
+            .count(),
+        1
+    );
     assert!(!store.checkpoint("ab12").exists());
     // A process that was killed before it could remove it.
     fs::create_dir_all(store.checkpoint("ab12")).unwrap();
