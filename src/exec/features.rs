@@ -18,10 +18,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use half::bf16;
 use rayon::prelude::*;
 
 use self::notes::{Chunk, Notes};
+use self::rows::{Layout, Rowed};
 use super::machine::{Outputs, Runner};
 use super::observe::{Event, Observer};
 use super::run::wait;
@@ -31,16 +31,16 @@ use crate::files::durable;
 use crate::files::sums;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::library::data::batch::{Packed, pack};
-use crate::library::data::positioned::{read_at, write_at};
 use crate::library::data::tokens::EncodedSet;
 use crate::library::masking::Draw;
 use crate::library::model::Positions;
 use crate::library::stage::job::Features;
 use crate::plan::features::chunks;
 use crate::program::op::Tensor;
-use crate::program::{DType, Feed, Program, Rows};
+use crate::program::{Feed, Program};
 
 pub mod notes;
+mod rows;
 
 /// Name of their directory in the store.
 pub const DIR: &str = "features";
@@ -55,123 +55,6 @@ pub struct Reader {
     /// Tokens before each example.
     tokens: Vec<u64>,
     kept: u64,
-}
-
-/// A file of rows.
-#[derive(Debug)]
-struct Rowed {
-    file: File,
-    path: PathBuf,
-    feed: Feed,
-    rows: Layout,
-    stored: DType,
-    notes: Notes,
-}
-
-/// How rows lie in a file.
-#[derive(Clone, Copy, Debug)]
-struct Layout {
-    width: u64,
-    of: Rows,
-    stored: DType,
-}
-
-impl Layout {
-    /// Rows before an example; `tokens` are those before each example.
-    fn of(self, tokens: &[u64], example: u64) -> u64 {
-        match self.of {
-            Rows::Tokens => tokens.get(example as usize).copied().unwrap_or(0),
-            Rows::Sequences => example,
-        }
-    }
-
-    /// Bytes of a row.
-    fn bytes(self) -> u64 {
-        self.width * self.stored.size()
-    }
-
-    /// Where the rows of some examples begin and end, in bytes.
-    fn span(self, tokens: &[u64], examples: &Range<usize>) -> (u64, u64) {
-        let at = |example: usize| self.of(tokens, example as u64) * self.bytes();
-        (at(examples.start), at(examples.end))
-    }
-}
-
-impl Rowed {
-    /// Where an example's rows are: the first, and how many.
-    fn rows(&self, tokens: &[u64], example: u64) -> (u64, u64) {
-        let first = self.rows.of(tokens, example);
-        (
-            first,
-            self.rows.of(tokens, example + 1).saturating_sub(first),
-        )
-    }
-
-    fn offset(&self, row: u64) -> u64 {
-        row * self.rows.bytes()
-    }
-
-    /// Writes rows from a byte on, in the numbers that are stored; gives their checksum.
-    fn write(&self, mut at: u64, rows: &Tensor) -> Result<String, RunError> {
-        let failed = |e| durable::failed(&self.path, "write", &e);
-        let mut hasher = blake3::Hasher::new();
-        if self.stored == rows.dtype() {
-            write_at(&self.file, bytes_of(rows), at).map_err(failed)?;
-            hasher.update(bytes_of(rows));
-            return Ok(notes::short(&hasher));
-        }
-        let rows = rows.slice::<f32>().unwrap_or_default();
-        let mut halves = [0_u16; 1 << 13];
-        for piece in rows.chunks(halves.len()) {
-            for (half, x) in halves.iter_mut().zip(piece) {
-                *half = bf16::from_f32(*x).to_bits();
-            }
-            let own = halves.get(..piece.len()).unwrap_or_default();
-            write_at(&self.file, bytemuck::cast_slice(own), at).map_err(failed)?;
-            hasher.update(bytemuck::cast_slice(own));
-            at += 2 * piece.len() as u64;
-        }
-        Ok(notes::short(&hasher))
-    }
-
-    /// Reads rows from one on, as many as `rows` takes, into numbers of the type that is stored.
-    fn read_as_stored(&self, row: u64, rows: &mut [u8]) -> Result<(), RunError> {
-        read_at(&self.file, rows, self.offset(row)).map_err(|e| {
-            let what =
-                format!("kept features cannot be read back: {e}; run again: they are made anew");
-            RunError::file(&self.path, what)
-        })
-    }
-
-    /// Reads rows from one on, as many as `rows` takes, widened.
-    fn read(&self, row: u64, rows: &mut [f32]) -> Result<(), RunError> {
-        if self.stored == DType::F32 {
-            return self.read_as_stored(row, bytemuck::cast_slice_mut(rows));
-        }
-        // They are read into the second half of their place and widened from the front: a number is
-        // never written over one that is still to be read.
-        let n = rows.len();
-        let halves: &mut [u16] = bytemuck::cast_slice_mut(rows);
-        let behind = halves.get_mut(n..).unwrap_or_default();
-        self.read_as_stored(row, bytemuck::cast_slice_mut(behind))?;
-        for i in 0..n {
-            let bits = halves.get(n + i).copied().unwrap_or_default();
-            let wide: [u16; 2] = bytemuck::cast(bf16::from_bits(bits).to_f32());
-            if let Some(own) = halves.get_mut(2 * i..2 * i + 2) {
-                own.copy_from_slice(&wide);
-            }
-        }
-        Ok(())
-    }
-
-    /// What writing and reading makes of numbers.
-    fn round(&self, rows: &mut [f32]) {
-        if self.stored == DType::BF16 {
-            for x in rows {
-                *x = bf16::from_f32(*x).to_f32();
-            }
-        }
-    }
 }
 
 /// What a filling works on.
