@@ -84,15 +84,18 @@ pub fn main() -> i32 {
     }));
     let code = carry_out();
     // Results that nobody got are no success, whichever command they are of.
-    match output::unprinted() {
-        Some(why) if code == exit::DONE => {
-            output::error(&format!(
-                "standard output cannot be written: {why}; what was printed is not whole"
-            ));
+    if let Some(why) = output::unprinted() {
+        output::error(&format!(
+            "standard output cannot be written: {why}; what was printed is not whole"
+        ));
+        // What was wrong before stays the reason.
+        return if code == exit::DONE {
             exit::FAILED
-        }
-        _ => code,
+        } else {
+            code
+        };
     }
+    code
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for; gives the exit code.

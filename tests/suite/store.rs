@@ -34,6 +34,11 @@ fn run(args: &[&str], path: &Path) -> Output {
     peftc().args(args).arg(path).output().expect("starts")
 }
 
+/// Where tokens are kept is everybody's; a comparison of all of them has to have its own.
+fn cache(dir: &Path) -> (&'static str, PathBuf) {
+    ("XDG_CACHE_HOME", dir.join("cache"))
+}
+
 /// A training that no test waits for.
 const LONG: &str = "stage s = train { model = m, data = d.train, dev = d.dev, adapter = head_only, lr = 1e-4, steps = 60000, evaluate = 60000 steps, features = 0B }\n";
 
@@ -243,6 +248,7 @@ fn results_that_nobody_gets_are_no_success() {
     let name = path.display().to_string();
     let at = |rest: &str| dir.path().join(rest).display().to_string();
     let (out, input) = (at(".peftc/runs/r"), at("in.jsonl"));
+    let (variable, cache) = cache(dir.path());
     let dir = at("");
     let commands: &[&[&str]] = &[
         &["check", &name],
@@ -267,7 +273,12 @@ fn results_that_nobody_gets_are_no_success() {
             .write(true)
             .open("/dev/full")
             .expect("a device");
-        let output = peftc().args(*args).stdout(full).output().expect("starts");
+        let output = peftc()
+            .args(*args)
+            .env(variable, &cache)
+            .stdout(full)
+            .output()
+            .expect("starts");
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", said(&output));
         assert!(
             said(&output).contains("standard output cannot be written"),
@@ -276,6 +287,7 @@ fn results_that_nobody_gets_are_no_success() {
         // Who closes the pipe has seen enough, and an error that nobody reads ends nothing.
         let mut child = peftc()
             .args(*args)
+            .env(variable, &cache)
             .stdout(Stdio::piped())
             .stderr(
                 std::fs::OpenOptions::new()
@@ -349,8 +361,10 @@ fn the_store_tells_what_it_holds_and_what_is_damaged() {
     let body = "stage s = train { model = m, data = d.train, adapter = lst { r = 4 }, lr = 1e-3, epochs = 2 }\n";
     let path = recipe(dir.path(), body);
     let at = dir.path().display().to_string();
+    let (variable, cache) = cache(dir.path());
     let store = |args: &[&str]| -> (Option<i32>, Value) {
         let output = peftc()
+            .env(variable, &cache)
             .arg("store")
             .args(args)
             .args(["--json", &at])

@@ -101,6 +101,11 @@ pub(super) fn verify(folder: &Path) -> Vec<Option<Damage>> {
         if has_ending(&path, SUM) || has_ending(&path, PART) || is_hidden(&path) {
             continue;
         }
+        if !beside(&path, SUM).exists() {
+            // An older version kept it; it is made again when it is wanted.
+            let _ = fs::remove_file(&path);
+            continue;
+        }
         let found = compare(&path, false);
         if found.is_some() {
             let _ = fs::remove_file(&path);
@@ -292,5 +297,9 @@ mod tests {
         drop(live);
         // A comparison of all finds what has the stamp that is remembered.
         assert_eq!(verify(folder), [None]);
+        fs::write(folder.join("f"), "other bytes").expect("written");
+        fs::write(folder.join("older"), "without a checksum").expect("written");
+        assert!(matches!(&verify(folder)[..], [Some(_)]));
+        assert!(!folder.join("f").exists() && !folder.join("older").exists());
     }
 }
