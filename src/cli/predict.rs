@@ -6,6 +6,7 @@ use std::io::{BufReader, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value as Json, json};
 
 use super::exit;
@@ -26,6 +27,9 @@ use crate::resolve::methods_from_text;
 
 /// Rows that are read, scored and written at a time.
 const AT_ONCE: usize = 1024;
+
+/// Columns that a model which knows none is taken to read, the first that is there.
+const USUAL: [&str; 2] = ["text", "sentence"];
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
@@ -146,7 +150,11 @@ impl Refusal {
     fn told(self) -> i32 {
         match self {
             Self::Wrong(why) => {
-                error(&why);
+                // A list stands in lines of its own.
+                let (first, list) = why.split_once('\n').unwrap_or((&why, ""));
+                error(first);
+                list.lines()
+                    .for_each(|line| output::note(&format!("{line}\n")));
                 exit::WRONG
             }
             Self::Failed(why) => {
@@ -247,6 +255,7 @@ impl Predict {
         let mut sink = rows::sink(format, out, input.columns(), added, copied, &name)?;
         let mut session = predictor.session((self.batch, self.draws), (machine, device))?;
         let mut unsaid = Unsaid::default();
+        let mut shown = Shown::new(self.quiet);
         while !part.is_empty() {
             let values = label(
                 &part,
@@ -257,9 +266,11 @@ impl Predict {
                 &name,
             )?;
             sink.write(&part, values)?;
+            shown.more(part.len());
             part = read(input.as_mut())?;
         }
         sink.finish()?;
+        drop(shown);
         if let Some(note) = unsaid.note() {
             self.note(&note);
         }
@@ -321,9 +332,10 @@ impl Predict {
             // There is no row to look at.
             (None, None) => return Ok(own.to_vec()),
         };
+        let usual = USUAL.into_iter().find(|u| there.iter().any(|c| c == u));
         let columns = match (self.text.as_slice(), own, there.as_slice()) {
-            ([], [], _) if there.iter().any(|c| c == "text") => vec!["text".to_owned()],
             ([], [], [only]) => vec![only.clone()],
+            ([], [], _) if usual.is_some() => usual.map(str::to_owned).into_iter().collect(),
             ([], [], _) => {
                 return Err(Refusal::Wrong(format!(
                     "the model does not say which column it reads; name one with `--text COLUMN` (there are `{}`)",
@@ -335,6 +347,36 @@ impl Predict {
         };
         rows::require(&columns, &there, name)?;
         Ok(columns)
+    }
+}
+
+/// How many rows are done, on a terminal that shows nothing else.
+struct Shown(Option<ProgressBar>);
+
+impl Shown {
+    fn new(quiet: bool) -> Self {
+        let free = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
+        Self((free && !quiet).then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            match ProgressStyle::with_template("  {human_pos} rows  {elapsed}  {per_sec}") {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        }))
+    }
+
+    fn more(&mut self, rows: usize) {
+        if let Some(bar) = &self.0 {
+            bar.inc(rows as u64);
+        }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
     }
 }
 

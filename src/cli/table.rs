@@ -2,7 +2,7 @@
 //! nothing is left out.
 
 use anstyle::Style;
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::UnicodeWidthStr;
 
 use super::screen::{Screen, TITLE};
 use crate::base::visible;
@@ -108,7 +108,11 @@ impl Table {
             (self.columns.last(), widths.split_last())
         {
             let left = width.saturating_sub(line(before) + GAP);
-            if left >= LEAST && self.columns.len() > 1 {
+            let last = self.rows.iter().filter_map(|row| row.last());
+            let words = last.flat_map(|cell| cell.text.split_whitespace());
+            // A word is not broken: a path is one.
+            let word = words.map(UnicodeWidthStr::width).max().unwrap_or(0);
+            if left >= LEAST.max(word) && self.columns.len() > 1 {
                 return self.beside(screen, &widths, Some(left));
             }
         }

@@ -7,7 +7,7 @@ use super::registry;
 use super::scope::Scope;
 use super::values;
 use crate::base::{Diag, Diags, SourceId, Span};
-use crate::library::schema::{Checked, Default, Filled, Key, Schema, Values};
+use crate::library::schema::{Checked, Default, Filled, Key, Kind, Schema, Values};
 use crate::library::words;
 use crate::syntax::ast::Ctor;
 use crate::syntax::parse_value;
@@ -40,7 +40,13 @@ pub(super) fn fill(
                 format!("`{}` has no key `{name}`", schema.name),
             )
             .label("unknown key");
-            diag.help = Some(words::unknown_key(name, schema, &registry::all()));
+            let inside = inside(schema, name);
+            diag.help = Some(words::unknown_key(
+                name,
+                schema,
+                inside.as_deref(),
+                &registry::all(),
+            ));
             diags.push(diag);
             ok = false;
             continue;
@@ -78,6 +84,18 @@ pub(super) fn fill(
         name: schema.name.to_owned(),
         values,
         span: ctor.span,
+    })
+}
+
+/// How a key of an entry that one of a block's own keys takes is written: `optimizer = adamw { weight_decay = … }`.
+fn inside(schema: &Schema, name: &str) -> Option<String> {
+    schema.keys.iter().find_map(|key| {
+        let (Kind::Entry(of) | Kind::Entries(of)) = key.kind else {
+            return None;
+        };
+        let entries = registry::schemas(of);
+        let entry = entries.into_iter().find(|s| s.key(name).is_some())?;
+        Some(format!("{} = {} {{ {name} = … }}", key.name, entry.name))
     })
 }
 

@@ -198,6 +198,13 @@ pub fn open_stream(
         let taken = more.len();
         input.consume(taken);
     }
+    if asked.is_none() && head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(DataError::new(
+            name,
+            "this is a JSON list, and rows are read one after another",
+        )
+        .help("write an object a line (JSONL), as `jq -c '.[]' FILE` does"));
+    }
     let told = Format::told(&head);
     let format = asked.or(told).unwrap_or(unclear);
     if format == Format::Parquet {

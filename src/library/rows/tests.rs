@@ -201,6 +201,9 @@ fn what_cannot_be_read_has_its_place() {
         let error = rows_of(text.as_bytes(), format, None).expect_err(text);
         assert!(error.to_string().contains(said), "{text:?}: {error}");
     }
+    let list = Box::new(Cursor::new("[{\"a\": 1}]"));
+    let error = open_stream(list, None, Format::Tsv, "f").expect_err("a list");
+    assert!(error.to_string().contains("JSON list"), "{error}");
     let error = rows_of(b"text\n\xFF\n", Format::Tsv, None).expect_err("no text");
     assert!(
         error.to_string().contains("f:2: this is not UTF-8"),

@@ -143,10 +143,15 @@ impl Word {
     }
 }
 
-/// What to say of an unknown key: the word for it, the blocks that have a key of that name, or the nearest names;
-/// and where all keys are listed.
+/// What to say of an unknown key: the word for it, how it is written `inside` an entry that the block takes, the blocks
+/// that have a key of that name, or the nearest names; and where all keys are listed.
 #[must_use]
-pub fn unknown_key(name: &str, block: &Schema, others: &[&'static Schema]) -> String {
+pub fn unknown_key(
+    name: &str,
+    block: &Schema,
+    inside: Option<&str>,
+    others: &[&'static Schema],
+) -> String {
     if block.keys.is_empty() {
         let word = for_key(name).map(|word| format!("; {}", word.help(name, Some(block))));
         return format!("`{}` takes no keys{}", block.name, word.unwrap_or_default());
@@ -156,6 +161,9 @@ pub fn unknown_key(name: &str, block: &Schema, others: &[&'static Schema]) -> St
         return word.help(name, Some(block));
     }
     let list = format!("`peftc explain {}` lists its keys", block.name);
+    if let Some(inside) = inside {
+        return format!("`{name}` is written `{inside}`; {list}");
+    }
     let mut with: Vec<&str> = others
         .iter()
         .filter(|schema| schema.key(name).is_some())
@@ -239,7 +247,7 @@ mod tests {
         let train = crate::library::stage::stage("train")
             .expect("a stage kind")
             .schema();
-        let help = |name: &str| unknown_key(name, train, &[]);
+        let help = |name: &str| unknown_key(name, train, None, &[]);
         assert_eq!(
             help("learning_rate"),
             "`learning_rate` is called `lr` here: write `lr = 2e-4`"
