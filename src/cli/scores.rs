@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 
 use serde_json::Value as Json;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use super::screen::wrap;
 use crate::base::units::Count;
+use crate::base::visible;
 
 /// Classes that are shown; of more, those with the most rows.
 const CLASSES: usize = 16;
@@ -36,7 +39,7 @@ pub(super) fn tables(document: &Json, width: usize) -> String {
                 word(warning, "message"),
                 word(warning, "code")
             );
-            text.push_str(&wrapped(&line, width));
+            text.push_str(&wrap(&visible::line(&line), width, "    "));
         }
     }
     if let Some(more) = scored.len().checked_sub(STAGES).filter(|n| *n > 0) {
@@ -60,14 +63,26 @@ fn count(json: &Json, key: &str) -> u64 {
     json.get(key).and_then(Json::as_u64).unwrap_or(0)
 }
 
-/// A class's name on one line, cut where it is long.
+/// A class's name on one line, cut where it takes many columns.
 pub(super) fn short(name: &str) -> String {
-    let plain: String = name.escape_debug().collect();
-    if plain.chars().count() <= LONGEST {
-        return plain;
+    let plain = visible::line(name);
+    if plain.width() <= LONGEST {
+        return plain.into_owned();
     }
-    let head: String = plain.chars().take(LONGEST - 1).collect();
-    format!("{head}…")
+    let mut head = String::new();
+    for c in plain.chars() {
+        if head.width() + c.width().unwrap_or(0) >= LONGEST {
+            break;
+        }
+        head.push(c);
+    }
+    head.push('…');
+    head
+}
+
+/// Blanks that bring a text to so many columns.
+fn blanks(text: &str, columns: usize) -> String {
+    " ".repeat(columns.saturating_sub(text.width()))
 }
 
 /// Precision, recall, F1 and support, a line a class.
@@ -79,12 +94,7 @@ fn classes(stage: &Json) -> String {
         all.truncate(CLASSES);
     }
     let names: Vec<String> = all.iter().map(|c| short(word(c, "name"))).collect();
-    let wide = names
-        .iter()
-        .map(|n| n.chars().count())
-        .max()
-        .unwrap_or(0)
-        .max(5);
+    let wide = names.iter().map(|n| n.width()).max().unwrap_or(0).max(5);
     let mut text = format!(
         "    {:<wide$} {:>9} {:>8} {:>8} {:>9}\n",
         "class", "precision", "recall", "F1", "support"
@@ -93,7 +103,8 @@ fn classes(stage: &Json) -> String {
         let share = |key: &str| class.get(key).and_then(Json::as_f64).unwrap_or(0.0);
         let _ = writeln!(
             text,
-            "    {name:<wide$} {:>9.4} {:>8.4} {:>8.4} {:>9}",
+            "    {name}{} {:>9.4} {:>8.4} {:>8.4} {:>9}",
+            blanks(name, wide),
             share("precision"),
             share("recall"),
             share("f1"),
@@ -116,7 +127,7 @@ fn confusion(stage: &Json, width: usize) -> String {
     let rows: Vec<Vec<String>> = list(stage, "confusion")
         .map(|row| row.as_array().into_iter().flatten().map(cell).collect())
         .collect();
-    let chars = |text: &String| text.chars().count();
+    let chars = |text: &String| text.width();
     let wide = names
         .iter()
         .map(chars)
@@ -141,15 +152,16 @@ fn confusion(stage: &Json, width: usize) -> String {
         for one in wrong.take(LISTED) {
             let (label, told) = (short(word(one, "label")), short(word(one, "prediction")));
             let times = Count(count(one, "rows"));
-            let _ = writeln!(text, "      {times} of {label} as {told}");
+            let line = format!("{times} of {label} as {told}");
+            text.push_str(&wrap(&line, width, "      "));
         }
         return text;
     }
     let _ = writeln!(text, "    rows by label (down) and prediction (across)");
     let mut line = |first: &str, cells: &[String]| {
-        let _ = write!(text, "    {first:<wide$}");
+        let _ = write!(text, "    {first}{}", blanks(first, wide));
         for (cell, wide) in cells.iter().zip(&columns) {
-            let _ = write!(text, "  {cell:>wide$}");
+            let _ = write!(text, "  {}{cell}", blanks(cell, *wide));
         }
         text.push('\n');
     };
@@ -157,24 +169,6 @@ fn confusion(stage: &Json, width: usize) -> String {
     for (name, row) in names.iter().zip(&rows) {
         line(name, row);
     }
-    text
-}
-
-/// A line broken between words to fit so many columns.
-fn wrapped(line: &str, width: usize) -> String {
-    let mut text = String::from("   ");
-    let mut column = 3;
-    for word in line.split(' ') {
-        let own = word.chars().count();
-        if column > 6 && column + 1 + own > width.max(40) {
-            text.push_str("\n     ");
-            column = 5;
-        }
-        text.push(' ');
-        text.push_str(word);
-        column += 1 + own;
-    }
-    text.push('\n');
     text
 }
 
@@ -206,6 +200,9 @@ mod tests {
                 assert!(text.contains("one_prediction"));
             }
         }
+        assert_eq!(short("clear \"so\""), "clear \"so\"");
+        assert_eq!(short("类别类别类别类别类别类别类别").width(), LONGEST - 1);
+        assert_eq!(short(&"x".repeat(25)).width(), LONGEST);
         let few = tables(&json!({ "stages": [stage(2)] }), 80);
         assert!(few.contains("label  c\\t0  c\\t1"), "{few}");
         let many = tables(&json!({ "stages": [stage(2_000)] }), 80);

@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::base::units::Count;
+use crate::cli::scores::short;
 use crate::plan::Plan;
 use crate::plan::seen::Seen;
 
 /// Classes that are named; of more, the most frequent.
 const NAMED: usize = 12;
-/// Characters of a class's name.
-const LONGEST: usize = 32;
 /// Splits that are told; of more, the first.
 const TOLD: usize = 24;
 
@@ -157,16 +157,6 @@ fn joined(text: &str) -> String {
     text.replace(' ', "\u{a0}")
 }
 
-/// A name on one line, cut where it is long.
-fn short(name: &str) -> String {
-    let plain: String = name.escape_debug().collect();
-    if plain.chars().count() <= LONGEST {
-        return plain;
-    }
-    let head: String = plain.chars().take(LONGEST - 1).collect();
-    format!("{head}…")
-}
-
 fn counted(n: u64, one: &str, several: &str) -> String {
     format!("{} {}", Count(n), if n == 1 { one } else { several })
 }
@@ -184,7 +174,7 @@ fn wrap(line: &str, width: usize) -> String {
     let mut text = String::new();
     let mut column = 0;
     for word in line.split(' ') {
-        let own = word.chars().count();
+        let own = word.width();
         if column > 0 && column + 1 + own > width.max(40) {
             text.push('\n');
             column = 0;
