@@ -9,12 +9,13 @@ mod jsonl;
 mod parquet;
 
 use std::fs::File;
-use std::io::{BufRead, Cursor, Read, Write};
+use std::io::{BufRead, BufReader, Cursor, Read, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
 use super::data::DataError;
+use super::data::source::PACKED;
 use crate::base::suggest;
 
 /// Bytes of a row at most.
@@ -51,7 +52,15 @@ impl Format {
     /// The format that a file's ending stands for.
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()?.to_lowercase().as_str() {
+        let ending = |path: &Path| Some(path.extension()?.to_str()?.to_lowercase());
+        let own = ending(path)?;
+        // What is packed has the format's ending before that of the packing.
+        let own = if PACKED.contains(&own.as_str()) {
+            ending(Path::new(path.file_stem()?))?
+        } else {
+            own
+        };
+        match own.as_str() {
             "csv" => Some(Self::Csv),
             "tsv" | "tab" => Some(Self::Tsv),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
@@ -176,16 +185,42 @@ impl std::fmt::Debug for Input {
     }
 }
 
-/// Opens standard input.
+/// Opens standard input, packed or not.
 ///
 /// # Errors
 /// It cannot be read, or is Parquet, which is read from any place.
 pub fn open_stream(
-    mut input: Box<dyn BufRead>,
+    input: Box<dyn BufRead>,
     asked: Option<Format>,
     unclear: Format,
     name: &str,
 ) -> Result<Opened, DataError> {
+    let (head, input) = peeked(input, name)?;
+    let whole = Cursor::new(head.clone()).chain(input);
+    // Once: what is packed twice is no text.
+    let (head, input): (Vec<u8>, Box<dyn BufRead>) = match head.as_slice() {
+        [0x1f, 0x8b, ..] => {
+            let unpacked = flate2::bufread::MultiGzDecoder::new(whole);
+            peeked(Box::new(BufReader::new(unpacked)), name)?
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let unpacked = zstd::stream::read::Decoder::with_buffer(whole);
+            let unpacked = unpacked.map_err(|e| DataError::new(name, e.to_string()))?;
+            peeked(Box::new(BufReader::new(unpacked)), name)?
+        }
+        _ => {
+            let (_, input) = whole.into_inner();
+            (head, input)
+        }
+    };
+    told(head, input, asked, unclear, name)
+}
+
+/// The beginning of a stream, and what follows it.
+fn peeked(
+    mut input: Box<dyn BufRead>,
+    name: &str,
+) -> Result<(Vec<u8>, Box<dyn BufRead>), DataError> {
     let mut head = Vec::new();
     while head.len() < HEAD && !head.contains(&b'\n') {
         let more = input
@@ -198,6 +233,17 @@ pub fn open_stream(
         let taken = more.len();
         input.consume(taken);
     }
+    Ok((head, input))
+}
+
+/// A stream, of which a beginning was read, in the format that is asked for or told by it.
+fn told(
+    head: Vec<u8>,
+    input: Box<dyn BufRead>,
+    asked: Option<Format>,
+    unclear: Format,
+    name: &str,
+) -> Result<Opened, DataError> {
     if asked.is_none() && head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
         return Err(DataError::new(
             name,
@@ -236,15 +282,14 @@ pub fn open_file(path: &Path, asked: Option<Format>, unclear: Format) -> Result<
         ));
     }
     if let Some(format) = asked.or_else(|| Format::of(path)) {
-        let input = match format {
-            Format::Parquet => Input::File(file),
-            _ => Input::Stream(Box::new(std::io::BufReader::new(file))),
-        };
-        return Ok(Opened {
-            format,
-            guessed: false,
-            input,
-        });
+        if format == Format::Parquet {
+            return Ok(Opened {
+                format,
+                guessed: false,
+                input: Input::File(file),
+            });
+        }
+        return open_stream(Box::new(BufReader::new(file)), Some(format), unclear, &name);
     }
     let mut head = Vec::new();
     (&mut file).take(4).read_to_end(&mut head).map_err(failed)?;
@@ -255,7 +300,7 @@ pub fn open_file(path: &Path, asked: Option<Format>, unclear: Format) -> Result<
             input: Input::File(file),
         });
     }
-    let rest = Cursor::new(head).chain(std::io::BufReader::new(file));
+    let rest = Cursor::new(head).chain(BufReader::new(file));
     open_stream(Box::new(rest), None, unclear, &name)
 }
 

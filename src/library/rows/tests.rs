@@ -201,6 +201,18 @@ fn what_cannot_be_read_has_its_place() {
         let error = rows_of(text.as_bytes(), format, None).expect_err(text);
         assert!(error.to_string().contains(said), "{text:?}: {error}");
     }
+    let tsv = "text\tn\na\t1\nb\t2\n".as_bytes();
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packer.write_all(tsv).expect("packed");
+    let gzip = packer.finish().expect("packed");
+    let zstd = zstd::encode_all(tsv, 3).expect("packed");
+    for packed in [gzip, zstd] {
+        assert_eq!(rows_of(&packed, Format::Tsv, None).expect("read").len(), 2);
+        let cut = packed.get(..packed.len() - 6).unwrap_or_default();
+        assert!(rows_of(cut, Format::Tsv, None).is_err(), "cut short");
+    }
+    assert_eq!(Format::of(Path::new("a.csv.gz")), Some(Format::Csv));
+    assert_eq!(Format::of(Path::new("a.gz")), None);
     let list = Box::new(Cursor::new("[{\"a\": 1}]"));
     let error = open_stream(list, None, Format::Tsv, "f").expect_err("a list");
     assert!(error.to_string().contains("JSON list"), "{error}");
