@@ -1,7 +1,6 @@
 //! A merging stage: adapters are folded into plain weights, tensor by tensor.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
@@ -11,7 +10,6 @@ use super::observe::{Event, Observer};
 use super::run::Work;
 use super::state::load;
 use crate::files::RunError;
-use crate::files::durable::{create_dirs, failed};
 use crate::library::params::{Init, SvdPart};
 use crate::library::stage::job::Fold;
 use crate::program::{Bindings, Resident, Verified};
@@ -81,27 +79,7 @@ impl Work<'_> {
             runner.meter.scratch(own.meter.peak());
             Ok(tensor)
         })?;
-        leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;
-        if let Some(to) = &job.to {
-            let target = self
-                .options
-                .recipe
-                .parent()
-                .unwrap_or(Path::new(""))
-                .join(to);
-            create_dirs(&target)?;
-            for name in [
-                "config.json",
-                "model.safetensors",
-                "tokenizer.json",
-                "tokenizer_config.json",
-            ] {
-                let (from, to) = (dir.join(name), target.join(name));
-                if from.exists() {
-                    std::fs::copy(&from, &to).map_err(|e| failed(&to, "write", &e))?;
-                }
-            }
-        }
+        leave::write_description(&dir, self.stage, None, &self.columns())?;
         Ok(
             json!({ "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null }),
         )

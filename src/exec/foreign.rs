@@ -60,14 +60,10 @@ pub(super) fn describe(
         .map_or(u64::MAX, |n| n as u64);
     Ok(Description {
         weights: ".".into(),
-        methods: Vec::new(),
         objective: if regression { "regress" } else { "classify" }.to_owned(),
         classes: if regression { Vec::new() } else { classes },
         max_length: model.facts().max_length.min(made_for),
-        text: Vec::new(),
-        template: None,
-        words: Vec::new(),
-        demonstrations: None,
+        ..Description::default()
     })
 }
 

@@ -53,6 +53,25 @@ fn normal<T: Element>(param: &Param, seed: u64, std: f32, narrow: fn(f32) -> T) 
     Tensor::new(data, &dims)
 }
 
+/// What a number of `tensor` would become in `dtype` if not itself: none may turn into infinity without a word.
+#[must_use]
+pub fn out_of_range(name: &str, tensor: &Tensor, dtype: DType) -> Option<String> {
+    let narrow = |x: f32| match dtype {
+        DType::F16 => f16::from_f32(x).is_finite(),
+        DType::BF16 => bf16::from_f32(x).is_finite(),
+        _ => x.is_finite(),
+    };
+    let data = tensor.slice::<f32>()?;
+    let found = data.iter().copied().find(|&x| !narrow(x))?;
+    Some(if found.is_finite() {
+        format!(
+            "`{name}` holds {found}, which is out of the range of {dtype}; write `dtype = bf16` or `dtype = f32`"
+        )
+    } else {
+        format!("`{name}` holds a number that is not finite: the weights are damaged or diverged")
+    })
+}
+
 /// A tensor in another float type.
 #[must_use]
 pub fn cast(tensor: Tensor, dtype: DType) -> Tensor {

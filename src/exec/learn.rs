@@ -1,7 +1,6 @@
 //! A training stage: its features are filled or found, its tensors loaded, its steps made, its result
 //! left.
 
-use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value as Json, json};
@@ -151,10 +150,9 @@ impl Work<'_> {
             .is_some_and(|l| l.adapter.is_some())
         {
             let dir = self.dir.join("adapter");
-            leave::write_adapter(&dir, self.stage, runner, &initial)?;
-            let weights = self.weights_dir()?;
-            let weights = std::path::absolute(&weights).unwrap_or(weights);
-            leave::write_description(&dir, self.stage, &weights, &self.columns())?;
+            let base = self.base()?;
+            leave::write_adapter(&dir, self.stage, &base, runner, &initial)?;
+            leave::write_description(&dir, self.stage, Some(&base), &self.columns())?;
         } else {
             let dir = self.dir.join("model");
             runner.come_home()?;
@@ -166,7 +164,7 @@ impl Work<'_> {
                 self.load_for(runner, &[&features.prefix], Guide::nothing())?;
             }
             leave::write_model(&dir, self.stage, runner)?;
-            leave::write_description(&dir, self.stage, Path::new("."), &self.columns())?;
+            leave::write_description(&dir, self.stage, None, &self.columns())?;
         }
         let metrics: serde_json::Map<String, Json> = fitted
             .metrics

@@ -8,18 +8,16 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use super::artifact::model_config;
-use super::init::{PIECE, cast};
+use super::export::write_peft;
+use super::init::{PIECE, cast, out_of_range};
 use super::machine::Runner;
+use super::origin::{Base, absolute, relative};
 use super::state::Initial;
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
-use crate::files::peft;
 use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
-use crate::library::method::Method;
 use crate::library::model::HeadKind;
 use crate::library::params::{Init, Owner, Param, SvdPart};
-use crate::library::placement::Site;
-use crate::library::schema::Values;
 use crate::plan::Stage;
 use crate::program::DType;
 use crate::program::op::Tensor;
@@ -35,16 +33,25 @@ fn labels(head: &HeadKind) -> Option<&[String]> {
     }
 }
 
-/// Writes config and tokenizer of a model directory.
-fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> {
-    create_dirs(dir)?;
+/// The config of a stage's model with its own head.
+fn config(stage: &Stage, dtype: DType) -> Json {
     let class = if stage.start.objective.on_masked_lm() {
         stage.model.masked_lm_class()
     } else {
         stage.model.exported_class().to_owned()
     };
-    let config = model_config(&stage.start.model.config, &class, &stage.start.head, dtype);
-    write_json(&dir.join("config.json"), &config)?;
+    model_config(&stage.start.model.config, &class, &stage.start.head, dtype)
+}
+
+/// Writes config and tokenizer of a model directory.
+fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> {
+    create_dirs(dir)?;
+    write_json(&dir.join("config.json"), &config(stage, dtype))?;
+    write_tokenizer(dir, stage)
+}
+
+/// Writes the tokenizer's files.
+fn write_tokenizer(dir: &Path, stage: &Stage) -> Result<(), RunError> {
     if let Some(tokenizer) = &stage.start.model.tokenizer {
         let json = tokenizer
             .save_json()
@@ -64,32 +71,32 @@ fn write_json(path: &Path, json: &Json) -> Result<(), RunError> {
     write_bytes(path, &text)
 }
 
-/// Writes what `predict` needs to know of an artifact.
+/// Writes what `predict` needs to know of an artifact: of an adapter, with the base it stands on.
 ///
 /// # Errors
 /// What the file system says.
 pub fn write_description(
     dir: &Path,
     stage: &Stage,
-    weights: &Path,
+    base: Option<&Base>,
     text: &[String],
 ) -> Result<(), RunError> {
-    let merged = dir.ends_with("model");
-    let methods = if merged {
-        Vec::new()
-    } else {
-        stage
-            .trained_with
-            .methods
-            .iter()
-            .map(|(_, f)| f.to_string())
-            .collect()
-    };
+    let leaves = stage.leaves.as_ref().filter(|_| base.is_some());
+    let methods = leaves.map_or(&[][..], |l| l.tuning.methods.as_slice());
+    let weights = base.and_then(|b| b.dir.as_deref());
     let shown = stage.start.prompt.as_ref();
     let shown = shown.and_then(|p| p.demonstrations.as_ref());
     let description = super::predict::Description {
-        weights: weights.to_path_buf(),
-        methods,
+        weights: match weights {
+            Some(weights) => relative(&absolute(dir), weights),
+            None => ".".into(),
+        },
+        weights_at: weights.map(Path::to_path_buf),
+        base: base.and_then(|b| b.hash.clone()),
+        random: base.and_then(|b| b.random),
+        config: base.map(|_| config(stage, DType::F32)),
+        adapter: base.map(|_| NATIVE.to_owned()),
+        methods: methods.iter().map(|(_, f)| format!("{f:#}")).collect(),
         objective: stage.start.objective.name().to_owned(),
         classes: labels(&stage.start.head)
             .map(<[String]>::to_vec)
@@ -169,6 +176,7 @@ pub fn write_model_from(
             }
         }
     }
+    let path = dir.join("model.safetensors");
     let dtype_of = |p: &Param| if p.shape.len() < 2 { DType::F32 } else { dtype };
     let specs: Vec<TensorSpec> = params
         .iter()
@@ -178,17 +186,16 @@ pub fn write_model_from(
             shape: p.shape.clone(),
         })
         .collect();
-    write_tensors(
-        &dir.join("model.safetensors"),
-        &specs,
-        Some(("format", "pt")),
-        &mut |i, out| {
-            let param = params
-                .get(i)
-                .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
-            write_as(&get(param)?, dtype_of(param), out).map_err(|e| failed(dir, "write", &e))
-        },
-    )
+    write_tensors(&path, &specs, Some(("format", "pt")), &mut |i, out| {
+        let param = params
+            .get(i)
+            .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
+        let tensor = get(param)?;
+        if let Some(why) = out_of_range(&param.name, &tensor, dtype_of(param)) {
+            return Err(RunError::file(&path, format!("cannot be written: {why}")));
+        }
+        write_as(&tensor, dtype_of(param), out).map_err(|e| failed(dir, "write", &e))
+    })
 }
 
 /// Writes a tensor's data in another float type, without a second copy of it.
@@ -210,7 +217,8 @@ fn write_as(tensor: &Tensor, dtype: DType, out: &mut dyn Write) -> std::io::Resu
 pub fn write_adapter(
     dir: &Path,
     stage: &Stage,
-    runner: &Runner,
+    base: &Base,
+    runner: &mut Runner,
     initial: &Initial,
 ) -> Result<(), RunError> {
     create_dirs(dir)?;
@@ -237,93 +245,6 @@ pub fn write_adapter(
         out.write_all(bytes_of(tensor))
             .map_err(|e| failed(dir, "write", &e))
     })?;
-    write_sides(dir, stage, DType::F32)?;
-    write_peft(dir, stage, runner, initial)
-}
-
-fn write_peft(
-    dir: &Path,
-    stage: &Stage,
-    runner: &Runner,
-    initial: &Initial,
-) -> Result<(), RunError> {
-    let Some(leaves) = &stage.leaves else {
-        return Ok(());
-    };
-    let [(method, filled)] = leaves.tuning.methods.as_slice() else {
-        return Ok(()); // several methods at once have no single peft configuration
-    };
-    let Some(config) = method.peft_config(&filled.values) else {
-        return Ok(());
-    };
-    let sites: Vec<&Site> = stage
-        .job
-        .sites
-        .iter()
-        .filter(|s| leaves.tuning.at(s).is_some())
-        .collect();
-    let mut tensors = Vec::new();
-    for site in &sites {
-        tensors.extend(site_tensors(*method, &filled.values, site, runner, initial));
-    }
-    for param in stage.job.params.iter().filter(|p| p.owner == Owner::Head) {
-        if let Some(data) = runner
-            .residents
-            .get(&param.name)
-            .and_then(|t| t.slice::<f32>())
-        {
-            tensors.push((
-                param.name.clone(),
-                param.shape.iter().map(|&n| n as usize).collect(),
-                data.to_vec(),
-            ));
-        }
-    }
-    let targets: Vec<String> = sites.iter().map(|s| s.path.clone()).collect();
-    let mut keys = config.config;
-    let masked_lm = stage.start.objective.on_masked_lm();
-    let save: Vec<String> = if masked_lm {
-        keys.push(("task_type", Json::Null));
-        Vec::new()
-    } else {
-        stage
-            .model
-            .head_modules()
-            .iter()
-            .map(|s| (*s).to_owned())
-            .collect()
-    };
-    if keys.iter().all(|(k, _)| *k != "inference_mode") {
-        keys.push(("inference_mode", json!(true)));
-    }
-    peft::write(
-        dir,
-        &stage.start.model.base_name,
-        &targets,
-        &save,
-        &keys,
-        tensors,
-    )
-}
-
-type Named = (String, Vec<usize>, Vec<f32>);
-
-fn site_tensors(
-    method: &dyn Method,
-    values: &Values,
-    site: &Site,
-    runner: &Runner,
-    initial: &Initial,
-) -> Vec<Named> {
-    let get = |suffix: &str| -> Option<Vec<f32>> {
-        let tensor = match suffix.strip_prefix("initial:") {
-            Some(suffix) => initial.get(&format!("{}.{suffix}", site.path)),
-            None => runner.residents.get(&format!("{}.{suffix}", site.path)),
-        };
-        Some(tensor?.slice::<f32>()?.to_vec())
-    };
-    let made = method.peft_tensors(values, site, &get);
-    made.into_iter()
-        .map(|(suffix, dims, data)| (format!("{}.{suffix}", site.path), dims, data))
-        .collect()
+    write_tokenizer(dir, stage)?;
+    write_peft(dir, stage, base, runner, initial)
 }

@@ -9,6 +9,7 @@ mod cuda;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod features;
 mod fisher;
 pub mod fit;
@@ -35,6 +36,8 @@ pub mod run;
 pub mod score;
 pub mod state;
 pub mod store;
+mod target;
+mod unread;
 pub mod weights;
 mod zeroth;
 

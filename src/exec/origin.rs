@@ -7,60 +7,160 @@ use super::leave;
 use super::machine::Runner;
 use super::prune::Guide;
 use super::run::{Work, entry_name};
-use super::state::{Initial, Sources, load_pruned};
+use super::state::{Initial, Sources, Update, load_pruned};
 use super::weights::Checkpoint;
 use crate::base::world::{HubFile, RepoKind};
 use crate::files::RunError;
 use crate::files::peft;
 use crate::files::shards::{self, Layout};
 use crate::files::tensorfile::TensorFile;
+use crate::library::params::Param;
+use crate::library::stage::job::Routine;
+use crate::library::stage::network::anatomy;
+use crate::plan::Stage;
 use crate::plan::bind::Place;
 use crate::program::op::Tensor;
 use crate::program::{Resident, Verified};
+
+/// The plain weights below an adapter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// The directory they are in; `None` for random ones.
+    pub dir: Option<PathBuf>,
+    /// How others find them: a repository of the hub, or the directory.
+    pub name: Option<String>,
+    /// The repository's revision, if the recipe names one.
+    pub revision: Option<String>,
+    /// Hash of their bytes.
+    pub hash: Option<String>,
+    /// Seed of random ones.
+    pub random: Option<u64>,
+}
+
+/// A path that does not depend on where the shell is, without links.
+#[must_use]
+pub fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize()
+        .or_else(|_| std::path::absolute(path))
+        .unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The way from one directory to another, both absolute.
+#[must_use]
+pub fn relative(from: &Path, to: &Path) -> PathBuf {
+    let (mut from, mut to) = (from.components().peekable(), to.components().peekable());
+    while from.peek().is_some() && from.peek() == to.peek() {
+        from.next();
+        to.next();
+    }
+    let up = from.map(|_| std::path::Component::ParentDir);
+    let way: PathBuf = up.chain(to).collect();
+    if way.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        way
+    }
+}
+
+/// Everything in an adapter of ours is read, or is left behind with a reason.
+pub(super) fn check_adapter(
+    file: &TensorFile,
+    params: &[Param],
+    left: &dyn Fn(&str) -> bool,
+) -> Result<(), RunError> {
+    let known = |name: &str| params.iter().any(|p| p.name == name);
+    for name in file.names() {
+        // Beside trained singular vectors lie those they began with.
+        let began = name.strip_suffix('0');
+        if !known(&name) && !left(&name) && !began.is_some_and(known) {
+            return Err(RunError::file(
+                file.path(),
+                format!(
+                    "nothing reads its tensor `{name}`: it is not what its description says; run the stage again"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
 
 impl Work<'_> {
     pub(super) fn sources(&self) -> Result<Sources, RunError> {
         let start = &self.stage.start;
         let stored = |name: &str| -> Result<PathBuf, RunError> {
-            let stage = self
-                .plan
-                .stage(name)
-                .ok_or_else(|| RunError::bug(format!("no stage `{name}`")))?;
-            Ok(self.store.path(&entry_name(stage)))
+            Ok(self.store.path(&entry_name(self.planned(name)?)))
         };
         let weights = match (&start.weights, start.model.random) {
             (Some(stage), _) => Some(Checkpoint::open(&stored(stage)?.join("model"))?),
             (None, Some(_)) => None,
             (None, None) => Some(Checkpoint::open(&self.model_dir()?)?),
         };
-        let adapter = match &start.adapter {
-            Some(stage) => Some(TensorFile::open(
-                &stored(stage)?.join("adapter").join(leave::NATIVE),
-            )?),
-            None => None,
-        };
-        let mut peft = BTreeMap::new();
-        for dir in self.stage.start_adapters() {
-            let read = peft::read(&dir)?;
-            let names: Vec<String> = read.tensors.names().map(str::to_owned).collect();
-            for name in names {
-                if let Some((dims, data)) = read.tensors.f32(&name)? {
-                    let own = self.stage.job.params.iter().find(|p| p.is_called(&name));
-                    peft.insert(
-                        own.map_or(name, |p| p.name.clone()),
-                        Tensor::new(data, &dims),
-                    );
-                }
-            }
+        if let Some(weights) = &weights {
+            weights.check_read(self.stage.model.as_ref())?;
         }
-        Ok(Sources {
+        let mut sources = Sources {
             weights,
-            adapter,
-            peft,
+            adapter: None,
+            given: BTreeMap::new(),
+            updates: BTreeMap::new(),
             fresh_head: start.fresh_head,
             weights_seed: start.model.random.unwrap_or(0),
             seed: self.stage.filled.values.opt_int("seed").unwrap_or(0),
-        })
+            fresh: self.begins_fresh(),
+        };
+        if let Some(stage) = &start.adapter {
+            let file = TensorFile::open(&stored(stage)?.join("adapter").join(leave::NATIVE))?;
+            let handed = &self.planned(stage)?.job.params;
+            // A head stays behind where the objective is another one.
+            let left = |name: &str| {
+                let param = handed.iter().find(|p| p.name == name);
+                param.is_some_and(|p| p.role.is_head() || p.role.is_lm())
+            };
+            check_adapter(&file, &self.stage.job.params, &left)?;
+            sources.adapter = Some(file);
+        } else {
+            for dir in self.stage.start_adapters() {
+                self.take_peft(&dir, &mut sources)?;
+            }
+        }
+        Ok(sources)
+    }
+
+    fn planned(&self, name: &str) -> Result<&Stage, RunError> {
+        let stage = self.plan.stage(name);
+        stage.ok_or_else(|| RunError::bug(format!("no stage `{name}`")))
+    }
+
+    /// Whether a head that no file holds is made: where it is trained, or asked for.
+    fn begins_fresh(&self) -> bool {
+        let trains = matches!(self.stage.job.routine, Routine::Fit(_));
+        let random = self.stage.parent.is_none() && self.stage.start.model.random.is_some();
+        trains || random || self.stage.filled.values.str("head") == Some("random")
+    }
+
+    /// Takes over the tensors of an adapter in peft's format.
+    fn take_peft(&self, dir: &Path, sources: &mut Sources) -> Result<(), RunError> {
+        let read = peft::read(dir)?;
+        let model = self.stage.model.as_ref();
+        let fitted = peft::fit(&read, model.family(), &anatomy(model)).map_err(|misfit| {
+            RunError::file(dir, format!("{}; {}", misfit.message, misfit.help))
+        })?;
+        let get = |name: &str| {
+            let tensor = read.tensors.f32(name)?;
+            tensor.ok_or_else(|| RunError::bug(format!("`{name}` was there a moment ago")))
+        };
+        for (name, own) in &fitted.tensors {
+            let (dims, data) = get(name)?;
+            sources.given.insert(own.clone(), Tensor::new(data, &dims));
+        }
+        for update in &fitted.head {
+            let ((_, a), (dims, b)) = (get(&update.a)?, get(&update.b)?);
+            let rank = dims.last().copied().unwrap_or_default();
+            let scale = update.scale as f32;
+            let name = format!("{}.weight", update.module);
+            sources.updates.insert(name, Update { a, b, rank, scale });
+        }
+        Ok(())
     }
 
     /// Columns of the text the stage, or the one it comes from, was trained on.
@@ -75,18 +175,36 @@ impl Work<'_> {
         Vec::new()
     }
 
-    /// The directory with the plain weights the stage starts from.
-    pub(super) fn weights_dir(&self) -> Result<PathBuf, RunError> {
-        match &self.stage.start.weights {
-            Some(name) => {
-                let stage = self
-                    .plan
-                    .stage(name)
-                    .ok_or_else(|| RunError::bug(format!("no stage `{name}`")))?;
-                Ok(self.store.path(&entry_name(stage)).join("model"))
-            }
-            None => self.model_dir(),
+    /// What an adapter of this stage stands on.
+    pub(super) fn base(&self) -> Result<Base, RunError> {
+        let start = &self.stage.start;
+        if let (None, Some(seed)) = (&start.weights, start.model.random) {
+            return Ok(Base {
+                random: Some(seed),
+                ..Base::default()
+            });
         }
+        let (dir, hub) = match &start.weights {
+            Some(name) => {
+                let entry = entry_name(self.planned(name)?);
+                (self.store.path(&entry).join("model"), None)
+            }
+            None => match &start.model.place {
+                Place::Local(dir) => (dir.clone(), None),
+                Place::Hub { repo, revision } => {
+                    (self.model_dir()?, Some((repo.clone(), revision.clone())))
+                }
+            },
+        };
+        let dir = absolute(&dir);
+        let (name, revision) = hub.unwrap_or_else(|| (dir.display().to_string(), None));
+        Ok(Base {
+            hash: Some(Checkpoint::open(&dir)?.hash(&|file| self.world.fingerprint(file).ok())),
+            dir: Some(dir),
+            name: Some(name),
+            revision,
+            random: None,
+        })
     }
 
     /// The directory with the base model's weights; a hub model's are fetched.

@@ -11,12 +11,14 @@ use super::foreign;
 use super::leave::NATIVE;
 use super::machine::Runner;
 use super::observe::Observer;
+use super::origin::check_adapter;
 use super::score::{Walk, averaged, score};
 use super::state::{Sources, load};
 use super::store::vouch;
 use super::weights::Checkpoint;
 use crate::base::Span;
 use crate::files::RunError;
+use crate::files::peft;
 use crate::files::tensorfile::TensorFile;
 use crate::library::data::tokens::{EncodedExample, EncodedSet, Target};
 use crate::library::demonstrations::Demonstrations;
@@ -24,6 +26,7 @@ use crate::library::method::Tuning;
 use crate::library::metric::Predictions;
 use crate::library::model::{self, HeadKind, Model, Positions};
 use crate::library::objective::Objective;
+use crate::library::params::Param;
 use crate::library::prompt::Template;
 use crate::library::schema::Values;
 use crate::library::stage::{StageCx, network};
@@ -39,10 +42,25 @@ pub const DESCRIPTION: &str = "peftc.json";
 pub const DEMONSTRATIONS: &str = "demonstrations.json";
 
 /// What `predict` needs to know of an artifact beside its tensors.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Description {
-    /// Directory with the plain weights and config.json; beside the description if relative.
+    /// Directory with the plain weights, as seen from the description's own.
     pub weights: PathBuf,
+    /// Where that was when the artifact was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_at: Option<PathBuf>,
+    /// Hash of the plain weights that an adapter stands on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Seed of the plain weights, where they are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub random: Option<u64>,
+    /// The model's config.json with the head of this artifact; a file beside the description where it is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
+    /// Name of the file with what was trained, beside the description; `None` for whole models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// Methods as written in a recipe.
     pub methods: Vec<String>,
     /// `classify`, `regress`, `label_words` or `masked_lm`.
@@ -100,25 +118,19 @@ impl Predictor {
                 .find(|folder| folder.join("config.json").exists())
         };
         let Some(folder) = described.or_else(plain).cloned() else {
-            return Err(RunError::file(
-                artifact,
-                "there is no model here; name a recipe that was run, an output directory of `peftc run`, a stage's folder \
-                 in it, an entry of the store, or a Hugging Face folder with a trained head",
-            ));
+            return Err(RunError::file(artifact, no_model(artifact)));
         };
         vouch(&folder)?;
         let read =
             |path: PathBuf| std::fs::read(&path).map_err(|e| RunError::file(&path, e.to_string()));
-        let config = serde_json::from_slice(&read(folder.join("config.json"))?)
-            .map_err(|e| RunError::file(folder.join("config.json"), format!("damaged: {e}")))?;
+        let config_of = |folder: &Path| -> Result<serde_json::Value, RunError> {
+            let path = folder.join("config.json");
+            serde_json::from_slice(&read(path.clone())?)
+                .map_err(|e| RunError::file(&path, format!("damaged: {e}")))
+        };
         let foreign = described.is_none();
         let description: Description = if foreign {
-            if folder.join("adapter_config.json").exists() {
-                return Err(RunError::file(
-                    folder,
-                    "this is an adapter of peft's without its base model; merge it there, or start a stage from it",
-                ));
-            }
+            let config = config_of(&folder)?;
             let model = model::parse(&config)
                 .map_err(|why| RunError::file(folder.join("config.json"), why))?;
             foreign::describe(&folder, &config, model.as_ref())?
@@ -130,14 +142,20 @@ impl Predictor {
                 )
             })?
         };
-        vouch(&folder.join(&description.weights))?;
+        let config = match &description.config {
+            Some(config) => config.clone(),
+            None => config_of(&folder)?,
+        };
         let get = |name: &str| std::fs::read(folder.join(name)).ok();
         let tokenizer = Tokenizer::from_files(&TokenizerFiles {
             dir_name: folder.display().to_string(),
             get: &get,
         })
         .map_err(|why| RunError::file(&folder, why))?;
-        let objective = Objective::by_name(&description.objective).unwrap_or(Objective::Classify);
+        let objective = Objective::by_name(&description.objective).ok_or_else(|| {
+            let what = format!("damaged: there is no objective `{}`", description.objective);
+            RunError::file(folder.join(DESCRIPTION), what)
+        })?;
         if objective.masking_rate().is_some() {
             return Err(RunError::file(
                 artifact,
@@ -236,20 +254,7 @@ impl Predictor {
         let program = network::verified(program);
         let mut runner = Runner::on(machine, device)?;
         runner.accepts([&program])?;
-        let weights = Checkpoint::open(&self.folder.join(&self.description.weights))?;
-        if self.foreign {
-            foreign::has_head(&built.params, model.as_ref(), &weights)?;
-        }
-        let adapter = self.folder.join(NATIVE);
-        let sources = Sources {
-            weights: Some(weights),
-            adapter: if adapter.exists() {
-                Some(TensorFile::open(&adapter)?)
-            } else {
-                None
-            },
-            ..Sources::default()
-        };
+        let sources = self.sources(&built.params, model.as_ref())?;
         let residents: Vec<&Resident> = program.program().residents.iter().collect();
         load(
             &mut runner,
@@ -267,6 +272,66 @@ impl Predictor {
             batch,
             draws: draws.max(1),
         })
+    }
+
+    /// The base and the adapter, both looked at: nothing is missing, nothing is there that nobody reads.
+    fn sources(&self, params: &[Param], model: &dyn Model) -> Result<Sources, RunError> {
+        let description = &self.description;
+        // Older descriptions do not name the file.
+        let file = description.adapter.as_deref().unwrap_or(NATIVE);
+        let adapter = if description.adapter.is_some() || !description.methods.is_empty() {
+            let file = TensorFile::open(&self.folder.join(file))?;
+            check_adapter(&file, params, &|_| false)?;
+            Some(file)
+        } else {
+            None
+        };
+        let weights = match description.random {
+            Some(_) => None,
+            None => {
+                let weights = self.base()?;
+                weights.check_read(model)?;
+                if self.foreign {
+                    foreign::has_head(params, model, &weights)?;
+                }
+                Some(weights)
+            }
+        };
+        Ok(Sources {
+            weights,
+            adapter,
+            weights_seed: description.random.unwrap_or(0),
+            ..Sources::default()
+        })
+    }
+
+    /// The plain weights, which are those the artifact was made with.
+    fn base(&self) -> Result<Checkpoint, RunError> {
+        let description = &self.description;
+        let near = self.folder.join(&description.weights);
+        let places = [Some(&near), description.weights_at.as_ref()];
+        let there = || places.iter().flatten().filter(|p| p.exists());
+        let Some(first) = there().next() else {
+            return Err(RunError::file(
+                &near,
+                "the model that the adapter stands on is not there; put it back, or run the stage again",
+            ));
+        };
+        let Some(hash) = &description.base else {
+            vouch(first)?;
+            return Checkpoint::open(first);
+        };
+        for place in there() {
+            vouch(place)?;
+            let weights = Checkpoint::open(place)?;
+            if weights.hash(&|_| None) == *hash {
+                return Ok(weights);
+            }
+        }
+        Err(RunError::file(
+            first,
+            "holds other weights than those the adapter was trained on; put them back, or run the stage again",
+        ))
     }
 }
 
@@ -324,5 +389,16 @@ impl Session<'_> {
         };
         let all = score(&mut self.runner, &self.program, walk, observer)?;
         Ok(averaged(all, self.draws))
+    }
+}
+
+/// Why a folder cannot be labelled with.
+fn no_model(folder: &Path) -> &'static str {
+    if peft::FILES.iter().any(|file| folder.join(file).exists()) {
+        "this is an adapter in peft's format without the model it belongs to; name it in a recipe, with \
+         `adapter = lora { start = … }`"
+    } else {
+        "there is no model here; name a recipe that was run, an output directory of `peftc run`, a stage's folder \
+         in it, an entry of the store, or a Hugging Face folder with a trained head"
     }
 }

@@ -9,6 +9,7 @@ use super::machine::Runner;
 use super::observe::Silent;
 use super::run::{Options, Work, entry_name};
 use super::store::{State, Store};
+use super::target;
 use super::zeroth;
 use crate::base::world::World;
 use crate::files::RunError;
@@ -55,6 +56,9 @@ pub fn replay(
         )));
     }
     let store = Store::open(options.store.clone());
+    if let Some(to) = to {
+        target::refuse(plan, store.dir(), to, name)?;
+    }
     let key = entry_name(stage);
     let entry = store.path(&key);
     if let State::Damaged(damage) = store.look(&key) {
@@ -106,10 +110,13 @@ pub fn replay(
     };
     if let Some(to) = to {
         if stage.trained_with.leaves_adapter() {
-            leave::write_adapter(to, stage, &runner, &initial)?;
+            let base = work.base()?;
+            leave::write_adapter(to, stage, &base, &mut runner, &initial)?;
+            leave::write_description(to, stage, Some(&base), &work.columns())?;
         } else {
             runner.come_home()?;
             leave::write_model(to, stage, &runner)?;
+            leave::write_description(to, stage, None, &work.columns())?;
         }
     }
     Ok(Replayed { steps, equal })

@@ -11,10 +11,12 @@ use super::choose::chosen;
 use super::device::Device;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
+use super::origin::absolute;
 use super::publish;
 use super::resume;
 use super::room::{fits_device, fits_disk, ran_out};
 use super::store::{About, Entry, Manifest, State, Store};
+use super::target;
 use crate::base::date::utc;
 use crate::base::world::World;
 use crate::files::RunError;
@@ -109,6 +111,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Json, RunError> {
     let store = Store::open(options.store.clone());
+    target::refuse_sources(plan, store.dir())?;
     let stages: Vec<&Stage> = match &options.only {
         Some(name) => plan.needed(name),
         None => plan.stages.iter().collect(),
@@ -158,8 +161,9 @@ pub fn run(
                 result
             }
         };
-        let artifact = store.path(&key);
-        let artifact = std::path::absolute(&artifact).unwrap_or(artifact);
+        target::publish(stage, &store.path(&key))?;
+        // Where the store is now, whoever filled it.
+        let artifact = absolute(&store.path(&key));
         set(
             &mut result,
             "artifact",

@@ -2,9 +2,10 @@
 //! a peft adapter, or from their initialisers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::alloc;
-use super::init::{cast, initialise_as};
+use super::init::{cast, initialise_as, out_of_range};
 use super::machine::Runner;
 use super::prune::{Guide, Pruning};
 use super::weights::Checkpoint;
@@ -24,14 +25,48 @@ pub struct Sources {
     pub weights: Option<Checkpoint>,
     /// An adapter left by an earlier stage.
     pub adapter: Option<TensorFile>,
-    /// A peft adapter, by our parameter names.
-    pub peft: BTreeMap<String, Tensor>,
+    /// Tensors of adapters in peft's format, by our parameter names.
+    pub given: BTreeMap<String, Tensor>,
+    /// Products that such adapters add to matrices of the head.
+    pub updates: BTreeMap<String, Update>,
     /// Whether the head of the plain weights is one of other classes.
     pub fresh_head: bool,
     /// Seed of random weights.
     pub weights_seed: u64,
     /// Seed of heads and adapters.
     pub seed: u64,
+    /// Whether a head or an adapter that nothing holds is made; otherwise it is missing.
+    pub fresh: bool,
+}
+
+/// `scale · B A`, to be added to a matrix.
+#[derive(Debug)]
+pub struct Update {
+    /// `A [rank, in]`
+    pub a: Vec<f32>,
+    /// `B [out, rank]`
+    pub b: Vec<f32>,
+    /// The rank.
+    pub rank: usize,
+    /// Factor of the product.
+    pub scale: f32,
+}
+
+impl Update {
+    /// Adds it to `[out, in]`.
+    fn add_to(&self, matrix: &mut [f32]) {
+        let input = self.a.len() / self.rank.max(1);
+        for (row, b) in matrix
+            .chunks_exact_mut(input.max(1))
+            .zip(self.b.chunks_exact(self.rank.max(1)))
+        {
+            for (a, &b) in self.a.chunks_exact(input.max(1)).zip(b) {
+                row.iter_mut()
+                    .zip(a)
+                    .for_each(|(x, a)| *x += self.scale * b * a);
+            }
+        }
+    }
 }
 
 /// Initial singular vectors by name, needed by exports: small, and kept on disk.
@@ -83,8 +118,11 @@ pub(super) fn load_pruned(
             && !loader.given(&param.name)
             && seen.insert(param.name.as_str())
         {
+            if let Some(file) = &sources.adapter {
+                return Err(missing(file.path(), &param.name));
+            }
             let tensor = pruning.cut(cut, param, &read, &mut runner.meter)?;
-            let tensor = cast(tensor, resident.ty.dtype);
+            let tensor = loader.narrow(&param.name, tensor, resident.ty.dtype)?;
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);
@@ -127,6 +165,14 @@ pub(super) fn load_pruned(
         )));
     }
     Ok(loader.initial)
+}
+
+/// An adapter without a tensor that its description promises.
+fn missing(path: &Path, name: &str) -> RunError {
+    RunError::file(
+        path,
+        format!("it holds no tensor `{name}`: it is damaged; run the stage that made it again"),
+    )
 }
 
 struct Loader<'a> {
@@ -177,41 +223,90 @@ impl Loader<'_> {
         {
             return self.svd_part(param, weight, *part, *rank, *keep, dtype);
         }
-        if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
-            return Ok(cast(tensor, dtype));
-        }
-        match param.owner {
-            Owner::Base => self.base(&param.name, param, dtype),
-            Owner::Head => {
-                let names = self.model.checkpoint_names(&param.name);
-                let weights = self.sources.weights.as_ref();
-                let fits = weights
-                    .and_then(|w| names.iter().find_map(|n| w.info(n)))
-                    .is_some_and(|(_, shape)| shape == param.shape && !self.sources.fresh_head);
-                let read = if fits {
-                    weights
-                        .map(|w| w.read(&names, &param.shape, dtype))
-                        .transpose()?
-                        .flatten()
-                } else {
-                    None
-                };
-                Ok(read.unwrap_or_else(|| initialise_as(param, self.sources.seed, dtype)))
+        if let Some(update) = self.sources.updates.get(&param.name) {
+            let mut tensor = self.head(param, DType::F32, false)?;
+            if let Some(data) = tensor.slice_mut::<f32>() {
+                update.add_to(data);
             }
-            Owner::Adapter => Ok(initialise_as(param, self.sources.seed, dtype)),
+            return self.narrow(&param.name, tensor, dtype);
+        }
+        if param.owner == Owner::Head {
+            return self.head(param, dtype, self.sources.fresh);
+        }
+        if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
+            return self.narrow(&param.name, tensor, dtype);
+        }
+        if param.owner == Owner::Base {
+            return self.base(&param.name, param, dtype);
+        }
+        if let Some(file) = &self.sources.adapter {
+            return Err(missing(file.path(), &param.name));
+        }
+        if !self.sources.fresh {
+            return Err(RunError::bug(format!("no file holds `{}`", param.name)));
+        }
+        Ok(initialise_as(param, self.sources.seed, dtype))
+    }
+
+    /// A parameter of the head: the adapter's, the checkpoint's, or a fresh one.
+    fn head(&self, param: &Param, dtype: DType, fresh: bool) -> Result<Tensor, RunError> {
+        if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
+            return self.narrow(&param.name, tensor, dtype);
+        }
+        // An adapter holds its head, whatever head lies below it.
+        if let (false, Some(file)) = (fresh, &self.sources.adapter) {
+            return Err(missing(file.path(), &param.name));
+        }
+        let names = self.model.checkpoint_names(&param.name);
+        let weights = self.sources.weights.as_ref();
+        let shape = weights.and_then(|w| names.iter().find_map(|n| w.info(n)));
+        if let (Some(weights), Some((_, shape))) = (weights, shape)
+            && (shape == param.shape || !fresh)
+            && !self.sources.fresh_head
+            && let Some(tensor) = weights.read(&names, &param.shape, dtype)?
+        {
+            return Ok(tensor);
+        }
+        if fresh {
+            return Ok(initialise_as(param, self.sources.seed, dtype));
+        }
+        Err(match weights {
+            Some(weights) => RunError::file(
+                weights.path(),
+                format!(
+                    "there is no tensor `{}`: the model has no trained head of this kind; train one first",
+                    param.name
+                ),
+            ),
+            None => RunError::bug(format!("no file holds `{}`", param.name)),
+        })
+    }
+
+    /// A tensor in the type it is held in, if its numbers are in that type's range.
+    fn narrow(&self, name: &str, tensor: Tensor, dtype: DType) -> Result<Tensor, RunError> {
+        let narrower = dtype != tensor.dtype();
+        match out_of_range(name, &tensor, dtype).filter(|_| narrower) {
+            None => Ok(cast(tensor, dtype)),
+            Some(why) => {
+                let adapter = self.sources.adapter.as_ref().map(|f| f.path().to_owned());
+                let weights = self.sources.weights.as_ref().map(Checkpoint::path);
+                let path = adapter.or(weights).unwrap_or_default();
+                Err(RunError::file(path, format!("cannot be held: {why}")))
+            }
         }
     }
 
     /// Whether the stage starts from an adapter that holds a tensor.
     fn given(&self, name: &str) -> bool {
         let earlier = self.sources.adapter.as_ref();
-        earlier.is_some_and(|file| file.get(name).is_some()) || self.sources.peft.contains_key(name)
+        earlier.is_some_and(|file| file.get(name).is_some())
+            || self.sources.given.contains_key(name)
     }
 
     fn adapter_tensor(&self, name: &str, param: &Param) -> Result<Option<Tensor>, RunError> {
         let found = match &self.sources.adapter {
             Some(file) if file.get(name).is_some() => Some(file.tensor(name)?),
-            _ => self.sources.peft.get(name).cloned(),
+            _ => self.sources.given.get(name).cloned(),
         };
         match found {
             Some(tensor)
@@ -221,10 +316,16 @@ impl Loader<'_> {
                     .map(|&d| d as u64)
                     .ne(param.shape.iter().copied()) =>
             {
-                Err(RunError::bug(format!(
+                let what = format!(
                     "the adapter holds `{name}` as {:?}, {:?} is wanted",
                     tensor.dims, param.shape
-                )))
+                );
+                Err(match &self.sources.adapter {
+                    Some(file) => {
+                        RunError::file(file.path(), format!("{what}; run the stage again"))
+                    }
+                    None => RunError::bug(what),
+                })
             }
             found => Ok(found),
         }
@@ -263,7 +364,10 @@ impl Loader<'_> {
     ) -> Result<Tensor, RunError> {
         if part != SvdPart::Rest {
             if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
-                return Ok(cast(tensor, dtype));
+                return self.narrow(&param.name, tensor, dtype);
+            }
+            if let Some(file) = &self.sources.adapter {
+                return Err(missing(file.path(), &param.name));
             }
             let Some(d) = self.decomposed.get_mut(weight) else {
                 return Err(RunError::bug(format!(
@@ -281,11 +385,11 @@ impl Loader<'_> {
             if keep_copy {
                 self.initial.insert(param.name.clone(), tensor.clone());
             }
-            return Ok(cast(tensor, dtype));
+            return self.narrow(&param.name, tensor, dtype);
         }
         let stem = param.name.trim_end_matches("siva_W");
         if let Some(dense) = self.adapter_tensor(&param.name, param)? {
-            return Ok(cast(dense, dtype));
+            return self.narrow(&param.name, dense, dtype);
         }
         let mut tensor = self.base(weight, param, DType::F32)?;
         let [out, input] = param.shape.as_slice() else {
@@ -329,6 +433,6 @@ impl Loader<'_> {
         alloc::release_freed_blocks();
         self.decomposed.clear();
         self.decomposed.insert(weight.to_owned(), decomposition);
-        Ok(cast(tensor, dtype))
+        self.narrow(&param.name, tensor, dtype)
     }
 }

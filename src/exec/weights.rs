@@ -85,6 +85,19 @@ impl Checkpoint {
             .unwrap_or_default()
     }
 
+    /// Hash of the bytes of all its files, of which some may be known already.
+    #[must_use]
+    pub fn hash(&self, known: &dyn Fn(&Path) -> Option<String>) -> String {
+        let mut files: Vec<&(PathBuf, Mmap)> = self.files.iter().collect();
+        files.sort_by(|a, b| a.0.file_name().cmp(&b.0.file_name()));
+        let mut whole = blake3::Hasher::new();
+        for (path, map) in files {
+            let known = known(path).and_then(|hex| blake3::Hash::from_hex(hex).ok());
+            whole.update(known.unwrap_or_else(|| hash_of(map)).as_bytes());
+        }
+        whole.finalize().to_hex().to_string()
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -157,7 +170,15 @@ impl Checkpoint {
             }
         };
         match storage {
-            Some(storage) => Ok(Some(Tensor { storage, dims })),
+            Some(storage) => {
+                if let Some(found) = read.lost(entry.dtype, dtype, &storage) {
+                    let what = format!(
+                        "tensor `{name}` holds {found}, which is out of the range of {dtype}; hold the model in `dtype = bf16` or `dtype = f32`"
+                    );
+                    return Err(RunError::file(path, what));
+                }
+                Ok(Some(Tensor { storage, dims }))
+            }
             None => {
                 let what = format!(
                     "tensor `{name}` is stored as {:?}; only F64, F32, F16 and BF16 weights can be read",
@@ -257,6 +278,21 @@ impl Checkpoint {
     }
 }
 
+/// Hash of a map's bytes.
+fn hash_of(map: &Mmap) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let read = Read {
+        map,
+        start: 0,
+        end: map.len(),
+    };
+    for (i, piece) in map.chunks(CHUNK).enumerate() {
+        hasher.update(piece);
+        read.release(i * CHUNK, piece.len());
+    }
+    hasher.finalize()
+}
+
 /// What is wrong with a file whose header cannot be used.
 fn damage(bytes: &[u8], error: &SafeTensorError) -> String {
     if bytes.starts_with(b"version https://git-lfs") {
@@ -282,6 +318,26 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
+    /// A number of the file that became infinite as `to`.
+    fn lost(&self, from: Dtype, to: DType, made: &candle_core::CpuStorage) -> Option<f64> {
+        let whole = match made {
+            candle_core::CpuStorage::F16(v) => v.iter().all(|x| x.is_finite()),
+            candle_core::CpuStorage::BF16(v) => v.iter().all(|x| x.is_finite()),
+            _ => true,
+        };
+        if whole {
+            return None;
+        }
+        let candle_core::CpuStorage::F64(all) = self.convert::<f64>(from)? else {
+            return None;
+        };
+        let narrow = |x: f64| match to {
+            DType::F16 => f16::from_f64(x).is_finite(),
+            _ => bf16::from_f64(x).is_finite(),
+        };
+        all.into_iter().find(|&x| x.is_finite() && !narrow(x))
+    }
+
     fn convert<T: Stored>(&self, from: Dtype) -> Option<candle_core::CpuStorage> {
         Some(T::wrap(match from {
             Dtype::F64 => self.collect(|b: [u8; 8]| T::of_f64(f64::from_le_bytes(b))),

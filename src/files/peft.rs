@@ -8,7 +8,6 @@ use std::fs;
 use std::path::Path;
 
 use indexmap::IndexMap;
-use regex::Regex;
 use serde_json::{Map, Value as Json, json};
 
 use super::durable;
@@ -16,31 +15,15 @@ use super::error::RunError;
 use super::tensorfile::{self, RawTensor, TensorFile, TensorSpec};
 use crate::program::types::DType;
 
+mod config;
+mod fit;
+
+pub use config::{Config, Targets};
+pub use fit::{Fitted, Group, HeadUpdate, Misfit, fit};
+
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
-
-/// Keys that change what an adapter computes and that are not built yet: they must be absent or
-/// empty (`null`, `false`, `{}`, `[]`).
-const NOT_BUILT: &[&str] = &[
-    "rank_pattern",
-    "alpha_pattern",
-    "use_dora",
-    "fan_in_fan_out",
-    "layers_to_transform",
-    "layer_replication",
-    "exclude_modules",
-    "lora_bias",
-    "use_qalora",
-    "use_bdlora",
-    "target_parameters",
-    "trainable_token_indices",
-    "alora_invocation_tokens",
-    "megatron_config",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-];
 
 /// Writes an adapter. `tensors` are named below `base_model.model.`; `config` overrides and adds keys.
 ///
@@ -123,66 +106,6 @@ fn sorted(names: &[String]) -> Vec<&str> {
     names
 }
 
-/// Which modules an adapter is on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Targets {
-    /// Modules whose path is an entry or ends with a dot and an entry.
-    Names(Vec<String>),
-    /// Modules whose whole path matches.
-    Regex(String),
-    /// Every linear map but the output head.
-    AllLinear,
-}
-
-impl Targets {
-    /// Those of `modules` that are targets, in their order. For [`Self::AllLinear`] the caller
-    /// gives linear maps only, without the head.
-    ///
-    /// # Errors
-    /// The regular expression cannot be read.
-    pub fn select<'a>(
-        &self,
-        modules: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Vec<&'a str>, String> {
-        let modules = modules.into_iter();
-        Ok(match self {
-            Self::AllLinear => modules.collect(),
-            Self::Names(names) => modules
-                .filter(|path| names.iter().any(|name| ends_with(path, name)))
-                .collect(),
-            Self::Regex(pattern) => {
-                let regex = full_match(pattern)?;
-                modules.filter(|path| regex.is_match(path)).collect()
-            }
-        })
-    }
-
-    /// Whether one module is a target.
-    ///
-    /// # Errors
-    /// The regular expression cannot be read.
-    pub fn matches(&self, module: &str) -> Result<bool, String> {
-        Ok(!self.select([module])?.is_empty())
-    }
-}
-
-/// Whether a module path is `name` or ends with a dot and `name`.
-fn ends_with(path: &str, name: &str) -> bool {
-    path.strip_suffix(name)
-        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
-fn full_match(pattern: &str) -> Result<Regex, String> {
-    // `.` and `$` mean the same as in Python on module paths, which have no line breaks.
-    let whole = format!("^(?:{pattern})$");
-    match (Regex::new(pattern), Regex::new(&whole)) {
-        (Ok(_), Ok(regex)) => Ok(regex),
-        _ => Err(format!(
-            "`target_modules` is a regular expression that is not understood: `{pattern}`; write the modules as a list"
-        )),
-    }
-}
-
 /// A tensor's shape and its elements.
 pub type Floats = (Vec<usize>, Vec<f32>);
 
@@ -223,23 +146,14 @@ impl PeftTensors {
 /// A LoRA adapter that was read.
 #[derive(Debug)]
 pub struct PeftAdapter {
-    /// Rank of every pair.
-    pub rank: u64,
-    /// Alpha: the product counts `alpha / rank` times, `alpha / √rank` with `rs_lora`.
-    pub alpha: f64,
-    /// Dropout before A while it trained.
-    pub dropout: f64,
-    /// Rank-stabilised scaling.
-    pub rs_lora: bool,
-    /// Which modules it is on.
-    pub targets: Targets,
-    /// Modules that were trained whole, as the config lists them.
-    pub modules_to_save: Vec<String>,
+    /// What its config says.
+    pub config: Config,
     /// Its tensors.
     pub tensors: PeftTensors,
-    /// The base model as the config names it; may be empty.
-    pub base: String,
 }
+
+/// The two files of an adapter, by which it is told from others.
+pub const FILES: [&str; 2] = [CONFIG, TENSORS];
 
 /// Reads an adapter.
 ///
@@ -249,133 +163,11 @@ pub fn read(dir: &Path) -> Result<PeftAdapter, RunError> {
     let path = dir.join(CONFIG);
     let text = fs::read(&path).map_err(|e| durable::failed(&path, "read", &e))?;
     let refuse = |what: String| RunError::file(&path, what);
-    let config: Map<String, Json> = serde_json::from_slice(&text)
+    let json: Map<String, Json> = serde_json::from_slice(&text)
         .map_err(|e| refuse(format!("this is no JSON object: {e}")))?;
-    check_built(&config).map_err(refuse)?;
-
-    let rank = match given(&config, "r") {
-        None => 8,
-        Some(value) => value
-            .as_u64()
-            .filter(|&r| r > 0)
-            .ok_or_else(|| refuse(format!("`r` must be a whole number above 0, not {value}")))?,
-    };
-    let number = |key: &str, default: f64| match given(&config, key) {
-        None => Ok(default),
-        Some(value) => value
-            .as_f64()
-            .ok_or_else(|| refuse(format!("`{key}` must be a number, not {value}"))),
-    };
-    let (alpha, dropout) = (number("lora_alpha", 8.0)?, number("lora_dropout", 0.0)?);
-    if !(0.0..1.0).contains(&dropout) {
-        return Err(refuse(format!(
-            "`lora_dropout` must be at least 0 and below 1, not {dropout}"
-        )));
-    }
-    let rs_lora = match given(&config, "use_rslora") {
-        None => false,
-        Some(value) => value
-            .as_bool()
-            .ok_or_else(|| refuse(format!("`use_rslora` must be true or false, not {value}")))?,
-    };
-    let modules_to_save = match given(&config, "modules_to_save") {
-        None => Vec::new(),
-        Some(value) => strings(value).ok_or_else(|| {
-            refuse(format!(
-                "`modules_to_save` must be a list of names, not {value}"
-            ))
-        })?,
-    };
-    let base = config
-        .get("base_model_name_or_path")
-        .and_then(Json::as_str)
-        .unwrap_or_default()
-        .to_owned();
+    let config = Config::read(&json).map_err(refuse)?;
     let tensors = read_tensors(dir)?;
-    let targets = match given(&config, "target_modules") {
-        None => Targets::Names(tensors.names().filter_map(|n| n.strip_suffix(".lora_A.weight")).map(str::to_owned).collect()),
-        Some(Json::String(all)) if all.eq_ignore_ascii_case("all-linear") => Targets::AllLinear,
-        Some(Json::String(pattern)) => {
-            full_match(pattern).map_err(refuse)?;
-            Targets::Regex(pattern.clone())
-        }
-        Some(value) => Targets::Names(strings(value).ok_or_else(|| {
-            refuse(format!("`target_modules` must be a list of names, a regular expression or \"all-linear\", not {value}"))
-        })?),
-    };
-    Ok(PeftAdapter {
-        rank,
-        alpha,
-        dropout,
-        rs_lora,
-        targets,
-        modules_to_save,
-        tensors,
-        base,
-    })
-}
-
-/// A key's value, if it is there and not null.
-fn given<'a>(config: &'a Map<String, Json>, key: &str) -> Option<&'a Json> {
-    config.get(key).filter(|value| !value.is_null())
-}
-
-fn strings(value: &Json) -> Option<Vec<String>> {
-    value
-        .as_array()?
-        .iter()
-        .map(|v| v.as_str().map(str::to_owned))
-        .collect()
-}
-
-fn check_built(config: &Map<String, Json>) -> Result<(), String> {
-    match given(config, "peft_type") {
-        Some(Json::String(kind)) if kind == "LORA" => {}
-        Some(other) => {
-            return Err(format!(
-                "`peft_type` is {other}, which is not built yet; only \"LORA\" is"
-            ));
-        }
-        None => {
-            return Err(
-                "it has no `peft_type`; an adapter's config says \"LORA\" there".to_owned(),
-            );
-        }
-    }
-    match given(config, "bias") {
-        None => {}
-        Some(Json::String(bias)) if bias == "none" => {}
-        Some(other) => {
-            return Err(format!(
-                "`bias` is {other}, which is not built yet; only \"none\" is"
-            ));
-        }
-    }
-    match given(config, "init_lora_weights") {
-        None | Some(Json::Bool(_)) => {}
-        // These start A and B elsewhere and leave the base weights alone.
-        Some(Json::String(init)) if matches!(init.as_str(), "gaussian" | "eva" | "orthogonal") => {}
-        Some(other) => {
-            return Err(format!(
-                "`init_lora_weights` is {other}, which changes the base weights too and is not built yet; convert the \
-                 adapter to a plain LoRA with peft's `path_initial_model_for_weight_conversion`"
-            ));
-        }
-    }
-    for key in NOT_BUILT {
-        let empty = match given(config, key) {
-            None | Some(Json::Bool(false)) => true,
-            Some(Json::Object(map)) => map.is_empty(),
-            Some(Json::Array(list)) => list.is_empty(),
-            Some(_) => false,
-        };
-        if !empty {
-            return Err(format!(
-                "`{key}` is set, which is not built yet; train or convert the adapter without it"
-            ));
-        }
-    }
-    Ok(())
+    Ok(PeftAdapter { config, tensors })
 }
 
 fn read_tensors(dir: &Path) -> Result<PeftTensors, RunError> {

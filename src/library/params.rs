@@ -4,6 +4,13 @@ use super::placement::Role;
 use super::prune::Cut;
 use crate::program::Class;
 
+/// Whether a path is `end`, or ends with a dot and `end`.
+#[must_use]
+pub fn ends_with(path: &str, end: &str) -> bool {
+    path.strip_suffix(end)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// What kind of tensor a parameter is; decides weight decay and what BitFit trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ParamKind {
@@ -139,9 +146,23 @@ impl Param {
     /// Whether another program, which may leave out the first parts of a path, calls it `name`.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
-        self.name
-            .strip_suffix(name)
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        ends_with(&self.name, name)
+    }
+
+    /// Path of the module it belongs to.
+    #[must_use]
+    pub fn module(&self) -> &str {
+        self.name.rsplit_once('.').map_or("", |(module, _)| module)
+    }
+
+    /// Whether it belongs to a module, or one inside it, whose path is `module` or ends with a dot and `module`.
+    #[must_use]
+    pub fn is_in(&self, module: &str) -> bool {
+        let own = self.module();
+        let ends = own.match_indices('.').map(|(at, _)| at);
+        ends.chain([own.len()])
+            .filter_map(|end| own.get(..end))
+            .any(|path| ends_with(path, module))
     }
 
     /// Whether an adapter tensor is one that trains: decomposition remainders and singular values

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::syntax::quote;
+
 /// What a linear map, norm or table does in a model: the vocabulary of placements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
@@ -72,6 +74,12 @@ impl Role {
             .iter()
             .find(|(r, _)| *r == self)
             .map_or("", |(_, p)| p)
+    }
+
+    /// Whether it belongs to the masked-LM head.
+    #[must_use]
+    pub const fn is_lm(self) -> bool {
+        matches!(self, Self::LmDense | Self::LmNorm | Self::LmDecoder)
     }
 
     /// Whether it belongs to a task head, which is trained from scratch.
@@ -170,11 +178,17 @@ fn glob(pattern: &str, text: &str) -> bool {
 }
 
 impl fmt::Display for Placement {
+    /// As a recipe writes it: a set of paths, or a list where module paths are among them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list: Vec<String> = self.any.iter().map(ToString::to_string).collect();
         list.sort();
         list.dedup();
-        write!(f, "{{{}}}", list.join(", "))
+        let list_of_paths = list.join(", ");
+        if self.any.is_empty() || self.any.iter().any(|p| p.raw) {
+            write!(f, "[{list_of_paths}]")
+        } else {
+            write!(f, "{{{list_of_paths}}}")
+        }
     }
 }
 
@@ -185,7 +199,7 @@ impl fmt::Display for Pattern {
             write!(f, "layers[{}..{}].", text(start), text(end))?;
         }
         if self.raw {
-            write!(f, "{:?}", self.path)
+            f.write_str(&quote(&self.path))
         } else {
             f.write_str(&self.path)
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use indexmap::IndexMap;
 
 use super::placement::Placement;
+use crate::syntax::quote;
 
 /// What a named thing of a registry is.
 #[derive(Debug)]
@@ -181,7 +182,8 @@ impl Portion {
     }
 }
 
-/// A checked value. `Display` is canonical: fingerprints are made of it.
+/// A checked value. `Display` is canonical: fingerprints are made of it. The alternate form, `{:#}`, is how a recipe
+/// writes it: parsed and checked by the same key it is the same value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Checked {
     /// [`Kind::Int`] and [`Kind::Size`].
@@ -235,6 +237,12 @@ impl Values {
         if written {
             self.written.push(key.to_owned());
         }
+    }
+
+    /// Takes a value away.
+    pub fn remove(&mut self, key: &str) {
+        self.map.shift_remove(key);
+        self.written.retain(|k| k != key);
     }
 
     /// A value, if present.
@@ -367,7 +375,8 @@ impl fmt::Display for Values {
         keys.sort_by_key(|(k, _)| *k);
         f.write_str("{")?;
         for (i, (key, value)) in keys.iter().enumerate() {
-            write!(f, "{} {key} = {value}", if i > 0 { "," } else { "" })?;
+            write!(f, "{} {key} = ", if i > 0 { "," } else { "" })?;
+            fmt::Display::fmt(value, f)?;
         }
         f.write_str(" }")
     }
@@ -375,7 +384,8 @@ impl fmt::Display for Values {
 
 impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name, self.values)
+        write!(f, "{} ", self.name)?;
+        fmt::Display::fmt(&self.values, f)
     }
 }
 
@@ -388,26 +398,74 @@ impl fmt::Display for Length {
     }
 }
 
+impl fmt::Display for Portion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Steps(n) => write!(f, "{n} steps"),
+            // Shares are decimal fractions: as percentages their denominators are powers of ten from 100 on.
+            Self::Share(n, d) if f.alternate() && d >= 100 => {
+                let (whole, rest) = (n / (d / 100), n % (d / 100));
+                let places = (d / 100).ilog10() as usize;
+                if places == 0 {
+                    write!(f, "{whole}%")
+                } else {
+                    write!(f, "{whole}.{rest:0places$}%")
+                }
+            }
+            Self::Share(n, d) if f.alternate() => {
+                let (whole, rest, places) = (n / d, n % d, d.ilog10() as usize);
+                if places == 0 {
+                    write!(f, "{whole}")
+                } else {
+                    write!(f, "{whole}.{rest:0places$}")
+                }
+            }
+            Self::Share(n, d) => write!(f, "{n}/{d}"),
+        }
+    }
+}
+
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+        let texts = |items: &[String]| {
+            let items: Vec<String> = items.iter().map(|s| quote(s)).collect();
+            format!("[{}]", items.join(", "))
+        };
         match self {
             Self::Int(n) => write!(f, "{n}"),
             Self::Float(x) => write!(f, "{x:e}"),
             Self::Bool(b) => write!(f, "{b}"),
-            Self::Str(s) => write!(f, "{s:?}"),
+            Self::Str(s) => f.write_str(&quote(s)),
             Self::Length(l) => write!(f, "{l}"),
-            Self::Portion(Portion::Share(n, d)) => write!(f, "{n}/{d}"),
-            Self::Portion(Portion::Steps(n)) => write!(f, "{n} steps"),
+            Self::Portion(p) => fmt::Display::fmt(p, f),
             Self::Ref(name, None) => f.write_str(name),
             Self::Ref(name, Some(split)) => write!(f, "{name}.{split}"),
             Self::Placement(p) => write!(f, "{p}"),
-            Self::Entry(e) => write!(f, "{e}"),
-            Self::Entries(l) => f.write_str(&list(l.iter().map(ToString::to_string).collect())),
-            Self::Names(l) => f.write_str(&list(l.iter().map(|s| format!("{s:?}")).collect())),
-            Self::Map(m) => f.write_str(&list(
-                m.iter().map(|(k, v)| format!("{k:?}: {v:?}")).collect(),
-            )),
+            Self::Entry(e) => fmt::Display::fmt(e, f),
+            Self::Entries(list) => {
+                f.write_str("[")?;
+                for (i, entry) in list.iter().enumerate() {
+                    f.write_str(if i > 0 { ", " } else { "" })?;
+                    fmt::Display::fmt(entry, f)?;
+                }
+                f.write_str("]")
+            }
+            Self::Names(list) => f.write_str(&texts(list)),
+            Self::Map(map) => {
+                let (open, close) = if f.alternate() {
+                    ("{", "}")
+                } else {
+                    ("[", "]")
+                };
+                let pairs: Vec<String> = map
+                    .iter()
+                    .map(|(key, words)| match words.as_slice() {
+                        [word] if f.alternate() => format!("{}: {}", quote(key), quote(word)),
+                        words => format!("{}: {}", quote(key), texts(words)),
+                    })
+                    .collect();
+                write!(f, "{open}{}{close}", pairs.join(", "))
+            }
         }
     }
 }

@@ -90,11 +90,15 @@ crate::codes! {
     /// What a `choose_prompt` stage lists leaves no choice: one candidate in all, a template twice, classes without different
     /// words. Or there are too many candidates, or the model of a stage that takes the choice reads the words differently.
     BAD_CANDIDATES = "plan::bad_candidates";
-    /// A peft adapter that a stage starts from cannot be read, uses something that is not built yet, or was made for
-    /// another model: none of its modules is there, or they have other shapes.
+    /// A peft adapter that a stage starts from cannot be read, uses something that is not built yet, lacks tensors that its
+    /// config promises, or was made for another model: a tensor is none of this model's, or has another shape.
     BAD_ADAPTER = "plan::bad_adapter";
+    /// A peft adapter that a stage starts from holds tensors of a head that this stage does not have: those of a
+    /// classification, say, where masked tokens are learned. They are left out; all others are used.
+    UNREAD_TENSORS = "plan::unread_tensors";
     /// Two stages would copy their merged models into one directory, and the last one would be left there. In a sweep these
-    /// are variants of one stage. Remove `to`, or give each its own.
+    /// are variants of one stage. Remove `to`, or give each its own. Or the directory is one that the recipe reads a model,
+    /// data or an adapter from: name another.
     SHARED_TARGET = "plan::shared_target";
     /// `precision = tf32` is asked for, and where the recipe is planned to run there is none: on the processor, or on a card
     /// older than Ampere. Products are taken in f32 there, which is more exact and no faster than `precision = f32`.

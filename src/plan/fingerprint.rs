@@ -18,7 +18,7 @@ const SCHEMA: u32 = 3;
 pub(super) const CHOSEN: &str = "chosen prompt";
 
 /// What a stage's result depends on, by name, and its hash; no hash where an input's identity could
-/// not be had. References count by what they refer to, not by name.
+/// not be had. References count by what they refer to, not by name; adapters that are started from by their files.
 pub(super) fn fingerprint(
     plan: &Plan,
     kind: &dyn StageKind,
@@ -26,6 +26,7 @@ pub(super) fn fingerprint(
     start: &Handed,
     parent: Option<&str>,
     splits: &[Option<Arc<BoundSplit>>],
+    adapters: Option<String>,
 ) -> (IndexMap<String, String>, Option<String>) {
     let mut parts = IndexMap::new();
     let mut whole = true;
@@ -77,6 +78,10 @@ pub(super) fn fingerprint(
     }
     if start.fresh_head {
         parts.insert("head".to_owned(), "fresh".to_owned());
+    }
+    whole &= adapters.is_some();
+    if let Some(adapters) = adapters.filter(|a| !a.is_empty()) {
+        parts.insert("adapters".to_owned(), adapters);
     }
     if let Some(chooser) = &start.chooser {
         let print = plan

@@ -1,16 +1,26 @@
 //! Methods against a model: placements, ranks, shapes, what stands in whose way, and adapters of
 //! others to start from.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use indexmap::IndexMap;
 
-use super::error::{BAD_ADAPTER, EMPTY_PLACEMENT, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS};
-use crate::base::{Diag, Diags};
+use super::error::{
+    BAD_ADAPTER, EMPTY_PLACEMENT, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNREAD_TENSORS,
+};
+use crate::base::world::World;
+use crate::base::{Diag, Diags, Span};
 use crate::files::peft;
 use crate::library::method::Tuning;
+use crate::library::model::Model;
 use crate::library::net::Mode;
-use crate::library::params::Param;
+use crate::library::objective::Objective;
+use crate::library::params::{Owner, ParamKind};
 use crate::library::placement::{Pattern, Placement, Site};
 use crate::library::schema::{Checked, Filled, Values};
+use crate::library::stage::job::Job;
+use crate::library::stage::network::anatomy;
 use crate::library::stage::{StageCx, network};
 use crate::program::Builder;
 
@@ -34,6 +44,9 @@ pub(super) fn check_methods(
         methods: Vec::new(),
     };
     let sites = network::network(&mut b, cx, &bare, Mode::Evaluate).sites;
+    if values.written(key) {
+        check_whole(tuning, cx.model.as_ref(), cx.objective, diags);
+    }
     let (head, sites): (Vec<Site>, Vec<Site>) = sites.into_iter().partition(|s| s.role.is_head());
     let mut covered: IndexMap<String, &str> = IndexMap::new();
     let mut ladder = None;
@@ -64,11 +77,7 @@ pub(super) fn check_methods(
             continue;
         }
         let placement = filled.values.placement("on").cloned().unwrap_or_default();
-        // An adapter that peft trained is taken as it is.
-        let reaches = head
-            .iter()
-            .find(|s| placement.matches(s, tuning.n_layers))
-            .filter(|_| filled.values.str("start").is_none());
+        let reaches = head.iter().find(|s| placement.matches(s, tuning.n_layers));
         if let Some(site) = reaches {
             diags.push(
                 Diag::error(
@@ -85,23 +94,10 @@ pub(super) fn check_methods(
             .iter()
             .filter(|s| placement.matches(s, tuning.n_layers))
             .collect();
-        if matching.is_empty() && filled.values.str("start").is_some() {
-            let modules: Vec<&str> = placement
-                .any
-                .iter()
-                .map(|p| p.path.as_str())
-                .filter(|p| !p.starts_with('*'))
-                .collect();
-            diags.push(
-                Diag::error(
-                    &BAD_ADAPTER,
-                    at("start"),
-                    "the adapter is on none of this model's linear maps",
-                )
-                .label("made for another model")
-                .help(format!("its modules are `{}`", modules.join("`, `"))),
-            );
-        } else if matching.is_empty() {
+        // One that peft trained may be on the head alone, or on that of another objective, which is said; and what
+        // another stage hands on has been looked at there.
+        let own = values.written(key) && filled.values.str("start").is_none();
+        if matching.is_empty() && own {
             diags.push(
                 Diag::error(&EMPTY_PLACEMENT, at("on"), format!("`{placement}` matches no linear map of this model"))
                     .label("nothing to adapt here")
@@ -168,27 +164,124 @@ pub(super) fn check_methods(
     before || !diags.has_errors()
 }
 
-/// The tensors of peft adapters that methods start from against those of the stage.
-pub(super) fn check_shapes(tuning: &Tuning, params: &[Param], diags: &mut Diags) -> bool {
-    for (_, filled) in &tuning.methods {
-        let Some(read) = filled
-            .values
-            .str("start")
-            .and_then(|dir| peft::read(std::path::Path::new(dir)).ok())
-        else {
+/// Modules that are to be trained whole against the model's: there, and without an adapter on them.
+fn check_whole(tuning: &Tuning, model: &dyn Model, objective: Objective, diags: &mut Diags) {
+    let started = |filled: &Filled| filled.values.str("start").is_some();
+    // What an adapter of peft's saves has been looked at.
+    let written = tuning.methods.iter().filter(|(_, f)| !started(f));
+    let modules: Vec<(&String, Span)> = written
+        .flat_map(|(method, filled)| {
+            let at = filled.values.span("modules_to_save");
+            let modules = method.whole_modules(&filled.values).iter();
+            modules.map(move |module| (module, at))
+        })
+        .collect();
+    if modules.is_empty() {
+        return;
+    }
+    let parts = anatomy(model);
+    let lm = objective.on_masked_lm();
+    for (module, at) in modules {
+        let own = || {
+            parts
+                .params
+                .iter()
+                .filter(|p| p.is_in(module) && (lm || !p.role.is_lm()))
+        };
+        let (message, help) = if own().next().is_none() {
+            (
+                format!("the model has no module `{module}`"),
+                "write a module's path or an end of it, such as `LayerNorm`; `peftc plan` names the linear maps",
+            )
+        } else if own().all(|p| p.owner == Owner::Head) {
+            (
+                format!("`{module}` belongs to the task head, which is always trained and kept"),
+                "remove it from `modules_to_save`",
+            )
+        } else if let Some(site) = parts
+            .sites
+            .iter()
+            .find(|s| tuning.at(s).is_some() && own().any(|p| p.module() == s.path))
+        {
+            (
+                format!(
+                    "`{}` has an adapter and would be trained whole too",
+                    site.path
+                ),
+                "narrow `on`, or remove the module from `modules_to_save`",
+            )
+        } else {
             continue;
         };
-        let misfit = read.tensors.names().find_map(|name| {
-            let param = params.iter().find(|p| p.is_called(name))?;
-            let shape = read.tensors.get(name)?.shape.iter().map(|&n| n as u64);
-            let shape: Vec<u64> = shape.collect();
-            (shape != param.shape).then_some((name, shape, &param.shape))
+        diags.push(Diag::error(&METHOD_WITHOUT_EFFECT, at, message).help(help));
+    }
+}
+
+/// The adapters of peft's that methods start from, each once, and where they are named.
+fn started(tuning: &Tuning) -> impl Iterator<Item = (&str, Span)> {
+    let mut seen = BTreeSet::new();
+    let starts = tuning.methods.iter().filter_map(|(_, filled)| {
+        let dir = filled.values.str("start")?;
+        Some((dir, filled.values.span("start")))
+    });
+    starts.filter(move |(dir, _)| seen.insert(*dir))
+}
+
+/// The tensors of peft adapters that methods start from against those of the stage: heads have its classes, and
+/// what belongs to another head is said to be left out.
+pub(super) fn check_shapes(
+    tuning: &Tuning,
+    model: &dyn Model,
+    (objective, job): (Objective, &Job),
+    diags: &mut Diags,
+) -> bool {
+    let parts = anatomy(model);
+    for (dir, at) in started(tuning) {
+        let read = peft::read(Path::new(dir)).map_err(|why| why.to_string());
+        let fitted = read.and_then(|read| {
+            let fitted = peft::fit(&read, model.family(), &parts);
+            fitted.map(|f| (read, f)).map_err(|misfit| misfit.message)
         });
-        if let Some((name, own, wanted)) = misfit {
+        let (read, fitted) = match fitted {
+            Ok(pair) => pair,
+            Err(why) => {
+                diags.push(Diag::error(&BAD_ADAPTER, at, why).label("this adapter"));
+                return false;
+            }
+        };
+        let shape = |name: &str| -> Vec<u64> {
+            let raw = read.tensors.get(name);
+            raw.map(|raw| raw.shape.iter().map(|&n| n as u64).collect())
+                .unwrap_or_default()
+        };
+        let mut left_out = Vec::new();
+        let mut wrong = None;
+        for (name, own) in &fitted.tensors {
+            match job.params.iter().find(|p| p.name == *own) {
+                Some(param) if param.shape != shape(name) => {
+                    wrong = wrong.or(Some((name.clone(), shape(name), param.shape.clone())));
+                }
+                Some(_) => {}
+                None => left_out.push(format!("`{name}`")),
+            }
+        }
+        for update in &fitted.head {
+            match job.sites.iter().find(|s| s.path == update.module) {
+                Some(site) => {
+                    let (own, rank) = (shape(&update.b), shape(&update.a));
+                    let wanted = vec![site.output, rank.first().copied().unwrap_or_default()];
+                    if own != wanted {
+                        wrong = wrong.or(Some((update.b.clone(), own, wanted)));
+                    }
+                }
+                None => left_out.push(format!("`{}`", update.a)),
+            }
+        }
+        if let Some((name, own, wanted)) = wrong {
             diags.push(
                 Diag::error(
                     &BAD_ADAPTER,
-                    filled.values.span("start"),
+                    at,
                     format!(
                         "`{name}` has the shape {own:?} in this adapter; here it has {wanted:?}"
                     ),
@@ -197,21 +290,48 @@ pub(super) fn check_shapes(tuning: &Tuning, params: &[Param], diags: &mut Diags)
             );
             return false;
         }
+        let saved = fitted.whole.iter().find(|module| {
+            let mut own = parts.params.iter().filter(|p| p.module() == *module);
+            own.any(|p| p.kind == ParamKind::Embedding)
+        });
+        if let Some(module) = saved.filter(|_| objective.on_masked_lm()) {
+            let message = format!(
+                "the adapter saves `{module}` whole, and peft leaves the decoder that is tied to it as it was; that is not built yet"
+            );
+            let diag = Diag::error(&BAD_ADAPTER, at, message).label("this adapter");
+            diags.push(diag.help("take an adapter without it, or a sequence head"));
+            return false;
+        }
+        if let Some(first) = left_out.first() {
+            diags.push(
+                Diag::warning(
+                    &UNREAD_TENSORS,
+                    at,
+                    format!(
+                        "{} of the adapter's tensors belong to another head than this stage's and are left out: {first}{}",
+                        left_out.len(),
+                        if left_out.len() > 1 { ", …" } else { "" }
+                    ),
+                )
+                .label("this adapter"),
+            );
+        }
     }
     true
 }
 
-/// Fills in what a peft adapter that a method starts from decides.
+/// What a method that starts from a peft adapter is: one for each rank and scale in it. Others stay as they are.
 pub(super) fn start_from_peft(
-    base: &std::path::Path,
-    mut filled: Filled,
+    base: &Path,
+    filled: Filled,
+    model: &dyn Model,
     diags: &mut Diags,
-) -> Option<Filled> {
+) -> Option<Vec<Filled>> {
     let Some(start) = filled.values.str("start").map(|s| base.join(s)) else {
-        return Some(filled);
+        return Some(vec![filled]);
     };
     let at = filled.values.span("start");
-    for key in ["rank", "alpha", "rs_lora", "on"] {
+    for key in ["rank", "alpha", "rs_lora", "on", "modules_to_save"] {
         if filled.values.written(key) {
             diags.push(
                 Diag::error(
@@ -225,59 +345,77 @@ pub(super) fn start_from_peft(
             return None;
         }
     }
+    let mut refuse = |message: String, help: String| {
+        let diag = Diag::error(&BAD_ADAPTER, at, message).label("this adapter");
+        diags.push(diag.help(help));
+    };
     let read = match peft::read(&start) {
         Ok(read) => read,
+        Err(why) if peft::FILES.iter().any(|file| start.join(file).exists()) => {
+            // The message names the key and what to do about it.
+            diags.push(Diag::error(&BAD_ADAPTER, at, why.to_string()).label("this adapter"));
+            return None;
+        }
         Err(why) => {
-            diags.push(
-                Diag::error(&BAD_ADAPTER, at, why.to_string())
-                    .label("this adapter")
-                    .help("name the directory that peft's `save_pretrained` wrote; it is relative to the recipe"),
-            );
+            let help = "name the directory that peft's `save_pretrained` wrote; it is relative to the recipe";
+            refuse(why.to_string(), help.to_owned());
             return None;
         }
     };
-    let pattern = |path: String, raw: bool| Pattern {
-        layers: None,
-        path,
-        raw,
-    };
-    let any = match &read.targets {
-        peft::Targets::Names(names) => names
-            .iter()
-            .flat_map(|n| [pattern(n.clone(), true), pattern(format!("*.{n}"), true)])
-            .collect(),
-        peft::Targets::AllLinear => vec![
-            pattern("attention.*".into(), false),
-            pattern("ffn.*".into(), false),
-        ],
-        peft::Targets::Regex(text) => {
-            diags.push(
-                Diag::error(
-                    &BAD_ADAPTER,
-                    at,
-                    format!(
-                        "its targets are the regular expression `{text}`, which is not built yet"
-                    ),
-                )
-                .help("write the module names as a list in its adapter_config.json"),
-            );
+    let fitted = match peft::fit(&read, model.family(), &anatomy(model)) {
+        Ok(fitted) => fitted,
+        Err(misfit) => {
+            refuse(misfit.message, misfit.help);
             return None;
         }
     };
-    filled
-        .values
-        .insert("start", Checked::Str(start.display().to_string()), at, true);
-    filled
-        .values
-        .insert("rank", Checked::Int(read.rank), at, false);
-    filled
-        .values
-        .insert("alpha", Checked::Float(read.alpha), at, false);
-    filled
-        .values
-        .insert("rs_lora", Checked::Bool(read.rs_lora), at, false);
-    filled
-        .values
-        .insert("on", Checked::Placement(Placement { any }), at, false);
-    Some(filled)
+    let mut groups = fitted.groups;
+    if groups.is_empty() {
+        // All of it goes into the head.
+        groups.push(peft::Group {
+            rank: read.config.rank,
+            alpha: read.config.alpha,
+            modules: Vec::new(),
+        });
+    }
+    let mut made = Vec::with_capacity(groups.len());
+    for (i, group) in groups.into_iter().enumerate() {
+        let mut filled = filled.clone();
+        let any = group
+            .modules
+            .into_iter()
+            .map(|path| Pattern {
+                layers: None,
+                path,
+                raw: true,
+            })
+            .collect();
+        let start = Checked::Str(start.display().to_string());
+        filled.values.insert("start", start, at, true);
+        let mut put = |key: &str, value: Checked| filled.values.insert(key, value, at, false);
+        put("rank", Checked::Int(group.rank));
+        put("alpha", Checked::Float(group.alpha));
+        put("rs_lora", Checked::Bool(read.config.rs_lora));
+        put("on", Checked::Placement(Placement { any }));
+        if i == 0 && !fitted.whole.is_empty() {
+            put("modules_to_save", Checked::Names(fitted.whole.clone()));
+        }
+        if !filled.values.written("dropout") {
+            let dropout = Checked::Float(read.config.dropout);
+            filled.values.insert("dropout", dropout, at, false);
+        }
+        made.push(filled);
+    }
+    Some(made)
+}
+
+/// What of the files of adapters a stage starts from its result depends on; `None` where they cannot be read.
+pub(super) fn identity(tuning: &Tuning, world: &dyn World) -> Option<String> {
+    let mut parts = Vec::new();
+    for (dir, _) in started(tuning) {
+        for file in peft::FILES {
+            parts.push(world.fingerprint(&Path::new(dir).join(file)).ok()?);
+        }
+    }
+    Some(parts.join(" "))
 }

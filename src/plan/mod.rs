@@ -29,6 +29,7 @@ mod stages;
 pub mod sweep;
 pub mod time;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::world::World;
@@ -40,6 +41,7 @@ use crate::library::model::{self, HeadKind, Model};
 use crate::library::objective::Objective;
 use crate::library::prompt::Template;
 use crate::library::schema::{Filled, Values};
+use crate::library::stage::job::Routine;
 use crate::library::stage::{SplitFacts, StageCx, StageKind, stage};
 use crate::program::op::Machine;
 use crate::resolve::points::Gather;
@@ -67,6 +69,7 @@ pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -
         binder.recipe = recipe;
         binder.models(&mut diags);
         let mut here = Here::new();
+        plan.reads.extend(reads(recipe));
         for declared in dag::order(recipe, &mut diags) {
             let values = Resolved::new(recipe, declared, &here);
             let place = if let Some((place, own)) = merger.known(&values) {
@@ -109,6 +112,23 @@ pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -
         seen::look(&mut plan, std::mem::take(&mut binder.noted), &mut diags);
     }
     Outcome::new(Some(plan), diags)
+}
+
+/// The directories that a recipe's models, data and adapters are read from.
+fn reads(recipe: &Recipe) -> Vec<PathBuf> {
+    let mut dirs = Vec::new();
+    for declared in recipe.items.values() {
+        let values = &declared.filled.values;
+        let local = (declared.filled.name == "local").then_some(declared.arg.as_ref());
+        let own = local.flatten().map(|arg| arg.value.as_str());
+        let methods = values.entry("adapter").into_iter();
+        let starts = methods
+            .chain(values.entries("adapters"))
+            .filter_map(|method| method.values.str("start"));
+        let paths = own.into_iter().chain(values.str("tokenizer")).chain(starts);
+        dirs.extend(paths.map(|path| declared.base.join(path)));
+    }
+    dirs
 }
 
 struct Planner<'a, 'b> {
@@ -157,7 +177,7 @@ impl Planner<'_, '_> {
             kind,
             &start,
             parent.is_some(),
-            model.facts().layers,
+            model.as_ref(),
             diags,
         )?;
         let written = values.entry("objective").and_then(Objective::of);
@@ -256,6 +276,7 @@ impl Planner<'_, '_> {
             &start,
             parent.as_deref(),
             sets.first().map_or(&[], Vec::as_slice),
+            methods::identity(&tuning, self.binder.world),
         );
         // The words of a provisional prompt have the sizes of those that will be chosen.
         choice::provide(&mut start, 0);
@@ -295,7 +316,10 @@ impl Planner<'_, '_> {
                 return None;
             }
         };
-        if !check_shapes(&tuning, &job.params, diags) {
+        if let Routine::Fold(fold) = &mut job.routine {
+            fold.to = fold.to.take().map(|to| declared.base.join(to));
+        }
+        if !check_shapes(&tuning, model.as_ref(), (start.objective, &job), diags) {
             return None;
         }
         let from = if values.written("from") {
@@ -507,9 +531,10 @@ impl Planner<'_, '_> {
         kind: &dyn StageKind,
         start: &Handed,
         continues: bool,
-        n_layers: u64,
+        model: &dyn Model,
         diags: &mut Diags,
     ) -> Option<Tuning> {
+        let n_layers = model.facts().layers;
         let (base, values) = (declared.base.as_path(), &declared.filled.values);
         if !kind.trains() {
             return Some(Tuning {
@@ -555,10 +580,11 @@ impl Planner<'_, '_> {
         }
         let written = written
             .into_iter()
-            .map(|f| start_from_peft(base, f, diags))
+            .map(|f| start_from_peft(base, f, model, diags))
             .collect::<Option<Vec<_>>>()?;
         let methods = written
             .into_iter()
+            .flatten()
             .filter_map(|f| Some((method(&f.name)?, f)))
             .collect();
         Some(Tuning {
@@ -681,7 +707,7 @@ fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> 
     if !kind.trains() {
         return None;
     }
-    handed.tuning = tuning.clone();
+    handed.tuning = tuning.begun();
     if tuning.leaves_adapter() {
         handed.adapter = Some(name.to_owned());
     } else {

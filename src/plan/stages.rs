@@ -1,5 +1,7 @@
 //! What a plan consists of: stages, and what flows between them.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -223,6 +225,8 @@ pub struct Plan {
     pub points: usize,
     /// What was seen of its data.
     pub data: Vec<Seen>,
+    /// The directories that models, data and adapters are read from.
+    pub reads: BTreeSet<PathBuf>,
 }
 
 impl Plan {

@@ -4,6 +4,7 @@
 //! **Invariant:** a stage is planned once for each set of resolved values, not once a point.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
 
@@ -283,20 +284,32 @@ fn values(
 
 /// Reports stages that would copy their models into one directory.
 pub(super) fn check_targets(plan: &Plan, diags: &mut Diags) {
-    let mut targets: BTreeMap<&str, &Stage> = BTreeMap::new();
+    let mut targets: BTreeMap<PathBuf, &Stage> = BTreeMap::new();
     for stage in &plan.stages {
         let Routine::Fold(fold) = &stage.job.routine else {
             continue;
         };
         let Some(to) = &fold.to else { continue };
-        if let Some(other) = targets.insert(to, stage) {
+        let read = plan.reads.iter().find(|dir| plain(dir) == plain(to));
+        if let Some(dir) = read {
+            let message = format!(
+                "the merged model would be written over `{}`, which the recipe reads",
+                dir.display()
+            );
+            let diag = Diag::error(&SHARED_TARGET, stage.filled.values.span("to"), message);
+            diags.push(diag.help("name another directory"));
+            return;
+        }
+        if let Some(other) = targets.insert(plain(to), stage) {
             diags.push(
                 Diag::error(
                     &SHARED_TARGET,
                     stage.filled.values.span("to"),
                     format!(
-                        "`{}` and `{}` would both write to `{to}`",
-                        other.name.value, stage.name.value
+                        "`{}` and `{}` would both write to `{}`",
+                        other.name.value,
+                        stage.name.value,
+                        stage.filled.values.str("to").unwrap_or_default()
                     ),
                 )
                 .label("one directory for several models")
@@ -305,6 +318,23 @@ pub(super) fn check_targets(plan: &Plan, diags: &mut Diags) {
             return;
         }
     }
+}
+
+/// A path without `.` and `..`, as far as it can be told without looking.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir
+                if matches!(plain.components().next_back(), Some(Component::Normal(_))) =>
+            {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 impl Stage {

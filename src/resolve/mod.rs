@@ -4,6 +4,8 @@
 mod block;
 pub mod error;
 pub mod points;
+#[cfg(test)]
+mod print_tests;
 pub mod registry;
 mod scope;
 pub mod sweep;
@@ -567,22 +569,16 @@ pub fn methods_from_text(list: &[String]) -> Result<crate::library::method::Tuni
             .value
             .and_then(|v| values::check(&Scope::default(), &key, &v, &mut diags));
         let found = match checked {
-            Some(Checked::Entry(filled)) => {
+            Some(Checked::Entry(filled)) if !diags.has_errors() => {
                 crate::library::method::method(&filled.name).map(|m| (m, *filled))
             }
             _ => None,
         };
-        match found {
-            Some(pair) => tuning.methods.push(pair),
-            None => {
-                let why = diags
-                    .iter()
-                    .next()
-                    .map(|d| d.message.clone())
-                    .unwrap_or_default();
-                return Err(format!("`{text}` cannot be read: {why}"));
-            }
-        }
+        let Some(pair) = found else {
+            let why: Vec<&str> = diags.iter().map(|d| d.message.as_str()).collect();
+            return Err(format!("`{text}` cannot be read: {}", why.join("; ")));
+        };
+        tuning.methods.push(pair);
     }
     Ok(tuning)
 }

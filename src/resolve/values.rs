@@ -244,6 +244,9 @@ pub fn parse_size(digits: &str, unit: &str) -> Option<u64> {
         "TiB" => 1 << 40,
         _ => return None,
     };
+    if let Ok(whole) = digits.parse::<u64>() {
+        return whole.checked_mul(factor).filter(|n| *n < 1 << 63);
+    }
     let bytes = digits.parse::<f64>().ok()? * factor as f64;
     (bytes.is_finite() && (0.0..9e18).contains(&bytes)).then_some(bytes as u64)
 }
@@ -599,7 +602,7 @@ fn walk(
             let range = match (range.single, range.start) {
                 // `[-1]` ends at the last block: one past -1 would be 0, the first.
                 (true, Some(-1)) => (Some(-1), None),
-                (true, Some(n)) => (Some(n), Some(n + 1)),
+                (true, Some(n)) => (Some(n), Some(n.saturating_add(1))),
                 _ => (range.start, range.end),
             };
             walk(rest, Some(range), role, out)

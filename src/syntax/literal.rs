@@ -56,6 +56,23 @@ fn unicode_at(text: &str) -> Option<(Option<char>, usize)> {
     Some((c, "\\u{}".len() + digits.len()))
 }
 
+/// A text between quotes, as a recipe writes it: read again it is the same text, whatever is in it.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '\'' => out.push(c),
+            // The language has no letters for these.
+            '\r' | '\0' => out.extend(c.escape_unicode()),
+            c => out.extend(c.escape_debug()),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// Whether a number without underscores fits: integers in 64 bits, others in a double.
 pub(super) fn fits(digits: &str) -> bool {
     if digits.contains(['.', 'e', 'E']) {

@@ -9,4 +9,5 @@ mod parser;
 mod scan;
 
 pub use format::format;
+pub use literal::quote;
 pub use parser::{parse, parse_value};

@@ -1,5 +1,6 @@
 //! The one test binary beside the unit tests.
 
+mod artifacts;
 mod cases;
 mod choose;
 mod classes;
@@ -28,3 +29,4 @@ mod sweep;
 mod syntax_fuzz;
 mod tidy;
 mod tokens;
+mod ways;

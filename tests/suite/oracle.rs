@@ -14,7 +14,7 @@ use candle_transformers::models::xlm_roberta::{
 use peftc::library::tokenizer::{Tokenizer, TokenizerFiles};
 use serde_json::{Value, json};
 
-const SENTENCES: [&str; 6] = [
+pub(crate) const SENTENCES: [&str; 6] = [
     "good",
     "a warm and funny film",
     "it is too long, and nothing in it is new",
@@ -123,7 +123,7 @@ fn compare(name: &str, own: &[Vec<f32>], wanted: &Tensor) {
     assert!(spread(0) > 1e-2, "{name}: the sentences have one score");
 }
 
-fn reference(name: &str) -> std::path::PathBuf {
+pub(crate) fn reference(name: &str) -> std::path::PathBuf {
     std::env::current_dir()
         .expect("a working directory")
         .join("tests/reference")
@@ -143,47 +143,66 @@ fn head(
     linear(width, 2, output)?.forward(&pooled)
 }
 
+/// The scores of the sentences by candle's model of a family, with the config of `dir` and any weights.
+pub(crate) fn candle_scores(family: &str, dir: &Path, vb: VarBuilder<'static>) -> Result<Tensor> {
+    let (mut config, batch) = (config(dir), batch(dir));
+    match family {
+        "bert" => {
+            let config: BertConfig = serde_json::from_value(config).expect("a BERT");
+            let model = BertModel::load(vb.clone(), &config)?;
+            let hidden = model.forward(&batch.ids, &batch.ids.zeros_like()?, Some(&batch.mask))?;
+            head(
+                &hidden,
+                vb.pp("bert.pooler.dense"),
+                Tensor::tanh,
+                vb.pp("classifier"),
+            )
+        }
+        "distilbert" => {
+            // What candle's DistilBERT calls `gelu` is the approximation by tanh.
+            config["activation"] = json!("gelu");
+            let config: DistilBertConfig = serde_json::from_value(config).expect("a DistilBERT");
+            let model = DistilBertModel::load(vb.clone(), &config)?;
+            let padding = batch.mask.eq(0u32)?.unsqueeze(1)?.unsqueeze(1)?;
+            let hidden = model.forward(&batch.ids, &padding)?;
+            head(
+                &hidden,
+                vb.pp("pre_classifier"),
+                Tensor::relu,
+                vb.pp("classifier"),
+            )
+        }
+        _ => {
+            config["position_embedding_type"] = json!("absolute");
+            let config: RobertaConfig = serde_json::from_value(config).expect("a RoBERTa");
+            let model = XLMRobertaForSequenceClassification::new(2, &config, vb)?;
+            model.forward(&batch.ids, &batch.mask, &batch.ids.zeros_like()?)
+        }
+    }
+}
+
 #[test]
 fn bert_gives_the_scores_of_candle() -> Result<()> {
     let dir = reference("bert-tiny");
-    let (vb, batch) = (weights(&dir), batch(&dir));
-    let config: BertConfig = serde_json::from_value(config(&dir)).expect("a BERT");
-    let model = BertModel::load(vb.clone(), &config)?;
-    let hidden = model.forward(&batch.ids, &batch.ids.zeros_like()?, Some(&batch.mask))?;
-    let scores = head(
-        &hidden,
-        vb.pp("bert.pooler.dense"),
-        Tensor::tanh,
-        vb.pp("classifier"),
-    )?;
-    compare("bert", &ours(&dir), &scores);
+    compare(
+        "bert",
+        &ours(&dir),
+        &candle_scores("bert", &dir, weights(&dir))?,
+    );
     Ok(())
 }
 
 #[test]
 fn distilbert_gives_the_scores_of_candle() -> Result<()> {
-    // What candle's DistilBERT calls `gelu` is the approximation by tanh.
     let dir = tempfile::tempdir().expect("a scratch directory");
     for entry in std::fs::read_dir(reference("distilbert-tiny")).expect("a model") {
         let entry = entry.expect("a file");
         std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
     }
     let mut approximate = config(dir.path());
-    let theirs: DistilBertConfig =
-        serde_json::from_value(approximate.clone()).expect("a DistilBERT");
     approximate["activation"] = json!("gelu_new");
     std::fs::write(dir.path().join("config.json"), approximate.to_string()).expect("written");
-
-    let (vb, batch) = (weights(dir.path()), batch(dir.path()));
-    let model = DistilBertModel::load(vb.clone(), &theirs)?;
-    let padding = batch.mask.eq(0u32)?.unsqueeze(1)?.unsqueeze(1)?;
-    let hidden = model.forward(&batch.ids, &padding)?;
-    let scores = head(
-        &hidden,
-        vb.pp("pre_classifier"),
-        Tensor::relu,
-        vb.pp("classifier"),
-    )?;
+    let scores = candle_scores("distilbert", dir.path(), weights(dir.path()))?;
     compare("distilbert", &ours(dir.path()), &scores);
     Ok(())
 }
@@ -191,12 +210,7 @@ fn distilbert_gives_the_scores_of_candle() -> Result<()> {
 #[test]
 fn roberta_gives_the_scores_of_candle() -> Result<()> {
     let dir = reference("roberta-tiny");
-    let batch = batch(&dir);
-    let mut config = config(&dir);
-    config["position_embedding_type"] = json!("absolute");
-    let config: RobertaConfig = serde_json::from_value(config).expect("a RoBERTa");
-    let model = XLMRobertaForSequenceClassification::new(2, &config, weights(&dir))?;
-    let scores = model.forward(&batch.ids, &batch.mask, &batch.ids.zeros_like()?)?;
+    let scores = candle_scores("roberta", &dir, weights(&dir))?;
     compare("roberta", &ours(&dir), &scores);
     Ok(())
 }

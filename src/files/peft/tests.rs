@@ -1,6 +1,7 @@
 //! Tests against adapters that the Python library wrote.
 
 use super::*;
+use crate::library::stage::network::{Anatomy, anatomy};
 use proptest::prelude::*;
 use std::path::PathBuf;
 
@@ -10,8 +11,20 @@ fn reference(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// A reference model's parts, and its family.
+fn model(name: &str) -> (String, Anatomy) {
+    let config = fs::read(reference(name).join("config.json")).unwrap();
+    let model = crate::library::model::parse(&serde_json::from_slice(&config).unwrap()).unwrap();
+    (model.family().to_owned(), anatomy(model.as_ref()))
+}
+
+fn fit_to(adapter: &PeftAdapter, name: &str) -> Result<Fitted, Misfit> {
+    let (family, parts) = model(name);
+    fit(adapter, &family, &parts)
+}
+
 #[test]
-fn reads_what_peft_wrote() {
+fn what_peft_wrote_fits_its_model_and_no_other() {
     for (name, query, head) in [
         (
             "bert-tiny-lora",
@@ -35,19 +48,15 @@ fn reads_what_peft_wrote() {
         ),
     ] {
         let adapter = read(&reference(name)).unwrap();
+        let config = &adapter.config;
         assert_eq!(
-            (
-                adapter.rank,
-                adapter.alpha,
-                adapter.dropout,
-                adapter.rs_lora
-            ),
+            (config.rank, config.alpha, config.dropout, config.rs_lora),
             (4, 8.0, 0.0, false)
         );
-        assert!(name.starts_with(&adapter.base), "{}", adapter.base);
-        assert!(adapter.modules_to_save.contains(&"classifier".to_owned()));
-        assert!(adapter.targets.matches(query).unwrap());
-        assert!(!adapter.targets.matches("classifier").unwrap());
+        assert!(name.starts_with(&config.base), "{}", config.base);
+        assert!(config.saves("classifier"));
+        assert_eq!(config.places(query), Some(true));
+        assert_eq!(config.places("classifier"), Some(false));
         let (shape, a) = adapter
             .tensors
             .f32(&format!("{query}.lora_A.weight"))
@@ -60,19 +69,167 @@ fn reads_what_peft_wrote() {
             .unwrap()
             .unwrap();
         assert_eq!(b.iter().all(|x| *x == 0.0), !name.ends_with("trained"));
-        assert!(adapter.tensors.get(head).is_some(), "{name}: {head}");
-        // The targets are exactly the modules that have tensors.
-        let modules: Vec<&str> = adapter
-            .tensors
-            .names()
-            .filter_map(|n| n.strip_suffix(".lora_A.weight"))
-            .collect();
-        assert_eq!(modules.len(), 18);
-        assert_eq!(
-            adapter.targets.select(modules.iter().copied()).unwrap(),
-            modules
+        let own = name.split("-lora").next().unwrap();
+        let fitted = fit_to(&adapter, own).unwrap();
+        assert_eq!(fitted.groups.len(), 1);
+        assert_eq!(fitted.groups[0].modules.len(), 18);
+        assert!(fitted.tensors.contains_key(head), "{name}: {head}");
+        assert_eq!(fitted.tensors.len(), adapter.tensors.names().count());
+        assert!(fitted.head.is_empty() && fitted.whole.is_empty());
+        for other in ["bert-tiny", "roberta-tiny", "distilbert-tiny"] {
+            if other == own {
+                continue;
+            }
+            let misfit = fit_to(&adapter, other).unwrap_err();
+            assert!(misfit.message.contains("of this model"), "{misfit:?}");
+            assert!(misfit.help.contains(own), "{misfit:?}");
+        }
+    }
+}
+
+/// The reference adapter with its tensors renamed or left out, and its config changed.
+fn changed(
+    rename: &dyn Fn(&str) -> Option<String>,
+    change: &dyn Fn(&mut Json),
+) -> Result<Fitted, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let from = reference("bert-tiny-lora");
+    let mut config: Json = serde_json::from_slice(&fs::read(from.join(CONFIG)).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
+    let file = TensorFile::open(&from.join(TENSORS)).unwrap();
+    let kept: Vec<(String, String)> = file
+        .names()
+        .into_iter()
+        .filter_map(|name| Some((rename(&name)?, name)))
+        .collect();
+    let specs: Vec<TensorSpec> = kept
+        .iter()
+        .map(|(new, old)| TensorSpec::of(new, &file.tensor(old).unwrap()))
+        .collect();
+    tensorfile::write_tensors(&dir.path().join(TENSORS), &specs, None, &mut |i, out| {
+        let tensor = file.tensor(&kept[i].1).unwrap();
+        out.write_all(tensorfile::bytes_of(&tensor)).unwrap();
+        Ok(())
+    })
+    .unwrap();
+    let adapter = read(dir.path()).map_err(|e| e.to_string())?;
+    fit_to(&adapter, "bert-tiny").map_err(|m| format!("{}; {}", m.message, m.help))
+}
+
+#[test]
+fn every_tensor_is_used_or_refused_by_name_and_none_is_missing() {
+    let same = |name: &str| Some(name.to_owned());
+    let nothing = |_: &mut Json| {};
+    assert!(changed(&same, &nothing).is_ok());
+    let file = TensorFile::open(&reference("bert-tiny-lora").join(TENSORS)).unwrap();
+    for name in file.names() {
+        let short = plain_name(&name).unwrap();
+        // Without it: an error that names it, or its module.
+        let error = changed(&|n| (n != name).then(|| n.to_owned()), &nothing).unwrap_err();
+        let module = short.split(".lora_").next().unwrap();
+        assert!(error.contains(module), "{short}: {error}");
+        // Under a name that the model does not have.
+        let error = changed(
+            &|n| {
+                Some(if n == name {
+                    format!("{PREFIX}zebra.{short}")
+                } else {
+                    n.to_owned()
+                })
+            },
+            &nothing,
+        )
+        .unwrap_err();
+        assert!(error.contains("zebra"), "{short}: {error}");
+    }
+    for (end, what) in [
+        ("lora_embedding_A", "embeddings"),
+        ("lora_magnitude_vector", "not built yet"),
+        ("lora_B.bias", "not built yet"),
+        ("base_layer.weight", "embeddings"),
+    ] {
+        let rename = |n: &str| {
+            Some(
+                match n.strip_suffix("layer.0.attention.self.query.lora_A.weight") {
+                    Some(stem) => format!("{stem}layer.0.attention.self.query.{end}"),
+                    None => n.to_owned(),
+                },
+            )
+        };
+        let error = changed(&rename, &nothing).unwrap_err();
+        assert!(
+            error.contains(end) && error.contains(what) && error.contains("merge_and_unload"),
+            "{error}"
         );
     }
+}
+
+#[test]
+fn placements_of_peft_are_followed() {
+    let layer = |keep: &'static [u64]| {
+        move |name: &str| {
+            let inside = |i: &u64| name.contains(&format!("layer.{i}."));
+            let other = !name.contains("lora_") || keep.iter().any(inside);
+            other.then(|| name.to_owned())
+        }
+    };
+    let places = |fitted: Fitted| -> usize { fitted.groups.iter().map(|g| g.modules.len()).sum() };
+    let set = |key: &'static str, value: Json| move |config: &mut Json| config[key] = value.clone();
+    let all = |name: &str| Some(name.to_owned());
+    // Some blocks, by number, and by a pattern before it.
+    for value in [json!([0, 2]), json!([2, 0, 7])] {
+        let found = changed(&layer(&[0, 2]), &set("layers_to_transform", value));
+        assert_eq!(places(found.unwrap()), 12);
+    }
+    let found = changed(&layer(&[1]), &set("layers_to_transform", json!(1)));
+    assert_eq!(places(found.unwrap()), 6);
+    assert!(changed(&layer(&[0]), &set("layers_to_transform", json!([0, 1]))).is_err());
+    assert!(changed(&all, &set("layers_to_transform", json!([0, 1]))).is_err());
+    // Left out.
+    for value in [json!(["layer.1"]), json!(r".*layer\.1\..*")] {
+        let found = changed(&layer(&[0, 2]), &set("exclude_modules", value.clone()));
+        assert_eq!(
+            found.is_ok(),
+            value.is_string(),
+            "an end of a path, or all of it"
+        );
+    }
+    // Regular expressions, of Python's kind too.
+    let pattern = json!(r"bert\.encoder\.layer\.\d\..*(query|key|value|dense)");
+    assert_eq!(
+        places(changed(&all, &set("target_modules", pattern)).unwrap()),
+        18
+    );
+    let ahead = json!(r"bert(?!x)\.encoder.*");
+    assert_eq!(
+        places(changed(&all, &set("target_modules", ahead)).unwrap()),
+        18
+    );
+    let linear = set("target_modules", json!("all-linear"));
+    assert_eq!(places(changed(&all, &linear).unwrap()), 18);
+    assert!(changed(&layer(&[0, 1]), &linear).is_err());
+    // Ranks and scales that differ.
+    let fitted = changed(
+        &all,
+        &set(
+            "alpha_pattern",
+            json!({ "layer.1.*query": 3, "query": 5.5, "^x": 1 }),
+        ),
+    )
+    .unwrap();
+    let mut found: Vec<(f64, usize)> = fitted
+        .groups
+        .iter()
+        .map(|g| (g.alpha, g.modules.len()))
+        .collect();
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert_eq!(found, [(3.0, 1), (5.5, 2), (8.0, 15)]);
+    let error = changed(&all, &set("rank_pattern", json!({ "query": 2 }))).unwrap_err();
+    assert!(
+        error.contains("[4, 64]") && error.contains("[2, 64]"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -116,17 +273,13 @@ fn what_is_written_is_read_again_and_has_the_same_bytes_each_time() {
         "{text}"
     );
     let adapter = read(&one).unwrap();
+    let config = &adapter.config;
     assert_eq!(
-        (
-            adapter.rank,
-            adapter.alpha,
-            adapter.dropout,
-            adapter.rs_lora
-        ),
+        (config.rank, config.alpha, config.dropout, config.rs_lora),
         (2, 16.0, 0.1, true)
     );
     assert_eq!(
-        adapter.targets,
+        config.targets,
         Targets::Names(vec!["query".into(), "value".into()])
     );
     assert_eq!(
@@ -134,7 +287,7 @@ fn what_is_written_is_read_again_and_has_the_same_bytes_each_time() {
         Some((vec![2, 3], vec![2.0; 6]))
     );
     assert_eq!(adapter.tensors.f32("none").unwrap(), None);
-    assert_eq!(adapter.base, "org/base");
+    assert_eq!(config.base, "org/base");
     let bad = write(
         &one,
         "b",
@@ -160,15 +313,15 @@ fn with(key: &str, value: Json) -> Result<PeftAdapter, RunError> {
 #[test]
 fn what_is_not_built_is_refused_by_its_key() {
     for (key, value) in [
-        ("rank_pattern", json!({ "query": 8 })),
-        ("alpha_pattern", json!({ "query": 8 })),
-        ("use_dora", json!(true)),
+        ("rank_pattern", json!({ "query": 0 })),
+        ("rank_pattern", json!({ "(": 4 })),
+        ("alpha_pattern", json!({ "query": "x" })),
         ("bias", json!("all")),
-        ("fan_in_fan_out", json!(true)),
         ("peft_type", json!("IA3")),
         ("peft_type", Json::Null),
-        ("layers_to_transform", json!([0, 1])),
-        ("layers_to_transform", json!(1)),
+        ("layers_to_transform", json!([0, "x"])),
+        ("layers_to_transform", json!(-1)),
+        ("lora_alpha", json!(0)),
         ("init_lora_weights", json!("pissa")),
         ("r", json!(0)),
         ("r", json!("x")),
@@ -184,7 +337,57 @@ fn what_is_not_built_is_refused_by_its_key() {
         );
     }
     assert!(with("init_lora_weights", json!("gaussian")).is_ok());
-    assert_eq!(with("r", Json::Null).unwrap().rank, 8);
+    assert_eq!(with("r", Json::Null).unwrap().config.rank, 8);
+}
+
+/// The fields of peft's `LoraConfig` and those it inherits, as of 0.21.2.
+const FIELDS: &str = "alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias \
+    corda_config ensure_weight_tying eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights \
+    kasa_config layer_replication layers_pattern layers_to_transform loftq_config lora_alpha lora_bias lora_dropout \
+    lora_ga_config megatron_config megatron_core modules_to_save monteclora_config peft_type peft_version \
+    qalora_group_size r rank_pattern revision runtime_config target_modules target_parameters task_type \
+    trainable_token_indices use_bdlora use_dora use_qalora use_rslora velora_config";
+
+#[test]
+fn every_key_of_peft_is_used_refused_or_known_to_have_no_effect() {
+    for field in FIELDS.split_whitespace() {
+        let known = config::KEYS.iter().filter(|(key, _)| *key == field).count();
+        assert_eq!(known, 1, "{field}");
+    }
+    assert!(config::KEYS.is_sorted_by_key(|(key, _)| *key));
+    for (key, fate) in config::KEYS {
+        let nothing = [Json::Null, json!(false), json!([]), json!({}), json!("")];
+        match fate {
+            config::Fate::Refused => {
+                for value in [
+                    json!(true),
+                    json!([1]),
+                    json!({ "a": 1 }),
+                    json!("x"),
+                    json!(1),
+                ] {
+                    let error = with(key, value).unwrap_err().to_string();
+                    assert!(
+                        error.contains(&format!("`{key}`")) && error.contains("merge_and_unload"),
+                        "{error}"
+                    );
+                }
+                nothing
+                    .into_iter()
+                    .for_each(|value| assert!(with(key, value).is_ok(), "{key}"));
+            }
+            config::Fate::WithoutEffect(why) => {
+                assert!(!why.is_empty());
+                let plain = with("peft_version", Json::Null).unwrap();
+                let set = with(key, json!({ "a": 1 })).unwrap();
+                assert_eq!(set.config, plain.config, "{key}");
+            }
+            config::Fate::Used => {}
+        }
+    }
+    let error = with("use_zebra", json!(3)).unwrap_err().to_string();
+    assert!(error.contains("`use_zebra` = 3"), "{error}");
+    assert!(with("use_zebra", json!(false)).is_ok());
 }
 
 #[test]
@@ -198,27 +401,22 @@ fn targets_are_suffixes_of_whole_components_or_full_matches() {
         ("a.query.x", false),
         ("subquery", false),
     ] {
-        assert_eq!(names.matches(path).unwrap(), hit, "{path}");
+        assert_eq!(names.matches(path), Some(hit), "{path}");
     }
-    let regex = with("target_modules", json!(r".*\.[01]\..*(query|value)"))
-        .unwrap()
-        .targets;
-    assert_eq!(
-        regex
-            .select(["x.0.query", "x.2.query", "x.1.value", "x.1.value.y"])
-            .unwrap(),
-        ["x.0.query", "x.1.value"]
-    );
-    assert!(Targets::Regex("a|bc".into()).matches("bc").unwrap());
-    assert!(!Targets::Regex("a|bc".into()).matches("ac").unwrap());
-    assert_eq!(
-        with("target_modules", json!("All-Linear")).unwrap().targets,
-        Targets::AllLinear
-    );
-    let Targets::Names(found) = with("target_modules", Json::Null).unwrap().targets else {
-        panic!()
-    };
-    assert_eq!(found.len(), 18);
+    let targets = |value: Json| with("target_modules", value).unwrap().config.targets;
+    let regex = targets(json!(r".*\.[01]\..*(query|value)"));
+    for (path, hit) in [
+        ("x.0.query", true),
+        ("x.2.query", false),
+        ("x.1.value", true),
+        ("x.1.value.y", false),
+    ] {
+        assert_eq!(regex.matches(path), Some(hit), "{path}");
+    }
+    assert_eq!(Targets::Regex("a|bc".into()).matches("bc"), Some(true));
+    assert_eq!(Targets::Regex("a|bc".into()).matches("ac"), Some(false));
+    assert_eq!(targets(json!("All-Linear")), Targets::AllLinear);
+    assert_eq!(targets(Json::Null), Targets::Present);
 }
 
 #[test]
@@ -271,7 +469,7 @@ proptest! {
         let keys = ["r", "lora_alpha", "target_modules", "bias", "modules_to_save", "rank_pattern", "use_rslora", "peft_type"];
         let parsed = serde_json::from_str(&value).unwrap_or(Json::String(value));
         if let Ok(adapter) = with(keys[key], parsed) {
-            let _ = adapter.targets.matches("a.b");
+            let _ = (adapter.config.places("a.b"), fit_to(&adapter, "bert-tiny"));
         }
     }
 }

@@ -1,7 +1,5 @@
 //! LoRA (methods R1): `y = x W₀ᵀ + b + s · (Drop(x) Aᵀ) Bᵀ`, `A: [r, in]`, `B: [out, r]`.
 
-use serde_json::json;
-
 use super::super::params::Init;
 use super::super::schema::{Bound, Default, Key, Kind};
 use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
@@ -61,7 +59,13 @@ static SCHEMA: Schema = Schema {
             name: "start",
             kind: Kind::Str,
             default: Default::Absent,
-            doc: "directory of a peft LoRA adapter to start from, relative to the recipe; rank, alpha, scaling and placement are then the adapter's",
+            doc: "directory of a peft LoRA adapter to start from, relative to the recipe; rank, alpha, scaling, placement and saved modules are then the adapter's, and so is dropout where it is not written",
+        },
+        Key {
+            name: "modules_to_save",
+            kind: Kind::Names,
+            default: Default::Absent,
+            doc: "modules trained whole beside the update, by their paths or ends of them, and kept with the adapter; the head always is",
         },
         ON,
     ],
@@ -136,13 +140,17 @@ impl Method for Lora {
         Some(net.b.push1(op, &[bt, a, weight]))
     }
 
+    fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {
+        values.names("modules_to_save")
+    }
+
     fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
-        Some(peft_lora(
-            values.int("rank"),
-            values.float("alpha"),
-            values.float("dropout"),
-            values.bool("rs_lora"),
-        ))
+        Some(PeftAdapter {
+            rank: values.int("rank"),
+            scale: scale(values),
+            dropout: values.float("dropout"),
+            rs_lora: values.bool("rs_lora"),
+        })
     }
 
     fn peft_tensors(
@@ -163,31 +171,6 @@ impl Method for Lora {
         .into_iter()
         .filter_map(|(suffix, shape)| Some((suffix.to_owned(), shape.to_vec(), get(suffix)?)))
         .collect()
-    }
-}
-
-/// The keys of a plain LoRA in peft's `adapter_config.json`.
-pub(super) fn peft_lora(rank: u64, alpha: f64, dropout: f64, rs_lora: bool) -> PeftAdapter {
-    PeftAdapter {
-        config: vec![
-            ("peft_type", json!("LORA")),
-            ("r", json!(rank)),
-            ("lora_alpha", number(alpha)),
-            ("lora_dropout", json!(dropout)),
-            ("use_rslora", json!(rs_lora)),
-            ("bias", json!("none")),
-            ("fan_in_fan_out", json!(false)),
-            ("init_lora_weights", json!(true)),
-        ],
-    }
-}
-
-/// A whole number where it is one: peft declares `lora_alpha` as an integer.
-fn number(x: f64) -> serde_json::Value {
-    if x.fract() == 0.0 && x.abs() < 1e15 {
-        json!(x as i64)
-    } else {
-        json!(x)
     }
 }
 

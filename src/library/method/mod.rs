@@ -47,11 +47,17 @@ pub struct Complaint {
     pub help: Option<String>,
 }
 
-/// How an adapter is written for other programs.
-#[derive(Clone, Debug)]
+/// What peft's LoRA has to be at a site to do the same as an adapter.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PeftAdapter {
-    /// Method-specific keys of `adapter_config.json`.
-    pub config: Vec<(&'static str, serde_json::Value)>,
+    /// Rank of the pair.
+    pub rank: u64,
+    /// Factor of the update.
+    pub scale: f64,
+    /// Dropout before A in training.
+    pub dropout: f64,
+    /// Whether it scales by `alpha / √rank`.
+    pub rs_lora: bool,
 }
 
 /// A tensor of an exported adapter, made of resident tensors by name.
@@ -110,7 +116,13 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
-    /// The adapter in peft's format: configuration keys; `None` if peft has no equal.
+    /// Modules of the backbone that are trained whole beside what the method adds: their paths, or ends of them.
+    fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {
+        let _ = values;
+        &[]
+    }
+
+    /// The adapter in peft's format: rank and scale; `None` if peft has no equal.
     fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
         let _ = values;
         None
@@ -168,10 +180,12 @@ impl Tuning {
         match param.owner {
             Owner::Head => true,
             Owner::Adapter => param.trainable_by_init(),
-            Owner::Base => self
-                .methods
-                .iter()
-                .any(|(m, f)| m.trains(&f.values, param, self.n_layers)),
+            Owner::Base => self.methods.iter().any(|(m, f)| {
+                m.trains(&f.values, param, self.n_layers)
+                    || m.whole_modules(&f.values)
+                        .iter()
+                        .any(|module| param.is_in(module))
+            }),
         }
     }
 
@@ -187,6 +201,16 @@ impl Tuning {
                         .is_some_and(|p| p.matches(site, self.n_layers))
             })
             .map(|(m, f)| (*m, &f.values))
+    }
+
+    /// The same methods once they have begun: what they started from no longer matters.
+    #[must_use]
+    pub fn begun(&self) -> Self {
+        let mut begun = self.clone();
+        for (_, filled) in &mut begun.methods {
+            filled.values.remove("start");
+        }
+        begun
     }
 
     /// The same methods with nothing trained.

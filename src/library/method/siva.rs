@@ -4,7 +4,7 @@
 
 use super::super::params::{Init, SvdPart};
 use super::super::schema::{Default, Key, Kind};
-use super::lora::{check_rank, peft_lora};
+use super::lora::check_rank;
 use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
 use crate::library::error::RANK_ABOVE_DECOMPOSITION;
 use crate::program::Real;
@@ -122,8 +122,12 @@ impl Method for Siva {
         if values.opt_int("decomposition").is_some() {
             return None; // the adapter on W0 would not give the dropped triplets' absence
         }
-        let rank = 2 * values.int("rank");
-        Some(peft_lora(rank, rank as f64, 0.0, false))
+        Some(PeftAdapter {
+            rank: 2 * values.int("rank"),
+            scale: 1.0,
+            dropout: 0.0,
+            rs_lora: false,
+        })
     }
 
     /// `A = [V; V⁰]`, `B = [U∘S | −U⁰∘S]`: the change against `W₀` as a product of rank `2r`.

@@ -1,5 +1,7 @@
 //! What a stage asks of the executor.
 
+use std::path::PathBuf;
+
 use super::super::masking::Masking;
 use super::super::metric::Metric;
 use super::super::params::Param;
@@ -189,7 +191,7 @@ pub struct Fold {
     /// Type the merged model is written in.
     pub dtype: DType,
     /// Directory to copy the model to as well.
-    pub to: Option<String>,
+    pub to: Option<PathBuf>,
 }
 
 impl Job {

@@ -84,7 +84,8 @@ impl StageKind for Merge {
             b.output("weight", weight);
             sites.push((site.clone(), verified(b.finish())));
         }
-        if sites.is_empty() {
+        // One whose product is all in the head is folded already.
+        if sites.is_empty() && !tuning.leaves_adapter() {
             let diag = Diag::error(
                 &NOTHING_TO_MERGE,
                 cx.values.span("from"),
@@ -101,7 +102,7 @@ impl StageKind for Merge {
         let fold = Fold {
             sites,
             dtype,
-            to: cx.values.str("to").map(str::to_owned),
+            to: cx.values.str("to").map(Into::into),
         };
         Ok(Job {
             params: built.params,

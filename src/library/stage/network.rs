@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::super::method::Tuning;
-use super::super::net::{Mode, Net, NetOptions};
+use super::super::model::Model;
+use super::super::net::{Mode, Net, NetOptions, Pick};
 use super::super::objective::Objective;
 use super::super::params::Param;
 use super::super::placement::Site;
 use super::StageCx;
 use crate::program::passes;
-use crate::program::{Builder, Program, Value, Verified};
+use crate::program::{Builder, DType, Program, Value, Verified};
 
 /// A network built into a program.
 #[derive(Debug)]
@@ -71,6 +72,41 @@ pub(super) fn probed(
         params,
         sites,
     }
+}
+
+/// A model without any method: the parts that files of weights and adapters name.
+#[derive(Debug)]
+pub struct Anatomy {
+    /// Parameters of backbone, sequence head (with two classes) and masked-LM head.
+    pub params: Vec<Param>,
+    /// Linear maps of the same.
+    pub sites: Vec<Site>,
+}
+
+/// All parts of a model, with either head.
+#[must_use]
+pub fn anatomy(model: &dyn Model) -> Anatomy {
+    let tuning = Tuning {
+        n_layers: model.facts().layers,
+        frozen: true,
+        methods: Vec::new(),
+    };
+    let options = NetOptions {
+        mode: Mode::Evaluate,
+        storage: DType::F32,
+        seed: 0,
+        dropout_frozen: false,
+        probed: BTreeSet::new(),
+    };
+    let mut b = Builder::new("anatomy");
+    let mut net = Net::new(&mut b, &tuning, options);
+    net.set_pick(Pick::First);
+    let hidden = model.encode(&mut net);
+    let hidden = net.picked(hidden);
+    model.classify(&mut net, hidden, 2);
+    model.words(&mut net, hidden, None);
+    let (params, sites) = net.finish();
+    Anatomy { params, sites }
 }
 
 /// The evaluation program: output `scores`, and `loss` (summed, times the loss scale) with labels.

@@ -1,0 +1,526 @@
+//! One model, five ways: what an evaluation, `predict`, the merged folder, the exported adapter and a store that was moved
+//! say of the same texts is the same, for every method, architecture and start.
+//!
+//! The exported adapter is read by a few lines of its own here, which apply peft's format to plain weights, and is
+//! evaluated by candle-transformers, which shares no code with ours.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use candle_core::{DType, Device, Tensor, safetensors};
+use candle_nn::VarBuilder;
+use peftc::exec::observe::Silent;
+use peftc::exec::predict::Predictor;
+use peftc::library::method::{METHODS, Method};
+use peftc::library::schema::Default;
+use peftc::program::op::Machine;
+use peftc::resolve::methods_from_text;
+use serde_json::{Value, json};
+
+use super::oracle::{SENTENCES, candle_scores, reference};
+
+/// Scores of each sentence.
+type Scores = Vec<Vec<f32>>;
+
+/// How far two ways may be apart.
+const CLOSE: f32 = 1e-5;
+
+/// Values that tiny models need, where a method's defaults do not fit them.
+const SMALL: &[(&str, &str, &str)] = &[("k_lst", "k", "3")];
+
+/// A method as a recipe writes it: whatever its schema requires, small.
+fn written(method: &dyn Method) -> String {
+    let schema = method.schema();
+    let keys: Vec<String> = schema
+        .keys
+        .iter()
+        .filter_map(|key| {
+            let small = SMALL
+                .iter()
+                .find(|(m, k, _)| (*m, *k) == (schema.name, key.name));
+            match (small, key.default) {
+                (Some((_, _, value)), _) => Some(format!("{} = {value}", key.name)),
+                (None, Default::Required) => Some(format!("{} = 1", key.name)),
+                _ => None,
+            }
+        })
+        .collect();
+    format!("{} {{ {} }}", schema.name, keys.join(", "))
+}
+
+/// The stages that are compared: a training, its evaluation and, where it leaves an adapter that folds, the
+/// merge and its evaluation.
+struct Case {
+    name: String,
+    folds: bool,
+    exports: bool,
+}
+
+fn stages(
+    cases: &mut Vec<Case>,
+    name: String,
+    method: &dyn Method,
+    from: &str,
+    adapter: &str,
+) -> String {
+    let mut text = format!(
+        "stage {name} = train {{ {from}, data = d.train, {adapter}lr = 1e-2, steps = 2, batch = 3 }}\n\
+         stage {name}_e = eval {{ from = {name}, data = d.test, batch = BATCH }}\n"
+    );
+    if method.adapts() {
+        text += &format!(
+            "stage {name}_m = merge {{ from = {name}, to = \"to/{name}\" }}\n\
+             stage {name}_me = eval {{ from = {name}_m, data = d.test, batch = BATCH }}\n"
+        );
+    }
+    let probe = peftc::library::schema::Values::default();
+    cases.push(Case {
+        name,
+        folds: method.adapts(),
+        exports: method.adapts() && method.peft_config(&probe).is_some(),
+    });
+    text
+}
+
+fn recipe(cases: &mut Vec<Case>, adapters: &[&str]) -> String {
+    let mut text = "model m = local \"base\"\n\
+         data d = local \"data\" { text = sentence, label = label }\n\
+         stage warm = train { model = m, data = d.train, adapter = full, lr = 1e-3, steps = 2, batch = 3 }\n"
+        .to_owned();
+    for method in METHODS {
+        let name = method.schema().name;
+        let adapter = format!("adapter = {}, ", written(*method));
+        text += &stages(
+            cases,
+            format!("{name}_fresh"),
+            *method,
+            "model = m",
+            &adapter,
+        );
+        text += &stages(
+            cases,
+            format!("{name}_from"),
+            *method,
+            "from = warm",
+            &adapter,
+        );
+        if method.adapts() || method.ladders() {
+            let from = format!("from = {name}_fresh");
+            text += &stages(cases, format!("{name}_on"), *method, &from, "");
+        }
+        if method.schema().key("start").is_some() {
+            for start in adapters {
+                let adapter = format!("adapter = {name} {{ start = \"{start}\" }}, ");
+                text += &stages(
+                    cases,
+                    format!("{name}_{start}"),
+                    *method,
+                    "model = m",
+                    &adapter,
+                );
+                let from = format!("from = {name}_{start}");
+                text += &stages(cases, format!("{name}_{start}_on"), *method, &from, "");
+            }
+        }
+    }
+    text
+}
+
+/// Numbers that look random and are the same everywhere.
+fn numbers(seed: &str, count: usize, size: f32) -> Vec<f32> {
+    let hash = blake3::hash(seed.as_bytes());
+    let mut bytes = vec![0u8; count * 2];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(hash.as_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    let one = |b: &[u8]| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0 * size;
+    bytes.chunks(2).map(one).collect()
+}
+
+/// Writes adapters in peft's format on a base: one with several ranks and scales and with further modules saved whole,
+/// and one on the head's maps.
+fn make_adapters(dir: &Path, base: &Path) {
+    let weights = safetensors::load(base.join("model.safetensors"), &Device::Cpu).expect("weights");
+    let shape = |name: &str| weights[name].dims().to_vec();
+    let write = |name: &str, mut config: Value, linear: &[(String, usize)], whole: &[String]| {
+        let mut tensors: HashMap<String, Tensor> = HashMap::new();
+        let mut put = |name: String, dims: &[usize], near: Option<&Tensor>| {
+            let data = numbers(&name, dims.iter().product(), 0.1);
+            let mut tensor = Tensor::from_vec(data, dims, &Device::Cpu).expect("fits");
+            if let Some(near) = near {
+                tensor = (tensor + near).expect("fits");
+            }
+            tensors.insert(format!("base_model.model.{name}"), tensor);
+        };
+        for (module, rank) in linear {
+            let dims = shape(&format!("{module}.weight"));
+            put(format!("{module}.lora_A.weight"), &[*rank, dims[1]], None);
+            put(format!("{module}.lora_B.weight"), &[dims[0], *rank], None);
+        }
+        for name in whole {
+            put(name.clone(), &shape(name), Some(&weights[name]));
+        }
+        let to = dir.join(name);
+        std::fs::create_dir_all(&to).expect("a folder");
+        safetensors::save(&tensors, to.join("adapter_model.safetensors")).expect("written");
+        config["peft_type"] = json!("LORA");
+        config["base_model_name_or_path"] = json!("base");
+        std::fs::write(to.join("adapter_config.json"), config.to_string()).expect("written");
+    };
+    let mut names: Vec<&String> = weights.keys().collect();
+    names.sort();
+    let ends = |ends: &[&str]| -> Vec<String> {
+        let module = |n: &&String| n.strip_suffix(".weight").map(str::to_owned);
+        let hit = |m: &String| ends.iter().any(|e| m.ends_with(e));
+        names.iter().filter_map(module).filter(hit).collect()
+    };
+    let of = |modules: &[String]| -> Vec<String> {
+        let inside = |n: &&&String| modules.iter().any(|m| n.starts_with(&format!("{m}.")));
+        names.iter().filter(inside).map(|n| (*n).clone()).collect()
+    };
+    let query = ends(&["query", "q_lin"]);
+    let (norm, down) = (
+        ends(&["output.LayerNorm", "sa_layer_norm"]),
+        ends(&["output.dense", "ffn.lin2"]),
+    );
+    let head = ends(&[
+        "classifier",
+        "pooler.dense",
+        "classifier.dense",
+        "classifier.out_proj",
+    ]);
+    let mixed: Vec<(String, usize)> = query
+        .iter()
+        .map(|m| (m.clone(), if m.contains("layer.1.") { 3 } else { 2 }))
+        .chain(down.iter().map(|m| (m.clone(), 2)))
+        .collect();
+    let saved: Vec<String> = norm.iter().chain(&head).cloned().collect();
+    write(
+        "mixed",
+        json!({
+            "r": 2, "lora_alpha": 3.5, "use_rslora": true, "task_type": "SEQ_CLS",
+            "target_modules": ["query", "q_lin", "output.dense", "ffn.lin2"],
+            "rank_pattern": { "layer.1.*(query|q_lin)": 3 }, "alpha_pattern": { "query": 1.25, "lin2": 2 },
+            "modules_to_save": ["output.LayerNorm", "sa_layer_norm", "pooler.dense", "classifier"],
+        }),
+        &mixed,
+        &of(&saved),
+    );
+    let on_head: Vec<(String, usize)> = head.iter().map(|m| (m.clone(), 2)).collect();
+    write(
+        "head",
+        json!({ "r": 2, "lora_alpha": 4, "target_modules": head.clone() }),
+        &on_head,
+        &[],
+    );
+}
+
+/// Plain weights with an adapter in peft's format applied: the format's rules in a few lines.
+fn with_peft(adapter: &Path, base: &Path) -> HashMap<String, Tensor> {
+    let config: Value = serde_json::from_slice(
+        &std::fs::read(adapter.join("adapter_config.json")).expect("a config"),
+    )
+    .expect("JSON");
+    let mut weights =
+        safetensors::load(base.join("model.safetensors"), &Device::Cpu).expect("weights");
+    let tensors = safetensors::load(adapter.join("adapter_model.safetensors"), &Device::Cpu)
+        .expect("an adapter");
+    let own: BTreeMap<String, Tensor> = tensors
+        .into_iter()
+        .map(|(name, t)| {
+            let plain = name
+                .strip_prefix("base_model.model.")
+                .expect("peft's prefix");
+            (plain.to_owned(), t)
+        })
+        .collect();
+    let pattern = |key: &str, module: &str, default: f64| -> f64 {
+        let map = config[key].as_object().into_iter().flatten();
+        let mut hits = map.filter(|(pattern, _)| {
+            let whole = format!("^(.*\\.)?({pattern})$");
+            regex::Regex::new(&whole)
+                .expect("a pattern")
+                .is_match(module)
+        });
+        hits.next()
+            .map_or(default, |(_, v)| v.as_f64().expect("a number"))
+    };
+    for (name, tensor) in &own {
+        let Some(module) = name.strip_suffix(".lora_A.weight") else {
+            if !name.contains(".lora_") {
+                weights
+                    .insert(name.clone(), tensor.clone())
+                    .expect("a tensor of the base");
+            }
+            continue;
+        };
+        let rank = pattern(
+            "rank_pattern",
+            module,
+            config["r"].as_f64().expect("a rank"),
+        );
+        let alpha = pattern(
+            "alpha_pattern",
+            module,
+            config["lora_alpha"].as_f64().expect("alpha"),
+        );
+        assert_eq!(rank as usize, tensor.dims()[0], "{module}");
+        let targets = config["target_modules"].as_array().expect("a list");
+        let is = |t: &Value| {
+            let t = t.as_str().expect("a name");
+            module == t || module.ends_with(&format!(".{t}"))
+        };
+        assert!(targets.iter().any(is), "{module} is no target");
+        let divisor = if config["use_rslora"] == true {
+            rank.sqrt()
+        } else {
+            rank
+        };
+        let b = &own[&format!("{module}.lora_B.weight")];
+        let product = (b.matmul(tensor).expect("fits") * (alpha / divisor)).expect("fits");
+        let weight = format!("{module}.weight");
+        let sum = (&weights[&weight] + product).expect("fits");
+        weights.insert(weight, sum);
+    }
+    weights
+}
+
+fn oracle(family: &str, base: &Path, weights: HashMap<String, Tensor>) -> Scores {
+    let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+    let scores = candle_scores(family, base, vb).expect("scores");
+    scores.to_vec2().expect("a matrix")
+}
+
+/// What an evaluation wrote.
+fn evaluated(out: &Path, stage: &str) -> Scores {
+    let path = out.join(stage).join("predictions.tsv");
+    let text = std::fs::read_to_string(&path).expect("predictions");
+    let mut lines = text.lines();
+    let header: Vec<&str> = lines.next().expect("a header").split('\t').collect();
+    let scores: Vec<usize> = (0..header.len())
+        .filter(|&i| header[i].starts_with("score"))
+        .collect();
+    lines
+        .map(|line| {
+            let cells: Vec<&str> = line.split('\t').collect();
+            scores
+                .iter()
+                .map(|&i| cells[i].parse().expect("a number"))
+                .collect()
+        })
+        .collect()
+}
+
+/// What `predict` says of an artifact or a folder.
+fn predicted(folder: &Path) -> Scores {
+    let texts: Vec<Vec<String>> = SENTENCES.iter().map(|s| vec![(*s).to_owned()]).collect();
+    let predictor = Predictor::open(folder, &methods_from_text).expect("opens");
+    let on = (Machine::detect(Some(2)), peftc::exec::device::Device::Cpu);
+    let made = predictor
+        .predict(&texts, (4, 1), on, &mut Silent)
+        .expect("labels");
+    made.scores
+        .chunks(made.width)
+        .map(<[f32]>::to_vec)
+        .collect()
+}
+
+fn agree(what: &str, one: &Scores, other: &Scores) {
+    assert_eq!(one.len(), other.len(), "{what}");
+    for (a, b) in one.iter().flatten().zip(other.iter().flatten()) {
+        assert!((a - b).abs() < CLOSE, "{what}: {one:?} against {other:?}");
+    }
+}
+
+fn run(dir: &Path, recipe: &Path) -> BTreeMap<String, Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .args(["run", "--quiet", "--json", "--threads", "2", "--store"])
+        .arg(dir.join("store"))
+        .arg("--out")
+        .arg(dir.join("out"))
+        .arg(recipe)
+        .output()
+        .expect("starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let stages = result["stages"].as_array().expect("stages").iter();
+    stages
+        .map(|s| (s["name"].as_str().expect("a name").to_owned(), s.clone()))
+        .collect()
+}
+
+/// A folder with a base, data and adapters.
+fn workplace(family: &str) -> tempfile::TempDir {
+    let place = tempfile::tempdir().expect("a scratch directory");
+    let dir = place.path().join("here");
+    let base = dir.join("base");
+    std::fs::create_dir_all(&base).expect("a folder");
+    for entry in std::fs::read_dir(reference(&format!("{family}-tiny"))).expect("a model") {
+        let entry = entry.expect("a file");
+        std::fs::copy(entry.path(), base.join(entry.file_name())).expect("copied");
+    }
+    if family == "distilbert" {
+        // What candle's DistilBERT calls `gelu` is the approximation by tanh.
+        let text = std::fs::read_to_string(base.join("config.json")).expect("a config");
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        config["activation"] = json!("gelu_new");
+        std::fs::write(base.join("config.json"), config.to_string()).expect("written");
+    }
+    std::fs::create_dir_all(dir.join("data")).expect("a folder");
+    let rows: String = SENTENCES
+        .iter()
+        .enumerate()
+        .map(|(i, s)| {
+            format!(
+                "{s}\t{}\n",
+                if i % 2 == 0 { "negative" } else { "positive" }
+            )
+        })
+        .collect();
+    for split in ["train", "test"] {
+        let text = format!("sentence\tlabel\n{rows}");
+        std::fs::write(dir.join(format!("data/{split}.tsv")), text).expect("written");
+    }
+    make_adapters(&dir, &base);
+    place
+}
+
+fn five_ways(family: &str) {
+    let place = workplace(family);
+    let dir = place.path().join("here");
+    let mut cases = Vec::new();
+    let text = recipe(&mut cases, &["mixed", "head"]);
+    let (path, write) = (dir.join("r.peft"), |path: &Path, batch: &str| {
+        std::fs::write(path, text.replace("BATCH", batch)).expect("written");
+    });
+    write(&path, "4");
+    let results = run(&dir, &path);
+    let artifact = |name: &str| PathBuf::from(results[name]["artifact"].as_str().expect("a path"));
+    let mut said: BTreeMap<&str, Scores> = BTreeMap::new();
+    for case in &cases {
+        let name = &case.name;
+        let scores = evaluated(&dir.join("out"), &format!("{name}_e"));
+        assert!(artifact(name).is_absolute());
+        let (adapter, model) = (artifact(name).join("adapter"), artifact(name).join("model"));
+        if case.exports {
+            let text = std::fs::read(adapter.join("adapter_config.json")).expect("exported");
+            let config: Value = serde_json::from_slice(&text).expect("JSON");
+            let base = PathBuf::from(config["base_model_name_or_path"].as_str().expect("a base"));
+            let is_base = base == dir.join("base").canonicalize().expect("a folder");
+            assert_eq!(
+                is_base,
+                !name.contains("_from"),
+                "{name}: {}",
+                base.display()
+            );
+            let theirs = oracle(family, &base, with_peft(&adapter, &base));
+            agree(&format!("{family} {name}: exported"), &scores, &theirs);
+        }
+        if model.is_dir() {
+            let weights = safetensors::load(model.join("model.safetensors"), &Device::Cpu);
+            let theirs = oracle(family, &model, weights.expect("weights"));
+            agree(&format!("{family} {name}: exported"), &scores, &theirs);
+        }
+        if case.folds {
+            let merged = evaluated(&dir.join("out"), &format!("{name}_me"));
+            agree(&format!("{family} {name}: merged"), &scores, &merged);
+        }
+        said.insert(name, scores);
+    }
+    let distinct = |a: &str, b: &str| {
+        let apart = |(a, b): (&f32, &f32)| (a - b).abs() > 1e-3;
+        let (a, b) = (said[a].iter().flatten(), said[b].iter().flatten());
+        assert!(a.zip(b).any(apart), "{family}: a start has no effect");
+    };
+    distinct("lora_fresh", "lora_mixed");
+    distinct("lora_fresh", "lora_head");
+    distinct("lora_fresh", "lora_on");
+    distinct("lora_mixed", "lora_mixed_on");
+
+    // From here on everything lies elsewhere.
+    let moved = place.path().join("there");
+    std::fs::rename(&dir, &moved).expect("moved");
+    for case in &cases {
+        let (name, scores) = (&case.name, &said[case.name.as_str()]);
+        let own = artifact(name);
+        let own = moved.join(
+            own.strip_prefix(dir.canonicalize().unwrap_or(dir.clone()))
+                .expect("inside"),
+        );
+        agree(
+            &format!("{family} {name}: predict"),
+            scores,
+            &predicted(&own),
+        );
+        if case.folds {
+            let merged = predicted(&moved.join("to").join(name));
+            agree(
+                &format!("{family} {name}: predict of the merged folder"),
+                scores,
+                &merged,
+            );
+        }
+    }
+    let again = moved.join("again.peft");
+    write(&again, "3");
+    let results = run(&moved, &again);
+    for case in &cases {
+        let name = &case.name;
+        assert_eq!(results[name.as_str()]["cached"], true, "{family} {name}");
+        assert_eq!(
+            results[&format!("{name}_e")]["cached"],
+            false,
+            "{family} {name}"
+        );
+        let scores = evaluated(&moved.join("out"), &format!("{name}_e"));
+        agree(
+            &format!("{family} {name}: reloaded"),
+            &said[name.as_str()],
+            &scores,
+        );
+    }
+}
+
+#[test]
+fn a_bert_says_the_same_in_five_ways() {
+    five_ways("bert");
+}
+
+#[test]
+fn a_roberta_says_the_same_in_five_ways() {
+    five_ways("roberta");
+}
+
+#[test]
+fn a_distilbert_says_the_same_in_five_ways() {
+    five_ways("distilbert");
+}
+
+/// A training that changes next to nothing: what is evaluated is the adapter that it began with.
+#[test]
+fn an_adapter_of_peft_is_what_an_independent_reader_makes_of_it() {
+    for family in ["bert", "roberta", "distilbert"] {
+        let place = workplace(family);
+        let dir = place.path().join("here");
+        for adapter in ["mixed", "head"] {
+            let path = dir.join(format!("{adapter}.peft"));
+            let text = format!(
+                "model m = local \"base\"\n\
+                 data d = local \"data\" {{ text = sentence, label = label }}\n\
+                 stage s = train {{ model = m, data = d.train, adapter = lora {{ start = \"{adapter}\" }}, lr = 1e-30, steps = 1 }}\n\
+                 stage e = eval {{ from = s, data = d.test }}\n"
+            );
+            std::fs::write(&path, text).expect("written");
+            run(&dir, &path);
+            let base = dir.join("base");
+            let theirs = oracle(family, &base, with_peft(&dir.join(adapter), &base));
+            agree(
+                &format!("{family} {adapter}"),
+                &evaluated(&dir.join("out"), "e"),
+                &theirs,
+            );
+        }
+    }
+}
