@@ -66,7 +66,7 @@ impl std::fmt::Debug for RealWorld {
         f.debug_struct("RealWorld")
             .field("offline", &self.offline)
             .field("cache", &self.cache)
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &without_password(self.address()))
             .finish_non_exhaustive()
     }
 }
@@ -123,7 +123,7 @@ impl RealWorld {
         Hub {
             cache: self.cache.clone(),
             cached: self.cache.as_ref().map_or(0, kept),
-            endpoint: self.address().to_owned(),
+            endpoint: without_password(self.address()),
             offline: self.offline,
             token: self.token().is_some(),
             refused: self.client(true).err().map(|why| why.to_string()),
@@ -393,6 +393,19 @@ fn variable(name: &str) -> Option<String> {
         .ok()
         .map(|value| value.trim().to_owned())
         .filter(|value| !value.is_empty())
+}
+
+/// An address as it may be shown.
+fn without_password(address: &str) -> String {
+    match address.split_once("://") {
+        Some((scheme, rest)) => {
+            let end = rest.find('/').unwrap_or(rest.len());
+            let (host, path) = rest.split_at(end);
+            let host = host.rsplit('@').next().unwrap_or(host);
+            format!("{scheme}://{host}{path}")
+        }
+        None => address.to_owned(),
+    }
 }
 
 /// Whether a relative path stays below where it is joined.

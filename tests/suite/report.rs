@@ -120,9 +120,30 @@ fn two_seeds_of_a_recipe_are_one_row() {
         "Learning curves",
         "on the dev split",
         "Memory over a step",
+        "class='kept'",
+        "Seeds, dates and machines of 4 runs",
+        "stage warm = train",
     ] {
         assert!(page.contains(part), "{part}");
     }
+    let on = &learn["scored_on"];
+    assert_eq!((&on["name"], &on["rows"]), (&"d.test".into(), &400.into()));
+    assert_eq!(on["hash"], one["stages"][2]["data"]["data"]["hash"]);
+    assert_ne!(on["hash"], one["stages"][1]["data"]["data"]["hash"]);
+    assert_eq!(learn["noise"], "apart");
+    assert_eq!(report["groups"].as_array().map(Vec::len), Some(1));
+    let date = learn["results"][0]["date"].as_str().expect("a date");
+    assert!(date.starts_with("20") && date.ends_with('Z'), "{date}");
+
+    // A format that is not written is refused, and nothing is left of it.
+    let pdf = dir.path().join("report.pdf");
+    let output = peftc(
+        &["report", "--output", &pdf.display().to_string()],
+        &[dir.path()],
+    );
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains(".html, .md, .csv, .json or .txt"));
+    assert!(!pdf.exists());
 }
 
 #[test]

@@ -65,7 +65,9 @@ fn only_one_file_writes_to_the_terminal() {
     let mut list = Vec::new();
     sources(Path::new("src"), &mut list);
     let mut wrong = Vec::new();
-    let writes = |p: &&PathBuf| !p.ends_with("cli/output.rs") && !p.ends_with("cli/screen.rs");
+    // One writes, one asks what is there, and one says a number where nothing may be allocated.
+    let known = ["cli/output.rs", "cli/screen.rs", "exec/alloc.rs"];
+    let writes = |p: &&PathBuf| !known.iter().any(|k| p.ends_with(k));
     for path in list.iter().filter(writes) {
         let text = std::fs::read_to_string(path).expect("a source");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();

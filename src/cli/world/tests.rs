@@ -218,6 +218,8 @@ fn a_token_that_everyone_could_read_is_a_problem_that_is_named() -> Outcome {
     let refused = plain.reach().refused;
     assert!(refused.is_some_and(|why| why.contains("use https")));
     assert_eq!(world("https://hub.example")?.reach().refused, None);
+    let shown = world("https://me:secret@hub.example/hf")?.reach().endpoint;
+    assert_eq!(shown, "https://hub.example/hf");
     let file = HubFile {
         repo: "org/other".into(),
         ..config(None)
