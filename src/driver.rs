@@ -10,7 +10,7 @@ use crate::library;
 use crate::plan::{self, Plan, Stage};
 use crate::program::device::Device;
 use crate::program::op::Machine;
-use crate::resolve::{self, Swept};
+use crate::resolve;
 
 /// A recipe taken as far as its mistakes allow.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ impl Compiled {
     }
 }
 
-/// Reads, resolves and plans a recipe. Every phase reports all it can; the next starts only without
-/// errors.
+/// Reads, resolves and plans a recipe. Every phase reports all it can and hands on what it found sound: a mistake in
+/// one declaration does not hide those of another that does not need it.
 #[must_use]
 pub fn compile(
     path: &Path,
@@ -56,11 +56,8 @@ pub fn compile_with(
 ) -> Compiled {
     let mut sources = Sources::default();
     let resolved = resolve::resolve(path, sets, &mut sources, world);
-    let (recipe, mut diags): (Option<Swept>, Diags) = match resolved.ok() {
-        Ok((recipe, diags)) => (Some(recipe), diags),
-        Err(diags) => (None, diags),
-    };
-    let plan = recipe.and_then(|recipe| {
+    let mut diags = resolved.diags;
+    let plan = resolved.value.and_then(|recipe| {
         let planned = plan::plan(&recipe, world, machine, survey);
         let value = planned.value;
         diags.extend(planned.diags);

@@ -27,6 +27,7 @@ const MERGEABLE: [&str; 3] = ["lora", "siva", "side_lora"];
 const MOST_TOKENS: u64 = 6144;
 
 /// Everything a process needs, as texts.
+#[derive(Clone)]
 pub struct Draw {
     /// The model's `config.json`.
     pub config: Value,
@@ -101,6 +102,54 @@ fn power(base: f64, x: f64) -> f64 {
         }
     }
     result
+}
+
+/// What random draws seldom come near: ranks as large as the matrices, a start by Fisher information, a thousand
+/// classes.
+pub fn corners(texts: &[(&str, &str)]) -> Vec<Draw> {
+    let config = json!({
+        "model_type": "bert", "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "hidden_size": 384, "intermediate_size": 1536, "layer_norm_eps": 1e-12, "max_position_embeddings": 128,
+        "num_attention_heads": 12, "num_hidden_layers": 3, "pad_token_id": 0, "type_vocab_size": 2, "vocab_size": 6000,
+    });
+    let texts: Vec<&str> = texts.iter().map(|(text, _)| *text).take(64).collect();
+    let rows = |classes: usize| {
+        let mut data = "sentence\tlabel\n".to_owned();
+        for i in 0..classes.max(texts.len()) {
+            let text = texts[i % texts.len()];
+            data.push_str(&format!("{text}\tc{:04}\n", i % classes));
+        }
+        data
+    };
+    let all = "on = {attention.{query, key, value, output}, ffn.{up, down}}";
+    let train = |adapter: &str| {
+        format!(
+            "model m = local \"model\" {{ init = random, tokenizer = \"tokenizer\" }}\n\
+             data d = local \"data\" {{ text = sentence, label = label }}\n\
+             stage one = train {{ model = m, data = d.train, adapter = {adapter}, lr = 1e-5, batch = 4, steps = 2 }}\n"
+        )
+    };
+    let merge = "stage two = merge { from = one }\nstage three = eval { from = two, data = d.train, batch = 4 }\n";
+    let score = "stage two = eval { from = one, data = d.train, batch = 4 }\n";
+    [
+        (format!("siva {{ rank = 384, {all} }}"), merge, 2),
+        (format!("lora {{ rank = 384, {all} }}"), merge, 2),
+        (format!("siva {{ rank = 64, {all} }}"), score, 2),
+        (
+            "lst { r = 4, init = fisher { samples = 16 } }".to_owned(),
+            score,
+            2,
+        ),
+        ("bitfit".to_owned(), score, 1000),
+    ]
+    .into_iter()
+    .map(|(adapter, rest, classes)| Draw {
+        config: config.clone(),
+        recipe: train(&adapter) + rest,
+        file: "train.tsv",
+        data: rows(classes),
+    })
+    .collect()
 }
 
 struct Shape {

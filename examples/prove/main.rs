@@ -4,11 +4,15 @@
 //! the same recipes on every machine. Exit code 1 if a target is missed.
 //!
 //! `cargo build && cargo run --example prove -- [--draws N] [--seed S] [--only DRAW] [--device cpu|cuda|cuda:N]
-//! [--precision f32|tf32|bf16|any] [--peftc FILE] [--limit SECONDS] [--verbose] [--csv FILE]`
+//! [--precision f32|tf32|bf16|any] [--peftc FILE] [--limit SECONDS] [--confine] [--verbose] [--csv FILE]`
+//!
+//! Behind the random draws come corners: ranks as large as the matrices, a thousand classes.
+//! With `--confine` every stage runs a second time, in a control group with exactly the memory of its process line.
 //!
 //! With `--device cuda` each recipe is estimated by `check` for that very device and then run there. Texts and
 //! tokenizer are part of the program, so it runs where the repository is not; `--peftc` names the compiler then.
 
+mod confine;
 mod draw;
 mod tally;
 mod watch;
@@ -21,6 +25,7 @@ use std::time::{Duration, Instant};
 use peftc::plan::estimate::DECOMPOSITION;
 use serde_json::Value;
 
+use confine::Cage;
 use draw::Draw;
 use tally::{Card, Row, Tally, error};
 use watch::Watch;
@@ -40,6 +45,7 @@ struct Asked {
     precision: Option<String>,
     peftc: Option<PathBuf>,
     limit: Option<Duration>,
+    confine: bool,
     verbose: bool,
     csv: Option<PathBuf>,
 }
@@ -54,13 +60,18 @@ impl Asked {
             precision: None,
             peftc: None,
             limit: None,
+            confine: false,
             verbose: false,
             csv: None,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
-            if arg == "--verbose" {
-                asked.verbose = true;
+            match arg.as_str() {
+                "--verbose" => asked.verbose = true,
+                "--confine" => asked.confine = true,
+                _ => {}
+            }
+            if matches!(arg.as_str(), "--verbose" | "--confine") {
                 continue;
             }
             let value = args.next().ok_or(format!("`{arg}` lacks a value"))?;
@@ -111,6 +122,9 @@ struct Bench {
     peftc: PathBuf,
     device: String,
     watch: Option<Watch>,
+    /// Whether stages are run again within their process line; how many did not fit.
+    confine: bool,
+    tight: u64,
 }
 
 impl Bench {
@@ -119,15 +133,38 @@ impl Bench {
     }
 
     /// A command of the compiler on a recipe, and what it leaves in a store of its own.
-    fn command(&self, words: &[&str], root: &Path) -> Result<std::process::Output, String> {
-        Command::new(&self.peftc)
+    fn command(&self, words: &[&str], root: &Path, store: &str) -> Command {
+        let mut command = Command::new(&self.peftc);
+        command
             .args(words)
             .args(["--quiet", "--json", "--offline", "--color", "never"])
             .args(["--device", &self.device, "--store"])
-            .arg(root.join("store"))
-            .arg(root.join("drawn.peft"))
-            .output()
-            .map_err(|e| e.to_string())
+            .arg(root.join(store))
+            .arg(root.join("drawn.peft"));
+        command
+    }
+
+    /// Runs the stages one by one within exactly the memory that is said of each; those that did not fit.
+    fn confined(&self, result: &Value, root: &Path) -> Result<Vec<String>, String> {
+        let mut list = Vec::new();
+        for stage in result["stages"].as_array().into_iter().flatten() {
+            let (Some(name), Some(bytes)) = (
+                stage["name"].as_str(),
+                stage["estimated_process_bytes"].as_u64(),
+            ) else {
+                continue;
+            };
+            let cage = Cage::new(bytes).map_err(|why| format!("nothing can be confined: {why}"))?;
+            let command = self.command(&["run", "--stage", name], root, "confined");
+            let output = cage.around(&command).output().map_err(|e| e.to_string())?;
+            if !output.status.success() {
+                list.push(format!("{name} within {bytes} bytes: {}", output.status));
+                // What comes from it can run all the same.
+                let mut free = self.command(&["run", "--stage", name], root, "confined");
+                free.output().map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(list)
     }
 
     /// Runs a draw in a scratch directory that is gone afterwards.
@@ -144,7 +181,8 @@ impl Bench {
         std::fs::write(root.join("drawn.peft"), &draw.recipe).map_err(io)?;
         let mut planned = Value::Null;
         if self.on_card() {
-            let output = self.command(&["check"], root)?;
+            let mut check = self.command(&["check"], root, "store");
+            let output = check.output().map_err(io)?;
             if let Some(ended) = ended(&output) {
                 return Ok(ended);
             }
@@ -153,12 +191,19 @@ impl Bench {
         if let Some(watch) = &mut self.watch {
             watch.begin();
         }
-        let output = self.command(&["run", "--fresh"], root)?;
+        let mut run = self.command(&["run", "--fresh"], root, "store");
+        let output = run.output().map_err(io)?;
         if let Some(ended) = ended(&output) {
             return Ok(ended);
         }
         let most = self.watch.as_ref().map(Watch::most);
         let result = json(&output)?;
+        if self.confine {
+            for stage in self.confined(&result, root)? {
+                println!("draw {index} does not fit: {stage}\n{}", draw.recipe);
+                self.tight += 1;
+            }
+        }
         let stages = result["stages"].as_array().into_iter().flatten();
         let rows = stages.map(|stage| row(index, stage, &planned));
         let Some(rows) = rows.collect::<Option<Vec<Row>>>() else {
@@ -230,6 +275,8 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
         peftc,
         device: asked.device.clone(),
         watch: None,
+        confine: asked.confine,
+        tight: 0,
     };
     if bench.on_card() {
         match Watch::start(&asked.device) {
@@ -256,7 +303,9 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
         None => None,
     };
     let mut tally = Tally::new(bench.on_card());
-    let chosen = asked.only.map_or(0..asked.draws, |i| i..i + 1);
+    let corners = draw::corners(&texts);
+    let last = asked.draws + corners.len() as u64;
+    let chosen = asked.only.map_or(0..last, |i| i..i + 1);
     for index in chosen {
         if asked.limit.is_some_and(|limit| begun.elapsed() > limit) {
             println!("stopped before draw {index}: the time is over");
@@ -264,7 +313,12 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
         }
         let mut attempt = 0;
         let (rows, card) = loop {
-            let mut drawn = draw::draw(asked.seed, index, attempt, &texts);
+            let corner = index.checked_sub(asked.draws);
+            let corner = corner.and_then(|i| corners.get(i as usize));
+            let mut drawn = match corner {
+                Some(corner) => corner.clone(),
+                None => draw::draw(asked.seed, index, attempt, &texts),
+            };
             if let Some(precision) = &asked.precision {
                 drawn.say_precision(precision, asked.seed, index);
             }
@@ -328,6 +382,7 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
         }
         tally.rows.extend(rows);
     }
+    tally.confined = asked.confine.then_some(bench.tight);
     Ok(tally)
 }
 

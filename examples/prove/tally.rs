@@ -10,7 +10,7 @@ const CARD_MOST: f64 = 0.05;
 /// The driver tells whole MiB.
 const CARD_GRAIN: u64 = 1 << 20;
 /// Processes below this say more about the binary than about the estimate.
-const SMALL_PROCESS: u64 = 100 << 20;
+const SMALL_PROCESS: u64 = 64 << 20;
 const WORST: usize = 5;
 
 /// What was estimated and measured of one stage.
@@ -81,6 +81,8 @@ pub struct Tally {
     pub refused: u64,
     /// Draws that failed otherwise.
     pub failed: u64,
+    /// Stages that did not fit into their process line, where they were confined to it.
+    pub confined: Option<u64>,
 }
 
 impl Tally {
@@ -93,6 +95,7 @@ impl Tally {
             recipes: Vec::new(),
             refused: 0,
             failed: 0,
+            confined: None,
         }
     }
 
@@ -109,12 +112,15 @@ impl Tally {
             true => self.card_targets(),
             false => self.targets(),
         };
-        good && self.failed == 0
+        if let Some(tight) = self.confined {
+            println!("stages that did not fit into exactly their process line: {tight}");
+        }
+        good && self.failed == 0 && self.confined.is_none_or(|tight| tight == 0)
     }
 
     fn targets(&self) -> bool {
         let tensors = self.tensors("tensor bytes", false);
-        let process = self.line("process bytes, 100 MiB and more", |r| {
+        let process = self.line("process bytes, 64 MiB and more", |r| {
             r.counts().then(|| error(r.process))
         });
         self.line("process bytes where a decomposition is the peak", |r| {

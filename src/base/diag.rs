@@ -135,6 +135,11 @@ impl Diags {
         self.list.iter().any(|d| d.severity == Severity::Error)
     }
 
+    /// Vouches for what these are all the findings about: `None` if an error is among them.
+    pub fn sound<T>(&self, value: T) -> Option<Sound<T>> {
+        (!self.has_errors()).then_some(Sound(value))
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -161,6 +166,26 @@ impl Diags {
     /// As collected.
     pub fn iter(&self) -> impl Iterator<Item = &Diag> {
         self.list.iter()
+    }
+}
+
+/// Something that no error was found with. Only [`Diags::sound`] makes one, so a function that takes it cannot be
+/// called on what an earlier phase has refused.
+#[derive(Clone, Debug)]
+pub struct Sound<T>(T);
+
+impl<T> Sound<T> {
+    /// The thing itself.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> std::ops::Deref for Sound<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
 }
 

@@ -11,6 +11,6 @@ pub mod units;
 pub mod visible;
 pub mod world;
 
-pub use diag::{Code, Diag, Diags, Outcome, Severity};
+pub use diag::{Code, Diag, Diags, Outcome, Severity, Sound};
 pub use span::{Source, SourceId, Sources, Span, Spanned};
 pub use world::{HubFile, HubPath, RepoKind, World, WorldError};

@@ -4,8 +4,11 @@
 #[must_use]
 pub fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let wrong = wrong.to_lowercase();
+    // Of more names than anybody reads, the nearest of the first are near enough.
+    const MOST: usize = 1000;
     let mut scored: Vec<(f64, &str)> = valid
         .into_iter()
+        .take(MOST)
         .map(|name| {
             let prefix = !wrong.is_empty() && (name.starts_with(&wrong) || wrong.starts_with(name));
             (
@@ -28,8 +31,10 @@ pub fn did_you_mean<'a>(
 ) -> Option<String> {
     let near = nearest(wrong, valid.clone());
     if near.is_empty() {
-        let all: Vec<String> = valid.into_iter().map(|n| format!("`{n}`")).collect();
-        return (!all.is_empty() && all.len() <= 24)
+        const MOST: usize = 24;
+        let all = valid.into_iter().take(MOST + 1);
+        let all: Vec<String> = all.map(|n| format!("`{n}`")).collect();
+        return (!all.is_empty() && all.len() <= MOST)
             .then(|| format!("valid here: {}", all.join(", ")));
     }
     let near: Vec<String> = near.into_iter().map(|n| format!("`{n}`")).collect();

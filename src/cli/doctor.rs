@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::exit;
 use super::gpu::{self, Found};
-use super::options::{Color, error, print, unknown_device};
+use super::options::{Color, error, print, threads, unknown_device};
 use super::screen::Screen;
 use super::world::{Hub, RealWorld};
 use crate::base::units::Bytes;
@@ -39,7 +39,7 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Threads whose rates are told; all cores if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Never reach for the network: as `run --offline` would
     #[arg(long)]

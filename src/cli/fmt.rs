@@ -6,9 +6,11 @@ use clap::Args;
 
 use super::options::{Color, error, print};
 use super::output::{self, Stream};
+use super::world::RealWorld;
 use super::{exit, render};
 use crate::base::{Sources, visible};
 use crate::files::durable::write_over;
+use crate::resolve::text_of;
 
 /// Arguments of `fmt`.
 #[derive(Debug, Args)]
@@ -27,8 +29,9 @@ pub(super) struct Fmt {
 impl Fmt {
     pub(super) fn run(&self) -> i32 {
         let mut code = exit::DONE;
+        let world = RealWorld::new(true);
         for path in &self.files {
-            let text = match std::fs::read_to_string(path) {
+            let text = match text_of(path, &world) {
                 Ok(text) => text,
                 Err(why) => {
                     error(&format!("cannot read {}: {why}", path.display()));

@@ -14,6 +14,7 @@ use crate::exec::device::Device as Place;
 use crate::exec::store::Store;
 use crate::program::device::{CARDS, Card, Device};
 use crate::program::op::Machine;
+use crate::resolve::is_bare;
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub(super) struct Common {
     #[arg(long)]
     pub quiet: bool,
     /// Threads to compute with; all cores if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Do not look at the rows of data: no report of them, no warnings about them
     #[arg(long)]
@@ -204,6 +205,17 @@ impl Common {
     }
 }
 
+/// Most threads that can be asked for.
+const MOST_THREADS: usize = 1024;
+
+/// A number of threads.
+pub(super) fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=MOST_THREADS).contains(&n) => Ok(n),
+        _ => Err(format!("a whole number from 1 to {MOST_THREADS} is wanted")),
+    }
+}
+
 /// A pool of threads. Where the system gives fewer, nothing can be done, and the process ends with an error.
 pub(super) fn pool(threads: usize) -> rayon::ThreadPool {
     let made = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
@@ -233,6 +245,13 @@ pub(super) fn size(text: &str) -> Option<u64> {
         .find(|c: char| c.is_ascii_alphabetic())
         .unwrap_or(text.len());
     let (digits, unit) = text.split_at(at);
+    if unit.is_empty() && is_bare(digits.trim()) {
+        error(&format!(
+            "`{text}` would be {text} bytes; write `{}GiB`, or `{text}B` if bytes are meant",
+            digits.trim()
+        ));
+        return None;
+    }
     let parsed =
         crate::resolve::parse_size(digits.trim(), if unit.is_empty() { "B" } else { unit });
     if parsed.is_none() {

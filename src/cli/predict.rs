@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value as Json, json};
 
 use super::exit;
-use super::options::{Color, Common, error, output_failed};
+use super::options::{Color, Common, error, output_failed, threads};
 use super::output;
 use super::screen::Screen;
 use crate::base::units::Count;
@@ -93,7 +93,7 @@ pub(super) struct Predict {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Threads to compute with; all cores if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Where a recipe's finished stages are; `.peftc/store` beside it if not given
     #[arg(long, value_name = "DIR")]

@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use super::options::Common;
 use super::output;
 use super::screen::Screen;
+use crate::base::units::Count;
 use crate::base::{Diag, Severity, Source, SourceId, Sources, Span, visible};
 
 /// A diagnostic with its text attached, as miette wants it.
@@ -166,6 +167,9 @@ pub(super) fn render(diags: &[Diag], sources: &Sources, coloured: bool, width: u
     text
 }
 
+/// Most diagnostics that are shown to people; programs get all of them.
+const MOST_SHOWN: usize = 200;
+
 /// Prints diagnostics to standard error.
 pub(super) fn report(diags: &[Diag], sources: &Sources, common: &Common) {
     let shown: Vec<Diag> = diags
@@ -174,7 +178,16 @@ pub(super) fn report(diags: &[Diag], sources: &Sources, common: &Common) {
         .cloned()
         .collect();
     let width = Screen::err(common.color).prose();
-    output::note(&render(&shown, sources, common.coloured(), width));
+    let first = shown.get(..MOST_SHOWN).unwrap_or(&shown);
+    let mut text = render(first, sources, common.coloured(), width);
+    let more = shown.len() - first.len();
+    if more > 0 {
+        text.push_str(&format!(
+            "{} more like these are not shown; `check --json` prints all\n",
+            Count(more as u64)
+        ));
+    }
+    output::note(&text);
 }
 
 /// A diagnostic as in `check --json`.

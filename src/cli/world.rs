@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use crate::base::units::Bytes;
 use crate::base::world::{HubFile, HubPath, Keep, Kept, RepoKind, World, WorldError};
 use blobs::Blobs;
 use hub::{Client, Patience, Trouble};
@@ -26,6 +27,8 @@ pub(super) fn kept_files() -> Vec<Option<crate::files::sums::Damage>> {
 const MAIN: &str = "main";
 /// The hub, unless HF_ENDPOINT names another.
 const HUB: &str = "https://huggingface.co";
+/// Most bytes of a recipe, a configuration or a tokenizer; the largest tokenizers have some 40 MiB.
+const MOST_READ: u64 = 256 << 20;
 
 /// What a file's fingerprint is remembered by.
 type Stamp = (PathBuf, u64, Option<SystemTime>);
@@ -200,7 +203,24 @@ impl RealWorld {
 
 impl World for RealWorld {
     fn read(&self, path: &Path) -> Result<Vec<u8>, WorldError> {
-        std::fs::read(path).map_err(|error| WorldError::io(path, &error))
+        let io = |error: io::Error| WorldError::io(path, &error);
+        // What never ends, or waits for somebody to write, is told before it is opened.
+        let meta = std::fs::metadata(path).map_err(io)?;
+        if !meta.is_file() && !meta.is_dir() {
+            return Err(WorldError::new(
+                path.display(),
+                "this is a device or a pipe, not a file",
+                "write its content to a file, and name that",
+            ));
+        }
+        if meta.len() > MOST_READ {
+            return Err(WorldError::new(
+                path.display(),
+                format!("it has {}", Bytes(meta.len())),
+                format!("at most {} are read into memory at once", Bytes(MOST_READ)),
+            ));
+        }
+        std::fs::read(path).map_err(io)
     }
 
     fn open(&self, path: &Path) -> Result<(File, u64), WorldError> {

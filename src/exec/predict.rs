@@ -16,7 +16,7 @@ use super::score::{Walk, averaged, score};
 use super::state::{Sources, load};
 use super::store::vouch;
 use super::weights::Checkpoint;
-use crate::base::Span;
+use crate::base::{Diags, Span};
 use crate::files::RunError;
 use crate::files::peft;
 use crate::files::tensorfile::TensorFile;
@@ -32,6 +32,7 @@ use crate::library::schema::Values;
 use crate::library::stage::{StageCx, network};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::encode::{Frame, tokenize};
+use crate::plan::methods::check_methods;
 use crate::program::op::Machine;
 use crate::program::{DType, Numbers, Resident, Verified};
 
@@ -238,7 +239,10 @@ impl Predictor {
         .frozen();
         let objective =
             Objective::by_name(&self.description.objective).unwrap_or(Objective::Classify);
-        let cx = StageCx {
+        let mut diags = Diags::default();
+        check_methods(&model, objective, &tuning, &values, &mut diags);
+        let why = diags.iter().map(|d| d.message.clone()).next();
+        let cx = diags.sound(StageCx {
             values: &values,
             span: Span::default(),
             model: model.clone(),
@@ -249,7 +253,12 @@ impl Predictor {
             head: self.head.clone(),
             words: (objective == Objective::LabelWords).then(|| self.description.words.clone()),
             splits: Vec::new(),
-        };
+        });
+        let cx = cx.ok_or_else(|| {
+            let why = why.unwrap_or_default();
+            let what = format!("damaged: its methods do not fit the model: {why}");
+            RunError::file(self.folder.join(DESCRIPTION), what)
+        })?;
         let (program, built) = network::evaluation(&cx, &tuning, false);
         let program = network::verified(program);
         let mut runner = Runner::on(machine, device)?;

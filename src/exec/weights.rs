@@ -13,6 +13,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::files::RunError;
+use crate::files::tensorfile::release_pages;
 use crate::files::watched::Watched;
 use crate::program::op::{Element, Tensor};
 use crate::program::types::DType;
@@ -288,7 +289,7 @@ fn hash_of(map: &Mmap) -> blake3::Hash {
     };
     for (i, piece) in map.chunks(CHUNK).enumerate() {
         hasher.update(piece);
-        read.release(i * CHUNK, piece.len());
+        release_pages(read.map, i * CHUNK, piece.len());
     }
     hasher.finalize()
 }
@@ -355,23 +356,10 @@ impl Read<'_> {
             let next = self.end.min(at + CHUNK);
             let bytes = self.map.get(at..next).unwrap_or_default();
             data.extend(bytes.as_chunks::<N>().0.iter().map(|&b| element(b)));
-            self.release(at, next - at);
+            release_pages(self.map, at, next - at);
             at = next;
         }
         data
-    }
-
-    /// Gives the pages of a range back to the system.
-    fn release(&self, offset: usize, len: usize) {
-        #[cfg(target_os = "linux")]
-        // SAFETY: the map is a shared, read-only map of a file: a dropped page is read again from the
-        // file on the next access, so its contents do not change.
-        let _best_effort = unsafe {
-            self.map
-                .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len)
-        };
-        #[cfg(not(target_os = "linux"))]
-        let _unused = (self.map, offset, len);
     }
 }
 

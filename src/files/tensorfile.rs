@@ -293,11 +293,29 @@ impl TensorFile {
     pub fn tensor(&self, name: &str) -> Result<Tensor, RunError> {
         self.unchanged()?;
         let missing = || RunError::file(&self.path, format!("it holds no tensor `{name}`"));
-        self.get(name)
+        let tensor = self
+            .get(name)
             .ok_or_else(missing)?
             .to_tensor()
-            .map_err(|e| RunError::file(&self.path, format!("`{name}` {e}")))
+            .map_err(|e| RunError::file(&self.path, format!("`{name}` {e}")));
+        // What is on the heap need not be in memory twice.
+        if let Some(info) = self.metadata.info(name) {
+            let (start, end) = info.data_offsets;
+            release_pages(&self.map, self.data_start + start, end - start);
+        }
+        tensor
     }
+}
+
+/// Gives the pages of a range of a map back to the system.
+pub(crate) fn release_pages(map: &Mmap, offset: usize, len: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the map is a read-only map of a file: a dropped page is read again from the file on the next
+    // access, so its contents do not change.
+    let _best_effort =
+        unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
+    #[cfg(not(target_os = "linux"))]
+    let _unused = (map, offset, len);
 }
 
 impl RawTensor<'_> {

@@ -23,7 +23,14 @@ pub(super) fn templates(
     start: &Handed,
     diags: &mut Diags,
 ) -> Option<Vec<Template>> {
+    const MOST: usize = 1000;
     let at = values.span("templates");
+    let many = values.names("templates").len();
+    if many > MOST {
+        let message = format!("there are {many} templates; {MOST} are the most");
+        diags.push(Diag::error(&BAD_CANDIDATES, at, message).help("list fewer of them"));
+        return None;
+    }
     let mut list: Vec<Template> = Vec::new();
     for source in values.names("templates") {
         let template = parse_template(source, at, true, start, diags)?;
@@ -222,6 +229,7 @@ impl Stage {
         let start = with(&self.start);
         let views = lengths(&splits);
         let cx = self.context(&start, &self.filled.values, &self.trained_with, &views);
+        let cx = cx.ok_or("its methods do not fit the model")?;
         let refused = |list: Vec<Diag>| {
             let messages: Vec<String> = list.into_iter().map(|d| d.message).collect();
             messages.join("; ")

@@ -119,6 +119,8 @@ const HOST_CUDA: u64 = 256 << 20;
 /// Freed blocks that the allocator keeps and cannot use again: one part in so many of the tensors,
 /// measured.
 const KEPT: u64 = 30;
+/// Micro-batches after which the sizes of those to come are bounded, not looked at one by one.
+const MOST_SIZES: usize = 250_000;
 /// The place of a peak at which a matrix is decomposed.
 pub const DECOMPOSITION: &str = "singular value decomposition";
 
@@ -137,7 +139,8 @@ pub fn estimate(
                 moments.steps,
                 moments.programs.into_iter().chain(moments.host),
             );
-            estimate.host = HOST_BASE + around.host + estimate.peak() / KEPT;
+            estimate.host =
+                HOST_BASE + around.host + estimate.peak() / KEPT + copies(job, around, &estimate);
             estimate
         }
         (Device::Cuda(_), Routine::Fold(_)) => Estimate {
@@ -237,6 +240,39 @@ fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -
     let tensors = (estimate.peak(), estimate.rounding);
     estimate.home = Home::Device(device::overhead(card, tensors, programs));
     estimate
+}
+
+/// Bytes of what a stage copies of an adapter beside the tensors it computes with: the singular vectors that it began
+/// with, which exports and merges need, and the adapter in peft's format while it is written.
+fn copies(job: &Job, around: Around, estimate: &Estimate) -> u64 {
+    let vectors = |p: &&Param| match p.init {
+        Init::Svd { part, .. } => matches!(part, SvdPart::U | SvdPart::V),
+        _ => false,
+    };
+    let bytes = |p: &Param| 4 * p.elements();
+    let initial: u64 = job.params.iter().filter(vectors).map(bytes).sum();
+    match &job.routine {
+        Routine::Fit(_) if !around.leaves_model => {
+            let trained = job.params.iter().filter(|p| p.goes_with_adapter());
+            let written = trained.map(bytes).sum::<u64>() + initial;
+            let held = estimate.frozen_weights + estimate.trainable_weights + estimate.optimizer;
+            initial + (held + written).saturating_sub(estimate.peak())
+        }
+        // One matrix at a time: its vectors as they were, and the decomposition they are part of.
+        Routine::Fold(_) => {
+            let mut sites: BTreeMap<&str, u64> = BTreeMap::new();
+            for param in job.params.iter().filter(vectors) {
+                if let Init::Svd { weight, .. } = &param.init {
+                    *sites.entry(weight).or_default() += bytes(param);
+                }
+            }
+            2 * sites.into_values().max().unwrap_or(0)
+        }
+        Routine::Fit(_) | Routine::Score(_) | Routine::Choose(_) => {
+            let held = estimate.frozen_weights + estimate.trainable_weights;
+            (held + initial).saturating_sub(estimate.peak())
+        }
+    }
 }
 
 /// What is measured of a backbone before a training.
@@ -388,7 +424,9 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
     let mut sizes = Vec::new();
     for epoch in 0..epochs {
         let order = order(list.len(), fit.seed, epoch, fit.shuffle);
-        let left = fit.steps - epoch * fit.steps_per_epoch;
+        let left = fit
+            .steps
+            .saturating_sub(epoch.saturating_mul(fit.steps_per_epoch));
         for chunk in order.chunks(fit.batch.max(1) as usize).take(left as usize) {
             sizes.extend(batch_sizes(
                 &list,
@@ -397,7 +435,23 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
                 fit.masking.as_ref(),
             ));
         }
-        if !fit.shuffle || sizes.len() > 2_000_000 {
+        // Where lengths are assumed they are all alike, and so are the epochs.
+        let alike = !fit.shuffle || lengths.count().is_none();
+        if alike || left <= fit.steps_per_epoch {
+            break;
+        }
+        if sizes.len() > MOST_SIZES {
+            // No batch of the epochs to come is larger than that of the longest examples.
+            let mut longest = list.clone();
+            longest.sort_unstable_by(|a, b| b.cmp(a));
+            longest.truncate(fit.micro_batch as usize);
+            let all: Vec<u32> = (0..longest.len() as u32).collect();
+            sizes.extend(batch_sizes(
+                &longest,
+                &all,
+                fit.micro_batch,
+                fit.masking.as_ref(),
+            ));
             break;
         }
     }

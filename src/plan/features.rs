@@ -103,7 +103,7 @@ fn plan(
     let Lengths::Known(lengths) = train else {
         return Err("the data are not at hand, so their size is not known".to_owned());
     };
-    let passes = (fit.steps * fit.batch) as f64 / lengths.len().max(1) as f64
+    let passes = fit.steps as f64 * fit.batch as f64 / lengths.len().max(1) as f64
         * match &fit.update {
             Update::Zeroth { samples, .. } => 2.0 * *samples as f64,
             _ => 1.0,

@@ -148,7 +148,7 @@ fn try_with(
     let one = std::slice::from_ref(&stage.splits);
     let sets = stage.open.as_ref().map_or(one, |open| &open.sets);
     let views = choice::lengths(&stage.splits);
-    let cx = stage.context(&stage.start, &values, &stage.trained_with, &views);
+    let cx = stage.context(&stage.start, &values, &stage.trained_with, &views)?;
     let mut job = stage.kind.lower(&cx).ok()?;
     if !matches!(job.routine, Routine::Fit(_)) {
         return None;

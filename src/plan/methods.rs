@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
@@ -14,38 +15,31 @@ use crate::base::{Diag, Diags, Span};
 use crate::files::peft;
 use crate::library::method::Tuning;
 use crate::library::model::Model;
-use crate::library::net::Mode;
 use crate::library::objective::Objective;
 use crate::library::params::{Owner, ParamKind};
 use crate::library::placement::{Pattern, Placement, Site};
 use crate::library::schema::{Checked, Filled, Values};
 use crate::library::stage::job::Job;
+use crate::library::stage::network;
 use crate::library::stage::network::anatomy;
-use crate::library::stage::{StageCx, network};
-use crate::program::Builder;
 
-/// Methods against the model's sites: ranks, empty placements, overlaps, idle methods.
-pub(super) fn check_methods(
-    cx: &StageCx<'_>,
+/// Complains about methods that do not fit a model: ranks, empty placements, overlaps, idle methods. A network is
+/// built only of those it has nothing to say about.
+pub fn check_methods(
+    model: &Arc<dyn Model>,
+    objective: Objective,
     tuning: &Tuning,
     values: &Values,
     diags: &mut Diags,
-) -> bool {
-    let before = diags.has_errors();
+) {
     let key = if values.written("adapters") {
         "adapters"
     } else {
         "adapter"
     };
-    let mut b = Builder::new("sites");
-    let bare = Tuning {
-        n_layers: tuning.n_layers,
-        frozen: true,
-        methods: Vec::new(),
-    };
-    let sites = network::network(&mut b, cx, &bare, Mode::Evaluate).sites;
+    let sites = network::sites(model.clone(), objective);
     if values.written(key) {
-        check_whole(tuning, cx.model.as_ref(), cx.objective, diags);
+        check_whole(tuning, model.as_ref(), objective, diags);
     }
     let (head, sites): (Vec<Site>, Vec<Site>) = sites.into_iter().partition(|s| s.role.is_head());
     let mut covered: IndexMap<String, &str> = IndexMap::new();
@@ -59,7 +53,7 @@ pub(super) fn check_methods(
                 filled.span
             }
         };
-        if let Some(c) = method.check_model(&filled.values, cx.model.facts()) {
+        if let Some(c) = method.check_model(&filled.values, model.facts()) {
             let mut diag = Diag::error(c.code, at(c.key), c.message);
             diag.help = c.help;
             diags.push(diag);
@@ -161,7 +155,6 @@ pub(super) fn check_methods(
             );
         }
     }
-    before || !diags.has_errors()
 }
 
 /// Modules that are to be trained whole against the model's: there, and without an adapter on them.

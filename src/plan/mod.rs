@@ -17,7 +17,7 @@ mod fingerprint;
 mod fit;
 pub mod holds;
 mod kernels;
-mod methods;
+pub mod methods;
 mod models;
 mod prompt;
 pub mod render;
@@ -32,8 +32,10 @@ pub mod time;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::units::Count;
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, Span, Spanned};
+use crate::library::candidates::Candidates;
 use crate::library::data::set::generic;
 use crate::library::masking::Masking;
 use crate::library::method::{Tuning, method};
@@ -42,8 +44,9 @@ use crate::library::objective::Objective;
 use crate::library::prompt::Template;
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::job::Routine;
-use crate::library::stage::{SplitFacts, StageCx, StageKind, stage};
+use crate::library::stage::{SplitFacts, StageCx, StageKind, check_metrics, stage};
 use crate::program::op::Machine;
+use crate::resolve::error::TOO_MANY_POINTS;
 use crate::resolve::points::Gather;
 use crate::resolve::{Declared, Recipe, Swept};
 pub use stages::{Chooser, Handed, Open, Plan, Sets, Stage};
@@ -55,7 +58,8 @@ use methods::{check_methods, check_shapes, start_from_peft};
 use prompt::Wording;
 use sweep::{Here, Merger, Resolved};
 
-/// Plans a recipe, at all its points, for a machine; `survey` says whether to look at the rows of its data.
+/// Plans a recipe, at all its points, for a machine; `survey` says whether to look at the rows of its data. Of one that is
+/// rejected in part, what is sound is planned for the mistakes that are found on the way.
 pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -> Outcome<Plan> {
     let none = Recipe::default();
     let mut binder = Binder::new(&none, world, machine.device);
@@ -100,13 +104,27 @@ pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -
             }
         }
         homes.push(here);
+        if plan.stages.len() > MOST_STAGES
+            && let Some(last) = recipe.stages().last()
+        {
+            let message = format!(
+                "the recipe comes to more than {} stages at all its points",
+                Count(MOST_STAGES as u64)
+            );
+            diags.push(
+                Diag::error(&TOO_MANY_POINTS, last.name.span, message)
+                    .help("remove values of its sweeps, or divide it into several recipes"),
+            );
+            gather.add(diags);
+            break;
+        }
         gather.add(diags);
         if gather.enough() {
             break;
         }
     }
     let mut diags = gather.into_diags(&swept.points);
-    if !diags.has_errors() {
+    if swept.whole && !diags.has_errors() {
         sweep::finish(&mut plan, swept, &homes, &merger, &mut diags);
         sweep::check_targets(&plan, &mut diags);
         seen::look(&mut plan, std::mem::take(&mut binder.noted), &mut diags);
@@ -131,6 +149,9 @@ fn reads(recipe: &Recipe) -> Vec<PathBuf> {
     dirs
 }
 
+/// Most stages of a plan.
+const MOST_STAGES: usize = 4_000;
+
 struct Planner<'a, 'b> {
     binder: &'a mut Binder<'b>,
     plan: &'a Plan,
@@ -139,39 +160,14 @@ struct Planner<'a, 'b> {
 }
 
 impl Planner<'_, '_> {
-    /// Plans a declared stage under the name that tells it from its variants.
+    /// Plans a declared stage under the name that tells it from its variants. Each phase complains about all it
+    /// sees; what comes of them is lowered only where none did.
     fn stage(&mut self, declared: &Declared, alias: String, diags: &mut Diags) -> Option<Stage> {
         let filled = &declared.filled;
         let values = &filled.values;
         let kind = stage(&filled.name)?;
         kind.check(values, filled.span, diags);
-        let (mut start, parent) = self.start(values, kind, diags)?;
-        let mut model = model::parse(&start.model.config).ok()?;
-        if let Some(rate) = values.opt_float("dropout") {
-            model.override_dropout(rate);
-        }
-        let most = model.facts().max_length;
-        if let Some(length) = values.opt_int("max_length") {
-            if length > most {
-                diags.push(
-                    Diag::error(
-                        &LENGTH_TOO_LARGE,
-                        values.span("max_length"),
-                        format!(
-                            "`max_length` is {length}, but the model reads at most {most} tokens"
-                        ),
-                    )
-                    .help(format!("write at most `max_length = {most}`")),
-                );
-                return None;
-            }
-            start.max_length = length;
-        } else if parent.is_none() {
-            // What its tokenizer was made for, where that is less.
-            let tokenizer = start.model.tokenizer.as_ref();
-            let made_for = tokenizer.and_then(|t| t.made_for());
-            start.max_length = most.min(made_for.unwrap_or(most));
-        }
+        let (mut start, parent, model) = self.begin(values, kind, diags)?;
         let tuning = self.tuning(
             declared,
             kind,
@@ -179,95 +175,13 @@ impl Planner<'_, '_> {
             parent.is_some(),
             model.as_ref(),
             diags,
-        )?;
-        let written = values.entry("objective").and_then(Objective::of);
-        let mut objective = if values.written("objective") || parent.is_none() {
-            written.unwrap_or(start.objective)
-        } else {
-            start.objective
-        };
-        let from_data = matches!(objective, Objective::Classify | Objective::LabelWords);
-        if objective != start.objective && (parent.is_some() || !from_data) {
-            start.head = objective.head(&[]);
-        }
-        if kind.chooses() {
-            if start.objective != Objective::LabelWords {
-                start.head = Objective::LabelWords.head(&[]);
-            }
-            objective = Objective::LabelWords;
-        }
-        start.objective = objective;
-        let (plan, here) = (self.plan, self.here);
-        let chooser = |name: &str| {
-            let stage = plan.stages.get(*here.get(name)?)?;
-            Some(Chooser {
-                stage: stage.name.value.clone(),
-                candidates: stage.candidates.clone()?,
-            })
-        };
-        let wording = prompt::take(
-            self.binder.recipe,
-            &chooser,
-            (kind, values),
-            declared.name.span,
-            &mut start,
-            diags,
-        )?;
-        let listed = if kind.chooses() {
-            Some(choice::templates(values, &start, diags)?)
-        } else {
-            None
-        };
-        let shows = match wording {
-            Wording::Declared(declared) => demonstrations::wanted(declared),
-            _ => false,
-        };
-        let head = start.head.clone();
-        let mut own = Diags::default();
-        let first = self.sets(
-            kind,
-            values,
-            &mut start,
-            (wording, listed.as_ref()),
-            &mut own,
         );
-        // Where demonstrations follow, the splits are read again with them, and say the rest then.
-        if !shows || first.is_none() {
-            diags.extend(own);
+        if let Some(tuning) = &tuning {
+            check_methods(&model, start.objective, tuning, values, diags);
         }
-        let mut sets = first?;
-        let model: Arc<dyn Model> = Arc::from(model);
-        holds::segments(&start, model.as_ref(), (kind, values), &sets, diags)?;
-        if let HeadKind::Classes(names) = &start.head
-            && names.is_empty()
-        {
-            start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
-        }
-        if let Wording::Declared(declared) = wording {
-            prompt::label_words(declared, &mut start, diags)?;
-            if shows {
-                self.binder.show(declared, &mut start, diags)?;
-                let known = std::mem::replace(&mut start.head, head);
-                sets = self.sets(kind, values, &mut start, (wording, None), diags)?;
-                start.head = known;
-            }
-        }
-        demonstrations::check_draws(values, &start, diags)?;
-        if let Some(chooser) = &start.chooser {
-            let at = match wording {
-                Wording::Chosen(at) => at,
-                _ => declared.name.span,
-            };
-            start.chooser = Some(choice::taken(chooser, &start, at, diags)?);
-        }
-        let candidates = match listed {
-            Some(templates) => {
-                sets = vec![sets.concat()];
-                let candidates = choice::candidates(templates, values, &start, diags)?;
-                Some(Arc::new(candidates))
-            }
-            None => None,
-        };
+        let texts = self.texts(declared, kind, &model, &mut start, diags);
+        check_metrics(kind.schema(), values, &start.head, diags);
+        let (tuning, Texts { sets, candidates }) = (tuning?, texts?);
         let name = Spanned::new(alias, declared.name.span);
         let (parts, fingerprint) = fingerprint::fingerprint(
             self.plan,
@@ -280,19 +194,8 @@ impl Planner<'_, '_> {
         );
         // The words of a provisional prompt have the sizes of those that will be chosen.
         choice::provide(&mut start, 0);
-        let at = values.span("objective");
-        let first = sets.first().into_iter().flatten();
-        let facts: Vec<Option<SplitFacts>> = first
-            .map(|split| match split {
-                Some(split) => Ok(Some(SplitFacts {
-                    examples: split.lengths.count(),
-                    masking: masking(&start, split, at, diags)?,
-                })),
-                None => Ok(None),
-            })
-            .collect::<Result<_, Refused>>()
-            .ok()?;
-        let cx = StageCx {
+        let facts = split_facts(&start, &sets, values.span("objective"), diags)?;
+        let cx = diags.sound(StageCx {
             values,
             span: declared.name.span,
             model: model.clone(),
@@ -305,10 +208,7 @@ impl Planner<'_, '_> {
                 .as_ref()
                 .map_or_else(|| start.words(), |c| Some(c.tokens())),
             splits: facts,
-        };
-        if !check_methods(&cx, &tuning, values, diags) {
-            return None;
-        }
+        })?;
         let mut job = match kind.lower(&cx) {
             Ok(job) => job,
             Err(list) => {
@@ -361,7 +261,7 @@ impl Planner<'_, '_> {
             trained_with: tuning,
             model,
             splits: sets.into_iter().nth(largest).unwrap_or_default(),
-            facts: cx.splits,
+            facts: cx.into_inner().splits,
             job,
             not_kept,
             fitted: false,
@@ -369,6 +269,145 @@ impl Planner<'_, '_> {
             parts,
             fingerprint,
             candidates,
+        })
+    }
+
+    /// What a stage starts from, with its own length and objective; the stage that leaves it, and the model's
+    /// architecture.
+    fn begin(
+        &mut self,
+        values: &Values,
+        kind: &dyn StageKind,
+        diags: &mut Diags,
+    ) -> Option<(Handed, Option<String>, Arc<dyn Model>)> {
+        let (mut start, parent) = self.start(values, kind, diags)?;
+        let mut model = model::parse(&start.model.config).ok()?;
+        if let Some(rate) = values.opt_float("dropout") {
+            model.override_dropout(rate);
+        }
+        let most = model.facts().max_length;
+        match values.opt_int("max_length") {
+            Some(length) if length > most => {
+                diags.push(
+                    Diag::error(
+                        &LENGTH_TOO_LARGE,
+                        values.span("max_length"),
+                        format!(
+                            "`max_length` is {length}, but the model reads at most {most} tokens"
+                        ),
+                    )
+                    .help(format!("write at most `max_length = {most}`")),
+                );
+                start.max_length = most;
+            }
+            Some(length) => start.max_length = length,
+            None if parent.is_none() => {
+                // What its tokenizer was made for, where that is less.
+                let tokenizer = start.model.tokenizer.as_ref();
+                let made_for = tokenizer.and_then(|t| t.made_for());
+                start.max_length = most.min(made_for.unwrap_or(most));
+            }
+            None => {}
+        }
+        let written = values.entry("objective").and_then(Objective::of);
+        let mut objective = if values.written("objective") || parent.is_none() {
+            written.unwrap_or(start.objective)
+        } else {
+            start.objective
+        };
+        let from_data = matches!(objective, Objective::Classify | Objective::LabelWords);
+        if objective != start.objective && (parent.is_some() || !from_data) {
+            start.head = objective.head(&[]);
+        }
+        if kind.chooses() {
+            if start.objective != Objective::LabelWords {
+                start.head = Objective::LabelWords.head(&[]);
+            }
+            objective = Objective::LabelWords;
+        }
+        start.objective = objective;
+        Some((start, parent, Arc::from(model)))
+    }
+
+    /// The stage's texts within its prompt, and the prompt's words; `None` after a diagnostic.
+    fn texts(
+        &mut self,
+        declared: &Declared,
+        kind: &dyn StageKind,
+        model: &Arc<dyn Model>,
+        start: &mut Handed,
+        diags: &mut Diags,
+    ) -> Option<Texts> {
+        let values = &declared.filled.values;
+        let (plan, here) = (self.plan, self.here);
+        let chooser = |name: &str| {
+            let stage = plan.stages.get(*here.get(name)?)?;
+            Some(Chooser {
+                stage: stage.name.value.clone(),
+                candidates: stage.candidates.clone()?,
+            })
+        };
+        let bare = Handed {
+            prompt: None,
+            chooser: None,
+            ..start.clone()
+        };
+        let place = declared.name.span;
+        let recipe = self.binder.recipe;
+        let wording = prompt::take(recipe, &chooser, (kind, values), place, start, diags);
+        let listed = match wording {
+            Some(_) if kind.chooses() => choice::templates(values, start, diags).map(Some),
+            wording => wording.map(|_| None),
+        };
+        let (Some(wording), Some(listed)) = (wording, listed) else {
+            // Without the prompt, what is wrong with the data can still be said.
+            let plain = (Wording::Inherited, None);
+            self.sets(kind, values, &mut bare.clone(), plain, diags);
+            return None;
+        };
+        let shows = match wording {
+            Wording::Declared(declared) => demonstrations::wanted(declared),
+            _ => false,
+        };
+        let head = start.head.clone();
+        let mut own = Diags::default();
+        let first = self.sets(kind, values, start, (wording, listed.as_ref()), &mut own);
+        // Where demonstrations follow, the splits are read again with them, and say the rest then.
+        if !shows || first.is_none() {
+            diags.extend(own);
+        }
+        let mut sets = first?;
+        holds::segments(start, model.as_ref(), (kind, values), &sets, diags)?;
+        if let HeadKind::Classes(names) = &start.head
+            && names.is_empty()
+        {
+            start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
+        }
+        if let Wording::Declared(declared) = wording {
+            prompt::label_words(declared, start, diags)?;
+            if shows {
+                self.binder.show(declared, start, diags)?;
+                let known = std::mem::replace(&mut start.head, head);
+                sets = self.sets(kind, values, start, (wording, None), diags)?;
+                start.head = known;
+            }
+        }
+        demonstrations::check_draws(values, start, diags)?;
+        if let Some(chooser) = &start.chooser {
+            let at = match wording {
+                Wording::Chosen(at) => at,
+                _ => place,
+            };
+            start.chooser = Some(choice::taken(chooser, start, at, diags)?);
+        }
+        let Some(templates) = listed else {
+            let candidates = None;
+            return Some(Texts { sets, candidates });
+        };
+        let candidates = choice::candidates(templates, values, start, diags)?;
+        Some(Texts {
+            sets: vec![sets.concat()],
+            candidates: Some(Arc::new(candidates)),
         })
     }
 
@@ -633,8 +672,34 @@ impl Planner<'_, '_> {
     }
 }
 
+/// A stage's splits within each template that may stand around the text, and what a `choose_prompt` stage chooses from.
+struct Texts {
+    sets: Vec<Sets>,
+    candidates: Option<Arc<Candidates>>,
+}
+
 /// Something is wrong, and a diagnostic says what.
 struct Refused;
+
+/// What lowering has to know of the splits.
+fn split_facts(
+    start: &Handed,
+    sets: &[Sets],
+    at: Span,
+    diags: &mut Diags,
+) -> Option<Vec<Option<SplitFacts>>> {
+    let first = sets.first().into_iter().flatten();
+    first
+        .map(|split| match split {
+            Some(split) => Ok(Some(SplitFacts {
+                examples: split.lengths.count(),
+                masking: masking(start, split, at, diags)?,
+            })),
+            None => Ok(None),
+        })
+        .collect::<Result<_, Refused>>()
+        .ok()
+}
 
 /// How the texts of a split are masked, where masked tokens are what is learned.
 fn masking(

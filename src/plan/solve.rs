@@ -116,7 +116,7 @@ fn needs_of(
         })
         .collect();
     let views: Vec<Option<&Lengths>> = lengths.iter().map(Option::as_ref).collect();
-    let cx = stage.context(&stage.start, values, tuning, &views);
+    let cx = stage.context(&stage.start, values, tuning, &views)?;
     let mut job = stage.kind.lower(&cx).ok()?;
     features::keep(&mut job, &views, stage.asked(values));
     let estimate = estimate::estimate(&job, &views, machine, stage.around());

@@ -9,10 +9,11 @@ use indexmap::IndexMap;
 use super::bind::{BoundModel, BoundSplit};
 use super::estimate::{Around, Estimate};
 use super::features::Asked;
+use super::methods::check_methods;
 use super::seen::Seen;
 use super::split::Lengths;
 use super::sweep::SweptAxis;
-use crate::base::Spanned;
+use crate::base::{Diags, Sound, Spanned};
 use crate::library::candidates::Candidates;
 use crate::library::method::Tuning;
 use crate::library::model::{HeadKind, Model};
@@ -132,7 +133,7 @@ impl Stage {
         self.parent.as_deref().into_iter().chain(chooser)
     }
 
-    /// What it is lowered from, with other values, methods or lengths.
+    /// What it is lowered from, with other values, methods or lengths; `None` where the methods do not fit the model.
     #[must_use]
     pub fn context<'a>(
         &self,
@@ -140,14 +141,16 @@ impl Stage {
         values: &'a Values,
         tuning: &Tuning,
         lengths: &[Option<&Lengths>],
-    ) -> StageCx<'a> {
+    ) -> Option<Sound<StageCx<'a>>> {
+        let mut diags = Diags::default();
+        check_methods(&self.model, start.objective, tuning, values, &mut diags);
         let facts = lengths.iter().zip(&self.facts).map(|(lengths, known)| {
             Some(SplitFacts {
                 examples: lengths.as_ref()?.count(),
                 ..known.clone()?
             })
         });
-        StageCx {
+        diags.sound(StageCx {
             values,
             span: self.name.span,
             model: self.model.clone(),
@@ -161,7 +164,7 @@ impl Stage {
                 None => start.words(),
             },
             splits: facts.collect(),
-        }
+        })
     }
 
     /// What surrounds its job.

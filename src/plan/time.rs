@@ -154,9 +154,9 @@ impl Clock<'_> {
     fn steps(&self, fit: &Fit, sizes: &[Bindings]) -> f64 {
         let none = vec![Bindings::default(); 1];
         let steps = fit.steps.max(1);
-        let runs = steps * fit.batch.div_ceil(fit.micro_batch.max(1));
+        let runs = steps as f64 * fit.batch.div_ceil(fit.micro_batch.max(1)) as f64;
         // The sizes of very long trainings are those of a part of it.
-        let whole = runs as f64 / sizes.len().max(1) as f64;
+        let whole = runs / sizes.len().max(1) as f64;
         match &fit.update {
             Update::Whole(step) => whole * self.all(step, sizes),
             Update::Split { accumulate, apply } => {

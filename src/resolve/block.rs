@@ -19,6 +19,17 @@ pub(super) fn fill(
     ctor: &Ctor,
     diags: &mut Diags,
 ) -> Option<Filled> {
+    let (filled, whole) = fill_what_is_right(scope, schema, ctor, diags);
+    whole.then_some(filled)
+}
+
+/// Checks a constructor against its schema: the values that are right, and whether all are.
+pub(super) fn fill_what_is_right(
+    scope: &Scope<'_>,
+    schema: &'static Schema,
+    ctor: &Ctor,
+    diags: &mut Diags,
+) -> (Filled, bool) {
     let mut ok = true;
     let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
     let mut values = Values::default();
@@ -80,11 +91,12 @@ pub(super) fn fill(
             }
         }
     }
-    ok.then(|| Filled {
+    let filled = Filled {
         name: schema.name.to_owned(),
         values,
         span: ctor.span,
-    })
+    };
+    (filled, ok)
 }
 
 /// How a key of an entry that one of a block's own keys takes is written: `optimizer = adamw { weight_decay = … }`.

@@ -37,6 +37,9 @@ crate::codes! {
     /// The path names no role. Roles are `attention.{query, key, value, output}`, `ffn.{up, down}` and so on, optionally
     /// within `layers[a..b].`; a string is matched against module paths of the checkpoint.
     UNKNOWN_ROLE = "resolve::unknown_role";
+    /// The recipe that the command names cannot be read: there is no such file, it is no plain file or no text, or it is
+    /// far larger than recipes are. Check the path.
+    UNREADABLE_RECIPE = "resolve::unreadable_recipe";
     /// An imported file cannot be read, or files import each other in a circle.
     BAD_IMPORT = "resolve::bad_import";
     /// `--set NAME=VALUE` overrides a `let` of the recipe, and the recipe has none of that name.
@@ -56,7 +59,7 @@ crate::codes! {
     UNEQUAL_AXES = "resolve::unequal_axes";
     /// A sweep names one combination of values twice; the second would be the first again. Remove it.
     REPEATED_POINT = "resolve::repeated_point";
-    /// Sweeps multiply, and a recipe has at most 10,000 points. Remove values, or pair axes with `zip`.
+    /// Sweeps multiply, and a recipe has at most 2,000 points, which come to at most 4,000 different stages. Remove values, or pair axes with `zip`.
     TOO_MANY_POINTS = "resolve::too_many_points";
     /// The values of an axis change nothing: no stage uses the `let`, or all stages come out the same. Every point of the
     /// axis would be the same work under another name.

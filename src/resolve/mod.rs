@@ -12,13 +12,14 @@ pub mod sweep;
 mod values;
 
 pub use points::Swept;
-pub use values::parse_size;
+pub use values::{is_bare, parse_size};
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
 
+use crate::base::units::{Bytes, Count};
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, SourceId, Sources, Span, Spanned, suggest};
 use crate::library::decl::{self, Declaration};
@@ -28,8 +29,8 @@ use crate::library::words;
 use crate::syntax::ast::{Decl, File, Item, Value};
 use error::{
     BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT,
-    UNKNOWN_AXIS, UNKNOWN_DECLARATION, UNKNOWN_ENTRY, UNKNOWN_VARIABLE, WRONG_REFERENCE,
-    WRONG_TYPE,
+    OUT_OF_BOUNDS, UNKNOWN_AXIS, UNKNOWN_DECLARATION, UNKNOWN_ENTRY, UNKNOWN_VARIABLE,
+    UNREADABLE_RECIPE, WRONG_REFERENCE, WRONG_TYPE,
 };
 use points::Gather;
 use scope::Scope;
@@ -68,7 +69,7 @@ impl Declared {
     }
 }
 
-/// A checked recipe.
+/// What of a recipe is sound: declarations whose own values are right. Where a reference leads nowhere, that was said.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
     /// Everything declared, by name, in order of declaration.
@@ -153,21 +154,44 @@ pub fn resolve(
         })
         .collect();
     let mut own = Diags::default();
-    let swept = assemble(&files, &overrides, &mut own);
-    without_echoes(&mut own, &diags);
+    let mut swept = assemble(&files, &overrides, !diags.has_errors(), &mut own);
+    if diags.has_errors() {
+        let unreadable = Unreadable::of(&diags);
+        for recipe in &mut swept.recipes {
+            let whole = |d: &Declared| !unreadable.within(d.filled.span);
+            recipe.items.retain(|_, declared| whole(declared));
+        }
+        without_echoes(&mut own, &unreadable);
+    }
     diags.extend(own);
+    swept.whole = !diags.has_errors();
     Outcome::new(Some(swept), diags)
+}
+
+/// The pieces of text that cannot be read, in order.
+struct Unreadable(Vec<Span>);
+
+impl Unreadable {
+    fn of(diags: &Diags) -> Self {
+        let mut list: Vec<Span> = diags.iter().filter_map(|d| d.span).collect();
+        list.sort_unstable_by_key(|s| (s.source, s.start, s.end));
+        Self(list)
+    }
+
+    /// Whether one of them lies within a place.
+    fn within(&self, place: Span) -> bool {
+        let first = self
+            .0
+            .partition_point(|s| (s.source, s.start) < (place.source, place.start));
+        let behind = self.0.get(first..).unwrap_or_default().iter();
+        let mut near = behind.take_while(|s| s.source == place.source && s.start <= place.end);
+        near.any(|s| s.end <= place.end)
+    }
 }
 
 /// Drops what is only the echo of an unreadable piece of text: that something is missing which the
 /// piece may hold, and a second complaint about the piece itself.
-fn without_echoes(own: &mut Diags, unreadable: &Diags) {
-    if !unreadable.has_errors() {
-        return;
-    }
-    let holds = |outer: Span, inner: Span| {
-        outer.source == inner.source && outer.start <= inner.start && inner.end <= outer.end
-    };
+fn without_echoes(own: &mut Diags, unreadable: &Unreadable) {
     own.retain(|diag| {
         let missing = [
             &MISSING_KEY,
@@ -177,12 +201,16 @@ fn without_echoes(own: &mut Diags, unreadable: &Diags) {
             &EMPTY_SWEEP,
         ]
         .contains(&diag.code);
-        let again = unreadable
-            .iter()
-            .any(|u| diag.span.zip(u.span).is_some_and(|(d, u)| holds(d, u)));
+        let again = diag.span.is_some_and(|span| unreadable.within(span));
         !missing && !again
     });
 }
+
+/// Most stages of a recipe.
+const MOST_STAGES: usize = 2_000;
+
+/// Most files that import each other in a row.
+const MOST_IMPORTS: usize = 64;
 
 fn load(
     path: &Path,
@@ -207,21 +235,25 @@ fn load(
         );
         return;
     }
-    let text = match world
-        .read(path)
-        .map_err(|e| e.to_string())
-        .and_then(|b| String::from_utf8(b).map_err(|_| "is not UTF-8 text".to_owned()))
-    {
+    if stack.len() >= MOST_IMPORTS {
+        let message = format!("files import each other {MOST_IMPORTS} deep");
+        diags.push(
+            Diag::error(&BAD_IMPORT, from.unwrap_or_default(), message)
+                .label("one too many")
+                .help("import these files from the recipe itself"),
+        );
+        return;
+    }
+    let text = match text_of(path, world) {
         Ok(text) => text,
         Err(why) => {
-            let mut diag = Diag::error(
-                &BAD_IMPORT,
-                from.unwrap_or_default(),
-                format!("cannot read `{}`: {why}", path.display()),
-            );
-            if from.is_none() {
-                diag.span = None;
-            }
+            let code = match from {
+                Some(_) => &BAD_IMPORT,
+                None => &UNREADABLE_RECIPE,
+            };
+            let message = format!("cannot read `{}`: {why}", path.display());
+            let mut diag = Diag::error(code, from.unwrap_or_default(), message);
+            diag.span = from;
             diags.push(diag);
             return;
         }
@@ -256,6 +288,25 @@ fn load(
     });
 }
 
+/// Most bytes of a recipe; the largest that are shipped have 3 KiB.
+const MOST_BYTES: usize = 4 << 20;
+
+/// A recipe's text.
+///
+/// # Errors
+/// A sentence: it cannot be read, or it is none.
+pub fn text_of(path: &Path, world: &dyn World) -> Result<String, String> {
+    let bytes = world.read(path).map_err(|e| e.to_string())?;
+    if bytes.len() > MOST_BYTES {
+        return Err(format!(
+            "it has {}, and a recipe has at most {}: is it a recipe?",
+            Bytes(bytes.len() as u64),
+            Bytes(MOST_BYTES as u64)
+        ));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
 /// A path without `.` and, where a directory stands before it, `..`.
 fn plain(path: &Path) -> PathBuf {
     let mut parts: Vec<Component<'_>> = Vec::new();
@@ -271,7 +322,12 @@ fn plain(path: &Path) -> PathBuf {
     parts.iter().collect()
 }
 
-fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) -> Swept {
+fn assemble(
+    files: &[Loaded],
+    overrides: &[(String, Value)],
+    readable: bool,
+    diags: &mut Diags,
+) -> Swept {
     let mut scope = Scope::default();
     let mut places: IndexMap<&str, Span> = IndexMap::new();
     for item in files.iter().flat_map(|f| &f.file.items) {
@@ -319,6 +375,19 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
             _ => None,
         })
     });
+    let mut stages = decls.clone().filter(|(d, _)| d.keyword.value == "stage");
+    if let Some((decl, _)) = stages.nth(MOST_STAGES) {
+        diags.push(
+            Diag::error(
+                &OUT_OF_BOUNDS,
+                decl.name.span,
+                format!("a recipe has at most {} stages", Count(MOST_STAGES as u64)),
+            )
+            .label("one too many")
+            .help("divide it into several recipes"),
+        );
+        return Swept::default();
+    }
     let (sweeps, decls): (Vec<_>, Vec<_>) =
         decls.partition(|(decl, _)| decl.keyword.value == sweep::KEYWORD);
     let fixed: Vec<&str> = overrides.iter().map(|(name, _)| name.as_str()).collect();
@@ -332,6 +401,7 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
             ..Scope::default()
         };
         for axis in &points.axes {
+            here.swept.insert(&axis.name);
             if let Some(value) = points.value(point, axis) {
                 here.lets.insert(&axis.name, value);
             }
@@ -344,10 +414,15 @@ fn assemble(files: &[Loaded], overrides: &[(String, Value)], diags: &mut Diags) 
         }
     }
     diags.extend(gather.into_diags(&points));
-    if !diags.has_errors() {
+    // What is not read may be where an axis is used.
+    if readable && !diags.has_errors() {
         sweep::check_use(&points, &recipes, diags);
     }
-    Swept { points, recipes }
+    Swept {
+        points,
+        recipes,
+        whole: false,
+    }
 }
 
 /// Everything declared, with the values that `let`s have at a point.
@@ -357,20 +432,35 @@ fn at_point(
     places: &IndexMap<&str, Span>,
     diags: &mut Diags,
 ) -> Recipe {
+    let all: Vec<(Declared, bool)> = decls
+        .iter()
+        .filter_map(|(decl, base)| declare(scope, decl, base, diags))
+        .collect();
+    let mut first: IndexMap<&str, &Declared> = IndexMap::new();
+    for (declared, _) in &all {
+        first.entry(&declared.name.value).or_insert(declared);
+    }
+    for (declared, _) in &all {
+        check_references(declared, &first, places, diags);
+    }
     let mut recipe = Recipe::default();
-    for (decl, base) in decls {
-        if let Some(declared) = declare(scope, decl, base, diags) {
-            recipe
-                .items
-                .entry(declared.name.value.clone())
-                .or_insert(declared);
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for (declared, whole) in all {
+        let name = declared.name.value.clone();
+        if seen.insert(name.clone()) && whole {
+            recipe.items.insert(name, declared);
         }
     }
-    check_references(&recipe, places, diags);
     recipe
 }
 
-fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Option<Declared> {
+/// A declaration with the values that are right, and whether all are; `None` where it is not even known what it declares.
+fn declare(
+    scope: &Scope<'_>,
+    decl: &Decl,
+    base: &Path,
+    diags: &mut Diags,
+) -> Option<(Declared, bool)> {
     let Some(declaration) = decl::DECLARATIONS
         .iter()
         .find(|d| d.keyword == decl.keyword.value)
@@ -442,8 +532,8 @@ fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Op
         return None;
     }
     scope.used.take();
-    let filled = block::fill(scope, schema, ctor, diags)?;
-    Some(Declared {
+    let (filled, whole) = block::fill_what_is_right(scope, schema, ctor, diags);
+    let declared = Declared {
         name: decl.name.clone(),
         declaration,
         arg: ctor.arg.clone(),
@@ -451,33 +541,36 @@ fn declare(scope: &Scope<'_>, decl: &Decl, base: &Path, diags: &mut Diags) -> Op
         filled,
         base: base.to_path_buf(),
         uses: scope.used.take(),
-    })
+    };
+    Some((declared, whole))
 }
 
-fn check_references(recipe: &Recipe, places: &IndexMap<&str, Span>, diags: &mut Diags) {
-    for declared in recipe.items.values() {
-        let schemas = declared.declaration.schemas();
-        let Some(schema) = schemas.iter().find(|s| s.name == declared.filled.name) else {
-            continue;
-        };
-        for key in schema.keys {
-            let (Kind::Ref(kind), Some(Checked::Ref(name, split))) =
-                (key.kind, declared.filled.values.get(key.name))
-            else {
-                continue;
-            };
+/// Complains about references to what is not there.
+fn check_references(
+    declared: &Declared,
+    known: &IndexMap<&str, &Declared>,
+    places: &IndexMap<&str, Span>,
+    diags: &mut Diags,
+) {
+    let schemas = declared.declaration.schemas();
+    let Some(schema) = schemas.iter().find(|s| s.name == declared.filled.name) else {
+        return;
+    };
+    for key in schema.keys {
+        if let (Kind::Ref(kind), Some(Checked::Ref(name, split))) =
+            (key.kind, declared.filled.values.get(key.name))
+        {
             let span = declared.filled.values.span(key.name);
-            check_reference(recipe, places, kind, name, split.as_deref(), span, diags);
+            check_reference(known, places, kind, (name, split.as_deref()), span, diags);
         }
     }
 }
 
 fn check_reference(
-    recipe: &Recipe,
+    known: &IndexMap<&str, &Declared>,
     places: &IndexMap<&str, Span>,
     kind: RefKind,
-    name: &str,
-    split: Option<&str>,
+    (name, split): (&str, Option<&str>),
     span: Span,
     diags: &mut Diags,
 ) {
@@ -487,7 +580,7 @@ fn check_reference(
         RefKind::Prompt => "prompt",
         RefKind::Stage => "stage",
     };
-    match recipe.items.get(name) {
+    match known.get(name) {
         Some(found) if found.declaration.keyword == keyword => {
             if kind == RefKind::Split && split.is_none() {
                 diags.push(
@@ -538,8 +631,7 @@ fn check_reference(
                 format!("no {keyword} is called `{name}`"),
             )
             .label("declared nowhere");
-            let names = recipe
-                .items
+            let names = known
                 .values()
                 .filter(|d| d.declaration.keyword == keyword)
                 .map(|d| d.name.value.as_str());

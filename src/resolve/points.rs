@@ -104,6 +104,8 @@ pub struct Swept {
     pub points: Points,
     /// The recipe at each.
     pub recipes: Vec<Recipe>,
+    /// Whether nothing of it was rejected.
+    pub whole: bool,
 }
 
 /// Collects the diagnostics of points: equal ones once, with the values they belong to.

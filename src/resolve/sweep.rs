@@ -16,7 +16,7 @@ use crate::syntax::ast::{Ctor, Decl, Entry, Value, ValueKind};
 /// The keyword.
 pub(super) const KEYWORD: &str = "sweep";
 /// Most points of a recipe.
-const MOST: usize = 10_000;
+const MOST: usize = 2_000;
 /// Most characters of a value's name.
 const LONGEST: usize = 40;
 
@@ -191,6 +191,15 @@ fn axis(entry: &Entry, scope: &Scope<'_>, diags: &mut Diags) -> Option<Axis> {
             .label("an empty list")
             .help("a sweep over nothing has no points: give it values, or remove the axis"),
         );
+        return None;
+    }
+    if values.len() > MOST {
+        let message = format!(
+            "the axis `{name}` has {} values; a recipe has at most {} points",
+            Count(values.len() as u64),
+            Count(MOST as u64)
+        );
+        diags.push(Diag::error(&TOO_MANY_POINTS, entry.value.span, message).help("remove values"));
         return None;
     }
     let texts = texts(&values, scope);

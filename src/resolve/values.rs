@@ -251,7 +251,18 @@ pub fn parse_size(digits: &str, unit: &str) -> Option<u64> {
     (bytes.is_finite() && (0.0..9e18).contains(&bytes)).then_some(bytes as u64)
 }
 
+/// Whether a number without a unit is too small to be meant as bytes.
+#[must_use]
+pub fn is_bare(digits: &str) -> bool {
+    const LEAST: f64 = 65536.0;
+    digits.parse().is_ok_and(|n: f64| n > 0.0 && n < LEAST)
+}
+
 fn size(digits: &str, unit: Option<&str>, span: Span, diags: &mut Diags) -> Option<Checked> {
+    if unit.is_none() && is_bare(digits) {
+        let wanted = format!("`{digits}GiB`, or `{digits}B` if bytes are meant");
+        return wrong_unit("a size", "", &wanted, span, diags);
+    }
     match parse_size(digits, unit.unwrap_or("B")) {
         Some(bytes) => Some(Checked::Int(bytes)),
         None => wrong_unit(
@@ -534,7 +545,56 @@ fn placement(value: &Value, diags: &mut Diags) -> Option<Placement> {
 
 type Layers = Option<(Option<i64>, Option<i64>)>;
 
+/// Most alternatives that a path with sets in it may stand for: sets behind sets multiply.
+const MOST_ALTERNATIVES: u64 = 1000;
+
+/// The alternatives that some segments stand for.
+fn alternatives(segments: &[Segment]) -> u64 {
+    let of = |segment: &Segment| match segment {
+        Segment::Set(paths) => paths
+            .iter()
+            .fold(0u64, |n, p| n.saturating_add(alternatives(&p.segments))),
+        _ => 1,
+    };
+    segments.iter().map(of).fold(1, u64::saturating_mul)
+}
+
+/// Most names in a row of a path; no role has more than two behind its blocks.
+const MOST_NAMES: usize = 16;
+
+/// The most names in a row that some segments come to.
+fn names_in_a_row(segments: &[Segment]) -> usize {
+    let of = |segment: &Segment| match segment {
+        Segment::Set(paths) => {
+            let each = paths.iter().map(|p| names_in_a_row(&p.segments));
+            each.max().unwrap_or(0)
+        }
+        _ => 1,
+    };
+    segments.iter().map(of).sum()
+}
+
 fn expand(path: &Path, span: Span, any: &mut Vec<Pattern>, diags: &mut Diags) -> bool {
+    let row = names_in_a_row(&path.segments);
+    if row > MOST_NAMES {
+        let message = format!("there is no role of {row} names");
+        diags.push(
+            Diag::error(&UNKNOWN_ROLE, span, message)
+                .help("a role is two names, such as `attention.{key, query}`"),
+        );
+        return false;
+    }
+    let many = alternatives(&path.segments);
+    if many > MOST_ALTERNATIVES {
+        let message =
+            format!("the placement stands for {many} paths; {MOST_ALTERNATIVES} are the most");
+        diags.push(
+            Diag::error(&OUT_OF_BOUNDS, span, message)
+                .label("sets behind sets multiply")
+                .help("a role is two names, such as `attention.{key, query}`"),
+        );
+        return false;
+    }
     let mut list = Vec::new();
     if !walk(&path.segments, None, String::new(), &mut list) {
         diags.push(

@@ -19,6 +19,10 @@ const WITHOUT_CASE: &[(&str, &str)] = &[
         "found after a run; `classes.rs` has it",
     ),
     (
+        "resolve::unreadable_recipe",
+        "there is no recipe then; `mistakes.rs` has it",
+    ),
+    (
         "stage::no_gradient",
         "guards against an entry of the library that leaves a trained tensor out of the loss; none does",
     ),

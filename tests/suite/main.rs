@@ -17,6 +17,7 @@ mod foreign;
 mod golden;
 mod hostile;
 mod masked;
+mod mistakes;
 mod oracle;
 mod parity;
 mod precision;

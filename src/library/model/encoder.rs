@@ -10,6 +10,11 @@ use super::Mirror;
 use crate::program::op::ActivationKind;
 use crate::program::{Feed, Value};
 
+/// Most blocks of a model: a program holds each of them, and the deepest encoders have 48.
+const MOST_LAYERS: u64 = 512;
+/// Most parameters of a model, far more than any machine holds.
+const MOST_NUMBERS: u128 = 1_000_000_000_000;
+
 /// Sizes of an encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sizes {
@@ -152,6 +157,25 @@ impl Sizes {
 
     /// Checks what the sizes must satisfy together.
     pub(super) fn checked(self) -> Result<Self, String> {
+        if self.layers > MOST_LAYERS {
+            return Err(format!(
+                "config.json has {} blocks; {MOST_LAYERS} are the most that are built",
+                self.layers
+            ));
+        }
+        let [layers, hidden, ffn, rows] = [
+            self.layers,
+            self.hidden,
+            self.ffn,
+            self.vocab + self.positions,
+        ]
+        .map(u128::from);
+        let numbers = layers * hidden * (4 * hidden + 2 * ffn) + rows * hidden;
+        if numbers > MOST_NUMBERS {
+            return Err(format!(
+                "config.json describes a model of about {numbers} parameters; {MOST_NUMBERS} are the most that are built"
+            ));
+        }
         if self.hidden.is_multiple_of(self.heads) {
             Ok(self)
         } else {

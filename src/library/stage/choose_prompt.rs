@@ -5,7 +5,7 @@ use super::job::{Choose, Job, Routine};
 use super::keys;
 use super::network::{evaluation, verified};
 use super::train::{checked_metric, exactly_one, positive};
-use super::{Diag, Diags, Span, StageCx, StageKind};
+use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 
 /// Choosing a prompt.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl StageKind for ChoosePrompt {
         exactly_one(values, ("model", "from"), span, diags);
     }
 
-    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
+    fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let metric = cx.values.entry("metric").map_or("accuracy", |e| &e.name);
         let metric = checked_metric(cx, metric, "metric")?;
         let (program, built) = evaluation(cx, &cx.tuning.frozen(), false);

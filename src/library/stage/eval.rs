@@ -5,7 +5,7 @@ use super::job::{Job, Routine, Score};
 use super::keys;
 use super::network::{evaluation, verified};
 use super::train::{exactly_one, metrics, positive};
-use super::{Diag, Diags, Span, StageCx, StageKind};
+use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 
 /// Evaluation.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl StageKind for Eval {
         exactly_one(values, ("from", "model"), span, diags);
     }
 
-    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
+    fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let (program, built) = evaluation(cx, &cx.tuning.frozen(), true);
         let metrics = metrics(cx, "metrics")?;
         let score = Score {

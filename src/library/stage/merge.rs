@@ -4,7 +4,7 @@ use super::super::net::{Mode, Net, NetOptions};
 use super::super::schema::{Default, Key, Kind, RefKind, Schema};
 use super::job::{Fold, Job, Routine};
 use super::network::{evaluation, verified};
-use super::{Diag, StageCx, StageKind};
+use super::{Diag, Sound, StageCx, StageKind};
 use crate::library::error::NOTHING_TO_MERGE;
 use crate::program::{Builder, DType};
 
@@ -49,7 +49,7 @@ impl StageKind for Merge {
         true
     }
 
-    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
+    fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let tuning = cx.tuning.frozen();
         if let Some((method, _)) = tuning.methods.iter().find(|(m, _)| m.ladders()) {
             let name = method.schema().name;

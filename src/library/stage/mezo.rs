@@ -6,7 +6,7 @@ use super::super::schema::{Bound, Default, Key, Kind, Registry, Schema, Values};
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
 use super::train::{self, check_common};
-use super::{Diag, Diags, Span, StageCx, StageKind, keys};
+use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys};
 use crate::base::rng::Stream;
 use crate::library::error::NO_GRADIENT;
 use crate::program::op::Perturb;
@@ -94,7 +94,7 @@ impl StageKind for Mezo {
         check_common(values, span, diags);
     }
 
-    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
+    fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
         let mut b = Builder::with_numbers("loss", cx.numbers);
         let built = network(&mut b, cx, &cx.tuning, Mode::Evaluate);

@@ -19,10 +19,11 @@ use super::model::{HeadKind, Model};
 use super::objective::Objective;
 use super::placement::Site;
 use super::schema::{Schema, Values};
-use crate::base::{Diag, Diags, Span};
+use crate::base::{Diag, Diags, Sound, Span};
 use crate::program::{DType, Numbers};
 use job::Job;
 pub use keys::NEUTRAL;
+pub use train::check_metrics;
 
 /// A kind of stage.
 pub trait StageKind: Sync + Send + std::fmt::Debug {
@@ -55,11 +56,11 @@ pub trait StageKind: Sync + Send + std::fmt::Debug {
         let _ = (values, span, diags);
     }
 
-    /// The work to be done.
+    /// The work to be done, of what no phase has found wrong.
     ///
     /// # Errors
     /// What is wrong with the recipe in the light of the model and the data.
-    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>>;
+    fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>>;
 }
 
 /// Every stage kind.

@@ -1,6 +1,7 @@
 //! Building a stage's network: the one place where model, methods, head and mode meet.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::super::method::Tuning;
 use super::super::model::Model;
@@ -8,9 +9,10 @@ use super::super::net::{Mode, Net, NetOptions, Pick};
 use super::super::objective::Objective;
 use super::super::params::Param;
 use super::super::placement::Site;
-use super::StageCx;
+use super::super::schema::Values;
+use super::{Sound, Span, StageCx};
 use crate::program::passes;
-use crate::program::{Builder, DType, Program, Value, Verified};
+use crate::program::{Builder, DType, Numbers, Program, Value, Verified};
 
 /// A network built into a program.
 #[derive(Debug)]
@@ -23,8 +25,33 @@ pub struct Built {
     pub sites: Vec<Site>,
 }
 
+/// The linear sites of a model without any method, the head's among them.
+#[must_use]
+pub fn sites(model: Arc<dyn Model>, objective: Objective) -> Vec<Site> {
+    let bare = Tuning {
+        n_layers: model.facts().layers,
+        frozen: true,
+        methods: Vec::new(),
+    };
+    let values = Values::default();
+    let cx = StageCx {
+        values: &values,
+        span: Span::default(),
+        model,
+        storage: DType::F32,
+        numbers: Numbers::default(),
+        tuning: bare.clone(),
+        objective,
+        head: objective.head(&["0".to_owned(), "1".to_owned()]),
+        words: Some(vec![0, 1]),
+        splits: Vec::new(),
+    };
+    let mut b = Builder::new("sites");
+    network(&mut b, &cx, &bare, Mode::Evaluate).sites
+}
+
 /// Builds backbone and head into `b`.
-pub fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> Built {
+pub(super) fn network(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> Built {
     probed(b, cx, tuning, mode, BTreeSet::new())
 }
 
@@ -113,7 +140,7 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
 ///
 /// Trained parameters keep their class, so that the program shares the training's residents.
 #[must_use]
-pub fn evaluation(cx: &StageCx<'_>, tuning: &Tuning, labels: bool) -> (Program, Built) {
+pub fn evaluation(cx: &Sound<StageCx<'_>>, tuning: &Tuning, labels: bool) -> (Program, Built) {
     let mut b = Builder::with_numbers("evaluate", cx.numbers);
     let built = network(&mut b, cx, tuning, Mode::Evaluate);
     b.output("scores", built.scores);

@@ -6,11 +6,11 @@ use super::super::net::Mode;
 use super::super::optimizer::{self, Optimizer};
 use super::super::params::Param;
 use super::super::schedule::{self, Rates};
-use super::super::schema::{Checked, Filled, Length, Schema, Values};
+use super::super::schema::{Checked, Filled, Kind, Length, Registry, Schema, Values};
 use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
-use super::{Diag, Diags, Span, StageCx, StageKind, keys};
+use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys};
 use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, ClipFactor, Constant, Fill, GradNorm};
@@ -79,7 +79,7 @@ impl StageKind for Train {
         check_common(values, span, diags);
     }
 
-    fn lower(&self, cx: &StageCx<'_>) -> Result<Job, Vec<Diag>> {
+    fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
         let micro = v.opt_int("micro_batch").unwrap_or_else(|| v.int("batch"));
         let optimizer = entry(v, "optimizer", "adamw");
@@ -174,7 +174,7 @@ pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
 
 /// A training around a way to update.
 pub(super) fn fit(
-    cx: &StageCx<'_>,
+    cx: &Sound<StageCx<'_>>,
     params: &[Param],
     update: Update,
     evaluate: Option<Verified>,
@@ -265,7 +265,7 @@ pub(super) fn metrics(cx: &StageCx<'_>, key: &str) -> Result<Vec<&'static dyn Me
         return Ok(defaults
             .iter()
             .filter_map(|n| metric::metric(n))
-            .filter(|m| fits(cx, *m))
+            .filter(|m| m.fits(&cx.head, cx.values.written("positive")))
             .collect());
     }
     written
@@ -279,34 +279,60 @@ pub(super) fn checked_metric(
     name: &str,
     key: &str,
 ) -> Result<&'static dyn Metric, Vec<Diag>> {
-    let at = cx.values.span(key);
+    fitting_metric(name, &cx.head, cx.values, key).map_err(|diag| vec![*diag])
+}
+
+/// Complains about metrics that a stage names and that are none, or cannot be computed of what it predicts. Classes
+/// that are not known yet are taken as two.
+pub fn check_metrics(schema: &Schema, values: &Values, head: &HeadKind, diags: &mut Diags) {
+    let two = || HeadKind::Classes(vec!["0".to_owned(), "1".to_owned()]);
+    let head = match head {
+        HeadKind::Classes(names) if names.is_empty() => two(),
+        known => known.clone(),
+    };
+    for key in schema.keys {
+        let names = match (key.kind, key.name) {
+            (Kind::Entry(Registry::Metric), key) => {
+                values.entry(key).map(|e| &e.name).into_iter().collect()
+            }
+            (Kind::Names, "metrics") => values.names("metrics").iter().collect(),
+            _ => Vec::new(),
+        };
+        for name in names {
+            if let Err(diag) = fitting_metric(name, &head, values, key.name) {
+                diags.push(*diag);
+            }
+        }
+    }
+}
+
+fn fitting_metric(
+    name: &str,
+    head: &HeadKind,
+    values: &Values,
+    key: &str,
+) -> Result<&'static dyn Metric, Box<Diag>> {
+    let (at, positive) = (values.span(key), values.written("positive"));
     let names = metric::METRICS.iter().map(|m| m.schema().name);
     let Some(metric) = metric::metric(name) else {
         let mut diag = Diag::error(&METRIC_MISMATCH, at, format!("there is no metric `{name}`"));
         diag.help = crate::library::words::unknown_name(name, names);
-        return Err(vec![diag]);
+        return Err(Box::new(diag));
     };
-    if fits(cx, metric) {
+    if metric.fits(head, positive) {
         return Ok(metric);
     }
     let fitting: Vec<String> = metric::METRICS
         .iter()
-        .filter(|m| fits(cx, **m))
+        .filter(|m| m.fits(head, positive))
         .map(|m| format!("`{}`", m.schema().name))
         .collect();
-    Err(vec![
-        Diag::error(
-            &METRIC_MISMATCH,
-            at,
-            format!("`{name}` cannot be computed for this stage's predictions"),
-        )
-        .help(format!("here {} can be computed", fitting.join(", "))),
-    ])
-}
-
-/// Whether a metric can be computed for a stage's predictions.
-fn fits(cx: &StageCx<'_>, metric: &dyn Metric) -> bool {
-    metric.fits(&cx.head, cx.values.written("positive"))
+    let message = format!("`{name}` cannot be computed for this stage's predictions");
+    let diag = Diag::error(&METRIC_MISMATCH, at, message);
+    Err(Box::new(diag.help(format!(
+        "here {} can be computed",
+        fitting.join(", ")
+    ))))
 }
 
 /// The class that `f1` is of: the one that `positive` names, else the second.
@@ -350,7 +376,7 @@ type Parts = (Update, Vec<Param>, Vec<super::Site>);
 
 /// Builds the programs of a step.
 fn build(
-    cx: &StageCx<'_>,
+    cx: &Sound<StageCx<'_>>,
     rule: &dyn Optimizer,
     values: &Values,
     split: bool,
