@@ -25,7 +25,6 @@ pub fn files(folder: &Path) {
     let vocabulary = WORDS.join("\n");
     write("m/config.json", CONFIG);
     write("m/vocab.txt", &vocabulary);
-    write("m/model.safetensors", "");
     write("broken/config.json", "{ \"model_type\": ");
     write("other/config.json", "{ \"model_type\": \"mamba\" }");
     write("weightless/config.json", CONFIG);
@@ -86,7 +85,13 @@ fn decl(
 }
 
 fn model() -> Decl {
-    decl("model", "m", "local", Some("m"), &[("dtype", "f32")])
+    decl(
+        "model",
+        "m",
+        "local",
+        Some("m"),
+        &[("dtype", "f32"), ("init", "random")],
+    )
 }
 
 fn data(entries: &[(&str, &str)]) -> Decl {

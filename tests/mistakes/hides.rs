@@ -1,7 +1,7 @@
 //! Which mistake another one hides by nature.
 
 use super::kinds::{Mistake, Phase};
-use super::recipe::{Decl, Recipe};
+use super::recipe::{Decl, Edit, Recipe};
 
 /// Whether a mistake need not be named beside some others.
 pub fn hidden(recipe: &Recipe, mistake: &Mistake, others: &[&Mistake]) -> bool {
@@ -12,6 +12,15 @@ pub fn hidden(recipe: &Recipe, mistake: &Mistake, others: &[&Mistake]) -> bool {
         return true;
     }
     let same = |other: &&&Mistake| other.decl.is_some() && other.decl == mistake.decl;
+    // That a stage leaves no model shows where it is planned.
+    let named = mistake.edits.iter().find_map(|edit| match edit {
+        Edit::Set(_, key, name) if key == "from" => recipe.place(name),
+        _ => None,
+    });
+    let fails = |stage: usize| others.iter().any(|m| !lost(recipe, m, stage, 0).is_empty());
+    if mistake.code == "plan::wrong_port" && named.is_some_and(fails) {
+        return true;
+    }
     match phase {
         // A declaration that cannot be told what it is, is not looked into.
         Phase::Text | Phase::Value | Phase::Reference => {

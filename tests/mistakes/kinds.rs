@@ -138,7 +138,13 @@ fn values(found: &mut Found<'_>, i: usize, decl: &Decl, schema: &'static Schema)
             found.set(i, value, code, key.name, &text, &[]);
         }
         if let Kind::Ref(kind) = key.kind {
+            let first = found.list.len();
             references(found, i, key, kind);
+            // The keys of a stage are looked at all the same.
+            for made in found.list.iter_mut().skip(first) {
+                made.also
+                    .extend(["stage::conflicting_keys", "stage::no_effect"]);
+            }
         }
         if matches!(key.default, Default::Required) {
             let edit = Edit::Remove(i, key.name.to_owned());
@@ -311,16 +317,22 @@ fn heads(found: &mut Found<'_>, i: usize, decl: &Decl) {
     }
     let line = Edit::Bottom(format!("let {} = 3", decl.name));
     found.outside(phase, "resolve::duplicate_name", vec![line], &decl.name);
+    // Where the declaration cannot be read, the other one is the only one.
+    if let Some(last) = found.list.last_mut() {
+        let own = ["a line", "its head"].map(|what| (i, what.to_owned()));
+        last.touches.extend(own);
+    }
 }
 
 fn models(found: &mut Found<'_>, i: usize) {
     for folder in ["nowhere", "broken", "other", "weightless"] {
-        let edit = Edit::Arg(i, Some(folder.to_owned()));
+        let arg = Edit::Arg(i, Some(folder.to_owned()));
+        let init = Edit::Set(i, "init".to_owned(), "pretrained".to_owned());
         found.add(
             i,
             Phase::Start,
             "plan::bad_model",
-            vec![edit],
+            vec![arg, init],
             &["its string", "tokenizer", "init"],
         );
         found.also(&["plan::bad_tokenizer"]);
@@ -817,21 +829,26 @@ fn outside(found: &mut Found<'_>) {
         Phase::Text,
         "syntax::misplaced_header",
         bottom("peftc 1"),
-        "a header",
+        "a line that cannot be read",
     );
     let top = vec![Edit::Top("peftc 2".to_owned())];
-    found.outside(Phase::Text, "syntax::unsupported_version", top, "a header");
+    found.outside(
+        Phase::Text,
+        "syntax::unsupported_version",
+        top,
+        "a line that cannot be read",
+    );
     found.outside(
         Phase::Text,
         "syntax::stray_bracket",
         bottom("}"),
-        "a bracket",
+        "a line that cannot be read",
     );
     found.outside(
         Phase::Text,
         "syntax::unexpected",
         bottom("let z9 = ;"),
-        "a let",
+        "a line that cannot be read",
     );
     let sweep = "a sweep";
     for (code, line) in [
