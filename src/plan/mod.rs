@@ -503,8 +503,10 @@ impl Planner<'_, '_> {
             sets.push(set);
         }
         if let (false, HeadKind::Classes(names)) = (trained.is_empty(), &start.head) {
-            // The rows of a trained head belong to its own classes, and to no others that are as many.
-            start.fresh_head = *names != trained;
+            // The rows of a trained head belong to its own classes, and to no others that are as many. Numbers
+            // without names are places in it.
+            let by_place = generic(names) && names.len() == trained.len();
+            start.fresh_head = *names != trained && !by_place;
         }
         complete.then_some(sets)
     }
