@@ -250,10 +250,11 @@ impl Predict {
         let mut input = opened.rows(&name, only)?;
         let mut part = read(input.as_mut())?;
         let columns = self.columns(own, input.as_ref(), &part, &name)?;
+        // Nothing is written, not even a header, before the model is whole.
+        let mut session = predictor.session((self.batch, self.draws), (machine, device))?;
         let out = Box::new(BufWriter::new(output::data()));
         let added = answers.columns(format);
         let mut sink = rows::sink(format, out, input.columns(), added, copied, &name)?;
-        let mut session = predictor.session((self.batch, self.draws), (machine, device))?;
         let mut unsaid = Unsaid::default();
         let mut shown = Shown::new(self.quiet);
         while !part.is_empty() {

@@ -22,11 +22,20 @@ pub fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             // What XML forbids, and what turns the text around it.
-            c if visible::acts(c) && !matches!(c, '\n' | '\t') => visible::push(&mut out, c),
+            c if visible::acts(c) => visible::push(&mut out, c),
             c => out.push(c),
         }
     }
     out
+}
+
+/// Text of several lines for a `pre`.
+fn escape_lines(text: &str) -> String {
+    let lines: Vec<String> = text
+        .lines()
+        .map(|l| escape(&l.replace('\t', "    ")))
+        .collect();
+    lines.join("\n")
 }
 
 /// Rows of a table; the rest is for other formats.
@@ -374,7 +383,7 @@ fn runs_and_recipes(report: &Report) -> String {
             out,
             "<details><summary>{}</summary><pre>{}</pre></details>",
             escape(&text.name),
-            escape(&text.text)
+            escape_lines(&text.text)
         );
     }
     out + &left_out(report.recipes.len(), MOST_RECIPES, "recipes")

@@ -23,6 +23,20 @@ fn peftc(args: &[&OsStr], dir: &Path) -> Output {
         .expect("starts")
 }
 
+/// The text without sequences that set a colour, which were asked for.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit() && c != ';');
+        match end.and_then(|end| part[end..].strip_prefix('m')) {
+            Some(rest) => plain.push_str(rest),
+            None => plain.extend(["\u{1b}[", part]),
+        }
+    }
+    plain
+}
+
 /// What a command wrote, if nothing of it acts.
 fn tame(args: &[&str], dir: &Path) -> (Option<i32>, String) {
     let words: Vec<&OsStr> = args
@@ -31,7 +45,10 @@ fn tame(args: &[&str], dir: &Path) -> (Option<i32>, String) {
         .collect();
     let output = peftc(&words, dir);
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-        let text = String::from_utf8(bytes.clone()).expect("UTF-8");
+        let mut text = String::from_utf8(bytes.clone()).expect("UTF-8");
+        if args.contains(&"always") {
+            text = without_colours(&text);
+        }
         let bad = |c: char| {
             c.is_control() && !matches!(c, '\n' | '\t')
                 || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
