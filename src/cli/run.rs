@@ -256,11 +256,12 @@ impl Run {
         if list.is_empty() {
             return "nothing would run: every stage is finished\n".to_owned();
         }
+        // One line a stage and no other: programs read them.
         let mut table = Table::new([
-            ("stage", Side::Left),
-            ("kind", Side::Left),
-            ("tensors", Side::Right),
-            ("why", Side::Left),
+            ("", Side::Left),
+            ("", Side::Left),
+            ("", Side::Right),
+            ("", Side::Left),
         ]);
         for (stage, reason, _) in list {
             table.row(vec![

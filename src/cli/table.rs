@@ -135,17 +135,18 @@ impl Table {
         self.columns.iter().enumerate().map(of).collect()
     }
 
-    /// Titles as a row.
-    fn titles(&self) -> Vec<Cell> {
+    /// Titles as a row; none where no column has one.
+    fn titles(&self) -> Option<Vec<Cell>> {
         let cell = |(title, _): &(String, Side)| Cell::from(title.as_str()).styled(TITLE);
-        self.columns.iter().map(cell).collect()
+        let titled = self.columns.iter().any(|(title, _)| !title.is_empty());
+        titled.then(|| self.columns.iter().map(cell).collect())
     }
 
     /// Cells beside each other; the last one wraps at `last`, if that is given.
     fn beside(&self, screen: Screen, widths: &[usize], last: Option<usize>) -> String {
         let mut out = String::new();
         let titles = self.titles();
-        for row in std::iter::once(&titles).chain(&self.rows) {
+        for row in titles.iter().chain(&self.rows) {
             let mut line = " ".repeat(self.indent);
             let mut at = self.indent;
             for (i, ((cell, &width), (_, side))) in
@@ -180,7 +181,7 @@ impl Table {
     fn below(&self, screen: Screen, widths: &[usize]) -> String {
         let mut out = String::new();
         let titles = self.titles();
-        for row in std::iter::once(&titles).chain(&self.rows) {
+        for row in titles.iter().chain(&self.rows) {
             let Some((first, rest)) = row.split_first() else {
                 continue;
             };

@@ -261,7 +261,7 @@ fn predict_takes_every_form_of_a_model_and_gives_the_same() {
         (["--stage", "lern"], "did you mean"),
         (["--text", "senence"], "--text COLUMN"),
         (["--text", "sentence,id"], "reads 1 column"),
-        (["--best", "f1"], "no stage is scored by"),
+        (["--best", "matthews"], "no stage is scored by"),
     ] {
         let out = ".peftc/runs/r";
         let output = peftc(at, &[&["predict", out], &input[..], &flags[..]].concat())

@@ -143,11 +143,11 @@ fn classes(seen: &Seen) -> String {
         .map(|(name, n)| joined(&format!("{} {}", short(name), Count(**n))))
         .collect();
     if !rest.is_empty() {
-        text.push(format!(
+        text.push(joined(&format!(
             "{} other classes {}",
             Count(rest.len() as u64),
             Count(rows(rest))
-        ));
+        )));
     }
     text.join(", ")
 }

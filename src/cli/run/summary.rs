@@ -82,7 +82,9 @@ pub(super) fn stages(document: &Json, screen: Screen) -> String {
     }
     let legend = "estimated, measured: bytes of tensors at the peak; trained: parameters.";
     let legend = crate::cli::screen::wrap(legend, screen.prose(), "  ");
-    format!("\n{}\n{legend}", table.without_empty().render(screen))
+    // A cell of metrics may be wider than a narrow terminal.
+    let table = screen.fold(&table.without_empty().render(screen), 6);
+    format!("\n{table}\n{legend}")
 }
 
 /// The share of each op in the time of a stage's programs, and how fast it was.
