@@ -205,7 +205,7 @@ fn no_way_that_fits_is_estimated_faster_than_what_auto_takes() {
         // Its evaluations have the whole batch whatever the training has.
         (
             "adapter = full, batch = 6, dev = d.dev, evaluate = 2 steps",
-            9,
+            6,
         ),
         ("adapter = k_lst { k = 3, r = 4 }, batch = 5", 5),
     ] {

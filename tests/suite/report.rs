@@ -31,7 +31,7 @@ fn run(dir: &Path, seed: u64) -> Value {
          model m = local \"{at}/tests/reference/bert-tiny\"\n\
          data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 400 }}\n\
          stage warm = train {{ model = m, data = d.train, adapter = head_only, lr = 1e-3, steps = 4, micro_batch = 5, seed = seed }}\n\
-         stage learn = train {{ from = warm, data = d.train, adapter = lora, lr = 1e-3, steps = 4, seed = seed, dev = d.dev, evaluate = 2 steps }}\n\
+         stage learn = train {{ from = warm, data = d.train, adapter = lora, lr = 1e-3, steps = 4, seed = seed, dev = d.dev, evaluate = 2 steps, best = accuracy }}\n\
          stage score = eval {{ from = learn, data = d.test }}\n"
     );
     std::fs::write(&recipe, body).expect("written");

@@ -161,7 +161,7 @@ pub static KEYS: &[Word] = &[
     anyway(&["remove_unused_columns", "label_pad_token_id", "include_num_input_tokens_seen", "eval_do_concat_batches", "eval_use_gather_object",
              "skip_memory_metrics", "log_on_each_node"], "columns that are not named are not read, and memory is measured"),
     anyway(&["inference_mode", "auto_mapping", "peft_version", "fan_in_fan_out", "adapter_name", "runtime_config"], "the adapter is written with it, as peft wants it"),
-    key(&["modules_to_save", "additional_target"], &["lora"], "modules_to_save", "modules_to_save = [LayerNorm]",
+    key(&["additional_target"], &["lora"], "modules_to_save", "modules_to_save = [LayerNorm]",
         "adapter = lora { modules_to_save = [LayerNorm] }"),
     anyway(&["train_head", "train_classifier"],
         "the task head is always trained and kept with the adapter; `adapters = [lora { … }, last_n { n = 1 }]` trains more"),

@@ -225,7 +225,7 @@ mod tests {
             report_to run_name eval_strategy eval_steps per_device_eval_batch_size save_strategy save_steps save_total_limit \
             push_to_hub hub_token hub_model_id load_best_model_at_end metric_for_best_model full_determinism data_seed use_cpu \
             dataloader_num_workers dataloader_drop_last fsdp deepspeed ddp_backend local_rank resume_from_checkpoint r \
-            target_modules exclude_modules lora_alpha lora_dropout fan_in_fan_out bias use_rslora use_dora modules_to_save \
+            target_modules exclude_modules lora_alpha lora_dropout fan_in_fan_out bias use_rslora use_dora \
             init_lora_weights layers_to_transform rank_pattern alpha_pattern loftq_config task_type inference_mode \
             base_model_name_or_path max_seq_length packing dataset_text_field sequence_len cutoff_len lora_target_modules \
             lora_r val_set_size load_in_4bit load_in_8bit quantization_bit finetuning_type class_weights \
