@@ -189,7 +189,7 @@ sweep (declaration): the recipe at several values of its `let`s
   zip — the first values of all axes, then the second ones, …; the lists are equally long
 
 Each key is an axis: it names a `let` of the recipe, and its values are what the `let` is in turn,
-of any kind. Several sweeps multiply; a recipe has at most 10,000 points.
+of any kind. Several sweeps multiply; a recipe has at most 2,000 points.
 
 A stage is planned and run once for each set of values that reaches it: what no axis reaches runs
 once. The others are named by the axes that reach them, `learn@seed=1,method=lora`; constructors

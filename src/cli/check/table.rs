@@ -263,7 +263,7 @@ pub(in crate::cli) fn verdict(plan: &Plan, budget: u64, screen: Screen) -> Strin
     }
     text.push_str(
         "  `fit = auto` in a training stage lets the compiler choose micro-batch and recompute; \
-         `--solve micro_batch` (or batch, max_length, rank) prints the largest that fits\n",
+         `peftc check --solve micro_batch` (or batch, max_length, rank) prints the largest that fits\n",
     );
     screen.fold(&text, 4)
 }
