@@ -56,8 +56,6 @@ pub struct BoundModel {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Hash of all that makes it what it is; `None` where that could not be had.
     pub identity: Option<String>,
-    /// What an exported adapter names as its base.
-    pub base_name: String,
     /// The tensors in its files, where they are at hand.
     pub stored: Option<Arc<Stored>>,
 }

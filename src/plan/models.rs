@@ -79,10 +79,6 @@ impl Binder<'_> {
                 .label("so stages that use it have no fingerprint"),
             );
         }
-        let base_name = match &place {
-            Place::Hub { repo, .. } => repo.clone(),
-            Place::Local(dir) => dir.display().to_string(),
-        };
         Some(BoundModel {
             name: declared.name.value.clone(),
             config,
@@ -92,7 +88,6 @@ impl Binder<'_> {
             numbers: self.numbers(declared, diags),
             tokenizer,
             identity,
-            base_name,
             stored,
         })
     }

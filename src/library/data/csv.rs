@@ -102,14 +102,9 @@ struct Records<'a> {
 
 impl<'a> Records<'a> {
     fn of(input: &'a Input) -> Result<Self, DataError> {
-        let mut from = input.text()?;
-        let head = from.fill_buf().map_err(|error| input.unread(&error))?;
-        if head.starts_with(b"\xEF\xBB\xBF") {
-            from.consume(3);
-        }
         Ok(Self {
             input,
-            from,
+            from: input.text()?,
             text: Vec::new(),
             ends: Vec::new(),
             begins: 1,

@@ -189,14 +189,9 @@ struct Chars<'a> {
 
 impl<'a> Chars<'a> {
     fn of(input: &'a Input) -> Result<Self, DataError> {
-        let mut from = input.text()?;
-        let head = from.fill_buf().map_err(|error| input.unread(&error))?;
-        if head.starts_with(b"\xEF\xBB\xBF") {
-            from.consume(3);
-        }
         Ok(Self {
             input,
-            from,
+            from: input.text()?,
             line: 1,
         })
     }

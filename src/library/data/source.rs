@@ -126,7 +126,7 @@ impl Input {
         }
     }
 
-    /// Its text from the beginning, unpacked.
+    /// Its text from the beginning, unpacked and without a byte order mark.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -141,7 +141,7 @@ impl Input {
         };
         let stored = BufReader::with_capacity(BLOCK, self.stored(0));
         let most = most_unpacked(self.size);
-        Ok(match packing {
+        let mut text: Box<dyn BufRead> = match packing {
             Packing::Plain => Box::new(stored),
             Packing::Gzip => {
                 let unpacked = flate2::bufread::MultiGzDecoder::new(stored);
@@ -157,7 +157,11 @@ impl Input {
                     Bounded::new(unpacked, most),
                 ))
             }
-        })
+        };
+        if text.fill_buf().map_err(wrong)?.starts_with(b"\xEF\xBB\xBF") {
+            text.consume(3);
+        }
+        Ok(text)
     }
 
     /// The error of bytes that could not be read.
@@ -305,9 +309,6 @@ impl<'a> Lines<'a> {
         if ended {
             line = line.strip_suffix(b"\n").unwrap_or(line);
             line = line.strip_suffix(b"\r").unwrap_or(line);
-        }
-        if self.number == 1 {
-            line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         }
         match std::str::from_utf8(line) {
             Ok(line) => Ok(Some((line, ended))),
