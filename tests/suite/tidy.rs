@@ -1,5 +1,6 @@
 //! The layers: a module imports only from those below it, and only some of them know the outside.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules from the ground up; those of one row do not see each other.
@@ -130,4 +131,95 @@ fn every_layer_sees_only_those_below_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Follows the plain `mod name;` lines of a source file, as rustfmt does: not those that a macro makes.
+fn follow(path: &Path, is_root: bool, seen: &mut BTreeSet<PathBuf>) {
+    if !seen.insert(path.canonicalize().expect("a source")) {
+        return;
+    }
+    let folder = path.parent().expect("a folder");
+    let stem = path
+        .file_stem()
+        .and_then(|s| s.to_str())
+        .unwrap_or_default();
+    let below = match is_root || stem == "mod" {
+        true => folder.to_path_buf(),
+        false => folder.join(stem),
+    };
+    let text = std::fs::read_to_string(path).expect("a source");
+    let mut named: Option<&str> = None;
+    // What a macro makes is indented.
+    for line in text.lines() {
+        if let Some(path) = line.strip_prefix("#[path = \"") {
+            named = path.strip_suffix("\"]");
+            continue;
+        }
+        let code = match line.strip_prefix("pub") {
+            Some(rest) if rest.starts_with('(') => rest.split_once(") ").map_or("", |(_, c)| c),
+            Some(rest) => rest.trim_start(),
+            None => line,
+        };
+        let module = code.strip_prefix("mod ").and_then(|m| m.strip_suffix(';'));
+        if let Some(module) = module {
+            let nested = below.join(module).join("mod.rs");
+            let next = match named.take() {
+                Some(path) => folder.join(path),
+                None if nested.is_file() => nested,
+                None => below.join(format!("{module}.rs")),
+            };
+            let is_root = next.file_name().is_some_and(|n| n == "mod.rs");
+            follow(&next, is_root, seen);
+        } else if !line.starts_with('#') {
+            named = None;
+        }
+    }
+}
+
+/// `cargo fmt --check` passes over a file whose module a macro declares.
+#[test]
+fn rustfmt_sees_every_source() {
+    let mut seen = BTreeSet::new();
+    let mut roots: Vec<PathBuf> = ["src/lib.rs", "src/main.rs", "tests/suite/main.rs"]
+        .map(PathBuf::from)
+        .into();
+    for folder in ["benches", "examples"] {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            match path.extension().is_some_and(|e| e == "rs") {
+                true => roots.push(path),
+                false => roots.extend(Some(path.join("main.rs")).filter(|p| p.is_file())),
+            }
+        }
+    }
+    for root in &roots {
+        follow(root, true, &mut seen);
+    }
+    let mut unseen = Vec::new();
+    let mut count = 0;
+    for folder in ["src", "tests", "benches", "examples"] {
+        all_sources(Path::new(folder), &mut |path| {
+            count += 1;
+            if !seen.contains(&path.canonicalize().expect("a source")) {
+                unseen.push(path.display().to_string());
+            }
+        });
+    }
+    assert!(count > 300, "{count} sources");
+    assert!(
+        unseen.is_empty(),
+        "no `mod` line names {}",
+        unseen.join(", ")
+    );
+}
+
+fn all_sources(folder: &Path, each: &mut dyn FnMut(&Path)) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            all_sources(&path, each);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            each(&path);
+        }
+    }
 }

@@ -5,6 +5,7 @@ use super::builder::Builder;
 use super::graph::Value;
 use super::types::{Bindings, DType, TensorType};
 
+// What ops share.
 mod fused;
 mod kernel;
 pub mod launch;
@@ -14,6 +15,42 @@ mod random;
 mod tensor;
 mod tile;
 
+// The ops, one file each; the table below has a row for each.
+mod accumulate;
+mod activation;
+mod activation_grad;
+mod adamw;
+mod add;
+mod attention;
+mod attention_grad;
+mod cast;
+mod clip;
+mod constant;
+mod cross_entropy;
+mod cross_entropy_grad;
+mod dropout;
+mod fill;
+mod gather;
+mod grad_norm;
+mod indices;
+mod layer_norm;
+mod layer_norm_grad;
+mod layer_norm_grad_weight;
+mod matmul;
+mod mix;
+mod mix_grad;
+mod mul_rows;
+mod perturb;
+mod scatter;
+mod sgd;
+mod square_accumulate;
+mod squared_error;
+mod squared_error_grad;
+mod sum_rows;
+mod sum_rows_product;
+mod window;
+mod window_grad;
+
 pub use fused::{bias_activation, residual_layer_norm};
 pub use kernel::{Kernel, Machine, OpError};
 pub use random::fill_normal;
@@ -21,7 +58,6 @@ pub use tensor::{Compute, Element, Io, Tensor, TensorMut, TensorRef};
 
 macro_rules! ops {
     ($($module:ident :: $op:ident,)+) => {
-        $(mod $module;)+
         $(pub use $module::$op;)+
 
         /// An op with its attributes. Equality is real equality: common subexpressions are found by it.
@@ -58,7 +94,7 @@ macro_rules! ops {
     };
 }
 
-// The op registry: `file::Struct`.
+// The op registry: `file::Struct`. Modules are declared above in plain lines, where rustfmt finds them.
 ops! {
     accumulate::Accumulate,
     activation::Activation,
