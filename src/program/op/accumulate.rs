@@ -1,7 +1,7 @@
 //! `accumulate`: adds to a resident, in place.
 
-use super::math::{add_to, for_chunks, part};
 use super::launch::{Launches, Operand::In, args, is_single};
+use super::math::{add_to, for_chunks, part};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(acc, x)`: `acc += x`.
@@ -19,7 +19,12 @@ impl OpRule for Accumulate {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         is_single(cx)?;
         let mut list = Launches::default();
-        list.each("accumulate", "accumulate", cx.elements(1), args![In(0), In(1), cx.elements(1)]);
+        list.each(
+            "accumulate",
+            "accumulate",
+            cx.elements(1),
+            args![In(0), In(1), cx.elements(1)],
+        );
         Some(list)
     }
 

@@ -1,7 +1,11 @@
 //! `activation`: elementwise non-linear functions.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{Elementary, for_chunks, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{ActivationGrad, At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// Which function.
@@ -21,7 +25,13 @@ pub enum ActivationKind {
 
 impl ActivationKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Gelu, Self::GeluTanh, Self::Relu, Self::Tanh, Self::Silu];
+    pub const ALL: [Self; 5] = [
+        Self::Gelu,
+        Self::GeluTanh,
+        Self::Relu,
+        Self::Tanh,
+        Self::Silu,
+    ];
 
     /// Whether the gradient is computed from the output; from the input otherwise.
     #[must_use]
@@ -35,7 +45,13 @@ impl ActivationKind {
             Self::Gelu => x * x.normal_cdf_pdf().0,
             Self::GeluTanh => T::of(0.5) * x * (T::one() + inner(x).tanh_fast()),
             // Not `max`, which would turn a NaN into 0.
-            Self::Relu => if x <= T::zero() { T::zero() } else { x },
+            Self::Relu => {
+                if x <= T::zero() {
+                    T::zero()
+                } else {
+                    x
+                }
+            }
             Self::Tanh => x.tanh_fast(),
             Self::Silu => x / (T::one() + (-x).exp_fast()),
         }
@@ -51,10 +67,17 @@ impl ActivationKind {
             }
             Self::GeluTanh => {
                 let t = inner(saved).tanh_fast();
-                let slope = T::of(SQRT_2_OVER_PI) * (T::one() + T::of(3.0 * 0.044_715) * saved * saved);
+                let slope =
+                    T::of(SQRT_2_OVER_PI) * (T::one() + T::of(3.0 * 0.044_715) * saved * saved);
                 T::of(0.5) * (T::one() + t) + T::of(0.5) * saved * (T::one() - t * t) * slope
             }
-            Self::Relu => if saved > T::zero() { T::one() } else { T::zero() },
+            Self::Relu => {
+                if saved > T::zero() {
+                    T::one()
+                } else {
+                    T::zero()
+                }
+            }
             Self::Tanh => T::one() - saved * saved,
             Self::Silu => {
                 let s = T::one() / (T::one() + (-saved).exp_fast());
@@ -116,7 +139,12 @@ impl OpRule for Activation {
             ActivationKind::Silu => "silu",
         };
         let mut list = Launches::of(held);
-        list.each("activation", kernel, cx.elements(0), args![In(0), Out(0), cx.elements(0)]);
+        list.each(
+            "activation",
+            kernel,
+            cx.elements(0),
+            args![In(0), Out(0), cx.elements(0)],
+        );
         Some(list)
     }
 
@@ -135,8 +163,16 @@ impl OpRule for Activation {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let saved = if self.kind.reads_output() { at.outputs[0] } else { at.inputs[0] };
-        vec![at.up[0].filter(|_| at.needs[0]).map(|up| b.push1(ActivationGrad { kind: self.kind }, &[up, saved]))]
+        let saved = if self.kind.reads_output() {
+            at.outputs[0]
+        } else {
+            at.inputs[0]
+        };
+        vec![
+            at.up[0]
+                .filter(|_| at.needs[0])
+                .map(|up| b.push1(ActivationGrad { kind: self.kind }, &[up, saved])),
+        ]
     }
 
     fn differentiable(&self, _: usize) -> bool {

@@ -1,7 +1,11 @@
 //! `activation_grad`: gradient of an activation.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{Elementary, for_chunks, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{ActivationKind, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up, saved) → up · f′`, `saved` being the output for relu and tanh and the input otherwise.
@@ -29,7 +33,12 @@ impl OpRule for ActivationGrad {
             ActivationKind::Silu => "silu_grad",
         };
         let mut list = Launches::of(held);
-        list.each("activation_grad", kernel, cx.elements(0), args![In(0), In(1), Out(0), cx.elements(0)]);
+        list.each(
+            "activation_grad",
+            kernel,
+            cx.elements(0),
+            args![In(0), In(1), Out(0), cx.elements(0)],
+        );
         Some(list)
     }
 

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Real};
-use super::math::{CHUNK, Elementary, simd};
 use super::launch::{Call, Launch, Launches, Operand::In, args};
+use super::math::{CHUNK, Elementary, simd};
 use super::{Cost, Io, Kernel, Op, OpError, OpRule, SizedCx, TensorType};
 
 /// `(θ, g, m, v, lr f32[1], step u32[1], factor f32[1])`, updating θ, m, v, in the order of
@@ -27,41 +27,91 @@ impl OpRule for AdamW {
         let one = TensorType::scalar(DType::F32);
         match x {
             [p, g, m, v, lr, step, factor]
-                if p == g && g == m && m == v && p.dtype == DType::F32 && **lr == one && **factor == one && **step == TensorType::scalar(DType::U32) =>
+                if p == g
+                    && g == m
+                    && m == v
+                    && p.dtype == DType::F32
+                    && **lr == one
+                    && **factor == one
+                    && **step == TensorType::scalar(DType::U32) =>
             {
                 Ok(vec![])
             }
-            _ => Err("four f32 tensors of one shape, a rate, a step and a factor are wanted".into()),
+            _ => {
+                Err("four f32 tensors of one shape, a rate, a step and a factor are wanted".into())
+            }
         }
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::default();
         let (n, eps) = (cx.elements(0), self.eps.get() as f32);
-        let args = args![In(0), In(1), In(2), In(3), In(4), In(5), In(6), n, self.beta1.get(), self.beta2.get(), eps, self.weight_decay.get()];
+        let args = args![
+            In(0),
+            In(1),
+            In(2),
+            In(3),
+            In(4),
+            In(5),
+            In(6),
+            n,
+            self.beta1.get(),
+            self.beta2.get(),
+            eps,
+            self.weight_decay.get()
+        ];
         list.each("adamw", "adamw", n, args);
         Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let g = io.input(1).slice::<f32>();
-        let (lr, step, factor) = (io.input(4).slice::<f32>()[0], io.input(5).slice::<u32>()[0], io.input(6).slice::<f32>()[0]);
+        let (lr, step, factor) = (
+            io.input(4).slice::<f32>()[0],
+            io.input(5).slice::<u32>()[0],
+            io.input(6).slice::<f32>()[0],
+        );
         let t = f64::from(step) + 1.0;
         let (b1, b2) = (self.beta1.get(), self.beta2.get());
         let step_size = (f64::from(lr) / (1.0 - libm::pow(b1, t))) as f32;
         let root = (1.0 - libm::pow(b2, t)).sqrt() as f32;
         let keep = (1.0 - f64::from(lr) * self.weight_decay.get()) as f32;
-        let (c1, c2, b2, eps) = ((1.0 - b1) as f32, (1.0 - b2) as f32, b2 as f32, self.eps.get() as f32);
-        let [p, m, v] = io.updates.as_mut_slice() else { unreachable!("three tensors are updated") };
-        let now = Now { keep, c1, b2, c2, root, eps, step_size, factor };
-        let work = |(((p, m), v), g): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| update(now, p, m, v, g);
+        let (c1, c2, b2, eps) = (
+            (1.0 - b1) as f32,
+            (1.0 - b2) as f32,
+            b2 as f32,
+            self.eps.get() as f32,
+        );
+        let [p, m, v] = io.updates.as_mut_slice() else {
+            unreachable!("three tensors are updated")
+        };
+        let now = Now {
+            keep,
+            c1,
+            b2,
+            c2,
+            root,
+            eps,
+            step_size,
+            factor,
+        };
+        let work = |(((p, m), v), g): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| {
+            update(now, p, m, v, g)
+        };
         let (p, m, v) = (p.slice::<f32>(), m.slice::<f32>(), v.slice::<f32>());
-        p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK)).for_each(work);
+        p.par_chunks_mut(CHUNK)
+            .zip(m.par_chunks_mut(CHUNK))
+            .zip(v.par_chunks_mut(CHUNK))
+            .zip(g.par_chunks(CHUNK))
+            .for_each(work);
         Ok(())
     }
 
     fn cost(&self, cx: &SizedCx) -> Cost {
-        Cost { flops: 12 * cx.elements(0), bytes: 7 * 4 * cx.elements(0) }
+        Cost {
+            flops: 12 * cx.elements(0),
+            bytes: 7 * 4 * cx.elements(0),
+        }
     }
 
     fn updates(&self) -> &'static [usize] {
@@ -93,7 +143,14 @@ impl AdamW {
         let mut words = Vec::with_capacity(6 * updates.len());
         for (i, (op, cx)) in updates.iter().enumerate() {
             let at = |input: usize| In(7 * i + input);
-            words.extend(args![at(0), at(1), at(2), at(3), cx.elements(0), op.weight_decay.get()]);
+            words.extend(args![
+                at(0),
+                at(1),
+                at(2),
+                at(3),
+                cx.elements(0),
+                op.weight_decay.get()
+            ]);
         }
         list.list.push(Launch::Table { to: table, words });
         let most = updates.iter().map(|(_, cx)| cx.elements(0)).max()?;
@@ -104,7 +161,15 @@ impl AdamW {
             grid: [most.div_ceil(256).min(256) as u32, updates.len() as u32],
             block: 256,
             shared: 0,
-            args: args![table, In(4), In(5), In(6), first.beta1.get(), first.beta2.get(), first.eps.get() as f32],
+            args: args![
+                table,
+                In(4),
+                In(5),
+                In(6),
+                first.beta1.get(),
+                first.beta2.get(),
+                first.eps.get() as f32
+            ],
         });
         Some(list)
     }

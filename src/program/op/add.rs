@@ -1,7 +1,11 @@
 //! `add`: elementwise `a + b` of one type.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{add_to, for_chunks, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `a + b`, same type and shape.
@@ -18,7 +22,12 @@ impl OpRule for Add {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
-        list.each("add", "add", cx.elements(0), args![In(0), In(1), Out(0), cx.elements(0)]);
+        list.each(
+            "add",
+            "add",
+            cx.elements(0),
+            args![In(0), In(1), Out(0), cx.elements(0)],
+        );
         Some(list)
     }
 
@@ -47,7 +56,10 @@ impl OpRule for Add {
     }
 
     fn grad(&self, _: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        at.needs.iter().map(|&wanted| if wanted { at.up[0] } else { None }).collect()
+        at.needs
+            .iter()
+            .map(|&wanted| if wanted { at.up[0] } else { None })
+            .collect()
     }
 
     fn differentiable(&self, _: usize) -> bool {

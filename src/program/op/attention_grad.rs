@@ -4,11 +4,16 @@ use rayon::prelude::*;
 
 use super::super::types::{Real, Sym};
 use super::attention::{
-    AttentionDropout, BACKWARD_TILE, Draw, Lengths, Tiling, draw_buffers, draw_numbers, check_tail, head_and_size, is_small, padded, sequences, split_rows, transpose,
+    AttentionDropout, BACKWARD_TILE, Draw, Lengths, Tiling, check_tail, draw_buffers, draw_numbers,
+    head_and_size, is_small, padded, sequences, split_rows, transpose,
+};
+use super::launch::{
+    Arg, Call, Launches,
+    Operand::{Fault, In, Out},
+    args, held,
 };
 use super::math::{Elementary, by_sixteen, exp_all, row_sum_of_two, simd};
 use super::tile::{Into, Rows, Strided, multiply};
-use super::launch::{Arg, Call, Launches, Operand::{Fault, In, Out}, args, held};
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up, q, k, v, o [T, d], lse [T, H], offsets[, keys, step]) → (dq, dk, dv)`.
@@ -29,10 +34,21 @@ pub struct AttentionGrad {
 
 impl OpRule for AttentionGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let [up, q, k, v, o, lse, tail @ ..] = x else { return Err("six matrices and offsets are wanted".into()) };
+        let [up, q, k, v, o, lse, tail @ ..] = x else {
+            return Err("six matrices and offsets are wanted".into());
+        };
         check_tail(tail, self.dropout.is_some())?;
-        let folded = q.matrix().is_some_and(|(t, d)| k.matrix() == Some((t.times(self.fold.into()), d)));
-        if up == q && folded && k == v && q == o && k.dtype == q.dtype && lse.dtype == q.dtype && q.dtype.is_compute() {
+        let folded = q
+            .matrix()
+            .is_some_and(|(t, d)| k.matrix() == Some((t.times(self.fold.into()), d)));
+        if up == q
+            && folded
+            && k == v
+            && q == o
+            && k.dtype == q.dtype
+            && lse.dtype == q.dtype
+            && q.dtype.is_compute()
+        {
             Ok(vec![(*q).clone(), (*k).clone(), (*k).clone()])
         } else {
             Err("five matrices of one type are wanted".into())
@@ -43,14 +59,30 @@ impl OpRule for AttentionGrad {
         let held = held(cx, &[0, 1, 2, 3, 4], &[0, 1, 2])?;
         let mut list = Launches::of(held);
         let (queries, keys, tile) = match Tiling::of(cx.width(0), self.heads)? {
-            tile @ Tiling { columns: 64, .. } => ("attention_grad_queries_64", "attention_grad_keys_64", tile),
-            tile @ Tiling { columns: 128, .. } => ("attention_grad_queries_128", "attention_grad_keys_128", tile),
-            tile => ("attention_grad_queries_256", "attention_grad_keys_256", tile),
+            tile @ Tiling { columns: 64, .. } => {
+                ("attention_grad_queries_64", "attention_grad_keys_64", tile)
+            }
+            tile @ Tiling { columns: 128, .. } => (
+                "attention_grad_queries_128",
+                "attention_grad_keys_128",
+                tile,
+            ),
+            tile => (
+                "attention_grad_queries_256",
+                "attention_grad_keys_256",
+                tile,
+            ),
         };
         let lengths = Lengths::of(cx, 6, self.fold);
         let (count, d) = (lengths.tokens * u64::from(self.heads), cx.width(0));
         let dots = list.scratch(4 * count);
-        list.rows("attention_grad", "attention_dots", count.div_ceil(8), 256, args![In(0), In(4), dots, d as u32, self.heads, count]);
+        list.rows(
+            "attention_grad",
+            "attention_dots",
+            count.div_ceil(8),
+            256,
+            args![In(0), In(4), dots, d as u32, self.heads, count],
+        );
         let shared = tile.shared(4, 1);
         let mut call = |kernel: &'static str, outs: Vec<Arg>, longest: u64| {
             let mut args = args![In(0), In(1), In(2), In(3), In(5), dots, In(6)];
@@ -59,10 +91,22 @@ impl OpRule for AttentionGrad {
             args.extend(args![Fault]);
             args.extend(tile.sizes(lengths, longest, self.scale));
             args.extend(draw_numbers(self.dropout.as_ref()));
-            list.call(Call { source: "attention_grad", kernel, held, grid: tile.grid(lengths, longest), block: 256, shared, args });
+            list.call(Call {
+                source: "attention_grad",
+                kernel,
+                held,
+                grid: tile.grid(lengths, longest),
+                block: 256,
+                shared,
+                args,
+            });
         };
         call(queries, args![Out(0)], lengths.longest);
-        call(keys, args![Out(1), Out(2)], lengths.longest * u64::from(self.fold));
+        call(
+            keys,
+            args![Out(1), Out(2)],
+            lengths.longest * u64::from(self.fold),
+        );
         Some(list)
     }
 
@@ -71,9 +115,17 @@ impl OpRule for AttentionGrad {
     }
 
     fn cost(&self, cx: &SizedCx) -> Cost {
-        let d = cx.inputs.first().and_then(|x| x.dims.get(1)).copied().unwrap_or(0) as u64;
+        let d = cx
+            .inputs
+            .first()
+            .and_then(|x| x.dims.get(1))
+            .copied()
+            .unwrap_or(0) as u64;
         let pairs = cx.sizes.get(Sym::Pairs) * u64::from(self.fold);
-        Cost { flops: 10 * pairs * d + 6 * pairs * u64::from(self.heads), bytes: cx.traffic() }
+        Cost {
+            flops: 10 * pairs * d + 6 * pairs * u64::from(self.heads),
+            bytes: cx.traffic(),
+        }
     }
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
@@ -85,54 +137,128 @@ impl OpRule for AttentionGrad {
 impl AttentionGrad {
     fn compute<T: Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let input = |i: usize| io.input(i).slice::<T>();
-        let operands = Operands { up: input(0), q: input(1), k: input(2), v: input(3), o: input(4), lse: input(5) };
+        let operands = Operands {
+            up: input(0),
+            q: input(1),
+            k: input(2),
+            v: input(3),
+            o: input(4),
+            lse: input(5),
+        };
         let (rows, d) = (io.input(0).dims[0], io.input(0).dims[1]);
         let seqs = sequences(io.input(6).slice::<u32>(), rows)?;
-        let draw = self.dropout.as_ref().map(|drop| Draw::new(drop, io.input(7).slice::<u32>(), io.input(8).slice::<u32>()[0]));
+        let draw = self.dropout.as_ref().map(|drop| {
+            Draw::new(
+                drop,
+                io.input(7).slice::<u32>(),
+                io.input(8).slice::<u32>()[0],
+            )
+        });
         let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
         let fold = self.fold as usize;
-        let lengths = Lengths { sequences: seqs.len() as u64, tokens: rows as u64, longest, fold: fold as u64 };
-        let head = d / self.heads as usize;
-        let [dq, dk, dv] = io.outputs.as_mut_slice() else { unreachable!("three outputs: inferred") };
-        let split = |x, fold| split_rows(x, seqs.iter().map(|&(a, b)| (a * fold, b * fold)), d);
-        let (dq, dk, dv) = (split(dq.slice::<T>(), 1), split(dk.slice::<T>(), fold), split(dv.slice::<T>(), fold));
-        let work = |(((&range, dq), dk), dv): (((&(usize, usize), &mut [T]), &mut [T]), &mut [T])| {
-            self.sequence(range, d, &operands, draw.as_ref(), [dq, dk, dv]);
+        let lengths = Lengths {
+            sequences: seqs.len() as u64,
+            tokens: rows as u64,
+            longest,
+            fold: fold as u64,
         };
-        cx.scratch(lengths.backward_scratch(head as u64, size_of::<T>() as u64, cx.machine), || {
-            if is_small(&seqs, d) {
-                seqs.iter().zip(dq).zip(dk).zip(dv).for_each(work);
-            } else {
-                seqs.par_iter().zip(dq).zip(dk).zip(dv).for_each(work);
-            }
-        });
+        let head = d / self.heads as usize;
+        let [dq, dk, dv] = io.outputs.as_mut_slice() else {
+            unreachable!("three outputs: inferred")
+        };
+        let split = |x, fold| split_rows(x, seqs.iter().map(|&(a, b)| (a * fold, b * fold)), d);
+        let (dq, dk, dv) = (
+            split(dq.slice::<T>(), 1),
+            split(dk.slice::<T>(), fold),
+            split(dv.slice::<T>(), fold),
+        );
+        let work =
+            |(((&range, dq), dk), dv): (((&(usize, usize), &mut [T]), &mut [T]), &mut [T])| {
+                self.sequence(range, d, &operands, draw.as_ref(), [dq, dk, dv]);
+            };
+        cx.scratch(
+            lengths.backward_scratch(head as u64, size_of::<T>() as u64, cx.machine),
+            || {
+                if is_small(&seqs, d) {
+                    seqs.iter().zip(dq).zip(dk).zip(dv).for_each(work);
+                } else {
+                    seqs.par_iter().zip(dq).zip(dk).zip(dv).for_each(work);
+                }
+            },
+        );
         Ok(())
     }
 
-    fn sequence<T: Elementary>(&self, (start, end): (usize, usize), d: usize, x: &Operands<'_, T>, draw: Option<&Draw<'_>>, [dq, dk, dv]: [&mut [T]; 3]) {
-        let (fold, heads, scale) = (self.fold as usize, self.heads as usize, T::of(self.scale.get()));
+    fn sequence<T: Elementary>(
+        &self,
+        (start, end): (usize, usize),
+        d: usize,
+        x: &Operands<'_, T>,
+        draw: Option<&Draw<'_>>,
+        [dq, dk, dv]: [&mut [T]; 3],
+    ) {
+        let (fold, heads, scale) = (
+            self.fold as usize,
+            self.heads as usize,
+            T::of(self.scale.get()),
+        );
         let n = (end - start) * fold;
         if n == 0 {
             return;
         }
         let (stride, head, tile) = (padded(n), d / heads, BACKWARD_TILE.min(end - start));
         let buffer = |rows: usize| vec![T::zero(); rows * stride];
-        let (mut keys, mut values, mut p, mut ds, mut factors) = (buffer(head), buffer(head), buffer(tile), buffer(tile), buffer(1));
+        let (mut keys, mut values, mut p, mut ds, mut factors) = (
+            buffer(head),
+            buffer(head),
+            buffer(tile),
+            buffer(tile),
+            buffer(1),
+        );
         for h in 0..heads {
             let at = |row: usize| row * d + h * head;
             transpose(&x.k[at(start * fold)..], d, n, head, &mut keys);
             transpose(&x.v[at(start * fold)..], d, n, head, &mut values);
             for row in (start..end).step_by(tile) {
                 let m = tile.min(end - row);
-                let by_row = |data| Strided { data, row: d, column: 1 };
-                multiply((m, stride, head), &mut p, stride, by_row(&x.q[at(row)..]), Rows { data: &keys, row: stride }, Into::Set);
-                multiply((m, stride, head), &mut ds, stride, by_row(&x.up[at(row)..]), Rows { data: &values, row: stride }, Into::Set);
+                let by_row = |data| Strided {
+                    data,
+                    row: d,
+                    column: 1,
+                };
+                multiply(
+                    (m, stride, head),
+                    &mut p,
+                    stride,
+                    by_row(&x.q[at(row)..]),
+                    Rows {
+                        data: &keys,
+                        row: stride,
+                    },
+                    Into::Set,
+                );
+                multiply(
+                    (m, stride, head),
+                    &mut ds,
+                    stride,
+                    by_row(&x.up[at(row)..]),
+                    Rows {
+                        data: &values,
+                        row: stride,
+                    },
+                    Into::Set,
+                );
                 let lse = x.lse[row * heads + h..].iter().step_by(heads);
                 for (p, &lse) in p.chunks_exact_mut(stride).take(m).zip(lse) {
                     shift_row(p, scale, lse);
                 }
                 exp_all(&mut p[..m * stride]);
-                for (i, (p, ds)) in p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride)).take(m).enumerate() {
+                for (i, (p, ds)) in p
+                    .chunks_exact_mut(stride)
+                    .zip(ds.chunks_exact_mut(stride))
+                    .take(m)
+                    .enumerate()
+                {
                     if let Some(draw) = draw {
                         factors.fill(T::one());
                         draw.drop(h, row + i, &mut factors[..n]);
@@ -142,11 +268,40 @@ impl AttentionGrad {
                 }
                 let into = if row == start { Into::Set } else { Into::Add };
                 let rows = |data| Rows { data, row: d };
-                let columns = |data| Strided { data, row: 1, column: stride };
-                multiply((n, head, m), &mut dv[h * head..], d, columns(&p), rows(&x.up[at(row)..]), into);
-                multiply((n, head, m), &mut dk[h * head..], d, columns(&ds), rows(&x.q[at(row)..]), into);
-                let weights = Strided { data: &ds, row: stride, column: 1 };
-                multiply((m, head, n), &mut dq[at(row - start)..], d, weights, rows(&x.k[at(start * fold)..]), Into::Set);
+                let columns = |data| Strided {
+                    data,
+                    row: 1,
+                    column: stride,
+                };
+                multiply(
+                    (n, head, m),
+                    &mut dv[h * head..],
+                    d,
+                    columns(&p),
+                    rows(&x.up[at(row)..]),
+                    into,
+                );
+                multiply(
+                    (n, head, m),
+                    &mut dk[h * head..],
+                    d,
+                    columns(&ds),
+                    rows(&x.q[at(row)..]),
+                    into,
+                );
+                let weights = Strided {
+                    data: &ds,
+                    row: stride,
+                    column: 1,
+                };
+                multiply(
+                    (m, head, n),
+                    &mut dq[at(row - start)..],
+                    d,
+                    weights,
+                    rows(&x.k[at(start * fold)..]),
+                    Into::Set,
+                );
             }
         }
     }
@@ -172,7 +327,14 @@ fn shift_row<T: Elementary>(p: &mut [T], scale: T, lse: T) {
 }
 
 /// One query: from probabilities and `up vᵀ` to the dropped probabilities and `scale · dS`.
-fn score_row<T: Elementary>(p: &mut [T], ds: &mut [T], factors: Option<&[T]>, n: usize, scale: T, dot: T) {
+fn score_row<T: Elementary>(
+    p: &mut [T],
+    ds: &mut [T],
+    factors: Option<&[T]>,
+    n: usize,
+    scale: T,
+    dot: T,
+) {
     simd!(<T> (p: &'a mut [T] = p, ds: &'a mut [T] = ds, factors: Option<&'a [T]> = factors, n: usize = n, scale: T = scale, dot: T = dot) {
         p[n..].fill(T::zero());
         let blocks = p.as_chunks_mut::<16>().0.iter_mut().zip(ds.as_chunks_mut::<16>().0);

@@ -4,8 +4,11 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::super::types::DType;
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+};
 use super::math::{for_chunks, part};
-use super::launch::{Launches, Operand::{In, Out}};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorMut, TensorRef, TensorType};
 
 /// `x → x` in another float type.
@@ -18,7 +21,11 @@ pub struct Cast {
 impl OpRule for Cast {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [a] if matches!((a.dtype, self.to), (DType::F16 | DType::BF16, DType::F32) | (DType::F32, DType::F16 | DType::BF16)) => {
+            [a] if matches!(
+                (a.dtype, self.to),
+                (DType::F16 | DType::BF16, DType::F32) | (DType::F32, DType::F16 | DType::BF16)
+            ) =>
+            {
                 Ok(vec![TensorType::new(self.to, a.shape.clone())])
             }
             _ => Err("between f32 and f16 or bf16".into()),
@@ -68,15 +75,27 @@ pub fn cast_kernel(from: DType, to: DType) -> Option<&'static str> {
 /// If one of the two holds no such type (a bug).
 pub fn cast_elements(x: TensorRef<'_>, mut out: TensorMut<'_>) {
     match (x.dtype(), out.dtype()) {
-        (DType::F16, DType::F32) => convert(x.slice::<f16>(), out.slice::<f32>(), <[f16]>::convert_to_f32_slice),
+        (DType::F16, DType::F32) => convert(
+            x.slice::<f16>(),
+            out.slice::<f32>(),
+            <[f16]>::convert_to_f32_slice,
+        ),
         (DType::BF16, DType::F32) => widen_bf16(x.slice::<bf16>(), out.slice::<f32>()),
-        (DType::F32, DType::F16) => convert(x.slice::<f32>(), out.slice::<f16>(), |from, to| to.convert_from_f32_slice(from)),
-        (DType::F32, DType::BF16) => convert(x.slice::<f32>(), out.slice::<bf16>(), |from, to| to.convert_from_f32_slice(from)),
+        (DType::F32, DType::F16) => convert(x.slice::<f32>(), out.slice::<f16>(), |from, to| {
+            to.convert_from_f32_slice(from)
+        }),
+        (DType::F32, DType::BF16) => convert(x.slice::<f32>(), out.slice::<bf16>(), |from, to| {
+            to.convert_from_f32_slice(from)
+        }),
         (DType::BF16, DType::F16) => convert(x.slice::<bf16>(), out.slice::<f16>(), |from, to| {
-            from.iter().zip(to).for_each(|(x, o)| *o = f16::from_f32(x.to_f32()));
+            from.iter()
+                .zip(to)
+                .for_each(|(x, o)| *o = f16::from_f32(x.to_f32()));
         }),
         (DType::F16, DType::BF16) => convert(x.slice::<f16>(), out.slice::<bf16>(), |from, to| {
-            from.iter().zip(to).for_each(|(x, o)| *o = bf16::from_f32(x.to_f32()));
+            from.iter()
+                .zip(to)
+                .for_each(|(x, o)| *o = bf16::from_f32(x.to_f32()));
         }),
         (DType::F16, _) => out.slice::<f16>().copy_from_slice(x.slice::<f16>()),
         (DType::BF16, _) => out.slice::<bf16>().copy_from_slice(x.slice::<bf16>()),

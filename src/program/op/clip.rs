@@ -1,7 +1,11 @@
 //! `clip`: the factor that keeps the global gradient norm below a bound.
 
 use super::super::types::{DType, Real};
-use super::launch::{Launches, Operand::{In, Out}, args};
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args,
+};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(norm f32[1]) → min(1, max / (norm + 10⁻⁶)): f32[1]`.
@@ -21,7 +25,13 @@ impl OpRule for ClipFactor {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::default();
-        list.rows("clip", "clip", cx.elements(0), 1, args![In(0), Out(0), self.max.get() as f32]);
+        list.rows(
+            "clip",
+            "clip",
+            cx.elements(0),
+            1,
+            args![In(0), Out(0), self.max.get() as f32],
+        );
         Some(list)
     }
 

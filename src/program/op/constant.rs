@@ -25,7 +25,12 @@ impl OpRule for Constant {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         is_single(cx)?;
         let mut list = Launches::default();
-        list.each("fill", "fill", 1, args![Out(0), 1_u64, self.value.get() as f32]);
+        list.each(
+            "fill",
+            "fill",
+            1,
+            args![Out(0), 1_u64, self.value.get() as f32],
+        );
         Some(list)
     }
 

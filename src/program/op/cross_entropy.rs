@@ -3,9 +3,15 @@
 use rayon::prelude::*;
 
 use super::super::types::DType;
+use super::launch::{
+    Launches,
+    Operand::{Fault, In, Out},
+    args, is_single,
+};
 use super::math::Elementary;
-use super::launch::{Launches, Operand::{Fault, In, Out}, args, is_single};
-use super::{At, Builder, CrossEntropyGrad, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
+use super::{
+    At, Builder, CrossEntropyGrad, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value,
+};
 
 /// Width from which each row is worth a task of its own.
 const WIDE: usize = 1024;
@@ -30,13 +36,26 @@ impl OpRule for CrossEntropy {
         let mut list = Launches::default();
         let (rows, classes) = (cx.elements(1), cx.width(0));
         let losses = list.scratch(8 * rows);
-        list.rows("cross_entropy", "cross_entropy", rows, classes, args![In(0), In(1), losses, Fault, classes as u32]);
-        list.once("cross_entropy", "scaled_sum", args![losses, In(2), Out(0), rows as u32]);
+        list.rows(
+            "cross_entropy",
+            "cross_entropy",
+            rows,
+            classes,
+            args![In(0), In(1), losses, Fault, classes as u32],
+        );
+        list.once(
+            "cross_entropy",
+            "scaled_sum",
+            args![losses, In(2), Out(0), rows as u32],
+        );
         Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let (labels, scale) = (io.input(1).slice::<u32>(), f64::from(io.input(2).slice::<f32>()[0]));
+        let (labels, scale) = (
+            io.input(1).slice::<u32>(),
+            f64::from(io.input(2).slice::<f32>()[0]),
+        );
         let classes = io.input(0).dims[1];
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let loss = |(row, &label): (&[T], &u32)| match row.get(label as usize) {
@@ -62,7 +81,12 @@ impl OpRule for CrossEntropy {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let dx = at.up[0].filter(|_| at.needs[0]).map(|up| b.push1(CrossEntropyGrad, &[at.inputs[0], at.inputs[1], at.inputs[2], up]));
+        let dx = at.up[0].filter(|_| at.needs[0]).map(|up| {
+            b.push1(
+                CrossEntropyGrad,
+                &[at.inputs[0], at.inputs[1], at.inputs[2], up],
+            )
+        });
         vec![dx, None, None]
     }
 
@@ -71,15 +95,33 @@ impl OpRule for CrossEntropy {
     }
 }
 
-pub(super) fn check(logits: &TensorType, labels: &TensorType, scale: &TensorType) -> Result<(), String> {
+pub(super) fn check(
+    logits: &TensorType,
+    labels: &TensorType,
+    scale: &TensorType,
+) -> Result<(), String> {
     match logits.matrix() {
-        Some((s, _)) if logits.dtype.is_compute() && labels.dtype == DType::U32 && labels.shape == [s] && *scale == TensorType::scalar(DType::F32) => Ok(()),
+        Some((s, _))
+            if logits.dtype.is_compute()
+                && labels.dtype == DType::U32
+                && labels.shape == [s]
+                && *scale == TensorType::scalar(DType::F32) =>
+        {
+            Ok(())
+        }
         _ => Err("a float matrix, a u32 label for each row and an f32 scale are wanted".into()),
     }
 }
 
 /// `log Σ eˣ` in f64.
 pub(super) fn log_sum_exp<T: Elementary>(row: &[T]) -> f64 {
-    let max = row.iter().map(|x| x.wide()).fold(f64::NEG_INFINITY, f64::max);
-    max + row.iter().map(|x| libm::exp(x.wide() - max)).sum::<f64>().ln()
+    let max = row
+        .iter()
+        .map(|x| x.wide())
+        .fold(f64::NEG_INFINITY, f64::max);
+    max + row
+        .iter()
+        .map(|x| libm::exp(x.wide() - max))
+        .sum::<f64>()
+        .ln()
 }

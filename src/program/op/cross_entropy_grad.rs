@@ -1,8 +1,12 @@
 //! `cross_entropy_grad`: gradient of the classification loss.
 
 use super::cross_entropy::{check, log_sum_exp};
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, is_single,
+};
 use super::math::{Elementary, for_chunks_of_rows};
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(logits[S, C], labels u32[S], scale f32[1], up[1]) → up · scale · (softmax − onehot)`.
@@ -24,12 +28,21 @@ impl OpRule for CrossEntropyGrad {
         is_single(cx)?;
         let mut list = Launches::default();
         let classes = cx.width(0);
-        list.rows("cross_entropy_grad", "cross_entropy_grad", cx.elements(1), classes, args![In(0), In(1), In(2), In(3), Out(0), classes as u32]);
+        list.rows(
+            "cross_entropy_grad",
+            "cross_entropy_grad",
+            cx.elements(1),
+            classes,
+            args![In(0), In(1), In(2), In(3), Out(0), classes as u32],
+        );
         Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let (labels, scale) = (io.input(1).slice::<u32>(), f64::from(io.input(2).slice::<f32>()[0]));
+        let (labels, scale) = (
+            io.input(1).slice::<u32>(),
+            f64::from(io.input(2).slice::<f32>()[0]),
+        );
         let classes = io.input(0).dims[1];
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let (logits, up) = (io.input(0).slice::<T>(), io.input(3).slice::<T>()[0].wide());

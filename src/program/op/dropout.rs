@@ -1,9 +1,13 @@
 //! `dropout`: inverted dropout whose mask is recomputed, never stored.
 
 use super::super::types::{DType, Real};
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{Elementary, for_chunks_of_rows, part, simd};
 use super::random::{GROUP, group_of_words, threshold};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `(x[N, d], keys u32[N, 2], step u32[1]) → x ⊙ mask / (1 − p)` (Srivastava et al. 2014).
@@ -21,10 +25,16 @@ pub struct Dropout {
 impl OpRule for Dropout {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [a, keys, step] if a.dtype.is_compute() && keys.dtype == DType::U32 && step.dtype == DType::U32 => match (a.matrix(), keys.matrix()) {
-                (Some((n, _)), Some((m, two))) if n == m && two.as_const() == Some(2) => Ok(vec![(*a).clone()]),
-                _ => Err("a matrix and two keys for each row are wanted".into()),
-            },
+            [a, keys, step]
+                if a.dtype.is_compute() && keys.dtype == DType::U32 && step.dtype == DType::U32 =>
+            {
+                match (a.matrix(), keys.matrix()) {
+                    (Some((n, _)), Some((m, two))) if n == m && two.as_const() == Some(2) => {
+                        Ok(vec![(*a).clone()])
+                    }
+                    _ => Err("a matrix and two keys for each row are wanted".into()),
+                }
+            }
             _ => Err("a float matrix, u32 keys and a u32 step are wanted".into()),
         }
     }
@@ -33,7 +43,17 @@ impl OpRule for Dropout {
         let mut list = Launches::of(held(cx, &[0], &[0])?);
         let (rows, d, p) = (cx.rows(0), cx.width(0), self.p.get());
         let [k0, k1] = self.stream;
-        let args = args![In(0), In(1), In(2), Out(0), d as u32, k0, k1, threshold(p), (1.0 / (1.0 - p)) as f32];
+        let args = args![
+            In(0),
+            In(1),
+            In(2),
+            Out(0),
+            d as u32,
+            k0,
+            k1,
+            threshold(p),
+            (1.0 / (1.0 - p)) as f32
+        ];
         list.rows("dropout", "dropout", rows, d.div_ceil(4), args);
         Some(list)
     }
@@ -44,7 +64,9 @@ impl OpRule for Dropout {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let dx = at.up[0].filter(|_| at.needs[0]).map(|up| b.push1(self.clone(), &[up, at.inputs[1], at.inputs[2]]));
+        let dx = at.up[0]
+            .filter(|_| at.needs[0])
+            .map(|up| b.push1(self.clone(), &[up, at.inputs[1], at.inputs[2]]));
         vec![dx, None, None]
     }
 
@@ -68,7 +90,10 @@ impl Dropout {
             if let Some(x) = x {
                 rows.copy_from_slice(part(x, first * d, rows.len()));
             }
-            for (row, key) in rows.chunks_exact_mut(d).zip(keys.chunks_exact(2).skip(first)) {
+            for (row, key) in rows
+                .chunks_exact_mut(d)
+                .zip(keys.chunks_exact(2).skip(first))
+            {
                 drop_row(stream, 0, [key[1], key[0], step], limit, scale, row);
             }
         });
@@ -77,7 +102,14 @@ impl Dropout {
 
 /// Drops and scales a row in place: element `i` by word `i % 4` of the block with counter
 /// `[first + i / 4, tail…]`.
-pub(super) fn drop_row<T: Elementary>(stream: [u32; 2], first: u32, tail: [u32; 3], limit: u32, scale: T, row: &mut [T]) {
+pub(super) fn drop_row<T: Elementary>(
+    stream: [u32; 2],
+    first: u32,
+    tail: [u32; 3],
+    limit: u32,
+    scale: T,
+    row: &mut [T],
+) {
     simd!(<T> (stream: [u32; 2] = stream, first: u32 = first, tail: [u32; 3] = tail, limit: u32 = limit, scale: T = scale, row: &'a mut [T] = row) {
         for (group, out) in row.chunks_mut(GROUP).enumerate() {
             let words = group_of_words(stream, first + (group * GROUP / 4) as u32, tail);

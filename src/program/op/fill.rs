@@ -1,8 +1,8 @@
 //! `fill`: sets every element of a resident, in place.
 
 use super::super::types::Real;
-use super::math::for_chunks;
 use super::launch::{Launches, Operand::In, args, is_single};
+use super::math::for_chunks;
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(x)`: `x ← value`.
@@ -23,7 +23,12 @@ impl OpRule for Fill {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         is_single(cx)?;
         let mut list = Launches::default();
-        list.each("fill", "fill", cx.elements(0), args![In(0), cx.elements(0), self.value.get() as f32]);
+        list.each(
+            "fill",
+            "fill",
+            cx.elements(0),
+            args![In(0), cx.elements(0), self.value.get() as f32],
+        );
         Some(list)
     }
 

@@ -3,9 +3,13 @@
 use half::{bf16, f16};
 
 use super::super::types::{DType, Dim};
+use super::launch::{
+    Launches,
+    Operand::{Fault, In, Out},
+    args,
+};
 use super::math::for_chunks_of_rows;
-use super::launch::{Launches, Operand::{Fault, In, Out}, args};
-use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, Scatter, TensorType, Value};
+use super::{At, Builder, Io, Kernel, OpError, OpRule, Scatter, SizedCx, TensorType, Value};
 
 /// `(table[rows, d], ids u32[N]) → [N, d]` in type `out`; a table `[rows]` gives `[N]`. Only the gathered rows are widened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,10 +21,20 @@ pub struct Gather {
 impl OpRule for Gather {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [table, ids] if ids.dtype == DType::U32 && table.dtype != DType::U32 && self.out.is_compute() => {
-                let (1 | 2, [n]) = (table.shape.len(), ids.shape.as_slice()) else { return Err("a table and a list are wanted".into()) };
-                if table.dtype == self.out || (self.out == DType::F32 && matches!(table.dtype, DType::F16 | DType::BF16)) {
-                    let shape: Vec<_> = std::iter::once(*n).chain(table.shape.get(1).copied()).collect();
+            [table, ids]
+                if ids.dtype == DType::U32
+                    && table.dtype != DType::U32
+                    && self.out.is_compute() =>
+            {
+                let (1 | 2, [n]) = (table.shape.len(), ids.shape.as_slice()) else {
+                    return Err("a table and a list are wanted".into());
+                };
+                if table.dtype == self.out
+                    || (self.out == DType::F32 && matches!(table.dtype, DType::F16 | DType::BF16))
+                {
+                    let shape: Vec<_> = std::iter::once(*n)
+                        .chain(table.shape.get(1).copied())
+                        .collect();
                     Ok(vec![TensorType::new(self.out, shape)])
                 } else {
                     Err(format!("{} is not widened to {}", table.dtype, self.out))
@@ -39,7 +53,13 @@ impl OpRule for Gather {
         };
         let mut list = Launches::of(cx.outputs.first()?.dtype);
         let (rows, d) = (cx.rows(0), cx.width(0));
-        list.rows("gather", kernel, cx.elements(1), d, args![In(0), In(1), Out(0), Fault, rows as u32, d as u32]);
+        list.rows(
+            "gather",
+            kernel,
+            cx.elements(1),
+            d,
+            args![In(0), In(1), Out(0), Fault, rows as u32, d as u32],
+        );
         Some(list)
     }
 
@@ -51,14 +71,29 @@ impl OpRule for Gather {
         let (table, ids) = (io.input(0), io.input(1).slice::<u32>());
         let rows = table.dims[0];
         if let Some(&bad) = ids.iter().find(|&&id| id as usize >= rows) {
-            return Err(OpError::Index { index: u64::from(bad), rows: rows as u64 });
+            return Err(OpError::Index {
+                index: u64::from(bad),
+                rows: rows as u64,
+            });
         }
         let d = table.dims.get(1).copied().unwrap_or(1);
         let out = &mut io.outputs[0];
         match table.dtype() {
             DType::F64 => copy(table.slice::<f64>(), ids, d, out.slice::<f64>(), |x| x),
-            DType::F16 => copy(table.slice::<f16>(), ids, d, out.slice::<f32>(), f16::to_f32),
-            DType::BF16 => copy(table.slice::<bf16>(), ids, d, out.slice::<f32>(), bf16::to_f32),
+            DType::F16 => copy(
+                table.slice::<f16>(),
+                ids,
+                d,
+                out.slice::<f32>(),
+                f16::to_f32,
+            ),
+            DType::BF16 => copy(
+                table.slice::<bf16>(),
+                ids,
+                d,
+                out.slice::<f32>(),
+                bf16::to_f32,
+            ),
             _ => copy(table.slice::<f32>(), ids, d, out.slice::<f32>(), |x| x),
         }
         Ok(())
@@ -78,7 +113,13 @@ impl OpRule for Gather {
     }
 }
 
-fn copy<S: Copy + Sync, T: Copy + Send>(table: &[S], ids: &[u32], d: usize, out: &mut [T], widen: impl Fn(S) -> T + Sync) {
+fn copy<S: Copy + Sync, T: Copy + Send>(
+    table: &[S],
+    ids: &[u32],
+    d: usize,
+    out: &mut [T],
+    widen: impl Fn(S) -> T + Sync,
+) {
     for_chunks_of_rows(out, d, |first, rows| {
         for (row, &id) in rows.chunks_exact_mut(d).zip(ids.iter().skip(first)) {
             let from = &table[id as usize * d..(id as usize + 1) * d];

@@ -2,9 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::math::{CHUNK, Elementary, simd};
 use super::super::types::DType;
-use super::launch::{Launches, Operand::{In, Out}, args};
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args,
+};
+use super::math::{CHUNK, Elementary, simd};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(g₁, …, gₙ) → √Σ g²: f32[1]`; sums of fixed chunks, combined in order in f64.
@@ -13,18 +17,33 @@ pub struct GradNorm;
 
 impl OpRule for GradNorm {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        if x.iter().all(|t| t.dtype == DType::F32) { Ok(vec![TensorType::scalar(DType::F32)]) } else { Err("f32 gradients are wanted".into()) }
+        if x.iter().all(|t| t.dtype == DType::F32) {
+            Ok(vec![TensorType::scalar(DType::F32)])
+        } else {
+            Err("f32 gradients are wanted".into())
+        }
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::default();
-        let blocks = |n: u64| (n.div_ceil(PARTS as u64).max(CHUNK as u64), n.div_ceil(n.div_ceil(PARTS as u64).max(CHUNK as u64)));
+        let blocks = |n: u64| {
+            (
+                n.div_ceil(PARTS as u64).max(CHUNK as u64),
+                n.div_ceil(n.div_ceil(PARTS as u64).max(CHUNK as u64)),
+            )
+        };
         let count: u64 = (0..cx.inputs.len()).map(|i| blocks(cx.elements(i)).1).sum();
         let parts = list.scratch(8 * count);
         let mut first = 0;
         for i in 0..cx.inputs.len() {
             let (part, number) = blocks(cx.elements(i));
-            list.rows("grad_norm", "square_sums", number, 256, args![In(i), parts, cx.elements(i), part, first]);
+            list.rows(
+                "grad_norm",
+                "square_sums",
+                number,
+                256,
+                args![In(i), parts, cx.elements(i), part, first],
+            );
             first += number as u32;
         }
         list.once("grad_norm", "root_of_sum", args![parts, Out(0), first]);
@@ -41,7 +60,10 @@ impl OpRule for GradNorm {
             if g.len() <= 2 * CHUNK {
                 parts[0] = squares(g);
             } else {
-                parts.par_iter_mut().zip(g.par_chunks(chunk)).for_each(|(part, g)| *part = squares(g));
+                parts
+                    .par_iter_mut()
+                    .zip(g.par_chunks(chunk))
+                    .for_each(|(part, g)| *part = squares(g));
             }
             sum += parts.iter().sum::<f64>();
         }
@@ -50,7 +72,10 @@ impl OpRule for GradNorm {
     }
 
     fn cost(&self, cx: &SizedCx) -> Cost {
-        Cost { flops: 2 * (0..cx.inputs.len()).map(|i| cx.elements(i)).sum::<u64>(), bytes: cx.traffic() }
+        Cost {
+            flops: 2 * (0..cx.inputs.len()).map(|i| cx.elements(i)).sum::<u64>(),
+            bytes: cx.traffic(),
+        }
     }
 }
 

@@ -13,13 +13,26 @@ pub struct Indices {
 
 impl OpRule for Indices {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        if x.is_empty() { Ok(vec![TensorType::fixed(DType::U32, &[self.list.len() as u64])]) } else { Err("no input is wanted".into()) }
+        if x.is_empty() {
+            Ok(vec![TensorType::fixed(
+                DType::U32,
+                &[self.list.len() as u64],
+            )])
+        } else {
+            Err("no input is wanted".into())
+        }
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let _ = cx;
-        let upload = Launch::Upload { to: Out(0), words: self.list.clone() };
-        Some(Launches { list: vec![upload], ..Launches::default() })
+        let upload = Launch::Upload {
+            to: Out(0),
+            words: self.list.clone(),
+        };
+        Some(Launches {
+            list: vec![upload],
+            ..Launches::default()
+        })
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

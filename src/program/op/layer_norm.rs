@@ -3,9 +3,16 @@
 use rayon::prelude::*;
 
 use super::super::types::Real;
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{CHUNK, Elementary, row_sum, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
-use super::{At, Builder, Io, Kernel, LayerNormGrad, LayerNormGradWeight, OpError, OpRule, SizedCx, TensorType, Value};
+use super::{
+    At, Builder, Io, Kernel, LayerNormGrad, LayerNormGradWeight, OpError, OpRule, SizedCx,
+    TensorType, Value,
+};
 
 /// `(x[N, d], γ[d], β[d]) → (y[N, d], mean[N], rstd[N])`, `y = (x − mean) · rstd · γ + β` with
 /// `rstd = 1/√(var + ε)` (Ba et al. 2016, arXiv 1607.06450).
@@ -32,7 +39,22 @@ impl OpRule for LayerNorm {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
-        list.rows("layer_norm", "layer_norm", rows, d, args![In(0), In(1), In(2), Out(0), Out(1), Out(2), d as u32, self.eps.get()]);
+        list.rows(
+            "layer_norm",
+            "layer_norm",
+            rows,
+            d,
+            args![
+                In(0),
+                In(1),
+                In(2),
+                Out(0),
+                Out(1),
+                Out(2),
+                d as u32,
+                self.eps.get()
+            ],
+        );
         Some(list)
     }
 
@@ -42,7 +64,9 @@ impl OpRule for LayerNorm {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let Some(up) = at.up[0] else { return vec![None; 3] };
+        let Some(up) = at.up[0] else {
+            return vec![None; 3];
+        };
         let (x, gamma, mean, rstd) = (at.inputs[0], at.inputs[1], at.outputs[1], at.outputs[2]);
         let dx = at.needs[0].then(|| b.push1(LayerNormGrad, &[up, x, mean, rstd, gamma]));
         let (dg, db) = match (at.needs[1], at.needs[2]) {
@@ -63,22 +87,42 @@ impl OpRule for LayerNorm {
 
 impl LayerNorm {
     fn compute<T: Elementary>(&self, io: &mut Io<'_>) {
-        let (x, g, b) = (io.input(0).slice::<T>(), io.input(1).slice::<T>(), io.input(2).slice::<T>());
+        let (x, g, b) = (
+            io.input(0).slice::<T>(),
+            io.input(1).slice::<T>(),
+            io.input(2).slice::<T>(),
+        );
         let (d, eps) = (g.len(), self.eps.get());
-        let [y, mean, rstd] = io.outputs.as_mut_slice() else { unreachable!("three outputs: inferred") };
+        let [y, mean, rstd] = io.outputs.as_mut_slice() else {
+            unreachable!("three outputs: inferred")
+        };
         let (y, mean, rstd) = (y.slice::<T>(), mean.slice::<T>(), rstd.slice::<T>());
         let rows = (CHUNK / d.max(1)).max(1);
-        let work = |(((y, mean), rstd), x): (((&mut [T], &mut [T]), &mut [T]), &[T])| normalise(eps, y, mean, rstd, x, g, b);
+        let work = |(((y, mean), rstd), x): (((&mut [T], &mut [T]), &mut [T]), &[T])| {
+            normalise(eps, y, mean, rstd, x, g, b)
+        };
         if y.len() <= 2 * CHUNK {
             work((((y, mean), rstd), x));
         } else {
-            let parts = y.par_chunks_mut(rows * d).zip(mean.par_chunks_mut(rows)).zip(rstd.par_chunks_mut(rows)).zip(x.par_chunks(rows * d));
+            let parts = y
+                .par_chunks_mut(rows * d)
+                .zip(mean.par_chunks_mut(rows))
+                .zip(rstd.par_chunks_mut(rows))
+                .zip(x.par_chunks(rows * d));
             parts.for_each(work);
         }
     }
 }
 
-fn normalise<T: Elementary>(eps: f64, y: &mut [T], mean: &mut [T], rstd: &mut [T], x: &[T], g: &[T], b: &[T]) {
+fn normalise<T: Elementary>(
+    eps: f64,
+    y: &mut [T],
+    mean: &mut [T],
+    rstd: &mut [T],
+    x: &[T],
+    g: &[T],
+    b: &[T],
+) {
     simd!(<T> (eps: f64 = eps, y: &'a mut [T] = y, mean: &'a mut [T] = mean, rstd: &'a mut [T] = rstd, x: &'a [T] = x, g: &'a [T] = g, b: &'a [T] = b) {
         let d = g.len().max(1);
         let n = T::of(d as f64);

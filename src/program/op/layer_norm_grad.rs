@@ -1,7 +1,11 @@
 //! `layer_norm_grad`: gradient of a layer norm by its input.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{Elementary, for_chunks_of_rows, part, row_sum, row_sum_of_two, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up[N, d], x[N, d], mean[N], rstd[N], γ[d]) → dx[N, d]`: with `x̂ = (x − mean) rstd` and
@@ -12,10 +16,12 @@ pub struct LayerNormGrad;
 impl OpRule for LayerNormGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [up, a, mean, rstd, g] if up == a && mean == rstd && a.dtype.is_compute() => match a.matrix() {
-                Some((n, d)) if mean.shape == [n] && g.shape == [d] => Ok(vec![(*a).clone()]),
-                _ => Err("sizes do not agree".into()),
-            },
+            [up, a, mean, rstd, g] if up == a && mean == rstd && a.dtype.is_compute() => {
+                match a.matrix() {
+                    Some((n, d)) if mean.shape == [n] && g.shape == [d] => Ok(vec![(*a).clone()]),
+                    _ => Err("sizes do not agree".into()),
+                }
+            }
             _ => Err("gradient, input, two statistics and a scale are wanted".into()),
         }
     }
@@ -23,7 +29,13 @@ impl OpRule for LayerNormGrad {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
-        list.rows("layer_norm_grad", "layer_norm_grad", rows, d, args![In(0), In(1), In(2), In(3), In(4), Out(0), d as u32]);
+        list.rows(
+            "layer_norm_grad",
+            "layer_norm_grad",
+            rows,
+            d,
+            args![In(0), In(1), In(2), In(3), In(4), Out(0), d as u32],
+        );
         Some(list)
     }
 
@@ -39,13 +51,22 @@ impl OpRule for LayerNormGrad {
 
 fn compute<T: Elementary>(io: &mut Io<'_>) {
     let up = io.taken.is_none().then(|| io.input(0).slice::<T>());
-    let (x, mean, rstd, gamma) = (io.input(1).slice::<T>(), io.input(2).slice::<T>(), io.input(3).slice::<T>(), io.input(4).slice::<T>());
+    let (x, mean, rstd, gamma) = (
+        io.input(1).slice::<T>(),
+        io.input(2).slice::<T>(),
+        io.input(3).slice::<T>(),
+        io.input(4).slice::<T>(),
+    );
     let d = gamma.len();
     for_chunks_of_rows(io.outputs[0].slice::<T>(), d, |first, rows| {
         if let Some(up) = up {
             rows.copy_from_slice(part(up, first * d, rows.len()));
         }
-        let (x, mean, rstd) = (part(x, first * d, rows.len()), &mean[first..], &rstd[first..]);
+        let (x, mean, rstd) = (
+            part(x, first * d, rows.len()),
+            &mean[first..],
+            &rstd[first..],
+        );
         simd!(<T> (rows: &'a mut [T] = rows, x: &'a [T] = x, mean: &'a [T] = mean, rstd: &'a [T] = rstd, gamma: &'a [T] = gamma) {
             let d = gamma.len();
             let n = T::of(d as f64);

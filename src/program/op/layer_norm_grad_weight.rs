@@ -1,7 +1,11 @@
 //! `layer_norm_grad_weight`: gradient of a layer norm by its scale and shift.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    held,
+};
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up[N, d], x[N, d], mean[N], rstd[N]) → (dγ[d], dβ[d])`: `dγ = Σ up ⊙ x̂`, `dβ = Σ up`.
@@ -11,13 +15,15 @@ pub struct LayerNormGradWeight;
 impl OpRule for LayerNormGradWeight {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [up, a, mean, rstd] if up == a && mean == rstd && a.dtype.is_compute() => match a.matrix() {
-                Some((n, d)) if mean.shape == [n] => {
-                    let ty = TensorType::new(a.dtype, [d]);
-                    Ok(vec![ty.clone(), ty])
+            [up, a, mean, rstd] if up == a && mean == rstd && a.dtype.is_compute() => {
+                match a.matrix() {
+                    Some((n, d)) if mean.shape == [n] => {
+                        let ty = TensorType::new(a.dtype, [d]);
+                        Ok(vec![ty.clone(), ty])
+                    }
+                    _ => Err("sizes do not agree".into()),
                 }
-                _ => Err("sizes do not agree".into()),
-            },
+            }
             _ => Err("gradient, input and two statistics are wanted".into()),
         }
     }
@@ -25,7 +31,12 @@ impl OpRule for LayerNormGradWeight {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[])?);
         let name = "layer_norm_grad_weight";
-        list.column_sums((name, name), (cx.rows(0), cx.width(0)), &[In(0), In(1), In(2), In(3)], &[Out(0), Out(1)]);
+        list.column_sums(
+            (name, name),
+            (cx.rows(0), cx.width(0)),
+            &[In(0), In(1), In(2), In(3)],
+            &[Out(0), Out(1)],
+        );
         Some(list)
     }
 
@@ -40,10 +51,17 @@ impl OpRule for LayerNormGradWeight {
 }
 
 fn compute<T: Elementary>(cx: &Kernel<'_>, io: &mut Io<'_>) {
-    let (up, x, mean, rstd) = (io.input(0).slice::<T>(), io.input(1).slice::<T>(), io.input(2).slice::<T>(), io.input(3).slice::<T>());
+    let (up, x, mean, rstd) = (
+        io.input(0).slice::<T>(),
+        io.input(1).slice::<T>(),
+        io.input(2).slice::<T>(),
+        io.input(3).slice::<T>(),
+    );
     let (n, d) = (io.input(0).dims[0], io.input(0).dims[1]);
     let scratch = column_sums_scratch(n as u64, d as u64, size_of::<T>() as u64);
-    let [dg, db] = io.outputs.as_mut_slice() else { unreachable!("two outputs: inferred") };
+    let [dg, db] = io.outputs.as_mut_slice() else {
+        unreachable!("two outputs: inferred")
+    };
     cx.scratch(scratch, || {
         column_sums(n, d, dg.slice::<T>(), |rows, sums| {
             let (up, x) = (part(up, rows.start * d, rows.len() * d), part(x, rows.start * d, rows.len() * d));
@@ -59,6 +77,8 @@ fn compute<T: Elementary>(cx: &Kernel<'_>, io: &mut Io<'_>) {
         });
     });
     cx.scratch(scratch, || {
-        column_sums(n, d, db.slice::<T>(), |rows, sums| super::sum_rows::add_rows(part(up, rows.start * d, rows.len() * d), sums));
+        column_sums(n, d, db.slice::<T>(), |rows, sums| {
+            super::sum_rows::add_rows(part(up, rows.start * d, rows.len() * d), sums)
+        });
     });
 }

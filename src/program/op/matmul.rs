@@ -3,10 +3,17 @@
 use half::bf16;
 
 use super::super::types::{DType, Real};
+use super::launch::{
+    Launch, Launches,
+    Operand::{self, In, Out},
+    Product, args,
+};
 use super::product::{Source, Start, product, product_of_rounded, scratch, scratch_of_rounded};
 use super::tile::Strided;
-use super::launch::{Launch, Launches, Operand::{self, In, Out}, Product, args};
-use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, Sized, SizedCx, SumRows, TensorType, Value};
+use super::{
+    At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, Sized, SizedCx, SumRows, TensorType,
+    Value,
+};
 
 /// What is added to the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,13 +61,23 @@ impl MatMul {
     /// The product alone.
     #[must_use]
     pub const fn plain(a_t: bool, b_t: bool, alpha: Real) -> Self {
-        Self { a_t, b_t, alpha, epilogue: Epilogue::None, detached: false, precision: Precision::F32 }
+        Self {
+            a_t,
+            b_t,
+            alpha,
+            epilogue: Epilogue::None,
+            detached: false,
+            precision: Precision::F32,
+        }
     }
 
     /// `alpha · a bᵀ` with something added, as linear layers are written.
     #[must_use]
     pub const fn linear(alpha: Real, epilogue: Epilogue) -> Self {
-        Self { epilogue, ..Self::plain(false, true, alpha) }
+        Self {
+            epilogue,
+            ..Self::plain(false, true, alpha)
+        }
     }
 }
 
@@ -70,14 +87,24 @@ impl OpRule for MatMul {
     }
 
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let wanted = if self.epilogue == Epilogue::None { 2 } else { 3 };
-        let [a, b, rest @ ..] = x else { return Err("two matrices are wanted".into()) };
-        let (Some((ar, ac)), Some((br, bc))) = (a.matrix(), b.matrix()) else { return Err("two matrices are wanted".into()) };
+        let wanted = if self.epilogue == Epilogue::None {
+            2
+        } else {
+            3
+        };
+        let [a, b, rest @ ..] = x else {
+            return Err("two matrices are wanted".into());
+        };
+        let (Some((ar, ac)), Some((br, bc))) = (a.matrix(), b.matrix()) else {
+            return Err("two matrices are wanted".into());
+        };
         let (m, k) = if self.a_t { (ac, ar) } else { (ar, ac) };
         let (k2, n) = if self.b_t { (bc, br) } else { (br, bc) };
         let stored = a.dtype == b.dtype || (a.dtype, b.dtype) == (DType::F32, DType::BF16);
         if x.len() != wanted || k != k2 || !stored || !a.dtype.is_compute() {
-            return Err(format!("inner sizes {k} and {k2} must agree, in one compute type or with a right side in bf16, with {wanted} inputs"));
+            return Err(format!(
+                "inner sizes {k} and {k2} must agree, in one compute type or with a right side in bf16, with {wanted} inputs"
+            ));
         }
         let out = TensorType::new(a.dtype, [m, n]);
         let fits = match (self.epilogue, rest) {
@@ -86,7 +113,11 @@ impl OpRule for MatMul {
             (Epilogue::Accumulate, [c]) => **c == out,
             _ => false,
         };
-        if fits { Ok(vec![out]) } else { Err("what is added has the wrong shape".into()) }
+        if fits {
+            Ok(vec![out])
+        } else {
+            Err("what is added has the wrong shape".into())
+        }
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
@@ -103,7 +134,11 @@ impl OpRule for MatMul {
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let (out, left, right) = (io.outputs[0].dtype(), io.input(0).dtype(), io.input(1).dtype());
+        let (out, left, right) = (
+            io.outputs[0].dtype(),
+            io.input(0).dtype(),
+            io.input(1).dtype(),
+        );
         let rounds = self.precision == Precision::Bf16;
         match (out, left == DType::BF16, right == DType::BF16) {
             (DType::F64, ..) => self.compute::<f64, f64, f64>(cx, io, product),
@@ -116,7 +151,9 @@ impl OpRule for MatMul {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let Some(up) = at.up[0] else { return vec![None; at.inputs.len()] };
+        let Some(up) = at.up[0] else {
+            return vec![None; at.inputs.len()];
+        };
         let (x, y) = (at.inputs[0], at.inputs[1]);
         let want = |i: usize| at.needs.get(i).copied().unwrap_or(false);
         // C = op(A) op(B):  dop(A) = up op(B)ᵀ,  dop(B) = op(A)ᵀ up
@@ -149,16 +186,29 @@ impl OpRule for MatMul {
 
     fn cost(&self, cx: &SizedCx) -> Cost {
         let (m, n, k) = self.sizes(cx);
-        Cost { flops: 2 * m * n * k, bytes: cx.traffic() }
+        Cost {
+            flops: 2 * m * n * k,
+            bytes: cx.traffic(),
+        }
     }
 
     fn in_place(&self) -> &'static [usize] {
-        if self.epilogue == Epilogue::Accumulate { &[2] } else { &[] }
+        if self.epilogue == Epilogue::Accumulate {
+            &[2]
+        } else {
+            &[]
+        }
     }
 
     fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
         let (m, n, k) = self.sizes(cx);
-        let size = cx.outputs.first().map_or(4, |o| if o.dims.iter().product::<usize>() as u64 * 8 == o.bytes { 8 } else { 4 });
+        let size = cx.outputs.first().map_or(4, |o| {
+            if o.dims.iter().product::<usize>() as u64 * 8 == o.bytes {
+                8
+            } else {
+                4
+            }
+        });
         self.scratch((m, n, k), size)
     }
 }
@@ -171,7 +221,8 @@ fn round(list: &mut Launches, input: usize, n: u64) -> Operand {
 }
 
 /// [`product`] or [`product_of_rounded`].
-type Multiply<T, A, B> = fn((usize, usize, usize), &mut [T], Strided<'_, A>, Strided<'_, B>, T, Start<'_, T>);
+type Multiply<T, A, B> =
+    fn((usize, usize, usize), &mut [T], Strided<'_, A>, Strided<'_, B>, T, Start<'_, T>);
 
 impl MatMul {
     fn sizes(&self, cx: &SizedCx) -> (u64, u64, u64) {
@@ -188,7 +239,9 @@ impl MatMul {
         let narrow = right.dtype == DType::BF16;
         let rounds = self.precision == Precision::Bf16;
         // What products in bf16 read is as well held so, and so is what they make.
-        let fits = |x: &Sized| x.computed == DType::F32 && (x.dtype == DType::F32 || rounds && x.dtype == DType::BF16);
+        let fits = |x: &Sized| {
+            x.computed == DType::F32 && (x.dtype == DType::F32 || rounds && x.dtype == DType::BF16)
+        };
         let added = cx.inputs.get(2).is_none_or(|x| match self.epilogue {
             Epilogue::Accumulate => x.dtype == out.dtype,
             Epilogue::None | Epilogue::Bias => x.dtype == DType::F32,
@@ -201,7 +254,11 @@ impl MatMul {
         if m * n == 0 {
             return Some(list);
         }
-        let left = if rounds && left.dtype == DType::F32 { round(&mut list, 0, m * k) } else { In(0) };
+        let left = if rounds && left.dtype == DType::F32 {
+            round(&mut list, 0, m * k)
+        } else {
+            In(0)
+        };
         let right = match (narrow, self.precision) {
             (true, Precision::Bf16) | (false, Precision::F32 | Precision::Tf32) => In(1),
             (false, Precision::Bf16) => round(&mut list, 1, n * k),
@@ -211,15 +268,28 @@ impl MatMul {
                 wide
             }
         };
-        let beta = if self.epilogue == Epilogue::Accumulate { 1.0 } else { 0.0 };
+        let beta = if self.epilogue == Epilogue::Accumulate {
+            1.0
+        } else {
+            0.0
+        };
         if self.epilogue == Epilogue::Accumulate {
-            list.list.push(Launch::Copy { from: In(2), to: Out(0) });
+            list.list.push(Launch::Copy {
+                from: In(2),
+                to: Out(0),
+            });
         }
         let sizes = (m as u32, n as u32, k as u32);
         list.list.push(Launch::Product(Product {
             precision: self.precision,
             narrow: out.dtype == DType::BF16,
-            ..Product::of_rows(sizes, (left, self.a_t), (right, self.b_t), self.alpha.get() as f32, beta)
+            ..Product::of_rows(
+                sizes,
+                (left, self.a_t),
+                (right, self.b_t),
+                self.alpha.get() as f32,
+                beta,
+            )
         }));
         Some(list)
     }
@@ -231,7 +301,12 @@ impl MatMul {
         }
     }
 
-    fn single<A: Source<f32> + super::Element, B: Source<f32> + super::Element>(&self, cx: &Kernel<'_>, io: &mut Io<'_>, rounds: bool) {
+    fn single<A: Source<f32> + super::Element, B: Source<f32> + super::Element>(
+        &self,
+        cx: &Kernel<'_>,
+        io: &mut Io<'_>,
+        rounds: bool,
+    ) {
         let multiply: Multiply<f32, A, B> = if rounds { product_of_rounded } else { product };
         self.compute(cx, io, multiply);
     }
@@ -245,7 +320,8 @@ impl MatMul {
         let (a, b) = (io.input(0), io.input(1));
         let (m, n) = (io.outputs[0].dims[0], io.outputs[0].dims[1]);
         let k = if self.a_t { a.dims[0] } else { a.dims[1] };
-        let extra = (self.epilogue != Epilogue::None && io.taken.is_none()).then(|| io.input(2).slice::<T>());
+        let extra = (self.epilogue != Epilogue::None && io.taken.is_none())
+            .then(|| io.input(2).slice::<T>());
         let out = io.outputs[0].slice::<T>();
         let start = match (self.epilogue, extra) {
             (Epilogue::None, _) => Start::Zero,
@@ -258,9 +334,19 @@ impl MatMul {
         };
         let (ar, ac) = if self.a_t { (1, m) } else { (k, 1) };
         let (br, bc) = if self.b_t { (1, k) } else { (n, 1) };
-        let lhs = Strided { data: a.slice::<A>(), row: ar, column: ac };
-        let rhs = Strided { data: b.slice::<B>(), row: br, column: bc };
+        let lhs = Strided {
+            data: a.slice::<A>(),
+            row: ar,
+            column: ac,
+        };
+        let rhs = Strided {
+            data: b.slice::<B>(),
+            row: br,
+            column: bc,
+        };
         let bytes = self.scratch((m as u64, n as u64, k as u64), size_of::<T>() as u64);
-        cx.scratch(bytes, || multiply((m, n, k), out, lhs, rhs, T::of(self.alpha.get()), start));
+        cx.scratch(bytes, || {
+            multiply((m, n, k), out, lhs, rhs, T::of(self.alpha.get()), start)
+        });
     }
 }

@@ -1,8 +1,12 @@
 //! `mix`: a learned gate between two matrices.
 
 use super::super::types::Real;
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{Elementary, for_chunks, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, MixGrad, OpError, OpRule, SizedCx, TensorType, Value};
 
 /// `(x[N, d], y[N, d], alpha[1]) → μ x + (1 − μ) y` with `μ = σ(alpha / temperature)` (LST, arXiv
@@ -21,7 +25,11 @@ pub(super) fn gate<T: Elementary>(alpha: T, temperature: Real) -> f64 {
 impl OpRule for Mix {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [a, b, gate] if a == b && a.dtype.is_compute() && **gate == TensorType::fixed(a.dtype, &[1]) => Ok(vec![(*a).clone()]),
+            [a, b, gate]
+                if a == b && a.dtype.is_compute() && **gate == TensorType::fixed(a.dtype, &[1]) =>
+            {
+                Ok(vec![(*a).clone()])
+            }
             _ => Err("two floats of one type and a gate of one element are wanted".into()),
         }
     }
@@ -29,7 +37,12 @@ impl OpRule for Mix {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
         let n = cx.elements(0);
-        list.each("mix", "mix", n, args![In(0), In(1), In(2), Out(0), n, self.temperature.get()]);
+        list.each(
+            "mix",
+            "mix",
+            n,
+            args![In(0), In(1), In(2), Out(0), n, self.temperature.get()],
+        );
         Some(list)
     }
 
@@ -51,9 +64,19 @@ impl OpRule for Mix {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let Some(up) = at.up[0] else { return vec![None; 3] };
-        let made = b.push(MixGrad { temperature: self.temperature }, &[up, at.inputs[0], at.inputs[1], at.inputs[2]]);
-        made.into_iter().zip(at.needs).map(|(grad, &wanted)| wanted.then_some(grad)).collect()
+        let Some(up) = at.up[0] else {
+            return vec![None; 3];
+        };
+        let made = b.push(
+            MixGrad {
+                temperature: self.temperature,
+            },
+            &[up, at.inputs[0], at.inputs[1], at.inputs[2]],
+        );
+        made.into_iter()
+            .zip(at.needs)
+            .map(|(grad, &wanted)| wanted.then_some(grad))
+            .collect()
     }
 
     fn differentiable(&self, _: usize) -> bool {

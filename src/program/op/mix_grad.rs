@@ -3,9 +3,13 @@
 use rayon::prelude::*;
 
 use super::super::types::Real;
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{CHUNK, Elementary, part, row_sum_of_two, simd};
 use super::mix::gate;
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up[N, d], x, y, alpha[1]) → (μ up, (1 − μ) up, Σ up ⊙ (x − y) · μ (1 − μ) / temperature)`
@@ -30,8 +34,28 @@ impl OpRule for MixGrad {
         let (n, temperature) = (cx.elements(0), self.temperature.get());
         let blocks = n.div_ceil(CHUNK as u64);
         let sums = list.scratch(8 * blocks);
-        list.rows("mix_grad", "mix_grad", blocks, 256, args![In(0), In(1), In(2), In(3), Out(0), Out(1), sums, n, temperature]);
-        list.once("mix_grad", "mix_grad_gate", args![sums, In(3), Out(2), blocks as u32, temperature]);
+        list.rows(
+            "mix_grad",
+            "mix_grad",
+            blocks,
+            256,
+            args![
+                In(0),
+                In(1),
+                In(2),
+                In(3),
+                Out(0),
+                Out(1),
+                sums,
+                n,
+                temperature
+            ],
+        );
+        list.once(
+            "mix_grad",
+            "mix_grad_gate",
+            args![sums, In(3), Out(2), blocks as u32, temperature],
+        );
         Some(list)
     }
 

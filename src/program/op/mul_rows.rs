@@ -1,7 +1,11 @@
 //! `mul_rows`: every row times one vector, elementwise.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{for_chunks_of_rows, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SumRowsProduct, TensorType, Value};
 
 /// `(x[N, d], v[d]) → x ⊙ v` on every row.
@@ -22,7 +26,13 @@ impl OpRule for MulRows {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
-        list.rows("mul_rows", "mul_rows", rows, d, args![In(0), In(1), Out(0), d as u32]);
+        list.rows(
+            "mul_rows",
+            "mul_rows",
+            rows,
+            d,
+            args![In(0), In(1), Out(0), d as u32],
+        );
         Some(list)
     }
 
@@ -48,7 +58,9 @@ impl OpRule for MulRows {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let Some(up) = at.up[0] else { return vec![None, None] };
+        let Some(up) = at.up[0] else {
+            return vec![None, None];
+        };
         let dx = at.needs[0].then(|| b.push1(Self, &[up, at.inputs[1]]));
         let dv = at.needs[1].then(|| b.push1(SumRowsProduct, &[up, at.inputs[0]]));
         vec![dx, dv]

@@ -1,9 +1,9 @@
 //! `perturb`: moves a tensor along a random direction that is drawn again wherever it is needed.
 
 use super::super::types::{DType, Real};
+use super::launch::{Launches, Operand::In, args, is_single};
 use super::math::{CHUNK, Elementary, for_chunks, simd};
 use super::random::{GROUP, group_of_normals};
-use super::launch::{Launches, Operand::In, args, is_single};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(w, by f32[3], draw u32[2])`, in place: with `z` standard normal, keyed by the tensor's stream, the
@@ -23,7 +23,11 @@ pub struct Perturb {
 impl OpRule for Perturb {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [w, by, draw] if w.dtype.is_compute() && **by == TensorType::fixed(DType::F32, &[3]) && **draw == TensorType::fixed(DType::U32, &[2]) => {
+            [w, by, draw]
+                if w.dtype.is_compute()
+                    && **by == TensorType::fixed(DType::F32, &[3])
+                    && **draw == TensorType::fixed(DType::U32, &[2]) =>
+            {
                 Ok(vec![])
             }
             _ => Err("a float, three factors and a draw are wanted".into()),
@@ -34,7 +38,15 @@ impl OpRule for Perturb {
         is_single(cx)?;
         let mut list = Launches::default();
         let (n, [k0, k1]) = (cx.elements(0), self.stream);
-        let args = args![In(0), In(1), In(2), n, k0, k1, self.weight_decay.get() as f32];
+        let args = args![
+            In(0),
+            In(1),
+            In(2),
+            n,
+            k0,
+            k1,
+            self.weight_decay.get() as f32
+        ];
         list.each("perturb", "perturb", n.div_ceil(4), args);
         Some(list)
     }

@@ -3,7 +3,11 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Dim};
-use super::launch::{Launches, Operand::{Fault, In, Out}, args, held};
+use super::launch::{
+    Launches,
+    Operand::{Fault, In, Out},
+    args, held,
+};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(ids u32[N], up[N, d]) → [rows, d]` (of `[N]`: `[rows]`), zero where no id points. Rows of one id are summed in
@@ -17,7 +21,10 @@ pub struct Scatter {
 impl OpRule for Scatter {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         match x {
-            [ids, up] if ids.dtype == DType::U32 && up.dtype.is_compute() => match up.shape.as_slice() {
+            [ids, up] if ids.dtype == DType::U32 && up.dtype.is_compute() => match up
+                .shape
+                .as_slice()
+            {
                 [n] if ids.shape == [*n] => Ok(vec![TensorType::new(up.dtype, [self.rows])]),
                 [n, d] if ids.shape == [*n] => Ok(vec![TensorType::new(up.dtype, [self.rows, *d])]),
                 _ => Err("one row for each id is wanted".into()),
@@ -29,22 +36,41 @@ impl OpRule for Scatter {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let held = held(cx, &[1], &[])?;
         let mut list = Launches::default();
-        let (n, rows) = (cx.elements(0), cx.outputs.first()?.dims.first().copied()? as u64);
+        let (n, rows) = (
+            cx.elements(0),
+            cx.outputs.first()?.dims.first().copied()? as u64,
+        );
         let d = cx.outputs.first()?.dims.get(1).copied().unwrap_or(1) as u64;
         list.each("fill", "fill", rows * d, args![Out(0), rows * d, 0.0_f32]);
         list.held = held;
-        list.rows("scatter", "scatter", n, 256, args![In(0), In(1), Out(0), Fault, n as u32, rows as u32, d as u32]);
+        list.rows(
+            "scatter",
+            "scatter",
+            n,
+            256,
+            args![In(0), In(1), Out(0), Fault, n as u32, rows as u32, d as u32],
+        );
         Some(list)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let ids = io.input(0).slice::<u32>();
-        let (rows, d) = (io.outputs[0].dims[0], io.outputs[0].dims.get(1).copied().unwrap_or(1));
+        let (rows, d) = (
+            io.outputs[0].dims[0],
+            io.outputs[0].dims.get(1).copied().unwrap_or(1),
+        );
         if let Some(&bad) = ids.iter().find(|&&id| id as usize >= rows) {
-            return Err(OpError::Index { index: u64::from(bad), rows: rows as u64 });
+            return Err(OpError::Index {
+                index: u64::from(bad),
+                rows: rows as u64,
+            });
         }
         cx.scratch(ids.len() as u64 * 8, || {
-            let mut order: Vec<(u32, u32)> = ids.iter().enumerate().map(|(i, &id)| (id, i as u32)).collect();
+            let mut order: Vec<(u32, u32)> = ids
+                .iter()
+                .enumerate()
+                .map(|(i, &id)| (id, i as u32))
+                .collect();
             order.sort_unstable();
             super::kernel::float!(io.outputs[0].dtype(), T => {
                 let up = io.input(1).slice::<T>();

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Real};
-use super::math::{CHUNK, Elementary, for_chunks, part, simd};
 use super::launch::{Launches, Operand::In, args};
+use super::math::{CHUNK, Elementary, for_chunks, part, simd};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(θ, g[, b], lr f32[1], factor f32[1])`, updating θ and the momentum `b` if there is any:
@@ -23,18 +23,49 @@ impl OpRule for Sgd {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let one = TensorType::scalar(DType::F32);
         let good = match x {
-            [p, g, lr, factor] => self.momentum.get() == 0.0 && p == g && p.dtype == DType::F32 && **lr == one && **factor == one,
-            [p, g, b, lr, factor] => self.momentum.get() > 0.0 && p == g && g == b && p.dtype == DType::F32 && **lr == one && **factor == one,
+            [p, g, lr, factor] => {
+                self.momentum.get() == 0.0
+                    && p == g
+                    && p.dtype == DType::F32
+                    && **lr == one
+                    && **factor == one
+            }
+            [p, g, b, lr, factor] => {
+                self.momentum.get() > 0.0
+                    && p == g
+                    && g == b
+                    && p.dtype == DType::F32
+                    && **lr == one
+                    && **factor == one
+            }
             _ => false,
         };
-        if good { Ok(vec![]) } else { Err("f32 tensors of one shape, a rate and a factor are wanted".into()) }
+        if good {
+            Ok(vec![])
+        } else {
+            Err("f32 tensors of one shape, a rate and a factor are wanted".into())
+        }
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::default();
-        let (n, decay, momentum) = (cx.elements(0), self.weight_decay.get() as f32, self.momentum.get() as f32);
+        let (n, decay, momentum) = (
+            cx.elements(0),
+            self.weight_decay.get() as f32,
+            self.momentum.get() as f32,
+        );
         if momentum > 0.0 {
-            let args = args![In(0), In(1), In(2), In(3), In(4), n, decay, momentum, u32::from(self.nesterov)];
+            let args = args![
+                In(0),
+                In(1),
+                In(2),
+                In(3),
+                In(4),
+                n,
+                decay,
+                momentum,
+                u32::from(self.nesterov)
+            ];
             list.each("sgd", "sgd_momentum", n, args);
         } else {
             list.each("sgd", "sgd", n, args![In(0), In(1), In(2), In(3), n, decay]);
@@ -46,13 +77,22 @@ impl OpRule for Sgd {
         let momentum = self.momentum.get() as f32;
         let last = io.arity();
         let g = io.input(1).slice::<f32>();
-        let (lr, factor) = (io.input(last - 2).slice::<f32>()[0], io.input(last - 1).slice::<f32>()[0]);
+        let (lr, factor) = (
+            io.input(last - 2).slice::<f32>()[0],
+            io.input(last - 1).slice::<f32>()[0],
+        );
         let decay = self.weight_decay.get() as f32;
         let rates = [lr, factor, decay, momentum];
         match io.updates.as_mut_slice() {
-            [p] => for_chunks(p.slice::<f32>(), |start, p| descend(rates, p, part(g, start, p.len()))),
+            [p] => for_chunks(p.slice::<f32>(), |start, p| {
+                descend(rates, p, part(g, start, p.len()))
+            }),
             [p, b] => {
-                let parts = p.slice::<f32>().par_chunks_mut(CHUNK).zip(b.slice::<f32>().par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
+                let parts = p
+                    .slice::<f32>()
+                    .par_chunks_mut(CHUNK)
+                    .zip(b.slice::<f32>().par_chunks_mut(CHUNK))
+                    .zip(g.par_chunks(CHUNK));
                 parts.for_each(|((p, b), g)| roll(rates, self.nesterov, p, b, g));
             }
             _ => unreachable!("one or two tensors are updated"),
@@ -61,7 +101,11 @@ impl OpRule for Sgd {
     }
 
     fn updates(&self) -> &'static [usize] {
-        if self.momentum.get() > 0.0 { &[0, 2] } else { &[0] }
+        if self.momentum.get() > 0.0 {
+            &[0, 2]
+        } else {
+            &[0]
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `square_accumulate`: adds squares to a resident, in place.
 
-use super::math::{for_chunks, part};
 use super::launch::{Launches, Operand::In, args, is_single};
+use super::math::{for_chunks, part};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(acc, x)`: `acc += x²`.
@@ -20,7 +20,12 @@ impl OpRule for SquareAccumulate {
         is_single(cx)?;
         let mut list = Launches::default();
         let n = cx.elements(1);
-        list.each("square_accumulate", "square_accumulate", n, args![In(0), In(1), n]);
+        list.each(
+            "square_accumulate",
+            "square_accumulate",
+            n,
+            args![In(0), In(1), n],
+        );
         Some(list)
     }
 

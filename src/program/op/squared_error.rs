@@ -1,9 +1,15 @@
 //! `squared_error`: the regression loss.
 
 use super::super::types::DType;
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, is_single,
+};
 use super::math::Elementary;
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
-use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SquaredErrorGrad, TensorType, Value};
+use super::{
+    At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SquaredErrorGrad, TensorType, Value,
+};
 
 /// `(scores[S, 1], targets f32[S], scale f32[1]) → [1]`: `scale · Σ (score − target)²`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,12 +29,19 @@ impl OpRule for SquaredError {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         is_single(cx)?;
         let mut list = Launches::default();
-        list.once("squared_error", "squared_error", args![In(0), In(1), In(2), Out(0), cx.elements(1) as u32]);
+        list.once(
+            "squared_error",
+            "squared_error",
+            args![In(0), In(1), In(2), Out(0), cx.elements(1) as u32],
+        );
         Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let (targets, scale) = (io.input(1).slice::<f32>(), f64::from(io.input(2).slice::<f32>()[0]));
+        let (targets, scale) = (
+            io.input(1).slice::<f32>(),
+            f64::from(io.input(2).slice::<f32>()[0]),
+        );
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let sum: f64 = io.input(0).slice::<T>().iter().zip(targets).map(|(x, &y)| (x.wide() - f64::from(y)).powi(2)).sum();
             io.outputs[0].slice::<T>()[0] = T::of(sum * scale);
@@ -37,7 +50,12 @@ impl OpRule for SquaredError {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let dx = at.up[0].filter(|_| at.needs[0]).map(|up| b.push1(SquaredErrorGrad, &[at.inputs[0], at.inputs[1], at.inputs[2], up]));
+        let dx = at.up[0].filter(|_| at.needs[0]).map(|up| {
+            b.push1(
+                SquaredErrorGrad,
+                &[at.inputs[0], at.inputs[1], at.inputs[2], up],
+            )
+        });
         vec![dx, None, None]
     }
 
@@ -46,7 +64,11 @@ impl OpRule for SquaredError {
     }
 }
 
-pub(super) fn check(scores: &TensorType, targets: &TensorType, scale: &TensorType) -> Result<(), String> {
+pub(super) fn check(
+    scores: &TensorType,
+    targets: &TensorType,
+    scale: &TensorType,
+) -> Result<(), String> {
     match scores.matrix() {
         Some((s, one))
             if scores.dtype.is_compute()

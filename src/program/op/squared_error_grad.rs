@@ -1,8 +1,12 @@
 //! `squared_error_grad`: gradient of the regression loss.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, is_single,
+};
 use super::math::Elementary;
 use super::squared_error::check;
-use super::launch::{Launches, Operand::{In, Out}, args, is_single};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(scores[S, 1], targets f32[S], scale f32[1], up[1]) → 2 · up · scale · (score − target)`.
@@ -24,12 +28,20 @@ impl OpRule for SquaredErrorGrad {
         is_single(cx)?;
         let mut list = Launches::default();
         let n = cx.elements(0);
-        list.each("squared_error_grad", "squared_error_grad", n, args![In(0), In(1), In(2), In(3), Out(0), n]);
+        list.each(
+            "squared_error_grad",
+            "squared_error_grad",
+            n,
+            args![In(0), In(1), In(2), In(3), Out(0), n],
+        );
         Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let (targets, scale) = (io.input(1).slice::<f32>(), f64::from(io.input(2).slice::<f32>()[0]));
+        let (targets, scale) = (
+            io.input(1).slice::<f32>(),
+            f64::from(io.input(2).slice::<f32>()[0]),
+        );
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let up = io.input(3).slice::<T>()[0].wide();
             let scores = io.input(0).slice::<T>();

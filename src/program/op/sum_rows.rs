@@ -1,7 +1,11 @@
 //! `sum_rows`: the sum of a matrix's rows, the gradient of a bias.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    held,
+};
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `x[N, d] → [d]`.
@@ -21,7 +25,12 @@ impl OpRule for SumRows {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0], &[])?);
-        list.column_sums(("sum_rows", "sum_rows"), (cx.rows(0), cx.width(0)), &[In(0)], &[Out(0)]);
+        list.column_sums(
+            ("sum_rows", "sum_rows"),
+            (cx.rows(0), cx.width(0)),
+            &[In(0)],
+            &[Out(0)],
+        );
         Some(list)
     }
 
@@ -54,6 +63,9 @@ pub(super) fn add_rows<T: Elementary>(x: &[T], sums: &mut [T]) {
 /// Scratch of a column sum over input 0.
 pub(super) fn sums_workspace(cx: &SizedCx) -> u64 {
     let Some(x) = cx.inputs.first() else { return 0 };
-    let (n, d) = (x.dims.first().copied().unwrap_or(0) as u64, x.dims.get(1).copied().unwrap_or(0) as u64);
+    let (n, d) = (
+        x.dims.first().copied().unwrap_or(0) as u64,
+        x.dims.get(1).copied().unwrap_or(0) as u64,
+    );
     column_sums_scratch(n, d, x.bytes / (n * d).max(1))
 }

@@ -1,7 +1,11 @@
 //! `sum_rows_product`: the row sum of an elementwise product, the gradient of a scaling vector.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    held,
+};
 use super::math::{column_sums, column_sums_scratch, part, simd};
-use super::launch::{Launches, Operand::{In, Out}, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
 /// `(a[N, d], b[N, d]) → Σ rows of a ⊙ b: [d]`.
@@ -21,7 +25,12 @@ impl OpRule for SumRowsProduct {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[])?);
-        list.column_sums(("sum_rows_product", "sum_rows_product"), (cx.rows(0), cx.width(0)), &[In(0), In(1)], &[Out(0)]);
+        list.column_sums(
+            ("sum_rows_product", "sum_rows_product"),
+            (cx.rows(0), cx.width(0)),
+            &[In(0), In(1)],
+            &[Out(0)],
+        );
         Some(list)
     }
 

@@ -1,7 +1,11 @@
 //! `window`: the features of several layers side by side, as the keys of a ladder's cross-attention.
 
+use super::launch::{
+    Arg, Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{for_chunks_of_rows, part};
-use super::launch::{Arg, Launches, Operand::{In, Out}, args, held};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value, WindowGrad};
 
 /// `(p[k, d], f…[T, d]) → [k·T, d]`: row `k·t + c` is `p[c]` plus row `t` of the feature in slot `c`,
@@ -15,24 +19,45 @@ pub struct Window {
 
 impl Window {
     /// Checks the operands; gives the width.
-    pub(super) fn check(slots: &[Option<u32>], position: &TensorType, features: &[&TensorType]) -> Result<(), String> {
-        let (Some((k, d)), [first, rest @ ..]) = (position.matrix(), features) else { return Err("positions and features are wanted".into()) };
+    pub(super) fn check(
+        slots: &[Option<u32>],
+        position: &TensorType,
+        features: &[&TensorType],
+    ) -> Result<(), String> {
+        let (Some((k, d)), [first, rest @ ..]) = (position.matrix(), features) else {
+            return Err("positions and features are wanted".into());
+        };
         let fits = k.as_const() == Some(slots.len() as u64)
             && first.dtype == position.dtype
             && position.dtype.is_compute()
             && first.matrix().is_some_and(|(_, width)| width == d)
             && rest.iter().all(|f| f == first)
-            && slots.iter().flatten().all(|&i| (i as usize) < features.len());
-        if fits { Ok(()) } else { Err("a position a slot and features of one type and its width are wanted".into()) }
+            && slots
+                .iter()
+                .flatten()
+                .all(|&i| (i as usize) < features.len());
+        if fits {
+            Ok(())
+        } else {
+            Err("a position a slot and features of one type and its width are wanted".into())
+        }
     }
 }
 
 impl OpRule for Window {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let [position, features @ ..] = x else { return Err("positions are wanted".into()) };
+        let [position, features @ ..] = x else {
+            return Err("positions are wanted".into());
+        };
         Self::check(&self.slots, position, features)?;
-        let (rows, d) = features.first().and_then(|f| f.matrix()).ok_or("a feature is wanted")?;
-        Ok(vec![TensorType::new(position.dtype, [rows.times(self.slots.len() as u64), d])])
+        let (rows, d) = features
+            .first()
+            .and_then(|f| f.matrix())
+            .ok_or("a feature is wanted")?;
+        Ok(vec![TensorType::new(
+            position.dtype,
+            [rows.times(self.slots.len() as u64), d],
+        )])
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
@@ -40,7 +65,15 @@ impl OpRule for Window {
         let mut list = Launches::of(held(cx, &features, &[0])?);
         let (k, rows, d) = (self.slots.len() as u32, cx.rows(1), cx.width(0));
         for (c, slot) in self.slots.iter().enumerate() {
-            let mut args = args![In(0), Out(0), Out(0), k, c as u32, d as u32, u32::from(slot.is_none())];
+            let mut args = args![
+                In(0),
+                Out(0),
+                Out(0),
+                k,
+                c as u32,
+                d as u32,
+                u32::from(slot.is_none())
+            ];
             args[1] = slot.map_or(Arg::Null, |i| In(i as usize + 1).into());
             list.rows("window", "window_slot", rows, d, args);
         }
@@ -67,10 +100,21 @@ impl OpRule for Window {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let Some(up) = at.up[0] else { return vec![None; at.inputs.len()] };
+        let Some(up) = at.up[0] else {
+            return vec![None; at.inputs.len()];
+        };
         let features = at.inputs.len() as u32 - 1;
-        let made = b.push(WindowGrad { slots: self.slots.clone(), features }, &[up]);
-        made.into_iter().zip(at.needs).map(|(grad, &wanted)| wanted.then_some(grad)).collect()
+        let made = b.push(
+            WindowGrad {
+                slots: self.slots.clone(),
+                features,
+            },
+            &[up],
+        );
+        made.into_iter()
+            .zip(at.needs)
+            .map(|(grad, &wanted)| wanted.then_some(grad))
+            .collect()
     }
 
     fn differentiable(&self, _: usize) -> bool {

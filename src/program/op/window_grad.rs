@@ -1,7 +1,11 @@
 //! `window_grad`: gradients of positions and features that stood side by side.
 
+use super::launch::{
+    Launches,
+    Operand::{In, Out},
+    args, held,
+};
 use super::math::{add_to, column_sums, column_sums_scratch, for_chunks_of_rows};
-use super::launch::{Launches, Operand::{In, Out}, args, held};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 use crate::program::Dim;
 
@@ -18,13 +22,20 @@ pub struct WindowGrad {
 impl OpRule for WindowGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let k = self.slots.len() as u64;
-        let [up] = x else { return Err("one matrix is wanted".into()) };
-        let Some((rows, d)) = up.matrix() else { return Err("a matrix is wanted".into()) };
+        let [up] = x else {
+            return Err("one matrix is wanted".into());
+        };
+        let Some((rows, d)) = up.matrix() else {
+            return Err("a matrix is wanted".into());
+        };
         let whole = rows.constant % k == 0 && rows.factors.iter().all(|f| f % k == 0);
         if !whole || !up.dtype.is_compute() {
             return Err(format!("rows must come {k} a token"));
         }
-        let tokens = Dim { constant: rows.constant / k, factors: rows.factors.map(|f| f / k) };
+        let tokens = Dim {
+            constant: rows.constant / k,
+            factors: rows.factors.map(|f| f / k),
+        };
         let feature = TensorType::new(up.dtype, [tokens, d]);
         let mut outs = vec![TensorType::new(up.dtype, [Dim::from(k), d])];
         outs.extend((0..self.features).map(|_| feature.clone()));
@@ -42,15 +53,28 @@ impl OpRule for WindowGrad {
         let mut list = Launches::of(held);
         let (k, d) = (self.slots.len() as u64, cx.width(0));
         let tokens = cx.rows(0) / k.max(1);
-        list.column_sums(("sum_rows", "sum_rows"), (tokens, k * d), &[In(0)], &[Out(0)]);
+        list.column_sums(
+            ("sum_rows", "sum_rows"),
+            (tokens, k * d),
+            &[In(0)],
+            &[Out(0)],
+        );
         for i in 0..self.features {
-            let mut own = (0..k as u32).filter(|&c| self.slots[c as usize] == Some(i)).peekable();
+            let mut own = (0..k as u32)
+                .filter(|&c| self.slots[c as usize] == Some(i))
+                .peekable();
             let out = Out(i as usize + 1);
             if own.peek().is_none() {
                 list.each("fill", "fill", tokens * d, args![out, tokens * d, 0.0_f32]);
             }
             for (n, c) in own.enumerate() {
-                list.rows("window_grad", "window_slot_grad", tokens, d, args![In(0), out, k as u32, c, d as u32, u32::from(n == 0)]);
+                list.rows(
+                    "window_grad",
+                    "window_slot_grad",
+                    tokens,
+                    d,
+                    args![In(0), out, k as u32, c, d as u32, u32::from(n == 0)],
+                );
             }
         }
         Some(list)
@@ -87,7 +111,10 @@ impl OpRule for WindowGrad {
 
     fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
         let k = self.slots.len() as u64;
-        let (rows, d) = cx.inputs.first().map_or((0, 0), |x| (x.dims[0] as u64, x.dims[1] as u64));
+        let (rows, d) = cx
+            .inputs
+            .first()
+            .map_or((0, 0), |x| (x.dims[0] as u64, x.dims[1] as u64));
         let size = cx.inputs.first().map_or(4, |x| x.bytes / (rows * d).max(1));
         column_sums_scratch(rows / k.max(1), k * d, size)
     }
