@@ -42,3 +42,11 @@ impl OpRule for Accumulate {
         &[0]
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, small};
+    let mut all = Fixtures::with_same_bits();
+    all.sample(Accumulate, [small(4), small(27)]);
+    all
+}

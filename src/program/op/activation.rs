@@ -183,3 +183,23 @@ impl OpRule for Activation {
         &[0]
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, small};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![0], vec![0]));
+    for kind in ActivationKind::ALL {
+        all.sample(Activation { kind }, [small(4)]);
+        all.case(Activation { kind }, [wide()]);
+    }
+    all
+}
+
+/// A range in which every function bends, and what is no number.
+#[cfg(test)]
+pub(super) fn wide() -> super::Tensor {
+    let steps = (0..3001).map(|i| (i as f32 - 1500.0) * 0.01);
+    let all: Vec<f32> = steps.chain([f32::NAN, 1e30, -1e30]).collect();
+    super::Tensor::new(all, &[3004])
+}

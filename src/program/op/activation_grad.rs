@@ -97,3 +97,18 @@ fn multiply<T: Elementary>(kind: ActivationKind, out: &mut [T], saved: &[T]) {
         ActivationKind::Silu => run!(ActivationKind::Silu),
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, list, small};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![0, 1], vec![0]));
+    for kind in ActivationKind::ALL {
+        all.sample(ActivationGrad { kind }, [small(4), small(17)]);
+        all.case(
+            ActivationGrad { kind },
+            [list(27, 3004), super::activation::wide()],
+        );
+    }
+    all
+}

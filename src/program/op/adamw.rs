@@ -198,3 +198,33 @@ fn update<T: Elementary>(now: Now<T>, p: &mut [T], m: &mut [T], v: &mut [T], g: 
         }
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, ids, list, narrow, scalar, small};
+    let mut all = Fixtures::new();
+    let op = |beta2, eps, weight_decay| AdamW {
+        beta1: Real::new(0.9),
+        beta2: Real::new(beta2),
+        eps: Real::new(eps),
+        weight_decay: Real::new(weight_decay),
+    };
+    let x = || narrow(&small(4));
+    let positive = super::Tensor::new(vec![0.5_f32; 30], &[6, 5]);
+    let inputs = [x(), x(), x(), positive, scalar(0.1), ids(&[3]), scalar(0.5)];
+    all.sample(op(0.999, 1e-8, 0.01), inputs);
+    let second: Vec<f32> = (0..513).map(|i| i as f32 * 1e-3).collect();
+    let second = super::Tensor::new(second, &[513]);
+    let [value, up, first] = [29, 30, 31].map(|seed| list(seed, 513));
+    let inputs = [
+        value,
+        up,
+        first,
+        second,
+        scalar(1e-3),
+        ids(&[1000]),
+        scalar(0.9),
+    ];
+    all.case(op(0.98, 1e-6, 0.1), inputs);
+    all
+}

@@ -70,3 +70,12 @@ impl OpRule for Add {
         &[0, 1]
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, small};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![0, 1], vec![0]));
+    all.sample(Add, [small(4), small(5)]);
+    all
+}

@@ -1,21 +1,20 @@
 //! `attention`: scaled dot-product attention of each sequence with itself, over packed tokens.
 
-use rayon::prelude::*;
-
 use super::super::types::{DType, Real, Sym};
-use super::dropout::drop_row;
 use super::launch::{
     Arg, Call, Launches,
     Operand::{self, Fault, In, Out},
     args, held,
 };
-use super::math::{Elementary, by_sixteen, exp_all, row_max, row_sum, simd};
 use super::random::threshold;
-use super::tile::{Into, Rows, Strided, multiply};
 use super::{
     At, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType,
     Value,
 };
+
+mod kernel;
+
+pub(super) use kernel::{Draw, is_small, sequences, split_rows, transpose};
 
 /// Dropout on attention probabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -306,233 +305,186 @@ pub(super) fn head_and_size(cx: &SizedCx, heads: u32) -> (u64, u64) {
     )
 }
 
-/// Start and end of each sequence, checked against the number of rows.
-pub(super) fn sequences(offsets: &[u32], rows: usize) -> Result<Vec<(usize, usize)>, OpError> {
-    let list: Vec<(usize, usize)> = offsets
-        .windows(2)
-        .map(|w| (w[0] as usize, w[1] as usize))
-        .collect();
-    let good = list.iter().all(|(a, b)| a <= b)
-        && offsets.first() == Some(&0)
-        && offsets.last().is_some_and(|&n| n as usize == rows);
-    if good {
-        Ok(list)
-    } else {
-        Err(OpError::Index {
-            index: u64::from(offsets.last().copied().unwrap_or(0)),
-            rows: rows as u64,
-        })
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::Fixtures;
+    let mut all = Fixtures::new();
+    all.activations = Some(|_, _| (vec![0, 1, 2], vec![0]));
+    for [(op, inputs), _] in samples() {
+        all.sample(op, inputs);
     }
-}
-
-/// Splits a `[T, width]` buffer into one slice a range of rows; the ranges follow each other.
-pub(super) fn split_rows<T>(
-    mut rest: &mut [T],
-    ranges: impl Iterator<Item = (usize, usize)>,
-    width: usize,
-) -> Vec<&mut [T]> {
-    ranges
-        .map(|(start, end)| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut((end - start) * width);
-            rest = tail;
-            head
-        })
-        .collect()
-}
-
-/// Whether so little work, in products of elements, is done on one thread.
-pub(super) fn is_small(seqs: &[(usize, usize)], width: usize) -> bool {
-    seqs.iter().map(|(a, b)| (b - a) * (b - a)).sum::<usize>() * width < 1 << 16
-}
-
-/// Dropout with the keys and the step it draws by.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Draw<'a> {
-    stream: [u32; 2],
-    limit: u32,
-    scale: f64,
-    keys: &'a [u32],
-    step: u32,
-}
-
-impl<'a> Draw<'a> {
-    pub fn new(dropout: &AttentionDropout, keys: &'a [u32], step: u32) -> Self {
-        let p = dropout.p.get();
-        Self {
-            stream: dropout.stream,
-            limit: threshold(p),
-            scale: 1.0 / (1.0 - p),
-            keys,
-            step,
-        }
+    all.offsets = Some(3);
+    for [(op, inputs), _] in cases() {
+        all.case(op, inputs);
     }
-
-    /// Drops and scales one query's row, over keys: counter `[head · 2²⁰ + key/4, query, example,
-    /// step]`, positions counted within the sequence.
-    pub fn drop<T: Elementary>(&self, head: usize, query_row: usize, row: &mut [T]) {
-        let tail = [
-            self.keys[2 * query_row + 1],
-            self.keys[2 * query_row],
-            self.step,
-        ];
-        drop_row(
-            self.stream,
-            (head << 20) as u32,
-            tail,
-            self.limit,
-            T::of(self.scale),
-            row,
-        );
+    for [(op, inputs), _] in faults() {
+        all.fault(op, inputs);
     }
+    all
 }
 
-/// `to[c, j] = from[j, c]` for `n` rows of one head, with rows of `to` padded with zeros.
-pub(super) fn transpose<T: Elementary>(from: &[T], d: usize, n: usize, head: usize, to: &mut [T]) {
-    let stride = padded(n);
-    for (c, to) in to.chunks_exact_mut(stride).take(head).enumerate() {
-        for (j, x) in to.iter_mut().enumerate() {
-            *x = if j < n { from[j * d + c] } else { T::zero() };
-        }
-    }
+/// Forward and backward of one attention; `operands` are the gradient, queries, keys and values.
+#[cfg(test)]
+fn both(
+    op: Attention,
+    operands: [super::Tensor; 4],
+    offsets: &[u32],
+    tail: &[super::Tensor],
+) -> [super::fixtures::Application; 2] {
+    use super::fixtures::{eval, ids};
+    let [up, queries, keys, values] = operands;
+    let tail = [&[ids(offsets)], tail].concat();
+    let inputs = [vec![queries, keys, values], tail.clone()].concat();
+    let made = eval(&op.clone().into(), &inputs, 1);
+    let backward = AttentionGrad {
+        heads: op.heads,
+        fold: op.fold,
+        scale: op.scale,
+        dropout: op.dropout.clone(),
+    };
+    let back = [vec![up], inputs[..3].to_vec(), made, tail].concat();
+    [(op.into(), inputs), (backward.into(), back)]
 }
 
-impl Attention {
-    fn compute<T: Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let (q, k, v) = (
-            io.input(0).slice::<T>(),
-            io.input(1).slice::<T>(),
-            io.input(2).slice::<T>(),
-        );
-        let (rows, d) = (io.input(0).dims[0], io.input(0).dims[1]);
-        let seqs = sequences(io.input(3).slice::<u32>(), rows)?;
-        let draw = self.dropout.as_ref().map(|drop| {
-            Draw::new(
-                drop,
-                io.input(4).slice::<u32>(),
-                io.input(5).slice::<u32>()[0],
-            )
-        });
-        let heads = self.heads as usize;
-        let head = d / heads;
-        let items: Vec<(usize, usize, usize, usize)> = seqs
-            .iter()
-            .flat_map(|&(start, end)| {
-                (start..end)
-                    .step_by(ITEM)
-                    .map(move |from| (start, end, from, (from + ITEM).min(end)))
-            })
-            .collect();
-        let [o, lse] = io.outputs.as_mut_slice() else {
-            unreachable!("two outputs: inferred")
-        };
-        let ranges = || items.iter().map(|&(_, _, from, to)| (from, to));
-        let outs = split_rows(o.slice::<T>(), ranges(), d);
-        let lses = split_rows(lse.slice::<T>(), ranges(), heads);
-        let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
-        let fold = self.fold as usize;
-        let lengths = Lengths {
-            sequences: seqs.len() as u64,
-            tokens: rows as u64,
-            longest,
-            fold: fold as u64,
-        };
-        let work = |((&(start, end, from, to), out), lse): (
-            (&(usize, usize, usize, usize), &mut [T]),
-            &mut [T],
-        )| {
-            let n = (end - start) * fold;
-            let stride = padded(n);
-            let (mut keys, mut p) = (
-                vec![T::zero(); head * stride],
-                vec![T::zero(); FORWARD_TILE.min(end - start) * stride],
-            );
-            for h in 0..heads {
-                let at = |row: usize| row * d + h * head;
-                transpose(&k[at(start * fold)..], d, n, head, &mut keys);
-                for row in (from..to).step_by(FORWARD_TILE) {
-                    let m = FORWARD_TILE.min(to - row);
-                    let queries = Strided {
-                        data: &q[at(row)..],
-                        row: d,
-                        column: 1,
-                    };
-                    multiply(
-                        (m, stride, head),
-                        &mut p,
-                        stride,
-                        queries,
-                        Rows {
-                            data: &keys,
-                            row: stride,
-                        },
-                        Into::Set,
-                    );
-                    let scores = &mut p[..m * stride];
-                    let maxima = &mut lse[(row - from) * heads..];
-                    centre_rows(scores, n, T::of(self.scale.get()), &mut maxima[h..], heads);
-                    exp_all(scores);
-                    normalise_rows(scores, n, &mut maxima[h..], heads);
-                    if let Some(draw) = &draw {
-                        for (i, p) in scores.chunks_exact_mut(stride).enumerate() {
-                            draw.drop(h, row + i, &mut p[..n]);
-                        }
-                    }
-                    let weights = Strided {
-                        data: &p,
-                        row: stride,
-                        column: 1,
-                    };
-                    multiply(
-                        (m, head, n),
-                        &mut out[at(row - from)..],
-                        d,
-                        weights,
-                        Rows {
-                            data: &v[at(start * fold)..],
-                            row: d,
-                        },
-                        Into::Set,
-                    );
-                }
-            }
-        };
-        cx.scratch(
-            lengths.forward_scratch(head as u64, size_of::<T>() as u64, cx.machine),
-            || {
-                if is_small(&seqs, d) {
-                    items.iter().zip(outs).zip(lses).for_each(work);
-                } else {
-                    items.par_iter().zip(outs).zip(lses).for_each(work);
-                }
-            },
-        );
-        Ok(())
-    }
-}
-
-/// Of a tile of scores with `n` real columns: times `scale`, minus each row's largest, which goes to
-/// every `step`-th of `maxima`.
-fn centre_rows<T: Elementary>(tile: &mut [T], n: usize, scale: T, maxima: &mut [T], step: usize) {
-    simd!(<T> (tile: &'a mut [T] = tile, n: usize = n, scale: T = scale, maxima: &'a mut [T] = maxima, step: usize = step) {
-        for (row, max) in tile.chunks_exact_mut(padded(n)).zip(maxima.iter_mut().step_by(step)) {
-            by_sixteen(row, |x| x * scale);
-            row[n..].fill(T::neg_infinity());
-            let m = row_max(row);
-            by_sixteen(row, |x| x - m);
-            *max = m;
-        }
+/// The offsets of sequences of these lengths.
+#[cfg(test)]
+fn offsets(lengths: &[usize]) -> Vec<u32> {
+    let ends = lengths.iter().scan(0, |end, &n| {
+        *end += n as u32;
+        Some(*end)
     });
+    std::iter::once(0).chain(ends).collect()
 }
 
-/// Of a tile of exponentials: each row over its sum; the maxima become log-sum-exps.
-fn normalise_rows<T: Elementary>(tile: &mut [T], n: usize, maxima: &mut [T], step: usize) {
-    simd!(<T> (tile: &'a mut [T] = tile, n: usize = n, maxima: &'a mut [T] = maxima, step: usize = step) {
-        for (row, max) in tile.chunks_exact_mut(padded(n)).zip(maxima.iter_mut().step_by(step)) {
-            row[n..].fill(T::zero());
-            let sum = row_sum(row, |x| x);
-            let inverse = T::one() / sum;
-            by_sixteen(row, |x| x * inverse);
-            *max += T::of(libm::log(sum.wide()));
+#[cfg(test)]
+pub(super) fn samples() -> Vec<[super::fixtures::Application; 2]> {
+    use super::fixtures::{ids, keys, random};
+    let op = |fold, dropout| Attention {
+        heads: 2,
+        fold,
+        scale: Real::new(0.5),
+        dropout,
+    };
+    let operands = || [22, 19, 20, 21].map(|seed| random(seed, &[9, 8]));
+    let dropout = AttentionDropout {
+        p: Real::new(0.25),
+        stream: [3, 4],
+    };
+    let mut list = vec![
+        both(op(1, None), operands(), &[0, 4, 5, 9], &[]),
+        both(
+            op(1, Some(dropout)),
+            operands(),
+            &[0, 4, 5, 9],
+            &[keys(9), ids(&[2])],
+        ),
+    ];
+    // Two keys a token, and sequences longer than the tiles of queries.
+    for (fold, lengths) in [(2, vec![4, 1, 4]), (1, vec![150, 3]), (3, vec![70])] {
+        let tokens: usize = lengths.iter().sum();
+        let operands = [(33, 1), (30, 1), (31, fold), (32, fold)]
+            .map(|(seed, keys)| random(seed, &[keys * tokens, 4]));
+        let op = op(fold as u32, None);
+        list.push(both(op, operands, &offsets(&lengths), &[]));
+    }
+    list
+}
+
+/// Heads that fill their columns and do not, sequences that fill their tiles and do not.
+#[cfg(test)]
+pub(super) fn cases() -> Vec<[super::fixtures::Application; 2]> {
+    use super::fixtures::{ids, keys, matrix};
+    let all = [
+        (1, 64, 1, vec![1], None),
+        (2, 64, 1, vec![70, 1, 65, 64], Some(0.2)),
+        (3, 33, 2, vec![1, 35, 2], Some(0.1)),
+        (1, 8, 3, vec![130], None),
+        (2, 100, 1, vec![33, 32, 1], Some(0.5)),
+        (1, 128, 2, vec![40], None),
+        (1, 200, 1, vec![17, 1], Some(0.1)),
+        (1, 256, 3, vec![9, 16], None),
+    ];
+    let one = |(heads, head, fold, lengths, p): (u32, usize, usize, Vec<usize>, Option<f64>)| {
+        let (tokens, d) = (lengths.iter().sum::<usize>(), heads as usize * head);
+        let op = Attention {
+            heads,
+            fold: fold as u32,
+            scale: Real::new(0.3),
+            dropout: p.map(|p| AttentionDropout {
+                p: Real::new(p),
+                stream: [7, 9],
+            }),
+        };
+        let operands = [(4, 1), (1, 1), (2, fold), (3, fold)]
+            .map(|(seed, keys)| matrix(seed, keys * tokens, d));
+        let tail = p.map_or(Vec::new(), |_| vec![keys(tokens), ids(&[3])]);
+        both(op, operands, &offsets(&lengths), &tail)
+    };
+    all.into_iter().map(one).collect()
+}
+
+/// Offsets that go backwards, do not start at 0, and end outside the rows or before their end.
+#[cfg(test)]
+pub(super) fn faults() -> Vec<[super::fixtures::Application; 2]> {
+    use super::fixtures::{ids, matrix};
+    let mut list = Vec::new();
+    for wrong in [[0, 5, 4], [1, 3, 4], [0, 3, 5], [0, 2, 3]] {
+        let op = Attention {
+            heads: 1,
+            fold: 1,
+            scale: Real::new(0.3),
+            dropout: None,
+        };
+        let operands = [4, 1, 2, 3].map(|seed| matrix(seed, 4, 4));
+        let mut own = both(op, operands, &[0, 3, 4], &[]);
+        own[0].1[3] = ids(&wrong);
+        own[1].1[6] = ids(&wrong);
+        list.push(own);
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{eval, floats, ids, random};
+    use super::super::{Op, Tensor};
+    use super::*;
+
+    #[test]
+    fn attention_does_not_depend_on_grouping_and_equals_the_plain_formula() {
+        let (q, k, v) = (random(1, &[7, 6]), random(2, &[7, 6]), random(3, &[7, 6]));
+        let op: Op = Attention {
+            heads: 2,
+            fold: 1,
+            scale: Real::new(0.6),
+            dropout: None,
         }
-    });
+        .into();
+        let all = floats(&eval(&op, &[q.clone(), k.clone(), v.clone(), ids(&[0, 3, 7])], 1)[0]);
+        let rows = |t: &Tensor, a: usize, b: usize| {
+            Tensor::new(floats(t)[a * 6..b * 6].to_vec(), &[b - a, 6])
+        };
+        let alone = floats(
+            &eval(
+                &op,
+                &[rows(&q, 3, 7), rows(&k, 3, 7), rows(&v, 3, 7), ids(&[0, 4])],
+                1,
+            )[0],
+        );
+        assert_eq!(&all[18..], &alone[..]);
+        let (q, k, v) = (floats(&q), floats(&k), floats(&v));
+        for (i, h) in [(0, 0), (2, 1)] {
+            let score = |j: usize| {
+                (0..3)
+                    .map(|c| q[i * 6 + h * 3 + c] * k[j * 6 + h * 3 + c])
+                    .sum::<f64>()
+                    * 0.6
+            };
+            let sum: f64 = (0..3).map(|j| score(j).exp()).sum();
+            let out: f64 = (0..3)
+                .map(|j| score(j).exp() / sum * v[j * 6 + h * 3])
+                .sum();
+            assert!((out - all[i * 6 + h * 3]).abs() < 1e-12);
+        }
+    }
 }

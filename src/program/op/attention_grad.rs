@@ -357,3 +357,22 @@ fn score_row<T: Elementary>(
         }
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::attention::{cases, faults, samples};
+    use super::fixtures::Fixtures;
+    let mut all = Fixtures::new();
+    all.activations = Some(|_, _| (vec![0, 1, 2, 3, 4], vec![0, 1, 2]));
+    for [_, (op, inputs)] in samples() {
+        all.sample(op, inputs);
+    }
+    all.offsets = Some(6);
+    for [_, (op, inputs)] in cases() {
+        all.case(op, inputs);
+    }
+    for [_, (op, inputs)] in faults() {
+        all.fault(op, inputs);
+    }
+    all
+}

@@ -116,3 +116,41 @@ fn widen_bf16(from: &[bf16], to: &mut [f32]) {
         }
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, narrow, small};
+    let mut all = Fixtures::with_same_bits();
+    let x = narrow(&small(4));
+    all.sample(Cast { to: DType::F16 }, [x]);
+    let x = wide();
+    for to in [DType::F16, DType::BF16] {
+        all.case(Cast { to }, [x.clone()]);
+        all.case(Cast { to: DType::F32 }, [x.cast(to)]);
+    }
+    all
+}
+
+/// Numbers at the ends and between the steps of 16-bit types.
+#[cfg(test)]
+pub(super) fn wide() -> super::Tensor {
+    let special = [
+        0.0,
+        -0.0,
+        1.0,
+        65_504.0,
+        65_519.0,
+        65_520.0,
+        1e9,
+        6e-8,
+        2.9e-8,
+        3.1e-8,
+        6.1e-5,
+        1e-40,
+        -3.3e-5,
+        f32::INFINITY,
+    ];
+    let steps = (0..4000).map(|i| (i as f32 - 2000.0) * 1.7e-3);
+    let all: Vec<f32> = special.into_iter().chain(steps).collect();
+    super::Tensor::new(all, &[4014])
+}

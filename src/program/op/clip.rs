@@ -43,3 +43,16 @@ impl OpRule for ClipFactor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, scalar};
+    let mut all = Fixtures::with_same_bits();
+    all.sample(
+        ClipFactor {
+            max: Real::new(1.0),
+        },
+        [scalar(3.0)],
+    );
+    all
+}

@@ -42,3 +42,15 @@ impl OpRule for Constant {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::Fixtures;
+    let mut all = Fixtures::with_same_bits();
+    let op = |dtype| Constant {
+        value: Real::new(2.0),
+        dtype,
+    };
+    all.sample_of(op(DType::F64), op(DType::F32), []);
+    all
+}

@@ -125,3 +125,30 @@ pub(super) fn log_sum_exp<T: Elementary>(row: &[T]) -> f64 {
         .sum::<f64>()
         .ln()
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, ids, matrix, scalar};
+    let mut all = Fixtures::new();
+    all.sample(CrossEntropy, classes());
+    for (rows, d) in SHAPES {
+        all.case(CrossEntropy, many_classes(rows, d));
+    }
+    all.fault(CrossEntropy, [matrix(1, 2, 3), ids(&[0, 3]), scalar(1.0)]);
+    all
+}
+
+/// Scores, labels and the factor of a few rows.
+#[cfg(test)]
+pub(super) fn classes() -> Vec<super::Tensor> {
+    use super::fixtures::{ids, random, scalar};
+    vec![random(23, &[4, 3]), ids(&[2, 0, 1, 1]), scalar(0.25)]
+}
+
+/// The same of any size, in f32.
+#[cfg(test)]
+pub(super) fn many_classes(rows: usize, d: usize) -> Vec<super::Tensor> {
+    use super::fixtures::{ids, matrix, scalar};
+    let labels: Vec<u32> = (0..rows as u32).map(|i| i * 7 % d as u32).collect();
+    vec![matrix(10, rows, d), ids(&labels), scalar(0.125)]
+}

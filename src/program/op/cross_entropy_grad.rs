@@ -61,3 +61,21 @@ impl OpRule for CrossEntropyGrad {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::cross_entropy::{classes, many_classes};
+    use super::fixtures::{Fixtures, SHAPES, list, random};
+    let mut all = Fixtures::new();
+    all.sample(
+        CrossEntropyGrad,
+        [classes(), vec![random(24, &[1])]].concat(),
+    );
+    for (rows, d) in SHAPES {
+        all.case(
+            CrossEntropyGrad,
+            [many_classes(rows, d), vec![list(24, 1)]].concat(),
+        );
+    }
+    all
+}

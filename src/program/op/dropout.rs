@@ -119,3 +119,59 @@ pub(super) fn drop_row<T: Elementary>(
         }
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, ids, keys, matrix, random};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![0], vec![0]));
+    let sample = Dropout {
+        p: Real::new(0.3),
+        stream: [1, 2],
+    };
+    all.sample(sample, [random(18, &[6, 300]), keys(6), ids(&[4])]);
+    let op = Dropout {
+        p: Real::new(0.1),
+        stream: [5, 6],
+    };
+    for (rows, d) in SHAPES {
+        all.case(op.clone(), [matrix(10, rows, d), keys(rows), ids(&[11])]);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{eval, floats, ids, keys};
+    use super::super::{Op, Tensor};
+    use super::*;
+
+    #[test]
+    fn dropout_keeps_the_rate_and_does_not_depend_on_packing() {
+        let op: Op = Dropout {
+            p: Real::new(0.3),
+            stream: [5, 6],
+        }
+        .into();
+        let x = Tensor::new(vec![1.0_f32; 40 * 300], &[40, 300]);
+        let y = eval(&op, &[x.clone(), keys(40), ids(&[1])], 1);
+        let zeros = floats(&y[0]).iter().filter(|x| **x == 0.0).count() as f64 / 12_000.0;
+        assert!((zeros - 0.3).abs() < 0.02, "{zeros}");
+        let mut reversed: Vec<[u32; 2]> = (0..40_u32).map(|i| [i / 3, i % 3]).collect();
+        reversed.reverse();
+        let reversed = Tensor::new(reversed.concat(), &[40, 2]);
+        let z = eval(&op, &[x.clone(), reversed, ids(&[1])], 1);
+        let rows: Vec<Vec<f64>> = floats(&y[0]).chunks(300).map(<[f64]>::to_vec).collect();
+        let back: Vec<Vec<f64>> = floats(&z[0])
+            .chunks(300)
+            .rev()
+            .map(<[f64]>::to_vec)
+            .collect();
+        assert_eq!(rows, back);
+        assert_ne!(
+            floats(&y[0]),
+            floats(&eval(&op, &[x, keys(40), ids(&[2])], 1)[0]),
+            "steps differ"
+        );
+    }
+}

@@ -44,3 +44,16 @@ impl OpRule for Fill {
         &[0]
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, small};
+    let mut all = Fixtures::with_same_bits();
+    all.sample(
+        Fill {
+            value: Real::new(3.0),
+        },
+        [small(4)],
+    );
+    all
+}

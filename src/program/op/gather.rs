@@ -127,3 +127,51 @@ fn copy<S: Copy + Sync, T: Copy + Send>(
         }
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, ids, matrix, random, small};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![], vec![0]));
+    let op = |out| Gather { out };
+    let (wide, single) = (op(DType::F64), op(DType::F32));
+    all.sample_of(wide.clone(), single.clone(), [small(4), ids(&[3, 0, 3, 5])]);
+    let inputs = [random(40, &[6]), ids(&[3, 0, 3, 5])];
+    all.sample_of(wide, single.clone(), inputs);
+    for (rows, d) in SHAPES {
+        let picked: Vec<u32> = (0..77).map(|i| i * 5 % rows as u32).collect();
+        all.case(single.clone(), [matrix(10, rows, d), ids(&picked)]);
+    }
+    for held in [DType::F16, DType::BF16] {
+        let mut table = super::cast::wide().cast(held);
+        table.dims = vec![table.dims[0] / 2, 2];
+        all.case(single.clone(), [table, ids(&[0, 5, 7, 1999])]);
+    }
+    all.fault(single, [matrix(1, 3, 2), ids(&[0, 3])]);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{ids, narrow, random};
+    use super::super::{Machine, Op, Tensor};
+    use super::*;
+
+    #[test]
+    fn bad_indices_are_errors() {
+        let gather: Op = Gather { out: DType::F32 }.into();
+        let table = narrow(&random(1, &[3, 2]));
+        let ids = ids(&[3]);
+        let mut out = Tensor::zeros(DType::F32, &[1, 2]);
+        let mut io = Io {
+            inputs: vec![Some(table.view()), Some(ids.view())],
+            updates: vec![],
+            outputs: vec![out.view_mut()],
+            taken: None,
+        };
+        assert!(matches!(
+            gather.rule().eval(&Kernel::new(&Machine::cpu(2)), &mut io),
+            Err(OpError::Index { index: 3, rows: 3 })
+        ));
+    }
+}

@@ -97,3 +97,17 @@ fn squares<T: Elementary>(g: &[T]) -> f64 {
         lanes.iter().sum()
     })
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, list, matrix, narrow, small};
+    let mut all = Fixtures::new();
+    all.sample(GradNorm, [narrow(&small(4)), list(28, 20_000)]);
+    for (rows, d) in SHAPES {
+        all.case(
+            GradNorm,
+            [matrix(10, rows, d), list(18, 1), list(19, 20_000)],
+        );
+    }
+    all
+}

@@ -40,3 +40,16 @@ impl OpRule for Indices {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::Fixtures;
+    let mut all = Fixtures::with_same_bits();
+    all.sample(
+        Indices {
+            list: vec![4, 0, 4],
+        },
+        [],
+    );
+    all
+}

@@ -137,3 +137,43 @@ fn normalise<T: Elementary>(
         }
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, list, matrix, random};
+    let mut all = Fixtures::new();
+    all.activations = Some(|_, _| (vec![0], vec![0]));
+    let op = LayerNorm {
+        eps: Real::new(1e-5),
+    };
+    all.sample(
+        op.clone(),
+        [random(10, &[6, 37]), random(11, &[37]), random(12, &[37])],
+    );
+    all.large(
+        op.clone(),
+        [matrix(4, 300, 128), list(5, 128), list(6, 128)],
+    );
+    for (rows, d) in SHAPES {
+        all.case(op.clone(), operands(rows, d));
+    }
+    all
+}
+
+/// Rows, weight and bias in f32.
+#[cfg(test)]
+fn operands(rows: usize, d: usize) -> Vec<super::Tensor> {
+    use super::fixtures::{list, matrix};
+    vec![matrix(10, rows, d), list(11, d), list(12, d)]
+}
+
+/// What a gradient reads of such a norm: the rows, their means and the reciprocals of their deviations.
+#[cfg(test)]
+pub(super) fn kept(rows: usize, d: usize) -> [super::Tensor; 3] {
+    let op = LayerNorm {
+        eps: Real::new(1e-5),
+    };
+    let inputs = operands(rows, d);
+    let made = super::fixtures::eval(&op.into(), &inputs, 1);
+    [inputs[0].clone(), made[1].clone(), made[2].clone()]
+}

@@ -83,3 +83,24 @@ fn compute<T: Elementary>(io: &mut Io<'_>) {
         });
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, list, matrix, random, small};
+    let mut all = Fixtures::new();
+    all.activations = Some(|_, _| (vec![0, 1], vec![0]));
+    let stats = [random(14, &[6]), random(15, &[6])];
+    let [mean, rstd] = stats;
+    all.sample(
+        LayerNormGrad,
+        [small(4), small(13), mean, rstd, random(16, &[5])],
+    );
+    for (rows, d) in SHAPES {
+        let [x, mean, rstd] = super::layer_norm::kept(rows, d);
+        all.case(
+            LayerNormGrad,
+            [matrix(13, rows, d), x, mean, rstd, list(11, d)],
+        );
+    }
+    all
+}

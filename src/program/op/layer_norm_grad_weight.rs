@@ -82,3 +82,17 @@ fn compute<T: Elementary>(cx: &Kernel<'_>, io: &mut Io<'_>) {
         });
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, matrix, random, small};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![0, 1], vec![]));
+    let inputs = [small(4), small(13), random(14, &[6]), random(15, &[6])];
+    all.sample(LayerNormGradWeight, inputs);
+    for (rows, d) in SHAPES {
+        let [x, mean, rstd] = super::layer_norm::kept(rows, d);
+        all.case(LayerNormGradWeight, [matrix(13, rows, d), x, mean, rstd]);
+    }
+    all
+}

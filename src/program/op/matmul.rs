@@ -350,3 +350,82 @@ impl MatMul {
         });
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, list, matrix, random};
+    let mut all = Fixtures::new();
+    all.activations = Some(|op, _| match op {
+        super::Op::MatMul(op) if op.epilogue == Epilogue::Accumulate => (vec![0, 2], vec![0]),
+        _ => (vec![0], vec![0]),
+    });
+    for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (m, k, n) = (5, 7, 3);
+        let a = if a_t { [k, m] } else { [m, k] };
+        let b = if b_t { [n, k] } else { [k, n] };
+        for (epilogue, extra) in [
+            (Epilogue::None, None),
+            (Epilogue::Bias, Some(vec![n])),
+            (Epilogue::Accumulate, Some(vec![m, n])),
+        ] {
+            let mut inputs = vec![random(1, &a), random(2, &b)];
+            inputs.extend(extra.map(|dims| random(3, &dims)));
+            let op = MatMul::plain(a_t, b_t, Real::new(0.7));
+            all.sample(MatMul { epilogue, ..op }, inputs);
+        }
+    }
+    for (m, k, n) in [
+        (416, 768, 64),
+        (1, 300, 500),
+        (300, 1, 2),
+        (64, 64, 64),
+        (257, 129, 383),
+        (40, 2048, 33),
+    ] {
+        for (a_t, b_t) in [(false, true), (false, false), (true, false)] {
+            let a = if a_t {
+                matrix(1, k, m)
+            } else {
+                matrix(1, m, k)
+            };
+            let b = if b_t {
+                matrix(2, n, k)
+            } else {
+                matrix(2, k, n)
+            };
+            all.large(MatMul::plain(a_t, b_t, Real::new(1.0)), [a, b]);
+        }
+    }
+    for (rows, d) in SHAPES {
+        for (k, a_t, b_t) in [(5, false, true), (64, false, false), (33, true, false)] {
+            let a = if a_t {
+                matrix(20, k, rows)
+            } else {
+                matrix(20, rows, k)
+            };
+            let b = if b_t {
+                matrix(21, d, k)
+            } else {
+                matrix(21, k, d)
+            };
+            for (epilogue, extra) in [
+                (Epilogue::None, None),
+                (Epilogue::Bias, Some(list(22, d))),
+                (Epilogue::Accumulate, Some(matrix(23, rows, d))),
+            ] {
+                for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+                    let op = MatMul {
+                        precision,
+                        epilogue,
+                        ..MatMul::plain(a_t, b_t, Real::new(1.5))
+                    };
+                    for b in [&b, &b.cast(DType::BF16)] {
+                        let inputs = [a.clone(), b.clone()].into_iter().chain(extra.clone());
+                        all.case(op.clone(), inputs.collect::<Vec<_>>());
+                    }
+                }
+            }
+        }
+    }
+    all
+}

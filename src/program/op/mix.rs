@@ -83,3 +83,21 @@ impl OpRule for Mix {
         true
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, list, matrix, random, small};
+    let mut all = Fixtures::new();
+    all.activations = Some(|_, _| (vec![0, 1], vec![0]));
+    let op = Mix {
+        temperature: Real::new(0.7),
+    };
+    all.sample(op.clone(), [small(4), small(34), random(35, &[1])]);
+    for (rows, d) in SHAPES {
+        all.case(
+            op.clone(),
+            [matrix(10, rows, d), matrix(13, rows, d), list(16, 1)],
+        );
+    }
+    all
+}

@@ -92,3 +92,22 @@ impl OpRule for MixGrad {
         cx.elements(0).div_ceil(CHUNK as u64) * 8
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, list, matrix, random, small};
+    let mut all = Fixtures::new();
+    all.activations = Some(|_, _| (vec![0, 1, 2], vec![0, 1]));
+    let op = MixGrad {
+        temperature: Real::new(0.7),
+    };
+    all.sample(
+        op.clone(),
+        [small(36), small(4), small(34), random(35, &[1])],
+    );
+    for (rows, d) in SHAPES {
+        let [up, a, b] = [17, 10, 13].map(|seed| matrix(seed, rows, d));
+        all.case(op.clone(), [up, a, b, list(16, 1)]);
+    }
+    all
+}

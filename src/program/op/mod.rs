@@ -89,6 +89,12 @@ macro_rules! ops {
 
         $(impl From<$op> for Op { fn from(op: $op) -> Self { Self::$op(op) } })+
 
+        /// What the tests know about each op: its file's own.
+        #[cfg(test)]
+        fn all_fixtures() -> Vec<(&'static str, fixtures::Fixtures)> {
+            vec![$((stringify!($module), $module::fixtures())),+]
+        }
+
         /// Names of all ops.
         pub const NAMES: &[&str] = &[$(stringify!($module)),+];
     };
@@ -351,5 +357,7 @@ pub trait OpRule: std::fmt::Debug {
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod launch_tests;

@@ -74,3 +74,15 @@ impl OpRule for MulRows {
         &[0]
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, list, matrix, random, small};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![0], vec![0]));
+    all.sample(MulRows, [small(4), random(6, &[5])]);
+    for (rows, d) in SHAPES {
+        all.case(MulRows, [matrix(10, rows, d), list(14, d)]);
+    }
+    all
+}

@@ -86,3 +86,25 @@ impl Perturb {
         });
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, ids, list, random};
+    let mut all = Fixtures::with_same_bits();
+    let op = |stream| Perturb {
+        stream,
+        weight_decay: Real::new(0.01),
+    };
+    let by = |a: f32, b, c| super::Tensor::new(vec![a, b, c], &[3]);
+    all.sample(
+        op([5, 6]),
+        [random(42, &[20_001]), by(0.5, 0.25, 0.1), ids(&[3, 1])],
+    );
+    for n in [1, 2, 3, 4, 5, 65_537] {
+        all.case(
+            op([n as u32, 77]),
+            [list(28, n), by(1e-3, 2e-4, 1e-5), ids(&[9, 2])],
+        );
+    }
+    all
+}

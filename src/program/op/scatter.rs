@@ -94,3 +94,21 @@ impl OpRule for Scatter {
         cx.elements(0) * 8
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, ids, matrix, random};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![1], vec![]));
+    let op = |rows: u64| Scatter { rows: rows.into() };
+    all.sample(op(7), [ids(&[6, 0, 6]), random(41, &[3])]);
+    all.sample(op(300), [ids(&[299, 0, 7, 299]), random(9, &[4, 5])]);
+    for (rows, d) in SHAPES {
+        let picked: Vec<u32> = (0..77).map(|i| i * 5 % rows as u32).collect();
+        all.case(op(rows as u64), [ids(&picked), matrix(15, 77, d)]);
+    }
+    let many: Vec<u32> = (0..700).map(|i| i * i % 11).collect();
+    all.case(op(12), [ids(&many), matrix(32, 700, 5)]);
+    all.fault(op(3), [ids(&[0, 3]), matrix(1, 2, 2)]);
+    all
+}

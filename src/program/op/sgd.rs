@@ -128,3 +128,18 @@ fn roll<T: Elementary>(rates: [T; 4], nesterov: bool, p: &mut [T], b: &mut [T], 
         }
     });
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, narrow, scalar, small};
+    let mut all = Fixtures::with_same_bits();
+    let op = |momentum, nesterov| Sgd {
+        momentum: Real::new(momentum),
+        weight_decay: Real::new(0.1),
+        nesterov,
+    };
+    let x = || narrow(&small(4));
+    all.sample(op(0.0, false), [x(), x(), scalar(0.1), scalar(1.0)]);
+    all.sample(op(0.9, true), [x(), x(), x(), scalar(0.1), scalar(1.0)]);
+    all
+}

@@ -51,3 +51,11 @@ impl OpRule for SquareAccumulate {
         &[0]
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, small};
+    let mut all = Fixtures::with_same_bits();
+    all.sample(SquareAccumulate, [small(4), small(43)]);
+    all
+}

@@ -81,3 +81,19 @@ pub(super) fn check(
         _ => Err("one score a row, f32 targets and an f32 scale are wanted".into()),
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::Fixtures;
+    let mut all = Fixtures::new();
+    all.sample(SquaredError, numbers());
+    all
+}
+
+/// Scores, targets and the factor.
+#[cfg(test)]
+pub(super) fn numbers() -> Vec<super::Tensor> {
+    use super::fixtures::{random, scalar};
+    let targets = super::Tensor::new(vec![0.5_f32, -1.0, 2.0, 0.0], &[4]);
+    vec![random(25, &[4, 1]), targets, scalar(0.25)]
+}

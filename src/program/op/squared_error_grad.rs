@@ -52,3 +52,12 @@ impl OpRule for SquaredErrorGrad {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, random};
+    let mut all = Fixtures::with_same_bits();
+    let numbers = super::squared_error::numbers();
+    all.sample(SquaredErrorGrad, [numbers, vec![random(26, &[1])]].concat());
+    all
+}

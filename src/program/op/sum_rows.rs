@@ -69,3 +69,16 @@ pub(super) fn sums_workspace(cx: &SizedCx) -> u64 {
     );
     column_sums_scratch(n, d, x.bytes / (n * d).max(1))
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, matrix, random};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![0], vec![]));
+    all.sample(SumRows, [random(7, &[150, 5])]);
+    all.large(SumRows, [matrix(3, 1000, 77)]);
+    for (rows, d) in SHAPES {
+        all.case(SumRows, [matrix(10, rows, d)]);
+    }
+    all
+}

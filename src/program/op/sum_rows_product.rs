@@ -58,3 +58,15 @@ impl OpRule for SumRowsProduct {
         super::sum_rows::sums_workspace(cx)
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, matrix, random};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, _| (vec![0, 1], vec![]));
+    all.sample(SumRowsProduct, [random(7, &[150, 5]), random(8, &[150, 5])]);
+    for (rows, d) in SHAPES {
+        all.case(SumRowsProduct, [matrix(10, rows, d), matrix(13, rows, d)]);
+    }
+    all
+}

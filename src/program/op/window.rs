@@ -121,3 +121,20 @@ impl OpRule for Window {
         true
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, matrix, random, small};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|_, inputs| ((1..inputs).collect(), vec![0]));
+    let slots = vec![None, Some(1), Some(0), Some(1)];
+    all.sample(Window { slots }, [random(37, &[4, 5]), small(4), small(38)]);
+    for (rows, d) in SHAPES {
+        for last in [Some(1), None] {
+            let slots = vec![Some(1), None, Some(0), last];
+            let inputs = [matrix(25, 4, d), matrix(10, rows, d), matrix(13, rows, d)];
+            all.case(Window { slots }, inputs);
+        }
+    }
+    all
+}

@@ -119,3 +119,22 @@ impl OpRule for WindowGrad {
         column_sums_scratch(rows / k.max(1), k * d, size)
     }
 }
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, SHAPES, matrix, random};
+    let mut all = Fixtures::with_same_bits();
+    all.activations = Some(|op, _| match op {
+        super::Op::WindowGrad(op) => (vec![0], (1..=op.features as usize).collect()),
+        other => panic!("{other:?}"),
+    });
+    let slots = vec![None, Some(1), Some(0), Some(1)];
+    all.sample(WindowGrad { slots, features: 2 }, [random(39, &[280, 5])]);
+    for (rows, d) in SHAPES {
+        for last in [Some(1), None] {
+            let slots = vec![Some(1), None, Some(0), last];
+            all.case(WindowGrad { slots, features: 3 }, [matrix(26, 4 * rows, d)]);
+        }
+    }
+    all
+}

@@ -1,0 +1,254 @@
+//! The kernels' sources compiled for the host, and launches run by what that gives.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::super::super::types::{Bindings, DType};
+use super::super::launch::{Arg, Launch, Operand, SOURCES, held_as};
+use super::{Case, bytes};
+
+/// The request the emulator reads, and the sizes of the buffers it answers with.
+fn request(cases: &[Case]) -> (Vec<u8>, Vec<Vec<usize>>) {
+    let (mut out, mut sizes) = (Vec::new(), Vec::new());
+    let word = |out: &mut Vec<u8>, x: u32| out.extend(x.to_le_bytes());
+    word(&mut out, cases.len() as u32);
+    for case in cases {
+        let launches = case.launches();
+        let mut buffers: Vec<Vec<u8>> = case.inputs.iter().map(bytes).collect();
+        let outputs = case.outputs();
+        let garbage = |n: u64| vec![0xff_u8; n as usize];
+        buffers.extend(
+            outputs
+                .iter()
+                .map(|t| garbage(t.bytes(&Bindings::default()))),
+        );
+        buffers.extend(launches.scratch.iter().map(|&n| garbage(n)));
+        buffers.push(vec![0; 12]);
+        let place = |operand: Operand| -> u32 {
+            let at = match operand {
+                Operand::In(i) => i,
+                Operand::Out(0) if case.taken.is_some() => case.taken.unwrap_or(0),
+                Operand::Out(i) => case.inputs.len() + i,
+                Operand::Scratch(i) => case.inputs.len() + outputs.len() + i,
+                Operand::Fault => buffers.len() - 1,
+            };
+            at as u32
+        };
+        word(&mut out, buffers.len() as u32);
+        for buffer in &buffers {
+            out.extend((buffer.len() as u64).to_le_bytes());
+            out.extend(buffer);
+        }
+        word(&mut out, launches.list.len() as u32);
+        for launch in &launches.list {
+            match launch {
+                Launch::Call(call) => {
+                    out.push(0);
+                    let name = format!("{}/{}", in_namespace(call.source, call.held), call.name());
+                    word(&mut out, name.len() as u32);
+                    out.extend(name.as_bytes());
+                    for x in [call.grid[0], call.grid[1], call.block, call.shared] {
+                        word(&mut out, x);
+                    }
+                    word(&mut out, call.args.len() as u32);
+                    for &arg in &call.args {
+                        let (kind, value) = match arg {
+                            Arg::At(operand) => (0, u64::from(place(operand))),
+                            Arg::Null => (1, 0),
+                            Arg::U32(x) => (2, u64::from(x)),
+                            Arg::U64(x) => (3, x),
+                            Arg::F32(x) => (4, u64::from(x.to_bits())),
+                            Arg::F64(x) => (5, x.to_bits()),
+                        };
+                        out.push(kind);
+                        out.extend(value.to_le_bytes());
+                    }
+                }
+                Launch::Product(p) => {
+                    out.push(1);
+                    let flags = u32::from(p.a_t)
+                        | u32::from(p.b_t) << 1
+                        | (p.precision as u32) << 2
+                        | u32::from(p.narrow) << 4;
+                    for x in [
+                        flags,
+                        p.m,
+                        p.n,
+                        p.k,
+                        place(p.a),
+                        place(p.b),
+                        p.lda,
+                        p.ldb,
+                        p.ldc,
+                    ] {
+                        word(&mut out, x);
+                    }
+                    out.extend(p.alpha.to_le_bytes());
+                    out.extend(p.beta.to_le_bytes());
+                    word(&mut out, place(p.c));
+                }
+                Launch::Copy { from, to } => {
+                    out.push(2);
+                    word(&mut out, place(*from));
+                    word(&mut out, place(*to));
+                }
+                Launch::Table { to, words } => {
+                    out.push(4);
+                    word(&mut out, place(*to));
+                    word(&mut out, words.len() as u32);
+                    for &arg in words {
+                        out.push(u8::from(matches!(arg, Arg::At(_))));
+                        let value = arg.word(|operand| Ok::<u64, ()>(place(operand).into()));
+                        out.extend(value.expect("a word").to_le_bytes());
+                    }
+                }
+                Launch::Upload { to, words } => {
+                    out.push(3);
+                    word(&mut out, place(*to));
+                    word(&mut out, words.len() as u32 * 4);
+                    out.extend(words.iter().flat_map(|x| x.to_le_bytes()));
+                }
+            }
+        }
+        sizes.push(buffers.iter().map(Vec::len).collect());
+    }
+    (out, sizes)
+}
+
+/// The namespace of a source with activations held so.
+pub(super) fn in_namespace(source: &str, held: DType) -> String {
+    match held {
+        DType::F32 => source.to_owned(),
+        held => format!("{source}_as_{held}"),
+    }
+}
+
+/// The kernels of a source: the names behind `__global__ void`, and those that its macros make.
+pub(super) fn kernels(text: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let identifier = |s: &str| -> String {
+        s.chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
+    };
+    let after = |mark: &'static str| text.split(mark).skip(1).map(identifier).collect::<Vec<_>>();
+    let plain = after("__global__ void ");
+    let plain = plain.into_iter().filter(|name| name != "NAMED");
+    for name in plain.chain(after("__global__ void NAMED(")) {
+        match name.as_str() {
+            "name" => names.extend(after("\nATTENTION(")),
+            "attention_grad_queries_" | "attention_grad_keys_" => {
+                names.extend(
+                    after("\nATTENTION_GRAD(")
+                        .iter()
+                        .map(|n| format!("{name}{n}")),
+                );
+            }
+            _ => names.push(name),
+        }
+    }
+    names
+}
+
+/// Whether a source's kernels know activations in 16 bits.
+pub(super) fn is_held(own: &str) -> bool {
+    own.contains("NAMED(")
+        && own
+            .split("#endif")
+            .last()
+            .is_some_and(|kernels| kernels.contains("act* "))
+}
+
+/// The emulator's source: shim, what kernels share, each kernel source in a namespace, the table.
+fn program() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a source");
+    let common = include_str!("../common.cuh");
+    let mut text = format!("{}\n{common}\n", read("shim.h"));
+    let mut table = Vec::new();
+    for source in SOURCES {
+        let own = source
+            .text
+            .strip_prefix(common)
+            .expect("the common part first");
+        let kinds: &[DType] = match is_held(own) {
+            true => &[DType::F32, DType::F16, DType::BF16],
+            false => &[DType::F32],
+        };
+        for &held in kinds {
+            let name = in_namespace(source.name, held);
+            text.push_str(held_as(held));
+            text.push_str(&format!("namespace of_{name} {{\n{own}\n}}\n"));
+            table.extend(kernels(own).iter().map(|k| {
+                let kernel = in_namespace(k, held);
+                format!("KERNEL({name}, {kernel})")
+            }));
+            for name in ["HELD", "NAMED", "ATTENTION", "ATTENTION_GRAD"] {
+                text.push_str(&format!("#undef {name}\n"));
+            }
+        }
+    }
+    let emulator = read("emulator.cpp").replace("{KERNELS}", &format!("{{{}}}", table.join(", ")));
+    text + &emulator
+}
+
+/// Runs cases through the emulation; the buffers of each afterwards. `None` where there is no compiler.
+pub(super) fn emulate(cases: &[Case]) -> Option<Vec<Vec<Vec<u8>>>> {
+    let dir = tempfile::tempdir().expect("a folder");
+    // Kept for a look at what went wrong.
+    let kept = std::env::var_os("EMULATION").map(std::path::PathBuf::from);
+    let at = |name: &str| kept.as_deref().unwrap_or(dir.path()).join(name);
+    let (request, sizes) = request(cases);
+    std::fs::write(at("kernels.cpp"), program()).expect("written");
+    std::fs::write(at("in"), request).expect("written");
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let flags = [
+        "-std=c++17",
+        "-O1",
+        "-ffp-contract=off",
+        "-fno-strict-aliasing",
+        "-w",
+        "-o",
+    ];
+    let built = Command::new(&compiler)
+        .args(flags)
+        .arg(at("emulator"))
+        .arg(at("kernels.cpp"))
+        .output();
+    let built = match built {
+        Ok(built) => built,
+        Err(why) => {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "`{compiler}` cannot be run ({why}): the CUDA kernels are not tested"
+            );
+            eprintln!("THE CUDA KERNELS ARE NOT TESTED: `{compiler}` cannot be run ({why})");
+            return None;
+        }
+    };
+    let log = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "the kernels do not compile:\n{log}");
+    let ran = Command::new(at("emulator"))
+        .args([at("in"), at("out")])
+        .output()
+        .expect("the emulator runs");
+    let log = String::from_utf8_lossy(&ran.stderr);
+    assert!(
+        ran.status.success(),
+        "the emulator ended with {:?}: {log}",
+        ran.status
+    );
+    let answer = std::fs::read(at("out")).expect("an answer");
+    let mut rest = answer.as_slice();
+    let mut take = |n: usize| {
+        let (head, tail) = rest.split_at(n);
+        rest = tail;
+        head.to_vec()
+    };
+    Some(
+        sizes
+            .iter()
+            .map(|list| list.iter().map(|&n| take(n)).collect())
+            .collect(),
+    )
+}
