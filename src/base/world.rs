@@ -152,6 +152,12 @@ pub struct HubPath {
     pub commit: Option<String>,
 }
 
+/// What to do about a path that is not there, in a recipe.
+const IN_A_RECIPE: &str = "check the path; in a recipe it is relative to the recipe's folder";
+
+/// What to do about a path that is not there, on the command line.
+const FROM_HERE: &str = "check the path; it is relative to the folder that you are in";
+
 /// Something outside could not be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {cause} ({remedy})")]
@@ -184,10 +190,7 @@ impl WorldError {
     pub fn io(path: &Path, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
         let (cause, remedy) = match error.kind() {
-            ErrorKind::NotFound => (
-                "there is no such file or directory".to_owned(),
-                "check the path; it is relative to the recipe",
-            ),
+            ErrorKind::NotFound => ("there is no such file or directory".to_owned(), IN_A_RECIPE),
             ErrorKind::PermissionDenied => {
                 ("permission denied".to_owned(), "check who may read it")
             }
@@ -195,6 +198,16 @@ impl WorldError {
             _ => (error.to_string(), "check the path and the disk"),
         };
         Self::new(path.display(), cause, remedy)
+    }
+
+    /// The same about a path that the command line names.
+    #[must_use]
+    pub fn on_the_command_line(self) -> Self {
+        let remedy = match self.remedy.as_str() {
+            IN_A_RECIPE => FROM_HERE.to_owned(),
+            _ => self.remedy,
+        };
+        Self { remedy, ..self }
     }
 }
 
@@ -210,7 +223,7 @@ mod tests {
         );
         assert_eq!(
             error.to_string(),
-            "a/b.tsv: there is no such file or directory (check the path; it is relative to the recipe)"
+            "a/b.tsv: there is no such file or directory (check the path; in a recipe it is relative to the recipe's folder)"
         );
     }
 

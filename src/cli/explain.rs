@@ -38,7 +38,7 @@ impl Explain {
         if text.is_empty()
             && let Some(word) = words::for_key(name)
         {
-            text.push_str(&wrap(&word.help(name, None), screen.prose(), ""));
+            text.push_str(&wrap(&word.help(name, None, None), screen.prose(), ""));
             text.push('\n');
             if let Means::Key { of, key, .. } = word.means {
                 keys(&mut text, key, of, screen);

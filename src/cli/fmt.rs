@@ -34,7 +34,7 @@ impl Fmt {
             let text = match text_of(path, &world) {
                 Ok(text) => text,
                 Err(why) => {
-                    error(&format!("cannot read {}: {why}", path.display()));
+                    error(&format!("cannot read {}", why.on_the_command_line()));
                     code = code.max(exit::FAILED);
                     continue;
                 }

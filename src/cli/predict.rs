@@ -18,7 +18,7 @@ use crate::base::visible;
 use crate::exec::device::Device;
 use crate::exec::observe::Silent;
 use crate::exec::predict::{Predictor, Session};
-use crate::files::RunError;
+use crate::files::{RunError, near};
 use crate::library::data::DataError;
 use crate::library::model::HeadKind;
 use crate::library::rows::{self, Added, Opened, Record, Rows, Unwritten};
@@ -227,7 +227,8 @@ impl Predict {
         let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
         let answers = Answers::of(&predictor.head, self.all)?;
         let (name, opened) = self.opened()?;
-        let format = self.format.map_or(opened.format, Into::into);
+        let read_as = opened.format;
+        let format = self.format.map_or(read_as, Into::into);
         if format == rows::Format::Parquet && std::io::stdout().is_terminal() {
             return Err(Refusal::Wrong(
                 "a Parquet file does not go to a terminal; write `> FILE.parquet`, or `--format csv`".to_owned(),
@@ -249,7 +250,7 @@ impl Predict {
             .filter(|w| !w.is_empty());
         let mut input = opened.rows(&name, only)?;
         let mut part = read(input.as_mut())?;
-        let columns = self.columns(own, input.as_ref(), &part, &name)?;
+        let columns = self.columns(own, input.as_ref(), &part, (&name, read_as))?;
         // Nothing is written, not even a header, before the model is whole.
         let mut session = predictor.session((self.batch, self.draws), (machine, device))?;
         let out = Box::new(BufWriter::new(output::data()));
@@ -293,7 +294,14 @@ impl Predict {
             (name, opened)
         } else {
             let name = self.input.display().to_string();
-            (name, rows::open_file(&self.input, asked, unclear)?)
+            let opened = rows::open_file(&self.input, asked, unclear).map_err(|why| {
+                // Where nothing is there, the nearest name says more than any advice.
+                match near::did_you_mean(&self.input) {
+                    Some(near) => why.help(near),
+                    None => why,
+                }
+            })?;
+            (name, opened)
         };
         if opened.guessed {
             self.note(&format!(
@@ -311,7 +319,7 @@ impl Predict {
         own: &[String],
         input: &dyn Rows,
         first: &[Record],
-        name: &str,
+        (name, format): (&str, rows::Format),
     ) -> Result<Vec<String>, Refusal> {
         if !self.text.is_empty() && !own.is_empty() && self.text.len() != own.len() {
             return Err(Refusal::Wrong(format!(
@@ -339,14 +347,24 @@ impl Predict {
             ([], [], _) if usual.is_some() => usual.map(str::to_owned).into_iter().collect(),
             ([], [], _) => {
                 return Err(Refusal::Wrong(format!(
-                    "the model does not say which column it reads; name one with `--text COLUMN` (there are `{}`)",
+                    "the model does not say which column it reads; name one with `--text COLUMN` (there are `{}`; in CSV and TSV \
+                     the first line names them)",
                     there.join("`, `")
                 )));
             }
             ([], own, _) => own.to_vec(),
             (asked, _, _) => asked.to_vec(),
         };
-        rows::require(&columns, &there, name)?;
+        rows::require(&columns, &there, name).map_err(|why| {
+            let header = matches!(format, rows::Format::Csv | rows::Format::Tsv);
+            match why.help.clone().filter(|_| header) {
+                Some(help) => why.help(format!(
+                    "{help}; the first line of {} input names its columns",
+                    format.name()
+                )),
+                None => why,
+            }
+        })?;
         Ok(columns)
     }
 }

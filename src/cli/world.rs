@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use crate::base::units::Bytes;
 use crate::base::world::{HubFile, HubPath, Keep, Kept, RepoKind, World, WorldError};
+use crate::files::near;
 use blobs::Blobs;
 use hub::{Client, Patience, Trouble};
 
@@ -203,7 +204,7 @@ impl RealWorld {
 
 impl World for RealWorld {
     fn read(&self, path: &Path) -> Result<Vec<u8>, WorldError> {
-        let io = |error: io::Error| WorldError::io(path, &error);
+        let io = |error: io::Error| io_error(path, &error);
         // What never ends, or waits for somebody to write, is told before it is opened.
         let meta = std::fs::metadata(path).map_err(io)?;
         if !meta.is_file() && !meta.is_dir() {
@@ -224,7 +225,7 @@ impl World for RealWorld {
     }
 
     fn open(&self, path: &Path) -> Result<(File, u64), WorldError> {
-        let io = |error: io::Error| WorldError::io(path, &error);
+        let io = |error: io::Error| io_error(path, &error);
         let regular = |meta: &std::fs::Metadata| {
             if meta.is_dir() {
                 Err(io(io::ErrorKind::IsADirectory.into()))
@@ -260,8 +261,8 @@ impl World for RealWorld {
 
     fn list(&self, dir: &Path) -> Result<Vec<String>, WorldError> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(dir).map_err(|error| WorldError::io(dir, &error))? {
-            let entry = entry.map_err(|error| WorldError::io(dir, &error))?;
+        for entry in std::fs::read_dir(dir).map_err(|error| io_error(dir, &error))? {
+            let entry = entry.map_err(|error| io_error(dir, &error))?;
             if entry.path().is_file()
                 && let Ok(name) = entry.file_name().into_string()
             {
@@ -311,7 +312,7 @@ impl World for RealWorld {
     }
 
     fn fingerprint(&self, path: &Path) -> Result<String, WorldError> {
-        let io = |error: std::io::Error| WorldError::io(path, &error);
+        let io = |error: std::io::Error| io_error(path, &error);
         let meta = std::fs::metadata(path).map_err(io)?;
         let stamp: Stamp = (path.to_owned(), meta.len(), meta.modified().ok());
         let known = |map: &HashMap<Stamp, String>| map.get(&stamp).cloned();
@@ -408,6 +409,15 @@ impl World for RealWorld {
     }
 }
 
+/// The error of a failed file operation; where nothing is there, with the path that was probably meant.
+fn io_error(path: &Path, error: &io::Error) -> WorldError {
+    let own = WorldError::io(path, error);
+    match near::did_you_mean(path).filter(|_| error.kind() == io::ErrorKind::NotFound) {
+        Some(remedy) => WorldError { remedy, ..own },
+        None => own,
+    }
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name)
         .ok()
@@ -466,8 +476,8 @@ fn is_commit(revision: &str) -> bool {
 
 fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), WorldError> {
     const DEEPEST: usize = 16;
-    for entry in std::fs::read_dir(dir).map_err(|error| WorldError::io(dir, &error))? {
-        let entry = entry.map_err(|error| WorldError::io(dir, &error))?;
+    for entry in std::fs::read_dir(dir).map_err(|error| io_error(dir, &error))? {
+        let entry = entry.map_err(|error| io_error(dir, &error))?;
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };

@@ -4,6 +4,7 @@
 
 pub mod durable;
 pub mod error;
+pub mod near;
 pub mod peft;
 pub mod sealed;
 pub mod shards;

@@ -110,6 +110,8 @@ pub enum Kind {
     Texts,
     /// A list of strings or bare names.
     Names,
+    /// A list of whole numbers from 0, kept as texts.
+    Numbers,
     /// One name or a list of them; a column name may be a string or a bare name.
     Columns,
     /// One column.
@@ -206,7 +208,7 @@ pub enum Checked {
     Entry(Box<Filled>),
     /// [`Kind::Entries`].
     Entries(Vec<Filled>),
-    /// [`Kind::Names`], [`Kind::Columns`], [`Kind::Texts`], [`Kind::Labels`].
+    /// [`Kind::Names`], [`Kind::Numbers`], [`Kind::Columns`], [`Kind::Texts`], [`Kind::Labels`].
     Names(Vec<String>),
     /// [`Kind::Verbalizer`], [`Kind::Labels`].
     Map(Vec<(String, Vec<String>)>),
@@ -521,6 +523,7 @@ impl fmt::Display for Kind {
             Self::Entries(r) => write!(f, "a list of {r}s, or one"),
             Self::Texts => f.write_str("a string, or a list of strings"),
             Self::Names => f.write_str("a list of names"),
+            Self::Numbers => f.write_str("a list of whole numbers, such as `[0, 2]`"),
             Self::Columns => f.write_str("a column, or a list of columns"),
             Self::Column => f.write_str("a column"),
             Self::Class => f.write_str("the name of a class"),

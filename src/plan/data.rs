@@ -253,7 +253,16 @@ pub(super) fn wrong(
                 .label("these data")
                 .related(at, "read here")
         };
-        diag.help = error.help;
+        diag.help = match (error.near, error.help) {
+            (Some(near), help) => {
+                let help = help.map_or_else(String::new, |h| format!(" {h}"));
+                Some(format!(
+                    "did you mean `{}.{near}`?{help}",
+                    declared.name.value
+                ))
+            }
+            (None, help) => help,
+        };
         diags.push(diag);
     }
 }

@@ -23,6 +23,30 @@ use crate::library::stage::job::Job;
 use crate::library::stage::network;
 use crate::library::stage::network::anatomy;
 
+/// What to write instead of a placement that matches nothing: other tools name modules by the ends of their paths.
+fn meant(placement: &Placement, sites: &[Site], n_layers: u64) -> String {
+    let all =
+        |p: &Pattern| p.raw && matches!(p.path.replace('_', "-").as_str(), "all-linear" | "all");
+    if placement.any.iter().any(all) {
+        return "every linear map of the blocks is `on = { attention.*, ffn.* }`".to_owned();
+    }
+    let ending = |p: &Pattern| Pattern {
+        path: format!("*.{}", p.path),
+        ..p.clone()
+    };
+    let ends = |p: &Pattern| p.raw && sites.iter().any(|s| ending(p).matches(s, n_layers));
+    if !placement.any.is_empty() && placement.any.iter().all(ends) {
+        let any = placement.any.iter().map(ending).collect();
+        return format!(
+            "a string is a module's whole path: write `on = {}`",
+            Placement { any }
+        );
+    }
+    format!(
+        "the model has {n_layers} blocks; linear maps are `attention.{{query, key, value, output}}` and `ffn.{{up, down}}`"
+    )
+}
+
 /// Complains about methods that do not fit a model: ranks, empty placements, overlaps, idle methods. A network is
 /// built only of those it has nothing to say about.
 pub fn check_methods(
@@ -93,9 +117,13 @@ pub fn check_methods(
         let own = values.written(key) && filled.values.str("start").is_none();
         if matching.is_empty() && own {
             diags.push(
-                Diag::error(&EMPTY_PLACEMENT, at("on"), format!("`{placement}` matches no linear map of this model"))
-                    .label("nothing to adapt here")
-                    .help(format!("the model has {} blocks; linear maps are `attention.{{query, key, value, output}}` and `ffn.{{up, down}}`", tuning.n_layers)),
+                Diag::error(
+                    &EMPTY_PLACEMENT,
+                    at("on"),
+                    format!("`{placement}` matches no linear map of this model"),
+                )
+                .label("nothing to adapt here")
+                .help(meant(&placement, &sites, tuning.n_layers)),
             );
         }
         for site in matching {

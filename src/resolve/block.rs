@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::borrowed;
 use super::error::{DUPLICATE_KEY, MISSING_KEY, UNKNOWN_KEY};
 use super::registry;
 use super::scope::Scope;
 use super::values;
 use crate::base::{Diag, Diags, SourceId, Span};
 use crate::library::schema::{Checked, Default, Filled, Key, Kind, Schema, Values};
-use crate::library::words;
-use crate::syntax::ast::Ctor;
+use crate::library::words::{self, Means};
+use crate::syntax::ast::{Ctor, Entry};
 use crate::syntax::parse_value;
 
 /// Checks a constructor against its schema; `None` after an error.
@@ -51,13 +52,7 @@ pub(super) fn fill_what_is_right(
                 format!("`{}` has no key `{name}`", schema.name),
             )
             .label("unknown key");
-            let inside = inside(schema, name);
-            diag.help = Some(words::unknown_key(
-                name,
-                schema,
-                inside.as_deref(),
-                &registry::all(),
-            ));
+            diag.help = Some(not_a_key(scope, schema, ctor, entry));
             diags.push(diag);
             ok = false;
             continue;
@@ -97,6 +92,28 @@ pub(super) fn fill_what_is_right(
         span: ctor.span,
     };
     (filled, ok)
+}
+
+/// What to write instead of an entry whose key a block does not have.
+fn not_a_key(scope: &Scope<'_>, schema: &Schema, ctor: &Ctor, entry: &Entry) -> String {
+    let name = entry.key.value.as_str();
+    if let Some(both) = borrowed::accumulated(scope, schema, ctor, name) {
+        return both;
+    }
+    let off = scope
+        .substitute(&entry.value)
+        .is_some_and(|v| borrowed::is_off(&v));
+    let known = words::for_key(name).filter(|_| !schema.keys.is_empty());
+    match known.map(|word| &word.means) {
+        Some(Means::Missing(_) | Means::Entry(_)) if off => {
+            return format!("`{name}` is off here: leave it out");
+        }
+        _ => {}
+    }
+    let value = borrowed::value(scope, schema, name, &entry.value);
+    let inside = inside(schema, name);
+    let all = registry::all();
+    words::unknown_key(name, schema, value.as_deref(), inside.as_deref(), &all)
 }
 
 /// How a key of an entry that one of a block's own keys takes is written: `optimizer = adamw { weight_decay = … }`.

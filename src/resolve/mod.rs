@@ -2,12 +2,14 @@
 //! last place where anything is optional because it "may be the default".
 
 mod block;
+mod borrowed;
 pub mod error;
 pub mod points;
 #[cfg(test)]
 mod print_tests;
 pub mod registry;
 mod scope;
+mod shape;
 pub mod sweep;
 mod values;
 
@@ -20,13 +22,15 @@ use std::path::{Component, Path, PathBuf};
 use indexmap::IndexMap;
 
 use crate::base::units::{Bytes, Count};
-use crate::base::world::World;
+use crate::base::world::{World, WorldError};
 use crate::base::{Diag, Diags, Outcome, SourceId, Sources, Span, Spanned, suggest};
+use crate::library::data::{format_named, format_of};
 use crate::library::decl::{self, Declaration};
 use crate::library::schema::{Checked, Filled, Kind, RefKind, Schema};
 use crate::library::stage;
 use crate::library::words;
 use crate::syntax::ast::{Decl, File, Item, Value};
+use crate::syntax::quote;
 use error::{
     BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT,
     OUT_OF_BOUNDS, UNKNOWN_AXIS, UNKNOWN_DECLARATION, UNKNOWN_ENTRY, UNKNOWN_VARIABLE,
@@ -247,13 +251,14 @@ fn load(
     let text = match text_of(path, world) {
         Ok(text) => text,
         Err(why) => {
-            let code = match from {
-                Some(_) => &BAD_IMPORT,
-                None => &UNREADABLE_RECIPE,
+            let (code, why) = match from {
+                Some(_) => (&BAD_IMPORT, why),
+                None => (&UNREADABLE_RECIPE, why.on_the_command_line()),
             };
-            let message = format!("cannot read `{}`: {why}", path.display());
+            let message = format!("cannot read `{}`: {}", path.display(), why.cause);
             let mut diag = Diag::error(code, from.unwrap_or_default(), message);
             diag.span = from;
+            diag.help = Some(why.remedy);
             diags.push(diag);
             return;
         }
@@ -294,17 +299,26 @@ const MOST_BYTES: usize = 4 << 20;
 /// A recipe's text.
 ///
 /// # Errors
-/// A sentence: it cannot be read, or it is none.
-pub fn text_of(path: &Path, world: &dyn World) -> Result<String, String> {
-    let bytes = world.read(path).map_err(|e| e.to_string())?;
+/// It cannot be read, or it is none.
+pub fn text_of(path: &Path, world: &dyn World) -> Result<String, WorldError> {
+    let bytes = world.read(path)?;
+    let wrong = |cause: String, remedy: &str| WorldError::new(path.display(), cause, remedy);
     if bytes.len() > MOST_BYTES {
-        return Err(format!(
-            "it has {}, and a recipe has at most {}: is it a recipe?",
-            Bytes(bytes.len() as u64),
-            Bytes(MOST_BYTES as u64)
+        return Err(wrong(
+            format!(
+                "it has {}, and a recipe has at most {}",
+                Bytes(bytes.len() as u64),
+                Bytes(MOST_BYTES as u64)
+            ),
+            "is it a recipe? name the `.peft` file",
         ));
     }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+    String::from_utf8(bytes).map_err(|_| {
+        wrong(
+            "it is not UTF-8 text".to_owned(),
+            "name a recipe (`.peft`), saved as UTF-8",
+        )
+    })
 }
 
 /// A path without `.` and, where a directory stands before it, `..`.
@@ -473,7 +487,14 @@ fn declare(
         )
         .label("unknown");
         let known = decl::DECLARATIONS.iter().map(|d| d.keyword);
-        diag.help = suggest::did_you_mean(word, known.chain([sweep::KEYWORD]));
+        diag.help = if stage::stage(word).is_some() {
+            Some(format!(
+                "write `stage {} = {word} {{ … }}`",
+                decl.name.value
+            ))
+        } else {
+            suggest::did_you_mean(word, known.chain([sweep::KEYWORD]))
+        };
         diags.push(diag);
         return None;
     };
@@ -490,7 +511,9 @@ fn declare(
             format!("there is no {} `{}`", declaration.what, ctor.name.value),
         )
         .label("unknown");
-        diag.help = words::unknown_name(&ctor.name.value, schemas.iter().map(|s| s.name));
+        diag.help = Some(source_meant(decl, &schemas))
+            .filter(|help| !help.is_empty())
+            .or_else(|| words::unknown_name(&ctor.name.value, schemas.iter().map(|s| s.name)));
         diags.push(diag);
         return None;
     };
@@ -543,6 +566,46 @@ fn declare(
         uses: scope.used.take(),
     };
     Some((declared, whole))
+}
+
+/// How a source is written that was called by another tool's word, with the string that stands behind it; empty
+/// where nothing is known of the word.
+fn source_meant(decl: &Decl, schemas: &[&'static Schema]) -> String {
+    let ctor = &decl.body;
+    let word = &ctor.name.value;
+    let Some(arg) = &ctor.arg else {
+        return String::new();
+    };
+    let (keyword, name) = (&decl.keyword.value, &decl.name.value);
+    let block = if ctor.entries.is_empty() {
+        ""
+    } else {
+        " { … }"
+    };
+    let arg = quote(&arg.value);
+    let files = schemas.iter().any(|s| s.key("format").is_some());
+    if let Some(format) = format_named(word).filter(|_| files) {
+        let tells =
+            format_of(Path::new(arg.trim_matches('"'))).is_some_and(|f| f.name == format.name);
+        return if tells {
+            format!(
+                "a file's ending tells its format: write `{keyword} {name} = local {arg}{block}`"
+            )
+        } else {
+            format!("write `{keyword} {name} = local {arg} {{ format = {word}, … }}`")
+        };
+    }
+    match words::for_name(word).map(|w| &w.means) {
+        Some(words::Means::Entry(write)) => {
+            let source = write.split(' ').next().unwrap_or_default();
+            if schemas.iter().any(|s| s.name == source) {
+                format!("write `{keyword} {name} = {source} {arg}{block}`")
+            } else {
+                String::new()
+            }
+        }
+        _ => String::new(),
+    }
 }
 
 /// Complains about references to what is not there.

@@ -169,6 +169,9 @@ fn value(kind: Kind) -> BoxedStrategy<Checked> {
             .boxed(),
         Kind::Entries(which) => vec(entry(which), 0..3).prop_map(Checked::Entries).boxed(),
         Kind::Texts | Kind::Names | Kind::Columns => names().boxed(),
+        Kind::Numbers => vec(0u64..100, 0..4)
+            .prop_map(|list| Checked::Names(list.iter().map(u64::to_string).collect()))
+            .boxed(),
         Kind::Labels => {
             let one = (
                 any::<String>(),
@@ -252,6 +255,7 @@ fn kinds() -> Vec<Kind> {
         Kind::Placement,
         Kind::Texts,
         Kind::Names,
+        Kind::Numbers,
         Kind::Columns,
         Kind::Column,
         Kind::Class,

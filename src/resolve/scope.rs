@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::error::CYCLIC_LET;
-use crate::base::{Diag, Diags};
+use crate::base::{Diag, Diags, Span};
 use crate::syntax::ast::{Value, ValueKind};
 
 /// The names that values may refer to.
@@ -43,6 +43,12 @@ impl<'a> Scope<'a> {
             value: end.value.value.clone(),
             span: value.span,
         })
+    }
+
+    /// Where the value stands that a name of a `let` is; `None` for what is no such name.
+    pub(super) fn origin(&self, value: &Value) -> Option<Span> {
+        let (name, _) = self.next(value)?;
+        Some(self.end(name)?.value.span)
     }
 
     /// The end of a chain, each link of which is followed once; `None` where there is none.

@@ -1,10 +1,12 @@
 //! From values as written to checked values, by the key's kind.
 
+use super::borrowed;
 use super::error::{
     OUT_OF_BOUNDS, UNKNOWN_CHOICE, UNKNOWN_ENTRY, UNKNOWN_ROLE, WRONG_TYPE, WRONG_UNIT,
 };
 use super::registry;
 use super::scope::Scope;
+use super::shape;
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::placement::{Pattern, Placement, ROLES};
 use crate::library::schema::{Bound, Checked, Key, Kind, Length, Portion, RefKind};
@@ -18,7 +20,37 @@ pub(super) fn check(
     value: &Value,
     diags: &mut Diags,
 ) -> Option<Checked> {
+    let from = scope.origin(value);
+    let name = match &value.value {
+        ValueKind::Path(path) => path.as_name().map(str::to_owned),
+        _ => None,
+    };
     let value = scope.substitute(value)?;
+    let mut own = Diags::default();
+    let found = checked(scope, key, &value, &mut own);
+    for mut diag in own.into_list() {
+        // What a `let` says is to blame where it stands, too.
+        if let Some(from) = from
+            && diag.span == Some(value.span)
+        {
+            if let (Some(name), Some(says)) = (&name, borrowed::written(&value)) {
+                let own = format!("`{name}` is `{says}`");
+                diag.label = match diag.label.as_str() {
+                    "" => own,
+                    label => format!("{label}: {own}"),
+                };
+            }
+            if diag.related.is_empty() && from.source == value.span.source {
+                diag = diag.related(from, "written here");
+            }
+        }
+        diags.push(diag);
+    }
+    found
+}
+
+/// Checks a value that is no name of a `let`.
+fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Option<Checked> {
     let found = match (key.kind, &value.value) {
         (Kind::Int(lo, hi), ValueKind::Number { digits, unit }) => {
             return int(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
@@ -42,6 +74,7 @@ pub(super) fn check(
         (Kind::Class, ValueKind::Number { digits, unit: None }) if whole(digits) => {
             Some(Checked::Str(digits.clone()))
         }
+        (Kind::Class, ValueKind::Bool(truth)) => Some(Checked::Str(truth.to_string())),
         (Kind::Class, ValueKind::Path(p)) => p.as_name().map(|n| Checked::Str(n.to_owned())),
         (Kind::Column, ValueKind::Path(p)) => column(p).map(Checked::Str),
         (Kind::Block(schema), ValueKind::Ctor(ctor)) if ctor.name.value.is_empty() => {
@@ -62,7 +95,7 @@ pub(super) fn check(
             Kind::Placement,
             ValueKind::Path(_) | ValueKind::Set(_) | ValueKind::List(_) | ValueKind::Str(_),
         ) => {
-            return placement(&value, diags).map(Checked::Placement);
+            return placement(value, diags).map(Checked::Placement);
         }
         (Kind::Entry(registry), ValueKind::Path(p)) => {
             let name = p.to_string();
@@ -82,26 +115,25 @@ pub(super) fn check(
             return entries(scope, registry, items, diags);
         }
         (Kind::Entries(registry), ValueKind::Ctor(_) | ValueKind::Path(_)) => {
-            return entries(scope, registry, std::slice::from_ref(&value), diags);
+            return entries(scope, registry, std::slice::from_ref(value), diags);
         }
+        (Kind::Numbers, ValueKind::List(items)) => numbers(scope, items),
+        (Kind::Numbers, ValueKind::Number { .. }) => numbers(scope, std::slice::from_ref(value)),
         (Kind::Names | Kind::Columns, ValueKind::List(items)) => names(scope, items),
         (Kind::Names | Kind::Columns, ValueKind::Path(_) | ValueKind::Str(_)) => {
-            names(scope, std::slice::from_ref(&value))
+            names(scope, std::slice::from_ref(value))
         }
         (Kind::Texts, ValueKind::List(items)) => texts(scope, items),
-        (Kind::Texts, ValueKind::Str(_)) => texts(scope, std::slice::from_ref(&value)),
+        (Kind::Texts, ValueKind::Str(_)) => texts(scope, std::slice::from_ref(value)),
         (Kind::Verbalizer, ValueKind::Map(pairs)) => verbalizer(pairs),
         _ => None,
     };
     if found.is_none() {
-        diags.push(
-            Diag::error(
-                &WRONG_TYPE,
-                value.span,
-                format!("`{}` takes {}", key.name, key.kind),
-            )
-            .label(format!("this is {}", describe(&value.value))),
-        );
+        let takes = format!("`{}` takes {}", key.name, key.kind);
+        let mut diag = Diag::error(&WRONG_TYPE, value.span, takes)
+            .label(format!("this is {}", describe(&value.value)));
+        diag.help = shape::remedy(scope, key, value);
+        diags.push(diag);
     }
     found
 }
@@ -368,6 +400,10 @@ fn entry(
     ctor: &Ctor,
     diags: &mut Diags,
 ) -> Option<Checked> {
+    if ctor.name.value.is_empty() {
+        diags.push(nameless(which, ctor));
+        return None;
+    }
     let Some(schema) = registry::schema(which, &ctor.name.value) else {
         let mut diag = Diag::error(
             &UNKNOWN_ENTRY,
@@ -380,6 +416,27 @@ fn entry(
         return None;
     };
     super::block::fill(scope, schema, ctor, diags).map(|f| Checked::Entry(Box::new(f)))
+}
+
+/// The error of a block where an entry's name is missing before it.
+fn nameless(which: crate::library::schema::Registry, ctor: &Ctor) -> Diag {
+    let has_all = |s: &&crate::library::schema::Schema| {
+        ctor.entries.iter().all(|e| s.key(&e.key.value).is_some())
+    };
+    let fitting: Vec<String> = registry::schemas(which)
+        .into_iter()
+        .filter(has_all)
+        .take(4)
+        .map(|s| format!("`{} {{ … }}`", s.name))
+        .collect();
+    let message = format!("the name of the {which} is missing before its `{{`");
+    let diag = Diag::error(&UNKNOWN_ENTRY, ctor.span, message).label("whose keys are these?");
+    match fitting.as_slice() {
+        [] => diag.help(format!(
+            "write it before them: `NAME {{ … }}`; `peftc list {which}s` names what there is"
+        )),
+        list => diag.help(format!("write {}", list.join(" or "))),
+    }
 }
 
 fn entries(
@@ -422,6 +479,15 @@ fn names(scope: &Scope<'_>, items: &[Value]) -> Option<Checked> {
         })
         .collect();
     list.map(Checked::Names)
+}
+
+/// Whole numbers, also in quotes: an artifact's description has them so.
+fn numbers(scope: &Scope<'_>, items: &[Value]) -> Option<Checked> {
+    let plain = |n: &String| n.parse().is_ok_and(|k: u64| k.to_string() == *n);
+    match names(scope, items)? {
+        Checked::Names(list) if list.iter().all(plain) => Some(Checked::Names(list)),
+        _ => None,
+    }
 }
 
 /// A column as a bare path: `data.text`, `annotations[0].label`.

@@ -122,13 +122,19 @@ fn stopped(piece: Piece<'_>, stop: &Stop) -> Diag {
         return missing_equals(piece, before, word, span);
     }
     if stop.separator && starts_something(word) {
+        let help = match blanks(piece.text, before, found.start) {
+            Some(name) => format!(
+                "a name with blanks stands in quotes: `\"{name}\"`; what is no part of it is separated by a comma or a line break"
+            ),
+            None => "separate entries and elements with commas or line breaks".to_owned(),
+        };
         return Diag::error(
             &MISSING_SEPARATOR,
             span,
             format!("nothing separates `{}` from what comes before", clip(word)),
         )
         .label("expected `,` or a new line before this")
-        .help("separate entries and elements with commas or line breaks");
+        .help(help);
     }
     let mut expected = stop.expected.clone();
     expected.sort_unstable();
@@ -144,9 +150,70 @@ fn stopped(piece: Piece<'_>, stop: &Stop) -> Diag {
         format!("expected {expected}, found {}", name_of(word)),
     )
     .label(format!("expected {expected}"));
-    match habit(word, before) {
+    let help = declaring(word, before).or_else(|| habit(word, before).map(str::to_owned));
+    match help {
         Some(help) => diag.help(help),
         None => diag,
+    }
+}
+
+/// The whole name, where a value is several words with blanks between: `customer text` of `text = customer text`.
+fn blanks<'a>(text: &'a str, before: &str, at: usize) -> Option<&'a str> {
+    let start = before.trim_end_matches(|c| is_word(c) || c == '.').len();
+    let first = before.get(start..).filter(|w| !w.is_empty())?;
+    // It is a value, and it stands on one line.
+    let sign = before.get(..start)?.trim_end_matches(is_blank);
+    if !sign.ends_with(['=', '[', ',', ':']) || text.get(before.len()..at)?.contains('\n') {
+        return None;
+    }
+    let line = text.get(start..)?;
+    let stop = |c: char| !(is_word(c) || is_blank(c) || c == '.' || c == '-');
+    let end = line.find(stop).unwrap_or(line.len());
+    let name = line.get(..end)?.trim_end_matches(is_blank);
+    // What stands before the next `=` is a key: a comma is missing.
+    let next = line.get(end..)?.chars().next();
+    let literal =
+        first.starts_with(|c: char| c.is_ascii_digit()) || matches!(first, "true" | "false");
+    (!literal && !matches!(next, Some('=' | '{' | '"' | ':'))).then_some(name)
+}
+
+/// What is missing in a declaration: its name, what it is made by, or the quotes around what that takes.
+fn declaring(word: &str, before: &str) -> Option<String> {
+    let (keyword, rest) = before.split_once(is_blank).unwrap_or((before, ""));
+    let rest = rest.trim_matches(is_blank);
+    let usual = match keyword {
+        "model" | "data" => "local \"PATH\"",
+        "stage" => "train { … }",
+        "prompt" => "prompt { … }",
+        "sweep" => "grid { … }",
+        _ => return None,
+    };
+    let Some((name, made)) = rest.split_once('=') else {
+        let nameless = rest.is_empty() && matches!(word, "{" | "=" | "\"");
+        return nameless.then(|| format!("a declaration has a name: `{keyword} NAME = {usual}`"));
+    };
+    let (name, made) = (name.trim_matches(is_blank), made.trim_matches(is_blank));
+    if name.is_empty() || !name.chars().all(is_word) {
+        return None;
+    }
+    let path = matches!(keyword, "model" | "data");
+    match (made, word) {
+        ("", "{") if keyword == "prompt" => {
+            Some(format!("a prompt has no `=`: `prompt {name} {{ … }}`"))
+        }
+        ("", "{") => Some(format!(
+            "what it is made by is missing before the `{{`: `{keyword} {name} = {usual}`"
+        )),
+        ("hub", _) if path => Some(format!(
+            "a repository stands in quotes: `{keyword} {name} = hub \"ORG/NAME\"`"
+        )),
+        ("local", _) if path => Some(format!(
+            "a path stands in quotes: `{keyword} {name} = local \"PATH\"`"
+        )),
+        (made, "-" | "." | "/") if path && made.chars().all(is_word) => Some(format!(
+            "a source and a text in quotes belong here: `{keyword} {name} = local \"PATH\"`, or `hub \"ORG/NAME\"`"
+        )),
+        _ => None,
     }
 }
 

@@ -223,6 +223,7 @@ fn wrong_values(key: &Key) -> Vec<(&'static str, String)> {
             wrong(kind, "7");
         }
         Kind::Names | Kind::Columns => wrong(kind, "{ a: \"b\" }"),
+        Kind::Numbers => wrong(kind, "[first]"),
         // What is wrong of any other kind stands among the mistakes of meaning.
         _ => {}
     }

@@ -20,6 +20,7 @@ mod masked;
 mod mistakes;
 mod oracle;
 mod parity;
+mod pointers;
 mod precision;
 mod pruned;
 mod recipes;

@@ -11,7 +11,7 @@ use crate::cli::options::{Common, Intent, store_of};
 use crate::cli::render;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
-use crate::files::{RunError, sealed};
+use crate::files::{RunError, near, sealed};
 use crate::library::metric::metric;
 use crate::library::stage::stage;
 
@@ -100,10 +100,11 @@ pub(super) fn find(asked: &Asked<'_>) -> Result<Place, Refusal> {
         }
     }
     if !path.is_dir() {
+        let near = near::did_you_mean(path).map(|n| format!("{n}; "));
         return Err(RunError::file(
             path,
-            "there is no such file or folder; name a recipe that was run, an output directory of `run`, a stage's folder in it, \
-             an entry of the store, or a Hugging Face folder",
+            format!("there is no such file or folder; {}name a recipe that was run, an output directory of `run`, a stage's folder in it, \
+             an entry of the store, or a Hugging Face folder", near.unwrap_or_default()),
         )
         .into());
     }
@@ -147,8 +148,18 @@ fn of_result(out: &Path) -> Result<Option<Vec<Candidate>>, Refusal> {
             metrics: metrics(stage),
             artifact: text(stage, "artifact").map(|path| {
                 // Beside the result if it is relative and there; else as the run said it.
-                let beside = out.join(&path);
-                if beside.exists() { beside } else { path.into() }
+                let (beside, own) = (out.join(&path), out.join(&name));
+                // What was moved with its project is linked in OUT, too.
+                let linked = ["adapter", "model"]
+                    .iter()
+                    .any(|sub| own.join(sub).is_dir());
+                if beside.exists() {
+                    beside
+                } else if !Path::new(&path).exists() && linked {
+                    own
+                } else {
+                    path.into()
+                }
             }),
             name,
         }

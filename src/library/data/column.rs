@@ -54,7 +54,11 @@ pub(super) fn find<'a>(
         return Ok(value);
     }
     let absent = |there: &serde_json::Map<String, Value>, name: &str| {
-        missing(name, there.keys().map(String::as_str), file)
+        let error = missing(name, there.keys().map(String::as_str), file);
+        match within(there, name, 0) {
+            Some(path) => error.help(format!("did you mean `{path}`?")),
+            None => error,
+        }
     };
     let steps = steps(column);
     let [Step::Field(first), rest @ ..] = steps.as_slice() else {
@@ -63,6 +67,7 @@ pub(super) fn find<'a>(
     let Some(mut value) = object.get(first).filter(|_| !rest.is_empty()) else {
         return Err(absent(object, column));
     };
+    let mut done = first.clone();
     for step in rest {
         let next = match (step, value) {
             (Step::Field(name), Value::Object(inner)) => inner.get(name),
@@ -78,8 +83,19 @@ pub(super) fn find<'a>(
             let wrong = wrong.kind(OF_COLUMN);
             return Err(match (step, value) {
                 (Step::Field(name), Value::Object(inner)) => {
-                    let help = suggest::did_you_mean(name, inner.keys().map(String::as_str));
-                    wrong.help(help.unwrap_or_else(|| format!("there is no `{name}` in it")))
+                    let paths: Vec<String> =
+                        inner.keys().map(|key| format!("{done}.{key}")).collect();
+                    let near = suggest::nearest(name, inner.keys().map(String::as_str));
+                    let near = near.first().map(|key| format!("{done}.{key}"));
+                    wrong.help(match (near, paths.as_slice()) {
+                        (Some(near), _) => format!("did you mean `{near}`?"),
+                        (None, []) => format!("there is nothing in `{done}`"),
+                        (None, paths) => {
+                            let shown: Vec<&str> =
+                                paths.iter().take(12).map(String::as_str).collect();
+                            format!("valid here: `{}`", shown.join("`, `"))
+                        }
+                    })
                 }
                 (_, Value::Array(list)) => wrong.help(format!(
                     "the list has {} elements; they are counted from 0, as in `{first}[0]`",
@@ -88,9 +104,34 @@ pub(super) fn find<'a>(
                 _ => wrong.help("the path leads into a text or a number"),
             });
         };
+        match step {
+            Step::Field(name) => done = format!("{done}.{name}"),
+            Step::Element(at) => done = format!("{done}[{at}]"),
+        }
         value = next;
     }
     Ok(value)
+}
+
+/// The path to the first value of that name inside of others.
+fn within(object: &serde_json::Map<String, Value>, name: &str, depth: usize) -> Option<String> {
+    const DEEPEST: usize = 8;
+    let inside = |value: &Value| match value {
+        _ if depth >= DEEPEST => None,
+        Value::Object(inner) if inner.contains_key(name) => Some(format!(".{name}")),
+        Value::Object(inner) => within(inner, name, depth + 1).map(|path| format!(".{path}")),
+        Value::Array(list) => match list.first()? {
+            Value::Object(inner) if inner.contains_key(name) => Some(format!("[0].{name}")),
+            Value::Object(inner) => {
+                within(inner, name, depth + 1).map(|path| format!("[0].{path}"))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    object
+        .iter()
+        .find_map(|(key, value)| Some(format!("{key}{}", inside(value)?)))
 }
 
 /// The cell a JSON value is.

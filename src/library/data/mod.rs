@@ -155,6 +155,8 @@ pub struct DataError {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
+    /// The name that was probably meant by a wrong one.
+    pub near: Option<String>,
 }
 
 impl DataError {
@@ -168,6 +170,7 @@ impl DataError {
             line: None,
             message: message.into(),
             help: None,
+            near: None,
         }
     }
 
@@ -196,6 +199,14 @@ impl DataError {
     #[must_use]
     pub fn kind(mut self, kind: &'static str) -> Self {
         self.kind = kind;
+        self
+    }
+
+    /// The same, with the one of some names that is nearest to a wrong one.
+    #[must_use]
+    pub fn nearest<'a>(mut self, wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let near = suggest::nearest(wrong, names);
+        self.near = near.first().map(|name| (*name).to_owned());
         self
     }
 
@@ -233,6 +244,7 @@ impl From<WorldError> for DataError {
             line: None,
             message: error.cause,
             help: Some(error.remedy),
+            near: None,
         }
     }
 }
@@ -247,7 +259,12 @@ fn locate(header: &[String], columns: &[String], file: &str) -> Result<Vec<usize
             .filter(|(_, name)| *name == column)
             .map(|(place, _)| place);
         let Some(place) = found.next() else {
-            return Err(missing(column, header.iter().map(String::as_str), file).at(1));
+            let error = missing(column, header.iter().map(String::as_str), file).at(1);
+            let help = error.help.clone().map(|h| format!("{h}; "));
+            return Err(error.help(format!(
+                "{}the first line of the file names its columns",
+                help.unwrap_or_default()
+            )));
         };
         if found.next().is_some() {
             return Err(DataError::new(file, format!("two columns are named `{column}`")).at(1));

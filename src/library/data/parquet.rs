@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::column::{Step, steps};
 use super::source::{Input, MOST_ROW, Stored, most_unpacked, too_long};
 use super::{Cell, DataError, Format, OF_COLUMN, RowRec, missing};
+use crate::base::suggest;
 use ::parquet::errors::{ParquetError, Result as Decoded};
 use ::parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use ::parquet::record::Field;
@@ -98,13 +99,69 @@ fn place(schema: &Type, column: &str, file: &str) -> Result<(Arc<Type>, Vec<Step
     {
         let field = Arc::clone(field);
         steps.remove(0);
+        if let Some(error) = astray(&field, &steps, column, file) {
+            return Err(error);
+        }
         return Ok((field, steps));
     }
-    Err(missing(
-        column,
-        fields.iter().map(|field| field.name()),
-        file,
-    ))
+    let error = missing(column, fields.iter().map(|field| field.name()), file);
+    Err(
+        match fields.iter().find_map(|field| within(field, column)) {
+            Some(path) => error.help(format!("did you mean `{path}`?")),
+            None => error,
+        },
+    )
+}
+
+/// The error of a path that leaves a group by a field that it does not have.
+fn astray(field: &Type, steps: &[Step], column: &str, file: &str) -> Option<DataError> {
+    let (mut at, mut done) = (field, field.name().to_owned());
+    for step in steps {
+        let Step::Field(name) = step else { return None };
+        if !is_group(at) {
+            return None;
+        }
+        let inner = at.get_fields();
+        let Some(next) = inner.iter().find(|f| f.name() == name) else {
+            let error = DataError::new(file, format!("there is no value at `{column}`"));
+            let names = inner.iter().map(|f| f.name());
+            let near = suggest::nearest(name, names.clone());
+            let shown = if near.is_empty() {
+                names.take(12).collect()
+            } else {
+                near
+            };
+            let paths: Vec<String> = shown.iter().map(|n| format!("`{done}.{n}`")).collect();
+            let help = format!("there is {}", paths.join(", "));
+            return Some(error.kind(OF_COLUMN).help(help));
+        };
+        done = format!("{done}.{name}");
+        at = next;
+    }
+    None
+}
+
+/// Whether a field holds others by their names, and is no list or map.
+fn is_group(field: &Type) -> bool {
+    use parquet::basic::ConvertedType;
+    let info = field.get_basic_info();
+    field.is_group()
+        && info.converted_type() == ConvertedType::NONE
+        && info.logical_type_ref().is_none()
+}
+
+/// The path to a field of that name within another.
+fn within(field: &Type, name: &str) -> Option<String> {
+    if !is_group(field) {
+        return None;
+    }
+    let own = field.name();
+    field.get_fields().iter().find_map(|inner| {
+        if inner.name() == name {
+            return Some(format!("{own}.{name}"));
+        }
+        within(inner, name).map(|path| format!("{own}.{path}"))
+    })
 }
 
 fn read(

@@ -121,7 +121,12 @@ fn among(files: Vec<PathBuf>, split: &str, place: &str) -> Result<Vec<PathBuf>, 
         }
         let error =
             DataError::new(place, format!("there is no split `{split}`")).about(About::Name);
-        let share = if ALIASES.contains(&split) {
+        let error = error.nearest(split, ["train", "dev", "validation", "test"]);
+        let share = if error
+            .near
+            .as_deref()
+            .is_some_and(|near| ALIASES.contains(&near))
+        {
             "dev"
         } else {
             "test"
@@ -143,7 +148,8 @@ fn among(files: Vec<PathBuf>, split: &str, place: &str) -> Result<Vec<PathBuf>, 
         there.dedup();
         let error =
             DataError::new(place, format!("there is no split `{split}`")).about(About::Name);
-        return Err(error.help(format!(
+        let names = known.iter().map(String::as_str);
+        return Err(error.nearest(split, names).help(format!(
             "by their names, the files are {}; a split of other files is named: `{split} = [\"FILE\"]`",
             there.join(", ")
         )));
@@ -346,6 +352,12 @@ fn pick<'a>(
     Ok(None)
 }
 
+/// Whether one of some splits has that name, or another of it.
+fn holds(splits: &[&str], name: &str) -> bool {
+    let same = |own: &&str| *own == name || ALIASES.contains(own) && ALIASES.contains(&name);
+    splits.iter().any(same)
+}
+
 /// The error of a split that is not there.
 fn absent(split: &str, files: &[String], folders: &[&str], place: &str) -> DataError {
     let quoted = |mut names: Vec<&str>| {
@@ -374,7 +386,12 @@ fn absent(split: &str, files: &[String], folders: &[&str], place: &str) -> DataE
         .collect();
     let error = DataError::new(place, format!("there is no split `{split}`")).about(About::Name);
     if !splits.is_empty() {
-        return error.help(format!("there are {}", quoted(splits)));
+        let known = splits
+            .iter()
+            .chain(KNOWN.iter().filter(|k| holds(&splits, k)));
+        return error
+            .nearest(split, known.copied())
+            .help(format!("there are {}", quoted(splits.clone())));
     }
     let configs: Vec<&str> = files
         .iter()

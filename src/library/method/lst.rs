@@ -43,9 +43,10 @@ static SCHEMA: Schema = Schema {
         },
         Key {
             name: "layers",
-            kind: Kind::Names,
+            kind: Kind::Numbers,
             default: Default::Absent,
-            doc: "blocks, counted from 0, that have a side block; all if not written",
+            doc: "numbers of the blocks that have a side block, ascending from 0, as in `layers = [0, 4, 8, 11]`; every block if not \
+                  written. The others are passed by: fewer side blocks take less memory and time",
         },
         INIT,
     ],
@@ -116,7 +117,7 @@ impl Method for Lst {
                     "`layers` must be ascending numbers of blocks from 0 to {}",
                     facts.layers - 1
                 ),
-                help: None,
+                help: Some("write them in a list: `layers = [0, 1, 2]`".to_owned()),
             });
         }
         check_width(values, facts)

@@ -17,6 +17,7 @@ use serde_json::{Map, Value as Json};
 use super::data::DataError;
 use super::data::source::PACKED;
 use crate::base::suggest;
+use crate::base::world::WorldError;
 
 /// Bytes of a row at most.
 const LONGEST: u64 = 64 << 20;
@@ -273,7 +274,8 @@ fn told(
 /// It cannot be read.
 pub fn open_file(path: &Path, asked: Option<Format>, unclear: Format) -> Result<Opened, DataError> {
     let name = path.display().to_string();
-    let failed = |e: std::io::Error| DataError::new(&name, e.to_string());
+    let failed =
+        |e: std::io::Error| DataError::from(WorldError::io(path, &e).on_the_command_line());
     let mut file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(DataError::new(

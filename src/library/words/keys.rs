@@ -10,6 +10,24 @@ const PLACED: &[&str] = &["lora", "side_lora", "siva"];
 const SOURCE: &[&str] = &["local", "hub"];
 const RATES: &[&str] = &["linear", "cosine", "constant"];
 
+/// How many passes make an update.
+pub const ACCUMULATION: &[&str] = &[
+    "gradient_accumulation_steps",
+    "gradient_accumulation",
+    "accumulate_grad_batches",
+    "grad_accum",
+    "grad_accumulation_steps",
+];
+
+/// How many examples a pass has, where an update may have several.
+pub const PER_PASS: &[&str] = &[
+    "per_device_train_batch_size",
+    "per_gpu_train_batch_size",
+    "train_batch_size",
+    "batch_size",
+    "bs",
+];
+
 /// Keys of others.
 #[rustfmt::skip]
 pub static KEYS: &[Word] = &[
@@ -17,12 +35,12 @@ pub static KEYS: &[Word] = &[
     key(&["learning_rate", "base_learning_rate", "learn_rate", "max_lr", "peak_lr"], TRAIN, "lr", "lr = 2e-4", ""),
     key(&["num_train_epochs", "num_epochs", "n_epochs", "max_epochs", "nb_epochs", "epoch"], TRAIN, "epochs", "epochs = 3", ""),
     key(&["max_steps", "num_train_steps", "num_steps", "train_steps", "total_steps", "iterations", "iters"], TRAIN, "steps", "steps = 1000", ""),
-    key(&["per_device_train_batch_size", "per_gpu_train_batch_size", "train_batch_size", "batch_size", "bs", "effective_batch_size",
-          "global_batch_size", "total_batch_size"], SCORED, "batch", "batch = 16", ""),
+    key(PER_PASS, SCORED, "batch", "batch = 16", ""),
+    key(&["effective_batch_size", "global_batch_size", "total_batch_size"], SCORED, "batch", "batch = 16", ""),
     key(&["per_device_eval_batch_size", "eval_batch_size", "test_batch_size", "per_gpu_eval_batch_size"], &["eval"], "batch", "batch = 32", ""),
-    key(&["gradient_accumulation_steps", "gradient_accumulation", "accumulate_grad_batches", "grad_accum", "grad_accumulation_steps",
-          "micro_batch_size", "microbatch", "eval_accumulation_steps"], TRAIN, "micro_batch",
-        "batch = 16, micro_batch = 4", ""),
+    key(ACCUMULATION, TRAIN, "micro_batch", "batch = 16, micro_batch = 4", ""),
+    key(&["micro_batch_size", "microbatch"], TRAIN, "micro_batch", "micro_batch = 4", ""),
+    anyway(&["eval_accumulation_steps"], "an evaluation keeps no more than a batch in memory"),
     key(&["gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing", "activation_checkpointing_kwargs",
           "use_gradient_checkpointing", "checkpoint_activations", "recomputation", "enable_gradient_checkpointing"], FIT, "recompute",
         "recompute = true", ""),

@@ -6,7 +6,7 @@ mod names;
 
 use super::schema::Schema;
 
-pub use keys::KEYS;
+pub use keys::{ACCUMULATION, KEYS, PER_PASS};
 pub use names::NAMES;
 
 /// Words that mean one thing, and what that is here.
@@ -109,10 +109,66 @@ fn find(table: &'static [Word], name: &str) -> Option<&'static Word> {
         .find(|word| word.names.iter().any(|own| plain(own) == name))
 }
 
+/// A text with the sample value of a key replaced: `rank = 8` becomes `rank = 32`.
+#[must_use]
+pub fn with_value(sample: &str, key: &str, value: &str) -> String {
+    let head = format!("{key} = ");
+    let starts = |at: usize| {
+        let before = sample.get(..at).and_then(|s| s.chars().next_back());
+        before.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '_')
+    };
+    let found = sample.match_indices(&head).map(|(at, _)| at);
+    let Some(from) = found.filter(|at| starts(*at)).last() else {
+        return sample.to_owned();
+    };
+    let from = from + head.len();
+    let rest = sample.get(from..).unwrap_or_default();
+    let (mut depth, mut quoted) = (0_i32, false);
+    let mut end = rest.len();
+    for (at, c) in rest.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            ',' | '}' if depth == 0 => {
+                end = at;
+                break;
+            }
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth -= 1,
+            _ => {}
+        }
+    }
+    let own = rest.get(..end).unwrap_or(rest).trim_end().len();
+    let before = sample.get(..from).unwrap_or_default();
+    format!("{before}{value}{}", rest.get(own..).unwrap_or_default())
+}
+
+/// How a key is written with a usual value, where the table has one: `lr = 2e-4`.
+#[must_use]
+pub fn sample_of(key: &str) -> Option<&'static str> {
+    KEYS.iter().find_map(|word| match word.means {
+        Means::Key {
+            key: own, write, ..
+        } if own == key && write.starts_with(key) => Some(write),
+        _ => None,
+    })
+}
+
+/// An entry as the table writes it with the keys it needs: `linear { peak = 2e-4, warmup = 6% }`.
+#[must_use]
+pub fn sample_entry(name: &str) -> Option<&'static str> {
+    let head = format!("{name} {{");
+    NAMES.iter().find_map(|word| match word.means {
+        Means::Entry(write) if write.starts_with(&head) => Some(write),
+        _ => None,
+    })
+}
+
 impl Word {
-    /// What is to be written instead of `name`, in the block of `block`.
+    /// What is to be written instead of `name`, in the block of `block`, with the value that was meant where that
+    /// is known.
     #[must_use]
-    pub fn help(&self, name: &str, block: Option<&Schema>) -> String {
+    pub fn help(&self, name: &str, block: Option<&Schema>, value: Option<&str>) -> String {
         match self.means {
             Means::Key {
                 of,
@@ -123,6 +179,10 @@ impl Word {
                 let here = block
                     .is_some_and(|b| of.contains(&b.name) && b.keys.iter().any(|k| k.name == key));
                 let first = of.first().copied().unwrap_or_default();
+                let own = |sample: &str| {
+                    value.map_or_else(|| sample.to_owned(), |v| with_value(sample, key, v))
+                };
+                let (write, within) = (own(write), own(within));
                 if here {
                     format!("`{name}` is called `{key}` here: write `{write}`")
                 } else if within.is_empty() {
@@ -143,22 +203,23 @@ impl Word {
     }
 }
 
-/// What to say of an unknown key: the word for it, how it is written `inside` an entry that the block takes, the blocks
+/// What to say of an unknown key: the word for it with the `value` that was meant, how it is written `inside` an entry that the block takes, the blocks
 /// that have a key of that name, or the nearest names; and where all keys are listed.
 #[must_use]
 pub fn unknown_key(
     name: &str,
     block: &Schema,
+    value: Option<&str>,
     inside: Option<&str>,
     others: &[&'static Schema],
 ) -> String {
     if block.keys.is_empty() {
-        let word = for_key(name).map(|word| format!("; {}", word.help(name, Some(block))));
+        let word = for_key(name).map(|word| format!("; {}", word.help(name, Some(block), value)));
         return format!("`{}` takes no keys{}", block.name, word.unwrap_or_default());
     }
     let own = block.keys.iter().map(|key| key.name);
     if let Some(word) = for_key(name) {
-        return word.help(name, Some(block));
+        return word.help(name, Some(block), value);
     }
     let list = format!("`peftc explain {}` lists its keys", block.name);
     if let Some(inside) = inside {
@@ -194,7 +255,7 @@ pub fn unknown_name<'a>(
     valid: impl IntoIterator<Item = &'a str> + Clone,
 ) -> Option<String> {
     match for_name(name) {
-        Some(word) => Some(word.help(name, None)),
+        Some(word) => Some(word.help(name, None, None)),
         None => crate::base::suggest::did_you_mean(name, valid),
     }
 }
@@ -247,7 +308,7 @@ mod tests {
         let train = crate::library::stage::stage("train")
             .expect("a stage kind")
             .schema();
-        let help = |name: &str| unknown_key(name, train, None, &[]);
+        let help = |name: &str| unknown_key(name, train, None, None, &[]);
         assert_eq!(
             help("learning_rate"),
             "`learning_rate` is called `lr` here: write `lr = 2e-4`"
@@ -259,5 +320,36 @@ mod tests {
         assert!(help("epocs").starts_with("did you mean `epochs`"));
         assert!(help("epocs").ends_with("`peftc explain train` lists its keys"));
         assert!(help("zzz").contains("`patience`"));
+    }
+
+    #[test]
+    fn every_sample_takes_the_value_that_was_meant() {
+        for word in KEYS {
+            let Means::Key {
+                key, write, within, ..
+            } = word.means
+            else {
+                continue;
+            };
+            for sample in [write, within].into_iter().filter(|s| !s.is_empty()) {
+                let own = with_value(sample, key, "MINE");
+                assert!(own.contains(&format!("{key} = MINE")), "{sample}: {own}");
+                let brackets =
+                    |s: &str| s.matches(['{', '[']).count() == s.matches(['}', ']']).count();
+                assert!(brackets(&own), "{sample}: {own}");
+            }
+        }
+        assert_eq!(
+            with_value(
+                "adapter = lora { on = attention.{query, value} }",
+                "on",
+                "*.*"
+            ),
+            "adapter = lora { on = *.* }"
+        );
+        assert_eq!(
+            with_value("batch = 16, micro_batch = 4", "batch", "8"),
+            "batch = 8, micro_batch = 4"
+        );
     }
 }
