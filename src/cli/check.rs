@@ -50,9 +50,9 @@ pub(super) struct Check {
     common: Common,
 }
 
-/// What a budget has to hold for a plan.
-pub(super) fn needed(plan: &Plan) -> u64 {
-    let stages = plan.stages.iter();
+/// What a budget has to hold for some stages.
+pub(super) fn needed(stages: &[&Stage]) -> u64 {
+    let stages = stages.iter();
     stages.map(|s| s.estimate.needs()).max().unwrap_or(0)
 }
 
@@ -109,7 +109,8 @@ impl Check {
         let rates = store.rates(machine.threads);
         let source = Told::by(&rates, &machine);
         let time = |s: &Stage| seconds(s, &rates, &machine);
-        let peak = compiled.plan.as_ref().map(needed);
+        let all: Vec<&Stage> = compiled.plan.iter().flat_map(|p| &p.stages).collect();
+        let peak = compiled.plan.as_ref().map(|_| needed(&all));
         let fits = limit.zip(peak).map(|(limit, peak)| peak <= limit);
         if self.common.json {
             let stages: Vec<Json> = compiled
@@ -169,13 +170,13 @@ impl Check {
             };
             print(&format!("{name}\n\n"));
             if let Some(limit) = limit {
-                print(&verdict(plan, limit, screen));
+                print(&verdict(&all, limit, screen));
                 print(&screen.fold(&fitted(plan), 6));
                 print("\n");
             }
             print(&table(plan, limit, (&cached, &mark, &time), screen));
             print(&screen.fold(&on_disk(plan, &cached, &store), 4));
-            print(&told(&machine, source, screen));
+            print(&told(&machine, source, &store.rated_threads(), screen));
             print(&data::block(plan, screen.prose()));
         }
         if fits == Some(false) {

@@ -98,7 +98,7 @@ impl PlanArgs {
                 let times = times.collect::<Vec<_>>().join(", ");
                 let screen = Screen::out(self.common.color);
                 print(&screen.fold(&format!("\ntimes: {times}\n"), 2));
-                print(&told(&machine, source, Screen::out(self.common.color)));
+                print(&told(&machine, source, &store.rated_threads(), screen));
             }
             Format::Json => {
                 let mut json = plan_render::json(plan, &name, &cached, &self.common.device);

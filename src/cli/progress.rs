@@ -1,5 +1,6 @@
 //! The live line of a run; plain lines where there is no terminal.
 
+use std::collections::VecDeque;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +27,12 @@ pub(super) struct Progress {
     last_line: Instant,
     /// When this process made its first step of the stage, and which.
     first: Option<(Instant, u64)>,
+    /// Losses of the last steps.
+    losses: VecDeque<f64>,
 }
+
+/// Steps that a shown loss is the mean of: one batch's says little.
+const SMOOTHED: usize = 50;
 
 impl Progress {
     pub(super) fn new(quiet: bool, asked: Arc<Asked>) -> Self {
@@ -40,6 +46,7 @@ impl Progress {
             total: 0,
             last_line: Instant::now(),
             first: None,
+            losses: VecDeque::new(),
         }
     }
 
@@ -66,6 +73,7 @@ impl Progress {
         self.finish();
         (self.stage, self.total, self.last_line) = (name.to_owned(), total, Instant::now());
         self.first = None;
+        self.losses.clear();
         self.line(&format!(
             "{name} ({kind}): {} of tensors at most",
             Bytes(estimated)
@@ -81,6 +89,22 @@ impl Progress {
 }
 
 impl Progress {
+    /// The mean loss of the last steps, with how many these are.
+    fn smoothed(&mut self, loss: f64) -> String {
+        if self.losses.len() == SMOOTHED {
+            self.losses.pop_front();
+        }
+        self.losses.push_back(loss);
+        let n = self.losses.len();
+        let mean = self.losses.iter().sum::<f64>() / n as f64;
+        let of = if n > 1 {
+            format!(" (mean of {n} steps)")
+        } else {
+            String::new()
+        };
+        format!("loss {mean:.4}{of}")
+    }
+
     /// The time that is left after a step, by the steps of this process alone: what was done before an
     /// interruption took no time here.
     fn left(&mut self, step: u64) -> String {
@@ -143,8 +167,9 @@ impl Observer for Progress {
                 samples_per_s,
                 peak,
             } => {
+                let loss = self.smoothed(loss);
                 let text = format!(
-                    "loss {loss:.4}  {samples_per_s:.0} samples/s  {}{}",
+                    "{loss}  {samples_per_s:.0} samples/s  {}{}",
                     Bytes(peak),
                     self.left(step)
                 );

@@ -2,7 +2,7 @@
 
 mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,9 +117,10 @@ impl Run {
             error(&format!("there is no stage `{name}`"));
             return exit::WRONG;
         }
-        if let Some(budget) = budget.filter(|b| needed(plan) > *b) {
+        let left = self.left(plan, &store);
+        if let Some(budget) = budget.filter(|b| needed(&left) > *b) {
             error("over the budget; nothing was executed");
-            note(&verdict(plan, budget, Screen::err(self.common.color)));
+            note(&verdict(&left, budget, Screen::err(self.common.color)));
             return exit::TOO_LARGE;
         }
         if !self.common.quiet {
@@ -158,6 +159,25 @@ impl Run {
         self.execute(plan, &options, &world, asked_for)
     }
 
+    /// The stages that are asked for.
+    fn asked<'a>(&self, plan: &'a Plan) -> Vec<&'a Stage> {
+        match &self.stage {
+            Some(name) => plan.needed(name),
+            None => plan.stages.iter().collect(),
+        }
+    }
+
+    /// Those of them that are executed: what is finished needs no memory.
+    fn left<'a>(&self, plan: &'a Plan, store: &Path) -> Vec<&'a Stage> {
+        let store = Store::open(store);
+        let finished = |s: &&Stage| {
+            !self.fresh && s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some()
+        };
+        let mut stages = self.asked(plan);
+        stages.retain(|s| !finished(s));
+        stages
+    }
+
     fn execute(
         &self,
         plan: &Plan,
@@ -178,14 +198,15 @@ impl Run {
                     print(&format!("{document:#}\n"));
                 } else {
                     let screen = Screen::out(self.common.color);
-                    print(&summary::stages(&document, screen));
-                    print(&scores::tables(&document, screen.width.unwrap_or(WIDE)));
-                    print(&summary::choices(&document, screen));
-                    print(&summary::repetitions(plan, &document, screen));
+                    let own = self.own(plan, &document);
+                    print(&summary::stages(&own, screen));
+                    print(&scores::tables(&own, screen.width.unwrap_or(WIDE)));
+                    print(&summary::choices(&own, screen));
+                    print(&summary::repetitions(plan, &own, screen));
                     if self.profile {
-                        print(&summary::profiles(&document, screen));
+                        print(&summary::profiles(&own, screen));
                     }
-                    print(&summary::made(&document, &options.out, screen));
+                    print(&summary::made(&own, &document, &options.out, screen));
                 }
                 exit::DONE
             }
@@ -196,16 +217,30 @@ impl Run {
         }
     }
 
+    /// The document without the stages that this command did not ask for.
+    fn own(&self, plan: &Plan, document: &Json) -> Json {
+        let asked: Vec<&str> = self
+            .asked(plan)
+            .iter()
+            .map(|s| s.name.value.as_str())
+            .collect();
+        let mut own = document.clone();
+        if let Some(list) = own.get_mut("stages").and_then(Json::as_array_mut) {
+            list.retain(|s| {
+                s.get("name")
+                    .and_then(Json::as_str)
+                    .is_some_and(|n| asked.contains(&n))
+            });
+        }
+        own
+    }
+
     /// The stages that would run, each with its reason.
     fn dry(&self, plan: &Plan, options: &Options) -> String {
         let store = Store::open(options.store.clone());
         let recipe = options.recipe.display().to_string();
-        let stages: Vec<&Stage> = match &self.stage {
-            Some(name) => plan.needed(name),
-            None => plan.stages.iter().collect(),
-        };
         let mut list = Vec::new();
-        for stage in stages {
+        for stage in self.asked(plan) {
             let key = entry_name(stage);
             let state = store.look(&key);
             let resumes = options.resumes_at(&store, stage);
@@ -241,12 +276,39 @@ impl Run {
                     None => "new".to_owned(),
                 }
             };
-            list.push((stage, reason, resumes));
+            let stranded = match resumes {
+                None if !self.fresh => store.stranded(&options.recipe, &stage.name.value, &key),
+                _ => Vec::new(),
+            };
+            list.push((
+                stage,
+                reason,
+                resumes,
+                stranded.into_iter().max_by_key(|(_, step)| *step),
+            ));
+        }
+        for (stage, .., stranded) in &list {
+            if let Some((_, step)) = stranded.as_ref().filter(|_| !self.common.quiet) {
+                note(&Screen::err(self.common.color).fold(
+                    &format!(
+                        "note: a checkpoint of `{}` at step {step} is of another version of its recipe and is not used; to go on \
+                         from it, take back what was changed\n",
+                        stage.name.value
+                    ),
+                    4,
+                ));
+            }
         }
         if self.common.json {
             let stages: Vec<Json> = list
                 .iter()
-                .map(|(s, why, resumes)| serde_json::json!({ "name": s.name.value, "kind": s.filled.name, "reason": why, "resumes_at": resumes, "estimated_peak_bytes": s.estimate.peak() }))
+                .map(|(s, why, resumes, stranded)| {
+                    let stranded = stranded.as_ref().map(|(_, step)| *step);
+                    serde_json::json!({
+                        "name": s.name.value, "kind": s.filled.name, "reason": why, "resumes_at": resumes,
+                        "stranded_at": stranded, "estimated_peak_bytes": s.estimate.peak(),
+                    })
+                })
                 .collect();
             return format!(
                 "{:#}\n",
@@ -263,7 +325,7 @@ impl Run {
             ("", Side::Right),
             ("", Side::Left),
         ]);
-        for (stage, reason, _) in list {
+        for (stage, reason, ..) in list {
             table.row(vec![
                 stage.name.value.as_str().into(),
                 stage.filled.name.as_str().into(),

@@ -30,6 +30,7 @@ mod remote;
 #[cfg(test)]
 mod remote_tests;
 pub mod replay;
+pub mod result;
 pub mod resume;
 pub mod room;
 pub mod run;

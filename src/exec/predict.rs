@@ -318,21 +318,28 @@ impl Predictor {
     fn base(&self) -> Result<Checkpoint, RunError> {
         let description = &self.description;
         let near = self.folder.join(&description.weights);
-        let places = [Some(&near), description.weights_at.as_ref()];
-        let there = || places.iter().flatten().filter(|p| p.exists());
-        let Some(first) = there().next() else {
-            return Err(RunError::file(
-                &near,
-                "the model that the adapter stands on is not there; put it back, or run the stage again",
-            ));
-        };
+        let mut places = vec![near.clone()];
+        places.extend(description.weights_at.clone());
         let Some(hash) = &description.base else {
+            let first = places.iter().find(|p| p.exists());
+            let first = first.ok_or_else(|| gone(&near, description))?;
             vouch(first)?;
             return Checkpoint::open(first);
         };
+        // The hash tells them, wherever they are.
+        places.extend(moved(&self.folder, &description.weights));
+        let there = || places.iter().filter(|p| p.exists());
+        let Some(first) = there().next() else {
+            return Err(gone(&near, description));
+        };
         for place in there() {
-            vouch(place)?;
-            let weights = Checkpoint::open(place)?;
+            let opened = vouch(place).and_then(|()| Checkpoint::open(place));
+            let weights = match opened {
+                Ok(weights) => weights,
+                // What is damaged is named; a guess that leads nowhere is not.
+                Err(why) if place == first => return Err(why),
+                Err(_) => continue,
+            };
             if weights.hash(&|_| None) == *hash {
                 return Ok(weights);
             }
@@ -399,6 +406,36 @@ impl Session<'_> {
         let all = score(&mut self.runner, &self.program, walk, observer)?;
         Ok(averaged(all, self.draws))
     }
+}
+
+/// Where the plain weights may be of an artifact that was moved together with its project: the way to them is that
+/// from the store, and a folder of OUT is elsewhere.
+fn moved(folder: &Path, weights: &Path) -> Vec<PathBuf> {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+    let down = weights
+        .components()
+        .skip_while(|c| *c == std::path::Component::ParentDir);
+    let down: PathBuf = down.collect();
+    if down.as_os_str().is_empty() || down.is_absolute() {
+        return Vec::new();
+    }
+    let above = folder.ancestors().skip(1);
+    let within = ["", "store", ".peftc/store"];
+    let places = above.flat_map(|dir| within.map(|sub| dir.join(sub).join(&down)));
+    places.filter(|place| place.is_dir()).collect()
+}
+
+/// The error of plain weights that are nowhere.
+fn gone(near: &Path, description: &Description) -> RunError {
+    let was = description.weights_at.as_ref();
+    let was = was.map_or_else(String::new, |at| format!(" (it was in {})", at.display()));
+    RunError::file(
+        near,
+        format!(
+            "the model that the adapter stands on is not there{was}; put it back, move the whole project with it, or run the \
+             recipe again"
+        ),
+    )
 }
 
 /// Why a folder cannot be labelled with.

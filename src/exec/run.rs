@@ -13,6 +13,7 @@ use super::machine::Runner;
 use super::observe::{Event, Observer};
 use super::origin::absolute;
 use super::publish;
+use super::result::Results;
 use super::resume;
 use super::room::{fits_device, fits_disk, ran_out};
 use super::store::{About, Entry, Manifest, State, Store};
@@ -20,8 +21,6 @@ use super::target;
 use crate::base::date::utc;
 use crate::base::world::World;
 use crate::files::RunError;
-use crate::files::durable::create_dirs;
-use crate::files::sealed;
 use crate::library::data::tokens::EncodedSet;
 use crate::library::stage::job::Routine;
 use crate::plan::facts::facts;
@@ -55,12 +54,6 @@ pub struct Options {
     pub machine_name: Option<String>,
     /// The recipe's text and those of what it imports, each with its name.
     pub sources: Vec<(String, String)>,
-}
-
-/// The texts that a plan was compiled from.
-fn sources(options: &Options) -> Json {
-    let text = |(name, text): &(String, String)| json!({ "name": name, "text": text });
-    options.sources.iter().map(text).collect()
 }
 
 impl Options {
@@ -100,7 +93,7 @@ pub fn entry_name(stage: &Stage) -> String {
     })
 }
 
-/// Runs what is asked for; gives the `result.json` document.
+/// Runs what is asked for; gives the `result.json` document, with the results of other stages that still hold.
 ///
 /// # Errors
 /// The first stage that failed; those before it are in the store.
@@ -122,9 +115,9 @@ pub fn run(
         .copied()
         .filter(|stage| !reusable(stage) || store.finished(&entry_name(stage)).is_none());
     fits_disk(plan, to_run, &store, &options.out)?;
-    let mut results = Vec::new();
+    let mut results = Results::new(plan, options, &stages);
     let recipe = options.recipe.display().to_string();
-    for stage in stages {
+    for stage in stages.iter().copied() {
         let decided = match stage.waits_for() {
             Some(chooser) => Some(decide(plan, stage, chooser, &store, options)?),
             None => None,
@@ -174,12 +167,11 @@ pub fn run(
             set(&mut result, key, value);
         }
         let _ = store.note_latest(&recipe, &stage.name.value, &key, &stage.parts);
-        results.push(result);
-        let document = json!({ "schema": 1, "recipe": recipe, "sources": sources(options), "stages": results });
-        create_dirs(&options.out)?;
-        sealed::write(&options.out.join("result.json"), &document)?;
+        for note in results.add(result)? {
+            observer.event(Event::Note(&note));
+        }
     }
-    Ok(json!({ "schema": 1, "recipe": recipe, "sources": sources(options), "stages": results }))
+    Ok(results.document())
 }
 
 /// What a stage finds in the store.

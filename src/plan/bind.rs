@@ -73,6 +73,8 @@ pub struct BoundSplit {
     pub classes: Vec<String>,
     /// Hash of its files and of what is taken from them.
     pub identity: Option<String>,
+    /// What its rows are known again by, in whatever order their classes are; `None` where they were not read.
+    pub rows_hash: Option<String>,
     /// Bytes of tokens, tokenizer and demonstrations in memory.
     pub host_bytes: u64,
     /// Place of what was seen of its rows among all that was noted.

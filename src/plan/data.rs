@@ -76,6 +76,7 @@ impl Binder<'_> {
                         Vec::new()
                     },
                     identity: None,
+                    rows_hash: None,
                     host_bytes: 0,
                     noted: None,
                 }));
@@ -96,6 +97,7 @@ impl Binder<'_> {
                     lengths: Lengths::Known(vec![want.max_length as u32; n * want.draws as usize]),
                     classes,
                     identity: None,
+                    rows_hash: None,
                     host_bytes: 0,
                 })),
                 Err(list) => {
@@ -144,6 +146,7 @@ impl Binder<'_> {
                     encoded: Some(Arc::new(made.set)),
                     classes: made.classes,
                     identity: source.identity.clone(),
+                    rows_hash: made.rows_hash,
                 });
                 self.splits.insert(key, bound.clone());
                 Some(bound)

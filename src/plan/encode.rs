@@ -9,6 +9,7 @@ use super::source::Source;
 use crate::base::world::World;
 use crate::library::data::DataError;
 use crate::library::data::report::{Sight, Survey, Surveyor, Tokens};
+use crate::library::data::rows_hash::RowsHash;
 use crate::library::data::set::{Example, Label, Reading};
 use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Notes, Target};
 use crate::library::demonstrations::Demonstrations;
@@ -33,6 +34,8 @@ pub(super) struct Made {
     pub classes: Vec<String>,
     /// What was seen of its rows, if that was wanted.
     pub survey: Option<Survey>,
+    /// What its rows are known again by.
+    pub rows_hash: Option<String>,
     /// Why its tokens are in memory though they are many.
     pub unkept: Option<io::Error>,
 }
@@ -76,11 +79,13 @@ pub(super) fn encoded(
     let known = name
         .as_ref()
         .and_then(|name| EncodedSet::open(world.kept(name)?));
-    if let Some((set, notes)) = known.filter(|(_, n)| n.survey.is_some() || !want.survey) {
+    let enough = |n: &Notes| n.rows_hash.is_some() && (n.survey.is_some() || !want.survey);
+    if let Some((set, notes)) = known.filter(|(_, notes)| enough(notes)) {
         return Ok(Made {
             set,
             classes: notes.classes,
             survey: notes.survey.filter(|_| want.survey),
+            rows_hash: notes.rows_hash,
             unkept: None,
         });
     }
@@ -100,11 +105,12 @@ pub(super) fn encoded(
     let file = name.and_then(|name| world.keep(&name).transpose());
     if let Some(file) = file {
         match file.and_then(Maker::in_file).map(|made| each.encode(made)) {
-            Ok(Ok(Ok((set, survey)))) => {
+            Ok(Ok(Ok((set, notes)))) => {
                 return Ok(Made {
                     set,
-                    classes: reading.classes().to_vec(),
-                    survey,
+                    classes: notes.classes,
+                    survey: notes.survey,
+                    rows_hash: notes.rows_hash,
                     unkept,
                 });
             }
@@ -113,10 +119,11 @@ pub(super) fn encoded(
         }
     }
     match each.encode(Maker::in_memory())? {
-        Ok((set, survey)) => Ok(Made {
+        Ok((set, notes)) => Ok(Made {
             set,
-            classes: reading.classes().to_vec(),
-            survey,
+            classes: notes.classes,
+            survey: notes.survey,
+            rows_hash: notes.rows_hash,
             unkept,
         }),
         Err(why) => Err(Cause::Tokens(why.to_string())),
@@ -137,13 +144,14 @@ struct Each<'a> {
     special: Vec<u32>,
 }
 
-/// A set, and what was seen of its rows.
-type Encoding = (EncodedSet, Option<Survey>);
+/// A set, and what is known of its rows.
+type Encoding = (EncodedSet, Notes);
 
 impl Each<'_> {
     /// Tokenizes all of them; the inner error is that of the file they go into.
     fn encode(&self, mut made: Maker) -> Result<io::Result<Encoding>, Cause> {
         let mut surveyor = self.want.survey.then(Surveyor::default);
+        let mut rows = RowsHash::default();
         for draw in 0..self.want.draws as u32 {
             // All draws have the same rows.
             let mut surveyor = surveyor.as_mut().filter(|_| draw == 0);
@@ -154,14 +162,15 @@ impl Each<'_> {
                 bytes += example.texts.iter().map(String::len).sum::<usize>();
                 waiting.push((place, example));
                 if waiting.len() == AT_ONCE || bytes >= BYTES_AT_ONCE {
-                    outcome = self.add(&mut made, &mut waiting, draw, surveyor.as_deref_mut());
+                    let seen = (surveyor.as_deref_mut(), &mut rows);
+                    outcome = self.add(&mut made, &mut waiting, draw, seen);
                     bytes = 0;
                 }
                 matches!(outcome, Ok(Ok(())))
             });
             walked.map_err(Cause::Data)?;
             if matches!(outcome, Ok(Ok(()))) {
-                outcome = self.add(&mut made, &mut waiting, draw, surveyor);
+                outcome = self.add(&mut made, &mut waiting, draw, (surveyor, &mut rows));
             }
             if let Err(why) = outcome.map_err(Cause::Tokens)? {
                 return Ok(Err(why));
@@ -173,8 +182,9 @@ impl Each<'_> {
         let notes = Notes {
             classes: classes.to_vec(),
             survey: surveyor.map(|s| s.finish(classes.len())),
+            rows_hash: Some(rows.hex()),
         };
-        Ok(made.finish(&notes).map(|set| (set, notes.survey)))
+        Ok(made.finish(&notes).map(|set| (set, notes)))
     }
 
     fn add(
@@ -182,9 +192,13 @@ impl Each<'_> {
         made: &mut Maker,
         waiting: &mut Vec<(u32, Example)>,
         draw: u32,
-        surveyor: Option<&mut Surveyor>,
+        (surveyor, rows): (Option<&mut Surveyor>, &mut RowsHash),
     ) -> Result<io::Result<()>, String> {
-        let encoded: Result<Vec<(u64, u32, EncodedExample, Option<Sight>)>, String> = waiting
+        // All draws have the same rows.
+        let first = draw == 0;
+        let classes = self.reading.classes();
+        type One = (u64, u32, EncodedExample, Option<Sight>, Option<RowsHash>);
+        let encoded: Result<Vec<One>, String> = waiting
             .par_drain(..)
             .map(|(place, example)| {
                 let most = self.want.max_length as usize;
@@ -192,6 +206,7 @@ impl Each<'_> {
                     tokenize(self.tokenizer, self.frame, &example.texts, draw, most)?;
                 let row = example.row;
                 let sight = surveyor.is_some().then(|| self.sight(&example, &encoded));
+                let hash = first.then(|| RowsHash::of(&example, classes));
                 let label = match example.label {
                     None => Target::None,
                     Some(Label::Class(c)) => Target::Class(c),
@@ -208,15 +223,17 @@ impl Each<'_> {
                     row,
                     example,
                     sight,
+                    hash,
                 ))
             })
             .collect();
         let encoded = encoded?;
-        for (place, row, example, _) in &encoded {
+        for (place, row, example, _, hash) in &encoded {
             made.add(*place, *row, example);
+            hash.iter().for_each(|hash| rows.add(hash));
         }
         if let Some(surveyor) = surveyor {
-            let sights = encoded.iter().filter_map(|(.., sight)| sight.as_ref());
+            let sights = encoded.iter().filter_map(|(.., sight, _)| sight.as_ref());
             sights.for_each(|sight| surveyor.see(sight));
         }
         Ok(made.flush())

@@ -63,7 +63,9 @@ fn data(stage: &Stage) -> Json {
         let split = split.as_ref()?;
         let name = stage.filled.values.get(key).map(ToString::to_string);
         let rows = split.lengths.count();
-        let known = json!({ "name": name, "hash": split.identity, "rows": rows });
+        let known = json!({
+            "name": name, "hash": split.identity, "rows_hash": split.rows_hash, "rows": rows,
+        });
         Some(((*key).to_owned(), known))
     });
     Json::Object(list.collect())

@@ -62,7 +62,7 @@ pub fn csv(report: &Report) -> String {
         cells.extend([
             visible::line(&r.kind).into_owned(),
             visible::line(&data.name).into_owned(),
-            data.hash.unwrap_or_default(),
+            data.key().unwrap_or_default().to_owned(),
             data.rows.map(|n| n.to_string()).unwrap_or_default(),
             r.told.name().to_owned(),
         ]);
@@ -78,8 +78,9 @@ pub fn json(report: &Report) -> String {
     let stat =
         |s: &Stat| json!({ "mean": s.mean(), "sd": s.sd(), "n": s.n(), "values": s.values() });
     let data = |d: &Option<Data>| {
-        d.as_ref()
-            .map(|d| json!({ "name": d.name, "hash": d.hash, "rows": d.rows }))
+        d.as_ref().map(
+            |d| json!({ "name": d.name, "hash": d.hash, "rows_hash": d.rows_hash, "rows": d.rows }),
+        )
     };
     let rows: Vec<Json> = report
         .rows()
@@ -101,7 +102,10 @@ pub fn json(report: &Report) -> String {
     let groups: Vec<Json> = report
         .groups
         .iter()
-        .map(|g| json!({ "scored_on": data(&g.scored_on), "metric": g.main, "rows": g.rows.len() }))
+        .map(|g| json!({
+            "scored_on": data(&g.scored_on), "metric": g.main, "rows": g.rows.len(),
+            "unlike": g.unlike.as_ref().map(|u| json!({ "metric": u.metric, "classes": u.classes })),
+        }))
         .collect();
     format!(
         "{:#}\n",

@@ -23,6 +23,8 @@ pub mod table;
 
 pub use rows::Row;
 
+use std::collections::HashMap;
+
 use indexmap::{IndexMap, IndexSet};
 
 use crate::base::units::Count;
@@ -100,6 +102,43 @@ pub struct Group {
     pub metrics: Vec<String>,
     /// The metric that rows are sorted by.
     pub main: Option<String>,
+    /// A metric that was asked for and cannot rank these rows.
+    pub unlike: Option<Unlike>,
+}
+
+/// A metric that is not of the same class in all rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unlike {
+    /// Its name.
+    pub metric: String,
+    /// The classes it is of.
+    pub classes: Vec<String>,
+}
+
+impl Unlike {
+    /// Of which classes a metric of some rows is, if these differ.
+    fn of(rows: &[Row], name: &str) -> Option<Self> {
+        let having = rows.iter().filter(|r| r.metrics.contains_key(name));
+        let classes: IndexSet<Option<&String>> = having.map(|r| r.f1_of.get(name)).collect();
+        (classes.len() > 1).then(|| Self {
+            metric: name.to_owned(),
+            classes: classes
+                .into_iter()
+                .map(|c| c.map_or_else(|| "unknown".to_owned(), |c| format!("`{c}`")))
+                .collect(),
+        })
+    }
+
+    /// That it ranks nothing, and what would.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let metric = visible::line(&self.metric);
+        format!(
+            "{metric} is of unlike classes here ({}): rows are not ranked by it, and no front is drawn; give all `eval` \
+             stages one class (`positive = NAME`), or compare by f1_macro",
+            visible::line(&self.classes.join(", "))
+        )
+    }
 }
 
 impl Report {
@@ -147,11 +186,18 @@ impl Report {
 fn groups(rows: Vec<Row>, by: Option<&str>) -> Vec<Group> {
     let mut found: IndexMap<String, Vec<Row>> = IndexMap::new();
     let mut rest = Vec::new();
+    // Older results name their files alone; a newer one of the same files says which rows these are.
+    let known = rows.iter().filter_map(|r| {
+        let data = r.scored_on.as_ref()?;
+        Some((data.hash.clone()?, data.rows_hash.clone()?))
+    });
+    let known: HashMap<String, String> = known.collect();
     for row in rows {
         let key = match &row.scored_on {
-            Some(Data {
-                hash: Some(hash), ..
-            }) => hash.clone(),
+            Some(data) if data.key().is_some() => {
+                let own = data.key().unwrap_or_default();
+                known.get(own).map_or(own, String::as_str).to_owned()
+            }
             Some(_) => format!("recipe {}", row.recipe),
             None => {
                 rest.push(row);
@@ -182,11 +228,20 @@ impl Group {
             *having.entry(name.clone()).or_default() += 1;
         }
         having.sort_by_cached_key(|name, _| (name.matches('.').count(), place(name)));
-        // The first of those that most rows have.
-        let usual = having.iter().rev().max_by_key(|(_, n)| **n).map(|(m, _)| m);
-        let main = by.and_then(|by| having.get_key_value(by)).map(|(m, _)| m);
-        let main = main.or(usual).cloned();
-        if let Some(at) = main.as_ref().and_then(|m| having.get_index_of(m)) {
+        // The first of those that most rows have, and that say the same of all of them.
+        let like = having
+            .iter()
+            .filter(|(m, _)| Unlike::of(&rows, m).is_none());
+        let usual = like.rev().max_by_key(|(_, n)| **n).map(|(m, _)| m.clone());
+        let asked = by.filter(|by| having.contains_key(*by));
+        let unlike = asked.and_then(|asked| Unlike::of(&rows, asked));
+        let main = match asked {
+            Some(_) if unlike.is_some() => None,
+            Some(asked) => Some(asked.to_owned()),
+            None => usual,
+        };
+        let first = asked.or(main.as_deref());
+        if let Some(at) = first.and_then(|m| having.get_index_of(m)) {
             having.move_index(at, 0);
         }
         let scored_on = rows.iter().find_map(|r| r.scored_on.clone());
@@ -198,6 +253,7 @@ impl Group {
             rows,
             metrics: having.into_keys().collect(),
             main,
+            unlike,
         }
     }
 
@@ -317,6 +373,7 @@ mod tests {
                 name: "d".to_owned(),
                 hash: (!hash.is_empty()).then(|| hash.to_owned()),
                 rows: Some(100),
+                ..Data::default()
             }),
             recipe: name.to_owned(),
             ..Row::default()
@@ -373,6 +430,78 @@ mod tests {
             .collect();
         assert_eq!(front, ["a", "b", "old", "older"]);
         assert_eq!(found[0].title().as_deref(), Some("d, 100 rows"));
+    }
+
+    #[test]
+    fn rows_are_the_same_whatever_the_order_of_their_classes() {
+        let with = |name: &str, hash: &str, rows: &str| {
+            let mut own = row(name, 0.5, 10, hash);
+            if let Some(data) = &mut own.scored_on {
+                data.rows_hash = (!rows.is_empty()).then(|| rows.to_owned());
+            }
+            own
+        };
+        // The last one is of an older version, which knew the files alone.
+        let rows = vec![
+            with("a", "ab of a file", "the rows"),
+            with("b", "ba of a file", "the rows"),
+            with("c", "of another", "others"),
+            with("old", "ba of a file", ""),
+        ];
+        let found = groups(rows, None);
+        let sizes: Vec<usize> = found.iter().map(|g| g.rows.len()).collect();
+        assert_eq!(sizes, [3, 1]);
+    }
+
+    #[test]
+    fn what_is_of_unlike_classes_ranks_nothing() {
+        let of = |name: &str, f1: f64, class: Option<&str>| {
+            let mut own = row(name, 0.5, 10, "a");
+            own.metrics
+                .insert("f1".to_owned(), std::iter::once(f1).collect());
+            own.f1_of = class
+                .map(|c| ("f1".to_owned(), c.to_owned()))
+                .into_iter()
+                .collect();
+            own
+        };
+        for others in [Some("ham"), None] {
+            let rows = vec![
+                of("a", 0.2, Some("spam")),
+                of("b", 0.9, others),
+                of("c", 0.4, Some("spam")),
+            ];
+            let group = Group::new(rows.clone(), Some("f1"));
+            assert_eq!(group.main, None);
+            let names: Vec<&str> = group.rows.iter().map(|r| r.name.as_str()).collect();
+            assert_eq!(names, ["a", "b", "c"], "in the order in which they came");
+            assert_eq!(group.front().count(), 0);
+            assert_eq!(group.metrics.first().map(String::as_str), Some("f1"));
+            let report = Report {
+                groups: vec![group],
+                ..Report::default()
+            };
+            for text in [
+                table::terminal(&report, 100),
+                table::markdown(&report),
+                page::html(&report),
+            ] {
+                assert!(text.contains("not ranked by it"), "{text}");
+                assert!(
+                    !text.contains("0.9000*") && !text.contains("**0.9000**"),
+                    "{text}"
+                );
+                assert!(!text.contains("nothing beats"), "{text}");
+            }
+            let group = Group::new(rows, None);
+            assert_eq!(
+                group.main.as_deref(),
+                Some("accuracy"),
+                "what can be compared is taken"
+            );
+        }
+        let rows = vec![of("a", 0.2, Some("spam")), of("b", 0.9, Some("spam"))];
+        assert_eq!(Group::new(rows, Some("f1")).main.as_deref(), Some("f1"));
     }
 
     #[test]

@@ -329,6 +329,9 @@ fn results(group: &Group) -> String {
             escape(main)
         );
     }
+    if let Some(unlike) = &group.unlike {
+        let _ = write!(out, " {}.", escape(&unlike.words()));
+    }
     out.push_str("</p>");
     out.push_str(&left_out(group.rows.len(), MOST_ROWS, "rows"));
     out

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::exec::store::vouch;
 use crate::files::RunError;
+use crate::files::near;
 use crate::files::sealed;
 
 /// The document's name.
@@ -49,6 +50,18 @@ pub struct Data {
     /// How many rows they are.
     #[serde(default)]
     pub rows: Option<u64>,
+    /// Hash of the texts and the names of their labels, whatever their order, that of the classes and the format of
+    /// the files; `None` from versions that did not say.
+    #[serde(default)]
+    pub rows_hash: Option<String>,
+}
+
+impl Data {
+    /// What data are the same by.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.rows_hash.as_deref().or(self.hash.as_deref())
+    }
 }
 
 /// A stage of a `result.json`. What older versions did not write is empty.
@@ -235,9 +248,13 @@ pub fn read(dirs: &[PathBuf]) -> Result<Vec<RunResult>, RunError> {
         if dir.file_name().is_some_and(|n| n == RESULT) && dir.is_file() {
             found.push(dir.parent().unwrap_or(Path::new("")).to_path_buf());
         } else if !dir.exists() {
+            let near = near::did_you_mean(dir).map(|n| format!("{n} "));
             return Err(RunError::file(
                 dir,
-                "no such directory; give the `--out` directory of a `peftc run`, or one that holds several",
+                format!(
+                    "no such directory; {}give the `--out` directory of a `peftc run`, or one that holds several",
+                    near.unwrap_or_default()
+                ),
             ));
         } else {
             search(dir, 0, &mut found);

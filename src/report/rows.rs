@@ -26,8 +26,10 @@ pub struct Row {
     pub recipe: String,
     /// What its metrics are over; `None` where nothing was scored.
     pub scored_on: Option<Data>,
-    /// The evaluations its metrics are of; none means the training's own on its `dev` split.
+    /// The evaluations its metrics are of, those of all its runs; none means the training's own on its `dev` split.
     pub scored_by: Vec<String>,
+    /// The same in short: each once, without what tells the runs apart.
+    pub scorers: Vec<String>,
     /// Its metrics.
     pub metrics: IndexMap<String, Stat>,
     /// Tensors at the peak, as planned.
@@ -186,7 +188,7 @@ pub(super) struct Others {
 
 impl Others {
     fn hash(score: &StageResult) -> Option<String> {
-        score.data.get("data")?.hash.clone()
+        score.data.get("data")?.key().map(str::to_owned)
     }
 
     fn of(groups: &[Vec<Single<'_>>]) -> Self {
@@ -327,6 +329,36 @@ fn singles(result: &RunResult) -> Vec<Single<'_>> {
         .collect()
 }
 
+/// The evaluations of all runs of a row, by their full names and in short: what tells the runs apart goes.
+fn scorers(group: &[Single<'_>]) -> (Vec<String>, Vec<String>) {
+    let all = group.iter().flat_map(|single| &single.scores);
+    let names: IndexSet<String> = all.map(|score| score.name.clone()).collect();
+    let most = group.iter().map(|s| s.scores.len()).max().unwrap_or(0);
+    let short = (0..most).map(|i| {
+        let own: Vec<&&StageResult> = group.iter().filter_map(|s| s.scores.get(i)).collect();
+        let Some(first) = own.first() else {
+            return String::new();
+        };
+        if own.iter().all(|s| s.name == first.name) {
+            return first.name.clone();
+        }
+        let plain = || first.name.split('@').next().unwrap_or_default();
+        let declared = first.stage.as_deref().unwrap_or_else(plain);
+        let shared = first
+            .at
+            .iter()
+            .filter(|(axis, value)| own.iter().all(|s| s.at.get(*axis) == Some(value)));
+        let shared: Vec<String> = shared.map(|(a, v)| format!("{a}={v}")).collect();
+        if shared.is_empty() {
+            declared.to_owned()
+        } else {
+            format!("{declared}@{}", shared.join(","))
+        }
+    });
+    let short: IndexSet<String> = short.collect();
+    (names.into_iter().collect(), short.into_iter().collect())
+}
+
 pub(super) fn row(group: &[Single<'_>], name: String, others: &Others) -> Row {
     let mut row = Row {
         name: visible::line(&name).into_owned(),
@@ -365,7 +397,7 @@ pub(super) fn row(group: &[Single<'_>], name: String, others: &Others) -> Row {
         row.kind = first.stage.kind.clone();
         row.recipe = first.recipe.clone();
         row.scored_on = first.scored_on();
-        row.scored_by = first.scores.iter().map(|s| s.name.clone()).collect();
+        (row.scored_by, row.scorers) = scorers(group);
         row.trained = first.stage.trainable_parameters;
         row.f1_of = first.f1_of(others);
         let by_class = first.scores.first().map(|s| &s.by_class);
@@ -434,6 +466,7 @@ pub(super) mod tests {
             name: "d.test".to_owned(),
             hash: Some("5c07ed".to_owned()),
             rows: Some(400),
+            ..Data::default()
         };
         score.data.insert("data".to_owned(), test);
         score.metrics.insert("accuracy".to_owned(), Some(accuracy));
@@ -462,6 +495,36 @@ pub(super) mod tests {
         assert_eq!(lora.metrics["accuracy"].values(), [0.8, 0.9]);
         assert_eq!(lora.measured.mean(), Some(11.0));
         assert_eq!((full.name.as_str(), full.runs), ("full", 1));
+    }
+
+    #[test]
+    fn the_evaluations_of_all_repetitions_are_named() {
+        let mut results = Vec::new();
+        for seed in [1, 2] {
+            let mut own = result("o/r", "r.peft", "lora", seed, 0.8, 10);
+            own.dir = format!("o/r{seed}").into();
+            for stage in &mut own.stages {
+                stage.stage = Some(stage.name.clone());
+                stage.at = [
+                    ("seed".to_owned(), seed.to_string()),
+                    ("lr".to_owned(), "1e-3".to_owned()),
+                ]
+                .into();
+                stage.name = format!("{}@seed={seed},lr=1e-3", stage.name);
+                stage.from = stage
+                    .from
+                    .as_ref()
+                    .map(|f| format!("{f}@seed={seed},lr=1e-3"));
+            }
+            results.push(own);
+        }
+        let rows = rows(&results);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(
+            rows[0].scored_by,
+            ["score@seed=1,lr=1e-3", "score@seed=2,lr=1e-3"]
+        );
+        assert_eq!(rows[0].scorers, ["score@lr=1e-3"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The comparison as a table for people: in the terminal, in Markdown.
 
 use super::noise::Told;
-use super::{Group, Report, Row, Stat, higher_is_better};
+use super::{Group, Report, Row, Stat, Unlike, higher_is_better};
 use crate::base::units::{Bytes, Count};
 use crate::base::visible;
 
@@ -62,18 +62,18 @@ fn name_class(column: &mut Column, group: &Group) {
     let metric = column.metric.clone().unwrap_or_default();
     let of = group.rows.iter().filter_map(|r| r.f1_of.get(&metric));
     let classes: std::collections::BTreeSet<&String> = of.collect();
-    let mut classes = classes.into_iter();
-    match (classes.next(), classes.next()) {
-        (Some(class), None) => {
+    if Unlike::of(&group.rows, &metric).is_some() {
+        column.title = format!("{metric} of unlike classes");
+        column.marks.fill(Mark::None);
+        return;
+    }
+    match classes.first() {
+        Some(class) => {
             let short: String = class.chars().take(CLASS).collect();
             let more = if short.len() < class.len() { "…" } else { "" };
             column.title = format!("{metric} of {short}{more}");
         }
-        (Some(_), Some(_)) => {
-            column.title = format!("{metric} of unlike classes");
-            column.marks.fill(Mark::None);
-        }
-        (None, _) => {}
+        None => {}
     }
 }
 
@@ -172,7 +172,7 @@ pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
     }
     let mixed = rows
         .windows(2)
-        .any(|w| w.first().map(|r| &r.scored_by) != w.last().map(|r| &r.scored_by));
+        .any(|w| w.first().map(scored) != w.last().map(scored));
     if mixed {
         list.push(words(
             "scored by",
@@ -230,7 +230,7 @@ pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
 
 /// Who gave a row's metrics.
 pub(super) fn scored(row: &Row) -> String {
-    match row.scored_by.as_slice() {
+    match row.scorers.as_slice() {
         [] if row.metrics.is_empty() => "–".to_owned(),
         [] => "dev split".to_owned(),
         list => list.join(", "),
@@ -403,6 +403,7 @@ pub fn notes(group: &Group) -> Vec<String> {
         legend.push_str("; mean ± standard deviation over n seeds");
     }
     let mut list = vec![legend];
+    list.extend(group.unlike.as_ref().map(Unlike::words));
     let Some(main) = main else {
         return list;
     };
@@ -515,6 +516,9 @@ pub fn markdown(report: &Report) -> String {
         let near = group.rows.iter().any(|r| r.told == Told::Within);
         if near {
             text.push_str("\n≈ cannot be told from the best (95 %)\n");
+        }
+        if let Some(unlike) = &group.unlike {
+            text.push_str(&format!("\n{}\n", escape(&unlike.words())));
         }
         text.push('\n');
     }

@@ -11,6 +11,7 @@ mod demonstrations;
 mod device;
 mod doctor;
 mod features;
+mod first_runs;
 mod fit;
 mod flips;
 mod foreign;

@@ -12,6 +12,7 @@ use crate::plan::estimate::Home;
 use crate::plan::render::{batches, recomputed};
 use crate::plan::time::Told;
 use crate::plan::{Plan, Stage, render as plan_render};
+use crate::program::DType;
 use crate::program::device;
 use crate::program::op::Machine;
 
@@ -26,6 +27,7 @@ pub(in crate::cli) fn table(
     ),
     screen: Screen,
 ) -> String {
+    let all: Vec<&Stage> = plan.stages.iter().collect();
     let on_device = plan.stages.iter().any(|s| s.estimate.home != Home::Cpu);
     let right = |title: &'static str| (title, Side::Right);
     let held = if on_device { "device" } else { "process" };
@@ -76,9 +78,9 @@ pub(in crate::cli) fn table(
     if plan.stages.len() > 1 {
         let peak = plan.stages.iter().map(|s| s.estimate.peak()).max();
         let timed = |s: &&&Stage| !matches!(s.job.routine, Routine::Fold(_));
-        let all: Option<f64> = left.iter().filter(timed).map(|s| time(s)).sum();
-        let needs = Cell::from(Bytes(needed(plan)).to_string());
-        let over = limit.is_some_and(|limit| needed(plan) > limit);
+        let whole: Option<f64> = left.iter().filter(timed).map(|s| time(s)).sum();
+        let needs = Cell::from(Bytes(needed(&all)).to_string());
+        let over = limit.is_some_and(|limit| needed(&all) > limit);
         table.row(vec![
             "all".into(),
             "".into(),
@@ -86,7 +88,7 @@ pub(in crate::cli) fn table(
             "".into(),
             Bytes(peak.unwrap_or(0)).to_string().into(),
             if over { needs.styled(BAD) } else { needs },
-            about(all).into(),
+            about(whole).into(),
             Bytes(together(plan, left.iter().copied()).most())
                 .to_string()
                 .into(),
@@ -182,7 +184,12 @@ fn peak(plan: &Plan, on_device: bool, screen: Screen) -> String {
 }
 
 /// The card, and what the times are told by.
-pub(in crate::cli) fn told(machine: &Machine, source: Option<Told>, screen: Screen) -> String {
+pub(in crate::cli) fn told(
+    machine: &Machine,
+    source: Option<Told>,
+    rated: &[usize],
+    screen: Screen,
+) -> String {
     let mut text = String::new();
     if let Some(card) = machine.device.card() {
         let _ = write!(
@@ -201,6 +208,16 @@ pub(in crate::cli) fn told(machine: &Machine, source: Option<Told>, screen: Scre
                  nothing was measured.",
                 100.0 * device::ARITHMETIC_EFFICIENCY,
                 100.0 * device::BANDWIDTH_EFFICIENCY
+            );
+        }
+        Some(Told::Usual) if !rated.is_empty() => {
+            let rated: Vec<String> = rated.iter().map(usize::to_string).collect();
+            let _ = write!(
+                text,
+                "Times are those of a usual processor: the store knows what this machine does with `--threads {}`, and \
+                 this is for {}.",
+                rated.join("`, `"),
+                machine.threads
             );
         }
         Some(Told::Usual) => text.push_str(
@@ -241,8 +258,8 @@ pub(in crate::cli) fn fitted(plan: &Plan) -> String {
 }
 
 /// Whether a plan fits a budget, and what would.
-pub(in crate::cli) fn verdict(plan: &Plan, budget: u64, screen: Screen) -> String {
-    let needs = needed(plan);
+pub(in crate::cli) fn verdict(stages: &[&Stage], budget: u64, screen: Screen) -> String {
+    let needs = needed(stages);
     if needs <= budget {
         let yes = screen.paint(GOOD, "fits");
         return format!("  {yes}: {} of {}\n", Bytes(needs), Bytes(budget));
@@ -253,7 +270,13 @@ pub(in crate::cli) fn verdict(plan: &Plan, budget: u64, screen: Screen) -> Strin
         Bytes(needs),
         Bytes(budget)
     );
-    for stage in plan.stages.iter().filter(|s| s.estimate.needs() > budget) {
+    let over = || {
+        stages
+            .iter()
+            .copied()
+            .filter(|s| s.estimate.needs() > budget)
+    };
+    for stage in over() {
         let _ = writeln!(
             text,
             "    `{}` needs {}",
@@ -261,9 +284,68 @@ pub(in crate::cli) fn verdict(plan: &Plan, budget: u64, screen: Screen) -> Strin
             Bytes(stage.estimate.needs())
         );
     }
-    text.push_str(
-        "  `fit = auto` in a training stage lets the compiler choose micro-batch and recompute; \
-         `peftc check --solve micro_batch` (or batch, max_length, rank) prints the largest that fits\n",
-    );
+    for line in advice(&over().collect::<Vec<_>>()) {
+        let _ = writeln!(text, "  {line}");
+    }
     screen.fold(&text, 4)
+}
+
+/// What makes stages smaller that do not fit, each way once.
+fn advice(over: &[&Stage]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let fit = |s: &Stage| s.filled.values.str("fit").map(str::to_owned);
+    let trains = |s: &&&Stage| s.kind.trains();
+    if over
+        .iter()
+        .any(|s| s.kind.trains() && fit(s).as_deref() != Some("auto"))
+    {
+        lines.push(
+            "`fit = auto` in a training stage lets the compiler choose micro-batch and recompute; `peftc check --solve \
+             micro_batch` (or batch, max_length, rank) prints the largest that fits"
+                .to_owned(),
+        );
+    }
+    let tried: Vec<&&Stage> = over
+        .iter()
+        .filter(trains)
+        .filter(|s| fit(s).as_deref() == Some("auto"))
+        .collect();
+    if let Some(first) = tried.first() {
+        let names: Vec<String> = tried
+            .iter()
+            .take(4)
+            .map(|s| format!("`{}`", s.name.value))
+            .collect();
+        let mut ways = vec!["a lower `max_length`".to_owned()];
+        if first.start.model.storage == DType::F32 {
+            ways.push("`dtype = bf16` in the model, for its frozen weights".to_owned());
+        }
+        if first.start.model.numbers.activations == DType::F32 {
+            ways.push("`activations = bf16` there".to_owned());
+        }
+        ways.push("a method that holds less (`lst`, `side_lora`, or a `mezo` stage)".to_owned());
+        lines.push(format!(
+            "`fit = auto` of {} has tried every micro-batch and recompute; smaller it is with {}; `peftc check --solve \
+             max_length` prints the largest that fits",
+            names.join(", "),
+            ways.join(", ")
+        ));
+    }
+    let (folds, reads): (Vec<&Stage>, Vec<&Stage>) = over
+        .iter()
+        .copied()
+        .filter(|s| !s.kind.trains())
+        .partition(|s| matches!(s.job.routine, Routine::Fold(_)));
+    if !reads.is_empty() {
+        lines.push(
+            "an evaluation takes less with a lower `batch` or `max_length`; `peftc check --solve batch` prints the largest that fits"
+                .to_owned(),
+        );
+    }
+    if !folds.is_empty() {
+        lines.push(
+            "a merge holds one matrix at a time and cannot be made smaller; `predict` and `eval` take an adapter unmerged".to_owned(),
+        );
+    }
+    lines
 }

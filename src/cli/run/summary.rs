@@ -159,32 +159,11 @@ struct Made<'a> {
     loads: String,
 }
 
-/// What was made: each folder with what loads it, and the command to predict with.
-pub(super) fn made(document: &Json, out: &Path, screen: Screen) -> String {
-    let made: Vec<Made<'_>> = list(document, "stages")
-        .filter_map(|stage| {
-            let name = string(stage, "name");
-            let declared = stage.get("stage").and_then(Json::as_str).unwrap_or(name);
-            let stored = PathBuf::from(string(stage, "artifact"));
-            // In the output where it is linked there; else in the store.
-            let places = [out.join(name), out.join(&stored), stored];
-            let folder = places.iter().find_map(|place| {
-                let inside = ["adapter", "model"].map(|sub| place.join(sub));
-                inside.into_iter().find(|dir| {
-                    dir.join("config.json").exists()
-                        || dir.join("adapter_config.json").exists()
-                        || dir.join("peftc.json").exists()
-                })
-            })?;
-            let loads = loads(&folder);
-            Some(Made {
-                name,
-                declared,
-                folder,
-                loads,
-            })
-        })
-        .collect();
+/// What was made: each folder with what loads it, and the command to predict with. `all` has the stages, too, that an
+/// earlier run left in OUT.
+pub(super) fn made(document: &Json, all: &Json, out: &Path, screen: Screen) -> String {
+    let made = models(document, out);
+    let several = models(all, out).len() > 1;
     let mut text = String::new();
     if let Some(last) = made.last() {
         let mut table = Table::new([
@@ -214,7 +193,7 @@ pub(super) fn made(document: &Json, out: &Path, screen: Screen) -> String {
         let _ = write!(text, "\n{}", table.render(screen));
         let variants = made.iter().filter(|m| m.declared == last.declared).count();
         let mut words = vec!["peftc".to_owned(), "predict".to_owned(), quoted(out)];
-        if made.len() > 1 {
+        if several {
             words.push(format!("--stage {}", last.declared));
         }
         if variants > 1 {
@@ -230,6 +209,34 @@ pub(super) fn made(document: &Json, out: &Path, screen: Screen) -> String {
     let out = out.to_string_lossy();
     let _ = writeln!(text, "\n  results: {}/result.json", visible::line(&out));
     text
+}
+
+/// The stages of a document that left a model or an adapter.
+fn models<'a>(document: &'a Json, out: &Path) -> Vec<Made<'a>> {
+    list(document, "stages")
+        .filter_map(|stage| {
+            let name = string(stage, "name");
+            let declared = stage.get("stage").and_then(Json::as_str).unwrap_or(name);
+            let stored = PathBuf::from(string(stage, "artifact"));
+            // In the output where it is linked there; else in the store.
+            let places = [out.join(name), out.join(&stored), stored];
+            let folder = places.iter().find_map(|place| {
+                let inside = ["adapter", "model"].map(|sub| place.join(sub));
+                inside.into_iter().find(|dir| {
+                    dir.join("config.json").exists()
+                        || dir.join("adapter_config.json").exists()
+                        || dir.join("peftc.json").exists()
+                })
+            })?;
+            let loads = loads(&folder);
+            Some(Made {
+                name,
+                declared,
+                folder,
+                loads,
+            })
+        })
+        .collect()
 }
 
 /// What opens a folder in Python.

@@ -1,12 +1,14 @@
 //! What a store remembers beside its entries: where stages ended, and how fast the machine was.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::care::Item;
 use super::{INDEX, RATES, SCHEMA, Store};
+use crate::exec::resume;
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::sealed;
@@ -49,6 +51,36 @@ impl Store {
     pub fn rates(&self, threads: usize) -> Rates {
         let mut all = self.all_rates();
         all.remove(&threads).unwrap_or_default()
+    }
+
+    /// The numbers of threads that earlier runs measured with.
+    #[must_use]
+    pub fn rated_threads(&self) -> Vec<usize> {
+        let all = self.all_rates();
+        let rated = all.iter().filter(|(_, rates)| !rates.is_empty());
+        rated.map(|(threads, _)| *threads).collect()
+    }
+
+    /// Checkpoints that interrupted runs of a recipe's stage left under other fingerprints: the fingerprint and
+    /// the step. The stage as it stands does not go on from them.
+    #[must_use]
+    pub fn stranded(&self, recipe: &Path, stage: &str, own: &str) -> Vec<(String, u64)> {
+        let recipe = std::path::absolute(recipe).unwrap_or_else(|_| recipe.to_path_buf());
+        let Ok(items) = self.items() else {
+            return Vec::new();
+        };
+        let of_stage = |item: &Item| {
+            !item.finished
+                && item.fingerprint != own
+                && item.stage.as_deref() == Some(stage)
+                && item.recipe.as_ref() == Some(&recipe)
+        };
+        let step = |item: &Item| resume::step(&self.checkpoint(&item.fingerprint));
+        items
+            .iter()
+            .filter(|item| of_stage(item))
+            .filter_map(|item| Some((item.fingerprint.clone(), step(item)?)))
+            .collect()
     }
 
     fn all_rates(&self) -> BTreeMap<usize, Rates> {

@@ -412,13 +412,33 @@ fn check_keys(json: &Map<String, Json>) -> Result<(), String> {
     match given(json, "peft_type") {
         Some(Json::String(kind)) if kind == "LORA" => {}
         Some(other) => {
+            // What stands before the text, or in every layer's keys, is in no weight it could be folded into.
+            let virtual_tokens = other.as_str().is_some_and(|kind| {
+                [
+                    "PROMPT",
+                    "PREFIX",
+                    "P_TUNING",
+                    "ADAPTION",
+                    "CPT",
+                    "CARTRIDGE",
+                ]
+                .iter()
+                .any(|word| kind.contains(word))
+            });
+            let remedy = if virtual_tokens {
+                "it has no weights that could be folded into the model: train a `lora` instead"
+            } else {
+                MERGE_INSTEAD
+            };
             return Err(format!(
-                "`peft_type` is {other}, which is not built yet; only \"LORA\" is"
+                "`peft_type` is {other}, which is not built yet; only \"LORA\" is; {remedy}"
             ));
         }
         None => {
             return Err(
-                "it has no `peft_type`; an adapter's config says \"LORA\" there".to_owned(),
+                "it has no `peft_type`, so that it is no adapter's config; name the folder that peft's `save_pretrained` \
+                 wrote, or write \"LORA\" there if it is one"
+                    .to_owned(),
             );
         }
     }
@@ -427,7 +447,7 @@ fn check_keys(json: &Map<String, Json>) -> Result<(), String> {
         Some(Json::String(bias)) if bias == "none" => {}
         Some(other) => {
             return Err(format!(
-                "`bias` is {other}, which is not built yet; only \"none\" is"
+                "`bias` is {other}, which is not built yet; only \"none\" is; {MERGE_INSTEAD}"
             ));
         }
     }

@@ -12,6 +12,7 @@ mod pages;
 pub mod parquet;
 pub mod positioned;
 pub mod report;
+pub mod rows_hash;
 pub mod set;
 pub mod source;
 pub mod split;

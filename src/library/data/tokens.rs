@@ -97,6 +97,8 @@ pub struct Notes {
     pub classes: Vec<String>,
     /// What was seen of the rows; `None` where they were not surveyed.
     pub survey: Option<Survey>,
+    /// What the rows are known again by.
+    pub rows_hash: Option<String>,
 }
 
 /// The part of the notes that is written as JSON.
@@ -104,6 +106,8 @@ pub struct Notes {
 struct Written {
     classes: Vec<String>,
     findings: Option<Findings>,
+    #[serde(default)]
+    rows_hash: Option<String>,
 }
 
 impl FromIterator<EncodedExample> for EncodedSet {
@@ -257,6 +261,7 @@ impl EncodedSet {
         let notes = Notes {
             classes: written.classes,
             survey: written.findings.map(|findings| Survey { findings, texts }),
+            rows_hash: written.rows_hash,
         };
         Some((set, notes))
     }
@@ -410,6 +415,7 @@ impl Maker {
         tail.extend(serde_json::to_vec(&Written {
             classes: notes.classes.clone(),
             findings: survey.map(|s| s.findings.clone()),
+            rows_hash: notes.rows_hash.clone(),
         })?);
         file.write_all(&tail)?;
         file.write_all(&begin.to_le_bytes())?;

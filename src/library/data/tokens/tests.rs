@@ -39,6 +39,7 @@ fn notes(names: &[String], seen: bool) -> Notes {
     Notes {
         classes: names.to_vec(),
         survey: seen.then_some(survey),
+        rows_hash: seen.then(|| "5eed".to_owned()),
     }
 }
 
