@@ -116,7 +116,7 @@ pub enum Kind {
     Columns,
     /// One column.
     Column,
-    /// The name of a class, as a string or a bare name; a whole number is a name, too.
+    /// The name of a class, as a string or a bare name; a number and a truth value are names, too.
     Class,
     /// A map from class to word(s).
     Verbalizer,

@@ -111,20 +111,29 @@ fn not_a_key(scope: &Scope<'_>, schema: &Schema, ctor: &Ctor, entry: &Entry) -> 
         _ => {}
     }
     let value = borrowed::value(scope, schema, name, &entry.value);
-    let inside = inside(schema, name);
+    let inside = inside(schema, scope, entry);
     let all = registry::all();
     words::unknown_key(name, schema, value.as_deref(), inside.as_deref(), &all)
 }
 
-/// How a key of an entry that one of a block's own keys takes is written: `optimizer = adamw { weight_decay = … }`.
-fn inside(schema: &Schema, name: &str) -> Option<String> {
+/// How a key of an entry that one of a block's own keys takes is written: `optimizer = adamw { weight_decay = 0.1 }`,
+/// with `…` for a value that it does not take.
+fn inside(schema: &Schema, scope: &Scope<'_>, written: &Entry) -> Option<String> {
+    let name = written.key.value.as_str();
     schema.keys.iter().find_map(|key| {
         let (Kind::Entry(of) | Kind::Entries(of)) = key.kind else {
             return None;
         };
         let entries = registry::schemas(of);
-        let entry = entries.into_iter().find(|s| s.key(name).is_some())?;
-        Some(format!("{} = {} {{ {name} = … }}", key.name, entry.name))
+        let (entry, inner) = entries.into_iter().find_map(|s| Some((s, s.key(name)?)))?;
+        let fits = values::check(scope, inner, &written.value, &mut Diags::default()).is_some();
+        let own = scope.substitute(&written.value).filter(|_| fits);
+        let own = own.as_ref().and_then(borrowed::written);
+        let own = own.as_deref().unwrap_or("…");
+        Some(format!(
+            "{} = {} {{ {name} = {own} }}",
+            key.name, entry.name
+        ))
     })
 }
 

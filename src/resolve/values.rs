@@ -71,7 +71,7 @@ fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Op
         (Kind::Str | Kind::Column | Kind::Class, ValueKind::Str(s)) => {
             Some(Checked::Str(s.clone()))
         }
-        (Kind::Class, ValueKind::Number { digits, unit: None }) if whole(digits) => {
+        (Kind::Class, ValueKind::Number { digits, unit: None }) => {
             Some(Checked::Str(digits.clone()))
         }
         (Kind::Class, ValueKind::Bool(truth)) => Some(Checked::Str(truth.to_string())),
@@ -136,11 +136,6 @@ fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Op
         diags.push(diag);
     }
     found
-}
-
-fn whole(digits: &str) -> bool {
-    let digits = digits.strip_prefix('-').unwrap_or(digits);
-    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn describe(value: &ValueKind) -> &'static str {

@@ -422,9 +422,9 @@ fn the_words_of_other_tools_are_understood() {
         .collect();
     for part in [
         "`learning_rate` is called `lr` here",
-        "`gradient_accumulation_steps` is called `micro_batch` here",
+        "write `batch = 16, micro_batch = 8`",
         "`fp16` is known, but not built; the nearest that is: `precision = bf16`",
-        "`weight_decay` is written `optimizer = adamw { weight_decay = … }`",
+        "`weight_decay` is written `optimizer = adamw { weight_decay = 0.1 }`",
         "`dora` is known, but not built; the nearest that is: `lora`",
     ] {
         assert!(help.iter().any(|h| h.contains(part)), "{part}: {help:#?}");

@@ -193,7 +193,9 @@ fn classes_that_are_truth_values_and_numbers_are_named_bare() {
     copy(Path::new("tests/reference/bert-tiny"), &at.join("base"));
     for (labels, positive, class) in [
         (["true", "false"], "false", "false"),
+        (["true", "false"], "True", "true"),
         (["0", "1"], "0", "0"),
+        (["0", "1"], "1.0", "1"),
     ] {
         let mut rows = String::new();
         for i in 0..8 {
@@ -334,6 +336,8 @@ fn rates_of_other_threads_and_stranded_checkpoints_are_mentioned() {
     while !kept() && begun.elapsed().as_secs() < 60 {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
+    // A whole one, at least.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     child.kill().expect("killed");
     child.wait().expect("ended");
     let (out, err) = said(at, &["run", "r.peft", "--dry-run"]);

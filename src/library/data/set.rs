@@ -21,7 +21,7 @@ mod key;
 mod spelling;
 mod wrongs;
 
-pub use key::generic;
+pub use key::{generic, same_label};
 
 /// Where examples come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! `train`: gradient descent on a split.
 
+use super::super::data::set::same_label;
 use super::super::metric::{self, Metric};
 use super::super::model::HeadKind;
 use super::super::net::Mode;
@@ -354,7 +355,8 @@ pub(super) fn positive(
         return Ok(1); // `f1` does not fit there, which is said
     };
     let known = cx.splits.iter().flatten().any(|s| s.examples.is_some());
-    match classes.iter().position(|class| class == name) {
+    let exact = classes.iter().position(|class| class == name);
+    match exact.or_else(|| classes.iter().position(|class| same_label(class, name))) {
         Some(place) => Ok(place as u32),
         // Without the data the classes are not known.
         None if !known => Ok(1),

@@ -54,6 +54,12 @@ impl Numbers {
     }
 }
 
+/// Whether two spellings are one label: `1` and `1.0`, `true` and `True`.
+#[must_use]
+pub fn same_label(one: &str, other: &str) -> bool {
+    one == other || Spelled::of_text(one) == Spelled::of_text(other)
+}
+
 /// Names that say nothing: `LABEL_0`, `LABEL_1`, …, or `0`, `1`, ….
 #[must_use]
 pub fn generic(names: &[String]) -> bool {
