@@ -12,7 +12,7 @@ use super::split::Lengths;
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::data::report::{Sight, Survey, Surveyor};
 use crate::library::data::set::{Given, Reading, load};
-use crate::library::data::{About, DataError};
+use crate::library::data::{About, DataError, MEANT};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::objective::Objective;
 use crate::resolve::Declared;
@@ -256,16 +256,12 @@ pub(super) fn wrong(
                 .label("these data")
                 .related(at, "read here")
         };
-        diag.help = match (error.near, error.help) {
-            (Some(near), help) => {
-                let help = help.map_or_else(String::new, |h| format!(" {h}"));
-                Some(format!(
-                    "did you mean `{}.{near}`?{help}",
-                    declared.name.value
-                ))
+        diag.help = error.help.map(|help| match help.strip_prefix(MEANT) {
+            Some(split) if error.about == About::Name => {
+                format!("{MEANT}{}.{split}", declared.name.value)
             }
-            (None, help) => help,
-        };
+            _ => help,
+        });
         diags.push(diag);
     }
 }

@@ -141,6 +141,9 @@ pub enum About {
     Name,
 }
 
+/// How help begins that has a nearest name. A split's name stands alone there: who knows the data set puts its name before.
+pub const MEANT: &str = "did you mean `";
+
 /// Something is wrong with a data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataError {
@@ -156,8 +159,6 @@ pub struct DataError {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
-    /// The name that was probably meant by a wrong one.
-    pub near: Option<String>,
 }
 
 impl DataError {
@@ -171,7 +172,6 @@ impl DataError {
             line: None,
             message: message.into(),
             help: None,
-            near: None,
         }
     }
 
@@ -203,12 +203,19 @@ impl DataError {
         self
     }
 
-    /// The same, with the one of some names that is nearest to a wrong one.
+    /// The same, with help behind the one of some names that is nearest to a wrong one.
     #[must_use]
-    pub fn nearest<'a>(mut self, wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn help_near<'a>(
+        self,
+        wrong: &str,
+        names: impl IntoIterator<Item = &'a str>,
+        help: &str,
+    ) -> Self {
         let near = suggest::nearest(wrong, names);
-        self.near = near.first().map(|name| (*name).to_owned());
-        self
+        match near.first().filter(|near| **near != wrong) {
+            Some(near) => self.help(format!("{MEANT}{near}`? {help}")),
+            None => self.help(help),
+        }
     }
 
     /// The same, with help if it has none.
@@ -245,7 +252,6 @@ impl From<WorldError> for DataError {
             line: None,
             message: error.cause,
             help: Some(error.remedy),
-            near: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::path::Path;
 
 use super::{About, DataError, FORMATS, unpacked_name};
+use crate::base::suggest;
 use crate::base::world::{HubFile, RepoKind, World, WorldError};
 
 /// Where splits are looked for.
@@ -121,19 +122,17 @@ fn among(files: Vec<PathBuf>, split: &str, place: &str) -> Result<Vec<PathBuf>, 
         }
         let error =
             DataError::new(place, format!("there is no split `{split}`")).about(About::Name);
-        let error = error.nearest(split, ["train", "dev", "validation", "test"]);
-        let share = if error
-            .near
-            .as_deref()
-            .is_some_and(|near| ALIASES.contains(&near))
-        {
+        let meant = ["train", "dev", "validation", "test"];
+        let near = suggest::nearest(split, meant).first().copied();
+        let share = if near.is_some_and(|near| ALIASES.contains(&near)) {
             "dev"
         } else {
             "test"
         };
-        return Err(error.help(format!(
+        let help = format!(
             "all of it is the split `train`; carve one out of it: `split = {{ {share} = 10% }}`"
-        )));
+        );
+        return Err(error.help_near(split, meant, &help));
     };
     let same = |own: &str| own == split || ALIASES.contains(&own) && ALIASES.contains(&split);
     let found: Vec<PathBuf> = files
@@ -149,10 +148,11 @@ fn among(files: Vec<PathBuf>, split: &str, place: &str) -> Result<Vec<PathBuf>, 
         let error =
             DataError::new(place, format!("there is no split `{split}`")).about(About::Name);
         let names = known.iter().map(String::as_str);
-        return Err(error.nearest(split, names).help(format!(
+        let help = format!(
             "by their names, the files are {}; a split of other files is named: `{split} = [\"FILE\"]`",
             there.join(", ")
-        )));
+        );
+        return Err(error.help_near(split, names, &help));
     }
     Ok(found)
 }
@@ -389,9 +389,8 @@ fn absent(split: &str, files: &[String], folders: &[&str], place: &str) -> DataE
         let known = splits
             .iter()
             .chain(KNOWN.iter().filter(|k| holds(&splits, k)));
-        return error
-            .nearest(split, known.copied())
-            .help(format!("there are {}", quoted(splits.clone())));
+        let help = format!("there are {}", quoted(splits.clone()));
+        return error.help_near(split, known.copied(), &help);
     }
     let configs: Vec<&str> = files
         .iter()
