@@ -67,13 +67,10 @@ fn name_class(column: &mut Column, group: &Group) {
         column.marks.fill(Mark::None);
         return;
     }
-    match classes.first() {
-        Some(class) => {
-            let short: String = class.chars().take(CLASS).collect();
-            let more = if short.len() < class.len() { "…" } else { "" };
-            column.title = format!("{metric} of {short}{more}");
-        }
-        None => {}
+    if let Some(class) = classes.first() {
+        let short: String = class.chars().take(CLASS).collect();
+        let more = if short.len() < class.len() { "…" } else { "" };
+        column.title = format!("{metric} of {short}{more}");
     }
 }
 
