@@ -12,7 +12,7 @@ use super::error::{
 };
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Span};
-use crate::files::peft;
+use crate::files::{near, peft};
 use crate::library::method::Tuning;
 use crate::library::model::Model;
 use crate::library::objective::Objective;
@@ -375,6 +375,13 @@ pub(super) fn start_from_peft(
         Err(why) if peft::FILES.iter().any(|file| start.join(file).exists()) => {
             // The message names the key and what to do about it.
             diags.push(Diag::error(&BAD_ADAPTER, at, why.to_string()).label("this adapter"));
+            return None;
+        }
+        Err(_) if !start.exists() => {
+            let help = near::did_you_mean(&start).unwrap_or_else(|| {
+                "check the path; in a recipe it is relative to the recipe's folder".to_owned()
+            });
+            refuse(format!("there is no directory `{}`", start.display()), help);
             return None;
         }
         Err(why) => {

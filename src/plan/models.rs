@@ -14,6 +14,7 @@ use super::error::{
 use super::holds::Stored;
 use crate::base::world::{HubFile, HubPath, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
+use crate::files::near;
 use crate::files::shards::{self, Layout};
 use crate::library::model::{self, Facts, Model};
 use crate::library::tokenizer::{Beyond, Tokenizer, TokenizerFiles, Topic};
@@ -343,7 +344,14 @@ impl Binder<'_> {
             }
             Err(why) => {
                 let message = format!("the tokenizer of `{name}` cannot be read: {why}");
-                diags.push(Diag::error(&BAD_TOKENIZER, at, message));
+                let mut diag = Diag::error(&BAD_TOKENIZER, at, message);
+                let written = declared.filled.values.str("tokenizer");
+                let folder = written.map(|folder| declared.base.join(folder));
+                diag.help = folder.filter(|f| !self.world.exists(f)).map(|folder| {
+                    let missing = "there is no such folder; check the path, which is relative to the recipe's";
+                    near::did_you_mean(&folder).unwrap_or_else(|| missing.to_owned())
+                });
+                diags.push(diag);
                 None
             }
         }

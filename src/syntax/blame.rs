@@ -292,6 +292,7 @@ fn habit(word: &str, before: &str) -> Option<&'static str> {
         }
         "+" => Some("positive numbers have no sign"),
         "=" => Some("entries need a name before their `{`, as in `lora { rank = 8 }`"),
+        "(" => Some("keys stand in braces: `lora { rank = 8 }`"),
         "{" => Some("`{` follows its name on the same line, as in `train { … }`"),
         ":" => Some("the colon belongs to maps; entries are written `key = value`"),
         _ => None,

@@ -364,6 +364,42 @@ fn texts_that_are_no_recipe_are_answered_with_what_was_meant() {
 }
 
 #[test]
+fn folders_that_are_not_there_are_named_with_the_nearest() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let here = std::env::current_dir().expect("a working directory");
+    let at = |name: &str| format!("{}/tests/reference/{name}", here.display());
+    let start = format!("lora {{ start = \"{}\" }}", at("bert-tiny-lroa"));
+    let text = head() + &stage(&start, "");
+    holds(
+        dir.path(),
+        &text,
+        &[],
+        "plan::bad_adapter",
+        &["bert-tiny-lora`?"],
+    );
+    let text = format!(
+        "model p = local \"{}\" {{ tokenizer = \"{}\" }}\n",
+        at("bert-tiny"),
+        at("bert-tniy")
+    );
+    holds(
+        dir.path(),
+        &(head() + &text),
+        &[],
+        "plan::bad_tokenizer",
+        &["bert-tiny`?"],
+    );
+    let text = head() + &stage("lora(rank = 8)", "");
+    holds(
+        dir.path(),
+        &text,
+        &[],
+        "syntax::unexpected",
+        &["`lora { rank = 8 }`"],
+    );
+}
+
+#[test]
 fn what_set_says_is_shown_where_it_is_used() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let text = head()
