@@ -391,7 +391,7 @@ fn values_are_found_by_their_path() -> Result<(), DataError> {
     assert_eq!(table.rows[0].cells, wanted);
     let wrong = |column: &str| shown(read(&json::JSONL, text.as_bytes(), &[column]));
     assert!(
-        wrong("data.txt").contains("did you mean `text`"),
+        wrong("data.txt").contains("did you mean `data.text`"),
         "{}",
         wrong("data.txt")
     );
