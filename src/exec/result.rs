@@ -15,6 +15,9 @@ use crate::plan::{Plan, Stage};
 /// The document's name.
 pub const RESULT: &str = "result.json";
 
+/// Results that are left out and named one by one.
+const MOST_SAID: usize = 6;
+
 /// What a run leaves in OUT.
 pub(super) struct Results<'a> {
     plan: &'a Plan,
@@ -50,7 +53,12 @@ impl<'a> Results<'a> {
         Ok(if std::mem::replace(&mut self.said, true) {
             Vec::new()
         } else {
-            earlier.gone
+            let mut gone = earlier.gone;
+            if let Some(more) = gone.len().checked_sub(MOST_SAID).filter(|n| *n > 0) {
+                gone.truncate(MOST_SAID);
+                gone.push(format!("and {more} more results, for the same reasons"));
+            }
+            gone
         })
     }
 
