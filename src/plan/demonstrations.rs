@@ -33,7 +33,7 @@ pub(super) fn wanted(declared: &Declared) -> bool {
     declared.filled.values.int("demonstrations") > 0
 }
 
-/// Complaints about a prompt's keys; `None` after one.
+/// Complaints about a prompt's keys; `None` where its demonstrations cannot be shown.
 pub(super) fn check(
     declared: &Declared,
     template: &Template,
@@ -43,13 +43,13 @@ pub(super) fn check(
     let values = &declared.filled.values;
     let name = &declared.name.value;
     if !wanted(declared) {
-        let without = DETAILS.iter().find(|key| values.written(key));
-        if let Some(key) = without {
+        // The prompt is whole without the key, so what is wrong with its words is told too.
+        if let Some(key) = DETAILS.iter().find(|key| values.written(key)) {
             let message = format!("`{key}` has no effect without `demonstrations`");
             let diag = Diag::error(&IDLE_KEY, values.span(key), message);
             diags.push(diag.help("write `demonstrations = 1`, or remove it"));
         }
-        return without.is_none().then_some(());
+        return Some(());
     }
     let each = values.int("demonstrations");
     let wrong = if !values.written("verbalizer") {

@@ -25,6 +25,13 @@ pub fn hidden(recipe: &Recipe, mistake: &Mistake, others: &[&Mistake]) -> bool {
         // A declaration that cannot be told what it is, is not looked into.
         Phase::Text | Phase::Value | Phase::Reference => {
             let headless = |m: &&&Mistake| m.touches.iter().any(|(_, t)| t == "its head");
+            // Where one of the last declaration is not, what closes nothing behind it may close it.
+            let last = recipe.decls.len() - 1;
+            let stray = mistake.code == "syntax::stray_bracket";
+            let taken = |m: &Mistake| m.code == "syntax::unclosed_bracket" && m.decl == Some(last);
+            if stray && others.iter().any(|m| taken(m)) {
+                return true;
+            }
             let unread = |m: &&&Mistake| m.phase == Phase::Text || m.code == "resolve::bad_import";
             // What an unreadable piece may hold is not missed, nor are names that it may declare.
             let missed = [

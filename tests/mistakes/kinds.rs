@@ -458,7 +458,7 @@ fn prompts(found: &mut Found<'_>, i: usize, decl: &Decl) {
     } else {
         found.set(
             i,
-            Phase::Prompt,
+            Phase::Keys,
             "stage::no_effect",
             "demonstration_seed",
             "7",

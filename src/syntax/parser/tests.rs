@@ -168,6 +168,20 @@ fn several_broken_items_give_several_errors_and_good_ones_survive() {
 }
 
 #[test]
+fn a_header_behind_an_open_bracket_is_named_as_well() {
+    let text = "let a = 1\nstage s = train {\n  seed = [1, 2\n}\npeftc 1\nlet b = 2\n";
+    let (names, errors) = bad(text);
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(
+        errors,
+        [
+            "unclosed_bracket at \"[\": `[` is closed by `}`",
+            "misplaced_header at \"peftc 1\": the header is not the first item of the file",
+        ]
+    );
+}
+
+#[test]
 fn several_broken_entries_give_several_errors_in_one_block() {
     let text = "stage a = train {\n  lr =\n  steps 5\n  data = \"x\n  seed = 1 batch = 2\n  from: warm\n  ok = 1\n}\n";
     let outcome = parse(text, SourceId(0));
