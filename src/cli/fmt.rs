@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::options::{Color, error, print};
-use super::output::{self, Stream};
+use super::output;
+use super::screen::Screen;
 use super::world::RealWorld;
 use super::{exit, render};
 use crate::base::{Sources, visible};
@@ -55,14 +56,9 @@ impl Fmt {
                     }
                 }
                 Err(diags) => {
-                    let coloured = self.color == Color::Always;
-                    output::colours(Stream::Err, coloured);
-                    output::note(&render::render(
-                        &diags.into_sorted(),
-                        &sources,
-                        coloured,
-                        80,
-                    ));
+                    let screen = Screen::err(self.color);
+                    let diags = diags.into_sorted();
+                    output::note(&render::render(&diags, &sources, screen));
                     code = exit::WRONG;
                 }
             }

@@ -6,7 +6,6 @@ use clap::{Args, ValueEnum};
 
 use super::gpu;
 pub(super) use super::output::{error, output_failed, print};
-use super::screen::Screen;
 use super::world::RealWorld;
 use crate::base::suggest;
 use crate::driver::{Compiled, check_kernels, compile_with, decide};
@@ -192,11 +191,6 @@ impl Common {
             budget,
             machine,
         })
-    }
-
-    /// Whether standard error takes colours.
-    pub(super) fn coloured(&self) -> bool {
-        Screen::err(self.color).colour()
     }
 
     /// Runs a closure inside a pool of the machine's threads.

@@ -153,8 +153,10 @@ impl Refusal {
                 // A list stands in lines of its own.
                 let (first, list) = why.split_once('\n').unwrap_or((&why, ""));
                 error(first);
-                list.lines()
-                    .for_each(|line| output::note(&format!("{line}\n")));
+                if !list.is_empty() {
+                    let list = Screen::err(Color::Auto).fold(list, 4);
+                    output::note(&format!("{list}\n"));
+                }
                 exit::WRONG
             }
             Self::Failed(why) => {

@@ -8,77 +8,116 @@ use miette::{
 };
 use serde_json::{Value as Json, json};
 
+use unicode_width::UnicodeWidthStr as _;
+
 use super::options::Common;
 use super::output;
 use super::screen::Screen;
 use crate::base::units::Count;
 use crate::base::{Diag, Severity, Source, SourceId, Sources, Span, visible};
 
+use excerpt::{Cropped, LEFT_OUT, Mark, Shifted, crop};
+
+mod excerpt;
+
 /// A diagnostic with its text attached, as miette wants it.
 struct Shown<'a> {
     diag: &'a Diag,
-    source: Option<&'a Text>,
+    excerpt: Option<Excerpt<'a>>,
+}
+
+/// What is shown of a source, and the places in it.
+struct Excerpt<'a> {
+    text: &'a Text,
+    /// Where its lines are too long for the terminal.
+    cropped: Option<Cropped>,
+    labels: Vec<(Mark, Option<String>)>,
 }
 
 /// A source as it may be shown: what would act on a terminal stands there as an escape.
 struct Text {
     id: SourceId,
     name: String,
-    text: String,
-    /// Where the shown text goes on after each change, by the place in the source.
-    shifts: Vec<(usize, usize)>,
+    shown: Shifted,
 }
 
 impl Text {
     fn new(id: SourceId, source: &Source) -> Self {
-        let mut text = String::with_capacity(source.text.len());
-        let mut shifts = Vec::new();
+        let mut shown = Shifted::default();
         let mut chars = source.text.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
             match c {
                 // The ends of lines on Windows.
                 '\r' if chars.peek().is_some_and(|(_, next)| *next == '\n') => {}
-                c if visible::acts(c) && !matches!(c, '\n' | '\t') => visible::push(&mut text, c),
+                c if visible::acts(c) && !matches!(c, '\n' | '\t') => {
+                    visible::push(&mut shown.text, c);
+                }
                 c => {
-                    text.push(c);
+                    shown.text.push(c);
                     continue;
                 }
             }
-            shifts.push((at + c.len_utf8(), text.len()));
+            shown.shifts.push((at + c.len_utf8(), shown.text.len()));
         }
         Self {
             id,
             name: visible::line(&source.name).into_owned(),
-            text,
-            shifts,
+            shown,
         }
-    }
-
-    /// The place in the shown text of one in the source.
-    fn at(&self, offset: usize) -> usize {
-        let before = self.shifts.partition_point(|(from, _)| *from <= offset);
-        let (from, to) = before
-            .checked_sub(1)
-            .and_then(|i| self.shifts.get(i).copied())
-            .unwrap_or_default();
-        to + (offset - from)
     }
 }
 
-impl SourceCode for Text {
+impl<'a> Excerpt<'a> {
+    /// That of a diagnostic, on a terminal of so many columns.
+    fn new(diag: &Diag, text: &'a Text, columns: Option<usize>) -> Option<Self> {
+        let main = diag.span?;
+        let label = |span: Span, said: Option<&String>| {
+            let said = said.map(|t| visible::line(t).into_owned());
+            let start = text.shown.at(span.start as usize);
+            let mark = Mark {
+                start,
+                end: text.shown.at(span.start as usize + span.len()).max(start),
+                label: said.as_ref().map_or(0, |said| said.width()),
+            };
+            (mark, said)
+        };
+        // Places in other files cannot be shown in one excerpt; they are named in the help instead.
+        let near = diag.related.iter().filter(|(s, _)| s.source == main.source);
+        let own = Some(&diag.label).filter(|l| !l.is_empty());
+        let labels: Vec<_> = std::iter::once(label(main, own))
+            .chain(near.map(|(s, t)| label(*s, Some(t))))
+            .collect();
+        let marks: Vec<Mark> = labels.iter().map(|(mark, _)| *mark).collect();
+        Some(Self {
+            text,
+            cropped: columns.and_then(|columns| crop(&text.shown.text, &marks, columns)),
+            labels,
+        })
+    }
+}
+
+impl SourceCode for Excerpt<'_> {
     fn read_span<'s>(
         &'s self,
         span: &SourceSpan,
         before: usize,
         after: usize,
     ) -> Result<Box<dyn SpanContents<'s> + 's>, MietteError> {
-        let inner = self.text.as_str().read_span(span, before, after)?;
+        let cropped = self.cropped.as_ref();
+        let shown = cropped.map_or(&self.text.shown, |c| &c.shown);
+        let inner = shown.text.as_str().read_span(span, before, after)?;
+        // Columns are counted in bytes, and those of the file.
+        let mut dropped = cropped.into_iter().flat_map(|c| &c.dropped);
+        let dropped = dropped.find(|(line, _)| *line == inner.line() && inner.column() > 0);
+        let column = dropped.map_or(inner.column(), |(_, n)| {
+            (inner.column() + n).saturating_sub(LEFT_OUT.len_utf8())
+        });
         let data = miette::MietteSpanContents::new_named(
-            self.name.clone(),
+            self.text.name.clone(),
             inner.data(),
             *inner.span(),
             inner.line(),
-            inner.column(),
+            column,
             inner.line_count(),
         );
         Ok(Box::new(data))
@@ -118,39 +157,28 @@ impl miette::Diagnostic for Shown<'_> {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.source.map(|s| s as &dyn SourceCode)
+        self.excerpt.as_ref().map(|e| e as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let main = self.diag.span?;
-        let own = Some(&self.diag.label).filter(|l| !l.is_empty());
-        let source = self.source;
-        let label = move |span: Span, text: Option<&String>| {
-            let (start, end) = (span.start as usize, span.start as usize + span.len());
-            let place = |offset| source.map_or(offset, |s| s.at(offset));
-            let text = text.map(|t| visible::line(t).into_owned());
-            LabeledSpan::new(text, place(start), place(end) - place(start))
-        };
-        // Places in other files cannot be shown in one excerpt; they are named in the help instead.
-        let near = self
-            .diag
-            .related
-            .iter()
-            .filter(move |(s, _)| s.source == main.source);
-        Some(Box::new(
-            std::iter::once(label(main, own)).chain(near.map(move |(s, t)| label(*s, Some(t)))),
-        ))
+        let excerpt = self.excerpt.as_ref()?;
+        let places = excerpt.labels.iter().enumerate();
+        Some(Box::new(places.map(|(i, (mark, said))| {
+            let cropped = excerpt.cropped.as_ref();
+            let mark = cropped.and_then(|c| c.marks.get(i)).unwrap_or(mark);
+            LabeledSpan::new(said.clone(), mark.start, mark.end - mark.start)
+        })))
     }
 }
 
-/// The diagnostics as people read them.
-pub(super) fn render(diags: &[Diag], sources: &Sources, coloured: bool, width: usize) -> String {
-    let theme = if coloured {
+/// The diagnostics as people read them on a screen.
+pub(super) fn render(diags: &[Diag], sources: &Sources, screen: Screen) -> String {
+    let theme = if screen.colour() {
         GraphicalTheme::unicode()
     } else {
         GraphicalTheme::unicode_nocolor()
     };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(screen.prose());
     let mut text = String::new();
     let mut texts: Vec<Text> = Vec::new();
     for id in diags.iter().filter_map(|d| Some(d.span?.source)) {
@@ -162,7 +190,8 @@ pub(super) fn render(diags: &[Diag], sources: &Sources, coloured: bool, width: u
         let source = diag
             .span
             .and_then(|s| texts.iter().find(|t| t.id == s.source));
-        let _ = handler.render_report(&mut text, &Shown { diag, source });
+        let excerpt = source.and_then(|text| Excerpt::new(diag, text, screen.width));
+        let _ = handler.render_report(&mut text, &Shown { diag, excerpt });
     }
     text
 }
@@ -177,9 +206,8 @@ pub(super) fn report(diags: &[Diag], sources: &Sources, common: &Common) {
         .filter(|d| !common.quiet || d.severity == Severity::Error)
         .cloned()
         .collect();
-    let width = Screen::err(common.color).prose();
     let first = shown.get(..MOST_SHOWN).unwrap_or(&shown);
-    let mut text = render(first, sources, common.coloured(), width);
+    let mut text = render(first, sources, Screen::err(common.color));
     let more = shown.len() - first.len();
     if more > 0 {
         text.push_str(&format!(

@@ -169,16 +169,20 @@ pub(super) fn wrap(text: &str, width: usize, indent: &str) -> String {
     hung(text, width, indent, indent.width())
 }
 
+/// A blank at which no line is broken.
+pub(super) const JOINED: char = '\u{a0}';
+
 /// Text wrapped at a width, the first line behind an indent, the others behind so many blanks; ends
 /// with a newline. Blanks between words stay as they are.
-fn hung(text: &str, width: usize, indent: &str, hang: usize) -> String {
+pub(super) fn hung(text: &str, width: usize, indent: &str, hang: usize) -> String {
     let (mut out, mut line) = (String::new(), indent.to_owned());
     let mut empty = true;
+    let breaks = |c: char| c.is_whitespace() && c != JOINED;
     let mut rest = text.trim_end();
     while !rest.is_empty() {
-        let blank = rest.len() - rest.trim_start().len();
+        let blank = rest.len() - rest.trim_start_matches(breaks).len();
         let (gap, word) = rest.split_at(blank);
-        let end = word.find(char::is_whitespace).unwrap_or(word.len());
+        let end = word.find(breaks).unwrap_or(word.len());
         let (word, after) = word.split_at(end);
         rest = after;
         let gap = if gap.contains('\n') { " " } else { gap };
@@ -189,7 +193,7 @@ fn hung(text: &str, width: usize, indent: &str, hang: usize) -> String {
         } else if !empty {
             line.push_str(gap);
         }
-        line.push_str(word);
+        line.push_str(&word.replace(JOINED, " "));
         empty = false;
     }
     out.push_str(line.trim_end());
@@ -229,5 +233,7 @@ mod tests {
             format!("  a  {GOOD}0.8 ± 0.1*{GOOD:#}  250\n  * best\n")
         );
         assert_eq!(wrap("one two\nthree", 10, "  "), "  one two\n  three\n");
+        let joined = format!("one{JOINED}two three");
+        assert_eq!(hung(&joined, 10, "  ", 4), "  one two\n    three\n");
     }
 }

@@ -7,9 +7,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 
 use super::exit;
-use super::options::{error, print, size};
+use super::options::{Color, error, print, size};
+use super::screen::Screen;
+use super::table::{Side, Table};
 use super::world::kept_files;
 use crate::base::units::Bytes;
+use crate::base::visible;
 use crate::exec::store::Store;
 use crate::exec::store::care::{Item, Removed};
 use crate::files::RunError;
@@ -101,33 +104,49 @@ fn list(place: &Place) -> Result<i32, RunError> {
         print(&format!("{:#}\n", Json::Array(all)));
         return Ok(exit::DONE);
     }
-    let mut text = String::new();
+    let screen = Screen::out(Color::Auto);
+    let mut table = Table::new([
+        ("stage", Side::Left),
+        ("kind", Side::Left),
+        ("size", Side::Right),
+        ("last used", Side::Left),
+        ("entry", Side::Left),
+        ("", Side::Left),
+        ("recipe", Side::Left),
+    ]);
     for item in &items {
-        let state = if item.finished { "" } else { "  (unfinished)" };
-        let name = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
+        let state = if item.finished { "" } else { "unfinished" };
+        let name = |text: Option<&str>| text.unwrap_or("?").to_owned().into();
         let recipe = item.recipe.as_ref().map(|r| r.display().to_string());
-        text.push_str(&format!(
-            "  {}  {:>10}  used {}  {} ({}) of {}{state}\n",
-            item.fingerprint.get(..12).unwrap_or(&item.fingerprint),
-            Bytes(item.bytes).to_string(),
-            date(item.used),
-            name(&item.stage),
-            name(&item.kind),
-            recipe.unwrap_or_else(|| "?".to_owned())
-        ));
+        let entry = item.fingerprint.get(..12).unwrap_or(&item.fingerprint);
+        table.row(vec![
+            name(item.stage.as_deref()),
+            name(item.kind.as_deref()),
+            Bytes(item.bytes).to_string().into(),
+            date(item.used).into(),
+            entry.into(),
+            state.into(),
+            name(recipe.as_deref()),
+        ]);
     }
+    let mut text = if items.is_empty() {
+        String::new()
+    } else {
+        table.without_empty().render(screen)
+    };
     let beside = store.beside();
     let entries: u64 = items.iter().map(|i| i.bytes).sum();
     let ((sets, features), (aside, damaged)) = (beside.features, beside.damaged);
-    text.push_str(&format!(
+    let sum = format!(
         "\n  {} entries {}, kept features {} in {sets} sets, damaged and set aside {} in {aside}: {} in {}\n",
         items.len(),
         Bytes(entries),
         Bytes(features),
         Bytes(damaged),
         Bytes(entries + features + damaged),
-        store.dir().display()
-    ));
+        visible::line(&store.dir().to_string_lossy())
+    );
+    text.push_str(&screen.fold(&sum, 4));
     print(&text);
     Ok(exit::DONE)
 }
@@ -157,10 +176,11 @@ fn collect(place: &Place, keep: Option<u64>, dry: bool) -> Result<i32, RunError>
         let size = Bytes(g.bytes).to_string();
         text.push_str(&format!(
             "  {size:>10}  {}  ({})\n",
-            g.path.display(),
+            visible::line(&g.path.to_string_lossy()),
             g.why
         ));
     }
+    let mut text = Screen::out(Color::Auto).fold(&text, 14);
     let verb = if dry { "would be removed" } else { "removed" };
     text.push_str(&format!("  {} {verb}\n", Bytes(bytes)));
     print(&text);
@@ -184,7 +204,7 @@ fn verify(place: &Place) -> Result<i32, RunError> {
     } else {
         let mut text = String::new();
         for damage in &verdict.damaged {
-            text.push_str(&format!("  {damage}\n"));
+            text.push_str(&format!("  {}\n", visible::line(&damage.to_string())));
         }
         text.push_str(&format!(
             "  {} entries and caches compared, {} damaged\n",
@@ -196,7 +216,7 @@ fn verify(place: &Place) -> Result<i32, RunError> {
                 "  The next `peftc run` sets what is damaged aside and makes it again.\n",
             );
         }
-        print(&text);
+        print(&Screen::out(Color::Auto).fold(&text, 4));
     }
     Ok(if verdict.damaged.is_empty() {
         exit::DONE

@@ -518,7 +518,7 @@ impl fmt::Display for Kind {
             }
             Self::Ref(RefKind::Stage) => f.write_str("the name of a stage"),
             Self::Placement => f.write_str("a placement such as `attention.{key, query}`"),
-            Self::Entry(Registry::Objective) => f.write_str("an objective"),
+            Self::Entry(r @ (Registry::Objective | Registry::Optimizer)) => write!(f, "an {r}"),
             Self::Entry(r) => write!(f, "a {r}"),
             Self::Entries(r) => write!(f, "a list of {r}s, or one"),
             Self::Texts => f.write_str("a string, or a list of strings"),

@@ -286,9 +286,9 @@ pub fn terminal(report: &Report, width: usize) -> String {
         text.push_str(&lay_out(group, list, (&NAMES, width), elsewhere));
     }
     if report.groups.len() > 1 {
-        text.push_str(
-            "\n  Each table has its own data; results on unlike data are not compared.\n",
-        );
+        let apart = "Each table has its own data; results on unlike data are not compared.";
+        text.push('\n');
+        text.push_str(&fold(apart, width));
     }
     text
 }

@@ -629,6 +629,15 @@ fn check_references(
     }
 }
 
+/// What people call what a keyword declares.
+fn noun(keyword: &str) -> &str {
+    if keyword == "data" {
+        "data set"
+    } else {
+        keyword
+    }
+}
+
 fn check_reference(
     known: &IndexMap<&str, &Declared>,
     places: &IndexMap<&str, Span>,
@@ -678,11 +687,12 @@ fn check_reference(
                 &WRONG_REFERENCE,
                 span,
                 format!(
-                    "`{name}` is a {}, not a {keyword}",
-                    found.declaration.keyword
+                    "`{name}` is a {}, not a {}",
+                    noun(found.declaration.keyword),
+                    noun(keyword)
                 ),
             )
-            .label(format!("a {keyword} is wanted"))
+            .label(format!("a {} is wanted", noun(keyword)))
             .related(found.name.span, "declared here"),
         ),
         // Declared, but rejected: its own error says why.

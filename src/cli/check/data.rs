@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json, json};
-use unicode_width::UnicodeWidthStr as _;
 
 use crate::base::units::Count;
 use crate::cli::scores::short;
+use crate::cli::screen::{JOINED, hung};
 use crate::plan::Plan;
 use crate::plan::seen::Seen;
 
@@ -65,7 +65,7 @@ pub(super) fn block(plan: &Plan, width: usize) -> String {
         }
         let _ = writeln!(text, "    {title}");
         for line in lines(seen) {
-            text.push_str(&wrap(&line, width));
+            text.push_str(&hung(&line, width.max(40), "      ", 8));
         }
     }
     if let Some(more) = plan.data.len().checked_sub(TOLD).filter(|n| *n > 0) {
@@ -154,7 +154,7 @@ fn classes(seen: &Seen) -> String {
 
 /// A text that is not broken between lines.
 fn joined(text: &str) -> String {
-    text.replace(' ', "\u{a0}")
+    text.replace(' ', &JOINED.to_string())
 }
 
 fn counted(n: u64, one: &str, several: &str) -> String {
@@ -167,31 +167,6 @@ fn percent(share: Option<f64>) -> String {
         x if x < 0.001 => "under 0.1 %".to_owned(),
         x => format!("{:.1} %", 100.0 * x),
     }
-}
-
-/// A line within so many columns, broken between words; what follows is indented.
-fn wrap(line: &str, width: usize) -> String {
-    let mut text = String::new();
-    let mut column = 0;
-    for word in line.split(' ') {
-        let own = word.width();
-        if column > 0 && column + 1 + own > width.max(40) {
-            text.push('\n');
-            column = 0;
-        }
-        if column == 0 {
-            let indent = if text.is_empty() { 6 } else { 8 };
-            text.extend(std::iter::repeat_n(' ', indent));
-            column = indent;
-        } else {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(&word.replace('\u{a0}', " "));
-        column += own;
-    }
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]
