@@ -30,9 +30,11 @@ impl Binder<'_> {
     ) -> Option<Arc<BoundSplit>> {
         let declared = self.recipe.find("data", name)?;
         let text = declared.filled.values.names("text").to_vec();
-        if let Some((template, at)) = want.template
-            && let Some(column) = template.columns().find(|c| !text.iter().any(|t| t == c))
-        {
+        let lacking = want.template.and_then(|(template, at)| {
+            let column = template.columns().find(|c| !text.iter().any(|t| t == c));
+            column.map(|column| (column, at))
+        });
+        if let Some((column, at)) = lacking {
             let mut diag = Diag::error(
                 &BAD_PROMPT,
                 at,
@@ -43,11 +45,11 @@ impl Binder<'_> {
             diag.help = suggest::did_you_mean(column, text.iter().map(String::as_str))
                 .or_else(|| Some(format!("add it to `text` of `{name}`")));
             diags.push(diag);
-            return None;
         }
         let fixed = want.classes.filter(|_| want.objective.names_classes());
         let source = match self.source(declared, split, want.objective, (fixed, want.preferred)) {
             Ok(source) => source,
+            Err(Unavailable::Offline(_)) if lacking.is_some() => return None,
             Err(Unavailable::Offline(why)) => {
                 diags.push(
                     Diag::warning(
@@ -86,6 +88,13 @@ impl Binder<'_> {
                 return None;
             }
         };
+        if lacking.is_some() {
+            // What is wrong with the data themselves is told beside it.
+            if let Err(list) = self.tally(&source) {
+                wrong(list, declared, split, at, diags);
+            }
+            return None;
+        }
         let tokenizer = model.tokenizer.clone();
         let known = want.demonstrations.is_none_or(|d| d.at_hand());
         let Some(tokenizer) = tokenizer.filter(|_| known) else {
