@@ -209,14 +209,14 @@ mod tests {
         let text = format!(
             "one\n{long}\nstage s = train {{ {long} epocs = 3, {long} }}\n{long}\nlast {long}\n"
         );
-        for (what, width) in [("epocs", 60), ("stage", 60), ("train", 20), ("epocs", 200)] {
+        for (what, width) in [("epocs", 60), ("stage", 60), ("train", 40), ("epocs", 200)] {
             let cropped = crop(&text, &[mark(&text, what, 12)], width).expect("cropped");
             let shown = &cropped.shown.text;
             let own = cropped.marks[0];
             assert_eq!(&shown[own.start..own.end], what);
             assert_eq!(shown.lines().count(), text.lines().count());
             for (i, line) in shown.lines().enumerate().skip(1).take(3) {
-                assert!(columns(line) + 5 <= width.max(21), "{line}");
+                assert!(columns(line) + 5 <= width, "{line}");
                 let whole = text.lines().nth(i).expect("a line");
                 assert!(line == whole || line.contains('…'), "{line}");
             }
