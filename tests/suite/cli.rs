@@ -83,6 +83,10 @@ fn everything_fits_the_terminal() {
         &["explain", "learning_rate"],
         &["explain", "rtx3070-8gb"],
         &["doctor", "--offline"],
+        &["report", ".peftc/runs/r"],
+        &["store", "ls"],
+        &["store", "gc", "--dry-run"],
+        &["store", "verify"],
     ];
     for width in [60, 80, 120, 200] {
         for args in calls {
@@ -104,6 +108,28 @@ fn everything_fits_the_terminal() {
     let wide = told(peftc(dir.path(), &["check", "r.peft"]).env("COLUMNS", "200"));
     for word in wide.split_whitespace().filter(|word| *word != "–") {
         assert!(narrow.contains(word), "`{word}` is missing in\n{narrow}");
+    }
+}
+
+#[test]
+fn a_long_line_of_a_recipe_is_cut_with_a_sign_around_what_is_wrong() {
+    let dir = folder("");
+    let many = "accuracy, ".repeat(30);
+    let stage =
+        format!("stage s = train {{ metrics = [{many}], epocs = 3, adapters = [{many}] }}\n");
+    std::fs::write(dir.path().join("long.peft"), stage).expect("written");
+    for width in [60, 80, 120, 200] {
+        let mut command = peftc(dir.path(), &["check", "long.peft"]);
+        let output = command.env("COLUMNS", width.to_string()).output();
+        let output = output.expect("starts");
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let (most, line) = widest(&text);
+        assert!(most <= width, "{width}: {most}: {line}\n{text}");
+        let cut = |l: &str| l.contains("1 │ …") && l.contains("epocs = 3") && l.ends_with('…');
+        assert!(text.lines().any(cut), "{width}: {text}");
+        // The place is that in the file.
+        assert!(text.contains("long.peft:1:333"), "{text}");
     }
 }
 
