@@ -56,7 +56,7 @@ pub(super) fn crop(text: &str, marks: &[Mark], width: usize) -> Option<Cropped> 
     // One line more on either side.
     let begin = line_start(text, line_start(text, first).saturating_sub(1));
     let end = line_end(text, (line_end(text, last) + 1).min(text.len()));
-    let mut number = text.get(..begin)?.matches('\n').count();
+    let number = text.get(..begin)?.matches('\n').count();
     let several = marks.iter().any(|m| line_end(text, m.start) < m.end);
     let last_number = number + text.get(begin..end)?.matches('\n').count() + 1;
     let gutter = last_number.to_string().len() + 4 + if several { 4 } else { 0 };
@@ -67,7 +67,8 @@ pub(super) fn crop(text: &str, marks: &[Mark], width: usize) -> Option<Cropped> 
     };
     let (mut dropped, mut cut) = (Vec::new(), false);
     let mut at = begin;
-    for line in text.get(begin..end)?.split_inclusive('\n') {
+    let lines = text.get(begin..end)?.split_inclusive('\n');
+    for (number, line) in (number..).zip(lines) {
         let inside = line.trim_end_matches('\n');
         let left = left_out(inside, at, marks, room);
         let before = shown.shifts.len();
@@ -79,7 +80,6 @@ pub(super) fn crop(text: &str, marks: &[Mark], width: usize) -> Option<Cropped> 
             .text
             .push_str(line.get(inside.len()..).unwrap_or_default());
         at += line.len();
-        number += 1;
     }
     shown.text.push_str(text.get(end..).unwrap_or_default());
     let marks = marks.iter().map(|mark| {
