@@ -9,7 +9,6 @@ use super::features::Source;
 use super::log::Log;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
-use super::prune::Guide;
 use super::run::Work;
 use super::score::{Walk, score};
 use crate::files::RunError;
@@ -69,7 +68,7 @@ impl Work<'_> {
     ) -> Result<Json, RunError> {
         let nothing = || RunError::bug("a stage that chooses has nothing to choose from");
         let candidates = self.stage.candidates.as_ref().ok_or_else(nothing)?;
-        self.load(runner, Guide::nothing())?;
+        self.load(runner)?;
         let begun = std::time::Instant::now();
         let out = self.options.out.join(&self.stage.name.value);
         let mut log = Log::open(&[&self.dir.join("metrics.jsonl"), &out.join("metrics.jsonl")])?;

@@ -10,7 +10,6 @@ use super::features::Source;
 use super::machine::Runner;
 use super::observe::Observer;
 use super::predictions::Table;
-use super::prune::Guide;
 use super::run::Work;
 use super::score::{Told, Walk, averaged, metrics, score, stream};
 use crate::files::RunError;
@@ -37,7 +36,7 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Json, RunError> {
         let set = self.required(0)?;
-        self.load(runner, Guide::nothing())?;
+        self.load(runner)?;
         let begun = Instant::now();
         let mut predictions = Predictions::default();
         let path = self.dir.join(PREDICTIONS);

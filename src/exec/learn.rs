@@ -65,7 +65,7 @@ impl Work<'_> {
             bound: self.stage.filled.values.opt_int("features").unwrap_or(0),
         };
         let mut weights = |runner: &mut Runner| -> Result<(), RunError> {
-            self.load_for(runner, &[&features.prefix], Guide::nothing())
+            self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))
                 .map(|_| ())
         };
         let split = (set, examples);
@@ -121,7 +121,9 @@ impl Work<'_> {
         let steps: Vec<&Verified> = all
             .filter(|v| gone.is_none_or(|f| **v != f.prefix))
             .collect();
-        let initial = self.load_for(runner, &steps, guide)?;
+        let leaves = self.stage.leaves.as_ref();
+        let leaves_adapter = leaves.is_some_and(|l| l.adapter.is_some());
+        let initial = self.load_for(runner, &steps, (guide, leaves_adapter))?;
         let source = |set, index: usize| Source {
             set,
             positions: self.stage.model.facts().positions,
@@ -143,12 +145,7 @@ impl Work<'_> {
         let out = self.options.out.join(&self.stage.name.value);
         let mut log = Log::open(&[&stored, &out.join("metrics.jsonl")])?;
         let fitted = fit(runner, job, &cx, &mut log, observer)?;
-        if self
-            .stage
-            .leaves
-            .as_ref()
-            .is_some_and(|l| l.adapter.is_some())
-        {
+        if leaves_adapter {
             let dir = self.dir.join("adapter");
             let base = self.base()?;
             leave::write_adapter(&dir, self.stage, &base, runner, &initial)?;
@@ -161,7 +158,7 @@ impl Work<'_> {
                 runner.residents.retain(&mut runner.meter, |_, class| {
                     matches!(class, Class::Frozen | Class::Trainable)
                 });
-                self.load_for(runner, &[&features.prefix], Guide::nothing())?;
+                self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))?;
             }
             leave::write_model(&dir, self.stage, runner)?;
             leave::write_description(&dir, self.stage, None, &self.columns())?;

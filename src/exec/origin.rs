@@ -259,16 +259,19 @@ impl Work<'_> {
     }
 
     /// Loads what all programs of the stage use.
-    pub(super) fn load(&self, runner: &mut Runner, guide: Guide) -> Result<Initial, RunError> {
-        self.load_for(runner, &self.stage.job.programs(), guide)
+    pub(super) fn load(&self, runner: &mut Runner) -> Result<(), RunError> {
+        let how = (Guide::nothing(), false);
+        self.load_for(runner, &self.stage.job.programs(), how)
+            .map(|_| ())
     }
 
-    /// Loads what some programs use and is not in memory.
+    /// Loads what some programs use and is not in memory; gives the initial values that exports need, if they are to
+    /// be kept.
     pub(super) fn load_for(
         &self,
         runner: &mut Runner,
         programs: &[&Verified],
-        guide: Guide,
+        how: (Guide, bool),
     ) -> Result<Initial, RunError> {
         let mut residents: BTreeMap<&str, &Resident> = BTreeMap::new();
         for resident in programs.iter().flat_map(|v| &v.program().residents) {
@@ -282,7 +285,7 @@ impl Work<'_> {
             &list,
             self.stage.model.as_ref(),
             &sources,
-            guide,
+            how,
         )
     }
 }

@@ -77,10 +77,11 @@ pub fn replay(
         options,
         world,
         dir: entry.clone(),
+        first: true,
     };
     let mut runner = Runner::on(options.machine, options.device)?;
     let guide = work.guide(fit, &mut runner, &mut Silent)?;
-    let initial = work.load(&mut runner, guide)?;
+    let initial = work.load_for(&mut runner, &stage.job.programs(), (guide, true))?;
     let steps = zeroth::replay(&mut runner, fit, trajectory)?;
     runner.fetch()?;
     let kept = [

@@ -116,6 +116,7 @@ pub fn run(
         .filter(|stage| !reusable(stage) || store.finished(&entry_name(stage)).is_none());
     fits_disk(plan, to_run, &store, &options.out)?;
     let mut results = Results::new(plan, options, &stages);
+    let mut first = true;
     let recipe = options.recipe.display().to_string();
     for stage in stages.iter().copied() {
         let decided = match stage.waits_for() {
@@ -146,6 +147,7 @@ pub fn run(
                     options,
                     world,
                     dir: entry.dir().to_path_buf(),
+                    first: std::mem::take(&mut first),
                 };
                 let result = work.run(observer)?;
                 publish::link(entry.dir(), &out)?;
@@ -302,6 +304,8 @@ pub(super) struct Work<'a> {
     pub(super) options: &'a Options,
     pub(super) world: &'a dyn World,
     pub(super) dir: PathBuf,
+    /// Whether no other stage ran before it: what the process took before it counts as its own then.
+    pub(super) first: bool,
 }
 
 impl Work<'_> {
@@ -379,7 +383,9 @@ impl Work<'_> {
             estimated: estimate.peak(),
         });
         alloc::release_freed_blocks();
-        alloc::reset_process_peak();
+        if !self.first {
+            alloc::reset_process_peak();
+        }
         let threads = self.options.machine.threads;
         let expected = seconds(stage, &self.store.rates(threads), &self.options.machine);
         // What is merged is matrix arithmetic of the host's, wherever programs run.

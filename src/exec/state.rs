@@ -14,7 +14,7 @@ use crate::files::tensorfile::TensorFile;
 use crate::library::model::Model;
 use crate::library::params::{Init, Owner, Param, ParamKind, SvdPart};
 use crate::library::prune::Source;
-use crate::library::svd::{Decomposition, decompose, rest, svd_scratch_bytes};
+use crate::library::svd::{Decomposition, decompose, in_own_threads, rest, svd_scratch_bytes};
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, DType, Resident};
 
@@ -73,7 +73,7 @@ impl Update {
 pub type Initial = BTreeMap<String, Tensor>;
 
 /// Loads the residents asked for, one tensor at a time, but for those that are in memory; zeroes
-/// optimizer state and accumulators. Gives the initial values that exports need.
+/// optimizer state and accumulators.
 ///
 /// # Errors
 /// A missing or misshapen tensor, an unreadable file.
@@ -83,12 +83,13 @@ pub fn load(
     residents: &[&Resident],
     model: &dyn Model,
     sources: &Sources,
-) -> Result<Initial, RunError> {
-    let guide = Guide::nothing();
-    load_pruned(runner, params, residents, model, sources, guide)
+) -> Result<(), RunError> {
+    let how = (Guide::nothing(), false);
+    load_pruned(runner, params, residents, model, sources, how).map(|_| ())
 }
 
-/// The same, with what was measured of the backbone to prune it by.
+/// The same, with what was measured of the backbone to prune it by. Gives the initial values that exports need, if they
+/// are to be kept.
 ///
 /// # Errors
 /// A missing or misshapen tensor, an unreadable file.
@@ -98,11 +99,12 @@ pub(super) fn load_pruned(
     residents: &[&Resident],
     model: &dyn Model,
     sources: &Sources,
-    guide: Guide,
+    (guide, keeps): (Guide, bool),
 ) -> Result<Initial, RunError> {
     let wanted: BTreeMap<&str, &Resident> =
         residents.iter().map(|r| (r.name.as_str(), *r)).collect();
     let mut loader = Loader {
+        keeps,
         model,
         sources,
         decomposed: BTreeMap::new(),
@@ -176,6 +178,8 @@ fn missing(path: &Path, name: &str) -> RunError {
 }
 
 struct Loader<'a> {
+    /// Whether the initial vectors are wanted.
+    keeps: bool,
     model: &'a dyn Model,
     sources: &'a Sources,
     decomposed: BTreeMap<String, Decomposition>,
@@ -382,7 +386,7 @@ impl Loader<'_> {
             };
             let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
             let tensor = Tensor::new(data, &dims);
-            if keep_copy {
+            if keep_copy && self.keeps {
                 self.initial.insert(param.name.clone(), tensor.clone());
             }
             return self.narrow(&param.name, tensor, dtype);
@@ -409,10 +413,11 @@ impl Loader<'_> {
         let data = tensor.slice_mut::<f32>().unwrap_or_default();
         let decomposition = match (earlier("siva_U0")?, earlier("siva_S")?, earlier("siva_V0")?) {
             (Some(u), Some(s), Some(v)) => {
-                for (suffix, values, dims) in [
+                let vectors = [
                     ("siva_U", &u, [out, rank as usize]),
                     ("siva_V", &v, [rank as usize, input]),
-                ] {
+                ];
+                for (suffix, values, dims) in vectors.into_iter().filter(|_| self.keeps) {
                     self.initial.insert(
                         format!("{stem}{suffix}"),
                         Tensor::new(values.clone(), &dims),
@@ -425,10 +430,12 @@ impl Loader<'_> {
                     tail: None,
                 }
             }
-            _ => decompose(data, out, input, rank as usize, keep.map(|k| k as usize))
-                .map_err(|why| RunError::bug(format!("`{weight}` cannot be decomposed: {why}")))?,
+            _ => in_own_threads(|| {
+                decompose(data, out, input, rank as usize, keep.map(|k| k as usize))
+            })
+            .map_err(|why| RunError::bug(format!("`{weight}` cannot be decomposed: {why}")))?,
         };
-        rest(data, &decomposition);
+        in_own_threads(|| rest(data, &decomposition));
         // Aligned blocks of one decomposition do not fit into the gaps that those of the last one left.
         alloc::release_freed_blocks();
         self.decomposed.clear();

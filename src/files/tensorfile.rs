@@ -293,22 +293,24 @@ impl TensorFile {
     pub fn tensor(&self, name: &str) -> Result<Tensor, RunError> {
         self.unchanged()?;
         let missing = || RunError::file(&self.path, format!("it holds no tensor `{name}`"));
-        let tensor = self
-            .get(name)
-            .ok_or_else(missing)?
-            .to_tensor()
-            .map_err(|e| RunError::file(&self.path, format!("`{name}` {e}")));
+        let raw = self.get(name).ok_or_else(missing)?;
+        let start = self.metadata.info(name).map_or(0, |i| i.data_offsets.0);
+        let start = self.data_start.saturating_add(start);
         // What is on the heap need not be in memory twice.
-        if let Some(info) = self.metadata.info(name) {
-            let (start, end) = info.data_offsets;
-            release_pages(&self.map, self.data_start + start, end - start);
-        }
-        tensor
+        let read = |at: usize, len: usize| release_pages(&self.map, start + at, len);
+        raw.to_tensor_by(&read)
+            .map_err(|e| RunError::file(&self.path, format!("`{name}` {e}")))
     }
 }
 
-/// Gives the pages of a range of a map back to the system.
+/// Bytes around a page that is asked for that the system brings into memory with it.
+const AROUND: usize = 64 << 10;
+
+/// Gives the pages of a range of a map back to the system, with those that came along.
 pub(crate) fn release_pages(map: &Mmap, offset: usize, len: usize) {
+    let end = (offset + len + AROUND).min(map.len());
+    let offset = offset.saturating_sub(AROUND).min(end);
+    let len = end - offset;
     #[cfg(target_os = "linux")]
     // SAFETY: the map is a read-only map of a file: a dropped page is read again from the file on the next
     // access, so its contents do not change.
@@ -318,18 +320,40 @@ pub(crate) fn release_pages(map: &Mmap, offset: usize, len: usize) {
     let _unused = (map, offset, len);
 }
 
+/// Bytes of a tensor that are copied out of a map at a time.
+const CHUNK: usize = 1 << 20;
+
+/// What is called with the place and length of each part that was copied.
+type Copied<'a> = &'a dyn Fn(usize, usize);
+
+/// Numbers out of bytes, part after part.
+fn collect<T: bytemuck::Pod>(bytes: &[u8], copied: Copied<'_>) -> Vec<T> {
+    let size = size_of::<T>();
+    let mut all = Vec::with_capacity(bytes.len() / size);
+    for (i, part) in bytes.chunks(CHUNK).enumerate() {
+        let numbers = part.chunks_exact(size);
+        all.extend(numbers.map(bytemuck::pod_read_unaligned::<T>));
+        copied(i * CHUNK, part.len());
+    }
+    all
+}
+
 impl RawTensor<'_> {
     /// Copies it to the heap.
     ///
     /// # Errors
     /// A dtype that no program uses.
     pub fn to_tensor(&self) -> Result<Tensor, String> {
+        self.to_tensor_by(&|_, _| {})
+    }
+
+    fn to_tensor_by(&self, copied: Copied<'_>) -> Result<Tensor, String> {
         let storage = match self.dtype {
-            Dtype::F64 => CpuStorage::F64(bytemuck::pod_collect_to_vec(self.bytes)),
-            Dtype::F32 => CpuStorage::F32(bytemuck::pod_collect_to_vec(self.bytes)),
-            Dtype::F16 => CpuStorage::F16(bytemuck::pod_collect_to_vec(self.bytes)),
-            Dtype::BF16 => CpuStorage::BF16(bytemuck::pod_collect_to_vec(self.bytes)),
-            Dtype::U32 => CpuStorage::U32(bytemuck::pod_collect_to_vec(self.bytes)),
+            Dtype::F64 => CpuStorage::F64(collect(self.bytes, copied)),
+            Dtype::F32 => CpuStorage::F32(collect(self.bytes, copied)),
+            Dtype::F16 => CpuStorage::F16(collect(self.bytes, copied)),
+            Dtype::BF16 => CpuStorage::BF16(collect(self.bytes, copied)),
+            Dtype::U32 => CpuStorage::U32(collect(self.bytes, copied)),
             other => {
                 return Err(format!(
                     "is stored as {other}; convert it to a float type first"

@@ -64,6 +64,31 @@ impl Way {
     }
 }
 
+/// Does something with matrices in threads of its own: those of the product's library keep room for its operands, several
+/// MiB each, for as long as they live, and that room is gone with them.
+pub fn in_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let mut threads = Vec::new();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(rayon::current_num_threads())
+        .spawn_handler(|thread| {
+            let spawned = std::thread::Builder::new().spawn(move || thread.run())?;
+            threads.push(spawned);
+            Ok(())
+        })
+        .build();
+    let Ok(pool) = pool else {
+        // No more threads can be had: those that there are do it.
+        return work();
+    };
+    let done = pool.install(work);
+    drop(pool);
+    for thread in threads {
+        // What a thread keeps is gone once it has ended; that it ended badly has been told by what it did.
+        let _ = thread.join();
+    }
+    done
+}
+
 /// Decomposes a row-major `[out, input]` weight. `rank` and `keep` are clamped to its size. The error
 /// says what is wrong with the weight.
 pub fn decompose(

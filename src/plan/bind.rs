@@ -77,6 +77,8 @@ pub struct BoundSplit {
     pub rows_hash: Option<String>,
     /// Bytes of tokens, tokenizer and demonstrations in memory.
     pub host_bytes: u64,
+    /// Bytes that it takes beside these to make tokens of the texts, before anything is run.
+    pub making: u64,
     /// Place of what was seen of its rows among all that was noted.
     pub noted: Option<usize>,
 }

@@ -165,6 +165,12 @@ pub(super) fn host_bytes(sets: &[Sets]) -> u64 {
     first.map(|s| s.host_bytes).sum::<u64>() + others.map(|s| s.token_bytes()).sum::<u64>()
 }
 
+/// Bytes that it takes to make tokens of a stage's texts, split after split.
+pub(super) fn making(sets: &[Sets]) -> u64 {
+    let all = sets.iter().flatten().flatten();
+    all.map(|s| s.making).max().unwrap_or(0)
+}
+
 /// The place of the splits whose estimate is largest, and that estimate.
 pub(super) fn largest(
     sets: &[Sets],

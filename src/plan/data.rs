@@ -80,6 +80,7 @@ impl Binder<'_> {
                     identity: None,
                     rows_hash: None,
                     host_bytes: 0,
+                    making: 0,
                     noted: None,
                 }));
             }
@@ -108,6 +109,7 @@ impl Binder<'_> {
                     identity: None,
                     rows_hash: None,
                     host_bytes: 0,
+                    making: 0,
                 })),
                 Err(list) => {
                     wrong(list, declared, split, at, diags);
@@ -147,6 +149,7 @@ impl Binder<'_> {
                 let bound = Arc::new(BoundSplit {
                     noted: self.note(declared, split, want, tokens, &made.classes, made.survey),
                     text: text.clone(),
+                    making: made.making,
                     host_bytes: made.set.heap_bytes()
                         + made.set.len() as u64 * 4
                         + demonstrations.map_or(0, Demonstrations::heap_bytes)

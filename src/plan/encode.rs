@@ -25,6 +25,9 @@ const AT_ONCE: usize = 2048;
 /// Bytes of texts after which they are tokenized, however few they are.
 const BYTES_AT_ONCE: usize = 4 << 20;
 
+/// Bytes of memory that a byte of a text takes while it is tokenized. Measured, of the texts that take most.
+const PER_BYTE: u64 = 128;
+
 /// Changes whenever the same texts become other tokens.
 const VERSION: u32 = 2;
 
@@ -36,6 +39,8 @@ pub(super) struct Made {
     pub survey: Option<Survey>,
     /// What its rows are known again by.
     pub rows_hash: Option<String>,
+    /// Bytes that it takes to make its tokens, beside them.
+    pub making: u64,
     /// Why its tokens are in memory though they are many.
     pub unkept: Option<io::Error>,
 }
@@ -86,6 +91,7 @@ pub(super) fn encoded(
             classes: notes.classes,
             survey: notes.survey.filter(|_| want.survey),
             rows_hash: notes.rows_hash,
+            making: notes.making,
             unkept: None,
         });
     }
@@ -111,6 +117,7 @@ pub(super) fn encoded(
                     classes: notes.classes,
                     survey: notes.survey,
                     rows_hash: notes.rows_hash,
+                    making: notes.making,
                     unkept,
                 });
             }
@@ -124,6 +131,7 @@ pub(super) fn encoded(
             classes: notes.classes,
             survey: notes.survey,
             rows_hash: notes.rows_hash,
+            making: notes.making,
             unkept,
         }),
         Err(why) => Err(Cause::Tokens(why.to_string())),
@@ -147,30 +155,49 @@ struct Each<'a> {
 /// A set, and what is known of its rows.
 type Encoding = (EncodedSet, Notes);
 
+/// An example that became tokens: its place, its row, what was seen of it, what its row is known again by, and the bytes that
+/// were tokenized at once.
+type Tokenized = (
+    u64,
+    u32,
+    EncodedExample,
+    Option<Sight>,
+    Option<RowsHash>,
+    usize,
+);
+
 impl Each<'_> {
     /// Tokenizes all of them; the inner error is that of the file they go into.
     fn encode(&self, mut made: Maker) -> Result<io::Result<Encoding>, Cause> {
         let mut surveyor = self.want.survey.then(Surveyor::default);
         let mut rows = RowsHash::default();
+        let mut making = 0;
         for draw in 0..self.want.draws as u32 {
             // All draws have the same rows.
             let mut surveyor = surveyor.as_mut().filter(|_| draw == 0);
             let mut waiting: Vec<(u32, Example)> = Vec::new();
             let mut bytes = 0;
+            let mut held = 0;
             let mut outcome = Ok(Ok(()));
             let walked = self.reading.walk(&mut |place, example| {
-                bytes += example.texts.iter().map(String::len).sum::<usize>();
+                let own = example.texts.iter().map(String::len).sum::<usize>();
+                bytes += own;
+                // A text is in memory as its reader has it, as it is handed on, and as it waits.
+                held = held.max(bytes + 2 * own);
                 waiting.push((place, example));
                 if waiting.len() == AT_ONCE || bytes >= BYTES_AT_ONCE {
                     let seen = (surveyor.as_deref_mut(), &mut rows);
-                    outcome = self.add(&mut made, &mut waiting, draw, seen);
+                    let took = self.add(&mut made, &mut waiting, draw, seen);
+                    outcome =
+                        took.map(|took| took.map(|took| making = making.max(took + held as u64)));
                     bytes = 0;
                 }
                 matches!(outcome, Ok(Ok(())))
             });
             walked.map_err(Cause::Data)?;
             if matches!(outcome, Ok(Ok(()))) {
-                outcome = self.add(&mut made, &mut waiting, draw, (surveyor, &mut rows));
+                let took = self.add(&mut made, &mut waiting, draw, (surveyor, &mut rows));
+                outcome = took.map(|took| took.map(|took| making = making.max(took + held as u64)));
             }
             if let Err(why) = outcome.map_err(Cause::Tokens)? {
                 return Ok(Err(why));
@@ -183,22 +210,23 @@ impl Each<'_> {
             classes: classes.to_vec(),
             survey: surveyor.map(|s| s.finish(classes.len())),
             rows_hash: Some(rows.hex()),
+            making,
         };
         Ok(made.finish(&notes).map(|set| (set, notes)))
     }
 
+    /// Tokenizes what waits; gives the bytes that it took.
     fn add(
         &self,
         made: &mut Maker,
         waiting: &mut Vec<(u32, Example)>,
         draw: u32,
         (surveyor, rows): (Option<&mut Surveyor>, &mut RowsHash),
-    ) -> Result<io::Result<()>, String> {
+    ) -> Result<io::Result<u64>, String> {
         // All draws have the same rows.
         let first = draw == 0;
         let classes = self.reading.classes();
-        type One = (u64, u32, EncodedExample, Option<Sight>, Option<RowsHash>);
-        let encoded: Result<Vec<One>, String> = waiting
+        let encoded: Result<Vec<Tokenized>, String> = waiting
             .par_drain(..)
             .map(|(place, example)| {
                 let most = self.want.max_length as usize;
@@ -207,6 +235,7 @@ impl Each<'_> {
                 let row = example.row;
                 let sight = surveyor.is_some().then(|| self.sight(&example, &encoded));
                 let hash = first.then(|| RowsHash::of(&example, classes));
+                let at_once = encoded.at_once;
                 let label = match example.label {
                     None => Target::None,
                     Some(Label::Class(c)) => Target::Class(c),
@@ -224,19 +253,27 @@ impl Each<'_> {
                     example,
                     sight,
                     hash,
+                    at_once,
                 ))
             })
             .collect();
         let encoded = encoded?;
-        for (place, row, example, _, hash) in &encoded {
+        for (place, row, example, _, hash, _) in &encoded {
             made.add(*place, *row, example);
             hash.iter().for_each(|hash| rows.add(hash));
         }
         if let Some(surveyor) = surveyor {
-            let sights = encoded.iter().filter_map(|(.., sight, _)| sight.as_ref());
+            let sights = encoded
+                .iter()
+                .filter_map(|(.., sight, _, _)| sight.as_ref());
             sights.for_each(|sight| surveyor.see(sight));
         }
-        Ok(made.flush())
+        // As many are tokenized at a time as there are threads.
+        let mut sizes: Vec<usize> = encoded.iter().map(|(.., at_once)| *at_once).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let largest = sizes.iter().take(rayon::current_num_threads());
+        let took = PER_BYTE * largest.sum::<usize>() as u64;
+        Ok(made.flush().map(|()| took))
     }
 
     /// What is to be seen of an example and of the tokens it became.

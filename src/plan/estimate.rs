@@ -105,6 +105,8 @@ impl Estimate {
 pub struct Around {
     /// Bytes of data and tokenizer in memory.
     pub host: u64,
+    /// Bytes that making tokens of the data takes beside these, before anything else is in memory.
+    pub making: u64,
     /// Whether the adapter is made at the start, by decomposing and pruning; one that is continued
     /// brings its parts.
     pub makes_adapter: bool,
@@ -113,7 +115,7 @@ pub struct Around {
 }
 
 /// What the process takes beside tensors: the binary, its threads' stacks, the runtime; measured.
-const HOST_BASE: u64 = 16 << 20;
+const HOST_BASE: u64 = 18 << 20;
 /// What the libraries of CUDA take of the host's memory. Not measured by us.
 const HOST_CUDA: u64 = 256 << 20;
 /// Freed blocks that the allocator keeps and cannot use again: one part in so many of the tensors,
@@ -139,8 +141,10 @@ pub fn estimate(
                 moments.steps,
                 moments.programs.into_iter().chain(moments.host),
             );
-            estimate.host =
-                HOST_BASE + around.host + estimate.peak() / KEPT + copies(job, around, &estimate);
+            let beside = HOST_BASE + around.host;
+            let host = beside + estimate.peak() / KEPT + copies(job, around, &estimate);
+            let making = (beside + around.making).saturating_sub(estimate.peak());
+            estimate.host = host.max(making);
             estimate
         }
         (Device::Cuda(_), Routine::Fold(_)) => Estimate {
@@ -236,7 +240,8 @@ fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -
         .iter()
         .map(Estimate::peak)
         .fold(loaded, u64::max);
-    estimate.host = HOST_BASE + HOST_CUDA + around.host + held + held / KEPT;
+    let beside = HOST_BASE + HOST_CUDA + around.host;
+    estimate.host = beside + around.making.max(held + held / KEPT);
     let tensors = (estimate.peak(), estimate.rounding);
     estimate.home = Home::Device(device::overhead(card, tensors, programs));
     estimate
@@ -251,6 +256,14 @@ fn copies(job: &Job, around: Around, estimate: &Estimate) -> u64 {
     };
     let bytes = |p: &Param| 4 * p.elements();
     let initial: u64 = job.params.iter().filter(vectors).map(bytes).sum();
+    // One matrix at a time: its vectors as they were, and the decomposition they are part of.
+    let mut sites: BTreeMap<&str, u64> = BTreeMap::new();
+    for param in job.params.iter().filter(vectors) {
+        if let Init::Svd { weight, .. } = &param.init {
+            *sites.entry(weight).or_default() += bytes(param);
+        }
+    }
+    let site = 2 * sites.into_values().max().unwrap_or(0);
     match &job.routine {
         Routine::Fit(_) if !around.leaves_model => {
             let trained = job.params.iter().filter(|p| p.goes_with_adapter());
@@ -258,19 +271,10 @@ fn copies(job: &Job, around: Around, estimate: &Estimate) -> u64 {
             let held = estimate.frozen_weights + estimate.trainable_weights + estimate.optimizer;
             initial + (held + written).saturating_sub(estimate.peak())
         }
-        // One matrix at a time: its vectors as they were, and the decomposition they are part of.
-        Routine::Fold(_) => {
-            let mut sites: BTreeMap<&str, u64> = BTreeMap::new();
-            for param in job.params.iter().filter(vectors) {
-                if let Init::Svd { weight, .. } = &param.init {
-                    *sites.entry(weight).or_default() += bytes(param);
-                }
-            }
-            2 * sites.into_values().max().unwrap_or(0)
-        }
+        Routine::Fold(_) => site,
         Routine::Fit(_) | Routine::Score(_) | Routine::Choose(_) => {
             let held = estimate.frozen_weights + estimate.trainable_weights;
-            (held + initial).saturating_sub(estimate.peak())
+            (held + site).saturating_sub(estimate.peak())
         }
     }
 }

@@ -241,6 +241,7 @@ impl Planner<'_, '_> {
             .and_then(|set| features::keep(&mut job, &choice::lengths(set), asked));
         let around = Around {
             host: choice::host_bytes(&sets),
+            making: choice::making(&sets),
             makes_adapter: start.adapter.is_none(),
             leaves_model: !tuning.leaves_adapter(),
         };

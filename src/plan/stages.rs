@@ -174,6 +174,7 @@ impl Stage {
         let held = self.open.as_ref().map_or(one, |open| &open.sets);
         Around {
             host: super::choice::host_bytes(held),
+            making: super::choice::making(held),
             makes_adapter: self.start.adapter.is_none(),
             leaves_model: !self.trained_with.leaves_adapter(),
         }

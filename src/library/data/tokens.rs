@@ -99,6 +99,8 @@ pub struct Notes {
     pub survey: Option<Survey>,
     /// What the rows are known again by.
     pub rows_hash: Option<String>,
+    /// Bytes that it took to make tokens of the texts, beside the tokens.
+    pub making: u64,
 }
 
 /// The part of the notes that is written as JSON.
@@ -108,6 +110,8 @@ struct Written {
     findings: Option<Findings>,
     #[serde(default)]
     rows_hash: Option<String>,
+    #[serde(default)]
+    making: u64,
 }
 
 impl FromIterator<EncodedExample> for EncodedSet {
@@ -260,6 +264,7 @@ impl EncodedSet {
         let texts = texts.map(|hash| u64::from_le_bytes(*hash)).collect();
         let notes = Notes {
             classes: written.classes,
+            making: written.making,
             survey: written.findings.map(|findings| Survey { findings, texts }),
             rows_hash: written.rows_hash,
         };
@@ -416,6 +421,7 @@ impl Maker {
             classes: notes.classes.clone(),
             findings: survey.map(|s| s.findings.clone()),
             rows_hash: notes.rows_hash.clone(),
+            making: notes.making,
         })?);
         file.write_all(&tail)?;
         file.write_all(&begin.to_le_bytes())?;

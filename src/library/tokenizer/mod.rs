@@ -4,10 +4,11 @@
 use tokenizers::utils::truncation::{
     TruncationDirection as Side, TruncationParams, TruncationStrategy, truncate_encodings,
 };
-use tokenizers::{ModelWrapper, NormalizerWrapper, PostProcessor, Tokenizer as Inner};
+use tokenizers::{Encoding, ModelWrapper, NormalizerWrapper, PostProcessor, Tokenizer as Inner};
 
 use self::added::Tokens;
 use self::class::Class;
+use self::seams::Seams;
 
 mod added;
 mod class;
@@ -15,9 +16,14 @@ mod export;
 mod files;
 mod keys;
 mod prompt;
+mod seams;
 
 /// Mask tokens of the known vocabularies.
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
+
+/// Tokens that two texts which are both too long keep at least beyond what there is room for, so that it can be told which
+/// was the longer one.
+const LONGER: usize = 2;
 
 /// A reader of the files beside a model's config, by name.
 pub struct TokenizerFiles<'a> {
@@ -36,6 +42,8 @@ pub struct Encoded {
     pub segments: Vec<u8>,
     /// How many there were before the cut.
     pub uncut: usize,
+    /// Bytes of text that were tokenized at once, at most.
+    pub at_once: usize,
 }
 
 /// Tokens without an embedding.
@@ -77,6 +85,7 @@ pub struct Tokenizer {
     class: Class,
     tokens: Tokens,
     side: Side,
+    seams: Option<Seams>,
     shows_segments: bool,
     rows: Option<u64>,
     segment_rows: Option<u64>,
@@ -115,6 +124,7 @@ impl Tokenizer {
         let left = side == Side::Left;
         let split = inner.get_encode_special_tokens();
         let mut made = Self {
+            seams: Seams::of(&inner),
             inner,
             class,
             tokens,
@@ -144,21 +154,37 @@ impl Tokenizer {
     /// # Errors
     /// What the tokenizer complains about.
     pub fn encode(&self, texts: &[String], max_length: usize) -> Result<Encoded, String> {
-        let one = |text: &String| {
-            self.inner
-                .encode_fast(text.as_str(), false)
-                .map_err(|e| e.to_string())
-        };
-        let first = match texts.first() {
-            Some(text) => one(text)?,
-            None => return Err("there is no text".into()),
-        };
-        let second = texts.get(1).map(one).transpose()?;
-        let special = self.added_tokens(second.is_some());
+        let special = self.added_tokens(texts.len() > 1);
         let Some(room) = max_length.checked_sub(special) else {
             return Err(format!(
                 "`max_length` {max_length} leaves no room beside {special} special tokens"
             ));
+        };
+        let one = |text: &String| -> Result<(Encoding, usize, usize), String> {
+            let short = self.short(text, room.saturating_add(LONGER))?;
+            let encoding = self.inner.encode_fast(short.text.as_ref(), false);
+            let encoding = encoding.map_err(|e| e.to_string())?;
+            Ok((encoding, short.gone, short.at_once))
+        };
+        let (mut first, gone, at_once) = match texts.first() {
+            Some(text) => one(text)?,
+            None => return Err("there is no text".into()),
+        };
+        let mut lengths = (first.len() + gone, 0);
+        let mut at_once = at_once;
+        let second = match texts.get(1).map(one).transpose()? {
+            Some((mut second, its, largest)) => {
+                lengths.1 = second.len() + its;
+                at_once = at_once.max(largest);
+                if gone + its > 0 {
+                    // Which is the longer one of two texts that are both too long is told by what they were.
+                    let kept = |own, other| room + LONGER - usize::from(own < other);
+                    first.truncate(kept(lengths.0, lengths.1), 0, self.side);
+                    second.truncate(kept(lengths.1, lengths.0), 0, self.side);
+                }
+                Some(second)
+            }
+            None => None,
         };
         let params = TruncationParams {
             max_length: room,
@@ -166,7 +192,6 @@ impl Tokenizer {
             direction: self.side,
             stride: 0,
         };
-        let uncut = special + first.len() + second.as_ref().map_or(0, |s| s.len());
         let (first, second) =
             truncate_encodings(first, second, &params).map_err(|e| e.to_string())?;
         let done = self
@@ -177,7 +202,8 @@ impl Tokenizer {
         Ok(Encoded {
             ids: done.get_ids().to_vec(),
             segments: self.segments(done.get_type_ids())?,
-            uncut,
+            uncut: special + lengths.0 + lengths.1,
+            at_once,
         })
     }
 

@@ -1,5 +1,6 @@
 //! Tokens of templates: what may be cut of them, and where the mask is.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::super::prompt::Filled;
@@ -18,6 +19,7 @@ impl Tokenizer {
         after: &[u32],
         max_length: usize,
     ) -> Result<(Encoded, Option<u32>), String> {
+        let (filled, gone, at_once) = self.without_middles(filled, max_length)?;
         let inner = self
             .inner
             .encode(filled.text.as_str(), false)
@@ -71,7 +73,8 @@ impl Tokenizer {
         let mut encoded = Encoded {
             ids: places.iter().map(|&i| ids[i]).collect(),
             segments: places.iter().map(|&i| types[i]).collect(),
-            uncut: special.len() + after.len(),
+            uncut: special.len() + after.len() + gone,
+            at_once,
         };
         let end = places.partition_point(|&i| i < first + offsets.len());
         let segment = places.get(end.saturating_sub(1)).map_or(0, |&i| types[i]);
@@ -92,6 +95,7 @@ impl Tokenizer {
         word: u32,
         most: usize,
     ) -> Result<Vec<u32>, String> {
+        let (filled, ..) = self.without_middles(filled, most)?;
         let inner = self
             .inner
             .encode(format!(" {}", filled.text), false)
@@ -115,6 +119,43 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// A filled template without what a cut of its columns to `most` tokens leaves in no case, the number of tokens of that,
+    /// and the bytes that are tokenized at once.
+    fn without_middles<'a>(
+        &self,
+        filled: &'a Filled,
+        most: usize,
+    ) -> Result<(Cow<'a, Filled>, usize, usize), String> {
+        let (mut left, mut gone, mut at_once) = (Cow::Borrowed(filled), 0, 0);
+        // From the last to the first: what stands before stays where it is.
+        for i in (0..filled.columns.len()).rev() {
+            let Some(column) = filled.columns.get(i).cloned() else {
+                continue;
+            };
+            let text = filled.text.get(column.clone()).unwrap_or_default();
+            let short = self.short_inside(text, most)?;
+            at_once = at_once.max(short.at_once);
+            let (at, len) = short.hole;
+            if len == 0 {
+                continue;
+            }
+            gone += short.gone;
+            let own = left.to_mut();
+            let begin = column.start + at;
+            own.text.replace_range(begin..begin + len, "");
+            for (j, place) in own.columns.iter_mut().enumerate() {
+                let behind = j != i && place.start >= column.end;
+                place.start -= if behind { len } else { 0 };
+                place.end -= if behind || j == i { len } else { 0 };
+            }
+            own.mask = own
+                .mask
+                .map(|mask| if mask >= column.end { mask - len } else { mask });
+        }
+        let at_once = at_once.max(left.text.len());
+        Ok((left, gone, at_once))
+    }
+
     /// Takes a token away from the longest column, at the side where text is cut.
     fn cut(&self, columns: &mut [Vec<usize>]) -> Option<usize> {
         let longest = columns.iter_mut().max_by_key(|c| c.len())?;
@@ -134,7 +175,9 @@ fn column_tokens(
     let of = |column: &Range<usize>| {
         let inside = |&i: &usize| {
             let (start, end) = offsets[i];
-            start >= column.start + shift && end <= column.end + shift && start < end
+            let (first, last) = (column.start + shift, column.end + shift);
+            // A token of no character, such as a blank put before a word, belongs to what it stands in.
+            start >= first && end <= last && (start < end || (start > first && end < last))
         };
         (0..offsets.len()).filter(inside).collect()
     };

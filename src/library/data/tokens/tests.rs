@@ -37,6 +37,7 @@ fn notes(names: &[String], seen: bool) -> Notes {
         texts: vec![1, 7, u64::MAX],
     };
     Notes {
+        making: 7,
         classes: names.to_vec(),
         survey: seen.then_some(survey),
         rows_hash: seen.then(|| "5eed".to_owned()),
