@@ -75,7 +75,7 @@ impl Cage {
     pub fn around(&self, command: &Command) -> Command {
         let mut inside = Command::new("sh");
         inside
-            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .args(["-c", "echo $$ > \"$0\" && exec timeout 120 \"$@\""])
             .arg(self.folder.join("cgroup.procs"))
             .arg(command.get_program())
             .args(command.get_args());

@@ -2,11 +2,12 @@
 //! `tokenizer_config.json` alone where it lists `added_tokens_decoder`; else with `special_tokens_map.json`,
 //! `added_tokens.json` and what `tokenizer.json` lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
+use super::bounds;
 use super::class::Class;
 
 /// The roles that a token can have.
@@ -219,14 +220,15 @@ impl Tokens {
     /// # Errors
     /// What the tokenizer complains about.
     pub(super) fn add_to(&self, inner: &mut Inner) -> Result<(), String> {
+        let ids = self.added.iter();
+        bounds::added(ids.map(|(id, token)| (token.content.as_str(), u64::from(*id))))?;
         let mut list: Vec<AddedToken> = self.added.values().cloned().collect();
         let there = inner.get_added_tokens_decoder();
-        let mut known: Vec<String> = there.values().map(|t| t.content.clone()).collect();
+        let mut known: BTreeSet<String> = there.values().map(|t| t.content.clone()).collect();
         known.extend(list.iter().map(|t| t.content.clone()));
         let others = self.named.iter().map(|(_, token)| token).chain(&self.extra);
         for token in others {
-            if !known.contains(&token.content) {
-                known.push(token.content.clone());
+            if known.insert(token.content.clone()) {
                 list.push(token.clone());
             }
         }
@@ -244,12 +246,11 @@ impl Tokens {
         self.added.values().any(|t| t.content == content)
     }
 
-    /// Whether a token is an added one.
-    pub(super) fn holds(&self, content: &str) -> bool {
+    /// All tokens that are added ones.
+    pub(super) fn contents(&self) -> BTreeSet<&str> {
         let named = self.named.iter().map(|(_, t)| t).chain(&self.extra);
-        named
-            .chain(self.added.values())
-            .any(|t| t.content == content)
+        let all = named.chain(self.added.values());
+        all.map(|t| t.content.as_str()).collect()
     }
 }
 

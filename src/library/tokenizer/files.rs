@@ -9,7 +9,7 @@ use tokenizers::{
 
 use super::added::{Tokens, Told};
 use super::class::{self, Class, Switches};
-use super::{Note, Tokenizer, TokenizerFiles, Topic, keys};
+use super::{Note, Tokenizer, TokenizerFiles, Topic, bounds, keys};
 
 /// A file of JSON.
 type Object = Map<String, Json>;
@@ -129,6 +129,8 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
 }
 
 fn parsed(json: Json, files: &TokenizerFiles<'_>) -> Result<Inner, String> {
+    bounds::check(&json)
+        .map_err(|why| format!("the tokenizer in `{}` is refused: {why}", files.dir_name))?;
     serde_json::from_value(json)
         .map_err(|e| format!("the tokenizer in `{}` is damaged: {e}", files.dir_name))
 }

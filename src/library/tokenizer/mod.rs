@@ -11,6 +11,7 @@ use self::class::Class;
 use self::seams::Seams;
 
 mod added;
+mod bounds;
 mod class;
 mod export;
 mod files;
@@ -261,11 +262,12 @@ impl Tokenizer {
                 .iter()
                 .any(|role| self.tokens.of(role) == Some(content))
         };
+        let added = self.tokens.contents();
         if tokens.is_empty() {
             Beyond::Nothing
         } else if tokens
             .iter()
-            .all(|(_, t)| self.tokens.holds(t) && !needed(t))
+            .all(|(_, t)| added.contains(t.as_str()) && !needed(t))
         {
             Beyond::Added(tokens.into_iter().map(|(_, token)| token).collect())
         } else {
@@ -287,10 +289,11 @@ impl Tokenizer {
         let bracketed = |t: &str| {
             (t.starts_with('[') && t.ends_with(']')) || (t.starts_with('<') && t.ends_with('>'))
         };
+        let added = self.tokens.contents();
         let mut capital: Vec<&String> = vocab
             .keys()
             .filter(|t| t.chars().any(|c| c.is_uppercase()))
-            .filter(|t| !bracketed(t) && !self.tokens.holds(t))
+            .filter(|t| !bracketed(t) && !added.contains(t.as_str()))
             .collect();
         capital.sort_unstable();
         let example = capital.first()?;
