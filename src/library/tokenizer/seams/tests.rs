@@ -215,7 +215,7 @@ fn tokens_of_pieces_are_those_of_the_whole_text() {
         prop::collection::vec(prop::sample::select(FRAGMENTS), 60..200)
             .prop_map(|list| list.concat())
     };
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(150));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(24));
     let all = std::cell::RefCell::new(all);
     let parted = std::cell::Cell::new((0_u32, 0_u32));
     let template = Template::parse("({a}{b}) It was {mask}, {a}").expect("a template");
