@@ -347,7 +347,7 @@ impl RawTensor<'_> {
         self.to_tensor_by(&|_, _| {})
     }
 
-    fn to_tensor_by(&self, copied: Copied<'_>) -> Result<Tensor, String> {
+    fn to_tensor_by(self, copied: Copied<'_>) -> Result<Tensor, String> {
         let storage = match self.dtype {
             Dtype::F64 => CpuStorage::F64(collect(self.bytes, copied)),
             Dtype::F32 => CpuStorage::F32(collect(self.bytes, copied)),

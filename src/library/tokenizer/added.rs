@@ -221,7 +221,7 @@ impl Tokens {
     /// What the tokenizer complains about.
     pub(super) fn add_to(&self, inner: &mut Inner) -> Result<(), String> {
         let ids = self.added.iter();
-        bounds::added(ids.map(|(id, token)| (token.content.as_str(), u64::from(*id))))?;
+        bounds::added(ids.map(|(id, token)| (token.content.as_str(), *id)))?;
         let mut list: Vec<AddedToken> = self.added.values().cloned().collect();
         let there = inner.get_added_tokens_decoder();
         let mut known: BTreeSet<String> = there.values().map(|t| t.content.clone()).collect();

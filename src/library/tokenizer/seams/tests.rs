@@ -321,7 +321,7 @@ fn a_long_text_is_tokenized_in_small_pieces_and_counted() {
     let tokenizer = shipped("recipes/reviews-mini");
     let words = 200_000;
     let text = "good film ".repeat(words / 2);
-    let encoded = tokenizer.encode(&[text.clone()], 128).expect("encodes");
+    let encoded = tokenizer.encode(&[text], 128).expect("encodes");
     assert_eq!((encoded.ids.len(), encoded.uncut), (128, words + 2));
     assert!(
         encoded.at_once < 80 << 10,
