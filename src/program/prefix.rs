@@ -155,7 +155,11 @@ fn classify(
         {
             Made::Varies
         } else {
-            of_inputs.unwrap_or(Made::Constant)
+            match of_inputs {
+                // Rows of other examples of the batch are in it.
+                Some(Made::Example) if node.op.rule().mixes_rows() => Made::Varies,
+                of_inputs => of_inputs.unwrap_or(Made::Constant),
+            }
         };
         for out in &node.outputs {
             made[out.index()] = own;
@@ -268,4 +272,57 @@ fn identity(program: &Program, value: Value) -> String {
     hashes[value.index()]
         .map(|h| h.to_hex().to_string())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::Builder;
+    use super::super::op::{
+        BinaryKind, Broadcast, Elementwise, Gather, MatMul, Over, Reduce, ReduceKind,
+    };
+    use super::super::types::Real;
+    use super::super::verify;
+    use super::*;
+
+    /// Two linear maps of embedded tokens, between which something over rows or columns is taken off, and a
+    /// trained one: how much of it is kept, in operations.
+    fn kept(over: Over) -> (u64, u64) {
+        let mut b = Builder::new("prefix");
+        let mut resident = |name, dims: &[u64], class| {
+            b.resident(name, TensorType::fixed(DType::F32, dims), class)
+        };
+        let table = resident("table", &[50, 256], Class::Frozen);
+        let first = resident("first", &[256, 256], Class::Frozen);
+        let second = resident("second", &[256, 256], Class::Frozen);
+        let trained = resident("trained", &[8, 256], Class::Trainable);
+        let ids = b.feed(Feed::TokenIds);
+        let linear = || MatMul::plain(false, true, Real::new(1.0));
+        let x = b.push1(Gather { out: DType::F32 }, &[table, ids]);
+        let x = b.push1(linear(), &[x, first]);
+        let kind = ReduceKind::Mean;
+        let mean = b.push1(Reduce { kind, over }, &[x]);
+        let broadcast = match over {
+            Over::Rows => Broadcast::Row,
+            Over::Columns => Broadcast::Column,
+            Over::All => Broadcast::Scalar,
+        };
+        let kind = BinaryKind::Sub;
+        let x = b.push1(Elementwise { kind, broadcast }, &[x, mean]);
+        let x = b.push1(linear(), &[x, second]);
+        let y = b.push1(linear(), &[x, trained]);
+        b.output("y", y);
+        let program = verify(b.finish()).expect("a program").program().clone();
+        let sizes = Bindings::of_lengths([10, 20]);
+        let cut = cut(&program, &sizes, &|_| false).expect("cut");
+        cut.expect("something is kept").flops
+    }
+
+    #[test]
+    fn what_mixes_the_rows_of_a_batch_is_not_kept() {
+        let (both, all) = kept(Over::Columns);
+        for over in [Over::Rows, Over::All] {
+            let (one, same) = kept(over);
+            assert_eq!((2 * one, all), (both, same), "{over:?}");
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! `accumulate`: adds to a resident, in place.
 
-use super::launch::{Launches, Operand::In, args, is_single};
+use super::launch::{KernelSource, Launches, Operand::In, args, is_single, source};
 use super::math::{add_to, for_chunks, part};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(acc, x)`: `acc += x`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Accumulate;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("accumulate"));
 
 impl OpRule for Accumulate {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

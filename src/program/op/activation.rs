@@ -1,9 +1,9 @@
 //! `activation`: elementwise non-linear functions.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{Elementary, for_chunks, part, simd};
 use super::{ActivationGrad, At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
@@ -120,6 +120,8 @@ fn apply_to<T: Elementary>(kind: ActivationKind, out: &mut [T]) {
         ActivationKind::Silu => run!(ActivationKind::Silu),
     }
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("activation"));
 
 impl OpRule for Activation {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

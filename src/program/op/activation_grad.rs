@@ -1,11 +1,11 @@
 //! `activation_grad`: gradient of an activation.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
-use super::math::{Elementary, for_chunks, part, simd};
+use super::math::{Elementary, for_operands, simd};
 use super::{ActivationKind, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(up, saved) → up · f′`, `saved` being the output for relu and tanh and the input otherwise.
@@ -14,6 +14,8 @@ pub struct ActivationGrad {
     /// Which function.
     pub kind: ActivationKind,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("activation_grad"));
 
 impl OpRule for ActivationGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -43,32 +45,9 @@ impl OpRule for ActivationGrad {
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let kind = self.kind;
         super::kernel::float!(io.outputs[0].dtype(), T => {
-            let (taken, kind) = (io.taken, self.kind);
-            let up = (taken != Some(0)).then(|| io.input(0).slice::<T>());
-            let saved = (taken != Some(1)).then(|| io.input(1).slice::<T>());
-            for_chunks(io.outputs[0].slice::<T>(), |start, out| {
-                // The output starts as the gradient or, where that buffer was taken over, as what
-                // was saved: then the two swap places a block at a time.
-                if let (Some(up), Some(_)) = (up, saved) {
-                    out.copy_from_slice(part(up, start, out.len()));
-                }
-                let mut block = [T::default(); 512];
-                for (i, out) in out.chunks_mut(512).enumerate() {
-                    let at = start + i * 512;
-                    let saved = match (saved, up) {
-                        (Some(saved), _) => part(saved, at, out.len()),
-                        (None, Some(up)) => {
-                            let block = &mut block[..out.len()];
-                            block.copy_from_slice(out);
-                            out.copy_from_slice(part(up, at, out.len()));
-                            block
-                        }
-                        (None, None) => unreachable!("one buffer is taken at most"),
-                    };
-                    multiply(kind, out, saved);
-                }
-            });
+            for_operands::<T>(io, |out, saved| multiply(kind, out, saved));
         });
         Ok(())
     }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Real};
-use super::launch::{Call, Launch, Launches, Operand::In, args};
+use super::launch::{Call, KernelSource, Launch, Launches, Operand::In, args, source};
 use super::math::{CHUNK, Elementary, simd};
 use super::{Cost, Io, Kernel, Op, OpError, OpRule, SizedCx, TensorType};
 
@@ -21,6 +21,8 @@ pub struct AdamW {
     /// Decoupled weight decay.
     pub weight_decay: Real,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("adamw"));
 
 impl OpRule for AdamW {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

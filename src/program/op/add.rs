@@ -1,9 +1,9 @@
 //! `add`: elementwise `a + b` of one type.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{add_to, for_chunks, part, simd};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
@@ -11,6 +11,8 @@ use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value
 /// `a + b`, same type and shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Add;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("add"));
 
 impl OpRule for Add {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -2,9 +2,9 @@
 
 use super::super::types::{DType, Real, Sym};
 use super::launch::{
-    Arg, Call, Launches,
+    Arg, Call, KernelSource, Launches,
     Operand::{self, Fault, In, Out},
-    args, held,
+    args, held, source,
 };
 use super::random::threshold;
 use super::{
@@ -55,6 +55,8 @@ pub(super) fn check_tail(tail: &[&TensorType], dropout: bool) -> Result<(), Stri
         ))
     }
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("attention" with "attention.cuh"));
 
 impl OpRule for Attention {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -8,9 +8,9 @@ use super::attention::{
     head_and_size, is_small, padded, sequences, split_rows, transpose,
 };
 use super::launch::{
-    Arg, Call, Launches,
+    Arg, Call, KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{Elementary, by_sixteen, exp_all, row_sum_of_two, simd};
 use super::tile::{Into, Rows, Strided, multiply};
@@ -31,6 +31,9 @@ pub struct AttentionGrad {
     /// Dropout on the probabilities.
     pub dropout: Option<AttentionDropout>,
 }
+
+pub(super) const SOURCE: Option<KernelSource> =
+    Some(source!("attention_grad" with "attention.cuh"));
 
 impl OpRule for AttentionGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

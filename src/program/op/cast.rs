@@ -5,8 +5,9 @@ use half::{bf16, f16};
 
 use super::super::types::DType;
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
+    source,
 };
 use super::math::{for_chunks, part};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorMut, TensorRef, TensorType};
@@ -17,6 +18,8 @@ pub struct Cast {
     /// The type of the result.
     pub to: DType,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("cast"));
 
 impl OpRule for Cast {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

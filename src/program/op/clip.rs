@@ -2,9 +2,9 @@
 
 use super::super::types::{DType, Real};
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args,
+    args, source,
 };
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
@@ -14,6 +14,8 @@ pub struct ClipFactor {
     /// The bound.
     pub max: Real,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("clip"));
 
 impl OpRule for ClipFactor {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -100,6 +100,29 @@ __device__ inline float exp_fast(float x) {
     return y * __uint_as_float(__float_as_uint(z) << 23);
 }
 
+__device__ inline float log_fast(float x) {
+    bool tiny = x < 1.17549435e-38f;
+    float scaled = tiny ? x * 8388608.0f : x;
+    int exponent = (int)(__float_as_uint(scaled) - 0x3f3504f3u) >> 23;
+    float m = __uint_as_float(__float_as_uint(scaled) - ((u32)exponent << 23)) - 1.0f;
+    float n = (float)exponent - (tiny ? 23.0f : 0.0f);
+    float z = m * m;
+    float p = 7.0376836e-2f;
+    p = p * m - 1.151461e-1f;
+    p = p * m + 1.1676999e-1f;
+    p = p * m - 1.2420141e-1f;
+    p = p * m + 1.4249323e-1f;
+    p = p * m - 1.6668058e-1f;
+    p = p * m + 2.0000715e-1f;
+    p = p * m - 2.4999994e-1f;
+    p = p * m + 3.333333e-1f;
+    float y = p * m * z + n * -2.1219444e-4f - 0.5f * z;
+    y = m + y + n * 0.6933594f;
+    y = x < __uint_as_float(0x7f800000u) ? y : x;
+    y = x < 0.0f ? __uint_as_float(0x7fc00000u) : y;
+    return x == 0.0f ? minus_infinity() : y;
+}
+
 __device__ inline float tanh_fast(float x) {
     float a = fabsf(x);
     float e = exp_fast((a > 9.1f ? 9.1f : a) * 2.0f);

@@ -1,7 +1,7 @@
 //! `constant`: one element of a given value, the seed of a backward pass.
 
 use super::super::types::{DType, Real};
-use super::launch::{Launches, Operand::Out, args, is_single};
+use super::launch::{KernelSource, Launches, Operand::Out, args, is_single};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `→ [1]`.
@@ -12,6 +12,8 @@ pub struct Constant {
     /// `f32` or `f64`.
     pub dtype: DType,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = None;
 
 impl OpRule for Constant {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

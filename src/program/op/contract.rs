@@ -3,34 +3,15 @@
 //! the same result.
 
 use super::super::builder::Builder;
-use super::super::graph::{Class, Def, Program, Value};
+use super::super::graph::{Class, Value};
 use super::super::types::{Bindings, DType, TensorType};
-use super::fixtures::{Application, Sample, eval, eval_taking, floats, narrow, random, ty};
+use super::fixtures::{
+    Application, Sample, eval, eval_taking, floats, interpret, narrow, random, ty,
+};
 use super::*;
 
 fn samples() -> impl Iterator<Item = Sample> {
     all_fixtures().into_iter().flat_map(|(_, own)| own.samples)
-}
-
-/// Runs a small program over given resident tensors.
-fn interpret(program: &Program, residents: &[Tensor]) -> Vec<Option<Tensor>> {
-    let mut slots: Vec<Option<Tensor>> = vec![None; program.values.len()];
-    for (i, info) in program.values.iter().enumerate() {
-        if let Def::Resident(r) = info.def {
-            slots[i] = Some(residents[r as usize].clone());
-        }
-    }
-    for node in &program.nodes {
-        let inputs: Vec<Tensor> = node
-            .inputs
-            .iter()
-            .map(|v| slots[v.index()].clone().expect("defined"))
-            .collect();
-        for (&out, tensor) in node.outputs.iter().zip(eval(&node.op, &inputs, 1)) {
-            slots[out.index()] = Some(tensor);
-        }
-    }
-    slots
 }
 
 #[test]
@@ -156,6 +137,28 @@ fn bits_do_not_depend_on_threads() {
             );
         }
     }
+}
+
+#[test]
+fn scratch_is_within_what_the_op_says() {
+    let mut used = 0;
+    for (_, own) in all_fixtures() {
+        let samples = own.samples.into_iter().map(|s| (s.op, s.inputs));
+        for (op, inputs) in samples.chain(own.large) {
+            let types: Vec<TensorType> = inputs.iter().map(ty).collect();
+            let types: Vec<&TensorType> = types.iter().collect();
+            let outs = op.rule().infer(&types).expect("a sample is well typed");
+            let outs: Vec<&TensorType> = outs.iter().collect();
+            let sizes = fixtures::sizes(own.offsets.map(|at| &inputs[at]));
+            let bound = op
+                .rule()
+                .workspace(&SizedCx::new(&types, &outs, &sizes), &Machine::cpu(2));
+            let (_, peak) = fixtures::eval_counting(&op, &inputs, 2, None);
+            assert!(peak <= bound, "{op:?} uses {peak} bytes, and says {bound}");
+            used += usize::from(peak > 0);
+        }
+    }
+    assert!(used > 10, "{used} use any");
 }
 
 #[test]

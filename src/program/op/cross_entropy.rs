@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::super::types::DType;
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, is_single,
+    args, is_single, source,
 };
 use super::math::Elementary;
 use super::{
@@ -19,6 +19,8 @@ const WIDE: usize = 1024;
 /// `(logits[S, C], labels u32[S], scale f32[1]) → [1]`: `scale · Σ −log softmax(logits)[label]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CrossEntropy;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("cross_entropy"));
 
 impl OpRule for CrossEntropy {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -2,9 +2,9 @@
 
 use super::cross_entropy::{check, log_sum_exp};
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, is_single,
+    args, is_single, source,
 };
 use super::math::{Elementary, for_chunks_of_rows};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
@@ -12,6 +12,8 @@ use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 /// `(logits[S, C], labels u32[S], scale f32[1], up[1]) → up · scale · (softmax − onehot)`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CrossEntropyGrad;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("cross_entropy_grad"));
 
 impl OpRule for CrossEntropyGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

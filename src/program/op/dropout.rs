@@ -2,9 +2,9 @@
 
 use super::super::types::{DType, Real};
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{Elementary, for_chunks_of_rows, part, simd};
 use super::random::{GROUP, group_of_words, threshold};
@@ -21,6 +21,8 @@ pub struct Dropout {
     /// Key of the random stream.
     pub stream: [u32; 2],
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("dropout"));
 
 impl OpRule for Dropout {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,7 +1,7 @@
 //! `fill`: sets every element of a resident, in place.
 
 use super::super::types::Real;
-use super::launch::{Launches, Operand::In, args, is_single};
+use super::launch::{KernelSource, Launches, Operand::In, args, is_single, source};
 use super::math::for_chunks;
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
@@ -11,6 +11,8 @@ pub struct Fill {
     /// The value.
     pub value: Real,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("fill"));
 
 impl OpRule for Fill {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

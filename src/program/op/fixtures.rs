@@ -1,6 +1,7 @@
 //! What an op's file gives the tests that run over the registry: samples for the laws, cases for the
 //! launch tests, and what is special about them.
 
+use super::super::graph::{Def, Program};
 use super::super::types::{Bindings, Dim, TensorType};
 use super::{Io, Kernel, Machine, Op, Tensor};
 use crate::base::rng::Stream;
@@ -40,6 +41,15 @@ pub(super) struct Fixtures {
     pub(super) activations: Option<fn(&Op, usize) -> (Vec<usize>, Vec<usize>)>,
     /// The input that holds the offsets of sequences.
     pub(super) offsets: Option<usize>,
+}
+
+/// The sizes of the batch that offsets tell of.
+pub(super) fn sizes(offsets: Option<&Tensor>) -> Bindings {
+    let Some(offsets) = offsets else {
+        return Bindings::default();
+    };
+    let pairs = offsets.slice::<u32>().expect("offsets").windows(2);
+    Bindings::of_lengths(pairs.map(|w| w[1].saturating_sub(w[0]) as usize))
 }
 
 impl Fixtures {
@@ -97,6 +107,14 @@ pub(super) fn random(seed: u64, dims: &[usize]) -> Tensor {
     let n = dims.iter().product::<usize>() as u64;
     let stream = Stream::new(seed, "sample");
     Tensor::new((0..n).map(|i| stream.normal(i)).collect::<Vec<f64>>(), dims)
+}
+
+/// Numbers of at least a half, in f64: for functions that have no value or no slope at 0.
+pub(super) fn random_positive(seed: u64, dims: &[usize]) -> Tensor {
+    let mut x = random(seed, dims);
+    let all = x.slice_mut::<f64>().expect("f64");
+    all.iter_mut().for_each(|x| *x = x.abs() + 0.5);
+    x
 }
 
 /// The small matrix of most samples.
@@ -165,6 +183,16 @@ pub(super) fn eval_taking(
     threads: usize,
     taken: Option<usize>,
 ) -> Vec<Tensor> {
+    eval_counting(op, inputs, threads, taken).0
+}
+
+/// The same with the bytes of scratch that were used at most.
+pub(super) fn eval_counting(
+    op: &Op,
+    inputs: &[Tensor],
+    threads: usize,
+    taken: Option<usize>,
+) -> (Vec<Tensor>, u64) {
     let types: Vec<TensorType> = inputs.iter().map(ty).collect();
     let outs = op
         .rule()
@@ -191,7 +219,7 @@ pub(super) fn eval_taking(
         .num_threads(threads)
         .build()
         .expect("a pool");
-    pool.install(|| {
+    let peak = pool.install(|| {
         let mut io = Io {
             inputs: inputs
                 .iter()
@@ -206,7 +234,29 @@ pub(super) fn eval_taking(
         op.rule()
             .eval(&cx, &mut io)
             .unwrap_or_else(|e| panic!("{op:?}: {e}"));
+        cx.take_peak()
     });
     outputs.extend(updated);
-    outputs
+    (outputs, peak)
+}
+
+/// Runs a small program over given resident tensors.
+pub(super) fn interpret(program: &Program, residents: &[Tensor]) -> Vec<Option<Tensor>> {
+    let mut slots: Vec<Option<Tensor>> = vec![None; program.values.len()];
+    for (i, info) in program.values.iter().enumerate() {
+        if let Def::Resident(r) = info.def {
+            slots[i] = Some(residents[r as usize].clone());
+        }
+    }
+    for node in &program.nodes {
+        let inputs: Vec<Tensor> = node
+            .inputs
+            .iter()
+            .map(|v| slots[v.index()].clone().expect("defined"))
+            .collect();
+        for (&out, tensor) in node.outputs.iter().zip(eval(&node.op, &inputs, 1)) {
+            slots[out.index()] = Some(tensor);
+        }
+    }
+    slots
 }

@@ -4,9 +4,9 @@ use half::{bf16, f16};
 
 use super::super::types::{DType, Dim};
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args,
+    args, source,
 };
 use super::math::for_chunks_of_rows;
 use super::{At, Builder, Io, Kernel, OpError, OpRule, Scatter, SizedCx, TensorType, Value};
@@ -17,6 +17,8 @@ pub struct Gather {
     /// Type of the result.
     pub out: DType,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("gather"));
 
 impl OpRule for Gather {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

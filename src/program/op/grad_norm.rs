@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::super::types::DType;
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args,
+    args, source,
 };
 use super::math::{CHUNK, Elementary, simd};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
@@ -14,6 +14,8 @@ use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 /// `(g₁, …, gₙ) → √Σ g²: f32[1]`; sums of fixed chunks, combined in order in f64.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GradNorm;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("grad_norm"));
 
 impl OpRule for GradNorm {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,7 +1,7 @@
 //! `indices`: a fixed list of rows, such as the label words' in the vocabulary.
 
 use super::super::types::DType;
-use super::launch::{Launch, Launches, Operand::Out};
+use super::launch::{KernelSource, Launch, Launches, Operand::Out};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `→ u32[n]`.
@@ -10,6 +10,8 @@ pub struct Indices {
     /// The list.
     pub list: Vec<u32>,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = None;
 
 impl OpRule for Indices {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

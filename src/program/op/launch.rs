@@ -21,57 +21,23 @@ pub const fn held_as(held: DType) -> &'static str {
 
 /// A kernel source, with what all share in front; [`held_as`] is to go before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct KernelSource {
     /// Its file's stem.
     pub name: &'static str,
     /// CUDA C++.
     pub text: &'static str,
 }
 
-macro_rules! sources {
-    ($($name:literal $(with $shared:literal)?),+ $(,)?) => {
-        /// All kernel sources.
-        pub const SOURCES: &[Source] = &[$(Source {
+/// The source of a file's stem, with what all share and what a second file shares in front.
+macro_rules! source {
+    ($name:literal $(with $shared:literal)?) => {
+        $crate::program::op::launch::KernelSource {
             name: $name,
             text: concat!(include_str!("common.cuh"), include_str!("held.cuh"), $(include_str!($shared),)? include_str!(concat!($name, ".cu"))),
-        }),+];
+        }
     };
 }
-
-sources! {
-    "accumulate",
-    "activation",
-    "activation_grad",
-    "adamw",
-    "add",
-    "attention" with "attention.cuh",
-    "attention_grad" with "attention.cuh",
-    "cast",
-    "clip",
-    "cross_entropy",
-    "cross_entropy_grad",
-    "dropout",
-    "fill",
-    "gather",
-    "grad_norm",
-    "layer_norm",
-    "layer_norm_grad",
-    "layer_norm_grad_weight",
-    "matmul",
-    "mix",
-    "mix_grad",
-    "mul_rows",
-    "perturb",
-    "scatter",
-    "sgd",
-    "square_accumulate",
-    "squared_error",
-    "squared_error_grad",
-    "sum_rows",
-    "sum_rows_product",
-    "window",
-    "window_grad",
-}
+pub(super) use source;
 
 /// A buffer of one application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +102,7 @@ pub(super) use args;
 /// One launch of a kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    /// Name in [`SOURCES`].
+    /// Name of its source.
     pub source: &'static str,
     /// The kernel in it.
     pub kernel: &'static str,
@@ -366,6 +332,19 @@ impl Launches {
         inputs: &[Operand],
         outs: &[Operand],
     ) {
+        let combine = ("sum_rows", "sum_runs");
+        self.column_runs((source, kernel), combine, (rows, width), inputs, outs);
+    }
+
+    /// The same of any reduction, whose second kernel combines the runs.
+    pub fn column_runs(
+        &mut self,
+        (source, kernel): (&'static str, &'static str),
+        combine: (&'static str, &'static str),
+        (rows, width): (u64, u64),
+        inputs: &[Operand],
+        outs: &[Operand],
+    ) {
         let runs = rows.div_ceil(RUN).max(1);
         let to: Vec<Operand> = match runs {
             1 => outs.to_vec(),
@@ -390,8 +369,8 @@ impl Launches {
             for (&sums, &out) in to.iter().zip(outs) {
                 let args = args![sums, out, runs as u32, width as u32];
                 self.call(Call {
-                    source: "sum_rows",
-                    kernel: "sum_runs",
+                    source: combine.0,
+                    kernel: combine.1,
                     held: DType::F32,
                     grid: [blocks, 1],
                     block: 128,

@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::super::types::Real;
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{CHUNK, Elementary, row_sum, simd};
 use super::{
@@ -21,6 +21,8 @@ pub struct LayerNorm {
     /// Added to the variance.
     pub eps: Real,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("layer_norm"));
 
 impl OpRule for LayerNorm {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

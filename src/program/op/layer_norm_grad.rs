@@ -1,9 +1,9 @@
 //! `layer_norm_grad`: gradient of a layer norm by its input.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{Elementary, for_chunks_of_rows, part, row_sum, row_sum_of_two, simd};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
@@ -12,6 +12,8 @@ use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 /// `g = up ⊙ γ`, `dx = rstd · (g − mean(g) − x̂ · mean(g ⊙ x̂))`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LayerNormGrad;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("layer_norm_grad"));
 
 impl OpRule for LayerNormGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

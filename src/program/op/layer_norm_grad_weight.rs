@@ -1,9 +1,9 @@
 //! `layer_norm_grad_weight`: gradient of a layer norm by its scale and shift.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    held,
+    held, source,
 };
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -11,6 +11,8 @@ use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 /// `(up[N, d], x[N, d], mean[N], rstd[N]) → (dγ[d], dβ[d])`: `dγ = Σ up ⊙ x̂`, `dβ = Σ up`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LayerNormGradWeight;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("layer_norm_grad_weight"));
 
 impl OpRule for LayerNormGradWeight {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::tensor::Compute;
+use super::tensor::{Compute, Io};
 
 /// Elements of a parallel chunk.
 pub(super) const CHUNK: usize = 8192;
@@ -69,6 +69,34 @@ pub(super) fn for_chunks_of_rows<T: Send>(
     }
 }
 
+/// Calls `f(a, b)` for blocks of an op with two operands of one shape, where `a` is the output and holds operand 0,
+/// and `b` is operand 1: whichever of them the output has taken over.
+pub(super) fn for_operands<T: Elementary>(io: &mut Io<'_>, f: impl Fn(&mut [T], &[T]) + Sync) {
+    const BLOCK: usize = 512;
+    let taken = io.taken;
+    let a = (taken != Some(0)).then(|| io.input(0).slice::<T>());
+    let b = (taken != Some(1)).then(|| io.input(1).slice::<T>());
+    for_chunks(io.outputs[0].slice::<T>(), |start, out| {
+        let Some(b) = b else {
+            // The two swap places, a block at a time.
+            let mut block = [T::default(); BLOCK];
+            for (i, out) in out.chunks_mut(BLOCK).enumerate() {
+                let block = &mut block[..out.len()];
+                block.copy_from_slice(out);
+                if let Some(a) = a {
+                    out.copy_from_slice(part(a, start + i * BLOCK, out.len()));
+                }
+                f(out, block);
+            }
+            return;
+        };
+        if let Some(a) = a {
+            out.copy_from_slice(part(a, start, out.len()));
+        }
+        f(out, part(b, start, out.len()));
+    });
+}
+
 /// The sub-slice `start .. start + len`.
 #[inline(always)]
 pub(super) fn part<T>(x: &[T], start: usize, len: usize) -> &[T] {
@@ -81,6 +109,8 @@ pub trait Elementary:
 {
     /// `eˣ`
     fn exp_fast(self) -> Self;
+    /// `ln x`
+    fn log_fast(self) -> Self;
     /// `tanh x`
     fn tanh_fast(self) -> Self;
     /// `(Φ(x), φ(x))`: the normal distribution function and its density.
@@ -94,6 +124,10 @@ pub trait Elementary:
 impl Elementary for f64 {
     fn exp_fast(self) -> Self {
         libm::exp(self)
+    }
+
+    fn log_fast(self) -> Self {
+        libm::log(self)
     }
 
     fn tanh_fast(self) -> Self {
@@ -134,6 +168,31 @@ impl Elementary for f32 {
         let p = p * r + 0.5;
         let y = p * r * r + r + 1.0;
         y * Self::from_bits(z.to_bits() << 23)
+    }
+
+    /// Cephes' `logf`: the exponent, and a polynomial of degree 8 for the rest, which is between √½ and √2.
+    #[inline(always)]
+    fn log_fast(self) -> Self {
+        let is_tiny = self < Self::MIN_POSITIVE;
+        let x = if is_tiny { self * 8_388_608.0 } else { self };
+        let exponent = x.to_bits().wrapping_sub(0x3f35_04f3) as i32 >> 23;
+        let m = Self::from_bits(x.to_bits().wrapping_sub((exponent as u32) << 23)) - 1.0;
+        let n = exponent as Self - if is_tiny { 23.0 } else { 0.0 };
+        let z = m * m;
+        let p = 7.037_683_6e-2;
+        let p = p * m - 1.151_461e-1;
+        let p = p * m + 1.167_699_9e-1;
+        let p = p * m - 1.242_014_1e-1;
+        let p = p * m + 1.424_932_3e-1;
+        let p = p * m - 1.666_805_8e-1;
+        let p = p * m + 2.000_071_5e-1;
+        let p = p * m - 2.499_999_4e-1;
+        let p = p * m + 3.333_333e-1;
+        let y = p * m * z + n * -2.121_944_4e-4 - 0.5 * z;
+        let y = m + y + n * 0.693_359_4;
+        let y = if self < Self::INFINITY { y } else { self };
+        let y = if self < 0.0 { Self::NAN } else { y };
+        if self == 0.0 { Self::NEG_INFINITY } else { y }
     }
 
     /// Cephes' `tanhf`: an odd polynomial near zero, the exponential elsewhere.
@@ -247,6 +306,24 @@ pub(super) fn row_max<T: Elementary>(row: &[T]) -> T {
         .fold(T::neg_infinity(), |max, x| if x > max { x } else { max })
 }
 
+/// The larger of two; what is no number stays, whichever it is.
+#[inline(always)]
+pub(super) fn highest<T: Elementary>(a: T, b: T) -> T {
+    if a >= b || a.is_nan() { a } else { b }
+}
+
+/// Largest element of a row; no number if an element is none.
+#[inline(always)]
+pub(super) fn row_highest<T: Elementary>(row: &[T]) -> T {
+    let mut lanes = [T::neg_infinity(); LANES];
+    for chunk in row.chunks(LANES) {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = highest(*lane, x);
+        }
+    }
+    lanes.into_iter().fold(T::neg_infinity(), highest)
+}
+
 #[inline(always)]
 fn fold_lanes<T: Elementary>(mut lanes: [T; LANES]) -> T {
     let mut width = LANES / 2;
@@ -268,13 +345,25 @@ pub(super) fn column_sums<T: Elementary>(
     out: &mut [T],
     f: impl Fn(Range<usize>, &mut [T]) + Sync,
 ) {
+    column_fold((rows, width), out, T::zero(), add_to, f);
+}
+
+/// The same of any reduction: `f` folds rows into what is `start` before, and `combine` a block's result into that
+/// of the blocks before it.
+pub(super) fn column_fold<T: Elementary>(
+    (rows, width): (usize, usize),
+    out: &mut [T],
+    start: T,
+    combine: fn(&mut [T], &[T]),
+    f: impl Fn(Range<usize>, &mut [T]) + Sync,
+) {
     let blocks = rows.div_ceil(SUM_ROWS);
-    out.fill(T::zero());
+    out.fill(start);
     if blocks <= 1 {
         f(0..rows, out);
         return;
     }
-    let mut partial = vec![T::zero(); blocks * width];
+    let mut partial = vec![start; blocks * width];
     let one = |(block, sums): (usize, &mut [T])| {
         f(block * SUM_ROWS..((block + 1) * SUM_ROWS).min(rows), sums)
     };
@@ -284,7 +373,7 @@ pub(super) fn column_sums<T: Elementary>(
         partial.par_chunks_mut(width).enumerate().for_each(one);
     }
     for sums in partial.chunks_exact(width) {
-        add_to(out, sums);
+        combine(out, sums);
     }
 }
 
@@ -331,6 +420,17 @@ mod tests {
                 (f64::from(cdf) - c).abs() < 3e-7 && (f64::from(pdf) - p).abs() < 3e-7,
                 "normal {x}"
             );
+        }
+        for i in -149..128 {
+            for part in 0..1000 {
+                let x = 2.0_f32.powi(i.max(-126)) * 2.0_f32.powi(i - i.max(-126));
+                let x = x * (1.0 + part as f32 * 1e-3);
+                let l = f64::from(x).ln();
+                assert!(
+                    (f64::from(x.log_fast()) - l).abs() <= 2e-7 * l.abs(),
+                    "log {x}"
+                );
+            }
         }
         assert!(
             f32::NAN.exp_fast().is_nan()

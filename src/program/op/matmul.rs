@@ -4,9 +4,9 @@ use half::bf16;
 
 use super::super::types::{DType, Real};
 use super::launch::{
-    Launch, Launches,
+    KernelSource, Launch, Launches,
     Operand::{self, In, Out},
-    Product, args,
+    Product, args, source,
 };
 use super::product::{Source, Start, product, product_of_rounded, scratch, scratch_of_rounded};
 use super::tile::Strided;
@@ -81,6 +81,8 @@ impl MatMul {
     }
 }
 
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("matmul"));
+
 impl OpRule for MatMul {
     fn kernel(&self) -> Option<&'static str> {
         (self.precision == Precision::Bf16).then_some("matmul_bf16")
@@ -131,6 +133,10 @@ impl OpRule for MatMul {
 
     fn reads_half(&self, i: usize, held: DType) -> bool {
         i < 2 && held == DType::BF16
+    }
+
+    fn mixes_rows(&self) -> bool {
+        self.a_t
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

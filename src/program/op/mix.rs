@@ -2,9 +2,9 @@
 
 use super::super::types::Real;
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{Elementary, for_chunks, part, simd};
 use super::{At, Builder, Io, Kernel, MixGrad, OpError, OpRule, SizedCx, TensorType, Value};
@@ -21,6 +21,8 @@ pub struct Mix {
 pub(super) fn gate<T: Elementary>(alpha: T, temperature: Real) -> f64 {
     1.0 / (1.0 + libm::exp(-alpha.wide() / temperature.get()))
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("mix"));
 
 impl OpRule for Mix {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

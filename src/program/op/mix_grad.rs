@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::super::types::Real;
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{CHUNK, Elementary, part, row_sum_of_two, simd};
 use super::mix::gate;
@@ -18,6 +18,8 @@ pub struct MixGrad {
     /// Divisor of the gate's logit.
     pub temperature: Real,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("mix_grad"));
 
 impl OpRule for MixGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

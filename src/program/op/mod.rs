@@ -29,6 +29,8 @@ mod constant;
 mod cross_entropy;
 mod cross_entropy_grad;
 mod dropout;
+mod elementwise;
+mod expand;
 mod fill;
 mod gather;
 mod grad_norm;
@@ -41,6 +43,7 @@ mod mix;
 mod mix_grad;
 mod mul_rows;
 mod perturb;
+mod reduce;
 mod scatter;
 mod sgd;
 mod square_accumulate;
@@ -48,6 +51,8 @@ mod squared_error;
 mod squared_error_grad;
 mod sum_rows;
 mod sum_rows_product;
+mod unary;
+mod unary_grad;
 mod window;
 mod window_grad;
 
@@ -95,6 +100,9 @@ macro_rules! ops {
             vec![$((stringify!($module), $module::fixtures())),+]
         }
 
+        /// The kernel sources of all ops; `None` for an op without kernels of its own.
+        pub const SOURCES: &[Option<launch::KernelSource>] = &[$($module::SOURCE),+];
+
         /// Names of all ops.
         pub const NAMES: &[&str] = &[$(stringify!($module)),+];
     };
@@ -115,6 +123,8 @@ ops! {
     cross_entropy::CrossEntropy,
     cross_entropy_grad::CrossEntropyGrad,
     dropout::Dropout,
+    elementwise::Elementwise,
+    expand::Expand,
     fill::Fill,
     gather::Gather,
     grad_norm::GradNorm,
@@ -127,6 +137,7 @@ ops! {
     mix_grad::MixGrad,
     mul_rows::MulRows,
     perturb::Perturb,
+    reduce::Reduce,
     scatter::Scatter,
     sgd::Sgd,
     square_accumulate::SquareAccumulate,
@@ -134,6 +145,8 @@ ops! {
     squared_error_grad::SquaredErrorGrad,
     sum_rows::SumRows,
     sum_rows_product::SumRowsProduct,
+    unary::Unary,
+    unary_grad::UnaryGrad,
     window::Window,
     window_grad::WindowGrad,
 }
@@ -141,7 +154,10 @@ ops! {
 pub use activation::ActivationKind;
 pub use attention::AttentionDropout;
 pub use cast::{cast_elements, cast_kernel};
+pub use elementwise::{BinaryKind, Broadcast};
 pub use matmul::{Epilogue, Precision};
+pub use reduce::{Over, ReduceKind};
+pub use unary::UnaryKind;
 
 /// Arithmetic and traffic of one application, under given sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -342,6 +358,12 @@ pub trait OpRule: std::fmt::Debug {
         false
     }
 
+    /// Whether a row of a result depends on other rows of an input than its own. What is so made of a batch is no
+    /// function of one example, whatever its shape.
+    fn mixes_rows(&self) -> bool {
+        false
+    }
+
     /// Inputs that are residents updated in place.
     fn updates(&self) -> &'static [usize] {
         &[]
@@ -355,6 +377,8 @@ pub trait OpRule: std::fmt::Debug {
     }
 }
 
+#[cfg(test)]
+mod compositions;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]

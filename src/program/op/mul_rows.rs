@@ -1,9 +1,9 @@
 //! `mul_rows`: every row times one vector, elementwise.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{for_chunks_of_rows, part, simd};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SumRowsProduct, TensorType, Value};
@@ -11,6 +11,8 @@ use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SumRowsProduct, T
 /// `(x[N, d], v[d]) → x ⊙ v` on every row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MulRows;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("mul_rows"));
 
 impl OpRule for MulRows {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,7 +1,7 @@
 //! `perturb`: moves a tensor along a random direction that is drawn again wherever it is needed.
 
 use super::super::types::{DType, Real};
-use super::launch::{Launches, Operand::In, args, is_single};
+use super::launch::{KernelSource, Launches, Operand::In, args, is_single, source};
 use super::math::{CHUNK, Elementary, for_chunks, simd};
 use super::random::{GROUP, group_of_normals};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
@@ -19,6 +19,8 @@ pub struct Perturb {
     /// λ
     pub weight_decay: Real,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("perturb"));
 
 impl OpRule for Perturb {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::super::types::{DType, Dim};
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held,
+    args, held, source,
 };
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
@@ -17,6 +17,8 @@ pub struct Scatter {
     /// Rows of the result.
     pub rows: Dim,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("scatter"));
 
 impl OpRule for Scatter {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -51,6 +53,10 @@ impl OpRule for Scatter {
             args![In(0), In(1), Out(0), Fault, n as u32, rows as u32, d as u32],
         );
         Some(list)
+    }
+
+    fn mixes_rows(&self) -> bool {
+        true
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

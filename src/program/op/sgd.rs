@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::types::{DType, Real};
-use super::launch::{Launches, Operand::In, args};
+use super::launch::{KernelSource, Launches, Operand::In, args, source};
 use super::math::{CHUNK, Elementary, for_chunks, part, simd};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
@@ -18,6 +18,8 @@ pub struct Sgd {
     /// Look ahead along the momentum.
     pub nesterov: bool,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("sgd"));
 
 impl OpRule for Sgd {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

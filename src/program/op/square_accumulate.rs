@@ -1,12 +1,14 @@
 //! `square_accumulate`: adds squares to a resident, in place.
 
-use super::launch::{Launches, Operand::In, args, is_single};
+use super::launch::{KernelSource, Launches, Operand::In, args, is_single, source};
 use super::math::{for_chunks, part};
 use super::{Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
 /// `(acc, x)`: `acc += x²`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SquareAccumulate;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("square_accumulate"));
 
 impl OpRule for SquareAccumulate {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

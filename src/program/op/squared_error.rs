@@ -2,9 +2,9 @@
 
 use super::super::types::DType;
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, is_single,
+    args, is_single, source,
 };
 use super::math::Elementary;
 use super::{
@@ -14,6 +14,8 @@ use super::{
 /// `(scores[S, 1], targets f32[S], scale f32[1]) → [1]`: `scale · Σ (score − target)²`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SquaredError;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("squared_error"));
 
 impl OpRule for SquaredError {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,9 +1,9 @@
 //! `squared_error_grad`: gradient of the regression loss.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, is_single,
+    args, is_single, source,
 };
 use super::math::Elementary;
 use super::squared_error::check;
@@ -12,6 +12,8 @@ use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 /// `(scores[S, 1], targets f32[S], scale f32[1], up[1]) → 2 · up · scale · (score − target)`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SquaredErrorGrad;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("squared_error_grad"));
 
 impl OpRule for SquaredErrorGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

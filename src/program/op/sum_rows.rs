@@ -1,9 +1,9 @@
 //! `sum_rows`: the sum of a matrix's rows, the gradient of a bias.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    held,
+    held, source,
 };
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -11,6 +11,8 @@ use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 /// `x[N, d] → [d]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SumRows;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("sum_rows"));
 
 impl OpRule for SumRows {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -32,6 +34,10 @@ impl OpRule for SumRows {
             &[Out(0)],
         );
         Some(list)
+    }
+
+    fn mixes_rows(&self) -> bool {
+        true
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

@@ -1,9 +1,9 @@
 //! `sum_rows_product`: the row sum of an elementwise product, the gradient of a scaling vector.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    held,
+    held, source,
 };
 use super::math::{column_sums, column_sums_scratch, part, simd};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -11,6 +11,8 @@ use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 /// `(a[N, d], b[N, d]) → Σ rows of a ⊙ b: [d]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SumRowsProduct;
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("sum_rows_product"));
 
 impl OpRule for SumRowsProduct {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -32,6 +34,10 @@ impl OpRule for SumRowsProduct {
             &[Out(0)],
         );
         Some(list)
+    }
+
+    fn mixes_rows(&self) -> bool {
+        true
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {

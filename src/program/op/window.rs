@@ -1,9 +1,9 @@
 //! `window`: the features of several layers side by side, as the keys of a ladder's cross-attention.
 
 use super::launch::{
-    Arg, Launches,
+    Arg, KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{for_chunks_of_rows, part};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value, WindowGrad};
@@ -43,6 +43,8 @@ impl Window {
         }
     }
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("window"));
 
 impl OpRule for Window {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

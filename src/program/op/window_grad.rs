@@ -1,9 +1,9 @@
 //! `window_grad`: gradients of positions and features that stood side by side.
 
 use super::launch::{
-    Launches,
+    KernelSource, Launches,
     Operand::{In, Out},
-    args, held,
+    args, held, source,
 };
 use super::math::{add_to, column_sums, column_sums_scratch, for_chunks_of_rows};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -18,6 +18,8 @@ pub struct WindowGrad {
     /// Number of features.
     pub features: u32,
 }
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("window_grad"));
 
 impl OpRule for WindowGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

@@ -1,6 +1,6 @@
 //! One application that is compared.
 
-use super::fixtures::{eval, ty};
+use super::fixtures::{eval, sizes, ty};
 use super::*;
 
 /// One application to run.
@@ -142,14 +142,7 @@ impl Case {
 
     /// The batch, as the offsets say.
     fn sizes(&self) -> Bindings {
-        let Some(at) = self.offsets else {
-            return Bindings::default();
-        };
-        let offsets = self.inputs[at].slice::<u32>().expect("offsets");
-        let lengths = offsets
-            .windows(2)
-            .map(|w| w[1].saturating_sub(w[0]) as usize);
-        Bindings::of_lengths(lengths)
+        sizes(self.offsets.map(|at| &self.inputs[at]))
     }
 
     pub(super) fn launches(&self) -> Launches {

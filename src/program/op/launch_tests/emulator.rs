@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 use super::super::super::types::{Bindings, DType};
-use super::super::launch::{Arg, Launch, Operand, SOURCES, held_as};
+use super::super::SOURCES;
+use super::super::launch::{Arg, Launch, Operand, held_as};
 use super::{Case, bytes};
 
 /// The request the emulator reads, and the sizes of the buffers it answers with.
 fn request(cases: &[Case]) -> (Vec<u8>, Vec<Vec<usize>>) {
     let (mut out, mut sizes) = (Vec::new(), Vec::new());
-    let word = |out: &mut Vec<u8>, x: u32| out.extend(x.to_le_bytes());
     word(&mut out, cases.len() as u32);
     for case in cases {
         let launches = case.launches();
@@ -41,78 +41,87 @@ fn request(cases: &[Case]) -> (Vec<u8>, Vec<Vec<usize>>) {
         }
         word(&mut out, launches.list.len() as u32);
         for launch in &launches.list {
-            match launch {
-                Launch::Call(call) => {
-                    out.push(0);
-                    let name = format!("{}/{}", in_namespace(call.source, call.held), call.name());
-                    word(&mut out, name.len() as u32);
-                    out.extend(name.as_bytes());
-                    for x in [call.grid[0], call.grid[1], call.block, call.shared] {
-                        word(&mut out, x);
-                    }
-                    word(&mut out, call.args.len() as u32);
-                    for &arg in &call.args {
-                        let (kind, value) = match arg {
-                            Arg::At(operand) => (0, u64::from(place(operand))),
-                            Arg::Null => (1, 0),
-                            Arg::U32(x) => (2, u64::from(x)),
-                            Arg::U64(x) => (3, x),
-                            Arg::F32(x) => (4, u64::from(x.to_bits())),
-                            Arg::F64(x) => (5, x.to_bits()),
-                        };
-                        out.push(kind);
-                        out.extend(value.to_le_bytes());
-                    }
-                }
-                Launch::Product(p) => {
-                    out.push(1);
-                    let flags = u32::from(p.a_t)
-                        | u32::from(p.b_t) << 1
-                        | (p.precision as u32) << 2
-                        | u32::from(p.narrow) << 4;
-                    for x in [
-                        flags,
-                        p.m,
-                        p.n,
-                        p.k,
-                        place(p.a),
-                        place(p.b),
-                        p.lda,
-                        p.ldb,
-                        p.ldc,
-                    ] {
-                        word(&mut out, x);
-                    }
-                    out.extend(p.alpha.to_le_bytes());
-                    out.extend(p.beta.to_le_bytes());
-                    word(&mut out, place(p.c));
-                }
-                Launch::Copy { from, to } => {
-                    out.push(2);
-                    word(&mut out, place(*from));
-                    word(&mut out, place(*to));
-                }
-                Launch::Table { to, words } => {
-                    out.push(4);
-                    word(&mut out, place(*to));
-                    word(&mut out, words.len() as u32);
-                    for &arg in words {
-                        out.push(u8::from(matches!(arg, Arg::At(_))));
-                        let value = arg.word(|operand| Ok::<u64, ()>(place(operand).into()));
-                        out.extend(value.expect("a word").to_le_bytes());
-                    }
-                }
-                Launch::Upload { to, words } => {
-                    out.push(3);
-                    word(&mut out, place(*to));
-                    word(&mut out, words.len() as u32 * 4);
-                    out.extend(words.iter().flat_map(|x| x.to_le_bytes()));
-                }
-            }
+            encode(&mut out, launch, &place);
         }
         sizes.push(buffers.iter().map(Vec::len).collect());
     }
     (out, sizes)
+}
+
+/// Appends one launch as the emulator reads it; `place` says which buffer an operand is.
+fn encode(out: &mut Vec<u8>, launch: &Launch, place: &dyn Fn(Operand) -> u32) {
+    match launch {
+        Launch::Call(call) => {
+            out.push(0);
+            let name = format!("{}/{}", in_namespace(call.source, call.held), call.name());
+            word(out, name.len() as u32);
+            out.extend(name.as_bytes());
+            for x in [call.grid[0], call.grid[1], call.block, call.shared] {
+                word(out, x);
+            }
+            word(out, call.args.len() as u32);
+            for &arg in &call.args {
+                let (kind, value) = match arg {
+                    Arg::At(operand) => (0, u64::from(place(operand))),
+                    Arg::Null => (1, 0),
+                    Arg::U32(x) => (2, u64::from(x)),
+                    Arg::U64(x) => (3, x),
+                    Arg::F32(x) => (4, u64::from(x.to_bits())),
+                    Arg::F64(x) => (5, x.to_bits()),
+                };
+                out.push(kind);
+                out.extend(value.to_le_bytes());
+            }
+        }
+        Launch::Product(p) => {
+            out.push(1);
+            let flags = u32::from(p.a_t)
+                | u32::from(p.b_t) << 1
+                | (p.precision as u32) << 2
+                | u32::from(p.narrow) << 4;
+            for x in [
+                flags,
+                p.m,
+                p.n,
+                p.k,
+                place(p.a),
+                place(p.b),
+                p.lda,
+                p.ldb,
+                p.ldc,
+            ] {
+                word(out, x);
+            }
+            out.extend(p.alpha.to_le_bytes());
+            out.extend(p.beta.to_le_bytes());
+            word(out, place(p.c));
+        }
+        Launch::Copy { from, to } => {
+            out.push(2);
+            word(out, place(*from));
+            word(out, place(*to));
+        }
+        Launch::Table { to, words } => {
+            out.push(4);
+            word(out, place(*to));
+            word(out, words.len() as u32);
+            for &arg in words {
+                out.push(u8::from(matches!(arg, Arg::At(_))));
+                let value = arg.word(|operand| Ok::<u64, ()>(place(operand).into()));
+                out.extend(value.expect("a word").to_le_bytes());
+            }
+        }
+        Launch::Upload { to, words } => {
+            out.push(3);
+            word(out, place(*to));
+            word(out, words.len() as u32 * 4);
+            out.extend(words.iter().flat_map(|x| x.to_le_bytes()));
+        }
+    }
+}
+
+fn word(out: &mut Vec<u8>, x: u32) {
+    out.extend(x.to_le_bytes());
 }
 
 /// The namespace of a source with activations held so.
@@ -166,7 +175,7 @@ fn program() -> String {
     let common = include_str!("../common.cuh");
     let mut text = format!("{}\n{common}\n", read("shim.h"));
     let mut table = Vec::new();
-    for source in SOURCES {
+    for source in SOURCES.iter().flatten() {
         let own = source
             .text
             .strip_prefix(common)
