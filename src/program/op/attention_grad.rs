@@ -200,75 +200,27 @@ impl AttentionGrad {
         draw: Option<&Draw<'_>>,
         [dq, dk, dv]: [&mut [T]; 3],
     ) {
-        let (fold, heads, scale) = (
-            self.fold as usize,
-            self.heads as usize,
-            T::of(self.scale.get()),
-        );
+        let (fold, heads) = (self.fold as usize, self.heads as usize);
         let n = (end - start) * fold;
         if n == 0 {
             return;
         }
         let (stride, head, tile) = (padded(n), d / heads, BACKWARD_TILE.min(end - start));
         let buffer = |rows: usize| vec![T::zero(); rows * stride];
-        let (mut keys, mut values, mut p, mut ds, mut factors) = (
-            buffer(head),
-            buffer(head),
-            buffer(tile),
-            buffer(tile),
-            buffer(1),
-        );
+        let mut own = Buffers {
+            keys: buffer(head),
+            values: buffer(head),
+            p: buffer(tile),
+            ds: buffer(tile),
+            factors: buffer(1),
+        };
         for h in 0..heads {
             let at = |row: usize| row * d + h * head;
-            transpose(&x.k[at(start * fold)..], d, n, head, &mut keys);
-            transpose(&x.v[at(start * fold)..], d, n, head, &mut values);
+            transpose(&x.k[at(start * fold)..], d, n, head, &mut own.keys);
+            transpose(&x.v[at(start * fold)..], d, n, head, &mut own.values);
             for row in (start..end).step_by(tile) {
                 let m = tile.min(end - row);
-                let by_row = |data| Strided {
-                    data,
-                    row: d,
-                    column: 1,
-                };
-                multiply(
-                    (m, stride, head),
-                    &mut p,
-                    stride,
-                    by_row(&x.q[at(row)..]),
-                    Rows {
-                        data: &keys,
-                        row: stride,
-                    },
-                    Into::Set,
-                );
-                multiply(
-                    (m, stride, head),
-                    &mut ds,
-                    stride,
-                    by_row(&x.up[at(row)..]),
-                    Rows {
-                        data: &values,
-                        row: stride,
-                    },
-                    Into::Set,
-                );
-                let lse = x.lse[row * heads + h..].iter().step_by(heads);
-                for (p, &lse) in p.chunks_exact_mut(stride).take(m).zip(lse) {
-                    shift_row(p, scale, lse);
-                }
-                exp_all(&mut p[..m * stride]);
-                for (i, (p, ds)) in p
-                    .chunks_exact_mut(stride)
-                    .zip(ds.chunks_exact_mut(stride))
-                    .take(m)
-                    .enumerate()
-                {
-                    if let Some(draw) = draw {
-                        factors.fill(T::one());
-                        draw.drop(h, row + i, &mut factors[..n]);
-                    }
-                    let dot = dot(&x.up[at(row + i)..][..head], &x.o[at(row + i)..][..head]);
-                    score_row(p, ds, draw.map(|_| &factors[..]), n, scale, dot);
-                }
+                self.scores((h, row), (m, n, d), x, draw, &mut own);
                 let into = if row == start { Into::Set } else { Into::Add };
                 let rows = |data| Rows { data, row: d };
                 let columns = |data| Strided {
@@ -276,38 +228,87 @@ impl AttentionGrad {
                     row: 1,
                     column: stride,
                 };
-                multiply(
-                    (n, head, m),
-                    &mut dv[h * head..],
-                    d,
-                    columns(&p),
-                    rows(&x.up[at(row)..]),
-                    into,
-                );
-                multiply(
-                    (n, head, m),
-                    &mut dk[h * head..],
-                    d,
-                    columns(&ds),
-                    rows(&x.q[at(row)..]),
-                    into,
-                );
+                let (up, queries) = (rows(&x.up[at(row)..]), rows(&x.q[at(row)..]));
+                let [dk, dv] = [&mut dk[h * head..], &mut dv[h * head..]];
+                multiply((n, head, m), dv, d, columns(&own.p), up, into);
+                multiply((n, head, m), dk, d, columns(&own.ds), queries, into);
                 let weights = Strided {
-                    data: &ds,
+                    data: &own.ds,
                     row: stride,
                     column: 1,
                 };
-                multiply(
-                    (m, head, n),
-                    &mut dq[at(row - start)..],
-                    d,
-                    weights,
-                    rows(&x.k[at(start * fold)..]),
-                    Into::Set,
-                );
+                let keys = rows(&x.k[at(start * fold)..]);
+                let dq = &mut dq[at(row - start)..];
+                multiply((m, head, n), dq, d, weights, keys, Into::Set);
             }
         }
     }
+
+    /// Of `m` queries of head `h` from `row` and `n` keys: the dropped probabilities, and `scale · dS`.
+    fn scores<T: Elementary>(
+        &self,
+        (h, row): (usize, usize),
+        (m, n, d): (usize, usize, usize),
+        x: &Operands<'_, T>,
+        draw: Option<&Draw<'_>>,
+        own: &mut Buffers<T>,
+    ) {
+        let (heads, scale) = (self.heads as usize, T::of(self.scale.get()));
+        let (stride, head) = (padded(n), d / heads);
+        let at = |row: usize| row * d + h * head;
+        let by_row = |data| Strided {
+            data,
+            row: d,
+            column: 1,
+        };
+        let columns = |data| Rows { data, row: stride };
+        let (queries, keys) = (by_row(&x.q[at(row)..]), columns(&own.keys));
+        multiply(
+            (m, stride, head),
+            &mut own.p,
+            stride,
+            queries,
+            keys,
+            Into::Set,
+        );
+        let (up, values) = (by_row(&x.up[at(row)..]), columns(&own.values));
+        multiply(
+            (m, stride, head),
+            &mut own.ds,
+            stride,
+            up,
+            values,
+            Into::Set,
+        );
+        let lse = x.lse[row * heads + h..].iter().step_by(heads);
+        for (p, &lse) in own.p.chunks_exact_mut(stride).take(m).zip(lse) {
+            shift_row(p, scale, lse);
+        }
+        exp_all(&mut own.p[..m * stride]);
+        let rows = own.p.chunks_exact_mut(stride);
+        let rows = rows.zip(own.ds.chunks_exact_mut(stride));
+        for (i, (p, ds)) in rows.take(m).enumerate() {
+            if let Some(draw) = draw {
+                own.factors.fill(T::one());
+                draw.drop(h, row + i, &mut own.factors[..n]);
+            }
+            let dot = dot(&x.up[at(row + i)..][..head], &x.o[at(row + i)..][..head]);
+            score_row(p, ds, draw.map(|_| &own.factors[..]), n, scale, dot);
+        }
+    }
+}
+
+/// Scratch of a sequence, rows of its keys.
+struct Buffers<T> {
+    /// Of one head, by columns.
+    keys: Vec<T>,
+    values: Vec<T>,
+    /// Probabilities of a tile of queries.
+    p: Vec<T>,
+    /// Their gradients.
+    ds: Vec<T>,
+    /// Factors of dropout of one query.
+    factors: Vec<T>,
 }
 
 /// The float operands.

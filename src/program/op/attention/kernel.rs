@@ -108,120 +108,158 @@ pub(in super::super) fn transpose<T: Elementary>(
     }
 }
 
+/// What every block of queries reads.
+struct Operands<'a, T> {
+    queries: &'a [T],
+    keys: &'a [T],
+    values: &'a [T],
+    /// Width of a row, of all heads together.
+    d: usize,
+    heads: usize,
+    /// Keys a token.
+    fold: usize,
+    scale: T,
+    draw: Option<Draw<'a>>,
+}
+
+/// Queries that one thread does: rows `from .. to` of the sequence `start .. end`.
+#[derive(Clone, Copy)]
+struct Item {
+    start: usize,
+    end: usize,
+    from: usize,
+    to: usize,
+}
+
+impl Item {
+    /// All of a batch.
+    fn all(seqs: &[(usize, usize)]) -> Vec<Self> {
+        let of_sequence = |&(start, end): &(usize, usize)| {
+            (start..end).step_by(ITEM).map(move |from| Self {
+                start,
+                end,
+                from,
+                to: (from + ITEM).min(end),
+            })
+        };
+        seqs.iter().flat_map(of_sequence).collect()
+    }
+}
+
+impl<T: Elementary> Operands<'_, T> {
+    /// Every head of some queries, head by head and tile by tile.
+    fn attend(&self, item: Item, out: &mut [T], lse: &mut [T]) {
+        let n = (item.end - item.start) * self.fold;
+        let (stride, head) = (padded(n), self.d / self.heads);
+        let tile = FORWARD_TILE.min(item.end - item.start);
+        let (mut keys, mut p) = (
+            vec![T::zero(); head * stride],
+            vec![T::zero(); tile * stride],
+        );
+        for h in 0..self.heads {
+            let first = item.start * self.fold * self.d + h * head;
+            transpose(&self.keys[first..], self.d, n, head, &mut keys);
+            for row in (item.from..item.to).step_by(FORWARD_TILE) {
+                let m = FORWARD_TILE.min(item.to - row);
+                let weights = &mut p[..m * stride];
+                let statistics = &mut lse[(row - item.from) * self.heads + h..];
+                self.weigh((h, row), n, &keys, weights, statistics);
+                let at = (row - item.from) * self.d + h * head;
+                multiply(
+                    (m, head, n),
+                    &mut out[at..],
+                    self.d,
+                    Strided {
+                        data: weights,
+                        row: stride,
+                        column: 1,
+                    },
+                    Rows {
+                        data: &self.values[first..],
+                        row: self.d,
+                    },
+                    Into::Set,
+                );
+            }
+        }
+    }
+
+    /// The weights of `n` keys for a tile of queries from `row`, after dropout, with the log-sum-exp of each query.
+    fn weigh(&self, (h, row): (usize, usize), n: usize, keys: &[T], p: &mut [T], lse: &mut [T]) {
+        let (stride, head) = (padded(n), self.d / self.heads);
+        multiply(
+            (p.len() / stride, stride, head),
+            p,
+            stride,
+            Strided {
+                data: &self.queries[row * self.d + h * head..],
+                row: self.d,
+                column: 1,
+            },
+            Rows {
+                data: keys,
+                row: stride,
+            },
+            Into::Set,
+        );
+        centre_rows(p, n, self.scale, lse, self.heads);
+        exp_all(p);
+        normalise_rows(p, n, lse, self.heads);
+        if let Some(draw) = &self.draw {
+            for (i, p) in p.chunks_exact_mut(stride).enumerate() {
+                draw.drop(h, row + i, &mut p[..n]);
+            }
+        }
+    }
+}
+
 impl Attention {
     pub(super) fn compute<T: Elementary>(
         &self,
         cx: &Kernel<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), OpError> {
-        let (q, k, v) = (
-            io.input(0).slice::<T>(),
-            io.input(1).slice::<T>(),
-            io.input(2).slice::<T>(),
-        );
         let (rows, d) = (io.input(0).dims[0], io.input(0).dims[1]);
         let seqs = sequences(io.input(3).slice::<u32>(), rows)?;
         let draw = self.dropout.as_ref().map(|drop| {
-            Draw::new(
-                drop,
-                io.input(4).slice::<u32>(),
-                io.input(5).slice::<u32>()[0],
-            )
+            let (keys, step) = (io.input(4).slice::<u32>(), io.input(5).slice::<u32>());
+            Draw::new(drop, keys, step[0])
         });
-        let heads = self.heads as usize;
-        let head = d / heads;
-        let items: Vec<(usize, usize, usize, usize)> = seqs
-            .iter()
-            .flat_map(|&(start, end)| {
-                (start..end)
-                    .step_by(ITEM)
-                    .map(move |from| (start, end, from, (from + ITEM).min(end)))
-            })
-            .collect();
+        let operands = Operands {
+            queries: io.input(0).slice::<T>(),
+            keys: io.input(1).slice::<T>(),
+            values: io.input(2).slice::<T>(),
+            d,
+            heads: self.heads as usize,
+            fold: self.fold as usize,
+            scale: T::of(self.scale.get()),
+            draw,
+        };
+        let items = Item::all(&seqs);
         let [o, lse] = io.outputs.as_mut_slice() else {
             unreachable!("two outputs: inferred")
         };
-        let ranges = || items.iter().map(|&(_, _, from, to)| (from, to));
+        let ranges = || items.iter().map(|item| (item.from, item.to));
         let outs = split_rows(o.slice::<T>(), ranges(), d);
-        let lses = split_rows(lse.slice::<T>(), ranges(), heads);
-        let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
-        let fold = self.fold as usize;
+        let lses = split_rows(lse.slice::<T>(), ranges(), operands.heads);
         let lengths = Lengths {
             sequences: seqs.len() as u64,
             tokens: rows as u64,
-            longest,
-            fold: fold as u64,
+            longest: seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64,
+            fold: u64::from(self.fold),
         };
-        let work = |((&(start, end, from, to), out), lse): (
-            (&(usize, usize, usize, usize), &mut [T]),
-            &mut [T],
-        )| {
-            let n = (end - start) * fold;
-            let stride = padded(n);
-            let (mut keys, mut p) = (
-                vec![T::zero(); head * stride],
-                vec![T::zero(); FORWARD_TILE.min(end - start) * stride],
-            );
-            for h in 0..heads {
-                let at = |row: usize| row * d + h * head;
-                transpose(&k[at(start * fold)..], d, n, head, &mut keys);
-                for row in (from..to).step_by(FORWARD_TILE) {
-                    let m = FORWARD_TILE.min(to - row);
-                    let queries = Strided {
-                        data: &q[at(row)..],
-                        row: d,
-                        column: 1,
-                    };
-                    multiply(
-                        (m, stride, head),
-                        &mut p,
-                        stride,
-                        queries,
-                        Rows {
-                            data: &keys,
-                            row: stride,
-                        },
-                        Into::Set,
-                    );
-                    let scores = &mut p[..m * stride];
-                    let maxima = &mut lse[(row - from) * heads..];
-                    centre_rows(scores, n, T::of(self.scale.get()), &mut maxima[h..], heads);
-                    exp_all(scores);
-                    normalise_rows(scores, n, &mut maxima[h..], heads);
-                    if let Some(draw) = &draw {
-                        for (i, p) in scores.chunks_exact_mut(stride).enumerate() {
-                            draw.drop(h, row + i, &mut p[..n]);
-                        }
-                    }
-                    let weights = Strided {
-                        data: &p,
-                        row: stride,
-                        column: 1,
-                    };
-                    multiply(
-                        (m, head, n),
-                        &mut out[at(row - from)..],
-                        d,
-                        weights,
-                        Rows {
-                            data: &v[at(start * fold)..],
-                            row: d,
-                        },
-                        Into::Set,
-                    );
-                }
+        let head = (d / operands.heads) as u64;
+        let scratch = lengths.forward_scratch(head, size_of::<T>() as u64, cx.machine);
+        let work = |((item, out), lse): ((&Item, &mut [T]), &mut [T])| {
+            operands.attend(*item, out, lse);
+        };
+        cx.scratch(scratch, || {
+            if is_small(&seqs, d) {
+                items.iter().zip(outs).zip(lses).for_each(work);
+            } else {
+                items.par_iter().zip(outs).zip(lses).for_each(work);
             }
-        };
-        cx.scratch(
-            lengths.forward_scratch(head as u64, size_of::<T>() as u64, cx.machine),
-            || {
-                if is_small(&seqs, d) {
-                    items.iter().zip(outs).zip(lses).for_each(work);
-                } else {
-                    items.par_iter().zip(outs).zip(lses).for_each(work);
-                }
-            },
-        );
+        });
         Ok(())
     }
 }
