@@ -12,7 +12,7 @@ pub struct Numbers {
     /// Of products.
     pub products: Precision,
     /// Of values with a row a token in memory: f32, bf16 or f16. Gradients of such values have bf16's range or
-    /// more: beside f16 they are held in f32.
+    /// more: beside f16 they are stored in f32.
     pub activations: DType,
 }
 
@@ -179,7 +179,7 @@ impl Builder {
         outputs
     }
 
-    /// In what type an output is held: that of activations, if it is one.
+    /// In what type an output is stored: that of activations, if it is one.
     fn stored(&self, op: &Op, output: usize, ty: &TensorType) -> DType {
         let narrow = self.numbers.activations;
         let ranges = match self.phase {

@@ -19,7 +19,7 @@ impl Value {
     }
 }
 
-/// What a resident is held for.
+/// What a resident is stored for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
     /// A weight that gets no update.
@@ -39,7 +39,7 @@ pub struct Resident {
     pub name: String,
     /// Constant shape.
     pub ty: TensorType,
-    /// What it is held for.
+    /// What it is stored for.
     pub class: Class,
 }
 
@@ -99,7 +99,7 @@ pub enum Feed {
         width: u32,
         /// Whose rows.
         of: Rows,
-        /// In what type they are held.
+        /// In what type they are stored.
         stored: DType,
     },
 }
@@ -131,7 +131,7 @@ impl Feed {
         }
     }
 
-    /// Whether it is a function of the example alone, up to where it stands in the batch.
+    /// Whether it is a function of the example alone, up to its place in the batch.
     #[must_use]
     pub const fn is_example(self) -> bool {
         matches!(

@@ -1,7 +1,7 @@
-//! Operands that are held in 16 bits. What an op does not read or write so by itself is widened to f32 before it
+//! Operands that are stored in 16 bits. What an op does not read or write so by itself is widened to f32 before it
 //! and rounded behind it, in scratch: on the processor around its kernel, on a GPU by launches around its own.
 //!
-//! **Invariant:** every op computes in f32 whatever its operands are held in, and a result is rounded once; only a
+//! **Invariant:** every op computes in f32 whatever its operands are stored in, and a result is rounded once; only a
 //! product with a bias that cuBLAS makes in bf16 is rounded before and after the bias.
 
 use super::op::launch::{Arg, Launch, Launches, Operand};
@@ -10,12 +10,12 @@ use super::op::{
 };
 use super::types::DType;
 
-/// Whether input `i`, held in `dtype`, is widened before the op.
+/// Whether input `i`, stored in `dtype`, is widened before the op.
 fn is_widened(op: &Op, i: usize, dtype: DType) -> bool {
     dtype.is_half() && !op.rule().reads_half(i, dtype)
 }
 
-/// Whether an output held in `dtype` is rounded behind the op.
+/// Whether an output stored in `dtype` is rounded behind the op.
 fn is_rounded(op: &Op, dtype: DType) -> bool {
     dtype.is_half() && !op.rule().writes_half()
 }
@@ -37,7 +37,7 @@ pub fn workspace(op: &Op, cx: &SizedCx, takes: Option<usize>, machine: &Machine)
     own + wide
 }
 
-/// Evaluates an op on the processor, whatever its operands are held in.
+/// Evaluates an op on the processor, whatever its operands are stored in.
 ///
 /// # Errors
 /// What its kernel met.

@@ -95,7 +95,7 @@ pub fn verify(program: Program) -> Result<Verified, String> {
             }
         }
         if phase > Some(node.phase) {
-            return fail("stands in an earlier phase than the node before it");
+            return fail("is in an earlier phase than the node before it");
         }
         phase = Some(node.phase);
         for &Value(out) in &node.outputs {

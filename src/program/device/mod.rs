@@ -138,7 +138,7 @@ pub fn overhead<'a>(
     }
 }
 
-/// The kernel sources a program uses, each with what activations are held in: a module each.
+/// The kernel sources a program uses, each with what activations are stored in: a module each.
 fn modules(program: &Program) -> Vec<(&'static str, DType)> {
     let sizes = Bindings::of_lengths([1]).masked(1);
     let all = program.nodes.iter();

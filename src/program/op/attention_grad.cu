@@ -24,7 +24,7 @@ extern "C" __global__ void NAMED(attention_dots)(const act* up, const act* o, fl
 }
 
 // One pair of tiles: from products to the probabilities `p` (dropped) and `scale · dS` in their place.
-// The factors of dropout, if any, stand in `tile`.
+// The factors of dropout, if any, are in `tile`.
 template <int R>
 __device__ inline void score_tiles(float (&p)[R][R], float (&g)[R][R], const float* tile, bool dropped, const float* lse, const float* dots, u64 query, u32 h,
                                    Shape x, u32 m, u32 n) {

@@ -1,4 +1,4 @@
-// `act` is what activations are held in: f32, or 16 bits that are read as a float and rounded once when written.
+// `act` is what activations are stored in: f32, or 16 bits that are read as a float and rounded once when written.
 // HELD says which: 0 for f32, 1 for f16, 2 for bf16; the kernels' names tell it where it is not f32.
 
 #if HELD == 0

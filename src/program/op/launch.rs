@@ -9,7 +9,7 @@ use super::super::stored;
 use super::super::types::{Bindings, DType};
 use super::{Op, Precision, SizedCx};
 
-/// The line that says what activations are held in, for in front of a source.
+/// The line that says what activations are stored in, for in front of a source.
 #[must_use]
 pub const fn held_as(held: DType) -> &'static str {
     match held {
@@ -106,7 +106,7 @@ pub struct Call {
     pub source: &'static str,
     /// The kernel in it.
     pub kernel: &'static str,
-    /// What the activations it knows are held in.
+    /// What the activations it knows are stored in.
     pub held: DType,
     /// Blocks, in two dimensions.
     pub grid: [u32; 2],
@@ -223,7 +223,7 @@ pub struct Launches {
     pub list: Vec<Launch>,
     /// Bytes of each scratch buffer.
     pub scratch: Vec<u64>,
-    /// What activations are held in for the kernels that are added.
+    /// What activations are stored in for the kernels that are added.
     pub held: DType,
 }
 
@@ -235,7 +235,7 @@ const MOST_BLOCKS: u64 = 1 << 14;
 pub(super) const RUN: u64 = super::math::SUM_ROWS as u64;
 
 impl Call {
-    /// The kernel's name in its source: with what activations are held in, where that is not f32.
+    /// The kernel's name in its source: with what activations are stored in, where that is not f32.
     #[must_use]
     pub fn name(&self) -> String {
         match self.held {
@@ -246,7 +246,7 @@ impl Call {
 }
 
 impl Launches {
-    /// None yet, with activations held so.
+    /// None yet, with activations stored so.
     #[must_use]
     pub fn of(held: DType) -> Self {
         Self {
@@ -435,8 +435,8 @@ fn reason(op: &Op, cx: &SizedCx) -> String {
     format!("it would be of {}", types.join(", "))
 }
 
-/// What the operands with these numbers are all held in, if kernels know it: f32, or the same 16 bits. All others
-/// are held as they are computed, in f32 and indices.
+/// What the operands with these numbers are all stored in, if kernels know it: f32, or the same 16 bits. All others
+/// are stored as they are computed, in f32 and indices.
 pub(super) fn held(cx: &SizedCx, inputs: &[usize], outputs: &[usize]) -> Option<DType> {
     let mut found = None;
     let all = [(&cx.inputs, inputs), (&cx.outputs, outputs)];
@@ -454,7 +454,7 @@ pub(super) fn held(cx: &SizedCx, inputs: &[usize], outputs: &[usize]) -> Option<
     Some(found.unwrap_or(DType::F32))
 }
 
-/// Whether every float operand is held as f32.
+/// Whether every float operand is stored as f32.
 pub(super) fn is_single(cx: &SizedCx) -> Option<()> {
     held(cx, &[], &[]).map(drop)
 }

@@ -152,7 +152,7 @@ impl Elementary for f64 {
 
 impl Elementary for f32 {
     /// Cephes' `expf`: argument reduction by ln 2 in two parts, a polynomial of degree 5. Adding
-    /// 1.5·2²³ rounds to an integer, which then stands in the low bits.
+    /// 1.5·2²³ rounds to an integer, which is then in the low bits.
     #[inline(always)]
     fn exp_fast(self) -> Self {
         const ROUND: f32 = 12_582_912.0 + 127.0;

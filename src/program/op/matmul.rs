@@ -40,7 +40,7 @@ pub enum Precision {
 }
 
 /// `(a, b[, bias | c]) → alpha · op(a) · op(b) [+ bias | + c]`: `[m, k] · [k, n] → [m, n]`, where
-/// `op` transposes if asked. No transposed copy is ever made; nor is a widened one of what is held in bf16.
+/// `op` transposes if asked. No transposed copy is ever made; nor is a widened one of what is stored in bf16.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MatMul {
     /// `a` is stored `[k, m]`.
@@ -244,7 +244,7 @@ impl MatMul {
         let (left, right, out) = (cx.inputs.first()?, cx.inputs.get(1)?, cx.outputs.first()?);
         let narrow = right.dtype == DType::BF16;
         let rounds = self.precision == Precision::Bf16;
-        // What products in bf16 read is as well held so, and so is what they make.
+        // What products in bf16 read is as well stored so, and so is what they make.
         let fits = |x: &Sized| {
             x.computed == DType::F32 && (x.dtype == DType::F32 || rounds && x.dtype == DType::BF16)
         };

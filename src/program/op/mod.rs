@@ -228,7 +228,7 @@ impl SizedCx {
         }
     }
 
-    /// The same with every operand held as it is computed.
+    /// The same with every operand stored as it is computed.
     #[must_use]
     pub fn widened(&self) -> Self {
         let wide = |list: &[Sized]| {
@@ -341,18 +341,18 @@ pub trait OpRule: std::fmt::Debug {
         &[]
     }
 
-    /// Whether the kernel itself reads input `i` as it is held, in 16 bits.
+    /// Whether the kernel itself reads input `i` as it is stored, in 16 bits.
     fn reads_half(&self, i: usize, held: DType) -> bool {
         let _ = (i, held);
         false
     }
 
-    /// Whether the kernel itself writes what is held in 16 bits.
+    /// Whether the kernel itself writes what is stored in 16 bits.
     fn writes_half(&self) -> bool {
         false
     }
 
-    /// Whether an output keeps its type whatever activations are held in.
+    /// Whether an output keeps its type whatever activations are stored in.
     fn is_exact(&self, output: usize) -> bool {
         let _ = output;
         false

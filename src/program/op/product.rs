@@ -337,7 +337,7 @@ impl<K: Arithmetic> Task<'_, K> {
 }
 
 /// What is done with each tile of a task. Not a closure: one is not compiled for the instruction set of the
-/// function it stands in.
+/// function it is written in.
 trait Each<K: Arithmetic> {
     fn tile(&self, tile: &Tile<'_, K::Packed, K::Out>, rows: usize, both: bool);
 }

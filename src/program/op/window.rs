@@ -13,7 +13,7 @@ use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value
 /// so that attention, which does not mind the order of keys, finds them together).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// For each slot which feature stands in it.
+    /// For each slot which feature is in it.
     pub slots: Vec<Option<u32>>,
 }
 

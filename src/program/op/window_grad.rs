@@ -10,10 +10,10 @@ use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 use crate::program::Dim;
 
 /// `up[k·T, d] → (dp[k, d], df…[T, d])`: `dp[c]` sums the rows of slot `c`; a feature's gradient adds up
-/// the slots it stands in.
+/// the slots it is in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WindowGrad {
-    /// For each slot which feature stands in it.
+    /// For each slot which feature is in it.
     pub slots: Vec<Option<u32>>,
     /// Number of features.
     pub features: u32,
@@ -47,7 +47,7 @@ impl OpRule for WindowGrad {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let features: Vec<usize> = (1..cx.outputs.len()).collect();
         let held = held(cx, &[0], &features)?;
-        // A feature of two slots is added up where it is held.
+        // A feature of two slots is added up where it is stored.
         let shared = |i| self.slots.iter().filter(|&&slot| slot == Some(i)).count() > 1;
         if held.is_half() && (0..self.features).any(shared) {
             return None;

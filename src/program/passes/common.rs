@@ -2,7 +2,7 @@
 //!
 //! Within one phase only: merging a backward node with a forward one would keep the forward's
 //! result alive, which is the recompute pass' decision, not this one's. Ops that update are never
-//! merged, nor are reads after an update (they stand in the last phase, behind all other nodes).
+//! merged, nor are reads after an update (updates are in the last phase, after all other nodes).
 
 use std::collections::HashMap;
 

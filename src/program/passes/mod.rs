@@ -1,4 +1,4 @@
-//! Passes: `Program → Program`, one a file. The list in order stands in [`pipeline`].
+//! Passes: `Program → Program`, one a file. [`pipeline`] lists them in order.
 
 mod absorb;
 mod common;

@@ -12,7 +12,7 @@ pub(super) struct Case {
     pub(super) bad: bool,
     /// What is launched, if it is no single application.
     pub(super) given: Option<Launches>,
-    /// Which inputs and outputs are held in 16 bits, and in which.
+    /// Which inputs and outputs are stored in 16 bits, and in which.
     pub(super) held: Option<(DType, Vec<usize>, Vec<usize>)>,
     /// The input that holds the offsets of sequences.
     pub(super) offsets: Option<usize>,
@@ -31,7 +31,7 @@ impl Case {
         }
     }
 
-    /// The same with some operands held in 16 bits.
+    /// The same with some operands stored in 16 bits.
     pub(super) fn held(&self, dtype: DType, inputs: &[usize], outputs: &[usize]) -> Self {
         let own = self.inputs.iter().enumerate();
         let own = own.map(|(i, x)| match inputs.contains(&i) {
@@ -45,7 +45,7 @@ impl Case {
         }
     }
 
-    /// Types of the inputs, as computed and held.
+    /// Types of the inputs, as computed and stored.
     pub(super) fn types(&self) -> Vec<TensorType> {
         let all = self.inputs.iter().enumerate();
         all.map(|(i, x)| match &self.held {
@@ -59,7 +59,7 @@ impl Case {
         .collect()
     }
 
-    /// What the CPU makes of the inputs: of those held in 16 bits, widened; what is so held, rounded.
+    /// What the CPU makes of the inputs: of those stored in 16 bits, widened; what is so stored, rounded.
     pub(super) fn expected(&self) -> Vec<Tensor> {
         let Some((dtype, inputs, outputs)) = &self.held else {
             return eval(&self.op, &self.inputs, 2);

@@ -1,4 +1,4 @@
-//! What every op is applied to: what its file gives, in place where that may be, and held in 16 bits.
+//! What every op is applied to: what its file gives, in place where that may be, and stored in 16 bits.
 
 use super::fixtures::{Fixtures, Sample};
 use super::*;
@@ -6,7 +6,7 @@ use super::*;
 /// Which inputs and outputs of an op may be activations.
 type Activations = fn(&Op, usize) -> (Vec<usize>, Vec<usize>);
 
-/// A case with activations held in 16 bits, all of them and some.
+/// A case with activations stored in 16 bits, all of them and some.
 fn held(case: &Case, activations: Activations) -> Vec<Case> {
     let single = |x: &Tensor| matches!(x.dtype(), DType::F32 | DType::U32);
     let (reads, makes) = activations(&case.op, case.inputs.len());

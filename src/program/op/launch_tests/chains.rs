@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What stands behind a product, or behind nothing.
+/// What follows a product, or follows nothing.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
     product: bool,

@@ -124,7 +124,7 @@ fn word(out: &mut Vec<u8>, x: u32) {
     out.extend(x.to_le_bytes());
 }
 
-/// The namespace of a source with activations held so.
+/// The namespace of a source with activations stored so.
 pub(super) fn in_namespace(source: &str, held: DType) -> String {
     match held {
         DType::F32 => source.to_owned(),
