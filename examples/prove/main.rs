@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use peftc::plan::estimate::DECOMPOSITION;
+use peftc::library::derive::DECOMPOSITION;
 use serde_json::Value;
 
 use confine::Cage;

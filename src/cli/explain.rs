@@ -12,7 +12,7 @@ use super::screen::{Screen, TITLE, wrap};
 use crate::base::suggest;
 use crate::base::units::Bytes;
 use crate::library::decl::DECLARATIONS;
-use crate::library::placement::ROLES;
+use crate::library::net::ROLES;
 use crate::library::schema::{Default, Key, Schema};
 use crate::library::words::{self, Means};
 use crate::program::device::{

@@ -11,21 +11,18 @@ use super::origin::Base;
 use super::state::Initial;
 use crate::files::RunError;
 use crate::files::peft;
-use crate::library::method::{Method, PeftAdapter};
-use crate::library::params::{Owner, Param, ParamKind};
-use crate::library::placement::Site;
+use crate::library::method::{Method, PeftForm, PeftTensor, Product};
+use crate::library::net::Site;
+use crate::library::net::{Owner, Param, ParamKind};
 use crate::library::schema::Values;
 use crate::plan::Stage;
 
-/// A tensor of the file: name, shape, elements.
-type Named = (String, Vec<usize>, Vec<f32>);
-
-/// A site with the method that is on it and what peft's LoRA has to be there.
+/// A site with the method that is on it and what it is to peft.
 struct Adapted<'a> {
     site: &'a Site,
     method: &'static dyn Method,
     values: &'a Values,
-    lora: PeftAdapter,
+    form: PeftForm,
 }
 
 /// Writes `dir` in peft's format, if the methods have an equal there and the base is one that can be named.
@@ -49,25 +46,36 @@ pub(super) fn write_peft(
     }
     let mut adapted = Vec::new();
     for site in &stage.job.sites {
-        let Some((method, values)) = tuning.at(site) else {
-            continue;
+        let stack = tuning.stack(site);
+        let [(method, values)] = stack[..] else {
+            if stack.is_empty() {
+                continue;
+            }
+            // peft has one tuner a module.
+            return Ok(());
         };
-        let Some(lora) = method.peft_config(values) else {
+        let Some(form) = method.peft(values) else {
             return Ok(());
         };
         adapted.push(Adapted {
             site,
             method,
             values,
-            lora,
+            form,
         });
     }
     let Some(whole) = whole_modules(stage, &adapted) else {
         return Ok(());
     };
+    let form = adapted.first().map_or_else(idle, |a| a.form.clone());
+    // A file has one kind of adapter, which says one thing of all its sites but for ranks and factors.
+    let alike = |a: &Adapted<'_>| (a.form.kind, &a.form.keys) == (form.kind, &form.keys);
+    if !adapted.iter().all(alike) {
+        return Ok(());
+    }
     let mut tensors = Vec::new();
     for at in &adapted {
-        tensors.extend(pair(at, runner, initial)?);
+        tensors.extend(own_tensors(at, runner, initial)?);
     }
     if adapted.is_empty() {
         tensors.extend(nothing(stage).into_iter().flatten());
@@ -83,7 +91,11 @@ pub(super) fn write_peft(
             .collect(),
         list => list.iter().map(|a| a.site.path.clone()).collect(),
     };
-    let mut keys = sizes(&adapted);
+    let mut keys = form.keys;
+    keys.push(("peft_type", json!(form.kind)));
+    if let Some(product) = form.product {
+        keys.extend(sizes(product, &adapted));
+    }
     let mut save: Vec<String> = whole.iter().map(|m| (*m).to_owned()).collect();
     if stage.start.objective.on_masked_lm() {
         keys.push(("task_type", Json::Null));
@@ -115,7 +127,7 @@ fn module_of(tensor: &str) -> String {
 fn whole_modules<'a>(stage: &'a Stage, adapted: &[Adapted<'_>]) -> Option<Vec<&'a str>> {
     let mut modules: Vec<&str> = Vec::new();
     for param in &stage.job.params {
-        if param.owner != Owner::Base || !param.goes_with_adapter() {
+        if param.owner != Owner::Base || !param.in_adapter() {
             continue;
         }
         let module = param.module();
@@ -130,36 +142,47 @@ fn whole_modules<'a>(stage: &'a Stage, adapted: &[Adapted<'_>]) -> Option<Vec<&'
     Some(modules)
 }
 
-/// The keys of rank and scale: those of most sites, and patterns for the others.
-fn sizes(adapted: &[Adapted<'_>]) -> Vec<(&'static str, Json)> {
-    let first = adapted.first().map(|a| a.lora);
-    let alike = |of: &dyn Fn(&PeftAdapter) -> Json| {
-        let mut all = adapted.iter().map(|a| of(&a.lora));
-        let one = all.next();
-        one.filter(|one| all.all(|other| other == *one))
+/// A LoRA that stands for no adapter at all.
+fn idle() -> PeftForm {
+    let product = Product {
+        rank: 1,
+        scale: 1.0,
+        dropout: 0.0,
+        rs_lora: false,
     };
-    let rs_lora = alike(&|l| json!(l.rs_lora)) == Some(json!(true));
+    PeftForm::lora(product, false)
+}
+
+/// The keys of rank and scale: those of the first site, and patterns for the sites that differ.
+fn sizes(first: Product, adapted: &[Adapted<'_>]) -> Vec<(&'static str, Json)> {
+    let own = |a| {
+        let Adapted { site, form, .. }: &Adapted<'_> = a;
+        form.product.map(|product| (&site.path, product))
+    };
+    let products = || adapted.iter().filter_map(own);
+    let rs_lora = first.rs_lora && products().all(|(_, p)| p.rs_lora);
+    let dropout = products().all(|(_, p)| p.dropout == first.dropout);
     // peft multiplies by alpha / rank, or alpha / √rank.
-    let alpha = |lora: &PeftAdapter| {
-        let rank = lora.rank as f64;
-        number(lora.scale * if rs_lora { rank.sqrt() } else { rank })
+    let alpha = |p: &Product| {
+        let rank = p.rank as f64;
+        number(p.scale * if rs_lora { rank.sqrt() } else { rank })
     };
     let (mut ranks, mut alphas) = (Map::new(), Map::new());
-    for a in adapted {
-        let name = regex::escape(&a.site.path);
-        if first.is_some_and(|f| f.rank != a.lora.rank) {
-            ranks.insert(name.clone(), json!(a.lora.rank));
+    for (path, product) in products() {
+        let name = regex::escape(path);
+        if product.rank != first.rank {
+            ranks.insert(name.clone(), json!(product.rank));
         }
-        if first.is_some_and(|f| alpha(&f) != alpha(&a.lora)) {
-            alphas.insert(name, alpha(&a.lora));
+        if alpha(&product) != alpha(&first) {
+            alphas.insert(name, alpha(&product));
         }
     }
     vec![
-        ("r", json!(first.map_or(1, |f| f.rank))),
-        ("lora_alpha", first.map_or_else(|| json!(1), |f| alpha(&f))),
+        ("r", json!(first.rank)),
+        ("lora_alpha", alpha(&first)),
         (
             "lora_dropout",
-            alike(&|l| json!(l.dropout)).unwrap_or_else(|| json!(0.0)),
+            json!(if dropout { first.dropout } else { 0.0 }),
         ),
         ("use_rslora", json!(rs_lora)),
         ("rank_pattern", Json::Object(ranks)),
@@ -177,8 +200,12 @@ fn number(x: f64) -> Json {
     }
 }
 
-/// A site's pair under peft's names.
-fn pair(at: &Adapted<'_>, runner: &Runner, initial: &Initial) -> Result<Vec<Named>, RunError> {
+/// A site's tensors under peft's names.
+fn own_tensors(
+    at: &Adapted<'_>,
+    runner: &Runner,
+    initial: &Initial,
+) -> Result<Vec<PeftTensor>, RunError> {
     let path = &at.site.path;
     let get = |suffix: &str| -> Option<Vec<f32>> {
         let tensor = match suffix.strip_prefix("initial:") {
@@ -187,23 +214,21 @@ fn pair(at: &Adapted<'_>, runner: &Runner, initial: &Initial) -> Result<Vec<Name
         };
         Some(tensor?.slice::<f32>()?.to_vec())
     };
-    let made = at.method.peft_tensors(at.values, at.site, &get);
-    if made.len() != 2 {
+    let Some(made) = at.method.peft_tensors(at.values, at.site, &get) else {
         return Err(RunError::bug(format!(
-            "the adapter on `{path}` has {} tensors for peft",
-            made.len()
+            "the adapter on `{path}` lacks a tensor for peft"
         )));
-    }
+    };
     let named = |(suffix, dims, data)| (format!("{path}.{suffix}"), dims, data);
     Ok(made.into_iter().map(named).collect())
 }
 
 /// A pair that adds nothing, on the first linear map: peft's LoRA has to be somewhere, and here all that was learned is
 /// in modules that are saved whole.
-fn nothing(stage: &Stage) -> Option<[Named; 2]> {
+fn nothing(stage: &Stage) -> Option<[PeftTensor; 2]> {
     let mut sites = stage.job.sites.iter();
-    let site = sites.find(|s| !s.role.is_head() && !s.role.is_lm())?;
-    let (input, output) = (site.input as usize, site.output as usize);
+    let site = sites.find(|s| s.is_linear() && !s.role.is_head() && !s.role.is_lm())?;
+    let (input, output) = (site.input() as usize, site.output() as usize);
     let name = |half: &str| format!("{}.lora_{half}.weight", site.path);
     Some([
         (name("A"), vec![1, input], vec![0.0; input]),
@@ -212,7 +237,7 @@ fn nothing(stage: &Stage) -> Option<[Named; 2]> {
 }
 
 /// A parameter of a module that is saved whole.
-fn plain(param: &Param, runner: &mut Runner) -> Result<Named, RunError> {
+fn plain(param: &Param, runner: &mut Runner) -> Result<PeftTensor, RunError> {
     if runner.residents.get(&param.name).is_none() {
         // The frozen part of such a module may be on the device alone.
         runner.come_home()?;

@@ -10,7 +10,6 @@ use super::observe::{Event, Observer};
 use super::run::Work;
 use super::state::load;
 use crate::files::RunError;
-use crate::library::params::{Init, SvdPart};
 use crate::library::stage::job::Fold;
 use crate::program::{Bindings, Resident, Verified};
 
@@ -60,16 +59,7 @@ impl Work<'_> {
                         ),
                         class: crate::program::Class::Frozen,
                     };
-                    let mut params = vec![param.clone()];
-                    if matches!(
-                        param.init,
-                        Init::Svd {
-                            part: SvdPart::Rest,
-                            ..
-                        }
-                    ) {
-                        params.clear();
-                    }
+                    let params = [param.clone()];
                     load(&mut own, &params, &[&plain], model, &sources)?;
                     own.residents
                         .take(&param.name)

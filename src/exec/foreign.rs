@@ -8,7 +8,7 @@ use super::predict::Description;
 use super::weights::Checkpoint;
 use crate::files::RunError;
 use crate::library::model::Model;
-use crate::library::params::{Owner, Param};
+use crate::library::net::{Owner, Param};
 
 /// What `predict` needs to know of a model directory with a trained head, from its `config.json` and
 /// `tokenizer_config.json`. Columns of the text stand in neither.

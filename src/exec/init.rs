@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::base::rng::Stream;
-use crate::library::params::{Init, Param};
+use crate::library::net::{Init, Param};
 use crate::program::DType;
 use crate::program::op::{Element, Tensor, fill_normal};
 
@@ -20,7 +20,7 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
         Init::Uniform(bound) => data.par_iter_mut().enumerate().for_each(|(i, x)| {
             *x = ((2.0 * stream.uniform(i as u64) - 1.0) * bound) as f32;
         }),
-        Init::Svd { .. } | Init::Pruned(_) => {}
+        Init::Derived { .. } | Init::Pruned(_) => {}
     }
     Tensor::new(data, &dims)
 }
@@ -86,21 +86,12 @@ pub fn cast(tensor: Tensor, dtype: DType) -> Tensor {
 mod tests {
     use super::*;
     use crate::files::tensorfile::bytes_of;
-    use crate::library::params::{Owner, ParamKind};
-    use crate::library::placement::Role;
+    use crate::library::net::{ParamKind, Role};
 
     #[test]
     fn narrow_values_are_those_of_the_wide_ones() {
-        let param = Param {
-            name: "a".to_owned(),
-            shape: vec![3, (PIECE / 2 + 5) as u64],
-            kind: ParamKind::Weight,
-            owner: Owner::Base,
-            role: Role::Query,
-            layer: None,
-            init: Init::Normal(0.02),
-            trainable: false,
-        };
+        let shape = [3, (PIECE / 2 + 5) as u64];
+        let param = Param::own("a", &shape, ParamKind::Weight, Role::Query);
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let (one, other) = (
                 cast(initialise(&param, 3), dtype),

@@ -17,7 +17,7 @@ use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
 use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
 use crate::library::model::HeadKind;
-use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::library::net::{Owner, Param};
 use crate::plan::Stage;
 use crate::program::DType;
 use crate::program::op::Tensor;
@@ -170,9 +170,15 @@ pub fn write_model_from(
     for site in &stage.job.sites {
         let name = format!("{}.weight", site.path);
         if !params.iter().any(|p| p.name == name) {
-            // A decomposed matrix stands in for the plain one while the adapter is on.
-            if let Some(rest) = stage.job.params.iter().find(|p| matches!(&p.init, Init::Svd { weight, part: SvdPart::Rest, .. } if *weight == name)) {
-                params.push(Param { name, owner: Owner::Base, ..rest.clone() });
+            let stands = |p: &&Param| p.replaces.as_ref() == Some(&name);
+            if let Some(instead) = stage.job.params.iter().find(stands) {
+                let (owner, shape) = (Owner::Base, instead.shape.clone());
+                params.push(Param {
+                    name,
+                    owner,
+                    shape,
+                    ..instead.clone()
+                });
             }
         }
     }
@@ -224,7 +230,7 @@ pub fn write_adapter(
     create_dirs(dir)?;
     let mut own: BTreeMap<String, &Tensor> = BTreeMap::new();
     for param in &stage.job.params {
-        if param.goes_with_adapter()
+        if param.in_adapter()
             && let Some(tensor) = runner.residents.get(&param.name)
         {
             own.insert(param.name.clone(), tensor);

@@ -14,7 +14,7 @@ use crate::files::RunError;
 use crate::files::peft;
 use crate::files::shards::{self, Layout};
 use crate::files::tensorfile::TensorFile;
-use crate::library::params::Param;
+use crate::library::net::Param;
 use crate::library::stage::job::Routine;
 use crate::library::stage::network::anatomy;
 use crate::plan::Stage;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::machine::Meter;
 use crate::files::RunError;
-use crate::library::params::Param;
-use crate::library::prune::{
-    Choice, Cut, Importance, Source, best, column_scores, cut, row_scores,
+use crate::library::derive::Source;
+use crate::library::derive::prune::{
+    Choice, Cut, Importance, best, column_scores, cut, row_scores,
 };
+use crate::library::net::Param;
 use crate::program::DType;
 use crate::program::op::Tensor;
 

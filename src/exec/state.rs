@@ -11,10 +11,9 @@ use super::prune::{Guide, Pruning};
 use super::weights::Checkpoint;
 use crate::files::RunError;
 use crate::files::tensorfile::TensorFile;
+use crate::library::derive::{Derivation, Source};
 use crate::library::model::Model;
-use crate::library::params::{Init, Owner, Param, ParamKind, SvdPart};
-use crate::library::prune::Source;
-use crate::library::svd::{Decomposition, decompose, in_own_threads, rest, svd_scratch_bytes};
+use crate::library::net::{Init, Owner, Param};
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, DType, Resident};
 
@@ -69,7 +68,7 @@ impl Update {
     }
 }
 
-/// Initial singular vectors by name, needed by exports: small, and kept on disk.
+/// First values of tensors by name, which adapters keep for exports and for what is made again: small.
 pub type Initial = BTreeMap<String, Tensor>;
 
 /// Loads the residents asked for, one tensor at a time, but for those that are in memory; zeroes
@@ -107,7 +106,8 @@ pub(super) fn load_pruned(
         keeps,
         model,
         sources,
-        decomposed: BTreeMap::new(),
+        params,
+        made: None,
         initial: Initial::new(),
     };
     let mut seen = BTreeSet::new();
@@ -128,7 +128,7 @@ pub(super) fn load_pruned(
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);
-            if param.stays_away(resident.class) {
+            if param.only_on_device(resident.class) {
                 runner.send(&param.name)?;
             }
         }
@@ -140,13 +140,12 @@ pub(super) fn load_pruned(
         };
         let held = runner.residents.holds(&param.name);
         if seen.insert(param.name.as_str()) && !held {
-            let scratch = loader.scratch(param);
-            runner.meter.scratch(scratch + loader.transient(param));
+            runner.meter.scratch(loader.scratch(param));
             let tensor = loader.tensor(param, resident.ty.dtype)?;
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);
-            if param.stays_away(resident.class) {
+            if param.only_on_device(resident.class) {
                 runner.send(&param.name)?;
             }
         }
@@ -177,55 +176,50 @@ fn missing(path: &Path, name: &str) -> RunError {
     )
 }
 
+/// Tensors that were made together, as far as nobody has taken them yet.
+struct Made<'a> {
+    by: &'a Derivation,
+    parts: Vec<Option<Vec<f32>>>,
+}
+
 struct Loader<'a> {
-    /// Whether the initial vectors are wanted.
+    /// Whether first values are wanted.
     keeps: bool,
     model: &'a dyn Model,
     sources: &'a Sources,
-    decomposed: BTreeMap<String, Decomposition>,
+    params: &'a [Param],
+    made: Option<Made<'a>>,
     initial: Initial,
 }
 
-impl Loader<'_> {
-    fn scratch(&self, param: &Param) -> u64 {
-        match (&param.init, param.shape.as_slice()) {
-            (
-                Init::Svd {
-                    part: SvdPart::Rest,
-                    rank,
-                    keep,
-                    ..
-                },
-                [out, input],
-            ) if self.sources.adapter.is_none() => svd_scratch_bytes(*out, *input, *rank, *keep),
-            _ => 0,
-        }
+impl<'a> Loader<'a> {
+    /// What a parameter is to be made by, together with others, if that was not done for one of the others.
+    fn to_make(&self, param: &'a Param) -> Option<&'a Derivation> {
+        let (by, _) = param.derivation()?;
+        let done = self.made.as_ref().is_some_and(|made| made.by == by);
+        let again = self.sources.adapter.is_some();
+        (!done && (!again || param.replaces.is_some())).then_some(by)
     }
 
-    /// The matrix being decomposed is in memory in f32 while it is, before it is metered.
-    fn transient(&self, param: &Param) -> u64 {
-        if matches!(
-            param.init,
-            Init::Svd {
-                part: SvdPart::Rest,
-                ..
-            }
-        ) {
-            param.elements() * 4
+    /// Bytes held while a value is derived, before it is metered: the weight in f32, and what the derivation takes.
+    fn scratch(&self, param: &'a Param) -> u64 {
+        let Some(by) = self.to_make(param) else {
+            return 0;
+        };
+        let own = if self.sources.adapter.is_none() {
+            by.rule().scratch_bytes()
         } else {
             0
-        }
+        };
+        own + by.rule().source().bytes()
     }
 
-    fn tensor(&mut self, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
-        if let Init::Svd {
-            weight,
-            part,
-            rank,
-            keep,
-        } = &param.init
-        {
-            return self.svd_part(param, weight, *part, *rank, *keep, dtype);
+    fn tensor(&mut self, param: &'a Param, dtype: DType) -> Result<Tensor, RunError> {
+        if param.keeps_start && self.keeps {
+            self.first_value(param)?;
+        }
+        if let Some((by, part)) = param.derivation() {
+            return self.derived(param, by, part, dtype);
         }
         if let Some(update) = self.sources.updates.get(&param.name) {
             let mut tensor = self.head(param, DType::F32, false)?;
@@ -337,15 +331,8 @@ impl Loader<'_> {
 
     fn base(&self, name: &str, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
         let Some(weights) = &self.sources.weights else {
-            // A decomposed matrix starts from what the plain weight would be.
-            let init = if matches!(param.init, Init::Svd { .. }) {
-                ParamKind::Weight.fresh()
-            } else {
-                param.init.clone()
-            };
             let plain = Param {
                 name: name.to_owned(),
-                init,
                 ..param.clone()
             };
             return Ok(initialise_as(&plain, self.sources.weights_seed, dtype));
@@ -357,89 +344,90 @@ impl Loader<'_> {
         })
     }
 
-    fn svd_part(
+    /// Keeps the first value of a tensor that an earlier stage trained, where its adapter holds it.
+    fn first_value(&mut self, param: &Param) -> Result<(), RunError> {
+        let name = format!("{}0", param.name);
+        if let Some(file) = &self.sources.adapter
+            && file.get(&name).is_some()
+        {
+            let first = file.tensor(&name)?;
+            self.initial.insert(param.name.clone(), first);
+        }
+        Ok(())
+    }
+
+    /// A tensor that is computed from a weight: the adapter's, or one of those that are made together.
+    fn derived(
         &mut self,
-        param: &Param,
-        weight: &str,
-        part: SvdPart,
-        rank: u64,
-        keep: Option<u64>,
+        param: &'a Param,
+        by: &'a Derivation,
+        part: usize,
         dtype: DType,
     ) -> Result<Tensor, RunError> {
-        if part != SvdPart::Rest {
-            if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
-                return self.narrow(&param.name, tensor, dtype);
-            }
-            if let Some(file) = &self.sources.adapter {
-                return Err(missing(file.path(), &param.name));
-            }
-            let Some(d) = self.decomposed.get_mut(weight) else {
-                return Err(RunError::bug(format!(
-                    "`{}` is asked for before its matrix is decomposed",
-                    param.name
-                )));
-            };
-            let (data, keep_copy) = match part {
-                SvdPart::U => (d.u.clone(), true),
-                SvdPart::V => (d.v.clone(), true),
-                _ => (d.s.clone(), false),
-            };
-            let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
-            let tensor = Tensor::new(data, &dims);
-            if keep_copy && self.keeps {
-                self.initial.insert(param.name.clone(), tensor.clone());
-            }
+        if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
             return self.narrow(&param.name, tensor, dtype);
         }
-        let stem = param.name.trim_end_matches("siva_W");
-        if let Some(dense) = self.adapter_tensor(&param.name, param)? {
-            return self.narrow(&param.name, dense, dtype);
+        if let (Some(file), None) = (&self.sources.adapter, &param.replaces) {
+            return Err(missing(file.path(), &param.name));
         }
-        let mut tensor = self.base(weight, param, DType::F32)?;
-        let [out, input] = param.shape.as_slice() else {
-            return Err(RunError::bug("a matrix is wanted"));
+        if self.made.as_ref().is_none_or(|made| made.by != by) {
+            self.made = None;
+            let parts = self.make(by)?;
+            // Aligned blocks of one derivation do not fit into the gaps that those of the last one left.
+            alloc::release_freed_blocks();
+            self.made = Some(Made { by, parts });
+        }
+        let mut parts = self.made.iter_mut().flat_map(|made| &mut made.parts);
+        let Some(data) = parts.nth(part).and_then(Option::take) else {
+            return Err(RunError::bug(format!("`{}` was not made", param.name)));
         };
-        let (out, input) = (*out as usize, *input as usize);
-        let earlier = |suffix: &str| -> Result<Option<Vec<f32>>, RunError> {
-            let Some(file) = &self.sources.adapter else {
-                return Ok(None);
-            };
-            let name = format!("{stem}{suffix}");
-            if file.get(&name).is_none() {
-                return Ok(None);
-            }
-            Ok(file.tensor(&name)?.slice::<f32>().map(<[f32]>::to_vec))
-        };
-        let data = tensor.slice_mut::<f32>().unwrap_or_default();
-        let decomposition = match (earlier("siva_U0")?, earlier("siva_S")?, earlier("siva_V0")?) {
-            (Some(u), Some(s), Some(v)) => {
-                let vectors = [
-                    ("siva_U", &u, [out, rank as usize]),
-                    ("siva_V", &v, [rank as usize, input]),
-                ];
-                for (suffix, values, dims) in vectors.into_iter().filter(|_| self.keeps) {
-                    self.initial.insert(
-                        format!("{stem}{suffix}"),
-                        Tensor::new(values.clone(), &dims),
-                    );
-                }
-                Decomposition {
-                    u,
-                    s,
-                    v,
-                    tail: None,
-                }
-            }
-            _ => in_own_threads(|| {
-                decompose(data, out, input, rank as usize, keep.map(|k| k as usize))
-            })
-            .map_err(|why| RunError::bug(format!("`{weight}` cannot be decomposed: {why}")))?,
-        };
-        in_own_threads(|| rest(data, &decomposition));
-        // Aligned blocks of one decomposition do not fit into the gaps that those of the last one left.
-        alloc::release_freed_blocks();
-        self.decomposed.clear();
-        self.decomposed.insert(weight.to_owned(), decomposition);
+        let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+        let tensor = Tensor::new(data, &dims);
+        if param.keeps_start && self.keeps {
+            self.initial.insert(param.name.clone(), tensor.clone());
+        }
         self.narrow(&param.name, tensor, dtype)
+    }
+
+    /// All that is computed from a weight, or only what an earlier stage's adapter does not hold.
+    fn make(&self, by: &Derivation) -> Result<Vec<Option<Vec<f32>>>, RunError> {
+        let rule = by.rule();
+        let source = rule.source();
+        let weight = self.base(&source.name, &source.param(), DType::F32)?;
+        let Some(weight) = weight.into_vec::<f32>() else {
+            return Err(RunError::bug(format!("`{}` is not in f32", source.name)));
+        };
+        if self.sources.adapter.is_none() {
+            let parts = rule.make(weight).map_err(|why| {
+                RunError::bug(format!("`{}` cannot be taken apart: {why}", source.name))
+            })?;
+            return Ok(parts.into_iter().map(Some).collect());
+        }
+        let mut first = Vec::new();
+        for &wanted in rule.wanted_again() {
+            first.push(self.started_with(by, wanted)?);
+        }
+        let first: Vec<&[f32]> = first.iter().filter_map(Tensor::slice).collect();
+        Ok(rule.remake(weight, &first))
+    }
+
+    /// What a part of a derivation started with, by the adapter of an earlier stage.
+    fn started_with(&self, by: &Derivation, part: usize) -> Result<Tensor, RunError> {
+        let Some(file) = &self.sources.adapter else {
+            return Err(RunError::bug("there is no adapter"));
+        };
+        let own = |p: &&Param| p.derivation() == Some((by, part));
+        let Some(param) = self.params.iter().find(own) else {
+            return Err(RunError::bug("a derivation lacks a parameter"));
+        };
+        let name = if param.keeps_start {
+            format!("{}0", param.name)
+        } else {
+            param.name.clone()
+        };
+        if file.get(&name).is_none() {
+            return Err(missing(file.path(), &name));
+        }
+        file.tensor(&name)
     }
 }

@@ -1,4 +1,4 @@
-//! LoRA adapters in the format of the Python library `peft`: `adapter_config.json` and
+//! Adapters in the format of the Python library `peft`: `adapter_config.json` and
 //! `adapter_model.safetensors`.
 //!
 //! **Invariant:** what cannot be honoured is refused by the name of its key, never passed over.
@@ -25,7 +25,8 @@ const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 
-/// Writes an adapter. `tensors` are named below `base_model.model.`; `config` overrides and adds keys.
+/// Writes an adapter. `tensors` are named below `base_model.model.`; `config` adds keys, the adapter's type among
+/// them, and overrides those that every adapter has.
 ///
 /// # Errors
 /// What the file system says; a tensor whose shape and data disagree is a bug.
@@ -65,15 +66,9 @@ pub fn write(
     })?;
 
     let mut keys: BTreeMap<&str, Json> = BTreeMap::from([
-        ("alpha_pattern", json!({})),
         ("auto_mapping", Json::Null),
         ("base_model_name_or_path", json!(base)),
-        ("bias", json!("none")),
-        ("fan_in_fan_out", json!(false)),
         ("inference_mode", json!(true)),
-        ("init_lora_weights", json!(true)),
-        ("layers_pattern", Json::Null),
-        ("layers_to_transform", Json::Null),
         (
             "modules_to_save",
             if modules_to_save.is_empty() {
@@ -82,13 +77,9 @@ pub fn write(
                 json!(sorted(modules_to_save))
             },
         ),
-        ("peft_type", json!("LORA")),
-        ("rank_pattern", json!({})),
         ("revision", Json::Null),
         ("target_modules", json!(sorted(targets))),
         ("task_type", json!("SEQ_CLS")),
-        ("use_dora", json!(false)),
-        ("use_rslora", json!(false)),
     ]);
     for (key, value) in config {
         keys.insert(key, value.clone());

@@ -2,107 +2,8 @@
 
 use std::fmt;
 
+use super::net::Site;
 use crate::syntax::quote;
-
-/// What a linear map, norm or table does in a model: the vocabulary of placements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// `attention.query`
-    Query,
-    /// `attention.key`
-    Key,
-    /// `attention.value`
-    Value,
-    /// `attention.output`
-    AttentionOutput,
-    /// `attention.norm`
-    AttentionNorm,
-    /// `ffn.up`
-    FfnUp,
-    /// `ffn.down`
-    FfnDown,
-    /// `ffn.norm`
-    FfnNorm,
-    /// `embeddings.word`
-    WordEmbedding,
-    /// `embeddings.position`
-    PositionEmbedding,
-    /// `embeddings.segment`
-    SegmentEmbedding,
-    /// `embeddings.norm`
-    EmbeddingNorm,
-    /// `head.dense`: what stands between the backbone and the scores
-    HeadDense,
-    /// `head.output`
-    HeadOutput,
-    /// `lm_head.dense`
-    LmDense,
-    /// `lm_head.norm`
-    LmNorm,
-    /// `lm_head.decoder`
-    LmDecoder,
-    /// A part of a network beside the model, where nothing is placed.
-    Side,
-}
-
-/// Every role with its path.
-pub const ROLES: &[(Role, &str)] = &[
-    (Role::Query, "attention.query"),
-    (Role::Key, "attention.key"),
-    (Role::Value, "attention.value"),
-    (Role::AttentionOutput, "attention.output"),
-    (Role::AttentionNorm, "attention.norm"),
-    (Role::FfnUp, "ffn.up"),
-    (Role::FfnDown, "ffn.down"),
-    (Role::FfnNorm, "ffn.norm"),
-    (Role::WordEmbedding, "embeddings.word"),
-    (Role::PositionEmbedding, "embeddings.position"),
-    (Role::SegmentEmbedding, "embeddings.segment"),
-    (Role::EmbeddingNorm, "embeddings.norm"),
-    (Role::HeadDense, "head.dense"),
-    (Role::HeadOutput, "head.output"),
-    (Role::LmDense, "lm_head.dense"),
-    (Role::LmNorm, "lm_head.norm"),
-    (Role::LmDecoder, "lm_head.decoder"),
-];
-
-impl Role {
-    /// Its path in recipes.
-    #[must_use]
-    pub fn path(self) -> &'static str {
-        ROLES
-            .iter()
-            .find(|(r, _)| *r == self)
-            .map_or("", |(_, p)| p)
-    }
-
-    /// Whether it belongs to the masked-LM head.
-    #[must_use]
-    pub const fn is_lm(self) -> bool {
-        matches!(self, Self::LmDense | Self::LmNorm | Self::LmDecoder)
-    }
-
-    /// Whether it belongs to a task head, which is trained from scratch.
-    #[must_use]
-    pub const fn is_head(self) -> bool {
-        matches!(self, Self::HeadDense | Self::HeadOutput)
-    }
-}
-
-/// A named place in a model where a linear map stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site {
-    /// Module path in the Hugging Face checkpoint.
-    pub path: String,
-    /// What it does.
-    pub role: Role,
-    /// Its block, counted from 0.
-    pub layer: Option<u64>,
-    /// Input width.
-    pub input: u64,
-    /// Output width.
-    pub output: u64,
-}
 
 /// One alternative of a placement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,16 +110,12 @@ impl fmt::Display for Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::library::net::Role;
 
     #[test]
     fn patterns_match_roles_layers_and_raw_names() {
-        let site = Site {
-            path: "bert.encoder.layer.2.attention.self.query".into(),
-            role: Role::Query,
-            layer: Some(2),
-            input: 4,
-            output: 4,
-        };
+        let path = "bert.encoder.layer.2.attention.self.query";
+        let site = Site::linear(path, Role::Query, (4, 4)).in_layer(Some(2));
         let p = |layers, path: &str, raw| Pattern {
             layers,
             path: path.into(),

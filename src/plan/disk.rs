@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Plan, Stage};
 use crate::library::data::tokens::EncodedSet;
 use crate::library::model::HeadKind;
-use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::library::net::{Owner, Param};
 use crate::library::stage::job::{Features, Routine};
 use crate::program::Class;
 
@@ -43,15 +43,7 @@ impl Disk {
         let model = |size: &dyn Fn(&Param) -> u64| -> u64 {
             let plain = |p: &&Param| p.owner != Owner::Adapter;
             // A matrix in parts is written whole.
-            let rest = |p: &&Param| {
-                matches!(
-                    p.init,
-                    Init::Svd {
-                        part: SvdPart::Rest,
-                        ..
-                    }
-                )
-            };
+            let rest = |p: &&Param| p.replaces.is_some();
             let params = stage.job.params.iter();
             params.filter(|p| plain(p) || rest(p)).map(size).sum()
         };
@@ -63,16 +55,8 @@ impl Disk {
                 let adapter = stage.leaves.as_ref().is_some_and(|l| l.adapter.is_some());
                 let artifact = if adapter {
                     // In our format and in peft's, and the vectors that a decomposition began with.
-                    let own = sum(&|p| p.goes_with_adapter());
-                    let vectors = sum(&|p| {
-                        matches!(
-                            p.init,
-                            Init::Svd {
-                                part: SvdPart::U | SvdPart::V,
-                                ..
-                            }
-                        )
-                    });
+                    let own = sum(&|p| p.in_adapter());
+                    let vectors = sum(&|p| p.keeps_start);
                     2 * own + vectors
                 } else {
                     model(&bytes)

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use super::features::{feed_bytes, fill_sizes};
 use super::split::Lengths;
 use crate::library::data::batch::order;
+use crate::library::derive::{Derivation, prune};
 use crate::library::masking::Masking;
-use crate::library::params::{Init, Param, SvdPart};
-use crate::library::prune;
+use crate::library::net::{Init, Param};
 use crate::library::stage::fisher::Fisher;
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
-use crate::library::svd::svd_scratch_bytes;
 use crate::program::device::{self, Card, Device, Overhead};
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
@@ -123,8 +122,6 @@ const HOST_CUDA: u64 = 256 << 20;
 const KEPT: u64 = 30;
 /// Micro-batches after which the sizes of those to come are bounded, not looked at one by one.
 const MOST_SIZES: usize = 250_000;
-/// The place of a peak at which a matrix is decomposed.
-pub const DECOMPOSITION: &str = "singular value decomposition";
 
 /// Estimates a job over the lengths of its splits (in the order of the stage kind's split keys).
 #[must_use]
@@ -177,7 +174,7 @@ fn moments(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, around: Ar
             ..Moments::default()
         },
     };
-    moments.host.extend(decomposing(job, around.makes_adapter));
+    moments.host.extend(deriving(job, around.makes_adapter));
     if around.makes_adapter {
         moments
             .programs
@@ -219,7 +216,7 @@ fn held_on_host(job: &Job, programs: &[&Program], around: Around) -> u64 {
     let params = job.params.iter();
     let away: BTreeMap<&str, u64> = params
         .filter_map(|p| Some((p, all.get(p.name.as_str())?)))
-        .filter(|(p, r)| p.stays_away(r.class))
+        .filter(|(p, r)| p.only_on_device(r.class))
         .map(|(p, r)| (p.name.as_str(), bytes(r)))
         .collect();
     total - away.values().sum::<u64>() + away.values().max().copied().unwrap_or(0)
@@ -250,23 +247,18 @@ fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -
 /// Bytes of what a stage copies of an adapter beside the tensors it computes with: the singular vectors that it began
 /// with, which exports and merges need, and the adapter in peft's format while it is written.
 fn copies(job: &Job, around: Around, estimate: &Estimate) -> u64 {
-    let vectors = |p: &&Param| match p.init {
-        Init::Svd { part, .. } => matches!(part, SvdPart::U | SvdPart::V),
-        _ => false,
-    };
+    let vectors = |p: &&Param| p.keeps_start;
     let bytes = |p: &Param| 4 * p.elements();
     let initial: u64 = job.params.iter().filter(vectors).map(bytes).sum();
     // One matrix at a time: its vectors as they were, and the decomposition they are part of.
     let mut sites: BTreeMap<&str, u64> = BTreeMap::new();
     for param in job.params.iter().filter(vectors) {
-        if let Init::Svd { weight, .. } = &param.init {
-            *sites.entry(weight).or_default() += bytes(param);
-        }
+        *sites.entry(param.module()).or_default() += bytes(param);
     }
     let site = 2 * sites.into_values().max().unwrap_or(0);
     match &job.routine {
         Routine::Fit(_) if !around.leaves_model => {
-            let trained = job.params.iter().filter(|p| p.goes_with_adapter());
+            let trained = job.params.iter().filter(|p| p.in_adapter());
             let written = trained.map(bytes).sum::<u64>() + initial;
             let held = estimate.frozen_weights + estimate.trainable_weights + estimate.optimizer;
             initial + (held + written).saturating_sub(estimate.peak())
@@ -334,11 +326,11 @@ fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> 
     }
 }
 
-/// The moment of loading with most in memory, if matrices are decomposed: one of them, and what was
-/// loaded before it, which is what is pruned and then parameter by parameter.
-fn decomposing(job: &Job, makes_adapter: bool) -> Option<Estimate> {
+/// The moment of loading with most in memory, if values are derived from weights: one weight with what is made of
+/// it, and what was loaded before it, which is what is pruned and then parameter by parameter.
+fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
     if let Routine::Fold(_) = job.routine {
-        return None; // nothing is decomposed there, and each site is loaded for itself
+        return None; // nothing is derived there, and each site is loaded for itself
     }
     let gone = job.features().filter(|f| f.everything);
     let mut left: BTreeMap<&str, &Resident> = job
@@ -351,23 +343,31 @@ fn decomposing(job: &Job, makes_adapter: bool) -> Option<Estimate> {
     let early = |p: &&Param| makes_adapter && matches!(p.init, Init::Pruned(_));
     let pruned = job.params.iter().filter(early);
     let others = job.params.iter().filter(|p| !early(p));
-    let mut held = Estimate {
-        peak_op: DECOMPOSITION.to_owned(),
-        ..Estimate::default()
-    };
+    let mut held = Estimate::default();
     let mut best: Option<Estimate> = None;
+    let mut made: Option<&Derivation> = None;
     for param in pruned.chain(others) {
         let Some(resident) = left.remove(param.name.as_str()) else {
             continue;
         };
-        if let Some(scratch) = svd_scratch(param) {
-            let at = Estimate {
-                transient: 4 * param.elements(),
-                workspace: if makes_adapter { scratch } else { 0 },
-                ..held.clone()
-            };
-            if best.as_ref().is_none_or(|b| at.peak() > b.peak()) {
-                best = Some(at);
+        // The first of the tensors that are made together.
+        let derived = param.derivation().map(|(by, _)| by);
+        if let Some(by) = derived.filter(|by| made != Some(*by)) {
+            made = Some(by);
+            if makes_adapter || param.replaces.is_some() {
+                let at = Estimate {
+                    transient: by.rule().source().bytes(),
+                    workspace: if makes_adapter {
+                        by.rule().scratch_bytes()
+                    } else {
+                        0
+                    },
+                    peak_op: by.rule().what().to_owned(),
+                    ..held.clone()
+                };
+                if best.as_ref().is_none_or(|b| at.peak() > b.peak()) {
+                    best = Some(at);
+                }
             }
         }
         let bytes = resident.ty.bytes(&Bindings::default());
@@ -378,21 +378,6 @@ fn decomposing(job: &Job, makes_adapter: bool) -> Option<Estimate> {
         }
     }
     best
-}
-
-fn svd_scratch(param: &Param) -> Option<u64> {
-    match (&param.init, param.shape.as_slice()) {
-        (
-            Init::Svd {
-                part: SvdPart::Rest,
-                rank,
-                keep,
-                ..
-            },
-            [out, input],
-        ) => Some(svd_scratch_bytes(*out, *input, *rank, *keep)),
-        _ => None,
-    }
 }
 
 pub(super) fn evaluation_sizes(

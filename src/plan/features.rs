@@ -4,8 +4,8 @@
 
 use super::estimate::evaluation_sizes;
 use super::split::Lengths;
+use crate::library::net::{Owner, Param};
 use crate::library::objective::Objective;
-use crate::library::params::{Init, Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update, kept_as};
 use crate::program::prefix::{Cut, cut};
@@ -77,7 +77,7 @@ fn plan(
     // What a decomposition leaves of a matrix is made together with its trained vectors.
     let decomposed = |name: &str| {
         let mut own = params.iter().filter(|p| p.name == name);
-        own.any(|p| matches!(p.init, Init::Svd { .. }))
+        own.any(|p| p.derivation().is_some())
     };
     let cut_at = |verified: &Verified| -> Result<Option<Cut>, String> {
         cut(verified.program(), &typical, &decomposed)

@@ -15,7 +15,7 @@ use crate::base::{Diag, Diags, Span};
 use crate::files::shards::{self, Entry, Layout};
 use crate::library::data::positioned::read_at;
 use crate::library::model::Model;
-use crate::library::params::{Init, Owner, Param, SvdPart};
+use crate::library::net::{Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::StageKind;
 
@@ -140,17 +140,10 @@ pub(super) fn check(
     let fresh = kind.trains() || values.str("head") == Some("random");
     for param in params.iter().filter(|p| !given(&p.name)) {
         let head = param.owner == Owner::Head;
-        let wanted = match (&param.init, param.owner) {
-            (
-                Init::Svd {
-                    weight,
-                    part: SvdPart::Rest,
-                    ..
-                },
-                _,
-            ) => weight.as_str(),
-            (_, Owner::Base) => param.name.as_str(),
-            (_, Owner::Head) if !fresh => param.name.as_str(),
+        let wanted = match (param.replaces.as_ref(), param.owner) {
+            (Some(weight), _) => weight.as_str(),
+            (None, Owner::Base) => param.name.as_str(),
+            (None, Owner::Head) if !fresh => param.name.as_str(),
             _ => continue,
         };
         let names = model.checkpoint_names(wanted);
@@ -186,12 +179,7 @@ pub(super) fn check(
 fn left(plan: &Plan, stage: &str) -> BTreeMap<String, Vec<u64>> {
     let mut list = BTreeMap::new();
     for param in plan.stage(stage).into_iter().flat_map(|s| &s.job.params) {
-        if let Init::Svd {
-            weight,
-            part: SvdPart::Rest,
-            ..
-        } = &param.init
-        {
+        if let Some(weight) = &param.replaces {
             list.insert(weight.clone(), param.shape.clone());
         }
         list.insert(param.name.clone(), param.shape.clone());

@@ -13,18 +13,19 @@ use super::error::{
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Span};
 use crate::files::{near, peft};
-use crate::library::method::Tuning;
+use crate::library::method::{Complaint, Method, Stacking, Tuning};
 use crate::library::model::Model;
+use crate::library::net::Site;
+use crate::library::net::{Owner, ParamKind};
 use crate::library::objective::Objective;
-use crate::library::params::{Owner, ParamKind};
-use crate::library::placement::{Pattern, Placement, Site};
+use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{Checked, Filled, Values};
 use crate::library::stage::job::Job;
 use crate::library::stage::network;
 use crate::library::stage::network::anatomy;
 
 /// What to write instead of a placement that matches nothing: other tools name modules by the ends of their paths.
-fn meant(placement: &Placement, sites: &[Site], n_layers: u64) -> String {
+fn meant(placement: &Placement, sites: &[&Site], n_layers: u64) -> String {
     let all =
         |p: &Pattern| p.raw && matches!(p.path.replace('_', "-").as_str(), "all-linear" | "all");
     if placement.any.iter().any(all) {
@@ -43,7 +44,8 @@ fn meant(placement: &Placement, sites: &[Site], n_layers: u64) -> String {
         );
     }
     format!(
-        "the model has {n_layers} blocks; linear maps are `attention.{{query, key, value, output}}` and `ffn.{{up, down}}`"
+        "the model has {n_layers} blocks; {}",
+        named(sites.iter().copied())
     )
 }
 
@@ -65,23 +67,13 @@ pub fn check_methods(
     if values.written(key) {
         check_whole(tuning, model.as_ref(), objective, diags);
     }
-    let (head, sites): (Vec<Site>, Vec<Site>) = sites.into_iter().partition(|s| s.role.is_head());
-    let mut covered: IndexMap<String, &str> = IndexMap::new();
+    let mut covered = Covered::default();
     let mut ladder = None;
     for (method, filled) in &tuning.methods {
-        let name = method.schema().name;
-        let at = |k: &str| {
-            if filled.values.written(k) {
-                filled.values.span(k)
-            } else {
-                filled.span
-            }
-        };
-        if let Some(c) = method.check_model(&filled.values, model.facts()) {
-            let mut diag = Diag::error(c.code, at(c.key), c.message);
-            diag.help = c.help;
-            diags.push(diag);
+        if let Some(complaint) = method.check_model(&filled.values, model.facts()) {
+            diags.push(complained(filled, complaint));
         }
+        let name = method.schema().name;
         if method.ladders()
             && let Some(other) = ladder.replace(name)
         {
@@ -91,97 +83,165 @@ pub fn check_methods(
                 Diag::error(&OVERLAPPING_ADAPTERS, filled.span, message).help("keep one of them"),
             );
         }
-        if !method.adapts() {
-            continue;
-        }
-        let placement = filled.values.placement("on").cloned().unwrap_or_default();
-        let reaches = head.iter().find(|s| placement.matches(s, tuning.n_layers));
-        if let Some(site) = reaches {
-            diags.push(
-                Diag::error(
-                    &METHOD_WITHOUT_EFFECT,
-                    at("on"),
-                    format!("`{name}` would wrap `{}`, which belongs to the task head", site.path),
-                )
-                .label("reaches the head")
-                .help("the head is always trained as a whole; linear maps of the blocks are `attention.*` and `ffn.*`"),
+        if method.adapts() {
+            let written = values.written(key);
+            check_placement(
+                (*method, filled),
+                &sites,
+                (tuning.n_layers, written),
+                &mut covered,
+                diags,
             );
-            continue;
-        }
-        let matching: Vec<&Site> = sites
-            .iter()
-            .filter(|s| placement.matches(s, tuning.n_layers))
-            .collect();
-        // One that peft trained may be on the head alone, or on that of another objective, which is said; and what
-        // another stage hands on has been looked at there.
-        let own = values.written(key) && filled.values.str("start").is_none();
-        if matching.is_empty() && own {
-            diags.push(
-                Diag::error(
-                    &EMPTY_PLACEMENT,
-                    at("on"),
-                    format!("`{placement}` matches no linear map of this model"),
-                )
-                .label("nothing to adapt here")
-                .help(meant(&placement, &sites, tuning.n_layers)),
-            );
-        }
-        for site in matching {
-            if let Some(other) = covered.insert(site.path.clone(), name) {
-                diags.push(
-                    Diag::error(
-                        &OVERLAPPING_ADAPTERS,
-                        at("on"),
-                        format!("`{other}` and `{name}` would both wrap `{}`", site.path),
-                    )
-                    .help("narrow one of the placements"),
-                );
-                break;
-            }
-            if let Some(c) = method.check(&filled.values, site) {
-                let mut diag = Diag::error(c.code, at(c.key), c.message);
-                diag.help = c.help;
-                diags.push(diag);
-                break;
-            }
         }
     }
+    check_company(tuning, values.span(key), diags);
+}
+
+/// Where a value of a method is written, or the method where it is not.
+fn at(filled: &Filled, key: &str) -> Span {
+    if filled.values.written(key) {
+        filled.values.span(key)
+    } else {
+        filled.span
+    }
+}
+
+fn complained(filled: &Filled, complaint: Complaint) -> Diag {
+    let mut diag = Diag::error(complaint.code, at(filled, complaint.key), complaint.message);
+    diag.help = complaint.help;
+    diag
+}
+
+/// The methods met so far at each site.
+type Covered<'a> = IndexMap<String, Vec<&'a dyn Method>>;
+
+/// The sites a method is placed at: some, none of the head's, and each free or shared with methods it goes together with.
+fn check_placement<'a>(
+    (method, filled): (&'a dyn Method, &Filled),
+    sites: &[Site],
+    (n_layers, written): (u64, bool),
+    covered: &mut Covered<'a>,
+    diags: &mut Diags,
+) {
+    let name = method.schema().name;
+    let placement = filled.values.placement("on").cloned().unwrap_or_default();
+    let places = || sites.iter().filter(|s| method.fits(s));
+    let matching: Vec<&Site> = places()
+        .filter(|s| placement.matches(s, n_layers))
+        .collect();
+    if let Some(site) = matching.iter().find(|s| s.role.is_head()) {
+        let message = format!(
+            "`{name}` would wrap `{}`, which belongs to the task head",
+            site.path
+        );
+        let help = format!("the head is always trained as a whole; {}", named(places()));
+        diags.push(
+            Diag::error(&METHOD_WITHOUT_EFFECT, at(filled, "on"), message)
+                .label("reaches the head")
+                .help(help),
+        );
+        return;
+    }
+    // One that peft trained may be on the head alone, or on that of another objective, which is said; and what
+    // another stage hands on has been looked at there.
+    if matching.is_empty() && written && filled.values.str("start").is_none() {
+        let what = if places().all(Site::is_linear) {
+            "linear map"
+        } else {
+            "sub-layer"
+        };
+        let message = format!("`{placement}` matches no {what} of this model");
+        let help = meant(&placement, &places().collect::<Vec<_>>(), n_layers);
+        diags.push(
+            Diag::error(&EMPTY_PLACEMENT, at(filled, "on"), message)
+                .label("nothing to adapt here")
+                .help(help),
+        );
+    }
+    for site in matching {
+        let there = covered.entry(site.path.clone()).or_default();
+        if let Some(other) = there.iter().find(|other| !together(**other, method)) {
+            let other = other.schema().name;
+            let message = format!("`{other}` and `{name}` would both wrap `{}`", site.path);
+            diags.push(
+                Diag::error(&OVERLAPPING_ADAPTERS, at(filled, "on"), message)
+                    .help("narrow one of the placements"),
+            );
+            break;
+        }
+        there.push(method);
+        if let Some(complaint) = method.check(&filled.values, site) {
+            diags.push(complained(filled, complaint));
+            break;
+        }
+    }
+}
+
+/// Whether two methods may stand at one site: neither wants it alone, and only one is in the place of the weight.
+fn together(one: &dyn Method, other: &dyn Method) -> bool {
+    let stacking = [one.stacking(), other.stacking()];
+    one.schema().name != other.schema().name
+        && stacking.contains(&Stacking::Over)
+        && !stacking.contains(&Stacking::Alone)
+}
+
+/// The places a recipe can name, but for those of heads: "linear maps are `attention.{query, key}` and `ffn.up`".
+fn named<'a>(sites: impl Iterator<Item = &'a Site>) -> String {
+    let mut groups: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    let mut what = "sub-layers";
+    for site in sites.filter(|s| !s.role.is_head() && !s.role.is_lm()) {
+        if site.is_linear() {
+            what = "linear maps";
+        }
+        let path = site.role.path();
+        let (group, last) = path.split_once('.').unwrap_or((path, ""));
+        let group = groups.entry(group).or_default();
+        if !group.contains(&last) {
+            group.push(last);
+        }
+    }
+    let list: Vec<String> = groups
+        .iter()
+        .map(|(group, last)| match last.as_slice() {
+            [""] => format!("`{group}`"),
+            [one] => format!("`{group}.{one}`"),
+            more => format!("`{group}.{{{}}}`", more.join(", ")),
+        })
+        .collect();
+    format!("{what} are {}", list.join(" and "))
+}
+
+/// Methods that have no effect beside the others.
+fn check_company(tuning: &Tuning, span: Span, diags: &mut Diags) {
     let names: Vec<&str> = tuning
         .methods
         .iter()
         .map(|(m, _)| m.schema().name)
         .collect();
-    if names.len() > 1 {
-        for idle in ["head_only", "full"]
-            .into_iter()
-            .filter(|n| names.contains(n))
-        {
-            let message = if idle == "full" {
-                "beside `full`, which trains everything, other methods have no effect"
-            } else {
-                "`head_only` has no effect beside other methods: the head is always trained"
-            };
-            let help = if idle == "full" {
-                "keep `full` alone, or remove it"
-            } else {
-                "remove `head_only`"
-            };
-            diags.push(Diag::error(&METHOD_WITHOUT_EFFECT, values.span(key), message).help(help));
-        }
-        let twice = names.iter().enumerate().find(|(i, n)| {
-            names.iter().take(*i).any(|m| m == *n)
-                && tuning.methods.get(*i).is_some_and(|(m, _)| !m.adapts())
-        });
-        if let Some((_, name)) = twice {
-            diags.push(
-                Diag::error(
-                    &METHOD_WITHOUT_EFFECT,
-                    values.span(key),
-                    format!("`{name}` is named twice"),
-                )
-                .help("remove one of them"),
-            );
-        }
+    if names.len() < 2 {
+        return;
+    }
+    let mut idle = |message: String, help: &str| {
+        diags.push(Diag::error(&METHOD_WITHOUT_EFFECT, span, message).help(help.to_owned()));
+    };
+    if names.contains(&"head_only") {
+        idle(
+            "`head_only` has no effect beside other methods: the head is always trained".to_owned(),
+            "remove `head_only`",
+        );
+    }
+    if names.contains(&"full") {
+        idle(
+            "beside `full`, which trains everything, other methods have no effect".to_owned(),
+            "keep `full` alone, or remove it",
+        );
+    }
+    let twice = names.iter().enumerate().find(|(i, n)| {
+        names.iter().take(*i).any(|m| m == *n)
+            && tuning.methods.get(*i).is_some_and(|(m, _)| !m.adapts())
+    });
+    if let Some((_, name)) = twice {
+        idle(format!("`{name}` is named twice"), "remove one of them");
     }
 }
 
@@ -222,7 +282,7 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, objective: Objective, diags: 
         } else if let Some(site) = parts
             .sites
             .iter()
-            .find(|s| tuning.at(s).is_some() && own().any(|p| p.module() == s.path))
+            .find(|s| !tuning.stack(s).is_empty() && own().any(|p| p.module() == s.path))
         {
             (
                 format!(
@@ -290,7 +350,7 @@ pub(super) fn check_shapes(
             match job.sites.iter().find(|s| s.path == update.module) {
                 Some(site) => {
                     let (own, rank) = (shape(&update.b), shape(&update.a));
-                    let wanted = vec![site.output, rank.first().copied().unwrap_or_default()];
+                    let wanted = vec![site.output(), rank.first().copied().unwrap_or_default()];
                     if own != wanted {
                         wrong = wrong.or(Some((update.b.clone(), own, wanted)));
                     }

@@ -239,7 +239,7 @@ fn placement(stage: &Stage) -> Vec<String> {
         .job
         .sites
         .iter()
-        .filter(|s| stage.trained_with.at(s).is_some())
+        .filter(|s| !stage.trained_with.stack(s).is_empty())
         .map(|s| s.path.clone())
         .collect()
 }

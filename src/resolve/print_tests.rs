@@ -13,7 +13,8 @@ use super::scope::Scope;
 use super::values;
 use crate::base::{Diags, SourceId, Span};
 use crate::library::method::METHODS;
-use crate::library::placement::{Pattern, Placement, ROLES};
+use crate::library::net::ROLES;
+use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{
     Bound, Checked, Default, Filled, Key, Kind, Length, Portion, RefKind, Registry, Schema, Values,
 };

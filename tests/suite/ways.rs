@@ -78,7 +78,7 @@ fn stages(
     cases.push(Case {
         name,
         folds: method.adapts(),
-        exports: method.adapts() && method.peft_config(&probe).is_some(),
+        exports: method.adapts() && method.peft(&probe).is_some(),
     });
     text
 }

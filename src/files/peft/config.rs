@@ -5,7 +5,7 @@
 use regex::Regex;
 use serde_json::{Map, Value as Json};
 
-use crate::library::params::ends_with;
+use crate::library::net::ends_with;
 
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

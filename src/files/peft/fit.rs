@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::PeftAdapter;
 use super::config::MERGE_INSTEAD;
-use crate::library::params::{Owner, Param, ends_with};
+use crate::library::net::{Owner, Param, ends_with};
 use crate::library::stage::network::Anatomy;
 
 /// Linear maps with pairs of one rank and one scale.
@@ -228,14 +228,14 @@ impl<'a> Fitting<'a> {
             }
             let (rank, alpha) = config.sizes(module);
             let (own_a, own_b) = (self.shape(a), self.shape(b));
-            if own_a != [rank, site.input] {
-                return Err(other_shape(a, &own_a, &[rank, site.input]));
+            if own_a != [rank, site.input()] {
+                return Err(other_shape(a, &own_a, &[rank, site.input()]));
             }
             // How many classes there are is known later.
             let rows = if site.role.is_head() {
                 own_b.first().copied().unwrap_or_default()
             } else {
-                site.output
+                site.output()
             };
             if own_b != [rows, rank] {
                 return Err(other_shape(b, &own_b, &[rows, rank]));

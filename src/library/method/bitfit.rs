@@ -1,6 +1,6 @@
 //! BitFit (methods S1): biases and the head.
 
-use super::super::params::ParamKind;
+use super::super::net::ParamKind;
 use super::{Method, Param, Schema, Values};
 
 /// Every bias and the head are trained.

@@ -1,7 +1,7 @@
 //! k-ladder side-tuning (methods A11; report, section 3.2, equations 13 to 20).
 
 use super::super::model::{Facts, Mirror, Model};
-use super::super::params::{Init, ParamKind};
+use super::super::net::{Init, Param, ParamKind};
 use super::super::schema::{Bound, Default, Key, Kind};
 use super::super::start;
 use super::lst::{INIT, check_width, project};
@@ -148,12 +148,9 @@ impl Method for KLst {
         let per_slot = values.str("down") == Some("per_slot");
         net.prune(start::importance(values.entry("init")));
         net.aside(|net| {
-            let positions = net.side_param(
-                "side.position",
-                &[k, s],
-                ParamKind::Embedding,
-                Init::Normal(0.02),
-            );
+            let codes = Param::shared("side.position").shape(&[k, s]);
+            let codes = codes.kind(ParamKind::Embedding).start(Init::Normal(0.02));
+            let positions = net.tensor(codes);
             let mut state = Self::down(values, net, states[0], (0, 0, 0), (d, s));
             let shared: Vec<Value> = if per_slot {
                 Vec::new()

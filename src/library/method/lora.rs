@@ -1,8 +1,11 @@
 //! LoRA (methods R1): `y = x W₀ᵀ + b + s · (Drop(x) Aᵀ) Bᵀ`, `A: [r, in]`, `B: [out, r]`.
 
-use super::super::params::Init;
+use super::super::net::{Init, Param};
 use super::super::schema::{Bound, Default, Key, Kind};
-use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
+use super::{
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
+    Value, Values,
+};
 use crate::library::error::RANK_TOO_LARGE;
 use crate::program::Real;
 use crate::program::op::{Epilogue, MatMul};
@@ -72,17 +75,11 @@ static SCHEMA: Schema = Schema {
 };
 
 /// `base + s · (Drop(x) Aᵀ) Bᵀ`
-pub(super) fn add_update(
-    values: &Values,
-    net: &mut Net<'_>,
-    site: &Site,
-    base: Value,
-    x: Value,
-) -> Value {
-    let (a, bt) = factors(values, net, site);
-    let dropped = net.dropout_before(x, values.float("dropout"), a);
+pub(super) fn add_update(at: &At<'_>, net: &mut Net<'_>, base: Value, x: Value) -> Value {
+    let (a, bt) = factors(at, net);
+    let dropped = net.dropout_before(x, at.values.float("dropout"), a);
     let z = net.project(dropped, a);
-    net.project_onto(base, z, bt, scale(values))
+    net.project_onto(base, z, bt, scale(at.values))
 }
 
 /// The factor of the update.
@@ -99,13 +96,15 @@ pub(super) fn scale(values: &Values) -> f64 {
 
 /// The complaint about a rank larger than the matrix, if it is.
 pub(super) fn check_rank(values: &Values, key: &'static str, site: &Site) -> Option<Complaint> {
-    let (rank, most) = (values.opt_int(key)?, site.input.min(site.output));
+    let (rank, most) = (values.opt_int(key)?, site.input().min(site.output()));
     (rank > most).then(|| Complaint {
         key,
         code: &RANK_TOO_LARGE,
         message: format!(
             "`{key}` is {rank}, but `{}` is a matrix of {} × {}",
-            site.path, site.output, site.input
+            site.path,
+            site.output(),
+            site.input()
         ),
         help: Some(format!("write at most `{key} = {most}`")),
     })
@@ -124,18 +123,22 @@ impl Method for Lora {
         check_rank(values, "rank", site)
     }
 
-    fn linear(&self, values: &Values, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
-        let base = net.plain_linear(site, x);
-        add_update(values, net, site, base, x)
+    fn stacking(&self) -> Stacking {
+        Stacking::Over
     }
 
-    fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
-        let weight = net.weight(site);
-        let (a, bt) = factors(values, net, site);
+    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
+        let base = at.linear(net, x);
+        add_update(at, net, base, x)
+    }
+
+    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        let weight = at.weight(net)?;
+        let (a, bt) = factors(at, net);
         // W = W0 + s B A
         let op = MatMul {
             epilogue: Epilogue::Accumulate,
-            ..MatMul::plain(false, false, Real::new(scale(values)))
+            ..MatMul::plain(false, false, Real::new(scale(at.values)))
         };
         Some(net.b.push1(op, &[bt, a, weight]))
     }
@@ -144,13 +147,8 @@ impl Method for Lora {
         values.names("modules_to_save")
     }
 
-    fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
-        Some(PeftAdapter {
-            rank: values.int("rank"),
-            scale: scale(values),
-            dropout: values.float("dropout"),
-            rs_lora: values.bool("rs_lora"),
-        })
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
+        Some(PeftForm::lora(product(values), false))
     }
 
     fn peft_tensors(
@@ -158,37 +156,37 @@ impl Method for Lora {
         values: &Values,
         site: &Site,
         get: &Lookup<'_>,
-    ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    ) -> Option<Vec<PeftTensor>> {
         let (rank, input, output) = (
             values.int("rank") as usize,
-            site.input as usize,
-            site.output as usize,
+            site.input() as usize,
+            site.output() as usize,
         );
-        [
-            ("lora_A.weight", [rank, input]),
-            ("lora_B.weight", [output, rank]),
-        ]
-        .into_iter()
-        .filter_map(|(suffix, shape)| Some((suffix.to_owned(), shape.to_vec(), get(suffix)?)))
-        .collect()
+        let tensor = |suffix: &str, shape: [usize; 2]| {
+            Some((suffix.to_owned(), shape.to_vec(), get(suffix)?))
+        };
+        Some(vec![
+            tensor("lora_A.weight", [rank, input])?,
+            tensor("lora_B.weight", [output, rank])?,
+        ])
+    }
+}
+
+/// The update as peft has it.
+pub(super) fn product(values: &Values) -> Product {
+    Product {
+        rank: values.int("rank"),
+        scale: scale(values),
+        dropout: values.float("dropout"),
+        rs_lora: values.bool("rs_lora"),
     }
 }
 
 /// `A [r, in]` and `B [out, r]` under peft's names.
-fn factors(values: &Values, net: &mut Net<'_>, site: &Site) -> (Value, Value) {
-    let rank = values.int("rank");
-    let bound = 1.0 / (site.input as f64).sqrt();
-    let a = net.adapter_param(
-        site,
-        "lora_A.weight",
-        &[rank, site.input],
-        Init::Uniform(bound),
-    );
-    let b = net.adapter_param(
-        site,
-        "lora_B.weight",
-        &[site.output, rank],
-        Init::Constant(0.0),
-    );
-    (a, b)
+fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
+    let (site, rank) = (at.site, at.values.int("rank"));
+    let bound = 1.0 / (site.input() as f64).sqrt();
+    let a = Param::at(site, "lora_A.weight").shape(&[rank, site.input()]);
+    let b = Param::at(site, "lora_B.weight").shape(&[site.output(), rank]);
+    (net.tensor(a.start(Init::Uniform(bound))), net.tensor(b))
 }

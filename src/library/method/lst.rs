@@ -1,8 +1,7 @@
 //! Ladder side-tuning (methods A10): `u_i = μ_i θ_{i−1} + (1 − μ_i) D_i(B_i)`, `θ_i = block_i(u_i)`.
 
 use super::super::model::{Facts, Mirror, Model};
-use super::super::params::{Init, ParamKind};
-use super::super::placement::Role;
+use super::super::net::{Init, Param, ParamKind, Role, Site};
 use super::super::schema::{Bound, Default, Key, Kind, Registry};
 use super::super::start;
 use super::{Complaint, Method, Net, Schema, Value, Values};
@@ -91,7 +90,7 @@ pub(super) fn check_width(values: &Values, facts: &Facts) -> Option<Complaint> {
 
 /// A projection of the side network.
 pub(super) fn project(net: &mut Net<'_>, path: String, x: Value, input: u64, output: u64) -> Value {
-    net.linear(path, Role::Side, None, x, input, output)
+    net.linear(Site::linear(path, Role::Side, (input, output)), x)
 }
 
 impl Method for Lst {
@@ -132,12 +131,9 @@ impl Method for Lst {
         net.prune(start::importance(values.entry("init")));
         net.aside(|net| {
             let down = |net: &mut Net<'_>, i: usize, s: u64| {
-                let reader = net.side_param(
-                    &format!("side.down.{i}.weight"),
-                    &[s, d],
-                    ParamKind::Weight,
-                    Init::Normal(0.02),
-                );
+                let name = format!("side.down.{i}.weight");
+                let weight = Param::shared(name).shape(&[s, d]).kind(ParamKind::Weight);
+                let reader = net.tensor(weight.start(Init::Normal(0.02)));
                 let x = net.dropout_before(features[i], values.float("dropout"), reader);
                 project(net, format!("side.down.{i}"), x, d, s)
             };
@@ -149,12 +145,8 @@ impl Method for Lst {
                 }
                 let feature = down(net, i as usize + 1, s);
                 net.b.label(&format!("side.gate.{i}"));
-                let gate = net.side_param(
-                    &format!("side.gate.{i}"),
-                    &[1],
-                    ParamKind::Bias,
-                    Init::Constant(0.0),
-                );
+                let gate = Param::shared(format!("side.gate.{i}")).shape(&[1]);
+                let gate = net.tensor(gate.kind(ParamKind::Bias));
                 let mixed = net.b.push1(
                     Mix {
                         temperature: Real::new(values.float("temperature")),
@@ -168,7 +160,7 @@ impl Method for Lst {
                 };
                 state = model.mirror(net, &format!("side.block.{i}"), mirror, mixed);
             }
-            let state = net.layer_norm("side.norm", Role::Side, None, state, s, facts.eps);
+            let state = net.layer_norm(&Site::norm("side.norm", Role::Side, s), state, facts.eps);
             project(net, "side.up".into(), state, s, d)
         })
     }

@@ -4,10 +4,10 @@
 
 use std::fmt;
 
+use serde_json::{Value as Json, json};
+
 use super::model::{Facts, Model};
-use super::net::Net;
-use super::params::{Owner, Param};
-use super::placement::Site;
+use super::net::{Net, Owner, Param, Site};
 use super::schema::{Filled, Schema, Values};
 use crate::program::Value;
 
@@ -47,9 +47,20 @@ pub struct Complaint {
     pub help: Option<String>,
 }
 
-/// What peft's LoRA has to be at a site to do the same as an adapter.
+/// What an adapter is in the format of the library `peft`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeftForm {
+    /// The config's `peft_type`.
+    pub kind: &'static str,
+    /// The config's keys beside those of every adapter; the same at all sites.
+    pub keys: Vec<(&'static str, Json)>,
+    /// The product that is added at a site, for kinds that let sites differ in it.
+    pub product: Option<Product>,
+}
+
+/// A product `scale · B A` that peft adds to a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PeftAdapter {
+pub struct Product {
     /// Rank of the pair.
     pub rank: u64,
     /// Factor of the update.
@@ -60,8 +71,109 @@ pub struct PeftAdapter {
     pub rs_lora: bool,
 }
 
+impl PeftForm {
+    /// peft's LoRA, with its keys that say the same at all sites; `dora` for one with magnitudes.
+    #[must_use]
+    pub fn lora(product: Product, dora: bool) -> Self {
+        let keys = vec![
+            ("bias", json!("none")),
+            ("fan_in_fan_out", json!(false)),
+            ("init_lora_weights", json!(true)),
+            ("layers_pattern", Json::Null),
+            ("layers_to_transform", Json::Null),
+            ("use_dora", json!(dora)),
+        ];
+        Self {
+            kind: "LORA",
+            keys,
+            product: Some(product),
+        }
+    }
+}
+
+/// A tensor of an adapter in peft's format: name, shape, elements.
+pub type PeftTensor = (String, Vec<usize>, Vec<f32>);
+
 /// A tensor of an exported adapter, made of resident tensors by name.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<Vec<f32>> + 'a;
+
+/// How what a method makes of a linear map goes together with other methods on the same map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stacking {
+    /// It stands alone.
+    Alone,
+    /// It stands in the place of the model's own weight; others may stand on it.
+    Base,
+    /// It changes the result of the map below it, whatever that is.
+    Over,
+}
+
+/// Methods at one site, from the model's own map upwards.
+pub type Stack<'a> = [(&'static dyn Method, &'a Values)];
+
+/// A site as a method meets it, with what stands below the method there.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// The site.
+    pub site: &'a Site,
+    /// The method's own values.
+    pub values: &'a Values,
+    below: &'a Stack<'a>,
+}
+
+impl At<'_> {
+    /// What the linear map below gives, `[N, in] → [N, out]`.
+    pub fn linear(&self, net: &mut Net<'_>, x: Value) -> Value {
+        linear(net, self.site, self.below, x)
+    }
+
+    /// The plain weight `[out, in]` of the map below; `None` if there is none that does the same.
+    pub fn weight(&self, net: &mut Net<'_>) -> Option<Value> {
+        weight(net, self.site, self.below)
+    }
+}
+
+/// The linear map at a site under its methods, `[N, in] → [N, out]`.
+pub fn linear(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, x: Value) -> Value {
+    match stack.split_last() {
+        None => net.plain_linear(site, x),
+        Some((&(method, values), below)) => {
+            let at = At {
+                site,
+                values,
+                below,
+            };
+            method.linear(&at, net, x)
+        }
+    }
+}
+
+/// The plain weight `[out, in]` that does the same as the linear map under its methods; `None` if there is none.
+pub fn weight(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>) -> Option<Value> {
+    match stack.split_last() {
+        None => Some(net.weight(site)),
+        Some((&(method, values), below)) => {
+            let at = At {
+                site,
+                values,
+                below,
+            };
+            method.merged(&at, net)
+        }
+    }
+}
+
+/// What a sub-layer adds to the residual under its methods: `x [N, width]` is what it read, `y [N, width]` what it gave.
+pub fn output(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, (x, y): (Value, Value)) -> Value {
+    stack.iter().fold(y, |y, &(method, values)| {
+        let at = At {
+            site,
+            values,
+            below: &[],
+        };
+        method.output(&at, net, x, y)
+    })
+}
 
 /// A parameter-efficient way to adapt a model.
 pub trait Method: Sync + Send + fmt::Debug {
@@ -104,16 +216,31 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
+    /// Whether the method has something to do at such a site. Those that adapt stand on linear maps, mostly.
+    fn fits(&self, site: &Site) -> bool {
+        site.is_linear()
+    }
+
+    /// How it goes together with other methods on one linear map.
+    fn stacking(&self) -> Stacking {
+        Stacking::Alone
+    }
+
     /// The linear map at an adapted site: `[N, in] → [N, out]`.
-    fn linear(&self, values: &Values, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
-        let _ = values;
-        net.plain_linear(site, x)
+    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
+        at.linear(net, x)
     }
 
     /// The plain weight `[out, in]` that does the same as the adapted map; `None` if there is none.
-    fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
-        let _ = (values, net, site);
+    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        let _ = (at, net);
         None
+    }
+
+    /// What is added to the residual at an adapted sub-layer that read `x [N, width]` and gave `y [N, width]`.
+    fn output(&self, at: &At<'_>, net: &mut Net<'_>, x: Value, y: Value) -> Value {
+        let _ = (at, net, x);
+        y
     }
 
     /// Modules of the backbone that are trained whole beside what the method adds: their paths, or ends of them.
@@ -122,28 +249,22 @@ pub trait Method: Sync + Send + fmt::Debug {
         &[]
     }
 
-    /// The adapter in peft's format: rank and scale; `None` if peft has no equal.
-    fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
+    /// The adapter in peft's format; `None` if peft has no equal.
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
         let _ = values;
         None
     }
 
-    /// A site's tensors in peft's format: name below the module path, shape, elements. `get` gives
-    /// the adapter's tensors by suffix, and initial ones as `initial:<suffix>`.
+    /// A site's tensors in peft's format, named below the module's path. `get` gives the adapter's tensors by suffix,
+    /// and first values as `initial:<suffix>`. `None` if one is not there.
     fn peft_tensors(
         &self,
         values: &Values,
         site: &Site,
         get: &Lookup<'_>,
-    ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    ) -> Option<Vec<PeftTensor>> {
         let _ = (values, site, get);
-        Vec::new()
-    }
-
-    /// Suffixes of adapter tensors whose initial values an export needs.
-    fn keeps_initial(&self, values: &Values) -> &'static [&'static str] {
-        let _ = values;
-        &[]
+        None
     }
 }
 
@@ -179,7 +300,7 @@ impl Tuning {
         }
         match param.owner {
             Owner::Head => true,
-            Owner::Adapter => param.trainable_by_init(),
+            Owner::Adapter => param.trains,
             Owner::Base => self.methods.iter().any(|(m, f)| {
                 m.trains(&f.values, param, self.n_layers)
                     || m.whole_modules(&f.values)
@@ -189,18 +310,17 @@ impl Tuning {
         }
     }
 
-    /// The method that wraps a site, if any; the resolver refuses two at one site.
+    /// The methods at a site, from the model's own map upwards: in the order of the recipe, but for one that stands in
+    /// the place of the model's weight.
     #[must_use]
-    pub fn at(&self, site: &Site) -> Option<(&'static dyn Method, &Values)> {
-        self.methods
-            .iter()
-            .find(|(m, f)| {
-                m.adapts()
-                    && f.values
-                        .placement("on")
-                        .is_some_and(|p| p.matches(site, self.n_layers))
-            })
-            .map(|(m, f)| (*m, &f.values))
+    pub fn stack(&self, site: &Site) -> Vec<(&'static dyn Method, &Values)> {
+        let here = self.methods.iter().filter(|(m, f)| {
+            let placement = f.values.placement("on");
+            m.adapts() && m.fits(site) && placement.is_some_and(|p| p.matches(site, self.n_layers))
+        });
+        let mut stack: Vec<_> = here.map(|(m, f)| (*m, &f.values)).collect();
+        stack.sort_by_key(|(m, _)| m.stacking() != Stacking::Base);
+        stack
     }
 
     /// The same methods once they have begun: what they started from no longer matters.

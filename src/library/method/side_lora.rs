@@ -2,7 +2,9 @@
 
 use super::super::schema::{Default, Key, Kind};
 use super::lora::{self, Lora};
-use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
+use super::{
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Value, Values,
+};
 
 /// LoRA without a gradient through the frozen product.
 #[derive(Debug)]
@@ -43,20 +45,20 @@ impl Method for SideLora {
         Lora.check(values, site)
     }
 
-    fn linear(&self, values: &Values, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
-        if values.bool("exact") {
-            return Lora.linear(values, net, site, x);
+    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
+        if at.values.bool("exact") {
+            return Lora.linear(at, net, x);
         }
-        let base = net.detached_linear(site, x);
-        lora::add_update(values, net, site, base, x)
+        let base = net.detached_linear(at.site, x);
+        lora::add_update(at, net, base, x)
     }
 
-    fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
-        Lora.merged(values, net, site)
+    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        Lora.merged(at, net)
     }
 
-    fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
-        Lora.peft_config(values)
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
+        Lora.peft(values)
     }
 
     fn peft_tensors(
@@ -64,7 +66,7 @@ impl Method for SideLora {
         values: &Values,
         site: &Site,
         get: &Lookup<'_>,
-    ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    ) -> Option<Vec<PeftTensor>> {
         Lora.peft_tensors(values, site, get)
     }
 }

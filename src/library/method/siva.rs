@@ -2,10 +2,14 @@
 //! `y = x W_rᵀ + ((x V_tᵀ) ⊙ S_t) U_tᵀ + b`, with `W₀ = U Σ V`, the top `rank` vectors trained and
 //! the rest of the decomposition frozen in `W_r`.
 
-use super::super::params::{Init, SvdPart};
+use super::super::derive::{Derivation, Source, Svd};
+use super::super::net::{Init, Param};
 use super::super::schema::{Default, Key, Kind};
 use super::lora::check_rank;
-use super::{Complaint, Lookup, Method, Net, PeftAdapter, Schema, Site, Value, Values};
+use super::{
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
+    Value, Values,
+};
 use crate::library::error::RANK_ABOVE_DECOMPOSITION;
 use crate::program::Real;
 use crate::program::op::{Epilogue, MatMul, MulRows};
@@ -52,28 +56,33 @@ struct Parts {
     v: Value,
 }
 
-fn parts(values: &Values, net: &mut Net<'_>, site: &Site) -> Parts {
-    let rank = values.int("rank");
-    let weight = format!("{}.weight", site.path);
-    let keep = values
-        .opt_int("decomposition")
-        .filter(|&d| d < site.input.min(site.output));
-    let init = |part| Init::Svd {
-        weight: weight.clone(),
-        part,
+fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
+    let (site, rank) = (at.site, at.values.int("rank"));
+    let (output, input) = (site.output(), site.input());
+    let keep = at.values.opt_int("decomposition");
+    let weight = Source::weight(&site.path, [output, input]);
+    let name = weight.name.clone();
+    let svd = Svd {
+        weight,
         rank,
-        keep,
+        keep: keep.filter(|&d| d < input.min(output)),
     };
+    let lossy = svd.keep.is_some();
+    let by = Derivation::from(svd);
+    let part = |suffix, shape: &[u64], part| {
+        let by = by.clone();
+        Param::at(site, suffix)
+            .shape(shape)
+            .start(Init::Derived { by, part })
+    };
+    let rest = part("siva_W", &[output, input], Svd::REST);
+    let rest = rest.frozen().replacing(name);
     Parts {
-        rest: net.adapter_param(
-            site,
-            "siva_W",
-            &[site.output, site.input],
-            init(SvdPart::Rest),
-        ),
-        u: net.adapter_param(site, "siva_U", &[site.output, rank], init(SvdPart::U)),
-        s: net.adapter_param(site, "siva_S", &[rank], init(SvdPart::S)),
-        v: net.adapter_param(site, "siva_V", &[rank, site.input], init(SvdPart::V)),
+        // What a lossy decomposition leaves is not to be had from the weight and the vectors alone.
+        rest: net.tensor(if lossy { rest } else { rest.unsaved() }),
+        u: net.tensor(part("siva_U", &[output, rank], Svd::U).keep_start()),
+        s: net.tensor(part("siva_S", &[rank], Svd::S).frozen()),
+        v: net.tensor(part("siva_V", &[rank, input], Svd::V).keep_start()),
     }
 }
 
@@ -100,16 +109,20 @@ impl Method for Siva {
         })
     }
 
-    fn linear(&self, values: &Values, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
-        let p = parts(values, net, site);
-        let base = net.affine(site, x, p.rest);
+    fn stacking(&self) -> Stacking {
+        Stacking::Base
+    }
+
+    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
+        let p = parts(at, net);
+        let base = net.affine(at.site, x, p.rest);
         let z = net.project(x, p.v);
         let scaled = net.b.push1(MulRows, &[z, p.s]);
         net.project_onto(base, scaled, p.u, 1.0)
     }
 
-    fn merged(&self, values: &Values, net: &mut Net<'_>, site: &Site) -> Option<Value> {
-        let p = parts(values, net, site);
+    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        let p = parts(at, net);
         let us = net.b.push1(MulRows, &[p.u, p.s]);
         let op = MatMul {
             epilogue: Epilogue::Accumulate,
@@ -118,16 +131,17 @@ impl Method for Siva {
         Some(net.b.push1(op, &[us, p.v, p.rest]))
     }
 
-    fn peft_config(&self, values: &Values) -> Option<PeftAdapter> {
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
         if values.opt_int("decomposition").is_some() {
             return None; // the adapter on W0 would not give the dropped triplets' absence
         }
-        Some(PeftAdapter {
+        let product = Product {
             rank: 2 * values.int("rank"),
             scale: 1.0,
             dropout: 0.0,
             rs_lora: false,
-        })
+        };
+        Some(PeftForm::lora(product, false))
     }
 
     /// `A = [V; V⁰]`, `B = [U∘S | −U⁰∘S]`: the change against `W₀` as a product of rank `2r`.
@@ -136,35 +150,23 @@ impl Method for Siva {
         values: &Values,
         site: &Site,
         get: &Lookup<'_>,
-    ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    ) -> Option<Vec<PeftTensor>> {
         let (r, input, output) = (
             values.int("rank") as usize,
-            site.input as usize,
-            site.output as usize,
+            site.input() as usize,
+            site.output() as usize,
         );
-        let all = (
-            get("siva_U"),
-            get("siva_S"),
-            get("siva_V"),
-            get("initial:siva_U"),
-            get("initial:siva_V"),
-        );
-        let (Some(u), Some(s), Some(v), Some(u0), Some(v0)) = all else {
-            return Vec::new();
-        };
+        let (u, s, v) = (get("siva_U")?, get("siva_S")?, get("siva_V")?);
+        let (u0, v0) = (get("initial:siva_U")?, get("initial:siva_V")?);
         let a = [v, v0].concat();
         let mut b = Vec::with_capacity(output * 2 * r);
         for (new, old) in u.chunks_exact(r).zip(u0.chunks_exact(r)) {
             b.extend(new.iter().zip(&s).map(|(x, s)| x * s));
             b.extend(old.iter().zip(&s).map(|(x, s)| -x * s));
         }
-        vec![
+        Some(vec![
             ("lora_A.weight".to_owned(), vec![2 * r, input], a),
             ("lora_B.weight".to_owned(), vec![output, 2 * r], b),
-        ]
-    }
-
-    fn keeps_initial(&self, _: &Values) -> &'static [&'static str] {
-        &["siva_U", "siva_V"]
+        ])
     }
 }

@@ -2,8 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::Net;
-use super::super::placement::Role;
+use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
 use super::{Architecture, Facts, Mirror, Model, Positions};
@@ -92,10 +91,16 @@ impl Model for Bert {
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let d = self.sizes.hidden;
-        let pooled = net.linear("bert.pooler.dense", Role::HeadDense, None, hidden, d, d);
+        let pooled = net.linear(
+            Site::linear("bert.pooler.dense", Role::HeadDense, (d, d)),
+            hidden,
+        );
         let pooled = net.activation(ActivationKind::Tanh, pooled);
         let pooled = net.dropout(pooled, self.sizes.head_dropout);
-        net.linear("classifier", Role::HeadOutput, None, pooled, d, classes)
+        net.linear(
+            Site::linear("classifier", Role::HeadOutput, (d, classes)),
+            pooled,
+        )
     }
 
     fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {

@@ -2,8 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::Net;
-use super::super::placement::Role;
+use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Sizes};
 use super::{Architecture, Facts, Mirror, Model, Positions};
@@ -72,9 +71,11 @@ fn paths(layer: u64) -> BlockPaths {
         key: at("attention.k_lin"),
         value: at("attention.v_lin"),
         attention_output: at("attention.out_lin"),
+        attention: at("attention"),
         attention_norm: at("sa_layer_norm"),
         ffn_up: at("ffn.lin1"),
         ffn_down: at("ffn.lin2"),
+        ffn: at("ffn"),
         ffn_norm: at("output_layer_norm"),
     }
 }
@@ -118,10 +119,16 @@ impl Model for DistilBert {
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let d = self.sizes.hidden;
-        let x = net.linear("pre_classifier", Role::HeadDense, None, hidden, d, d);
+        let x = net.linear(
+            Site::linear("pre_classifier", Role::HeadDense, (d, d)),
+            hidden,
+        );
         let x = net.activation(ActivationKind::Relu, x);
         let x = net.dropout(x, self.sizes.head_dropout);
-        net.linear("classifier", Role::HeadOutput, None, x, d, classes)
+        net.linear(
+            Site::linear("classifier", Role::HeadOutput, (d, classes)),
+            x,
+        )
     }
 
     fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {

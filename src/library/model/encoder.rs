@@ -3,9 +3,8 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::Net;
-use super::super::placement::Role;
-use super::super::prune::Pruner;
+use super::super::derive::prune::Pruner;
+use super::super::net::{Net, Part, Role, Site};
 use super::Mirror;
 use crate::program::op::ActivationKind;
 use crate::program::{Feed, Value};
@@ -39,9 +38,13 @@ pub(super) struct BlockPaths {
     pub key: String,
     pub value: String,
     pub attention_output: String,
+    /// The module whose result is added to the residual.
+    pub attention: String,
     pub attention_norm: String,
     pub ffn_up: String,
     pub ffn_down: String,
+    /// The module whose result is added to the residual.
+    pub ffn: String,
     pub ffn_norm: String,
 }
 
@@ -215,9 +218,11 @@ pub(super) fn bert_block(prefix: &str, layer: u64) -> BlockPaths {
         key: at("attention.self.key"),
         value: at("attention.self.value"),
         attention_output: at("attention.output.dense"),
+        attention: at("attention.output"),
         attention_norm: at("attention.output.LayerNorm"),
         ffn_up: at("intermediate.dense"),
         ffn_down: at("output.dense"),
+        ffn: at("output"),
         ffn_norm: at("output.LayerNorm"),
     }
 }
@@ -225,41 +230,26 @@ pub(super) fn bert_block(prefix: &str, layer: u64) -> BlockPaths {
 /// Sum of word, position and (if any) segment embeddings, norm, dropout: `[T, hidden]`.
 pub(super) fn embeddings(net: &mut Net<'_>, prefix: &str, sizes: &Sizes, segments: u64) -> Value {
     let (ids, positions) = (net.b.feed(Feed::TokenIds), net.b.feed(Feed::Positions));
-    let word = net.embedding(
-        &format!("{prefix}.word_embeddings"),
-        Role::WordEmbedding,
-        ids,
-        sizes.vocab,
-        sizes.hidden,
-    );
-    let mut x = word;
+    let d = sizes.hidden;
+    let at = |name: &str| format!("{prefix}.{name}");
+    let table = |name: &str, role, rows| Site::table(at(name), role, (rows, d));
+    let words = table("word_embeddings", Role::WordEmbedding, sizes.vocab);
+    let mut x = net.embedding(&words, ids);
     if segments > 0 {
         let ids = net.b.feed(Feed::Segments);
-        let part = net.embedding(
-            &format!("{prefix}.token_type_embeddings"),
-            Role::SegmentEmbedding,
-            ids,
-            segments,
-            sizes.hidden,
-        );
+        let kinds = table("token_type_embeddings", Role::SegmentEmbedding, segments);
+        let part = net.embedding(&kinds, ids);
         x = net.add(x, part);
     }
-    let position = net.embedding(
-        &format!("{prefix}.position_embeddings"),
+    let places = table(
+        "position_embeddings",
         Role::PositionEmbedding,
-        positions,
         sizes.positions,
-        sizes.hidden,
     );
+    let position = net.embedding(&places, positions);
     x = net.add(x, position);
-    let x = net.layer_norm(
-        &format!("{prefix}.LayerNorm"),
-        Role::EmbeddingNorm,
-        None,
-        x,
-        sizes.hidden,
-        sizes.eps,
-    );
+    let norm = Site::norm(at("LayerNorm"), Role::EmbeddingNorm, d);
+    let x = net.layer_norm(&norm, x, sizes.eps);
     net.dropout(x, sizes.hidden_dropout)
 }
 
@@ -272,32 +262,36 @@ pub(super) fn block(
     x: Value,
 ) -> Value {
     let (d, f) = (sizes.hidden, sizes.ffn);
-    let q = net.linear(&paths.query, Role::Query, at, x, d, d);
-    let k = net.linear(&paths.key, Role::Key, at, x, d, d);
-    let v = net.linear(&paths.value, Role::Value, at, x, d, d);
+    let map = |path: &String, role, sizes| Site::linear(path, role, sizes).in_layer(at);
+    let norm = |path: &String, role| Site::norm(path, role, d).in_layer(at);
+    let added =
+        |path: &String, role| Site::new(path, role, Part::Sublayer { width: d }).in_layer(at);
+    let q = net.linear(map(&paths.query, Role::Query, (d, d)), x);
+    let k = net.linear(map(&paths.key, Role::Key, (d, d)), x);
+    let v = net.linear(map(&paths.value, Role::Value, (d, d)), x);
     let a = net.attention(q, k, v, sizes.heads, d, sizes.attention_dropout);
     let (a, x) = if last {
         (net.picked(a), net.picked(x))
     } else {
         (a, x)
     };
-    let a = net.linear(&paths.attention_output, Role::AttentionOutput, at, a, d, d);
+    let output = map(&paths.attention_output, Role::AttentionOutput, (d, d));
+    let a = net.linear(output, a);
     let a = net.dropout(a, sizes.hidden_dropout);
+    let a = net.sublayer(added(&paths.attention, Role::Attention), x, a);
     let h = net.add(a, x);
     let h = net.layer_norm(
-        &paths.attention_norm,
-        Role::AttentionNorm,
-        at,
+        &norm(&paths.attention_norm, Role::AttentionNorm),
         h,
-        d,
         sizes.eps,
     );
-    let u = net.linear(&paths.ffn_up, Role::FfnUp, at, h, d, f);
+    let u = net.linear(map(&paths.ffn_up, Role::FfnUp, (d, f)), h);
     let u = net.activation(sizes.activation, u);
-    let u = net.linear(&paths.ffn_down, Role::FfnDown, at, u, f, d);
+    let u = net.linear(map(&paths.ffn_down, Role::FfnDown, (f, d)), u);
     let u = net.dropout(u, sizes.hidden_dropout);
+    let u = net.sublayer(added(&paths.ffn, Role::Ffn), h, u);
     let y = net.add(u, h);
-    net.layer_norm(&paths.ffn_norm, Role::FfnNorm, at, y, d, sizes.eps)
+    net.layer_norm(&norm(&paths.ffn_norm, Role::FfnNorm), y, sizes.eps)
 }
 
 /// Module paths of a masked-LM head.
@@ -324,16 +318,16 @@ pub(super) fn words(
     words: Option<&[u32]>,
 ) -> Value {
     let d = sizes.hidden;
-    let x = net.linear(paths.dense, Role::LmDense, None, masked, d, d);
+    let x = net.linear(Site::linear(paths.dense, Role::LmDense, (d, d)), masked);
     let x = net.activation(paths.activation, x);
-    let x = net.layer_norm(paths.norm, Role::LmNorm, None, x, d, sizes.eps);
+    let x = net.layer_norm(&Site::norm(paths.norm, Role::LmNorm, d), x, sizes.eps);
     let own = format!("{}.bias", paths.decoder);
-    let (table, bias) = if sizes.tied {
-        ((paths.embeddings, Role::WordEmbedding), paths.bias)
+    let (table, role, bias) = if sizes.tied {
+        (paths.embeddings, Role::WordEmbedding, paths.bias)
     } else {
-        ((paths.decoder, Role::LmDecoder), own.as_str())
+        (paths.decoder, Role::LmDecoder, own.as_str())
     };
-    net.decode(x, table, bias, (sizes.vocab, d), words)
+    net.decode(x, &Site::table(table, role, (sizes.vocab, d)), bias, words)
 }
 
 /// The bias of a masked-LM head under its two names: with and without the decoder's path. Those of the
@@ -365,9 +359,11 @@ pub(super) fn mirror(
         key: at("attention.key"),
         value: at("attention.value"),
         attention_output: at("attention.output"),
+        attention: at("attention"),
         attention_norm: at("attention.norm"),
         ffn_up: at("ffn.up"),
         ffn_down: at("ffn.down"),
+        ffn: at("ffn"),
         ffn_norm: at("ffn.norm"),
     };
     let narrow = Sizes {

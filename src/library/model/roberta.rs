@@ -2,8 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::Net;
-use super::super::placement::Role;
+use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
 use super::{Architecture, Facts, Mirror, Model, Positions};
@@ -119,10 +118,13 @@ impl Model for Roberta {
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let (d, p) = (self.sizes.hidden, self.sizes.head_dropout);
         let x = net.dropout(hidden, p);
-        let x = net.linear("classifier.dense", Role::HeadDense, None, x, d, d);
+        let x = net.linear(Site::linear("classifier.dense", Role::HeadDense, (d, d)), x);
         let x = net.activation(ActivationKind::Tanh, x);
         let x = net.dropout(x, p);
-        net.linear("classifier.out_proj", Role::HeadOutput, None, x, d, classes)
+        net.linear(
+            Site::linear("classifier.out_proj", Role::HeadOutput, (d, classes)),
+            x,
+        )
     }
 
     fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {

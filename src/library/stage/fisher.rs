@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use super::super::derive::Source;
+use super::super::derive::prune::{Importance, ranked};
 use super::super::method::Tuning;
 use super::super::net::Mode;
-use super::super::params::{Init, Param};
-use super::super::prune::{Importance, Source, ranked};
+use super::super::net::{Init, Param};
 use super::StageCx;
 use super::network::{probed, verified};
 use crate::program::autodiff::differentiate;

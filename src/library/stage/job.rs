@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::super::masking::Masking;
 use super::super::metric::Metric;
-use super::super::params::Param;
-use super::super::placement::Site;
+use super::super::net::Param;
+use super::super::net::Site;
 use super::super::schedule::Rates;
 use super::fisher::Fisher;
 use crate::program::prefix::Kept;

@@ -1,5 +1,6 @@
 //! `merge`: adapters folded into plain weights.
 
+use super::super::method;
 use super::super::net::{Mode, Net, NetOptions};
 use super::super::schema::{Default, Key, Kind, RefKind, Schema};
 use super::job::{Fold, Job, Routine};
@@ -60,7 +61,8 @@ impl StageKind for Merge {
         let (_, built) = evaluation(cx, &tuning, false);
         let mut sites = Vec::new();
         for site in &built.sites {
-            let Some((method, values)) = tuning.at(site) else {
+            let stack = tuning.stack(site);
+            let Some((method, _)) = stack.last() else {
                 continue;
             };
             let mut b = Builder::new("merge");
@@ -73,7 +75,9 @@ impl StageKind for Merge {
             };
             let mut net = Net::new(&mut b, &tuning, options);
             net.b.label(&site.path);
-            let Some(weight) = method.merged(values, &mut net, site) else {
+            let linear = site.is_linear();
+            let weight = linear.then(|| method::weight(&mut net, site, &stack));
+            let Some(weight) = weight.flatten() else {
                 let name = method.schema().name;
                 return Err(vec![Diag::error(
                     &NOTHING_TO_MERGE,

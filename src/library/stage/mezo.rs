@@ -1,7 +1,7 @@
 //! `mezo`: training with two forward passes a step and no gradient (methods Z1).
 
 use super::super::net::Mode;
-use super::super::params::Param;
+use super::super::net::Param;
 use super::super::schema::{Bound, Default, Key, Kind, Registry, Schema, Values};
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};

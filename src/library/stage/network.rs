@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::super::method::Tuning;
 use super::super::model::Model;
+use super::super::net::Param;
+use super::super::net::Site;
 use super::super::net::{Mode, Net, NetOptions, Pick};
 use super::super::objective::Objective;
-use super::super::params::Param;
-use super::super::placement::Site;
 use super::super::schema::Values;
 use super::{Sound, Span, StageCx};
 use crate::program::passes;
@@ -21,11 +21,11 @@ pub struct Built {
     pub scores: Value,
     /// Its parameters.
     pub params: Vec<Param>,
-    /// Its linear sites.
+    /// Its sites.
     pub sites: Vec<Site>,
 }
 
-/// The linear sites of a model without any method, the head's among them.
+/// The sites of a model without any method, the head's among them.
 #[must_use]
 pub fn sites(model: Arc<dyn Model>, objective: Objective) -> Vec<Site> {
     let bare = Tuning {
@@ -132,7 +132,8 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
     let hidden = net.picked(hidden);
     model.classify(&mut net, hidden, 2);
     model.words(&mut net, hidden, None);
-    let (params, sites) = net.finish();
+    let (params, mut sites) = net.finish();
+    sites.retain(Site::is_linear);
     Anatomy { params, sites }
 }
 

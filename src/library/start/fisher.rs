@@ -1,6 +1,6 @@
 //! `fisher`: pruned from the backbone by empirical Fisher information.
 
-use super::super::prune::Importance;
+use super::super::derive::prune::Importance;
 use super::super::schema::{Default, Key, Kind, Schema};
 use super::Start;
 

@@ -1,6 +1,6 @@
 //! `magnitude`: pruned from the backbone by the size of its weights.
 
-use super::super::prune::Importance;
+use super::super::derive::prune::Importance;
 use super::super::schema::Schema;
 use super::Start;
 

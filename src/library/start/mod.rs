@@ -1,6 +1,6 @@
 //! The registry of starts: what the blocks of a side network begin with (methods A10 d).
 
-use super::prune::Importance;
+use super::derive::prune::Importance;
 use super::schema::{Filled, Schema};
 
 mod fisher;

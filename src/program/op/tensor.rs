@@ -16,6 +16,8 @@ pub trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     /// Wraps a vector.
     fn wrap(data: Vec<Self>) -> CpuStorage;
+    /// The storage's vector; `None` if it holds another type.
+    fn unwrap(storage: CpuStorage) -> Option<Vec<Self>>;
 }
 
 macro_rules! element {
@@ -38,6 +40,13 @@ macro_rules! element {
             }
             fn wrap(data: Vec<Self>) -> CpuStorage {
                 CpuStorage::$variant(data)
+            }
+            fn unwrap(storage: CpuStorage) -> Option<Vec<Self>> {
+                if let CpuStorage::$variant(v) = storage {
+                    Some(v)
+                } else {
+                    None
+                }
             }
         }
     };
@@ -111,6 +120,12 @@ impl Tensor {
     #[must_use]
     pub fn slice<T: Element>(&self) -> Option<&[T]> {
         T::slice(&self.storage)
+    }
+
+    /// The elements, without a copy.
+    #[must_use]
+    pub fn into_vec<T: Element>(self) -> Option<Vec<T>> {
+        T::unwrap(self.storage)
     }
 
     /// The elements, writable.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::params::{Init, Owner, Param, ParamKind};
-use super::placement::Role;
+use super::super::net::{Init, Param, ParamKind};
+use super::Source;
 
 /// What the entries of the backbone's matrices are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,45 +22,6 @@ pub enum Importance {
         /// Examples.
         samples: u64,
     },
-}
-
-/// A parameter of the backbone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// Its name.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<u64>,
-    /// Its kind.
-    pub kind: ParamKind,
-}
-
-impl Source {
-    fn new(name: String, shape: &[u64], kind: ParamKind) -> Self {
-        let shape = shape.to_vec();
-        Self { name, shape, kind }
-    }
-
-    /// The parameter as the backbone declares it.
-    #[must_use]
-    pub fn param(&self) -> Param {
-        Param {
-            name: self.name.clone(),
-            shape: self.shape.clone(),
-            kind: self.kind,
-            owner: Owner::Base,
-            role: Role::Side,
-            layer: None,
-            init: self.kind.fresh(),
-            trainable: false,
-        }
-    }
-
-    /// Its bytes in f32.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        4 * self.shape.iter().product::<u64>()
-    }
 }
 
 /// Which indices of one width stay: those of the most important rows (or columns) of some matrices.

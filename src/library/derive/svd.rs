@@ -11,6 +11,7 @@ use faer::linalg::svd::{self, ComputeSvdVectors::Thin};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
+use super::{Derive, Source};
 use crate::base::rng::Stream;
 
 /// Rows (or columns) of a weight that one task multiplies.
@@ -26,21 +27,92 @@ const TOLERANCE: f64 = 1e-6;
 /// The same while products with the weight are in f32, which reach little less.
 const ROUGH: f64 = 1e-5;
 
+/// What a decomposition is called in reports.
+pub const DECOMPOSITION: &str = "singular value decomposition";
+
+/// The singular value decomposition `W = U diag(S) V` of a weight. Its parts: what the top `rank` triplets leave of the
+/// weight `[out, in]` (or of its best approximation of rank `keep`), `U [out, rank]`, `S [rank]`, `V [rank, in]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Svd {
+    /// The weight.
+    pub weight: Source,
+    /// Triplets in U, S, V.
+    pub rank: u64,
+    /// Triplets kept in all; `None` is all of them.
+    pub keep: Option<u64>,
+}
+
+impl Svd {
+    /// What the triplets leave.
+    pub const REST: usize = 0;
+    /// Left vectors.
+    pub const U: usize = 1;
+    /// Singular values.
+    pub const S: usize = 2;
+    /// Right vectors.
+    pub const V: usize = 3;
+
+    fn sizes(&self) -> (u64, u64) {
+        match self.weight.shape.as_slice() {
+            [out, input] => (*out, *input),
+            _ => (0, 0),
+        }
+    }
+}
+
+impl Derive for Svd {
+    fn what(&self) -> &'static str {
+        DECOMPOSITION
+    }
+
+    fn source(&self) -> &Source {
+        &self.weight
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        let (out, input) = self.sizes();
+        svd_scratch_bytes(out, input, self.rank, self.keep)
+    }
+
+    fn make(&self, mut weight: Vec<f32>) -> Result<Vec<Vec<f32>>, &'static str> {
+        let (out, input) = self.sizes();
+        let keep = self.keep.map(|k| k as usize);
+        let rank = self.rank as usize;
+        let d = in_own_threads(|| {
+            let d = decompose(&weight, out as usize, input as usize, rank, keep)?;
+            rest(&mut weight, &d);
+            Ok::<_, &'static str>(d)
+        })?;
+        Ok(vec![weight, d.u, d.s, d.v])
+    }
+
+    fn wanted_again(&self) -> &'static [usize] {
+        &[Self::U, Self::S, Self::V]
+    }
+
+    fn remake(&self, mut weight: Vec<f32>, first: &[&[f32]]) -> Vec<Option<Vec<f32>>> {
+        if let [u, s, v] = first {
+            in_own_threads(|| subtract(&mut weight, u, s, v));
+        }
+        vec![Some(weight), None, None, None]
+    }
+}
+
 /// Singular triplets: `u` is `[out, n]`, `s` is `[n]`, `v` is `[n, input]`, all row-major.
-pub type Triplets = (Vec<f32>, Vec<f32>, Vec<f32>);
+type Triplets = (Vec<f32>, Vec<f32>, Vec<f32>);
 
 /// The first triplets of `W = U diag(S) V`, largest first. The element of largest magnitude of each
 /// column of U is positive, which fixes the signs.
 #[derive(Clone, Debug)]
-pub struct Decomposition {
+struct Decomposition {
     /// Left vectors `[out, rank]`.
-    pub u: Vec<f32>,
+    u: Vec<f32>,
     /// Singular values `[rank]`.
-    pub s: Vec<f32>,
+    s: Vec<f32>,
     /// Right vectors `[rank, input]`.
-    pub v: Vec<f32>,
+    v: Vec<f32>,
     /// Triplets `rank..keep`, if only `keep` are kept in all.
-    pub tail: Option<Triplets>,
+    tail: Option<Triplets>,
 }
 
 /// How [`decompose`] goes about a matrix.
@@ -66,7 +138,7 @@ impl Way {
 
 /// Does something with matrices in threads of its own: those of the product's library keep room for its operands, several
 /// MiB each, for as long as they live, and that room is gone with them.
-pub fn in_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+fn in_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let mut threads = Vec::new();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(rayon::current_num_threads())
@@ -91,7 +163,7 @@ pub fn in_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// Decomposes a row-major `[out, input]` weight. `rank` and `keep` are clamped to its size. The error
 /// says what is wrong with the weight.
-pub fn decompose(
+fn decompose(
     weight: &[f32],
     out: usize,
     input: usize,
@@ -133,16 +205,23 @@ pub fn decompose(
 }
 
 /// Turns `W` into what its triplets leave: `W − (U∘S)V` if all triplets are kept, else the tail.
-pub fn rest(weight: &mut [f32], d: &Decomposition) {
-    let (u, s, v, accum, alpha) = match &d.tail {
-        None => (&d.u, &d.s, &d.v, Accum::Add, -1.0),
-        Some((u, s, v)) => (u, s, v, Accum::Replace, 1.0),
-    };
+fn rest(weight: &mut [f32], d: &Decomposition) {
+    match &d.tail {
+        None => subtract(weight, &d.u, &d.s, &d.v),
+        Some((u, s, v)) if !s.is_empty() => product(weight, (u, s, v), Accum::Replace, 1.0),
+        Some(_) => weight.fill(0.0),
+    }
+}
+
+/// `W ← W − (U∘S)V`.
+fn subtract(weight: &mut [f32], u: &[f32], s: &[f32], v: &[f32]) {
+    product(weight, (u, s, v), Accum::Add, -1.0);
+}
+
+/// `α (U∘S)V`, put in the place of `weight` or added to it.
+fn product(weight: &mut [f32], (u, s, v): (&[f32], &[f32], &[f32]), accum: Accum, alpha: f32) {
     let rank = s.len();
     if rank == 0 {
-        if d.tail.is_some() {
-            weight.fill(0.0);
-        }
         return;
     }
     let input = v.len() / rank;
@@ -171,7 +250,7 @@ pub fn rest(weight: &mut [f32], d: &Decomposition) {
 /// An upper bound of the heap bytes `decompose` and `rest` hold at once, result included, weight
 /// excluded, whichever way the decomposition goes.
 #[must_use]
-pub fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> u64 {
+fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> u64 {
     let size = out.min(input);
     let wanted = keep.unwrap_or(rank).max(rank).min(size);
     let (m, n) = (out as usize, input as usize);

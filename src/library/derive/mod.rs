@@ -1,0 +1,104 @@
+//! Derived values: tensors that are computed from the model's own weights before the first step.
+//!
+//! A derivation is one file and one row here. It says what it reads, what memory it takes and what it makes; the
+//! parameters that are made say themselves whether adapters keep them ([`Param`]).
+
+use std::fmt;
+
+use super::net::{Param, ParamKind, Role};
+
+pub mod prune;
+mod svd;
+
+pub use svd::{DECOMPOSITION, Svd};
+
+/// A parameter of the model's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Its kind.
+    pub kind: ParamKind,
+}
+
+impl Source {
+    /// The weight `[output, input]` of a linear map.
+    #[must_use]
+    pub fn weight(module: &str, shape: [u64; 2]) -> Self {
+        Self::new(format!("{module}.weight"), &shape, ParamKind::Weight)
+    }
+
+    /// A parameter of this kind.
+    #[must_use]
+    pub fn new(name: String, shape: &[u64], kind: ParamKind) -> Self {
+        let shape = shape.to_vec();
+        Self { name, shape, kind }
+    }
+
+    /// The parameter as the model declares it.
+    #[must_use]
+    pub fn param(&self) -> Param {
+        Param::own(&self.name, &self.shape, self.kind, Role::Side)
+    }
+
+    /// Its bytes in f32.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        4 * self.shape.iter().product::<u64>()
+    }
+}
+
+/// How some tensors are computed together from one weight.
+pub trait Derive: fmt::Debug + Send + Sync {
+    /// What is computed, as reports call it.
+    fn what(&self) -> &'static str;
+
+    /// The weight that is read, in f32.
+    fn source(&self) -> &Source;
+
+    /// An upper bound of the heap bytes held while all parts are made: results included, the weight itself excluded.
+    fn scratch_bytes(&self) -> u64;
+
+    /// All parts, row-major, in their order; the memory of `weight` may become one of them.
+    ///
+    /// # Errors
+    /// What is wrong with the weight.
+    fn make(&self, weight: Vec<f32>) -> Result<Vec<Vec<f32>>, &'static str>;
+
+    /// The parts whose first values [`Self::remake`] wants, in that order.
+    fn wanted_again(&self) -> &'static [usize] {
+        &[]
+    }
+
+    /// The parts that no adapter keeps, from the weight and the first values of [`Self::wanted_again`]; `None` for the
+    /// others.
+    fn remake(&self, weight: Vec<f32>, first: &[&[f32]]) -> Vec<Option<Vec<f32>>> {
+        let _ = (weight, first);
+        Vec::new()
+    }
+}
+
+macro_rules! derivations {
+    ($($derivation:ident,)+) => {
+        /// Every derivation, with its attributes. Tensors with equal ones are made together.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each variant is documented at its struct")]
+        pub enum Derivation { $($derivation($derivation),)+ }
+
+        impl Derivation {
+            /// Its rule.
+            #[must_use]
+            pub fn rule(&self) -> &dyn Derive {
+                match self { $(Self::$derivation(own) => own,)+ }
+            }
+        }
+
+        $(impl From<$derivation> for Derivation { fn from(own: $derivation) -> Self { Self::$derivation(own) } })+
+    };
+}
+
+derivations! {
+    Svd,
+}

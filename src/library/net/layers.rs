@@ -1,0 +1,255 @@
+//! The layers that models and methods are made of.
+
+use super::super::method;
+use super::{Mode, Net, Param, ParamKind, Pick, Role, Site};
+use crate::base::rng::Stream;
+use crate::program::op::{
+    Activation, ActivationKind, Add, Attention, AttentionDropout, Dropout, Epilogue, Gather,
+    Indices, LayerNorm, MatMul,
+};
+use crate::program::{DType, Dim, Feed, Real, Sym, Value};
+
+impl Net<'_> {
+    /// `y = x Wᵀ + b`, `[N, in] → [N, out]`, or what the methods placed at this site make of it.
+    pub fn linear(&mut self, site: Site, x: Value) -> Value {
+        self.b.label(&site.path);
+        if self.aside {
+            return self.plain_linear(&site, x);
+        }
+        self.sites.push(site.clone());
+        let stack = self.tuning.stack(&site);
+        method::linear(self, &site, &stack, x)
+    }
+
+    /// What a sub-layer adds to the residual, `y [N, width]`, computed from `x`, or what the methods placed there make of it.
+    pub fn sublayer(&mut self, site: Site, x: Value, y: Value) -> Value {
+        if self.aside {
+            return y;
+        }
+        self.sites.push(site.clone());
+        let stack = self.tuning.stack(&site);
+        if !stack.is_empty() {
+            self.b.label(&site.path);
+        }
+        method::output(self, &site, &stack, (x, y))
+    }
+
+    /// `y = x Wᵀ + b` without any method.
+    pub fn plain_linear(&mut self, site: &Site, x: Value) -> Value {
+        let weight = self.weight(site);
+        self.affine(site, x, weight)
+    }
+
+    /// `y = x Wᵀ + b`, through which no gradient reaches `x`.
+    pub fn detached_linear(&mut self, site: &Site, x: Value) -> Value {
+        let (weight, bias) = (self.weight(site), self.bias(site));
+        let op = MatMul {
+            detached: true,
+            ..MatMul::linear(Real::new(1.0), Epilogue::Bias)
+        };
+        self.b.push1(op, &[x, weight, bias])
+    }
+
+    /// `y = x wᵀ + b` with a given weight `[out, in]` and the site's own bias.
+    pub fn affine(&mut self, site: &Site, x: Value, weight: Value) -> Value {
+        let bias = self.bias(site);
+        self.b.push1(
+            MatMul::linear(Real::new(1.0), Epilogue::Bias),
+            &[x, weight, bias],
+        )
+    }
+
+    /// `x wᵀ` for `[N, in]` and `[out, in]`.
+    pub fn project(&mut self, x: Value, weight: Value) -> Value {
+        self.b
+            .push1(MatMul::linear(Real::new(1.0), Epilogue::None), &[x, weight])
+    }
+
+    /// `base + scale · (x wᵀ)`.
+    pub fn project_onto(&mut self, base: Value, x: Value, weight: Value, scale: f64) -> Value {
+        self.b.push1(
+            MatMul::linear(Real::new(scale), Epilogue::Accumulate),
+            &[x, weight, base],
+        )
+    }
+
+    /// Layer norm over the last axis of `[N, width]`.
+    pub fn layer_norm(&mut self, site: &Site, x: Value, eps: f64) -> Value {
+        self.b.label(&site.path);
+        let width = [site.output()];
+        let gamma = self.module_param(site, "weight", &width, ParamKind::NormWeight);
+        let beta = self.module_param(site, "bias", &width, ParamKind::NormBias);
+        let eps = Real::new(eps);
+        self.b.push(LayerNorm { eps }, &[x, gamma, beta])[0]
+    }
+
+    /// A table of embeddings `[rows, width]` named `<path>.weight`, in storage type.
+    fn table(&mut self, site: &Site) -> Value {
+        let (name, shape) = (
+            format!("{}.weight", site.path),
+            [site.input(), site.output()],
+        );
+        self.param(Param::own(name, &shape, ParamKind::Embedding, site.role))
+    }
+
+    /// Rows `ids` of a table of embeddings.
+    pub fn embedding(&mut self, site: &Site, ids: Value) -> Value {
+        self.b.label(&site.path);
+        let table = self.table(site);
+        self.gather(table, ids)
+    }
+
+    /// `x Eᵀ + b` for some rows of a table `[rows, width]`, the embeddings' or the decoder's own, and of the
+    /// parameter `bias [rows]`, or for all.
+    pub fn decode(&mut self, x: Value, table: &Site, bias: &str, words: Option<&[u32]>) -> Value {
+        self.b.label("lm_head.decoder");
+        let rows = [table.input()];
+        let table = self.table(table);
+        let bias = self.param(Param::own(bias, &rows, ParamKind::Bias, Role::LmDecoder));
+        let (weight, bias) = match words {
+            Some(words) => {
+                let list = words.to_vec();
+                let words = self.b.push1(Indices { list }, &[]);
+                (self.gather(table, words), self.gather(bias, words))
+            }
+            // No rows are copied: the product reads the table itself.
+            None => (self.widen(table), self.widen(bias)),
+        };
+        let op = MatMul::linear(Real::new(1.0), Epilogue::Bias);
+        self.b.push1(op, &[x, weight, bias])
+    }
+
+    /// From here on [`Self::picked`] keeps these rows only: nobody reads the others.
+    pub fn set_pick(&mut self, pick: Pick) {
+        self.pick = Some(pick);
+    }
+
+    /// The rows that will be read, `[T, d] → [S or M, d]`; everything where that is not known yet, or where
+    /// it was done before.
+    pub fn picked(&mut self, x: Value) -> Value {
+        let Some(pick) = self.pick else { return x };
+        if self.by_sequence(x) || self.by_place(x) {
+            return x;
+        }
+        let rows = self.b.feed(match pick {
+            Pick::First => Feed::FirstTokens,
+            Pick::Mask => Feed::MaskTokens,
+            Pick::Masked => Feed::MaskedPlaces,
+        });
+        self.gather(x, rows)
+    }
+
+    /// Whether a matrix has a row a sequence, not a row a token.
+    fn by_sequence(&self, x: Value) -> bool {
+        self.b.ty(x).shape.first() == Some(&Dim::sym(Sym::Sequences))
+    }
+
+    /// Whether a matrix has a row a masked place.
+    fn by_place(&self, x: Value) -> bool {
+        self.b.ty(x).shape.first() == Some(&Dim::sym(Sym::Masked))
+    }
+
+    /// Rows `ids` of a matrix `[rows, width]`, in compute type.
+    pub fn gather(&mut self, table: Value, ids: Value) -> Value {
+        self.b.push1(Gather { out: DType::F32 }, &[table, ids])
+    }
+
+    /// An activation.
+    pub fn activation(&mut self, kind: ActivationKind, x: Value) -> Value {
+        self.b.push1(Activation { kind }, &[x])
+    }
+
+    /// Whether a dropout of rate `p` on something made of `inputs` acts at all: training, and behind
+    /// a trainable tensor (or the recipe asks for it everywhere).
+    fn drops(&self, p: f64, inputs: &[Value]) -> bool {
+        self.options.mode == Mode::Train
+            && p > 0.0
+            && (self.options.dropout_frozen || inputs.iter().any(|&v| self.b.depends(v)))
+    }
+
+    fn stream(&mut self) -> [u32; 2] {
+        self.drops += 1;
+        Stream::new(self.options.seed, &format!("dropout/{}", self.drops)).key()
+    }
+
+    /// Inverted dropout of rate `p` on `[N, d]`; nothing where it does not act.
+    pub fn dropout(&mut self, x: Value, p: f64) -> Value {
+        self.dropout_before(x, p, x)
+    }
+
+    /// Inverted dropout of rate `p`, active where `x` or `reader` depends on a trainable tensor: a
+    /// method's own dropout acts although its input may be frozen.
+    pub fn dropout_before(&mut self, x: Value, p: f64, reader: Value) -> Value {
+        let stream = self.stream();
+        if !self.drops(p, &[x, reader]) {
+            return x;
+        }
+        // A row is keyed by example and token, so that a mask does not depend on the packing.
+        let keys = self.b.feed(if self.by_sequence(x) {
+            Feed::SequenceKeys
+        } else if self.by_place(x) {
+            Feed::MaskedKeys
+        } else {
+            Feed::TokenKeys
+        });
+        let step = self.b.feed(Feed::Step);
+        self.b.push1(
+            Dropout {
+                p: Real::new(p),
+                stream,
+            },
+            &[x, keys, step],
+        )
+    }
+
+    /// Scaled dot-product attention of each sequence with itself over packed `[T, d]`, with dropout
+    /// of rate `p` on the probabilities.
+    pub fn attention(
+        &mut self,
+        q: Value,
+        k: Value,
+        v: Value,
+        heads: u64,
+        width: u64,
+        p: f64,
+    ) -> Value {
+        self.folded_attention((q, k, v), 1, heads, width, p)
+    }
+
+    /// Attention in which each token has `fold` keys: queries `[T, d]`, keys and values `[fold·T, d]`.
+    pub fn folded_attention(
+        &mut self,
+        (q, k, v): (Value, Value, Value),
+        fold: u32,
+        heads: u64,
+        width: u64,
+        p: f64,
+    ) -> Value {
+        let offsets = self.b.feed(Feed::Offsets);
+        let scale = Real::new(1.0 / ((width / heads) as f64).sqrt());
+        let stream = self.stream();
+        let mut inputs = vec![q, k, v, offsets];
+        let dropout = self.drops(p, &[q, k, v]).then(|| {
+            inputs.push(self.b.feed(Feed::TokenKeys));
+            inputs.push(self.b.feed(Feed::Step));
+            AttentionDropout {
+                p: Real::new(p),
+                stream,
+            }
+        });
+        self.b.push(
+            Attention {
+                heads: heads as u32,
+                fold,
+                scale,
+                dropout,
+            },
+            &inputs,
+        )[0]
+    }
+
+    /// `a + b`.
+    pub fn add(&mut self, a: Value, b: Value) -> Value {
+        self.b.push1(Add, &[a, b])
+    }
+}

@@ -1,0 +1,195 @@
+//! The network under construction. A model asks for its parts here, by site; the chosen methods may
+//! wrap each part. So a model never names a method and a method never names a model.
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+
+use super::derive::prune::{Importance, Pruner};
+use super::method::Tuning;
+use crate::program::op::Cast;
+use crate::program::{Builder, Class, DType, TensorType, Value};
+
+mod layers;
+mod param;
+mod site;
+
+pub use param::{Init, Owner, Param, ParamKind, ends_with};
+pub use site::{Part, ROLES, Role, Site};
+
+/// Whether dropout is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Training.
+    Train,
+    /// Evaluation: no dropout anywhere.
+    Evaluate,
+}
+
+/// What the network is built for.
+#[derive(Clone, Debug)]
+pub struct NetOptions {
+    /// Dropout on or off.
+    pub mode: Mode,
+    /// Storage type of frozen weights.
+    pub storage: DType,
+    /// Seed of the stage's dropout.
+    pub seed: u64,
+    /// Whether dropout also acts before the first trainable tensor.
+    pub dropout_frozen: bool,
+    /// The model's own parameters whose gradients are wanted although no method trains them.
+    pub probed: BTreeSet<String>,
+}
+
+/// The rows that a head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// Each sequence's first token's.
+    First,
+    /// Each sequence's mask's, put there by a prompt.
+    Mask,
+    /// Those of all masked places.
+    Masked,
+}
+
+/// A network being built into a program.
+#[derive(Debug)]
+pub struct Net<'a> {
+    /// The program under construction.
+    pub b: &'a mut Builder,
+    tuning: &'a Tuning,
+    options: NetOptions,
+    params: IndexMap<String, Param>,
+    sites: Vec<Site>,
+    features: Vec<Value>,
+    aside: bool,
+    pruner: Option<Pruner>,
+    pick: Option<Pick>,
+    drops: u32,
+}
+
+impl<'a> Net<'a> {
+    /// A network into `b`, under `tuning`.
+    pub fn new(b: &'a mut Builder, tuning: &'a Tuning, options: NetOptions) -> Self {
+        Self {
+            b,
+            tuning,
+            options,
+            params: IndexMap::new(),
+            sites: Vec::new(),
+            features: Vec::new(),
+            aside: false,
+            pruner: None,
+            pick: None,
+            drops: 0,
+        }
+    }
+
+    /// The parameters declared, in order, and the sites met.
+    #[must_use]
+    pub fn finish(self) -> (Vec<Param>, Vec<Site>) {
+        (self.params.into_values().collect(), self.sites)
+    }
+
+    /// Shows a state of the backbone to methods that read them.
+    pub fn feature(&mut self, x: Value) {
+        self.features.push(x);
+    }
+
+    /// The states shown so far: what enters the first block, then what leaves each.
+    #[must_use]
+    pub fn features(&self) -> Vec<Value> {
+        self.features.clone()
+    }
+
+    /// Builds parts of a network that stands beside the model: its parameters are an adapter's, and
+    /// no method wraps its linear maps.
+    pub fn aside<R>(&mut self, build: impl FnOnce(&mut Self) -> R) -> R {
+        self.aside = true;
+        let result = build(self);
+        self.aside = false;
+        result
+    }
+
+    /// From here on narrow copies of the backbone's blocks start as what pruning leaves of them; with
+    /// `None` they start with fresh numbers.
+    pub fn prune(&mut self, importance: Option<Importance>) {
+        self.pruner = importance.map(Pruner::new);
+    }
+
+    /// The walk that a model's narrow copies tell what they are copies of, if anything is pruned.
+    pub const fn pruner(&mut self) -> Option<&mut Pruner> {
+        self.pruner.as_mut()
+    }
+
+    /// Declares a parameter and gives its value in storage type.
+    fn param(&mut self, mut param: Param) -> Value {
+        param.trainable = self.tuning.trains(&param) || self.options.probed.contains(&param.name);
+        let (dtype, class) = if param.trainable {
+            (DType::F32, Class::Trainable)
+        } else {
+            (self.options.storage, Class::Frozen)
+        };
+        // Vectors stay in f32: they cost nothing and widening them at each use would.
+        let dtype = if param.shape.len() < 2 {
+            DType::F32
+        } else {
+            dtype
+        };
+        let value = self
+            .b
+            .resident(&param.name, TensorType::fixed(dtype, &param.shape), class);
+        self.params.entry(param.name.clone()).or_insert(param);
+        value
+    }
+
+    /// A value in compute type: an explicit node, with its own transient, where storage is narrower.
+    fn widen(&mut self, value: Value) -> Value {
+        if self.b.ty(value).dtype == DType::F32 {
+            value
+        } else {
+            self.b.push1(Cast { to: DType::F32 }, &[value])
+        }
+    }
+
+    /// Declares a tensor that a method adds and gives its value in compute type.
+    pub fn tensor(&mut self, param: Param) -> Value {
+        let value = self.param(param);
+        self.widen(value)
+    }
+
+    /// A parameter of a site's module in compute type, `suffix` being `weight` or `bias`. It starts fresh,
+    /// unless it is cut out of the backbone.
+    fn module_param(&mut self, site: &Site, suffix: &str, shape: &[u64], kind: ParamKind) -> Value {
+        let mut param = Param {
+            layer: site.layer,
+            ..Param::own(format!("{}.{suffix}", site.path), shape, kind, site.role)
+        };
+        if self.aside {
+            param.owner = Owner::Adapter;
+        } else if site.role.is_head() {
+            param.owner = Owner::Head;
+        }
+        if let Some(init) = self.pruner.as_ref().and_then(|p| p.init(&param.name)) {
+            param.init = init;
+        }
+        self.tensor(param)
+    }
+
+    /// The plain weight `[out, in]` of a site.
+    pub fn weight(&mut self, site: &Site) -> Value {
+        let shape = [site.output(), site.input()];
+        self.module_param(site, "weight", &shape, ParamKind::Weight)
+    }
+
+    /// The bias `[out]` of a site.
+    pub fn bias(&mut self, site: &Site) -> Value {
+        self.module_param(site, "bias", &[site.output()], ParamKind::Bias)
+    }
+
+    /// The methods in force.
+    #[must_use]
+    pub const fn tuning(&self) -> &Tuning {
+        self.tuning
+    }
+}

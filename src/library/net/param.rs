@@ -1,0 +1,260 @@
+//! Parameters as the network declares them: names, shapes, where their values come from.
+
+use super::super::derive::Derivation;
+use super::super::derive::prune::Cut;
+use super::site::{Role, Site};
+use crate::program::Class;
+
+/// Whether a path is `end`, or ends with a dot and `end`.
+#[must_use]
+pub fn ends_with(path: &str, end: &str) -> bool {
+    path.strip_suffix(end)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// What kind of tensor a parameter is; decides weight decay and what BitFit trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParamKind {
+    /// A matrix of a linear map.
+    Weight,
+    /// A bias of a linear map.
+    Bias,
+    /// Scale of a norm.
+    NormWeight,
+    /// Shift of a norm.
+    NormBias,
+    /// A table of embeddings.
+    Embedding,
+    /// A tensor that a method added.
+    Adapter,
+}
+
+impl ParamKind {
+    /// Whether weight decay applies: not on biases and norms.
+    #[must_use]
+    pub const fn decays(self) -> bool {
+        matches!(self, Self::Weight | Self::Embedding | Self::Adapter)
+    }
+
+    /// Value of a model's own parameter of this kind that no file holds.
+    #[must_use]
+    pub const fn fresh(self) -> Init {
+        match self {
+            Self::Weight | Self::Embedding => Init::Normal(0.02),
+            Self::NormWeight => Init::Constant(1.0),
+            Self::Bias | Self::NormBias | Self::Adapter => Init::Constant(0.0),
+        }
+    }
+}
+
+/// Whose parameter it is; decides where its value is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// The pretrained model: it must be in the checkpoint.
+    Base,
+    /// The task head: from the checkpoint if it is there, else initialised.
+    Head,
+    /// An adapter: from the stage it comes from, else initialised.
+    Adapter,
+}
+
+/// How a value is made when no file holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Uniform in `±bound`.
+    Uniform(f64),
+    /// A constant.
+    Constant(f64),
+    /// Computed from one of the model's own weights.
+    Derived {
+        /// What computes it, together with other tensors.
+        by: Derivation,
+        /// Which of the results it is.
+        part: usize,
+    },
+    /// Rows and columns of a base parameter.
+    Pruned(Cut),
+}
+
+/// A parameter of the network. Methods declare theirs as
+/// `Param::at(site, "lora_A.weight").shape(&[rank, input]).start(Init::Uniform(bound))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    /// Name, as in Hugging Face checkpoints where it exists there.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<u64>,
+    /// Kind.
+    pub kind: ParamKind,
+    /// Owner.
+    pub owner: Owner,
+    /// Role of the module it belongs to.
+    pub role: Role,
+    /// Block, from 0.
+    pub layer: Option<u64>,
+    /// Value when no file holds it.
+    pub init: Init,
+    /// Whether a tensor that a method added is trained; decides nothing for the model's own.
+    pub trains: bool,
+    /// Whether adapters keep it; one that they do not keep is made again.
+    pub saved: bool,
+    /// Whether adapters also keep the value it started with, as `<name>0`.
+    pub keeps_start: bool,
+    /// The model's own parameter in whose place it stands.
+    pub replaces: Option<String>,
+    /// Whether it is trained in this stage.
+    pub trainable: bool,
+}
+
+impl Param {
+    /// A parameter of the model's own, outside of the blocks, that starts fresh where no file holds it.
+    #[must_use]
+    pub fn own(name: impl Into<String>, shape: &[u64], kind: ParamKind, role: Role) -> Self {
+        Self {
+            name: name.into(),
+            shape: shape.to_vec(),
+            kind,
+            owner: Owner::Base,
+            role,
+            layer: None,
+            init: kind.fresh(),
+            trains: true,
+            saved: true,
+            keeps_start: false,
+            replaces: None,
+            trainable: false,
+        }
+    }
+
+    /// A tensor that a method adds at a site, called `<site's path>.<suffix>`: trained, kept by adapters, of zeros.
+    #[must_use]
+    pub fn at(site: &Site, suffix: &str) -> Self {
+        Self {
+            layer: site.layer,
+            owner: Owner::Adapter,
+            ..Self::own(
+                format!("{}.{suffix}", site.path),
+                &[],
+                ParamKind::Adapter,
+                site.role,
+            )
+        }
+    }
+
+    /// A tensor that a method adds once for all sites, or beside the model.
+    #[must_use]
+    pub fn shared(name: impl Into<String>) -> Self {
+        Self {
+            owner: Owner::Adapter,
+            ..Self::own(name, &[], ParamKind::Adapter, Role::Side)
+        }
+    }
+
+    /// The same with this shape.
+    #[must_use]
+    pub fn shape(self, shape: &[u64]) -> Self {
+        Self {
+            shape: shape.to_vec(),
+            ..self
+        }
+    }
+
+    /// The same with this value where no file holds it.
+    #[must_use]
+    pub fn start(self, init: Init) -> Self {
+        Self { init, ..self }
+    }
+
+    /// The same of another kind.
+    #[must_use]
+    pub fn kind(self, kind: ParamKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same, not trained.
+    #[must_use]
+    pub fn frozen(self) -> Self {
+        Self {
+            trains: false,
+            ..self
+        }
+    }
+
+    /// The same, which no adapter keeps: it is made again from the model's own weights.
+    #[must_use]
+    pub fn unsaved(self) -> Self {
+        Self {
+            saved: false,
+            ..self
+        }
+    }
+
+    /// The same, of which adapters keep the first value too: exports or unsaved tensors need it.
+    #[must_use]
+    pub fn keep_start(self) -> Self {
+        Self {
+            keeps_start: true,
+            ..self
+        }
+    }
+
+    /// The same in place of one of the model's own parameters.
+    #[must_use]
+    pub fn replacing(self, name: impl Into<String>) -> Self {
+        Self {
+            replaces: Some(name.into()),
+            ..self
+        }
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Whether an adapter holds it: what is trained or is not the model's own, but for what is made again.
+    #[must_use]
+    pub const fn in_adapter(&self) -> bool {
+        (self.trainable || !matches!(self.owner, Owner::Base)) && self.saved
+    }
+
+    /// Whether it is on the device alone, once it is there: no program changes it and no adapter holds it.
+    #[must_use]
+    pub const fn only_on_device(&self, class: Class) -> bool {
+        matches!(class, Class::Frozen) && !self.in_adapter()
+    }
+
+    /// What it is computed by, and which of the results it is, if it is computed from a weight.
+    #[must_use]
+    pub const fn derivation(&self) -> Option<(&Derivation, usize)> {
+        match &self.init {
+            Init::Derived { by, part } => Some((by, *part)),
+            _ => None,
+        }
+    }
+
+    /// Whether another program, which may leave out the first parts of a path, calls it `name`.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        ends_with(&self.name, name)
+    }
+
+    /// Path of the module it belongs to.
+    #[must_use]
+    pub fn module(&self) -> &str {
+        self.name.rsplit_once('.').map_or("", |(module, _)| module)
+    }
+
+    /// Whether it belongs to a module, or one inside it, whose path is `module` or ends with a dot and `module`.
+    #[must_use]
+    pub fn is_in(&self, module: &str) -> bool {
+        let own = self.module();
+        let ends = own.match_indices('.').map(|(at, _)| at);
+        ends.chain([own.len()])
+            .filter_map(|end| own.get(..end))
+            .any(|path| ends_with(path, module))
+    }
+}

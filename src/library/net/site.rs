@@ -1,0 +1,196 @@
+//! Sites: the named places of a model where methods act.
+
+/// What a linear map, norm or table does in a model: the vocabulary of placements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// `attention.query`
+    Query,
+    /// `attention.key`
+    Key,
+    /// `attention.value`
+    Value,
+    /// `attention.output`
+    AttentionOutput,
+    /// `attention.norm`
+    AttentionNorm,
+    /// `ffn.up`
+    FfnUp,
+    /// `ffn.down`
+    FfnDown,
+    /// `ffn.norm`
+    FfnNorm,
+    /// `attention`: what the attention adds to the residual
+    Attention,
+    /// `ffn`: what the feed-forward network adds to the residual
+    Ffn,
+    /// `embeddings.word`
+    WordEmbedding,
+    /// `embeddings.position`
+    PositionEmbedding,
+    /// `embeddings.segment`
+    SegmentEmbedding,
+    /// `embeddings.norm`
+    EmbeddingNorm,
+    /// `head.dense`: what stands between the backbone and the scores
+    HeadDense,
+    /// `head.output`
+    HeadOutput,
+    /// `lm_head.dense`
+    LmDense,
+    /// `lm_head.norm`
+    LmNorm,
+    /// `lm_head.decoder`
+    LmDecoder,
+    /// A part of a network beside the model, where nothing is placed.
+    Side,
+}
+
+/// Every role with its path.
+pub const ROLES: &[(Role, &str)] = &[
+    (Role::Query, "attention.query"),
+    (Role::Key, "attention.key"),
+    (Role::Value, "attention.value"),
+    (Role::AttentionOutput, "attention.output"),
+    (Role::AttentionNorm, "attention.norm"),
+    (Role::FfnUp, "ffn.up"),
+    (Role::FfnDown, "ffn.down"),
+    (Role::FfnNorm, "ffn.norm"),
+    (Role::Attention, "attention"),
+    (Role::Ffn, "ffn"),
+    (Role::WordEmbedding, "embeddings.word"),
+    (Role::PositionEmbedding, "embeddings.position"),
+    (Role::SegmentEmbedding, "embeddings.segment"),
+    (Role::EmbeddingNorm, "embeddings.norm"),
+    (Role::HeadDense, "head.dense"),
+    (Role::HeadOutput, "head.output"),
+    (Role::LmDense, "lm_head.dense"),
+    (Role::LmNorm, "lm_head.norm"),
+    (Role::LmDecoder, "lm_head.decoder"),
+];
+
+impl Role {
+    /// Its path in recipes.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        ROLES
+            .iter()
+            .find(|(r, _)| *r == self)
+            .map_or("", |(_, p)| p)
+    }
+
+    /// Whether it belongs to the masked-LM head.
+    #[must_use]
+    pub const fn is_lm(self) -> bool {
+        matches!(self, Self::LmDense | Self::LmNorm | Self::LmDecoder)
+    }
+
+    /// Whether it belongs to a task head, which is trained from scratch.
+    #[must_use]
+    pub const fn is_head(self) -> bool {
+        matches!(self, Self::HeadDense | Self::HeadOutput)
+    }
+}
+
+/// What stands at a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A linear map `[N, input] → [N, output]`.
+    Linear {
+        /// Input width.
+        input: u64,
+        /// Output width.
+        output: u64,
+    },
+    /// A norm of rows `[N, width]`.
+    Norm {
+        /// Width of a row.
+        width: u64,
+    },
+    /// A table of embeddings `[rows, width]`.
+    Table {
+        /// Entries.
+        rows: u64,
+        /// Width of an entry.
+        width: u64,
+    },
+    /// What a sub-layer adds to the residual, `[N, width]`.
+    Sublayer {
+        /// Width of a row.
+        width: u64,
+    },
+}
+
+/// A named place in a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Module path in the Hugging Face checkpoint.
+    pub path: String,
+    /// What it does.
+    pub role: Role,
+    /// Its block, counted from 0.
+    pub layer: Option<u64>,
+    /// What stands there.
+    pub part: Part,
+}
+
+impl Site {
+    /// A site outside of the blocks.
+    #[must_use]
+    pub fn new(path: impl Into<String>, role: Role, part: Part) -> Self {
+        Self {
+            path: path.into(),
+            role,
+            layer: None,
+            part,
+        }
+    }
+
+    /// The same in a block.
+    #[must_use]
+    pub fn in_layer(self, layer: Option<u64>) -> Self {
+        Self { layer, ..self }
+    }
+
+    /// A linear map outside of the blocks.
+    #[must_use]
+    pub fn linear(path: impl Into<String>, role: Role, (input, output): (u64, u64)) -> Self {
+        Self::new(path, role, Part::Linear { input, output })
+    }
+
+    /// A norm outside of the blocks.
+    #[must_use]
+    pub fn norm(path: impl Into<String>, role: Role, width: u64) -> Self {
+        Self::new(path, role, Part::Norm { width })
+    }
+
+    /// A table of embeddings.
+    #[must_use]
+    pub fn table(path: impl Into<String>, role: Role, (rows, width): (u64, u64)) -> Self {
+        Self::new(path, role, Part::Table { rows, width })
+    }
+
+    /// Whether a linear map stands there.
+    #[must_use]
+    pub const fn is_linear(&self) -> bool {
+        matches!(self.part, Part::Linear { .. })
+    }
+
+    /// Width of what goes in; the number of entries of a table.
+    #[must_use]
+    pub const fn input(&self) -> u64 {
+        match self.part {
+            Part::Linear { input, .. } => input,
+            Part::Table { rows, .. } => rows,
+            Part::Norm { width } | Part::Sublayer { width } => width,
+        }
+    }
+
+    /// Width of what comes out.
+    #[must_use]
+    pub const fn output(&self) -> u64 {
+        match self.part {
+            Part::Linear { output, .. } => output,
+            Part::Norm { width } | Part::Table { width, .. } | Part::Sublayer { width } => width,
+        }
+    }
+}
