@@ -17,6 +17,9 @@ use crate::library::net::{Owner, Param, ParamKind};
 use crate::library::schema::Values;
 use crate::plan::Stage;
 
+/// The model's name inside the file's names, which are given below the outermost module's.
+const MODEL: &str = "model";
+
 /// A site with the method that is on it and what it is to peft.
 struct Adapted<'a> {
     site: &'a Site,
@@ -77,6 +80,13 @@ pub(super) fn write_peft(
     for at in &adapted {
         tensors.extend(own_tensors(at, runner, initial)?);
     }
+    for (method, filled) in tuning.methods.iter().filter(|(m, _)| m.shares()) {
+        let get = |name: &str| Some(runner.residents.get(name)?.slice::<f32>()?.to_vec());
+        let Some(shared) = method.peft_shared(&filled.values, &get) else {
+            return Err(RunError::bug("a shared tensor is not in memory"));
+        };
+        tensors.extend(shared);
+    }
     if adapted.is_empty() {
         tensors.extend(nothing(stage).into_iter().flatten());
     }
@@ -116,8 +126,8 @@ pub(super) fn write_peft(
 }
 
 fn module_of(tensor: &str) -> String {
-    tensor
-        .split_once(".lora_")
+    let own = tensor.strip_prefix("model.").unwrap_or(tensor);
+    own.split_once(".lora_")
         .map_or("", |(module, _)| module)
         .to_owned()
 }
@@ -219,7 +229,7 @@ fn own_tensors(
             "the adapter on `{path}` lacks a tensor for peft"
         )));
     };
-    let named = |(suffix, dims, data)| (format!("{path}.{suffix}"), dims, data);
+    let named = |(suffix, dims, data)| (format!("{MODEL}.{path}.{suffix}"), dims, data);
     Ok(made.into_iter().map(named).collect())
 }
 
@@ -229,7 +239,7 @@ fn nothing(stage: &Stage) -> Option<[PeftTensor; 2]> {
     let mut sites = stage.job.sites.iter();
     let site = sites.find(|s| s.is_linear() && !s.role.is_head() && !s.role.is_lm())?;
     let (input, output) = (site.input() as usize, site.output() as usize);
-    let name = |half: &str| format!("{}.lora_{half}.weight", site.path);
+    let name = |half: &str| format!("{MODEL}.{}.lora_{half}.weight", site.path);
     Some([
         (name("A"), vec![1, input], vec![0.0; input]),
         (name("B"), vec![output, 1], vec![0.0; output]),
@@ -249,5 +259,5 @@ fn plain(param: &Param, runner: &mut Runner) -> Result<PeftTensor, RunError> {
         return Err(RunError::bug(format!("`{}` is not in memory", param.name)));
     };
     let dims = param.shape.iter().map(|&n| n as usize).collect();
-    Ok((param.name.clone(), dims, data.to_vec()))
+    Ok((format!("{MODEL}.{}", param.name), dims, data.to_vec()))
 }

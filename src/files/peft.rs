@@ -23,9 +23,10 @@ pub use fit::{Fitted, Group, HeadUpdate, Misfit, fit};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
+const OUTERMOST: &str = "base_model";
 const PREFIX: &str = "base_model.model.";
 
-/// Writes an adapter. `tensors` are named below `base_model.model.`; `config` adds keys, the adapter's type among
+/// Writes an adapter. `tensors` are named below `base_model`; `config` adds keys, the adapter's type among
 /// them, and overrides those that every adapter has.
 ///
 /// # Errors
@@ -50,7 +51,7 @@ pub fn write(
         }
         let shape = shape.iter().map(|&d| d as u64).collect();
         specs.push(TensorSpec {
-            name: format!("{PREFIX}{name}"),
+            name: format!("{OUTERMOST}.{name}"),
             dtype: DType::F32,
             shape,
         });

@@ -238,7 +238,10 @@ fn check_company(tuning: &Tuning, span: Span, diags: &mut Diags) {
     }
     let twice = names.iter().enumerate().find(|(i, n)| {
         names.iter().take(*i).any(|m| m == *n)
-            && tuning.methods.get(*i).is_some_and(|(m, _)| !m.adapts())
+            && tuning
+                .methods
+                .get(*i)
+                .is_some_and(|(m, _)| !m.adapts() || m.shares())
     });
     if let Some((_, name)) = twice {
         idle(format!("`{name}` is named twice"), "remove one of them");

@@ -699,7 +699,7 @@ fn methods(found: &mut Found<'_>, i: usize, decl: &Decl) {
     }
     wrong(
         "plan::overlapping_adapters",
-        "lora { rank = 2 }, siva { rank = 2 }",
+        "lora { rank = 2 }, side_lora { rank = 2 }",
     );
     wrong(
         "plan::overlapping_adapters",

@@ -68,7 +68,7 @@ fn stages(
         "stage {name} = train {{ {from}, data = d.train, {adapter}lr = 1e-2, steps = 2, batch = 3 }}\n\
          stage {name}_e = eval {{ from = {name}, data = d.test, batch = BATCH }}\n"
     );
-    if method.adapts() {
+    if method.folds() {
         text += &format!(
             "stage {name}_m = merge {{ from = {name}, to = \"to/{name}\" }}\n\
              stage {name}_me = eval {{ from = {name}_m, data = d.test, batch = BATCH }}\n"
@@ -77,11 +77,15 @@ fn stages(
     let probe = peftc::library::schema::Values::default();
     cases.push(Case {
         name,
-        folds: method.adapts(),
-        exports: method.adapts() && method.peft(&probe).is_some(),
+        folds: method.folds(),
+        exports: method.folds() && method.peft(&probe).is_some(),
     });
     text
 }
+
+/// Methods on one map: what stands on another method's weight.
+const STACKED: &str =
+    "adapters = [lora { on = attention.* }, siva { on = attention.{key, value} }], ";
 
 fn recipe(cases: &mut Vec<Case>, adapters: &[&str]) -> String {
     let mut text = "model m = local \"base\"\n\
@@ -123,6 +127,14 @@ fn recipe(cases: &mut Vec<Case>, adapters: &[&str]) -> String {
                 text += &stages(cases, format!("{name}_{start}_on"), *method, &from, "");
             }
         }
+    }
+    let lora = METHODS.iter().find(|m| m.schema().name == "lora");
+    let lora = *lora.expect("a method");
+    let on = "from = stacked";
+    text += &stages(cases, "stacked".to_owned(), lora, "model = m", STACKED);
+    text += &stages(cases, "stacked_on".to_owned(), lora, on, "");
+    for case in cases.iter_mut().filter(|c| c.name.starts_with("stacked")) {
+        case.exports = false;
     }
     text
 }
@@ -229,10 +241,8 @@ fn with_peft(adapter: &Path, base: &Path) -> HashMap<String, Tensor> {
     let own: BTreeMap<String, Tensor> = tensors
         .into_iter()
         .map(|(name, t)| {
-            let plain = name
-                .strip_prefix("base_model.model.")
-                .expect("peft's prefix");
-            (plain.to_owned(), t)
+            let plain = name.strip_prefix("base_model.").expect("peft's prefix");
+            (plain.strip_prefix("model.").unwrap_or(plain).to_owned(), t)
         })
         .collect();
     let pattern = |key: &str, module: &str, default: f64| -> f64 {
@@ -247,8 +257,18 @@ fn with_peft(adapter: &Path, base: &Path) -> HashMap<String, Tensor> {
             .map_or(default, |(_, v)| v.as_f64().expect("a number"))
     };
     for (name, tensor) in &own {
+        if let Some(module) = name.strip_suffix(".vera_lambda_d") {
+            let lambda_b = &own[&format!("{module}.vera_lambda_b")];
+            add_vera(
+                &mut weights,
+                module,
+                (&own["vera_A"], &own["vera_B"]),
+                (tensor, lambda_b),
+            );
+            continue;
+        }
         let Some(module) = name.strip_suffix(".lora_A.weight") else {
-            if !name.contains(".lora_") {
+            if !name.contains(".lora_") && !name.contains("vera_") {
                 weights
                     .insert(name.clone(), tensor.clone())
                     .expect("a tensor of the base");
@@ -280,10 +300,34 @@ fn with_peft(adapter: &Path, base: &Path) -> HashMap<String, Tensor> {
         let b = &own[&format!("{module}.lora_B.weight")];
         let product = (b.matmul(tensor).expect("fits") * (alpha / divisor)).expect("fits");
         let weight = format!("{module}.weight");
-        let sum = (&weights[&weight] + product).expect("fits");
+        let mut sum = (&weights[&weight] + product).expect("fits");
+        if config["use_dora"] == true {
+            let norms = sum.sqr().and_then(|s| s.sum(1)).and_then(|s| s.sqrt());
+            let magnitude = &own[&format!("{module}.lora_magnitude_vector")];
+            let factor = (magnitude / norms.expect("fits")).and_then(|f| f.unsqueeze(1));
+            sum = sum.broadcast_mul(&factor.expect("fits")).expect("fits");
+        }
         weights.insert(weight, sum);
     }
     weights
+}
+
+/// Adds `diag(λ_b) B diag(λ_d) A` to a module's weight, `A` and `B` being cut to its size.
+fn add_vera(
+    weights: &mut HashMap<String, Tensor>,
+    module: &str,
+    (a, b): (&Tensor, &Tensor),
+    (lambda_d, lambda_b): (&Tensor, &Tensor),
+) {
+    let weight = format!("{module}.weight");
+    let (out, input) = weights[&weight].dims2().expect("a matrix");
+    let product = a
+        .narrow(1, 0, input)
+        .and_then(|a| a.broadcast_mul(&lambda_d.unsqueeze(1)?))
+        .and_then(|a| b.narrow(0, 0, out)?.matmul(&a))
+        .and_then(|ba| ba.broadcast_mul(&lambda_b.unsqueeze(1)?));
+    let sum = (&weights[&weight] + product.expect("fits")).expect("fits");
+    weights.insert(weight, sum);
 }
 
 fn oracle(family: &str, base: &Path, weights: HashMap<String, Tensor>) -> Scores {

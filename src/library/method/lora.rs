@@ -82,6 +82,16 @@ pub(super) fn add_update(at: &At<'_>, net: &mut Net<'_>, base: Value, x: Value) 
     net.project_onto(base, z, bt, scale(at.values))
 }
 
+/// `W + s · B A`
+pub(super) fn add_product(at: &At<'_>, net: &mut Net<'_>, weight: Value) -> Value {
+    let (a, b) = factors(at, net);
+    let op = MatMul {
+        epilogue: Epilogue::Accumulate,
+        ..MatMul::plain(false, false, Real::new(scale(at.values)))
+    };
+    net.b.push1(op, &[b, a, weight])
+}
+
 /// The factor of the update.
 #[must_use]
 pub(super) fn scale(values: &Values) -> f64 {
@@ -134,13 +144,7 @@ impl Method for Lora {
 
     fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
         let weight = at.weight(net)?;
-        let (a, bt) = factors(at, net);
-        // W = W0 + s B A
-        let op = MatMul {
-            epilogue: Epilogue::Accumulate,
-            ..MatMul::plain(false, false, Real::new(scale(at.values)))
-        };
-        Some(net.b.push1(op, &[bt, a, weight]))
+        Some(add_product(at, net, weight))
     }
 
     fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {

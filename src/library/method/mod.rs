@@ -127,6 +127,14 @@ impl At<'_> {
         linear(net, self.site, self.below, x)
     }
 
+    /// The linear maps among the model's sites that the method is placed at.
+    #[must_use]
+    pub fn placed<'n>(&self, net: &'n Net<'_>) -> Vec<&'n Site> {
+        let (on, n_layers) = (self.values.placement("on"), net.tuning().n_layers);
+        let here = |s: &&Site| s.is_linear() && on.is_some_and(|p| p.matches(s, n_layers));
+        net.known_sites().iter().filter(here).collect()
+    }
+
     /// The plain weight `[out, in]` of the map below; `None` if there is none that does the same.
     pub fn weight(&self, net: &mut Net<'_>) -> Option<Value> {
         weight(net, self.site, self.below)
@@ -216,6 +224,16 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
+    /// Whether it adds tensors that all its sites share, so that a stage can name it once.
+    fn shares(&self) -> bool {
+        false
+    }
+
+    /// Whether what it adds folds into plain weights.
+    fn folds(&self) -> bool {
+        self.adapts()
+    }
+
     /// Whether the method has something to do at such a site. Those that adapt stand on linear maps, mostly.
     fn fits(&self, site: &Site) -> bool {
         site.is_linear()
@@ -265,6 +283,13 @@ pub trait Method: Sync + Send + fmt::Debug {
     ) -> Option<Vec<PeftTensor>> {
         let _ = (values, site, get);
         None
+    }
+
+    /// The tensors in peft's format that all sites share, named below `base_model`. `get` gives tensors by their whole
+    /// names. `None` if one is not there.
+    fn peft_shared(&self, values: &Values, get: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
+        let _ = (values, get);
+        Some(Vec::new())
     }
 }
 

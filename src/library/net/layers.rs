@@ -53,10 +53,13 @@ impl Net<'_> {
     /// `y = x wᵀ + b` with a given weight `[out, in]` and the site's own bias.
     pub fn affine(&mut self, site: &Site, x: Value, weight: Value) -> Value {
         let bias = self.bias(site);
-        self.b.push1(
-            MatMul::linear(Real::new(1.0), Epilogue::Bias),
-            &[x, weight, bias],
-        )
+        self.dense(x, weight, bias)
+    }
+
+    /// `x wᵀ + b` for `[N, in]`, `[out, in]` and `[out]`.
+    pub fn dense(&mut self, x: Value, weight: Value, bias: Value) -> Value {
+        let op = MatMul::linear(Real::new(1.0), Epilogue::Bias);
+        self.b.push1(op, &[x, weight, bias])
     }
 
     /// `x wᵀ` for `[N, in]` and `[out, in]`.
@@ -115,8 +118,7 @@ impl Net<'_> {
             // No rows are copied: the product reads the table itself.
             None => (self.widen(table), self.widen(bias)),
         };
-        let op = MatMul::linear(Real::new(1.0), Epilogue::Bias);
-        self.b.push1(op, &[x, weight, bias])
+        self.dense(x, weight, bias)
     }
 
     /// From here on [`Self::picked`] keeps these rows only: nobody reads the others.

@@ -39,6 +39,8 @@ pub struct NetOptions {
     pub dropout_frozen: bool,
     /// The model's own parameters whose gradients are wanted although no method trains them.
     pub probed: BTreeSet<String>,
+    /// The model's sites, which methods need to know whose tensors are shared by several.
+    pub sites: Vec<Site>,
 }
 
 /// The rows that a head reads.
@@ -185,6 +187,12 @@ impl<'a> Net<'a> {
     /// The bias `[out]` of a site.
     pub fn bias(&mut self, site: &Site) -> Value {
         self.module_param(site, "bias", &[site.output()], ParamKind::Bias)
+    }
+
+    /// All sites of the model, also those that are still to come.
+    #[must_use]
+    pub fn known_sites(&self) -> &[Site] {
+        &self.options.sites
     }
 
     /// The methods in force.

@@ -5,7 +5,7 @@ use super::super::net::{Mode, Net, NetOptions};
 use super::super::schema::{Default, Key, Kind, RefKind, Schema};
 use super::job::{Fold, Job, Routine};
 use super::network::{evaluation, verified};
-use super::{Diag, Sound, StageCx, StageKind};
+use super::{Diag, Sound, Span, StageCx, StageKind};
 use crate::library::error::NOTHING_TO_MERGE;
 use crate::program::{Builder, DType};
 
@@ -41,6 +41,13 @@ static SCHEMA: Schema = Schema {
     ],
 };
 
+/// What a method adds is no plain weight.
+fn no_fold(name: &str, at: Span) -> Diag {
+    let message = format!("`{name}` cannot be folded into plain weights");
+    Diag::error(&NOTHING_TO_MERGE, at, message)
+        .help("evaluate it or predict with it as it is; its artifact holds what was trained alone")
+}
+
 impl StageKind for Merge {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -58,6 +65,10 @@ impl StageKind for Merge {
                 .help("evaluate it or predict with it as it is; its artifact holds the side network alone");
             return Err(vec![diag]);
         }
+        let unfolded = |(m, _): &&(&dyn method::Method, _)| m.adapts() && !m.folds();
+        if let Some((method, _)) = tuning.methods.iter().find(unfolded) {
+            return Err(vec![no_fold(method.schema().name, cx.values.span("from"))]);
+        }
         let (_, built) = evaluation(cx, &tuning, false);
         let mut sites = Vec::new();
         for site in &built.sites {
@@ -72,18 +83,12 @@ impl StageKind for Merge {
                 seed: 0,
                 dropout_frozen: false,
                 probed: std::collections::BTreeSet::new(),
+                sites: built.sites.clone(),
             };
             let mut net = Net::new(&mut b, &tuning, options);
             net.b.label(&site.path);
-            let linear = site.is_linear();
-            let weight = linear.then(|| method::weight(&mut net, site, &stack));
-            let Some(weight) = weight.flatten() else {
-                let name = method.schema().name;
-                return Err(vec![Diag::error(
-                    &NOTHING_TO_MERGE,
-                    cx.span,
-                    format!("`{name}` cannot be folded into plain weights"),
-                )]);
+            let Some(weight) = method::weight(&mut net, site, &stack) else {
+                return Err(vec![no_fold(method.schema().name, cx.values.span("from"))]);
             };
             b.output("weight", weight);
             sites.push((site.clone(), verified(b.finish())));

@@ -69,6 +69,11 @@ pub(super) fn probed(
         seed: cx.values.opt_int("seed").unwrap_or(0),
         dropout_frozen: cx.values.bool("dropout_frozen"),
         probed,
+        sites: if tuning.methods.iter().any(|(m, _)| m.shares()) {
+            sites(cx.model.clone(), cx.objective)
+        } else {
+            Vec::new()
+        },
     };
     let mut net = Net::new(b, tuning, options);
     let pick = cx.objective.pick();
@@ -124,6 +129,7 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
         seed: 0,
         dropout_frozen: false,
         probed: BTreeSet::new(),
+        sites: Vec::new(),
     };
     let mut b = Builder::new("anatomy");
     let mut net = Net::new(&mut b, &tuning, options);
