@@ -4,14 +4,14 @@
 //! text ─syntax▶ ast::File ─resolve▶ Recipe ─plan▶ Plan (a job over verified programs a stage) ─exec▶ Report
 //! ```
 
-pub mod base;
+pub use peftc_core::{base, codes, program};
+
 pub mod cli;
 pub mod driver;
 pub mod exec;
 pub mod files;
 pub mod library;
 pub mod plan;
-pub mod program;
 pub mod report;
 pub mod resolve;
 pub mod syntax;

@@ -19,7 +19,7 @@ def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     library, architectures = sys.argv[1], sys.argv[2:] or ["sm_80", "sm_90"]
-    folder = pathlib.Path(__file__).resolve().parents[2] / "src" / "program" / "op"
+    folder = pathlib.Path(__file__).resolve().parents[2] / "crates" / "core" / "src" / "program" / "op"
     for part in sorted(pathlib.Path(library).resolve().parent.glob("libnvrtc-builtins.so*")):
         ctypes.CDLL(str(part), mode=ctypes.RTLD_GLOBAL)
     nvrtc = ctypes.CDLL(library)

@@ -32,6 +32,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("candle_core", &["program", "files", "exec"]),
 ];
 
+/// The sources of both crates.
+const SOURCES: [&str; 2] = ["src", "crates/core/src"];
+
 fn sources(folder: &Path, list: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
@@ -64,7 +67,9 @@ const WRITERS: &[&str] = &[
 #[test]
 fn only_one_file_writes_to_the_terminal() {
     let mut list = Vec::new();
-    sources(Path::new("src"), &mut list);
+    SOURCES
+        .iter()
+        .for_each(|folder| sources(Path::new(folder), &mut list));
     let mut wrong = Vec::new();
     // One writes, one asks what is there, and one says a number where nothing may be allocated.
     let known = ["cli/output.rs", "cli/screen.rs", "exec/alloc.rs"];
@@ -87,12 +92,15 @@ fn only_one_file_writes_to_the_terminal() {
 #[test]
 fn every_layer_sees_only_those_below_it() {
     let mut list = Vec::new();
-    sources(Path::new("src"), &mut list);
+    SOURCES
+        .iter()
+        .for_each(|folder| sources(Path::new(folder), &mut list));
     assert!(list.len() > 100);
     let mut wrong = Vec::new();
     for path in list {
-        let inside = path
-            .strip_prefix("src")
+        let inside = SOURCES
+            .iter()
+            .find_map(|folder| path.strip_prefix(folder).ok())
             .expect("inside")
             .to_string_lossy()
             .into_owned();
@@ -180,9 +188,14 @@ fn follow(path: &Path, is_root: bool, seen: &mut BTreeSet<PathBuf>) {
 #[test]
 fn rustfmt_sees_every_source() {
     let mut seen = BTreeSet::new();
-    let mut roots: Vec<PathBuf> = ["src/lib.rs", "src/main.rs", "tests/suite/main.rs"]
-        .map(PathBuf::from)
-        .into();
+    let mut roots: Vec<PathBuf> = [
+        "src/lib.rs",
+        "src/main.rs",
+        "crates/core/src/lib.rs",
+        "tests/suite/main.rs",
+    ]
+    .map(PathBuf::from)
+    .into();
     for folder in ["benches", "examples"] {
         for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
             let path = entry.path();
@@ -197,7 +210,7 @@ fn rustfmt_sees_every_source() {
     }
     let mut unseen = Vec::new();
     let mut count = 0;
-    for folder in ["src", "tests", "benches", "examples"] {
+    for folder in ["src", "crates", "tests", "benches", "examples"] {
         all_sources(Path::new(folder), &mut |path| {
             count += 1;
             if !seen.contains(&path.canonicalize().expect("a source")) {

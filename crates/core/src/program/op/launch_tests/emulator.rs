@@ -170,7 +170,7 @@ pub(super) fn is_held(own: &str) -> bool {
 
 /// The emulator's source: shim, what kernels share, each kernel source in a namespace, the table.
 fn program() -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cuda");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a source");
     let common = include_str!("../common.cuh");
     let mut text = format!("{}\n{common}\n", read("shim.h"));
