@@ -105,7 +105,7 @@ fn not_a_key(scope: &Scope<'_>, schema: &Schema, ctor: &Ctor, entry: &Entry) -> 
         .is_some_and(|v| borrowed::is_off(&v));
     let known = words::for_key(name).filter(|_| !schema.keys.is_empty());
     match known.map(|word| &word.means) {
-        Some(Means::Missing(_) | Means::Entry(_)) if off => {
+        Some(Means::Missing(_) | Means::Method(..) | Means::Entry(_)) if off => {
             return format!("`{name}` is off here: leave it out");
         }
         _ => {}

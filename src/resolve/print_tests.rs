@@ -103,12 +103,11 @@ fn role() -> BoxedStrategy<String> {
     let parts = (select(ROLES), any::<bool>(), any::<bool>());
     parts
         .prop_map(|((_, path), first, second)| {
-            let (a, b) = path.split_once('.').expect("two parts");
-            format!(
-                "{}.{}",
-                if first { "*" } else { a },
-                if second { "*" } else { b }
-            )
+            let star = |any: bool, part: &str| if any { "*".to_owned() } else { part.to_owned() };
+            match path.split_once('.') {
+                Some((a, b)) => format!("{}.{}", star(first, a), star(second, b)),
+                None => star(first, path),
+            }
         })
         .boxed()
 }

@@ -237,11 +237,24 @@ fn what_is_written_is_read_again_and_has_the_same_bytes_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let make = |dir: &Path| {
         let tensors = vec![
-            ("m.query.lora_B.weight".to_owned(), vec![3, 2], vec![0.5; 6]),
-            ("classifier.weight".to_owned(), vec![2, 3], vec![1.0; 6]),
-            ("m.query.lora_A.weight".to_owned(), vec![2, 3], vec![2.0; 6]),
+            (
+                "model.m.query.lora_B.weight".to_owned(),
+                vec![3, 2],
+                vec![0.5; 6],
+            ),
+            (
+                "model.classifier.weight".to_owned(),
+                vec![2, 3],
+                vec![1.0; 6],
+            ),
+            (
+                "model.m.query.lora_A.weight".to_owned(),
+                vec![2, 3],
+                vec![2.0; 6],
+            ),
         ];
         let config = [
+            ("peft_type", json!("LORA")),
             ("r", json!(2)),
             ("lora_alpha", json!(16.0)),
             ("lora_dropout", json!(0.1)),

@@ -1,6 +1,6 @@
 //! Words that stand where a key belongs.
 
-use super::{Word, anyway, command, entry, key, missing};
+use super::{Word, adapts, anyway, command, entry, key, missing};
 
 const TRAIN: &[&str] = &["train", "mezo"];
 const FIT: &[&str] = &["train"];
@@ -207,7 +207,7 @@ pub static KEYS: &[Word] = &[
               "num_nodes", "world_size", "zero_stage", "sharding", "distributed"],
         "one device trains, with `fit = auto` in the memory there is"),
     missing(&["trust_remote_code"], "code of a repository is never run; `peftc list models` names the architectures there are"),
-    missing(&["use_dora", "peft_use_dora"], "`lora`, or `siva`, which trains singular vectors of the weights themselves"),
+    adapts(&["use_dora", "peft_use_dora"], "dora", "`lora`, or `siva`, which trains singular vectors of the weights themselves"),
     missing(&["init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "pissa_init", "peft_init_lora_weights"],
         "`siva` begins from the singular vectors of the weights; `start = \"DIR\"` of `lora` begins from an adapter of peft's"),
     missing(&["rank_pattern", "alpha_pattern"], "two methods with their own ranks: `adapters = [lora { rank = 8, on = attention.* }, lora { rank = 4, on = ffn.* }]`"),

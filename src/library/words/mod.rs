@@ -4,6 +4,7 @@
 mod keys;
 mod names;
 
+use super::method::method;
 use super::schema::Schema;
 
 pub use keys::{ACCUMULATION, KEYS, PER_PASS};
@@ -40,6 +41,8 @@ pub enum Means {
     Anyway(&'static str),
     /// Not built; what comes nearest.
     Missing(&'static str),
+    /// A method, as it is written once it is built; until then, what comes nearest.
+    Method(&'static str, &'static str),
 }
 
 /// A word for a key.
@@ -86,6 +89,17 @@ const fn missing(names: &'static [&'static str], nearest: &'static str) -> Word 
     Word {
         names,
         means: Means::Missing(nearest),
+    }
+}
+
+const fn adapts(
+    names: &'static [&'static str],
+    method: &'static str,
+    nearest: &'static str,
+) -> Word {
+    Word {
+        names,
+        means: Means::Method(method, nearest),
     }
 }
 
@@ -196,7 +210,10 @@ impl Word {
                 format!("`{name}` belongs to the command line: `{write}`")
             }
             Means::Anyway(what) => format!("`{name}` needs no key here: {what}"),
-            Means::Missing(nearest) => {
+            Means::Method(entry, _) if method(entry).is_some() => {
+                format!("`{name}` is written `{entry}` here")
+            }
+            Means::Missing(nearest) | Means::Method(_, nearest) => {
                 format!("`{name}` is known, but not built; the nearest that is: {nearest}")
             }
         }

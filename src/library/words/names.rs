@@ -1,13 +1,13 @@
 //! Words that stand where a method, an optimizer, a schedule, a metric, an objective, a stage kind, a source or a
 //! value belongs.
 
-use super::{Word, command, entry, missing};
+use super::{Word, adapts, command, entry, missing};
 
 /// Names of others.
 #[rustfmt::skip]
 pub static NAMES: &[Word] = &[
     // Methods
-    missing(&["dora", "weight_decomposed_lora"], "`lora`, or `siva`, which trains singular vectors of the weights themselves"),
+    adapts(&["dora", "weight_decomposed_lora"], "dora", "`lora`, or `siva`, which trains singular vectors of the weights themselves"),
     missing(&["qlora", "qalora", "lora_8bit", "lora_4bit", "quantized_lora"],
         "`lora` on a model with `dtype = bf16`, whose frozen weights take half the memory of f32; `side_lora` and `lst` save activations too"),
     missing(&["pissa", "loftq", "olora", "corda", "eva", "milora", "lora_ga", "lora_xs"], "`siva`, which begins from the singular vectors of the weights"),
@@ -15,10 +15,12 @@ pub static NAMES: &[Word] = &[
     missing(&["ia3", "ia_3", "(ia)3", "ssf", "ln_tuning", "layernorm_tuning", "fourierft", "c3a", "waveft"], "`bitfit`, which trains biases alone"),
     missing(&["prefix_tuning", "prompt_tuning", "p_tuning", "p_tuning_v2", "soft_prompt", "multitask_prompt_tuning", "cpt", "cartridge", "ptuning", "prefix"],
         "a written `prompt` with `objective = label_words`, and any method beside it"),
-    missing(&["vera", "vblora", "loha", "lokr", "lycoris", "oft", "boft", "hra", "randlora", "road", "miss", "bone", "xlora", "poly", "lora_fa", "glora", "delora",
+    adapts(&["vera"], "vera", "`lora`, or `siva`"),
+    missing(&["vblora", "loha", "lokr", "lycoris", "oft", "boft", "hra", "randlora", "road", "miss", "bone", "xlora", "poly", "lora_fa", "glora", "delora",
               "gralora", "shira", "hira", "psoft", "tinylora", "unilora", "tied_lora", "pvera", "frod", "osf"], "`lora`, or `siva`"),
     missing(&["galore", "lora_plus", "loraplus", "lorap", "lisa", "badam", "apollo_full"], "`lora`, or `last_n` for whole blocks"),
-    missing(&["adapter", "houlsby", "pfeiffer", "bottleneck", "parallel_adapter", "adaption_prompt", "compacter", "llama_adapter", "adapters", "unipelt", "mam"],
+    adapts(&["adapter", "adapters", "houlsby", "bottleneck"], "houlsby", "`lora` beside each matrix, or `lst` beside the whole model"),
+    missing(&["pfeiffer", "parallel_adapter", "adaption_prompt", "compacter", "llama_adapter", "unipelt", "mam"],
         "`lora` beside each matrix, or `lst` beside the whole model"),
     entry(&["rslora", "rs_lora"], "lora { rs_lora = true }"),
     entry(&["full_finetuning", "full_ft", "finetuning", "none", "full_fine_tuning", "fft", "all"], "full"),
