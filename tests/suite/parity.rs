@@ -226,6 +226,18 @@ fn side_networks_and_label_words_equal_their_pytorch_transcriptions() {
 }
 
 #[test]
+fn methods_equal_peft_and_transcriptions_from_the_same_start() {
+    let curves = json("tests/reference/methods.json");
+    let curves = curves["curves"].as_array().expect("curves");
+    for curve in curves {
+        let text = |key: &str| curve[key].as_str().expect("a text");
+        let (model, lr) = (text("model"), curve["lr"].as_f64().expect("a rate"));
+        let dir = run(&recipe(model, text("method"), lr));
+        follows(dir.path(), curve, &format!("{} {model}", text("name")));
+    }
+}
+
+#[test]
 fn masked_lm_curves_equal_pytorch_with_masks_drawn_anew() {
     let curves = json("tests/reference/masked.json");
     let curves = curves["curves"].as_array().expect("curves");

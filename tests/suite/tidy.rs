@@ -39,7 +39,10 @@ fn sources(folder: &Path, list: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         if path.is_dir() {
-            sources(&path, list);
+            // A folder of a module of tests is one, too.
+            if !path.ends_with("launch_tests") {
+                sources(&path, list);
+            }
         } else if path.extension().is_some_and(|e| e == "rs")
             && !path.to_string_lossy().ends_with("tests.rs")
         {

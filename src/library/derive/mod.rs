@@ -8,8 +8,10 @@ use std::fmt;
 use super::net::{Param, ParamKind, Role};
 
 pub mod prune;
+mod row_norm;
 mod svd;
 
+pub use row_norm::RowNorm;
 pub use svd::{DECOMPOSITION, Svd};
 
 /// A parameter of the model's own.
@@ -100,5 +102,6 @@ macro_rules! derivations {
 }
 
 derivations! {
+    RowNorm,
     Svd,
 }

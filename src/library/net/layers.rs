@@ -4,8 +4,9 @@ use super::super::method;
 use super::{Mode, Net, Param, ParamKind, Pick, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
-    Activation, ActivationKind, Add, Attention, AttentionDropout, Dropout, Epilogue, Gather,
-    Indices, LayerNorm, MatMul,
+    Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast, Detach,
+    Dropout, Elementwise, Epilogue, Gather, Indices, LayerNorm, MatMul, Over, Reduce, ReduceKind,
+    Unary, UnaryKind,
 };
 use crate::program::{DType, Dim, Feed, Real, Sym, Value};
 
@@ -248,6 +249,26 @@ impl Net<'_> {
             },
             &inputs,
         )[0]
+    }
+
+    /// `a ∘ b`, where `b` may be broadcast.
+    pub fn binary(&mut self, kind: BinaryKind, broadcast: Broadcast, a: Value, b: Value) -> Value {
+        self.b.push1(Elementwise { kind, broadcast }, &[a, b])
+    }
+
+    /// A function of each element.
+    pub fn unary(&mut self, kind: UnaryKind, x: Value) -> Value {
+        self.b.push1(Unary { kind }, &[x])
+    }
+
+    /// A sum, mean, sum of squares or maximum.
+    pub fn reduce(&mut self, kind: ReduceKind, over: Over, x: Value) -> Value {
+        self.b.push1(Reduce { kind, over }, &[x])
+    }
+
+    /// The same values, which count as constants in the backward pass.
+    pub fn detach(&mut self, x: Value) -> Value {
+        self.b.push1(Detach, &[x])
     }
 
     /// `a + b`.

@@ -132,8 +132,10 @@ impl<'a> Net<'a> {
         } else {
             (self.options.storage, Class::Frozen)
         };
-        // Vectors stay in f32: they cost nothing and widening them at each use would.
-        let dtype = if param.shape.len() < 2 {
+        // Vectors stay in f32: they cost nothing and widening them at each use would. So do matrices that a method
+        // draws and never trains: files keep them as they are.
+        let drawn = param.owner == Owner::Adapter && !param.trains && param.replaces.is_none();
+        let dtype = if param.shape.len() < 2 || drawn {
             DType::F32
         } else {
             dtype

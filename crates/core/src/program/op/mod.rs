@@ -28,6 +28,7 @@ mod clip;
 mod constant;
 mod cross_entropy;
 mod cross_entropy_grad;
+mod detach;
 mod dropout;
 mod elementwise;
 mod expand;
@@ -122,6 +123,7 @@ ops! {
     constant::Constant,
     cross_entropy::CrossEntropy,
     cross_entropy_grad::CrossEntropyGrad,
+    detach::Detach,
     dropout::Dropout,
     elementwise::Elementwise,
     expand::Expand,
