@@ -144,6 +144,7 @@ fn adapters_on_narrow_weights_are_trained_scored_and_merged() {
             "siva { rank = 4, decomposition = 20, on = {attention.query, ffn.up} }",
             true,
         ),
+        ("houlsby { size = 8 }", false),
         ("k_lst { k = 3, r = 4 }", false),
         ("last_n { n = 1 }", false),
     ] {

@@ -14,6 +14,7 @@ use crate::program::Value;
 mod bitfit;
 mod full;
 mod head_only;
+mod houlsby;
 mod k_lst;
 mod last_n;
 mod lora;
@@ -30,6 +31,7 @@ pub const METHODS: &[&dyn Method] = &[
     &lora::Lora,
     &siva::Siva,
     &side_lora::SideLora,
+    &houlsby::Houlsby,
     &lst::Lst,
     &k_lst::KLst,
 ];
