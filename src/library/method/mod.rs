@@ -12,6 +12,7 @@ use super::schema::{Filled, Schema, Values};
 use crate::program::Value;
 
 mod bitfit;
+mod dora;
 mod full;
 mod head_only;
 mod houlsby;
@@ -31,6 +32,7 @@ pub const METHODS: &[&dyn Method] = &[
     &lora::Lora,
     &siva::Siva,
     &side_lora::SideLora,
+    &dora::Dora,
     &houlsby::Houlsby,
     &lst::Lst,
     &k_lst::KLst,
