@@ -146,6 +146,7 @@ fn adapters_on_narrow_weights_are_trained_scored_and_merged() {
         ),
         ("houlsby { size = 8 }", false),
         ("dora { rank = 4, on = {attention.*, ffn.*} }", true),
+        ("vera { rank = 8, on = {attention.*, ffn.*} }", true),
         ("k_lst { k = 3, r = 4 }", false),
         ("last_n { n = 1 }", false),
     ] {

@@ -22,6 +22,7 @@ mod lora;
 mod lst;
 mod side_lora;
 mod siva;
+mod vera;
 
 /// Every method.
 pub const METHODS: &[&dyn Method] = &[
@@ -33,6 +34,7 @@ pub const METHODS: &[&dyn Method] = &[
     &siva::Siva,
     &side_lora::SideLora,
     &dora::Dora,
+    &vera::Vera,
     &houlsby::Houlsby,
     &lst::Lst,
     &k_lst::KLst,

@@ -1,0 +1,181 @@
+//! VeRA: `y = x W₀ᵀ + b + λ_b ⊙ ((λ_d ⊙ (Drop(x) Aᵀ)) Bᵀ)`, with `A` and `B` frozen and shared by all sites.
+
+use serde_json::{Value as Json, json};
+
+use super::super::net::{Init, Param};
+use super::super::schema::{Bound, Default, Key, Kind};
+use super::lora::{DROPOUT, ON};
+use super::{At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values};
+use crate::program::Real;
+use crate::program::op::{BinaryKind, Broadcast, Indices, MatMul, MulRows};
+
+/// Trained vectors between frozen random matrices that all sites share.
+#[derive(Debug)]
+pub struct Vera;
+
+/// The shared matrices' names.
+const SHARED: [&str; 2] = ["vera_A", "vera_B"];
+
+static SCHEMA: Schema = Schema {
+    name: "vera",
+    summary: "vector-based random matrix adaptation: trained vectors around random matrices that all sites share",
+    doc: "y = x W0ᵀ + b + λ_b ⊙ ((λ_d ⊙ (dropout(x) Aᵀ)) Bᵀ). A [rank, in] and B [out, rank] are drawn once, uniform in \
+          ±1/√in and ±1/√rank for the widest site, stay frozen, and serve all sites, narrower ones by their first columns and \
+          rows. Each site trains λ_d [rank], which starts at `d_initial`, and λ_b [out], which starts at 0, so the model \
+          starts unchanged. Merges exactly into plain weights and is written in peft's format, A and B included.",
+    paper: "Kopiczko et al. 2024 (arXiv 2310.11454), section 3",
+    keys: &[
+        Key {
+            name: "rank",
+            kind: Kind::Int(1, u64::MAX),
+            default: Default::Text("256"),
+            doc: "rank r of the shared matrices",
+        },
+        Key {
+            name: "d_initial",
+            kind: Kind::Float(Bound::None, Bound::None),
+            default: Default::Text("0.1"),
+            doc: "what λ_d starts at",
+        },
+        DROPOUT,
+        ON,
+    ],
+};
+
+/// What an update is made of: `A` transposed `[in, rank]`, `B [out, rank]`, `λ_d [rank]`, `λ_b [out]`.
+struct Parts {
+    a: Value,
+    b: Value,
+    d: Value,
+    out: Value,
+}
+
+/// The first `rows` rows of a matrix that may have more.
+fn first_rows(net: &mut Net<'_>, matrix: Value, (rows, all): (u64, u64)) -> Value {
+    if rows == all {
+        return matrix;
+    }
+    let list = (0..rows as u32).collect();
+    let rows = net.b.push1(Indices { list }, &[]);
+    net.gather(matrix, rows)
+}
+
+fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
+    let (site, values) = (at.site, at.values);
+    let rank = values.int("rank");
+    let placed = at.placed(net);
+    let widest = |of: fn(&Site) -> u64| placed.iter().map(|s| of(s)).max().unwrap_or(1);
+    let (input, output) = (widest(Site::input), widest(Site::output));
+    let shared = |name: &str, rows, width: u64| {
+        let start = Init::Uniform(1.0 / (width as f64).sqrt());
+        Param::shared(name)
+            .shape(&[rows, rank])
+            .frozen()
+            .start(start)
+    };
+    let [a, b] = SHARED;
+    let (a, b) = (shared(a, input, input), shared(b, output, rank));
+    let (a, b) = (net.tensor(a), net.tensor(b));
+    let d = Param::at(site, "vera_lambda_d").shape(&[rank]);
+    let out = Param::at(site, "vera_lambda_b").shape(&[site.output()]);
+    Parts {
+        a: first_rows(net, a, (site.input(), input)),
+        b: first_rows(net, b, (site.output(), output)),
+        d: net.tensor(d.start(Init::Constant(values.float("d_initial")))),
+        out: net.tensor(out),
+    }
+}
+
+impl Method for Vera {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn adapts(&self) -> bool {
+        true
+    }
+
+    fn shares(&self) -> bool {
+        true
+    }
+
+    fn stacking(&self) -> Stacking {
+        Stacking::Over
+    }
+
+    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
+        let base = at.linear(net, x);
+        let p = parts(at, net);
+        let x = net.dropout_before(x, at.values.float("dropout"), p.d);
+        let z = net
+            .b
+            .push1(MatMul::plain(false, false, Real::new(1.0)), &[x, p.a]);
+        let z = net.b.push1(MulRows, &[z, p.d]);
+        let y = net.project(z, p.b);
+        let y = net.b.push1(MulRows, &[y, p.out]);
+        net.add(base, y)
+    }
+
+    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        let weight = at.weight(net)?;
+        let p = parts(at, net);
+        let ad = net.b.push1(MulRows, &[p.a, p.d]);
+        // diag(λ_b) B diag(λ_d) A
+        let update = net
+            .b
+            .push1(MatMul::plain(false, true, Real::new(1.0)), &[p.b, ad]);
+        let update = net.binary(BinaryKind::Mul, Broadcast::Column, update, p.out);
+        Some(net.add(weight, update))
+    }
+
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
+        let keys = vec![
+            ("bias", json!("none")),
+            ("d_initial", json!(values.float("d_initial"))),
+            ("fan_in_fan_out", json!(false)),
+            ("init_weights", json!(true)),
+            ("layers_pattern", Json::Null),
+            ("layers_to_transform", Json::Null),
+            // The matrices themselves are in the file.
+            ("projection_prng_key", json!(0)),
+            ("r", json!(values.int("rank"))),
+            ("save_projection", json!(true)),
+            ("vera_dropout", json!(values.float("dropout"))),
+        ];
+        Some(PeftForm {
+            kind: "VERA",
+            keys,
+            product: None,
+        })
+    }
+
+    fn peft_tensors(
+        &self,
+        values: &Values,
+        site: &Site,
+        get: &Lookup<'_>,
+    ) -> Option<Vec<PeftTensor>> {
+        let tensor =
+            |suffix: &str, n: u64| Some((suffix.to_owned(), vec![n as usize], get(suffix)?));
+        Some(vec![
+            tensor("vera_lambda_d", values.int("rank"))?,
+            tensor("vera_lambda_b", site.output())?,
+        ])
+    }
+
+    fn peft_shared(&self, values: &Values, get: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
+        let rank = values.int("rank") as usize;
+        let [a, b] = SHARED.map(get);
+        let (a, b) = (a?, b?);
+        let (input, output) = (a.len() / rank, b.len() / rank);
+        // peft has A as [rank, in].
+        let a: Vec<f32> = (0..rank)
+            .flat_map(|i| a.iter().skip(i).step_by(rank).copied())
+            .collect();
+        let [name_a, name_b] = SHARED.map(str::to_owned);
+        Some(vec![
+            (name_a, vec![rank, input], a),
+            (name_b, vec![output, rank], b),
+        ])
+    }
+}
