@@ -105,12 +105,11 @@ pub fn check_kernels(compiled: &mut Compiled, store: Option<&Store>, machine: &M
 
 /// Every diagnostic code with its doc.
 pub fn codes() -> impl Iterator<Item = &'static crate::base::Code> {
-    let layers: [&[&crate::base::Code]; 5] = [
+    let layers: [&[&crate::base::Code]; 4] = [
         crate::syntax::error::CODES,
         resolve::error::CODES,
         plan::error::CODES,
         library::error::CODES,
-        crate::exec::error::CODES,
     ];
     layers.into_iter().flatten().copied()
 }

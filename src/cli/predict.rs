@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
 
 use super::exit;
 use super::options::{Color, Common, error, output_failed, threads};
@@ -20,8 +20,8 @@ use crate::exec::observe::Silent;
 use crate::exec::predict::{Predictor, Session};
 use crate::files::{RunError, near};
 use crate::library::data::DataError;
-use crate::library::model::HeadKind;
 use crate::library::rows::{self, Added, Opened, Record, Rows, Unwritten};
+use crate::library::task::{Form, Task};
 use crate::program::op::Machine;
 use crate::resolve::methods_from_text;
 
@@ -227,10 +227,19 @@ impl Predict {
             self.note(note);
         }
         let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
-        let answers = Answers::of(&predictor.head, self.all)?;
+        let mut answers = Answers {
+            task: predictor.task.as_ref(),
+            classes: &predictor.description.classes,
+            form: Form {
+                all: self.all,
+                nested: false,
+            },
+        };
+        answers.columns()?;
         let (name, opened) = self.opened()?;
         let read_as = opened.format;
         let format = self.format.map_or(read_as, Into::into);
+        answers.form.nested = format == rows::Format::Jsonl;
         if format == rows::Format::Parquet && std::io::stdout().is_terminal() {
             return Err(Refusal::Wrong(
                 "a Parquet file does not go to a terminal; write `> FILE.parquet`, or `--format csv`".to_owned(),
@@ -256,7 +265,8 @@ impl Predict {
         // Nothing is written, not even a header, before the model is whole.
         let mut session = predictor.session((self.batch, self.draws), (machine, device))?;
         let out = Box::new(BufWriter::new(output::data()));
-        let added = answers.columns(format);
+        let added = answers.columns()?;
+        let width = added.len();
         let mut sink = rows::sink(format, out, input.columns(), added, copied, &name)?;
         let mut unsaid = Unsaid::default();
         let mut shown = Shown::new(self.quiet);
@@ -265,7 +275,7 @@ impl Predict {
                 &part,
                 &columns,
                 &mut session,
-                (&answers, format),
+                (&answers, width),
                 &mut unsaid,
                 &name,
             )?;
@@ -447,7 +457,7 @@ fn label(
     part: &[Record],
     columns: &[String],
     session: &mut Session<'_>,
-    (answers, format): (&Answers, rows::Format),
+    (answers, width): (&Answers<'_>, usize),
     unsaid: &mut Unsaid,
     name: &str,
 ) -> Result<Vec<Vec<Json>>, Refusal> {
@@ -474,97 +484,30 @@ fn label(
         .flat_map(|p| p.scores.chunks(p.width.max(1)));
     let values = has.into_iter().map(|has| {
         let row = if has { scores.next() } else { None };
-        answers.values(row, format)
+        answers.values(row, width)
     });
     Ok(values.collect())
 }
 
 /// What is said of each row.
-struct Answers {
-    /// The classes; none for a number.
-    classes: Option<Vec<String>>,
-    /// Whether the probability of each class is.
-    all: bool,
+struct Answers<'a> {
+    task: &'a dyn Task,
+    classes: &'a [String],
+    form: Form,
 }
 
-impl Answers {
-    fn of(head: &HeadKind, all: bool) -> Result<Self, Refusal> {
-        let classes = match head {
-            HeadKind::Classes(names) => Some(names.clone()),
-            HeadKind::Regression => None,
-            HeadKind::Vocabulary => {
-                return Err(Refusal::Wrong(
-                    "the model tells masked tokens and labels nothing".to_owned(),
-                ));
-            }
-        };
-        if all && classes.is_none() {
-            return Err(Refusal::Wrong(
-                "`--all` gives the probability of every class, and this model gives a number"
-                    .to_owned(),
-            ));
-        }
-        Ok(Self { classes, all })
-    }
-
+impl Answers<'_> {
     /// The names of what is added.
-    fn columns(&self, format: rows::Format) -> Vec<Added> {
-        let column = |name: &str, number: bool| Added {
-            name: name.to_owned(),
-            number,
-        };
-        let Some(classes) = &self.classes else {
-            return vec![column("prediction", true)];
-        };
-        let mut list = vec![column("prediction", false), column("probability", true)];
-        match (self.all, format) {
-            (false, _) => {}
-            (true, rows::Format::Jsonl) => list.push(column("probabilities", false)),
-            (true, _) => list.extend(
-                classes
-                    .iter()
-                    .map(|c| column(&format!("probability_{c}"), true)),
-            ),
-        }
-        list
+    fn columns(&self) -> Result<Vec<Added>, Refusal> {
+        let list = self.task.answers(self.classes, self.form);
+        list.map_err(Refusal::Wrong)
     }
 
     /// What is added to a row with these scores; nulls where it has none.
-    fn values(&self, scores: Option<&[f32]>, format: rows::Format) -> Vec<Json> {
-        let Some(scores) = scores else {
-            return vec![Json::Null; self.columns(format).len()];
-        };
-        let Some(classes) = &self.classes else {
-            return vec![number(f64::from(
-                scores.first().copied().unwrap_or_default(),
-            ))];
-        };
-        let probabilities = softmax(scores);
-        let best = crate::library::metric::best(scores) as usize;
-        let of = |i: usize| number(probabilities.get(i).copied().unwrap_or_default());
-        let mut list = vec![json!(classes.get(best)), of(best)];
-        match (self.all, format) {
-            (false, _) => {}
-            (true, rows::Format::Jsonl) => {
-                let pairs = classes.iter().enumerate().map(|(i, c)| (c.clone(), of(i)));
-                list.push(Json::Object(pairs.collect::<Map<_, _>>()));
-            }
-            (true, _) => list.extend((0..classes.len()).map(of)),
+    fn values(&self, scores: Option<&[f32]>, columns: usize) -> Vec<Json> {
+        match scores {
+            Some(scores) => self.task.values(self.classes, self.form, scores),
+            None => vec![Json::Null; columns],
         }
-        list
     }
-}
-
-/// A number with the digits that f32 has.
-fn number(x: f64) -> Json {
-    let short = (x as f32).to_string().parse::<f64>();
-    json!(short.unwrap_or(x))
-}
-
-/// Probabilities of a row of scores.
-fn softmax(row: &[f32]) -> Vec<f64> {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = row.iter().map(|x| f64::from(x - max).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|x| x / sum).collect()
 }

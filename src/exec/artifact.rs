@@ -5,24 +5,24 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::library::model::HeadKind;
+use crate::library::task::Task;
 use crate::program::types::DType;
 
 /// The `config.json` of an exported sequence classifier, from the base model's.
 ///
-/// `class` is its class in `transformers`; `head` says what the labels are, if there are any; `dtype` is
-/// the type of the exported weights.
+/// `class` is its class in `transformers`; the task says what the head gives, and of which classes; `dtype` is the type
+/// of the exported weights.
 #[must_use]
-pub fn model_config(original: &Json, class: &str, head: &HeadKind, dtype: DType) -> Json {
+pub fn model_config(
+    original: &Json,
+    class: &str,
+    (task, classes): (&dyn Task, &[String]),
+    dtype: DType,
+) -> Json {
     let mut config: Map<String, Json> = original.as_object().cloned().unwrap_or_default();
     config.insert("architectures".into(), json!([class]));
 
-    let regression = ["LABEL_0".to_owned()];
-    match head {
-        HeadKind::Classes(names) => label_keys(&mut config, names, false),
-        HeadKind::Regression => label_keys(&mut config, &regression, true),
-        HeadKind::Vocabulary => {}
-    }
+    task.export(&mut config, classes);
 
     let dtype = json!(torch_dtype(dtype));
     // Newer files call it `dtype`; both may be there, and then they must agree.
@@ -31,34 +31,6 @@ pub fn model_config(original: &Json, class: &str, head: &HeadKind, dtype: DType)
     }
     config.insert("torch_dtype".into(), dtype);
     Json::Object(config)
-}
-
-/// Writes the names of labels into a config.
-fn label_keys(config: &mut Map<String, Json>, names: &[String], regression: bool) {
-    // `transformers` takes the number of labels from `id2label`; a number beside it could only disagree.
-    for count in ["num_labels", "_num_labels"] {
-        config.shift_remove(count);
-    }
-    let id2label: Map<String, Json> = names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| (i.to_string(), json!(name)))
-        .collect();
-    let label2id: Map<String, Json> = names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| (name.clone(), json!(i)))
-        .collect();
-    config.insert("id2label".into(), Json::Object(id2label));
-    config.insert("label2id".into(), Json::Object(label2id));
-    if regression {
-        config.insert("problem_type".into(), json!("regression"));
-    } else if config
-        .get("problem_type")
-        .is_some_and(|kind| !kind.is_null())
-    {
-        config.insert("problem_type".into(), json!("single_label_classification"));
-    }
 }
 
 /// PyTorch's name of a dtype.
@@ -75,18 +47,20 @@ const fn torch_dtype(dtype: DType) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::library::task::task;
+
+    fn config(original: &Json, class: &str, of: &str, names: &[&str], dtype: DType) -> Json {
+        let task = task(of).expect("registered");
+        let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+        model_config(original, class, (task.as_ref(), &names), dtype)
+    }
 
     #[test]
     fn labels_and_dtype_are_set_and_the_rest_stays() {
         let original = json!({ "model_type": "bert", "num_labels": 5, "architectures": ["BertForMaskedLM"], "hidden_size": 64,
             "id2label": { "0": "x" }, "problem_type": "regression", "dtype": "float32" });
-        let head = HeadKind::Classes(vec!["bad".to_owned(), "good".to_owned()]);
-        let config = model_config(
-            &original,
-            "BertForSequenceClassification",
-            &head,
-            DType::BF16,
-        );
+        let class = "BertForSequenceClassification";
+        let config = config(&original, class, "classify", &["bad", "good"], DType::BF16);
         assert_eq!(
             config,
             json!({ "model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 64,
@@ -99,18 +73,12 @@ mod tests {
 
     #[test]
     fn regression_has_one_label() {
-        let config = model_config(
-            &json!({ "model_type": "bert" }),
-            "C",
-            &HeadKind::Regression,
-            DType::F32,
-        );
-        assert_eq!(config["problem_type"], "regression");
-        assert_eq!(config["id2label"], json!({ "0": "LABEL_0" }));
-        assert_eq!(config["torch_dtype"], "float32");
-        assert!(config.get("dtype").is_none());
-        assert!(
-            model_config(&json!([1]), "C", &HeadKind::Classes(Vec::new()), DType::F32).is_object()
-        );
+        let bert = json!({ "model_type": "bert" });
+        let own = config(&bert, "C", "regress", &[], DType::F32);
+        assert_eq!(own["problem_type"], "regression");
+        assert_eq!(own["id2label"], json!({ "0": "LABEL_0" }));
+        assert_eq!(own["torch_dtype"], "float32");
+        assert!(own.get("dtype").is_none());
+        assert!(config(&json!([1]), "C", "classify", &[], DType::F32).is_object());
     }
 }

@@ -14,9 +14,9 @@ use super::score::{Walk, score};
 use crate::files::RunError;
 use crate::files::durable::write_bytes;
 use crate::library::candidates::{Candidates, Chosen};
-use crate::library::data::tokens::Target;
 use crate::library::metric::{Metric, Predictions};
 use crate::library::stage::job::Choose;
+use crate::library::task::Task;
 
 /// Name of the choice inside an artifact.
 pub const PROMPT: &str = "prompt.json";
@@ -86,6 +86,7 @@ impl Work<'_> {
                         positions: self.stage.model.facts().positions,
                         kept: None,
                     },
+                    task: self.stage.start.task.as_ref(),
                     masking: None,
                     batch: job.batch,
                 },
@@ -98,7 +99,8 @@ impl Work<'_> {
             done += set.len() as u64;
             for places in candidates.assignments() {
                 let chosen = candidates.chosen(template, &places).ok_or_else(nothing)?;
-                let own = assigned(candidates, &scores, &places).ok_or_else(nothing)?;
+                let task = self.stage.start.task.as_ref();
+                let own = assigned(task, candidates, &scores, &places).ok_or_else(nothing)?;
                 let own = Scored {
                     number,
                     chosen,
@@ -155,38 +157,33 @@ impl Observer for Onward<'_> {
 }
 
 /// What an assignment predicts: the columns of its words, and the mean cross-entropy over them.
-fn assigned(candidates: &Candidates, all: &Predictions, places: &[usize]) -> Option<Predictions> {
+fn assigned(
+    task: &dyn Task,
+    candidates: &Candidates,
+    all: &Predictions,
+    places: &[usize],
+) -> Option<Predictions> {
     let tokens = candidates.tokens();
     let own = candidates.tokens_of(places)?;
     let columns: Vec<usize> = own
         .iter()
         .map(|token| tokens.iter().position(|t| t == token))
         .collect::<Option<_>>()?;
-    let mut scores = Vec::with_capacity(all.targets.len() * columns.len());
+    let mut predicted = Vec::with_capacity(all.targets.len());
     let mut loss = 0.0;
     for (row, target) in all.scores.chunks(all.width.max(1)).zip(&all.targets) {
         let picked = columns.iter().map(|&c| row.get(c).copied());
         let picked: Vec<f32> = picked.collect::<Option<_>>()?;
-        if let Target::Class(class) = target {
-            loss += cross_entropy(&picked, *class as usize)?;
-        }
-        scores.extend(picked);
+        loss += task.loss_of(&picked, target);
+        predicted.push(task.predict(&picked));
     }
     Some(Predictions {
-        width: columns.len(),
         loss: loss / all.targets.len().max(1) as f64,
-        scores,
+        predicted,
         targets: all.targets.clone(),
         positive: all.positive,
         ..Predictions::default()
     })
-}
-
-/// `ln Σ exp(s) − s[class]`.
-pub(super) fn cross_entropy(scores: &[f32], class: usize) -> Option<f64> {
-    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = scores.iter().map(|s| f64::from(s - most).exp()).sum();
-    Some(sum.ln() - f64::from(scores.get(class)? - most))
 }
 
 /// The choice that a finished stage's artifact holds.
@@ -214,6 +211,7 @@ pub fn chosen(artifact: &Path) -> Result<Chosen, RunError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::library::data::tokens::Target;
     use crate::library::metric::metric;
 
     #[test]
@@ -233,6 +231,7 @@ mod tests {
         assert!(!of(1, 0.9, 0.1).beats(&of(0, 0.9, 0.1), accuracy));
         let loss = metric("loss").expect("known");
         assert!(of(1, 0.1, 0.1).beats(&of(0, 0.2, 0.2), loss));
-        assert!((cross_entropy(&[0.0, 0.0], 1).expect("a class") - 2.0_f64.ln()).abs() < 1e-12);
+        let loss = crate::library::task::of_words().loss_of(&[0.0, 0.0], &Target::Class(1));
+        assert!((loss - 2.0_f64.ln()).abs() < 1e-12);
     }
 }

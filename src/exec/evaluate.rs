@@ -1,31 +1,25 @@
-//! An `eval` stage: metrics, a table of predictions, and how each class is told.
+//! An `eval` stage: metrics, a table of predictions, and what the task says of them.
 
 use std::io::Write;
 use std::time::Instant;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::error::ONE_PREDICTION;
 use super::features::Source;
 use super::machine::Runner;
 use super::observe::Observer;
 use super::predictions::Table;
 use super::run::Work;
-use super::score::{Told, Walk, averaged, metrics, score, stream};
+use super::score::{Prediction, Told, Walk, averaged, metrics, score, stream};
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, write_atomically};
 use crate::library::data::tokens::EncodedSet;
-use crate::library::metric::{Confusion, Predictions};
-use crate::library::model::HeadKind;
+use crate::library::metric::Predictions;
 use crate::library::stage::job::Score;
+use crate::library::task::Names;
 
 /// Name of the table of predictions.
 pub const PREDICTIONS: &str = "predictions.tsv";
-
-/// Classes up to which the whole table of labels and predictions is in a result.
-const WHOLE: usize = 100;
-/// Confusions that a result lists.
-const LISTED: usize = 20;
 
 impl Work<'_> {
     /// Scores a split.
@@ -55,10 +49,17 @@ impl Work<'_> {
             "metrics": values, "loss_first": null, "loss_last": predictions.loss, "steps": 0, "epochs": 0,
             "samples_per_s": rate,
         });
-        if let (HeadKind::Classes(names), Some(result)) =
-            (&self.stage.start.head, result.as_object_mut())
+        let start = &self.stage.start;
+        let details = start.task.details(&start.classes, &predictions);
+        if let Some(result) = result
+            .as_object_mut()
+            .filter(|_| !details.entries.is_empty())
         {
-            by_class(names, &predictions, result);
+            result.extend(details.entries);
+            let doubts = details.doubts.iter().map(|(code, message)| {
+                json!({ "code": format!("peftc::{}", code.name), "message": message })
+            });
+            result.insert("warnings".to_owned(), doubts.collect());
         }
         Ok(result)
     }
@@ -73,27 +74,40 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Predictions, RunError> {
         let start = &self.stage.start;
-        let tokens = start.model.tokenizer.as_deref();
-        let tokens = tokens.filter(|_| job.masking.is_some());
-        let mut table = Table::begin(out, set, &start.head, tokens)?;
+        let task = start.task.as_ref();
+        let names = Names {
+            classes: &start.classes,
+            tokens: start.model.tokenizer.as_deref(),
+        };
+        let mut table = Table::begin(out, set, task, names)?;
         let walk = Walk {
             source: Source {
                 set,
                 positions: self.stage.model.facts().positions,
                 kept: None,
             },
+            task,
             masking: job.masking.as_ref(),
             batch: job.batch,
         };
         let predictions = if job.draws > 1 {
             // The draws of an example are far from each other, and their classes few.
-            let all = averaged(score(runner, &job.evaluate, walk, observer)?, job.draws);
-            let examples: Vec<u32> = (0..all.targets.len() as u32).collect();
+            let all = score(runner, &job.evaluate, walk, observer)?;
+            let all = averaged(task, all, job.draws);
+            let pairs = all.targets.iter().zip(&all.predicted);
+            let rows: Vec<Prediction> = (0_u32..)
+                .zip(pairs)
+                .map(|(example, (target, predicted))| Prediction {
+                    example,
+                    position: 0,
+                    target: *target,
+                    predicted: *predicted,
+                })
+                .collect();
             table.add(Told {
-                examples: &examples,
+                rows: &rows,
                 scores: &all.scores,
                 width: all.width.max(1),
-                masked: &[],
             })?;
             all
         } else {
@@ -103,47 +117,4 @@ impl Work<'_> {
         table.end()?;
         Ok(predictions)
     }
-}
-
-/// Adds to a result how each class is told, what is taken for what, and what is doubtful about it.
-fn by_class(names: &[String], predictions: &Predictions, result: &mut Map<String, Json>) {
-    let confusion = Confusion::of(predictions);
-    if confusion.rows() == 0 {
-        return;
-    }
-    let name = |class: u32| names.get(class as usize).map_or("?", String::as_str);
-    let each = (0..names.len() as u32).map(|class| {
-        let own = confusion.class(class);
-        json!({
-            "name": name(class), "support": own.support, "predicted": own.predicted, "precision": own.precision,
-            "recall": own.recall, "f1": own.f1,
-        })
-    });
-    result.insert("classes".to_owned(), each.collect());
-    let whole = (names.len() <= WHOLE).then(|| -> Vec<Vec<u64>> {
-        let all = 0..names.len() as u32;
-        let row = |label: u32| all.clone().map(move |told| (label, told));
-        let cells = |label| row(label).map(|(l, p)| confusion.rows_of(l, p)).collect();
-        all.clone().map(cells).collect()
-    });
-    result.insert("confusion".to_owned(), json!(whole));
-    let mut wrong: Vec<(u32, u32, u64)> = confusion.cells().filter(|(l, p, _)| l != p).collect();
-    wrong.sort_by_key(|&(label, told, rows)| (std::cmp::Reverse(rows), label, told));
-    let listed = wrong.into_iter().take(LISTED).map(|(label, told, rows)| {
-        json!({ "label": name(label), "prediction": name(told), "rows": rows })
-    });
-    result.insert("confused".to_owned(), listed.collect());
-    let doubts: Vec<Json> = confusion
-        .only_prediction()
-        .map(|class| {
-            let message = format!(
-                "all {} predictions are `{}`, and the labels are of several classes",
-                confusion.rows(),
-                name(class)
-            );
-            json!({ "code": format!("peftc::{}", ONE_PREDICTION.name), "message": message })
-        })
-        .into_iter()
-        .collect();
-    result.insert("warnings".to_owned(), Json::Array(doubts));
 }

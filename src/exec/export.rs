@@ -107,7 +107,7 @@ pub(super) fn write_peft(
         keys.extend(sizes(product, &adapted));
     }
     let mut save: Vec<String> = whole.iter().map(|m| (*m).to_owned()).collect();
-    if stage.start.objective.on_masked_lm() {
+    if stage.start.task.on_masked_lm() {
         keys.push(("task_type", Json::Null));
         // Without a task, this is how peft finds the class.
         let family = stage.model.family();
@@ -141,7 +141,7 @@ fn whole_modules<'a>(stage: &'a Stage, adapted: &[Adapted<'_>]) -> Option<Vec<&'
             continue;
         }
         let module = param.module();
-        let decodes = stage.start.objective.on_masked_lm() && param.kind == ParamKind::Embedding;
+        let decodes = stage.start.task.on_masked_lm() && param.kind == ParamKind::Embedding;
         if decodes || adapted.iter().any(|a| a.site.path == module) {
             return None;
         }

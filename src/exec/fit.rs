@@ -17,6 +17,7 @@ use super::zeroth;
 use crate::files::RunError;
 use crate::library::data::batch::order;
 use crate::library::stage::job::{Fit, Update};
+use crate::library::task::Task;
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, Feed, Verified};
 
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub train: Source<'a>,
     /// The split to evaluate on.
     pub dev: Option<Source<'a>>,
+    /// What is learned.
+    pub task: &'a dyn Task,
     /// Time spent before the first step on what belongs to the steps.
     pub spent: Duration,
     /// Directory of the stage's checkpoints.
@@ -514,6 +517,7 @@ fn evaluate(
     };
     let walk = Walk {
         source: dev,
+        task: cx.task,
         masking: fit.dev_masking.as_ref(),
         batch: fit.batch,
     };

@@ -9,6 +9,7 @@ use super::weights::Checkpoint;
 use crate::files::RunError;
 use crate::library::model::Model;
 use crate::library::net::{Owner, Param};
+use crate::library::task;
 
 /// What `predict` needs to know of a model directory with a trained head, from its `config.json` and
 /// `tokenizer_config.json`. Columns of the text stand in neither.
@@ -40,15 +41,10 @@ pub(super) fn describe(
             ));
         }
     }
-    let problem = config.get("problem_type").and_then(Json::as_str);
-    if problem == Some("multi_label_classification") {
-        return Err(wrong(
-            "`problem_type` is `multi_label_classification`: several classes a text are not built"
-                .to_owned(),
-        ));
-    }
     let classes = classes(config).map_err(wrong)?;
-    let regression = problem == Some("regression") || (problem.is_none() && classes.len() == 1);
+    let task = task::of_config(config, classes.len())
+        .map_err(|problem| wrong(format!("`problem_type` is `{problem}`, which is not built")))?;
+    let has_classes = task.answer().names_classes();
     // The shorter of what the model can take and what its tokenizer was made for.
     let limits: Option<Json> = std::fs::read(folder.join("tokenizer_config.json"))
         .ok()
@@ -60,8 +56,13 @@ pub(super) fn describe(
         .map_or(u64::MAX, |n| n as u64);
     Ok(Description {
         weights: ".".into(),
-        objective: if regression { "regress" } else { "classify" }.to_owned(),
-        classes: if regression { Vec::new() } else { classes },
+        objective: task.name().to_owned(),
+        options: task
+            .options()
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+        classes: if has_classes { classes } else { Vec::new() },
         max_length: model.facts().max_length.min(made_for),
         ..Description::default()
     })

@@ -136,6 +136,7 @@ impl Work<'_> {
             stage: &self.stage.name.value,
             train: source(train, 0),
             dev: self.set(1).map(|set| source(set, 1)),
+            task: self.stage.start.task.as_ref(),
             spent,
             checkpoints: &checkpoints,
             every: self.options.checkpoint_every,

@@ -16,7 +16,6 @@ use super::state::Initial;
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
 use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
-use crate::library::model::HeadKind;
 use crate::library::net::{Owner, Param};
 use crate::plan::Stage;
 use crate::program::DType;
@@ -25,22 +24,12 @@ use crate::program::op::Tensor;
 /// Name of the adapter file in our own format.
 pub const NATIVE: &str = "peftc.safetensors";
 
-/// Class names, for classification heads.
-fn labels(head: &HeadKind) -> Option<&[String]> {
-    match head {
-        HeadKind::Classes(names) => Some(names),
-        HeadKind::Regression | HeadKind::Vocabulary => None,
-    }
-}
-
 /// The config of a stage's model with its own head.
 fn config(stage: &Stage, dtype: DType) -> Json {
-    let class = if stage.start.objective.on_masked_lm() {
-        stage.model.masked_lm_class()
-    } else {
-        stage.model.exported_class().to_owned()
-    };
-    model_config(&stage.start.model.config, &class, &stage.start.head, dtype)
+    let (start, task) = (&stage.start, &stage.start.task);
+    let class = task.exported_class(stage.model.as_ref());
+    let head = (task.as_ref(), start.classes.as_slice());
+    model_config(&start.model.config, &class, head, dtype)
 }
 
 /// Writes config and tokenizer of a model directory.
@@ -86,6 +75,7 @@ pub fn write_description(
     let weights = base.and_then(|b| b.dir.as_deref());
     let shown = stage.start.prompt.as_ref();
     let shown = shown.and_then(|p| p.demonstrations.as_ref());
+    let own = |(key, value): (&str, f64)| (key.to_owned(), value);
     let description = super::predict::Description {
         weights: match weights {
             Some(weights) => relative(&absolute(dir), weights),
@@ -97,10 +87,9 @@ pub fn write_description(
         config: base.map(|_| config(stage, DType::F32)),
         adapter: base.map(|_| NATIVE.to_owned()),
         methods: methods.iter().map(|(_, f)| format!("{f:#}")).collect(),
-        objective: stage.start.objective.name().to_owned(),
-        classes: labels(&stage.start.head)
-            .map(<[String]>::to_vec)
-            .unwrap_or_default(),
+        objective: stage.start.task.name().to_owned(),
+        options: stage.start.task.options().into_iter().map(own).collect(),
+        classes: stage.start.classes.clone(),
         max_length: stage.start.max_length,
         text: text.to_vec(),
         template: stage

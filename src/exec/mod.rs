@@ -7,7 +7,6 @@ pub mod choose;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod device;
-pub mod error;
 pub mod evaluate;
 pub mod export;
 pub mod features;

@@ -24,12 +24,12 @@ use crate::library::data::tokens::{EncodedExample, EncodedSet, Target};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::method::Tuning;
 use crate::library::metric::Predictions;
-use crate::library::model::{self, HeadKind, Model, Positions};
+use crate::library::model::{self, Model, Positions};
 use crate::library::net::Param;
-use crate::library::objective::Objective;
 use crate::library::prompt::Template;
 use crate::library::schema::Values;
 use crate::library::stage::{StageCx, network};
+use crate::library::task::{self, Form, Task};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::encode::{Frame, tokenize};
 use crate::plan::methods::check_methods;
@@ -64,8 +64,11 @@ pub struct Description {
     pub adapter: Option<String>,
     /// Methods as written in a recipe.
     pub methods: Vec<String>,
-    /// `classify`, `regress`, `label_words` or `masked_lm`.
+    /// Name of the task.
     pub objective: String,
+    /// Values of the task's keys that predictions depend on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<(String, f64)>,
     /// Class names.
     pub classes: Vec<String>,
     /// Tokens after which text is cut.
@@ -88,8 +91,8 @@ pub struct Description {
 pub struct Predictor {
     /// The description.
     pub description: Description,
-    /// The head.
-    pub head: HeadKind,
+    /// What it predicts.
+    pub task: Arc<dyn Task>,
     folder: PathBuf,
     config: serde_json::Value,
     tokenizer: Tokenizer,
@@ -153,18 +156,17 @@ impl Predictor {
             get: &get,
         })
         .map_err(|why| RunError::file(&folder, why))?;
-        let objective = Objective::by_name(&description.objective).ok_or_else(|| {
+        let task = task::with_options(&description.objective, &description.options);
+        let task = task.ok_or_else(|| {
             let what = format!("damaged: there is no objective `{}`", description.objective);
             RunError::file(folder.join(DESCRIPTION), what)
         })?;
-        if objective.masking_rate().is_some() {
-            return Err(RunError::file(
-                artifact,
-                "it was trained to tell masked tokens and labels nothing; go on from it with a stage whose `objective` \
-                 is `classify`, `regress` or `label_words`",
-            ));
-        }
-        let head = objective.head(&description.classes);
+        let plain = Form {
+            all: false,
+            nested: false,
+        };
+        task.answers(&description.classes, plain)
+            .map_err(|why| RunError::file(artifact, why))?;
         let demonstrations = match &description.demonstrations {
             Some(name) => {
                 let path = folder.join(name);
@@ -181,7 +183,7 @@ impl Predictor {
             .map_err(|why| RunError::file(folder.join(DESCRIPTION), why))?;
         Ok(Self {
             description,
-            head,
+            task,
             folder,
             config,
             tokenizer,
@@ -237,10 +239,8 @@ impl Predictor {
             ..self.tuning.clone()
         }
         .frozen();
-        let objective =
-            Objective::by_name(&self.description.objective).unwrap_or(Objective::Classify);
         let mut diags = Diags::default();
-        check_methods(&model, objective, &tuning, &values, &mut diags);
+        check_methods(&model, &self.task, &tuning, &values, &mut diags);
         let why = diags.iter().map(|d| d.message.clone()).next();
         let cx = diags.sound(StageCx {
             values: &values,
@@ -249,9 +249,9 @@ impl Predictor {
             storage: DType::F32,
             numbers: Numbers::default(),
             tuning: tuning.clone(),
-            objective,
-            head: self.head.clone(),
-            words: (objective == Objective::LabelWords).then(|| self.description.words.clone()),
+            task: self.task.clone(),
+            classes: self.description.classes.clone(),
+            words: Some(self.description.words.clone()),
             splits: Vec::new(),
         });
         let cx = cx.ok_or_else(|| {
@@ -400,11 +400,12 @@ impl Session<'_> {
                 positions: self.positions,
                 kept: None,
             },
+            task: own.task.as_ref(),
             masking: None,
             batch: self.batch,
         };
         let all = score(&mut self.runner, &self.program, walk, observer)?;
-        Ok(averaged(all, self.draws))
+        Ok(averaged(own.task.as_ref(), all, self.draws))
     }
 }
 

@@ -9,51 +9,40 @@ use csv::{Terminator, Writer, WriterBuilder};
 
 use super::score::Told;
 use crate::files::RunError;
-use crate::library::data::tokens::{EncodedSet, Target};
-use crate::library::metric::best;
-use crate::library::model::HeadKind;
-use crate::library::tokenizer::Tokenizer;
+use crate::library::data::tokens::EncodedSet;
+use crate::library::task::{Names, Scored, Task};
 
 /// A table being written.
 pub struct Table<'a, W: Write> {
     out: Writer<W>,
     set: &'a EncodedSet,
-    head: &'a HeadKind,
-    tokens: Option<&'a Tokenizer>,
+    task: &'a dyn Task,
+    names: Names<'a>,
 }
 
 impl<'a, W: Write> Table<'a, W> {
-    /// Begins a table: one row an example with its label, what it was told and its scores; with `tokens`, one row a
-    /// masked place with the token that stood there and the one that was told.
+    /// Begins a table: one row an example, or one a masked place, in the columns of the task.
     ///
     /// # Errors
     /// What the file system says.
     pub fn begin(
         out: W,
         set: &'a EncodedSet,
-        head: &'a HeadKind,
-        tokens: Option<&'a Tokenizer>,
+        task: &'a dyn Task,
+        names: Names<'a>,
     ) -> Result<Self, RunError> {
         let mut out = WriterBuilder::new()
             .delimiter(b'\t')
             .terminator(Terminator::Any(b'\n'))
             .from_writer(out);
-        let header: Vec<String> = match (tokens, head) {
-            (Some(_), _) => ["index", "position", "label", "prediction"]
-                .map(str::to_owned)
-                .to_vec(),
-            (None, head) => ["index", "label", "prediction"]
-                .into_iter()
-                .map(str::to_owned)
-                .chain(names(head).iter().map(|name| format!("score_{name}")))
-                .collect(),
-        };
-        out.write_record(&header).map_err(unwritten)?;
+        let own = task.columns(names.classes);
+        let header = std::iter::once("index".to_owned()).chain(own);
+        out.write_record(header).map_err(unwritten)?;
         Ok(Self {
             out,
             set,
-            head,
-            tokens,
+            task,
+            names,
         })
     }
 
@@ -62,44 +51,19 @@ impl<'a, W: Write> Table<'a, W> {
     /// # Errors
     /// What the file system says.
     pub fn add(&mut self, told: Told<'_>) -> Result<(), RunError> {
-        if let Some(tokens) = self.tokens {
-            for (guess, label) in told.masked {
-                let index = self.set.row(guess.example).unwrap_or(guess.example);
-                let token = |id: u32| tokens.token(id).unwrap_or_else(|| "?".to_owned());
-                let cells = [
-                    index.to_string(),
-                    guess.position.to_string(),
-                    token(*label),
-                    token(guess.token),
-                ];
-                self.out.write_record(&cells).map_err(unwritten)?;
-            }
-            return Ok(());
-        }
-        for (example, row) in told.examples.iter().zip(told.scores.chunks(told.width)) {
-            self.row(*example, row)?;
+        for (row, scores) in told.rows.iter().zip(told.scores.chunks(told.width)) {
+            let index = self.set.row(row.example).unwrap_or(row.example);
+            let scored = Scored {
+                position: row.position,
+                target: &row.target,
+                predicted: &row.predicted,
+                scores,
+            };
+            let own = self.task.cells(self.names, scored);
+            let cells = std::iter::once(index.to_string()).chain(own);
+            self.out.write_record(cells).map_err(unwritten)?;
         }
         Ok(())
-    }
-
-    fn row(&mut self, example: u32, row: &[f32]) -> Result<(), RunError> {
-        let names = names(self.head);
-        let class = |c: u32| names.get(c as usize).map_or("?", String::as_str);
-        let label = match self.set.label(example) {
-            None | Some(Target::None) => String::new(),
-            Some(Target::Class(c)) => class(c).to_owned(),
-            Some(Target::Score(x)) => x.to_string(),
-        };
-        let told = match self.head {
-            HeadKind::Classes(_) => class(best(row)).to_owned(),
-            HeadKind::Regression | HeadKind::Vocabulary => {
-                row.first().map(ToString::to_string).unwrap_or_default()
-            }
-        };
-        let index = self.set.row(example).unwrap_or(example);
-        let first = [index.to_string(), label, told];
-        let cells = first.into_iter().chain(row.iter().map(ToString::to_string));
-        self.out.write_record(cells).map_err(unwritten)
     }
 
     /// Ends the table.
@@ -108,15 +72,6 @@ impl<'a, W: Write> Table<'a, W> {
     /// What the file system says.
     pub fn end(mut self) -> Result<(), RunError> {
         self.out.flush().map_err(|e| unwritten(e.into()))
-    }
-}
-
-/// What the columns of scores are called.
-fn names(head: &HeadKind) -> Vec<String> {
-    match head {
-        HeadKind::Classes(names) => names.clone(),
-        HeadKind::Regression => vec!["value".to_owned()],
-        HeadKind::Vocabulary => Vec::new(),
     }
 }
 

@@ -1,13 +1,12 @@
 //! Walking over a split once, scoring.
 
-use super::choose::cross_entropy;
 use super::features::Source;
 use super::machine::Runner;
 use super::observe::{Event, Observer};
 use crate::files::RunError;
 use crate::library::data::tokens::Target;
-use crate::library::masking::Masking;
-use crate::library::metric::{Guess, Metric, Predictions, best};
+use crate::library::metric::{Metric, Predictions};
+use crate::library::task::{Masking, Task};
 use crate::program::op::Tensor;
 use crate::program::{Feed, Verified};
 
@@ -16,30 +15,42 @@ use crate::program::{Feed, Verified};
 pub struct Walk<'a> {
     /// The split.
     pub source: Source<'a>,
+    /// What is predicted.
+    pub task: &'a dyn Task,
     /// How its texts are masked, if they are.
     pub masking: Option<&'a Masking>,
     /// Examples at once.
     pub batch: u64,
 }
 
-/// What a batch was told.
-#[derive(Clone, Copy, Debug)]
-pub struct Told<'a> {
-    /// Its examples.
-    pub examples: &'a [u32],
-    /// Their scores, a row an example; without masks.
-    pub scores: &'a [f32],
-    /// Scores of an example.
-    pub width: usize,
-    /// Its masked places, each with the token that stood there.
-    pub masked: &'a [(Guess, u32)],
+/// A prediction.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// Index of the example.
+    pub example: u32,
+    /// Position of the token, special tokens counted; 0 where it is about the whole text.
+    pub position: u32,
+    /// What was to be predicted.
+    pub target: Target,
+    /// What is predicted.
+    pub predicted: Target,
 }
 
-/// Takes what a batch was told.
+/// The predictions of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// One an example, or one a masked place.
+    pub rows: &'a [Prediction],
+    /// Their scores, row by row.
+    pub scores: &'a [f32],
+    /// Scores of a row.
+    pub width: usize,
+}
+
+/// Takes the predictions of a batch.
 pub type Each<'a> = dyn FnMut(Told<'_>) -> Result<(), RunError> + 'a;
 
-/// Runs an evaluation program over a split in the order of the data, and keeps all scores but those of masked
-/// places, which are as wide as the vocabulary.
+/// Runs an evaluation program over a split in the order of the data, and keeps all scores.
 ///
 /// # Errors
 /// What a kernel refuses, or an interruption.
@@ -51,9 +62,7 @@ pub fn score(
 ) -> Result<Predictions, RunError> {
     let mut scores = Vec::new();
     let told = stream(runner, program, walk, observer, &mut |told: Told<'_>| {
-        if told.masked.is_empty() {
-            scores.extend_from_slice(told.scores);
-        }
+        scores.extend_from_slice(told.scores);
         Ok(())
     })?;
     Ok(Predictions { scores, ..told })
@@ -76,9 +85,6 @@ pub fn stream(
     let order: Vec<u32> = (0..set.len() as u32).collect();
     let masks = walk.masking.map(Masking::evaluation);
     let mut predictions = Predictions::default();
-    if masks.is_none() {
-        predictions.targets = set.labels().collect();
-    }
     let (mut sum, mut done) = (0.0, 0);
     for chunk in order.chunks(walk.batch.max(1) as usize) {
         if let Some(signal) = observer.interrupted() {
@@ -98,36 +104,38 @@ pub fn stream(
                 what: format!("a score is {bad} among the examples from {first} on"),
             });
         }
-        let rows = match masks {
-            Some(_) => packed.masked.len(),
-            None => chunk.len(),
+        let about: Vec<(u32, u32, Target)> = match masks {
+            Some(_) => packed
+                .masked
+                .iter()
+                .map(|(example, place)| (*example, place.position, Target::Class(place.token)))
+                .collect(),
+            None => chunk
+                .iter()
+                .map(|&example| (example, 0, set.label(example).unwrap_or(Target::None)))
+                .collect(),
         };
-        let width = (scores.len() / rows.max(1)).max(1);
-        let mut guesses = Vec::new();
-        if masks.is_some() {
-            for (row, (example, place)) in scores.chunks(width).zip(packed.masked) {
-                let guess = Guess {
-                    example,
-                    position: place.position,
-                    token: best(row),
-                };
-                predictions.targets.push(Target::Class(place.token));
-                predictions.masked.push(guess);
-                guesses.push((guess, place.token));
-            }
-        } else {
-            predictions.width = width;
-            predictions.told.extend(scores.chunks(width).map(best));
-            if width == 1 {
-                predictions.scores.extend_from_slice(scores);
-            }
-        }
+        let width = (scores.len() / about.len().max(1)).max(1);
+        let rows: Vec<Prediction> = scores
+            .chunks(width)
+            .zip(about)
+            .map(|(row, (example, position, target))| Prediction {
+                example,
+                position,
+                target,
+                predicted: walk.task.predict(row),
+            })
+            .collect();
         each(Told {
-            examples: chunk,
+            rows: &rows,
             scores,
             width,
-            masked: &guesses,
         })?;
+        predictions.width = width;
+        for row in rows {
+            predictions.targets.push(row.target);
+            predictions.predicted.push(row.predicted);
+        }
         sum += outputs.scalar("loss").map_or(0.0, f64::from);
         done += chunk.len() as u64;
         observer.event(Event::Scored { done });
@@ -139,7 +147,7 @@ pub fn stream(
 /// The mean of an example's scores over draws that follow each other, each a row an example; the loss
 /// is that of the mean.
 #[must_use]
-pub fn averaged(all: Predictions, draws: u64) -> Predictions {
+pub fn averaged(task: &dyn Task, all: Predictions, draws: u64) -> Predictions {
     let examples = all.targets.len() / draws.max(1) as usize;
     if draws < 2 || examples == 0 {
         return all;
@@ -152,16 +160,11 @@ pub fn averaged(all: Predictions, draws: u64) -> Predictions {
         })
         .collect();
     let targets: Vec<Target> = all.targets.into_iter().take(examples).collect();
-    let losses = scores
-        .chunks(all.width.max(1))
-        .zip(&targets)
-        .map(|pair| match pair {
-            (row, Target::Class(class)) => cross_entropy(row, *class as usize).unwrap_or(0.0),
-            _ => 0.0,
-        });
+    let rows = || scores.chunks(all.width.max(1));
+    let losses = rows().zip(&targets).map(|(row, t)| task.loss_of(row, t));
     Predictions {
         loss: losses.sum::<f64>() / examples as f64,
-        told: scores.chunks(all.width.max(1)).map(best).collect(),
+        predicted: rows().map(|row| task.predict(row)).collect(),
         scores,
         targets,
         ..all
@@ -189,9 +192,10 @@ mod tests {
             loss: 9.0,
             ..Predictions::default()
         };
-        let same = averaged(all.clone(), 1);
+        let task = crate::library::task::of_words();
+        let same = averaged(task.as_ref(), all.clone(), 1);
         assert_eq!((same.scores, same.loss), (all.scores.clone(), 9.0));
-        let mean = averaged(all, 2);
+        let mean = averaged(task.as_ref(), all, 2);
         assert_eq!(mean.scores, [1.5, 2.5, 2.0, 2.5]);
         assert_eq!(mean.targets, [0, 1].map(Target::Class));
         let loss = (1.0_f64.exp().ln_1p() + (-0.5_f64).exp().ln_1p()) / 2.0;

@@ -26,4 +26,8 @@ crate::codes! {
     NO_GRADIENT = "stage::no_gradient";
     /// A merge stage folds adapters into weights, and the stage it comes from leaves none that can be folded.
     NOTHING_TO_MERGE = "stage::nothing_to_merge";
+    /// Every prediction of an evaluation is of one class, though the labels are of several. The model tells nothing then,
+    /// however good an accuracy looks. Train longer or with another learning rate, and look at how many rows each class has
+    /// (`peftc check` shows that).
+    ONE_PREDICTION = "exec::one_prediction";
 }

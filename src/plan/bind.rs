@@ -16,8 +16,8 @@ use crate::base::{Diags, Span};
 use crate::library::data::set::DataSet;
 use crate::library::data::tokens::EncodedSet;
 use crate::library::demonstrations::Demonstrations;
-use crate::library::objective::Objective;
 use crate::library::prompt::Template;
+use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
 use crate::program::device::Device;
 use crate::program::{DType, Numbers};
@@ -119,7 +119,7 @@ pub(super) struct RawSplit {
 /// What a stage wants of a split.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Want<'a> {
-    pub objective: Objective,
+    pub task: &'a dyn Task,
     /// Class names already fixed by the stage's head.
     pub classes: Option<&'a [String]>,
     /// The order in which classes are taken that are found in the data, where it holds the same ones.

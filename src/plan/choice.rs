@@ -11,8 +11,6 @@ use super::split::Lengths;
 use super::stages::{Chooser, Handed, Open, Plan, Sets, Stage};
 use crate::base::{Diag, Diags, Span};
 use crate::library::candidates::{Candidates, Chosen, MOST};
-use crate::library::model::HeadKind;
-use crate::library::objective::Objective;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::{Checked, Values};
 use crate::program::op::Machine;
@@ -52,9 +50,8 @@ pub(super) fn candidates(
     diags: &mut Diags,
 ) -> Option<Candidates> {
     let at = values.span("label_words");
-    let (HeadKind::Classes(classes), Some(Checked::Map(pairs))) =
-        (&start.head, values.get("label_words"))
-    else {
+    let classes = &start.classes;
+    let Some(Checked::Map(pairs)) = values.get("label_words") else {
         return None;
     };
     let words = class_words(classes, pairs, start.model.tokenizer.as_deref(), at, diags)?;
@@ -99,9 +96,10 @@ pub(super) fn taken(
     at: Span,
     diags: &mut Diags,
 ) -> Option<Chooser> {
-    let (HeadKind::Classes(classes), Objective::LabelWords) = (&start.head, start.objective) else {
+    if !start.task.reads_words() {
         return Some(chooser.clone());
-    };
+    }
+    let classes = &start.classes;
     let from = &chooser.candidates;
     let pairs: Vec<(String, Vec<String>)> = from
         .classes
@@ -147,7 +145,7 @@ pub(super) fn provide(start: &mut Handed, template: usize) {
     let Some(template) = candidates.templates.get(template) else {
         return;
     };
-    let learned = start.objective == Objective::LabelWords;
+    let learned = start.task.reads_words();
     start.prompt = Some(Arc::new(Prompt {
         template: template.clone(),
         words: candidates
@@ -220,7 +218,7 @@ impl Stage {
         let template = chooser.candidates.templates.get(at).ok_or_else(stranger)?;
         let prompt = Arc::new(Prompt {
             template: template.clone(),
-            words: if self.start.objective == Objective::LabelWords {
+            words: if self.start.task.reads_words() {
                 words
             } else {
                 Vec::new()
@@ -241,7 +239,7 @@ impl Stage {
             messages.join("; ")
         };
         let mut job = self.kind.lower(&cx).map_err(refused)?;
-        let asked = Asked::of(&self.filled.values, start.objective);
+        let asked = Asked::of(&self.filled.values, start.task.as_ref());
         let not_kept = features::keep(&mut job, &views, asked);
         let estimate = estimate::estimate(&job, &views, machine, self.around());
         Ok(Self {

@@ -14,7 +14,7 @@ use crate::library::data::report::{Sight, Survey, Surveyor};
 use crate::library::data::set::{Given, Reading, load};
 use crate::library::data::{About, DataError, MEANT};
 use crate::library::demonstrations::Demonstrations;
-use crate::library::objective::Objective;
+use crate::library::task::Task;
 use crate::resolve::Declared;
 
 impl Binder<'_> {
@@ -46,8 +46,9 @@ impl Binder<'_> {
                 .or_else(|| Some(format!("add it to `text` of `{name}`")));
             diags.push(diag);
         }
-        let fixed = want.classes.filter(|_| want.objective.names_classes());
-        let source = match self.source(declared, split, want.objective, (fixed, want.preferred)) {
+        let has_classes = want.task.answer().names_classes();
+        let fixed = want.classes.filter(|_| has_classes);
+        let source = match self.source(declared, split, want.task, (fixed, want.preferred)) {
             Ok(source) => source,
             Err(Unavailable::Offline(_)) if lacking.is_some() => return None,
             Err(Unavailable::Offline(why)) => {
@@ -72,11 +73,7 @@ impl Binder<'_> {
                     text: text.clone(),
                     encoded: None,
                     lengths: Lengths::Assumed(want.max_length as u32),
-                    classes: if want.objective.names_classes() {
-                        classes
-                    } else {
-                        Vec::new()
-                    },
+                    classes: if has_classes { classes } else { Vec::new() },
                     identity: None,
                     rows_hash: None,
                     host_bytes: 0,
@@ -207,10 +204,10 @@ impl Binder<'_> {
         &mut self,
         declared: &Declared,
         split: &str,
-        objective: Objective,
+        task: &dyn Task,
         classes: &[String],
     ) -> Result<Arc<RawSplit>, Unavailable> {
-        let source = self.source(declared, split, objective, (Some(classes), None))?;
+        let source = self.source(declared, split, task, (Some(classes), None))?;
         let key = format!("{:p}", Arc::as_ptr(&source));
         if let Some(raw) = self.raw.get(&key) {
             return Ok(raw.clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::bind::{Binder, BoundModel};
+use super::bind::Binder;
 use super::encode::fill;
 use super::error::{ASSUMED_LENGTHS, BAD_DEMONSTRATIONS};
 use super::source::Unavailable;
@@ -14,10 +14,9 @@ use crate::base::{Diag, Diags, suggest};
 use crate::library::data::set::{DataSet, Label};
 use crate::library::demonstrations::{Demonstration, Demonstrations};
 use crate::library::error::IDLE_KEY;
-use crate::library::model::HeadKind;
-use crate::library::objective::Objective;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::Values;
+use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
 use crate::resolve::Declared;
 
@@ -37,7 +36,7 @@ pub(super) fn wanted(declared: &Declared) -> bool {
 pub(super) fn check(
     declared: &Declared,
     template: &Template,
-    objective: Objective,
+    task: &dyn Task,
     diags: &mut Diags,
 ) -> Option<()> {
     let values = &declared.filled.values;
@@ -72,7 +71,7 @@ pub(super) fn check(
             format!("`{name}` shows {each} of each class, and does not say from which split"),
             "write `demonstrations_from = DATA.train`",
         ))
-    } else if objective != Objective::LabelWords {
+    } else if !task.reads_words() {
         Some((
             "demonstrations show label words, and the stage's objective reads none".to_owned(),
             "write `objective = label_words` in the stage, or name a prompt without demonstrations",
@@ -112,10 +111,10 @@ impl Binder<'_> {
         start: &mut Handed,
         diags: &mut Diags,
     ) -> Option<()> {
-        let (HeadKind::Classes(classes), Some(prompt)) = (&start.head, &start.prompt) else {
+        let Some(prompt) = &start.prompt else {
             return Some(());
         };
-        let shown = self.pool(declared, prompt, classes, &start.model, diags)?;
+        let shown = self.pool(declared, prompt, start, diags)?;
         start.prompt = Some(Arc::new(Prompt {
             demonstrations: Some(shown),
             ..prompt.as_ref().clone()
@@ -127,11 +126,11 @@ impl Binder<'_> {
         &mut self,
         declared: &Declared,
         prompt: &Prompt,
-        classes: &[String],
-        model: &BoundModel,
+        start: &Handed,
         diags: &mut Diags,
     ) -> Option<Arc<Demonstrations>> {
         let values: &Values = &declared.filled.values;
+        let (model, classes) = (&start.model, &start.classes);
         let at = values.span("demonstrations_from");
         let (name, split) = values.reference("demonstrations_from")?;
         let split = split?;
@@ -159,7 +158,7 @@ impl Binder<'_> {
             from: format!("{name}.{split}"),
             identity: None,
         };
-        let raw = match self.raw_split(data, split, Objective::LabelWords, classes) {
+        let raw = match self.raw_split(data, split, start.task.as_ref(), classes) {
             Ok(raw) => raw,
             Err(Unavailable::Offline(why)) => {
                 let message = format!("`{name}.{split}` is not at hand: {why}");

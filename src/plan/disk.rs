@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Plan, Stage};
 use crate::library::data::tokens::EncodedSet;
-use crate::library::model::HeadKind;
 use crate::library::net::{Owner, Param};
 use crate::library::stage::job::{Features, Routine};
 use crate::program::Class;
@@ -74,12 +73,10 @@ impl Disk {
             }
             Routine::Score(_) => {
                 let rows = examples(stage, 0);
-                let classes = match &stage.start.head {
-                    HeadKind::Classes(names) => names.len() as u64,
-                    HeadKind::Regression | HeadKind::Vocabulary => 1,
-                };
+                let start = &stage.start;
+                let row = start.task.row_bytes(&start.classes);
                 Self {
-                    artifact: 2 * rows * (24 + 13 * classes) + SMALL,
+                    artifact: 2 * rows * row + SMALL,
                     ..Self::default()
                 }
             }

@@ -8,7 +8,6 @@ use super::fingerprint::CHOSEN;
 use super::split::Lengths;
 use super::{Plan, Stage};
 use crate::library::metric::Metric;
-use crate::library::model::HeadKind;
 use crate::library::stage::job::{Job, Routine, Update};
 use crate::program::op::Machine;
 use crate::program::{Bindings, Verified, memory};
@@ -74,9 +73,6 @@ fn data(stage: &Stage) -> Json {
 /// The class that a stage's `f1` is of, if it computes one.
 #[must_use]
 pub fn f1_class(stage: &Stage) -> Option<&str> {
-    let HeadKind::Classes(names) = &stage.start.head else {
-        return None;
-    };
     let is_f1 = |m: &&dyn Metric| m.schema().name == "f1";
     let positive = match &stage.job.routine {
         Routine::Fit(fit) if fit.evaluate.is_some() => {
@@ -90,7 +86,8 @@ pub fn f1_class(stage: &Stage) -> Option<&str> {
         Routine::Choose(choose) => is_f1(&choose.metric).then_some(choose.positive),
         Routine::Fit(_) | Routine::Fold(_) => None,
     };
-    names.get(positive? as usize).map(String::as_str)
+    let class = stage.start.classes.get(positive? as usize);
+    class.map(String::as_str)
 }
 
 /// Hash of all that a result depends on except the seeds of its stage and of those before it;

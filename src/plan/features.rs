@@ -5,9 +5,9 @@
 use super::estimate::evaluation_sizes;
 use super::split::Lengths;
 use crate::library::net::{Owner, Param};
-use crate::library::objective::Objective;
 use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update, kept_as};
+use crate::library::task::Task;
 use crate::program::prefix::{Cut, cut};
 use crate::program::{Bindings, DType, Feed, Rows, Verified};
 
@@ -23,7 +23,7 @@ pub struct Asked {
     pub stored: DType,
     /// Whether dropout acts before the first trained tensor too.
     pub dropout_frozen: bool,
-    /// Whether the objective changes the inputs from pass to pass.
+    /// Whether the task changes the inputs from pass to pass.
     pub inputs_vary: bool,
     /// Whether the prompt is known.
     pub decided: bool,
@@ -32,7 +32,7 @@ pub struct Asked {
 impl Asked {
     /// What a stage's values say; a kind without these keys keeps nothing.
     #[must_use]
-    pub fn of(values: &Values, objective: Objective) -> Self {
+    pub fn of(values: &Values, task: &dyn Task) -> Self {
         Self {
             bound: values.opt_int("features").unwrap_or(0),
             stored: match values.str("features_dtype") {
@@ -40,7 +40,7 @@ impl Asked {
                 _ => DType::F32,
             },
             dropout_frozen: values.bool("dropout_frozen"),
-            inputs_vary: objective.inputs_vary(),
+            inputs_vary: task.inputs_vary(),
             decided: true,
         }
     }

@@ -201,7 +201,7 @@ fn no_head(source: &str, name: &str, found: Option<&[u64]>, wanted: &[u64], at: 
 
 /// A decoder or a bias of its own in the files of a model whose config says that it is tied.
 fn tied_and_not(stored: &Stored, start: &Handed, at: Span) -> Option<Diag> {
-    if !start.objective.on_masked_lm() {
+    if !start.task.on_masked_lm() {
         return None;
     }
     let config = &start.model.config;
@@ -238,19 +238,14 @@ fn tied_and_not(stored: &Stored, start: &Handed, at: Span) -> Option<Diag> {
     )
 }
 
-/// Refuses to score a head that says yes or no to each class by itself.
-pub(super) fn multi_label(model: &BoundModel, at: Span, diags: &mut Diags) -> Option<()> {
-    if model.config.get("problem_type").and_then(Json::as_str) != Some("multi_label_classification")
-    {
-        return Some(());
-    }
+/// The error of a head whose `problem_type` is that of no task.
+pub(super) fn unknown_problem(model: &BoundModel, problem: &str, at: Span) -> Diag {
     let message = format!(
-        "the head of `{}` gives several labels a text (`problem_type` = \"multi_label_classification\"), which is not built",
+        "the head of `{}` is for `problem_type` = \"{problem}\", which is not built",
         model.name
     );
     let help = "write `objective = classify` to score it as a choice of one class";
-    diags.push(Diag::error(&BAD_MODEL, at, message).help(help));
-    None
+    Diag::error(&BAD_MODEL, at, message).help(help)
 }
 
 /// Refuses pairs whose second text is in a segment that the model has no embedding for.

@@ -17,12 +17,12 @@ use crate::library::method::{Complaint, Method, Stacking, Tuning};
 use crate::library::model::Model;
 use crate::library::net::Site;
 use crate::library::net::{Owner, ParamKind};
-use crate::library::objective::Objective;
 use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{Checked, Filled, Values};
 use crate::library::stage::job::Job;
 use crate::library::stage::network;
 use crate::library::stage::network::anatomy;
+use crate::library::task::Task;
 
 /// What to write instead of a placement that matches nothing: other tools name modules by the ends of their paths.
 fn meant(placement: &Placement, sites: &[&Site], n_layers: u64) -> String {
@@ -53,7 +53,7 @@ fn meant(placement: &Placement, sites: &[&Site], n_layers: u64) -> String {
 /// built only of those it has nothing to say about.
 pub fn check_methods(
     model: &Arc<dyn Model>,
-    objective: Objective,
+    task: &Arc<dyn Task>,
     tuning: &Tuning,
     values: &Values,
     diags: &mut Diags,
@@ -63,9 +63,9 @@ pub fn check_methods(
     } else {
         "adapter"
     };
-    let sites = network::sites(model.clone(), objective);
+    let sites = network::sites(model.clone(), task.clone());
     if values.written(key) {
-        check_whole(tuning, model.as_ref(), objective, diags);
+        check_whole(tuning, model.as_ref(), task.as_ref(), diags);
     }
     let mut covered = Covered::default();
     let mut ladder = None;
@@ -249,7 +249,7 @@ fn check_company(tuning: &Tuning, span: Span, diags: &mut Diags) {
 }
 
 /// Modules that are to be trained whole against the model's: there, and without an adapter on them.
-fn check_whole(tuning: &Tuning, model: &dyn Model, objective: Objective, diags: &mut Diags) {
+fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut Diags) {
     let started = |filled: &Filled| filled.values.str("start").is_some();
     // What an adapter of peft's saves has been looked at.
     let written = tuning.methods.iter().filter(|(_, f)| !started(f));
@@ -264,7 +264,7 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, objective: Objective, diags: 
         return;
     }
     let parts = anatomy(model);
-    let lm = objective.on_masked_lm();
+    let lm = task.on_masked_lm();
     for (module, at) in modules {
         let own = || {
             parts
@@ -316,7 +316,7 @@ fn started(tuning: &Tuning) -> impl Iterator<Item = (&str, Span)> {
 pub(super) fn check_shapes(
     tuning: &Tuning,
     model: &dyn Model,
-    (objective, job): (Objective, &Job),
+    (task, job): (&dyn Task, &Job),
     diags: &mut Diags,
 ) -> bool {
     let parts = anatomy(model);
@@ -378,7 +378,7 @@ pub(super) fn check_shapes(
             let mut own = parts.params.iter().filter(|p| p.module() == *module);
             own.any(|p| p.kind == ParamKind::Embedding)
         });
-        if let Some(module) = saved.filter(|_| objective.on_masked_lm()) {
+        if let Some(module) = saved.filter(|_| task.on_masked_lm()) {
             let message = format!(
                 "the adapter saves `{module}` whole, and peft leaves the decoder that is tied to it as it was; that is not built yet"
             );

@@ -37,14 +37,13 @@ use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, Span, Spanned};
 use crate::library::candidates::Candidates;
 use crate::library::data::set::generic;
-use crate::library::masking::Masking;
 use crate::library::method::{Tuning, method};
-use crate::library::model::{self, HeadKind, Model};
-use crate::library::objective::Objective;
+use crate::library::model::{self, Model};
 use crate::library::prompt::Template;
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::job::Routine;
 use crate::library::stage::{SplitFacts, StageCx, StageKind, check_metrics, stage};
+use crate::library::task::{self, Masking, Task};
 use crate::program::op::Machine;
 use crate::resolve::error::TOO_MANY_POINTS;
 use crate::resolve::points::Gather;
@@ -177,10 +176,11 @@ impl Planner<'_, '_> {
             diags,
         );
         if let Some(tuning) = &tuning {
-            check_methods(&model, start.objective, tuning, values, diags);
+            check_methods(&model, &start.task, tuning, values, diags);
         }
         let texts = self.texts(declared, kind, &model, &mut start, diags);
-        check_metrics(kind.schema(), values, &start.head, diags);
+        let of = (start.task.answer(), start.classes.len());
+        check_metrics(kind.schema(), values, of, diags);
         let (tuning, Texts { sets, candidates }) = (tuning?, texts?);
         let name = Spanned::new(alias, declared.name.span);
         let (parts, fingerprint) = fingerprint::fingerprint(
@@ -202,8 +202,8 @@ impl Planner<'_, '_> {
             storage: start.model.storage,
             numbers: start.model.numbers,
             tuning: tuning.clone(),
-            objective: start.objective,
-            head: start.head.clone(),
+            task: start.task.clone(),
+            classes: start.classes.clone(),
             words: candidates
                 .as_ref()
                 .map_or_else(|| start.words(), |c| Some(c.tokens())),
@@ -219,7 +219,7 @@ impl Planner<'_, '_> {
         if let Routine::Fold(fold) = &mut job.routine {
             fold.to = fold.to.take().map(|to| declared.base.join(to));
         }
-        if !check_shapes(&tuning, model.as_ref(), (start.objective, &job), diags) {
+        if !check_shapes(&tuning, model.as_ref(), (start.task.as_ref(), &job), diags) {
             return None;
         }
         let from = if values.written("from") {
@@ -234,7 +234,7 @@ impl Planner<'_, '_> {
         }
         let asked = features::Asked {
             decided: sets.len() == 1,
-            ..features::Asked::of(values, start.objective)
+            ..features::Asked::of(values, start.task.as_ref())
         };
         let not_kept = sets
             .first()
@@ -310,23 +310,22 @@ impl Planner<'_, '_> {
             }
             None => {}
         }
-        let written = values.entry("objective").and_then(Objective::of);
-        let mut objective = if values.written("objective") || parent.is_none() {
-            written.unwrap_or(start.objective)
-        } else {
-            start.objective
-        };
-        let from_data = matches!(objective, Objective::Classify | Objective::LabelWords);
-        if objective != start.objective && (parent.is_some() || !from_data) {
-            start.head = objective.head(&[]);
-        }
-        if kind.chooses() {
-            if start.objective != Objective::LabelWords {
-                start.head = Objective::LabelWords.head(&[]);
+        let written = values.entry("objective").and_then(task::written);
+        let task = written.filter(|_| values.written("objective") || parent.is_none());
+        if let Some(task) = task {
+            // The classes of a trained head are those of its model, whatever is learned on them.
+            let same = task.name() == start.task.name();
+            if !same && (parent.is_some() || !task.answer().names_classes()) {
+                start.classes.clear();
             }
-            objective = Objective::LabelWords;
+            start.task = task;
         }
-        start.objective = objective;
+        if let Some(task) = kind.task() {
+            if task.name() != start.task.name() {
+                start.classes.clear();
+            }
+            start.task = task;
+        }
         Some((start, parent, Arc::from(model)))
     }
 
@@ -370,7 +369,7 @@ impl Planner<'_, '_> {
             Wording::Declared(declared) => demonstrations::wanted(declared),
             _ => false,
         };
-        let head = start.head.clone();
+        let classes = start.classes.clone();
         let mut own = Diags::default();
         let first = self.sets(kind, values, start, (wording, listed.as_ref()), &mut own);
         // Where demonstrations follow, the splits are read again with them, and say the rest then.
@@ -379,18 +378,16 @@ impl Planner<'_, '_> {
         }
         let mut sets = first?;
         holds::segments(start, model.as_ref(), (kind, values), &sets, diags)?;
-        if let HeadKind::Classes(names) = &start.head
-            && names.is_empty()
-        {
-            start.head = HeadKind::Classes(vec!["0".into(), "1".into()]);
+        if start.task.answer().names_classes() && start.classes.is_empty() {
+            start.classes = vec!["0".into(), "1".into()];
         }
         if let Wording::Declared(declared) = wording {
             prompt::label_words(declared, start, diags)?;
             if shows {
                 self.binder.show(declared, start, diags)?;
-                let known = std::mem::replace(&mut start.head, head);
+                let known = std::mem::replace(&mut start.classes, classes);
                 sets = self.sets(kind, values, start, (wording, None), diags)?;
-                start.head = known;
+                start.classes = known;
             }
         }
         demonstrations::check_draws(values, start, diags)?;
@@ -440,17 +437,18 @@ impl Planner<'_, '_> {
             Wording::Chosen(at) => at,
             Wording::Inherited => values.span(key),
         };
-        let head = start.head.clone();
+        let classes = start.classes.clone();
+        let task = start.task.clone();
+        let has_classes = task.answer().names_classes();
         let own_head = kind.trains()
-            && start.objective == Objective::Classify
+            && has_classes
+            && !task.on_masked_lm()
             && start.model.random.is_none()
             && start.weights.is_none()
             && start.adapter.is_none();
         let trained = if own_head {
-            match trained_head(&start.model) {
-                (Objective::Classify, HeadKind::Classes(names)) if !generic(&names) => names,
-                _ => Vec::new(),
-            }
+            let (_, names) = trained_head(&start.model);
+            names.filter(|names| !generic(names)).unwrap_or_default()
         } else {
             Vec::new()
         };
@@ -458,15 +456,12 @@ impl Planner<'_, '_> {
         let mut complete = true;
         for template in &templates {
             // Each in the same way, so that what is read is read once.
-            start.head = head.clone();
+            start.classes.clone_from(&classes);
             let mut set = Sets::new();
             for key in kind.splits() {
-                let known = match &start.head {
-                    HeadKind::Classes(names) if !names.is_empty() => Some(names.as_slice()),
-                    _ => None,
-                };
+                let known = Some(start.classes.as_slice()).filter(|names| !names.is_empty());
                 let want = Want {
-                    objective: start.objective,
+                    task: task.as_ref(),
                     classes: known,
                     // A trained head is attached by the names of its classes.
                     preferred: Some(trained.as_slice()).filter(|names| !names.is_empty()),
@@ -487,23 +482,25 @@ impl Planner<'_, '_> {
                     }
                     _ => None,
                 };
-                if let (Some(split), None, Objective::Classify | Objective::LabelWords) =
-                    (&bound, known, start.objective)
-                {
-                    start.head = HeadKind::Classes(self.classes(split, values, key, diags)?);
-                } else if let (Some(split), Some(known)) = (&bound, known)
-                    && generic(known)
-                    && split.classes.len() == known.len()
-                    && start.objective.names_classes()
-                {
-                    // Classes without names take those of the data.
-                    start.head = HeadKind::Classes(split.classes.clone());
+                if let Some(split) = bound.as_ref().filter(|_| has_classes) {
+                    match known {
+                        None => {
+                            let least = task.least_classes();
+                            start.classes = self.classes(split, least, (values, key), diags)?;
+                        }
+                        // Classes without names take those of the data.
+                        Some(known) if generic(known) && split.classes.len() == known.len() => {
+                            start.classes.clone_from(&split.classes);
+                        }
+                        Some(_) => {}
+                    }
                 }
                 set.push(bound);
             }
             sets.push(set);
         }
-        if let (false, HeadKind::Classes(names)) = (trained.is_empty(), &start.head) {
+        if !trained.is_empty() {
+            let names = &start.classes;
             // The rows of a trained head belong to its own classes, and to no others that are as many. Numbers
             // without names are places in it.
             let by_place = generic(names) && names.len() == trained.len();
@@ -540,21 +537,31 @@ impl Planner<'_, '_> {
         }
         let (name, _) = values.reference("model")?;
         let model = self.binder.model(name)?;
-        if !kind.trains() && values.entry("objective").is_none() {
-            holds::multi_label(&model, values.span("model"), diags)?;
-        }
-        let (objective, head) = if kind.trains() {
-            (Objective::Classify, HeadKind::Classes(Vec::new()))
+        let (task, classes) = if kind.trains() {
+            (task::usual(), Vec::new())
         } else {
-            trained_head(&model)
+            let (task, classes) = trained_head(&model);
+            let task = match task {
+                Ok(task) => task,
+                Err(problem) if values.entry("objective").is_none() => {
+                    diags.push(holds::unknown_problem(
+                        &model,
+                        &problem,
+                        values.span("model"),
+                    ));
+                    return None;
+                }
+                Err(_) => task::usual(),
+            };
+            (task, classes.unwrap_or_default())
         };
         let tuning = Tuning::default();
         Some((
             Handed {
                 model,
                 tuning,
-                objective,
-                head,
+                task,
+                classes,
                 fresh_head: false,
                 prompt: None,
                 chooser: None,
@@ -639,11 +646,11 @@ impl Planner<'_, '_> {
     fn classes(
         &self,
         split: &BoundSplit,
-        values: &Values,
-        key: &str,
+        least: usize,
+        (values, key): (&Values, &str),
         diags: &mut Diags,
     ) -> Option<Vec<String>> {
-        if split.encoded.is_some() && split.classes.len() < 2 {
+        if split.encoded.is_some() && split.classes.len() < least {
             // The cause stands where the data are declared, however many stages read them.
             let data = values.reference(key).map(|(name, _)| name);
             let data = data.and_then(|name| self.binder.recipe.find("data", name));
@@ -661,7 +668,12 @@ impl Planner<'_, '_> {
                     &BAD_LABELS,
                     at,
                     format!(
-                        "a classification needs at least two classes; these data have {}",
+                        "a classification needs at least {}; these data have {}",
+                        if least > 1 {
+                            "two classes"
+                        } else {
+                            "one class"
+                        },
                         split.classes.len()
                     ),
                 )
@@ -704,38 +716,29 @@ fn split_facts(
         .ok()
 }
 
-/// How the texts of a split are masked, where masked tokens are what is learned.
+/// How the texts of a split are masked, if they are.
 fn masking(
     start: &Handed,
     split: &BoundSplit,
     at: Span,
     diags: &mut Diags,
 ) -> Result<Option<Masking>, Refused> {
-    let Some(rate) = start.objective.masking_rate() else {
-        return Ok(None);
-    };
-    let Some(tokenizer) = &start.model.tokenizer else {
-        return Ok(Some(Masking::assumed(rate)));
-    };
-    let Some((_, mask)) = tokenizer.mask() else {
-        let message =
-            "the model's tokenizer has no mask token, and masked tokens are to be learned";
-        let help = "take a model that was pre-trained as a masked LM, or another objective";
-        diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
-        return Err(Refused);
-    };
     let template = start.prompt.as_ref().map(|p| &p.template);
     let pair = template.is_none() && split.text.len() > 1;
     let own = template.is_some_and(Template::has_mask);
-    Ok(Some(Masking::new(rate, tokenizer, pair, own, mask)))
+    let masking = start
+        .task
+        .masking(start.model.tokenizer.as_deref(), pair, own);
+    masking.map_err(|[message, help]| {
+        diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
+        Refused
+    })
 }
 
-/// Objective and head of a model that comes with a trained head.
-fn trained_head(model: &BoundModel) -> (Objective, HeadKind) {
+/// The task that a model's head was trained for, or the `problem_type` that no task has; and the names of its classes,
+/// if it has classes.
+fn trained_head(model: &BoundModel) -> (Result<Arc<dyn Task>, String>, Option<Vec<String>>) {
     let config = &model.config;
-    if config.get("problem_type").and_then(|p| p.as_str()) == Some("regression") {
-        return (Objective::Regress, HeadKind::Regression);
-    }
     let names = config.get("id2label").and_then(|m| m.as_object());
     let mut pairs: Vec<(u64, String)> = names
         .into_iter()
@@ -749,14 +752,9 @@ fn trained_head(model: &BoundModel) -> (Objective, HeadKind) {
         // As transformers does where the two disagree.
         names = (0..count).map(|i| format!("LABEL_{i}")).collect();
     }
-    if names.len() == 1
-        && config
-            .get("problem_type")
-            .is_none_or(serde_json::Value::is_null)
-    {
-        return (Objective::Regress, HeadKind::Regression);
-    }
-    (Objective::Classify, HeadKind::Classes(names))
+    let task = task::of_config(config, names.len());
+    let has_classes = task.as_ref().map_or(true, |t| t.answer().names_classes());
+    (task, Some(names).filter(|_| has_classes))
 }
 
 fn leaves(kind: &dyn StageKind, name: &str, start: &Handed, tuning: &Tuning) -> Option<Handed> {

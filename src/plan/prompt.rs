@@ -7,8 +7,6 @@ use super::error::{BAD_LABEL_WORD, BAD_PROMPT};
 use super::stages::{Chooser, Handed};
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::candidates::Word;
-use crate::library::model::HeadKind;
-use crate::library::objective::Objective;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::StageKind;
@@ -36,7 +34,7 @@ pub(super) fn take<'r>(
     start: &mut Handed,
     diags: &mut Diags,
 ) -> Option<Wording<'r>> {
-    let words = start.objective == Objective::LabelWords;
+    let words = start.task.reads_words();
     let Some((name, _)) = values.reference("prompt") else {
         if kind.chooses() || kind.trains() && !words {
             start.prompt = None;
@@ -54,7 +52,10 @@ pub(super) fn take<'r>(
             let diag = Diag::error(
                 &BAD_PROMPT,
                 stage,
-                "`objective = label_words` needs a prompt with a mask and a word for each class",
+                format!(
+                    "`objective = {}` needs a prompt with a mask and a word for each class",
+                    start.task.name()
+                ),
             );
             diags.push(diag.help("declare `prompt NAME { template = \"{sentence} It was {mask}.\", verbalizer = { … } }` and write `prompt = NAME`"));
             return None;
@@ -77,13 +78,14 @@ pub(super) fn take<'r>(
             &BAD_PROMPT,
             declared.name.span,
             format!(
-                "`{name}` has no `verbalizer`, and `objective = label_words` needs a word for each class"
+                "`{name}` has no `verbalizer`, and `objective = {}` needs a word for each class",
+                start.task.name()
             ),
         );
         diags.push(diag);
         return None;
     }
-    demonstrations::check(declared, &template, start.objective, diags)?;
+    demonstrations::check(declared, &template, start.task.as_ref(), diags)?;
     start.prompt = Some(Arc::new(Prompt {
         template,
         words: Vec::new(),
@@ -140,11 +142,11 @@ pub(super) fn label_words(
     start: &mut Handed,
     diags: &mut Diags,
 ) -> Option<()> {
-    let (HeadKind::Classes(classes), Objective::LabelWords, Some(prompt)) =
-        (&start.head, start.objective, &start.prompt)
-    else {
+    let prompt = start.prompt.as_ref();
+    let Some(prompt) = prompt.filter(|_| start.task.reads_words()) else {
         return Some(());
     };
+    let classes = &start.classes;
     let values = &declared.filled.values;
     let at = values.span("verbalizer");
     let Some(Checked::Map(pairs)) = values.get("verbalizer") else {

@@ -8,8 +8,8 @@ use crate::base::world::{HubFile, RepoKind, World};
 use crate::library::data::set::{Carve, DataSpec, Given, Labels, Naming};
 use crate::library::data::split::{SplitSource, expand, expand_in, find_split};
 use crate::library::data::{About, DataError, names};
-use crate::library::objective::Objective;
 use crate::library::schema::{Checked, Portion};
+use crate::library::task::Task;
 use crate::resolve::Declared;
 
 /// Why a split cannot be had.
@@ -24,29 +24,26 @@ impl Binder<'_> {
         &mut self,
         declared: &Declared,
         split: &str,
-        objective: Objective,
+        task: &dyn Task,
         (fixed, preferred): (Option<&[String]>, Option<&[String]>),
     ) -> Result<Arc<Source>, Unavailable> {
         let key = format!(
             "{}.{split}.{}.{fixed:?}.{preferred:?}",
             declared.identity(),
-            objective.name()
+            task.name()
         );
         if let Some(source) = self.sources.get(&key) {
             return Ok(source.clone());
         }
         let values = &declared.filled.values;
-        let labels = match objective {
-            Objective::Regress => Labels::Regression,
-            Objective::MaskedLm { .. } => Labels::None,
-            _ => Labels::Classes(Naming {
-                given: given(declared),
-                fixed: fixed.map(<[String]>::to_vec),
-                preferred: preferred.map(<[String]>::to_vec),
-            }),
-        };
+        let answer = task.answer();
+        let labels = answer.labels(|| Naming {
+            given: given(declared),
+            fixed: fixed.map(<[String]>::to_vec),
+            preferred: preferred.map(<[String]>::to_vec),
+        });
         let label = values.str("label");
-        if label.is_none() && objective.reads_labels() {
+        if label.is_none() && answer.reads_labels() {
             let name = &declared.name.value;
             let error = DataError::new("", format!("`{name}` names no label column"))
                 .about(About::Label)
@@ -63,9 +60,7 @@ impl Binder<'_> {
             files: files.clone(),
             format: values.str("format").map(str::to_owned),
             text: values.names("text").to_vec(),
-            label: label
-                .filter(|_| objective.reads_labels())
-                .map(str::to_owned),
+            label: label.filter(|_| answer.reads_labels()).map(str::to_owned),
             take: values.opt_int("take"),
             shuffle: values.opt_int("shuffle"),
             labels,

@@ -16,12 +16,12 @@ use super::sweep::SweptAxis;
 use crate::base::{Diags, Sound, Spanned};
 use crate::library::candidates::Candidates;
 use crate::library::method::Tuning;
-use crate::library::model::{HeadKind, Model};
-use crate::library::objective::Objective;
+use crate::library::model::Model;
 use crate::library::prompt::Prompt;
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::job::Job;
 use crate::library::stage::{SplitFacts, StageCx, StageKind};
+use crate::library::task::Task;
 
 /// A stage's splits, in the order of the kind's split keys.
 pub type Sets = Vec<Option<Arc<BoundSplit>>>;
@@ -50,9 +50,9 @@ pub struct Handed {
     /// Adapters that are not folded in.
     pub tuning: Tuning,
     /// What was learned.
-    pub objective: Objective,
-    /// The head.
-    pub head: HeadKind,
+    pub task: Arc<dyn Task>,
+    /// Names of the classes; none where the task has no classes, or they are not known yet.
+    pub classes: Vec<String>,
     /// Whether the head of the model's files is one of other classes, so that it is not taken.
     pub fresh_head: bool,
     /// What stands around the text; until it is chosen, the candidate that takes most memory.
@@ -77,7 +77,7 @@ impl Handed {
                 .map(|p| p.words.clone())
                 .unwrap_or_default()
         };
-        (self.objective == Objective::LabelWords).then(words)
+        self.task.reads_words().then(words)
     }
 }
 
@@ -143,7 +143,7 @@ impl Stage {
         lengths: &[Option<&Lengths>],
     ) -> Option<Sound<StageCx<'a>>> {
         let mut diags = Diags::default();
-        check_methods(&self.model, start.objective, tuning, values, &mut diags);
+        check_methods(&self.model, &start.task, tuning, values, &mut diags);
         let facts = lengths.iter().zip(&self.facts).map(|(lengths, known)| {
             Some(SplitFacts {
                 examples: lengths.as_ref()?.count(),
@@ -157,8 +157,8 @@ impl Stage {
             storage: start.model.storage,
             numbers: start.model.numbers,
             tuning: tuning.clone(),
-            objective: start.objective,
-            head: start.head.clone(),
+            task: start.task.clone(),
+            classes: start.classes.clone(),
             words: match &self.candidates {
                 Some(candidates) => Some(candidates.tokens()),
                 None => start.words(),
@@ -185,7 +185,7 @@ impl Stage {
     pub fn asked(&self, values: &Values) -> Asked {
         Asked {
             decided: self.open.is_none(),
-            ..Asked::of(values, self.start.objective)
+            ..Asked::of(values, self.start.task.as_ref())
         }
     }
 

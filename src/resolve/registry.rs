@@ -1,7 +1,7 @@
 //! Lookup of schemas by registry.
 
 use crate::library::schema::{Registry, Schema};
-use crate::library::{decl, method, metric, model, objective, optimizer, schedule, stage, start};
+use crate::library::{decl, method, metric, model, optimizer, schedule, stage, start, task};
 
 /// Every schema of a registry.
 #[must_use]
@@ -11,7 +11,7 @@ pub fn schemas(registry: Registry) -> Vec<&'static Schema> {
         Registry::Schedule => schedule::SCHEDULES.iter().map(|s| s.schema()).collect(),
         Registry::Optimizer => optimizer::OPTIMIZERS.iter().map(|o| o.schema()).collect(),
         Registry::Metric => metric::METRICS.iter().map(|m| m.schema()).collect(),
-        Registry::Objective => objective::OBJECTIVES.to_vec(),
+        Registry::Objective => task::TASKS.iter().map(|t| t.schema).collect(),
         Registry::Stage => stage::STAGES.iter().map(|s| s.schema()).collect(),
         Registry::Model => model::ARCHITECTURES.iter().map(|a| a.schema).collect(),
         Registry::Source => decl::DECLARATIONS

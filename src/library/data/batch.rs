@@ -1,7 +1,7 @@
 //! The order splits are walked in, and packed batches.
 
-use super::super::masking::{Draw, Place};
 use super::super::model::Positions;
+use super::super::task::{Draw, Place};
 use super::tokens::{EncodedExample, EncodedSet, Target, Unread};
 use crate::base::rng::Stream;
 use crate::program::op::Tensor;
@@ -192,7 +192,7 @@ pub fn pack(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::library::masking::Masking;
+    use crate::library::task::Masking;
     use crate::program::Sym;
 
     #[test]

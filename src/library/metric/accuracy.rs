@@ -1,6 +1,6 @@
 //! Share of right classes.
 
-use super::{HeadKind, Metric, Predictions, Schema, ratio};
+use super::{Answer, Metric, Predictions, Schema, ratio};
 
 /// Share of right classes.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ impl Metric for Accuracy {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind, _: bool) -> bool {
-        matches!(head, HeadKind::Classes(_))
+    fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
+        answer == Answer::Class
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

@@ -146,7 +146,7 @@ mod tests {
     fn predictions(labels: &[u32], told: &[u32]) -> Predictions {
         Predictions {
             targets: labels.iter().map(|&l| Target::Class(l)).collect(),
-            told: told.to_vec(),
+            predicted: told.iter().map(|&c| Target::Class(c)).collect(),
             ..Predictions::default()
         }
     }

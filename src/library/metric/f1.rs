@@ -1,6 +1,6 @@
 //! F1 of the positive class.
 
-use super::{Confusion, HeadKind, Metric, Predictions, Schema};
+use super::{Answer, Confusion, Metric, Predictions, Schema};
 
 /// F1 of one class: the second of two, or the one that a stage names.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ impl Metric for F1 {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind, positive: bool) -> bool {
-        matches!(head, HeadKind::Classes(names) if names.len() == 2 || positive)
+    fn fits(&self, answer: Answer, classes: usize, positive: bool) -> bool {
+        answer == Answer::Class && (classes == 2 || positive)
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

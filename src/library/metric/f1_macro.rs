@@ -1,6 +1,6 @@
 //! Mean F1 over classes.
 
-use super::{Confusion, HeadKind, Metric, Predictions, Schema, ratio};
+use super::{Answer, Confusion, Metric, Predictions, Schema, ratio};
 
 /// Mean F1 over the classes that occur.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ impl Metric for F1Macro {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind, _: bool) -> bool {
-        matches!(head, HeadKind::Classes(_))
+    fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
+        answer == Answer::Class
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

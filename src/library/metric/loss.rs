@@ -1,6 +1,6 @@
 //! Mean loss.
 
-use super::{HeadKind, Metric, Predictions, Schema};
+use super::{Answer, Metric, Predictions, Schema};
 
 /// The mean of the training objective.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Metric for Loss {
         false
     }
 
-    fn fits(&self, _: &HeadKind, _: bool) -> bool {
+    fn fits(&self, _: Answer, _: usize, _: bool) -> bool {
         true
     }
 

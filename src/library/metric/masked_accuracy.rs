@@ -1,6 +1,6 @@
 //! Share of masked tokens that are told right.
 
-use super::{HeadKind, Metric, Predictions, Schema, ratio};
+use super::{Answer, Metric, Predictions, Schema, ratio};
 
 /// Share of masked tokens that are told right.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ impl Metric for MaskedAccuracy {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind, _: bool) -> bool {
-        matches!(head, HeadKind::Vocabulary)
+    fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
+        answer == Answer::Token
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

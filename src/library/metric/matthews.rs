@@ -1,6 +1,6 @@
 //! Matthews' correlation.
 
-use super::{Confusion, HeadKind, Metric, Predictions, Schema, ratio};
+use super::{Answer, Confusion, Metric, Predictions, Schema, ratio};
 
 /// Matthews' correlation coefficient, for any number of classes.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ impl Metric for Matthews {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind, _: bool) -> bool {
-        matches!(head, HeadKind::Classes(_))
+    fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
+        answer == Answer::Class
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

@@ -1,8 +1,8 @@
 //! The metric registry.
 
 use super::data::tokens::Target;
-use super::model::HeadKind;
 use super::schema::Schema;
+use super::task::Answer;
 
 mod accuracy;
 mod confusion;
@@ -20,31 +20,18 @@ pub use confusion::{ClassScores, Confusion};
 /// What a model predicted for a split.
 #[derive(Clone, Debug, Default)]
 pub struct Predictions {
-    /// Scores, `width` an example.
+    /// Scores, `width` a row; empty where they are not kept.
     pub scores: Vec<f32>,
-    /// Scores of an example.
+    /// Scores of a row.
     pub width: usize,
-    /// What was to be predicted.
+    /// What was to be predicted, a row an example or a masked place.
     pub targets: Vec<Target>,
+    /// What was predicted of each row.
+    pub predicted: Vec<Target>,
     /// Mean loss.
     pub loss: f64,
-    /// What was predicted at masked places, instead of scores; the targets are then their tokens.
-    pub masked: Vec<Guess>,
-    /// The class with the highest score of each example, where the scores are not kept.
-    pub told: Vec<u32>,
     /// The class that `f1` is of; the second if none is named.
     pub positive: Option<u32>,
-}
-
-/// A prediction at a masked place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guess {
-    /// Index of the example.
-    pub example: u32,
-    /// Position of the token, special tokens counted.
-    pub position: u32,
-    /// The token with the highest score.
-    pub token: u32,
 }
 
 /// Place of the highest score; the first among equals.
@@ -60,50 +47,30 @@ pub fn best(row: &[f32]) -> u32 {
 }
 
 impl Predictions {
-    /// The class with the highest score of each example, or the token of each masked place; the first among equals.
-    #[must_use]
-    pub fn classes(&self) -> Vec<u32> {
-        if !self.masked.is_empty() {
-            return self.masked.iter().map(|guess| guess.token).collect();
-        }
-        if !self.told.is_empty() {
-            return self.told.clone();
-        }
-        self.scores.chunks(self.width.max(1)).map(best).collect()
-    }
-
-    /// `(label, prediction)` of every example with a class.
+    /// `(label, prediction)` of every row with a class, or a token.
     #[must_use]
     pub fn pairs(&self) -> Vec<(u32, u32)> {
-        let label = |t: &Target| {
-            if let Target::Class(c) = t {
-                Some(*c)
-            } else {
-                None
-            }
-        };
-        self.targets
-            .iter()
-            .zip(self.classes())
-            .filter_map(|(t, p)| Some((label(t)?, p)))
+        self.rows()
+            .filter_map(|pair| match pair {
+                (Target::Class(label), Target::Class(predicted)) => Some((*label, *predicted)),
+                _ => None,
+            })
             .collect()
     }
 
-    /// `(target, score)` of every example with a number.
+    /// `(target, score)` of every row with a number.
     #[must_use]
     pub fn numbers(&self) -> Vec<(f64, f64)> {
-        let target = |t: &Target| {
-            if let Target::Score(x) = t {
-                Some(f64::from(*x))
-            } else {
-                None
-            }
-        };
-        self.targets
-            .iter()
-            .zip(self.scores.chunks(self.width.max(1)))
-            .filter_map(|(t, s)| Some((target(t)?, f64::from(*s.first()?))))
+        self.rows()
+            .filter_map(|pair| match pair {
+                (Target::Score(x), Target::Score(y)) => Some((f64::from(*x), f64::from(*y))),
+                _ => None,
+            })
             .collect()
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&Target, &Target)> {
+        self.targets.iter().zip(&self.predicted)
     }
 }
 
@@ -117,8 +84,9 @@ pub trait Metric: Sync + Send + std::fmt::Debug {
         true
     }
 
-    /// Whether it can be computed for a head, of which a `positive` class may be named.
-    fn fits(&self, head: &HeadKind, positive: bool) -> bool;
+    /// Whether it can be computed of such answers, where there are so many classes, of which a `positive` one may
+    /// be named.
+    fn fits(&self, answer: Answer, classes: usize, positive: bool) -> bool;
 
     /// Its value; degenerate cases give 0, never NaN.
     fn compute(&self, p: &Predictions) -> f64;
@@ -153,27 +121,20 @@ mod tests {
     use super::*;
 
     fn of(name: &str, labels: &[u32], predicted: &[u32]) -> f64 {
-        let width = 3;
-        let scores = predicted
-            .iter()
-            .flat_map(|&p| (0..width as u32).map(move |c| if c == p { 1.0 } else { 0.0 }))
-            .collect();
-        let targets = labels.iter().map(|&l| Target::Class(l)).collect();
+        let classes = |list: &[u32]| list.iter().map(|&l| Target::Class(l)).collect();
         metric(name).expect("registered").compute(&Predictions {
-            scores,
-            width,
-            targets,
+            targets: classes(labels),
+            predicted: classes(predicted),
             loss: 0.5,
             ..Predictions::default()
         })
     }
 
     fn regress(name: &str, targets: &[f32], scores: &[f32]) -> f64 {
-        let targets = targets.iter().map(|&x| Target::Score(x)).collect();
+        let numbers = |list: &[f32]| list.iter().map(|&x| Target::Score(x)).collect();
         metric(name).expect("registered").compute(&Predictions {
-            scores: scores.to_vec(),
-            width: 1,
-            targets,
+            targets: numbers(targets),
+            predicted: numbers(scores),
             loss: 0.5,
             ..Predictions::default()
         })

@@ -1,6 +1,6 @@
 //! Pearson's correlation.
 
-use super::{HeadKind, Metric, Predictions, Schema, ratio};
+use super::{Answer, Metric, Predictions, Schema, ratio};
 
 /// Pearson's correlation of scores and targets.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ impl Metric for Pearson {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind, _: bool) -> bool {
-        matches!(head, HeadKind::Regression)
+    fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
+        answer == Answer::Number
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

@@ -1,6 +1,6 @@
 //! Perplexity at masked places.
 
-use super::{HeadKind, Metric, Predictions, Schema};
+use super::{Answer, Metric, Predictions, Schema};
 
 /// Exponential of the mean loss at masked places.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl Metric for Perplexity {
         false
     }
 
-    fn fits(&self, head: &HeadKind, _: bool) -> bool {
-        matches!(head, HeadKind::Vocabulary)
+    fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
+        answer == Answer::Token
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

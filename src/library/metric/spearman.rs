@@ -1,7 +1,7 @@
 //! Spearman's rank correlation.
 
 use super::pearson::correlation;
-use super::{HeadKind, Metric, Predictions, Schema};
+use super::{Answer, Metric, Predictions, Schema};
 
 /// Pearson's correlation of ranks; equal values share their mean rank.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ impl Metric for Spearman {
         &SCHEMA
     }
 
-    fn fits(&self, head: &HeadKind, _: bool) -> bool {
-        matches!(head, HeadKind::Regression)
+    fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
+        answer == Answer::Number
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

@@ -82,29 +82,6 @@ impl Positions {
     }
 }
 
-/// What the head gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeadKind {
-    /// One score a class.
-    Classes(Vec<String>),
-    /// One number.
-    Regression,
-    /// One score a token of the vocabulary, at each masked place.
-    Vocabulary,
-}
-
-impl HeadKind {
-    /// Width of the scores of a task head; the vocabulary's is the model's own.
-    #[must_use]
-    pub fn width(&self) -> u64 {
-        match self {
-            Self::Classes(names) => names.len() as u64,
-            Self::Regression => 1,
-            Self::Vocabulary => 0,
-        }
-    }
-}
-
 /// A narrow copy of one of a model's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mirror {

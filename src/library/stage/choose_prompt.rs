@@ -1,6 +1,9 @@
 //! `choose_prompt`: the best of several templates and label words, untrained (method P3).
 
+use std::sync::Arc;
+
 use super::super::schema::{Default, Key, Kind, RefKind, Registry, Schema, Values};
+use super::super::task::{self, Task};
 use super::job::{Choose, Job, Routine};
 use super::keys;
 use super::network::{evaluation, verified};
@@ -84,6 +87,10 @@ impl StageKind for ChoosePrompt {
 
     fn chooses(&self) -> bool {
         true
+    }
+
+    fn task(&self) -> Option<Arc<dyn Task>> {
+        Some(task::of_words())
     }
 
     fn check(&self, values: &Values, span: Span, diags: &mut Diags) {

@@ -52,7 +52,7 @@ static SCHEMA: Schema = Schema {
             name: "metrics",
             kind: Kind::Names,
             default: Default::Absent,
-            doc: "metrics; accuracy and F1, Pearson and Spearman, or perplexity and masked accuracy, if not written",
+            doc: "metrics; those that suit the task, if not written",
         },
         keys::POSITIVE,
         Key {

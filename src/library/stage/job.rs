@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::super::masking::Masking;
 use super::super::metric::Metric;
 use super::super::net::Param;
 use super::super::net::Site;
 use super::super::schedule::Rates;
+use super::super::task::Masking;
 use super::fisher::Fisher;
 use crate::program::prefix::Kept;
 use crate::program::{Bindings, DType, Feed, Program, Verified};

@@ -24,12 +24,12 @@ pub(super) const DATA: Key = Key {
     default: Default::Required,
     doc: "the split to train on",
 };
-/// What is learned: a class, a number, the word for a class at a prompt's mask, or masked tokens.
+/// The task: what is learned of the texts.
 pub(super) const OBJECTIVE: Key = Key {
     name: "objective",
     kind: Kind::Entry(Registry::Objective),
     default: Default::Text("classify"),
-    doc: "what is learned: a class, a number, the word for a class at a prompt's mask, or masked tokens",
+    doc: "the task: what is learned of the texts; `peftc list objectives` names them all",
 };
 /// Template around the text.
 pub(super) const PROMPT: Key = Key {

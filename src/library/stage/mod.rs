@@ -13,12 +13,11 @@ mod train;
 
 use std::sync::Arc;
 
-use super::masking::Masking;
 use super::method::Tuning;
-use super::model::{HeadKind, Model};
+use super::model::Model;
 use super::net::Site;
-use super::objective::Objective;
 use super::schema::{Schema, Values};
+use super::task::{Masking, Task};
 use crate::base::{Diag, Diags, Sound, Span};
 use crate::program::{DType, Numbers};
 use job::Job;
@@ -49,6 +48,11 @@ pub trait StageKind: Sync + Send + std::fmt::Debug {
     /// Whether it chooses a prompt among several, for other stages to use.
     fn chooses(&self) -> bool {
         false
+    }
+
+    /// The task that it is always about; `None` where the recipe decides.
+    fn task(&self) -> Option<Arc<dyn Task>> {
+        None
     }
 
     /// Complaints about keys that do not go together.
@@ -103,9 +107,9 @@ pub struct StageCx<'a> {
     /// The methods in force.
     pub tuning: Tuning,
     /// What is learned.
-    pub objective: Objective,
-    /// The head.
-    pub head: HeadKind,
+    pub task: Arc<dyn Task>,
+    /// Names of the classes; none where the task has no classes.
+    pub classes: Vec<String>,
     /// Token ids of the words that are scored at the mask: one a class where label words are what is
     /// learned, all listed ones where they are chosen.
     pub words: Option<Vec<u32>>,

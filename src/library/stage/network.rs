@@ -8,8 +8,8 @@ use super::super::model::Model;
 use super::super::net::Param;
 use super::super::net::Site;
 use super::super::net::{Mode, Net, NetOptions, Pick};
-use super::super::objective::Objective;
 use super::super::schema::Values;
+use super::super::task::Task;
 use super::{Sound, Span, StageCx};
 use crate::program::passes;
 use crate::program::{Builder, DType, Numbers, Program, Value, Verified};
@@ -27,7 +27,7 @@ pub struct Built {
 
 /// The sites of a model without any method, the head's among them.
 #[must_use]
-pub fn sites(model: Arc<dyn Model>, objective: Objective) -> Vec<Site> {
+pub fn sites(model: Arc<dyn Model>, task: Arc<dyn Task>) -> Vec<Site> {
     let bare = Tuning {
         n_layers: model.facts().layers,
         frozen: true,
@@ -41,8 +41,8 @@ pub fn sites(model: Arc<dyn Model>, objective: Objective) -> Vec<Site> {
         storage: DType::F32,
         numbers: Numbers::default(),
         tuning: bare.clone(),
-        objective,
-        head: objective.head(&["0".to_owned(), "1".to_owned()]),
+        task,
+        classes: vec!["0".to_owned(), "1".to_owned()],
         words: Some(vec![0, 1]),
         splits: Vec::new(),
     };
@@ -70,13 +70,13 @@ pub(super) fn probed(
         dropout_frozen: cx.values.bool("dropout_frozen"),
         probed,
         sites: if tuning.methods.iter().any(|(m, _)| m.shares()) {
-            sites(cx.model.clone(), cx.objective)
+            sites(cx.model.clone(), cx.task.clone())
         } else {
             Vec::new()
         },
     };
     let mut net = Net::new(b, tuning, options);
-    let pick = cx.objective.pick();
+    let pick = cx.task.pick();
     let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
     // A ladder reads all rows of the backbone; otherwise its last block makes only those the head reads.
     if ladders.clone().next().is_none() {
@@ -88,16 +88,9 @@ pub(super) fn probed(
         hidden = method.side(&filled.values, &mut net, cx.model.as_ref(), hidden);
     }
     let hidden = net.picked(hidden);
-    let scores = match cx.objective {
-        Objective::LabelWords => {
-            let words = cx.words.as_deref().unwrap_or_default();
-            cx.model.words(&mut net, hidden, Some(words))
-        }
-        Objective::MaskedLm { .. } => cx.model.words(&mut net, hidden, None),
-        Objective::Classify | Objective::Regress => {
-            cx.model.classify(&mut net, hidden, cx.head.width())
-        }
-    };
+    let words = cx.words.as_deref().unwrap_or_default();
+    let of = (cx.classes.len(), words);
+    let scores = cx.task.scores(cx.model.as_ref(), &mut net, hidden, of);
     let (params, sites) = net.finish();
     Built {
         scores,
@@ -152,7 +145,7 @@ pub fn evaluation(cx: &Sound<StageCx<'_>>, tuning: &Tuning, labels: bool) -> (Pr
     let built = network(&mut b, cx, tuning, Mode::Evaluate);
     b.output("scores", built.scores);
     if labels {
-        let loss = cx.objective.loss(&mut b, built.scores);
+        let loss = cx.task.loss(&mut b, built.scores);
         b.output("loss", loss);
     }
     (b.finish(), built)

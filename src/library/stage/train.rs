@@ -2,12 +2,12 @@
 
 use super::super::data::set::same_label;
 use super::super::metric::{self, Metric};
-use super::super::model::HeadKind;
 use super::super::net::Mode;
 use super::super::net::Param;
 use super::super::optimizer::{self, Optimizer};
 use super::super::schedule::{self, Rates};
 use super::super::schema::{Checked, Filled, Kind, Length, Registry, Schema, Values};
+use super::super::task::Answer;
 use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
@@ -262,11 +262,14 @@ pub(super) fn exactly_one(values: &Values, (a, b): (&str, &str), span: Span, dia
 pub(super) fn metrics(cx: &StageCx<'_>, key: &str) -> Result<Vec<&'static dyn Metric>, Vec<Diag>> {
     let written = cx.values.names(key);
     if written.is_empty() {
-        let defaults = cx.objective.metrics();
+        let defaults = cx.task.metrics();
         return Ok(defaults
             .iter()
             .filter_map(|n| metric::metric(n))
-            .filter(|m| m.fits(&cx.head, cx.values.written("positive")))
+            .filter(|m| {
+                let positive = cx.values.written("positive");
+                m.fits(cx.task.answer(), cx.classes.len(), positive)
+            })
             .collect());
     }
     written
@@ -280,17 +283,19 @@ pub(super) fn checked_metric(
     name: &str,
     key: &str,
 ) -> Result<&'static dyn Metric, Vec<Diag>> {
-    fitting_metric(name, &cx.head, cx.values, key).map_err(|diag| vec![*diag])
+    let of = (cx.task.answer(), cx.classes.len());
+    fitting_metric(name, of, cx.values, key).map_err(|diag| vec![*diag])
 }
 
 /// Complains about metrics that a stage names and that are none, or cannot be computed of what it predicts. Classes
 /// that are not known yet are taken as two.
-pub fn check_metrics(schema: &Schema, values: &Values, head: &HeadKind, diags: &mut Diags) {
-    let two = || HeadKind::Classes(vec!["0".to_owned(), "1".to_owned()]);
-    let head = match head {
-        HeadKind::Classes(names) if names.is_empty() => two(),
-        known => known.clone(),
-    };
+pub fn check_metrics(
+    schema: &Schema,
+    values: &Values,
+    (answer, classes): (Answer, usize),
+    diags: &mut Diags,
+) {
+    let classes = if classes == 0 { 2 } else { classes };
     for key in schema.keys {
         let names = match (key.kind, key.name) {
             (Kind::Entry(Registry::Metric), key) => {
@@ -300,7 +305,7 @@ pub fn check_metrics(schema: &Schema, values: &Values, head: &HeadKind, diags: &
             _ => Vec::new(),
         };
         for name in names {
-            if let Err(diag) = fitting_metric(name, &head, values, key.name) {
+            if let Err(diag) = fitting_metric(name, (answer, classes), values, key.name) {
                 diags.push(*diag);
             }
         }
@@ -309,7 +314,7 @@ pub fn check_metrics(schema: &Schema, values: &Values, head: &HeadKind, diags: &
 
 fn fitting_metric(
     name: &str,
-    head: &HeadKind,
+    (answer, classes): (Answer, usize),
     values: &Values,
     key: &str,
 ) -> Result<&'static dyn Metric, Box<Diag>> {
@@ -320,12 +325,12 @@ fn fitting_metric(
         diag.help = crate::library::words::unknown_name(name, names);
         return Err(Box::new(diag));
     };
-    if metric.fits(head, positive) {
+    if metric.fits(answer, classes, positive) {
         return Ok(metric);
     }
     let fitting: Vec<String> = metric::METRICS
         .iter()
-        .filter(|m| m.fits(head, positive))
+        .filter(|m| m.fits(answer, classes, positive))
         .map(|m| format!("`{}`", m.schema().name))
         .collect();
     let message = format!("`{name}` cannot be computed for this stage's predictions");
@@ -351,9 +356,10 @@ pub(super) fn positive(
         let diag = Diag::error(&IDLE_KEY, at, message).label("changes nothing");
         return Err(vec![diag.help(help)]);
     }
-    let HeadKind::Classes(classes) = &cx.head else {
+    if !cx.task.answer().names_classes() {
         return Ok(1); // `f1` does not fit there, which is said
-    };
+    }
+    let classes = &cx.classes;
     let known = cx.splits.iter().flatten().any(|s| s.examples.is_some());
     let exact = classes.iter().position(|class| class == name);
     match exact.or_else(|| classes.iter().position(|class| same_label(class, name))) {
@@ -386,7 +392,7 @@ fn build(
     let name = if split { "accumulate" } else { "step" };
     let mut b = Builder::with_numbers(name, cx.numbers);
     let built = network(&mut b, cx, &cx.tuning, Mode::Train);
-    let loss = cx.objective.loss(&mut b, built.scores);
+    let loss = cx.task.loss(&mut b, built.scores);
     b.output("loss", loss);
     let trained: Vec<Param> = built
         .params

@@ -4,8 +4,8 @@
 //! **Invariant:** how many places of a text are masked depends on its length alone, so that the
 //! planner knows every size; which ones, on seed, epoch and example, never on the batch.
 
-use super::tokenizer::Tokenizer;
 use crate::base::rng::Stream;
+use crate::library::tokenizer::Tokenizer;
 
 /// Of 2³² draws, those below hide a token behind the mask (80 %) …
 const HIDDEN: u32 = 3_435_973_836;

@@ -1,0 +1,158 @@
+//! `masked_lm`: the tokens that stood at masked places.
+
+pub(super) mod masking;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::{Answer, Details, Form, Names, Scored, Task, TaskKind};
+use crate::library::data::tokens::Target;
+use crate::library::metric::Predictions;
+use crate::library::model::Model;
+use crate::library::net::{Net, Pick};
+use crate::library::rows::Added;
+use crate::library::schema::{Bound, Default, Key, Kind, Schema};
+use crate::library::tokenizer::Tokenizer;
+use crate::program::op::CrossEntropy;
+use crate::program::{Builder, Feed, Value};
+use masking::Masking;
+
+/// The tokens behind masks: cross-entropy over the vocabulary.
+#[derive(Debug)]
+struct MaskedLm {
+    /// Share of the tokens that is to be predicted.
+    rate: f64,
+}
+
+static SCHEMA: Schema = Schema {
+    name: "masked_lm",
+    summary: "the tokens behind masks: cross-entropy over the vocabulary at masked places",
+    doc: "Of the n tokens of a text (without those the tokenizer adds), max(1, round(rate · n)) are to be told; of these \
+          80% are replaced by the mask token, 10% by another token, 10% stay. The choice is drawn anew in every epoch; \
+          evaluation draws it once, the same for every stage. The model's own masked-LM head tells them, and is trained \
+          by `full` alone. Labels are not read. The loss is the mean over the masked places of a batch.",
+    paper: "Devlin et al. 2019 (arXiv 1810.04805), section 3.1 and appendix A.1",
+    keys: &[Key {
+        name: "rate",
+        kind: Kind::Float(Bound::Excl(0.0), Bound::Excl(1.0)),
+        default: Default::Text("15%"),
+        doc: "share of the tokens of a text that is to be told",
+    }],
+};
+
+/// Share of masked tokens where none is written.
+const USUAL_RATE: f64 = 0.15;
+
+pub(super) static KIND: TaskKind = TaskKind {
+    schema: &SCHEMA,
+    problem_type: None,
+    make: |values| {
+        Arc::new(MaskedLm {
+            rate: values.opt_float("rate").unwrap_or(USUAL_RATE),
+        })
+    },
+};
+
+impl Task for MaskedLm {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn answer(&self) -> Answer {
+        Answer::Token
+    }
+
+    fn inputs_vary(&self) -> bool {
+        true
+    }
+
+    fn masking(
+        &self,
+        tokenizer: Option<&Tokenizer>,
+        pair: bool,
+        prompt_mask: bool,
+    ) -> Result<Option<Masking>, [&'static str; 2]> {
+        let Some(tokenizer) = tokenizer else {
+            return Ok(Some(Masking::assumed(self.rate)));
+        };
+        let Some((_, mask)) = tokenizer.mask() else {
+            return Err([
+                "the model's tokenizer has no mask token, and masked tokens are to be learned",
+                "take a model that was pre-trained as a masked LM, or another objective",
+            ]);
+        };
+        let masking = Masking::new(self.rate, tokenizer, pair, prompt_mask, mask);
+        Ok(Some(masking))
+    }
+
+    fn pick(&self) -> Pick {
+        Pick::Masked
+    }
+
+    fn on_masked_lm(&self) -> bool {
+        true
+    }
+
+    fn width(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn scores(
+        &self,
+        model: &dyn Model,
+        net: &mut Net<'_>,
+        hidden: Value,
+        _: (usize, &[u32]),
+    ) -> Value {
+        model.words(net, hidden, None)
+    }
+
+    fn loss(&self, b: &mut Builder, scores: Value) -> Value {
+        b.label("loss");
+        let scale = b.feed(Feed::LossScale);
+        let tokens = b.feed(Feed::MaskedTokens);
+        b.push1(CrossEntropy, &[scores, tokens, scale])
+    }
+
+    fn metrics(&self) -> &'static [&'static str] {
+        &["perplexity", "masked_accuracy"]
+    }
+
+    fn columns(&self, _: &[String]) -> Vec<String> {
+        ["position", "label", "prediction"]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn cells(&self, names: Names<'_>, row: Scored<'_>) -> Vec<String> {
+        let token = |target: &Target| match (target, names.tokens) {
+            (Target::Class(id), Some(tokens)) => tokens.token(*id),
+            _ => None,
+        };
+        let name = |target| token(target).unwrap_or_else(|| "?".to_owned());
+        vec![
+            row.position.to_string(),
+            name(row.target),
+            name(row.predicted),
+        ]
+    }
+
+    fn details(&self, _: &[String], _: &Predictions) -> Details {
+        Details::default()
+    }
+
+    fn answers(&self, _: &[String], _: Form) -> Result<Vec<Added>, String> {
+        Err(
+            "it was trained to tell masked tokens and labels nothing; go on from it with a stage whose `objective` \
+             is `classify`, `regress` or `label_words`"
+                .to_owned(),
+        )
+    }
+
+    fn values(&self, _: &[String], _: Form, _: &[f32]) -> Vec<Json> {
+        Vec::new()
+    }
+
+    fn export(&self, _: &mut Map<String, Json>, _: &[String]) {}
+}

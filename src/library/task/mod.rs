@@ -1,0 +1,433 @@
+//! The task registry: what a stage learns of its texts. A task is one file and one row here.
+//!
+//! **Invariant:** no code outside this folder asks which task it has. It asks what the task reads, scores and writes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::data::set::{Labels, Naming};
+use super::data::tokens::Target;
+use super::metric::{Predictions, best};
+use super::model::Model;
+use super::net::{Net, Pick};
+use super::rows::Added;
+use super::schema::{Checked, Filled, Schema, Values};
+use super::tokenizer::Tokenizer;
+use crate::base::{Code, Span};
+use crate::program::{Builder, Value};
+
+mod classify;
+mod label_words;
+mod masked_lm;
+mod one_class;
+mod regress;
+
+pub use masked_lm::masking::{Draw, Masking, Place};
+
+/// A row of the registry.
+#[derive(Debug)]
+pub struct TaskKind {
+    /// Name, doc, keys.
+    pub schema: &'static Schema,
+    /// The `problem_type` of a `config.json` whose head was trained for it.
+    pub problem_type: Option<&'static str>,
+    /// The task with these values; a key that is absent has its default.
+    pub make: fn(&Values) -> Arc<dyn Task>,
+}
+
+/// Every task.
+pub const TASKS: &[&TaskKind] = &[
+    &classify::KIND,
+    &regress::KIND,
+    &label_words::KIND,
+    &masked_lm::KIND,
+];
+
+/// What a task predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// One of several classes.
+    Class,
+    /// A number.
+    Number,
+    /// A token of the vocabulary, at each masked place.
+    Token,
+}
+
+impl Answer {
+    /// Whether it is about classes that have names.
+    #[must_use]
+    pub const fn names_classes(self) -> bool {
+        matches!(self, Self::Class)
+    }
+
+    /// Whether labels of the data are read.
+    #[must_use]
+    pub const fn reads_labels(self) -> bool {
+        !matches!(self, Self::Token)
+    }
+
+    /// What the labels of the data are.
+    #[must_use]
+    pub fn labels(self, naming: impl FnOnce() -> Naming) -> Labels {
+        match self {
+            Self::Class => Labels::Classes(naming()),
+            Self::Number => Labels::Regression,
+            Self::Token => Labels::None,
+        }
+    }
+}
+
+/// What the parts of a row are called.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// The classes.
+    pub classes: &'a [String],
+    /// The vocabulary, where it is at hand.
+    pub tokens: Option<&'a Tokenizer>,
+}
+
+impl Names<'_> {
+    /// The name of a class.
+    #[must_use]
+    pub fn class(&self, class: u32) -> &str {
+        self.classes.get(class as usize).map_or("?", String::as_str)
+    }
+}
+
+/// A row of scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Scored<'a> {
+    /// Position of the token that the scores are about; 0 where they are about the whole text.
+    pub position: u32,
+    /// The label.
+    pub target: &'a Target,
+    /// The prediction.
+    pub predicted: &'a Target,
+    /// The scores.
+    pub scores: &'a [f32],
+}
+
+/// How `predict` writes its answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Whether the probability of every class is asked for.
+    pub all: bool,
+    /// Whether a value may be a list or an object.
+    pub nested: bool,
+}
+
+/// What the result of an evaluation holds beside its metrics.
+#[derive(Debug, Default)]
+pub struct Details {
+    /// Entries of the result.
+    pub entries: Map<String, Json>,
+    /// What is doubtful about the predictions.
+    pub doubts: Vec<(&'static Code, String)>,
+}
+
+/// What a stage learns of its texts. What is not said otherwise is that of a task with one class a text.
+pub trait Task: fmt::Debug + Send + Sync {
+    /// Name, doc, keys.
+    fn schema(&self) -> &'static Schema;
+
+    /// Its name.
+    fn name(&self) -> &'static str {
+        self.schema().name
+    }
+
+    /// The values of its keys that predictions depend on, so that an artifact can say them.
+    fn options(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    /// What it predicts.
+    fn answer(&self) -> Answer {
+        Answer::Class
+    }
+
+    /// The least number of classes it can learn.
+    fn least_classes(&self) -> usize {
+        2
+    }
+
+    /// Whether an example's tokens differ from epoch to epoch, so that nothing the model makes of them,
+    /// not even its frozen part, is a function of the example alone.
+    fn inputs_vary(&self) -> bool {
+        false
+    }
+
+    /// How texts are masked, if they are. `pair` says whether texts come in pairs, `prompt_mask` whether a prompt
+    /// puts a mask of its own into each.
+    ///
+    /// # Errors
+    /// Why the tokenizer cannot mask, and what to do about it.
+    fn masking(
+        &self,
+        tokenizer: Option<&Tokenizer>,
+        pair: bool,
+        prompt_mask: bool,
+    ) -> Result<Option<Masking>, [&'static str; 2]> {
+        let _ = (tokenizer, pair, prompt_mask);
+        Ok(None)
+    }
+
+    /// The rows of the states that its head reads.
+    fn pick(&self) -> Pick {
+        Pick::First
+    }
+
+    /// Whether it is learned on the model's own masked-LM head, not on a sequence head.
+    fn on_masked_lm(&self) -> bool {
+        false
+    }
+
+    /// Whether words at a prompt's mask stand for the classes.
+    fn reads_words(&self) -> bool {
+        false
+    }
+
+    /// Scores of a row of a sequence head with so many classes; 0 where the model itself decides.
+    fn width(&self, classes: usize) -> u64 {
+        classes as u64
+    }
+
+    /// The scores of the rows that the head reads: of so many classes, or of `words`.
+    fn scores(
+        &self,
+        model: &dyn Model,
+        net: &mut Net<'_>,
+        hidden: Value,
+        (classes, words): (usize, &[u32]),
+    ) -> Value {
+        let _ = words;
+        model.classify(net, hidden, self.width(classes))
+    }
+
+    /// The summed loss of the scores, times the step's loss scale: `[1]`.
+    fn loss(&self, b: &mut Builder, scores: Value) -> Value {
+        one_class::loss(b, scores)
+    }
+
+    /// The loss of one row of scores.
+    fn loss_of(&self, scores: &[f32], target: &Target) -> f64 {
+        one_class::loss_of(scores, target)
+    }
+
+    /// Names of the metrics that suit it.
+    fn metrics(&self) -> &'static [&'static str] {
+        &["accuracy", "f1"]
+    }
+
+    /// What a row of scores predicts: all that metrics read of it.
+    fn predict(&self, scores: &[f32]) -> Target {
+        Target::Class(best(scores))
+    }
+
+    /// The columns of a table of predictions, behind the row's number.
+    fn columns(&self, classes: &[String]) -> Vec<String> {
+        one_class::columns(classes)
+    }
+
+    /// Bytes that a row of that table takes, about.
+    fn row_bytes(&self, classes: &[String]) -> u64 {
+        24 + 13 * self.width(classes.len()).max(1)
+    }
+
+    /// The cells of a row in these columns.
+    fn cells(&self, names: Names<'_>, row: Scored<'_>) -> Vec<String> {
+        one_class::cells(names, row)
+    }
+
+    /// What an evaluation's result says beside its metrics.
+    fn details(&self, classes: &[String], predictions: &Predictions) -> Details {
+        one_class::details(classes, predictions)
+    }
+
+    /// What `predict` adds to a row.
+    ///
+    /// # Errors
+    /// Why the task has no such answer.
+    fn answers(&self, classes: &[String], form: Form) -> Result<Vec<Added>, String> {
+        Ok(one_class::answers(classes, form))
+    }
+
+    /// The values of these columns for a row of scores.
+    fn values(&self, classes: &[String], form: Form, scores: &[f32]) -> Vec<Json> {
+        one_class::values(classes, form, scores)
+    }
+
+    /// Class name in `transformers` of the exported model.
+    fn exported_class(&self, model: &dyn Model) -> String {
+        if self.on_masked_lm() {
+            model.masked_lm_class()
+        } else {
+            model.exported_class().to_owned()
+        }
+    }
+
+    /// Writes what its head gives into the `config.json` of an exported model.
+    fn export(&self, config: &mut Map<String, Json>, classes: &[String]) {
+        label_keys(config, classes);
+        // Only a config that names a type needs another one.
+        if config
+            .get("problem_type")
+            .is_some_and(|kind| !kind.is_null())
+        {
+            config.insert("problem_type".into(), json!("single_label_classification"));
+        }
+    }
+}
+
+/// A task of a name, with default values.
+#[must_use]
+pub fn task(name: &str) -> Option<Arc<dyn Task>> {
+    with_options(name, &[])
+}
+
+/// A task as a recipe writes it.
+#[must_use]
+pub fn written(entry: &Filled) -> Option<Arc<dyn Task>> {
+    let kind = kind(&entry.name)?;
+    Some((kind.make)(&entry.values))
+}
+
+/// A task of a name with the values that [`Task::options`] gave.
+#[must_use]
+pub fn with_options(name: &str, options: &[(String, f64)]) -> Option<Arc<dyn Task>> {
+    let mut values = Values::default();
+    for (key, value) in options {
+        values.insert(key, Checked::Float(*value), Span::default(), false);
+    }
+    Some((kind(name)?.make)(&values))
+}
+
+fn kind(name: &str) -> Option<&'static TaskKind> {
+    TASKS.iter().copied().find(|k| k.schema.name == name)
+}
+
+/// What a stage learns where it says nothing.
+#[must_use]
+pub fn usual() -> Arc<dyn Task> {
+    (classify::KIND.make)(&Values::default())
+}
+
+/// The task whose classes are words at a prompt's mask.
+#[must_use]
+pub fn of_words() -> Arc<dyn Task> {
+    (label_words::KIND.make)(&Values::default())
+}
+
+/// The task that the head of a `config.json` was trained for, of which there are so many scores.
+///
+/// # Errors
+/// The `problem_type` that no task has.
+pub fn of_config(config: &Json, scores: usize) -> Result<Arc<dyn Task>, String> {
+    let problem = config.get("problem_type").and_then(Json::as_str);
+    let kind = match problem {
+        Some(problem) => TASKS.iter().find(|k| k.problem_type == Some(problem)),
+        None if scores == 1 => Some(&&regress::KIND),
+        None => Some(&&classify::KIND),
+    };
+    match (kind, problem) {
+        (Some(kind), _) => Ok((kind.make)(&Values::default())),
+        (None, problem) => Err(problem.unwrap_or_default().to_owned()),
+    }
+}
+
+/// Writes the names of labels into a config.
+fn label_keys(config: &mut Map<String, Json>, names: &[String]) {
+    // `transformers` takes the number of labels from `id2label`; a number beside it could only disagree.
+    for count in ["num_labels", "_num_labels"] {
+        config.shift_remove(count);
+    }
+    let pairs = || names.iter().enumerate();
+    let id2label: Map<String, Json> = pairs()
+        .map(|(i, name)| (i.to_string(), json!(name)))
+        .collect();
+    let label2id: Map<String, Json> = pairs().map(|(i, name)| (name.clone(), json!(i))).collect();
+    config.insert("id2label".into(), Json::Object(id2label));
+    config.insert("label2id".into(), Json::Object(label2id));
+}
+
+/// A number with the digits that f32 has.
+fn number(x: f64) -> Json {
+    let short = (x as f32).to_string().parse::<f64>();
+    json!(short.unwrap_or(x))
+}
+
+/// A column of numbers or of texts.
+fn added(name: impl Into<String>, number: bool) -> Added {
+    Added {
+        name: name.into(),
+        number,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_is_made_by_its_name_and_writes_as_many_cells_as_columns() {
+        let classes = ["a", "b", "c"].map(str::to_owned);
+        for kind in TASKS {
+            let task = task(kind.schema.name).expect("registered");
+            assert_eq!(task.name(), kind.schema.name);
+            let options: Vec<(String, f64)> = task
+                .options()
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect();
+            let again = with_options(task.name(), &options).expect("registered");
+            assert_eq!(format!("{again:?}"), format!("{task:?}"));
+            let scores = [0.5, -1.0, 2.0];
+            let predicted = task.predict(&scores);
+            let names = Names {
+                classes: &classes,
+                tokens: None,
+            };
+            let row = Scored {
+                position: 0,
+                target: &predicted,
+                predicted: &predicted,
+                scores: &scores[..task.width(3).clamp(1, 3) as usize],
+            };
+            assert_eq!(
+                task.cells(names, row).len(),
+                task.columns(&classes).len(),
+                "{}",
+                task.name()
+            );
+            for form in [(false, false), (true, false), (false, true), (true, true)] {
+                let (all, nested) = form;
+                let form = Form { all, nested };
+                if let Ok(columns) = task.answers(&classes, form) {
+                    let values = task.values(&classes, form, &scores);
+                    assert_eq!(values.len(), columns.len(), "{}", task.name());
+                }
+            }
+            for metric in task.metrics() {
+                let metric = crate::library::metric::metric(metric).expect("registered");
+                assert!(metric.fits(task.answer(), 2, false), "{}", task.name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_task_of_a_head_is_read_off_its_config() {
+        let of = |config: Json, scores| of_config(&config, scores).map(|task| task.name());
+        assert_eq!(of(json!({}), 2), Ok("classify"));
+        assert_eq!(of(json!({ "problem_type": null }), 1), Ok("regress"));
+        assert_eq!(
+            of(json!({ "problem_type": "regression" }), 3),
+            Ok("regress")
+        );
+        let single = json!({ "problem_type": "single_label_classification" });
+        assert_eq!(of(single, 1), Ok("classify"));
+        let other = json!({ "problem_type": "other" });
+        assert_eq!(of(other, 1), Err("other".to_owned()));
+    }
+}
