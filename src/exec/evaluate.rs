@@ -100,8 +100,8 @@ impl Work<'_> {
                 .map(|(example, (target, predicted))| Prediction {
                     example,
                     position: 0,
-                    target: *target,
-                    predicted: *predicted,
+                    target: target.clone(),
+                    predicted: predicted.clone(),
                 })
                 .collect();
             table.add(Told {

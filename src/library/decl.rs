@@ -153,6 +153,13 @@ const LABELS: Key = Key {
     doc: "names of the classes, in the order of the numbers that the data hold for them, from 0; or which label stands for which \
           class: `{ 1: negative, 2: positive }`. If not written, those that the files name, else those found in the training split, sorted",
 };
+const LABEL_SEPARATOR: Key = Key {
+    name: "label_separator",
+    kind: Kind::Str,
+    default: Default::Absent,
+    doc: "what stands between the labels of a row, for tasks that read several: `\",\"`. If not written, the column holds lists: of JSON, JSONL \
+          and Parquet, or in a text, `[\"a\", \"b\"]`",
+};
 const SPLIT: Key = Key {
     name: "split",
     kind: Kind::Block(&CARVED),
@@ -240,6 +247,7 @@ static DATA_HUB: Schema = Schema {
         TEXT,
         LABEL,
         LABELS,
+        LABEL_SEPARATOR,
         Key {
             name: "config",
             kind: Kind::Str,
@@ -264,7 +272,17 @@ static DATA_LOCAL: Schema = Schema {
           that are named one by one or by a pattern are the splits that their names say, or else all of them are `train`.",
     paper: "",
     keys: &[
-        TEXT, LABEL, LABELS, SPLIT, TAKE, SHUFFLE, FORMAT, TRAIN, DEV, TEST,
+        TEXT,
+        LABEL,
+        LABELS,
+        LABEL_SEPARATOR,
+        SPLIT,
+        TAKE,
+        SHUFFLE,
+        FORMAT,
+        TRAIN,
+        DEV,
+        TEST,
     ],
 };
 

@@ -1,6 +1,7 @@
 //! Splits tokenized: read once a row at a time, their tokens kept between runs where they are many.
 
 use std::io;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -239,6 +240,7 @@ impl Each<'_> {
                 let label = match example.label {
                     None => Target::None,
                     Some(Label::Class(c)) => Target::Class(c),
+                    Some(Label::Classes(list)) => Target::Classes(Arc::new(list)),
                     Some(Label::Score(x)) => Target::Score(x),
                 };
                 let example = EncodedExample {

@@ -8,8 +8,8 @@ use crate::base::world::{HubFile, RepoKind, World};
 use crate::library::data::set::{Carve, DataSpec, Given, Labels, Naming};
 use crate::library::data::split::{SplitSource, expand, expand_in, find_split};
 use crate::library::data::{About, DataError, names};
-use crate::library::schema::{Checked, Portion};
-use crate::library::task::Task;
+use crate::library::schema::{Checked, Portion, Values};
+use crate::library::task::{Answer, TASKS, Task};
 use crate::resolve::Declared;
 
 /// Why a split cannot be had.
@@ -50,11 +50,16 @@ impl Binder<'_> {
                 .help("write `label = …` with the column that holds what is to be learned");
             return Err(Unavailable::Wrong(vec![error]));
         }
+        let separator = values
+            .str("label_separator")
+            .filter(|_| answer.reads_labels());
+        check_separator(declared, separator, task)
+            .map_err(|wrong| Unavailable::Wrong(vec![wrong]))?;
         let canonical = canonical(split);
         let (from, carve) = self.carved(declared, canonical)?;
         let files = self.files(declared, if carve.is_some() { from } else { split })?;
         let beside = label
-            .filter(|_| matches!(labels, Labels::Classes(_)))
+            .filter(|_| labels.naming().is_some())
             .and_then(|label| self.beside(declared, &files, label));
         let spec = DataSpec {
             files: files.clone(),
@@ -64,6 +69,7 @@ impl Binder<'_> {
             take: values.opt_int("take"),
             shuffle: values.opt_int("shuffle"),
             labels,
+            separator: separator.map(str::to_owned),
             beside,
             carve,
         };
@@ -253,6 +259,43 @@ impl Binder<'_> {
     }
 }
 
+/// Complains about a separator that separates nothing, and about one that a task with one label a row would not read.
+fn check_separator(
+    declared: &Declared,
+    separator: Option<&str>,
+    task: &dyn Task,
+) -> Result<(), DataError> {
+    let Some(separator) = separator else {
+        return Ok(());
+    };
+    if separator.is_empty() {
+        return Err(DataError::new("", "`label_separator` is empty")
+            .about(About::Label)
+            .help("write what stands between two labels, such as `\",\"`"));
+    }
+    if task.answer() == Answer::Classes {
+        return Ok(());
+    }
+    let several = TASKS.iter().map(|kind| (kind.make)(&Values::default()));
+    let several = several.filter(|task| task.answer() == Answer::Classes);
+    let names: Vec<String> = several
+        .map(|task| format!("`objective = {}`", task.name()))
+        .collect();
+    let message = format!(
+        "`{}` has several labels a row (`label_separator`), and `{}` reads one",
+        declared.name.value,
+        task.name()
+    );
+    let error = DataError::new("", message).about(About::Label);
+    Err(match names.as_slice() {
+        [] => error.help("remove `label_separator`"),
+        names => error.help(format!(
+            "write {}, or remove `label_separator`",
+            names.join(" or ")
+        )),
+    })
+}
+
 /// A split by the one name that is used here.
 pub(super) fn canonical(split: &str) -> &'static str {
     match split {
@@ -284,7 +327,7 @@ fn identity(spec: &DataSpec, hashes: &[(PathBuf, String)]) -> String {
     let (labels, more) = match &spec.labels {
         Labels::None => ("None".to_owned(), None),
         Labels::Regression => ("Regression".to_owned(), None),
-        Labels::Classes(naming) => {
+        Labels::Classes(naming) | Labels::Several(naming) => {
             let more = naming
                 .preferred
                 .as_ref()
@@ -305,6 +348,9 @@ fn identity(spec: &DataSpec, hashes: &[(PathBuf, String)]) -> String {
         spec.text, spec.label, spec.take, spec.shuffle
     );
     taken += &more.unwrap_or_default();
+    if matches!(spec.labels, Labels::Several(_)) {
+        taken += &format!(" several {:?}", spec.separator);
+    }
     if let Some(names) = &spec.beside {
         taken += &format!(" named {names:?}");
     }

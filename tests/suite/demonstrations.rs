@@ -88,7 +88,7 @@ fn every_text_is_followed_by_others_of_each_class_with_their_words() {
         let (all, plain) = (examples(&plan), examples(&bare));
         let pairs = all.iter().zip(&plain);
         for (with, without) in pairs.filter(|(_, w)| w.ids.len() <= whole) {
-            assert_eq!((with.mask, with.label), (without.mask, without.label));
+            assert_eq!((with.mask, &with.label), (without.mask, &without.label));
             assert_eq!(with.segments.len(), with.ids.len());
             let (last, query) = without.ids.split_last().expect("tokens");
             assert_eq!(with.ids[..query.len()], *query, "the text comes first");

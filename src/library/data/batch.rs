@@ -170,6 +170,21 @@ pub fn pack(
                     list.extend(chosen.iter().map(|(_, e)| score(e)));
                     Tensor::new(list, &[chosen.len()])
                 }
+                Feed::ClassSets { classes } => {
+                    let classes = classes as usize;
+                    let mut list = vec![0.0_f32; chosen.len() * classes];
+                    for (row, (_, e)) in list.chunks_mut(classes.max(1)).zip(&chosen) {
+                        let Target::Classes(own) = &e.label else {
+                            continue;
+                        };
+                        for class in own.iter() {
+                            if let Some(place) = row.get_mut(*class as usize) {
+                                *place = 1.0;
+                            }
+                        }
+                    }
+                    Tensor::new(list, &[chosen.len(), classes])
+                }
                 Feed::LossScale
                 | Feed::Step
                 | Feed::LearningRate

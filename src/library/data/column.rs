@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Cell, DataError, OF_COLUMN, missing};
+use super::{Cell, DataError, List, OF_COLUMN, missing};
 use crate::base::suggest;
 
 /// A step of a path.
@@ -148,10 +148,14 @@ pub(super) fn cell(value: &Value, column: &str, file: &str) -> Result<Cell, Data
         },
         Value::String(text) => Cell::Text(text.clone()),
         Value::Array(list) => {
-            return Err(nested(column, file).help(format!(
-                "it is a list of {}; name an element of it, as in \"{column}[0]\"",
-                list.len()
-            )));
+            let cells = list.iter().map(|value| match value {
+                Value::Array(_) | Value::Object(_) => None,
+                plain => cell(plain, column, file).ok(),
+            });
+            Cell::List(List {
+                length: list.len(),
+                cells: cells.collect(),
+            })
         }
         Value::Object(inner) => {
             let first = inner.keys().next().map_or("field", String::as_str);
@@ -160,6 +164,14 @@ pub(super) fn cell(value: &Value, column: &str, file: &str) -> Result<Cell, Data
             )));
         }
     })
+}
+
+/// The error of a list where one value belongs.
+pub(super) fn listed(list: &List, column: &str, file: &str) -> DataError {
+    nested(column, file).help(format!(
+        "it is a list of {}; name an element of it, as in \"{column}[0]\"",
+        list.length
+    ))
 }
 
 fn nested(column: &str, file: &str) -> DataError {

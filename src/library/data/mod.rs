@@ -105,12 +105,23 @@ pub enum Cell {
     Float(f64),
     /// True or false.
     Bool(bool),
+    /// A list.
+    List(List),
     /// Nothing.
     Missing,
 }
 
+/// A list in a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct List {
+    /// Its length.
+    pub length: usize,
+    /// Its elements; `None` where one of them is a list or an object itself.
+    pub cells: Option<Vec<Cell>>,
+}
+
 impl Cell {
-    /// The cell as text; `None` where nothing stands.
+    /// The cell as text; `None` where nothing stands, or a list.
     #[must_use]
     pub fn into_text(self) -> Option<String> {
         match self {
@@ -118,7 +129,7 @@ impl Cell {
             Self::Int(whole) => Some(whole.to_string()),
             Self::Float(number) => Some(number.to_string()),
             Self::Bool(truth) => Some(truth.to_string()),
-            Self::Missing => None,
+            Self::List(_) | Self::Missing => None,
         }
     }
 }

@@ -19,9 +19,11 @@ pub const FILES: [&str; 2] = [INFOS, README];
 /// The most that is read of such a file.
 const MOST: u64 = 4 << 20;
 
-/// The names of a `ClassLabel` among features by name.
+/// The names of a `ClassLabel`, or of a list of them, among features by name.
 pub(super) fn of_feature(features: &Value, column: &str) -> Option<Vec<String>> {
     let feature = features.get(column)?;
+    // `[{ … }]`, or `{ "_type": "Sequence" | "List" | "LargeList", "feature": { … } }`.
+    let feature = feature.get(0).or(feature.get("feature")).unwrap_or(feature);
     if feature.get("_type")?.as_str()? != "ClassLabel" {
         return None;
     }
@@ -99,7 +101,11 @@ fn of_page(text: &str, config: Option<&str>, column: &str) -> Option<Vec<String>
             .as_array()?
             .iter()
             .find(|feature| feature.get("name").and_then(Value::as_str) == Some(column))?;
-        listed(feature.get("dtype")?.get("class_label")?.get("names")?)
+        let of = |kind: &Value| kind.get("class_label")?.get("names").and_then(listed);
+        let lists = ["sequence", "list"].into_iter();
+        let plain = || feature.get("dtype").and_then(of);
+        let list = || lists.filter_map(|key| feature.get(key)).find_map(of);
+        plain().or_else(list)
     };
     match info {
         Value::Array(list) => {

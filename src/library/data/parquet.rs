@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::column::{Step, steps};
 use super::source::{Input, MOST_ROW, Stored, most_unpacked, too_long};
-use super::{Cell, DataError, Format, OF_COLUMN, RowRec, missing};
+use super::{Cell, DataError, Format, List, OF_COLUMN, RowRec, missing};
 use crate::base::suggest;
 use ::parquet::errors::{ParquetError, Result as Decoded};
 use ::parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
@@ -206,11 +206,10 @@ fn read(
                     .at(line)
                     .help("a value within a list or a group is named by its path, as in \"data.text\" or \"answers[0]\"")
             })?;
-            if let Cell::Text(text) = &cell {
-                given += text.len() as u64;
-                if text.len() > MOST_ROW {
-                    return Err(too_long(file, line));
-                }
+            let bytes = text_bytes(&cell);
+            given += bytes as u64;
+            if bytes > MOST_ROW {
+                return Err(too_long(file, line));
             }
             cells.push(cell);
         }
@@ -253,8 +252,28 @@ fn inside<'a>(value: &'a Field, steps: &[Step]) -> Option<&'a Field> {
     Some(value)
 }
 
+/// Bytes of the texts in a cell.
+fn text_bytes(cell: &Cell) -> usize {
+    match cell {
+        Cell::Text(text) => text.len(),
+        Cell::List(list) => list.cells.iter().flatten().map(text_bytes).sum(),
+        _ => 0,
+    }
+}
+
 fn cell(field: &Field) -> Option<Cell> {
     Some(match field {
+        Field::ListInternal(list) => {
+            let elements = list.elements();
+            let cells = elements.iter().map(|element| match element {
+                Field::ListInternal(_) => None,
+                plain => cell(plain),
+            });
+            Cell::List(List {
+                length: elements.len(),
+                cells: cells.collect(),
+            })
+        }
         Field::Null => Cell::Missing,
         Field::Bool(value) => Cell::Bool(*value),
         Field::Byte(value) => Cell::Int((*value).into()),

@@ -30,7 +30,7 @@ pub fn says_nothing(text: &str) -> bool {
 }
 
 /// One row as it is seen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sight {
     /// Hash of its texts.
     pub text: u64,
@@ -70,7 +70,7 @@ impl Sight {
         let first = hash.as_bytes().first_chunk();
         Self {
             text: first.map_or(0, |eight| u64::from_le_bytes(*eight)),
-            label: example.label,
+            label: example.label.clone(),
             empty: example.texts.iter().any(|t| t.trim().is_empty()),
             null: example.texts.iter().any(|t| says_nothing(t)),
             tokens: None,
@@ -189,7 +189,7 @@ pub fn shared(one: &[u64], other: &[u64]) -> u64 {
 #[derive(Debug, Default)]
 pub struct Surveyor {
     survey: Survey,
-    last: Option<u32>,
+    last: Option<Label>,
 }
 
 impl Surveyor {
@@ -197,18 +197,28 @@ impl Surveyor {
     pub fn see(&mut self, sight: &Sight) {
         let seen = &mut self.survey.findings;
         seen.rows += 1;
-        match sight.label {
-            Some(Label::Class(class)) => {
-                let place = class as usize;
-                if seen.classes.len() <= place {
-                    seen.classes.resize(place + 1, 0);
+        match &sight.label {
+            Some(label @ (Label::Class(_) | Label::Classes(_))) => {
+                let classes = match label {
+                    Label::Class(class) => std::slice::from_ref(class),
+                    Label::Classes(list) => list.as_slice(),
+                    Label::Score(_) => &[],
+                };
+                for &class in classes {
+                    let place = class as usize;
+                    if seen.classes.len() <= place {
+                        seen.classes.resize(place + 1, 0);
+                    }
+                    if let Some(rows) = seen.classes.get_mut(place) {
+                        *rows += 1;
+                    }
                 }
-                if let Some(rows) = seen.classes.get_mut(place) {
-                    *rows += 1;
+                if self.last.as_ref() != Some(label) {
+                    seen.stretches += 1;
+                    self.last = Some(label.clone());
                 }
-                seen.stretches += u64::from(self.last.replace(class) != Some(class));
             }
-            Some(Label::Score(score)) => {
+            &Some(Label::Score(score)) => {
                 let score = f64::from(score);
                 let own = Numbers {
                     least: score,

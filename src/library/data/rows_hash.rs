@@ -21,12 +21,22 @@ impl RowsHash {
         };
         part(&(example.texts.len() as u64).to_le_bytes());
         example.texts.iter().for_each(|text| part(text.as_bytes()));
-        match example.label {
+        match &example.label {
             None => part(b"none"),
             Some(Label::Class(at)) => {
                 part(b"class");
-                let name = classes.get(at as usize);
+                let name = classes.get(*at as usize);
                 part(name.map_or(&[][..], |name| name.as_bytes()));
+            }
+            Some(Label::Classes(list)) => {
+                part(b"classes");
+                let mut names: Vec<&str> = list
+                    .iter()
+                    .map(|at| classes.get(*at as usize).map_or("", String::as_str))
+                    .collect();
+                // In the order of the classes they would be other rows where the classes are in another.
+                names.sort_unstable();
+                names.iter().for_each(|name| part(name.as_bytes()));
             }
             Some(Label::Score(score)) => {
                 part(b"score");

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::column::listed;
 use super::source::Input;
 use super::{About, Cell, DataError, FORMATS, Format, OF_COLUMN, RowRec, format_named, format_of};
 use crate::base::rng::Stream;
@@ -18,6 +19,7 @@ use wrongs::Wrongs;
 mod carve;
 mod found;
 mod key;
+mod several;
 mod spelling;
 mod wrongs;
 
@@ -40,6 +42,8 @@ pub struct DataSpec {
     pub shuffle: Option<u64>,
     /// What labels are.
     pub labels: Labels,
+    /// What stands between the labels of a row, where a text holds several.
+    pub separator: Option<String>,
     /// The names of the classes that lie beside the files.
     pub beside: Option<Vec<String>>,
     /// The part of the rows that is taken, where they are divided into splits.
@@ -66,8 +70,21 @@ pub enum Labels {
     None,
     /// Scores.
     Regression,
-    /// Classes.
+    /// Classes, one a row.
     Classes(Naming),
+    /// Classes, any number of them a row.
+    Several(Naming),
+}
+
+impl Labels {
+    /// What its classes are called, if it has classes.
+    #[must_use]
+    pub const fn naming(&self) -> Option<&Naming> {
+        match self {
+            Self::Classes(naming) | Self::Several(naming) => Some(naming),
+            Self::None | Self::Regression => None,
+        }
+    }
 }
 
 /// What classes are called, and by whom.
@@ -105,10 +122,12 @@ pub struct Example {
 }
 
 /// The label of an example.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Label {
     /// A class, as an index into [`DataSet::classes`].
     Class(u32),
+    /// Several classes, ascending, each once; or none.
+    Classes(Vec<u32>),
     /// A score.
     Score(f32),
 }
@@ -184,7 +203,7 @@ impl<'a> Reading<'a> {
                 (None, names) => own = names,
             }
         }
-        let key = Key::new(&spec.labels, own).map_err(|error| {
+        let key = Key::new(&spec.labels, own, spec.separator.clone()).map_err(|error| {
             let file = first(spec);
             vec![DataError { file, ..error }]
         })?;
@@ -239,11 +258,21 @@ impl<'a> Reading<'a> {
         for (input, format) in &self.files {
             let read = (format.read)(input, &columns, &mut |row| {
                 rows += 1;
+                if let Err(error) = self.only_the_label_is_a_list(&row, &columns, &input.file) {
+                    wrongs.add(self.blamed(error), &input.file);
+                    return false;
+                }
                 if label.is_some()
                     && let Some(cell) = row.cells.first()
-                    && let Err(error) = found.see(cell, &input.file, row.line)
                 {
-                    wrongs.add(error.at(row.line), &input.file);
+                    let elements = self.key.elements(cell);
+                    let seen = elements.and_then(|list| {
+                        list.iter()
+                            .try_for_each(|cell| found.see(cell, &input.file, row.line))
+                    });
+                    if let Err(error) = seen {
+                        wrongs.add(error.at(row.line), &input.file);
+                    }
                 }
                 if strata.is_some()
                     && let Some(cell) = row.cells.last()
@@ -258,7 +287,7 @@ impl<'a> Reading<'a> {
         }
         if label.is_some()
             && wrongs.is_empty()
-            && let Labels::Classes(naming) = &self.spec.labels
+            && let Some(naming) = self.spec.labels.naming()
             && let Err(error) = self.key.derive(found, naming)
         {
             wrongs.add(error, &first(self.spec));
@@ -313,10 +342,17 @@ impl<'a> Reading<'a> {
                 };
                 let number = rows;
                 rows += 1;
+                if let Err(error) = self.only_the_label_is_a_list(&row, &self.columns, &input.file)
+                {
+                    wrongs.add(self.blamed(error), &input.file);
+                    return false;
+                }
                 if self.columns.len() > texts.len()
                     && let Some(cell) = row.cells.last()
                 {
-                    numbers.see(cell);
+                    // What is wrong with a list is said of its row.
+                    let elements = self.key.elements(cell).unwrap_or_default();
+                    elements.iter().for_each(|cell| numbers.see(cell));
                 }
                 match self.example(row, number, texts) {
                     Ok(example) if wrongs.is_empty() && place != LEFT_OUT => {
@@ -375,6 +411,25 @@ impl<'a> Reading<'a> {
             error.about
         };
         error.about(about)
+    }
+
+    /// Complains about a list in another column than that of several labels.
+    fn only_the_label_is_a_list(
+        &self,
+        row: &RowRec,
+        columns: &[String],
+        file: &str,
+    ) -> Result<(), DataError> {
+        let several = matches!(self.spec.labels, Labels::Several(_));
+        let own = self.spec.label.as_ref().filter(|_| several);
+        for (column, cell) in columns.iter().zip(&row.cells) {
+            if let Cell::List(list) = cell
+                && Some(column) != own
+            {
+                return Err(listed(list, column, file).at(row.line));
+            }
+        }
+        Ok(())
     }
 
     /// The error of a set without examples.

@@ -1,19 +1,21 @@
 //! Tokenized splits: where each example is, and its tokens, in memory or in a file.
 //!
 //! ```text
-//! "peftc tokens 2\n\0"                              16 bytes
+//! "peftc tokens 3\n\0"                              16 bytes
 //! for each example  ids u32 …, segments u8 …        in any order
 //! for each example  at u64, length u32, mask u32, label kind u32, label bits u32, BLAKE3 of its tokens u32,
 //!                   row of the data files u32
+//! lists of classes: length u32, classes u32 …         where rows have several; a label's bits are its list's place
 //! hashes of the rows' texts u64 …                   ascending; none where the rows were not surveyed
 //! names of the classes, what was seen of the rows   JSON
-//! bytes before the examples' places u64, examples u64, hashes u64, BLAKE3 of all between tokens and this
+//! bytes before the examples' places u64, examples u64, numbers of lists u64, hashes u64, BLAKE3 of all between tokens and this
 //! ```
 //!
 //! All numbers are little-endian. The file is a cache: whatever is wrong with it, it is made again.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,26 +24,38 @@ use super::report::{Findings, Survey};
 use crate::base::world::{Keep, Kept};
 
 /// What a token file begins with.
-const MAGIC: &[u8; 16] = b"peftc tokens 2\n\0";
+const MAGIC: &[u8; 16] = b"peftc tokens 3\n\0";
 
 /// Bytes of an example's place.
 const PLACE: usize = 32;
 
 /// Bytes of what a token file ends with.
-const TRAILER: usize = 24 + blake3::OUT_LEN;
+const TRAILER: usize = 32 + blake3::OUT_LEN;
 
 /// Bytes of a token: its id and its segment.
 const TOKEN: u64 = 5;
 
-/// What is to be predicted.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What is to be predicted, or is predicted.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     /// Nothing is known.
     None,
     /// A class.
     Class(u32),
+    /// Several classes, ascending, each once; or none of them.
+    Classes(Arc<Vec<u32>>),
     /// A number.
     Score(f32),
+}
+
+/// A label as it is held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Label {
+    None,
+    Class(u32),
+    Score(f32),
+    /// Place of a list's length among the lists.
+    List(u32),
 }
 
 /// A tokenized example.
@@ -63,7 +77,7 @@ struct Row {
     at: u64,
     length: u32,
     mask: u32,
-    label: Target,
+    label: Label,
     check: u32,
     row: u32,
 }
@@ -78,6 +92,7 @@ enum Held {
 #[derive(Debug)]
 pub struct EncodedSet {
     rows: Vec<Row>,
+    lists: Vec<u32>,
     held: Held,
 }
 
@@ -158,12 +173,23 @@ impl EncodedSet {
     /// What is to be predicted of an example.
     #[must_use]
     pub fn label(&self, example: u32) -> Option<Target> {
-        self.rows.get(example as usize).map(|r| r.label)
+        self.rows
+            .get(example as usize)
+            .map(|r| self.target(r.label))
     }
 
-    /// What is to be predicted of each example.
-    pub fn labels(&self) -> impl Iterator<Item = Target> + '_ {
-        self.rows.iter().map(|r| r.label)
+    fn target(&self, label: Label) -> Target {
+        match label {
+            Label::None => Target::None,
+            Label::Class(class) => Target::Class(class),
+            Label::Score(score) => Target::Score(score),
+            Label::List(at) => {
+                let list = self.lists.get(at as usize..).unwrap_or_default();
+                let (length, rest) = list.split_first().unwrap_or((&0, &[]));
+                let own = rest.get(..*length as usize).unwrap_or_default();
+                Target::Classes(Arc::new(own.to_vec()))
+            }
+        }
     }
 
     /// Bytes it takes in memory.
@@ -173,7 +199,8 @@ impl EncodedSet {
             Held::Memory(bytes) => bytes.len() as u64,
             Held::File(_) => 0,
         };
-        tokens + (self.rows.len() * size_of::<Row>()) as u64
+        let lists = self.lists.len() * size_of::<u32>();
+        tokens + (self.rows.len() * size_of::<Row>() + lists) as u64
     }
 
     /// One example.
@@ -213,7 +240,7 @@ impl EncodedSet {
             ids: ids.iter().map(|&id| u32::from_le_bytes(id)).collect(),
             segments: segments.to_vec(),
             mask: row.mask,
-            label: row.label,
+            label: self.target(row.label),
         })
     }
 
@@ -229,14 +256,16 @@ impl EncodedSet {
             Some(bytes)
         };
         let (magic, trailer) = (piece(0, MAGIC.len())?, piece(behind, size)?);
-        let (numbers, hash) = trailer.split_first_chunk::<24>()?;
-        let [begin, count, texts] = *numbers.as_chunks::<8>().0 else {
+        let (numbers, hash) = trailer.split_first_chunk::<32>()?;
+        let [begin, count, lists, texts] = *numbers.as_chunks::<8>().0 else {
             return None;
         };
         let begin = usize::try_from(u64::from_le_bytes(begin)).ok()?;
         let count = usize::try_from(u64::from_le_bytes(count)).ok()?;
+        let lists = usize::try_from(u64::from_le_bytes(lists)).ok()?;
         let texts = usize::try_from(u64::from_le_bytes(texts)).ok()?;
-        let texts_at = begin.checked_add(count.checked_mul(PLACE)?)?;
+        let lists_at = begin.checked_add(count.checked_mul(PLACE)?)?;
+        let texts_at = lists_at.checked_add(lists.checked_mul(4)?)?;
         let names_at = texts_at.checked_add(texts.checked_mul(8)?)?;
         if magic != MAGIC || names_at > behind {
             return None;
@@ -245,7 +274,8 @@ impl EncodedSet {
         if blake3::hash(&tail).as_bytes() != hash {
             return None;
         }
-        let (places, rest) = tail.split_at_checked(texts_at - begin)?;
+        let (places, rest) = tail.split_at_checked(lists_at - begin)?;
+        let (lists, rest) = rest.split_at_checked(texts_at - lists_at)?;
         let (texts, names) = rest.split_at_checked(names_at - texts_at)?;
         let rows: Option<Vec<Row>> = places
             .as_chunks::<PLACE>()
@@ -257,6 +287,12 @@ impl EncodedSet {
             .collect();
         let set = Self {
             rows: rows?,
+            lists: lists
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|n| u32::from_le_bytes(*n))
+                .collect(),
             held: Held::File(kept),
         };
         let written: Written = serde_json::from_slice(names).ok()?;
@@ -283,9 +319,10 @@ fn check(tokens: &[u8]) -> u32 {
 impl Row {
     fn write(self) -> [u8; PLACE] {
         let (kind, bits) = match self.label {
-            Target::None => (0, 0),
-            Target::Class(class) => (1, class),
-            Target::Score(score) => (2, score.to_bits()),
+            Label::None => (0, 0),
+            Label::Class(class) => (1, class),
+            Label::Score(score) => (2, score.to_bits()),
+            Label::List(at) => (3, at),
         };
         let mut bytes = [0; PLACE];
         let (at, rest) = bytes.split_at_mut(8);
@@ -314,9 +351,10 @@ impl Row {
             length: u32::from_le_bytes(length),
             mask: u32::from_le_bytes(mask),
             label: match u32::from_le_bytes(kind) {
-                0 => Target::None,
-                1 => Target::Class(bits),
-                2 => Target::Score(f32::from_bits(bits)),
+                0 => Label::None,
+                1 => Label::Class(bits),
+                2 => Label::Score(f32::from_bits(bits)),
+                3 => Label::List(bits),
                 _ => return None,
             },
             check: u32::from_le_bytes(check),
@@ -328,6 +366,7 @@ impl Row {
 /// Makes a set out of examples that come in any order.
 pub struct Maker {
     rows: Vec<(u64, Row)>,
+    lists: Vec<u32>,
     at: u64,
     bytes: Vec<u8>,
     file: Option<Box<dyn Keep>>,
@@ -339,6 +378,7 @@ impl Maker {
     pub const fn in_memory() -> Self {
         Self {
             rows: Vec::new(),
+            lists: Vec::new(),
             at: 0,
             bytes: Vec::new(),
             file: None,
@@ -365,11 +405,22 @@ impl Maker {
             .extend(example.ids.iter().flat_map(|id| id.to_le_bytes()));
         let segment = |i: usize| example.segments.get(i).copied().unwrap_or(0);
         self.bytes.extend((0..example.ids.len()).map(segment));
+        let label = match &example.label {
+            Target::None => Label::None,
+            Target::Class(class) => Label::Class(*class),
+            Target::Score(score) => Label::Score(*score),
+            Target::Classes(list) => {
+                let at = self.lists.len() as u32;
+                self.lists.push(list.len() as u32);
+                self.lists.extend_from_slice(list);
+                Label::List(at)
+            }
+        };
         let row = Row {
             at: self.at,
             length: example.ids.len() as u32,
             mask: example.mask,
-            label: example.label,
+            label,
             check: check(self.bytes.get(begin..).unwrap_or_default()),
             row,
         };
@@ -398,6 +449,7 @@ impl Maker {
     fn finish_in_memory(mut self) -> EncodedSet {
         EncodedSet {
             rows: self.ordered(),
+            lists: self.lists,
             held: Held::Memory(self.bytes),
         }
     }
@@ -414,6 +466,7 @@ impl Maker {
         };
         let rows = self.ordered();
         let mut tail: Vec<u8> = rows.iter().flat_map(|r| r.write()).collect();
+        tail.extend(self.lists.iter().flat_map(|n| n.to_le_bytes()));
         let survey = notes.survey.as_ref();
         let texts = survey.map_or(&[][..], |s| s.texts.as_slice());
         tail.extend(texts.iter().flat_map(|hash| hash.to_le_bytes()));
@@ -426,10 +479,12 @@ impl Maker {
         file.write_all(&tail)?;
         file.write_all(&begin.to_le_bytes())?;
         file.write_all(&(rows.len() as u64).to_le_bytes())?;
+        file.write_all(&(self.lists.len() as u64).to_le_bytes())?;
         file.write_all(&(texts.len() as u64).to_le_bytes())?;
         file.write_all(blake3::hash(&tail).as_bytes())?;
         Ok(EncodedSet {
             rows,
+            lists: self.lists,
             held: Held::File(file.done()?),
         })
     }

@@ -30,22 +30,26 @@ pub struct ClassScores {
 }
 
 impl Confusion {
-    /// Counts the predictions of examples with a class.
+    /// Counts the predictions of examples with a class, or with several. Which class was taken for which is counted
+    /// where examples have one class.
     #[must_use]
     pub fn of(predictions: &Predictions) -> Self {
         let mut own = Self::default();
         for (label, prediction) in predictions.pairs() {
-            own.count(label, prediction);
+            *own.cells.entry((label, prediction)).or_default() += 1;
+        }
+        for (labels, predicted) in predictions.sets() {
+            own.count(labels, predicted);
         }
         own
     }
 
-    fn count(&mut self, label: u32, prediction: u32) {
-        *self.cells.entry((label, prediction)).or_default() += 1;
-        let most = label.max(prediction) as usize;
-        if self.labels.len() <= most {
+    fn count(&mut self, labels: &[u32], predicted: &[u32]) {
+        let classes = || labels.iter().chain(predicted);
+        let most = classes().max().map_or(0, |&most| most as usize + 1);
+        if self.labels.len() < most {
             for list in [&mut self.labels, &mut self.predictions, &mut self.hits] {
-                list.resize(most + 1, 0);
+                list.resize(most, 0);
             }
         }
         let add = |list: &mut Vec<u64>, class: u32| {
@@ -53,14 +57,28 @@ impl Confusion {
                 *rows += 1;
             }
         };
-        add(&mut self.labels, label);
-        add(&mut self.predictions, prediction);
-        if label == prediction {
-            add(&mut self.hits, label);
+        for &class in labels {
+            add(&mut self.labels, class);
+            if predicted.contains(&class) {
+                add(&mut self.hits, class);
+            }
+        }
+        for &class in predicted {
+            add(&mut self.predictions, class);
         }
     }
 
-    /// Rows counted.
+    /// F1 of all decisions together, whatever class they are about.
+    #[must_use]
+    pub fn micro_f1(&self) -> f64 {
+        let of = |list: &[u64]| list.iter().sum::<u64>() as f64;
+        ratio(
+            2.0 * of(&self.hits),
+            of(&self.labels) + of(&self.predictions),
+        )
+    }
+
+    /// Rows counted; of rows with several classes, their labels.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.labels.iter().sum()

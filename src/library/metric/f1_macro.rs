@@ -20,7 +20,7 @@ impl Metric for F1Macro {
     }
 
     fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
-        answer == Answer::Class
+        answer.names_classes()
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

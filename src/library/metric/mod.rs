@@ -8,12 +8,14 @@ mod accuracy;
 mod confusion;
 mod f1;
 mod f1_macro;
+mod f1_micro;
 mod loss;
 mod masked_accuracy;
 mod matthews;
 mod pearson;
 mod perplexity;
 mod spearman;
+mod subset_accuracy;
 
 pub use confusion::{ClassScores, Confusion};
 
@@ -69,8 +71,23 @@ impl Predictions {
             .collect()
     }
 
+    /// The classes of every row with any number of them, one among them too: `(labels, predictions)`.
+    pub fn sets(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+        self.rows()
+            .filter_map(|(label, predicted)| Some((set(label)?, set(predicted)?)))
+    }
+
     fn rows(&self) -> impl Iterator<Item = (&Target, &Target)> {
         self.targets.iter().zip(&self.predicted)
+    }
+}
+
+/// The classes that a label or a prediction names.
+fn set(of: &Target) -> Option<&[u32]> {
+    match of {
+        Target::Class(class) => Some(std::slice::from_ref(class)),
+        Target::Classes(list) => Some(list),
+        Target::None | Target::Score(_) => None,
     }
 }
 
@@ -95,8 +112,10 @@ pub trait Metric: Sync + Send + std::fmt::Debug {
 /// Every metric.
 pub const METRICS: &[&dyn Metric] = &[
     &accuracy::Accuracy,
+    &subset_accuracy::SubsetAccuracy,
     &f1::F1,
     &f1_macro::F1Macro,
+    &f1_micro::F1Micro,
     &matthews::Matthews,
     &pearson::Pearson,
     &spearman::Spearman,
@@ -163,6 +182,22 @@ mod tests {
             regress("spearman", &[1.0, 2.0, 2.0, 4.0], &[1.0, 3.0, 2.0, 4.0]),
             0.948_683_298_050_513_8,
         );
+    }
+
+    #[test]
+    fn sets_of_classes_are_compared_class_by_class() {
+        // Labels and predictions of scikit-learn's doc of `multilabel_confusion_matrix`, and a row without any.
+        let sets = |list: [&[u32]; 4]| list.map(|set| Target::Classes(set.to_vec().into()));
+        let all = Predictions {
+            targets: sets([&[0, 2], &[1], &[0, 1], &[]]).to_vec(),
+            predicted: sets([&[0], &[1], &[1, 2], &[]]).to_vec(),
+            ..Predictions::default()
+        };
+        let of = |name: &str| metric(name).expect("registered").compute(&all);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        close(of("f1_micro"), 2.0 * 3.0 / 9.0);
+        close(of("f1_macro"), (2.0 / 3.0 + 1.0 + 0.0) / 3.0);
+        close(of("subset_accuracy"), 0.5);
     }
 
     #[test]

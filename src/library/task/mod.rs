@@ -50,6 +50,8 @@ pub const TASKS: &[&TaskKind] = &[
 pub enum Answer {
     /// One of several classes.
     Class,
+    /// Any number of several classes.
+    Classes,
     /// A number.
     Number,
     /// A token of the vocabulary, at each masked place.
@@ -60,7 +62,7 @@ impl Answer {
     /// Whether it is about classes that have names.
     #[must_use]
     pub const fn names_classes(self) -> bool {
-        matches!(self, Self::Class)
+        matches!(self, Self::Class | Self::Classes)
     }
 
     /// Whether labels of the data are read.
@@ -74,6 +76,7 @@ impl Answer {
     pub fn labels(self, naming: impl FnOnce() -> Naming) -> Labels {
         match self {
             Self::Class => Labels::Classes(naming()),
+            Self::Classes => Labels::Several(naming()),
             Self::Number => Labels::Regression,
             Self::Token => Labels::None,
         }

@@ -81,6 +81,11 @@ pub enum Feed {
     Labels,
     /// Regression target of each sequence: `f32[S]`.
     Targets,
+    /// Which of several classes each sequence is of, 1 or 0: `f32[S, classes]`.
+    ClassSets {
+        /// How many classes there are.
+        classes: u32,
+    },
     /// One over the number of examples, or of masked places, in the whole optimizer step: `f32[1]`.
     LossScale,
     /// Number of the step, from 0: `u32[1]`.
@@ -122,6 +127,7 @@ impl Feed {
             Self::MaskedKeys => "masked_keys",
             Self::Labels => "labels",
             Self::Targets => "targets",
+            Self::ClassSets { .. } => "class_sets",
             Self::LossScale => "loss_scale",
             Self::Step => "step",
             Self::LearningRate => "learning_rate",
@@ -163,6 +169,7 @@ impl Feed {
             Self::MaskedPlaces | Self::MaskedTokens => TensorType::new(U32, [m]),
             Self::MaskedKeys => TensorType::new(U32, [m, Dim::from(2)]),
             Self::Targets => TensorType::new(F32, [s]),
+            Self::ClassSets { classes } => TensorType::new(F32, [s, Dim::from(u64::from(classes))]),
             Self::LossScale | Self::LearningRate => TensorType::scalar(F32),
             Self::Step => TensorType::scalar(U32),
             Self::Perturbation => TensorType::fixed(F32, &[3]),

@@ -46,8 +46,9 @@ impl Found {
         Ok(())
     }
 
-    /// The classes: whole numbers in order, `false` before `true`, else names in order.
-    pub(super) fn classes(self) -> Result<Vec<String>, DataError> {
+    /// The classes: whole numbers in order, `false` before `true`, else names in order; `several` says whether rows may
+    /// have several labels.
+    pub(super) fn classes(self, several: bool) -> Result<Vec<String>, DataError> {
         let of = |kind: fn(&Spelled) -> bool| self.seen.iter().filter(|s| kind(s)).count();
         let all = self.seen.len();
         let numbers = of(|s| matches!(s, Spelled::Number(_)));
@@ -68,12 +69,12 @@ impl Found {
             return Ok(self.seen.iter().map(Spelled::text).collect());
         }
         let names: BTreeSet<String> = self.seen.iter().map(Spelled::text).collect();
-        if let Some((name, separator)) = joined(&names) {
+        if let Some((name, separator)) = joined(&names).filter(|_| !several) {
             let message = format!(
                 "the label `{name}` is made of other labels with `{separator}` between them, and an example has one class"
             );
             return Err(label_error(message).help(
-                "several labels an example are not built; if each combination is a class of its own, list them all: `labels = […]`",
+                format!("if each combination is a class of its own, list them all: `labels = […]`; tasks with several labels an example read `label_separator = \"{separator}\"`"),
             ));
         }
         Ok(names.into_iter().collect())

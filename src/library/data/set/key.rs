@@ -4,10 +4,12 @@
 //! name that stands there is then looked up in the classes of the stage. A number is never a place in a list that came
 //! from elsewhere.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{About, Cell, DataError};
 use super::found::Found;
+use super::several::Separator;
 use super::spelling::{Spelled, quoted, shown};
 use super::{Given, Label, Labels, Naming};
 use crate::base::suggest;
@@ -18,6 +20,8 @@ pub(super) struct Key {
     /// What the classes are called.
     pub(super) classes: Vec<String>,
     known: Known,
+    /// What stands between the labels of a row; `None` where a row has one label.
+    several: Option<Separator>,
 }
 
 #[derive(Debug)]
@@ -179,8 +183,19 @@ impl Key {
     ///
     /// # Errors
     /// When the names of the recipe, of the files and of the stage are not those of the same classes.
-    pub(super) fn new(labels: &Labels, files: Option<Vec<String>>) -> Result<Self, DataError> {
-        let Labels::Classes(naming) = labels else {
+    pub(super) fn new(
+        labels: &Labels,
+        files: Option<Vec<String>>,
+        separator: Option<String>,
+    ) -> Result<Self, DataError> {
+        let several = matches!(labels, Labels::Several(_)).then_some(Separator(separator));
+        let own = Self::of_one(labels, files)?;
+        Ok(Self { several, ..own })
+    }
+
+    /// The same of rows with one label.
+    fn of_one(labels: &Labels, files: Option<Vec<String>>) -> Result<Self, DataError> {
+        let Some(naming) = labels.naming() else {
             let known = match labels {
                 Labels::Regression => Known::Scores,
                 _ => Known::Nothing,
@@ -188,6 +203,7 @@ impl Key {
             return Ok(Self {
                 classes: Vec::new(),
                 known,
+                several: None,
             });
         };
         let own = Own::of(&naming.given, files)?;
@@ -195,6 +211,7 @@ impl Key {
             (None, None) => Ok(Self {
                 classes: Vec::new(),
                 known: Known::Nothing,
+                several: None,
             }),
             (Some(own), None) => {
                 let order = ordered(&own.classes, naming.preferred.as_deref());
@@ -213,6 +230,7 @@ impl Key {
                         places,
                         written: false,
                     }),
+                    several: None,
                 })
             }
             (Some(own), Some(fixed)) if generic(fixed) && *fixed != own.classes => {
@@ -253,17 +271,19 @@ impl Key {
                 places: own.places.map(|list| list.into_iter().map(class).collect()),
                 written: own.written,
             }),
+            several: None,
         }
     }
 
     /// Whether classes are to be found in the data.
     pub(super) fn is_open(&self, labels: &Labels) -> bool {
-        matches!((labels, &self.known), (Labels::Classes(_), Known::Nothing))
+        labels.naming().is_some() && matches!(self.known, Known::Nothing)
     }
 
     /// Takes the classes from what was found.
     pub(super) fn derive(&mut self, found: Found, naming: &Naming) -> Result<(), DataError> {
-        self.classes = ordered(&found.classes()?, naming.preferred.as_deref());
+        let classes = found.classes(self.several.is_some())?;
+        self.classes = ordered(&classes, naming.preferred.as_deref());
         self.known = Known::Classes(Table {
             names: indexed(&self.classes),
             places: None,
@@ -272,8 +292,32 @@ impl Key {
         Ok(())
     }
 
+    /// The labels in a cell: one, where a row has one.
+    pub(super) fn elements<'c>(&self, cell: &'c Cell) -> Result<Cow<'c, [Cell]>, DataError> {
+        match &self.several {
+            Some(separator) => separator.elements(cell),
+            None => Ok(Cow::Borrowed(std::slice::from_ref(cell))),
+        }
+    }
+
     /// The label of a row.
     pub(super) fn label(&self, cell: &Cell) -> Result<Label, DataError> {
+        if self.several.is_none() {
+            return self.one(cell);
+        }
+        let mut classes = Vec::new();
+        for cell in self.elements(cell)?.iter() {
+            if let Label::Class(class) = self.one(cell)? {
+                classes.push(class);
+            }
+        }
+        classes.sort_unstable();
+        classes.dedup();
+        Ok(Label::Classes(classes))
+    }
+
+    /// One label.
+    fn one(&self, cell: &Cell) -> Result<Label, DataError> {
         let table = match &self.known {
             Known::Scores => return score(cell),
             Known::Nothing => return Err(self.unknown(cell, None)),
@@ -460,6 +504,7 @@ fn score(cell: &Cell) -> Result<Label, DataError> {
         Cell::Float(number) => Some(*number as f32),
         Cell::Bool(truth) => Some(f32::from(*truth)),
         Cell::Text(text) => text.trim().parse().ok(),
+        Cell::List(_) => None,
         Cell::Missing => return Err(unlabelled()),
     };
     match number {

@@ -35,6 +35,11 @@ impl Spelled {
                 None => Self::Fraction(number.to_string()),
             },
             Cell::Text(text) => Self::of_text(text),
+            Cell::List(list) => {
+                let cells = list.cells.iter().flatten();
+                let parts: Vec<String> = cells.map(|cell| Self::of(cell).text()).collect();
+                Self::Name(parts.join("\u{1f}"))
+            }
         }
     }
 

@@ -13,6 +13,7 @@ fn label() -> impl Strategy<Value = Target> {
         Just(Target::None),
         any::<u32>().prop_map(Target::Class),
         (-1e3_f32..1e3).prop_map(Target::Score),
+        prop::collection::vec(any::<u32>(), 0..4).prop_map(|list| Target::Classes(list.into())),
     ]
 }
 
