@@ -23,6 +23,8 @@ mod adamw;
 mod add;
 mod attention;
 mod attention_grad;
+mod binary_cross_entropy;
+mod binary_cross_entropy_grad;
 mod cast;
 mod clip;
 mod constant;
@@ -118,6 +120,8 @@ ops! {
     add::Add,
     attention::Attention,
     attention_grad::AttentionGrad,
+    binary_cross_entropy::BinaryCrossEntropy,
+    binary_cross_entropy_grad::BinaryCrossEntropyGrad,
     cast::Cast,
     clip::ClipFactor,
     constant::Constant,

@@ -1,0 +1,7 @@
+extern "C" __global__ void binary_cross_entropy_grad(const float* logits, const float* targets, const float* scale, const float* up, float* out, u64 n, u32 classes) {
+    double factor = (double)up[0] * (double)scale[0] / (double)classes;
+    EACH(i, n) {
+        double sigmoid = 1.0 / (1.0 + exp(-(double)logits[i]));
+        out[i] = (float)(factor * (sigmoid - (double)targets[i]));
+    }
+}
