@@ -191,7 +191,10 @@ fn classes(own: &Noted) -> Vec<Diag> {
         );
         let help = "write `shuffle = 1` beside `take`, so that it keeps rows of every class";
         list.push(warn(&SORTED_LABELS, own.at, message, help));
-    } else if let ([(class, _)], true) = (present.as_slice(), rows > 1) {
+    } else if let [(class, all)] = present.as_slice()
+        && rows > 1
+        && *all == rows
+    {
         let message = format!(
             "all {rows} rows of `{title}` are of the class `{}`, one of {}",
             name(*class),
