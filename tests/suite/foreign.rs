@@ -315,7 +315,7 @@ fn what_would_be_another_model_is_refused_by_the_name_of_its_key() {
         ("hidden_act", json!("mish")),
         ("tie_word_embeddings", json!("no")),
         ("layer_norm_eps", json!(-1)),
-        ("problem_type", json!("multi_label_classification")),
+        ("problem_type", json!("token_classification")),
     ] {
         copied("tests/reference/bert-tiny", dir, |config| {
             config[key] = value.clone()

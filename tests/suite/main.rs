@@ -19,6 +19,7 @@ mod golden;
 mod hostile;
 mod masked;
 mod mistakes;
+mod multi_label;
 mod oracle;
 mod parity;
 mod pointers;

@@ -21,6 +21,7 @@ use crate::program::{Builder, Value};
 mod classify;
 mod label_words;
 mod masked_lm;
+mod multi_label;
 mod one_class;
 mod regress;
 
@@ -43,6 +44,7 @@ pub const TASKS: &[&TaskKind] = &[
     &regress::KIND,
     &label_words::KIND,
     &masked_lm::KIND,
+    &multi_label::KIND,
 ];
 
 /// What a task predicts.
