@@ -4,6 +4,16 @@
 //! text ─syntax▶ ast::File ─resolve▶ Recipe ─plan▶ Plan (a job over verified programs a stage) ─exec▶ Report
 //! ```
 
+#![deny(
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unwrap_used
+)]
+
 pub use peftc_core::{base, codes, program};
 
 pub mod cli;

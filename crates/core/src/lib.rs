@@ -1,5 +1,15 @@
 //! What `peftc` compiles to, and the ground under all of it: op graph, kernels, differentiation, memory; spans,
 //! diagnostics, units, random numbers. Everything above is the crate `peftc`, which re-exports both modules.
 
+#![deny(
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unwrap_used
+)]
+
 pub mod base;
 pub mod program;
