@@ -32,6 +32,17 @@ pub(super) fn wanted(declared: &Declared) -> bool {
     declared.filled.values.int("demonstrations") > 0
 }
 
+/// Complains about a key of demonstrations that are not shown, whatever else is wrong with the prompt.
+pub(super) fn idle(declared: &Declared, diags: &mut Diags) {
+    let values = &declared.filled.values;
+    let key = DETAILS.iter().find(|key| values.written(key));
+    if let Some(key) = key.filter(|_| !wanted(declared)) {
+        let message = format!("`{key}` has no effect without `demonstrations`");
+        let diag = Diag::error(&IDLE_KEY, values.span(key), message);
+        diags.push(diag.help("write `demonstrations = 1`, or remove it"));
+    }
+}
+
 /// Complaints about a prompt's keys; `None` where its demonstrations cannot be shown.
 pub(super) fn check(
     declared: &Declared,
@@ -42,12 +53,6 @@ pub(super) fn check(
     let values = &declared.filled.values;
     let name = &declared.name.value;
     if !wanted(declared) {
-        // The prompt is whole without the key, so what is wrong with its words is told too.
-        if let Some(key) = DETAILS.iter().find(|key| values.written(key)) {
-            let message = format!("`{key}` has no effect without `demonstrations`");
-            let diag = Diag::error(&IDLE_KEY, values.span(key), message);
-            diags.push(diag.help("write `demonstrations = 1`, or remove it"));
-        }
         return Some(());
     }
     let each = values.int("demonstrations");

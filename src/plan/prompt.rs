@@ -71,6 +71,7 @@ pub(super) fn take<'r>(
     start.chooser = None;
     let declared = recipe.find("prompt", name)?;
     let prompt = &declared.filled.values;
+    demonstrations::idle(declared, diags);
     let source = prompt.str("template").unwrap_or_default();
     let template = parse_template(source, prompt.span("template"), words, start, diags)?;
     if words && !prompt.written("verbalizer") && !demonstrations::wanted(declared) {
