@@ -87,20 +87,17 @@ pub(super) fn write_peft(
         };
         tensors.extend(shared);
     }
-    if adapted.is_empty() {
-        tensors.extend(nothing(stage).into_iter().flatten());
+    let mut targets: Vec<String> = adapted.iter().map(|a| a.site.path.clone()).collect();
+    if adapted.is_empty()
+        && let Some(site) = idle_site(stage)
+    {
+        tensors.extend(nothing(site));
+        targets.push(site.path.clone());
     }
     let kept = |p: &&Param| p.owner == Owner::Head || whole.contains(&p.module());
     for param in stage.job.params.iter().filter(kept) {
         tensors.push(plain(param, runner)?);
     }
-    let targets: Vec<String> = match adapted.as_slice() {
-        [] => nothing(stage)
-            .map(|t| module_of(&t[0].0))
-            .into_iter()
-            .collect(),
-        list => list.iter().map(|a| a.site.path.clone()).collect(),
-    };
     let mut keys = form.keys;
     keys.push(("peft_type", json!(form.kind)));
     if let Some(product) = form.product {
@@ -123,13 +120,6 @@ pub(super) fn write_peft(
     }
     keys.push(("revision", json!(base.revision)));
     peft::write(dir, name, &targets, &save, &keys, tensors)
-}
-
-fn module_of(tensor: &str) -> String {
-    let own = tensor.strip_prefix("model.").unwrap_or(tensor);
-    own.split_once(".lora_")
-        .map_or("", |(module, _)| module)
-        .to_owned()
 }
 
 /// The backbone's modules that were trained, in whole or in part, outside of adapters. `None` where one of them has an
@@ -233,17 +223,21 @@ fn own_tensors(
     Ok(made.into_iter().map(named).collect())
 }
 
-/// A pair that adds nothing, on the first linear map: peft's LoRA has to be somewhere, and here all that was learned is
-/// in modules that are saved whole.
-fn nothing(stage: &Stage) -> Option<[PeftTensor; 2]> {
+/// The first linear map: peft's LoRA has to be somewhere, and here all that was learned is in modules that are saved
+/// whole.
+fn idle_site(stage: &Stage) -> Option<&Site> {
     let mut sites = stage.job.sites.iter();
-    let site = sites.find(|s| s.is_linear() && !s.role.is_head() && !s.role.is_lm())?;
+    sites.find(|s| s.is_linear() && !s.role.is_head() && !s.role.is_lm())
+}
+
+/// A pair that adds nothing to a linear map.
+fn nothing(site: &Site) -> [PeftTensor; 2] {
     let (input, output) = (site.input() as usize, site.output() as usize);
     let name = |half: &str| format!("{MODEL}.{}.lora_{half}.weight", site.path);
-    Some([
+    [
         (name("A"), vec![1, input], vec![0.0; input]),
         (name("B"), vec![output, 1], vec![0.0; output]),
-    ])
+    ]
 }
 
 /// A parameter of a module that is saved whole.

@@ -236,12 +236,6 @@ impl Param {
         }
     }
 
-    /// Whether another program, which may leave out the first parts of a path, calls it `name`.
-    #[must_use]
-    pub fn is_called(&self, name: &str) -> bool {
-        ends_with(&self.name, name)
-    }
-
     /// Path of the module it belongs to.
     #[must_use]
     pub fn module(&self) -> &str {
