@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Severity, Sources};
-use crate::exec::choose::chosen;
+use crate::exec::stage::choose::chosen;
 use crate::exec::store::Store;
 use crate::library;
 use crate::plan::{self, Plan, Stage};

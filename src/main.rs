@@ -6,6 +6,6 @@ use peftc::exec::Counting;
 static ALLOCATOR: Counting = Counting;
 
 fn main() {
-    peftc::exec::alloc::keep_freed_blocks();
+    peftc::exec::backend::alloc::keep_freed_blocks();
     std::process::exit(peftc::cli::main());
 }

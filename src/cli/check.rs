@@ -20,7 +20,7 @@ use crate::exec::store::Store;
 use crate::files::space;
 use crate::plan::disk::{Disk, together};
 use crate::plan::solve::{Solution, solve};
-use crate::plan::time::{Told, seconds};
+use crate::plan::time::{RateSource, seconds};
 use crate::plan::{Plan, Stage, render as plan_render};
 use crate::program::device::Device;
 use crate::program::op::Machine;
@@ -107,7 +107,7 @@ impl Check {
             |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
         let (machine, limit) = (asked.machine, asked.limit());
         let rates = store.rates(machine.threads);
-        let source = Told::by(&rates, &machine);
+        let source = RateSource::by(&rates, &machine);
         let time = |s: &Stage| seconds(s, &rates, &machine);
         let all: Vec<&Stage> = compiled.plan.iter().flat_map(|p| &p.stages).collect();
         let peak = compiled.plan.as_ref().map(|_| needed(&all));
@@ -285,9 +285,9 @@ fn on_disk(plan: &Plan, cached: &dyn Fn(&Stage) -> bool, store: &Store) -> Strin
 }
 
 /// Puts a stage's time, and what tells it, into its JSON.
-pub(super) fn timed(json: &mut Json, time: Option<f64>, source: Option<Told>) {
+pub(super) fn timed(json: &mut Json, time: Option<f64>, source: Option<RateSource>) {
     if let Some(map) = json.as_object_mut() {
-        let source = source.filter(|_| time.is_some()).map(Told::name);
+        let source = source.filter(|_| time.is_some()).map(RateSource::name);
         map.insert("estimated_s".to_owned(), json!(time));
         map.insert("estimated_s_from".to_owned(), json!(source));
     }

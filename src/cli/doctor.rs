@@ -74,7 +74,7 @@ const LITTLE: u64 = 2 << 30;
 
 /// All that was looked at.
 #[derive(Debug)]
-struct Machine {
+struct Findings {
     host: Host,
     store: PathBuf,
     disk: Option<u64>,
@@ -116,14 +116,14 @@ impl Doctor {
         }
     }
 
-    fn look(&self) -> Machine {
+    fn look(&self) -> Findings {
         let host = Host::here();
         let store = self.store.clone().unwrap_or_else(|| ".peftc/store".into());
         let threads = self.threads.unwrap_or(host.threads).max(1);
         let rates = Store::open(store.clone()).rates(threads);
         let per_second = |x: f64, seconds: f64| x / seconds.max(1e-12) / 1e9;
         let loader = Loader::here();
-        Machine {
+        Findings {
             disk: crate::files::space::free(&store),
             rates: rates
                 .by_op()
@@ -167,7 +167,7 @@ impl Wanted {
     }
 }
 
-impl Machine {
+impl Findings {
     fn processor_problems(&self, problems: &mut Vec<Problem>) {
         if cfg!(target_arch = "x86_64") && !self.host.vectors.contains(&"avx2") {
             problems.push(Problem {

@@ -9,7 +9,7 @@ pub(super) use super::output::{error, output_failed, print};
 use super::world::RealWorld;
 use crate::base::suggest;
 use crate::driver::{Compiled, check_kernels, compile_with, decide};
-use crate::exec::device::Device as Place;
+use crate::exec::backend::Device as ExecDevice;
 use crate::exec::store::Store;
 use crate::program::device::{CARDS, Card, Device};
 use crate::program::op::Machine;
@@ -143,16 +143,16 @@ impl Common {
     }
 
     /// Where programs run, as asked for; the processor if that names nothing, which [`Self::prepare`] says.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> ExecDevice {
         self.device.parse().unwrap_or_default()
     }
 
     /// The device to plan for; an error is printed, also where this build cannot run there and is to.
     fn device(&self, intent: Intent) -> Option<Device> {
         let name = self.device.as_str();
-        match name.parse::<Place>() {
-            Ok(Place::Cuda(index)) => {
-                if let (Intent::Run, Err(why)) = (intent, Place::Cuda(index).is_built()) {
+        match name.parse::<ExecDevice>() {
+            Ok(ExecDevice::Cuda(index)) => {
+                if let (Intent::Run, Err(why)) = (intent, ExecDevice::Cuda(index).is_built()) {
                     error(&format!("`--device {name}`: {why}"));
                     return None;
                 }

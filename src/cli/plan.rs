@@ -12,7 +12,7 @@ use super::screen::Screen;
 use crate::base::units::About;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
-use crate::plan::time::{Told, seconds};
+use crate::plan::time::{RateSource, seconds};
 use crate::plan::{Stage, render as plan_render};
 use crate::program::print::print as program_text;
 
@@ -86,7 +86,7 @@ impl PlanArgs {
             self.format
         };
         let rates = store.rates(machine.threads);
-        let source = Told::by(&rates, &machine);
+        let source = RateSource::by(&rates, &machine);
         let time = |s: &Stage| seconds(s, &rates, &machine);
         match format {
             Format::Text => {

@@ -15,7 +15,7 @@ use super::output;
 use super::screen::Screen;
 use crate::base::units::Count;
 use crate::base::visible;
-use crate::exec::device::Device;
+use crate::exec::backend::Device;
 use crate::exec::observe::Silent;
 use crate::exec::predict::{Predictor, Session};
 use crate::files::{RunError, near};

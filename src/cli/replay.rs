@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::exit;
 use super::options::{Common, Intent, error, print, store_of};
-use crate::exec::replay::replay;
 use crate::exec::run::Options;
+use crate::exec::run::replay::replay;
 
 /// Arguments of `replay`.
 #[derive(Debug, Args)]

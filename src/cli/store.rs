@@ -27,7 +27,7 @@ pub(super) struct StoreArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the entries, those used longest ago first
-    Ls(Place),
+    Ls(StoreAt),
     /// Remove what is of no use, and with --keep what was used longest ago
     Gc {
         /// Remove entries and kept features, those used longest ago first, until the others take no more: 5GiB,
@@ -38,14 +38,14 @@ enum Action {
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
-        place: Place,
+        place: StoreAt,
     },
     /// Compare all bytes with what was written; exit with 1 if some are damaged
-    Verify(Place),
+    Verify(StoreAt),
 }
 
 #[derive(Debug, Args)]
-struct Place {
+struct StoreAt {
     /// A recipe, or the directory it lies in; the working directory if not given
     recipe: Option<PathBuf>,
     /// The store; `.peftc/store` beside the recipe if not given
@@ -56,7 +56,7 @@ struct Place {
     json: bool,
 }
 
-impl Place {
+impl StoreAt {
     fn store(&self) -> Store {
         let beside = || {
             let given = self.recipe.clone().unwrap_or_else(|| PathBuf::from("."));
@@ -96,7 +96,7 @@ impl StoreArgs {
     }
 }
 
-fn list(place: &Place) -> Result<i32, RunError> {
+fn list(place: &StoreAt) -> Result<i32, RunError> {
     let store = place.store();
     let items = store.items()?;
     if place.json {
@@ -159,7 +159,7 @@ fn json_of(item: &Item) -> Json {
     })
 }
 
-fn collect(place: &Place, keep: Option<u64>, dry: bool) -> Result<i32, RunError> {
+fn collect(place: &StoreAt, keep: Option<u64>, dry: bool) -> Result<i32, RunError> {
     let gone = place.store().collect(keep, !dry)?;
     let bytes: u64 = gone.iter().map(|g| g.bytes).sum();
     if place.json {
@@ -187,7 +187,7 @@ fn collect(place: &Place, keep: Option<u64>, dry: bool) -> Result<i32, RunError>
     Ok(exit::DONE)
 }
 
-fn verify(place: &Place) -> Result<i32, RunError> {
+fn verify(place: &StoreAt) -> Result<i32, RunError> {
     let mut verdict = place.store().verify()?;
     for found in kept_files() {
         verdict.add(found.into_iter().collect());

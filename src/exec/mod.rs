@@ -1,46 +1,34 @@
-//! Running a planned recipe: weights, the interpreter, training, checkpoints, artifacts, the store.
+//! Running a planned recipe. Each folder is a room; a room sees only those above it in this list, as a test of
+//! the layers says.
+//!
+//! | room | what is in it |
+//! | --- | --- |
+//! | `observe` | what a run tells, and the signals that end it |
+//! | `backend` | devices: memory, launches; the process' own memory |
+//! | `interpreter` | programs run over one stage's tensors |
+//! | `checkpoint` | states of a training to go on from, and its log |
+//! | `store` | finished stages, locks, cached features |
+//! | `load` | where the first values of tensors come from |
+//! | `features` | what is frozen, computed once and cached |
+//! | `export` | models and adapters as files |
+//! | `stage` | what the kinds of stages do |
+//! | `predict` | labels for new text |
+//! | `run` | the stages of a plan, one after the other |
 
-pub mod alloc;
-pub mod artifact;
+pub mod backend;
 pub mod checkpoint;
-pub mod choose;
-#[cfg(feature = "cuda")]
-mod cuda;
-pub mod device;
-pub mod evaluate;
+#[cfg(test)]
+mod device_tests;
 pub mod export;
 pub mod features;
-mod fisher;
-pub mod fit;
-mod fold;
-mod foreign;
-pub mod init;
-mod learn;
-pub mod leave;
-pub mod log;
-pub mod machine;
+pub mod interpreter;
+pub mod load;
 pub mod observe;
-mod origin;
 pub mod predict;
-pub mod predictions;
-mod prune;
-mod publish;
-mod remote;
-#[cfg(test)]
-mod remote_tests;
-pub mod replay;
-pub mod result;
-pub mod resume;
-pub mod room;
 pub mod run;
-pub mod score;
-pub mod state;
+pub mod stage;
 pub mod store;
-mod target;
-mod unread;
 pub mod weights;
-mod zeroth;
 
-pub use alloc::Counting;
-
+pub use backend::alloc::Counting;
 pub use weights::Checkpoint;

@@ -1,5 +1,9 @@
 //! What a run tells its observer. Nothing here prints.
 
+use std::time::Duration;
+
+use crate::files::RunError;
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
@@ -116,4 +120,27 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn event(&mut self, _: Event<'_>) {}
+}
+
+/// Asks for something that another process may hold, until it is given or a signal asks for the end.
+pub(in crate::exec) fn wait<T>(
+    observer: &mut dyn Observer,
+    doing: &str,
+    ask: &mut dyn FnMut() -> Result<Result<T, String>, RunError>,
+) -> Result<T, RunError> {
+    let mut said = false;
+    loop {
+        match ask()? {
+            Ok(given) => return Ok(given),
+            Err(who) if !said => {
+                observer.event(Event::Note(&format!("waiting: {who} is {doing}")));
+                said = true;
+            }
+            Err(_) => {}
+        }
+        if let Some(signal) = observer.interrupted() {
+            return Err(RunError::interrupted(signal));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }

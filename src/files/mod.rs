@@ -5,6 +5,7 @@
 pub mod durable;
 pub mod error;
 pub mod near;
+pub mod paths;
 pub mod peft;
 pub mod sealed;
 pub mod shards;

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::holds::Stored;
 use super::seen::Notes;
-use super::source::Source;
+use super::source::DataSource;
 use super::split::Lengths;
 use crate::base::world::World;
 use crate::base::{Diags, Span};
@@ -25,7 +25,7 @@ use crate::resolve::Recipe;
 
 /// Where a model's files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// A directory.
     Local(PathBuf),
     /// A hub repository.
@@ -45,7 +45,7 @@ pub struct BoundModel {
     /// Its config.json.
     pub config: Json,
     /// Where its files are.
-    pub place: Place,
+    pub place: Location,
     /// Seed of random weights; `None` for pretrained ones.
     pub random: Option<u64>,
     /// Type in which frozen matrices are held.
@@ -101,7 +101,7 @@ pub(super) struct Binder<'a> {
     pub(super) models: BTreeMap<String, (Option<Arc<BoundModel>>, Diags)>,
     pub(super) tokenizers: BTreeMap<String, Arc<Tokenizer>>,
     pub(super) listings: BTreeMap<String, Option<Arc<[String]>>>,
-    pub(super) sources: BTreeMap<String, Arc<Source>>,
+    pub(super) sources: BTreeMap<String, Arc<DataSource>>,
     pub(super) raw: BTreeMap<String, Arc<RawSplit>>,
     pub(super) splits: BTreeMap<String, Arc<BoundSplit>>,
     pub(super) pools: BTreeMap<String, Arc<Demonstrations>>,

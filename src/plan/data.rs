@@ -7,7 +7,7 @@ use super::encode::{Cause, Frame, encoded};
 use super::error::{
     ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS, BAD_PROMPT, BAD_TOKENIZER, UNKEPT_TOKENS,
 };
-use super::source::{Source, Unavailable, canonical, given};
+use super::source::{DataSource, Unavailable, canonical, given};
 use super::split::Lengths;
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::data::report::{Sight, Survey, Surveyor};
@@ -183,7 +183,7 @@ impl Binder<'_> {
 
     /// How many examples there are, the names of the classes, and what is seen of them without their
     /// tokens.
-    fn tally(&self, source: &Source) -> Result<Tally, Vec<DataError>> {
+    fn tally(&self, source: &DataSource) -> Result<Tally, Vec<DataError>> {
         let reading = Reading::open(&source.spec, self.world)?;
         let mut n = 0;
         let mut surveyor = self.survey.then(Surveyor::default);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::bind::Want;
-use super::source::Source;
+use super::source::DataSource;
 use crate::base::world::World;
 use crate::library::data::DataError;
 use crate::library::data::report::{Sight, Survey, Surveyor, Tokens};
@@ -55,7 +55,7 @@ pub(super) enum Cause {
 /// Tokenizes a split, in parallel over examples; the order is that of the data, all of them for each draw of
 /// demonstrations. What was kept of an earlier time is not made again.
 pub(super) fn encoded(
-    source: &Source,
+    source: &DataSource,
     tokenizer: &Tokenizer,
     frame: Option<Frame<'_>>,
     want: Want<'_>,
@@ -141,7 +141,7 @@ pub(super) fn encoded(
 
 /// What examples are made with.
 struct Each<'a> {
-    source: &'a Source,
+    source: &'a DataSource,
     world: &'a dyn World,
     reading: &'a Reading<'a>,
     tokenizer: &'a Tokenizer,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::bind::{Binder, BoundModel, Place};
+use super::bind::{Binder, BoundModel, Location};
 use super::error::{
     ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, CASED_VOCABULARY, NO_TF32, TOKENIZER_DIFFERS,
     UNKNOWN_IDENTITY, UNREAD_KEY,
@@ -32,11 +32,11 @@ impl Binder<'_> {
         let arg = declared.arg.as_ref()?;
         let values = &declared.filled.values;
         let place = match declared.filled.name.as_str() {
-            "hub" => Place::Hub {
+            "hub" => Location::Hub {
                 repo: arg.value.clone(),
                 revision: values.str("revision").map(str::to_owned),
             },
-            _ => Place::Local(declared.base.join(&arg.value)),
+            _ => Location::Local(declared.base.join(&arg.value)),
         };
         let names = self.listing(&place);
         let files = Files {
@@ -146,8 +146,8 @@ impl Binder<'_> {
     }
 
     /// The names of a repository's files, where they can be had; asked for once.
-    fn listing(&mut self, place: &Place) -> Option<Arc<[String]>> {
-        let Place::Hub { repo, revision } = place else {
+    fn listing(&mut self, place: &Location) -> Option<Arc<[String]>> {
+        let Location::Hub { repo, revision } = place else {
             return None;
         };
         let key = format!("{repo}@{revision:?}");
@@ -175,8 +175,8 @@ impl Binder<'_> {
         let convert =
             "load it in transformers and call save_pretrained, which writes model.safetensors";
         let dir = match files.place {
-            Place::Local(dir) => dir.clone(),
-            Place::Hub { repo, .. } => {
+            Location::Local(dir) => dir.clone(),
+            Location::Hub { repo, .. } => {
                 if files.layout() == Layout::Pickle {
                     return Err((
                         format!(
@@ -211,7 +211,7 @@ impl Binder<'_> {
             Layout::Single | Layout::Sharded => match Stored::read(self.world, &dir) {
                 Ok(stored) => Ok(Some(Arc::new(stored))),
                 // A shard of the hub's that is not in the cache yet.
-                Err(_) if matches!(files.place, Place::Hub { .. }) => Ok(None),
+                Err(_) if matches!(files.place, Location::Hub { .. }) => Ok(None),
                 Err(why) => Err((
                     format!("the weights in `{}` cannot be read: {why}", dir.display()),
                     "",
@@ -244,7 +244,7 @@ impl Binder<'_> {
     fn tokenizer(
         &mut self,
         declared: &Declared,
-        place: &Place,
+        place: &Location,
         (config, facts): (&Json, &Facts),
         diags: &mut Diags,
     ) -> Option<Arc<Tokenizer>> {
@@ -252,7 +252,7 @@ impl Binder<'_> {
             .filled
             .values
             .str("tokenizer")
-            .map(|dir| Place::Local(declared.base.join(dir)));
+            .map(|dir| Location::Local(declared.base.join(dir)));
         let place = own.as_ref().unwrap_or(place);
         let at = declared
             .filled
@@ -290,7 +290,7 @@ impl Binder<'_> {
     fn read_tokenizer(
         &self,
         declared: &Declared,
-        (place, names): (&Place, Option<Arc<[String]>>),
+        (place, names): (&Location, Option<Arc<[String]>>),
         (config, facts): (&Json, &Facts),
         at: Span,
         diags: &mut Diags,
@@ -305,8 +305,8 @@ impl Binder<'_> {
             found => found,
         };
         let dir_name = match place {
-            Place::Local(dir) => dir.display().to_string(),
-            Place::Hub { repo, .. } => repo.clone(),
+            Location::Local(dir) => dir.display().to_string(),
+            Location::Hub { repo, .. } => repo.clone(),
         };
         let name = &declared.name.value;
         let read = Tokenizer::from_files(&TokenizerFiles {
@@ -337,7 +337,7 @@ impl Binder<'_> {
                     None
                 }
             },
-            Err(why) if matches!(place, Place::Hub { .. }) && !files.told() => {
+            Err(why) if matches!(place, Location::Hub { .. }) && !files.told() => {
                 let message = format!("the tokenizer of `{name}` cannot be had: {why}");
                 diags.push(Diag::warning(&BAD_TOKENIZER, at, message));
                 None
@@ -370,7 +370,7 @@ fn float_type(written: Option<&str>) -> DType {
 /// A model's files by name.
 struct Files<'a> {
     world: &'a dyn World,
-    place: &'a Place,
+    place: &'a Location,
     /// Names of a repository's files, where they could be had.
     names: Option<Arc<[String]>>,
 }
@@ -383,8 +383,8 @@ impl Files<'_> {
     /// How the files that are known of hold the weights.
     fn layout(&self) -> Layout {
         match self.place {
-            Place::Local(dir) => Layout::of(|name| self.world.exists(&dir.join(name))),
-            Place::Hub { .. } => Layout::of(|name| self.listed(name)),
+            Location::Local(dir) => Layout::of(|name| self.world.exists(&dir.join(name))),
+            Location::Hub { .. } => Layout::of(|name| self.listed(name)),
         }
     }
 
@@ -417,7 +417,7 @@ impl Files<'_> {
     }
 
     fn hub(&self, name: &str) -> Result<HubPath, String> {
-        let Place::Hub { repo, revision } = self.place else {
+        let Location::Hub { repo, revision } = self.place else {
             return Err("it is a folder".to_owned());
         };
         let file = HubFile {
@@ -431,8 +431,8 @@ impl Files<'_> {
 
     fn read(&self, name: &str) -> Result<Vec<u8>, String> {
         let path = match self.place {
-            Place::Local(dir) => dir.join(name),
-            Place::Hub { .. } => self.hub(name)?.path,
+            Location::Local(dir) => dir.join(name),
+            Location::Hub { .. } => self.hub(name)?.path,
         };
         self.world.read(&path).map_err(|e| e.to_string())
     }
@@ -451,12 +451,12 @@ impl Files<'_> {
             hasher.update(tokenizer.identity().as_bytes());
         }
         match (self.place, random) {
-            (Place::Local(dir), None) => {
+            (Location::Local(dir), None) => {
                 for file in self.weight_files(dir) {
                     hasher.update(self.world.fingerprint(&dir.join(file)).ok()?.as_bytes());
                 }
             }
-            (Place::Hub { repo, .. }, None) => {
+            (Location::Hub { repo, .. }, None) => {
                 let commit = self.hub("config.json").ok()?.commit?;
                 hasher.update(format!("{repo}@{commit}").as_bytes());
             }

@@ -26,7 +26,7 @@ impl Binder<'_> {
         split: &str,
         task: &dyn Task,
         (fixed, preferred): (Option<&[String]>, Option<&[String]>),
-    ) -> Result<Arc<Source>, Unavailable> {
+    ) -> Result<Arc<DataSource>, Unavailable> {
         let key = format!(
             "{}.{split}.{}.{fixed:?}.{preferred:?}",
             declared.identity(),
@@ -79,7 +79,7 @@ impl Binder<'_> {
         });
         let hashes: Option<Vec<(PathBuf, String)>> = hashes.collect();
         let identity = hashes.as_ref().map(|list| identity(&spec, list));
-        let source = Arc::new(Source {
+        let source = Arc::new(DataSource {
             spec,
             identity,
             hashes: hashes.unwrap_or_default(),
@@ -364,7 +364,7 @@ fn identity(spec: &DataSpec, hashes: &[(PathBuf, String)]) -> String {
 
 /// Where a split's examples come from.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct DataSource {
     /// Its files, and what is taken from them.
     pub spec: DataSpec,
     /// Hash of both.
@@ -373,7 +373,7 @@ pub(super) struct Source {
     hashes: Vec<(PathBuf, String)>,
 }
 
-impl Source {
+impl DataSource {
     /// Whether its files are still those that its identity was made of.
     ///
     /// # Errors

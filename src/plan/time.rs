@@ -17,7 +17,7 @@ const SAMPLES: usize = 16;
 
 /// What a time is told by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum RateSource {
     /// What earlier runs measured.
     Measured,
     /// What a usual processor does.
@@ -26,7 +26,7 @@ pub enum Told {
     DataSheet,
 }
 
-impl Told {
+impl RateSource {
     /// What the times of a plan for a machine are told by; `None` where nothing tells them.
     #[must_use]
     pub fn by(rates: &Rates, machine: &Machine) -> Option<Self> {
@@ -56,7 +56,7 @@ pub fn seconds(stage: &Stage, rates: &Rates, machine: &Machine) -> Option<f64> {
     if stage.steps_unknown() {
         return None;
     }
-    Told::by(rates, machine)?;
+    RateSource::by(rates, machine)?;
     Clock { rates, machine }.job(&stage.job, &choice::lengths(&stage.splits))
 }
 

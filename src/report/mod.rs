@@ -30,7 +30,7 @@ use indexmap::{IndexMap, IndexSet};
 use crate::base::units::Count;
 use crate::base::visible;
 use crate::library::metric::{METRICS, metric};
-use noise::Told;
+use noise::Difference;
 use read::{Data, RunResult, StageResult, Text};
 
 /// Repeated measurements of one quantity.
@@ -319,7 +319,7 @@ fn rank(rows: &mut [Row], main: &str) {
         return;
     };
     if best.metrics.contains_key(main) {
-        best.told = Told::Apart;
+        best.told = Difference::Apart;
         for row in others.iter_mut().filter(|r| r.metrics.contains_key(main)) {
             row.told = noise::told(row, best, main);
         }

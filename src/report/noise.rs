@@ -7,7 +7,7 @@ const SHARES: &[&str] = &["accuracy"];
 
 /// How a row's main metric stands to the best one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Told {
+pub enum Difference {
     /// It is the best, or differs by more than chance.
     Apart,
     /// A difference of this size is no surprise between equals, 95 times of 100.
@@ -17,7 +17,7 @@ pub enum Told {
     Unknown,
 }
 
-impl Told {
+impl Difference {
     /// The name in JSON and CSV.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -44,27 +44,31 @@ fn error(stat: &Stat, metric: &str, rows: Option<u64>) -> Option<(f64, f64)> {
 
 /// Whether a row's metric can be told from another's: Welch's test, at 95 %, both sides.
 #[must_use]
-pub fn told(one: &Row, other: &Row, metric: &str) -> Told {
+pub fn told(one: &Row, other: &Row, metric: &str) -> Difference {
     let of = |row: &Row| {
         let stat = row.metrics.get(metric)?;
         let rows = row.scored_on.as_ref().and_then(|d| d.rows);
         Some((stat.mean()?, error(stat, metric, rows)))
     };
     let (Some((a, va)), Some((b, vb))) = (of(one), of(other)) else {
-        return Told::Unknown;
+        return Difference::Unknown;
     };
     let (Some((va, da)), Some((vb, db))) = (va, vb) else {
-        return Told::Unknown;
+        return Difference::Unknown;
     };
     let variance = va + vb;
     if variance == 0.0 {
-        return if a == b { Told::Within } else { Told::Apart };
+        return if a == b {
+            Difference::Within
+        } else {
+            Difference::Apart
+        };
     }
     let freedom = variance.powi(2) / (va.powi(2) / da + vb.powi(2) / db);
     if (a - b).abs() <= quantile(freedom) * variance.sqrt() {
-        Told::Within
+        Difference::Within
     } else {
-        Told::Apart
+        Difference::Apart
     }
 }
 
@@ -108,11 +112,20 @@ mod tests {
     fn differences_are_told_as_welch_tells_them() {
         // scipy.stats.ttest_ind(a, b, equal_var = False): p = 0.0316 and p = 0.0548.
         let a = row(&[0.80, 0.82, 0.81], 400);
-        assert_eq!(told(&a, &row(&[0.86, 0.88, 0.84], 400), "f1"), Told::Apart);
-        assert_eq!(told(&a, &row(&[0.85, 0.87, 0.83], 400), "f1"), Told::Within);
+        assert_eq!(
+            told(&a, &row(&[0.86, 0.88, 0.84], 400), "f1"),
+            Difference::Apart
+        );
+        assert_eq!(
+            told(&a, &row(&[0.85, 0.87, 0.83], 400), "f1"),
+            Difference::Within
+        );
         // Two seeds tell little.
         let two = row(&[0.80, 0.82], 400);
-        assert_eq!(told(&two, &row(&[0.84, 0.86], 400), "f1"), Told::Within);
+        assert_eq!(
+            told(&two, &row(&[0.84, 0.86], 400), "f1"),
+            Difference::Within
+        );
     }
 
     #[test]
@@ -120,15 +133,27 @@ mod tests {
         let of = |share: f64, rows| row(&[share], rows);
         assert_eq!(
             told(&of(0.85, 872), &of(0.84, 872), "accuracy"),
-            Told::Within
+            Difference::Within
         );
         assert_eq!(
             told(&of(0.85, 872), &of(0.79, 872), "accuracy"),
-            Told::Apart
+            Difference::Apart
         );
-        assert_eq!(told(&of(0.85, 872), &of(0.79, 872), "f1"), Told::Unknown);
-        assert_eq!(told(&of(1.0, 4), &of(0.75, 4), "accuracy"), Told::Within);
-        assert_eq!(told(&of(0.85, 0), &of(0.79, 0), "accuracy"), Told::Unknown);
-        assert_eq!(told(&of(0.85, 872), &of(0.85, 872), "loss"), Told::Unknown);
+        assert_eq!(
+            told(&of(0.85, 872), &of(0.79, 872), "f1"),
+            Difference::Unknown
+        );
+        assert_eq!(
+            told(&of(1.0, 4), &of(0.75, 4), "accuracy"),
+            Difference::Within
+        );
+        assert_eq!(
+            told(&of(0.85, 0), &of(0.79, 0), "accuracy"),
+            Difference::Unknown
+        );
+        assert_eq!(
+            told(&of(0.85, 872), &of(0.85, 872), "loss"),
+            Difference::Unknown
+        );
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::looks::Look;
-use super::noise::Told;
+use super::noise::Difference;
 use super::table::{self, Column, Mark};
 use super::{Group, Report, Row, classes, curves, higher_is_better, profile, scatter};
 use crate::base::units::Count;
@@ -232,8 +232,8 @@ fn verdict(group: &Group) -> String {
                 _ => "between".to_owned(),
             };
             let near = match row.told {
-                Told::Within => " (within the noise of the best)",
-                Told::Apart | Told::Unknown => "",
+                Difference::Within => " (within the noise of the best)",
+                Difference::Apart | Difference::Unknown => "",
             };
             let metric = row.metrics.get(main).map(table::decimal).unwrap_or_default();
             format!(
@@ -314,15 +314,16 @@ fn results(group: &Group) -> String {
             " Values are means ± standard deviations over n runs that differ in their seeds only.",
         );
     }
-    let told = |told: Told| group.rows.iter().any(|r| r.told == told);
-    if let (Some(main), true) = (&group.main, told(Told::Within)) {
+    let told = |told: Difference| group.rows.iter().any(|r| r.told == told);
+    if let (Some(main), true) = (&group.main, told(Difference::Within)) {
         let _ = write!(
             out,
             " ≈: the difference to the best {} is within the noise (95 %; over the seeds where there are several, else over the rows scored).",
             escape(main)
         );
     }
-    if let (Some(main), true, true) = (&group.main, told(Told::Unknown), group.rows.len() > 1) {
+    if let (Some(main), true, true) = (&group.main, told(Difference::Unknown), group.rows.len() > 1)
+    {
         let _ = write!(
             out,
             " No noise is known of single runs' {}: runs with other seeds would tell what a difference is worth.",

@@ -8,7 +8,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::Stat;
 use super::names::names;
-use super::noise::Told;
+use super::noise::Difference;
 use super::read::{ByClass, Classes, Data, Logged, Point, RunResult, StageResult};
 use crate::base::visible;
 use crate::library::stage::stage as kind;
@@ -61,7 +61,7 @@ pub struct Row {
     /// Whether no other row is better in both the main metric and memory.
     pub pareto: bool,
     /// Whether its main metric can be told from the best one.
-    pub told: Told,
+    pub told: Difference,
 }
 
 /// A run that a row stands for.

@@ -1,6 +1,6 @@
 //! The comparison as a table for people: in the terminal, in Markdown.
 
-use super::noise::Told;
+use super::noise::Difference;
 use super::{Group, Report, Row, Stat, Unlike, higher_is_better};
 use crate::base::units::{Bytes, Count};
 use crate::base::visible;
@@ -161,7 +161,7 @@ pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
         }
         if let (Some(column), true) = (list.last_mut(), group.main.as_ref() == Some(name)) {
             for (mark, row) in column.marks.iter_mut().zip(rows) {
-                if *mark == Mark::None && row.told == Told::Within {
+                if *mark == Mark::None && row.told == Difference::Within {
                     *mark = Mark::Near;
                 }
             }
@@ -404,8 +404,8 @@ pub fn notes(group: &Group) -> Vec<String> {
     let Some(main) = main else {
         return list;
     };
-    let having = |told: Told| group.rows.iter().filter(move |r| r.told == told).count();
-    match having(Told::Within) {
+    let having = |told: Difference| group.rows.iter().filter(move |r| r.told == told).count();
+    match having(Difference::Within) {
         0 => {}
         n => list.push(format!(
             "~ within the noise: {n} of {} rows cannot be told from the best {main} (95 %, over seeds, or over the rows scored)",
@@ -416,7 +416,7 @@ pub fn notes(group: &Group) -> Vec<String> {
         r.metrics
             .contains_key(group.main.as_deref().unwrap_or_default())
     });
-    if having(Told::Unknown) > 0 && scored.count() > 1 {
+    if having(Difference::Unknown) > 0 && scored.count() > 1 {
         list.push(format!(
             "no noise is known of single runs' {main}; runs with other seeds would tell what a difference is worth"
         ));
@@ -510,7 +510,7 @@ pub fn markdown(report: &Report) -> String {
             };
             text.push_str(&line(list.iter().map(cell).collect()));
         }
-        let near = group.rows.iter().any(|r| r.told == Told::Within);
+        let near = group.rows.iter().any(|r| r.told == Difference::Within);
         if near {
             text.push_str("\n≈ cannot be told from the best (95 %)\n");
         }

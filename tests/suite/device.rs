@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use peftc::cli::world::RealWorld;
 use peftc::driver::compile;
-use peftc::exec::room::fits_device;
+use peftc::exec::run::budget::fits_device;
 use peftc::plan::estimate::Home;
 use peftc::program::device::{Card, Device};
 use peftc::program::op::Machine;

@@ -16,6 +16,23 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
+/// Rooms of `exec` from the ground up: a room sees only those before it, so that no two files of different rooms see
+/// each other.
+const ROOMS: &[&str] = &[
+    "observe",
+    "backend",
+    "interpreter",
+    "checkpoint",
+    "store",
+    "weights",
+    "load",
+    "features",
+    "export",
+    "stage",
+    "predict",
+    "run",
+];
+
 /// Crates of the outside world and the only modules that may know them.
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
@@ -75,7 +92,7 @@ fn only_one_file_writes_to_the_terminal() {
         .for_each(|folder| sources(Path::new(folder), &mut list));
     let mut wrong = Vec::new();
     // One writes, one asks what is there, and one says a number where nothing may be allocated.
-    let known = ["cli/output.rs", "cli/screen.rs", "exec/alloc.rs"];
+    let known = ["cli/output.rs", "cli/screen.rs", "exec/backend/alloc.rs"];
     let writes = |p: &&PathBuf| !known.iter().any(|k| p.ends_with(k));
     for path in list.iter().filter(writes) {
         let text = std::fs::read_to_string(path).expect("a source");
@@ -142,6 +159,79 @@ fn every_layer_sees_only_those_below_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The modules that a source of `exec` names, each by its way from `exec` on.
+fn named_rooms(code: &str, own: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in code.lines().map(str::trim).filter(|l| !l.starts_with("//")) {
+        let ways = line.split("crate::exec::").skip(1).map(|rest| (0, rest));
+        // `super::` of a file's module is the folder's; each further one goes up by one.
+        let up = line.match_indices("super::").filter(|(at, _)| {
+            let before = line.get(..*at).unwrap_or_default();
+            !before.ends_with("super::") && !before.ends_with(|c: char| c.is_ascii_alphanumeric())
+        });
+        let up = up.map(|(at, _)| {
+            let mut rest = line.get(at..).unwrap_or_default();
+            let mut ups = 0;
+            while let Some(behind) = rest.strip_prefix("super::") {
+                (rest, ups) = (behind, ups + 1);
+            }
+            (ups, rest)
+        });
+        for (ups, rest) in ways.chain(up) {
+            if ups == 0 || ups == own.len() {
+                let names = rest.strip_prefix('{').unwrap_or(rest);
+                let names = match rest.starts_with('{') {
+                    true => names.split(',').collect(),
+                    false => vec![names],
+                };
+                found.extend(names.iter().map(|name| {
+                    let word = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+                    name.trim().chars().take_while(word).collect::<String>()
+                }));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_room_of_the_executor_sees_only_those_before_it() {
+    let root = Path::new("src/exec");
+    let (mut list, mut wrong, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+    sources(root, &mut list);
+    for path in list {
+        let inside = path.strip_prefix(root).expect("inside").with_extension("");
+        let mut own: Vec<&str> = inside.iter().filter_map(|part| part.to_str()).collect();
+        own.retain(|part| *part != "mod");
+        let Some(room) = own.first() else {
+            continue;
+        };
+        let height = |room: &str| ROOMS.iter().position(|r| *r == room);
+        let Some(own_height) = height(room) else {
+            panic!("`exec/{room}` is in no row of the table of rooms");
+        };
+        seen.insert((*room).to_owned());
+        let text = std::fs::read_to_string(&path).expect("a source");
+        let code = text.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+        for name in named_rooms(code, &own) {
+            match height(&name) {
+                Some(other) if other > own_height => {
+                    wrong.push(format!("{}: `{room}` sees `{name}`", path.display()));
+                }
+                Some(_) => {}
+                // What `exec` re-exports has no room.
+                None => wrong.push(format!("{}: `{name}` is no room", path.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let rooms: BTreeSet<String> = ROOMS.iter().map(|r| (*r).to_owned()).collect();
+    assert_eq!(seen, rooms);
+    let circle = "use super::super::run::Options;\nuse crate::exec::{store, run::run};";
+    let names = named_rooms(circle, &["store", "care"]);
+    assert_eq!(names, ["run", "store", "run"].map(str::to_owned));
 }
 
 /// Follows the plain `mod name;` lines of a source file, as rustfmt does: not those that a macro makes.

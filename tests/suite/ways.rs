@@ -360,7 +360,7 @@ fn evaluated(out: &Path, stage: &str) -> Scores {
 fn predicted(folder: &Path) -> Scores {
     let texts: Vec<Vec<String>> = SENTENCES.iter().map(|s| vec![(*s).to_owned()]).collect();
     let predictor = Predictor::open(folder, &methods_from_text).expect("opens");
-    let on = (Machine::detect(Some(2)), peftc::exec::device::Device::Cpu);
+    let on = (Machine::detect(Some(2)), peftc::exec::backend::Device::Cpu);
     let made = predictor
         .predict(&texts, (4, 1), on, &mut Silent)
         .expect("labels");

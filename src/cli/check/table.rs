@@ -10,7 +10,7 @@ use crate::library::stage::job::Routine;
 use crate::plan::disk::{Disk, together};
 use crate::plan::estimate::Home;
 use crate::plan::render::{batches, recomputed};
-use crate::plan::time::Told;
+use crate::plan::time::RateSource;
 use crate::plan::{Plan, Stage, render as plan_render};
 use crate::program::DType;
 use crate::program::device;
@@ -186,7 +186,7 @@ fn peak(plan: &Plan, on_device: bool, screen: Screen) -> String {
 /// The card, and what the times are told by.
 pub(in crate::cli) fn told(
     machine: &Machine,
-    source: Option<Told>,
+    source: Option<RateSource>,
     rated: &[usize],
     screen: Screen,
 ) -> String {
@@ -201,7 +201,7 @@ pub(in crate::cli) fn told(
         );
     }
     match source {
-        Some(Told::DataSheet) => {
+        Some(RateSource::DataSheet) => {
             let _ = write!(
                 text,
                 "Times are computed from its data sheet, at {:.0} % of the arithmetic and {:.0} % of the bandwidth there; \
@@ -210,7 +210,7 @@ pub(in crate::cli) fn told(
                 100.0 * device::BANDWIDTH_EFFICIENCY
             );
         }
-        Some(Told::Usual) if !rated.is_empty() => {
+        Some(RateSource::Usual) if !rated.is_empty() => {
             let rated: Vec<String> = rated.iter().map(usize::to_string).collect();
             let _ = write!(
                 text,
@@ -220,10 +220,10 @@ pub(in crate::cli) fn told(
                 machine.threads
             );
         }
-        Some(Told::Usual) => text.push_str(
+        Some(RateSource::Usual) => text.push_str(
             "Times are those of a usual processor; runs with this store will tell this machine's.",
         ),
-        Some(Told::Measured) => {}
+        Some(RateSource::Measured) => {}
         None => text.push_str(
             "No card is known here, so that there are no times and nothing to fit; name one (`--device rtx3070-8gb`, \
              `peftc list devices`).",

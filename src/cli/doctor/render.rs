@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::{BUILT_WITH_CUDA, Machine, Problem};
+use super::{BUILT_WITH_CUDA, Findings, Problem};
 use crate::base::units::Bytes;
 use crate::base::visible;
 use crate::cli::gpu::Gpu;
 
-impl Machine {
+impl Findings {
     pub(super) fn json(&self, problems: &[Problem]) -> Json {
         let h = &self.host;
         let gpu = |(i, g): (usize, &Gpu)| {

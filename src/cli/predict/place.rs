@@ -25,7 +25,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// What is meant.
-pub(super) struct Place {
+pub(super) struct Artifact {
     /// The artifact's folder.
     pub artifact: PathBuf,
     /// What was chosen, where there was a choice.
@@ -52,7 +52,7 @@ impl Candidate {
 }
 
 /// Finds the model.
-pub(super) fn find(asked: &Asked<'_>) -> Result<Place, Refusal> {
+pub(super) fn find(asked: &Asked<'_>) -> Result<Artifact, Refusal> {
     let path = asked.path;
     if path.is_file() {
         let recipe = path.extension().is_some_and(|e| e == "peft");
@@ -109,7 +109,7 @@ pub(super) fn find(asked: &Asked<'_>) -> Result<Place, Refusal> {
         .into());
     }
     only_one(asked, None)?;
-    Ok(Place {
+    Ok(Artifact {
         artifact: path.to_path_buf(),
         note: None,
     })
@@ -217,7 +217,7 @@ fn of_recipe(asked: &Asked<'_>) -> Result<Vec<Candidate>, Refusal> {
 }
 
 /// The stage that is asked for, or the last one that leaves a model.
-fn chosen(all: &[Candidate], asked: &Asked<'_>, what: &str) -> Result<Place, Refusal> {
+fn chosen(all: &[Candidate], asked: &Asked<'_>, what: &str) -> Result<Artifact, Refusal> {
     let models: Vec<&Candidate> = all.iter().filter(|c| c.leaves_model()).collect();
     let names = || {
         let names: Vec<String> = models.iter().map(|c| format!("`{}`", c.name)).collect();
@@ -290,7 +290,7 @@ fn chosen(all: &[Candidate], asked: &Asked<'_>, what: &str) -> Result<Place, Ref
         }
     };
     match &one.artifact {
-        Some(artifact) => Ok(Place {
+        Some(artifact) => Ok(Artifact {
             artifact: artifact.clone(),
             note,
         }),

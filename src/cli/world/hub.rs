@@ -142,7 +142,7 @@ impl fmt::Debug for Client {
 }
 
 /// What the first answer says of a file.
-struct Told {
+struct Header {
     commit: String,
     /// What the content is called; with 40 or 64 hexadecimal digits it is its hash.
     etag: String,
@@ -252,33 +252,33 @@ impl Client {
         revision: &str,
         pinned: Option<&str>,
     ) -> Result<(PathBuf, String), Trouble> {
-        let told = self.again(|| self.told(&self.address(file, revision)))?;
+        let header = self.again(|| self.header(&self.address(file, revision)))?;
         if let Some(pinned) = pinned
-            && told.commit != pinned
+            && header.commit != pinned
         {
-            let commit = &told.commit;
+            let commit = &header.commit;
             return Err(refused(format!(
                 "it was asked for commit {pinned} and answers with {commit}"
             )));
         }
-        if let Slot::Open(mut open) = blobs.slot(&told.etag, told.size)? {
-            self.fill(&self.address(file, &told.commit), &told, &mut open.file)
+        if let Slot::Open(mut open) = blobs.slot(&header.etag, header.size)? {
+            self.fill(&self.address(file, &header.commit), &header, &mut open.file)
                 .map_err(|why| open.named(why))?;
-            let whole = is_content(&told.etag, told.size, &mut open.file);
+            let whole = is_content(&header.etag, header.size, &mut open.file);
             if !whole.map_err(|why| open.named(why))? {
                 open.file.set_len(0).map_err(|e| open.disk(e))?;
-                let etag = &told.etag;
+                let etag = &header.etag;
                 return Err(refused(format!(
                     "the content is not what its hash {etag} stands for"
                 )));
             }
             open.keep()?;
         }
-        let path = blobs.place(&told.etag, &told.commit, &file.file)?;
-        if revision != told.commit {
-            blobs.refer(revision, &told.commit)?;
+        let path = blobs.place(&header.etag, &header.commit, &file.file)?;
+        if revision != header.commit {
+            blobs.refer(revision, &header.commit)?;
         }
-        Ok((path, told.commit))
+        Ok((path, header.commit))
     }
 
     fn address(&self, file: &HubFile, revision: &str) -> String {
@@ -296,18 +296,18 @@ impl Client {
     }
 
     /// What a file is called and how long it is.
-    fn told(&self, address: &str) -> Result<Told, Trouble> {
-        let mut told: Option<(String, String, Option<u64>)> = None;
+    fn header(&self, address: &str) -> Result<Header, Trouble> {
+        let mut header: Option<(String, String, Option<u64>)> = None;
         let last = self.ask(address, Some("bytes=0-0".to_owned()), &mut |answer| {
             let head = answer.headers();
-            if told.is_none() && head.contains_key(COMMIT) {
+            if header.is_none() && head.contains_key(COMMIT) {
                 let commit = name(head, COMMIT)?;
                 let etag = if head.contains_key(LINKED_ETAG) {
                     name(head, LINKED_ETAG)?
                 } else {
                     name(head, header::ETAG.as_str())?
                 };
-                told = Some((commit, etag, number(head, LINKED_SIZE)?));
+                header = Some((commit, etag, number(head, LINKED_SIZE)?));
             }
             Ok(())
         })?;
@@ -326,7 +326,7 @@ impl Client {
             return Err(Trouble::Status(status.as_u16()));
         }
         let (commit, etag, linked) =
-            told.ok_or_else(|| refused("it names no commit; it may be no hub"))?;
+            header.ok_or_else(|| refused("it names no commit; it may be no hub"))?;
         if let (Some(one), Some(other)) = (linked, size)
             && one != other
         {
@@ -337,25 +337,25 @@ impl Client {
         let size = linked.or(size).ok_or_else(|| {
             refused("it does not say how long the file is, so an end too early could not be told")
         })?;
-        Ok(Told { commit, etag, size })
+        Ok(Header { commit, etag, size })
     }
 
     /// Downloads what is missing of a file. Whatever brings it further is no failure.
-    fn fill(&self, address: &str, told: &Told, file: &mut File) -> Result<(), Trouble> {
+    fn fill(&self, address: &str, header: &Header, file: &mut File) -> Result<(), Trouble> {
         let disk = |error| Trouble::disk(Path::new(""), error);
         let mut failed = 0;
         loop {
             let have = file.seek(SeekFrom::End(0)).map_err(disk)?;
-            if have == told.size {
+            if have == header.size {
                 return Ok(());
             }
-            let have = if have > told.size {
+            let have = if have > header.size {
                 file.set_len(0).map_err(disk)?;
                 0
             } else {
                 have
             };
-            let Err(why) = self.piece(address, told, have, file) else {
+            let Err(why) = self.piece(address, header, have, file) else {
                 continue;
             };
             let now = file.seek(SeekFrom::End(0)).map_err(disk)?;
@@ -369,7 +369,13 @@ impl Client {
     }
 
     /// Appends what one request brings.
-    fn piece(&self, address: &str, told: &Told, have: u64, file: &mut File) -> Result<(), Trouble> {
+    fn piece(
+        &self,
+        address: &str,
+        header: &Header,
+        have: u64,
+        file: &mut File,
+    ) -> Result<(), Trouble> {
         let disk = |error| Trouble::disk(Path::new(""), error);
         let answer = self.ask(address, Some(format!("bytes={have}-")), &mut |_| Ok(()))?;
         let mut start = have;
@@ -377,7 +383,7 @@ impl Client {
             StatusCode::PARTIAL_CONTENT => {
                 let said = range(answer.headers())?;
                 if said.is_none_or(|(from, all)| {
-                    from != Some(have) || all.is_some_and(|n| n != told.size)
+                    from != Some(have) || all.is_some_and(|n| n != header.size)
                 }) {
                     return Err(refused(
                         "it sends another part of the file than was asked for",
@@ -396,11 +402,11 @@ impl Client {
             }
         }
         file.seek(SeekFrom::Start(start)).map_err(disk)?;
-        let got = self.pump(answer, told.size - start, &mut |bytes| {
+        let got = self.pump(answer, header.size - start, &mut |bytes| {
             file.write_all(bytes).map_err(disk)
         })?;
-        if start + got < told.size {
-            return Err(Trouble::Early(start + got, told.size));
+        if start + got < header.size {
+            return Err(Trouble::Early(start + got, header.size));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use half::bf16;
 
-use super::notes::{self, Notes};
+use crate::exec::store::features::{Notes, short};
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::tensorfile::bytes_of;
@@ -75,7 +75,7 @@ impl Rowed {
         if self.stored == rows.dtype() {
             write_at(&self.file, bytes_of(rows), at).map_err(failed)?;
             hasher.update(bytes_of(rows));
-            return Ok(notes::short(&hasher));
+            return Ok(short(&hasher));
         }
         let rows = rows.slice::<f32>().unwrap_or_default();
         let mut halves = [0_u16; 1 << 13];
@@ -88,7 +88,7 @@ impl Rowed {
             hasher.update(bytemuck::cast_slice(own));
             at += 2 * piece.len() as u64;
         }
-        Ok(notes::short(&hasher))
+        Ok(short(&hasher))
     }
 
     /// Reads rows from one on, as many as `rows` takes, into numbers of the type that is stored.

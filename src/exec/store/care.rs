@@ -5,13 +5,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::features::{self, Notes};
 use super::{
     CHECKPOINT, DAMAGED, INDEX, LOCK, MANIFEST, Manifest, RATES, State, Store, USED, VERIFIED,
     give_back, is_fingerprint, try_lock,
 };
 use crate::exec::checkpoint;
-use crate::exec::features::{self, notes::Notes};
-use crate::exec::resume::BEST;
+use crate::exec::checkpoint::resume::BEST;
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::sealed::{self, Found};

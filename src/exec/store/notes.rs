@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::care::Item;
 use super::{INDEX, RATES, SCHEMA, Store};
-use crate::exec::resume;
+use crate::exec::checkpoint::resume;
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::sealed;

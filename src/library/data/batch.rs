@@ -1,7 +1,7 @@
 //! The order splits are walked in, and packed batches.
 
 use super::super::model::Positions;
-use super::super::task::{Draw, Place};
+use super::super::task::{MaskDraw, MaskedToken};
 use super::tokens::{EncodedExample, EncodedSet, Target, Unread};
 use crate::base::rng::Stream;
 use crate::program::op::Tensor;
@@ -15,7 +15,7 @@ pub struct Packed {
     /// Its tensors.
     pub feeds: Vec<(Feed, Tensor)>,
     /// Its masked places, each with the index of its example.
-    pub masked: Vec<(u32, Place)>,
+    pub masked: Vec<(u32, MaskedToken)>,
 }
 
 /// The order in which an epoch walks over `n` examples.
@@ -37,7 +37,7 @@ pub fn pack(
     set: &EncodedSet,
     indices: &[u32],
     positions: Positions,
-    masks: Option<Draw<'_>>,
+    masks: Option<MaskDraw<'_>>,
     want: &[Feed],
 ) -> Result<Packed, Unread> {
     let chosen: Result<Vec<(u32, EncodedExample)>, Unread> =
@@ -62,7 +62,7 @@ pub fn pack(
     }
     let sizes =
         Bindings::of_lengths(chosen.iter().map(|(_, e)| e.ids.len())).masked(masked.len() as u64);
-    let per_place = |f: &dyn Fn(u32, u32, &Place) -> u32| {
+    let per_place = |f: &dyn Fn(u32, u32, &MaskedToken) -> u32| {
         let mut list = Vec::with_capacity(masked.len());
         list.extend(
             masked

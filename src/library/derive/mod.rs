@@ -16,7 +16,7 @@ pub use svd::{DECOMPOSITION, Svd};
 
 /// A parameter of the model's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct BaseParam {
     /// Its name.
     pub name: String,
     /// Its shape.
@@ -25,7 +25,7 @@ pub struct Source {
     pub kind: ParamKind,
 }
 
-impl Source {
+impl BaseParam {
     /// The weight `[output, input]` of a linear map.
     #[must_use]
     pub fn weight(module: &str, shape: [u64; 2]) -> Self {
@@ -58,7 +58,7 @@ pub trait Derive: fmt::Debug + Send + Sync {
     fn what(&self) -> &'static str;
 
     /// The weight that is read, in f32.
-    fn source(&self) -> &Source;
+    fn source(&self) -> &BaseParam;
 
     /// An upper bound of the heap bytes held while all parts are made: results included, the weight itself excluded.
     fn scratch_bytes(&self) -> u64;

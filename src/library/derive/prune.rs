@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::super::net::{Init, Param, ParamKind};
-use super::Source;
+use super::BaseParam;
 
 /// What the entries of the backbone's matrices are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ pub enum Importance {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Matrices of one shape that are ranked jointly: an entry counts as the product of theirs.
-    pub of: Vec<Source>,
+    pub of: Vec<BaseParam>,
     /// What makes an entry important.
     pub importance: Importance,
     /// Rows are ranked by the columns kept here; `None` ranks the columns of a table by all its rows.
@@ -54,7 +54,7 @@ impl Choice {
     /// Bytes of the matrices that must be brought into memory to rank.
     fn read_bytes(&self) -> u64 {
         match self.importance {
-            Importance::Magnitude => self.of.iter().map(Source::bytes).sum(),
+            Importance::Magnitude => self.of.iter().map(BaseParam::bytes).sum(),
             Importance::Fisher { .. } => 0,
         }
     }
@@ -70,7 +70,7 @@ impl Choice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// What it is cut from.
-    pub of: Source,
+    pub of: BaseParam,
     /// Rows (entries of a vector) that stay.
     pub rows: Arc<Choice>,
     /// Columns that stay; `None` for vectors.
@@ -103,7 +103,7 @@ impl Pruner {
         if self.kept.is_none() {
             let name = format!("{table}.weight");
             self.kept = Some(Arc::new(Choice {
-                of: vec![Source::new(name, &[rows, width], ParamKind::Embedding)],
+                of: vec![BaseParam::new(name, &[rows, width], ParamKind::Embedding)],
                 importance: self.importance,
                 within: None,
                 keep,
@@ -119,7 +119,7 @@ impl Pruner {
         };
         let weight = |path: &str| {
             let name = format!("{path}.weight");
-            Source::new(name, &[output, input], ParamKind::Weight)
+            BaseParam::new(name, &[output, input], ParamKind::Weight)
         };
         let rows = Arc::new(Choice {
             of: pairs.iter().map(|(_, own)| weight(own)).collect(),
@@ -155,7 +155,7 @@ impl Pruner {
         rows: &Arc<Choice>,
     ) {
         let cut = Cut {
-            of: Source::new(format!("{own}.{suffix}"), &[width], kind),
+            of: BaseParam::new(format!("{own}.{suffix}"), &[width], kind),
             rows: rows.clone(),
             columns: None,
         };
@@ -229,7 +229,7 @@ pub fn cut(matrix: &[f32], width: usize, rows: &[u32], columns: Option<&[u32]>) 
 
 /// The matrices that some parameters' choices rank, each once.
 #[must_use]
-pub fn ranked(params: &[Param]) -> Vec<Source> {
+pub fn ranked(params: &[Param]) -> Vec<BaseParam> {
     let mut sources = Vec::new();
     let mut made: BTreeSet<&str> = BTreeSet::new();
     for param in params {
@@ -264,7 +264,7 @@ fn choices<'a>(param: &'a Param, made: &mut BTreeSet<&'a str>) -> Vec<&'a Choice
 pub fn peak_bytes(params: &[Param]) -> u64 {
     let fisher = |p: &Param| matches!(&p.init, Init::Pruned(cut) if matches!(cut.rows.importance, Importance::Fisher { .. }));
     let mut live = if params.iter().any(fisher) {
-        ranked(params).iter().map(Source::bytes).sum()
+        ranked(params).iter().map(BaseParam::bytes).sum()
     } else {
         0
     };

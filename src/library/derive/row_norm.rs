@@ -1,12 +1,12 @@
 //! The lengths of a weight's rows: what DoRA's magnitudes start at.
 
-use super::{Derive, Source};
+use super::{BaseParam, Derive};
 
 /// `‖W_i‖₂` of each row of a weight `[out, in]`: one part, `[out]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowNorm {
     /// The weight.
-    pub weight: Source,
+    pub weight: BaseParam,
 }
 
 impl Derive for RowNorm {
@@ -14,7 +14,7 @@ impl Derive for RowNorm {
         "row norms"
     }
 
-    fn source(&self) -> &Source {
+    fn source(&self) -> &BaseParam {
         &self.weight
     }
 
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn each_row_has_its_length() {
         let norm = RowNorm {
-            weight: Source::weight("a", [2, 3]),
+            weight: BaseParam::weight("a", [2, 3]),
         };
         let made = norm.make(vec![3.0, 0.0, -4.0, 1.0, 2.0, 2.0]);
         assert_eq!(made, Ok(vec![vec![5.0, 3.0]]));

@@ -11,7 +11,7 @@ use faer::linalg::svd::{self, ComputeSvdVectors::Thin};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use super::{Derive, Source};
+use super::{BaseParam, Derive};
 use crate::base::rng::Stream;
 
 /// Rows (or columns) of a weight that one task multiplies.
@@ -35,7 +35,7 @@ pub const DECOMPOSITION: &str = "singular value decomposition";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Svd {
     /// The weight.
-    pub weight: Source,
+    pub weight: BaseParam,
     /// Triplets in U, S, V.
     pub rank: u64,
     /// Triplets kept in all; `None` is all of them.
@@ -65,7 +65,7 @@ impl Derive for Svd {
         DECOMPOSITION
     }
 
-    fn source(&self) -> &Source {
+    fn source(&self) -> &BaseParam {
         &self.weight
     }
 

@@ -1,6 +1,6 @@
 //! DoRA (methods R9): `W' = (m / ‖V‖) ⊙ V` with `V = W₀ + s · B A`, a length `m` for each row of the weight.
 
-use super::super::derive::{RowNorm, Source};
+use super::super::derive::{BaseParam, RowNorm};
 use super::super::net::{Init, Param};
 use super::super::schema::Schema;
 use super::lora::{self, Lora};
@@ -34,7 +34,7 @@ static SCHEMA: Schema = Schema {
 /// `m / ‖W₀ + s B A‖` for each row: `[out]`.
 fn factor(at: &At<'_>, net: &mut Net<'_>) -> Value {
     let site = at.site;
-    let weight = Source::weight(&site.path, [site.output(), site.input()]);
+    let weight = BaseParam::weight(&site.path, [site.output(), site.input()]);
     let by = RowNorm { weight }.into();
     let start = Init::Derived { by, part: 0 };
     let magnitude = Param::at(site, MAGNITUDE).shape(&[site.output()]);

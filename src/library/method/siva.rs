@@ -2,7 +2,7 @@
 //! `y = x W_rᵀ + ((x V_tᵀ) ⊙ S_t) U_tᵀ + b`, with `W₀ = U Σ V`, the top `rank` vectors trained and
 //! the rest of the decomposition frozen in `W_r`.
 
-use super::super::derive::{Derivation, Source, Svd};
+use super::super::derive::{BaseParam, Derivation, Svd};
 use super::super::net::{Init, Param};
 use super::super::schema::{Default, Key, Kind};
 use super::lora::check_rank;
@@ -60,7 +60,7 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     let (site, rank) = (at.site, at.values.int("rank"));
     let (output, input) = (site.output(), site.input());
     let keep = at.values.opt_int("decomposition");
-    let weight = Source::weight(&site.path, [output, input]);
+    let weight = BaseParam::weight(&site.path, [output, input]);
     let name = weight.name.clone();
     let svd = Svd {
         weight,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::derive::Source;
+use super::super::derive::BaseParam;
 use super::super::derive::prune::{Importance, ranked};
 use super::super::method::Tuning;
 use super::super::net::Mode;
@@ -23,7 +23,7 @@ pub struct Fisher {
     /// The network it is of: backbone and head, without any method.
     pub params: Vec<Param>,
     /// The matrices that are measured.
-    pub sources: Vec<Source>,
+    pub sources: Vec<BaseParam>,
     /// Examples.
     pub samples: u64,
 }
@@ -54,7 +54,7 @@ pub(super) fn fisher(cx: &StageCx<'_>, params: &[Param]) -> Option<Fisher> {
     let built = probed(&mut b, cx, &bare, Mode::Evaluate, names);
     let loss = cx.task.loss(&mut b, built.scores);
     b.output("loss", loss);
-    let resident = |b: &mut Builder, source: &Source, name: &str, class: Class| {
+    let resident = |b: &mut Builder, source: &BaseParam, name: &str, class: Class| {
         b.resident(name, TensorType::fixed(DType::F32, &source.shape), class)
     };
     let weights: Vec<Value> = sources

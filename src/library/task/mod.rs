@@ -25,7 +25,7 @@ mod multi_label;
 mod one_class;
 mod regress;
 
-pub use masked_lm::masking::{Draw, Masking, Place};
+pub use masked_lm::masking::{MaskDraw, MaskedToken, Masking};
 
 /// A row of the registry.
 #[derive(Debug)]

@@ -36,7 +36,7 @@ pub(super) struct Tokens {
 }
 
 /// The files that tell of tokens.
-pub(super) struct Told<'a> {
+pub(super) struct Listed<'a> {
     pub config: &'a Map<String, Json>,
     pub special: Option<Map<String, Json>>,
     pub added: Option<Map<String, Json>>,
@@ -49,7 +49,7 @@ impl Tokens {
     ///
     /// # Errors
     /// A token that is none; a role without a token that the class cannot do without.
-    pub(super) fn gather(class: Class, told: Told<'_>) -> Result<Self, String> {
+    pub(super) fn gather(class: Class, told: Listed<'_>) -> Result<Self, String> {
         let mut keys = told.config.clone();
         let mut tokens = Self::default();
         let mut listed: BTreeMap<String, AddedToken> = BTreeMap::new();

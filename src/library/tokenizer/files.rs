@@ -7,7 +7,7 @@ use tokenizers::{
     Tokenizer as Inner,
 };
 
-use super::added::{Tokens, Told};
+use super::added::{Listed, Tokens};
 use super::class::{self, Class, Switches};
 use super::{Note, Tokenizer, TokenizerFiles, Topic, bounds, keys};
 
@@ -61,7 +61,7 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
         Some(Json::Array(list)) => list,
         Some(_) => return Err("tokenizer.json has `added_tokens` that are no list".to_owned()),
     };
-    let told = Told {
+    let told = Listed {
         config: &config,
         special: files.object("special_tokens_map.json")?,
         added: files.object("added_tokens.json")?,

@@ -29,7 +29,7 @@ pub struct Masking {
 
 /// A masked place of an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct MaskedToken {
     /// Position in the example, special tokens counted.
     pub position: u32,
     /// What the model reads there.
@@ -40,7 +40,7 @@ pub struct Place {
 
 /// The random numbers of a masking: an epoch's, or those of every evaluation.
 #[derive(Clone, Copy, Debug)]
-pub struct Draw<'a> {
+pub struct MaskDraw<'a> {
     masking: &'a Masking,
     stream: Stream,
 }
@@ -87,8 +87,8 @@ impl Masking {
 
     /// The masks of an epoch of a training.
     #[must_use]
-    pub fn epoch(&self, seed: u64, epoch: u64) -> Draw<'_> {
-        Draw {
+    pub fn epoch(&self, seed: u64, epoch: u64) -> MaskDraw<'_> {
+        MaskDraw {
             masking: self,
             stream: Stream::new(seed, &format!("mask/{epoch}")),
         }
@@ -96,8 +96,8 @@ impl Masking {
 
     /// The masks of every evaluation: they depend on no seed, so that stages can be compared.
     #[must_use]
-    pub fn evaluation(&self) -> Draw<'_> {
-        Draw {
+    pub fn evaluation(&self) -> MaskDraw<'_> {
+        MaskDraw {
             masking: self,
             stream: Stream::new(0, "mask/evaluation"),
         }
@@ -114,12 +114,12 @@ impl Masking {
     }
 }
 
-impl Draw<'_> {
+impl MaskDraw<'_> {
     /// The masked places of the example `index` of the split, in order.
     #[must_use]
-    pub fn places(&self, index: u32, ids: &[u32]) -> Vec<Place> {
+    pub fn places(&self, index: u32, ids: &[u32]) -> Vec<MaskedToken> {
         let masking = self.masking;
-        let mut ranked: Vec<(bool, u64, Place)> = (0_u32..)
+        let mut ranked: Vec<(bool, u64, MaskedToken)> = (0_u32..)
             .zip(ids)
             .map(|(position, &token)| {
                 let [high, low, fate, other] = self.stream.block([index, position, 0, 0]);
@@ -128,7 +128,7 @@ impl Draw<'_> {
                     HIDDEN..SWAPPED => masking.ordinary(other),
                     _ => token,
                 };
-                let place = Place {
+                let place = MaskedToken {
                     position,
                     shown,
                     token,
@@ -139,7 +139,7 @@ impl Draw<'_> {
             .collect();
         ranked.sort_unstable_by_key(|(special, word, p)| (*special, *word, p.position));
         ranked.truncate(masking.count(ids.len()));
-        let mut places: Vec<Place> = ranked.into_iter().map(|(_, _, place)| place).collect();
+        let mut places: Vec<MaskedToken> = ranked.into_iter().map(|(_, _, place)| place).collect();
         places.sort_unstable_by_key(|p| p.position);
         places
     }

@@ -1,0 +1,635 @@
+//! NVIDIA GPUs: memory from the driver's stream-ordered pool, kernels compiled by NVRTC on first use,
+//! products by cuBLAS in the numbers a recipe names. One stream, so things happen in the order they are asked for.
+#![expect(
+    unsafe_code,
+    reason = "kernels get raw addresses; their sizes come from the same table as the launches"
+)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc;
+use cudarc::cublas::{CudaBlas, result as cublas, sys as cublas_sys};
+use cudarc::driver::{
+    CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr,
+    DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
+};
+use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
+
+use super::{Applied, Backend, Block, Blocks, Mark, Ticket};
+use crate::files::tensorfile::{bytes_of, bytes_of_mut};
+use crate::files::{RunError, cache, durable};
+use crate::program::device::cublas_workspace;
+use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand, Product, held_as};
+use crate::program::op::{Precision, SOURCES, Tensor};
+use crate::program::{Bindings, DType, TensorType};
+
+/// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
+const OLDEST: (i32, i32) = (8, 0);
+
+/// Uploads go through pinned memory in pieces of this size, so that they do not wait for the device.
+const STAGED: usize = 1 << 18;
+
+/// Pinned buffers taken in turn, made as they are needed: some batches ahead, kept features included.
+const STAGES: usize = 128;
+
+/// Pinned memory for what comes home: losses and scores of the runs that are not observed yet.
+const RETURNS: usize = 1 << 18;
+
+/// A GPU.
+#[derive(Debug)]
+pub struct Cuda {
+    // Dropped in this order: what lives on the stream before the stream.
+    blocks: Vec<Option<CudaSlice<u8>>>,
+    free: Vec<usize>,
+    stages: Vec<Stage>,
+    stage: usize,
+    returns: PinnedHostSlice<u8>,
+    /// Where it is taken by tickets that were not collected yet, and for how many bytes; where it was taken last.
+    taken: BTreeMap<usize, usize>,
+    next: usize,
+    marks: VecDeque<(Mark, CudaEvent)>,
+    marked: u64,
+    blas: CudaBlas,
+    workspace: CudaSlice<u8>,
+    functions: BTreeMap<(&'static str, DType), CudaFunction>,
+    modules: BTreeMap<(&'static str, DType), Arc<CudaModule>>,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+    architecture: String,
+}
+
+/// A driver's error in a sentence.
+fn driver(what: &str, error: DriverError) -> RunError {
+    use sys::CUresult as R;
+    let name = error.error_string().map_or_else(
+        |_| format!("{:?}", error.0),
+        |s| s.to_string_lossy().into_owned(),
+    );
+    if error.0 == R::CUDA_ERROR_OUT_OF_MEMORY {
+        return RunError::Memory {
+            what: format!("the GPU has too little free memory to {what}"),
+        };
+    }
+    RunError::Device(match error.0 {
+        R::CUDA_ERROR_NO_DEVICE => {
+            "there is no NVIDIA GPU that this process may use (`nvidia-smi` lists them; CUDA_VISIBLE_DEVICES may hide them); use `--device cpu`".to_owned()
+        }
+        R::CUDA_ERROR_STUB_LIBRARY => {
+            "libcuda.so.1 is the toolkit's stub, not the driver's; put the driver's folder first in LD_LIBRARY_PATH, or use `--device cpu`".to_owned()
+        }
+        R::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | R::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => format!(
+            "the NVIDIA driver is older than the CUDA libraries ({name}); install driver 580 or newer, or use `--device cpu`"
+        ),
+        _ => format!("the GPU could not {what}: {name}; use `--device cpu` if it stays so"),
+    })
+}
+
+fn product_failed(error: cublas::CublasError) -> RunError {
+    RunError::Device(format!(
+        "cuBLAS could not multiply: {:?}; is libcublas of CUDA 13 the one that is found?",
+        error.0
+    ))
+}
+
+impl Cuda {
+    /// Opens a GPU by its number.
+    ///
+    /// # Errors
+    /// No driver, no such GPU, or one that is too old.
+    pub fn open(ordinal: u32) -> Result<Self, RunError> {
+        let context = CudaContext::new(ordinal as usize).map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_INVALID_DEVICE => {
+                let count = CudaContext::device_count().unwrap_or(0);
+                RunError::Device(format!(
+                    "there is no GPU {ordinal}: {count} can be seen, counted from 0"
+                ))
+            }
+            _ => driver("be opened", error),
+        })?;
+        let failed = |error| driver("be opened", error);
+        let (major, minor) = context.compute_capability().map_err(failed)?;
+        if (major, minor) < OLDEST {
+            return Err(RunError::Device(format!(
+                "GPU {ordinal} has compute capability {major}.{minor}; {}.{} or newer is needed, or `--device cpu`",
+                OLDEST.0, OLDEST.1
+            )));
+        }
+        // SAFETY: all work goes to one stream, so no event has to order it.
+        unsafe { context.disable_event_tracking() };
+        keep_freed_memory(&context).map_err(failed)?;
+        let stream = context.new_stream().map_err(failed)?;
+        let blas = CudaBlas::new(stream.clone()).map_err(product_failed)?;
+        let scratch = cublas_workspace(major.unsigned_abs()) as usize;
+        // SAFETY: nothing reads the workspace before cuBLAS writes it.
+        let workspace = unsafe { stream.alloc::<u8>(scratch) }.map_err(failed)?;
+        let address = address(&workspace, &stream);
+        // SAFETY: the handle is live, and the workspace lives as long as it.
+        unsafe {
+            cublas_sys::cublasSetWorkspace_v2(*blas.handle(), address as *mut _, scratch)
+                .result()
+                .map_err(product_failed)?;
+            // TF32 only where a product asks for it, and parts of a sum in f32 where its result is bf16.
+            cublas_sys::cublasSetMathMode(
+                *blas.handle(),
+                cublas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION,
+            )
+            .result()
+            .map_err(product_failed)?;
+        }
+        // SAFETY: bytes that a copy from the device has written are read, no others. No flag: what is read here
+        // must not be write-combined.
+        let returns =
+            unsafe { context.alloc_pinned_with_flags::<u8>(RETURNS, 0) }.map_err(failed)?;
+        Ok(Self {
+            blocks: Vec::new(),
+            free: Vec::new(),
+            stages: Vec::new(),
+            stage: 0,
+            returns,
+            taken: BTreeMap::new(),
+            next: 0,
+            marks: VecDeque::new(),
+            marked: 0,
+            blas,
+            workspace,
+            functions: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            stream,
+            context,
+            architecture: format!("compute_{major}{minor}"),
+        })
+    }
+
+    fn slice(&self, block: Block) -> Result<&CudaSlice<u8>, RunError> {
+        let slice = self.blocks.get(block.0).and_then(Option::as_ref);
+        slice.ok_or_else(|| RunError::bug("a block of the GPU is used after it was freed"))
+    }
+
+    fn address(&self, block: Block) -> Result<u64, RunError> {
+        Ok(address(self.slice(block)?, &self.stream))
+    }
+
+    fn operand(&self, blocks: &Blocks<'_>, operand: Operand) -> Result<Block, RunError> {
+        let found = match operand {
+            Operand::In(i) => blocks.inputs.get(i).copied(),
+            Operand::Out(i) => blocks.outputs.get(i).copied(),
+            Operand::Scratch(i) => blocks.scratch.get(i).copied(),
+            Operand::Fault => Some(blocks.fault),
+        };
+        found.ok_or_else(|| RunError::bug("a launch names an operand that is not there"))
+    }
+
+    /// A kernel, compiled and loaded if it is asked for the first time.
+    fn function(&mut self, call: &Call) -> Result<CudaFunction, RunError> {
+        if let Some(function) = self.functions.get(&(call.kernel, call.held)) {
+            return Ok(function.clone());
+        }
+        let module = match self.modules.get(&(call.source, call.held)) {
+            Some(module) => module.clone(),
+            None => {
+                let source = SOURCES.iter().flatten().find(|s| s.name == call.source);
+                let source =
+                    source.ok_or_else(|| RunError::bug(format!("no source `{}`", call.source)))?;
+                let text = format!("{}{}", held_as(call.held), source.text);
+                let ptx = compile(&text, &self.architecture)?;
+                let module = self.context.load_module(Ptx::from_src(ptx));
+                let module = module.map_err(|e| driver("load a kernel", e))?;
+                self.modules
+                    .insert((source.name, call.held), module.clone());
+                module
+            }
+        };
+        let function = module
+            .load_function(&call.name())
+            .map_err(|e| driver("find a kernel", e))?;
+        if call.shared > 0 {
+            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED;
+            // All that the least of devices has: a kernel's need varies with the heads' width.
+            function
+                .set_attribute(SHARED, 99 << 10)
+                .map_err(|e| driver("give a kernel shared memory", e))?;
+        }
+        self.functions
+            .insert((call.kernel, call.held), function.clone());
+        Ok(function)
+    }
+
+    fn call(&mut self, call: &Call, blocks: &Blocks<'_>) -> Result<(), RunError> {
+        let function = self.function(call)?;
+        // Little-endian: a 32-bit argument is the first half of its word.
+        let words = self.words(&call.args, blocks)?;
+        let mut builder = self.stream.launch_builder(&function);
+        for word in &words {
+            builder.arg(word);
+        }
+        let [x, y] = call.grid;
+        let config = LaunchConfig {
+            grid_dim: (x, y, 1),
+            block_dim: (call.block, 1, 1),
+            shared_mem_bytes: call.shared,
+        };
+        // SAFETY: addresses are of live blocks whose sizes are those the launch was made for; a test
+        // holds every launch's arguments against its kernel's parameters.
+        unsafe { builder.launch(config) }
+            .map(drop)
+            .map_err(|e| driver(&format!("start the kernel `{}`", call.name()), e))
+    }
+
+    fn words(&self, args: &[Arg], blocks: &Blocks<'_>) -> Result<Vec<u64>, RunError> {
+        let address = |operand| self.address(self.operand(blocks, operand)?);
+        args.iter().map(|arg| arg.word(address)).collect()
+    }
+
+    fn multiply(&self, p: &Product, blocks: &Blocks<'_>) -> Result<(), RunError> {
+        let place = |operand| self.address(self.operand(blocks, operand)?);
+        let (a, b, c) = (place(p.a)?, place(p.b)?, place(p.c)?);
+        let number = |x: u32| {
+            i32::try_from(x).map_err(|_| {
+                RunError::Device("a matrix has more than 2³¹ rows or columns".to_owned())
+            })
+        };
+        let turned = |t: bool| {
+            if t {
+                cublas_sys::cublasOperation_t::CUBLAS_OP_T
+            } else {
+                cublas_sys::cublasOperation_t::CUBLAS_OP_N
+            }
+        };
+        use cublas_sys::cublasComputeType_t as Compute;
+        use cublas_sys::cudaDataType as Type;
+        let (stored, compute) = match p.precision {
+            Precision::F32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F),
+            Precision::Tf32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
+            Precision::Bf16 => (Type::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
+        };
+        let made = if p.narrow {
+            Type::CUDA_R_16BF
+        } else {
+            Type::CUDA_R_32F
+        };
+        // SAFETY: addresses of live blocks; sizes, strides and types were inferred for them.
+        unsafe {
+            cublas::gemm_ex(
+                *self.blas.handle(),
+                turned(p.a_t),
+                turned(p.b_t),
+                number(p.m)?,
+                number(p.n)?,
+                number(p.k)?,
+                (&raw const p.alpha).cast(),
+                a as *const c_void,
+                stored,
+                number(p.lda)?,
+                b as *const c_void,
+                stored,
+                number(p.ldb)?,
+                (&raw const p.beta).cast(),
+                c as *mut c_void,
+                made,
+                number(p.ldc)?,
+                compute,
+                cublas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        }
+        .map_err(product_failed)
+    }
+
+    /// Copies bytes to a block, through pinned memory.
+    fn send(&mut self, block: Block, bytes: &[u8]) -> Result<(), RunError> {
+        let failed = |e| driver("take data", e);
+        let to = self.slice(block)?;
+        if to.num_bytes() < bytes.len() {
+            return Err(RunError::bug("more data than a block holds"));
+        }
+        let to = address(to, &self.stream);
+        self.context.bind_to_thread().map_err(failed)?;
+        for (i, piece) in bytes.chunks(STAGED).enumerate() {
+            if self.stages.len() < STAGES {
+                self.stages
+                    .push(Stage::new(&self.context).map_err(unpinned)?);
+                self.stage = self.stages.len() - 1;
+            } else {
+                self.stage = (self.stage + 1) % STAGES;
+            }
+            let Some(stage) = self.stages.get_mut(self.stage) else {
+                return Ok(());
+            };
+            // The copy that last read this buffer, `STAGES` uploads ago, is waited for.
+            stage.read.synchronize().map_err(failed)?;
+            let room = stage.memory.as_mut_ptr().map_err(failed)?;
+            // SAFETY: the buffer has STAGED bytes, at least as many as are copied; no copy reads it now, and none
+            // that was asked for here will when it is written again; the block has room for all pieces.
+            unsafe {
+                std::ptr::copy_nonoverlapping(piece.as_ptr(), room, piece.len());
+                let piece = std::slice::from_raw_parts(room, piece.len());
+                let at = to + (i * STAGED) as u64;
+                cudarc::driver::result::memcpy_htod_async(at, piece, self.stream.cu_stream())
+            }
+            .map_err(failed)?;
+            stage.read.record(&self.stream).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Room for bytes that come home, until their ticket is collected; `None` if there is none.
+    fn room(&mut self, size: usize) -> Option<usize> {
+        let size = size.next_multiple_of(64);
+        let free = |&at: &usize| {
+            let before = self.taken.range(..at).next_back();
+            let behind = self.taken.range(at..).next();
+            at + size <= RETURNS
+                && before.is_none_or(|(start, len)| start + len <= at)
+                && behind.is_none_or(|(start, _)| at + size <= *start)
+        };
+        let at = [self.next, 0].into_iter().find(free)?;
+        self.taken.insert(at, size);
+        self.next = at + size;
+        Some(at)
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // Pinned memory must outlive the copies that read it; what the driver says then, nobody can be told.
+        let _ = self.stream.synchronize();
+    }
+}
+
+/// A pinned buffer for uploads. Its own event tells when it has been read: cudarc's is recorded only where several
+/// streams are ordered by it.
+#[derive(Debug)]
+struct Stage {
+    memory: PinnedHostSlice<u8>,
+    read: CudaEvent,
+}
+
+/// Why the host has no pinned memory.
+fn unpinned(error: DriverError) -> RunError {
+    match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => RunError::Device(
+            "the host has too little memory that can be pinned for uploads (32 MiB at most): free some, or raise \
+             `ulimit -l`"
+                .to_owned(),
+        ),
+        _ => driver("pin memory of the host", error),
+    }
+}
+
+impl Stage {
+    fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
+        Ok(Self {
+            // SAFETY: it is written before a copy reads it.
+            memory: unsafe { context.alloc_pinned::<u8>(STAGED) }?,
+            read: context.new_event(None)?,
+        })
+    }
+}
+
+fn address(slice: &CudaSlice<u8>, stream: &CudaStream) -> u64 {
+    slice.device_ptr(stream).0
+}
+
+/// The pool keeps what is freed: a step asks for the same sizes again. What an earlier stage left there is given
+/// back first.
+fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut pool = std::ptr::null_mut();
+    let mut all = u64::MAX;
+    // SAFETY: the context is live; the attribute is a 64-bit number.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result()?;
+        sys::cuMemPoolTrimTo(pool, 0).result()?;
+        sys::cuMemPoolSetAttribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut all).cast(),
+        )
+        .result()
+    }
+}
+
+/// PTX of a source for an architecture: from the cache, if it is there and whole.
+fn compile(source: &str, architecture: &str) -> Result<String, RunError> {
+    let options = CompileOptions {
+        ftz: Some(false),
+        prec_sqrt: Some(true),
+        prec_div: Some(true),
+        fmad: Some(false),
+        options: vec![
+            "--std=c++17".to_owned(),
+            format!("--gpu-architecture={architecture}"),
+        ],
+        ..CompileOptions::default()
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{options:?}\u{1f}13\u{1f}").as_bytes());
+    hasher.update(source.as_bytes());
+    let kept = cache("kernels").map(|dir| dir.join(format!("{}.ptx", hasher.finalize().to_hex())));
+    if let Some(ptx) = kept.as_ref().and_then(|path| whole(path)) {
+        return Ok(ptx);
+    }
+    let ptx = compile_ptx_with_opts(source, options).map_err(|error| {
+        RunError::Device(match error {
+            CompileError::CompileError { log, nvrtc, .. } => format!(
+                "NVRTC could not compile a kernel for {architecture} ({nvrtc:?}: {}); install NVRTC of CUDA 13 with its libnvrtc-builtins beside it in LD_LIBRARY_PATH, or use `--device cpu`",
+                log.to_string_lossy().trim()
+            ),
+            other => format!("NVRTC does not work ({other:?}); install NVRTC of CUDA 13, or use `--device cpu`"),
+        })
+    })?;
+    let bytes = ptx.as_bytes().unwrap_or_default();
+    let text = String::from_utf8_lossy(bytes)
+        .trim_end_matches('\0')
+        .to_owned();
+    if let Some(path) = kept {
+        // A cache that cannot be written costs time only.
+        let _ = path.parent().map(durable::create_dirs);
+        let seal = format!("// {}\n{text}", blake3::hash(text.as_bytes()).to_hex());
+        let _ = durable::write_bytes(&path, seal.as_bytes());
+    }
+    Ok(text)
+}
+
+/// A kept text, if its first line vouches for the rest.
+fn whole(path: &std::path::Path) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (seal, ptx) = text.split_once('\n')?;
+    let good = seal.strip_prefix("// ") == Some(blake3::hash(ptx.as_bytes()).to_hex().as_str());
+    good.then(|| ptx.to_owned())
+}
+
+impl Backend for Cuda {
+    fn free_bytes(&self) -> Result<u64, RunError> {
+        let (free, _) = self
+            .context
+            .mem_get_info()
+            .map_err(|e| driver("be asked for its free memory", e))?;
+        Ok((free + self.workspace.num_bytes()) as u64)
+    }
+
+    fn alloc(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<Block, RunError> {
+        let bytes = ty.bytes(sizes);
+        // SAFETY: a block's contents are written before they are read, as the processor's are.
+        let slice = unsafe { self.stream.alloc::<u8>(bytes.max(4) as usize) }
+            .map_err(|e| driver(&format!("hold {} MiB more", bytes.div_ceil(1 << 20)), e))?;
+        Ok(match self.free.pop() {
+            Some(at) => {
+                if let Some(slot) = self.blocks.get_mut(at) {
+                    *slot = Some(slice);
+                }
+                Block(at)
+            }
+            None => {
+                self.blocks.push(Some(slice));
+                Block(self.blocks.len() - 1)
+            }
+        })
+    }
+
+    fn free(&mut self, block: Block) {
+        if self
+            .blocks
+            .get_mut(block.0)
+            .and_then(Option::take)
+            .is_some()
+        {
+            self.free.push(block.0);
+        }
+    }
+
+    fn upload(&mut self, block: Block, tensor: &Tensor) -> Result<(), RunError> {
+        self.send(block, bytes_of(tensor))
+    }
+
+    fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError> {
+        let to = bytes_of_mut(tensor);
+        if !to.is_empty() {
+            let from = self.slice(block)?.try_slice(..to.len());
+            let from = from.ok_or_else(|| RunError::bug("a block holds less than is wanted"))?;
+            self.stream
+                .memcpy_dtoh(&from, to)
+                .map_err(|e| driver("give data back", e))?;
+        }
+        self.stream
+            .synchronize()
+            .map_err(|e| driver("finish its work", e))
+    }
+
+    fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError> {
+        let failed = |e| driver("give data back", e);
+        let size = bytes as usize;
+        if self.slice(block)?.num_bytes() < size {
+            return Err(RunError::bug("a block holds less than is wanted"));
+        }
+        let room = (size > 0).then(|| self.room(size)).flatten();
+        let from = self.slice(block)?;
+        let Some(at) = room else {
+            let mut own = vec![0; size];
+            if size > 0 {
+                let part = from.try_slice(..size);
+                let part =
+                    part.ok_or_else(|| RunError::bug("a block holds less than is wanted"))?;
+                self.stream
+                    .memcpy_dtoh(&part, own.as_mut_slice())
+                    .map_err(failed)?;
+                self.stream.synchronize().map_err(failed)?;
+            }
+            return Ok(Ticket::Here(own));
+        };
+        let from = address(from, &self.stream);
+        self.context.bind_to_thread().map_err(failed)?;
+        let to = self.returns.as_mut_ptr().map_err(failed)?;
+        // SAFETY: the place ends within the buffer, and nothing else has it until its ticket is collected, after
+        // the copy was waited for; the block has that many bytes.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(to.add(at), size);
+            cudarc::driver::result::memcpy_dtoh_async(to, from, self.stream.cu_stream())
+        }
+        .map_err(failed)?;
+        Ok(Ticket::At(at))
+    }
+
+    fn mark(&mut self) -> Result<Mark, RunError> {
+        let event = self.stream.record_event(None);
+        let event = event.map_err(|e| driver("mark its work", e))?;
+        self.marked += 1;
+        self.marks.push_back((Mark(self.marked), event));
+        Ok(Mark(self.marked))
+    }
+
+    fn wait(&mut self, mark: Mark) -> Result<(), RunError> {
+        while let Some((own, event)) = self.marks.front().filter(|(own, _)| *own <= mark) {
+            if *own == mark {
+                event
+                    .synchronize()
+                    .map_err(|e| driver("finish its work", e))?;
+            }
+            self.marks.pop_front();
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
+        let to = bytes_of_mut(tensor);
+        match ticket {
+            Ticket::Here(bytes) if bytes.len() == to.len() => to.copy_from_slice(&bytes),
+            Ticket::At(at) => {
+                let all = self.returns.as_slice();
+                let all = all.map_err(|e| driver("give data back", e))?;
+                let own = all.get(at..at + to.len());
+                let own = own.ok_or_else(|| RunError::bug("more is collected than came"))?;
+                to.copy_from_slice(own);
+                self.taken.remove(&at);
+            }
+            Ticket::Here(_) => return Err(RunError::bug("more is collected than came")),
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        _: &[Applied<'_>],
+        launches: &Launches,
+        blocks: &Blocks<'_>,
+    ) -> Result<(), RunError> {
+        for launch in &launches.list {
+            match launch {
+                Launch::Call(call) => self.call(call, blocks)?,
+                Launch::Product(product) => self.multiply(product, blocks)?,
+                Launch::Copy { from, to } => {
+                    let (from, to) = (self.operand(blocks, *from)?, self.operand(blocks, *to)?);
+                    if from != to {
+                        let (source, goal) = (self.address(from)?, self.address(to)?);
+                        let bytes = self
+                            .slice(from)?
+                            .num_bytes()
+                            .min(self.slice(to)?.num_bytes());
+                        // SAFETY: two live blocks of at least so many bytes.
+                        unsafe {
+                            cudarc::driver::result::memcpy_dtod_async(
+                                goal,
+                                source,
+                                bytes,
+                                self.stream.cu_stream(),
+                            )
+                        }
+                        .map_err(|e| driver("copy", e))?;
+                    }
+                }
+                Launch::Upload { to, words } => {
+                    let to = self.operand(blocks, *to)?;
+                    self.send(to, bytemuck::cast_slice(words))?;
+                }
+                Launch::Table { to, words } => {
+                    let (to, words) = (self.operand(blocks, *to)?, self.words(words, blocks)?);
+                    self.send(to, bytemuck::cast_slice(&words))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

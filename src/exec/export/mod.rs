@@ -1,0 +1,252 @@
+//! What a finished stage leaves: a model in the Hugging Face layout, or an adapter in our own
+//! format and in peft's.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use self::base::Base;
+use self::config::model_config;
+use self::description::{DEMONSTRATIONS, DESCRIPTION, Description};
+use self::peft::write_peft;
+use crate::exec::interpreter::Runner;
+use crate::exec::load::Initial;
+use crate::exec::load::init::{PIECE, cast, out_of_range};
+use crate::files::RunError;
+use crate::files::durable::{create_dirs, failed, write_bytes};
+use crate::files::paths::{absolute, relative};
+use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
+use crate::library::net::{Owner, Param};
+use crate::plan::Stage;
+use crate::program::DType;
+use crate::program::op::Tensor;
+
+pub mod base;
+mod config;
+pub mod description;
+mod peft;
+
+/// Name of the adapter file in our own format.
+pub const NATIVE: &str = "peftc.safetensors";
+
+/// The config of a stage's model with its own head.
+fn config(stage: &Stage, dtype: DType) -> Json {
+    let (start, task) = (&stage.start, &stage.start.task);
+    let class = task.exported_class(stage.model.as_ref());
+    let head = (task.as_ref(), start.classes.as_slice());
+    model_config(&start.model.config, &class, head, dtype)
+}
+
+/// Writes config and tokenizer of a model directory.
+fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> {
+    create_dirs(dir)?;
+    write_json(&dir.join("config.json"), &config(stage, dtype))?;
+    write_tokenizer(dir, stage)
+}
+
+/// Writes the tokenizer's files.
+fn write_tokenizer(dir: &Path, stage: &Stage) -> Result<(), RunError> {
+    if let Some(tokenizer) = &stage.start.model.tokenizer {
+        let json = tokenizer
+            .save_json()
+            .map_err(|why| RunError::file(dir.join("tokenizer.json"), why))?;
+        write_bytes(&dir.join("tokenizer.json"), &json)?;
+        write_json(
+            &dir.join("tokenizer_config.json"),
+            &tokenizer.config_json(stage.model.facts().max_length),
+        )?;
+    }
+    Ok(())
+}
+
+fn write_json(path: &Path, json: &Json) -> Result<(), RunError> {
+    let mut text = serde_json::to_vec_pretty(json).map_err(|e| RunError::bug(e.to_string()))?;
+    text.push(b'\n');
+    write_bytes(path, &text)
+}
+
+/// Writes what `predict` needs to know of an artifact: of an adapter, with the base it stands on.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_description(
+    dir: &Path,
+    stage: &Stage,
+    base: Option<&Base>,
+    text: &[String],
+) -> Result<(), RunError> {
+    let leaves = stage.leaves.as_ref().filter(|_| base.is_some());
+    let methods = leaves.map_or(&[][..], |l| l.tuning.methods.as_slice());
+    let weights = base.and_then(|b| b.dir.as_deref());
+    let shown = stage.start.prompt.as_ref();
+    let shown = shown.and_then(|p| p.demonstrations.as_ref());
+    let own = |(key, value): (&str, f64)| (key.to_owned(), value);
+    let description = Description {
+        weights: match weights {
+            Some(weights) => relative(&absolute(dir), weights),
+            None => ".".into(),
+        },
+        weights_at: weights.map(Path::to_path_buf),
+        base: base.and_then(|b| b.hash.clone()),
+        random: base.and_then(|b| b.random),
+        config: base.map(|_| config(stage, DType::F32)),
+        adapter: base.map(|_| NATIVE.to_owned()),
+        methods: methods.iter().map(|(_, f)| format!("{f:#}")).collect(),
+        objective: stage.start.task.name().to_owned(),
+        options: stage.start.task.options().into_iter().map(own).collect(),
+        classes: stage.start.classes.clone(),
+        max_length: stage.start.max_length,
+        text: text.to_vec(),
+        template: stage
+            .start
+            .prompt
+            .as_ref()
+            .map(|p| p.template.source.clone()),
+        words: stage
+            .start
+            .prompt
+            .as_ref()
+            .map(|p| p.words.clone())
+            .unwrap_or_default(),
+        demonstrations: shown.map(|_| DEMONSTRATIONS.to_owned()),
+    };
+    if let Some(shown) = shown {
+        let json = serde_json::to_vec(shown.as_ref()).map_err(|e| RunError::bug(e.to_string()))?;
+        write_bytes(&dir.join(DEMONSTRATIONS), &json)?;
+    }
+    write_json(&dir.join(DESCRIPTION), &json!(description))
+}
+
+/// Parameters that a model file holds: those with a name of the model's own.
+fn plain(params: &[Param]) -> impl Iterator<Item = &Param> {
+    params.iter().filter(|p| p.owner != Owner::Adapter)
+}
+
+/// Writes `dir` as a model, each tensor straight out of the residents.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_model(dir: &Path, stage: &Stage, runner: &Runner) -> Result<(), RunError> {
+    write_sides(dir, stage, DType::F32)?;
+    let tensors: Vec<(&Param, &Tensor)> = plain(&stage.job.params)
+        .filter_map(|p| Some((p, runner.residents.get(&p.name)?)))
+        .collect();
+    let specs: Vec<TensorSpec> = tensors
+        .iter()
+        .map(|(p, t)| TensorSpec::of(&p.name, t))
+        .collect();
+    write_tensors(
+        &dir.join("model.safetensors"),
+        &specs,
+        Some(("format", "pt")),
+        &mut |i, out| {
+            let (_, tensor) = tensors
+                .get(i)
+                .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
+            out.write_all(bytes_of(tensor))
+                .map_err(|e| failed(dir, "write", &e))
+        },
+    )
+}
+
+/// Writes `dir` as a model whose tensors are asked for one by one, in type `dtype`.
+///
+/// # Errors
+/// What `get` or the file system says.
+pub fn write_model_from(
+    dir: &Path,
+    stage: &Stage,
+    dtype: DType,
+    get: &mut dyn FnMut(&Param) -> Result<Tensor, RunError>,
+) -> Result<(), RunError> {
+    write_sides(dir, stage, dtype)?;
+    let mut params: Vec<Param> = plain(&stage.job.params).cloned().collect();
+    for site in &stage.job.sites {
+        let name = format!("{}.weight", site.path);
+        if !params.iter().any(|p| p.name == name) {
+            let stands = |p: &&Param| p.replaces.as_ref() == Some(&name);
+            if let Some(instead) = stage.job.params.iter().find(stands) {
+                let (owner, shape) = (Owner::Base, instead.shape.clone());
+                params.push(Param {
+                    name,
+                    owner,
+                    shape,
+                    ..instead.clone()
+                });
+            }
+        }
+    }
+    let path = dir.join("model.safetensors");
+    let dtype_of = |p: &Param| if p.shape.len() < 2 { DType::F32 } else { dtype };
+    let specs: Vec<TensorSpec> = params
+        .iter()
+        .map(|p| TensorSpec {
+            name: p.name.clone(),
+            dtype: dtype_of(p),
+            shape: p.shape.clone(),
+        })
+        .collect();
+    write_tensors(&path, &specs, Some(("format", "pt")), &mut |i, out| {
+        let param = params
+            .get(i)
+            .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
+        let tensor = get(param)?;
+        if let Some(why) = out_of_range(&param.name, &tensor, dtype_of(param)) {
+            return Err(RunError::file(&path, format!("cannot be written: {why}")));
+        }
+        write_as(&tensor, dtype_of(param), out).map_err(|e| failed(dir, "write", &e))
+    })
+}
+
+/// Writes a tensor's data in another float type, without a second copy of it.
+fn write_as(tensor: &Tensor, dtype: DType, out: &mut dyn Write) -> std::io::Result<()> {
+    match tensor.slice::<f32>() {
+        Some(data) if dtype != DType::F32 => data.chunks(PIECE).try_for_each(|piece| {
+            let piece = Tensor::new(piece.to_vec(), &[piece.len()]);
+            out.write_all(bytes_of(&cast(piece, dtype)))
+        }),
+        _ => out.write_all(bytes_of(tensor)),
+    }
+}
+
+/// Writes `dir` as an adapter: everything trained in our own format, and in peft's format where the
+/// methods have an equal there.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_adapter(
+    dir: &Path,
+    stage: &Stage,
+    base: &Base,
+    runner: &mut Runner,
+    initial: &Initial,
+) -> Result<(), RunError> {
+    create_dirs(dir)?;
+    let mut own: BTreeMap<String, &Tensor> = BTreeMap::new();
+    for param in &stage.job.params {
+        if param.in_adapter()
+            && let Some(tensor) = runner.residents.get(&param.name)
+        {
+            own.insert(param.name.clone(), tensor);
+        }
+    }
+    for (name, tensor) in initial {
+        own.insert(format!("{name}0"), tensor);
+    }
+    let list: Vec<(&String, &&Tensor)> = own.iter().collect();
+    let specs: Vec<TensorSpec> = list
+        .iter()
+        .map(|(name, t)| TensorSpec::of(name.as_str(), t))
+        .collect();
+    write_tensors(&dir.join(NATIVE), &specs, None, &mut |i, out| {
+        let (_, tensor) = list
+            .get(i)
+            .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
+        out.write_all(bytes_of(tensor))
+            .map_err(|e| failed(dir, "write", &e))
+    })?;
+    write_tokenizer(dir, stage)?;
+    write_peft(dir, stage, base, runner, initial)
+}

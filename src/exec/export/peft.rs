@@ -1,0 +1,257 @@
+//! An adapter in peft's format: LoRA on the model's linear maps, and modules that were trained whole.
+//!
+//! **Invariant:** either everything that was trained is in it, or it is not written.
+
+use std::path::Path;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::base::Base;
+use crate::exec::interpreter::Runner;
+use crate::exec::load::Initial;
+use crate::files::RunError;
+use crate::files::peft;
+use crate::library::method::{Method, PeftForm, PeftTensor, Product};
+use crate::library::net::Site;
+use crate::library::net::{Owner, Param, ParamKind};
+use crate::library::schema::Values;
+use crate::plan::Stage;
+
+/// The model's name inside the file's names, which are given below the outermost module's.
+const MODEL: &str = "model";
+
+/// A site with the method that is on it and what it is to peft.
+struct Adapted<'a> {
+    site: &'a Site,
+    method: &'static dyn Method,
+    values: &'a Values,
+    form: PeftForm,
+}
+
+/// Writes `dir` in peft's format, if the methods have an equal there and the base is one that can be named.
+///
+/// # Errors
+/// What the file system says.
+pub(in crate::exec) fn write_peft(
+    dir: &Path,
+    stage: &Stage,
+    base: &Base,
+    runner: &mut Runner,
+    initial: &Initial,
+) -> Result<(), RunError> {
+    // Random weights are in no file that peft could load.
+    let (Some(leaves), Some(name)) = (&stage.leaves, &base.name) else {
+        return Ok(());
+    };
+    let tuning = &leaves.tuning;
+    if tuning.methods.iter().any(|(m, _)| m.ladders()) {
+        return Ok(());
+    }
+    let mut adapted = Vec::new();
+    for site in &stage.job.sites {
+        let stack = tuning.stack(site);
+        let [(method, values)] = stack[..] else {
+            if stack.is_empty() {
+                continue;
+            }
+            // peft has one tuner a module.
+            return Ok(());
+        };
+        let Some(form) = method.peft(values) else {
+            return Ok(());
+        };
+        adapted.push(Adapted {
+            site,
+            method,
+            values,
+            form,
+        });
+    }
+    let Some(whole) = whole_modules(stage, &adapted) else {
+        return Ok(());
+    };
+    let form = adapted.first().map_or_else(idle, |a| a.form.clone());
+    // A file has one kind of adapter, which says one thing of all its sites but for ranks and factors.
+    let alike = |a: &Adapted<'_>| (a.form.kind, &a.form.keys) == (form.kind, &form.keys);
+    if !adapted.iter().all(alike) {
+        return Ok(());
+    }
+    let mut tensors = Vec::new();
+    for at in &adapted {
+        tensors.extend(own_tensors(at, runner, initial)?);
+    }
+    for (method, filled) in tuning.methods.iter().filter(|(m, _)| m.shares()) {
+        let get = |name: &str| Some(runner.residents.get(name)?.slice::<f32>()?.to_vec());
+        let Some(shared) = method.peft_shared(&filled.values, &get) else {
+            return Err(RunError::bug("a shared tensor is not in memory"));
+        };
+        tensors.extend(shared);
+    }
+    let mut targets: Vec<String> = adapted.iter().map(|a| a.site.path.clone()).collect();
+    if adapted.is_empty()
+        && let Some(site) = idle_site(stage)
+    {
+        tensors.extend(nothing(site));
+        targets.push(site.path.clone());
+    }
+    let kept = |p: &&Param| p.owner == Owner::Head || whole.contains(&p.module());
+    for param in stage.job.params.iter().filter(kept) {
+        tensors.push(plain(param, runner)?);
+    }
+    let mut keys = form.keys;
+    keys.push(("peft_type", json!(form.kind)));
+    if let Some(product) = form.product {
+        keys.extend(sizes(product, &adapted));
+    }
+    let mut save: Vec<String> = whole.iter().map(|m| (*m).to_owned()).collect();
+    if stage.start.task.on_masked_lm() {
+        keys.push(("task_type", Json::Null));
+        // Without a task, this is how peft finds the class.
+        let family = stage.model.family();
+        keys.push((
+            "auto_mapping",
+            json!({
+                "base_model_class": stage.model.masked_lm_class(),
+                "parent_library": format!("transformers.models.{family}.modeling_{family}"),
+            }),
+        ));
+    } else {
+        save.extend(stage.model.head_modules().iter().map(|s| (*s).to_owned()));
+    }
+    keys.push(("revision", json!(base.revision)));
+    peft::write(dir, name, &targets, &save, &keys, tensors)
+}
+
+/// The backbone's modules that were trained, in whole or in part, outside of adapters. `None` where one of them has an
+/// adapter too: peft keeps no such pair. Nor does it tie a decoder to embeddings that it saves.
+fn whole_modules<'a>(stage: &'a Stage, adapted: &[Adapted<'_>]) -> Option<Vec<&'a str>> {
+    let mut modules: Vec<&str> = Vec::new();
+    for param in &stage.job.params {
+        if param.owner != Owner::Base || !param.in_adapter() {
+            continue;
+        }
+        let module = param.module();
+        let decodes = stage.start.task.on_masked_lm() && param.kind == ParamKind::Embedding;
+        if decodes || adapted.iter().any(|a| a.site.path == module) {
+            return None;
+        }
+        if !modules.contains(&module) {
+            modules.push(module);
+        }
+    }
+    Some(modules)
+}
+
+/// A LoRA that stands for no adapter at all.
+fn idle() -> PeftForm {
+    let product = Product {
+        rank: 1,
+        scale: 1.0,
+        dropout: 0.0,
+        rs_lora: false,
+    };
+    PeftForm::lora(product, false)
+}
+
+/// The keys of rank and scale: those of the first site, and patterns for the sites that differ.
+fn sizes(first: Product, adapted: &[Adapted<'_>]) -> Vec<(&'static str, Json)> {
+    let own = |a| {
+        let Adapted { site, form, .. }: &Adapted<'_> = a;
+        form.product.map(|product| (&site.path, product))
+    };
+    let products = || adapted.iter().filter_map(own);
+    let rs_lora = first.rs_lora && products().all(|(_, p)| p.rs_lora);
+    let dropout = products().all(|(_, p)| p.dropout == first.dropout);
+    // peft multiplies by alpha / rank, or alpha / √rank.
+    let alpha = |p: &Product| {
+        let rank = p.rank as f64;
+        number(p.scale * if rs_lora { rank.sqrt() } else { rank })
+    };
+    let (mut ranks, mut alphas) = (Map::new(), Map::new());
+    for (path, product) in products() {
+        let name = regex::escape(path);
+        if product.rank != first.rank {
+            ranks.insert(name.clone(), json!(product.rank));
+        }
+        if alpha(&product) != alpha(&first) {
+            alphas.insert(name, alpha(&product));
+        }
+    }
+    vec![
+        ("r", json!(first.rank)),
+        ("lora_alpha", alpha(&first)),
+        (
+            "lora_dropout",
+            json!(if dropout { first.dropout } else { 0.0 }),
+        ),
+        ("use_rslora", json!(rs_lora)),
+        ("rank_pattern", Json::Object(ranks)),
+        ("alpha_pattern", Json::Object(alphas)),
+    ]
+}
+
+/// A whole number where it is one but for rounding: peft declares `lora_alpha` as an integer.
+fn number(x: f64) -> Json {
+    let whole = x.round();
+    if (x - whole).abs() <= 1e-12 * whole.abs() && whole.abs() < 1e15 {
+        json!(whole as i64)
+    } else {
+        json!(x)
+    }
+}
+
+/// A site's tensors under peft's names.
+fn own_tensors(
+    at: &Adapted<'_>,
+    runner: &Runner,
+    initial: &Initial,
+) -> Result<Vec<PeftTensor>, RunError> {
+    let path = &at.site.path;
+    let get = |suffix: &str| -> Option<Vec<f32>> {
+        let tensor = match suffix.strip_prefix("initial:") {
+            Some(suffix) => initial.get(&format!("{path}.{suffix}")),
+            None => runner.residents.get(&format!("{path}.{suffix}")),
+        };
+        Some(tensor?.slice::<f32>()?.to_vec())
+    };
+    let Some(made) = at.method.peft_tensors(at.values, at.site, &get) else {
+        return Err(RunError::bug(format!(
+            "the adapter on `{path}` lacks a tensor for peft"
+        )));
+    };
+    let named = |(suffix, dims, data)| (format!("{MODEL}.{path}.{suffix}"), dims, data);
+    Ok(made.into_iter().map(named).collect())
+}
+
+/// The first linear map: peft's LoRA has to be somewhere, and here all that was learned is in modules that are saved
+/// whole.
+fn idle_site(stage: &Stage) -> Option<&Site> {
+    let mut sites = stage.job.sites.iter();
+    sites.find(|s| s.is_linear() && !s.role.is_head() && !s.role.is_lm())
+}
+
+/// A pair that adds nothing to a linear map.
+fn nothing(site: &Site) -> [PeftTensor; 2] {
+    let (input, output) = (site.input() as usize, site.output() as usize);
+    let name = |half: &str| format!("{MODEL}.{}.lora_{half}.weight", site.path);
+    [
+        (name("A"), vec![1, input], vec![0.0; input]),
+        (name("B"), vec![output, 1], vec![0.0; output]),
+    ]
+}
+
+/// A parameter of a module that is saved whole.
+fn plain(param: &Param, runner: &mut Runner) -> Result<PeftTensor, RunError> {
+    if runner.residents.get(&param.name).is_none() {
+        // The frozen part of such a module may be on the device alone.
+        runner.come_home()?;
+    }
+    let tensor = runner.residents.get(&param.name);
+    let data = tensor.map(|t| crate::exec::load::init::cast(t.clone(), crate::program::DType::F32));
+    let data = data.as_ref().and_then(|t| t.slice::<f32>());
+    let Some(data) = data else {
+        return Err(RunError::bug(format!("`{}` is not in memory", param.name)));
+    };
+    let dims = param.shape.iter().map(|&n| n as usize).collect();
+    Ok((format!("{MODEL}.{}", param.name), dims, data.to_vec()))
+}

@@ -1,0 +1,459 @@
+//! Bringing a stage's tensors into memory: from checkpoints, from an earlier stage's adapter, from
+//! a peft adapter, or from their initialisers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use self::init::{cast, initialise_as, out_of_range};
+use self::prune::{Guide, Pruning};
+use crate::exec::backend::alloc;
+use crate::exec::interpreter::Runner;
+use crate::exec::weights::Checkpoint;
+use crate::files::RunError;
+use crate::files::tensorfile::TensorFile;
+use crate::library::derive::{BaseParam, Derivation};
+use crate::library::model::Model;
+use crate::library::net::{Init, Owner, Param};
+use crate::program::op::Tensor;
+use crate::program::{Bindings, Class, DType, Resident};
+
+pub mod init;
+pub mod prune;
+mod unread;
+
+/// Where a stage's tensors come from.
+#[derive(Debug, Default)]
+pub struct Origins {
+    /// Plain weights; `None` for random ones.
+    pub weights: Option<Checkpoint>,
+    /// An adapter left by an earlier stage.
+    pub adapter: Option<TensorFile>,
+    /// Tensors of adapters in peft's format, by our parameter names.
+    pub given: BTreeMap<String, Tensor>,
+    /// Products that such adapters add to matrices of the head.
+    pub updates: BTreeMap<String, Update>,
+    /// Whether the head of the plain weights is one of other classes.
+    pub fresh_head: bool,
+    /// Seed of random weights.
+    pub weights_seed: u64,
+    /// Seed of heads and adapters.
+    pub seed: u64,
+    /// Whether a head or an adapter that nothing holds is made; otherwise it is missing.
+    pub fresh: bool,
+}
+
+/// `scale · B A`, to be added to a matrix.
+#[derive(Debug)]
+pub struct Update {
+    /// `A [rank, in]`
+    pub a: Vec<f32>,
+    /// `B [out, rank]`
+    pub b: Vec<f32>,
+    /// The rank.
+    pub rank: usize,
+    /// Factor of the product.
+    pub scale: f32,
+}
+
+impl Update {
+    /// Adds it to `[out, in]`.
+    fn add_to(&self, matrix: &mut [f32]) {
+        let input = self.a.len() / self.rank.max(1);
+        for (row, b) in matrix
+            .chunks_exact_mut(input.max(1))
+            .zip(self.b.chunks_exact(self.rank.max(1)))
+        {
+            for (a, &b) in self.a.chunks_exact(input.max(1)).zip(b) {
+                row.iter_mut()
+                    .zip(a)
+                    .for_each(|(x, a)| *x += self.scale * b * a);
+            }
+        }
+    }
+}
+
+/// First values of tensors by name, which adapters keep for exports and for what is made again: small.
+pub type Initial = BTreeMap<String, Tensor>;
+
+/// Loads the residents asked for, one tensor at a time, but for those that are in memory; zeroes
+/// optimizer state and accumulators.
+///
+/// # Errors
+/// A missing or misshapen tensor, an unreadable file.
+pub fn load(
+    runner: &mut Runner,
+    params: &[Param],
+    residents: &[&Resident],
+    model: &dyn Model,
+    sources: &Origins,
+) -> Result<(), RunError> {
+    let how = (Guide::nothing(), false);
+    load_pruned(runner, params, residents, model, sources, how).map(|_| ())
+}
+
+/// The same, with what was measured of the backbone to prune it by. Gives the initial values that exports need, if they
+/// are to be kept.
+///
+/// # Errors
+/// A missing or misshapen tensor, an unreadable file.
+pub(in crate::exec) fn load_pruned(
+    runner: &mut Runner,
+    params: &[Param],
+    residents: &[&Resident],
+    model: &dyn Model,
+    sources: &Origins,
+    (guide, keeps): (Guide, bool),
+) -> Result<Initial, RunError> {
+    let wanted: BTreeMap<&str, &Resident> =
+        residents.iter().map(|r| (r.name.as_str(), *r)).collect();
+    let mut loader = Loader {
+        keeps,
+        model,
+        sources,
+        params,
+        made: None,
+        initial: Initial::new(),
+    };
+    let mut seen = BTreeSet::new();
+    // Pruning comes first, while there is little else in memory.
+    let mut pruning = Pruning::new(guide, &mut runner.meter);
+    let read = |source: &BaseParam| loader.base(&source.name, &source.param(), DType::F32);
+    for param in params {
+        let resident = wanted.get(param.name.as_str());
+        if let (Init::Pruned(cut), Some(resident)) = (&param.init, resident)
+            && !loader.given(&param.name)
+            && seen.insert(param.name.as_str())
+        {
+            if let Some(file) = &sources.adapter {
+                return Err(missing(file.path(), &param.name));
+            }
+            let tensor = pruning.cut(cut, param, &read, &mut runner.meter)?;
+            let tensor = loader.narrow(&param.name, tensor, resident.ty.dtype)?;
+            runner
+                .residents
+                .insert(&param.name, resident.class, tensor, &mut runner.meter);
+            if param.only_on_device(resident.class) {
+                runner.send(&param.name)?;
+            }
+        }
+    }
+    pruning.done(&mut runner.meter);
+    for param in params {
+        let Some(resident) = wanted.get(param.name.as_str()) else {
+            continue;
+        };
+        let held = runner.residents.holds(&param.name);
+        if seen.insert(param.name.as_str()) && !held {
+            runner.meter.scratch(loader.scratch(param));
+            let tensor = loader.tensor(param, resident.ty.dtype)?;
+            runner
+                .residents
+                .insert(&param.name, resident.class, tensor, &mut runner.meter);
+            if param.only_on_device(resident.class) {
+                runner.send(&param.name)?;
+            }
+        }
+    }
+    for resident in residents
+        .iter()
+        .filter(|r| matches!(r.class, Class::Gradient | Class::Optimizer))
+    {
+        let zeros = Tensor::zeros(resident.ty.dtype, &resident.ty.dims(&Bindings::default()));
+        runner
+            .residents
+            .insert(&resident.name, resident.class, zeros, &mut runner.meter);
+    }
+    if let Some(missing) = residents.iter().find(|r| !runner.residents.holds(&r.name)) {
+        return Err(RunError::bug(format!(
+            "nothing declares the resident `{}`",
+            missing.name
+        )));
+    }
+    Ok(loader.initial)
+}
+
+/// An adapter without a tensor that its description promises.
+/// Everything in an adapter of ours is read, or is left behind with a reason.
+pub(in crate::exec) fn check_adapter(
+    file: &TensorFile,
+    params: &[Param],
+    left: &dyn Fn(&str) -> bool,
+) -> Result<(), RunError> {
+    let known = |name: &str| params.iter().any(|p| p.name == name);
+    for name in file.names() {
+        // Beside trained singular vectors lie those they began with.
+        let began = name.strip_suffix('0');
+        if !known(&name) && !left(&name) && !began.is_some_and(known) {
+            return Err(RunError::file(
+                file.path(),
+                format!(
+                    "nothing reads its tensor `{name}`: it is not what its description says; run the stage again"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn missing(path: &Path, name: &str) -> RunError {
+    RunError::file(
+        path,
+        format!("it holds no tensor `{name}`: it is damaged; run the stage that made it again"),
+    )
+}
+
+/// Tensors that were made together, as far as nobody has taken them yet.
+struct Made<'a> {
+    by: &'a Derivation,
+    parts: Vec<Option<Vec<f32>>>,
+}
+
+struct Loader<'a> {
+    /// Whether first values are wanted.
+    keeps: bool,
+    model: &'a dyn Model,
+    sources: &'a Origins,
+    params: &'a [Param],
+    made: Option<Made<'a>>,
+    initial: Initial,
+}
+
+impl<'a> Loader<'a> {
+    /// What a parameter is to be made by, together with others, if that was not done for one of the others.
+    fn to_make(&self, param: &'a Param) -> Option<&'a Derivation> {
+        let (by, _) = param.derivation()?;
+        let done = self.made.as_ref().is_some_and(|made| made.by == by);
+        let again = self.sources.adapter.is_some();
+        (!done && (!again || param.replaces.is_some())).then_some(by)
+    }
+
+    /// Bytes held while a value is derived, before it is metered: the weight in f32, and what the derivation takes.
+    fn scratch(&self, param: &'a Param) -> u64 {
+        let Some(by) = self.to_make(param) else {
+            return 0;
+        };
+        let own = if self.sources.adapter.is_none() {
+            by.rule().scratch_bytes()
+        } else {
+            0
+        };
+        own + by.rule().source().bytes()
+    }
+
+    fn tensor(&mut self, param: &'a Param, dtype: DType) -> Result<Tensor, RunError> {
+        if param.keeps_start && self.keeps {
+            self.first_value(param)?;
+        }
+        if let Some((by, part)) = param.derivation() {
+            return self.derived(param, by, part, dtype);
+        }
+        if let Some(update) = self.sources.updates.get(&param.name) {
+            let mut tensor = self.head(param, DType::F32, false)?;
+            if let Some(data) = tensor.slice_mut::<f32>() {
+                update.add_to(data);
+            }
+            return self.narrow(&param.name, tensor, dtype);
+        }
+        if param.owner == Owner::Head {
+            return self.head(param, dtype, self.sources.fresh);
+        }
+        if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
+            return self.narrow(&param.name, tensor, dtype);
+        }
+        if param.owner == Owner::Base {
+            return self.base(&param.name, param, dtype);
+        }
+        if let Some(file) = &self.sources.adapter {
+            return Err(missing(file.path(), &param.name));
+        }
+        if !self.sources.fresh {
+            return Err(RunError::bug(format!("no file holds `{}`", param.name)));
+        }
+        Ok(initialise_as(param, self.sources.seed, dtype))
+    }
+
+    /// A parameter of the head: the adapter's, the checkpoint's, or a fresh one.
+    fn head(&self, param: &Param, dtype: DType, fresh: bool) -> Result<Tensor, RunError> {
+        if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
+            return self.narrow(&param.name, tensor, dtype);
+        }
+        // An adapter holds its head, whatever head lies below it.
+        if let (false, Some(file)) = (fresh, &self.sources.adapter) {
+            return Err(missing(file.path(), &param.name));
+        }
+        let names = self.model.checkpoint_names(&param.name);
+        let weights = self.sources.weights.as_ref();
+        let shape = weights.and_then(|w| names.iter().find_map(|n| w.info(n)));
+        if let (Some(weights), Some((_, shape))) = (weights, shape)
+            && (shape == param.shape || !fresh)
+            && !self.sources.fresh_head
+            && let Some(tensor) = weights.read(&names, &param.shape, dtype)?
+        {
+            return Ok(tensor);
+        }
+        if fresh {
+            return Ok(initialise_as(param, self.sources.seed, dtype));
+        }
+        Err(match weights {
+            Some(weights) => RunError::file(
+                weights.path(),
+                format!(
+                    "there is no tensor `{}`: the model has no trained head of this kind; train one first",
+                    param.name
+                ),
+            ),
+            None => RunError::bug(format!("no file holds `{}`", param.name)),
+        })
+    }
+
+    /// A tensor in the type it is held in, if its numbers are in that type's range.
+    fn narrow(&self, name: &str, tensor: Tensor, dtype: DType) -> Result<Tensor, RunError> {
+        let narrower = dtype != tensor.dtype();
+        match out_of_range(name, &tensor, dtype).filter(|_| narrower) {
+            None => Ok(cast(tensor, dtype)),
+            Some(why) => {
+                let adapter = self.sources.adapter.as_ref().map(|f| f.path().to_owned());
+                let weights = self.sources.weights.as_ref().map(Checkpoint::path);
+                let path = adapter.or(weights).unwrap_or_default();
+                Err(RunError::file(path, format!("cannot be held: {why}")))
+            }
+        }
+    }
+
+    /// Whether the stage starts from an adapter that holds a tensor.
+    fn given(&self, name: &str) -> bool {
+        let earlier = self.sources.adapter.as_ref();
+        earlier.is_some_and(|file| file.get(name).is_some())
+            || self.sources.given.contains_key(name)
+    }
+
+    fn adapter_tensor(&self, name: &str, param: &Param) -> Result<Option<Tensor>, RunError> {
+        let found = match &self.sources.adapter {
+            Some(file) if file.get(name).is_some() => Some(file.tensor(name)?),
+            _ => self.sources.given.get(name).cloned(),
+        };
+        match found {
+            Some(tensor)
+                if tensor
+                    .dims
+                    .iter()
+                    .map(|&d| d as u64)
+                    .ne(param.shape.iter().copied()) =>
+            {
+                let what = format!(
+                    "the adapter holds `{name}` as {:?}, {:?} is wanted",
+                    tensor.dims, param.shape
+                );
+                Err(match &self.sources.adapter {
+                    Some(file) => {
+                        RunError::file(file.path(), format!("{what}; run the stage again"))
+                    }
+                    None => RunError::bug(what),
+                })
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn base(&self, name: &str, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
+        let Some(weights) = &self.sources.weights else {
+            let plain = Param {
+                name: name.to_owned(),
+                ..param.clone()
+            };
+            return Ok(initialise_as(&plain, self.sources.weights_seed, dtype));
+        };
+        let names = self.model.checkpoint_names(name);
+        weights.read(&names, &param.shape, dtype)?.ok_or_else(|| {
+            let have: Vec<&str> = weights.names().take(3).collect();
+            RunError::file(weights.path(), format!("there is no tensor `{}` (there are `{}`, …): the weights belong to another model", names.join("` or `"), have.join("`, `")))
+        })
+    }
+
+    /// Keeps the first value of a tensor that an earlier stage trained, where its adapter holds it.
+    fn first_value(&mut self, param: &Param) -> Result<(), RunError> {
+        let name = format!("{}0", param.name);
+        if let Some(file) = &self.sources.adapter
+            && file.get(&name).is_some()
+        {
+            let first = file.tensor(&name)?;
+            self.initial.insert(param.name.clone(), first);
+        }
+        Ok(())
+    }
+
+    /// A tensor that is computed from a weight: the adapter's, or one of those that are made together.
+    fn derived(
+        &mut self,
+        param: &'a Param,
+        by: &'a Derivation,
+        part: usize,
+        dtype: DType,
+    ) -> Result<Tensor, RunError> {
+        if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
+            return self.narrow(&param.name, tensor, dtype);
+        }
+        if let (Some(file), None) = (&self.sources.adapter, &param.replaces) {
+            return Err(missing(file.path(), &param.name));
+        }
+        if self.made.as_ref().is_none_or(|made| made.by != by) {
+            self.made = None;
+            let parts = self.make(by)?;
+            // Aligned blocks of one derivation do not fit into the gaps that those of the last one left.
+            alloc::release_freed_blocks();
+            self.made = Some(Made { by, parts });
+        }
+        let mut parts = self.made.iter_mut().flat_map(|made| &mut made.parts);
+        let Some(data) = parts.nth(part).and_then(Option::take) else {
+            return Err(RunError::bug(format!("`{}` was not made", param.name)));
+        };
+        let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+        let tensor = Tensor::new(data, &dims);
+        if param.keeps_start && self.keeps {
+            self.initial.insert(param.name.clone(), tensor.clone());
+        }
+        self.narrow(&param.name, tensor, dtype)
+    }
+
+    /// All that is computed from a weight, or only what an earlier stage's adapter does not hold.
+    fn make(&self, by: &Derivation) -> Result<Vec<Option<Vec<f32>>>, RunError> {
+        let rule = by.rule();
+        let source = rule.source();
+        let weight = self.base(&source.name, &source.param(), DType::F32)?;
+        let Some(weight) = weight.into_vec::<f32>() else {
+            return Err(RunError::bug(format!("`{}` is not in f32", source.name)));
+        };
+        if self.sources.adapter.is_none() {
+            let parts = rule.make(weight).map_err(|why| {
+                RunError::bug(format!("`{}` cannot be taken apart: {why}", source.name))
+            })?;
+            return Ok(parts.into_iter().map(Some).collect());
+        }
+        let mut first = Vec::new();
+        for &wanted in rule.wanted_again() {
+            first.push(self.started_with(by, wanted)?);
+        }
+        let first: Vec<&[f32]> = first.iter().filter_map(Tensor::slice).collect();
+        Ok(rule.remake(weight, &first))
+    }
+
+    /// What a part of a derivation started with, by the adapter of an earlier stage.
+    fn started_with(&self, by: &Derivation, part: usize) -> Result<Tensor, RunError> {
+        let Some(file) = &self.sources.adapter else {
+            return Err(RunError::bug("there is no adapter"));
+        };
+        let own = |p: &&Param| p.derivation() == Some((by, part));
+        let Some(param) = self.params.iter().find(own) else {
+            return Err(RunError::bug("a derivation lacks a parameter"));
+        };
+        let name = if param.keeps_start {
+            format!("{}0", param.name)
+        } else {
+            param.name.clone()
+        };
+        if file.get(&name).is_none() {
+            return Err(missing(file.path(), &name));
+        }
+        file.tensor(&name)
+    }
+}

@@ -1,0 +1,400 @@
+//! Labelling new text with what a stage left: its description is read from the artifact.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::{Diags, Span};
+use crate::exec::backend::Device;
+use crate::exec::export::NATIVE;
+use crate::exec::export::description::{DESCRIPTION, Description};
+use crate::exec::features::Examples;
+use crate::exec::interpreter::Runner;
+use crate::exec::load::{Origins, check_adapter, load};
+use crate::exec::observe::Observer;
+use crate::exec::stage::score::{Walk, averaged, score};
+use crate::exec::store::vouch;
+use crate::exec::weights::Checkpoint;
+use crate::files::RunError;
+use crate::files::peft;
+use crate::files::tensorfile::TensorFile;
+use crate::library::data::tokens::{EncodedExample, EncodedSet, Target};
+use crate::library::demonstrations::Demonstrations;
+use crate::library::method::Tuning;
+use crate::library::metric::Predictions;
+use crate::library::model::{self, Model, Positions};
+use crate::library::net::Param;
+use crate::library::prompt::Template;
+use crate::library::schema::Values;
+use crate::library::stage::{StageCx, network};
+use crate::library::task::{self, Form, Task};
+use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
+use crate::plan::encode::{Frame, tokenize};
+use crate::plan::methods::check_methods;
+use crate::program::op::Machine;
+use crate::program::{DType, Numbers, Resident, Verified};
+
+mod foreign;
+
+/// A finished stage's model, ready to label.
+#[derive(Debug)]
+pub struct Predictor {
+    /// The description.
+    pub description: Description,
+    /// What it predicts.
+    pub task: Arc<dyn Task>,
+    folder: PathBuf,
+    config: serde_json::Value,
+    tokenizer: Tokenizer,
+    tuning: Tuning,
+    demonstrations: Option<Demonstrations>,
+    /// Whether no stage of ours described it.
+    foreign: bool,
+}
+
+impl Predictor {
+    /// Opens an artifact: a store entry, or its `model` or `adapter` folder. `methods` turns the
+    /// written methods into values.
+    ///
+    /// # Errors
+    /// Something is missing or damaged.
+    pub fn open(
+        artifact: &Path,
+        methods: &dyn Fn(&[String]) -> Result<Tuning, String>,
+    ) -> Result<Self, RunError> {
+        let inside = ["adapter", "model", "."].map(|sub| artifact.join(sub));
+        let described = inside
+            .iter()
+            .find(|folder| folder.join(DESCRIPTION).exists());
+        let plain = || {
+            inside
+                .iter()
+                .find(|folder| folder.join("config.json").exists())
+        };
+        let Some(folder) = described.or_else(plain).cloned() else {
+            return Err(RunError::file(artifact, no_model(artifact)));
+        };
+        vouch(&folder)?;
+        let read =
+            |path: PathBuf| std::fs::read(&path).map_err(|e| RunError::file(&path, e.to_string()));
+        let config_of = |folder: &Path| -> Result<serde_json::Value, RunError> {
+            let path = folder.join("config.json");
+            serde_json::from_slice(&read(path.clone())?)
+                .map_err(|e| RunError::file(&path, format!("damaged: {e}")))
+        };
+        let foreign = described.is_none();
+        let description: Description = if foreign {
+            let config = config_of(&folder)?;
+            let model = model::parse(&config)
+                .map_err(|why| RunError::file(folder.join("config.json"), why))?;
+            foreign::describe(&folder, &config, model.as_ref())?
+        } else {
+            serde_json::from_slice(&read(folder.join(DESCRIPTION))?).map_err(|e| {
+                RunError::file(
+                    folder.join(DESCRIPTION),
+                    format!("damaged: {e}; run the stage again"),
+                )
+            })?
+        };
+        let config = match &description.config {
+            Some(config) => config.clone(),
+            None => config_of(&folder)?,
+        };
+        let get = |name: &str| std::fs::read(folder.join(name)).ok();
+        let tokenizer = Tokenizer::from_files(&TokenizerFiles {
+            dir_name: folder.display().to_string(),
+            get: &get,
+        })
+        .map_err(|why| RunError::file(&folder, why))?;
+        let task = task::with_options(&description.objective, &description.options);
+        let task = task.ok_or_else(|| {
+            let what = format!("damaged: there is no objective `{}`", description.objective);
+            RunError::file(folder.join(DESCRIPTION), what)
+        })?;
+        let plain = Form {
+            all: false,
+            nested: false,
+        };
+        task.answers(&description.classes, plain)
+            .map_err(|why| RunError::file(artifact, why))?;
+        let demonstrations = match &description.demonstrations {
+            Some(name) => {
+                let path = folder.join(name);
+                let own: Demonstrations =
+                    serde_json::from_slice(&read(path.clone())?).map_err(|e| {
+                        RunError::file(&path, format!("damaged: {e}; run the stage again"))
+                    })?;
+                // The order that draws rely on.
+                Some(own.sorted())
+            }
+            None => None,
+        };
+        let tuning = methods(&description.methods)
+            .map_err(|why| RunError::file(folder.join(DESCRIPTION), why))?;
+        Ok(Self {
+            description,
+            task,
+            folder,
+            config,
+            tokenizer,
+            tuning,
+            demonstrations,
+            foreign,
+        })
+    }
+
+    /// Scores texts, in their order, on a device; scores are averaged over so many draws of demonstrations.
+    ///
+    /// # Errors
+    /// What tokenizer, weights, device or kernels say; several draws where there are no demonstrations.
+    pub fn predict(
+        &self,
+        texts: &[Vec<String>],
+        (batch, draws): (u64, u64),
+        (machine, device): (Machine, Device),
+        observer: &mut dyn Observer,
+    ) -> Result<Predictions, RunError> {
+        self.session((batch, draws), (machine, device))?
+            .score(texts, observer)
+    }
+
+    /// Brings the model into memory, to score texts part after part.
+    ///
+    /// # Errors
+    /// What weights, device or kernels say; several draws where there are no demonstrations.
+    pub fn session(
+        &self,
+        (batch, draws): (u64, u64),
+        (machine, device): (Machine, Device),
+    ) -> Result<Session<'_>, RunError> {
+        let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
+        let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
+        let template = self
+            .description
+            .template
+            .as_deref()
+            .map(Template::parse)
+            .transpose();
+        let template =
+            template.map_err(|why| RunError::file(self.folder.join(DESCRIPTION), why))?;
+        if draws > 1 && self.demonstrations.is_none() {
+            return Err(RunError::file(
+                self.folder.join(DESCRIPTION),
+                "its prompt shows no demonstrations, so that there is nothing to draw; leave `--draws` away",
+            ));
+        }
+        let values = Values::default();
+        let tuning = Tuning {
+            n_layers: model.facts().layers,
+            ..self.tuning.clone()
+        }
+        .frozen();
+        let mut diags = Diags::default();
+        check_methods(&model, &self.task, &tuning, &values, &mut diags);
+        let why = diags.iter().map(|d| d.message.clone()).next();
+        let cx = diags.sound(StageCx {
+            values: &values,
+            span: Span::default(),
+            model: model.clone(),
+            storage: DType::F32,
+            numbers: Numbers::default(),
+            tuning: tuning.clone(),
+            task: self.task.clone(),
+            classes: self.description.classes.clone(),
+            words: Some(self.description.words.clone()),
+            splits: Vec::new(),
+        });
+        let cx = cx.ok_or_else(|| {
+            let why = why.unwrap_or_default();
+            let what = format!("damaged: its methods do not fit the model: {why}");
+            RunError::file(self.folder.join(DESCRIPTION), what)
+        })?;
+        let (program, built) = network::evaluation(&cx, &tuning, false);
+        let program = network::verified(program);
+        let mut runner = Runner::on(machine, device)?;
+        runner.accepts([&program])?;
+        let sources = self.sources(&built.params, model.as_ref())?;
+        let residents: Vec<&Resident> = program.program().residents.iter().collect();
+        load(
+            &mut runner,
+            &built.params,
+            &residents,
+            model.as_ref(),
+            &sources,
+        )?;
+        Ok(Session {
+            predictor: self,
+            positions: model.facts().positions,
+            template,
+            program,
+            runner,
+            batch,
+            draws: draws.max(1),
+        })
+    }
+
+    /// The base and the adapter, both looked at: nothing is missing, nothing is there that nobody reads.
+    fn sources(&self, params: &[Param], model: &dyn Model) -> Result<Origins, RunError> {
+        let description = &self.description;
+        // Older descriptions do not name the file.
+        let file = description.adapter.as_deref().unwrap_or(NATIVE);
+        let adapter = if description.adapter.is_some() || !description.methods.is_empty() {
+            let file = TensorFile::open(&self.folder.join(file))?;
+            check_adapter(&file, params, &|_| false)?;
+            Some(file)
+        } else {
+            None
+        };
+        let weights = match description.random {
+            Some(_) => None,
+            None => {
+                let weights = self.base()?;
+                weights.check_read(model)?;
+                if self.foreign {
+                    foreign::has_head(params, model, &weights)?;
+                }
+                Some(weights)
+            }
+        };
+        Ok(Origins {
+            weights,
+            adapter,
+            weights_seed: description.random.unwrap_or(0),
+            ..Origins::default()
+        })
+    }
+
+    /// The plain weights, which are those the artifact was made with.
+    fn base(&self) -> Result<Checkpoint, RunError> {
+        let description = &self.description;
+        let near = self.folder.join(&description.weights);
+        let mut places = vec![near.clone()];
+        places.extend(description.weights_at.clone());
+        let Some(hash) = &description.base else {
+            let first = places.iter().find(|p| p.exists());
+            let first = first.ok_or_else(|| gone(&near, description))?;
+            vouch(first)?;
+            return Checkpoint::open(first);
+        };
+        // The hash tells them, wherever they are.
+        places.extend(moved(&self.folder, &description.weights));
+        let there = || places.iter().filter(|p| p.exists());
+        let Some(first) = there().next() else {
+            return Err(gone(&near, description));
+        };
+        for place in there() {
+            let opened = vouch(place).and_then(|()| Checkpoint::open(place));
+            let weights = match opened {
+                Ok(weights) => weights,
+                // What is damaged is named; a guess that leads nowhere is not.
+                Err(why) if place == first => return Err(why),
+                Err(_) => continue,
+            };
+            if weights.hash(&|_| None) == *hash {
+                return Ok(weights);
+            }
+        }
+        Err(RunError::file(
+            first,
+            "holds other weights than those the adapter was trained on; put them back, or run the stage again",
+        ))
+    }
+}
+
+/// A model in memory, that scores texts part after part.
+#[derive(Debug)]
+pub struct Session<'a> {
+    predictor: &'a Predictor,
+    positions: Positions,
+    template: Option<Template>,
+    program: Verified,
+    runner: Runner,
+    batch: u64,
+    draws: u64,
+}
+
+impl Session<'_> {
+    /// Scores texts, in their order; each is a function of the text alone, so that it does not matter how
+    /// they are parted.
+    ///
+    /// # Errors
+    /// What tokenizer, device or kernels say.
+    pub fn score(
+        &mut self,
+        texts: &[Vec<String>],
+        observer: &mut dyn Observer,
+    ) -> Result<Predictions, RunError> {
+        let own = self.predictor;
+        let frame = self.template.as_ref().map(|template| Frame {
+            template,
+            columns: &own.description.text,
+            demonstrations: own.demonstrations.as_ref(),
+        });
+        let most = own.description.max_length as usize;
+        let set: Result<EncodedSet, String> = (0..self.draws as u32)
+            .flat_map(|draw| texts.iter().map(move |t| (draw, t)))
+            .map(|(draw, t)| {
+                let (encoded, mask) = tokenize(&own.tokenizer, frame, t, draw, most)?;
+                Ok(EncodedExample {
+                    ids: encoded.ids,
+                    segments: encoded.segments,
+                    mask,
+                    label: Target::None,
+                })
+            })
+            .collect();
+        let set = set.map_err(|why| RunError::file(&own.folder, why))?;
+        let walk = Walk {
+            source: Examples {
+                set: &set,
+                positions: self.positions,
+                kept: None,
+            },
+            task: own.task.as_ref(),
+            masking: None,
+            batch: self.batch,
+        };
+        let all = score(&mut self.runner, &self.program, walk, observer)?;
+        Ok(averaged(own.task.as_ref(), all, self.draws))
+    }
+}
+
+/// Where the plain weights may be of an artifact that was moved together with its project: the way to them is that
+/// from the store, and a folder of OUT is elsewhere.
+fn moved(folder: &Path, weights: &Path) -> Vec<PathBuf> {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+    let down = weights
+        .components()
+        .skip_while(|c| *c == std::path::Component::ParentDir);
+    let down: PathBuf = down.collect();
+    if down.as_os_str().is_empty() || down.is_absolute() {
+        return Vec::new();
+    }
+    let above = folder.ancestors().skip(1);
+    let within = ["", "store", ".peftc/store"];
+    let places = above.flat_map(|dir| within.map(|sub| dir.join(sub).join(&down)));
+    places.filter(|place| place.is_dir()).collect()
+}
+
+/// The error of plain weights that are nowhere.
+fn gone(near: &Path, description: &Description) -> RunError {
+    let was = description.weights_at.as_ref();
+    let was = was.map_or_else(String::new, |at| format!(" (it was in {})", at.display()));
+    RunError::file(
+        near,
+        format!(
+            "the model that the adapter stands on is not there{was}; put it back, move the whole project with it, or run the \
+             recipe again"
+        ),
+    )
+}
+
+/// Why a folder cannot be labelled with.
+fn no_model(folder: &Path) -> &'static str {
+    if peft::FILES.iter().any(|file| folder.join(file).exists()) {
+        "this is an adapter in peft's format without the model it belongs to; name it in a recipe, with \
+         `adapter = lora { start = … }`"
+    } else {
+        "there is no model here; name a recipe that was run, an output directory of `peftc run`, a stage's folder \
+         in it, an entry of the store, or a Hugging Face folder with a trained head"
+    }
+}

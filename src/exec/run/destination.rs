@@ -1,0 +1,98 @@
+//! Copies of merged models where a recipe wants them (`to`).
+//!
+//! **Invariant:** what a recipe reads is never written over.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use crate::files::RunError;
+use crate::files::durable::{create_dirs, failed, write_atomically};
+use crate::files::paths::absolute;
+use crate::library::stage::job::Routine;
+use crate::plan::{Plan, Stage};
+
+/// The directory a stage's model is to be copied to.
+fn target(stage: &Stage) -> Option<&Path> {
+    match &stage.job.routine {
+        Routine::Fold(fold) => fold.to.as_deref(),
+        _ => None,
+    }
+}
+
+/// Refuses a plan that would write over what it reads, by whatever way the path leads there.
+///
+/// # Errors
+/// The stage, and what it would write over.
+pub(in crate::exec) fn refuse_sources(plan: &Plan, store: &Path) -> Result<(), RunError> {
+    for stage in &plan.stages {
+        if let Some(to) = target(stage) {
+            refuse(plan, store, to, &stage.name.value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to write a stage's model over what the recipe reads, or into the store.
+///
+/// # Errors
+/// Why not.
+pub(in crate::exec) fn refuse(
+    plan: &Plan,
+    store: &Path,
+    to: &Path,
+    stage: &str,
+) -> Result<(), RunError> {
+    let found = absolute(to);
+    let what = if plan.reads.iter().any(|dir| absolute(dir) == found) {
+        "the recipe reads from there"
+    } else if found.starts_with(absolute(store)) {
+        "it lies in the store"
+    } else {
+        return Ok(());
+    };
+    Err(RunError::file(
+        to,
+        format!(
+            "the model of stage `{stage}` would be written here, and {what}; name another directory"
+        ),
+    ))
+}
+
+/// Copies a finished stage's model to where the recipe wants it; files that are there already stay.
+///
+/// # Errors
+/// What the file system says.
+pub(in crate::exec) fn publish(stage: &Stage, entry: &Path) -> Result<(), RunError> {
+    let Some(to) = target(stage) else {
+        return Ok(());
+    };
+    let model = entry.join("model");
+    create_dirs(to)?;
+    let list = fs::read_dir(&model).map_err(|e| failed(&model, "list", &e))?;
+    for item in list {
+        let item = item.map_err(|e| failed(&model, "list", &e))?;
+        let (from, copy) = (item.path(), to.join(item.file_name()));
+        if from.is_file() && !same(&from, &copy) {
+            write_atomically(&copy, &mut |out| {
+                let mut file = File::open(&from).map_err(|e| failed(&from, "open", &e))?;
+                io::copy(&mut file, out).map_err(|e| failed(&copy, "write", &e))?;
+                Ok(())
+            })?;
+            // By size and time a copy is known again.
+            let time = fs::metadata(&from).and_then(|meta| meta.modified());
+            let file = File::options().write(true).open(&copy);
+            let _ = file.and_then(|file| file.set_modified(time?));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a copy has the size and the time of what it was made of.
+fn same(from: &Path, copy: &Path) -> bool {
+    let look = |path: &Path| {
+        let meta = fs::metadata(path).ok()?;
+        Some((meta.len(), meta.modified().ok()?))
+    };
+    look(from).is_some_and(|own| look(copy) == Some(own))
+}

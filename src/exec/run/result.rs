@@ -1,0 +1,157 @@
+//! `OUT/result.json`: the results of a run, and those of other stages that still hold.
+//!
+//! **Invariant:** a result stands in it only while its stage's fingerprint is the recipe's.
+
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use super::Options;
+use crate::files::RunError;
+use crate::files::durable::create_dirs;
+use crate::files::sealed::{self, Found};
+use crate::plan::{Plan, Stage};
+
+/// The document's name.
+pub const RESULT: &str = "result.json";
+
+/// Results that are left out and named one by one.
+const MOST_SAID: usize = 6;
+
+/// What a run leaves in OUT.
+pub(in crate::exec) struct Results<'a> {
+    plan: &'a Plan,
+    options: &'a Options,
+    /// The stages that this run comes to.
+    stages: &'a [&'a Stage],
+    /// Their results so far.
+    done: Vec<Json>,
+    /// What was said of results that do not hold any more.
+    said: bool,
+}
+
+impl<'a> Results<'a> {
+    pub(in crate::exec) fn new(
+        plan: &'a Plan,
+        options: &'a Options,
+        stages: &'a [&'a Stage],
+    ) -> Self {
+        Self {
+            plan,
+            options,
+            stages,
+            done: Vec::new(),
+            said: false,
+        }
+    }
+
+    /// Adds a result and writes the document; gives notes on what of an earlier one was left out.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(in crate::exec) fn add(&mut self, result: Json) -> Result<Vec<String>, RunError> {
+        self.done.push(result);
+        let earlier = self.earlier();
+        create_dirs(&self.options.out)?;
+        sealed::write(&self.path(), &self.with(&earlier.held))?;
+        Ok(if std::mem::replace(&mut self.said, true) {
+            Vec::new()
+        } else {
+            let mut gone = earlier.gone;
+            if let Some(more) = gone.len().checked_sub(MOST_SAID).filter(|n| *n > 0) {
+                gone.truncate(MOST_SAID);
+                gone.push(format!("and {more} more results, for the same reasons"));
+            }
+            gone
+        })
+    }
+
+    /// The document.
+    pub(in crate::exec) fn document(&self) -> Json {
+        self.with(&self.earlier().held)
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.options.out.join(RESULT)
+    }
+
+    /// The document with results of an earlier run, all in the order of the plan.
+    fn with(&self, held: &[Json]) -> Json {
+        let of = |list: &[Json], name: &str| list.iter().find(|r| named(r) == name).cloned();
+        let plan = self.plan.stages.iter();
+        let stages: Vec<Json> = plan
+            .filter_map(|s| {
+                let name = s.name.value.as_str();
+                of(&self.done, name).or_else(|| of(held, name))
+            })
+            .collect();
+        let text = |(name, text): &(String, String)| json!({ "name": name, "text": text });
+        let sources: Json = self.options.sources.iter().map(text).collect();
+        let recipe = self.options.recipe.display().to_string();
+        json!({ "schema": 1, "recipe": recipe, "sources": sources, "stages": stages })
+    }
+
+    /// What OUT holds of earlier runs. It is read each time: a run of another stage may write there, too.
+    fn earlier(&self) -> Earlier {
+        let mut earlier = Earlier::default();
+        let path = self.path();
+        let before: Json = match sealed::read(&path) {
+            Found::Whole(document) => document,
+            Found::Nothing => return earlier,
+            Found::Damaged(why) => {
+                let place = path.display();
+                earlier
+                    .gone
+                    .push(format!("{place}: {why}; it is written anew"));
+                return earlier;
+            }
+        };
+        let list = before.get("stages").and_then(Json::as_array);
+        for result in list.into_iter().flatten() {
+            let name = named(result);
+            let planned = self.plan.stage(name);
+            let comes = self.stages.iter().any(|s| s.name.value == name);
+            let print = |s: &&Stage| {
+                let own = result.get("fingerprint").and_then(Json::as_str);
+                own.is_some() && s.fingerprint.as_deref() == own
+            };
+            if planned.is_some_and(|s| print(&s)) {
+                // What runs from the beginning is not there any more.
+                if !(comes && self.options.fresh) {
+                    earlier.held.push(result.clone());
+                }
+            } else if !comes {
+                earlier.gone.push(self.gone(name, planned.is_some(), &path));
+            }
+        }
+        earlier
+    }
+
+    fn gone(&self, name: &str, planned: bool, path: &Path) -> String {
+        let why = if planned {
+            format!(
+                "what it depends on has changed since; `peftc run {}` makes it anew",
+                self.options.recipe.display()
+            )
+        } else {
+            "the recipe has no such stage any more".to_owned()
+        };
+        format!("`{name}` is left out of {}: {why}", path.display())
+    }
+}
+
+/// Results of an earlier run.
+#[derive(Default)]
+struct Earlier {
+    /// Those that still hold.
+    held: Vec<Json>,
+    /// What is to be said of the others.
+    gone: Vec<String>,
+}
+
+fn named(result: &Json) -> &str {
+    result
+        .get("name")
+        .and_then(Json::as_str)
+        .unwrap_or_default()
+}

@@ -1,0 +1,206 @@
+//! Walking over a split once, scoring.
+
+use crate::exec::features::Examples;
+use crate::exec::interpreter::Runner;
+use crate::exec::observe::{Event, Observer};
+use crate::files::RunError;
+use crate::library::data::tokens::Target;
+use crate::library::metric::{Metric, Predictions};
+use crate::library::task::{Masking, Task};
+use crate::program::op::Tensor;
+use crate::program::{Feed, Verified};
+
+/// What is walked over.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk<'a> {
+    /// The split.
+    pub source: Examples<'a>,
+    /// What is predicted.
+    pub task: &'a dyn Task,
+    /// How its texts are masked, if they are.
+    pub masking: Option<&'a Masking>,
+    /// Examples at once.
+    pub batch: u64,
+}
+
+/// A prediction.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// Index of the example.
+    pub example: u32,
+    /// Position of the token, special tokens counted; 0 where it is about the whole text.
+    pub position: u32,
+    /// What was to be predicted.
+    pub target: Target,
+    /// What is predicted.
+    pub predicted: Target,
+}
+
+/// The predictions of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoredBatch<'a> {
+    /// One an example, or one a masked place.
+    pub rows: &'a [Prediction],
+    /// Their scores, row by row.
+    pub scores: &'a [f32],
+    /// Scores of a row.
+    pub width: usize,
+}
+
+/// Takes the predictions of a batch.
+pub type Each<'a> = dyn FnMut(ScoredBatch<'_>) -> Result<(), RunError> + 'a;
+
+/// Runs an evaluation program over a split in the order of the data, and keeps all scores.
+///
+/// # Errors
+/// What a kernel refuses, or an interruption.
+pub fn score(
+    runner: &mut Runner,
+    program: &Verified,
+    walk: Walk<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Predictions, RunError> {
+    let mut scores = Vec::new();
+    let told = stream(runner, program, walk, observer, &mut |told: ScoredBatch<
+        '_,
+    >| {
+        scores.extend_from_slice(told.scores);
+        Ok(())
+    })?;
+    Ok(Predictions { scores, ..told })
+}
+
+/// Runs an evaluation program over a split in the order of the data and hands on what each batch was told. Of the
+/// scores only what metrics need is kept: the best class of an example, or its number.
+///
+/// # Errors
+/// What a kernel refuses, what `each` says, or an interruption.
+pub fn stream(
+    runner: &mut Runner,
+    program: &Verified,
+    walk: Walk<'_>,
+    observer: &mut dyn Observer,
+    each: &mut Each<'_>,
+) -> Result<Predictions, RunError> {
+    let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
+    let set = walk.source.set;
+    let order: Vec<u32> = (0..set.len() as u32).collect();
+    let masks = walk.masking.map(Masking::evaluation);
+    let mut predictions = Predictions::default();
+    let (mut sum, mut done) = (0.0, 0);
+    for chunk in order.chunks(walk.batch.max(1) as usize) {
+        if let Some(signal) = observer.interrupted() {
+            return Err(RunError::interrupted(signal));
+        }
+        let mut packed = walk.source.batch(runner, program.program(), chunk, masks)?;
+        if want.contains(&Feed::LossScale) {
+            packed
+                .feeds
+                .push((Feed::LossScale, Tensor::new(vec![1.0_f32], &[1])));
+        }
+        let outputs = runner.run(program, packed.feeds, &packed.sizes)?;
+        let scores = outputs.floats("scores");
+        if let Some(bad) = scores.iter().find(|x| !x.is_finite()) {
+            let first = chunk.first().copied().unwrap_or(0);
+            return Err(RunError::NotFinite {
+                what: format!("a score is {bad} among the examples from {first} on"),
+            });
+        }
+        let about: Vec<(u32, u32, Target)> = match masks {
+            Some(_) => packed
+                .masked
+                .iter()
+                .map(|(example, place)| (*example, place.position, Target::Class(place.token)))
+                .collect(),
+            None => chunk
+                .iter()
+                .map(|&example| (example, 0, set.label(example).unwrap_or(Target::None)))
+                .collect(),
+        };
+        let width = (scores.len() / about.len().max(1)).max(1);
+        let rows: Vec<Prediction> = scores
+            .chunks(width)
+            .zip(about)
+            .map(|(row, (example, position, target))| Prediction {
+                example,
+                position,
+                target,
+                predicted: walk.task.predict(row),
+            })
+            .collect();
+        each(ScoredBatch {
+            rows: &rows,
+            scores,
+            width,
+        })?;
+        predictions.width = width;
+        for row in rows {
+            predictions.targets.push(row.target);
+            predictions.predicted.push(row.predicted);
+        }
+        sum += outputs.scalar("loss").map_or(0.0, f64::from);
+        done += chunk.len() as u64;
+        observer.event(Event::Scored { done });
+    }
+    predictions.loss = sum / predictions.targets.len().max(1) as f64;
+    Ok(predictions)
+}
+
+/// The mean of an example's scores over draws that follow each other, each a row an example; the loss
+/// is that of the mean.
+#[must_use]
+pub fn averaged(task: &dyn Task, all: Predictions, draws: u64) -> Predictions {
+    let examples = all.targets.len() / draws.max(1) as usize;
+    if draws < 2 || examples == 0 {
+        return all;
+    }
+    let row = all.width * examples;
+    let scores: Vec<f32> = (0..row)
+        .map(|i| {
+            let each = all.scores.iter().skip(i).step_by(row);
+            (each.map(|&x| f64::from(x)).sum::<f64>() / draws as f64) as f32
+        })
+        .collect();
+    let targets: Vec<Target> = all.targets.into_iter().take(examples).collect();
+    let rows = || scores.chunks(all.width.max(1));
+    let losses = rows().zip(&targets).map(|(row, t)| task.loss_of(row, t));
+    Predictions {
+        loss: losses.sum::<f64>() / examples as f64,
+        predicted: rows().map(|row| task.predict(row)).collect(),
+        scores,
+        targets,
+        ..all
+    }
+}
+
+/// Metrics by name.
+#[must_use]
+pub fn metrics(list: &[&'static dyn Metric], predictions: &Predictions) -> Vec<(String, f64)> {
+    list.iter()
+        .map(|m| (m.schema().name.to_owned(), m.compute(predictions)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_are_averaged_example_by_example() {
+        let all = Predictions {
+            scores: vec![1.0, 0.0, 3.0, 4.0, 2.0, 5.0, 1.0, 1.0],
+            width: 2,
+            targets: [0, 1, 0, 1].map(Target::Class).to_vec(),
+            loss: 9.0,
+            ..Predictions::default()
+        };
+        let task = crate::library::task::of_words();
+        let same = averaged(task.as_ref(), all.clone(), 1);
+        assert_eq!((same.scores, same.loss), (all.scores.clone(), 9.0));
+        let mean = averaged(task.as_ref(), all, 2);
+        assert_eq!(mean.scores, [1.5, 2.5, 2.0, 2.5]);
+        assert_eq!(mean.targets, [0, 1].map(Target::Class));
+        let loss = (1.0_f64.exp().ln_1p() + (-0.5_f64).exp().ln_1p()) / 2.0;
+        assert!((mean.loss - loss).abs() < 1e-7, "{}", mean.loss);
+    }
+}

@@ -1,0 +1,179 @@
+//! A training stage: its features are filled or found, its tensors loaded, its steps made, its result
+//! left.
+
+use std::time::Instant;
+
+use serde_json::{Value as Json, json};
+
+use super::Work;
+use super::fisher;
+use super::steps::{Context, fit};
+use crate::exec::backend::alloc;
+use crate::exec::checkpoint::log::Log;
+use crate::exec::checkpoint::resume;
+use crate::exec::export;
+use crate::exec::features::{self, Examples, Reader};
+use crate::exec::interpreter::Runner;
+use crate::exec::load::prune::{Guide, Importances};
+use crate::exec::observe::Observer;
+use crate::exec::store::features::DIR;
+use crate::files::RunError;
+use crate::files::durable::create_dirs;
+use crate::library::stage::job::{Features, Fit};
+use crate::program::{Class, Verified};
+
+impl Work<'_> {
+    /// A split's examples, and their kept features after filling what is missing.
+    fn kept(
+        &self,
+        runner: &mut Runner,
+        features: &Features,
+        index: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Reader>, RunError> {
+        let (Some(set), Some(&examples)) = (self.set(index), features.examples.get(index)) else {
+            return Ok(None);
+        };
+        let parts = &self.stage.parts;
+        let part = |key: &str| parts.get(key).map(String::as_str).unwrap_or_default();
+        let root = match &self.stage.fingerprint {
+            Some(_) => self.store.dir().join(DIR),
+            None => self.dir.join(DIR),
+        };
+        create_dirs(&root)?;
+        let own = match &self.stage.fingerprint {
+            Some(fingerprint) if !features.plain => fingerprint.as_str(),
+            _ => "",
+        };
+        // The plain weights are the model's own, or those of the stage that left them.
+        let weights = match &self.stage.start.weights {
+            Some(stage) => self
+                .plan
+                .stage(stage)
+                .and_then(|s| s.fingerprint.as_deref()),
+            None => self.stage.start.model.identity.as_deref(),
+        };
+        let identity = [
+            part("schema"),
+            part("numeric"),
+            weights.unwrap_or_default(),
+            own,
+        ];
+        let place = features::Cache {
+            root: &root,
+            identity: &identity.join("\u{1f}"),
+            positions: self.stage.model.facts().positions,
+            bound: self.stage.filled.values.opt_int("features").unwrap_or(0),
+        };
+        let mut weights = |runner: &mut Runner| -> Result<(), RunError> {
+            self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))
+                .map(|_| ())
+        };
+        let split = (set, examples);
+        features::open(runner, features, split, place, &mut weights, observer).map(Some)
+    }
+
+    /// What the backbone is pruned by, measured if need be. An adapter that is continued brings its own
+    /// tensors.
+    pub(in crate::exec) fn guide(
+        &self,
+        fit: &Fit,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Guide, RunError> {
+        let measured = match &fit.fisher {
+            Some(fisher) if self.stage.start.adapter.is_none() => {
+                let (set, sources) = (self.required(0)?, self.sources()?);
+                let model = self.stage.model.as_ref();
+                fisher::measure((fisher, fit), set, model, &sources, runner, observer)?
+            }
+            _ => Importances::new(),
+        };
+        Ok(Guide::Importances(measured))
+    }
+
+    pub(in crate::exec) fn fit(
+        &self,
+        job: &Fit,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Json, RunError> {
+        let train = self.required(0)?;
+        let begun = Instant::now();
+        let mut readers = [None, None];
+        if let Some(features) = &job.features {
+            for (index, reader) in readers.iter_mut().enumerate() {
+                *reader = self.kept(runner, features, index, observer)?;
+            }
+        }
+        let spent = begun.elapsed();
+        // What filled them makes room; what the steps need of it is read again.
+        runner.clear();
+        alloc::release_freed_blocks();
+        let checkpoints = self.dir.join("checkpoint");
+        let stored = self.dir.join("metrics.jsonl");
+        let point = resume::point(&checkpoints, &stored, observer)?;
+        let guide = match point {
+            Some(_) => Guide::Later,
+            None => self.guide(job, runner, observer)?,
+        };
+        let all = self.stage.job.programs().into_iter();
+        let gone = job.features.as_ref().filter(|f| f.everything);
+        let steps: Vec<&Verified> = all
+            .filter(|v| gone.is_none_or(|f| **v != f.prefix))
+            .collect();
+        let leaves = self.stage.leaves.as_ref();
+        let leaves_adapter = leaves.is_some_and(|l| l.adapter.is_some());
+        let initial = self.load_for(runner, &steps, (guide, leaves_adapter))?;
+        let source = |set, index: usize| Examples {
+            set,
+            positions: self.stage.model.facts().positions,
+            kept: job
+                .features
+                .as_ref()
+                .zip(readers.get(index).and_then(Option::as_ref)),
+        };
+        let cx = Context {
+            stage: &self.stage.name.value,
+            train: source(train, 0),
+            dev: self.set(1).map(|set| source(set, 1)),
+            task: self.stage.start.task.as_ref(),
+            spent,
+            checkpoints: &checkpoints,
+            every: self.options.checkpoint_every,
+            point: point.as_ref(),
+            again: self.again(),
+        };
+        let out = self.options.out.join(&self.stage.name.value);
+        let mut log = Log::open(&[&stored, &out.join("metrics.jsonl")])?;
+        let fitted = fit(runner, job, &cx, &mut log, observer)?;
+        if leaves_adapter {
+            let dir = self.dir.join("adapter");
+            let base = self.base()?;
+            export::write_adapter(&dir, self.stage, &base, runner, &initial)?;
+            export::write_description(&dir, self.stage, Some(&base), &self.columns())?;
+        } else {
+            let dir = self.dir.join("model");
+            runner.come_home()?;
+            if let Some(features) = job.features.as_ref().filter(|f| f.everything) {
+                // The weights that only the kept features needed belong to the model.
+                runner.residents.retain(&mut runner.meter, |_, class| {
+                    matches!(class, Class::Frozen | Class::Trainable)
+                });
+                self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))?;
+            }
+            export::write_model(&dir, self.stage, runner)?;
+            export::write_description(&dir, self.stage, None, &self.columns())?;
+        }
+        let metrics: serde_json::Map<String, Json> = fitted
+            .metrics
+            .into_iter()
+            .map(|(k, v)| (k, json!(v)))
+            .collect();
+        Ok(json!({
+            "metrics": metrics, "loss_first": fitted.loss_first, "loss_last": fitted.loss_last, "steps": fitted.steps,
+            "epochs": fitted.epochs, "samples_per_s": fitted.samples_per_s,
+            "kept_step": fitted.kept_step, "stopped_early": fitted.stopped_early,
+        }))
+    }
+}
