@@ -11,7 +11,7 @@ use peftc::library::data::tokens::{EncodedExample, Maker, Notes, Target};
 use peftc::library::model::Positions;
 use peftc::program::op::{
     Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout,
-    AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Io, Kernel, LayerNorm, LayerNormGrad,
+    AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Heads, Io, Kernel, LayerNorm, LayerNormGrad,
     LayerNormGradWeight, Machine, MatMul, Op, Precision, Scatter, Tensor, TensorMut,
 };
 use peftc::program::{Bindings, DType, Dim, Feed, Real, TensorType};
@@ -265,24 +265,17 @@ fn all(filter: &str, machine: &Machine) {
             };
             let pairs = (TOKENS * length * WIDTH) as u64;
             let forward = Attention {
-                heads: 12,
-                fold: 1,
-                scale: Real::new(0.125),
                 dropout: dropout.clone(),
+                ..Attention::plain(Heads::each(12), Real::new(0.125))
             };
             run(
                 &format!("attention {length}{what}"),
-                forward.into(),
+                forward.clone().into(),
                 [vec![x(), x(), x()], tail()].concat(),
                 Unit::Flops(4 * pairs),
             );
             let lse = Tensor::new(vec![5.0_f32; TOKENS * 12], &[TOKENS, 12]);
-            let backward = AttentionGrad {
-                heads: 12,
-                fold: 1,
-                scale: Real::new(0.125),
-                dropout: dropout.clone(),
-            };
+            let backward = AttentionGrad(forward.clone());
             run(
                 &format!("attention gradient {length}{what}"),
                 backward.into(),

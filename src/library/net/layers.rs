@@ -5,8 +5,8 @@ use super::{Mode, Net, Param, ParamKind, Pick, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast, Detach,
-    Dropout, Elementwise, Epilogue, Gather, Indices, LayerNorm, MatMul, Over, Reduce, ReduceKind,
-    Unary, UnaryKind,
+    Dropout, Elementwise, Epilogue, Gather, Heads, Indices, LayerNorm, MatMul, Over, Reduce,
+    ReduceKind, Unary, UnaryKind,
 };
 use crate::program::{DType, Dim, Feed, Real, Sym, Value};
 
@@ -242,10 +242,9 @@ impl Net<'_> {
         });
         self.b.push(
             Attention {
-                heads: heads as u32,
                 fold,
-                scale,
                 dropout,
+                ..Attention::plain(Heads::each(heads as u32), scale)
             },
             &inputs,
         )[0]

@@ -18,16 +18,16 @@ __device__ inline float sum_over_tx(float x) {
 // is scaled anew whenever a larger score turns up (Dao et al. 2022). A head has at most 16 C columns.
 template <int R, int C>
 __device__ inline void attend(const act* q, const act* k, const act* v, const u32* offsets, Draw draw, act* o, float* lse, u32* fault, u32 rows,
-                              u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale) {
+                              u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, Mask mask, float scale, float cap) {
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
-    u32 head = d / heads, h = blockIdx.y, ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+    u32 head = d / heads, h = blockIdx.y, key_width = head * shared_heads, key_column = h / (heads / shared_heads) * head, ty = threadIdx.x / 16, tx = threadIdx.x % 16;
     Sequence own = sequence_at(offsets, blockIdx.x / tiles, sequences, rows, longest, fault);
     u32 first = blockIdx.x % tiles * width;
     if (!own.good || first >= own.length) {
         return;
     }
-    u32 m = own.length - first < width ? own.length - first : width, n = own.length * fold;
+    u32 m = own.length - first < width ? own.length - first : width, n = end_seen(first + m - 1, mask.ahead, own.length) * fold;
     float *queries = shared, *other = queries + head * stride, *tile = other + head * stride;
     u64 query = own.start + first, key = (u64)own.start * fold;
     load_rows<R>(queries, q + query * d + h * head, d, head, m);
@@ -39,29 +39,33 @@ __device__ inline void attend(const act* q, const act* k, const act* v, const u3
             acc[r][c] = 0.0f;
         }
     }
-    for (u32 from = 0; from < n; from += width) {
+    for (u32 from = first_seen(first, mask.behind) * fold / width * width; from < n; from += width) {
         u32 count = n - from < width ? n - from : width;
-        u64 at = (key + from) * d + h * head;
+        u64 at = (key + from) * key_width + key_column;
         __syncthreads();
-        load_rows<R>(other, k + at, d, head, count);
+        load_rows<R>(other, k + at, key_width, head, count);
         __syncthreads();
         float scores[R][R];
         multiply_rows<R>(scores, queries, other, head);
         for (int r = 0; r < R; r++) {
             float high = top[r];
+            bool seen[R];
             for (int c = 0; c < R; c++) {
-                float x = tx + 16 * c < count ? scores[r][c] * scale : minus_infinity();
+                u32 j = tx + 16 * c;
+                seen[c] = j < count && sees(mask, first + ty + 16 * r, (from + j) / fold);
+                float x = seen[c] ? capped(scores[r][c] * scale, cap) : minus_infinity();
                 scores[r][c] = x;
                 high = x > high ? x : high;
             }
             high = max_over_tx(high);
             float total = 0.0f;
             for (int c = 0; c < R; c++) {
-                float p = tx + 16 * c < count ? exp_fast(scores[r][c] - high) : 0.0f;
+                float p = seen[c] ? exp_fast(scores[r][c] - high) : 0.0f;
                 tile[(ty + 16 * r) * stride + tx + 16 * c] = p;
                 total += p;
             }
-            float shrink = exp_fast(top[r] - high);
+            // A query may see no key of its first tiles.
+            float shrink = high == minus_infinity() ? 1.0f : exp_fast(top[r] - high);
             sum[r] = sum[r] * shrink + sum_over_tx(total);
             top[r] = high;
             for (int c = 0; c < C; c++) {
@@ -69,7 +73,7 @@ __device__ inline void attend(const act* q, const act* k, const act* v, const u3
             }
         }
         __syncthreads();
-        load_rows<R>(other, v + at, d, head, count);
+        load_rows<R>(other, v + at, key_width, head, count);
         if (draw.keys != 0) {
             drop_tile<R>(tile, draw, h, (u32)query, m, from);
         }
@@ -108,10 +112,11 @@ __device__ inline void attend(const act* q, const act* k, const act* v, const u3
 
 #define ATTENTION(name, R, C)                                                                                                                           \
     extern "C" __global__ void NAMED(name)(const act* q, const act* k, const act* v, const u32* offsets, const u32* keys, const u32* step, act* o,      \
-                                    float* lse, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale,   \
-                                    u32 k0, u32 k1, u32 limit, float kept) {                                                                            \
+                                    float* lse, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest,        \
+                                    u32 fold, u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                   \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
-        attend<R, C>(q, k, v, offsets, draw, o, lse, fault, rows, d, heads, sequences, tiles, longest, fold, scale);                                    \
+        Mask mask = {behind, ahead};                                                                                                                    \
+        attend<R, C>(q, k, v, offsets, draw, o, lse, fault, rows, d, heads, shared_heads, sequences, tiles, longest, fold, mask, scale, cap);           \
     }
 
 ATTENTION(attention_64, 4, 4)

@@ -81,3 +81,26 @@ template <int R> __device__ inline void drop_tile(float* tile, Draw draw, u32 he
         }
     }
 }
+
+// Which tokens of its sequence a query sees: so many behind and ahead; the largest number is no bound.
+struct Mask {
+    u32 behind, ahead;
+};
+
+__device__ inline u32 first_seen(u32 token, u32 behind) {
+    return token > behind ? token - behind : 0;
+}
+
+__device__ inline u32 end_seen(u32 token, u32 ahead, u32 length) {
+    return length - 1 - token <= ahead ? length : token + ahead + 1;
+}
+
+// Whether a query at a token sees a key of another.
+__device__ inline bool sees(Mask mask, u32 query, u32 key) {
+    return key > query ? key - query <= mask.ahead : query - key <= mask.behind;
+}
+
+// A score within the soft cap, if there is one.
+__device__ inline float capped(float x, float cap) {
+    return cap > 0.0f ? cap * tanh_fast(x / cap) : x;
+}

@@ -13,8 +13,10 @@ use super::{
 };
 
 mod kernel;
+mod mask;
 
-pub(super) use kernel::{Draw, is_small, sequences, split_rows, transpose};
+pub(super) use kernel::{Draw, clear_outside, is_small, sequences, split_rows, transpose};
+pub use mask::{Heads, Mask};
 
 /// Dropout on attention probabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,22 +27,64 @@ pub struct AttentionDropout {
     pub stream: [u32; 2],
 }
 
-/// `(q, k, v [T, d], offsets u32[S+1][, keys u32[T, 2], step u32[1]]) → (o [T, d], lse [T, H])`.
+/// `(q [T, H·w], k, v [T, K·w], offsets u32[S+1][, keys u32[T, 2], step u32[1]]) → (o [T, H·w], lse [T, H])`.
 ///
-/// Sequence `s` has rows `offsets[s] .. offsets[s+1]`; head `h` has columns `h·d/H ..`. For each,
-/// `o = Drop(softmax(scale · q kᵀ)) v`. With `fold` = k each token has k keys: keys and values are
-/// `[k·T, d]`, and sequence `s` owns their rows `k·offsets[s] .. k·offsets[s+1]`. Only the row-wise log-sum-exp is kept for the backward, which
+/// Sequence `s` has rows `offsets[s] .. offsets[s+1]`; head `h` has columns `h·w ..`, and reads the keys and values of
+/// head `h·K/H`. For each, `o = Drop(softmax(cap(scale · q kᵀ) + mask)) v`, where `cap(x) = c · tanh(x / c)` if there is
+/// a soft cap `c`. With `fold` = k each token has k keys: keys and values are
+/// `[k·T, K·w]`, and sequence `s` owns their rows `k·offsets[s] .. k·offsets[s+1]`. Only the row-wise log-sum-exp is kept for the backward, which
 /// recomputes the probabilities (Dao et al. 2022, arXiv 2205.14135).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attention {
-    /// Number of heads.
-    pub heads: u32,
+    /// Heads of queries and of keys.
+    pub heads: Heads,
     /// Keys a token; 1 in self-attention.
     pub fold: u32,
     /// Factor of the scores.
     pub scale: Real,
+    /// Which tokens a query sees.
+    pub mask: Mask,
+    /// Bound that scores approach (Gemma 2, arXiv 2408.00118, section 2).
+    pub softcap: Option<Real>,
     /// Dropout on the probabilities.
     pub dropout: Option<AttentionDropout>,
+}
+
+impl Attention {
+    /// Every token with every other, one key a token, without dropout.
+    #[must_use]
+    pub const fn plain(heads: Heads, scale: Real) -> Self {
+        Self {
+            heads,
+            fold: 1,
+            scale,
+            mask: Mask::FULL,
+            softcap: None,
+            dropout: None,
+        }
+    }
+
+    /// Pairs of a query and a key it sees, in one head.
+    pub(super) fn pairs(&self, cx: &SizedCx) -> u64 {
+        self.mask.pairs(&cx.sizes) * u64::from(self.fold)
+    }
+
+    /// Whether queries and keys are matrices of one type, with these heads and so many keys a token.
+    pub(super) fn fits(&self, q: &TensorType, k: &TensorType) -> bool {
+        let (Some((t, d)), Some((keys, kd))) = (q.matrix(), k.matrix()) else {
+            return false;
+        };
+        let (Some(d), Some(kd)) = (d.as_const(), kd.as_const()) else {
+            return false;
+        };
+        let (heads, shared) = (u64::from(self.heads.queries), u64::from(self.heads.keys));
+        self.heads.are_even()
+            && keys == t.times(self.fold.into())
+            && d.is_multiple_of(heads)
+            && kd == d / heads * shared
+            && k.dtype == q.dtype
+            && q.dtype.is_compute()
+    }
 }
 
 /// Shared by forward and backward: checks of the operands after the float matrices.
@@ -65,19 +109,13 @@ impl OpRule for Attention {
         };
         check_tail(tail, self.dropout.is_some())?;
         match q.matrix() {
-            Some((t, d))
-                if k == v
-                    && k.dtype == q.dtype
-                    && k.matrix() == Some((t.times(self.fold.into()), d))
-                    && q.dtype.is_compute()
-                    && d.as_const().is_some_and(|d| d % u64::from(self.heads) == 0) =>
-            {
-                Ok(vec![
-                    (*q).clone(),
-                    TensorType::new(q.dtype, [t, u64::from(self.heads).into()]),
-                ])
+            Some((t, _)) if k == v && self.fits(q, k) => Ok(vec![
+                (*q).clone(),
+                TensorType::new(q.dtype, [t, u64::from(self.heads.queries).into()]),
+            ]),
+            _ => {
+                Err("three matrices of one type, whose widths the heads divide, are wanted".into())
             }
-            _ => Err("three matrices of one type, whose width the heads divide, are wanted".into()),
         }
     }
 
@@ -88,7 +126,7 @@ impl OpRule for Attention {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let held = held(cx, &[0, 1, 2], &[0])?;
         let mut list = Launches::of(held);
-        let (kernel, tile) = match Tiling::of(cx.width(0), self.heads)? {
+        let (kernel, tile) = match Tiling::of(cx.width(0), self.heads.queries)? {
             tile @ Tiling { columns: 64, .. } => ("attention_64", tile),
             tile @ Tiling { columns: 128, .. } => ("attention_128", tile),
             tile => ("attention_256", tile),
@@ -97,14 +135,14 @@ impl OpRule for Attention {
         args.extend(draw_buffers(self.dropout.as_ref(), 4));
         args.extend(args![Out(0), Out(1), Fault]);
         let lengths = Lengths::of(cx, 3, self.fold);
-        args.extend(tile.sizes(lengths, lengths.longest, self.scale));
+        args.extend(tile.sizes(lengths, lengths.longest, self));
         args.extend(draw_numbers(self.dropout.as_ref()));
         let shared = tile.shared(2, 1);
         list.call(Call {
             source: "attention",
             kernel,
             held,
-            grid: tile.grid(lengths, lengths.longest),
+            grid: tile.grid(lengths, lengths.longest, self.heads.queries),
             block: 256,
             shared,
             args,
@@ -121,12 +159,7 @@ impl OpRule for Attention {
         let (Some(up), [q, k, v, tail @ ..]) = (at.up[0], at.inputs) else {
             return grads;
         };
-        let op = AttentionGrad {
-            heads: self.heads,
-            fold: self.fold,
-            scale: self.scale,
-            dropout: self.dropout.clone(),
-        };
+        let op = AttentionGrad(self.clone());
         let mut inputs = vec![up, *q, *k, *v, at.outputs[0], at.outputs[1]];
         inputs.extend(tail);
         let made = b.push(op, &inputs);
@@ -141,22 +174,16 @@ impl OpRule for Attention {
     }
 
     fn cost(&self, cx: &SizedCx) -> Cost {
-        let d = cx
-            .inputs
-            .first()
-            .and_then(|x| x.dims.get(1))
-            .copied()
-            .unwrap_or(0) as u64;
-        let pairs = cx.sizes.get(Sym::Pairs) * u64::from(self.fold);
+        let pairs = self.pairs(cx);
         Cost {
-            flops: 4 * pairs * d + 5 * pairs * u64::from(self.heads),
+            flops: 4 * pairs * cx.width(0) + 5 * pairs * u64::from(self.heads.queries),
             bytes: cx.traffic(),
         }
     }
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
-        let (head, size) = head_and_size(cx, self.heads);
-        Lengths::of(cx, 3, self.fold).forward_scratch(head, size, machine)
+        let (head, size) = head_and_size(cx, self.heads.queries);
+        Lengths::of(cx, 3, self.fold).forward_scratch((head, size), self.mask, machine)
     }
 }
 
@@ -193,10 +220,13 @@ impl Lengths {
     }
 
     /// Scratch of the forward: on each thread the keys of a head, transposed, and a tile of scores.
-    fn forward_scratch(self, head: u64, size: u64, machine: &Machine) -> u64 {
+    fn forward_scratch(self, (head, size): (u64, u64), mask: Mask, machine: &Machine) -> u64 {
         let items = self.sequences + self.tokens / ITEM as u64;
         let tile = (FORWARD_TILE as u64).min(self.longest);
-        (machine.threads as u64).min(items) * (head + tile) * self.keys() * size
+        let seen = mask.reach((ITEM as u64).min(self.longest), self.longest) * self.fold;
+        // Where they do not begin at the first key, they begin at a whole vector.
+        let keys = self.keys().min(padded(seen as usize) as u64 + LANES as u64);
+        (machine.threads as u64).min(items) * (head + tile) * keys * size
     }
 
     /// Scratch of the backward: on each thread keys and values of a head, transposed, two tiles, and
@@ -215,9 +245,17 @@ impl Lengths {
     }
 }
 
+/// Elements of a whole vector.
+const LANES: usize = 16;
+
 /// A length rounded up to whole vectors.
 pub(super) const fn padded(n: usize) -> usize {
-    n.next_multiple_of(16)
+    n.next_multiple_of(LANES)
+}
+
+/// The largest whole number of vectors that is not longer.
+pub(super) const fn aligned(n: usize) -> usize {
+    n - n % LANES
 }
 
 /// The widest head that a GPU kernel's tiles hold.
@@ -230,7 +268,6 @@ pub(super) struct Tiling {
     side: u64,
     head: u64,
     width: u64,
-    heads: u32,
 }
 
 impl Tiling {
@@ -245,7 +282,6 @@ impl Tiling {
             side,
             head,
             width,
-            heads,
         })
     }
 
@@ -255,15 +291,16 @@ impl Tiling {
     }
 
     /// A block for each tile of the longest sequence, of each sequence, and each head.
-    pub fn grid(self, lengths: Lengths, longest: u64) -> [u32; 2] {
+    pub fn grid(self, lengths: Lengths, longest: u64, heads: u32) -> [u32; 2] {
         [
             (lengths.sequences * longest.div_ceil(self.side)) as u32,
-            self.heads,
+            heads,
         ]
     }
 
-    /// The kernels' numbers: rows, width, heads, sequences, tiles of the longest, its tokens, fold, scale.
-    pub fn sizes(self, lengths: Lengths, longest: u64, scale: Real) -> Vec<Arg> {
+    /// The kernels' numbers: rows, width, heads of queries and of keys, sequences, tiles of the longest, its tokens,
+    /// fold, the mask's bounds, scale, soft cap (0 for none).
+    pub fn sizes(self, lengths: Lengths, longest: u64, op: &Attention) -> Vec<Arg> {
         let tiles = longest.div_ceil(self.side) as u32;
         let Lengths {
             sequences,
@@ -271,15 +308,20 @@ impl Tiling {
             longest,
             fold,
         } = lengths;
+        let [behind, ahead] = op.mask.bounds();
         args![
             tokens as u32,
             self.width as u32,
-            self.heads,
+            op.heads.queries,
+            op.heads.keys,
             sequences as u32,
             tiles,
             longest as u32,
             fold as u32,
-            scale.get() as f32
+            behind,
+            ahead,
+            op.scale.get() as f32,
+            op.softcap.map_or(0.0, Real::get) as f32
         ]
     }
 }
@@ -338,12 +380,7 @@ fn both(
     let tail = [&[ids(offsets)], tail].concat();
     let inputs = [vec![queries, keys, values], tail.clone()].concat();
     let made = eval(&op.clone().into(), &inputs, 1);
-    let backward = AttentionGrad {
-        heads: op.heads,
-        fold: op.fold,
-        scale: op.scale,
-        dropout: op.dropout.clone(),
-    };
+    let backward = AttentionGrad(op.clone());
     let back = [vec![up], inputs[..3].to_vec(), made, tail].concat();
     [(op.into(), inputs), (backward.into(), back)]
 }
@@ -358,14 +395,65 @@ fn offsets(lengths: &[usize]) -> Vec<u32> {
     std::iter::once(0).chain(ends).collect()
 }
 
+/// What an application is made of: heads of queries and keys, columns of a head, keys a token, lengths, mask, soft cap.
+#[cfg(test)]
+type Made<'a> = (Heads, usize, usize, &'a [usize], Mask, Option<f64>);
+
+/// Attentions of every kind, with sequences that fill the tiles and do not.
+#[cfg(test)]
+fn kinds() -> Vec<Made<'static>> {
+    let on = |queries, keys| Heads { queries, keys };
+    vec![
+        (on(4, 2), 4, 1, &[5, 1, 3], Mask::FULL, None),
+        (on(2, 2), 4, 1, &[4, 1, 4], Mask::CAUSAL, None),
+        (on(6, 2), 3, 1, &[5, 2], Mask::CAUSAL, Some(1.5)),
+        (on(2, 1), 4, 1, &[9, 1], Mask::window(3), None),
+        (on(1, 1), 2, 1, &[100], Mask::window(20), Some(0.7)),
+        (on(2, 2), 2, 1, &[40, 7], Mask::near(5), None),
+        (on(2, 1), 2, 2, &[20, 3], Mask::CAUSAL, None),
+        (on(1, 1), 2, 3, &[35], Mask::window(4), None),
+        (on(3, 1), 2, 1, &[70, 2], Mask::CAUSAL, None),
+        (on(2, 2), 3, 1, &[6], Mask::FULL, Some(2.0)),
+    ]
+}
+
+/// The op and its operands, made by `of` from a seed and a shape.
+#[cfg(test)]
+fn kind(
+    (heads, head, fold, lengths, mask, softcap): Made<'_>,
+    p: Option<f64>,
+    of: impl Fn(u64, usize, usize) -> super::Tensor,
+) -> [super::fixtures::Application; 2] {
+    use super::fixtures::{ids, keys};
+    let tokens = lengths.iter().sum::<usize>();
+    let op = Attention {
+        fold: fold as u32,
+        mask,
+        softcap: softcap.map(Real::new),
+        dropout: p.map(|p| AttentionDropout {
+            p: Real::new(p),
+            stream: [7, 9],
+        }),
+        ..Attention::plain(heads, Real::new(0.6))
+    };
+    let (d, kd) = (heads.queries as usize * head, heads.keys as usize * head);
+    let operands = [
+        of(4, tokens, d),
+        of(1, tokens, d),
+        of(2, fold * tokens, kd),
+        of(3, fold * tokens, kd),
+    ];
+    let tail = p.map_or(Vec::new(), |_| vec![keys(tokens), ids(&[3])]);
+    both(op, operands, &offsets(lengths), &tail)
+}
+
 #[cfg(test)]
 pub(super) fn samples() -> Vec<[super::fixtures::Application; 2]> {
     use super::fixtures::{ids, keys, random};
     let op = |fold, dropout| Attention {
-        heads: 2,
         fold,
-        scale: Real::new(0.5),
         dropout,
+        ..Attention::plain(Heads::each(2), Real::new(0.5))
     };
     let operands = || [22, 19, 20, 21].map(|seed| random(seed, &[9, 8]));
     let dropout = AttentionDropout {
@@ -389,6 +477,17 @@ pub(super) fn samples() -> Vec<[super::fixtures::Application; 2]> {
         let op = op(fold as u32, None);
         list.push(both(op, operands, &offsets(&lengths), &[]));
     }
+    let of = |seed, rows, columns| random(seed, &[rows, columns]);
+    list.extend(kinds().into_iter().map(|made| kind(made, None, of)));
+    let dropped = (
+        Heads::each(2),
+        2,
+        1,
+        &[30, 5][..],
+        Mask::window(9),
+        Some(3.0),
+    );
+    list.push(kind(dropped, Some(0.2), of));
     list
 }
 
@@ -409,20 +508,37 @@ pub(super) fn cases() -> Vec<[super::fixtures::Application; 2]> {
     let one = |(heads, head, fold, lengths, p): (u32, usize, usize, Vec<usize>, Option<f64>)| {
         let (tokens, d) = (lengths.iter().sum::<usize>(), heads as usize * head);
         let op = Attention {
-            heads,
             fold: fold as u32,
-            scale: Real::new(0.3),
             dropout: p.map(|p| AttentionDropout {
                 p: Real::new(p),
                 stream: [7, 9],
             }),
+            ..Attention::plain(Heads::each(heads), Real::new(0.3))
         };
         let operands = [(4, 1), (1, 1), (2, fold), (3, fold)]
             .map(|(seed, keys)| matrix(seed, keys * tokens, d));
         let tail = p.map_or(Vec::new(), |_| vec![keys(tokens), ids(&[3])]);
         both(op, operands, &offsets(&lengths), &tail)
     };
-    all.into_iter().map(one).collect()
+    let more = [
+        (9, 3, 64, 1, vec![70, 130], Mask::CAUSAL, None),
+        (4, 1, 33, 1, vec![200, 1], Mask::window(40), Some(0.1)),
+        (4, 2, 128, 1, vec![90], Mask::CAUSAL, Some(0.1)),
+        (2, 1, 256, 1, vec![40, 5], Mask::window(7), None),
+        (2, 2, 16, 1, vec![150], Mask::near(30), None),
+        (2, 1, 20, 2, vec![70], Mask::window(33), None),
+    ];
+    let more = more
+        .iter()
+        .map(|(queries, keys, head, fold, lengths, mask, p)| {
+            let heads = Heads {
+                queries: *queries,
+                keys: *keys,
+            };
+            let made = (heads, *head, *fold, lengths.as_slice(), *mask, Some(20.0));
+            kind(made, *p, matrix)
+        });
+    all.into_iter().map(one).chain(more).collect()
 }
 
 /// Offsets that go backwards, do not start at 0, and end outside the rows or before their end.
@@ -431,12 +547,7 @@ pub(super) fn faults() -> Vec<[super::fixtures::Application; 2]> {
     use super::fixtures::{ids, matrix};
     let mut list = Vec::new();
     for wrong in [[0, 5, 4], [1, 3, 4], [0, 3, 5], [0, 2, 3]] {
-        let op = Attention {
-            heads: 1,
-            fold: 1,
-            scale: Real::new(0.3),
-            dropout: None,
-        };
+        let op = Attention::plain(Heads::each(1), Real::new(0.3));
         let operands = [4, 1, 2, 3].map(|seed| matrix(seed, 4, 4));
         let mut own = both(op, operands, &[0, 3, 4], &[]);
         own[0].1[3] = ids(&wrong);
@@ -455,13 +566,7 @@ mod tests {
     #[test]
     fn attention_does_not_depend_on_grouping_and_equals_the_plain_formula() {
         let (q, k, v) = (random(1, &[7, 6]), random(2, &[7, 6]), random(3, &[7, 6]));
-        let op: Op = Attention {
-            heads: 2,
-            fold: 1,
-            scale: Real::new(0.6),
-            dropout: None,
-        }
-        .into();
+        let op: Op = Attention::plain(Heads::each(2), Real::new(0.6)).into();
         let all = floats(&eval(&op, &[q.clone(), k.clone(), v.clone(), ids(&[0, 3, 7])], 1)[0]);
         let rows = |t: &Tensor, a: usize, b: usize| {
             Tensor::new(floats(t)[a * 6..b * 6].to_vec(), &[b - a, 6])
@@ -487,6 +592,61 @@ mod tests {
                 .map(|j| score(j).exp() / sum * v[j * 6 + h * 3])
                 .sum();
             assert!((out - all[i * 6 + h * 3]).abs() < 1e-12);
+        }
+    }
+    /// The formula, pair by pair: the outputs and log-sum-exps.
+    fn plain(op: &Attention, lengths: &[usize], x: &[Tensor]) -> [Vec<f64>; 2] {
+        let [q, k, v] = [0, 1, 2].map(|i| floats(&x[i]));
+        let (heads, fold) = (op.heads.queries as usize, op.fold as usize);
+        let (d, kd) = (x[0].dims[1], x[1].dims[1]);
+        let w = d / heads;
+        let (mut out, mut sums) = (vec![0.0; q.len()], Vec::new());
+        let mut start = 0;
+        for &length in lengths {
+            for (i, h) in (0..length).flat_map(|i| (0..heads).map(move |h| (i, h))) {
+                let group = h / (heads / op.heads.keys as usize);
+                let row = (start + i) * d + h * w;
+                let key = |j: usize| (start * fold + j) * kd + group * w;
+                let sees = |j: &usize| {
+                    let (token, far) = (j / fold, |n: Option<u32>| {
+                        n.map_or(usize::MAX, |n| n as usize)
+                    });
+                    i.saturating_sub(token) <= far(op.mask.behind)
+                        && token.saturating_sub(i) <= far(op.mask.ahead)
+                };
+                let seen: Vec<usize> = (0..length * fold).filter(sees).collect();
+                let score = |&j: &usize| {
+                    let dot: f64 = (0..w).map(|c| q[row + c] * k[key(j) + c]).sum();
+                    let s = dot * op.scale.get();
+                    op.softcap.map_or(s, |c| c.get() * (s / c.get()).tanh())
+                };
+                let sum: f64 = seen.iter().map(|j| score(j).exp()).sum();
+                sums.push(sum.ln());
+                for j in &seen {
+                    let p = score(j).exp() / sum;
+                    (0..w).for_each(|c| out[row + c] += p * v[key(*j) + c]);
+                }
+            }
+            start += length;
+        }
+        [out, sums]
+    }
+
+    #[test]
+    fn every_kind_of_attention_equals_the_plain_formula() {
+        let of = |seed, rows, columns| random(seed, &[rows, columns]);
+        for made in kinds() {
+            let [(op, inputs), _] = kind(made, None, of);
+            let Op::Attention(own) = &op else {
+                panic!("attention")
+            };
+            for (want, got) in plain(own, made.3, &inputs)
+                .iter()
+                .zip(eval(&op, &inputs, 1))
+            {
+                let far = want.iter().zip(floats(&got)).map(|(a, b)| (a - b).abs());
+                assert!(far.fold(0.0, f64::max) < 1e-9, "{op:?}");
+            }
         }
     }
 }

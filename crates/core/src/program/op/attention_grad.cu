@@ -2,8 +2,9 @@
 // for dk and dv. Both make the probabilities again from the log-sum-exps.
 
 struct Shape {
-    u32 rows, d, heads, sequences, tiles, longest, fold;
-    float scale;
+    u32 rows, d, heads, shared_heads, sequences, tiles, longest, fold;
+    Mask mask;
+    float scale, cap;
 };
 
 // Σ up ⊙ o of each row and head; a warp each.
@@ -24,10 +25,10 @@ extern "C" __global__ void NAMED(attention_dots)(const act* up, const act* o, fl
 }
 
 // One pair of tiles: from products to the probabilities `p` (dropped) and `scale · dS` in their place.
-// The factors of dropout, if any, are in `tile`.
+// The factors of dropout, if any, are in `tile`. The first query is token `token` of its sequence, the first key `key`.
 template <int R>
 __device__ inline void score_tiles(float (&p)[R][R], float (&g)[R][R], const float* tile, bool dropped, const float* lse, const float* dots, u64 query, u32 h,
-                                   Shape x, u32 m, u32 n) {
+                                   Shape x, u32 m, u32 n, u32 token, u32 key) {
     u32 ty = threadIdx.x / 16, tx = threadIdx.x % 16;
     for (int r = 0; r < R; r++) {
         u32 i = ty + 16 * r;
@@ -35,9 +36,11 @@ __device__ inline void score_tiles(float (&p)[R][R], float (&g)[R][R], const flo
         float shift = lse[at], dot = dots[at];
         for (int c = 0; c < R; c++) {
             u32 j = tx + 16 * c;
-            float own = i < m && j < n ? exp_fast(p[r][c] * x.scale - shift) : 0.0f;
-            float factor = dropped ? tile[i * (16 * R + 1) + j] : 1.0f;
-            g[r][c] = own * (g[r][c] * factor - dot) * x.scale;
+            float score = capped(p[r][c] * x.scale, x.cap), bent = score / x.cap;
+            bool seen = i < m && j < n && sees(x.mask, token + i, (key + j) / x.fold);
+            float own = seen ? exp_fast(score - shift) : 0.0f;
+            float factor = dropped ? tile[i * (16 * R + 1) + j] : 1.0f, slope = x.cap > 0.0f ? 1.0f - bent * bent : 1.0f;
+            g[r][c] = own * (g[r][c] * factor - dot) * x.scale * slope;
             p[r][c] = own * factor;
         }
     }
@@ -110,25 +113,25 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
                                   Draw draw, act* dq, u32* fault, Shape x) {
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
-    u32 head = x.d / x.heads, h = blockIdx.y;
+    u32 head = x.d / x.heads, h = blockIdx.y, key_width = head * x.shared_heads, key_column = h / (x.heads / x.shared_heads) * head;
     Sequence own = sequence_at(offsets, blockIdx.x / x.tiles, x.sequences, x.rows, x.longest, fault);
     u32 first = blockIdx.x % x.tiles * width;
     if (!own.good || first >= own.length) {
         return;
     }
-    u32 m = own.length - first < width ? own.length - first : width, n = own.length * x.fold;
+    u32 m = own.length - first < width ? own.length - first : width, n = end_seen(first + m - 1, x.mask.ahead, own.length) * x.fold;
     float *queries = shared, *ups = queries + head * stride, *keys = ups + head * stride, *values = keys + head * stride, *tile = values + head * stride;
     u64 query = own.start + first, key = (u64)own.start * x.fold;
     load_rows<R>(queries, q + query * x.d + h * head, x.d, head, m);
     load_rows<R>(ups, up + query * x.d + h * head, x.d, head, m);
     float acc[R][C];
     clear(acc);
-    for (u32 from = 0; from < n; from += width) {
+    for (u32 from = first_seen(first, x.mask.behind) * x.fold / width * width; from < n; from += width) {
         u32 count = n - from < width ? n - from : width;
-        u64 at = (key + from) * x.d + h * head;
+        u64 at = (key + from) * key_width + key_column;
         __syncthreads();
-        load_rows<R>(keys, k + at, x.d, head, count);
-        load_rows<R>(values, v + at, x.d, head, count);
+        load_rows<R>(keys, k + at, key_width, head, count);
+        load_rows<R>(values, v + at, key_width, head, count);
         if (draw.keys != 0) {
             fill_factors<R>(tile, draw, h, (u32)query, m, from);
         }
@@ -136,7 +139,7 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
         float p[R][R], g[R][R];
         multiply_rows<R>(p, queries, keys, head);
         multiply_rows<R>(g, ups, values, head);
-        score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count);
+        score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count, first, from);
         store_tile<R>(tile, g);
         __syncthreads();
         add_products<R, C>(acc, tile, true, keys, head, count);
@@ -149,7 +152,7 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
                                Draw draw, act* dk, act* dv, u32* fault, Shape x) {
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
-    u32 head = x.d / x.heads, h = blockIdx.y;
+    u32 head = x.d / x.heads, group = x.heads / x.shared_heads, key_width = head * x.shared_heads;
     Sequence own = sequence_at(offsets, blockIdx.x / x.tiles, x.sequences, x.rows, x.longest, fault);
     u32 first = blockIdx.x % x.tiles * width, n = own.length * x.fold;
     if (!own.good || first >= n) {
@@ -157,53 +160,58 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
     }
     u32 count = n - first < width ? n - first : width;
     float *queries = shared, *ups = queries + head * stride, *keys = ups + head * stride, *values = keys + head * stride, *tile = values + head * stride;
-    u64 at = ((u64)own.start * x.fold + first) * x.d + h * head;
-    load_rows<R>(keys, k + at, x.d, head, count);
-    load_rows<R>(values, v + at, x.d, head, count);
+    u64 at = ((u64)own.start * x.fold + first) * key_width + blockIdx.y * head;
+    load_rows<R>(keys, k + at, key_width, head, count);
+    load_rows<R>(values, v + at, key_width, head, count);
     float keys_acc[R][C], values_acc[R][C];
     clear(keys_acc);
     clear(values_acc);
-    for (u32 from = 0; from < own.length; from += width) {
-        u32 m = own.length - from < width ? own.length - from : width;
-        u64 query = own.start + from;
-        __syncthreads();
-        load_rows<R>(queries, q + query * x.d + h * head, x.d, head, m);
-        load_rows<R>(ups, up + query * x.d + h * head, x.d, head, m);
-        if (draw.keys != 0) {
-            fill_factors<R>(tile, draw, h, (u32)query, m, first);
+    // The queries that see some of these keys: the mask turned round.
+    u32 begin = first_seen(first / x.fold, x.mask.ahead) / width * width;
+    u32 end = end_seen((first + count - 1) / x.fold, x.mask.behind, own.length);
+    for (u32 h = blockIdx.y * group; h < (blockIdx.y + 1) * group; h++) {
+        for (u32 from = begin; from < end; from += width) {
+            u32 m = own.length - from < width ? own.length - from : width;
+            u64 query = own.start + from;
+            __syncthreads();
+            load_rows<R>(queries, q + query * x.d + h * head, x.d, head, m);
+            load_rows<R>(ups, up + query * x.d + h * head, x.d, head, m);
+            if (draw.keys != 0) {
+                fill_factors<R>(tile, draw, h, (u32)query, m, first);
+            }
+            __syncthreads();
+            float p[R][R], g[R][R];
+            multiply_rows<R>(p, queries, keys, head);
+            multiply_rows<R>(g, ups, values, head);
+            score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count, from, first);
+            store_tile<R>(tile, p);
+            __syncthreads();
+            add_products<R, C>(values_acc, tile, false, ups, head, m);
+            __syncthreads();
+            store_tile<R>(tile, g);
+            __syncthreads();
+            add_products<R, C>(keys_acc, tile, false, queries, head, m);
         }
-        __syncthreads();
-        float p[R][R], g[R][R];
-        multiply_rows<R>(p, queries, keys, head);
-        multiply_rows<R>(g, ups, values, head);
-        score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count);
-        store_tile<R>(tile, p);
-        __syncthreads();
-        add_products<R, C>(values_acc, tile, false, ups, head, m);
-        __syncthreads();
-        store_tile<R>(tile, g);
-        __syncthreads();
-        add_products<R, C>(keys_acc, tile, false, queries, head, m);
     }
-    write_rows(dk + at, keys_acc, x.d, head, count);
-    write_rows(dv + at, values_acc, x.d, head, count);
+    write_rows(dk + at, keys_acc, key_width, head, count);
+    write_rows(dv + at, values_acc, key_width, head, count);
 }
 
 #define ATTENTION_GRAD(columns, R, C)                                                                                                                   \
     extern "C" __global__ void NAMED(attention_grad_queries_##columns)(                                                                                 \
         const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,              \
-        const u32* step, act* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale, u32 k0,         \
-        u32 k1, u32 limit, float kept) {                                                                                                                \
+        const u32* step, act* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold,            \
+        u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                                                         \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
-        Shape shape = {rows, d, heads, sequences, tiles, longest, fold, scale};                                                                         \
+        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, {behind, ahead}, scale, cap};                                     \
         by_queries<R, C>(up, q, k, v, lse, dots, offsets, draw, dq, fault, shape);                                                                      \
     }                                                                                                                                                   \
     extern "C" __global__ void NAMED(attention_grad_keys_##columns)(                                                                                    \
         const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,              \
-        const u32* step, act* dk, act* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 sequences, u32 tiles, u32 longest, u32 fold, float scale,        \
-        u32 k0, u32 k1, u32 limit, float kept) {                                                                                                        \
+        const u32* step, act* dk, act* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold,   \
+        u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                                                         \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
-        Shape shape = {rows, d, heads, sequences, tiles, longest, fold, scale};                                                                         \
+        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, {behind, ahead}, scale, cap};                                     \
         by_keys<R, C>(up, q, k, v, lse, dots, offsets, draw, dk, dv, fault, shape);                                                                     \
     }
 

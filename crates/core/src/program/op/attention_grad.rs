@@ -1,11 +1,12 @@
 //! `attention_grad`: gradient of attention by queries, keys and values.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::super::types::{Real, Sym};
 use super::attention::{
-    AttentionDropout, BACKWARD_TILE, Draw, Lengths, Tiling, check_tail, draw_buffers, draw_numbers,
-    head_and_size, is_small, padded, sequences, split_rows, transpose,
+    Attention, BACKWARD_TILE, Draw, Lengths, Mask, Tiling, aligned, check_tail, clear_outside,
+    draw_buffers, draw_numbers, head_and_size, is_small, padded, sequences, split_rows, transpose,
 };
 use super::launch::{
     Arg, Call, KernelSource, Launches,
@@ -16,21 +17,13 @@ use super::math::{Elementary, by_sixteen, exp_all, row_sum_of_two, simd};
 use super::tile::{Into, Rows, Strided, multiply};
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 
-/// `(up, q, k, v, o [T, d], lse [T, H], offsets[, keys, step]) → (dq, dk, dv)`.
+/// `(up, q [T, H·w], k, v [k·T, K·w], o [T, H·w], lse [T, H], offsets[, keys, step]) → (dq, dk, dv)` of an [`Attention`].
 ///
-/// With `P = exp(scale · q kᵀ − lse)`, mask factor `M` and `D = Σ up ⊙ o` per row and head:
-/// `dv = (P⊙M)ᵀ up`, `dS = P ⊙ (M ⊙ (up vᵀ) − D)`, `dq = scale · dS k`, `dk = scale · dSᵀ q`.
+/// With `s = scale · q kᵀ`, `P = exp(cap(s) − lse)`, mask factor `M` and `D = Σ up ⊙ o` per row and head:
+/// `dv = (P⊙M)ᵀ up`, `dS = P ⊙ (M ⊙ (up vᵀ) − D) ⊙ cap'(s)`, `dq = scale · dS k`, `dk = scale · dSᵀ q`, those of keys and
+/// values summed over the heads that share them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AttentionGrad {
-    /// Number of heads.
-    pub heads: u32,
-    /// Keys a token; 1 in self-attention.
-    pub fold: u32,
-    /// Factor of the scores.
-    pub scale: Real,
-    /// Dropout on the probabilities.
-    pub dropout: Option<AttentionDropout>,
-}
+pub struct AttentionGrad(pub Attention);
 
 pub(super) const SOURCE: Option<KernelSource> =
     Some(source!("attention_grad" with "attention.cuh"));
@@ -40,28 +33,19 @@ impl OpRule for AttentionGrad {
         let [up, q, k, v, o, lse, tail @ ..] = x else {
             return Err("six matrices and offsets are wanted".into());
         };
-        check_tail(tail, self.dropout.is_some())?;
-        let folded = q
-            .matrix()
-            .is_some_and(|(t, d)| k.matrix() == Some((t.times(self.fold.into()), d)));
-        if up == q
-            && folded
-            && k == v
-            && q == o
-            && k.dtype == q.dtype
-            && lse.dtype == q.dtype
-            && q.dtype.is_compute()
-        {
+        check_tail(tail, self.0.dropout.is_some())?;
+        if up == q && self.0.fits(q, k) && k == v && q == o && lse.dtype == q.dtype {
             Ok(vec![(*q).clone(), (*k).clone(), (*k).clone()])
         } else {
-            Err("five matrices of one type are wanted".into())
+            Err("five matrices of one type, whose widths the heads divide, are wanted".into())
         }
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let op = &self.0;
         let held = held(cx, &[0, 1, 2, 3, 4], &[0, 1, 2])?;
         let mut list = Launches::of(held);
-        let (queries, keys, tile) = match Tiling::of(cx.width(0), self.heads)? {
+        let (queries, keys, tile) = match Tiling::of(cx.width(0), op.heads.queries)? {
             tile @ Tiling { columns: 64, .. } => {
                 ("attention_grad_queries_64", "attention_grad_keys_64", tile)
             }
@@ -76,39 +60,41 @@ impl OpRule for AttentionGrad {
                 tile,
             ),
         };
-        let lengths = Lengths::of(cx, 6, self.fold);
-        let (count, d) = (lengths.tokens * u64::from(self.heads), cx.width(0));
+        let lengths = Lengths::of(cx, 6, op.fold);
+        let heads = op.heads.queries;
+        let (count, d) = (lengths.tokens * u64::from(heads), cx.width(0));
         let dots = list.scratch(4 * count);
         list.rows(
             "attention_grad",
             "attention_dots",
             count.div_ceil(8),
             256,
-            args![In(0), In(4), dots, d as u32, self.heads, count],
+            args![In(0), In(4), dots, d as u32, heads, count],
         );
         let shared = tile.shared(4, 1);
-        let mut call = |kernel: &'static str, outs: Vec<Arg>, longest: u64| {
+        let mut call = |kernel: &'static str, outs: Vec<Arg>, longest: u64, heads: u32| {
             let mut args = args![In(0), In(1), In(2), In(3), In(5), dots, In(6)];
-            args.extend(draw_buffers(self.dropout.as_ref(), 7));
+            args.extend(draw_buffers(op.dropout.as_ref(), 7));
             args.extend(outs);
             args.extend(args![Fault]);
-            args.extend(tile.sizes(lengths, longest, self.scale));
-            args.extend(draw_numbers(self.dropout.as_ref()));
+            args.extend(tile.sizes(lengths, longest, op));
+            args.extend(draw_numbers(op.dropout.as_ref()));
             list.call(Call {
                 source: "attention_grad",
                 kernel,
                 held,
-                grid: tile.grid(lengths, longest),
+                grid: tile.grid(lengths, longest, heads),
                 block: 256,
                 shared,
                 args,
             });
         };
-        call(queries, args![Out(0)], lengths.longest);
+        call(queries, args![Out(0)], lengths.longest, heads);
         call(
             keys,
             args![Out(1), Out(2)],
-            lengths.longest * u64::from(self.fold),
+            lengths.longest * u64::from(op.fold),
+            op.heads.keys,
         );
         Some(list)
     }
@@ -118,22 +104,16 @@ impl OpRule for AttentionGrad {
     }
 
     fn cost(&self, cx: &SizedCx) -> Cost {
-        let d = cx
-            .inputs
-            .first()
-            .and_then(|x| x.dims.get(1))
-            .copied()
-            .unwrap_or(0) as u64;
-        let pairs = cx.sizes.get(Sym::Pairs) * u64::from(self.fold);
+        let pairs = self.0.pairs(cx);
         Cost {
-            flops: 10 * pairs * d + 6 * pairs * u64::from(self.heads),
+            flops: 10 * pairs * cx.width(0) + 6 * pairs * u64::from(self.0.heads.queries),
             bytes: cx.traffic(),
         }
     }
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
-        let (head, size) = head_and_size(cx, self.heads);
-        Lengths::of(cx, 6, self.fold).backward_scratch(head, size, machine)
+        let (head, size) = head_and_size(cx, self.0.heads.queries);
+        Lengths::of(cx, 6, self.0.fold).backward_scratch(head, size, machine)
     }
 }
 
@@ -148,9 +128,13 @@ impl AttentionGrad {
             o: input(4),
             lse: input(5),
         };
-        let (rows, d) = (io.input(0).dims[0], io.input(0).dims[1]);
+        let (rows, d, kd) = (
+            io.input(0).dims[0],
+            io.input(0).dims[1],
+            io.input(2).dims[1],
+        );
         let seqs = sequences(io.input(6).slice::<u32>(), rows)?;
-        let draw = self.dropout.as_ref().map(|drop| {
+        let draw = self.0.dropout.as_ref().map(|drop| {
             Draw::new(
                 drop,
                 io.input(7).slice::<u32>(),
@@ -158,22 +142,22 @@ impl AttentionGrad {
             )
         });
         let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
-        let fold = self.fold as usize;
+        let fold = self.0.fold as usize;
         let lengths = Lengths {
             sequences: seqs.len() as u64,
             tokens: rows as u64,
             longest,
             fold: fold as u64,
         };
-        let head = d / self.heads as usize;
+        let head = d / self.0.heads.queries as usize;
         let [dq, dk, dv] = io.outputs.as_mut_slice() else {
             unreachable!("three outputs: inferred")
         };
-        let split = |x, fold| split_rows(x, seqs.iter().map(|&(a, b)| (a * fold, b * fold)), d);
+        let split = |x, fold, d| split_rows(x, seqs.iter().map(|&(a, b)| (a * fold, b * fold)), d);
         let (dq, dk, dv) = (
-            split(dq.slice::<T>(), 1),
-            split(dk.slice::<T>(), fold),
-            split(dv.slice::<T>(), fold),
+            split(dq.slice::<T>(), 1, d),
+            split(dk.slice::<T>(), fold, kd),
+            split(dv.slice::<T>(), fold, kd),
         );
         let work =
             |(((&range, dq), dk), dv): (((&(usize, usize), &mut [T]), &mut [T]), &mut [T])| {
@@ -200,12 +184,15 @@ impl AttentionGrad {
         draw: Option<&Draw<'_>>,
         [dq, dk, dv]: [&mut [T]; 3],
     ) {
-        let (fold, heads) = (self.fold as usize, self.heads as usize);
-        let n = (end - start) * fold;
+        let Attention { heads, mask, .. } = self.0;
+        let fold = self.0.fold as usize;
+        let (n, group) = ((end - start) * fold, heads.group() as usize);
         if n == 0 {
             return;
         }
-        let (stride, head, tile) = (padded(n), d / heads, BACKWARD_TILE.min(end - start));
+        let head = d / heads.queries as usize;
+        let kd = head * heads.keys as usize;
+        let (stride, tile) = (padded(n), BACKWARD_TILE.min(end - start));
         let buffer = |rows: usize| vec![T::zero(); rows * stride];
         let mut own = Buffers {
             keys: buffer(head),
@@ -214,87 +201,138 @@ impl AttentionGrad {
             ds: buffer(tile),
             factors: buffer(1),
         };
-        for h in 0..heads {
-            let at = |row: usize| row * d + h * head;
-            transpose(&x.k[at(start * fold)..], d, n, head, &mut own.keys);
-            transpose(&x.v[at(start * fold)..], d, n, head, &mut own.values);
+        // Where every query sees every key, the first tile of a head writes all sums.
+        let all = mask == Mask::FULL;
+        if !all {
+            dk.fill(T::zero());
+            dv.fill(T::zero());
+        }
+        for h in 0..heads.queries as usize {
+            let column = h / group * head;
+            if h % group == 0 {
+                let from = start * fold * kd + column;
+                transpose(&x.k[from..], kd, n, head, &mut own.keys);
+                transpose(&x.v[from..], kd, n, head, &mut own.values);
+            }
             for row in (start..end).step_by(tile) {
-                let m = tile.min(end - row);
-                self.scores((h, row), (m, n, d), x, draw, &mut own);
-                let into = if row == start { Into::Set } else { Into::Add };
+                let rows = row..end.min(row + tile);
+                let seen = mask.seen(row - start..rows.end - start, end - start);
+                let part = Part {
+                    h,
+                    start,
+                    end,
+                    keys: aligned(seen.start * fold)..seen.end * fold,
+                    rows,
+                };
+                self.scores(&part, (n, d), x, draw, &mut own);
+                let (m, n) = (part.rows.len(), part.keys.len());
+                let first = all && h % group == 0 && row == start;
+                let into = if first { Into::Set } else { Into::Add };
+                let at = row * d + h * head;
                 let rows = |data| Rows { data, row: d };
                 let columns = |data| Strided {
                     data,
                     row: 1,
-                    column: stride,
+                    column: padded(n),
                 };
-                let (up, queries) = (rows(&x.up[at(row)..]), rows(&x.q[at(row)..]));
-                let [dk, dv] = [&mut dk[h * head..], &mut dv[h * head..]];
-                multiply((n, head, m), dv, d, columns(&own.p), up, into);
-                multiply((n, head, m), dk, d, columns(&own.ds), queries, into);
+                let (up, queries) = (rows(&x.up[at..]), rows(&x.q[at..]));
+                let key = part.keys.start * kd + column;
+                let [dk, dv] = [&mut dk[key..], &mut dv[key..]];
+                multiply((n, head, m), dv, kd, columns(&own.p), up, into);
+                multiply((n, head, m), dk, kd, columns(&own.ds), queries, into);
                 let weights = Strided {
                     data: &own.ds,
-                    row: stride,
+                    row: padded(n),
                     column: 1,
                 };
-                let keys = rows(&x.k[at(start * fold)..]);
-                let dq = &mut dq[at(row - start)..];
+                let keys = Rows {
+                    data: &x.k[start * fold * kd + key..],
+                    row: kd,
+                };
+                let dq = &mut dq[(row - start) * d + h * head..];
                 multiply((m, head, n), dq, d, weights, keys, Into::Set);
             }
         }
     }
 
-    /// Of `m` queries of head `h` from `row` and `n` keys: the dropped probabilities, and `scale · dS`.
+    /// Of a part's queries and keys: the dropped probabilities, and `scale · dS`. `n` are the sequence's keys.
     fn scores<T: Elementary>(
         &self,
-        (h, row): (usize, usize),
-        (m, n, d): (usize, usize, usize),
+        part: &Part,
+        (n, d): (usize, usize),
         x: &Operands<'_, T>,
         draw: Option<&Draw<'_>>,
         own: &mut Buffers<T>,
     ) {
-        let (heads, scale) = (self.heads as usize, T::of(self.scale.get()));
-        let (stride, head) = (padded(n), d / heads);
-        let at = |row: usize| row * d + h * head;
+        let heads = self.0.heads.queries as usize;
+        let (head, stride, m) = (d / heads, padded(part.keys.len()), part.rows.len());
+        let at = |row: usize| row * d + part.h * head;
         let by_row = |data| Strided {
             data,
             row: d,
             column: 1,
         };
-        let columns = |data| Rows { data, row: stride };
-        let (queries, keys) = (by_row(&x.q[at(row)..]), columns(&own.keys));
-        multiply(
-            (m, stride, head),
-            &mut own.p,
-            stride,
-            queries,
-            keys,
-            Into::Set,
-        );
-        let (up, values) = (by_row(&x.up[at(row)..]), columns(&own.values));
-        multiply(
-            (m, stride, head),
-            &mut own.ds,
-            stride,
-            up,
-            values,
-            Into::Set,
-        );
-        let lse = x.lse[row * heads + h..].iter().step_by(heads);
-        for (p, &lse) in own.p.chunks_exact_mut(stride).take(m).zip(lse) {
-            shift_row(p, scale, lse);
+        let columns = |data| Rows {
+            data,
+            row: padded(n),
+        };
+        let (row, key) = (part.rows.start, part.keys.start);
+        let (queries, keys) = (by_row(&x.q[at(row)..]), columns(&own.keys[key..]));
+        let sizes = (m, stride, head);
+        multiply(sizes, &mut own.p, stride, queries, keys, Into::Set);
+        let (up, values) = (by_row(&x.up[at(row)..]), columns(&own.values[key..]));
+        multiply(sizes, &mut own.ds, stride, up, values, Into::Set);
+        let scale = T::of(self.0.scale.get());
+        let cap = self.0.softcap.map(|cap| T::of(cap.get()));
+        let lse = |i: usize| x.lse[(row + i) * heads + part.h];
+        if cap.is_none() {
+            for (i, p) in own.p.chunks_exact_mut(stride).take(m).enumerate() {
+                shift_row(p, scale, lse(i));
+            }
+            exp_all(&mut own.p[..m * stride]);
         }
-        exp_all(&mut own.p[..m * stride]);
         let rows = own.p.chunks_exact_mut(stride);
         let rows = rows.zip(own.ds.chunks_exact_mut(stride));
         for (i, (p, ds)) in rows.take(m).enumerate() {
             if let Some(draw) = draw {
                 own.factors.fill(T::one());
-                draw.drop(h, row + i, &mut own.factors[..n]);
+                let factors = &mut own.factors[..part.keys.len()];
+                draw.drop((part.h, key), row + i, factors);
             }
             let dot = dot(&x.up[at(row + i)..][..head], &x.o[at(row + i)..][..head]);
-            score_row(p, ds, draw.map(|_| &own.factors[..]), n, scale, dot);
+            let query = Query {
+                factors: draw.map(|_| &own.factors[..]),
+                seen: part.seen(self.0.mask, self.0.fold as usize, i),
+                scale,
+                dot,
+            };
+            match cap {
+                Some(cap) => capped_row(p, ds, query, cap, lse(i)),
+                None => score_row(p, ds, query),
+            }
         }
+    }
+}
+
+/// A tile of queries of one head: their `rows` of the packed tokens, within the sequence `start .. end`, and the keys of
+/// the sequence that some of them see, from a whole vector on.
+struct Part {
+    h: usize,
+    start: usize,
+    end: usize,
+    rows: Range<usize>,
+    keys: Range<usize>,
+}
+
+impl Part {
+    /// The keys that query `i` sees, counted from the first of the part's.
+    fn seen(&self, mask: Mask, fold: usize, i: usize) -> (usize, usize) {
+        let query = self.rows.start + i - self.start;
+        let tokens = mask.seen(query..query + 1, self.end - self.start);
+        (
+            tokens.start * fold - self.keys.start,
+            tokens.end * fold - self.keys.start,
+        )
     }
 }
 
@@ -330,17 +368,23 @@ fn shift_row<T: Elementary>(p: &mut [T], scale: T, lse: T) {
     simd!(<T> (p: &'a mut [T] = p, scale: T = scale, lse: T = lse) { by_sixteen(p, |x| x * scale - lse) });
 }
 
-/// One query: from probabilities and `up vᵀ` to the dropped probabilities and `scale · dS`.
-fn score_row<T: Elementary>(
-    p: &mut [T],
-    ds: &mut [T],
-    factors: Option<&[T]>,
-    n: usize,
+/// What a query's row of scores is worked on with.
+#[derive(Clone, Copy)]
+struct Query<'a, T> {
+    /// Factors of dropout.
+    factors: Option<&'a [T]>,
+    /// The keys it sees.
+    seen: (usize, usize),
     scale: T,
+    /// `D`.
     dot: T,
-) {
-    simd!(<T> (p: &'a mut [T] = p, ds: &'a mut [T] = ds, factors: Option<&'a [T]> = factors, n: usize = n, scale: T = scale, dot: T = dot) {
-        p[n..].fill(T::zero());
+}
+
+/// One query: from probabilities and `up vᵀ` to the dropped probabilities and `scale · dS`.
+fn score_row<T: Elementary>(p: &mut [T], ds: &mut [T], query: Query<'_, T>) {
+    simd!(<T> (p: &'a mut [T] = p, ds: &'a mut [T] = ds, query: Query<'a, T> = query) {
+        let Query { factors, seen, scale, dot } = query;
+        clear_outside(p, seen, T::zero());
         let blocks = p.as_chunks_mut::<16>().0.iter_mut().zip(ds.as_chunks_mut::<16>().0);
         match factors {
             None => {
@@ -358,6 +402,24 @@ fn score_row<T: Elementary>(
                     }
                 }
             }
+        }
+    });
+}
+
+/// The same from the products of a query and its keys, whose scores stay within `cap`.
+fn capped_row<T: Elementary>(p: &mut [T], ds: &mut [T], query: Query<'_, T>, cap: T, lse: T) {
+    simd!(<T> (p: &'a mut [T] = p, ds: &'a mut [T] = ds, query: Query<'a, T> = query, cap: T = cap, lse: T = lse) {
+        let Query { factors, seen, scale, dot } = query;
+        let factor = |i: usize| factors.map_or(T::one(), |list| list[i]);
+        for (i, (p, ds)) in p.iter_mut().zip(ds.iter_mut()).enumerate() {
+            let bent = (*p * scale / cap).tanh_fast();
+            *ds = (*ds * factor(i) - dot) * scale * (T::one() - bent * bent);
+            *p = (cap * bent - lse).exp_fast();
+        }
+        clear_outside(p, seen, T::zero());
+        for (i, (p, ds)) in p.iter_mut().zip(ds).enumerate() {
+            *ds *= *p;
+            *p *= factor(i);
         }
     });
 }

@@ -418,8 +418,7 @@ pub fn without_launches(program: &Program) -> Vec<Missing> {
 /// Why an op that has no launches has none: the width of its heads, or the types of its operands.
 fn reason(op: &Op, cx: &SizedCx) -> String {
     let heads = match op {
-        Op::Attention(a) => Some(a.heads),
-        Op::AttentionGrad(a) => Some(a.heads),
+        Op::Attention(a) | Op::AttentionGrad(super::AttentionGrad(a)) => Some(a.heads.queries),
         _ => None,
     };
     let most = super::attention::WIDEST_HEAD;

@@ -226,12 +226,7 @@ fn what_no_kernel_does_is_named() {
     let ty = |w: u64| TensorType::fixed(DType::F32, &[4, w]);
     let x = b.resident("x", ty(600), Class::Frozen);
     let offsets = b.resident("o", TensorType::fixed(DType::U32, &[2]), Class::Frozen);
-    let op = |heads| Attention {
-        heads,
-        fold: 1,
-        scale: Real::new(1.0),
-        dropout: None,
-    };
+    let op = |heads| Attention::plain(Heads::each(heads), Real::new(1.0));
     b.push(op(3), &[x, x, x, offsets]);
     let good = b.finish();
     assert!(without_launches(&good).is_empty());

@@ -158,7 +158,7 @@ ops! {
 }
 
 pub use activation::ActivationKind;
-pub use attention::AttentionDropout;
+pub use attention::{AttentionDropout, Heads, Mask};
 pub use cast::{cast_elements, cast_kernel};
 pub use elementwise::{BinaryKind, Broadcast};
 pub use matmul::{Epilogue, Precision};

@@ -3,11 +3,15 @@
 use rayon::prelude::*;
 
 use super::super::dropout::drop_row;
+use std::ops::Range;
+
 use super::super::math::{Elementary, by_sixteen, exp_all, row_max, row_sum, simd};
 use super::super::random::threshold;
 use super::super::tile::{Into, Rows, Strided, multiply};
 use super::super::{Io, Kernel, OpError};
-use super::{Attention, AttentionDropout, FORWARD_TILE, ITEM, Lengths, padded};
+use super::{
+    Attention, AttentionDropout, FORWARD_TILE, Heads, ITEM, Lengths, Mask, aligned, padded,
+};
 
 /// Start and end of each sequence, checked against the number of rows.
 pub(in super::super) fn sequences(
@@ -73,9 +77,14 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// Drops and scales one query's row, over keys: counter `[head · 2²⁰ + key/4, query, example,
-    /// step]`, positions counted within the sequence.
-    pub fn drop<T: Elementary>(&self, head: usize, query_row: usize, row: &mut [T]) {
+    /// Drops and scales one query's row, over keys from `key`, a multiple of four: counter `[head · 2²⁰ + key/4, query,
+    /// example, step]`, positions counted within the sequence.
+    pub fn drop<T: Elementary>(
+        &self,
+        (head, key): (usize, usize),
+        query_row: usize,
+        row: &mut [T],
+    ) {
         let tail = [
             self.keys[2 * query_row + 1],
             self.keys[2 * query_row],
@@ -83,7 +92,7 @@ impl<'a> Draw<'a> {
         ];
         drop_row(
             self.stream,
-            (head << 20) as u32,
+            ((head << 20) + key / 4) as u32,
             tail,
             self.limit,
             T::of(self.scale),
@@ -113,12 +122,15 @@ struct Operands<'a, T> {
     queries: &'a [T],
     keys: &'a [T],
     values: &'a [T],
-    /// Width of a row, of all heads together.
-    d: usize,
-    heads: usize,
+    heads: Heads,
+    /// Columns of a head.
+    head: usize,
     /// Keys a token.
     fold: usize,
+    mask: Mask,
     scale: T,
+    /// The scores' bound; 0 for none.
+    cap: T,
     draw: Option<Draw<'a>>,
 }
 
@@ -146,37 +158,70 @@ impl Item {
     }
 }
 
+/// A tile of queries of one head: `rows` of the packed tokens, and the keys of their sequence that some of them see, from a
+/// whole vector on.
+struct Tile {
+    h: usize,
+    rows: Range<usize>,
+    keys: Range<usize>,
+}
+
 impl<T: Elementary> Operands<'_, T> {
+    /// Keys of a sequence that some of these queries see, from a whole vector on.
+    fn seen(&self, item: Item, queries: Range<usize>) -> Range<usize> {
+        let own = queries.start - item.start..queries.end - item.start;
+        let tokens = self.mask.seen(own, item.end - item.start);
+        aligned(tokens.start * self.fold)..tokens.end * self.fold
+    }
+
     /// Every head of some queries, head by head and tile by tile.
     fn attend(&self, item: Item, out: &mut [T], lse: &mut [T]) {
-        let n = (item.end - item.start) * self.fold;
-        let (stride, head) = (padded(n), self.d / self.heads);
-        let tile = FORWARD_TILE.min(item.end - item.start);
+        let (head, heads) = (self.head, self.heads.queries as usize);
+        let (d, kd) = (heads * head, self.heads.keys as usize * head);
+        let (seen, tile) = (
+            self.seen(item, item.from..item.to),
+            FORWARD_TILE.min(item.end - item.start),
+        );
+        let stride = padded(seen.len());
         let (mut keys, mut p) = (
             vec![T::zero(); head * stride],
             vec![T::zero(); tile * stride],
         );
-        for h in 0..self.heads {
-            let first = item.start * self.fold * self.d + h * head;
-            transpose(&self.keys[first..], self.d, n, head, &mut keys);
+        let group = self.heads.group() as usize;
+        for h in 0..heads {
+            let column = h / group * head;
+            let first = item.start * self.fold;
+            if h % group == 0 {
+                let from = (first + seen.start) * kd + column;
+                transpose(&self.keys[from..], kd, seen.len(), head, &mut keys);
+            }
             for row in (item.from..item.to).step_by(FORWARD_TILE) {
-                let m = FORWARD_TILE.min(item.to - row);
-                let weights = &mut p[..m * stride];
-                let statistics = &mut lse[(row - item.from) * self.heads + h..];
-                self.weigh((h, row), n, &keys, weights, statistics);
-                let at = (row - item.from) * self.d + h * head;
+                let rows = row..item.to.min(row + FORWARD_TILE);
+                let own = Tile {
+                    h,
+                    keys: self.seen(item, rows.clone()),
+                    rows,
+                };
+                let (m, n) = (own.rows.len(), own.keys.len());
+                let weights = &mut p[..m * padded(n)];
+                let columns = Rows {
+                    data: &keys[own.keys.start - seen.start..],
+                    row: stride,
+                };
+                let statistics = &mut lse[(row - item.from) * heads + h..];
+                self.weigh(item, &own, columns, weights, statistics);
                 multiply(
                     (m, head, n),
-                    &mut out[at..],
-                    self.d,
+                    &mut out[(row - item.from) * d + h * head..],
+                    d,
                     Strided {
                         data: weights,
-                        row: stride,
+                        row: padded(n),
                         column: 1,
                     },
                     Rows {
-                        data: &self.values[first..],
-                        row: self.d,
+                        data: &self.values[(first + own.keys.start) * kd + column..],
+                        row: kd,
                     },
                     Into::Set,
                 );
@@ -184,30 +229,42 @@ impl<T: Elementary> Operands<'_, T> {
         }
     }
 
-    /// The weights of `n` keys for a tile of queries from `row`, after dropout, with the log-sum-exp of each query.
-    fn weigh(&self, (h, row): (usize, usize), n: usize, keys: &[T], p: &mut [T], lse: &mut [T]) {
-        let (stride, head) = (padded(n), self.d / self.heads);
+    /// The weights of a tile's keys, whose columns are given, after dropout, with the log-sum-exp of each query.
+    fn weigh(&self, item: Item, own: &Tile, keys: Rows<'_, T>, p: &mut [T], lse: &mut [T]) {
+        let (stride, heads) = (padded(own.keys.len()), self.heads.queries as usize);
+        let d = heads * self.head;
         multiply(
-            (p.len() / stride, stride, head),
+            (own.rows.len(), stride, self.head),
             p,
             stride,
             Strided {
-                data: &self.queries[row * self.d + h * head..],
-                row: self.d,
+                data: &self.queries[own.rows.start * d + own.h * self.head..],
+                row: d,
                 column: 1,
             },
-            Rows {
-                data: keys,
-                row: stride,
-            },
+            keys,
             Into::Set,
         );
-        centre_rows(p, n, self.scale, lse, self.heads);
+        let mut seen = [(0, 0); FORWARD_TILE];
+        for (seen, row) in seen.iter_mut().zip(own.rows.clone()) {
+            let query = row - item.start;
+            let tokens = self.mask.seen(query..query + 1, item.end - item.start);
+            *seen = (
+                tokens.start * self.fold - own.keys.start,
+                tokens.end * self.fold - own.keys.start,
+            );
+        }
+        let seen = &seen[..own.rows.len()];
+        let bounds = Bounds {
+            scale: self.scale,
+            cap: self.cap,
+        };
+        centre_rows(p, seen, bounds, lse, heads);
         exp_all(p);
-        normalise_rows(p, n, lse, self.heads);
+        normalise_rows(p, seen, lse, heads);
         if let Some(draw) = &self.draw {
-            for (i, p) in p.chunks_exact_mut(stride).enumerate() {
-                draw.drop(h, row + i, &mut p[..n]);
+            for (p, row) in p.chunks_exact_mut(stride).zip(own.rows.clone()) {
+                draw.drop((own.h, own.keys.start), row, &mut p[..own.keys.len()]);
             }
         }
     }
@@ -229,10 +286,12 @@ impl Attention {
             queries: io.input(0).slice::<T>(),
             keys: io.input(1).slice::<T>(),
             values: io.input(2).slice::<T>(),
-            d,
-            heads: self.heads as usize,
+            heads: self.heads,
+            head: d / self.heads.queries as usize,
             fold: self.fold as usize,
+            mask: self.mask,
             scale: T::of(self.scale.get()),
+            cap: T::of(self.softcap.map_or(0.0, |cap| cap.get())),
             draw,
         };
         let items = Item::all(&seqs);
@@ -241,15 +300,15 @@ impl Attention {
         };
         let ranges = || items.iter().map(|item| (item.from, item.to));
         let outs = split_rows(o.slice::<T>(), ranges(), d);
-        let lses = split_rows(lse.slice::<T>(), ranges(), operands.heads);
+        let lses = split_rows(lse.slice::<T>(), ranges(), self.heads.queries as usize);
         let lengths = Lengths {
             sequences: seqs.len() as u64,
             tokens: rows as u64,
             longest: seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64,
             fold: u64::from(self.fold),
         };
-        let head = (d / operands.heads) as u64;
-        let scratch = lengths.forward_scratch(head, size_of::<T>() as u64, cx.machine);
+        let sizes = (operands.head as u64, size_of::<T>() as u64);
+        let scratch = lengths.forward_scratch(sizes, self.mask, cx.machine);
         let work = |((item, out), lse): ((&Item, &mut [T]), &mut [T])| {
             operands.attend(*item, out, lse);
         };
@@ -264,13 +323,39 @@ impl Attention {
     }
 }
 
-/// Of a tile of scores with `n` real columns: times `scale`, minus each row's largest, which goes to
+/// What becomes of a product of a query and a key: times `scale`, within `cap` where it is not 0.
+#[derive(Clone, Copy)]
+struct Bounds<T> {
+    scale: T,
+    cap: T,
+}
+
+/// Puts a number in the place of the keys a query does not see; it sees those from `.0` to before `.1`.
+#[inline(always)]
+pub(in super::super) fn clear_outside<T: Copy>(row: &mut [T], seen: (usize, usize), x: T) {
+    row[..seen.0].fill(x);
+    row[seen.1..].fill(x);
+}
+
+/// Of a tile of products, whose rows' queries see what `seen` says: scores, minus each row's largest, which goes to
 /// every `step`-th of `maxima`.
-fn centre_rows<T: Elementary>(tile: &mut [T], n: usize, scale: T, maxima: &mut [T], step: usize) {
-    simd!(<T> (tile: &'a mut [T] = tile, n: usize = n, scale: T = scale, maxima: &'a mut [T] = maxima, step: usize = step) {
-        for (row, max) in tile.chunks_exact_mut(padded(n)).zip(maxima.iter_mut().step_by(step)) {
-            by_sixteen(row, |x| x * scale);
-            row[n..].fill(T::neg_infinity());
+fn centre_rows<T: Elementary>(
+    tile: &mut [T],
+    seen: &[(usize, usize)],
+    bounds: Bounds<T>,
+    maxima: &mut [T],
+    step: usize,
+) {
+    let stride = tile.len() / seen.len().max(1);
+    simd!(<T> (tile: &'a mut [T] = tile, stride: usize = stride, seen: &'a [(usize, usize)] = seen, bounds: Bounds<T> = bounds, maxima: &'a mut [T] = maxima, step: usize = step) {
+        for ((row, max), &seen) in tile.chunks_exact_mut(stride).zip(maxima.iter_mut().step_by(step)).zip(seen) {
+            let Bounds { scale, cap } = bounds;
+            if cap == T::zero() {
+                by_sixteen(row, |x| x * scale);
+            } else {
+                by_sixteen(row, |x| (x * scale / cap).tanh_fast() * cap);
+            }
+            clear_outside(row, seen, T::neg_infinity());
             let m = row_max(row);
             by_sixteen(row, |x| x - m);
             *max = m;
@@ -279,10 +364,16 @@ fn centre_rows<T: Elementary>(tile: &mut [T], n: usize, scale: T, maxima: &mut [
 }
 
 /// Of a tile of exponentials: each row over its sum; the maxima become log-sum-exps.
-fn normalise_rows<T: Elementary>(tile: &mut [T], n: usize, maxima: &mut [T], step: usize) {
-    simd!(<T> (tile: &'a mut [T] = tile, n: usize = n, maxima: &'a mut [T] = maxima, step: usize = step) {
-        for (row, max) in tile.chunks_exact_mut(padded(n)).zip(maxima.iter_mut().step_by(step)) {
-            row[n..].fill(T::zero());
+fn normalise_rows<T: Elementary>(
+    tile: &mut [T],
+    seen: &[(usize, usize)],
+    maxima: &mut [T],
+    step: usize,
+) {
+    let stride = tile.len() / seen.len().max(1);
+    simd!(<T> (tile: &'a mut [T] = tile, stride: usize = stride, seen: &'a [(usize, usize)] = seen, maxima: &'a mut [T] = maxima, step: usize = step) {
+        for ((row, max), &seen) in tile.chunks_exact_mut(stride).zip(maxima.iter_mut().step_by(step)).zip(seen) {
+            clear_outside(row, seen, T::zero());
             let sum = row_sum(row, |x| x);
             let inverse = T::one() / sum;
             by_sixteen(row, |x| x * inverse);
