@@ -14,7 +14,7 @@ use peftc::program::op::{
     AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Heads, Io, Kernel, LayerNorm, LayerNormGrad,
     LayerNormGradWeight, Machine, MatMul, Op, Precision, Scatter, Tensor, TensorMut,
 };
-use peftc::program::{Bindings, DType, Dim, Feed, Real, TensorType};
+use peftc::program::{Axis, Bindings, DType, Dim, Feed, Real, TargetKind, TensorType};
 
 const TOKENS: usize = 416;
 const WIDTH: usize = 768;
@@ -366,8 +366,8 @@ fn packing(filter: &str) {
             Feed::TokenIds,
             Feed::Positions,
             Feed::Offsets,
-            Feed::TokenKeys,
-            Feed::Labels,
+            Feed::Keys(Axis::Tokens),
+            Feed::Targets(TargetKind::Class),
         ];
         let mut times = Vec::new();
         for batch in order(4096, 1, 0, true).chunks(16) {

@@ -9,7 +9,7 @@ use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update, kept_as};
 use crate::library::task::Task;
 use crate::program::prefix::{Cut, cut};
-use crate::program::{Bindings, DType, Feed, Rows, Verified};
+use crate::program::{Axis, Bindings, DType, Feed, Verified};
 
 /// Share of a step's operations below which keeping is not worth the disk.
 const LEAST_SHARE: f64 = 0.15;
@@ -118,7 +118,7 @@ fn plan(
         },
         None => None,
     };
-    let row = |of: Rows| -> u64 {
+    let row = |of: Axis| -> u64 {
         let widths = parts.kept.iter().filter_map(|k| match k.feed {
             Feed::Feature { width, of: own, .. } if own == of => {
                 Some(u64::from(width) * kept_as(k.feed, asked.stored).size())
@@ -127,7 +127,7 @@ fn plan(
         });
         widths.sum::<u64>()
     };
-    let (per_token, per_sequence) = (row(Rows::Tokens), row(Rows::Sequences));
+    let (per_token, per_sequence) = (row(Axis::Tokens), row(Axis::Sequences));
     let mut left = asked.bound;
     let mut room = |lengths: Option<&Lengths>| -> u64 {
         let Some(Lengths::Known(list)) = lengths else {

@@ -12,7 +12,7 @@ use crate::files::durable;
 use crate::files::tensorfile::bytes_of;
 use crate::library::data::positioned::{read_at, write_at};
 use crate::program::op::Tensor;
-use crate::program::{DType, Feed, Rows};
+use crate::program::{Axis, DType, Feed};
 
 /// A file of rows.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Rowed {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) width: u64,
-    pub(super) of: Rows,
+    pub(super) of: Axis,
     pub(super) stored: DType,
 }
 
@@ -37,8 +37,8 @@ impl Layout {
     /// Rows before an example; `tokens` are those before each example.
     pub(super) fn of(self, tokens: &[u64], example: u64) -> u64 {
         match self.of {
-            Rows::Tokens => tokens.get(example as usize).copied().unwrap_or(0),
-            Rows::Sequences => example,
+            Axis::Tokens => tokens.get(example as usize).copied().unwrap_or(0),
+            Axis::Sequences | Axis::Read => example,
         }
     }
 

@@ -5,7 +5,7 @@ use super::super::task::{MaskDraw, MaskedToken};
 use super::tokens::{EncodedExample, EncodedSet, Target, Unread};
 use crate::base::rng::Stream;
 use crate::program::op::Tensor;
-use crate::program::{Bindings, Feed};
+use crate::program::{Axis, Bindings, Feed, Pick, TargetKind};
 
 /// The inputs of one program run.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub fn pack(
         }
     }
     let sizes =
-        Bindings::of_lengths(chosen.iter().map(|(_, e)| e.ids.len())).masked(masked.len() as u64);
+        Bindings::of_lengths(chosen.iter().map(|(_, e)| e.ids.len())).reading(masked.len() as u64);
     let per_place = |f: &dyn Fn(u32, u32, &MaskedToken) -> u32| {
         let mut list = Vec::with_capacity(masked.len());
         list.extend(
@@ -116,8 +116,15 @@ pub fn pack(
                     list.push(tokens as u32);
                     Tensor::new(list, &[starts.len() + 1])
                 }
-                Feed::FirstTokens => Tensor::new(starts.clone(), &[starts.len()]),
-                Feed::MaskTokens => {
+                Feed::Rows(Pick::First) => Tensor::new(starts.clone(), &[starts.len()]),
+                Feed::Rows(Pick::Last) => {
+                    let ends = starts.iter().zip(&chosen);
+                    let ends = ends.map(|(start, (_, e))| start + (e.ids.len() as u32).max(1) - 1);
+                    let mut list = Vec::with_capacity(starts.len());
+                    list.extend(ends);
+                    Tensor::new(list, &[starts.len()])
+                }
+                Feed::Rows(Pick::Mask) => {
                     let masks = starts
                         .iter()
                         .zip(&chosen)
@@ -126,7 +133,7 @@ pub fn pack(
                     list.extend(masks);
                     Tensor::new(list, &[starts.len()])
                 }
-                Feed::TokenKeys => {
+                Feed::Keys(Axis::Tokens) => {
                     let mut list = Vec::with_capacity(2 * tokens);
                     for (index, example) in &chosen {
                         list.extend(
@@ -135,14 +142,14 @@ pub fn pack(
                     }
                     Tensor::new(list, &[tokens, 2])
                 }
-                Feed::SequenceKeys => {
+                Feed::Keys(Axis::Sequences) => {
                     let mut list = Vec::with_capacity(2 * chosen.len());
                     list.extend(chosen.iter().flat_map(|(index, _)| [*index, 0]));
                     Tensor::new(list, &[chosen.len(), 2])
                 }
-                Feed::MaskedPlaces => per_place(&|row, _, _| row),
-                Feed::MaskedTokens => per_place(&|_, _, place| place.token),
-                Feed::MaskedKeys => {
+                Feed::Rows(Pick::Places) => per_place(&|row, _, _| row),
+                Feed::Targets(TargetKind::Token) => per_place(&|_, _, place| place.token),
+                Feed::Keys(Axis::Read) => {
                     let mut list = Vec::with_capacity(2 * masked.len());
                     list.extend(
                         masked
@@ -151,14 +158,14 @@ pub fn pack(
                     );
                     Tensor::new(list, &[masked.len(), 2])
                 }
-                Feed::Labels => {
+                Feed::Targets(TargetKind::Class) => {
                     let class =
                         |e: &EncodedExample| if let Target::Class(c) = e.label { c } else { 0 };
                     let mut list = Vec::with_capacity(chosen.len());
                     list.extend(chosen.iter().map(|(_, e)| class(e)));
                     Tensor::new(list, &[chosen.len()])
                 }
-                Feed::Targets => {
+                Feed::Targets(TargetKind::Number) => {
                     let score = |e: &EncodedExample| {
                         if let Target::Score(x) = e.label {
                             x
@@ -170,7 +177,7 @@ pub fn pack(
                     list.extend(chosen.iter().map(|(_, e)| score(e)));
                     Tensor::new(list, &[chosen.len()])
                 }
-                Feed::ClassSets { classes } => {
+                Feed::Targets(TargetKind::ClassSet { classes }) => {
                     let classes = classes as usize;
                     let mut list = vec![0.0_f32; chosen.len() * classes];
                     for (row, (_, e)) in list.chunks_mut(classes.max(1)).zip(&chosen) {
@@ -236,9 +243,9 @@ mod tests {
                 Feed::TokenIds,
                 Feed::Positions,
                 Feed::Offsets,
-                Feed::TokenKeys,
-                Feed::Labels,
-                Feed::MaskTokens,
+                Feed::Keys(Axis::Tokens),
+                Feed::Targets(TargetKind::Class),
+                Feed::Rows(Pick::Mask),
             ],
         );
         assert_eq!(
@@ -270,11 +277,15 @@ mod tests {
             mask: 99,
             vocabulary: 20,
         };
-        let feeds = [Feed::TokenIds, Feed::MaskedPlaces, Feed::MaskedTokens];
+        let feeds = [
+            Feed::TokenIds,
+            Feed::Rows(Pick::Places),
+            Feed::Targets(TargetKind::Token),
+        ];
         let alone = pack(&[1], 0, Some(masking.epoch(1, 0)), &feeds);
         let last = pack(&[0, 2, 1], 0, Some(masking.epoch(1, 0)), &feeds);
-        assert_eq!(alone.sizes.get(Sym::Masked), 2);
-        assert_eq!(last.sizes.get(Sym::Masked), 1 + 1 + 2);
+        assert_eq!(alone.sizes.get(Sym::Read), 2);
+        assert_eq!(last.sizes.get(Sym::Read), 1 + 1 + 2);
         let list = |p: &Packed, i: usize| p.feeds[i].1.slice::<u32>().expect("u32").to_vec();
         assert_eq!(list(&alone, 0), list(&last, 0)[5..]);
         assert_eq!(list(&alone, 2), list(&last, 2)[2..]);

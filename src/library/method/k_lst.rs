@@ -78,11 +78,12 @@ impl KLst {
         sizes: (u64, u64),
     ) -> Value {
         let (i, j, slot) = at;
-        let path = if values.str("down") == Some("per_slot") && i > 0 {
-            format!("side.down.{j}.{slot}")
+        let (path, number) = if values.str("down") == Some("per_slot") && i > 0 {
+            (format!("side.down.{j}.{slot}"), j)
         } else {
-            format!("side.down.{i}")
+            (format!("side.down.{i}"), i as u64)
         };
+        net.enter("side.down", number);
         project(net, path, x, sizes.0, sizes.1)
     }
 }
@@ -187,6 +188,8 @@ impl Method for KLst {
                 } else {
                     (j - 1).to_string()
                 };
+                let block = (!values.bool("share")).then_some(j as u64 - 1);
+                net.enter("side.cross", block);
                 net.b.label(&format!("side.cross.{own}"));
                 let window = net.b.push1(Window { slots }, &inputs);
                 let query = project(net, format!("side.cross.{own}.query"), state, s, s);
@@ -208,11 +211,13 @@ impl Method for KLst {
                     reduction: r,
                     last: j == layers && !values.bool("pool"),
                 };
+                net.enter("side.block", block);
                 state = model.mirror(net, &format!("side.block.{own}"), mirror, x);
                 if values.bool("pool") {
                     pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
                 }
             }
+            net.enter("side", None);
             let last = net.picked(pooled.unwrap_or(state));
             project(net, "side.up".into(), last, s, d)
         })

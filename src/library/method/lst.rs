@@ -135,6 +135,7 @@ impl Method for Lst {
                 let weight = Param::shared(name).shape(&[s, d]).kind(ParamKind::Weight);
                 let reader = net.tensor(weight.start(Init::Normal(0.02)));
                 let x = net.dropout_before(features[i], values.float("dropout"), reader);
+                net.enter("side.down", i as u64);
                 project(net, format!("side.down.{i}"), x, d, s)
             };
             let mut state = down(net, 0, s);
@@ -144,6 +145,7 @@ impl Method for Lst {
                     continue;
                 }
                 let feature = down(net, i as usize + 1, s);
+                net.enter("side.gate", i);
                 net.b.label(&format!("side.gate.{i}"));
                 let gate = Param::shared(format!("side.gate.{i}")).shape(&[1]);
                 let gate = net.tensor(gate.kind(ParamKind::Bias));
@@ -158,8 +160,10 @@ impl Method for Lst {
                     reduction: r,
                     last: i == last,
                 };
+                net.enter("side.block", i);
                 state = model.mirror(net, &format!("side.block.{i}"), mirror, mixed);
             }
+            net.enter("side", None);
             let state = net.layer_norm(&Site::norm("side.norm", Role::Side, s), state, facts.eps);
             project(net, "side.up".into(), state, s, d)
         })

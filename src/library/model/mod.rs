@@ -120,9 +120,11 @@ pub trait Model: fmt::Debug + Send + Sync {
         let mut x = self.embed(net);
         net.feature(x);
         for layer in 0..self.facts().layers {
+            net.enter("encoder", layer);
             x = self.block(net, layer, x);
             net.feature(x);
         }
+        net.enter("encoder", None);
         x
     }
 

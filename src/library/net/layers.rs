@@ -1,16 +1,22 @@
 //! The layers that models and methods are made of.
 
 use super::super::method;
-use super::{Mode, Net, Param, ParamKind, Pick, Role, Site};
+use super::{Mode, Net, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast, Detach,
     Dropout, Elementwise, Epilogue, Gather, Heads, Indices, LayerNorm, MatMul, Over, Reduce,
     ReduceKind, Unary, UnaryKind,
 };
-use crate::program::{DType, Dim, Feed, Real, Sym, Value};
+use crate::program::{Axis, Block, DType, Feed, Pick, Real, Value};
 
 impl Net<'_> {
+    /// Says that the layers from here on are of this block, or of none.
+    pub fn enter(&mut self, stack: &'static str, number: impl Into<Option<u64>>) {
+        let block = |number| Block { stack, number };
+        self.b.enter(number.into().map(block));
+    }
+
     /// `y = x Wᵀ + b`, `[N, in] → [N, out]`, or what the methods placed at this site make of it.
     pub fn linear(&mut self, site: Site, x: Value) -> Value {
         self.b.label(&site.path);
@@ -127,29 +133,20 @@ impl Net<'_> {
         self.pick = Some(pick);
     }
 
-    /// The rows that will be read, `[T, d] → [S or M, d]`; everything where that is not known yet, or where
+    /// The rows that will be read, `[T, d] → [S or R, d]`; everything where that is not known yet, or where
     /// it was done before.
     pub fn picked(&mut self, x: Value) -> Value {
         let Some(pick) = self.pick else { return x };
-        if self.by_sequence(x) || self.by_place(x) {
+        if self.axis(x) != Axis::Tokens {
             return x;
         }
-        let rows = self.b.feed(match pick {
-            Pick::First => Feed::FirstTokens,
-            Pick::Mask => Feed::MaskTokens,
-            Pick::Masked => Feed::MaskedPlaces,
-        });
+        let rows = self.b.feed(Feed::Rows(pick));
         self.gather(x, rows)
     }
 
-    /// Whether a matrix has a row a sequence, not a row a token.
-    fn by_sequence(&self, x: Value) -> bool {
-        self.b.ty(x).shape.first() == Some(&Dim::sym(Sym::Sequences))
-    }
-
-    /// Whether a matrix has a row a masked place.
-    fn by_place(&self, x: Value) -> bool {
-        self.b.ty(x).shape.first() == Some(&Dim::sym(Sym::Masked))
+    /// What the rows of a matrix stand for.
+    fn axis(&self, x: Value) -> Axis {
+        Axis::of(self.b.ty(x)).unwrap_or(Axis::Tokens)
     }
 
     /// Rows `ids` of a matrix `[rows, width]`, in compute type.
@@ -188,13 +185,7 @@ impl Net<'_> {
             return x;
         }
         // A row is keyed by example and token, so that a mask does not depend on the packing.
-        let keys = self.b.feed(if self.by_sequence(x) {
-            Feed::SequenceKeys
-        } else if self.by_place(x) {
-            Feed::MaskedKeys
-        } else {
-            Feed::TokenKeys
-        });
+        let keys = self.b.feed(Feed::Keys(self.axis(x)));
         let step = self.b.feed(Feed::Step);
         self.b.push1(
             Dropout {
@@ -233,7 +224,7 @@ impl Net<'_> {
         let stream = self.stream();
         let mut inputs = vec![q, k, v, offsets];
         let dropout = self.drops(p, &[q, k, v]).then(|| {
-            inputs.push(self.b.feed(Feed::TokenKeys));
+            inputs.push(self.b.feed(Feed::Keys(Axis::Tokens)));
             inputs.push(self.b.feed(Feed::Step));
             AttentionDropout {
                 p: Real::new(p),

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use super::derive::prune::{Importance, Pruner};
 use super::method::Tuning;
 use crate::program::op::Cast;
-use crate::program::{Builder, Class, DType, TensorType, Value};
+use crate::program::{Builder, Class, DType, Pick, TensorType, Value};
 
 mod layers;
 mod param;
@@ -41,17 +41,6 @@ pub struct NetOptions {
     pub probed: BTreeSet<String>,
     /// The model's sites, which methods need to know whose tensors are shared by several.
     pub sites: Vec<Site>,
-}
-
-/// The rows that a head reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pick {
-    /// Each sequence's first token's.
-    First,
-    /// Each sequence's mask's, put there by a prompt.
-    Mask,
-    /// Those of all masked places.
-    Masked,
 }
 
 /// A network being built into a program.

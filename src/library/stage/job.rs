@@ -266,6 +266,6 @@ pub fn batch_sizes<'a>(
     order.chunks(batch.max(1) as usize).map(move |chunk| {
         let chosen = || chunk.iter().filter_map(|&i| lengths.get(i as usize));
         let lengths = || chosen().map(|&n| n as usize);
-        Bindings::of_lengths(lengths()).masked(masking.map_or(0, |m| m.places(lengths())))
+        Bindings::of_lengths(lengths()).reading(masking.map_or(0, |m| m.places(lengths())))
     })
 }

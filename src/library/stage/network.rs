@@ -7,12 +7,12 @@ use super::super::method::Tuning;
 use super::super::model::Model;
 use super::super::net::Param;
 use super::super::net::Site;
-use super::super::net::{Mode, Net, NetOptions, Pick};
+use super::super::net::{Mode, Net, NetOptions};
 use super::super::schema::Values;
 use super::super::task::Task;
 use super::{Sound, Span, StageCx};
 use crate::program::passes;
-use crate::program::{Builder, DType, Numbers, Program, Value, Verified};
+use crate::program::{Builder, DType, Numbers, Pick, Program, Value, Verified};
 
 /// A network built into a program.
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{Task, TaskKind};
 use crate::library::model::Model;
-use crate::library::net::{Net, Pick};
+use crate::library::net::Net;
 use crate::library::schema::Schema;
+use crate::program::Pick;
 use crate::program::Value;
 
 /// The word for the class: cross-entropy over the label words alone.

@@ -11,12 +11,12 @@ use super::data::set::{Labels, Naming};
 use super::data::tokens::Target;
 use super::metric::{Predictions, best};
 use super::model::Model;
-use super::net::{Net, Pick};
+use super::net::Net;
 use super::rows::Added;
 use super::schema::{Checked, Filled, Schema, Values};
 use super::tokenizer::Tokenizer;
 use crate::base::{Code, Span};
-use crate::program::{Builder, Value};
+use crate::program::{Builder, Pick, Value};
 
 mod classify;
 mod label_words;

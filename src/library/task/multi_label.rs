@@ -10,7 +10,7 @@ use crate::library::metric::{Confusion, Predictions};
 use crate::library::rows::Added;
 use crate::library::schema::{Bound, Default, Key, Kind, Schema};
 use crate::program::op::BinaryCrossEntropy;
-use crate::program::{Builder, Feed, Value};
+use crate::program::{Builder, Feed, TargetKind, Value};
 
 /// Any number of several classes: binary cross-entropy on the sequence head.
 #[derive(Debug)]
@@ -94,9 +94,9 @@ impl Task for MultiLabel {
         b.label("loss");
         let scale = b.feed(Feed::LossScale);
         let classes = b.ty(scores).shape.last().and_then(|n| n.as_const());
-        let targets = b.feed(Feed::ClassSets {
+        let targets = b.feed(Feed::Targets(TargetKind::ClassSet {
             classes: classes.unwrap_or(0) as u32,
-        });
+        }));
         b.push1(BinaryCrossEntropy, &[scores, targets, scale])
     }
 

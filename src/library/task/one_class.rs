@@ -8,7 +8,7 @@ use crate::library::error::ONE_PREDICTION;
 use crate::library::metric::{Confusion, Predictions, best};
 use crate::library::rows::Added;
 use crate::program::op::CrossEntropy;
-use crate::program::{Builder, Feed, Value};
+use crate::program::{Builder, Feed, TargetKind, Value};
 
 /// Classes up to which the whole table of labels and predictions is in a result.
 const WHOLE: usize = 100;
@@ -19,7 +19,7 @@ const LISTED: usize = 20;
 pub(super) fn loss(b: &mut Builder, scores: Value) -> Value {
     b.label("loss");
     let scale = b.feed(Feed::LossScale);
-    let labels = b.feed(Feed::Labels);
+    let labels = b.feed(Feed::Targets(TargetKind::Class));
     b.push1(CrossEntropy, &[scores, labels, scale])
 }
 

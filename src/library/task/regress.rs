@@ -10,7 +10,7 @@ use crate::library::metric::Predictions;
 use crate::library::rows::Added;
 use crate::library::schema::Schema;
 use crate::program::op::SquaredError;
-use crate::program::{Builder, Feed, Value};
+use crate::program::{Builder, Feed, TargetKind, Value};
 
 /// A number: squared error on the sequence head.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Task for Regress {
     fn loss(&self, b: &mut Builder, scores: Value) -> Value {
         b.label("loss");
         let scale = b.feed(Feed::LossScale);
-        let targets = b.feed(Feed::Targets);
+        let targets = b.feed(Feed::Targets(TargetKind::Number));
         b.push1(SquaredError, &[scores, targets, scale])
     }
 

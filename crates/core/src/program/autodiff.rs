@@ -16,6 +16,7 @@ use super::types::Real;
 pub fn differentiate(b: &mut Builder, loss: Value, wrt: &[Value]) -> Vec<Option<Value>> {
     b.phase(Phase::Backward);
     let forward = b.program().nodes.len();
+    b.enter(None);
     b.label("loss");
     let mut grads: BTreeMap<Value, Value> = BTreeMap::new();
     let one = b.push1(
@@ -44,7 +45,7 @@ pub fn differentiate(b: &mut Builder, loss: Value, wrt: &[Value]) -> Vec<Option<
         if !needs.contains(&true) {
             continue;
         }
-        b.set_label(node.label);
+        b.follow(&node);
         let at = At {
             inputs: &node.inputs,
             outputs: &node.outputs,

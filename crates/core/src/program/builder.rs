@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::graph::{Class, Def, Feed, Node, Phase, Program, Resident, Value, ValueInfo};
+use super::graph::{Block, Class, Def, Feed, Node, Phase, Program, Resident, Value, ValueInfo};
 use super::op::{Op, Precision};
 use super::types::{DType, Sym, TensorType};
 
@@ -33,6 +33,9 @@ pub struct Builder {
     residents: BTreeMap<String, Value>,
     feeds: BTreeMap<Feed, Value>,
     label: u32,
+    /// The block of the nodes being built, and that of sites still to be named.
+    block: Option<Block>,
+    entered: Option<Block>,
     phase: Phase,
     numbers: Numbers,
 }
@@ -52,6 +55,8 @@ impl Builder {
             residents: BTreeMap::new(),
             feeds: BTreeMap::new(),
             label: 0,
+            block: None,
+            entered: None,
             phase: Phase::Forward,
             numbers: Numbers::default(),
         }
@@ -66,8 +71,14 @@ impl Builder {
         }
     }
 
+    /// Says in which block the sites are that are named from here on.
+    pub const fn enter(&mut self, block: Option<Block>) {
+        self.entered = block;
+    }
+
     /// Names the site that the following nodes are built for.
     pub fn label(&mut self, label: &str) {
+        self.block = self.entered;
         self.label = match self.program.labels.iter().rposition(|l| l == label) {
             Some(i) => i as u32,
             None => {
@@ -77,15 +88,10 @@ impl Builder {
         };
     }
 
-    /// The label in force, to restore later.
-    #[must_use]
-    pub const fn current_label(&self) -> u32 {
-        self.label
-    }
-
-    /// Restores a label got from [`Self::current_label`] or a node.
-    pub const fn set_label(&mut self, label: u32) {
-        self.label = label;
+    /// Builds the following nodes for the site and the block of an earlier one.
+    pub const fn follow(&mut self, node: &Node) {
+        self.label = node.label;
+        self.block = node.block;
     }
 
     /// Sets the part of the step that the following nodes belong to.
@@ -174,6 +180,7 @@ impl Builder {
             inputs: inputs.to_vec(),
             outputs: outputs.clone(),
             label: self.label,
+            block: self.block,
             phase: self.phase,
         });
         outputs

@@ -5,7 +5,7 @@
 //! in place ([`super::op::OpRule::updates`]), in list order.
 
 use super::op::Op;
-use super::types::{DType, TensorType};
+use super::types::{DType, Dim, Sym, TensorType};
 
 /// A value of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,13 +43,76 @@ pub struct Resident {
     pub class: Class,
 }
 
-/// Whose rows a matrix has.
+/// What the rows of a matrix stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Rows {
+pub enum Axis {
     /// A row a token.
     Tokens,
     /// A row a sequence.
     Sequences,
+    /// A row a place that the head reads, where those are any number of tokens of a sequence.
+    Read,
+}
+
+impl Axis {
+    /// How many rows there are.
+    #[must_use]
+    pub const fn dim(self) -> Dim {
+        Dim::sym(match self {
+            Self::Tokens => Sym::Tokens,
+            Self::Sequences => Sym::Sequences,
+            Self::Read => Sym::Read,
+        })
+    }
+
+    /// What the rows of a matrix of this type stand for, if it has as many as one of the axes.
+    #[must_use]
+    pub fn of(ty: &TensorType) -> Option<Self> {
+        let rows = ty.shape.first()?;
+        [Self::Tokens, Self::Sequences, Self::Read]
+            .into_iter()
+            .find(|axis| axis.dim() == *rows)
+    }
+}
+
+/// The tokens whose states a head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pick {
+    /// Each sequence's first.
+    First,
+    /// Each sequence's last.
+    Last,
+    /// Each sequence's mask, put there by a prompt.
+    Mask,
+    /// Any number of places in each sequence, as the batch says: masked ones, or those whose next token is learned.
+    Places,
+}
+
+impl Pick {
+    /// What the rows that are read stand for.
+    #[must_use]
+    pub const fn axis(self) -> Axis {
+        match self {
+            Self::First | Self::Last | Self::Mask => Axis::Sequences,
+            Self::Places => Axis::Read,
+        }
+    }
+}
+
+/// What is to be told of the rows that a head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TargetKind {
+    /// The class of each sequence: `u32[S]`.
+    Class,
+    /// A number for each sequence: `f32[S]`.
+    Number,
+    /// Which of several classes each sequence is of, 1 or 0: `f32[S, classes]`.
+    ClassSet {
+        /// How many classes there are.
+        classes: u32,
+    },
+    /// A token at each place that is read: `u32[R]`.
+    Token,
 }
 
 /// What a step is fed with. All are made on the host from the batch.
@@ -63,30 +126,14 @@ pub enum Feed {
     Segments,
     /// Start of each sequence in the packed tokens, and the end: `u32[S+1]`.
     Offsets,
-    /// Row of each sequence's first token: `u32[S]`.
-    FirstTokens,
-    /// Row of each sequence's mask token: `u32[S]`.
-    MaskTokens,
-    /// Example index and position of each token, the identity dropout is keyed by: `u32[T, 2]`.
-    TokenKeys,
-    /// Example index and 0 for each sequence: `u32[S, 2]`.
-    SequenceKeys,
-    /// Row of each masked place in the packed tokens: `u32[M]`.
-    MaskedPlaces,
-    /// Token that stood at each masked place: `u32[M]`.
-    MaskedTokens,
-    /// Example index and position of each masked place: `u32[M, 2]`.
-    MaskedKeys,
-    /// Class of each sequence: `u32[S]`.
-    Labels,
-    /// Regression target of each sequence: `f32[S]`.
-    Targets,
-    /// Which of several classes each sequence is of, 1 or 0: `f32[S, classes]`.
-    ClassSets {
-        /// How many classes there are.
-        classes: u32,
-    },
-    /// One over the number of examples, or of masked places, in the whole optimizer step: `f32[1]`.
+    /// Rows of the packed tokens that a head reads: `u32[S]` or `u32[R]`.
+    Rows(Pick),
+    /// Example index and position of each row, the identity that dropout is keyed by; a sequence's position is 0:
+    /// `u32[N, 2]`.
+    Keys(Axis),
+    /// What is to be told.
+    Targets(TargetKind),
+    /// One over the number of examples, or of places that are read, in the whole optimizer step: `f32[1]`.
     LossScale,
     /// Number of the step, from 0: `u32[1]`.
     Step,
@@ -103,7 +150,7 @@ pub enum Feed {
         /// Numbers of a row.
         width: u32,
         /// Whose rows.
-        of: Rows,
+        of: Axis,
         /// In what type they are stored.
         stored: DType,
     },
@@ -118,16 +165,17 @@ impl Feed {
             Self::Positions => "positions",
             Self::Segments => "segments",
             Self::Offsets => "offsets",
-            Self::FirstTokens => "first_tokens",
-            Self::MaskTokens => "mask_tokens",
-            Self::TokenKeys => "token_keys",
-            Self::SequenceKeys => "sequence_keys",
-            Self::MaskedPlaces => "masked_places",
-            Self::MaskedTokens => "masked_tokens",
-            Self::MaskedKeys => "masked_keys",
-            Self::Labels => "labels",
-            Self::Targets => "targets",
-            Self::ClassSets { .. } => "class_sets",
+            Self::Rows(Pick::First) => "first_tokens",
+            Self::Rows(Pick::Last) => "last_tokens",
+            Self::Rows(Pick::Mask) => "mask_tokens",
+            Self::Rows(Pick::Places) => "read_places",
+            Self::Keys(Axis::Tokens) => "token_keys",
+            Self::Keys(Axis::Sequences) => "sequence_keys",
+            Self::Keys(Axis::Read) => "read_keys",
+            Self::Targets(TargetKind::Class) => "labels",
+            Self::Targets(TargetKind::Number) => "targets",
+            Self::Targets(TargetKind::ClassSet { .. }) => "class_sets",
+            Self::Targets(TargetKind::Token) => "read_tokens",
             Self::LossScale => "loss_scale",
             Self::Step => "step",
             Self::LearningRate => "learning_rate",
@@ -146,43 +194,33 @@ impl Feed {
                 | Self::Positions
                 | Self::Segments
                 | Self::Offsets
-                | Self::FirstTokens
-                | Self::MaskTokens
+                | Self::Rows(Pick::First | Pick::Last | Pick::Mask)
         )
     }
 
     /// Its type.
     #[must_use]
     pub fn ty(self) -> TensorType {
-        use super::types::{
-            DType::{F32, U32},
-            Dim,
-            Sym::{Masked, Sequences, Tokens},
-        };
-        let (s, t, m) = (Dim::sym(Sequences), Dim::sym(Tokens), Dim::sym(Masked));
+        use DType::{F32, U32};
+        let (s, t) = (Axis::Sequences.dim(), Axis::Tokens.dim());
         match self {
             Self::TokenIds | Self::Positions | Self::Segments => TensorType::new(U32, [t]),
             Self::Offsets => TensorType::new(U32, [s.plus(1)]),
-            Self::FirstTokens | Self::MaskTokens | Self::Labels => TensorType::new(U32, [s]),
-            Self::TokenKeys => TensorType::new(U32, [t, Dim::from(2)]),
-            Self::SequenceKeys => TensorType::new(U32, [s, Dim::from(2)]),
-            Self::MaskedPlaces | Self::MaskedTokens => TensorType::new(U32, [m]),
-            Self::MaskedKeys => TensorType::new(U32, [m, Dim::from(2)]),
-            Self::Targets => TensorType::new(F32, [s]),
-            Self::ClassSets { classes } => TensorType::new(F32, [s, Dim::from(u64::from(classes))]),
+            Self::Rows(pick) => TensorType::new(U32, [pick.axis().dim()]),
+            Self::Keys(axis) => TensorType::new(U32, [axis.dim(), Dim::from(2)]),
+            Self::Targets(TargetKind::Class) => TensorType::new(U32, [s]),
+            Self::Targets(TargetKind::Number) => TensorType::new(F32, [s]),
+            Self::Targets(TargetKind::ClassSet { classes }) => {
+                TensorType::new(F32, [s, Dim::from(u64::from(classes))])
+            }
+            Self::Targets(TargetKind::Token) => TensorType::new(U32, [Axis::Read.dim()]),
             Self::LossScale | Self::LearningRate => TensorType::scalar(F32),
             Self::Step => TensorType::scalar(U32),
             Self::Perturbation => TensorType::fixed(F32, &[3]),
             Self::Draw => TensorType::fixed(U32, &[2]),
             Self::Feature {
                 width, of, stored, ..
-            } => {
-                let rows = match of {
-                    Rows::Tokens => t,
-                    Rows::Sequences => s,
-                };
-                TensorType::new(F32, [rows, Dim::from(u64::from(width))]).stored_as(stored)
-            }
+            } => TensorType::new(F32, [of.dim(), Dim::from(u64::from(width))]).stored_as(stored),
         }
     }
 }
@@ -223,6 +261,15 @@ pub struct ValueInfo {
     pub def: Def,
 }
 
+/// A block of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Block {
+    /// The stack it is of: the model's own, or one beside it.
+    pub stack: &'static str,
+    /// Its number there, from 0.
+    pub number: u64,
+}
+
 /// One op application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -234,6 +281,8 @@ pub struct Node {
     pub outputs: Vec<Value>,
     /// Index into [`Program::labels`]: the site it was built for.
     pub label: u32,
+    /// The block it was built for, or whose gradient it is.
+    pub block: Option<Block>,
     /// Part of the step.
     pub phase: Phase,
 }

@@ -20,7 +20,9 @@ pub mod types;
 pub mod verify;
 
 pub use builder::{Builder, Numbers};
-pub use graph::{Class, Def, Feed, Node, Phase, Program, Resident, Rows, Value};
+pub use graph::{
+    Axis, Block, Class, Def, Feed, Node, Phase, Pick, Program, Resident, TargetKind, Value,
+};
 pub use schedule::Schedule;
 pub use types::{Bindings, DType, Dim, Real, Shape, Sym, TensorType};
 pub use verify::{Verified, verify};

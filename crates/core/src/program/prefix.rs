@@ -7,10 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use super::graph::{Class, Def, Feed, Node, Phase, Program, Rows, Value};
+use super::graph::{Axis, Class, Def, Feed, Node, Phase, Program, Value};
 use super::memory::sized;
 use super::passes::{Rebuild, pipeline};
-use super::types::{Bindings, DType, Dim, Sym, TensorType};
+use super::types::{Bindings, DType, TensorType};
 use super::verify::Verified;
 
 /// Below so many operations a byte, reading a stored value back is no gain over making it again.
@@ -211,16 +211,11 @@ fn unkeepable(
 }
 
 /// Whose rows a value has, and how many numbers a row; `None` if it cannot be stored by example.
-fn row_type(ty: &TensorType) -> Option<(Rows, u32)> {
-    let (rows, columns) = ty.matrix()?;
+fn row_type(ty: &TensorType) -> Option<(Axis, u32)> {
+    let (_, columns) = ty.matrix()?;
     let width = u32::try_from(columns.as_const()?).ok()?;
-    let of = if rows == Dim::sym(Sym::Tokens) {
-        Rows::Tokens
-    } else if rows == Dim::sym(Sym::Sequences) {
-        Rows::Sequences
-    } else {
-        return None;
-    };
+    // How many places are read depends on the step, where they are masked ones.
+    let of = Axis::of(ty).filter(|of| *of != Axis::Read)?;
     (ty.dtype == DType::F32).then_some((of, width))
 }
 

@@ -104,7 +104,7 @@ const fn phase_name(phase: Phase) -> &'static str {
 }
 
 /// `a.layer.3.b` as (`a.layer`, 3, `b`).
-pub(super) fn split_layer(label: &str) -> Option<(String, u64, String)> {
+fn split_layer(label: &str) -> Option<(String, u64, String)> {
     let parts: Vec<&str> = label.split('.').collect();
     let at = parts.iter().position(|p| p.parse::<u64>().is_ok())?;
     let number = parts.get(at)?.parse().ok()?;

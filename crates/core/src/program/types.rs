@@ -74,8 +74,8 @@ pub enum Sym {
     Pairs,
     /// Length of the longest sequence.
     Longest,
-    /// Number of masked places, where those are what is learned; else 0.
-    Masked,
+    /// Number of places that the head reads, where those are any number of tokens of a sequence; else 0.
+    Read,
 }
 
 /// All symbols with the letters they are printed with.
@@ -84,7 +84,7 @@ pub const SYMS: [(Sym, &str); 5] = [
     (Sym::Tokens, "T"),
     (Sym::Pairs, "P"),
     (Sym::Longest, "L"),
-    (Sym::Masked, "M"),
+    (Sym::Read, "R"),
 ];
 
 /// An affine form in the symbols: `constant + Σ factor·symbol`.
@@ -197,10 +197,10 @@ impl Bindings {
         Self(b)
     }
 
-    /// The same sizes with so many masked places.
+    /// The same sizes with so many places that the head reads.
     #[must_use]
-    pub const fn masked(mut self, places: u64) -> Self {
-        self.0[Sym::Masked as usize] = places;
+    pub const fn reading(mut self, places: u64) -> Self {
+        self.0[Sym::Read as usize] = places;
         self
     }
 

@@ -10,12 +10,12 @@ use super::{Answer, Details, Form, Names, Scored, Task, TaskKind};
 use crate::library::data::tokens::Target;
 use crate::library::metric::Predictions;
 use crate::library::model::Model;
-use crate::library::net::{Net, Pick};
+use crate::library::net::Net;
 use crate::library::rows::Added;
 use crate::library::schema::{Bound, Default, Key, Kind, Schema};
 use crate::library::tokenizer::Tokenizer;
 use crate::program::op::CrossEntropy;
-use crate::program::{Builder, Feed, Value};
+use crate::program::{Builder, Feed, Pick, TargetKind, Value};
 use masking::Masking;
 
 /// The tokens behind masks: cross-entropy over the vocabulary.
@@ -87,7 +87,7 @@ impl Task for MaskedLm {
     }
 
     fn pick(&self) -> Pick {
-        Pick::Masked
+        Pick::Places
     }
 
     fn on_masked_lm(&self) -> bool {
@@ -111,7 +111,7 @@ impl Task for MaskedLm {
     fn loss(&self, b: &mut Builder, scores: Value) -> Value {
         b.label("loss");
         let scale = b.feed(Feed::LossScale);
-        let tokens = b.feed(Feed::MaskedTokens);
+        let tokens = b.feed(Feed::Targets(TargetKind::Token));
         b.push1(CrossEntropy, &[scores, tokens, scale])
     }
 

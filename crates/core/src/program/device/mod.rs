@@ -140,7 +140,7 @@ pub fn overhead<'a>(
 
 /// The kernel sources a program uses, each with what activations are stored in: a module each.
 fn modules(program: &Program) -> Vec<(&'static str, DType)> {
-    let sizes = Bindings::of_lengths([1]).masked(1);
+    let sizes = Bindings::of_lengths([1]).reading(1);
     let all = program.nodes.iter();
     let all = all.filter_map(|node| launches(&node.op, &sized(program, node, &sizes)));
     let calls = all.flat_map(|list| list.list);

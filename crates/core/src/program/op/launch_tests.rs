@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::super::graph::{Class, Def, Feed, Rows, Value};
+use super::super::graph::{Axis, Class, Def, Feed, Value};
 use super::super::stored;
 use super::super::together::launches;
 use super::super::types::{Bindings, Real, TensorType};

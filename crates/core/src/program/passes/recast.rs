@@ -32,6 +32,7 @@ pub fn recast(program: &Program) -> Program {
                 let again = Node {
                     phase: node.phase,
                     label: node.label,
+                    block: node.block,
                     ..(*cast).clone()
                 };
                 let inputs = again.inputs.iter().map(|&v| rebuild.value(v)).collect();

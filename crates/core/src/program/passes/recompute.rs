@@ -7,31 +7,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::graph::{Def, Node, Phase, Program, Value};
-use super::super::print::split_layer;
 use super::Rebuild;
 
 /// Rewrites the backward of the first `blocks` blocks (those numbered below it) to make their inner
 /// values again.
 #[must_use]
 pub fn recompute(program: &Program, blocks: u64) -> Program {
-    let block_of: Vec<Option<(String, u64)>> = program
-        .labels
-        .iter()
-        .map(|label| split_layer(label).map(|(head, n, _)| (head, n)))
-        .collect();
-    let block = |node: &Node| block_of.get(node.label as usize).and_then(Option::as_ref);
     let outputs: BTreeSet<Value> = program.outputs.iter().map(|(_, v)| *v).collect();
     // Values that only nodes of their own block read in the forward.
     let mut inner: BTreeMap<Value, &Node> = BTreeMap::new();
     for node in program.nodes.iter().filter(|n| n.phase == Phase::Forward) {
-        if block(node).is_some_and(|(_, n)| *n < blocks) {
+        if node.block.is_some_and(|block| block.number < blocks) {
             let free = node.outputs.iter().filter(|v| !outputs.contains(v));
             inner.extend(free.map(|&v| (v, node)));
         }
         for input in &node.inputs {
             if inner
                 .get(input)
-                .is_some_and(|maker| block(maker) != block(node))
+                .is_some_and(|maker| maker.block != node.block)
             {
                 inner.remove(input);
             }

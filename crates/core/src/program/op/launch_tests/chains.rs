@@ -20,7 +20,7 @@ fn chain(own: Chain, d: u32, numbers: Numbers) -> crate::program::Verified {
     let feature = |index: u16, width: u32| Feed::Feature {
         index,
         width,
-        of: Rows::Tokens,
+        of: Axis::Tokens,
         stored: numbers.activations,
     };
     let frozen = |b: &mut Builder, name: &str, dims: &[u64]| {
@@ -42,7 +42,7 @@ fn chain(own: Chain, d: u32, numbers: Numbers) -> crate::program::Verified {
         x = b.push1(Activation { kind }, &[x]);
     } else {
         if own.dropout {
-            let (keys, step) = (b.feed(Feed::TokenKeys), b.feed(Feed::Step));
+            let (keys, step) = (b.feed(Feed::Keys(Axis::Tokens)), b.feed(Feed::Step));
             let dropout = Dropout {
                 p: Real::new(0.3),
                 stream: [5, 6],
@@ -130,7 +130,7 @@ fn both_ways(verified: &crate::program::Verified, rows: usize) -> ([Case; 2], Ve
         let (dims, seed) = (info.ty.dims(&sizes), i as u64);
         let tensor = match info.def {
             Def::Node { .. } => continue,
-            Def::Feed(Feed::TokenKeys) => keys(rows),
+            Def::Feed(Feed::Keys(Axis::Tokens)) => keys(rows),
             Def::Feed(Feed::Step) => ids(&[3]),
             _ => narrow(&random(seed, &dims)).cast(info.ty.stored),
         };
