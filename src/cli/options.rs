@@ -143,7 +143,7 @@ impl Common {
     }
 
     /// Where programs run, as asked for; the processor if that names nothing, which [`Self::prepare`] says.
-    pub(super) fn place(&self) -> ExecDevice {
+    pub(super) fn exec_device(&self) -> ExecDevice {
         self.device.parse().unwrap_or_default()
     }
 

@@ -4,6 +4,7 @@ mod place;
 
 use std::io::{BufReader, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -263,7 +264,8 @@ impl Predict {
         let mut part = read(input.as_mut())?;
         let columns = self.columns(own, input.as_ref(), &part, (&name, read_as))?;
         // Nothing is written, not even a header, before the model is whole.
-        let mut session = predictor.session((self.batch, self.draws), (machine, device))?;
+        let mut session =
+            predictor.session((self.batch, self.draws), (machine, Arc::new(device)))?;
         let out = Box::new(BufWriter::new(output::data()));
         let added = answers.columns()?;
         let width = added.len();

@@ -1,6 +1,7 @@
 //! `peftc replay`: rebuild a zeroth-order training's weights from its log.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -62,7 +63,7 @@ impl Replay {
             resume: true,
             checkpoint_every: Duration::MAX,
             machine,
-            device: self.common.place(),
+            device: Arc::new(self.common.exec_device()),
             machine_name: None,
             sources: Vec::new(),
         };

@@ -143,7 +143,7 @@ impl Run {
             resume: self.resume == Resume::Auto,
             checkpoint_every: self.checkpoint_every,
             machine,
-            device: self.common.place(),
+            device: Arc::new(self.common.exec_device()),
             machine_name: super::doctor::machine(machine.threads),
             sources: compiled
                 .sources

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
 use crate::cli::world::RealWorld;
 use crate::driver::compile;
-use crate::exec::backend::Device;
+use crate::exec::backend::rehearsed::Rehearsal;
+use crate::exec::backend::{Device, Open};
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer, Silent};
 use crate::exec::predict::Predictor;
@@ -44,7 +46,15 @@ fn planned_on(dir: &Path, body: &str, machine: &Machine) -> (PathBuf, Plan) {
     (path, compiled.plan.unwrap_or_else(|| panic!("{said:?}")))
 }
 
-fn options(dir: &Path, recipe: &Path, device: Device) -> Options {
+fn cpu() -> Arc<dyn Open> {
+    Arc::new(Device::Cpu)
+}
+
+fn rehearsed() -> Arc<dyn Open> {
+    Arc::new(Rehearsal { blocks: u64::MAX })
+}
+
+fn options(dir: &Path, recipe: &Path, device: Arc<dyn Open>) -> Options {
     Options {
         recipe: recipe.to_path_buf(),
         store: dir.join("store"),
@@ -120,22 +130,22 @@ fn left(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 
 fn agree(body: &str) {
     let [host, device, again] = [(); 3].map(|()| tempfile::tempdir().expect("a scratch directory"));
-    let go = |dir: &Path, device, observer: &mut (dyn Observer + Send)| {
+    let go = |dir: &Path, device: Arc<dyn Open>, observer: &mut (dyn Observer + Send)| {
         // Planned for a GPU where it runs on a device, so that the estimate is of what is held there.
-        let machine = match device {
-            Device::Cpu => MACHINE,
+        let machine = match device.to_string().as_str() {
+            "cpu" => MACHINE,
             _ => MACHINE.on(crate::program::device::Device::Cuda(None)),
         };
         let (recipe, plan) = planned_on(dir, body, &machine);
-        let options = options(dir, &recipe, device);
+        let options = options(dir, &recipe, device.clone());
         in_pool(|| run(&plan, &options, &RealWorld::new(true), observer))
     };
     struct Quiet;
     impl Observer for Quiet {
         fn event(&mut self, _: Event<'_>) {}
     }
-    go(host.path(), Device::Cpu, &mut Quiet).expect("runs on the host");
-    let result = go(device.path(), Device::Rehearsed, &mut Quiet).expect("runs in rehearsal");
+    go(host.path(), cpu(), &mut Quiet).expect("runs on the host");
+    let result = go(device.path(), rehearsed(), &mut Quiet).expect("runs in rehearsal");
     for stage in result["stages"].as_array().expect("stages") {
         if stage["kind"] != "merge" {
             assert_eq!(stage["device"], "rehearsed");
@@ -155,12 +165,12 @@ fn agree(body: &str) {
     }
     // Stopped in between and gone on, on the device.
     if body.contains("train {") || body.contains("mezo {") {
-        let stopped = go(again.path(), Device::Rehearsed, &mut Stopping(3));
+        let stopped = go(again.path(), rehearsed(), &mut Stopping(3));
         assert!(
             matches!(stopped, Err(RunError::Interrupted { .. })),
             "{body}"
         );
-        go(again.path(), Device::Rehearsed, &mut Quiet).expect("goes on");
+        go(again.path(), rehearsed(), &mut Quiet).expect("goes on");
         let c = left(again.path());
         for (name, bytes) in &a {
             assert!(c.get(name) == Some(bytes), "{body}: {name}, gone on");
@@ -216,11 +226,11 @@ impl Observer for InEvaluation {
 #[test]
 fn a_run_that_is_stopped_in_an_evaluation_makes_it_again_and_loses_no_step() {
     let body = "stage s = train { model = m, data = d.train, dev = d.dev, adapter = bitfit, lr = 1e-3, epochs = 2, batch = 16, best = accuracy, features = 0B }\n";
-    for device in [Device::Cpu, Device::Rehearsed] {
+    for device in [cpu(), rehearsed()] {
         let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().expect("a scratch directory"));
         let go = |dir: &Path, observer: &mut (dyn Observer + Send)| {
             let (recipe, plan) = planned(dir, body);
-            let mut options = options(dir, &recipe, device);
+            let mut options = options(dir, &recipe, device.clone());
             options.checkpoint_every = Duration::MAX;
             in_pool(|| run(&plan, &options, &RealWorld::new(true), observer))
         };
@@ -271,15 +281,15 @@ fn a_device_without_memory_ends_with_figures_and_a_checkpoint_to_go_on_from() {
         ),
     ] {
         let [host, device] = [(); 2].map(|()| tempfile::tempdir().expect("a scratch directory"));
-        let go = |dir: &Path, device| {
+        let go = |dir: &Path, device: Arc<dyn Open>| {
             let (recipe, plan) = planned(dir, body);
-            let mut options = options(dir, &recipe, device);
+            let mut options = options(dir, &recipe, device.clone());
             // Nothing else has left a checkpoint.
             options.checkpoint_every = Duration::MAX;
             in_pool(|| run(&plan, &options, &RealWorld::new(true), &mut Silent))
         };
-        go(host.path(), Device::Cpu).expect("runs");
-        let ended = go(device.path(), Device::Scarce(blocks)).expect_err("too little");
+        go(host.path(), cpu()).expect("runs");
+        let ended = go(device.path(), Arc::new(Rehearsal { blocks })).expect_err("too little");
         let (code, said) = (ended.exit_code(), ended.to_string());
         assert_eq!(code, 3, "{said}");
         for part in [
@@ -294,7 +304,7 @@ fn a_device_without_memory_ends_with_figures_and_a_checkpoint_to_go_on_from() {
         let steps = left_off.expect("a log").lines().count();
         assert!((1..7).contains(&steps), "{steps}: {said}");
         assert!(said.contains(&format!("the {steps} steps")), "{said}");
-        go(device.path(), Device::Rehearsed).expect("goes on");
+        go(device.path(), rehearsed()).expect("goes on");
         let (a, b) = (left(host.path()), left(device.path()));
         assert!(
             a.len() > 5 && a.iter().all(|(name, bytes)| b.get(name) == Some(bytes)),
@@ -309,12 +319,12 @@ fn a_zeroth_order_training_on_a_device_is_that_of_the_host_and_is_replayed_there
     agree(body);
     let dir = tempfile::tempdir().expect("a scratch directory");
     let (recipe, plan) = planned(dir.path(), body);
-    let mut options = options(dir.path(), &recipe, Device::Rehearsed);
+    let mut options = options(dir.path(), &recipe, rehearsed());
     options.checkpoint_every = Duration::MAX;
     let world = RealWorld::new(true);
     in_pool(|| run(&plan, &options, &world, &mut Silent)).expect("runs");
-    for device in [Device::Cpu, Device::Rehearsed] {
-        options.device = device;
+    for device in [cpu(), rehearsed()] {
+        options.device = device.clone();
         let done = in_pool(|| replay(&plan, &options, ("s", None, None), &world)).expect("replays");
         let (same, all) = done.equal.expect("compared");
         assert!(same == all && all > 10, "{device}: {same} of {all}");
@@ -326,7 +336,7 @@ fn labels_from_a_device_are_those_of_the_host() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let body = "stage s = train { model = m, data = d.train, adapter = k_lst { k = 3, r = 4 }, lr = 1e-3, steps = 2 }\n";
     let (recipe, plan) = planned(dir.path(), body);
-    let options = options(dir.path(), &recipe, Device::Cpu);
+    let options = options(dir.path(), &recipe, cpu());
     let world = RealWorld::new(true);
     let result = in_pool(|| run(&plan, &options, &world, &mut Silent)).expect("runs");
     let artifact = result["stages"][0]["artifact"].as_str().expect("a path");
@@ -335,7 +345,7 @@ fn labels_from_a_device_are_those_of_the_host() {
     let texts: Vec<Vec<String>> = ["fine", "a dull and endless film", ""]
         .map(|text| vec![text.to_owned()])
         .to_vec();
-    let [host, device] = [Device::Cpu, Device::Rehearsed].map(|device| {
+    let [host, device] = [cpu(), rehearsed()].map(|device| {
         let on = (MACHINE, device);
         let made = in_pool(|| predictor.predict(&texts, (2, 1), on, &mut Silent));
         made.expect("labels").scores
@@ -351,7 +361,7 @@ fn what_no_program_changes_is_held_on_the_device_alone_until_it_comes_home() {
     let sum = b.push1(crate::program::op::SumRows, &[table]);
     b.output("sum", sum);
     let verified = verify(b.finish()).expect("a program");
-    let mut runner = Runner::on(MACHINE, Device::Rehearsed).expect("opens");
+    let mut runner = Runner::on(MACHINE, &rehearsed()).expect("opens");
     let table = Tensor::new((0..32).map(|i| i as f32).collect::<Vec<_>>(), &[4, 8]);
     let insert = |runner: &mut Runner| {
         let (own, meter) = (table.clone(), &mut runner.meter);
@@ -365,7 +375,7 @@ fn what_no_program_changes_is_held_on_the_device_alone_until_it_comes_home() {
         let made = in_pool(|| runner.run(&verified, Vec::new(), &Bindings::default()));
         assert_eq!(made.expect("runs").floats("sum")[0], 48.0);
     }
-    runner.come_home().expect("comes home");
+    runner.fetch_all().expect("comes home");
     let own = runner.residents.get("table").expect("here");
     assert_eq!(own.slice::<f32>(), table.slice::<f32>());
     assert_eq!(runner.meter.live(), 128);
@@ -393,7 +403,7 @@ fn an_index_outside_its_table_is_told_and_memory_is_counted() {
     b.output("sum", sum);
     assert_eq!(b.ty(rows).shape[0], tokens);
     let verified = verify(b.finish()).expect("a program");
-    let mut runner = Runner::on(MACHINE, Device::Rehearsed).expect("opens");
+    let mut runner = Runner::on(MACHINE, &rehearsed()).expect("opens");
     let values: Vec<f32> = (0..32).map(|i| i as f32).collect();
     let meter = &mut runner.meter;
     runner.residents.insert(

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::VarBuilder;
+use peftc::exec::backend::{Device as ExecDevice, Open};
 use peftc::exec::observe::Silent;
 use peftc::exec::predict::Predictor;
 use peftc::library::method::{METHODS, Method};
@@ -360,7 +362,8 @@ fn evaluated(out: &Path, stage: &str) -> Scores {
 fn predicted(folder: &Path) -> Scores {
     let texts: Vec<Vec<String>> = SENTENCES.iter().map(|s| vec![(*s).to_owned()]).collect();
     let predictor = Predictor::open(folder, &methods_from_text).expect("opens");
-    let on = (Machine::detect(Some(2)), peftc::exec::backend::Device::Cpu);
+    let device: Arc<dyn Open> = Arc::new(ExecDevice::Cpu);
+    let on = (Machine::detect(Some(2)), device);
     let made = predictor
         .predict(&texts, (4, 1), on, &mut Silent)
         .expect("labels");

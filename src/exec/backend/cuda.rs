@@ -17,7 +17,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
-use super::{Applied, Backend, Block, Blocks, Mark, Ticket};
+use super::{Applied, Backend, Block, Blocks, Download, Mark, Ticket, fault_type};
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::files::{RunError, cache, durable};
 use crate::program::device::cublas_workspace;
@@ -34,7 +34,7 @@ const STAGED: usize = 1 << 18;
 /// Pinned buffers taken in turn, made as they are needed: some batches ahead, kept features included.
 const STAGES: usize = 128;
 
-/// Pinned memory for what comes home: losses and scores of the runs that are not observed yet.
+/// Pinned memory for downloads: losses and scores of the runs that are not observed yet.
 const RETURNS: usize = 1 << 18;
 
 /// A GPU.
@@ -53,6 +53,8 @@ pub struct Cuda {
     marked: u64,
     blas: CudaBlas,
     workspace: CudaSlice<u8>,
+    /// Whether a kernel met an index outside its table, and which.
+    fault: Block,
     functions: BTreeMap<(&'static str, DType), CudaFunction>,
     modules: BTreeMap<(&'static str, DType), Arc<CudaModule>>,
     stream: Arc<CudaStream>,
@@ -142,7 +144,7 @@ impl Cuda {
         // must not be write-combined.
         let returns =
             unsafe { context.alloc_pinned_with_flags::<u8>(RETURNS, 0) }.map_err(failed)?;
-        Ok(Self {
+        let mut cuda = Self {
             blocks: Vec::new(),
             free: Vec::new(),
             stages: Vec::new(),
@@ -159,11 +161,15 @@ impl Cuda {
             stream,
             context,
             architecture: format!("compute_{major}{minor}"),
-        })
+            fault: Block { index: 0, bytes: 0 },
+        };
+        cuda.fault = cuda.alloc(&fault_type(), &Bindings::default())?;
+        cuda.upload(cuda.fault, &Tensor::zeros(DType::U32, &[3]))?;
+        Ok(cuda)
     }
 
     fn slice(&self, block: Block) -> Result<&CudaSlice<u8>, RunError> {
-        let slice = self.blocks.get(block.0).and_then(Option::as_ref);
+        let slice = self.blocks.get(block.index).and_then(Option::as_ref);
         slice.ok_or_else(|| RunError::bug("a block of the GPU is used after it was freed"))
     }
 
@@ -176,7 +182,7 @@ impl Cuda {
             Operand::In(i) => blocks.inputs.get(i).copied(),
             Operand::Out(i) => blocks.outputs.get(i).copied(),
             Operand::Scratch(i) => blocks.scratch.get(i).copied(),
-            Operand::Fault => Some(blocks.fault),
+            Operand::Fault => Some(self.fault),
         };
         found.ok_or_else(|| RunError::bug("a launch names an operand that is not there"))
     }
@@ -318,12 +324,12 @@ impl Cuda {
             };
             // The copy that last read this buffer, `STAGES` uploads ago, is waited for.
             stage.read.synchronize().map_err(failed)?;
-            let room = stage.memory.as_mut_ptr().map_err(failed)?;
+            let pinned = stage.memory.as_mut_ptr().map_err(failed)?;
             // SAFETY: the buffer has STAGED bytes, at least as many as are copied; no copy reads it now, and none
-            // that was asked for here will when it is written again; the block has room for all pieces.
+            // that was asked for here will when it is written again; the block holds all pieces.
             unsafe {
-                std::ptr::copy_nonoverlapping(piece.as_ptr(), room, piece.len());
-                let piece = std::slice::from_raw_parts(room, piece.len());
+                std::ptr::copy_nonoverlapping(piece.as_ptr(), pinned, piece.len());
+                let piece = std::slice::from_raw_parts(pinned, piece.len());
                 let at = to + (i * STAGED) as u64;
                 cudarc::driver::result::memcpy_htod_async(at, piece, self.stream.cu_stream())
             }
@@ -333,8 +339,8 @@ impl Cuda {
         Ok(())
     }
 
-    /// Room for bytes that come home, until their ticket is collected; `None` if there is none.
-    fn room(&mut self, size: usize) -> Option<usize> {
+    /// Takes pinned memory for a download until its ticket is collected; `None` if there is too little.
+    fn pinned(&mut self, size: usize) -> Option<usize> {
         let size = size.next_multiple_of(64);
         let free = |&at: &usize| {
             let before = self.taken.range(..at).next_back();
@@ -463,12 +469,12 @@ fn whole(path: &std::path::Path) -> Option<String> {
 }
 
 impl Backend for Cuda {
-    fn free_bytes(&self) -> Result<u64, RunError> {
+    fn free_bytes(&self) -> Result<Option<u64>, RunError> {
         let (free, _) = self
             .context
             .mem_get_info()
             .map_err(|e| driver("be asked for its free memory", e))?;
-        Ok((free + self.workspace.num_bytes()) as u64)
+        Ok(Some((free + self.workspace.num_bytes()) as u64))
     }
 
     fn alloc(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<Block, RunError> {
@@ -476,28 +482,29 @@ impl Backend for Cuda {
         // SAFETY: a block's contents are written before they are read, as the processor's are.
         let slice = unsafe { self.stream.alloc::<u8>(bytes.max(4) as usize) }
             .map_err(|e| driver(&format!("hold {} MiB more", bytes.div_ceil(1 << 20)), e))?;
-        Ok(match self.free.pop() {
+        let index = match self.free.pop() {
             Some(at) => {
                 if let Some(slot) = self.blocks.get_mut(at) {
                     *slot = Some(slice);
                 }
-                Block(at)
+                at
             }
             None => {
                 self.blocks.push(Some(slice));
-                Block(self.blocks.len() - 1)
+                self.blocks.len() - 1
             }
-        })
+        };
+        Ok(Block { index, bytes })
     }
 
     fn free(&mut self, block: Block) {
         if self
             .blocks
-            .get_mut(block.0)
+            .get_mut(block.index)
             .and_then(Option::take)
             .is_some()
         {
-            self.free.push(block.0);
+            self.free.push(block.index);
         }
     }
 
@@ -519,27 +526,26 @@ impl Backend for Cuda {
             .map_err(|e| driver("finish its work", e))
     }
 
-    fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError> {
+    fn begin_download(
+        &mut self,
+        block: Block,
+        ty: &TensorType,
+        sizes: &Bindings,
+    ) -> Result<Download, RunError> {
         let failed = |e| driver("give data back", e);
-        let size = bytes as usize;
+        let size = ty.bytes(sizes) as usize;
         if self.slice(block)?.num_bytes() < size {
             return Err(RunError::bug("a block holds less than is wanted"));
         }
-        let room = (size > 0).then(|| self.room(size)).flatten();
-        let from = self.slice(block)?;
-        let Some(at) = room else {
-            let mut own = vec![0; size];
+        let pinned = (size > 0).then(|| self.pinned(size)).flatten();
+        let Some(at) = pinned else {
+            let mut own = Tensor::zeros(ty.stored, &ty.dims(sizes));
             if size > 0 {
-                let part = from.try_slice(..size);
-                let part =
-                    part.ok_or_else(|| RunError::bug("a block holds less than is wanted"))?;
-                self.stream
-                    .memcpy_dtoh(&part, own.as_mut_slice())
-                    .map_err(failed)?;
-                self.stream.synchronize().map_err(failed)?;
+                self.download(block, &mut own)?;
             }
-            return Ok(Ticket::Here(own));
+            return Ok(Download::Done(own));
         };
+        let from = self.slice(block)?;
         let from = address(from, &self.stream);
         self.context.bind_to_thread().map_err(failed)?;
         let to = self.returns.as_mut_ptr().map_err(failed)?;
@@ -550,15 +556,16 @@ impl Backend for Cuda {
             cudarc::driver::result::memcpy_dtoh_async(to, from, self.stream.cu_stream())
         }
         .map_err(failed)?;
-        Ok(Ticket::At(at))
+        Ok(Download::Pending(Ticket(at)))
     }
 
-    fn mark(&mut self) -> Result<Mark, RunError> {
+    fn end(&mut self) -> Result<Option<(Download, Mark)>, RunError> {
+        let words = self.begin_download(self.fault, &fault_type(), &Bindings::default())?;
         let event = self.stream.record_event(None);
         let event = event.map_err(|e| driver("mark its work", e))?;
         self.marked += 1;
         self.marks.push_back((Mark(self.marked), event));
-        Ok(Mark(self.marked))
+        Ok(Some((words, Mark(self.marked))))
     }
 
     fn wait(&mut self, mark: Mark) -> Result<(), RunError> {
@@ -573,20 +580,14 @@ impl Backend for Cuda {
         Ok(())
     }
 
-    fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
+    fn collect(&mut self, Ticket(at): Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
         let to = bytes_of_mut(tensor);
-        match ticket {
-            Ticket::Here(bytes) if bytes.len() == to.len() => to.copy_from_slice(&bytes),
-            Ticket::At(at) => {
-                let all = self.returns.as_slice();
-                let all = all.map_err(|e| driver("give data back", e))?;
-                let own = all.get(at..at + to.len());
-                let own = own.ok_or_else(|| RunError::bug("more is collected than came"))?;
-                to.copy_from_slice(own);
-                self.taken.remove(&at);
-            }
-            Ticket::Here(_) => return Err(RunError::bug("more is collected than came")),
-        }
+        let all = self.returns.as_slice();
+        let all = all.map_err(|e| driver("give data back", e))?;
+        let own = all.get(at..at + to.len());
+        let own = own.ok_or_else(|| RunError::bug("more is collected than came"))?;
+        to.copy_from_slice(own);
+        self.taken.remove(&at);
         Ok(())
     }
 
@@ -595,7 +596,7 @@ impl Backend for Cuda {
         _: &[Applied<'_>],
         launches: &Launches,
         blocks: &Blocks<'_>,
-    ) -> Result<(), RunError> {
+    ) -> Result<u64, RunError> {
         for launch in &launches.list {
             match launch {
                 Launch::Call(call) => self.call(call, blocks)?,
@@ -630,6 +631,6 @@ impl Backend for Cuda {
                 }
             }
         }
-        Ok(())
+        Ok(0)
     }
 }

@@ -1,84 +1,111 @@
-//! A device for tests: its "device memory" is a table of tensors, and its ops are the processor's.
+//! A device for tests: the processor's ops over memory that the host does not see. What a GPU asks for is asked for here:
+//! memory comes in any state, downloads are pending until they are waited for, and launches name their operands.
 
-use super::{Applied, Backend, Block, Blocks, Mark, Ticket};
+use std::fmt;
+
+use super::{Applied, Backend, Block, Blocks, Cpu, Download, Mark, Open, Ticket, fault_type};
 use crate::files::RunError;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
-use crate::program::op::launch::{Launch, Launches, Operand};
-use crate::program::op::{Io, Kernel, Machine, Op, Tensor};
-use crate::program::stored;
-use crate::program::{Bindings, TensorType};
+use crate::program::op::launch::{Arg, Launch, Launches, Operand};
+use crate::program::op::{Machine, OpError, Tensor};
+use crate::program::{Bindings, DType, TensorType};
 
-const MACHINE: Machine = Machine::cpu(2);
+/// Opens the device, with memory for so many blocks in all.
+#[derive(Clone, Copy, Debug)]
+pub struct Rehearsal {
+    /// How many.
+    pub blocks: u64,
+}
+
+impl fmt::Display for Rehearsal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rehearsed")
+    }
+}
+
+impl Open for Rehearsal {
+    fn open(&self, machine: Machine) -> Result<Box<dyn Backend>, RunError> {
+        let mut memory = Cpu::new(machine);
+        let fault = memory.insert(Tensor::zeros(DType::U32, &[3]));
+        Ok(Box::new(Rehearsed {
+            memory,
+            fault,
+            pending: Vec::new(),
+            waited: 0,
+            left: self.blocks,
+        }))
+    }
+}
 
 /// A device that is none.
-#[derive(Debug, Default)]
-pub(super) struct Rehearsal {
-    table: Vec<Option<Tensor>>,
-    coming: Vec<Option<Vec<u8>>>,
+#[derive(Debug)]
+struct Rehearsed {
+    memory: Cpu,
+    fault: Block,
+    pending: Vec<Option<Vec<u8>>>,
     /// How many of those have been waited for.
     waited: usize,
     /// Blocks for which there is still memory.
     left: u64,
 }
 
-impl Rehearsal {
-    pub(super) fn new(left: u64) -> Self {
-        Self {
-            left,
-            ..Self::default()
-        }
-    }
-
-    fn take(&mut self, block: Block) -> Tensor {
-        self.table[block.0].take().expect("a live block")
+impl Rehearsed {
+    fn at(&mut self, block: Block) -> &mut Tensor {
+        self.memory.host_mut(block).expect("a live block")
     }
 }
 
-impl Backend for Rehearsal {
-    fn free_bytes(&self) -> Result<u64, RunError> {
-        Ok(u64::MAX)
+impl Backend for Rehearsed {
+    fn free_bytes(&self) -> Result<Option<u64>, RunError> {
+        Ok(Some(u64::MAX))
     }
 
     fn alloc(&mut self, ty: &TensorType, sizes: &Bindings) -> Result<Block, RunError> {
         self.left = self.left.checked_sub(1).ok_or_else(|| RunError::Memory {
             what: "no memory is left".to_owned(),
         })?;
-        let mut tensor = Tensor::zeros(ty.stored, &ty.dims(sizes));
+        let block = self.memory.alloc(ty, sizes)?;
         // Memory comes in any state.
-        if let Some(x) = tensor.slice_mut::<f32>() {
+        if let Some(x) = self.at(block).slice_mut::<f32>() {
             x.fill(f32::NAN);
         }
-        self.table.push(Some(tensor));
-        Ok(Block(self.table.len() - 1))
+        assert_eq!(block.bytes, ty.bytes(sizes));
+        Ok(block)
     }
 
     fn free(&mut self, block: Block) {
-        drop(self.take(block));
+        self.memory.take(block).expect("a live block");
     }
 
     fn upload(&mut self, block: Block, tensor: &Tensor) -> Result<(), RunError> {
-        let slot = self.table[block.0].as_mut().expect("a live block");
+        let slot = self.at(block);
         assert_eq!((slot.dtype(), &slot.dims), (tensor.dtype(), &tensor.dims));
         *slot = tensor.clone();
         Ok(())
     }
 
     fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError> {
-        let slot = self.table[block.0].as_ref().expect("a live block");
+        let slot = self.at(block);
         assert_eq!((slot.dtype(), &slot.dims), (tensor.dtype(), &tensor.dims));
         *tensor = slot.clone();
         Ok(())
     }
 
-    fn begin(&mut self, block: Block, bytes: u64) -> Result<Ticket, RunError> {
-        let slot = self.table[block.0].as_ref().expect("a live block");
-        assert_eq!(bytes_of(slot).len() as u64, bytes);
-        self.coming.push(Some(bytes_of(slot).to_vec()));
-        Ok(Ticket::At(self.coming.len() - 1))
+    fn begin_download(
+        &mut self,
+        block: Block,
+        ty: &TensorType,
+        sizes: &Bindings,
+    ) -> Result<Download, RunError> {
+        let bytes = bytes_of(self.at(block)).to_vec();
+        assert_eq!(bytes.len() as u64, ty.bytes(sizes));
+        self.pending.push(Some(bytes));
+        Ok(Download::Pending(Ticket(self.pending.len() - 1)))
     }
 
-    fn mark(&mut self) -> Result<Mark, RunError> {
-        Ok(Mark(self.coming.len() as u64))
+    fn end(&mut self) -> Result<Option<(Download, Mark)>, RunError> {
+        let words = self.begin_download(self.fault, &fault_type(), &Bindings::default())?;
+        Ok(Some((words, Mark(self.pending.len() as u64))))
     }
 
     fn wait(&mut self, mark: Mark) -> Result<(), RunError> {
@@ -86,12 +113,9 @@ impl Backend for Rehearsal {
         Ok(())
     }
 
-    fn collect(&mut self, ticket: Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
-        let Ticket::At(at) = ticket else {
-            panic!("{ticket:?}")
-        };
+    fn collect(&mut self, Ticket(at): Ticket, tensor: &mut Tensor) -> Result<(), RunError> {
         assert!(at < self.waited, "collected before it was waited for");
-        bytes_of_mut(tensor).copy_from_slice(&self.coming[at].take().expect("once"));
+        bytes_of_mut(tensor).copy_from_slice(&self.pending[at].take().expect("once"));
         Ok(())
     }
 
@@ -100,13 +124,13 @@ impl Backend for Rehearsal {
         ops: &[Applied<'_>],
         launches: &Launches,
         blocks: &Blocks<'_>,
-    ) -> Result<(), RunError> {
+    ) -> Result<u64, RunError> {
         // Every operand of a launch is there.
         for launch in &launches.list {
             let named: Vec<Operand> = match launch {
                 Launch::Call(call) => {
                     let buffers = call.args.iter().filter_map(|a| match a {
-                        crate::program::op::launch::Arg::At(operand) => Some(*operand),
+                        Arg::At(operand) => Some(*operand),
                         _ => None,
                     });
                     buffers.collect()
@@ -126,59 +150,24 @@ impl Backend for Rehearsal {
         }
         let (mut inputs, mut outputs) = (blocks.inputs, blocks.outputs);
         for one in ops {
-            let (own, rest) = inputs.split_at(one.inputs);
-            let (made, later) = outputs.split_at(one.outputs);
-            (inputs, outputs) = (rest, later);
-            let own = Blocks {
-                inputs: own,
-                outputs: made,
-                ..*blocks
-            };
-            self.one(one.op, &own);
+            if let Some(taken) = one.takes {
+                assert_eq!(inputs[taken], outputs[0]);
+            }
+            (inputs, outputs) = (&inputs[one.inputs..], &outputs[one.outputs..]);
         }
         assert!(inputs.is_empty() && outputs.is_empty());
-        Ok(())
-    }
-}
-
-impl Rehearsal {
-    fn one(&mut self, op: &Op, blocks: &Blocks<'_>) {
-        let updates = op.rule().updates();
-        let taken = blocks
-            .inputs
-            .iter()
-            .enumerate()
-            .position(|(i, b)| !updates.contains(&i) && blocks.outputs.first() == Some(b));
-        let mut outputs: Vec<Tensor> = blocks.outputs.iter().map(|&b| self.take(b)).collect();
-        let mut updated: Vec<Tensor> = updates
-            .iter()
-            .map(|&i| self.take(blocks.inputs[i]))
-            .collect();
-        let kernel = Kernel::new(&MACHINE);
-        let io = Io {
-            inputs: blocks
-                .inputs
-                .iter()
-                .enumerate()
-                .map(|(i, b)| {
-                    let free = !updates.contains(&i) && taken != Some(i);
-                    free.then(|| self.table[b.0].as_ref().expect("a live block").view())
-                })
-                .collect(),
-            updates: updated.iter_mut().map(Tensor::view_mut).collect(),
-            outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
-            taken,
-        };
-        let result = stored::eval(op, &kernel, io);
-        for (&i, tensor) in updates.iter().zip(updated) {
-            self.table[blocks.inputs[i].0] = Some(tensor);
-        }
-        for (b, tensor) in blocks.outputs.iter().zip(outputs) {
-            self.table[b.0] = Some(tensor);
-        }
-        if let Err(crate::program::op::OpError::Index { index, rows }) = result {
-            let words = vec![1, index as u32, rows as u32];
-            self.table[blocks.fault.0] = Some(Tensor::new(words, &[3]));
+        // A launch meets its fault and goes on.
+        match self.memory.apply(ops, launches, blocks) {
+            Err(RunError::Op {
+                source: OpError::Index { index, rows },
+                ..
+            }) => {
+                let words = vec![1, index as u32, rows as u32];
+                *self.at(self.fault) = Tensor::new(words, &[3]);
+                Ok(0)
+            }
+            // Scratch is what the launches ask for.
+            done => done.map(|_| 0),
         }
     }
 }

@@ -244,7 +244,7 @@ fn nothing(site: &Site) -> [PeftTensor; 2] {
 fn plain(param: &Param, runner: &mut Runner) -> Result<PeftTensor, RunError> {
     if runner.residents.get(&param.name).is_none() {
         // The frozen part of such a module may be on the device alone.
-        runner.come_home()?;
+        runner.fetch_all()?;
     }
     let tensor = runner.residents.get(&param.name);
     let data = tensor.map(|t| crate::exec::load::init::cast(t.clone(), crate::program::DType::F32));

@@ -1,259 +1,33 @@
-//! The interpreter: a slot per value, filled by kernels and freed by the program's own schedule.
+//! The interpreter: a slot per value, filled by kernels and freed by the program's own schedule. It runs programs on
+//! any [`Backend`]; the processor is one.
 //!
 //! **Invariant:** it allocates nothing the schedule did not ask for; what it meters is what the
 //! estimate summed.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
-use self::remote::{Remote, runnable};
-use crate::exec::backend::{Device, Mark, Ticket};
+use crate::exec::backend::{Applied, Block, Blocks, Cpu, Device, Open};
 use crate::files::RunError;
 use crate::program::memory::sized;
-use crate::program::op::{Io, Kernel, Machine, Tensor, TensorMut, TensorRef};
+use crate::program::op::{Machine, Tensor};
 use crate::program::rates::Rates;
-use crate::program::stored;
-use crate::program::{Bindings, Class, Def, Feed, Node, Program, Value, Verified};
+use crate::program::{Bindings, Class, DType, Feed, Program, TensorType, Value, Verified};
 
-mod remote;
+mod meter;
+mod outputs;
+mod residents;
 
-/// Tensor bytes as executed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meter {
-    live: u64,
-    peak: u64,
-}
-
-impl Meter {
-    /// Adds a block.
-    pub fn alloc(&mut self, bytes: u64) {
-        self.live += bytes;
-        self.peak = self.peak.max(self.live);
-    }
-
-    /// Removes a block.
-    pub fn free(&mut self, bytes: u64) {
-        self.live = self.live.saturating_sub(bytes);
-    }
-
-    /// Notes scratch on top of what is live.
-    pub fn scratch(&mut self, bytes: u64) {
-        self.peak = self.peak.max(self.live + bytes);
-    }
-
-    /// Bytes live now.
-    #[must_use]
-    pub const fn live(&self) -> u64 {
-        self.live
-    }
-
-    /// Most bytes live at once.
-    #[must_use]
-    pub const fn peak(&self) -> u64 {
-        self.peak
-    }
-}
-
-/// Tensors that live for the whole stage, by name.
-#[derive(Debug, Default)]
-pub struct Residents {
-    /// A tensor that is on the device alone has its type and dimensions, and no elements.
-    tensors: Vec<Tensor>,
-    away: Vec<bool>,
-    classes: Vec<Class>,
-    /// Goes up whenever the host changes the tensor, so that copies elsewhere are known to be old.
-    versions: Vec<u64>,
-    index: BTreeMap<String, usize>,
-}
-
-impl Residents {
-    /// Adds or replaces a tensor.
-    pub fn insert(&mut self, name: &str, class: Class, tensor: Tensor, meter: &mut Meter) {
-        meter.alloc(tensor.bytes());
-        match self.index.get(name).copied() {
-            Some(i) => {
-                if let Some(slot) = self.tensors.get_mut(i) {
-                    meter.free(slot.bytes());
-                    *slot = tensor;
-                }
-                self.set_away(i, false);
-                self.changed(i);
-            }
-            None => {
-                self.index.insert(name.to_owned(), self.tensors.len());
-                self.tensors.push(tensor);
-                self.away.push(false);
-                self.classes.push(class);
-                self.versions.push(0);
-            }
-        }
-    }
-
-    fn changed(&mut self, at: usize) {
-        if let Some(version) = self.versions.get_mut(at) {
-            *version += 1;
-        }
-    }
-
-    /// Where each value of a program is found that is a resident.
-    ///
-    /// # Errors
-    /// One is not there, or of another type (a bug).
-    pub(in crate::exec) fn places(
-        &self,
-        program: &Program,
-    ) -> Result<Vec<Option<usize>>, RunError> {
-        let mut resident = vec![None; program.values.len()];
-        for (slot, value) in resident.iter_mut().zip(&program.values) {
-            let Def::Resident(i) = value.def else {
-                continue;
-            };
-            let Some(declared) = program.residents.get(i as usize) else {
-                continue;
-            };
-            let found = self.index.get(&declared.name).copied();
-            match found.and_then(|i| self.tensors.get(i)) {
-                Some(t)
-                    if t.dtype() == declared.ty.dtype
-                        && t.dims == declared.ty.dims(&Bindings::default()) =>
-                {
-                    *slot = found
-                }
-                Some(t) => {
-                    return Err(RunError::bug(format!(
-                        "`{}` is held as {:?} but the program wants {}",
-                        declared.name, t.dims, declared.ty
-                    )));
-                }
-                None => {
-                    return Err(RunError::bug(format!(
-                        "`{}` was never loaded",
-                        declared.name
-                    )));
-                }
-            }
-        }
-        Ok(resident)
-    }
-
-    /// The tensor at a place.
-    pub(in crate::exec) fn at(&self, place: usize) -> Option<&Tensor> {
-        self.tensors.get(place)
-    }
-
-    fn set_away(&mut self, place: usize, away: bool) {
-        if let Some(slot) = self.away.get_mut(place) {
-            *slot = away;
-        }
-    }
-
-    /// Whether the tensor at a place is on the device alone.
-    pub(in crate::exec) fn is_away(&self, place: usize) -> bool {
-        self.away.get(place).copied().unwrap_or(false)
-    }
-
-    /// Whether a tensor of a name is held, here or on a device.
-    #[must_use]
-    pub fn holds(&self, name: &str) -> bool {
-        self.index.contains_key(name)
-    }
-
-    /// The place of a tensor.
-    pub(in crate::exec) fn place(&self, name: &str) -> Option<usize> {
-        self.index.get(name).copied()
-    }
-
-    /// Gives up the elements at a place: they are on the device.
-    fn send_away(&mut self, place: usize, meter: &mut Meter) {
-        if let Some(slot) = self.tensors.get_mut(place) {
-            meter.free(slot.bytes());
-            let dims = std::mem::take(&mut slot.dims);
-            *slot = Tensor {
-                dims,
-                ..Tensor::zeros(slot.dtype(), &[0])
-            };
-            self.set_away(place, true);
-        }
-    }
-
-    /// Makes room for the elements at a place that is away. They come from the device, which is no change.
-    fn call_back(&mut self, place: usize, meter: &mut Meter) -> Option<&mut Tensor> {
-        self.set_away(place, false);
-        let slot = self.tensors.get_mut(place)?;
-        *slot = Tensor::zeros(slot.dtype(), &slot.dims);
-        meter.alloc(slot.bytes());
-        Some(slot)
-    }
-
-    /// The version of the tensor at a place.
-    pub(in crate::exec) fn version(&self, place: usize) -> u64 {
-        self.versions.get(place).copied().unwrap_or(0)
-    }
-
-    /// The tensor at a place, to take up what a device made of it: that is no change of the host's.
-    pub(in crate::exec) fn home(&mut self, place: usize) -> Option<&mut Tensor> {
-        self.tensors.get_mut(place)
-    }
-
-    /// A tensor by name, if it is here.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Tensor> {
-        let at = self.place(name).filter(|&at| !self.is_away(at))?;
-        self.tensors.get(at)
-    }
-
-    /// A tensor by name, writable, if it is here.
-    #[must_use]
-    pub fn get_mut(&mut self, name: &str) -> Option<&mut Tensor> {
-        let at = self.place(name).filter(|&at| !self.is_away(at))?;
-        self.changed(at);
-        self.tensors.get_mut(at)
-    }
-
-    /// Takes a tensor out; its place is lost.
-    pub fn take(&mut self, name: &str) -> Option<Tensor> {
-        let at = self.index.remove(name)?;
-        self.set_away(at, false);
-        self.changed(at);
-        self.tensors
-            .get_mut(at)
-            .map(|slot| std::mem::replace(slot, Tensor::new(Vec::<f32>::new(), &[0])))
-    }
-
-    /// Removes the tensors that `keep` does not want.
-    pub fn retain(&mut self, meter: &mut Meter, keep: impl Fn(&str, Class) -> bool) {
-        let gone: Vec<String> = self
-            .iter()
-            .filter(|(name, class, _)| !keep(name, *class))
-            .map(|(name, _, _)| name.to_owned())
-            .collect();
-        for name in gone {
-            if let Some(tensor) = self.take(&name) {
-                meter.free(tensor.bytes());
-            }
-        }
-    }
-
-    /// Names, classes and tensors, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Class, &Tensor)> {
-        self.index.iter().filter_map(|(name, &i)| {
-            Some((name.as_str(), *self.classes.get(i)?, self.tensors.get(i)?))
-        })
-    }
-}
-
-/// Where each value of a program is found at run time.
-#[derive(Debug)]
-struct Binding {
-    /// Index into the residents for values that are residents.
-    resident: Vec<Option<usize>>,
-}
+pub use meter::Meter;
+pub use outputs::Outputs;
+pub use residents::Residents;
 
 /// Runs programs over one stage's residents.
 #[derive(Debug)]
 pub struct Runner {
-    /// The machine's figures.
-    pub machine: Machine,
+    machine: Machine,
+    device: Arc<dyn Open>,
     /// The stage's tensors.
     pub residents: Residents,
     /// Tensor bytes.
@@ -261,109 +35,39 @@ pub struct Runner {
     /// What some of the runs spent on each op.
     pub rates: Rates,
     runs: u64,
-    device: Device,
-    remote: Option<Remote>,
-    /// Whether what is loaded from now on stays on the host.
-    settled: bool,
+    /// Whether a trained tensor or its optimizer's state was changed since the last [`Runner::settle`].
+    changed: bool,
 }
 
 /// One run in so many is timed.
 const TIMED: u64 = 8;
 
-/// What a program handed back.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    list: Vec<(String, Tensor)>,
-    /// Where those of a device are while they are not here: one for each.
-    tickets: Vec<Ticket>,
-    /// Where it is told whether the run met an index outside its table, and when all are here.
-    arrival: Option<(Ticket, Mark)>,
-    program: String,
+/// A program being run on one batch.
+struct Frame<'a> {
+    verified: &'a Verified,
+    sizes: &'a Bindings,
+    /// Where those values are that are residents.
+    places: Vec<Option<usize>>,
+    /// The blocks of those that are not.
+    slots: Vec<Option<Block>>,
+    /// Operands of the nodes that are applied.
+    inputs: Vec<Block>,
+    outputs: Vec<Block>,
 }
 
-impl Outputs {
-    /// None yet, of a program.
-    pub(in crate::exec) fn of(program: &str) -> Self {
-        Self {
-            program: program.to_owned(),
-            ..Self::default()
+impl<'a> Frame<'a> {
+    fn program(&self) -> &'a Program {
+        self.verified.program()
+    }
+
+    fn put(&mut self, value: Value, block: Block) {
+        if let Some(slot) = self.slots.get_mut(value.index()) {
+            *slot = Some(block);
         }
     }
 
-    /// Adds one that is on its way.
-    pub(in crate::exec) fn push(&mut self, name: &str, tensor: Tensor, ticket: Ticket) {
-        self.list.push((name.to_owned(), tensor));
-        self.tickets.push(ticket);
-    }
-
-    /// Says when all of them are here.
-    pub(in crate::exec) fn arrive(&mut self, fault: Ticket, mark: Mark) {
-        self.arrival = Some((fault, mark));
-    }
-
-    /// When they are all here, if they are on their way.
-    pub(in crate::exec) fn arrival(&self) -> Option<Mark> {
-        self.arrival.as_ref().map(|(_, mark)| *mark)
-    }
-
-    /// Where a fault is told, once.
-    pub(in crate::exec) fn fault(&mut self) -> Option<Ticket> {
-        self.arrival.take().map(|(ticket, _)| ticket)
-    }
-
-    /// The program's name.
-    pub(in crate::exec) fn program(&self) -> &str {
-        &self.program
-    }
-
-    /// Whether there are any that are on their way.
-    pub(in crate::exec) const fn is_coming(&self) -> bool {
-        !self.tickets.is_empty()
-    }
-
-    /// Those that are on their way; they count as here from then on.
-    pub(in crate::exec) fn coming(&mut self) -> impl Iterator<Item = (Ticket, &mut Tensor)> {
-        let tickets = std::mem::take(&mut self.tickets);
-        tickets
-            .into_iter()
-            .zip(self.list.iter_mut().map(|(_, t)| t))
-    }
-
-    /// An output by name, if it is here.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Tensor> {
-        if self.is_coming() {
-            return None;
-        }
-        self.list.iter().find(|(n, _)| n == name).map(|(_, t)| t)
-    }
-
-    /// An output's elements; empty if there is none of that name in f32, or it is not here yet.
-    #[must_use]
-    pub fn floats(&self, name: &str) -> &[f32] {
-        let tensor = self.get(name);
-        tensor.and_then(|t| t.slice::<f32>()).unwrap_or_default()
-    }
-
-    /// The first element of an output.
-    #[must_use]
-    pub fn scalar(&self, name: &str) -> Option<f32> {
-        self.floats(name).first().copied()
-    }
-
-    /// Bytes of all.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.list.iter().map(|(_, t)| t.bytes()).sum()
-    }
-
-    /// Takes an output, if it is here.
-    pub fn take(&mut self, name: &str) -> Option<Tensor> {
-        if self.is_coming() {
-            return None;
-        }
-        let i = self.list.iter().position(|(n, _)| n == name)?;
-        Some(self.list.swap_remove(i).1)
+    fn take(&mut self, value: Value) -> Option<Block> {
+        self.slots.get_mut(value.index())?.take()
     }
 }
 
@@ -373,13 +77,12 @@ impl Runner {
     pub fn new(machine: Machine) -> Self {
         Self {
             machine,
-            residents: Residents::default(),
+            device: Arc::new(Device::Cpu),
+            residents: Residents::new(Box::new(Cpu::new(machine))),
             meter: Meter::default(),
             rates: Rates::default(),
             runs: 0,
-            device: Device::Cpu,
-            remote: None,
-            settled: false,
+            changed: false,
         }
     }
 
@@ -387,11 +90,12 @@ impl Runner {
     ///
     /// # Errors
     /// The device cannot be used.
-    pub fn on(machine: Machine, device: Device) -> Result<Self, RunError> {
-        let remote = device.open()?.map(Remote::new).transpose()?;
+    pub fn on(machine: Machine, device: &Arc<dyn Open>) -> Result<Self, RunError> {
+        let backend = device.open(machine)?;
         Ok(Self {
-            device,
-            remote,
+            device: device.clone(),
+            meter: Meter::new(!backend.is_host()),
+            residents: Residents::new(backend),
             ..Self::new(machine)
         })
     }
@@ -401,7 +105,7 @@ impl Runner {
     /// # Errors
     /// The device cannot be used.
     pub fn another(&self) -> Result<Self, RunError> {
-        Self::on(self.machine, self.device)
+        Self::on(self.machine, &self.device)
     }
 
     /// Refuses programs that the device has no kernels for, before anything is loaded for them.
@@ -412,10 +116,9 @@ impl Runner {
         &self,
         programs: impl IntoIterator<Item = &'a Verified>,
     ) -> Result<(), RunError> {
-        match self.remote {
-            Some(_) => runnable(programs.into_iter().map(Verified::program)),
-            None => Ok(()),
-        }
+        programs
+            .into_iter()
+            .try_for_each(|verified| self.residents.backend.accepts(verified.program()))
     }
 
     /// Bytes free on the device; `None` on the processor.
@@ -423,85 +126,59 @@ impl Runner {
     /// # Errors
     /// What the device says.
     pub fn free_bytes(&self) -> Result<Option<u64>, RunError> {
-        let remote = self.remote.as_ref();
-        remote.map(Remote::free_bytes).transpose()
+        self.residents.backend.free_bytes()
     }
 
-    /// Brings residents home that a device has changed: before anyone reads them but a program.
+    /// Downloads residents that programs have changed: before anyone reads them but a program.
     ///
     /// # Errors
     /// What the device says.
     pub fn fetch(&mut self) -> Result<(), RunError> {
-        match &mut self.remote {
-            Some(remote) => remote.fetch(&mut self.residents),
-            None => Ok(()),
-        }
+        self.residents.fetch()?;
+        let mut end = Outputs::of("residents");
+        end.end_at(self.residents.backend.end()?);
+        self.observe(std::slice::from_mut(&mut end))
     }
 
-    /// Sends a tensor that no program changes to the device, ahead of the first that reads it, and holds it
+    /// Sends a tensor that no program changes to the device, ahead of the first that reads it, and keeps it
     /// there alone. On the processor it stays where it is.
     ///
     /// # Errors
     /// What the device says.
     pub fn send(&mut self, name: &str) -> Result<(), RunError> {
-        let remote = self.remote.as_mut().filter(|_| !self.settled);
-        let (Some(remote), Some(at)) = (remote, self.residents.place(name)) else {
-            return Ok(());
-        };
-        remote.hold(&self.residents, at)?;
-        self.residents.send_away(at, &mut self.meter);
-        Ok(())
+        self.residents.send(name, &mut self.meter)
     }
 
-    /// Gives up all residents, here and on the device.
+    /// Gives up all residents, on the host and on the device.
     pub fn clear(&mut self) {
-        self.residents.retain(&mut self.meter, |_, _| false);
-        if let Some(remote) = &mut self.remote {
-            remote.leave();
-        }
+        self.residents.clear(&mut self.meter);
     }
 
-    /// Brings all residents home: before a whole model is written. The device's copies are given up, so that
-    /// what is loaded then finds room.
+    /// Downloads all residents: before a whole model is written. The device's copies are given up, so that
+    /// what is loaded then fits.
     ///
     /// # Errors
     /// What the device says.
-    pub fn come_home(&mut self) -> Result<(), RunError> {
+    pub fn fetch_all(&mut self) -> Result<(), RunError> {
         self.fetch()?;
-        let Some(remote) = &mut self.remote else {
-            return Ok(());
-        };
-        for at in 0..self.residents.tensors.len() {
-            if self.residents.is_away(at)
-                && let Some(tensor) = self.residents.call_back(at, &mut self.meter)
-            {
-                remote.take(at, tensor)?;
-            }
-        }
-        remote.leave();
-        self.settled = true;
-        Ok(())
+        self.residents.settle(&mut self.meter)
     }
 
-    /// Counts what another runner held at most, on top of what is held now.
+    /// Counts what another runner had at most, on top of what is live now.
     pub fn note(&mut self, other: &Self) {
-        self.meter.scratch(other.meter.peak());
-        if let (Some(own), Some(other)) = (&mut self.remote, &other.remote) {
-            own.meter.scratch(other.meter.peak());
-        }
+        self.meter.note(&other.meter);
     }
 
     /// Most tensor bytes at once, where the programs run.
     #[must_use]
     pub fn peak(&self) -> u64 {
-        let remote = self.remote.as_ref();
-        remote.map_or(self.meter.peak(), |remote| remote.meter.peak())
+        self.meter.peak()
     }
 
     /// Runs a program on one batch. Must be called inside the executor's thread pool.
     ///
     /// # Errors
-    /// An index outside its table, or a bug of ours; never for lack of memory, which aborts.
+    /// An index outside its table, or a bug of ours; on the processor never for lack of memory, which aborts.
     pub fn run(
         &mut self,
         verified: &Verified,
@@ -515,32 +192,46 @@ impl Runner {
 
     /// Whether a run that was started goes on by itself, so that the next may be started before it is observed.
     #[must_use]
-    pub const fn runs_ahead(&self) -> bool {
-        self.remote.is_some()
+    pub fn runs_ahead(&self) -> bool {
+        self.residents.backend.runs_ahead()
     }
 
-    /// From now on a device counts as having changed nothing of what is trained.
+    /// From now on nothing of what is trained counts as changed.
     pub const fn settle(&mut self) {
-        if let Some(remote) = &mut self.remote {
-            remote.changed = false;
-        }
+        self.changed = false;
     }
 
-    /// Whether a device has changed something of what is trained since then.
+    /// Whether nothing of what is trained has changed since then.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.remote.as_ref().is_none_or(|remote| !remote.changed)
+    pub const fn is_settled(&self) -> bool {
+        !self.changed
     }
 
-    /// Waits for the outputs of runs that were started, for all of them at once, and for none started later. On the processor they are here.
+    /// Waits for the outputs of runs that were started, for all of them at once, and for none started later. On the
+    /// processor they are here.
     ///
     /// # Errors
     /// What a kernel met, what the device says.
     pub fn observe(&mut self, runs: &mut [Outputs]) -> Result<(), RunError> {
-        match &mut self.remote {
-            Some(remote) => remote.observe(runs),
-            None => Ok(()),
+        let backend = &mut self.residents.backend;
+        let Some(last) = runs.iter().filter_map(Outputs::mark).max() else {
+            return Ok(());
+        };
+        backend.wait(last)?;
+        for run in runs {
+            for (ticket, tensor) in run.pending() {
+                backend.collect(ticket, tensor)?;
+            }
+            let fault = run.fault().map(|fault| backend.fault(fault));
+            if let Some(source) = fault.transpose()?.flatten() {
+                return Err(RunError::Op {
+                    op: "a kernel",
+                    site: format!("`{}`", run.program()),
+                    source,
+                });
+            }
         }
+        Ok(())
     }
 
     /// Starts a program on one batch; on the processor, runs it. On a device nothing is waited for, so that the
@@ -548,7 +239,7 @@ impl Runner {
     /// it is read. Must be called inside the executor's thread pool.
     ///
     /// # Errors
-    /// An index outside its table, or a bug of ours; never for lack of memory, which aborts.
+    /// Too little memory on a device, an index outside its table, or a bug of ours.
     pub fn start(
         &mut self,
         verified: &Verified,
@@ -556,163 +247,208 @@ impl Runner {
         sizes: &Bindings,
     ) -> Result<Outputs, RunError> {
         let program = verified.program();
-        if let Some(remote) = &mut self.remote {
-            return remote.start(verified, feeds, sizes, &self.residents);
-        }
-        let binding = Binding {
-            resident: self.residents.places(program)?,
+        let places = self.residents.places(program)?;
+        self.residents.bind(&places, &mut self.meter)?;
+        let mut frame = Frame {
+            verified,
+            sizes,
+            places,
+            slots: vec![None; program.values.len()],
+            inputs: Vec::new(),
+            outputs: Vec::new(),
         };
-        let mut slots: Vec<Option<Tensor>> = Vec::new();
-        slots.resize_with(program.values.len(), || None);
-        let mut feeds: BTreeMap<Feed, Tensor> = feeds.into_iter().collect();
+        let made = self
+            .feed(&mut frame, feeds)
+            .and_then(|()| self.walk(&mut frame))
+            .and_then(|()| self.hand_back(&mut frame));
+        for block in frame.slots.into_iter().flatten() {
+            self.release(block);
+        }
+        made
+    }
+
+    fn block(&mut self, frame: &Frame<'_>, value: Value) -> Result<Block, RunError> {
+        let ty = frame.program().ty(value);
+        let block = self.residents.backend.alloc(ty, frame.sizes)?;
+        self.meter.device().alloc(block.bytes);
+        Ok(block)
+    }
+
+    fn release(&mut self, block: Block) {
+        self.meter.device().free(block.bytes);
+        self.residents.backend.free(block);
+    }
+
+    /// Puts the batch into the slots of the program's inputs.
+    fn feed(
+        &mut self,
+        frame: &mut Frame<'_>,
+        mut feeds: Vec<(Feed, Tensor)>,
+    ) -> Result<(), RunError> {
+        let program = frame.program();
         for (feed, value) in program.feeds() {
-            let Some(tensor) = feeds.remove(&feed) else {
+            let Some(at) = feeds.iter().position(|(own, _)| *own == feed) else {
                 return Err(RunError::bug(format!(
                     "the program `{}` was not given `{}`",
                     program.name,
                     feed.name()
                 )));
             };
-            self.meter.alloc(tensor.bytes());
-            put(&mut slots, value, tensor);
-        }
-        drop(feeds);
-        // The first run of all touches memory for the first time: its times say nothing.
-        let timed = self.runs % TIMED == 1;
-        self.runs += 1;
-        for (node, step) in program.nodes.iter().zip(&verified.schedule().steps) {
-            let begun = timed.then(Instant::now);
-            self.node(program, &binding, &mut slots, node, step.takes, sizes)?;
-            if let Some(begun) = begun {
-                let cost = node.op.rule().cost(&sized(program, node, sizes));
-                let seconds = begun.elapsed().as_secs_f64();
-                self.rates.note(node.op.kernel(), cost, seconds);
-            }
-            for &value in &step.frees {
-                if let Some(dead) = slots.get_mut(value.index()).and_then(Option::take) {
-                    self.meter.free(dead.bytes());
-                }
-            }
-        }
-        let outputs = program
-            .outputs
-            .iter()
-            .filter_map(|(name, v)| Some((name.clone(), slots.get_mut(v.index())?.take()?)));
-        let outputs: Vec<(String, Tensor)> = outputs.collect();
-        for tensor in outputs.iter().map(|(_, t)| t).chain(slots.iter().flatten()) {
-            self.meter.free(tensor.bytes());
-        }
-        Ok(Outputs {
-            list: outputs,
-            ..Outputs::default()
-        })
-    }
-
-    fn node(
-        &mut self,
-        program: &Program,
-        binding: &Binding,
-        slots: &mut [Option<Tensor>],
-        node: &Node,
-        takes: Option<usize>,
-        sizes: &Bindings,
-    ) -> Result<(), RunError> {
-        let updates = node.op.rule().updates();
-        // Updated residents leave their table for the time of the kernel, so that nothing aliases them.
-        let mut updated: Vec<(usize, Tensor)> = Vec::with_capacity(updates.len());
-        for &i in updates {
-            let at = node
-                .inputs
-                .get(i)
-                .and_then(|v| binding.resident.get(v.index()).copied().flatten());
-            let slot = at.and_then(|at| Some((at, self.residents.tensors.get_mut(at)?)));
-            let Some((at, slot)) = slot else {
+            let (_, tensor) = feeds.swap_remove(at);
+            let dims = program.ty(value).dims(frame.sizes);
+            if tensor.dims != dims {
                 return Err(RunError::bug(format!(
-                    "{} updates something that is not resident",
-                    node.op.name()
+                    "`{}` has the dimensions {:?}, and {dims:?} are wanted",
+                    feed.name(),
+                    tensor.dims
                 )));
+            }
+            let block = match self.residents.backend.adopt(tensor) {
+                Ok(block) => {
+                    self.meter.device().alloc(block.bytes);
+                    block
+                }
+                Err(tensor) => {
+                    let block = self.block(frame, value)?;
+                    self.residents.backend.upload(block, &tensor)?;
+                    block
+                }
             };
-            updated.push((
-                at,
-                std::mem::replace(
-                    slot,
-                    Tensor {
-                        storage: candle_core::CpuStorage::U8(Vec::new()),
-                        dims: Vec::new(),
-                    },
-                ),
-            ));
+            frame.put(value, block);
         }
-        let taken = takes
-            .and_then(|i| node.inputs.get(i))
-            .and_then(|v| slots.get_mut(v.index())?.take());
-        let mut taken = taken;
-        let mut outputs: Vec<Tensor> = Vec::with_capacity(node.outputs.len());
-        for &out in &node.outputs {
-            let tensor = match taken.take() {
-                Some(tensor) => tensor,
-                None => {
-                    let ty = program.ty(out);
-                    let tensor = Tensor::zeros(ty.stored, &ty.dims(sizes));
-                    self.meter.alloc(tensor.bytes());
-                    tensor
+        Ok(())
+    }
+
+    /// Applies all nodes in their order and frees each value behind the last that reads it.
+    fn walk(&mut self, frame: &mut Frame<'_>) -> Result<(), RunError> {
+        let (program, schedule) = (frame.program(), frame.verified.schedule());
+        // The first run of all touches memory for the first time: its times say nothing.
+        let timed = !self.runs_ahead() && self.runs % TIMED == 1;
+        self.runs += 1;
+        let together = self.residents.backend.fuses();
+        for group in &schedule.groups {
+            let width = if together { group.len().max(1) } else { 1 };
+            for first in group.clone().step_by(width) {
+                let group = first..first + width;
+                let begun = timed.then(Instant::now);
+                self.apply(frame, &group)?;
+                if let (Some(begun), Some(node)) = (begun, program.nodes.get(first)) {
+                    let cost = node.op.rule().cost(&sized(program, node, frame.sizes));
+                    let seconds = begun.elapsed().as_secs_f64();
+                    self.rates.note(node.op.kernel(), cost, seconds);
                 }
-            };
-            outputs.push(tensor);
-        }
-        let kernel = Kernel::new(&self.machine);
-        let result = {
-            let view = |i: usize, v: &Value| -> Option<TensorRef<'_>> {
-                if updates.contains(&i) || takes == Some(i) {
-                    return None;
+                let own = schedule.steps.get(group).unwrap_or_default();
+                for &value in own.iter().flat_map(|step| &step.frees) {
+                    if let Some(dead) = frame.take(value) {
+                        self.release(dead);
+                    }
                 }
-                match binding.resident.get(v.index()).copied().flatten() {
-                    Some(at) => self.residents.tensors.get(at).map(Tensor::view),
-                    None => slots
-                        .get(v.index())
-                        .and_then(Option::as_ref)
-                        .map(Tensor::view),
-                }
-            };
-            let io = Io {
-                inputs: node
-                    .inputs
-                    .iter()
-                    .enumerate()
-                    .map(|(i, v)| view(i, v))
-                    .collect(),
-                updates: updated
-                    .iter_mut()
-                    .map(|(_, t)| t.view_mut())
-                    .collect::<Vec<TensorMut<'_>>>(),
-                outputs: outputs.iter_mut().map(Tensor::view_mut).collect(),
-                taken: takes,
-            };
-            stored::eval(&node.op, &kernel, io)
-        };
-        self.meter.scratch(kernel.take_peak());
-        for (at, tensor) in updated {
-            if let Some(slot) = self.residents.tensors.get_mut(at) {
-                *slot = tensor;
             }
         }
-        for (&value, tensor) in node.outputs.iter().zip(outputs) {
-            put(slots, value, tensor);
-        }
-        result.map_err(|source| RunError::Op {
-            op: node.op.name(),
-            site: program
-                .labels
-                .get(node.label as usize)
-                .cloned()
-                .unwrap_or_default(),
-            source,
-        })
+        Ok(())
     }
-}
 
-fn put(slots: &mut [Option<Tensor>], value: Value, tensor: Tensor) {
-    if let Some(slot) = slots.get_mut(value.index()) {
-        *slot = Some(tensor);
+    /// Applies a node, or several together.
+    fn apply(&mut self, frame: &mut Frame<'_>, group: &Range<usize>) -> Result<(), RunError> {
+        let (program, steps) = (frame.program(), &frame.verified.schedule().steps);
+        let backend = &self.residents.backend;
+        let launches = backend.launches(program, steps, group.clone(), frame.sizes)?;
+        let nodes = program.nodes.get(group.clone()).unwrap_or_default();
+        let around = steps.get(group.clone()).unwrap_or_default();
+        let mut applied = Vec::with_capacity(nodes.len());
+        frame.inputs.clear();
+        frame.outputs.clear();
+        for (node, step) in nodes.iter().zip(around) {
+            let updates = node.op.rule().updates();
+            for (i, &value) in node.inputs.iter().enumerate() {
+                let writes = updates.contains(&i);
+                let Some(block) = self.operand(frame, value, writes) else {
+                    return Err(RunError::bug(format!(
+                        "{} reads a value that is gone",
+                        node.op.name()
+                    )));
+                };
+                frame.inputs.push(block);
+            }
+            let taken = step.takes.and_then(|i| node.inputs.get(i));
+            let mut taken = taken.and_then(|&value| frame.take(value));
+            for &value in &node.outputs {
+                let block = match taken.take() {
+                    Some(block) => block,
+                    None => self.block(frame, value)?,
+                };
+                frame.outputs.push(block);
+                frame.put(value, block);
+            }
+            let label = program.labels.get(node.label as usize);
+            applied.push(Applied {
+                op: &node.op,
+                inputs: node.inputs.len(),
+                outputs: node.outputs.len(),
+                takes: step.takes,
+                site: label.map_or("", String::as_str),
+            });
+        }
+        let mut scratch = Vec::with_capacity(launches.scratch.len());
+        for &bytes in &launches.scratch {
+            let words = TensorType::fixed(DType::U32, &[bytes.div_ceil(4)]);
+            let block = self.residents.backend.alloc(&words, frame.sizes)?;
+            self.meter.device().alloc(block.bytes);
+            scratch.push(block);
+        }
+        let blocks = Blocks {
+            inputs: &frame.inputs,
+            outputs: &frame.outputs,
+            scratch: &scratch,
+        };
+        let backend = &mut self.residents.backend;
+        let result = backend.apply(&applied, &launches, &blocks);
+        for block in scratch {
+            self.release(block);
+        }
+        self.meter.device().scratch(result?);
+        Ok(())
+    }
+
+    /// The block of a value; `writes` if an op changes it in place.
+    fn operand(&mut self, frame: &Frame<'_>, value: Value, writes: bool) -> Option<Block> {
+        match frame.places.get(value.index()).copied().flatten() {
+            Some(at) => {
+                let class = frame.program().resident(value).map(|r| r.class);
+                self.changed |= writes && class != Some(Class::Gradient);
+                self.residents.block(at, writes)
+            }
+            None => frame.slots.get(value.index()).copied().flatten(),
+        }
+    }
+
+    /// Begins to download what the program hands back.
+    fn hand_back(&mut self, frame: &mut Frame<'_>) -> Result<Outputs, RunError> {
+        let program = frame.program();
+        let mut outputs = Outputs::of(&program.name);
+        for (i, (name, value)) in program.outputs.iter().enumerate() {
+            let ty = program.ty(*value);
+            let later = program.outputs.get(i + 1..).unwrap_or_default();
+            let is_last = !later.iter().any(|(_, other)| other == value);
+            let Some(block) = self.operand(frame, *value, false) else {
+                return Err(RunError::bug(format!("the output `{name}` is gone")));
+            };
+            // A resident stays, and what has a second name is still to be downloaded.
+            let gives = is_last && frame.take(*value).is_some();
+            let backend = &mut self.residents.backend;
+            let download = if gives {
+                self.meter.device().free(block.bytes);
+                backend.download_and_free(block, ty, frame.sizes)?
+            } else {
+                backend.begin_download(block, ty, frame.sizes)?
+            };
+            outputs.push(name, download, || {
+                Tensor::zeros(ty.stored, &ty.dims(frame.sizes))
+            });
+        }
+        if !program.outputs.is_empty() {
+            outputs.end_at(self.residents.backend.end()?);
+        }
+        Ok(outputs)
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{Diags, Span};
-use crate::exec::backend::Device;
+use crate::exec::backend::Open;
 use crate::exec::export::NATIVE;
 use crate::exec::export::description::{DESCRIPTION, Description};
 use crate::exec::features::Examples;
@@ -150,7 +150,7 @@ impl Predictor {
         &self,
         texts: &[Vec<String>],
         (batch, draws): (u64, u64),
-        (machine, device): (Machine, Device),
+        (machine, device): (Machine, Arc<dyn Open>),
         observer: &mut dyn Observer,
     ) -> Result<Predictions, RunError> {
         self.session((batch, draws), (machine, device))?
@@ -164,7 +164,7 @@ impl Predictor {
     pub fn session(
         &self,
         (batch, draws): (u64, u64),
-        (machine, device): (Machine, Device),
+        (machine, device): (Machine, Arc<dyn Open>),
     ) -> Result<Session<'_>, RunError> {
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
         let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
@@ -210,7 +210,7 @@ impl Predictor {
         })?;
         let (program, built) = network::evaluation(&cx, &tuning, false);
         let program = network::verified(program);
-        let mut runner = Runner::on(machine, device)?;
+        let mut runner = Runner::on(machine, &device)?;
         runner.accepts([&program])?;
         let sources = self.sources(&built.params, model.as_ref())?;
         let residents: Vec<&Resident> = program.program().residents.iter().collect();

@@ -1,5 +1,6 @@
 //! Carrying out a plan: each stage is taken from the store or run, and leaves its artifact there.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Value as Json, json};
@@ -8,8 +9,8 @@ use self::budget::{fits_device, fits_disk, ran_out};
 use self::result::Results;
 use crate::base::date::utc;
 use crate::base::world::World;
-use crate::exec::backend::Device;
 use crate::exec::backend::alloc;
+use crate::exec::backend::{Device, Open};
 use crate::exec::checkpoint;
 use crate::exec::checkpoint::resume;
 use crate::exec::interpreter::Runner;
@@ -280,11 +281,11 @@ impl Work<'_> {
         let threads = self.options.machine.threads;
         let expected = seconds(stage, &self.store.rates(threads), &self.options.machine);
         // What is merged is matrix arithmetic of the host's, wherever programs run.
-        let device = match &stage.job.routine {
-            Routine::Fold(_) => Device::Cpu,
-            _ => self.options.device,
+        let device: Arc<dyn Open> = match &stage.job.routine {
+            Routine::Fold(_) => Arc::new(Device::Cpu),
+            _ => self.options.device.clone(),
         };
-        let mut runner = Runner::on(self.options.machine, device)?;
+        let mut runner = Runner::on(self.options.machine, &device)?;
         runner.accepts(stage.job.first().into_iter().chain(stage.job.programs()))?;
         if let Some(free) = runner.free_bytes()? {
             fits_device([stage], free)?;

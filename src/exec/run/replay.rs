@@ -80,7 +80,7 @@ pub fn replay(
         dir: entry.clone(),
         first: true,
     };
-    let mut runner = Runner::on(options.machine, options.device)?;
+    let mut runner = Runner::on(options.machine, &options.device)?;
     let guide = work.guide(fit, &mut runner, &mut Silent)?;
     let initial = work.load_for(&mut runner, &stage.job.programs(), (guide, true))?;
     let steps = zeroth::replay(&mut runner, fit, trajectory)?;
@@ -116,7 +116,7 @@ pub fn replay(
             export::write_adapter(to, stage, &base, &mut runner, &initial)?;
             export::write_description(to, stage, Some(&base), &work.columns())?;
         } else {
-            runner.come_home()?;
+            runner.fetch_all()?;
             export::write_model(to, stage, &runner)?;
             export::write_description(to, stage, None, &work.columns())?;
         }

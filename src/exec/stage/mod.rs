@@ -1,10 +1,11 @@
 //! A stage being run, and how: training, scoring, choosing, folding.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::world::World;
-use crate::exec::backend::Device;
+use crate::exec::backend::Open;
 use crate::exec::checkpoint::resume;
 use crate::exec::store::{State, Store};
 use crate::files::RunError;
@@ -43,7 +44,7 @@ pub struct Options {
     /// The machine.
     pub machine: Machine,
     /// Where programs run.
-    pub device: Device,
+    pub device: Arc<dyn Open>,
     /// What the machine is, in words.
     pub machine_name: Option<String>,
     /// The recipe's text and those of what it imports, each with its name.

@@ -154,7 +154,7 @@ impl Work<'_> {
             export::write_description(&dir, self.stage, Some(&base), &self.columns())?;
         } else {
             let dir = self.dir.join("model");
-            runner.come_home()?;
+            runner.fetch_all()?;
             if let Some(features) = job.features.as_ref().filter(|f| f.everything) {
                 // The weights that only the kept features needed belong to the model.
                 runner.residents.retain(&mut runner.meter, |_, class| {
