@@ -47,6 +47,7 @@ mod mix_grad;
 mod mul_rows;
 mod perturb;
 mod reduce;
+mod rotary;
 mod scatter;
 mod sgd;
 mod square_accumulate;
@@ -144,6 +145,7 @@ ops! {
     mul_rows::MulRows,
     perturb::Perturb,
     reduce::Reduce,
+    rotary::Rotary,
     scatter::Scatter,
     sgd::Sgd,
     square_accumulate::SquareAccumulate,
@@ -163,6 +165,7 @@ pub use cast::{cast_elements, cast_kernel};
 pub use elementwise::{BinaryKind, Broadcast};
 pub use matmul::{Epilogue, Precision};
 pub use reduce::{Over, ReduceKind};
+pub use rotary::Frequencies;
 pub use unary::UnaryKind;
 
 /// Arithmetic and traffic of one application, under given sizes.

@@ -1,0 +1,27 @@
+// A block a token, whose sines and cosines are made once. `out` may be `x`: a thread writes the pair it has read.
+extern "C" __global__ void NAMED(rotary)(const act* x, const u32* positions, const float* frequencies, act* out, u32 d, u32 width, u32 pairs,
+                                         u32 interleaved, u32 inverse, float scale) {
+    SHARED(cosines);
+    float* sines = cosines + pairs;
+    float position = (float)positions[blockIdx.x];
+    for (u32 i = threadIdx.x; i < pairs; i += blockDim.x) {
+        double angle = (double)(position * frequencies[i]);
+        cosines[i] = (float)cos(angle) * scale;
+        sines[i] = (float)sin(angle) * (inverse ? -scale : scale);
+    }
+    __syncthreads();
+    u64 row = (u64)blockIdx.x * d;
+    u32 heads = d / width, rest = width - 2 * pairs;
+    for (u32 p = threadIdx.x; p < heads * pairs; p += blockDim.x) {
+        u32 i = p % pairs;
+        u64 head = row + p / pairs * width;
+        u64 left = head + (interleaved ? 2 * i : i), right = interleaved ? left + 1 : left + pairs;
+        float a = x[left], b = x[right];
+        out[left] = a * cosines[i] - b * sines[i];
+        out[right] = b * cosines[i] + a * sines[i];
+    }
+    for (u32 p = threadIdx.x; p < heads * rest; p += blockDim.x) {
+        u64 at = row + p / rest * width + 2 * pairs + p % rest;
+        out[at] = x[at];
+    }
+}

@@ -1,0 +1,357 @@
+//! `rotary`: queries or keys turned by angles that grow with their positions.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::super::types::{DType, Real};
+use super::launch::{
+    Call, KernelSource, Launch, Launches,
+    Operand::{In, Out},
+    args, held, source,
+};
+use super::math::{Elementary, for_chunks_of_rows, part, simd};
+use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType, Value};
+
+/// The angle a position adds to each rotated pair of a head, in radians: the inverse frequencies.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Frequencies(Arc<[Real]>);
+
+impl Frequencies {
+    /// One for each pair, the pairs in their order.
+    #[must_use]
+    pub fn new(list: impl IntoIterator<Item = f64>) -> Self {
+        Self(list.into_iter().map(Real::new).collect())
+    }
+
+    /// One for each pair.
+    #[must_use]
+    pub fn list(&self) -> &[Real] {
+        &self.0
+    }
+}
+
+/// How many there are, the first and the last, and a digest of all: what two lists print alike, they share.
+impl fmt::Debug for Frequencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((first, last)) = self.0.first().zip(self.0.last()) else {
+            return f.write_str("none");
+        };
+        let mut digest = blake3::Hasher::new();
+        for x in &*self.0 {
+            digest.update(&x.get().to_bits().to_le_bytes());
+        }
+        let digest = digest.finalize().to_hex();
+        let short = digest.get(..12).unwrap_or_default();
+        write!(f, "{} from {first:?} to {last:?} #{short}", self.0.len())
+    }
+}
+
+/// `(x [T, H·w], positions u32[T]) → [T, H·w]`: the first `r = 2 · frequencies` columns of each head of `w` are pairs,
+/// each turned by the angle of its token's position; the rest pass. A pair is `(i, i + r/2)`, or `(2i, 2i + 1)`
+/// if they are interleaved (Su et al. 2021, arXiv 2104.09864, section 3.4.2).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rotary {
+    /// Columns of a head.
+    pub width: u32,
+    /// Angles of a position.
+    pub frequencies: Frequencies,
+    /// Factor of sine and cosine (YaRN, arXiv 2309.00071, section 3.4).
+    pub scale: Real,
+    /// Whether pairs are neighbours, as in GPT-J, or lie half of the rotated columns apart, as in LLaMA.
+    pub interleaved: bool,
+    /// Whether it turns back: this is the gradient, since a rotation's transpose is its inverse.
+    pub inverse: bool,
+}
+
+impl Rotary {
+    /// Pairs of a head.
+    fn pairs(&self) -> usize {
+        self.frequencies.list().len()
+    }
+}
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("rotary"));
+
+impl OpRule for Rotary {
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let [a, positions] = x else {
+            return Err("a matrix and positions are wanted".into());
+        };
+        let (pairs, width) = (self.pairs(), u64::from(self.width));
+        if pairs == 0 || 2 * pairs as u64 > width {
+            return Err(format!("{pairs} pairs do not fit a head of {width}"));
+        }
+        let numbers = self.frequencies.list().iter().chain([&self.scale]);
+        if !numbers.into_iter().all(|x| x.get().is_finite()) {
+            return Err("frequencies and their scale must be finite".into());
+        }
+        match a.matrix() {
+            Some((n, d))
+                if a.dtype.is_compute()
+                    && d.as_const().is_some_and(|d| d.is_multiple_of(width))
+                    && **positions == TensorType::new(DType::U32, [n]) =>
+            {
+                Ok(vec![(*a).clone()])
+            }
+            _ => Err(format!(
+                "a float matrix of heads of {width} and a u32 position for each row are wanted"
+            )),
+        }
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let held = held(cx, &[0], &[0])?;
+        let mut list = Launches::of(held);
+        let (rows, d, pairs) = (cx.rows(0), cx.width(0), self.pairs());
+        let frequencies = list.scratch(4 * pairs as u64);
+        let words = self.frequencies.list().iter();
+        list.list.push(Launch::Upload {
+            to: frequencies,
+            words: words.map(|x| (x.get() as f32).to_bits()).collect(),
+        });
+        list.call(Call {
+            source: "rotary",
+            kernel: "rotary",
+            held,
+            grid: [rows as u32, 1],
+            block: (d / 2).next_multiple_of(32).clamp(32, 256) as u32,
+            shared: 8 * pairs as u32,
+            args: args![
+                In(0),
+                In(1),
+                frequencies,
+                Out(0),
+                d as u32,
+                self.width,
+                pairs as u32,
+                u32::from(self.interleaved),
+                u32::from(self.inverse),
+                self.scale.get() as f32
+            ],
+        });
+        Some(list)
+    }
+
+    fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        super::kernel::float!(io.outputs[0].dtype(), T => self.compute::<T>(cx, io));
+        Ok(())
+    }
+
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let up = at.up[0].filter(|_| at.needs[0]);
+        let back = Self {
+            inverse: !self.inverse,
+            ..self.clone()
+        };
+        vec![up.map(|up| b.push1(back, &[up, at.inputs[1]])), None]
+    }
+
+    fn differentiable(&self, input: usize) -> bool {
+        input == 0
+    }
+
+    fn cost(&self, cx: &SizedCx) -> Cost {
+        Cost {
+            flops: 3 * cx.elements(0),
+            bytes: cx.traffic(),
+        }
+    }
+
+    fn in_place(&self) -> &'static [usize] {
+        &[0]
+    }
+
+    fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
+        let size = cx.outputs.first().map_or(4, |x| x.computed.size());
+        self.scratch(machine, size)
+    }
+}
+
+impl Rotary {
+    /// Bytes of the sines and cosines of a token, on each thread.
+    fn scratch(&self, machine: &Machine, size: u64) -> u64 {
+        machine.threads as u64 * 2 * self.pairs() as u64 * size
+    }
+
+    fn compute<T: Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) {
+        let x = io.taken.is_none().then(|| io.input(0).slice::<T>());
+        let positions = io.input(1).slice::<u32>();
+        let d = io.outputs[0].dims[1];
+        let out = io.outputs[0].slice::<T>();
+        cx.scratch(self.scratch(cx.machine, size_of::<T>() as u64), || {
+            for_chunks_of_rows(out, d, |first, rows| {
+                if let Some(x) = x {
+                    rows.copy_from_slice(part(x, first * d, rows.len()));
+                }
+                let mut angles = Angles::new(self);
+                for (row, &position) in rows.chunks_exact_mut(d).zip(&positions[first..]) {
+                    angles.turn_to(self, position);
+                    for head in row.chunks_exact_mut(self.width as usize) {
+                        let rotated = &mut head[..2 * self.pairs()];
+                        if self.interleaved {
+                            angles.turn_neighbours(rotated);
+                        } else {
+                            angles.turn_halves(rotated);
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
+
+/// Cosines and sines of a position's angles, each times the scale.
+struct Angles<T> {
+    cosines: Vec<T>,
+    sines: Vec<T>,
+}
+
+impl<T: Elementary> Angles<T> {
+    fn new(of: &Rotary) -> Self {
+        Self {
+            cosines: vec![T::zero(); of.pairs()],
+            sines: vec![T::zero(); of.pairs()],
+        }
+    }
+
+    /// Takes the angles of a position: its product with each frequency, in `T`.
+    fn turn_to(&mut self, of: &Rotary, position: u32) {
+        let (cosines, sines) = (self.cosines.as_mut_slice(), self.sines.as_mut_slice());
+        let (position, scale) = (T::of(f64::from(position)), T::of(of.scale.get()));
+        let (frequencies, sign) = (
+            of.frequencies.list(),
+            if of.inverse { -scale } else { scale },
+        );
+        simd!(<T> (cosines: &'a mut [T] = cosines, sines: &'a mut [T] = sines, frequencies: &'a [Real] = frequencies, position: T = position, scale: T = scale, sign: T = sign) {
+            for ((c, s), f) in cosines.iter_mut().zip(sines).zip(frequencies) {
+                let (sin, cos) = (position * T::of(f.get())).sin_cos_fast();
+                *c = cos * scale;
+                *s = sin * sign;
+            }
+        });
+    }
+
+    /// Turns pairs that lie half of the columns apart.
+    fn turn_halves(&self, columns: &mut [T]) {
+        let (cosines, sines) = (self.cosines.as_slice(), self.sines.as_slice());
+        simd!(<T> (columns: &'a mut [T] = columns, cosines: &'a [T] = cosines, sines: &'a [T] = sines) {
+            let (left, right) = columns.split_at_mut(cosines.len());
+            for (((a, b), &c), &s) in left.iter_mut().zip(right).zip(cosines).zip(sines) {
+                (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+            }
+        });
+    }
+
+    /// Turns pairs of neighbours.
+    fn turn_neighbours(&self, columns: &mut [T]) {
+        let (cosines, sines) = (self.cosines.as_slice(), self.sines.as_slice());
+        simd!(<T> (columns: &'a mut [T] = columns, cosines: &'a [T] = cosines, sines: &'a [T] = sines) {
+            for ((pair, &c), &s) in columns.as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines) {
+                let [a, b] = *pair;
+                *pair = [a * c - b * s, b * c + a * s];
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, ids, matrix, small};
+    let mut all = Fixtures::new();
+    all.activations = Some(|_, _| (vec![0], vec![0]));
+    let op = |width: usize, rotated: usize, bits: u32| Rotary {
+        width: width as u32,
+        frequencies: Frequencies::new(
+            (0..rotated / 2).map(|i| 1e4_f64.powf(-2.0 * i as f64 / rotated as f64)),
+        ),
+        scale: Real::new(1.1),
+        interleaved: bits & 1 == 1,
+        inverse: bits & 2 == 2,
+    };
+    let places = |rows: usize| {
+        let list: Vec<u32> = (0..rows as u32).map(|i| i * 37 % 4001).collect();
+        ids(&list)
+    };
+    for bits in 0..4 {
+        all.sample(op(5, 4, bits), [small(4), places(6)]);
+        all.large(op(32, 32, bits), [matrix(3, 300, 128), places(300)]);
+        let sizes = [
+            (3, 64, 64, 64),
+            (33, 64, 16, 8),
+            (2, 1024, 128, 96),
+            (1, 4, 2, 2),
+        ];
+        for (rows, d, width, rotated) in sizes {
+            let inputs = [matrix(10, rows, d), places(rows)];
+            all.case(op(width, rotated, bits), inputs);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{eval, floats, ids, random, ty};
+    use super::*;
+
+    fn op(width: u32, frequencies: &[f64]) -> Rotary {
+        Rotary {
+            width,
+            frequencies: Frequencies::new(frequencies.iter().copied()),
+            scale: Real::new(1.25),
+            interleaved: false,
+            inverse: false,
+        }
+    }
+
+    #[test]
+    fn pairs_are_turned_by_their_angles_and_the_rest_passes() {
+        let (x, places) = (random(1, &[4, 14]), [0, 3, 100_000, 7]);
+        let frequencies = [1.0, 0.3, 0.01];
+        for interleaved in [false, true] {
+            let own = Rotary {
+                interleaved,
+                ..op(7, &frequencies)
+            };
+            let made = floats(&eval(&own.into(), &[x.clone(), ids(&places)], 1)[0]);
+            let x = floats(&x);
+            for ((x, y), place) in x
+                .chunks(7)
+                .zip(made.chunks(7))
+                .zip(places.map(|p| [p; 2]).as_flattened())
+            {
+                assert_eq!(x[6], y[6]);
+                for (i, f) in frequencies.iter().enumerate() {
+                    let (a, b) = if interleaved {
+                        (2 * i, 2 * i + 1)
+                    } else {
+                        (i, i + 3)
+                    };
+                    let (s, c) = (f64::from(*place) * f).sin_cos();
+                    let want = [1.25 * (x[a] * c - x[b] * s), 1.25 * (x[b] * c + x[a] * s)];
+                    assert!((y[a] - want[0]).abs() < 1e-12 && (y[b] - want[1]).abs() < 1e-12);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn frequencies_that_differ_print_differently() {
+        let text = |list: &[f64]| format!("{:?}", Frequencies::new(list.iter().copied()));
+        let (a, b) = (text(&[1.0, 0.5, 0.25]), text(&[1.0, 0.6, 0.25]));
+        assert!(a.starts_with("3 from 1 to 0.25 #") && b.starts_with("3 from 1 to 0.25 #"));
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn what_does_not_fit_a_head_is_refused() {
+        let (x, places) = (ty(&random(1, &[2, 12])), ty(&ids(&[0, 1])));
+        let fits = |op: Rotary| op.infer(&[&x, &places]).is_ok();
+        assert!(fits(op(4, &[1.0, 0.1])) && fits(op(6, &[1.0])));
+        assert!(!fits(op(5, &[1.0])), "heads that do not divide the width");
+        assert!(!fits(op(4, &[1.0, 0.1, 0.01])), "more pairs than columns");
+        assert!(!fits(op(4, &[])) && !fits(op(4, &[f64::NAN])));
+        let other = ty(&ids(&[0, 1, 2]));
+        assert!(op(4, &[1.0]).infer(&[&x, &other]).is_err());
+    }
+}
