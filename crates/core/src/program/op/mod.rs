@@ -47,6 +47,9 @@ mod mix_grad;
 mod mul_rows;
 mod perturb;
 mod reduce;
+mod rms_norm;
+mod rms_norm_grad;
+mod rms_norm_grad_weight;
 mod rotary;
 mod scatter;
 mod sgd;
@@ -145,6 +148,9 @@ ops! {
     mul_rows::MulRows,
     perturb::Perturb,
     reduce::Reduce,
+    rms_norm::RmsNorm,
+    rms_norm_grad::RmsNormGrad,
+    rms_norm_grad_weight::RmsNormGradWeight,
     rotary::Rotary,
     scatter::Scatter,
     sgd::Sgd,

@@ -1,0 +1,15 @@
+// A block a run; `out` may be `up`, since a thread writes only what it alone has read.
+extern "C" __global__ void NAMED(rms_norm_grad)(const act* up, const act* x, const float* weight, act* out, u32 w, double eps, float add) {
+    __shared__ float slots[33];
+    u64 at = (u64)blockIdx.x * w;
+    float r = reciprocal(x, at, w, eps, slots);
+    float dot = 0.0f;
+    for (u32 c = threadIdx.x; c < w; c += blockDim.x) {
+        dot += up[at + c] * (add + weight[c]) * x[at + c];
+    }
+    dot = block_sum(dot, slots) * r * r / (float)w;
+    for (u32 c = threadIdx.x; c < w; c += blockDim.x) {
+        float g = up[at + c] * (add + weight[c]);
+        out[at + c] = r * (g - x[at + c] * dot);
+    }
+}
