@@ -31,7 +31,8 @@ def main():
         for path, held in ((path, held) for path in sources for held in range(3)):
             if held > 0 and "act* " not in path.read_text():
                 continue
-            shared = ["common.cuh", "held.cuh"] + (["attention.cuh"] if path.stem.startswith("attention") else [])
+            own = [stem for stem in ("attention", "activation", "rms_norm") if path.stem.startswith(stem)] + (["activation"] if path.stem.startswith("gated") else [])
+            shared = ["common.cuh", "held.cuh"] + [f"{stem}.cuh" for stem in own]
             text = f"#define HELD {held}\n" + "".join((folder / name).read_text() for name in shared) + path.read_text()
             program = ctypes.c_void_p()
             nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), path.name.encode(), 0, None, None)

@@ -1,37 +1,3 @@
-struct Gelu {
-    __device__ static float apply(float x) {
-        float cdf, pdf;
-        normal_cdf_pdf(x, &cdf, &pdf);
-        return x * cdf;
-    }
-};
-
-struct GeluTanh {
-    __device__ static float apply(float x) {
-        float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
-        return 0.5f * x * (1.0f + tanh_fast(inner));
-    }
-};
-
-struct Relu {
-    // Not `fmaxf`, which would turn a NaN into 0.
-    __device__ static float apply(float x) {
-        return x <= 0.0f ? 0.0f : x;
-    }
-};
-
-struct Tanh {
-    __device__ static float apply(float x) {
-        return tanh_fast(x);
-    }
-};
-
-struct Silu {
-    __device__ static float apply(float x) {
-        return x / (1.0f + exp_fast(-x));
-    }
-};
-
 template <typename F> __device__ inline void activate(const act* x, act* out, u64 n) {
     EACH(i, n) {
         out[i] = F::apply(x[i]);

@@ -40,7 +40,7 @@ impl ActivationKind {
     }
 
     #[inline(always)]
-    fn apply<T: Elementary>(self, x: T) -> T {
+    pub(super) fn apply<T: Elementary>(self, x: T) -> T {
         match self {
             Self::Gelu => x * x.normal_cdf_pdf().0,
             Self::GeluTanh => T::of(0.5) * x * (T::one() + inner(x).tanh_fast()),
@@ -87,6 +87,17 @@ impl ActivationKind {
     }
 }
 
+impl ActivationKind {
+    /// Derivative from the input, whatever the function.
+    #[inline(always)]
+    pub(super) fn derivative_at<T: Elementary>(self, x: T) -> T {
+        match self {
+            Self::Tanh => self.derivative(self.apply(x)),
+            Self::Gelu | Self::GeluTanh | Self::Relu | Self::Silu => self.derivative(x),
+        }
+    }
+}
+
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 
 #[inline(always)]
@@ -121,7 +132,7 @@ fn apply_to<T: Elementary>(kind: ActivationKind, out: &mut [T]) {
     }
 }
 
-pub(super) const SOURCE: Option<KernelSource> = Some(source!("activation"));
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("activation" with "activation.cuh"));
 
 impl OpRule for Activation {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

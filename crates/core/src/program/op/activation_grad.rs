@@ -15,7 +15,8 @@ pub struct ActivationGrad {
     pub kind: ActivationKind,
 }
 
-pub(super) const SOURCE: Option<KernelSource> = Some(source!("activation_grad"));
+pub(super) const SOURCE: Option<KernelSource> =
+    Some(source!("activation_grad" with "activation.cuh"));
 
 impl OpRule for ActivationGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {

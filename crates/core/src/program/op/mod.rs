@@ -35,6 +35,8 @@ mod dropout;
 mod elementwise;
 mod expand;
 mod fill;
+mod gated;
+mod gated_grad;
 mod gather;
 mod grad_norm;
 mod indices;
@@ -136,6 +138,8 @@ ops! {
     elementwise::Elementwise,
     expand::Expand,
     fill::Fill,
+    gated::Gated,
+    gated_grad::GatedGrad,
     gather::Gather,
     grad_norm::GradNorm,
     indices::Indices,

@@ -1,0 +1,41 @@
+// The derivative from the input, whatever the function.
+template <typename F> struct Slope {
+    __device__ static float at(float x) {
+        return F::slope(x);
+    }
+};
+
+template <> struct Slope<Tanh> {
+    __device__ static float at(float x) {
+        return Tanh::slope(Tanh::apply(x));
+    }
+};
+
+// `dg` may be `up`.
+template <typename F> __device__ inline void gate_back(const act* up, const act* g, const act* u, act* dg, act* du, u64 n) {
+    EACH(i, n) {
+        float own = up[i], x = g[i];
+        du[i] = own * F::apply(x);
+        dg[i] = own * u[i] * Slope<F>::at(x);
+    }
+}
+
+extern "C" __global__ void NAMED(gated_gelu_grad)(const act* up, const act* g, const act* u, act* dg, act* du, u64 n) {
+    gate_back<Gelu>(up, g, u, dg, du, n);
+}
+
+extern "C" __global__ void NAMED(gated_gelu_tanh_grad)(const act* up, const act* g, const act* u, act* dg, act* du, u64 n) {
+    gate_back<GeluTanh>(up, g, u, dg, du, n);
+}
+
+extern "C" __global__ void NAMED(gated_relu_grad)(const act* up, const act* g, const act* u, act* dg, act* du, u64 n) {
+    gate_back<Relu>(up, g, u, dg, du, n);
+}
+
+extern "C" __global__ void NAMED(gated_tanh_grad)(const act* up, const act* g, const act* u, act* dg, act* du, u64 n) {
+    gate_back<Tanh>(up, g, u, dg, du, n);
+}
+
+extern "C" __global__ void NAMED(gated_silu_grad)(const act* up, const act* g, const act* u, act* dg, act* du, u64 n) {
+    gate_back<Silu>(up, g, u, dg, du, n);
+}
