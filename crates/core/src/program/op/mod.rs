@@ -27,6 +27,8 @@ mod binary_cross_entropy;
 mod binary_cross_entropy_grad;
 mod cast;
 mod clip;
+mod columns;
+mod columns_grad;
 mod constant;
 mod cross_entropy;
 mod cross_entropy_grad;
@@ -130,6 +132,8 @@ ops! {
     binary_cross_entropy_grad::BinaryCrossEntropyGrad,
     cast::Cast,
     clip::ClipFactor,
+    columns::Columns,
+    columns_grad::ColumnsGrad,
     constant::Constant,
     cross_entropy::CrossEntropy,
     cross_entropy_grad::CrossEntropyGrad,
