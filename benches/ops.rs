@@ -9,12 +9,13 @@ use peftc::cli::world::RealWorld;
 use peftc::library::data::batch::{order, pack};
 use peftc::library::data::tokens::{EncodedExample, Maker, Notes, Target};
 use peftc::library::model::Positions;
+use peftc::program::format::NAMES;
 use peftc::program::op::{
     Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout,
     AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Heads, Io, Kernel, LayerNorm, LayerNormGrad,
     LayerNormGradWeight, Machine, MatMul, Op, Precision, Scatter, Tensor, TensorMut,
 };
-use peftc::program::{Axis, Bindings, DType, Dim, Feed, Real, TargetKind, TensorType};
+use peftc::program::{Axis, Bindings, DType, Dim, Feed, Format, Real, TargetKind, TensorType};
 
 const TOKENS: usize = 416;
 const WIDTH: usize = 768;
@@ -134,6 +135,7 @@ fn all(filter: &str, machine: &Machine) {
             Unit::Flops(flops),
         );
         let product = MatMul::linear(Real::new(1.0), Epilogue::None);
+        let op = Op::from(product.clone());
         run(
             &format!("bf16 linear {TOKENS}x768x{n}"),
             Op::from(MatMul {
@@ -149,6 +151,23 @@ fn all(filter: &str, machine: &Machine) {
             vec![floats(&[TOKENS, n]), floats(&[n, WIDTH])],
             Unit::Flops(flops),
         );
+        // As a frozen weight is stored, where the product reads it so.
+        let stored = NAMES.iter().filter_map(|name| Format::named(name));
+        for format in stored.filter(|f| op.rule().reads(1, *f)) {
+            let weight = || floats(&[n, WIDTH]).stored_as(format).expect("finite");
+            run(
+                &format!("{format} weight {TOKENS}x768x{n}"),
+                linear(false, true, Epilogue::Bias),
+                vec![floats(&[TOKENS, WIDTH]), weight(), floats(&[n])],
+                Unit::Flops(flops),
+            );
+            run(
+                &format!("{format} weight, input gradient {n}"),
+                linear(false, false, Epilogue::None),
+                vec![floats(&[TOKENS, n]), weight()],
+                Unit::Flops(flops),
+            );
+        }
         run(
             &format!("linear weight gradient {n}"),
             linear(true, false, Epilogue::None),

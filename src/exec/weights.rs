@@ -15,8 +15,9 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use crate::files::RunError;
 use crate::files::tensorfile::release_pages;
 use crate::files::watched::Watched;
-use crate::program::op::{Element, Tensor};
-use crate::program::types::DType;
+use crate::program::format::Packed;
+use crate::program::op::{Element, Storage, Tensor};
+use crate::program::{DType, Format};
 
 /// Bytes converted between two returns of pages.
 const CHUNK: usize = 4 << 20;
@@ -125,12 +126,12 @@ impl Checkpoint {
         self.files.get(e.file)?.1.get(e.start..e.end)
     }
 
-    /// Reads the first candidate that is present, converted to `dtype`; `None` if none is.
+    /// Reads the first candidate that is present, as it is to be stored; `None` if none is.
     pub fn read(
         &self,
         candidates: &[String],
         shape: &[u64],
-        dtype: DType,
+        stored: impl Into<Format>,
     ) -> Result<Option<Tensor>, RunError> {
         let Some((name, entry)) = candidates
             .iter()
@@ -159,35 +160,39 @@ impl Checkpoint {
             end: entry.end,
         };
         let dims: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
-        let storage = match dtype {
-            DType::F64 => read.convert::<f64>(entry.dtype),
-            DType::F32 => read.convert::<f32>(entry.dtype),
-            DType::F16 => read.convert::<f16>(entry.dtype),
-            DType::BF16 => read.convert::<bf16>(entry.dtype),
-            DType::U32 => {
+        let stored = stored.into();
+        let storage = match stored {
+            Format::Plain(DType::F64) => read.convert::<f64>(entry.dtype),
+            Format::Plain(DType::F32) => read.convert::<f32>(entry.dtype),
+            Format::Plain(DType::F16) => read.convert::<f16>(entry.dtype),
+            Format::Plain(DType::BF16) => read.convert::<bf16>(entry.dtype),
+            Format::Plain(DType::U32) => {
                 return Err(RunError::bug(format!(
                     "weight `{name}` was asked for as u32"
                 )));
             }
+            Format::Blocks(packed) => {
+                let blocks = read.blocks(packed, entry.dtype);
+                let blocks = blocks
+                    .transpose()
+                    .map_err(|x| unfit(path, name, x, stored))?;
+                blocks.map(|blocks| Storage::Blocks(packed, blocks))
+            }
         };
-        match storage {
-            Some(storage) => {
-                if let Some(found) = read.lost(entry.dtype, dtype, &storage) {
-                    let what = format!(
-                        "tensor `{name}` holds {found}, which is out of the range of {dtype}; hold the model in `dtype = bf16` or `dtype = f32`"
-                    );
-                    return Err(RunError::file(path, what));
-                }
-                Ok(Some(Tensor { storage, dims }))
-            }
-            None => {
-                let what = format!(
-                    "tensor `{name}` is stored as {:?}; only F64, F32, F16 and BF16 weights can be read",
-                    entry.dtype
-                );
-                Err(RunError::file(path, what))
-            }
+        let Some(storage) = storage else {
+            let what = format!(
+                "tensor `{name}` is stored as {:?}; only F64, F32, F16 and BF16 weights can be read",
+                entry.dtype
+            );
+            return Err(RunError::file(path, what));
+        };
+        if let Some(found) = read.lost(entry.dtype, &storage) {
+            let what = format!(
+                "tensor `{name}` holds {found}, which is out of the range of {stored}; hold the model in `dtype = bf16` or `dtype = f32`"
+            );
+            return Err(RunError::file(path, what));
         }
+        Ok(Some(Tensor { storage, dims }))
     }
 
     fn add_shards(&mut self, dir: &Path, index: &Path) -> Result<(), RunError> {
@@ -311,7 +316,23 @@ fn damage(bytes: &[u8], error: &SafeTensorError) -> String {
     format!("is no valid safetensors file: {cause}; download it again")
 }
 
+/// A tensor with a number that a format of blocks cannot hold.
+pub(super) fn unfit(path: impl Into<PathBuf>, name: &str, x: f32, stored: Format) -> RunError {
+    let what = if x.is_finite() {
+        format!("tensor `{name}` holds {x}, which is out of the range of {stored}")
+    } else {
+        format!(
+            "tensor `{name}` holds {x}, a number that is not finite: the weights are damaged or diverged"
+        )
+    };
+    RunError::file(
+        path,
+        format!("{what}; hold the model in `dtype = bf16` or `dtype = f32`"),
+    )
+}
+
 /// One tensor's bytes in a map.
+#[derive(Clone, Copy)]
 struct Read<'a> {
     map: &'a Mmap,
     start: usize,
@@ -319,27 +340,56 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
-    /// A number of the file that became infinite as `to`.
-    fn lost(&self, from: Dtype, to: DType, made: &candle_core::CpuStorage) -> Option<f64> {
-        let whole = match made {
-            candle_core::CpuStorage::F16(v) => v.iter().all(|x| x.is_finite()),
-            candle_core::CpuStorage::BF16(v) => v.iter().all(|x| x.is_finite()),
-            _ => true,
+    /// A number of the file that became infinite.
+    fn lost(&self, from: Dtype, made: &Storage) -> Option<f64> {
+        let (whole, narrow): (bool, fn(f64) -> bool) = match made {
+            Storage::F16(v) => (v.iter().all(|x| x.is_finite()), |x| {
+                f16::from_f64(x).is_finite()
+            }),
+            Storage::BF16(v) => (v.iter().all(|x| x.is_finite()), |x| {
+                bf16::from_f64(x).is_finite()
+            }),
+            _ => return None,
         };
         if whole {
             return None;
         }
-        let candle_core::CpuStorage::F64(all) = self.convert::<f64>(from)? else {
+        let Storage::F64(all) = self.convert::<f64>(from)? else {
             return None;
-        };
-        let narrow = |x: f64| match to {
-            DType::F16 => f16::from_f64(x).is_finite(),
-            _ => bf16::from_f64(x).is_finite(),
         };
         all.into_iter().find(|&x| x.is_finite() && !narrow(x))
     }
 
-    fn convert<T: Stored>(&self, from: Dtype) -> Option<candle_core::CpuStorage> {
+    /// In blocks, a part after another; `None` if the file's numbers are no floats.
+    fn blocks(&self, packed: Packed, from: Dtype) -> Option<Result<Vec<u8>, f32>> {
+        let width = match from {
+            Dtype::F64 => 8,
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::BF16 => 2,
+            _ => return None,
+        };
+        let numbers = (self.end - self.start) / width;
+        let mut blocks = Vec::with_capacity(packed.bytes(numbers as u64) as usize);
+        // Parts begin where blocks do: their lengths are powers of two.
+        for start in (self.start..self.end).step_by(CHUNK) {
+            let end = self.end.min(start + CHUNK);
+            let part = Self {
+                start,
+                end,
+                ..*self
+            };
+            let Storage::F32(part) = part.convert::<f32>(from)? else {
+                return None;
+            };
+            match packed.encode_all(&part) {
+                Ok(more) => blocks.extend(more),
+                Err(x) => return Some(Err(x)),
+            }
+        }
+        Some(Ok(blocks))
+    }
+
+    fn convert<T: Stored>(&self, from: Dtype) -> Option<Storage> {
         Some(T::wrap(match from {
             Dtype::F64 => self.collect(|b: [u8; 8]| T::of_f64(f64::from_le_bytes(b))),
             Dtype::F32 => self.collect(|b: [u8; 4]| T::of_f32(f32::from_le_bytes(b))),

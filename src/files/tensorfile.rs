@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use candle_core::CpuStorage;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Serialize;
@@ -16,7 +15,7 @@ use serde::Serialize;
 use super::durable;
 use super::error::RunError;
 use super::watched::Watched;
-use crate::program::op::Tensor;
+use crate::program::op::{Storage, Tensor};
 use crate::program::types::DType;
 
 /// A tensor to write.
@@ -173,27 +172,13 @@ impl Write for Counted<'_> {
 /// A tensor's elements as bytes, as they lie in memory.
 #[must_use]
 pub fn bytes_of(tensor: &Tensor) -> &[u8] {
-    match &tensor.storage {
-        CpuStorage::F64(v) => bytemuck::cast_slice(v),
-        CpuStorage::F32(v) => bytemuck::cast_slice(v),
-        CpuStorage::F16(v) => bytemuck::cast_slice(v),
-        CpuStorage::BF16(v) => bytemuck::cast_slice(v),
-        CpuStorage::U32(v) => bytemuck::cast_slice(v),
-        _ => &[],
-    }
+    tensor.storage.bytes()
 }
 
 /// The elements of a tensor as bytes, writable.
 #[must_use]
 pub fn bytes_of_mut(tensor: &mut Tensor) -> &mut [u8] {
-    match &mut tensor.storage {
-        CpuStorage::F64(v) => bytemuck::cast_slice_mut(v),
-        CpuStorage::F32(v) => bytemuck::cast_slice_mut(v),
-        CpuStorage::F16(v) => bytemuck::cast_slice_mut(v),
-        CpuStorage::BF16(v) => bytemuck::cast_slice_mut(v),
-        CpuStorage::U32(v) => bytemuck::cast_slice_mut(v),
-        _ => &mut [],
-    }
+    tensor.storage.bytes_mut()
 }
 
 const fn file_dtype(dtype: DType) -> &'static str {
@@ -349,11 +334,11 @@ impl RawTensor<'_> {
 
     fn to_tensor_by(self, copied: Copied<'_>) -> Result<Tensor, String> {
         let storage = match self.dtype {
-            Dtype::F64 => CpuStorage::F64(collect(self.bytes, copied)),
-            Dtype::F32 => CpuStorage::F32(collect(self.bytes, copied)),
-            Dtype::F16 => CpuStorage::F16(collect(self.bytes, copied)),
-            Dtype::BF16 => CpuStorage::BF16(collect(self.bytes, copied)),
-            Dtype::U32 => CpuStorage::U32(collect(self.bytes, copied)),
+            Dtype::F64 => Storage::F64(collect(self.bytes, copied)),
+            Dtype::F32 => Storage::F32(collect(self.bytes, copied)),
+            Dtype::F16 => Storage::F16(collect(self.bytes, copied)),
+            Dtype::BF16 => Storage::BF16(collect(self.bytes, copied)),
+            Dtype::U32 => Storage::U32(collect(self.bytes, copied)),
             other => {
                 return Err(format!(
                     "is stored as {other}; convert it to a float type first"
@@ -372,10 +357,10 @@ impl RawTensor<'_> {
     /// It holds no floats.
     pub fn to_f32(&self) -> Result<Vec<f32>, String> {
         Ok(match self.to_tensor()?.storage {
-            CpuStorage::F32(v) => v,
-            CpuStorage::F64(v) => v.into_iter().map(|x| x as f32).collect(),
-            CpuStorage::F16(v) => v.into_iter().map(half::f16::to_f32).collect(),
-            CpuStorage::BF16(v) => v.into_iter().map(half::bf16::to_f32).collect(),
+            Storage::F32(v) => v,
+            Storage::F64(v) => v.into_iter().map(|x| x as f32).collect(),
+            Storage::F16(v) => v.into_iter().map(half::f16::to_f32).collect(),
+            Storage::BF16(v) => v.into_iter().map(half::bf16::to_f32).collect(),
             _ => {
                 return Err(format!(
                     "is stored as {}; convert it to a float type first",

@@ -2,6 +2,7 @@
 
 use super::schema::{Bound, Default, Key, Kind, RefKind, Schema};
 use super::stage;
+use crate::program::format;
 
 /// A keyword of the language.
 #[derive(Debug)]
@@ -58,9 +59,9 @@ pub static DECLARATIONS: [Declaration; 4] = [
 
 const DTYPE: Key = Key {
     name: "dtype",
-    kind: Kind::Choice(&["f32", "f16", "bf16"]),
+    kind: Kind::Choice(format::NAMES),
     default: Default::Text("f32"),
-    doc: "type in which frozen matrices are held; trained tensors and arithmetic are f32",
+    doc: format::DOC,
 };
 const PRECISION: Key = Key {
     name: "precision",

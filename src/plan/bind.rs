@@ -20,7 +20,7 @@ use crate::library::prompt::Template;
 use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
 use crate::program::device::Device;
-use crate::program::{DType, Numbers};
+use crate::program::{Format, Numbers};
 use crate::resolve::Recipe;
 
 /// Where a model's files are.
@@ -48,8 +48,8 @@ pub struct BoundModel {
     pub place: Location,
     /// Seed of random weights; `None` for pretrained ones.
     pub random: Option<u64>,
-    /// Type in which frozen matrices are held.
-    pub storage: DType,
+    /// How frozen matrices are stored.
+    pub storage: Format,
     /// In what numbers its products are formed.
     pub numbers: Numbers,
     /// Its tokenizer, if it could be had.

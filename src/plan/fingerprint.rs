@@ -35,9 +35,9 @@ pub(super) fn fingerprint(
     parts.insert(
         "numeric".to_owned(),
         match start.model.numbers.products {
-            Precision::F32 => format!("{} frozen, f32 arithmetic", start.model.storage),
-            Precision::Tf32 => format!("{} frozen, tf32 products", start.model.storage),
-            Precision::Bf16 => format!("{} frozen, bf16 products", start.model.storage),
+            Precision::F32 => format!("{} frozen, f32 arithmetic", start.storage()),
+            Precision::Tf32 => format!("{} frozen, tf32 products", start.storage()),
+            Precision::Bf16 => format!("{} frozen, bf16 products", start.storage()),
         },
     );
     if start.model.numbers.activations != DType::F32 {

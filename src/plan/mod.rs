@@ -199,7 +199,7 @@ impl Planner<'_, '_> {
             values,
             span: declared.name.span,
             model: model.clone(),
-            storage: start.model.storage,
+            storage: start.storage(),
             numbers: start.model.numbers,
             tuning: tuning.clone(),
             task: start.task.clone(),

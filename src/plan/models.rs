@@ -20,7 +20,7 @@ use crate::library::model::{self, Facts, Model};
 use crate::library::tokenizer::{Beyond, Tokenizer, TokenizerFiles, Topic};
 use crate::program::device::Device;
 use crate::program::op::Precision;
-use crate::program::{DType, Numbers};
+use crate::program::{DType, Format, Numbers};
 use crate::resolve::Declared;
 
 impl Binder<'_> {
@@ -85,7 +85,7 @@ impl Binder<'_> {
             config,
             place,
             random,
-            storage: float_type(values.str("dtype")),
+            storage: format(values.str("dtype")),
             numbers: self.numbers(declared, diags),
             tokenizer,
             identity,
@@ -356,6 +356,13 @@ impl Binder<'_> {
             }
         }
     }
+}
+
+/// How frozen weights are stored, as a recipe writes it; the resolver has checked the name.
+fn format(written: Option<&str>) -> Format {
+    written
+        .and_then(Format::named)
+        .unwrap_or(Format::Plain(DType::F32))
 }
 
 /// A float type as a recipe writes it.

@@ -284,7 +284,7 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
             stage.model.family(),
             facts.layers,
             facts.hidden,
-            stage.start.model.storage,
+            stage.start.storage(),
             match stage.start.model.numbers.products {
                 Precision::F32 => "",
                 Precision::Tf32 => ", products in TF32",

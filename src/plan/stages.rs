@@ -22,6 +22,7 @@ use crate::library::schema::{Filled, Values};
 use crate::library::stage::job::Job;
 use crate::library::stage::{SplitFacts, StageCx, StageKind};
 use crate::library::task::Task;
+use crate::program::{DType, Format};
 
 /// A stage's splits, in the order of the kind's split keys.
 pub type Sets = Vec<Option<Arc<BoundSplit>>>;
@@ -68,6 +69,17 @@ pub struct Handed {
 }
 
 impl Handed {
+    /// How frozen matrices are stored: as the model's declaration says, but never rounded to blocks a second time.
+    /// What a stage left is stored in f32 instead.
+    #[must_use]
+    pub fn storage(&self) -> Format {
+        let declared = self.model.storage;
+        if declared.blocks().is_some() && self.weights.is_some() {
+            return Format::Plain(DType::F32);
+        }
+        declared
+    }
+
     /// Token ids of the label words, where they are what is learned.
     #[must_use]
     pub fn words(&self) -> Option<Vec<u32>> {
@@ -154,7 +166,7 @@ impl Stage {
             values,
             span: self.name.span,
             model: self.model.clone(),
-            storage: start.model.storage,
+            storage: start.storage(),
             numbers: start.model.numbers,
             tuning: tuning.clone(),
             task: start.task.clone(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use peftc::program::format::FORMATS;
 use serde_json::Value;
 
 /// Trains and gives the losses, the scores and the result.
@@ -150,7 +151,9 @@ fn adapters_on_narrow_weights_are_trained_scored_and_merged() {
         ("k_lst { k = 3, r = 4 }", false),
         ("last_n { n = 1 }", false),
     ] {
-        for (dtype, to) in [("bf16", "f16"), ("f16", "f32")] {
+        let blocks = FORMATS.iter().map(|f| (f.name(), "bf16"));
+        let halves = [("bf16", "f16"), ("f16", "f32")];
+        for (dtype, to) in halves.into_iter().chain(blocks) {
             let dir = tempfile::tempdir().expect("a directory");
             let merge = if merges {
                 format!(

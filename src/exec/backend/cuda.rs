@@ -22,7 +22,7 @@ use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::files::{RunError, cache, durable};
 use crate::program::device::cublas_workspace;
 use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand, Product, held_as};
-use crate::program::op::{Precision, SOURCES, Tensor};
+use crate::program::op::{Precision, Tensor, sources};
 use crate::program::{Bindings, DType, TensorType};
 
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
@@ -195,7 +195,7 @@ impl Cuda {
         let module = match self.modules.get(&(call.source, call.held)) {
             Some(module) => module.clone(),
             None => {
-                let source = SOURCES.iter().flatten().find(|s| s.name == call.source);
+                let source = sources().find(|s| s.name == call.source);
                 let source =
                     source.ok_or_else(|| RunError::bug(format!("no source `{}`", call.source)))?;
                 let text = format!("{}{}", held_as(call.held), source.text);

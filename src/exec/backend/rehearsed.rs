@@ -79,14 +79,14 @@ impl Backend for Rehearsed {
 
     fn upload(&mut self, block: Block, tensor: &Tensor) -> Result<(), RunError> {
         let slot = self.at(block);
-        assert_eq!((slot.dtype(), &slot.dims), (tensor.dtype(), &tensor.dims));
+        assert_eq!((slot.format(), &slot.dims), (tensor.format(), &tensor.dims));
         *slot = tensor.clone();
         Ok(())
     }
 
     fn download(&mut self, block: Block, tensor: &mut Tensor) -> Result<(), RunError> {
         let slot = self.at(block);
-        assert_eq!((slot.dtype(), &slot.dims), (tensor.dtype(), &tensor.dims));
+        assert_eq!((slot.format(), &slot.dims), (tensor.format(), &tensor.dims));
         *tensor = slot.clone();
         Ok(())
     }

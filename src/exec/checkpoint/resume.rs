@@ -210,7 +210,9 @@ pub(in crate::exec) fn restore(runner: &mut Runner, saved: &Saved) -> Result<(),
     for name in file.names() {
         let fresh = file.tensor(&name)?;
         match runner.residents.get_mut(&name) {
-            Some(slot) if slot.dims == fresh.dims && slot.dtype() == fresh.dtype() => *slot = fresh,
+            Some(slot) if slot.dims == fresh.dims && slot.format() == fresh.format() => {
+                *slot = fresh
+            }
             _ => {
                 return Err(RunError::file(
                     &saved.tensors,

@@ -27,6 +27,9 @@ pub struct Description {
     /// The model's config.json with the head of this artifact; a file beside the description where it is not here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
+    /// The format of blocks that frozen matrices were stored in, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
     /// Name of the file with what was trained, beside the description; `None` for whole models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,

@@ -21,7 +21,7 @@ use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
 use crate::library::net::{Owner, Param};
 use crate::plan::Stage;
 use crate::program::DType;
-use crate::program::op::Tensor;
+use crate::program::op::{Storage, Tensor};
 
 pub mod base;
 mod config;
@@ -92,6 +92,9 @@ pub fn write_description(
         base: base.and_then(|b| b.hash.clone()),
         random: base.and_then(|b| b.random),
         config: base.map(|_| config(stage, DType::F32)),
+        storage: base
+            .and(stage.start.storage().blocks())
+            .map(|_| stage.start.storage().to_string()),
         adapter: base.map(|_| NATIVE.to_owned()),
         methods: methods.iter().map(|(_, f)| format!("{f:#}")).collect(),
         objective: stage.start.task.name().to_owned(),
@@ -145,8 +148,7 @@ pub fn write_model(dir: &Path, stage: &Stage, runner: &Runner) -> Result<(), Run
             let (_, tensor) = tensors
                 .get(i)
                 .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
-            out.write_all(bytes_of(tensor))
-                .map_err(|e| failed(dir, "write", &e))
+            write_as(tensor, tensor.dtype(), out).map_err(|e| failed(dir, "write", &e))
         },
     )
 }
@@ -200,8 +202,17 @@ pub fn write_model_from(
     })
 }
 
-/// Writes a tensor's data in another float type, without a second copy of it.
+/// Writes a tensor's data in a float type, without a second copy of it; what is in blocks is decoded.
 fn write_as(tensor: &Tensor, dtype: DType, out: &mut dyn Write) -> std::io::Result<()> {
+    if let Storage::Blocks(packed, data) = &tensor.storage {
+        let (numbers, bytes) = (packed.rule().numbers(), packed.rule().bytes());
+        return data.chunks(PIECE / numbers * bytes).try_for_each(|piece| {
+            let mut wide = vec![0.0_f32; piece.len() / bytes * numbers];
+            packed.decode_all(piece, &mut wide);
+            let count = wide.len();
+            out.write_all(bytes_of(&cast(Tensor::new(wide, &[count]), dtype)))
+        });
+    }
     match tensor.slice::<f32>() {
         Some(data) if dtype != DType::F32 => data.chunks(PIECE).try_for_each(|piece| {
             let piece = Tensor::new(piece.to_vec(), &[piece.len()]);
@@ -244,8 +255,7 @@ pub fn write_adapter(
         let (_, tensor) = list
             .get(i)
             .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
-        out.write_all(bytes_of(tensor))
-            .map_err(|e| failed(dir, "write", &e))
+        write_as(tensor, tensor.dtype(), out).map_err(|e| failed(dir, "write", &e))
     })?;
     write_tokenizer(dir, stage)?;
     write_peft(dir, stage, base, runner, initial)

@@ -11,13 +11,13 @@ use super::meter::Meter;
 use crate::exec::backend::{Backend, Block};
 use crate::files::RunError;
 use crate::program::op::Tensor;
-use crate::program::{Bindings, Class, DType, Def, Dim, Program, TensorType};
+use crate::program::{Bindings, Class, Def, Dim, Format, Program, TensorType};
 
 /// A tensor, wherever its elements are.
 #[derive(Debug)]
 struct Entry {
     class: Class,
-    dtype: DType,
+    stored: Format,
     dims: Vec<usize>,
     /// The host's elements, where the host has some beside the device's memory.
     host: Option<Tensor>,
@@ -54,14 +54,14 @@ impl Residents {
     /// Adds or replaces a tensor.
     pub fn insert(&mut self, name: &str, class: Class, tensor: Tensor, meter: &mut Meter) {
         meter.alloc(tensor.bytes());
-        let (dtype, dims) = (tensor.dtype(), tensor.dims.clone());
+        let (stored, dims) = (tensor.format(), tensor.dims.clone());
         let (block, host) = match self.backend.adopt(tensor) {
             Ok(block) => (Some(block), None),
             Err(tensor) => (None, Some(tensor)),
         };
         let mut entry = Entry {
             class,
-            dtype,
+            stored,
             dims,
             host,
             block,
@@ -112,7 +112,7 @@ impl Residents {
             let found = self.index.get(&declared.name).copied();
             match found.and_then(|at| self.entries.get(at)) {
                 Some(entry)
-                    if entry.dtype == declared.ty.dtype
+                    if entry.stored == declared.ty.stored
                         && entry.dims == declared.ty.dims(&Bindings::default()) =>
                 {
                     *slot = found;
@@ -152,7 +152,7 @@ impl Residents {
                 return Err(lost());
             };
             let dims = entry.dims.iter().map(|&n| Dim::from(n as u64));
-            let ty = TensorType::new(entry.dtype, dims);
+            let ty = TensorType::new(entry.stored.dtype(), dims).stored_as(entry.stored);
             let block = self.backend.alloc(&ty, &Bindings::default())?;
             meter.device().alloc(block.bytes);
             entry.block = Some(block);
@@ -226,7 +226,7 @@ impl Residents {
                 continue;
             }
             if entry.host.is_none() {
-                let mut tensor = Tensor::zeros(entry.dtype, &entry.dims);
+                let mut tensor = Tensor::zeros(entry.stored, &entry.dims);
                 meter.alloc(tensor.bytes());
                 self.backend.download(block, &mut tensor)?;
                 entry.host = Some(tensor);

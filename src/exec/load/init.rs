@@ -4,9 +4,10 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::base::rng::Stream;
+use crate::files::RunError;
 use crate::library::net::{Init, Param};
-use crate::program::DType;
-use crate::program::op::{Element, Tensor, fill_normal};
+use crate::program::op::{Element, Storage, Tensor, fill_normal};
+use crate::program::{DType, Format};
 
 /// A parameter's initial value in f32. Each element is a function of seed, name and index alone.
 #[must_use]
@@ -28,32 +29,66 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
 /// Elements drawn, or converted, at once where the result is narrower than f32.
 pub(in crate::exec) const PIECE: usize = 1 << 20;
 
-/// A parameter's initial value in `dtype`: the same as [`initialise`] and [`cast`] give, without all of it
+/// A parameter's initial value in a format: the same as [`initialise`] and [`cast`] give, without all of it
 /// in f32 in between.
-#[must_use]
-pub fn initialise_as(param: &Param, seed: u64, dtype: DType) -> Tensor {
-    match (&param.init, dtype) {
-        (Init::Normal(std), DType::F16) => normal(param, seed, *std as f32, f16::from_f32),
-        (Init::Normal(std), DType::BF16) => normal(param, seed, *std as f32, bf16::from_f32),
-        _ => cast(initialise(param, seed), dtype),
-    }
-}
-
-fn normal<T: Element>(param: &Param, seed: u64, std: f32, narrow: fn(f32) -> T) -> Tensor {
-    let stream = Stream::new(seed, &format!("init/{}", param.name));
+///
+/// # Errors
+/// A format of blocks does not hold it (a bug: initial values are small).
+pub fn initialise_as(param: &Param, seed: u64, stored: Format) -> Result<Tensor, RunError> {
     let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
-    let count: usize = dims.iter().product();
-    let mut data: Vec<T> = Vec::with_capacity(count);
-    let mut piece = vec![0.0_f32; PIECE.min(count)];
-    while data.len() < count {
-        piece.truncate(count - data.len());
-        fill_normal(stream.key(), std, data.len(), &mut piece);
-        data.extend(piece.iter().map(|&x| narrow(x)));
-    }
-    Tensor::new(data, &dims)
+    let unfit = |x: f32| RunError::bug(format!("`{}` starts with {x}", param.name));
+    Ok(match (&param.init, stored) {
+        (Init::Normal(std), Format::Plain(DType::F16)) => {
+            Tensor::new(narrow(param, seed, *std as f32, f16::from_f32), &dims)
+        }
+        (Init::Normal(std), Format::Plain(DType::BF16)) => {
+            Tensor::new(narrow(param, seed, *std as f32, bf16::from_f32), &dims)
+        }
+        (Init::Normal(std), Format::Blocks(packed)) => {
+            let count = param.elements();
+            let mut blocks = Vec::with_capacity(packed.bytes(count) as usize);
+            normal(param, seed, *std as f32, &mut |piece| {
+                blocks.extend(packed.encode_all(piece).map_err(unfit)?);
+                Ok(())
+            })?;
+            Tensor {
+                storage: Storage::Blocks(packed, blocks),
+                dims,
+            }
+        }
+        _ => initialise(param, seed).stored_as(stored).map_err(unfit)?,
+    })
 }
 
-/// What a number of `tensor` would become in `dtype` if not itself: none may turn into infinity without a word.
+/// Normal numbers, a piece at a time; pieces begin at multiples of [`PIECE`], which are whole blocks.
+fn normal(
+    param: &Param,
+    seed: u64,
+    std: f32,
+    take: &mut dyn FnMut(&[f32]) -> Result<(), RunError>,
+) -> Result<(), RunError> {
+    let stream = Stream::new(seed, &format!("init/{}", param.name));
+    let count = param.elements() as usize;
+    let mut piece = vec![0.0_f32; PIECE.min(count)];
+    for start in (0..count).step_by(PIECE) {
+        piece.truncate(count - start);
+        fill_normal(stream.key(), std, start, &mut piece);
+        take(&piece)?;
+    }
+    Ok(())
+}
+
+fn narrow<T: Element>(param: &Param, seed: u64, std: f32, to: fn(f32) -> T) -> Vec<T> {
+    let mut data: Vec<T> = Vec::with_capacity(param.elements() as usize);
+    // Taking numbers cannot fail.
+    let _always = normal(param, seed, std, &mut |piece| {
+        data.extend(piece.iter().map(|&x| to(x)));
+        Ok(())
+    });
+    data
+}
+
+/// What a number of `tensor` would become in a type if not itself: none may turn into infinity without a word.
 #[must_use]
 pub fn out_of_range(name: &str, tensor: &Tensor, dtype: DType) -> Option<String> {
     let narrow = |x: f32| match dtype {
@@ -75,7 +110,7 @@ pub fn out_of_range(name: &str, tensor: &Tensor, dtype: DType) -> Option<String>
 /// A tensor in another float type.
 #[must_use]
 pub fn cast(tensor: Tensor, dtype: DType) -> Tensor {
-    if tensor.dtype() == dtype {
+    if tensor.format() == dtype {
         tensor
     } else {
         tensor.cast(dtype)
@@ -85,20 +120,20 @@ pub fn cast(tensor: Tensor, dtype: DType) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::tensorfile::bytes_of;
     use crate::library::net::{ParamKind, Role};
+    use crate::program::format::{FORMATS, Packed};
 
     #[test]
     fn narrow_values_are_those_of_the_wide_ones() {
-        let shape = [3, (PIECE / 2 + 5) as u64];
+        let shape = [3, (PIECE / 2 + 256) as u64];
         let param = Param::own("a", &shape, ParamKind::Weight, Role::Query);
-        for dtype in [DType::F32, DType::F16, DType::BF16] {
-            let (one, other) = (
-                cast(initialise(&param, 3), dtype),
-                initialise_as(&param, 3, dtype),
-            );
+        let blocks = FORMATS.iter().map(|f| Format::Blocks(Packed::of(*f)));
+        let plain = [DType::F32, DType::F16, DType::BF16].map(Format::Plain);
+        for format in plain.into_iter().chain(blocks) {
+            let one = initialise(&param, 3).stored_as(format).unwrap();
+            let other = initialise_as(&param, 3, format).unwrap();
             assert_eq!(one.dims, other.dims);
-            assert!(bytes_of(&one) == bytes_of(&other), "{dtype:?}");
+            assert!(one.storage.bytes() == other.storage.bytes(), "{format:?}");
         }
     }
 }

@@ -8,14 +8,14 @@ use self::init::{cast, initialise_as, out_of_range};
 use self::prune::{Guide, Pruning};
 use crate::exec::backend::alloc;
 use crate::exec::interpreter::Runner;
-use crate::exec::weights::Checkpoint;
+use crate::exec::weights::{Checkpoint, unfit};
 use crate::files::RunError;
 use crate::files::tensorfile::TensorFile;
 use crate::library::derive::{BaseParam, Derivation};
 use crate::library::model::Model;
 use crate::library::net::{Init, Owner, Param};
 use crate::program::op::Tensor;
-use crate::program::{Bindings, Class, DType, Resident};
+use crate::program::{Bindings, Class, DType, Dim, Format, Resident};
 
 pub mod init;
 pub mod prune;
@@ -32,6 +32,9 @@ pub struct Origins {
     pub given: BTreeMap<String, Tensor>,
     /// Products that such adapters add to matrices of the head.
     pub updates: BTreeMap<String, Update>,
+    /// How the stage stores frozen matrices of the plain weights. What is computed from one in blocks, or takes its
+    /// place in a file, is what the blocks decode to.
+    pub storage: Format,
     /// Whether the head of the plain weights is one of other classes.
     pub fresh_head: bool,
     /// Seed of random weights.
@@ -117,7 +120,7 @@ pub(in crate::exec) fn load_pruned(
     let mut seen = BTreeSet::new();
     // Pruning comes first, while there is little else in memory.
     let mut pruning = Pruning::new(guide, &mut runner.meter);
-    let read = |source: &BaseParam| loader.base(&source.name, &source.param(), DType::F32);
+    let read = |source: &BaseParam| loader.base(&source.name, &source.param(), DType::F32.into());
     for param in params {
         let resident = wanted.get(param.name.as_str());
         if let (Init::Pruned(cut), Some(resident)) = (&param.init, resident)
@@ -128,7 +131,7 @@ pub(in crate::exec) fn load_pruned(
                 return Err(missing(file.path(), &param.name));
             }
             let tensor = pruning.cut(cut, param, &read, &mut runner.meter)?;
-            let tensor = loader.narrow(&param.name, tensor, resident.ty.dtype)?;
+            let tensor = loader.narrow(&param.name, tensor, resident.ty.stored)?;
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);
@@ -145,7 +148,7 @@ pub(in crate::exec) fn load_pruned(
         let held = runner.residents.holds(&param.name);
         if seen.insert(param.name.as_str()) && !held {
             runner.meter.scratch(loader.scratch(param));
-            let tensor = loader.tensor(param, resident.ty.dtype)?;
+            let tensor = loader.tensor(param, resident.ty.stored)?;
             runner
                 .residents
                 .insert(&param.name, resident.class, tensor, &mut runner.meter);
@@ -158,7 +161,7 @@ pub(in crate::exec) fn load_pruned(
         .iter()
         .filter(|r| matches!(r.class, Class::Gradient | Class::Optimizer))
     {
-        let zeros = Tensor::zeros(resident.ty.dtype, &resident.ty.dims(&Bindings::default()));
+        let zeros = Tensor::zeros(resident.ty.stored, &resident.ty.dims(&Bindings::default()));
         runner
             .residents
             .insert(&resident.name, resident.class, zeros, &mut runner.meter);
@@ -240,28 +243,28 @@ impl<'a> Loader<'a> {
         own + by.rule().source().bytes()
     }
 
-    fn tensor(&mut self, param: &'a Param, dtype: DType) -> Result<Tensor, RunError> {
+    fn tensor(&mut self, param: &'a Param, stored: Format) -> Result<Tensor, RunError> {
         if param.keeps_start && self.keeps {
             self.first_value(param)?;
         }
         if let Some((by, part)) = param.derivation() {
-            return self.derived(param, by, part, dtype);
+            return self.derived(param, by, part, stored);
         }
         if let Some(update) = self.sources.updates.get(&param.name) {
-            let mut tensor = self.head(param, DType::F32, false)?;
+            let mut tensor = self.head(param, DType::F32.into(), false)?;
             if let Some(data) = tensor.slice_mut::<f32>() {
                 update.add_to(data);
             }
-            return self.narrow(&param.name, tensor, dtype);
+            return self.narrow(&param.name, tensor, stored);
         }
         if param.owner == Owner::Head {
-            return self.head(param, dtype, self.sources.fresh);
+            return self.head(param, stored, self.sources.fresh);
         }
         if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
-            return self.narrow(&param.name, tensor, dtype);
+            return self.narrow(&param.name, tensor, stored);
         }
         if param.owner == Owner::Base {
-            return self.base(&param.name, param, dtype);
+            return self.base(&param.name, param, stored);
         }
         if let Some(file) = &self.sources.adapter {
             return Err(missing(file.path(), &param.name));
@@ -269,13 +272,13 @@ impl<'a> Loader<'a> {
         if !self.sources.fresh {
             return Err(RunError::bug(format!("no file holds `{}`", param.name)));
         }
-        Ok(initialise_as(param, self.sources.seed, dtype))
+        initialise_as(param, self.sources.seed, stored)
     }
 
     /// A parameter of the head: the adapter's, the checkpoint's, or a fresh one.
-    fn head(&self, param: &Param, dtype: DType, fresh: bool) -> Result<Tensor, RunError> {
+    fn head(&self, param: &Param, stored: Format, fresh: bool) -> Result<Tensor, RunError> {
         if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
-            return self.narrow(&param.name, tensor, dtype);
+            return self.narrow(&param.name, tensor, stored);
         }
         // An adapter holds its head, whatever head lies below it.
         if let (false, Some(file)) = (fresh, &self.sources.adapter) {
@@ -287,12 +290,12 @@ impl<'a> Loader<'a> {
         if let (Some(weights), Some((_, shape))) = (weights, shape)
             && (shape == param.shape || !fresh)
             && !self.sources.fresh_head
-            && let Some(tensor) = weights.read(&names, &param.shape, dtype)?
+            && let Some(tensor) = weights.read(&names, &param.shape, stored)?
         {
             return Ok(tensor);
         }
         if fresh {
-            return Ok(initialise_as(param, self.sources.seed, dtype));
+            return initialise_as(param, self.sources.seed, stored);
         }
         Err(match weights {
             Some(weights) => RunError::file(
@@ -307,8 +310,13 @@ impl<'a> Loader<'a> {
     }
 
     /// A tensor in the type it is held in, if its numbers are in that type's range.
-    fn narrow(&self, name: &str, tensor: Tensor, dtype: DType) -> Result<Tensor, RunError> {
-        let narrower = dtype != tensor.dtype();
+    fn narrow(&self, name: &str, tensor: Tensor, stored: Format) -> Result<Tensor, RunError> {
+        let Some(dtype) = stored.plain() else {
+            // What an adapter holds was trained or computed: it is never rounded to blocks.
+            let what = format!("`{name}` is stored as {stored}, and an adapter holds it");
+            return Err(RunError::bug(what));
+        };
+        let narrower = tensor.format() != stored;
         match out_of_range(name, &tensor, dtype).filter(|_| narrower) {
             None => Ok(cast(tensor, dtype)),
             Some(why) => {
@@ -318,6 +326,27 @@ impl<'a> Loader<'a> {
                 Err(RunError::file(path, format!("cannot be held: {why}")))
             }
         }
+    }
+
+    /// One of the model's own matrices in f32 as what is stored of it decodes: of a frozen one in blocks, not what the
+    /// file holds.
+    fn decoded(&self, name: &str, param: &Param, mut tensor: Tensor) -> Result<Tensor, RunError> {
+        let shape: Vec<Dim> = param.shape.iter().map(|&n| n.into()).collect();
+        let frozen = param.owner == Owner::Base && !param.trainable;
+        let storage = self.sources.storage;
+        if let (Some(packed), true) = (storage.blocks(), frozen && storage.holds(&shape))
+            && let Some(numbers) = tensor.slice_mut::<f32>()
+        {
+            packed.round(numbers).map_err(|x| self.unfit(name, x))?;
+        }
+        Ok(tensor)
+    }
+
+    /// A number that blocks do not hold.
+    fn unfit(&self, name: &str, x: f32) -> RunError {
+        let path = self.sources.weights.as_ref().map(Checkpoint::path);
+        let storage = self.sources.storage;
+        unfit(path.unwrap_or_default(), name, x, storage)
     }
 
     /// Whether the stage starts from an adapter that holds a tensor.
@@ -355,19 +384,21 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn base(&self, name: &str, param: &Param, dtype: DType) -> Result<Tensor, RunError> {
+    fn base(&self, name: &str, param: &Param, stored: Format) -> Result<Tensor, RunError> {
         let Some(weights) = &self.sources.weights else {
             let plain = Param {
                 name: name.to_owned(),
                 ..param.clone()
             };
-            return Ok(initialise_as(&plain, self.sources.weights_seed, dtype));
+            let made = initialise_as(&plain, self.sources.weights_seed, stored)?;
+            return self.decoded(name, param, made);
         };
         let names = self.model.checkpoint_names(name);
-        weights.read(&names, &param.shape, dtype)?.ok_or_else(|| {
+        let read = weights.read(&names, &param.shape, stored)?.ok_or_else(|| {
             let have: Vec<&str> = weights.names().take(3).collect();
             RunError::file(weights.path(), format!("there is no tensor `{}` (there are `{}`, …): the weights belong to another model", names.join("` or `"), have.join("`, `")))
-        })
+        })?;
+        self.decoded(name, param, read)
     }
 
     /// Keeps the first value of a tensor that an earlier stage trained, where its adapter holds it.
@@ -388,10 +419,10 @@ impl<'a> Loader<'a> {
         param: &'a Param,
         by: &'a Derivation,
         part: usize,
-        dtype: DType,
+        stored: Format,
     ) -> Result<Tensor, RunError> {
         if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
-            return self.narrow(&param.name, tensor, dtype);
+            return self.narrow(&param.name, tensor, stored);
         }
         if let (Some(file), None) = (&self.sources.adapter, &param.replaces) {
             return Err(missing(file.path(), &param.name));
@@ -412,14 +443,14 @@ impl<'a> Loader<'a> {
         if param.keeps_start && self.keeps {
             self.initial.insert(param.name.clone(), tensor.clone());
         }
-        self.narrow(&param.name, tensor, dtype)
+        self.narrow(&param.name, tensor, stored)
     }
 
     /// All that is computed from a weight, or only what an earlier stage's adapter does not hold.
     fn make(&self, by: &Derivation) -> Result<Vec<Option<Vec<f32>>>, RunError> {
         let rule = by.rule();
         let source = rule.source();
-        let weight = self.base(&source.name, &source.param(), DType::F32)?;
+        let weight = self.base(&source.name, &source.param(), DType::F32.into())?;
         let Some(weight) = weight.into_vec::<f32>() else {
             return Err(RunError::bug(format!("`{}` is not in f32", source.name)));
         };

@@ -31,7 +31,7 @@ use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::encode::{Frame, tokenize};
 use crate::plan::methods::check_methods;
 use crate::program::op::Machine;
-use crate::program::{DType, Numbers, Resident, Verified};
+use crate::program::{Format, Numbers, Resident, Verified};
 
 mod foreign;
 
@@ -195,7 +195,7 @@ impl Predictor {
             values: &values,
             span: Span::default(),
             model: model.clone(),
-            storage: DType::F32,
+            storage: self.storage()?,
             numbers: Numbers::default(),
             tuning: tuning.clone(),
             task: self.task.clone(),
@@ -258,8 +258,20 @@ impl Predictor {
         Ok(Origins {
             weights,
             adapter,
+            storage: self.storage()?,
             weights_seed: description.random.unwrap_or(0),
             ..Origins::default()
+        })
+    }
+
+    /// How frozen matrices are stored: in the blocks that the adapter was trained on, else in f32.
+    fn storage(&self) -> Result<Format, RunError> {
+        let Some(name) = &self.description.storage else {
+            return Ok(Format::default());
+        };
+        Format::named(name).ok_or_else(|| {
+            let what = format!("damaged: there is no storage format `{name}`; run the stage again");
+            RunError::file(self.folder.join(DESCRIPTION), what)
         })
     }
 

@@ -42,6 +42,7 @@ impl Work<'_> {
             adapter: None,
             given: BTreeMap::new(),
             updates: BTreeMap::new(),
+            storage: start.storage(),
             fresh_head: start.fresh_head,
             weights_seed: start.model.random.unwrap_or(0),
             seed: self.stage.filled.values.opt_int("seed").unwrap_or(0),

@@ -326,9 +326,12 @@ impl Tuning {
     /// Whether a parameter is trained.
     #[must_use]
     pub fn trains(&self, param: &Param) -> bool {
-        if self.frozen {
-            return false;
-        }
+        !self.frozen && self.has_trained(param)
+    }
+
+    /// Whether a parameter is trained, or was by these methods where nothing is trained any more.
+    #[must_use]
+    pub fn has_trained(&self, param: &Param) -> bool {
         match param.owner {
             Owner::Head => true,
             Owner::Adapter => param.trains,

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use super::derive::prune::{Importance, Pruner};
 use super::method::Tuning;
 use crate::program::op::Cast;
-use crate::program::{Builder, Class, DType, Pick, TensorType, Value};
+use crate::program::{Builder, Class, DType, Format, Pick, TensorType, Value};
 
 mod layers;
 mod param;
@@ -31,8 +31,8 @@ pub enum Mode {
 pub struct NetOptions {
     /// Dropout on or off.
     pub mode: Mode,
-    /// Storage type of frozen weights.
-    pub storage: DType,
+    /// How frozen weights are stored.
+    pub storage: Format,
     /// Seed of the stage's dropout.
     pub seed: u64,
     /// Whether dropout also acts before the first trainable tensor.
@@ -116,24 +116,35 @@ impl<'a> Net<'a> {
     /// Declares a parameter and gives its value in storage type.
     fn param(&mut self, mut param: Param) -> Value {
         param.trainable = self.tuning.trains(&param) || self.options.probed.contains(&param.name);
-        let (dtype, class) = if param.trainable {
-            (DType::F32, Class::Trainable)
+        let class = if param.trainable {
+            Class::Trainable
         } else {
-            (self.options.storage, Class::Frozen)
+            Class::Frozen
         };
+        let value = self.b.resident(&param.name, self.stored(&param), class);
+        self.params.entry(param.name.clone()).or_insert(param);
+        value
+    }
+
+    /// How a parameter is stored.
+    fn stored(&self, param: &Param) -> TensorType {
+        let wide = TensorType::fixed(DType::F32, &param.shape);
         // Vectors stay in f32: they cost nothing and widening them at each use would. So do matrices that a method
         // draws and never trains: files keep them as they are.
         let drawn = param.owner == Owner::Adapter && !param.trains && param.replaces.is_none();
-        let dtype = if param.shape.len() < 2 || drawn {
-            DType::F32
-        } else {
-            dtype
-        };
-        let value = self
-            .b
-            .resident(&param.name, TensorType::fixed(dtype, &param.shape), class);
-        self.params.entry(param.name.clone()).or_insert(param);
-        value
+        if param.trainable || param.shape.len() < 2 || drawn {
+            return wide;
+        }
+        match self.options.storage {
+            Format::Plain(dtype) => TensorType::fixed(dtype, &param.shape),
+            // What was trained, or is computed from a weight, keeps its own bits.
+            Format::Blocks(_) if param.owner != Owner::Base || self.tuning.has_trained(param) => {
+                wide
+            }
+            format if format.holds(&wide.shape) => wide.stored_as(format),
+            // Rows that are no whole blocks.
+            Format::Blocks(_) => wide,
+        }
     }
 
     /// A value in compute type: an explicit node, with its own transient, where storage is narrower.

@@ -79,7 +79,7 @@ impl StageKind for Merge {
             let mut b = Builder::new("merge");
             let options = NetOptions {
                 mode: Mode::Evaluate,
-                storage: DType::F32,
+                storage: DType::F32.into(),
                 seed: 0,
                 dropout_frozen: false,
                 probed: std::collections::BTreeSet::new(),

@@ -19,7 +19,7 @@ use super::net::Site;
 use super::schema::{Schema, Values};
 use super::task::{Masking, Task};
 use crate::base::{Diag, Diags, Sound, Span};
-use crate::program::{DType, Numbers};
+use crate::program::{Format, Numbers};
 use job::Job;
 pub use keys::NEUTRAL;
 pub use train::check_metrics;
@@ -101,7 +101,7 @@ pub struct StageCx<'a> {
     /// The model, with dropout overridden as the stage says.
     pub model: Arc<dyn Model>,
     /// Storage type of frozen matrices.
-    pub storage: DType,
+    pub storage: Format,
     /// In what numbers programs compute.
     pub numbers: Numbers,
     /// The methods in force.

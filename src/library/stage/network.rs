@@ -38,7 +38,7 @@ pub fn sites(model: Arc<dyn Model>, task: Arc<dyn Task>) -> Vec<Site> {
         values: &values,
         span: Span::default(),
         model,
-        storage: DType::F32,
+        storage: DType::F32.into(),
         numbers: Numbers::default(),
         tuning: bare.clone(),
         task,
@@ -118,7 +118,7 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
     };
     let options = NetOptions {
         mode: Mode::Evaluate,
-        storage: DType::F32,
+        storage: DType::F32.into(),
         seed: 0,
         dropout_frozen: false,
         probed: BTreeSet::new(),

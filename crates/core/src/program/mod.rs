@@ -6,6 +6,7 @@
 pub mod autodiff;
 pub mod builder;
 pub mod device;
+pub mod format;
 pub mod graph;
 pub mod memory;
 pub mod op;
@@ -20,6 +21,7 @@ pub mod types;
 pub mod verify;
 
 pub use builder::{Builder, Numbers};
+pub use format::Format;
 pub use graph::{
     Axis, Block, Class, Def, Feed, Node, Phase, Pick, Program, Resident, TargetKind, Value,
 };

@@ -83,7 +83,7 @@ pub fn cut(
                 index: index as u16,
                 width,
                 of,
-                stored: ty.stored,
+                stored: ty.stored.dtype(),
             };
             let id = identity(program, value);
             Some((value, Kept { id, feed }))

@@ -1,23 +1,24 @@
-//! Operands that are stored in 16 bits. What an op does not read or write so by itself is widened to f32 before it
-//! and rounded behind it, in scratch: on the processor around its kernel, on a GPU by launches around its own.
+//! Operands that are stored in 16 bits or in blocks. What an op does not read or write so by itself is widened to f32
+//! before it and rounded behind it, in scratch: on the processor around its kernel, on a GPU by launches around its own.
 //!
 //! **Invariant:** every op computes in f32 whatever its operands are stored in, and a result is rounded once; only a
 //! product with a bias that cuBLAS makes in bf16 is rounded before and after the bias.
 
+use super::format::Format;
 use super::op::launch::{Arg, Launch, Launches, Operand};
 use super::op::{
     Io, Kernel, Machine, Op, OpError, SizedCx, Tensor, TensorMut, cast_elements, cast_kernel,
 };
 use super::types::DType;
 
-/// Whether input `i`, stored in `dtype`, is widened before the op.
-fn is_widened(op: &Op, i: usize, dtype: DType) -> bool {
-    dtype.is_half() && !op.rule().reads_half(i, dtype)
+/// Whether input `i`, stored so, is widened before the op.
+fn is_widened(op: &Op, i: usize, stored: Format) -> bool {
+    (stored.is_half() || stored.blocks().is_some()) && !op.rule().reads(i, stored)
 }
 
-/// Whether an output stored in `dtype` is rounded behind the op.
-fn is_rounded(op: &Op, dtype: DType) -> bool {
-    dtype.is_half() && !op.rule().writes_half()
+/// Whether an output stored so is rounded behind the op.
+fn is_rounded(op: &Op, stored: Format) -> bool {
+    stored.is_half() && !op.rule().writes_half()
 }
 
 /// Scratch bytes of an op on the processor: its kernel's own, and its operands in f32. `takes` is the input
@@ -25,8 +26,8 @@ fn is_rounded(op: &Op, dtype: DType) -> bool {
 #[must_use]
 pub fn workspace(op: &Op, cx: &SizedCx, takes: Option<usize>, machine: &Machine) -> u64 {
     let inputs = cx.inputs.iter().enumerate();
-    let inputs = inputs.filter(|(i, x)| Some(*i) != takes && is_widened(op, *i, x.dtype));
-    let outputs = cx.outputs.iter().filter(|x| is_rounded(op, x.dtype));
+    let inputs = inputs.filter(|(i, x)| Some(*i) != takes && is_widened(op, *i, x.stored));
+    let outputs = cx.outputs.iter().filter(|x| is_rounded(op, x.stored));
     let each = inputs.map(|(_, x)| x).chain(outputs);
     let wide = each.map(|x| 4 * x.elements()).sum::<u64>();
     let own = if wide > 0 {
@@ -46,10 +47,10 @@ pub fn eval(op: &Op, cx: &Kernel<'_>, mut io: Io<'_>) -> Result<(), OpError> {
         .inputs
         .iter()
         .enumerate()
-        .map(|(i, x)| x.is_some_and(|x| is_widened(op, i, x.dtype())))
+        .map(|(i, x)| x.is_some_and(|x| is_widened(op, i, x.format())))
         .collect();
     let outputs = io.outputs.iter();
-    let rounded: Vec<bool> = outputs.map(|x| is_rounded(op, x.dtype())).collect();
+    let rounded: Vec<bool> = outputs.map(|x| is_rounded(op, x.format())).collect();
     if !widened.contains(&true) && !rounded.contains(&true) {
         return op.rule().eval(cx, &mut io);
     }
@@ -122,13 +123,14 @@ pub fn launches(op: &Op, cx: &SizedCx) -> Option<Launches> {
     let mut wide: Vec<(Operand, Operand)> = Vec::new();
     for (i, x) in cx.inputs.iter().enumerate().filter(|(_, x)| x.is_narrow()) {
         let (n, to) = (x.elements(), list.scratch(4 * x.elements()));
-        list.cast(cast_kernel(x.dtype, DType::F32)?, Operand::In(i), to, n);
+        list.widen(x.stored, Operand::In(i), to, n)?;
         wide.push((Operand::In(i), to));
     }
     let mut behind = Launches::default();
     for (i, x) in cx.outputs.iter().enumerate().filter(|(_, x)| x.is_narrow()) {
         let (n, from) = (x.elements(), list.scratch(4 * x.elements()));
-        behind.cast(cast_kernel(DType::F32, x.dtype)?, from, Operand::Out(i), n);
+        let rounds = cast_kernel(DType::F32, x.stored.plain()?)?;
+        behind.cast(rounds, from, Operand::Out(i), n);
         wide.push((Operand::Out(i), from));
     }
     let place = |operand: &mut Operand| {

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::format::Format;
+
 /// Element type of a tensor in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
@@ -244,9 +246,9 @@ pub struct TensorType {
     pub dtype: DType,
     /// Symbolic shape.
     pub shape: Shape,
-    /// Element type in memory: `dtype`, or a narrower float that is widened where an op reads it and
-    /// rounded where one writes it.
-    pub stored: DType,
+    /// How it lies in memory: as `dtype`, as a narrower float that is widened where an op reads it and
+    /// rounded where one writes it, or in blocks.
+    pub stored: Format,
 }
 
 impl TensorType {
@@ -255,13 +257,14 @@ impl TensorType {
         Self {
             dtype,
             shape: shape.into_iter().collect(),
-            stored: dtype,
+            stored: dtype.into(),
         }
     }
 
-    /// The same, in another type in memory.
+    /// The same, in another format in memory.
     #[must_use]
-    pub fn stored_as(self, stored: DType) -> Self {
+    pub fn stored_as(self, stored: impl Into<Format>) -> Self {
+        let stored = stored.into();
         Self { stored, ..self }
     }
 
@@ -298,7 +301,7 @@ impl TensorType {
     /// Bytes under given sizes.
     #[must_use]
     pub fn bytes(&self, sizes: &Bindings) -> u64 {
-        self.elements(sizes) * self.stored.size()
+        self.stored.bytes(self.elements(sizes))
     }
 
     /// Concrete dimensions.

@@ -4,11 +4,12 @@
 //! 2. every output's type is what the op infers from its inputs;
 //! 3. only residents are updated in place, and only trainable tensors, gradients and optimizer state;
 //! 4. resident names are unique;
-//! 5. forward nodes come before backward nodes before updates.
+//! 5. forward nodes come before backward nodes before updates;
+//! 6. only frozen matrices are stored in blocks, and their rows are whole ones.
 
 use std::collections::BTreeSet;
 
-use super::graph::{Class, Def, Program, Value};
+use super::graph::{Class, Def, Program, Resident, Value};
 use super::schedule::Schedule;
 use super::types::{DType, TensorType};
 
@@ -47,6 +48,16 @@ pub fn verify(program: Program) -> Result<Verified, String> {
     let names: BTreeSet<&str> = program.residents.iter().map(|r| r.name.as_str()).collect();
     if names.len() != program.residents.len() {
         return Err(format!("{}: two residents have one name", program.name));
+    }
+    let in_blocks = |r: &&Resident| r.ty.stored.blocks().is_some();
+    for resident in program.residents.iter().filter(in_blocks) {
+        if resident.class != Class::Frozen || !resident.ty.stored.holds(&resident.ty.shape) {
+            let (name, stored) = (&resident.name, resident.ty.stored);
+            return Err(format!(
+                "{}: `{name}` cannot be stored as {stored}",
+                program.name
+            ));
+        }
     }
     let mut phase = None;
     for (index, node) in program.nodes.iter().enumerate() {

@@ -3,6 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::super::format::Format;
 use super::super::types::DType;
 use super::launch::{
     KernelSource, Launches,
@@ -10,7 +11,7 @@ use super::launch::{
     source,
 };
 use super::math::{for_chunks, part};
-use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorMut, TensorRef, TensorType};
+use super::{Io, Kernel, OpError, OpRule, SizedCx, Storage, TensorMut, TensorRef, TensorType};
 
 /// `x → x` in another float type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +43,7 @@ impl OpRule for Cast {
         }
         let mut list = Launches::default();
         let n = cx.elements(0);
-        list.cast(cast_kernel(from.dtype, self.to)?, In(0), Out(0), n);
+        list.cast(cast_kernel(from.computed, self.to)?, In(0), Out(0), n);
         Some(list)
     }
 
@@ -51,8 +52,8 @@ impl OpRule for Cast {
         Ok(())
     }
 
-    fn reads_half(&self, _: usize, _: DType) -> bool {
-        true
+    fn reads(&self, _: usize, stored: Format) -> bool {
+        stored.is_half()
     }
 
     fn writes_half(&self) -> bool {
@@ -72,11 +73,14 @@ pub fn cast_kernel(from: DType, to: DType) -> Option<&'static str> {
     })
 }
 
-/// Casts elements between floats of 32 and 16 bits, rounding once to the nearest.
+/// Casts elements between floats of 32 and 16 bits, rounding once to the nearest, and decodes blocks to f32.
 ///
 /// # Panics
 /// If one of the two holds no such type (a bug).
 pub fn cast_elements(x: TensorRef<'_>, mut out: TensorMut<'_>) {
+    if let Storage::Blocks(format, data) = x.storage {
+        return format.decode_all(data, out.slice::<f32>());
+    }
     match (x.dtype(), out.dtype()) {
         (DType::F16, DType::F32) => convert(
             x.slice::<f16>(),

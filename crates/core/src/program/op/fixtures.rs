@@ -1,6 +1,7 @@
 //! What an op's file gives the tests that run over the registry: samples for the laws, cases for the
 //! launch tests, and what is special about them.
 
+use super::super::format::{FORMATS, Format, Packed};
 use super::super::graph::{Def, Program};
 use super::super::types::{Bindings, Dim, TensorType};
 use super::{Io, Kernel, Machine, Op, Tensor};
@@ -159,7 +160,18 @@ pub(super) fn narrow(t: &Tensor) -> Tensor {
 }
 
 pub(super) fn ty(t: &Tensor) -> TensorType {
-    TensorType::new(t.dtype(), t.dims.iter().map(|&n| Dim::from(n as u64)))
+    TensorType::new(t.dtype(), t.dims.iter().map(|&n| Dim::from(n as u64))).stored_as(t.format())
+}
+
+/// A matrix in every format of blocks that can hold it and that has a kernel on a GPU.
+pub(super) fn in_blocks(t: &Tensor) -> Vec<Tensor> {
+    let width = t.dims.last().copied().unwrap_or(0) as u64;
+    let all = FORMATS.iter().filter(|f| f.kernel().is_some());
+    let all = all
+        .map(|f| Packed::of(*f))
+        .filter(|p| Format::Blocks(*p).fits(width));
+    all.map(|p| t.clone().stored_as(p).expect("finite numbers"))
+        .collect()
 }
 
 /// A tensor's floats as f64; none of other types.

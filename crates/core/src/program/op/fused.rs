@@ -82,7 +82,7 @@ pub fn residual_layer_norm(
     let cx = |i: usize| all.get(i).map(|(_, cx)| cx);
     let mut list = match (product, all.first()?) {
         (Some(0), (Op::MatMul(op), cx)) => op.without_bias(cx)?,
-        _ => Launches::of(cx(sum)?.outputs.first()?.dtype),
+        _ => Launches::of(cx(sum)?.outputs.first()?.stored.plain()?),
     };
     let dropped = dropout.map_or(Some(list.held), |i| held(cx(i)?, &[0], &[0]));
     if dropped? != list.held

@@ -1,15 +1,18 @@
-//! `gather`: rows of a matrix, widened if it is stored narrow.
+//! `gather`: rows of a matrix, widened if it is stored narrow or in blocks.
 
 use half::{bf16, f16};
 
+use super::super::format::{Format, Packed, Ranges};
 use super::super::types::{DType, Dim};
 use super::launch::{
     KernelSource, Launches,
     Operand::{Fault, In, Out},
     args, source,
 };
-use super::math::for_chunks_of_rows;
-use super::{At, Builder, Io, Kernel, OpError, OpRule, Scatter, SizedCx, TensorType, Value};
+use super::math::{for_chunks_of_rows, part};
+use super::{
+    At, Builder, Io, Kernel, OpError, OpRule, Scatter, SizedCx, Storage, TensorType, Value,
+};
 
 /// `(table[rows, d], ids u32[N]) → [N, d]` in type `out`; a table `[rows]` gives `[N]`. Only the gathered rows are widened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,13 +50,13 @@ impl OpRule for Gather {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let kernel = match (cx.inputs.first()?.dtype, self.out) {
+        let kernel = match (cx.inputs.first()?.stored.plain()?, self.out) {
             (DType::F32, DType::F32) => "gather_f32",
             (DType::F16, DType::F32) => "gather_f16",
             (DType::BF16, DType::F32) => "gather_bf16",
             _ => return None,
         };
-        let mut list = Launches::of(cx.outputs.first()?.dtype);
+        let mut list = Launches::of(cx.outputs.first()?.stored.plain()?);
         let (rows, d) = (cx.rows(0), cx.width(0));
         list.rows(
             "gather",
@@ -65,7 +68,7 @@ impl OpRule for Gather {
         Some(list)
     }
 
-    fn reads_half(&self, i: usize, _: DType) -> bool {
+    fn reads(&self, i: usize, _: Format) -> bool {
         i == 0
     }
 
@@ -80,6 +83,10 @@ impl OpRule for Gather {
         }
         let d = table.dims.get(1).copied().unwrap_or(1);
         let out = &mut io.outputs[0];
+        if let Storage::Blocks(format, data) = table.storage {
+            decode(*format, data, ids, d, out.slice::<f32>());
+            return Ok(());
+        }
         match table.dtype() {
             DType::F64 => copy(table.slice::<f64>(), ids, d, out.slice::<f64>(), |x| x),
             DType::F16 => copy(
@@ -113,6 +120,25 @@ impl OpRule for Gather {
     fn differentiable(&self, input: usize) -> bool {
         input == 0
     }
+}
+
+/// Rows of a table in blocks.
+fn decode(format: Packed, data: &[u8], ids: &[u32], width: usize, out: &mut [f32]) {
+    for_chunks_of_rows(out, width, |first, out| {
+        for (&id, out) in part(ids, first, out.len() / width)
+            .iter()
+            .zip(out.chunks_exact_mut(width))
+        {
+            let row = id as usize;
+            let from = Ranges {
+                data,
+                width,
+                rows: row..row + 1,
+                columns: 0..width,
+            };
+            format.rule().decode(&from, out);
+        }
+    });
 }
 
 fn copy<S: Copy + Sync, T: Copy + Send>(

@@ -3,6 +3,7 @@
 //! Plain data, in every build, so that it can be counted and tested where there is no GPU: a test runs
 //! these very lists through an emulation of the kernels' sources and compares with the CPU.
 
+use super::super::format::Format;
 use super::super::graph::Program;
 use super::super::memory::sized;
 use super::super::stored;
@@ -289,6 +290,20 @@ impl Launches {
         self.held = held;
     }
 
+    /// What is stored in 16 bits or in blocks as so many numbers in f32; `None` where there is no kernel that does it.
+    pub fn widen(&mut self, stored: Format, from: Operand, to: Operand, n: u64) -> Option<()> {
+        match stored {
+            Format::Plain(dtype) => self.cast(super::cast_kernel(dtype, DType::F32)?, from, to, n),
+            Format::Blocks(packed) => {
+                let (source, kernel) = packed.rule().kernel()?;
+                let held = std::mem::take(&mut self.held);
+                self.each(source.name, kernel, n, args![from, to, n]);
+                self.held = held;
+            }
+        }
+        Some(())
+    }
+
     /// A block a row, with threads for `width` elements.
     pub fn rows(
         &mut self,
@@ -428,7 +443,7 @@ fn reason(op: &Op, cx: &SizedCx) -> String {
         return format!("heads are {head} wide, and kernels hold at most {most} columns");
     }
     let all = cx.inputs.iter().chain(&cx.outputs);
-    let mut types: Vec<String> = all.map(|x| x.dtype.to_string()).collect();
+    let mut types: Vec<String> = all.map(|x| x.stored.to_string()).collect();
     types.sort();
     types.dedup();
     format!("it would be of {}", types.join(", "))
@@ -437,14 +452,15 @@ fn reason(op: &Op, cx: &SizedCx) -> String {
 /// What the operands with these numbers are all stored in, if kernels know it: f32, or the same 16 bits. All others
 /// are stored as they are computed, in f32 and indices.
 pub(super) fn held(cx: &SizedCx, inputs: &[usize], outputs: &[usize]) -> Option<DType> {
-    let mut found = None;
+    let mut found: Option<DType> = None;
     let all = [(&cx.inputs, inputs), (&cx.outputs, outputs)];
     for (list, own) in all {
         for (i, x) in list.iter().enumerate() {
             let good = matches!(x.computed, DType::F32 | DType::U32);
-            let same = found.is_none_or(|held| held == x.dtype);
+            let own_type = x.stored.plain();
+            let same = own_type.is_some() && (found.is_none() || found == own_type);
             match own.contains(&i) {
-                true if good && same => found = Some(x.dtype),
+                true if good && same => found = own_type,
                 false if good && !x.is_narrow() => {}
                 _ => return None,
             }

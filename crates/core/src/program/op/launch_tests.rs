@@ -192,7 +192,7 @@ fn every_kernel_is_launched_and_every_launch_has_a_kernel() {
         }
     }
     let mut names = Vec::new();
-    for source in SOURCES.iter().flatten() {
+    for source in sources() {
         let own = source
             .text
             .strip_prefix(include_str!("common.cuh"))

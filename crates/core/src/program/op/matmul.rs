@@ -2,17 +2,20 @@
 
 use half::bf16;
 
+use super::super::format::Format;
 use super::super::types::{DType, Real};
 use super::launch::{
     KernelSource, Launch, Launches,
     Operand::{self, In, Out},
     Product, args, source,
 };
-use super::product::{Source, Start, product, product_of_rounded, scratch, scratch_of_rounded};
+use super::product::{
+    InBlocks, Source, Start, product, product_of_rounded, scratch, scratch_of_rounded,
+};
 use super::tile::Strided;
 use super::{
-    At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, Sized, SizedCx, SumRows, TensorType,
-    Value,
+    At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, Sized, SizedCx, Storage, SumRows,
+    TensorType, Value,
 };
 
 /// What is added to the product.
@@ -40,7 +43,8 @@ pub enum Precision {
 }
 
 /// `(a, b[, bias | c]) → alpha · op(a) · op(b) [+ bias | + c]`: `[m, k] · [k, n] → [m, n]`, where
-/// `op` transposes if asked. No transposed copy is ever made; nor is a widened one of what is stored in bf16.
+/// `op` transposes if asked. No transposed copy is ever made; nor is a widened one of what is stored in bf16, or of a right side
+/// in blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MatMul {
     /// `a` is stored `[k, m]`.
@@ -131,8 +135,8 @@ impl OpRule for MatMul {
         Some(list)
     }
 
-    fn reads_half(&self, i: usize, held: DType) -> bool {
-        i < 2 && held == DType::BF16
+    fn reads(&self, i: usize, stored: Format) -> bool {
+        i < 2 && stored == DType::BF16 || i == 1 && stored.blocks().is_some()
     }
 
     fn mixes_rows(&self) -> bool {
@@ -140,18 +144,13 @@ impl OpRule for MatMul {
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let (out, left, right) = (
-            io.outputs[0].dtype(),
-            io.input(0).dtype(),
-            io.input(1).dtype(),
-        );
-        let rounds = self.precision == Precision::Bf16;
-        match (out, left == DType::BF16, right == DType::BF16) {
-            (DType::F64, ..) => self.compute::<f64, f64, f64>(cx, io, product),
-            (_, false, false) => self.single::<f32, f32>(cx, io, rounds),
-            (_, false, true) => self.single::<f32, bf16>(cx, io, rounds),
-            (_, true, false) => self.single::<bf16, f32>(cx, io, rounds),
-            (_, true, true) => self.single::<bf16, bf16>(cx, io, rounds),
+        if io.outputs[0].dtype() == DType::F64 {
+            self.right::<f64, f64, f64>(cx, io, product, product);
+        } else {
+            match io.input(0).dtype() {
+                DType::BF16 => self.single::<bf16>(cx, io),
+                _ => self.single::<f32>(cx, io),
+            }
         }
         Ok(())
     }
@@ -227,8 +226,7 @@ fn round(list: &mut Launches, input: usize, n: u64) -> Operand {
 }
 
 /// [`product`] or [`product_of_rounded`].
-type Multiply<T, A, B> =
-    fn((usize, usize, usize), &mut [T], Strided<'_, A>, Strided<'_, B>, T, Start<'_, T>);
+type Multiply<T, A, B> = fn((usize, usize, usize), &mut [T], A, B, T, Start<'_, T>);
 
 impl MatMul {
     fn sizes(&self, cx: &SizedCx) -> (u64, u64, u64) {
@@ -242,25 +240,26 @@ impl MatMul {
     /// What is launched for the product, and for a sum that it is added to.
     pub(super) fn without_bias(&self, cx: &SizedCx) -> Option<Launches> {
         let (left, right, out) = (cx.inputs.first()?, cx.inputs.get(1)?, cx.outputs.first()?);
-        let narrow = right.dtype == DType::BF16;
+        let narrow = right.stored == DType::BF16;
         let rounds = self.precision == Precision::Bf16;
         // What products in bf16 read is as well stored so, and so is what they make.
         let fits = |x: &Sized| {
-            x.computed == DType::F32 && (x.dtype == DType::F32 || rounds && x.dtype == DType::BF16)
+            x.computed == DType::F32
+                && (x.stored == DType::F32 || rounds && x.stored == DType::BF16)
         };
         let added = cx.inputs.get(2).is_none_or(|x| match self.epilogue {
-            Epilogue::Accumulate => x.dtype == out.dtype,
-            Epilogue::None | Epilogue::Bias => x.dtype == DType::F32,
+            Epilogue::Accumulate => x.stored == out.stored,
+            Epilogue::None | Epilogue::Bias => x.stored == DType::F32,
         });
-        if !(narrow || right.dtype == DType::F32) || !fits(left) || !fits(out) || !added {
+        if !(narrow || right.stored == DType::F32) || !fits(left) || !fits(out) || !added {
             return None;
         }
-        let mut list = Launches::of(out.dtype);
+        let mut list = Launches::of(out.stored.plain()?);
         let (m, n, k) = self.sizes(cx);
         if m * n == 0 {
             return Some(list);
         }
-        let left = if rounds && left.dtype == DType::F32 {
+        let left = if rounds && left.stored == DType::F32 {
             round(&mut list, 0, m * k)
         } else {
             In(0)
@@ -288,7 +287,7 @@ impl MatMul {
         let sizes = (m as u32, n as u32, k as u32);
         list.list.push(Launch::Product(Product {
             precision: self.precision,
-            narrow: out.dtype == DType::BF16,
+            narrow: out.stored == DType::BF16,
             ..Product::of_rows(
                 sizes,
                 (left, self.a_t),
@@ -307,25 +306,75 @@ impl MatMul {
         }
     }
 
-    fn single<A: Source<f32> + super::Element, B: Source<f32> + super::Element>(
-        &self,
-        cx: &Kernel<'_>,
-        io: &mut Io<'_>,
-        rounds: bool,
-    ) {
-        let multiply: Multiply<f32, A, B> = if rounds { product_of_rounded } else { product };
-        self.compute(cx, io, multiply);
+    /// The product in f32 with a left operand of `A`s, by what its right operand is stored as.
+    fn single<A: Source<f32> + super::Element>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) {
+        let rounds = self.precision == Precision::Bf16;
+        match (io.input(1).dtype(), rounds) {
+            (DType::BF16, false) => self.right::<f32, A, bf16>(cx, io, product, product),
+            (_, false) => self.right::<f32, A, f32>(cx, io, product, product),
+            (DType::BF16, true) => {
+                self.right::<f32, A, bf16>(cx, io, product_of_rounded, product_of_rounded);
+            }
+            (_, true) => {
+                self.right::<f32, A, f32>(cx, io, product_of_rounded, product_of_rounded);
+            }
+        }
     }
 
-    fn compute<T, A, B>(&self, cx: &Kernel<'_>, io: &mut Io<'_>, multiply: Multiply<T, A, B>)
-    where
+    /// The product with a right operand of `B`s, or in blocks.
+    fn right<'a, T, A, B>(
+        &self,
+        cx: &Kernel<'_>,
+        io: &mut Io<'a>,
+        plain: Multiply<T, Strided<'a, A>, Strided<'a, B>>,
+        packed: Multiply<T, Strided<'a, A>, InBlocks<'a>>,
+    ) where
         T: super::math::Elementary,
         A: Source<T> + super::Element,
         B: Source<T> + super::Element,
     {
-        let (a, b) = (io.input(0), io.input(1));
-        let (m, n) = (io.outputs[0].dims[0], io.outputs[0].dims[1]);
-        let k = if self.a_t { a.dims[0] } else { a.dims[1] };
+        let (k, n) = self.right_sizes(io);
+        let right = io.input(1);
+        if let Storage::Blocks(format, data) = right.storage {
+            let right = InBlocks {
+                format: *format,
+                data,
+                width: right.dims[1],
+                transposed: self.b_t,
+            };
+            return self.compute(cx, io, right, packed);
+        }
+        let (row, column) = if self.b_t { (1, k) } else { (n, 1) };
+        let right = Strided {
+            data: right.slice::<B>(),
+            row,
+            column,
+        };
+        self.compute(cx, io, right, plain);
+    }
+
+    /// Rows and columns of the right operand, as it is multiplied.
+    fn right_sizes(&self, io: &Io<'_>) -> (usize, usize) {
+        let dims = io.input(1).dims;
+        if self.b_t {
+            (dims[1], dims[0])
+        } else {
+            (dims[0], dims[1])
+        }
+    }
+
+    fn compute<'a, T, A, B>(
+        &self,
+        cx: &Kernel<'_>,
+        io: &mut Io<'a>,
+        rhs: B,
+        multiply: Multiply<T, Strided<'a, A>, B>,
+    ) where
+        T: super::math::Elementary,
+        A: Source<T> + super::Element,
+    {
+        let (a, (k, n)) = (io.input(0), self.right_sizes(io));
+        let m = io.outputs[0].dims[0];
         let extra = (self.epilogue != Epilogue::None && io.taken.is_none())
             .then(|| io.input(2).slice::<T>());
         let out = io.outputs[0].slice::<T>();
@@ -338,17 +387,11 @@ impl MatMul {
                 Start::Out
             }
         };
-        let (ar, ac) = if self.a_t { (1, m) } else { (k, 1) };
-        let (br, bc) = if self.b_t { (1, k) } else { (n, 1) };
+        let (row, column) = if self.a_t { (1, m) } else { (k, 1) };
         let lhs = Strided {
             data: a.slice::<A>(),
-            row: ar,
-            column: ac,
-        };
-        let rhs = Strided {
-            data: b.slice::<B>(),
-            row: br,
-            column: bc,
+            row,
+            column,
         };
         let bytes = self.scratch((m as u64, n as u64, k as u64), size_of::<T>() as u64);
         cx.scratch(bytes, || {
@@ -359,7 +402,7 @@ impl MatMul {
 
 #[cfg(test)]
 pub(super) fn fixtures() -> super::fixtures::Fixtures {
-    use super::fixtures::{Fixtures, SHAPES, list, matrix, random};
+    use super::fixtures::{Fixtures, SHAPES, in_blocks, list, matrix, random};
     let mut all = Fixtures::new();
     all.activations = Some(|op, _| match op {
         super::Op::MatMul(op) if op.epilogue == Epilogue::Accumulate => (vec![0, 2], vec![0]),
@@ -425,8 +468,9 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
                         epilogue,
                         ..MatMul::plain(a_t, b_t, Real::new(1.5))
                     };
-                    for b in [&b, &b.cast(DType::BF16)] {
-                        let inputs = [a.clone(), b.clone()].into_iter().chain(extra.clone());
+                    let narrow = std::iter::once(b.cast(DType::BF16)).chain(in_blocks(&b));
+                    for b in std::iter::once(b.clone()).chain(narrow) {
+                        let inputs = [a.clone(), b].into_iter().chain(extra.clone());
                         all.case(op.clone(), inputs.collect::<Vec<_>>());
                     }
                 }

@@ -2,6 +2,7 @@
 //! row in the table below.
 
 use super::builder::Builder;
+use super::format::Format;
 use super::graph::Value;
 use super::types::{Bindings, DType, TensorType};
 
@@ -70,7 +71,7 @@ mod window_grad;
 pub use fused::{bias_activation, residual_layer_norm};
 pub use kernel::{Kernel, Machine, OpError};
 pub use random::fill_normal;
-pub use tensor::{Compute, Element, Io, Tensor, TensorMut, TensorRef};
+pub use tensor::{Compute, Element, Io, Storage, Tensor, TensorMut, TensorRef};
 
 macro_rules! ops {
     ($($module:ident :: $op:ident,)+) => {
@@ -182,6 +183,13 @@ pub use reduce::{Over, ReduceKind};
 pub use rotary::Frequencies;
 pub use unary::UnaryKind;
 
+/// The kernel sources of all ops and formats.
+pub fn sources() -> impl Iterator<Item = launch::KernelSource> {
+    let formats = super::format::FORMATS.iter();
+    let formats = formats.filter_map(|f| f.kernel()).map(|(source, _)| source);
+    SOURCES.iter().copied().flatten().chain(formats)
+}
+
 /// Arithmetic and traffic of one application, under given sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
@@ -198,8 +206,8 @@ pub struct Sized {
     pub dims: Vec<usize>,
     /// Its bytes.
     pub bytes: u64,
-    /// Its element type in memory.
-    pub dtype: DType,
+    /// How it lies in memory.
+    pub stored: Format,
     /// Its element type as it is computed.
     pub computed: DType,
 }
@@ -214,7 +222,7 @@ impl Sized {
     /// Whether it is narrower in memory than where it is computed.
     #[must_use]
     pub fn is_narrow(&self) -> bool {
-        self.dtype != self.computed
+        self.stored != self.computed
     }
 }
 
@@ -239,7 +247,7 @@ impl SizedCx {
                 .map(|t| Sized {
                     dims: t.dims(sizes),
                     bytes: t.bytes(sizes),
-                    dtype: t.stored,
+                    stored: t.stored,
                     computed: t.dtype,
                 })
                 .collect()
@@ -258,7 +266,7 @@ impl SizedCx {
             let each = list.iter().map(|x| Sized {
                 dims: x.dims.clone(),
                 bytes: x.elements() * x.computed.size(),
-                dtype: x.computed,
+                stored: x.computed.into(),
                 computed: x.computed,
             });
             each.collect()
@@ -364,9 +372,10 @@ pub trait OpRule: std::fmt::Debug {
         &[]
     }
 
-    /// Whether the kernel itself reads input `i` as it is stored, in 16 bits.
-    fn reads_half(&self, i: usize, held: DType) -> bool {
-        let _ = (i, held);
+    /// Whether the kernel itself reads input `i` as it is stored, in 16 bits or in blocks. What it does not read so is
+    /// widened before it.
+    fn reads(&self, i: usize, stored: Format) -> bool {
+        let _ = (i, stored);
         false
     }
 

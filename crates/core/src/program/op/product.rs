@@ -16,16 +16,17 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::math::Elementary;
-use super::tile::Strided;
 use full::Full;
-use panels::{Lines, Panels, Side};
+use operand::Operand;
+use panels::{Lines, Panels, Part, Side};
 
 mod full;
 mod narrow;
+mod operand;
 mod panels;
 
 pub use full::Multiplied;
-pub use panels::Source;
+pub use operand::{InBlocks, Source};
 
 /// Depth of a block. A panel of the right operand then just fills the first-level cache.
 const DEPTH: usize = 256;
@@ -71,11 +72,11 @@ pub(super) fn scratch_of_rounded(m: u64, n: u64, k: u64) -> u64 {
 ///
 /// # Panics
 /// If a matrix reaches beyond its elements (a bug).
-pub(super) fn product<T: Elementary, A: Source<T>, B: Source<T>>(
+pub(super) fn product<T: Elementary, A: Operand<T>, B: Operand<T>>(
     sizes: (usize, usize, usize),
     out: &mut [T],
-    a: Strided<'_, A>,
-    b: Strided<'_, B>,
+    a: A,
+    b: B,
     alpha: T,
     start: Start<'_, T>,
 ) {
@@ -83,11 +84,11 @@ pub(super) fn product<T: Elementary, A: Source<T>, B: Source<T>>(
 }
 
 /// As [`product`], of operands rounded to bf16; their products and sums are f32.
-pub(super) fn product_of_rounded<A: Source<f32>, B: Source<f32>>(
+pub(super) fn product_of_rounded<A: Operand<f32>, B: Operand<f32>>(
     sizes: (usize, usize, usize),
     out: &mut [f32],
-    a: Strided<'_, A>,
-    b: Strided<'_, B>,
+    a: A,
+    b: B,
     alpha: f32,
     start: Start<'_, f32>,
 ) {
@@ -126,12 +127,11 @@ trait Arithmetic: Copy + Sync {
     /// The register tile.
     fn shape(self) -> Shape;
 
-    /// Packs `here` rows or columns from `first` on into a panel of these measures, in elements.
+    /// Packs `here` rows or columns into a panel of these measures, in elements.
     fn pack<S: Source<Self::Out>>(
         self,
         panel: &mut [MaybeUninit<Self::Packed>],
         from: &Side<'_, S>,
-        first: usize,
         here: usize,
         lines: Lines,
     );
@@ -151,12 +151,12 @@ impl Set for pulp::Arch {
     }
 }
 
-fn product_by<K: Arithmetic, A: Source<K::Out>, B: Source<K::Out>>(
+fn product_by<K: Arithmetic, A: Operand<K::Out>, B: Operand<K::Out>>(
     by: K,
     (m, n, k): (usize, usize, usize),
     out: &mut [K::Out],
-    a: Strided<'_, A>,
-    b: Strided<'_, B>,
+    a: A,
+    b: B,
     alpha: K::Out,
     start: Start<'_, K::Out>,
 ) {
@@ -177,12 +177,7 @@ fn product_by<K: Arithmetic, A: Source<K::Out>, B: Source<K::Out>>(
         }
         return;
     }
-    let reach = |rows: usize, columns: usize, row: usize, column: usize| {
-        (rows - 1) * row + (columns - 1) * column
-    };
-    assert!(
-        reach(m, k, a.row, a.column) < a.data.len() && reach(k, n, b.row, b.column) < b.data.len()
-    );
+    assert!(a.has(m - 1, k - 1) && b.has(k - 1, n - 1));
     let shared = m * n * k > WORTH_SHARING && rayon::current_num_threads() > 1;
     let registers = by.shape();
     let depth = k.min(DEPTH).div_ceil(K::PER);
@@ -198,17 +193,22 @@ fn product_by<K: Arithmetic, A: Source<K::Out>, B: Source<K::Out>>(
             let depth = DEPTH.min(k - from);
             for row in (0..m).step_by(SPAN) {
                 let rows = SPAN.min(m - row);
-                let mut pack_left =
-                    || left.pack(by, Side::along(&a, row, from), (rows, depth), false, shared);
-                let mut pack_right = || {
-                    right.pack(
-                        by,
-                        Side::across(&b, from, column),
-                        (columns, depth),
-                        true,
-                        shared,
-                    )
+                let of_left = Part {
+                    row,
+                    column: from,
+                    count: rows,
+                    depth,
+                    right: false,
                 };
+                let of_right = Part {
+                    row: from,
+                    column,
+                    count: columns,
+                    depth,
+                    right: true,
+                };
+                let mut pack_left = || left.pack(by, &a, of_left, shared);
+                let mut pack_right = || right.pack(by, &b, of_right, shared);
                 match (row > 0, shared) {
                     (true, _) => pack_left(),
                     (false, true) => drop(rayon::join(pack_left, pack_right)),
@@ -363,6 +363,7 @@ struct Shape {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tile::Strided;
     use super::*;
 
     fn matrix(n: usize, by: u32) -> Vec<f64> {

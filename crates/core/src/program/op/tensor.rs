@@ -1,48 +1,120 @@
-//! Concrete tensors as kernels see them. Storages are candle's; layouts are ours: dense, row-major.
+//! Concrete tensors as kernels see them: dense, row-major.
 
-use candle_core::CpuStorage;
 use half::{bf16, f16};
 use std::iter::Sum;
 
+use super::super::format::{Format, Packed};
 use super::super::types::DType;
+
+/// A tensor's numbers in memory.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// f64.
+    F64(Vec<f64>),
+    /// f32.
+    F32(Vec<f32>),
+    /// f16.
+    F16(Vec<f16>),
+    /// bf16.
+    BF16(Vec<bf16>),
+    /// Indices.
+    U32(Vec<u32>),
+    /// Blocks of a format, row after row.
+    Blocks(Packed, Vec<u8>),
+}
+
+impl Storage {
+    /// In what format the numbers are.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        match self {
+            Self::F64(_) => Format::Plain(DType::F64),
+            Self::F32(_) => Format::Plain(DType::F32),
+            Self::F16(_) => Format::Plain(DType::F16),
+            Self::BF16(_) => Format::Plain(DType::BF16),
+            Self::U32(_) => Format::Plain(DType::U32),
+            Self::Blocks(packed, _) => Format::Blocks(*packed),
+        }
+    }
+
+    /// The numbers as bytes, as they lie in memory.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::F64(v) => bytemuck::cast_slice(v),
+            Self::F32(v) => bytemuck::cast_slice(v),
+            Self::F16(v) => bytemuck::cast_slice(v),
+            Self::BF16(v) => bytemuck::cast_slice(v),
+            Self::U32(v) => bytemuck::cast_slice(v),
+            Self::Blocks(_, v) => v,
+        }
+    }
+
+    /// The same, writable.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::F64(v) => bytemuck::cast_slice_mut(v),
+            Self::F32(v) => bytemuck::cast_slice_mut(v),
+            Self::F16(v) => bytemuck::cast_slice_mut(v),
+            Self::BF16(v) => bytemuck::cast_slice_mut(v),
+            Self::U32(v) => bytemuck::cast_slice_mut(v),
+            Self::Blocks(_, v) => v,
+        }
+    }
+
+    /// Bytes held (capacity, not length).
+    #[must_use]
+    pub const fn held(&self) -> u64 {
+        let bytes = match self {
+            Self::F64(v) => v.capacity() * 8,
+            Self::F32(v) => v.capacity() * 4,
+            Self::F16(v) => v.capacity() * 2,
+            Self::BF16(v) => v.capacity() * 2,
+            Self::U32(v) => v.capacity() * 4,
+            Self::Blocks(_, v) => v.capacity(),
+        };
+        bytes as u64
+    }
+}
 
 /// An element type that kernels and the executor handle.
 pub trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     /// Its dtype in the program.
     const DTYPE: DType;
     /// The storage's elements; `None` if it holds another type.
-    fn slice(storage: &CpuStorage) -> Option<&[Self]>;
+    fn slice(storage: &Storage) -> Option<&[Self]>;
     /// The storage's elements, writable.
-    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+    fn slice_mut(storage: &mut Storage) -> Option<&mut [Self]>;
     /// Wraps a vector.
-    fn wrap(data: Vec<Self>) -> CpuStorage;
+    fn wrap(data: Vec<Self>) -> Storage;
     /// The storage's vector; `None` if it holds another type.
-    fn unwrap(storage: CpuStorage) -> Option<Vec<Self>>;
+    fn unwrap(storage: Storage) -> Option<Vec<Self>>;
 }
 
 macro_rules! element {
     ($t:ty, $variant:ident) => {
         impl Element for $t {
             const DTYPE: DType = DType::$variant;
-            fn slice(storage: &CpuStorage) -> Option<&[Self]> {
-                if let CpuStorage::$variant(v) = storage {
+            fn slice(storage: &Storage) -> Option<&[Self]> {
+                if let Storage::$variant(v) = storage {
                     Some(v)
                 } else {
                     None
                 }
             }
-            fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-                if let CpuStorage::$variant(v) = storage {
+            fn slice_mut(storage: &mut Storage) -> Option<&mut [Self]> {
+                if let Storage::$variant(v) = storage {
                     Some(v)
                 } else {
                     None
                 }
             }
-            fn wrap(data: Vec<Self>) -> CpuStorage {
-                CpuStorage::$variant(data)
+            fn wrap(data: Vec<Self>) -> Storage {
+                Storage::$variant(data)
             }
-            fn unwrap(storage: CpuStorage) -> Option<Vec<Self>> {
-                if let CpuStorage::$variant(v) = storage {
+            fn unwrap(storage: Storage) -> Option<Vec<Self>> {
+                if let Storage::$variant(v) = storage {
                     Some(v)
                 } else {
                     None
@@ -61,7 +133,7 @@ element!(u32, U32);
 #[derive(Debug, Clone)]
 pub struct Tensor {
     /// Its elements.
-    pub storage: CpuStorage,
+    pub storage: Storage,
     /// Its dimensions.
     pub dims: Vec<usize>,
 }
@@ -76,16 +148,19 @@ impl Tensor {
         }
     }
 
-    /// Zeros of a dtype.
+    /// Zeros of a format; what zero bytes stand for, in one of blocks.
     #[must_use]
-    pub fn zeros(dtype: DType, dims: &[usize]) -> Self {
-        let n = dims.iter().product();
-        let storage = match dtype {
-            DType::F64 => f64::wrap(vec![0.0; n]),
-            DType::F32 => f32::wrap(vec![0.0; n]),
-            DType::F16 => f16::wrap(vec![f16::ZERO; n]),
-            DType::BF16 => bf16::wrap(vec![bf16::ZERO; n]),
-            DType::U32 => u32::wrap(vec![0; n]),
+    pub fn zeros(format: impl Into<Format>, dims: &[usize]) -> Self {
+        let n: usize = dims.iter().product();
+        let storage = match format.into() {
+            Format::Plain(DType::F64) => f64::wrap(vec![0.0; n]),
+            Format::Plain(DType::F32) => f32::wrap(vec![0.0; n]),
+            Format::Plain(DType::F16) => f16::wrap(vec![f16::ZERO; n]),
+            Format::Plain(DType::BF16) => bf16::wrap(vec![bf16::ZERO; n]),
+            Format::Plain(DType::U32) => u32::wrap(vec![0; n]),
+            Format::Blocks(packed) => {
+                Storage::Blocks(packed, vec![0; packed.bytes(n as u64) as usize])
+            }
         };
         Self {
             storage,
@@ -93,27 +168,22 @@ impl Tensor {
         }
     }
 
-    /// Its dtype in the program.
-    ///
-    /// # Panics
-    /// If the storage holds a type no program uses (a bug: they are only made here).
+    /// Its elements' type in the program: f32 of what is in blocks.
     #[must_use]
-    pub fn dtype(&self) -> DType {
-        storage_dtype(&self.storage)
+    pub const fn dtype(&self) -> DType {
+        self.format().dtype()
+    }
+
+    /// How its elements are stored.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.storage.format()
     }
 
     /// Bytes held (capacity, not length).
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let (capacity, size) = match &self.storage {
-            CpuStorage::F64(v) => (v.capacity(), 8),
-            CpuStorage::F32(v) => (v.capacity(), 4),
-            CpuStorage::F16(v) => (v.capacity(), 2),
-            CpuStorage::BF16(v) => (v.capacity(), 2),
-            CpuStorage::U32(v) => (v.capacity(), 4),
-            _ => (0, 0),
-        };
-        (capacity * size) as u64
+    pub const fn bytes(&self) -> u64 {
+        self.storage.held()
     }
 
     /// The elements.
@@ -134,7 +204,8 @@ impl Tensor {
         T::slice_mut(&mut self.storage)
     }
 
-    /// The same numbers in another float type of 32 or 16 bits, rounded once to the nearest.
+    /// The same numbers in another float type of 32 or 16 bits, rounded once to the nearest; decoded, if they are in
+    /// blocks and that type is f32.
     ///
     /// # Panics
     /// If one of the two is another type (a bug).
@@ -143,6 +214,33 @@ impl Tensor {
         let mut own = Self::zeros(to, &self.dims);
         super::cast_elements(self.view(), own.view_mut());
         own
+    }
+
+    /// The same numbers in a format; of blocks, with what the format rounds.
+    ///
+    /// # Errors
+    /// A number that the format of blocks cannot hold.
+    ///
+    /// # Panics
+    /// As [`Self::cast`]; also if the rows are not whole blocks (a bug).
+    pub fn stored_as(self, format: impl Into<Format>) -> Result<Self, f32> {
+        let format = format.into();
+        match format {
+            _ if self.format() == format => Ok(self),
+            Format::Plain(dtype) => Ok(self.cast(dtype)),
+            Format::Blocks(packed) => {
+                assert!(format.fits(self.dims.last().copied().unwrap_or(0) as u64));
+                let wide = match self.format() {
+                    Format::Plain(DType::F32) => self,
+                    _ => self.cast(DType::F32),
+                };
+                let numbers = wide.slice::<f32>().unwrap_or_default();
+                Ok(Self {
+                    storage: Storage::Blocks(packed, packed.encode_all(numbers)?),
+                    dims: wide.dims,
+                })
+            }
+        }
     }
 
     /// A view to read.
@@ -164,31 +262,26 @@ impl Tensor {
     }
 }
 
-fn storage_dtype(storage: &CpuStorage) -> DType {
-    match storage {
-        CpuStorage::F64(_) => DType::F64,
-        CpuStorage::F32(_) => DType::F32,
-        CpuStorage::F16(_) => DType::F16,
-        CpuStorage::BF16(_) => DType::BF16,
-        CpuStorage::U32(_) => DType::U32,
-        _ => unreachable!("tensors are made of the program's dtypes only"),
-    }
-}
-
 /// A tensor a kernel reads.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorRef<'a> {
     /// Its elements.
-    pub storage: &'a CpuStorage,
+    pub storage: &'a Storage,
     /// Its dimensions.
     pub dims: &'a [usize],
 }
 
 impl<'a> TensorRef<'a> {
-    /// Its dtype.
+    /// Its elements' type in the program: f32 of what is in blocks.
     #[must_use]
-    pub fn dtype(&self) -> DType {
-        storage_dtype(self.storage)
+    pub const fn dtype(&self) -> DType {
+        self.format().dtype()
+    }
+
+    /// How its elements are stored.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.storage.format()
     }
 
     /// The elements.
@@ -198,7 +291,7 @@ impl<'a> TensorRef<'a> {
     #[must_use]
     pub fn slice<T: Element>(&self) -> &'a [T] {
         T::slice(self.storage)
-            .unwrap_or_else(|| panic!("a kernel read {} as {}", self.dtype(), T::DTYPE))
+            .unwrap_or_else(|| panic!("a kernel read {} as {}", self.format(), T::DTYPE))
     }
 }
 
@@ -206,16 +299,22 @@ impl<'a> TensorRef<'a> {
 #[derive(Debug)]
 pub struct TensorMut<'a> {
     /// Its elements.
-    pub storage: &'a mut CpuStorage,
+    pub storage: &'a mut Storage,
     /// Its dimensions.
     pub dims: &'a [usize],
 }
 
 impl TensorMut<'_> {
-    /// Its dtype.
+    /// Its elements' type in the program: f32 of what is in blocks.
     #[must_use]
-    pub fn dtype(&self) -> DType {
-        storage_dtype(self.storage)
+    pub const fn dtype(&self) -> DType {
+        self.format().dtype()
+    }
+
+    /// How its elements are stored.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.storage.format()
     }
 
     /// A view to read.
@@ -242,9 +341,9 @@ impl TensorMut<'_> {
     /// If the tensor holds another type (a bug).
     #[must_use]
     pub fn slice<T: Element>(&mut self) -> &mut [T] {
-        let dtype = self.dtype();
+        let format = self.format();
         T::slice_mut(self.storage)
-            .unwrap_or_else(|| panic!("a kernel wrote {dtype} as {}", T::DTYPE))
+            .unwrap_or_else(|| panic!("a kernel wrote {format} as {}", T::DTYPE))
     }
 }
 

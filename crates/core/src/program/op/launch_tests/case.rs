@@ -1,6 +1,6 @@
 //! One application that is compared.
 
-use super::fixtures::{eval, sizes, ty};
+use super::fixtures::{eval, floats, sizes, ty};
 use super::*;
 
 /// One application to run.
@@ -97,7 +97,10 @@ impl Case {
             match (t.slice::<f32>(), t.slice::<bf16>()) {
                 (Some(x), _) => x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect(),
                 (_, Some(x)) => x.iter().map(|x| x.to_f64()).collect(),
-                _ => panic!("floats"),
+                _ => floats(&t.cast(DType::F32))
+                    .iter()
+                    .map(|&x| bf16::from_f64(x).to_f64())
+                    .collect(),
             }
         };
         let (a, b) = (wide(&self.inputs[0]), wide(&self.inputs[1]));
@@ -161,15 +164,6 @@ impl Case {
 }
 
 pub(super) fn bytes(t: &Tensor) -> Vec<u8> {
-    if let Some(x) = t.slice::<f32>() {
-        bytemuck::cast_slice(x).to_vec()
-    } else if let Some(x) = t.slice::<u32>() {
-        bytemuck::cast_slice(x).to_vec()
-    } else if let Some(x) = t.slice::<f16>() {
-        x.iter().flat_map(|x| x.to_le_bytes()).collect()
-    } else if let Some(x) = t.slice::<bf16>() {
-        x.iter().flat_map(|x| x.to_le_bytes()).collect()
-    } else {
-        panic!("{:?} is no type of a device", t.dtype())
-    }
+    assert!(t.dtype() != DType::F64, "no type of a device");
+    t.storage.bytes().to_vec()
 }

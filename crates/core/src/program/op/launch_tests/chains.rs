@@ -132,7 +132,7 @@ fn both_ways(verified: &crate::program::Verified, rows: usize) -> ([Case; 2], Ve
             Def::Node { .. } => continue,
             Def::Feed(Feed::Keys(Axis::Tokens)) => keys(rows),
             Def::Feed(Feed::Step) => ids(&[3]),
-            _ => narrow(&random(seed, &dims)).cast(info.ty.stored),
+            _ => narrow(&random(seed, &dims)).cast(info.ty.stored.dtype()),
         };
         buffer[i] = Some(tensors.len());
         tensors.push(tensor);

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::super::super::types::{Bindings, DType};
-use super::super::SOURCES;
 use super::super::launch::{Arg, Launch, Operand, held_as};
+use super::super::sources;
 use super::{Case, bytes};
 
 /// The request the emulator reads, and the sizes of the buffers it answers with.
@@ -175,7 +175,7 @@ fn program() -> String {
     let common = include_str!("../common.cuh");
     let mut text = format!("{}\n{common}\n", read("shim.h"));
     let mut table = Vec::new();
-    for source in SOURCES.iter().flatten() {
+    for source in sources() {
         let own = source
             .text
             .strip_prefix(common)

@@ -2,7 +2,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::panels::{Lines, Side, Source, pack};
+use super::operand::Source;
+use super::panels::{Lines, Side, pack};
 use super::{Arithmetic, Each, Set, Shape, Start, Task, Tile, WIDEST};
 use crate::program::op::math::Elementary;
 
@@ -36,11 +37,10 @@ impl<I: Set, T: Elementary> Arithmetic for Full<I, T> {
         self,
         panel: &mut [MaybeUninit<T>],
         from: &Side<'_, S>,
-        first: usize,
         here: usize,
         lines: Lines,
     ) {
-        pack(panel, from, first, here, lines, S::read, T::zero());
+        pack(panel, from, here, lines, S::read, T::zero());
     }
 
     fn run(self, task: &Task<'_, Self>) {

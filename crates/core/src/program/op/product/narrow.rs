@@ -7,7 +7,8 @@
 use std::mem::MaybeUninit;
 
 use super::full::Full;
-use super::panels::{Lines, Side, Source, pack};
+use super::operand::Source;
+use super::panels::{Lines, Side, pack};
 use super::{Arithmetic, Set, Shape, Task};
 
 /// `x` rounded to bf16, to even; the upper half of its bits. Finite numbers only become infinite where
@@ -37,14 +38,12 @@ impl<I: Set> Arithmetic for Rounded<I> {
         self,
         panel: &mut [MaybeUninit<f32>],
         from: &Side<'_, S>,
-        first: usize,
         here: usize,
         lines: Lines,
     ) {
         pack(
             panel,
             from,
-            first,
             here,
             lines,
             |x| f32::from_bits(rounded(x.read()) << 16),
@@ -107,12 +106,11 @@ mod pairs {
             self,
             panel: &mut [MaybeUninit<u32>],
             from: &Side<'_, S>,
-            first: usize,
             here: usize,
             lines: Lines,
         ) {
             // SAFETY: `try_new` saw the instructions.
-            unsafe { pack_pairs(panel, from, first, here, lines) }
+            unsafe { pack_pairs(panel, from, here, lines) }
         }
 
         fn run(self, task: &Task<'_, Self>) {
@@ -140,12 +138,11 @@ mod pairs {
     unsafe fn pack_pairs<S: Source<f32>>(
         panel: &mut [MaybeUninit<u32>],
         from: &Side<'_, S>,
-        first: usize,
         here: usize,
         lines: Lines,
     ) {
         let Lines { width, depth } = lines;
-        let data = &from.data[first * from.across..];
+        let data = from.data;
         assert!((depth - 1) * from.along + (here - 1) * from.across < data.len());
         assert!(panel.len() == depth.div_ceil(2) * width && here <= width);
         let to = panel.as_mut_ptr().cast::<u32>();
@@ -373,8 +370,9 @@ mod pairs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Strided, product_by, product_of_rounded};
+    use super::super::{product_by, product_of_rounded};
     use super::*;
+    use crate::program::op::tile::Strided;
 
     #[test]
     fn rounding_is_bf16s() {

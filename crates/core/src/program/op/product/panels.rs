@@ -2,35 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use half::bf16;
 use rayon::prelude::*;
 
 use super::Arithmetic;
-use crate::program::op::tile::Strided;
-
-/// What an operand's elements are stored as.
-pub trait Source<T>: Copy + Send + Sync {
-    /// In the type of the result.
-    fn read(self) -> T;
-}
-impl Source<Self> for f32 {
-    #[inline(always)]
-    fn read(self) -> Self {
-        self
-    }
-}
-impl Source<Self> for f64 {
-    #[inline(always)]
-    fn read(self) -> Self {
-        self
-    }
-}
-impl Source<f32> for bf16 {
-    #[inline(always)]
-    fn read(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-}
+use super::operand::{Corner, Operand};
 
 /// A panel's measures.
 #[derive(Clone, Copy, Debug)]
@@ -41,33 +16,26 @@ pub struct Lines {
     pub depth: usize,
 }
 
-/// An operand from one of its elements on, in terms of the panels: `(i, p)` is at `i · across + p · along`.
+/// The elements of a panel, in its terms: `(i, p)` is at `i · across + p · along`.
 pub struct Side<'a, T> {
     pub data: &'a [T],
     pub across: usize,
     pub along: usize,
 }
 
-impl<'a, T> Side<'a, T> {
-    /// The left operand: panels lie across its rows.
-    pub fn along(x: &Strided<'a, T>, row: usize, column: usize) -> Self {
-        let data = &x.data[row * x.row + column * x.column..];
-        Self {
-            data,
-            across: x.row,
-            along: x.column,
-        }
-    }
-
-    /// The right operand: panels lie across its columns.
-    pub fn across(x: &Strided<'a, T>, row: usize, column: usize) -> Self {
-        let data = &x.data[row * x.row + column * x.column..];
-        Self {
-            data,
-            across: x.column,
-            along: x.row,
-        }
-    }
+/// What is packed of an operand: from a row and a column on.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The first row.
+    pub row: usize,
+    /// The first column.
+    pub column: usize,
+    /// Rows of the left operand, or columns of the right one.
+    pub count: usize,
+    /// Elements of each.
+    pub depth: usize,
+    /// Whether it is of the right operand: panels lie across its columns, and are whole, filled with zeros.
+    pub right: bool,
 }
 
 /// Panels of `width` rows of the left (columns of the right) operand; a panel holds, one depth after
@@ -86,17 +54,17 @@ impl<P: Copy + Send + Sync> Panels<P> {
         Self { data, width }
     }
 
-    /// Copies `count` rows or columns, `depth` elements deep. `padded` panels are whole, filled with zeros.
-    pub fn pack<K: Arithmetic<Packed = P>, S: Source<K::Out>>(
+    /// Copies a part of an operand.
+    pub fn pack<K: Arithmetic<Packed = P>, S: Operand<K::Out>>(
         &mut self,
         by: K,
-        from: Side<'_, S>,
-        (count, depth): (usize, usize),
-        padded: bool,
+        from: &S,
+        part: Part,
         shared: bool,
     ) {
+        let Part { count, depth, .. } = part;
         let width = self.width;
-        let total = if padded {
+        let total = if part.right {
             count.next_multiple_of(width)
         } else {
             count
@@ -105,9 +73,23 @@ impl<P: Copy + Send + Sync> Panels<P> {
         let data = &mut self.data[..total * lines];
         let one = |(i, panel): (usize, &mut [MaybeUninit<P>])| {
             let (first, here) = (i * width, width.min(count - i * width));
+            let (row, column) = if part.right {
+                (part.row, part.column + first)
+            } else {
+                (part.row + first, part.column)
+            };
+            let at = Corner {
+                row,
+                column,
+                here,
+                depth,
+                columns: part.right,
+            };
             // The last panel of an unpadded operand is narrower.
             let width = panel.len() / lines;
-            by.pack(panel, &from, first, here, Lines { width, depth });
+            let mut decoded = S::Decoded::default();
+            let side = from.side(at, &mut decoded);
+            by.pack(panel, &side, here, Lines { width, depth });
         };
         if shared && count * depth > 1 << 14 {
             data.par_chunks_mut(width * lines).enumerate().for_each(one);
@@ -122,12 +104,11 @@ impl<P: Copy + Send + Sync> Panels<P> {
     }
 }
 
-/// One panel: `here` rows or columns from `first` on, in a width of `width`.
+/// One panel: `here` rows or columns, in a width of `width`.
 #[inline(always)]
 pub fn pack<S: Copy, P: Copy>(
     panel: &mut [MaybeUninit<P>],
     from: &Side<'_, S>,
-    first: usize,
     here: usize,
     lines: Lines,
     convert: impl Fn(S) -> P + Copy,
@@ -135,7 +116,7 @@ pub fn pack<S: Copy, P: Copy>(
 ) {
     let Lines { width, depth } = lines;
     assert!(panel.len() == depth * width);
-    let data = &from.data[first * from.across..];
+    let data = from.data;
     if from.across == 1 {
         for (p, line) in panel.chunks_exact_mut(width).enumerate() {
             let source = &data[p * from.along..][..here];
