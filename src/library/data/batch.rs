@@ -29,7 +29,7 @@ pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
 }
 
 /// Packs examples without padding, masked where there are masks, making the wanted inputs. Scalars
-/// (loss scale, step, rate) and kept values of the frozen prefix are the caller's.
+/// (loss scale, step, rate), weights of classes and kept values of the frozen prefix are the caller's.
 ///
 /// # Errors
 /// Tokens cannot be read back.
@@ -192,7 +192,8 @@ pub fn pack(
                     }
                     Tensor::new(list, &[chosen.len(), classes])
                 }
-                Feed::LossScale
+                Feed::ClassWeights { .. }
+                | Feed::LossScale
                 | Feed::Step
                 | Feed::LearningRate
                 | Feed::Perturbation

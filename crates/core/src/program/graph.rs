@@ -133,7 +133,12 @@ pub enum Feed {
     Keys(Axis),
     /// What is to be told.
     Targets(TargetKind),
-    /// One over the number of examples, or of places that are read, in the whole optimizer step: `f32[1]`.
+    /// Weight of each class in the loss of a training: `f32[classes]`.
+    ClassWeights {
+        /// How many classes there are.
+        classes: u32,
+    },
+    /// One over the weight of the examples, or the number of places that are read, in the whole optimizer step: `f32[1]`.
     LossScale,
     /// Number of the step, from 0: `u32[1]`.
     Step,
@@ -176,6 +181,7 @@ impl Feed {
             Self::Targets(TargetKind::Number) => "targets",
             Self::Targets(TargetKind::ClassSet { .. }) => "class_sets",
             Self::Targets(TargetKind::Token) => "read_tokens",
+            Self::ClassWeights { .. } => "class_weights",
             Self::LossScale => "loss_scale",
             Self::Step => "step",
             Self::LearningRate => "learning_rate",
@@ -214,6 +220,7 @@ impl Feed {
                 TensorType::new(F32, [s, Dim::from(u64::from(classes))])
             }
             Self::Targets(TargetKind::Token) => TensorType::new(U32, [Axis::Read.dim()]),
+            Self::ClassWeights { classes } => TensorType::fixed(F32, &[u64::from(classes)]),
             Self::LossScale | Self::LearningRate => TensorType::scalar(F32),
             Self::Step => TensorType::scalar(U32),
             Self::Perturbation => TensorType::fixed(F32, &[3]),

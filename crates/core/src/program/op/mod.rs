@@ -65,6 +65,10 @@ mod sum_rows;
 mod sum_rows_product;
 mod unary;
 mod unary_grad;
+mod weighted_binary_cross_entropy;
+mod weighted_binary_cross_entropy_grad;
+mod weighted_cross_entropy;
+mod weighted_cross_entropy_grad;
 mod window;
 mod window_grad;
 
@@ -170,6 +174,10 @@ ops! {
     sum_rows_product::SumRowsProduct,
     unary::Unary,
     unary_grad::UnaryGrad,
+    weighted_binary_cross_entropy::WeightedBinaryCrossEntropy,
+    weighted_binary_cross_entropy_grad::WeightedBinaryCrossEntropyGrad,
+    weighted_cross_entropy::WeightedCrossEntropy,
+    weighted_cross_entropy_grad::WeightedCrossEntropyGrad,
     window::Window,
     window_grad::WindowGrad,
 }
