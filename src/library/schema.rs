@@ -122,6 +122,8 @@ pub enum Kind {
     Verbalizer,
     /// Names of classes in a list, or a map from label to class.
     Labels,
+    /// `balanced`, or a weight for each class.
+    ClassWeights,
     /// A share of rows: `10%`.
     Share,
     /// A block of keys without a name.
@@ -184,6 +186,20 @@ impl Portion {
     }
 }
 
+/// How much each class weighs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClassWeights {
+    /// As much as its rows are few.
+    Balanced,
+    /// By name.
+    Each(Vec<(String, f64)>),
+}
+
+impl ClassWeights {
+    /// The least and the most that a class may weigh: sums of weights stay exact enough in f32.
+    pub const BOUNDS: (f64, f64) = (1e-6, 1e6);
+}
+
 /// A checked value. `Display` is canonical: fingerprints are made of it. The alternate form, `{:#}`, is how a recipe
 /// writes it: parsed and checked by the same key it is the same value.
 #[derive(Clone, Debug, PartialEq)]
@@ -212,6 +228,8 @@ pub enum Checked {
     Names(Vec<String>),
     /// [`Kind::Verbalizer`], [`Kind::Labels`].
     Map(Vec<(String, Vec<String>)>),
+    /// [`Kind::ClassWeights`].
+    ClassWeights(ClassWeights),
 }
 
 /// A constructor with all its keys checked and filled.
@@ -342,6 +360,15 @@ impl Values {
         }
     }
 
+    /// Weights of classes, if present.
+    #[must_use]
+    pub fn class_weights(&self, key: &str) -> Option<&ClassWeights> {
+        match self.get(key) {
+            Some(Checked::ClassWeights(weights)) => Some(weights),
+            _ => None,
+        }
+    }
+
     /// A constructor, if present.
     #[must_use]
     pub fn entry(&self, key: &str) -> Option<&Filled> {
@@ -468,6 +495,20 @@ impl fmt::Display for Checked {
                     .collect();
                 write!(f, "{open}{}{close}", pairs.join(", "))
             }
+            Self::ClassWeights(weights) => write!(f, "{weights}"),
+        }
+    }
+}
+
+impl fmt::Display for ClassWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Balanced => f.write_str("balanced"),
+            Self::Each(list) => {
+                let one = |(class, weight): &(String, f64)| format!("{}: {weight:e}", quote(class));
+                let pairs: Vec<String> = list.iter().map(one).collect();
+                write!(f, "{{{}}}", pairs.join(", "))
+            }
         }
     }
 }
@@ -529,6 +570,9 @@ impl fmt::Display for Kind {
             Self::Class => f.write_str("the name of a class"),
             Self::Verbalizer => f.write_str("a map from class to word"),
             Self::Labels => f.write_str("a list of names, or a map from label to name"),
+            Self::ClassWeights => f.write_str(
+                "`balanced`, or a map from class to weight such as `{ negative: 1, positive: 3 }`",
+            ),
             Self::Share => f.write_str("a share such as `10%`"),
             Self::Block(schema) => {
                 let keys: Vec<String> = schema

@@ -37,13 +37,14 @@ use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, Span, Spanned};
 use crate::library::candidates::Candidates;
 use crate::library::data::set::generic;
+use crate::library::error::IDLE_KEY;
 use crate::library::method::{Tuning, method};
 use crate::library::model::{self, Model};
 use crate::library::prompt::Template;
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::job::Routine;
 use crate::library::stage::{SplitFacts, StageCx, StageKind, check_metrics, stage};
-use crate::library::task::{self, Masking, Task};
+use crate::library::task::{self, Classes, Masking, Task};
 use crate::program::op::Machine;
 use crate::resolve::error::TOO_MANY_POINTS;
 use crate::resolve::points::Gather;
@@ -182,6 +183,7 @@ impl Planner<'_, '_> {
         let of = (start.task.answer(), start.classes.len());
         check_metrics(kind.schema(), values, of, diags);
         let (tuning, Texts { sets, candidates }) = (tuning?, texts?);
+        on_classes(kind, values, &sets, &mut start, diags);
         let name = Spanned::new(alias, declared.name.span);
         let (parts, fingerprint) = fingerprint::fingerprint(
             self.plan,
@@ -691,6 +693,44 @@ impl Planner<'_, '_> {
 struct Texts {
     sets: Vec<Sets>,
     candidates: Option<Arc<Candidates>>,
+}
+
+/// Gives the task the classes and labels that the texts turned out to have, where its training depends on them.
+fn on_classes(
+    kind: &dyn StageKind,
+    values: &Values,
+    sets: &[Sets],
+    start: &mut Handed,
+    diags: &mut Diags,
+) {
+    if !kind.trains() {
+        let own = start.task.training_keys().into_iter();
+        for (key, at) in own.filter(|_| values.written("objective")) {
+            let name = kind.schema().name;
+            let message = format!("`{key}` has no effect: `{name}` trains nothing");
+            diags.push(
+                Diag::error(&IDLE_KEY, at, message)
+                    .label("changes nothing")
+                    .help(format!(
+                        "remove `{key}`; the loss of an evaluation is the plain one"
+                    )),
+            );
+        }
+        return;
+    }
+    let train = sets
+        .first()
+        .and_then(|set| set.first())
+        .and_then(Option::as_ref);
+    let classes = Classes {
+        names: &start.classes,
+        train: train.and_then(|split| split.encoded.as_deref()),
+    };
+    match start.task.on_classes(classes) {
+        Ok(Some(task)) => start.task = task,
+        Ok(None) => {}
+        Err(diag) => diags.push(*diag),
+    }
 }
 
 /// Something is wrong, and a diagnostic says what.

@@ -16,7 +16,8 @@ use crate::library::method::METHODS;
 use crate::library::net::ROLES;
 use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{
-    Bound, Checked, Default, Filled, Key, Kind, Length, Portion, RefKind, Registry, Schema, Values,
+    Bound, Checked, ClassWeights, Default, Filled, Key, Kind, Length, Portion, RefKind, Registry,
+    Schema, Values,
 };
 use crate::syntax::parse_value;
 
@@ -189,6 +190,14 @@ fn value(kind: Kind) -> BoxedStrategy<Checked> {
         Kind::Block(schema) => block(schema)
             .prop_map(|filled| Checked::Entry(Box::new(filled)))
             .boxed(),
+        Kind::ClassWeights => {
+            let (least, most) = ClassWeights::BOUNDS;
+            let weight = float(Bound::Incl(least), Bound::Incl(most));
+            let each = vec((any::<String>(), weight), 1..4).prop_map(ClassWeights::Each);
+            prop_oneof![Just(ClassWeights::Balanced), each]
+                .prop_map(Checked::ClassWeights)
+                .boxed()
+        }
         Kind::Verbalizer => vec((any::<String>(), vec(any::<String>(), 0..3)), 0..3)
             .prop_map(Checked::Map)
             .boxed(),
@@ -261,6 +270,7 @@ fn kinds() -> Vec<Kind> {
         Kind::Class,
         Kind::Labels,
         Kind::Share,
+        Kind::ClassWeights,
         Kind::Verbalizer,
     ];
     for which in REGISTRIES {

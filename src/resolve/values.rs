@@ -10,7 +10,7 @@ use super::shape;
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::net::ROLES;
 use crate::library::placement::{Pattern, Placement};
-use crate::library::schema::{Bound, Checked, Key, Kind, Length, Portion, RefKind};
+use crate::library::schema::{Bound, Checked, ClassWeights, Key, Kind, Length, Portion, RefKind};
 use crate::library::words;
 use crate::syntax::ast::{Ctor, Path, Segment, Value, ValueKind};
 
@@ -127,6 +127,11 @@ fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Op
         (Kind::Texts, ValueKind::List(items)) => texts(scope, items),
         (Kind::Texts, ValueKind::Str(_)) => texts(scope, std::slice::from_ref(value)),
         (Kind::Verbalizer, ValueKind::Map(pairs)) => verbalizer(pairs),
+        (Kind::ClassWeights, ValueKind::Path(path)) => balanced(path.as_name()),
+        (Kind::ClassWeights, ValueKind::Str(text)) => balanced(Some(text)),
+        (Kind::ClassWeights, ValueKind::Map(pairs)) if !pairs.is_empty() => {
+            return class_weights(scope, pairs, diags);
+        }
         _ => None,
     };
     if found.is_none() {
@@ -574,6 +579,40 @@ fn verbalizer(pairs: &[(crate::base::Spanned<String>, Value)]) -> Option<Checked
         })
         .collect();
     list.map(Checked::Map)
+}
+
+fn balanced(name: Option<&str>) -> Option<Checked> {
+    (name == Some("balanced")).then_some(Checked::ClassWeights(ClassWeights::Balanced))
+}
+
+/// A weight for each class.
+fn class_weights(
+    scope: &Scope<'_>,
+    pairs: &[(crate::base::Spanned<String>, Value)],
+    diags: &mut Diags,
+) -> Option<Checked> {
+    let (least, most) = ClassWeights::BOUNDS;
+    let each = pairs.iter().map(|(class, weight)| {
+        let key = Key {
+            name: "",
+            kind: Kind::Float(Bound::Incl(least), Bound::Incl(most)),
+            default: crate::library::schema::Default::Required,
+            doc: "",
+        };
+        let mut own = Diags::default();
+        let found = check(scope, &key, weight, &mut own);
+        for mut diag in own.into_list() {
+            diag.message = format!("the weight of `{}` is {}", class.value, key.kind);
+            diags.push(diag);
+        }
+        match found {
+            Some(Checked::Float(x)) => Some((class.value.clone(), x)),
+            _ => None,
+        }
+    });
+    let each: Vec<Option<(String, f64)>> = each.collect();
+    let list: Option<Vec<_>> = each.into_iter().collect();
+    list.map(|list| Checked::ClassWeights(ClassWeights::Each(list)))
 }
 
 /// Expands a placement as written into its alternatives.

@@ -224,6 +224,10 @@ fn wrong_values(key: &Key) -> Vec<(&'static str, String)> {
         }
         Kind::Names | Kind::Columns => wrong(kind, "{ a: \"b\" }"),
         Kind::Numbers => wrong(kind, "[first]"),
+        Kind::ClassWeights => {
+            wrong(kind, "7");
+            wrong(bounds, "{ good: 0 }");
+        }
         // What is wrong of any other kind stands among the mistakes of meaning.
         _ => {}
     }

@@ -16,6 +16,7 @@ use crate::exec::interpreter::{Outputs, Runner};
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
 use crate::library::data::batch::order;
+use crate::library::data::tokens::Target;
 use crate::library::stage::job::{Fit, Update};
 use crate::library::task::Task;
 use crate::program::op::Tensor;
@@ -425,17 +426,25 @@ fn begin(
         .masking
         .as_ref()
         .map(|m| m.epoch(fit.seed, step / fit.steps_per_epoch));
-    // The loss is a mean over examples, or over the masked places of all micro-batches together.
-    let terms = fit.masking.as_ref().map_or(batch.len() as u64, |m| {
-        let chosen = batch.iter();
-        m.places(chosen.filter_map(|&i| Some(cx.train.set.length(i)? as usize)))
-    });
-    let scale = 1.0 / terms.max(1) as f32;
+    // The loss is a mean over examples by their weights, or over the masked places, of all micro-batches together.
+    let chosen = batch.iter();
+    let terms = match &fit.masking {
+        Some(m) => m.places(chosen.filter_map(|&i| Some(cx.train.set.length(i)? as usize))) as f64,
+        None => {
+            let label = |i| cx.train.set.label(i).unwrap_or(Target::None);
+            chosen.map(|&i| cx.task.weight_of(&label(i))).sum()
+        }
+    };
+    let scale = 1.0 / if terms > 0.0 { terms as f32 } else { 1.0 };
     let scalars = |verified: &Verified| -> Vec<(Feed, Tensor)> {
         let feeds = verified.program().feeds().map(|(f, _)| f);
         feeds
             .filter_map(|feed| match feed {
                 Feed::LossScale => Some((feed, Tensor::new(vec![scale], &[1]))),
+                Feed::ClassWeights { classes } => {
+                    let weights = cx.task.class_weights().to_vec();
+                    Some((feed, Tensor::new(weights, &[classes as usize])))
+                }
                 Feed::Step => Some((feed, Tensor::new(vec![step as u32], &[1]))),
                 Feed::LearningRate => Some((feed, Tensor::new(vec![lr as f32], &[1]))),
                 _ => None,

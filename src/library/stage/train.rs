@@ -392,7 +392,7 @@ fn build(
     let name = if split { "accumulate" } else { "step" };
     let mut b = Builder::with_numbers(name, cx.numbers);
     let built = network(&mut b, cx, &cx.tuning, Mode::Train);
-    let loss = cx.task.loss(&mut b, built.scores);
+    let loss = cx.task.training_loss(&mut b, built.scores);
     b.output("loss", loss);
     let trained: Vec<Param> = built
         .params

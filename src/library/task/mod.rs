@@ -8,14 +8,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use super::data::set::{Labels, Naming};
-use super::data::tokens::Target;
+use super::data::tokens::{EncodedSet, Target};
 use super::metric::{Predictions, best};
 use super::model::Model;
 use super::net::Net;
 use super::rows::Added;
 use super::schema::{Checked, Filled, Schema, Values};
 use super::tokenizer::Tokenizer;
-use crate::base::{Code, Span};
+use crate::base::{Code, Diag, Span};
 use crate::program::{Builder, Pick, Value};
 
 mod classify;
@@ -124,6 +124,15 @@ pub struct Form {
     pub nested: bool,
 }
 
+/// What is known of a stage's classes once its texts are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Classes<'a> {
+    /// Their names.
+    pub names: &'a [String],
+    /// The split that is trained on; `None` where the data are not at hand.
+    pub train: Option<&'a EncodedSet>,
+}
+
 /// What the result of an evaluation holds beside its metrics.
 #[derive(Debug, Default)]
 pub struct Details {
@@ -214,6 +223,37 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// The summed loss of the scores, times the step's loss scale: `[1]`.
     fn loss(&self, b: &mut Builder, scores: Value) -> Value {
         one_class::loss(b, scores)
+    }
+
+    /// The same loss as a training minimises it: with the weights that the recipe gives it. Evaluations report
+    /// [`loss`](Self::loss).
+    fn training_loss(&self, b: &mut Builder, scores: Value) -> Value {
+        self.loss(b, scores)
+    }
+
+    /// The weight of an example in the mean that a training minimises, by its label.
+    fn weight_of(&self, label: &Target) -> f64 {
+        let _ = label;
+        1.0
+    }
+
+    /// The weights of the classes, where the training's loss reads them.
+    fn class_weights(&self) -> &[f32] {
+        &[]
+    }
+
+    /// The task on the classes of a stage, where its training depends on them.
+    ///
+    /// # Errors
+    /// What of the task's keys does not fit the classes.
+    fn on_classes(&self, classes: Classes<'_>) -> Result<Option<Arc<dyn Task>>, Box<Diag>> {
+        let _ = classes;
+        Ok(None)
+    }
+
+    /// The written keys that nothing but a training reads, with their places.
+    fn training_keys(&self) -> Vec<(&'static str, Span)> {
+        Vec::new()
     }
 
     /// The loss of one row of scores.
