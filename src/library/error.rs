@@ -21,6 +21,9 @@ crate::codes! {
     /// A metric is unknown or cannot be computed from what the stage predicts: accuracy needs classes, Pearson needs
     /// numbers, F1 needs exactly two classes (`f1_macro` takes any number).
     METRIC_MISMATCH = "stage::metric_mismatch";
+    /// Weights of classes do not fit the data: one names no class or a class twice, a class has none, or `balanced` has nothing
+    /// to divide by. Write a weight for each class by its name.
+    BAD_CLASS_WEIGHTS = "stage::bad_class_weights";
     /// A tensor that is to be trained would never receive a gradient, so it would silently stay as it is. The placement
     /// or the choice of methods must change.
     NO_GRADIENT = "stage::no_gradient";

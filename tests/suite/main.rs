@@ -34,3 +34,4 @@ mod syntax_fuzz;
 mod tidy;
 mod tokens;
 mod ways;
+mod weighted;

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{Task, TaskKind};
+use super::weighting::{CLASS_WEIGHTS, LABEL_SMOOTHING, Weighting};
+use super::{Classes, Task, TaskKind};
+use crate::base::{Diag, Span};
+use crate::library::data::tokens::Target;
 use crate::library::model::Model;
 use crate::library::net::Net;
 use crate::library::schema::Schema;
-use crate::program::Pick;
-use crate::program::Value;
+use crate::program::{Builder, Pick, Value};
 
 /// The word for the class: cross-entropy over the label words alone.
 #[derive(Debug)]
-struct LabelWords;
+struct LabelWords {
+    /// How classes and labels weigh in training.
+    weighting: Weighting,
+}
 
 static SCHEMA: Schema = Schema {
     name: "label_words",
@@ -19,18 +24,44 @@ static SCHEMA: Schema = Schema {
     doc: "The masked LM's own head scores the words of the prompt's verbalizer; the rest of the vocabulary is not \
           computed.",
     paper: "Gao et al. 2021 (arXiv 2012.15723), section 4.1",
-    keys: &[],
+    keys: &[CLASS_WEIGHTS, LABEL_SMOOTHING],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: None,
-    make: |_| Arc::new(LabelWords),
+    make: |values| {
+        Arc::new(LabelWords {
+            weighting: Weighting::of(values),
+        })
+    },
 };
 
 impl Task for LabelWords {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
+    }
+
+    fn training_loss(&self, b: &mut Builder, scores: Value) -> Value {
+        let own = self.weighting.cross_entropy(b, scores);
+        own.unwrap_or_else(|| self.loss(b, scores))
+    }
+
+    fn weight_of(&self, label: &Target) -> f64 {
+        self.weighting.of_label(label)
+    }
+
+    fn class_weights(&self) -> &[f32] {
+        self.weighting.each()
+    }
+
+    fn on_classes(&self, classes: Classes<'_>) -> Result<Option<Arc<dyn Task>>, Box<Diag>> {
+        let weighting = self.weighting.on_classes(classes)?;
+        Ok(weighting.map(|weighting| Arc::new(Self { weighting }) as _))
+    }
+
+    fn training_keys(&self) -> Vec<(&'static str, Span)> {
+        self.weighting.written()
     }
 
     fn pick(&self) -> Pick {

@@ -24,6 +24,7 @@ mod masked_lm;
 mod multi_label;
 mod one_class;
 mod regress;
+mod weighting;
 
 pub use masked_lm::masking::{MaskDraw, MaskedToken, Masking};
 

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Answer, Details, Form, Names, Scored, Task, TaskKind, added, label_keys, number};
+use super::weighting::{POSITIVE_WEIGHTS, Weighting};
+use super::{
+    Answer, Classes, Details, Form, Names, Scored, Task, TaskKind, added, label_keys, number,
+};
+use crate::base::{Diag, Span};
 use crate::library::data::tokens::Target;
 use crate::library::metric::{Confusion, Predictions};
 use crate::library::rows::Added;
@@ -17,6 +21,8 @@ use crate::program::{Builder, Feed, TargetKind, Value};
 struct MultiLabel {
     /// Probability from which on a class is predicted.
     threshold: f64,
+    /// How classes weigh in training.
+    weighting: Weighting,
 }
 
 static SCHEMA: Schema = Schema {
@@ -27,12 +33,15 @@ static SCHEMA: Schema = Schema {
           of transformers' `problem_type = \"multi_label_classification\"`. Labels are lists (of JSON, JSONL and Parquet), or texts \
           that the data set's `label_separator` divides; an empty list is a text of no class.",
     paper: "",
-    keys: &[Key {
-        name: "threshold",
-        kind: Kind::Float(Bound::Excl(0.0), Bound::Excl(1.0)),
-        default: Default::Text("0.5"),
-        doc: "probability from which on a class is predicted; it changes no training, and an `eval` stage may write another one",
-    }],
+    keys: &[
+        POSITIVE_WEIGHTS,
+        Key {
+            name: "threshold",
+            kind: Kind::Float(Bound::Excl(0.0), Bound::Excl(1.0)),
+            default: Default::Text("0.5"),
+            doc: "probability from which on a class is predicted; it changes no training, and an `eval` stage may write another one",
+        },
+    ],
 };
 
 /// The threshold where none is written.
@@ -44,6 +53,7 @@ pub(super) static KIND: TaskKind = TaskKind {
     make: |values| {
         Arc::new(MultiLabel {
             threshold: values.opt_float("threshold").unwrap_or(USUAL_THRESHOLD),
+            weighting: Weighting::of(values),
         })
     },
 };
@@ -98,6 +108,24 @@ impl Task for MultiLabel {
             classes: classes.unwrap_or(0) as u32,
         }));
         b.push1(BinaryCrossEntropy, &[scores, targets, scale])
+    }
+
+    fn training_loss(&self, b: &mut Builder, scores: Value) -> Value {
+        let own = self.weighting.binary(b, scores);
+        own.unwrap_or_else(|| self.loss(b, scores))
+    }
+
+    fn class_weights(&self) -> &[f32] {
+        self.weighting.each()
+    }
+
+    fn on_classes(&self, classes: Classes<'_>) -> Result<Option<Arc<dyn Task>>, Box<Diag>> {
+        let weighting = self.weighting.on_classes(classes)?;
+        Ok(weighting.map(|weighting| Arc::new(Self { weighting, ..*self }) as _))
+    }
+
+    fn training_keys(&self) -> Vec<(&'static str, Span)> {
+        self.weighting.written()
     }
 
     fn loss_of(&self, scores: &[f32], target: &Target) -> f64 {

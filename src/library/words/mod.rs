@@ -306,7 +306,7 @@ mod tests {
             target_modules exclude_modules lora_alpha lora_dropout fan_in_fan_out bias use_rslora use_dora \
             init_lora_weights layers_to_transform rank_pattern alpha_pattern loftq_config task_type inference_mode \
             base_model_name_or_path max_seq_length packing dataset_text_field sequence_len cutoff_len lora_target_modules \
-            lora_r val_set_size load_in_4bit load_in_8bit quantization_bit finetuning_type class_weights \
+            lora_r val_set_size load_in_4bit load_in_8bit quantization_bit finetuning_type class_weight \
             early_stopping_patience device batch_size lora_rank lora_target base_model trust_remote_code warmup_ratio \
             train_batch_size eval_batch_size evaluation_strategy no_cuda num_labels id2label problem_type";
         for word in words.split_whitespace() {

@@ -1,0 +1,240 @@
+//! Weights of classes and smoothed labels in the loss of a training: keys that several tasks have.
+
+use std::collections::BTreeMap;
+
+use super::Classes;
+use crate::base::{Diag, Span, suggest};
+use crate::library::data::set::same_label;
+use crate::library::data::tokens::{EncodedSet, Target};
+use crate::library::error::BAD_CLASS_WEIGHTS;
+use crate::library::schema::{Bound, ClassWeights, Default, Key, Kind, Values};
+use crate::program::op::{WeightedBinaryCrossEntropy, WeightedCrossEntropy};
+use crate::program::{Builder, Feed, Real, TargetKind, Value};
+
+/// How much the rows of each class weigh.
+pub(super) const CLASS_WEIGHTS: Key = Key {
+    name: "class_weights",
+    kind: Kind::ClassWeights,
+    default: Default::Absent,
+    doc: "how much the rows of each class weigh in the mean that is minimised: `balanced` for rows / (classes · rows of the class), or a number \
+          each; evaluations report the plain loss",
+};
+
+/// The share of a label that is spread over all classes.
+pub(super) const LABEL_SMOOTHING: Key = Key {
+    name: "label_smoothing",
+    kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
+    default: Default::Tacit("0"),
+    doc: "share of each label that is spread evenly over all classes while training; evaluations report the plain loss",
+};
+
+/// How much the presence of a class weighs.
+pub(super) const POSITIVE_WEIGHTS: Key = Key {
+    name: "positive_weights",
+    kind: Kind::ClassWeights,
+    default: Default::Absent,
+    doc: "how much more the texts of a class weigh in its loss than the others: `balanced` for rows without it / rows with it, or a number \
+          each; evaluations report the plain loss",
+};
+
+/// What a recipe writes of these keys, and the weights that come of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Weighting {
+    smoothing: f64,
+    weights: Option<ClassWeights>,
+    /// The keys that are written, with their places.
+    written: Vec<(&'static str, Span)>,
+    /// The weight of each class, once they are known.
+    each: Vec<f32>,
+}
+
+impl Weighting {
+    pub(super) fn of(values: &Values) -> Self {
+        let keys = [&CLASS_WEIGHTS, &POSITIVE_WEIGHTS, &LABEL_SMOOTHING];
+        let written = keys.into_iter().filter(|key| values.written(key.name));
+        let weights = [CLASS_WEIGHTS.name, POSITIVE_WEIGHTS.name];
+        Self {
+            smoothing: values.opt_float(LABEL_SMOOTHING.name).unwrap_or(0.0),
+            weights: weights
+                .iter()
+                .find_map(|key| values.class_weights(key).cloned()),
+            written: written
+                .map(|key| (key.name, values.span(key.name)))
+                .collect(),
+            each: Vec::new(),
+        }
+    }
+
+    /// The keys that are written, with their places.
+    pub(super) fn written(&self) -> Vec<(&'static str, Span)> {
+        self.written.clone()
+    }
+
+    /// Whether the loss is the plain one.
+    fn is_plain(&self) -> bool {
+        self.weights.is_none() && self.smoothing == 0.0
+    }
+
+    /// Cross-entropy with these weights; `None` where it is the plain one.
+    pub(super) fn cross_entropy(&self, b: &mut Builder, scores: Value) -> Option<Value> {
+        if self.is_plain() {
+            return None;
+        }
+        b.label("loss");
+        let scale = b.feed(Feed::LossScale);
+        let labels = b.feed(Feed::Targets(TargetKind::Class));
+        let weights = self.feed(b);
+        let op = WeightedCrossEntropy {
+            smoothing: Real::new(self.smoothing),
+        };
+        Some(b.push1(op, &[scores, labels, scale, weights]))
+    }
+
+    /// Binary cross-entropy with these weights of the presence of a class; `None` where it is the plain one.
+    pub(super) fn binary(&self, b: &mut Builder, scores: Value) -> Option<Value> {
+        if self.is_plain() {
+            return None;
+        }
+        b.label("loss");
+        let scale = b.feed(Feed::LossScale);
+        let classes = self.each.len() as u32;
+        let targets = b.feed(Feed::Targets(TargetKind::ClassSet { classes }));
+        let weights = self.feed(b);
+        let inputs = [scores, targets, scale, weights];
+        Some(b.push1(WeightedBinaryCrossEntropy, &inputs))
+    }
+
+    fn feed(&self, b: &mut Builder) -> Value {
+        b.feed(Feed::ClassWeights {
+            classes: self.each.len() as u32,
+        })
+    }
+
+    /// The weight of each class.
+    pub(super) fn each(&self) -> &[f32] {
+        &self.each
+    }
+
+    /// The weight of an example with one class, in the mean over examples.
+    pub(super) fn of_label(&self, label: &Target) -> f64 {
+        match label {
+            Target::Class(class) => {
+                let own = self.each.get(*class as usize);
+                own.map_or(1.0, |&weight| f64::from(weight))
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// The same with the weight of each class; `None` where the loss is the plain one. Without the data all weigh 1.
+    ///
+    /// # Errors
+    /// What of the weights does not fit the classes.
+    pub(super) fn on_classes(&self, classes: Classes<'_>) -> Result<Option<Self>, Box<Diag>> {
+        if self.is_plain() {
+            return Ok(None);
+        }
+        let each = match (&self.weights, classes.train) {
+            (Some(ClassWeights::Balanced), Some(train)) => self.balanced(classes.names, train)?,
+            (Some(ClassWeights::Each(list)), Some(_)) => self.named(classes.names, list)?,
+            (None, _) | (_, None) => vec![1.0; classes.names.len()],
+        };
+        Ok(Some(Self {
+            each,
+            ..self.clone()
+        }))
+    }
+
+    /// Where the weights are written, and by which key.
+    fn key(&self) -> (&'static str, Span) {
+        let smoothing = LABEL_SMOOTHING.name;
+        let own = self.written.iter().find(|(key, _)| *key != smoothing);
+        own.copied().unwrap_or_default()
+    }
+
+    fn wrong(&self, message: String, help: &str) -> Box<Diag> {
+        let (_, at) = self.key();
+        Box::new(Diag::error(&BAD_CLASS_WEIGHTS, at, message).help(help))
+    }
+
+    /// Weights by which every class has the same in all.
+    fn balanced(&self, names: &[String], train: &EncodedSet) -> Result<Vec<f32>, Box<Diag>> {
+        let mut rows: BTreeMap<u32, u64> = BTreeMap::new();
+        let labels = (0..train.len() as u32).filter_map(|i| train.label(i));
+        for label in labels {
+            match label {
+                Target::Class(class) => *rows.entry(class).or_default() += 1,
+                Target::Classes(all) => {
+                    for class in all.iter() {
+                        *rows.entry(*class).or_default() += 1;
+                    }
+                }
+                Target::Score(_) | Target::None => {}
+            }
+        }
+        let (key, _) = self.key();
+        let (all, classes) = (train.len() as f64, names.len() as f64);
+        let each = (0..).zip(names).map(|(class, name)| {
+            let own = rows.get(&class).copied().unwrap_or(0) as f64;
+            let weight = if key == POSITIVE_WEIGHTS.name {
+                (all - own) / own
+            } else {
+                all / (classes * own)
+            };
+            if weight.is_finite() && weight > 0.0 {
+                return Ok(weight as f32);
+            }
+            let has = if own > 0.0 { "every row" } else { "no row" };
+            let message = format!(
+                "`{key} = balanced` has no weight for `{name}`: {has} of the split is of this class"
+            );
+            Err(self.wrong(
+                message,
+                "write a weight for each class instead, or take other data",
+            ))
+        });
+        each.collect()
+    }
+
+    /// Weights by name, in the order of the classes.
+    fn named(&self, names: &[String], list: &[(String, f64)]) -> Result<Vec<f32>, Box<Diag>> {
+        let (key, _) = self.key();
+        let place = |written: &str| {
+            let exact = names.iter().position(|name| name == written);
+            exact.or_else(|| names.iter().position(|name| same_label(name, written)))
+        };
+        let mut each: Vec<Option<f32>> = vec![None; names.len()];
+        for (written, weight) in list {
+            let Some(own) = place(written).and_then(|class| each.get_mut(class)) else {
+                let near = suggest::did_you_mean(written, names.iter().map(String::as_str));
+                let known = || format!("the classes are {}", shown(names.iter()));
+                let message = format!("`{key}` names `{written}`, which is none of the classes");
+                return Err(self.wrong(message, &near.unwrap_or_else(known)));
+            };
+            if own.replace(*weight as f32).is_some() {
+                let message = format!("`{key}` gives the class `{written}` two weights");
+                return Err(self.wrong(message, "keep one of them"));
+            }
+        }
+        let missing: Vec<&String> = (names.iter().zip(&each))
+            .filter(|(_, weight)| weight.is_none())
+            .map(|(name, _)| name)
+            .collect();
+        if !missing.is_empty() {
+            let message = format!("`{key}` has no weight for {}", shown(missing.into_iter()));
+            return Err(self.wrong(
+                message,
+                "write a weight for each class: 1 leaves it as it is",
+            ));
+        }
+        Ok(each.into_iter().flatten().collect())
+    }
+}
+
+/// Names of classes in a message.
+fn shown<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    const MOST: usize = 8;
+    let more = if names.len() > MOST { ", …" } else { "" };
+    let list: Vec<String> = names.take(MOST).map(|n| format!("`{n}`")).collect();
+    format!("{}{more}", list.join(", "))
+}
