@@ -58,6 +58,12 @@ pub(super) fn fingerprint(
             }
             value => value.to_string(),
         };
+        // Where a stage goes on from another, its default is that one's objective, which may be any.
+        let text = match (key, parent) {
+            ("objective", Some(_)) if filled.values.written(key) => format!("own {text}"),
+            ("objective", Some(_)) => "inherited".to_owned(),
+            _ => text,
+        };
         parts.insert(format!("key {key}"), text);
     }
     match parent.and_then(|p| plan.stage(p)) {
