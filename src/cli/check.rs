@@ -18,9 +18,9 @@ use crate::driver::Compiled;
 use crate::exec::run::{entry_name, resumes_at};
 use crate::exec::store::Store;
 use crate::files::space;
-use crate::plan::disk::{Disk, together};
+use crate::plan::disk::Disk;
 use crate::plan::solve::{Solution, solve};
-use crate::plan::time::{RateSource, seconds};
+use crate::plan::time::RateSource;
 use crate::plan::{Plan, Stage, render as plan_render};
 use crate::program::device::Device;
 use crate::program::op::Machine;
@@ -108,7 +108,7 @@ impl Check {
         let (machine, limit) = (asked.machine, asked.limit());
         let rates = store.rates(machine.threads);
         let source = RateSource::by(&rates, &machine);
-        let time = |s: &Stage| seconds(s, &rates, &machine);
+        let time = |s: &Stage| s.seconds(&rates, &machine);
         let all: Vec<&Stage> = compiled.plan.iter().flat_map(|p| &p.stages).collect();
         let peak = compiled.plan.as_ref().map(|_| needed(&all));
         let fits = limit.zip(peak).map(|(limit, peak)| peak <= limit);
@@ -251,7 +251,7 @@ pub(super) fn stored(json: &mut Json, stage: &Stage, store: &Store) {
 
 /// What a run takes of the store's disk: the stages that are not finished.
 fn disk(plan: &Plan, cached: &dyn Fn(&Stage) -> bool) -> Disk {
-    together(plan, plan.stages.iter().filter(|s| !cached(s)))
+    plan.disk(plan.stages.iter().filter(|s| !cached(s)))
 }
 
 /// The same for people, with what is free.

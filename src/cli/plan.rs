@@ -12,7 +12,7 @@ use super::screen::Screen;
 use crate::base::units::About;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
-use crate::plan::time::{RateSource, seconds};
+use crate::plan::time::RateSource;
 use crate::plan::{Stage, render as plan_render};
 use crate::program::print::print as program_text;
 
@@ -87,7 +87,7 @@ impl PlanArgs {
         };
         let rates = store.rates(machine.threads);
         let source = RateSource::by(&rates, &machine);
-        let time = |s: &Stage| seconds(s, &rates, &machine);
+        let time = |s: &Stage| s.seconds(&rates, &machine);
         match format {
             Format::Text => {
                 print(&Screen::out(self.common.color).fold(&plan_render::text(plan, &name), 14));

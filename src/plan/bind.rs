@@ -2,7 +2,6 @@
 //! config and tokenizer, data as far as their texts, lengths and labels; weights are not touched.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -11,7 +10,7 @@ use super::holds::Stored;
 use super::seen::Notes;
 use super::source::DataSource;
 use super::split::Lengths;
-use crate::base::world::World;
+use crate::base::world::{Location, World};
 use crate::base::{Diags, Span};
 use crate::library::data::set::DataSet;
 use crate::library::data::tokens::EncodedSet;
@@ -22,20 +21,6 @@ use crate::library::tokenizer::Tokenizer;
 use crate::program::device::Device;
 use crate::program::{Format, Numbers};
 use crate::resolve::Recipe;
-
-/// Where a model's files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
-    /// A directory.
-    Local(PathBuf),
-    /// A hub repository.
-    Hub {
-        /// `org/name`
-        repo: String,
-        /// Branch, tag or commit as written.
-        revision: Option<String>,
-    },
-}
 
 /// A model as far as planning needs it.
 #[derive(Debug)]

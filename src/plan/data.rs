@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::bind::{Binder, BoundModel, BoundSplit, RawSplit, Want};
-use super::encode::{Cause, Frame, encoded};
+use super::encode::{Cause, encoded};
 use super::error::{
     ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS, BAD_PROMPT, BAD_TOKENIZER, UNKEPT_TOKENS,
 };
@@ -14,6 +14,7 @@ use crate::library::data::report::{Sight, Survey, Surveyor};
 use crate::library::data::set::{Given, Reading, load};
 use crate::library::data::{About, DataError, MEANT};
 use crate::library::demonstrations::Demonstrations;
+use crate::library::prompt::frame::Frame;
 use crate::library::task::Task;
 use crate::resolve::Declared;
 

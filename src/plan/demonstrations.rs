@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::bind::Binder;
-use super::encode::fill;
 use super::error::{ASSUMED_LENGTHS, BAD_DEMONSTRATIONS};
 use super::source::Unavailable;
 use super::stages::Handed;
@@ -14,6 +13,7 @@ use crate::base::{Diag, Diags, suggest};
 use crate::library::data::set::{DataSet, Label};
 use crate::library::demonstrations::{Demonstration, Demonstrations};
 use crate::library::error::IDLE_KEY;
+use crate::library::prompt::frame::fill;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::Values;
 use crate::library::task::Task;

@@ -162,23 +162,25 @@ fn rows<'a>(plan: &'a Plan, stage: &'a Stage, features: &'a Features) -> Rows<'a
     )
 }
 
-/// What stages take together: what each leaves, rows once where they are shared, and the checkpoints of the
-/// one that has most.
-#[must_use]
-pub fn together<'a>(plan: &'a Plan, stages: impl Iterator<Item = &'a Stage>) -> Disk {
-    let mut all = Disk::default();
-    let mut seen: Vec<Rows<'_>> = Vec::new();
-    for stage in stages {
-        let own = Disk::of(stage);
-        all.artifact += own.artifact;
-        all.checkpoints = all.checkpoints.max(own.checkpoints);
-        if let Some(features) = stage.job.features() {
-            let rows = rows(plan, stage, features);
-            if !seen.contains(&rows) {
-                all.features += own.features;
-                seen.push(rows);
+impl Plan {
+    /// What stages take on a disk together: what each leaves, rows once where they are shared, and the checkpoints of the
+    /// one that has most.
+    #[must_use]
+    pub fn disk<'a>(&'a self, stages: impl Iterator<Item = &'a Stage>) -> Disk {
+        let mut all = Disk::default();
+        let mut seen: Vec<Rows<'_>> = Vec::new();
+        for stage in stages {
+            let own = Disk::of(stage);
+            all.artifact += own.artifact;
+            all.checkpoints = all.checkpoints.max(own.checkpoints);
+            if let Some(features) = stage.job.features() {
+                let rows = rows(self, stage, features);
+                if !seen.contains(&rows) {
+                    all.features += own.features;
+                    seen.push(rows);
+                }
             }
         }
+        all
     }
-    all
 }

@@ -13,8 +13,7 @@ use crate::library::data::report::{Sight, Survey, Surveyor, Tokens};
 use crate::library::data::rows_hash::RowsHash;
 use crate::library::data::set::{Example, Label, Reading};
 use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Notes, Target};
-use crate::library::demonstrations::Demonstrations;
-use crate::library::prompt::{Filled, Template};
+use crate::library::prompt::frame::{Frame, tokenize};
 use crate::library::tokenizer::{Encoded, Tokenizer};
 
 /// Bytes of data files from which on their tokens go into a file that is kept.
@@ -62,8 +61,8 @@ pub(super) fn encoded(
     world: &dyn World,
 ) -> Result<Made, Cause> {
     if let Some(frame) = frame {
-        let room = frame.check_room(tokenizer, want.max_length as usize);
-        room.map_err(Cause::Tokens)?;
+        let fits = frame.check_length(tokenizer, want.max_length as usize);
+        fits.map_err(Cause::Tokens)?;
     }
     // What demonstrations are drawn from is in memory anyway.
     let name = source
@@ -297,76 +296,4 @@ impl Each<'_> {
             ..Sight::of(example)
         }
     }
-}
-
-/// What stands around a text.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
-    /// The template.
-    pub template: &'a Template,
-    /// Names of the columns, in the order of an example's texts.
-    pub columns: &'a [String],
-    /// What stands behind it.
-    pub demonstrations: Option<&'a Demonstrations>,
-}
-
-impl Frame<'_> {
-    /// Whether the template and the longest demonstrations that can be drawn fit, so that whether a text
-    /// can be read does not depend on what is drawn for it.
-    ///
-    /// # Errors
-    /// A sentence that says how much too long they are.
-    pub fn check_room(&self, tokenizer: &Tokenizer, max_length: usize) -> Result<(), String> {
-        let Some(demonstrations) = self.demonstrations else {
-            return Ok(());
-        };
-        let empty = fill(tokenizer, self.template, &[], &[]);
-        let (encoded, _) = tokenizer.encode_prompt(&empty, &[], usize::MAX)?;
-        let longest = demonstrations.longest();
-        let all = encoded.ids.len() + longest;
-        if all > max_length {
-            return Err(format!(
-                "the template alone takes {} tokens and its demonstrations up to {longest}, together {all}, and \
-                 `max_length` is {max_length}",
-                encoded.ids.len()
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// A template filled with an example's columns.
-pub(super) fn fill(
-    tokenizer: &Tokenizer,
-    template: &Template,
-    columns: &[String],
-    texts: &[String],
-) -> Filled {
-    let get = |name: &str| {
-        let at = columns.iter().position(|c| c == name);
-        at.and_then(|i| texts.get(i)).map_or("", String::as_str)
-    };
-    let mask = tokenizer.mask().map_or("", |(token, _)| token);
-    template.fill(get, mask)
-}
-
-/// Tokens of an example's columns, plain or within a template, and the place of the mask.
-///
-/// # Errors
-/// What the tokenizer complains about.
-pub fn tokenize(
-    tokenizer: &Tokenizer,
-    frame: Option<Frame<'_>>,
-    texts: &[String],
-    draw: u32,
-    max_length: usize,
-) -> Result<(Encoded, u32), String> {
-    let Some(frame) = frame else {
-        return Ok((tokenizer.encode(texts, max_length)?, 0));
-    };
-    let filled = fill(tokenizer, frame.template, frame.columns, texts);
-    let shown = frame.demonstrations.map(|d| d.tokens(&filled.text, draw));
-    let (encoded, mask) =
-        tokenizer.encode_prompt(&filled, &shown.unwrap_or_default(), max_length)?;
-    Ok((encoded, mask.unwrap_or(0)))
 }

@@ -72,6 +72,15 @@ impl Estimate {
         }
     }
 
+    /// What has to be free on a device once its context is there; `None` for what runs on the host.
+    #[must_use]
+    pub const fn free_needed(&self) -> Option<u64> {
+        match &self.home {
+            Home::Device(overhead) => Some(self.needs() - overhead.context),
+            Home::Cpu | Home::Host => None,
+        }
+    }
+
     /// What the process takes of the host's memory.
     #[must_use]
     pub const fn process(&self) -> u64 {

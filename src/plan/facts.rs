@@ -15,43 +15,45 @@ use crate::program::{Bindings, Verified, memory};
 /// Most points of a memory profile.
 const POINTS: usize = 200;
 
-/// The facts, by the names `result.json` gives them.
-#[must_use]
-pub fn facts(plan: &Plan, stage: &Stage, machine: &Machine) -> Vec<(&'static str, Json)> {
-    let lengths: Vec<_> = stage
-        .splits
-        .iter()
-        .map(|s| s.as_ref().map(|s| &s.lengths))
-        .collect();
-    let e = &stage.estimate;
-    let profile: Vec<Json> = profile(&stage.job, &lengths, machine, e)
-        .into_iter()
-        .map(|(op, bytes)| json!({ "op": op, "bytes": bytes }))
-        .collect();
-    let at: serde_json::Map<String, Json> = stage
-        .at
-        .iter()
-        .map(|(axis, value)| (axis.clone(), json!(value)))
-        .collect();
-    vec![
-        ("stage", json!(stage.declared)),
-        ("at", Json::Object(at)),
-        ("methods", json!(stage.methods())),
-        ("data", data(stage)),
-        ("from", json!(stage.parent)),
-        ("seed", json!(stage.filled.values.opt_int("seed"))),
-        ("f1_class", json!(f1_class(stage))),
-        ("variant", json!(variant(plan, stage))),
-        (
-            "memory",
-            json!({
-                "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
-                "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
-                "peak_op": e.peak_op,
-            }),
-        ),
-        ("memory_profile", Json::Array(profile)),
-    ]
+impl Plan {
+    /// The facts, by the names `result.json` gives them.
+    #[must_use]
+    pub fn facts(&self, stage: &Stage, machine: &Machine) -> Vec<(&'static str, Json)> {
+        let lengths: Vec<_> = stage
+            .splits
+            .iter()
+            .map(|s| s.as_ref().map(|s| &s.lengths))
+            .collect();
+        let e = &stage.estimate;
+        let profile: Vec<Json> = profile(&stage.job, &lengths, machine, e)
+            .into_iter()
+            .map(|(op, bytes)| json!({ "op": op, "bytes": bytes }))
+            .collect();
+        let at: serde_json::Map<String, Json> = stage
+            .at
+            .iter()
+            .map(|(axis, value)| (axis.clone(), json!(value)))
+            .collect();
+        vec![
+            ("stage", json!(stage.declared)),
+            ("at", Json::Object(at)),
+            ("methods", json!(stage.methods())),
+            ("data", data(stage)),
+            ("from", json!(stage.parent)),
+            ("seed", json!(stage.filled.values.opt_int("seed"))),
+            ("f1_class", json!(f1_class(stage))),
+            ("variant", json!(variant(self, stage))),
+            (
+                "memory",
+                json!({
+                    "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
+                    "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
+                    "peak_op": e.peak_op,
+                }),
+            ),
+            ("memory_profile", Json::Array(profile)),
+        ]
+    }
 }
 
 /// A stage's data by the key that names them: what the recipe calls them, the hash of the files and of what is

@@ -180,39 +180,16 @@ fn plan(
 }
 
 /// Sizes of the runs that fill the features of a split: consecutive examples of about
-/// [`CHUNK`] tokens.
+/// [`Features::CHUNK`] tokens.
 pub(super) fn fill_sizes(lengths: &Lengths, examples: u64) -> Vec<Bindings> {
     let Lengths::Known(list) = lengths else {
         return Vec::new();
     };
-    chunks(list, examples)
+    Features::chunks(list, examples)
         .map(|range| {
             Bindings::of_lengths(list.get(range).into_iter().flatten().map(|&n| n as usize))
         })
         .collect()
-}
-
-/// Tokens of a run that fills features.
-pub const CHUNK: u32 = 512;
-
-/// Ranges of consecutive examples of at most [`CHUNK`] tokens, or one example. They depend on the data
-/// alone.
-pub fn chunks(lengths: &[u32], examples: u64) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-    let end = lengths.len().min(examples as usize);
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let begin = at;
-        let mut tokens = 0;
-        while at < end {
-            let n = lengths.get(at).copied().unwrap_or(0);
-            if at > begin && tokens + n > CHUNK {
-                break;
-            }
-            tokens += n;
-            at += 1;
-        }
-        (at > begin).then_some(begin..at)
-    })
 }
 
 /// Bytes of the kept values of a batch.

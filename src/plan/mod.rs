@@ -19,6 +19,7 @@ pub mod holds;
 mod kernels;
 pub mod methods;
 mod models;
+pub mod predicting;
 mod prompt;
 pub mod render;
 pub mod seen;
@@ -49,6 +50,7 @@ use crate::program::op::Machine;
 use crate::resolve::error::TOO_MANY_POINTS;
 use crate::resolve::points::Gather;
 use crate::resolve::{Declared, Recipe, Swept};
+pub use predicting::Served;
 pub use stages::{Chooser, Handed, Open, Plan, Sets, Stage};
 
 use bind::{Binder, BoundModel, BoundSplit, Want};

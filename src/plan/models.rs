@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::bind::{Binder, BoundModel, Location};
+use super::bind::{Binder, BoundModel};
 use super::error::{
     ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, CASED_VOCABULARY, NO_TF32, TOKENIZER_DIFFERS,
     UNKNOWN_IDENTITY, UNREAD_KEY,
 };
 use super::holds::Stored;
+use crate::base::world::Location;
 use crate::base::world::{HubFile, HubPath, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
 use crate::files::near;

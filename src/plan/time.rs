@@ -48,16 +48,18 @@ impl RateSource {
     }
 }
 
-/// Seconds of a stage's arithmetic; `None` where its length depends on data that are not at hand, or
-/// where the card is not known. Reading, loading, writing and what a device leaves to the host are not
-/// in it.
-#[must_use]
-pub fn seconds(stage: &Stage, rates: &Rates, machine: &Machine) -> Option<f64> {
-    if stage.steps_unknown() {
-        return None;
+impl Stage {
+    /// Seconds of its arithmetic; `None` where its length depends on data that are not at hand, or
+    /// where the card is not known. Reading, loading, writing and what a device leaves to the host are not
+    /// in it.
+    #[must_use]
+    pub fn seconds(&self, rates: &Rates, machine: &Machine) -> Option<f64> {
+        if self.steps_unknown() {
+            return None;
+        }
+        RateSource::by(rates, machine)?;
+        Clock { rates, machine }.job(&self.job, &choice::lengths(&self.splits))
     }
-    RateSource::by(rates, machine)?;
-    Clock { rates, machine }.job(&stage.job, &choice::lengths(&stage.splits))
 }
 
 /// The same of a job by what is true of a machine before anything ran on it, so that what is chosen by it

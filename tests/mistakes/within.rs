@@ -11,7 +11,7 @@ use peftc::cli::world::RealWorld;
 use peftc::driver::Compiled;
 use peftc::library::decl::DECLARATIONS;
 use peftc::library::schema::{Bound, Kind};
-use peftc::plan::{facts, solve, time};
+use peftc::plan::solve;
 use peftc::program::op::Machine;
 use peftc::program::rates::Rates;
 
@@ -75,8 +75,8 @@ pub fn use_up(compiled: Compiled) {
     };
     let machine = Machine::cpu(2);
     for stage in &plan.stages {
-        let _ = time::seconds(stage, &Rates::default(), &machine);
-        let _ = facts::facts(&plan, stage, &machine);
+        let _ = stage.seconds(&Rates::default(), &machine);
+        let _ = plan.facts(stage, &machine);
     }
     if let Some(stage) = plan.stages.first() {
         for key in ["micro_batch", "rank"] {

@@ -7,7 +7,6 @@ use peftc::base::units::About;
 use peftc::cli::world::RealWorld;
 use peftc::driver::compile;
 use peftc::plan::render;
-use peftc::plan::time::seconds;
 use peftc::program::device::{Card, Device};
 use peftc::program::op::Machine;
 use peftc::program::print::print;
@@ -64,7 +63,7 @@ fn a_plan_for_a_card_is_the_same_on_every_machine() {
         .stages
         .iter()
         .map(|s| {
-            let told = seconds(s, &Rates::default(), &machine);
+            let told = s.seconds(&Rates::default(), &machine);
             let text = told.map_or_else(|| "none".to_owned(), |t| About(t).to_string());
             format!("{} {text}", s.name.value)
         })

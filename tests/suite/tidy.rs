@@ -215,6 +215,14 @@ fn every_room_of_the_executor_sees_only_those_before_it() {
         seen.insert((*room).to_owned());
         let text = std::fs::read_to_string(&path).expect("a source");
         let code = text.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+        // What a run needs of the planner, it asks the plan for.
+        for line in code.lines().filter(|line| line.contains("crate::plan::")) {
+            let asked = ["Plan;", "{Plan, Stage};", "{Plan, Served};", "Stage;"];
+            let known = asked.map(|types| format!("use crate::plan::{types}"));
+            if !known.contains(&line.trim().to_owned()) {
+                wrong.push(format!("{}: {}", path.display(), line.trim()));
+            }
+        }
         for name in named_rooms(code, &own) {
             match height(&name) {
                 Some(other) if other > own_height => {

@@ -7,7 +7,7 @@ use crate::base::units::{About, Bytes, Count};
 use crate::cli::screen::{BAD, GOOD, Screen, wrap};
 use crate::cli::table::{Cell, Side, Table};
 use crate::library::stage::job::Routine;
-use crate::plan::disk::{Disk, together};
+use crate::plan::disk::Disk;
 use crate::plan::estimate::Home;
 use crate::plan::render::{batches, recomputed};
 use crate::plan::time::RateSource;
@@ -89,7 +89,7 @@ pub(in crate::cli) fn table(
             Bytes(peak.unwrap_or(0)).to_string().into(),
             if over { needs.styled(BAD) } else { needs },
             about(whole).into(),
-            Bytes(together(plan, left.iter().copied()).most())
+            Bytes(plan.disk(left.iter().copied()).most())
                 .to_string()
                 .into(),
             if finished { "left" } else { "" }.into(),

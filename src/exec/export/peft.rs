@@ -11,7 +11,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
 use crate::files::RunError;
 use crate::files::peft;
-use crate::library::method::{Method, PeftForm, PeftTensor, Product};
+use crate::library::method::{Method, PeftForm, PeftTensor, Product, Tuning};
 use crate::library::net::Site;
 use crate::library::net::{Owner, Param, ParamKind};
 use crate::library::schema::Values;
@@ -44,29 +44,9 @@ pub(in crate::exec) fn write_peft(
         return Ok(());
     };
     let tuning = &leaves.tuning;
-    if tuning.methods.iter().any(|(m, _)| m.ladders()) {
+    let Some(adapted) = adapted(stage, tuning) else {
         return Ok(());
-    }
-    let mut adapted = Vec::new();
-    for site in &stage.job.sites {
-        let stack = tuning.stack(site);
-        let [(method, values)] = stack[..] else {
-            if stack.is_empty() {
-                continue;
-            }
-            // peft has one tuner a module.
-            return Ok(());
-        };
-        let Some(form) = method.peft(values) else {
-            return Ok(());
-        };
-        adapted.push(Adapted {
-            site,
-            method,
-            values,
-            form,
-        });
-    }
+    };
     let Some(whole) = whole_modules(stage, &adapted) else {
         return Ok(());
     };
@@ -120,6 +100,27 @@ pub(in crate::exec) fn write_peft(
     }
     keys.push(("revision", json!(base.revision)));
     peft::write(dir, name, &targets, &save, &keys, tensors)
+}
+
+/// The sites with a method each; `None` where peft has no equal of them. It has one tuner a module.
+fn adapted<'a>(stage: &'a Stage, tuning: &'a Tuning) -> Option<Vec<Adapted<'a>>> {
+    if tuning.methods.iter().any(|(m, _)| m.ladders()) {
+        return None;
+    }
+    let mut adapted = Vec::new();
+    for site in &stage.job.sites {
+        match tuning.stack(site)[..] {
+            [] => {}
+            [(method, values)] => adapted.push(Adapted {
+                site,
+                method,
+                values,
+                form: method.peft(values)?,
+            }),
+            _ => return None,
+        }
+    }
+    Some(adapted)
 }
 
 /// The backbone's modules that were trained, in whole or in part, outside of adapters. `None` where one of them has an

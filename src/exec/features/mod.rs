@@ -34,7 +34,6 @@ use crate::library::data::tokens::EncodedSet;
 use crate::library::model::Positions;
 use crate::library::stage::job::Features;
 use crate::library::task::MaskDraw;
-use crate::plan::features::chunks;
 use crate::program::op::Tensor;
 use crate::program::{Feed, Program};
 
@@ -109,7 +108,7 @@ pub fn open(
             (chunk.at, chunk.bytes) == (from * each, to.saturating_sub(from) * each)
         });
     }
-    let missing: Vec<Range<usize>> = chunks(&lengths, examples)
+    let missing: Vec<Range<usize>> = Features::chunks(&lengths, examples)
         .filter(|range| !reader.files.iter().all(|f| f.notes.hold(range)))
         .collect();
     if !missing.is_empty() {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::{Diags, Span};
+use serde::de::DeserializeOwned;
+
 use crate::exec::backend::Open;
 use crate::exec::export::NATIVE;
 use crate::exec::export::description::{DESCRIPTION, Description};
@@ -24,16 +25,21 @@ use crate::library::metric::Predictions;
 use crate::library::model::{self, Model, Positions};
 use crate::library::net::Param;
 use crate::library::prompt::Template;
-use crate::library::schema::Values;
-use crate::library::stage::{StageCx, network};
+use crate::library::prompt::frame::{Frame, tokenize};
 use crate::library::task::{self, Form, Task};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
-use crate::plan::encode::{Frame, tokenize};
-use crate::plan::methods::check_methods;
+use crate::plan::{Plan, Served};
 use crate::program::op::Machine;
-use crate::program::{Format, Numbers, Resident, Verified};
+use crate::program::{Format, Resident, Verified};
 
 mod foreign;
+
+/// What a JSON file says; `remedy` follows on what is wrong with it.
+fn json_of<T: DeserializeOwned>(path: &Path, remedy: &str) -> Result<T, RunError> {
+    let bytes = std::fs::read(path).map_err(|e| RunError::file(path, e.to_string()))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| RunError::file(path, format!("damaged: {e}{remedy}")))
+}
 
 /// A finished stage's model, ready to label.
 #[derive(Debug)]
@@ -74,13 +80,8 @@ impl Predictor {
             return Err(RunError::file(artifact, no_model(artifact)));
         };
         vouch(&folder)?;
-        let read =
-            |path: PathBuf| std::fs::read(&path).map_err(|e| RunError::file(&path, e.to_string()));
-        let config_of = |folder: &Path| -> Result<serde_json::Value, RunError> {
-            let path = folder.join("config.json");
-            serde_json::from_slice(&read(path.clone())?)
-                .map_err(|e| RunError::file(&path, format!("damaged: {e}")))
-        };
+        let again = "; run the stage again";
+        let config_of = |folder: &Path| json_of(&folder.join("config.json"), "");
         let foreign = described.is_none();
         let description: Description = if foreign {
             let config = config_of(&folder)?;
@@ -88,12 +89,7 @@ impl Predictor {
                 .map_err(|why| RunError::file(folder.join("config.json"), why))?;
             foreign::describe(&folder, &config, model.as_ref())?
         } else {
-            serde_json::from_slice(&read(folder.join(DESCRIPTION))?).map_err(|e| {
-                RunError::file(
-                    folder.join(DESCRIPTION),
-                    format!("damaged: {e}; run the stage again"),
-                )
-            })?
+            json_of(&folder.join(DESCRIPTION), again)?
         };
         let config = match &description.config {
             Some(config) => config.clone(),
@@ -118,11 +114,7 @@ impl Predictor {
             .map_err(|why| RunError::file(artifact, why))?;
         let demonstrations = match &description.demonstrations {
             Some(name) => {
-                let path = folder.join(name);
-                let own: Demonstrations =
-                    serde_json::from_slice(&read(path.clone())?).map_err(|e| {
-                        RunError::file(&path, format!("damaged: {e}; run the stage again"))
-                    })?;
+                let own: Demonstrations = json_of(&folder.join(name), again)?;
                 // The order that draws rely on.
                 Some(own.sorted())
             }
@@ -182,34 +174,18 @@ impl Predictor {
                 "its prompt shows no demonstrations, so that there is nothing to draw; leave `--draws` away",
             ));
         }
-        let values = Values::default();
-        let tuning = Tuning {
-            n_layers: model.facts().layers,
-            ..self.tuning.clone()
-        }
-        .frozen();
-        let mut diags = Diags::default();
-        check_methods(&model, &self.task, &tuning, &values, &mut diags);
-        let why = diags.iter().map(|d| d.message.clone()).next();
-        let cx = diags.sound(StageCx {
-            values: &values,
-            span: Span::default(),
+        let served = Served {
             model: model.clone(),
-            storage: self.storage()?,
-            numbers: Numbers::default(),
-            tuning: tuning.clone(),
             task: self.task.clone(),
+            tuning: self.tuning.clone(),
+            storage: self.storage()?,
             classes: self.description.classes.clone(),
-            words: Some(self.description.words.clone()),
-            splits: Vec::new(),
-        });
-        let cx = cx.ok_or_else(|| {
-            let why = why.unwrap_or_default();
+            words: self.description.words.clone(),
+        };
+        let (program, built) = Plan::predicting(served).map_err(|why| {
             let what = format!("damaged: its methods do not fit the model: {why}");
             RunError::file(self.folder.join(DESCRIPTION), what)
         })?;
-        let (program, built) = network::evaluation(&cx, &tuning, false);
-        let program = network::verified(program);
         let mut runner = Runner::on(machine, &device)?;
         runner.accepts([&program])?;
         let sources = self.sources(&built.params, model.as_ref())?;

@@ -8,8 +8,6 @@ use crate::exec::store::Store;
 use crate::files::RunError;
 use crate::files::{space, sums};
 use crate::library::stage::job::{Routine, Update};
-use crate::plan::disk::{Disk, together};
-use crate::plan::estimate::Home;
 use crate::plan::{Plan, Stage};
 
 /// Refuses stages that need more of a device than is free there. `free` is what the driver says once the
@@ -21,10 +19,7 @@ pub fn fits_device<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
     free: u64,
 ) -> Result<(), RunError> {
-    let needs = |stage: &'a Stage| match stage.estimate.home {
-        Home::Device(o) => Some((stage.estimate.needs() - o.context, stage)),
-        Home::Cpu | Home::Host => None,
-    };
+    let needs = |stage: &'a Stage| Some((stage.estimate.free_needed()?, stage));
     let most = stages
         .into_iter()
         .filter_map(needs)
@@ -59,10 +54,10 @@ pub(in crate::exec) fn fits_disk<'a>(
 ) -> Result<(), RunError> {
     let stages: Vec<&Stage> = stages.collect();
     if let Some(free) = space::free(store.dir()) {
-        fits_room(plan, &stages, store, free)?;
+        fits_store(plan, &stages, store, free)?;
     }
     // On another disk the artifacts are copied.
-    let all = together(plan, stages.iter().copied()).artifact;
+    let all = plan.disk(stages.iter().copied()).artifact;
     match space::free(out) {
         Some(free) if all > free && !space::is_shared(store.dir(), out) => Err(RunError::Budget {
             message: format!(
@@ -77,12 +72,8 @@ pub(in crate::exec) fn fits_disk<'a>(
     }
 }
 
-fn fits_room(plan: &Plan, stages: &[&Stage], store: &Store, free: u64) -> Result<(), RunError> {
-    let all @ Disk {
-        artifact,
-        checkpoints,
-        features,
-    } = together(plan, stages.iter().copied());
+fn fits_store(plan: &Plan, stages: &[&Stage], store: &Store, free: u64) -> Result<(), RunError> {
+    let all = plan.disk(stages.iter().copied());
     if all.most() <= free {
         return Ok(());
     }
@@ -90,7 +81,7 @@ fn fits_room(plan: &Plan, stages: &[&Stage], store: &Store, free: u64) -> Result
         .iter()
         .map(|s| sums::size(&store.path(&entry_name(s))));
     let rows = sums::size(&store.dir().join(crate::exec::store::features::DIR));
-    let there = own.sum::<u64>() + rows.min(features);
+    let there = own.sum::<u64>() + rows.min(all.features);
     let need = all.most().saturating_sub(there);
     if need <= free {
         return Ok(());
@@ -103,9 +94,9 @@ fn fits_room(plan: &Plan, stages: &[&Stage], store: &Store, free: u64) -> Result
             Bytes(need),
             store.dir().display(),
             Bytes(free),
-            Bytes(artifact),
-            Bytes(checkpoints),
-            Bytes(features),
+            Bytes(all.artifact),
+            Bytes(all.checkpoints),
+            Bytes(all.features),
         ),
     })
 }
@@ -138,6 +129,7 @@ mod tests {
     use super::*;
     use crate::cli::world::RealWorld;
     use crate::driver::compile;
+    use crate::plan::disk::Disk;
     use crate::program::op::Machine;
 
     #[test]
@@ -162,20 +154,21 @@ mod tests {
         let store = Store::open(dir.path().join("store"));
         let stages: Vec<&Stage> = plan.stages.iter().collect();
         let [a, b] = [0, 1].map(|i| Disk::of(stages[i]));
-        let all = together(&plan, stages.iter().copied());
+        let all = plan.disk(stages.iter().copied());
         assert_eq!(a.features, b.features);
         assert!(a.features > 0 && all.features == a.features, "{all:?}");
         assert_eq!(all.artifact, a.artifact + b.artifact);
         assert_eq!(all.checkpoints, a.checkpoints.max(b.checkpoints));
-        fits_room(&plan, &stages, &store, all.most()).expect("it fits exactly");
-        let why = fits_room(&plan, &stages, &store, all.most() - 1).expect_err("a byte is missing");
+        fits_store(&plan, &stages, &store, all.most()).expect("it fits exactly");
+        let why =
+            fits_store(&plan, &stages, &store, all.most() - 1).expect_err("a byte is missing");
         assert_eq!(why.exit_code(), 3);
         assert!(why.to_string().contains("of kept features"), "{why}");
         // What an interrupted run left is not asked for again.
         let entry = store.path(&entry_name(stages[0]));
         std::fs::create_dir_all(&entry).expect("made");
         std::fs::write(entry.join("x"), [0; 5000]).expect("written");
-        fits_room(&plan, &stages, &store, all.most() - 5000).expect("it fits");
-        fits_room(&plan, &stages, &store, all.most() - 5001).expect_err("it does not");
+        fits_store(&plan, &stages, &store, all.most() - 5000).expect("it fits");
+        fits_store(&plan, &stages, &store, all.most() - 5001).expect_err("it does not");
     }
 }

@@ -22,8 +22,6 @@ use crate::exec::store::{About, Entry, Manifest, State, Store};
 use crate::files::RunError;
 use crate::files::paths::absolute;
 use crate::library::stage::job::Routine;
-use crate::plan::facts::facts;
-use crate::plan::time::seconds;
 use crate::plan::{Plan, Stage};
 use crate::program::rates::{Rates, Spent};
 
@@ -105,7 +103,7 @@ pub fn run(
             json!(artifact.display().to_string()),
         );
         // Said by the plan, not by the store: results of older versions get them too.
-        for (key, value) in facts(plan, stage, &options.machine) {
+        for (key, value) in plan.facts(stage, &options.machine) {
             set(&mut result, key, value);
         }
         let _ = store.note_latest(&recipe, &stage.name.value, &key, &stage.parts);
@@ -255,11 +253,9 @@ impl Work<'_> {
         }
     }
 
-    fn run(&self, observer: &mut dyn Observer) -> Result<Json, RunError> {
-        let begun = Instant::now();
-        let stage = self.stage;
-        let estimate = &stage.estimate;
-        let total = match &stage.job.routine {
+    /// Steps, examples or sites that it has to go through.
+    fn total(&self) -> u64 {
+        match &self.stage.job.routine {
             Routine::Fit(fit) => fit.steps,
             Routine::Score(_) => self.set(0).map_or(0, |s| s.len() as u64),
             Routine::Choose(_) => {
@@ -267,11 +263,37 @@ impl Work<'_> {
                 sets.map(|s| s.len() as u64).sum()
             }
             Routine::Fold(fold) => fold.sites.len() as u64,
+        }
+    }
+
+    /// Does the stage's work. An error says what remains of it, and where a device ran out of memory what was planned.
+    fn routine(&self, runner: &mut Runner, observer: &mut dyn Observer) -> Result<Json, RunError> {
+        let result = match &self.stage.job.routine {
+            Routine::Fit(fit) => self.fit(fit, runner, observer),
+            Routine::Score(score) => self.evaluate(score, runner, observer),
+            Routine::Choose(choose) => self.choose(choose, runner, observer),
+            Routine::Fold(fold) => self.fold(fold, runner, observer),
         };
+        result.map_err(|error| match error {
+            RunError::Memory { what } => RunError::Budget {
+                message: ran_out(self.stage, &what, runner.peak()),
+            },
+            RunError::Interrupted { signal, left } if left.is_empty() => RunError::Interrupted {
+                signal,
+                left: self.left(),
+            },
+            other => other,
+        })
+    }
+
+    fn run(&self, observer: &mut dyn Observer) -> Result<Json, RunError> {
+        let begun = Instant::now();
+        let stage = self.stage;
+        let estimate = &stage.estimate;
         observer.event(Event::Stage {
             name: &stage.name.value,
             kind: &stage.filled.name,
-            total,
+            total: self.total(),
             estimated: estimate.peak(),
         });
         alloc::release_freed_blocks();
@@ -279,7 +301,7 @@ impl Work<'_> {
             alloc::reset_process_peak();
         }
         let threads = self.options.machine.threads;
-        let expected = seconds(stage, &self.store.rates(threads), &self.options.machine);
+        let expected = stage.seconds(&self.store.rates(threads), &self.options.machine);
         // What is merged is matrix arithmetic of the host's, wherever programs run.
         let device: Arc<dyn Open> = match &stage.job.routine {
             Routine::Fold(_) => Arc::new(Device::Cpu),
@@ -290,22 +312,7 @@ impl Work<'_> {
         if let Some(free) = runner.free_bytes()? {
             fits_device([stage], free)?;
         }
-        let result = match &stage.job.routine {
-            Routine::Fit(fit) => self.fit(fit, &mut runner, observer),
-            Routine::Score(score) => self.evaluate(score, &mut runner, observer),
-            Routine::Choose(choose) => self.choose(choose, &mut runner, observer),
-            Routine::Fold(fold) => self.fold(fold, &mut runner, observer),
-        };
-        let mut result = result.map_err(|error| match error {
-            RunError::Memory { what } => RunError::Budget {
-                message: ran_out(stage, &what, runner.peak()),
-            },
-            RunError::Interrupted { signal, left } if left.is_empty() => RunError::Interrupted {
-                signal,
-                left: self.left(),
-            },
-            other => other,
-        })?;
+        let mut result = self.routine(&mut runner, observer)?;
         let (_, trainable) = stage.job.parameters();
         let metrics: Vec<(String, f64)> = result
             .get("metrics")

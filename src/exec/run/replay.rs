@@ -16,7 +16,7 @@ use crate::exec::store::{State, Store};
 use crate::files::RunError;
 use crate::files::tensorfile::{TensorFile, bytes_of};
 use crate::library::stage::job::{Routine, Update};
-use crate::plan::Plan;
+use crate::plan::{Plan, Stage};
 
 /// What a replay came to.
 #[derive(Debug)]
@@ -85,43 +85,41 @@ pub fn replay(
     let initial = work.load_for(&mut runner, &stage.job.programs(), (guide, true))?;
     let steps = zeroth::replay(&mut runner, fit, trajectory)?;
     runner.fetch()?;
-    let kept = [
+    let equal = match finished && steps == fit.steps {
+        true => compared(stage, &entry, &runner)?,
+        false => None,
+    };
+    if let Some(to) = to {
+        let adapter = stage.trained_with.leaves_adapter().then_some(&initial);
+        work.export(to, &mut runner, adapter)?;
+    }
+    Ok(Replayed { steps, equal })
+}
+
+/// How many of the trained tensors have the bits of those that are stored, and how many were compared.
+fn compared(
+    stage: &Stage,
+    entry: &Path,
+    runner: &Runner,
+) -> Result<Option<(usize, usize)>, RunError> {
+    let stored = [
         entry.join("model").join("model.safetensors"),
         entry.join("adapter").join(export::NATIVE),
     ];
-    let equal = match kept
-        .iter()
-        .find(|p| p.exists())
-        .filter(|_| finished && steps == fit.steps)
-    {
-        Some(path) => {
-            let file = TensorFile::open(path)?;
-            let (mut same, mut all) = (0, 0);
-            for param in stage.job.params.iter().filter(|p| p.trainable) {
-                let (Some(own), Some(_)) =
-                    (runner.residents.get(&param.name), file.get(&param.name))
-                else {
-                    continue;
-                };
-                all += 1;
-                same += usize::from(bytes_of(own) == bytes_of(&file.tensor(&param.name)?));
-            }
-            Some((same, all))
-        }
-        None => None,
+    let Some(path) = stored.iter().find(|path| path.exists()) else {
+        return Ok(None);
     };
-    if let Some(to) = to {
-        if stage.trained_with.leaves_adapter() {
-            let base = work.base()?;
-            export::write_adapter(to, stage, &base, &mut runner, &initial)?;
-            export::write_description(to, stage, Some(&base), &work.columns())?;
-        } else {
-            runner.fetch_all()?;
-            export::write_model(to, stage, &runner)?;
-            export::write_description(to, stage, None, &work.columns())?;
-        }
+    let file = TensorFile::open(path)?;
+    let (mut same, mut all) = (0, 0);
+    for param in stage.job.params.iter().filter(|p| p.trainable) {
+        let (Some(own), Some(_)) = (runner.residents.get(&param.name), file.get(&param.name))
+        else {
+            continue;
+        };
+        all += 1;
+        same += usize::from(bytes_of(own) == bytes_of(&file.tensor(&param.name)?));
     }
-    Ok(Replayed { steps, equal })
+    Ok(Some((same, all)))
 }
 
 /// The projected gradients of each step.

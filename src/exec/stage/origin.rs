@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Work, entry_name};
-use crate::base::world::{HubFile, RepoKind};
+use crate::base::world::{HubFile, Location, RepoKind};
 use crate::exec::export;
 use crate::exec::export::base::Base;
 use crate::exec::interpreter::Runner;
@@ -19,7 +19,6 @@ use crate::files::tensorfile::TensorFile;
 use crate::library::stage::job::Routine;
 use crate::library::stage::network::anatomy;
 use crate::plan::Stage;
-use crate::plan::bind::Location;
 use crate::program::op::Tensor;
 use crate::program::{Resident, Verified};
 

@@ -1,6 +1,7 @@
 //! A training stage: its features are filled or found, its tensors loaded, its steps made, its result
 //! left.
 
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value as Json, json};
@@ -14,6 +15,7 @@ use crate::exec::checkpoint::resume;
 use crate::exec::export;
 use crate::exec::features::{self, Examples, Reader};
 use crate::exec::interpreter::Runner;
+use crate::exec::load::Initial;
 use crate::exec::load::prune::{Guide, Importances};
 use crate::exec::observe::Observer;
 use crate::exec::store::features::DIR;
@@ -92,6 +94,31 @@ impl Work<'_> {
         Ok(Guide::Importances(measured))
     }
 
+    /// Writes what was trained to a folder: an adapter, with the initial values that exports of it need, or else the
+    /// whole model.
+    pub(in crate::exec) fn export(
+        &self,
+        dir: &Path,
+        runner: &mut Runner,
+        adapter: Option<&Initial>,
+    ) -> Result<(), RunError> {
+        if let Some(initial) = adapter {
+            let base = self.base()?;
+            export::write_adapter(dir, self.stage, &base, runner, initial)?;
+            return export::write_description(dir, self.stage, Some(&base), &self.columns());
+        }
+        runner.fetch_all()?;
+        if let Some(features) = self.stage.job.features().filter(|f| f.everything) {
+            // The weights that only the cached features needed belong to the model.
+            runner.residents.retain(&mut runner.meter, |_, class| {
+                matches!(class, Class::Frozen | Class::Trainable)
+            });
+            self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))?;
+        }
+        export::write_model(dir, self.stage, runner)?;
+        export::write_description(dir, self.stage, None, &self.columns())
+    }
+
     pub(in crate::exec) fn fit(
         &self,
         job: &Fit,
@@ -147,24 +174,11 @@ impl Work<'_> {
         let out = self.options.out.join(&self.stage.name.value);
         let mut log = Log::open(&[&stored, &out.join("metrics.jsonl")])?;
         let fitted = fit(runner, job, &cx, &mut log, observer)?;
-        if leaves_adapter {
-            let dir = self.dir.join("adapter");
-            let base = self.base()?;
-            export::write_adapter(&dir, self.stage, &base, runner, &initial)?;
-            export::write_description(&dir, self.stage, Some(&base), &self.columns())?;
-        } else {
-            let dir = self.dir.join("model");
-            runner.fetch_all()?;
-            if let Some(features) = job.features.as_ref().filter(|f| f.everything) {
-                // The weights that only the kept features needed belong to the model.
-                runner.residents.retain(&mut runner.meter, |_, class| {
-                    matches!(class, Class::Frozen | Class::Trainable)
-                });
-                self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))?;
-            }
-            export::write_model(&dir, self.stage, runner)?;
-            export::write_description(&dir, self.stage, None, &self.columns())?;
-        }
+        let (name, adapter) = match leaves_adapter {
+            true => ("adapter", Some(&initial)),
+            false => ("model", None),
+        };
+        self.export(&self.dir.join(name), runner, adapter)?;
         let metrics: serde_json::Map<String, Json> = fitted
             .metrics
             .into_iter()

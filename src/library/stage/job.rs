@@ -1,5 +1,6 @@
 //! What a stage asks of the executor.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use super::super::metric::Metric;
@@ -80,6 +81,31 @@ pub struct Features {
     pub bytes: u64,
     /// Share of a step's operations that is saved.
     pub share: f64,
+}
+
+impl Features {
+    /// Tokens of a run that fills features.
+    pub const CHUNK: u32 = 512;
+
+    /// Ranges of consecutive examples of at most [`CHUNK`] tokens, or one example. They depend on the data
+    /// alone.
+    pub fn chunks(lengths: &[u32], examples: u64) -> impl Iterator<Item = Range<usize>> + '_ {
+        let end = lengths.len().min(examples as usize);
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let begin = at;
+            let mut tokens = 0;
+            while at < end {
+                let n = lengths.get(at).copied().unwrap_or(0);
+                if at > begin && tokens + n > Self::CHUNK {
+                    break;
+                }
+                tokens += n;
+                at += 1;
+            }
+            (at > begin).then_some(begin..at)
+        })
+    }
 }
 
 impl Features {

@@ -8,6 +8,20 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// Where a model's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A directory.
+    Local(PathBuf),
+    /// A hub repository.
+    Hub {
+        /// `org/name`
+        repo: String,
+        /// Branch, tag or commit as written.
+        revision: Option<String>,
+    },
+}
+
 /// What the compiler may ask of the outside.
 pub trait World: Send + Sync + fmt::Debug {
     /// The content of a file.

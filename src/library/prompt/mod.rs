@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::demonstrations::Demonstrations;
 
+pub mod frame;
+
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {

@@ -1,29 +1,32 @@
-//! NVIDIA GPUs: memory from the driver's stream-ordered pool, kernels compiled by NVRTC on first use,
-//! products by cuBLAS in the numbers a recipe names. One stream, so things happen in the order they are asked for.
+//! NVIDIA GPUs: memory from the driver's stream-ordered pool, kernels, products by cuBLAS. One stream, so things happen
+//! in the order they are asked for.
 #![expect(
     unsafe_code,
     reason = "kernels get raw addresses; their sizes come from the same table as the launches"
 )]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc;
-use cudarc::cublas::{CudaBlas, result as cublas, sys as cublas_sys};
+use cudarc::cublas::{CudaBlas, sys as cublas_sys};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr,
     DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
 };
-use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
 use super::{Applied, Backend, Block, Blocks, Download, Mark, Ticket, fault_type};
+use crate::files::RunError;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
-use crate::files::{RunError, cache, durable};
 use crate::program::device::cublas_workspace;
-use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand, Product, held_as};
-use crate::program::op::{Precision, Tensor, sources};
+use crate::program::op::Tensor;
+use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand};
 use crate::program::{Bindings, DType, TensorType};
+
+mod kernels;
+mod product;
+
+use product::product_failed;
 
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
 const OLDEST: (i32, i32) = (8, 0);
@@ -86,13 +89,6 @@ fn driver(what: &str, error: DriverError) -> RunError {
         ),
         _ => format!("the GPU could not {what}: {name}; use `--device cpu` if it stays so"),
     })
-}
-
-fn product_failed(error: cublas::CublasError) -> RunError {
-    RunError::Device(format!(
-        "cuBLAS could not multiply: {:?}; is libcublas of CUDA 13 the one that is found?",
-        error.0
-    ))
 }
 
 impl Cuda {
@@ -187,41 +183,6 @@ impl Cuda {
         found.ok_or_else(|| RunError::bug("a launch names an operand that is not there"))
     }
 
-    /// A kernel, compiled and loaded if it is asked for the first time.
-    fn function(&mut self, call: &Call) -> Result<CudaFunction, RunError> {
-        if let Some(function) = self.functions.get(&(call.kernel, call.held)) {
-            return Ok(function.clone());
-        }
-        let module = match self.modules.get(&(call.source, call.held)) {
-            Some(module) => module.clone(),
-            None => {
-                let source = sources().find(|s| s.name == call.source);
-                let source =
-                    source.ok_or_else(|| RunError::bug(format!("no source `{}`", call.source)))?;
-                let text = format!("{}{}", held_as(call.held), source.text);
-                let ptx = compile(&text, &self.architecture)?;
-                let module = self.context.load_module(Ptx::from_src(ptx));
-                let module = module.map_err(|e| driver("load a kernel", e))?;
-                self.modules
-                    .insert((source.name, call.held), module.clone());
-                module
-            }
-        };
-        let function = module
-            .load_function(&call.name())
-            .map_err(|e| driver("find a kernel", e))?;
-        if call.shared > 0 {
-            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED;
-            // All that the least of devices has: a kernel's need varies with the heads' width.
-            function
-                .set_attribute(SHARED, 99 << 10)
-                .map_err(|e| driver("give a kernel shared memory", e))?;
-        }
-        self.functions
-            .insert((call.kernel, call.held), function.clone());
-        Ok(function)
-    }
-
     fn call(&mut self, call: &Call, blocks: &Blocks<'_>) -> Result<(), RunError> {
         let function = self.function(call)?;
         // Little-endian: a 32-bit argument is the first half of its word.
@@ -246,60 +207,6 @@ impl Cuda {
     fn words(&self, args: &[Arg], blocks: &Blocks<'_>) -> Result<Vec<u64>, RunError> {
         let address = |operand| self.address(self.operand(blocks, operand)?);
         args.iter().map(|arg| arg.word(address)).collect()
-    }
-
-    fn multiply(&self, p: &Product, blocks: &Blocks<'_>) -> Result<(), RunError> {
-        let place = |operand| self.address(self.operand(blocks, operand)?);
-        let (a, b, c) = (place(p.a)?, place(p.b)?, place(p.c)?);
-        let number = |x: u32| {
-            i32::try_from(x).map_err(|_| {
-                RunError::Device("a matrix has more than 2³¹ rows or columns".to_owned())
-            })
-        };
-        let turned = |t: bool| {
-            if t {
-                cublas_sys::cublasOperation_t::CUBLAS_OP_T
-            } else {
-                cublas_sys::cublasOperation_t::CUBLAS_OP_N
-            }
-        };
-        use cublas_sys::cublasComputeType_t as Compute;
-        use cublas_sys::cudaDataType as Type;
-        let (stored, compute) = match p.precision {
-            Precision::F32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F),
-            Precision::Tf32 => (Type::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
-            Precision::Bf16 => (Type::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
-        };
-        let made = if p.narrow {
-            Type::CUDA_R_16BF
-        } else {
-            Type::CUDA_R_32F
-        };
-        // SAFETY: addresses of live blocks; sizes, strides and types were inferred for them.
-        unsafe {
-            cublas::gemm_ex(
-                *self.blas.handle(),
-                turned(p.a_t),
-                turned(p.b_t),
-                number(p.m)?,
-                number(p.n)?,
-                number(p.k)?,
-                (&raw const p.alpha).cast(),
-                a as *const c_void,
-                stored,
-                number(p.lda)?,
-                b as *const c_void,
-                stored,
-                number(p.ldb)?,
-                (&raw const p.beta).cast(),
-                c as *mut c_void,
-                made,
-                number(p.ldc)?,
-                compute,
-                cublas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
-        }
-        .map_err(product_failed)
     }
 
     /// Copies bytes to a block, through pinned memory.
@@ -416,56 +323,6 @@ fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
         )
         .result()
     }
-}
-
-/// PTX of a source for an architecture: from the cache, if it is there and whole.
-fn compile(source: &str, architecture: &str) -> Result<String, RunError> {
-    let options = CompileOptions {
-        ftz: Some(false),
-        prec_sqrt: Some(true),
-        prec_div: Some(true),
-        fmad: Some(false),
-        options: vec![
-            "--std=c++17".to_owned(),
-            format!("--gpu-architecture={architecture}"),
-        ],
-        ..CompileOptions::default()
-    };
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{options:?}\u{1f}13\u{1f}").as_bytes());
-    hasher.update(source.as_bytes());
-    let kept = cache("kernels").map(|dir| dir.join(format!("{}.ptx", hasher.finalize().to_hex())));
-    if let Some(ptx) = kept.as_ref().and_then(|path| whole(path)) {
-        return Ok(ptx);
-    }
-    let ptx = compile_ptx_with_opts(source, options).map_err(|error| {
-        RunError::Device(match error {
-            CompileError::CompileError { log, nvrtc, .. } => format!(
-                "NVRTC could not compile a kernel for {architecture} ({nvrtc:?}: {}); install NVRTC of CUDA 13 with its libnvrtc-builtins beside it in LD_LIBRARY_PATH, or use `--device cpu`",
-                log.to_string_lossy().trim()
-            ),
-            other => format!("NVRTC does not work ({other:?}); install NVRTC of CUDA 13, or use `--device cpu`"),
-        })
-    })?;
-    let bytes = ptx.as_bytes().unwrap_or_default();
-    let text = String::from_utf8_lossy(bytes)
-        .trim_end_matches('\0')
-        .to_owned();
-    if let Some(path) = kept {
-        // A cache that cannot be written costs time only.
-        let _ = path.parent().map(durable::create_dirs);
-        let seal = format!("// {}\n{text}", blake3::hash(text.as_bytes()).to_hex());
-        let _ = durable::write_bytes(&path, seal.as_bytes());
-    }
-    Ok(text)
-}
-
-/// A kept text, if its first line vouches for the rest.
-fn whole(path: &std::path::Path) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let (seal, ptx) = text.split_once('\n')?;
-    let good = seal.strip_prefix("// ") == Some(blake3::hash(ptx.as_bytes()).to_hex().as_str());
-    good.then(|| ptx.to_owned())
 }
 
 impl Backend for Cuda {

@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
+use self::step::{Begun, Step, Stepped};
 use super::score::{Walk, metrics, stream};
-use super::zeroth;
 use crate::exec::checkpoint;
 use crate::exec::checkpoint::log::Log;
 use crate::exec::checkpoint::resume::{self, Point, Progress};
 use crate::exec::features::Examples;
-use crate::exec::interpreter::{Outputs, Runner};
+use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
 use crate::library::data::batch::order;
-use crate::library::data::tokens::Target;
-use crate::library::stage::job::{Fit, Update};
+use crate::library::stage::job::Fit;
 use crate::library::task::Task;
+use crate::program::Class;
 use crate::program::op::Tensor;
-use crate::program::{Bindings, Class, Feed, Verified};
+
+mod step;
 
 /// What a training is run with beside its job.
 #[derive(Debug)]
@@ -104,105 +105,14 @@ pub fn fit(
             since: Instant::now(),
             examples: 0,
         },
+        saved: Instant::now(),
     };
     if let Some(line) = unlogged {
         training.close(runner, line, true, observer)?;
         training.clock.since = Instant::now();
     }
-    let mut saved = Instant::now();
-    let mut shuffled: Option<(u64, Vec<u32>)> = None;
-    // On a device a step is observed once the next was started, so that the device always has work.
-    let mut coming: Option<Begun> = None;
-    let mut at = training.progress.step;
-    while at < fit.steps && !training.progress.stopped {
-        let (epoch, within) = (at / fit.steps_per_epoch, at % fit.steps_per_epoch);
-        if shuffled.as_ref().is_none_or(|(e, _)| *e != epoch) {
-            shuffled = Some((
-                epoch,
-                order(cx.train.set.len(), fit.seed, epoch, fit.shuffle),
-            ));
-        }
-        let all = shuffled
-            .as_ref()
-            .map(|(_, o)| o.as_slice())
-            .unwrap_or_default();
-        let Some(batch) = all.chunks(fit.batch as usize).nth(within as usize) else {
-            return Err(RunError::bug("an epoch has fewer batches than planned"));
-        };
-        runner.settle();
-        let begun = match begin(runner, fit, cx, batch, at) {
-            Err(RunError::Memory { what }) => {
-                return Err(training.ran_out(runner, coming, what, observer)?);
-            }
-            begun => begun?,
-        };
-        at += 1;
-        if let Some(before) = coming.replace(begun) {
-            training.take(runner, before, false, observer)?;
-        }
-        let evaluated = fit
-            .evaluate_every
-            .is_some_and(|n| at.is_multiple_of(n) || at == fit.steps);
-        let signal = observer.interrupted();
-        let asked = observer.asked();
-        let saves = signal.is_some() || asked || saved.elapsed() >= cx.every;
-        let ends = evaluated || saves || at == fit.steps || !runner.runs_ahead();
-        if let Some(last) = coming.take_if(|_| ends) {
-            training.take(runner, last, evaluated, observer)?;
-        }
-        if saves {
-            training.save(runner)?;
-            saved = Instant::now();
-        }
-        if asked {
-            observer.event(Event::Saved {
-                step: training.progress.step,
-            });
-        }
-        if let Some(signal) = signal {
-            return Err(training.stopped(signal));
-        }
-        if coming.is_none() {
-            training.clock.since = Instant::now();
-        }
-    }
-    let Training {
-        progress,
-        log,
-        clock,
-        ..
-    } = training;
-    log.sync()?;
-    runner.fetch()?;
-    if progress.stopped && progress.step < fit.steps {
-        observer.event(Event::Stopped {
-            step: progress.step,
-            of: fit.steps,
-            patience: progress.stale,
-        });
-    }
-    let mut metrics = progress.last_metrics;
-    let mut kept_step = None;
-    if let (Some(metric), Some(best)) = (fit.best, &progress.best) {
-        resume::restore_best(runner, cx.checkpoints, best.step)?;
-        metrics = progress.best_metrics;
-        kept_step = Some(best.step);
-        observer.event(Event::Best {
-            step: best.step,
-            metric: metric.schema().name,
-            value: best.value,
-        });
-    }
-    Ok(Fitted {
-        loss_first: progress.loss_first,
-        loss_last: progress.loss_last,
-        steps: progress.step,
-        epochs: progress.step.div_ceil(fit.steps_per_epoch),
-        samples_per_s: clock.rate(),
-        metrics,
-        kept_step,
-        stopped_early: progress.stopped && progress.step < fit.steps,
-    })
+    training.steps(runner, observer)?;
+    training.end(runner, observer)
 }
 
 /// A training on its way.
@@ -212,9 +122,119 @@ struct Training<'a> {
     progress: Progress,
     log: &'a mut Log,
     clock: Clock,
+    /// When the last checkpoint was written.
+    saved: Instant,
 }
 
 impl Training<'_> {
+    /// Makes all steps that are left.
+    fn steps(&mut self, runner: &mut Runner, observer: &mut dyn Observer) -> Result<(), RunError> {
+        let (fit, cx) = (self.fit, self.cx);
+        let mut shuffled: Option<(u64, Vec<u32>)> = None;
+        // On a device a step is observed once the next was started, so that the device always has work.
+        let mut coming: Option<Begun> = None;
+        let mut at = self.progress.step;
+        self.saved = Instant::now();
+        while at < fit.steps && !self.progress.stopped {
+            let (epoch, within) = (at / fit.steps_per_epoch, at % fit.steps_per_epoch);
+            let all = match shuffled.take_if(|(of, _)| *of == epoch) {
+                Some((_, all)) => all,
+                None => order(cx.train.set.len(), fit.seed, epoch, fit.shuffle),
+            };
+            let (_, all) = shuffled.insert((epoch, all));
+            let Some(batch) = all.chunks(fit.batch as usize).nth(within as usize) else {
+                return Err(RunError::bug("an epoch has fewer batches than planned"));
+            };
+            runner.settle();
+            let begun = match Step::new(fit, cx, batch, at).begin(runner) {
+                Err(RunError::Memory { what }) => {
+                    return Err(self.ran_out(runner, coming, what, observer)?);
+                }
+                begun => begun?,
+            };
+            at += 1;
+            if let Some(before) = coming.replace(begun) {
+                self.take(runner, before, false, observer)?;
+            }
+            self.pause(runner, &mut coming, at, observer)?;
+            if coming.is_none() {
+                self.clock.since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is due after a step was begun: its evaluation, a checkpoint, the end that a signal asks for.
+    fn pause(
+        &mut self,
+        runner: &mut Runner,
+        coming: &mut Option<Begun>,
+        at: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<(), RunError> {
+        let fit = self.fit;
+        let evaluated = fit
+            .evaluate_every
+            .is_some_and(|n| at.is_multiple_of(n) || at == fit.steps);
+        let signal = observer.interrupted();
+        let asked = observer.asked();
+        let saves = signal.is_some() || asked || self.saved.elapsed() >= self.cx.every;
+        let ends = evaluated || saves || at == fit.steps || !runner.runs_ahead();
+        if let Some(last) = coming.take_if(|_| ends) {
+            self.take(runner, last, evaluated, observer)?;
+        }
+        if saves {
+            self.save(runner)?;
+            self.saved = Instant::now();
+        }
+        if asked {
+            observer.event(Event::Saved {
+                step: self.progress.step,
+            });
+        }
+        match signal {
+            Some(signal) => Err(self.stopped(signal)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes up the best state, where it is the one that is kept, and says what the training came to.
+    fn end(self, runner: &mut Runner, observer: &mut dyn Observer) -> Result<Fitted, RunError> {
+        let (fit, progress) = (self.fit, self.progress);
+        self.log.sync()?;
+        runner.fetch()?;
+        let stopped_early = progress.stopped && progress.step < fit.steps;
+        if stopped_early {
+            observer.event(Event::Stopped {
+                step: progress.step,
+                of: fit.steps,
+                patience: progress.stale,
+            });
+        }
+        let mut metrics = progress.last_metrics;
+        let mut kept_step = None;
+        if let (Some(metric), Some(best)) = (fit.best, &progress.best) {
+            resume::restore_best(runner, self.cx.checkpoints, best.step)?;
+            metrics = progress.best_metrics;
+            kept_step = Some(best.step);
+            observer.event(Event::Best {
+                step: best.step,
+                metric: metric.schema().name,
+                value: best.value,
+            });
+        }
+        Ok(Fitted {
+            loss_first: progress.loss_first,
+            loss_last: progress.loss_last,
+            steps: progress.step,
+            epochs: progress.step.div_ceil(fit.steps_per_epoch),
+            samples_per_s: self.clock.rate(),
+            metrics,
+            kept_step,
+            stopped_early,
+        })
+    }
+
     /// Keeps the steps that were done before a device had no memory left for the next, if that has changed
     /// nothing yet; gives the error that says so.
     fn ran_out(
@@ -363,155 +383,6 @@ impl Clock {
     fn rate(&self) -> f64 {
         self.examples as f64 / self.trained.as_secs_f64().max(1e-9)
     }
-}
-
-/// What a step came to.
-#[derive(Default)]
-struct Stepped {
-    /// Mean loss of the batch.
-    loss: f64,
-    /// Norm of the gradient, or of the projected gradients.
-    norm: f64,
-    /// The projected gradient of each direction, where there is no other.
-    projected: Vec<f32>,
-}
-
-/// A step that was started.
-struct Begun {
-    /// Its learning rate.
-    lr: f64,
-    /// Examples of its batch.
-    examples: u64,
-    /// What its runs hand back, the one with the gradient's norm last.
-    runs: Vec<Outputs>,
-    /// What it came to, where that is known.
-    done: Option<Stepped>,
-}
-
-impl Begun {
-    /// Waits for what it comes to.
-    fn observe(mut self, runner: &mut Runner) -> Result<Stepped, RunError> {
-        if let Some(done) = self.done {
-            return Ok(done);
-        }
-        runner.observe(&mut self.runs)?;
-        let norm = self.runs.last().and_then(|run| run.scalar("grad_norm"));
-        let losses = self.runs.iter().filter_map(|run| run.scalar("loss"));
-        let loss = losses.map(f64::from).reduce(|sum, loss| sum + loss);
-        let (Some(loss), Some(norm)) = (loss, norm) else {
-            return Err(missing());
-        };
-        Ok(Stepped {
-            loss,
-            norm: f64::from(norm),
-            projected: Vec::new(),
-        })
-    }
-}
-
-fn missing() -> RunError {
-    RunError::bug("a step gave no loss or no gradient norm")
-}
-
-/// Starts an optimizer step; one of zeroth order, which has to see its losses, is done with it.
-fn begin(
-    runner: &mut Runner,
-    fit: &Fit,
-    cx: &Context<'_>,
-    batch: &[u32],
-    step: u64,
-) -> Result<Begun, RunError> {
-    let lr = fit.rates.at(step);
-    let masks = fit
-        .masking
-        .as_ref()
-        .map(|m| m.epoch(fit.seed, step / fit.steps_per_epoch));
-    // The loss is a mean over examples by their weights, or over the masked places, of all micro-batches together.
-    let chosen = batch.iter();
-    let terms = match &fit.masking {
-        Some(m) => m.places(chosen.filter_map(|&i| Some(cx.train.set.length(i)? as usize))) as f64,
-        None => {
-            let label = |i| cx.train.set.label(i).unwrap_or(Target::None);
-            chosen.map(|&i| cx.task.weight_of(&label(i))).sum()
-        }
-    };
-    let scale = 1.0 / if terms > 0.0 { terms as f32 } else { 1.0 };
-    let scalars = |verified: &Verified| -> Vec<(Feed, Tensor)> {
-        let feeds = verified.program().feeds().map(|(f, _)| f);
-        feeds
-            .filter_map(|feed| match feed {
-                Feed::LossScale => Some((feed, Tensor::new(vec![scale], &[1]))),
-                Feed::ClassWeights { classes } => {
-                    let weights = cx.task.class_weights().to_vec();
-                    Some((feed, Tensor::new(weights, &[classes as usize])))
-                }
-                Feed::Step => Some((feed, Tensor::new(vec![step as u32], &[1]))),
-                Feed::LearningRate => Some((feed, Tensor::new(vec![lr as f32], &[1]))),
-                _ => None,
-            })
-            .collect()
-    };
-    let start = |runner: &mut Runner, verified: &Verified, indices: &[u32]| {
-        let mut packed = cx.train.batch(runner, verified.program(), indices, masks)?;
-        packed.feeds.extend(scalars(verified));
-        runner.start(verified, packed.feeds, &packed.sizes)
-    };
-    let losses = |runs: &[Outputs]| -> Result<f64, RunError> {
-        let each = runs.iter().map(|run| run.scalar("loss").map(f64::from));
-        each.sum::<Option<f64>>().ok_or_else(missing)
-    };
-    let mut begun = Begun {
-        lr,
-        examples: batch.len() as u64,
-        runs: Vec::new(),
-        done: None,
-    };
-    match &fit.update {
-        Update::Whole(program) => begun.runs.push(start(runner, program, batch)?),
-        Update::Split { accumulate, apply } => {
-            for micro in batch.chunks(fit.micro_batch as usize) {
-                begun.runs.push(start(runner, accumulate, micro)?);
-            }
-            let applied = runner.start(apply, scalars(apply), &Bindings::default())?;
-            begun.runs.push(applied);
-        }
-        Update::Zeroth {
-            loss,
-            perturb,
-            epsilon,
-            samples,
-        } => {
-            let measure = |runner: &mut Runner| -> Result<Vec<Outputs>, RunError> {
-                let micros = batch.chunks(fit.micro_batch as usize);
-                micros.map(|micro| start(runner, loss, micro)).collect()
-            };
-            let mut stepped = Stepped::default();
-            for sample in 0..*samples {
-                let at = (step, sample);
-                zeroth::shift(runner, perturb, at, *epsilon)?;
-                let mut runs = measure(runner)?;
-                let half = runs.len();
-                zeroth::shift(runner, perturb, at, -2.0 * epsilon)?;
-                runs.extend(measure(runner)?);
-                runner.observe(&mut runs)?;
-                let (above, below) = runs.split_at_checked(half).ok_or_else(missing)?;
-                let (above, below) = (losses(above)?, losses(below)?);
-                let projected = ((above - below) / (2.0 * epsilon)) as f32;
-                if *samples > 1 {
-                    zeroth::shift(runner, perturb, at, *epsilon)?;
-                }
-                stepped.loss += 0.5 * (above + below) / *samples as f64;
-                stepped.norm += f64::from(projected) * f64::from(projected);
-                stepped.projected.push(projected);
-            }
-            stepped.norm = stepped.norm.sqrt();
-            if stepped.norm.is_finite() {
-                zeroth::update(runner, perturb, step, lr, *epsilon, &stepped.projected)?;
-            }
-            begun.done = Some(stepped);
-        }
-    }
-    Ok(begun)
 }
 
 fn evaluate(

@@ -1,0 +1,64 @@
+//! The program that predicts with what a finished stage left. There is no recipe then: an artifact describes itself.
+
+use std::sync::Arc;
+
+use super::Plan;
+use super::methods::check_methods;
+use crate::base::{Diags, Span};
+use crate::library::method::Tuning;
+use crate::library::model::Model;
+use crate::library::schema::Values;
+use crate::library::stage::network::Built;
+use crate::library::stage::{StageCx, network};
+use crate::library::task::Task;
+use crate::program::{Format, Numbers, Verified};
+
+/// A model as its artifact describes it.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The architecture with its config.
+    pub model: Arc<dyn Model>,
+    /// What it predicts.
+    pub task: Arc<dyn Task>,
+    /// The methods on it.
+    pub tuning: Tuning,
+    /// How frozen matrices are stored.
+    pub storage: Format,
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Token ids of the label words.
+    pub words: Vec<u32>,
+}
+
+impl Plan {
+    /// The program that scores texts, and the parameters that it reads.
+    ///
+    /// # Errors
+    /// Why the methods do not fit the model.
+    pub fn predicting(served: Served) -> Result<(Verified, Built), String> {
+        let values = Values::default();
+        let tuning = Tuning {
+            n_layers: served.model.facts().layers,
+            ..served.tuning
+        }
+        .frozen();
+        let mut diags = Diags::default();
+        check_methods(&served.model, &served.task, &tuning, &values, &mut diags);
+        let why = diags.iter().map(|d| d.message.clone()).next();
+        let cx = diags.sound(StageCx {
+            values: &values,
+            span: Span::default(),
+            model: served.model,
+            storage: served.storage,
+            numbers: Numbers::default(),
+            tuning: tuning.clone(),
+            task: served.task,
+            classes: served.classes,
+            words: Some(served.words),
+            splits: Vec::new(),
+        });
+        let cx = cx.ok_or_else(|| why.unwrap_or_default())?;
+        let (program, built) = network::evaluation(&cx, &tuning, false);
+        Ok((network::verified(program), built))
+    }
+}
