@@ -1,15 +1,16 @@
 //! `peftc predict`: label new text, row by row, in the order and with the columns of the input.
 
 mod place;
+mod progress;
 
 use std::io::{BufReader, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value as Json;
 
+use self::progress::Shown;
 use super::exit;
 use super::options::{Color, Common, error, output_failed, threads};
 use super::output;
@@ -380,36 +381,6 @@ impl Predict {
             }
         })?;
         Ok(columns)
-    }
-}
-
-/// How many rows are done, on a terminal that shows nothing else.
-struct Shown(Option<ProgressBar>);
-
-impl Shown {
-    fn new(quiet: bool) -> Self {
-        let free = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
-        Self((free && !quiet).then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            match ProgressStyle::with_template("  {human_pos} rows  {elapsed}  {per_sec}") {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        }))
-    }
-
-    fn more(&mut self, rows: usize) {
-        if let Some(bar) = &self.0 {
-            bar.inc(rows as u64);
-        }
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
     }
 }
 
