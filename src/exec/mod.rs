@@ -28,7 +28,5 @@ pub mod predict;
 pub mod run;
 pub mod stage;
 pub mod store;
-pub mod weights;
 
 pub use backend::alloc::Counting;
-pub use weights::Checkpoint;

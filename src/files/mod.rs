@@ -8,11 +8,11 @@ pub mod near;
 pub mod paths;
 pub mod peft;
 pub mod sealed;
-pub mod shards;
 pub mod space;
 pub mod sums;
 pub mod tensorfile;
 pub mod watched;
+pub mod weights;
 
 pub use error::RunError;
 

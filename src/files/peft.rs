@@ -12,7 +12,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::durable;
 use super::error::RunError;
-use super::tensorfile::{self, RawTensor, TensorFile, TensorSpec};
+use super::tensorfile::{self, TensorSpec};
+use super::weights::{RawTensor, TensorFile};
 use crate::program::types::DType;
 
 mod config;
@@ -131,7 +132,10 @@ impl PeftTensors {
         let data = raw
             .to_f32()
             .map_err(|e| RunError::file(self.file.path(), format!("`{name}` {e}")))?;
-        Ok(Some((raw.shape.to_vec(), data)))
+        Ok(Some((
+            raw.shape.iter().map(|&n| n as usize).collect(),
+            data,
+        )))
     }
 }
 

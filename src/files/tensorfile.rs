@@ -1,21 +1,16 @@
-//! Safetensors files: a writer that streams, and a reader that maps.
+//! Safetensors files written: a header, then each tensor as it comes. `weights` reads them.
 //!
 //! **Invariant:** no tensor is copied on its way out, and the same specs and data give the same bytes.
-#![expect(unsafe_code, reason = "files are memory-mapped")]
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata};
 use serde::Serialize;
 
 use super::durable;
 use super::error::RunError;
-use super::watched::Watched;
-use crate::program::op::{Storage, Tensor};
+use crate::program::op::Tensor;
 use crate::program::types::DType;
 
 /// A tensor to write.
@@ -188,186 +183,6 @@ const fn file_dtype(dtype: DType) -> &'static str {
         DType::F16 => "F16",
         DType::BF16 => "BF16",
         DType::U32 => "U32",
-    }
-}
-
-/// A mapped safetensors file whose header holds together.
-#[derive(Debug)]
-pub struct TensorFile {
-    path: PathBuf,
-    watched: Watched,
-    map: Mmap,
-    metadata: Metadata,
-    data_start: usize,
-}
-
-/// A tensor in a mapped file.
-#[derive(Clone, Copy, Debug)]
-pub struct RawTensor<'a> {
-    /// Its elements' type; may be one that no program uses.
-    pub dtype: Dtype,
-    /// Its dimensions.
-    pub shape: &'a [usize],
-    /// Its elements, little-endian; aligned to nothing.
-    pub bytes: &'a [u8],
-}
-
-impl TensorFile {
-    /// Maps a file. The file must not be cut while it is mapped: files here are replaced, never
-    /// changed.
-    ///
-    /// # Errors
-    /// It cannot be read, or it is no whole safetensors file.
-    pub fn open(path: &Path) -> Result<Self, RunError> {
-        let file = File::open(path).map_err(|e| durable::failed(path, "open", &e))?;
-        // SAFETY: the map is read only, and writers of such files rename whole new ones over them; before each
-        // read it is looked whether somebody else has cut the file.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| durable::failed(path, "map", &e))?;
-        let (length, metadata) = safetensors::SafeTensors::read_metadata(&map).map_err(|e| {
-            RunError::file(
-                path,
-                format!("this is no whole safetensors file ({e}); write or download it again"),
-            )
-        })?;
-        Ok(Self {
-            path: path.to_owned(),
-            watched: Watched::new(path, file)?,
-            map,
-            metadata,
-            data_start: length.saturating_add(8),
-        })
-    }
-
-    /// Where it lies.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The names in the file, in the order of their data.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.metadata.offset_keys()
-    }
-
-    /// Whether the file is still the one that was opened: to be asked before bytes of the map are read.
-    ///
-    /// # Errors
-    /// It was changed or cut meanwhile.
-    pub fn unchanged(&self) -> Result<(), RunError> {
-        self.watched.unchanged(&self.path)
-    }
-
-    /// A tensor; `None` if there is none of that name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<RawTensor<'_>> {
-        let info = self.metadata.info(name)?;
-        let start = self.data_start.checked_add(info.data_offsets.0)?;
-        let end = self.data_start.checked_add(info.data_offsets.1)?;
-        Some(RawTensor {
-            dtype: info.dtype,
-            shape: &info.shape,
-            bytes: self.map.get(start..end)?,
-        })
-    }
-
-    /// A tensor on the heap, in the dtype of the file.
-    ///
-    /// # Errors
-    /// There is none of that name, or it has a dtype that no program uses.
-    pub fn tensor(&self, name: &str) -> Result<Tensor, RunError> {
-        self.unchanged()?;
-        let missing = || RunError::file(&self.path, format!("it holds no tensor `{name}`"));
-        let raw = self.get(name).ok_or_else(missing)?;
-        let start = self.metadata.info(name).map_or(0, |i| i.data_offsets.0);
-        let start = self.data_start.saturating_add(start);
-        // What is on the heap need not be in memory twice.
-        let read = |at: usize, len: usize| release_pages(&self.map, start + at, len);
-        raw.to_tensor_by(&read)
-            .map_err(|e| RunError::file(&self.path, format!("`{name}` {e}")))
-    }
-}
-
-/// Bytes around a page that is asked for that the system brings into memory with it.
-const AROUND: usize = 64 << 10;
-
-/// Gives the pages of a range of a map back to the system, with those that came along.
-pub(crate) fn release_pages(map: &Mmap, offset: usize, len: usize) {
-    let end = (offset + len + AROUND).min(map.len());
-    let offset = offset.saturating_sub(AROUND).min(end);
-    let len = end - offset;
-    #[cfg(target_os = "linux")]
-    // SAFETY: the map is a read-only map of a file: a dropped page is read again from the file on the next
-    // access, so its contents do not change.
-    let _best_effort =
-        unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
-    #[cfg(not(target_os = "linux"))]
-    let _unused = (map, offset, len);
-}
-
-/// Bytes of a tensor that are copied out of a map at a time.
-const CHUNK: usize = 1 << 20;
-
-/// What is called with the place and length of each part that was copied.
-type Copied<'a> = &'a dyn Fn(usize, usize);
-
-/// Numbers out of bytes, part after part.
-fn collect<T: bytemuck::Pod>(bytes: &[u8], copied: Copied<'_>) -> Vec<T> {
-    let size = size_of::<T>();
-    let mut all = Vec::with_capacity(bytes.len() / size);
-    for (i, part) in bytes.chunks(CHUNK).enumerate() {
-        let numbers = part.chunks_exact(size);
-        all.extend(numbers.map(bytemuck::pod_read_unaligned::<T>));
-        copied(i * CHUNK, part.len());
-    }
-    all
-}
-
-impl RawTensor<'_> {
-    /// Copies it to the heap.
-    ///
-    /// # Errors
-    /// A dtype that no program uses.
-    pub fn to_tensor(&self) -> Result<Tensor, String> {
-        self.to_tensor_by(&|_, _| {})
-    }
-
-    fn to_tensor_by(self, copied: Copied<'_>) -> Result<Tensor, String> {
-        let storage = match self.dtype {
-            Dtype::F64 => Storage::F64(collect(self.bytes, copied)),
-            Dtype::F32 => Storage::F32(collect(self.bytes, copied)),
-            Dtype::F16 => Storage::F16(collect(self.bytes, copied)),
-            Dtype::BF16 => Storage::BF16(collect(self.bytes, copied)),
-            Dtype::U32 => Storage::U32(collect(self.bytes, copied)),
-            other => {
-                return Err(format!(
-                    "is stored as {other}; convert it to a float type first"
-                ));
-            }
-        };
-        Ok(Tensor {
-            storage,
-            dims: self.shape.to_vec(),
-        })
-    }
-
-    /// Its elements as f32, widened or rounded.
-    ///
-    /// # Errors
-    /// It holds no floats.
-    pub fn to_f32(&self) -> Result<Vec<f32>, String> {
-        Ok(match self.to_tensor()?.storage {
-            Storage::F32(v) => v,
-            Storage::F64(v) => v.into_iter().map(|x| x as f32).collect(),
-            Storage::F16(v) => v.into_iter().map(half::f16::to_f32).collect(),
-            Storage::BF16(v) => v.into_iter().map(half::bf16::to_f32).collect(),
-            _ => {
-                return Err(format!(
-                    "is stored as {}; convert it to a float type first",
-                    self.dtype
-                ));
-            }
-        })
     }
 }
 

@@ -53,7 +53,8 @@ fn look(file: &File) -> io::Result<(u64, Option<SystemTime>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::tensorfile::{TensorFile, TensorSpec, bytes_of, write_tensors};
+    use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
+    use crate::files::weights::TensorFile;
     use crate::program::op::Tensor;
 
     #[test]

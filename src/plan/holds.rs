@@ -12,7 +12,8 @@ use super::error::{BAD_MODEL, NO_HEAD, NO_SEGMENT};
 use super::{Handed, Plan, Sets};
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Span};
-use crate::files::shards::{self, Entry, Layout};
+use crate::files::weights::sharded::{self, Layout};
+use crate::files::weights::{Entry, entries};
 use crate::library::data::positioned::read_at;
 use crate::library::model::Model;
 use crate::library::net::{Owner, Param};
@@ -39,10 +40,10 @@ impl Stored {
     /// What is wrong with a file; where there are no weights, that.
     pub(super) fn read(world: &dyn World, dir: &Path) -> Result<Self, String> {
         let names = match Layout::of(|name| world.exists(&dir.join(name))) {
-            Layout::Single => vec![shards::SINGLE.to_owned()],
+            Layout::Single => vec![sharded::SINGLE.to_owned()],
             Layout::Sharded => {
-                let index = world.read(&dir.join(shards::INDEX));
-                shards::listed(&index.map_err(|e| e.to_string())?)?
+                let index = world.read(&dir.join(sharded::INDEX));
+                sharded::listed(&index.map_err(|e| e.to_string())?)?
             }
             Layout::Pickle | Layout::None => return Err("there are no weights".to_owned()),
         };
@@ -50,7 +51,7 @@ impl Stored {
         for name in names {
             let opened = world.open(&dir.join(&name));
             let (file, size) = opened.map_err(|e| e.to_string())?;
-            let list = shards::header(&file, size).map_err(|why| format!("{name}: {why}"))?;
+            let list = entries(&name, &file, size).map_err(|why| format!("{name}: {why}"))?;
             for entry in list {
                 stored
                     .tensors
@@ -72,7 +73,7 @@ impl Stored {
             return false;
         };
         let length = one.end - one.start;
-        if length != other.end - other.start || one.dtype != other.dtype {
+        if length != other.end - other.start || one.kind != other.kind {
             return true;
         }
         let read = |file: &File, from: u64, n: u64| {

@@ -335,8 +335,7 @@ pub(super) fn check_shapes(
         };
         let shape = |name: &str| -> Vec<u64> {
             let raw = read.tensors.get(name);
-            raw.map(|raw| raw.shape.iter().map(|&n| n as u64).collect())
-                .unwrap_or_default()
+            raw.map(|raw| raw.shape.to_vec()).unwrap_or_default()
         };
         let mut left_out = Vec::new();
         let mut wrong = None;

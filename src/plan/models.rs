@@ -16,7 +16,7 @@ use crate::base::world::Location;
 use crate::base::world::{HubFile, HubPath, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
 use crate::files::near;
-use crate::files::shards::{self, Layout};
+use crate::files::weights::sharded::{self, Layout};
 use crate::library::model::{self, Facts, Model};
 use crate::library::tokenizer::{Beyond, Tokenizer, TokenizerFiles, Topic};
 use crate::program::device::Device;
@@ -476,14 +476,14 @@ impl Files<'_> {
     /// The files that the weights are read from; others of such names count for nothing.
     fn weight_files(&self, dir: &Path) -> Vec<String> {
         match self.layout() {
-            Layout::Single => vec![shards::SINGLE.to_owned()],
+            Layout::Single => vec![sharded::SINGLE.to_owned()],
             Layout::Sharded => {
                 let index = self
                     .world
-                    .read(&dir.join(shards::INDEX))
+                    .read(&dir.join(sharded::INDEX))
                     .unwrap_or_default();
-                let mut files = shards::listed(&index).unwrap_or_default();
-                files.push(shards::INDEX.to_owned());
+                let mut files = sharded::listed(&index).unwrap_or_default();
+                files.push(sharded::INDEX.to_owned());
                 files
             }
             Layout::Pickle | Layout::None => Vec::new(),

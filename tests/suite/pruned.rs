@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use peftc::files::tensorfile::TensorFile;
+use peftc::files::weights::TensorFile;
 use serde_json::Value;
 
 fn tensor(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<f32>) {

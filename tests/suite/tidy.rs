@@ -24,7 +24,6 @@ const ROOMS: &[&str] = &[
     "interpreter",
     "checkpoint",
     "store",
-    "weights",
     "load",
     "features",
     "export",

@@ -19,7 +19,8 @@ use serde_json::Value as Json;
 use crate::files::RunError;
 use crate::files::durable;
 use crate::files::sums::Damage;
-use crate::files::tensorfile::{self, TensorFile, TensorSpec};
+use crate::files::tensorfile::{self, TensorSpec};
+use crate::files::weights::TensorFile;
 use crate::program::op::Tensor;
 
 pub mod log;

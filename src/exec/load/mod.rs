@@ -8,9 +8,9 @@ use self::init::{cast, initialise_as, out_of_range};
 use self::prune::{Guide, Pruning};
 use crate::exec::backend::alloc;
 use crate::exec::interpreter::Runner;
-use crate::exec::weights::{Checkpoint, unfit};
 use crate::files::RunError;
-use crate::files::tensorfile::TensorFile;
+use crate::files::weights::Checkpoint;
+use crate::files::weights::TensorFile;
 use crate::library::derive::{BaseParam, Derivation};
 use crate::library::model::Model;
 use crate::library::net::{Init, Owner, Param};
@@ -346,7 +346,7 @@ impl<'a> Loader<'a> {
     fn unfit(&self, name: &str, x: f32) -> RunError {
         let path = self.sources.weights.as_ref().map(Checkpoint::path);
         let storage = self.sources.storage;
-        unfit(path.unwrap_or_default(), name, x, storage)
+        Checkpoint::unfit(path.unwrap_or_default(), name, x, storage)
     }
 
     /// Whether the stage starts from an adapter that holds a tensor.

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::exec::weights::Checkpoint;
 use crate::files::RunError;
+use crate::files::weights::Checkpoint;
 use crate::library::model::Model;
 use crate::library::stage::network::anatomy;
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use crate::exec::export::description::Description;
-use crate::exec::weights::Checkpoint;
 use crate::files::RunError;
+use crate::files::weights::Checkpoint;
 use crate::library::model::Model;
 use crate::library::net::{Owner, Param};
 use crate::library::task;

@@ -14,7 +14,8 @@ use crate::exec::stage::Work;
 use crate::exec::stage::zeroth;
 use crate::exec::store::{State, Store};
 use crate::files::RunError;
-use crate::files::tensorfile::{TensorFile, bytes_of};
+use crate::files::tensorfile::bytes_of;
+use crate::files::weights::TensorFile;
 use crate::library::stage::job::{Routine, Update};
 use crate::plan::{Plan, Stage};
 

@@ -10,12 +10,12 @@ use crate::exec::export::base::Base;
 use crate::exec::interpreter::Runner;
 use crate::exec::load::prune::Guide;
 use crate::exec::load::{Initial, Origins, Update, check_adapter, load_pruned};
-use crate::exec::weights::Checkpoint;
 use crate::files::RunError;
 use crate::files::paths::absolute;
 use crate::files::peft;
-use crate::files::shards::{self, Layout};
-use crate::files::tensorfile::TensorFile;
+use crate::files::weights::Checkpoint;
+use crate::files::weights::TensorFile;
+use crate::files::weights::sharded::{self, Layout};
 use crate::library::stage::job::Routine;
 use crate::library::stage::network::anatomy;
 use crate::plan::Stage;
@@ -170,12 +170,12 @@ impl Work<'_> {
         let layout = Layout::of(|name| files.iter().any(|f| f == name));
         let main = match layout {
             Layout::Sharded => {
-                let index = fetch(shards::INDEX)?;
+                let index = fetch(sharded::INDEX)?;
                 let bytes = self
                     .world
                     .read(&index.path)
                     .map_err(|e| RunError::file(&index.path, e.to_string()))?;
-                let list = shards::listed(&bytes).map_err(|e| RunError::file(&index.path, e))?;
+                let list = sharded::listed(&bytes).map_err(|e| RunError::file(&index.path, e))?;
                 for shard in &list {
                     fetch(shard)?;
                 }
@@ -188,7 +188,7 @@ impl Work<'_> {
                      model.safetensors",
                 ));
             }
-            Layout::Single | Layout::None => fetch(shards::SINGLE)?,
+            Layout::Single | Layout::None => fetch(sharded::SINGLE)?,
         };
         Ok(main
             .path

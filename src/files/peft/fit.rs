@@ -158,8 +158,7 @@ impl<'a> Fitting<'a> {
 
     fn shape(&self, name: &str) -> Vec<u64> {
         let raw = self.adapter.tensors.get(name);
-        raw.map(|raw| raw.shape.iter().map(|&n| n as u64).collect())
-            .unwrap_or_default()
+        raw.map(|raw| raw.shape.to_vec()).unwrap_or_default()
     }
 
     fn note_outer(&mut self, own: &'a str, theirs: &str) {

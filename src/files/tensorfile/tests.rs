@@ -1,6 +1,7 @@
 //! Tests of safetensors files.
 
 use super::*;
+use crate::files::weights::TensorFile;
 use half::{bf16, f16};
 use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::exec::Checkpoint;
+use crate::files::weights::Checkpoint;
 use crate::program::types::DType;
 use std::path::Path;
 
