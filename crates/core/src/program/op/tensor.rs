@@ -204,13 +204,16 @@ impl Tensor {
         T::slice_mut(&mut self.storage)
     }
 
-    /// The same numbers in another float type of 32 or 16 bits, rounded once to the nearest; decoded, if they are in
-    /// blocks and that type is f32.
+    /// The same numbers in another float type of 32 or 16 bits, rounded once to the nearest, and decoded if they are in
+    /// blocks.
     ///
     /// # Panics
     /// If one of the two is another type (a bug).
     #[must_use]
     pub fn cast(&self, to: DType) -> Self {
+        if self.format().blocks().is_some() && to != DType::F32 {
+            return self.cast(DType::F32).cast(to);
+        }
         let mut own = Self::zeros(to, &self.dims);
         super::cast_elements(self.view(), own.view_mut());
         own
