@@ -15,6 +15,7 @@ mod first_runs;
 mod fit;
 mod flips;
 mod foreign;
+mod formats;
 mod golden;
 mod hostile;
 mod masked;

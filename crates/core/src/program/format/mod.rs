@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use super::types::{DType, Shape};
 
 mod blocks;
+mod q8_0;
 
 pub use blocks::{BlockFormat, Blocks, LONGEST, Ranges};
 
@@ -32,7 +33,10 @@ macro_rules! formats {
 }
 
 // `file::Struct "what it does"`; the module is declared above, where rustfmt finds it.
-formats! {}
+formats! {
+    q8_0::Q8_0 "stores the model's own matrices that nothing trains and whose rows are whole blocks in blocks of 32 numbers \
+                of 8 bits with a scale in f16, as llama.cpp does: 8.5 bits a number; products decode them as they read",
+}
 
 /// One of the formats of blocks.
 #[derive(Clone, Copy)]
