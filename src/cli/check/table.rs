@@ -318,7 +318,7 @@ fn advice(over: &[&Stage]) -> Vec<String> {
             .collect();
         let mut ways = vec!["a lower `max_length`".to_owned()];
         if first.start.model.storage == DType::F32 {
-            ways.push("`dtype = bf16` in the model, for its frozen weights".to_owned());
+            ways.push("`dtype = q8_0` or `bf16` in the model, for its frozen weights".to_owned());
         }
         if first.start.model.numbers.activations == DType::F32 {
             ways.push("`activations = bf16` there".to_owned());

@@ -190,9 +190,10 @@ pub static KEYS: &[Word] = &[
     // Not built
     missing(&["fp16", "use_fp16", "half", "fp16_opt_level", "float16"],
         "`precision = bf16` in the model rounds products to bf16; `dtype = f16` holds frozen weights in f16; `activations = f16` holds activations so"),
-    missing(&["load_in_8bit", "load_in_4bit", "quantization_bit", "quantization", "quantize", "bnb_4bit_quant_type", "bnb_4bit_compute_dtype", "quantization_config",
+    key(&["load_in_8bit", "llm_int8"], SOURCE, "dtype", "dtype = q8_0", "model m = local \"DIR\" { dtype = q8_0 }"),
+    missing(&["load_in_4bit", "quantization_bit", "quantization", "quantize", "bnb_4bit_quant_type", "bnb_4bit_compute_dtype", "quantization_config",
               "bits", "quantize_base", "quantization_method", "bnb_config", "double_quantization", "gptq"],
-        "`dtype = bf16` in the model holds frozen weights in half the memory of f32"),
+        "`dtype = q8_0` in the model holds frozen weights in 8.5 bits a number, `dtype = bf16` in 16"),
     key(&["class_weight", "loss_weights", "weighted_loss", "balance_classes"], &["classify", "label_words"], "class_weights", "class_weights = balanced",
         "objective = classify { class_weights = balanced }"),
     key(&["pos_weight"], &["multi_label"], "positive_weights", "positive_weights = balanced", "objective = multi_label { positive_weights = balanced }"),

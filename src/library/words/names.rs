@@ -9,7 +9,7 @@ pub static NAMES: &[Word] = &[
     // Methods
     adapts(&["dora", "weight_decomposed_lora"], "dora", "`lora`, or `siva`, which trains singular vectors of the weights themselves"),
     missing(&["qlora", "qalora", "lora_8bit", "lora_4bit", "quantized_lora"],
-        "`lora` on a model with `dtype = bf16`, whose frozen weights take half the memory of f32; `side_lora` and `lst` save activations too"),
+        "`lora` on a model with `dtype = q8_0`, whose frozen weights take 8.5 bits a number; `side_lora` and `lst` save activations too"),
     missing(&["pissa", "loftq", "olora", "corda", "eva", "milora", "lora_ga", "lora_xs"], "`siva`, which begins from the singular vectors of the weights"),
     missing(&["adalora", "dylora", "increlora", "sora"], "`siva` or `lora` with a fixed `rank`"),
     missing(&["ia3", "ia_3", "(ia)3", "ssf", "ln_tuning", "layernorm_tuning", "fourierft", "c3a", "waveft"], "`bitfit`, which trains biases alone"),
@@ -92,5 +92,6 @@ pub static NAMES: &[Word] = &[
     entry(&["float32", "fp32", "full_precision", "single", "float"], "f32"),
     entry(&["float16", "fp16", "half"], "f16"),
     entry(&["bfloat16", "brain_float"], "bf16"),
-    missing(&["int8", "int4", "nf4", "fp4", "fp8", "q4", "q8", "8bit", "4bit", "uint8", "q4_0", "q8_0", "q4_k"], "`bf16`, half the memory of f32"),
+    entry(&["int8", "q8", "8bit"], "q8_0"),
+    missing(&["int4", "nf4", "fp4", "fp8", "q4", "4bit", "uint8", "q4_0", "q4_k"], "`q8_0`, 8.5 bits a number"),
 ];
