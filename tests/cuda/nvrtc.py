@@ -12,6 +12,8 @@ import os
 import pathlib
 import sys
 
+from sources import read, sources
+
 OPTIONS = ["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"]
 
 
@@ -19,23 +21,20 @@ def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     library, architectures = sys.argv[1], sys.argv[2:] or ["sm_80", "sm_90"]
-    folder = pathlib.Path(__file__).resolve().parents[2] / "crates" / "core" / "src" / "program" / "op"
     for part in sorted(pathlib.Path(library).resolve().parent.glob("libnvrtc-builtins.so*")):
         ctypes.CDLL(str(part), mode=ctypes.RTLD_GLOBAL)
     nvrtc = ctypes.CDLL(library)
     keep = os.environ.get("PTX")
     failed = 0
-    sources = sorted(folder.glob("*.cu"))
+    all_sources = sources()
     for architecture in architectures:
         compiled = 0
-        for path, held in ((path, held) for path in sources for held in range(3)):
-            if held > 0 and "act* " not in path.read_text():
+        for (name, shared, own), held in ((source, held) for source in all_sources for held in range(3)):
+            if held > 0 and "act* " not in own:
                 continue
-            own = [stem for stem in ("attention", "activation", "rms_norm") if path.stem.startswith(stem)] + (["activation"] if path.stem.startswith("gated") else [])
-            shared = ["common.cuh", "held.cuh"] + [f"{stem}.cuh" for stem in own]
-            text = f"#define HELD {held}\n" + "".join((folder / name).read_text() for name in shared) + path.read_text()
+            text = f"#define HELD {held}\n" + read("common.cuh") + shared + own
             program = ctypes.c_void_p()
-            nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), path.name.encode(), 0, None, None)
+            nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), f"{name}.cu".encode(), 0, None, None)
             options = [o.encode() for o in OPTIONS + [f"--gpu-architecture={architecture}"]]
             code = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
             size = ctypes.c_size_t()
@@ -43,7 +42,7 @@ def main():
             log = ctypes.create_string_buffer(size.value)
             nvrtc.nvrtcGetProgramLog(program, log)
             if code != 0 or log.value.strip():
-                print(f"{path.name} as {held} for {architecture}: {log.value.decode()}")
+                print(f"{name}.cu as {held} for {architecture}: {log.value.decode()}")
             failed += code != 0
             compiled += 1
             if keep and code == 0:
@@ -51,9 +50,9 @@ def main():
                 getattr(nvrtc, f"nvrtcGet{kind[0]}Size")(program, ctypes.byref(size))
                 data = ctypes.create_string_buffer(size.value)
                 getattr(nvrtc, f"nvrtcGet{kind[0]}")(program, data)
-                (pathlib.Path(keep) / f"{path.stem}.{held}.{architecture}.{kind[1]}").write_bytes(data.raw)
+                (pathlib.Path(keep) / f"{name}.{held}.{architecture}.{kind[1]}").write_bytes(data.raw)
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-        print(f"{architecture}: {compiled} modules of {len(sources)} sources")
+        print(f"{architecture}: {compiled} modules of {len(all_sources)} sources")
     sys.exit(1 if failed else 0)
 
 

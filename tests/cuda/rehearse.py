@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import sys
 
+from sources import read, sources
+
 HERE = pathlib.Path(__file__).resolve().parent
-OPS = HERE.parents[1] / "src" / "program" / "op"
 # Library, soname, cudarc's modules and their functions. cuBLAS is one file with the driver: both ask one stream.
 LIBRARIES = [
     ("cuda", "libcuda.so.1", [("driver", r"cu[A-Z]\w*"), ("cublas", r"cublas[A-Z]\w*")]),
@@ -35,15 +36,12 @@ def kernels(text):
 
 
 def emulation():
-    text, table = (HERE / "shim.h").read_text() + (OPS / "common.cuh").read_text(), []
-    for path in sorted(OPS.glob("*.cu")):
-        own = path.read_text()
-        shared = (OPS / "held.cuh").read_text()
-        shared += (OPS / "attention.cuh").read_text() if path.stem.startswith("attention") else ""
+    text, table = (HERE / "shim.h").read_text() + read("common.cuh"), []
+    for name, shared, own in sources():
         for held, suffix in enumerate(["", "_as_f16", "_as_bf16"] if "act* " in own else [""]):
-            text += f"\n#define HELD {held}\nnamespace of_{path.stem}{suffix} {{\n{shared}{own}\n}}\n"
-            text += "".join(f"#undef {name}\n" for name in ("HELD", "NAMED", "ATTENTION", "ATTENTION_GRAD"))
-            table += [f"KERNEL({path.stem}{suffix}, {kernel}{suffix})" for kernel in kernels(own)]
+            text += f"\n#define HELD {held}\nnamespace of_{name}{suffix} {{\n{shared}{own}\n}}\n"
+            text += "".join(f"#undef {macro}\n" for macro in ("HELD", "NAMED", "ATTENTION", "ATTENTION_GRAD"))
+            table += [f"KERNEL({name}{suffix}, {kernel}{suffix})" for kernel in kernels(own)]
     return text + (HERE / "driver.cpp").read_text().replace("{KERNELS}", "{" + ", ".join(table) + "}")
 
 
