@@ -146,8 +146,8 @@ impl Builder {
     /// If the op does not take these types: a bug of whoever calls, with the op and the types named.
     pub fn push(&mut self, op: impl Into<Op>, inputs: &[Value]) -> Vec<Value> {
         let mut op = op.into();
-        if let Op::MatMul(product) = &mut op {
-            product.precision = self.numbers.products;
+        if let Some(precision) = op.products_mut() {
+            *precision = self.numbers.products;
         }
         let types = self.program.computed(inputs);
         let types: Vec<&TensorType> = types.iter().collect();

@@ -33,7 +33,16 @@ impl Spent {
 }
 
 /// Ops that are bound by arithmetic; all others by memory.
-const ARITHMETIC: [&str; 4] = ["matmul", "matmul_bf16", "attention", "attention_grad"];
+const ARITHMETIC: [&str; 8] = [
+    "matmul",
+    "matmul_bf16",
+    "attention",
+    "attention_grad",
+    "head_loss",
+    "head_loss_bf16",
+    "head_loss_grad",
+    "head_loss_grad_bf16",
+];
 
 /// Without any run: operations and bytes a second of one core of a present desktop processor, and what
 /// the start of a call on all of them takes. An op that is bound by arithmetic reads its weights first, for a

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use super::graph::Program;
 use super::memory::sized;
 use super::op::launch::Launch;
-use super::op::{Cost, Op, Precision};
+use super::op::{Cost, HeadLoss, HeadLossGrad, MatMul, Op, Precision};
 use super::stored::launches;
 use super::types::{Bindings, DType};
 
@@ -225,7 +225,12 @@ impl Card {
     /// GFLOP/s of an op: products have units of their own for TF32 and bf16, from Ampere on.
     const fn rate(&self, op: &Op) -> u64 {
         match op {
-            Op::MatMul(product) if self.tf32 > 0 => match product.precision {
+            Op::MatMul(MatMul { precision, .. })
+            | Op::HeadLoss(HeadLoss { precision, .. })
+            | Op::HeadLossGrad(HeadLossGrad {
+                of: HeadLoss { precision, .. },
+                ..
+            }) if self.tf32 > 0 => match precision {
                 Precision::F32 => self.f32,
                 Precision::Tf32 => self.tf32,
                 Precision::Bf16 => self.half,
@@ -258,7 +263,6 @@ impl Card {
 
 #[cfg(test)]
 mod tests {
-    use super::super::op::MatMul;
     use super::super::types::Real;
     use super::*;
 

@@ -53,6 +53,11 @@ fn near_as_held(
         && own.dtype() == DType::BF16;
     let wide = |x: &Tensor| -> Vec<f32> { x.cast(DType::F32).slice().expect("f32").to_vec() };
     let mut got = own.clone();
+    // A buffer of nothing need not be aligned.
+    if answer.is_empty() {
+        assert!(own.dims.contains(&0), "{}: no answer", what());
+        return 0;
+    }
     match own.dtype() {
         DType::F32 => got
             .slice_mut::<f32>()

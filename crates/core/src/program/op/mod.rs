@@ -42,6 +42,8 @@ mod gated;
 mod gated_grad;
 mod gather;
 mod grad_norm;
+mod head_loss;
+mod head_loss_grad;
 mod indices;
 mod layer_norm;
 mod layer_norm_grad;
@@ -151,6 +153,8 @@ ops! {
     gated_grad::GatedGrad,
     gather::Gather,
     grad_norm::GradNorm,
+    head_loss::HeadLoss,
+    head_loss_grad::HeadLossGrad,
     indices::Indices,
     layer_norm::LayerNorm,
     layer_norm_grad::LayerNormGrad,
@@ -196,6 +200,29 @@ pub fn sources() -> impl Iterator<Item = launch::KernelSource> {
     let formats = super::format::FORMATS.iter();
     let formats = formats.filter_map(|f| f.kernel()).map(|(source, _)| source);
     SOURCES.iter().copied().flatten().chain(formats)
+}
+
+impl Op {
+    /// In what numbers its products are, if it forms some.
+    pub fn products_mut(&mut self) -> Option<&mut Precision> {
+        match self {
+            Self::MatMul(op) => Some(&mut op.precision),
+            Self::HeadLoss(op) => Some(&mut op.precision),
+            Self::HeadLossGrad(op) => Some(&mut op.of.precision),
+            _ => None,
+        }
+    }
+
+    /// The input that its kernel reads in bf16 as well as widened: the weight of its products.
+    #[must_use]
+    pub fn weight(&self) -> Option<usize> {
+        match self {
+            Self::MatMul(_) | Self::HeadLoss(_) => Some(1),
+            // The gradient by a head is that of one which is trained, in f32.
+            Self::HeadLossGrad(op) if !op.head => Some(2),
+            _ => None,
+        }
+    }
 }
 
 /// Arithmetic and traffic of one application, under given sizes.
@@ -425,3 +452,5 @@ mod contract;
 mod fixtures;
 #[cfg(test)]
 mod launch_tests;
+#[cfg(test)]
+mod references;

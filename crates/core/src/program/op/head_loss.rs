@@ -1,0 +1,411 @@
+//! `head_loss`: the head of a language model, its softmax and the cross-entropy, without the logits in memory.
+
+use super::super::format::Format;
+use super::super::types::{DType, Dim, Real};
+use super::launch::{
+    KernelSource, Launch, Launches,
+    Operand::{self, Fault, In, Out},
+    Product, args, source,
+};
+use super::{
+    At, Builder, Cost, HeadLossGrad, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx,
+    TensorType, Value,
+};
+
+mod kernel;
+
+pub(super) use kernel::{Products, backward, backward_scratch, by_types, sizes};
+
+/// `(x [R, d], head [V, d], targets u32[R], scale f32[1]) → (loss [1], lse [R], rows [R, 2])`.
+///
+/// The logits of a row are `cap(alpha · x headᵀ)`, with `cap(z) = c · tanh(z / c)` if there is a soft cap `c`.
+/// `lse` is the logarithm of the sum of their exponentials, `loss = scale · Σ (lse − logit[target])`, and `rows` has
+/// of each row that difference, which is minus the logarithm of the target's probability, and the number of the
+/// token with the largest logit, the first of equals; no number where the logits are none.
+///
+/// The logits are made and used a piece at a time, and made anew by the gradient (Wijmans et al. 2024, arXiv
+/// 2411.09009). A row's results do not depend on the other rows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HeadLoss {
+    /// Factor of the logits.
+    pub alpha: Real,
+    /// Bound that logits approach (Gemma 2, arXiv 2408.00118, section 2).
+    pub softcap: Option<Real>,
+    /// In what numbers products are formed; [`Builder`] sets it.
+    pub precision: Precision,
+}
+
+/// Numbers of tokens are results in f32, which holds all whole numbers up to here.
+const LARGEST: u64 = 1 << 24;
+
+impl HeadLoss {
+    /// Without a soft cap.
+    #[must_use]
+    pub const fn plain(alpha: Real) -> Self {
+        Self {
+            alpha,
+            softcap: None,
+            precision: Precision::F32,
+        }
+    }
+
+    /// Checks the operands; gives the rows of the first.
+    pub(super) fn check(&self, x: &[&TensorType]) -> Result<Dim, String> {
+        let [x, head, targets, scale] = x else {
+            return Err("states, a head, targets and a scale are wanted".into());
+        };
+        let (Some((rows, d)), Some((vocabulary, width))) = (x.matrix(), head.matrix()) else {
+            return Err("states and a head are matrices".into());
+        };
+        let stored = head.dtype == x.dtype || (x.dtype, head.dtype) == (DType::F32, DType::BF16);
+        if !x.dtype.is_compute() || !stored || d != width || d.as_const().is_none() {
+            return Err(format!(
+                "states of {d} and a head of {width} must agree, in one compute type or with a head in bf16"
+            ));
+        }
+        if !vocabulary.as_const().is_some_and(|v| v > 0 && v <= LARGEST) {
+            return Err(format!("a vocabulary of 1 to {LARGEST} tokens is wanted"));
+        }
+        if self
+            .softcap
+            .is_some_and(|c| !(c.get() > 0.0 && c.get().is_finite()))
+        {
+            return Err("a soft cap must be above 0".into());
+        }
+        if **targets != TensorType::new(DType::U32, [rows])
+            || **scale != TensorType::scalar(DType::F32)
+        {
+            return Err("a u32 target for each row and an f32 scale are wanted".into());
+        }
+        Ok(rows)
+    }
+}
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("head_loss"));
+
+impl OpRule for HeadLoss {
+    fn kernel(&self) -> Option<&'static str> {
+        (self.precision == Precision::Bf16).then_some("head_loss_bf16")
+    }
+
+    fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+        let rows = self.check(x)?;
+        let dtype = x.first().map_or(DType::F32, |x| x.dtype);
+        Ok(vec![
+            TensorType::scalar(dtype),
+            TensorType::new(dtype, [rows]),
+            TensorType::new(dtype, [rows, 2.into()]),
+        ])
+    }
+
+    fn is_exact(&self, _: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, i: usize, stored: Format) -> bool {
+        i == 1 && stored == DType::BF16
+    }
+
+    fn mixes_rows(&self) -> bool {
+        true
+    }
+
+    fn launches(&self, cx: &SizedCx) -> Option<Launches> {
+        let mut list = Launches::default();
+        let pieces = Pieces::of(self, cx, 0, &mut list)?;
+        let rows = pieces.rows;
+        if rows == 0 {
+            list.each("fill", "fill", 1, args![Out(0), 1_u64, 0.0_f32]);
+            return Some(list);
+        }
+        let [lses, owns] = [(); 2].map(|()| list.scratch(8 * rows));
+        let [highs, bests] = [(); 2].map(|()| list.scratch(4 * rows));
+        for piece in pieces.each() {
+            pieces.make(&mut list, piece);
+            list.rows(
+                "head_loss",
+                "head_loss_piece",
+                rows,
+                piece.columns,
+                args![
+                    pieces.logits,
+                    In(2),
+                    lses,
+                    owns,
+                    highs,
+                    bests,
+                    Fault,
+                    piece.columns as u32,
+                    piece.first as u32,
+                    pieces.vocabulary as u32,
+                    pieces.cap
+                ],
+            );
+        }
+        list.each(
+            "head_loss",
+            "head_loss_rows",
+            rows,
+            args![lses, owns, bests, Out(1), Out(2), rows],
+        );
+        list.once(
+            "head_loss",
+            "head_loss_sum",
+            args![lses, In(3), Out(0), rows as u32],
+        );
+        Some(list)
+    }
+
+    fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
+        let (x, head) = (io.input(0).dtype(), io.input(1).dtype());
+        by_types!((x, head, self.precision), products => kernel::forward(self, products, cx, io))
+    }
+
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let mut grads = vec![None; 4];
+        let (input, head) = (at.needs[0], at.needs[1]);
+        let (Some(up), true) = (at.up[0], input || head) else {
+            return grads;
+        };
+        let of = self.clone();
+        let mut operands = vec![up];
+        operands.extend(at.inputs);
+        operands.push(at.outputs[1]);
+        let mut made = b
+            .push(HeadLossGrad { of, input, head }, &operands)
+            .into_iter();
+        for (slot, wanted) in grads.iter_mut().zip([input, head]) {
+            if wanted {
+                *slot = made.next();
+            }
+        }
+        grads
+    }
+
+    fn differentiable(&self, input: usize) -> bool {
+        input < 2
+    }
+
+    fn cost(&self, cx: &SizedCx) -> Cost {
+        let (rows, vocabulary, d) = sizes(cx, 0);
+        Cost {
+            flops: rows * vocabulary * (2 * d + 5),
+            bytes: cx.traffic(),
+        }
+    }
+
+    fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
+        let size = cx.outputs.first().map_or(4, |x| x.computed.size());
+        kernel::forward_scratch(self, sizes(cx, 0), size)
+    }
+}
+
+/// Most columns of a piece on a GPU, and about how many logits it has.
+const COLUMNS: u64 = 8192;
+const LOGITS: u64 = 1 << 22;
+
+/// A piece of the vocabulary.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    /// Its first token.
+    pub first: u64,
+    /// How many it has.
+    pub columns: u64,
+}
+
+/// The logits as a GPU makes them: of all rows, for a piece of the vocabulary at a time.
+pub(super) struct Pieces {
+    pub rows: u64,
+    pub vocabulary: u64,
+    pub width: u64,
+    /// Factor of the logits, and their soft cap, 0 for none.
+    pub alpha: f32,
+    pub cap: f32,
+    /// In what numbers products are.
+    pub precision: Precision,
+    /// States, a piece of the head and its logits, as products read them.
+    pub x: Operand,
+    pub head: Operand,
+    pub logits: Operand,
+    /// The whole head, and the kernel that copies a piece of it; none where the piece is all of it.
+    load: Option<(Operand, &'static str)>,
+    columns: u64,
+}
+
+impl Pieces {
+    /// Of the states in input `first` and the head behind it; `None` if no kernel takes these operands.
+    pub fn of(op: &HeadLoss, cx: &SizedCx, first: usize, list: &mut Launches) -> Option<Self> {
+        let (rows, vocabulary, width) = sizes(cx, first);
+        let held = cx.inputs.get(first + 1)?.stored.plain()?;
+        let others = cx
+            .inputs
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != first + 1);
+        let mut others = others.map(|(_, x)| x).chain(&cx.outputs);
+        let single =
+            |x: &super::Sized| matches!(x.computed, DType::F32 | DType::U32) && !x.is_narrow();
+        if !others.all(single) {
+            return None;
+        }
+        let rounds = op.precision == Precision::Bf16;
+        let (kernel, as_read) = match (held, rounds) {
+            (DType::F32, false) => ("head_piece", true),
+            (DType::F32, true) => ("head_piece_narrow", false),
+            (DType::BF16, false) => ("head_piece_wide", false),
+            (DType::BF16, true) => ("head_piece_bf16", true),
+            _ => return None,
+        };
+        let columns = (LOGITS / rows.max(1) / 256 * 256).clamp(256, COLUMNS);
+        let columns = columns.min(vocabulary);
+        let size = |n: u64| {
+            if rounds {
+                (2 * n).next_multiple_of(4)
+            } else {
+                4 * n
+            }
+        };
+        let whole = In(first + 1);
+        let (head, load) = match as_read && columns == vocabulary {
+            true => (whole, None),
+            false => (list.scratch(size(columns * width)), Some((whole, kernel))),
+        };
+        let mut x = In(first);
+        if rounds && rows > 0 {
+            x = list.scratch(size(rows * width));
+            list.cast("narrow_bf16", In(first), x, rows * width);
+        }
+        Some(Self {
+            rows,
+            vocabulary,
+            width,
+            alpha: op.alpha.get() as f32,
+            cap: op.softcap.map_or(0.0, Real::get) as f32,
+            precision: op.precision,
+            x,
+            head,
+            logits: list.scratch(4 * rows * columns),
+            load,
+            columns,
+        })
+    }
+
+    /// Scratch for so many slopes in bf16, if products read them so.
+    pub fn rounded(&self, list: &mut Launches, n: u64) -> Option<Operand> {
+        let rounds = self.precision == Precision::Bf16;
+        rounds.then(|| list.scratch((2 * n).next_multiple_of(4)))
+    }
+
+    /// The pieces in order.
+    pub fn each(&self) -> impl Iterator<Item = Piece> {
+        let (vocabulary, most) = (self.vocabulary, self.columns);
+        (0..vocabulary.div_ceil(most.max(1))).map(move |i| Piece {
+            first: i * most,
+            columns: most.min(vocabulary - i * most),
+        })
+    }
+
+    /// Makes a piece of the head, and its logits before the soft cap.
+    pub fn make(&self, list: &mut Launches, piece: Piece) {
+        let Piece { first, columns } = piece;
+        if let Some((from, kernel)) = self.load {
+            let n = columns * self.width;
+            let args = args![from, self.head, first * self.width, n];
+            list.each("head_loss", kernel, n, args);
+        }
+        let sizes = (self.rows, columns, self.width);
+        self.product(
+            list,
+            sizes,
+            [(self.x, false), (self.head, true)],
+            (0.0, self.logits),
+        );
+    }
+
+    /// `to ← alpha · op(a) · op(b) + beta · to`, of `m × n` with inner size `k`.
+    pub fn product(
+        &self,
+        list: &mut Launches,
+        (m, n, k): (u64, u64, u64),
+        [a, b]: [(Operand, bool); 2],
+        (beta, c): (f32, Operand),
+    ) {
+        let sizes = (m as u32, n as u32, k as u32);
+        list.list.push(Launch::Product(Product {
+            precision: self.precision,
+            c,
+            ..Product::of_rows(sizes, a, b, self.alpha, beta)
+        }));
+    }
+}
+
+/// States, a head, targets and a scale.
+#[cfg(test)]
+pub(super) fn operands(rows: usize, d: usize, vocabulary: usize) -> Vec<super::Tensor> {
+    use super::fixtures::{ids, random, scalar};
+    let targets: Vec<u32> = (0..rows)
+        .map(|i| ((i * 7 + 3) % vocabulary) as u32)
+        .collect();
+    let head = random(51, &[vocabulary, d]);
+    vec![random(50, &[rows, d]), head, ids(&targets), scalar(0.125)]
+}
+
+/// Heads with a soft cap and without.
+#[cfg(test)]
+pub(super) fn kinds() -> [HeadLoss; 2] {
+    [None, Some(Real::new(1.5))].map(|softcap| HeadLoss {
+        softcap,
+        ..HeadLoss::plain(Real::new(0.7))
+    })
+}
+
+/// Operands in f32, some with the head in bf16; pieces of the vocabulary on either device.
+#[cfg(test)]
+pub(super) fn cases() -> Vec<Vec<super::Tensor>> {
+    use super::fixtures::narrow;
+    let single = |(rows, d, vocabulary)| -> Vec<super::Tensor> {
+        operands(rows, d, vocabulary).iter().map(narrow).collect()
+    };
+    let shapes = [(1, 1, 1), (3, 5, 65), (7, 16, 300), (2, 3, 8500), (0, 4, 9)];
+    let mut all: Vec<_> = shapes.map(single).to_vec();
+    for shape in [(5, 8, 40), (2, 3, 8500)] {
+        let mut inputs = single(shape);
+        inputs[1] = inputs[1].cast(DType::BF16);
+        all.push(inputs);
+    }
+    all
+}
+
+#[cfg(test)]
+pub(super) fn fixtures() -> super::fixtures::Fixtures {
+    use super::fixtures::{Fixtures, ids, matrix, narrow, scalar};
+    let mut all = Fixtures::new();
+    all.activations = Some(|_, _| (vec![0], vec![]));
+    for op in kinds() {
+        all.sample(op.clone(), operands(4, 5, 7));
+        all.large(
+            op.clone(),
+            operands(70, 16, 4500)
+                .iter()
+                .map(narrow)
+                .collect::<Vec<_>>(),
+        );
+        for inputs in cases() {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let op = HeadLoss {
+                    precision,
+                    ..op.clone()
+                };
+                all.case(op, inputs.clone());
+            }
+        }
+        all.fault(
+            op,
+            [matrix(1, 2, 3), matrix(2, 5, 3), ids(&[4, 5]), scalar(1.0)],
+        );
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+//! The head's loss and its gradient on the processor: a block of rows by a block of the vocabulary at a time.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::super::math::{CHUNK, Elementary, row_max, row_sum, simd};
+use super::super::product::{
+    Source, Start, product, product_of_rounded, scratch, scratch_of_rounded,
+};
+use super::super::tile::Strided;
+use super::super::{Element, HeadLossGrad, Io, Kernel, OpError, Precision, SizedCx};
+use super::HeadLoss;
+
+/// Rows, and tokens of the vocabulary, whose logits are in memory at a time: what a product packs at once. A
+/// gradient's sum over the vocabulary is cut where a product cuts it, so the pieces change no bit of it.
+const PIECE: usize = 2048;
+
+/// The pieces of `n` rows or tokens.
+fn pieces(n: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(PIECE).map(move |i| i..n.min(i + PIECE))
+}
+
+/// Rows, vocabulary and width of the states in input `first` and the head behind it.
+pub(in super::super) fn sizes(cx: &SizedCx, first: usize) -> (u64, u64, u64) {
+    (cx.rows(first), cx.rows(first + 1), cx.width(first))
+}
+
+/// Scratch of a product with elements of `size` bytes.
+fn product_scratch(of: &HeadLoss, (m, n, k): (u64, u64, u64), size: u64) -> u64 {
+    if of.precision == Precision::Bf16 && size == 4 {
+        scratch_of_rounded(m, n, k)
+    } else {
+        scratch(m, n, k, size)
+    }
+}
+
+/// Rows and tokens of the largest piece.
+fn largest((rows, vocabulary, _): (u64, u64, u64)) -> (u64, u64) {
+    (rows.min(PIECE as u64), vocabulary.min(PIECE as u64))
+}
+
+/// Scratch of the loss: a piece of the logits, what was seen of its rows, and a product's panels.
+pub(super) fn forward_scratch(of: &HeadLoss, sizes: (u64, u64, u64), size: u64) -> u64 {
+    let (rows, columns) = largest(sizes);
+    let product = product_scratch(of, (rows, columns, sizes.2), size);
+    rows * columns * size + rows * size_of::<Seen>() as u64 + product
+}
+
+/// Scratch of the gradient: a piece of the logits and a product's panels.
+pub(in super::super) fn backward_scratch(
+    grad: &HeadLossGrad,
+    sizes: (u64, u64, u64),
+    size: u64,
+) -> u64 {
+    let ((rows, columns), d) = (largest(sizes), sizes.2);
+    let product = |wanted: bool, of| {
+        if wanted {
+            product_scratch(&grad.of, of, size)
+        } else {
+            0
+        }
+    };
+    let products = [
+        product(true, (rows, columns, d)),
+        product(grad.input, (rows, d, columns)),
+        product(grad.head, (columns, d, rows)),
+    ];
+    rows * columns * size + products.into_iter().max().unwrap_or(0)
+}
+
+/// `product` or `product_of_rounded`.
+type Multiply<T, A, B> =
+    fn((usize, usize, usize), &mut [T], Strided<'_, A>, Strided<'_, B>, T, Start<'_, T>);
+
+/// The products by the head and by the states.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Products<T, H> {
+    by_head: Multiply<T, T, H>,
+    by_states: Multiply<T, T, T>,
+}
+
+impl<T: Elementary, H: Source<T>> Products<T, H> {
+    /// Of the operands as they are.
+    pub const PLAIN: Self = Self {
+        by_head: |sizes, out, a, b, alpha, start| product(sizes, out, a, b, alpha, start),
+        by_states: |sizes, out, a, b, alpha, start| product(sizes, out, a, b, alpha, start),
+    };
+}
+
+impl<H: Source<f32>> Products<f32, H> {
+    /// Of the operands rounded to bf16.
+    pub const ROUNDED: Self = Self {
+        by_head: |sizes, out, a, b, alpha, start| {
+            product_of_rounded(sizes, out, a, b, alpha, start);
+        },
+        by_states: |sizes, out, a, b, alpha, start| {
+            product_of_rounded(sizes, out, a, b, alpha, start);
+        },
+    };
+}
+
+/// Runs an expression with the products of a state's type, of the head's and of a precision.
+macro_rules! by_types {
+    (($x:expr, $head:expr, $precision:expr), $products:ident => $body:expr) => {{
+        use half::bf16;
+        use $crate::program::op::Precision;
+        use $crate::program::op::head_loss::Products;
+        use $crate::program::types::DType;
+        let rounds = $precision == Precision::Bf16;
+        match ($x, $head == DType::BF16) {
+            (DType::F64, _) => {
+                let $products = Products::<f64, f64>::PLAIN;
+                $body
+            }
+            (_, false) => {
+                let products = [Products::<f32, f32>::PLAIN, Products::ROUNDED];
+                let $products = products[usize::from(rounds)];
+                $body
+            }
+            (_, true) => {
+                let products = [Products::<f32, bf16>::PLAIN, Products::ROUNDED];
+                let $products = products[usize::from(rounds)];
+                $body
+            }
+        }
+    }};
+}
+pub(in super::super) use by_types;
+
+/// A matrix with its rows and its columns so far apart.
+const fn strided<T>(data: &[T], row: usize, column: usize) -> Strided<'_, T> {
+    Strided { data, row, column }
+}
+
+/// What both directions read.
+struct Operands<'a, T, H> {
+    of: &'a HeadLoss,
+    products: Products<T, H>,
+    x: &'a [T],
+    head: &'a [H],
+    targets: &'a [u32],
+    /// Vocabulary and width.
+    vocabulary: usize,
+    d: usize,
+}
+
+impl<'a, T: Elementary, H: Source<T> + Element> Operands<'a, T, H> {
+    /// The states are input `first`, and the others follow.
+    fn new(
+        of: &'a HeadLoss,
+        products: Products<T, H>,
+        io: &Io<'a>,
+        first: usize,
+    ) -> Result<Self, OpError> {
+        let (x, head) = (io.input(first), io.input(first + 1));
+        let targets = io.input(first + 2).slice::<u32>();
+        let (vocabulary, d) = (head.dims[0], head.dims[1]);
+        if let Some(&bad) = targets.iter().find(|&&t| t as usize >= vocabulary) {
+            return Err(OpError::Index {
+                index: u64::from(bad),
+                rows: vocabulary as u64,
+            });
+        }
+        Ok(Self {
+            of,
+            products,
+            x: x.slice::<T>(),
+            head: head.slice::<H>(),
+            targets,
+            vocabulary,
+            d,
+        })
+    }
+
+    fn cap(&self) -> Option<T> {
+        self.of.softcap.map(|c| T::of(c.get()))
+    }
+
+    fn alpha(&self) -> T {
+        T::of(self.of.alpha.get())
+    }
+
+    /// Some rows of the states.
+    fn states(&self, rows: &Range<usize>) -> &'a [T] {
+        &self.x[rows.start * self.d..rows.end * self.d]
+    }
+
+    /// Some tokens' rows of the head.
+    fn tokens(&self, columns: &Range<usize>) -> &'a [H] {
+        &self.head[columns.start * self.d..columns.end * self.d]
+    }
+
+    /// A piece of the logits, before the soft cap.
+    fn logits(&self, rows: &Range<usize>, columns: &Range<usize>, out: &mut [T]) {
+        let (states, tokens) = (self.states(rows), self.tokens(columns));
+        let (left, right) = (strided(states, self.d, 1), strided(tokens, 1, self.d));
+        let sizes = (rows.len(), columns.len(), self.d);
+        (self.products.by_head)(sizes, out, left, right, self.alpha(), Start::Zero);
+    }
+}
+
+/// Calls `f(row of logits, its own)` for all rows of a piece, in parallel where it pays.
+fn for_rows<T: Send, S: Send>(
+    logits: &mut [T],
+    columns: usize,
+    own: &mut [S],
+    f: impl Fn(usize, &mut [T], &mut S) + Sync,
+) {
+    if logits.len() <= 2 * CHUNK {
+        let rows = logits.chunks_exact_mut(columns).zip(own).enumerate();
+        rows.for_each(|(i, (row, own))| f(i, row, own));
+    } else {
+        let rows = logits.par_chunks_exact_mut(columns).zip(own).enumerate();
+        rows.with_min_len(4)
+            .for_each(|(i, (row, own))| f(i, row, own));
+    }
+}
+
+/// What the pieces so far have told of a row.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Logarithm of the sum of the exponentials.
+    lse: f64,
+    /// The target's logit.
+    own: f64,
+    /// The largest, and its token.
+    high: f64,
+    best: usize,
+}
+
+impl Seen {
+    const NOTHING: Self = Self {
+        lse: f64::NEG_INFINITY,
+        own: f64::NEG_INFINITY,
+        high: f64::NEG_INFINITY,
+        best: 0,
+    };
+
+    /// Takes the logits of tokens from `first` on, before the soft cap.
+    fn add<T: Elementary>(&mut self, row: &mut [T], first: usize, target: usize, cap: Option<T>) {
+        let (high, sum) = simd!(<T> (row: &'a mut [T] = &mut *row, cap: Option<T> = cap) -> (T, T) {
+            if let Some(c) = cap {
+                for x in row.iter_mut() {
+                    *x = c * (*x / c).tanh_fast();
+                }
+            }
+            let high = row_max(row);
+            (high, row_sum(row, |x| (x - high).exp_fast()))
+        });
+        self.lse = log_add(self.lse, high.wide() + libm::log(sum.wide()));
+        if high.wide() > self.high {
+            self.high = high.wide();
+            self.best = first + row.iter().position(|&x| x == high).unwrap_or(0);
+        }
+        if let Some(x) = target.checked_sub(first).and_then(|i| row.get(i)) {
+            self.own = x.wide();
+        }
+    }
+}
+
+/// `log(eᵃ + eᵇ)`; no number if one of them is none.
+fn log_add(a: f64, b: f64) -> f64 {
+    if a == f64::NEG_INFINITY {
+        return b;
+    }
+    let high = if a >= b { a } else { b };
+    high + libm::log1p(libm::exp(-(a - b).abs()))
+}
+
+/// Computes the loss.
+pub(super) fn forward<T: Elementary, H: Source<T> + Element>(
+    of: &HeadLoss,
+    products: Products<T, H>,
+    cx: &Kernel<'_>,
+    io: &mut Io<'_>,
+) -> Result<(), OpError> {
+    let own = Operands::new(of, products, io, 0)?;
+    let scale = f64::from(io.input(3).slice::<f32>()[0]);
+    let (count, vocabulary) = (own.targets.len(), own.vocabulary);
+    let [loss, lses, each] = io.outputs.as_mut_slice() else {
+        unreachable!("three outputs: inferred")
+    };
+    let (lses, each) = (lses.slice::<T>(), each.slice::<T>());
+    let sizes = (count as u64, vocabulary as u64, own.d as u64);
+    let (most, widest) = (count.min(PIECE), vocabulary.min(PIECE));
+    let sum = cx.scratch(forward_scratch(of, sizes, size_of::<T>() as u64), || {
+        let mut logits = vec![T::zero(); most * widest];
+        let mut seen = vec![Seen::NOTHING; most];
+        let mut sum = 0.0;
+        for rows in pieces(count) {
+            let (seen, targets) = (&mut seen[..rows.len()], &own.targets[rows.clone()]);
+            seen.fill(Seen::NOTHING);
+            for columns in pieces(vocabulary) {
+                let logits = &mut logits[..rows.len() * columns.len()];
+                own.logits(&rows, &columns, logits);
+                for_rows(logits, columns.len(), seen, |i, row, seen| {
+                    seen.add(row, columns.start, targets[i] as usize, own.cap());
+                });
+            }
+            let made = lses[rows.clone()].iter_mut();
+            let made = made.zip(each[2 * rows.start..2 * rows.end].chunks_exact_mut(2));
+            for (seen, (lse, row)) in seen.iter().zip(made) {
+                let loss = seen.lse - seen.own;
+                let is_number = !seen.lse.is_nan();
+                let best = if is_number {
+                    seen.best as f64
+                } else {
+                    f64::NAN
+                };
+                *lse = T::of(seen.lse);
+                row.copy_from_slice(&[T::of(loss), T::of(best)]);
+                sum += loss;
+            }
+        }
+        sum
+    });
+    loss.slice::<T>()[0] = T::of(sum * scale);
+    Ok(())
+}
+
+/// Turns a row's logits of tokens from some token on, before the soft cap, into the loss's gradient by them:
+/// `factor · (softmax − onehot)`. `own` is the target's place, if it is among them.
+fn slopes<T: Elementary>(row: &mut [T], (factor, lse): (T, T), own: Option<usize>, cap: Option<T>) {
+    let at_target = own.and_then(|i| row.get(i).copied().map(|x| (i, x)));
+    simd!(<T> (row: &'a mut [T] = &mut *row, factor: T = factor, lse: T = lse, cap: Option<T> = cap) {
+        match cap {
+            None => {
+                for x in row {
+                    *x = factor * (*x - lse).exp_fast();
+                }
+            }
+            Some(c) => {
+                for x in row {
+                    let t = (*x / c).tanh_fast();
+                    *x = factor * (c * t - lse).exp_fast() * (T::one() - t * t);
+                }
+            }
+        }
+    });
+    if let Some((i, x)) = at_target {
+        let slope = cap.map_or(T::one(), |c| {
+            let t = (x / c).tanh_fast();
+            T::one() - t * t
+        });
+        row[i] -= factor * slope;
+    }
+}
+
+/// Computes the gradients.
+pub(in super::super) fn backward<T: Elementary, H: Source<T> + Element>(
+    grad: &HeadLossGrad,
+    products: Products<T, H>,
+    cx: &Kernel<'_>,
+    io: &mut Io<'_>,
+) -> Result<(), OpError> {
+    let own = Operands::new(&grad.of, products, io, 1)?;
+    let scale = f64::from(io.input(4).slice::<f32>()[0]);
+    let factor = T::of(io.input(0).slice::<T>()[0].wide() * scale);
+    let lses = io.input(5).slice::<T>();
+    let (count, vocabulary, d) = (own.targets.len(), own.vocabulary, own.d);
+    let mut made = io.outputs.iter_mut();
+    let mut next = |wanted: bool| {
+        let out = if wanted { made.next() } else { None };
+        out.map(|out| out.slice::<T>())
+    };
+    let (mut dx, mut dhead) = (next(grad.input), next(grad.head));
+    if let (0, Some(dhead)) = (count, &mut dhead) {
+        dhead.fill(T::zero());
+    }
+    let sizes = (count as u64, vocabulary as u64, d as u64);
+    let (most, widest) = (count.min(PIECE), vocabulary.min(PIECE));
+    cx.scratch(backward_scratch(grad, sizes, size_of::<T>() as u64), || {
+        let mut logits = vec![T::zero(); most * widest];
+        for rows in pieces(count) {
+            for columns in pieces(vocabulary) {
+                let (m, n) = (rows.len(), columns.len());
+                let logits = &mut logits[..m * n];
+                own.logits(&rows, &columns, logits);
+                for_rows(logits, n, &mut vec![(); m], |i, row, ()| {
+                    let i = rows.start + i;
+                    let target = (own.targets[i] as usize).checked_sub(columns.start);
+                    slopes(row, (factor, lses[i]), target, own.cap());
+                });
+                let start = |first: bool| if first { Start::Zero } else { Start::Out };
+                if let Some(dx) = &mut dx {
+                    let out = &mut dx[rows.start * d..rows.end * d];
+                    let (left, right) =
+                        (strided(logits, n, 1), strided(own.tokens(&columns), d, 1));
+                    let start = start(columns.start == 0);
+                    (products.by_head)((m, d, n), out, left, right, own.alpha(), start);
+                }
+                if let Some(dhead) = &mut dhead {
+                    let out = &mut dhead[columns.start * d..columns.end * d];
+                    let (left, right) = (strided(logits, 1, n), strided(own.states(&rows), d, 1));
+                    let start = start(rows.start == 0);
+                    (products.by_states)((n, d, m), out, left, right, own.alpha(), start);
+                }
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,24 @@
+// A block a row: the loss's gradient by the logits of a piece, in their place. `cap` is 0 for none.
+extern "C" __global__ void head_loss_slopes(float* logits, const u32* targets, const float* lses, const float* scale, const float* up, u32 n, u32 first,
+                                            float cap) {
+    u64 at = (u64)blockIdx.x * n;
+    float factor = (float)((double)up[0] * (double)scale[0]), lse = lses[blockIdx.x];
+    u32 target = targets[blockIdx.x];
+    for (u32 c = threadIdx.x; c < n; c += blockDim.x) {
+        float x = logits[at + c], slope = 1.0f;
+        if (cap > 0.0f) {
+            float t = tanh_fast(x / cap);
+            x = cap * t;
+            slope = 1.0f - t * t;
+        }
+        float own = factor * exp_fast(x - lse) * slope;
+        logits[at + c] = first + c == target ? own - factor * slope : own;
+    }
+}
+
+// A piece of the head's gradient where it belongs.
+extern "C" __global__ void head_put(const float* part, float* out, u64 to, u64 n) {
+    EACH(i, n) {
+        out[to + i] = part[i];
+    }
+}
