@@ -117,9 +117,10 @@ impl Binder<'_> {
         };
         // All are kept as long as this, so their places tell them from all others.
         let key = format!(
-            "{:p} {:p} {} {:?} {:?} {}",
+            "{:p} {:p} {} {} {:?} {:?} {}",
             Arc::as_ptr(&source),
             Arc::as_ptr(&tokenizer),
+            want.task.ends_texts(),
             want.max_length,
             want.template.map(|(t, _)| &t.source),
             want.demonstrations.map(Arc::as_ptr),

@@ -76,6 +76,7 @@ pub(super) fn encoded(
                 tokenizer.identity(),
                 frame.map(|f| (&f.template.source, f.columns)),
                 want.max_length,
+                want.task.ends_texts(),
             );
             blake3::hash(format!("{of:?}").as_bytes())
                 .to_hex()
@@ -230,8 +231,11 @@ impl Each<'_> {
             .par_drain(..)
             .map(|(place, example)| {
                 let most = self.want.max_length as usize;
-                let (encoded, mask) =
+                let (mut encoded, mask) =
                     tokenize(self.tokenizer, self.frame, &example.texts, draw, most)?;
+                if self.want.task.ends_texts() {
+                    self.tokenizer.end(&mut encoded, most);
+                }
                 let row = example.row;
                 let sight = surveyor.is_some().then(|| self.sight(&example, &encoded));
                 let hash = first.then(|| RowsHash::of(&example, classes));

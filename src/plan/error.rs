@@ -42,6 +42,11 @@ crate::codes! {
     /// The stage this one comes from leaves an adapter, and this stage names other methods. Fold the adapter in first: put
     /// a `merge` stage between, or leave the key away to go on with the same adapter.
     UNMERGED_ADAPTER = "plan::unmerged_adapter";
+    /// The objective is learned on a head that the model does not have: an encoder has none for the next token, a decoder
+    /// none for masked tokens. Name another objective or another model.
+    UNFIT_MODEL = "plan::unfit_model";
+    /// No token of any text of a split is learned: each is one token long. Check `text` and the files.
+    NOTHING_LEARNED = "plan::nothing_learned";
     /// A classification needs at least two classes, and the split has fewer. Check `label`, or write
     /// `objective = regress` to learn a number.
     BAD_LABELS = "plan::bad_labels";

@@ -9,7 +9,7 @@ use crate::library::derive::{Derivation, prune};
 use crate::library::net::{Init, Param};
 use crate::library::stage::fisher::Fisher;
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
-use crate::library::task::Masking;
+use crate::library::task::Reads;
 use crate::program::device::{self, Card, Device, Overhead};
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
@@ -392,7 +392,7 @@ fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
 pub(super) fn evaluation_sizes(
     lengths: &Lengths,
     batch: u64,
-    masking: Option<&Masking>,
+    masking: Option<&Reads>,
 ) -> Vec<Bindings> {
     let list = lengths.list(batch);
     let order: Vec<u32> = (0..list.len() as u32).collect();

@@ -202,7 +202,7 @@ fn no_head(source: &str, name: &str, found: Option<&[u64]>, wanted: &[u64], at: 
 
 /// A decoder or a bias of its own in the files of a model whose config says that it is tied.
 fn tied_and_not(stored: &Stored, start: &Handed, at: Span) -> Option<Diag> {
-    if !start.task.on_masked_lm() {
+    if !start.task.needs().is_lm() {
         return None;
     }
     let config = &start.model.config;

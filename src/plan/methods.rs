@@ -8,7 +8,8 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::error::{
-    BAD_ADAPTER, EMPTY_PLACEMENT, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNREAD_TENSORS,
+    BAD_ADAPTER, EMPTY_PLACEMENT, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNFIT_MODEL,
+    UNREAD_TENSORS,
 };
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Span};
@@ -63,6 +64,18 @@ pub fn check_methods(
     } else {
         "adapter"
     };
+    if let Err(lacks) = task.needs().is_of(model.as_ref()) {
+        let message = format!(
+            "`{}` is learned on a head that this model does not have: `{}` has {lacks}",
+            task.name(),
+            model.family()
+        );
+        let at = values.span("objective");
+        diags.push(Diag::error(&UNFIT_MODEL, at, message).help(
+            "name another objective, or another model; `peftc list models` tells encoders from decoders",
+        ));
+        return;
+    }
     let sites = network::sites(model.clone(), task.clone());
     if values.written(key) {
         check_whole(tuning, model.as_ref(), task.as_ref(), diags);
@@ -264,7 +277,7 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut 
         return;
     }
     let parts = anatomy(model);
-    let lm = task.on_masked_lm();
+    let lm = task.needs().is_lm();
     for (module, at) in modules {
         let own = || {
             parts
@@ -377,7 +390,7 @@ pub(super) fn check_shapes(
             let mut own = parts.params.iter().filter(|p| p.module() == *module);
             own.any(|p| p.kind == ParamKind::Embedding)
         });
-        if let Some(module) = saved.filter(|_| task.on_masked_lm()) {
+        if let Some(module) = saved.filter(|_| task.needs().is_lm()) {
             let message = format!(
                 "the adapter saves `{module}` whole, and peft leaves the decoder that is tied to it as it was; that is not built yet"
             );

@@ -45,7 +45,7 @@ use crate::library::prompt::Template;
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::job::Routine;
 use crate::library::stage::{SplitFacts, StageCx, StageKind, check_metrics, stage};
-use crate::library::task::{self, Classes, Masking, Task};
+use crate::library::task::{self, Classes, Reads, Task};
 use crate::program::op::Machine;
 use crate::resolve::error::TOO_MANY_POINTS;
 use crate::resolve::points::Gather;
@@ -54,7 +54,9 @@ pub use predicting::Served;
 pub use stages::{Chooser, Handed, Open, Plan, Sets, Stage};
 
 use bind::{Binder, BoundModel, BoundSplit, Want};
-use error::{BAD_LABELS, BAD_TOKENIZER, LENGTH_TOO_LARGE, UNMERGED_ADAPTER, WRONG_PORT};
+use error::{
+    BAD_LABELS, BAD_TOKENIZER, LENGTH_TOO_LARGE, NOTHING_LEARNED, UNMERGED_ADAPTER, WRONG_PORT,
+};
 use estimate::Around;
 use methods::{check_methods, check_shapes, start_from_peft};
 use prompt::Wording;
@@ -446,7 +448,7 @@ impl Planner<'_, '_> {
         let has_classes = task.answer().names_classes();
         let own_head = kind.trains()
             && has_classes
-            && !task.on_masked_lm()
+            && !task.needs().is_lm()
             && start.model.random.is_none()
             && start.weights.is_none()
             && start.adapter.is_none();
@@ -764,17 +766,34 @@ fn masking(
     split: &BoundSplit,
     at: Span,
     diags: &mut Diags,
-) -> Result<Option<Masking>, Refused> {
+) -> Result<Option<Reads>, Refused> {
     let template = start.prompt.as_ref().map(|p| &p.template);
     let pair = template.is_none() && split.text.len() > 1;
     let own = template.is_some_and(Template::has_mask);
     let masking = start
         .task
-        .masking(start.model.tokenizer.as_deref(), pair, own);
-    masking.map_err(|[message, help]| {
+        .reads(start.model.tokenizer.as_deref(), pair, own);
+    let reads = masking.map_err(|[message, help]| {
         diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
         Refused
-    })
+    })?;
+    if reads == Some(Reads::Next)
+        && let Some(set) = &split.encoded
+        && let Some(example) = (0..set.len() as u32).find(|&i| set.length(i) < Some(2))
+    {
+        let row = set.row(example).unwrap_or(example);
+        let message = format!(
+            "row {row} (counted from 0) has no token to learn: its text is {} tokens long, and the first has none before it",
+            set.length(example).unwrap_or(0)
+        );
+        diags.push(
+            Diag::error(&NOTHING_LEARNED, at, message)
+                .label("in this split")
+                .help("remove the row, or write a text there"),
+        );
+        return Err(Refused);
+    }
+    Ok(reads)
 }
 
 /// The task that a model's head was trained for, or the `problem_type` that no task has; and the names of its classes,

@@ -20,8 +20,19 @@ from transformers import (
     CamembertConfig,
     CamembertTokenizer,
     DistilBertConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
     RobertaConfig,
     RobertaTokenizer,
+    SmolLM3Config,
     XLMRobertaConfig,
     XLMRobertaTokenizer,
     tokenization_utils_base,
@@ -29,7 +40,11 @@ from transformers import (
 )
 from transformers.models.distilbert.tokenization_distilbert import DistilBertTokenizer
 
-CONFIGS = (BertConfig, RobertaConfig, XLMRobertaConfig, CamembertConfig, DistilBertConfig)
+CONFIGS = (
+    BertConfig, RobertaConfig, XLMRobertaConfig, CamembertConfig, DistilBertConfig,
+    LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, GemmaConfig, Gemma2Config, Gemma3TextConfig, Phi3Config,
+    SmolLM3Config, Olmo2Config, GraniteConfig,
+)
 TOKENIZERS = (BertTokenizer, DistilBertTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer)
 TAKEN = re.compile(r'kwargs\.(?:pop|get|setdefault)\(\s*"(\w+)"|"(\w+)" in (?:init_)?kwargs|init_kwargs\["(\w+)"\]')
 # Arguments of `from_pretrained`, which no file can give, and names of the files themselves.

@@ -7,6 +7,7 @@ mod classes;
 mod cli;
 mod data;
 mod data_report;
+mod decoders;
 mod demonstrations;
 mod device;
 mod doctor;

@@ -10,6 +10,7 @@ use crate::base::visible;
 use crate::cli::screen::{GOOD, Screen};
 use crate::cli::table::{Side, Table};
 use crate::library::metric::metric;
+use crate::library::task;
 use crate::plan::Plan;
 use crate::report::sweep;
 
@@ -157,6 +158,8 @@ struct Made<'a> {
     declared: &'a str,
     folder: PathBuf,
     loads: String,
+    /// Whether `predict` has an answer for a text.
+    labels: bool,
 }
 
 /// What was made: each folder with what loads it, and the command to predict with. `all` has the stages, too, that an
@@ -165,7 +168,7 @@ pub(super) fn made(document: &Json, all: &Json, out: &Path, screen: Screen) -> S
     let made = models(document, out);
     let several = models(all, out).len() > 1;
     let mut text = String::new();
-    if let Some(last) = made.last() {
+    if !made.is_empty() {
         let mut table = Table::new([
             ("made by", Side::Left),
             ("opens with", Side::Left),
@@ -191,6 +194,8 @@ pub(super) fn made(document: &Json, all: &Json, out: &Path, screen: Screen) -> S
             }
         }
         let _ = write!(text, "\n{}", table.render(screen));
+    }
+    if let Some(last) = made.iter().rfind(|made| made.labels) {
         let variants = made.iter().filter(|m| m.declared == last.declared).count();
         let mut words = vec!["peftc".to_owned(), "predict".to_owned(), quoted(out)];
         if several {
@@ -228,15 +233,30 @@ fn models<'a>(document: &'a Json, out: &Path) -> Vec<Made<'a>> {
                         || dir.join("peftc.json").exists()
                 })
             })?;
-            let loads = loads(&folder);
             Some(Made {
                 name,
                 declared,
+                loads: loads(&folder),
+                labels: labels(&folder),
                 folder,
-                loads,
             })
         })
         .collect()
+}
+
+/// Whether the task that a folder was trained for has an answer for a text.
+fn labels(folder: &Path) -> bool {
+    let own: Option<Json> = std::fs::read(folder.join("peftc.json"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let name = own.as_ref().and_then(|own| own.get("objective")?.as_str());
+    let form = task::Form {
+        all: false,
+        nested: false,
+    };
+    let classes = ["0", "1"].map(str::to_owned);
+    name.and_then(task::task)
+        .is_none_or(|task| task.answers(&classes, form).is_ok())
 }
 
 /// What opens a folder in Python.
@@ -256,6 +276,7 @@ fn loads(folder: &Path) -> String {
     }
     let auto = match class {
         Some(class) if class.ends_with("ForMaskedLM") => "AutoModelForMaskedLM",
+        Some(class) if class.ends_with("ForCausalLM") => "AutoModelForCausalLM",
         _ => "AutoModelForSequenceClassification",
     };
     auto.to_owned()

@@ -84,18 +84,19 @@ pub(in crate::exec) fn write_peft(
         keys.extend(sizes(product, &adapted));
     }
     let mut save: Vec<String> = whole.iter().map(|m| (*m).to_owned()).collect();
-    if stage.start.task.on_masked_lm() {
-        keys.push(("task_type", Json::Null));
-        // Without a task, this is how peft finds the class.
+    let task = stage.start.task.as_ref();
+    keys.push(("task_type", json!(task.peft_type())));
+    if task.peft_type().is_none() {
+        // This is how peft finds the class then.
         let family = stage.model.family();
         keys.push((
             "auto_mapping",
             json!({
-                "base_model_class": stage.model.masked_lm_class(),
+                "base_model_class": stage.model.lm_class(),
                 "parent_library": format!("transformers.models.{family}.modeling_{family}"),
             }),
         ));
-    } else {
+    } else if !task.needs().is_lm() {
         save.extend(stage.model.head_modules().iter().map(|s| (*s).to_owned()));
     }
     keys.push(("revision", json!(base.revision)));
@@ -132,7 +133,7 @@ fn whole_modules<'a>(stage: &'a Stage, adapted: &[Adapted<'_>]) -> Option<Vec<&'
             continue;
         }
         let module = param.module();
-        let decodes = stage.start.task.on_masked_lm() && param.kind == ParamKind::Embedding;
+        let decodes = stage.start.task.needs().is_lm() && param.kind == ParamKind::Embedding;
         if decodes || adapted.iter().any(|a| a.site.path == module) {
             return None;
         }

@@ -33,7 +33,7 @@ use crate::library::data::batch::{Packed, pack};
 use crate::library::data::tokens::EncodedSet;
 use crate::library::model::Positions;
 use crate::library::stage::job::Features;
-use crate::library::task::MaskDraw;
+use crate::library::task::ReadDraw;
 use crate::program::op::Tensor;
 use crate::program::{Feed, Program};
 
@@ -336,7 +336,7 @@ impl Examples<'_> {
         runner: &mut Runner,
         program: &Program,
         indices: &[u32],
-        masks: Option<MaskDraw<'_>>,
+        masks: Option<ReadDraw<'_>>,
     ) -> Result<Packed, RunError> {
         let want: Vec<Feed> = program.feeds().map(|(f, _)| f).collect();
         let mut packed = pack(self.set, indices, self.positions, masks, &want)?;

@@ -6,7 +6,7 @@ use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
 use crate::library::data::tokens::Target;
 use crate::library::metric::{Metric, Predictions};
-use crate::library::task::{Masking, Task};
+use crate::library::task::{Reads, Task};
 use crate::program::op::Tensor;
 use crate::program::{Feed, Verified};
 
@@ -18,7 +18,7 @@ pub struct Walk<'a> {
     /// What is predicted.
     pub task: &'a dyn Task,
     /// How its texts are masked, if they are.
-    pub masking: Option<&'a Masking>,
+    pub masking: Option<&'a Reads>,
     /// Examples at once.
     pub batch: u64,
 }
@@ -85,7 +85,7 @@ pub fn stream(
     let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
     let set = walk.source.set;
     let order: Vec<u32> = (0..set.len() as u32).collect();
-    let masks = walk.masking.map(Masking::evaluation);
+    let masks = walk.masking.map(Reads::evaluation);
     let mut predictions = Predictions::default();
     let (mut sum, mut done) = (0.0, 0);
     for chunk in order.chunks(walk.batch.max(1) as usize) {

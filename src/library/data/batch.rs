@@ -1,10 +1,10 @@
 //! The order splits are walked in, and packed batches.
 
 use super::super::model::Positions;
-use super::super::task::{MaskDraw, MaskedToken};
+use super::super::task::{ReadDraw, ReadPlace};
 use super::tokens::{EncodedExample, EncodedSet, Target, Unread};
 use crate::base::rng::Stream;
-use crate::program::op::Tensor;
+use crate::program::op::{Element, Tensor};
 use crate::program::{Axis, Bindings, Feed, Pick, TargetKind};
 
 /// The inputs of one program run.
@@ -15,7 +15,7 @@ pub struct Packed {
     /// Its tensors.
     pub feeds: Vec<(Feed, Tensor)>,
     /// Its masked places, each with the index of its example.
-    pub masked: Vec<(u32, MaskedToken)>,
+    pub masked: Vec<(u32, ReadPlace)>,
 }
 
 /// The order in which an epoch walks over `n` examples.
@@ -28,8 +28,8 @@ pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
     }
 }
 
-/// Packs examples without padding, masked where there are masks, making the wanted inputs. Scalars
-/// (loss scale, step, rate), weights of classes and kept values of the frozen prefix are the caller's.
+/// Packs examples without padding, with the places that a head reads where it reads any number of them, making the wanted
+/// inputs. Scalars (loss scale, step, rate), weights of classes and kept values of the frozen prefix are the caller's.
 ///
 /// # Errors
 /// Tokens cannot be read back.
@@ -37,185 +37,214 @@ pub fn pack(
     set: &EncodedSet,
     indices: &[u32],
     positions: Positions,
-    masks: Option<MaskDraw<'_>>,
+    reads: Option<ReadDraw<'_>>,
     want: &[Feed],
 ) -> Result<Packed, Unread> {
-    let chosen: Result<Vec<(u32, EncodedExample)>, Unread> =
-        indices.iter().map(|&i| Ok((i, set.get(i)?))).collect();
-    let chosen = chosen?;
-    let tokens: usize = chosen.iter().map(|(_, e)| e.ids.len()).sum();
-    let starts: Vec<u32> = chosen
+    let batch = Batch::of(set, indices, reads)?;
+    let feeds = want
         .iter()
-        .scan(0_u32, |at, (_, e)| {
-            let start = *at;
-            *at += e.ids.len() as u32;
-            Some(start)
-        })
+        .filter_map(|&feed| Some((feed, batch.feed(feed, positions)?)))
         .collect();
-    // Each masked place with its row in the packed tokens.
-    let mut masked = Vec::new();
-    if let Some(masks) = masks {
-        for (&start, (index, example)) in starts.iter().zip(&chosen) {
-            let places = masks.places(*index, &example.ids);
-            masked.extend(places.into_iter().map(|p| (start + p.position, *index, p)));
-        }
+    Ok(Packed {
+        sizes: batch.sizes(),
+        feeds,
+        masked: batch.read.into_iter().map(|(_, i, p)| (i, p)).collect(),
+    })
+}
+
+/// The examples of a batch, with their indices.
+struct Batch {
+    examples: Vec<(u32, EncodedExample)>,
+    /// Row of each example's first token.
+    starts: Vec<u32>,
+    tokens: usize,
+    /// Each place that is read, with its row and the index of its example.
+    read: Vec<(u32, u32, ReadPlace)>,
+}
+
+/// A tensor of so many rows. Its memory is counted, so it is made in its size.
+fn rows<T: Element>(count: usize, width: usize, of: impl Iterator<Item = T>) -> Tensor {
+    let mut list = Vec::with_capacity(count * width);
+    list.extend(of);
+    if width == 1 {
+        Tensor::new(list, &[count])
+    } else {
+        Tensor::new(list, &[count, width])
     }
-    let sizes =
-        Bindings::of_lengths(chosen.iter().map(|(_, e)| e.ids.len())).reading(masked.len() as u64);
-    let per_place = |f: &dyn Fn(u32, u32, &MaskedToken) -> u32| {
-        let mut list = Vec::with_capacity(masked.len());
-        list.extend(
-            masked
-                .iter()
-                .map(|(row, index, place)| f(*row, *index, place)),
-        );
-        Tensor::new(list, &[masked.len()])
-    };
-    // Token ids as the model reads them.
-    let shown = || {
-        let mut list = Vec::with_capacity(tokens);
-        chosen
-            .iter()
-            .for_each(|(_, e)| list.extend_from_slice(&e.ids));
-        for (row, _, place) in &masked {
+}
+
+impl Batch {
+    fn of(set: &EncodedSet, indices: &[u32], reads: Option<ReadDraw<'_>>) -> Result<Self, Unread> {
+        let examples: Result<Vec<(u32, EncodedExample)>, Unread> =
+            indices.iter().map(|&i| Ok((i, set.get(i)?))).collect();
+        let examples = examples?;
+        let (mut starts, mut tokens) = (Vec::with_capacity(examples.len()), 0);
+        let mut read = Vec::new();
+        for (index, example) in &examples {
+            let start = tokens as u32;
+            if let Some(reads) = reads {
+                let places = reads.places(*index, &example.ids);
+                read.extend(places.into_iter().map(|p| (start + p.position, *index, p)));
+            }
+            starts.push(start);
+            tokens += example.ids.len();
+        }
+        Ok(Self {
+            examples,
+            starts,
+            tokens,
+            read,
+        })
+    }
+
+    fn sizes(&self) -> Bindings {
+        let lengths = self.examples.iter().map(|(_, e)| e.ids.len());
+        Bindings::of_lengths(lengths).reading(self.read.len() as u64)
+    }
+
+    /// Token ids as the model reads them.
+    fn shown(&self) -> Vec<u32> {
+        let mut list = Vec::with_capacity(self.tokens);
+        let examples = self.examples.iter();
+        examples.for_each(|(_, e)| list.extend_from_slice(&e.ids));
+        for (row, _, place) in &self.read {
             if let Some(id) = list.get_mut(*row as usize) {
                 *id = place.shown;
             }
         }
         list
-    };
-    let feeds = want
-        .iter()
-        .filter_map(|&feed| {
-            let per_token = |f: &dyn Fn(u32, &EncodedExample, usize) -> u32| {
-                let mut list = Vec::with_capacity(tokens);
-                for (index, example) in &chosen {
-                    list.extend((0..example.ids.len()).map(|place| f(*index, example, place)));
-                }
-                Tensor::new(list, &[tokens])
-            };
-            let tensor = match feed {
-                Feed::TokenIds => Tensor::new(shown(), &[tokens]),
-                Feed::Positions => {
-                    let ids = shown();
-                    let mut list = Vec::with_capacity(tokens);
-                    let mut rest = ids.as_slice();
-                    for (_, example) in &chosen {
-                        let (own, others) = rest.split_at(example.ids.len().min(rest.len()));
-                        list.extend(positions.of(own.iter().copied()));
-                        rest = others;
-                    }
-                    Tensor::new(list, &[tokens])
-                }
-                Feed::Segments => {
-                    per_token(&|_, e, place| e.segments.get(place).copied().unwrap_or(0).into())
-                }
-                Feed::Offsets => {
-                    let mut list = Vec::with_capacity(starts.len() + 1);
-                    list.extend_from_slice(&starts);
-                    list.push(tokens as u32);
-                    Tensor::new(list, &[starts.len() + 1])
-                }
-                Feed::Rows(Pick::First) => Tensor::new(starts.clone(), &[starts.len()]),
-                Feed::Rows(Pick::Last) => {
-                    let ends = starts.iter().zip(&chosen);
-                    let ends = ends.map(|(start, (_, e))| start + (e.ids.len() as u32).max(1) - 1);
-                    let mut list = Vec::with_capacity(starts.len());
-                    list.extend(ends);
-                    Tensor::new(list, &[starts.len()])
-                }
-                Feed::Rows(Pick::Mask) => {
-                    let masks = starts
-                        .iter()
-                        .zip(&chosen)
-                        .map(|(start, (_, e))| start + e.mask);
-                    let mut list = Vec::with_capacity(starts.len());
-                    list.extend(masks);
-                    Tensor::new(list, &[starts.len()])
-                }
-                Feed::Keys(Axis::Tokens) => {
-                    let mut list = Vec::with_capacity(2 * tokens);
-                    for (index, example) in &chosen {
-                        list.extend(
-                            (0..example.ids.len() as u32).flat_map(|place| [*index, place]),
-                        );
-                    }
-                    Tensor::new(list, &[tokens, 2])
-                }
-                Feed::Keys(Axis::Sequences) => {
-                    let mut list = Vec::with_capacity(2 * chosen.len());
-                    list.extend(chosen.iter().flat_map(|(index, _)| [*index, 0]));
-                    Tensor::new(list, &[chosen.len(), 2])
-                }
-                Feed::Rows(Pick::Places) => per_place(&|row, _, _| row),
-                Feed::Targets(TargetKind::Token) => per_place(&|_, _, place| place.token),
-                Feed::Keys(Axis::Read) => {
-                    let mut list = Vec::with_capacity(2 * masked.len());
-                    list.extend(
-                        masked
-                            .iter()
-                            .flat_map(|(_, index, place)| [*index, place.position]),
-                    );
-                    Tensor::new(list, &[masked.len(), 2])
-                }
-                Feed::Targets(TargetKind::Class) => {
-                    let class =
-                        |e: &EncodedExample| if let Target::Class(c) = e.label { c } else { 0 };
-                    let mut list = Vec::with_capacity(chosen.len());
-                    list.extend(chosen.iter().map(|(_, e)| class(e)));
-                    Tensor::new(list, &[chosen.len()])
-                }
-                Feed::Targets(TargetKind::Number) => {
-                    let score = |e: &EncodedExample| {
-                        if let Target::Score(x) = e.label {
-                            x
-                        } else {
-                            0.0
-                        }
+    }
+
+    fn positions(&self, positions: Positions) -> Tensor {
+        let ids = self.shown();
+        let mut list = Vec::with_capacity(self.tokens);
+        let mut rest = ids.as_slice();
+        for (_, example) in &self.examples {
+            let (own, others) = rest.split_at(example.ids.len().min(rest.len()));
+            list.extend(positions.of(own.iter().copied()));
+            rest = others;
+        }
+        Tensor::new(list, &[self.tokens])
+    }
+
+    /// A number for each example.
+    fn each<T: Element>(&self, of: impl Fn(&EncodedExample) -> T) -> Tensor {
+        rows(
+            self.examples.len(),
+            1,
+            self.examples.iter().map(|(_, e)| of(e)),
+        )
+    }
+
+    /// The rows that a head reads.
+    fn picked(&self, pick: Pick) -> Tensor {
+        let at = |place: fn(&EncodedExample) -> u32| {
+            let places = self.examples.iter().map(|(_, e)| place(e));
+            let starts = self.starts.iter().zip(places);
+            rows(
+                self.starts.len(),
+                1,
+                starts.map(|(start, place)| start + place),
+            )
+        };
+        match pick {
+            Pick::First => at(|_| 0),
+            Pick::Last => at(|e| (e.ids.len() as u32).max(1) - 1),
+            Pick::Mask => at(|e| e.mask),
+            Pick::Places => rows(self.read.len(), 1, self.read.iter().map(|(row, ..)| *row)),
+        }
+    }
+
+    /// What tells rows from all others, however they are packed.
+    fn keys(&self, axis: Axis) -> Tensor {
+        let examples = || self.examples.iter();
+        match axis {
+            Axis::Tokens => {
+                let own = |(index, e): &(u32, EncodedExample)| {
+                    let (index, length) = (*index, e.ids.len() as u32);
+                    (0..length).flat_map(move |place| [index, place])
+                };
+                rows(self.tokens, 2, examples().flat_map(own))
+            }
+            Axis::Sequences => {
+                let own = examples().flat_map(|(index, _)| [*index, 0]);
+                rows(self.examples.len(), 2, own)
+            }
+            Axis::Read => {
+                let own = self.read.iter();
+                let own = own.flat_map(|(_, index, place)| [*index, place.position]);
+                rows(self.read.len(), 2, own)
+            }
+        }
+    }
+
+    /// What is to be told.
+    fn targets(&self, kind: TargetKind) -> Tensor {
+        match kind {
+            TargetKind::Class => self.each(|e| match e.label {
+                Target::Class(class) => class,
+                _ => 0,
+            }),
+            TargetKind::Number => self.each(|e| match e.label {
+                Target::Score(x) => x,
+                _ => 0.0,
+            }),
+            TargetKind::Token => {
+                let own = self.read.iter().map(|(.., place)| place.token);
+                rows(self.read.len(), 1, own)
+            }
+            TargetKind::ClassSet { classes } => {
+                let classes = classes as usize;
+                let mut list = vec![0.0_f32; self.examples.len() * classes];
+                for (row, (_, e)) in list.chunks_mut(classes.max(1)).zip(&self.examples) {
+                    let Target::Classes(own) = &e.label else {
+                        continue;
                     };
-                    let mut list = Vec::with_capacity(chosen.len());
-                    list.extend(chosen.iter().map(|(_, e)| score(e)));
-                    Tensor::new(list, &[chosen.len()])
-                }
-                Feed::Targets(TargetKind::ClassSet { classes }) => {
-                    let classes = classes as usize;
-                    let mut list = vec![0.0_f32; chosen.len() * classes];
-                    for (row, (_, e)) in list.chunks_mut(classes.max(1)).zip(&chosen) {
-                        let Target::Classes(own) = &e.label else {
-                            continue;
-                        };
-                        for class in own.iter() {
-                            if let Some(place) = row.get_mut(*class as usize) {
-                                *place = 1.0;
-                            }
+                    for class in own.iter() {
+                        if let Some(place) = row.get_mut(*class as usize) {
+                            *place = 1.0;
                         }
                     }
-                    Tensor::new(list, &[chosen.len(), classes])
                 }
-                Feed::ClassWeights { .. }
-                | Feed::LossScale
-                | Feed::Step
-                | Feed::LearningRate
-                | Feed::Perturbation
-                | Feed::Draw
-                | Feed::Feature { .. } => {
-                    return None;
-                }
-            };
-            Some((feed, tensor))
+                Tensor::new(list, &[self.examples.len(), classes])
+            }
+        }
+    }
+
+    /// An input; `None` for one that is the caller's.
+    fn feed(&self, feed: Feed, positions: Positions) -> Option<Tensor> {
+        Some(match feed {
+            Feed::TokenIds => Tensor::new(self.shown(), &[self.tokens]),
+            Feed::Positions => self.positions(positions),
+            Feed::Segments => {
+                let own = |(_, e): &(u32, EncodedExample)| {
+                    let segment = |place| e.segments.get(place).copied().unwrap_or(0).into();
+                    (0..e.ids.len()).map(segment).collect::<Vec<u32>>()
+                };
+                rows(self.tokens, 1, self.examples.iter().flat_map(own))
+            }
+            Feed::Offsets => {
+                let ends = self.starts.iter().copied().chain([self.tokens as u32]);
+                rows(self.starts.len() + 1, 1, ends)
+            }
+            Feed::Rows(pick) => self.picked(pick),
+            Feed::Keys(axis) => self.keys(axis),
+            Feed::Targets(kind) => self.targets(kind),
+            Feed::ClassWeights { .. }
+            | Feed::LossScale
+            | Feed::Step
+            | Feed::LearningRate
+            | Feed::Perturbation
+            | Feed::Draw
+            | Feed::Feature { .. } => return None,
         })
-        .collect();
-    Ok(Packed {
-        sizes,
-        feeds,
-        masked: masked.into_iter().map(|(_, i, place)| (i, place)).collect(),
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::library::task::Masking;
+    use crate::library::task::{Masking, Reads};
     use crate::program::Sym;
 
     #[test]
@@ -271,13 +300,13 @@ mod tests {
         assert_eq!(feed(3), [2, 0, 2, 1, 0, 0, 0, 1, 0, 2]);
         assert_eq!(feed(4), [1, 0]);
         assert_eq!(feed(5), [1, 4]);
-        let masking = Masking {
+        let masking = Reads::Masked(Masking {
             rate: 0.5,
             added: 1,
             special: vec![10],
             mask: 99,
             vocabulary: 20,
-        };
+        });
         let feeds = [
             Feed::TokenIds,
             Feed::Rows(Pick::Places),

@@ -74,7 +74,9 @@ impl Method for Dora {
         let sum = lora::add_update(at, net, plain, dropped);
         let scaled = net.binary(BinaryKind::Mul, Broadcast::Row, sum, factor);
         if dropped == x {
-            return net.binary(BinaryKind::Add, Broadcast::Row, scaled, bias);
+            return bias.map_or(scaled, |bias| {
+                net.binary(BinaryKind::Add, Broadcast::Row, scaled, bias)
+            });
         }
         let base = net.dense(x, weight, bias);
         let change = net.binary(BinaryKind::Sub, Broadcast::Full, scaled, plain);

@@ -212,7 +212,7 @@ impl Method for KLst {
                     last: j == layers && !values.bool("pool"),
                 };
                 net.enter("side.block", block);
-                state = model.mirror(net, &format!("side.block.{own}"), mirror, x);
+                state = super::lst::copy(model, net, &format!("side.block.{own}"), mirror, x);
                 if values.bool("pool") {
                     pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
                 }

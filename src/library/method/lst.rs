@@ -70,6 +70,15 @@ fn kept(values: &Values) -> Vec<u64> {
 
 /// What is wrong with a width `hidden / r` that heads must divide.
 pub(super) fn check_width(values: &Values, facts: &Facts) -> Option<Complaint> {
+    if !facts.narrow {
+        return Some(Complaint {
+            key: "r",
+            code: &BAD_LADDER,
+            message: "narrow copies of this architecture's blocks are not built yet, and a ladder is made of them"
+                .to_owned(),
+            help: Some("take another method, or an encoder".to_owned()),
+        });
+    }
     let (r, hidden, heads) = (values.int("r"), facts.hidden, facts.heads);
     let fits = |r: u64| r > 0 && hidden.is_multiple_of(r) && (hidden / r).is_multiple_of(heads);
     (!fits(r)).then(|| {
@@ -86,6 +95,20 @@ pub(super) fn check_width(values: &Values, facts: &Facts) -> Option<Complaint> {
             help: Some(format!("`r` can be {}", good.join(", "))),
         }
     })
+}
+
+/// A narrow copy of one of a model's blocks. Planning refuses a model without them ([`check_width`]); the state goes through as
+/// it is then.
+pub(super) fn copy(
+    model: &dyn Model,
+    net: &mut Net<'_>,
+    path: &str,
+    mirror: Mirror,
+    x: Value,
+) -> Value {
+    model
+        .narrow()
+        .map_or(x, |narrow| narrow.mirror(net, path, mirror, x))
 }
 
 /// A projection of the side network.
@@ -161,7 +184,7 @@ impl Method for Lst {
                     last: i == last,
                 };
                 net.enter("side.block", i);
-                state = model.mirror(net, &format!("side.block.{i}"), mirror, mixed);
+                state = copy(model, net, &format!("side.block.{i}"), mirror, mixed);
             }
             net.enter("side", None);
             let state = net.layer_norm(&Site::norm("side.norm", Role::Side, s), state, facts.eps);

@@ -16,6 +16,7 @@ mod pearson;
 mod perplexity;
 mod spearman;
 mod subset_accuracy;
+mod token_accuracy;
 
 pub use confusion::{ClassScores, Confusion};
 
@@ -122,6 +123,7 @@ pub const METRICS: &[&dyn Metric] = &[
     &loss::Loss,
     &perplexity::Perplexity,
     &masked_accuracy::MaskedAccuracy,
+    &token_accuracy::TokenAccuracy,
 ];
 
 /// Looks a metric up by name.

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
-use super::{Architecture, Facts, Mirror, Model, Positions};
+use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow, Positions};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -48,6 +48,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,
         eps: sizes.eps,
+        narrow: true,
     };
     Ok(Box::new(Bert { sizes, facts }))
 }
@@ -81,14 +82,6 @@ impl Model for Bert {
         )
     }
 
-    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
-        let own = (
-            "bert.embeddings.word_embeddings",
-            &encoder::bert_block("bert", mirror.layer),
-        );
-        encoder::mirror(net, path, &self.sizes, own, mirror, x)
-    }
-
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let d = self.sizes.hidden;
         let pooled = net.linear(
@@ -103,6 +96,39 @@ impl Model for Bert {
         )
     }
 
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
+    }
+
+    fn masked_lm(&self) -> Option<&dyn MaskedLm> {
+        Some(self)
+    }
+
+    fn checkpoint_names(&self, name: &str) -> Vec<String> {
+        encoder::bias_names(name, BIAS, DECODER)
+            .unwrap_or_else(|| encoder::old_names(name, &["bert."]))
+    }
+
+    fn exported_class(&self) -> String {
+        "BertForSequenceClassification".to_owned()
+    }
+
+    fn head_modules(&self) -> &'static [&'static str] {
+        &["pooler", "classifier"]
+    }
+}
+
+impl Narrow for Bert {
+    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
+        let own = (
+            "bert.embeddings.word_embeddings",
+            &encoder::bert_block("bert", mirror.layer),
+        );
+        encoder::mirror(net, path, &self.sizes, own, mirror, x)
+    }
+}
+
+impl MaskedLm for Bert {
     fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {
         let paths = encoder::LmPaths {
             dense: "cls.predictions.transform.dense",
@@ -113,18 +139,5 @@ impl Model for Bert {
             activation: self.sizes.activation,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
-    }
-
-    fn checkpoint_names(&self, name: &str) -> Vec<String> {
-        encoder::bias_names(name, BIAS, DECODER)
-            .unwrap_or_else(|| encoder::old_names(name, &["bert."]))
-    }
-
-    fn exported_class(&self) -> &'static str {
-        "BertForSequenceClassification"
-    }
-
-    fn head_modules(&self) -> &'static [&'static str] {
-        &["pooler", "classifier"]
     }
 }

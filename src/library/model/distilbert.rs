@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Sizes};
-use super::{Architecture, Facts, Mirror, Model, Positions};
+use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow, Positions};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -60,6 +60,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,
         eps: sizes.eps,
+        narrow: true,
     };
     Ok(Box::new(DistilBert { sizes, facts }))
 }
@@ -109,14 +110,6 @@ impl Model for DistilBert {
         )
     }
 
-    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
-        let own = (
-            "distilbert.embeddings.word_embeddings",
-            &paths(mirror.layer),
-        );
-        encoder::mirror(net, path, &self.sizes, own, mirror, x)
-    }
-
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let d = self.sizes.hidden;
         let x = net.linear(
@@ -131,6 +124,38 @@ impl Model for DistilBert {
         )
     }
 
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
+    }
+
+    fn masked_lm(&self) -> Option<&dyn MaskedLm> {
+        Some(self)
+    }
+
+    fn checkpoint_names(&self, name: &str) -> Vec<String> {
+        encoder::old_names(name, &["distilbert."])
+    }
+
+    fn exported_class(&self) -> String {
+        "DistilBertForSequenceClassification".to_owned()
+    }
+
+    fn head_modules(&self) -> &'static [&'static str] {
+        &["pre_classifier", "classifier"]
+    }
+}
+
+impl Narrow for DistilBert {
+    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
+        let own = (
+            "distilbert.embeddings.word_embeddings",
+            &paths(mirror.layer),
+        );
+        encoder::mirror(net, path, &self.sizes, own, mirror, x)
+    }
+}
+
+impl MaskedLm for DistilBert {
     fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {
         let paths = encoder::LmPaths {
             dense: "vocab_transform",
@@ -141,17 +166,5 @@ impl Model for DistilBert {
             activation: self.sizes.activation,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
-    }
-
-    fn checkpoint_names(&self, name: &str) -> Vec<String> {
-        encoder::old_names(name, &["distilbert."])
-    }
-
-    fn exported_class(&self) -> &'static str {
-        "DistilBertForSequenceClassification"
-    }
-
-    fn head_modules(&self) -> &'static [&'static str] {
-        &["pre_classifier", "classifier"]
     }
 }

@@ -150,6 +150,28 @@ impl Config<'_> {
     }
 }
 
+/// Whether a model with so many blocks, of this width within and without its attention, is one that can be built.
+pub(super) fn within_bounds(
+    layers: u64,
+    (hidden, width): (u64, u64),
+    ffn: u64,
+    rows: u64,
+) -> Result<(), String> {
+    if layers > MOST_LAYERS {
+        return Err(format!(
+            "config.json has {layers} blocks; {MOST_LAYERS} are the most that are built"
+        ));
+    }
+    let [layers, hidden, width, ffn, rows] = [layers, hidden, width, ffn, rows].map(u128::from);
+    let numbers = layers * hidden * (4 * width + 2 * ffn) + rows * hidden;
+    if numbers > MOST_NUMBERS {
+        return Err(format!(
+            "config.json describes a model of about {numbers} parameters; {MOST_NUMBERS} are the most that are built"
+        ));
+    }
+    Ok(())
+}
+
 impl Sizes {
     /// Replaces every dropout rate.
     pub(super) fn set_dropout(&mut self, rate: f64) {
@@ -160,25 +182,8 @@ impl Sizes {
 
     /// Checks what the sizes must satisfy together.
     pub(super) fn checked(self) -> Result<Self, String> {
-        if self.layers > MOST_LAYERS {
-            return Err(format!(
-                "config.json has {} blocks; {MOST_LAYERS} are the most that are built",
-                self.layers
-            ));
-        }
-        let [layers, hidden, ffn, rows] = [
-            self.layers,
-            self.hidden,
-            self.ffn,
-            self.vocab + self.positions,
-        ]
-        .map(u128::from);
-        let numbers = layers * hidden * (4 * hidden + 2 * ffn) + rows * hidden;
-        if numbers > MOST_NUMBERS {
-            return Err(format!(
-                "config.json describes a model of about {numbers} parameters; {MOST_NUMBERS} are the most that are built"
-            ));
-        }
+        let rows = self.vocab + self.positions;
+        within_bounds(self.layers, (self.hidden, self.hidden), self.ffn, rows)?;
         if self.hidden.is_multiple_of(self.heads) {
             Ok(self)
         } else {

@@ -47,9 +47,15 @@ pub(super) enum On {
     /// BERT's and RoBERTa's.
     Bert,
     DistilBert,
+    /// Those of encoders.
+    Encoders,
+    /// Those of decoders.
+    Decoders,
+    /// Those of these model types.
+    These(&'static [&'static str]),
 }
 
-use On::{All, Bert, DistilBert};
+use On::{All, Bert, Decoders, DistilBert, Encoders, These};
 use Plain::{Empty, No, Null, Text};
 use Rule::{Idle, Only, Used};
 
@@ -59,6 +65,11 @@ const WRITER: Rule = Idle("it says where the file comes from");
 const SPEED: Rule = Idle("it chooses how the same is computed");
 const NO_DECODER: &str = "each token would see those before it only, which is not built; set it to false if the model is an encoder";
 const NO_CROSS: &str = "attention to another model's states is not built; set it to false";
+
+/// Decoders whose activation stands in `hidden_act`.
+const LIKE_LLAMA: &[&str] = &[
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "smollm3", "olmo2", "granite",
+];
 
 /// The table.
 pub(super) const KEYS: &[(&str, On, Rule)] = &[
@@ -89,7 +100,116 @@ pub(super) const KEYS: &[(&str, On, Rule)] = &[
     ("attention_dropout", DistilBert, Used),
     ("activation", DistilBert, Used),
     ("seq_classif_dropout", DistilBert, Used),
-    ("is_decoder", All, Only(&[Null, No], NO_DECODER)),
+    ("is_decoder", Encoders, Only(&[Null, No], NO_DECODER)),
+    ("is_decoder", Decoders, Idle("it is one")),
+    ("intermediate_size", Decoders, Used),
+    ("num_key_value_heads", Decoders, Used),
+    ("head_dim", Decoders, Used),
+    ("rms_norm_eps", Decoders, Used),
+    ("attention_dropout", Decoders, Used),
+    ("rope_theta", Decoders, Used),
+    ("rope_scaling", Decoders, Used),
+    ("rope_parameters", Decoders, Used),
+    ("partial_rotary_factor", Decoders, Used),
+    ("original_max_position_embeddings", Decoders, Used),
+    ("hidden_act", These(LIKE_LLAMA), Used),
+    (
+        "hidden_activation",
+        These(&["gemma"]),
+        Idle("`hidden_act` is what counts"),
+    ),
+    ("hidden_activation", These(&["gemma2", "gemma3_text"]), Used),
+    (
+        "hidden_act",
+        These(&["gemma2", "gemma3_text"]),
+        Idle("`hidden_activation` is what counts"),
+    ),
+    (
+        "attention_bias",
+        These(&[
+            "llama",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "smollm3",
+            "olmo2",
+            "granite",
+        ]),
+        Used,
+    ),
+    ("mlp_bias", These(&["llama", "smollm3", "granite"]), Used),
+    (
+        "sliding_window",
+        These(&[
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "gemma2",
+            "gemma3_text",
+            "phi3",
+            "smollm3",
+        ]),
+        Used,
+    ),
+    (
+        "use_sliding_window",
+        These(&["qwen2", "qwen3", "smollm3"]),
+        Used,
+    ),
+    ("max_window_layers", These(&["qwen2", "qwen3"]), Used),
+    (
+        "max_window_layers",
+        These(&["smollm3"]),
+        Idle("`layer_types` says the same"),
+    ),
+    (
+        "layer_types",
+        These(&["qwen2", "qwen3", "gemma2", "gemma3_text", "smollm3"]),
+        Used,
+    ),
+    (
+        "query_pre_attn_scalar",
+        These(&["gemma2", "gemma3_text"]),
+        Used,
+    ),
+    (
+        "attn_logit_softcapping",
+        These(&["gemma2", "gemma3_text"]),
+        Used,
+    ),
+    (
+        "final_logit_softcapping",
+        These(&["gemma2", "gemma3_text"]),
+        Used,
+    ),
+    (
+        "use_bidirectional_attention",
+        These(&["gemma", "gemma2", "gemma3_text"]),
+        Used,
+    ),
+    ("rope_local_base_freq", These(&["gemma3_text"]), Used),
+    ("sliding_window_pattern", These(&["gemma3_text"]), Used),
+    (
+        "_sliding_window_pattern",
+        These(&["gemma3_text"]),
+        Idle("`layer_types` says the same"),
+    ),
+    ("no_rope_layers", These(&["smollm3"]), Used),
+    ("no_rope_layer_interval", These(&["smollm3"]), Used),
+    ("resid_pdrop", These(&["phi3"]), Used),
+    ("embd_pdrop", These(&["phi3"]), Used),
+    ("embedding_multiplier", These(&["granite"]), Used),
+    ("residual_multiplier", These(&["granite"]), Used),
+    ("attention_multiplier", These(&["granite"]), Used),
+    ("logits_scaling", These(&["granite"]), Used),
+    (
+        "pretraining_tp",
+        Decoders,
+        Idle("it chooses how the same is computed"),
+    ),
+    ("cache_implementation", Decoders, GENERATION),
+    ("default_theta", Decoders, WRITER),
     ("add_cross_attention", All, Only(&[Null, No], NO_CROSS)),
     ("is_encoder_decoder", All, Only(&[Null, No], NO_CROSS)),
     ("cross_attention_hidden_size", All, Only(&[Null], NO_CROSS)),
@@ -282,12 +402,18 @@ pub(super) const KEYS: &[(&str, On, Rule)] = &[
     ("begin_suppress_tokens", All, GENERATION),
 ];
 
+/// The model types of encoders.
+const ENCODERS: &[&str] = &["bert", "roberta", "xlm-roberta", "camembert", "distilbert"];
+
 /// The rule of a key in the `config.json` of a model type.
 fn rule(model_type: &str, key: &str) -> Option<Rule> {
     let on = |on: On| match on {
         All => true,
-        Bert => model_type != "distilbert",
+        Bert => ENCODERS.contains(&model_type) && model_type != "distilbert",
         DistilBert => model_type == "distilbert",
+        Encoders => ENCODERS.contains(&model_type),
+        Decoders => !ENCODERS.contains(&model_type),
+        These(types) => types.contains(&model_type),
     };
     let row = KEYS.iter().find(|(known, o, _)| *known == key && on(*o));
     row.map(|(_, _, rule)| *rule)
@@ -324,7 +450,7 @@ mod tests {
         let text = std::fs::read("tests/reference/keys.json").expect("the reference");
         let json: Json = serde_json::from_slice(&text).expect("JSON");
         let classes = json["config.json"].as_object().expect("classes");
-        assert_eq!(classes.len(), 5);
+        assert_eq!(classes.len(), 16);
         for (model_type, keys) in classes {
             for key in keys.as_array().expect("keys") {
                 let key = key.as_str().expect("a name");

@@ -7,13 +7,25 @@ use serde_json::Value as Json;
 
 use super::net::Net;
 use super::schema::Schema;
-use crate::program::Value;
+use crate::program::{Pick, Value};
 
 mod bert;
+mod decoder;
 mod distilbert;
 mod encoder;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod granite;
 mod keys;
+mod llama;
+mod mistral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
 mod roberta;
+mod smollm3;
 
 /// An architecture the compiler knows.
 #[derive(Debug)]
@@ -31,6 +43,17 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     &bert::ARCHITECTURE,
     &roberta::ARCHITECTURE,
     &distilbert::ARCHITECTURE,
+    &llama::ARCHITECTURE,
+    &mistral::ARCHITECTURE,
+    &qwen2::ARCHITECTURE,
+    &qwen3::ARCHITECTURE,
+    &gemma::ARCHITECTURE,
+    &gemma2::ARCHITECTURE,
+    &gemma3::ARCHITECTURE,
+    &phi3::ARCHITECTURE,
+    &smollm3::ARCHITECTURE,
+    &olmo2::ARCHITECTURE,
+    &granite::ARCHITECTURE,
 ];
 
 /// The figures of a model that others need.
@@ -56,6 +79,8 @@ pub struct Facts {
     pub attention_dropout: f64,
     /// Addend of the variance in its norms.
     pub eps: f64,
+    /// Whether there are narrow copies of its blocks.
+    pub narrow: bool,
 }
 
 /// How position ids are counted.
@@ -93,6 +118,37 @@ pub struct Mirror {
     pub last: bool,
 }
 
+/// A model that has narrow copies of its blocks, which ladders are made of.
+pub trait Narrow {
+    /// A block like one of the model's own, but narrower, with as many heads and with parameters under
+    /// `path`. Tells [`Net::pruner`], if there is one, what each of them mirrors.
+    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value;
+}
+
+/// A model with a head for masked tokens.
+pub trait MaskedLm {
+    /// The head on the states at the masks, for some words only or for the whole vocabulary:
+    /// `[N, hidden] → [N, words]`.
+    fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value;
+}
+
+/// The head of a language model: `logit = cap(scale · x tableᵀ)`.
+#[derive(Clone, Copy, Debug)]
+pub struct LmHead {
+    /// `[vocabulary, hidden]`
+    pub table: Value,
+    /// Factor of the products.
+    pub scale: f64,
+    /// Bound that logits approach.
+    pub cap: Option<f64>,
+}
+
+/// A model with a head for the next token.
+pub trait CausalLm {
+    /// The head.
+    fn head(&self, net: &mut Net<'_>) -> LmHead;
+}
+
 /// An architecture with its sizes.
 pub trait Model: fmt::Debug + Send + Sync {
     /// The registry's name.
@@ -110,9 +166,31 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Block `layer`: `[T, hidden] → [T, hidden]`.
     fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value;
 
-    /// A block like one of the model's own, but narrower, with as many heads and with parameters under
-    /// `path`. Tells [`Net::pruner`], if there is one, what each of them mirrors.
-    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value;
+    /// What stands behind the last block, on the rows that are read.
+    fn finish(&self, net: &mut Net<'_>, x: Value) -> Value {
+        let _ = net;
+        x
+    }
+
+    /// The token whose state stands for a whole sequence.
+    fn sequence_pick(&self) -> Pick {
+        Pick::First
+    }
+
+    /// Its narrow copies, if they are built.
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        None
+    }
+
+    /// Its head for masked tokens, if it has one.
+    fn masked_lm(&self) -> Option<&dyn MaskedLm> {
+        None
+    }
+
+    /// Its head for the next token, if it has one.
+    fn causal_lm(&self) -> Option<&dyn CausalLm> {
+        None
+    }
 
     /// The backbone: packed tokens to last hidden states, `[T, hidden]` or only the rows that are read.
     /// Each block's input, and the last one's output, is shown to the network as a feature.
@@ -128,22 +206,18 @@ pub trait Model: fmt::Debug + Send + Sync {
         x
     }
 
-    /// The sequence head on the states at the first tokens: `[S, hidden] → [S, classes]`.
+    /// The sequence head on the states of [`Self::sequence_pick`]: `[S, hidden] → [S, classes]`.
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value;
-
-    /// The masked-LM head on the states at the masks, for some words only or for the whole vocabulary:
-    /// `[N, hidden] → [N, words]`.
-    fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value;
 
     /// Names under which checkpoints have a parameter: the present one first, then old ones
     /// (`gamma`, without the model's prefix, …).
     fn checkpoint_names(&self, name: &str) -> Vec<String>;
 
     /// Class name of the exported model in `transformers`.
-    fn exported_class(&self) -> &'static str;
+    fn exported_class(&self) -> String;
 
-    /// Class name in `transformers` of the model exported with its masked-LM head.
-    fn masked_lm_class(&self) -> String {
+    /// Class name in `transformers` of the model exported with its head for tokens.
+    fn lm_class(&self) -> String {
         self.exported_class()
             .replace("SequenceClassification", "MaskedLM")
     }

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
-use super::{Architecture, Facts, Mirror, Model, Positions};
+use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow, Positions};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -70,6 +70,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,
         eps: sizes.eps,
+        narrow: true,
     };
     Ok(Box::new(Roberta {
         sizes,
@@ -107,14 +108,6 @@ impl Model for Roberta {
         )
     }
 
-    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
-        let own = (
-            "roberta.embeddings.word_embeddings",
-            &encoder::bert_block("roberta", mirror.layer),
-        );
-        encoder::mirror(net, path, &self.sizes, own, mirror, x)
-    }
-
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
         let (d, p) = (self.sizes.hidden, self.sizes.head_dropout);
         let x = net.dropout(hidden, p);
@@ -127,6 +120,39 @@ impl Model for Roberta {
         )
     }
 
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
+    }
+
+    fn masked_lm(&self) -> Option<&dyn MaskedLm> {
+        Some(self)
+    }
+
+    fn checkpoint_names(&self, name: &str) -> Vec<String> {
+        encoder::bias_names(name, BIAS, DECODER)
+            .unwrap_or_else(|| encoder::old_names(name, &["roberta."]))
+    }
+
+    fn exported_class(&self) -> String {
+        self.class.to_owned()
+    }
+
+    fn head_modules(&self) -> &'static [&'static str] {
+        &["classifier"]
+    }
+}
+
+impl Narrow for Roberta {
+    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
+        let own = (
+            "roberta.embeddings.word_embeddings",
+            &encoder::bert_block("roberta", mirror.layer),
+        );
+        encoder::mirror(net, path, &self.sizes, own, mirror, x)
+    }
+}
+
+impl MaskedLm for Roberta {
     fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {
         let paths = encoder::LmPaths {
             dense: "lm_head.dense",
@@ -138,18 +164,5 @@ impl Model for Roberta {
             activation: ActivationKind::Gelu,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
-    }
-
-    fn checkpoint_names(&self, name: &str) -> Vec<String> {
-        encoder::bias_names(name, BIAS, DECODER)
-            .unwrap_or_else(|| encoder::old_names(name, &["roberta."]))
-    }
-
-    fn exported_class(&self) -> &'static str {
-        self.class
-    }
-
-    fn head_modules(&self) -> &'static [&'static str] {
-        &["classifier"]
     }
 }

@@ -1,14 +1,16 @@
 //! The layers that models and methods are made of.
 
 use super::super::method;
+use super::super::model::LmHead;
 use super::{Mode, Net, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
-    Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast, Detach,
-    Dropout, Elementwise, Epilogue, Gather, Heads, Indices, LayerNorm, MatMul, Over, Reduce,
-    ReduceKind, Unary, UnaryKind,
+    Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast, Columns,
+    Constant, Detach, Dropout, Elementwise, Epilogue, Frequencies, Gated, Gather, HeadLoss, Heads,
+    Indices, LayerNorm, MatMul, Over, Precision, Reduce, ReduceKind, RmsNorm, Rotary, Unary,
+    UnaryKind,
 };
-use crate::program::{Axis, Block, DType, Feed, Pick, Real, Value};
+use crate::program::{Axis, Block, DType, Feed, Pick, Real, TargetKind, Value};
 
 impl Net<'_> {
     /// Says that the layers from here on are of this block, or of none.
@@ -50,11 +52,19 @@ impl Net<'_> {
     /// `y = x Wᵀ + b`, through which no gradient reaches `x`.
     pub fn detached_linear(&mut self, site: &Site, x: Value) -> Value {
         let (weight, bias) = (self.weight(site), self.bias(site));
+        self.product(true, x, weight, bias)
+    }
+
+    /// `x wᵀ [+ b]`; `detached` says that no gradient reaches `x`.
+    fn product(&mut self, detached: bool, x: Value, weight: Value, bias: Option<Value>) -> Value {
+        let epilogue = bias.map_or(Epilogue::None, |_| Epilogue::Bias);
         let op = MatMul {
-            detached: true,
-            ..MatMul::linear(Real::new(1.0), Epilogue::Bias)
+            detached,
+            ..MatMul::linear(Real::new(1.0), epilogue)
         };
-        self.b.push1(op, &[x, weight, bias])
+        let mut inputs = vec![x, weight];
+        inputs.extend(bias);
+        self.b.push1(op, &inputs)
     }
 
     /// `y = x wᵀ + b` with a given weight `[out, in]` and the site's own bias.
@@ -63,10 +73,9 @@ impl Net<'_> {
         self.dense(x, weight, bias)
     }
 
-    /// `x wᵀ + b` for `[N, in]`, `[out, in]` and `[out]`.
-    pub fn dense(&mut self, x: Value, weight: Value, bias: Value) -> Value {
-        let op = MatMul::linear(Real::new(1.0), Epilogue::Bias);
-        self.b.push1(op, &[x, weight, bias])
+    /// `x wᵀ + b` for `[N, in]`, `[out, in]` and `[out]`, or without `b`.
+    pub fn dense(&mut self, x: Value, weight: Value, bias: impl Into<Option<Value>>) -> Value {
+        self.product(false, x, weight, bias.into())
     }
 
     /// `x wᵀ` for `[N, in]` and `[out, in]`.
@@ -91,6 +100,74 @@ impl Net<'_> {
         let beta = self.module_param(site, "bias", &width, ParamKind::NormBias);
         let eps = Real::new(eps);
         self.b.push(LayerNorm { eps }, &[x, gamma, beta])[0]
+    }
+
+    /// Each row, or each run of so many columns as the norm is wide, over its root mean square, times the weight, or one
+    /// more than it.
+    pub fn rms_norm(&mut self, site: &Site, x: Value, eps: f64, plus_one: bool) -> Value {
+        self.b.label(&site.path);
+        let weight = self.module_param(site, "weight", &[site.output()], ParamKind::NormWeight);
+        let eps = Real::new(eps);
+        self.b.push1(RmsNorm { eps, plus_one }, &[x, weight])
+    }
+
+    /// Queries or keys with their rotary positions: heads of so many columns, the inverse frequencies of their pairs, and
+    /// the factor of cosines and sines.
+    pub fn rotary(&mut self, x: Value, head: u64, inverse: &[f64], scale: f64) -> Value {
+        let positions = self.b.feed(Feed::Positions);
+        let op = Rotary {
+            width: head as u32,
+            frequencies: Frequencies::new(inverse.iter().copied()),
+            scale: Real::new(scale),
+            interleaved: false,
+            inverse: false,
+        };
+        self.b.push1(op, &[x, positions])
+    }
+
+    /// `act(gate) ⊙ up`.
+    pub fn gated(&mut self, kind: ActivationKind, gate: Value, up: Value) -> Value {
+        self.b.push1(Gated { kind }, &[gate, up])
+    }
+
+    /// Columns `from .. to` of a matrix.
+    pub fn columns(&mut self, x: Value, from: u64, to: u64) -> Value {
+        let (from, to) = (from as u32, to as u32);
+        self.b.push1(Columns { from, to }, &[x])
+    }
+
+    /// `x` times a constant.
+    pub fn scaled(&mut self, x: Value, factor: f64) -> Value {
+        if factor == 1.0 {
+            return x;
+        }
+        let constant = Constant {
+            value: Real::new(factor),
+            dtype: DType::F32,
+        };
+        let factor = self.b.push1(constant, &[]);
+        self.binary(BinaryKind::Mul, Broadcast::Scalar, x, factor)
+    }
+
+    /// A table `[rows, width]` in compute type, as the loss of a head reads it.
+    pub fn head_table(&mut self, site: &Site) -> Value {
+        self.b.label("lm_head");
+        let table = self.table(site);
+        self.widen(table)
+    }
+
+    /// The summed cross-entropy of the next tokens at the rows that are read, times the step's loss scale, `[1]`, and of
+    /// each row its loss and the likeliest token, `[R, 2]`; without logits in memory.
+    pub fn head_loss(&mut self, x: Value, head: &LmHead) -> (Value, Value) {
+        let targets = self.b.feed(Feed::Targets(TargetKind::Token));
+        let scale = self.b.feed(Feed::LossScale);
+        let op = HeadLoss {
+            alpha: Real::new(head.scale),
+            softcap: head.cap.map(Real::new),
+            precision: Precision::default(),
+        };
+        let made = self.b.push(op, &[x, head.table, targets, scale]);
+        (made[0], made[2])
     }
 
     /// A table of embeddings `[rows, width]` named `<path>.weight`, in storage type.
@@ -219,8 +296,17 @@ impl Net<'_> {
         width: u64,
         p: f64,
     ) -> Value {
-        let offsets = self.b.feed(Feed::Offsets);
         let scale = Real::new(1.0 / ((width / heads) as f64).sqrt());
+        let op = Attention {
+            fold,
+            ..Attention::plain(Heads::each(heads as u32), scale)
+        };
+        self.attend(op, (q, k, v), p)
+    }
+
+    /// Attention of any kind, with dropout of rate `p` on the probabilities.
+    pub fn attend(&mut self, op: Attention, (q, k, v): (Value, Value, Value), p: f64) -> Value {
+        let offsets = self.b.feed(Feed::Offsets);
         let stream = self.stream();
         let mut inputs = vec![q, k, v, offsets];
         let dropout = self.drops(p, &[q, k, v]).then(|| {
@@ -231,14 +317,7 @@ impl Net<'_> {
                 stream,
             }
         });
-        self.b.push(
-            Attention {
-                fold,
-                dropout,
-                ..Attention::plain(Heads::each(heads as u32), scale)
-            },
-            &inputs,
-        )[0]
+        self.b.push(Attention { dropout, ..op }, &inputs)[0]
     }
 
     /// `a ∘ b`, where `b` may be broadcast.

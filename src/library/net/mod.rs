@@ -186,9 +186,10 @@ impl<'a> Net<'a> {
         self.module_param(site, "weight", &shape, ParamKind::Weight)
     }
 
-    /// The bias `[out]` of a site.
-    pub fn bias(&mut self, site: &Site) -> Value {
-        self.module_param(site, "bias", &[site.output()], ParamKind::Bias)
+    /// The bias `[out]` of a site, if it has one.
+    pub fn bias(&mut self, site: &Site) -> Option<Value> {
+        site.has_bias()
+            .then(|| self.module_param(site, "bias", &[site.output()], ParamKind::Bias))
     }
 
     /// All sites of the model, also those that are still to come.

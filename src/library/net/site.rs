@@ -13,12 +13,28 @@ pub enum Role {
     AttentionOutput,
     /// `attention.norm`
     AttentionNorm,
+    /// `attention.qkv`: query, key and value as one map
+    Qkv,
+    /// `attention.query_norm`
+    QueryNorm,
+    /// `attention.key_norm`
+    KeyNorm,
+    /// `attention.post_norm`: behind the attention, where another norm stands before it
+    AttentionPostNorm,
+    /// `ffn.gate`
+    FfnGate,
+    /// `ffn.gate_up`: gate and up as one map
+    FfnGateUp,
     /// `ffn.up`
     FfnUp,
     /// `ffn.down`
     FfnDown,
     /// `ffn.norm`
     FfnNorm,
+    /// `ffn.post_norm`: behind the feed-forward network, where another norm stands before it
+    FfnPostNorm,
+    /// `norm`: behind the last block
+    FinalNorm,
     /// `attention`: what the attention adds to the residual
     Attention,
     /// `ffn`: what the feed-forward network adds to the residual
@@ -52,9 +68,17 @@ pub const ROLES: &[(Role, &str)] = &[
     (Role::Value, "attention.value"),
     (Role::AttentionOutput, "attention.output"),
     (Role::AttentionNorm, "attention.norm"),
+    (Role::Qkv, "attention.qkv"),
+    (Role::QueryNorm, "attention.query_norm"),
+    (Role::KeyNorm, "attention.key_norm"),
+    (Role::AttentionPostNorm, "attention.post_norm"),
+    (Role::FfnGate, "ffn.gate"),
+    (Role::FfnGateUp, "ffn.gate_up"),
     (Role::FfnUp, "ffn.up"),
     (Role::FfnDown, "ffn.down"),
     (Role::FfnNorm, "ffn.norm"),
+    (Role::FfnPostNorm, "ffn.post_norm"),
+    (Role::FinalNorm, "norm"),
     (Role::Attention, "attention"),
     (Role::Ffn, "ffn"),
     (Role::WordEmbedding, "embeddings.word"),
@@ -100,6 +124,8 @@ pub enum Part {
         input: u64,
         /// Output width.
         output: u64,
+        /// Whether it has a bias.
+        bias: bool,
     },
     /// A norm of rows `[N, width]`.
     Norm {
@@ -154,7 +180,31 @@ impl Site {
     /// A linear map outside of the blocks.
     #[must_use]
     pub fn linear(path: impl Into<String>, role: Role, (input, output): (u64, u64)) -> Self {
-        Self::new(path, role, Part::Linear { input, output })
+        let bias = true;
+        Self::new(
+            path,
+            role,
+            Part::Linear {
+                input,
+                output,
+                bias,
+            },
+        )
+    }
+
+    /// The same without a bias, if it is a linear map.
+    #[must_use]
+    pub const fn without_bias(mut self) -> Self {
+        if let Part::Linear { bias, .. } = &mut self.part {
+            *bias = false;
+        }
+        self
+    }
+
+    /// Whether it is a linear map with a bias.
+    #[must_use]
+    pub const fn has_bias(&self) -> bool {
+        matches!(self.part, Part::Linear { bias: true, .. })
     }
 
     /// A norm outside of the blocks.

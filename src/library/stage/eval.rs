@@ -15,7 +15,7 @@ static SCHEMA: Schema = Schema {
     name: "eval",
     summary: "score a split: metrics and a file of predictions",
     doc: "Takes the result of another stage (`from = …`) or a model with a trained head (`model = …`). Leaves \
-          `predictions.tsv` with one row an example; with masked tokens, one row a masked place.",
+          `predictions.tsv` with one row an example; with tokens to be told, one row a token.",
     paper: "",
     keys: &[
         Key {

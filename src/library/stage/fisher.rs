@@ -52,7 +52,7 @@ pub(super) fn fisher(cx: &StageCx<'_>, params: &[Param]) -> Option<Fisher> {
     };
     let mut b = Builder::with_numbers("fisher", cx.numbers);
     let built = probed(&mut b, cx, &bare, Mode::Evaluate, names);
-    let loss = cx.task.loss(&mut b, built.scores);
+    let loss = built.loss(&mut b, cx.task.as_ref());
     b.output("loss", loss);
     let resident = |b: &mut Builder, source: &BaseParam, name: &str, class: Class| {
         b.resident(name, TensorType::fixed(DType::F32, &source.shape), class)

@@ -7,7 +7,7 @@ use super::super::metric::Metric;
 use super::super::net::Param;
 use super::super::net::Site;
 use super::super::schedule::Rates;
-use super::super::task::Masking;
+use super::super::task::Reads;
 use super::fisher::Fisher;
 use crate::program::prefix::Kept;
 use crate::program::{Bindings, DType, Feed, Program, Verified};
@@ -162,10 +162,10 @@ pub struct Fit {
     pub seed: u64,
     /// Whether the order changes from epoch to epoch.
     pub shuffle: bool,
-    /// How the training texts are masked, if they are.
-    pub masking: Option<Masking>,
-    /// How the texts it evaluates on are masked, if they are.
-    pub dev_masking: Option<Masking>,
+    /// Which places of the training texts are read, where those are any number of tokens.
+    pub masking: Option<Reads>,
+    /// The same of the texts it evaluates on.
+    pub dev_masking: Option<Reads>,
     /// Steps between evaluations.
     pub evaluate_every: Option<u64>,
     /// Metrics of the evaluations.
@@ -183,8 +183,8 @@ pub struct Fit {
 pub struct Score {
     /// Scores, and the summed loss where there are labels.
     pub evaluate: Verified,
-    /// How the texts are masked, if they are.
-    pub masking: Option<Masking>,
+    /// Which places of the texts are read, where those are any number of tokens.
+    pub masking: Option<Reads>,
     /// Draws of demonstrations, each a row an example; their scores are averaged.
     pub draws: u64,
     /// Examples of a program run.
@@ -282,12 +282,12 @@ impl Job {
     }
 }
 
-/// Sizes of the (micro-)batches of consecutive examples of these lengths, masked if they are.
+/// Sizes of the (micro-)batches of consecutive examples of these lengths.
 pub fn batch_sizes<'a>(
     lengths: &'a [u32],
     order: &'a [u32],
     batch: u64,
-    masking: Option<&'a Masking>,
+    masking: Option<&'a Reads>,
 ) -> impl Iterator<Item = Bindings> + 'a {
     order.chunks(batch.max(1) as usize).map(move |chunk| {
         let chosen = || chunk.iter().filter_map(|&i| lengths.get(i as usize));

@@ -98,7 +98,7 @@ impl StageKind for Mezo {
         let v = cx.values;
         let mut b = Builder::with_numbers("loss", cx.numbers);
         let built = network(&mut b, cx, &cx.tuning, Mode::Evaluate);
-        let loss = cx.task.training_loss(&mut b, built.scores);
+        let loss = built.training_loss(&mut b, cx.task.as_ref());
         b.output("loss", loss);
         let loss = verified(b.finish());
         let trained: Vec<&Param> = built.params.iter().filter(|p| p.trainable).collect();

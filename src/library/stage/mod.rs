@@ -17,7 +17,7 @@ use super::method::Tuning;
 use super::model::Model;
 use super::net::Site;
 use super::schema::{Schema, Values};
-use super::task::{Masking, Task};
+use super::task::{Reads, Task};
 use crate::base::{Diag, Diags, Sound, Span};
 use crate::program::{Format, Numbers};
 use job::Job;
@@ -87,8 +87,8 @@ pub fn stage(name: &str) -> Option<&'static dyn StageKind> {
 pub struct SplitFacts {
     /// Number of examples; `None` when the data are not at hand.
     pub examples: Option<u64>,
-    /// How its texts are masked, where masked tokens are what is learned.
-    pub masking: Option<Masking>,
+    /// Which places of its texts are read, where those are any number of tokens.
+    pub masking: Option<Reads>,
 }
 
 /// What a stage is lowered from.
@@ -118,9 +118,9 @@ pub struct StageCx<'a> {
 }
 
 impl StageCx<'_> {
-    /// How the texts of a split are masked, if they are.
+    /// Which places of a split's texts are read, where those are any number of tokens.
     #[must_use]
-    pub fn masking(&self, split: usize) -> Option<Masking> {
+    pub fn masking(&self, split: usize) -> Option<Reads> {
         self.splits.get(split)?.as_ref()?.masking.clone()
     }
 }

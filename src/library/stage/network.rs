@@ -17,12 +17,27 @@ use crate::program::{Builder, DType, Numbers, Pick, Program, Value, Verified};
 /// A network built into a program.
 #[derive(Debug)]
 pub struct Built {
-    /// Scores `[S, classes]`, or `[M, vocabulary]`.
+    /// Scores `[S, classes]`, or `[R, vocabulary]`, or of each place its loss and its prediction, `[R, 2]`.
     pub scores: Value,
+    /// The summed loss, times the step's loss scale, where it comes with the scores.
+    loss: Option<Value>,
     /// Its parameters.
     pub params: Vec<Param>,
     /// Its sites.
     pub sites: Vec<Site>,
+}
+
+impl Built {
+    /// The summed loss of the scores, times the step's loss scale: `[1]`.
+    pub(super) fn loss(&self, b: &mut Builder, task: &dyn Task) -> Value {
+        self.loss.unwrap_or_else(|| task.loss(b, self.scores))
+    }
+
+    /// The same as a training minimises it.
+    pub(super) fn training_loss(&self, b: &mut Builder, task: &dyn Task) -> Value {
+        self.loss
+            .unwrap_or_else(|| task.training_loss(b, self.scores))
+    }
 }
 
 /// The sites of a model without any method, the head's among them.
@@ -76,7 +91,7 @@ pub(super) fn probed(
         },
     };
     let mut net = Net::new(b, tuning, options);
-    let pick = cx.task.pick();
+    let pick = cx.task.pick(cx.model.as_ref());
     let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
     // A ladder reads all rows of the backbone; otherwise its last block makes only those the head reads.
     if ladders.clone().next().is_none() {
@@ -84,16 +99,31 @@ pub(super) fn probed(
     }
     let mut hidden = cx.model.encode(&mut net);
     net.set_pick(pick);
+    let mut beside = false;
     for (method, filled) in ladders {
         hidden = method.side(&filled.values, &mut net, cx.model.as_ref(), hidden);
+        beside = true;
     }
     let hidden = net.picked(hidden);
+    // A ladder ends with a norm of its own.
+    let hidden = if beside {
+        hidden
+    } else {
+        cx.model.finish(&mut net, hidden)
+    };
     let words = cx.words.as_deref().unwrap_or_default();
     let of = (cx.classes.len(), words);
-    let scores = cx.task.scores(cx.model.as_ref(), &mut net, hidden, of);
+    let (scores, loss) = match cx.task.fused(cx.model.as_ref(), &mut net, hidden) {
+        Some((scores, loss)) => (scores, Some(loss)),
+        None => (
+            cx.task.scores(cx.model.as_ref(), &mut net, hidden, of),
+            None,
+        ),
+    };
     let (params, sites) = net.finish();
     Built {
         scores,
+        loss,
         params,
         sites,
     }
@@ -129,8 +159,14 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
     net.set_pick(Pick::First);
     let hidden = model.encode(&mut net);
     let hidden = net.picked(hidden);
+    let hidden = model.finish(&mut net, hidden);
     model.classify(&mut net, hidden, 2);
-    model.words(&mut net, hidden, None);
+    if let Some(lm) = model.masked_lm() {
+        lm.words(&mut net, hidden, None);
+    }
+    if let Some(lm) = model.causal_lm() {
+        lm.head(&mut net);
+    }
     let (params, mut sites) = net.finish();
     sites.retain(Site::is_linear);
     Anatomy { params, sites }
@@ -145,7 +181,7 @@ pub fn evaluation(cx: &Sound<StageCx<'_>>, tuning: &Tuning, labels: bool) -> (Pr
     let built = network(&mut b, cx, tuning, Mode::Evaluate);
     b.output("scores", built.scores);
     if labels {
-        let loss = cx.task.loss(&mut b, built.scores);
+        let loss = built.loss(&mut b, cx.task.as_ref());
         b.output("loss", loss);
     }
     (b.finish(), built)

@@ -392,7 +392,7 @@ fn build(
     let name = if split { "accumulate" } else { "step" };
     let mut b = Builder::with_numbers(name, cx.numbers);
     let built = network(&mut b, cx, &cx.tuning, Mode::Train);
-    let loss = cx.task.training_loss(&mut b, built.scores);
+    let loss = built.training_loss(&mut b, cx.task.as_ref());
     b.output("loss", loss);
     let trained: Vec<Param> = built
         .params

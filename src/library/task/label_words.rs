@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::weighting::{CLASS_WEIGHTS, LABEL_SMOOTHING, Weighting};
-use super::{Classes, Task, TaskKind};
+use super::{Classes, Head, Task, TaskKind};
 use crate::base::{Diag, Span};
 use crate::library::data::tokens::Target;
 use crate::library::model::Model;
@@ -64,12 +64,12 @@ impl Task for LabelWords {
         self.weighting.written()
     }
 
-    fn pick(&self) -> Pick {
+    fn pick(&self, _: &dyn Model) -> Pick {
         Pick::Mask
     }
 
-    fn on_masked_lm(&self) -> bool {
-        true
+    fn needs(&self) -> Head {
+        Head::MaskedLm
     }
 
     fn reads_words(&self) -> bool {
@@ -83,6 +83,6 @@ impl Task for LabelWords {
         hidden: Value,
         (_, words): (usize, &[u32]),
     ) -> Value {
-        model.words(net, hidden, Some(words))
+        super::words(model, net, hidden, Some(words))
     }
 }

@@ -18,15 +18,18 @@ use super::tokenizer::Tokenizer;
 use crate::base::{Code, Diag, Span};
 use crate::program::{Builder, Pick, Value};
 
+mod causal_lm;
 mod classify;
 mod label_words;
 mod masked_lm;
 mod multi_label;
 mod one_class;
+mod places;
 mod regress;
 mod weighting;
 
-pub use masked_lm::masking::{MaskDraw, MaskedToken, Masking};
+pub use masked_lm::masking::Masking;
+pub use places::{ReadDraw, ReadPlace, Reads};
 
 /// A row of the registry.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub const TASKS: &[&TaskKind] = &[
     &label_words::KIND,
     &masked_lm::KIND,
     &multi_label::KIND,
+    &causal_lm::KIND,
 ];
 
 /// What a task predicts.
@@ -82,6 +86,37 @@ impl Answer {
             Self::Classes => Labels::Several(naming()),
             Self::Number => Labels::Regression,
             Self::Token => Labels::None,
+        }
+    }
+}
+
+/// The head that a task is learned on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Head {
+    /// One on whole sequences.
+    Sequence,
+    /// The model's own for masked tokens.
+    MaskedLm,
+    /// The model's own for the next token.
+    CausalLm,
+}
+
+impl Head {
+    /// Whether it is the model's own, over its vocabulary.
+    #[must_use]
+    pub const fn is_lm(self) -> bool {
+        !matches!(self, Self::Sequence)
+    }
+
+    /// Whether a model has it, and if not, what it lacks.
+    ///
+    /// # Errors
+    /// The words for what it lacks.
+    pub fn is_of(self, model: &dyn Model) -> Result<(), &'static str> {
+        match self {
+            Self::MaskedLm if model.masked_lm().is_none() => Err("no head for masked tokens"),
+            Self::CausalLm if model.causal_lm().is_none() => Err("no head for the next token"),
+            _ => Ok(()),
         }
     }
 }
@@ -174,29 +209,50 @@ pub trait Task: fmt::Debug + Send + Sync {
         false
     }
 
-    /// How texts are masked, if they are. `pair` says whether texts come in pairs, `prompt_mask` whether a prompt
-    /// puts a mask of its own into each.
+    /// Which places of a text the head reads, where those are any number of its tokens. `pair` says whether texts come
+    /// in pairs, `prompt_mask` whether a prompt puts a mask of its own into each.
     ///
     /// # Errors
-    /// Why the tokenizer cannot mask, and what to do about it.
-    fn masking(
+    /// Why the tokenizer does not serve, and what to do about it.
+    fn reads(
         &self,
         tokenizer: Option<&Tokenizer>,
         pair: bool,
         prompt_mask: bool,
-    ) -> Result<Option<Masking>, [&'static str; 2]> {
+    ) -> Result<Option<Reads>, [&'static str; 2]> {
         let _ = (tokenizer, pair, prompt_mask);
         Ok(None)
     }
 
     /// The rows of the states that its head reads.
-    fn pick(&self) -> Pick {
-        Pick::First
+    fn pick(&self, model: &dyn Model) -> Pick {
+        model.sequence_pick()
     }
 
-    /// Whether it is learned on the model's own masked-LM head, not on a sequence head.
-    fn on_masked_lm(&self) -> bool {
+    /// The head that it is learned on.
+    fn needs(&self) -> Head {
+        Head::Sequence
+    }
+
+    /// Whether the token that ends a text is put behind each.
+    fn ends_texts(&self) -> bool {
         false
+    }
+
+    /// Its name among the task types of peft, if it has one.
+    fn peft_type(&self) -> Option<&'static str> {
+        match self.needs() {
+            Head::Sequence => Some("SEQ_CLS"),
+            Head::MaskedLm => None,
+            Head::CausalLm => Some("CAUSAL_LM"),
+        }
+    }
+
+    /// Scores and loss at once, where the loss is taken without the scores of all classes in memory: of each row its
+    /// loss and its prediction, and the summed loss, times the step's loss scale.
+    fn fused(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<(Value, Value)> {
+        let _ = (model, net, hidden);
+        None
     }
 
     /// Whether words at a prompt's mask stand for the classes.
@@ -307,10 +363,10 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Class name in `transformers` of the exported model.
     fn exported_class(&self, model: &dyn Model) -> String {
-        if self.on_masked_lm() {
-            model.masked_lm_class()
+        if self.needs().is_lm() {
+            model.lm_class()
         } else {
-            model.exported_class().to_owned()
+            model.exported_class()
         }
     }
 
@@ -325,6 +381,14 @@ pub trait Task: fmt::Debug + Send + Sync {
             config.insert("problem_type".into(), json!("single_label_classification"));
         }
     }
+}
+
+/// Scores of words, or of the whole vocabulary, by the head for masked tokens. Planning refuses a model without one
+/// ([`Head::is_of`]); the states go through as they are then.
+fn words(model: &dyn Model, net: &mut Net<'_>, hidden: Value, words: Option<&[u32]>) -> Value {
+    model
+        .masked_lm()
+        .map_or(hidden, |head| head.words(net, hidden, words))
 }
 
 /// A task of a name, with default values.

@@ -383,6 +383,25 @@ impl Tokenizer {
         ids
     }
 
+    /// The token that ends a text, if the files name one.
+    #[must_use]
+    pub fn eos(&self) -> Option<u32> {
+        self.inner.token_to_id(self.tokens.of("eos_token")?)
+    }
+
+    /// Puts the token that ends a text behind one, unless it stands there or the text was cut before its end.
+    pub fn end(&self, text: &mut Encoded, max_length: usize) {
+        let Some(end) = self.eos().filter(|end| text.ids.last() != Some(end)) else {
+            return;
+        };
+        let whole = text.uncut == text.ids.len();
+        text.uncut += 1;
+        if whole && text.ids.len() < max_length {
+            text.ids.push(end);
+            text.segments.push(0);
+        }
+    }
+
     /// A token as the vocabulary writes it.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {

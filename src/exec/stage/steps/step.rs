@@ -6,7 +6,7 @@ use crate::exec::interpreter::{Outputs, Runner};
 use crate::files::RunError;
 use crate::library::data::tokens::Target;
 use crate::library::stage::job::{Fit, Update};
-use crate::library::task::MaskDraw;
+use crate::library::task::ReadDraw;
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Feed, Verified};
 
@@ -73,7 +73,7 @@ pub(super) struct Step<'a> {
     lr: f64,
     /// Factor of each term of the loss.
     scale: f32,
-    masks: Option<MaskDraw<'a>>,
+    masks: Option<ReadDraw<'a>>,
 }
 
 impl<'a> Step<'a> {

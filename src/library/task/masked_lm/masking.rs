@@ -4,6 +4,7 @@
 //! **Invariant:** how many places of a text are masked depends on its length alone, so that the
 //! planner knows every size; which ones, on seed, epoch and example, never on the batch.
 
+use super::super::places::ReadPlace;
 use crate::base::rng::Stream;
 use crate::library::tokenizer::Tokenizer;
 
@@ -25,17 +26,6 @@ pub struct Masking {
     pub mask: u32,
     /// One more than the largest token id.
     pub vocabulary: u32,
-}
-
-/// A masked place of an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MaskedToken {
-    /// Position in the example, special tokens counted.
-    pub position: u32,
-    /// What the model reads there.
-    pub shown: u32,
-    /// What stood there.
-    pub token: u32,
 }
 
 /// The random numbers of a masking: an epoch's, or those of every evaluation.
@@ -79,12 +69,6 @@ impl Masking {
         ((self.rate * own as f64).round() as usize).max(1).min(own)
     }
 
-    /// Masked places of texts of these lengths.
-    #[must_use]
-    pub fn places(&self, lengths: impl IntoIterator<Item = usize>) -> u64 {
-        lengths.into_iter().map(|n| self.count(n) as u64).sum()
-    }
-
     /// The masks of an epoch of a training.
     #[must_use]
     pub fn epoch(&self, seed: u64, epoch: u64) -> MaskDraw<'_> {
@@ -117,9 +101,9 @@ impl Masking {
 impl MaskDraw<'_> {
     /// The masked places of the example `index` of the split, in order.
     #[must_use]
-    pub fn places(&self, index: u32, ids: &[u32]) -> Vec<MaskedToken> {
+    pub fn places(&self, index: u32, ids: &[u32]) -> Vec<ReadPlace> {
         let masking = self.masking;
-        let mut ranked: Vec<(bool, u64, MaskedToken)> = (0_u32..)
+        let mut ranked: Vec<(bool, u64, ReadPlace)> = (0_u32..)
             .zip(ids)
             .map(|(position, &token)| {
                 let [high, low, fate, other] = self.stream.block([index, position, 0, 0]);
@@ -128,7 +112,7 @@ impl MaskDraw<'_> {
                     HIDDEN..SWAPPED => masking.ordinary(other),
                     _ => token,
                 };
-                let place = MaskedToken {
+                let place = ReadPlace {
                     position,
                     shown,
                     token,
@@ -139,7 +123,7 @@ impl MaskDraw<'_> {
             .collect();
         ranked.sort_unstable_by_key(|(special, word, p)| (*special, *word, p.position));
         ranked.truncate(masking.count(ids.len()));
-        let mut places: Vec<MaskedToken> = ranked.into_iter().map(|(_, _, place)| place).collect();
+        let mut places: Vec<ReadPlace> = ranked.into_iter().map(|(_, _, place)| place).collect();
         places.sort_unstable_by_key(|p| p.position);
         places
     }

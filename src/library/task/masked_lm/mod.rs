@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Answer, Details, Form, Names, Scored, Task, TaskKind};
+use super::{Answer, Details, Form, Head, Names, Reads, Scored, Task, TaskKind, words};
 use crate::library::data::tokens::Target;
 use crate::library::metric::Predictions;
 use crate::library::model::Model;
@@ -67,14 +67,14 @@ impl Task for MaskedLm {
         true
     }
 
-    fn masking(
+    fn reads(
         &self,
         tokenizer: Option<&Tokenizer>,
         pair: bool,
         prompt_mask: bool,
-    ) -> Result<Option<Masking>, [&'static str; 2]> {
+    ) -> Result<Option<Reads>, [&'static str; 2]> {
         let Some(tokenizer) = tokenizer else {
-            return Ok(Some(Masking::assumed(self.rate)));
+            return Ok(Some(Reads::Masked(Masking::assumed(self.rate))));
         };
         let Some((_, mask)) = tokenizer.mask() else {
             return Err([
@@ -83,15 +83,15 @@ impl Task for MaskedLm {
             ]);
         };
         let masking = Masking::new(self.rate, tokenizer, pair, prompt_mask, mask);
-        Ok(Some(masking))
+        Ok(Some(Reads::Masked(masking)))
     }
 
-    fn pick(&self) -> Pick {
+    fn pick(&self, _: &dyn Model) -> Pick {
         Pick::Places
     }
 
-    fn on_masked_lm(&self) -> bool {
-        true
+    fn needs(&self) -> Head {
+        Head::MaskedLm
     }
 
     fn width(&self, _: usize) -> u64 {
@@ -105,7 +105,7 @@ impl Task for MaskedLm {
         hidden: Value,
         _: (usize, &[u32]),
     ) -> Value {
-        model.words(net, hidden, None)
+        words(model, net, hidden, None)
     }
 
     fn loss(&self, b: &mut Builder, scores: Value) -> Value {
