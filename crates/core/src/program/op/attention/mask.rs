@@ -115,6 +115,9 @@ impl Mask {
     /// About how many pairs of a query and a token it sees there are.
     pub(in super::super) fn pairs(self, sizes: &Bindings) -> u64 {
         let (all, tokens) = (sizes.get(Sym::Pairs), sizes.get(Sym::Tokens));
+        if self == Self::FULL {
+            return all;
+        }
         // One side with each token itself.
         let half = u64::midpoint(all, tokens);
         let side =
