@@ -1,6 +1,8 @@
 //! What a recipe can declare, and the sources of models and data.
 
-use super::schema::{Bound, Default, Key, Kind, RefKind, Schema};
+use super::schema::{
+    Bound, Checked, Filled, Given, Maybe, Of, Portion, RefKind, Reference, Schema, Words, kind,
+};
 use super::stage;
 use crate::program::format;
 
@@ -57,58 +59,55 @@ pub static DECLARATIONS: [Declaration; 4] = [
     },
 ];
 
-const DTYPE: Key = Key {
-    name: "dtype",
-    kind: Kind::Choice(format::NAMES),
-    default: Default::Text("f32"),
-    doc: format::DOC,
-};
-const PRECISION: Key = Key {
-    name: "precision",
-    kind: Kind::Choice(&["f32", "tf32", "bf16"]),
-    default: Default::Text("f32"),
-    doc: "`bf16` rounds both sides of every matrix product to bf16 and sums in f32, as mixed precision does: faster on GPUs and \
+pub(crate) const DTYPE: Given<str> = Given::<str>::new(
+    "dtype",
+    kind::choice(format::NAMES),
+    ("f32", "f32"),
+    format::DOC,
+);
+pub(crate) const PRECISION: Given<str> = Given::<str>::new(
+    "precision",
+    kind::choice(&["f32", "tf32", "bf16"]),
+    ("f32", "f32"),
+    "`bf16` rounds both sides of every matrix product to bf16 and sums in f32, as mixed precision does: faster on GPUs and \
           where the processor has AVX512-BF16; `tf32` takes products in TF32 on GPUs from Ampere on, and in f32 elsewhere; trained \
           tensors stay in f32",
-};
-const ACTIVATIONS: Key = Key {
-    name: "activations",
-    kind: Kind::Choice(&["f32", "f16", "bf16"]),
-    default: Default::Text("f32"),
-    doc: "type in which values with a row a token are held between ops, rounded as they are written: half the memory of activations. Every op \
+);
+pub(crate) const ACTIVATIONS: Given<str> = Given::<str>::new(
+    "activations",
+    kind::choice(&["f32", "f16", "bf16"]),
+    ("f32", "f32"),
+    "type in which values with a row a token are held between ops, rounded as they are written: half the memory of activations. Every op \
           still computes in f32. Gradients of them are held in bf16 too, but in f32 beside `f16`, whose range they leave",
-};
-const INIT: Key = Key {
-    name: "init",
-    kind: Kind::Choice(&["pretrained", "random"]),
-    default: Default::Text("pretrained"),
-    doc: "`random` needs no weights, only config.json: to try speed and memory",
-};
-const SEED: Key = Key {
-    name: "seed",
-    kind: Kind::Int(0, u64::MAX),
-    default: Default::Text("0"),
-    doc: "seed of `init = random`",
-};
-const TOKENIZER: Key = Key {
-    name: "tokenizer",
-    kind: Kind::Str,
-    default: Default::Absent,
-    doc: "directory with the tokenizer's files, if they do not lie beside config.json",
-};
-const REVISION: Key = Key {
-    name: "revision",
-    kind: Kind::Str,
-    default: Default::Absent,
-    doc: "branch, tag or commit on the hub; the main branch if not written",
-};
+);
+pub(crate) const INIT: Given<str> = Given::<str>::new(
+    "init",
+    kind::choice(&["pretrained", "random"]),
+    ("pretrained", "pretrained"),
+    "`random` needs no weights, only config.json: to try speed and memory",
+);
+pub(crate) const SEED: Given<u64> = Given::<u64>::new(
+    "seed",
+    kind::int(0, u64::MAX),
+    (0, "0"),
+    "seed of `init = random`",
+);
+pub(crate) const TOKENIZER: Maybe<str> = Maybe::new(
+    "tokenizer",
+    kind::STR,
+    "directory with the tokenizer's files, if they do not lie beside config.json",
+);
+pub(crate) const REVISION: Maybe<str> = Maybe::new(
+    "revision",
+    kind::STR,
+    "branch, tag or commit on the hub; the main branch if not written",
+);
 
-const CONFIG: Key = Key {
-    name: "config",
-    kind: Kind::Str,
-    default: Default::Absent,
-    doc: "a config.json beside the recipe, to plan from while the hub is out of reach",
-};
+pub(crate) const CONFIG: Maybe<str> = Maybe::new(
+    "config",
+    kind::STR,
+    "a config.json beside the recipe, to plan from while the hub is out of reach",
+);
 
 static MODEL_HUB: Schema = Schema {
     name: "hub",
@@ -117,14 +116,14 @@ static MODEL_HUB: Schema = Schema {
           `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured.",
     paper: "",
     keys: &[
-        DTYPE,
-        PRECISION,
-        ACTIVATIONS,
-        INIT,
-        SEED,
-        TOKENIZER,
-        REVISION,
-        CONFIG,
+        DTYPE.key(),
+        PRECISION.key(),
+        ACTIVATIONS.key(),
+        INIT.key(),
+        SEED.key(),
+        TOKENIZER.key(),
+        REVISION.key(),
+        CONFIG.key(),
     ],
 };
 static MODEL_LOCAL: Schema = Schema {
@@ -132,41 +131,60 @@ static MODEL_LOCAL: Schema = Schema {
     summary: "a model directory: config.json, safetensors, tokenizer",
     doc: "The path is relative to the recipe. Weights may be in f32, f16 or bf16, in one file or in shards.",
     paper: "",
-    keys: &[DTYPE, PRECISION, ACTIVATIONS, INIT, SEED, TOKENIZER],
+    keys: &[
+        DTYPE.key(),
+        PRECISION.key(),
+        ACTIVATIONS.key(),
+        INIT.key(),
+        SEED.key(),
+        TOKENIZER.key(),
+    ],
 };
 
-const TEXT: Key = Key {
-    name: "text",
-    kind: Kind::Columns,
-    default: Default::Required,
-    doc: "column with the text, or two columns for pairs; a value within a column by its path: `data.text`, `answers[0]`",
-};
-const LABEL: Key = Key {
-    name: "label",
-    kind: Kind::Column,
-    default: Default::Absent,
-    doc: "column with the label or, for regression, the number",
-};
-const LABELS: Key = Key {
-    name: "labels",
-    kind: Kind::Labels,
-    default: Default::Absent,
-    doc: "names of the classes, in the order of the numbers that the data hold for them, from 0; or which label stands for which \
+pub(crate) const TEXT: Maybe<[String]> = Maybe::required(
+    "text",
+    kind::COLUMNS,
+    "column with the text, or two columns for pairs; a value within a column by its path: `data.text`, `answers[0]`",
+);
+pub(crate) const LABEL: Maybe<str> = Maybe::new(
+    "label",
+    kind::COLUMN,
+    "column with the label or, for regression, the number",
+);
+pub(crate) const LABELS: Maybe<Checked> = Maybe::new(
+    "labels",
+    kind::LABELS,
+    "names of the classes, in the order of the numbers that the data hold for them, from 0; or which label stands for which \
           class: `{ 1: negative, 2: positive }`. If not written, those that the files name, else those found in the training split, sorted",
-};
-const LABEL_SEPARATOR: Key = Key {
-    name: "label_separator",
-    kind: Kind::Str,
-    default: Default::Absent,
-    doc: "what stands between the labels of a row, for tasks that read several: `\",\"`. If not written, the column holds lists: of JSON, JSONL \
+);
+pub(crate) const LABEL_SEPARATOR: Maybe<str> = Maybe::new(
+    "label_separator",
+    kind::STR,
+    "what stands between the labels of a row, for tasks that read several: `\",\"`. If not written, the column holds lists: of JSON, JSONL \
           and Parquet, or in a text, `[\"a\", \"b\"]`",
-};
-const SPLIT: Key = Key {
-    name: "split",
-    kind: Kind::Block(&CARVED),
-    default: Default::Absent,
-    doc: "shares of the rows of `train` that become the splits `dev` and `test`; the rest stays `train`",
-};
+);
+pub(crate) const SPLIT: Maybe<Filled> = Maybe::new(
+    "split",
+    kind::block(&CARVED),
+    "shares of the rows of `train` that become the splits `dev` and `test`; the rest stays `train`",
+);
+
+pub(crate) const CARVED_DEV: Maybe<Portion> =
+    Maybe::new("dev", kind::SHARE, "share of the rows that become `dev`");
+pub(crate) const CARVED_TEST: Maybe<Portion> =
+    Maybe::new("test", kind::SHARE, "share of the rows that become `test`");
+pub(crate) const CARVED_SEED: Given<u64> = Given::<u64>::new(
+    "seed",
+    kind::int(0, u64::MAX),
+    (0, "0"),
+    "seed that decides which rows go where",
+);
+pub(crate) const CARVED_STRATIFY: Given<bool> = Given::<bool>::new(
+    "stratify",
+    kind::BOOL,
+    (false, "false"),
+    "spread the labels evenly over the splits",
+);
 
 /// The block of `split`.
 static CARVED: Schema = Schema {
@@ -176,68 +194,48 @@ static CARVED: Schema = Schema {
           rows' places, the same for all stages; the rows of a split keep the order of the files.",
     paper: "",
     keys: &[
-        Key {
-            name: "dev",
-            kind: Kind::Share,
-            default: Default::Absent,
-            doc: "share of the rows that become `dev`",
-        },
-        Key {
-            name: "test",
-            kind: Kind::Share,
-            default: Default::Absent,
-            doc: "share of the rows that become `test`",
-        },
-        Key {
-            name: "seed",
-            kind: Kind::Int(0, u64::MAX),
-            default: Default::Text("0"),
-            doc: "seed that decides which rows go where",
-        },
-        Key {
-            name: "stratify",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "spread the labels evenly over the splits",
-        },
+        CARVED_DEV.key(),
+        CARVED_TEST.key(),
+        CARVED_SEED.key(),
+        CARVED_STRATIFY.key(),
     ],
 };
-const TAKE: Key = Key {
-    name: "take",
-    kind: Kind::Int(1, u64::MAX),
-    default: Default::Absent,
-    doc: "use only the first so many examples of each split",
-};
-const SHUFFLE: Key = Key {
-    name: "shuffle",
-    kind: Kind::Int(0, u64::MAX),
-    default: Default::Absent,
-    doc: "shuffle each split with this seed before `take`",
-};
-const FORMAT: Key = Key {
-    name: "format",
-    kind: Kind::Choice(&["tsv", "csv", "jsonl", "json", "parquet"]),
-    default: Default::Absent,
-    doc: "format of the files, if their names do not tell",
-};
-const TRAIN: Key = Key {
-    name: "train",
-    kind: Kind::Names,
-    default: Default::Absent,
-    doc: "files of the split `train`, or patterns of them, if not named so",
-};
-const DEV: Key = Key {
-    name: "dev",
-    kind: Kind::Names,
-    default: Default::Absent,
-    doc: "files of the split `dev`, or patterns of them, if not named so",
-};
-const TEST: Key = Key {
-    name: "test",
-    kind: Kind::Names,
-    default: Default::Absent,
-    doc: "files of the split `test`, or patterns of them, if not named so",
-};
+pub(crate) const TAKE: Maybe<u64> = Maybe::new(
+    "take",
+    kind::int(1, u64::MAX),
+    "use only the first so many examples of each split",
+);
+pub(crate) const SHUFFLE: Maybe<u64> = Maybe::new(
+    "shuffle",
+    kind::int(0, u64::MAX),
+    "shuffle each split with this seed before `take`",
+);
+pub(crate) const FORMAT: Maybe<str> = Maybe::new(
+    "format",
+    kind::choice(&["tsv", "csv", "jsonl", "json", "parquet"]),
+    "format of the files, if their names do not tell",
+);
+pub(crate) const TRAIN: Maybe<[String]> = Maybe::new(
+    "train",
+    kind::NAMES,
+    "files of the split `train`, or patterns of them, if not named so",
+);
+pub(crate) const DEV: Maybe<[String]> = Maybe::new(
+    "dev",
+    kind::NAMES,
+    "files of the split `dev`, or patterns of them, if not named so",
+);
+pub(crate) const TEST: Maybe<[String]> = Maybe::new(
+    "test",
+    kind::NAMES,
+    "files of the split `test`, or patterns of them, if not named so",
+);
+
+pub(crate) const DATA_CONFIG: Maybe<str> = Maybe::new(
+    "config",
+    kind::STR,
+    "configuration (subset) of the data set, such as `sst2`",
+);
 
 static DATA_HUB: Schema = Schema {
     name: "hub",
@@ -245,24 +243,19 @@ static DATA_HUB: Schema = Schema {
     doc: "Splits are looked for as Parquet, JSON, JSONL, CSV or TSV files of the configuration.",
     paper: "",
     keys: &[
-        TEXT,
-        LABEL,
-        LABELS,
-        LABEL_SEPARATOR,
-        Key {
-            name: "config",
-            kind: Kind::Str,
-            default: Default::Absent,
-            doc: "configuration (subset) of the data set, such as `sst2`",
-        },
-        REVISION,
-        SPLIT,
-        TAKE,
-        SHUFFLE,
-        FORMAT,
-        TRAIN,
-        DEV,
-        TEST,
+        TEXT.key(),
+        LABEL.key(),
+        LABELS.key(),
+        LABEL_SEPARATOR.key(),
+        DATA_CONFIG.key(),
+        REVISION.key(),
+        SPLIT.key(),
+        TAKE.key(),
+        SHUFFLE.key(),
+        FORMAT.key(),
+        TRAIN.key(),
+        DEV.key(),
+        TEST.key(),
     ],
 };
 static DATA_LOCAL: Schema = Schema {
@@ -273,19 +266,47 @@ static DATA_LOCAL: Schema = Schema {
           that are named one by one or by a pattern are the splits that their names say, or else all of them are `train`.",
     paper: "",
     keys: &[
-        TEXT,
-        LABEL,
-        LABELS,
-        LABEL_SEPARATOR,
-        SPLIT,
-        TAKE,
-        SHUFFLE,
-        FORMAT,
-        TRAIN,
-        DEV,
-        TEST,
+        TEXT.key(),
+        LABEL.key(),
+        LABELS.key(),
+        LABEL_SEPARATOR.key(),
+        SPLIT.key(),
+        TAKE.key(),
+        SHUFFLE.key(),
+        FORMAT.key(),
+        TRAIN.key(),
+        DEV.key(),
+        TEST.key(),
     ],
 };
+
+pub(crate) const TEMPLATE: Maybe<str> =
+    Maybe::required("template", kind::STR, "text with `{column}` and `{mask}`");
+pub(crate) const VERBALIZER: Maybe<Words> =
+    Maybe::new("verbalizer", kind::VERBALIZER, "a word for each class");
+pub(crate) const DEMONSTRATIONS: Given<u64> = Given::<u64>::new(
+    "demonstrations",
+    kind::int(0, 64),
+    (0, "0"),
+    "filled prompts of each class behind the text",
+);
+pub(crate) const DEMONSTRATIONS_FROM: Maybe<Reference> = Maybe::new(
+    "demonstrations_from",
+    kind::reference(RefKind::Split),
+    "the split they are drawn from; wanted with `demonstrations`",
+);
+pub(crate) const DEMONSTRATION_LENGTH: Given<u64> = Given::<u64>::new(
+    "demonstration_length",
+    kind::int(1, 1 << 20),
+    (32, "32"),
+    "tokens after which a demonstration's own text is cut",
+);
+pub(crate) const DEMONSTRATION_SEED: Given<u64> = Given::<u64>::new(
+    "demonstration_seed",
+    kind::int(0, u64::MAX),
+    (42, "42"),
+    "seed of their draws",
+);
 
 static PROMPT: Schema = Schema {
     name: "prompt",
@@ -296,44 +317,14 @@ static PROMPT: Schema = Schema {
           one of the same text. Training shows a text draw 0 in every epoch; `eval` averages over its `draws`.",
     paper: "Gao et al. 2021 (arXiv 2012.15723)",
     keys: &[
-        Key {
-            name: "template",
-            kind: Kind::Str,
-            default: Default::Required,
-            doc: "text with `{column}` and `{mask}`",
-        },
-        Key {
-            name: "verbalizer",
-            kind: Kind::Verbalizer,
-            default: Default::Absent,
-            doc: "a word for each class",
-        },
-        Key {
-            name: "demonstrations",
-            kind: Kind::Int(0, 64),
-            default: Default::Text("0"),
-            doc: "filled prompts of each class behind the text",
-        },
-        Key {
-            name: "demonstrations_from",
-            kind: Kind::Ref(RefKind::Split),
-            default: Default::Absent,
-            doc: "the split they are drawn from; wanted with `demonstrations`",
-        },
-        Key {
-            name: "demonstration_length",
-            kind: Kind::Int(1, 1 << 20),
-            default: Default::Text("32"),
-            doc: "tokens after which a demonstration's own text is cut",
-        },
-        Key {
-            name: "demonstration_seed",
-            kind: Kind::Int(0, u64::MAX),
-            default: Default::Text("42"),
-            doc: "seed of their draws",
-        },
+        TEMPLATE.key(),
+        VERBALIZER.key(),
+        DEMONSTRATIONS.key(),
+        DEMONSTRATIONS_FROM.key(),
+        DEMONSTRATION_LENGTH.key(),
+        DEMONSTRATION_SEED.key(),
     ],
 };
 
 /// Bounds that several schemas share.
-pub const RATE: Kind = Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0));
+pub const RATE: Of<f64> = kind::float(Bound::Incl(0.0), Bound::Excl(1.0));

@@ -8,6 +8,10 @@ use indexmap::IndexMap;
 use super::placement::Placement;
 use crate::syntax::quote;
 
+mod typed;
+
+pub use typed::{Given, Maybe, Of, Reference, Words, kind};
+
 /// What a named thing of a registry is.
 #[derive(Debug)]
 pub struct Schema {
@@ -31,7 +35,7 @@ impl PartialEq for Schema {
 }
 
 /// One key of a block.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
@@ -41,6 +45,21 @@ pub struct Key {
     pub default: Default,
     /// One line.
     pub doc: &'static str,
+    /// The default as code has it, where it is a number, a truth value or a name.
+    pub fallback: Option<Fallback>,
+}
+
+/// A default as code has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fallback {
+    /// A whole number.
+    Int(u64),
+    /// A number.
+    Float(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A name.
+    Str(&'static str),
 }
 
 /// Registries whose entries can be values (`adapter = lora { … }`).
@@ -271,6 +290,13 @@ impl Values {
         self.map.get(key).map(|(v, _)| v)
     }
 
+    /// A value of a type, if it is present: for names that come from a row of a schema. Code that knows the key reads
+    /// it by the key's constant ([`Given::get`], [`Maybe::get`]).
+    #[must_use]
+    pub fn find<T: ?Sized + typed::Read>(&self, key: &str) -> Option<T::Out<'_>> {
+        self.get(key).and_then(T::read)
+    }
+
     /// Where a key's value was written; the block's place for defaults.
     #[must_use]
     pub fn span(&self, key: &str) -> crate::base::Span {
@@ -286,114 +312,6 @@ impl Values {
     /// Keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Checked)> {
         self.map.iter().map(|(k, (v, _))| (k.as_str(), v))
-    }
-
-    /// A whole number; 0 if absent.
-    #[must_use]
-    pub fn int(&self, key: &str) -> u64 {
-        self.opt_int(key).unwrap_or(0)
-    }
-
-    /// A whole number, if present.
-    #[must_use]
-    pub fn opt_int(&self, key: &str) -> Option<u64> {
-        match self.get(key) {
-            Some(Checked::Int(n)) => Some(*n),
-            _ => None,
-        }
-    }
-
-    /// A number; 0 if absent.
-    #[must_use]
-    pub fn float(&self, key: &str) -> f64 {
-        self.opt_float(key).unwrap_or(0.0)
-    }
-
-    /// A number, if present.
-    #[must_use]
-    pub fn opt_float(&self, key: &str) -> Option<f64> {
-        match self.get(key) {
-            Some(Checked::Float(x)) => Some(*x),
-            _ => None,
-        }
-    }
-
-    /// A truth value; false if absent.
-    #[must_use]
-    pub fn bool(&self, key: &str) -> bool {
-        matches!(self.get(key), Some(Checked::Bool(true)))
-    }
-
-    /// A string or choice, if present.
-    #[must_use]
-    pub fn str(&self, key: &str) -> Option<&str> {
-        match self.get(key) {
-            Some(Checked::Str(s)) => Some(s),
-            _ => None,
-        }
-    }
-
-    /// A part or a share, if present.
-    #[must_use]
-    pub fn portion(&self, key: &str) -> Option<Portion> {
-        match self.get(key) {
-            Some(Checked::Portion(portion)) => Some(*portion),
-            _ => None,
-        }
-    }
-
-    /// A list of names; empty if absent.
-    #[must_use]
-    pub fn names(&self, key: &str) -> &[String] {
-        match self.get(key) {
-            Some(Checked::Names(list)) => list,
-            _ => &[],
-        }
-    }
-
-    /// A placement, if present.
-    #[must_use]
-    pub fn placement(&self, key: &str) -> Option<&Placement> {
-        match self.get(key) {
-            Some(Checked::Placement(p)) => Some(p),
-            _ => None,
-        }
-    }
-
-    /// Weights of classes, if present.
-    #[must_use]
-    pub fn class_weights(&self, key: &str) -> Option<&ClassWeights> {
-        match self.get(key) {
-            Some(Checked::ClassWeights(weights)) => Some(weights),
-            _ => None,
-        }
-    }
-
-    /// A constructor, if present.
-    #[must_use]
-    pub fn entry(&self, key: &str) -> Option<&Filled> {
-        match self.get(key) {
-            Some(Checked::Entry(e)) => Some(e),
-            _ => None,
-        }
-    }
-
-    /// A list of constructors; empty if absent.
-    #[must_use]
-    pub fn entries(&self, key: &str) -> &[Filled] {
-        match self.get(key) {
-            Some(Checked::Entries(list)) => list,
-            _ => &[],
-        }
-    }
-
-    /// A reference's name and split, if present.
-    #[must_use]
-    pub fn reference(&self, key: &str) -> Option<(&str, Option<&str>)> {
-        match self.get(key) {
-            Some(Checked::Ref(name, split)) => Some((name, split.as_deref())),
-            _ => None,
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::base::{Diag, Diags, Span};
 use crate::library::candidates::{Candidates, Chosen, MOST};
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::{Checked, Values};
+use crate::library::stage::keys;
 use crate::program::op::Machine;
 
 /// The templates a `choose_prompt` stage lists; `None` after a diagnostic.
@@ -22,15 +23,15 @@ pub(super) fn templates(
     diags: &mut Diags,
 ) -> Option<Vec<Template>> {
     const MOST: usize = 1000;
-    let at = values.span("templates");
-    let many = values.names("templates").len();
+    let at = keys::TEMPLATES.span(values);
+    let many = keys::TEMPLATES.get(values).unwrap_or_default().len();
     if many > MOST {
         let message = format!("there are {many} templates; {MOST} are the most");
         diags.push(Diag::error(&BAD_CANDIDATES, at, message).help("list fewer of them"));
         return None;
     }
     let mut list: Vec<Template> = Vec::new();
-    for source in values.names("templates") {
+    for source in keys::TEMPLATES.get(values).unwrap_or_default() {
         let template = parse_template(source, at, true, start, diags)?;
         if list.contains(&template) {
             let message = format!("the template `{source}` is listed twice");
@@ -49,7 +50,7 @@ pub(super) fn candidates(
     start: &Handed,
     diags: &mut Diags,
 ) -> Option<Candidates> {
-    let at = values.span("label_words");
+    let at = keys::LABEL_WORDS.span(values);
     let classes = &start.classes;
     let Some(Checked::Map(pairs)) = values.get("label_words") else {
         return None;

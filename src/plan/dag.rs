@@ -5,6 +5,8 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::error::CYCLE;
 use crate::base::{Diag, Diags};
+use crate::library::schema::Reference;
+use crate::library::stage::keys;
 use crate::resolve::{Declared, Recipe};
 
 /// Stages in an order in which each comes after those it needs; stages on a circle are left out,
@@ -102,9 +104,11 @@ fn needs<'a>(
     stage: &'a Declared,
     stages: &'a [&Declared],
 ) -> impl Iterator<Item = (&'static str, usize)> + 'a {
-    ["from", "prompt"].into_iter().filter_map(|key| {
-        let (name, _) = stage.filled.values.reference(key)?;
-        let place = stages.iter().position(|s| s.name.value == name)?;
-        Some((key, place))
-    })
+    [keys::FROM.key().name, keys::PROMPT.key().name]
+        .into_iter()
+        .filter_map(|key| {
+            let (name, _) = stage.filled.values.find::<Reference>(key)?;
+            let place = stages.iter().position(|s| s.name.value == name)?;
+            Some((key, place))
+        })
 }

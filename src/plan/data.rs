@@ -13,6 +13,7 @@ use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::data::report::{Sight, Survey, Surveyor};
 use crate::library::data::set::{Given, Reading, load};
 use crate::library::data::{About, DataError, MEANT};
+use crate::library::decl;
 use crate::library::demonstrations::Demonstrations;
 use crate::library::prompt::frame::Frame;
 use crate::library::task::Task;
@@ -30,7 +31,10 @@ impl Binder<'_> {
         diags: &mut Diags,
     ) -> Option<Arc<BoundSplit>> {
         let declared = self.recipe.find("data", name)?;
-        let text = declared.filled.values.names("text").to_vec();
+        let text = decl::TEXT
+            .get(&declared.filled.values)
+            .unwrap_or_default()
+            .to_vec();
         let lacking = want.template.and_then(|(template, at)| {
             let column = template.columns().find(|c| !text.iter().any(|t| t == c));
             column.map(|column| (column, at))

@@ -11,11 +11,13 @@ use super::source::Unavailable;
 use super::stages::Handed;
 use crate::base::{Diag, Diags, suggest};
 use crate::library::data::set::{DataSet, Label};
+use crate::library::decl;
 use crate::library::demonstrations::{Demonstration, Demonstrations};
 use crate::library::error::IDLE_KEY;
 use crate::library::prompt::frame::fill;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::Values;
+use crate::library::stage::keys;
 use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
 use crate::resolve::Declared;
@@ -29,7 +31,7 @@ const DETAILS: [&str; 3] = [
 
 /// Whether a declared prompt shows demonstrations.
 pub(super) fn wanted(declared: &Declared) -> bool {
-    declared.filled.values.int("demonstrations") > 0
+    decl::DEMONSTRATIONS.get(&declared.filled.values) > 0
 }
 
 /// Complains about a key of demonstrations that are not shown, whatever else is wrong with the prompt.
@@ -55,8 +57,8 @@ pub(super) fn check(
     if !wanted(declared) {
         return Some(());
     }
-    let each = values.int("demonstrations");
-    let wrong = if !values.written("verbalizer") {
+    let each = decl::DEMONSTRATIONS.get(values);
+    let wrong = if !decl::VERBALIZER.is_written(values) {
         Some((
             format!(
                 "`{name}` has no `verbalizer`, and demonstrations show the word of their class"
@@ -71,7 +73,7 @@ pub(super) fn check(
             ),
             "write `{mask}` where the word belongs",
         ))
-    } else if !values.written("demonstrations_from") {
+    } else if !decl::DEMONSTRATIONS_FROM.is_written(values) {
         Some((
             format!("`{name}` shows {each} of each class, and does not say from which split"),
             "write `demonstrations_from = DATA.train`",
@@ -87,7 +89,7 @@ pub(super) fn check(
     let Some((message, help)) = wrong else {
         return Some(());
     };
-    let at = values.span("demonstrations");
+    let at = decl::DEMONSTRATIONS.span(values);
     diags.push(Diag::error(&BAD_DEMONSTRATIONS, at, message).help(help));
     None
 }
@@ -98,11 +100,11 @@ pub(super) fn check_draws(values: &Values, start: &Handed, diags: &mut Diags) ->
         .prompt
         .as_ref()
         .and_then(|p| p.demonstrations.as_ref());
-    if shown.is_some() || !values.written("draws") {
+    if shown.is_some() || !keys::DRAWS.is_written(values) {
         return Some(());
     }
     let message = "`draws` has no effect: there are no demonstrations to draw";
-    let diag = Diag::error(&IDLE_KEY, values.span("draws"), message);
+    let diag = Diag::error(&IDLE_KEY, keys::DRAWS.span(values), message);
     diags.push(diag.help("name a prompt with `demonstrations`, or remove it"));
     None
 }
@@ -136,11 +138,11 @@ impl Binder<'_> {
     ) -> Option<Arc<Demonstrations>> {
         let values: &Values = &declared.filled.values;
         let (model, classes) = (&start.model, &start.classes);
-        let at = values.span("demonstrations_from");
-        let (name, split) = values.reference("demonstrations_from")?;
+        let at = decl::DEMONSTRATIONS_FROM.span(values);
+        let (name, split) = decl::DEMONSTRATIONS_FROM.get(values)?;
         let split = split?;
         let data = self.recipe.find("data", name)?;
-        let columns = data.filled.values.names("text");
+        let columns = decl::TEXT.get(&data.filled.values).unwrap_or_default();
         if let Some(column) = prompt
             .template
             .columns()
@@ -156,9 +158,9 @@ impl Binder<'_> {
             return None;
         }
         let mut made = Demonstrations {
-            each: values.int("demonstrations"),
-            length: values.int("demonstration_length"),
-            seed: values.int("demonstration_seed"),
+            each: decl::DEMONSTRATIONS.get(values),
+            length: decl::DEMONSTRATION_LENGTH.get(values),
+            seed: decl::DEMONSTRATION_SEED.get(values),
             classes: Vec::new(),
             from: format!("{name}.{split}"),
             identity: None,

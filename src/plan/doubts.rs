@@ -15,6 +15,7 @@ use crate::base::{Code, Diag, Span};
 use crate::library::data::report::says_nothing;
 use crate::library::metric::Metric;
 use crate::library::stage::job::Routine;
+use crate::library::stage::keys;
 
 /// How many times as many rows as the rarest the most frequent class may have.
 const UNEVEN: u64 = 20;
@@ -375,7 +376,7 @@ fn uneven(stage: &Stage, noted: &[Noted]) -> Option<Diag> {
     let values = &stage.filled.values;
     let key = match chosen {
         true => "best",
-        false if values.written("metrics") => "metrics",
+        false if keys::METRICS.is_written(values) => "metrics",
         false => stage.kind.splits().get(place)?,
     };
     let share = 100.0 * most.1 as f64 / scored.findings.rows.max(1) as f64;

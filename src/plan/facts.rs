@@ -9,6 +9,7 @@ use super::split::Lengths;
 use super::{Plan, Stage};
 use crate::library::metric::Metric;
 use crate::library::stage::job::{Job, Routine, Update};
+use crate::library::stage::keys;
 use crate::program::op::Machine;
 use crate::program::{Bindings, Verified, memory};
 
@@ -40,7 +41,7 @@ impl Plan {
             ("methods", json!(stage.methods())),
             ("data", data(stage)),
             ("from", json!(stage.parent)),
-            ("seed", json!(stage.filled.values.opt_int("seed"))),
+            ("seed", json!(keys::SEED.find(&stage.filled.values))),
             ("f1_class", json!(f1_class(stage))),
             ("variant", json!(variant(self, stage))),
             (

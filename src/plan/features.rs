@@ -7,6 +7,7 @@ use super::split::Lengths;
 use crate::library::net::{Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update, kept_as};
+use crate::library::stage::keys;
 use crate::library::task::Task;
 use crate::program::prefix::{Cut, cut};
 use crate::program::{Axis, Bindings, DType, Feed, Verified};
@@ -34,12 +35,12 @@ impl Asked {
     #[must_use]
     pub fn of(values: &Values, task: &dyn Task) -> Self {
         Self {
-            bound: values.opt_int("features").unwrap_or(0),
-            stored: match values.str("features_dtype") {
+            bound: keys::FEATURES.get(values).unwrap_or(0),
+            stored: match keys::FEATURES_DTYPE.get(values) {
                 Some("bf16") => DType::BF16,
                 _ => DType::F32,
             },
-            dropout_frozen: values.bool("dropout_frozen"),
+            dropout_frozen: keys::DROPOUT_FROZEN.get(values),
             inputs_vary: task.inputs_vary(),
             decided: true,
         }

@@ -10,6 +10,7 @@ use super::time::beforehand;
 use super::{Plan, Stage, choice};
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::job::{Job, Routine};
+use crate::library::stage::keys;
 use crate::program::op::Machine;
 
 /// What was tried for a stage.
@@ -28,7 +29,7 @@ impl Plan {
     pub fn fit(&mut self, budget: u64, machine: &Machine) {
         for i in 0..self.stages.len() {
             if let Some(stage) = self.stages.get_mut(i)
-                && stage.filled.values.str("fit") == Some("auto")
+                && keys::FIT.find(&stage.filled.values) == Some("auto")
                 && stage.estimate.needs() > budget
                 && let Some(found) = search(stage, budget, machine)
             {
@@ -56,7 +57,7 @@ impl Plan {
 fn take(stage: &mut Stage, found: Tried) {
     let mut parts: IndexMap<String, String> = stage.parts.clone();
     // Recomputing changes no bit, but the sums over micro-batches round in another order.
-    if let Some(micro) = found.values.opt_int("micro_batch") {
+    if let Some(micro) = keys::MICRO_BATCH.get(&found.values) {
         parts.insert("key micro_batch".to_owned(), micro.to_string());
     }
     stage.fingerprint = stage.fingerprint.as_ref().map(|_| hash(&parts));
@@ -72,8 +73,8 @@ fn take(stage: &mut Stage, found: Tried) {
 /// micro-batch, from the largest down, the fewest blocks with which it fits are a candidate.
 fn search(stage: &Stage, budget: u64, machine: &Machine) -> Option<Tried> {
     let values = &stage.filled.values;
-    let batch = values.int("batch").max(1);
-    let most = values.opt_int("micro_batch").unwrap_or(batch).min(batch);
+    let batch = keys::BATCH.get(values).max(1);
+    let most = keys::MICRO_BATCH.get(values).unwrap_or(batch).min(batch);
     let backward = stage.kind.schema().key("recompute").is_some();
     let layers = if backward {
         stage.model.facts().layers

@@ -19,6 +19,7 @@ use crate::library::model::Model;
 use crate::library::net::{Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::StageKind;
+use crate::library::stage::keys;
 
 /// The tensors in a model's files, by name.
 #[derive(Default)]
@@ -138,7 +139,7 @@ pub(super) fn check(
         diags.push(diag);
         return false;
     }
-    let fresh = kind.trains() || values.str("head") == Some("random");
+    let fresh = kind.trains() || keys::HEAD.find(values) == Some("random");
     for param in params.iter().filter(|p| !given(&p.name)) {
         let head = param.owner == Owner::Head;
         let wanted = match (param.replaces.as_ref(), param.owner) {

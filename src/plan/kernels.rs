@@ -4,6 +4,7 @@ use super::error::NO_KERNEL;
 use super::{Plan, Stage};
 use crate::base::{Diag, Diags, Span};
 use crate::library::stage::job::Routine;
+use crate::library::stage::keys;
 use crate::program::op::launch::{Missing, without_launches};
 
 /// Labels of the nodes of a network beside the model begin so.
@@ -49,7 +50,7 @@ fn refused(stage: &Stage, missing: &Missing) -> Diag {
     let (name, model) = (&stage.declared, &stage.start.model.name);
     let methods = ["adapter", "adapters"].into_iter();
     let key = methods.clone().find(|key| values.written(key));
-    let parent = values.reference("from").map(|_| "from");
+    let parent = keys::FROM.get(values).map(|_| "from");
     let (key, owner) = match key.filter(|_| from_adapter(missing)) {
         Some(key) => (Some(key), "the adapter needs it".to_owned()),
         None if from_adapter(missing) => (parent, "the adapter needs it".to_owned()),

@@ -21,6 +21,7 @@ use crate::library::net::{Owner, ParamKind};
 use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{Checked, Filled, Values};
 use crate::library::stage::job::Job;
+use crate::library::stage::keys;
 use crate::library::stage::network;
 use crate::library::stage::network::anatomy;
 use crate::library::task::Task;
@@ -59,7 +60,7 @@ pub fn check_methods(
     values: &Values,
     diags: &mut Diags,
 ) {
-    let key = if values.written("adapters") {
+    let key = if keys::ADAPTERS.is_written(values) {
         "adapters"
     } else {
         "adapter"
@@ -137,7 +138,10 @@ fn check_placement<'a>(
     diags: &mut Diags,
 ) {
     let name = method.schema().name;
-    let placement = filled.values.placement("on").cloned().unwrap_or_default();
+    let placement = crate::library::method::keys::ON
+        .get(&filled.values)
+        .cloned()
+        .unwrap_or_default();
     let places = || sites.iter().filter(|s| method.fits(s));
     let matching: Vec<&Site> = places()
         .filter(|s| placement.matches(s, n_layers))
@@ -157,7 +161,12 @@ fn check_placement<'a>(
     }
     // One that peft trained may be on the head alone, or on that of another objective, which is said; and what
     // another stage hands on has been looked at there.
-    if matching.is_empty() && written && filled.values.str("start").is_none() {
+    if matching.is_empty()
+        && written
+        && crate::library::method::keys::START
+            .get(&filled.values)
+            .is_none()
+    {
         let what = if places().all(Site::is_linear) {
             "linear map"
         } else {
@@ -263,12 +272,16 @@ fn check_company(tuning: &Tuning, span: Span, diags: &mut Diags) {
 
 /// Modules that are to be trained whole against the model's: there, and without an adapter on them.
 fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut Diags) {
-    let started = |filled: &Filled| filled.values.str("start").is_some();
+    let started = |filled: &Filled| {
+        crate::library::method::keys::START
+            .get(&filled.values)
+            .is_some()
+    };
     // What an adapter of peft's saves has been looked at.
     let written = tuning.methods.iter().filter(|(_, f)| !started(f));
     let modules: Vec<(&String, Span)> = written
         .flat_map(|(method, filled)| {
-            let at = filled.values.span("modules_to_save");
+            let at = crate::library::method::keys::MODULES_TO_SAVE.span(&filled.values);
             let modules = method.whole_modules(&filled.values).iter();
             modules.map(move |module| (module, at))
         })
@@ -318,8 +331,11 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut 
 fn started(tuning: &Tuning) -> impl Iterator<Item = (&str, Span)> {
     let mut seen = BTreeSet::new();
     let starts = tuning.methods.iter().filter_map(|(_, filled)| {
-        let dir = filled.values.str("start")?;
-        Some((dir, filled.values.span("start")))
+        let dir = crate::library::method::keys::START.get(&filled.values)?;
+        Some((
+            dir,
+            crate::library::method::keys::START.span(&filled.values),
+        ))
     });
     starts.filter(move |(dir, _)| seen.insert(*dir))
 }
@@ -423,10 +439,13 @@ pub(super) fn start_from_peft(
     model: &dyn Model,
     diags: &mut Diags,
 ) -> Option<Vec<Filled>> {
-    let Some(start) = filled.values.str("start").map(|s| base.join(s)) else {
+    let Some(start) = crate::library::method::keys::START
+        .get(&filled.values)
+        .map(|s| base.join(s))
+    else {
         return Some(vec![filled]);
     };
-    let at = filled.values.span("start");
+    let at = crate::library::method::keys::START.span(&filled.values);
     for key in ["rank", "alpha", "rs_lora", "on", "modules_to_save"] {
         if filled.values.written(key) {
             diags.push(
@@ -503,7 +522,7 @@ pub(super) fn start_from_peft(
         if i == 0 && !fitted.whole.is_empty() {
             put("modules_to_save", Checked::Names(fitted.whole.clone()));
         }
-        if !filled.values.written("dropout") {
+        if !crate::library::method::keys::DROPOUT.is_written(&filled.values) {
             let dropout = Checked::Float(read.config.dropout);
             filled.values.insert("dropout", dropout, at, false);
         }

@@ -38,12 +38,14 @@ use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, Span, Spanned};
 use crate::library::candidates::Candidates;
 use crate::library::data::set::generic;
+use crate::library::decl;
 use crate::library::error::IDLE_KEY;
 use crate::library::method::{Tuning, method};
 use crate::library::model::{self, Model};
 use crate::library::prompt::Template;
-use crate::library::schema::{Filled, Values};
+use crate::library::schema::{Filled, Reference, Values};
 use crate::library::stage::job::Routine;
+use crate::library::stage::keys;
 use crate::library::stage::{SplitFacts, StageCx, StageKind, check_metrics, stage};
 use crate::library::task::{self, Classes, Reads, Task};
 use crate::program::op::Machine;
@@ -143,11 +145,14 @@ fn reads(recipe: &Recipe) -> Vec<PathBuf> {
         let values = &declared.filled.values;
         let local = (declared.filled.name == "local").then_some(declared.arg.as_ref());
         let own = local.flatten().map(|arg| arg.value.as_str());
-        let methods = values.entry("adapter").into_iter();
+        let methods = keys::ADAPTER.get(values).into_iter();
         let starts = methods
-            .chain(values.entries("adapters"))
-            .filter_map(|method| method.values.str("start"));
-        let paths = own.into_iter().chain(values.str("tokenizer")).chain(starts);
+            .chain(keys::ADAPTERS.get(values).unwrap_or_default())
+            .filter_map(|method| crate::library::method::keys::START.get(&method.values));
+        let paths = own
+            .into_iter()
+            .chain(decl::TOKENIZER.get(values))
+            .chain(starts);
         dirs.extend(paths.map(|path| declared.base.join(path)));
     }
     dirs
@@ -200,7 +205,7 @@ impl Planner<'_, '_> {
         );
         // The words of a provisional prompt have the sizes of those that will be chosen.
         choice::provide(&mut start, 0);
-        let facts = split_facts(&start, &sets, values.span("objective"), diags)?;
+        let facts = split_facts(&start, &sets, keys::OBJECTIVE.span(values), diags)?;
         let cx = diags.sound(StageCx {
             values,
             span: declared.name.span,
@@ -228,7 +233,7 @@ impl Planner<'_, '_> {
         if !check_shapes(&tuning, model.as_ref(), (start.task.as_ref(), &job), diags) {
             return None;
         }
-        let from = if values.written("from") {
+        let from = if keys::FROM.is_written(values) {
             "from"
         } else {
             "model"
@@ -289,16 +294,16 @@ impl Planner<'_, '_> {
     ) -> Option<(Handed, Option<String>, Arc<dyn Model>)> {
         let (mut start, parent) = self.start(values, kind, diags)?;
         let mut model = model::parse(&start.model.config).ok()?;
-        if let Some(rate) = values.opt_float("dropout") {
+        if let Some(rate) = keys::DROPOUT.get(values) {
             model.override_dropout(rate);
         }
         let most = model.facts().max_length;
-        match values.opt_int("max_length") {
+        match keys::MAX_LENGTH.get(values) {
             Some(length) if length > most => {
                 diags.push(
                     Diag::error(
                         &LENGTH_TOO_LARGE,
-                        values.span("max_length"),
+                        keys::MAX_LENGTH.span(values),
                         format!(
                             "`max_length` is {length}, but the model reads at most {most} tokens"
                         ),
@@ -316,8 +321,8 @@ impl Planner<'_, '_> {
             }
             None => {}
         }
-        let written = values.entry("objective").and_then(task::written);
-        let task = written.filter(|_| values.written("objective") || parent.is_none());
+        let written = keys::OBJECTIVE.get(values).and_then(task::written);
+        let task = written.filter(|_| keys::OBJECTIVE.is_written(values) || parent.is_none());
         if let Some(task) = task {
             // The classes of a trained head are those of its model, whatever is learned on them.
             let same = task.name() == start.task.name();
@@ -438,7 +443,7 @@ impl Planner<'_, '_> {
             None => vec![own],
         };
         let at = |key: &str| match wording {
-            _ if listed.is_some() => values.span("templates"),
+            _ if listed.is_some() => keys::TEMPLATES.span(values),
             Wording::Declared(declared) => declared.name.span,
             Wording::Chosen(at) => at,
             Wording::Inherited => values.span(key),
@@ -473,11 +478,11 @@ impl Planner<'_, '_> {
                     preferred: Some(trained.as_slice()).filter(|names| !names.is_empty()),
                     template: template.as_ref().map(|t| (t, at(key))),
                     demonstrations: shown.as_ref(),
-                    draws: values.opt_int("draws").unwrap_or(1),
+                    draws: keys::DRAWS.find(values).unwrap_or(1),
                     max_length: start.max_length,
                     survey: self.binder.survey,
                 };
-                let bound = match values.reference(key) {
+                let bound = match values.find::<Reference>(key) {
                     Some((name, Some(split))) => {
                         let at = values.span(key);
                         let bound = self
@@ -522,13 +527,13 @@ impl Planner<'_, '_> {
         kind: &dyn StageKind,
         diags: &mut Diags,
     ) -> Option<(Handed, Option<String>)> {
-        if let Some((name, _)) = values.reference("from") {
+        if let Some((name, _)) = keys::FROM.get(values) {
             let parent = self.plan.stages.get(*self.here.get(name)?)?;
             let Some(handed) = parent.leaves.clone() else {
                 diags.push(
                     Diag::error(
                         &WRONG_PORT,
-                        values.span("from"),
+                        keys::FROM.span(values),
                         format!(
                             "`{name}` is a stage of the kind `{}` and leaves no model",
                             parent.filled.name
@@ -541,7 +546,7 @@ impl Planner<'_, '_> {
             };
             return Some((handed, Some(parent.name.value.clone())));
         }
-        let (name, _) = values.reference("model")?;
+        let (name, _) = keys::MODEL.get(values)?;
         let model = self.binder.model(name)?;
         let (task, classes) = if kind.trains() {
             (task::usual(), Vec::new())
@@ -549,11 +554,11 @@ impl Planner<'_, '_> {
             let (task, classes) = trained_head(&model);
             let task = match task {
                 Ok(task) => task,
-                Err(problem) if values.entry("objective").is_none() => {
+                Err(problem) if keys::OBJECTIVE.get(values).is_none() => {
                     diags.push(holds::unknown_problem(
                         &model,
                         &problem,
-                        values.span("model"),
+                        keys::MODEL.span(values),
                     ));
                     return None;
                 }
@@ -598,12 +603,18 @@ impl Planner<'_, '_> {
             });
         }
         let own = |key: &str| values.written(key) || !continues || start.tuning.methods.is_empty();
-        let written: Vec<Filled> = values
-            .entry("adapter")
-            .filter(|_| own("adapter") && !values.written("adapters"))
+        let written: Vec<Filled> = keys::ADAPTER
+            .get(values)
+            .filter(|_| own("adapter") && !keys::ADAPTERS.is_written(values))
             .into_iter()
             .cloned()
-            .chain(values.entries("adapters").iter().cloned())
+            .chain(
+                keys::ADAPTERS
+                    .get(values)
+                    .unwrap_or_default()
+                    .iter()
+                    .cloned(),
+            )
             .collect();
         let inherited = start.adapter.is_some();
         if written.is_empty() && continues && !start.tuning.methods.is_empty() {
@@ -615,13 +626,13 @@ impl Planner<'_, '_> {
         }
         if written.is_empty() {
             diags.push(
-                Diag::error(&crate::resolve::error::MISSING_KEY, values.span("data"), "the stage names no method")
+                Diag::error(&crate::resolve::error::MISSING_KEY, keys::DATA.span(values), "the stage names no method")
                     .help("write `adapter = lora { … }`, or `adapter = full` to train everything; `peftc list methods` names them all"),
             );
             return None;
         }
         if inherited {
-            let key = if values.written("adapter") {
+            let key = if keys::ADAPTER.is_written(values) {
                 "adapter"
             } else {
                 "adapters"
@@ -658,11 +669,11 @@ impl Planner<'_, '_> {
     ) -> Option<Vec<String>> {
         if split.encoded.is_some() && split.classes.len() < least {
             // The cause stands where the data are declared, however many stages read them.
-            let data = values.reference(key).map(|(name, _)| name);
+            let data = values.find::<Reference>(key).map(|(name, _)| name);
             let data = data.and_then(|name| self.binder.recipe.find("data", name));
             let at = data.map_or(values.span(key), |data| {
                 let own = &data.filled.values;
-                let label = if own.written("labels") {
+                let label = if decl::LABELS.is_written(own) {
                     "labels"
                 } else {
                     "label"
@@ -709,7 +720,7 @@ fn on_classes(
 ) {
     if !kind.trains() {
         let own = start.task.training_keys().into_iter();
-        for (key, at) in own.filter(|_| values.written("objective")) {
+        for (key, at) in own.filter(|_| keys::OBJECTIVE.is_written(values)) {
             let name = kind.schema().name;
             let message = format!("`{key}` has no effect: `{name}` trains nothing");
             diags.push(

@@ -17,6 +17,7 @@ use crate::base::world::{HubFile, HubPath, RepoKind, World};
 use crate::base::{Diag, Diags, Span};
 use crate::files::near;
 use crate::files::weights::sharded::{self, Layout};
+use crate::library::decl;
 use crate::library::model::{self, Facts, Model};
 use crate::library::tokenizer::{Beyond, Tokenizer, TokenizerFiles, Topic};
 use crate::program::device::Device;
@@ -35,7 +36,7 @@ impl Binder<'_> {
         let place = match declared.filled.name.as_str() {
             "hub" => Location::Hub {
                 repo: arg.value.clone(),
-                revision: values.str("revision").map(str::to_owned),
+                revision: decl::REVISION.get(values).map(str::to_owned),
             },
             _ => Location::Local(declared.base.join(&arg.value)),
         };
@@ -46,7 +47,7 @@ impl Binder<'_> {
             names,
         };
         let (bytes, config, architecture) = self.config(declared, &files, diags)?;
-        let random = (values.str("init") == Some("random")).then(|| values.int("seed"));
+        let random = (decl::INIT.find(values) == Some("random")).then(|| decl::SEED.get(values));
         let stored = match self.stored(&files, random) {
             Ok(stored) => stored,
             Err((message, help)) => {
@@ -86,7 +87,7 @@ impl Binder<'_> {
             config,
             place,
             random,
-            storage: format(values.str("dtype")),
+            storage: format(decl::DTYPE.find(values)),
             numbers: self.numbers(declared, diags),
             tokenizer,
             identity,
@@ -103,11 +104,15 @@ impl Binder<'_> {
     ) -> Option<(Vec<u8>, Json, Box<dyn Model>)> {
         let (arg, name) = (declared.arg.as_ref()?, &declared.name.value);
         let values = &declared.filled.values;
-        let vendored = || values.str("config").map(|file| declared.base.join(file));
+        let vendored = || {
+            decl::CONFIG
+                .get(values)
+                .map(|file| declared.base.join(file))
+        };
         let mut bytes = files.read("config.json");
         if let (Err(why), Some(Ok(own))) = (&bytes, vendored().map(|file| self.world.read(&file))) {
             let message = format!("`{}` is not at hand: {why}", arg.value);
-            let file = values.str("config").unwrap_or_default();
+            let file = decl::CONFIG.get(values).unwrap_or_default();
             diags.push(
                 Diag::warning(&ASSUMED_MODEL, arg.span, message)
                     .label(format!("planned from `{file}`")),
@@ -132,7 +137,7 @@ impl Binder<'_> {
     /// In what numbers a model's products are formed and its activations are held.
     fn numbers(&self, declared: &Declared, diags: &mut Diags) -> Numbers {
         let values = &declared.filled.values;
-        let products = match values.str("precision") {
+        let products = match decl::PRECISION.find(values) {
             Some("bf16") => Precision::Bf16,
             Some("tf32") => {
                 self.without_tf32(declared, diags);
@@ -142,7 +147,7 @@ impl Binder<'_> {
         };
         Numbers {
             products,
-            activations: float_type(values.str("activations")),
+            activations: float_type(decl::ACTIVATIONS.find(values)),
         }
     }
 
@@ -230,7 +235,7 @@ impl Binder<'_> {
             }
             Device::Cuda(_) => return,
         };
-        let at = declared.filled.values.span("precision");
+        let at = decl::PRECISION.span(&declared.filled.values);
         diags.push(
             Diag::warning(
                 &NO_TF32,
@@ -249,17 +254,13 @@ impl Binder<'_> {
         (config, facts): (&Json, &Facts),
         diags: &mut Diags,
     ) -> Option<Arc<Tokenizer>> {
-        let own = declared
-            .filled
-            .values
-            .str("tokenizer")
+        let own = decl::TOKENIZER
+            .get(&declared.filled.values)
             .map(|dir| Location::Local(declared.base.join(dir)));
         let place = own.as_ref().unwrap_or(place);
-        let at = declared
-            .filled
-            .values
-            .written("tokenizer")
-            .then(|| declared.filled.values.span("tokenizer"));
+        let at = decl::TOKENIZER
+            .is_written(&declared.filled.values)
+            .then(|| decl::TOKENIZER.span(&declared.filled.values));
         let at = at
             .or(declared.arg.as_ref().map(|a| a.span))
             .unwrap_or_default();
@@ -346,7 +347,7 @@ impl Binder<'_> {
             Err(why) => {
                 let message = format!("the tokenizer of `{name}` cannot be read: {why}");
                 let mut diag = Diag::error(&BAD_TOKENIZER, at, message);
-                let written = declared.filled.values.str("tokenizer");
+                let written = decl::TOKENIZER.get(&declared.filled.values);
                 let folder = written.map(|folder| declared.base.join(folder));
                 diag.help = folder.filter(|f| !self.world.exists(f)).map(|folder| {
                     let missing = "there is no such folder; check the path, which is relative to the recipe's";

@@ -7,9 +7,11 @@ use super::error::{BAD_LABEL_WORD, BAD_PROMPT};
 use super::stages::{Chooser, Handed};
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::candidates::Word;
+use crate::library::decl;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::StageKind;
+use crate::library::stage::keys;
 use crate::library::tokenizer::Tokenizer;
 use crate::resolve::error::NOT_BUILT_YET;
 use crate::resolve::{Declared, Recipe};
@@ -35,7 +37,7 @@ pub(super) fn take<'r>(
     diags: &mut Diags,
 ) -> Option<Wording<'r>> {
     let words = start.task.reads_words();
-    let Some((name, _)) = values.reference("prompt") else {
+    let Some((name, _)) = keys::PROMPT.get(values) else {
         if kind.chooses() || kind.trains() && !words {
             start.prompt = None;
             start.chooser = None;
@@ -65,16 +67,16 @@ pub(super) fn take<'r>(
     if recipe.find("stage", name).is_some() {
         // Where that stage could not be planned, its own diagnostic says why.
         start.chooser = Some(chooser(name)?);
-        has_mask_token(start, values.span("prompt"), diags)?;
-        return Some(Wording::Chosen(values.span("prompt")));
+        has_mask_token(start, keys::PROMPT.span(values), diags)?;
+        return Some(Wording::Chosen(keys::PROMPT.span(values)));
     }
     start.chooser = None;
     let declared = recipe.find("prompt", name)?;
     let prompt = &declared.filled.values;
     demonstrations::idle(declared, diags);
-    let source = prompt.str("template").unwrap_or_default();
-    let template = parse_template(source, prompt.span("template"), words, start, diags)?;
-    if words && !prompt.written("verbalizer") && !demonstrations::wanted(declared) {
+    let source = decl::TEMPLATE.get(prompt).unwrap_or_default();
+    let template = parse_template(source, decl::TEMPLATE.span(prompt), words, start, diags)?;
+    if words && !decl::VERBALIZER.is_written(prompt) && !demonstrations::wanted(declared) {
         let diag = Diag::error(
             &BAD_PROMPT,
             declared.name.span,
@@ -149,7 +151,7 @@ pub(super) fn label_words(
     };
     let classes = &start.classes;
     let values = &declared.filled.values;
-    let at = values.span("verbalizer");
+    let at = decl::VERBALIZER.span(values);
     let Some(Checked::Map(pairs)) = values.get("verbalizer") else {
         return Some(());
     };

@@ -9,6 +9,7 @@ use super::{Plan, Stage};
 use crate::base::units::{Bytes, Count};
 use crate::base::visible;
 use crate::library::stage::job::{Routine, Update};
+use crate::library::stage::keys;
 use crate::program::DType;
 use crate::program::device::{self, Device};
 use crate::program::op::Precision;
@@ -43,7 +44,7 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "batch": batch,
         "micro_batch": micro,
         "max_tokens": e.max_tokens,
-        "recompute": stage.filled.values.bool("recompute"),
+        "recompute": keys::RECOMPUTE.get(&stage.filled.values),
         "recompute_blocks": recomputed(stage),
         "parameters": { "total": total, "trainable": trainable },
         "memory": {
@@ -115,11 +116,9 @@ pub fn lines(e: &Estimate) -> Vec<(&'static str, u64)> {
 #[must_use]
 pub fn recomputed(stage: &Stage) -> u64 {
     let layers = stage.model.facts().layers;
-    match stage.filled.values.bool("recompute") {
-        true => stage
-            .filled
-            .values
-            .opt_int("recompute_blocks")
+    match keys::RECOMPUTE.get(&stage.filled.values) {
+        true => keys::RECOMPUTE_BLOCKS
+            .get(&stage.filled.values)
             .unwrap_or(layers)
             .min(layers),
         false => 0,
@@ -419,7 +418,7 @@ pub fn prompt(stage: &Stage) -> Option<String> {
 /// What stands behind a stage's texts.
 fn demonstrations(stage: &Stage) -> Option<String> {
     let shown = stage.start.prompt.as_ref()?.demonstrations.as_ref()?;
-    let draws = stage.filled.values.opt_int("draws").unwrap_or(1);
+    let draws = keys::DRAWS.find(&stage.filled.values).unwrap_or(1);
     let averaged = if draws > 1 {
         format!(", mean of {draws} draws")
     } else {

@@ -8,6 +8,8 @@ use super::doubts;
 use super::stages::{Plan, Stage};
 use crate::base::{Diags, Span};
 use crate::library::data::report::{Findings, Survey, shared};
+use crate::library::decl;
+use crate::library::schema::Checked;
 use crate::resolve::Declared;
 
 /// What is told of a split, as a stage reads it.
@@ -124,10 +126,10 @@ impl Binder<'_> {
             identity: identity.clone(),
             at: declared.name.span,
             classes: classes.to_vec(),
-            named: !values.names("labels").is_empty(),
-            taken: values
-                .opt_int("take")
-                .filter(|_| values.opt_int("shuffle").is_none()),
+            named: matches!(decl::LABELS.get(values), Some(Checked::Names(list)) if !list.is_empty()),
+            taken: decl::TAKE
+                .get(values)
+                .filter(|_| decl::SHUFFLE.get(values).is_none()),
             max_length: length,
             findings,
             texts: texts.clone(),

@@ -5,6 +5,7 @@ use super::stages::Sets;
 use super::{Stage, estimate, features};
 use crate::library::method::Tuning;
 use crate::library::schema::{Checked, Values};
+use crate::library::stage::keys;
 use crate::program::op::Machine;
 
 /// The answer.
@@ -83,7 +84,7 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         schema.key(key)?;
         values.insert(key, Checked::Int(value), stage.filled.span, true);
         if key == "micro_batch" {
-            let batch = values.int("batch").max(value);
+            let batch = keys::BATCH.get(&values).max(value);
             values.insert("batch", Checked::Int(batch), stage.filled.span, true);
         }
     }

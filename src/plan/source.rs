@@ -8,6 +8,7 @@ use crate::base::world::{HubFile, RepoKind, World};
 use crate::library::data::set::{Carve, DataSpec, Given, Labels, Naming};
 use crate::library::data::split::{SplitSource, expand, expand_in, find_split};
 use crate::library::data::{About, DataError, names};
+use crate::library::decl;
 use crate::library::schema::{Checked, Portion, Values};
 use crate::library::task::{Answer, TASKS, Task};
 use crate::resolve::Declared;
@@ -42,7 +43,7 @@ impl Binder<'_> {
             fixed: fixed.map(<[String]>::to_vec),
             preferred: preferred.map(<[String]>::to_vec),
         });
-        let label = values.str("label");
+        let label = decl::LABEL.get(values);
         if label.is_none() && answer.reads_labels() {
             let name = &declared.name.value;
             let error = DataError::new("", format!("`{name}` names no label column"))
@@ -50,8 +51,8 @@ impl Binder<'_> {
                 .help("write `label = …` with the column that holds what is to be learned");
             return Err(Unavailable::Wrong(vec![error]));
         }
-        let separator = values
-            .str("label_separator")
+        let separator = decl::LABEL_SEPARATOR
+            .get(values)
             .filter(|_| answer.reads_labels());
         check_separator(declared, separator, task)
             .map_err(|wrong| Unavailable::Wrong(vec![wrong]))?;
@@ -63,11 +64,11 @@ impl Binder<'_> {
             .and_then(|label| self.beside(declared, &files, label));
         let spec = DataSpec {
             files: files.clone(),
-            format: values.str("format").map(str::to_owned),
-            text: values.names("text").to_vec(),
+            format: decl::FORMAT.get(values).map(str::to_owned),
+            text: decl::TEXT.get(values).unwrap_or_default().to_vec(),
             label: label.filter(|_| answer.reads_labels()).map(str::to_owned),
-            take: values.opt_int("take"),
-            shuffle: values.opt_int("shuffle"),
+            take: decl::TAKE.get(values),
+            shuffle: decl::SHUFFLE.get(values),
             labels,
             separator: separator.map(str::to_owned),
             beside,
@@ -99,12 +100,12 @@ impl Binder<'_> {
             let error = DataError::new("", message).about(About::Split).help(help);
             Err(Unavailable::Wrong(vec![error]))
         };
-        let Some(filled) = values.entry("split") else {
+        let Some(filled) = decl::SPLIT.get(values) else {
             return Ok((split, None));
         };
         let parts: Vec<(&str, Portion)> = ["dev", "test"]
             .into_iter()
-            .filter_map(|part| Some((part, filled.values.portion(part)?)))
+            .filter_map(|part| Some((part, filled.values.find::<Portion>(part)?)))
             .collect();
         if parts.is_empty() {
             return wrong(
@@ -121,7 +122,8 @@ impl Binder<'_> {
             );
         }
         for (part, _) in &parts {
-            let own = !values.names(part).is_empty() || self.files(declared, part).is_ok();
+            let own = !values.find::<[String]>(part).unwrap_or_default().is_empty()
+                || self.files(declared, part).is_ok();
             if own && !self.is_one_file(declared) {
                 return wrong(
                     format!(
@@ -131,7 +133,10 @@ impl Binder<'_> {
                 );
             }
         }
-        let stratify = match (filled.values.bool("stratify"), values.str("label")) {
+        let stratify = match (
+            decl::CARVED_STRATIFY.get(&filled.values),
+            decl::LABEL.get(values),
+        ) {
             (false, _) => None,
             (true, Some(label)) => Some(label.to_owned()),
             (true, None) => {
@@ -149,7 +154,7 @@ impl Binder<'_> {
         let carve = Carve {
             shares: parts.into_iter().map(|(_, share)| share).collect(),
             own,
-            seed: filled.values.int("seed"),
+            seed: decl::CARVED_SEED.get(&filled.values),
             stratify,
         };
         Ok(("train", Some(carve)))
@@ -166,7 +171,9 @@ impl Binder<'_> {
     /// The files of a split; those of the hub are fetched.
     fn files(&self, declared: &Declared, split: &str) -> Result<Vec<PathBuf>, Unavailable> {
         let values = &declared.filled.values;
-        let named = values.names(canonical(split));
+        let named = values
+            .find::<[String]>(canonical(split))
+            .unwrap_or_default();
         let args: Vec<String> = declared
             .arg
             .iter()
@@ -192,7 +199,7 @@ impl Binder<'_> {
             };
             return expand(&base, named, self.world).map_err(wrong);
         }
-        let revision = values.str("revision").map(str::to_owned);
+        let revision = decl::REVISION.get(values).map(str::to_owned);
         let list = || {
             self.world
                 .hub_list(&arg, RepoKind::Dataset, revision.as_deref())
@@ -201,7 +208,7 @@ impl Binder<'_> {
             let source = SplitSource::Hub {
                 repo: arg.clone(),
                 revision: revision.clone(),
-                config: values.str("config").map(str::to_owned),
+                config: decl::CONFIG.get(values).map(str::to_owned),
             };
             // A repository that answers, but has no such split or configuration, is the recipe's mistake.
             let out_of_reach = list().is_err();
@@ -230,7 +237,7 @@ impl Binder<'_> {
 
     /// The class names that lie beside files.
     fn beside(&self, declared: &Declared, files: &[PathBuf], label: &str) -> Option<Vec<String>> {
-        let config = declared.filled.values.str("config");
+        let config = decl::CONFIG.get(&declared.filled.values);
         let here = |dir: &Path| names::beside(dir, config, label, self.world);
         let arg = &declared.arg.as_ref()?.value;
         if declared.filled.name != "hub" {
@@ -244,7 +251,7 @@ impl Binder<'_> {
         {
             return None;
         }
-        let revision = declared.filled.values.str("revision");
+        let revision = decl::REVISION.get(&declared.filled.values);
         let all = self.world.hub_list(arg, RepoKind::Dataset, revision).ok()?;
         let page = names::FILES
             .into_iter()

@@ -20,6 +20,7 @@ use crate::library::model::Model;
 use crate::library::prompt::Prompt;
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::job::Job;
+use crate::library::stage::keys;
 use crate::library::stage::{SplitFacts, StageCx, StageKind};
 use crate::library::task::Task;
 use crate::program::{DType, Format};
@@ -207,7 +208,7 @@ impl Stage {
         self.trained_with
             .methods
             .iter()
-            .filter_map(|(_, f)| f.values.str("start"))
+            .filter_map(|(_, f)| crate::library::method::keys::START.get(&f.values))
             .map(std::path::PathBuf::from)
             .collect()
     }
@@ -216,7 +217,8 @@ impl Stage {
     #[must_use]
     pub fn steps_unknown(&self) -> bool {
         let first = self.splits.first().and_then(Option::as_ref);
-        first.is_some_and(|s| s.lengths.count().is_none()) && !self.filled.values.written("steps")
+        first.is_some_and(|s| s.lengths.count().is_none())
+            && !keys::STEPS.is_written(&self.filled.values)
     }
 
     /// Names of its methods.

@@ -14,6 +14,7 @@ use super::{Plan, Stage};
 use crate::base::{Diag, Diags};
 use crate::library::schema::Checked;
 use crate::library::stage::job::Routine;
+use crate::library::stage::keys;
 use crate::resolve::points::{Axis, Points};
 use crate::resolve::sweep::without_effect;
 use crate::resolve::{Declared, Recipe, Swept};
@@ -296,7 +297,7 @@ pub(super) fn check_targets(plan: &Plan, diags: &mut Diags) {
                 "the merged model would be written over `{}`, which the recipe reads",
                 dir.display()
             );
-            let diag = Diag::error(&SHARED_TARGET, stage.filled.values.span("to"), message);
+            let diag = Diag::error(&SHARED_TARGET, keys::TO.span(&stage.filled.values), message);
             diags.push(diag.help("name another directory"));
             return;
         }
@@ -304,12 +305,12 @@ pub(super) fn check_targets(plan: &Plan, diags: &mut Diags) {
             diags.push(
                 Diag::error(
                     &SHARED_TARGET,
-                    stage.filled.values.span("to"),
+                    keys::TO.span(&stage.filled.values),
                     format!(
                         "`{}` and `{}` would both write to `{}`",
                         other.name.value,
                         stage.name.value,
-                        stage.filled.values.str("to").unwrap_or_default()
+                        keys::TO.get(&stage.filled.values).unwrap_or_default()
                     ),
                 )
                 .label("one directory for several models")

@@ -725,6 +725,7 @@ pub fn methods_from_text(list: &[String]) -> Result<crate::library::method::Tuni
         kind: Kind::Entry(Registry::Method),
         default: Default::Required,
         doc: "",
+        fallback: None,
     };
     let mut tuning = crate::library::method::Tuning::default();
     for text in list {

@@ -16,8 +16,8 @@ use crate::library::method::METHODS;
 use crate::library::net::ROLES;
 use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{
-    Bound, Checked, ClassWeights, Default, Filled, Key, Kind, Length, Portion, RefKind, Registry,
-    Schema, Values,
+    Bound, Checked, ClassWeights, Default, Fallback, Filled, Key, Kind, Length, Portion, RefKind,
+    Registry, Schema, Values,
 };
 use crate::syntax::parse_value;
 
@@ -49,6 +49,7 @@ fn key(kind: Kind) -> Key {
         kind,
         default: Default::Required,
         doc: "",
+        fallback: None,
     }
 }
 
@@ -309,6 +310,27 @@ proptest! {
             prop_assert!(same_entry(read, written), "{texts:?}");
         }
     }
+}
+
+#[test]
+fn a_default_in_code_is_the_one_that_a_recipe_would_write() {
+    let mut seen = 0;
+    for key in registry::all().iter().flat_map(|schema| schema.keys) {
+        let (Some(fallback), Default::Text(text) | Default::Tacit(text)) =
+            (key.fallback, key.default)
+        else {
+            continue;
+        };
+        let wanted = match fallback {
+            Fallback::Int(n) => Checked::Int(n),
+            Fallback::Float(x) => Checked::Float(x),
+            Fallback::Bool(truth) => Checked::Bool(truth),
+            Fallback::Str(name) => Checked::Str(name.to_owned()),
+        };
+        assert_eq!(read(key, text), Ok(wanted), "{}", key.name);
+        seen += 1;
+    }
+    assert!(seen > 40, "{seen}");
 }
 
 #[test]

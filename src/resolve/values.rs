@@ -451,6 +451,7 @@ fn entries(
         kind: Kind::Entry(which),
         default: crate::library::schema::Default::Required,
         doc: "",
+        fallback: None,
     };
     let checked: Vec<Option<Checked>> = items
         .iter()
@@ -598,6 +599,7 @@ fn class_weights(
             kind: Kind::Float(Bound::Incl(least), Bound::Incl(most)),
             default: crate::library::schema::Default::Required,
             doc: "",
+            fallback: None,
         };
         let mut own = Diags::default();
         let found = check(scope, &key, weight, &mut own);

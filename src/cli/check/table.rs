@@ -7,6 +7,7 @@ use crate::base::units::{About, Bytes, Count};
 use crate::cli::screen::{BAD, GOOD, Screen, wrap};
 use crate::cli::table::{Cell, Side, Table};
 use crate::library::stage::job::Routine;
+use crate::library::stage::keys;
 use crate::plan::disk::Disk;
 use crate::plan::estimate::Home;
 use crate::plan::render::{batches, recomputed};
@@ -293,7 +294,7 @@ pub(in crate::cli) fn verdict(stages: &[&Stage], budget: u64, screen: Screen) ->
 /// What makes stages smaller that do not fit, each way once.
 fn advice(over: &[&Stage]) -> Vec<String> {
     let mut lines = Vec::new();
-    let fit = |s: &Stage| s.filled.values.str("fit").map(str::to_owned);
+    let fit = |s: &Stage| keys::FIT.find(&s.filled.values).map(str::to_owned);
     let trains = |s: &&&Stage| s.kind.trains();
     if over
         .iter()

@@ -17,6 +17,7 @@ use crate::files::weights::Checkpoint;
 use crate::files::weights::TensorFile;
 use crate::files::weights::sharded::{self, Layout};
 use crate::library::stage::job::Routine;
+use crate::library::stage::keys;
 use crate::library::stage::network::anatomy;
 use crate::plan::Stage;
 use crate::program::op::Tensor;
@@ -44,7 +45,7 @@ impl Work<'_> {
             storage: start.storage(),
             fresh_head: start.fresh_head,
             weights_seed: start.model.random.unwrap_or(0),
-            seed: self.stage.filled.values.opt_int("seed").unwrap_or(0),
+            seed: keys::SEED.find(&self.stage.filled.values).unwrap_or(0),
             fresh: self.begins_fresh(),
         };
         if let Some(stage) = &start.adapter {
@@ -74,7 +75,7 @@ impl Work<'_> {
     fn begins_fresh(&self) -> bool {
         let trains = matches!(self.stage.job.routine, Routine::Fit(_));
         let random = self.stage.parent.is_none() && self.stage.start.model.random.is_some();
-        trains || random || self.stage.filled.values.str("head") == Some("random")
+        trains || random || keys::HEAD.find(&self.stage.filled.values) == Some("random")
     }
 
     /// Takes over the tensors of an adapter in peft's format.

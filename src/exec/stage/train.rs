@@ -22,6 +22,7 @@ use crate::exec::store::features::DIR;
 use crate::files::RunError;
 use crate::files::durable::create_dirs;
 use crate::library::stage::job::{Features, Fit};
+use crate::library::stage::keys;
 use crate::program::{Class, Verified};
 
 impl Work<'_> {
@@ -65,7 +66,7 @@ impl Work<'_> {
             root: &root,
             identity: &identity.join("\u{1f}"),
             positions: self.stage.model.facts().positions,
-            bound: self.stage.filled.values.opt_int("features").unwrap_or(0),
+            bound: keys::FEATURES.get(&self.stage.filled.values).unwrap_or(0),
         };
         let mut weights = |runner: &mut Runner| -> Result<(), RunError> {
             self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))

@@ -23,11 +23,11 @@ static SCHEMA: Schema = Schema {
           plain weights and is written in peft's format.",
     paper: "Liu et al. 2024 (arXiv 2402.09353), section 4",
     keys: &[
-        lora::RANK,
-        lora::ALPHA,
-        lora::DROPOUT,
-        lora::RS_LORA,
-        lora::ON,
+        lora::RANK.key(),
+        lora::ALPHA.key(),
+        lora::DROPOUT.key(),
+        lora::RS_LORA.key(),
+        lora::ON.key(),
     ],
 };
 
@@ -69,7 +69,7 @@ impl Method for Dora {
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
         let (weight, bias) = (net.weight(at.site), net.bias(at.site));
         let factor = factor(at, net);
-        let dropped = net.dropout_before(x, at.values.float("dropout"), factor);
+        let dropped = net.dropout_before(x, lora::DROPOUT.get(at.values), factor);
         let plain = net.project(dropped, weight);
         let sum = lora::add_update(at, net, plain, dropped);
         let scaled = net.binary(BinaryKind::Mul, Broadcast::Row, sum, factor);

@@ -2,9 +2,10 @@
 //! residual.
 
 use super::super::net::{Init, Param, ParamKind, Part};
-use super::super::schema::{Default, Key, Kind};
+use super::super::schema::{Given, Maybe, kind};
 use super::{At, Method, Net, Schema, Site, Value, Values};
 use crate::library::decl::RATE;
+use crate::library::placement::Placement;
 use crate::program::op::ActivationKind;
 
 /// A trained bottleneck behind each sub-layer.
@@ -13,6 +14,37 @@ pub struct Houlsby;
 
 /// Standard deviation of the weights: the model starts almost unchanged.
 const STD: f64 = 1e-3;
+
+const SIZE: Given<u64> = Given::<u64>::new(
+    "size",
+    kind::int(1, u64::MAX),
+    (64, "64"),
+    "width of the bottleneck",
+);
+const ACTIVATION: Given<str> = Given::<str>::new(
+    "activation",
+    kind::choice(&["gelu", "relu", "silu", "tanh"]),
+    ("gelu", "gelu"),
+    "the function f between the two maps",
+);
+const DROPOUT: Given<f64> = Given::<f64>::new(
+    "dropout",
+    RATE,
+    (0.0, "0"),
+    "dropout on what the adapter reads",
+);
+const NORMS: Given<bool> = Given::<bool>::new(
+    "norms",
+    kind::BOOL,
+    (false, "false"),
+    "train all norms of the blocks and of the embeddings too",
+);
+const ON: Maybe<Placement> = Maybe::filled(
+    "on",
+    kind::PLACEMENT,
+    "{attention, ffn}",
+    "which sub-layers get an adapter",
+);
 
 static SCHEMA: Schema = Schema {
     name: "houlsby",
@@ -23,42 +55,17 @@ static SCHEMA: Schema = Schema {
           does. It is no linear map, so it cannot be merged, and peft has no equal: evaluate it and predict with it as it is.",
     paper: "Houlsby et al. 2019 (arXiv 1902.00751), section 2.1",
     keys: &[
-        Key {
-            name: "size",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Text("64"),
-            doc: "width of the bottleneck",
-        },
-        Key {
-            name: "activation",
-            kind: Kind::Choice(&["gelu", "relu", "silu", "tanh"]),
-            default: Default::Text("gelu"),
-            doc: "the function f between the two maps",
-        },
-        Key {
-            name: "dropout",
-            kind: RATE,
-            default: Default::Text("0"),
-            doc: "dropout on what the adapter reads",
-        },
-        Key {
-            name: "norms",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "train all norms of the blocks and of the embeddings too",
-        },
-        Key {
-            name: "on",
-            kind: Kind::Placement,
-            default: Default::Text("{attention, ffn}"),
-            doc: "which sub-layers get an adapter",
-        },
+        SIZE.key(),
+        ACTIVATION.key(),
+        DROPOUT.key(),
+        NORMS.key(),
+        ON.key(),
     ],
 };
 
 /// The function between the two maps.
 fn activation(values: &Values) -> ActivationKind {
-    match values.str("activation") {
+    match ACTIVATION.find(values) {
         Some("relu") => ActivationKind::Relu,
         Some("silu") => ActivationKind::Silu,
         Some("tanh") => ActivationKind::Tanh,
@@ -93,15 +100,15 @@ impl Method for Houlsby {
 
     fn trains(&self, values: &Values, param: &Param, _: u64) -> bool {
         let norm = matches!(param.kind, ParamKind::NormWeight | ParamKind::NormBias);
-        norm && values.bool("norms") && !param.role.is_lm()
+        norm && NORMS.get(values) && !param.role.is_lm()
     }
 
     fn output(&self, at: &At<'_>, net: &mut Net<'_>, _: Value, h: Value) -> Value {
         let (values, site) = (at.values, at.site);
-        let (size, width) = (values.int("size"), site.output());
+        let (size, width) = (SIZE.get(values), site.output());
         let (down, down_bias) = map(net, site, "adapter_down", [size, width]);
         let (up, up_bias) = map(net, site, "adapter_up", [width, size]);
-        let x = net.dropout_before(h, values.float("dropout"), down);
+        let x = net.dropout_before(h, DROPOUT.get(values), down);
         let z = net.dense(x, down, down_bias);
         let z = net.activation(activation(values), z);
         let added = net.dense(z, up, up_bias);

@@ -2,7 +2,7 @@
 
 use super::super::model::{Facts, Mirror, Model};
 use super::super::net::{Init, Param, ParamKind};
-use super::super::schema::{Bound, Default, Key, Kind};
+use super::super::schema::{Bound, Given, kind};
 use super::super::start;
 use super::lst::{INIT, check_width, project};
 use super::{Complaint, Method, Net, Schema, Value, Values};
@@ -13,6 +13,49 @@ use crate::program::op::Window;
 #[derive(Debug)]
 pub struct KLst;
 
+const K: Given<u64> = Given::<u64>::new(
+    "k",
+    kind::int(1, 1 << 20),
+    (9, "9"),
+    "states in a window; odd",
+);
+const R: Given<u64> = Given::<u64>::new(
+    "r",
+    kind::int(1, u64::MAX),
+    (8, "8"),
+    "how many times narrower the side network is",
+);
+const DROPOUT: Given<f64> = Given::<f64>::new(
+    "dropout",
+    kind::float(Bound::Incl(0.0), Bound::Excl(1.0)),
+    (0.0, "0"),
+    "dropout on each feature of a window",
+);
+const DOWN: Given<str> = Given::<str>::new(
+    "down",
+    kind::choice(&["per_layer", "per_slot"]),
+    ("per_layer", "per_layer"),
+    "one down-projection a backbone layer, or one a slot of each window",
+);
+const SHARE: Given<bool> = Given::<bool>::new(
+    "share",
+    kind::BOOL,
+    (false, "false"),
+    "one cross-attention and one side block for all layers",
+);
+const RESIDUAL: Given<bool> = Given::<bool>::new(
+    "residual",
+    kind::BOOL,
+    (false, "false"),
+    "add the query to what the cross-attention gives",
+);
+const POOL: Given<bool> = Given::<bool>::new(
+    "pool",
+    kind::BOOL,
+    (false, "false"),
+    "the head reads the sum of all side blocks' results instead of the last one's",
+);
+
 static SCHEMA: Schema = Schema {
     name: "k_lst",
     summary: "k-ladder side-tuning: side blocks that attend to a window of k backbone states",
@@ -22,49 +65,14 @@ static SCHEMA: Schema = Schema {
           head. No gradient enters the backbone.",
     paper: "Say, Coşlu and Gudelj 2023, \"Reducing Training Resource Cost by Selective Parameter Updating\", section 3.2 (equations 13 to 20) and figure 7",
     keys: &[
-        Key {
-            name: "k",
-            kind: Kind::Int(1, 1 << 20),
-            default: Default::Text("9"),
-            doc: "states in a window; odd",
-        },
-        Key {
-            name: "r",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Text("8"),
-            doc: "how many times narrower the side network is",
-        },
-        Key {
-            name: "dropout",
-            kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
-            default: Default::Text("0"),
-            doc: "dropout on each feature of a window",
-        },
-        Key {
-            name: "down",
-            kind: Kind::Choice(&["per_layer", "per_slot"]),
-            default: Default::Text("per_layer"),
-            doc: "one down-projection a backbone layer, or one a slot of each window",
-        },
-        Key {
-            name: "share",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "one cross-attention and one side block for all layers",
-        },
-        Key {
-            name: "residual",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "add the query to what the cross-attention gives",
-        },
-        Key {
-            name: "pool",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "the head reads the sum of all side blocks' results instead of the last one's",
-        },
-        INIT,
+        K.key(),
+        R.key(),
+        DROPOUT.key(),
+        DOWN.key(),
+        SHARE.key(),
+        RESIDUAL.key(),
+        POOL.key(),
+        INIT.key(),
     ],
 };
 
@@ -78,7 +86,7 @@ impl KLst {
         sizes: (u64, u64),
     ) -> Value {
         let (i, j, slot) = at;
-        let (path, number) = if values.str("down") == Some("per_slot") && i > 0 {
+        let (path, number) = if DOWN.find(values) == Some("per_slot") && i > 0 {
             (format!("side.down.{j}.{slot}"), j)
         } else {
             (format!("side.down.{i}"), i as u64)
@@ -98,7 +106,7 @@ impl Method for KLst {
     }
 
     fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
-        let k = values.int("k");
+        let k = K.get(values);
         if k.is_multiple_of(2) {
             return Some(Complaint {
                 key: "k",
@@ -123,7 +131,7 @@ impl Method for KLst {
                 help: Some(format!("write at most `k = {most}`")),
             });
         }
-        if values.bool("share") && values.entry("init").is_some() {
+        if SHARE.get(values) && INIT.get(values).is_some() {
             return Some(Complaint {
                 key: "init",
                 code: &BAD_LADDER,
@@ -139,15 +147,15 @@ impl Method for KLst {
         let facts = model.facts();
         let (d, r, k, layers) = (
             facts.hidden,
-            values.int("r"),
-            values.int("k"),
+            R.get(values),
+            K.get(values),
             facts.layers as i64,
         );
-        let (s, heads, p) = (d / r, facts.heads, values.float("dropout"));
+        let (s, heads, p) = (d / r, facts.heads, DROPOUT.get(values));
         let half = k as i64 / 2;
         let states = net.features();
-        let per_slot = values.str("down") == Some("per_slot");
-        net.prune(start::importance(values.entry("init")));
+        let per_slot = DOWN.find(values) == Some("per_slot");
+        net.prune(start::importance(INIT.get(values)));
         net.aside(|net| {
             let codes = Param::shared("side.position").shape(&[k, s]);
             let codes = codes.kind(ParamKind::Embedding).start(Init::Normal(0.02));
@@ -183,12 +191,12 @@ impl Method for KLst {
                     slots.push(Some(inputs.len() as u32 - 1));
                     inputs.push(net.dropout(feature, p));
                 }
-                let own = if values.bool("share") {
+                let own = if SHARE.get(values) {
                     "all".to_owned()
                 } else {
                     (j - 1).to_string()
                 };
-                let block = (!values.bool("share")).then_some(j as u64 - 1);
+                let block = (!SHARE.get(values)).then_some(j as u64 - 1);
                 net.enter("side.cross", block);
                 net.b.label(&format!("side.cross.{own}"));
                 let window = net.b.push1(Window { slots }, &inputs);
@@ -203,17 +211,17 @@ impl Method for KLst {
                     facts.attention_dropout,
                 );
                 let mut x = project(net, format!("side.cross.{own}.output"), read, s, s);
-                if values.bool("residual") {
+                if RESIDUAL.get(values) {
                     x = net.add(x, state);
                 }
                 let mirror = Mirror {
                     layer: j as u64 - 1,
                     reduction: r,
-                    last: j == layers && !values.bool("pool"),
+                    last: j == layers && !POOL.get(values),
                 };
                 net.enter("side.block", block);
                 state = super::lst::copy(model, net, &format!("side.block.{own}"), mirror, x);
-                if values.bool("pool") {
+                if POOL.get(values) {
                     pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
                 }
             }

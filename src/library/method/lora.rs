@@ -1,12 +1,13 @@
 //! LoRA (methods R1): `y = x W₀ᵀ + b + s · (Drop(x) Aᵀ) Bᵀ`, `A: [r, in]`, `B: [out, r]`.
 
 use super::super::net::{Init, Param};
-use super::super::schema::{Bound, Default, Key, Kind};
+use super::super::schema::{Bound, Given, Maybe, kind};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
     Value, Values,
 };
 use crate::library::error::RANK_TOO_LARGE;
+use crate::library::placement::Placement;
 use crate::program::Real;
 use crate::program::op::{Epilogue, MatMul};
 
@@ -15,36 +16,47 @@ use crate::program::op::{Epilogue, MatMul};
 pub struct Lora;
 
 // Keys of every method with LoRA's tensors.
-pub(super) const RANK: Key = Key {
-    name: "rank",
-    kind: Kind::Int(1, u64::MAX),
-    default: Default::Text("8"),
-    doc: "rank r of the update",
-};
-pub(super) const ALPHA: Key = Key {
-    name: "alpha",
-    kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-    default: Default::Text("8"),
-    doc: "scale: the update is multiplied by alpha / rank",
-};
-pub(super) const DROPOUT: Key = Key {
-    name: "dropout",
-    kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
-    default: Default::Text("0"),
-    doc: "dropout on the adapter's input",
-};
-pub(super) const RS_LORA: Key = Key {
-    name: "rs_lora",
-    kind: Kind::Bool,
-    default: Default::Text("false"),
-    doc: "scale by alpha / √rank instead",
-};
-pub(super) const ON: Key = Key {
-    name: "on",
-    kind: Kind::Placement,
-    default: Default::Text("attention.{query, value}"),
-    doc: "which linear maps get an adapter",
-};
+pub(crate) const RANK: Given<u64> = Given::<u64>::new(
+    "rank",
+    kind::int(1, u64::MAX),
+    (8, "8"),
+    "rank r of the update",
+);
+pub(crate) const ALPHA: Given<f64> = Given::<f64>::new(
+    "alpha",
+    kind::float(Bound::Excl(0.0), Bound::None),
+    (8.0, "8"),
+    "scale: the update is multiplied by alpha / rank",
+);
+pub(crate) const DROPOUT: Given<f64> = Given::<f64>::new(
+    "dropout",
+    kind::float(Bound::Incl(0.0), Bound::Excl(1.0)),
+    (0.0, "0"),
+    "dropout on the adapter's input",
+);
+pub(crate) const RS_LORA: Given<bool> = Given::<bool>::new(
+    "rs_lora",
+    kind::BOOL,
+    (false, "false"),
+    "scale by alpha / √rank instead",
+);
+pub(crate) const ON: Maybe<Placement> = Maybe::filled(
+    "on",
+    kind::PLACEMENT,
+    "attention.{query, value}",
+    "which linear maps get an adapter",
+);
+
+pub(crate) const START: Maybe<str> = Maybe::new(
+    "start",
+    kind::STR,
+    "directory of a peft LoRA adapter to start from, relative to the recipe; rank, alpha, scaling, placement and saved modules are then the adapter's, and so is dropout where it is not written",
+);
+pub(crate) const MODULES_TO_SAVE: Maybe<[String]> = Maybe::new(
+    "modules_to_save",
+    kind::NAMES,
+    "modules trained whole beside the update, by their paths or ends of them, and kept with the adapter; the head always is",
+);
 
 static SCHEMA: Schema = Schema {
     name: "lora",
@@ -54,30 +66,20 @@ static SCHEMA: Schema = Schema {
           and is written in peft's format.",
     paper: "Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732)",
     keys: &[
-        RANK,
-        ALPHA,
-        DROPOUT,
-        RS_LORA,
-        Key {
-            name: "start",
-            kind: Kind::Str,
-            default: Default::Absent,
-            doc: "directory of a peft LoRA adapter to start from, relative to the recipe; rank, alpha, scaling, placement and saved modules are then the adapter's, and so is dropout where it is not written",
-        },
-        Key {
-            name: "modules_to_save",
-            kind: Kind::Names,
-            default: Default::Absent,
-            doc: "modules trained whole beside the update, by their paths or ends of them, and kept with the adapter; the head always is",
-        },
-        ON,
+        RANK.key(),
+        ALPHA.key(),
+        DROPOUT.key(),
+        RS_LORA.key(),
+        START.key(),
+        MODULES_TO_SAVE.key(),
+        ON.key(),
     ],
 };
 
 /// `base + s · (Drop(x) Aᵀ) Bᵀ`
 pub(super) fn add_update(at: &At<'_>, net: &mut Net<'_>, base: Value, x: Value) -> Value {
     let (a, bt) = factors(at, net);
-    let dropped = net.dropout_before(x, at.values.float("dropout"), a);
+    let dropped = net.dropout_before(x, DROPOUT.get(at.values), a);
     let z = net.project(dropped, a);
     net.project_onto(base, z, bt, scale(at.values))
 }
@@ -95,9 +97,9 @@ pub(super) fn add_product(at: &At<'_>, net: &mut Net<'_>, weight: Value) -> Valu
 /// The factor of the update.
 #[must_use]
 pub(super) fn scale(values: &Values) -> f64 {
-    let rank = values.int("rank") as f64;
-    values.float("alpha")
-        / if values.bool("rs_lora") {
+    let rank = RANK.get(values) as f64;
+    ALPHA.get(values)
+        / if RS_LORA.get(values) {
             rank.sqrt()
         } else {
             rank
@@ -105,8 +107,9 @@ pub(super) fn scale(values: &Values) -> f64 {
 }
 
 /// The complaint about a rank larger than the matrix, if it is.
-pub(super) fn check_rank(values: &Values, key: &'static str, site: &Site) -> Option<Complaint> {
-    let (rank, most) = (values.opt_int(key)?, site.input().min(site.output()));
+pub(super) fn check_rank(values: &Values, of: &Given<u64>, site: &Site) -> Option<Complaint> {
+    let key = of.name();
+    let (rank, most) = (of.get(values), site.input().min(site.output()));
     (rank > most).then(|| Complaint {
         key,
         code: &RANK_TOO_LARGE,
@@ -130,7 +133,7 @@ impl Method for Lora {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
-        check_rank(values, "rank", site)
+        check_rank(values, &RANK, site)
     }
 
     fn stacking(&self) -> Stacking {
@@ -148,7 +151,7 @@ impl Method for Lora {
     }
 
     fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {
-        values.names("modules_to_save")
+        MODULES_TO_SAVE.get(values).unwrap_or_default()
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
@@ -162,7 +165,7 @@ impl Method for Lora {
         get: &Lookup<'_>,
     ) -> Option<Vec<PeftTensor>> {
         let (rank, input, output) = (
-            values.int("rank") as usize,
+            RANK.get(values) as usize,
             site.input() as usize,
             site.output() as usize,
         );
@@ -179,16 +182,16 @@ impl Method for Lora {
 /// The update as peft has it.
 pub(super) fn product(values: &Values) -> Product {
     Product {
-        rank: values.int("rank"),
+        rank: RANK.get(values),
         scale: scale(values),
-        dropout: values.float("dropout"),
-        rs_lora: values.bool("rs_lora"),
+        dropout: DROPOUT.get(values),
+        rs_lora: RS_LORA.get(values),
     }
 }
 
 /// `A [r, in]` and `B [out, r]` under peft's names.
 fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
-    let (site, rank) = (at.site, at.values.int("rank"));
+    let (site, rank) = (at.site, RANK.get(at.values));
     let bound = 1.0 / (site.input() as f64).sqrt();
     let a = Param::at(site, "lora_A.weight").shape(&[rank, site.input()]);
     let b = Param::at(site, "lora_B.weight").shape(&[site.output(), rank]);

@@ -2,7 +2,7 @@
 
 use super::super::model::{Facts, Mirror, Model};
 use super::super::net::{Init, Param, ParamKind, Role, Site};
-use super::super::schema::{Bound, Default, Key, Kind, Registry};
+use super::super::schema::{Bound, Filled, Given, Maybe, Registry, kind};
 use super::super::start;
 use super::{Complaint, Method, Net, Schema, Value, Values};
 use crate::library::error::{BAD_LADDER, LAYERS_OUT_OF_RANGE};
@@ -13,6 +13,31 @@ use crate::program::op::Mix;
 #[derive(Debug)]
 pub struct Lst;
 
+const R: Given<u64> = Given::<u64>::new(
+    "r",
+    kind::int(1, u64::MAX),
+    (8, "8"),
+    "how many times narrower the side network is",
+);
+const TEMPERATURE: Given<f64> = Given::<f64>::new(
+    "temperature",
+    kind::float(Bound::Excl(0.0), Bound::None),
+    (0.1, "0.1"),
+    "divisor of the gates' logits",
+);
+const DROPOUT: Given<f64> = Given::<f64>::new(
+    "dropout",
+    kind::float(Bound::Incl(0.0), Bound::Excl(1.0)),
+    (0.0, "0"),
+    "dropout on the features before they are projected",
+);
+const LAYERS: Maybe<[String]> = Maybe::new(
+    "layers",
+    kind::NUMBERS,
+    "numbers of the blocks that have a side block, ascending from 0, as in `layers = [0, 4, 8, 11]`; every block if not \
+                  written. The others are passed by: fewer side blocks take less memory and time",
+);
+
 static SCHEMA: Schema = Schema {
     name: "lst",
     summary: "ladder side-tuning: a narrow gated network beside the frozen model",
@@ -22,47 +47,27 @@ static SCHEMA: Schema = Schema {
           states themselves. `layers` keeps some of the side blocks only.",
     paper: "Sung et al. 2022 (arXiv 2206.06522), section 3; Say, Coşlu and Gudelj 2023 (see `k_lst`), section 3.2",
     keys: &[
-        Key {
-            name: "r",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Text("8"),
-            doc: "how many times narrower the side network is",
-        },
-        Key {
-            name: "temperature",
-            kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-            default: Default::Text("0.1"),
-            doc: "divisor of the gates' logits",
-        },
-        Key {
-            name: "dropout",
-            kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
-            default: Default::Text("0"),
-            doc: "dropout on the features before they are projected",
-        },
-        Key {
-            name: "layers",
-            kind: Kind::Numbers,
-            default: Default::Absent,
-            doc: "numbers of the blocks that have a side block, ascending from 0, as in `layers = [0, 4, 8, 11]`; every block if not \
-                  written. The others are passed by: fewer side blocks take less memory and time",
-        },
-        INIT,
+        R.key(),
+        TEMPERATURE.key(),
+        DROPOUT.key(),
+        LAYERS.key(),
+        INIT.key(),
     ],
 };
 
 /// What side blocks start with.
-pub(super) const INIT: Key = Key {
-    name: "init",
-    kind: Kind::Entry(Registry::Start),
-    default: Default::Tacit("random"),
-    doc: "what the side blocks begin with; `peftc list starts` names the ways",
-};
+pub(super) const INIT: Maybe<Filled> = Maybe::tacit(
+    "init",
+    kind::entry(Registry::Start),
+    "random",
+    "what the side blocks begin with; `peftc list starts` names the ways",
+);
 
 /// Blocks that have a side block; none written means all.
 fn kept(values: &Values) -> Vec<u64> {
-    values
-        .names("layers")
+    LAYERS
+        .get(values)
+        .unwrap_or_default()
         .iter()
         .filter_map(|n| n.parse().ok())
         .collect()
@@ -79,7 +84,7 @@ pub(super) fn check_width(values: &Values, facts: &Facts) -> Option<Complaint> {
             help: Some("take another method, or an encoder".to_owned()),
         });
     }
-    let (r, hidden, heads) = (values.int("r"), facts.hidden, facts.heads);
+    let (r, hidden, heads) = (R.get(values), facts.hidden, facts.heads);
     let fits = |r: u64| r > 0 && hidden.is_multiple_of(r) && (hidden / r).is_multiple_of(heads);
     (!fits(r)).then(|| {
         let good: Vec<String> = (1..=hidden)
@@ -128,7 +133,7 @@ impl Method for Lst {
     fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
         let kept = kept(values);
         let ordered = kept.windows(2).all(|w| w[0] < w[1]);
-        if kept.len() < values.names("layers").len()
+        if kept.len() < LAYERS.get(values).unwrap_or_default().len()
             || kept.iter().any(|&i| i >= facts.layers)
             || !ordered
         {
@@ -147,17 +152,17 @@ impl Method for Lst {
 
     fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, _: Value) -> Value {
         let facts = model.facts();
-        let (d, r) = (facts.hidden, values.int("r"));
+        let (d, r) = (facts.hidden, R.get(values));
         let s = d / r;
         let features = net.features();
         let kept = kept(values);
-        net.prune(start::importance(values.entry("init")));
+        net.prune(start::importance(INIT.get(values)));
         net.aside(|net| {
             let down = |net: &mut Net<'_>, i: usize, s: u64| {
                 let name = format!("side.down.{i}.weight");
                 let weight = Param::shared(name).shape(&[s, d]).kind(ParamKind::Weight);
                 let reader = net.tensor(weight.start(Init::Normal(0.02)));
-                let x = net.dropout_before(features[i], values.float("dropout"), reader);
+                let x = net.dropout_before(features[i], DROPOUT.get(values), reader);
                 net.enter("side.down", i as u64);
                 project(net, format!("side.down.{i}"), x, d, s)
             };
@@ -174,7 +179,7 @@ impl Method for Lst {
                 let gate = net.tensor(gate.kind(ParamKind::Bias));
                 let mixed = net.b.push1(
                     Mix {
-                        temperature: Real::new(values.float("temperature")),
+                        temperature: Real::new(TEMPERATURE.get(values)),
                     },
                     &[state, feature, gate],
                 );

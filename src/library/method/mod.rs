@@ -24,6 +24,11 @@ mod side_lora;
 mod siva;
 mod vera;
 
+/// Keys that several methods have.
+pub(crate) mod keys {
+    pub(crate) use super::lora::{DROPOUT, MODULES_TO_SAVE, ON, START};
+}
+
 /// Every method.
 pub const METHODS: &[&dyn Method] = &[
     &full::Full,
@@ -136,7 +141,7 @@ impl At<'_> {
     /// The linear maps among the model's sites that the method is placed at.
     #[must_use]
     pub fn placed<'n>(&self, net: &'n Net<'_>) -> Vec<&'n Site> {
-        let (on, n_layers) = (self.values.placement("on"), net.tuning().n_layers);
+        let (on, n_layers) = (keys::ON.get(self.values), net.tuning().n_layers);
         let here = |s: &&Site| s.is_linear() && on.is_some_and(|p| p.matches(s, n_layers));
         net.known_sites().iter().filter(here).collect()
     }
@@ -349,7 +354,7 @@ impl Tuning {
     #[must_use]
     pub fn stack(&self, site: &Site) -> Vec<(&'static dyn Method, &Values)> {
         let here = self.methods.iter().filter(|(m, f)| {
-            let placement = f.values.placement("on");
+            let placement = keys::ON.get(&f.values);
             m.adapts() && m.fits(site) && placement.is_some_and(|p| p.matches(site, self.n_layers))
         });
         let mut stack: Vec<_> = here.map(|(m, f)| (*m, &f.values)).collect();

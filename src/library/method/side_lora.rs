@@ -1,6 +1,6 @@
 //! Side-LoRA (methods R2; the meeting slides): LoRA whose frozen product is a constant.
 
-use super::super::schema::{Default, Key, Kind};
+use super::super::schema::{Given, kind};
 use super::lora::{self, Lora};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Value, Values,
@@ -10,6 +10,13 @@ use super::{
 #[derive(Debug)]
 pub struct SideLora;
 
+const EXACT: Given<bool> = Given::<bool>::new(
+    "exact",
+    kind::BOOL,
+    (false, "false"),
+    "keep the gradient through the frozen matrices",
+);
+
 static SCHEMA: Schema = Schema {
     name: "side_lora",
     summary: "LoRA that lets no gradient through the frozen matrices",
@@ -18,17 +25,12 @@ static SCHEMA: Schema = Schema {
           cheaper, biased gradient. `exact = true` keeps the gradient, and is then LoRA itself.",
     paper: "slides of a meeting on Say, Coşlu and Gudelj 2023 (see `k_lst`), \"Side-LoRA\"",
     keys: &[
-        lora::RANK,
-        lora::ALPHA,
-        lora::DROPOUT,
-        lora::RS_LORA,
-        Key {
-            name: "exact",
-            kind: Kind::Bool,
-            default: Default::Text("false"),
-            doc: "keep the gradient through the frozen matrices",
-        },
-        lora::ON,
+        lora::RANK.key(),
+        lora::ALPHA.key(),
+        lora::DROPOUT.key(),
+        lora::RS_LORA.key(),
+        EXACT.key(),
+        lora::ON.key(),
     ],
 };
 
@@ -46,7 +48,7 @@ impl Method for SideLora {
     }
 
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
-        if at.values.bool("exact") {
+        if EXACT.get(at.values) {
             return Lora.linear(at, net, x);
         }
         let base = net.detached_linear(at.site, x);

@@ -4,19 +4,38 @@
 
 use super::super::derive::{BaseParam, Derivation, Svd};
 use super::super::net::{Init, Param};
-use super::super::schema::{Default, Key, Kind};
+use super::super::schema::{Given, Maybe, kind};
 use super::lora::check_rank;
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
     Value, Values,
 };
 use crate::library::error::RANK_ABOVE_DECOMPOSITION;
+use crate::library::placement::Placement;
 use crate::program::Real;
 use crate::program::op::{Epilogue, MatMul, MulRows};
 
 /// Trained singular vectors on a frozen remainder.
 #[derive(Debug)]
 pub struct Siva;
+
+const RANK: Given<u64> = Given::<u64>::new(
+    "rank",
+    kind::int(1, u64::MAX),
+    (4, "4"),
+    "number r of trained singular vectors on each side",
+);
+const DECOMPOSITION: Maybe<u64> = Maybe::new(
+    "decomposition",
+    kind::int(1, u64::MAX),
+    "decomposition rank d: triplets kept in all; everything if not written",
+);
+const ON: Maybe<Placement> = Maybe::filled(
+    "on",
+    kind::PLACEMENT,
+    "{attention.{query, key, value, output}, ffn.{up, down}}",
+    "which linear maps are decomposed",
+);
 
 static SCHEMA: Schema = Schema {
     name: "siva",
@@ -27,26 +46,7 @@ static SCHEMA: Schema = Schema {
           starts changed. Merges exactly; exported for peft as a LoRA of rank 2·rank on the original weights when \
           nothing was dropped, else as merged weights.",
     paper: "Say, Coşlu and Gudelj 2023, \"Reducing Training Resource Cost by Selective Parameter Updating\", section 3.1; related: PiSSA (arXiv 2404.02948), Spectral Adapter",
-    keys: &[
-        Key {
-            name: "rank",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Text("4"),
-            doc: "number r of trained singular vectors on each side",
-        },
-        Key {
-            name: "decomposition",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Absent,
-            doc: "decomposition rank d: triplets kept in all; everything if not written",
-        },
-        Key {
-            name: "on",
-            kind: Kind::Placement,
-            default: Default::Text("{attention.{query, key, value, output}, ffn.{up, down}}"),
-            doc: "which linear maps are decomposed",
-        },
-    ],
+    keys: &[RANK.key(), DECOMPOSITION.key(), ON.key()],
 };
 
 struct Parts {
@@ -57,9 +57,9 @@ struct Parts {
 }
 
 fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
-    let (site, rank) = (at.site, at.values.int("rank"));
+    let (site, rank) = (at.site, RANK.get(at.values));
     let (output, input) = (site.output(), site.input());
-    let keep = at.values.opt_int("decomposition");
+    let keep = DECOMPOSITION.get(at.values);
     let weight = BaseParam::weight(&site.path, [output, input]);
     let name = weight.name.clone();
     let svd = Svd {
@@ -96,8 +96,8 @@ impl Method for Siva {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
-        check_rank(values, "rank", site).or_else(|| {
-            let (rank, keep) = (values.int("rank"), values.opt_int("decomposition")?);
+        check_rank(values, &RANK, site).or_else(|| {
+            let (rank, keep) = (RANK.get(values), DECOMPOSITION.get(values)?);
             (rank > keep).then(|| Complaint {
                 key: "rank",
                 code: &RANK_ABOVE_DECOMPOSITION,
@@ -132,11 +132,11 @@ impl Method for Siva {
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
-        if values.opt_int("decomposition").is_some() {
+        if DECOMPOSITION.get(values).is_some() {
             return None; // the adapter on W0 would not give the dropped triplets' absence
         }
         let product = Product {
-            rank: 2 * values.int("rank"),
+            rank: 2 * RANK.get(values),
             scale: 1.0,
             dropout: 0.0,
             rs_lora: false,
@@ -152,7 +152,7 @@ impl Method for Siva {
         get: &Lookup<'_>,
     ) -> Option<Vec<PeftTensor>> {
         let (r, input, output) = (
-            values.int("rank") as usize,
+            RANK.get(values) as usize,
             site.input() as usize,
             site.output() as usize,
         );

@@ -3,7 +3,8 @@
 use serde_json::{Value as Json, json};
 
 use super::super::net::{Init, Param};
-use super::super::schema::{Bound, Default, Key, Kind};
+use super::super::schema::{Bound, Given, kind};
+use super::lora;
 use super::lora::{DROPOUT, ON};
 use super::{At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values};
 use crate::program::Real;
@@ -16,6 +17,19 @@ pub struct Vera;
 /// The shared matrices' names.
 const SHARED: [&str; 2] = ["vera_A", "vera_B"];
 
+const RANK: Given<u64> = Given::<u64>::new(
+    "rank",
+    kind::int(1, u64::MAX),
+    (256, "256"),
+    "rank r of the shared matrices",
+);
+const D_INITIAL: Given<f64> = Given::<f64>::new(
+    "d_initial",
+    kind::float(Bound::None, Bound::None),
+    (0.1, "0.1"),
+    "what λ_d starts at",
+);
+
 static SCHEMA: Schema = Schema {
     name: "vera",
     summary: "vector-based random matrix adaptation: trained vectors around random matrices that all sites share",
@@ -24,22 +38,7 @@ static SCHEMA: Schema = Schema {
           rows. Each site trains λ_d [rank], which starts at `d_initial`, and λ_b [out], which starts at 0, so the model \
           starts unchanged. Merges exactly into plain weights and is written in peft's format, A and B included.",
     paper: "Kopiczko et al. 2024 (arXiv 2310.11454), section 3",
-    keys: &[
-        Key {
-            name: "rank",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Text("256"),
-            doc: "rank r of the shared matrices",
-        },
-        Key {
-            name: "d_initial",
-            kind: Kind::Float(Bound::None, Bound::None),
-            default: Default::Text("0.1"),
-            doc: "what λ_d starts at",
-        },
-        DROPOUT,
-        ON,
-    ],
+    keys: &[RANK.key(), D_INITIAL.key(), DROPOUT.key(), ON.key()],
 };
 
 /// What an update is made of: `A` transposed `[in, rank]`, `B [out, rank]`, `λ_d [rank]`, `λ_b [out]`.
@@ -62,7 +61,7 @@ fn first_rows(net: &mut Net<'_>, matrix: Value, (rows, all): (u64, u64)) -> Valu
 
 fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     let (site, values) = (at.site, at.values);
-    let rank = values.int("rank");
+    let rank = RANK.get(values);
     let placed = at.placed(net);
     let widest = |of: fn(&Site) -> u64| placed.iter().map(|s| of(s)).max().unwrap_or(1);
     let (input, output) = (widest(Site::input), widest(Site::output));
@@ -81,7 +80,7 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     Parts {
         a: first_rows(net, a, (site.input(), input)),
         b: first_rows(net, b, (site.output(), output)),
-        d: net.tensor(d.start(Init::Constant(values.float("d_initial")))),
+        d: net.tensor(d.start(Init::Constant(D_INITIAL.get(values)))),
         out: net.tensor(out),
     }
 }
@@ -106,7 +105,7 @@ impl Method for Vera {
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
         let base = at.linear(net, x);
         let p = parts(at, net);
-        let x = net.dropout_before(x, at.values.float("dropout"), p.d);
+        let x = net.dropout_before(x, lora::DROPOUT.get(at.values), p.d);
         let z = net
             .b
             .push1(MatMul::plain(false, false, Real::new(1.0)), &[x, p.a]);
@@ -131,16 +130,16 @@ impl Method for Vera {
     fn peft(&self, values: &Values) -> Option<PeftForm> {
         let keys = vec![
             ("bias", json!("none")),
-            ("d_initial", json!(values.float("d_initial"))),
+            ("d_initial", json!(D_INITIAL.get(values))),
             ("fan_in_fan_out", json!(false)),
             ("init_weights", json!(true)),
             ("layers_pattern", Json::Null),
             ("layers_to_transform", Json::Null),
             // The matrices themselves are in the file.
             ("projection_prng_key", json!(0)),
-            ("r", json!(values.int("rank"))),
+            ("r", json!(RANK.get(values))),
             ("save_projection", json!(true)),
-            ("vera_dropout", json!(values.float("dropout"))),
+            ("vera_dropout", json!(lora::DROPOUT.get(values))),
         ];
         Some(PeftForm {
             kind: "VERA",
@@ -158,13 +157,13 @@ impl Method for Vera {
         let tensor =
             |suffix: &str, n: u64| Some((suffix.to_owned(), vec![n as usize], get(suffix)?));
         Some(vec![
-            tensor("vera_lambda_d", values.int("rank"))?,
+            tensor("vera_lambda_d", RANK.get(values))?,
             tensor("vera_lambda_b", site.output())?,
         ])
     }
 
     fn peft_shared(&self, values: &Values, get: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
-        let rank = values.int("rank") as usize;
+        let rank = RANK.get(values) as usize;
         let [a, b] = SHARED.map(get);
         let (a, b) = (a?, b?);
         let (input, output) = (a.len() / rank, b.len() / rank);

@@ -1,6 +1,7 @@
 //! AdamW (methods 0.5).
 
-use super::{Bound, Builder, Default, Key, Kind, Optimizer, Schema, Update, Values, WEIGHT_DECAY};
+use super::{Builder, Optimizer, Update, WEIGHT_DECAY};
+use crate::library::schema::{Bound, Given, Key, Of, Schema, Values, kind};
 use crate::program::op;
 use crate::program::{Feed, Real};
 
@@ -8,28 +9,23 @@ use crate::program::{Feed, Real};
 #[derive(Debug)]
 pub(super) struct AdamW;
 
-const RATE: Kind = Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0));
-static KEYS: [Key; 4] = [
-    Key {
-        name: "beta1",
-        kind: RATE,
-        default: Default::Text("0.9"),
-        doc: "decay of the first moment",
-    },
-    Key {
-        name: "beta2",
-        kind: RATE,
-        default: Default::Text("0.999"),
-        doc: "decay of the second moment",
-    },
-    Key {
-        name: "epsilon",
-        kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-        default: Default::Text("1e-8"),
-        doc: "added to the root of the second moment",
-    },
-    WEIGHT_DECAY,
-];
+const RATE: Of<f64> = kind::float(Bound::Incl(0.0), Bound::Excl(1.0));
+const BETA1: Given<f64> =
+    Given::<f64>::new("beta1", RATE, (0.9, "0.9"), "decay of the first moment");
+const BETA2: Given<f64> = Given::<f64>::new(
+    "beta2",
+    RATE,
+    (0.999, "0.999"),
+    "decay of the second moment",
+);
+const EPSILON: Given<f64> = Given::<f64>::new(
+    "epsilon",
+    kind::float(Bound::Excl(0.0), Bound::None),
+    (1e-08, "1e-8"),
+    "added to the root of the second moment",
+);
+
+static KEYS: [Key; 4] = [BETA1.key(), BETA2.key(), EPSILON.key(), WEIGHT_DECAY.key()];
 static SCHEMA: Schema = Schema {
     name: "adamw",
     summary: "Adam with decoupled weight decay; 8 bytes of state a parameter",
@@ -49,13 +45,13 @@ impl Optimizer for AdamW {
 
     fn update(&self, values: &Values, b: &mut Builder, u: Update<'_>) {
         let (lr, step) = (b.feed(Feed::LearningRate), b.feed(Feed::Step));
-        let number = |key| Real::new(values.float(key));
+        let number = |key: Given<f64>| Real::new(key.get(values));
         let op = op::AdamW {
-            beta1: number("beta1"),
-            beta2: number("beta2"),
-            eps: number("epsilon"),
+            beta1: number(BETA1),
+            beta2: number(BETA2),
+            eps: number(EPSILON),
             weight_decay: if u.decays {
-                number("weight_decay")
+                number(WEIGHT_DECAY)
             } else {
                 Real::new(0.0)
             },

@@ -1,6 +1,6 @@
 //! The optimizer registry: update rules as ops, and the state each keeps per trainable tensor.
 
-use super::schema::{Bound, Default, Key, Kind, Schema, Values};
+use super::schema::{Bound, Given, Schema, Values, kind};
 use crate::program::{Builder, Class, DType, TensorType, Value};
 
 mod adamw;
@@ -84,9 +84,9 @@ pub fn apply(
     );
 }
 
-const WEIGHT_DECAY: Key = Key {
-    name: "weight_decay",
-    kind: Kind::Float(Bound::Incl(0.0), Bound::None),
-    default: Default::Text("0"),
-    doc: "decay of weights; biases and norms are never decayed",
-};
+const WEIGHT_DECAY: Given<f64> = Given::<f64>::new(
+    "weight_decay",
+    kind::float(Bound::Incl(0.0), Bound::None),
+    (0.0, "0"),
+    "decay of weights; biases and norms are never decayed",
+);

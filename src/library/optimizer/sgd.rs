@@ -1,6 +1,7 @@
 //! Stochastic gradient descent, with momentum if wanted.
 
-use super::{Bound, Builder, Default, Key, Kind, Optimizer, Schema, Update, Values, WEIGHT_DECAY};
+use super::{Builder, Optimizer, Update, WEIGHT_DECAY};
+use crate::library::schema::{Bound, Given, Key, Schema, Values, kind};
 use crate::program::op;
 use crate::program::{Feed, Real};
 
@@ -8,21 +9,20 @@ use crate::program::{Feed, Real};
 #[derive(Debug)]
 pub(super) struct Sgd;
 
-static KEYS: [Key; 3] = [
-    Key {
-        name: "momentum",
-        kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
-        default: Default::Text("0"),
-        doc: "share of the last update that is repeated; above 0 it costs 4 bytes of state a parameter",
-    },
-    Key {
-        name: "nesterov",
-        kind: Kind::Bool,
-        default: Default::Text("false"),
-        doc: "look ahead along the momentum",
-    },
-    WEIGHT_DECAY,
-];
+const MOMENTUM: Given<f64> = Given::<f64>::new(
+    "momentum",
+    kind::float(Bound::Incl(0.0), Bound::Excl(1.0)),
+    (0.0, "0"),
+    "share of the last update that is repeated; above 0 it costs 4 bytes of state a parameter",
+);
+const NESTEROV: Given<bool> = Given::<bool>::new(
+    "nesterov",
+    kind::BOOL,
+    (false, "false"),
+    "look ahead along the momentum",
+);
+
+static KEYS: [Key; 3] = [MOMENTUM.key(), NESTEROV.key(), WEIGHT_DECAY.key()];
 static SCHEMA: Schema = Schema {
     name: "sgd",
     summary: "stochastic gradient descent; no state without momentum",
@@ -37,7 +37,7 @@ impl Optimizer for Sgd {
     }
 
     fn state(&self, values: &Values) -> &'static [&'static str] {
-        if values.float("momentum") > 0.0 {
+        if MOMENTUM.get(values) > 0.0 {
             &["momentum"]
         } else {
             &[]
@@ -47,13 +47,13 @@ impl Optimizer for Sgd {
     fn update(&self, values: &Values, b: &mut Builder, u: Update<'_>) {
         let lr = b.feed(Feed::LearningRate);
         let op = op::Sgd {
-            momentum: Real::new(values.float("momentum")),
+            momentum: Real::new(MOMENTUM.get(values)),
             weight_decay: Real::new(if u.decays {
-                values.float("weight_decay")
+                WEIGHT_DECAY.get(values)
             } else {
                 0.0
             }),
-            nesterov: values.bool("nesterov"),
+            nesterov: NESTEROV.get(values),
         };
         let mut inputs = vec![u.param, u.grad];
         inputs.extend(u.state);

@@ -1,12 +1,13 @@
 //! A constant rate after warm-up.
 
-use super::{Key, PEAK, Schedule, Schema, WARMUP};
+use super::{PEAK, Schedule, WARMUP};
+use crate::library::schema::{Key, Schema};
 
 /// The peak throughout.
 #[derive(Debug)]
 pub(super) struct Constant;
 
-static KEYS: [Key; 2] = [PEAK, WARMUP];
+static KEYS: [Key; 2] = [PEAK.key(), WARMUP.key()];
 static SCHEMA: Schema = Schema {
     name: "constant",
     summary: "the peak rate throughout, after an optional warm-up",

@@ -1,12 +1,13 @@
 //! Cosine decay after warm-up.
 
-use super::{END, Key, PEAK, Schedule, Schema, WARMUP};
+use super::{END, PEAK, Schedule, WARMUP};
+use crate::library::schema::{Key, Schema};
 
 /// `½(1 + cos(π (t − W)/(S − W)))`.
 #[derive(Debug)]
 pub(super) struct Cosine;
 
-static KEYS: [Key; 3] = [PEAK, END, WARMUP];
+static KEYS: [Key; 3] = [PEAK.key(), END.key(), WARMUP.key()];
 static SCHEMA: Schema = Schema {
     name: "cosine",
     summary: "half a cosine from peak to end, after an optional warm-up",

@@ -1,12 +1,13 @@
 //! Linear decay after warm-up.
 
-use super::{END, Key, PEAK, Schedule, Schema, WARMUP};
+use super::{END, PEAK, Schedule, WARMUP};
+use crate::library::schema::{Key, Schema};
 
 /// `(S − t)/(S − W)`.
 #[derive(Debug)]
 pub(super) struct Linear;
 
-static KEYS: [Key; 3] = [PEAK, END, WARMUP];
+static KEYS: [Key; 3] = [PEAK.key(), END.key(), WARMUP.key()];
 static SCHEMA: Schema = Schema {
     name: "linear",
     summary: "linear decay from peak to end, after an optional warm-up",

@@ -1,6 +1,6 @@
 //! The schedule registry: the learning rate of each step (methods 0.5).
 
-use super::schema::{Bound, Checked, Default, Key, Kind, Portion, Schema, Values};
+use super::schema::{Bound, Checked, Given, Maybe, Portion, Schema, Values, kind};
 
 mod constant;
 mod cosine;
@@ -24,24 +24,23 @@ pub fn schedule(name: &str) -> Option<&'static dyn Schedule> {
     SCHEDULES.iter().copied().find(|s| s.schema().name == name)
 }
 
-const PEAK: Key = Key {
-    name: "peak",
-    kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-    default: Default::Absent,
-    doc: "highest learning rate; the stage's `lr` if not written",
-};
-const END: Key = Key {
-    name: "end",
-    kind: Kind::Float(Bound::Incl(0.0), Bound::None),
-    default: Default::Text("0"),
-    doc: "learning rate that the last step approaches",
-};
-const WARMUP: Key = Key {
-    name: "warmup",
-    kind: Kind::Portion,
-    default: Default::Text("0%"),
-    doc: "part of the training, or number of steps, over which the rate rises from 0 to the peak",
-};
+pub(super) const PEAK: Maybe<f64> = Maybe::new(
+    "peak",
+    kind::float(Bound::Excl(0.0), Bound::None),
+    "highest learning rate; the stage's `lr` if not written",
+);
+const END: Given<f64> = Given::<f64>::new(
+    "end",
+    kind::float(Bound::Incl(0.0), Bound::None),
+    (0.0, "0"),
+    "learning rate that the last step approaches",
+);
+const WARMUP: Maybe<Portion> = Maybe::filled(
+    "warmup",
+    kind::PORTION,
+    "0%",
+    "part of the training, or number of steps, over which the rate rises from 0 to the peak",
+);
 
 /// A schedule with its numbers.
 #[derive(Clone, Copy, Debug)]
@@ -66,11 +65,11 @@ impl Rates {
             Some(Checked::Portion(p)) => p.of(total),
             _ => Portion::Steps(0).of(total),
         };
-        let peak = values.opt_float("peak").or(lr).unwrap_or(0.0);
+        let peak = PEAK.get(values).or(lr).unwrap_or(0.0);
         Self {
             schedule,
             peak,
-            end: values.float("end"),
+            end: END.get(values),
             warmup,
             total,
         }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::schema::{Default, Key, Kind, RefKind, Registry, Schema, Values};
+use super::super::schema::{
+    Filled, Given, Maybe, RefKind, Reference, Registry, Schema, Values, kind,
+};
 use super::super::task::{self, Task};
 use super::job::{Choose, Job, Routine};
 use super::keys;
@@ -14,6 +16,39 @@ use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 #[derive(Debug)]
 pub(super) struct ChoosePrompt;
 
+const MODEL: Maybe<Reference> = Maybe::new(
+    "model",
+    kind::reference(RefKind::Model),
+    "the masked LM that scores",
+);
+const FROM: Maybe<Reference> = Maybe::new(
+    "from",
+    kind::reference(RefKind::Stage),
+    "the stage whose result scores, instead of `model`",
+);
+const DATA: Maybe<Reference> = Maybe::required(
+    "data",
+    kind::reference(RefKind::Split),
+    "the split, with labels, that candidates are scored on",
+);
+const METRIC: Maybe<Filled> = Maybe::filled(
+    "metric",
+    kind::entry(Registry::Metric),
+    "accuracy",
+    "what the best is best by; among equals, the lower mean loss",
+);
+const BATCH: Given<u64> = Given::<u64>::new(
+    "batch",
+    kind::int(1, 1 << 20),
+    (32, "32"),
+    "examples at once",
+);
+const MAX_LENGTH: Maybe<u64> = Maybe::new(
+    "max_length",
+    kind::int(2, 1 << 20),
+    "tokens after which text is cut; the model's most, or as in `from`, if not written",
+);
+
 static SCHEMA: Schema = Schema {
     name: "choose_prompt",
     summary: "score every template with every choice of label words, and keep the best",
@@ -24,55 +59,15 @@ static SCHEMA: Schema = Schema {
           `prompt.json` with the choice and `metrics.jsonl` with one line a candidate.",
     paper: "Gao et al. 2021 (arXiv 2012.15723), section 5",
     keys: &[
-        Key {
-            name: "model",
-            kind: Kind::Ref(RefKind::Model),
-            default: Default::Absent,
-            doc: "the masked LM that scores",
-        },
-        Key {
-            name: "from",
-            kind: Kind::Ref(RefKind::Stage),
-            default: Default::Absent,
-            doc: "the stage whose result scores, instead of `model`",
-        },
-        Key {
-            name: "data",
-            kind: Kind::Ref(RefKind::Split),
-            default: Default::Required,
-            doc: "the split, with labels, that candidates are scored on",
-        },
-        Key {
-            name: "templates",
-            kind: Kind::Texts,
-            default: Default::Required,
-            doc: "texts with `{column}` and `{mask}`",
-        },
-        Key {
-            name: "label_words",
-            kind: Kind::Verbalizer,
-            default: Default::Required,
-            doc: "for each class a word, or a list of words, to choose from",
-        },
-        Key {
-            name: "metric",
-            kind: Kind::Entry(Registry::Metric),
-            default: Default::Text("accuracy"),
-            doc: "what the best is best by; among equals, the lower mean loss",
-        },
-        keys::POSITIVE,
-        Key {
-            name: "batch",
-            kind: Kind::Int(1, 1 << 20),
-            default: Default::Text("32"),
-            doc: "examples at once",
-        },
-        Key {
-            name: "max_length",
-            kind: Kind::Int(2, 1 << 20),
-            default: Default::Absent,
-            doc: "tokens after which text is cut; the model's most, or as in `from`, if not written",
-        },
+        MODEL.key(),
+        FROM.key(),
+        DATA.key(),
+        keys::TEMPLATES.key(),
+        keys::LABEL_WORDS.key(),
+        METRIC.key(),
+        keys::POSITIVE.key(),
+        BATCH.key(),
+        MAX_LENGTH.key(),
     ],
 };
 
@@ -98,12 +93,12 @@ impl StageKind for ChoosePrompt {
     }
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
-        let metric = cx.values.entry("metric").map_or("accuracy", |e| &e.name);
+        let metric = METRIC.get(cx.values).map_or("accuracy", |e| &e.name);
         let metric = checked_metric(cx, metric, "metric")?;
         let (program, built) = evaluation(cx, &cx.tuning.frozen(), false);
         let choose = Choose {
             evaluate: verified(program),
-            batch: cx.values.int("batch"),
+            batch: BATCH.get(cx.values),
             positive: positive(cx, [metric])?,
             metric,
         };

@@ -1,6 +1,8 @@
 //! `eval`: metrics and predictions on a split.
 
-use super::super::schema::{Default, Key, Kind, RefKind, Registry, Schema, Values};
+use super::super::schema::{
+    Filled, Given, Maybe, RefKind, Reference, Registry, Schema, Values, kind,
+};
 use super::job::{Job, Routine, Score};
 use super::keys;
 use super::network::{evaluation, verified};
@@ -11,6 +13,48 @@ use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 #[derive(Debug)]
 pub(super) struct Eval;
 
+const FROM: Maybe<Reference> = Maybe::new(
+    "from",
+    kind::reference(RefKind::Stage),
+    "the stage whose result to score",
+);
+const MODEL: Maybe<Reference> = Maybe::new(
+    "model",
+    kind::reference(RefKind::Model),
+    "a model with a trained head, instead of `from`",
+);
+const DATA: Maybe<Reference> = Maybe::required(
+    "data",
+    kind::reference(RefKind::Split),
+    "the split to score",
+);
+const PROMPT: Maybe<Reference> = Maybe::new(
+    "prompt",
+    kind::reference(RefKind::Prompt),
+    "template around the text; with `from`, that stage's if not written",
+);
+const OBJECTIVE: Maybe<Filled> = Maybe::new(
+    "objective",
+    kind::entry(Registry::Objective),
+    "what the scores mean; with `from`, as there if not written; `label_words` and `masked_lm` score a masked LM untrained",
+);
+const METRICS: Maybe<[String]> = Maybe::new(
+    "metrics",
+    kind::NAMES,
+    "metrics; those that suit the task, if not written",
+);
+const BATCH: Given<u64> = Given::<u64>::new(
+    "batch",
+    kind::int(1, 1 << 20),
+    (32, "32"),
+    "examples at once",
+);
+const MAX_LENGTH: Maybe<u64> = Maybe::new(
+    "max_length",
+    kind::int(2, 1 << 20),
+    "tokens after which text is cut; as in training if not written",
+);
+
 static SCHEMA: Schema = Schema {
     name: "eval",
     summary: "score a split: metrics and a file of predictions",
@@ -18,67 +62,17 @@ static SCHEMA: Schema = Schema {
           `predictions.tsv` with one row an example; with tokens to be told, one row a token.",
     paper: "",
     keys: &[
-        Key {
-            name: "from",
-            kind: Kind::Ref(RefKind::Stage),
-            default: Default::Absent,
-            doc: "the stage whose result to score",
-        },
-        Key {
-            name: "model",
-            kind: Kind::Ref(RefKind::Model),
-            default: Default::Absent,
-            doc: "a model with a trained head, instead of `from`",
-        },
-        Key {
-            name: "data",
-            kind: Kind::Ref(RefKind::Split),
-            default: Default::Required,
-            doc: "the split to score",
-        },
-        Key {
-            name: "prompt",
-            kind: Kind::Ref(RefKind::Prompt),
-            default: Default::Absent,
-            doc: "template around the text; with `from`, that stage's if not written",
-        },
-        Key {
-            name: "objective",
-            kind: Kind::Entry(Registry::Objective),
-            default: Default::Absent,
-            doc: "what the scores mean; with `from`, as there if not written; `label_words` and `masked_lm` score a masked LM untrained",
-        },
-        Key {
-            name: "metrics",
-            kind: Kind::Names,
-            default: Default::Absent,
-            doc: "metrics; those that suit the task, if not written",
-        },
-        keys::POSITIVE,
-        Key {
-            name: "head",
-            kind: Kind::Choice(&["trained", "random"]),
-            default: Default::Tacit("trained"),
-            doc: "`random` scores with a head of random numbers, where the model has none",
-        },
-        Key {
-            name: "draws",
-            kind: Kind::Int(1, 1 << 10),
-            default: Default::Tacit("1"),
-            doc: "draws of the prompt's demonstrations, whose logits are averaged",
-        },
-        Key {
-            name: "batch",
-            kind: Kind::Int(1, 1 << 20),
-            default: Default::Text("32"),
-            doc: "examples at once",
-        },
-        Key {
-            name: "max_length",
-            kind: Kind::Int(2, 1 << 20),
-            default: Default::Absent,
-            doc: "tokens after which text is cut; as in training if not written",
-        },
+        FROM.key(),
+        MODEL.key(),
+        DATA.key(),
+        PROMPT.key(),
+        OBJECTIVE.key(),
+        METRICS.key(),
+        keys::POSITIVE.key(),
+        keys::HEAD.key(),
+        keys::DRAWS.key(),
+        BATCH.key(),
+        MAX_LENGTH.key(),
     ],
 };
 
@@ -100,9 +94,9 @@ impl StageKind for Eval {
         let metrics = metrics(cx, "metrics")?;
         let score = Score {
             evaluate: verified(program),
-            batch: cx.values.int("batch"),
+            batch: BATCH.get(cx.values),
             masking: cx.masking(0),
-            draws: cx.values.opt_int("draws").unwrap_or(1),
+            draws: keys::DRAWS.find(cx.values).unwrap_or(1),
             positive: positive(cx, metrics.iter().copied())?,
             metrics,
         };

@@ -1,229 +1,237 @@
 //! Keys that several stage kinds share.
 
 use super::super::decl::RATE;
-use super::super::schema::{Bound, Default, Key, Kind, RefKind, Registry};
+use super::super::schema::{
+    Bound, Filled, Given, Length, Maybe, RefKind, Reference, Registry, Words, kind,
+};
 
 /// The model to start from.
-pub(super) const MODEL: Key = Key {
-    name: "model",
-    kind: Kind::Ref(RefKind::Model),
-    default: Default::Absent,
-    doc: "the model to start from",
-};
+pub(crate) const MODEL: Maybe<Reference> = Maybe::new(
+    "model",
+    kind::reference(RefKind::Model),
+    "the model to start from",
+);
 /// The stage whose result to start from, instead of `model`.
-pub(super) const FROM: Key = Key {
-    name: "from",
-    kind: Kind::Ref(RefKind::Stage),
-    default: Default::Absent,
-    doc: "the stage whose result to start from, instead of `model`",
-};
+pub(crate) const FROM: Maybe<Reference> = Maybe::new(
+    "from",
+    kind::reference(RefKind::Stage),
+    "the stage whose result to start from, instead of `model`",
+);
 /// The split to train on.
-pub(super) const DATA: Key = Key {
-    name: "data",
-    kind: Kind::Ref(RefKind::Split),
-    default: Default::Required,
-    doc: "the split to train on",
-};
+pub(crate) const DATA: Maybe<Reference> = Maybe::required(
+    "data",
+    kind::reference(RefKind::Split),
+    "the split to train on",
+);
 /// The task: what is learned of the texts.
-pub(super) const OBJECTIVE: Key = Key {
-    name: "objective",
-    kind: Kind::Entry(Registry::Objective),
-    default: Default::Text("classify"),
-    doc: "the task: what is learned of the texts; `peftc list objectives` names them all",
-};
+pub(crate) const OBJECTIVE: Maybe<Filled> = Maybe::filled(
+    "objective",
+    kind::entry(Registry::Objective),
+    "classify",
+    "the task: what is learned of the texts; `peftc list objectives` names them all",
+);
 /// Template around the text.
-pub(super) const PROMPT: Key = Key {
-    name: "prompt",
-    kind: Kind::Ref(RefKind::Prompt),
-    default: Default::Absent,
-    doc: "template around the text",
-};
+pub(crate) const PROMPT: Maybe<Reference> = Maybe::new(
+    "prompt",
+    kind::reference(RefKind::Prompt),
+    "template around the text",
+);
 /// The method; when continuing an adapted stage, its own if not written.
-pub(super) const ADAPTER: Key = Key {
-    name: "adapter",
-    kind: Kind::Entry(Registry::Method),
-    default: Default::Absent,
-    doc: "the method; when continuing an adapted stage, its own if not written",
-};
+pub(crate) const ADAPTER: Maybe<Filled> = Maybe::new(
+    "adapter",
+    kind::entry(Registry::Method),
+    "the method; when continuing an adapted stage, its own if not written",
+);
 /// Several methods on one model, instead of `adapter`.
-pub(super) const ADAPTERS: Key = Key {
-    name: "adapters",
-    kind: Kind::Entries(Registry::Method),
-    default: Default::Absent,
-    doc: "several methods on one model, instead of `adapter`",
-};
+pub(crate) const ADAPTERS: Maybe<[Filled]> = Maybe::new(
+    "adapters",
+    kind::entries(Registry::Method),
+    "several methods on one model, instead of `adapter`",
+);
 /// Update rule.
-pub(super) const OPTIMIZER: Key = Key {
-    name: "optimizer",
-    kind: Kind::Entry(Registry::Optimizer),
-    default: Default::Text("adamw"),
-    doc: "update rule",
-};
+pub(crate) const OPTIMIZER: Maybe<Filled> = Maybe::filled(
+    "optimizer",
+    kind::entry(Registry::Optimizer),
+    "adamw",
+    "update rule",
+);
 /// Learning rate, the schedule's peak.
-pub(super) const LR: Key = Key {
-    name: "lr",
-    kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-    default: Default::Absent,
-    doc: "learning rate, the schedule's peak",
-};
+pub(crate) const LR: Maybe<f64> = Maybe::new(
+    "lr",
+    kind::float(Bound::Excl(0.0), Bound::None),
+    "learning rate, the schedule's peak",
+);
 /// How the learning rate changes.
-pub(super) const SCHEDULE: Key = Key {
-    name: "schedule",
-    kind: Kind::Entry(Registry::Schedule),
-    default: Default::Text("constant"),
-    doc: "how the learning rate changes",
-};
+pub(crate) const SCHEDULE: Maybe<Filled> = Maybe::filled(
+    "schedule",
+    kind::entry(Registry::Schedule),
+    "constant",
+    "how the learning rate changes",
+);
 /// Walks over the data.
-pub(super) const EPOCHS: Key = Key {
-    name: "epochs",
-    kind: Kind::Int(1, u64::MAX),
-    default: Default::Absent,
-    doc: "walks over the data",
-};
+pub(crate) const EPOCHS: Maybe<u64> =
+    Maybe::new("epochs", kind::int(1, u64::MAX), "walks over the data");
 /// Optimizer steps, instead of `epochs`.
-pub(super) const STEPS: Key = Key {
-    name: "steps",
-    kind: Kind::Int(1, u64::MAX),
-    default: Default::Absent,
-    doc: "optimizer steps, instead of `epochs`",
-};
+pub(crate) const STEPS: Maybe<u64> = Maybe::new(
+    "steps",
+    kind::int(1, u64::MAX),
+    "optimizer steps, instead of `epochs`",
+);
 /// Examples of one optimizer step.
-pub(super) const BATCH: Key = Key {
-    name: "batch",
-    kind: Kind::Int(1, 1 << 20),
-    default: Default::Text("16"),
-    doc: "examples of one optimizer step",
-};
+pub(crate) const BATCH: Given<u64> = Given::<u64>::new(
+    "batch",
+    kind::int(1, 1 << 20),
+    (16, "16"),
+    "examples of one optimizer step",
+);
 /// Examples at once; their gradients are added up to `batch`.
-pub(super) const MICRO_BATCH: Key = Key {
-    name: "micro_batch",
-    kind: Kind::Int(1, 1 << 20),
-    default: Default::Absent,
-    doc: "examples at once; their gradients are added up to `batch`",
-};
+pub(crate) const MICRO_BATCH: Maybe<u64> = Maybe::new(
+    "micro_batch",
+    kind::int(1, 1 << 20),
+    "examples at once; their gradients are added up to `batch`",
+);
 /// Tokens after which text is cut; the model's most if not written.
-pub(super) const MAX_LENGTH: Key = Key {
-    name: "max_length",
-    kind: Kind::Int(2, 1 << 20),
-    default: Default::Absent,
-    doc: "tokens after which text is cut; the model's most if not written",
-};
+pub(crate) const MAX_LENGTH: Maybe<u64> = Maybe::new(
+    "max_length",
+    kind::int(2, 1 << 20),
+    "tokens after which text is cut; the model's most if not written",
+);
 /// Largest global gradient norm; 0 turns clipping off.
-pub(super) const CLIP: Key = Key {
-    name: "clip",
-    kind: Kind::Float(Bound::Incl(0.0), Bound::None),
-    default: Default::Text("1"),
-    doc: "largest global gradient norm; 0 turns clipping off",
-};
+pub(crate) const CLIP: Given<f64> = Given::<f64>::new(
+    "clip",
+    kind::float(Bound::Incl(0.0), Bound::None),
+    (1.0, "1"),
+    "largest global gradient norm; 0 turns clipping off",
+);
 /// Replaces every dropout rate of the model's config.
-pub(super) const DROPOUT: Key = Key {
-    name: "dropout",
-    kind: RATE,
-    default: Default::Absent,
-    doc: "replaces every dropout rate of the model's config",
-};
+pub(crate) const DROPOUT: Maybe<f64> = Maybe::new(
+    "dropout",
+    RATE,
+    "replaces every dropout rate of the model's config",
+);
 /// Dropout also before the first trained tensor.
-pub(super) const DROPOUT_FROZEN: Key = Key {
-    name: "dropout_frozen",
-    kind: Kind::Bool,
-    default: Default::Text("false"),
-    doc: "dropout also before the first trained tensor",
-};
+pub(crate) const DROPOUT_FROZEN: Given<bool> = Given::<bool>::new(
+    "dropout_frozen",
+    kind::BOOL,
+    (false, "false"),
+    "dropout also before the first trained tensor",
+);
 /// How much of the frozen part's results may be kept on disk.
-pub(super) const FEATURES: Key = Key {
-    name: "features",
-    kind: Kind::Size,
-    default: Default::Text("8GiB"),
-    doc: "most bytes of the frozen part's results to keep in the store, so that each example is sent through it once; 0B computes them anew in every step",
-};
+pub(crate) const FEATURES: Maybe<u64> = Maybe::filled(
+    "features",
+    kind::SIZE,
+    "8GiB",
+    "most bytes of the frozen part's results to keep in the store, so that each example is sent through it once; 0B computes them anew in every step",
+);
 /// The numbers in which the frozen part's results are kept.
-pub(super) const FEATURES_DTYPE: Key = Key {
-    name: "features_dtype",
-    kind: Kind::Choice(&["f32", "bf16"]),
-    default: Default::Absent,
-    doc: "numbers in which the frozen part's results are kept: `f32` as computed, or `bf16`, half the disk and rounded, kept or made anew; f32 if not written. What a model's `activations` hold in 16 bits is kept so, whatever is said here",
-};
+pub(crate) const FEATURES_DTYPE: Maybe<str> = Maybe::new(
+    "features_dtype",
+    kind::choice(&["f32", "bf16"]),
+    "numbers in which the frozen part's results are kept: `f32` as computed, or `bf16`, half the disk and rounded, kept or made anew; f32 if not written. What a model's `activations` hold in 16 bits is kept so, whatever is said here",
+);
 /// Make the inner values of blocks again in the backward.
-pub(super) const RECOMPUTE: Key = Key {
-    name: "recompute",
-    kind: Kind::Bool,
-    default: Default::Text("false"),
-    doc: "make the inner values of blocks again in the backward instead of keeping them: less memory, a third more arithmetic, the same bits",
-};
+pub(crate) const RECOMPUTE: Given<bool> = Given::<bool>::new(
+    "recompute",
+    kind::BOOL,
+    (false, "false"),
+    "make the inner values of blocks again in the backward instead of keeping them: less memory, a third more arithmetic, the same bits",
+);
 /// How many blocks are recomputed.
-pub(super) const RECOMPUTE_BLOCKS: Key = Key {
-    name: "recompute_blocks",
-    kind: Kind::Int(1, 1 << 20),
-    default: Default::Absent,
-    doc: "how many blocks, from the first, `recompute` acts on; all if not written",
-};
+pub(crate) const RECOMPUTE_BLOCKS: Maybe<u64> = Maybe::new(
+    "recompute_blocks",
+    kind::int(1, 1 << 20),
+    "how many blocks, from the first, `recompute` acts on; all if not written",
+);
 /// Who chooses micro-batch and recompute.
-pub(super) const FIT: Key = Key {
-    name: "fit",
-    kind: Kind::Choice(&["written", "auto"]),
-    default: Default::Text("written"),
-    doc: "`auto` lets the compiler choose `micro_batch` and `recompute` where the stage needs more than the command line's `--budget`: the fastest way that fits",
-};
+pub(crate) const FIT: Given<str> = Given::<str>::new(
+    "fit",
+    kind::choice(&["written", "auto"]),
+    ("written", "written"),
+    "`auto` lets the compiler choose `micro_batch` and `recompute` where the stage needs more than the command line's `--budget`: the fastest way that fits",
+);
 /// Keys that change how a result is reached, not the result: no part of a fingerprint.
 pub const NEUTRAL: &[&str] = &[
-    FEATURES.name,
-    RECOMPUTE.name,
-    RECOMPUTE_BLOCKS.name,
-    FIT.name,
+    FEATURES.name(),
+    RECOMPUTE.name(),
+    RECOMPUTE_BLOCKS.name(),
+    FIT.name(),
 ];
 /// A new order in every epoch.
-pub(super) const SHUFFLE: Key = Key {
-    name: "shuffle",
-    kind: Kind::Bool,
-    default: Default::Text("true"),
-    doc: "a new order in every epoch",
-};
+pub(crate) const SHUFFLE: Given<bool> = Given::<bool>::new(
+    "shuffle",
+    kind::BOOL,
+    (true, "true"),
+    "a new order in every epoch",
+);
 /// Seed of head and adapter weights, order and dropout.
-pub(super) const SEED: Key = Key {
-    name: "seed",
-    kind: Kind::Int(0, u64::MAX),
-    default: Default::Text("42"),
-    doc: "seed of head and adapter weights, order and dropout",
-};
+pub(crate) const SEED: Given<u64> = Given::<u64>::new(
+    "seed",
+    kind::int(0, u64::MAX),
+    (42, "42"),
+    "seed of head and adapter weights, order and dropout",
+);
 /// Split to evaluate on during training.
-pub(super) const DEV: Key = Key {
-    name: "dev",
-    kind: Kind::Ref(RefKind::Split),
-    default: Default::Absent,
-    doc: "split to evaluate on during training",
-};
+pub(crate) const DEV: Maybe<Reference> = Maybe::new(
+    "dev",
+    kind::reference(RefKind::Split),
+    "split to evaluate on during training",
+);
 /// How often to evaluate; every epoch if not written.
-pub(super) const EVALUATE: Key = Key {
-    name: "evaluate",
-    kind: Kind::Length,
-    default: Default::Absent,
-    doc: "how often to evaluate; every epoch if not written",
-};
+pub(crate) const EVALUATE: Maybe<Length> = Maybe::new(
+    "evaluate",
+    kind::LENGTH,
+    "how often to evaluate; every epoch if not written",
+);
 /// Metrics of the evaluations.
-pub(super) const METRICS: Key = Key {
-    name: "metrics",
-    kind: Kind::Names,
-    default: Default::Absent,
-    doc: "metrics of the evaluations",
-};
+pub(crate) const METRICS: Maybe<[String]> =
+    Maybe::new("metrics", kind::NAMES, "metrics of the evaluations");
 /// Keep the state that is best by this metric, not the last.
-pub(super) const BEST: Key = Key {
-    name: "best",
-    kind: Kind::Entry(Registry::Metric),
-    default: Default::Absent,
-    doc: "keep the state that is best by this metric, not the last",
-};
+pub(crate) const BEST: Maybe<Filled> = Maybe::new(
+    "best",
+    kind::entry(Registry::Metric),
+    "keep the state that is best by this metric, not the last",
+);
 /// The class that `f1` is of.
-pub(super) const POSITIVE: Key = Key {
-    name: "positive",
-    kind: Kind::Class,
-    default: Default::Absent,
-    doc: "the class that `f1` is of; the second of two if not written",
-};
+pub(crate) const POSITIVE: Maybe<str> = Maybe::new(
+    "positive",
+    kind::CLASS,
+    "the class that `f1` is of; the second of two if not written",
+);
 /// Stop after so many evaluations without a better `best`.
-pub(super) const PATIENCE: Key = Key {
-    name: "patience",
-    kind: Kind::Int(1, u64::MAX),
-    default: Default::Absent,
-    doc: "stop after so many evaluations without a better `best`",
-};
+pub(crate) const PATIENCE: Maybe<u64> = Maybe::new(
+    "patience",
+    kind::int(1, u64::MAX),
+    "stop after so many evaluations without a better `best`",
+);
+/// Key `head`, of the kind `eval`.
+pub(crate) const HEAD: Given<str> = Given::<str>::tacit(
+    "head",
+    kind::choice(&["trained", "random"]),
+    ("trained", "trained"),
+    "`random` scores with a head of random numbers, where the model has none",
+);
+/// Key `draws`, of the kind `eval`.
+pub(crate) const DRAWS: Given<u64> = Given::<u64>::tacit(
+    "draws",
+    kind::int(1, 1 << 10),
+    (1, "1"),
+    "draws of the prompt's demonstrations, whose logits are averaged",
+);
+/// Key `templates`, of the kind `choose_prompt`.
+pub(crate) const TEMPLATES: Maybe<[String]> = Maybe::required(
+    "templates",
+    kind::TEXTS,
+    "texts with `{column}` and `{mask}`",
+);
+/// Key `label_words`, of the kind `choose_prompt`.
+pub(crate) const LABEL_WORDS: Maybe<Words> = Maybe::required(
+    "label_words",
+    kind::VERBALIZER,
+    "for each class a word, or a list of words, to choose from",
+);
+/// Key `to`, of the kind `merge`.
+pub(crate) const TO: Maybe<str> = Maybe::new(
+    "to",
+    kind::STR,
+    "directory, relative to the recipe, to copy the model to",
+);

@@ -2,8 +2,9 @@
 
 use super::super::method;
 use super::super::net::{Mode, Net, NetOptions};
-use super::super::schema::{Default, Key, Kind, RefKind, Schema};
+use super::super::schema::{Given, Maybe, RefKind, Reference, Schema, kind};
 use super::job::{Fold, Job, Routine};
+use super::keys;
 use super::network::{evaluation, verified};
 use super::{Diag, Sound, Span, StageCx, StageKind};
 use crate::library::error::NOTHING_TO_MERGE;
@@ -13,32 +14,25 @@ use crate::program::{Builder, DType};
 #[derive(Debug)]
 pub(super) struct Merge;
 
+const FROM: Maybe<Reference> = Maybe::required(
+    "from",
+    kind::reference(RefKind::Stage),
+    "the stage whose adapters to fold in",
+);
+const DTYPE: Given<str> = Given::<str>::new(
+    "dtype",
+    kind::choice(&["f32", "f16", "bf16"]),
+    ("f32", "f32"),
+    "type of the written weights",
+);
+
 static SCHEMA: Schema = Schema {
     name: "merge",
     summary: "fold adapters into plain weights: a model any program can load",
     doc: "Leaves a model directory in the Hugging Face layout that gives the same scores as the adapted model. Works \
           tensor by tensor, so it needs far less memory than the model.",
     paper: "",
-    keys: &[
-        Key {
-            name: "from",
-            kind: Kind::Ref(RefKind::Stage),
-            default: Default::Required,
-            doc: "the stage whose adapters to fold in",
-        },
-        Key {
-            name: "dtype",
-            kind: Kind::Choice(&["f32", "f16", "bf16"]),
-            default: Default::Text("f32"),
-            doc: "type of the written weights",
-        },
-        Key {
-            name: "to",
-            kind: Kind::Str,
-            default: Default::Absent,
-            doc: "directory, relative to the recipe, to copy the model to",
-        },
-    ],
+    keys: &[FROM.key(), DTYPE.key(), keys::TO.key()],
 };
 
 /// What a method adds is no plain weight.
@@ -61,13 +55,13 @@ impl StageKind for Merge {
         let tuning = cx.tuning.frozen();
         if let Some((method, _)) = tuning.methods.iter().find(|(m, _)| m.ladders()) {
             let name = method.schema().name;
-            let diag = Diag::error(&NOTHING_TO_MERGE, cx.values.span("from"), format!("`{name}` is a network beside the model and cannot be folded into its weights"))
+            let diag = Diag::error(&NOTHING_TO_MERGE, FROM.span(cx.values), format!("`{name}` is a network beside the model and cannot be folded into its weights"))
                 .help("evaluate it or predict with it as it is; its artifact holds the side network alone");
             return Err(vec![diag]);
         }
         let unfolded = |(m, _): &&(&dyn method::Method, _)| m.adapts() && !m.folds();
         if let Some((method, _)) = tuning.methods.iter().find(unfolded) {
-            return Err(vec![no_fold(method.schema().name, cx.values.span("from"))]);
+            return Err(vec![no_fold(method.schema().name, FROM.span(cx.values))]);
         }
         let (_, built) = evaluation(cx, &tuning, false);
         let mut sites = Vec::new();
@@ -88,7 +82,7 @@ impl StageKind for Merge {
             let mut net = Net::new(&mut b, &tuning, options);
             net.b.label(&site.path);
             let Some(weight) = method::weight(&mut net, site, &stack) else {
-                return Err(vec![no_fold(method.schema().name, cx.values.span("from"))]);
+                return Err(vec![no_fold(method.schema().name, FROM.span(cx.values))]);
             };
             b.output("weight", weight);
             sites.push((site.clone(), verified(b.finish())));
@@ -97,13 +91,13 @@ impl StageKind for Merge {
         if sites.is_empty() && !tuning.leaves_adapter() {
             let diag = Diag::error(
                 &NOTHING_TO_MERGE,
-                cx.values.span("from"),
+                FROM.span(cx.values),
                 "this stage leaves no adapter to merge",
             )
             .help("its artifact is a plain model already: use it as it is");
             return Err(vec![diag]);
         }
-        let dtype = match cx.values.str("dtype") {
+        let dtype = match DTYPE.find(cx.values) {
             Some("f16") => DType::F16,
             Some("bf16") => DType::BF16,
             _ => DType::F32,
@@ -111,7 +105,7 @@ impl StageKind for Merge {
         let fold = Fold {
             sites,
             dtype,
-            to: cx.values.str("to").map(Into::into),
+            to: keys::TO.get(cx.values).map(Into::into),
         };
         Ok(Job {
             params: built.params,

@@ -2,7 +2,7 @@
 
 use super::super::net::Mode;
 use super::super::net::Param;
-use super::super::schema::{Bound, Default, Key, Kind, Registry, Schema, Values};
+use super::super::schema::{Bound, Filled, Given, Maybe, Registry, Schema, Values, kind};
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
 use super::train::{self, check_common};
@@ -16,6 +16,31 @@ use crate::program::{Builder, Feed, Phase, Real};
 #[derive(Debug)]
 pub(super) struct Mezo;
 
+const ADAPTER: Maybe<Filled> = Maybe::filled(
+    "adapter",
+    kind::entry(Registry::Method),
+    "full",
+    "the method whose tensors are trained; when continuing an adapted stage, its own if not written",
+);
+const EPSILON: Given<f64> = Given::<f64>::new(
+    "epsilon",
+    kind::float(Bound::Excl(0.0), Bound::None),
+    (0.001, "1e-3"),
+    "distance from the weights at which the loss is measured",
+);
+const PERTURBATIONS: Given<u64> = Given::<u64>::new(
+    "perturbations",
+    kind::int(1, 1 << 16),
+    (1, "1"),
+    "directions of a step; their gradients are averaged",
+);
+const WEIGHT_DECAY: Given<f64> = Given::<f64>::new(
+    "weight_decay",
+    kind::float(Bound::Incl(0.0), Bound::None),
+    (0.0, "0"),
+    "decay of weights, not of biases and norms",
+);
+
 static SCHEMA: Schema = Schema {
     name: "mezo",
     summary: "train without gradients, in the memory of inference",
@@ -26,54 +51,34 @@ static SCHEMA: Schema = Schema {
           too rough for so few measurements. Trains everything unless `adapter` says what.",
     paper: "Malladi et al. 2023 (arXiv 2305.17333); Spall 1992",
     keys: &[
-        keys::MODEL,
-        keys::FROM,
-        keys::DATA,
-        keys::OBJECTIVE,
-        keys::PROMPT,
-        Key {
-            name: "adapter",
-            kind: Kind::Entry(Registry::Method),
-            default: Default::Text("full"),
-            doc: "the method whose tensors are trained; when continuing an adapted stage, its own if not written",
-        },
-        keys::ADAPTERS,
-        Key {
-            name: "epsilon",
-            kind: Kind::Float(Bound::Excl(0.0), Bound::None),
-            default: Default::Text("1e-3"),
-            doc: "distance from the weights at which the loss is measured",
-        },
-        Key {
-            name: "perturbations",
-            kind: Kind::Int(1, 1 << 16),
-            default: Default::Text("1"),
-            doc: "directions of a step; their gradients are averaged",
-        },
-        Key {
-            name: "weight_decay",
-            kind: Kind::Float(Bound::Incl(0.0), Bound::None),
-            default: Default::Text("0"),
-            doc: "decay of weights, not of biases and norms",
-        },
-        keys::LR,
-        keys::SCHEDULE,
-        keys::EPOCHS,
-        keys::STEPS,
-        keys::BATCH,
-        keys::MICRO_BATCH,
-        keys::FIT,
-        keys::MAX_LENGTH,
-        keys::FEATURES,
-        keys::FEATURES_DTYPE,
-        keys::SHUFFLE,
-        keys::SEED,
-        keys::DEV,
-        keys::EVALUATE,
-        keys::METRICS,
-        keys::POSITIVE,
-        keys::BEST,
-        keys::PATIENCE,
+        keys::MODEL.key(),
+        keys::FROM.key(),
+        keys::DATA.key(),
+        keys::OBJECTIVE.key(),
+        keys::PROMPT.key(),
+        ADAPTER.key(),
+        keys::ADAPTERS.key(),
+        EPSILON.key(),
+        PERTURBATIONS.key(),
+        WEIGHT_DECAY.key(),
+        keys::LR.key(),
+        keys::SCHEDULE.key(),
+        keys::EPOCHS.key(),
+        keys::STEPS.key(),
+        keys::BATCH.key(),
+        keys::MICRO_BATCH.key(),
+        keys::FIT.key(),
+        keys::MAX_LENGTH.key(),
+        keys::FEATURES.key(),
+        keys::FEATURES_DTYPE.key(),
+        keys::SHUFFLE.key(),
+        keys::SEED.key(),
+        keys::DEV.key(),
+        keys::EVALUATE.key(),
+        keys::METRICS.key(),
+        keys::POSITIVE.key(),
+        keys::BEST.key(),
+        keys::PATIENCE.key(),
     ],
 };
 
@@ -115,11 +120,11 @@ impl StageKind for Mezo {
             b.label(&param.name);
             let weight = train::trainable(&mut b, param);
             let decay = if param.kind.decays() {
-                v.float("weight_decay")
+                WEIGHT_DECAY.get(v)
             } else {
                 0.0
             };
-            let stream = Stream::new(v.int("seed"), &format!("perturb/{}", param.name)).key();
+            let stream = Stream::new(keys::SEED.get(v), &format!("perturb/{}", param.name)).key();
             b.push(
                 Perturb {
                     stream,
@@ -131,11 +136,11 @@ impl StageKind for Mezo {
         let update = Update::Zeroth {
             loss,
             perturb: verified(b.finish()),
-            epsilon: v.float("epsilon"),
-            samples: v.int("perturbations"),
+            epsilon: EPSILON.get(v),
+            samples: PERTURBATIONS.get(v),
         };
-        let evaluate = v
-            .written("dev")
+        let evaluate = keys::DEV
+            .is_written(v)
             .then(|| verified(evaluation(cx, &cx.tuning, true).0));
         let fit: Fit = train::fit(cx, &built.params, update, evaluate)?;
         Ok(Job {

@@ -5,7 +5,7 @@ mod choose_prompt;
 mod eval;
 pub mod fisher;
 pub mod job;
-mod keys;
+pub(crate) mod keys;
 mod merge;
 mod mezo;
 pub mod network;

@@ -1,5 +1,6 @@
 //! Building a stage's network: the one place where model, methods, head and mode meet.
 
+use super::keys;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -81,8 +82,8 @@ pub(super) fn probed(
     let options = NetOptions {
         mode,
         storage: cx.storage,
-        seed: cx.values.opt_int("seed").unwrap_or(0),
-        dropout_frozen: cx.values.bool("dropout_frozen"),
+        seed: keys::SEED.find(cx.values).unwrap_or(0),
+        dropout_frozen: keys::DROPOUT_FROZEN.get(cx.values),
         probed,
         sites: if tuning.methods.iter().any(|(m, _)| m.shares()) {
             sites(cx.model.clone(), cx.task.clone())

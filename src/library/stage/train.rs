@@ -6,7 +6,7 @@ use super::super::net::Mode;
 use super::super::net::Param;
 use super::super::optimizer::{self, Optimizer};
 use super::super::schedule::{self, Rates};
-use super::super::schema::{Checked, Filled, Kind, Length, Registry, Schema, Values};
+use super::super::schema::{Filled, Kind, Length, Maybe, Registry, Schema, Values};
 use super::super::task::Answer;
 use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
@@ -29,37 +29,37 @@ static SCHEMA: Schema = Schema {
           leaves a model or an adapter. The task head is always trained.",
     paper: "",
     keys: &[
-        keys::MODEL,
-        keys::FROM,
-        keys::DATA,
-        keys::OBJECTIVE,
-        keys::PROMPT,
-        keys::ADAPTER,
-        keys::ADAPTERS,
-        keys::OPTIMIZER,
-        keys::LR,
-        keys::SCHEDULE,
-        keys::EPOCHS,
-        keys::STEPS,
-        keys::BATCH,
-        keys::MICRO_BATCH,
-        keys::FIT,
-        keys::RECOMPUTE,
-        keys::RECOMPUTE_BLOCKS,
-        keys::MAX_LENGTH,
-        keys::CLIP,
-        keys::DROPOUT,
-        keys::DROPOUT_FROZEN,
-        keys::FEATURES,
-        keys::FEATURES_DTYPE,
-        keys::SHUFFLE,
-        keys::SEED,
-        keys::DEV,
-        keys::EVALUATE,
-        keys::METRICS,
-        keys::POSITIVE,
-        keys::BEST,
-        keys::PATIENCE,
+        keys::MODEL.key(),
+        keys::FROM.key(),
+        keys::DATA.key(),
+        keys::OBJECTIVE.key(),
+        keys::PROMPT.key(),
+        keys::ADAPTER.key(),
+        keys::ADAPTERS.key(),
+        keys::OPTIMIZER.key(),
+        keys::LR.key(),
+        keys::SCHEDULE.key(),
+        keys::EPOCHS.key(),
+        keys::STEPS.key(),
+        keys::BATCH.key(),
+        keys::MICRO_BATCH.key(),
+        keys::FIT.key(),
+        keys::RECOMPUTE.key(),
+        keys::RECOMPUTE_BLOCKS.key(),
+        keys::MAX_LENGTH.key(),
+        keys::CLIP.key(),
+        keys::DROPOUT.key(),
+        keys::DROPOUT_FROZEN.key(),
+        keys::FEATURES.key(),
+        keys::FEATURES_DTYPE.key(),
+        keys::SHUFFLE.key(),
+        keys::SEED.key(),
+        keys::DEV.key(),
+        keys::EVALUATE.key(),
+        keys::METRICS.key(),
+        keys::POSITIVE.key(),
+        keys::BEST.key(),
+        keys::PATIENCE.key(),
     ],
 };
 
@@ -82,12 +82,15 @@ impl StageKind for Train {
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
-        let micro = v.opt_int("micro_batch").unwrap_or_else(|| v.int("batch"));
-        let optimizer = entry(v, "optimizer", "adamw");
+        let micro = keys::MICRO_BATCH
+            .get(v)
+            .unwrap_or_else(|| keys::BATCH.get(v));
+        let optimizer = entry(v, &keys::OPTIMIZER, "adamw");
         let rule = optimizer::optimizer(&optimizer.name).unwrap_or(optimizer::OPTIMIZERS[0]);
-        let (update, params, sites) = build(cx, rule, &optimizer.values, micro < v.int("batch"))?;
-        let evaluate = v
-            .written("dev")
+        let (update, params, sites) =
+            build(cx, rule, &optimizer.values, micro < keys::BATCH.get(v))?;
+        let evaluate = keys::DEV
+            .is_written(v)
             .then(|| verified(evaluation(cx, &cx.tuning, true).0));
         let fit = fit(cx, &params, update, evaluate)?;
         Ok(Job {
@@ -102,25 +105,25 @@ impl StageKind for Train {
 pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
     exactly_one(values, ("model", "from"), span, diags);
     exactly_one(values, ("epochs", "steps"), span, diags);
-    if values.written("adapter") && values.written("adapters") {
+    if keys::ADAPTER.is_written(values) && keys::ADAPTERS.is_written(values) {
         conflict(
             diags,
-            values.span("adapters"),
+            keys::ADAPTERS.span(values),
             "`adapter` and `adapters` are both written",
             "keep one of them",
         );
     }
-    let peak = values
-        .entry("schedule")
-        .is_some_and(|s| s.values.opt_float("peak").is_some());
-    if peak && values.written("lr") {
+    let peak = keys::SCHEDULE
+        .get(values)
+        .is_some_and(|s| schedule::PEAK.get(&s.values).is_some());
+    if peak && keys::LR.is_written(values) {
         conflict(
             diags,
-            values.span("lr"),
+            keys::LR.span(values),
             "the learning rate is given twice, here and as the schedule's `peak`",
             "remove one of them",
         );
-    } else if !peak && !values.written("lr") {
+    } else if !peak && !keys::LR.is_written(values) {
         conflict(
             diags,
             span,
@@ -128,11 +131,11 @@ pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
             "write `lr = …`, or `peak = …` in the schedule",
         );
     }
-    if values.written("recompute_blocks") && !values.bool("recompute") {
+    if keys::RECOMPUTE_BLOCKS.is_written(values) && !keys::RECOMPUTE.get(values) {
         diags.push(
             Diag::error(
                 &IDLE_KEY,
-                values.span("recompute_blocks"),
+                keys::RECOMPUTE_BLOCKS.span(values),
                 "`recompute_blocks` has no effect without `recompute = true`",
             )
             .label("changes nothing")
@@ -158,14 +161,14 @@ pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
             );
         }
     }
-    if values
-        .opt_int("micro_batch")
-        .is_some_and(|m| m >= values.int("batch"))
+    if keys::MICRO_BATCH
+        .get(values)
+        .is_some_and(|m| m >= keys::BATCH.get(values))
     {
         diags.push(
             Diag::error(
                 &IDLE_KEY,
-                values.span("micro_batch"),
+                keys::MICRO_BATCH.span(values),
                 "`micro_batch` is not smaller than `batch`, so it has no effect",
             )
             .label("changes nothing"),
@@ -182,8 +185,8 @@ pub(super) fn fit(
 ) -> Result<Fit, Vec<Diag>> {
     let v = cx.values;
     let metrics = metrics(cx, "metrics")?;
-    let has_dev = v.written("dev");
-    let best = match v.entry("best") {
+    let has_dev = keys::DEV.is_written(v);
+    let best = match keys::BEST.get(v) {
         Some(entry) => Some(checked_metric(cx, &entry.name, "best")?),
         None => None,
     };
@@ -192,43 +195,48 @@ pub(super) fn fit(
         .splits
         .first()
         .and_then(|s| s.as_ref()?.examples)
-        .unwrap_or(v.int("batch"))
-        .div_ceil(v.int("batch"))
+        .unwrap_or(keys::BATCH.get(v))
+        .div_ceil(keys::BATCH.get(v))
         .max(1);
-    let steps = v
-        .opt_int("steps")
-        .unwrap_or_else(|| v.int("epochs").saturating_mul(steps_per_epoch));
-    let every = match v.get("evaluate") {
-        Some(Checked::Length(Length::Steps(n))) => *n,
-        Some(Checked::Length(Length::Epochs(n))) => n.saturating_mul(steps_per_epoch),
+    let steps = keys::STEPS.get(v).unwrap_or_else(|| {
+        keys::EPOCHS
+            .get(v)
+            .unwrap_or(1)
+            .saturating_mul(steps_per_epoch)
+    });
+    let every = match keys::EVALUATE.get(v) {
+        Some(Length::Steps(n)) => n,
+        Some(Length::Epochs(n)) => n.saturating_mul(steps_per_epoch),
         _ => steps_per_epoch,
     };
-    let schedule = entry(v, "schedule", "constant");
+    let schedule = entry(v, &keys::SCHEDULE, "constant");
     let kind = schedule::schedule(&schedule.name).unwrap_or(schedule::SCHEDULES[0]);
     Ok(Fit {
         update,
         features: None,
         evaluate,
         fisher: fisher(cx, params),
-        rates: Rates::new(kind, &schedule.values, v.opt_float("lr"), steps),
-        batch: v.int("batch"),
-        micro_batch: v.opt_int("micro_batch").unwrap_or_else(|| v.int("batch")),
+        rates: Rates::new(kind, &schedule.values, keys::LR.get(v), steps),
+        batch: keys::BATCH.get(v),
+        micro_batch: keys::MICRO_BATCH
+            .get(v)
+            .unwrap_or_else(|| keys::BATCH.get(v)),
         steps,
         steps_per_epoch,
-        seed: v.int("seed"),
-        shuffle: v.bool("shuffle"),
+        seed: keys::SEED.get(v),
+        shuffle: keys::SHUFFLE.get(v),
         masking: cx.masking(0),
         dev_masking: cx.masking(1),
         evaluate_every: has_dev.then_some(every),
         metrics,
         positive,
         best,
-        patience: v.opt_int("patience"),
+        patience: keys::PATIENCE.get(v),
     })
 }
 
-fn entry(values: &Values, key: &str, default: &str) -> Filled {
-    values.entry(key).cloned().unwrap_or_else(|| Filled {
+fn entry(values: &Values, key: &Maybe<Filled>, default: &str) -> Filled {
+    key.get(values).cloned().unwrap_or_else(|| Filled {
         name: default.to_owned(),
         values: Values::default(),
         span: Span::default(),
@@ -260,14 +268,14 @@ pub(super) fn exactly_one(values: &Values, (a, b): (&str, &str), span: Span, dia
 
 /// The metrics a stage names, or those the objective suggests.
 pub(super) fn metrics(cx: &StageCx<'_>, key: &str) -> Result<Vec<&'static dyn Metric>, Vec<Diag>> {
-    let written = cx.values.names(key);
+    let written = cx.values.find::<[String]>(key).unwrap_or_default();
     if written.is_empty() {
         let defaults = cx.task.metrics();
         return Ok(defaults
             .iter()
             .filter_map(|n| metric::metric(n))
             .filter(|m| {
-                let positive = cx.values.written("positive");
+                let positive = keys::POSITIVE.is_written(cx.values);
                 m.fits(cx.task.answer(), cx.classes.len(), positive)
             })
             .collect());
@@ -298,10 +306,16 @@ pub fn check_metrics(
     let classes = if classes == 0 { 2 } else { classes };
     for key in schema.keys {
         let names = match (key.kind, key.name) {
-            (Kind::Entry(Registry::Metric), key) => {
-                values.entry(key).map(|e| &e.name).into_iter().collect()
-            }
-            (Kind::Names, "metrics") => values.names("metrics").iter().collect(),
+            (Kind::Entry(Registry::Metric), key) => values
+                .find::<Filled>(key)
+                .map(|e| &e.name)
+                .into_iter()
+                .collect(),
+            (Kind::Names, "metrics") => keys::METRICS
+                .get(values)
+                .unwrap_or_default()
+                .iter()
+                .collect(),
             _ => Vec::new(),
         };
         for name in names {
@@ -318,7 +332,7 @@ fn fitting_metric(
     values: &Values,
     key: &str,
 ) -> Result<&'static dyn Metric, Box<Diag>> {
-    let (at, positive) = (values.span(key), values.written("positive"));
+    let (at, positive) = (values.span(key), keys::POSITIVE.is_written(values));
     let names = metric::METRICS.iter().map(|m| m.schema().name);
     let Some(metric) = metric::metric(name) else {
         let mut diag = Diag::error(&METRIC_MISMATCH, at, format!("there is no metric `{name}`"));
@@ -346,10 +360,10 @@ pub(super) fn positive(
     cx: &StageCx<'_>,
     metrics: impl IntoIterator<Item = &'static dyn Metric>,
 ) -> Result<u32, Vec<Diag>> {
-    let Some(name) = cx.values.str("positive") else {
+    let Some(name) = keys::POSITIVE.get(cx.values) else {
         return Ok(1);
     };
-    let at = cx.values.span("positive");
+    let at = keys::POSITIVE.span(cx.values);
     if metrics.into_iter().all(|m| m.schema().name != "f1") {
         let message = "`positive` has no effect without `f1`";
         let help = "add `f1` to the metrics, or remove `positive`";
@@ -471,8 +485,8 @@ fn build(
 /// The finished program of a forward and backward, with the recompute that is asked for.
 fn finished(b: Builder, values: &Values) -> Verified {
     let program = b.finish();
-    verified(if values.bool("recompute") {
-        let blocks = values.opt_int("recompute_blocks").unwrap_or(u64::MAX);
+    verified(if keys::RECOMPUTE.get(values) {
+        let blocks = keys::RECOMPUTE_BLOCKS.get(values).unwrap_or(u64::MAX);
         passes::recompute(&program, blocks)
     } else {
         program
@@ -509,7 +523,7 @@ fn updates(
     let grads: Vec<Value> = pairs.iter().map(|(_, g)| *g).collect();
     let norm = b.push1(GradNorm, &grads);
     b.output("grad_norm", norm);
-    let max = cx.values.float("clip");
+    let max = keys::CLIP.get(cx.values);
     let factor = if max > 0.0 {
         b.push1(
             ClipFactor {

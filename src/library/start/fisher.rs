@@ -1,8 +1,15 @@
 //! `fisher`: pruned from the backbone by empirical Fisher information.
 
 use super::super::derive::prune::Importance;
-use super::super::schema::{Default, Key, Kind, Schema};
+use super::super::schema::{Given, Schema, kind};
 use super::Start;
+
+const SAMPLES: Given<u64> = Given::<u64>::new(
+    "samples",
+    kind::int(1, u64::MAX),
+    (1024, "1024"),
+    "training examples whose gradients are squared and summed",
+);
 
 /// The registry's row.
 pub(super) static START: Start = Start {
@@ -15,16 +22,11 @@ pub(super) static START: Start = Start {
               training this takes `samples` forward and backward passes through the whole backbone, and the memory of \
               a second copy of its ranked matrices; the estimate counts it.",
         paper: "Sung et al. 2022 (arXiv 2206.06522), section 3.2, and its code (variant without residual)",
-        keys: &[Key {
-            name: "samples",
-            kind: Kind::Int(1, u64::MAX),
-            default: Default::Text("1024"),
-            doc: "training examples whose gradients are squared and summed",
-        }],
+        keys: &[SAMPLES.key()],
     },
     importance: |filled| {
         Some(Importance::Fisher {
-            samples: filled.values.int("samples"),
+            samples: SAMPLES.get(&filled.values),
         })
     },
 };

@@ -23,7 +23,7 @@ static SCHEMA: Schema = Schema {
           `label_smoothing` a share of each label stands for all classes alike, as in torch's \
           `CrossEntropyLoss(weight, label_smoothing)`.",
     paper: "",
-    keys: &[CLASS_WEIGHTS, LABEL_SMOOTHING],
+    keys: &[CLASS_WEIGHTS.key(), LABEL_SMOOTHING.key()],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {

@@ -24,7 +24,7 @@ static SCHEMA: Schema = Schema {
     doc: "The masked LM's own head scores the words of the prompt's verbalizer; the rest of the vocabulary is not \
           computed.",
     paper: "Gao et al. 2021 (arXiv 2012.15723), section 4.1",
-    keys: &[CLASS_WEIGHTS, LABEL_SMOOTHING],
+    keys: &[CLASS_WEIGHTS.key(), LABEL_SMOOTHING.key()],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {

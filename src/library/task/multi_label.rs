@@ -12,7 +12,7 @@ use crate::base::{Diag, Span};
 use crate::library::data::tokens::Target;
 use crate::library::metric::{Confusion, Predictions};
 use crate::library::rows::Added;
-use crate::library::schema::{Bound, Default, Key, Kind, Schema};
+use crate::library::schema::{Bound, Given, Schema, kind};
 use crate::program::op::BinaryCrossEntropy;
 use crate::program::{Builder, Feed, TargetKind, Value};
 
@@ -25,6 +25,13 @@ struct MultiLabel {
     weighting: Weighting,
 }
 
+const THRESHOLD: Given<f64> = Given::<f64>::new(
+    "threshold",
+    kind::float(Bound::Excl(0.0), Bound::Excl(1.0)),
+    (0.5, "0.5"),
+    "probability from which on a class is predicted; it changes no training, and an `eval` stage may write another one",
+);
+
 static SCHEMA: Schema = Schema {
     name: "multi_label",
     summary: "any number of several classes: binary cross-entropy on the task head",
@@ -33,15 +40,7 @@ static SCHEMA: Schema = Schema {
           of transformers' `problem_type = \"multi_label_classification\"`. Labels are lists (of JSON, JSONL and Parquet), or texts \
           that the data set's `label_separator` divides; an empty list is a text of no class.",
     paper: "",
-    keys: &[
-        POSITIVE_WEIGHTS,
-        Key {
-            name: "threshold",
-            kind: Kind::Float(Bound::Excl(0.0), Bound::Excl(1.0)),
-            default: Default::Text("0.5"),
-            doc: "probability from which on a class is predicted; it changes no training, and an `eval` stage may write another one",
-        },
-    ],
+    keys: &[POSITIVE_WEIGHTS.key(), THRESHOLD.key()],
 };
 
 /// The threshold where none is written.
@@ -52,7 +51,7 @@ pub(super) static KIND: TaskKind = TaskKind {
     problem_type: Some("multi_label_classification"),
     make: |values| {
         Arc::new(MultiLabel {
-            threshold: values.opt_float("threshold").unwrap_or(USUAL_THRESHOLD),
+            threshold: THRESHOLD.find(values).unwrap_or(USUAL_THRESHOLD),
             weighting: Weighting::of(values),
         })
     },

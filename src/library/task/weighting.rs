@@ -7,35 +7,33 @@ use crate::base::{Diag, Span, suggest};
 use crate::library::data::set::same_label;
 use crate::library::data::tokens::{EncodedSet, Target};
 use crate::library::error::BAD_CLASS_WEIGHTS;
-use crate::library::schema::{Bound, ClassWeights, Default, Key, Kind, Values};
+use crate::library::schema::{Bound, ClassWeights, Given, Maybe, Values, kind};
 use crate::program::op::{WeightedBinaryCrossEntropy, WeightedCrossEntropy};
 use crate::program::{Builder, Feed, Real, TargetKind, Value};
 
 /// How much the rows of each class weigh.
-pub(super) const CLASS_WEIGHTS: Key = Key {
-    name: "class_weights",
-    kind: Kind::ClassWeights,
-    default: Default::Absent,
-    doc: "how much the rows of each class weigh in the mean that is minimised: `balanced` for rows / (classes · rows of the class), or a number \
+pub(super) const CLASS_WEIGHTS: Maybe<ClassWeights> = Maybe::new(
+    "class_weights",
+    kind::CLASS_WEIGHTS,
+    "how much the rows of each class weigh in the mean that is minimised: `balanced` for rows / (classes · rows of the class), or a number \
           each; evaluations report the plain loss",
-};
+);
 
 /// The share of a label that is spread over all classes.
-pub(super) const LABEL_SMOOTHING: Key = Key {
-    name: "label_smoothing",
-    kind: Kind::Float(Bound::Incl(0.0), Bound::Excl(1.0)),
-    default: Default::Tacit("0"),
-    doc: "share of each label that is spread evenly over all classes while training; evaluations report the plain loss",
-};
+pub(super) const LABEL_SMOOTHING: Given<f64> = Given::<f64>::tacit(
+    "label_smoothing",
+    kind::float(Bound::Incl(0.0), Bound::Excl(1.0)),
+    (0.0, "0"),
+    "share of each label that is spread evenly over all classes while training; evaluations report the plain loss",
+);
 
 /// How much the presence of a class weighs.
-pub(super) const POSITIVE_WEIGHTS: Key = Key {
-    name: "positive_weights",
-    kind: Kind::ClassWeights,
-    default: Default::Absent,
-    doc: "how much more the texts of a class weigh in its loss than the others: `balanced` for rows without it / rows with it, or a number \
+pub(super) const POSITIVE_WEIGHTS: Maybe<ClassWeights> = Maybe::new(
+    "positive_weights",
+    kind::CLASS_WEIGHTS,
+    "how much more the texts of a class weigh in its loss than the others: `balanced` for rows without it / rows with it, or a number \
           each; evaluations report the plain loss",
-};
+);
 
 /// What a recipe writes of these keys, and the weights that come of it.
 #[derive(Clone, Debug, Default)]
@@ -50,14 +48,16 @@ pub(super) struct Weighting {
 
 impl Weighting {
     pub(super) fn of(values: &Values) -> Self {
-        let keys = [&CLASS_WEIGHTS, &POSITIVE_WEIGHTS, &LABEL_SMOOTHING];
+        let keys = [
+            CLASS_WEIGHTS.key(),
+            POSITIVE_WEIGHTS.key(),
+            LABEL_SMOOTHING.key(),
+        ];
         let written = keys.into_iter().filter(|key| values.written(key.name));
-        let weights = [CLASS_WEIGHTS.name, POSITIVE_WEIGHTS.name];
+        let weights = CLASS_WEIGHTS.get(values).or(POSITIVE_WEIGHTS.get(values));
         Self {
-            smoothing: values.opt_float(LABEL_SMOOTHING.name).unwrap_or(0.0),
-            weights: weights
-                .iter()
-                .find_map(|key| values.class_weights(key).cloned()),
+            smoothing: LABEL_SMOOTHING.get(values),
+            weights: weights.cloned(),
             written: written
                 .map(|key| (key.name, values.span(key.name)))
                 .collect(),
@@ -147,7 +147,7 @@ impl Weighting {
 
     /// Where the weights are written, and by which key.
     fn key(&self) -> (&'static str, Span) {
-        let smoothing = LABEL_SMOOTHING.name;
+        let smoothing = LABEL_SMOOTHING.name();
         let own = self.written.iter().find(|(key, _)| *key != smoothing);
         own.copied().unwrap_or_default()
     }
@@ -176,7 +176,7 @@ impl Weighting {
         let (all, classes) = (train.len() as f64, names.len() as f64);
         let each = (0..).zip(names).map(|(class, name)| {
             let own = rows.get(&class).copied().unwrap_or(0) as f64;
-            let weight = if key == POSITIVE_WEIGHTS.name {
+            let weight = if key == POSITIVE_WEIGHTS.name() {
                 (all - own) / own
             } else {
                 all / (classes * own)

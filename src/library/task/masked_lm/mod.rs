@@ -12,7 +12,7 @@ use crate::library::metric::Predictions;
 use crate::library::model::Model;
 use crate::library::net::Net;
 use crate::library::rows::Added;
-use crate::library::schema::{Bound, Default, Key, Kind, Schema};
+use crate::library::schema::{Bound, Given, Schema, kind};
 use crate::library::tokenizer::Tokenizer;
 use crate::program::op::CrossEntropy;
 use crate::program::{Builder, Feed, Pick, TargetKind, Value};
@@ -25,6 +25,13 @@ struct MaskedLm {
     rate: f64,
 }
 
+const RATE: Given<f64> = Given::<f64>::new(
+    "rate",
+    kind::float(Bound::Excl(0.0), Bound::Excl(1.0)),
+    (0.15, "15%"),
+    "share of the tokens of a text that is to be told",
+);
+
 static SCHEMA: Schema = Schema {
     name: "masked_lm",
     summary: "the tokens behind masks: cross-entropy over the vocabulary at masked places",
@@ -33,12 +40,7 @@ static SCHEMA: Schema = Schema {
           evaluation draws it once, the same for every stage. The model's own masked-LM head tells them, and is trained \
           by `full` alone. Labels are not read. The loss is the mean over the masked places of a batch.",
     paper: "Devlin et al. 2019 (arXiv 1810.04805), section 3.1 and appendix A.1",
-    keys: &[Key {
-        name: "rate",
-        kind: Kind::Float(Bound::Excl(0.0), Bound::Excl(1.0)),
-        default: Default::Text("15%"),
-        doc: "share of the tokens of a text that is to be told",
-    }],
+    keys: &[RATE.key()],
 };
 
 /// Share of masked tokens where none is written.
@@ -49,7 +51,7 @@ pub(super) static KIND: TaskKind = TaskKind {
     problem_type: None,
     make: |values| {
         Arc::new(MaskedLm {
-            rate: values.opt_float("rate").unwrap_or(USUAL_RATE),
+            rate: RATE.find(values).unwrap_or(USUAL_RATE),
         })
     },
 };
