@@ -4,132 +4,47 @@
 mod block;
 mod borrowed;
 pub mod error;
+mod load;
 pub mod points;
 #[cfg(test)]
 mod print_tests;
+mod recipe;
 pub mod registry;
 mod scope;
 mod shape;
 pub mod sweep;
 mod values;
+mod written;
 
+pub use load::text_of;
 pub use points::Swept;
+pub use recipe::{Declared, Recipe};
 pub use values::{is_bare, parse_size};
+pub use written::methods_from_text;
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use indexmap::IndexMap;
 
-use crate::base::units::{Bytes, Count};
-use crate::base::world::{World, WorldError};
-use crate::base::{Diag, Diags, Outcome, SourceId, Sources, Span, Spanned, suggest};
+use crate::base::units::Count;
+use crate::base::world::World;
+use crate::base::{Diag, Diags, Outcome, Sources, Span, suggest};
 use crate::library::data::{format_named, format_of};
-use crate::library::decl::{self, Declaration};
-use crate::library::schema::{Checked, Filled, Kind, RefKind, Schema};
+use crate::library::decl;
+use crate::library::schema::{Checked, Kind, RefKind, Schema};
 use crate::library::stage;
 use crate::library::words;
-use crate::syntax::ast::{Decl, File, Item, Value};
+use crate::syntax::ast::{Decl, Item, Value};
 use crate::syntax::quote;
 use error::{
-    BAD_IMPORT, DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT,
-    OUT_OF_BOUNDS, UNKNOWN_AXIS, UNKNOWN_DECLARATION, UNKNOWN_ENTRY, UNKNOWN_VARIABLE,
-    UNREADABLE_RECIPE, WRONG_REFERENCE, WRONG_TYPE,
+    DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT, OUT_OF_BOUNDS,
+    UNKNOWN_AXIS, UNKNOWN_DECLARATION, UNKNOWN_ENTRY, UNKNOWN_VARIABLE, WRONG_REFERENCE,
+    WRONG_TYPE,
 };
+use load::{Loaded, Unreadable, load};
 use points::Gather;
 use scope::Scope;
-
-/// A declaration with all its values checked.
-#[derive(Clone, Debug)]
-pub struct Declared {
-    /// Its name.
-    pub name: Spanned<String>,
-    /// `model`, `data`, `prompt` or `stage`.
-    pub declaration: &'static Declaration,
-    /// The string after the constructor: repository or directory; the first of several.
-    pub arg: Option<Spanned<String>>,
-    /// The others of several files.
-    pub more: Vec<Spanned<String>>,
-    /// Constructor and values.
-    pub filled: Filled,
-    /// Directory that relative paths are relative to.
-    pub base: PathBuf,
-    /// The `let`s its values were taken from.
-    pub uses: BTreeSet<String>,
-}
-
-impl Declared {
-    /// A text that two declarations share only if everything about them is the same.
-    #[must_use]
-    pub fn identity(&self) -> String {
-        let arg: Vec<&String> = self
-            .arg
-            .iter()
-            .chain(&self.more)
-            .map(|a| &a.value)
-            .collect();
-        let (name, base) = (&self.name.value, self.base.display());
-        format!("{name} {arg:?} {base} {:?}", self.filled)
-    }
-}
-
-/// What of a recipe is sound: declarations whose own values are right. Where a reference leads nowhere, that was said.
-#[derive(Clone, Debug, Default)]
-pub struct Recipe {
-    /// Everything declared, by name, in order of declaration.
-    pub items: IndexMap<String, Declared>,
-}
-
-impl Recipe {
-    /// A declaration of a given keyword.
-    #[must_use]
-    pub fn find(&self, keyword: &str, name: &str) -> Option<&Declared> {
-        self.items
-            .get(name)
-            .filter(|d| d.declaration.keyword == keyword)
-    }
-
-    /// The stages, in order of declaration.
-    pub fn stages(&self) -> impl Iterator<Item = &Declared> {
-        self.items
-            .values()
-            .filter(|d| d.declaration.keyword == "stage")
-    }
-
-    /// The `let`s that a declaration depends on, also through those it refers to.
-    #[must_use]
-    pub fn uses(&self, name: &str) -> BTreeSet<&str> {
-        let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
-        let mut todo = vec![name];
-        while let Some(name) = todo.pop() {
-            let Some(declared) = self.items.get(name).filter(|_| seen.insert(name)) else {
-                continue;
-            };
-            found.extend(declared.uses.iter().map(String::as_str));
-            todo.extend(
-                declared
-                    .filled
-                    .values
-                    .iter()
-                    .filter_map(|(_, value)| match value {
-                        Checked::Ref(name, _) => Some(name.as_str()),
-                        _ => None,
-                    }),
-            );
-        }
-        found
-    }
-}
-
-/// A parsed file with its place on disk.
-#[derive(Debug)]
-struct Loaded {
-    /// Without `.` and `..`, so that two ways to one file are one file.
-    path: PathBuf,
-    file: File,
-    base: PathBuf,
-}
-
 /// Reads a recipe, its imports, and `--set` values, and checks them all at each point of its sweeps.
 pub fn resolve(
     path: &Path,
@@ -172,27 +87,6 @@ pub fn resolve(
     Outcome::new(Some(swept), diags)
 }
 
-/// The pieces of text that cannot be read, in order.
-struct Unreadable(Vec<Span>);
-
-impl Unreadable {
-    fn of(diags: &Diags) -> Self {
-        let mut list: Vec<Span> = diags.iter().filter_map(|d| d.span).collect();
-        list.sort_unstable_by_key(|s| (s.source, s.start, s.end));
-        Self(list)
-    }
-
-    /// Whether one of them lies within a place.
-    fn within(&self, place: Span) -> bool {
-        let first = self
-            .0
-            .partition_point(|s| (s.source, s.start) < (place.source, place.start));
-        let behind = self.0.get(first..).unwrap_or_default().iter();
-        let mut near = behind.take_while(|s| s.source == place.source && s.start <= place.end);
-        near.any(|s| s.end <= place.end)
-    }
-}
-
 /// Drops what is only the echo of an unreadable piece of text: that something is missing which the
 /// piece may hold, and a second complaint about the piece itself.
 fn without_echoes(own: &mut Diags, unreadable: &Unreadable) {
@@ -212,129 +106,6 @@ fn without_echoes(own: &mut Diags, unreadable: &Unreadable) {
 
 /// Most stages of a recipe.
 const MOST_STAGES: usize = 2_000;
-
-/// Most files that import each other in a row.
-const MOST_IMPORTS: usize = 64;
-
-fn load(
-    path: &Path,
-    from: Option<Span>,
-    stack: &mut Vec<PathBuf>,
-    files: &mut Vec<Loaded>,
-    sources: &mut Sources,
-    world: &dyn World,
-    diags: &mut Diags,
-) {
-    let identity = plain(path);
-    if stack.contains(&identity) {
-        let at = from.unwrap_or_default();
-        diags.push(
-            Diag::error(
-                &BAD_IMPORT,
-                at,
-                format!("`{}` imports itself", path.display()),
-            )
-            .label("closes the circle")
-            .help("remove this import: what the file declares is there already"),
-        );
-        return;
-    }
-    if stack.len() >= MOST_IMPORTS {
-        let message = format!("files import each other {MOST_IMPORTS} deep");
-        diags.push(
-            Diag::error(&BAD_IMPORT, from.unwrap_or_default(), message)
-                .label("one too many")
-                .help("import these files from the recipe itself"),
-        );
-        return;
-    }
-    let text = match text_of(path, world) {
-        Ok(text) => text,
-        Err(why) => {
-            let (code, why) = match from {
-                Some(_) => (&BAD_IMPORT, why),
-                None => (&UNREADABLE_RECIPE, why.on_the_command_line()),
-            };
-            let message = format!("cannot read `{}`: {}", path.display(), why.cause);
-            let mut diag = Diag::error(code, from.unwrap_or_default(), message);
-            diag.span = from;
-            diag.help = Some(why.remedy);
-            diags.push(diag);
-            return;
-        }
-    };
-    let id: SourceId = sources.add(path.display().to_string(), text.clone());
-    let parsed = crate::syntax::parse(&text, id);
-    diags.extend(parsed.diags);
-    let Some(file) = parsed.value else { return };
-    let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    stack.push(identity.clone());
-    for item in &file.items {
-        if let Item::Import(import) = item {
-            let target = base.join(&import.path.value);
-            if !files.iter().any(|f: &Loaded| f.path == plain(&target)) {
-                load(
-                    &target,
-                    Some(import.path.span),
-                    stack,
-                    files,
-                    sources,
-                    world,
-                    diags,
-                );
-            }
-        }
-    }
-    stack.pop();
-    files.push(Loaded {
-        path: identity,
-        file,
-        base,
-    });
-}
-
-/// Most bytes of a recipe; the largest that are shipped have 3 KiB.
-const MOST_BYTES: usize = 4 << 20;
-
-/// A recipe's text.
-///
-/// # Errors
-/// It cannot be read, or it is none.
-pub fn text_of(path: &Path, world: &dyn World) -> Result<String, WorldError> {
-    let bytes = world.read(path)?;
-    let wrong = |cause: String, remedy: &str| WorldError::new(path.display(), cause, remedy);
-    if bytes.len() > MOST_BYTES {
-        return Err(wrong(
-            format!(
-                "it has {}, and a recipe has at most {}",
-                Bytes(bytes.len() as u64),
-                Bytes(MOST_BYTES as u64)
-            ),
-            "is it a recipe? name the `.peft` file",
-        ));
-    }
-    String::from_utf8(bytes).map_err(|_| {
-        wrong(
-            "it is not UTF-8 text".to_owned(),
-            "name a recipe (`.peft`), saved as UTF-8",
-        )
-    })
-}
-
-/// A path without `.` and, where a directory stands before it, `..`.
-fn plain(path: &Path) -> PathBuf {
-    let mut parts: Vec<Component<'_>> = Vec::new();
-    for part in path.components() {
-        match (part, parts.last()) {
-            (Component::CurDir, _) => {}
-            (Component::ParentDir, Some(Component::Normal(_))) => {
-                parts.pop();
-            }
-            _ => parts.push(part),
-        }
-    }
-    parts.iter().collect()
-}
 
 fn assemble(
     files: &[Loaded],
@@ -712,39 +483,4 @@ fn check_reference(
             diags.push(diag);
         }
     }
-}
-
-/// Methods written as text (as an artifact's description keeps them), checked like a recipe's.
-///
-/// # Errors
-/// The first complaint.
-pub fn methods_from_text(list: &[String]) -> Result<crate::library::method::Tuning, String> {
-    use crate::library::schema::{Default, Key, Registry};
-    let key = Key {
-        name: "adapter",
-        kind: Kind::Entry(Registry::Method),
-        default: Default::Required,
-        doc: "",
-        fallback: None,
-    };
-    let mut tuning = crate::library::method::Tuning::default();
-    for text in list {
-        let parsed = crate::syntax::parse_value(text, SourceId::default());
-        let mut diags = parsed.diags;
-        let checked = parsed
-            .value
-            .and_then(|v| values::check(&Scope::default(), &key, &v, &mut diags));
-        let found = match checked {
-            Some(Checked::Entry(filled)) if !diags.has_errors() => {
-                crate::library::method::method(&filled.name).map(|m| (m, *filled))
-            }
-            _ => None,
-        };
-        let Some(pair) = found else {
-            let why: Vec<&str> = diags.iter().map(|d| d.message.as_str()).collect();
-            return Err(format!("`{text}` cannot be read: {}", why.join("; ")));
-        };
-        tuning.methods.push(pair);
-    }
-    Ok(tuning)
 }
