@@ -12,7 +12,7 @@ use super::stages::{Chooser, Handed, Open, Plan, Sets, Stage};
 use crate::base::{Diag, Diags, Span};
 use crate::library::candidates::{Candidates, Chosen, MOST};
 use crate::library::prompt::{Prompt, Template};
-use crate::library::schema::{Checked, Values};
+use crate::library::schema::Values;
 use crate::library::stage::keys;
 use crate::program::op::Machine;
 
@@ -52,9 +52,7 @@ pub(super) fn candidates(
 ) -> Option<Candidates> {
     let at = keys::LABEL_WORDS.span(values);
     let classes = &start.classes;
-    let Some(Checked::Map(pairs)) = values.get("label_words") else {
-        return None;
-    };
+    let pairs = keys::LABEL_WORDS.get(values)?;
     let words = class_words(classes, pairs, start.model.tokenizer.as_deref(), at, diags)?;
     let candidates = Candidates {
         templates,

@@ -140,11 +140,16 @@ fn try_with(
     let mut values = stage.filled.values.clone();
     let span = stage.filled.span;
     if micro < batch {
-        values.insert("micro_batch", Checked::Int(micro), span, true);
+        values.insert(keys::MICRO_BATCH.name(), Checked::Int(micro), span, true);
     }
     if blocks > 0 {
-        values.insert("recompute", Checked::Bool(true), span, true);
-        values.insert("recompute_blocks", Checked::Int(blocks), span, true);
+        values.insert(keys::RECOMPUTE.name(), Checked::Bool(true), span, true);
+        values.insert(
+            keys::RECOMPUTE_BLOCKS.name(),
+            Checked::Int(blocks),
+            span,
+            true,
+        );
     }
     let one = std::slice::from_ref(&stage.splits);
     let sets = stage.open.as_ref().map_or(one, |open| &open.sets);

@@ -513,7 +513,9 @@ pub(super) fn start_from_peft(
             })
             .collect();
         let start = Checked::Str(start.display().to_string());
-        filled.values.insert("start", start, at, true);
+        filled
+            .values
+            .insert(crate::library::method::keys::START.name(), start, at, true);
         let mut put = |key: &str, value: Checked| filled.values.insert(key, value, at, false);
         put("rank", Checked::Int(group.rank));
         put("alpha", Checked::Float(group.alpha));
@@ -524,7 +526,12 @@ pub(super) fn start_from_peft(
         }
         if !crate::library::method::keys::DROPOUT.is_written(&filled.values) {
             let dropout = Checked::Float(read.config.dropout);
-            filled.values.insert("dropout", dropout, at, false);
+            filled.values.insert(
+                crate::library::method::keys::DROPOUT.name(),
+                dropout,
+                at,
+                false,
+            );
         }
         made.push(filled);
     }

@@ -9,7 +9,7 @@ use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::candidates::Word;
 use crate::library::decl;
 use crate::library::prompt::{Prompt, Template};
-use crate::library::schema::{Checked, Values};
+use crate::library::schema::Values;
 use crate::library::stage::StageKind;
 use crate::library::stage::keys;
 use crate::library::tokenizer::Tokenizer;
@@ -152,7 +152,7 @@ pub(super) fn label_words(
     let classes = &start.classes;
     let values = &declared.filled.values;
     let at = decl::VERBALIZER.span(values);
-    let Some(Checked::Map(pairs)) = values.get("verbalizer") else {
+    let Some(pairs) = decl::VERBALIZER.get(values) else {
         return Some(());
     };
     if let Some((class, list)) = pairs.iter().find(|(_, list)| list.len() > 1) {

@@ -85,7 +85,12 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
         values.insert(key, Checked::Int(value), stage.filled.span, true);
         if key == "micro_batch" {
             let batch = keys::BATCH.get(&values).max(value);
-            values.insert("batch", Checked::Int(batch), stage.filled.span, true);
+            values.insert(
+                keys::BATCH.name(),
+                Checked::Int(batch),
+                stage.filled.span,
+                true,
+            );
         }
     }
     // Which template takes most may change with the value.

@@ -315,7 +315,7 @@ pub(super) fn canonical(split: &str) -> &'static str {
 
 /// What a declaration says of its classes.
 pub(super) fn given(declared: &Declared) -> Given {
-    match declared.filled.values.get("labels") {
+    match decl::LABELS.get(&declared.filled.values) {
         Some(Checked::Names(list)) if !list.is_empty() => Given::List(list.clone()),
         Some(Checked::Map(pairs)) => Given::Map(
             pairs

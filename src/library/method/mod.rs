@@ -367,7 +367,7 @@ impl Tuning {
     pub fn begun(&self) -> Self {
         let mut begun = self.clone();
         for (_, filled) in &mut begun.methods {
-            filled.values.remove("start");
+            filled.values.remove(keys::START.name());
         }
         begun
     }

@@ -1,6 +1,6 @@
 //! The schedule registry: the learning rate of each step (methods 0.5).
 
-use super::schema::{Bound, Checked, Given, Maybe, Portion, Schema, Values, kind};
+use super::schema::{Bound, Given, Maybe, Portion, Schema, Values, kind};
 
 mod constant;
 mod cosine;
@@ -61,8 +61,8 @@ impl Rates {
         lr: Option<f64>,
         total: u64,
     ) -> Self {
-        let warmup = match values.get("warmup") {
-            Some(Checked::Portion(p)) => p.of(total),
+        let warmup = match WARMUP.get(values) {
+            Some(part) => part.of(total),
             _ => Portion::Steps(0).of(total),
         };
         let peak = PEAK.get(values).or(lr).unwrap_or(0.0);
@@ -89,6 +89,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::library::schema::Checked;
 
     #[test]
     fn linear_with_warmup_and_floor_matches_the_formula() {
