@@ -305,7 +305,7 @@ fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> 
                 .first()
                 .copied()
                 .flatten()
-                .map(|l| evaluation_sizes(l, score.batch, score.masking.as_ref()))
+                .map(|l| evaluation_sizes(l, score.batch, score.reads.as_ref()))
                 .unwrap_or_default();
             over(&[(&score.evaluate, &sizes)], machine)
         }
@@ -392,11 +392,11 @@ fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
 pub(super) fn evaluation_sizes(
     lengths: &Lengths,
     batch: u64,
-    masking: Option<&Reads>,
+    reads: Option<&Reads>,
 ) -> Vec<Bindings> {
     let list = lengths.list(batch);
     let order: Vec<u32> = (0..list.len() as u32).collect();
-    batch_sizes(&list, &order, batch, masking).collect()
+    batch_sizes(&list, &order, batch, reads).collect()
 }
 
 /// Sizes of the batches of all splits.
@@ -412,7 +412,7 @@ fn fisher_sizes(fit: &Fit, fisher: &Fisher, lengths: &Lengths) -> Vec<Bindings> 
     let list = lengths.list(fit.batch);
     let order = order(list.len(), fit.seed, 0, fit.shuffle);
     let chosen: Vec<u32> = order.into_iter().take(fisher.samples as usize).collect();
-    batch_sizes(&list, &chosen, 1, fit.masking.as_ref()).collect()
+    batch_sizes(&list, &chosen, 1, fit.reads.as_ref()).collect()
 }
 
 /// Sizes of every micro-batch of a training.
@@ -430,7 +430,7 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
                 &list,
                 chunk,
                 fit.micro_batch,
-                fit.masking.as_ref(),
+                fit.reads.as_ref(),
             ));
         }
         // Where lengths are assumed they are all alike, and so are the epochs.
@@ -448,7 +448,7 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
                 &longest,
                 &all,
                 fit.micro_batch,
-                fit.masking.as_ref(),
+                fit.reads.as_ref(),
             ));
             break;
         }
@@ -467,7 +467,7 @@ fn fit_estimate(
     let split = |i: usize| splits.get(i).copied().flatten();
     let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
     let dev = split(1)
-        .map(|l| evaluation_sizes(l, fit.batch, fit.dev_masking.as_ref()))
+        .map(|l| evaluation_sizes(l, fit.batch, fit.dev_reads.as_ref()))
         .unwrap_or_default();
     let none = [Bindings::default()];
     let mut runs: Vec<(&Verified, &[Bindings])> = Vec::new();

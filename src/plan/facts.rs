@@ -177,7 +177,7 @@ pub fn profile(
             if let (Some(program), Some(dev)) = (&fit.evaluate, split(1)) {
                 let own = walk(
                     program,
-                    &evaluation_sizes(dev, fit.batch, fit.dev_masking.as_ref()),
+                    &evaluation_sizes(dev, fit.batch, fit.dev_reads.as_ref()),
                     held,
                 );
                 if highest(&own) > highest(&points) {
@@ -191,7 +191,7 @@ pub fn profile(
         }
         Routine::Score(score) => {
             let sizes = split(0)
-                .map(|l| evaluation_sizes(l, score.batch, score.masking.as_ref()))
+                .map(|l| evaluation_sizes(l, score.batch, score.reads.as_ref()))
                 .unwrap_or_default();
             walk(&score.evaluate, &sizes, held(&[&score.evaluate]))
         }

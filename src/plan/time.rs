@@ -115,7 +115,7 @@ impl Clock<'_> {
         Some(match &job.routine {
             Routine::Fit(fit) => self.fit(fit, splits),
             Routine::Score(score) => {
-                let of = |l| evaluation_sizes(l, score.batch, score.masking.as_ref());
+                let of = |l| evaluation_sizes(l, score.batch, score.reads.as_ref());
                 self.all(&score.evaluate, &split(0).map(of).unwrap_or_default())
             }
             Routine::Choose(choose) => {
@@ -133,7 +133,7 @@ impl Clock<'_> {
             (&fit.evaluate, fit.evaluate_every, split(1))
         {
             let times = fit.steps.div_ceil(every.max(1)) as f64;
-            let sizes = evaluation_sizes(dev, fit.batch, fit.dev_masking.as_ref());
+            let sizes = evaluation_sizes(dev, fit.batch, fit.dev_reads.as_ref());
             sum += times * self.all(evaluate, &sizes);
         }
         if let Some(features) = &fit.features {

@@ -326,7 +326,7 @@ pub struct Examples<'a> {
 }
 
 impl Examples<'_> {
-    /// The inputs of one run of a program on these examples, masked where there are masks; scalars are
+    /// The inputs of one run of a program on these examples, with the places that are read; scalars are
     /// the caller's.
     ///
     /// # Errors
@@ -336,12 +336,12 @@ impl Examples<'_> {
         runner: &mut Runner,
         program: &Program,
         indices: &[u32],
-        masks: Option<ReadDraw<'_>>,
+        reads: Option<ReadDraw<'_>>,
     ) -> Result<Packed, RunError> {
         let want: Vec<Feed> = program.feeds().map(|(f, _)| f).collect();
-        let mut packed = pack(self.set, indices, self.positions, masks, &want)?;
+        let mut packed = pack(self.set, indices, self.positions, reads, &want)?;
         if let Some((features, reader)) = self.kept {
-            if masks.is_some() {
+            if reads.is_some() {
                 return Err(RunError::bug(
                     "features are kept of texts that are masked anew",
                 ));

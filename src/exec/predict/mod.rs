@@ -338,7 +338,7 @@ impl Session<'_> {
                 kept: None,
             },
             task: own.task.as_ref(),
-            masking: None,
+            reads: None,
             batch: self.batch,
         };
         let all = score(&mut self.runner, &self.program, walk, observer)?;

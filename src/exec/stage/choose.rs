@@ -87,7 +87,7 @@ impl Work<'_> {
                         kept: None,
                     },
                     task: self.stage.start.task.as_ref(),
-                    masking: None,
+                    reads: None,
                     batch: job.batch,
                 },
                 &mut Onward {

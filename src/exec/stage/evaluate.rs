@@ -87,7 +87,7 @@ impl Work<'_> {
                 kept: None,
             },
             task,
-            masking: job.masking.as_ref(),
+            reads: job.reads.as_ref(),
             batch: job.batch,
         };
         let predictions = if job.draws > 1 {

@@ -36,8 +36,8 @@ pub(in crate::exec) fn measure(
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::interrupted(signal));
         }
-        let masks = fit.masking.as_ref().map(|m| m.epoch(fit.seed, 0));
-        let mut packed = pack(set, &[*index], model.facts().positions, masks, &want)?;
+        let reads = fit.reads.as_ref().map(|m| m.epoch(fit.seed, 0));
+        let mut packed = pack(set, &[*index], model.facts().positions, reads, &want)?;
         let one = Tensor::new(vec![1.0_f32], &[1]);
         packed.feeds.push((Feed::LossScale, one));
         let outputs = own.run(&fisher.program, packed.feeds, &packed.sizes)?;

@@ -17,8 +17,8 @@ pub struct Walk<'a> {
     pub source: Examples<'a>,
     /// What is predicted.
     pub task: &'a dyn Task,
-    /// How its texts are masked, if they are.
-    pub masking: Option<&'a Reads>,
+    /// Which places of its texts are read, where those are any number of tokens.
+    pub reads: Option<&'a Reads>,
     /// Examples at once.
     pub batch: u64,
 }
@@ -85,14 +85,14 @@ pub fn stream(
     let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
     let set = walk.source.set;
     let order: Vec<u32> = (0..set.len() as u32).collect();
-    let masks = walk.masking.map(Reads::evaluation);
+    let reads = walk.reads.map(Reads::evaluation);
     let mut predictions = Predictions::default();
     let (mut sum, mut done) = (0.0, 0);
     for chunk in order.chunks(walk.batch.max(1) as usize) {
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::interrupted(signal));
         }
-        let mut packed = walk.source.batch(runner, program.program(), chunk, masks)?;
+        let mut packed = walk.source.batch(runner, program.program(), chunk, reads)?;
         if want.contains(&Feed::LossScale) {
             packed
                 .feeds
@@ -106,9 +106,9 @@ pub fn stream(
                 what: format!("a score is {bad} among the examples from {first} on"),
             });
         }
-        let about: Vec<(u32, u32, Target)> = match masks {
+        let about: Vec<(u32, u32, Target)> = match reads {
             Some(_) => packed
-                .masked
+                .read
                 .iter()
                 .map(|(example, place)| (*example, place.position, Target::Class(place.token)))
                 .collect(),

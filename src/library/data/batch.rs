@@ -14,8 +14,8 @@ pub struct Packed {
     pub sizes: Bindings,
     /// Its tensors.
     pub feeds: Vec<(Feed, Tensor)>,
-    /// Its masked places, each with the index of its example.
-    pub masked: Vec<(u32, ReadPlace)>,
+    /// The places that are read, each with the index of its example.
+    pub read: Vec<(u32, ReadPlace)>,
 }
 
 /// The order in which an epoch walks over `n` examples.
@@ -48,7 +48,7 @@ pub fn pack(
     Ok(Packed {
         sizes: batch.sizes(),
         feeds,
-        masked: batch.read.into_iter().map(|(_, i, p)| (i, p)).collect(),
+        read: batch.read.into_iter().map(|(_, i, p)| (i, p)).collect(),
     })
 }
 

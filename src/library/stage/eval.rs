@@ -95,7 +95,7 @@ impl StageKind for Eval {
         let score = Score {
             evaluate: verified(program),
             batch: BATCH.get(cx.values),
-            masking: cx.masking(0),
+            reads: cx.reads(0),
             draws: keys::DRAWS.find(cx.values).unwrap_or(1),
             positive: positive(cx, metrics.iter().copied())?,
             metrics,

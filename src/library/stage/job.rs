@@ -163,9 +163,9 @@ pub struct Fit {
     /// Whether the order changes from epoch to epoch.
     pub shuffle: bool,
     /// Which places of the training texts are read, where those are any number of tokens.
-    pub masking: Option<Reads>,
+    pub reads: Option<Reads>,
     /// The same of the texts it evaluates on.
-    pub dev_masking: Option<Reads>,
+    pub dev_reads: Option<Reads>,
     /// Steps between evaluations.
     pub evaluate_every: Option<u64>,
     /// Metrics of the evaluations.
@@ -184,7 +184,7 @@ pub struct Score {
     /// Scores, and the summed loss where there are labels.
     pub evaluate: Verified,
     /// Which places of the texts are read, where those are any number of tokens.
-    pub masking: Option<Reads>,
+    pub reads: Option<Reads>,
     /// Draws of demonstrations, each a row an example; their scores are averaged.
     pub draws: u64,
     /// Examples of a program run.
@@ -287,11 +287,11 @@ pub fn batch_sizes<'a>(
     lengths: &'a [u32],
     order: &'a [u32],
     batch: u64,
-    masking: Option<&'a Reads>,
+    reads: Option<&'a Reads>,
 ) -> impl Iterator<Item = Bindings> + 'a {
     order.chunks(batch.max(1) as usize).map(move |chunk| {
         let chosen = || chunk.iter().filter_map(|&i| lengths.get(i as usize));
         let lengths = || chosen().map(|&n| n as usize);
-        Bindings::of_lengths(lengths()).reading(masking.map_or(0, |m| m.places(lengths())))
+        Bindings::of_lengths(lengths()).reading(reads.map_or(0, |m| m.places(lengths())))
     })
 }

@@ -88,7 +88,7 @@ pub struct SplitFacts {
     /// Number of examples; `None` when the data are not at hand.
     pub examples: Option<u64>,
     /// Which places of its texts are read, where those are any number of tokens.
-    pub masking: Option<Reads>,
+    pub reads: Option<Reads>,
 }
 
 /// What a stage is lowered from.
@@ -120,7 +120,7 @@ pub struct StageCx<'a> {
 impl StageCx<'_> {
     /// Which places of a split's texts are read, where those are any number of tokens.
     #[must_use]
-    pub fn masking(&self, split: usize) -> Option<Reads> {
-        self.splits.get(split)?.as_ref()?.masking.clone()
+    pub fn reads(&self, split: usize) -> Option<Reads> {
+        self.splits.get(split)?.as_ref()?.reads.clone()
     }
 }

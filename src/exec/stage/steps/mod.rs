@@ -398,7 +398,7 @@ fn evaluate(
     let walk = Walk {
         source: dev,
         task: cx.task,
-        masking: fit.dev_masking.as_ref(),
+        reads: fit.dev_reads.as_ref(),
         batch: fit.batch,
     };
     let mut predictions = stream(runner, program, walk, observer, &mut |_| Ok(()))?;

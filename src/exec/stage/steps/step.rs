@@ -73,16 +73,16 @@ pub(super) struct Step<'a> {
     lr: f64,
     /// Factor of each term of the loss.
     scale: f32,
-    masks: Option<ReadDraw<'a>>,
+    reads: Option<ReadDraw<'a>>,
 }
 
 impl<'a> Step<'a> {
     /// The step after so many, on a batch of examples.
     pub(super) fn new(fit: &'a Fit, cx: &'a Context<'a>, batch: &'a [u32], step: u64) -> Self {
-        let masking = fit.masking.as_ref();
+        let reads = fit.reads.as_ref();
         // The loss is a mean over examples by their weights, or over the masked places, of all micro-batches together.
         let chosen = batch.iter();
-        let terms = match masking {
+        let terms = match reads {
             Some(m) => {
                 m.places(chosen.filter_map(|&i| Some(cx.train.set.length(i)? as usize))) as f64
             }
@@ -98,7 +98,7 @@ impl<'a> Step<'a> {
             step,
             lr: fit.rates.at(step),
             scale: 1.0 / if terms > 0.0 { terms as f32 } else { 1.0 },
-            masks: masking.map(|m| m.epoch(fit.seed, step / fit.steps_per_epoch)),
+            reads: reads.map(|m| m.epoch(fit.seed, step / fit.steps_per_epoch)),
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a> Step<'a> {
         indices: &[u32],
     ) -> Result<Outputs, RunError> {
         let train = self.cx.train;
-        let mut packed = train.batch(runner, verified.program(), indices, self.masks)?;
+        let mut packed = train.batch(runner, verified.program(), indices, self.reads)?;
         packed.feeds.extend(self.scalars(verified));
         runner.start(verified, packed.feeds, &packed.sizes)
     }

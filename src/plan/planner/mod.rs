@@ -1,0 +1,212 @@
+//! A stage planned: what it starts from, its texts, its job.
+
+mod start;
+mod texts;
+
+use std::sync::Arc;
+
+use crate::base::{Diag, Diags, Spanned};
+use crate::library::model::Model;
+use crate::library::schema::Values;
+use crate::library::stage::job::Routine;
+use crate::library::stage::{StageCx, StageKind, check_metrics, keys, stage};
+use crate::library::{model, task};
+use crate::plan::bind::Binder;
+use crate::plan::error::LENGTH_TOO_LARGE;
+use crate::plan::estimate::Around;
+use crate::plan::methods::{check_methods, check_shapes};
+use crate::plan::sweep::Here;
+use crate::plan::{
+    Handed, Open, Plan, Stage, choice, estimate, features, fingerprint, holds, methods,
+};
+use crate::program::op::Machine;
+use crate::resolve::Declared;
+
+use start::leaves;
+use texts::{Texts, on_classes, split_facts};
+
+/// Plans one stage after the other, each on those before it.
+pub(super) struct Planner<'a, 'b> {
+    pub(super) binder: &'a mut Binder<'b>,
+    pub(super) plan: &'a Plan,
+    pub(super) here: &'a Here<'a>,
+    pub(super) machine: &'a Machine,
+}
+
+impl Planner<'_, '_> {
+    /// Plans a declared stage under the name that tells it from its variants. Each phase complains about all it
+    /// sees; what comes of them is lowered only where none did.
+    pub(super) fn stage(
+        &mut self,
+        declared: &Declared,
+        alias: String,
+        diags: &mut Diags,
+    ) -> Option<Stage> {
+        let filled = &declared.filled;
+        let values = &filled.values;
+        let kind = stage(&filled.name)?;
+        kind.check(values, filled.span, diags);
+        let (mut start, parent, model) = self.begin(values, kind, diags)?;
+        let tuning = self.tuning(
+            declared,
+            kind,
+            &start,
+            parent.is_some(),
+            model.as_ref(),
+            diags,
+        );
+        if let Some(tuning) = &tuning {
+            check_methods(&model, &start.task, tuning, values, diags);
+        }
+        let texts = self.texts(declared, kind, &model, &mut start, diags);
+        let of = (start.task.answer(), start.classes.len());
+        check_metrics(kind.schema(), values, of, diags);
+        let (tuning, Texts { sets, candidates }) = (tuning?, texts?);
+        on_classes(kind, values, &sets, &mut start, diags);
+        let name = Spanned::new(alias, declared.name.span);
+        let (parts, fingerprint) = fingerprint::fingerprint(
+            self.plan,
+            kind,
+            filled,
+            &start,
+            parent.as_deref(),
+            sets.first().map_or(&[], Vec::as_slice),
+            methods::identity(&tuning, self.binder.world),
+        );
+        // The words of a provisional prompt have the sizes of those that will be chosen.
+        choice::provide(&mut start, 0);
+        let facts = split_facts(&start, &sets, keys::OBJECTIVE.span(values), diags)?;
+        let cx = diags.sound(StageCx {
+            values,
+            span: declared.name.span,
+            model: model.clone(),
+            storage: start.storage(),
+            numbers: start.model.numbers,
+            tuning: tuning.clone(),
+            task: start.task.clone(),
+            classes: start.classes.clone(),
+            words: candidates
+                .as_ref()
+                .map_or_else(|| start.words(), |c| Some(c.tokens())),
+            splits: facts,
+        })?;
+        let mut job = match kind.lower(&cx) {
+            Ok(job) => job,
+            Err(list) => {
+                list.into_iter().for_each(|d| diags.push(d));
+                return None;
+            }
+        };
+        if let Routine::Fold(fold) = &mut job.routine {
+            fold.to = fold.to.take().map(|to| declared.base.join(to));
+        }
+        if !check_shapes(&tuning, model.as_ref(), (start.task.as_ref(), &job), diags) {
+            return None;
+        }
+        let from = if keys::FROM.is_written(values) {
+            "from"
+        } else {
+            "model"
+        };
+        let read = (model.as_ref(), job.params.as_slice());
+        let own = (kind, values);
+        if !holds::check(self.plan, own, &start, read, values.span(from), diags) {
+            return None;
+        }
+        let asked = features::Asked {
+            decided: sets.len() == 1,
+            ..features::Asked::of(values, start.task.as_ref())
+        };
+        let not_kept = sets
+            .first()
+            .and_then(|set| features::keep(&mut job, &choice::lengths(set), asked));
+        let around = Around {
+            host: choice::host_bytes(&sets),
+            making: choice::making(&sets),
+            makes_adapter: start.adapter.is_none(),
+            leaves_model: !tuning.leaves_adapter(),
+        };
+        let estimate =
+            |lengths: &[Option<&_>]| estimate::estimate(&job, lengths, self.machine, around);
+        let (largest, estimate) = choice::largest(&sets, &estimate);
+        choice::provide(&mut start, largest);
+        Some(Stage {
+            leaves: leaves(kind, &name.value, &start, &tuning),
+            name,
+            declared: declared.name.value.clone(),
+            at: Vec::new(),
+            kind,
+            filled: filled.clone(),
+            parent,
+            open: Open::of(&start, &sets),
+            start,
+            trained_with: tuning,
+            model,
+            splits: sets.into_iter().nth(largest).unwrap_or_default(),
+            facts: cx.into_inner().splits,
+            job,
+            not_kept,
+            fitted: false,
+            estimate,
+            parts,
+            fingerprint,
+            candidates,
+        })
+    }
+
+    /// What a stage starts from, with its own length and objective; the stage that leaves it, and the model's
+    /// architecture.
+    fn begin(
+        &mut self,
+        values: &Values,
+        kind: &dyn StageKind,
+        diags: &mut Diags,
+    ) -> Option<(Handed, Option<String>, Arc<dyn Model>)> {
+        let (mut start, parent) = self.start(values, kind, diags)?;
+        let mut model = model::parse(&start.model.config).ok()?;
+        if let Some(rate) = keys::DROPOUT.get(values) {
+            model.override_dropout(rate);
+        }
+        let most = model.facts().max_length;
+        match keys::MAX_LENGTH.get(values) {
+            Some(length) if length > most => {
+                diags.push(
+                    Diag::error(
+                        &LENGTH_TOO_LARGE,
+                        keys::MAX_LENGTH.span(values),
+                        format!(
+                            "`max_length` is {length}, but the model reads at most {most} tokens"
+                        ),
+                    )
+                    .help(format!("write at most `max_length = {most}`")),
+                );
+                start.max_length = most;
+            }
+            Some(length) => start.max_length = length,
+            None if parent.is_none() => {
+                // What its tokenizer was made for, where that is less.
+                let tokenizer = start.model.tokenizer.as_ref();
+                let made_for = tokenizer.and_then(|t| t.made_for());
+                start.max_length = most.min(made_for.unwrap_or(most));
+            }
+            None => {}
+        }
+        let written = keys::OBJECTIVE.get(values).and_then(task::written);
+        let task = written.filter(|_| keys::OBJECTIVE.is_written(values) || parent.is_none());
+        if let Some(task) = task {
+            // The classes of a trained head are those of its model, whatever is learned on them.
+            let same = task.name() == start.task.name();
+            if !same && (parent.is_some() || !task.answer().names_classes()) {
+                start.classes.clear();
+            }
+            start.task = task;
+        }
+        if let Some(task) = kind.task() {
+            if task.name() != start.task.name() {
+                start.classes.clear();
+            }
+            start.task = task;
+        }
+        Some((start, parent, Arc::from(model)))
+    }
+}

@@ -1,0 +1,218 @@
+//! What a stage starts from: a model or the result of another stage, and the methods in force.
+
+use std::sync::Arc;
+
+use super::Planner;
+use crate::base::{Diag, Diags};
+use crate::library::method::{Tuning, method};
+use crate::library::model::Model;
+use crate::library::schema::{Filled, Values};
+use crate::library::stage::{StageKind, keys};
+use crate::library::task;
+use crate::library::task::Task;
+use crate::plan::bind::BoundModel;
+use crate::plan::error::{UNMERGED_ADAPTER, WRONG_PORT};
+use crate::plan::methods::start_from_peft;
+use crate::plan::{Handed, holds};
+use crate::resolve::Declared;
+
+impl Planner<'_, '_> {
+    /// What the stage starts from, and the stage that leaves it.
+    pub(super) fn start(
+        &mut self,
+        values: &Values,
+        kind: &dyn StageKind,
+        diags: &mut Diags,
+    ) -> Option<(Handed, Option<String>)> {
+        if let Some((name, _)) = keys::FROM.get(values) {
+            let parent = self.plan.stages.get(*self.here.get(name)?)?;
+            let Some(handed) = parent.leaves.clone() else {
+                diags.push(
+                    Diag::error(
+                        &WRONG_PORT,
+                        keys::FROM.span(values),
+                        format!(
+                            "`{name}` is a stage of the kind `{}` and leaves no model",
+                            parent.filled.name
+                        ),
+                    )
+                    .label("no model comes from here")
+                    .related(parent.name.span, "declared here"),
+                );
+                return None;
+            };
+            return Some((handed, Some(parent.name.value.clone())));
+        }
+        let (name, _) = keys::MODEL.get(values)?;
+        let model = self.binder.model(name)?;
+        let (task, classes) = if kind.trains() {
+            (task::usual(), Vec::new())
+        } else {
+            let (task, classes) = trained_head(&model);
+            let task = match task {
+                Ok(task) => task,
+                Err(problem) if keys::OBJECTIVE.get(values).is_none() => {
+                    diags.push(holds::unknown_problem(
+                        &model,
+                        &problem,
+                        keys::MODEL.span(values),
+                    ));
+                    return None;
+                }
+                Err(_) => task::usual(),
+            };
+            (task, classes.unwrap_or_default())
+        };
+        let tuning = Tuning::default();
+        Some((
+            Handed {
+                model,
+                tuning,
+                task,
+                classes,
+                fresh_head: false,
+                prompt: None,
+                chooser: None,
+                max_length: 0,
+                weights: None,
+                adapter: None,
+            },
+            None,
+        ))
+    }
+
+    /// The methods in force: the stage's own, or those of the stage it continues.
+    pub(super) fn tuning(
+        &self,
+        declared: &Declared,
+        kind: &dyn StageKind,
+        start: &Handed,
+        continues: bool,
+        model: &dyn Model,
+        diags: &mut Diags,
+    ) -> Option<Tuning> {
+        let n_layers = model.facts().layers;
+        let (base, values) = (declared.base.as_path(), &declared.filled.values);
+        if !kind.trains() {
+            return Some(Tuning {
+                n_layers,
+                ..start.tuning.clone()
+            });
+        }
+        let own = |key: &str| values.written(key) || !continues || start.tuning.methods.is_empty();
+        let written: Vec<Filled> = keys::ADAPTER
+            .get(values)
+            .filter(|_| own("adapter") && !keys::ADAPTERS.is_written(values))
+            .into_iter()
+            .cloned()
+            .chain(
+                keys::ADAPTERS
+                    .get(values)
+                    .unwrap_or_default()
+                    .iter()
+                    .cloned(),
+            )
+            .collect();
+        let inherited = start.adapter.is_some();
+        if written.is_empty() && continues && !start.tuning.methods.is_empty() {
+            return Some(Tuning {
+                n_layers,
+                frozen: false,
+                ..start.tuning.clone()
+            });
+        }
+        if written.is_empty() {
+            diags.push(
+                Diag::error(&crate::resolve::error::MISSING_KEY, keys::DATA.span(values), "the stage names no method")
+                    .help("write `adapter = lora { … }`, or `adapter = full` to train everything; `peftc list methods` names them all"),
+            );
+            return None;
+        }
+        if inherited {
+            let key = if keys::ADAPTER.is_written(values) {
+                "adapter"
+            } else {
+                "adapters"
+            };
+            diags.push(
+                Diag::error(&UNMERGED_ADAPTER, values.span(key), "the stage it comes from leaves an adapter that is not folded in")
+                    .label("other methods would stand on it")
+                    .help("put a `merge` stage between, or remove this key to go on with the same adapter"),
+            );
+            return None;
+        }
+        let written = written
+            .into_iter()
+            .map(|f| start_from_peft(base, f, model, diags))
+            .collect::<Option<Vec<_>>>()?;
+        let methods = written
+            .into_iter()
+            .flatten()
+            .filter_map(|f| Some((method(&f.name)?, f)))
+            .collect();
+        Some(Tuning {
+            methods,
+            n_layers,
+            frozen: false,
+        })
+    }
+}
+
+/// The task that a model's head was trained for, or the `problem_type` that no task has; and the names of its classes,
+/// if it has classes.
+pub(super) fn trained_head(
+    model: &BoundModel,
+) -> (Result<Arc<dyn Task>, String>, Option<Vec<String>>) {
+    let config = &model.config;
+    let names = config.get("id2label").and_then(|m| m.as_object());
+    let mut pairs: Vec<(u64, String)> = names
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some((k.parse().ok()?, v.as_str()?.to_owned())))
+        .collect();
+    pairs.sort();
+    let mut names: Vec<String> = pairs.into_iter().map(|(_, n)| n).collect();
+    let count = config.get("num_labels").and_then(serde_json::Value::as_u64);
+    if let Some(count) = count.filter(|&n| n <= 1 << 16 && n != names.len() as u64) {
+        // As transformers does where the two disagree.
+        names = (0..count).map(|i| format!("LABEL_{i}")).collect();
+    }
+    let task = task::of_config(config, names.len());
+    let has_classes = task.as_ref().map_or(true, |t| t.answer().names_classes());
+    (task, Some(names).filter(|_| has_classes))
+}
+
+pub(super) fn leaves(
+    kind: &dyn StageKind,
+    name: &str,
+    start: &Handed,
+    tuning: &Tuning,
+) -> Option<Handed> {
+    let mut handed = start.clone();
+    // Its own head is of its classes.
+    handed.fresh_head = false;
+    if kind.merges() {
+        handed.tuning = Tuning {
+            n_layers: tuning.n_layers,
+            ..Tuning::default()
+        };
+        handed.weights = Some(name.to_owned());
+        handed.adapter = None;
+        return Some(handed);
+    }
+    if !kind.trains() {
+        return None;
+    }
+    handed.tuning = tuning.begun();
+    if tuning.leaves_adapter() {
+        handed.adapter = Some(name.to_owned());
+    } else {
+        handed.weights = Some(name.to_owned());
+        handed.adapter = None;
+        handed.tuning = Tuning {
+            n_layers: tuning.n_layers,
+            ..Tuning::default()
+        };
+    }
+    Some(handed)
+}

@@ -1,0 +1,349 @@
+//! The texts of a stage: its splits within each template that may stand around them, and its classes.
+
+use std::sync::Arc;
+
+use super::Planner;
+use super::start::trained_head;
+use crate::base::{Diag, Diags, Span};
+use crate::library::candidates::Candidates;
+use crate::library::data::set::generic;
+use crate::library::decl;
+use crate::library::error::IDLE_KEY;
+use crate::library::model::Model;
+use crate::library::prompt::Template;
+use crate::library::schema::{Reference, Values};
+use crate::library::stage::{SplitFacts, StageKind, keys};
+use crate::library::task::{Classes, Reads};
+use crate::plan::bind::{BoundSplit, Want};
+use crate::plan::error::{BAD_LABELS, BAD_TOKENIZER, NOTHING_LEARNED};
+use crate::plan::prompt::Wording;
+use crate::plan::{Chooser, Handed, Sets, choice, demonstrations, holds, prompt};
+use crate::resolve::Declared;
+
+/// A stage's splits within each template that may stand around the text, and what a `choose_prompt` stage chooses from.
+pub(super) struct Texts {
+    pub(super) sets: Vec<Sets>,
+    pub(super) candidates: Option<Arc<Candidates>>,
+}
+
+/// Something is wrong, and a diagnostic says what.
+struct Refused;
+
+impl Planner<'_, '_> {
+    /// The stage's texts within its prompt, and the prompt's words; `None` after a diagnostic.
+    pub(super) fn texts(
+        &mut self,
+        declared: &Declared,
+        kind: &dyn StageKind,
+        model: &Arc<dyn Model>,
+        start: &mut Handed,
+        diags: &mut Diags,
+    ) -> Option<Texts> {
+        let values = &declared.filled.values;
+        let (plan, here) = (self.plan, self.here);
+        let chooser = |name: &str| {
+            let stage = plan.stages.get(*here.get(name)?)?;
+            Some(Chooser {
+                stage: stage.name.value.clone(),
+                candidates: stage.candidates.clone()?,
+            })
+        };
+        let bare = Handed {
+            prompt: None,
+            chooser: None,
+            ..start.clone()
+        };
+        let place = declared.name.span;
+        let recipe = self.binder.recipe;
+        let wording = prompt::take(recipe, &chooser, (kind, values), place, start, diags);
+        let listed = match wording {
+            Some(_) if kind.chooses() => choice::templates(values, start, diags).map(Some),
+            wording => wording.map(|_| None),
+        };
+        let (Some(wording), Some(listed)) = (wording, listed) else {
+            // Without the prompt, what is wrong with the data can still be said.
+            let plain = (Wording::Inherited, None);
+            self.sets(kind, values, &mut bare.clone(), plain, diags);
+            return None;
+        };
+        let shows = match wording {
+            Wording::Declared(declared) => demonstrations::wanted(declared),
+            _ => false,
+        };
+        let classes = start.classes.clone();
+        let mut own = Diags::default();
+        let first = self.sets(kind, values, start, (wording, listed.as_ref()), &mut own);
+        // Where demonstrations follow, the splits are read again with them, and say the rest then.
+        if !shows || first.is_none() {
+            diags.extend(own);
+        }
+        let mut sets = first?;
+        holds::segments(start, model.as_ref(), (kind, values), &sets, diags)?;
+        if start.task.answer().names_classes() && start.classes.is_empty() {
+            start.classes = vec!["0".into(), "1".into()];
+        }
+        if let Wording::Declared(declared) = wording {
+            prompt::label_words(declared, start, diags)?;
+            if shows {
+                self.binder.show(declared, start, diags)?;
+                let known = std::mem::replace(&mut start.classes, classes);
+                sets = self.sets(kind, values, start, (wording, None), diags)?;
+                start.classes = known;
+            }
+        }
+        demonstrations::check_draws(values, start, diags)?;
+        if let Some(chooser) = &start.chooser {
+            let at = match wording {
+                Wording::Chosen(at) => at,
+                _ => place,
+            };
+            start.chooser = Some(choice::taken(chooser, start, at, diags)?);
+        }
+        let Some(templates) = listed else {
+            let candidates = None;
+            return Some(Texts { sets, candidates });
+        };
+        let candidates = choice::candidates(templates, values, start, diags)?;
+        Some(Texts {
+            sets: vec![sets.concat()],
+            candidates: Some(Arc::new(candidates)),
+        })
+    }
+
+    /// The splits a kind reads, within each template that may stand around the text: one, or those
+    /// that are chosen from. Classes that are not fixed yet come from the first split. `None` after a
+    /// diagnostic.
+    fn sets(
+        &mut self,
+        kind: &dyn StageKind,
+        values: &Values,
+        start: &mut Handed,
+        (wording, listed): (Wording<'_>, Option<&Vec<Template>>),
+        diags: &mut Diags,
+    ) -> Option<Vec<Sets>> {
+        let chosen = start.chooser.as_ref().map(|c| &c.candidates.templates);
+        let own = start.prompt.as_ref().map(|p| p.template.clone());
+        let shown = start
+            .prompt
+            .as_ref()
+            .filter(|_| listed.or(chosen).is_none())
+            .and_then(|p| p.demonstrations.clone());
+        let templates: Vec<Option<Template>> = match listed.or(chosen) {
+            Some(list) => list.iter().cloned().map(Some).collect(),
+            None => vec![own],
+        };
+        let at = |key: &str| match wording {
+            _ if listed.is_some() => keys::TEMPLATES.span(values),
+            Wording::Declared(declared) => declared.name.span,
+            Wording::Chosen(at) => at,
+            Wording::Inherited => values.span(key),
+        };
+        let classes = start.classes.clone();
+        let task = start.task.clone();
+        let has_classes = task.answer().names_classes();
+        let own_head = kind.trains()
+            && has_classes
+            && !task.needs().is_lm()
+            && start.model.random.is_none()
+            && start.weights.is_none()
+            && start.adapter.is_none();
+        let trained = if own_head {
+            let (_, names) = trained_head(&start.model);
+            names.filter(|names| !generic(names)).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let mut sets = Vec::new();
+        let mut complete = true;
+        for template in &templates {
+            // Each in the same way, so that what is read is read once.
+            start.classes.clone_from(&classes);
+            let mut set = Sets::new();
+            for key in kind.splits() {
+                let known = Some(start.classes.as_slice()).filter(|names| !names.is_empty());
+                let want = Want {
+                    task: task.as_ref(),
+                    classes: known,
+                    // A trained head is attached by the names of its classes.
+                    preferred: Some(trained.as_slice()).filter(|names| !names.is_empty()),
+                    template: template.as_ref().map(|t| (t, at(key))),
+                    demonstrations: shown.as_ref(),
+                    draws: keys::DRAWS.find(values).unwrap_or(1),
+                    max_length: start.max_length,
+                    survey: self.binder.survey,
+                };
+                let bound = match values.find::<Reference>(key) {
+                    Some((name, Some(split))) => {
+                        let at = values.span(key);
+                        let bound = self
+                            .binder
+                            .split(name, split, &start.model, want, at, diags);
+                        complete &= bound.is_some();
+                        bound
+                    }
+                    _ => None,
+                };
+                if let Some(split) = bound.as_ref().filter(|_| has_classes) {
+                    match known {
+                        None => {
+                            let least = task.least_classes();
+                            start.classes = self.classes(split, least, (values, key), diags)?;
+                        }
+                        // Classes without names take those of the data.
+                        Some(known) if generic(known) && split.classes.len() == known.len() => {
+                            start.classes.clone_from(&split.classes);
+                        }
+                        Some(_) => {}
+                    }
+                }
+                set.push(bound);
+            }
+            sets.push(set);
+        }
+        if !trained.is_empty() {
+            let names = &start.classes;
+            // The rows of a trained head belong to its own classes, and to no others that are as many. Numbers
+            // without names are places in it.
+            let by_place = generic(names) && names.len() == trained.len();
+            start.fresh_head = *names != trained && !by_place;
+        }
+        complete.then_some(sets)
+    }
+
+    pub(super) fn classes(
+        &self,
+        split: &BoundSplit,
+        least: usize,
+        (values, key): (&Values, &str),
+        diags: &mut Diags,
+    ) -> Option<Vec<String>> {
+        if split.encoded.is_some() && split.classes.len() < least {
+            // The cause stands where the data are declared, however many stages read them.
+            let data = values.find::<Reference>(key).map(|(name, _)| name);
+            let data = data.and_then(|name| self.binder.recipe.find("data", name));
+            let at = data.map_or(values.span(key), |data| {
+                let own = &data.filled.values;
+                let label = if decl::LABELS.is_written(own) {
+                    "labels"
+                } else {
+                    "label"
+                };
+                own.span(label)
+            });
+            diags.push(
+                Diag::error(
+                    &BAD_LABELS,
+                    at,
+                    format!(
+                        "a classification needs at least {}; these data have {}",
+                        if least > 1 {
+                            "two classes"
+                        } else {
+                            "one class"
+                        },
+                        split.classes.len()
+                    ),
+                )
+                .label("one class leaves nothing to learn")
+                .related(values.span(key), "read here")
+                .help("check `label`, or write `objective = regress` to learn a number"),
+            );
+            return None;
+        }
+        Some(split.classes.clone())
+    }
+}
+
+/// Gives the task the classes and labels that the texts turned out to have, where its training depends on them.
+pub(super) fn on_classes(
+    kind: &dyn StageKind,
+    values: &Values,
+    sets: &[Sets],
+    start: &mut Handed,
+    diags: &mut Diags,
+) {
+    if !kind.trains() {
+        let own = start.task.training_keys().into_iter();
+        for (key, at) in own.filter(|_| keys::OBJECTIVE.is_written(values)) {
+            let name = kind.schema().name;
+            let message = format!("`{key}` has no effect: `{name}` trains nothing");
+            diags.push(
+                Diag::error(&IDLE_KEY, at, message)
+                    .label("changes nothing")
+                    .help(format!(
+                        "remove `{key}`; the loss of an evaluation is the plain one"
+                    )),
+            );
+        }
+        return;
+    }
+    let train = sets
+        .first()
+        .and_then(|set| set.first())
+        .and_then(Option::as_ref);
+    let classes = Classes {
+        names: &start.classes,
+        train: train.and_then(|split| split.encoded.as_deref()),
+    };
+    match start.task.on_classes(classes) {
+        Ok(Some(task)) => start.task = task,
+        Ok(None) => {}
+        Err(diag) => diags.push(*diag),
+    }
+}
+
+/// What lowering has to know of the splits.
+pub(super) fn split_facts(
+    start: &Handed,
+    sets: &[Sets],
+    at: Span,
+    diags: &mut Diags,
+) -> Option<Vec<Option<SplitFacts>>> {
+    let first = sets.first().into_iter().flatten();
+    first
+        .map(|split| match split {
+            Some(split) => Ok(Some(SplitFacts {
+                examples: split.lengths.count(),
+                reads: reads(start, split, at, diags)?,
+            })),
+            None => Ok(None),
+        })
+        .collect::<Result<_, Refused>>()
+        .ok()
+}
+
+/// Which places of the texts of a split are read, where those are any number of tokens.
+fn reads(
+    start: &Handed,
+    split: &BoundSplit,
+    at: Span,
+    diags: &mut Diags,
+) -> Result<Option<Reads>, Refused> {
+    let template = start.prompt.as_ref().map(|p| &p.template);
+    let pair = template.is_none() && split.text.len() > 1;
+    let own = template.is_some_and(Template::has_mask);
+    let reads = start
+        .task
+        .reads(start.model.tokenizer.as_deref(), pair, own);
+    let reads = reads.map_err(|[message, help]| {
+        diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
+        Refused
+    })?;
+    if reads == Some(Reads::Next)
+        && let Some(set) = &split.encoded
+        && let Some(example) = (0..set.len() as u32).find(|&i| set.length(i) < Some(2))
+    {
+        let row = set.row(example).unwrap_or(example);
+        let message = format!(
+            "row {row} (counted from 0) has no token to learn: its text is {} tokens long, and the first has none before it",
+            set.length(example).unwrap_or(0)
+        );
+        diags.push(
+            Diag::error(&NOTHING_LEARNED, at, message)
+                .label("in this split")
+                .help("remove the row, or write a text there"),
+        );
+        return Err(Refused);
+    }
+    Ok(reads)
+}
