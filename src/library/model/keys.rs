@@ -101,7 +101,11 @@ pub(super) const KEYS: &[(&str, On, Rule)] = &[
     ("activation", DistilBert, Used),
     ("seq_classif_dropout", DistilBert, Used),
     ("is_decoder", Encoders, Only(&[Null, No], NO_DECODER)),
-    ("is_decoder", Decoders, Idle("it is one")),
+    (
+        "is_decoder",
+        Decoders,
+        Idle("the architecture is one, whatever it says"),
+    ),
     ("intermediate_size", Decoders, Used),
     ("num_key_value_heads", Decoders, Used),
     ("head_dim", Decoders, Used),
