@@ -99,7 +99,7 @@ fn plan(
         return Err("the prompt is not chosen yet".to_owned());
     }
     if asked.inputs_vary {
-        return Err("the objective reads other tokens in every pass".to_owned());
+        return Err("the objective masks other tokens in every pass".to_owned());
     }
     let Lengths::Known(lengths) = train else {
         return Err("the data are not at hand, so their size is not known".to_owned());
