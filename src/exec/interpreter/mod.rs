@@ -1,5 +1,5 @@
 //! The interpreter: a slot per value, filled by kernels and freed by the program's own schedule. It runs programs on
-//! any [`Backend`]; the processor is one.
+//! any [`Backend`](super::backend::Backend); the processor is one.
 //!
 //! **Invariant:** it allocates nothing the schedule did not ask for; what it meters is what the
 //! estimate summed.

@@ -87,7 +87,7 @@ impl Features {
     /// Tokens of a run that fills features.
     pub const CHUNK: u32 = 512;
 
-    /// Ranges of consecutive examples of at most [`CHUNK`] tokens, or one example. They depend on the data
+    /// Ranges of consecutive examples of at most [`Self::CHUNK`] tokens, or one example. They depend on the data
     /// alone.
     pub fn chunks(lengths: &[u32], examples: u64) -> impl Iterator<Item = Range<usize>> + '_ {
         let end = lengths.len().min(examples as usize);
