@@ -1,6 +1,6 @@
 //! Share of right classes.
 
-use super::{Answer, Metric, Predictions, Schema, ratio};
+use super::{Answer, Metric, Predictions, Schema};
 
 /// Share of right classes.
 #[derive(Debug)]
@@ -24,10 +24,6 @@ impl Metric for Accuracy {
     }
 
     fn compute(&self, p: &Predictions) -> f64 {
-        let pairs = p.pairs();
-        ratio(
-            pairs.iter().filter(|(l, p)| l == p).count() as f64,
-            pairs.len() as f64,
-        )
+        p.share_right()
     }
 }

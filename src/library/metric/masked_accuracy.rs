@@ -1,6 +1,6 @@
 //! Share of masked tokens that are told right.
 
-use super::{Answer, Metric, Predictions, Schema, ratio};
+use super::{Answer, Metric, Predictions, Schema};
 
 /// Share of masked tokens that are told right.
 #[derive(Debug)]
@@ -24,8 +24,6 @@ impl Metric for MaskedAccuracy {
     }
 
     fn compute(&self, p: &Predictions) -> f64 {
-        let pairs = p.pairs();
-        let right = pairs.iter().filter(|(token, told)| token == told).count();
-        ratio(right as f64, pairs.len() as f64)
+        p.share_right()
     }
 }

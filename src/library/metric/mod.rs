@@ -61,6 +61,13 @@ impl Predictions {
             .collect()
     }
 
+    /// Share of the rows with a class, or a token, whose prediction is the label.
+    fn share_right(&self) -> f64 {
+        let pairs = self.pairs();
+        let right = pairs.iter().filter(|(label, told)| label == told).count();
+        ratio(right as f64, pairs.len() as f64)
+    }
+
     /// `(target, score)` of every row with a number.
     #[must_use]
     pub fn numbers(&self) -> Vec<(f64, f64)> {

@@ -1,15 +1,15 @@
-//! Share of masked tokens that are told right.
+//! Share of tokens that are told right.
 
-use super::{Answer, Metric, Predictions, Schema, ratio};
+use super::{Answer, Metric, Predictions, Schema};
 
-/// Share of masked tokens that are told right.
+/// Share of tokens that are told right.
 #[derive(Debug)]
 pub(super) struct TokenAccuracy;
 
 static SCHEMA: Schema = Schema {
     name: "token_accuracy",
-    summary: "share of masked places whose highest score is the token that stood there",
-    doc: "right / masked, over all texts; places that show their own token or another one count too",
+    summary: "share of the told tokens that have the highest score at their place",
+    doc: "right / told, over all texts: every token but the first of each text, the one that ends it among them",
     paper: "",
     keys: &[],
 };
@@ -24,8 +24,6 @@ impl Metric for TokenAccuracy {
     }
 
     fn compute(&self, p: &Predictions) -> f64 {
-        let pairs = p.pairs();
-        let right = pairs.iter().filter(|(token, told)| token == told).count();
-        ratio(right as f64, pairs.len() as f64)
+        p.share_right()
     }
 }

@@ -99,17 +99,12 @@ impl Task for CausalLm {
     }
 
     fn cells(&self, names: Names<'_>, row: Scored<'_>) -> Vec<String> {
-        let token = |target: &Target| match (target, names.tokens) {
-            (Target::Class(id), Some(tokens)) => tokens.token(*id),
-            _ => None,
-        };
-        let name = |target| token(target).unwrap_or_else(|| "?".to_owned());
         let loss = row.scores.first().copied().unwrap_or_default();
         vec![
             // That of the token that is told, not of the one before it.
             (row.position + 1).to_string(),
-            name(row.target),
-            name(row.predicted),
+            names.token(row.target),
+            names.token(row.predicted),
             loss.to_string(),
         ]
     }

@@ -136,6 +136,16 @@ impl Names<'_> {
     pub fn class(&self, class: u32) -> &str {
         self.classes.get(class as usize).map_or("?", String::as_str)
     }
+
+    /// The token that a target is, as the vocabulary writes it.
+    #[must_use]
+    pub fn token(&self, target: &Target) -> String {
+        let token = match (target, self.tokens) {
+            (Target::Class(id), Some(tokens)) => tokens.token(*id),
+            _ => None,
+        };
+        token.unwrap_or_else(|| "?".to_owned())
+    }
 }
 
 /// A row of scores.

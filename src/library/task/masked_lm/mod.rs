@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::{Answer, Details, Form, Head, Names, Reads, Scored, Task, TaskKind, words};
-use crate::library::data::tokens::Target;
 use crate::library::metric::Predictions;
 use crate::library::model::Model;
 use crate::library::net::Net;
@@ -128,15 +127,10 @@ impl Task for MaskedLm {
     }
 
     fn cells(&self, names: Names<'_>, row: Scored<'_>) -> Vec<String> {
-        let token = |target: &Target| match (target, names.tokens) {
-            (Target::Class(id), Some(tokens)) => tokens.token(*id),
-            _ => None,
-        };
-        let name = |target| token(target).unwrap_or_else(|| "?".to_owned());
         vec![
             row.position.to_string(),
-            name(row.target),
-            name(row.predicted),
+            names.token(row.target),
+            names.token(row.predicted),
         ]
     }
 
