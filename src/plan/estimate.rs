@@ -26,6 +26,8 @@ pub struct Estimate {
     pub gradients: u64,
     /// Optimizer state held.
     pub optimizer: u64,
+    /// Keys and values that a generation keeps of the tokens it has read.
+    pub cache: u64,
     /// Forward values kept for the backward, at the peak.
     pub activations: u64,
     /// Everything else alive at the peak.
@@ -102,6 +104,7 @@ impl Estimate {
             + self.trainable_weights
             + self.gradients
             + self.optimizer
+            + self.cache
             + self.activations
             + self.transient
             + self.workspace
@@ -383,7 +386,7 @@ fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
         match resident.class {
             Class::Frozen => held.frozen_weights += bytes,
             Class::Trainable => held.trainable_weights += bytes,
-            Class::Gradient | Class::Optimizer => {}
+            Class::Gradient | Class::Optimizer | Class::Cache => {}
         }
     }
     best
@@ -595,6 +598,7 @@ fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
         trainable_weights: held(Class::Trainable),
         gradients: held(Class::Gradient) + peak.gradients,
         optimizer: held(Class::Optimizer),
+        cache: held(Class::Cache),
         activations: peak.activations,
         transient: peak.transient,
         workspace: peak.workspace,

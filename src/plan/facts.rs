@@ -35,6 +35,12 @@ impl Plan {
             .iter()
             .map(|(axis, value)| (axis.clone(), json!(value)))
             .collect();
+        let mut memory = json!({
+            "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
+            "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
+            "peak_op": e.peak_op,
+        });
+        super::render::with_cache(&mut memory, e);
         vec![
             ("stage", json!(stage.declared)),
             ("at", Json::Object(at)),
@@ -44,14 +50,7 @@ impl Plan {
             ("seed", json!(keys::SEED.find(&stage.filled.values))),
             ("f1_class", json!(f1_class(stage))),
             ("variant", json!(variant(self, stage))),
-            (
-                "memory",
-                json!({
-                    "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
-                    "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
-                    "peak_op": e.peak_op,
-                }),
-            ),
+            ("memory", memory),
             ("memory_profile", Json::Array(profile)),
         ]
     }

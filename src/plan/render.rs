@@ -23,6 +23,13 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
     let e = &stage.estimate;
     let (total, trainable) = stage.job.parameters();
     let (batch, micro) = batches(stage);
+    let mut memory = json!({
+        "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
+        "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
+        "peak": e.peak(), "peak_op": e.peak_op, "host": e.host, "device": overhead_json(e),
+        "largest": e.largest.iter().map(|(what, bytes)| json!({ "what": what, "bytes": bytes })).collect::<Vec<_>>(),
+    });
+    with_cache(&mut memory, e);
     json!({
         "name": stage.name.value,
         "kind": stage.filled.name,
@@ -47,15 +54,17 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "recompute": keys::RECOMPUTE.get(&stage.filled.values),
         "recompute_blocks": recomputed(stage),
         "parameters": { "total": total, "trainable": trainable },
-        "memory": {
-            "frozen_weights": e.frozen_weights, "trainable_weights": e.trainable_weights, "gradients": e.gradients,
-            "optimizer": e.optimizer, "activations": e.activations, "transient": e.transient, "workspace": e.workspace,
-            "peak": e.peak(), "peak_op": e.peak_op, "host": e.host, "device": overhead_json(e),
-            "largest": e.largest.iter().map(|(what, bytes)| json!({ "what": what, "bytes": bytes })).collect::<Vec<_>>(),
-        },
+        "memory": memory,
         "flops_per_step": e.flops_per_step,
         "features": features_json(stage),
     })
+}
+
+/// Adds the keys and values that a generation keeps to the classes of memory; other stages have no such class.
+pub(super) fn with_cache(memory: &mut Json, e: &Estimate) {
+    if let Some(memory) = memory.as_object_mut().filter(|_| e.cache > 0) {
+        memory.insert("cache".to_owned(), json!(e.cache));
+    }
 }
 
 /// What a device takes beside tensors and workspace, and all it holds; null on the host.
@@ -97,10 +106,14 @@ pub fn lines(e: &Estimate) -> Vec<(&'static str, u64)> {
         ("trained weights", e.trainable_weights),
         ("gradients", e.gradients),
         ("optimizer state", e.optimizer),
+        ("key-value cache", e.cache),
         ("activations kept for the backward", e.activations),
         ("transient", e.transient),
         ("workspace of the kernels", e.workspace),
     ];
+    if e.cache == 0 {
+        lines.retain(|(name, _)| *name != "key-value cache");
+    }
     if let Home::Device(o) = e.home {
         lines.extend([
             ("granularity of the pool", o.pool_granularity),
@@ -444,6 +457,7 @@ fn memory(out: &mut String, stage: &Stage) {
         ("trained", e.trainable_weights),
         ("gradients", e.gradients),
         ("optimizer", e.optimizer),
+        ("cache", e.cache),
         ("activations", e.activations),
         ("transient", e.transient),
         ("workspace", e.workspace),

@@ -230,7 +230,8 @@ impl Batch {
             Feed::Rows(pick) => self.picked(pick),
             Feed::Keys(axis) => self.keys(axis),
             Feed::Targets(kind) => self.targets(kind),
-            Feed::ClassWeights { .. }
+            Feed::Cached
+            | Feed::ClassWeights { .. }
             | Feed::LossScale
             | Feed::Step
             | Feed::LearningRate

@@ -5,12 +5,12 @@ use super::super::model::LmHead;
 use super::{Mode, Net, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
-    Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast, Columns,
-    Constant, Detach, Dropout, Elementwise, Epilogue, Frequencies, Gated, Gather, HeadLoss, Heads,
-    Indices, LayerNorm, MatMul, Over, Precision, Reduce, ReduceKind, RmsNorm, Rotary, Unary,
-    UnaryKind,
+    Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast,
+    CachedAttention, Columns, Constant, Detach, Dropout, Elementwise, Epilogue, Frequencies, Gated,
+    Gather, HeadLoss, Heads, Indices, LayerNorm, MatMul, Over, Precision, Reduce, ReduceKind,
+    RmsNorm, Rotary, Unary, UnaryKind,
 };
-use crate::program::{Axis, Block, DType, Feed, Pick, Real, TargetKind, Value};
+use crate::program::{Axis, Block, Class, DType, Feed, Pick, Real, TargetKind, TensorType, Value};
 
 impl Net<'_> {
     /// Says that the layers from here on are of this block, or of none.
@@ -306,6 +306,12 @@ impl Net<'_> {
 
     /// Attention of any kind, with dropout of rate `p` on the probabilities.
     pub fn attend(&mut self, op: Attention, (q, k, v): (Value, Value, Value), p: f64) -> Value {
+        // What looks ahead cannot be generated with: the program keeps its plain attention, and planning refuses it.
+        if let Mode::Generate { room } = self.options.mode
+            && op.mask.ahead == Some(0)
+        {
+            return self.attend_cached(op, (q, k, v), room);
+        }
         let offsets = self.b.feed(Feed::Offsets);
         let stream = self.stream();
         let mut inputs = vec![q, k, v, offsets];
@@ -318,6 +324,49 @@ impl Net<'_> {
             }
         });
         self.b.push(Attention { dropout, ..op }, &inputs)[0]
+    }
+
+    /// The same over a cache of its own, with room for so many tokens.
+    fn attend_cached(
+        &mut self,
+        of: Attention,
+        (q, k, v): (Value, Value, Value),
+        room: u64,
+    ) -> Value {
+        let width = self
+            .b
+            .ty(k)
+            .matrix()
+            .and_then(|(_, width)| width.as_const());
+        let rows = room * u64::from(of.fold);
+        let ty = TensorType::fixed(DType::F32, &[rows, width.unwrap_or(0)]);
+        let number = self.caches;
+        self.caches += 1;
+        let mut cache = |part: &str| {
+            let name = format!("cache.{number}.{part}");
+            self.b.resident(&name, ty.clone(), Class::Cache)
+        };
+        let (keys, values) = (cache("keys"), cache("values"));
+        let offsets = self.b.feed(Feed::Offsets);
+        let cached = self.b.feed(Feed::Cached);
+        let op = CachedAttention {
+            heads: of.heads,
+            fold: of.fold,
+            scale: of.scale,
+            mask: of.mask,
+            softcap: of.softcap,
+        };
+        self.b.push1(op, &[q, k, v, keys, values, offsets, cached])
+    }
+
+    /// The logits of a head for the rows that are read, `[S, vocabulary]`.
+    pub fn head_logits(&mut self, x: Value, head: &LmHead) -> Value {
+        let product = MatMul::linear(Real::new(head.scale), Epilogue::None);
+        let logits = self.b.push1(product, &[x, head.table]);
+        let Some(cap) = head.cap else { return logits };
+        let within = self.scaled(logits, 1.0 / cap);
+        let within = self.activation(ActivationKind::Tanh, within);
+        self.scaled(within, cap)
     }
 
     /// `a ∘ b`, where `b` may be broadcast.

@@ -24,6 +24,12 @@ pub enum Mode {
     Train,
     /// Evaluation: no dropout anywhere.
     Evaluate,
+    /// Generation: as in an evaluation, and each attention puts the keys and values of the tokens it reads into a cache with
+    /// room for so many, and attends to what is there of their sequences.
+    Generate {
+        /// Tokens of all sequences together.
+        room: u64,
+    },
 }
 
 /// What the network is built for.
@@ -57,6 +63,8 @@ pub struct Net<'a> {
     pruner: Option<Pruner>,
     pick: Option<Pick>,
     drops: u32,
+    /// Attentions with a cache so far.
+    caches: u32,
 }
 
 impl<'a> Net<'a> {
@@ -73,6 +81,7 @@ impl<'a> Net<'a> {
             pruner: None,
             pick: None,
             drops: 0,
+            caches: 0,
         }
     }
 

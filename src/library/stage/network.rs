@@ -12,8 +12,9 @@ use super::super::net::{Mode, Net, NetOptions};
 use super::super::schema::Values;
 use super::super::task::Task;
 use super::{Sound, Span, StageCx};
+use crate::program::op::Op;
 use crate::program::passes;
-use crate::program::{Builder, DType, Numbers, Pick, Program, Value, Verified};
+use crate::program::{Builder, DType, Def, Feed, Node, Numbers, Pick, Program, Value, Verified};
 
 /// A network built into a program.
 #[derive(Debug)]
@@ -38,6 +39,45 @@ impl Built {
     pub(super) fn training_loss(&self, b: &mut Builder, task: &dyn Task) -> Value {
         self.loss
             .unwrap_or_else(|| task.training_loss(b, self.scores))
+    }
+}
+
+/// What a stage's network is built with.
+fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<String>) -> NetOptions {
+    NetOptions {
+        mode,
+        storage: cx.storage,
+        seed: keys::SEED.find(cx.values).unwrap_or(0),
+        dropout_frozen: keys::DROPOUT_FROZEN.get(cx.values),
+        probed,
+        sites: if tuning.methods.iter().any(|(m, _)| m.shares()) {
+            sites(cx.model.clone(), cx.task.clone())
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+/// The last states of the rows that a head reads, of the backbone or of the ladder beside it.
+fn states(net: &mut Net<'_>, cx: &StageCx<'_>, tuning: &Tuning, pick: Pick) -> Value {
+    let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
+    // A ladder reads all rows of the backbone; otherwise its last block makes only those the head reads.
+    if ladders.clone().next().is_none() {
+        net.set_pick(pick);
+    }
+    let mut hidden = cx.model.encode(net);
+    net.set_pick(pick);
+    let mut beside = false;
+    for (method, filled) in ladders {
+        hidden = method.side(&filled.values, net, cx.model.as_ref(), hidden);
+        beside = true;
+    }
+    let hidden = net.picked(hidden);
+    // A ladder ends with a norm of its own.
+    if beside {
+        hidden
+    } else {
+        cx.model.finish(net, hidden)
     }
 }
 
@@ -79,39 +119,10 @@ pub(super) fn probed(
     mode: Mode,
     probed: BTreeSet<String>,
 ) -> Built {
-    let options = NetOptions {
-        mode,
-        storage: cx.storage,
-        seed: keys::SEED.find(cx.values).unwrap_or(0),
-        dropout_frozen: keys::DROPOUT_FROZEN.get(cx.values),
-        probed,
-        sites: if tuning.methods.iter().any(|(m, _)| m.shares()) {
-            sites(cx.model.clone(), cx.task.clone())
-        } else {
-            Vec::new()
-        },
-    };
+    let options = options(cx, tuning, mode, probed);
     let mut net = Net::new(b, tuning, options);
     let pick = cx.task.pick(cx.model.as_ref());
-    let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
-    // A ladder reads all rows of the backbone; otherwise its last block makes only those the head reads.
-    if ladders.clone().next().is_none() {
-        net.set_pick(pick);
-    }
-    let mut hidden = cx.model.encode(&mut net);
-    net.set_pick(pick);
-    let mut beside = false;
-    for (method, filled) in ladders {
-        hidden = method.side(&filled.values, &mut net, cx.model.as_ref(), hidden);
-        beside = true;
-    }
-    let hidden = net.picked(hidden);
-    // A ladder ends with a norm of its own.
-    let hidden = if beside {
-        hidden
-    } else {
-        cx.model.finish(&mut net, hidden)
-    };
+    let hidden = states(&mut net, cx, tuning, pick);
     let words = cx.words.as_deref().unwrap_or_default();
     let of = (cx.classes.len(), words);
     let (scores, loss) = match cx.task.fused(cx.model.as_ref(), &mut net, hidden) {
@@ -186,6 +197,60 @@ pub fn evaluation(cx: &Sound<StageCx<'_>>, tuning: &Tuning, labels: bool) -> (Pr
         b.output("loss", loss);
     }
     (b.finish(), built)
+}
+
+/// The program that generates: output `logits` `[S, vocabulary]`, those that follow the last token of each sequence. A
+/// sequence's earlier tokens are in caches with `room` for so many tokens of all sequences.
+///
+/// # Errors
+/// Why text cannot be generated with this model and these methods.
+pub fn generation(
+    cx: &Sound<StageCx<'_>>,
+    tuning: &Tuning,
+    room: u64,
+) -> Result<(Program, Built), String> {
+    let Some(lm) = cx.model.causal_lm() else {
+        return Err(format!(
+            "`{}` has no head for the next token",
+            cx.model.family()
+        ));
+    };
+    let mut b = Builder::with_numbers("generate", cx.numbers);
+    let options = options(cx, tuning, Mode::Generate { room }, BTreeSet::new());
+    let mut net = Net::new(&mut b, tuning, options);
+    let hidden = states(&mut net, cx, tuning, Pick::Last);
+    let head = lm.head(&mut net);
+    let scores = net.head_logits(hidden, &head);
+    let (params, sites) = net.finish();
+    b.output("logits", scores);
+    let program = b.finish();
+    if let Some(node) = program
+        .nodes
+        .iter()
+        .find(|node| reads_whole_texts(&program, node))
+    {
+        let label = program.labels.get(node.label as usize);
+        return Err(format!(
+            "`{}` reads whole texts at once, so that text cannot be generated a token at a time",
+            label.map_or("", String::as_str)
+        ));
+    }
+    let loss = None;
+    Ok((
+        program,
+        Built {
+            scores,
+            loss,
+            params,
+            sites,
+        },
+    ))
+}
+
+/// Whether a node mixes the tokens of a sequence and knows no cache.
+fn reads_whole_texts(program: &Program, node: &Node) -> bool {
+    let offsets = |v: &Value| program.def(*v) == Def::Feed(Feed::Offsets);
+    node.inputs.iter().any(offsets) && !matches!(node.op, Op::CachedAttention(_))
 }
 
 /// Runs the passes.

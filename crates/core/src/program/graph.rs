@@ -30,6 +30,8 @@ pub enum Class {
     Gradient,
     /// Optimizer state.
     Optimizer,
+    /// Keys and values of tokens that a generation has read.
+    Cache,
 }
 
 /// A tensor that lives for the whole stage.
@@ -126,6 +128,8 @@ pub enum Feed {
     Segments,
     /// Start of each sequence in the packed tokens, and the end: `u32[S+1]`.
     Offsets,
+    /// Where each sequence begins in a cache, and how many tokens of it are there: `u32[S, 2]`.
+    Cached,
     /// Rows of the packed tokens that a head reads: `u32[S]` or `u32[R]`.
     Rows(Pick),
     /// Example index and position of each row, the identity that dropout is keyed by; a sequence's position is 0:
@@ -170,6 +174,7 @@ impl Feed {
             Self::Positions => "positions",
             Self::Segments => "segments",
             Self::Offsets => "offsets",
+            Self::Cached => "cached",
             Self::Rows(Pick::First) => "first_tokens",
             Self::Rows(Pick::Last) => "last_tokens",
             Self::Rows(Pick::Mask) => "mask_tokens",
@@ -212,6 +217,7 @@ impl Feed {
         match self {
             Self::TokenIds | Self::Positions | Self::Segments => TensorType::new(U32, [t]),
             Self::Offsets => TensorType::new(U32, [s.plus(1)]),
+            Self::Cached => TensorType::new(U32, [s, Dim::from(2)]),
             Self::Rows(pick) => TensorType::new(U32, [pick.axis().dim()]),
             Self::Keys(axis) => TensorType::new(U32, [axis.dim(), Dim::from(2)]),
             Self::Targets(TargetKind::Class) => TensorType::new(U32, [s]),

@@ -16,6 +16,7 @@ pub fn print(program: &Program) -> String {
         Class::Trainable,
         Class::Gradient,
         Class::Optimizer,
+        Class::Cache,
     ] {
         let elements: u64 = program
             .residents
@@ -92,6 +93,7 @@ const fn class_name(class: Class) -> &'static str {
         Class::Trainable => "trainable",
         Class::Gradient => "gradient accumulators",
         Class::Optimizer => "optimizer state",
+        Class::Cache => "cache",
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! 1. every value is defined before it is read, and once;
 //! 2. every output's type is what the op infers from its inputs;
-//! 3. only residents are updated in place, and only trainable tensors, gradients and optimizer state;
+//! 3. only residents are updated in place, and only trainable tensors, gradients, optimizer state and caches;
 //! 4. resident names are unique;
 //! 5. forward nodes come before backward nodes before updates;
 //! 6. only frozen matrices are stored in blocks, and their rows are whole ones.
@@ -100,9 +100,9 @@ pub fn verify(program: Program) -> Result<Verified, String> {
                 .map(|r| r.class);
             if !matches!(
                 class,
-                Some(Class::Trainable | Class::Gradient | Class::Optimizer)
+                Some(Class::Trainable | Class::Gradient | Class::Optimizer | Class::Cache)
             ) {
-                return fail("updates something that is not a trained resident");
+                return fail("updates a resident that nothing may change");
             }
         }
         if phase > Some(node.phase) {

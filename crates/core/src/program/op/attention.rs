@@ -289,6 +289,11 @@ impl Tiling {
         })
     }
 
+    /// Queries or keys of a tile.
+    pub const fn side(self) -> u64 {
+        self.side
+    }
+
     /// Bytes of shared memory for some tiles of rows of a head and some of scores.
     pub const fn shared(self, rows: u64, scores: u64) -> u32 {
         ((rows * self.head + scores * self.side) * (self.side + 1) * 4) as u32

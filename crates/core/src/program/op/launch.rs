@@ -434,6 +434,7 @@ pub fn without_launches(program: &Program) -> Vec<Missing> {
 fn reason(op: &Op, cx: &SizedCx) -> String {
     let heads = match op {
         Op::Attention(a) | Op::AttentionGrad(super::AttentionGrad(a)) => Some(a.heads.queries),
+        Op::CachedAttention(a) => Some(a.heads.queries),
         _ => None,
     };
     let most = super::attention::WIDEST_HEAD;

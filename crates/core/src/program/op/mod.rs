@@ -26,6 +26,7 @@ mod attention;
 mod attention_grad;
 mod binary_cross_entropy;
 mod binary_cross_entropy_grad;
+mod cached_attention;
 mod cast;
 mod clip;
 mod columns;
@@ -137,6 +138,7 @@ ops! {
     attention_grad::AttentionGrad,
     binary_cross_entropy::BinaryCrossEntropy,
     binary_cross_entropy_grad::BinaryCrossEntropyGrad,
+    cached_attention::CachedAttention,
     cast::Cast,
     clip::ClipFactor,
     columns::Columns,

@@ -35,7 +35,7 @@ impl Heads {
     }
 
     /// Whether the groups come out even.
-    pub(super) const fn are_even(self) -> bool {
+    pub(in super::super) const fn are_even(self) -> bool {
         self.keys > 0 && self.queries > 0 && self.queries.is_multiple_of(self.keys)
     }
 }
