@@ -5,20 +5,30 @@ use super::schema::Schema;
 use super::task::Answer;
 
 mod accuracy;
+mod bleu;
+mod chrf;
+mod cider;
 mod confusion;
+mod exact_match;
 mod f1;
 mod f1_macro;
 mod f1_micro;
 mod loss;
 mod masked_accuracy;
 mod matthews;
+mod meteor;
+mod nist;
 mod pearson;
 mod perplexity;
+mod rouge;
 mod spearman;
 mod subset_accuracy;
+mod text;
 mod token_accuracy;
+mod token_f1;
 
 pub use confusion::{ClassScores, Confusion};
+pub use text::TextPair;
 
 /// What a model predicted for a split.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +45,8 @@ pub struct Predictions {
     pub loss: f64,
     /// The class that `f1` is of; the second if none is named.
     pub positive: Option<u32>,
+    /// What the model wrote, where it generated, with what it was to write.
+    pub texts: Vec<TextPair>,
 }
 
 /// Place of the highest score; the first among equals.
@@ -131,6 +143,16 @@ pub const METRICS: &[&dyn Metric] = &[
     &perplexity::Perplexity,
     &masked_accuracy::MaskedAccuracy,
     &token_accuracy::TokenAccuracy,
+    &exact_match::ExactMatch,
+    &token_f1::TokenF1,
+    &bleu::Bleu,
+    &chrf::Chrf,
+    &rouge::ROUGE_1,
+    &rouge::ROUGE_2,
+    &rouge::ROUGE_L,
+    &nist::Nist,
+    &meteor::Meteor,
+    &cider::Cider,
 ];
 
 /// Looks a metric up by name.

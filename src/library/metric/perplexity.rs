@@ -1,8 +1,8 @@
-//! Perplexity at masked places.
+//! Perplexity at the places that are read.
 
 use super::{Answer, Metric, Predictions, Schema};
 
-/// Exponential of the mean loss at masked places.
+/// Exponential of the mean loss at the places that are read.
 #[derive(Debug)]
 pub(super) struct Perplexity;
 

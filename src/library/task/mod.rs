@@ -61,8 +61,10 @@ pub enum Answer {
     Classes,
     /// A number.
     Number,
-    /// A token of the vocabulary, at each masked place.
+    /// A token of the vocabulary, at each place that is read.
     Token,
+    /// A text, which is generated.
+    Text,
 }
 
 impl Answer {
@@ -75,7 +77,7 @@ impl Answer {
     /// Whether labels of the data are read.
     #[must_use]
     pub const fn reads_labels(self) -> bool {
-        !matches!(self, Self::Token)
+        !matches!(self, Self::Token | Self::Text)
     }
 
     /// What the labels of the data are.
@@ -85,7 +87,7 @@ impl Answer {
             Self::Class => Labels::Classes(naming()),
             Self::Classes => Labels::Several(naming()),
             Self::Number => Labels::Regression,
-            Self::Token => Labels::None,
+            Self::Token | Self::Text => Labels::None,
         }
     }
 }
