@@ -109,6 +109,17 @@ pub(crate) const CONFIG: Maybe<str> = Maybe::new(
     "a config.json beside the recipe, to plan from while the hub is out of reach",
 );
 
+pub(crate) const CHAT_TEMPLATE: Maybe<str> = Maybe::new(
+    "chat_template",
+    kind::STR,
+    "file beside the recipe with the Jinja template of conversations; if not written, chat_template.jinja or what tokenizer_config.json holds",
+);
+pub(crate) const TODAY: Maybe<str> = Maybe::new(
+    "today",
+    kind::STR,
+    "the date that the chat template writes as today's, \"2026-01-31\": a template that writes one is refused without it, as its tokens would be others each day",
+);
+
 static MODEL_HUB: Schema = Schema {
     name: "hub",
     summary: "a model repository on the Hugging Face hub",
@@ -122,6 +133,8 @@ static MODEL_HUB: Schema = Schema {
         INIT.key(),
         SEED.key(),
         TOKENIZER.key(),
+        CHAT_TEMPLATE.key(),
+        TODAY.key(),
         REVISION.key(),
         CONFIG.key(),
     ],
@@ -138,6 +151,8 @@ static MODEL_LOCAL: Schema = Schema {
         INIT.key(),
         SEED.key(),
         TOKENIZER.key(),
+        CHAT_TEMPLATE.key(),
+        TODAY.key(),
     ],
 };
 

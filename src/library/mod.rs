@@ -2,6 +2,7 @@
 //! each with its schema beside its code.
 
 pub mod candidates;
+pub mod chat;
 pub mod data;
 pub mod decl;
 pub mod demonstrations;

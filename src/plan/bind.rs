@@ -39,6 +39,8 @@ pub struct BoundModel {
     pub numbers: Numbers,
     /// Its tokenizer, if it could be had.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// Its chat template, or why that cannot be read; `None` if it has none.
+    pub chat: Option<super::chat::Bound>,
     /// Hash of all that makes it what it is; `None` where that could not be had.
     pub identity: Option<String>,
     /// The tensors in its files, where they are at hand.

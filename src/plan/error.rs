@@ -14,6 +14,9 @@ crate::codes! {
     BAD_DATA = "plan::bad_data";
     /// The tokenizer cannot be had or read, or knows more tokens than the model has embeddings for.
     BAD_TOKENIZER = "plan::bad_tokenizer";
+    /// A chat template cannot be read or rendered: it is no valid Jinja, uses what is not built, or refuses a conversation.
+    /// The message names the line of the template, or the row of the data and the turn.
+    BAD_TEMPLATE = "plan::bad_template";
     /// A key of config.json or tokenizer_config.json is not followed: it is not known here, or the tokenizer's class passes
     /// it over. Where it changes what the model computes elsewhere, results differ.
     UNREAD_KEY = "plan::unread_key";

@@ -2,6 +2,7 @@
 //! fingerprints and estimates. Nothing is executed.
 
 pub mod bind;
+pub mod chat;
 pub mod choice;
 mod dag;
 pub mod data;

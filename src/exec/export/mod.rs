@@ -18,6 +18,7 @@ use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
 use crate::files::paths::{absolute, relative};
 use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
+use crate::library::chat;
 use crate::library::net::{Owner, Param};
 use crate::plan::Stage;
 use crate::program::DType;
@@ -46,7 +47,7 @@ fn write_sides(dir: &Path, stage: &Stage, dtype: DType) -> Result<(), RunError> 
     write_tokenizer(dir, stage)
 }
 
-/// Writes the tokenizer's files.
+/// Writes the tokenizer's files and the chat template.
 fn write_tokenizer(dir: &Path, stage: &Stage) -> Result<(), RunError> {
     if let Some(tokenizer) = &stage.start.model.tokenizer {
         let json = tokenizer
@@ -57,6 +58,14 @@ fn write_tokenizer(dir: &Path, stage: &Stage) -> Result<(), RunError> {
             &dir.join("tokenizer_config.json"),
             &tokenizer.config_json(stage.model.facts().max_length),
         )?;
+    }
+    if let Some(Ok(template)) = &stage.start.model.chat {
+        write_bytes(&dir.join(chat::FILE), template.source().as_bytes())?;
+        if let Some(own) = template.for_tools() {
+            let path = dir.join(chat::FILE_FOR_TOOLS);
+            create_dirs(path.parent().unwrap_or(dir))?;
+            write_bytes(&path, own.source().as_bytes())?;
+        }
     }
     Ok(())
 }

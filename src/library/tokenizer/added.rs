@@ -215,6 +215,19 @@ impl Tokens {
         found.map(|(_, token)| token.content.as_str())
     }
 
+    /// The tokens that have a role or another name, by it.
+    pub(super) fn by_name(&self) -> Map<String, Json> {
+        let named = self.named.iter();
+        let mut all: Map<String, Json> = named
+            .map(|(name, token)| (name.clone(), token.content.clone().into()))
+            .collect();
+        if !self.extra.is_empty() {
+            let extra = self.extra.iter().map(|token| token.content.clone());
+            all.insert("additional_special_tokens".to_owned(), extra.collect());
+        }
+        all
+    }
+
     /// Puts them into a tokenizer: by their ids first, then those that are not there yet.
     ///
     /// # Errors

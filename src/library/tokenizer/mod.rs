@@ -383,6 +383,19 @@ impl Tokenizer {
         ids
     }
 
+    /// The special tokens that have a name, such as `bos_token`, by it.
+    #[must_use]
+    pub fn named_tokens(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.tokens.by_name()
+    }
+
+    /// The special tokens as they are written.
+    #[must_use]
+    pub fn special_tokens(&self) -> Vec<String> {
+        let ids = self.special_ids().into_iter();
+        ids.filter_map(|id| self.token(id)).collect()
+    }
+
     /// The token that ends a text, if the files name one.
     #[must_use]
     pub fn eos(&self) -> Option<u32> {

@@ -1,0 +1,141 @@
+//! Chat templates of a recipe's models: where they lie, and which of several is meant.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::error::BAD_TEMPLATE;
+use crate::base::{Diag, Diags};
+use crate::library::chat::{ChatTemplate, Date, TemplateError};
+use crate::library::decl;
+use crate::library::error::IDLE_KEY;
+use crate::library::tokenizer::Tokenizer;
+use crate::resolve::Declared;
+
+/// A model's chat template, or why it cannot be read; that is no error before a conversation is to be rendered.
+pub type Bound = Result<Arc<ChatTemplate>, TemplateError>;
+
+/// Templates as files give them: the usual one, and the one for conversations with tools.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    pub usual: Option<String>,
+    pub with_tools: Option<String>,
+}
+
+impl Sources {
+    /// Those of a folder: `chat_template.jinja`, else what `tokenizer_config.json` holds, a text or a list of named
+    /// texts.
+    ///
+    /// # Errors
+    /// A value that is no template.
+    pub(super) fn beside(get: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Self, TemplateError> {
+        let refuse = |message: String| TemplateError {
+            line: None,
+            message,
+            raised: false,
+        };
+        if let Some(bytes) = get("chat_template.jinja") {
+            let text = String::from_utf8(bytes);
+            let text =
+                text.map_err(|_| refuse("chat_template.jinja is no UTF-8 text".to_owned()))?;
+            return Ok(Self {
+                usual: Some(text),
+                with_tools: None,
+            });
+        }
+        let config = get("tokenizer_config.json");
+        let config =
+            config.and_then(|bytes| serde_json::from_slice::<Map<String, Json>>(&bytes).ok());
+        match config.and_then(|mut keys| keys.remove("chat_template")) {
+            None | Some(Json::Null) => Ok(Self::default()),
+            Some(Json::String(text)) => Ok(Self {
+                usual: Some(text),
+                with_tools: None,
+            }),
+            Some(Json::Array(list)) => {
+                let text = |entry: &Json| entry.get("template")?.as_str().map(str::to_owned);
+                let named = |name: &str| {
+                    let is = |e: &&Json| e.get("name").and_then(Json::as_str) == Some(name);
+                    list.iter().find(is).and_then(text)
+                };
+                let usual = named("default").or_else(|| match list.as_slice() {
+                    [only] => text(only),
+                    _ => None,
+                });
+                if usual.is_none() {
+                    return Err(refuse(
+                        "tokenizer_config.json has several chat templates, and none is named `default`".to_owned(),
+                    ));
+                }
+                Ok(Self {
+                    usual,
+                    with_tools: named("tool_use"),
+                })
+            }
+            Some(_) => Err(refuse(
+                "`chat_template` in tokenizer_config.json is neither a text nor a list of named texts".to_owned(),
+            )),
+        }
+    }
+}
+
+/// The template of a model that is declared so: of the file that the recipe names, else of what lies with the tokenizer.
+/// `None` where there is none; a diagnostic where the recipe is to blame.
+pub(super) fn bound(
+    declared: &Declared,
+    tokenizer: Option<&Tokenizer>,
+    own: Option<String>,
+    beside: impl FnOnce() -> Result<Sources, TemplateError>,
+    diags: &mut Diags,
+) -> Option<Bound> {
+    let values = &declared.filled.values;
+    let today = match decl::TODAY.get(values) {
+        None => None,
+        Some(text) => match Date::parse(text) {
+            Some(date) => Some(date),
+            None => {
+                let message = format!("`{text}` is no date");
+                diags.push(
+                    Diag::error(&BAD_TEMPLATE, decl::TODAY.span(values), message)
+                        .label("no such day")
+                        .help("write year, month and day: `today = \"2026-01-31\"`"),
+                );
+                None
+            }
+        },
+    };
+    let from_recipe = own.is_some();
+    let sources = match own {
+        Some(text) => Ok(Sources {
+            usual: Some(text),
+            with_tools: None,
+        }),
+        None => beside(),
+    };
+    let specials = tokenizer.map(Tokenizer::named_tokens).unwrap_or_default();
+    let parse = |text: &str| ChatTemplate::parse(text, specials.clone(), today);
+    let made = sources.and_then(|sources| {
+        let Some(usual) = sources.usual else {
+            return Ok(None);
+        };
+        let with_tools = sources.with_tools.as_deref().map(parse).transpose()?;
+        Ok(Some(Arc::new(parse(&usual)?.with_tools(with_tools))))
+    });
+    if let Err(why) = &made
+        && from_recipe
+    {
+        let at = decl::CHAT_TEMPLATE.span(values);
+        diags.push(Diag::error(&BAD_TEMPLATE, at, why.to_string()).label("this template"));
+    }
+    let dated = |template: &Arc<ChatTemplate>| template.source().contains("strftime_now");
+    let idle = today.is_some() && made.as_ref().is_ok_and(|t| !t.as_ref().is_some_and(dated));
+    if idle {
+        let message = "`today` has no effect: the model has no chat template that writes a date";
+        diags.push(
+            Diag::error(&IDLE_KEY, decl::TODAY.span(values), message)
+                .label("changes nothing")
+                .help("remove `today`"),
+        );
+    }
+    made.transpose()
+}
