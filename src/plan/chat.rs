@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::error::BAD_TEMPLATE;
 use crate::base::{Diag, Diags};
-use crate::library::chat::{ChatTemplate, Date, TemplateError};
+use crate::library::chat::{ChatTemplate, Date, FILE, FILE_FOR_TOOLS, TemplateError};
 use crate::library::decl;
 use crate::library::error::IDLE_KEY;
 use crate::library::tokenizer::Tokenizer;
@@ -23,7 +23,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Those of a folder: `chat_template.jinja`, else what `tokenizer_config.json` holds, a text or a list of named
+    /// Those of a folder: `chat_template.jinja` with the one for tools, else what `tokenizer_config.json` holds, a text or a list of named
     /// texts.
     ///
     /// # Errors
@@ -34,13 +34,14 @@ impl Sources {
             message,
             raised: false,
         };
-        if let Some(bytes) = get("chat_template.jinja") {
-            let text = String::from_utf8(bytes);
-            let text =
-                text.map_err(|_| refuse("chat_template.jinja is no UTF-8 text".to_owned()))?;
+        let file = |name: &str| -> Result<Option<String>, TemplateError> {
+            let text = get(name).map(String::from_utf8).transpose();
+            text.map_err(|_| refuse(format!("{name} is no UTF-8 text")))
+        };
+        if let Some(text) = file(FILE)? {
             return Ok(Self {
                 usual: Some(text),
-                with_tools: None,
+                with_tools: file(FILE_FOR_TOOLS)?,
             });
         }
         let config = get("tokenizer_config.json");

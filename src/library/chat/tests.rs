@@ -120,13 +120,7 @@ fn turns_are_found_in_what_templates_without_marks_render() {
         .expect("messages");
     let found = |name: &str, turns| {
         let source = reference["templates"][name].as_str().expect("a template");
-        let ends = [
-            "<|im_end|>",
-            "<|end|>",
-            "<|user|>",
-            "<|assistant|>",
-            "<|endoftext|>",
-        ];
+        let ends = ["<|im_end|>", "<|end|>", "<|user|>", "<|assistant|>", "</s>"];
         let chat = made(source).expect("a template").chat(
             messages,
             &Rendering::default(),
