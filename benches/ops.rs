@@ -475,6 +475,7 @@ fn packing(filter: &str) {
                 segments,
                 mask,
                 label,
+                learned: Vec::new(),
             };
             made.add(i, i as u32, &example);
         }

@@ -17,6 +17,7 @@ mod report;
 mod run;
 mod scores;
 mod screen;
+mod show;
 mod signals;
 mod store;
 mod table;
@@ -43,6 +44,8 @@ enum Command {
     Check(check::Check),
     /// Print the compiled plan
     Plan(plan::PlanArgs),
+    /// Print a row of a stage's data as the model will read it, with what is learned of it
+    Show(show::Show),
     /// Execute a recipe; finished stages are taken from the store
     Run(run::Run),
     /// Say what a store holds, make room in it, or compare its bytes with what was written
@@ -129,6 +132,7 @@ fn carry_out() -> i32 {
     match args.command {
         Command::Check(c) => c.run(),
         Command::Plan(c) => c.run(),
+        Command::Show(c) => c.run(),
         Command::Run(c) => c.run(),
         Command::Store(c) => c.run(),
         Command::Replay(c) => c.run(),

@@ -1,7 +1,9 @@
 //! What a recipe can declare, and the sources of models and data.
 
+use super::data::form::Form;
 use super::schema::{
-    Bound, Checked, Filled, Given, Maybe, Of, Portion, RefKind, Reference, Schema, Words, kind,
+    Bound, Checked, Filled, Given, Maybe, Of, Portion, RefKind, Reference, Schema, Values, Words,
+    kind,
 };
 use super::stage;
 use crate::program::format;
@@ -156,11 +158,63 @@ static MODEL_LOCAL: Schema = Schema {
     ],
 };
 
-pub(crate) const TEXT: Maybe<[String]> = Maybe::required(
+pub(crate) const TEXT: Maybe<[String]> = Maybe::new(
     "text",
     kind::COLUMNS,
     "column with the text, or two columns for pairs; a value within a column by its path: `data.text`, `answers[0]`",
 );
+pub(crate) const PROMPT_COLUMN: Maybe<str> = Maybe::new(
+    "prompt",
+    kind::COLUMN,
+    "column with what stands before the `completion`; together they are one text, of which `causal_lm` learns the completion",
+);
+pub(crate) const COMPLETION: Maybe<str> = Maybe::new(
+    "completion",
+    kind::COLUMN,
+    "column with what completes the `prompt`",
+);
+pub(crate) const MESSAGES: Maybe<str> = Maybe::new(
+    "messages",
+    kind::COLUMN,
+    "column with a conversation: a list of messages with `role` and `content`, or with `from` and `value`. The model's chat \
+          template makes one text of it, of which `causal_lm` learns what assistants say",
+);
+pub(crate) const TOOLS: Maybe<str> = Maybe::new(
+    "tools",
+    kind::COLUMN,
+    "column with the descriptions of functions that the assistant of `messages` may call",
+);
+pub(crate) const ENABLE_THINKING: Maybe<bool> = Maybe::new(
+    "enable_thinking",
+    kind::BOOL,
+    "the variable of that name, for chat templates that read it",
+);
+
+/// What a row of a data set is.
+#[must_use]
+pub fn form(values: &Values) -> Form {
+    if MESSAGES.is_written(values) {
+        Form::Messages
+    } else if PROMPT_COLUMN.is_written(values) {
+        Form::Completion
+    } else {
+        Form::Text
+    }
+}
+
+/// The columns that make a row's texts, in order.
+#[must_use]
+pub fn columns(values: &Values) -> Vec<String> {
+    let one = |key: &Maybe<str>| key.get(values).map(str::to_owned);
+    match form(values) {
+        Form::Text => TEXT.get(values).unwrap_or_default().to_vec(),
+        Form::Completion => one(&PROMPT_COLUMN)
+            .into_iter()
+            .chain(one(&COMPLETION))
+            .collect(),
+        Form::Messages => one(&MESSAGES).into_iter().chain(one(&TOOLS)).collect(),
+    }
+}
 pub(crate) const LABEL: Maybe<str> = Maybe::new(
     "label",
     kind::COLUMN,
@@ -259,6 +313,11 @@ static DATA_HUB: Schema = Schema {
     paper: "",
     keys: &[
         TEXT.key(),
+        PROMPT_COLUMN.key(),
+        COMPLETION.key(),
+        MESSAGES.key(),
+        TOOLS.key(),
+        ENABLE_THINKING.key(),
         LABEL.key(),
         LABELS.key(),
         LABEL_SEPARATOR.key(),
@@ -282,6 +341,11 @@ static DATA_LOCAL: Schema = Schema {
     paper: "",
     keys: &[
         TEXT.key(),
+        PROMPT_COLUMN.key(),
+        COMPLETION.key(),
+        MESSAGES.key(),
+        TOOLS.key(),
+        ENABLE_THINKING.key(),
         LABEL.key(),
         LABELS.key(),
         LABEL_SEPARATOR.key(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::holds::Stored;
 use super::seen::Notes;
@@ -12,6 +12,8 @@ use super::source::DataSource;
 use super::split::Lengths;
 use crate::base::world::{Location, World};
 use crate::base::{Diags, Span};
+use crate::library::chat::ChatTemplate;
+use crate::library::data::form::{Form, Learn, Supervision};
 use crate::library::data::set::DataSet;
 use crate::library::data::tokens::EncodedSet;
 use crate::library::demonstrations::Demonstrations;
@@ -56,6 +58,10 @@ pub struct BoundSplit {
     pub lengths: Lengths,
     /// Columns of the text.
     pub text: Vec<String>,
+    /// What its rows are.
+    pub form: Form,
+    /// What of it a language model learns; `None` where that is not known, or another thing is learned.
+    pub supervision: Option<Supervision>,
     /// Class names, for classification.
     pub classes: Vec<String>,
     /// Hash of its files and of what is taken from them.
@@ -71,6 +77,12 @@ pub struct BoundSplit {
 }
 
 impl BoundSplit {
+    /// Whether its rows are pairs of texts.
+    #[must_use]
+    pub fn is_pair(&self) -> bool {
+        self.form == Form::Text && self.text.len() > 1
+    }
+
     /// Bytes of its tokens in memory.
     #[must_use]
     pub fn token_bytes(&self) -> u64 {
@@ -120,6 +132,40 @@ pub(super) struct Want<'a> {
     pub max_length: u64,
     /// Whether to say what is seen of its rows.
     pub survey: bool,
+    /// How the tokens are found that a language model learns.
+    pub rows: Rows<'a>,
+}
+
+/// How the tokens of rows are found that a language model learns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<'a> {
+    /// What a row is.
+    pub form: Form,
+    /// Which tokens are learned.
+    pub learn: Learn,
+    /// The template of conversations.
+    pub template: Option<&'a ChatTemplate>,
+    /// The template's variables that the recipe gives.
+    pub variables: Option<&'a Map<String, Json>>,
+}
+
+impl Rows<'_> {
+    /// Texts whose labels are learned.
+    pub(super) const PLAIN: Rows<'static> = Rows {
+        form: Form::Text,
+        learn: Learn::Nothing,
+        template: None,
+        variables: None,
+    };
+
+    /// Hash of all that decides what they become beside the tokenizer; empty where that is nothing.
+    pub(super) fn identity(&self) -> String {
+        let template = self.template.map(ChatTemplate::identity);
+        match (self.form, template, self.variables) {
+            (_, None, None) => String::new(),
+            (form, template, variables) => format!("{form:?} {template:?} {variables:?}"),
+        }
+    }
 }
 
 impl<'a> Binder<'a> {

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::error::BAD_TEMPLATE;
-use crate::base::{Diag, Diags};
+use super::bind::{BoundModel, Rows, Want};
+use super::error::{BAD_DATA, BAD_PROMPT, BAD_TEMPLATE};
+use crate::base::{Diag, Diags, Span};
 use crate::library::chat::{ChatTemplate, Date, FILE, FILE_FOR_TOOLS, TemplateError};
+use crate::library::data::form::Form;
 use crate::library::decl;
 use crate::library::error::IDLE_KEY;
+use crate::library::schema::Values;
 use crate::library::tokenizer::Tokenizer;
 use crate::resolve::Declared;
 
@@ -139,4 +142,115 @@ pub(super) fn bound(
         );
     }
     made.transpose()
+}
+
+/// The variables of chat templates that a data set gives.
+pub(super) fn variables(values: &Values) -> Option<Map<String, Json>> {
+    let thinking = decl::ENABLE_THINKING.get(values)?;
+    Some(
+        [(THINKING.to_owned(), Json::Bool(thinking))]
+            .into_iter()
+            .collect(),
+    )
+}
+
+/// The variable that some templates read, to leave reasoning out.
+const THINKING: &str = "enable_thinking";
+
+/// How the tokens of a data set's rows are found that a task learns; `None` after a diagnostic.
+pub(super) fn rows<'a>(
+    declared: &Declared,
+    model: &'a BoundModel,
+    (want, at): (Want<'_>, Span),
+    variables: Option<&'a Map<String, Json>>,
+    diags: &mut Diags,
+) -> Option<Rows<'a>> {
+    let values = &declared.filled.values;
+    let form = decl::form(values);
+    let learn = match want.task.learns(form) {
+        Ok(learn) => learn,
+        Err([message, help]) => {
+            let code = if form == Form::Text {
+                &IDLE_KEY
+            } else {
+                &BAD_DATA
+            };
+            diags.push(
+                Diag::error(code, at, message)
+                    .label("in this stage")
+                    .related(declared.name.span, "these data")
+                    .help(help),
+            );
+            return None;
+        }
+    };
+    if form != Form::Text
+        && let Some((_, at)) = want.template
+    {
+        let message = format!(
+            "a prompt stands around texts, and `{}` has {}",
+            declared.name.value,
+            form.what()
+        );
+        diags.push(Diag::error(&BAD_PROMPT, at, message).help("remove the stage's `prompt`"));
+        return None;
+    }
+    let plain = Rows {
+        form,
+        learn,
+        template: None,
+        variables: None,
+    };
+    if form != Form::Messages {
+        return Some(plain);
+    }
+    let place = decl::MESSAGES.span(values);
+    let refuse = |message: String, help: &str| {
+        Diag::error(&BAD_TEMPLATE, place, message)
+            .label("these conversations")
+            .related(at, "read here")
+            .help(help)
+    };
+    let template = match &model.chat {
+        Some(Ok(template)) => template.as_ref(),
+        Some(Err(why)) => {
+            let message = format!(
+                "the chat template of `{}` cannot be read: {why}",
+                model.name
+            );
+            diags.push(refuse(
+                message,
+                "name another in the model: `chat_template = \"FILE\"`",
+            ));
+            return None;
+        }
+        None => {
+            let message = format!(
+                "`{}` has no chat template, which makes a text of a conversation",
+                model.name
+            );
+            diags.push(refuse(
+                message,
+                "name one in the model: `chat_template = \"FILE\"`",
+            ));
+            return None;
+        }
+    };
+    if variables.is_some() && !template.reads(THINKING) {
+        let message = format!(
+            "`{THINKING}` has no effect: the chat template of `{}` does not read it",
+            model.name
+        );
+        diags.push(
+            Diag::error(&IDLE_KEY, decl::ENABLE_THINKING.span(values), message)
+                .label("changes nothing")
+                .help(format!("remove `{THINKING}`")),
+        );
+        return None;
+    }
+    Some(Rows {
+        template: Some(template),
+        variables,
+        ..plain
+    })
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::bind::{Binder, BoundModel, BoundSplit, RawSplit, Want};
+use super::chat;
 use super::encode::{Cause, encoded};
 use super::error::{
-    ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS, BAD_PROMPT, BAD_TOKENIZER, UNKEPT_TOKENS,
+    ASSUMED_LENGTHS, BAD_DATA, BAD_DEMONSTRATIONS, BAD_PROMPT, BAD_TEMPLATE, BAD_TOKENIZER,
+    UNKEPT_TOKENS,
 };
 use super::source::{DataSource, Unavailable, canonical, given};
 use super::split::Lengths;
 use crate::base::{Diag, Diags, Span, suggest};
+use crate::library::data::form::Form;
 use crate::library::data::report::{Sight, Survey, Surveyor};
 use crate::library::data::set::{Given, Reading, load};
 use crate::library::data::{About, DataError, MEANT};
@@ -31,10 +34,8 @@ impl Binder<'_> {
         diags: &mut Diags,
     ) -> Option<Arc<BoundSplit>> {
         let declared = self.recipe.find("data", name)?;
-        let text = decl::TEXT
-            .get(&declared.filled.values)
-            .unwrap_or_default()
-            .to_vec();
+        let text = decl::columns(&declared.filled.values);
+        let form = decl::form(&declared.filled.values);
         let lacking = want.template.and_then(|(template, at)| {
             let column = template.columns().find(|c| !text.iter().any(|t| t == c));
             column.map(|column| (column, at))
@@ -51,6 +52,9 @@ impl Binder<'_> {
                 .or_else(|| Some(format!("add it to `text` of `{name}`")));
             diags.push(diag);
         }
+        let variables = chat::variables(&declared.filled.values);
+        let rows = chat::rows(declared, model, (want, at), variables.as_ref(), diags)?;
+        let want = Want { rows, ..want };
         let has_classes = want.task.answer().names_classes();
         let fixed = want.classes.filter(|_| has_classes);
         let source = match self.source(declared, split, want.task, (fixed, want.preferred)) {
@@ -76,6 +80,8 @@ impl Binder<'_> {
                 let classes = fixed.map_or(given, <[String]>::to_vec);
                 return Some(Arc::new(BoundSplit {
                     text: text.clone(),
+                    form,
+                    supervision: None,
                     encoded: None,
                     lengths: Lengths::Assumed(want.max_length as u32),
                     classes: if has_classes { classes } else { Vec::new() },
@@ -105,6 +111,8 @@ impl Binder<'_> {
                 Ok((n, classes, survey)) => Some(Arc::new(BoundSplit {
                     noted: self.note(declared, split, want, None, &classes, survey),
                     text: text.clone(),
+                    form,
+                    supervision: None,
                     encoded: None,
                     lengths: Lengths::Known(vec![want.max_length as u32; n * want.draws as usize]),
                     classes,
@@ -121,14 +129,17 @@ impl Binder<'_> {
         };
         // All are kept as long as this, so their places tell them from all others.
         let key = format!(
-            "{:p} {:p} {} {} {:?} {:?} {}",
+            "{:p} {:p} {} {} {:?} {:?} {} {:?} {} {}",
             Arc::as_ptr(&source),
             Arc::as_ptr(&tokenizer),
             want.task.ends_texts(),
             want.max_length,
             want.template.map(|(t, _)| &t.source),
             want.demonstrations.map(Arc::as_ptr),
-            want.draws
+            want.draws,
+            want.rows.learn,
+            want.task.skips_empty(),
+            want.rows.identity()
         );
         if let Some(known) = self.splits.get(&key) {
             return Some(known.clone());
@@ -152,6 +163,8 @@ impl Binder<'_> {
                 let bound = Arc::new(BoundSplit {
                     noted: self.note(declared, split, want, tokens, &made.classes, made.survey),
                     text: text.clone(),
+                    form,
+                    supervision: made.supervision,
                     making: made.making,
                     host_bytes: made.set.heap_bytes()
                         + made.set.len() as u64 * 4
@@ -160,7 +173,15 @@ impl Binder<'_> {
                     lengths: Lengths::Known(made.set.lengths()),
                     encoded: Some(Arc::new(made.set)),
                     classes: made.classes,
-                    identity: source.identity.clone(),
+                    identity: source
+                        .identity
+                        .clone()
+                        .map(|data| match want.rows.identity() {
+                            own if own.is_empty() => data,
+                            own => blake3::hash(format!("{data} {own}").as_bytes())
+                                .to_hex()
+                                .to_string(),
+                        }),
                     rows_hash: made.rows_hash,
                 });
                 self.splits.insert(key, bound.clone());
@@ -168,6 +189,16 @@ impl Binder<'_> {
             }
             Err(Cause::Data(list)) => {
                 wrong(list, declared, split, at, diags);
+                None
+            }
+            Err(Cause::Chat(why)) => {
+                let place = decl::MESSAGES.span(&declared.filled.values);
+                let message = format!("`{name}.{split}` cannot be rendered: {why}");
+                diags.push(
+                    Diag::error(&BAD_TEMPLATE, place, message)
+                        .label("these conversations")
+                        .related(at, "read here"),
+                );
                 None
             }
             Err(Cause::Tokens(why)) => {
@@ -247,7 +278,11 @@ pub(super) fn wrong(
     for error in list {
         let key = match error.about {
             About::Files => canonical(split),
-            About::Text => "text",
+            About::Text => match decl::form(values) {
+                Form::Text => "text",
+                Form::Completion => "prompt",
+                Form::Messages => "messages",
+            },
             About::Label => "label",
             About::Labels => "labels",
             About::Split => "split",

@@ -1,20 +1,24 @@
 //! Splits tokenized: read once a row at a time, their tokens kept between runs where they are many.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use serde_json::Value as Json;
 
 use super::bind::Want;
 use super::source::DataSource;
 use crate::base::world::World;
+use crate::library::chat::{Chat, Rendering, Turns};
 use crate::library::data::DataError;
+use crate::library::data::form::{Form, Learn, Supervision};
 use crate::library::data::report::{Sight, Survey, Surveyor, Tokens};
 use crate::library::data::rows_hash::RowsHash;
 use crate::library::data::set::{Example, Label, Reading};
 use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Notes, Target};
 use crate::library::prompt::frame::{Frame, tokenize};
-use crate::library::tokenizer::{Encoded, Tokenizer};
+use crate::library::tokenizer::{Encoded, Ends, Tokenizer};
 
 /// Bytes of data files from which on their tokens go into a file that is kept.
 const MANY: u64 = 1 << 20;
@@ -29,7 +33,7 @@ const BYTES_AT_ONCE: usize = 4 << 20;
 const PER_BYTE: u64 = 128;
 
 /// Changes whenever the same texts become other tokens.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A tokenized split.
 pub(super) struct Made {
@@ -41,6 +45,8 @@ pub(super) struct Made {
     pub rows_hash: Option<String>,
     /// Bytes that it takes to make its tokens, beside them.
     pub making: u64,
+    /// What of it a language model learns.
+    pub supervision: Option<Supervision>,
     /// Why its tokens are in memory though they are many.
     pub unkept: Option<io::Error>,
 }
@@ -49,6 +55,8 @@ pub(super) struct Made {
 pub(super) enum Cause {
     Data(Vec<DataError>),
     Tokens(String),
+    /// A conversation that its template does not render.
+    Chat(String),
 }
 
 /// Tokenizes a split, in parallel over examples; the order is that of the data, all of them for each draw of
@@ -77,6 +85,11 @@ pub(super) fn encoded(
                 frame.map(|f| (&f.template.source, f.columns)),
                 want.max_length,
                 want.task.ends_texts(),
+                (
+                    want.rows.learn,
+                    want.task.skips_empty(),
+                    want.rows.identity(),
+                ),
             );
             blake3::hash(format!("{of:?}").as_bytes())
                 .to_hex()
@@ -93,6 +106,7 @@ pub(super) fn encoded(
             survey: notes.survey.filter(|_| want.survey),
             rows_hash: notes.rows_hash,
             making: notes.making,
+            supervision: notes.supervision,
             unkept: None,
         });
     }
@@ -106,6 +120,7 @@ pub(super) fn encoded(
         want,
         unknown: tokenizer.unknown(),
         special: tokenizer.special_ids(),
+        ends: tokenizer.special_tokens(),
     };
     let mut unkept = None;
     let name = name.filter(|_| reading.bytes() >= MANY);
@@ -119,6 +134,7 @@ pub(super) fn encoded(
                     survey: notes.survey,
                     rows_hash: notes.rows_hash,
                     making: notes.making,
+                    supervision: notes.supervision,
                     unkept,
                 });
             }
@@ -133,6 +149,7 @@ pub(super) fn encoded(
             survey: notes.survey,
             rows_hash: notes.rows_hash,
             making: notes.making,
+            supervision: notes.supervision,
             unkept,
         }),
         Err(why) => Err(Cause::Tokens(why.to_string())),
@@ -151,21 +168,36 @@ struct Each<'a> {
     unknown: Option<u32>,
     /// Tokens that are no part of a text, ascending.
     special: Vec<u32>,
+    /// The same as they are written.
+    ends: Vec<String>,
 }
 
 /// A set, and what is known of its rows.
 type Encoding = (EncodedSet, Notes);
 
-/// An example that became tokens: its place, its row, what was seen of it, what its row is known again by, and the bytes that
-/// were tokenized at once.
-type Tokenized = (
-    u64,
-    u32,
-    EncodedExample,
-    Option<Sight>,
-    Option<RowsHash>,
-    usize,
-);
+/// An example that became tokens.
+struct Tokenized {
+    place: u64,
+    row: u32,
+    example: EncodedExample,
+    /// What was seen of it.
+    sight: Option<Sight>,
+    /// What its row is known again by.
+    hash: Option<RowsHash>,
+    /// Bytes that were tokenized at once.
+    at_once: usize,
+    /// What of it is learned.
+    supervision: Supervision,
+}
+
+/// What a row became: its tokens, the place of its mask, and what is learned of it.
+struct Read {
+    encoded: Encoded,
+    mask: u32,
+    learned: Vec<Range<u32>>,
+    /// Tokens that would be learned but for the cut.
+    lost: u32,
+}
 
 impl Each<'_> {
     /// Tokenizes all of them; the inner error is that of the file they go into.
@@ -173,6 +205,7 @@ impl Each<'_> {
         let mut surveyor = self.want.survey.then(Surveyor::default);
         let mut rows = RowsHash::default();
         let mut making = 0;
+        let mut supervision = Supervision::default();
         for draw in 0..self.want.draws as u32 {
             // All draws have the same rows.
             let mut surveyor = surveyor.as_mut().filter(|_| draw == 0);
@@ -187,7 +220,7 @@ impl Each<'_> {
                 held = held.max(bytes + 2 * own);
                 waiting.push((place, example));
                 if waiting.len() == AT_ONCE || bytes >= BYTES_AT_ONCE {
-                    let seen = (surveyor.as_deref_mut(), &mut rows);
+                    let seen = (surveyor.as_deref_mut(), &mut rows, &mut supervision);
                     let took = self.add(&mut made, &mut waiting, draw, seen);
                     outcome =
                         took.map(|took| took.map(|took| making = making.max(took + held as u64)));
@@ -197,21 +230,29 @@ impl Each<'_> {
             });
             walked.map_err(Cause::Data)?;
             if matches!(outcome, Ok(Ok(()))) {
-                let took = self.add(&mut made, &mut waiting, draw, (surveyor, &mut rows));
+                let seen = (surveyor, &mut rows, &mut supervision);
+                let took = self.add(&mut made, &mut waiting, draw, seen);
                 outcome = took.map(|took| took.map(|took| making = making.max(took + held as u64)));
             }
-            if let Err(why) = outcome.map_err(Cause::Tokens)? {
+            if let Err(why) = outcome? {
                 return Ok(Err(why));
             }
         }
         // What is kept under the name of these data are their tokens.
         self.source.check(self.world).map_err(Cause::Data)?;
         let classes = self.reading.classes();
+        let supervision = (self.want.rows.learn != Learn::Nothing).then_some(supervision);
+        let seen = |surveyor: Surveyor| {
+            let mut survey = surveyor.finish(classes.len());
+            survey.findings.supervision = supervision;
+            survey
+        };
         let notes = Notes {
             classes: classes.to_vec(),
-            survey: surveyor.map(|s| s.finish(classes.len())),
+            survey: surveyor.map(seen),
             rows_hash: Some(rows.hex()),
             making,
+            supervision,
         };
         Ok(made.finish(&notes).map(|set| (set, notes)))
     }
@@ -222,63 +263,174 @@ impl Each<'_> {
         made: &mut Maker,
         waiting: &mut Vec<(u32, Example)>,
         draw: u32,
-        (surveyor, rows): (Option<&mut Surveyor>, &mut RowsHash),
-    ) -> Result<io::Result<u64>, String> {
+        (surveyor, rows, supervision): (Option<&mut Surveyor>, &mut RowsHash, &mut Supervision),
+    ) -> Result<io::Result<u64>, Cause> {
         // All draws have the same rows.
         let first = draw == 0;
         let classes = self.reading.classes();
-        let encoded: Result<Vec<Tokenized>, String> = waiting
+        let looked_at = surveyor.is_some();
+        let encoded: Vec<Result<Tokenized, Cause>> = waiting
             .par_drain(..)
             .map(|(place, example)| {
-                let most = self.want.max_length as usize;
-                let (mut encoded, mask) =
-                    tokenize(self.tokenizer, self.frame, &example.texts, draw, most)?;
-                if self.want.task.ends_texts() {
-                    self.tokenizer.end(&mut encoded, most);
-                }
-                let row = example.row;
-                let sight = surveyor.is_some().then(|| self.sight(&example, &encoded));
-                let hash = first.then(|| RowsHash::of(&example, classes));
-                let at_once = encoded.at_once;
-                let label = match example.label {
+                let read = self.read(&example, draw)?;
+                let sight = looked_at.then(|| self.sight(&example, &read.encoded));
+                let label = match &example.label {
                     None => Target::None,
-                    Some(Label::Class(c)) => Target::Class(c),
-                    Some(Label::Classes(list)) => Target::Classes(Arc::new(list)),
-                    Some(Label::Score(x)) => Target::Score(x),
+                    Some(Label::Class(c)) => Target::Class(*c),
+                    Some(Label::Classes(list)) => Target::Classes(Arc::new(list.clone())),
+                    Some(Label::Score(x)) => Target::Score(*x),
                 };
-                let example = EncodedExample {
-                    ids: encoded.ids,
-                    segments: encoded.segments,
-                    mask,
-                    label,
-                };
-                Ok((
-                    u64::from(draw) << 32 | u64::from(place),
-                    row,
-                    example,
+                Ok(Tokenized {
+                    place: u64::from(draw) << 32 | u64::from(place),
+                    row: example.row,
+                    hash: first.then(|| RowsHash::of(&example, classes)),
                     sight,
-                    hash,
-                    at_once,
-                ))
+                    at_once: read.encoded.at_once,
+                    supervision: self.supervision(&read),
+                    example: EncodedExample {
+                        ids: read.encoded.ids,
+                        segments: read.encoded.segments,
+                        mask: read.mask,
+                        label,
+                        learned: read.learned,
+                    },
+                })
             })
             .collect();
-        let encoded = encoded?;
-        for (place, row, example, _, hash, _) in &encoded {
-            made.add(*place, *row, example);
-            hash.iter().for_each(|hash| rows.add(hash));
+        // The first row that is wrong is told of, however many threads there are.
+        let encoded: Vec<Tokenized> = encoded.into_iter().collect::<Result<_, Cause>>()?;
+        for own in &encoded {
+            if own.supervision.skipped == 0 {
+                made.add(own.place, own.row, &own.example);
+            }
+            supervision.add(&own.supervision);
+            own.hash.iter().for_each(|hash| rows.add(hash));
         }
         if let Some(surveyor) = surveyor {
-            let sights = encoded
-                .iter()
-                .filter_map(|(.., sight, _, _)| sight.as_ref());
+            let sights = encoded.iter().filter_map(|own| own.sight.as_ref());
             sights.for_each(|sight| surveyor.see(sight));
         }
         // As many are tokenized at a time as there are threads.
-        let mut sizes: Vec<usize> = encoded.iter().map(|(.., at_once)| *at_once).collect();
+        let mut sizes: Vec<usize> = encoded.iter().map(|own| own.at_once).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let largest = sizes.iter().take(rayon::current_num_threads());
         let took = PER_BYTE * largest.sum::<usize>() as u64;
         Ok(made.flush().map(|()| took))
+    }
+
+    /// The tokens of a row.
+    fn read(&self, example: &Example, draw: u32) -> Result<Read, Cause> {
+        let most = self.want.max_length as usize;
+        let rows = &self.want.rows;
+        let (text, parts, ends) = match (rows.form, example.texts.as_slice()) {
+            (Form::Completion, [prompt, completion]) => {
+                let text = format!("{prompt}{completion}");
+                let parts = one(prompt.len()..text.len());
+                (text, parts, Ends::Added)
+            }
+            (Form::Messages, [messages, ..]) => {
+                let chat = self.chat(messages, example.texts.get(1)).map_err(|why| {
+                    Cause::Chat(format!("row {} (counted from 0): {why}", example.row))
+                })?;
+                (chat.text, chat.learned, Ends::Written)
+            }
+            _ => {
+                let (mut encoded, mask) =
+                    tokenize(self.tokenizer, self.frame, &example.texts, draw, most)
+                        .map_err(Cause::Tokens)?;
+                if self.want.task.ends_texts() {
+                    self.tokenizer.end(&mut encoded, most);
+                }
+                let length = encoded.ids.len() as u32;
+                let all = rows.learn != Learn::Nothing && length > 1;
+                return Ok(Read {
+                    lost: if all {
+                        encoded.uncut as u32 - length
+                    } else {
+                        0
+                    },
+                    learned: if all { one(1..length) } else { Vec::new() },
+                    encoded,
+                    mask,
+                });
+            }
+        };
+        let parts = if rows.learn == Learn::All {
+            one(0..text.len())
+        } else {
+            parts
+        };
+        let marked = self.tokenizer.encode_marked(&text, &parts, ends, most);
+        let marked = marked.map_err(Cause::Tokens)?;
+        Ok(Read {
+            encoded: marked.encoded,
+            mask: 0,
+            learned: marked.learned,
+            lost: marked.lost,
+        })
+    }
+
+    /// A conversation as its template renders it.
+    fn chat(&self, messages: &str, tools: Option<&String>) -> Result<Chat, String> {
+        let rows = &self.want.rows;
+        let template = rows.template.ok_or("the model has no chat template")?;
+        let messages: Vec<Json> = serde_json::from_str(messages).map_err(|e| e.to_string())?;
+        let tools: Option<Json> = match tools {
+            None => None,
+            Some(text) => serde_json::from_str(text).map_err(|e| e.to_string())?,
+        };
+        let rendering = Rendering {
+            generation_prompt: false,
+            tools: tools.as_ref().filter(|t| !t.is_null()),
+            extra: rows.variables,
+        };
+        if rows.learn == Learn::All {
+            let text = template.render(&messages, &rendering);
+            let text = text.map_err(|why| why.to_string())?;
+            return Ok(Chat {
+                text,
+                learned: Vec::new(),
+            });
+        }
+        let turns = if rows.learn == Learn::Last {
+            Turns::Last
+        } else {
+            Turns::All
+        };
+        let chat = template.chat(&messages, &rendering, turns, &self.ends);
+        chat.map_err(|why| why.to_string())
+    }
+
+    /// What of a row is learned.
+    fn supervision(&self, read: &Read) -> Supervision {
+        if self.want.rows.learn == Learn::Nothing {
+            return Supervision::default();
+        }
+        let learned = read
+            .learned
+            .iter()
+            .map(|r| u64::from(r.end - r.start))
+            .sum();
+        if learned == 0 && self.want.task.skips_empty() {
+            return Supervision {
+                skipped: 1,
+                ..Supervision::default()
+            };
+        }
+        let last = read.learned.last().cloned().unwrap_or_default();
+        let last = read.encoded.ids.get(last.start as usize..last.end as usize);
+        let ended = self
+            .tokenizer
+            .is_ended(last.unwrap_or_default(), &self.special);
+        Supervision {
+            rows: 1,
+            tokens: read.encoded.ids.len() as u64,
+            learned,
+            cut: u64::from(read.encoded.uncut > read.encoded.ids.len()),
+            lost: u64::from(read.lost),
+            ended: u64::from(ended),
+            skipped: 0,
+        }
     }
 
     /// What is to be seen of an example and of the tokens it became.
@@ -300,4 +452,9 @@ impl Each<'_> {
             ..Sight::of(example)
         }
     }
+}
+
+/// A single range.
+fn one<T>(range: Range<T>) -> Vec<Range<T>> {
+    std::iter::once(range).collect()
 }

@@ -446,13 +446,9 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
             let mut longest = list.clone();
             longest.sort_unstable_by(|a, b| b.cmp(a));
             longest.truncate(fit.micro_batch as usize);
-            let all: Vec<u32> = (0..longest.len() as u32).collect();
-            sizes.extend(batch_sizes(
-                &longest,
-                &all,
-                fit.micro_batch,
-                fit.reads.as_ref(),
-            ));
+            let all = Bindings::of_lengths(longest.iter().map(|&n| n as usize));
+            let most = fit.reads.as_ref().map(|m| m.most(&list, fit.micro_batch));
+            sizes.push(all.reading(most.unwrap_or(0)));
             break;
         }
     }

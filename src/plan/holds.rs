@@ -265,7 +265,7 @@ pub(super) fn segments(
     };
     let framed = start.prompt.is_some() || kind.chooses();
     for (key, split) in kind.splits().iter().zip(sets.iter().flatten()) {
-        let pair = !framed && split.as_ref().is_some_and(|s| s.text.len() > 1);
+        let pair = !framed && split.as_ref().is_some_and(|s| s.is_pair());
         let segment = tokenizer.most_segment(pair);
         if segment >= known {
             let message = format!(

@@ -8,6 +8,7 @@ use super::estimate::{Estimate, Home};
 use super::{Plan, Stage};
 use crate::base::units::{Bytes, Count};
 use crate::base::visible;
+use crate::library::data::form::Supervision;
 use crate::library::stage::job::{Routine, Update};
 use crate::library::stage::keys;
 use crate::program::DType;
@@ -30,7 +31,7 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "largest": e.largest.iter().map(|(what, bytes)| json!({ "what": what, "bytes": bytes })).collect::<Vec<_>>(),
     });
     with_cache(&mut memory, e);
-    json!({
+    let mut own = json!({
         "name": stage.name.value,
         "kind": stage.filled.name,
         "methods": stage.methods(),
@@ -57,7 +58,65 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "memory": memory,
         "flops_per_step": e.flops_per_step,
         "features": features_json(stage),
+    });
+    let learned = supervised(stage).map(|(key, s)| (key.to_owned(), supervision_json(s)));
+    let learned: serde_json::Map<String, Json> = learned.collect();
+    if let Some(own) = own.as_object_mut().filter(|_| !learned.is_empty()) {
+        own.insert("supervision".to_owned(), Json::Object(learned));
+    }
+    own
+}
+
+/// What of a split is learned, for programs.
+#[must_use]
+pub fn supervision_json(s: &Supervision) -> Json {
+    json!({
+        "rows": s.rows, "tokens": s.tokens, "learned_tokens": s.learned, "learned_share": s.share(),
+        "cut_rows": s.cut, "lost_tokens": s.lost, "ended_rows": s.ended, "skipped_rows": s.skipped,
     })
+}
+
+/// The same for people: `learned: 41,200 of 98,000 tokens (42.0 %), …`.
+#[must_use]
+pub fn supervision(s: &Supervision) -> String {
+    let mut text = format!(
+        "learned: {} of {} tokens ({:.1} %)",
+        Count(s.learned),
+        Count(s.tokens),
+        100.0 * s.share()
+    );
+    if s.cut > 0 {
+        let _ = write!(
+            text,
+            "; {} rows are cut and lose {} more",
+            Count(s.cut),
+            Count(s.lost)
+        );
+    }
+    let _ = match s.ended {
+        all if all == s.rows => write!(text, "; the end is learned in all rows"),
+        0 => write!(text, "; the end is learned in no row"),
+        some => write!(
+            text,
+            "; the end is learned in {} of {} rows",
+            Count(some),
+            Count(s.rows)
+        ),
+    };
+    if s.skipped > 0 {
+        let _ = write!(
+            text,
+            "; {} rows with nothing to learn are left out",
+            Count(s.skipped)
+        );
+    }
+    text
+}
+
+/// What a stage learns of its splits, by the key that names each; none where it learns labels.
+fn supervised(stage: &Stage) -> impl Iterator<Item = (&'static str, &Supervision)> {
+    let splits = stage.kind.splits().iter().zip(&stage.splits);
+    splits.filter_map(|(key, split)| Some((*key, split.as_ref()?.supervision.as_ref()?)))
 }
 
 /// Adds the keys and values that a generation keeps to the classes of memory; other stages have no such class.
@@ -390,6 +449,9 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                     fold.dtype
                 );
             }
+        }
+        for (key, learned) in supervised(stage) {
+            let _ = writeln!(out, "  {key:<11} {}", supervision(learned));
         }
         if let Some(prompt) = prompt(stage) {
             let _ = writeln!(out, "  prompt      {prompt}");

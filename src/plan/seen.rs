@@ -109,7 +109,14 @@ impl Binder<'_> {
         let values = &declared.filled.values;
         let template = want.template.map(|(t, _)| t.source.as_str());
         let (identity, length) = (declared.identity(), want.max_length);
-        let key = format!("{identity} {split} {length} {template:?} {tokenizer:?} {classes:?}");
+        let learned = (
+            want.rows.learn,
+            want.task.skips_empty(),
+            want.rows.identity(),
+        );
+        let key = format!(
+            "{identity} {split} {length} {template:?} {tokenizer:?} {classes:?} {learned:?}"
+        );
         let notes = &mut self.noted;
         if let Some(place) = notes.places.get(&key) {
             return Some(*place);
@@ -164,7 +171,11 @@ pub(super) fn look(plan: &mut Plan, notes: Notes, diags: &mut Diags) {
     let mut known: BTreeMap<(*const Vec<u64>, String), usize> = BTreeMap::new();
     for (place, own) in &used {
         let stages = readers.get(place).cloned().unwrap_or_default();
-        let view = format!("{} {:?}", own.max_length, own.findings.lengths);
+        let found = &own.findings;
+        let view = format!(
+            "{} {:?} {:?}",
+            own.max_length, found.lengths, found.supervision
+        );
         let next = plan.data.len();
         let at = *known.entry((Arc::as_ptr(&own.texts), view)).or_insert(next);
         if let Some(seen) = plan.data.get_mut(at) {

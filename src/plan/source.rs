@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bind::Binder;
 use crate::base::world::{HubFile, RepoKind, World};
+use crate::library::data::form::Form;
 use crate::library::data::set::{Carve, DataSpec, Given, Labels, Naming};
 use crate::library::data::split::{SplitSource, expand, expand_in, find_split};
 use crate::library::data::{About, DataError, names};
@@ -65,7 +66,8 @@ impl Binder<'_> {
         let spec = DataSpec {
             files: files.clone(),
             format: decl::FORMAT.get(values).map(str::to_owned),
-            text: decl::TEXT.get(values).unwrap_or_default().to_vec(),
+            text: decl::columns(values),
+            form: decl::form(values),
             label: label.filter(|_| answer.reads_labels()).map(str::to_owned),
             take: decl::TAKE.get(values),
             shuffle: decl::SHUFFLE.get(values),
@@ -355,6 +357,9 @@ fn identity(spec: &DataSpec, hashes: &[(PathBuf, String)]) -> String {
         spec.text, spec.label, spec.take, spec.shuffle
     );
     taken += &more.unwrap_or_default();
+    if spec.form != Form::Text {
+        taken += &format!(" as {:?}", spec.form);
+    }
     if matches!(spec.labels, Labels::Several(_)) {
         taken += &format!(" several {:?}", spec.separator);
     }

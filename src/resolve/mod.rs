@@ -3,6 +3,7 @@
 
 mod block;
 mod borrowed;
+mod columns;
 pub mod error;
 mod load;
 pub mod points;
@@ -326,7 +327,13 @@ fn declare(
         return None;
     }
     scope.used.take();
-    let (filled, whole) = block::fill_what_is_right(scope, schema, ctor, diags);
+    let (filled, mut whole) = block::fill_what_is_right(scope, schema, ctor, diags);
+    if declaration.keyword == "data" {
+        let mut own = Diags::default();
+        columns::check(&filled.values, ctor, &mut own);
+        whole &= !own.has_errors();
+        diags.extend(own);
+    }
     let declared = Declared {
         name: decl.name.clone(),
         declaration,

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod cases;
+mod chats;
 mod choose;
 mod classes;
 mod cli;

@@ -7,8 +7,8 @@ use serde_json::{Map, Value as Json, json};
 use crate::base::units::Count;
 use crate::cli::scores::short;
 use crate::cli::screen::{JOINED, hung};
-use crate::plan::Plan;
 use crate::plan::seen::Seen;
+use crate::plan::{Plan, render as plan_render};
 
 /// Classes that are named; of more, the most frequent.
 const NAMED: usize = 12;
@@ -44,7 +44,7 @@ fn one(seen: &Seen) -> Json {
         "name": seen.name, "split": seen.split, "rows": found.rows, "classes": classes, "label": label, "tokens": tokens,
         "max_length": seen.max_length, "cut_share": found.cut_share(), "unknown_share": found.unknown_share(),
         "duplicates": found.duplicates, "overlap": seen.overlap, "empty": found.empty, "nulls": found.nulls,
-        "stages": seen.stages,
+        "stages": seen.stages, "supervision": found.supervision.as_ref().map(plan_render::supervision_json),
     })
 }
 
@@ -99,6 +99,9 @@ fn lines(seen: &Seen) -> Vec<String> {
             seen.max_length,
             percent(found.unknown_share())
         ));
+    }
+    if let Some(learned) = &found.supervision {
+        list.push(plan_render::supervision(learned));
     }
     let mut rest: Vec<String> = Vec::new();
     if found.duplicates > 0 {

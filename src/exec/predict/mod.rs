@@ -327,6 +327,7 @@ impl Session<'_> {
                     segments: encoded.segments,
                     mask,
                     label: Target::None,
+                    learned: Vec::new(),
                 })
             })
             .collect();

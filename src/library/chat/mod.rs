@@ -9,11 +9,13 @@ use minijinja::{Environment, Value};
 use serde_json::{Map, Value as Json};
 
 pub use self::date::Date;
+pub use self::messages::{messages, tools};
 pub use self::turns::Turns;
 
 mod date;
 mod environment;
 mod marks;
+mod messages;
 mod methods;
 mod tojson;
 mod turns;
@@ -150,6 +152,12 @@ impl ChatTemplate {
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Whether it speaks of a variable.
+    #[must_use]
+    pub fn reads(&self, variable: &str) -> bool {
+        self.source.contains(variable) || self.for_tools().is_some_and(|own| own.reads(variable))
     }
 
     /// Whether it says by `{% generation %}` what the assistant writes.

@@ -83,7 +83,7 @@ impl Batch {
         for (index, example) in &examples {
             let start = tokens as u32;
             if let Some(reads) = reads {
-                let places = reads.places(*index, &example.ids);
+                let places = reads.places(*index, example);
                 read.extend(places.into_iter().map(|p| (start + p.position, *index, p)));
             }
             starts.push(start);
@@ -255,6 +255,7 @@ mod tests {
             segments: vec![0; n as usize],
             mask: n - 1,
             label: Target::Class(class),
+            learned: Vec::new(),
         };
         let set: EncodedSet = [example(3, 0), example(5, 1), example(2, 1)]
             .into_iter()

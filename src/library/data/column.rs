@@ -152,9 +152,11 @@ pub(super) fn cell(value: &Value, column: &str, file: &str) -> Result<Cell, Data
                 Value::Array(_) | Value::Object(_) => None,
                 plain => cell(plain, column, file).ok(),
             });
+            let cells: Option<Vec<Cell>> = cells.collect();
             Cell::List(List {
                 length: list.len(),
-                cells: cells.collect(),
+                nested: cells.is_none().then(|| value.clone()),
+                cells,
             })
         }
         Value::Object(inner) => {

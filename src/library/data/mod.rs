@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod column;
 pub mod csv;
+pub mod form;
 pub mod json;
 pub mod names;
 mod pages;
@@ -118,6 +119,8 @@ pub struct List {
     pub length: usize,
     /// Its elements; `None` where one of them is a list or an object itself.
     pub cells: Option<Vec<Cell>>,
+    /// What it is, where its elements are no cells.
+    pub nested: Option<serde_json::Value>,
 }
 
 impl Cell {

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::column::{Step, steps};
 use super::source::{Input, MOST_ROW, Stored, most_unpacked, too_long};
@@ -256,8 +257,21 @@ fn inside<'a>(value: &'a Field, steps: &[Step]) -> Option<&'a Field> {
 fn text_bytes(cell: &Cell) -> usize {
     match cell {
         Cell::Text(text) => text.len(),
-        Cell::List(list) => list.cells.iter().flatten().map(text_bytes).sum(),
+        Cell::List(list) => {
+            let own: usize = list.cells.iter().flatten().map(text_bytes).sum();
+            own + list.nested.as_ref().map_or(0, json_bytes)
+        }
         _ => 0,
+    }
+}
+
+/// Bytes of the texts in a value with others in it.
+fn json_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(json_bytes).sum(),
+        Value::Object(map) => map.iter().map(|(k, v)| k.len() + json_bytes(v)).sum(),
+        _ => size_of::<Value>(),
     }
 }
 
@@ -269,9 +283,11 @@ fn cell(field: &Field) -> Option<Cell> {
                 Field::ListInternal(_) => None,
                 plain => cell(plain),
             });
+            let cells: Option<Vec<Cell>> = cells.collect();
             Cell::List(List {
                 length: elements.len(),
-                cells: cells.collect(),
+                nested: cells.is_none().then(|| nested(field)).flatten(),
+                cells,
             })
         }
         Field::Null => Cell::Missing,
@@ -292,6 +308,29 @@ fn cell(field: &Field) -> Option<Cell> {
         Field::Str(text) => Cell::Text(text.clone()),
         Field::Bytes(bytes) => Cell::Text(std::str::from_utf8(bytes.data()).ok()?.to_owned()),
         _ => return None,
+    })
+}
+
+/// A value with others in it, as JSON; `None` where a part of it has no place there.
+fn nested(field: &Field) -> Option<Value> {
+    Some(match field {
+        Field::ListInternal(list) => {
+            let all = list.elements().iter().map(nested);
+            Value::Array(all.collect::<Option<_>>()?)
+        }
+        Field::Group(group) => {
+            let all = group.get_column_iter();
+            let all = all.map(|(name, field)| Some((name.clone(), nested(field)?)));
+            Value::Object(all.collect::<Option<_>>()?)
+        }
+        plain => match cell(plain)? {
+            Cell::Text(text) => Value::String(text),
+            Cell::Int(whole) => whole.into(),
+            Cell::Float(number) => number.into(),
+            Cell::Bool(truth) => Value::Bool(truth),
+            Cell::Missing => Value::Null,
+            Cell::List(_) => return None,
+        },
     })
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::form::Supervision;
 use super::set::{Example, Label};
 
 /// What many programs write where there is nothing.
@@ -114,6 +115,9 @@ pub struct Findings {
     pub duplicates: u64,
     /// Stretches of rows of one class, in the order of the files.
     pub stretches: u64,
+    /// What of the rows a language model learns.
+    #[serde(default)]
+    pub supervision: Option<Supervision>,
 }
 
 impl Findings {

@@ -5,12 +5,16 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
+
 use super::column::listed;
+use super::form::Form;
 use super::source::Input;
 use super::{About, Cell, DataError, FORMATS, Format, OF_COLUMN, RowRec, format_named, format_of};
 use crate::base::rng::Stream;
 use crate::base::suggest;
 use crate::base::world::World;
+use crate::library::chat;
 use crate::library::schema::Portion;
 use found::Found;
 use key::{Key, Numbers};
@@ -32,8 +36,10 @@ pub struct DataSpec {
     pub files: Vec<PathBuf>,
     /// Their format; by extension when absent.
     pub format: Option<String>,
-    /// The columns of texts, one or two.
+    /// The columns of texts, one or two; of a conversation, and of its tools.
     pub text: Vec<String>,
+    /// What a row is.
+    pub form: Form,
     /// The column of labels.
     pub label: Option<String>,
     /// How many examples to keep, after the shuffle.
@@ -420,6 +426,9 @@ impl<'a> Reading<'a> {
         columns: &[String],
         file: &str,
     ) -> Result<(), DataError> {
+        if self.spec.form == Form::Messages {
+            return Ok(());
+        }
         let several = matches!(self.spec.labels, Labels::Several(_));
         let own = self.spec.label.as_ref().filter(|_| several);
         for (column, cell) in columns.iter().zip(&row.cells) {
@@ -456,11 +465,13 @@ impl<'a> Reading<'a> {
         texts: &[String],
     ) -> Result<Example, Vec<DataError>> {
         let mut cells = row.cells.into_iter();
-        let words = cells
-            .by_ref()
-            .take(texts.len())
-            .zip(texts)
-            .map(|(cell, column)| words(cell, column));
+        let words = cells.by_ref().take(texts.len()).zip(texts).enumerate().map(
+            |(place, (cell, column))| match self.spec.form {
+                Form::Text => words(cell, column),
+                Form::Completion => answered(cell, column, place),
+                Form::Messages => conversation(cell, column, place),
+            },
+        );
         let texts: Result<Vec<String>, DataError> = words.collect();
         let label = cells.next().map(|cell| self.key.label(&cell)).transpose();
         match (texts, label) {
@@ -519,6 +530,54 @@ fn format(spec: &DataSpec, path: &Path) -> Result<&'static Format, DataError> {
             .help(format!("name it: `format = …`, one of {names}"))
         }),
     }
+}
+
+/// A prompt, which may be empty, or its completion.
+fn answered(cell: Cell, column: &str, place: usize) -> Result<String, DataError> {
+    match cell.into_text() {
+        Some(text) => Ok(text),
+        None if place == 0 => words(Cell::Missing, column),
+        None => Err(DataError::new(
+            "",
+            format!("the completion `{column}` is missing"),
+        )
+        .about(About::Text)
+        .kind("missing completion")
+        .help("a row without a completion has nothing to learn: give it one, or remove the row")),
+    }
+}
+
+/// A conversation, or the tools of one, as JSON.
+fn conversation(cell: Cell, column: &str, place: usize) -> Result<String, DataError> {
+    let value = match cell {
+        Cell::Text(text) => Json::String(text),
+        Cell::List(list) => match (list.nested, list.length) {
+            (Some(value), _) => value,
+            (None, 0) => Json::Array(Vec::new()),
+            (None, _) => Json::Array(vec![Json::Bool(true)]),
+        },
+        Cell::Missing if place == 0 => {
+            return Err(
+                DataError::new("", format!("the conversation `{column}` is missing"))
+                    .about(About::Text)
+                    .kind("missing text")
+                    .help("a row without messages is no example: give it some, or remove the row"),
+            );
+        }
+        Cell::Missing => Json::Null,
+        Cell::Int(_) | Cell::Float(_) | Cell::Bool(_) => Json::Bool(true),
+    };
+    let read = if place == 0 {
+        chat::messages(value).map(Json::Array)
+    } else {
+        chat::tools(value)
+    };
+    let read = read.map_err(|why| {
+        DataError::new("", format!("`{column}`: {why}"))
+            .about(About::Text)
+            .help("messages are objects such as {\"role\": \"user\", \"content\": \"…\"}; the roles are system, user, assistant and tool")
+    })?;
+    Ok(read.to_string())
 }
 
 fn words(cell: Cell, column: &str) -> Result<String, DataError> {

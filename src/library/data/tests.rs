@@ -181,7 +181,11 @@ fn jsonl_keeps_types() -> Result<(), DataError> {
     assert!(wrong("{\"text\": {\"a\": 1}}").starts_with("f:1: `text` is a list or an object"));
     let list = read(&json::JSONL, br#"{"text": [1, "b"]}"#, &["text"])?;
     let cells = Some(vec![Cell::Int(1), Cell::Text("b".into())]);
-    let list_of_two = Cell::List(List { length: 2, cells });
+    let list_of_two = Cell::List(List {
+        length: 2,
+        cells,
+        nested: None,
+    });
     assert_eq!(list.rows[0].cells, [list_of_two]);
     Ok(())
 }
@@ -404,6 +408,9 @@ fn values_are_found_by_their_path() -> Result<(), DataError> {
     let nested = Cell::List(List {
         length: 2,
         cells: None,
+        nested: serde_json::from_str::<serde_json::Value>(text)
+            .ok()
+            .and_then(|row| row.get("list").cloned()),
     });
     let own = read(&json::JSONL, text.as_bytes(), &["list"])?;
     assert_eq!(own.rows[0].cells, [nested]);

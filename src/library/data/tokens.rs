@@ -1,10 +1,10 @@
 //! Tokenized splits: where each example is, and its tokens, in memory or in a file.
 //!
 //! ```text
-//! "peftc tokens 3\n\0"                              16 bytes
-//! for each example  ids u32 …, segments u8 …        in any order
+//! "peftc tokens 4\n\0"                              16 bytes
+//! for each example  ids u32 …, segments u8 …        in any order; the segment of a learned token plus 128
 //! for each example  at u64, length u32, mask u32, label kind u32, label bits u32, BLAKE3 of its tokens u32,
-//!                   row of the data files u32
+//!                   row of the data files u32, tokens that are learned u32
 //! lists of classes: length u32, classes u32 …         where rows have several; a label's bits are its list's place
 //! hashes of the rows' texts u64 …                   ascending; none where the rows were not surveyed
 //! names of the classes, what was seen of the rows   JSON
@@ -19,15 +19,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::form::Supervision;
 use super::positioned::read_at;
 use super::report::{Findings, Survey};
 use crate::base::world::{Keep, Kept};
 
+mod example;
+
+pub use example::EncodedExample;
+
 /// What a token file begins with.
-const MAGIC: &[u8; 16] = b"peftc tokens 3\n\0";
+const MAGIC: &[u8; 16] = b"peftc tokens 4\n\0";
 
 /// Bytes of an example's place.
-const PLACE: usize = 32;
+const PLACE: usize = 36;
 
 /// Bytes of what a token file ends with.
 const TRAILER: usize = 32 + blake3::OUT_LEN;
@@ -58,19 +63,6 @@ enum Label {
     List(u32),
 }
 
-/// A tokenized example.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EncodedExample {
-    /// Token ids, special tokens included.
-    pub ids: Vec<u32>,
-    /// Segment of each token.
-    pub segments: Vec<u8>,
-    /// Place of a prompt's mask; 0 if there is none.
-    pub mask: u32,
-    /// Its label.
-    pub label: Target,
-}
-
 /// Where an example is, and what is known without its tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Row {
@@ -80,6 +72,7 @@ struct Row {
     label: Label,
     check: u32,
     row: u32,
+    learned: u32,
 }
 
 #[derive(Debug)]
@@ -116,6 +109,8 @@ pub struct Notes {
     pub rows_hash: Option<String>,
     /// Bytes that it took to make tokens of the texts, beside the tokens.
     pub making: u64,
+    /// What of it a language model learns.
+    pub supervision: Option<Supervision>,
 }
 
 /// The part of the notes that is written as JSON.
@@ -127,6 +122,8 @@ struct Written {
     rows_hash: Option<String>,
     #[serde(default)]
     making: u64,
+    #[serde(default)]
+    supervision: Option<Supervision>,
 }
 
 impl FromIterator<EncodedExample> for EncodedSet {
@@ -162,6 +159,12 @@ impl EncodedSet {
     #[must_use]
     pub fn length(&self, example: u32) -> Option<u32> {
         self.rows.get(example as usize).map(|r| r.length)
+    }
+
+    /// How many tokens of each example a language model learns.
+    #[must_use]
+    pub fn learned(&self) -> Vec<u32> {
+        self.rows.iter().map(|r| r.learned).collect()
     }
 
     /// Which row of the data files an example is, from 0.
@@ -238,7 +241,8 @@ impl EncodedSet {
         let ids = ids.as_chunks::<4>().0;
         Ok(EncodedExample {
             ids: ids.iter().map(|&id| u32::from_le_bytes(id)).collect(),
-            segments: segments.to_vec(),
+            learned: example::ranges(segments),
+            segments: segments.iter().map(|s| s % example::LEARNED).collect(),
             mask: row.mask,
             label: self.target(row.label),
         })
@@ -301,6 +305,7 @@ impl EncodedSet {
         let notes = Notes {
             classes: written.classes,
             making: written.making,
+            supervision: written.supervision,
             survey: written.findings.map(|findings| Survey { findings, texts }),
             rows_hash: written.rows_hash,
         };
@@ -334,6 +339,7 @@ impl Row {
             bits,
             self.check,
             self.row,
+            self.learned,
         ]) {
             *to = n.to_le_bytes();
         }
@@ -342,7 +348,7 @@ impl Row {
 
     fn read(bytes: &[u8; PLACE]) -> Option<Self> {
         let (at, rest) = bytes.split_first_chunk::<8>()?;
-        let [length, mask, kind, bits, check, row] = *rest.as_chunks::<4>().0 else {
+        let [length, mask, kind, bits, check, row, learned] = *rest.as_chunks::<4>().0 else {
             return None;
         };
         let bits = u32::from_le_bytes(bits);
@@ -359,6 +365,7 @@ impl Row {
             },
             check: u32::from_le_bytes(check),
             row: u32::from_le_bytes(row),
+            learned: u32::from_le_bytes(learned),
         })
     }
 }
@@ -403,8 +410,7 @@ impl Maker {
         let begin = self.bytes.len();
         self.bytes
             .extend(example.ids.iter().flat_map(|id| id.to_le_bytes()));
-        let segment = |i: usize| example.segments.get(i).copied().unwrap_or(0);
-        self.bytes.extend((0..example.ids.len()).map(segment));
+        self.bytes.extend(example.marked_segments());
         let label = match &example.label {
             Target::None => Label::None,
             Target::Class(class) => Label::Class(*class),
@@ -423,6 +429,7 @@ impl Maker {
             label,
             check: check(self.bytes.get(begin..).unwrap_or_default()),
             row,
+            learned: example.learned_tokens(),
         };
         self.rows.push((place, row));
         self.at += TOKEN * example.ids.len() as u64;
@@ -475,6 +482,7 @@ impl Maker {
             findings: survey.map(|s| s.findings.clone()),
             rows_hash: notes.rows_hash.clone(),
             making: notes.making,
+            supervision: notes.supervision,
         })?);
         file.write_all(&tail)?;
         file.write_all(&begin.to_le_bytes())?;

@@ -290,8 +290,9 @@ pub fn batch_sizes<'a>(
     reads: Option<&'a Reads>,
 ) -> impl Iterator<Item = Bindings> + 'a {
     order.chunks(batch.max(1) as usize).map(move |chunk| {
-        let chosen = || chunk.iter().filter_map(|&i| lengths.get(i as usize));
-        let lengths = || chosen().map(|&n| n as usize);
-        Bindings::of_lengths(lengths()).reading(reads.map_or(0, |m| m.places(lengths())))
+        let length = |&i: &u32| Some((i, *lengths.get(i as usize)? as usize));
+        let chosen = || chunk.iter().filter_map(length);
+        let sizes = Bindings::of_lengths(chosen().map(|(_, n)| n));
+        sizes.reading(reads.map_or(0, |m| m.places(chosen())))
     })
 }

@@ -4,34 +4,63 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Answer, Details, Form, Head, Names, Reads, Scored, Task, TaskKind};
+use super::{Answer, Details, Head, Names, Reads, Scored, Task, TaskKind};
+use crate::library::data::form::{Form, Learn};
 use crate::library::data::tokens::Target;
 use crate::library::metric::Predictions;
 use crate::library::model::Model;
 use crate::library::net::Net;
 use crate::library::rows::Added;
-use crate::library::schema::Schema;
+use crate::library::schema::{Given, Maybe, Schema, kind};
 use crate::library::tokenizer::Tokenizer;
 use crate::program::{Pick, Value};
 
 /// The next token: cross-entropy over the vocabulary.
 #[derive(Debug)]
-struct CausalLm;
+struct CausalLm {
+    learn: Option<Learn>,
+    skip_empty: bool,
+}
+
+const LEARN: Maybe<str> = Maybe::new(
+    "learn",
+    kind::choice(&["completion", "all", "last"]),
+    "which tokens are learned: `completion`, or what assistants say, with the token that ends it; `last` of the turns alone; or `all`. \
+          If not written, `completion` where there is one, else `all`",
+);
+const SKIP_EMPTY: Given<bool> = Given::<bool>::tacit(
+    "skip_empty",
+    kind::BOOL,
+    (false, "false"),
+    "leave out rows of which nothing is learned, such as those whose prompt fills `max_length`; without it they are an error",
+);
 
 static SCHEMA: Schema = Schema {
     name: "causal_lm",
     summary: "the next token of a text: cross-entropy over the vocabulary at every place",
     doc: "A text is what the tokenizer makes of it, with the token that ends a text behind it (`eos_token`), once. Every \
-          token but the first is told from those before it. The model's own head tells them; the loss is the mean over all \
-          told tokens of an optimizer step. No logits of a whole batch are ever in memory. Labels are not read.",
+          token but the first is told from those before it. Of a prompt with its completion, the tokens are those of both as \
+          one text, and the completion is learned; a token across the border belongs to it. A conversation is what the model's \
+          chat template makes of it, and what assistants say is learned, with the token that ends their turn. The model's own head tells \
+          tokens; the loss is the mean over all learned tokens of an optimizer step. No logits of a whole batch are ever in \
+          memory. Labels are not read.",
     paper: "Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
-    keys: &[],
+    keys: &[LEARN.key(), SKIP_EMPTY.key()],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: None,
-    make: |_| Arc::new(CausalLm),
+    make: |values| {
+        Arc::new(CausalLm {
+            learn: LEARN.get(values).map(|name| match name {
+                "all" => Learn::All,
+                "last" => Learn::Last,
+                _ => Learn::Completion,
+            }),
+            skip_empty: SKIP_EMPTY.find(values).unwrap_or(false),
+        })
+    },
 };
 
 impl Task for CausalLm {
@@ -55,7 +84,28 @@ impl Task for CausalLm {
                 "name one column in `text`",
             ]);
         }
-        Ok(Some(Reads::Next))
+        Ok(Some(Reads::Next(Arc::default())))
+    }
+
+    fn learns(&self, form: Form) -> Result<Learn, [String; 2]> {
+        let refuse = |key: &str, lacks: &str| {
+            let message =
+                format!("`learn = {key}` has nothing to act on: a row of these data has {lacks}");
+            let help =
+                "remove `learn`: then a text is learned as a whole, and of others the completion";
+            Err([message, help.to_owned()])
+        };
+        match (form, self.learn) {
+            (Form::Text, None) => Ok(Learn::All),
+            (Form::Text, Some(Learn::Completion)) => refuse("completion", "no completion"),
+            (Form::Text | Form::Completion, Some(Learn::Last)) => refuse("last", "no turns"),
+            (_, Some(own)) => Ok(own),
+            (_, None) => Ok(Learn::Completion),
+        }
+    }
+
+    fn skips_empty(&self) -> bool {
+        self.skip_empty
     }
 
     fn pick(&self, _: &dyn Model) -> Pick {
@@ -113,14 +163,14 @@ impl Task for CausalLm {
         Details::default()
     }
 
-    fn answers(&self, _: &[String], _: Form) -> Result<Vec<Added>, String> {
+    fn answers(&self, _: &[String], _: super::Form) -> Result<Vec<Added>, String> {
         Err(
             "it was trained to tell the next token and labels nothing; generating text is not built yet"
                 .to_owned(),
         )
     }
 
-    fn values(&self, _: &[String], _: Form, _: &[f32]) -> Vec<Json> {
+    fn values(&self, _: &[String], _: super::Form, _: &[f32]) -> Vec<Json> {
         Vec::new()
     }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::data;
+use super::data::form::Learn;
 use super::data::set::{Labels, Naming};
 use super::data::tokens::{EncodedSet, Target};
 use super::metric::{Predictions, best};
@@ -234,6 +236,28 @@ pub trait Task: fmt::Debug + Send + Sync {
     ) -> Result<Option<Reads>, [&'static str; 2]> {
         let _ = (tokenizer, pair, prompt_mask);
         Ok(None)
+    }
+
+    /// Which tokens of rows of this form are learned.
+    ///
+    /// # Errors
+    /// Why it cannot learn them, and what to do about it.
+    fn learns(&self, form: data::form::Form) -> Result<Learn, [String; 2]> {
+        if form == data::form::Form::Text {
+            return Ok(Learn::Nothing);
+        }
+        let message = format!(
+            "`{}` reads texts, and these data have {}",
+            self.name(),
+            form.what()
+        );
+        let help = "write `objective = causal_lm`, or name the column of the text: `text = COLUMN`";
+        Err([message, help.to_owned()])
+    }
+
+    /// Whether rows of which nothing is learned are left out.
+    fn skips_empty(&self) -> bool {
+        false
     }
 
     /// The rows of the states that its head reads.

@@ -1,7 +1,11 @@
 //! Which places of a text a head reads, where those are any number of its tokens.
 //!
-//! **Invariant:** how many places of a text there are depends on its length alone, so that the planner knows every size.
+//! **Invariant:** how many places of an example there are is known before its tokens are read, by its length and its place in
+//! the split, so that the planner knows every size.
 
+use std::sync::Arc;
+
+use super::super::data::tokens::EncodedExample;
 use super::masked_lm::masking::{MaskDraw, Masking};
 
 /// How the places are found.
@@ -9,8 +13,9 @@ use super::masked_lm::masking::{MaskDraw, Masking};
 pub enum Reads {
     /// Some tokens are masked, and told from what is around them.
     Masked(Masking),
-    /// Every token but the first is told from those before it.
-    Next,
+    /// Tokens are told from those before them: so many of each example of a split, in the order of the split; where that
+    /// is not known, all but the first.
+    Next(Arc<Vec<u32>>),
 }
 
 /// A place of an example that a head reads.
@@ -29,24 +34,40 @@ pub struct ReadPlace {
 pub enum ReadDraw<'a> {
     /// Masked ones, drawn at random.
     Masked(MaskDraw<'a>),
-    /// All with a next token.
+    /// All whose next token is learned.
     Next,
 }
 
 impl Reads {
-    /// Places of a text of `length` tokens, special ones counted.
+    /// Places of the example `index` of the split, of `length` tokens, special ones counted.
     #[must_use]
-    pub fn count(&self, length: usize) -> usize {
+    pub fn count(&self, index: u32, length: usize) -> usize {
         match self {
             Self::Masked(masking) => masking.count(length),
-            Self::Next => length.saturating_sub(1),
+            Self::Next(learned) => {
+                let most = length.saturating_sub(1);
+                let own = learned.get(index as usize);
+                own.map_or(most, |&own| most.min(own as usize))
+            }
         }
     }
 
-    /// Places of texts of these lengths.
+    /// Places of examples, by their places in the split and their lengths.
     #[must_use]
-    pub fn places(&self, lengths: impl IntoIterator<Item = usize>) -> u64 {
-        lengths.into_iter().map(|n| self.count(n) as u64).sum()
+    pub fn places(&self, examples: impl IntoIterator<Item = (u32, usize)>) -> u64 {
+        let examples = examples.into_iter();
+        examples.map(|(index, n)| self.count(index, n) as u64).sum()
+    }
+
+    /// The most places that so many examples of a split with these lengths can have.
+    #[must_use]
+    pub fn most(&self, lengths: &[u32], examples: u64) -> u64 {
+        let all = (0_u32..).zip(lengths);
+        let mut all: Vec<u64> = all
+            .map(|(i, &n)| self.count(i, n as usize) as u64)
+            .collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        (0..examples).zip(all).map(|(_, places)| places).sum()
     }
 
     /// Those of an epoch of a training.
@@ -54,7 +75,7 @@ impl Reads {
     pub fn epoch(&self, seed: u64, epoch: u64) -> ReadDraw<'_> {
         match self {
             Self::Masked(masking) => ReadDraw::Masked(masking.epoch(seed, epoch)),
-            Self::Next => ReadDraw::Next,
+            Self::Next(_) => ReadDraw::Next,
         }
     }
 
@@ -63,7 +84,7 @@ impl Reads {
     pub fn evaluation(&self) -> ReadDraw<'_> {
         match self {
             Self::Masked(masking) => ReadDraw::Masked(masking.evaluation()),
-            Self::Next => ReadDraw::Next,
+            Self::Next(_) => ReadDraw::Next,
         }
     }
 }
@@ -71,35 +92,56 @@ impl Reads {
 impl ReadDraw<'_> {
     /// The places of the example `index` of the split, in order.
     #[must_use]
-    pub fn places(&self, index: u32, ids: &[u32]) -> Vec<ReadPlace> {
+    pub fn places(&self, index: u32, example: &EncodedExample) -> Vec<ReadPlace> {
         match self {
-            Self::Masked(draw) => draw.places(index, ids),
+            Self::Masked(draw) => draw.places(index, &example.ids),
             Self::Next => {
-                let pairs = ids.iter().zip(ids.iter().skip(1));
-                let place = |(position, (&shown, &token))| ReadPlace {
-                    position,
-                    shown,
-                    token,
+                let token = |at: u32| example.ids.get(at as usize).copied();
+                // A token is told where the one before it stands.
+                let place = |at: u32| {
+                    let position = at.checked_sub(1)?;
+                    Some(ReadPlace {
+                        position,
+                        shown: token(position)?,
+                        token: token(at)?,
+                    })
                 };
-                (0_u32..).zip(pairs).map(place).collect()
+                let learned = example.learned.iter().cloned().flatten();
+                learned.filter_map(place).collect()
             }
         }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
+    use crate::library::data::tokens::Target;
 
     #[test]
-    fn every_token_but_the_first_is_told_from_those_before_it() {
-        let places = Reads::Next.evaluation().places(3, &[7, 8, 9]);
-        let all: Vec<(u32, u32, u32)> = places
-            .iter()
-            .map(|p| (p.position, p.shown, p.token))
-            .collect();
-        assert_eq!(all, [(0, 7, 8), (1, 8, 9)]);
-        assert_eq!(Reads::Next.places([3, 1, 0, 5]), 2 + 4);
-        assert_eq!(Reads::Next.epoch(1, 2).places(0, &[4]), []);
+    fn learned_tokens_are_told_from_those_before_them() {
+        let example = |learned| EncodedExample {
+            ids: vec![7, 8, 9, 6],
+            segments: vec![0; 4],
+            mask: 0,
+            label: Target::None,
+            learned,
+        };
+        let reads = Reads::Next(Arc::new(vec![3, 0, 2, 9]));
+        let told = |learned| {
+            let places = reads.evaluation().places(3, &example(learned));
+            let of = |p: &ReadPlace| (p.position, p.shown, p.token);
+            places.iter().map(of).collect::<Vec<(u32, u32, u32)>>()
+        };
+        assert_eq!(told(vec![1..4]), [(0, 7, 8), (1, 8, 9), (2, 9, 6)]);
+        assert_eq!(told(vec![1..2, 3..4]), [(0, 7, 8), (2, 9, 6)]);
+        assert_eq!(told(Vec::new()), []);
+        // Beyond the split, and of a shorter text, no more than there is.
+        assert_eq!(
+            reads.places([(0, 5), (1, 5), (2, 2), (3, 4), (4, 4), (5, 0)]),
+            3 + 1 + 3 + 3
+        );
+        assert_eq!(reads.most(&[5, 5, 5, 5], 2), 4 + 3);
     }
 }

@@ -10,12 +10,16 @@ use self::added::Tokens;
 use self::class::Class;
 use self::seams::Seams;
 
+pub use marked::{Ends, Marked};
+
 mod added;
 mod bounds;
 mod class;
 mod export;
 mod files;
 mod keys;
+mod marked;
+mod pieces;
 mod prompt;
 mod seams;
 

@@ -6,6 +6,7 @@ use super::Planner;
 use super::start::trained_head;
 use crate::base::{Diag, Diags, Span};
 use crate::library::candidates::Candidates;
+use crate::library::data::form::Form;
 use crate::library::data::set::generic;
 use crate::library::decl;
 use crate::library::error::IDLE_KEY;
@@ -14,7 +15,7 @@ use crate::library::prompt::Template;
 use crate::library::schema::{Reference, Values};
 use crate::library::stage::{SplitFacts, StageKind, keys};
 use crate::library::task::{Classes, Reads};
-use crate::plan::bind::{BoundSplit, Want};
+use crate::plan::bind::{BoundSplit, Rows, Want};
 use crate::plan::error::{BAD_LABELS, BAD_TOKENIZER, NOTHING_LEARNED};
 use crate::plan::prompt::Wording;
 use crate::plan::{Chooser, Handed, Sets, choice, demonstrations, holds, prompt};
@@ -171,6 +172,7 @@ impl Planner<'_, '_> {
                     draws: keys::DRAWS.find(values).unwrap_or(1),
                     max_length: start.max_length,
                     survey: self.binder.survey,
+                    rows: Rows::PLAIN,
                 };
                 let bound = match values.find::<Reference>(key) {
                     Some((name, Some(split))) => {
@@ -320,7 +322,7 @@ fn reads(
     diags: &mut Diags,
 ) -> Result<Option<Reads>, Refused> {
     let template = start.prompt.as_ref().map(|p| &p.template);
-    let pair = template.is_none() && split.text.len() > 1;
+    let pair = template.is_none() && split.is_pair();
     let own = template.is_some_and(Template::has_mask);
     let reads = start
         .task
@@ -329,21 +331,48 @@ fn reads(
         diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
         Refused
     })?;
-    if reads == Some(Reads::Next)
-        && let Some(set) = &split.encoded
-        && let Some(example) = (0..set.len() as u32).find(|&i| set.length(i) < Some(2))
-    {
-        let row = set.row(example).unwrap_or(example);
-        let message = format!(
-            "row {row} (counted from 0) has no token to learn: its text is {} tokens long, and the first has none before it",
-            set.length(example).unwrap_or(0)
-        );
-        diags.push(
-            Diag::error(&NOTHING_LEARNED, at, message)
-                .label("in this split")
-                .help("remove the row, or write a text there"),
-        );
-        return Err(Refused);
+    let (Some(Reads::Next(_)), Some(set)) = (&reads, &split.encoded) else {
+        return Ok(reads);
+    };
+    let learned = set.learned();
+    let first = learned.iter().position(|&tokens| tokens == 0);
+    if first.is_none() && !set.is_empty() {
+        return Ok(Some(Reads::Next(Arc::new(learned))));
     }
-    Ok(reads)
+    let most = start.max_length;
+    let message = match first {
+        None => "no row of this split has a token to learn".to_owned(),
+        Some(example) => {
+            let example = example as u32;
+            let row = set.row(example).unwrap_or(example);
+            let length = set.length(example).unwrap_or(0);
+            let why = match split.form {
+                Form::Text => {
+                    format!("its text is {length} tokens long, and the first has none before it")
+                }
+                Form::Completion if u64::from(length) >= most => {
+                    format!("its prompt fills the {most} tokens after which it is cut")
+                }
+                Form::Completion => "its completion is empty".to_owned(),
+                Form::Messages if u64::from(length) >= most => {
+                    format!(
+                        "no assistant says anything within the {most} tokens after which it is cut"
+                    )
+                }
+                Form::Messages => "no assistant says anything in it".to_owned(),
+            };
+            format!("row {row} (counted from 0) has no token to learn: {why}")
+        }
+    };
+    let help = if split.form == Form::Text || first.is_none() {
+        "remove the row, or write a text there"
+    } else {
+        "raise `max_length`, remove the row, or leave out all such rows: `objective = causal_lm { skip_empty = true }`"
+    };
+    diags.push(
+        Diag::error(&NOTHING_LEARNED, at, message)
+            .label("in this split")
+            .help(help),
+    );
+    Err(Refused)
 }

@@ -84,7 +84,7 @@ impl<'a> Step<'a> {
         let chosen = batch.iter();
         let terms = match reads {
             Some(m) => {
-                m.places(chosen.filter_map(|&i| Some(cx.train.set.length(i)? as usize))) as f64
+                m.places(chosen.filter_map(|&i| Some((i, cx.train.set.length(i)? as usize)))) as f64
             }
             None => {
                 let label = |i| cx.train.set.label(i).unwrap_or(Target::None);

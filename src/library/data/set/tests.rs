@@ -16,6 +16,7 @@ fn spec(files: Vec<PathBuf>, labels: Labels) -> DataSpec {
         files,
         format: None,
         text: vec!["t".into()],
+        form: Form::Text,
         label: Some("l".into()),
         take: None,
         shuffle: None,

@@ -18,12 +18,18 @@ fn label() -> impl Strategy<Value = Target> {
 }
 
 fn example() -> impl Strategy<Value = EncodedExample> {
-    let tokens = prop::collection::vec((any::<u32>(), 0_u8..2), 0..20);
-    (tokens, any::<u32>(), label()).prop_map(|(tokens, mask, label)| EncodedExample {
-        ids: tokens.iter().map(|(id, _)| *id).collect(),
-        segments: tokens.iter().map(|(_, s)| *s).collect(),
-        mask,
-        label,
+    let tokens = prop::collection::vec((any::<u32>(), 0_u8..2, any::<bool>()), 0..20);
+    (tokens, any::<u32>(), label()).prop_map(|(tokens, mask, label)| {
+        let marks = tokens
+            .iter()
+            .map(|(_, _, m)| if *m { example::LEARNED } else { 0 });
+        EncodedExample {
+            ids: tokens.iter().map(|(id, ..)| *id).collect(),
+            segments: tokens.iter().map(|(_, s, _)| *s).collect(),
+            mask,
+            label,
+            learned: example::ranges(&marks.collect::<Vec<u8>>()),
+        }
     })
 }
 
@@ -42,6 +48,11 @@ fn notes(names: &[String], seen: bool) -> Notes {
         classes: names.to_vec(),
         survey: seen.then_some(survey),
         rows_hash: seen.then(|| "5eed".to_owned()),
+        supervision: seen.then(|| Supervision {
+            rows: 3,
+            learned: 5,
+            ..Supervision::default()
+        }),
     }
 }
 

@@ -1,0 +1,92 @@
+//! Columns of a data set: a row is a text, a prompt with its completion, or a conversation.
+
+use super::error::{CONFLICT, MISSING_KEY};
+use crate::base::{Diag, Diags};
+use crate::library::decl::{COMPLETION, ENABLE_THINKING, MESSAGES, PROMPT_COLUMN, TEXT, TOOLS};
+use crate::library::error::IDLE_KEY;
+use crate::library::schema::Values;
+use crate::syntax::ast::Ctor;
+
+/// Complains about columns of a data set that do not go together.
+pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
+    let entry = |key: &str| ctor.entries.iter().any(|e| e.key.value == key);
+    let names = ["text", "prompt", "completion", "messages"];
+    let (name, span) = (&ctor.name.value, ctor.name.span);
+    let written = [
+        ("text", TEXT.is_written(values)),
+        (
+            "prompt",
+            PROMPT_COLUMN.is_written(values) || COMPLETION.is_written(values),
+        ),
+        ("messages", MESSAGES.is_written(values)),
+    ];
+    let mut forms = written
+        .into_iter()
+        .filter(|(_, is)| *is)
+        .map(|(key, _)| key);
+    let (first, second) = (forms.next(), forms.next());
+    match (first, second) {
+        // One that is written wrongly is said elsewhere.
+        (None, _) if names.into_iter().any(entry) => {}
+        (None, _) => diags.push(
+            Diag::error(&MISSING_KEY, span, format!("`{name}` needs the key `text`"))
+                .label("`text` is missing")
+                .help(format!(
+                    "text: {}; a language model also reads `prompt = COLUMN, completion = COLUMN` or `messages = COLUMN`",
+                    TEXT.key().doc
+                )),
+        ),
+        (Some(one), Some(other)) => {
+            let at = |key| if key == "prompt" && !PROMPT_COLUMN.is_written(values) {
+                values.span("completion")
+            } else {
+                values.span(key)
+            };
+            diags.push(
+                Diag::error(
+                    &CONFLICT,
+                    at(other),
+                    format!("`{one}` and `{other}` are both written, and a row is one of them"),
+                )
+                .related(at(one), "the other")
+                .help("keep one of them"),
+            );
+        }
+        (Some("prompt"), None) => {
+            for (key, is, other) in [
+                ("completion", COMPLETION.is_written(values), "prompt"),
+                ("prompt", PROMPT_COLUMN.is_written(values), "completion"),
+            ] {
+                if !is && !entry(key) {
+                    diags.push(
+                        Diag::error(
+                            &MISSING_KEY,
+                            values.span(other),
+                            format!("`{other}` is written without `{key}`"),
+                        )
+                        .label(format!("`{key}` is missing"))
+                        .help(format!("write `{key} = COLUMN`")),
+                    );
+                }
+            }
+        }
+        _ => {}
+    }
+    if first != Some("messages") {
+        let idle = [
+            ("tools", TOOLS.is_written(values)),
+            ("enable_thinking", ENABLE_THINKING.is_written(values)),
+        ];
+        for (key, _) in idle.into_iter().filter(|(_, is)| *is) {
+            diags.push(
+                Diag::error(
+                    &IDLE_KEY,
+                    values.span(key),
+                    format!("`{key}` has no effect without `messages`"),
+                )
+                .label("changes nothing")
+                .help(format!("write `messages = COLUMN`, or remove `{key}`")),
+            );
+        }
+    }
+}
