@@ -101,6 +101,8 @@ pub enum RefKind {
 pub enum Kind {
     /// A whole number within bounds (inclusive).
     Int(u64, u64),
+    /// A whole number of examples within bounds, or of tokens: `8_192 tokens`.
+    Batch(u64, u64),
     /// A number within bounds; the flags say whether each end belongs to it.
     Float(Bound, Bound),
     /// `true` or `false`.
@@ -223,6 +225,8 @@ impl ClassWeights {
 pub enum Checked {
     /// [`Kind::Int`] and [`Kind::Size`].
     Int(u64),
+    /// [`Kind::Batch`], of tokens; of examples it is a whole number.
+    Tokens(u64),
     /// [`Kind::Float`].
     Float(f64),
     /// [`Kind::Bool`].

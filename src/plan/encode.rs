@@ -442,14 +442,19 @@ impl Each<'_> {
             // The unknown token is a special one, too, and stands for a part of the text.
             !is_special(id) && Some(**id) != self.unknown
         });
+        let seen = Sight::of(example);
+        // A conversation is JSON here: what it says is seen of its tokens.
+        let is_text = self.want.rows.form != Form::Messages;
         Sight {
+            empty: seen.empty && is_text,
+            null: seen.null && is_text,
             tokens: Some(Tokens {
                 uncut: encoded.uncut as u32,
                 read: (others.count() + unknown) as u32,
                 unknown: unknown as u32,
                 cut: encoded.uncut > encoded.ids.len(),
             }),
-            ..Sight::of(example)
+            ..seen
         }
     }
 }

@@ -428,10 +428,11 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
         let left = fit
             .steps
             .saturating_sub(epoch.saturating_mul(fit.steps_per_epoch));
-        for chunk in order.chunks(fit.batch.max(1) as usize).take(left as usize) {
+        let length = |example: u32| list.get(example as usize).map_or(0, |&n| u64::from(n));
+        for batch in fit.batches(&order, &length).into_iter().take(left as usize) {
             sizes.extend(batch_sizes(
                 &list,
-                chunk,
+                order.get(batch).unwrap_or_default(),
                 fit.micro_batch,
                 fit.reads.as_ref(),
             ));
@@ -441,7 +442,7 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
         if alike || left <= fit.steps_per_epoch {
             break;
         }
-        if sizes.len() > MOST_SIZES {
+        if sizes.len() > MOST_SIZES && fit.packing.is_none() {
             // No batch of the epochs to come is larger than that of the longest examples.
             let mut longest = list.clone();
             longest.sort_unstable_by(|a, b| b.cmp(a));

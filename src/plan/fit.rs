@@ -11,6 +11,7 @@ use super::{Plan, Stage, choice};
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::job::{Job, Routine};
 use crate::library::stage::keys;
+use crate::library::stage::packing::Batch;
 use crate::program::op::Machine;
 
 /// What was tried for a stage.
@@ -73,7 +74,11 @@ fn take(stage: &mut Stage, found: Tried) {
 /// micro-batch, from the largest down, the fewest blocks with which it fits are a candidate.
 fn search(stage: &Stage, budget: u64, machine: &Machine) -> Option<Tried> {
     let values = &stage.filled.values;
-    let batch = keys::BATCH.get(values).max(1);
+    let batch = match (keys::BATCH.get(values), &stage.job.routine) {
+        (Batch::Examples(batch), _) => batch.max(1),
+        (Batch::Tokens(_), Routine::Fit(fit)) => fit.packing.as_ref().map_or(fit.batch, |p| p.most),
+        (Batch::Tokens(_), _) => 1,
+    };
     let most = keys::MICRO_BATCH.get(values).unwrap_or(batch).min(batch);
     let backward = stage.kind.schema().key("recompute").is_some();
     let layers = if backward {

@@ -61,6 +61,11 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
     });
     let learned = supervised(stage).map(|(key, s)| (key.to_owned(), supervision_json(s)));
     let learned: serde_json::Map<String, Json> = learned.collect();
+    if let (Some(own), Routine::Fit(fit)) = (own.as_object_mut(), &stage.job.routine)
+        && let Some(packing) = &fit.packing
+    {
+        own.insert("batch_tokens".to_owned(), json!(packing.budget));
+    }
     if let Some(own) = own.as_object_mut().filter(|_| !learned.is_empty()) {
         own.insert("supervision".to_owned(), Json::Object(learned));
     }
@@ -393,10 +398,18 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                 } else {
                     String::new()
                 };
+                let batch = match &fit.packing {
+                    Some(packing) => format!(
+                        "up to {} tokens, about {} examples",
+                        Count(packing.budget),
+                        fit.batch
+                    ),
+                    None => format!("{} examples", fit.batch),
+                };
                 let _ = writeln!(
                     out,
-                    "  training    {} steps of {} examples{micro}, at most {} tokens at once",
-                    fit.steps, fit.batch, e.max_tokens
+                    "  training    {} steps of {batch}{micro}, at most {} tokens at once",
+                    fit.steps, e.max_tokens
                 );
                 if recomputed(stage) > 0 {
                     let _ = writeln!(

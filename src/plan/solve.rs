@@ -6,6 +6,7 @@ use super::{Stage, estimate, features};
 use crate::library::method::Tuning;
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::keys;
+use crate::library::stage::packing::Batch;
 use crate::program::op::Machine;
 
 /// The answer.
@@ -83,11 +84,10 @@ fn needs(stage: &Stage, key: &str, value: u64, machine: &Machine) -> Option<u64>
     } else {
         schema.key(key)?;
         values.insert(key, Checked::Int(value), stage.filled.span, true);
-        if key == "micro_batch" {
-            let batch = keys::BATCH.get(&values).max(value);
+        if let ("micro_batch", Batch::Examples(batch)) = (key, keys::BATCH.get(&values)) {
             values.insert(
                 keys::BATCH.name(),
-                Checked::Int(batch),
+                Checked::Int(batch.max(value)),
                 stage.filled.span,
                 true,
             );

@@ -160,6 +160,7 @@ impl Stage {
         let facts = lengths.iter().zip(&self.facts).map(|(lengths, known)| {
             Some(SplitFacts {
                 examples: lengths.as_ref()?.count(),
+                lengths: Arc::new(lengths.as_ref()?.list(1)),
                 ..known.clone()?
             })
         });

@@ -136,6 +136,11 @@ fn value(kind: Kind) -> BoxedStrategy<Checked> {
     let names = || vec(any::<String>(), 0..4).prop_map(Checked::Names);
     match kind {
         Kind::Int(lo, hi) => (lo..=hi).prop_map(Checked::Int).boxed(),
+        Kind::Batch(lo, hi) => prop_oneof![
+            (lo..=hi).prop_map(Checked::Int),
+            (1..=1_u64 << 40).prop_map(Checked::Tokens)
+        ]
+        .boxed(),
         Kind::Float(lo, hi) => float(lo, hi).prop_map(Checked::Float).boxed(),
         Kind::Bool => any::<bool>().prop_map(Checked::Bool).boxed(),
         Kind::Str | Kind::Column | Kind::Class => any::<String>().prop_map(Checked::Str).boxed(),
@@ -253,6 +258,7 @@ fn entry(which: Registry) -> BoxedStrategy<Filled> {
 fn kinds() -> Vec<Kind> {
     let mut kinds = vec![
         Kind::Int(0, u64::MAX),
+        Kind::Batch(1, 1 << 20),
         Kind::Float(Bound::None, Bound::None),
         Kind::Bool,
         Kind::Str,

@@ -98,6 +98,7 @@ const fn takes_literals(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::Int(..)
+            | Kind::Batch(..)
             | Kind::Float(..)
             | Kind::Bool
             | Kind::Size

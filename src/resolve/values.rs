@@ -14,7 +14,7 @@ use crate::library::schema::{Checked, Key, Kind, RefKind};
 use crate::library::words;
 use crate::syntax::ast::{Ctor, Path, Segment, Value, ValueKind};
 use lists::{balanced, class_map, class_weights, column, names, numbers, texts, verbalizer};
-use numbers::{float, int, length, portion, share, size};
+use numbers::{batch, float, int, length, portion, share, size};
 use placement::placement;
 
 pub use numbers::{is_bare, parse_size};
@@ -60,6 +60,9 @@ fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Op
     let found = match (key.kind, &value.value) {
         (Kind::Int(lo, hi), ValueKind::Number { digits, unit }) => {
             return int(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
+        }
+        (Kind::Batch(lo, hi), ValueKind::Number { digits, unit }) => {
+            return batch(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
         }
         (Kind::Float(lo, hi), ValueKind::Number { digits, unit }) => {
             return float(key, digits, unit.as_deref(), (lo, hi), value.span, diags);

@@ -315,36 +315,74 @@ fn bad_rows_and_templates_are_refused_by_their_places() {
 /// The gradient is the mean over the learned tokens of a step, however they are grouped, and memory is as estimated.
 #[test]
 fn grouping_changes_no_gradient() {
+    let dir = folder(&mixed_rows());
+    let groups = [
+        "batch = 6",
+        "batch = 6, micro_batch = 4",
+        "batch = 6, micro_batch = 1",
+    ];
+    let all = grouped(dir.path(), &groups);
+    assert_eq!(all.len(), 4);
+}
+
+/// The same of batches whose tokens are bounded: every epoch has as many.
+#[test]
+fn batches_by_tokens_are_within_their_budget() {
+    let dir = folder(&mixed_rows());
+    let groups = [
+        "batch = 40 tokens",
+        "batch = 40 tokens, micro_batch = 1",
+        "batch = 40 tokens, micro_batch = 3",
+    ];
+    let all = grouped(dir.path(), &groups);
+    let plan = peftc(dir.path(), &["plan", "0.peft", "--json"]);
+    let plan: Value = serde_json::from_slice(&plan.stdout).expect("JSON");
+    let stage = &plan["stages"][0];
+    assert_eq!(
+        (&stage["batch_tokens"], stage["steps"].as_u64()),
+        (&json!(40), Some(all.len() as u64))
+    );
+    assert!(stage["max_tokens"].as_u64() <= Some(40), "{stage}");
+    recipe(
+        dir.path(),
+        "prompt = q, completion = a",
+        "causal_lm",
+        ", batch = 9 tokens",
+    );
+    assert!(refused(dir.path()).contains("a batch of 9 tokens has no room for the longest row"));
+}
+
+/// Rows of different lengths, with different numbers of tokens to learn.
+fn mixed_rows() -> Vec<Value> {
     let word = |i: usize| format!("w{}", 5 + i * 7 % 44);
     let words = |from: usize, n: usize| (from..from + n).map(word).collect::<Vec<_>>().join(" ");
     let row = |i: usize| json!({ "q": words(i, 1 + i * 5 % 9), "a": format!(" {}", words(3 * i, 1 + i * 3 % 7)) });
-    let rows: Vec<Value> = (0..12).map(row).collect();
-    let dir = folder(&rows);
+    (0..12).map(row).collect()
+}
+
+/// Trains once with each of these ways to group rows; the losses, which are the same, as memory is as estimated.
+fn grouped(dir: &Path, groups: &[&str]) -> Vec<f64> {
     let mut all = Vec::new();
-    for (name, more) in [
-        ("one", ""),
-        ("two", ", micro_batch = 4"),
-        ("three", ", micro_batch = 1"),
-    ] {
+    for (i, more) in groups.iter().enumerate() {
         recipe(
-            dir.path(),
+            dir,
             "prompt = q, completion = a",
             "causal_lm",
-            &format!(", batch = 6{more}"),
+            &format!(", {more}"),
         );
-        let path = dir.path().join(format!("{name}.peft"));
-        std::fs::rename(dir.path().join("r.peft"), &path).expect("renamed");
+        let path = dir.join(format!("{i}.peft"));
+        std::fs::rename(dir.join("r.peft"), &path).expect("renamed");
         let result = run(&path, &[]);
         let stage = &result["stages"][0];
-        let share = stage["measured_peak_bytes"].as_f64().expect("bytes")
-            / stage["estimated_peak_bytes"].as_f64().expect("bytes");
-        assert!((0.98..=1.0).contains(&share), "{name}: {share}");
-        all.push(losses(dir.path(), name, "t"));
+        let bytes = |key: &str| stage[key].as_f64().expect("bytes");
+        let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+        assert!((0.98..=1.0).contains(&share), "{more}: {share}");
+        all.push(losses(dir, &i.to_string(), "t"));
     }
-    assert_eq!(all[0].len(), 4);
-    for other in &all[1..] {
-        for (a, b) in all[0].iter().zip(other) {
-            assert!((a - b).abs() < 1e-5 * a.abs(), "{all:?}");
-        }
+    let (first, others) = all.split_first().expect("some");
+    for (a, b) in others.iter().flat_map(|other| first.iter().zip(other)) {
+        assert!((a - b).abs() < 1e-5 * a.abs(), "{all:?}");
     }
+    assert!(others.iter().all(|other| other.len() == first.len()));
+    first.clone()
 }

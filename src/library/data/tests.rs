@@ -191,6 +191,21 @@ fn jsonl_keeps_types() -> Result<(), DataError> {
 }
 
 #[test]
+fn parquet_and_json_hold_the_same_conversations() -> Result<(), Box<dyn std::error::Error>> {
+    let bytes = include_bytes!("../../../tests/reference/nested.parquet");
+    let table = read(&parquet::PARQUET, bytes, &["messages", "tools"])?;
+    let text = concat!(
+        r#"{"messages": [{"role": "user", "content": "a", "tool_calls": null}, {"role": "assistant", "content": "b", "tool_calls": null}], "tools": null}"#,
+        "\n",
+        r#"{"messages": [{"role": "assistant", "content": null, "tool_calls": [{"name": "f", "arguments": {"x": 1, "y": 0.5, "z": true}}]}], "tools": [{"name": "f"}]}"#,
+    );
+    let same = read(&json::JSONL, text.as_bytes(), &["messages", "tools"])?;
+    let cells = |table: Table| table.rows.into_iter().map(|r| r.cells).collect::<Vec<_>>();
+    assert_eq!(cells(table), cells(same));
+    Ok(())
+}
+
+#[test]
 fn parquet_knows_its_classes() -> Result<(), Box<dyn std::error::Error>> {
     let bytes = parquet_bytes()?;
     let table = read(&parquet::PARQUET, &bytes, &["text", "score", "label"])?;

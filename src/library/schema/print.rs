@@ -72,6 +72,7 @@ impl fmt::Display for Checked {
         };
         match self {
             Self::Int(n) => write!(f, "{n}"),
+            Self::Tokens(n) => write!(f, "{n} tokens"),
             Self::Float(x) => write!(f, "{x:e}"),
             Self::Bool(b) => write!(f, "{b}"),
             Self::Str(s) => f.write_str(&quote(s)),
@@ -130,6 +131,10 @@ impl fmt::Display for Kind {
             Self::Int(1, u64::MAX) => f.write_str("a whole number, at least 1"),
             Self::Int(lo, u64::MAX) => write!(f, "a whole number, at least {lo}"),
             Self::Int(lo, hi) => write!(f, "a whole number from {lo} to {hi}"),
+            Self::Batch(lo, hi) => write!(
+                f,
+                "a whole number from {lo} to {hi}, or tokens such as `8_192 tokens`"
+            ),
             Self::Float(lo, hi) => {
                 f.write_str("a number")?;
                 match lo {

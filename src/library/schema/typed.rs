@@ -10,6 +10,7 @@ use super::{
 };
 use crate::base::Span;
 use crate::library::placement::Placement;
+use crate::library::stage::packing::Batch;
 
 /// A reference to a declaration: its name and, for data, the split.
 #[derive(Debug)]
@@ -66,6 +67,26 @@ read! {
     [Filled] => &'a [Filled], Checked::Entries(list) => list.as_slice();
     Words => &'a [(String, Vec<String>)], Checked::Map(map) => map.as_slice();
     ClassWeights => &'a ClassWeights, Checked::ClassWeights(weights) => weights;
+}
+
+impl Read for Batch {
+    type Out<'a> = Self;
+
+    fn read(value: &Checked) -> Option<Self> {
+        match value {
+            Checked::Int(n) => Some(Self::Examples(*n)),
+            Checked::Tokens(n) => Some(Self::Tokens(*n)),
+            _ => None,
+        }
+    }
+}
+
+impl Plain for Batch {
+    type Default = u64;
+
+    fn plain<'a>(default: u64) -> Self::Out<'a> {
+        Self::Examples(default)
+    }
 }
 
 impl Read for Checked {
@@ -148,6 +169,12 @@ pub mod kind {
     #[must_use]
     pub const fn int(least: u64, most: u64) -> Of<u64> {
         Of(Kind::Int(least, most), PhantomData)
+    }
+
+    /// [`Kind::Batch`]
+    #[must_use]
+    pub const fn batch(least: u64, most: u64) -> Of<Batch> {
+        Of(Kind::Batch(least, most), PhantomData)
     }
 
     /// [`Kind::Float`]
@@ -235,6 +262,7 @@ macro_rules! given {
 
 given! {
     u64, u64, Int;
+    Batch, u64, Int;
     f64, f64, Float;
     bool, bool, Bool;
     str, &'static str, Str;

@@ -9,6 +9,7 @@ use super::super::net::Site;
 use super::super::schedule::Rates;
 use super::super::task::Reads;
 use super::fisher::Fisher;
+use super::packing::Packing;
 use crate::program::prefix::Kept;
 use crate::program::{Bindings, DType, Feed, Program, Verified};
 
@@ -150,8 +151,10 @@ pub struct Fit {
     pub fisher: Option<Fisher>,
     /// Learning rates.
     pub rates: Rates,
-    /// Examples of an optimizer step.
+    /// Examples of an optimizer step; where its tokens are bounded, on the average.
     pub batch: u64,
+    /// How epochs are cut into batches whose tokens are bounded.
+    pub packing: Option<Packing>,
     /// Examples of a program run.
     pub micro_batch: u64,
     /// Optimizer steps.
@@ -176,6 +179,19 @@ pub struct Fit {
     pub best: Option<&'static dyn Metric>,
     /// Evaluations without improvement after which training stops.
     pub patience: Option<u64>,
+}
+
+impl Fit {
+    /// The batches of an epoch in this order: ranges of it.
+    #[must_use]
+    pub fn batches(&self, order: &[u32], length: &dyn Fn(u32) -> u64) -> Vec<Range<usize>> {
+        if let Some(packing) = &self.packing {
+            return packing.cut(order, length);
+        }
+        let size = self.batch.max(1) as usize;
+        let begins = (0..order.len()).step_by(size);
+        begins.map(|at| at..(at + size).min(order.len())).collect()
+    }
 }
 
 /// Evaluation.

@@ -4,6 +4,7 @@ use super::super::decl::RATE;
 use super::super::schema::{
     Bound, Filled, Given, Length, Maybe, RefKind, Reference, Registry, Words, kind,
 };
+use super::packing::Batch;
 
 /// The model to start from.
 pub(crate) const MODEL: Maybe<Reference> = Maybe::new(
@@ -78,11 +79,11 @@ pub(crate) const STEPS: Maybe<u64> = Maybe::new(
     "optimizer steps, instead of `epochs`",
 );
 /// Examples of one optimizer step.
-pub(crate) const BATCH: Given<u64> = Given::<u64>::new(
+pub(crate) const BATCH: Given<Batch> = Given::<Batch>::new(
     "batch",
-    kind::int(1, 1 << 20),
+    kind::batch(1, 1 << 20),
     (16, "16"),
-    "examples of one optimizer step",
+    "examples of one optimizer step; or `8_192 tokens`: as many of the epoch's next examples as have no more tokens together",
 );
 /// Examples at once; their gradients are added up to `batch`.
 pub(crate) const MICRO_BATCH: Maybe<u64> = Maybe::new(

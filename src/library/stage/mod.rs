@@ -9,6 +9,7 @@ pub(crate) mod keys;
 mod merge;
 mod mezo;
 pub mod network;
+pub mod packing;
 mod train;
 
 use std::sync::Arc;
@@ -87,6 +88,8 @@ pub fn stage(name: &str) -> Option<&'static dyn StageKind> {
 pub struct SplitFacts {
     /// Number of examples; `None` when the data are not at hand.
     pub examples: Option<u64>,
+    /// Tokens of each example; where the data are not at hand, of one.
+    pub lengths: Arc<Vec<u32>>,
     /// Which places of its texts are read, where those are any number of tokens.
     pub reads: Option<Reads>,
 }

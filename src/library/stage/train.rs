@@ -11,6 +11,7 @@ use super::super::task::Answer;
 use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
+use super::packing::{Batch, Extent, Packing};
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys};
 use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
@@ -82,13 +83,14 @@ impl StageKind for Train {
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
-        let micro = keys::MICRO_BATCH
-            .get(v)
-            .unwrap_or_else(|| keys::BATCH.get(v));
+        let micro = keys::MICRO_BATCH.get(v);
+        let split = match keys::BATCH.get(v) {
+            Batch::Examples(batch) => micro.is_some_and(|micro| micro < batch),
+            Batch::Tokens(_) => micro.is_some(),
+        };
         let optimizer = entry(v, &keys::OPTIMIZER, "adamw");
         let rule = optimizer::optimizer(&optimizer.name).unwrap_or(optimizer::OPTIMIZERS[0]);
-        let (update, params, sites) =
-            build(cx, rule, &optimizer.values, micro < keys::BATCH.get(v))?;
+        let (update, params, sites) = build(cx, rule, &optimizer.values, split)?;
         let evaluate = keys::DEV
             .is_written(v)
             .then(|| verified(evaluation(cx, &cx.tuning, true).0));
@@ -161,9 +163,9 @@ pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
             );
         }
     }
-    if keys::MICRO_BATCH
-        .get(values)
-        .is_some_and(|m| m >= keys::BATCH.get(values))
+    if let (Some(micro), Batch::Examples(batch)) =
+        (keys::MICRO_BATCH.get(values), keys::BATCH.get(values))
+        && micro >= batch
     {
         diags.push(
             Diag::error(
@@ -191,13 +193,13 @@ pub(super) fn fit(
         None => None,
     };
     let positive = positive(cx, metrics.iter().copied().chain(best))?;
-    let steps_per_epoch = cx
-        .splits
-        .first()
-        .and_then(|s| s.as_ref()?.examples)
-        .unwrap_or(keys::BATCH.get(v))
-        .div_ceil(keys::BATCH.get(v))
-        .max(1);
+    let (batch, packing) = batches(cx)?;
+    let examples = cx.splits.first().and_then(|s| s.as_ref()?.examples);
+    let steps_per_epoch = match &packing {
+        Some(packing) => packing.batches,
+        None => examples.unwrap_or(batch).div_ceil(batch).max(1),
+    };
+    let most = packing.as_ref().map_or(batch, |packing| packing.most);
     let steps = keys::STEPS.get(v).unwrap_or_else(|| {
         keys::EPOCHS
             .get(v)
@@ -217,10 +219,9 @@ pub(super) fn fit(
         evaluate,
         fisher: fisher(cx, params),
         rates: Rates::new(kind, &schedule.values, keys::LR.get(v), steps),
-        batch: keys::BATCH.get(v),
-        micro_batch: keys::MICRO_BATCH
-            .get(v)
-            .unwrap_or_else(|| keys::BATCH.get(v)),
+        batch,
+        packing,
+        micro_batch: keys::MICRO_BATCH.get(v).unwrap_or(most),
         steps,
         steps_per_epoch,
         seed: keys::SEED.get(v),
@@ -233,6 +234,36 @@ pub(super) fn fit(
         best,
         patience: keys::PATIENCE.get(v),
     })
+}
+
+/// Examples of a batch, and how epochs are cut where its tokens are bounded. Of data that are not at hand it is the
+/// number of rows of the assumed length.
+fn batches(cx: &StageCx<'_>) -> Result<(u64, Option<Packing>), Vec<Diag>> {
+    let v = cx.values;
+    let budget = match keys::BATCH.get(v) {
+        Batch::Examples(batch) => return Ok((batch.max(1), None)),
+        Batch::Tokens(budget) => budget,
+    };
+    let facts = cx.splits.first().and_then(Option::as_ref);
+    let lengths = facts.map(|f| f.lengths.as_slice()).unwrap_or_default();
+    let longest = u64::from(lengths.iter().copied().max().unwrap_or(1));
+    let extent = Extent {
+        epochs: keys::EPOCHS.get(v),
+        steps: keys::STEPS.get(v),
+        seed: keys::SEED.get(v),
+        shuffle: keys::SHUFFLE.get(v),
+    };
+    let packing = Packing::of(lengths, budget, extent).ok_or_else(|| {
+        let message = format!(
+            "a batch of {budget} tokens has no room for the longest row, which has {longest}"
+        );
+        let help = format!("write at least `batch = {longest} tokens`, or lower `max_length`");
+        vec![Diag::error(&CONFLICTING_KEYS, keys::BATCH.span(v), message).help(help)]
+    })?;
+    match facts.and_then(|f| f.examples) {
+        Some(examples) => Ok((examples.div_ceil(packing.batches).max(1), Some(packing))),
+        None => Ok(((budget / longest.max(1)).max(1), None)),
+    }
 }
 
 fn entry(values: &Values, key: &Maybe<Filled>, default: &str) -> Filled {

@@ -306,6 +306,7 @@ pub(super) fn split_facts(
         .map(|split| match split {
             Some(split) => Ok(Some(SplitFacts {
                 examples: split.lengths.count(),
+                lengths: Arc::new(split.lengths.list(1)),
                 reads: reads(start, split, at, diags)?,
             })),
             None => Ok(None),

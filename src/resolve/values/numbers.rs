@@ -62,6 +62,24 @@ pub(super) fn int(
     value.map(Checked::Int)
 }
 
+pub(super) fn batch(
+    key: &Key,
+    digits: &str,
+    unit: Option<&str>,
+    bounds: (u64, u64),
+    span: Span,
+    diags: &mut Diags,
+) -> Option<Checked> {
+    match unit {
+        Some("tokens" | "token") => match int(key, digits, None, (1, 1 << 40), span, diags)? {
+            Checked::Int(n) => Some(Checked::Tokens(n)),
+            other => Some(other),
+        },
+        Some("examples" | "sequences") => int(key, digits, None, bounds, span, diags),
+        unit => int(key, digits, unit, bounds, span, diags),
+    }
+}
+
 pub(super) fn float(
     key: &Key,
     digits: &str,

@@ -1,6 +1,7 @@
 //! The training loop: batches in a keyed order, evaluation, best state, early stopping, checkpoints
 //! that a killed run goes on from with the same bits.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -130,19 +131,24 @@ impl Training<'_> {
     /// Makes all steps that are left.
     fn steps(&mut self, runner: &mut Runner, observer: &mut dyn Observer) -> Result<(), RunError> {
         let (fit, cx) = (self.fit, self.cx);
-        let mut shuffled: Option<(u64, Vec<u32>)> = None;
+        let mut shuffled: Option<(u64, Vec<u32>, Vec<Range<usize>>)> = None;
+        let length = |example| u64::from(cx.train.set.length(example).unwrap_or(0));
         // On a device a step is observed once the next was started, so that the device always has work.
         let mut coming: Option<Begun> = None;
         let mut at = self.progress.step;
         self.saved = Instant::now();
         while at < fit.steps && !self.progress.stopped {
             let (epoch, within) = (at / fit.steps_per_epoch, at % fit.steps_per_epoch);
-            let all = match shuffled.take_if(|(of, _)| *of == epoch) {
-                Some((_, all)) => all,
-                None => order(cx.train.set.len(), fit.seed, epoch, fit.shuffle),
+            let (_, all, batches) = match shuffled.take_if(|(of, ..)| *of == epoch) {
+                Some(known) => shuffled.insert(known),
+                None => {
+                    let all = order(cx.train.set.len(), fit.seed, epoch, fit.shuffle);
+                    let batches = fit.batches(&all, &length);
+                    shuffled.insert((epoch, all, batches))
+                }
             };
-            let (_, all) = shuffled.insert((epoch, all));
-            let Some(batch) = all.chunks(fit.batch as usize).nth(within as usize) else {
+            let batch = batches.get(within as usize).cloned();
+            let Some(batch) = batch.and_then(|batch| all.get(batch)) else {
                 return Err(RunError::bug("an epoch has fewer batches than planned"));
             };
             runner.settle();
