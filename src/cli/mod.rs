@@ -4,6 +4,7 @@ mod check;
 mod doctor;
 mod explain;
 mod fmt;
+mod generation;
 mod gpu;
 mod list;
 mod options;

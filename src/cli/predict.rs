@@ -1,29 +1,32 @@
 //! `peftc predict`: label new text, row by row, in the order and with the columns of the input.
 
+mod label;
 mod place;
 mod progress;
+mod write;
 
 use std::io::{BufReader, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value as Json;
 
+use self::label::{Answers, Source, Unsaid, strs};
 use self::progress::Shown;
+use self::write::{PROMPTS, Writing};
 use super::exit;
+use super::generation::Generation;
 use super::options::{Color, Common, error, output_failed, threads};
 use super::output;
 use super::screen::Screen;
-use crate::base::units::Count;
 use crate::base::visible;
-use crate::exec::backend::Device;
-use crate::exec::observe::Silent;
-use crate::exec::predict::{Predictor, Session};
+use crate::exec::backend::{Device, Open};
+use crate::exec::predict::Predictor;
 use crate::files::{RunError, near};
 use crate::library::data::DataError;
+use crate::library::generate::Settings;
 use crate::library::rows::{self, Added, Opened, Record, Rows, Unwritten};
-use crate::library::task::{Form, Task};
+use crate::library::task::Form;
 use crate::program::op::Machine;
 use crate::resolve::methods_from_text;
 
@@ -106,6 +109,8 @@ pub(super) struct Predict {
     /// Never reach for the network for a recipe; use the cache only
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    generation: Generation,
     /// Print no notes
     #[arg(long)]
     quiet: bool,
@@ -237,7 +242,8 @@ impl Predict {
                 nested: false,
             },
         };
-        answers.columns()?;
+        let writes = predictor.task.generates();
+        let added = self.added(&answers, writes)?;
         let (name, opened) = self.opened()?;
         let read_as = opened.format;
         let format = self.format.map_or(read_as, Into::into);
@@ -250,38 +256,30 @@ impl Predict {
         let copied = (format == rows::Format::Parquet)
             .then(|| opened.again())
             .flatten();
-        let own = &predictor.description.text;
+        let own = predictor.description.text.as_slice();
+        // What a training read as a whole is gone on from by whatever column has the prompts.
+        let (own, usual) = match writes {
+            true => (&[][..], [&PROMPTS[..1], &strs(own), &PROMPTS[1..]].concat()),
+            false => (own, USUAL.to_vec()),
+        };
         let wanted = if self.text.is_empty() {
             own
         } else {
-            &self.text
+            self.text.as_slice()
         };
         // Of what is copied as it is, the texts alone are read.
-        let only = copied
-            .as_ref()
-            .map(|_| wanted.as_slice())
-            .filter(|w| !w.is_empty());
+        let only = copied.as_ref().map(|_| wanted).filter(|w| !w.is_empty());
         let mut input = opened.rows(&name, only)?;
         let mut part = read(input.as_mut())?;
-        let columns = self.columns(own, input.as_ref(), &part, (&name, read_as))?;
+        let columns = self.columns((own, &usual), input.as_ref(), &part, (&name, read_as))?;
         // Nothing is written, not even a header, before the model is whole.
-        let mut session =
-            predictor.session((self.batch, self.draws), (machine, Arc::new(device)))?;
+        let mut source = self.source(&predictor, answers, (machine, device))?;
         let out = Box::new(BufWriter::new(output::data()));
-        let added = answers.columns()?;
-        let width = added.len();
         let mut sink = rows::sink(format, out, input.columns(), added, copied, &name)?;
         let mut unsaid = Unsaid::default();
         let mut shown = Shown::new(self.quiet);
         while !part.is_empty() {
-            let values = label(
-                &part,
-                &columns,
-                &mut session,
-                (&answers, width),
-                &mut unsaid,
-                &name,
-            )?;
+            let values = source.values(&part, (&columns, &name), &mut unsaid)?;
             sink.write(&part, values)?;
             shown.more(part.len());
             part = read(input.as_mut())?;
@@ -292,6 +290,46 @@ impl Predict {
             self.note(&note);
         }
         Ok(())
+    }
+
+    /// What is added to a row.
+    fn added(&self, answers: &Answers<'_>, writes: bool) -> Result<Vec<Added>, Refusal> {
+        let idle =
+            |flag: &str, why: &str| Err(Refusal::Wrong(format!("`{flag}` has no effect: {why}")));
+        let flags = [("--all", self.all), ("--draws", self.draws > 1)];
+        match (
+            writes,
+            flags.iter().find(|(_, given)| *given),
+            self.generation.first(),
+        ) {
+            (true, Some((flag, _)), _) => {
+                idle(flag, "the model goes on with texts and labels nothing")
+            }
+            (false, _, Some(flag)) => {
+                idle(flag, "the model labels texts and does not go on with them")
+            }
+            (true, None, _) => Ok(write::columns()),
+            (false, _, None) => answers.columns(),
+        }
+    }
+
+    /// The model in memory.
+    fn source<'a>(
+        &self,
+        predictor: &'a Predictor,
+        answers: Answers<'a>,
+        (machine, device): (Machine, Device),
+    ) -> Result<Source<'a>, Refusal> {
+        let device: Arc<dyn Open> = Arc::new(device);
+        if predictor.task.generates() {
+            let settings = self.generation.settings(&Settings::default());
+            let settings = settings.map_err(Refusal::Wrong)?;
+            let room = (self.batch, settings.max_new_tokens + 1);
+            let writer = predictor.writer(settings, room, (machine, device))?;
+            return Ok(Source::Writes(Box::new(Writing { writer, rows: 0 })));
+        }
+        let session = predictor.session((self.batch, self.draws), (machine, device))?;
+        Ok(Source::Labels(Box::new(session), answers))
     }
 
     /// The input, and its name in messages.
@@ -331,7 +369,7 @@ impl Predict {
     /// them, `text` or the only one there is.
     fn columns(
         &self,
-        own: &[String],
+        (own, usual): (&[String], &[&str]),
         input: &dyn Rows,
         first: &[Record],
         (name, format): (&str, rows::Format),
@@ -356,7 +394,7 @@ impl Predict {
             // There is no row to look at.
             (None, None) => return Ok(own.to_vec()),
         };
-        let usual = USUAL.into_iter().find(|u| there.iter().any(|c| c == u));
+        let usual = usual.iter().copied().find(|u| there.iter().any(|c| c == u));
         let columns = match (self.text.as_slice(), own, there.as_slice()) {
             ([], [], [only]) => vec![only.clone()],
             ([], [], _) if usual.is_some() => usual.map(str::to_owned).into_iter().collect(),
@@ -394,93 +432,4 @@ fn read(input: &mut dyn Rows) -> Result<Vec<Record>, DataError> {
         }
     }
     Ok(part)
-}
-
-/// Rows without a text, or with an empty one.
-#[derive(Default)]
-struct Unsaid {
-    nulls: u64,
-    empty: u64,
-    first: Option<u64>,
-}
-
-impl Unsaid {
-    fn note(&self) -> Option<String> {
-        let first = self.first?;
-        let rows = |n: u64| format!("{} row{}", Count(n), if n == 1 { " has" } else { "s have" });
-        let nulls = (self.nulls > 0).then(|| {
-            format!(
-                "{} no text, so that their prediction is empty",
-                rows(self.nulls)
-            )
-        });
-        let empty = (self.empty > 0).then(|| {
-            format!(
-                "{} an empty text, which is labelled as it stands",
-                rows(self.empty)
-            )
-        });
-        let said: Vec<String> = nulls.into_iter().chain(empty).collect();
-        Some(format!("{} (the first is row {first})", said.join("; ")))
-    }
-}
-
-/// The values that are added to some rows.
-fn label(
-    part: &[Record],
-    columns: &[String],
-    session: &mut Session<'_>,
-    (answers, width): (&Answers<'_>, usize),
-    unsaid: &mut Unsaid,
-    name: &str,
-) -> Result<Vec<Vec<Json>>, Refusal> {
-    let mut texts = Vec::new();
-    let mut has = Vec::with_capacity(part.len());
-    for record in part {
-        let own = record.texts(columns, name)?;
-        let empty = own.as_ref().is_some_and(|t| t.iter().all(String::is_empty));
-        unsaid.nulls += u64::from(own.is_none());
-        unsaid.empty += u64::from(empty);
-        if own.is_none() || empty {
-            unsaid.first.get_or_insert(record.row);
-        }
-        has.push(own.is_some());
-        texts.extend(own);
-    }
-    let predictions = if texts.is_empty() {
-        None
-    } else {
-        Some(session.score(&texts, &mut Silent)?)
-    };
-    let mut scores = predictions
-        .iter()
-        .flat_map(|p| p.scores.chunks(p.width.max(1)));
-    let values = has.into_iter().map(|has| {
-        let row = if has { scores.next() } else { None };
-        answers.values(row, width)
-    });
-    Ok(values.collect())
-}
-
-/// What is said of each row.
-struct Answers<'a> {
-    task: &'a dyn Task,
-    classes: &'a [String],
-    form: Form,
-}
-
-impl Answers<'_> {
-    /// The names of what is added.
-    fn columns(&self) -> Result<Vec<Added>, Refusal> {
-        let list = self.task.answers(self.classes, self.form);
-        list.map_err(Refusal::Wrong)
-    }
-
-    /// What is added to a row with these scores; nulls where it has none.
-    fn values(&self, scores: Option<&[f32]>, columns: usize) -> Vec<Json> {
-        match scores {
-            Some(scores) => self.task.values(self.classes, self.form, scores),
-            None => vec![Json::Null; columns],
-        }
-    }
 }

@@ -10,6 +10,7 @@
 //! | `store` | finished stages, locks, cached features |
 //! | `load` | where the first values of tensors come from |
 //! | `features` | what is frozen, computed once and cached |
+//! | `generate` | text behind prompts |
 //! | `export` | models and adapters as files |
 //! | `stage` | what the kinds of stages do |
 //! | `predict` | labels for new text |
@@ -21,6 +22,7 @@ pub mod checkpoint;
 mod device_tests;
 pub mod export;
 pub mod features;
+pub mod generate;
 pub mod interpreter;
 pub mod load;
 pub mod observe;

@@ -43,6 +43,8 @@ pub struct BoundModel {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Its chat template, or why that cannot be read; `None` if it has none.
     pub chat: Option<super::chat::Bound>,
+    /// Tokens that end a text, where it has a head for the next token.
+    pub ends: Vec<u32>,
     /// Hash of all that makes it what it is; `None` where that could not be had.
     pub identity: Option<String>,
     /// The tensors in its files, where they are at hand.

@@ -19,6 +19,7 @@ use crate::base::{Diag, Diags, Span};
 use crate::files::near;
 use crate::files::weights::sharded::{self, Layout};
 use crate::library::decl;
+use crate::library::generate;
 use crate::library::model::{self, Facts, Model};
 use crate::library::tokenizer::{Beyond, Tokenizer, TokenizerFiles, Topic};
 use crate::program::device::Device;
@@ -73,6 +74,16 @@ impl Binder<'_> {
         }
         let tokenizer = self.tokenizer(declared, &place, (&config, architecture.facts()), diags);
         let chat = self.chat(declared, &place, tokenizer.as_deref(), diags);
+        let ends = match &architecture.causal_lm() {
+            Some(_) => match ends(&files, &config, tokenizer.as_deref()) {
+                Ok(ends) => ends,
+                Err(why) => {
+                    diags.push(Diag::error(&BAD_MODEL, arg.span, why).label("this model"));
+                    return None;
+                }
+            },
+            None => Vec::new(),
+        };
         let identity = files.identity(&bytes, random, tokenizer.as_deref());
         if identity.is_none() {
             diags.push(
@@ -93,6 +104,7 @@ impl Binder<'_> {
             numbers: self.numbers(declared, diags),
             tokenizer,
             chat,
+            ends,
             identity,
             stored,
         })
@@ -421,6 +433,20 @@ struct Files<'a> {
     place: &'a Location,
     /// Names of a repository's files, where they could be had.
     names: Option<Arc<[String]>>,
+}
+
+/// The tokens that end a text of a model.
+fn ends(
+    files: &Files<'_>,
+    config: &Json,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Vec<u32>, String> {
+    let bytes = files.optional(generate::FILE);
+    let generation = bytes.map(|bytes| serde_json::from_slice::<Json>(&bytes));
+    let generation = generation
+        .transpose()
+        .map_err(|why| format!("its {} is not valid JSON: {why}", generate::FILE))?;
+    generate::end_tokens(generation.as_ref(), config, tokenizer)
 }
 
 impl Files<'_> {

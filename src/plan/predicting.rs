@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Plan;
 use super::methods::check_methods;
-use crate::base::{Diags, Span};
+use crate::base::{Diags, Sound, Span};
 use crate::library::method::Tuning;
 use crate::library::model::Model;
 use crate::library::schema::Values;
@@ -36,29 +36,48 @@ impl Plan {
     /// # Errors
     /// Why the methods do not fit the model.
     pub fn predicting(served: Served) -> Result<(Verified, Built), String> {
-        let values = Values::default();
-        let tuning = Tuning {
-            n_layers: served.model.facts().layers,
-            ..served.tuning
-        }
-        .frozen();
-        let mut diags = Diags::default();
-        check_methods(&served.model, &served.task, &tuning, &values, &mut diags);
-        let why = diags.iter().map(|d| d.message.clone()).next();
-        let cx = diags.sound(StageCx {
-            values: &values,
-            span: Span::default(),
-            model: served.model,
-            storage: served.storage,
-            numbers: Numbers::default(),
-            tuning: tuning.clone(),
-            task: served.task,
-            classes: served.classes,
-            words: Some(served.words),
-            splits: Vec::new(),
-        });
-        let cx = cx.ok_or_else(|| why.unwrap_or_default())?;
-        let (program, built) = network::evaluation(&cx, &tuning, false);
+        let (program, built) = sound(served, |cx, tuning| {
+            Ok(network::evaluation(cx, tuning, false))
+        })?;
         Ok((network::verified(program), built))
     }
+
+    /// The program that generates with caches for so many tokens, and the parameters that it reads.
+    ///
+    /// # Errors
+    /// Why the methods do not fit the model, or text cannot be generated with them.
+    pub fn generating(served: Served, room: u64) -> Result<(Verified, Built), String> {
+        let (program, built) = sound(served, |cx, tuning| network::generation(cx, tuning, room))?;
+        Ok((network::verified(program), built))
+    }
+}
+
+/// What `build` makes of a served model whose methods fit it.
+fn sound<R>(
+    served: Served,
+    build: impl FnOnce(&Sound<StageCx<'_>>, &Tuning) -> Result<R, String>,
+) -> Result<R, String> {
+    let values = Values::default();
+    let tuning = Tuning {
+        n_layers: served.model.facts().layers,
+        ..served.tuning
+    }
+    .frozen();
+    let mut diags = Diags::default();
+    check_methods(&served.model, &served.task, &tuning, &values, &mut diags);
+    let why = diags.iter().map(|d| d.message.clone()).next();
+    let cx = diags.sound(StageCx {
+        values: &values,
+        span: Span::default(),
+        model: served.model,
+        storage: served.storage,
+        numbers: Numbers::default(),
+        tuning: tuning.clone(),
+        task: served.task,
+        classes: served.classes,
+        words: Some(served.words),
+        splits: Vec::new(),
+    });
+    let cx = cx.ok_or_else(|| why.unwrap_or_default())?;
+    build(&cx, &tuning)
 }

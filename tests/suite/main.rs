@@ -18,6 +18,7 @@ mod fit;
 mod flips;
 mod foreign;
 mod formats;
+mod generate;
 mod golden;
 mod hostile;
 mod masked;

@@ -26,6 +26,7 @@ const ROOMS: &[&str] = &[
     "store",
     "load",
     "features",
+    "generate",
     "export",
     "stage",
     "predict",

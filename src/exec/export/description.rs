@@ -44,6 +44,9 @@ pub struct Description {
     pub classes: Vec<String>,
     /// Tokens after which text is cut.
     pub max_length: u64,
+    /// Tokens that end a text, where it generates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<u32>,
     /// Columns of the text.
     pub text: Vec<String>,
     /// The template around the text.

@@ -110,6 +110,10 @@ pub fn write_description(
         options: stage.start.task.options().into_iter().map(own).collect(),
         classes: stage.start.classes.clone(),
         max_length: stage.start.max_length,
+        ends: match stage.start.task.generates() {
+            true => stage.start.model.ends.clone(),
+            false => Vec::new(),
+        },
         text: text.to_vec(),
         template: stage
             .start

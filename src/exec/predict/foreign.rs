@@ -25,12 +25,22 @@ pub(in crate::exec) fn describe(
     let class = config
         .get("architectures")
         .and_then(|list| list.get(0)?.as_str());
+    let made_for = made_for(folder);
+    let max_length = model.facts().max_length.min(made_for);
     match class {
         Some(class) if class.ends_with("ForSequenceClassification") => {}
+        Some(class) if class.ends_with("ForCausalLM") && model.causal_lm().is_some() => {
+            return Ok(Description {
+                weights: ".".into(),
+                objective: task::NEXT_TOKEN.to_owned(),
+                max_length,
+                ..Description::default()
+            });
+        }
         Some(class) => {
             return Err(wrong(format!(
-                "`{class}` has no head that labels texts; train one with a recipe whose model is this folder, or name a folder \
-                 of a class `…ForSequenceClassification`"
+                "`{class}` has no head that labels texts or goes on with them; train one with a recipe whose model is this \
+                 folder, or name a folder of a class `…ForSequenceClassification` or `…ForCausalLM`"
             )));
         }
         None => {
@@ -45,15 +55,6 @@ pub(in crate::exec) fn describe(
     let task = task::of_config(config, classes.len())
         .map_err(|problem| wrong(format!("`problem_type` is `{problem}`, which is not built")))?;
     let has_classes = task.answer().names_classes();
-    // The shorter of what the model can take and what its tokenizer was made for.
-    let limits: Option<Json> = std::fs::read(folder.join("tokenizer_config.json"))
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let made_for = limits
-        .as_ref()
-        .and_then(|limits| limits.get("model_max_length")?.as_f64())
-        .filter(|&n| n >= 2.0)
-        .map_or(u64::MAX, |n| n as u64);
     Ok(Description {
         weights: ".".into(),
         objective: task.name().to_owned(),
@@ -63,9 +64,21 @@ pub(in crate::exec) fn describe(
             .map(|(key, value)| (key.to_owned(), value))
             .collect(),
         classes: if has_classes { classes } else { Vec::new() },
-        max_length: model.facts().max_length.min(made_for),
+        max_length,
         ..Description::default()
     })
+}
+
+/// How many tokens a folder's tokenizer was made for.
+fn made_for(folder: &Path) -> u64 {
+    let limits: Option<Json> = std::fs::read(folder.join("tokenizer_config.json"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    limits
+        .as_ref()
+        .and_then(|limits| limits.get("model_max_length")?.as_f64())
+        .filter(|&n| n >= 2.0)
+        .map_or(u64::MAX, |n| n as u64)
 }
 
 /// The class names of a config, in the order of the scores: `id2label`, or `LABEL_0`, … as many as

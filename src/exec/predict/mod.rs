@@ -26,6 +26,7 @@ use crate::library::model::{self, Model, Positions};
 use crate::library::net::Param;
 use crate::library::prompt::Template;
 use crate::library::prompt::frame::{Frame, tokenize};
+use crate::library::stage::network::Built;
 use crate::library::task::{self, Form, Task};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::{Plan, Served};
@@ -33,6 +34,9 @@ use crate::program::op::Machine;
 use crate::program::{Format, Resident, Verified};
 
 mod foreign;
+mod writer;
+
+pub use writer::Writer;
 
 /// What a JSON file says; `remedy` follows on what is wrong with it.
 fn json_of<T: DeserializeOwned>(path: &Path, remedy: &str) -> Result<T, RunError> {
@@ -110,8 +114,10 @@ impl Predictor {
             all: false,
             nested: false,
         };
-        task.answers(&description.classes, plain)
-            .map_err(|why| RunError::file(artifact, why))?;
+        if !task.generates() {
+            task.answers(&description.classes, plain)
+                .map_err(|why| RunError::file(artifact, why))?;
+        }
         let demonstrations = match &description.demonstrations {
             Some(name) => {
                 let own: Demonstrations = json_of(&folder.join(name), again)?;
@@ -174,29 +180,11 @@ impl Predictor {
                 "its prompt shows no demonstrations, so that there is nothing to draw; leave `--draws` away",
             ));
         }
-        let served = Served {
-            model: model.clone(),
-            task: self.task.clone(),
-            tuning: self.tuning.clone(),
-            storage: self.storage()?,
-            classes: self.description.classes.clone(),
-            words: self.description.words.clone(),
-        };
-        let (program, built) = Plan::predicting(served).map_err(|why| {
+        let (program, built) = Plan::predicting(self.served(model.clone())?).map_err(|why| {
             let what = format!("damaged: its methods do not fit the model: {why}");
             RunError::file(self.folder.join(DESCRIPTION), what)
         })?;
-        let mut runner = Runner::on(machine, &device)?;
-        runner.accepts([&program])?;
-        let sources = self.sources(&built.params, model.as_ref())?;
-        let residents: Vec<&Resident> = program.program().residents.iter().collect();
-        load(
-            &mut runner,
-            &built.params,
-            &residents,
-            model.as_ref(),
-            &sources,
-        )?;
+        let runner = self.loaded((&program, &built), model.as_ref(), (machine, &device))?;
         Ok(Session {
             predictor: self,
             positions: model.facts().positions,
@@ -206,6 +194,33 @@ impl Predictor {
             batch,
             draws: draws.max(1),
         })
+    }
+
+    /// The model with what its programs are built of.
+    fn served(&self, model: Arc<dyn Model>) -> Result<Served, RunError> {
+        Ok(Served {
+            model,
+            task: self.task.clone(),
+            tuning: self.tuning.clone(),
+            storage: self.storage()?,
+            classes: self.description.classes.clone(),
+            words: self.description.words.clone(),
+        })
+    }
+
+    /// The weights of a program in memory.
+    fn loaded(
+        &self,
+        (program, built): (&Verified, &Built),
+        model: &dyn Model,
+        (machine, device): (Machine, &Arc<dyn Open>),
+    ) -> Result<Runner, RunError> {
+        let mut runner = Runner::on(machine, device)?;
+        runner.accepts([program])?;
+        let sources = self.sources(&built.params, model)?;
+        let residents: Vec<&Resident> = program.program().residents.iter().collect();
+        load(&mut runner, &built.params, &residents, model, &sources)?;
+        Ok(runner)
     }
 
     /// The base and the adapter, both looked at: nothing is missing, nothing is there that nobody reads.

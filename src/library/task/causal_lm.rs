@@ -35,8 +35,11 @@ const SKIP_EMPTY: Given<bool> = Given::<bool>::tacit(
     "leave out rows of which nothing is learned, such as those whose prompt fills `max_length`; without it they are an error",
 );
 
+/// Its name.
+pub(super) const NAME: &str = "causal_lm";
+
 static SCHEMA: Schema = Schema {
-    name: "causal_lm",
+    name: NAME,
     summary: "the next token of a text: cross-entropy over the vocabulary at every place",
     doc: "A text is what the tokenizer makes of it, with the token that ends a text behind it (`eos_token`), once. Every \
           token but the first is told from those before it. Of a prompt with its completion, the tokens are those of both as \
@@ -116,6 +119,10 @@ impl Task for CausalLm {
         Head::CausalLm
     }
 
+    fn generates(&self) -> bool {
+        true
+    }
+
     fn ends_texts(&self) -> bool {
         true
     }
@@ -165,7 +172,7 @@ impl Task for CausalLm {
 
     fn answers(&self, _: &[String], _: super::Form) -> Result<Vec<Added>, String> {
         Err(
-            "it was trained to tell the next token and labels nothing; generating text is not built yet"
+            "it was trained to tell the next token: it goes on with texts and labels nothing"
                 .to_owned(),
         )
     }

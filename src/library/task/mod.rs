@@ -275,6 +275,11 @@ pub trait Task: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether what it learns goes on with a text.
+    fn generates(&self) -> bool {
+        false
+    }
+
     /// Its name among the task types of peft, if it has one.
     fn peft_type(&self) -> Option<&'static str> {
         match self.needs() {
@@ -453,6 +458,9 @@ pub fn with_options(name: &str, options: &[(String, f64)]) -> Option<Arc<dyn Tas
 fn kind(name: &str) -> Option<&'static TaskKind> {
     TASKS.iter().copied().find(|k| k.schema.name == name)
 }
+
+/// The task that goes on with texts, by its name.
+pub const NEXT_TOKEN: &str = causal_lm::NAME;
 
 /// What a stage learns where it says nothing.
 #[must_use]

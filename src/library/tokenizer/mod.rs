@@ -419,6 +419,14 @@ impl Tokenizer {
         }
     }
 
+    /// The text of some tokens, special ones left out.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, String> {
+        self.inner.decode(ids, true).map_err(|e| e.to_string())
+    }
+
     /// A token as the vocabulary writes it.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {

@@ -1,0 +1,327 @@
+//! Generating text: prompts of a group are read together, then each gets a token a run until it ends.
+//!
+//! **Invariant:** what a prompt becomes does not depend on the others of its group: prompts are cut alike whatever they come
+//! with, a program's rows do not depend on each other, and draws are keyed by the text's number and the token's place.
+
+use std::time::{Duration, Instant};
+
+use crate::exec::interpreter::Runner;
+use crate::exec::observe::Observer;
+use crate::files::RunError;
+use crate::library::generate::{Piece, Sampler, Settings, Tail, prefill};
+use crate::library::model::Positions;
+use crate::library::tokenizer::Tokenizer;
+use crate::program::op::Tensor;
+use crate::program::{Bindings, Class, Feed, Pick, Verified};
+
+/// A prompt.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// The number of its text, which draws are keyed by.
+    pub text: u64,
+    /// Its tokens: at least one.
+    pub ids: Vec<u32>,
+}
+
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The model gave a token that ends a text.
+    Token,
+    /// A string stopped it.
+    Stop,
+    /// As many tokens were made as were asked for.
+    Length,
+    /// Nobody wanted to read on.
+    Interrupted,
+}
+
+/// A text that was made.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// Its tokens, without the one that ended it.
+    pub ids: Vec<u32>,
+    /// The text, without special tokens and without the string that stopped it.
+    pub text: String,
+    /// Why it ended.
+    pub ended: Ended,
+}
+
+/// How fast a group was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// Tokens of prompts that were read, and the time it took.
+    pub read: (u64, Duration),
+    /// Tokens that were made behind the first of each text, and the time it took.
+    pub made: (u64, Duration),
+}
+
+/// What generating needs beside the runner.
+#[derive(Clone, Copy, Debug)]
+pub struct Generation<'a> {
+    /// The program, with output `logits`.
+    pub program: &'a Verified,
+    /// Room for tokens of one sequence in the caches.
+    pub room: u64,
+    /// How position ids are counted.
+    pub positions: Positions,
+    /// What makes text of tokens.
+    pub tokenizer: &'a Tokenizer,
+    /// Tokens that end a text.
+    pub ends: &'a [u32],
+    /// How tokens are chosen, and when to stop.
+    pub settings: &'a Settings,
+}
+
+/// Takes what is new of a text, by its place in the group; says whether to go on with it.
+pub type Each<'a> = dyn FnMut(usize, &str) -> bool + 'a;
+
+/// Who is told what happens.
+pub struct Ears<'a> {
+    /// Gets what is new of the texts.
+    pub each: &'a mut Each<'a>,
+    /// Says whether the run goes on.
+    pub observer: &'a mut dyn Observer,
+}
+
+/// A sequence of the group.
+struct Sequence<'a> {
+    text: u64,
+    /// Tokens of the prompt and those made.
+    ids: Vec<u32>,
+    prompt: usize,
+    tail: Tail<'a>,
+    ended: Option<Ended>,
+}
+
+/// What the caches have: of each place, the tokens of its sequence.
+#[derive(Clone, Debug, Default)]
+pub struct Cached(Vec<Vec<u32>>);
+
+/// A group on its way.
+struct Group<'a> {
+    list: Vec<Sequence<'a>>,
+    cached: &'a mut Vec<Vec<u32>>,
+    sampler: Sampler,
+}
+
+/// Puts empty caches of a program in place, before the first group.
+pub fn begin(runner: &mut Runner, program: &Verified) {
+    for resident in &program.program().residents {
+        if resident.class == Class::Cache {
+            let dims = resident.ty.dims(&Bindings::default());
+            let zeros = Tensor::zeros(resident.ty.stored, &dims);
+            let residents = &mut runner.residents;
+            residents.insert(&resident.name, resident.class, zeros, &mut runner.meter);
+        }
+    }
+}
+
+/// Gives the caches up.
+pub fn end(runner: &mut Runner) {
+    let keep = |_: &str, class: Class| class != Class::Cache;
+    runner.residents.retain(&mut runner.meter, keep);
+}
+
+impl Group<'_> {
+    /// The run of the last token of every text that goes on.
+    fn next(&self) -> Vec<Piece> {
+        let list = self.list.iter().enumerate();
+        let going = list.filter(|(_, own)| own.ended.is_none());
+        going
+            .map(|(of, own)| Piece {
+                of,
+                tokens: own.ids.len().saturating_sub(1)..own.ids.len(),
+            })
+            .collect()
+    }
+}
+
+impl Generation<'_> {
+    /// Generates behind some prompts, no more than the caches have places for. `cached` is what the caches have: where a
+    /// prompt begins so, that part is not read again.
+    ///
+    /// # Errors
+    /// What a kernel refuses, logits that are no numbers, or an interruption.
+    pub fn group(
+        &self,
+        runner: &mut Runner,
+        prompts: &[Prompt],
+        Cached(cached): &mut Cached,
+        ears: &mut Ears<'_>,
+    ) -> Result<(Vec<Generated>, Pace), RunError> {
+        let list: Vec<Sequence<'_>> = prompts
+            .iter()
+            .map(|prompt| Sequence {
+                text: prompt.text,
+                ids: prompt.ids.clone(),
+                prompt: prompt.ids.len(),
+                tail: Tail::new(&self.settings.stop),
+                ended: None,
+            })
+            .collect();
+        cached.resize(list.len().max(cached.len()), Vec::new());
+        let mut known = Vec::with_capacity(list.len());
+        for (own, cached) in list.iter().zip(cached.iter_mut()) {
+            cached.truncate(common(&own.ids, cached));
+            known.push(cached.len());
+        }
+        let mut group = Group {
+            list,
+            cached,
+            sampler: Sampler::new(&self.settings.sampling),
+        };
+        let mut pace = Pace::default();
+        let begun = Instant::now();
+        let lengths = group.list.iter().map(|own| own.prompt);
+        let left: Vec<usize> = lengths.zip(&known).map(|(n, known)| n - known).collect();
+        for run in prefill(&left) {
+            let behind = |piece: Piece| {
+                let known = known.get(piece.of).copied().unwrap_or(0);
+                let tokens = piece.tokens.start + known..piece.tokens.end + known;
+                Piece { tokens, ..piece }
+            };
+            let run: Vec<Piece> = run.into_iter().map(behind).collect();
+            self.step(runner, &mut group, &run, ears)?;
+        }
+        pace.read = (left.iter().map(|&n| n as u64).sum(), begun.elapsed());
+        let begun = Instant::now();
+        loop {
+            let run = group.next();
+            if run.is_empty() {
+                break;
+            }
+            pace.made.0 += run.len() as u64;
+            self.step(runner, &mut group, &run, ears)?;
+        }
+        pace.made.1 = begun.elapsed();
+        let made = group.list.into_iter().map(|own| Generated {
+            ids: own.ids.get(own.prompt..).unwrap_or_default().to_vec(),
+            ended: own.ended.unwrap_or(Ended::Length),
+            text: own.tail.into_text(),
+        });
+        Ok((made.collect(), pace))
+    }
+
+    /// One run of the program; a sequence whose last token was in it gets another one.
+    fn step(
+        &self,
+        runner: &mut Runner,
+        group: &mut Group<'_>,
+        run: &[Piece],
+        ears: &mut Ears<'_>,
+    ) -> Result<(), RunError> {
+        if let Some(signal) = ears.observer.interrupted() {
+            return Err(RunError::interrupted(signal));
+        }
+        let sizes = Bindings::of_lengths(run.iter().map(|piece| piece.tokens.len()));
+        let feeds = self.feeds(&group.list, run);
+        let mut outputs = runner.run(self.program, feeds, &sizes)?;
+        let logits = outputs.take("logits");
+        let mut logits = logits.and_then(Tensor::into_vec::<f32>).unwrap_or_default();
+        let width = (logits.len() / run.len().max(1)).max(1);
+        for (piece, row) in run.iter().zip(logits.chunks_mut(width)) {
+            let Some(own) = group.list.get_mut(piece.of) else {
+                continue;
+            };
+            if let Some(cached) = group.cached.get_mut(piece.of) {
+                cached.extend(own.ids.get(piece.tokens.clone()).unwrap_or_default());
+            }
+            if piece.tokens.end < own.ids.len() {
+                continue;
+            }
+            if let Some(bad) = row.iter().find(|x| !x.is_finite()) {
+                return Err(RunError::NotFinite {
+                    what: format!(
+                        "a score of the token behind {} tokens of text {} is {bad}",
+                        own.ids.len(),
+                        own.text
+                    ),
+                });
+            }
+            let made = own.ids.len() - own.prompt;
+            let token = group.sampler.choose(row, &own.ids, (own.text, made as u64));
+            self.grow(own, (piece.of, token), ears.each)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a token behind a text, or ends it.
+    fn grow(
+        &self,
+        own: &mut Sequence<'_>,
+        (of, token): (usize, u32),
+        each: &mut Each<'_>,
+    ) -> Result<(), RunError> {
+        if self.ends.contains(&token) {
+            own.ended = Some(Ended::Token);
+            each(of, own.tail.end());
+            return Ok(());
+        }
+        own.ids.push(token);
+        let made = own.ids.get(own.prompt..).unwrap_or_default();
+        let text = self.tokenizer.decode(made).map_err(RunError::bug)?;
+        let goes_on = each(of, own.tail.grow(text));
+        if own.tail.is_stopped() {
+            own.ended = Some(Ended::Stop);
+        } else if made.len() as u64 >= self.settings.max_new_tokens {
+            own.ended = Some(Ended::Length);
+        } else if !goes_on {
+            own.ended = Some(Ended::Interrupted);
+        }
+        if matches!(own.ended, Some(Ended::Length | Ended::Interrupted)) {
+            each(of, own.tail.end());
+        }
+        Ok(())
+    }
+
+    /// The inputs of a run.
+    fn feeds(&self, list: &[Sequence<'_>], run: &[Piece]) -> Vec<(Feed, Tensor)> {
+        let tokens: usize = run.iter().map(|piece| piece.tokens.len()).sum();
+        let mut ids = Vec::with_capacity(tokens);
+        let mut positions = Vec::with_capacity(tokens);
+        let mut offsets = Vec::with_capacity(run.len() + 1);
+        let mut last = Vec::with_capacity(run.len());
+        let mut cached = Vec::with_capacity(2 * run.len());
+        offsets.push(0_u32);
+        for piece in run {
+            let all = list.get(piece.of).map_or(&[][..], |own| &own.ids);
+            let own = all.get(piece.tokens.clone()).unwrap_or_default();
+            ids.extend_from_slice(own);
+            let places = self
+                .positions
+                .of(all.iter().copied().take(piece.tokens.end));
+            positions.extend(places.skip(piece.tokens.start));
+            offsets.push(ids.len() as u32);
+            last.push((ids.len() as u32).saturating_sub(1));
+            cached.extend([
+                (piece.of as u64 * self.room) as u32,
+                piece.tokens.start as u32,
+            ]);
+        }
+        let sequences = run.len();
+        let all = [
+            (Feed::TokenIds, Tensor::new(ids, &[tokens])),
+            (Feed::Positions, Tensor::new(positions, &[tokens])),
+            (Feed::Offsets, Tensor::new(offsets, &[sequences + 1])),
+            (Feed::Cached, Tensor::new(cached, &[sequences, 2])),
+            (Feed::Rows(Pick::Last), Tensor::new(last, &[sequences])),
+        ];
+        let wanted: Vec<Feed> = self
+            .program
+            .program()
+            .feeds()
+            .map(|(feed, _)| feed)
+            .collect();
+        all.into_iter()
+            .filter(|(feed, _)| wanted.contains(feed))
+            .collect()
+    }
+}
+
+/// How many tokens of a prompt are cached, so that only those behind them need be read, but
+/// never the last token.
+fn common(ids: &[u32], cached: &[u32]) -> usize {
+    let same = ids.iter().zip(cached).take_while(|(a, b)| a == b).count();
+    same.min(ids.len().saturating_sub(1))
+}

@@ -1,0 +1,217 @@
+//! Going on with texts by what a stage left.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::{Predictor, json_of};
+use crate::exec::backend::Open;
+use crate::exec::export::description::DESCRIPTION;
+use crate::exec::generate::{self, Cached, Ears, Generated, Generation, Pace, Prompt};
+use crate::exec::interpreter::Runner;
+use crate::files::RunError;
+use crate::library::generate::{FILE, Settings, end_tokens};
+use crate::library::model::{self, Model};
+use crate::plan::Plan;
+use crate::program::Verified;
+use crate::program::op::Machine;
+
+/// A model in memory, that goes on with texts.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    predictor: &'a Predictor,
+    model: Arc<dyn Model>,
+    settings: Settings,
+    ends: Vec<u32>,
+    program: Verified,
+    runner: Runner,
+    /// Sequences that the caches have places for, and the room of each.
+    room: (u64, u64),
+    cached: Cached,
+}
+
+impl Predictor {
+    /// Brings the model into memory, to go on with texts: `room` are so many at once, each of at most so many tokens.
+    ///
+    /// # Errors
+    /// It labels texts, or what weights, device or kernels say.
+    pub fn writer(
+        &self,
+        settings: Settings,
+        room: (u64, u64),
+        (machine, device): (Machine, Arc<dyn Open>),
+    ) -> Result<Writer<'_>, RunError> {
+        let folder = |why: String| RunError::file(&self.folder, why);
+        if !self.task.generates() {
+            return Err(folder(format!(
+                "it was trained for `{}` and does not go on with texts",
+                self.task.name()
+            )));
+        }
+        if self.description.template.is_some() {
+            return Err(folder(
+                "it was trained with a prompt's template, in which text cannot be generated; train it without `prompt`".to_owned(),
+            ));
+        }
+        let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
+        let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
+        let (program, built) = self.generating(&model, room)?;
+        let mut runner = self.loaded((&program, &built), model.as_ref(), (machine, &device))?;
+        generate::begin(&mut runner, &program);
+        Ok(Writer {
+            predictor: self,
+            settings,
+            ends: self.ends()?,
+            model,
+            program,
+            runner,
+            room,
+            cached: Cached::default(),
+        })
+    }
+
+    fn generating(
+        &self,
+        model: &Arc<dyn Model>,
+        (places, room): (u64, u64),
+    ) -> Result<(Verified, crate::library::stage::network::Built), RunError> {
+        let tokens = places.saturating_mul(room);
+        if u32::try_from(tokens).is_err() {
+            let what = format!(
+                "{places} texts of {room} tokens are more than a cache can hold; use a smaller `--batch`"
+            );
+            return Err(RunError::file(&self.folder, what));
+        }
+        Plan::generating(self.served(model.clone())?, tokens)
+            .map_err(|why| RunError::file(self.folder.join(DESCRIPTION), why))
+    }
+
+    /// The tokens that end a text.
+    fn ends(&self) -> Result<Vec<u32>, RunError> {
+        if !self.description.ends.is_empty() {
+            return Ok(self.description.ends.clone());
+        }
+        let mut places = vec![
+            self.folder.clone(),
+            self.folder.join(&self.description.weights),
+        ];
+        places.extend(self.description.weights_at.clone());
+        let file = places
+            .iter()
+            .map(|place| place.join(FILE))
+            .find(|file| file.exists());
+        let generation: Option<Json> = file.map(|file| json_of(&file, "")).transpose()?;
+        end_tokens(generation.as_ref(), &self.config, Some(&self.tokenizer))
+            .map_err(|why| RunError::file(&self.folder, why))
+    }
+}
+
+impl Writer<'_> {
+    /// The tokens of a prompt.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about; a prompt that, with what is to be made behind it, is longer than the model can
+    /// read.
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>, String> {
+        let encoded = self
+            .predictor
+            .tokenizer
+            .encode(&[text.to_owned()], usize::MAX)?;
+        self.checked(encoded.ids)
+    }
+
+    /// The same tokens, if there are some and there is room behind them.
+    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>, String> {
+        let (most, more) = (self.context(), self.settings.max_new_tokens);
+        if ids.is_empty() {
+            return Err("there is no token to go on from; write a prompt".to_owned());
+        }
+        if ids.len() as u64 + more > most {
+            return Err(format!(
+                "the prompt has {} tokens, and with {more} new ones it would be longer than the {most} that the model can read; \
+                 shorten it, or make fewer new tokens",
+                ids.len()
+            ));
+        }
+        Ok(ids)
+    }
+
+    /// Most tokens that the model can read.
+    #[must_use]
+    pub fn context(&self) -> u64 {
+        self.model.facts().max_length
+    }
+
+    /// How text is generated.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Goes on with prompts, in groups of as many as there are places for. The caches grow where a prompt needs it.
+    ///
+    /// # Errors
+    /// What device or kernels say, or an interruption.
+    pub fn write(
+        &mut self,
+        prompts: &[Prompt],
+        ears: &mut Ears<'_>,
+    ) -> Result<Vec<Generated>, RunError> {
+        let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
+        self.make_room(longest as u64 + self.settings.max_new_tokens)?;
+        let mut all = Vec::with_capacity(prompts.len());
+        for group in prompts.chunks(self.room.0.max(1) as usize) {
+            // Nothing of an earlier group is gone on from, so that it does not matter how prompts are grouped.
+            self.cached = Cached::default();
+            all.extend(self.group(group, ears)?.0);
+        }
+        Ok(all)
+    }
+
+    /// Goes on with one text, of which what the last ones have in common with it is not read again.
+    ///
+    /// # Errors
+    /// What device or kernels say, or an interruption.
+    pub fn go_on(
+        &mut self,
+        prompt: Prompt,
+        ears: &mut Ears<'_>,
+    ) -> Result<(Generated, Pace), RunError> {
+        self.make_room(prompt.ids.len() as u64 + self.settings.max_new_tokens)?;
+        let (made, pace) = self.group(&[prompt], ears)?;
+        let made = made.into_iter().next();
+        let made = made.ok_or_else(|| RunError::bug("nothing was made of a prompt"))?;
+        Ok((made, pace))
+    }
+
+    fn group(
+        &mut self,
+        prompts: &[Prompt],
+        ears: &mut Ears<'_>,
+    ) -> Result<(Vec<Generated>, Pace), RunError> {
+        let generation = Generation {
+            program: &self.program,
+            room: self.room.1,
+            positions: self.model.facts().positions,
+            tokenizer: &self.predictor.tokenizer,
+            ends: &self.ends,
+            settings: &self.settings,
+        };
+        generation.group(&mut self.runner, prompts, &mut self.cached, ears)
+    }
+
+    /// Larger caches, if a sequence needs them.
+    fn make_room(&mut self, wanted: u64) -> Result<(), RunError> {
+        let (places, room) = self.room;
+        if wanted <= room {
+            return Ok(());
+        }
+        let (program, _) = self.predictor.generating(&self.model, (places, wanted))?;
+        generate::end(&mut self.runner);
+        generate::begin(&mut self.runner, &program);
+        self.cached = Cached::default();
+        self.room.1 = wanted;
+        self.program = program;
+        Ok(())
+    }
+}

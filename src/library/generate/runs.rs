@@ -1,0 +1,70 @@
+//! How prompts are cut into program runs, which the planner has to know as well as the executor.
+
+use std::ops::Range;
+
+/// Most tokens of a run that reads prompts, unless a single token of each sequence is more.
+pub const CHUNK: usize = 512;
+
+/// A part of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Which prompt it is of.
+    pub of: usize,
+    /// Its tokens.
+    pub tokens: Range<usize>,
+}
+
+/// The runs that read prompts of these lengths. A prompt is cut at multiples of [`CHUNK`], so that how it is cut does not
+/// depend on the others; pieces go together while there is room.
+#[must_use]
+pub fn prefill(lengths: &[usize]) -> Vec<Vec<Piece>> {
+    let mut runs: Vec<Vec<Piece>> = Vec::new();
+    let mut room = 0;
+    for (of, &length) in lengths.iter().enumerate() {
+        for from in (0..length).step_by(CHUNK) {
+            let tokens = from..length.min(from + CHUNK);
+            // A piece needs what the one before it put into the cache.
+            let follows = from > 0;
+            let piece = Piece { of, tokens };
+            match runs.last_mut() {
+                Some(run) if !follows && piece.tokens.len() <= room => {
+                    room -= piece.tokens.len();
+                    run.push(piece);
+                }
+                _ => {
+                    room = CHUNK - piece.tokens.len();
+                    runs.push(vec![piece]);
+                }
+            }
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_cut_alike_whatever_they_come_with() {
+        let cuts = |lengths: &[usize]| -> Vec<Vec<(usize, Range<usize>)>> {
+            let runs = prefill(lengths).into_iter();
+            runs.map(|run| run.into_iter().map(|p| (p.of, p.tokens)).collect())
+                .collect()
+        };
+        assert_eq!(cuts(&[5, 7]), [vec![(0, 0..5), (1, 0..7)]]);
+        assert_eq!(
+            cuts(&[500, 13, 1]),
+            [vec![(0, 0..500)], vec![(1, 0..13), (2, 0..1)]]
+        );
+        assert_eq!(
+            cuts(&[1100, 3]),
+            [
+                vec![(0, 0..512)],
+                vec![(0, 512..1024)],
+                vec![(0, 1024..1100), (1, 0..3)]
+            ]
+        );
+        assert_eq!(cuts(&[]), Vec::<Vec<_>>::new());
+    }
+}
