@@ -1,5 +1,6 @@
 //! The command line: arguments, dispatch, exit codes. One file a command.
 
+mod chat;
 mod check;
 mod doctor;
 mod explain;
@@ -57,8 +58,10 @@ enum Command {
     Report(report::Report),
     /// Format recipes in place
     Fmt(fmt::Fmt),
-    /// Label new text with a finished stage's model
+    /// Label new text with a finished stage's model, or go on with it
     Predict(predict::Predict),
+    /// Talk with a finished stage's language model
+    Chat(chat::Chat),
     /// Say what this machine offers, and what stands in the way
     Doctor(doctor::Doctor),
     /// Explain a method, model, metric, stage kind, key or diagnostic code
@@ -140,6 +143,7 @@ fn carry_out() -> i32 {
         Command::Report(c) => c.run(),
         Command::Fmt(c) => c.run(),
         Command::Predict(c) => c.run(),
+        Command::Chat(c) => c.run(),
         Command::Doctor(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::List(c) => c.run(),

@@ -1,7 +1,7 @@
 //! `peftc predict`: label new text, row by row, in the order and with the columns of the input.
 
 mod label;
-mod place;
+pub(super) mod place;
 mod progress;
 mod write;
 
@@ -120,7 +120,7 @@ pub(super) struct Predict {
 }
 
 /// Why nothing, or not all, was predicted.
-enum Refusal {
+pub(super) enum Refusal {
     /// The command line asks for what cannot be.
     Wrong(String),
     /// A file or the run of the model.
@@ -154,7 +154,7 @@ impl From<Unwritten> for Refusal {
 
 impl Refusal {
     /// Says it; gives the exit code.
-    fn told(self) -> i32 {
+    pub(super) fn told(self) -> i32 {
         match self {
             Self::Wrong(why) => {
                 // A list stands in lines of its own.

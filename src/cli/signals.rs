@@ -87,6 +87,16 @@ pub(super) fn watch(quiet: bool) -> std::io::Result<Arc<Asked>> {
     Ok(asked)
 }
 
+/// Listens to SIGINT from now on, which then no longer ends the process: each sets the flag.
+///
+/// # Errors
+/// The system does not let a process listen.
+pub(super) fn interrupts() -> std::io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGINT, flag.clone())?;
+    Ok(flag)
+}
+
 fn say(text: &str) {
     super::output::note(&format!("{text}\n"));
 }

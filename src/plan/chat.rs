@@ -83,6 +83,23 @@ impl Sources {
     }
 }
 
+/// The template that lies in a folder of files, with the variables of its tokenizer.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn in_folder(
+    get: &dyn Fn(&str) -> Option<Vec<u8>>,
+    tokenizer: &Tokenizer,
+) -> Result<Option<ChatTemplate>, TemplateError> {
+    let sources = Sources::beside(get)?;
+    let Some(usual) = sources.usual else {
+        return Ok(None);
+    };
+    let parse = |text: &str| ChatTemplate::parse(text, tokenizer.named_tokens(), None);
+    let with_tools = sources.with_tools.as_deref().map(parse).transpose()?;
+    Ok(Some(parse(&usual)?.with_tools(with_tools)))
+}
+
 /// The template of a model that is declared so: of the file that the recipe names, else of what lies with the tokenizer.
 /// `None` where there is none; a diagnostic where the recipe is to blame.
 pub(super) fn bound(

@@ -192,3 +192,75 @@ fn what_cannot_be_is_refused_before_it_happens() {
         assert!(why.contains(said), "{flags:?}: {why}");
     }
 }
+
+/// Talks with a model through pipes; gives what it says, and what is noted.
+fn chat(model: &Path, lines: &str, more: &[&str]) -> (String, String) {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .arg("chat")
+        .arg(model)
+        .args(more)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(lines.as_bytes()).expect("written");
+    drop(input);
+    let output = child.wait_with_output().expect("ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    (
+        text(&output.stdout),
+        text(&output.stderr).replace('\n', " "),
+    )
+}
+
+#[test]
+fn a_conversation_goes_on_from_what_was_said() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (model, _) = setting(dir.path(), "llama", &json!([[5]]));
+    let template = "{% for m in messages %}{{ m.content }} {% if m.role == 'system' %}w30 {% endif %}{% endfor %}\
+                    {% if add_generation_prompt %}w7{% endif %}";
+    std::fs::write(model.join("chat_template.jinja"), template).expect("written");
+    let rows = |list: &[Value]| {
+        let input = dir.path().join("rows.jsonl");
+        let text: String = list
+            .iter()
+            .map(|m| json!({ "messages": m }).to_string() + "\n")
+            .collect();
+        std::fs::write(&input, text).expect("written");
+        texts(&predict(&model, &input, &["--max-new-tokens", "6"]))
+    };
+    let user = |text: &str| json!({ "role": "user", "content": text });
+    let first = rows(&[json!([user("w5 w9")])]).remove(0);
+    let second = json!([user("w5 w9"), { "role": "assistant", "content": first }, user("w11")]);
+    let again = json!([{ "role": "system", "content": "w3" }, user("w11")]);
+    let rest = rows(&[second, again]);
+    let lines = "w5 w9\nw11\n/system w3\nw11\n/nothing\n/exit\nw2\n";
+    let (said, noted) = chat(&model, lines, &["--max-new-tokens", "6", "--speed"]);
+    assert_eq!(said, format!("{first}\n{}\n{}\n", rest[0], rest[1]));
+    assert!(
+        noted.contains("there is no such command as `/nothing`"),
+        "{noted}"
+    );
+    assert!(noted.contains("tokens a second"), "{noted}");
+    // The model reads 64 tokens: the first turns are left out, and it is said.
+    let long = "w5 w6 w7 w8 w9 w10 w11 w12 w13 w14\n".repeat(5);
+    let (said, noted) = chat(&model, &long, &["--max-new-tokens", "12"]);
+    assert_eq!(said.lines().count(), 5);
+    assert!(
+        noted.contains("longer than the model can read: its first"),
+        "{noted}"
+    );
+    let answered = json!([user("w5"), { "role": "assistant", "content": "w6" }]);
+    let input = dir.path().join("answered.jsonl");
+    std::fs::write(&input, json!({ "messages": answered }).to_string()).expect("written");
+    let why = complaint(&predict(&model, &input, &[]));
+    assert!(
+        why.contains("row 1: its last message is the assistant's"),
+        "{why}"
+    );
+}

@@ -16,20 +16,20 @@ use crate::library::metric::metric;
 use crate::library::stage::stage;
 
 /// What is asked for.
-pub(super) struct Asked<'a> {
-    pub path: &'a Path,
-    pub stage: Option<&'a str>,
-    pub best: Option<&'a str>,
-    pub store: Option<&'a Path>,
-    pub common: &'a Common,
+pub(in crate::cli) struct Asked<'a> {
+    pub(in crate::cli) path: &'a Path,
+    pub(in crate::cli) stage: Option<&'a str>,
+    pub(in crate::cli) best: Option<&'a str>,
+    pub(in crate::cli) store: Option<&'a Path>,
+    pub(in crate::cli) common: &'a Common,
 }
 
 /// What is meant.
-pub(super) struct Artifact {
+pub(in crate::cli) struct Artifact {
     /// The artifact's folder.
-    pub artifact: PathBuf,
+    pub(in crate::cli) artifact: PathBuf,
     /// What was chosen, where there was a choice.
-    pub note: Option<String>,
+    pub(in crate::cli) note: Option<String>,
 }
 
 /// A stage that was, or could have been, run.
@@ -52,7 +52,7 @@ impl Candidate {
 }
 
 /// Finds the model.
-pub(super) fn find(asked: &Asked<'_>) -> Result<Artifact, Refusal> {
+pub(in crate::cli) fn find(asked: &Asked<'_>) -> Result<Artifact, Refusal> {
     let path = asked.path;
     if path.is_file() {
         let recipe = path.extension().is_some_and(|e| e == "peft");

@@ -6,7 +6,7 @@ use super::Refusal;
 use super::label::Unsaid;
 use crate::exec::generate::{Ears, Prompt};
 use crate::exec::observe::Silent;
-use crate::exec::predict::Writer;
+use crate::exec::predict::{Unfit, Writer};
 use crate::library::data::DataError;
 use crate::library::rows::{Added, Record};
 
@@ -14,7 +14,15 @@ use crate::library::rows::{Added, Record};
 pub(super) const GENERATED: &str = "generated";
 
 /// Columns of prompts that are looked for beside those of the training.
-pub(super) const PROMPTS: [&str; 2] = ["prompt", "text"];
+pub(super) const PROMPTS: [&str; 3] = ["prompt", "messages", "text"];
+
+/// The conversation of a row, where its column holds a list of messages.
+fn conversation<'a>(record: &'a Record, columns: &[String]) -> Option<&'a [Json]> {
+    let [column] = columns else { return None };
+    let list = record.fields.get(column)?.as_array()?;
+    let messages = list.iter().all(Json::is_object);
+    messages.then_some(list.as_slice())
+}
 
 /// What is added to a row.
 pub(super) fn columns() -> Vec<Added> {
@@ -42,17 +50,19 @@ impl Writing<'_> {
         let mut prompts = Vec::with_capacity(part.len());
         let mut has = Vec::with_capacity(part.len());
         for record in part {
-            let own = record.texts(columns, name)?;
-            unsaid.see(record.row, own.as_deref());
-            has.push(own.is_some());
-            if let Some(text) = own {
-                let ids = self
-                    .writer
-                    .prompt(&text.concat())
-                    .map_err(|why| DataError::new(name, format!("row {}: {why}", record.row)))?;
-                let text = self.rows;
-                prompts.push(Prompt { text, ids });
-            }
+            let wrong = |why: Unfit| DataError::new(name, format!("row {}: {why}", record.row));
+            let ids = match conversation(record, columns) {
+                Some(messages) => Some(self.writer.conversation(messages).map_err(wrong)?),
+                None => {
+                    let own = record.texts(columns, name)?;
+                    unsaid.see(record.row, own.as_deref());
+                    let own = own.map(|text| self.writer.prompt(&text.concat()));
+                    own.transpose().map_err(wrong)?
+                }
+            };
+            has.push(ids.is_some());
+            let text = self.rows;
+            prompts.extend(ids.map(|ids| Prompt { text, ids }));
             self.rows += 1;
         }
         let mut each = |_: usize, _: &str| true;

@@ -36,7 +36,7 @@ use crate::program::{Format, Resident, Verified};
 mod foreign;
 mod writer;
 
-pub use writer::Writer;
+pub use writer::{Unfit, Writer};
 
 /// What a JSON file says; `remedy` follows on what is wrong with it.
 fn json_of<T: DeserializeOwned>(path: &Path, remedy: &str) -> Result<T, RunError> {

@@ -10,11 +10,36 @@ use crate::exec::export::description::DESCRIPTION;
 use crate::exec::generate::{self, Cached, Ears, Generated, Generation, Pace, Prompt};
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
+use crate::library::chat::{ChatTemplate, Rendering};
 use crate::library::generate::{FILE, Settings, end_tokens};
 use crate::library::model::{self, Model};
-use crate::plan::Plan;
+use crate::plan::{Plan, chat};
 use crate::program::Verified;
 use crate::program::op::Machine;
+
+/// Why a text cannot be gone on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// A sentence, with what to do.
+    pub message: String,
+    /// Whether it is too long.
+    pub is_length: bool,
+}
+
+impl Unfit {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            is_length: false,
+        }
+    }
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
 
 /// A model in memory, that goes on with texts.
 #[derive(Debug)]
@@ -25,6 +50,8 @@ pub struct Writer<'a> {
     ends: Vec<u32>,
     program: Verified,
     runner: Runner,
+    /// The model's chat template, if it has one.
+    template: Option<ChatTemplate>,
     /// Sequences that the caches have places for, and the room of each.
     room: (u64, u64),
     cached: Cached,
@@ -62,11 +89,23 @@ impl Predictor {
             predictor: self,
             settings,
             ends: self.ends()?,
+            template: self.template()?,
             model,
             program,
             runner,
             room,
             cached: Cached::default(),
+        })
+    }
+
+    /// The chat template beside the tokenizer.
+    fn template(&self) -> Result<Option<ChatTemplate>, RunError> {
+        let get = |name: &str| std::fs::read(self.folder.join(name)).ok();
+        chat::in_folder(&get, &self.tokenizer).map_err(|why| {
+            RunError::file(
+                &self.folder,
+                format!("its chat template cannot be read: {why}"),
+            )
         })
     }
 
@@ -112,26 +151,66 @@ impl Writer<'_> {
     /// # Errors
     /// What the tokenizer complains about; a prompt that, with what is to be made behind it, is longer than the model can
     /// read.
-    pub fn prompt(&self, text: &str) -> Result<Vec<u32>, String> {
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>, Unfit> {
         let encoded = self
             .predictor
             .tokenizer
-            .encode(&[text.to_owned()], usize::MAX)?;
+            .encode(&[text.to_owned()], usize::MAX)
+            .map_err(Unfit::new)?;
         self.checked(encoded.ids)
     }
 
+    /// Whether it has a template that conversations are rendered with.
+    #[must_use]
+    pub const fn converses(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The tokens of a conversation, up to where an answer begins.
+    ///
+    /// # Errors
+    /// There is no template, it refuses the conversation, nothing is to be answered, or it is too long.
+    pub fn conversation(&self, messages: &[Json]) -> Result<Vec<u32>, Unfit> {
+        let Some(template) = &self.template else {
+            return Err(Unfit::new(
+                "it is a conversation, and the model has no chat template; give it a text",
+            ));
+        };
+        let role = messages.last().and_then(|last| last.get("role")?.as_str());
+        if role == Some("assistant") {
+            return Err(Unfit::new(
+                "its last message is the assistant's, so that there is nothing to answer; remove that message",
+            ));
+        }
+        let rendering = Rendering {
+            generation_prompt: true,
+            ..Rendering::default()
+        };
+        let text = template.render(messages, &rendering);
+        let text =
+            text.map_err(|why| Unfit::new(format!("the chat template refuses it: {why}")))?;
+        let ids = self.predictor.tokenizer.encode_written(&text);
+        self.checked(ids.map_err(Unfit::new)?)
+    }
+
     /// The same tokens, if there are some and there is room behind them.
-    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>, String> {
+    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>, Unfit> {
         let (most, more) = (self.context(), self.settings.max_new_tokens);
         if ids.is_empty() {
-            return Err("there is no token to go on from; write a prompt".to_owned());
+            return Err(Unfit::new(
+                "there is no token to go on from; write a prompt",
+            ));
         }
         if ids.len() as u64 + more > most {
-            return Err(format!(
+            let message = format!(
                 "the prompt has {} tokens, and with {more} new ones it would be longer than the {most} that the model can read; \
                  shorten it, or make fewer new tokens",
                 ids.len()
-            ));
+            );
+            return Err(Unfit {
+                message,
+                is_length: true,
+            });
         }
         Ok(ids)
     }

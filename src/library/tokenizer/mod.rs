@@ -419,6 +419,17 @@ impl Tokenizer {
         }
     }
 
+    /// Tokens of a text that holds its special tokens itself, such as a rendered conversation.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about.
+    pub fn encode_written(&self, text: &str) -> Result<Vec<u32>, String> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| e.to_string())?;
+        self.embedded(encoding.get_ids())?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// The text of some tokens, special ones left out.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use full::Full;
 use operand::Operand;
 use panels::{Lines, Panels, Part, Side};
 
+mod few;
 mod full;
 mod narrow;
 mod operand;
@@ -55,6 +56,9 @@ pub(super) enum Start<'a, T> {
 /// Bytes of scratch of a product with elements of `size` bytes in its panels.
 pub(super) fn scratch(m: u64, n: u64, k: u64, size: u64) -> u64 {
     let (span, wide) = (SPAN as u64, WIDEST as u64);
+    if m <= few::ROWS as u64 {
+        return k.min(DEPTH as u64) * few::packed(m, n.min(span), wide) * size;
+    }
     k.min(DEPTH as u64) * (m.min(span) + n.min(span).next_multiple_of(wide)) * size
 }
 
@@ -178,6 +182,9 @@ fn product_by<K: Arithmetic, A: Operand<K::Out>, B: Operand<K::Out>>(
         return;
     }
     assert!(a.has(m - 1, k - 1) && b.has(k - 1, n - 1));
+    if m <= few::ROWS {
+        return few::product(by, (m, n, k), out, a, b, alpha, start);
+    }
     let shared = m * n * k > WORTH_SHARING && rayon::current_num_threads() > 1;
     let registers = by.shape();
     let depth = k.min(DEPTH).div_ceil(K::PER);
@@ -492,7 +499,10 @@ mod tests {
     #[test]
     fn scratch_is_what_is_packed() {
         assert_eq!(scratch(416, 768, 768, 4), 256 * (416 + 768) * 4);
+        assert_eq!(scratch(17, 2, 3, 4), 3 * (17 + 32) * 4);
+        // Few rows are packed beside each panel of columns.
         assert_eq!(scratch(1, 2, 3, 4), 3 * (1 + 32) * 4);
+        assert_eq!(scratch(3, 65, 700, 4), 256 * 3 * (3 + 32) * 4);
         assert_eq!(scratch(10_000, 30_000, 768, 4), 256 * 4096 * 4);
     }
 }

@@ -1,0 +1,355 @@
+//! `peftc chat`: a conversation with a language model, in a terminal or through pipes.
+
+use std::io::{BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use super::generation::Generation;
+use super::options::{Color, Common, error, threads};
+use super::predict::{Refusal, place};
+use super::screen::{Screen, wrap};
+use super::{exit, output, signals};
+use crate::base::visible;
+use crate::exec::backend::{Device, Open};
+use crate::exec::generate::{Ears, Ended, Pace, Prompt};
+use crate::exec::observe::{Event, Observer};
+use crate::exec::predict::{Predictor, Unfit, Writer};
+use crate::files::RunError;
+use crate::library::generate::Settings;
+use crate::program::op::Machine;
+use crate::resolve::methods_from_text;
+
+/// Most tokens of an answer, unless the command line says otherwise.
+const ANSWER: u64 = 256;
+
+/// What can be typed beside messages.
+const HELP: &str = "/reset begins a new conversation, /system TEXT says how the model should answer and begins a new one, \
+                    /exit ends; Ctrl-C stops an answer. Put a space before a message that begins with a slash.";
+
+/// Arguments of `chat`.
+#[derive(Debug, Args)]
+pub(super) struct Chat {
+    /// What to talk with: a recipe that was run, an output directory of `run`, a stage's folder in it, an entry of the store,
+    /// or a Hugging Face folder of a decoder
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// The stage whose model to take; in a sweep with the values of its axes, such as `learn@seed=1`
+    #[arg(long, value_name = "NAME")]
+    stage: Option<String>,
+    /// Take the variant of a sweep that is best by this metric
+    #[arg(long, value_name = "METRIC")]
+    best: Option<String>,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    generation: Generation,
+    /// Say behind each answer how fast it was
+    #[arg(long)]
+    speed: bool,
+    /// Device to compute on: cpu, cuda, cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Threads to compute with; all cores if not given
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<usize>,
+    /// Where a recipe's finished stages are; `.peftc/store` beside it if not given
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Override a `let` of a recipe
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    sets: Vec<String>,
+    /// Never reach for the network for a recipe; use the cache only
+    #[arg(long)]
+    offline: bool,
+    /// Print no notes
+    #[arg(long)]
+    quiet: bool,
+    /// When to colour
+    #[arg(long, value_enum, default_value = "auto")]
+    color: Color,
+}
+
+/// Looks at whether an answer is to be stopped before it begins; afterwards what was said of it stays.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    begun: Arc<AtomicBool>,
+}
+
+impl Observer for Watch {
+    fn event(&mut self, _: Event<'_>) {}
+
+    fn interrupted(&self) -> Option<i32> {
+        let stop = self.stop.load(Ordering::Relaxed) && !self.begun.load(Ordering::Relaxed);
+        stop.then_some(signal_hook::consts::SIGINT)
+    }
+}
+
+/// A conversation so far.
+struct Talk<'a> {
+    writer: Writer<'a>,
+    system: Option<String>,
+    /// What was said, in turns.
+    messages: Vec<Json>,
+    /// Answers so far: what draws are keyed by.
+    answers: u64,
+    stop: Arc<AtomicBool>,
+}
+
+/// What became of a message.
+enum Turn {
+    Answered(Pace, Ended),
+    /// Stopped before a word was said.
+    Nothing,
+    Refused(String),
+}
+
+impl Chat {
+    pub(super) fn run(&self) -> i32 {
+        let named = self.device.parse::<Device>();
+        let device = match named.and_then(|device| device.is_built().map(|()| device)) {
+            Ok(device) => device,
+            Err(why) => {
+                error(&format!("`--device {}`: {why}", self.device));
+                return exit::WRONG;
+            }
+        };
+        let machine = Machine::detect(self.threads);
+        match self.common().in_pool(|| self.talk(machine, device)) {
+            Ok(()) => exit::DONE,
+            Err(refusal) => refusal.told(),
+        }
+    }
+
+    fn common(&self) -> Common {
+        Common {
+            device: "cpu".to_owned(),
+            offline: self.offline,
+            sets: self.sets.clone(),
+            json: false,
+            no_data_report: true,
+            quiet: true,
+            threads: self.threads,
+            color: self.color,
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            let screen = Screen::err(self.color);
+            let text = format!("note: {}", visible::line(text));
+            output::note(&wrap(&text, screen.prose(), ""));
+        }
+    }
+
+    fn talk(&self, machine: Machine, device: Device) -> Result<(), Refusal> {
+        let place = place::find(&place::Asked {
+            path: &self.model,
+            stage: self.stage.as_deref(),
+            best: self.best.as_deref(),
+            store: self.store.as_deref(),
+            common: &self.common(),
+        })?;
+        if let Some(note) = &place.note {
+            self.note(note);
+        }
+        let usual = Settings {
+            max_new_tokens: ANSWER,
+            ..Settings::default()
+        };
+        let settings = self.generation.settings(&usual).map_err(Refusal::Wrong)?;
+        let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
+        let device: Arc<dyn Open> = Arc::new(device);
+        let room = (1, settings.max_new_tokens + 1);
+        let writer = predictor.writer(settings, room, (machine, device))?;
+        if !writer.converses() {
+            if self.system.is_some() {
+                let why = "`--system` has no effect: the model has no chat template";
+                return Err(Refusal::Wrong(why.to_owned()));
+            }
+            self.note(
+                "the model has no chat template: it goes on with each line for itself, and keeps nothing of those before",
+            );
+        }
+        let stop = signals::interrupts()
+            .map_err(|why| Refusal::Wrong(format!("the system gives no signals: {why}")))?;
+        let mut talk = Talk {
+            writer,
+            system: self.system.clone(),
+            messages: Vec::new(),
+            answers: 0,
+            stop,
+        };
+        self.lines(&mut talk)
+    }
+
+    /// Reads lines until there are no more.
+    fn lines(&self, talk: &mut Talk<'_>) -> Result<(), Refusal> {
+        let terminal = std::io::stdin().is_terminal();
+        if terminal {
+            self.note(HELP);
+        }
+        let mut input = std::io::stdin().lock();
+        loop {
+            if terminal {
+                output::note("> ");
+            }
+            let mut bytes = Vec::new();
+            let read = input.read_until(b'\n', &mut bytes);
+            let read = read.map_err(|why| RunError::file("standard input", why.to_string()))?;
+            if read == 0 {
+                if terminal {
+                    output::note("\n");
+                }
+                return Ok(());
+            }
+            let line = String::from_utf8_lossy(&bytes);
+            let line = line.trim_end_matches(['\n', '\r']);
+            // What was pressed while nothing was being said stops nothing.
+            talk.stop.store(false, Ordering::Relaxed);
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            match (word, rest.trim()) {
+                _ if line.trim().is_empty() => {}
+                ("/exit" | "/quit", "") => return Ok(()),
+                ("/help", "") => self.note(HELP),
+                ("/reset", "") => self.begin(talk),
+                ("/system", _) if !talk.writer.converses() => {
+                    error(
+                        "the model has no chat template, so that it cannot be told how to answer",
+                    );
+                }
+                ("/system", text) => {
+                    talk.system = Some(text.to_owned()).filter(|text| !text.is_empty());
+                    self.begin(talk);
+                }
+                (word, _) if word.starts_with('/') => {
+                    error(&format!("there is no such command as `{line}`. {HELP}"));
+                }
+                _ => self.answer(talk, line.trim())?,
+            }
+        }
+    }
+
+    /// Begins a new conversation.
+    fn begin(&self, talk: &mut Talk<'_>) {
+        talk.messages.clear();
+        self.note("a new conversation begins");
+    }
+
+    /// Answers what is said.
+    fn answer(&self, talk: &mut Talk<'_>, said: &str) -> Result<(), Refusal> {
+        let (turn, left_out) = talk.turn(said)?;
+        if left_out > 0 {
+            let turns = if left_out == 1 {
+                "turn is"
+            } else {
+                "turns are"
+            };
+            self.note(&format!(
+                "the conversation has become longer than the model can read: its first {left_out} {turns} left out"
+            ));
+        }
+        match turn {
+            Turn::Refused(why) => error(&why),
+            Turn::Nothing => self.note("stopped before the answer began"),
+            Turn::Answered(pace, ended) => {
+                if ended == Ended::Length {
+                    self.note("the answer was cut at `--max-new-tokens`");
+                }
+                if self.speed {
+                    self.note(&speed(pace));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How fast an answer was.
+fn speed(pace: Pace) -> String {
+    let seconds = |time: Duration| time.as_secs_f64().max(1e-9);
+    format!(
+        "{} tokens read in {:.2} s, then {:.1} tokens a second",
+        pace.read.0,
+        seconds(pace.read.1),
+        pace.made.0 as f64 / seconds(pace.made.1)
+    )
+}
+
+impl Talk<'_> {
+    /// The tokens of the conversation with what is said, and how many turns were left out of it because it is too long.
+    fn tokens(&mut self, said: &str) -> (Result<Vec<u32>, Unfit>, usize) {
+        if !self.writer.converses() {
+            return (self.writer.prompt(said), 0);
+        }
+        self.messages.push(message("user", said));
+        let mut left_out = 0;
+        loop {
+            let system = self.system.iter().map(|text| message("system", text));
+            let all: Vec<Json> = system.chain(self.messages.iter().cloned()).collect();
+            match self.writer.conversation(&all) {
+                // The first question and its answer.
+                Err(why) if why.is_length && self.messages.len() > 2 => {
+                    self.messages.drain(..2);
+                    left_out += 1;
+                }
+                Err(why) => {
+                    self.messages.pop();
+                    return (Err(why), left_out);
+                }
+                ids => return (ids, left_out),
+            }
+        }
+    }
+
+    /// Answers what is said, printing the answer as it comes; gives how many turns were left out of the conversation.
+    fn turn(&mut self, said: &str) -> Result<(Turn, usize), RunError> {
+        let (ids, left_out) = self.tokens(said);
+        let ids = match ids {
+            Ok(ids) => ids,
+            Err(why) => return Ok((Turn::Refused(why.message), left_out)),
+        };
+        let stop = self.stop.clone();
+        let begun = Arc::new(AtomicBool::new(false));
+        let mut each = |_: usize, new: &str| {
+            begun.store(true, Ordering::Relaxed);
+            output::print(new);
+            !stop.load(Ordering::Relaxed)
+        };
+        let mut ears = Ears {
+            each: &mut each,
+            observer: &mut Watch {
+                stop: self.stop.clone(),
+                begun: begun.clone(),
+            },
+        };
+        let text = self.answers;
+        self.answers += 1;
+        let made = self.writer.go_on(Prompt { text, ids }, &mut ears);
+        output::print("\n");
+        let turn = match made {
+            Ok((made, pace)) => {
+                if self.writer.converses() {
+                    self.messages.push(message("assistant", &made.text));
+                }
+                Turn::Answered(pace, made.ended)
+            }
+            Err(_) if self.stop.load(Ordering::Relaxed) => {
+                self.messages.pop();
+                Turn::Nothing
+            }
+            Err(why) => return Err(why),
+        };
+        Ok((turn, left_out))
+    }
+}
+
+/// A message as templates read it.
+fn message(role: &str, content: &str) -> Json {
+    json!({ "role": role, "content": content })
+}
