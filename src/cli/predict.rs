@@ -243,7 +243,7 @@ impl Predict {
             },
         };
         let writes = predictor.task.generates();
-        let added = self.added(&answers, writes)?;
+        self.added(&answers, writes)?;
         let (name, opened) = self.opened()?;
         let read_as = opened.format;
         let format = self.format.map_or(read_as, Into::into);
@@ -273,6 +273,7 @@ impl Predict {
         let mut part = read(input.as_mut())?;
         let columns = self.columns((own, &usual), input.as_ref(), &part, (&name, read_as))?;
         // Nothing is written, not even a header, before the model is whole.
+        let added = self.added(&answers, writes)?;
         let mut source = self.source(&predictor, answers, (machine, device))?;
         let out = Box::new(BufWriter::new(output::data()));
         let mut sink = rows::sink(format, out, input.columns(), added, copied, &name)?;

@@ -264,3 +264,49 @@ fn a_conversation_goes_on_from_what_was_said() {
         "{why}"
     );
 }
+
+#[test]
+fn every_family_classifies_as_transformers_does() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (made, traces) = (made(), traces());
+    let mut compared = 0;
+    for case in made["cases"].as_array().expect("cases") {
+        let Some(want) = case["classes"].as_array() else {
+            continue;
+        };
+        let name = case["name"].as_str().expect("a name");
+        let (model, input) = setting(dir.path(), name, &made["prompts"]);
+        let own = traces["cases"]
+            .as_array()
+            .expect("cases")
+            .iter()
+            .find(|c| c["name"] == *name);
+        let mut own = own.expect("a case").clone();
+        own["config"]["architectures"] = json!(["SomeForSequenceClassification"]);
+        own["config"]["id2label"] = json!({ "0": "a", "1": "b", "2": "c" });
+        let tensors = own["tensors"].as_object_mut().expect("tensors");
+        tensors.remove("lm_head.weight");
+        let hidden = own["config"]["hidden_size"].clone();
+        own["tensors"]["score.weight"] = json!([3, hidden]);
+        write_model(&model, &own);
+        let output = predict(&model, &input, &["--all", "--text", "prompt"]);
+        assert!(
+            output.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let out = String::from_utf8_lossy(&output.stdout);
+        for (line, want) in out.lines().zip(want) {
+            let row: Value = serde_json::from_str(line).expect("JSON");
+            for (class, want) in ["a", "b", "c"].iter().zip(want.as_array().expect("three")) {
+                let got = row["probabilities"][class].as_f64().expect("a probability");
+                assert!(
+                    (got - want.as_f64().expect("a number")).abs() < 2e-6,
+                    "{name}: {row}"
+                );
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 200, "{compared}");
+}
