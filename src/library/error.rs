@@ -24,6 +24,9 @@ crate::codes! {
     /// Weights of classes do not fit the data: one names no class or a class twice, a class has none, or `balanced` has nothing
     /// to divide by. Write a weight for each class by its name.
     BAD_CLASS_WEIGHTS = "stage::bad_class_weights";
+    /// Text is to be generated where that cannot be: the data have no prompts, the model labels texts, its methods read whole
+    /// texts at once, or a prompt with the new tokens is longer than the model can read.
+    NO_PROMPTS = "stage::no_prompts";
     /// A tensor that is to be trained would never receive a gradient, so it would silently stay as it is. The placement
     /// or the choice of methods must change.
     NO_GRADIENT = "stage::no_gradient";

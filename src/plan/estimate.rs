@@ -183,6 +183,7 @@ fn moments(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, around: Ar
         Routine::Fit(fit) => fit_estimate(job, fit, splits, machine, around),
         _ => Moments {
             steps: other_estimate(job, splits, machine),
+            programs: generation_estimate(job, machine).into_iter().collect(),
             ..Moments::default()
         },
     };
@@ -298,6 +299,15 @@ fn fisher_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) ->
         trainable_weights: 0,
         ..first
     })
+}
+
+/// What is generated once a split is scored.
+fn generation_estimate(job: &Job, machine: &Machine) -> Option<Estimate> {
+    let Routine::Score(score) = &job.routine else {
+        return None;
+    };
+    let generate = score.generate.as_ref()?;
+    Some(over(&[(&generate.program, &generate.sizes())], machine))
 }
 
 /// Estimates what is no training.

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::bind::BoundSplit;
 use super::{Handed, Plan};
 use crate::library::schema::{Checked, Filled};
-use crate::library::stage::{NEUTRAL, StageKind};
+use crate::library::stage::{NEUTRAL, StageKind, keys};
 use crate::program::DType;
 use crate::program::op::Precision;
 
@@ -81,6 +81,9 @@ pub(super) fn fingerprint(
                 start.model.identity.clone().unwrap_or_default(),
             );
         }
+    }
+    if keys::GENERATE.is_written(&filled.values) {
+        parts.insert("ends".to_owned(), format!("{:?}", start.model.ends));
     }
     if start.fresh_head {
         parts.insert("head".to_owned(), "fresh".to_owned());

@@ -16,7 +16,12 @@ use crate::files::sealed;
 use crate::files::sums;
 
 /// Files of an entry that are copied.
-const COPIED: [&str; 3] = ["metrics.jsonl", "predictions.tsv", PROMPT];
+const COPIED: [&str; 4] = [
+    "metrics.jsonl",
+    "predictions.tsv",
+    "predictions.jsonl",
+    PROMPT,
+];
 
 /// Directories of an entry that are linked.
 const LINKED: [&str; 2] = ["adapter", "model"];

@@ -40,6 +40,9 @@ impl Work<'_> {
             Ok(())
         })?;
         predictions.positive = Some(job.positive);
+        if let Some(generate) = &job.generate {
+            predictions.texts = self.generate(generate, set, runner, observer)?;
+        }
         let rate = set.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
         let values: Map<String, Json> = metrics(&job.metrics, &predictions)
             .into_iter()

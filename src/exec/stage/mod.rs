@@ -17,6 +17,7 @@ pub mod choose;
 mod evaluate;
 mod fisher;
 mod fold;
+mod generate;
 mod origin;
 pub mod predictions;
 pub mod score;

@@ -1,11 +1,15 @@
 //! `eval`: metrics and predictions on a split.
 
+use std::sync::Arc;
+
+use super::super::error::NO_PROMPTS;
+use super::super::generate::{self, Settings};
 use super::super::schema::{
     Filled, Given, Maybe, RefKind, Reference, Registry, Schema, Values, kind,
 };
-use super::job::{Job, Routine, Score};
+use super::job::{Generate, Job, Routine, Score};
 use super::keys;
-use super::network::{evaluation, verified};
+use super::network::{evaluation, generation, verified};
 use super::train::{exactly_one, metrics, positive};
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 
@@ -59,7 +63,9 @@ static SCHEMA: Schema = Schema {
     name: "eval",
     summary: "score a split: metrics and a file of predictions",
     doc: "Takes the result of another stage (`from = …`) or a model with a trained head (`model = …`). Leaves \
-          `predictions.tsv` with one row an example; with tokens to be told, one row a token.",
+          `predictions.tsv` with one row an example; with tokens to be told, one row a token. With `generate` it also leaves \
+          `predictions.jsonl`: of each row its index, prompt, reference and what the model generates behind the prompt. Of a \
+          conversation that is the last of what assistants say.",
     paper: "",
     keys: &[
         FROM.key(),
@@ -73,8 +79,65 @@ static SCHEMA: Schema = Schema {
         keys::DRAWS.key(),
         BATCH.key(),
         MAX_LENGTH.key(),
+        keys::GENERATE.key(),
     ],
 };
+
+/// What is generated behind the prompts of the split.
+fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Generate>, Vec<Diag>> {
+    let Some(block) = keys::GENERATE.get(cx.values) else {
+        return Ok(None);
+    };
+    let settings = Settings::of(&block.values);
+    let most = cx.model.facts().max_length;
+    let new = settings.max_new_tokens;
+    let refuse = |message: String, help: &str| {
+        let diag = Diag::error(&NO_PROMPTS, keys::GENERATE.span(cx.values), message);
+        vec![diag.help(help)]
+    };
+    let known = cx
+        .splits
+        .first()
+        .and_then(|split| split.as_ref()?.prompts.clone());
+    let longest = known
+        .as_ref()
+        .map(|list| list.iter().copied().max().unwrap_or(0));
+    // Where the data are not at hand, prompts are taken to be as long as they may be.
+    let longest = longest.map_or(most.saturating_sub(new), u64::from);
+    if longest + new > most {
+        return Err(refuse(
+            format!(
+                "the longest prompt has {longest} tokens, and with {new} new ones it would be longer than the {most} that the model \
+                 can read"
+            ),
+            "write a smaller `max_new_tokens`, or shorten the prompts",
+        ));
+    }
+    let rows = known.as_ref().map_or(u64::MAX, |list| list.len() as u64);
+    let places = BATCH.get(cx.values).min(rows).max(1);
+    let room = longest + new;
+    if u32::try_from(places.saturating_mul(room)).is_err() {
+        return Err(refuse(
+            format!("{places} texts of {room} tokens are more than a cache can hold"),
+            "write a smaller `batch`",
+        ));
+    }
+    let (program, built) = generation(cx, &cx.tuning.frozen(), places * room).map_err(|why| {
+        refuse(
+            why,
+            "remove `generate`, or adapt the model by another method",
+        )
+    })?;
+    debug_assert_eq!(built.params.len(), params);
+    let prompts = known.unwrap_or_else(|| Arc::new(vec![longest as u32; places as usize]));
+    Ok(Some(Generate {
+        program: verified(program),
+        settings,
+        places,
+        room,
+        prompts,
+    }))
+}
 
 impl StageKind for Eval {
     fn schema(&self) -> &'static Schema {
@@ -87,6 +150,9 @@ impl StageKind for Eval {
 
     fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
         exactly_one(values, ("from", "model"), span, diags);
+        if let Some(block) = keys::GENERATE.get(values) {
+            generate::check(block, diags);
+        }
     }
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
@@ -98,6 +164,7 @@ impl StageKind for Eval {
             reads: cx.reads(0),
             draws: keys::DRAWS.find(cx.values).unwrap_or(1),
             positive: positive(cx, metrics.iter().copied())?,
+            generate: generation_of(cx, built.params.len())?,
             metrics,
         };
         Ok(Job {

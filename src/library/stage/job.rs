@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::super::generate::{Settings, prefill};
 use super::super::metric::Metric;
 use super::super::net::Param;
 use super::super::net::Site;
@@ -209,6 +211,38 @@ pub struct Score {
     pub metrics: Vec<&'static dyn Metric>,
     /// The class that `f1` is of.
     pub positive: u32,
+    /// What is generated behind the prompts of the split.
+    pub generate: Option<Generate>,
+}
+
+/// Generation behind the prompts of a split, in groups in the order of the data.
+#[derive(Debug)]
+pub struct Generate {
+    /// The logits behind the tokens that are read.
+    pub program: Verified,
+    /// How text is generated.
+    pub settings: Settings,
+    /// Texts at once.
+    pub places: u64,
+    /// Tokens that the caches have room for, of each text.
+    pub room: u64,
+    /// Tokens of each prompt, as far as they are known.
+    pub prompts: Arc<Vec<u32>>,
+}
+
+impl Generate {
+    /// The sizes of all runs of the program: those that read prompts, and those that make a token of each text.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<Bindings> {
+        let mut sizes = Vec::new();
+        for group in self.prompts.chunks(self.places.max(1) as usize) {
+            let lengths: Vec<usize> = group.iter().map(|&n| n as usize).collect();
+            let runs = prefill(&lengths).into_iter();
+            sizes.extend(runs.map(|run| Bindings::of_lengths(run.iter().map(|p| p.tokens.len()))));
+            sizes.push(Bindings::of_lengths(std::iter::repeat_n(1, group.len())));
+        }
+        sizes
+    }
 }
 
 /// Choosing a prompt: each template is scored once, each assignment of words from those scores.
@@ -251,7 +285,10 @@ impl Job {
                 list.extend(fit.features.iter().map(|f| &f.prefix));
                 list
             }
-            Routine::Score(score) => vec![&score.evaluate],
+            Routine::Score(score) => {
+                let generation = score.generate.iter().map(|g| &g.program);
+                std::iter::once(&score.evaluate).chain(generation).collect()
+            }
             Routine::Choose(choose) => vec![&choose.evaluate],
             Routine::Fold(fold) => fold.sites.iter().map(|(_, p)| p).collect(),
         }

@@ -6,6 +6,14 @@ use super::super::schema::{
 };
 use super::packing::Batch;
 
+/// How text is generated behind the prompts of a split.
+pub(crate) const GENERATE: Maybe<Filled> = Maybe::new(
+    "generate",
+    super::super::generate::KIND,
+    "generate behind the prompt of each row, beside scoring: `predictions.jsonl` holds the texts, and metrics of texts compare \
+     them with the completions",
+);
+
 /// The model to start from.
 pub(crate) const MODEL: Maybe<Reference> = Maybe::new(
     "model",

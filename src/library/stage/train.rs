@@ -373,6 +373,18 @@ fn fitting_metric(
     if metric.fits(answer, classes, positive) {
         return Ok(metric);
     }
+    if metric.fits(Answer::Text, classes, positive) {
+        if keys::GENERATE.is_written(values) {
+            return Ok(metric);
+        }
+        let message = format!(
+            "`{name}` compares texts that a model generates, and this stage generates none"
+        );
+        let help = "add `generate = { max_new_tokens = 64 }` to an `eval` stage whose data have prompts and completions";
+        return Err(Box::new(
+            Diag::error(&METRIC_MISMATCH, at, message).help(help),
+        ));
+    }
     let fitting: Vec<String> = metric::METRICS
         .iter()
         .filter(|m| m.fits(answer, classes, positive))

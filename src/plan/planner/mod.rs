@@ -75,7 +75,7 @@ impl Planner<'_, '_> {
         );
         // The words of a provisional prompt have the sizes of those that will be chosen.
         choice::provide(&mut start, 0);
-        let facts = split_facts(&start, &sets, keys::OBJECTIVE.span(values), diags)?;
+        let facts = split_facts(&start, &sets, values, diags)?;
         let cx = diags.sound(StageCx {
             values,
             span: declared.name.span,

@@ -9,7 +9,7 @@ use crate::library::candidates::Candidates;
 use crate::library::data::form::Form;
 use crate::library::data::set::generic;
 use crate::library::decl;
-use crate::library::error::IDLE_KEY;
+use crate::library::error::{IDLE_KEY, NO_PROMPTS};
 use crate::library::model::Model;
 use crate::library::prompt::Template;
 use crate::library::schema::{Reference, Values};
@@ -298,9 +298,11 @@ pub(super) fn on_classes(
 pub(super) fn split_facts(
     start: &Handed,
     sets: &[Sets],
-    at: Span,
+    values: &Values,
     diags: &mut Diags,
 ) -> Option<Vec<Option<SplitFacts>>> {
+    let at = keys::OBJECTIVE.span(values);
+    let generates = keys::GENERATE.is_written(values);
     let first = sets.first().into_iter().flatten();
     first
         .map(|split| match split {
@@ -308,11 +310,69 @@ pub(super) fn split_facts(
                 examples: split.lengths.count(),
                 lengths: Arc::new(split.lengths.list(1)),
                 reads: reads(start, split, at, diags)?,
+                prompts: match generates {
+                    true => prompts(start, split, keys::GENERATE.span(values), diags)?,
+                    false => None,
+                },
             })),
             None => Ok(None),
         })
         .collect::<Result<_, Refused>>()
         .ok()
+}
+
+/// The tokens of each prompt of a split, behind which text is generated; `None` where the data are not at hand.
+fn prompts(
+    start: &Handed,
+    split: &BoundSplit,
+    at: Span,
+    diags: &mut Diags,
+) -> Result<Option<Arc<Vec<u32>>>, Refused> {
+    let mut refuse = |message: String, help: &str| {
+        diags.push(Diag::error(&NO_PROMPTS, at, message).help(help));
+        Refused
+    };
+    if !start.task.generates() {
+        let name = start.task.name();
+        return Err(refuse(
+            format!("`{name}` labels texts, and generates none"),
+            "remove `generate`, or score a stage that was trained with `objective = causal_lm`",
+        ));
+    }
+    if split.form == Form::Text {
+        return Err(refuse(
+            "these data are plain texts, without a prompt to go on from and a text to compare with"
+                .to_owned(),
+            "name both: `data d = local \"…\" { prompt = COLUMN, completion = COLUMN }`, or `messages = COLUMN`",
+        ));
+    }
+    let Some(set) = &split.encoded else {
+        return Ok(None);
+    };
+    let mut list = Vec::with_capacity(set.len());
+    for example in 0..set.len() as u32 {
+        let row = set.row(example).unwrap_or(example);
+        let own = set.get(example).map_err(|why| {
+            refuse(
+                format!(
+                    "the tokens of row {row} cannot be read back from {}: {}",
+                    why.path.display(),
+                    why.cause
+                ),
+                "run it again: they are made anew",
+            )
+        })?;
+        let Some((prompt, _)) = own.asked() else {
+            return Err(refuse(
+                format!(
+                    "row {row} (counted from 0) has no prompt, so that there is nothing to generate behind"
+                ),
+                "remove the row, or write a prompt there",
+            ));
+        };
+        list.push(prompt.len() as u32);
+    }
+    Ok(Some(Arc::new(list)))
 }
 
 /// Which places of the texts of a split are read, where those are any number of tokens.
