@@ -331,7 +331,11 @@ fn an_evaluation_scores_what_is_generated() {
     // The first completion is what the model generates.
     let rows: String = (0..3)
         .map(|i| {
-            let wanted = if i == 0 { made[0].clone() } else { "w2 w3".to_owned() };
+            let wanted = if i == 0 {
+                made[0].clone()
+            } else {
+                "w2 w3".to_owned()
+            };
             json!({ "q": words(&prompts[i]), "a": format!(" {wanted}") }).to_string() + "\n"
         })
         .collect();
@@ -342,15 +346,27 @@ fn an_evaluation_scores_what_is_generated() {
     let result = crate::decoders::run(&path, &[]);
     let stage = &result["stages"][0];
     let metrics = &stage["metrics"];
-    assert!((metrics["exact_match"].as_f64().expect("a number") - 1.0 / 3.0).abs() < 1e-9, "{metrics}");
+    assert!(
+        (metrics["exact_match"].as_f64().expect("a number") - 1.0 / 3.0).abs() < 1e-9,
+        "{metrics}"
+    );
     assert!(metrics["perplexity"].as_f64() > Some(1.0), "{metrics}");
     assert!(metrics["rouge_l"].as_f64() >= Some(1.0 / 3.0), "{metrics}");
-    let (peak, estimate) = (stage["peak_bytes"].as_u64(), stage["estimated_peak_bytes"].as_u64());
+    let (peak, estimate) = (
+        stage["measured_peak_bytes"].as_u64(),
+        stage["estimated_peak_bytes"].as_u64(),
+    );
     let ratio = peak.expect("bytes") as f64 / estimate.expect("bytes") as f64;
-    assert!((0.98..=1.0).contains(&ratio), "measured ÷ estimated is {ratio}");
+    assert!(
+        (0.98..=1.0).contains(&ratio),
+        "measured ÷ estimated is {ratio}"
+    );
     let file = dir.path().join(".peftc/runs/score/score/predictions.jsonl");
     let file = std::fs::read_to_string(file).expect("predictions");
-    let rows: Vec<Value> = file.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let rows: Vec<Value> = file
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
     for (i, row) in rows.iter().enumerate() {
         assert_eq!(row["index"], i);
         assert_eq!(row["prompt"], words(&prompts[i]));
@@ -367,20 +383,52 @@ fn generation_that_cannot_be_is_refused_by_the_check() {
     let row = json!({ "q": "w5 w6", "a": " w7", "text": "w5" }).to_string() + "\n";
     std::fs::write(dir.path().join("rows/test.jsonl"), row).expect("written");
     for (keys, data, said) in [
-        ("metrics = [rouge_l]", "prompt = q, completion = a", "this stage generates none"),
-        ("generate = { max_new_tokens = 4 }", "text = text", "these data are plain texts"),
-        ("generate = { max_new_tokens = 63 }", "prompt = q, completion = a", "longer than the 64 that the model can read"),
-        ("generate = { top_k = 3 }", "prompt = q, completion = a", "`top_k` has no effect"),
-        ("generate = { max_tokens = 3 }", "prompt = q, completion = a", "no key `max_tokens`"),
+        (
+            "metrics = [rouge_l]",
+            "prompt = q, completion = a",
+            "this stage generates none",
+        ),
+        (
+            "generate = { max_new_tokens = 4 }",
+            "text = text",
+            "these data are plain texts",
+        ),
+        (
+            "generate = { max_new_tokens = 63 }",
+            "prompt = q, completion = a",
+            "longer than the 64 that the model can read",
+        ),
+        (
+            "generate = { top_k = 3 }",
+            "prompt = q, completion = a",
+            "`top_k` has no effect",
+        ),
+        (
+            "generate = { max_tokens = 3 }",
+            "prompt = q, completion = a",
+            "no key `max_tokens`",
+        ),
     ] {
         let path = scored(dir.path(), keys, data);
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc")).arg("check").arg(&path).output().expect("starts");
+        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+            .arg("check")
+            .arg(&path)
+            .output()
+            .expect("starts");
         let why = complaint(&output);
         assert!(why.contains(said), "{keys}: {why}");
     }
     // The caches are a class of memory of their own.
-    let path = scored(dir.path(), "generate = { max_new_tokens = 6 }", "prompt = q, completion = a");
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc")).args(["check", "--json"]).arg(&path).output().expect("starts");
+    let path = scored(
+        dir.path(),
+        "generate = { max_new_tokens = 6 }",
+        "prompt = q, completion = a",
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .args(["check", "--json"])
+        .arg(&path)
+        .output()
+        .expect("starts");
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let memory = &json["recipes"][0]["stages"][0]["memory"];
     // Keys and values of 8 tokens, 16 numbers each, in three blocks.
