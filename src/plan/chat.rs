@@ -87,7 +87,7 @@ impl Sources {
 ///
 /// # Errors
 /// Why it cannot be read.
-pub fn in_folder(
+pub(super) fn in_folder(
     get: &dyn Fn(&str) -> Option<Vec<u8>>,
     tokenizer: &Tokenizer,
 ) -> Result<Option<ChatTemplate>, TemplateError> {

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use super::Plan;
 use super::methods::check_methods;
+use super::{Plan, chat};
 use crate::base::{Diags, Sound, Span};
+use crate::library::chat::{ChatTemplate, TemplateError};
 use crate::library::method::Tuning;
 use crate::library::model::Model;
 use crate::library::schema::Values;
 use crate::library::stage::network::Built;
 use crate::library::stage::{StageCx, network};
 use crate::library::task::Task;
+use crate::library::tokenizer::Tokenizer;
 use crate::program::{Format, Numbers, Verified};
 
 /// A model as its artifact describes it.
@@ -31,6 +33,17 @@ pub struct Served {
 }
 
 impl Plan {
+    /// The chat template that lies in a folder of files, with the variables of its tokenizer.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn chat_template(
+        get: &dyn Fn(&str) -> Option<Vec<u8>>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<ChatTemplate>, TemplateError> {
+        chat::in_folder(get, tokenizer)
+    }
+
     /// The program that scores texts, and the parameters that it reads.
     ///
     /// # Errors

@@ -316,8 +316,15 @@ fn scored(dir: &Path, keys: &str, data: &str) -> std::path::PathBuf {
     let path = dir.join("score.peft");
     let text = format!(
         "peftc 1\nmodel m = local \"llama\"\ndata d = local \"rows\" {{ {data} }}\n\
-         stage score = eval {{ model = m, data = d.test, objective = causal_lm, batch = 2, {keys} }}\n"
+         stage score = eval {{ model = m, data = d.test, batch = 2, {keys} }}\n"
     );
+    // Its own objective, where it has one.
+    let objective = if keys.contains("objective") {
+        ""
+    } else {
+        "objective = causal_lm, "
+    };
+    let text = text.replace("batch = 2", &format!("{objective}batch = 2"));
     std::fs::write(&path, text).expect("written");
     path
 }
@@ -389,6 +396,11 @@ fn generation_that_cannot_be_is_refused_by_the_check() {
             "this stage generates none",
         ),
         (
+            "objective = causal_lm { learn = all }, generate = {}",
+            "prompt = q, completion = a",
+            "does not say where",
+        ),
+        (
             "generate = { max_new_tokens = 4 }",
             "text = text",
             "these data are plain texts",
@@ -411,6 +423,7 @@ fn generation_that_cannot_be_is_refused_by_the_check() {
     ] {
         let path = scored(dir.path(), keys, data);
         let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+            .env("COLUMNS", "400")
             .arg("check")
             .arg(&path)
             .output()

@@ -7,6 +7,7 @@ use super::label::Unsaid;
 use crate::exec::generate::{Ears, Prompt};
 use crate::exec::observe::Silent;
 use crate::exec::predict::{Unfit, Writer};
+use crate::library::chat::messages;
 use crate::library::data::DataError;
 use crate::library::rows::{Added, Record};
 
@@ -14,14 +15,17 @@ use crate::library::rows::{Added, Record};
 pub(super) const GENERATED: &str = "generated";
 
 /// Columns of prompts that are looked for beside those of the training.
-pub(super) const PROMPTS: [&str; 3] = ["prompt", "messages", "text"];
+pub(super) const PROMPTS: [&str; 3] = ["prompt", MESSAGES, "text"];
 
-/// The conversation of a row, where its column holds a list of messages.
-fn conversation<'a>(record: &'a Record, columns: &[String]) -> Option<&'a [Json]> {
+/// The column of conversations, whose texts are JSON where files hold nothing else.
+const MESSAGES: &str = "messages";
+
+/// The conversation of a row, where its column holds one.
+fn conversation(record: &Record, columns: &[String]) -> Option<Result<Vec<Json>, String>> {
     let [column] = columns else { return None };
-    let list = record.fields.get(column)?.as_array()?;
-    let messages = list.iter().all(Json::is_object);
-    messages.then_some(list.as_slice())
+    let value = record.fields.get(column)?;
+    let is = value.is_array() || column == MESSAGES && value.is_string();
+    is.then(|| messages(value.clone()))
 }
 
 /// What is added to a row.
@@ -52,7 +56,10 @@ impl Writing<'_> {
         for record in part {
             let wrong = |why: Unfit| DataError::new(name, format!("row {}: {why}", record.row));
             let ids = match conversation(record, columns) {
-                Some(messages) => Some(self.writer.conversation(messages).map_err(wrong)?),
+                Some(messages) => {
+                    let messages = messages.map_err(|why| wrong(why.into()))?;
+                    Some(self.writer.conversation(&messages).map_err(wrong)?)
+                }
                 None => {
                     let own = record.texts(columns, name)?;
                     unsaid.see(record.row, own.as_deref());

@@ -13,7 +13,7 @@ use crate::files::RunError;
 use crate::library::chat::{ChatTemplate, Rendering};
 use crate::library::generate::{FILE, Settings, end_tokens};
 use crate::library::model::{self, Model};
-use crate::plan::{Plan, chat};
+use crate::plan::Plan;
 use crate::program::Verified;
 use crate::program::op::Machine;
 
@@ -32,6 +32,12 @@ impl Unfit {
             message: message.into(),
             is_length: false,
         }
+    }
+}
+
+impl From<String> for Unfit {
+    fn from(message: String) -> Self {
+        Self::new(message)
     }
 }
 
@@ -101,7 +107,7 @@ impl Predictor {
     /// The chat template beside the tokenizer.
     fn template(&self) -> Result<Option<ChatTemplate>, RunError> {
         let get = |name: &str| std::fs::read(self.folder.join(name)).ok();
-        chat::in_folder(&get, &self.tokenizer).map_err(|why| {
+        Plan::chat_template(&get, &self.tokenizer).map_err(|why| {
             RunError::file(
                 &self.folder,
                 format!("its chat template cannot be read: {why}"),

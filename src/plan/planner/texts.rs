@@ -6,7 +6,7 @@ use super::Planner;
 use super::start::trained_head;
 use crate::base::{Diag, Diags, Span};
 use crate::library::candidates::Candidates;
-use crate::library::data::form::Form;
+use crate::library::data::form::{Form, Learn};
 use crate::library::data::set::generic;
 use crate::library::decl;
 use crate::library::error::{IDLE_KEY, NO_PROMPTS};
@@ -344,6 +344,12 @@ fn prompts(
             "these data are plain texts, without a prompt to go on from and a text to compare with"
                 .to_owned(),
             "name both: `data d = local \"…\" { prompt = COLUMN, completion = COLUMN }`, or `messages = COLUMN`",
+        ));
+    }
+    if matches!(start.task.learns(split.form), Ok(Learn::All)) {
+        return Err(refuse(
+            "`learn = all` does not say where what is to be generated begins".to_owned(),
+            "write `objective = causal_lm { learn = completion }` in this stage",
         ));
     }
     let Some(set) = &split.encoded else {
