@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Plan, Stage};
 use crate::library::data::tokens::EncodedSet;
 use crate::library::net::{Owner, Param};
-use crate::library::stage::job::{Features, Routine};
+use crate::library::stage::job::{Features, Generate, Routine};
 use crate::program::Class;
 
 /// Bytes of a small file: a config, a description, a manifest.
@@ -71,12 +71,12 @@ impl Disk {
                     features: fit.features.as_ref().map_or(0, |f| f.bytes),
                 }
             }
-            Routine::Score(_) => {
+            Routine::Score(score) => {
                 let rows = examples(stage, 0);
                 let start = &stage.start;
                 let row = start.task.row_bytes(&start.classes);
                 Self {
-                    artifact: 2 * rows * row + SMALL,
+                    artifact: 2 * (rows * row + score.generate.as_ref().map_or(0, texts)) + SMALL,
                     ..Self::default()
                 }
             }
@@ -183,4 +183,11 @@ impl Plan {
         }
         all
     }
+}
+
+/// Bytes of generated texts with their prompts and references, at eight a token.
+fn texts(generate: &Generate) -> u64 {
+    let prompts = generate.prompts.iter().map(|&n| u64::from(n));
+    let each = 8 * 2 * generate.settings.max_new_tokens + LINE;
+    prompts.map(|tokens| 8 * tokens + each).sum()
 }

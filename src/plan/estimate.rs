@@ -307,7 +307,8 @@ fn generation_estimate(job: &Job, machine: &Machine) -> Option<Estimate> {
         return None;
     };
     let generate = score.generate.as_ref()?;
-    Some(over(&[(&generate.program, &generate.sizes())], machine))
+    let sizes = [generate.reading(), generate.making()].concat();
+    Some(over(&[(&generate.program, &sizes)], machine))
 }
 
 /// Estimates what is no training.

@@ -6,7 +6,7 @@ use super::choice;
 use super::estimate::{evaluation_sizes, every_size, training_sizes};
 use super::features::fill_sizes;
 use super::split::Lengths;
-use crate::library::stage::job::{Fit, Job, Routine, Update};
+use crate::library::stage::job::{Fit, Generate, Job, Routine, Update};
 use crate::program::device::Device;
 use crate::program::op::Machine;
 use crate::program::rates::Rates;
@@ -116,13 +116,21 @@ impl Clock<'_> {
             Routine::Fit(fit) => self.fit(fit, splits),
             Routine::Score(score) => {
                 let of = |l| evaluation_sizes(l, score.batch, score.reads.as_ref());
-                self.all(&score.evaluate, &split(0).map(of).unwrap_or_default())
+                let scored = self.all(&score.evaluate, &split(0).map(of).unwrap_or_default());
+                scored + score.generate.as_ref().map_or(0.0, |g| self.generation(g))
             }
             Routine::Choose(choose) => {
                 self.all(&choose.evaluate, &every_size(splits, choose.batch))
             }
             Routine::Fold(_) => return None,
         })
+    }
+
+    /// All texts as long as they may become.
+    fn generation(&self, generate: &Generate) -> f64 {
+        let more = generate.settings.max_new_tokens.saturating_sub(1) as f64;
+        self.all(&generate.program, &generate.reading())
+            + more * self.all(&generate.program, &generate.making())
     }
 
     fn fit(&self, fit: &Fit, splits: &[Option<&Lengths>]) -> f64 {

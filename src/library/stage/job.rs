@@ -231,17 +231,27 @@ pub struct Generate {
 }
 
 impl Generate {
-    /// The sizes of all runs of the program: those that read prompts, and those that make a token of each text.
+    /// The sizes of the runs that read prompts.
     #[must_use]
-    pub fn sizes(&self) -> Vec<Bindings> {
-        let mut sizes = Vec::new();
-        for group in self.prompts.chunks(self.places.max(1) as usize) {
+    pub fn reading(&self) -> Vec<Bindings> {
+        let groups = self.prompts.chunks(self.places.max(1) as usize);
+        let of_group = |group: &[u32]| -> Vec<Bindings> {
             let lengths: Vec<usize> = group.iter().map(|&n| n as usize).collect();
             let runs = prefill(&lengths).into_iter();
-            sizes.extend(runs.map(|run| Bindings::of_lengths(run.iter().map(|p| p.tokens.len()))));
-            sizes.push(Bindings::of_lengths(std::iter::repeat_n(1, group.len())));
-        }
-        sizes
+            runs.map(|run| Bindings::of_lengths(run.iter().map(|p| p.tokens.len())))
+                .collect()
+        };
+        groups.flat_map(of_group).collect()
+    }
+
+    /// The sizes of the runs that make a token of each text of a group: one for each group, of which there are at most
+    /// `max_new_tokens` less one.
+    #[must_use]
+    pub fn making(&self) -> Vec<Bindings> {
+        let groups = self.prompts.chunks(self.places.max(1) as usize);
+        groups
+            .map(|group| Bindings::of_lengths(std::iter::repeat_n(1, group.len())))
+            .collect()
     }
 }
 

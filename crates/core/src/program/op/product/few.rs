@@ -14,6 +14,17 @@ pub(super) const ROWS: usize = 16;
 /// Elements of the right operand below which handing work to other threads costs more than it saves.
 const WORTH_SHARING: usize = 1 << 16;
 
+impl<T> Shared<T> {
+    /// The place so many elements behind.
+    ///
+    /// # Safety
+    /// It lies inside the result.
+    const unsafe fn behind(self, elements: usize) -> Self {
+        // SAFETY: the caller promises it.
+        Self(unsafe { self.0.add(elements) })
+    }
+}
+
 /// Elements packed at once: on every thread that has a panel of the right operand, the left one as well.
 pub(super) fn packed(m: u64, columns: u64, width: u64) -> u64 {
     columns.div_ceil(width) * (m + width)
@@ -56,7 +67,6 @@ pub(super) fn product<K: Arithmetic, A: Operand<K::Out>, B: Operand<K::Out>>(
             };
             left.pack(by, &a, of_left, false);
             right.pack(by, &b, of_right, false);
-            let out = out;
             let block = Block {
                 by,
                 sizes: (m, columns),
@@ -64,7 +74,7 @@ pub(super) fn product<K: Arithmetic, A: Operand<K::Out>, B: Operand<K::Out>>(
                 left: &left,
                 right: &right,
                 // SAFETY: `column` lies inside the result.
-                out: Shared(unsafe { out.0.add(column) }),
+                out: unsafe { out.behind(column) },
                 stride: n,
                 alpha,
                 start: match start {
