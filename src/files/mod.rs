@@ -4,6 +4,7 @@
 
 pub mod durable;
 pub mod error;
+pub mod gguf;
 pub mod near;
 pub mod paths;
 pub mod peft;

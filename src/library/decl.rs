@@ -38,8 +38,8 @@ pub static DECLARATIONS: [Declaration; 4] = [
     Declaration {
         keyword: "model",
         what: "model source",
-        sources: &[&MODEL_HUB, &MODEL_LOCAL],
-        arg: Some("a repository or directory in quotes"),
+        sources: &[&MODEL_HUB, &MODEL_LOCAL, &MODEL_GGUF],
+        arg: Some("a repository, directory or GGUF file in quotes"),
     },
     Declaration {
         keyword: "data",
@@ -122,6 +122,12 @@ pub(crate) const TODAY: Maybe<str> = Maybe::new(
     "the date that the chat template writes as today's, \"2026-01-31\": a template that writes one is refused without it, as its tokens would be others each day",
 );
 
+pub(crate) const FILE: Maybe<str> = Maybe::new(
+    "file",
+    kind::STR,
+    "a GGUF file of the repository that holds the whole model; `check` downloads it",
+);
+
 static MODEL_HUB: Schema = Schema {
     name: "hub",
     summary: "a model repository on the Hugging Face hub",
@@ -138,7 +144,28 @@ static MODEL_HUB: Schema = Schema {
         CHAT_TEMPLATE.key(),
         TODAY.key(),
         REVISION.key(),
+        FILE.key(),
         CONFIG.key(),
+    ],
+};
+/// How a GGUF file's matrices are stored where nothing is written: as the file has them.
+pub(crate) const GGUF_DTYPE: Maybe<str> =
+    Maybe::new("dtype", kind::choice(format::NAMES), GGUF_DOC);
+
+const GGUF_DOC: &str = "type in which frozen matrices are held, each of them decoded and stored anew; if not written, as the file \
+          has them: in its own blocks";
+
+static MODEL_GGUF: Schema = Schema {
+    name: "gguf",
+    summary: "a model in one file, as llama.cpp reads it: weights, config, tokenizer",
+    doc: "The path is relative to the recipe. Versions 2 and 3; tensors in F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and \
+          Q2_K to Q6_K, which stay in memory as they are in the file.",
+    paper: "",
+    keys: &[
+        GGUF_DTYPE.key(),
+        PRECISION.key(),
+        ACTIVATIONS.key(),
+        TOKENIZER.key(),
     ],
 };
 static MODEL_LOCAL: Schema = Schema {

@@ -2,6 +2,7 @@
 //! config and tokenizer, data as far as their texts, lengths and labels; weights are not touched.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -12,6 +13,7 @@ use super::source::DataSource;
 use super::split::Lengths;
 use crate::base::world::{Location, World};
 use crate::base::{Diags, Span};
+use crate::files::gguf::Gguf;
 use crate::library::chat::ChatTemplate;
 use crate::library::data::form::{Form, Learn, Supervision};
 use crate::library::data::set::DataSet;
@@ -20,8 +22,9 @@ use crate::library::demonstrations::Demonstrations;
 use crate::library::prompt::Template;
 use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
+use crate::program::Numbers;
 use crate::program::device::Device;
-use crate::program::{Format, Numbers};
+use crate::program::format::Storing;
 use crate::resolve::Recipe;
 
 /// A model as far as planning needs it.
@@ -36,7 +39,7 @@ pub struct BoundModel {
     /// Seed of random weights; `None` for pretrained ones.
     pub random: Option<u64>,
     /// How frozen matrices are stored.
-    pub storage: Format,
+    pub storage: Storing,
     /// In what numbers its products are formed.
     pub numbers: Numbers,
     /// Its tokenizer, if it could be had.
@@ -102,6 +105,7 @@ pub(super) struct Binder<'a> {
     pub(super) models: BTreeMap<String, (Option<Arc<BoundModel>>, Diags)>,
     pub(super) tokenizers: BTreeMap<String, Arc<Tokenizer>>,
     pub(super) listings: BTreeMap<String, Option<Arc<[String]>>>,
+    pub(super) ggufs: BTreeMap<PathBuf, Result<Arc<Gguf>, String>>,
     pub(super) sources: BTreeMap<String, Arc<DataSource>>,
     pub(super) raw: BTreeMap<String, Arc<RawSplit>>,
     pub(super) splits: BTreeMap<String, Arc<BoundSplit>>,
@@ -179,6 +183,7 @@ impl<'a> Binder<'a> {
             models: BTreeMap::new(),
             tokenizers: BTreeMap::new(),
             listings: BTreeMap::new(),
+            ggufs: BTreeMap::new(),
             sources: BTreeMap::new(),
             raw: BTreeMap::new(),
             splits: BTreeMap::new(),

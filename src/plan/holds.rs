@@ -12,14 +12,16 @@ use super::error::{BAD_MODEL, NO_HEAD, NO_SEGMENT};
 use super::{Handed, Plan, Sets};
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Span};
+use crate::files::gguf::is_gguf;
 use crate::files::weights::sharded::{self, Layout};
-use crate::files::weights::{Entry, entries};
+use crate::files::weights::{Entry, Kind, entries};
 use crate::library::data::positioned::read_at;
 use crate::library::model::Model;
 use crate::library::net::{Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::StageKind;
 use crate::library::stage::keys;
+use crate::program::Format;
 
 /// The tensors in a model's files, by name.
 #[derive(Default)]
@@ -40,6 +42,11 @@ impl Stored {
     /// # Errors
     /// What is wrong with a file; where there are no weights, that.
     pub(super) fn read(world: &dyn World, dir: &Path) -> Result<Self, String> {
+        if is_gguf(dir) {
+            let mut stored = Self::default();
+            stored.add(world, dir)?;
+            return Ok(stored);
+        }
         let names = match Layout::of(|name| world.exists(&dir.join(name))) {
             Layout::Single => vec![sharded::SINGLE.to_owned()],
             Layout::Sharded => {
@@ -50,17 +57,34 @@ impl Stored {
         };
         let mut stored = Self::default();
         for name in names {
-            let opened = world.open(&dir.join(&name));
-            let (file, size) = opened.map_err(|e| e.to_string())?;
-            let list = entries(&name, &file, size).map_err(|why| format!("{name}: {why}"))?;
-            for entry in list {
-                stored
-                    .tensors
-                    .insert(entry.name.clone(), (stored.files.len(), entry));
-            }
-            stored.files.push(file);
+            stored.add(world, &dir.join(&name))?;
         }
         Ok(stored)
+    }
+
+    /// Reads the header of one file.
+    fn add(&mut self, world: &dyn World, path: &Path) -> Result<(), String> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let (file, size) = world.open(path).map_err(|e| e.to_string())?;
+        let list = entries(&name, &file, size).map_err(|why| format!("{name}: {why}"))?;
+        for entry in list {
+            let own = (self.files.len(), entry.clone());
+            self.tensors.insert(entry.name, own);
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// The shapes of all tensors.
+    pub(super) fn shapes(&self) -> impl Iterator<Item = &[u64]> {
+        self.tensors.values().map(|(_, e)| e.shape.as_slice())
+    }
+
+    /// How the matrices are stored, as far as programs store them so.
+    pub(super) fn formats(&self) -> BTreeMap<String, Format> {
+        let all = self.tensors.values();
+        all.filter_map(|(_, e)| Some((e.name.clone(), e.held()?)))
+            .collect()
     }
 
     /// Whether two tensors are there and are not the same.
@@ -97,20 +121,20 @@ enum Holds<'a> {
 }
 
 impl Holds<'_> {
-    /// Shape of the first of several names that is there, and whether it can be read.
-    fn find(&self, names: &[String]) -> Option<(&str, &[u64], bool)> {
+    /// Shape of the first of several names that is there, and how it is stored if that is not read.
+    fn find(&self, names: &[String]) -> Option<(&str, &[u64], Option<&Kind>)> {
         names.iter().find_map(|name| match self {
             Self::Files(stored) => {
                 let (_, entry) = stored.tensors.get(name)?;
                 Some((
                     entry.name.as_str(),
                     entry.shape.as_slice(),
-                    entry.is_float(),
+                    Some(&entry.kind).filter(|_| !entry.is_float()),
                 ))
             }
             Self::Left(list) => list
                 .get_key_value(name)
-                .map(|(name, shape)| (name.as_str(), shape.as_slice(), true)),
+                .map(|(name, shape)| (name.as_str(), shape.as_slice(), None)),
         })
     }
 }
@@ -150,7 +174,7 @@ pub(super) fn check(
         };
         let names = model.checkpoint_names(wanted);
         let diag = match holds.find(&names) {
-            Some((_, shape, true)) if shape == param.shape => continue,
+            Some((_, shape, None)) if shape == param.shape => continue,
             found if head => no_head(source, wanted, found.map(|f| f.1), &param.shape, at),
             None => Diag::error(
                 &BAD_MODEL,
@@ -158,18 +182,19 @@ pub(super) fn check(
                 format!("`{source}` holds no tensor `{}`, which this stage reads", names.join("` or `")),
             )
             .help("the weights belong to another model, or were saved without this part"),
-            Some((own, shape, true)) => Diag::error(
+            Some((own, shape, None)) => Diag::error(
                 &BAD_MODEL,
                 at,
                 format!("`{own}` of `{source}` has the shape {shape:?}; by its config.json it has {:?}", param.shape),
             )
             .help("the weights belong to another config.json"),
-            Some((own, _, false)) => Diag::error(
+            Some((own, _, Some(kind))) => Diag::error(
                 &BAD_MODEL,
                 at,
-                format!("`{own}` of `{source}` holds no floats in F64, F32, F16 or BF16, and others cannot be read"),
+                format!("`{own}` of `{source}` is stored as {}, which is not read", kind.name()),
             )
-            .help("take the model as it was before it was quantised"),
+            .help("F64, F32, F16 and BF16 are read, and the blocks Q4_0 to Q8_0 and Q2_K to Q6_K of GGUF files: take the model as it was \
+                   before it was quantised, or another of its files"),
         };
         diags.push(diag);
         return false;

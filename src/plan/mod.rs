@@ -16,9 +16,11 @@ pub mod facts;
 pub mod features;
 mod fingerprint;
 mod fit;
+mod gguf;
 pub mod holds;
 mod kernels;
 pub mod methods;
+mod model_files;
 mod models;
 mod planner;
 pub mod predicting;
@@ -129,7 +131,8 @@ fn reads(recipe: &Recipe) -> Vec<PathBuf> {
     let mut dirs = Vec::new();
     for declared in recipe.items.values() {
         let values = &declared.filled.values;
-        let local = (declared.filled.name == "local").then_some(declared.arg.as_ref());
+        let local = matches!(declared.filled.name.as_str(), "local" | "gguf")
+            .then_some(declared.arg.as_ref());
         let own = local.flatten().map(|arg| arg.value.as_str());
         let methods = keys::ADAPTER.get(values).into_iter();
         let starts = methods

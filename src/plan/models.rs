@@ -1,7 +1,6 @@
 //! Models of a recipe bound: config, tokenizer, and what their files hold. Weights are not read, but for
 //! the names and shapes of their tensors.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -13,16 +12,18 @@ use super::error::{
     TOKENIZER_DIFFERS, UNKNOWN_IDENTITY, UNREAD_KEY,
 };
 use super::holds::Stored;
+use super::model_files::Files;
 use crate::base::world::Location;
-use crate::base::world::{HubFile, HubPath, RepoKind, World};
+use crate::base::world::RepoKind;
 use crate::base::{Diag, Diags, Span};
 use crate::files::near;
-use crate::files::weights::sharded::{self, Layout};
+use crate::files::weights::sharded::Layout;
 use crate::library::decl;
 use crate::library::generate;
 use crate::library::model::{self, Facts, Model};
 use crate::library::tokenizer::{Beyond, Tokenizer, TokenizerFiles, Topic};
 use crate::program::device::Device;
+use crate::program::format::Storing;
 use crate::program::op::Precision;
 use crate::program::{DType, Format, Numbers};
 use crate::resolve::Declared;
@@ -36,6 +37,7 @@ impl Binder<'_> {
         let arg = declared.arg.as_ref()?;
         let values = &declared.filled.values;
         let place = match declared.filled.name.as_str() {
+            "hub" if decl::FILE.is_written(values) => self.hub_file(declared, diags)?,
             "hub" => Location::Hub {
                 repo: arg.value.clone(),
                 revision: decl::REVISION.get(values).map(str::to_owned),
@@ -43,10 +45,12 @@ impl Binder<'_> {
             _ => Location::Local(declared.base.join(&arg.value)),
         };
         let names = self.listing(&place);
+        let gguf = self.gguf(declared, &place, diags)?;
         let files = Files {
             world: self.world,
             place: &place,
             names,
+            gguf,
         };
         let (bytes, config, architecture) = self.config(declared, &files, diags)?;
         let random = (decl::INIT.find(values) == Some("random")).then(|| decl::SEED.get(values));
@@ -95,12 +99,34 @@ impl Binder<'_> {
                 .label("so stages that use it have no fingerprint"),
             );
         }
+        let asked = format(decl::DTYPE.find(values));
+        if let (Some(stored), Some(packed)) = (&stored, asked.blocks())
+            && !stored
+                .shapes()
+                .any(|shape| matches!(shape, [_, width] if asked.fits(*width)))
+        {
+            let at = decl::DTYPE.span(values);
+            let message = format!(
+                "no matrix of `{}` has rows of whole blocks of {} numbers, so none would be stored as {asked}",
+                declared.name.value,
+                packed.rule().numbers()
+            );
+            diags.push(
+                Diag::error(&BAD_MODEL, at, message)
+                    .help("write `dtype = q4_0` or `q8_0`, whose blocks have 32 numbers"),
+            );
+            return None;
+        }
+        let storage = match (decl::DTYPE.is_written(values), &stored) {
+            (false, Some(stored)) if files.gguf.is_some() => Storing::own(stored.formats()),
+            _ => format(decl::DTYPE.find(values)).into(),
+        };
         Some(BoundModel {
             name: declared.name.value.clone(),
             config,
             place,
             random,
-            storage: format(decl::DTYPE.find(values)),
+            storage,
             numbers: self.numbers(declared, diags),
             tokenizer,
             chat,
@@ -141,6 +167,7 @@ impl Binder<'_> {
             world: self.world,
             place,
             names: self.listing(place),
+            gguf: self.own_gguf(place),
         };
         let beside = || chat::Sources::beside(&|name| files.optional(name));
         chat::bound(declared, tokenizer, own, beside, diags)
@@ -232,6 +259,13 @@ impl Binder<'_> {
         let convert =
             "load it in transformers and call save_pretrained, which writes model.safetensors";
         let dir = match files.place {
+            Location::Local(file) if files.gguf.is_some() => {
+                let read = Stored::read(self.world, file);
+                return match read {
+                    Ok(stored) => Ok(Some(Arc::new(stored))),
+                    Err(why) => Err((format!("`{}` cannot be read: {why}", file.display()), "")),
+                };
+            }
             Location::Local(dir) => dir.clone(),
             Location::Hub { repo, .. } => {
                 if files.layout() == Layout::Pickle {
@@ -352,6 +386,7 @@ impl Binder<'_> {
             world: self.world,
             place,
             names,
+            gguf: self.own_gguf(place),
         };
         let get = |name: &str| match files.optional(name) {
             None if name == "config.json" => serde_json::to_vec(config).ok(),
@@ -362,6 +397,11 @@ impl Binder<'_> {
             Location::Hub { repo, .. } => repo.clone(),
         };
         let name = &declared.name.value;
+        if let Some(Err(why)) = files.gguf.as_ref().map(|g| g.side("tokenizer.json")) {
+            let message = format!("the tokenizer of `{name}` cannot be read: {why}");
+            diags.push(Diag::error(&BAD_TOKENIZER, at, message));
+            return None;
+        }
         let read = Tokenizer::from_files(&TokenizerFiles {
             dir_name,
             get: &get,
@@ -427,14 +467,6 @@ fn float_type(written: Option<&str>) -> DType {
     }
 }
 
-/// A model's files by name.
-struct Files<'a> {
-    world: &'a dyn World,
-    place: &'a Location,
-    /// Names of a repository's files, where they could be had.
-    names: Option<Arc<[String]>>,
-}
-
 /// The tokens that end a text of a model.
 fn ends(
     files: &Files<'_>,
@@ -447,112 +479,4 @@ fn ends(
         .transpose()
         .map_err(|why| format!("its {} is not valid JSON: {why}", generate::FILE))?;
     generate::end_tokens(generation.as_ref(), config, tokenizer)
-}
-
-impl Files<'_> {
-    fn listed(&self, name: &str) -> bool {
-        self.names.iter().flat_map(|n| n.iter()).any(|n| n == name)
-    }
-
-    /// How the files that are known of hold the weights.
-    fn layout(&self) -> Layout {
-        match self.place {
-            Location::Local(dir) => Layout::of(|name| self.world.exists(&dir.join(name))),
-            Location::Hub { .. } => Layout::of(|name| self.listed(name)),
-        }
-    }
-
-    /// Whether a repository's files tell why a tokenizer cannot be read: one that is there, or only the
-    /// kind that is not read.
-    fn told(&self) -> bool {
-        const TELLING: [&str; 5] = [
-            "tokenizer.json",
-            "vocab.txt",
-            "vocab.json",
-            "sentencepiece.bpe.model",
-            "tokenizer_config.json",
-        ];
-        let at_hand = |name: &&str| self.listed(name) && self.optional(name).is_some();
-        TELLING.iter().any(at_hand)
-    }
-
-    /// The folder of the cache where a repository's files lie.
-    fn cached(&self) -> Option<PathBuf> {
-        let path = self.hub("config.json").ok()?.path;
-        path.parent().map(Path::to_path_buf)
-    }
-
-    /// A file that need not be there; the hub is not asked for one that it does not list.
-    fn optional(&self, name: &str) -> Option<Vec<u8>> {
-        if self.names.is_some() && !self.listed(name) {
-            return None;
-        }
-        self.read(name).ok()
-    }
-
-    fn hub(&self, name: &str) -> Result<HubPath, String> {
-        let Location::Hub { repo, revision } = self.place else {
-            return Err("it is a folder".to_owned());
-        };
-        let file = HubFile {
-            repo: repo.clone(),
-            kind: RepoKind::Model,
-            revision: revision.clone(),
-            file: name.to_owned(),
-        };
-        self.world.hub(&file).map_err(|e| e.to_string())
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<u8>, String> {
-        let path = match self.place {
-            Location::Local(dir) => dir.join(name),
-            Location::Hub { .. } => self.hub(name)?.path,
-        };
-        self.world.read(&path).map_err(|e| e.to_string())
-    }
-
-    /// Config, weights and tokenizer: local files by content, hub files by commit.
-    fn identity(
-        &self,
-        config: &[u8],
-        random: Option<u64>,
-        tokenizer: Option<&Tokenizer>,
-    ) -> Option<String> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(config);
-        hasher.update(format!("{random:?}").as_bytes());
-        if let Some(tokenizer) = tokenizer {
-            hasher.update(tokenizer.identity().as_bytes());
-        }
-        match (self.place, random) {
-            (Location::Local(dir), None) => {
-                for file in self.weight_files(dir) {
-                    hasher.update(self.world.fingerprint(&dir.join(file)).ok()?.as_bytes());
-                }
-            }
-            (Location::Hub { repo, .. }, None) => {
-                let commit = self.hub("config.json").ok()?.commit?;
-                hasher.update(format!("{repo}@{commit}").as_bytes());
-            }
-            (_, Some(_)) => {}
-        }
-        Some(hasher.finalize().to_hex().to_string())
-    }
-
-    /// The files that the weights are read from; others of such names count for nothing.
-    fn weight_files(&self, dir: &Path) -> Vec<String> {
-        match self.layout() {
-            Layout::Single => vec![sharded::SINGLE.to_owned()],
-            Layout::Sharded => {
-                let index = self
-                    .world
-                    .read(&dir.join(sharded::INDEX))
-                    .unwrap_or_default();
-                let mut files = sharded::listed(&index).unwrap_or_default();
-                files.push(sharded::INDEX.to_owned());
-                files
-            }
-            Layout::Pickle | Layout::None => Vec::new(),
-        }
-    }
 }

@@ -13,7 +13,8 @@ use crate::library::stage::network::Built;
 use crate::library::stage::{StageCx, network};
 use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
-use crate::program::{Format, Numbers, Verified};
+use crate::program::format::Storing;
+use crate::program::{Numbers, Verified};
 
 /// A model as its artifact describes it.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub struct Served {
     /// The methods on it.
     pub tuning: Tuning,
     /// How frozen matrices are stored.
-    pub storage: Format,
+    pub storage: Storing,
     /// Class names.
     pub classes: Vec<String>,
     /// Token ids of the label words.

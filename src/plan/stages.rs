@@ -23,7 +23,7 @@ use crate::library::stage::job::Job;
 use crate::library::stage::keys;
 use crate::library::stage::{SplitFacts, StageCx, StageKind};
 use crate::library::task::Task;
-use crate::program::{DType, Format};
+use crate::program::format::Storing;
 
 /// A stage's splits, in the order of the kind's split keys.
 pub type Sets = Vec<Option<Arc<BoundSplit>>>;
@@ -73,12 +73,12 @@ impl Handed {
     /// How frozen matrices are stored: as the model's declaration says, but never rounded to blocks a second time.
     /// What a stage left is stored in f32 instead.
     #[must_use]
-    pub fn storage(&self) -> Format {
-        let declared = self.model.storage;
-        if declared.blocks().is_some() && self.weights.is_some() {
-            return Format::Plain(DType::F32);
+    pub fn storage(&self) -> Storing {
+        let declared = &self.model.storage;
+        if declared.has_blocks() && self.weights.is_some() {
+            return Storing::default();
         }
-        declared
+        declared.clone()
     }
 
     /// Token ids of the label words, where they are what is learned.

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Write formats.json: blocks of storage formats, and loss curves of LoRA on weights that went through them.
+"""Write formats.json: loss curves of LoRA on weights that went through storage formats.
 
-How to run (from the repository root; the environment of make_traces.py, and `pip install gguf==0.19.0`):
+How to run (from the repository root; the environment of make_traces.py, and `pip install gguf==0.19.0 bitsandbytes==0.50.2`):
 
     .venv/bin/python tests/reference/make_format_traces.py
 
-Blocks are what gguf's `quantize` and `dequantize` give. A curve is 20 AdamW steps of peft's LoRA in PyTorch, f32 on one
-thread, on a model whose backbone's matrices were quantised and dequantised by gguf before the first step.
+A curve is 20 AdamW steps of peft's LoRA in PyTorch, f32 on one thread, on a model whose backbone's matrices were
+quantised and dequantised by gguf, or by bitsandbytes for nf4, before the first step. `q4_k` has none: the rows of these
+models are shorter than its blocks.
 """
 
 import os
@@ -17,9 +18,9 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import json
 from pathlib import Path
 
+import bitsandbytes.functional as bnb
 import make_side_traces as side
 import make_traces as base
-import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf import quants
@@ -27,50 +28,27 @@ from peft import PeftModel
 from torch.nn import functional as F
 
 HERE = Path(__file__).resolve().parent
-FORMATS = [("q8_0", Type.Q8_0, 32)]
 
 
-def rows_of(count):
-    """Blocks with what may go wrong in one: nothing, ties, an outlier, a scale below f16's normal numbers."""
-    rng = np.random.default_rng(7)
-    normal = rng.standard_normal(count).astype(np.float32)
-    outlier = (0.02 * normal).astype(np.float32)
-    outlier[5] = -40.0
-    ties = ((np.arange(count) - count // 2) * 0.5).astype(np.float32)
-    ties[0] = 127.0
-    named = {
-        "normal": 0.02 * normal,
-        "large": 3e5 * normal,
-        "outlier": outlier,
-        "ties": ties,
-        "zeros": np.zeros(count),
-        "tiny": 1e-5 * normal,
-        "vanishing": 1e-9 * normal,
-        "one": np.eye(1, count, 3)[0],
-        "negative": -np.abs(normal),
-    }
-    return {name: x.astype(np.float32) for name, x in named.items()}
+def gguf(kind):
+    return lambda x: torch.from_numpy(quants.dequantize(quants.quantize(x.numpy(), kind), kind))
 
 
-def blocks(kind, count):
-    cases = []
-    for name, numbers in rows_of(count).items():
-        made = quants.quantize(numbers[None, :], kind)
-        decoded = quants.dequantize(made, kind)[0]
-        # Shortest texts that are read back as the same f32.
-        texts = lambda x: [float(str(v)) for v in x]
-        cases.append({"name": name, "numbers": texts(numbers), "blocks": made[0].tolist(), "decoded": texts(decoded)})
-    return cases
+def nf4(x):
+    made, state = bnb.quantize_4bit(x, blocksize=64, compress_statistics=True, quant_type="nf4")
+    return bnb.dequantize_4bit(made, state)
 
 
-def curve(name, kind, width, rows):
+FORMATS = [("q8_0", gguf(Type.Q8_0), 32), ("nf4", nf4, 64), ("q4_0", gguf(Type.Q4_0), 32)]
+
+
+def curve(name, through, width, rows):
     model = base.load(name)
     base.no_dropout(model)
     head = base.HEAD[base.arch_of(name)]
     for key, q in model.named_parameters():
         if q.dim() == 2 and q.shape[1] % width == 0 and not any(h in key for h in head):
-            made = quants.quantize(q.detach().numpy(), kind)
-            q.data.copy_(torch.from_numpy(quants.dequantize(made, kind)))
+            q.data.copy_(through(q.detach()))
     model = PeftModel.from_pretrained(model, str(HERE / f"{name}-lora"), is_trainable=True)
     model.train()
     named = [(k.lower(), q) for k, q in model.named_parameters() if q.requires_grad]
@@ -91,10 +69,9 @@ def main():
     os.chdir(HERE)
     rows = base.read_rows(HERE.parent.parent / "recipes" / "reviews" / "train.tsv")[: base.STEPS * base.BATCH]
     out = {"curves": []}
-    for name, kind, width in FORMATS:
-        out[name] = blocks(kind, width)
+    for name, through, width in FORMATS:
         for model in ("bert-tiny", "roberta-tiny", "distilbert-tiny"):
-            losses = curve(model, kind, width, rows)
+            losses = curve(model, through, width, rows)
             print(name, model, losses[0], losses[-1], flush=True)
             out["curves"].append({"dtype": name, "model": model, "lr": 1e-3, "loss": losses})
     base.write_numbers(HERE / "formats.json", out)

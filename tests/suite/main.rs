@@ -19,6 +19,7 @@ mod flips;
 mod foreign;
 mod formats;
 mod generate;
+mod gguf;
 mod golden;
 mod hostile;
 mod masked;

@@ -15,6 +15,7 @@ use crate::plan::time::RateSource;
 use crate::plan::{Plan, Stage, render as plan_render};
 use crate::program::DType;
 use crate::program::device;
+use crate::program::format::Storing;
 use crate::program::op::Machine;
 
 /// The table of `check`, with all stages as its last row, and where the peak is.
@@ -318,7 +319,7 @@ fn advice(over: &[&Stage]) -> Vec<String> {
             .map(|s| format!("`{}`", s.name.value))
             .collect();
         let mut ways = vec!["a lower `max_length`".to_owned()];
-        if first.start.model.storage == DType::F32 {
+        if first.start.model.storage == Storing::default() {
             ways.push("`dtype = q8_0` or `bf16` in the model, for its frozen weights".to_owned());
         }
         if first.start.model.numbers.activations == DType::F32 {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Name of the description inside an artifact.
 pub const DESCRIPTION: &str = "peftc.json";
 
+/// What [`Description::storage`] is where each matrix is stored as the file of the plain weights has it.
+pub const AS_STORED: &str = "as stored";
+
 /// Name of the file with the demonstrations of a prompt, beside the description.
 pub const DEMONSTRATIONS: &str = "demonstrations.json";
 
@@ -27,7 +30,7 @@ pub struct Description {
     /// The model's config.json with the head of this artifact; a file beside the description where it is not here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
-    /// The format of blocks that frozen matrices were stored in, if they were.
+    /// The format of blocks that frozen matrices were stored in, if they were; or [`AS_STORED`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
     /// Name of the file with what was trained, beside the description; `None` for whole models.

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use self::base::Base;
 use self::config::model_config;
-use self::description::{DEMONSTRATIONS, DESCRIPTION, Description};
+use self::description::{AS_STORED, DEMONSTRATIONS, DESCRIPTION, Description};
 use self::peft::write_peft;
 use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
@@ -22,6 +22,7 @@ use crate::library::chat;
 use crate::library::net::{Owner, Param};
 use crate::plan::Stage;
 use crate::program::DType;
+use crate::program::format::Storing;
 use crate::program::op::{Storage, Tensor};
 
 pub mod base;
@@ -102,8 +103,15 @@ pub fn write_description(
         random: base.and_then(|b| b.random),
         config: base.map(|_| config(stage, DType::F32)),
         storage: base
-            .and(stage.start.storage().blocks())
-            .map(|_| stage.start.storage().to_string()),
+            .map(|_| stage.start.storage())
+            .filter(Storing::has_blocks)
+            .map(|s| {
+                if s.is_own() {
+                    AS_STORED.to_owned()
+                } else {
+                    s.to_string()
+                }
+            }),
         adapter: base.map(|_| NATIVE.to_owned()),
         methods: methods.iter().map(|(_, f)| format!("{f:#}")).collect(),
         objective: stage.start.task.name().to_owned(),
@@ -218,11 +226,11 @@ pub fn write_model_from(
 /// Writes a tensor's data in a float type, without a second copy of it; what is in blocks is decoded.
 fn write_as(tensor: &Tensor, dtype: DType, out: &mut dyn Write) -> std::io::Result<()> {
     if let Storage::Blocks(packed, data) = &tensor.storage {
-        let (numbers, bytes) = (packed.rule().numbers(), packed.rule().bytes());
-        return data.chunks(PIECE / numbers * bytes).try_for_each(|piece| {
-            let mut wide = vec![0.0_f32; piece.len() / bytes * numbers];
-            packed.decode_all(piece, &mut wide);
-            let count = wide.len();
+        let all: usize = tensor.dims.iter().product();
+        return (0..all).step_by(PIECE).try_for_each(|first| {
+            let count = PIECE.min(all - first);
+            let mut wide = vec![0.0_f32; count];
+            packed.decode_part(data, first, &mut wide);
             out.write_all(bytes_of(&cast(Tensor::new(wide, &[count]), dtype)))
         });
     }

@@ -10,10 +10,11 @@ use crate::exec::backend::alloc;
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
 use crate::files::weights::Checkpoint;
-use crate::files::weights::TensorFile;
+use crate::files::weights::{Kind, TensorFile};
 use crate::library::derive::{BaseParam, Derivation};
 use crate::library::model::Model;
 use crate::library::net::{Init, Owner, Param};
+use crate::program::format::Storing;
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, DType, Dim, Format, Resident};
 
@@ -34,7 +35,7 @@ pub struct Origins {
     pub updates: BTreeMap<String, Update>,
     /// How the stage stores frozen matrices of the plain weights. What is computed from one in blocks, or takes its
     /// place in a file, is what the blocks decode to.
-    pub storage: Format,
+    pub storage: Storing,
     /// Whether the head of the plain weights is one of other classes.
     pub fresh_head: bool,
     /// Seed of random weights.
@@ -335,8 +336,9 @@ impl<'a> Loader<'a> {
     fn decoded(&self, name: &str, param: &Param, mut tensor: Tensor) -> Result<Tensor, RunError> {
         let shape: Vec<Dim> = param.shape.iter().map(|&n| n.into()).collect();
         let frozen = param.owner == Owner::Base && !param.trainable;
-        let storage = self.sources.storage;
+        let storage = self.sources.storage.of(name);
         if let (Some(packed), true) = (storage.blocks(), frozen && storage.holds(&shape))
+            && !self.is_held(name, storage)
             && let Some(numbers) = tensor.slice_mut::<f32>()
         {
             packed.round(numbers).map_err(|x| self.unfit(name, x))?;
@@ -344,10 +346,18 @@ impl<'a> Loader<'a> {
         Ok(tensor)
     }
 
+    /// Whether the file has a matrix as it is stored, so that what was read is what its blocks decode to.
+    fn is_held(&self, name: &str, stored: Format) -> bool {
+        let names = self.model.checkpoint_names(name);
+        let weights = self.sources.weights.as_ref();
+        let found = weights.and_then(|w| names.iter().find_map(|n| w.info(n)));
+        found.is_some_and(|(kind, _)| *kind == Kind::Stored(stored))
+    }
+
     /// A number that blocks do not hold.
     fn unfit(&self, name: &str, x: f32) -> RunError {
         let path = self.sources.weights.as_ref().map(Checkpoint::path);
-        let storage = self.sources.storage;
+        let storage = self.sources.storage.of(name);
         Checkpoint::unfit(path.unwrap_or_default(), name, x, storage)
     }
 

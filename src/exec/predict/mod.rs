@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::exec::backend::Open;
 use crate::exec::export::NATIVE;
-use crate::exec::export::description::{DESCRIPTION, Description};
+use crate::exec::export::description::{AS_STORED, DESCRIPTION, Description};
 use crate::exec::features::Examples;
 use crate::exec::interpreter::Runner;
 use crate::exec::load::{Origins, check_adapter, load};
@@ -30,6 +30,7 @@ use crate::library::stage::network::Built;
 use crate::library::task::{self, Form, Task};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::{Plan, Served};
+use crate::program::format::Storing;
 use crate::program::op::Machine;
 use crate::program::{Format, Resident, Verified};
 
@@ -256,11 +257,14 @@ impl Predictor {
     }
 
     /// How frozen matrices are stored: in the blocks that the adapter was trained on, else in f32.
-    fn storage(&self) -> Result<Format, RunError> {
+    fn storage(&self) -> Result<Storing, RunError> {
         let Some(name) = &self.description.storage else {
-            return Ok(Format::default());
+            return Ok(Storing::default());
         };
-        Format::named(name).ok_or_else(|| {
+        if name == AS_STORED {
+            return Ok(Storing::own(self.base()?.formats()));
+        }
+        Format::named(name).map(Storing::from).ok_or_else(|| {
             let what = format!("damaged: there is no storage format `{name}`; run the stage again");
             RunError::file(self.folder.join(DESCRIPTION), what)
         })

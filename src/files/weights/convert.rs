@@ -2,8 +2,9 @@
 
 use half::{bf16, f16};
 
-use super::Kind;
-use crate::program::format::Packed;
+use super::{Change, Entry, Kind};
+use crate::files::gguf::names::here_of_there;
+use crate::program::format::{Encoder, Packed};
 use crate::program::op::{Element, Storage, Tensor};
 use crate::program::{DType, Format};
 
@@ -24,6 +25,44 @@ pub(super) struct Read<'a> {
 }
 
 impl Read<'_> {
+    /// The tensor of an entry as it is to be stored, its numbers changed as the entry says.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub fn changed(&self, entry: &Entry, dims: &[usize], to: Format) -> Result<Tensor, String> {
+        match entry.change {
+            Change::None => self.tensor(&entry.kind, dims, to),
+            Change::LessOne => {
+                let mut made = self.tensor(&entry.kind, dims, DType::F32.into())?;
+                for x in made.slice_mut::<f32>().into_iter().flatten() {
+                    *x -= 1.0;
+                }
+                made.stored_as(to).map_err(|x| unfit(x, to))
+            }
+            Change::Rows(heads) => {
+                // Rows are whole bytes, in whatever format.
+                let rows = dims.first().copied().unwrap_or(0);
+                let bytes: Vec<u8> = self.collect(|[byte]: [u8; 1]| byte);
+                let width = bytes.len().checked_div(rows).unwrap_or(0);
+                let mut turned = vec![0; bytes.len()];
+                for (there, row) in bytes.chunks_exact(width.max(1)).enumerate() {
+                    let here = here_of_there(there as u64, rows as u64, heads) as usize;
+                    if let Some(to) = turned.get_mut(here * width..(here + 1) * width) {
+                        to.copy_from_slice(row);
+                    }
+                }
+                drop(bytes);
+                let own = Read {
+                    bytes: &turned,
+                    start: 0,
+                    end: turned.len(),
+                    release: &|_, _| {},
+                };
+                own.tensor(&entry.kind, dims, to)
+            }
+        }
+    }
+
     /// The tensor as it is to be stored.
     ///
     /// # Errors
@@ -34,12 +73,18 @@ impl Read<'_> {
                 Storage::U32(self.collect(u32::from_le_bytes))
             }
             (Kind::Stored(Format::Blocks(own)), Format::Blocks(packed)) if *own == packed => {
-                Storage::Blocks(packed, self.collect(|[byte]: [u8; 1]| byte))
+                Storage::Blocks(packed, self.own_blocks(packed)?)
+            }
+            (_, Format::Blocks(packed)) if !packed.is_made() => {
+                return Err(format!(
+                    "is stored as {}, and blocks of {to} are read from files that have them and never made",
+                    from.name()
+                ));
             }
             (Kind::Stored(Format::Plain(DType::U32)) | Kind::Other(_), _)
             | (_, Format::Plain(DType::U32)) => {
                 return Err(format!(
-                    "is stored as {}; only F64, F32, F16 and BF16 weights can be read",
+                    "is stored as {}, which is not read; F64, F32, F16, BF16 and the blocks of GGUF files are: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
                     from.name()
                 ));
             }
@@ -49,7 +94,7 @@ impl Read<'_> {
             }
             (Kind::Stored(Format::Blocks(from)), to) => {
                 let tensor = Tensor {
-                    storage: Storage::Blocks(*from, self.collect(|[byte]: [u8; 1]| byte)),
+                    storage: Storage::Blocks(*from, self.own_blocks(*from)?),
                     dims: dims.to_vec(),
                 };
                 let wide = tensor.cast(DType::F32);
@@ -90,10 +135,22 @@ impl Read<'_> {
         all.into_iter().find(|&x| x.is_finite() && !narrow(x))
     }
 
+    /// The blocks as the file has them.
+    fn own_blocks(&self, packed: Packed) -> Result<Vec<u8>, String> {
+        let blocks = self.collect(|[byte]: [u8; 1]| byte);
+        if packed.is_finite(&blocks) {
+            return Ok(blocks);
+        }
+        Err(
+            "has blocks whose scale is not finite: the file is damaged; download it again"
+                .to_owned(),
+        )
+    }
+
     /// In blocks, a part after another.
     fn blocks(&self, from: DType, packed: Packed) -> Result<Vec<u8>, String> {
         let numbers = (self.end - self.start) as u64 / from.size();
-        let mut blocks = Vec::with_capacity(packed.bytes(numbers) as usize);
+        let mut encoder = Encoder::new(packed, numbers);
         for start in (self.start..self.end).step_by(CHUNK) {
             let end = self.end.min(start + CHUNK);
             let part = Self {
@@ -102,11 +159,10 @@ impl Read<'_> {
                 ..*self
             };
             if let Storage::F32(part) = part.convert::<f32>(from) {
-                let more = packed.encode_all(&part);
-                blocks.extend(more.map_err(|x| unfit(x, packed.into()))?);
+                encoder.push(&part).map_err(|x| unfit(x, packed.into()))?;
             }
         }
-        Ok(blocks)
+        Ok(encoder.finish())
     }
 
     fn convert<T: Rounded>(&self, from: DType) -> Storage {

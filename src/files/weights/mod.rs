@@ -19,6 +19,7 @@ use crate::program::op::Tensor;
 use crate::program::{DType, Format};
 
 mod convert;
+mod gguf;
 pub mod safetensors;
 pub mod sharded;
 
@@ -37,7 +38,7 @@ pub trait Container: std::fmt::Debug + Sync {
 }
 
 /// Every container. Files with another ending are read as the first.
-pub const CONTAINERS: &[&dyn Container] = &[&safetensors::Safetensors];
+pub const CONTAINERS: &[&dyn Container] = &[&safetensors::Safetensors, &gguf::Gguf];
 
 /// The container of a file, by its name.
 fn container(path: &Path) -> &'static dyn Container {
@@ -90,9 +91,31 @@ pub struct Entry {
     pub start: u64,
     /// Where they end.
     pub end: u64,
+    /// What is to be done to its numbers.
+    pub change: Change,
+}
+
+/// What is to be done to the numbers of a tensor for them to be those of Hugging Face's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// Its rows, of so many heads, are in another order: [`gguf::names::here_of_there`](super::gguf::names::here_of_there).
+    Rows(u64),
+    /// One is to be subtracted.
+    LessOne,
 }
 
 impl Entry {
+    /// How programs store it, if it is a matrix that they store as it is.
+    #[must_use]
+    pub fn held(&self) -> Option<Format> {
+        match &self.kind {
+            Kind::Stored(Format::Plain(DType::F64 | DType::U32)) | Kind::Other(_) => None,
+            Kind::Stored(format) => (self.shape.len() == 2).then_some(*format),
+        }
+    }
+
     /// Whether it holds floats that can be read.
     #[must_use]
     pub fn is_float(&self) -> bool {
@@ -219,7 +242,7 @@ impl TensorFile {
             release: &release,
         };
         let dims: Vec<usize> = entry.shape.iter().map(|&n| n as usize).collect();
-        let made = read.tensor(&entry.kind, &dims, stored);
+        let made = read.changed(entry, &dims, stored);
         made.map_err(|e| RunError::file(&self.path, format!("tensor `{name}` {e}")))
     }
 

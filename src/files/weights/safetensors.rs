@@ -5,7 +5,7 @@ use std::fs::File;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::{Container, Entry, Kind};
+use super::{Change, Container, Entry, Kind};
 use crate::library::data::positioned::read_at;
 use crate::program::DType;
 
@@ -74,6 +74,7 @@ fn header(file: &File, size: u64) -> Result<Vec<Entry>, String> {
             shape: info.shape.iter().map(|&n| n as u64).collect(),
             start: begin.saturating_add(start as u64),
             end: begin.saturating_add(end as u64),
+            change: Change::None,
             name,
         });
     }

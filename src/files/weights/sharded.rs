@@ -171,6 +171,14 @@ impl Checkpoint {
         self.entry(name).map(|e| (&e.kind, e.shape.as_slice()))
     }
 
+    /// How the matrices are stored, as far as programs store them so.
+    #[must_use]
+    pub fn formats(&self) -> BTreeMap<String, Format> {
+        let all = self.files.iter().flat_map(|f| &f.entries);
+        all.filter_map(|e| Some((e.name.clone(), e.held()?)))
+            .collect()
+    }
+
     /// A tensor's bytes as they lie in the file (little-endian, of no particular alignment).
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&[u8]> {

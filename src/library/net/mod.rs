@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 
 use super::derive::prune::{Importance, Pruner};
 use super::method::Tuning;
+use crate::program::format::Storing;
 use crate::program::op::Cast;
 use crate::program::{Builder, Class, DType, Format, Pick, TensorType, Value};
 
@@ -38,7 +39,7 @@ pub struct NetOptions {
     /// Dropout on or off.
     pub mode: Mode,
     /// How frozen weights are stored.
-    pub storage: Format,
+    pub storage: Storing,
     /// Seed of the stage's dropout.
     pub seed: u64,
     /// Whether dropout also acts before the first trainable tensor.
@@ -144,7 +145,7 @@ impl<'a> Net<'a> {
         if param.trainable || param.shape.len() < 2 || drawn {
             return wide;
         }
-        match self.options.storage {
+        match self.options.storage.of(&param.name) {
             Format::Plain(dtype) => TensorType::fixed(dtype, &param.shape),
             // What was trained, or is computed from a weight, keeps its own bits.
             Format::Blocks(_) if param.owner != Owner::Base || self.tuning.has_trained(param) => {

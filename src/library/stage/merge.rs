@@ -8,6 +8,7 @@ use super::keys;
 use super::network::{evaluation, verified};
 use super::{Diag, Sound, Span, StageCx, StageKind};
 use crate::library::error::NOTHING_TO_MERGE;
+use crate::program::format::Storing;
 use crate::program::{Builder, DType};
 
 /// Merging.
@@ -73,7 +74,7 @@ impl StageKind for Merge {
             let mut b = Builder::new("merge");
             let options = NetOptions {
                 mode: Mode::Evaluate,
-                storage: DType::F32.into(),
+                storage: Storing::default(),
                 seed: 0,
                 dropout_frozen: false,
                 probed: std::collections::BTreeSet::new(),

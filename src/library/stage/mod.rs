@@ -20,7 +20,8 @@ use super::net::Site;
 use super::schema::{Schema, Values};
 use super::task::{Reads, Task};
 use crate::base::{Diag, Diags, Sound, Span};
-use crate::program::{Format, Numbers};
+use crate::program::Numbers;
+use crate::program::format::Storing;
 use job::Job;
 pub use keys::NEUTRAL;
 pub use train::check_metrics;
@@ -106,7 +107,7 @@ pub struct StageCx<'a> {
     /// The model, with dropout overridden as the stage says.
     pub model: Arc<dyn Model>,
     /// Storage type of frozen matrices.
-    pub storage: Format,
+    pub storage: Storing,
     /// In what numbers programs compute.
     pub numbers: Numbers,
     /// The methods in force.

@@ -12,9 +12,10 @@ use super::super::net::{Mode, Net, NetOptions};
 use super::super::schema::Values;
 use super::super::task::Task;
 use super::{Sound, Span, StageCx};
+use crate::program::format::Storing;
 use crate::program::op::Op;
 use crate::program::passes;
-use crate::program::{Builder, DType, Def, Feed, Node, Numbers, Pick, Program, Value, Verified};
+use crate::program::{Builder, Def, Feed, Node, Numbers, Pick, Program, Value, Verified};
 
 /// A network built into a program.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Built {
 fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<String>) -> NetOptions {
     NetOptions {
         mode,
-        storage: cx.storage,
+        storage: cx.storage.clone(),
         seed: keys::SEED.find(cx.values).unwrap_or(0),
         dropout_frozen: keys::DROPOUT_FROZEN.get(cx.values),
         probed,
@@ -94,7 +95,7 @@ pub fn sites(model: Arc<dyn Model>, task: Arc<dyn Task>) -> Vec<Site> {
         values: &values,
         span: Span::default(),
         model,
-        storage: DType::F32.into(),
+        storage: Storing::default(),
         numbers: Numbers::default(),
         tuning: bare.clone(),
         task,
@@ -160,7 +161,7 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
     };
     let options = NetOptions {
         mode: Mode::Evaluate,
-        storage: DType::F32.into(),
+        storage: Storing::default(),
         seed: 0,
         dropout_frozen: false,
         probed: BTreeSet::new(),

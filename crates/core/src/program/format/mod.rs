@@ -11,15 +11,27 @@ use std::hash::{Hash, Hasher};
 use super::types::{DType, Shape};
 
 mod blocks;
+mod nf4;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
 mod q8_0;
+mod storing;
 
-pub use blocks::{BlockFormat, Blocks, LONGEST, Ranges};
+pub use blocks::{BlockFormat, Blocks, Encoder, Group, LONGEST, Ranges};
+pub use storing::Storing;
 
 /// The registry.
 macro_rules! formats {
-    ($($module:ident :: $format:ident $doc:literal,)*) => {
+    (chosen: {$($module:ident :: $format:ident $doc:literal,)*} read: {$($other:ident :: $read:ident,)*}) => {
         /// Every format of blocks.
-        pub const FORMATS: &[&dyn BlockFormat] = &[$(&$module::$format,)*];
+        pub const FORMATS: &[&dyn BlockFormat] = &[$(&$module::$format,)* $(&$other::$read,)*];
 
         /// What frozen weights can be stored as, as recipes name it.
         pub const NAMES: &[&str] = &["f32", "f16", "bf16", $(stringify!($module),)*];
@@ -32,10 +44,26 @@ macro_rules! formats {
     };
 }
 
-// `file::Struct "what it does"`; the module is declared above, where rustfmt finds it.
+// `file::Struct "what it does"`, of those that recipes may choose, then those that are only read from files; the modules
+// are declared above, where rustfmt finds them.
 formats! {
+    chosen: {
     q8_0::Q8_0 "stores the model's own matrices that nothing trains and whose rows are whole blocks in blocks of 32 numbers \
                 of 8 bits with a scale in f16, as llama.cpp does: 8.5 bits a number; products decode them as they read",
+    nf4::Nf4 "does so in blocks of 64 numbers of 4 bits with quantised scales, as QLoRA does: 4.13 bits a number",
+    q4_0::Q4_0 "in blocks of 32 numbers of 4 bits, as llama.cpp does: 4.5 bits a number",
+    q4_k::Q4K "in blocks of 256 numbers of 4 bits with scales and minimums in 6 bits, as llama.cpp does: 4.5 bits a number, \
+               and less error than `q4_0`",
+    }
+    read: {
+    q4_1::Q4_1,
+    q5_0::Q5_0,
+    q5_1::Q5_1,
+    q5_k::Q5K,
+    q6_k::Q6K,
+    q2_k::Q2K,
+    q3_k::Q3K,
+    }
 }
 
 /// One of the formats of blocks.
@@ -64,7 +92,14 @@ impl Packed {
     /// Bytes of so many numbers, which are whole blocks.
     #[must_use]
     pub fn bytes(self, numbers: u64) -> u64 {
-        numbers / self.0.numbers() as u64 * self.0.bytes() as u64
+        let (blocks, group) = (numbers / self.0.numbers() as u64, self.0.group());
+        blocks * self.0.bytes() as u64 + blocks.div_ceil(group.blocks as u64) * group.head as u64
+    }
+
+    /// Whether such blocks can be made of numbers.
+    #[must_use]
+    pub fn is_made(self) -> bool {
+        self.0.encode().is_some()
     }
 }
 
@@ -105,7 +140,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that a recipe names, of those that frozen weights can have.
+    /// The format of a name, of those that frozen weights can have.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
@@ -222,4 +257,9 @@ impl fmt::Display for Format {
 }
 
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(in crate::program) use samples::sample;

@@ -6,6 +6,7 @@
 use half::f16;
 
 use super::Blocks;
+use super::blocks::Encode;
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -18,11 +19,12 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q8_0(const unsigned char* x, float* out, u64 n) {
-    EACH(i, n) {
+extern "C" __global__ void decode_q8_0(const unsigned char* x, float* out, u64 first, u64 n) {
+    EACH(j, n) {
+        u64 i = first + j;
         const unsigned char* block = x + i / 32 * 34;
         u16 scale = (u16)(block[0] | block[1] << 8);
-        out[i] = (float)(signed char)block[2 + i % 32] * half_to_float(scale);
+        out[j] = (float)(signed char)block[2 + i % 32] * half_to_float(scale);
     }
 }
 "#
@@ -36,10 +38,12 @@ impl Blocks for Q8_0 {
     const NAME: &'static str = "q8_0";
     const NUMBERS: usize = 32;
     const BYTES: usize = 34;
+    const HALVES: &'static [usize] = &[0];
     const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q8_0"));
+    const ENCODE: Option<Encode> = Some(encode);
 
     #[inline(always)]
-    fn decode(block: &[u8], out: &mut [f32]) {
+    fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {
         let (&[low, high, ref bytes @ ..], true) = (block, block.len() == Self::BYTES) else {
             return;
         };
@@ -48,69 +52,42 @@ impl Blocks for Q8_0 {
             *out = f32::from(x.cast_signed()) * scale;
         }
     }
+}
 
-    /// As llama.cpp's `quantize_row_q8_0_ref`: halves are rounded away from zero, by the scale before it is rounded.
-    fn encode(numbers: &[f32], block: &mut [u8]) -> Result<(), f32> {
-        let mut most = 0.0_f32;
-        for &x in numbers {
-            if !x.is_finite() {
-                return Err(x);
-            }
-            most = if x.abs() > most.abs() { x } else { most };
+/// As llama.cpp's `quantize_row_q8_0_ref`: halves are rounded away from zero, by the scale before it is rounded.
+fn encode(numbers: &[f32], block: &mut [u8]) -> Result<(), f32> {
+    let mut most = 0.0_f32;
+    for &x in numbers {
+        if !x.is_finite() {
+            return Err(x);
         }
-        let scale = most.abs() / STEPS;
-        let stored = f16::from_f32(scale);
-        if !stored.is_finite() {
-            return Err(most);
-        }
-        let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
-        let (front, bytes) = block.split_at_mut(2);
-        front.copy_from_slice(&stored.to_le_bytes());
-        for (to, x) in bytes.iter_mut().zip(numbers) {
-            *to = ((x * inverse).round() as i8).cast_unsigned();
-        }
-        Ok(())
+        most = if x.abs() > most.abs() { x } else { most };
     }
+    let scale = most.abs() / STEPS;
+    let stored = f16::from_f32(scale);
+    if !stored.is_finite() {
+        return Err(most);
+    }
+    let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
+    let (front, bytes) = block.split_at_mut(2);
+    front.copy_from_slice(&stored.to_le_bytes());
+    for (to, x) in bytes.iter_mut().zip(numbers) {
+        *to = ((x * inverse).round() as i8).cast_unsigned();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Blocks and numbers that gguf 0.19 (PyPI) gave: `quantize` and `dequantize` of `Q8_0`.
-    #[test]
-    fn blocks_are_those_of_gguf() {
-        let text = include_str!("../../../../../tests/reference/formats.json");
-        let all: serde_json::Value = serde_json::from_str(text).expect("JSON");
-        let cases = all["q8_0"].as_array().expect("cases");
-        assert!(cases.len() > 5);
-        for case in cases {
-            let list = |key: &str| case[key].as_array().expect("a list").iter();
-            let numbers: Vec<f32> = list("numbers")
-                .map(|x| x.as_f64().expect("a number") as f32)
-                .collect();
-            let blocks: Vec<u8> = list("blocks")
-                .map(|x| x.as_u64().expect("a byte") as u8)
-                .collect();
-            let mut made = [0; Q8_0::BYTES];
-            Q8_0::encode(&numbers, &mut made).expect("finite");
-            assert_eq!(made[..], blocks[..], "{}", case["name"]);
-            let mut read = [0.0; Q8_0::NUMBERS];
-            Q8_0::decode(&made, &mut read);
-            let want: Vec<f32> = list("decoded")
-                .map(|x| x.as_f64().expect("a number") as f32)
-                .collect();
-            assert_eq!(read[..], want[..], "{}", case["name"]);
-        }
-    }
-
     #[test]
     fn numbers_beyond_the_scales_range_are_refused() {
         let mut block = [0; Q8_0::BYTES];
         let mut numbers = [1.0; Q8_0::NUMBERS];
         numbers[7] = -8.4e6;
-        assert_eq!(Q8_0::encode(&numbers, &mut block), Err(-8.4e6));
+        assert_eq!(encode(&numbers, &mut block), Err(-8.4e6));
         numbers[7] = -8.3e6;
-        assert_eq!(Q8_0::encode(&numbers, &mut block), Ok(()));
+        assert_eq!(encode(&numbers, &mut block), Ok(()));
     }
 }

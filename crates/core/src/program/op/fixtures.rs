@@ -1,7 +1,7 @@
 //! What an op's file gives the tests that run over the registry: samples for the laws, cases for the
 //! launch tests, and what is special about them.
 
-use super::super::format::{FORMATS, Format, Packed};
+use super::super::format::{FORMATS, Format, Packed, sample};
 use super::super::graph::{Def, Program};
 use super::super::types::{Bindings, Dim, TensorType};
 use super::{Io, Kernel, Machine, Op, Tensor};
@@ -170,8 +170,7 @@ pub(super) fn in_blocks(t: &Tensor) -> Vec<Tensor> {
     let all = all
         .map(|f| Packed::of(*f))
         .filter(|p| Format::Blocks(*p).fits(width));
-    all.map(|p| t.clone().stored_as(p).expect("finite numbers"))
-        .collect()
+    all.map(|format| sample(t, format)).collect()
 }
 
 /// A tensor's floats as f64; none of other types.

@@ -1,6 +1,6 @@
 //! `head_loss`: the head of a language model, its softmax and the cross-entropy, without the logits in memory.
 
-use super::super::format::Format;
+use super::super::format::{Format, Packed};
 use super::super::types::{DType, Dim, Real};
 use super::launch::{
     KernelSource, Launch, Launches,
@@ -13,8 +13,10 @@ use super::{
 };
 
 mod kernel;
+mod table;
 
 pub(super) use kernel::{Products, backward, backward_scratch, by_types, sizes};
+pub(super) use table::Numbers;
 
 /// `(x [R, d], head [V, d], targets u32[R], scale f32[1]) → (loss [1], lse [R], rows [R, 2])`.
 ///
@@ -103,7 +105,7 @@ impl OpRule for HeadLoss {
     }
 
     fn reads(&self, i: usize, stored: Format) -> bool {
-        i == 1 && stored == DType::BF16
+        i == 1 && (stored == DType::BF16 || stored.blocks().is_some())
     }
 
     fn mixes_rows(&self) -> bool {
@@ -157,7 +159,7 @@ impl OpRule for HeadLoss {
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
-        let (x, head) = (io.input(0).dtype(), io.input(1).dtype());
+        let (x, head) = (io.input(0).dtype(), io.input(1).format());
         by_types!((x, head, self.precision), products => kernel::forward(self, products, cx, io))
     }
 
@@ -213,6 +215,15 @@ pub(super) struct Piece {
     pub columns: u64,
 }
 
+/// What makes a piece of the head as products read it.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    /// A kernel that copies it.
+    Kernel(&'static str),
+    /// The decoder of blocks; and the decoded piece, if it is rounded then.
+    Decoded(Packed, Option<Operand>),
+}
+
 /// The logits as a GPU makes them: of all rows, for a piece of the vocabulary at a time.
 pub(super) struct Pieces {
     pub rows: u64,
@@ -227,8 +238,8 @@ pub(super) struct Pieces {
     pub x: Operand,
     pub head: Operand,
     pub logits: Operand,
-    /// The whole head, and the kernel that copies a piece of it; none where the piece is all of it.
-    load: Option<(Operand, &'static str)>,
+    /// The whole head, and what makes a piece of it; none where the piece is all of it.
+    load: Option<(Operand, Load)>,
     columns: u64,
 }
 
@@ -236,7 +247,7 @@ impl Pieces {
     /// Of the states in input `first` and the head behind it; `None` if no kernel takes these operands.
     pub fn of(op: &HeadLoss, cx: &SizedCx, first: usize, list: &mut Launches) -> Option<Self> {
         let (rows, vocabulary, width) = sizes(cx, first);
-        let held = cx.inputs.get(first + 1)?.stored.plain()?;
+        let held = cx.inputs.get(first + 1)?.stored;
         let others = cx
             .inputs
             .iter()
@@ -249,11 +260,15 @@ impl Pieces {
             return None;
         }
         let rounds = op.precision == Precision::Bf16;
-        let (kernel, as_read) = match (held, rounds) {
-            (DType::F32, false) => ("head_piece", true),
-            (DType::F32, true) => ("head_piece_narrow", false),
-            (DType::BF16, false) => ("head_piece_wide", false),
-            (DType::BF16, true) => ("head_piece_bf16", true),
+        let (load, as_read) = match (held, rounds) {
+            (Format::Plain(DType::F32), false) => (Load::Kernel("head_piece"), true),
+            (Format::Plain(DType::F32), true) => (Load::Kernel("head_piece_narrow"), false),
+            (Format::Plain(DType::BF16), false) => (Load::Kernel("head_piece_wide"), false),
+            (Format::Plain(DType::BF16), true) => (Load::Kernel("head_piece_bf16"), true),
+            (Format::Blocks(packed), _) => {
+                packed.rule().kernel()?;
+                (Load::Decoded(packed, None), false)
+            }
             _ => return None,
         };
         let columns = (LOGITS / rows.max(1) / 256 * 256).clamp(256, COLUMNS);
@@ -268,8 +283,15 @@ impl Pieces {
         let whole = In(first + 1);
         let (head, load) = match as_read && columns == vocabulary {
             true => (whole, None),
-            false => (list.scratch(size(columns * width)), Some((whole, kernel))),
+            false => (list.scratch(size(columns * width)), Some((whole, load))),
         };
+        let load = load.map(|(whole, load)| match load {
+            Load::Decoded(packed, _) if rounds => {
+                let wide = list.scratch(4 * columns * width);
+                (whole, Load::Decoded(packed, Some(wide)))
+            }
+            load => (whole, load),
+        });
         let mut x = In(first);
         if rounds && rows > 0 {
             x = list.scratch(size(rows * width));
@@ -308,10 +330,21 @@ impl Pieces {
     /// Makes a piece of the head, and its logits before the soft cap.
     pub fn make(&self, list: &mut Launches, piece: Piece) {
         let Piece { first, columns } = piece;
-        if let Some((from, kernel)) = self.load {
-            let n = columns * self.width;
-            let args = args![from, self.head, first * self.width, n];
-            list.each("head_loss", kernel, n, args);
+        let n = columns * self.width;
+        match self.load {
+            None => {}
+            Some((from, Load::Kernel(kernel))) => {
+                let args = args![from, self.head, first * self.width, n];
+                list.each("head_loss", kernel, n, args);
+            }
+            Some((from, Load::Decoded(packed, wide))) => {
+                let to = wide.unwrap_or(self.head);
+                // That there is a kernel was looked at first.
+                let _there = list.decode(packed, from, to, (first * self.width, n));
+                if let Some(wide) = wide {
+                    list.cast("narrow_bf16", wide, self.head, n);
+                }
+            }
         }
         let sizes = (self.rows, columns, self.width);
         self.product(
@@ -362,7 +395,7 @@ pub(super) fn kinds() -> [HeadLoss; 2] {
 /// Operands in f32, some with the head in bf16; pieces of the vocabulary on either device.
 #[cfg(test)]
 pub(super) fn cases() -> Vec<Vec<super::Tensor>> {
-    use super::fixtures::narrow;
+    use super::fixtures::{in_blocks, narrow};
     let single = |(rows, d, vocabulary)| -> Vec<super::Tensor> {
         operands(rows, d, vocabulary).iter().map(narrow).collect()
     };
@@ -372,6 +405,16 @@ pub(super) fn cases() -> Vec<Vec<super::Tensor>> {
         let mut inputs = single(shape);
         inputs[1] = inputs[1].cast(DType::BF16);
         all.push(inputs);
+    }
+    // One format within a piece of the vocabulary, one in several.
+    for (shape, format) in [((2, 256, 30), "q4_k"), ((1, 64, 8500), "nf4")] {
+        let inputs = single(shape);
+        let heads = in_blocks(&inputs[1]).into_iter();
+        for head in heads.filter(|h| h.format().name() == format) {
+            let mut inputs = inputs.clone();
+            inputs[1] = head;
+            all.push(inputs);
+        }
     }
     all
 }

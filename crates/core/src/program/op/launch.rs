@@ -3,7 +3,7 @@
 //! Plain data, in every build, so that it can be counted and tested where there is no GPU: a test runs
 //! these very lists through an emulation of the kernels' sources and compares with the CPU.
 
-use super::super::format::Format;
+use super::super::format::{Format, Packed};
 use super::super::graph::Program;
 use super::super::memory::sized;
 use super::super::stored;
@@ -294,13 +294,23 @@ impl Launches {
     pub fn widen(&mut self, stored: Format, from: Operand, to: Operand, n: u64) -> Option<()> {
         match stored {
             Format::Plain(dtype) => self.cast(super::cast_kernel(dtype, DType::F32)?, from, to, n),
-            Format::Blocks(packed) => {
-                let (source, kernel) = packed.rule().kernel()?;
-                let held = std::mem::take(&mut self.held);
-                self.each(source.name, kernel, n, args![from, to, n]);
-                self.held = held;
-            }
+            Format::Blocks(packed) => self.decode(packed, from, to, (0, n))?,
         }
+        Some(())
+    }
+
+    /// So many numbers of a tensor in blocks, from `first` on, in f32; `None` where there is no kernel that does it.
+    pub fn decode(
+        &mut self,
+        packed: Packed,
+        from: Operand,
+        to: Operand,
+        (first, n): (u64, u64),
+    ) -> Option<()> {
+        let (source, kernel) = packed.rule().kernel()?;
+        let held = std::mem::take(&mut self.held);
+        self.each(source.name, kernel, n, args![from, to, first, n]);
+        self.held = held;
         Some(())
     }
 

@@ -17,7 +17,6 @@ use rayon::prelude::*;
 
 use super::math::Elementary;
 use full::Full;
-use operand::Operand;
 use panels::{Lines, Panels, Part, Side};
 
 mod few;
@@ -27,7 +26,7 @@ mod operand;
 mod panels;
 
 pub use full::Multiplied;
-pub use operand::{InBlocks, Source};
+pub use operand::{InBlocks, Operand, Source};
 
 /// Depth of a block. A panel of the right operand then just fills the first-level cache.
 const DEPTH: usize = 256;

@@ -5,12 +5,11 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::math::{CHUNK, Elementary, row_max, row_sum, simd};
-use super::super::product::{
-    Source, Start, product, product_of_rounded, scratch, scratch_of_rounded,
-};
+use super::super::product::{Start, product, product_of_rounded, scratch, scratch_of_rounded};
 use super::super::tile::Strided;
-use super::super::{Element, HeadLossGrad, Io, Kernel, OpError, Precision, SizedCx};
+use super::super::{HeadLossGrad, Io, Kernel, OpError, Precision, SizedCx};
 use super::HeadLoss;
+use super::table::Table;
 
 /// Rows, and tokens of the vocabulary, whose logits are in memory at a time: what a product packs at once. A
 /// gradient's sum over the vocabulary is cut where a product cuts it, so the pieces change no bit of it.
@@ -70,17 +69,20 @@ pub(in super::super) fn backward_scratch(
 }
 
 /// `product` or `product_of_rounded`.
-type Multiply<T, A, B> =
-    fn((usize, usize, usize), &mut [T], Strided<'_, A>, Strided<'_, B>, T, Start<'_, T>);
+type Multiply<T, B> = fn((usize, usize, usize), &mut [T], Strided<'_, T>, B, T, Start<'_, T>);
 
-/// The products by the head and by the states.
+/// The same of two matrices of the states' type.
+type Plain<T> =
+    for<'s> fn((usize, usize, usize), &mut [T], Strided<'s, T>, Strided<'s, T>, T, Start<'_, T>);
+
+/// The products by a piece of the head and by the states.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Products<T, H> {
-    by_head: Multiply<T, T, H>,
-    by_states: Multiply<T, T, T>,
+pub(in super::super) struct Products<'a, T, W: Table<'a, T>> {
+    by_head: Multiply<T, W::Piece>,
+    by_states: Plain<T>,
 }
 
-impl<T: Elementary, H: Source<T>> Products<T, H> {
+impl<'a, T: Elementary, W: Table<'a, T>> Products<'a, T, W> {
     /// Of the operands as they are.
     pub const PLAIN: Self = Self {
         by_head: |sizes, out, a, b, alpha, start| product(sizes, out, a, b, alpha, start),
@@ -88,7 +90,7 @@ impl<T: Elementary, H: Source<T>> Products<T, H> {
     };
 }
 
-impl<H: Source<f32>> Products<f32, H> {
+impl<'a, W: Table<'a, f32>> Products<'a, f32, W> {
     /// Of the operands rounded to bf16.
     pub const ROUNDED: Self = Self {
         by_head: |sizes, out, a, b, alpha, start| {
@@ -100,26 +102,37 @@ impl<H: Source<f32>> Products<f32, H> {
     };
 }
 
-/// Runs an expression with the products of a state's type, of the head's and of a precision.
+/// Runs an expression with the products of a state's type, of how the head is stored and of a precision.
 macro_rules! by_types {
     (($x:expr, $head:expr, $precision:expr), $products:ident => $body:expr) => {{
         use half::bf16;
+        use $crate::program::format::Format;
         use $crate::program::op::Precision;
-        use $crate::program::op::head_loss::Products;
+        use $crate::program::op::head_loss::{Numbers, Products};
+        use $crate::program::op::product::InBlocks;
         use $crate::program::types::DType;
         let rounds = $precision == Precision::Bf16;
-        match ($x, $head == DType::BF16) {
-            (DType::F64, _) => {
-                let $products = Products::<f64, f64>::PLAIN;
+        match ($x, $head) {
+            (DType::F64, Format::Blocks(_)) => {
+                let $products = Products::<f64, InBlocks<'_>>::PLAIN;
                 $body
             }
-            (_, false) => {
-                let products = [Products::<f32, f32>::PLAIN, Products::ROUNDED];
+            (DType::F64, _) => {
+                let $products = Products::<f64, Numbers<'_, f64>>::PLAIN;
+                $body
+            }
+            (_, Format::Blocks(_)) => {
+                let products = [Products::<f32, InBlocks<'_>>::PLAIN, Products::ROUNDED];
                 let $products = products[usize::from(rounds)];
                 $body
             }
-            (_, true) => {
-                let products = [Products::<f32, bf16>::PLAIN, Products::ROUNDED];
+            (_, Format::Plain(DType::BF16)) => {
+                let products = [Products::<f32, Numbers<'_, bf16>>::PLAIN, Products::ROUNDED];
+                let $products = products[usize::from(rounds)];
+                $body
+            }
+            _ => {
+                let products = [Products::<f32, Numbers<'_, f32>>::PLAIN, Products::ROUNDED];
                 let $products = products[usize::from(rounds)];
                 $body
             }
@@ -134,22 +147,22 @@ const fn strided<T>(data: &[T], row: usize, column: usize) -> Strided<'_, T> {
 }
 
 /// What both directions read.
-struct Operands<'a, T, H> {
-    of: &'a HeadLoss,
-    products: Products<T, H>,
+struct Operands<'o, 'a, T, W: Table<'a, T>> {
+    of: &'o HeadLoss,
+    products: Products<'a, T, W>,
     x: &'a [T],
-    head: &'a [H],
+    head: W,
     targets: &'a [u32],
     /// Vocabulary and width.
     vocabulary: usize,
     d: usize,
 }
 
-impl<'a, T: Elementary, H: Source<T> + Element> Operands<'a, T, H> {
+impl<'o, 'a, T: Elementary, W: Table<'a, T>> Operands<'o, 'a, T, W> {
     /// The states are input `first`, and the others follow.
     fn new(
-        of: &'a HeadLoss,
-        products: Products<T, H>,
+        of: &'o HeadLoss,
+        products: Products<'a, T, W>,
         io: &Io<'a>,
         first: usize,
     ) -> Result<Self, OpError> {
@@ -166,7 +179,7 @@ impl<'a, T: Elementary, H: Source<T> + Element> Operands<'a, T, H> {
             of,
             products,
             x: x.slice::<T>(),
-            head: head.slice::<H>(),
+            head: W::of(head),
             targets,
             vocabulary,
             d,
@@ -186,16 +199,11 @@ impl<'a, T: Elementary, H: Source<T> + Element> Operands<'a, T, H> {
         &self.x[rows.start * self.d..rows.end * self.d]
     }
 
-    /// Some tokens' rows of the head.
-    fn tokens(&self, columns: &Range<usize>) -> &'a [H] {
-        &self.head[columns.start * self.d..columns.end * self.d]
-    }
-
     /// A piece of the logits, before the soft cap.
     fn logits(&self, rows: &Range<usize>, columns: &Range<usize>, out: &mut [T]) {
-        let (states, tokens) = (self.states(rows), self.tokens(columns));
-        let (left, right) = (strided(states, self.d, 1), strided(tokens, 1, self.d));
+        let left = strided(self.states(rows), self.d, 1);
         let sizes = (rows.len(), columns.len(), self.d);
+        let right = self.head.piece(columns, true);
         (self.products.by_head)(sizes, out, left, right, self.alpha(), Start::Zero);
     }
 }
@@ -269,11 +277,11 @@ fn log_add(a: f64, b: f64) -> f64 {
 }
 
 /// Computes the loss.
-pub(super) fn forward<T: Elementary, H: Source<T> + Element>(
+pub(super) fn forward<'a, T: Elementary, W: Table<'a, T>>(
     of: &HeadLoss,
-    products: Products<T, H>,
+    products: Products<'a, T, W>,
     cx: &Kernel<'_>,
-    io: &mut Io<'_>,
+    io: &mut Io<'a>,
 ) -> Result<(), OpError> {
     let own = Operands::new(of, products, io, 0)?;
     let scale = f64::from(io.input(3).slice::<f32>()[0]);
@@ -348,11 +356,11 @@ fn slopes<T: Elementary>(row: &mut [T], (factor, lse): (T, T), own: Option<usize
 }
 
 /// Computes the gradients.
-pub(in super::super) fn backward<T: Elementary, H: Source<T> + Element>(
+pub(in super::super) fn backward<'a, T: Elementary, W: Table<'a, T>>(
     grad: &HeadLossGrad,
-    products: Products<T, H>,
+    products: Products<'a, T, W>,
     cx: &Kernel<'_>,
-    io: &mut Io<'_>,
+    io: &mut Io<'a>,
 ) -> Result<(), OpError> {
     let own = Operands::new(&grad.of, products, io, 1)?;
     let scale = f64::from(io.input(4).slice::<f32>()[0]);
@@ -385,8 +393,7 @@ pub(in super::super) fn backward<T: Elementary, H: Source<T> + Element>(
                 let start = |first: bool| if first { Start::Zero } else { Start::Out };
                 if let Some(dx) = &mut dx {
                     let out = &mut dx[rows.start * d..rows.end * d];
-                    let (left, right) =
-                        (strided(logits, n, 1), strided(own.tokens(&columns), d, 1));
+                    let (left, right) = (strided(logits, n, 1), own.head.piece(&columns, false));
                     let start = start(columns.start == 0);
                     (products.by_head)((m, d, n), out, left, right, own.alpha(), start);
                 }

@@ -97,6 +97,8 @@ pub struct InBlocks<'a> {
     pub data: &'a [u8],
     /// Numbers of a stored row.
     pub width: usize,
+    /// The stored row that is the operand's first.
+    pub first: usize,
     /// Whether stored rows are the operand's columns.
     pub transposed: bool,
 }
@@ -125,7 +127,10 @@ where
             (row, column)
         };
         column < self.width
-            && (row + 1) as u64 * self.format.bytes(self.width as u64) <= self.data.len() as u64
+            && self
+                .format
+                .bytes(((self.first + row + 1) * self.width) as u64)
+                <= self.data.len() as u64
     }
 
     fn side<'a>(&'a self, at: Corner, Panel(to): &'a mut Panel) -> Side<'a, f32> {
@@ -145,7 +150,7 @@ where
         let from = Ranges {
             data: self.data,
             width: self.width,
-            rows: row..row + rows,
+            rows: self.first + row..self.first + row + rows,
             columns: column..column + columns,
         };
         self.format.rule().decode(&from, to);

@@ -1,0 +1,54 @@
+//! `q5_1`: blocks of 32 numbers of 5 bits with a scale and a minimum, as llama.cpp lays them out: 6 bits a number.
+//!
+//! A block is scale and minimum in f16, the fifth bits of its numbers in 4 bytes, and 16 bytes with the other four: number
+//! `i` in the low half of byte `i`, number `i + 16` in its high half. A number is its five bits times the scale, plus the
+//! minimum.
+
+use super::Blocks;
+use super::blocks::half_at;
+use crate::program::op::launch::KernelSource;
+
+/// The format.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Q5_1;
+
+/// The decoder on a GPU.
+const SOURCE: KernelSource = KernelSource {
+    name: "q5_1",
+    text: concat!(
+        include_str!("../op/common.cuh"),
+        r#"
+extern "C" __global__ void decode_q5_1(const unsigned char* x, float* out, u64 first, u64 n) {
+    EACH(j, n) {
+        u64 i = first + j;
+        const unsigned char* block = x + i / 32 * 24;
+        u32 at = (u32)(i % 32);
+        u32 bits = (u32)block[4] | (u32)block[5] << 8 | (u32)block[6] << 16 | (u32)block[7] << 24;
+        u32 q = at < 16 ? block[8 + at] & 15 : block[8 + at - 16] >> 4;
+        out[j] = (float)(q | (bits >> at & 1) << 4) * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
+    }
+}
+"#
+    ),
+};
+
+impl Blocks for Q5_1 {
+    const NAME: &'static str = "q5_1";
+    const NUMBERS: usize = 32;
+    const BYTES: usize = 24;
+    const HALVES: &'static [usize] = &[0, 2];
+    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q5_1"));
+
+    #[inline(always)]
+    fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {
+        let (scale, least) = (half_at(block, 0), half_at(block, 2));
+        let (bits, bytes) = block[4..].split_at(4);
+        let bits = bits.iter().rfold(0_u32, |all, &x| all << 8 | u32::from(x));
+        let (first, second) = out.split_at_mut(16);
+        for (i, ((low, high), &x)) in first.iter_mut().zip(second).zip(bytes).enumerate() {
+            let (fifth, other) = (bits >> i << 4 & 16, bits >> (i + 12) & 16);
+            *low = f32::from((u32::from(x & 15) | fifth) as u8) * scale + least;
+            *high = f32::from((u32::from(x >> 4) | other) as u8) * scale + least;
+        }
+    }
+}

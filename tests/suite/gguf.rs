@@ -1,0 +1,191 @@
+//! Models read from GGUF files: losses of transformers, memory as announced, and files that are none.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use peftc::files::gguf::Gguf;
+use serde_json::Value;
+
+const MODELS: [&str; 2] = ["llama", "gemma2"];
+
+fn peftc(dir: &Path, command: &str, more: &[&str]) -> Output {
+    let mut own = Command::new(env!("CARGO_BIN_EXE_peftc"));
+    own.args([command, "--json", "--threads", "2"]).args(more);
+    own.arg(dir.join("r.peft"));
+    own.output().expect("starts")
+}
+
+fn reference() -> Value {
+    let bytes =
+        std::fs::read("tests/reference/gguf/expected.json").expect("the reference is there");
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+/// A folder with the texts of a model's reference, its file, and a recipe.
+fn folder(model: &str, stage: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let data = dir.path().join("d");
+    std::fs::create_dir(&data).expect("made");
+    let texts = reference()[model]["texts"].clone();
+    let lines: String = texts
+        .as_array()
+        .expect("texts")
+        .iter()
+        .map(|t| format!("{}\n", serde_json::json!({ "text": t })))
+        .collect();
+    for split in ["train", "test"] {
+        std::fs::write(data.join(format!("{split}.jsonl")), &lines).expect("written");
+    }
+    let file = format!("tests/reference/gguf/{model}.gguf");
+    std::fs::copy(file, dir.path().join("m.gguf")).expect("copied");
+    let recipe = format!("data d = local \"d\" {{ text = text }}\n{stage}");
+    std::fs::write(dir.path().join("r.peft"), recipe).expect("written");
+    dir
+}
+
+const EVAL: &str = "stage e = eval { model = m, data = d.test, objective = causal_lm, metrics = [loss], batch = 2, max_length = 64 }\n";
+const LORA: &str = "stage s = train { model = m, data = d.train, objective = causal_lm, adapter = lora { rank = 2 }, lr = 1e-2, steps = 6, \
+                    batch = 3, max_length = 64 }\n";
+
+/// A message without its frame and line breaks.
+fn unwrapped(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes).replace(['│', '\n'], " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn done(output: &Output) -> Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn ratio(stage: &Value) -> f64 {
+    let bytes = |key: &str| stage[key].as_f64().expect("bytes");
+    bytes("measured_peak_bytes") / bytes("estimated_peak_bytes")
+}
+
+#[test]
+fn models_and_tokenizers_give_the_losses_of_transformers() {
+    for model in MODELS {
+        let dir = folder(model, &format!("model m = gguf \"m.gguf\"\n{EVAL}"));
+        let stage = done(&peftc(dir.path(), "run", &["--quiet"]))["stages"][0].clone();
+        let want = reference()[model]["loss"].as_f64().expect("a loss");
+        let got = stage["metrics"]["loss"].as_f64().expect("a loss");
+        assert!((got - want).abs() < 1e-5, "{model}: {got}, {want}");
+        assert!(
+            (0.98..=1.0).contains(&ratio(&stage)),
+            "{model}: {}",
+            ratio(&stage)
+        );
+    }
+}
+
+#[test]
+fn matrices_stay_as_the_file_has_them_unless_a_type_is_written() {
+    let frozen = |dtype: &str| {
+        let dir = folder(
+            "llama",
+            &format!("model m = gguf \"m.gguf\" {{ {dtype} }}\n{LORA}"),
+        );
+        let plan = done(&peftc(dir.path(), "check", &[]));
+        let bytes = plan["recipes"][0]["stages"][0]["memory"]["frozen_weights"].as_f64();
+        let run = done(&peftc(dir.path(), "run", &["--quiet"]))["stages"][0].clone();
+        assert!(
+            (0.98..=1.0).contains(&ratio(&run)),
+            "{dtype}: {}",
+            ratio(&run)
+        );
+        let (first, last) = (run["loss_first"].as_f64(), run["loss_last"].as_f64());
+        assert!(
+            last.expect("a loss") < first.expect("a loss"),
+            "{dtype} learns"
+        );
+        bytes.expect("bytes")
+    };
+    let own = frozen("");
+    let wide = frozen("dtype = f32");
+    // The matrices are in 16 bits, the norms in f32.
+    assert!((0.5..0.52).contains(&(own / wide)), "{own} of {wide}");
+    assert!((0.13..0.16).contains(&(frozen("dtype = q4_0") / wide)));
+}
+
+#[test]
+fn what_is_no_whole_gguf_file_is_refused_by_name() {
+    let file = std::fs::read("tests/reference/gguf/llama.gguf").expect("a file");
+    let with = |at: usize, bytes: &[u8]| {
+        let mut own = file.clone();
+        own[at..at + bytes.len()].copy_from_slice(bytes);
+        own
+    };
+    let place = |text: &str| {
+        let found = file.windows(text.len()).position(|w| w == text.as_bytes());
+        found.expect("there") + text.len()
+    };
+    let many = u64::MAX.to_le_bytes();
+    let kind = place("blk.0.ffn_down.weight") + 4 + 16;
+    for (bytes, said) in [
+        (b"GGUF".to_vec(), "in the middle of its header"),
+        (Vec::new(), "does not begin with `GGUF`"),
+        (with(0, b"GGJT"), "does not begin with `GGUF`"),
+        (with(4, &[9]), "version 9"),
+        (with(4, &[0, 0, 0, 3]), "big-endian"),
+        (with(8, &many), "announces 18446744073709551615 tensors"),
+        (with(16, &many), "announces 18446744073709551615 keys"),
+        (with(24, &many), "bytes of a key"),
+        (file[..file.len() / 2].to_vec(), "the file is cut"),
+        (file[..2000].to_vec(), "more than its 2000 bytes can hold"),
+        (with(kind, &[16]), "IQ2_XXS"),
+        (
+            with(place("general.architecture") + 12, b"mamba"),
+            "`mamba`",
+        ),
+        (
+            with(
+                place("llama.block_count"),
+                &[8, 0, 0, 0, 255, 255, 255, 255, 255],
+            ),
+            "bytes of the value",
+        ),
+    ] {
+        let dir = folder("llama", &format!("model m = gguf \"m.gguf\"\n{EVAL}"));
+        std::fs::write(dir.path().join("m.gguf"), bytes).expect("written");
+        let output = peftc(dir.path(), "run", &["--quiet"]);
+        let told = unwrapped(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}: {told}");
+        assert!(
+            told.contains(said) && told.contains("m.gguf"),
+            "{said}: {told}"
+        );
+    }
+    let dir = folder("llama", &format!("model m = local \".\"\n{EVAL}"));
+    let told = unwrapped(&peftc(dir.path(), "run", &["--quiet"]).stderr);
+    assert!(told.contains("write `gguf \"m.gguf\"`"), "{told}");
+}
+
+#[test]
+fn no_byte_of_the_front_makes_reading_panic() {
+    let file = std::fs::read("tests/reference/gguf/llama.gguf").expect("a file");
+    let front = file
+        .windows(12)
+        .rposition(|w| w.ends_with(b"norm.weight"))
+        .expect("a tensor")
+        + 60;
+    let scratch = tempfile::NamedTempFile::new().expect("a scratch file");
+    let mut read = 0;
+    for at in (0..front).step_by(7) {
+        for flip in [1, 0x80, 0xff] {
+            let mut bytes = file.clone();
+            bytes[at] ^= flip;
+            std::fs::write(scratch.path(), &bytes).expect("written");
+            let open = std::fs::File::open(scratch.path()).expect("opened");
+            if let Ok(own) = Gguf::open(&open, bytes.len() as u64) {
+                read += 1;
+                for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+                    let _either = own.side(name);
+                }
+            }
+        }
+    }
+    // Most flips are in texts of tokens, which may be any.
+    assert!(read > 100);
+}
