@@ -15,7 +15,7 @@ use crate::program::device::{CARDS, Device};
 use crate::resolve::registry;
 
 /// The registries by the name users give.
-pub(super) const KINDS: [(&str, Registry); 9] = [
+pub(super) const KINDS: [(&str, Registry); 10] = [
     ("methods", Registry::Method),
     ("models", Registry::Model),
     ("stages", Registry::Stage),
@@ -25,6 +25,7 @@ pub(super) const KINDS: [(&str, Registry); 9] = [
     ("objectives", Registry::Objective),
     ("sources", Registry::Source),
     ("starts", Registry::Start),
+    ("exports", Registry::Export),
 ];
 
 /// Arguments of `list`.

@@ -8,6 +8,7 @@ pub mod decl;
 pub mod demonstrations;
 pub mod derive;
 pub mod error;
+pub mod export;
 pub mod generate;
 pub mod method;
 pub mod metric;

@@ -81,6 +81,8 @@ pub enum Registry {
     Source,
     /// What side networks begin with.
     Start,
+    /// What models and adapters are exported as.
+    Export,
 }
 
 /// Declarations a key can refer to.

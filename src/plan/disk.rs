@@ -88,15 +88,14 @@ impl Disk {
                 }
             }
             Routine::Fold(fold) => {
-                let size = |p: &Param| {
-                    let each = if p.shape.len() < 2 {
-                        4
-                    } else {
-                        fold.dtype.size()
-                    };
-                    each * p.elements()
+                let size = |p: &Param| fold.target.stored(&p.name, &p.shape).bytes(p.elements());
+                let adapter = |p: &&Param| p.owner == Owner::Adapter;
+                let written = if fold.target.is_model() {
+                    model(&size) + sides
+                } else {
+                    let own = stage.job.params.iter().filter(adapter);
+                    own.map(size).sum::<u64>() + SMALL
                 };
-                let written = model(&size) + sides;
                 Self {
                     artifact: if fold.to.is_some() {
                         2 * written

@@ -33,6 +33,9 @@ crate::codes! {
     /// A tokenizer puts the second text of a pair into a segment for which the model has no embedding (`type_vocab_size`). Take
     /// the model's own tokenizer, or put both texts into a prompt.
     NO_SEGMENT = "plan::no_segment";
+    /// A model or an adapter is to be exported as something that has no name for a part of it: a kind of block, a way to
+    /// split texts, a tensor that was trained. Name another format, or merge into a folder.
+    NO_NAME = "plan::no_name";
     /// The placement is valid, but no linear map of this model matches it: the method would change nothing.
     EMPTY_PLACEMENT = "plan::empty_placement";
     /// Two adapters would wrap the same linear map. Narrow one of the placements.

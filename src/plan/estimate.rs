@@ -6,7 +6,7 @@ use super::features::{feed_bytes, fill_sizes};
 use super::split::Lengths;
 use crate::library::data::batch::order;
 use crate::library::derive::{Derivation, prune};
-use crate::library::net::{Init, Param};
+use crate::library::net::{Init, Owner, Param};
 use crate::library::stage::fisher::Fisher;
 use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
 use crate::library::task::Reads;
@@ -335,7 +335,9 @@ fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> 
                 .map(|(_, program)| over(&[(program, &none)], machine));
             let folded = each.max_by_key(Estimate::peak).unwrap_or_default();
             // All other tensors pass through, one at a time, in f32.
-            let largest = job.params.iter().max_by_key(|p| p.elements());
+            let written = |p: &&Param| fold.target.is_model() || p.owner == Owner::Adapter;
+            let passing = job.params.iter().filter(written);
+            let largest = passing.max_by_key(|p| p.elements());
             match largest.filter(|p| 4 * p.elements() > folded.peak()) {
                 Some(param) => Estimate {
                     frozen_weights: 4 * param.elements(),

@@ -12,6 +12,7 @@ mod doubts;
 pub mod encode;
 pub mod error;
 pub mod estimate;
+pub mod exports;
 pub mod facts;
 pub mod features;
 mod fingerprint;

@@ -457,9 +457,9 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
             Routine::Fold(fold) => {
                 let _ = writeln!(
                     out,
-                    "  merging     {} matrices into {} weights",
+                    "  merging     {} matrices into {}",
                     fold.sites.len(),
-                    fold.dtype
+                    fold.target
                 );
             }
         }

@@ -1,7 +1,9 @@
 //! Lookup of schemas by registry.
 
 use crate::library::schema::{Registry, Schema};
-use crate::library::{decl, method, metric, model, optimizer, schedule, stage, start, task};
+use crate::library::{
+    decl, export, method, metric, model, optimizer, schedule, stage, start, task,
+};
 
 /// Every schema of a registry.
 #[must_use]
@@ -19,6 +21,7 @@ pub fn schemas(registry: Registry) -> Vec<&'static Schema> {
             .flat_map(|d| d.sources.iter().copied())
             .collect(),
         Registry::Start => start::STARTS.iter().map(|s| s.schema).collect(),
+        Registry::Export => export::EXPORTS.iter().map(|e| e.schema()).collect(),
     }
 }
 
@@ -33,6 +36,7 @@ pub fn all() -> Vec<&'static Schema> {
         Registry::Objective,
         Registry::Metric,
         Registry::Start,
+        Registry::Export,
         Registry::Source,
     ];
     let mut list: Vec<&'static Schema> = registries.into_iter().flat_map(schemas).collect();

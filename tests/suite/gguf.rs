@@ -189,3 +189,126 @@ fn no_byte_of_the_front_makes_reading_panic() {
     // Most flips are in texts of tokens, which may be any.
     assert!(read > 100);
 }
+
+/// Trains LoRA on a model, exports it in several ways, and gives the folder.
+fn exported(model: &str, exports: &str) -> (tempfile::TempDir, Value) {
+    let dir = folder(
+        model,
+        &format!(
+            "model m = gguf \"m.gguf\"\n{LORA}stage e = eval {{ from = s, data = d.test, metrics = [loss], batch = 2 }}\n{exports}"
+        ),
+    );
+    let stages = done(&peftc(dir.path(), "run", &["--quiet"]));
+    (dir, stages)
+}
+
+#[test]
+fn a_tuned_model_is_exported_and_read_again_with_the_same_loss() {
+    for model in MODELS {
+        let (dir, all) = exported(
+            model,
+            "stage f = export { from = s, format = gguf { dtype = f32 }, to = \"out/wide.gguf\" }\n\
+             stage q = export { from = s, format = gguf { dtype = q8_0 }, to = \"out/small.gguf\" }\n",
+        );
+        let stages = all["stages"].as_array().expect("stages");
+        let stage = |name: &str| stages.iter().find(|s| s["name"] == name).expect("a stage");
+        for name in ["f", "q"] {
+            assert!(
+                (0.98..=1.0).contains(&ratio(stage(name))),
+                "{model} {name}: {}",
+                ratio(stage(name))
+            );
+        }
+        let want = stage("e")["metrics"]["loss"].as_f64().expect("a loss");
+        for (file, most) in [("wide", 1e-5), ("small", 0.05)] {
+            let text = format!(
+                "data d = local \"d\" {{ text = text }}\nmodel m = gguf \"out/{file}.gguf\"\n{EVAL}"
+            );
+            std::fs::write(dir.path().join("r.peft"), text).expect("written");
+            let again = done(&peftc(dir.path(), "run", &["--quiet"]));
+            let got = again["stages"][0]["metrics"]["loss"]
+                .as_f64()
+                .expect("a loss");
+            assert!((got - want).abs() < most, "{model} {file}: {got}, {want}");
+            let said = std::fs::read_to_string(dir.path().join(format!("out/{file}.Modelfile")))
+                .expect("a Modelfile");
+            assert!(said.starts_with(&format!("FROM ./{file}.gguf\n")), "{said}");
+        }
+    }
+}
+
+#[test]
+fn adapters_are_exported_for_llama_cpp_and_mlx() {
+    let (dir, _) = exported(
+        "llama",
+        "stage a = export { from = s, format = gguf_adapter, to = \"out/lora.gguf\" }\n\
+         stage x = export { from = s, format = mlx, to = \"mlx\" }\n",
+    );
+    let file = std::fs::File::open(dir.path().join("out/lora.gguf")).expect("a file");
+    let size = file.metadata().expect("a size").len();
+    let header = peftc::files::gguf::header::Header::read(&file, size).expect("an adapter");
+    assert_eq!(header.text("general.type"), Ok(Some("adapter")));
+    assert_eq!(header.text("adapter.type"), Ok(Some("lora")));
+    let tensor = |name: &str| header.tensor(name).expect(name).shape.clone();
+    assert_eq!(tensor("blk.1.attn_v.weight.lora_a"), [2, 32]);
+    assert_eq!(tensor("blk.1.attn_v.weight.lora_b"), [16, 2]);
+    let text =
+        std::fs::read_to_string(dir.path().join("mlx/adapter_config.json")).expect("a config");
+    let config: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(config["num_layers"], 2);
+    assert_eq!(config["lora_parameters"]["rank"], 2);
+    let bytes = std::fs::read(dir.path().join("mlx/adapters.safetensors")).expect("tensors");
+    let all = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    let b = all
+        .tensor("model.layers.1.self_attn.v_proj.lora_b")
+        .expect("a tensor");
+    assert_eq!(b.shape(), [2, 16]);
+}
+
+#[test]
+fn what_has_no_name_in_the_target_is_an_error_at_its_line() {
+    for (adapter, format, said) in [
+        ("dora { rank = 2 }", "gguf_adapter", "`dora` is no LoRA"),
+        ("dora { rank = 2 }", "mlx", "`dora` is no LoRA"),
+        (
+            "lora { rank = 2, on = layers[0].ffn.* }",
+            "mlx",
+            "not the same in each of the last blocks",
+        ),
+        ("full", "gguf_adapter", "no LoRA"),
+    ] {
+        let train = LORA.replace("lora { rank = 2 }", adapter);
+        let dir = folder(
+            "llama",
+            &format!(
+                "model m = gguf \"m.gguf\"\n{train}stage x = export {{ from = s, format = {format}, to = \"o.gguf\" }}\n"
+            ),
+        );
+        let output = peftc(dir.path(), "run", &["--quiet"]);
+        let told = unwrapped(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{adapter} {format}: {told}");
+        assert!(told.contains(said), "{adapter} {format}: {told}");
+    }
+}
+
+#[test]
+fn rounding_that_loses_what_was_learned_is_refused_unless_forced() {
+    // An update so small that 4 bits cannot hold it.
+    let train = LORA.replace("lr = 1e-2, steps = 6", "lr = 1e-6, steps = 1");
+    for force in ["", ", force = true"] {
+        let dir = folder(
+            "llama",
+            &format!(
+                "model m = gguf \"m.gguf\"\n{train}stage x = export {{ from = s, format = gguf {{ dtype = q4_0 }}, to = \"o.gguf\"{force} }}\n"
+            ),
+        );
+        let output = peftc(dir.path(), "run", &["--quiet"]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), !force.is_empty(), "{told}");
+        assert!(
+            !force.is_empty() || told.contains("more than the adapter did"),
+            "{told}"
+        );
+        assert_eq!(dir.path().join("o.gguf").exists(), !force.is_empty());
+    }
+}

@@ -28,6 +28,8 @@ use crate::program::op::{Storage, Tensor};
 pub mod base;
 mod config;
 pub mod description;
+pub mod gguf;
+pub mod mlx;
 mod peft;
 
 /// Name of the adapter file in our own format.
@@ -185,22 +187,7 @@ pub fn write_model_from(
     get: &mut dyn FnMut(&Param) -> Result<Tensor, RunError>,
 ) -> Result<(), RunError> {
     write_sides(dir, stage, dtype)?;
-    let mut params: Vec<Param> = plain(&stage.job.params).cloned().collect();
-    for site in &stage.job.sites {
-        let name = format!("{}.weight", site.path);
-        if !params.iter().any(|p| p.name == name) {
-            let stands = |p: &&Param| p.replaces.as_ref() == Some(&name);
-            if let Some(instead) = stage.job.params.iter().find(stands) {
-                let (owner, shape) = (Owner::Base, instead.shape.clone());
-                params.push(Param {
-                    name,
-                    owner,
-                    shape,
-                    ..instead.clone()
-                });
-            }
-        }
-    }
+    let params = stage.job.plain_params();
     let path = dir.join("model.safetensors");
     let dtype_of = |p: &Param| if p.shape.len() < 2 { DType::F32 } else { dtype };
     let specs: Vec<TensorSpec> = params

@@ -6,10 +6,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use crate::exec::export::gguf;
 use crate::files::RunError;
-use crate::files::durable::{create_dirs, failed, write_atomically};
+use crate::files::durable::{create_dirs, failed, write_atomically, write_bytes};
 use crate::files::paths::absolute;
-use crate::library::stage::job::Routine;
+use crate::library::export::Target;
+use crate::library::stage::job::{Fold, Routine};
 use crate::plan::{Plan, Stage};
 
 /// The directory a stage's model is to be copied to.
@@ -68,23 +70,50 @@ pub(in crate::exec) fn publish(stage: &Stage, entry: &Path) -> Result<(), RunErr
         return Ok(());
     };
     let model = entry.join("model");
+    if let Routine::Fold(Fold { target, .. }) = &stage.job.routine
+        && matches!(target, Target::Gguf(_) | Target::GgufAdapter)
+    {
+        return publish_file(&model, to);
+    }
     create_dirs(to)?;
     let list = fs::read_dir(&model).map_err(|e| failed(&model, "list", &e))?;
     for item in list {
         let item = item.map_err(|e| failed(&model, "list", &e))?;
-        let (from, copy) = (item.path(), to.join(item.file_name()));
-        if from.is_file() && !same(&from, &copy) {
-            write_atomically(&copy, &mut |out| {
-                let mut file = File::open(&from).map_err(|e| failed(&from, "open", &e))?;
-                io::copy(&mut file, out).map_err(|e| failed(&copy, "write", &e))?;
-                Ok(())
-            })?;
-            // By size and time a copy is known again.
-            let time = fs::metadata(&from).and_then(|meta| meta.modified());
-            let file = File::options().write(true).open(&copy);
-            let _ = file.and_then(|file| file.set_modified(time?));
-        }
+        copy(&item.path(), &to.join(item.file_name()))?;
     }
+    Ok(())
+}
+
+/// Copies a GGUF file, and the Modelfile beside it, which then names the copy.
+fn publish_file(model: &Path, to: &Path) -> Result<(), RunError> {
+    if let Some(parent) = to.parent().filter(|p| !p.as_os_str().is_empty()) {
+        create_dirs(parent)?;
+    }
+    copy(&model.join(gguf::FILE), to)?;
+    let described = model.join(gguf::MODELFILE);
+    if !described.exists() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(&described).map_err(|e| failed(&described, "read", &e))?;
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let text = text.replacen(gguf::FILE, &name, 1);
+    write_bytes(&to.with_extension(gguf::MODELFILE), text.as_bytes())
+}
+
+/// Copies a file, unless it is there.
+fn copy(from: &Path, to: &Path) -> Result<(), RunError> {
+    if !from.is_file() || same(from, to) {
+        return Ok(());
+    }
+    write_atomically(to, &mut |out| {
+        let mut file = File::open(from).map_err(|e| failed(from, "open", &e))?;
+        io::copy(&mut file, out).map_err(|e| failed(to, "write", &e))?;
+        Ok(())
+    })?;
+    // By size and time a copy is known again.
+    let time = fs::metadata(from).and_then(|meta| meta.modified());
+    let file = File::options().write(true).open(to);
+    let _ = file.and_then(|file| file.set_modified(time?));
     Ok(())
 }
 

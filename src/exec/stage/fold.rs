@@ -7,11 +7,14 @@ use serde_json::{Value as Json, json};
 use super::Work;
 use crate::exec::export;
 use crate::exec::interpreter::Runner;
-use crate::exec::load::load;
+use crate::exec::load::{Origins, load};
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
+use crate::library::export::Target;
+use crate::library::net::Param;
 use crate::library::stage::job::Fold;
-use crate::program::{Bindings, Resident, Verified};
+use crate::program::op::Tensor;
+use crate::program::{Bindings, Class, DType, Resident, TensorType, Verified};
 
 impl Work<'_> {
     /// Folds adapters in, one tensor at a time: the rest is copied through.
@@ -22,56 +25,156 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Json, RunError> {
         let sources = self.sources()?;
-        let model = self.stage.model.as_ref();
         let by_name: BTreeMap<String, &Verified> = job
             .sites
             .iter()
             .map(|(site, p)| (format!("{}.weight", site.path), p))
             .collect();
+        let folding = Folding {
+            work: self,
+            sources: &sources,
+            by_name,
+        };
         let mut done = 0;
-        let machine = self.options.machine;
+        let mut rounded = Vec::new();
         let dir = self.dir.join("model");
-        export::write_model_from(&dir, self.stage, job.dtype, &mut |param| {
-            let mut own = Runner::new(machine);
-            let tensor = match by_name.get(&param.name) {
-                Some(program) => {
-                    let residents: Vec<&Resident> = program.program().residents.iter().collect();
-                    load(
-                        &mut own,
-                        &self.stage.job.params,
-                        &residents,
-                        model,
-                        &sources,
-                    )?;
-                    let mut outputs = own.run(program, Vec::new(), &Bindings::default())?;
-                    done += 1;
-                    observer.event(Event::Scored { done });
-                    outputs
-                        .take("weight")
-                        .ok_or_else(|| RunError::bug("a merge gave no weight"))?
+        let mut tell = |peak: u64, folded: bool| {
+            runner.meter.scratch(peak);
+            if folded {
+                done += 1;
+                observer.event(Event::Scored { done });
+            }
+        };
+        match job.target {
+            Target::Folder(dtype) => {
+                export::write_model_from(&dir, self.stage, dtype, &mut |param| {
+                    let (tensor, peak) = folding.tensor(param)?;
+                    tell(peak, folding.folds(param));
+                    Ok(tensor)
+                })?;
+                export::write_description(&dir, self.stage, None, &self.columns())?;
+            }
+            Target::Gguf(_) => {
+                let own = self.stage.gguf_model();
+                let own = own.map_err(|why| RunError::file(&dir, why))?;
+                let stage = self.stage;
+                rounded =
+                    export::gguf::write_model((&dir, stage), &own, job.force, &mut |param| {
+                        let (tensor, peak) = folding.tensor(param)?;
+                        let update = folding.update(param, &tensor)?;
+                        tell(peak, folding.folds(param));
+                        Ok((tensor, update))
+                    })?;
+            }
+            Target::GgufAdapter | Target::Mlx => {
+                let mut get = |name: &str| {
+                    let (tensor, peak) = folding.own(name)?;
+                    tell(peak, false);
+                    Ok(tensor)
+                };
+                if job.target == Target::Mlx {
+                    export::mlx::write(&dir, self.stage, &mut get)?;
+                } else {
+                    export::gguf::write_adapter(&dir, self.stage, &mut get)?;
                 }
-                None => {
-                    let plain = Resident {
-                        name: param.name.clone(),
-                        ty: crate::program::TensorType::fixed(
-                            crate::program::DType::F32,
-                            &param.shape,
-                        ),
-                        class: crate::program::Class::Frozen,
-                    };
-                    let params = [param.clone()];
-                    load(&mut own, &params, &[&plain], model, &sources)?;
-                    own.residents
-                        .take(&param.name)
-                        .ok_or_else(|| RunError::bug("a tensor was not loaded"))?
-                }
-            };
-            runner.meter.scratch(own.meter.peak());
-            Ok(tensor)
-        })?;
-        export::write_description(&dir, self.stage, None, &self.columns())?;
-        Ok(
-            json!({ "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null }),
-        )
+            }
+        }
+        let certificate: Vec<Json> = rounded
+            .iter()
+            .map(|r| json!({ "name": r.name, "rounding": r.error, "update": r.update }))
+            .collect();
+        let mut result = json!({
+            "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null
+        });
+        if let (false, Some(map)) = (certificate.is_empty(), result.as_object_mut()) {
+            map.insert("rounded".to_owned(), Json::Array(certificate));
+        }
+        Ok(result)
+    }
+}
+
+/// Tensors of a model with its adapters folded in, one at a time.
+struct Folding<'a> {
+    work: &'a Work<'a>,
+    sources: &'a Origins,
+    /// The program of each matrix that something is folded into.
+    by_name: BTreeMap<String, &'a Verified>,
+}
+
+impl Folding<'_> {
+    fn folds(&self, param: &Param) -> bool {
+        self.by_name.contains_key(&param.name)
+    }
+
+    /// A tensor of the plain model in f32, and the bytes that were in memory for it.
+    fn tensor(&self, param: &Param) -> Result<(Tensor, u64), RunError> {
+        let Some(program) = self.by_name.get(&param.name) else {
+            return self.loaded(param);
+        };
+        let mut own = Runner::new(self.work.options.machine);
+        let residents: Vec<&Resident> = program.program().residents.iter().collect();
+        let params = &self.work.stage.job.params;
+        load(
+            &mut own,
+            params,
+            &residents,
+            self.work.stage.model.as_ref(),
+            self.sources,
+        )?;
+        let mut outputs = own.run(program, Vec::new(), &Bindings::default())?;
+        let made = outputs.take("weight");
+        let made = made.ok_or_else(|| RunError::bug("a merge gave no weight"))?;
+        Ok((made, own.meter.peak()))
+    }
+
+    /// A parameter by name.
+    fn own(&self, name: &str) -> Result<(Tensor, u64), RunError> {
+        let param = self.work.stage.job.params.iter().find(|p| p.name == name);
+        self.loaded(param.ok_or_else(|| RunError::bug(format!("no parameter `{name}`")))?)
+    }
+
+    /// A parameter as it is loaded.
+    fn loaded(&self, param: &Param) -> Result<(Tensor, u64), RunError> {
+        let mut own = Runner::new(self.work.options.machine);
+        let plain = Resident {
+            name: param.name.clone(),
+            ty: TensorType::fixed(DType::F32, &param.shape),
+            class: Class::Frozen,
+        };
+        let params = [param.clone()];
+        load(
+            &mut own,
+            &params,
+            &[&plain],
+            self.work.stage.model.as_ref(),
+            self.sources,
+        )?;
+        let made = own.residents.take(&param.name);
+        let made = made.ok_or_else(|| RunError::bug("a tensor was not loaded"))?;
+        Ok((made, own.meter.peak()))
+    }
+
+    /// Length of what adapters add to a matrix that is the model's own.
+    fn update(&self, param: &Param, folded: &Tensor) -> Result<Option<f64>, RunError> {
+        let own = self
+            .work
+            .stage
+            .job
+            .params
+            .iter()
+            .find(|p| p.name == param.name);
+        let (true, Some(own)) = (self.folds(param), own) else {
+            return Ok(None);
+        };
+        let (before, _) = self.loaded(own)?;
+        let pair = (before.slice::<f32>(), folded.slice::<f32>());
+        let (Some(before), Some(after)) = pair else {
+            return Err(RunError::bug("a weight is not in f32"));
+        };
+        let each = before
+            .iter()
+            .zip(after)
+            .map(|(a, b)| f64::from(a - b).powi(2));
+        Ok(Some(each.sum::<f64>().sqrt()))
     }
 }

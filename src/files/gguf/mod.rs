@@ -9,12 +9,17 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 pub mod config;
+pub mod describe;
 pub mod header;
 pub mod names;
 pub mod tokenizer;
+pub mod tokens;
 mod types;
+pub mod write;
 
 use header::Header;
+
+pub use describe::differs as config_differs;
 
 /// The end of its files' names, behind the dot.
 pub const EXTENSION: &str = "gguf";

@@ -408,3 +408,53 @@ impl<'a> Vocabulary<'a> {
         Ok(Json::Object(map))
     }
 }
+/// The name of the way in which a `tokenizer.json` splits texts before BPE.
+///
+/// # Errors
+/// llama.cpp has none.
+pub(super) fn splits(file: &Json) -> Result<&'static str, String> {
+    let none =
+        || "llama.cpp has no name for the way in which its tokenizer splits texts".to_owned();
+    let normal = file.get("normalizer").filter(|n| !n.is_null());
+    // Qwen's composes characters, which llama.cpp leaves out.
+    if normal.is_some_and(|n| n.get("type").and_then(Json::as_str) != Some("NFC")) {
+        return Err(
+            "its tokenizer changes texts before it splits them, for which llama.cpp has no name"
+                .to_owned(),
+        );
+    }
+    let first = file.get("pre_tokenizer").ok_or_else(none)?;
+    let list = match first.get("pretokenizers").and_then(Json::as_array) {
+        Some(list) => list.clone(),
+        None => vec![first.clone()],
+    };
+    let mut steps = Vec::new();
+    for step in &list {
+        match step.get("type").and_then(Json::as_str) {
+            Some("Digits") if step.get("individual_digits") == Some(&Json::Bool(true)) => {
+                steps.push(Split::Digits)
+            }
+            Some("ByteLevel") if step.get("add_prefix_space") == Some(&Json::Bool(true)) => {
+                return Err(none());
+            }
+            Some("ByteLevel") if step.get("use_regex") == Some(&Json::Bool(false)) => {}
+            Some("ByteLevel") => steps.push(Split::Text(GPT2)),
+            Some("Split") => {
+                let own = step
+                    .get("pattern")
+                    .and_then(|p| p.get("Regex"))
+                    .and_then(Json::as_str);
+                let own = own.ok_or_else(none)?;
+                let known = [GPT2, LLAMA3, QWEN2, TEKKEN, GPT4O];
+                steps.push(Split::Text(
+                    known.into_iter().find(|k| *k == own).ok_or_else(none)?,
+                ));
+            }
+            _ => return Err(none()),
+        }
+    }
+    let found = SPLITS.iter().find(|(_, own)| *own == steps.as_slice());
+    found
+        .and_then(|(names, _)| names.first().copied())
+        .ok_or_else(none)
+}

@@ -57,6 +57,31 @@ pub(super) fn kind(number: u32) -> Kind {
     }
 }
 
+/// The number of a format; `None` where GGUF has no such way.
+pub(super) fn number(format: Format) -> Option<u32> {
+    let name = format.name();
+    READ.iter()
+        .find(|(_, n)| *n == name)
+        .map(|(number, _)| *number)
+}
+
+/// What `general.file_type` is of a model whose matrices are mostly stored so.
+pub(super) fn file_type(format: Format) -> Option<u32> {
+    const TYPES: &[(&str, u32)] = &[
+        ("f32", 0),
+        ("f16", 1),
+        ("q4_0", 2),
+        ("q8_0", 7),
+        ("q4_k", 15),
+        ("bf16", 32),
+    ];
+    let name = format.name();
+    TYPES
+        .iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, number)| *number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::Value as Json;
 
+pub use decoder::{Layer, Rope, Shape};
+
 use super::net::Net;
 use super::schema::Schema;
 use crate::program::{Pick, Value};
@@ -189,6 +191,11 @@ pub trait Model: fmt::Debug + Send + Sync {
 
     /// Its head for the next token, if it has one.
     fn causal_lm(&self) -> Option<&dyn CausalLm> {
+        None
+    }
+
+    /// What it is as a decoder whose blocks are like LLaMA's, if it is one.
+    fn decoder(&self) -> Option<&Shape> {
         None
     }
 

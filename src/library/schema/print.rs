@@ -205,6 +205,7 @@ impl fmt::Display for Registry {
             Self::Model => "model",
             Self::Source => "source",
             Self::Start => "way to start",
+            Self::Export => "export",
         })
     }
 }

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::super::export::Target;
 use super::super::generate::{Settings, prefill};
 use super::super::metric::Metric;
-use super::super::net::Param;
-use super::super::net::Site;
+use super::super::net::{Owner, Param, Site};
 use super::super::schedule::Rates;
 use super::super::task::Reads;
 use super::fisher::Fisher;
@@ -274,13 +274,38 @@ pub struct Choose {
 pub struct Fold {
     /// For each adapted site, the program whose output `weight` is the plain weight.
     pub sites: Vec<(Site, Verified)>,
-    /// Type the merged model is written in.
-    pub dtype: DType,
-    /// Directory to copy the model to as well.
+    /// What is written.
+    pub target: Target,
+    /// Directory, or file, to copy it to as well.
     pub to: Option<PathBuf>,
+    /// Whether it is written although rounding loses what was learned.
+    pub force: bool,
 }
 
 impl Job {
+    /// The parameters of a plain model, adapters folded in: those with a name of the model's own.
+    #[must_use]
+    pub fn plain_params(&self) -> Vec<Param> {
+        let own = self.params.iter().filter(|p| p.owner != Owner::Adapter);
+        let mut params: Vec<Param> = own.cloned().collect();
+        for site in &self.sites {
+            let name = format!("{}.weight", site.path);
+            if !params.iter().any(|p| p.name == name) {
+                let stands = |p: &&Param| p.replaces.as_ref() == Some(&name);
+                if let Some(instead) = self.params.iter().find(stands) {
+                    let (owner, shape) = (Owner::Base, instead.shape.clone());
+                    params.push(Param {
+                        name,
+                        owner,
+                        shape,
+                        ..instead.clone()
+                    });
+                }
+            }
+        }
+        params
+    }
+
     /// The programs that run while the stage's residents are held, with what each is called.
     #[must_use]
     pub fn programs(&self) -> Vec<&Verified> {

@@ -1,15 +1,16 @@
 //! `merge`: adapters folded into plain weights.
 
-use super::super::method;
-use super::super::net::{Mode, Net, NetOptions};
+use super::super::export::Target;
+use super::super::method::{self, Tuning};
+use super::super::net::{Mode, Net, NetOptions, Site};
 use super::super::schema::{Given, Maybe, RefKind, Reference, Schema, kind};
 use super::job::{Fold, Job, Routine};
 use super::keys;
-use super::network::{evaluation, verified};
+use super::network::{Built, evaluation, verified};
 use super::{Diag, Sound, Span, StageCx, StageKind};
 use crate::library::error::NOTHING_TO_MERGE;
 use crate::program::format::Storing;
-use crate::program::{Builder, DType};
+use crate::program::{Builder, DType, Verified};
 
 /// Merging.
 #[derive(Debug)]
@@ -43,6 +44,52 @@ fn no_fold(name: &str, at: Span) -> Diag {
         .help("evaluate it or predict with it as it is; its artifact holds what was trained alone")
 }
 
+/// The program of each site that folds what is on it into one weight.
+pub(super) fn folded(
+    tuning: &Tuning,
+    built: &Built,
+    at: Span,
+) -> Result<Vec<(Site, Verified)>, Vec<Diag>> {
+    if let Some((method, _)) = tuning.methods.iter().find(|(m, _)| m.ladders()) {
+        let name = method.schema().name;
+        let diag = Diag::error(
+            &NOTHING_TO_MERGE,
+            at,
+            format!("`{name}` is a network beside the model and cannot be folded into its weights"),
+        )
+        .help("evaluate it or predict with it as it is; its artifact holds the side network alone");
+        return Err(vec![diag]);
+    }
+    let unfolded = |(m, _): &&(&dyn method::Method, _)| m.adapts() && !m.folds();
+    if let Some((method, _)) = tuning.methods.iter().find(unfolded) {
+        return Err(vec![no_fold(method.schema().name, at)]);
+    }
+    let mut sites = Vec::new();
+    for site in &built.sites {
+        let stack = tuning.stack(site);
+        let Some((method, _)) = stack.last() else {
+            continue;
+        };
+        let mut b = Builder::new("merge");
+        let options = NetOptions {
+            mode: Mode::Evaluate,
+            storage: Storing::default(),
+            seed: 0,
+            dropout_frozen: false,
+            probed: std::collections::BTreeSet::new(),
+            sites: built.sites.clone(),
+        };
+        let mut net = Net::new(&mut b, tuning, options);
+        net.b.label(&site.path);
+        let Some(weight) = method::weight(&mut net, site, &stack) else {
+            return Err(vec![no_fold(method.schema().name, at)]);
+        };
+        b.output("weight", weight);
+        sites.push((site.clone(), verified(b.finish())));
+    }
+    Ok(sites)
+}
+
 impl StageKind for Merge {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -54,40 +101,8 @@ impl StageKind for Merge {
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let tuning = cx.tuning.frozen();
-        if let Some((method, _)) = tuning.methods.iter().find(|(m, _)| m.ladders()) {
-            let name = method.schema().name;
-            let diag = Diag::error(&NOTHING_TO_MERGE, FROM.span(cx.values), format!("`{name}` is a network beside the model and cannot be folded into its weights"))
-                .help("evaluate it or predict with it as it is; its artifact holds the side network alone");
-            return Err(vec![diag]);
-        }
-        let unfolded = |(m, _): &&(&dyn method::Method, _)| m.adapts() && !m.folds();
-        if let Some((method, _)) = tuning.methods.iter().find(unfolded) {
-            return Err(vec![no_fold(method.schema().name, FROM.span(cx.values))]);
-        }
         let (_, built) = evaluation(cx, &tuning, false);
-        let mut sites = Vec::new();
-        for site in &built.sites {
-            let stack = tuning.stack(site);
-            let Some((method, _)) = stack.last() else {
-                continue;
-            };
-            let mut b = Builder::new("merge");
-            let options = NetOptions {
-                mode: Mode::Evaluate,
-                storage: Storing::default(),
-                seed: 0,
-                dropout_frozen: false,
-                probed: std::collections::BTreeSet::new(),
-                sites: built.sites.clone(),
-            };
-            let mut net = Net::new(&mut b, &tuning, options);
-            net.b.label(&site.path);
-            let Some(weight) = method::weight(&mut net, site, &stack) else {
-                return Err(vec![no_fold(method.schema().name, FROM.span(cx.values))]);
-            };
-            b.output("weight", weight);
-            sites.push((site.clone(), verified(b.finish())));
-        }
+        let sites = folded(&tuning, &built, FROM.span(cx.values))?;
         // One whose product is all in the head is folded already.
         if sites.is_empty() && !tuning.leaves_adapter() {
             let diag = Diag::error(
@@ -105,8 +120,9 @@ impl StageKind for Merge {
         };
         let fold = Fold {
             sites,
-            dtype,
+            target: Target::Folder(dtype),
             to: keys::TO.get(cx.values).map(Into::into),
+            force: false,
         };
         Ok(Job {
             params: built.params,

@@ -3,6 +3,7 @@
 
 mod choose_prompt;
 mod eval;
+pub(crate) mod export;
 pub mod fisher;
 pub mod job;
 pub(crate) mod keys;
@@ -75,6 +76,7 @@ pub const STAGES: &[&dyn StageKind] = &[
     &mezo::Mezo,
     &eval::Eval,
     &merge::Merge,
+    &export::Export,
     &choose_prompt::ChoosePrompt,
 ];
 

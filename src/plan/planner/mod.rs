@@ -100,6 +100,11 @@ impl Planner<'_, '_> {
         if let Routine::Fold(fold) = &mut job.routine {
             fold.to = fold.to.take().map(|to| declared.base.join(to));
         }
+        let format = crate::library::stage::export::FORMAT.span(values);
+        if let Some(wrong) = super::exports::check(&start, model.as_ref(), &job, format) {
+            diags.push(wrong);
+            return None;
+        }
         if !check_shapes(&tuning, model.as_ref(), (start.task.as_ref(), &job), diags) {
             return None;
         }

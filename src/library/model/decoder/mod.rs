@@ -11,11 +11,11 @@ use crate::program::op::{ActivationKind, Attention, Heads, Mask};
 use crate::program::{Feed, Pick, Real, Value};
 
 pub(super) use config::{Class, LLAMA, Reader};
-use rope::Rope;
+pub use rope::Rope;
 
 /// Where a block's norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Norms {
+pub enum Norms {
     /// Before each sub-layer.
     Before,
     /// Behind each sub-layer, before what it gives is added.
@@ -26,7 +26,7 @@ pub(super) enum Norms {
 
 /// Norms of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum QkNorm {
+pub enum QkNorm {
     /// There are none.
     None,
     /// Over the columns of each head, with one weight for all heads.
@@ -37,7 +37,7 @@ pub(super) enum QkNorm {
 
 /// Which linear maps have biases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Biases {
+pub struct Biases {
     /// Those of queries, keys and values.
     pub qkv: bool,
     /// The one behind the attention.
@@ -48,7 +48,7 @@ pub(super) struct Biases {
 
 /// What tells one block of a model from another.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Layer {
+pub struct Layer {
     /// How many tokens a token sees, itself among them; `None` is all before it.
     pub window: Option<u32>,
     /// Its rotary positions; `None` where it has none.
@@ -57,23 +57,36 @@ pub(super) struct Layer {
 
 /// A decoder as data.
 #[derive(Clone, Debug)]
-pub(super) struct Shape {
+pub struct Shape {
+    /// Width of the residual.
     pub hidden: u64,
+    /// Heads of queries.
     pub heads: u64,
+    /// Heads of keys and values.
     pub kv_heads: u64,
+    /// Columns of a head.
     pub head: u64,
+    /// Width inside of the feed-forward network.
     pub ffn: u64,
+    /// Rows of the table of embeddings.
     pub vocab: u64,
+    /// Tokens of the longest text.
     pub positions: u64,
+    /// Added to the mean square in norms.
     pub eps: f64,
+    /// Of the gate.
     pub activation: ActivationKind,
+    /// Dropout of the scores.
     pub attention_dropout: f64,
     /// Whether the head is the table of embeddings.
     pub tied: bool,
+    /// Where norms stand.
     pub norms: Norms,
     /// Whether norms multiply by one more than their weight.
     pub plus_one: bool,
+    /// Norms of queries and keys.
     pub qk_norm: QkNorm,
+    /// Which maps have biases.
     pub biases: Biases,
     /// Whether query, key and value are one map, and gate and up another.
     pub fused: bool,
@@ -89,6 +102,7 @@ pub(super) struct Shape {
     pub logit_scale: f64,
     /// Bound of the logits.
     pub logit_cap: Option<f64>,
+    /// What tells blocks apart.
     pub layers: Vec<Layer>,
 }
 
@@ -388,6 +402,10 @@ impl Model for Decoder {
 
     fn causal_lm(&self) -> Option<&dyn CausalLm> {
         Some(self)
+    }
+
+    fn decoder(&self) -> Option<&Shape> {
+        Some(&self.shape)
     }
 
     fn checkpoint_names(&self, name: &str) -> Vec<String> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 /// Inverse frequencies, one for each pair of columns that is rotated, and the factor of cosine and sine.
 #[derive(Clone, Debug, PartialEq)]
-pub(in super::super) struct Rope {
+pub struct Rope {
     /// Angle of a pair from one position to the next.
     pub inverse: Vec<f64>,
     /// Factor of cosines and sines (`attention_factor`).

@@ -1,0 +1,424 @@
+//! What GGUF's metadata say of a model that is written: the opposite of [`super::config`].
+
+use serde_json::Value as Json;
+
+use super::names::Family;
+use super::types;
+use super::write::{Meta, Metadata, Planned};
+use crate::library::model::{Layer, Rope, Shape};
+use crate::library::net::Param;
+use crate::program::Format;
+use crate::program::op::ActivationKind;
+
+/// A tensor beside the model's own: factors of rotary frequencies.
+pub type Factors = (&'static str, Vec<f32>);
+
+/// Metadata and tensors of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Described {
+    /// The metadata, but for the tokenizer's.
+    pub metadata: Metadata,
+    /// Tensors beside the model's own.
+    pub factors: Vec<Factors>,
+}
+
+/// Collects metadata of one architecture.
+struct Keys {
+    family: &'static Family,
+    made: Described,
+}
+
+impl Keys {
+    fn put(&mut self, key: &str, value: Meta) {
+        let key = format!("{}.{key}", self.family.name);
+        self.made.metadata.push((key, value));
+    }
+
+    fn count(&mut self, key: &str, n: u64) -> Result<(), String> {
+        let n = u32::try_from(n).map_err(|_| format!("GGUF holds no {key} of {n}"))?;
+        self.put(key, Meta::U32(n));
+        Ok(())
+    }
+
+    fn number(&mut self, key: &str, x: f64) {
+        self.put(key, Meta::F32(x as f32));
+    }
+}
+
+/// What is said of a model whose matrices are stored in a format.
+///
+/// # Errors
+/// What of the model llama.cpp has no name for.
+pub fn describe(
+    family: &'static Family,
+    shape: &Shape,
+    (config, name): (&Json, &str),
+    format: Format,
+) -> Result<Described, String> {
+    let metadata = vec![
+        (
+            "general.architecture".to_owned(),
+            Meta::Text(family.name.to_owned()),
+        ),
+        ("general.type".to_owned(), Meta::Text("model".to_owned())),
+        ("general.name".to_owned(), Meta::Text(name.to_owned())),
+    ];
+    let mut keys = Keys {
+        family,
+        made: Described {
+            metadata,
+            factors: Vec::new(),
+        },
+    };
+    keys.count("context_length", shape.positions)?;
+    keys.count("embedding_length", shape.hidden)?;
+    keys.count("block_count", shape.layers.len() as u64)?;
+    keys.count("feed_forward_length", shape.ffn)?;
+    keys.count("attention.head_count", shape.heads)?;
+    keys.count("attention.head_count_kv", shape.kv_heads)?;
+    keys.count("attention.key_length", shape.head)?;
+    keys.count("attention.value_length", shape.head)?;
+    keys.count("vocab_size", shape.vocab)?;
+    keys.number("attention.layer_norm_rms_epsilon", shape.eps);
+    computes(family, shape)?;
+    windows(&mut keys, shape)?;
+    rotary(&mut keys, shape, config)?;
+    if family.name == "granite" {
+        keys.number("attention.scale", shape.score_scale);
+        keys.number("embedding_scale", shape.embedding_scale);
+        keys.number("residual_scale", shape.residual_scale);
+        keys.number("logit_scale", 1.0 / shape.logit_scale);
+    }
+    if family.name == "gemma2" {
+        keys.number("attn_logit_softcapping", shape.score_cap.unwrap_or(0.0));
+        keys.number("final_logit_softcapping", shape.logit_cap.unwrap_or(0.0));
+    }
+    let number =
+        types::file_type(format).ok_or_else(|| format!("GGUF has no type of files in {format}"))?;
+    let made = &mut keys.made.metadata;
+    made.push(("general.file_type".to_owned(), Meta::U32(number)));
+    made.push(("general.quantization_version".to_owned(), Meta::U32(2)));
+    Ok(keys.made)
+}
+
+/// Whether llama.cpp computes what the model does: it knows these parts by the architecture's name alone.
+fn computes(family: &Family, shape: &Shape) -> Result<(), String> {
+    let gemma = family.name.starts_with("gemma");
+    let name = family.name;
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
+    let wanted = if gemma {
+        ActivationKind::GeluTanh
+    } else {
+        ActivationKind::Silu
+    };
+    if shape.activation != wanted {
+        return Err(format!(
+            "llama.cpp's `{name}` has another activation than this model"
+        ));
+    }
+    let layers = shape.layers.len() as u64;
+    let score = match name {
+        "granite" => shape.score_scale,
+        "gemma2" if layers == 46 => (shape.hidden as f64 / shape.heads as f64).powf(-0.5),
+        "gemma3" if layers == 62 => (shape.hidden as f64 / shape.heads as f64).powf(-0.5),
+        _ => (shape.head as f64).powf(-0.5),
+    };
+    if !close(shape.score_scale, score) {
+        return Err(format!(
+            "llama.cpp's `{name}` scales scores by {score}, and this model by {}",
+            shape.score_scale
+        ));
+    }
+    let embedding = if gemma {
+        (shape.hidden as f64).sqrt()
+    } else {
+        1.0
+    };
+    let plain = name == "granite"
+        || (shape.embedding_scale / embedding - 1.0).abs() < 1e-2
+            && close(shape.residual_scale, 1.0)
+            && close(shape.logit_scale, 1.0);
+    let caps = name == "gemma2" || shape.score_cap.is_none() && shape.logit_cap.is_none();
+    if !plain || !caps {
+        return Err(format!(
+            "llama.cpp's `{name}` has no such factors or soft caps as this model"
+        ));
+    }
+    Ok(())
+}
+
+/// The windows of blocks.
+fn windows(keys: &mut Keys, shape: &Shape) -> Result<(), String> {
+    let name = keys.family.name;
+    let list: Vec<Option<u32>> = shape.layers.iter().map(|l| l.window).collect();
+    let Some(window) = list.iter().flatten().next().copied() else {
+        return Ok(());
+    };
+    // A window over all that a text may have is none.
+    if list
+        .iter()
+        .flatten()
+        .all(|&w| u64::from(w) >= shape.positions)
+    {
+        return Ok(());
+    }
+    let pattern: Box<dyn Fn(usize) -> bool> = match name {
+        "gemma2" => Box::new(|i| i.is_multiple_of(2)),
+        "gemma3" => Box::new(|i| !(i + 1).is_multiple_of(6)),
+        "phi3" => Box::new(|_| true),
+        _ => {
+            return Err(format!(
+                "llama.cpp's `{name}` has no windows (`sliding_window`), and this model has"
+            ));
+        }
+    };
+    let alike = list
+        .iter()
+        .enumerate()
+        .all(|(i, w)| *w == pattern(i).then_some(window));
+    if !alike {
+        return Err(format!(
+            "llama.cpp's `{name}` has windows in other blocks than this model"
+        ));
+    }
+    keys.count("attention.sliding_window", window.into())
+}
+
+/// Frequencies as a base, and factors by which they are divided; all of them 1 where there is no scaling.
+fn factored(rope: &Rope) -> Option<(f64, Vec<f64>)> {
+    let (first, second) = (*rope.inverse.first()?, *rope.inverse.get(1).unwrap_or(&1.0));
+    let turned = 2.0 * rope.inverse.len() as f64;
+    let base = (second / first).powf(-turned / 2.0);
+    let plain = |i: usize| base.powf(-2.0 * i as f64 / turned);
+    let all = rope.inverse.iter().enumerate();
+    Some((base, all.map(|(i, x)| plain(i) / x).collect()))
+}
+
+/// The rotary positions.
+fn rotary(keys: &mut Keys, shape: &Shape, config: &Json) -> Result<(), String> {
+    let name = keys.family.name;
+    let turned = |i: usize| name != "smollm3" || !(i + 1).is_multiple_of(4);
+    let each = shape.layers.iter().enumerate();
+    if each.clone().any(|(i, l)| l.rope.is_some() != turned(i)) {
+        return Err(format!(
+            "llama.cpp's `{name}` has rotary positions in other blocks than this model"
+        ));
+    }
+    let local = |l: &&Layer| name == "gemma3" && l.window.is_some();
+    let global: Vec<&Rope> = shape
+        .layers
+        .iter()
+        .filter(|l| !local(l))
+        .filter_map(|l| l.rope.as_ref())
+        .collect();
+    let near: Vec<&Rope> = shape
+        .layers
+        .iter()
+        .filter(local)
+        .filter_map(|l| l.rope.as_ref())
+        .collect();
+    let Some(rope) = global.first().or(near.first()).copied() else {
+        return Err("its blocks have no rotary positions".to_owned());
+    };
+    if global.iter().any(|r| *r != rope) {
+        return Err("its blocks have different rotary positions".to_owned());
+    }
+    keys.count("rope.dimension_count", 2 * rope.inverse.len() as u64)?;
+    if let Some(near) = near.first() {
+        let (base, factors) = factored(near).unwrap_or((10_000.0, Vec::new()));
+        if near.factor != 1.0 || factors.iter().any(|f| (f - 1.0).abs() > 1e-4) {
+            return Err("the positions of its blocks with a window are scaled, for which llama.cpp has no name".to_owned());
+        }
+        keys.number("rope.freq_base_swa", base.round());
+    }
+    let scaling = config
+        .get("rope_scaling")
+        .or_else(|| config.get("rope_parameters"));
+    let of = |key: &str| scaling.and_then(|s| s.get(key)).and_then(Json::as_f64);
+    let kind = scaling
+        .and_then(|s| s.get("rope_type").or_else(|| s.get("type")))
+        .and_then(Json::as_str);
+    let written = of("rope_theta").or_else(|| config.get("rope_theta").and_then(Json::as_f64));
+    let list = |key: &str| -> Option<Vec<f32>> {
+        let list = scaling?.get(key)?.as_array()?;
+        list.iter().map(|x| x.as_f64().map(|x| x as f32)).collect()
+    };
+    if let (Some("yarn"), Some(factor)) = (kind, of("factor")) {
+        let usual = [
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "truncate",
+        ]
+        .iter();
+        let own =
+            usual.filter(|k| scaling.is_some_and(|s| s.get(**k).is_some_and(|v| !v.is_null())));
+        if own.count() > 0 {
+            return Err("its YaRN has keys of its own, which are not written to GGUF".to_owned());
+        }
+        keys.number("rope.freq_base", written.unwrap_or(10_000.0));
+        keys.put("rope.scaling.type", Meta::Text("yarn".to_owned()));
+        keys.number("rope.scaling.factor", factor);
+        let first = of("original_max_position_embeddings").unwrap_or(shape.positions as f64);
+        keys.count("rope.scaling.original_context_length", first as u64)?;
+        keys.number(
+            "rope.scaling.attn_factor",
+            rope.factor / (0.1 * factor.ln() + 1.0),
+        );
+        return Ok(());
+    }
+    let theta = |base: f64| {
+        written
+            .filter(|w| (w / base - 1.0).abs() < 1e-3)
+            .unwrap_or(base)
+    };
+    let Some((base, factors)) = factored(rope) else {
+        return Err("no column of its heads is turned".to_owned());
+    };
+    let alike = factors.iter().all(|f| (f / factors[0] - 1.0).abs() < 1e-4);
+    if alike && rope.factor == 1.0 && kind != Some("longrope") && kind != Some("su") {
+        keys.number("rope.freq_base", theta(base));
+        if (factors[0] - 1.0).abs() > 1e-6 {
+            keys.put("rope.scaling.type", Meta::Text("linear".to_owned()));
+            keys.number("rope.scaling.factor", factors[0]);
+        }
+        return Ok(());
+    }
+    if !matches!(name, "llama" | "granite" | "phi3") {
+        return Err(format!(
+            "llama.cpp's `{name}` has no rotary positions scaled as this model's (`{}`)",
+            kind.unwrap_or("default")
+        ));
+    }
+    // The base is free where there are factors: the one that is written keeps them readable.
+    let base = written.unwrap_or(10_000.0);
+    let turned = 2.0 * rope.inverse.len() as f64;
+    let plain = |i: usize| base.powf(-2.0 * i as f64 / turned);
+    let own: Vec<f32> = rope
+        .inverse
+        .iter()
+        .enumerate()
+        .map(|(i, x)| (plain(i) / x) as f32)
+        .collect();
+    keys.number("rope.freq_base", base);
+    if name == "phi3" {
+        let long = list("long_factor").ok_or("its LongRoPE has no `long_factor`")?;
+        let first = of("original_max_position_embeddings").or_else(|| {
+            config
+                .get("original_max_position_embeddings")
+                .and_then(Json::as_f64)
+        });
+        keys.count(
+            "rope.scaling.original_context_length",
+            first.unwrap_or(4096.0) as u64,
+        )?;
+        keys.made.factors.push(("rope_factors_long.weight", long));
+        keys.made.factors.push(("rope_factors_short.weight", own));
+    } else {
+        keys.made.factors.push(("rope_freqs.weight", own));
+    }
+    if rope.factor != 1.0 {
+        keys.number("rope.scaling.attn_factor", rope.factor);
+    }
+    Ok(())
+}
+
+/// What two models differ in, if they do; numbers may be apart by what f32 rounds.
+#[must_use]
+pub fn differs(one: &Shape, other: &Shape) -> Option<&'static str> {
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * a.abs().max(b.abs());
+    let both = |a: Option<f64>, b: Option<f64>| match (a, b) {
+        (Some(a), Some(b)) => close(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    let rope = |a: &Rope, b: &Rope| {
+        let mut each = a.inverse.iter().zip(&b.inverse);
+        a.inverse.len() == b.inverse.len()
+            && close(a.factor, b.factor)
+            && each.all(|(a, b)| close(*a, *b))
+    };
+    let window = |l: &Layer| l.window.filter(|&w| u64::from(w) < one.positions);
+    let layer = |(a, b): (&Layer, &Layer)| {
+        let turned = match (&a.rope, &b.rope) {
+            (Some(a), Some(b)) => rope(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        turned && window(a) == window(b)
+    };
+    let checks = [
+        (
+            "width",
+            one.hidden == other.hidden && one.ffn == other.ffn && one.head == other.head,
+        ),
+        (
+            "number of heads",
+            one.heads == other.heads && one.kv_heads == other.kv_heads,
+        ),
+        (
+            "vocabulary",
+            one.vocab == other.vocab && one.tied == other.tied,
+        ),
+        ("length", one.positions == other.positions),
+        ("epsilon of norms", close(one.eps, other.eps)),
+        ("activation", one.activation == other.activation),
+        (
+            "place of norms",
+            one.norms == other.norms
+                && one.plus_one == other.plus_one
+                && one.qk_norm == other.qk_norm,
+        ),
+        (
+            "choice of biases",
+            one.biases == other.biases && one.fused == other.fused,
+        ),
+        (
+            "factor of scores",
+            close(one.score_scale, other.score_scale) && both(one.score_cap, other.score_cap),
+        ),
+        (
+            "factor of the residual",
+            close(one.embedding_scale, other.embedding_scale)
+                && close(one.residual_scale, other.residual_scale),
+        ),
+        (
+            "factor of logits",
+            close(one.logit_scale, other.logit_scale) && both(one.logit_cap, other.logit_cap),
+        ),
+        (
+            "rotary position or window",
+            one.layers.len() == other.layers.len()
+                && one.layers.iter().zip(&other.layers).all(layer),
+        ),
+    ];
+    checks
+        .into_iter()
+        .find(|(_, same)| !same)
+        .map(|(what, _)| what)
+}
+
+/// A GGUF file to be written.
+#[derive(Debug)]
+pub struct GgufModel {
+    /// The family's names.
+    pub family: &'static Family,
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// Tensors that the metadata bring along.
+    pub factors: Vec<(Planned, Vec<f32>)>,
+    /// The model's own tensors, each with its name in the file.
+    pub tensors: Vec<(Param, Planned)>,
+}
+
+/// The metadata of an adapter.
+#[must_use]
+pub fn adapter_metadata(family: &Family, name: &str, alpha: f32) -> Metadata {
+    let text = |text: &str| Meta::Text(text.to_owned());
+    vec![
+        ("general.architecture".to_owned(), text(family.name)),
+        ("general.type".to_owned(), text("adapter")),
+        ("general.name".to_owned(), text(name)),
+        ("adapter.type".to_owned(), text("lora")),
+        ("adapter.lora.alpha".to_owned(), Meta::F32(alpha)),
+    ]
+}
