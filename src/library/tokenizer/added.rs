@@ -119,13 +119,13 @@ impl Tokens {
         keys: &Map<String, Json>,
         listed: &BTreeMap<String, AddedToken>,
     ) -> Result<(), String> {
-        let (first, last) = class.ends();
+        let ends = class.ends();
         for role in ROLES {
             let default = class.default_tokens().iter().find(|(r, _)| *r == role);
             let own = match keys.get(role) {
                 Some(Json::Null) => {
-                    let wanted =
-                        class != Class::Plain && [first, last, "unk_token"].contains(&role);
+                    let wanted = ends
+                        .is_some_and(|(first, last)| [first, last, "unk_token"].contains(&role));
                     if wanted {
                         return Err(format!(
                             "`{role}` is null, and a {} cannot do without; write the token that the vocabulary has",

@@ -20,6 +20,16 @@ pub(super) enum Class {
     XlmRoberta,
     /// Unigram with other special tokens.
     Camembert,
+    /// BPE of sentencepiece, which falls back to bytes.
+    Llama,
+    /// Byte-level BPE.
+    Gpt2,
+    /// Byte-level BPE that counts digits one by one.
+    Qwen2,
+    /// BPE of sentencepiece without a space before a text.
+    Gemma,
+    /// Byte-level BPE of composed characters.
+    GptNeox,
     /// What `tokenizer.json` says.
     Plain,
 }
@@ -41,6 +51,11 @@ const NAMES: &[(&str, Class)] = &[
     ("MvpTokenizer", Class::Roberta),
     ("XLMRobertaTokenizer", Class::XlmRoberta),
     ("CamembertTokenizer", Class::Camembert),
+    ("LlamaTokenizer", Class::Llama),
+    ("GPT2Tokenizer", Class::Gpt2),
+    ("Qwen2Tokenizer", Class::Qwen2),
+    ("GemmaTokenizer", Class::Gemma),
+    ("GPTNeoXTokenizer", Class::GptNeox),
     ("PreTrainedTokenizer", Class::Plain),
     ("TokenizersBackend", Class::Plain),
     ("PythonBackend", Class::Plain),
@@ -53,18 +68,44 @@ const OF_TYPES: &[(&str, Class)] = &[
     ("roberta", Class::Roberta),
     ("xlm-roberta", Class::XlmRoberta),
     ("camembert", Class::Camembert),
+    ("gpt2", Class::Gpt2),
+    ("qwen2", Class::Qwen2),
+    ("qwen3", Class::Qwen2),
+    ("gemma", Class::Gemma),
+    ("gemma2", Class::Gemma),
+    ("gemma3_text", Class::Gemma),
+    ("gpt_neox", Class::GptNeox),
 ];
+
+/// Decoders whose `tokenizer.json` is taken as it is whenever the files name another class.
+const AS_IT_IS: &[&str] = &["mistral", "phi3", "olmo2", "granite"];
+
+/// Decoders whose files name a class that transformers knows to be wrong.
+const WRONGLY_NAMED: &[&str] = &["qwen2", "phi3"];
+
+/// The special token of vocabularies like GPT-2's.
+const END: &str = "<|endoftext|>";
+
+/// What Qwen2's class splits texts by: contractions, words with one character before them, single digits, runs of other
+/// characters with the line ends behind them, line ends, and spaces.
+const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Class {
     /// The class that transformers takes, by the `tokenizer_class` of `tokenizer_config.json`, that of
-    /// `config.json`, or the model's type.
+    /// `config.json`, or the model's type. `byte_level` says whether `tokenizer.json` works on bytes, `kind` of which kind
+    /// its model is.
     ///
     /// # Errors
     /// A class that is not built.
     pub(super) fn of(
         config: &Map<String, Json>,
         model: &Map<String, Json>,
+        (byte_level, kind): (bool, Option<&str>),
     ) -> Result<Self, String> {
+        let model_type = model.get("model_type").and_then(Json::as_str);
+        let is_in = |list: &[&str]| model_type.is_some_and(|own| list.contains(&own));
+        let registered = OF_TYPES.iter().find(|(t, _)| Some(*t) == model_type);
+        let registered = registered.map_or(Self::Plain, |(_, class)| *class);
         for (file, keys) in [("tokenizer_config.json", config), ("config.json", model)] {
             let name = match keys.get("tokenizer_class") {
                 None | Some(Json::Null) => continue,
@@ -77,21 +118,29 @@ impl Class {
                 }
             };
             let plain = name.strip_suffix("Fast").unwrap_or(name);
-            return NAMES
-                .iter()
-                .find(|(known, _)| *known == plain)
-                .map(|(_, class)| *class)
+            // Many files of byte-level vocabularies say so.
+            let wrong = plain == "LlamaTokenizer" && byte_level && !is_in(WRONGLY_NAMED);
+            if wrong || is_in(AS_IT_IS) {
+                return Ok(Self::Plain);
+            }
+            let named = NAMES.iter().find(|(known, _)| *known == plain);
+            let named = named.map(|(_, class)| *class);
+            if is_in(WRONGLY_NAMED) {
+                // The class could make nothing of a model of another kind.
+                let other = kind.is_some_and(|kind| registered.model() != Some(kind));
+                let as_it_is = named == Some(Self::Plain) && other;
+                return Ok(if as_it_is { Self::Plain } else { registered });
+            }
+            return named
                 .ok_or_else(|| {
                     format!(
-                        "{file} asks for the tokenizer class `{name}`, which is not built; built are BertTokenizer, \
-                         DistilBertTokenizer, RobertaTokenizer, XLMRobertaTokenizer and CamembertTokenizer. If a \
-                         tokenizer.json beside it does all that the class does, write `PreTrainedTokenizerFast` there"
+                        "{file} asks for the tokenizer class `{name}`, which is not built; built are {}. If a \
+                         tokenizer.json beside it does all that the class does, write `PreTrainedTokenizerFast` there",
+                        built()
                     )
                 });
         }
-        let model_type = model.get("model_type").and_then(Json::as_str);
-        let known = OF_TYPES.iter().find(|(t, _)| Some(*t) == model_type);
-        Ok(known.map_or(Self::Plain, |(_, class)| *class))
+        Ok(registered)
     }
 
     /// Its name in transformers.
@@ -102,6 +151,11 @@ impl Class {
             Self::Roberta => "RobertaTokenizer",
             Self::XlmRoberta => "XLMRobertaTokenizer",
             Self::Camembert => "CamembertTokenizer",
+            Self::Llama => "LlamaTokenizer",
+            Self::Gpt2 => "GPT2Tokenizer",
+            Self::Qwen2 => "Qwen2Tokenizer",
+            Self::Gemma => "GemmaTokenizer",
+            Self::GptNeox => "GPTNeoXTokenizer",
             Self::Plain => "PreTrainedTokenizer",
         }
     }
@@ -110,7 +164,12 @@ impl Class {
     pub(super) const fn model(self) -> Option<&'static str> {
         match self {
             Self::Bert | Self::DistilBert => Some("WordPiece"),
-            Self::Roberta => Some("BPE"),
+            Self::Roberta
+            | Self::Llama
+            | Self::Gpt2
+            | Self::Qwen2
+            | Self::Gemma
+            | Self::GptNeox => Some("BPE"),
             Self::XlmRoberta | Self::Camembert => Some("Unigram"),
             Self::Plain => None,
         }
@@ -120,8 +179,10 @@ impl Class {
     pub(super) const fn older_files(self) -> &'static [&'static str] {
         match self {
             Self::Bert | Self::DistilBert => &["vocab.txt"],
-            Self::Roberta => &["vocab.json", "merges.txt"],
-            Self::XlmRoberta | Self::Camembert | Self::Plain => &[],
+            Self::Roberta | Self::Gpt2 | Self::Qwen2 | Self::GptNeox => {
+                &["vocab.json", "merges.txt"]
+            }
+            Self::XlmRoberta | Self::Camembert | Self::Llama | Self::Gemma | Self::Plain => &[],
         }
     }
 
@@ -138,9 +199,9 @@ impl Class {
     /// Whether `add_prefix_space` is followed, and what it is where it is not written.
     pub(super) const fn prefix_space(self) -> Option<bool> {
         match self {
-            Self::Roberta => Some(false),
-            Self::XlmRoberta | Self::Camembert => Some(true),
-            Self::Bert | Self::DistilBert | Self::Plain => None,
+            Self::Roberta | Self::Gpt2 | Self::Qwen2 | Self::GptNeox => Some(false),
+            Self::XlmRoberta | Self::Camembert | Self::Llama => Some(true),
+            Self::Bert | Self::DistilBert | Self::Gemma | Self::Plain => None,
         }
     }
 
@@ -163,17 +224,58 @@ impl Class {
                 ("cls_token", "<s>"),
                 ("mask_token", "<mask>"),
             ],
+            Self::Llama => &[
+                ("bos_token", "<s>"),
+                ("eos_token", "</s>"),
+                ("unk_token", "<unk>"),
+            ],
+            Self::Gpt2 => &[("bos_token", END), ("eos_token", END), ("unk_token", END)],
+            Self::Qwen2 => &[("eos_token", END), ("unk_token", END), ("pad_token", END)],
+            Self::Gemma => &[
+                ("bos_token", "<bos>"),
+                ("eos_token", "<eos>"),
+                ("unk_token", "<unk>"),
+                ("pad_token", "<pad>"),
+                ("mask_token", "<mask>"),
+            ],
+            Self::GptNeox => &[
+                ("bos_token", END),
+                ("eos_token", END),
+                ("unk_token", END),
+                ("pad_token", "<|padding|>"),
+            ],
             Self::Plain => &[],
         }
     }
 
-    /// The roles of the tokens that it puts before a text and after it.
-    pub(super) const fn ends(self) -> (&'static str, &'static str) {
+    /// The roles of the tokens that it puts before a text and after it; `None` where the file says what stands there.
+    pub(super) const fn ends(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::XlmRoberta | Self::Camembert => ("bos_token", "eos_token"),
-            _ => ("cls_token", "sep_token"),
+            Self::XlmRoberta | Self::Camembert => Some(("bos_token", "eos_token")),
+            Self::Bert | Self::DistilBert | Self::Roberta => Some(("cls_token", "sep_token")),
+            _ => None,
         }
     }
+
+    /// Whether it takes the post-processor of `tokenizer.json`.
+    pub(super) const fn keeps_ends(self) -> bool {
+        matches!(self, Self::Llama | Self::Gpt2 | Self::Qwen2 | Self::Gemma)
+    }
+
+    /// Whether its vocabulary lacks no byte.
+    pub(super) const fn byte_level(self) -> bool {
+        matches!(
+            self,
+            Self::Roberta | Self::Gpt2 | Self::Qwen2 | Self::GptNeox
+        )
+    }
+}
+
+/// The names of the classes that are built.
+fn built() -> String {
+    let mut names: Vec<&str> = NAMES.iter().map(|(_, class)| class.name()).collect();
+    names.dedup();
+    names.join(", ")
 }
 
 /// Switches out of `tokenizer_config.json` that a class makes its parts by.
@@ -183,6 +285,8 @@ pub(super) struct Switches {
     pub strip_accents: Option<bool>,
     pub chinese: bool,
     pub prefix_space: bool,
+    /// Whether a space stands before each part of a text between special tokens.
+    pub legacy: bool,
 }
 
 impl Switches {
@@ -197,6 +301,7 @@ impl Switches {
             strip_accents: flag(config, "strip_accents")?,
             chinese: flag(config, "tokenize_chinese_chars")?.unwrap_or(true),
             prefix_space: flag(config, "add_prefix_space")?.unwrap_or(prefix),
+            legacy: flag(config, "legacy")?.unwrap_or(false),
         })
     }
 }
@@ -229,7 +334,10 @@ pub(super) fn parts(class: Class, switches: Switches, charsmap: Option<Json>) ->
         strip_accents,
         chinese,
         prefix_space,
+        legacy,
     } = switches;
+    let bytes = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true, "use_regex": regex });
+    let from_bytes = json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true });
     match class {
         Class::Bert | Class::DistilBert => Parts {
             normalizer: json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": chinese,
@@ -237,10 +345,40 @@ pub(super) fn parts(class: Class, switches: Switches, charsmap: Option<Json>) ->
             pre_tokenizer: json!({ "type": "BertPreTokenizer" }),
             decoder: json!({ "type": "WordPiece", "prefix": "##", "cleanup": true }),
         },
-        Class::Roberta => Parts {
+        Class::Roberta | Class::Gpt2 => Parts {
             normalizer: Json::Null,
-            pre_tokenizer: json!({ "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true, "use_regex": true }),
-            decoder: json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true }),
+            pre_tokenizer: bytes(true),
+            decoder: from_bytes,
+        },
+        Class::GptNeox => Parts {
+            normalizer: json!({ "type": "NFC" }),
+            pre_tokenizer: bytes(true),
+            decoder: from_bytes,
+        },
+        Class::Qwen2 => {
+            let split = json!({ "type": "Split", "pattern": { "Regex": QWEN2_SPLIT }, "behavior": "Isolated", "invert": false });
+            Parts {
+                normalizer: json!({ "type": "NFC" }),
+                pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": [split, bytes(false)] }),
+                decoder: from_bytes,
+            }
+        }
+        Class::Llama => {
+            let scheme = match (prefix_space, legacy) {
+                (false, _) => "never",
+                (true, true) => "always",
+                (true, false) => "first",
+            };
+            Parts {
+                normalizer: Json::Null,
+                pre_tokenizer: json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false }),
+                decoder: from_pieces(prefix_space),
+            }
+        }
+        Class::Gemma => Parts {
+            normalizer: json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" }),
+            pre_tokenizer: json!({ "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious", "invert": false }),
+            decoder: from_pieces(false),
         },
         Class::XlmRoberta | Class::Camembert | Class::Plain => {
             let scheme = if prefix_space { "always" } else { "never" };
@@ -252,6 +390,19 @@ pub(super) fn parts(class: Class, switches: Switches, charsmap: Option<Json>) ->
             }
         }
     }
+}
+
+/// The decoder of pieces with bytes among them; `strip` takes the space away that was put before the text.
+fn from_pieces(strip: bool) -> Json {
+    let mut all = vec![
+        json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
+        json!({ "type": "ByteFallback" }),
+        json!({ "type": "Fuse" }),
+    ];
+    if strip {
+        all.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+    }
+    json!({ "type": "Sequence", "decoders": all })
 }
 
 /// The post-processor that a class makes of the tokens before and after a text.
@@ -278,7 +429,7 @@ pub(super) fn post_processor(
             "single": [piece(first.0, 0), text("A", 0), piece(last.0, 0)],
             "pair": [piece(first.0, 0), text("A", 0), piece(last.0, 0), text("B", 1), piece(last.0, 1)],
             "special_tokens": specials }),
-        Class::XlmRoberta | Class::Camembert | Class::Plain => {
+        _ => {
             json!({ "type": "TemplateProcessing",
             "single": [piece(first.0, 0), text("A", 0), piece(last.0, 0)],
             "pair": [piece(first.0, 0), text("A", 0), piece(last.0, 0), piece(last.0, 0), text("B", 0), piece(last.0, 0)],
@@ -295,9 +446,15 @@ pub(super) fn model(class: Class, mut own: Map<String, Json>, unknown: &str) -> 
             json!({ "type": "WordPiece", "unk_token": unknown, "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 100, "vocab": vocab })
         }
-        Class::Roberta => {
+        Class::Roberta | Class::Gpt2 | Class::Qwen2 | Class::GptNeox => {
             json!({ "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
             "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab,
+            "merges": own.swap_remove("merges").unwrap_or_else(|| json!([])) })
+        }
+        Class::Llama | Class::Gemma => {
+            let unk = (class == Class::Gemma).then_some(unknown);
+            json!({ "type": "BPE", "dropout": null, "unk_token": unk, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": vocab,
             "merges": own.swap_remove("merges").unwrap_or_else(|| json!([])) })
         }
         Class::XlmRoberta | Class::Camembert | Class::Plain => {

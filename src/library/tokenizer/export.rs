@@ -68,6 +68,9 @@ impl Tokenizer {
         } else if self.class.prefix_space().is_some() {
             map.insert("add_prefix_space".into(), json!(self.prefixed()));
         }
+        if self.class == Class::Llama {
+            map.insert("legacy".into(), json!(self.pre_tokenizes("\"always\"")));
+        }
         let mut inputs = vec!["input_ids"];
         if self.shows_segments {
             inputs.push("token_type_ids");
@@ -84,10 +87,15 @@ impl Tokenizer {
         Json::Object(map)
     }
 
-    /// Whether a Unigram class puts a space before a text.
+    /// Whether a class with pieces, or with a split before its bytes, puts a space before a text.
     fn prefixed(&self) -> bool {
-        let json = serde_json::to_string(&self.inner.get_pre_tokenizer()).unwrap_or_default();
-        !json.contains("\"never\"")
+        !self.pre_tokenizes("\"never\"") && !self.pre_tokenizes("\"add_prefix_space\":false")
+    }
+
+    /// Whether the pre-tokenizer is written with such words.
+    fn pre_tokenizes(&self, words: &str) -> bool {
+        let json = serde_json::to_string(&self.inner.get_pre_tokenizer());
+        json.is_ok_and(|json| json.contains(words))
     }
 
     /// The token of each role: those the files name, else the usual ones among the special tokens.
@@ -108,7 +116,10 @@ impl Tokenizer {
                 .iter()
                 .find(|(r, _)| *r == role)
                 .map(|(_, names)| names);
+            // The classes of decoders name their own.
+            let guesses = self.class.ends().is_some() || self.class == Class::Plain;
             let known = names.into_iter().flatten().copied();
+            let known = known.filter(|_| guesses);
             let token = self.tokens.of(role).or_else(|| {
                 known
                     .into_iter()

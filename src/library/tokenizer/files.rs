@@ -47,9 +47,17 @@ impl TokenizerFiles<'_> {
 pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
     let config = files.object("tokenizer_config.json")?.unwrap_or_default();
     let model = files.object("config.json")?.unwrap_or_default();
-    let class = Class::of(&config, &model)?;
-    let mut notes = keys::review(class, &config)?;
     let mut serialized = files.object("tokenizer.json")?;
+    let class = {
+        let json = (files.get)("tokenizer.json").unwrap_or_default();
+        let wanted = b"\"ByteLevel\"";
+        let byte_level = json.windows(wanted.len()).any(|part| part == wanted);
+        let own = serialized
+            .as_ref()
+            .and_then(|s| s.get("model")?.as_object());
+        Class::of(&config, &model, (byte_level, own.map(class::kind)))?
+    };
+    let mut notes = keys::review(class, &config)?;
     let saved_side = serialized
         .as_ref()
         .and_then(|s| s.get("truncation")?.get("direction").cloned());
@@ -88,8 +96,7 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
         let token = tokens.of(role).unwrap_or_default();
         (inner.token_to_id(token).is_none() && !tokens.lists(token)).then(|| token.to_owned())
     };
-    if class != Class::Plain {
-        let (first, last) = class.ends();
+    if let Some((first, last)) = class.ends() {
         if let Some((role, token)) = [first, last].into_iter().find_map(|r| Some((r, lacks(r)?))) {
             return Err(format!(
                 "the vocabulary in `{}` has no `{token}`, which is the `{role}` of a {}",
@@ -98,8 +105,9 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
             ));
         }
     }
-    // A mask that only the class speaks of is none.
-    if !config.contains_key("mask_token") && lacks("mask_token").is_some() {
+    // A mask that only the class of an encoder speaks of is none.
+    if class.ends().is_some() && !config.contains_key("mask_token") && lacks("mask_token").is_some()
+    {
         tokens.forget("mask_token");
     }
     tokens.add_to(&mut inner)?;
@@ -229,9 +237,12 @@ fn made(
         let after = model.as_object().map(figures).unwrap_or_default();
         notes.extend(unlike(class, &file, (&before, &after), &parts));
     }
+    let ends = file
+        .swap_remove("post_processor")
+        .filter(|_| class.keeps_ends());
     let json = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": parts.normalizer,
-        "pre_tokenizer": parts.pre_tokenizer, "post_processor": null, "decoder": parts.decoder, "model": model,
+        "pre_tokenizer": parts.pre_tokenizer, "post_processor": ends, "decoder": parts.decoder, "model": model,
     });
     parsed(json, files)
 }
@@ -277,7 +288,7 @@ fn unlike(
     for key in keys {
         let (own, made) = (before.get(key), after.get(key));
         // A byte-level vocabulary lacks nothing.
-        let idle = key == "unk_token" && class == Class::Roberta;
+        let idle = key == "unk_token" && class.byte_level();
         if own != made && !(empty(own) && empty(made)) && !idle && own.is_some() {
             found.push(format!("`model.{key}`"));
         }
@@ -352,7 +363,7 @@ fn finish(
     tokens: &Tokens,
     inner: &mut Inner,
 ) -> Result<(), String> {
-    if class == Class::Plain {
+    let Some((first, last)) = class.ends() else {
         if inner.get_post_processor().is_none() {
             let text =
                 |name: &str, segment: u8| json!({ "Sequence": { "id": name, "type_id": segment } });
@@ -361,8 +372,7 @@ fn finish(
             inner.with_post_processor(Some(processor(bare)?));
         }
         return Ok(());
-    }
-    let (first, last) = class.ends();
+    };
     let token = |role: &str| {
         let content = tokens
             .of(role)

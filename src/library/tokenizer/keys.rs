@@ -215,7 +215,7 @@ pub(super) const KEYS: &[(&str, Rule)] = &[
     ("image_processor_type", Idle("it names a class for images")),
     ("use_fast", Idle("tokenizers are always fast ones")),
     ("from_slow", Idle("tokenizers are always fast ones")),
-    ("legacy", Idle("it is for Llama's and T5's classes")),
+    ("legacy", UsedBy(|class| class == Class::Llama)),
     ("verbose", Idle("it is about messages")),
     ("deprecation_warnings", Idle("it is about messages")),
     ("transformers_version", Idle("it says what wrote the file")),

@@ -259,7 +259,8 @@ impl Tokenizer {
             .map(|(token, id)| (id, token))
             .collect();
         tokens.sort_unstable();
-        let (first, last) = self.class.ends();
+        let ends = self.class.ends();
+        let (first, last) = ends.unwrap_or(("bos_token", "eos_token"));
         let around = [first, last, "mask_token"];
         let needed = |content: &str| {
             around

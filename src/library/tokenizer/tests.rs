@@ -235,7 +235,18 @@ fn from_map(files: &BTreeMap<String, Vec<u8>>) -> Result<Tokenizer, String> {
 
 #[test]
 fn ids_and_segments_are_those_of_transformers_whatever_the_files_say() {
-    let text = std::fs::read("tests/reference/tokenizers.json").expect("the reference");
+    assert_eq!(agree("tests/reference/tokenizers.json"), (21 * 143, 11));
+}
+
+#[test]
+fn decoders_have_the_ids_of_transformers_whatever_class_the_files_name() {
+    let (seen, refused) = agree("tests/reference/decoder_tokenizers.json");
+    assert!(seen > 4000 && refused == 0, "{seen} {refused}");
+}
+
+/// Compares a file of cases; gives how many texts were seen and how many cases were refused as they are to be.
+fn agree(path: &str) -> (usize, usize) {
+    let text = std::fs::read(path).expect("the reference");
     let document: Json = serde_json::from_slice(&text).expect("JSON");
     let strings = |list: &Json| -> Vec<String> {
         list.as_array()
@@ -315,7 +326,7 @@ fn ids_and_segments_are_those_of_transformers_whatever_the_files_say() {
         wrong.len(),
         wrong.join("\n")
     );
-    assert_eq!((seen, refused), (21 * 143, 11));
+    (seen, refused)
 }
 
 #[test]
