@@ -416,7 +416,12 @@ fn decoder(run: &dyn Fn(&str, Op, Vec<Tensor>, Unit)) {
     let (from, to) = (768, 1536);
     run(
         "columns 768 of 2304",
-        Columns { from, to }.into(),
+        Columns {
+            from,
+            to,
+            groups: 1,
+        }
+        .into(),
         vec![floats(&[TOKENS, 2304])],
         Unit::Bytes,
     );

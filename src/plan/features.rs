@@ -66,7 +66,7 @@ fn plan(
     let Some(train) = split(0) else {
         return Ok(());
     };
-    let typical = evaluation_sizes(train, fit.micro_batch, None)
+    let typical = evaluation_sizes(train, fit.micro_batch, fit.reads.as_ref())
         .first()
         .copied()
         .unwrap_or_default();

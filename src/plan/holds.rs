@@ -173,8 +173,14 @@ pub(super) fn check(
             _ => continue,
         };
         let names = model.checkpoint_names(wanted);
+        // Only files hold a matrix transposed; what an earlier stage leaves is known by the model's own shapes.
+        let turned = matches!(holds, Holds::Files(_)) && model.transposed(wanted);
+        let mut shape = param.shape.clone();
+        if turned {
+            shape.reverse();
+        }
         let diag = match holds.find(&names) {
-            Some((_, shape, None)) if shape == param.shape => continue,
+            Some((_, found, None)) if found == shape => continue,
             found if head => no_head(source, wanted, found.map(|f| f.1), &param.shape, at),
             None => Diag::error(
                 &BAD_MODEL,
@@ -182,10 +188,10 @@ pub(super) fn check(
                 format!("`{source}` holds no tensor `{}`, which this stage reads", names.join("` or `")),
             )
             .help("the weights belong to another model, or were saved without this part"),
-            Some((own, shape, None)) => Diag::error(
+            Some((own, found, None)) => Diag::error(
                 &BAD_MODEL,
                 at,
-                format!("`{own}` of `{source}` has the shape {shape:?}; by its config.json it has {:?}", param.shape),
+                format!("`{own}` of `{source}` has the shape {found:?}; by its config.json it has {shape:?}"),
             )
             .help("the weights belong to another config.json"),
             Some((own, _, Some(kind))) => Diag::error(

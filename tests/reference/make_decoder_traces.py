@@ -35,6 +35,13 @@ YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 LONG = dict(
     rope_type="longrope", short_factor=[1.0, 1.2], long_factor=[2.0, 4.0], original_max_position_embeddings=64,
 )
+NEOX = dict(
+    vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+    max_position_embeddings=64, hidden_act="gelu", layer_norm_eps=1e-5, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+)
+GPT2 = dict(
+    vocab_size=50, n_embd=32, n_layer=3, n_head=4, n_positions=64, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+)
 GEMMA = {**LLAMA, "head_dim": 8, "tie_word_embeddings": True, "rms_norm_eps": 1e-6}
 GEMMA2 = {**GEMMA, "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 5, "query_pre_attn_scalar": 20}
 
@@ -95,6 +102,15 @@ CASES = [
         {**LLAMA, "embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2,
          "logits_scaling": 2.5, "tie_word_embeddings": True},
     ),
+    ("neox", "gpt_neox", NEOX),
+    ("neox_old", "gpt_neox", {**NEOX, "rotary_pct": 0.5, "rotary_emb_base": 500, "attention_bias": False}),
+    ("neox_one_behind_the_other", "gpt_neox", {**NEOX, "use_parallel_residual": False, "tie_word_embeddings": True,
+                                               "hidden_act": "gelu_new",
+                                               "rope_parameters": {"rope_theta": 70.0, "rope_type": "default",
+                                                                   "partial_rotary_factor": 1.0}}),
+    ("gpt2", "gpt2", GPT2),
+    ("gpt2_unscaled", "gpt2", {**GPT2, "n_inner": 40, "activation_function": "relu", "scale_attn_weights": False,
+                               "tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}),
 ]
 
 

@@ -23,6 +23,8 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -43,7 +45,7 @@ from transformers.models.distilbert.tokenization_distilbert import DistilBertTok
 CONFIGS = (
     BertConfig, RobertaConfig, XLMRobertaConfig, CamembertConfig, DistilBertConfig,
     LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, GemmaConfig, Gemma2Config, Gemma3TextConfig, Phi3Config,
-    SmolLM3Config, Olmo2Config, GraniteConfig,
+    SmolLM3Config, Olmo2Config, GraniteConfig, GPTNeoXConfig, GPT2Config,
 )
 TOKENIZERS = (BertTokenizer, DistilBertTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer)
 TAKEN = re.compile(r'kwargs\.(?:pop|get|setdefault)\(\s*"(\w+)"|"(\w+)" in (?:init_)?kwargs|init_kwargs\["(\w+)"\]')

@@ -132,7 +132,7 @@ fn every_family_has_the_loss_and_the_gradients_of_transformers() {
             "model m_{name} = local \"{name}\"\n\
              stage e_{name} = eval {{ model = m_{name}, data = d.test, objective = causal_lm, metrics = [loss] }}\n\
              stage t_{name} = train {{ model = m_{name}, data = d.train, objective = causal_lm, adapter = full, lr = {rate}, \
-             optimizer = sgd, batch = {batch}, steps = {steps}, clip = 0, shuffle = false }}\n"
+             optimizer = sgd, batch = {batch}, steps = {steps}, clip = 0, dropout = 0, shuffle = false }}\n"
         );
     }
     let path = dir.path().join("all.peft");
@@ -274,4 +274,54 @@ fn methods_meet_their_estimates_and_micro_batches_and_merges_change_nothing() {
     .expect("a config");
     let adapter: Value = serde_json::from_slice(&adapter).expect("JSON");
     assert_eq!(adapter["task_type"], "CAUSAL_LM");
+}
+
+#[test]
+fn ladders_beside_decoders_have_the_losses_of_transformers_blocks() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let traces = traces();
+    write_texts(dir.path(), &traces);
+    let curves = std::fs::read("tests/reference/decoder_side.json").expect("the curves");
+    let curves: Value = serde_json::from_slice(&curves).expect("JSON");
+    let (lr, batch) = (&curves["lr"], &traces["batch"]);
+    let curves = curves["curves"].as_array().expect("curves");
+    let mut text = "peftc 1\ndata d = local \".\" { text = text }\n".to_owned();
+    let mut known = std::collections::BTreeSet::new();
+    for (i, curve) in curves.iter().enumerate() {
+        let name = curve["model"].as_str().expect("a name");
+        if known.insert(name) {
+            let cases = traces["cases"].as_array().expect("cases");
+            let case = cases.iter().find(|c| c["name"] == name).expect("a case");
+            write_model(&dir.path().join(name), case);
+            text += &format!("model m_{name} = local \"{name}\"\n");
+        }
+        let method = curve["method"].as_str().expect("a method");
+        let steps = curve["loss"].as_array().expect("losses").len();
+        text += &format!(
+            "stage t{i} = train {{ model = m_{name}, data = d.train, objective = causal_lm, adapter = {method}, lr = {lr}, \
+             optimizer = adamw {{ weight_decay = 0 }}, schedule = constant, batch = {batch}, steps = {steps}, clip = 0, dropout = 0, \
+             shuffle = false }}\n"
+        );
+    }
+    let path = dir.path().join("all.peft");
+    std::fs::write(&path, text).expect("written");
+    let result = run(&path, &[]);
+    let stages = result["stages"].as_array().expect("stages");
+    for (i, curve) in curves.iter().enumerate() {
+        let want = curve["loss"].as_array().expect("losses").iter();
+        let want: Vec<f64> = want.map(|x| x.as_f64().expect("a loss")).collect();
+        let own = losses(dir.path(), "all", &format!("t{i}"));
+        let far = own.iter().zip(&want).map(|(a, b)| (a - b).abs());
+        assert!(
+            own.len() == want.len() && far.fold(0.0, f64::max) < 1e-4,
+            "{curve}: {own:?}"
+        );
+        let stage = stages.iter().find(|s| s["name"] == format!("t{i}"));
+        let bytes = |key: &str| stage.expect("a stage")[key].as_f64().expect("bytes");
+        let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+        assert!(
+            (0.98..=1.0).contains(&share),
+            "{curve}: {share} of the estimate"
+        );
+    }
 }

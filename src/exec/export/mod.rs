@@ -19,6 +19,7 @@ use crate::files::durable::{create_dirs, failed, write_bytes};
 use crate::files::paths::{absolute, relative};
 use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
 use crate::library::chat;
+use crate::library::model::Model;
 use crate::library::net::{Owner, Param};
 use crate::plan::Stage;
 use crate::program::DType;
@@ -159,21 +160,58 @@ pub fn write_model(dir: &Path, stage: &Stage, runner: &Runner) -> Result<(), Run
     let tensors: Vec<(&Param, &Tensor)> = plain(&stage.job.params)
         .filter_map(|p| Some((p, runner.residents.get(&p.name)?)))
         .collect();
+    let model = stage.model.as_ref();
     let specs: Vec<TensorSpec> = tensors
         .iter()
-        .map(|(p, t)| TensorSpec::of(&p.name, t))
+        .map(|(p, t)| TensorSpec {
+            shape: shape_in_files(model, p),
+            ..TensorSpec::of(&p.name, t)
+        })
         .collect();
     write_tensors(
         &dir.join("model.safetensors"),
         &specs,
         Some(("format", "pt")),
         &mut |i, out| {
-            let (_, tensor) = tensors
+            let (param, tensor) = tensors
                 .get(i)
                 .ok_or_else(|| RunError::bug("more tensors than were listed"))?;
-            write_as(tensor, tensor.dtype(), out).map_err(|e| failed(dir, "write", &e))
+            let turned = model.transposed(&param.name);
+            write_matrix(tensor, tensor.dtype(), turned, out).map_err(|e| failed(dir, "write", &e))
         },
     )
+}
+
+/// The shape that a parameter has in the model's files.
+fn shape_in_files(model: &dyn Model, param: &Param) -> Vec<u64> {
+    let mut shape = param.shape.clone();
+    if model.transposed(&param.name) {
+        shape.reverse();
+    }
+    shape
+}
+
+/// Writes a tensor's data in a float type; a matrix `[n, m]` as `[m, n]`, if it is to be `turned`.
+fn write_matrix(
+    tensor: &Tensor,
+    dtype: DType,
+    turned: bool,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let &[rows, width] = tensor.dims.as_slice() else {
+        return write_as(tensor, dtype, out);
+    };
+    if !turned {
+        return write_as(tensor, dtype, out);
+    }
+    let wide = tensor.cast(DType::F32);
+    let data = wide.slice::<f32>().unwrap_or_default();
+    for column in 0..width {
+        let own = data.iter().skip(column).step_by(width).copied();
+        let row = Tensor::new(own.collect::<Vec<f32>>(), &[rows]);
+        write_as(&row, dtype, out)?;
+    }
+    Ok(())
 }
 
 /// Writes `dir` as a model whose tensors are asked for one by one, in type `dtype`.
@@ -189,13 +227,14 @@ pub fn write_model_from(
     write_sides(dir, stage, dtype)?;
     let params = stage.job.plain_params();
     let path = dir.join("model.safetensors");
+    let model = stage.model.as_ref();
     let dtype_of = |p: &Param| if p.shape.len() < 2 { DType::F32 } else { dtype };
     let specs: Vec<TensorSpec> = params
         .iter()
         .map(|p| TensorSpec {
             name: p.name.clone(),
             dtype: dtype_of(p),
-            shape: p.shape.clone(),
+            shape: shape_in_files(model, p),
         })
         .collect();
     write_tensors(&path, &specs, Some(("format", "pt")), &mut |i, out| {
@@ -206,7 +245,8 @@ pub fn write_model_from(
         if let Some(why) = out_of_range(&param.name, &tensor, dtype_of(param)) {
             return Err(RunError::file(&path, format!("cannot be written: {why}")));
         }
-        write_as(&tensor, dtype_of(param), out).map_err(|e| failed(dir, "write", &e))
+        let turned = model.transposed(&param.name);
+        write_matrix(&tensor, dtype_of(param), turned, out).map_err(|e| failed(dir, "write", &e))
     })
 }
 

@@ -27,17 +27,28 @@ const OTHER_HEADS: &[&str] = &[
 /// Modules inside a backbone that come after its states, where a model has no use for them.
 const AFTER: &[&str] = &["pooler"];
 
-/// Ends of the names of buffers, which count 0, 1, 2, … or are zeros.
-const BUFFERS: &[&str] = &["embeddings.position_ids", "embeddings.token_type_ids"];
+/// Ends of the names of buffers, which count 0, 1, 2, … or are zeros, and of masks and angles that models make
+/// themselves.
+const BUFFERS: &[&str] = &[
+    "embeddings.position_ids",
+    "embeddings.token_type_ids",
+    "rotary_emb.inv_freq",
+    "attention.masked_bias",
+    "attn.masked_bias",
+    "attn.bias",
+    "attention.bias",
+];
 
 impl Checkpoint {
-    /// Refuses a checkpoint with a tensor that the model does not read and that may change what it computes.
+    /// Refuses a checkpoint with a tensor that the model does not read and that may change what it computes. From here on
+    /// matrices that the model's files hold transposed are read as the model has them.
     ///
     /// # Errors
     /// The first such tensor; a parameter that is there twice.
-    pub fn check_read(&self, model: &dyn Model) -> Result<(), RunError> {
+    pub fn check_read(&mut self, model: &dyn Model) -> Result<(), RunError> {
         let mut known: BTreeSet<String> = BTreeSet::new();
         let mut roots: BTreeSet<String> = BTreeSet::new();
+        let mut turned = Vec::new();
         for param in anatomy(model).params {
             let names = model.checkpoint_names(&param.name);
             let mut held = names.iter().filter(|n| self.contains(n));
@@ -51,6 +62,9 @@ impl Checkpoint {
             }
             if !param.role.is_head() && !param.role.is_lm() {
                 roots.extend(names.iter().filter_map(|n| root(n)).map(str::to_owned));
+            }
+            if model.transposed(&param.name) {
+                turned.extend(names.iter().cloned());
             }
             known.extend(names);
         }
@@ -74,6 +88,7 @@ impl Checkpoint {
                 ));
             }
         }
+        self.transpose(turned);
         Ok(())
     }
 }

@@ -239,7 +239,7 @@ impl Predictor {
         let weights = match description.random {
             Some(_) => None,
             None => {
-                let weights = self.base()?;
+                let mut weights = self.base()?;
                 weights.check_read(model)?;
                 if self.foreign {
                     foreign::has_head(params, model, &weights)?;

@@ -29,12 +29,12 @@ impl Work<'_> {
         let stored = |name: &str| -> Result<PathBuf, RunError> {
             Ok(self.store.path(&entry_name(self.planned(name)?)))
         };
-        let weights = match (&start.weights, start.model.random) {
+        let mut weights = match (&start.weights, start.model.random) {
             (Some(stage), _) => Some(Checkpoint::open(&stored(stage)?.join("model"))?),
             (None, Some(_)) => None,
             (None, None) => Some(Checkpoint::open(&self.model_dir()?)?),
         };
-        if let Some(weights) = &weights {
+        if let Some(weights) = &mut weights {
             weights.check_read(self.stage.model.as_ref())?;
         }
         let mut sources = Origins {

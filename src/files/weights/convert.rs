@@ -189,6 +189,80 @@ impl Read<'_> {
     }
 }
 
+/// Rows of a transposed matrix that are made at once.
+const TILE: usize = 64;
+
+/// A matrix `[rows, width]` as `[width, rows]`, some of its rows after the others.
+///
+/// # Errors
+/// It holds no floats, or a number that cannot be stored so.
+pub(super) fn transposed(
+    bytes: &[u8],
+    from: DType,
+    [rows, width]: [usize; 2],
+    to: Format,
+) -> Result<Tensor, String> {
+    let size = from.size() as usize;
+    let kind = Kind::Stored(from.into());
+    let mut all: Option<Storage> = None;
+    for first in (0..width).step_by(TILE) {
+        let count = TILE.min(width - first);
+        let mut tile = vec![0; count * rows * size];
+        for (place, row) in bytes.chunks_exact(width * size).enumerate() {
+            let part = row.get(first * size..(first + count) * size);
+            for (i, number) in part.unwrap_or_default().chunks_exact(size).enumerate() {
+                let at = (i * rows + place) * size;
+                if let Some(to) = tile.get_mut(at..at + size) {
+                    to.copy_from_slice(number);
+                }
+            }
+        }
+        let read = Read {
+            bytes: &tile,
+            start: 0,
+            end: tile.len(),
+            release: &|_, _| {},
+        };
+        let part = read.tensor(&kind, &[count, rows], to)?.storage;
+        match (&mut all, part) {
+            (None, mut part) => {
+                reserve(&mut part, rows * width);
+                all = Some(part);
+            }
+            (Some(Storage::F32(all)), Storage::F32(part)) => all.extend(part),
+            (Some(Storage::F16(all)), Storage::F16(part)) => all.extend(part),
+            (Some(Storage::BF16(all)), Storage::BF16(part)) => all.extend(part),
+            (Some(Storage::F64(all)), Storage::F64(part)) => all.extend(part),
+            (Some(Storage::Blocks(_, all)), Storage::Blocks(_, part)) => all.extend(part),
+            _ => {
+                return Err(format!(
+                    "is stored as {} and cannot be transposed",
+                    from.name()
+                ));
+            }
+        }
+    }
+    Ok(Tensor {
+        storage: all.unwrap_or(Storage::F32(Vec::new())),
+        dims: vec![width, rows],
+    })
+}
+
+/// Makes room for so many numbers: what grows would hold more than is counted.
+fn reserve(storage: &mut Storage, numbers: usize) {
+    fn more<T>(list: &mut Vec<T>, numbers: usize) {
+        list.reserve_exact(numbers.saturating_sub(list.len()));
+    }
+    match storage {
+        Storage::F64(list) => more(list, numbers),
+        Storage::F32(list) => more(list, numbers),
+        Storage::F16(list) => more(list, numbers),
+        Storage::BF16(list) => more(list, numbers),
+        Storage::U32(list) => more(list, numbers),
+        Storage::Blocks(packed, list) => more(list, packed.bytes(numbers as u64) as usize),
+    }
+}
+
 /// What is said of a number that cannot be stored in a format, behind the tensor's name.
 pub fn unfit(x: f32, stored: Format) -> String {
     unfit_number(x.into(), stored)

@@ -246,6 +246,27 @@ impl TensorFile {
         made.map_err(|e| RunError::file(&self.path, format!("tensor `{name}` {e}")))
     }
 
+    /// A matrix `[n, m]` of the file as `[m, n]` on the heap, as it is to be stored.
+    ///
+    /// # Errors
+    /// There is no such matrix, it holds no floats, or a number that cannot be stored so.
+    pub fn read_transposed(&self, name: &str, stored: Format) -> Result<Tensor, RunError> {
+        self.unchanged()?;
+        let bad = |why: String| RunError::file(&self.path, format!("tensor `{name}` {why}"));
+        let found = self.get(name).ok_or_else(|| bad("is missing".into()))?;
+        let made = match (found.kind, found.shape) {
+            (Kind::Stored(Format::Plain(from)), &[rows, width]) => {
+                let shape = [rows as usize, width as usize];
+                convert::transposed(found.bytes, *from, shape, stored)
+            }
+            (kind, _) => Err(format!(
+                "is stored as {} and cannot be transposed",
+                kind.name()
+            )),
+        };
+        made.map_err(bad)
+    }
+
     /// Hash of its bytes.
     fn hash(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();

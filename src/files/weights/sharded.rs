@@ -83,6 +83,7 @@ pub fn listed(index: &[u8]) -> Result<Vec<String>, String> {
 pub struct Checkpoint {
     files: Vec<TensorFile>,
     tensors: BTreeMap<String, usize>,
+    transposed: BTreeSet<String>,
 }
 
 impl Checkpoint {
@@ -95,6 +96,7 @@ impl Checkpoint {
         let mut checkpoint = Self {
             files: Vec::new(),
             tensors: BTreeMap::new(),
+            transposed: BTreeSet::new(),
         };
         if dir.is_file() {
             checkpoint.add(dir)?;
@@ -185,6 +187,11 @@ impl Checkpoint {
         Some(self.file(name)?.get(name)?.bytes)
     }
 
+    /// Notes that these are stored as `[in, out]` where `[out, in]` is read.
+    pub fn transpose(&mut self, names: impl IntoIterator<Item = String>) {
+        self.transposed.extend(names);
+    }
+
     /// Reads the first candidate that is present, as it is to be stored; `None` if none is.
     ///
     /// # Errors
@@ -199,12 +206,21 @@ impl Checkpoint {
         let Some((name, file, entry)) = candidates.iter().find_map(found) else {
             return Ok(None);
         };
-        if entry.shape != shape {
+        let turned = self.transposed.contains(&name);
+        let fits = if turned {
+            entry.shape.iter().rev().eq(shape)
+        } else {
+            entry.shape == shape
+        };
+        if !fits {
             let what = format!(
                 "tensor `{name}` has shape {:?}, but the model needs {shape:?}; the checkpoint belongs to another configuration",
                 entry.shape
             );
             return Err(RunError::file(file.path(), what));
+        }
+        if turned {
+            return file.read_transposed(&name, stored.into()).map(Some);
         }
         file.read(&name, stored.into()).map(Some)
     }

@@ -139,6 +139,13 @@ impl Pruner {
         self.kept = Some(rows);
     }
 
+    /// Goes through something and comes back: what follows reads what was read before.
+    pub fn aside(&mut self, walk: impl FnOnce(&mut Self)) {
+        let before = self.kept.clone();
+        walk(self);
+        self.kept = before;
+    }
+
     /// Goes through a norm of this width, given as module paths `(copy, backbone)`.
     pub fn norm(&mut self, paths: (&str, &str), width: u64) {
         if let Some(rows) = self.kept.clone() {

@@ -1,13 +1,14 @@
 //! k-ladder side-tuning (methods A11; report, section 3.2, equations 13 to 20).
 
 use super::super::model::{Facts, Mirror, Model};
-use super::super::net::{Init, Param, ParamKind};
+use super::super::net::{Init, Param, ParamKind, Role, Site};
 use super::super::schema::{Bound, Given, kind};
 use super::super::start;
-use super::lst::{INIT, check_width, project};
+use super::lst::{INIT, check_side, project};
 use super::{Complaint, Method, Net, Schema, Value, Values};
 use crate::library::error::BAD_LADDER;
-use crate::program::op::Window;
+use crate::program::Real;
+use crate::program::op::{Attention, Heads, Mask, Window};
 
 /// A ladder whose blocks query a window of the backbone's states by cross-attention.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ static SCHEMA: Schema = Schema {
     doc: "Side block j queries, by cross-attention, the k states of the frozen backbone around block j: each through its \
           own down-projection to width hidden / r, with dropout and a trained code of its place in the window; slots \
           beyond the ends are zero. A block like the backbone's follows, and after the last an up-projection to the \
-          head. No gradient enters the backbone.",
+          head, behind a norm where the backbone's blocks end without one. No gradient enters the backbone.",
     paper: "Say, Coşlu and Gudelj 2023, \"Reducing Training Resource Cost by Selective Parameter Updating\", section 3.2 (equations 13 to 20) and figure 7",
     keys: &[
         K.key(),
@@ -140,7 +141,7 @@ impl Method for KLst {
                 help: Some("write `init = random`, or remove `share`".into()),
             });
         }
-        check_width(values, facts)
+        check_side(values, facts, true)
     }
 
     fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, _: Value) -> Value {
@@ -203,13 +204,18 @@ impl Method for KLst {
                 let query = project(net, format!("side.cross.{own}.query"), state, s, s);
                 let key = project(net, format!("side.cross.{own}.key"), window, s, s);
                 let value = project(net, format!("side.cross.{own}.value"), window, s, s);
-                let read = net.folded_attention(
-                    (query, key, value),
-                    k as u32,
-                    heads,
-                    s,
-                    facts.attention_dropout,
-                );
+                let scale = Real::new(1.0 / ((s / heads) as f64).sqrt());
+                let attention = Attention {
+                    fold: k as u32,
+                    // A token may not see the states of those behind it where the model's own do not.
+                    mask: if facts.causal {
+                        Mask::CAUSAL
+                    } else {
+                        Mask::FULL
+                    },
+                    ..Attention::plain(Heads::each(heads as u32), scale)
+                };
+                let read = net.attend(attention, (query, key, value), facts.attention_dropout);
                 let mut x = project(net, format!("side.cross.{own}.output"), read, s, s);
                 if RESIDUAL.get(values) {
                     x = net.add(x, state);
@@ -220,13 +226,18 @@ impl Method for KLst {
                     last: j == layers && !POOL.get(values),
                 };
                 net.enter("side.block", block);
-                state = super::lst::copy(model, net, &format!("side.block.{own}"), mirror, x);
+                let path = format!("side.block.{own}");
+                state = model.narrow().mirror(net, &path, mirror, x);
                 if POOL.get(values) {
                     pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
                 }
             }
             net.enter("side", None);
-            let last = net.picked(pooled.unwrap_or(state));
+            let mut last = net.picked(pooled.unwrap_or(state));
+            if !model.narrow().ends_in_norm() {
+                let site = Site::norm("side.norm", Role::Side, s);
+                last = model.narrow().norm(net, &site, last);
+            }
             project(net, "side.up".into(), last, s, d)
         })
     }

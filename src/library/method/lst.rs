@@ -73,19 +73,26 @@ fn kept(values: &Values) -> Vec<u64> {
         .collect()
 }
 
-/// What is wrong with a width `hidden / r` that heads must divide.
-pub(super) fn check_width(values: &Values, facts: &Facts) -> Option<Complaint> {
-    if !facts.narrow {
+/// What is wrong with a width `hidden / r`, and with what side blocks begin with; `cross` says that heads attend to the
+/// side network's own states, too.
+pub(super) fn check_side(values: &Values, facts: &Facts, cross: bool) -> Option<Complaint> {
+    if start::importance(INIT.get(values)).is_some() && !facts.narrow.prunes {
         return Some(Complaint {
-            key: "r",
+            key: "init",
             code: &BAD_LADDER,
-            message: "narrow copies of this architecture's blocks are not built yet, and a ladder is made of them"
-                .to_owned(),
-            help: Some("take another method, or an encoder".to_owned()),
+            message:
+                "this architecture stores several maps as one, of which pruning is not built yet"
+                    .to_owned(),
+            help: Some("write `init = random`".to_owned()),
         });
     }
     let (r, hidden, heads) = (R.get(values), facts.hidden, facts.heads);
-    let fits = |r: u64| r > 0 && hidden.is_multiple_of(r) && (hidden / r).is_multiple_of(heads);
+    let fits = |r: u64| {
+        r > 0
+            && hidden.is_multiple_of(r)
+            && facts.narrow.unit.is_multiple_of(r)
+            && (!cross || (hidden / r).is_multiple_of(heads))
+    };
     (!fits(r)).then(|| {
         let good: Vec<String> = (1..=hidden)
             .filter(|&r| fits(r))
@@ -100,20 +107,6 @@ pub(super) fn check_width(values: &Values, facts: &Facts) -> Option<Complaint> {
             help: Some(format!("`r` can be {}", good.join(", "))),
         }
     })
-}
-
-/// A narrow copy of one of a model's blocks. Planning refuses a model without them ([`check_width`]); the state goes through as
-/// it is then.
-pub(super) fn copy(
-    model: &dyn Model,
-    net: &mut Net<'_>,
-    path: &str,
-    mirror: Mirror,
-    x: Value,
-) -> Value {
-    model
-        .narrow()
-        .map_or(x, |narrow| narrow.mirror(net, path, mirror, x))
 }
 
 /// A projection of the side network.
@@ -147,7 +140,7 @@ impl Method for Lst {
                 help: Some("write them in a list: `layers = [0, 1, 2]`".to_owned()),
             });
         }
-        check_width(values, facts)
+        check_side(values, facts, false)
     }
 
     fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, _: Value) -> Value {
@@ -189,10 +182,12 @@ impl Method for Lst {
                     last: i == last,
                 };
                 net.enter("side.block", i);
-                state = copy(model, net, &format!("side.block.{i}"), mirror, mixed);
+                let path = format!("side.block.{i}");
+                state = model.narrow().mirror(net, &path, mirror, mixed);
             }
             net.enter("side", None);
-            let state = net.layer_norm(&Site::norm("side.norm", Role::Side, s), state, facts.eps);
+            let site = Site::norm("side.norm", Role::Side, s);
+            let state = model.narrow().norm(net, &site, state);
             project(net, "side.up".into(), state, s, d)
         })
     }

@@ -48,7 +48,8 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,
         eps: sizes.eps,
-        narrow: true,
+        causal: false,
+        narrow: sizes.narrowing(),
     };
     Ok(Box::new(Bert { sizes, facts }))
 }
@@ -96,8 +97,8 @@ impl Model for Bert {
         )
     }
 
-    fn narrow(&self) -> Option<&dyn Narrow> {
-        Some(self)
+    fn narrow(&self) -> &dyn Narrow {
+        self
     }
 
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
@@ -125,6 +126,14 @@ impl Narrow for Bert {
             &encoder::bert_block("bert", mirror.layer),
         );
         encoder::mirror(net, path, &self.sizes, own, mirror, x)
+    }
+
+    fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
+        net.layer_norm(site, x, self.sizes.eps)
+    }
+
+    fn ends_in_norm(&self) -> bool {
+        true
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use super::super::derive::prune::Pruner;
 use super::super::net::{Net, Part, Role, Site};
-use super::Mirror;
+use super::{Mirror, Narrowing};
 use crate::program::op::ActivationKind;
 use crate::program::{Feed, Value};
 
@@ -178,6 +178,14 @@ impl Sizes {
         self.hidden_dropout = rate;
         self.attention_dropout = rate;
         self.head_dropout = rate;
+    }
+
+    /// How narrow copies of its blocks can be.
+    pub(super) const fn narrowing(&self) -> Narrowing {
+        Narrowing {
+            unit: self.hidden / self.heads,
+            prunes: true,
+        }
     }
 
     /// Checks what the sizes must satisfy together.

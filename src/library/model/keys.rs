@@ -62,6 +62,7 @@ use Rule::{Idle, Only, Used};
 const GENERATION: Rule = Idle("it acts where text is generated");
 const OUTPUTS: Rule = Idle("it chooses what a Python call gives back");
 const WRITER: Rule = Idle("it says where the file comes from");
+const SUMMARY: Rule = Idle("it is of a head with two tasks, which is not built");
 const SPEED: Rule = Idle("it chooses how the same is computed");
 const NO_DECODER: &str = "each token would see those before it only, which is not built; set it to false if the model is an encoder";
 const NO_CROSS: &str = "attention to another model's states is not built; set it to false";
@@ -69,6 +70,7 @@ const NO_CROSS: &str = "attention to another model's states is not built; set it
 /// Decoders whose activation stands in `hidden_act`.
 const LIKE_LLAMA: &[&str] = &[
     "llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "smollm3", "olmo2", "granite",
+    "gpt_neox",
 ];
 
 /// The table.
@@ -139,8 +141,49 @@ pub(super) const KEYS: &[(&str, On, Rule)] = &[
             "smollm3",
             "olmo2",
             "granite",
+            "gpt_neox",
         ]),
         Used,
+    ),
+    ("n_embd", These(&["gpt2"]), Used),
+    ("n_layer", These(&["gpt2"]), Used),
+    ("n_head", These(&["gpt2"]), Used),
+    ("n_positions", These(&["gpt2"]), Used),
+    ("n_inner", These(&["gpt2"]), Used),
+    ("activation_function", These(&["gpt2"]), Used),
+    ("layer_norm_epsilon", These(&["gpt2"]), Used),
+    ("attn_pdrop", These(&["gpt2"]), Used),
+    ("resid_pdrop", These(&["gpt2"]), Used),
+    ("embd_pdrop", These(&["gpt2"]), Used),
+    ("scale_attn_weights", These(&["gpt2"]), Used),
+    (
+        "scale_attn_by_inverse_layer_idx",
+        These(&["gpt2"]),
+        Only(
+            &[Null, No],
+            "scores that each block scales by its own number are not built; set it to false",
+        ),
+    ),
+    ("reorder_and_upcast_attn", These(&["gpt2"]), SPEED),
+    (
+        "n_ctx",
+        These(&["gpt2"]),
+        Idle("`n_positions` is what counts"),
+    ),
+    ("summary_type", These(&["gpt2"]), SUMMARY),
+    ("summary_use_proj", These(&["gpt2"]), SUMMARY),
+    ("summary_activation", These(&["gpt2"]), SUMMARY),
+    ("summary_proj_to_labels", These(&["gpt2"]), SUMMARY),
+    ("summary_first_dropout", These(&["gpt2"]), SUMMARY),
+    ("layer_norm_eps", These(&["gpt_neox"]), Used),
+    ("hidden_dropout", These(&["gpt_neox"]), Used),
+    ("use_parallel_residual", These(&["gpt_neox"]), Used),
+    ("rotary_pct", These(&["gpt_neox"]), Used),
+    ("rotary_emb_base", These(&["gpt_neox"]), Used),
+    (
+        "classifier_dropout",
+        These(&["gpt_neox"]),
+        Idle("the head on whole sequences has no dropout"),
     ),
     ("mlp_bias", These(&["llama", "smollm3", "granite"]), Used),
     (
@@ -454,7 +497,7 @@ mod tests {
         let text = std::fs::read("tests/reference/keys.json").expect("the reference");
         let json: Json = serde_json::from_slice(&text).expect("JSON");
         let classes = json["config.json"].as_object().expect("classes");
-        assert_eq!(classes.len(), 16);
+        assert_eq!(classes.len(), 18);
         for (model_type, keys) in classes {
             for key in keys.as_array().expect("keys") {
                 let key = key.as_str().expect("a name");

@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde_json::Value as Json;
 
-pub use decoder::{Layer, Rope, Shape};
+pub use decoder::{Fused, Layer, Rope, Shape};
 
-use super::net::Net;
+use super::net::{Net, Site};
 use super::schema::Schema;
 use crate::program::{Pick, Value};
 
@@ -18,6 +18,8 @@ mod encoder;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gpt2;
+mod gpt_neox;
 mod granite;
 mod keys;
 mod llama;
@@ -56,6 +58,8 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     &smollm3::ARCHITECTURE,
     &olmo2::ARCHITECTURE,
     &granite::ARCHITECTURE,
+    &gpt_neox::ARCHITECTURE,
+    &gpt2::ARCHITECTURE,
 ];
 
 /// The figures of a model that others need.
@@ -81,8 +85,19 @@ pub struct Facts {
     pub attention_dropout: f64,
     /// Addend of the variance in its norms.
     pub eps: f64,
-    /// Whether there are narrow copies of its blocks.
-    pub narrow: bool,
+    /// Whether each token sees none behind it.
+    pub causal: bool,
+    /// How narrow copies of its blocks can be.
+    pub narrow: Narrowing,
+}
+
+/// How narrow copies of a model's blocks can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Narrowing {
+    /// Columns of a head, or pairs of columns, which a reduction must divide.
+    pub unit: u64,
+    /// Whether a copy can start as what pruning leaves of the block.
+    pub prunes: bool,
 }
 
 /// How position ids are counted.
@@ -125,6 +140,12 @@ pub trait Narrow {
     /// A block like one of the model's own, but narrower, with as many heads and with parameters under
     /// `path`. Tells [`Net::pruner`], if there is one, what each of them mirrors.
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value;
+
+    /// A norm like the model's own, at a site beside the model.
+    fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value;
+
+    /// Whether its blocks end in a norm; otherwise one follows the last.
+    fn ends_in_norm(&self) -> bool;
 }
 
 /// A model with a head for masked tokens.
@@ -179,10 +200,8 @@ pub trait Model: fmt::Debug + Send + Sync {
         Pick::First
     }
 
-    /// Its narrow copies, if they are built.
-    fn narrow(&self) -> Option<&dyn Narrow> {
-        None
-    }
+    /// Its narrow copies.
+    fn narrow(&self) -> &dyn Narrow;
 
     /// Its head for masked tokens, if it has one.
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
@@ -219,6 +238,12 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Names under which checkpoints have a parameter: the present one first, then old ones
     /// (`gamma`, without the model's prefix, …).
     fn checkpoint_names(&self, name: &str) -> Vec<String>;
+
+    /// Whether files hold a matrix `[out, in]` of the model's own as `[in, out]`.
+    fn transposed(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 
     /// Class name of the exported model in `transformers`.
     fn exported_class(&self) -> String;

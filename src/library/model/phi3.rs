@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::super::schema::Schema;
-use super::decoder::{self, Class, LLAMA};
+use super::decoder::{self, Class, Fused, LLAMA};
 use super::{Architecture, Model};
 
 /// The registry's row.
@@ -39,7 +39,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         }
     }
     let mut shape = reader.shape()?;
-    shape.fused = true;
+    shape.fused = Fused::Whole;
     let window = reader.window("sliding_window", None)?;
     shape.layers.iter_mut().for_each(|own| own.window = window);
     // Beyond its first length the model turns positions by other factors.

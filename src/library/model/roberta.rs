@@ -70,7 +70,8 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,
         eps: sizes.eps,
-        narrow: true,
+        causal: false,
+        narrow: sizes.narrowing(),
     };
     Ok(Box::new(Roberta {
         sizes,
@@ -120,8 +121,8 @@ impl Model for Roberta {
         )
     }
 
-    fn narrow(&self) -> Option<&dyn Narrow> {
-        Some(self)
+    fn narrow(&self) -> &dyn Narrow {
+        self
     }
 
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
@@ -149,6 +150,14 @@ impl Narrow for Roberta {
             &encoder::bert_block("roberta", mirror.layer),
         );
         encoder::mirror(net, path, &self.sizes, own, mirror, x)
+    }
+
+    fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
+        net.layer_norm(site, x, self.sizes.eps)
+    }
+
+    fn ends_in_norm(&self) -> bool {
+        true
     }
 }
 

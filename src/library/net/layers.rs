@@ -2,7 +2,7 @@
 
 use super::super::method;
 use super::super::model::LmHead;
-use super::{Mode, Net, Param, ParamKind, Role, Site};
+use super::{Init, Mode, Net, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast,
@@ -106,7 +106,13 @@ impl Net<'_> {
     /// more than it.
     pub fn rms_norm(&mut self, site: &Site, x: Value, eps: f64, plus_one: bool) -> Value {
         self.b.label(&site.path);
-        let weight = self.module_param(site, "weight", &[site.output()], ParamKind::NormWeight);
+        let kind = ParamKind::NormWeight;
+        let fresh = if plus_one {
+            Init::Constant(0.0)
+        } else {
+            kind.fresh()
+        };
+        let weight = self.module_param_from(site, "weight", &[site.output()], (kind, fresh));
         let eps = Real::new(eps);
         self.b.push1(RmsNorm { eps, plus_one }, &[x, weight])
     }
@@ -132,8 +138,13 @@ impl Net<'_> {
 
     /// Columns `from .. to` of a matrix.
     pub fn columns(&mut self, x: Value, from: u64, to: u64) -> Value {
-        let (from, to) = (from as u32, to as u32);
-        self.b.push1(Columns { from, to }, &[x])
+        self.grouped_columns(x, (from, to), 1)
+    }
+
+    /// Columns `from .. to` of each of so many groups of a matrix' columns, one group behind the other.
+    pub fn grouped_columns(&mut self, x: Value, (from, to): (u64, u64), groups: u64) -> Value {
+        let [from, to, groups] = [from, to, groups].map(|n| n as u32);
+        self.b.push1(Columns { from, to, groups }, &[x])
     }
 
     /// `x` times a constant.
@@ -284,23 +295,8 @@ impl Net<'_> {
         width: u64,
         p: f64,
     ) -> Value {
-        self.folded_attention((q, k, v), 1, heads, width, p)
-    }
-
-    /// Attention in which each token has `fold` keys: queries `[T, d]`, keys and values `[fold·T, d]`.
-    pub fn folded_attention(
-        &mut self,
-        (q, k, v): (Value, Value, Value),
-        fold: u32,
-        heads: u64,
-        width: u64,
-        p: f64,
-    ) -> Value {
         let scale = Real::new(1.0 / ((width / heads) as f64).sqrt());
-        let op = Attention {
-            fold,
-            ..Attention::plain(Heads::each(heads as u32), scale)
-        };
+        let op = Attention::plain(Heads::each(heads as u32), scale);
         self.attend(op, (q, k, v), p)
     }
 

@@ -175,8 +175,20 @@ impl<'a> Net<'a> {
     /// A parameter of a site's module in compute type, `suffix` being `weight` or `bias`. It starts fresh,
     /// unless it is cut out of the backbone.
     fn module_param(&mut self, site: &Site, suffix: &str, shape: &[u64], kind: ParamKind) -> Value {
+        self.module_param_from(site, suffix, shape, (kind, kind.fresh()))
+    }
+
+    /// The same with its fresh value.
+    fn module_param_from(
+        &mut self,
+        site: &Site,
+        suffix: &str,
+        shape: &[u64],
+        (kind, fresh): (ParamKind, Init),
+    ) -> Value {
         let mut param = Param {
             layer: site.layer,
+            init: fresh,
             ..Param::own(format!("{}.{suffix}", site.path), shape, kind, site.role)
         };
         if self.aside {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 
 use super::super::encoder::Config;
 use super::rope::{self, Base, Rope};
-use super::{Biases, Norms, QkNorm, Shape, alike, usual_scale};
+use super::{Biases, Fused, LLAMA_NAMES, Norms, QkNorm, Shape, alike, usual_scale};
 
 /// What a class has where a key is missing; 0 or `None` where the key must be there.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,11 @@ impl Reader<'_> {
     /// A number with a default.
     pub(in super::super) fn number(&self, key: &str, default: f64) -> Result<f64, String> {
         self.keys().number_or(key, default)
+    }
+
+    /// The rate of a dropout, with a default.
+    pub(in super::super) fn rate(&self, key: &str, default: f64) -> Result<f64, String> {
+        self.keys().rate_or(key, default)
     }
 
     /// A number above 0; `null` is none, a missing key is `default`.
@@ -203,12 +208,18 @@ impl Reader<'_> {
             eps: self.number("rms_norm_eps", class.eps)?,
             activation,
             attention_dropout: keys.rate_or("attention_dropout", 0.0)?,
+            dropout: 0.0,
+            embedding_dropout: 0.0,
+            names: &LLAMA_NAMES,
             tied: self.flag("tie_word_embeddings", class.tied)?,
             norms: Norms::Before,
             plus_one: false,
+            layer_norm: false,
+            parallel: false,
+            gated: true,
             qk_norm: QkNorm::None,
             biases: Biases::default(),
-            fused: false,
+            fused: Fused::Nothing,
             score_scale: usual_scale(head),
             score_cap: None,
             embedding_scale: 1.0,

@@ -1,16 +1,21 @@
 //! Decoders: one block described by data. A family is one file that reads its `config.json` into a [`Shape`].
 
+mod block;
 mod config;
+mod names;
 mod rope;
 
 use serde_json::Value as Json;
 
-use super::super::net::{Net, Part, Role, Site};
-use super::{CausalLm, Facts, LmHead, Model, Positions};
-use crate::program::op::{ActivationKind, Attention, Heads, Mask};
-use crate::program::{Feed, Pick, Real, Value};
+use super::super::net::{Net, Role, Site};
+use super::{CausalLm, Facts, LmHead, Mirror, Model, Narrow, Narrowing, Positions};
+use crate::program::op::ActivationKind;
+use crate::program::{Feed, Pick, Value};
 
+use block::Block;
 pub(super) use config::{Class, LLAMA, Reader};
+pub(super) use names::LLAMA_NAMES;
+pub use names::Names;
 pub use rope::Rope;
 
 /// Where a block's norms stand.
@@ -33,6 +38,17 @@ pub enum QkNorm {
     Head,
     /// Over all heads together.
     Width,
+}
+
+/// Which linear maps are stored as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fused {
+    /// None.
+    Nothing,
+    /// Query, key and value, one behind the other, and gate and up, if there is a gate.
+    Whole,
+    /// Query, key and value of each head.
+    Heads,
 }
 
 /// Which linear maps have biases.
@@ -78,18 +94,30 @@ pub struct Shape {
     pub activation: ActivationKind,
     /// Dropout of the scores.
     pub attention_dropout: f64,
+    /// Rate of the dropout on what a sub-layer adds to the residual.
+    pub dropout: f64,
+    /// Rate of the dropout on the embeddings.
+    pub embedding_dropout: f64,
+    /// Its module names.
+    pub names: &'static Names,
     /// Whether the head is the table of embeddings.
     pub tied: bool,
     /// Where norms stand.
     pub norms: Norms,
     /// Whether norms multiply by one more than their weight.
     pub plus_one: bool,
+    /// Whether norms take the mean away and have a bias.
+    pub layer_norm: bool,
+    /// Whether both sub-layers of a block read the same state.
+    pub parallel: bool,
+    /// Whether the feed-forward network has a gate.
+    pub gated: bool,
     /// Norms of queries and keys.
     pub qk_norm: QkNorm,
     /// Which maps have biases.
     pub biases: Biases,
-    /// Whether query, key and value are one map, and gate and up another.
-    pub fused: bool,
+    /// Which maps are stored as one.
+    pub fused: Fused,
     /// Factor of the scores.
     pub score_scale: f64,
     /// Bound of the scores.
@@ -134,10 +162,11 @@ pub(super) fn model(
         max_length: shape.positions,
         positions: Positions::default(),
         segments: 0,
-        dropout: 0.0,
+        dropout: shape.dropout,
         attention_dropout: shape.attention_dropout,
         eps: shape.eps,
-        narrow: false,
+        causal: true,
+        narrow: shape.narrowing(),
     };
     Ok(Box::new(Decoder {
         family,
@@ -173,183 +202,48 @@ impl Shape {
     const fn kv_width(&self) -> u64 {
         self.kv_heads * self.head
     }
-}
 
-/// One block being built.
-struct Block<'a> {
-    shape: &'a Shape,
-    own: &'a Layer,
-    layer: u64,
-    prefix: String,
-}
-
-impl Block<'_> {
-    fn linear(&self, name: &str, role: Role, sizes: (u64, u64), bias: bool) -> Site {
-        let path = format!("{}.{name}", self.prefix);
-        let site = Site::linear(path, role, sizes).in_layer(Some(self.layer));
-        if bias { site } else { site.without_bias() }
-    }
-
-    fn norm(&self, net: &mut Net<'_>, name: &str, role: Role, x: Value) -> Value {
-        let path = format!("{}.{name}", self.prefix);
-        let site = Site::norm(path, role, self.shape.hidden).in_layer(Some(self.layer));
-        net.rms_norm(&site, x, self.shape.eps, self.shape.plus_one)
-    }
-
-    /// A norm of queries or keys.
-    fn qk_norm(
-        &self,
-        net: &mut Net<'_>,
-        name: &str,
-        role: Role,
-        (x, width): (Value, u64),
-    ) -> Value {
-        let width = match self.shape.qk_norm {
-            QkNorm::None => return x,
-            QkNorm::Head => self.shape.head,
-            QkNorm::Width => width,
-        };
-        let path = format!("{}.self_attn.{name}", self.prefix);
-        let site = Site::norm(path, role, width).in_layer(Some(self.layer));
-        net.rms_norm(&site, x, self.shape.eps, self.shape.plus_one)
-    }
-
-    /// `[T, hidden]` to queries, keys and values.
-    fn projections(&self, net: &mut Net<'_>, x: Value) -> [Value; 3] {
-        let s = self.shape;
-        let (d, w, kw, bias) = (s.hidden, s.width(), s.kv_width(), s.biases.qkv);
-        if s.fused {
-            let map = self.linear("self_attn.qkv_proj", Role::Qkv, (d, w + 2 * kw), bias);
-            let all = net.linear(map, x);
-            return [(0, w), (w, w + kw), (w + kw, w + 2 * kw)]
-                .map(|(from, to)| net.columns(all, from, to));
+    /// How much narrower its blocks can be.
+    fn narrowing(&self) -> Narrowing {
+        let rotary = self.layers.iter().any(|own| own.rope.is_some());
+        Narrowing {
+            // Rotary positions turn pairs of columns.
+            unit: if rotary { self.head / 2 } else { self.head },
+            prunes: self.fused == Fused::Nothing,
         }
-        [
-            ("q_proj", Role::Query, w),
-            ("k_proj", Role::Key, kw),
-            ("v_proj", Role::Value, kw),
-        ]
-        .map(|(name, role, width)| {
-            let map = self.linear(&format!("self_attn.{name}"), role, (d, width), bias);
-            net.linear(map, x)
-        })
     }
 
-    /// What the attention adds to the residual, of the rows that are read.
-    fn attention(&self, net: &mut Net<'_>, x: Value, last: bool) -> Value {
-        let s = self.shape;
-        let [q, k, v] = self.projections(net, x);
-        let q = self.qk_norm(net, "q_norm", Role::QueryNorm, (q, s.width()));
-        let k = self.qk_norm(net, "k_norm", Role::KeyNorm, (k, s.kv_width()));
-        let (q, k) = match &self.own.rope {
-            Some(rope) => (
-                net.rotary(q, s.head, &rope.inverse, rope.factor),
-                net.rotary(k, s.head, &rope.inverse, rope.factor),
-            ),
-            None => (q, k),
-        };
-        let op = Attention {
-            mask: self.own.window.map_or(Mask::CAUSAL, Mask::window),
-            softcap: s.score_cap.map(Real::new),
-            ..Attention::plain(
-                Heads {
-                    queries: s.heads as u32,
-                    keys: s.kv_heads as u32,
-                },
-                Real::new(s.score_scale),
-            )
-        };
-        let a = net.attend(op, (q, k, v), s.attention_dropout);
-        let a = if last { net.picked(a) } else { a };
-        let output = self.linear(
-            "self_attn.o_proj",
-            Role::AttentionOutput,
-            (s.width(), s.hidden),
-            s.biases.output,
-        );
-        net.linear(output, a)
+    /// That of a block so many times narrower, with as many heads.
+    fn narrower(&self, times: u64) -> Self {
+        Self {
+            hidden: self.hidden / times,
+            head: self.head / times,
+            ffn: (self.ffn / times).max(1),
+            score_scale: self.score_scale * (times as f64).sqrt(),
+            layers: Vec::new(),
+            ..self.clone()
+        }
     }
 
-    /// What the feed-forward network adds to the residual.
-    fn ffn(&self, net: &mut Net<'_>, x: Value) -> Value {
-        let s = self.shape;
-        let (d, f, bias) = (s.hidden, s.ffn, s.biases.ffn);
-        let (gate, up) = if s.fused {
-            let map = self.linear("mlp.gate_up_proj", Role::FfnGateUp, (d, 2 * f), bias);
-            let both = net.linear(map, x);
-            (net.columns(both, 0, f), net.columns(both, f, 2 * f))
+    /// A norm of rows: `[N, width]`.
+    fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
+        if self.layer_norm {
+            net.layer_norm(site, x, self.eps)
         } else {
-            let gate = self.linear("mlp.gate_proj", Role::FfnGate, (d, f), bias);
-            let up = self.linear("mlp.up_proj", Role::FfnUp, (d, f), bias);
-            (net.linear(gate, x), net.linear(up, x))
-        };
-        let y = net.gated(s.activation, gate, up);
-        net.linear(self.linear("mlp.down_proj", Role::FfnDown, (f, d), bias), y)
-    }
-
-    /// The residual with what a sub-layer adds, which read `read`.
-    fn residual(
-        &self,
-        net: &mut Net<'_>,
-        role: Role,
-        (x, read): (Value, Value),
-        added: Value,
-    ) -> Value {
-        let path = match role {
-            Role::Attention => "self_attn",
-            _ => "mlp",
-        };
-        let part = Part::Sublayer {
-            width: self.shape.hidden,
-        };
-        let site = Site::new(format!("{}.{path}", self.prefix), role, part);
-        let added = net.sublayer(site.in_layer(Some(self.layer)), read, added);
-        let added = net.scaled(added, self.shape.residual_scale);
-        net.add(x, added)
-    }
-
-    /// The block; of the `last` one only the rows that are read.
-    fn build(&self, net: &mut Net<'_>, x: Value, last: bool) -> Value {
-        use Role::{AttentionNorm, AttentionPostNorm, FfnNorm, FfnPostNorm};
-        let norms = self.shape.norms;
-        let (before, behind) = (norms != Norms::Behind, norms != Norms::Before);
-        let h = if before {
-            self.norm(net, "input_layernorm", AttentionNorm, x)
-        } else {
-            x
-        };
-        let a = self.attention(net, h, last);
-        let (x, h) = if last {
-            (net.picked(x), net.picked(h))
-        } else {
-            (x, h)
-        };
-        let a = match norms {
-            Norms::Before => a,
-            Norms::Behind => self.norm(net, "post_attention_layernorm", AttentionNorm, a),
-            Norms::Both => self.norm(net, "post_attention_layernorm", AttentionPostNorm, a),
-        };
-        let x = self.residual(net, Role::Attention, (x, h), a);
-        let h = match norms {
-            Norms::Before => self.norm(net, "post_attention_layernorm", FfnNorm, x),
-            Norms::Behind => x,
-            Norms::Both => self.norm(net, "pre_feedforward_layernorm", FfnNorm, x),
-        };
-        let y = self.ffn(net, h);
-        let role = if before { FfnPostNorm } else { FfnNorm };
-        let y = if behind {
-            self.norm(net, "post_feedforward_layernorm", role, y)
-        } else {
-            y
-        };
-        self.residual(net, Role::Ffn, (x, h), y)
+            net.rms_norm(site, x, self.eps, self.plus_one)
+        }
     }
 }
 
 impl Decoder {
     fn table(&self) -> Site {
         let sizes = (self.shape.vocab, self.shape.hidden);
-        Site::table("model.embed_tokens", Role::WordEmbedding, sizes)
+        Site::table(self.shape.names.table, Role::WordEmbedding, sizes)
+    }
+
+    /// The module path of a block.
+    fn path(&self, layer: u64) -> String {
+        format!("{}.{layer}", self.shape.names.layers)
     }
 }
 
@@ -365,12 +259,27 @@ impl Model for Decoder {
     fn override_dropout(&mut self, rate: f64) {
         self.shape.attention_dropout = rate;
         self.facts.attention_dropout = rate;
+        self.shape.dropout = rate;
+        self.shape.embedding_dropout = rate;
+        self.facts.dropout = rate;
     }
 
     fn embed(&self, net: &mut Net<'_>) -> Value {
         let ids = net.b.feed(Feed::TokenIds);
-        let x = net.embedding(&self.table(), ids);
-        net.scaled(x, self.shape.embedding_scale)
+        let mut x = net.embedding(&self.table(), ids);
+        if let Some(path) = self.shape.names.positions {
+            let sizes = (self.shape.positions, self.shape.hidden);
+            let table = Site::table(path, Role::PositionEmbedding, sizes);
+            let positions = net.b.feed(Feed::Positions);
+            let places = net.embedding(&table, positions);
+            x = net.add(x, places);
+        }
+        let x = net.scaled(x, self.shape.embedding_scale);
+        if self.shape.embedding_dropout > 0.0 {
+            net.dropout(x, self.shape.embedding_dropout)
+        } else {
+            x
+        }
     }
 
     fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value {
@@ -380,15 +289,19 @@ impl Model for Decoder {
         let block = Block {
             shape: &self.shape,
             own,
-            layer,
-            prefix: format!("model.layers.{layer}"),
+            layer: Some(layer),
+            prefix: self.path(layer),
         };
         block.build(net, x, layer + 1 == self.facts.layers)
     }
 
     fn finish(&self, net: &mut Net<'_>, x: Value) -> Value {
-        let site = Site::norm("model.norm", Role::FinalNorm, self.shape.hidden);
-        net.rms_norm(&site, x, self.shape.eps, self.shape.plus_one)
+        let site = Site::norm(
+            self.shape.names.final_norm,
+            Role::FinalNorm,
+            self.shape.hidden,
+        );
+        self.shape.norm(net, &site, x)
     }
 
     fn sequence_pick(&self) -> Pick {
@@ -408,11 +321,31 @@ impl Model for Decoder {
         Some(&self.shape)
     }
 
+    fn narrow(&self) -> &dyn Narrow {
+        self
+    }
+
     fn checkpoint_names(&self, name: &str) -> Vec<String> {
         let mut names = vec![name.to_owned()];
         // Files of the bare model have no prefix.
-        names.extend(name.strip_prefix("model.").map(str::to_owned));
+        let bare = name.strip_prefix(self.shape.names.root);
+        names.extend(bare.map(str::to_owned));
+        // A head has the usual name in some versions of transformers, whatever it is called in files.
+        let head = name.strip_prefix(self.shape.names.head);
+        let usual = |rest| format!("{}{rest}", LLAMA_NAMES.head);
+        names.extend(head.map(usual).filter(|usual| usual != name));
         names
+    }
+
+    fn transposed(&self, name: &str) -> bool {
+        let names = self.shape.names;
+        let inside = name
+            .strip_prefix(names.layers)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .and_then(|rest| rest.split_once('.'))
+            .and_then(|(_, rest)| rest.strip_suffix(".weight"));
+        let maps = [names.qkv, names.output, names.up, names.down];
+        names.transposed && inside.is_some_and(|path| maps.contains(&path))
     }
 
     fn exported_class(&self) -> String {
@@ -434,13 +367,49 @@ impl CausalLm for Decoder {
         let table = if self.shape.tied {
             self.table()
         } else {
-            Site::table("lm_head", Role::LmDecoder, sizes)
+            Site::table(self.shape.names.head, Role::LmDecoder, sizes)
         };
         LmHead {
             table: net.head_table(&table),
             scale: self.shape.logit_scale,
             cap: self.shape.logit_cap,
         }
+    }
+}
+
+impl Narrow for Decoder {
+    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
+        let Some(own) = self.shape.layers.get(mirror.layer as usize) else {
+            return x;
+        };
+        let shape = self.shape.narrower(mirror.reduction);
+        let own = Layer {
+            rope: own
+                .rope
+                .as_ref()
+                .map(|rope| rope.narrower(mirror.reduction)),
+            ..own.clone()
+        };
+        let copy = Block {
+            shape: &shape,
+            own: &own,
+            layer: None,
+            prefix: path.to_owned(),
+        };
+        if let Some(pruner) = net.pruner() {
+            let table = (self.shape.vocab, self.shape.hidden);
+            pruner.enter(self.shape.names.table, table, shape.hidden);
+            copy.follow(pruner, &self.shape, &self.path(mirror.layer));
+        }
+        copy.build(net, x, mirror.last)
+    }
+
+    fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
+        self.shape.norm(net, site, x)
+    }
+
+    fn ends_in_norm(&self) -> bool {
+        false
     }
 }
 

@@ -13,6 +13,17 @@ pub struct Rope {
     pub factor: f64,
 }
 
+impl Rope {
+    /// That of heads so many times narrower, which reach as far: of so many pairs the first stays.
+    pub(super) fn narrower(&self, times: u64) -> Self {
+        let inverse = self.inverse.iter().step_by(times.max(1) as usize);
+        Self {
+            inverse: inverse.copied().collect(),
+            factor: self.factor,
+        }
+    }
+}
+
 /// What the frequencies are made of beside the scaling's own keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Base {

@@ -8,7 +8,7 @@ use super::launch::{
 use super::math::for_chunks_of_rows;
 use super::{Columns, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
-/// `up[N, to − from] → [N, of]`: the slice where it was cut out, zeros elsewhere.
+/// `up[N, g·(to − from)] → [N, of]`: the slices where they were cut out, zeros elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ColumnsGrad {
     /// The slice.
@@ -40,20 +40,22 @@ impl OpRule for ColumnsGrad {
             "columns_grad",
             cx.rows(0),
             self.of,
-            args![In(0), Out(0), self.of as u32, from, own],
+            args![In(0), Out(0), self.of as u32, from, own, self.own.groups],
         );
         Some(list)
     }
 
     fn eval(&self, _: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let (own, of) = (io.input(0).dims[1], io.outputs[0].dims[1]);
-        let from = self.own.from as usize;
+        let (from, to) = (self.own.from as usize, self.own.to as usize);
+        let groups = self.own.groups as usize;
         super::kernel::float!(io.outputs[0].dtype(), T => {
             let up = io.input(0).slice::<T>();
             for_chunks_of_rows(io.outputs[0].slice::<T>(), of, |first, rows| {
-                for (row, up) in rows.chunks_exact_mut(of).zip(up.chunks_exact(own).skip(first)) {
+                let all = up.chunks_exact(own / groups).skip(first * groups);
+                for (row, up) in rows.chunks_exact_mut(of / groups).zip(all) {
                     row.fill(0.0);
-                    row[from..from + own].copy_from_slice(up);
+                    row[from..to].copy_from_slice(up);
                 }
             });
         });
@@ -69,7 +71,7 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
     let of = |d: usize| {
         let each = super::columns::slices(d).into_iter();
         each.map(move |own| {
-            let width = (own.to - own.from) as usize;
+            let width = ((own.to - own.from) * own.groups) as usize;
             (ColumnsGrad { own, of: d as u64 }, width)
         })
     };
