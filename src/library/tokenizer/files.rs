@@ -96,14 +96,14 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
         let token = tokens.of(role).unwrap_or_default();
         (inner.token_to_id(token).is_none() && !tokens.lists(token)).then(|| token.to_owned())
     };
-    if let Some((first, last)) = class.ends() {
-        if let Some((role, token)) = [first, last].into_iter().find_map(|r| Some((r, lacks(r)?))) {
-            return Err(format!(
-                "the vocabulary in `{}` has no `{token}`, which is the `{role}` of a {}",
-                files.dir_name,
-                class.name()
-            ));
-        }
+    if let Some((first, last)) = class.ends()
+        && let Some((role, token)) = [first, last].into_iter().find_map(|r| Some((r, lacks(r)?)))
+    {
+        return Err(format!(
+            "the vocabulary in `{}` has no `{token}`, which is the `{role}` of a {}",
+            files.dir_name,
+            class.name()
+        ));
     }
     // A mask that only the class of an encoder speaks of is none.
     if class.ends().is_some() && !config.contains_key("mask_token") && lacks("mask_token").is_some()
