@@ -165,8 +165,7 @@ impl Chat {
         let settings = self.generation.settings(&usual).map_err(Refusal::Wrong)?;
         let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
         let device: Arc<dyn Open> = Arc::new(device);
-        let room = (1, settings.max_new_tokens + 1);
-        let writer = predictor.writer(settings, room, (machine, device))?;
+        let writer = predictor.writer(settings, 1, (machine, device))?;
         if !writer.converses() {
             if self.system.is_some() {
                 let why = "`--system` has no effect: the model has no chat template";

@@ -325,8 +325,7 @@ impl Predict {
         if predictor.task.generates() {
             let settings = self.generation.settings(&Settings::default());
             let settings = settings.map_err(Refusal::Wrong)?;
-            let room = (self.batch, settings.max_new_tokens + 1);
-            let writer = predictor.writer(settings, room, (machine, device))?;
+            let writer = predictor.writer(settings, self.batch, (machine, device))?;
             return Ok(Source::Writes(Box::new(Writing { writer, rows: 0 })));
         }
         let session = predictor.session((self.batch, self.draws), (machine, device))?;

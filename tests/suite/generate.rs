@@ -396,7 +396,7 @@ fn generation_that_cannot_be_is_refused_by_the_check() {
             "this stage generates none",
         ),
         (
-            "objective = causal_lm { learn = all }, generate = {}",
+            "objective = causal_lm { learn = all }, generate = { max_new_tokens = 4 }",
             "prompt = q, completion = a",
             "does not say where",
         ),
@@ -446,4 +446,104 @@ fn generation_that_cannot_be_is_refused_by_the_check() {
     let memory = &json["recipes"][0]["stages"][0]["memory"];
     // Keys and values of 8 tokens, 16 numbers each, in three blocks.
     assert_eq!(memory["cache"], 2 * 8 * 16 * 3 * 4, "{memory}");
+}
+
+/// Adapters and formats that text is generated with. Of weights in 16 bits `predict` reads all bits, and an evaluation those 16.
+const KINDS: [(&str, &str, &str); 8] = [
+    (
+        "lora",
+        "lora { rank = 2, on = { attention.*, ffn.* } }",
+        "f32",
+    ),
+    (
+        "dora",
+        "dora { rank = 2, on = { attention.*, ffn.* } }",
+        "f32",
+    ),
+    (
+        "siva",
+        "siva { rank = 2, on = { attention.*, ffn.* } }",
+        "f32",
+    ),
+    (
+        "vera",
+        "vera { rank = 4, on = { attention.*, ffn.* } }",
+        "f32",
+    ),
+    (
+        "side_lora",
+        "side_lora { rank = 2, on = { attention.*, ffn.* } }",
+        "f32",
+    ),
+    ("full", "full", "f32"),
+    ("last_n", "last_n { n = 1 }", "f32"),
+    (
+        "lora_q8_0",
+        "lora { rank = 2, on = { attention.*, ffn.* } }",
+        "q8_0",
+    ),
+];
+
+#[test]
+fn every_method_generates_what_an_evaluation_predicts() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let prompts = json!([[5, 9, 13], [40, 8, 30, 22]]);
+    let (_, input) = setting(dir.path(), "llama", &prompts);
+    let traces = traces();
+    crate::decoders::write_texts(dir.path(), &traces);
+    let mut recipe = "peftc 1\ndata d = local \".\" { text = text }\n".to_owned();
+    for (name, adapter, dtype) in KINDS {
+        recipe += &format!(
+            "model m_{name} = local \"llama\" {{ dtype = {dtype} }}\n\
+             stage t_{name} = train {{ model = m_{name}, data = d.train, objective = causal_lm, adapter = {adapter}, \
+             lr = 0.02, batch = 8, steps = 8 }}\n"
+        );
+    }
+    let path = dir.path().join("methods.peft");
+    std::fs::write(&path, &recipe).expect("written");
+    crate::decoders::run(&path, &[]);
+    for (name, ..) in KINDS {
+        let stage = format!("t_{name}");
+        let made = texts(&predict(
+            &path,
+            &input,
+            &["--stage", &stage, "--max-new-tokens", "12", "--batch", "2"],
+        ));
+        let rows: String = (0..2)
+            .map(|i| {
+                json!({ "text": format!("{} {}", words(&prompts[i]), made[i]) }).to_string() + "\n"
+            })
+            .collect();
+        let folder = dir.path().join(format!("again_{name}"));
+        std::fs::create_dir_all(&folder).expect("created");
+        std::fs::write(folder.join("test.jsonl"), rows).expect("written");
+        recipe += &format!(
+            "data g_{name} = local \"again_{name}\" {{ text = text }}\n\
+             stage s_{name} = eval {{ from = t_{name}, data = g_{name}.test, metrics = [loss] }}\n"
+        );
+    }
+    std::fs::write(&path, &recipe).expect("written");
+    crate::decoders::run(&path, &[]);
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for (name, ..) in KINDS {
+        let table = dir
+            .path()
+            .join(format!(".peftc/runs/methods/s_{name}/predictions.tsv"));
+        let table = std::fs::read_to_string(table).expect("predictions");
+        for line in table.lines().skip(1) {
+            let cells: Vec<&str> = line.split('\t').collect();
+            let row: usize = cells[0].parse().expect("a row");
+            let position: usize = cells[1].parse().expect("a position");
+            let prompt = prompts[row].as_array().expect("words").len();
+            // The token that the data put behind a text is not one that the model gave.
+            if position >= prompt && cells[2] != "<end>" {
+                compared += 1;
+                if cells[2] != cells[3] {
+                    wrong.push(format!("{name}: {line}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared > 60, "{compared}");
 }

@@ -11,7 +11,7 @@ use crate::exec::generate::{self, Cached, Ears, Generated, Generation, Pace, Pro
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
 use crate::library::chat::{ChatTemplate, Rendering};
-use crate::library::generate::{FILE, Settings, end_tokens};
+use crate::library::generate::{FILE, Settings, end_tokens, with_stops};
 use crate::library::model::{self, Model};
 use crate::plan::Plan;
 use crate::program::Verified;
@@ -53,6 +53,8 @@ pub struct Writer<'a> {
     predictor: &'a Predictor,
     model: Arc<dyn Model>,
     settings: Settings,
+    /// Most texts at once.
+    batch: u64,
     ends: Vec<u32>,
     program: Verified,
     runner: Runner,
@@ -64,14 +66,14 @@ pub struct Writer<'a> {
 }
 
 impl Predictor {
-    /// Brings the model into memory, to go on with texts: `room` are so many at once, each of at most so many tokens.
+    /// Brings the model into memory, to go on with so many texts at once.
     ///
     /// # Errors
     /// It labels texts, or what weights, device or kernels say.
     pub fn writer(
         &self,
         settings: Settings,
-        room: (u64, u64),
+        batch: u64,
         (machine, device): (Machine, Arc<dyn Open>),
     ) -> Result<Writer<'_>, RunError> {
         let folder = |why: String| RunError::file(&self.folder, why);
@@ -88,13 +90,15 @@ impl Predictor {
         }
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
         let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
+        let room = (1, settings.max_new_tokens + 1);
         let (program, built) = self.generating(&model, room)?;
         let mut runner = self.loaded((&program, &built), model.as_ref(), (machine, &device))?;
         generate::begin(&mut runner, &program);
         Ok(Writer {
             predictor: self,
+            ends: with_stops(&self.ends()?, &settings.stop, &self.tokenizer),
             settings,
-            ends: self.ends()?,
+            batch,
             template: self.template()?,
             model,
             program,
@@ -243,9 +247,10 @@ impl Writer<'_> {
         ears: &mut Ears<'_>,
     ) -> Result<Vec<Generated>, RunError> {
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
-        self.make_room(longest as u64 + self.settings.max_new_tokens)?;
+        let places = self.batch.min(prompts.len() as u64).max(1);
+        self.make_room((places, longest as u64 + self.settings.max_new_tokens))?;
         let mut all = Vec::with_capacity(prompts.len());
-        for group in prompts.chunks(self.room.0.max(1) as usize) {
+        for group in prompts.chunks(places as usize) {
             // Nothing of an earlier group is gone on from, so that it does not matter how prompts are grouped.
             self.cached = Cached::default();
             all.extend(self.group(group, ears)?.0);
@@ -262,7 +267,7 @@ impl Writer<'_> {
         prompt: Prompt,
         ears: &mut Ears<'_>,
     ) -> Result<(Generated, Pace), RunError> {
-        self.make_room(prompt.ids.len() as u64 + self.settings.max_new_tokens)?;
+        self.make_room((1, prompt.ids.len() as u64 + self.settings.max_new_tokens))?;
         let (made, pace) = self.group(&[prompt], ears)?;
         let made = made.into_iter().next();
         let made = made.ok_or_else(|| RunError::bug("nothing was made of a prompt"))?;
@@ -286,16 +291,17 @@ impl Writer<'_> {
     }
 
     /// Larger caches, if a sequence needs them.
-    fn make_room(&mut self, wanted: u64) -> Result<(), RunError> {
+    fn make_room(&mut self, wanted: (u64, u64)) -> Result<(), RunError> {
         let (places, room) = self.room;
-        if wanted <= room {
+        let larger = (places.max(wanted.0), room.max(wanted.1));
+        if larger == self.room {
             return Ok(());
         }
-        let (program, _) = self.predictor.generating(&self.model, (places, wanted))?;
+        let (program, _) = self.predictor.generating(&self.model, larger)?;
         generate::end(&mut self.runner);
         generate::begin(&mut self.runner, &program);
         self.cached = Cached::default();
-        self.room.1 = wanted;
+        self.room = larger;
         self.program = program;
         Ok(())
     }

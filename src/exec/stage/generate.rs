@@ -11,6 +11,7 @@ use crate::exec::observe::Observer;
 use crate::files::RunError;
 use crate::files::durable::{failed, write_atomically};
 use crate::library::data::tokens::EncodedSet;
+use crate::library::generate::with_stops;
 use crate::library::metric::TextPair;
 use crate::library::stage::job::Generate;
 
@@ -36,12 +37,13 @@ impl Work<'_> {
         let tokenizer = self.stage.start.model.tokenizer.as_deref();
         let tokenizer =
             tokenizer.ok_or_else(|| RunError::bug("text is generated without a tokenizer"))?;
+        let ends = with_stops(&self.stage.start.model.ends, &job.settings.stop, tokenizer);
         let generation = Generation {
             program: &job.program,
             room: job.room,
             positions: self.stage.model.facts().positions,
             tokenizer,
-            ends: &self.stage.start.model.ends,
+            ends: &ends,
             settings: &job.settings,
         };
         generate::begin(runner, &job.program);

@@ -27,6 +27,22 @@ pub fn end_tokens(
     Ok(ends)
 }
 
+/// These tokens, and those that strings of `stop` are or begin with: special tokens are no part of a text, so that such a
+/// string is never found in it.
+#[must_use]
+pub fn with_stops(ends: &[u32], stop: &[String], tokenizer: &Tokenizer) -> Vec<u32> {
+    let special = tokenizer.special_ids();
+    let begun = |id: &u32| {
+        let token = tokenizer.token(*id).filter(|token| !token.is_empty());
+        token.is_some_and(|token| stop.iter().any(|stop| stop.starts_with(&token)))
+    };
+    let more = special.into_iter().filter(begun);
+    let mut ends: Vec<u32> = ends.iter().copied().chain(more).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}
+
 fn of(file: &Json) -> Result<Vec<u32>, String> {
     let one = |id: &Json| {
         let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -50,6 +66,34 @@ fn of(file: &Json) -> Result<Vec<u32>, String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_special_token_among_the_stops_ends_a_text() {
+        let special = json!({ "id": 1, "content": "<end>", "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false });
+        let file = json!({
+            "version": "1.0", "added_tokens": [special],
+            "model": { "type": "WordLevel", "vocab": { "a": 0, "<end>": 1, "b": 2 }, "unk_token": "a" },
+        });
+        let get = |name: &str| match name {
+            "tokenizer.json" => Some(file.to_string().into_bytes()),
+            "tokenizer_config.json" => {
+                Some(br#"{"tokenizer_class":"PreTrainedTokenizerFast"}"#.to_vec())
+            }
+            _ => None,
+        };
+        let files = crate::library::tokenizer::TokenizerFiles {
+            dir_name: String::new(),
+            get: &get,
+        };
+        let tokenizer = Tokenizer::from_files(&files).expect("a tokenizer");
+        let ends = |stop: &[&str]| {
+            let stop: Vec<String> = stop.iter().map(|&s| s.to_owned()).collect();
+            with_stops(&[2], &stop, &tokenizer)
+        };
+        assert_eq!(ends(&["x", "<end>\n"]), [1, 2]);
+        assert_eq!(ends(&["a", "<en"]), [2]);
+    }
 
     #[test]
     fn ends_are_gathered_from_both_files() {

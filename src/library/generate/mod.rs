@@ -9,7 +9,7 @@ mod runs;
 mod sample;
 mod tail;
 
-pub use ends::{FILE, end_tokens};
+pub use ends::{FILE, end_tokens, with_stops};
 pub use runs::{CHUNK, Piece, prefill};
 pub use sample::Sampler;
 pub use tail::Tail;
