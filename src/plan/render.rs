@@ -9,7 +9,7 @@ use super::{Plan, Stage};
 use crate::base::units::{Bytes, Count};
 use crate::base::visible;
 use crate::library::data::form::Supervision;
-use crate::library::stage::job::{Routine, Update};
+use crate::library::stage::job::{Generate, Routine, Update};
 use crate::library::stage::keys;
 use crate::program::DType;
 use crate::program::device::{self, Device};
@@ -59,6 +59,13 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "flops_per_step": e.flops_per_step,
         "features": features_json(stage),
     });
+    if let (Some(own), Some(generate)) = (own.as_object_mut(), generation(stage)) {
+        let said = json!({
+            "max_new_tokens": generate.settings.max_new_tokens, "texts": generate.places, "tokens": generate.room,
+            "cache_bytes": generate.cache_bytes(),
+        });
+        own.insert("generate".to_owned(), said);
+    }
     let learned = supervised(stage).map(|(key, s)| (key.to_owned(), supervision_json(s)));
     let learned: serde_json::Map<String, Json> = learned.collect();
     if let (Some(own), Routine::Fit(fit)) = (own.as_object_mut(), &stage.job.routine)
@@ -475,6 +482,16 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         if let Some(line) = features_text(stage) {
             let _ = writeln!(out, "  features    {line}");
         }
+        if let Some(generate) = generation(stage) {
+            let _ = writeln!(
+                out,
+                "  generates   {} at once, each of at most {} tokens with its prompt, {} of them new; {} of caches",
+                texts(generate.places),
+                Count(generate.room),
+                Count(generate.settings.max_new_tokens),
+                Bytes(generate.cache_bytes())
+            );
+        }
         memory(&mut out, stage);
         let _ = writeln!(
             out,
@@ -516,6 +533,19 @@ fn demonstrations(stage: &Stage) -> Option<String> {
         "{} of each class from `{}`, of {} tokens at most, seed {}{averaged}",
         shown.each, shown.from, shown.length, shown.seed
     ))
+}
+
+/// What is generated behind the prompts of a stage's split.
+fn generation(stage: &Stage) -> Option<&Generate> {
+    match &stage.job.routine {
+        Routine::Score(score) => score.generate.as_ref(),
+        _ => None,
+    }
+}
+
+/// A number of texts.
+fn texts(count: u64) -> String {
+    format!("{} text{}", Count(count), if count == 1 { "" } else { "s" })
 }
 
 /// The estimate by class.

@@ -443,9 +443,21 @@ fn generation_that_cannot_be_is_refused_by_the_check() {
         .output()
         .expect("starts");
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let memory = &json["recipes"][0]["stages"][0]["memory"];
+    let generate = &json["recipes"][0]["stages"][0]["generate"];
     // Keys and values of 8 tokens, 16 numbers each, in three blocks.
-    assert_eq!(memory["cache"], 2 * 8 * 16 * 3 * 4, "{memory}");
+    let bytes = 2 * 8 * 16 * 3 * 4;
+    let want = json!({ "max_new_tokens": 6, "texts": 1, "tokens": 8, "cache_bytes": bytes });
+    assert_eq!(*generate, want);
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .arg("plan")
+        .arg(&path)
+        .output()
+        .expect("starts");
+    let plan = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        plan.contains("1 text at once") && plan.contains("6 of them new"),
+        "{plan}"
+    );
 }
 
 /// Adapters and formats that text is generated with. Of weights in 16 bits `predict` reads all bits, and an evaluation those 16.

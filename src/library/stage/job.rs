@@ -13,7 +13,7 @@ use super::super::task::Reads;
 use super::fisher::Fisher;
 use super::packing::Packing;
 use crate::program::prefix::Kept;
-use crate::program::{Bindings, DType, Feed, Program, Verified};
+use crate::program::{Bindings, Class, DType, Feed, Program, Verified};
 
 /// A stage's work: the network's parameters, and what is done with them.
 #[derive(Debug)]
@@ -231,6 +231,14 @@ pub struct Generate {
 }
 
 impl Generate {
+    /// Bytes of its caches.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        let residents = self.program.program().residents.iter();
+        let caches = residents.filter(|r| r.class == Class::Cache);
+        caches.map(|r| r.ty.bytes(&Bindings::default())).sum()
+    }
+
     /// The sizes of the runs that read prompts.
     #[must_use]
     pub fn reading(&self) -> Vec<Bindings> {
