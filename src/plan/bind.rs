@@ -65,6 +65,8 @@ pub struct BoundSplit {
     pub text: Vec<String>,
     /// What its rows are.
     pub form: Form,
+    /// The variables of chat templates that the recipe gives for it.
+    pub variables: Option<Map<String, Json>>,
     /// What of it a language model learns; `None` where that is not known, or another thing is learned.
     pub supervision: Option<Supervision>,
     /// Class names, for classification.

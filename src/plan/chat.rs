@@ -6,8 +6,9 @@ use serde_json::{Map, Value as Json};
 
 use super::bind::{BoundModel, Rows, Want};
 use super::error::{BAD_DATA, BAD_PROMPT, BAD_TEMPLATE};
+use super::{Plan, Stage};
 use crate::base::{Diag, Diags, Span};
-use crate::library::chat::{ChatTemplate, Date, FILE, FILE_FOR_TOOLS, TemplateError};
+use crate::library::chat::{ChatTemplate, Date, FILE, FILE_FOR_TOOLS, Kept, TemplateError};
 use crate::library::data::form::Form;
 use crate::library::decl;
 use crate::library::error::IDLE_KEY;
@@ -83,7 +84,8 @@ impl Sources {
     }
 }
 
-/// The template that lies in a folder of files, with the variables of its tokenizer.
+/// The template that lies in a folder of files, with the variables of its tokenizer; in an artifact also with the date and
+/// the variables that its training gave it.
 ///
 /// # Errors
 /// Why it cannot be read.
@@ -95,7 +97,13 @@ pub(super) fn in_folder(
     let Some(usual) = sources.usual else {
         return Ok(None);
     };
-    let parse = |text: &str| ChatTemplate::parse(text, tokenizer.named_tokens(), None);
+    let kept = get("peftc.json").and_then(|bytes| serde_json::from_slice::<Json>(&bytes).ok());
+    let kept = kept.and_then(|all| serde_json::from_value(all.get("chat")?.clone()).ok());
+    let kept: Kept = kept.unwrap_or_default();
+    let today = kept.today.as_deref().and_then(Date::parse);
+    let mut given = tokenizer.named_tokens();
+    given.extend(kept.variables);
+    let parse = |text: &str| ChatTemplate::parse(text, given.clone(), today);
     let with_tools = sources.with_tools.as_deref().map(parse).transpose()?;
     Ok(Some(parse(&usual)?.with_tools(with_tools)))
 }
@@ -270,4 +278,28 @@ pub(super) fn rows<'a>(
         variables,
         ..plain
     })
+}
+
+impl Plan {
+    /// Columns of the text that a stage, or the one it comes from, was trained on, and what its chat template was given.
+    #[must_use]
+    pub fn trained_on(&self, stage: &Stage) -> (Vec<String>, Option<Kept>) {
+        let mut at = Some(stage);
+        while let Some(current) = at {
+            if let Some(split) = current.splits.first().and_then(|s| s.as_ref()) {
+                let variables = split.variables.clone().unwrap_or_default();
+                return (split.text.clone(), kept(stage, variables));
+            }
+            at = current.parent.as_deref().and_then(|p| self.stage(p));
+        }
+        (Vec::new(), kept(stage, Map::new()))
+    }
+}
+
+/// What a stage's chat template was given beside the messages, if it was given something.
+fn kept(stage: &Stage, variables: Map<String, Json>) -> Option<Kept> {
+    let template = stage.start.model.chat.as_ref()?.as_ref().ok()?;
+    let today = template.today().map(|date| date.to_string());
+    let given = today.is_some() || !variables.is_empty();
+    given.then_some(Kept { today, variables })
 }

@@ -81,6 +81,7 @@ impl Binder<'_> {
                 return Some(Arc::new(BoundSplit {
                     text: text.clone(),
                     form,
+                    variables: variables.clone(),
                     supervision: None,
                     encoded: None,
                     lengths: Lengths::Assumed(want.max_length as u32),
@@ -112,6 +113,7 @@ impl Binder<'_> {
                     noted: self.note(declared, split, want, None, &classes, survey),
                     text: text.clone(),
                     form,
+                    variables: variables.clone(),
                     supervision: None,
                     encoded: None,
                     lengths: Lengths::Known(vec![want.max_length as u32; n * want.draws as usize]),
@@ -164,6 +166,7 @@ impl Binder<'_> {
                     noted: self.note(declared, split, want, tokens, &made.classes, made.survey),
                     text: text.clone(),
                     form,
+                    variables: variables.clone(),
                     supervision: made.supervision,
                     making: made.making,
                     host_bytes: made.set.heap_bytes()

@@ -386,3 +386,48 @@ fn grouped(dir: &Path, groups: &[&str]) -> Vec<f64> {
     assert!(others.iter().all(|other| other.len() == first.len()));
     first.clone()
 }
+
+/// What a template was given in training it is given when text is generated.
+#[test]
+fn an_artifact_keeps_what_its_template_was_given() {
+    let row = json!({ "chat": [say("user", "w5"), say("assistant", "w6 w7")] });
+    let dir = folder(&[row.clone(), row]);
+    let template = "{{ strftime_now('%Y') | replace('2026', 'w8') }} {% if not enable_thinking %}w9 {% endif %}".to_owned() + TEMPLATE;
+    std::fs::write(dir.path().join("m/chat_template.jinja"), template).expect("written");
+    recipe(
+        dir.path(),
+        "messages = chat, enable_thinking = false",
+        "causal_lm",
+        ", batch = 2",
+    );
+    assert!(refused(dir.path()).contains("give the date in the model"));
+    let text = std::fs::read_to_string(dir.path().join("r.peft")).expect("text");
+    let text = text.replace("local \"m\"", "local \"m\" { today = \"2026-01-31\" }");
+    std::fs::write(dir.path().join("r.peft"), text).expect("written");
+    assert_eq!(shown(dir.path(), 0), "w8 w9 w2 w5 w3 w4 w6* w7* <end>*");
+    run(&dir.path().join("r.peft"), &[]);
+    let model = dir.path().join(".peftc/runs/r/t/model");
+    let kept = std::fs::read(model.join("peftc.json")).expect("a description");
+    let kept: Value = serde_json::from_slice(&kept).expect("JSON");
+    assert_eq!(
+        kept["chat"],
+        json!({ "today": "2026-01-31", "variables": { "enable_thinking": false } })
+    );
+    let asked = json!({ "messages": [say("user", "w5")] });
+    std::fs::write(dir.path().join("asked.jsonl"), format!("{asked}\n")).expect("written");
+    let output = peftc(
+        dir.path(),
+        &[
+            "predict",
+            &model.display().to_string(),
+            "--input",
+            "asked.jsonl",
+            "--max-new-tokens",
+            "2",
+        ],
+    );
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let row: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(row["generated"].is_string(), "{row}");
+}

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::library::chat::Kept;
 use serde::{Deserialize, Serialize};
 
 /// Name of the description inside an artifact.
@@ -52,6 +53,9 @@ pub struct Description {
     pub ends: Vec<u32>,
     /// Columns of the text.
     pub text: Vec<String>,
+    /// What the chat template is given beside the messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<Kept>,
     /// The template around the text.
     #[serde(default)]
     pub template: Option<String>,

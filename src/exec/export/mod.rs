@@ -18,7 +18,7 @@ use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
 use crate::files::paths::{absolute, relative};
 use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
-use crate::library::chat;
+use crate::library::chat::{self, Kept};
 use crate::library::model::Model;
 use crate::library::net::{Owner, Param};
 use crate::plan::Stage;
@@ -88,7 +88,7 @@ pub fn write_description(
     dir: &Path,
     stage: &Stage,
     base: Option<&Base>,
-    text: &[String],
+    (text, chat): (Vec<String>, Option<Kept>),
 ) -> Result<(), RunError> {
     let leaves = stage.leaves.as_ref().filter(|_| base.is_some());
     let methods = leaves.map_or(&[][..], |l| l.tuning.methods.as_slice());
@@ -125,7 +125,8 @@ pub fn write_description(
             true => stage.start.model.ends.clone(),
             false => Vec::new(),
         },
-        text: text.to_vec(),
+        text,
+        chat,
         template: stage
             .start
             .prompt

@@ -52,7 +52,7 @@ impl Work<'_> {
                     tell(peak, folding.folds(param));
                     Ok(tensor)
                 })?;
-                export::write_description(&dir, self.stage, None, &self.columns())?;
+                export::write_description(&dir, self.stage, None, self.texts())?;
             }
             Target::Gguf(_) => {
                 let own = self.stage.gguf_model();

@@ -16,6 +16,7 @@ use crate::files::peft;
 use crate::files::weights::Checkpoint;
 use crate::files::weights::TensorFile;
 use crate::files::weights::sharded::{self, Layout};
+use crate::library::chat::Kept;
 use crate::library::stage::job::Routine;
 use crate::library::stage::keys;
 use crate::library::stage::network::anatomy;
@@ -103,16 +104,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Columns of the text the stage, or the one it comes from, was trained on.
-    pub(in crate::exec) fn columns(&self) -> Vec<String> {
-        let mut stage = Some(self.stage);
-        while let Some(current) = stage {
-            if let Some(split) = current.splits.first().and_then(|s| s.as_ref()) {
-                return split.text.clone();
-            }
-            stage = current.parent.as_deref().and_then(|p| self.plan.stage(p));
-        }
-        Vec::new()
+    /// Columns of the text the stage, or the one it comes from, was trained on, and what its chat template was given.
+    pub(in crate::exec) fn texts(&self) -> (Vec<String>, Option<Kept>) {
+        self.plan.trained_on(self.stage)
     }
 
     /// What an adapter of this stage stands on.

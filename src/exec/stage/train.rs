@@ -106,7 +106,7 @@ impl Work<'_> {
         if let Some(initial) = adapter {
             let base = self.base()?;
             export::write_adapter(dir, self.stage, &base, runner, initial)?;
-            return export::write_description(dir, self.stage, Some(&base), &self.columns());
+            return export::write_description(dir, self.stage, Some(&base), self.texts());
         }
         runner.fetch_all()?;
         if let Some(features) = self.stage.job.features().filter(|f| f.everything) {
@@ -117,7 +117,7 @@ impl Work<'_> {
             self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))?;
         }
         export::write_model(dir, self.stage, runner)?;
-        export::write_description(dir, self.stage, None, &self.columns())
+        export::write_description(dir, self.stage, None, self.texts())
     }
 
     pub(in crate::exec) fn fit(

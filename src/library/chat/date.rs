@@ -33,6 +33,12 @@ const WEEKDAYS: [&str; 7] = [
     "Saturday",
 ];
 
+impl std::fmt::Display for Date {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:04}-{:02}-{:02}", self.year, self.month, self.day)
+    }
+}
+
 impl Date {
     /// A day written as `2026-11-26`.
     #[must_use]

@@ -10,7 +10,7 @@ use super::{Date, TemplateError, marks, methods, tojson};
 const NAME: &str = "chat";
 
 /// Work that a rendering may do: instructions, and a share of every byte.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 4_000_000;
 
 /// Calls within calls. A thread's stack has room for far more.
 const DEPTH: usize = 120;

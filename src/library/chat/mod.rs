@@ -61,6 +61,17 @@ impl std::fmt::Display for TemplateError {
 
 impl std::error::Error for TemplateError {}
 
+/// What an artifact keeps of what its template was given, so that it is given that again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Kept {
+    /// The date that it writes as today's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub today: Option<String>,
+    /// Variables, such as `enable_thinking`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub variables: Map<String, Json>,
+}
+
 /// What a template is given beside the messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rendering<'a> {
@@ -146,6 +157,12 @@ impl ChatTemplate {
     fn chosen(&self, rendering: &Rendering<'_>) -> &Self {
         let own = self.with_tools.as_deref();
         own.filter(|_| rendering.tools.is_some()).unwrap_or(self)
+    }
+
+    /// The date that it writes as today's, where it is given one.
+    #[must_use]
+    pub const fn today(&self) -> Option<Date> {
+        self.today
     }
 
     /// Its text.
