@@ -275,7 +275,7 @@ fn what_has_no_name_in_the_target_is_an_error_at_its_line() {
             "mlx",
             "not the same in each of the last blocks",
         ),
-        ("full", "gguf_adapter", "no LoRA"),
+        ("full", "gguf_adapter", "leaves no adapter"),
     ] {
         let train = LORA.replace("lora { rank = 2 }", adapter);
         let dir = folder(

@@ -567,7 +567,11 @@ fn a_distilbert_says_the_same_in_five_ways() {
 
 #[test]
 fn a_model_in_blocks_says_the_same_in_five_ways() {
-    for format in FORMATS {
+    // Those that a recipe may choose and whose blocks fit into these rows.
+    for format in FORMATS
+        .iter()
+        .filter(|f| f.encode().is_some() && f.numbers() <= 64)
+    {
         five_ways("bert", format.name());
     }
 }

@@ -158,7 +158,7 @@ impl Reader<'_> {
             own
         } else if let Some(factors) = self.factors("rope_freqs.weight")? {
             // Llama 3's scaling, worked out: frequencies divided by these.
-            json!({ "rope_type": "longrope", "long_factor": factors, "short_factor": factors, "attention_factor": 1.0,
+            json!({ "rope_type": "longrope", "long_factor": factors, "short_factor": factors, "factor": 1.0, "attention_factor": 1.0,
                     "original_max_position_embeddings": context })
         } else {
             match (kind, factor) {

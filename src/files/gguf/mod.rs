@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Value as Json, json};
 
@@ -35,6 +36,8 @@ pub fn is_gguf(path: &Path) -> bool {
 pub struct Gguf {
     header: Header,
     config: Json,
+    /// The tokenizer's two files, made when they are first asked for.
+    tokens: OnceLock<Result<[Vec<u8>; 2], String>>,
 }
 
 impl Gguf {
@@ -45,7 +48,11 @@ impl Gguf {
     pub fn open(file: &File, size: u64) -> Result<Self, String> {
         let header = Header::read(file, size)?;
         let config = config::config(&header, file)?;
-        Ok(Self { header, config })
+        Ok(Self {
+            header,
+            config,
+            tokens: OnceLock::new(),
+        })
     }
 
     /// A file of the folder that it stands for; `None` where there is none of that name.
@@ -55,14 +62,24 @@ impl Gguf {
     pub fn side(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
         let json = match name {
             "config.json" => self.config.clone(),
-            "tokenizer.json" => tokenizer::files(&self.header)?.tokenizer,
-            "tokenizer_config.json" => tokenizer::files(&self.header)?.config,
+            "tokenizer.json" => return self.tokens().map(|[own, _]| Some(own.clone())),
+            "tokenizer_config.json" => return self.tokens().map(|[_, own]| Some(own.clone())),
             "generation_config.json" => self.ends()?,
             _ => return Ok(None),
         };
         serde_json::to_vec(&json)
             .map(Some)
             .map_err(|e| e.to_string())
+    }
+
+    /// `tokenizer.json` and `tokenizer_config.json`.
+    fn tokens(&self) -> Result<&[Vec<u8>; 2], String> {
+        let make = || {
+            let own = tokenizer::files(&self.header)?;
+            let bytes = |json: &Json| serde_json::to_vec(json).map_err(|e| e.to_string());
+            Ok([bytes(&own.tokenizer)?, bytes(&own.config)?])
+        };
+        self.tokens.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 
     /// The tokens at which a text ends.
