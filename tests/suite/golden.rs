@@ -18,6 +18,7 @@ fn shipped_recipes_compile_to_their_golden_plans() {
     let world = RealWorld::new(true);
     let recipes = [
         "quickstart",
+        "chat",
         "reviews/full",
         "reviews/last_1",
         "reviews/bitfit",
