@@ -162,6 +162,9 @@ struct Made<'a> {
     labels: bool,
 }
 
+/// The file of an export for llama.cpp.
+const GGUF: &str = "model.gguf";
+
 /// What was made: each folder with what loads it, and the command to predict with. `all` has the stages, too, that an
 /// earlier run left in OUT.
 pub(super) fn made(document: &Json, all: &Json, out: &Path, screen: Screen) -> String {
@@ -228,9 +231,8 @@ fn models<'a>(document: &'a Json, out: &Path) -> Vec<Made<'a>> {
             let folder = places.iter().find_map(|place| {
                 let inside = ["adapter", "model"].map(|sub| place.join(sub));
                 inside.into_iter().find(|dir| {
-                    dir.join("config.json").exists()
-                        || dir.join("adapter_config.json").exists()
-                        || dir.join("peftc.json").exists()
+                    let files = ["config.json", "adapter_config.json", "peftc.json", GGUF];
+                    files.iter().any(|file| dir.join(file).exists())
                 })
             })?;
             Some(Made {
@@ -246,6 +248,9 @@ fn models<'a>(document: &'a Json, out: &Path) -> Vec<Made<'a>> {
 
 /// Whether the task that a folder was trained for has an answer for a text.
 fn labels(folder: &Path) -> bool {
+    if elsewhere(folder).is_some() {
+        return false;
+    }
     let own: Option<Json> = std::fs::read(folder.join("peftc.json"))
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -259,8 +264,22 @@ fn labels(folder: &Path) -> bool {
         .is_none_or(|task| task.answers(&classes, form).is_ok())
 }
 
-/// What opens a folder in Python.
+/// The program that a folder was exported for, if it was.
+fn elsewhere(folder: &Path) -> Option<&'static str> {
+    if folder.join(GGUF).exists() {
+        Some("llama.cpp, Ollama")
+    } else if folder.join("adapters.safetensors").exists() {
+        Some("mlx-lm")
+    } else {
+        None
+    }
+}
+
+/// What opens a folder.
 fn loads(folder: &Path) -> String {
+    if let Some(program) = elsewhere(folder) {
+        return program.to_owned();
+    }
     if folder.join("adapter_config.json").exists() {
         return "PeftModel (peft)".to_owned();
     }
