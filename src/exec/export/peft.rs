@@ -76,12 +76,19 @@ pub(in crate::exec) fn write_peft(
     }
     let kept = |p: &&Param| p.owner == Owner::Head || whole.contains(&p.module());
     for param in stage.job.params.iter().filter(kept) {
-        tensors.push(plain(param, runner)?);
+        let turned = stage.model.transposed(&param.name);
+        tensors.push(plain(param, turned, runner)?);
     }
     let mut keys = form.keys;
     keys.push(("peft_type", json!(form.kind)));
     if let Some(product) = form.product {
         keys.extend(sizes(product, &adapted));
+    }
+    let weight = |target: &String| stage.model.transposed(&format!("{target}.weight"));
+    if targets.iter().any(weight) {
+        // Such maps are peft's `Conv1D`.
+        keys.retain(|(key, _)| *key != "fan_in_fan_out");
+        keys.push(("fan_in_fan_out", json!(true)));
     }
     let mut save: Vec<String> = whole.iter().map(|m| (*m).to_owned()).collect();
     let task = stage.start.task.as_ref();
@@ -243,7 +250,7 @@ fn nothing(site: &Site) -> [PeftTensor; 2] {
 }
 
 /// A parameter of a module that is saved whole.
-fn plain(param: &Param, runner: &mut Runner) -> Result<PeftTensor, RunError> {
+fn plain(param: &Param, turned: bool, runner: &mut Runner) -> Result<PeftTensor, RunError> {
     if runner.residents.get(&param.name).is_none() {
         // The frozen part of such a module may be on the device alone.
         runner.fetch_all()?;
@@ -254,6 +261,13 @@ fn plain(param: &Param, runner: &mut Runner) -> Result<PeftTensor, RunError> {
     let Some(data) = data else {
         return Err(RunError::bug(format!("`{}` is not in memory", param.name)));
     };
-    let dims = param.shape.iter().map(|&n| n as usize).collect();
-    Ok((format!("{MODEL}.{}", param.name), dims, data.to_vec()))
+    let mut dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+    let name = format!("{MODEL}.{}", param.name);
+    if let (true, &[_, width]) = (turned, dims.as_slice()) {
+        let columns = (0..width).flat_map(|c| data.iter().skip(c).step_by(width).copied());
+        let data = columns.collect();
+        dims.reverse();
+        return Ok((name, dims, data));
+    }
+    Ok((name, dims, data.to_vec()))
 }

@@ -91,6 +91,13 @@ impl Work<'_> {
             tensor.ok_or_else(|| RunError::bug(format!("`{name}` was there a moment ago")))
         };
         for (name, own) in &fitted.tensors {
+            if model.transposed(own) {
+                let what = format!(
+                    "holds `{name}` as a whole, and the files of this model store such matrices transposed: that is not read \
+                     yet; merge the adapter into the model first"
+                );
+                return Err(RunError::file(dir, what));
+            }
             let (dims, data) = get(name)?;
             sources.given.insert(own.clone(), Tensor::new(data, &dims));
         }
