@@ -68,6 +68,7 @@ pub fn names(registry: Registry) -> impl Iterator<Item = &'static str> + Clone {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::library::schema::Kind;
     use crate::library::words::{KEYS, Means, NAMES};
 
     /// The blocks `x { key = … }` and the keys in them, of a piece of a recipe.
@@ -82,14 +83,19 @@ mod tests {
         let crate::syntax::ast::Item::Decl(decl) = &items[0] else {
             panic!("no declaration");
         };
-        ctor(&decl.body, each);
+        ctor(&decl.body, "", each);
     }
 
-    fn ctor(body: &crate::syntax::ast::Ctor, each: &mut dyn FnMut(&str, &str)) {
+    /// A block without a name, as `generate` takes, is called by its key.
+    fn ctor(body: &crate::syntax::ast::Ctor, key: &str, each: &mut dyn FnMut(&str, &str)) {
+        let name = match body.name.value.as_str() {
+            "" => key,
+            name => name,
+        };
         for entry in &body.entries {
-            each(&body.name.value, &entry.key.value);
+            each(name, &entry.key.value);
             if let crate::syntax::ast::ValueKind::Ctor(inner) = &entry.value.value {
-                ctor(inner, each);
+                ctor(inner, &entry.key.value, each);
             }
         }
     }
@@ -97,8 +103,18 @@ mod tests {
     #[test]
     fn words_point_to_keys_that_are_there_and_are_none_themselves() {
         let all = all();
-        let has =
-            |block: &str, key: &str| all.iter().any(|s| s.name == block && s.key(key).is_some());
+        let within = all
+            .iter()
+            .flat_map(|s| s.keys)
+            .filter_map(|k| match &k.kind {
+                Kind::Block(block) => Some(*block),
+                _ => None,
+            });
+        let every: Vec<&Schema> = all.iter().copied().chain(within).collect();
+        let has = |block: &str, key: &str| {
+            let is = |s: &&Schema| s.name == block && s.key(key).is_some();
+            every.iter().any(is)
+        };
         let (mut checked, mut wrong) = (0, Vec::new());
         for word in KEYS.iter().chain(NAMES) {
             let Means::Key {

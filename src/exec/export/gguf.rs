@@ -160,11 +160,15 @@ pub(in crate::exec) fn write_model(
         if let Some(update) = update.filter(|_| planned.format.blocks().is_some()) {
             let (name, error) = (param.name.clone(), error.sqrt());
             if error > update && !force {
+                let finer = match planned.format.name() {
+                    "q8_0" => "`dtype = f16`",
+                    _ => "`dtype = q8_0` or `dtype = f16`",
+                };
                 return Err(RunError::file(
                     &path,
                     format!(
                         "rounding `{name}` to {} changes it by {error:.3e}, more than the adapter did ({update:.3e}), so that what was \
-                         learned would be lost; write `dtype = q8_0` or `f16`, or `force = true`",
+                         learned would be lost; write {finer}, or `force = true`",
                         planned.format
                     ),
                 ));
