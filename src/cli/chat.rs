@@ -10,11 +10,10 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::generation::Generation;
-use super::options::{Color, Common, error, threads};
-use super::predict::{Refusal, place};
-use super::screen::{Screen, wrap};
-use super::{exit, output, signals};
-use crate::base::visible;
+use super::options::error;
+use super::predict::Refusal;
+use super::predict::flags::{Noting, Running};
+use super::{output, signals};
 use crate::exec::backend::{Device, Open};
 use crate::exec::generate::{Ears, Ended, Pace, Prompt};
 use crate::exec::observe::{Event, Observer};
@@ -52,27 +51,10 @@ pub(super) struct Chat {
     /// Say behind each answer how fast it was
     #[arg(long)]
     speed: bool,
-    /// Device to compute on: cpu, cuda, cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Threads to compute with; all cores if not given
-    #[arg(long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
-    /// Where a recipe's finished stages are; `.peftc/store` beside it if not given
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Override a `let` of a recipe
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    sets: Vec<String>,
-    /// Never reach for the network for a recipe; use the cache only
-    #[arg(long)]
-    offline: bool,
-    /// Print no notes
-    #[arg(long)]
-    quiet: bool,
-    /// When to colour
-    #[arg(long, value_enum, default_value = "auto")]
-    color: Color,
+    #[command(flatten)]
+    running: Running,
+    #[command(flatten)]
+    noting: Noting,
 }
 
 /// Looks at whether an answer is to be stopped before it begins; afterwards what was said of it stays.
@@ -111,53 +93,13 @@ enum Turn {
 
 impl Chat {
     pub(super) fn run(&self) -> i32 {
-        let named = self.device.parse::<Device>();
-        let device = match named.and_then(|device| device.is_built().map(|()| device)) {
-            Ok(device) => device,
-            Err(why) => {
-                error(&format!("`--device {}`: {why}", self.device));
-                return exit::WRONG;
-            }
-        };
-        let machine = Machine::detect(self.threads);
-        match self.common().in_pool(|| self.talk(machine, device)) {
-            Ok(()) => exit::DONE,
-            Err(refusal) => refusal.told(),
-        }
-    }
-
-    fn common(&self) -> Common {
-        Common {
-            device: "cpu".to_owned(),
-            offline: self.offline,
-            sets: self.sets.clone(),
-            json: false,
-            no_data_report: true,
-            quiet: true,
-            threads: self.threads,
-            color: self.color,
-        }
-    }
-
-    fn note(&self, text: &str) {
-        if !self.quiet {
-            let screen = Screen::err(self.color);
-            let text = format!("note: {}", visible::line(text));
-            output::note(&wrap(&text, screen.prose(), ""));
-        }
+        self.running
+            .run(&self.noting, |machine, device| self.talk(machine, device))
     }
 
     fn talk(&self, machine: Machine, device: Device) -> Result<(), Refusal> {
-        let place = place::find(&place::Asked {
-            path: &self.model,
-            stage: self.stage.as_deref(),
-            best: self.best.as_deref(),
-            store: self.store.as_deref(),
-            common: &self.common(),
-        })?;
-        if let Some(note) = &place.note {
-            self.note(note);
-        }
+        let named = (self.stage.as_deref(), self.best.as_deref());
+        let place = self.running.find(&self.model, named, &self.noting)?;
         let usual = Settings {
             max_new_tokens: ANSWER,
             ..Settings::default()
@@ -171,7 +113,7 @@ impl Chat {
                 let why = "`--system` has no effect: the model has no chat template";
                 return Err(Refusal::Wrong(why.to_owned()));
             }
-            self.note(
+            self.noting.note(
                 "the model has no chat template: it goes on with each line for itself, and keeps nothing of those before",
             );
         }
@@ -191,7 +133,7 @@ impl Chat {
     fn lines(&self, talk: &mut Talk<'_>) -> Result<(), Refusal> {
         let terminal = std::io::stdin().is_terminal();
         if terminal {
-            self.note(HELP);
+            self.noting.note(HELP);
         }
         let mut input = std::io::stdin().lock();
         loop {
@@ -215,7 +157,7 @@ impl Chat {
             match (word, rest.trim()) {
                 _ if line.trim().is_empty() => {}
                 ("/exit" | "/quit", "") => return Ok(()),
-                ("/help", "") => self.note(HELP),
+                ("/help", "") => self.noting.note(HELP),
                 ("/reset", "") => self.begin(talk),
                 ("/system", _) if !talk.writer.converses() => {
                     error(
@@ -237,7 +179,7 @@ impl Chat {
     /// Begins a new conversation.
     fn begin(&self, talk: &mut Talk<'_>) {
         talk.messages.clear();
-        self.note("a new conversation begins");
+        self.noting.note("a new conversation begins");
     }
 
     /// Answers what is said.
@@ -249,19 +191,19 @@ impl Chat {
             } else {
                 "turns are"
             };
-            self.note(&format!(
+            self.noting.note(&format!(
                 "the conversation has become longer than the model can read: its first {left_out} {turns} left out"
             ));
         }
         match turn {
             Turn::Refused(why) => error(&why),
-            Turn::Nothing => self.note("stopped before the answer began"),
+            Turn::Nothing => self.noting.note("stopped before the answer began"),
             Turn::Answered(pace, ended) => {
                 if ended == Ended::Length {
-                    self.note("the answer was cut at `--max-new-tokens`");
+                    self.noting.note("the answer was cut at `--max-new-tokens`");
                 }
                 if self.speed {
-                    self.note(&speed(pace));
+                    self.noting.note(&speed(pace));
                 }
             }
         }

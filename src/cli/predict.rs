@@ -1,5 +1,6 @@
 //! `peftc predict`: label new text, row by row, in the order and with the columns of the input.
 
+pub(super) mod flags;
 mod label;
 pub(super) mod place;
 mod progress;
@@ -11,15 +12,15 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use self::flags::{Noting, Running};
 use self::label::{Answers, Source, Unsaid, strs};
 use self::progress::Shown;
 use self::write::{PROMPTS, Writing};
 use super::exit;
 use super::generation::Generation;
-use super::options::{Color, Common, error, output_failed, threads};
+use super::options::{Color, error, output_failed};
 use super::output;
 use super::screen::Screen;
-use crate::base::visible;
 use crate::exec::backend::{Device, Open};
 use crate::exec::predict::Predictor;
 use crate::files::{RunError, near};
@@ -94,29 +95,12 @@ pub(super) struct Predict {
     /// Draws of the prompt's demonstrations to average over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
     draws: u64,
-    /// Device to compute on: cpu, cuda, cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Threads to compute with; all cores if not given
-    #[arg(long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
-    /// Where a recipe's finished stages are; `.peftc/store` beside it if not given
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Override a `let` of a recipe
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    sets: Vec<String>,
-    /// Never reach for the network for a recipe; use the cache only
-    #[arg(long)]
-    offline: bool,
+    #[command(flatten)]
+    running: Running,
     #[command(flatten)]
     generation: Generation,
-    /// Print no notes
-    #[arg(long)]
-    quiet: bool,
-    /// When to colour
-    #[arg(long, value_enum, default_value = "auto")]
-    color: Color,
+    #[command(flatten)]
+    noting: Noting,
 }
 
 /// Why nothing, or not all, was predicted.
@@ -185,54 +169,14 @@ impl Refusal {
 
 impl Predict {
     pub(super) fn run(&self) -> i32 {
-        let named = self.device.parse::<Device>();
-        let device = match named.and_then(|device| device.is_built().map(|()| device)) {
-            Ok(device) => device,
-            Err(why) => {
-                error(&format!("`--device {}`: {why}", self.device));
-                return exit::WRONG;
-            }
-        };
-        let machine = Machine::detect(self.threads);
-        match self.common().in_pool(|| self.predict(machine, device)) {
-            Ok(()) => exit::DONE,
-            Err(refusal) => refusal.told(),
-        }
-    }
-
-    /// The flags that a recipe is read with.
-    fn common(&self) -> Common {
-        Common {
-            device: "cpu".to_owned(),
-            offline: self.offline,
-            sets: self.sets.clone(),
-            json: false,
-            no_data_report: true,
-            quiet: true,
-            threads: self.threads,
-            color: self.color,
-        }
-    }
-
-    fn note(&self, text: &str) {
-        if !self.quiet {
-            let screen = Screen::err(self.color);
-            let text = format!("note: {}", visible::line(text));
-            output::note(&super::screen::wrap(&text, screen.prose(), ""));
-        }
+        self.running.run(&self.noting, |machine, device| {
+            self.predict(machine, device)
+        })
     }
 
     fn predict(&self, machine: Machine, device: Device) -> Result<(), Refusal> {
-        let place = place::find(&place::Asked {
-            path: &self.model,
-            stage: self.stage.as_deref(),
-            best: self.best.as_deref(),
-            store: self.store.as_deref(),
-            common: &self.common(),
-        })?;
-        if let Some(note) = &place.note {
-            self.note(note);
-        }
+        let named = (self.stage.as_deref(), self.best.as_deref());
+        let place = self.running.find(&self.model, named, &self.noting)?;
         let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
         let mut answers = Answers {
             task: predictor.task.as_ref(),
@@ -278,7 +222,7 @@ impl Predict {
         let out = Box::new(BufWriter::new(output::data()));
         let mut sink = rows::sink(format, out, input.columns(), added, copied, &name)?;
         let mut unsaid = Unsaid::default();
-        let mut shown = Shown::new(self.quiet);
+        let mut shown = Shown::new(self.noting.quiet);
         while !part.is_empty() {
             let values = source.values(&part, (&columns, &name), &mut unsaid)?;
             sink.write(&part, values)?;
@@ -288,7 +232,7 @@ impl Predict {
         sink.finish()?;
         drop(shown);
         if let Some(note) = unsaid.note() {
-            self.note(&note);
+            self.noting.note(&note);
         }
         Ok(())
     }
@@ -357,7 +301,7 @@ impl Predict {
             (name, opened)
         };
         if opened.guessed {
-            self.note(&format!(
+            self.noting.note(&format!(
                 "{name} is read as {}; `--input-format` says otherwise",
                 opened.format.name()
             ));

@@ -207,12 +207,16 @@ fn write_matrix(
     }
     let wide = tensor.cast(DType::F32);
     let data = wide.slice::<f32>().unwrap_or_default();
-    for column in 0..width {
-        let own = data.iter().skip(column).step_by(width).copied();
-        let row = Tensor::new(own.collect::<Vec<f32>>(), &[rows]);
+    for column in columns(data, width) {
+        let row = Tensor::new(column.collect::<Vec<f32>>(), &[rows]);
         write_as(&row, dtype, out)?;
     }
     Ok(())
+}
+
+/// The columns of a matrix with rows of so many numbers.
+fn columns(data: &[f32], width: usize) -> impl Iterator<Item = impl Iterator<Item = f32>> {
+    (0..width).map(move |column| data.iter().skip(column).step_by(width).copied())
 }
 
 /// Writes `dir` as a model whose tensors are asked for one by one, in type `dtype`.

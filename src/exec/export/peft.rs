@@ -264,8 +264,7 @@ fn plain(param: &Param, turned: bool, runner: &mut Runner) -> Result<PeftTensor,
     let mut dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
     let name = format!("{MODEL}.{}", param.name);
     if let (true, &[_, width]) = (turned, dims.as_slice()) {
-        let columns = (0..width).flat_map(|c| data.iter().skip(c).step_by(width).copied());
-        let data = columns.collect();
+        let data = super::columns(data, width).flatten().collect();
         dims.reverse();
         return Ok((name, dims, data));
     }

@@ -100,7 +100,7 @@ impl Class {
     pub(super) fn of(
         config: &Map<String, Json>,
         model: &Map<String, Json>,
-        (byte_level, kind): (bool, Option<&str>),
+        (byte_level, kind): (&dyn Fn() -> bool, Option<&str>),
     ) -> Result<Self, String> {
         let model_type = model.get("model_type").and_then(Json::as_str);
         let is_in = |list: &[&str]| model_type.is_some_and(|own| list.contains(&own));
@@ -119,7 +119,7 @@ impl Class {
             };
             let plain = name.strip_suffix("Fast").unwrap_or(name);
             // Many files of byte-level vocabularies say so.
-            let wrong = plain == "LlamaTokenizer" && byte_level && !is_in(WRONGLY_NAMED);
+            let wrong = plain == "LlamaTokenizer" && !is_in(WRONGLY_NAMED) && byte_level();
             if wrong || is_in(AS_IT_IS) {
                 return Ok(Self::Plain);
             }

@@ -17,11 +17,13 @@ type Object = Map<String, Json>;
 impl TokenizerFiles<'_> {
     /// A file that holds a JSON object, if it is there.
     fn object(&self, name: &str) -> Result<Option<Object>, String> {
-        let Some(bytes) = (self.get)(name) else {
-            return Ok(None);
-        };
-        match serde_json::from_slice(&bytes) {
-            Ok(Json::Object(map)) => Ok(Some(map)),
+        let bytes = (self.get)(name);
+        bytes.map(|bytes| self.parsed(name, &bytes)).transpose()
+    }
+
+    fn parsed(&self, name: &str, bytes: &[u8]) -> Result<Object, String> {
+        match serde_json::from_slice(bytes) {
+            Ok(Json::Object(map)) => Ok(map),
             Ok(_) => Err(format!("{name} in `{}` is no JSON object", self.dir_name)),
             Err(why) => Err(format!(
                 "{name} in `{}` is not valid JSON: {why}",
@@ -47,16 +49,24 @@ impl TokenizerFiles<'_> {
 pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
     let config = files.object("tokenizer_config.json")?.unwrap_or_default();
     let model = files.object("config.json")?.unwrap_or_default();
-    let mut serialized = files.object("tokenizer.json")?;
+    let json = (files.get)("tokenizer.json");
+    let bytes = json.as_ref().map(|json| json.len() as u64);
+    let mut serialized = json
+        .as_ref()
+        .map(|json| files.parsed("tokenizer.json", json))
+        .transpose()?;
     let class = {
-        let json = (files.get)("tokenizer.json").unwrap_or_default();
-        let wanted = b"\"ByteLevel\"";
-        let byte_level = json.windows(wanted.len()).any(|part| part == wanted);
+        let byte_level = || {
+            let wanted = b"\"ByteLevel\"";
+            let mut parts = json.iter().flat_map(|json| json.windows(wanted.len()));
+            parts.any(|part| part == wanted)
+        };
         let own = serialized
             .as_ref()
             .and_then(|s| s.get("model")?.as_object());
-        Class::of(&config, &model, (byte_level, own.map(class::kind)))?
+        Class::of(&config, &model, (&byte_level, own.map(class::kind)))?
     };
+    drop(json);
     let mut notes = keys::review(class, &config)?;
     let saved_side = serialized
         .as_ref()
@@ -127,8 +137,8 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
         let segments = model.get("type_vocab_size").map(Json::as_u64);
         tokenizer.segment_rows = segments.unwrap_or(Some(2));
     }
-    if let Some(bytes) = (files.get)("tokenizer.json") {
-        tokenizer.bytes = bytes.len() as u64;
+    if let Some(bytes) = bytes {
+        tokenizer.bytes = bytes;
     }
     notes.extend(tokenizer.capitals());
     notes.extend(tokenizer.hidden_segments(&config, &model));

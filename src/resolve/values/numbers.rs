@@ -31,6 +31,27 @@ fn wrong_unit(
     None
 }
 
+/// A number that its key takes, or the complaint about it.
+fn within_bounds(
+    key: &Key,
+    digits: &str,
+    value: Option<Checked>,
+    span: Span,
+    diags: &mut Diags,
+) -> Option<Checked> {
+    if value.is_none() {
+        diags.push(
+            Diag::error(
+                &OUT_OF_BOUNDS,
+                span,
+                format!("`{}` takes {}", key.name, key.kind),
+            )
+            .label(format!("{digits} is not")),
+        );
+    }
+    value
+}
+
 pub(super) fn int(
     key: &Key,
     digits: &str,
@@ -49,17 +70,7 @@ pub(super) fn int(
         );
     }
     let value = digits.parse::<u64>().ok().filter(|n| (lo..=hi).contains(n));
-    if value.is_none() {
-        diags.push(
-            Diag::error(
-                &OUT_OF_BOUNDS,
-                span,
-                format!("`{}` takes {}", key.name, key.kind),
-            )
-            .label(format!("{digits} is not")),
-        );
-    }
-    value.map(Checked::Int)
+    within_bounds(key, digits, value.map(Checked::Int), span, diags)
 }
 
 pub(super) fn batch(
@@ -114,17 +125,7 @@ pub(super) fn float(
         };
         above && below && x.is_finite()
     });
-    if value.is_none() {
-        diags.push(
-            Diag::error(
-                &OUT_OF_BOUNDS,
-                span,
-                format!("`{}` takes {}", key.name, key.kind),
-            )
-            .label(format!("{digits} is not")),
-        );
-    }
-    value.map(Checked::Float)
+    within_bounds(key, digits, value.map(Checked::Float), span, diags)
 }
 
 /// Bytes of a size such as `6GiB`; `None` if the unit is unknown or the number too large.

@@ -270,6 +270,21 @@ impl Packed {
     }
 }
 
+/// The number of the largest magnitude, the first among equals; 0 where all are 0.
+///
+/// # Errors
+/// A number that is not finite.
+pub(super) fn farthest(numbers: &[f32]) -> Result<f32, f32> {
+    let mut most = 0.0_f32;
+    for &x in numbers {
+        if !x.is_finite() {
+            return Err(x);
+        }
+        most = if x.abs() > most.abs() { x } else { most };
+    }
+    Ok(most)
+}
+
 /// A number in f16 at a place of a block.
 #[inline(always)]
 pub(super) fn half_at(block: &[u8], at: usize) -> f32 {

@@ -6,7 +6,7 @@
 use half::f16;
 
 use super::Blocks;
-use super::blocks::{Encode, half_at};
+use super::blocks::{Encode, farthest, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -53,13 +53,7 @@ impl Blocks for Q4_0 {
 
 /// As llama.cpp's `quantize_row_q4_0_ref`.
 fn encode(numbers: &[f32], block: &mut [u8]) -> Result<(), f32> {
-    let mut most = 0.0_f32;
-    for &x in numbers {
-        if !x.is_finite() {
-            return Err(x);
-        }
-        most = if x.abs() > most.abs() { x } else { most };
-    }
+    let most = farthest(numbers)?;
     let scale = most / -8.0;
     let stored = f16::from_f32(scale);
     if !stored.is_finite() {

@@ -7,7 +7,7 @@
 use half::f16;
 
 use super::Blocks;
-use super::blocks::{Encode, half_at};
+use super::blocks::{Encode, farthest, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -84,9 +84,7 @@ const PART: usize = 32;
 
 /// As llama.cpp's `quantize_row_q4_K_ref`.
 fn encode(numbers: &[f32], block: &mut [u8]) -> Result<(), f32> {
-    if let Some(&bad) = numbers.iter().find(|x| !x.is_finite()) {
-        return Err(bad);
-    }
+    let far = farthest(numbers)?;
     let (mut scales, mut leasts) = ([0.0_f32; 8], [0.0_f32; 8]);
     for (k, x) in numbers.chunks_exact(PART).enumerate() {
         (scales[k], leasts[k]) = fit(x);
@@ -99,8 +97,7 @@ fn encode(numbers: &[f32], block: &mut [u8]) -> Result<(), f32> {
     };
     let (stored, lowest) = (f16::from_f32(scale / 63.0), f16::from_f32(least / 63.0));
     if !(stored.is_finite() && lowest.is_finite()) {
-        let far = numbers.iter().copied();
-        return Err(far.fold(0.0, |m: f32, x| if x.abs() > m.abs() { x } else { m }));
+        return Err(far);
     }
     block[..2].copy_from_slice(&stored.to_le_bytes());
     block[2..4].copy_from_slice(&lowest.to_le_bytes());

@@ -6,7 +6,7 @@
 use half::f16;
 
 use super::Blocks;
-use super::blocks::Encode;
+use super::blocks::{Encode, farthest};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -56,13 +56,7 @@ impl Blocks for Q8_0 {
 
 /// As llama.cpp's `quantize_row_q8_0_ref`: halves are rounded away from zero, by the scale before it is rounded.
 fn encode(numbers: &[f32], block: &mut [u8]) -> Result<(), f32> {
-    let mut most = 0.0_f32;
-    for &x in numbers {
-        if !x.is_finite() {
-            return Err(x);
-        }
-        most = if x.abs() > most.abs() { x } else { most };
-    }
+    let most = farthest(numbers)?;
     let scale = most.abs() / STEPS;
     let stored = f16::from_f32(scale);
     if !stored.is_finite() {
