@@ -1,13 +1,21 @@
 #!/usr/bin/env python3
-"""Write methods.json: loss curves of methods whose first values are peftc's own.
+"""Write methods/NAME.json: loss curves of methods whose first values are peftc's own.
 
 How to run (from the repository root, after `cargo build`; the environment of make_traces.py):
 
-    .venv/bin/python tests/reference/make_method_traces.py --peftc target/debug/peftc
+    .venv/bin/python tests/reference/make_method_traces.py --peftc target/debug/peftc [NAME …]
 
 peftc runs one step at a vanishing rate and leaves the first values in its artifact; from there on everything is
-PyTorch in f32 on one thread. DoRA and VeRA are peft's own classes, which load what peftc exported; Houlsby adapters,
-which peft does not have, are transcribed here. Each curve is 20 AdamW steps.
+PyTorch in f32 on one thread. Each curve is 20 AdamW steps. `methods/NAME.py` says what is trained:
+
+- `CASES`: rows of a name, the method as a recipe writes it, and a rate.
+- Nothing else: the method is peft's own class, which loads what peftc exported.
+- `adapt(model, start, case, method)`: a transcription. It changes the model in place; `start` is what peftc trained, by
+  name. It may return another module in the model's place. Parameters of the result whose names are in `start` get those values.
+- `trained(case, key)`: of such a model, the parameters that are trained beside the head.
+- `loss(model, feed, mask, labels, step)`: where the loss is not the plain cross-entropy.
+- `group(key)`: the rate's factor for a parameter, where rates differ.
+- `after(model, step)`: what happens behind each update.
 """
 
 import os
@@ -16,60 +24,23 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import argparse
-import json
+import importlib.util
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 
 import make_side_traces as side
 import make_traces as base
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from torch import nn
 from torch.nn import functional as F
 
-HERE = Path(__file__).resolve().parent
-ALL = side.ALL
-CASES = [
-    ("dora", f"dora {{ rank = 4, alpha = 8, on = {ALL} }}", 1e-2),
-    ("vera", f"vera {{ rank = 16, on = {ALL} }}", 5e-2),
-    ("houlsby", "houlsby { size = 8 }", 2e-3),
-    ("houlsby_norms", "houlsby { size = 8, norms = true, activation = silu }", 2e-3),
-]
-
-
-class Adapter(nn.Module):
-    """A bottleneck beside the identity."""
-
-    def __init__(self, start, name, act):
-        super().__init__()
-        self.act = act
-        for part in ("down", "up"):
-            for kind in ("weight", "bias"):
-                value = start[f"{name}.adapter_{part}.{kind}"].clone()
-                self.register_parameter(f"adapter_{part}_{kind}", nn.Parameter(value))
-
-    def forward(self, h):
-        z = self.act(F.linear(h, self.adapter_down_weight, self.adapter_down_bias))
-        return h + F.linear(z, self.adapter_up_weight, self.adapter_up_bias)
-
-
-def with_adapters(model, start, act):
-    """The model with an adapter where a dropout of rate 0, or nothing, stands before each residual."""
-    names = {k.rsplit(".adapter_down", 1)[0] for k in start if k.endswith("adapter_down.weight")}
-    for name in names:
-        module, adapter = model.get_submodule(name), Adapter(start, name, act)
-        if hasattr(module, "out_lin"):
-            module.out_lin = nn.Sequential(module.out_lin, adapter)
-        else:
-            module.dropout = adapter
-
-
-def trained(name, key):
-    if "adapter_" in key or key.startswith(("classifier", "pre_classifier")) or "pooler" in key:
-        return True
-    return name == "houlsby_norms" and "norm" in key.lower()
+MODELS = ("bert-tiny", "roberta-tiny", "distilbert-tiny")
 
 
 def first(peftc, model, method, tmp):
@@ -80,32 +51,54 @@ def first(peftc, model, method, tmp):
     return next(Path(tmp).glob(".peftc/store/*/adapter"))
 
 
-def train(peftc, name, model_name, method, lr, rows):
+def is_head(key):
+    return key.startswith(("classifier", "pre_classifier")) or "pooler" in key
+
+
+def prepared(peftc, of, case, model_name, method):
+    """The model with the method in it, as peftc starts."""
     with tempfile.TemporaryDirectory() as tmp:
         folder = first(peftc, model_name, method, tmp)
         model = base.load(model_name)
         base.no_dropout(model)
-        if name.startswith("houlsby"):
-            start = load_file(folder / "peftc.safetensors")
-            with_adapters(model, start, F.silu if "silu" in method else F.gelu)
-            own = dict(model.named_parameters())
-            for key, q in own.items():
-                q.requires_grad_(trained(name, key))
-                if q.requires_grad and key in start:
-                    q.data.copy_(start[key])
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        if not hasattr(of, "adapt"):
+            return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        start = load_file(folder / "peftc.safetensors")
+        model = of.adapt(model, start, case, method) or model
+        for key, q in model.named_parameters():
+            q.requires_grad_(is_head(key) or of.trained(case, key))
+            if key in start:
+                q.data.copy_(start[key])
+        return model
+
+
+def groups(of, named, lr):
+    """AdamW's groups: those of a plain run, divided by what a method makes of the rate."""
+    factor = getattr(of, "group", lambda key: 1.0)
+    made = []
+    for value in sorted({factor(k) for k, _ in named}):
+        for group in side.adamw([(k, q) for k, q in named if factor(k) == value]):
+            made.append({**group, "lr": lr * value})
+    return [g for g in made if g["params"]]
+
+
+def train(peftc, of, case, model_name, method, lr, rows):
+    model = prepared(peftc, of, case, model_name, method)
     model.train()
     named = [(k.lower(), q) for k, q in model.named_parameters() if q.requires_grad]
-    optimizer = torch.optim.AdamW(side.adamw(named), lr=lr, eps=1e-8, foreach=False)
+    optimizer = torch.optim.AdamW(groups(of, named, lr), lr=lr, eps=1e-8, foreach=False)
     tok, losses = base.tokenizer_of(model_name), []
-    for ids, types, mask, labels in base.batches(tok, rows, tok.pad_token_id):
-        feed = base.feed(model_name, ids, types)
-        logits = model(**feed, attention_mask=torch.tensor(mask)).logits
-        loss = F.cross_entropy(logits, torch.tensor(labels))
+    for step, (ids, types, mask, labels) in enumerate(base.batches(tok, rows, tok.pad_token_id), 1):
+        feed, mask, labels = base.feed(model_name, ids, types), torch.tensor(mask), torch.tensor(labels)
+        if hasattr(of, "loss"):
+            loss = of.loss(model, feed, mask, labels, step)
+        else:
+            loss = F.cross_entropy(model(**feed, attention_mask=mask).logits, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if hasattr(of, "after"):
+            of.after(model, step)
         losses.append(loss.item())
     return losses
 
@@ -113,21 +106,25 @@ def train(peftc, name, model_name, method, lr, rows):
 def main():
     ask = argparse.ArgumentParser()
     ask.add_argument("--peftc", required=True)
-    ask.add_argument("--only", default="")
+    ask.add_argument("names", nargs="*")
     asked = ask.parse_args()
     torch.set_num_threads(1)
     peftc = str(Path(asked.peftc).resolve())
+    os.chdir(HERE)
     rows = base.read_rows(HERE.parent.parent / "recipes" / "reviews" / "train.tsv")[: base.STEPS * base.BATCH]
-    out = HERE / "methods.json"
-    kept = json.loads(out.read_text())["curves"] if out.exists() else []
-    curves = [c for c in kept if asked.only not in c["name"]]
-    for name, method, lr in CASES:
-        for model in ("bert-tiny", "roberta-tiny", "distilbert-tiny"):
-            if asked.only in name:
-                losses = train(peftc, name, model, method, lr, rows)
-                print(name, model, losses[0], losses[-1], flush=True)
-                curves.append({"name": name, "model": model, "method": method, "lr": lr, "loss": losses})
-    base.write_json(out, {"curves": curves})
+    for path in sorted((HERE / "methods").glob("*.py")):
+        if asked.names and path.stem not in asked.names:
+            continue
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        of = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(of)
+        curves = []
+        for case, method, lr in of.CASES:
+            for model in MODELS:
+                losses = train(peftc, of, case, model, method, lr, rows)
+                print(case, model, losses[0], losses[-1], flush=True)
+                curves.append({"name": case, "model": model, "method": method, "lr": lr, "loss": losses})
+        base.write_json(path.with_suffix(".json"), {"curves": curves})
 
 
 if __name__ == "__main__":

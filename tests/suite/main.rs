@@ -34,6 +34,7 @@ mod recipes;
 mod report;
 mod run;
 mod store;
+mod support;
 mod sweep;
 mod syntax_fuzz;
 mod tidy;

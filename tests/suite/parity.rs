@@ -6,10 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-fn json(path: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(path).expect("the reference is there"))
-        .expect("the reference is JSON")
-}
+use super::support::{json, method_curves};
 
 fn peftc() -> Command {
     Command::new(env!("CARGO_BIN_EXE_peftc"))
@@ -227,9 +224,7 @@ fn side_networks_and_label_words_equal_their_pytorch_transcriptions() {
 
 #[test]
 fn methods_equal_peft_and_transcriptions_from_the_same_start() {
-    let curves = json("tests/reference/methods.json");
-    let curves = curves["curves"].as_array().expect("curves");
-    for curve in curves {
+    for curve in &method_curves() {
         let text = |key: &str| curve[key].as_str().expect("a text");
         let (model, lr) = (text("model"), curve["lr"].as_f64().expect("a rate"));
         let dir = run(&recipe(model, text("method"), lr));

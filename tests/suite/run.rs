@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::support::method_curves;
+
 fn peftc() -> Command {
     Command::new(env!("CARGO_BIN_EXE_peftc"))
 }
@@ -51,13 +53,11 @@ fn weights(dir: &Path) -> Vec<u8> {
 
 const FULL: &str = "stage s = train { model = m, data = d.train, adapter = full, lr = 1e-3, epochs = 3, batch = 16, dev = d.dev, best = accuracy }\n";
 
-/// Methods that `tests/reference/methods.json` has curves of, with the values they have there.
+/// Methods that `tests/reference/methods` has curves of, with the values they have there.
 fn newer_methods() -> Vec<String> {
-    let path = "tests/reference/methods.json";
-    let text = std::fs::read(path).expect("the reference is there");
-    let curves: Value = serde_json::from_slice(&text).expect("JSON");
-    let curves = curves["curves"].as_array().expect("curves").iter();
+    let curves = method_curves();
     let methods: std::collections::BTreeSet<&str> = curves
+        .iter()
         .map(|c| c["method"].as_str().expect("a method"))
         .collect();
     methods.into_iter().map(str::to_owned).collect()

@@ -11,18 +11,23 @@ use super::net::{Net, Owner, Param, Site};
 use super::schema::{Filled, Schema, Values};
 use crate::program::Value;
 
+// The model's own parameters, trained: whole, in part or by a mask.
 mod bitfit;
-mod dora;
 mod full;
 mod head_only;
-mod houlsby;
-mod k_lst;
 mod last_n;
+
+// Other forms of a linear map's weight: products, scalings, rotations, spectra.
+mod dora;
 mod lora;
-mod lst;
 mod side_lora;
 mod siva;
 mod vera;
+
+// Further layers: bottlenecks, prompts and prefixes, networks beside the model.
+mod houlsby;
+mod k_lst;
+mod lst;
 
 /// Keys that several methods have.
 pub(crate) mod keys {
@@ -31,15 +36,18 @@ pub(crate) mod keys {
 
 /// Every method.
 pub const METHODS: &[&dyn Method] = &[
+    // The model's own parameters.
     &full::Full,
     &head_only::HeadOnly,
     &last_n::LastN,
     &bitfit::BitFit,
+    // Other forms of a linear map's weight.
     &lora::Lora,
     &siva::Siva,
     &side_lora::SideLora,
     &dora::Dora,
     &vera::Vera,
+    // Further layers.
     &houlsby::Houlsby,
     &lst::Lst,
     &k_lst::KLst,
