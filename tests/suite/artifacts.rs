@@ -1,23 +1,15 @@
 //! What a stage leaves is whole, names what it stands on, and is never believed when something is missing.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use candle_core::{Device, Tensor, safetensors};
 use serde_json::Value;
 
 use super::oracle::reference;
-
+use super::support::{printed, program, stderr_of, stdout_of};
 fn peftc(args: &[&str], path: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(args)
-        .arg(path)
-        .output()
-        .expect("starts")
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    program().args(args).arg(path).output().expect("starts")
 }
 
 /// A folder with a copy of a model, a little data and a recipe.
@@ -49,8 +41,8 @@ fn place(body: &str) -> (tempfile::TempDir, PathBuf) {
 
 fn run(recipe: &Path) -> Value {
     let output = peftc(&["run", "--quiet", "--json"], recipe);
-    assert!(output.status.success(), "{}", said(&output));
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    printed(&output)
 }
 
 fn artifact(result: &Value, stage: usize) -> PathBuf {
@@ -96,8 +88,8 @@ fn an_adapter_that_is_not_whole_labels_nothing() {
     let file = entry.join("adapter/peftc.safetensors");
     let whole = std::fs::read(&file).expect("an adapter");
     let output = predict(&entry, dir);
-    assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 5);
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    assert_eq!(stdout_of(&output).lines().count(), 5);
 
     let names: Vec<String> = safetensors::load(&file, &Device::Cpu)
         .expect("tensors")
@@ -112,9 +104,9 @@ fn an_adapter_that_is_not_whole_labels_nothing() {
         let output = predict(&entry, dir);
         assert_eq!(output.status.code(), Some(1), "{name}");
         assert!(
-            said(&output).contains(name.as_str()),
+            stderr_of(&output).contains(name.as_str()),
             "{name}: {}",
-            said(&output)
+            stderr_of(&output)
         );
         std::fs::write(&file, &whole).expect("written");
         change(&file, |tensors| {
@@ -123,7 +115,11 @@ fn an_adapter_that_is_not_whole_labels_nothing() {
         });
         let output = predict(&entry, dir);
         assert_eq!(output.status.code(), Some(1), "{name}");
-        assert!(said(&output).contains("zebra"), "{name}: {}", said(&output));
+        assert!(
+            stderr_of(&output).contains("zebra"),
+            "{name}: {}",
+            stderr_of(&output)
+        );
         std::fs::write(&file, &whole).expect("written");
     }
     for part in ["peftc.safetensors", "peftc.json", "tokenizer.json"] {
@@ -133,7 +129,7 @@ fn an_adapter_that_is_not_whole_labels_nothing() {
         let output = predict(&entry, dir);
         assert_eq!(output.status.code(), Some(1), "{part}");
         assert!(
-            !said(&output).is_empty() && output.stdout.is_empty(),
+            !stderr_of(&output).is_empty() && output.stdout.is_empty(),
             "{part}"
         );
         std::fs::write(&path, bytes).expect("written");
@@ -145,9 +141,9 @@ fn an_adapter_that_is_not_whole_labels_nothing() {
     let output = predict(&entry, dir);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        said(&output).contains("attention.zebra"),
+        stderr_of(&output).contains("attention.zebra"),
         "{}",
-        said(&output)
+        stderr_of(&output)
     );
 }
 
@@ -163,18 +159,22 @@ fn an_adapter_knows_the_base_it_was_trained_on() {
     std::fs::write(&weights, &other).expect("written");
     let output = predict(&entry, dir);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("other weights"), "{}", said(&output));
+    assert!(
+        stderr_of(&output).contains("other weights"),
+        "{}",
+        stderr_of(&output)
+    );
     std::fs::remove_file(&weights).expect("removed");
     assert_eq!(predict(&entry, dir).status.code(), Some(1));
     std::fs::write(&weights, &bytes).expect("written");
     assert!(predict(&entry, dir).status.success());
     // A relative path from the shell's folder leads nowhere else.
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .current_dir(dir)
         .args(["run", "--quiet", "--json", "r.peft", "--store", "other"])
         .output()
         .expect("starts");
-    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let result: Value = printed(&output);
     let entry = artifact(&result, 0);
     assert!(entry.is_absolute() && predict(&entry, dir).status.success());
     let text = std::fs::read(entry.join("adapter/adapter_config.json")).expect("exported");
@@ -195,9 +195,9 @@ fn random_weights_are_made_again_and_named_as_no_base() {
     std::fs::write(&recipe, format!("{random}{LORA}{body}")).expect("written");
     let entry = artifact(&run(&recipe), 0);
     let output = predict(&entry, dir);
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", stderr_of(&output));
     let table = std::fs::read_to_string(dir.join(".peftc/runs/r/e/predictions.tsv")).expect("rows");
-    let own = String::from_utf8_lossy(&output.stdout).into_owned();
+    let own = stdout_of(&output);
     for (label, line) in own.lines().skip(1).zip(table.lines().skip(1)) {
         let prediction = label
             .split('\t')
@@ -253,11 +253,16 @@ fn a_merged_model_never_goes_over_what_the_recipe_reads() {
             std::fs::copy(entry.path(), adapter.join(entry.file_name())).expect("copied");
         }
         let output = peftc(&["check"], &recipe);
-        assert_eq!(output.status.code(), Some(2), "{to}: {}", said(&output));
-        assert!(
-            said(&output).contains("shared_target"),
+        assert_eq!(
+            output.status.code(),
+            Some(2),
             "{to}: {}",
-            said(&output)
+            stderr_of(&output)
+        );
+        assert!(
+            stderr_of(&output).contains("shared_target"),
+            "{to}: {}",
+            stderr_of(&output)
         );
     }
     // By a link, nobody can tell before looking.
@@ -270,11 +275,11 @@ fn a_merged_model_never_goes_over_what_the_recipe_reads() {
         std::os::unix::fs::symlink(dir.join("base"), dir.join("link")).expect("a link");
         let before = std::fs::read(dir.join("base/model.safetensors")).expect("weights");
         let output = peftc(&["run", "--quiet"], &recipe);
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", stderr_of(&output));
         assert!(
-            said(&output).contains("reads from there"),
+            stderr_of(&output).contains("reads from there"),
             "{}",
-            said(&output)
+            stderr_of(&output)
         );
         assert_eq!(
             std::fs::read(dir.join("base/model.safetensors")).expect("weights"),
@@ -306,10 +311,10 @@ fn numbers_out_of_range_are_named_and_never_infinite() {
             output.status.code(),
             Some(code),
             "{dtype}: {}",
-            said(&output)
+            stderr_of(&output)
         );
         if code == 1 {
-            let said = said(&output);
+            let said = stderr_of(&output);
             assert!(
                 said.contains(name) && said.contains("-80000") && said.contains("bf16"),
                 "{said}"
@@ -328,12 +333,12 @@ fn numbers_out_of_range_are_named_and_never_infinite() {
             output.status.code(),
             Some(code),
             "{dtype}: {}",
-            said(&output)
+            stderr_of(&output)
         );
         assert!(
-            code == 0 || said(&output).contains(name),
+            code == 0 || stderr_of(&output).contains(name),
             "{}",
-            said(&output)
+            stderr_of(&output)
         );
     }
 }
@@ -364,12 +369,12 @@ fn weights_that_nothing_reads_are_refused_unless_they_have_no_effect() {
             output.status.success(),
             harmless,
             "{name}: {}",
-            said(&output)
+            stderr_of(&output)
         );
         assert!(
-            harmless || said(&output).contains(name),
+            harmless || stderr_of(&output).contains(name),
             "{name}: {}",
-            said(&output)
+            stderr_of(&output)
         );
     }
 }

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
+
+use super::support::{printed, program};
 
 /// Codes without a case, each with the reason.
 const WITHOUT_CASE: &[(&str, &str)] = &[
@@ -61,10 +62,7 @@ fn annotations(text: &str) -> Vec<(String, u64, String)> {
 
 /// `peftc list codes`.
 fn codes() -> Vec<String> {
-    let list = Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(["list", "codes"])
-        .output()
-        .expect("starts");
+    let list = program().args(["list", "codes"]).output().expect("starts");
     let text = String::from_utf8(list.stdout).expect("text");
     text.lines()
         .map(|code| code.trim_start_matches("peftc::").to_owned())
@@ -79,7 +77,7 @@ fn every_case_reports_exactly_its_codes() {
         let wanted = annotations(&text);
         assert!(!wanted.is_empty(), "{}", path.display());
         let args = text.lines().find_map(|l| l.strip_prefix("# args: "));
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        let output = program()
             .env("HF_HOME", no_cache.path())
             .args(["check", "--json", "--quiet"])
             .args(args.unwrap_or_default().split_whitespace())
@@ -89,7 +87,7 @@ fn every_case_reports_exactly_its_codes() {
         let rejected = wanted.iter().any(|(severity, ..)| severity == "error");
         let code = if rejected { 2 } else { 0 };
         assert_eq!(output.status.code(), Some(code), "{}", path.display());
-        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let json: Value = printed(&output);
         let mut found: Vec<_> = json["recipes"][0]["diagnostics"]
             .as_array()
             .expect("diagnostics")
@@ -127,10 +125,7 @@ fn every_code_is_explained() {
     let codes = codes();
     assert!(codes.len() > 30);
     for code in codes {
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-            .args(["explain", &code])
-            .output()
-            .expect("starts");
+        let output = program().args(["explain", &code]).output().expect("starts");
         assert!(
             output.status.success() && output.stdout.len() > code.len() + 60,
             "{code} is not explained"

@@ -1,11 +1,13 @@
 //! Prompts with completions and conversations: their tokens, what is learned of them, and the proof of it.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
 use crate::decoders::{losses, run, traces, write_model};
+
+use super::support::{printed, program, stderr_of, stdout_of};
 
 const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'user' %}w2 {{ m.content }} w3 {% elif m.role == 'tool' %}\
     {{ raise_exception('no tools') }}{% else %}w4 {{ m.content }} <end> {% endif %}{% endfor %}\
@@ -37,7 +39,7 @@ fn recipe(dir: &Path, data: &str, objective: &str, more: &str) {
 }
 
 fn peftc(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peftc"));
+    let mut command = program();
     command
         .current_dir(dir)
         .args(args)
@@ -46,14 +48,14 @@ fn peftc(dir: &Path, args: &[&str]) -> Output {
 }
 
 /// The tokens of a row, those that are learned with a star.
-fn shown(dir: &Path, row: usize) -> String {
+fn marked(dir: &Path, row: usize) -> String {
     let output = peftc(
         dir,
         &["show", "r.peft", "t", "--json", "--row", &row.to_string()],
     );
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr_of(&output);
     assert!(output.status.success(), "{stderr}");
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     let token = |t: &Value| {
         let star = if t["learned"] == true { "*" } else { "" };
         format!("{}{star}", t["token"].as_str().expect("a token"))
@@ -66,7 +68,7 @@ fn shown(dir: &Path, row: usize) -> String {
 fn refused(dir: &Path) -> String {
     let output = peftc(dir, &["check", "r.peft", "--color", "never"]);
     assert_eq!(output.status.code(), Some(2));
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = stderr_of(&output);
     text.split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
@@ -85,7 +87,7 @@ fn a_completion_is_learned_with_what_ends_it() {
         json!({ "q": "", "a": "w7", "text": "w9" }),
     ];
     let dir = folder(&rows);
-    let show = |row| shown(dir.path(), row);
+    let show = |row| marked(dir.path(), row);
     recipe(dir.path(), "prompt = q, completion = a", "causal_lm", "");
     assert_eq!(show(0), "w5 w6 w7* w8* <end>*");
     // A token across the border belongs to the completion, and what ends it is there once.
@@ -129,7 +131,7 @@ fn a_completion_is_learned_with_what_ends_it() {
     );
     assert_eq!(show(1), "w5 w7*");
     let output = peftc(dir.path(), &["show", "r.peft", "t", "--row", "0"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("row 0 is not among the 2 rows"));
+    assert!(stderr_of(&output).contains("row 0 is not among the 2 rows"));
 }
 
 #[test]
@@ -147,7 +149,7 @@ fn of_a_conversation_assistants_are_learned() {
         json!({ "chat": shared.to_string() }),
     ];
     let dir = folder(&rows);
-    let show = |row| shown(dir.path(), row);
+    let show = |row| marked(dir.path(), row);
     recipe(dir.path(), "messages = chat", "causal_lm", "");
     assert_eq!(show(0), "w2 w5 w3 w4 w6* w7* <end>* w2 w8 w3 w4 w9* <end>*");
     assert_eq!(show(1), "w2 w5 w3 w4 w6* w7* <end>*");
@@ -195,7 +197,7 @@ fn what_is_learned_is_proved_before_anything_runs() {
         ", max_length = 5",
     );
     let output = peftc(dir.path(), &["check", "r.peft", "--json"]);
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     let wanted = json!({
         "rows": 2, "tokens": 9, "learned_tokens": 4, "learned_share": 4.0 / 9.0, "cut_rows": 1, "lost_tokens": 3,
         "ended_rows": 1, "skipped_rows": 1,
@@ -206,13 +208,13 @@ fn what_is_learned_is_proved_before_anything_runs() {
         wanted
     );
     let plan = peftc(dir.path(), &["plan", "r.peft"]);
-    let plan = String::from_utf8_lossy(&plan.stdout)
+    let plan = stdout_of(&plan)
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
     assert!(plan.contains("learned: 4 of 9 tokens (44.4 %)"), "{plan}");
     let text = peftc(dir.path(), &["show", "r.peft", "t", "--color", "never"]);
-    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let text = stdout_of(&text);
     assert!(text.ends_with("\nw5│w6⟦w7│<end>⟧\n"), "{text}");
 }
 
@@ -336,7 +338,7 @@ fn batches_by_tokens_are_within_their_budget() {
     ];
     let all = grouped(dir.path(), &groups);
     let plan = peftc(dir.path(), &["plan", "0.peft", "--json"]);
-    let plan: Value = serde_json::from_slice(&plan.stdout).expect("JSON");
+    let plan: Value = printed(&plan);
     let stage = &plan["stages"][0];
     assert_eq!(
         (&stage["batch_tokens"], stage["steps"].as_u64()),
@@ -404,7 +406,7 @@ fn an_artifact_keeps_what_its_template_was_given() {
     let text = std::fs::read_to_string(dir.path().join("r.peft")).expect("text");
     let text = text.replace("local \"m\"", "local \"m\" { today = \"2026-01-31\" }");
     std::fs::write(dir.path().join("r.peft"), text).expect("written");
-    assert_eq!(shown(dir.path(), 0), "w8 w9 w2 w5 w3 w4 w6* w7* <end>*");
+    assert_eq!(marked(dir.path(), 0), "w8 w9 w2 w5 w3 w4 w6* w7* <end>*");
     run(&dir.path().join("r.peft"), &[]);
     let model = dir.path().join(".peftc/runs/r/t/model");
     let kept = std::fs::read(model.join("peftc.json")).expect("a description");
@@ -426,8 +428,8 @@ fn an_artifact_keeps_what_its_template_was_given() {
             "2",
         ],
     );
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr_of(&output);
     assert!(output.status.success(), "{stderr}");
-    let row: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let row: Value = printed(&output);
     assert!(row["generated"].is_string(), "{row}");
 }

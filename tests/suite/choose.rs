@@ -2,9 +2,10 @@
 //! stage that would have been written with it.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
+
+use super::support::{here, program, stderr_of};
 
 const TEMPLATES: [&str; 2] = [
     "{sentence} All in all, it was {mask}.",
@@ -18,7 +19,7 @@ const WORDS: [(&str, &str); 4] = [
 ];
 
 fn recipe(dir: &Path, body: &str) -> std::path::PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/recipes/reviews-mini\"\n\
@@ -33,16 +34,8 @@ fn recipe(dir: &Path, body: &str) -> std::path::PathBuf {
 }
 
 fn peftc(args: &[&str], path: &Path) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(args)
-        .arg(path)
-        .output()
-        .expect("starts");
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = program().args(args).arg(path).output().expect("starts");
+    assert!(output.status.success(), "{args:?}: {}", stderr_of(&output));
     String::from_utf8(output.stdout).expect("text")
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::{Value, json};
+
+use super::support::{here, json, program, stderr_of, stdout_of};
 
 /// Writes rows of text and label as `FILE.jsonl`.
 fn rows(dir: &Path, file: &str, rows: &[(String, &str)]) {
@@ -15,7 +17,7 @@ fn rows(dir: &Path, file: &str, rows: &[(String, &str)]) {
 }
 
 fn recipe(dir: &Path, body: &str) -> PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let path = dir.join("r.peft");
     let model = here.join("tests/reference/bert-tiny");
     let text = format!("model m = local \"{}\"\n{body}", model.display());
@@ -24,15 +26,11 @@ fn recipe(dir: &Path, body: &str) -> PathBuf {
 }
 
 fn run(recipe: &Path) -> (Output, Value) {
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .arg("run")
-        .arg(recipe)
-        .output()
-        .expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = program().arg("run").arg(recipe).output().expect("starts");
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{said}");
     let path = recipe.with_file_name(".peftc/runs/r/result.json");
-    let result = serde_json::from_slice(&std::fs::read(path).expect("a result")).expect("JSON");
+    let result = json(path);
     (output, result)
 }
 
@@ -141,7 +139,7 @@ fn f1_says_of_which_class_and_one_prediction_is_a_warning() {
          stage rare = eval { from = learn, data = d.test, positive = faulty }\n",
     );
     let (output, result) = run(&path);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = stdout_of(&output);
     let f1 = |name: &str, class: usize| {
         let own = stage(&result, name);
         assert_eq!(own["metrics"]["f1"], own["classes"][class]["f1"], "{name}");
@@ -182,13 +180,9 @@ fn f1_says_of_which_class_and_one_prediction_is_a_warning() {
         text.push_str(&format!("stage more = {stage}\n"));
         let wrong = dir.path().join("wrong.peft");
         std::fs::write(&wrong, text).expect("written");
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-            .arg("check")
-            .arg(&wrong)
-            .output()
-            .expect("starts");
+        let output = program().arg("check").arg(&wrong).output().expect("starts");
         assert_eq!(output.status.code(), Some(2));
-        let said = String::from_utf8_lossy(&output.stderr).replace("\n        ", " ");
+        let said = stderr_of(&output).replace("\n        ", " ");
         assert!(said.contains(part), "{said}");
     }
 }

@@ -4,22 +4,17 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::support::{done, here, printed, program, stderr_of, stdout_of};
+
 fn peftc(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peftc"));
+    let mut command = program();
     command.args(args).current_dir(dir);
     command.env_remove("COLUMNS").env_remove("NO_COLOR");
     command
-}
-
-fn done(command: &mut Command) -> Output {
-    let output = command.output().expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
-    output
 }
 
 fn told(command: &mut Command) -> String {
@@ -28,7 +23,7 @@ fn told(command: &mut Command) -> String {
 
 fn refused(command: &mut Command, code: i32) -> String {
     let output = command.output().expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
     said
 }
@@ -40,7 +35,7 @@ const STAGES: &str = "stage learn = train { model = m, data = d.train, adapter =
 /// A folder with a recipe.
 fn folder(stages: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a scratch directory");
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -123,7 +118,7 @@ fn a_long_line_of_a_recipe_is_cut_with_a_sign_around_what_is_wrong() {
         let output = command.env("COLUMNS", width.to_string()).output();
         let output = output.expect("starts");
         assert_eq!(output.status.code(), Some(2));
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = stderr_of(&output);
         let (most, line) = widest(&text);
         assert!(most <= width, "{width}: {most}: {line}\n{text}");
         let cut = |l: &str| l.contains("1 │ …") && l.contains("epocs = 3") && l.ends_with('…');
@@ -139,7 +134,7 @@ fn colours_are_for_terminals_and_for_who_asks() {
     let esc = '\u{1b}';
     let check = ["check", "r.peft", "--budget", "1MiB", "--color", "always"];
     let output = peftc(dir.path(), &check).output().expect("starts");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = stdout_of(&output);
     assert_eq!(output.status.code(), Some(3));
     assert!(
         text.contains(&format!("{esc}[1m{esc}[31mdoes not fit"))
@@ -153,7 +148,7 @@ fn colours_are_for_terminals_and_for_who_asks() {
     let table = text.find("stage");
     assert!(first.flatten() < table, "the verdict comes first");
     let output = peftc(dir.path(), &check[..4]).output().expect("starts");
-    assert!(!String::from_utf8_lossy(&output.stdout).contains(esc));
+    assert!(!stdout_of(&output).contains(esc));
 }
 
 #[test]
@@ -293,14 +288,14 @@ fn predict_takes_every_form_of_a_model_and_gives_the_same() {
         let output = peftc(at, &[&["predict", out], &input[..], &flags[..]].concat())
             .output()
             .expect("starts");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = stderr_of(&output);
         assert!(
             !output.status.success() && said.contains(part),
             "{flags:?}: {said}"
         );
     }
     // A base model has no head to label with.
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let base = at.join("base");
     std::fs::create_dir(&base).expect("made");
     for file in std::fs::read_dir(here.join("tests/reference/bert-tiny")).expect("a folder") {
@@ -363,10 +358,10 @@ fn as_many_rows_come_out_as_go_in() {
     );
     let mut command = peftc(at, &["predict", ".peftc/runs/r", "--input", "null.jsonl"]);
     let output = done(&mut command);
-    let rows = objects(&String::from_utf8_lossy(&output.stdout));
+    let rows = objects(&stdout_of(&output));
     assert_eq!(rows.len(), 3);
     assert!(rows[0]["prediction"].is_null() && rows[1]["prediction"].is_string());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     let said = said.replace('\n', " ");
     assert!(
         said.contains("2 rows have no text") && said.contains("row 1"),
@@ -394,7 +389,7 @@ fn as_many_rows_come_out_as_go_in() {
         .expect("written");
     drop(pipe);
     let output = child.wait_with_output().expect("ends");
-    let rows = objects(&String::from_utf8_lossy(&output.stdout));
+    let rows = objects(&stdout_of(&output));
     assert_eq!(rows.len(), 2);
     assert_eq!(
         (&rows[0]["id"], &rows[1]["sentence"]),
@@ -439,7 +434,7 @@ fn the_words_of_other_tools_are_understood() {
     let output = peftc(dir.path(), &["check", "r.peft", "--json"])
         .output()
         .expect("starts");
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     let help: Vec<String> = json["recipes"][0]["diagnostics"]
         .as_array()
         .expect("a list")

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::support::{here, printed, program, stderr_of};
+
 /// A folder with files, and a recipe over them with a tiny model.
 struct Case {
     dir: tempfile::TempDir,
@@ -32,7 +34,7 @@ impl Case {
 
     /// A recipe whose second line is `data`.
     fn recipe(&self, data: &str, stages: &str) -> PathBuf {
-        let here = std::env::current_dir().expect("a working directory");
+        let here = here();
         let model = here.join("tests/reference/bert-tiny");
         let text = format!(
             "model m = local {:?}\n{data}\n{stages}\n",
@@ -44,7 +46,7 @@ impl Case {
     }
 
     fn peftc(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_peftc"))
+        program()
             .args(args)
             .arg(self.path("r.peft"))
             .env("XDG_CACHE_HOME", self.path("cache"))
@@ -57,7 +59,7 @@ impl Case {
     fn check(&self, data: &str, stages: &str) -> (i32, Vec<Value>) {
         self.recipe(data, stages);
         let output = self.peftc(&["check", "--json", "--quiet"]);
-        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let json: Value = printed(&output);
         let all = json["recipes"][0]["diagnostics"]
             .as_array()
             .expect("a list");
@@ -379,7 +381,7 @@ fn labels_go_by_name_from_stage_to_stage() {
     }
     case.recipe(&data, &stages);
     let output = case.peftc(&["run", "--quiet"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{said}");
     let wanted: Vec<String> = (0..8).map(|i| ["bad", "good"][i % 2].to_owned()).collect();
     for (name, ..) in sets {
@@ -417,7 +419,7 @@ fn a_trained_head_is_attached_by_name() {
                   stage p = merge { from = s, to = \"published\" }\nstage e = eval { from = p, data = d.train }";
     case.recipe(&data, stages);
     let output = case.peftc(&["run", "--quiet"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{said}");
     let wanted = case.scores("e");
     assert_eq!(wanted.len(), 8);
@@ -431,7 +433,7 @@ fn a_trained_head_is_attached_by_name() {
         let data = format!("data d = local \"names.csv\" {{ {columns}{labels} }}");
         case.recipe(&data, &stages);
         let output = case.peftc(&["run", "--quiet"]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = stderr_of(&output);
         assert!(output.status.success(), "{said}");
         let found = case.scores("e");
         for ((of, wanted), (name, score)) in wanted.iter().zip(&found) {

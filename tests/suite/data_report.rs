@@ -1,26 +1,27 @@
 //! What `check` says of data: counted right, kept with the tokens, and left out when asked.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::support::{here, printed, program, stderr_of};
+
 fn check(recipe: &Path, cache: &Path, flags: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["check", "--json"])
         .args(flags)
         .arg(recipe)
         .env("XDG_CACHE_HOME", cache)
         .output()
         .expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{said}");
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     json["recipes"][0].clone()
 }
 
 fn recipe(dir: &Path, model: &str, data: &str, length: u64) -> PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let path = dir.join("r.peft");
     let text = format!(
         "model m = local \"{}\"\ndata d = local \".\" {{ text = sentence, label = label{data} }}\n\

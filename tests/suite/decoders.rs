@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize_to_file};
 use serde_json::{Value, json};
+
+use super::support::{json, program, stderr_of};
 
 /// `count` numbers of 32 bits, as `tests/reference/make_decoder_traces.py` has them.
 fn mixed(seed: u32, count: usize) -> impl Iterator<Item = u32> {
@@ -93,17 +94,17 @@ pub fn write_texts(dir: &Path, traces: &Value) {
 
 /// Runs a recipe; gives its result.
 pub fn run(path: &Path, more: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["run", "--quiet"])
         .arg(path)
         .args(more)
         .output()
         .expect("starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr_of(&output);
     assert!(output.status.success(), "{}\n{stderr}", path.display());
     let name = path.file_stem().expect("a name");
     let result = path.with_file_name(format!(".peftc/runs/{}/result.json", name.display()));
-    serde_json::from_slice(&std::fs::read(result).expect("a result")).expect("JSON")
+    json(result)
 }
 
 /// The losses of a stage's steps.

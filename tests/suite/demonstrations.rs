@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use peftc::cli::world::RealWorld;
 use peftc::driver::compile;
@@ -12,6 +11,8 @@ use peftc::library::tokenizer::Tokenizer;
 use peftc::plan::Plan;
 use peftc::program::op::Machine;
 use serde_json::Value;
+
+use super::support::{here, program, stderr_of};
 
 const PLAIN: &str = "prompt p { template = \"{sentence} It was {mask}.\", verbalizer = { negative: \"terrible\", positive: \"great\" } }\n";
 const SHOWN: &str = "prompt p {\n  template = \"{sentence} It was {mask}.\"\n  verbalizer = { negative: \"terrible\", positive: \"great\" }\n  \
@@ -24,7 +25,7 @@ fn shown(number: u64, seed: u64) -> String {
 }
 
 fn recipe(dir: &Path, name: &str, prompt: &str, body: &str) -> PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/recipes/reviews-mini\"\n\
@@ -128,11 +129,8 @@ fn every_text_is_followed_by_others_of_each_class_with_their_words() {
 }
 
 fn peftc(args: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(args)
-        .output()
-        .expect("starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let output = program().args(args).output().expect("starts");
+    let stderr = stderr_of(&output);
     assert!(output.status.success(), "{args:?}: {stderr}");
     String::from_utf8(output.stdout).expect("text")
 }
@@ -238,7 +236,7 @@ fn the_split_they_come_from_is_part_of_the_result() {
     // A sweep over what they are drawn from reaches the stages that show them.
     let swept = "let n = 20\nsweep s = grid { n = [20, 40] }\n\
                  data few = local \"HERE/recipes/reviews\" { text = sentence, label = label, labels = [negative, positive], take = n }\n";
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let swept = swept.replace("HERE", &here.display().to_string());
     let body = shown(1, 42).replace("d.train", "few.train") + &score("");
     let plan = planned(&recipe(dir.path(), "swept", &swept, &body));

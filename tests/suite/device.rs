@@ -1,7 +1,7 @@
 //! Plans for cards, made where there is none: memory by line, what fits, what is refused.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use peftc::cli::world::RealWorld;
 use peftc::driver::compile;
@@ -11,9 +11,11 @@ use peftc::program::device::{Card, Device};
 use peftc::program::op::Machine;
 use serde_json::Value;
 
+use super::support::{here, printed, program, stderr_of, stdout_of};
+
 fn peftc(args: &[&str]) -> Output {
     let no_cache = tempfile::tempdir().expect("a scratch directory");
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
+    program()
         .env("HF_HOME", no_cache.path())
         .args(args)
         .output()
@@ -24,13 +26,13 @@ fn check(path: &Path, args: &[&str]) -> (Option<i32>, Value) {
     let path = path.to_string_lossy();
     let all = [&["check", "--json", "--quiet", "--offline"], args, &[&path]].concat();
     let output = peftc(&all);
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     (output.status.code(), json["recipes"][0].clone())
 }
 
 /// A recipe over RoBERTa-large and texts of 512 tokens.
 fn large(dir: &Path, model: &str, stage: &str) -> PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = hub \"FacebookAI/roberta-large\" {{ config = \"{at}/recipes/report/roberta-large.json\"{model} }}\n\
@@ -126,7 +128,7 @@ fn a_card_that_is_too_small_is_told_and_a_fit_is_found() {
         &text,
     ];
     let output = peftc(&solve);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = stdout_of(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.starts_with("s: micro_batch = "), "{said}");
     let output = peftc(&["check", "--quiet", "--offline", "--solve", "batch", &text]);
@@ -179,7 +181,7 @@ fn half_the_width_takes_half_the_memory() {
 #[test]
 fn what_the_host_does_stays_with_the_host() {
     let dir = tempfile::tempdir().expect("a scratch directory");
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -314,13 +316,13 @@ fn products_in_other_numbers_are_planned_for_the_cards_that_have_them() {
 fn of_cpu(dir: &Path) -> bool {
     let path = large(dir, ", precision = tf32", "adapter = lora, max_length = 64");
     let output = peftc(&["check", "--offline", &path.to_string_lossy()]);
-    String::from_utf8_lossy(&output.stderr).contains("the processor has no TF32")
+    stderr_of(&output).contains("the processor has no TF32")
 }
 
 #[test]
 fn what_has_no_kernel_is_refused_while_nothing_has_run() {
     let dir = tempfile::tempdir().expect("a scratch directory");
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/cases/files/wide_heads\" {{ init = random, tokenizer = \"{at}/tests/reference/bert-tiny\" }}\n\
@@ -332,7 +334,7 @@ fn what_has_no_kernel_is_refused_while_nothing_has_run() {
     let file = path.to_string_lossy();
     let said = |command: &str| {
         let output = peftc(&[command, "--quiet", "--device", "l4-24gb", &file]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = stderr_of(&output);
         (output.status.code(), said)
     };
     for command in ["check", "plan"] {

@@ -1,14 +1,16 @@
 //! What `peftc doctor` says of machines with and without a GPU. Drivers are played by scripts.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::support::{printed, program};
+
 /// `doctor` on a machine whose search path and home are `dir`.
 fn doctor(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
+    program()
         .arg("doctor")
         .args(args)
         .current_dir(dir)
@@ -17,10 +19,6 @@ fn doctor(dir: &Path, args: &[&str]) -> Output {
         .env("HOME", dir)
         .output()
         .expect("starts")
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// A `nvidia-smi` that prints this.
@@ -53,7 +51,7 @@ fn an_empty_machine_is_told_of_without_failing() {
     }
     let output = doctor(dir.path(), &["--json", "--offline"]);
     assert_eq!(output.status.code(), Some(0));
-    let json = json(&output);
+    let json = printed(&output);
     assert_eq!(json["schema"], 1);
     assert!(json["processor"]["threads"].as_u64() >= Some(1));
     assert_eq!(json["hub"]["offline"], true);
@@ -71,7 +69,7 @@ fn a_gpu_is_found_and_matched_with_its_row() {
     );
     let output = doctor(dir.path(), &["--json"]);
     assert_eq!(output.status.code(), Some(0));
-    let json = json(&output);
+    let json = printed(&output);
     let gpus = json["cuda"]["gpus"].as_array().expect("a list");
     assert_eq!(gpus.len(), 2);
     assert_eq!(gpus[0]["profile"], "rtx3070-8gb");
@@ -99,14 +97,14 @@ fn what_is_asked_for_and_broken_makes_the_exit_code() {
     std::fs::write(dir.path().join("file"), "").expect("written");
     let output = doctor(dir.path(), &["--json", "--store", "file"]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(problems(&json(&output), "store").len(), 1);
+    assert_eq!(problems(&printed(&output), "store").len(), 1);
     smi(
         dir.path(),
         "echo 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18",
     );
     let output = doctor(dir.path(), &["--json", "--device", "cuda"]);
     assert_eq!(output.status.code(), Some(1));
-    let said = problems(&json(&output), "cuda").join("\n");
+    let said = problems(&printed(&output), "cuda").join("\n");
     assert!(said.contains("version mismatch"), "{said}");
     // Told, but not asked for.
     assert_eq!(doctor(dir.path(), &[]).status.code(), Some(0));

@@ -2,9 +2,10 @@
 //! as announced.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
+
+use super::support::{here, printed, program, stderr_of, stdout_of};
 
 /// Methods with a frozen part worth keeping; the last one has no gradient at all.
 const STAGES: [&str; 5] = [
@@ -16,7 +17,7 @@ const STAGES: [&str; 5] = [
 ];
 
 fn write(dir: &Path, stage: &str, keys: &str) -> PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -31,12 +32,12 @@ fn write(dir: &Path, stage: &str, keys: &str) -> PathBuf {
 /// Runs a recipe and gives its losses, its dev metrics and its result.
 fn run(dir: &Path, stage: &str, keys: &str) -> (Vec<String>, Value) {
     let path = write(dir, stage, keys);
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["run", "--quiet", "--json", "--fresh"])
         .arg(&path)
         .output()
         .expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{stage}{keys}: {said}");
     let log = std::fs::read_to_string(dir.join(".peftc/runs/r/s/metrics.jsonl")).expect("a log");
     let lines = log.lines().map(|l| {
@@ -46,7 +47,7 @@ fn run(dir: &Path, stage: &str, keys: &str) -> (Vec<String>, Value) {
             v["step"], v["loss"], v["grad_norm"], v["dev"]
         )
     });
-    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let result: Value = printed(&output);
     (lines.collect(), result["stages"][0].clone())
 }
 
@@ -149,12 +150,8 @@ fn plans_say_what_is_kept_or_why_not() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let said = |stage: &str, keys: &str| -> String {
         let path = write(dir.path(), stage, keys);
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-            .arg("plan")
-            .arg(path)
-            .output()
-            .expect("starts");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let output = program().arg("plan").arg(path).output().expect("starts");
+        let text = stdout_of(&output);
         let line = text
             .lines()
             .find(|l| l.trim_start().starts_with("features"));

@@ -1,12 +1,14 @@
 //! What a newcomer does after the first run: a part of the recipe again, a report, another budget, another folder.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
+use super::support::{here, program, stderr_of};
+
 fn peftc(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
+    program()
         .args(args)
         .current_dir(dir)
         .env_remove("COLUMNS")
@@ -15,7 +17,7 @@ fn peftc(dir: &Path, args: &[&str]) -> Output {
 }
 
 /// What a command that has to succeed says: standard output and standard error.
-fn said(dir: &Path, args: &[&str]) -> (String, String) {
+fn both(dir: &Path, args: &[&str]) -> (String, String) {
     let output = peftc(dir, args);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -33,7 +35,7 @@ fn copy(from: &Path, to: &Path) {
 /// A project with its model beside the recipe.
 fn project(dir: &Path, items: &str) {
     copy(Path::new("tests/reference/bert-tiny"), &dir.join("base"));
-    let at = std::env::current_dir().expect("a working directory");
+    let at = here();
     let text = format!(
         "model m = local \"base\"\n\
          data d = local \"{}/recipes/reviews\" {{ text = sentence, label = label, labels = [negative, positive], take = 24 }}\n{items}",
@@ -67,9 +69,9 @@ fn a_run_of_one_stage_keeps_the_results_that_still_hold() {
     let other = "stage other = train { model = m, data = d.train, adapter = head_only, lr = 1e-3, steps = 1, batch = 4 }\n";
     project(at, &(LEARN.to_owned() + &score(4) + other));
     let out = at.join(".peftc/runs/r");
-    said(at, &["run", "r.peft"]);
+    both(at, &["run", "r.peft"]);
     assert_eq!(stages(&out), ["learn", "score", "other"]);
-    let (table, notes) = said(at, &["run", "r.peft", "--stage", "other"]);
+    let (table, notes) = both(at, &["run", "r.peft", "--stage", "other"]);
     assert_eq!(
         stages(&out),
         ["learn", "score", "other"],
@@ -86,7 +88,7 @@ fn a_run_of_one_stage_keeps_the_results_that_still_hold() {
     );
     // Another reading of the dev split: its result is stale, and that is said.
     project(at, &(LEARN.to_owned() + &score(5) + other));
-    let (_, notes) = said(at, &["run", "r.peft", "--stage", "learn"]);
+    let (_, notes) = both(at, &["run", "r.peft", "--stage", "learn"]);
     assert_eq!(stages(&out), ["learn", "other"]);
     assert!(
         notes.contains("`score` is left out of") && notes.contains("makes it anew"),
@@ -94,7 +96,7 @@ fn a_run_of_one_stage_keeps_the_results_that_still_hold() {
     );
     // A stage that the recipe has no longer goes, too.
     project(at, LEARN);
-    let (_, notes) = said(at, &["run", "r.peft"]);
+    let (_, notes) = both(at, &["run", "r.peft"]);
     assert_eq!(stages(&out), ["learn"]);
     assert!(
         notes.contains("`other` is left out of") && notes.contains("no such stage"),
@@ -110,9 +112,9 @@ fn what_is_finished_needs_no_memory_and_the_rest_is_told_what_would_fit() {
     project(at, &(LEARN.to_owned() + score));
     let small = ["run", "r.peft", "--budget", "1MiB"];
     assert_eq!(peftc(at, &small).status.code(), Some(3));
-    said(at, &["run", "r.peft", "--stage", "learn"]);
+    both(at, &["run", "r.peft", "--stage", "learn"]);
     let part = peftc(at, &small);
-    let text = String::from_utf8_lossy(&part.stderr).into_owned();
+    let text = stderr_of(&part);
     assert_eq!(part.status.code(), Some(3), "the evaluation is left");
     assert!(
         text.contains("`score` needs") && !text.contains("`learn` needs"),
@@ -122,9 +124,9 @@ fn what_is_finished_needs_no_memory_and_the_rest_is_told_what_would_fit() {
         text.contains("lower `batch`") && !text.contains("fit = auto"),
         "{text}"
     );
-    said(at, &["run", "r.peft"]);
-    said(at, &small);
-    said(at, &["run", "r.peft", "--budget", "1MiB", "--dry-run"]);
+    both(at, &["run", "r.peft"]);
+    both(at, &small);
+    both(at, &["run", "r.peft", "--budget", "1MiB", "--dry-run"]);
     assert_eq!(
         peftc(at, &["run", "r.peft", "--budget", "1MiB", "--fresh"])
             .status
@@ -160,9 +162,9 @@ fn the_same_rows_are_compared_whatever_the_order_of_their_classes() {
              stage score = eval {{ from = learn, data = d.train, metrics = [accuracy, f1] }}\n"
         );
         std::fs::write(at.join(format!("{name}.peft")), text).expect("written");
-        said(at, &["run", &format!("{name}.peft")]);
+        both(at, &["run", &format!("{name}.peft")]);
     }
-    let (json, _) = said(at, &["report", ".", "--json"]);
+    let (json, _) = both(at, &["report", ".", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["groups"].as_array().map(Vec::len), Some(1), "{json:#}");
     assert_ne!(
@@ -170,12 +172,12 @@ fn the_same_rows_are_compared_whatever_the_order_of_their_classes() {
         json["rows"][1]["scored_on"]["hash"]
     );
     assert_eq!(json["groups"][0]["metric"], "accuracy");
-    let (table, _) = said(at, &["report", ".", "--by", "f1"]);
+    let (table, _) = both(at, &["report", ".", "--by", "f1"]);
     assert!(
         table.contains("f1 of unlike classes") && table.contains("not ranked by it"),
         "{table}"
     );
-    let (json, _) = said(at, &["report", ".", "--by", "f1", "--json"]);
+    let (json, _) = both(at, &["report", ".", "--by", "f1", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["groups"][0]["metric"], Value::Null);
     assert_eq!(json["groups"][0]["unlike"]["metric"], "f1");
@@ -209,7 +211,7 @@ fn classes_that_are_truth_values_and_numbers_are_named_bare() {
              metrics = [f1], positive = {positive} }}\n"
         );
         std::fs::write(at.join("r.peft"), text).expect("written");
-        let (json, _) = said(at, &["run", "r.peft", "--json"]);
+        let (json, _) = both(at, &["run", "r.peft", "--json"]);
         let json: Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(json["stages"][0]["f1_class"], class);
     }
@@ -223,7 +225,7 @@ fn a_project_is_moved_with_all_it_holds() {
     let second = "stage more = train { from = full, data = d.train, adapter = lora { rank = 2 }, lr = 1e-3, steps = 1, batch = 4 }\n";
     let full = "stage full = train { model = m, data = d.train, adapter = full, lr = 1e-4, steps = 1, batch = 4 }\n";
     project(&old, &(LEARN.to_owned() + full + second));
-    said(&old, &["run", "r.peft"]);
+    both(&old, &["run", "r.peft"]);
     std::fs::write(old.join("new.csv"), "sentence\na fine film\n").expect("written");
     let label = |at: &Path, model: &str, stage: &[&str]| {
         let args = [
@@ -239,7 +241,7 @@ fn a_project_is_moved_with_all_it_holds() {
             stage,
         ]
         .concat();
-        said(at, &args).0
+        both(at, &args).0
     };
     let before: Vec<String> = ["learn", "more"]
         .iter()
@@ -269,7 +271,7 @@ fn a_project_is_moved_with_all_it_holds() {
         &new,
         &["predict", ".peftc/runs/r/learn", "--input", "new.csv"],
     );
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = stderr_of(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text.contains("it was in") && text.contains("put it back"),
@@ -282,12 +284,12 @@ fn inputs_that_cannot_be_read_say_what_is_wanted() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let at = dir.path();
     project(at, LEARN);
-    said(at, &["run", "r.peft"]);
+    both(at, &["run", "r.peft"]);
     std::fs::write(at.join("new.csv"), "a fine film\nanother one\n").expect("written");
     let refused = |input: &str| {
         let output = peftc(at, &["predict", "r.peft", "--input", input]);
         assert_eq!(output.status.code(), Some(1), "{input}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        stderr_of(&output)
     };
     let text = refused("new.csv");
     assert!(
@@ -312,7 +314,7 @@ fn rates_of_other_threads_and_stranded_checkpoints_are_mentioned() {
     let at = dir.path();
     let long = LEARN.replace("steps = 2", "steps = 100_000");
     project(at, &long);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let mut child = program()
         .args([
             "run",
             "r.peft",
@@ -340,19 +342,19 @@ fn rates_of_other_threads_and_stranded_checkpoints_are_mentioned() {
     std::thread::sleep(std::time::Duration::from_millis(500));
     child.kill().expect("killed");
     child.wait().expect("ended");
-    let (out, err) = said(at, &["run", "r.peft", "--dry-run"]);
+    let (out, err) = both(at, &["run", "r.peft", "--dry-run"]);
     assert!(
         out.contains("resumes at") && !err.contains("another version"),
         "{out}{err}"
     );
     project(at, &long.replace("lr = 1e-3", "lr = 2e-3"));
-    let (out, err) = said(at, &["run", "r.peft", "--dry-run"]);
+    let (out, err) = both(at, &["run", "r.peft", "--dry-run"]);
     assert_eq!(out.lines().count(), 1, "{out}");
     assert!(
         err.contains("a checkpoint of `learn` at step") && err.contains("another version"),
         "{err}"
     );
-    let (json, _) = said(at, &["run", "r.peft", "--dry-run", "--json"]);
+    let (json, _) = both(at, &["run", "r.peft", "--dry-run", "--json"]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert!(
         json["would_run"][0]["stranded_at"]
@@ -362,13 +364,13 @@ fn rates_of_other_threads_and_stranded_checkpoints_are_mentioned() {
     );
     // What was measured with one thread is not what two do.
     project(at, LEARN);
-    said(at, &["run", "r.peft", "--threads", "1"]);
-    let (out, _) = said(at, &["check", "r.peft", "--threads", "2"]);
+    both(at, &["run", "r.peft", "--threads", "1"]);
+    let (out, _) = both(at, &["check", "r.peft", "--threads", "2"]);
     let words = out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         words.contains("with `--threads 1`, and this is for 2"),
         "{out}"
     );
-    let (out, _) = said(at, &["check", "r.peft", "--threads", "1"]);
+    let (out, _) = both(at, &["check", "r.peft", "--threads", "1"]);
     assert!(!out.contains("usual processor"), "{out}");
 }

@@ -1,9 +1,11 @@
 //! Recompute gives the same bits in less memory; `fit = auto` finds a way into a budget and keeps to it.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
+
+use super::support::{here, printed, program, stderr_of};
 
 fn peftc(dir: &Path, stage: &str, args: &[&str]) -> Output {
     let rate = if stage.contains("lr =") {
@@ -11,7 +13,7 @@ fn peftc(dir: &Path, stage: &str, args: &[&str]) -> Output {
     } else {
         ", lr = 1e-3, epochs = 1"
     };
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -20,31 +22,27 @@ fn peftc(dir: &Path, stage: &str, args: &[&str]) -> Output {
     );
     let path = dir.join("r.peft");
     std::fs::write(&path, text).expect("written");
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(args)
-        .arg(&path)
-        .output()
-        .expect("starts")
+    program().args(args).arg(&path).output().expect("starts")
 }
 
 /// Runs the recipe; the losses and the stage's result.
 fn run(dir: &Path, stage: &str, more: &[&str]) -> (Vec<String>, Value) {
     let args = [&["run", "--quiet", "--json", "--fresh"], more].concat();
     let output = peftc(dir, stage, &args);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{stage}: {said}");
     let log = std::fs::read_to_string(dir.join(".peftc/runs/r/s/metrics.jsonl")).expect("a log");
     let lines = log.lines().map(|l| {
         let v: Value = serde_json::from_str(l).expect("JSON");
         format!("{} {} {}", v["step"], v["loss"], v["grad_norm"])
     });
-    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let result: Value = printed(&output);
     (lines.collect(), result["stages"][0].clone())
 }
 
 fn check(dir: &Path, stage: &str, budget: &str) -> (Option<i32>, Value) {
     let output = peftc(dir, stage, &["check", "--json", "--budget", budget]);
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     (
         output.status.code(),
         json["recipes"][0]["stages"][0].clone(),

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use super::store::{recipe, signal, start, wait_for};
-
+use super::support::{program, stderr_of};
 const STAGES: &str = "stage s = train { model = m, data = d.train, dev = d.dev, adapter = lst { r = 4 }, lr = 3e-3, epochs = 2, evaluate = 2 steps, best = loss }\n\
     stage l = train { model = m, data = d.train, adapter = lora { rank = 2 }, lr = 1e-3, steps = 2 }\n\
     stage f = merge { from = l }\n\
@@ -58,7 +58,7 @@ impl Ground {
     }
 
     fn peftc(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_peftc"))
+        program()
             .args(args)
             .current_dir(self.dir.path())
             .env("XDG_CACHE_HOME", self.dir.path().join("cache"))
@@ -156,7 +156,7 @@ impl Ground {
                 continue;
             }
             let output = self.peftc(args);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let said = stderr_of(&output);
             match output.status.code() {
                 Some(0) => assert!(
                     self.right.get(name) == Some(&output.stdout),
@@ -178,7 +178,7 @@ impl Ground {
         } else {
             self.peftc(&["run", "r.peft"])
         };
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = stderr_of(&output);
         assert_eq!(output.status.code(), Some(0), "{about}: {said}");
         noticed += usize::from(said.contains("damaged"));
         let now = self.come_to();
@@ -278,11 +278,7 @@ fn results(text: &[u8]) -> Vec<u8> {
 fn in_a_finished_store_and_its_results() {
     let mut ground = Ground::new(STAGES);
     let output = ground.peftc(&["run", "r.peft"]);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", stderr_of(&output));
     ground.keep();
     let mut right = ground.come_to();
     for args in [
@@ -297,11 +293,7 @@ fn in_a_finished_store_and_its_results() {
         &["report", ".peftc/runs/r", "--json"],
     ] {
         let output = ground.peftc(args);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", stderr_of(&output));
         right.insert(args[0].to_owned(), output.stdout);
     }
     ground.right = right;
@@ -317,11 +309,7 @@ fn in_a_finished_store_and_its_results() {
 fn in_an_interrupted_store() {
     let mut ground = Ground::new(STOPPED);
     let output = ground.peftc(&["run", "r.peft"]);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", stderr_of(&output));
     ground.right = ground.come_to();
     std::fs::remove_dir_all(ground.dir.path().join(".peftc")).expect("removed");
     let child = start(&ground.path, &["--checkpoint-every", "0"]);
@@ -332,7 +320,7 @@ fn in_an_interrupted_store() {
     wait_for("best state", checkpoint);
     signal("TERM", &child);
     let output = child.wait_with_output().expect("ends");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert_eq!(
         output.status.code(),
         Some(143),

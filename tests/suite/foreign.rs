@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use safetensors::tensor::{SafeTensors, TensorView};
 use serde_json::{Value, json};
+
+use super::support::{here, json, program, stderr_of};
 
 const MINI: &str = "recipes/reviews-mini";
 
@@ -18,8 +20,7 @@ fn copied(from: &str, dir: &Path, change: impl FnOnce(&mut Value)) {
         std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
     }
     let path = to.join("config.json");
-    let mut config: Value =
-        serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+    let mut config: Value = json(&path);
     change(&mut config);
     std::fs::write(&path, config.to_string()).expect("written");
 }
@@ -47,7 +48,7 @@ fn rewrite(dir: &Path, change: impl FnOnce(&mut Tensors)) {
 
 fn peftc(dir: &Path, command: &str, recipe: &str) -> Output {
     std::fs::write(dir.join("r.peft"), recipe).expect("written");
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
+    program()
         .args([command, "--quiet", "--offline"])
         .arg(dir.join("r.peft"))
         .env("HF_HOME", dir.join("hub-home"))
@@ -58,7 +59,7 @@ fn peftc(dir: &Path, command: &str, recipe: &str) -> Output {
 /// What is said of a recipe that is refused by `check`.
 fn refused(dir: &Path, recipe: &str) -> String {
     let output = peftc(dir, "check", recipe);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -70,7 +71,7 @@ fn data() -> String {
 
 /// The same, whose label is a number.
 fn numbers() -> String {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     format!(
         "data d = local \"{}/recipes/reviews\" {{ text = sentence, label = label, take = 8 }}\n",
         here.display()
@@ -80,7 +81,7 @@ fn numbers() -> String {
 /// Scores of the stage `s`, by row.
 fn scores(dir: &Path, recipe: &str) -> Vec<Vec<String>> {
     let output = peftc(dir, "run", recipe);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{said}");
     let path = dir.join(".peftc/runs/r/s/predictions.tsv");
     let text = std::fs::read_to_string(path).expect("predictions");
@@ -109,9 +110,7 @@ fn a_decoder_of_its_own_is_the_one_that_scores() {
     );
     copied(MINI, dir, |_| {});
     let tied = scores(dir, &words);
-    let tokenizer: Value =
-        serde_json::from_slice(&std::fs::read(dir.join("m/tokenizer.json")).expect("read"))
-            .expect("JSON");
+    let tokenizer: Value = json(dir.join("m/tokenizer.json"));
     let id = |word: &str| tokenizer["model"]["vocab"][word].as_u64().expect("an id") as usize;
     let (bad, good) = (id("bad"), id("good"));
     let swap = |data: &mut Vec<u8>, width: usize| {
@@ -143,8 +142,7 @@ fn a_decoder_of_its_own_is_the_one_that_scores() {
         "{said}"
     );
     let config = dir.join("m/config.json");
-    let mut own: Value =
-        serde_json::from_slice(&std::fs::read(&config).expect("read")).expect("JSON");
+    let mut own: Value = json(&config);
     own["tie_word_embeddings"] = json!(false);
     std::fs::write(&config, own.to_string()).expect("written");
     let untied = scores(dir, &words);
@@ -172,7 +170,7 @@ fn a_decoder_of_its_own_is_the_one_that_scores() {
 fn a_head_that_is_not_there_scores_only_where_it_is_asked_for() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let dir = dir.path();
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let eval = |model: &str, more: &str| {
         format!(
             "model m = local \"{}/{model}\"\n{}stage s = eval {{ model = m, data = d.dev, {more} }}\n",

@@ -2,19 +2,16 @@
 //! as announced, the same numbers after a kill, and what is refused.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use peftc::program::format::{BlockFormat, FORMATS, Format};
 use peftc::program::{Class, DType};
 use serde_json::Value;
 
-fn peftc() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-}
+use super::support::{here, printed, program, result, stderr_of};
 
-fn here() -> String {
-    let here = std::env::current_dir().expect("a working directory");
-    here.display().to_string()
+fn root() -> String {
+    here().display().to_string()
 }
 
 /// The formats that a recipe may choose.
@@ -34,7 +31,7 @@ fn reference() -> Value {
 
 /// Writes a recipe of LoRA on a tiny model from the reference's start.
 fn write(dir: &Path, model: &str, dtype: &str, steps: u32) {
-    let at = here();
+    let at = root();
     let text = format!(
         "model m = local \"{at}/tests/reference/{model}\" {{ dtype = {dtype} }}\n\
          data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 320 }}\n\
@@ -46,16 +43,10 @@ fn write(dir: &Path, model: &str, dtype: &str, steps: u32) {
 }
 
 fn run(dir: &Path, more: &[&str]) -> Output {
-    let mut command = peftc();
+    let mut command = program();
     command.args(["run", "--quiet", "--json", "--threads", "2"]);
     command.args(more).arg(dir.join("r.peft"));
     command.output().expect("starts")
-}
-
-fn done(output: &Output) -> Value {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 fn losses(dir: &Path) -> Vec<f64> {
@@ -81,7 +72,7 @@ fn lora_on_blocks_learns_as_pytorch_does_on_the_dequantised_weights() {
             let model = curve["model"].as_str().expect("a name");
             let dir = tempfile::tempdir().expect("a scratch directory");
             write(dir.path(), model, format.name(), 20);
-            let stage = done(&run(dir.path(), &[]))["stages"][0].clone();
+            let stage = result(&run(dir.path(), &[]))["stages"][0].clone();
             let (got, want) = (
                 losses(dir.path()),
                 curve["loss"].as_array().expect("losses"),
@@ -114,10 +105,10 @@ fn a_killed_run_goes_on_with_the_same_losses() {
         for dir in [&whole, &killed] {
             write(dir.path(), "bert-tiny", format.name(), 40);
         }
-        done(&run(whole.path(), &[]));
+        result(&run(whole.path(), &[]));
         let log = killed.path().join(".peftc/runs/r/s/metrics.jsonl");
         let steps = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
-        let mut child = peftc()
+        let mut child = program()
             .args([
                 "run",
                 "--quiet",
@@ -135,7 +126,7 @@ fn a_killed_run_goes_on_with_the_same_losses() {
         child.kill().expect("killed");
         child.wait().expect("waited for");
         assert!(steps() < 40, "the run was over before it was killed");
-        done(&run(killed.path(), &["--checkpoint-every", "0"]));
+        result(&run(killed.path(), &["--checkpoint-every", "0"]));
         assert_eq!(
             losses(whole.path()),
             losses(killed.path()),
@@ -150,7 +141,7 @@ fn a_killed_run_goes_on_with_the_same_losses() {
 fn frozen_weights_take_the_formats_bytes() {
     let frozen = |dtype: &str| -> f64 {
         let dir = tempfile::tempdir().expect("a scratch directory");
-        let at = here();
+        let at = root();
         std::fs::create_dir_all(dir.path().join("model")).expect("a folder");
         let config = format!("{at}/recipes/report/roberta-large.json");
         std::fs::copy(config, dir.path().join("model/config.json")).expect("copied");
@@ -160,14 +151,14 @@ fn frozen_weights_take_the_formats_bytes() {
              stage s = train {{ model = m, data = d.train, adapter = lora {{ rank = 8 }}, lr = 1e-3, steps = 2, batch = 4 }}\n"
         );
         std::fs::write(dir.path().join("r.peft"), text).expect("written");
-        let output = peftc()
+        let output = program()
             .args(["check", "--json"])
             .arg(dir.path().join("r.peft"))
             .output()
             .expect("starts");
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = stderr_of(&output);
         assert!(output.status.success(), "{said}");
-        let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let plan: Value = printed(&output);
         plan["recipes"][0]["stages"][0]["memory"]["frozen_weights"]
             .as_f64()
             .expect("bytes")
@@ -188,7 +179,7 @@ fn frozen_weights_take_the_formats_bytes() {
 /// Which tensors are in blocks: the model's own matrices that nothing trains, whose rows are whole blocks.
 #[test]
 fn only_the_models_own_frozen_matrices_are_in_blocks() {
-    let at = here();
+    let at = root();
     for format in short() {
         let own = Format::named(format.name()).expect("a format");
         for (adapter, trained) in [
@@ -277,11 +268,11 @@ fn numbers_that_blocks_cannot_hold_are_named_with_the_remedy() {
                  data d = local \"{}/recipes/reviews\" {{ text = sentence, label = label, take = 32 }}\n\
                  stage s = train {{ model = m, data = d.train, adapter = lora, lr = 1e-3, steps = 2 }}\n",
                 format.name(),
-                here()
+                root()
             );
             std::fs::write(dir.path().join("r.peft"), text).expect("written");
             let output = run(dir.path(), &[]);
-            let said = String::from_utf8_lossy(&output.stderr);
+            let said = stderr_of(&output);
             assert_eq!(output.status.code(), Some(1), "{said}");
             assert!(
                 said.contains(name) && said.contains("not finite") && said.contains("dtype = bf16"),

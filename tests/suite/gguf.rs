@@ -1,15 +1,17 @@
 //! Models read from GGUF files: losses of transformers, memory as announced, and files that are none.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use peftc::files::gguf::Gguf;
 use serde_json::Value;
 
+use super::support::{program, result, stderr_of};
+
 const MODELS: [&str; 2] = ["llama", "gemma2"];
 
 fn peftc(dir: &Path, command: &str, more: &[&str]) -> Output {
-    let mut own = Command::new(env!("CARGO_BIN_EXE_peftc"));
+    let mut own = program();
     own.args([command, "--json", "--threads", "2"]).args(more);
     own.arg(dir.join("r.peft"));
     own.output().expect("starts")
@@ -53,12 +55,6 @@ fn unwrapped(bytes: &[u8]) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn done(output: &Output) -> Value {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
 fn ratio(stage: &Value) -> f64 {
     let bytes = |key: &str| stage[key].as_f64().expect("bytes");
     bytes("measured_peak_bytes") / bytes("estimated_peak_bytes")
@@ -68,7 +64,7 @@ fn ratio(stage: &Value) -> f64 {
 fn models_and_tokenizers_give_the_losses_of_transformers() {
     for model in MODELS {
         let dir = folder(model, &format!("model m = gguf \"m.gguf\"\n{EVAL}"));
-        let stage = done(&peftc(dir.path(), "run", &["--quiet"]))["stages"][0].clone();
+        let stage = result(&peftc(dir.path(), "run", &["--quiet"]))["stages"][0].clone();
         let want = reference()[model]["loss"].as_f64().expect("a loss");
         let got = stage["metrics"]["loss"].as_f64().expect("a loss");
         assert!((got - want).abs() < 1e-5, "{model}: {got}, {want}");
@@ -87,9 +83,9 @@ fn matrices_stay_as_the_file_has_them_unless_a_type_is_written() {
             "llama",
             &format!("model m = gguf \"m.gguf\" {{ {dtype} }}\n{LORA}"),
         );
-        let plan = done(&peftc(dir.path(), "check", &[]));
+        let plan = result(&peftc(dir.path(), "check", &[]));
         let bytes = plan["recipes"][0]["stages"][0]["memory"]["frozen_weights"].as_f64();
-        let run = done(&peftc(dir.path(), "run", &["--quiet"]))["stages"][0].clone();
+        let run = result(&peftc(dir.path(), "run", &["--quiet"]))["stages"][0].clone();
         assert!(
             (0.98..=1.0).contains(&ratio(&run)),
             "{dtype}: {}",
@@ -198,7 +194,7 @@ fn exported(model: &str, exports: &str) -> (tempfile::TempDir, Value) {
             "model m = gguf \"m.gguf\"\n{LORA}stage e = eval {{ from = s, data = d.test, metrics = [loss], batch = 2 }}\n{exports}"
         ),
     );
-    let stages = done(&peftc(dir.path(), "run", &["--quiet"]));
+    let stages = result(&peftc(dir.path(), "run", &["--quiet"]));
     (dir, stages)
 }
 
@@ -225,7 +221,7 @@ fn a_tuned_model_is_exported_and_read_again_with_the_same_loss() {
                 "data d = local \"d\" {{ text = text }}\nmodel m = gguf \"out/{file}.gguf\"\n{EVAL}"
             );
             std::fs::write(dir.path().join("r.peft"), text).expect("written");
-            let again = done(&peftc(dir.path(), "run", &["--quiet"]));
+            let again = result(&peftc(dir.path(), "run", &["--quiet"]));
             let got = again["stages"][0]["metrics"]["loss"]
                 .as_f64()
                 .expect("a loss");
@@ -303,7 +299,7 @@ fn rounding_that_loses_what_was_learned_is_refused_unless_forced() {
             ),
         );
         let output = peftc(dir.path(), "run", &["--quiet"]);
-        let told = String::from_utf8_lossy(&output.stderr);
+        let told = stderr_of(&output);
         assert_eq!(output.status.success(), !force.is_empty(), "{told}");
         assert!(
             !force.is_empty() || told.contains("more than the adapter did"),

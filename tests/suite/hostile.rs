@@ -4,7 +4,9 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
+
+use super::support::{here, program};
 
 /// Clears the screen, sets a title, rings, ends a line and begins another, turns the direction.
 const BAD: &str = "x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}31m\r\nFORGED \u{202e}z";
@@ -13,7 +15,7 @@ const WRITTEN: &str = "x\\u001b[2J\\u001b]0;t\\u0007\\u009b31m\\r\\nFORGED \\u20
 const IN_RECIPE: &str = "x\\u{1b}[2J\\u{1b}]0;t\\u{7}\\u{9b}31m\\u{d}\\nFORGED \\u{202e}z";
 
 fn peftc(args: &[&OsStr], dir: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
+    program()
         .args(args)
         .current_dir(dir)
         .env("HF_HOME", dir.join("hf"))
@@ -69,7 +71,7 @@ fn tame(args: &[&str], dir: &Path) -> (Option<i32>, String) {
 fn place(root: &Path) -> (PathBuf, String) {
     let dir = root.join(BAD);
     std::fs::create_dir(&dir).expect("a folder");
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.join("tests/reference/bert-tiny");
     for split in ["train", "test"] {
         let rows: String = (0..8)

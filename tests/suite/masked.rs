@@ -2,13 +2,14 @@
 //! handed on, and labels are not asked for.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
+use super::support::{here, json, program, stderr_of};
+
 /// Runs a recipe on the embedded masked LM and unlabelled reviews, one of them empty; gives `result.json`.
 fn run(dir: &Path, name: &str, body: &str, more: &[&str]) -> Value {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let reviews = std::fs::read_to_string("recipes/reviews/train.tsv").expect("reviews");
     let mut texts: Vec<&str> = reviews
         .lines()
@@ -25,16 +26,16 @@ fn run(dir: &Path, name: &str, body: &str, more: &[&str]) -> Value {
     );
     let path = dir.join(format!("{name}.peft"));
     std::fs::write(&path, text).expect("written");
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["run", "--quiet"])
         .arg(&path)
         .args(more)
         .output()
         .expect("starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr_of(&output);
     assert!(output.status.success(), "{body}\n{stderr}");
     let result = dir.join(format!(".peftc/runs/{name}/result.json"));
-    serde_json::from_slice(&std::fs::read(result).expect("a result")).expect("JSON")
+    json(result)
 }
 
 fn losses(dir: &Path, name: &str) -> Vec<f64> {
@@ -76,8 +77,7 @@ fn stages_meet_their_estimate_and_hand_on_what_they_trained() {
     assert!(stages[6]["loss_last"].as_f64().expect("a loss").is_finite());
     let config =
         Path::new(stages[4]["artifact"].as_str().expect("a path")).join("model/config.json");
-    let config: Value =
-        serde_json::from_slice(&std::fs::read(config).expect("read")).expect("JSON");
+    let config: Value = json(config);
     assert_eq!(config["architectures"][0], "BertForMaskedLM");
     let table = dir.path().join(".peftc/runs/r/zero/predictions.tsv");
     let table = std::fs::read_to_string(table).expect("predictions");

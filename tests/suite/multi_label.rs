@@ -7,19 +7,12 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-fn json_of(path: &Path) -> Value {
-    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_slice(&bytes).expect("JSON")
-}
-
-fn peftc() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-}
+use super::support::{here, json, program, stderr_of};
 
 /// Output of a command that succeeds.
 fn done(command: &mut Command) -> String {
     let output = command.output().expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{command:?}\n{said}");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
@@ -28,7 +21,7 @@ fn done(command: &mut Command) -> String {
 fn refused(command: &mut Command) -> String {
     let output = command.output().expect("starts");
     assert!(!output.status.success(), "{command:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    stderr_of(&output)
 }
 
 /// Reviews with their classes: `liked`, and `long` from 101 characters on.
@@ -83,20 +76,20 @@ fn run(dir: &Path, name: &str, recipe: &str) -> Value {
     let path = dir.join(format!("{name}.peft"));
     std::fs::write(&path, recipe).expect("written");
     done(
-        peftc()
+        program()
             .args(["run", "--quiet", "--threads", "2"])
             .arg(&path),
     );
-    json_of(&dir.join(format!(".peftc/runs/{name}/result.json")))
+    json(dir.join(format!(".peftc/runs/{name}/result.json")))
 }
 
 const TRAINING: &str = "optimizer = adamw { weight_decay = 0.01 }, steps = 20, batch = 16, max_length = 64, clip = 0, dropout = 0, shuffle = false";
 
 #[test]
 fn losses_probabilities_and_metrics_are_those_of_pytorch_and_scikit_learn() {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
-    let reference = json_of(Path::new("tests/reference/multi_label.json"));
+    let reference = json(Path::new("tests/reference/multi_label.json"));
     let curves = reference["curves"].as_array().expect("curves");
     assert_eq!(curves.len(), 4);
     for curve in curves {
@@ -153,7 +146,7 @@ fn losses_probabilities_and_metrics_are_those_of_pytorch_and_scikit_learn() {
         let want = scored["loss"].as_f64().expect("a loss");
         assert!((loss - want).abs() < 1e-4, "{own}: {loss} against {want}");
         let shown = done(
-            peftc()
+            program()
                 .args(["predict", "--quiet", "--all", "--stage", "s"])
                 .args([
                     dir.path().join(".peftc/runs/r").as_os_str(),
@@ -184,7 +177,7 @@ fn losses_probabilities_and_metrics_are_those_of_pytorch_and_scikit_learn() {
 
 #[test]
 fn lists_and_texts_are_the_same_labels_and_all_the_stages_meet_their_estimates() {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let dir = folder();
     let rows = reviews();
@@ -257,7 +250,7 @@ fn lists_and_texts_are_the_same_labels_and_all_the_stages_meet_their_estimates()
     );
     // The exported folder says what its head is, and is labelled with as any folder of transformers.
     let artifact = stages[2]["artifact"].as_str().expect("a path");
-    let config = json_of(&Path::new(artifact).join("model/config.json"));
+    let config = json(Path::new(artifact).join("model/config.json"));
     assert_eq!(config["problem_type"], "multi_label_classification");
     assert_eq!(config["id2label"], json!({ "0": "liked", "1": "long" }));
     let copy = dir.path().join("copy");
@@ -276,7 +269,7 @@ fn lists_and_texts_are_the_same_labels_and_all_the_stages_meet_their_estimates()
     }
     let predict = |model: &Path, more: &[&str]| {
         let input = dir.path().join("test.jsonl");
-        let mut command = peftc();
+        let mut command = program();
         command.args(["predict", "--quiet", "--text", "text", "--input"]);
         done(command.arg(input).arg(model).args(more))
     };
@@ -310,7 +303,7 @@ fn lists_and_texts_are_the_same_labels_and_all_the_stages_meet_their_estimates()
 
 #[test]
 fn a_killed_run_goes_on_with_the_same_bits() {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let recipe = format!(
         "model m = local \"{}/tests/reference/bert-tiny\"\n\
          data d = local \".\" {{ text = text, label = tags }}\n\
@@ -321,7 +314,7 @@ fn a_killed_run_goes_on_with_the_same_bits() {
     run(whole.path(), "r", &recipe);
     std::fs::write(killed.path().join("r.peft"), &recipe).expect("written");
     let begin = || {
-        let mut command = peftc();
+        let mut command = program();
         command.args([
             "run",
             "--quiet",
@@ -355,7 +348,7 @@ fn a_killed_run_goes_on_with_the_same_bits() {
 
 #[test]
 fn labels_and_tasks_that_do_not_go_together_are_refused() {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let dir = folder();
     let said = |data: &str, stage: &str| {
         let recipe = format!(
@@ -366,7 +359,7 @@ fn labels_and_tasks_that_do_not_go_together_are_refused() {
         );
         let path = dir.path().join("wrong.peft");
         std::fs::write(&path, recipe).expect("written");
-        refused(peftc().arg("check").arg(&path))
+        refused(program().arg("check").arg(&path))
     };
     let one = said("", "objective = classify");
     assert!(one.contains("`tags` is a list"), "{one}");

@@ -2,7 +2,6 @@
 //! padded batches under a mask, we read packed tokens.
 
 use std::path::Path;
-use std::process::Command;
 
 use candle_core::{DType, Device, IndexOp, Result, Tensor};
 use candle_nn::{Module, VarBuilder, linear};
@@ -13,6 +12,8 @@ use candle_transformers::models::xlm_roberta::{
 };
 use peftc::library::tokenizer::{Tokenizer, TokenizerFiles};
 use serde_json::{Value, json};
+
+use super::support::{program, stderr_of};
 
 pub(crate) const SENTENCES: [&str; 6] = [
     "good",
@@ -86,16 +87,12 @@ fn ours(model: &Path) -> Vec<Vec<f32>> {
         model.display()
     );
     std::fs::write(&recipe, text).expect("written");
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["run", "--quiet"])
         .arg(&recipe)
         .output()
         .expect("starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", stderr_of(&output));
     let table = std::fs::read_to_string(dir.path().join(".peftc/runs/r/e/predictions.tsv"))
         .expect("predictions");
     let scores = |line: &str| {

@@ -2,44 +2,28 @@
 //! script that made them.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
-use super::support::{json, method_curves};
-
-fn peftc() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-}
+use super::support::{here, json, json_lines, method_curves, program, stderr_of};
 
 /// Runs a recipe text in a scratch directory; gives the directory.
 fn run(recipe: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let path = dir.path().join("r.peft");
     std::fs::write(&path, recipe).expect("written");
-    let output = peftc()
+    let output = program()
         .args(["run", "--quiet"])
         .arg(&path)
         .args(["--threads", "2"])
         .output()
         .expect("starts");
-    assert!(
-        output.status.success(),
-        "{recipe}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{recipe}\n{}", stderr_of(&output));
     dir
 }
 
-fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    text.lines()
-        .map(|l| serde_json::from_str(l).expect("a JSON line"))
-        .collect()
-}
-
 fn recipe(model: &str, adapter: &str, lr: f64) -> String {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     format!(
         "model m = local \"{at}/tests/reference/{model}\"\n\
@@ -51,7 +35,7 @@ fn recipe(model: &str, adapter: &str, lr: f64) -> String {
 
 /// Asserts that a run's losses are the curve's, step by step.
 fn follows(dir: &Path, curve: &Value, name: &str) {
-    let log = lines(&dir.join(".peftc/runs/r/s/metrics.jsonl"));
+    let log = json_lines(dir.join(".peftc/runs/r/s/metrics.jsonl"));
     let wanted = curve["loss"].as_array().expect("losses");
     assert_eq!(log.len(), wanted.len());
     for (step, (line, want)) in log.iter().zip(wanted).enumerate() {
@@ -69,7 +53,7 @@ fn follows(dir: &Path, curve: &Value, name: &str) {
 #[test]
 fn loss_curves_equal_pytorch() {
     let curves = json("tests/reference/curves.json");
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let mut seen = 0;
     for curve in curves["curves"].as_array().expect("curves") {
         let (model, method) = (
@@ -100,7 +84,7 @@ fn loss_curves_equal_pytorch() {
 #[test]
 fn a_trained_lora_gives_pytorchs_scores_plain_and_merged() {
     let forward = json("tests/reference/forward.json");
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -123,16 +107,12 @@ fn a_trained_lora_gives_pytorchs_scores_plain_and_merged() {
     )
     .expect("written");
     std::fs::write(dir.path().join("r.peft"), text).expect("written");
-    let output = peftc()
+    let output = program()
         .args(["run", "--quiet"])
         .arg(dir.path().join("r.peft"))
         .output()
         .expect("starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", stderr_of(&output));
     for stage in ["e", "e2"] {
         let table = std::fs::read_to_string(
             dir.path()
@@ -198,7 +178,7 @@ fn side_networks_and_label_words_equal_their_pytorch_transcriptions() {
         let name = curve["name"].as_str().expect("a name");
         let method = curve["method"].as_str().expect("a method");
         let lr = curve["lr"].as_f64().expect("a rate");
-        let here = std::env::current_dir().expect("a working directory");
+        let here = here();
         let text = if name == "label_words" {
             recipe("bert-tiny", "full", lr)
                 .replace("tests/reference/bert-tiny", "recipes/reviews-mini")
@@ -257,7 +237,7 @@ fn the_projected_gradient_of_a_mezo_step_is_that_in_f64() {
         .replace(" clip = 0\n dropout = 0\n", "")
         .replace("steps = 20", "steps = 1");
     let dir = run(&text);
-    let line = &lines(&dir.path().join(".peftc/runs/r/s/metrics.jsonl"))[0];
+    let line = &json_lines(dir.path().join(".peftc/runs/r/s/metrics.jsonl"))[0];
     let (own, want) = (&line["projected_grad"][0], &mezo["projected_grad_f64"]);
     let (own, want) = (
         own.as_f64().expect("a number"),
@@ -270,7 +250,7 @@ fn the_projected_gradient_of_a_mezo_step_is_that_in_f64() {
 #[test]
 fn label_words_have_the_masked_lms_logits() {
     let forward = json("tests/reference/forward.json");
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let words: Vec<&str> = forward["mlm"]["tokens"]
         .as_array()
@@ -300,16 +280,12 @@ fn label_words_have_the_masked_lms_logits() {
         map.join(", ")
     );
     std::fs::write(dir.path().join("r.peft"), text).expect("written");
-    let output = peftc()
+    let output = program()
         .args(["run", "--quiet"])
         .arg(dir.path().join("r.peft"))
         .output()
         .expect("starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", stderr_of(&output));
     let table = std::fs::read_to_string(dir.path().join(".peftc/runs/r/e/predictions.tsv"))
         .expect("predictions");
     for (line, case) in table.lines().skip(1).zip(cases) {

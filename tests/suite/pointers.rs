@@ -2,13 +2,14 @@
 //! instead, in the newcomer's own names and values.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
+use super::support::{here, printed, program, stderr_of};
+
 /// A recipe's items before the one that is tried.
 fn head() -> String {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -27,14 +28,14 @@ fn stage(adapter: &str, more: &str) -> String {
 fn found(dir: &Path, text: &str, args: &[&str]) -> Vec<(String, u64, String)> {
     let file = dir.join("r.peft");
     std::fs::write(&file, text).expect("written");
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["check", "r.peft", "--json", "--no-data-report"])
         .args(args)
         .current_dir(dir)
         .output()
         .expect("starts");
     assert_eq!(output.status.code(), Some(2), "{text}");
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     let list = json["recipes"][0]["diagnostics"]
         .as_array()
         .expect("diagnostics");
@@ -366,7 +367,7 @@ fn texts_that_are_no_recipe_are_answered_with_what_was_meant() {
 #[test]
 fn folders_that_are_not_there_are_named_with_the_nearest() {
     let dir = tempfile::tempdir().expect("a scratch directory");
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = |name: &str| format!("{}/tests/reference/{name}", here.display());
     let start = format!("lora {{ start = \"{}\" }}", at("bert-tiny-lroa"));
     let text = head() + &stage(&start, "");
@@ -412,7 +413,7 @@ fn what_set_says_is_shown_where_it_is_used() {
         &["lr = 2e-4", "`foo`"],
     );
     for (value, said) in [("foo", "`lr` is `foo`"), ("-1", "`lr` is `-1`")] {
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        let output = program()
             .args([
                 "check",
                 "r.peft",
@@ -423,7 +424,7 @@ fn what_set_says_is_shown_where_it_is_used() {
             .current_dir(dir.path())
             .output()
             .expect("starts");
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = stderr_of(&output);
         assert!(text.contains(said), "{text}");
     }
 }
@@ -475,13 +476,13 @@ fn wrong_names_get_the_nearest_one_whole() {
         holds(dir.path(), &(head() + &items), &[], code, &[part]);
     }
     let told = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        let output = program()
             .args(args)
             .current_dir(dir.path())
             .output()
             .expect("starts");
         assert!(matches!(output.status.code(), Some(1 | 2)), "{args:?}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        stderr_of(&output)
     };
     for (args, part) in [
         (

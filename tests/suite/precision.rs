@@ -1,14 +1,15 @@
 //! Products in bf16: near those in f32, the same bits at any number of threads, and memory as announced.
 
 use std::path::Path;
-use std::process::Command;
 
 use peftc::program::format::FORMATS;
 use serde_json::Value;
 
+use super::support::{here, printed, program, stderr_of};
+
 /// Trains and gives the losses, the scores and the result.
 fn run(dir: &Path, model: &str, stage: &str, threads: &str) -> (Vec<f64>, Value) {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/roberta-tiny\" {{ {model} }}\n\
@@ -17,19 +18,19 @@ fn run(dir: &Path, model: &str, stage: &str, threads: &str) -> (Vec<f64>, Value)
     );
     let path = dir.join("r.peft");
     std::fs::write(&path, text).expect("written");
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["run", "--quiet", "--json", "--fresh", "--threads", threads])
         .arg(&path)
         .output()
         .expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{model} {stage}: {said}");
     let log = std::fs::read_to_string(dir.join(".peftc/runs/r/s/metrics.jsonl")).expect("a log");
     let losses = log.lines().map(|l| {
         let line: Value = serde_json::from_str(l).expect("JSON");
         line["loss"].as_f64().expect("a loss")
     });
-    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let result: Value = printed(&output);
     (losses.collect(), result["stages"][0].clone())
 }
 
@@ -136,7 +137,7 @@ fn kept_features_in_16_bits_change_no_bit() {
 
 #[test]
 fn adapters_on_narrow_weights_are_trained_scored_and_merged() {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     for (adapter, merges) in [
         ("lora { rank = 4, on = {attention.*, ffn.*} }", true),
@@ -174,14 +175,14 @@ fn adapters_on_narrow_weights_are_trained_scored_and_merged() {
             );
             let path = dir.path().join("r.peft");
             std::fs::write(&path, text).expect("written");
-            let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+            let output = program()
                 .args(["run", "--quiet", "--json", "--fresh"])
                 .arg(&path)
                 .output()
                 .expect("starts");
-            let said = String::from_utf8_lossy(&output.stderr);
+            let said = stderr_of(&output);
             assert!(output.status.success(), "{adapter} {dtype}: {said}");
-            let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let result: Value = printed(&output);
             let stages = result["stages"].as_array().expect("stages");
             let loss = |name: &str| {
                 let stage = stages.iter().find(|s| s["name"] == name).expect("a stage");

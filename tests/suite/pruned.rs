@@ -2,11 +2,12 @@
 //! (`tests/reference/make_pruned_traces.py`): every entry of every side block.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use peftc::files::weights::TensorFile;
 use serde_json::Value;
+
+use super::support::{here, printed, program, stderr_of};
 
 fn tensor(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<f32>) {
     let tensor = file.tensor(name).expect("a tensor");
@@ -23,7 +24,7 @@ fn indices(value: &Value) -> Vec<usize> {
 
 /// The adapter as it is before training: after a step at a rate that changes nothing.
 fn initial(model: &str, method: &str) -> (tempfile::TempDir, TensorFile) {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/{model}\"\n\
@@ -33,14 +34,14 @@ fn initial(model: &str, method: &str) -> (tempfile::TempDir, TensorFile) {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let path = dir.path().join("r.peft");
     std::fs::write(&path, text).expect("written");
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["run", "--json", "--quiet", "--threads", "2"])
         .arg(&path)
         .output()
         .expect("starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr_of(&output);
     assert!(output.status.success(), "{method}: {stderr}");
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     let stage = &json["stages"][0];
     let bytes = |key: &str| stage[key].as_f64().expect("bytes");
     let ratio = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
@@ -124,7 +125,7 @@ fn side_blocks_are_the_rows_and_columns_that_the_transcription_keeps() {
 
 #[test]
 fn measured_pruning_has_the_same_bits_with_other_threads_and_after_kills() {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -136,7 +137,7 @@ fn measured_pruning_has_the_same_bits_with_other_threads_and_after_kills() {
         tempfile::tempdir().expect("a directory"),
     );
     let run = |dir: &Path, threads: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_peftc"));
+        let mut command = program();
         command
             .args([
                 "run",
@@ -183,7 +184,7 @@ fn measured_pruning_has_the_same_bits_with_other_threads_and_after_kills() {
 
 /// The fingerprint of a training with this method.
 fn fingerprint(dir: &Path, method: &str) -> String {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -192,12 +193,12 @@ fn fingerprint(dir: &Path, method: &str) -> String {
     );
     let path = dir.join("r.peft");
     std::fs::write(&path, text).expect("written");
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["plan", "--json"])
         .arg(&path)
         .output()
         .expect("starts");
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     json["stages"][0]["fingerprint"]
         .as_str()
         .expect("a fingerprint")

@@ -1,6 +1,6 @@
 //! The shipped recipes: each checks without a complaint and is formatted.
 
-use std::process::Command;
+use super::support::{program, stderr_of, stdout_of};
 
 fn recipes() -> Vec<std::path::PathBuf> {
     let mut list = Vec::new();
@@ -24,7 +24,7 @@ fn shipped_recipes_check_and_are_formatted() {
     let list = recipes();
     assert!(list.len() >= 5, "{list:?}");
     for command in [vec!["check"], vec!["fmt", "--check"]] {
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        let output = program()
             .args(command)
             .args(&list)
             .env("HF_HUB_OFFLINE", "1")
@@ -34,11 +34,11 @@ fn shipped_recipes_check_and_are_formatted() {
         assert!(
             output.status.success(),
             "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
+            stdout_of(&output),
+            stderr_of(&output)
         );
         // The report's models and data are on the hub: what is not at hand is told, and nothing else.
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = stderr_of(&output);
         let told = [
             "assumed_lengths",
             "assumed_model",

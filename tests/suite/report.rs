@@ -1,29 +1,23 @@
 //! Runs that differ in their seeds only are one row of a report; broken results are named.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
+use super::support::{here, json, printed, program};
+
 fn peftc(args: &[&str], paths: &[&Path]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(args)
-        .args(paths)
-        .output()
-        .expect("starts")
+    program().args(args).args(paths).output().expect("starts")
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
-}
-
 /// A recipe of two trainings, one upon the other, run under a seed.
 fn run(dir: &Path, seed: u64) -> Value {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let recipe = dir.join("tiny.peft");
     let body = format!(
@@ -36,14 +30,14 @@ fn run(dir: &Path, seed: u64) -> Value {
     );
     std::fs::write(&recipe, body).expect("written");
     let out = dir.join("runs").join(format!("seed-{seed}"));
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["run", "--quiet", "--set", &format!("seed={seed}"), "--out"])
         .arg(&out)
         .arg(&recipe)
         .output()
         .expect("starts");
     assert!(output.status.success(), "{}", text(&output.stderr));
-    json(&out.join("result.json"))
+    json(out.join("result.json"))
 }
 
 #[test]
@@ -85,7 +79,7 @@ fn two_seeds_of_a_recipe_are_one_row() {
 
     let output = peftc(&["report", "--json"], &[dir.path()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let report: Value = printed(&output);
     let rows = report["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 2);
     let learn = rows

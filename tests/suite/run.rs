@@ -1,19 +1,15 @@
 //! What a run promises: the estimate is met, bits repeat, a killed run goes on.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::support::method_curves;
-
-fn peftc() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-}
+use super::support::{here, json, method_curves, printed, program, stderr_of};
 
 fn recipe(dir: &Path, body: &str) -> std::path::PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -38,8 +34,7 @@ fn log(dir: &Path) -> Vec<String> {
 }
 
 fn result(dir: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(dir.join(".peftc/runs/r/result.json")).expect("a result"))
-        .expect("JSON")
+    json(dir.join(".peftc/runs/r/result.json"))
 }
 
 fn weights(dir: &Path) -> Vec<u8> {
@@ -105,16 +100,12 @@ fn every_method_meets_its_estimate() {
                     }
                 ),
             );
-            let output = peftc()
+            let output = program()
                 .args(["run", "--quiet", "--json"])
                 .arg(&path)
                 .output()
                 .expect("starts");
-            assert!(
-                output.status.success(),
-                "{method}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{method}: {}", stderr_of(&output));
             for stage in result(dir.path())["stages"].as_array().expect("stages") {
                 let bytes = |key: &str| stage[key].as_u64().expect("bytes") as f64;
                 let ratio = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
@@ -133,7 +124,7 @@ fn bits_do_not_depend_on_threads_and_a_killed_run_goes_on_with_the_same() {
     let whole = tempfile::tempdir().expect("a scratch directory");
     let path = recipe(whole.path(), FULL);
     assert!(
-        peftc()
+        program()
             .args(["run", "--quiet", "--threads", "1"])
             .arg(&path)
             .status()
@@ -145,7 +136,7 @@ fn bits_do_not_depend_on_threads_and_a_killed_run_goes_on_with_the_same() {
     let mut kills = 0;
     // Killed at ever later moments, then left alone.
     for wait in [300, 450, 600, 750] {
-        let mut child = peftc()
+        let mut child = program()
             .args([
                 "run",
                 "--quiet",
@@ -168,7 +159,7 @@ fn bits_do_not_depend_on_threads_and_a_killed_run_goes_on_with_the_same() {
     }
     assert!(kills > 0, "the run was over before the first kill");
     assert!(
-        peftc()
+        program()
             .args(["run", "--quiet"])
             .arg(&path)
             .status()
@@ -188,7 +179,7 @@ fn finished_stages_are_not_run_again_and_a_dry_run_says_why() {
     let body = "let rate = 1e-3\nstage s = train { model = m, data = d.train, adapter = head_only, lr = rate, steps = 2 }\n";
     let path = recipe(dir.path(), body);
     let dry = |args: &[&str]| {
-        let output = peftc()
+        let output = program()
             .args(["run", "--dry-run"])
             .args(args)
             .arg(&path)
@@ -198,7 +189,7 @@ fn finished_stages_are_not_run_again_and_a_dry_run_says_why() {
     };
     assert!(dry(&[]).contains("new"));
     assert!(
-        peftc()
+        program()
             .args(["run", "--quiet"])
             .arg(&path)
             .status()
@@ -233,7 +224,7 @@ fn micro_batches_add_up_to_the_batch() {
             ),
         );
         assert!(
-            peftc()
+            program()
                 .args(["run", "--quiet"])
                 .arg(&path)
                 .status()
@@ -263,7 +254,7 @@ fn budgets_and_solutions_answer_with_their_exit_codes() {
         "stage s = train { model = m, data = d.train, adapter = full, lr = 1e-4, steps = 2 }\n",
     );
     let code = |args: &[&str]| {
-        peftc()
+        program()
             .args(args)
             .arg(&path)
             .output()
@@ -289,7 +280,7 @@ fn predict_labels_new_text() {
         "stage s = train { model = m, data = d.train, adapter = lora, lr = 1e-3, steps = 3 }\n",
     );
     assert!(
-        peftc()
+        program()
             .args(["run", "--quiet"])
             .arg(&path)
             .status()
@@ -301,18 +292,14 @@ fn predict_labels_new_text() {
         "{\"sentence\": \"a good film\"}\n{\"sentence\": \"a bad film\"}\n",
     )
     .expect("written");
-    let output = peftc()
+    let output = program()
         .arg("predict")
         .arg(dir.path().join(".peftc/runs/r"))
         .arg("--input")
         .arg(dir.path().join("new.jsonl"))
         .output()
         .expect("starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", stderr_of(&output));
     let text = String::from_utf8(output.stdout).expect("text");
     assert_eq!(text.lines().count(), 2);
     assert!(
@@ -329,24 +316,20 @@ fn a_mezo_training_is_rebuilt_from_its_log() {
         "stage s = mezo { model = m, data = d.train, lr = 1e-4, weight_decay = 0.01, steps = 12, max_length = 32 }\n\
          stage t = mezo { from = s, data = d.train, adapter = lora, lr = 1e-3, epsilon = 1e-2, perturbations = 3, steps = 5, max_length = 32 }\n",
     );
-    let status = peftc()
+    let status = program()
         .args(["run", "--quiet", "--checkpoint-every", "0"])
         .arg(&path)
         .status()
         .expect("starts");
     assert!(status.success());
     for (stage, steps) in [("s", 12), ("t", 5)] {
-        let output = peftc()
+        let output = program()
             .args(["replay", "--json", "--threads", "1", "--stage", stage])
             .arg(&path)
             .output()
             .expect("starts");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(output.status.success(), "{}", stderr_of(&output));
+        let json: Value = printed(&output);
         assert_eq!(json["steps"], steps);
         assert!(json["compared_tensors"].as_u64().expect("a number") >= 12);
         assert_eq!(json["equal_tensors"], json["compared_tensors"]);
@@ -354,12 +337,12 @@ fn a_mezo_training_is_rebuilt_from_its_log() {
     // A damaged log is told, not believed.
     let log = dir.path().join("log.jsonl");
     std::fs::write(&log, "{\"step\":2,\"projected_grad\":[0.5]}\n").expect("written");
-    let output = peftc()
+    let output = program()
         .args(["replay", "--stage", "s", "--trajectory"])
         .arg(&log)
         .arg(&path)
         .output()
         .expect("starts");
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1"));
+    assert!(stderr_of(&output).contains("line 1"));
 }

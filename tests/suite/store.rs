@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-fn peftc() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-}
+use super::support::{here, printed, program, stderr_of, stdout_of};
 
 pub(crate) fn recipe(dir: &Path, body: &str) -> PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
@@ -22,16 +20,8 @@ pub(crate) fn recipe(dir: &Path, body: &str) -> PathBuf {
     path
 }
 
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn printed(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 fn run(args: &[&str], path: &Path) -> Output {
-    peftc().args(args).arg(path).output().expect("starts")
+    program().args(args).arg(path).output().expect("starts")
 }
 
 /// Where tokens are kept is everybody's; a comparison of all of them has to have its own.
@@ -43,7 +33,7 @@ fn cache(dir: &Path) -> (&'static str, PathBuf) {
 const LONG: &str = "stage s = train { model = m, data = d.train, dev = d.dev, adapter = head_only, lr = 1e-4, steps = 60000, evaluate = 60000 steps, features = 0B }\n";
 
 pub(crate) fn start(path: &Path, args: &[&str]) -> Child {
-    let mut command = peftc();
+    let mut command = program();
     command.arg("run").args(args).arg(path);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("starts")
@@ -71,13 +61,13 @@ fn log_of(path: &Path) -> PathBuf {
 /// The step of the checkpoint that `check` and a dry run speak of.
 fn resumes_at(path: &Path) -> Option<u64> {
     let output = run(&["check", "--json"], path);
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     let step = json["recipes"][0]["stages"][0]["resumes_at"].as_u64();
-    let dry = printed(&run(&["run", "--dry-run"], path));
+    let dry = stdout_of(&run(&["run", "--dry-run"], path));
     if let Some(step) = step {
         let words = format!("resumes at {step}");
         assert!(dry.contains(&words), "{dry}");
-        assert!(printed(&run(&["check"], path)).contains(&words));
+        assert!(stdout_of(&run(&["check"], path)).contains(&words));
     }
     step
 }
@@ -99,7 +89,7 @@ fn signals_leave_a_checkpoint_however_many_there_are() {
             signal(other, &child);
         }
         let output = child.wait_with_output().expect("ends");
-        let said = said(&output);
+        let said = stderr_of(&output);
         assert_eq!(output.status.code(), Some(code), "{said}");
         let step = resumes_at(&path).expect("a checkpoint");
         let words = format!(
@@ -125,16 +115,16 @@ fn signals_leave_a_checkpoint_however_many_there_are() {
     child.kill().expect("killed");
     let output = child.wait_with_output().expect("ends");
     assert!(
-        said(&output).contains("checkpoint at step"),
+        stderr_of(&output).contains("checkpoint at step"),
         "{}",
-        said(&output)
+        stderr_of(&output)
     );
     // Never means never.
     let output = run(&["run", "--dry-run", "--resume", "never"], &path);
     assert!(
-        !printed(&output).contains("resumes"),
+        !stdout_of(&output).contains("resumes"),
         "{}",
-        printed(&output)
+        stdout_of(&output)
     );
 }
 
@@ -148,9 +138,9 @@ fn what_was_kept_is_where_the_user_looks_and_is_of_one_stage() {
         );
         let path = recipe(dir.path(), &body);
         let output = run(&["run", "--json"], &path);
-        assert!(output.status.success(), "{}", said(&output));
-        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        (json["stages"][0].clone(), said(&output))
+        assert!(output.status.success(), "{}", stderr_of(&output));
+        let json: Value = printed(&output);
+        (json["stages"][0].clone(), stderr_of(&output))
     };
     let same = |artifact: &str, name: &str| -> bool {
         let (a, b) = (Path::new(artifact).join(name), out.join(name));
@@ -221,7 +211,7 @@ fn runs_side_by_side_all_end_well() {
             .collect();
         for child in children {
             let output = child.wait_with_output().expect("ends");
-            assert!(output.status.success(), "{}", said(&output));
+            assert!(output.status.success(), "{}", stderr_of(&output));
         }
         let out = dir.path().join(".peftc/runs/r");
         let mut left = vec![out];
@@ -273,19 +263,24 @@ fn results_that_nobody_gets_are_no_success() {
             .write(true)
             .open("/dev/full")
             .expect("a device");
-        let output = peftc()
+        let output = program()
             .args(*args)
             .env(variable, &cache)
             .stdout(full)
             .output()
             .expect("starts");
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", said(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{args:?}: {}",
+            stderr_of(&output)
+        );
         assert!(
-            said(&output).contains("standard output cannot be written"),
+            stderr_of(&output).contains("standard output cannot be written"),
             "{args:?}"
         );
         // Who closes the pipe has seen enough, and an error that nobody reads ends nothing.
-        let mut child = peftc()
+        let mut child = program()
             .args(*args)
             .env(variable, &cache)
             .stdout(Stdio::piped())
@@ -308,7 +303,7 @@ fn limits_of_the_system_are_errors_that_name_them() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let body = "data more = local \"recipes/reviews\" { text = sentence, label = label, take = 400 }\n\
                 stage s = train { model = m, data = more.train, adapter = full, lr = 1e-3, steps = 2, batch = 400 }\n";
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let body = body.replace("recipes/", &format!("{}/recipes/", here.display()));
     let path = recipe(dir.path(), &body);
     let limited = |limit: &str, args: &[&str]| {
@@ -335,17 +330,26 @@ fn limits_of_the_system_are_errors_that_name_them() {
             output.status.code(),
             Some(code),
             "{limit}: {}",
-            said(&output)
+            stderr_of(&output)
         );
-        assert!(said(&output).contains(words), "{limit}: {}", said(&output));
+        assert!(
+            stderr_of(&output).contains(words),
+            "{limit}: {}",
+            stderr_of(&output)
+        );
     }
     for every in ["nan", "-1", "soon"] {
         let output = run(&["run", &format!("--checkpoint-every={every}")], &path);
-        assert_eq!(output.status.code(), Some(2), "{every}: {}", said(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{every}: {}",
+            stderr_of(&output)
+        );
         assert!(
-            said(&output).contains("write a number of seconds"),
+            stderr_of(&output).contains("write a number of seconds"),
             "{}",
-            said(&output)
+            stderr_of(&output)
         );
     }
     assert!(
@@ -363,7 +367,7 @@ fn the_store_tells_what_it_holds_and_what_is_damaged() {
     let at = dir.path().display().to_string();
     let (variable, cache) = cache(dir.path());
     let store = |args: &[&str]| -> (Option<i32>, Value) {
-        let output = peftc()
+        let output = program()
             .env(variable, &cache)
             .arg("store")
             .args(args)
@@ -375,7 +379,7 @@ fn the_store_tells_what_it_holds_and_what_is_damaged() {
     };
     assert_eq!(store(&["ls"]).0, Some(1), "there is none yet");
     let output = run(&["check", "--json"], &path);
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     let announced = json["recipes"][0]["disk_bytes"].as_u64().expect("bytes");
     assert_eq!(
         json["recipes"][0]["stages"][0]["disk_bytes"].as_u64(),
@@ -410,7 +414,7 @@ fn the_store_tells_what_it_holds_and_what_is_damaged() {
     assert_eq!(store(&["verify"]).0, Some(0));
     // A recipe that is finished takes nothing more.
     let output = run(&["check", "--json"], &path);
-    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json: Value = printed(&output);
     assert_eq!(json["recipes"][0]["disk_bytes"], 0);
     let rows: Vec<PathBuf> = std::fs::read_dir(dir.path().join(".peftc/store/features"))
         .expect("features")

@@ -1,14 +1,68 @@
-//! What tests of the whole program share.
+//! What tests of the whole program share: how it is started, what it said, and the files beside it.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// The JSON value of a file, by its path from the repository's root.
+/// The program, as nobody's terminal would have it print.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peftc"));
+    command.env_remove("COLUMNS").env_remove("NO_COLOR");
+    command
+}
+
+/// What it gives, which has to be success.
+pub fn done(command: &mut Command) -> Output {
+    let output = command.output().expect("starts");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        stderr_of(&output)
+    );
+    output
+}
+
+/// Its standard error.
+pub fn stderr_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Its standard output.
+pub fn stdout_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The one JSON value on its standard output.
+pub fn printed(output: &Output) -> Value {
+    let text = &output.stdout;
+    serde_json::from_slice(text).unwrap_or_else(|e| panic!("{e}: {}", stderr_of(output)))
+}
+
+/// The same of one that has to have succeeded.
+pub fn result(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", stderr_of(output));
+    printed(output)
+}
+
+/// The repository's root, which is the working directory of tests.
+pub fn here() -> PathBuf {
+    std::env::current_dir().expect("a working directory")
+}
+
+/// The JSON value of a file.
 pub fn json(path: impl AsRef<Path>) -> Value {
     let path = path.as_ref();
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The JSON values of a file's lines.
+pub fn json_lines(path: impl AsRef<Path>) -> Vec<Value> {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let value = |line| serde_json::from_str(line).expect("a line of JSON");
+    text.lines().map(value).collect()
 }
 
 /// Loss curves of methods whose first values are ours: `tests/reference/methods/*.json`, in the order of their names.

@@ -1,12 +1,14 @@
 //! Sweeps: what no axis reaches runs once, and what has run does not run again.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
+use super::support::{here, json, program, stderr_of};
+
 fn recipe(dir: &Path) -> PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let at = here.display();
     let text = format!(
         "let number = 1\nlet method = full\nlet rate = 1e-3\n\
@@ -24,16 +26,8 @@ fn recipe(dir: &Path) -> PathBuf {
 }
 
 fn peftc(args: &[&str], path: &Path) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(args)
-        .arg(path)
-        .output()
-        .expect("starts");
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = program().args(args).arg(path).output().expect("starts");
+    assert!(output.status.success(), "{args:?}: {}", stderr_of(&output));
     output
 }
 
@@ -43,8 +37,7 @@ fn text(output: &Output) -> String {
 
 fn stages(dir: &Path) -> Vec<Value> {
     let path = dir.join(".peftc/runs/r/result.json");
-    let json: Value =
-        serde_json::from_slice(&std::fs::read(path).expect("a result")).expect("JSON");
+    let json: Value = json(path);
     json["stages"].as_array().expect("stages").clone()
 }
 
@@ -53,7 +46,7 @@ fn what_no_axis_reaches_runs_once_and_nothing_runs_twice() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let path = recipe(dir.path());
     let first = peftc(&["run"], &path);
-    let log = String::from_utf8_lossy(&first.stderr);
+    let log = stderr_of(&first);
     assert_eq!(log.matches("warm (train)").count(), 1, "{log}");
     let ran = stages(dir.path());
     let names: Vec<&str> = ran.iter().filter_map(|s| s["name"].as_str()).collect();

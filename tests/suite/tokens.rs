@@ -1,11 +1,13 @@
 //! Tokens of large splits: kept between runs, the same as those in memory, made again when damaged.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
+
+use super::support::{here, program, stderr_of, stdout_of};
 
 /// A recipe over 1.2 MiB of texts, in a file of its own.
 fn recipe(dir: &Path) -> PathBuf {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     let reviews = std::fs::read_to_string("recipes/reviews/train.tsv").expect("texts");
     let (header, rows) = reviews.split_once('\n').expect("a header");
     std::fs::write(dir.join("train.tsv"), format!("{header}\n{rows}{rows}")).expect("written");
@@ -22,7 +24,7 @@ fn recipe(dir: &Path) -> PathBuf {
 }
 
 fn peftc(command: &[&str], recipe: &Path, cache: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
+    program()
         .args(command)
         .arg(recipe)
         .env("XDG_CACHE_HOME", cache)
@@ -33,7 +35,7 @@ fn peftc(command: &[&str], recipe: &Path, cache: &Path) -> Output {
 /// Trains anew and gives the losses.
 fn train(recipe: &Path, cache: &Path) -> Vec<f64> {
     let output = peftc(&["run", "--fresh", "--quiet"], recipe, cache);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{said}");
     let runs = recipe.with_file_name(".peftc/runs/r/s");
     let log = std::fs::read_to_string(runs.join("metrics.jsonl")).expect("a log");
@@ -69,7 +71,7 @@ fn large_splits_are_tokenized_once_and_small_ones_leave_nothing() {
     assert_eq!(made, train(&recipe, &file), "tokens in memory are others");
     let output = peftc(&["check"], &recipe, &file);
     assert!(output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = stderr_of(&output);
     assert!(said.contains("peftc::plan::unkept_tokens"), "{said}");
 
     // Cut short, the file is made again.
@@ -89,7 +91,7 @@ fn large_splits_are_tokenized_once_and_small_ones_leave_nothing() {
     assert_eq!(std::fs::read(&files[0]).expect("a file"), bytes);
     std::fs::write(&files[0], &wrong).expect("written");
     let output = peftc(&["store", "verify"], &recipe, &cache);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = stdout_of(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("its bytes are not those"), "{said}");
     assert!(kept(&cache).is_empty(), "it would be read again");

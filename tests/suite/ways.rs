@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, safetensors};
@@ -22,7 +21,7 @@ use peftc::resolve::methods_from_text;
 use serde_json::{Value, json};
 
 use super::oracle::{SENTENCES, candle_scores, reference};
-
+use super::support::{json, printed, program, stderr_of};
 /// Scores of each sentence.
 type Scores = Vec<Vec<f32>>;
 
@@ -251,10 +250,7 @@ fn plain(base: &Path, format: Format) -> HashMap<String, Tensor> {
 
 /// Plain weights with an adapter in peft's format applied: the format's rules in a few lines.
 fn with_peft(adapter: &Path, mut weights: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
-    let config: Value = serde_json::from_slice(
-        &std::fs::read(adapter.join("adapter_config.json")).expect("a config"),
-    )
-    .expect("JSON");
+    let config: Value = json(adapter.join("adapter_config.json"));
     let tensors = safetensors::load(adapter.join("adapter_model.safetensors"), &Device::Cpu)
         .expect("an adapter");
     let own: BTreeMap<String, Tensor> = tensors
@@ -398,7 +394,7 @@ fn agree(what: &str, one: &Scores, other: &Scores) {
 }
 
 fn run(dir: &Path, recipe: &Path) -> BTreeMap<String, Value> {
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+    let output = program()
         .args(["run", "--quiet", "--json", "--threads", "2", "--store"])
         .arg(dir.join("store"))
         .arg("--out")
@@ -406,9 +402,9 @@ fn run(dir: &Path, recipe: &Path) -> BTreeMap<String, Value> {
         .arg(recipe)
         .output()
         .expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{said}");
-    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let result: Value = printed(&output);
     let stages = result["stages"].as_array().expect("stages").iter();
     stages
         .map(|s| (s["name"].as_str().expect("a name").to_owned(), s.clone()))

@@ -7,14 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-fn json_of(path: &Path) -> Value {
-    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_slice(&bytes).expect("JSON")
-}
-
-fn peftc() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_peftc"))
-}
+use super::support::{here, json, program, stderr_of};
 
 /// A folder with `train.jsonl` and `test.jsonl`: reviews 0 to 319, and 320 to 383, each with its label and with its classes:
 /// 0 if it is liked, 1 from 101 characters on.
@@ -46,7 +39,7 @@ fn folder() -> tempfile::TempDir {
 
 /// The declarations of a model and of the folder's data.
 fn head(model: &str, label: &str) -> String {
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     format!(
         "model m = local \"{}/tests/reference/{model}\"\ndata d = local \".\" {{ text = text, label = {label} }}\n",
         here.display()
@@ -56,16 +49,16 @@ fn head(model: &str, label: &str) -> String {
 fn begin(dir: &Path, recipe: &str) -> Command {
     let path = dir.join("r.peft");
     std::fs::write(&path, recipe).expect("written");
-    let mut command = peftc();
+    let mut command = program();
     command.args(["run", "--quiet", "--threads", "2"]).arg(path);
     command
 }
 
 fn run(dir: &Path, recipe: &str) -> Value {
     let output = begin(dir, recipe).output().expect("starts");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = stderr_of(&output);
     assert!(output.status.success(), "{recipe}\n{said}");
-    json_of(&dir.join(".peftc/runs/r/result.json"))
+    json(dir.join(".peftc/runs/r/result.json"))
 }
 
 fn losses(dir: &Path, stage: &str) -> Vec<f64> {
@@ -79,10 +72,10 @@ fn losses(dir: &Path, stage: &str) -> Vec<f64> {
 
 #[test]
 fn losses_are_those_of_torch_with_any_cut_into_micro_batches() {
-    let reference = json_of(Path::new("tests/reference/weighted.json"));
+    let reference = json(Path::new("tests/reference/weighted.json"));
     let curves = reference["curves"].as_array().expect("curves");
     assert_eq!(curves.len(), 6);
-    let here = std::env::current_dir().expect("a working directory");
+    let here = here();
     for (place, curve) in curves.iter().enumerate() {
         let text = |key: &str| curve[key].as_str().expect("a text");
         let (objective, model, method) = (text("objective"), text("model"), text("method"));
@@ -218,9 +211,9 @@ fn weights_that_do_not_fit_the_classes_or_the_task_are_refused() {
             stage.replace("COMMON", common)
         );
         std::fs::write(&path, recipe).expect("written");
-        let output = peftc().arg("check").arg(&path).output().expect("starts");
+        let output = program().arg("check").arg(&path).output().expect("starts");
         assert!(!output.status.success(), "{stage}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        stderr_of(&output)
     };
     let train = |objective: &str| {
         format!(
