@@ -10,10 +10,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use peftc::library::method::METHODS;
 use points::{io, one, or_all, peftc, some_of, write_config};
 use serde_json::{Value, json};
 
-const METHODS: [&str; 6] = ["full", "head_only", "last_n", "bitfit", "lora", "siva"];
+/// The methods of the whole table; `--method` names any.
+const USUAL: [&str; 6] = ["full", "head_only", "last_n", "bitfit", "lora", "siva"];
 const SHAPES: [&str; 3] = ["bert-base", "roberta-base", "distilbert-base"];
 const BATCHES: [u64; 4] = [1, 4, 16, 32];
 const LENGTHS: [u64; 3] = [16, 64, 256];
@@ -41,7 +43,10 @@ impl Part {
             match arg.as_str() {
                 "--layers" => part.layers = Some(one(&value)?).filter(|&n| n > 0),
                 "--shape" => part.shapes = some_of(&value, &SHAPES)?,
-                "--method" => part.methods = some_of(&value, &METHODS)?,
+                "--method" => {
+                    let known: Vec<&str> = METHODS.iter().map(|m| m.schema().name).collect();
+                    part.methods = some_of(&value, &known)?;
+                }
                 "--batch" => part.batches = value.split(',').map(one).collect::<Result<_, _>>()?,
                 "--length" => part.lengths = value.split(',').map(one).collect::<Result<_, _>>()?,
                 _ => return Err(format!("there is no argument `{arg}`")),
@@ -185,7 +190,7 @@ fn table(part: &Part, root: &Path) -> Result<(f64, f64), String> {
     for shape in or_all(&part.shapes, SHAPES.map(str::to_owned)) {
         let layers = layers(&shape, part);
         write_config(&root.join(&shape), &config(&shape, layers))?;
-        for name in or_all(&part.methods, METHODS.map(str::to_owned)) {
+        for name in or_all(&part.methods, USUAL.map(str::to_owned)) {
             for batch in or_all(&part.batches, BATCHES) {
                 for length in or_all(&part.lengths, LENGTHS) {
                     for row in run(root, &shape, &name, layers, batch, length)? {

@@ -1,6 +1,9 @@
 //! What is drawn: a model's shape, texts, and a recipe with one to three stages.
 
 use peftc::base::rng::Stream;
+use peftc::library::method::{METHODS, Method};
+use peftc::library::net::{Role, Site};
+use peftc::library::schema::{Default, Key, Kind};
 use serde_json::{Value, json};
 
 const ROLES: [&str; 6] = [
@@ -11,18 +14,6 @@ const ROLES: [&str; 6] = [
     "ffn.up",
     "ffn.down",
 ];
-const METHODS: [&str; 9] = [
-    "full",
-    "head_only",
-    "last_n",
-    "bitfit",
-    "lora",
-    "siva",
-    "side_lora",
-    "lst",
-    "k_lst",
-];
-const MERGEABLE: [&str; 3] = ["lora", "siva", "side_lora"];
 /// Tokens of the largest batch: the largest draws then take gigabytes, not tens of them.
 const MOST_TOKENS: u64 = 6144;
 
@@ -273,7 +264,27 @@ fn start(dice: &mut Dice, batch: u64) -> String {
     }
 }
 
-fn adapter(dice: &mut Dice, name: &str, shape: &Shape) -> String {
+/// A value for a key of a method that has no draw of its own; `None` leaves the key out.
+fn value(dice: &mut Dice, method: &dyn Method, key: &Key, layers: u64) -> Option<String> {
+    let required = matches!(key.default, Default::Required);
+    if !required && dice.chance(0.5) {
+        return None;
+    }
+    match key.kind {
+        Kind::Int(low, high) => Some(dice.scale(low.max(1), high.min(64)).to_string()),
+        Kind::Bool => Some(dice.pick(&["true", "false"]).to_owned()),
+        Kind::Choice(names) => Some(dice.pick(names).to_owned()),
+        Kind::Placement => {
+            let map = Site::linear("map", Role::Query, (64, 64));
+            method.fits(&map).then(|| placement(dice, layers))
+        }
+        // Numbers change no bytes, and files are not at hand.
+        _ => None,
+    }
+}
+
+fn adapter(dice: &mut Dice, method: &dyn Method, shape: &Shape) -> String {
+    let name = method.schema().name;
     let layers = shape.layers;
     match name {
         "last_n" => format!("last_n {{ n = {} }}", 1 + dice.below(layers)),
@@ -325,7 +336,14 @@ fn adapter(dice: &mut Dice, name: &str, shape: &Shape) -> String {
             let init = start(dice, shape.batch);
             format!("k_lst {{ k = {k}, r = {r}{dropout}{down}{share}{residual}{pool}{init} }}")
         }
-        _ => name.to_owned(),
+        _ => {
+            let keys = method.schema().keys.iter();
+            let drawn: Vec<String> = keys
+                .filter_map(|key| Some((key.name, value(dice, method, key, layers)?)))
+                .map(|(name, value)| format!("{name} = {value}"))
+                .collect();
+            format!("{name} {{ {} }}", drawn.join(", "))
+        }
     }
 }
 
@@ -415,7 +433,7 @@ fn recipe(dice: &mut Dice, shape: &Shape) -> String {
             "prompt p {{ template = \"{{sentence}}{mask}\", verbalizer = {{ \"0\": \"terrible\", \"1\": \"great\" }} }}\n"
         ));
     }
-    let method = dice.pick(&METHODS);
+    let method = dice.pick(METHODS);
     let made = adapter(dice, method, shape);
     let score_batch = dice.scale(1, 32);
     let mut stage = |name: &str, kind: &str, keys: String| {
@@ -433,11 +451,12 @@ fn recipe(dice: &mut Dice, shape: &Shape) -> String {
             stage("two", "eval", own);
         }
         10..12 => {
-            let made = match MERGEABLE.contains(&method) {
+            let folding: Vec<&dyn Method> = METHODS.iter().copied().filter(|m| m.folds()).collect();
+            let made = match method.folds() {
                 true => made,
                 false => {
-                    let name = dice.pick(&MERGEABLE);
-                    adapter(dice, name, shape)
+                    let method = dice.pick(&folding);
+                    adapter(dice, method, shape)
                 }
             };
             let first = format!("model = m, data = d.train{keys}, adapter = {made}");
