@@ -13,14 +13,11 @@ use serde_json::{Map, Value as Json, json};
 use super::durable;
 use super::error::RunError;
 use super::tensorfile::{self, TensorSpec};
-use super::weights::{RawTensor, TensorFile};
+use super::weights::{Kind, TensorFile};
+use crate::library::model::Model;
+use crate::library::peft::{self, Config, Fitted, Floats, Misfit, Stored};
+use crate::library::stage::network::Anatomy;
 use crate::program::types::DType;
-
-mod config;
-mod fit;
-
-pub use config::{Config, Targets};
-pub use fit::{Fitted, Group, HeadUpdate, Misfit, fit};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
@@ -99,9 +96,6 @@ fn sorted(names: &[String]) -> Vec<&str> {
     names
 }
 
-/// A tensor's shape and its elements.
-pub type Floats = (Vec<usize>, Vec<f32>);
-
 /// An adapter's tensors, named as modules of the base model: without `base_model.model.`.
 #[derive(Debug)]
 pub struct PeftTensors {
@@ -109,43 +103,88 @@ pub struct PeftTensors {
     names: IndexMap<String, String>,
 }
 
-impl PeftTensors {
-    /// All names, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(String::as_str)
+impl Stored for PeftTensors {
+    fn names(&self) -> Vec<&str> {
+        self.names.keys().map(String::as_str).collect()
     }
 
-    /// A tensor; `None` if there is none of that name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<RawTensor<'_>> {
-        self.file.get(self.names.get(name)?)
+    fn shape(&self, name: &str) -> Option<&[u64]> {
+        Some(self.file.get(self.names.get(name)?)?.shape)
     }
 
-    /// A tensor's shape and elements as f32; `None` if there is none of that name.
-    ///
-    /// # Errors
-    /// It holds no floats.
-    pub fn f32(&self, name: &str) -> Result<Option<Floats>, RunError> {
-        let Some(raw) = self.get(name) else {
-            return Ok(None);
+    fn numbers(&self, name: &str) -> Result<Floats, String> {
+        let raw = self.names.get(name).and_then(|own| self.file.get(own));
+        let raw = raw.ok_or("is not there")?;
+        let data = match raw.kind {
+            Kind::Other(kind) => whole_numbers(kind, raw.bytes)?,
+            Kind::Stored(_) => raw.to_f32()?,
         };
-        let data = raw
-            .to_f32()
-            .map_err(|e| RunError::file(self.file.path(), format!("`{name}` {e}")))?;
-        Ok(Some((
-            raw.shape.iter().map(|&n| n as usize).collect(),
-            data,
-        )))
+        Ok((raw.shape.iter().map(|&n| n as usize).collect(), data))
     }
 }
 
-/// A LoRA adapter that was read.
+/// The numbers of a tensor of indices or truth values, all of which f32 has.
+fn whole_numbers(kind: &str, bytes: &[u8]) -> Result<Vec<f32>, String> {
+    let width = match kind {
+        "BOOL" | "U8" | "I8" => 1,
+        "U16" | "I16" => 2,
+        "U32" | "I32" => 4,
+        "U64" | "I64" => 8,
+        _ => return Err(format!("is stored as {kind}, which is not read")),
+    };
+    let each = |number: &[u8]| {
+        let mut wide = [0; 8];
+        wide.iter_mut()
+            .zip(number)
+            .for_each(|(to, from)| *to = *from);
+        let shift = 64 - 8 * width as u32;
+        let number = match kind.starts_with('I') {
+            // The sign is in the highest byte.
+            true => i128::from((i64::from_le_bytes(wide) << shift) >> shift),
+            false => i128::from(u64::from_le_bytes(wide)),
+        };
+        match number.unsigned_abs() <= 1 << 24 {
+            true => Ok(number as f32),
+            false => Err(format!("holds {number}, which is out of range")),
+        }
+    };
+    bytes.chunks_exact(width).map(each).collect()
+}
+
+/// An adapter that was read.
 #[derive(Debug)]
 pub struct PeftAdapter {
     /// What its config says.
     pub config: Config,
     /// Its tensors.
     pub tensors: PeftTensors,
+}
+
+impl PeftAdapter {
+    /// Finds each tensor's place in a model.
+    ///
+    /// # Errors
+    /// The tensors that have none, and the first that is missing.
+    pub fn fit(&self, model: &dyn Model, parts: &Anatomy) -> Result<Fitted, Misfit> {
+        peft::fit(&self.config, &self.tensors, model, parts)
+    }
+
+    /// Whether an adapter that fits a model changes nothing of what it computes.
+    ///
+    /// # Errors
+    /// A tensor cannot be read.
+    pub fn is_idle(&self, fitted: &Fitted) -> Result<bool, String> {
+        if fitted.idle.is_empty() || !fitted.whole.is_empty() {
+            return Ok(false);
+        }
+        for (name, value) in &fitted.idle {
+            let (_, numbers) = self.tensors.numbers(name)?;
+            if numbers.iter().any(|x| x != value) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// The two files of an adapter, by which it is told from others.
@@ -196,7 +235,12 @@ fn read_tensors(dir: &Path) -> Result<PeftTensors, RunError> {
 
 /// The base model's name of a tensor; `None` for copies of what the base model had.
 fn plain_name(name: &str) -> Option<String> {
-    let name = name.strip_prefix(PREFIX).unwrap_or(name);
+    // What stands before the model, as prompts, is not wrapped into a model of peft's own.
+    let outer = format!("{OUTERMOST}.");
+    let name = name
+        .strip_prefix(PREFIX)
+        .or(name.strip_prefix(&outer))
+        .unwrap_or(name);
     if name.contains(".original_module.") {
         return None;
     }

@@ -325,4 +325,12 @@ impl Schema {
     pub fn key(&self, name: &str) -> Option<&'static Key> {
         self.keys.iter().find(|k| k.name == name)
     }
+
+    /// The key whose value may be written as a string behind the name: the first, where it is a text that has to be there.
+    #[must_use]
+    pub fn text_key(&self) -> Option<&'static Key> {
+        let first = self.keys.first()?;
+        let text = matches!(first.kind, Kind::Str) && matches!(first.default, Default::Required);
+        text.then_some(first)
+    }
 }

@@ -107,6 +107,9 @@ crate::codes! {
     /// A peft adapter that a stage starts from holds tensors of a head that this stage does not have: those of a
     /// classification, say, where masked tokens are learned. They are left out; all others are used.
     UNREAD_TENSORS = "plan::unread_tensors";
+    /// A peft adapter changes nothing: every tensor that would add something holds the numbers that it began with, and no
+    /// module is saved whole. It was saved before it was trained, or by a training that went wrong.
+    IDLE_ADAPTER = "plan::idle_adapter";
     /// Two stages would copy their merged models into one directory, and the last one would be left there. In a sweep these
     /// are variants of one stage. Remove `to`, or give each its own. Or the directory is one that the recipe reads a model,
     /// data or an adapter from: name another.

@@ -1,7 +1,7 @@
 //! What the files that a stage reads hold of its tensors, so that a missing or misshapen one, and a head that
 //! is not there, are found before anything runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -139,11 +139,12 @@ impl Holds<'_> {
     }
 }
 
-/// Checks the tensors of a stage against what it starts from. `false` after a diagnostic.
+/// Checks the tensors of a stage against what it starts from; an adapter of peft's holds those of these names. `false`
+/// after a diagnostic.
 pub(super) fn check(
     plan: &Plan,
     (kind, values): (&dyn StageKind, &Values),
-    start: &Handed,
+    (start, held): (&Handed, &BTreeSet<String>),
     (model, params): (&dyn Model, &[Param]),
     at: Span,
     diags: &mut Diags,
@@ -156,7 +157,8 @@ pub(super) fn check(
         (None, None) => return true,
     };
     let adapter = start.adapter.as_deref().map(|stage| left(plan, stage));
-    let given = |name: &str| adapter.as_ref().is_some_and(|a| a.contains_key(name));
+    let given =
+        |name: &str| held.contains(name) || adapter.as_ref().is_some_and(|a| a.contains_key(name));
     if let Holds::Files(stored) = &holds
         && let Some(diag) = tied_and_not(stored, start, at)
     {

@@ -1,6 +1,7 @@
 //! From recipe to plan: the stage graph bound to models and data, lowered to jobs, with
 //! fingerprints and estimates. Nothing is executed.
 
+mod adapters;
 pub mod bind;
 pub mod chat;
 pub mod choice;
@@ -46,6 +47,7 @@ use crate::base::units::Count;
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome};
 use crate::library::decl;
+use crate::library::method::import;
 use crate::library::stage::keys;
 use crate::program::op::Machine;
 use crate::resolve::error::TOO_MANY_POINTS;
@@ -138,7 +140,10 @@ fn reads(recipe: &Recipe) -> Vec<PathBuf> {
         let methods = keys::ADAPTER.get(values).into_iter();
         let starts = methods
             .chain(keys::ADAPTERS.get(values).unwrap_or_default())
-            .filter_map(|method| crate::library::method::keys::START.get(&method.values));
+            .filter_map(|method| {
+                let start = crate::library::method::keys::START.get(&method.values);
+                start.or_else(|| import::folder(method))
+            });
         let paths = own
             .into_iter()
             .chain(decl::TOKENIZER.get(values))

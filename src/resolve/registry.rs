@@ -9,7 +9,10 @@ use crate::library::{
 #[must_use]
 pub fn schemas(registry: Registry) -> Vec<&'static Schema> {
     match registry {
-        Registry::Method => method::METHODS.iter().map(|m| m.schema()).collect(),
+        Registry::Method => {
+            let methods = method::METHODS.iter().map(|m| m.schema());
+            methods.chain([&method::import::SCHEMA]).collect()
+        }
         Registry::Schedule => schedule::SCHEDULES.iter().map(|s| s.schema()).collect(),
         Registry::Optimizer => optimizer::OPTIMIZERS.iter().map(|o| o.schema()).collect(),
         Registry::Metric => metric::METRICS.iter().map(|m| m.schema()).collect(),

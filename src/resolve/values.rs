@@ -9,10 +9,12 @@ use super::error::{UNKNOWN_CHOICE, UNKNOWN_ENTRY, WRONG_TYPE};
 use super::registry;
 use super::scope::Scope;
 use super::shape;
-use crate::base::{Diag, Diags, Span};
-use crate::library::schema::{Checked, Key, Kind, RefKind};
+use std::borrow::Cow;
+
+use crate::base::{Diag, Diags, Span, Spanned};
+use crate::library::schema::{Checked, Key, Kind, RefKind, Schema};
 use crate::library::words;
-use crate::syntax::ast::{Ctor, Path, Segment, Value, ValueKind};
+use crate::syntax::ast::{Ctor, Entry, Path, Segment, Value, ValueKind};
 use lists::{balanced, class_map, class_weights, column, names, numbers, texts, verbalizer};
 use numbers::{batch, float, int, length, portion, share, size};
 use placement::placement;
@@ -210,7 +212,31 @@ fn entry(
         diags.push(diag);
         return None;
     };
-    super::block::fill(scope, schema, ctor, diags).map(|f| Checked::Entry(Box::new(f)))
+    let ctor = with_text(schema, ctor, diags)?;
+    super::block::fill(scope, schema, &ctor, diags).map(|f| Checked::Entry(Box::new(f)))
+}
+
+/// An entry whose string behind the name is written as the key that it is.
+fn with_text<'c>(schema: &Schema, ctor: &'c Ctor, diags: &mut Diags) -> Option<Cow<'c, Ctor>> {
+    let Some(arg) = &ctor.arg else {
+        return Some(Cow::Borrowed(ctor));
+    };
+    let (Some(key), true) = (schema.text_key(), ctor.more.is_empty()) else {
+        let takes = match schema.text_key() {
+            Some(_) => "one string",
+            None => "no string",
+        };
+        let message = format!("`{}` takes {takes}", schema.name);
+        diags.push(Diag::error(&WRONG_TYPE, arg.span, message).label("remove this"));
+        return None;
+    };
+    let mut ctor = ctor.clone();
+    ctor.arg = None;
+    ctor.entries.push(Entry {
+        key: Spanned::new(key.name.to_owned(), arg.span),
+        value: Spanned::new(ValueKind::Str(arg.value.clone()), arg.span),
+    });
+    Some(Cow::Owned(ctor))
 }
 
 /// The error of a block where an entry's name is missing before it.

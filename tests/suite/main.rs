@@ -27,6 +27,7 @@ mod mistakes;
 mod multi_label;
 mod oracle;
 mod parity;
+mod peft_adapters;
 mod pointers;
 mod precision;
 mod pruned;

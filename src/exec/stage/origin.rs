@@ -17,6 +17,7 @@ use crate::files::weights::Checkpoint;
 use crate::files::weights::TensorFile;
 use crate::files::weights::sharded::{self, Layout};
 use crate::library::chat::Kept;
+use crate::library::peft::Stored;
 use crate::library::stage::job::Routine;
 use crate::library::stage::keys;
 use crate::library::stage::network::anatomy;
@@ -83,23 +84,28 @@ impl Work<'_> {
     fn take_peft(&self, dir: &Path, sources: &mut Origins) -> Result<(), RunError> {
         let read = peft::read(dir)?;
         let model = self.stage.model.as_ref();
-        let fitted = peft::fit(&read, model.family(), &anatomy(model)).map_err(|misfit| {
+        let fitted = read.fit(model, &anatomy(model)).map_err(|misfit| {
             RunError::file(dir, format!("{}; {}", misfit.message, misfit.help))
         })?;
         let get = |name: &str| {
-            let tensor = read.tensors.f32(name)?;
-            tensor.ok_or_else(|| RunError::bug(format!("`{name}` was there a moment ago")))
+            let found = read.tensors.numbers(name);
+            found.map_err(|why| RunError::file(dir, format!("`{name}` {why}")))
         };
-        for (name, own) in &fitted.tensors {
-            if model.transposed(own) {
+        for taken in fitted.tensors {
+            let from: Result<Vec<_>, RunError> = taken.from.iter().map(|n| get(n)).collect();
+            let data = taken.make.numbers(from?);
+            let data =
+                data.map_err(|why| RunError::file(dir, format!("`{}`: {why}", taken.own)))?;
+            let dims: Vec<usize> = taken.shape.iter().map(|&n| n as usize).collect();
+            if dims.iter().product::<usize>() != data.len() {
                 let what = format!(
-                    "holds `{name}` as a whole, and the files of this model store such matrices transposed: that is not read \
-                     yet; merge the adapter into the model first"
+                    "`{}` of {dims:?} was made of {} numbers",
+                    taken.own,
+                    data.len()
                 );
-                return Err(RunError::file(dir, what));
+                return Err(RunError::bug(what));
             }
-            let (dims, data) = get(name)?;
-            sources.given.insert(own.clone(), Tensor::new(data, &dims));
+            sources.given.insert(taken.own, Tensor::new(data, &dims));
         }
         for update in &fitted.head {
             let ((_, a), (dims, b)) = (get(&update.a)?, get(&update.b)?);

@@ -1,7 +1,10 @@
 //! DoRA (methods R9): `W' = (m / ‖V‖) ⊙ V` with `V = W₀ + s · B A`, a length `m` for each row of the weight.
 
+use serde_json::{Map, Value as Json};
+
 use super::super::derive::{BaseParam, RowNorm};
 use super::super::net::{Init, Param};
+use super::super::peft::{Keys, Misfit, Place, Reading};
 use super::super::schema::Schema;
 use super::lora::{self, Lora};
 use super::{At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Site, Value, Values};
@@ -91,6 +94,22 @@ impl Method for Dora {
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
         Some(PeftForm::lora(lora::product(values), true))
+    }
+
+    fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
+        let dora = config.get("use_dora") == Some(&Json::Bool(true));
+        (kind == "LORA" && dora).then_some(lora::PEFT_KEYS)
+    }
+
+    fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
+        // Some versions write it as a module of its own.
+        const MODULE: &str = "lora_magnitude_vector.weight";
+        let more = |file: &mut Reading<'_>, place: &Place<'_>| {
+            let module = place.tensors.iter().any(|t| t == MODULE);
+            let name = place.name(if module { MODULE } else { MAGNITUDE });
+            file.take(&name, place.own(MAGNITUDE), &[place.site.output()])
+        };
+        lora::read_pairs(file, &Dora, (&[MAGNITUDE, MODULE], more))
     }
 
     fn peft_tensors(

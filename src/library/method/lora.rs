@@ -1,7 +1,13 @@
 //! LoRA (methods R1): `y = x W₀ᵀ + b + s · (Drop(x) Aᵀ) Bᵀ`, `A: [r, in]`, `B: [out, r]`.
 
+use serde_json::{Map, Value as Json};
+
 use super::super::net::{Init, Param};
-use super::super::schema::{Bound, Given, Maybe, kind};
+use super::super::peft::Fate::{Only, Refused, Used, WithoutEffect};
+use super::super::peft::{
+    Config, HeadUpdate, Keys, Misfit, Patterns, Place, Reading, START as BEGAN,
+};
+use super::super::schema::{Bound, Checked, Given, Maybe, kind};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
     Value, Values,
@@ -123,6 +129,155 @@ pub(super) fn check_rank(values: &Values, of: &Given<u64>, site: &Site) -> Optio
     })
 }
 
+/// The keys of peft's `LoraConfig`, up to 0.21, and those that older versions wrote.
+pub(super) const PEFT_KEYS: Keys = &[
+    ("alora_invocation_tokens", Refused),
+    ("alpha_pattern", Used),
+    ("arrow_config", Refused),
+    ("bias", Only(&["\"none\""])),
+    ("corda_config", WithoutEffect(BEGAN)),
+    (
+        "enable_lora",
+        WithoutEffect("of fused projections, which these models do not have"),
+    ),
+    (
+        "ensure_weight_tying",
+        WithoutEffect("of tied embeddings, which are refused as targets"),
+    ),
+    ("eva_config", WithoutEffect(BEGAN)),
+    (
+        "init_lora_weights",
+        // These start A and B elsewhere and leave the base weights alone; others change them.
+        Only(&["true", "\"gaussian\"", "\"eva\"", "\"orthogonal\""]),
+    ),
+    ("kasa_config", Refused),
+    ("layer_replication", Refused),
+    (
+        "loftq_config",
+        WithoutEffect("read beside `init_lora_weights` only"),
+    ),
+    ("lora_alpha", Used),
+    ("lora_bias", Refused),
+    ("lora_dropout", Used),
+    ("lora_ga_config", WithoutEffect(BEGAN)),
+    ("megatron_config", Refused),
+    (
+        "megatron_core",
+        WithoutEffect("read beside `megatron_config` only"),
+    ),
+    (
+        "merge_weights",
+        WithoutEffect("when peft folded the product in, not what it is"),
+    ),
+    ("monteclora_config", Refused),
+    (
+        "qalora_group_size",
+        WithoutEffect("read beside `use_qalora` only"),
+    ),
+    ("r", Used),
+    ("rank_pattern", Used),
+    ("runtime_config", WithoutEffect("how peft runs")),
+    ("target_parameters", Refused),
+    ("trainable_token_indices", Refused),
+    ("use_bdlora", Refused),
+    ("use_dora", Used),
+    ("use_qalora", Refused),
+    ("use_rslora", Used),
+    (
+        "velora_config",
+        WithoutEffect("changes the backward pass of a training only"),
+    ),
+];
+
+/// The sizes of an adapter of peft's at each of its modules.
+struct Sizes {
+    rank: u64,
+    alpha: f64,
+    ranks: Patterns<u64>,
+    alphas: Patterns<f64>,
+    dropout: f64,
+    rs_lora: bool,
+}
+
+impl Sizes {
+    fn read(config: &Config) -> Result<Self, Misfit> {
+        let alpha = config.number("lora_alpha", 8.0)?;
+        if alpha <= 0.0 {
+            let what = format!("`lora_alpha` must be above 0, not {alpha}");
+            return Err(Misfit::of_config(what));
+        }
+        Ok(Self {
+            rank: config.positive("r", 8)?,
+            alpha,
+            ranks: config.patterns("rank_pattern", |v| v.as_u64().filter(|&r| r > 0))?,
+            alphas: config.patterns("alpha_pattern", |v| v.as_f64().filter(|&a| a > 0.0))?,
+            dropout: config.rate("lora_dropout")?,
+            rs_lora: config.flag("use_rslora", false)?,
+        })
+    }
+
+    /// Rank and alpha of a module.
+    fn of(&self, module: &str) -> (u64, f64) {
+        let rank = self.ranks.of(module).unwrap_or(self.rank);
+        (rank, self.alphas.of(module).unwrap_or(self.alpha))
+    }
+}
+
+/// Reads the pairs of an adapter of peft's and puts `method` where they are; `more` takes what else is there, of these names.
+pub(super) fn read_pairs(
+    file: &mut Reading<'_>,
+    method: &'static dyn Method,
+    (names, more): (
+        &[&str],
+        fn(&mut Reading<'_>, &Place<'_>) -> Result<(), Misfit>,
+    ),
+) -> Result<(), Misfit> {
+    let known = [&["lora_A.weight", "lora_B.weight"], names].concat();
+    let sizes = Sizes::read(file.config())?;
+    let (places, head) = file.all_places()?;
+    for place in places.iter().chain(&head) {
+        place.only(&known)?;
+    }
+    for place in places {
+        let (rank, alpha) = sizes.of(&place.module);
+        let (site, [a, b]) = (place.site, ["lora_A.weight", "lora_B.weight"]);
+        file.take(&place.name(a), place.own(a), &[rank, site.input()])?;
+        file.take(&place.name(b), place.own(b), &[site.output(), rank])?;
+        file.idle(&place.name(b), 0.0);
+        more(file, &place)?;
+        let values = vec![
+            (RANK.name(), Checked::Int(rank)),
+            (ALPHA.name(), Checked::Float(alpha)),
+            (RS_LORA.name(), Checked::Bool(sizes.rs_lora)),
+            (DROPOUT.name(), Checked::Float(sizes.dropout)),
+        ];
+        file.put(method, site, values);
+    }
+    for place in head {
+        let (rank, alpha) = sizes.of(&place.module);
+        let (a, b) = (place.name("lora_A.weight"), place.name("lora_B.weight"));
+        file.check_shape(&a, &[rank, place.site.input()])?;
+        // How many classes there are is known later.
+        let rows = file.shape(&b).and_then(|shape| shape.first().copied());
+        file.check_shape(&b, &[rows.unwrap_or_default(), rank])?;
+        file.read(&a)?;
+        file.read(&b)?;
+        file.idle(&b, 0.0);
+        let divisor = if sizes.rs_lora {
+            (rank as f64).sqrt()
+        } else {
+            rank as f64
+        };
+        file.put_in_head(HeadUpdate {
+            module: place.site.path.clone(),
+            a,
+            b,
+            scale: alpha / divisor,
+        });
+    }
+    Ok(())
+}
+
 impl Method for Lora {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -150,12 +305,17 @@ impl Method for Lora {
         Some(add_product(at, net, weight))
     }
 
-    fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {
-        MODULES_TO_SAVE.get(values).unwrap_or_default()
-    }
-
     fn peft(&self, values: &Values) -> Option<PeftForm> {
         Some(PeftForm::lora(product(values), false))
+    }
+
+    fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
+        let dora = config.get("use_dora") == Some(&Json::Bool(true));
+        (kind == "LORA" && !dora).then_some(PEFT_KEYS)
+    }
+
+    fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
+        read_pairs(file, &Lora, (&[], |_, _| Ok(())))
     }
 
     fn peft_tensors(

@@ -4,12 +4,15 @@
 
 use std::fmt;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::model::{Facts, Model};
 use super::net::{Net, Owner, Param, Site};
+use super::peft::{Keys, Misfit, Reading};
 use super::schema::{Filled, Schema, Values};
 use crate::program::Value;
+
+pub mod import;
 
 // The model's own parameters, trained: whole, in part or by a mask.
 mod bitfit;
@@ -282,8 +285,23 @@ pub trait Method: Sync + Send + fmt::Debug {
 
     /// Modules of the backbone that are trained whole beside what the method adds: their paths, or ends of them.
     fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {
-        let _ = values;
-        &[]
+        keys::MODULES_TO_SAVE.get(values).unwrap_or_default()
+    }
+
+    /// The keys of an adapter of peft's beside [`super::peft::COMMON`], if this method reads adapters of that type with this
+    /// config.
+    fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
+        let _ = (kind, config);
+        None
+    }
+
+    /// Reads such an adapter: takes each tensor as the value of a parameter, and puts the method at sites.
+    ///
+    /// # Errors
+    /// What of it is not built, or does not fit the model.
+    fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
+        let _ = file;
+        Ok(())
     }
 
     /// The adapter in peft's format; `None` if peft has no equal.

@@ -1,9 +1,11 @@
 //! VeRA: `y = x W₀ᵀ + b + λ_b ⊙ ((λ_d ⊙ (Drop(x) Aᵀ)) Bᵀ)`, with `A` and `B` frozen and shared by all sites.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::super::net::{Init, Param};
-use super::super::schema::{Bound, Given, kind};
+use super::super::peft::Fate::{Only, Used, WithoutEffect};
+use super::super::peft::{Keys, Misfit, Reading, START as BEGAN};
+use super::super::schema::{Bound, Checked, Given, kind};
 use super::lora;
 use super::lora::{DROPOUT, ON};
 use super::{At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values};
@@ -85,6 +87,20 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     }
 }
 
+/// The keys of peft's `VeraConfig`.
+const PEFT_KEYS: Keys = &[
+    ("bias", Only(&["\"none\""])),
+    ("d_initial", WithoutEffect(BEGAN)),
+    ("init_weights", WithoutEffect(BEGAN)),
+    (
+        "projection_prng_key",
+        WithoutEffect("of matrices that are in the file"),
+    ),
+    ("r", Used),
+    ("save_projection", Only(&["true"])),
+    ("vera_dropout", Used),
+];
+
 impl Method for Vera {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -146,6 +162,36 @@ impl Method for Vera {
             keys,
             product: None,
         })
+    }
+
+    fn peft_keys(&self, kind: &str, _: &Map<String, Json>) -> Option<Keys> {
+        (kind == "VERA").then_some(PEFT_KEYS)
+    }
+
+    fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
+        let config = file.config();
+        let (rank, dropout) = (config.positive("r", 256)?, config.rate("vera_dropout")?);
+        let [a, b] = SHARED;
+        let side = |name: &str, at: usize| {
+            let shape = file.shape(name);
+            shape.and_then(|s| s.get(at).copied()).unwrap_or_default()
+        };
+        // The widest module that it was made for.
+        let (input, output) = (side(a, 1), side(b, 0));
+        file.take_turned(a, a.to_owned(), [input, rank])?;
+        file.take(b, b.to_owned(), &[output, rank])?;
+        for place in file.places()? {
+            let [d, out] = ["vera_lambda_d", "vera_lambda_b"];
+            file.take(&place.name(d), place.own(d), &[rank])?;
+            file.take(&place.name(out), place.own(out), &[place.site.output()])?;
+            file.idle(&place.name(out), 0.0);
+            let values = vec![
+                (RANK.name(), Checked::Int(rank)),
+                (DROPOUT.name(), Checked::Float(dropout)),
+            ];
+            file.put(&Vera, place.site, values);
+        }
+        Ok(())
     }
 
     fn peft_tensors(

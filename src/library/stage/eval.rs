@@ -70,6 +70,7 @@ static SCHEMA: Schema = Schema {
     keys: &[
         FROM.key(),
         MODEL.key(),
+        keys::APPLIED.key(),
         DATA.key(),
         PROMPT.key(),
         OBJECTIVE.key(),

@@ -51,6 +51,12 @@ pub(crate) const ADAPTER: Maybe<Filled> = Maybe::new(
     kind::entry(Registry::Method),
     "the method; when continuing an adapted stage, its own if not written",
 );
+/// An adapter of peft's that is applied to a model as it is.
+pub(crate) const APPLIED: Maybe<Filled> = Maybe::new(
+    "adapter",
+    kind::entry(Registry::Method),
+    "an adapter of the library peft to apply to the model: `peft \"DIR\"`",
+);
 /// Several methods on one model, instead of `adapter`.
 pub(crate) const ADAPTERS: Maybe<[Filled]> = Maybe::new(
     "adapters",

@@ -3,11 +3,12 @@
 use super::super::export::Target;
 use super::super::method::{self, Tuning};
 use super::super::net::{Mode, Net, NetOptions, Site};
-use super::super::schema::{Given, Maybe, RefKind, Reference, Schema, kind};
+use super::super::schema::{Given, Maybe, RefKind, Reference, Schema, Values, kind};
 use super::job::{Fold, Job, Routine};
 use super::keys;
 use super::network::{Built, evaluation, verified};
-use super::{Diag, Sound, Span, StageCx, StageKind};
+use super::train::exactly_one;
+use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 use crate::library::error::NOTHING_TO_MERGE;
 use crate::program::format::Storing;
 use crate::program::{Builder, DType, Verified};
@@ -16,10 +17,15 @@ use crate::program::{Builder, DType, Verified};
 #[derive(Debug)]
 pub(super) struct Merge;
 
-const FROM: Maybe<Reference> = Maybe::required(
+const FROM: Maybe<Reference> = Maybe::new(
     "from",
     kind::reference(RefKind::Stage),
     "the stage whose adapters to fold in",
+);
+const MODEL: Maybe<Reference> = Maybe::new(
+    "model",
+    kind::reference(RefKind::Model),
+    "a model to fold `adapter` into, instead of `from`",
 );
 const DTYPE: Given<str> = Given::<str>::new(
     "dtype",
@@ -34,7 +40,13 @@ static SCHEMA: Schema = Schema {
     doc: "Leaves a model directory in the Hugging Face layout that gives the same scores as the adapted model. Works \
           tensor by tensor, so it needs far less memory than the model.",
     paper: "",
-    keys: &[FROM.key(), DTYPE.key(), keys::TO.key()],
+    keys: &[
+        FROM.key(),
+        MODEL.key(),
+        keys::APPLIED.key(),
+        DTYPE.key(),
+        keys::TO.key(),
+    ],
 };
 
 /// What a method adds is no plain weight.
@@ -99,15 +111,30 @@ impl StageKind for Merge {
         true
     }
 
+    fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
+        exactly_one(values, ("from", "model"), span, diags);
+        if MODEL.is_written(values) && !keys::APPLIED.is_written(values) {
+            let message = "the model has no adapter to fold in";
+            let diag = Diag::error(&NOTHING_TO_MERGE, MODEL.span(values), message);
+            diags.push(diag.help("write `adapter = peft \"DIR\"` beside it"));
+        }
+    }
+
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let tuning = cx.tuning.frozen();
+        let key = if FROM.is_written(cx.values) {
+            FROM.name()
+        } else {
+            MODEL.name()
+        };
+        let at = cx.values.span(key);
         let (_, built) = evaluation(cx, &tuning, false);
-        let sites = folded(&tuning, &built, FROM.span(cx.values))?;
+        let sites = folded(&tuning, &built, at)?;
         // One whose product is all in the head is folded already.
         if sites.is_empty() && !tuning.leaves_adapter() {
             let diag = Diag::error(
                 &NOTHING_TO_MERGE,
-                FROM.span(cx.values),
+                at,
                 "this stage leaves no adapter to merge",
             )
             .help("its artifact is a plain model already: use it as it is");

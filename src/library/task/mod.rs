@@ -462,6 +462,9 @@ fn kind(name: &str) -> Option<&'static TaskKind> {
 /// The task that goes on with texts, by its name.
 pub const NEXT_TOKEN: &str = causal_lm::NAME;
 
+/// The task that tells masked tokens, by its name.
+pub const MASKED: &str = masked_lm::NAME;
+
 /// What a stage learns where it says nothing.
 #[must_use]
 pub fn usual() -> Arc<dyn Task> {

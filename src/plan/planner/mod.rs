@@ -6,19 +6,18 @@ mod texts;
 use std::sync::Arc;
 
 use crate::base::{Diag, Diags, Spanned};
+use crate::library::method::import;
 use crate::library::model::Model;
-use crate::library::schema::Values;
 use crate::library::stage::job::Routine;
 use crate::library::stage::{StageCx, StageKind, check_metrics, keys, stage};
 use crate::library::{model, task};
+use crate::plan::adapters::{self, check_shapes};
 use crate::plan::bind::Binder;
 use crate::plan::error::LENGTH_TOO_LARGE;
 use crate::plan::estimate::Around;
-use crate::plan::methods::{check_methods, check_shapes};
+use crate::plan::methods::check_methods;
 use crate::plan::sweep::Here;
-use crate::plan::{
-    Handed, Open, Plan, Stage, choice, estimate, features, fingerprint, holds, methods,
-};
+use crate::plan::{Handed, Open, Plan, Stage, choice, estimate, features, fingerprint, holds};
 use crate::program::op::Machine;
 use crate::resolve::Declared;
 
@@ -46,7 +45,7 @@ impl Planner<'_, '_> {
         let values = &filled.values;
         let kind = stage(&filled.name)?;
         kind.check(values, filled.span, diags);
-        let (mut start, parent, model) = self.begin(values, kind, diags)?;
+        let (mut start, parent, model) = self.begin(declared, kind, diags)?;
         let tuning = self.tuning(
             declared,
             kind,
@@ -71,7 +70,7 @@ impl Planner<'_, '_> {
             &start,
             parent.as_deref(),
             sets.first().map_or(&[], Vec::as_slice),
-            methods::identity(&tuning, self.binder.world),
+            adapters::identity(&tuning, self.binder.world),
         );
         // The words of a provisional prompt have the sizes of those that will be chosen.
         choice::provide(&mut start, 0);
@@ -115,7 +114,15 @@ impl Planner<'_, '_> {
         };
         let read = (model.as_ref(), job.params.as_slice());
         let own = (kind, values);
-        if !holds::check(self.plan, own, &start, read, values.span(from), diags) {
+        let held = adapters::held(&tuning, model.as_ref());
+        if !holds::check(
+            self.plan,
+            own,
+            (&start, &held),
+            read,
+            values.span(from),
+            diags,
+        ) {
             return None;
         }
         let asked = features::Asked {
@@ -163,12 +170,17 @@ impl Planner<'_, '_> {
     /// architecture.
     fn begin(
         &mut self,
-        values: &Values,
+        declared: &Declared,
         kind: &dyn StageKind,
         diags: &mut Diags,
     ) -> Option<(Handed, Option<String>, Arc<dyn Model>)> {
+        let values = &declared.filled.values;
         let (mut start, parent) = self.start(values, kind, diags)?;
         let mut model = model::parse(&start.model.config).ok()?;
+        let applied = keys::APPLIED.get(values).and_then(import::folder);
+        if let Some(dir) = applied.filter(|_| !kind.trains()) {
+            adapters::headed(&mut start, &declared.base.join(dir), model.as_ref());
+        }
         if let Some(rate) = keys::DROPOUT.get(values) {
             model.override_dropout(rate);
         }

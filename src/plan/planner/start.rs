@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::Planner;
 use crate::base::{Diag, Diags};
-use crate::library::method::{Tuning, method};
+use crate::library::method::{Tuning, import, method};
 use crate::library::model::Model;
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::{StageKind, keys};
 use crate::library::task;
 use crate::library::task::Task;
+use crate::plan::adapters::start_from_peft;
 use crate::plan::bind::BoundModel;
 use crate::plan::error::{UNMERGED_ADAPTER, WRONG_PORT};
-use crate::plan::methods::start_from_peft;
 use crate::plan::{Handed, holds};
 use crate::resolve::Declared;
 
@@ -94,10 +94,7 @@ impl Planner<'_, '_> {
         let n_layers = model.facts().layers;
         let (base, values) = (declared.base.as_path(), &declared.filled.values);
         if !kind.trains() {
-            return Some(Tuning {
-                n_layers,
-                ..start.tuning.clone()
-            });
+            return self.applied(declared, start, model, diags);
         }
         let own = |key: &str| values.written(key) || !continues || start.tuning.methods.is_empty();
         let written: Vec<Filled> = keys::ADAPTER
@@ -154,6 +151,52 @@ impl Planner<'_, '_> {
             methods,
             n_layers,
             frozen: false,
+        })
+    }
+
+    /// The methods of what a stage starts from, or of the adapter that it applies to that.
+    fn applied(
+        &self,
+        declared: &Declared,
+        start: &Handed,
+        model: &dyn Model,
+        diags: &mut Diags,
+    ) -> Option<Tuning> {
+        let (base, values) = (declared.base.as_path(), &declared.filled.values);
+        let tuning = Tuning {
+            n_layers: model.facts().layers,
+            ..start.tuning.clone()
+        };
+        let Some(filled) = keys::APPLIED.get(values) else {
+            return Some(tuning);
+        };
+        let refuse = |message: &str, help: &str| {
+            Diag::error(&UNMERGED_ADAPTER, keys::APPLIED.span(values), message)
+                .help(help.to_owned())
+        };
+        if filled.name != import::NAME {
+            let message = format!(
+                "`{}` would be made anew here, and nothing trains it",
+                filled.name
+            );
+            diags.push(refuse(
+                &message,
+                "name a finished adapter, `adapter = peft \"DIR\"`, or train one in a stage before",
+            ));
+            return None;
+        }
+        if !start.tuning.methods.is_empty() {
+            diags.push(refuse(
+                "the stage it comes from leaves an adapter that is not folded in",
+                "put a `merge` stage between, or remove this key",
+            ));
+            return None;
+        }
+        let made = start_from_peft(base, filled.clone(), model, diags)?;
+        let made = made.into_iter().filter_map(|f| Some((method(&f.name)?, f)));
+        Some(Tuning {
+            methods: made.collect(),
+            ..tuning
         })
     }
 }

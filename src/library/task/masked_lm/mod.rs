@@ -31,8 +31,11 @@ const RATE: Given<f64> = Given::<f64>::new(
     "share of the tokens of a text that is to be told",
 );
 
+/// Its name.
+pub(super) const NAME: &str = "masked_lm";
+
 static SCHEMA: Schema = Schema {
-    name: "masked_lm",
+    name: NAME,
     summary: "the tokens behind masks: cross-entropy over the vocabulary at masked places",
     doc: "Of the n tokens of a text (without those the tokenizer adds), max(1, round(rate · n)) are to be told; of these \
           80% are replaced by the mask token, 10% by another token, 10% stay. The choice is drawn anew in every epoch; \

@@ -1,104 +1,57 @@
 //! `adapter_config.json`: what of it is honoured, what is refused and what has no effect here.
 //!
-//! **Invariant:** every key is in [`KEYS`]; one that is not, and says something, is refused by its name.
+//! **Invariant:** every key is in [`COMMON`] or in the table of the method that reads the adapter; one that is not, and
+//! says something, is refused by its name.
 
 use regex::Regex;
 use serde_json::{Map, Value as Json};
 
-use crate::library::net::ends_with;
+use super::super::method::{METHODS, Method};
+use super::super::net::ends_with;
+use super::Misfit;
 
-/// What becomes of a key.
+/// What becomes of a key of an adapter's config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub enum Fate {
     /// Read.
     Used,
-    /// Must be absent or empty (`null`, `false`, `{}`, `[]`, `""`): it changes what the adapter computes, and that is not built yet.
+    /// Must be absent or empty (`null`, `false`, `{}`, `[]`, `""`, `0`): it changes what the adapter computes, and that is not built yet.
     Refused,
+    /// Must be absent, empty or one of these, as JSON: others change what the adapter computes, and that is not built yet.
+    Only(&'static [&'static str]),
     /// Does not change what the adapter computes on these models; the reason.
     WithoutEffect(&'static str),
 }
 
-use Fate::{Refused, Used, WithoutEffect};
+use Fate::{Only, Refused, Used, WithoutEffect};
 
 /// Why a key that belongs to the start of a training does not matter: the tensors are trained already.
-const START: &str = "says how A and B began, and they are in the file";
+pub const START: &str = "says how the tensors began, and they are in the file";
 
-/// The keys that peft's `LoraConfig` has, up to 0.21, and those that older versions wrote.
-pub(super) const KEYS: &[(&str, Fate)] = &[
-    ("alora_invocation_tokens", Refused),
-    ("alpha_pattern", Used),
-    ("arrow_config", Refused),
+/// The keys that the configs of several types have.
+pub const COMMON: &[(&str, Fate)] = &[
     ("auto_mapping", WithoutEffect("names Python classes")),
     ("base_model_name_or_path", Used),
-    ("bias", Used),
-    ("corda_config", WithoutEffect(START)),
-    (
-        "enable_lora",
-        WithoutEffect("of fused projections, which these models do not have"),
-    ),
-    (
-        "ensure_weight_tying",
-        WithoutEffect("of tied embeddings, which are refused as targets"),
-    ),
-    ("eva_config", WithoutEffect(START)),
     ("exclude_modules", Used),
     (
         "fan_in_fan_out",
-        WithoutEffect("peft turns it off on linear maps, and these models have no others"),
+        WithoutEffect("peft sets it by the class of each module, whatever is written"),
     ),
     (
         "inference_mode",
         WithoutEffect("whether peft trained on; the recipe says that here"),
     ),
-    ("init_lora_weights", Used),
-    ("kasa_config", Refused),
-    ("layer_replication", Refused),
     ("layers_pattern", Used),
     ("layers_to_transform", Used),
-    (
-        "loftq_config",
-        WithoutEffect("read beside `init_lora_weights` only"),
-    ),
-    ("lora_alpha", Used),
-    ("lora_bias", Refused),
-    ("lora_dropout", Used),
-    ("lora_ga_config", WithoutEffect(START)),
-    ("megatron_config", Refused),
-    (
-        "megatron_core",
-        WithoutEffect("read beside `megatron_config` only"),
-    ),
-    (
-        "merge_weights",
-        WithoutEffect("when peft folded the product in, not what it is"),
-    ),
     ("modules_to_save", Used),
-    ("monteclora_config", Refused),
     ("peft_type", Used),
     ("peft_version", WithoutEffect("who wrote the file")),
-    (
-        "qalora_group_size",
-        WithoutEffect("read beside `use_qalora` only"),
-    ),
-    ("r", Used),
-    ("rank_pattern", Used),
     (
         "revision",
         WithoutEffect("of the base, which the recipe names"),
     ),
-    ("runtime_config", WithoutEffect("how peft runs")),
     ("target_modules", Used),
-    ("target_parameters", Refused),
     ("task_type", Used),
-    ("trainable_token_indices", Refused),
-    ("use_bdlora", Refused),
-    ("use_dora", Refused),
-    ("use_qalora", Refused),
-    ("use_rslora", Used),
-    (
-        "velora_config",
-        WithoutEffect("changes the backward pass of a training only"),
-    ),
 ];
 
 /// Which modules an adapter is on.
@@ -138,16 +91,12 @@ fn whole(pattern: &str) -> Option<Regex> {
 }
 
 /// What a config says, as far as it is honoured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// Rank where no pattern says another.
-    pub rank: u64,
-    /// Alpha where no pattern says another: the product counts `alpha / rank` times, `alpha / √rank` with `rs_lora`.
-    pub alpha: f64,
-    /// Dropout before A while it trained.
-    pub dropout: f64,
-    /// Rank-stabilised scaling.
-    pub rs_lora: bool,
+    /// The method that reads it.
+    pub method: &'static dyn Method,
+    /// The adapter's type.
+    pub kind: String,
     /// Which modules it is on.
     pub targets: Targets,
     /// Which of these it is not on; `None` for none.
@@ -156,16 +105,15 @@ pub struct Config {
     pub layers: Option<Vec<u64>>,
     /// What stands before a block's number, beside `layers`.
     pub layers_pattern: Vec<String>,
-    /// Ranks of modules that match, the first that does.
-    pub rank_pattern: Vec<(String, u64)>,
-    /// Alphas of modules that match, the first that does.
-    pub alpha_pattern: Vec<(String, f64)>,
     /// Modules that were trained whole, as the config lists them.
     pub modules_to_save: Vec<String>,
-    /// Whether it is one of a sequence classification, whose head peft always saves.
-    pub classifies: bool,
+    /// What it was trained for, as peft calls it.
+    pub task: Option<String>,
     /// The base model as the config names it; may be empty.
     pub base: String,
+    /// The keys that the method reads.
+    own: Map<String, Json>,
+    keys: Keys,
 }
 
 impl Config {
@@ -173,36 +121,9 @@ impl Config {
     ///
     /// # Errors
     /// A sentence that names the key.
-    pub(super) fn read(json: &Map<String, Json>) -> Result<Self, String> {
-        check_keys(json)?;
-        let rank = match given(json, "r") {
-            None => 8,
-            Some(value) => value
-                .as_u64()
-                .filter(|&r| r > 0)
-                .ok_or_else(|| format!("`r` must be a whole number above 0, not {value}"))?,
-        };
-        let number = |key: &str, default: f64| match given(json, key) {
-            None => Ok(default),
-            Some(value) => value
-                .as_f64()
-                .ok_or_else(|| format!("`{key}` must be a number, not {value}")),
-        };
-        let (alpha, dropout) = (number("lora_alpha", 8.0)?, number("lora_dropout", 0.0)?);
-        if !(alpha > 0.0 && alpha.is_finite()) {
-            return Err(format!("`lora_alpha` must be above 0, not {alpha}"));
-        }
-        if !(0.0..1.0).contains(&dropout) {
-            return Err(format!(
-                "`lora_dropout` must be at least 0 and below 1, not {dropout}"
-            ));
-        }
-        let rs_lora = match given(json, "use_rslora") {
-            None => false,
-            Some(value) => value
-                .as_bool()
-                .ok_or_else(|| format!("`use_rslora` must be true or false, not {value}"))?,
-        };
+    pub fn read(json: &Map<String, Json>) -> Result<Self, String> {
+        let (method, kind, keys) = reader(json)?;
+        check_keys(json, keys)?;
         let (layers, targets) = (layers(json)?, targets(json, "target_modules")?);
         if layers.is_some() && !matches!(targets, Some(Targets::Names(_))) {
             return Err(
@@ -211,28 +132,130 @@ impl Config {
                     .to_owned(),
             );
         }
+        let used = |key: &&String| keys.contains(&(key.as_str(), Used));
+        let text = |key: &str| given(json, key).and_then(Json::as_str).map(str::to_owned);
         Ok(Self {
-            rank,
-            alpha,
-            dropout,
-            rs_lora,
+            method,
+            kind: kind.to_owned(),
             targets: targets.unwrap_or(Targets::Present),
             excluded: targets_excluded(json)?,
             layers,
             layers_pattern: list(json, "layers_pattern")?,
-            rank_pattern: pattern(json, "rank_pattern", |v| v.as_u64().filter(|&r| r > 0))?,
-            alpha_pattern: pattern(json, "alpha_pattern", |v| v.as_f64().filter(|&a| a > 0.0))?,
             modules_to_save: list(json, "modules_to_save")?,
-            classifies: given(json, "task_type").and_then(Json::as_str) == Some("SEQ_CLS"),
-            base: json
-                .get("base_model_name_or_path")
-                .and_then(Json::as_str)
-                .unwrap_or_default()
-                .to_owned(),
+            task: text("task_type"),
+            base: text("base_model_name_or_path").unwrap_or_default(),
+            keys,
+            own: json
+                .iter()
+                .filter(|(key, _)| used(key))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
         })
     }
 
-    /// Whether the config puts LoRA on a module; `None` where the tensors alone tell.
+    /// A value that the method reads, unless it is null. The method's table has to say that the key is used.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        debug_assert!(
+            self.keys.contains(&(key, Used)),
+            "`{key}` is no key that the method reads"
+        );
+        given(&self.own, key)
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn whole(&self, key: &str, default: u64) -> Result<u64, Misfit> {
+        self.typed(key, default, "a whole number", Json::as_u64)
+    }
+
+    /// A whole number above 0.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn positive(&self, key: &str, default: u64) -> Result<u64, Misfit> {
+        let above = |v: &Json| v.as_u64().filter(|&n| n > 0);
+        self.typed(key, default, "a whole number above 0", above)
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn number(&self, key: &str, default: f64) -> Result<f64, Misfit> {
+        let finite = |v: &Json| v.as_f64().filter(|x| x.is_finite());
+        self.typed(key, default, "a number", finite)
+    }
+
+    /// A rate of dropout.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn rate(&self, key: &str) -> Result<f64, Misfit> {
+        let rate = |v: &Json| v.as_f64().filter(|x| (0.0..1.0).contains(x));
+        self.typed(key, 0.0, "a number from 0 to below 1", rate)
+    }
+
+    /// A truth value.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool, Misfit> {
+        self.typed(key, default, "true or false", Json::as_bool)
+    }
+
+    /// A list of names, or one name; empty where nothing is written.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn names(&self, key: &str) -> Result<Vec<String>, Misfit> {
+        list(&self.own, key).map_err(Misfit::of_config)
+    }
+
+    /// Modules by names or by a regular expression.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn modules(&self, key: &str) -> Result<Option<Targets>, Misfit> {
+        targets(&self.own, key).map_err(Misfit::of_config)
+    }
+
+    /// Values of modules by patterns of their paths.
+    ///
+    /// # Errors
+    /// It is no map of patterns to what `read` takes.
+    pub fn patterns<T: Copy>(
+        &self,
+        key: &str,
+        read: impl Fn(&Json) -> Option<T>,
+    ) -> Result<Patterns<T>, Misfit> {
+        let list = pattern(&self.own, key, read).map_err(Misfit::of_config)?;
+        Ok(Patterns(list))
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        default: T,
+        what: &str,
+        read: impl Fn(&Json) -> Option<T>,
+    ) -> Result<T, Misfit> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => read(value)
+                .ok_or_else(|| Misfit::of_config(format!("`{key}` must be {what}, not {value}"))),
+        }
+    }
+
+    /// Whether it is an adapter of a sequence classification, whose head peft always saves.
+    #[must_use]
+    pub fn classifies(&self) -> bool {
+        self.task.as_deref() == Some("SEQ_CLS")
+    }
+
+    /// Whether the config puts the adapter on a module; `None` where the tensors alone tell.
     #[must_use]
     pub fn places(&self, module: &str) -> Option<bool> {
         if let Some(excluded) = &self.excluded
@@ -240,7 +263,7 @@ impl Config {
         {
             return Some(false);
         }
-        // What is saved whole has no LoRA.
+        // What is saved whole has no other change.
         if self
             .modules_to_save
             .iter()
@@ -275,22 +298,12 @@ impl Config {
         names.map(|n| numbered(Some(n))).find(Option::is_some)?
     }
 
-    /// Rank and alpha of a module.
-    #[must_use]
-    pub fn sizes(&self, module: &str) -> (u64, f64) {
-        let rank = by_pattern(&self.rank_pattern, module).unwrap_or(self.rank);
-        (
-            rank,
-            by_pattern(&self.alpha_pattern, module).unwrap_or(self.alpha),
-        )
-    }
-
     /// Whether peft saves a module whole.
     #[must_use]
     pub fn saves(&self, module: &str) -> bool {
         let own = self.modules_to_save.iter().map(String::as_str);
         let always = ["classifier", "score"].into_iter();
-        own.chain(always.filter(|_| self.classifies))
+        own.chain(always.filter(|_| self.classifies()))
             // Any end of a path will do for peft here, be it in the middle of a name.
             .any(|entry| parents(module).any(|path| path.ends_with(entry)))
     }
@@ -303,12 +316,17 @@ fn parents(module: &str) -> impl Iterator<Item = &str> {
         .filter_map(move |end| module.get(..end))
 }
 
-/// The value of the first pattern that matches a module, or an end of it, as peft looks it up.
-fn by_pattern<T: Copy>(patterns: &[(String, T)], module: &str) -> Option<T> {
-    patterns.iter().find_map(|(pattern, value)| {
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).ok()?;
-        regex.is_match(module).then_some(*value)
-    })
+/// Values of modules by regular expressions over the ends of their paths.
+#[derive(Clone, Debug)]
+pub struct Patterns<T>(Vec<(Regex, T)>);
+
+impl<T: Copy> Patterns<T> {
+    /// The value of the first pattern that matches a module, or an end of it, as peft looks it up.
+    #[must_use]
+    pub fn of(&self, module: &str) -> Option<T> {
+        let mut list = self.0.iter();
+        list.find_map(|(regex, value)| regex.is_match(module).then_some(*value))
+    }
 }
 
 /// A key's value, if it is there and not null.
@@ -390,7 +408,7 @@ fn pattern<T>(
     json: &Map<String, Json>,
     key: &str,
     read: impl Fn(&Json) -> Option<T>,
-) -> Result<Vec<(String, T)>, String> {
+) -> Result<Vec<(Regex, T)>, String> {
     let Some(value) = given(json, key) else {
         return Ok(Vec::new());
     };
@@ -398,40 +416,25 @@ fn pattern<T>(
     let map = value.as_object().ok_or_else(wrong)?;
     map.iter()
         .map(|(name, value)| {
-            if Regex::new(name).is_err() {
-                return Err(format!(
-                    "`{key}` has `{name}`, a regular expression that cannot be read here; write the modules' names"
-                ));
-            }
-            Ok((name.clone(), read(value).ok_or_else(wrong)?))
+            let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{name})$"));
+            let regex = regex.ok().filter(|_| Regex::new(name).is_ok()).ok_or_else(|| format!(
+                "`{key}` has `{name}`, a regular expression that cannot be read here; write the modules' names"
+            ))?;
+            Ok((regex, read(value).ok_or_else(wrong)?))
         })
         .collect()
 }
 
-fn check_keys(json: &Map<String, Json>) -> Result<(), String> {
-    match given(json, "peft_type") {
-        Some(Json::String(kind)) if kind == "LORA" => {}
+/// The keys of a type, with what becomes of them.
+pub type Keys = &'static [(&'static str, Fate)];
+
+/// The method that reads a config, its type, and the keys of that type.
+fn reader(json: &Map<String, Json>) -> Result<(&'static dyn Method, &str, Keys), String> {
+    let kind = match given(json, "peft_type") {
+        Some(Json::String(kind)) => kind,
         Some(other) => {
-            // What stands before the text, or in every layer's keys, is in no weight it could be folded into.
-            let virtual_tokens = other.as_str().is_some_and(|kind| {
-                [
-                    "PROMPT",
-                    "PREFIX",
-                    "P_TUNING",
-                    "ADAPTION",
-                    "CPT",
-                    "CARTRIDGE",
-                ]
-                .iter()
-                .any(|word| kind.contains(word))
-            });
-            let remedy = if virtual_tokens {
-                "it has no weights that could be folded into the model: train a `lora` instead"
-            } else {
-                MERGE_INSTEAD
-            };
             return Err(format!(
-                "`peft_type` is {other}, which is not built yet; only \"LORA\" is; {remedy}"
+                "`peft_type` is {other}, which is no name of a type"
             ));
         }
         None => {
@@ -441,34 +444,48 @@ fn check_keys(json: &Map<String, Json>) -> Result<(), String> {
                     .to_owned(),
             );
         }
-    }
-    match given(json, "bias") {
-        None => {}
-        Some(Json::String(bias)) if bias == "none" => {}
-        Some(other) => {
-            return Err(format!(
-                "`bias` is {other}, which is not built yet; only \"none\" is; {MERGE_INSTEAD}"
-            ));
-        }
-    }
-    match given(json, "init_lora_weights") {
-        None | Some(Json::Bool(_)) => {}
-        // These start A and B elsewhere and leave the base weights alone.
-        Some(Json::String(init)) if matches!(init.as_str(), "gaussian" | "eva" | "orthogonal") => {}
-        Some(other) => {
-            return Err(format!(
-                "`init_lora_weights` is {other}, which changes the base weights or the training too and is not built yet; \
-                 convert the adapter to a plain LoRA with peft's `path_initial_model_for_weight_conversion`"
-            ));
-        }
-    }
+    };
+    let mut methods = METHODS.iter();
+    let found = methods.find_map(|m| Some((*m, m.peft_keys(kind, json)?)));
+    let (method, keys) = found.ok_or_else(|| {
+        // What stands before the text, or in every layer's keys, is in no weight it could be folded into.
+        let before = [
+            "PROMPT",
+            "PREFIX",
+            "P_TUNING",
+            "ADAPTION",
+            "CPT",
+            "CARTRIDGE",
+        ];
+        let remedy = if before.iter().any(|word| kind.contains(word)) {
+            "it has no weights that could be folded into the model: train a `lora` instead"
+        } else {
+            MERGE_INSTEAD
+        };
+        format!("`peft_type` is \"{kind}\", which is not built yet; {remedy}")
+    })?;
+    Ok((method, kind, keys))
+}
+
+fn check_keys(json: &Map<String, Json>, keys: Keys) -> Result<(), String> {
     for (key, value) in json {
         if is_empty(value) {
             continue;
         }
-        match KEYS.iter().find(|(known, _)| known == key) {
-            Some((_, Used | WithoutEffect(_))) => {}
-            Some((_, Refused)) => {
+        // A type's own table goes before the common one.
+        let known = keys.iter().chain(COMMON).find(|(known, _)| known == key);
+        match known.map(|(_, fate)| fate) {
+            Some(Used | WithoutEffect(_)) => {}
+            // What is off by a number.
+            Some(Refused) if value.as_f64() == Some(0.0) => {}
+            Some(Only(list)) if list.contains(&value.to_string().as_str()) => {}
+            Some(Only(list)) => {
+                return Err(format!(
+                    "`{key}` is {value}, which is not built yet; only {} is; {MERGE_INSTEAD}",
+                    list.join(" or ")
+                ));
+            }
+            Some(Refused) => {
                 return Err(format!(
                     "`{key}` is set, which is not built yet; {MERGE_INSTEAD}"
                 ));
@@ -485,7 +502,7 @@ fn check_keys(json: &Map<String, Json>) -> Result<(), String> {
 }
 
 /// What to do with an adapter that cannot be taken as it is.
-pub(super) const MERGE_INSTEAD: &str = "fold the adapter into its model with peft (`model.merge_and_unload().save_pretrained(DIR)`) and name \
+pub const MERGE_INSTEAD: &str = "fold the adapter into its model with peft (`model.merge_and_unload().save_pretrained(DIR)`) and name \
      that folder as the recipe's model, or train it without this";
 
 fn is_empty(value: &Json) -> bool {
