@@ -178,6 +178,14 @@ impl Batch {
         }
     }
 
+    /// The sequence of each place that is read.
+    fn owners(&self) -> Tensor {
+        let of = |row: u32| self.starts.partition_point(|&start| start <= row);
+        let own = self.read.iter();
+        let own = own.map(|(row, ..)| of(*row).saturating_sub(1) as u32);
+        rows(self.read.len(), 1, own)
+    }
+
     /// What is to be told.
     fn targets(&self, kind: TargetKind) -> Tensor {
         match kind {
@@ -229,6 +237,7 @@ impl Batch {
             }
             Feed::Rows(pick) => self.picked(pick),
             Feed::Keys(axis) => self.keys(axis),
+            Feed::Owners => self.owners(),
             Feed::Targets(kind) => self.targets(kind),
             Feed::Cached
             | Feed::ClassWeights { .. }

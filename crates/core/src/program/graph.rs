@@ -135,6 +135,8 @@ pub enum Feed {
     /// Example index and position of each row, the identity that dropout is keyed by; a sequence's position is 0:
     /// `u32[N, 2]`.
     Keys(Axis),
+    /// The sequence of each place that is read: `u32[R]`.
+    Owners,
     /// What is to be told.
     Targets(TargetKind),
     /// Weight of each class in the loss of a training: `f32[classes]`.
@@ -166,6 +168,14 @@ pub enum Feed {
 }
 
 impl Feed {
+    /// A number of each sequence under a model that is compared with, computed beforehand.
+    pub const REFERENCE: Self = Self::Feature {
+        index: u16::MAX,
+        width: 1,
+        of: Axis::Sequences,
+        stored: DType::F32,
+    };
+
     /// Name in printed programs.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -182,6 +192,7 @@ impl Feed {
             Self::Keys(Axis::Tokens) => "token_keys",
             Self::Keys(Axis::Sequences) => "sequence_keys",
             Self::Keys(Axis::Read) => "read_keys",
+            Self::Owners => "owners",
             Self::Targets(TargetKind::Class) => "labels",
             Self::Targets(TargetKind::Number) => "targets",
             Self::Targets(TargetKind::ClassSet { .. }) => "class_sets",
@@ -225,7 +236,9 @@ impl Feed {
             Self::Targets(TargetKind::ClassSet { classes }) => {
                 TensorType::new(F32, [s, Dim::from(u64::from(classes))])
             }
-            Self::Targets(TargetKind::Token) => TensorType::new(U32, [Axis::Read.dim()]),
+            Self::Targets(TargetKind::Token) | Self::Owners => {
+                TensorType::new(U32, [Axis::Read.dim()])
+            }
             Self::ClassWeights { classes } => TensorType::fixed(F32, &[u64::from(classes)]),
             Self::LossScale | Self::LearningRate => TensorType::scalar(F32),
             Self::Step => TensorType::scalar(U32),

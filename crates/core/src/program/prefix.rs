@@ -221,7 +221,8 @@ fn row_type(ty: &TensorType) -> Option<(Axis, u32)> {
 
 /// The hash of the expression that makes a value: ops with their attributes, weights by name and
 /// type, inputs by name.
-fn identity(program: &Program, value: Value) -> String {
+#[must_use]
+pub fn identity(program: &Program, value: Value) -> String {
     let mut hashes: Vec<Option<blake3::Hash>> = vec![None; program.values.len()];
     let of = |v: Value, inputs: &str| {
         let text = match program.def(v) {

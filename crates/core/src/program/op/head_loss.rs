@@ -8,7 +8,7 @@ use super::launch::{
     Product, args, source,
 };
 use super::{
-    At, Builder, Cost, HeadLossGrad, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx,
+    Add, At, Builder, Cost, HeadLossGrad, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx,
     TensorType, Value,
 };
 
@@ -166,19 +166,24 @@ impl OpRule for HeadLoss {
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
         let mut grads = vec![None; 4];
         let (input, head) = (at.needs[0], at.needs[1]);
-        let (Some(up), true) = (at.up[0], input || head) else {
+        if !(input || head) {
             return grads;
-        };
-        let of = self.clone();
-        let mut operands = vec![up];
-        operands.extend(at.inputs);
-        operands.push(at.outputs[1]);
-        let mut made = b
-            .push(HeadLossGrad { of, input, head }, &operands)
-            .into_iter();
-        for (slot, wanted) in grads.iter_mut().zip([input, head]) {
-            if wanted {
-                *slot = made.next();
+        }
+        // That of the sum, and those of the rows.
+        for up in [at.up[0], at.up[2]].into_iter().flatten() {
+            let of = self.clone();
+            let mut operands = vec![up];
+            operands.extend(at.inputs);
+            operands.push(at.outputs[1]);
+            let mut made = b
+                .push(HeadLossGrad { of, input, head }, &operands)
+                .into_iter();
+            for (slot, wanted) in grads.iter_mut().zip([input, head]) {
+                let own = if wanted { made.next() } else { None };
+                *slot = match (*slot, own) {
+                    (Some(one), Some(other)) => Some(b.push1(Add, &[one, other])),
+                    (one, other) => one.or(other),
+                };
             }
         }
         grads

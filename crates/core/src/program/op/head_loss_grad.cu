@@ -1,8 +1,8 @@
-// A block a row: the loss's gradient by the logits of a piece, in their place. `cap` is 0 for none.
+// A block a row: the loss's gradient by the logits of a piece, in their place. `cap` is 0 for none; `up` has a number, or two a row.
 extern "C" __global__ void head_loss_slopes(float* logits, const u32* targets, const float* lses, const float* scale, const float* up, u32 n, u32 first,
-                                            float cap) {
+                                            float cap, u32 by_row) {
     u64 at = (u64)blockIdx.x * n;
-    float factor = (float)((double)up[0] * (double)scale[0]), lse = lses[blockIdx.x];
+    float factor = by_row ? up[2 * (u64)blockIdx.x] : (float)((double)up[0] * (double)scale[0]), lse = lses[blockIdx.x];
     u32 target = targets[blockIdx.x];
     for (u32 c = threadIdx.x; c < n; c += blockDim.x) {
         float x = logits[at + c], slope = 1.0f;

@@ -10,7 +10,8 @@ use super::launch::{
 };
 use super::{Cost, HeadLoss, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, TensorType};
 
-/// `(up [1], x [R, d], head [V, d], targets u32[R], scale f32[1], lse [R]) → (dx [R, d])`, `(dhead [V, d])` or both.
+/// `(up [1], x [R, d], head [V, d], targets u32[R], scale f32[1], lse [R]) → (dx [R, d])`, `(dhead [V, d])` or both. With
+/// `up [R, 2]` it is the gradient by the rows' own losses, which are not scaled.
 ///
 /// The logits are made again, a piece at a time. What is not wanted is not computed: of a frozen head, `dx` alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,8 +46,9 @@ impl OpRule for HeadLossGrad {
         let [x, head, ..] = of else {
             return Err("states and a head are wanted".into());
         };
-        let statistics =
-            **up == TensorType::scalar(x.dtype) && **lse == TensorType::new(x.dtype, [rows]);
+        let each = TensorType::new(x.dtype, [rows, 2.into()]);
+        let statistics = (**up == TensorType::scalar(x.dtype) || **up == each)
+            && **lse == TensorType::new(x.dtype, [rows]);
         if !statistics || !(self.input || self.head) {
             return Err("a gradient and a sum for each row are wanted, and one result".into());
         }
@@ -80,6 +82,7 @@ impl OpRule for HeadLossGrad {
             return Some(list);
         }
         let most = pieces.each().next()?;
+        let by_row = cx.inputs.first()?.dims.len() > 1;
         let rounded = pieces.rounded(&mut list, rows * most.columns);
         let in_parts = dhead.is_some() && most.columns < pieces.vocabulary;
         let part = in_parts.then(|| list.scratch(4 * most.columns * d));
@@ -99,7 +102,8 @@ impl OpRule for HeadLossGrad {
                     In(0),
                     n as u32,
                     piece.first as u32,
-                    pieces.cap
+                    pieces.cap,
+                    u32::from(by_row)
                 ],
             );
             let mut slopes = pieces.logits;
@@ -156,6 +160,14 @@ pub(super) fn operands(of: &HeadLoss, inputs: &[super::Tensor]) -> Vec<super::Te
     [vec![up], inputs.to_vec(), vec![lse]].concat()
 }
 
+/// The same with a gradient for each row.
+#[cfg(test)]
+fn by_row(mut operands: Vec<super::Tensor>) -> Vec<super::Tensor> {
+    let rows = operands[1].dims[0];
+    operands[0] = super::fixtures::random(52, &[rows, 2]);
+    operands
+}
+
 /// The results that may be wanted.
 #[cfg(test)]
 pub(super) const WANTED: [(bool, bool); 3] = [(true, true), (true, false), (false, true)];
@@ -179,6 +191,7 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
             };
             let small = super::head_loss::operands(4, 5, 7);
             all.sample(op.clone(), operands(&op.of, &small));
+            all.sample(op.clone(), by_row(operands(&op.of, &small)));
             all.large(op.clone(), operands(&op.of, &single((70, 16, 4500))));
             let mut rounded = op.clone();
             rounded.of.precision = Precision::Bf16;

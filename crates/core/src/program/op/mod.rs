@@ -54,6 +54,8 @@ mod mix;
 mod mix_grad;
 mod mul_rows;
 mod perturb;
+mod preference;
+mod preference_grad;
 mod reduce;
 mod rms_norm;
 mod rms_norm_grad;
@@ -77,6 +79,7 @@ mod window_grad;
 
 pub use fused::{bias_activation, residual_layer_norm};
 pub use kernel::{Kernel, Machine, OpError};
+pub use preference::PreferenceLoss;
 pub use random::fill_normal;
 pub use tensor::{Compute, Element, Io, Storage, Tensor, TensorMut, TensorRef};
 
@@ -166,6 +169,8 @@ ops! {
     mix_grad::MixGrad,
     mul_rows::MulRows,
     perturb::Perturb,
+    preference::Preference,
+    preference_grad::PreferenceGrad,
     reduce::Reduce,
     rms_norm::RmsNorm,
     rms_norm_grad::RmsNormGrad,

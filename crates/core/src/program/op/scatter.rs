@@ -8,7 +8,9 @@ use super::launch::{
     Operand::{Fault, In, Out},
     args, held, source,
 };
-use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
+use super::{
+    At, Builder, Gather, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType, Value,
+};
 
 /// `(ids u32[N], up[N, d]) → [rows, d]` (of `[N]`: `[rows]`), zero where no id points. Rows of one id are summed in
 /// order, so the result does not depend on threads.
@@ -94,6 +96,18 @@ impl OpRule for Scatter {
             });
         });
         Ok(())
+    }
+
+    fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
+        let dx = at.up[0].filter(|_| at.needs[1]).map(|up| {
+            let out = b.ty(up).dtype;
+            b.push1(Gather { out }, &[up, at.inputs[0]])
+        });
+        vec![None, dx]
+    }
+
+    fn differentiable(&self, input: usize) -> bool {
+        input == 1
     }
 
     fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {

@@ -364,7 +364,11 @@ pub(in super::super) fn backward<'a, T: Elementary, W: Table<'a, T>>(
 ) -> Result<(), OpError> {
     let own = Operands::new(&grad.of, products, io, 1)?;
     let scale = f64::from(io.input(4).slice::<f32>()[0]);
-    let factor = T::of(io.input(0).slice::<T>()[0].wide() * scale);
+    let (up, by_row) = (io.input(0).slice::<T>(), io.input(0).dims.len() > 1);
+    let factor = |row: usize| match up.get(2 * row) {
+        Some(&own) if by_row => own,
+        _ => T::of(up[0].wide() * scale),
+    };
     let lses = io.input(5).slice::<T>();
     let (count, vocabulary, d) = (own.targets.len(), own.vocabulary, own.d);
     let mut made = io.outputs.iter_mut();
@@ -388,7 +392,7 @@ pub(in super::super) fn backward<'a, T: Elementary, W: Table<'a, T>>(
                 for_rows(logits, n, &mut vec![(); m], |i, row, ()| {
                     let i = rows.start + i;
                     let target = (own.targets[i] as usize).checked_sub(columns.start);
-                    slopes(row, (factor, lses[i]), target, own.cap());
+                    slopes(row, (factor(i), lses[i]), target, own.cap());
                 });
                 let start = |first: bool| if first { Start::Zero } else { Start::Out };
                 if let Some(dx) = &mut dx {
