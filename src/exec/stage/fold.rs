@@ -50,8 +50,26 @@ impl Work<'_> {
                 export::write_model_from(&dir, self.stage, dtype, &mut |param| {
                     let (tensor, peak) = folding.tensor(param)?;
                     tell(peak, folding.folds(param));
+                    if dtype.is_half()
+                        && let Some(update) = folding.update(param, &tensor)?
+                    {
+                        let (name, error) = (param.name.clone(), lost(&tensor, dtype));
+                        rounded.push(export::gguf::Rounded {
+                            name,
+                            error,
+                            update,
+                        });
+                    }
                     Ok(tensor)
                 })?;
+                let small = rounded.iter().filter(|r| r.error > r.update).count();
+                if small > 0 {
+                    observer.event(Event::Note(&format!(
+                        "rounding to {dtype} changes {small} of {} matrices more than the adapter did, so that part of what was learned is lost; \
+                         `dtype = f32` keeps it",
+                        rounded.len()
+                    )));
+                }
                 export::write_description(&dir, self.stage, None, self.texts())?;
             }
             Target::Gguf(_) => {
@@ -91,6 +109,22 @@ impl Work<'_> {
         }
         Ok(result)
     }
+}
+
+/// Numbers that are rounded at a time.
+const PIECE: usize = 1 << 18;
+
+/// Length of what rounding to 16 bits changes of a matrix.
+fn lost(tensor: &Tensor, dtype: DType) -> f64 {
+    let pieces = tensor.slice::<f32>().unwrap_or_default().chunks(PIECE);
+    let squares = pieces.map(|piece| {
+        let own = Tensor::new(piece.to_vec(), &[piece.len()]);
+        let back = own.cast(dtype).cast(DType::F32);
+        let back = back.slice::<f32>().unwrap_or_default().iter();
+        let each = piece.iter().zip(back);
+        each.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
+    });
+    squares.sum::<f64>().sqrt()
 }
 
 /// Tensors of a model with its adapters folded in, one at a time.

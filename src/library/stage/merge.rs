@@ -38,7 +38,8 @@ static SCHEMA: Schema = Schema {
     name: "merge",
     summary: "fold adapters into plain weights: a model any program can load",
     doc: "Leaves a model directory in the Hugging Face layout that gives the same scores as the adapted model. Works \
-          tensor by tensor, so it needs far less memory than the model.",
+          tensor by tensor, so it needs far less memory than the model. In 16 bits, `result.json` has of each matrix how much \
+          rounding changed it (`rounding`), beside how much the adapter did (`update`).",
     paper: "",
     keys: &[
         FROM.key(),
