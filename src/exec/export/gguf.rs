@@ -17,8 +17,8 @@ use crate::library::model;
 use crate::library::net::Param;
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::Stage;
-use crate::program::Format;
-use crate::program::op::Tensor;
+use crate::program::op::{Storage, Tensor};
+use crate::program::{DType, Format};
 
 /// Name of a model's or an adapter's file in the store; a copy is called as the recipe says.
 pub const FILE: &str = "model.gguf";
@@ -37,6 +37,60 @@ struct Turn {
     added: f32,
 }
 
+/// A sum of a tensor's numbers, each by its place: what they are known again by once the file is read back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    sum: f64,
+    size: f64,
+}
+
+impl Sum {
+    /// Takes the numbers from a place on.
+    fn add(&mut self, first: usize, numbers: impl Iterator<Item = f32>) {
+        for (place, x) in (first as u64..).zip(numbers) {
+            let mixed = (place as u32).wrapping_mul(0x9E37_79B9) ^ (place >> 32) as u32;
+            self.sum += (f64::from(mixed) / f64::from(u32::MAX) - 0.5) * f64::from(x);
+            self.size += f64::from(x).abs();
+        }
+    }
+
+    /// That of a tensor as it was read.
+    fn of(tensor: &Tensor) -> Self {
+        let mut own = Self::default();
+        let all: usize = tensor.dims.iter().product();
+        for first in (0..all).step_by(PIECE) {
+            let count = PIECE.min(all - first);
+            match (&tensor.storage, tensor.slice::<f32>()) {
+                (Storage::Blocks(packed, data), _) => {
+                    let mut wide = vec![0.0_f32; count];
+                    packed.decode_part(data, first, &mut wide);
+                    own.add(first, wide.into_iter());
+                }
+                (_, Some(data)) => {
+                    let piece = data.get(first..first + count).unwrap_or_default();
+                    own.add(first, piece.iter().copied());
+                }
+                (storage, None) => {
+                    let bytes = storage.bytes().as_chunks::<2>().0;
+                    let piece = bytes.get(first..first + count).unwrap_or_default().iter();
+                    match tensor.dtype() {
+                        DType::F16 => {
+                            own.add(first, piece.map(|b| half::f16::from_le_bytes(*b).to_f32()))
+                        }
+                        _ => own.add(first, piece.map(|b| half::bf16::from_le_bytes(*b).to_f32())),
+                    }
+                }
+            }
+        }
+        own
+    }
+
+    /// Whether both are of the same numbers, but for what adding and taking off one rounds.
+    fn is_near(self, other: Self) -> bool {
+        (self.sum - other.sum).abs() <= 1e-6 * self.size + 1e-30
+    }
+}
+
 impl Turn {
     fn of(family: &Family, name: &str, (heads, keys): (u64, u64)) -> Self {
         Self {
@@ -48,14 +102,15 @@ impl Turn {
         }
     }
 
-    /// Writes a tensor in f32 as it is planned, a piece at a time; gives what its numbers became to `seen`.
+    /// Writes a tensor in f32 as it is planned, a piece at a time; gives what its numbers became to `seen`, and their sum.
     fn write(
         &self,
         tensor: &Tensor,
         planned: &Planned,
         out: &mut dyn Write,
         seen: &mut dyn FnMut(&[f32], &[f32]),
-    ) -> Result<(), String> {
+    ) -> Result<Sum, String> {
+        let mut sum = Sum::default();
         let data = tensor.slice::<f32>().ok_or("it is not in f32")?;
         let rows = tensor.dims.first().copied().unwrap_or(1).max(1);
         let width = (data.len() / rows).max(1);
@@ -83,17 +138,22 @@ impl Turn {
                 return Err(unfit(x));
             }
             let made = own.clone().stored_as(planned.format).map_err(unfit)?;
+            let wide = match planned.format == DType::F32 {
+                true => None,
+                false => Some(made.cast(DType::F32)),
+            };
+            let back = wide.as_ref().unwrap_or(&own).slice::<f32>();
+            let back = back.unwrap_or_default();
             if planned.format.blocks().is_some() {
-                let back = made.cast(crate::program::DType::F32);
-                seen(
-                    own.slice().unwrap_or_default(),
-                    back.slice().unwrap_or_default(),
-                );
+                seen(own.slice().unwrap_or_default(), back);
+            }
+            for (there, row) in (first..first + count).zip(back.chunks(width)) {
+                sum.add(here(there) * width, row.iter().map(|x| x - self.added));
             }
             out.write_all(made.storage.bytes())
                 .map_err(|e| e.to_string())?;
         }
-        Ok(())
+        Ok(sum)
     }
 }
 
@@ -138,6 +198,7 @@ pub(in crate::exec) fn write_model(
         .chain(own.tensors.iter().map(|(_, planned)| planned.clone()))
         .collect();
     let mut certificate = Vec::new();
+    let mut sums = Vec::with_capacity(own.tensors.len());
     write(&path, &own.metadata, &planned, &mut |i, out| {
         if let Some((_, data)) = own.factors.get(i) {
             let bytes = bytemuck::cast_slice(data);
@@ -154,9 +215,9 @@ pub(in crate::exec) fn write_model(
             error += each.sum::<f64>();
         };
         let made = turn.write(&tensor, planned, out, &mut seen);
-        made.map_err(|why| {
+        sums.push(made.map_err(|why| {
             RunError::file(&path, format!("`{}` cannot be written: {why}", param.name))
-        })?;
+        })?);
         if let Some(update) = update.filter(|_| planned.format.blocks().is_some()) {
             let (name, error) = (param.name.clone(), error.sqrt());
             if error > update && !force {
@@ -181,7 +242,7 @@ pub(in crate::exec) fn write_model(
         }
         Ok(())
     })?;
-    read_back(stage, own, &path)?;
+    read_back(stage, (own, &sums), &path)?;
     let template = own
         .metadata
         .iter()
@@ -206,8 +267,12 @@ fn heads(stage: &Stage) -> Result<(u64, u64), RunError> {
     Ok((shape.heads, shape.kv_heads))
 }
 
-/// Reads a file that was written: its model is the stage's, and so are its tensors and its tokenizer.
-fn read_back(stage: &Stage, own: &GgufModel, path: &Path) -> Result<(), RunError> {
+/// Reads a file that was written: its model is the stage's, and so are its tensors, their numbers and its tokenizer.
+fn read_back(
+    stage: &Stage,
+    (own, sums): (&GgufModel, &[Sum]),
+    path: &Path,
+) -> Result<(), RunError> {
     let wrong = |why: String| {
         RunError::file(
             path,
@@ -231,7 +296,7 @@ fn read_back(stage: &Stage, own: &GgufModel, path: &Path) -> Result<(), RunError
         return Err(wrong(format!("the model has another {what}")));
     }
     let weights = Checkpoint::open(path)?;
-    for (param, planned) in &own.tensors {
+    for ((param, planned), sum) in own.tensors.iter().zip(sums) {
         let found = weights.info(&param.name);
         let kept = found.is_some_and(|(kind, shape)| {
             *kind == crate::files::weights::Kind::Stored(planned.format) && shape == param.shape
@@ -239,11 +304,14 @@ fn read_back(stage: &Stage, own: &GgufModel, path: &Path) -> Result<(), RunError
         if !kept {
             return Err(wrong(format!("`{}` is stored in another way", param.name)));
         }
-        weights.read(
+        let read = weights.read(
             std::slice::from_ref(&param.name),
             &param.shape,
             planned.format,
         )?;
+        if !read.is_some_and(|read| sum.is_near(Sum::of(&read))) {
+            return Err(wrong(format!("`{}` holds other numbers", param.name)));
+        }
     }
     let Some(tokenizer) = &stage.start.model.tokenizer else {
         return Ok(());
@@ -387,6 +455,7 @@ pub(in crate::exec) fn write_adapter(
             }
         }
         let made = turn.write(&tensor, planned, out, &mut |_, _| {});
+        let made = made.map(|_| ());
         made.map_err(|why| RunError::file(&path, format!("`{name}` cannot be written: {why}")))
     })?;
     let file = std::fs::File::open(&path).map_err(|e| failed(&path, "open", &e))?;
