@@ -71,7 +71,7 @@ impl PlanArgs {
                 if stages.len() > 1 {
                     print(&format!("# {}\n", stage.name.value));
                 }
-                for program in stage.job.first().into_iter().chain(stage.job.programs()) {
+                for program in stage.job.first().chain(stage.job.programs()) {
                     print(&program_text(program.program()));
                 }
             }

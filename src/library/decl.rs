@@ -193,12 +193,34 @@ pub(crate) const TEXT: Maybe<[String]> = Maybe::new(
 pub(crate) const PROMPT_COLUMN: Maybe<str> = Maybe::new(
     "prompt",
     kind::COLUMN,
-    "column with what stands before the `completion`; together they are one text, of which `causal_lm` learns the completion",
+    "column with what stands before the `completion`; together they are one text, of which `causal_lm` learns the completion. Or with \
+          what stands before `chosen` and `rejected`. Both may hold lists of messages, which go on with each other",
 );
 pub(crate) const COMPLETION: Maybe<str> = Maybe::new(
     "completion",
     kind::COLUMN,
     "column with what completes the `prompt`",
+);
+pub(crate) const CHOSEN: Maybe<str> = Maybe::new(
+    "chosen",
+    kind::COLUMN,
+    "column with the answer that is preferred, for `dpo`: a text, or a list of messages. Without `prompt`, what `chosen` and `rejected` \
+          begin with alike is the prompt",
+);
+pub(crate) const REJECTED: Maybe<str> = Maybe::new(
+    "rejected",
+    kind::COLUMN,
+    "column with the answer that `chosen` is preferred to",
+);
+pub(crate) const CHOICES: Maybe<[String]> = Maybe::new(
+    "choices",
+    kind::COLUMNS,
+    "column with a list of options to go on with `prompt`, for `multiple_choice`; or a column for each option: `[first, second]`",
+);
+pub(crate) const ANSWER: Maybe<str> = Maybe::new(
+    "answer",
+    kind::COLUMN,
+    "column with the right one of `choices`: its place, from 0; its letter, `A` for the first; or its text",
 );
 pub(crate) const MESSAGES: Maybe<str> = Maybe::new(
     "messages",
@@ -222,6 +244,10 @@ pub(crate) const ENABLE_THINKING: Maybe<bool> = Maybe::new(
 pub fn form(values: &Values) -> Form {
     if MESSAGES.is_written(values) {
         Form::Messages
+    } else if CHOICES.is_written(values) || ANSWER.is_written(values) {
+        Form::Choices
+    } else if CHOSEN.is_written(values) || REJECTED.is_written(values) {
+        Form::Preference
     } else if PROMPT_COLUMN.is_written(values) {
         Form::Completion
     } else {
@@ -240,6 +266,15 @@ pub fn columns(values: &Values) -> Vec<String> {
             .chain(one(&COMPLETION))
             .collect(),
         Form::Messages => one(&MESSAGES).into_iter().chain(one(&TOOLS)).collect(),
+        Form::Choices => one(&PROMPT_COLUMN)
+            .into_iter()
+            .chain(CHOICES.get(values).unwrap_or_default().iter().cloned())
+            .chain(one(&ANSWER))
+            .collect(),
+        Form::Preference => [&PROMPT_COLUMN, &CHOSEN, &REJECTED]
+            .into_iter()
+            .filter_map(one)
+            .collect(),
     }
 }
 pub(crate) const LABEL: Maybe<str> = Maybe::new(
@@ -342,6 +377,10 @@ static DATA_HUB: Schema = Schema {
         TEXT.key(),
         PROMPT_COLUMN.key(),
         COMPLETION.key(),
+        CHOSEN.key(),
+        REJECTED.key(),
+        CHOICES.key(),
+        ANSWER.key(),
         MESSAGES.key(),
         TOOLS.key(),
         ENABLE_THINKING.key(),
@@ -370,6 +409,10 @@ static DATA_LOCAL: Schema = Schema {
         TEXT.key(),
         PROMPT_COLUMN.key(),
         COMPLETION.key(),
+        CHOSEN.key(),
+        REJECTED.key(),
+        CHOICES.key(),
+        ANSWER.key(),
         MESSAGES.key(),
         TOOLS.key(),
         ENABLE_THINKING.key(),

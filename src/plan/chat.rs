@@ -229,38 +229,7 @@ pub(super) fn rows<'a>(
     if form != Form::Messages {
         return Some(plain);
     }
-    let place = decl::MESSAGES.span(values);
-    let refuse = |message: String, help: &str| {
-        Diag::error(&BAD_TEMPLATE, place, message)
-            .label("these conversations")
-            .related(at, "read here")
-            .help(help)
-    };
-    let template = match &model.chat {
-        Some(Ok(template)) => template.as_ref(),
-        Some(Err(why)) => {
-            let message = format!(
-                "the chat template of `{}` cannot be read: {why}",
-                model.name
-            );
-            diags.push(refuse(
-                message,
-                "name another in the model: `chat_template = \"FILE\"`",
-            ));
-            return None;
-        }
-        None => {
-            let message = format!(
-                "`{}` has no chat template, which makes a text of a conversation",
-                model.name
-            );
-            diags.push(refuse(
-                message,
-                "name one in the model: `chat_template = \"FILE\"`",
-            ));
-            return None;
-        }
-    };
+    let template = template(declared, model, at, diags)?;
     if variables.is_some() && !template.reads(THINKING) {
         let message = format!(
             "`{THINKING}` has no effect: the chat template of `{}` does not read it",
@@ -280,6 +249,57 @@ pub(super) fn rows<'a>(
     })
 }
 
+/// The template that makes texts of a data set's messages; `None` after a diagnostic.
+pub(super) fn template<'a>(
+    declared: &Declared,
+    model: &'a BoundModel,
+    at: Span,
+    diags: &mut Diags,
+) -> Option<&'a ChatTemplate> {
+    let place = messages_at(&declared.filled.values);
+    let refuse = |message: String, help: &str| {
+        Diag::error(&BAD_TEMPLATE, place, message)
+            .label("these conversations")
+            .related(at, "read here")
+            .help(help)
+    };
+    match &model.chat {
+        Some(Ok(template)) => Some(template.as_ref()),
+        Some(Err(why)) => {
+            let message = format!(
+                "the chat template of `{}` cannot be read: {why}",
+                model.name
+            );
+            diags.push(refuse(
+                message,
+                "name another in the model: `chat_template = \"FILE\"`",
+            ));
+            None
+        }
+        None => {
+            let message = format!(
+                "`{}` has no chat template, which makes a text of a conversation",
+                model.name
+            );
+            diags.push(refuse(
+                message,
+                "name one in the model: `chat_template = \"FILE\"`",
+            ));
+            None
+        }
+    }
+}
+
+/// Where the column is named that holds messages.
+pub(super) fn messages_at(values: &Values) -> Span {
+    match decl::form(values) {
+        Form::Preference => decl::CHOSEN.span(values),
+        Form::Choices => decl::CHOICES.span(values),
+        Form::Completion => decl::COMPLETION.span(values),
+        Form::Messages | Form::Text => decl::MESSAGES.span(values),
+    }
+}
+
 impl Plan {
     /// Columns of the text that a stage, or the one it comes from, was trained on, and what its chat template was given.
     #[must_use]
@@ -288,7 +308,15 @@ impl Plan {
         while let Some(current) = at {
             if let Some(split) = current.splits.first().and_then(|s| s.as_ref()) {
                 let variables = split.variables.clone().unwrap_or_default();
-                return (split.text.clone(), kept(stage, variables));
+                let prompts = match (split.form, split.text.as_slice()) {
+                    // Answers are no prompts.
+                    (Form::Preference, [prompt, _, _]) | (Form::Choices, [prompt, ..]) => {
+                        vec![prompt.clone()]
+                    }
+                    (Form::Preference, _) => Vec::new(),
+                    (_, all) => all.to_vec(),
+                };
+                return (prompts, kept(stage, variables));
             }
             at = current.parent.as_deref().and_then(|p| self.stage(p));
         }

@@ -11,6 +11,7 @@ use super::error::{
 };
 use super::source::{DataSource, Unavailable, canonical, given};
 use super::split::Lengths;
+use crate::base::world::World;
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::data::form::Form;
 use crate::library::data::report::{Sight, Survey, Surveyor};
@@ -98,6 +99,10 @@ impl Binder<'_> {
                 return None;
             }
         };
+        let mut want = want;
+        if form.may_be_spoken() && spoken(&source, self.world) {
+            want.rows.template = Some(chat::template(declared, model, at, diags)?);
+        }
         if lacking.is_some() {
             // What is wrong with the data themselves is told beside it.
             if let Err(list) = self.tally(&source) {
@@ -116,7 +121,11 @@ impl Binder<'_> {
                     variables: variables.clone(),
                     supervision: None,
                     encoded: None,
-                    lengths: Lengths::Known(vec![want.max_length as u32; n * want.draws as usize]),
+                    lengths: Lengths::Known(vec![
+                        want.max_length as u32;
+                        n * want.draws as usize
+                            * form.sequences() as usize
+                    ]),
                     classes,
                     identity: None,
                     rows_hash: None,
@@ -131,7 +140,7 @@ impl Binder<'_> {
         };
         // All are kept as long as this, so their places tell them from all others.
         let key = format!(
-            "{:p} {:p} {} {} {:?} {:?} {} {:?} {} {}",
+            "{:p} {:p} {} {} {:?} {:?} {} {:?} {} {:?}",
             Arc::as_ptr(&source),
             Arc::as_ptr(&tokenizer),
             want.task.ends_texts(),
@@ -141,7 +150,7 @@ impl Binder<'_> {
             want.draws,
             want.rows.learn,
             want.task.skips_empty(),
-            want.rows.identity()
+            (want.rows.identity(), want.task.option())
         );
         if let Some(known) = self.splits.get(&key) {
             return Some(known.clone());
@@ -195,7 +204,7 @@ impl Binder<'_> {
                 None
             }
             Err(Cause::Chat(why)) => {
-                let place = decl::MESSAGES.span(&declared.filled.values);
+                let place = chat::messages_at(&declared.filled.values);
                 let message = format!("`{name}.{split}` cannot be rendered: {why}");
                 diags.push(
                     Diag::error(&BAD_TEMPLATE, place, message)
@@ -262,6 +271,18 @@ impl Binder<'_> {
     }
 }
 
+/// Whether the first row of a split holds lists of messages. What is wrong with it is said where all rows are read.
+fn spoken(source: &DataSource, world: &dyn World) -> bool {
+    let mut first = false;
+    if let Ok(reading) = Reading::open(&source.spec, world) {
+        let _said_later = reading.walk(&mut |_, example| {
+            first = example.spoken;
+            false
+        });
+    }
+    first
+}
+
 /// Examples, classes, what was seen of the rows.
 type Tally = (usize, Vec<String>, Option<Survey>);
 
@@ -285,6 +306,8 @@ pub(super) fn wrong(
                 Form::Text => "text",
                 Form::Completion => "prompt",
                 Form::Messages => "messages",
+                Form::Preference => "chosen",
+                Form::Choices => "choices",
             },
             About::Label => "label",
             About::Labels => "labels",

@@ -68,7 +68,7 @@ impl Disk {
                 Self {
                     artifact: artifact + sides + 2 * LINE * fit.steps,
                     checkpoints: SLOTS * (trained + optimizer(stage)) + best + SMALL,
-                    features: fit.features.as_ref().map_or(0, |f| f.bytes),
+                    features: fit.features.as_ref().map_or(0, |f| f.bytes) + reference(stage),
                 }
             }
             Routine::Score(score) => {
@@ -77,6 +77,7 @@ impl Disk {
                 let row = start.task.row_bytes(&start.classes);
                 Self {
                     artifact: 2 * (rows * row + score.generate.as_ref().map_or(0, texts)) + SMALL,
+                    features: reference(stage),
                     ..Self::default()
                 }
             }
@@ -113,6 +114,12 @@ impl Disk {
     pub const fn most(self) -> u64 {
         self.artifact + self.checkpoints + self.features
     }
+}
+
+/// Bytes of what is kept of every text beforehand.
+fn reference(stage: &Stage) -> u64 {
+    let reference = stage.job.reference();
+    reference.map_or(0, |r| r.features.bytes + 2 * SMALL)
 }
 
 fn optimizer(stage: &Stage) -> u64 {
@@ -172,10 +179,11 @@ impl Plan {
             let own = Disk::of(stage);
             all.artifact += own.artifact;
             all.checkpoints = all.checkpoints.max(own.checkpoints);
+            all.features += reference(stage);
             if let Some(features) = stage.job.features() {
                 let rows = rows(self, stage, features);
                 if !seen.contains(&rows) {
-                    all.features += own.features;
+                    all.features += own.features - reference(stage);
                     seen.push(rows);
                 }
             }

@@ -33,7 +33,7 @@ const BYTES_AT_ONCE: usize = 4 << 20;
 const PER_BYTE: u64 = 128;
 
 /// Changes whenever the same texts become other tokens.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// A tokenized split.
 pub(super) struct Made {
@@ -89,6 +89,7 @@ pub(super) fn encoded(
                     want.rows.learn,
                     want.task.skips_empty(),
                     want.rows.identity(),
+                    want.task.option(),
                 ),
             );
             blake3::hash(format!("{of:?}").as_bytes())
@@ -186,11 +187,13 @@ struct Tokenized {
     hash: Option<RowsHash>,
     /// Bytes that were tokenized at once.
     at_once: usize,
-    /// What of it is learned.
-    supervision: Supervision,
+    /// Whether its row is left out.
+    skipped: bool,
+    /// What of its row is learned.
+    supervision: Option<Supervision>,
 }
 
-/// What a row became: its tokens, the place of its mask, and what is learned of it.
+/// What a row became, or one of its answers: its tokens, the place of its mask, and what is learned of it.
 struct Read {
     encoded: Encoded,
     mask: u32,
@@ -269,41 +272,52 @@ impl Each<'_> {
         let first = draw == 0;
         let classes = self.reading.classes();
         let looked_at = surveyor.is_some();
-        let encoded: Vec<Result<Tokenized, Cause>> = waiting
+        let encoded: Vec<Result<Vec<Tokenized>, Cause>> = waiting
             .par_drain(..)
             .map(|(place, example)| {
-                let read = self.read(&example, draw)?;
-                let sight = looked_at.then(|| self.sight(&example, &read.encoded));
-                let label = match &example.label {
-                    None => Target::None,
-                    Some(Label::Class(c)) => Target::Class(*c),
-                    Some(Label::Classes(list)) => Target::Classes(Arc::new(list.clone())),
-                    Some(Label::Score(x)) => Target::Score(*x),
-                };
-                Ok(Tokenized {
-                    place: u64::from(draw) << 32 | u64::from(place),
-                    row: example.row,
-                    hash: first.then(|| RowsHash::of(&example, classes)),
-                    sight,
-                    at_once: read.encoded.at_once,
-                    supervision: self.supervision(&read),
-                    example: EncodedExample {
-                        ids: read.encoded.ids,
-                        segments: read.encoded.segments,
-                        mask: read.mask,
-                        label,
-                        learned: read.learned,
-                    },
-                })
+                let reads = self.reads(&example, draw)?;
+                let supervision = self.supervision(&reads);
+                let of_row = reads.into_iter().zip(0_u64..).map(|(read, part)| {
+                    // What is known of the row stands with its first sequence.
+                    let leads = part == 0;
+                    let right = example.texts.last().and_then(|own| own.parse().ok());
+                    let label = match &example.label {
+                        None if self.want.rows.form == Form::Choices => {
+                            right.map_or(Target::None, Target::Class)
+                        }
+                        None => Target::None,
+                        Some(Label::Class(c)) => Target::Class(*c),
+                        Some(Label::Classes(list)) => Target::Classes(Arc::new(list.clone())),
+                        Some(Label::Score(x)) => Target::Score(*x),
+                    };
+                    Tokenized {
+                        place: u64::from(draw) << 40 | u64::from(place) << 8 | part,
+                        row: example.row,
+                        hash: (first && leads).then(|| RowsHash::of(&example, classes)),
+                        sight: (looked_at && leads).then(|| self.sight(&example, &read.encoded)),
+                        at_once: read.encoded.at_once,
+                        skipped: supervision.skipped > 0,
+                        supervision: leads.then_some(supervision),
+                        example: EncodedExample {
+                            ids: read.encoded.ids,
+                            segments: read.encoded.segments,
+                            mask: read.mask,
+                            label,
+                            learned: read.learned,
+                        },
+                    }
+                });
+                Ok(of_row.collect())
             })
             .collect();
         // The first row that is wrong is told of, however many threads there are.
-        let encoded: Vec<Tokenized> = encoded.into_iter().collect::<Result<_, Cause>>()?;
+        let encoded: Vec<Vec<Tokenized>> = encoded.into_iter().collect::<Result<_, Cause>>()?;
+        let encoded: Vec<Tokenized> = encoded.into_iter().flatten().collect();
         for own in &encoded {
-            if own.supervision.skipped == 0 {
+            if !own.skipped {
                 made.add(own.place, own.row, &own.example);
             }
-            supervision.add(&own.supervision);
+            own.supervision.iter().for_each(|own| supervision.add(own));
             own.hash.iter().for_each(|hash| rows.add(hash));
         }
         if let Some(surveyor) = surveyor {
@@ -318,26 +332,71 @@ impl Each<'_> {
         Ok(made.flush().map(|()| took))
     }
 
-    /// The tokens of a row.
-    fn read(&self, example: &Example, draw: u32) -> Result<Read, Cause> {
+    /// The sequences of a row.
+    fn reads(&self, example: &Example, draw: u32) -> Result<Vec<Read>, Cause> {
+        if let (Form::Choices, Some(option)) = (self.want.rows.form, self.want.task.option()) {
+            return self.options(example, option);
+        }
+        if self.want.rows.form != Form::Preference {
+            return Ok(vec![self.read(example, &example.texts, draw)?]);
+        }
+        let sides = answers(example)
+            .map_err(|why| Cause::Chat(format!("row {} (counted from 0): {why}", example.row)))?;
+        let read = |texts: &[String; 2]| self.read(example, texts, draw);
+        sides.iter().map(read).collect()
+    }
+
+    /// A prompt with each of its options.
+    fn options(
+        &self,
+        example: &Example,
+        (delimiter, special): (&str, bool),
+    ) -> Result<Vec<Read>, Cause> {
+        let most = self.want.max_length as usize;
+        let [prompt, options @ .., _] = example.texts.as_slice() else {
+            return Ok(Vec::new());
+        };
+        // The space at the end of a prompt belongs to what goes on.
+        let begin = prompt.trim_end().len();
+        let each = options.iter().map(|option| {
+            let text = format!("{prompt}{delimiter}{option}");
+            let parts = one(begin..text.len());
+            let ends = Ends::Open { special };
+            let marked = self.tokenizer.encode_marked(&text, &parts, ends, most);
+            let marked = marked.map_err(Cause::Tokens)?;
+            Ok(Read {
+                encoded: marked.encoded,
+                mask: option.len() as u32,
+                learned: marked.learned,
+                lost: marked.lost,
+            })
+        });
+        each.collect()
+    }
+
+    /// The tokens of a row, or of one of its answers with the prompt.
+    fn read(&self, example: &Example, texts: &[String], draw: u32) -> Result<Read, Cause> {
         let most = self.want.max_length as usize;
         let rows = &self.want.rows;
-        let (text, parts, ends) = match (rows.form, example.texts.as_slice()) {
-            (Form::Completion, [prompt, completion]) => {
+        let refused =
+            |why: String| Cause::Chat(format!("row {} (counted from 0): {why}", example.row));
+        let (text, parts, ends) = match (rows.form, texts) {
+            (Form::Completion | Form::Preference, [prompt, completion]) if example.spoken => {
+                let chat = self.answered(prompt, completion).map_err(refused)?;
+                (chat.text, chat.learned, Ends::Written)
+            }
+            (Form::Completion | Form::Preference, [prompt, completion]) => {
                 let text = format!("{prompt}{completion}");
                 let parts = one(prompt.len()..text.len());
                 (text, parts, Ends::Added)
             }
             (Form::Messages, [messages, ..]) => {
-                let chat = self.chat(messages, example.texts.get(1)).map_err(|why| {
-                    Cause::Chat(format!("row {} (counted from 0): {why}", example.row))
-                })?;
+                let chat = self.chat(messages, texts.get(1)).map_err(refused)?;
                 (chat.text, chat.learned, Ends::Written)
             }
             _ => {
-                let (mut encoded, mask) =
-                    tokenize(self.tokenizer, self.frame, &example.texts, draw, most)
-                        .map_err(Cause::Tokens)?;
+                let (mut encoded, mask) = tokenize(self.tokenizer, self.frame, texts, draw, most)
+                    .map_err(Cause::Tokens)?;
                 if self.want.task.ends_texts() {
                     self.tokenizer.end(&mut encoded, most);
                 }
@@ -401,22 +460,62 @@ impl Each<'_> {
         chat.map_err(|why| why.to_string())
     }
 
+    /// A conversation of which what assistants say behind its prompt is learned.
+    fn answered(&self, prompt: &str, completion: &str) -> Result<Chat, String> {
+        let template = self.want.rows.template.ok_or(NO_TEMPLATE)?;
+        let mut messages: Vec<Json> = serde_json::from_str(prompt).map_err(|e| e.to_string())?;
+        let begin = messages.len();
+        let rest: Vec<Json> = serde_json::from_str(completion).map_err(|e| e.to_string())?;
+        messages.extend(rest);
+        let rendering = Rendering::default();
+        let chat = if self.want.rows.learn == Learn::All {
+            let text = template.render(&messages, &rendering);
+            let learned = Vec::new();
+            text.map(|text| Chat { text, learned })
+        } else {
+            template.chat(&messages, &rendering, Turns::From(begin), &self.ends)
+        };
+        chat.map_err(|why| why.to_string())
+    }
+
     /// What of a row is learned.
-    fn supervision(&self, read: &Read) -> Supervision {
+    fn supervision(&self, reads: &[Read]) -> Supervision {
         if self.want.rows.learn == Learn::Nothing {
             return Supervision::default();
         }
-        let learned = read
-            .learned
-            .iter()
-            .map(|r| u64::from(r.end - r.start))
-            .sum();
-        if learned == 0 && self.want.task.skips_empty() {
+        let empty = reads.iter().any(|read| read.learned.is_empty());
+        if empty && self.want.task.skips_empty() {
             return Supervision {
                 skipped: 1,
                 ..Supervision::default()
             };
         }
+        let mut sum = Supervision::default();
+        let (mut cut, mut ended) = (false, true);
+        for (part, read) in reads.iter().enumerate() {
+            let own = self.supervised(read);
+            cut |= own.cut > 0;
+            ended &= own.ended > 0;
+            sum.add(&own);
+            let other = part > 0 && self.want.rows.form == Form::Preference;
+            sum.rejected += if other { own.learned } else { 0 };
+        }
+        // A row with two answers is one.
+        Supervision {
+            rows: 1,
+            cut: u64::from(cut),
+            ended: u64::from(ended),
+            ..sum
+        }
+    }
+
+    /// What of one of its sequences is learned.
+    fn supervised(&self, read: &Read) -> Supervision {
+        let learned = read
+            .learned
+            .iter()
+            .map(|r| u64::from(r.end - r.start))
+            .sum();
         let last = read.learned.last().cloned().unwrap_or_default();
         let last = read.encoded.ids.get(last.start as usize..last.end as usize);
         let ended = self
@@ -430,6 +529,7 @@ impl Each<'_> {
             lost: u64::from(read.lost),
             ended: u64::from(ended),
             skipped: 0,
+            rejected: 0,
         }
     }
 
@@ -444,7 +544,7 @@ impl Each<'_> {
         });
         let seen = Sight::of(example);
         // A conversation is JSON here: what it says is seen of its tokens.
-        let is_text = self.want.rows.form != Form::Messages;
+        let is_text = self.want.rows.form != Form::Messages && !example.spoken;
         Sight {
             empty: seen.empty && is_text,
             null: seen.null && is_text,
@@ -457,6 +557,53 @@ impl Each<'_> {
             ..seen
         }
     }
+}
+
+/// Why lists of messages are not read.
+const NO_TEMPLATE: &str = "the model has no chat template, which makes a text of messages; name one in the model: `chat_template = \"FILE\"`";
+
+/// The prompt of a row with each of its two answers. Where none is written, it is what both begin with alike: as many
+/// messages, or as much text, as TRL takes (`extract_prompt`).
+fn answers(example: &Example) -> Result<[[String; 2]; 2], String> {
+    let (chosen, rejected) = match example.texts.as_slice() {
+        [prompt, chosen, rejected] => {
+            return Ok([chosen, rejected].map(|answer| [prompt.clone(), answer.clone()]));
+        }
+        [chosen, rejected] => (chosen, rejected),
+        _ => return Err("a chosen and a rejected answer are wanted".to_owned()),
+    };
+    if !example.spoken {
+        let shorter = chosen.chars().count().min(rejected.chars().count());
+        let alike = chosen.char_indices().zip(rejected.chars());
+        let alike = alike.take_while(|((_, a), b)| a == b);
+        // Of the same text twice, the last character is the answer.
+        let alike = alike.take(shorter.saturating_sub(1));
+        let mut at = alike
+            .map(|((at, c), _)| at + c.len_utf8())
+            .last()
+            .unwrap_or(0);
+        // The answer's first word keeps the space before it.
+        if chosen.get(..at).is_some_and(|prompt| prompt.ends_with(' ')) {
+            at -= 1;
+        }
+        let cut = |text: &String| {
+            let (prompt, answer) = text.split_at_checked(at).unwrap_or((text, ""));
+            [prompt.to_owned(), answer.to_owned()]
+        };
+        return Ok([cut(chosen), cut(rejected)]);
+    }
+    let list = |text: &String| -> Result<Vec<Json>, String> {
+        serde_json::from_str(text).map_err(|e| e.to_string())
+    };
+    let both = [list(chosen)?, list(rejected)?];
+    let [one, other] = &both;
+    let alike = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+    // Of the same conversation twice, the last message is the answer.
+    let alike = alike.min(one.len().min(other.len()).saturating_sub(1));
+    Ok(both.map(|mut messages| {
+        let answer = messages.split_off(alike);
+        [messages, answer].map(|part| Json::Array(part).to_string())
+    }))
 }
 
 /// A single range.

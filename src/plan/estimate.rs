@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::features::{feed_bytes, fill_sizes};
+use super::features::{feed_bytes, fill_sizes, reference_sizes};
 use super::split::Lengths;
-use crate::library::data::batch::order;
 use crate::library::derive::{Derivation, prune};
 use crate::library::net::{Init, Owner, Param};
 use crate::library::stage::fisher::Fisher;
@@ -187,6 +186,9 @@ fn moments(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, around: Ar
             ..Moments::default()
         },
     };
+    moments
+        .programs
+        .extend(reference_estimate(job, splits, machine));
     moments.host.extend(deriving(job, around.makes_adapter));
     if around.makes_adapter {
         moments
@@ -239,7 +241,6 @@ fn held_on_host(job: &Job, programs: &[&Program], around: Around) -> u64 {
 fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -> Estimate {
     let programs: Vec<&Program> = job
         .first()
-        .into_iter()
         .chain(job.programs())
         .map(Verified::program)
         .collect();
@@ -299,6 +300,25 @@ fn fisher_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) ->
         trainable_weights: 0,
         ..first
     })
+}
+
+/// What is computed of every text beforehand.
+fn reference_estimate(
+    job: &Job,
+    splits: &[Option<&Lengths>],
+    machine: &Machine,
+) -> Option<Estimate> {
+    let features = &job.reference()?.features;
+    let reads = match &job.routine {
+        Routine::Fit(fit) => [fit.reads.as_ref(), fit.dev_reads.as_ref()],
+        Routine::Score(score) => [score.reads.as_ref(), None],
+        Routine::Choose(_) | Routine::Fold(_) => [None, None],
+    };
+    let each = splits.iter().zip(reads);
+    let sizes = each
+        .flat_map(|(lengths, reads)| lengths.map_or_else(Vec::new, |l| reference_sizes(l, reads)));
+    let sizes: Vec<Bindings> = sizes.collect();
+    Some(over(&[(&features.prefix, &sizes)], machine))
 }
 
 /// What is generated once a split is scored.
@@ -426,7 +446,7 @@ pub(super) fn every_size(splits: &[Option<&Lengths>], batch: u64) -> Vec<Binding
 /// Sizes of the examples whose Fisher information is measured.
 fn fisher_sizes(fit: &Fit, fisher: &Fisher, lengths: &Lengths) -> Vec<Bindings> {
     let list = lengths.list(fit.batch);
-    let order = order(list.len(), fit.seed, 0, fit.shuffle);
+    let order = fit.order(list.len(), 0);
     let chosen: Vec<u32> = order.into_iter().take(fisher.samples as usize).collect();
     batch_sizes(&list, &chosen, 1, fit.reads.as_ref()).collect()
 }
@@ -437,7 +457,7 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
     let epochs = fit.steps.div_ceil(fit.steps_per_epoch.max(1));
     let mut sizes = Vec::new();
     for epoch in 0..epochs {
-        let order = order(list.len(), fit.seed, epoch, fit.shuffle);
+        let order = fit.order(list.len(), epoch);
         let left = fit
             .steps
             .saturating_sub(epoch.saturating_mul(fit.steps_per_epoch));

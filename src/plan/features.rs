@@ -8,7 +8,7 @@ use crate::library::net::{Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update, kept_as};
 use crate::library::stage::keys;
-use crate::library::task::Task;
+use crate::library::task::{Reads, Task};
 use crate::program::prefix::{Cut, cut};
 use crate::program::{Axis, Bindings, DType, Feed, Verified};
 
@@ -189,6 +189,19 @@ pub(super) fn fill_sizes(lengths: &Lengths, examples: u64) -> Vec<Bindings> {
     Features::chunks(list, examples)
         .map(|range| {
             Bindings::of_lengths(list.get(range).into_iter().flatten().map(|&n| n as usize))
+        })
+        .collect()
+}
+
+/// Sizes of the runs that compute a number of each text of a split, with the places that are read.
+pub(super) fn reference_sizes(lengths: &Lengths, reads: Option<&Reads>) -> Vec<Bindings> {
+    let list = lengths.list(1);
+    let length = |i: usize| list.get(i).map_or(0, |&n| n as usize);
+    Features::chunks(&list, list.len() as u64)
+        .map(|range| {
+            let own = range.clone().map(|i| (i as u32, length(i)));
+            let places = reads.map_or(0, |reads| reads.places(own));
+            Bindings::of_lengths(range.map(length)).reading(places)
         })
         .collect()
 }

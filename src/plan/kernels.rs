@@ -29,7 +29,7 @@ fn missing(stage: &Stage) -> Vec<Missing> {
         return Vec::new();
     }
     let mut list: Vec<Missing> = Vec::new();
-    for verified in stage.job.first().into_iter().chain(stage.job.programs()) {
+    for verified in stage.job.first().chain(stage.job.programs()) {
         for one in without_launches(verified.program()) {
             // Forward and backward lack the same thing: one of them is told.
             let same = |m: &Missing| m.why == one.why && from_adapter(m) == from_adapter(&one);

@@ -82,10 +82,14 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
 /// What of a split is learned, for programs.
 #[must_use]
 pub fn supervision_json(s: &Supervision) -> Json {
-    json!({
+    let mut own = json!({
         "rows": s.rows, "tokens": s.tokens, "learned_tokens": s.learned, "learned_share": s.share(),
         "cut_rows": s.cut, "lost_tokens": s.lost, "ended_rows": s.ended, "skipped_rows": s.skipped,
-    })
+    });
+    if let Some(own) = own.as_object_mut().filter(|_| s.rejected > 0) {
+        own.insert("rejected_tokens".to_owned(), json!(s.rejected));
+    }
+    own
 }
 
 /// The same for people: `learned: 41,200 of 98,000 tokens (42.0 %), …`.
@@ -97,6 +101,14 @@ pub fn supervision(s: &Supervision) -> String {
         Count(s.tokens),
         100.0 * s.share()
     );
+    if s.rejected > 0 {
+        let _ = write!(
+            text,
+            ": {} of chosen answers, {} of rejected ones",
+            Count(s.learned - s.rejected),
+            Count(s.rejected)
+        );
+    }
     if s.cut > 0 {
         let _ = write!(
             text,
@@ -246,8 +258,14 @@ fn features_text(stage: &Stage) -> Option<String> {
 #[must_use]
 pub fn batches(stage: &Stage) -> (u64, u64) {
     match &stage.job.routine {
-        Routine::Fit(fit) => (fit.batch, fit.micro_batch),
-        Routine::Score(score) => (score.batch, score.batch),
+        Routine::Fit(fit) => (
+            fit.batch / fit.group.max(1),
+            fit.micro_batch / fit.group.max(1),
+        ),
+        Routine::Score(score) => {
+            let rows = score.batch / score.group.max(1);
+            (rows, rows)
+        }
         Routine::Choose(choose) => (choose.batch, choose.batch),
         Routine::Fold(_) => (0, 0),
     }
@@ -400,8 +418,9 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         );
         match &stage.job.routine {
             Routine::Fit(fit) => {
-                let micro = if fit.micro_batch < fit.batch {
-                    format!(" in micro-batches of {}", fit.micro_batch)
+                let (rows, micro) = batches(stage);
+                let micro = if micro < rows {
+                    format!(" in micro-batches of {micro}")
                 } else {
                     String::new()
                 };
@@ -409,9 +428,9 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                     Some(packing) => format!(
                         "up to {} tokens, about {} examples",
                         Count(packing.budget),
-                        fit.batch
+                        rows
                     ),
-                    None => format!("{} examples", fit.batch),
+                    None => format!("{rows} examples"),
                 };
                 let _ = writeln!(
                     out,
@@ -447,7 +466,7 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                     out,
                     "  scoring     {} in batches of {}",
                     metrics.join(", "),
-                    score.batch
+                    batches(stage).0
                 );
             }
             Routine::Choose(choose) => {

@@ -1,8 +1,11 @@
-//! Columns of a data set: a row is a text, a prompt with its completion, or a conversation.
+//! Columns of a data set: a row is a text, a prompt with its completion or with two answers, or a conversation.
 
 use super::error::{CONFLICT, MISSING_KEY};
 use crate::base::{Diag, Diags};
-use crate::library::decl::{COMPLETION, ENABLE_THINKING, MESSAGES, PROMPT_COLUMN, TEXT, TOOLS};
+use crate::library::decl::{
+    ANSWER, CHOICES, CHOSEN, COMPLETION, ENABLE_THINKING, MESSAGES, PROMPT_COLUMN, REJECTED, TEXT,
+    TOOLS,
+};
 use crate::library::error::IDLE_KEY;
 use crate::library::schema::Values;
 use crate::syntax::ast::Ctor;
@@ -10,14 +13,29 @@ use crate::syntax::ast::Ctor;
 /// Complains about columns of a data set that do not go together.
 pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
     let entry = |key: &str| ctor.entries.iter().any(|e| e.key.value == key);
-    let names = ["text", "prompt", "completion", "messages"];
+    let names = [
+        "text",
+        "prompt",
+        "completion",
+        "messages",
+        "chosen",
+        "rejected",
+        "choices",
+        "answer",
+    ];
+    // A prompt stands before a completion, before two answers, or before options.
+    let chooses = CHOICES.is_written(values) || ANSWER.is_written(values);
+    let compares = CHOSEN.is_written(values) || REJECTED.is_written(values);
     let (name, span) = (&ctor.name.value, ctor.name.span);
     let written = [
         ("text", TEXT.is_written(values)),
         (
             "prompt",
-            PROMPT_COLUMN.is_written(values) || COMPLETION.is_written(values),
+            (PROMPT_COLUMN.is_written(values) && !compares && !chooses)
+                || COMPLETION.is_written(values),
         ),
+        ("chosen", compares),
+        ("choices", chooses),
         ("messages", MESSAGES.is_written(values)),
     ];
     let mut forms = written
@@ -37,10 +55,13 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
                 )),
         ),
         (Some(one), Some(other)) => {
-            let at = |key| if key == "prompt" && !PROMPT_COLUMN.is_written(values) {
-                values.span("completion")
-            } else {
-                values.span(key)
+            let at = |key| match key {
+                "prompt" if compares || chooses || !PROMPT_COLUMN.is_written(values) => {
+                    values.span("completion")
+                }
+                "choices" if !CHOICES.is_written(values) => values.span("answer"),
+                "chosen" if !CHOSEN.is_written(values) => values.span("rejected"),
+                key => values.span(key),
             };
             diags.push(
                 Diag::error(
@@ -52,11 +73,24 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
                 .help("keep one of them"),
             );
         }
-        (Some("prompt"), None) => {
-            for (key, is, other) in [
-                ("completion", COMPLETION.is_written(values), "prompt"),
-                ("prompt", PROMPT_COLUMN.is_written(values), "completion"),
-            ] {
+        (Some(one @ ("prompt" | "chosen" | "choices")), None) => {
+            let prompts = PROMPT_COLUMN.is_written(values);
+            let pairs: &[(&str, bool, &str)] = match one {
+                "prompt" => &[
+                    ("completion", COMPLETION.is_written(values), "prompt"),
+                    ("prompt", prompts, "completion"),
+                ],
+                "choices" => &[
+                    ("answer", ANSWER.is_written(values), "choices"),
+                    ("choices", CHOICES.is_written(values), "answer"),
+                    ("prompt", prompts, "choices"),
+                ],
+                _ => &[
+                    ("rejected", REJECTED.is_written(values), "chosen"),
+                    ("chosen", CHOSEN.is_written(values), "rejected"),
+                ],
+            };
+            for &(key, is, other) in pairs {
                 if !is && !entry(key) {
                     diags.push(
                         Diag::error(

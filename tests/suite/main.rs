@@ -3,6 +3,7 @@
 mod artifacts;
 mod cases;
 mod chats;
+mod choices;
 mod choose;
 mod classes;
 mod cli;
@@ -30,6 +31,7 @@ mod parity;
 mod peft_adapters;
 mod pointers;
 mod precision;
+mod preference;
 mod pruned;
 mod recipes;
 mod report;

@@ -33,7 +33,7 @@ use crate::library::data::batch::{Packed, pack};
 use crate::library::data::tokens::EncodedSet;
 use crate::library::model::Positions;
 use crate::library::stage::job::Features;
-use crate::library::task::ReadDraw;
+use crate::library::task::{ReadDraw, Reads};
 use crate::program::op::Tensor;
 use crate::program::{Feed, Program};
 
@@ -62,6 +62,8 @@ pub struct Cache<'a> {
     pub positions: Positions,
     /// Most bytes of all sets together.
     pub bound: u64,
+    /// Which places of the texts are read, where the rows depend on them.
+    pub reads: Option<&'a Reads>,
 }
 
 /// Opens the kept rows of a split after filling what is missing of them; `weights` brings the prefix'
@@ -146,6 +148,9 @@ fn key(set: &EncodedSet, place: Cache<'_>) -> Result<String, RunError> {
         hasher.update(bytemuck::cast_slice(&example.ids));
         hasher.update(&example.segments);
         hasher.update(&example.mask.to_le_bytes());
+        if place.reads.is_some() {
+            hasher.update(format!("{:?}", example.learned).as_bytes());
+        }
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
@@ -200,7 +205,12 @@ fn fill(
             return Err(RunError::interrupted(signal));
         }
         let indices: Vec<u32> = range.clone().map(|i| i as u32).collect();
-        let packed = pack(set, &indices, place.positions, None, &want)?;
+        let reads = place.reads.map(Reads::evaluation);
+        let mut packed = pack(set, &indices, place.positions, reads, &want)?;
+        if want.contains(&Feed::LossScale) {
+            let one = Tensor::new(vec![1.0_f32], &[1]);
+            packed.feeds.push((Feed::LossScale, one));
+        }
         let outputs = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
         for (i, file) in reader.files.iter_mut().enumerate() {
             let made = outputs.get(&format!("feature.{i}"));
@@ -323,6 +333,8 @@ pub struct Examples<'a> {
     pub positions: Positions,
     /// Its kept rows.
     pub kept: Option<(&'a Features, &'a Reader)>,
+    /// What was computed of each of them beforehand.
+    pub reference: Option<(&'a Features, &'a Reader)>,
 }
 
 impl Examples<'_> {
@@ -347,6 +359,12 @@ impl Examples<'_> {
                     "features are kept of texts that are masked anew",
                 ));
             }
+            let feeds = reader.feeds(runner, features, self.set, indices, self.positions)?;
+            packed
+                .feeds
+                .extend(feeds.into_iter().filter(|(f, _)| want.contains(f)));
+        }
+        if let Some((features, reader)) = self.reference {
             let feeds = reader.feeds(runner, features, self.set, indices, self.positions)?;
             packed
                 .feeds

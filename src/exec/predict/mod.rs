@@ -356,6 +356,7 @@ impl Session<'_> {
                 set: &set,
                 positions: self.positions,
                 kept: None,
+                reference: None,
             },
             task: own.task.as_ref(),
             reads: None,

@@ -308,7 +308,7 @@ impl Work<'_> {
             _ => self.options.device.clone(),
         };
         let mut runner = Runner::on(self.options.machine, &device)?;
-        runner.accepts(stage.job.first().into_iter().chain(stage.job.programs()))?;
+        runner.accepts(stage.job.first().chain(stage.job.programs()))?;
         if let Some(free) = runner.free_bytes()? {
             fits_device([stage], free)?;
         }

@@ -85,6 +85,7 @@ impl Work<'_> {
                         set,
                         positions: self.stage.model.facts().positions,
                         kept: None,
+                        reference: None,
                     },
                     task: self.stage.start.task.as_ref(),
                     reads: None,

@@ -7,8 +7,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Work;
 use super::predictions::Table;
-use super::score::{Prediction, ScoredBatch, Walk, averaged, metrics, score, stream};
-use crate::exec::features::Examples;
+use super::score::{Each, Prediction, ScoredBatch, Walk, averaged, metrics, score, stream};
+use crate::exec::features::{Examples, Reader};
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::Observer;
 use crate::files::RunError;
@@ -21,6 +21,11 @@ use crate::library::task::Names;
 /// Name of the table of predictions.
 pub const PREDICTIONS: &str = "predictions.tsv";
 
+/// Rows that were predicted, where those are not the sequences.
+fn start_rows(gathers: bool, predictions: &Predictions) -> Option<u64> {
+    gathers.then_some(predictions.targets.len() as u64)
+}
+
 impl Work<'_> {
     /// Scores a split.
     pub(in crate::exec) fn evaluate(
@@ -30,20 +35,33 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Json, RunError> {
         let set = self.required(0)?;
+        // The reference's weights make room for the model's.
+        let reference = match &job.reference {
+            Some(own) => {
+                let [reader, _] =
+                    self.referred(own, [job.reads.as_ref(), None], runner, observer)?;
+                reader
+            }
+            None => None,
+        };
         self.load(runner)?;
         let begun = Instant::now();
         let mut predictions = Predictions::default();
         let path = self.dir.join(PREDICTIONS);
         create_dirs(&self.dir)?;
         write_atomically(&path, &mut |out| {
-            predictions = self.tabulate(job, set, out, runner, observer)?;
+            predictions = self.tabulate((job, reference.as_ref()), set, out, runner, observer)?;
             Ok(())
         })?;
         predictions.positive = Some(job.positive);
         if let Some(generate) = &job.generate {
             predictions.texts = self.generate(generate, set, runner, observer)?;
         }
-        let rate = set.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
+        let rows = match start_rows(self.stage.start.task.gathers(), &predictions) {
+            Some(rows) => rows,
+            None => set.len() as u64 / job.group.max(1),
+        };
+        let rate = rows as f64 / begun.elapsed().as_secs_f64().max(1e-9);
         let values: Map<String, Json> = metrics(&job.metrics, &predictions)
             .into_iter()
             .map(|(k, v)| (k, json!(v)))
@@ -70,7 +88,7 @@ impl Work<'_> {
     /// Scores a split, writing the table of predictions on the way.
     fn tabulate(
         &self,
-        job: &Score,
+        (job, reference): (&Score, Option<&Reader>),
         set: &EncodedSet,
         out: &mut dyn Write,
         runner: &mut Runner,
@@ -88,6 +106,7 @@ impl Work<'_> {
                 set,
                 positions: self.stage.model.facts().positions,
                 kept: None,
+                reference: job.reference.as_ref().map(|r| &r.features).zip(reference),
             },
             task,
             reads: job.reads.as_ref(),
@@ -114,8 +133,21 @@ impl Work<'_> {
             })?;
             all
         } else {
+            let mut none = |_: ScoredBatch<'_>| Ok(());
             let mut add = |told: ScoredBatch<'_>| table.add(told);
-            stream(runner, &job.evaluate, walk, observer, &mut add)?
+            let gathers = task.gathers();
+            let each: &mut Each<'_> = if gathers { &mut none } else { &mut add };
+            let all = stream(runner, &job.evaluate, walk, observer, each)?;
+            match task.gather(set, &all) {
+                Some(gathered) => {
+                    gathered
+                        .cells
+                        .into_iter()
+                        .try_for_each(|(row, cells)| table.row(row, cells))?;
+                    gathered.predictions
+                }
+                None => all,
+            }
         };
         table.end()?;
         Ok(predictions)

@@ -5,7 +5,7 @@ use crate::exec::load::prune::Importances;
 use crate::exec::load::{Origins, load};
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
-use crate::library::data::batch::{order, pack};
+use crate::library::data::batch::pack;
 use crate::library::data::tokens::EncodedSet;
 use crate::library::model::Model;
 use crate::library::stage::fisher::{Fisher, accumulator};
@@ -31,7 +31,7 @@ pub(in crate::exec) fn measure(
     own.accepts([&fisher.program])?;
     load(&mut own, &fisher.params, &residents, model, sources)?;
     let want: Vec<Feed> = fisher.program.program().feeds().map(|(f, _)| f).collect();
-    let order = order(set.len(), fit.seed, 0, fit.shuffle);
+    let order = fit.order(set.len(), 0);
     for (done, index) in order.iter().take(fisher.samples as usize).enumerate() {
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::interrupted(signal));

@@ -20,6 +20,7 @@ mod fold;
 mod generate;
 mod origin;
 pub mod predictions;
+mod reference;
 pub mod score;
 mod steps;
 mod train;

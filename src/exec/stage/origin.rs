@@ -28,30 +28,9 @@ use crate::program::{Resident, Verified};
 impl Work<'_> {
     pub(in crate::exec) fn sources(&self) -> Result<Origins, RunError> {
         let start = &self.stage.start;
-        let stored = |name: &str| -> Result<PathBuf, RunError> {
-            Ok(self.store.path(&entry_name(self.planned(name)?)))
-        };
-        let mut weights = match (&start.weights, start.model.random) {
-            (Some(stage), _) => Some(Checkpoint::open(&stored(stage)?.join("model"))?),
-            (None, Some(_)) => None,
-            (None, None) => Some(Checkpoint::open(&self.model_dir()?)?),
-        };
-        if let Some(weights) = &mut weights {
-            weights.check_read(self.stage.model.as_ref())?;
-        }
-        let mut sources = Origins {
-            weights,
-            adapter: None,
-            given: BTreeMap::new(),
-            updates: BTreeMap::new(),
-            storage: start.storage(),
-            fresh_head: start.fresh_head,
-            weights_seed: start.model.random.unwrap_or(0),
-            seed: keys::SEED.find(&self.stage.filled.values).unwrap_or(0),
-            fresh: self.begins_fresh(),
-        };
+        let mut sources = self.bare_sources(start.weights.as_deref())?;
         if let Some(stage) = &start.adapter {
-            let file = TensorFile::open(&stored(stage)?.join("adapter").join(export::NATIVE))?;
+            let file = TensorFile::open(&self.stored(stage)?.join("adapter").join(export::NATIVE))?;
             let handed = &self.planned(stage)?.job.params;
             // A head stays behind where the objective is another one.
             let left = |name: &str| {
@@ -66,6 +45,35 @@ impl Work<'_> {
             }
         }
         Ok(sources)
+    }
+
+    /// Where the folder of a stage's result is.
+    fn stored(&self, name: &str) -> Result<PathBuf, RunError> {
+        Ok(self.store.path(&entry_name(self.planned(name)?)))
+    }
+
+    /// The plain weights that a stage left, or the model's own, without an adapter.
+    pub(in crate::exec) fn bare_sources(&self, weights: Option<&str>) -> Result<Origins, RunError> {
+        let start = &self.stage.start;
+        let mut weights = match (weights, start.model.random) {
+            (Some(stage), _) => Some(Checkpoint::open(&self.stored(stage)?.join("model"))?),
+            (None, Some(_)) => None,
+            (None, None) => Some(Checkpoint::open(&self.model_dir()?)?),
+        };
+        if let Some(weights) = &mut weights {
+            weights.check_read(self.stage.model.as_ref())?;
+        }
+        Ok(Origins {
+            weights,
+            adapter: None,
+            given: BTreeMap::new(),
+            updates: BTreeMap::new(),
+            storage: start.storage(),
+            fresh_head: start.fresh_head,
+            weights_seed: start.model.random.unwrap_or(0),
+            seed: keys::SEED.find(&self.stage.filled.values).unwrap_or(0),
+            fresh: self.begins_fresh(),
+        })
     }
 
     fn planned(&self, name: &str) -> Result<&Stage, RunError> {

@@ -66,6 +66,15 @@ impl<'a, W: Write> Table<'a, W> {
         Ok(())
     }
 
+    /// Adds the row of a row of the data.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn row(&mut self, index: u32, own: Vec<String>) -> Result<(), RunError> {
+        let cells = std::iter::once(index.to_string()).chain(own);
+        self.out.write_record(cells).map_err(unwritten)
+    }
+
     /// Ends the table.
     ///
     /// # Errors

@@ -107,6 +107,13 @@ pub fn stream(
             });
         }
         let about: Vec<(u32, u32, Target)> = match reads {
+            // Of a pair, the first and the second.
+            Some(_) if !walk.task.scores_places() => {
+                let group = walk.task.group().max(1) as u32;
+                let own = chunk.iter();
+                own.map(|&example| (example, example % group, Target::None))
+                    .collect()
+            }
             Some(_) => packed
                 .read
                 .iter()

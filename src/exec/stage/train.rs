@@ -18,7 +18,6 @@ use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
 use crate::exec::load::prune::{Guide, Importances};
 use crate::exec::observe::Observer;
-use crate::exec::store::features::DIR;
 use crate::files::RunError;
 use crate::files::durable::create_dirs;
 use crate::library::stage::job::{Features, Fit};
@@ -37,36 +36,15 @@ impl Work<'_> {
         let (Some(set), Some(&examples)) = (self.set(index), features.examples.get(index)) else {
             return Ok(None);
         };
-        let parts = &self.stage.parts;
-        let part = |key: &str| parts.get(key).map(String::as_str).unwrap_or_default();
-        let root = match &self.stage.fingerprint {
-            Some(_) => self.store.dir().join(DIR),
-            None => self.dir.join(DIR),
-        };
+        let root = self.features_root();
         create_dirs(&root)?;
-        let own = match &self.stage.fingerprint {
-            Some(fingerprint) if !features.plain => fingerprint.as_str(),
-            _ => "",
-        };
-        // The plain weights are the model's own, or those of the stage that left them.
-        let weights = match &self.stage.start.weights {
-            Some(stage) => self
-                .plan
-                .stage(stage)
-                .and_then(|s| s.fingerprint.as_deref()),
-            None => self.stage.start.model.identity.as_deref(),
-        };
-        let identity = [
-            part("schema"),
-            part("numeric"),
-            weights.unwrap_or_default(),
-            own,
-        ];
+        let identity = self.rows_identity(self.stage.start.weights.as_deref(), features.plain);
         let place = features::Cache {
             root: &root,
-            identity: &identity.join("\u{1f}"),
+            identity: &identity,
             positions: self.stage.model.facts().positions,
             bound: keys::FEATURES.get(&self.stage.filled.values).unwrap_or(0),
+            reads: None,
         };
         let mut weights = |runner: &mut Runner| -> Result<(), RunError> {
             self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))
@@ -134,6 +112,11 @@ impl Work<'_> {
                 *reader = self.kept(runner, features, index, observer)?;
             }
         }
+        let mut references = [None, None];
+        if let Some(reference) = &job.reference {
+            let reads = [job.reads.as_ref(), job.dev_reads.as_ref()];
+            references = self.referred(reference, reads, runner, observer)?;
+        }
         let spent = begun.elapsed();
         // What filled them makes room; what the steps need of it is read again.
         runner.clear();
@@ -160,6 +143,11 @@ impl Work<'_> {
                 .features
                 .as_ref()
                 .zip(readers.get(index).and_then(Option::as_ref)),
+            reference: job
+                .reference
+                .as_ref()
+                .map(|r| &r.features)
+                .zip(references.get(index).and_then(Option::as_ref)),
         };
         let cx = Context {
             stage: &self.stage.name.value,

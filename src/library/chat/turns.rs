@@ -17,6 +17,8 @@ pub enum Turns {
     All,
     /// The last of them.
     Last,
+    /// Those from a message on, counted from 0: what is said before it is the prompt.
+    From(usize),
 }
 
 impl ChatTemplate {
@@ -36,7 +38,16 @@ impl ChatTemplate {
         let mut learned = match &own.marked {
             Some(marked) => {
                 let context = own.context(messages, rendering)?;
-                marks::ranges(&environment::render(marked, context)?, &text)?
+                let all = marks::ranges(&environment::render(marked, context)?, &text)?;
+                match turns {
+                    Turns::From(place) => {
+                        let begin = self.begin(messages, rendering, &text, place)?;
+                        let own = all.into_iter();
+                        let own = own.map(|range| range.start.max(begin)..range.end);
+                        own.filter(|range| !range.is_empty()).collect()
+                    }
+                    Turns::All | Turns::Last => all,
+                }
             }
             None => {
                 let whole = Whole {
@@ -55,6 +66,30 @@ impl ChatTemplate {
             learned = vec![last];
         }
         Ok(Chat { text, learned })
+    }
+
+    /// Where a text goes on behind the messages before a place.
+    fn begin(
+        &self,
+        messages: &[Json],
+        rendering: &Rendering<'_>,
+        text: &str,
+        place: usize,
+    ) -> Result<usize, TemplateError> {
+        if place == 0 {
+            return Ok(0);
+        }
+        let rendering = Rendering {
+            generation_prompt: true,
+            ..*rendering
+        };
+        let before = self.render(messages.get(..place).unwrap_or_default(), &rendering)?;
+        let same = before.bytes().zip(text.bytes());
+        let mut same = same.take_while(|(a, b)| a == b).count();
+        while !text.is_char_boundary(same) {
+            same -= 1;
+        }
+        Ok(same)
     }
 }
 
@@ -79,8 +114,10 @@ impl Whole<'_> {
             .filter(|(_, message)| is_assistant(message))
             .map(|(place, _)| place)
             .collect();
-        if turns == Turns::Last {
-            places.drain(..places.len().saturating_sub(1));
+        match turns {
+            Turns::All => {}
+            Turns::Last => drop(places.drain(..places.len().saturating_sub(1))),
+            Turns::From(first) => places.retain(|place| *place >= first),
         }
         let all: Result<Vec<_>, _> = places.into_iter().map(|place| self.turn(place)).collect();
         let mut all = all?;

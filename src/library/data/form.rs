@@ -12,6 +12,10 @@ pub enum Form {
     Completion,
     /// A conversation.
     Messages,
+    /// Two answers to one prompt: the one that is preferred, and the other.
+    Preference,
+    /// A prompt with several options to go on, of which one is right.
+    Choices,
 }
 
 impl Form {
@@ -22,7 +26,24 @@ impl Form {
             Self::Text => "texts",
             Self::Completion => "prompts with completions",
             Self::Messages => "conversations",
+            Self::Preference => "chosen and rejected answers",
+            Self::Choices => "prompts with options",
         }
+    }
+
+    /// Sequences of tokens that a row becomes; of options, the fewest.
+    #[must_use]
+    pub const fn sequences(self) -> u64 {
+        match self {
+            Self::Preference | Self::Choices => 2,
+            Self::Text | Self::Completion | Self::Messages => 1,
+        }
+    }
+
+    /// Whether its columns hold texts, or else lists of messages that go on with each other.
+    #[must_use]
+    pub const fn may_be_spoken(self) -> bool {
+        matches!(self, Self::Completion | Self::Preference)
     }
 }
 
@@ -56,6 +77,9 @@ pub struct Supervision {
     pub ended: u64,
     /// Rows of which nothing is learned, left out.
     pub skipped: u64,
+    /// Of the learned tokens, those of rejected answers; none where there are no such answers.
+    #[serde(default)]
+    pub rejected: u64,
 }
 
 impl Supervision {
@@ -68,6 +92,7 @@ impl Supervision {
         self.lost += other.lost;
         self.ended += other.ended;
         self.skipped += other.skipped;
+        self.rejected += other.rejected;
     }
 
     /// Learned tokens ÷ tokens.

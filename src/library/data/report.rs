@@ -268,6 +268,7 @@ mod tests {
 
     fn row(text: &str, class: u32, uncut: u32) -> Sight {
         let example = Example {
+            spoken: false,
             texts: vec![text.to_owned()],
             label: Some(Label::Class(class)),
             row: 0,
@@ -348,6 +349,7 @@ mod tests {
     fn texts_of_a_pair_do_not_run_into_each_other() {
         let of = |texts: [&str; 2]| {
             Sight::of(&Example {
+                spoken: false,
                 texts: texts.map(str::to_owned).to_vec(),
                 label: None,
                 row: 0,

@@ -77,6 +77,7 @@ mod tests {
 
     fn row(texts: &[&str], label: Option<Label>) -> Example {
         Example {
+            spoken: false,
             texts: texts.iter().map(|t| (*t).to_owned()).collect(),
             label,
             row: 0,

@@ -121,6 +121,8 @@ pub enum Given {
 pub struct Example {
     /// Its texts, in the order of the specification.
     pub texts: Vec<String>,
+    /// Whether its texts are lists of messages, as JSON, that go on with each other.
+    pub spoken: bool,
     /// Its label.
     pub label: Option<Label>,
     /// Which row of the files it is, from 0, counted on from file to file; a header is none.
@@ -426,7 +428,7 @@ impl<'a> Reading<'a> {
         columns: &[String],
         file: &str,
     ) -> Result<(), DataError> {
-        if self.spec.form == Form::Messages {
+        if self.spec.form != Form::Text {
             return Ok(());
         }
         let several = matches!(self.spec.labels, Labels::Several(_));
@@ -464,11 +466,26 @@ impl<'a> Reading<'a> {
         number: u32,
         texts: &[String],
     ) -> Result<Example, Vec<DataError>> {
+        if self.spec.form == Form::Choices {
+            let read = options(row.cells, texts).map_err(|error| vec![error.at(row.line)])?;
+            return Ok(Example {
+                texts: read,
+                spoken: false,
+                label: None,
+                row: number,
+            });
+        }
+        let spoken = self.spec.form.may_be_spoken()
+            && row.cells.iter().any(|cell| matches!(cell, Cell::List(_)));
         let mut cells = row.cells.into_iter();
         let words = cells.by_ref().take(texts.len()).zip(texts).enumerate().map(
             |(place, (cell, column))| match self.spec.form {
                 Form::Text => words(cell, column),
+                Form::Completion | Form::Preference if spoken => said(cell, column),
                 Form::Completion => answered(cell, column, place),
+                // Without a prompt both are answers.
+                Form::Preference => answered(cell, column, place + 3 - texts.len()),
+                Form::Choices => words(cell, column),
                 Form::Messages => conversation(cell, column, place),
             },
         );
@@ -477,6 +494,7 @@ impl<'a> Reading<'a> {
         match (texts, label) {
             (Ok(texts), Ok(label)) => Ok(Example {
                 texts,
+                spoken,
                 label,
                 row: number,
             }),
@@ -544,6 +562,128 @@ fn answered(cell: Cell, column: &str, place: usize) -> Result<String, DataError>
         .about(About::Text)
         .kind("missing completion")
         .help("a row without a completion has nothing to learn: give it one, or remove the row")),
+    }
+}
+
+/// The prompt, the options and the place of the right one, of a row's cells.
+fn options(cells: Vec<Cell>, columns: &[String]) -> Result<Vec<String>, DataError> {
+    let wrong = |message: String, help: &str| {
+        DataError::new("", message)
+            .about(About::Text)
+            .kind("options")
+            .help(help)
+    };
+    let mut cells = cells;
+    let (Some(answer), Some(column)) = (cells.pop(), columns.last()) else {
+        return Err(wrong(
+            "the row has no answer".to_owned(),
+            "give it one, or remove it",
+        ));
+    };
+    let mut cells = cells.into_iter().zip(columns);
+    let mut texts = Vec::new();
+    if let Some((prompt, column)) = cells.next() {
+        texts.push(answered(prompt, column, 0)?);
+    }
+    for (cell, column) in cells {
+        match cell {
+            Cell::List(list) => {
+                let all = list.cells.unwrap_or_default().into_iter();
+                let own: Vec<String> = all.filter_map(Cell::into_text).collect();
+                if own.len() != list.length {
+                    return Err(wrong(
+                        format!("`{column}` holds what is no text among its options"),
+                        "an option is a text; name a list within a column by its path: `choices.text`",
+                    ));
+                }
+                texts.extend(own);
+            }
+            cell => texts.push(words(cell, column)?),
+        }
+    }
+    let own = texts.get(1..).unwrap_or_default();
+    if !(2..=255).contains(&own.len()) {
+        return Err(wrong(
+            format!(
+                "the row has {} options, and 2 to 255 are compared",
+                own.len()
+            ),
+            "`choices` names a column with a list of them, or a column for each",
+        ));
+    }
+    if own.iter().any(String::is_empty) {
+        return Err(wrong(
+            "an option of the row is empty".to_owned(),
+            "remove it, or the row",
+        ));
+    }
+    let right = right_option(&answer, own)
+        .map_err(|(why, help)| wrong(format!("`{column}`: {why}"), help))?;
+    texts.push(right.to_string());
+    Ok(texts)
+}
+
+/// The place of the right option.
+fn right_option(answer: &Cell, options: &[String]) -> Result<usize, (String, &'static str)> {
+    const HELP: &str = "it is the option's place, from 0, its letter, or its text";
+    let within = |place: usize| {
+        let most = options.len();
+        match place < most {
+            true => Ok(place),
+            false => Err((
+                format!("there is no option {place} among {most}, counted from 0"),
+                HELP,
+            )),
+        }
+    };
+    let text = match answer {
+        Cell::Int(place) => return within(usize::try_from(*place).unwrap_or(usize::MAX)),
+        Cell::Text(text) => text.trim(),
+        _ => {
+            return Err((
+                "the answer is missing, or no place among the options".to_owned(),
+                HELP,
+            ));
+        }
+    };
+    let mut same = options
+        .iter()
+        .enumerate()
+        .filter(|(_, own)| own.trim() == text);
+    let (one, other) = (same.next(), same.next());
+    let letter = match text.as_bytes() {
+        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
+        [letter @ b'a'..=b'z'] => Some(usize::from(letter - b'a')),
+        _ => None,
+    };
+    let place = text.parse().ok().or(letter);
+    match (one, other, place) {
+        (Some((at, _)), None, None) => Ok(at),
+        (Some((at, _)), None, Some(place)) if at == place => Ok(at),
+        (Some(_), _, _) => Err((
+            format!("`{text}` is the text of one option and may mean another, or several have it"),
+            "write the option's place as a whole number, from 0",
+        )),
+        (None, _, Some(place)) => within(place),
+        (None, _, None) => Err((format!("`{text}` is none of the options"), HELP)),
+    }
+}
+
+/// A part of a conversation, as JSON.
+fn said(cell: Cell, column: &str) -> Result<String, DataError> {
+    match cell {
+        Cell::List(list) => conversation(Cell::List(list), column, 0),
+        Cell::Missing => Err(DataError::new("", format!("the messages `{column}` are missing"))
+            .about(About::Text)
+            .kind("missing text")
+            .help("give the row some, or remove it")),
+        _ => Err(DataError::new(
+            "",
+            format!("`{column}` holds a text where another column of the row holds a list of messages"),
+        )
+        .about(About::Text)
+        .kind("texts beside messages")
+        .help("the columns of a row hold texts, or lists of messages all; where the answers begin with the prompt themselves, leave `prompt` away")),
     }
 }
 

@@ -167,6 +167,18 @@ impl EncodedSet {
         self.rows.iter().map(|r| r.learned).collect()
     }
 
+    /// How many tokens of an example a language model learns.
+    #[must_use]
+    pub fn learned_of(&self, example: u32) -> Option<u32> {
+        self.rows.get(example as usize).map(|r| r.learned)
+    }
+
+    /// The place of an example's mask; of an option, its bytes.
+    #[must_use]
+    pub fn mask(&self, example: u32) -> Option<u32> {
+        self.rows.get(example as usize).map(|r| r.mask)
+    }
+
     /// Which row of the data files an example is, from 0.
     #[must_use]
     pub fn row(&self, example: u32) -> Option<u32> {

@@ -4,6 +4,7 @@ use super::data::tokens::Target;
 use super::schema::Schema;
 use super::task::Answer;
 
+mod acc;
 mod accuracy;
 mod bleu;
 mod chrf;
@@ -20,6 +21,7 @@ mod meteor;
 mod nist;
 mod pearson;
 mod perplexity;
+mod rewards;
 mod rouge;
 mod spearman;
 mod subset_accuracy;
@@ -143,6 +145,13 @@ pub const METRICS: &[&dyn Metric] = &[
     &perplexity::Perplexity,
     &masked_accuracy::MaskedAccuracy,
     &token_accuracy::TokenAccuracy,
+    &acc::ACC,
+    &acc::ACC_NORM,
+    &acc::ACC_TOKEN,
+    &rewards::ACCURACY,
+    &rewards::MARGIN,
+    &rewards::CHOSEN,
+    &rewards::REJECTED,
     &exact_match::ExactMatch,
     &token_f1::TokenF1,
     &bleu::Bleu,

@@ -7,8 +7,8 @@ use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast,
     CachedAttention, Columns, Constant, Detach, Dropout, Elementwise, Epilogue, Frequencies, Gated,
-    Gather, HeadLoss, Heads, Indices, LayerNorm, MatMul, Over, Precision, Reduce, ReduceKind,
-    RmsNorm, Rotary, Unary, UnaryKind,
+    Gather, HeadLoss, Heads, Indices, LayerNorm, MatMul, Over, Precision, Preference, Reduce,
+    ReduceKind, RmsNorm, Rotary, Scatter, Unary, UnaryKind,
 };
 use crate::program::{Axis, Block, Class, DType, Feed, Pick, Real, TargetKind, TensorType, Value};
 
@@ -179,6 +179,27 @@ impl Net<'_> {
         };
         let made = self.b.push(op, &[x, head.table, targets, scale]);
         (made[0], made[2])
+    }
+
+    /// The summed loss of each text, `[S, 1]`, from those of its places, `[R, 2]`.
+    pub fn losses_of_texts(&mut self, rows: Value) -> Value {
+        let owners = self.b.feed(Feed::Owners);
+        let own = self.columns(rows, 0, 1);
+        let texts = Axis::Sequences.dim();
+        self.b.push1(Scatter { rows: texts }, &[owners, own])
+    }
+
+    /// The loss of pairs of texts, `[1]`, and of each text its reward and its pair's loss, `[S, 2]`, by the summed losses of their
+    /// places.
+    pub fn preference(&mut self, op: &Preference, losses: Value, compares: bool) -> (Value, Value) {
+        let owners = self.b.feed(Feed::Owners);
+        let scale = self.b.feed(Feed::LossScale);
+        let mut operands = vec![losses, owners, scale];
+        if compares {
+            operands.push(self.b.feed(Feed::REFERENCE));
+        }
+        let made = self.b.push(op.clone(), &operands);
+        (made[0], made[1])
     }
 
     /// A table of embeddings `[rows, width]` named `<path>.weight`, in storage type.

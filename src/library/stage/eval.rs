@@ -10,6 +10,7 @@ use super::super::schema::{
 use super::job::{Generate, Job, Routine, Score};
 use super::keys;
 use super::network::{evaluation, generation, verified};
+use super::reference::reference;
 use super::train::{exactly_one, metrics, positive};
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 
@@ -161,8 +162,10 @@ impl StageKind for Eval {
         let metrics = metrics(cx, "metrics")?;
         let score = Score {
             evaluate: verified(program),
-            batch: BATCH.get(cx.values),
+            batch: BATCH.get(cx.values).saturating_mul(cx.task.group()),
             reads: cx.reads(0),
+            reference: reference(cx),
+            group: cx.task.group(),
             draws: keys::DRAWS.find(cx.values).unwrap_or(1),
             positive: positive(cx, metrics.iter().copied())?,
             generate: generation_of(cx, built.params.len())?,

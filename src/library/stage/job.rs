@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::super::data::batch::order;
 use super::super::export::Target;
 use super::super::generate::{Settings, prefill};
 use super::super::metric::Metric;
@@ -12,6 +13,7 @@ use super::super::schedule::Rates;
 use super::super::task::Reads;
 use super::fisher::Fisher;
 use super::packing::Packing;
+use super::reference::Reference;
 use crate::program::prefix::Kept;
 use crate::program::{Bindings, Class, DType, Feed, Program, Verified};
 
@@ -151,8 +153,13 @@ pub struct Fit {
     pub evaluate: Option<Verified>,
     /// What is measured before the first step.
     pub fisher: Option<Fisher>,
+    /// What is computed of every text before the first step.
+    pub reference: Option<Reference>,
     /// Learning rates.
     pub rates: Rates,
+    /// Sequences of a row, which are in one micro-batch: they follow each other in the split, and all counts of examples here are of
+    /// sequences.
+    pub group: u64,
     /// Examples of an optimizer step; where its tokens are bounded, on the average.
     pub batch: u64,
     /// How epochs are cut into batches whose tokens are bounded.
@@ -184,11 +191,25 @@ pub struct Fit {
 }
 
 impl Fit {
+    /// The order in which an epoch walks over so many sequences: those of a row follow each other.
+    #[must_use]
+    pub fn order(&self, sequences: usize, epoch: u64) -> Vec<u32> {
+        let group = self.group.max(1) as u32;
+        let rows = order(sequences / group as usize, self.seed, epoch, self.shuffle);
+        let all = rows.into_iter();
+        all.flat_map(|row| (0..group).map(move |i| row * group + i))
+            .collect()
+    }
+
     /// The batches of an epoch in this order: ranges of it.
     #[must_use]
     pub fn batches(&self, order: &[u32], length: &dyn Fn(u32) -> u64) -> Vec<Range<usize>> {
         if let Some(packing) = &self.packing {
-            return packing.cut(order, length);
+            let group = self.group.max(1) as usize;
+            let firsts: Vec<u32> = order.iter().copied().step_by(group).collect();
+            let of_row = |first: u32| (0..group as u32).map(|i| length(first + i)).sum();
+            let rows = packing.cut(&firsts, &of_row).into_iter();
+            return rows.map(|r| r.start * group..r.end * group).collect();
         }
         let size = self.batch.max(1) as usize;
         let begins = (0..order.len()).step_by(size);
@@ -203,6 +224,10 @@ pub struct Score {
     pub evaluate: Verified,
     /// Which places of the texts are read, where those are any number of tokens.
     pub reads: Option<Reads>,
+    /// What is computed of every text beforehand.
+    pub reference: Option<Reference>,
+    /// Sequences of a row.
+    pub group: u64,
     /// Draws of demonstrations, each a row an example; their scores are averaged.
     pub draws: u64,
     /// Examples of a program run.
@@ -346,12 +371,23 @@ impl Job {
         }
     }
 
-    /// The program that runs before all others, with residents of its own.
-    #[must_use]
-    pub fn first(&self) -> Option<&Verified> {
-        match &self.routine {
+    /// The programs that run before all others, each with residents of its own.
+    pub fn first(&self) -> impl Iterator<Item = &Verified> {
+        let fisher = match &self.routine {
             Routine::Fit(fit) => fit.fisher.as_ref().map(|f| &f.program),
             Routine::Score(_) | Routine::Choose(_) | Routine::Fold(_) => None,
+        };
+        let reference = self.reference().map(|r| &r.features.prefix);
+        fisher.into_iter().chain(reference)
+    }
+
+    /// What is computed of every text beforehand, if something is.
+    #[must_use]
+    pub fn reference(&self) -> Option<&Reference> {
+        match &self.routine {
+            Routine::Fit(fit) => fit.reference.as_ref(),
+            Routine::Score(score) => score.reference.as_ref(),
+            Routine::Choose(_) | Routine::Fold(_) => None,
         }
     }
 

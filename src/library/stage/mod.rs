@@ -11,6 +11,7 @@ mod merge;
 mod mezo;
 pub mod network;
 pub mod packing;
+pub mod reference;
 mod train;
 
 use std::sync::Arc;

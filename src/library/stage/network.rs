@@ -142,6 +142,20 @@ pub(super) fn probed(
     }
 }
 
+/// The numbers of all texts under a reference, `[S, 1]`, and the network's parameters.
+pub(super) fn reference_losses(
+    b: &mut Builder,
+    cx: &StageCx<'_>,
+    tuning: &Tuning,
+) -> Option<(Value, Vec<Param>)> {
+    let options = options(cx, tuning, Mode::Evaluate, BTreeSet::new());
+    let mut net = Net::new(b, tuning, options);
+    let pick = cx.task.pick(cx.model.as_ref());
+    let hidden = states(&mut net, cx, tuning, pick);
+    let losses = cx.task.losses(cx.model.as_ref(), &mut net, hidden)?;
+    Some((losses, net.finish().0))
+}
+
 /// A model without any method: the parts that files of weights and adapters name.
 #[derive(Debug)]
 pub struct Anatomy {

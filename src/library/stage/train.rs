@@ -12,6 +12,7 @@ use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
 use super::packing::{Batch, Extent, Packing};
+use super::reference::reference;
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys};
 use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
@@ -199,7 +200,9 @@ pub(super) fn fit(
         Some(packing) => packing.batches,
         None => examples.unwrap_or(batch).div_ceil(batch).max(1),
     };
-    let most = packing.as_ref().map_or(batch, |packing| packing.most);
+    let most = packing
+        .as_ref()
+        .map_or(batch, |packing| packing.most * cx.task.group());
     let steps = keys::STEPS.get(v).unwrap_or_else(|| {
         keys::EPOCHS
             .get(v)
@@ -218,10 +221,14 @@ pub(super) fn fit(
         features: None,
         evaluate,
         fisher: fisher(cx, params),
+        reference: reference(cx),
+        group: cx.task.group(),
         rates: Rates::new(kind, &schedule.values, keys::LR.get(v), steps),
         batch,
         packing,
-        micro_batch: keys::MICRO_BATCH.get(v).unwrap_or(most),
+        micro_batch: keys::MICRO_BATCH
+            .get(v)
+            .map_or(most, |micro| micro.saturating_mul(cx.task.group())),
         steps,
         steps_per_epoch,
         seed: keys::SEED.get(v),
@@ -236,16 +243,24 @@ pub(super) fn fit(
     })
 }
 
-/// Examples of a batch, and how epochs are cut where its tokens are bounded. Of data that are not at hand it is the
+/// Sequences of a batch, and how epochs are cut where its tokens are bounded. Of data that are not at hand it is the
 /// number of rows of the assumed length.
 fn batches(cx: &StageCx<'_>) -> Result<(u64, Option<Packing>), Vec<Diag>> {
-    let v = cx.values;
+    let (v, group) = (cx.values, cx.task.group().max(1));
     let budget = match keys::BATCH.get(v) {
-        Batch::Examples(batch) => return Ok((batch.max(1), None)),
+        Batch::Examples(batch) => return Ok((batch.max(1).saturating_mul(group), None)),
         Batch::Tokens(budget) => budget,
     };
     let facts = cx.splits.first().and_then(Option::as_ref);
     let lengths = facts.map(|f| f.lengths.as_slice()).unwrap_or_default();
+    // The sequences of a row are together.
+    let lengths: Vec<u32> = match facts.and_then(|f| f.examples) {
+        Some(_) => lengths
+            .chunks(group as usize)
+            .map(|row| row.iter().sum())
+            .collect(),
+        None => lengths.iter().map(|n| n * group as u32).collect(),
+    };
     let longest = u64::from(lengths.iter().copied().max().unwrap_or(1));
     let extent = Extent {
         epochs: keys::EPOCHS.get(v),
@@ -253,7 +268,7 @@ fn batches(cx: &StageCx<'_>) -> Result<(u64, Option<Packing>), Vec<Diag>> {
         seed: keys::SEED.get(v),
         shuffle: keys::SHUFFLE.get(v),
     };
-    let packing = Packing::of(lengths, budget, extent).ok_or_else(|| {
+    let packing = Packing::of(&lengths, budget, extent).ok_or_else(|| {
         let message = format!(
             "a batch of {budget} tokens has no room for the longest row, which has {longest}"
         );
@@ -261,8 +276,11 @@ fn batches(cx: &StageCx<'_>) -> Result<(u64, Option<Packing>), Vec<Diag>> {
         vec![Diag::error(&CONFLICTING_KEYS, keys::BATCH.span(v), message).help(help)]
     })?;
     match facts.and_then(|f| f.examples) {
-        Some(examples) => Ok((examples.div_ceil(packing.batches).max(1), Some(packing))),
-        None => Ok(((budget / longest.max(1)).max(1), None)),
+        Some(examples) => {
+            let rows = (examples / group).div_ceil(packing.batches).max(1);
+            Ok((rows * group, Some(packing)))
+        }
+        None => Ok(((budget / longest.max(1)).max(1) * group, None)),
     }
 }
 

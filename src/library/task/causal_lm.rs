@@ -98,6 +98,22 @@ impl Task for CausalLm {
                 "remove `learn`: then a text is learned as a whole, and of others the completion";
             Err([message, help.to_owned()])
         };
+        if let Form::Preference | Form::Choices = form {
+            let task = if form == Form::Preference {
+                "dpo"
+            } else {
+                "multiple_choice"
+            };
+            return Err([
+                format!(
+                    "these data have {}, and `causal_lm` learns one text a row",
+                    form.what()
+                ),
+                format!(
+                    "write `objective = {task}`, or name one text to learn: `prompt = COLUMN, completion = COLUMN`"
+                ),
+            ]);
+        }
         match (form, self.learn) {
             (Form::Text, None) => Ok(Learn::All),
             (Form::Text, Some(Learn::Completion)) => refuse("completion", "no completion"),

@@ -22,9 +22,11 @@ use crate::program::{Builder, Pick, Value};
 
 mod causal_lm;
 mod classify;
+mod dpo;
 mod label_words;
 mod masked_lm;
 mod multi_label;
+mod multiple_choice;
 mod one_class;
 mod places;
 mod regress;
@@ -52,6 +54,8 @@ pub const TASKS: &[&TaskKind] = &[
     &masked_lm::KIND,
     &multi_label::KIND,
     &causal_lm::KIND,
+    &dpo::KIND,
+    &multiple_choice::KIND,
 ];
 
 /// What a task predicts.
@@ -67,6 +71,19 @@ pub enum Answer {
     Token,
     /// A text, which is generated.
     Text,
+    /// How much each of two answers is preferred.
+    Preference,
+    /// One of several options, which are other ones in each row.
+    Choice,
+}
+
+/// What the scores of a row's sequences come to.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// One a row.
+    pub predictions: Predictions,
+    /// The cells of each row in the table of predictions, with its number in the data files.
+    pub cells: Vec<(u32, Vec<String>)>,
 }
 
 impl Answer {
@@ -79,7 +96,10 @@ impl Answer {
     /// Whether labels of the data are read.
     #[must_use]
     pub const fn reads_labels(self) -> bool {
-        !matches!(self, Self::Token | Self::Text)
+        !matches!(
+            self,
+            Self::Token | Self::Text | Self::Preference | Self::Choice
+        )
     }
 
     /// What the labels of the data are.
@@ -89,7 +109,7 @@ impl Answer {
             Self::Class => Labels::Classes(naming()),
             Self::Classes => Labels::Several(naming()),
             Self::Number => Labels::Regression,
-            Self::Token | Self::Text => Labels::None,
+            Self::Token | Self::Text | Self::Preference | Self::Choice => Labels::None,
         }
     }
 }
@@ -292,6 +312,46 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// Scores and loss at once, where the loss is taken without the scores of all classes in memory: of each row its
     /// loss and its prediction, and the summed loss, times the step's loss scale.
     fn fused(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<(Value, Value)> {
+        let _ = (model, net, hidden);
+        None
+    }
+
+    /// Sequences that a row of its data becomes, which are always in one micro-batch.
+    fn group(&self) -> u64 {
+        1
+    }
+
+    /// Whether each place that a head reads has scores of its own, where it reads any number of them; else each sequence
+    /// has.
+    fn scores_places(&self) -> bool {
+        true
+    }
+
+    /// Whether it compares with a reference: numbers that are computed once a text, with the model as it is without the
+    /// stage's adapter.
+    fn compares(&self) -> bool {
+        false
+    }
+
+    /// What stands between a prompt and its options, and whether the tokenizer's special tokens stand before it, where options are
+    /// compared.
+    fn option(&self) -> Option<(&str, bool)> {
+        None
+    }
+
+    /// Whether [`gather`](Self::gather) says what is predicted.
+    fn gathers(&self) -> bool {
+        self.answer() == Answer::Choice
+    }
+
+    /// What is predicted of rows, from what is predicted of their sequences, where a row has several of them.
+    fn gather(&self, set: &EncodedSet, all: &Predictions) -> Option<Gathered> {
+        let _ = (set, all);
+        None
+    }
+
+    /// The numbers that a reference gives of the texts: `[S, 1]`.
+    fn losses(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<Value> {
         let _ = (model, net, hidden);
         None
     }

@@ -11,6 +11,12 @@ pub enum Ends {
     Added,
     /// As it stands: it holds them itself.
     Written,
+    /// With nothing behind it, and before it the tokens that the tokenizer puts before a text, if they are wanted. What is too long
+    /// loses its beginning.
+    Open {
+        /// Whether they are.
+        special: bool,
+    },
 }
 
 /// A text of which parts are learned.
@@ -37,9 +43,11 @@ impl Tokenizer {
         ends: Ends,
         max_length: usize,
     ) -> Result<Marked, String> {
-        let special = match ends {
-            Ends::Added => self.added_tokens(false),
-            Ends::Written => 0,
+        let puts = matches!(ends, Ends::Added | Ends::Open { special: true });
+        let special = if puts { self.added_tokens(false) } else { 0 };
+        let side = match ends {
+            Ends::Open { .. } => Side::Left,
+            Ends::Added | Ends::Written => self.side,
         };
         let room = max_length.checked_sub(special).ok_or_else(|| {
             format!("`max_length` {max_length} leaves no room beside {special} special tokens")
@@ -50,14 +58,14 @@ impl Tokenizer {
         let uncut = inner.len();
         let all = marks.iter().filter(|mark| **mark).count();
         if uncut > room {
-            inner.truncate(room, 0, self.side);
-            match self.side {
+            inner.truncate(room, 0, side);
+            match side {
                 Side::Right => marks.truncate(room),
                 Side::Left => drop(marks.drain(..uncut - room)),
             }
         }
         let own = inner.len();
-        let done = self.inner.post_process(inner, None, ends == Ends::Added);
+        let done = self.inner.post_process(inner, None, puts);
         let done = done.map_err(|e| e.to_string())?;
         self.embedded(done.get_ids())?;
         let before = done.get_special_tokens_mask().iter();
@@ -65,13 +73,20 @@ impl Tokenizer {
         let before = before.min(done.len().saturating_sub(own));
         let mut lost = all - marks.iter().filter(|mark| **mark).count();
         marks.splice(0..0, std::iter::repeat_n(false, before));
-        marks.resize(done.len(), to_the_end && uncut <= room);
+        let open = matches!(ends, Ends::Open { .. });
+        marks.resize(done.len(), to_the_end && uncut <= room && !open);
         let mut encoded = Encoded {
             ids: done.get_ids().to_vec(),
             segments: self.segments(done.get_type_ids())?,
             uncut: special + uncut,
             at_once: text.len(),
         };
+        if open {
+            // What the tokenizer puts behind a text is not there yet.
+            encoded.ids.truncate(before + own);
+            encoded.segments.truncate(before + own);
+            marks.truncate(before + own);
+        }
         if ends == Ends::Added {
             let (length, whole) = (encoded.ids.len(), encoded.uncut);
             self.end(&mut encoded, max_length);

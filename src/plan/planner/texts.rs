@@ -421,6 +421,15 @@ fn reads(
                     format!("its prompt fills the {most} tokens after which it is cut")
                 }
                 Form::Completion => "its completion is empty".to_owned(),
+                Form::Preference if u64::from(length) >= most => {
+                    format!(
+                        "the prompt of one of its answers fills the {most} tokens after which it is cut"
+                    )
+                }
+                Form::Preference => "one of its answers is empty".to_owned(),
+                Form::Choices => {
+                    "one of its options is the text's first token alone; write a prompt".to_owned()
+                }
                 Form::Messages if u64::from(length) >= most => {
                     format!(
                         "no assistant says anything within the {most} tokens after which it is cut"

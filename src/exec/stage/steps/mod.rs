@@ -16,7 +16,6 @@ use crate::exec::features::Examples;
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
-use crate::library::data::batch::order;
 use crate::library::stage::job::Fit;
 use crate::library::task::Task;
 use crate::program::Class;
@@ -142,7 +141,7 @@ impl Training<'_> {
             let (_, all, batches) = match shuffled.take_if(|(of, ..)| *of == epoch) {
                 Some(known) => shuffled.insert(known),
                 None => {
-                    let all = order(cx.train.set.len(), fit.seed, epoch, fit.shuffle);
+                    let all = fit.order(cx.train.set.len(), epoch);
                     let batches = fit.batches(&all, &length);
                     shuffled.insert((epoch, all, batches))
                 }

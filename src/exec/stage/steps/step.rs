@@ -80,9 +80,10 @@ impl<'a> Step<'a> {
     /// The step after so many, on a batch of examples.
     pub(super) fn new(fit: &'a Fit, cx: &'a Context<'a>, batch: &'a [u32], step: u64) -> Self {
         let reads = fit.reads.as_ref();
+        let by_place = reads.filter(|_| cx.task.scores_places());
         // The loss is a mean over examples by their weights, or over the masked places, of all micro-batches together.
         let chosen = batch.iter();
-        let terms = match reads {
+        let terms = match by_place {
             Some(m) => {
                 m.places(chosen.filter_map(|&i| Some((i, cx.train.set.length(i)? as usize)))) as f64
             }
@@ -158,7 +159,7 @@ impl<'a> Step<'a> {
         }
         Ok(Begun {
             lr: self.lr,
-            examples: self.batch.len() as u64,
+            examples: self.batch.len() as u64 / self.fit.group.max(1),
             runs,
             done,
         })

@@ -604,6 +604,7 @@ fn files_and_columns_have_their_errors() -> Outcome {
     assert_eq!(
         set.examples,
         [Example {
+            spoken: false,
             texts: vec!["a".into()],
             label: None,
             row: 0

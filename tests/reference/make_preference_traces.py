@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Write preference.json: curves of direct preference optimisation on tiny decoders, with TRL's formulas over transformers.
+
+How to run (from the repository root; the environment of make_traces.py):
+
+    .venv/bin/python tests/reference/make_preference_traces.py
+
+The weights are those of make_decoder_traces.py. The losses are those of TRL's `DPOTrainer` (`dpo_loss`), written out here:
+log-probabilities are sums over the tokens of a completion and the token that ends it (means for `ipo`), and the reference is the
+model before the first step.
+"""
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import json
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from make_decoder_traces import CASES, fnv, mixed, value
+
+HERE = Path(__file__).resolve().parent
+PAIRS, BATCH, STEPS, BETA = 16, 4, 20, 0.3
+# Name, model, loss, label_smoothing, reference_free, learning rate.
+RUNS = [
+    ("sigmoid", "llama", "sigmoid", 0.0, False, 0.2),
+    ("smoothed", "gemma2", "sigmoid", 0.1, False, 0.02),
+    ("robust", "gpt2", "robust", 0.2, False, 0.1),
+    ("hinge", "qwen3", "hinge", 0.0, False, 0.1),
+    ("ipo", "llama_tied", "ipo", 0.0, False, 0.05),
+    ("free", "neox", "sigmoid", 0.0, True, 0.1),
+]
+
+
+def pairs():
+    """Words 2 to 49: prompts of 1 to 6, answers of 1 to 8."""
+    draws = mixed(fnv("pairs"), PAIRS * 25).reshape(PAIRS, 25)
+    words = lambda row, at, most: [int(2 + w % 48) for w in row[at + 1 : at + 2 + int(row[at] % most)]]
+    return [dict(prompt=words(row, 0, 6), chosen=words(row, 8, 8), rejected=words(row, 17, 7)) for row in draws]
+
+
+def logp(model, pair, answer, mean):
+    completion = pair[answer] + [1]
+    ids = torch.tensor([pair["prompt"] + completion])
+    logits = model(input_ids=ids, use_cache=False).logits.float()
+    each = torch.gather(logits[0, :-1].log_softmax(-1), 1, ids[0, 1:, None])[:, 0]
+    each = each[-len(completion) :]
+    return each.mean() if mean else each.sum()
+
+
+def both(model, batch, mean):
+    of = lambda answer: torch.stack([logp(model, pair, answer, mean) for pair in batch])
+    return of("chosen"), of("rejected")
+
+
+def dpo(kind, smoothing, policy, reference):
+    """TRL's `dpo_loss`; and the rewards."""
+    (chosen, rejected), (ref_chosen, ref_rejected) = policy, reference
+    logits = (chosen - rejected) - (ref_chosen - ref_rejected)
+    if kind == "sigmoid":
+        losses = -F.logsigmoid(BETA * logits) * (1 - smoothing) - F.logsigmoid(-BETA * logits) * smoothing
+    elif kind == "robust":
+        losses = (-F.logsigmoid(BETA * logits) * (1 - smoothing) + F.logsigmoid(-BETA * logits) * smoothing) / (1 - 2 * smoothing)
+    elif kind == "hinge":
+        losses = torch.relu(1 - BETA * logits)
+    else:
+        losses = (logits - 1 / (2 * BETA)) ** 2
+    return losses, BETA * (chosen - ref_chosen).detach(), BETA * (rejected - ref_rejected).detach()
+
+
+def main():
+    torch.set_num_threads(1)
+    rows, made = pairs(), []
+    cases = {name: (kind, keys) for name, kind, keys in CASES}
+    for name, of, loss, smoothing, free, rate in RUNS:
+        kind, keys = cases[of]
+        config = AutoConfig.for_model(kind, **json.loads(json.dumps(keys)))
+        config._attn_implementation = "eager"
+        model = AutoModelForCausalLM.from_config(config).float().eval()
+        with torch.no_grad():
+            for path, tensor in model.named_parameters():
+                tensor.copy_(value(path, tensor.shape))
+            mean = loss == "ipo"
+            zeros = torch.zeros(PAIRS)
+            reference = (zeros, zeros) if free else both(model, rows, mean)
+        curve = []
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+        for step in range(STEPS):
+            at = step * BATCH % PAIRS
+            optimizer.zero_grad()
+            own = [list[at : at + BATCH] for list in reference]
+            losses, *_ = dpo(loss, smoothing, both(model, rows[at : at + BATCH], mean), own)
+            losses.mean().backward()
+            optimizer.step()
+            curve.append(losses.mean().item())
+        with torch.no_grad():
+            losses, chosen, rejected = dpo(loss, smoothing, both(model, rows, mean), reference)
+        after = dict(
+            loss=losses.mean().item(), reward_chosen=chosen.mean().item(), reward_rejected=rejected.mean().item(),
+            reward_margin=(chosen - rejected).mean().item(), reward_accuracy=(chosen > rejected).float().mean().item(),
+        )
+        made.append(dict(name=name, model=of, loss=loss, label_smoothing=smoothing, reference_free=free, rate=rate,
+                         curve=curve, after=after))
+        print(f"{name:10} {curve[0]:.5f} {curve[-1]:.5f} {after}")
+    out = dict(beta=BETA, batch=BATCH, pairs=rows, runs=made)
+    text = json.dumps(out, separators=(",", ":"))
+    (HERE / "preference.json").write_text(text.replace('{"name"', '\n{"name"') + "\n")
+
+
+if __name__ == "__main__":
+    main()

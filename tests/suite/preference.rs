@@ -1,0 +1,205 @@
+//! Direct preference optimisation: curves and rewards against TRL's formulas over transformers, pairs of messages, what is kept
+//! of the reference.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::decoders::{losses, run, traces, write_model};
+
+fn preference() -> Value {
+    let text = std::fs::read("tests/reference/preference.json").expect("the traces");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+/// Writes a model of `decoders.json`.
+fn model(dir: &Path, name: &str) {
+    let traces = traces();
+    let mut cases = traces["cases"].as_array().expect("cases").iter();
+    let case = cases.find(|c| c["name"] == name).expect("a case");
+    write_model(&dir.join(name), case);
+}
+
+fn words(list: &Value) -> String {
+    let words = list.as_array().expect("words").iter();
+    let words: Vec<String> = words.map(|w| format!("w{w}")).collect();
+    words.join(" ")
+}
+
+/// Writes the pairs of the traces.
+fn write_pairs(dir: &Path, traces: &Value) {
+    let rows = traces["pairs"].as_array().expect("pairs").iter();
+    let row = |row: &Value| {
+        json!({ "prompt": words(&row["prompt"]) + " ", "chosen": words(&row["chosen"]), "rejected": words(&row["rejected"]) })
+            .to_string()
+            + "\n"
+    };
+    let rows: Vec<String> = rows.map(row).collect();
+    // In another order, so that a reference that was computed of one is not found for the other.
+    let turned: String = rows.iter().rev().map(String::as_str).collect();
+    for (split, text) in [("train", rows.concat()), ("test", turned)] {
+        std::fs::write(dir.join(format!("{split}.jsonl")), text).expect("written");
+    }
+}
+
+#[test]
+fn every_loss_has_the_curve_and_the_rewards_of_trl() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let traces = preference();
+    write_pairs(dir.path(), &traces);
+    let (beta, batch) = (&traces["beta"], &traces["batch"]);
+    let runs = traces["runs"].as_array().expect("runs");
+    let mut text =
+        "peftc 1\ndata d = local \".\" { prompt = prompt, chosen = chosen, rejected = rejected }\n"
+            .to_owned();
+    for case in runs {
+        let (name, of) = (
+            case["name"].as_str().expect("a name"),
+            case["model"].as_str().expect("a model"),
+        );
+        model(dir.path(), of);
+        let key = |key: &str| &case[key];
+        let smoothing = key("label_smoothing").as_f64().filter(|x| *x > 0.0);
+        let smoothing = smoothing.map_or(String::new(), |x| format!(", label_smoothing = {x}"));
+        let loss = key("loss").as_str().expect("a loss");
+        let (free, rate) = (key("reference_free"), key("rate"));
+        // Both texts of a pair are in one micro-batch, however small it is.
+        let micro = if name == "sigmoid" {
+            ""
+        } else {
+            ", micro_batch = 1"
+        };
+        text += &format!(
+            "model m_{name} = local \"{of}\"\n\
+             stage t_{name} = train {{ model = m_{name}, data = d.train, adapter = full, lr = {rate}, optimizer = sgd, \
+             batch = {batch}{micro}, epochs = 5, clip = 0, dropout = 0, shuffle = false, \
+             objective = dpo {{ beta = {beta}, loss = {loss}, reference_free = {free}{smoothing} }} }}\n\
+             stage e_{name} = eval {{ from = t_{name}, data = d.test, batch = 3 }}\n"
+        );
+    }
+    let path = dir.path().join("all.peft");
+    std::fs::write(&path, text).expect("written");
+    let result = run(&path, &[]);
+    let stages = result["stages"].as_array().expect("stages");
+    let stage = |name: &str| stages.iter().find(|s| s["name"] == name).expect("a stage");
+    let mut wrong = Vec::new();
+    for case in runs {
+        let name = case["name"].as_str().expect("a name");
+        let own = losses(dir.path(), "all", &format!("t_{name}"));
+        let want = case["curve"].as_array().expect("a curve").iter();
+        let want: Vec<f64> = want.map(|x| x.as_f64().expect("a loss")).collect();
+        let far = own.iter().zip(&want).map(|(a, b)| (a - b).abs());
+        if own.len() != want.len() || far.fold(0.0, f64::max) > 1e-4 {
+            wrong.push(format!("{name}: {own:?} for {want:?}"));
+        }
+        let scored = stage(&format!("e_{name}"));
+        for (key, want) in case["after"].as_object().expect("values") {
+            let (got, want) = (
+                scored["metrics"][key].as_f64(),
+                want.as_f64().expect("a number"),
+            );
+            if got.is_none_or(|got| (got - want).abs() > 2e-3 * (1.0 + want.abs())) {
+                wrong.push(format!("{name}: {key} is {got:?} for {want}"));
+            }
+        }
+        for of in [stage(&format!("t_{name}")), scored] {
+            let bytes = |key: &str| of[key].as_f64().expect("bytes");
+            let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+            if !(0.98..=1.0).contains(&share) {
+                wrong.push(format!("{}: {share} of the estimate", of["name"]));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let table = dir.path().join(".peftc/runs/all/e_sigmoid/predictions.tsv");
+    let table = std::fs::read_to_string(table).expect("a table");
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows[0], "index\tanswer\treward\tloss");
+    assert!(rows[1].starts_with("0\tchosen\t") && rows[4].starts_with("1\trejected\t"));
+    assert_eq!(rows.len(), 1 + 2 * 16);
+}
+
+/// A template whose turns end with a token.
+const TEMPLATE: &str = "{% for m in messages %}{{ m.role == 'user' and 'w2' or 'w3' }} {{ m.content }} <end> {% endfor %}{% if add_generation_prompt %}w3 {% endif %}";
+
+#[test]
+fn pairs_of_messages_are_learned_behind_their_prompt() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    model(dir.path(), "llama");
+    std::fs::write(dir.path().join("llama/chat_template.jinja"), TEMPLATE).expect("written");
+    let said = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let row = |explicit: bool, i: usize| {
+        let prompt = vec![
+            said("user", "w5 w6"),
+            said("assistant", "w7"),
+            said("user", &format!("w{}", 10 + i)),
+        ];
+        let (chosen, rejected) = (
+            said("assistant", "w8 w9"),
+            said("assistant", &format!("w{}", 20 + i)),
+        );
+        let whole = |answer: &Value| [prompt.clone(), vec![answer.clone()]].concat();
+        match explicit {
+            true => json!({ "prompt": prompt, "chosen": [chosen], "rejected": [rejected] }),
+            false => json!({ "chosen": whole(&chosen), "rejected": whole(&rejected) }),
+        }
+    };
+    for (name, explicit) in [("explicit", true), ("implicit", false)] {
+        std::fs::create_dir(dir.path().join(name)).expect("created");
+        let text: String = (0..8)
+            .map(|i| row(explicit, i).to_string() + "\n")
+            .collect();
+        std::fs::write(dir.path().join(name).join("train.jsonl"), &text).expect("written");
+    }
+    let stage = |name: &str| {
+        format!(
+            "stage {name} = train {{ model = m, data = d_{name}.train, dev = d_{name}.train, adapter = lora {{ rank = 2 }}, lr = 0.02, \
+             batch = 4, epochs = 6, objective = dpo {{ beta = 0.5 }} }}\n"
+        )
+    };
+    let text = format!(
+        "peftc 1\nmodel m = local \"llama\"\n\
+         data d_explicit = local \"explicit\" {{ prompt = prompt, chosen = chosen, rejected = rejected }}\n\
+         data d_implicit = local \"implicit\" {{ chosen = chosen, rejected = rejected }}\n{}{}\
+         stage scored = eval {{ from = explicit, data = d_implicit.train }}\n\
+         stage merged = merge {{ from = explicit }}\n\
+         stage again = eval {{ from = merged, data = d_implicit.train }}\n",
+        stage("explicit"),
+        stage("implicit")
+    );
+    let path = dir.path().join("chat.peft");
+    std::fs::write(&path, text).expect("written");
+    let result = run(&path, &[]);
+    let stages = result["stages"].as_array().expect("stages");
+    let of = |name: &str| stages.iter().find(|s| s["name"] == name).expect("a stage");
+    let both = ["explicit", "implicit"].map(|name| losses(dir.path(), "chat", name));
+    // The adapter changes nothing at first, so that the reference is the policy.
+    assert!((both[0][0] - 2_f64.ln()).abs() < 1e-6, "{:?}", both[0]);
+    assert_eq!(both[0], both[1], "the prompt is what both begin with");
+    assert!(both[0].last() < Some(&0.5), "{:?}", both[0]);
+    let metric = |name: &str, key: &str| of(name)["metrics"][key].as_f64().expect("a number");
+    for key in ["loss", "reward_margin", "reward_accuracy"] {
+        assert!(
+            (metric("explicit", key) - metric("scored", key)).abs() < 1e-5,
+            "{key}"
+        );
+        assert!(
+            (metric("explicit", key) - metric("again", key)).abs() < 1e-4,
+            "{key}"
+        );
+    }
+    assert_eq!(metric("scored", "reward_accuracy"), 1.0);
+    // What is learned: two words and the end, or a word and the end, of each of eight pairs.
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .args(["check", "--json"])
+        .arg(&path)
+        .output()
+        .expect("starts");
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = plan.to_string();
+    assert!(
+        text.contains("\"learned_tokens\":40") && text.contains("\"rejected_tokens\":16"),
+        "{text}"
+    );
+}
