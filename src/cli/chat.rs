@@ -13,6 +13,7 @@ use super::generation::Generation;
 use super::options::error;
 use super::predict::Refusal;
 use super::predict::flags::{Noting, Running};
+use super::templating::{Given, Templating};
 use super::{output, signals};
 use crate::exec::backend::{Device, Open};
 use crate::exec::generate::{Ears, Ended, Pace, Prompt};
@@ -48,6 +49,8 @@ pub(super) struct Chat {
     system: Option<String>,
     #[command(flatten)]
     generation: Generation,
+    #[command(flatten)]
+    templating: Templating,
     /// Say behind each answer how fast it was
     #[arg(long)]
     speed: bool,
@@ -76,6 +79,8 @@ impl Observer for Watch {
 struct Talk<'a> {
     writer: Writer<'a>,
     system: Option<String>,
+    /// What its template is given beside the messages.
+    given: Given,
     /// What was said, in turns.
     messages: Vec<Json>,
     /// Answers so far: what draws are keyed by.
@@ -117,11 +122,13 @@ impl Chat {
                 "the model has no chat template: it goes on with each line for itself, and keeps nothing of those before",
             );
         }
+        let given = self.templating.given(&writer).map_err(Refusal::Wrong)?;
         let stop = signals::interrupts()
             .map_err(|why| Refusal::Wrong(format!("the system gives no signals: {why}")))?;
         let mut talk = Talk {
             writer,
             system: self.system.clone(),
+            given,
             messages: Vec::new(),
             answers: 0,
             stop,
@@ -233,7 +240,7 @@ impl Talk<'_> {
         loop {
             let system = self.system.iter().map(|text| message("system", text));
             let all: Vec<Json> = system.chain(self.messages.iter().cloned()).collect();
-            match self.writer.conversation(&all) {
+            match self.writer.conversation(&all, self.given.rendering(None)) {
                 // The first question and its answer.
                 Err(why) if why.is_length && self.messages.len() > 2 => {
                     self.messages.drain(..2);

@@ -23,6 +23,7 @@ mod show;
 mod signals;
 mod store;
 mod table;
+mod templating;
 pub mod world;
 
 use clap::{Parser, Subcommand};

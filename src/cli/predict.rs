@@ -21,6 +21,7 @@ use super::generation::Generation;
 use super::options::{Color, error, output_failed};
 use super::output;
 use super::screen::Screen;
+use super::templating::Templating;
 use crate::exec::backend::{Device, Open};
 use crate::exec::predict::Predictor;
 use crate::files::{RunError, near};
@@ -99,6 +100,8 @@ pub(super) struct Predict {
     running: Running,
     #[command(flatten)]
     generation: Generation,
+    #[command(flatten)]
+    templating: Templating,
     #[command(flatten)]
     noting: Noting,
 }
@@ -245,7 +248,7 @@ impl Predict {
         match (
             writes,
             flags.iter().find(|(_, given)| *given),
-            self.generation.first(),
+            self.generation.first().or(self.templating.first()),
         ) {
             (true, Some((flag, _)), _) => {
                 idle(flag, "the model goes on with texts and labels nothing")
@@ -270,7 +273,13 @@ impl Predict {
             let settings = self.generation.settings(&Settings::default());
             let settings = settings.map_err(Refusal::Wrong)?;
             let writer = predictor.writer(settings, self.batch, (machine, device))?;
-            return Ok(Source::Writes(Box::new(Writing { writer, rows: 0 })));
+            let given = self.templating.given(&writer).map_err(Refusal::Wrong)?;
+            let rows = 0;
+            return Ok(Source::Writes(Box::new(Writing {
+                writer,
+                given,
+                rows,
+            })));
         }
         let session = predictor.session((self.batch, self.draws), (machine, device))?;
         Ok(Source::Labels(Box::new(session), answers))

@@ -268,6 +268,68 @@ fn a_conversation_goes_on_from_what_was_said() {
 }
 
 #[test]
+fn a_template_is_given_tools_and_variables() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (model, _) = setting(dir.path(), "llama", &json!([[5]]));
+    let template = "{% if tools %}{{ tools[0].name }} {% endif %}{% if mode is defined %}{{ mode }} {% endif %}\
+                    {% for m in messages %}{{ m.content }} {% endfor %}";
+    let input = dir.path().join("rows.jsonl");
+    let rows = |list: &[Value], more: &[&str]| {
+        let text: String = list.iter().map(|row| row.to_string() + "\n").collect();
+        std::fs::write(&input, text).expect("written");
+        predict(&model, &input, &[&["--max-new-tokens", "5"], more].concat())
+    };
+    let plain = |text: &str| json!({ "prompt": text });
+    let wanted = texts(&rows(
+        &[plain("w20 w5 "), plain("w21 w22 w6 "), plain("w20 w22 w5 ")],
+        &[],
+    ));
+    std::fs::write(model.join("chat_template.jinja"), template).expect("written");
+    let said = |text: &str| json!([{ "role": "user", "content": text }]);
+    let tools = |name: &str| json!([{ "name": name }]);
+    let own = json!({ "messages": said("w6"), "tools": tools("w21") });
+    let file = dir.path().join("tools.json");
+    std::fs::write(&file, tools("w20").to_string()).expect("written");
+    let flags = ["--tools", file.to_str().expect("a path")];
+    let both = [&flags[..], &["--variable", "mode=w22"]].concat();
+    let bare = json!({ "messages": said("w5") });
+    assert_eq!(
+        texts(&rows(std::slice::from_ref(&bare), &flags)),
+        wanted[..1]
+    );
+    // A row's own tools stand before those of the flag.
+    assert_eq!(texts(&rows(&[own, bare.clone()], &both)), wanted[1..]);
+    let (answer, _) = chat(
+        &model,
+        "w5\n",
+        &[&both[..], &["--max-new-tokens", "5"]].concat(),
+    );
+    assert_eq!(answer, format!("{}\n", wanted[2]));
+    for (more, says) in [
+        (
+            &["--variable", "thinking=true"][..],
+            "does not read `thinking`",
+        ),
+        (
+            &["--variable", "mode=1", "--variable", "mode=2"],
+            "is given twice",
+        ),
+        (&["--tools", "nowhere.json"], "nowhere.json"),
+    ] {
+        let why = complaint(&rows(std::slice::from_ref(&bare), more));
+        assert!(why.contains(says), "{why}");
+    }
+    std::fs::write(
+        model.join("chat_template.jinja"),
+        "{{ messages[0].content }}",
+    )
+    .expect("written");
+    let own = json!({ "messages": said("w6"), "tools": tools("w21") });
+    let why = complaint(&rows(&[own], &[]));
+    assert!(why.contains("does not read"), "{why}");
+}
+
+#[test]
 fn every_family_classifies_as_transformers_does() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let (made, traces) = (made(), traces());

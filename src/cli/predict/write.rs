@@ -4,10 +4,11 @@ use serde_json::Value as Json;
 
 use super::Refusal;
 use super::label::Unsaid;
+use crate::cli::templating::Given;
 use crate::exec::generate::{Ears, Prompt};
 use crate::exec::observe::Silent;
 use crate::exec::predict::{Unfit, Writer};
-use crate::library::chat::messages;
+use crate::library::chat::{messages, tools};
 use crate::library::data::DataError;
 use crate::library::rows::{Added, Record};
 
@@ -20,12 +21,21 @@ pub(super) const PROMPTS: [&str; 3] = ["prompt", MESSAGES, "text"];
 /// The column of conversations, whose texts are JSON where files hold nothing else.
 const MESSAGES: &str = "messages";
 
-/// The conversation of a row, where its column holds one.
-fn conversation(record: &Record, columns: &[String]) -> Option<Result<Vec<Json>, String>> {
+/// The column of the functions that the assistant of a conversation may call.
+const TOOLS: &str = "tools";
+
+/// The conversation of a row, where its column holds one, and its tools.
+fn conversation(record: &Record, columns: &[String]) -> Option<Result<(Vec<Json>, Json), String>> {
     let [column] = columns else { return None };
     let value = record.fields.get(column)?;
     let is = value.is_array() || column == MESSAGES && value.is_string();
-    is.then(|| messages(value.clone()))
+    let own = || {
+        let named = |why: String| format!("`{TOOLS}`: {why}");
+        let tools = record.fields.get(TOOLS).cloned().map(tools);
+        let tools = tools.transpose().map_err(named)?.unwrap_or(Json::Null);
+        Ok((messages(value.clone())?, tools))
+    };
+    is.then(own)
 }
 
 /// What is added to a row.
@@ -39,6 +49,8 @@ pub(super) fn columns() -> Vec<Added> {
 /// A model that goes on with rows.
 pub(super) struct Writing<'a> {
     pub(super) writer: Writer<'a>,
+    /// What its template is given beside the messages.
+    pub(super) given: Given,
     /// Rows so far: what draws are keyed by.
     pub(super) rows: u64,
 }
@@ -57,8 +69,15 @@ impl Writing<'_> {
             let wrong = |why: Unfit| DataError::new(name, format!("row {}: {why}", record.row));
             let ids = match conversation(record, columns) {
                 Some(messages) => {
-                    let messages = messages.map_err(|why| wrong(why.into()))?;
-                    Some(self.writer.conversation(&messages).map_err(wrong)?)
+                    let (messages, tools) = messages.map_err(|why| wrong(why.into()))?;
+                    let tools = Some(&tools).filter(|tools| !tools.is_null());
+                    if tools.is_some() && self.writer.converses() && !self.writer.reads(TOOLS) {
+                        let why = "it has `tools`, which the model's chat template does not read";
+                        return Err(wrong(why.to_owned().into()).into());
+                    }
+                    let rendering = self.given.rendering(tools);
+                    let ids = self.writer.conversation(&messages, rendering);
+                    Some(ids.map_err(wrong)?)
                 }
                 None => {
                     let own = record.texts(columns, name)?;

@@ -176,11 +176,21 @@ impl Writer<'_> {
         self.template.is_some()
     }
 
-    /// The tokens of a conversation, up to where an answer begins.
+    /// Whether its template speaks of a variable.
+    #[must_use]
+    pub fn reads(&self, variable: &str) -> bool {
+        self.template.as_ref().is_some_and(|t| t.reads(variable))
+    }
+
+    /// The tokens of a conversation, up to where an answer begins. `rendering` has what its template is given beside the messages.
     ///
     /// # Errors
     /// There is no template, it refuses the conversation, nothing is to be answered, or it is too long.
-    pub fn conversation(&self, messages: &[Json]) -> Result<Vec<u32>, Unfit> {
+    pub fn conversation(
+        &self,
+        messages: &[Json],
+        rendering: Rendering<'_>,
+    ) -> Result<Vec<u32>, Unfit> {
         let Some(template) = &self.template else {
             return Err(Unfit::new(
                 "it is a conversation, and the model has no chat template; give it a text",
@@ -194,7 +204,7 @@ impl Writer<'_> {
         }
         let rendering = Rendering {
             generation_prompt: true,
-            ..Rendering::default()
+            ..rendering
         };
         let text = template.render(messages, &rendering);
         let text =
