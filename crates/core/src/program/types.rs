@@ -117,6 +117,29 @@ impl Dim {
         self
     }
 
+    /// This and another.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.constant += other.constant;
+        for (own, more) in self.factors.iter_mut().zip(other.factors) {
+            *own += more;
+        }
+        self
+    }
+
+    /// This without another; `None` where it has not as much.
+    #[must_use]
+    pub fn without(self, other: Self) -> Option<Self> {
+        let mut factors = self.factors;
+        for (own, less) in factors.iter_mut().zip(other.factors) {
+            *own = own.checked_sub(less)?;
+        }
+        Some(Self {
+            constant: self.constant.checked_sub(other.constant)?,
+            factors,
+        })
+    }
+
     /// This times a constant.
     #[must_use]
     pub fn times(self, n: u64) -> Self {

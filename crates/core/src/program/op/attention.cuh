@@ -1,27 +1,6 @@
 // What attention and its gradient share. A block has 256 threads, seen as 16 by 16: thread (ty, tx) holds
 // the rows ty + 16 r and the columns tx + 16 c of a tile of 16 R by 16 R.
 
-// A sequence as the offsets say, and whether they can be so: within the rows, no longer than the launch
-// was made for, starting at 0 and ending with the rows.
-struct Sequence {
-    u32 start;
-    u32 length;
-    bool good;
-};
-
-__device__ inline Sequence sequence_at(const u32* offsets, u32 s, u32 sequences, u32 rows, u32 longest, u32* fault) {
-    u32 start = offsets[s], end = offsets[s + 1];
-    bool good = start <= end && end <= rows && end - start <= longest && (s > 0 || start == 0) && (s + 1 < sequences || end == rows);
-    if (!good && threadIdx.x == 0) {
-        raise_index(fault, end, rows);
-    }
-    Sequence own;
-    own.start = start;
-    own.length = end - start;
-    own.good = good;
-    return own;
-}
-
 // Rows of one head into shared memory, transposed and padded with zeros: column c of row i at
 // c (16 R + 1) + i, so that neighbouring threads meet different banks both ways.
 template <int R, typename K> __device__ inline void load_rows(float* to, const K* from, u32 d, u32 head, u32 rows) {
@@ -132,7 +111,8 @@ __device__ inline void attend(const act* q, const K* k, const K* v, Sequence own
     const u32 width = 16 * R, stride = width + 1;
     u32 head = d / heads, h = blockIdx.y, key_width = head * shared_heads, key_column = h / (heads / shared_heads) * head, ty = threadIdx.x / 16, tx = threadIdx.x % 16;
     u32 m = own.length - first < width ? own.length - first : width, token = before + first, length = before + own.length;
-    u32 n = end_seen(token + m - 1, mask.ahead, length) * fold;
+    // Without keys of their own, queries see all that stand before.
+    u32 n = fold > 0 ? end_seen(token + m - 1, mask.ahead, length) * fold : before, per = fold > 0 ? fold : 1;
     float *queries = shared, *other = queries + head * stride, *tile = other + head * stride;
     u64 query = own.start + first;
     load_rows<R>(queries, q + query * d + h * head, d, head, m);
@@ -157,7 +137,7 @@ __device__ inline void attend(const act* q, const K* k, const K* v, Sequence own
             bool seen[R];
             for (int c = 0; c < R; c++) {
                 u32 j = tx + 16 * c;
-                seen[c] = j < count && sees(mask, token + ty + 16 * r, (from + j) / fold);
+                seen[c] = j < count && sees(mask, token + ty + 16 * r, (from + j) / per);
                 float x = seen[c] ? capped(scores[r][c] * scale, cap) : minus_infinity();
                 scores[r][c] = x;
                 high = x > high ? x : high;

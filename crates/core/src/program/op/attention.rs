@@ -1,5 +1,7 @@
 //! `attention`: scaled dot-product attention of each sequence with itself, over packed tokens.
 
+use std::ops::Range;
+
 use super::super::types::{DType, Real, Sym};
 use super::launch::{
     Arg, Call, KernelSource, Launches,
@@ -36,14 +38,17 @@ pub struct AttentionDropout {
 /// Sequence `s` has rows `offsets[s] .. offsets[s+1]`; head `h` has columns `h·w ..`, and reads the keys and values of
 /// head `h·K/H`. For each, `o = Drop(softmax(cap(scale · q kᵀ) + mask)) v`, where `cap(x) = c · tanh(x / c)` if there is
 /// a soft cap `c`. With `fold` = k each token has k keys: keys and values are
-/// `[k·T, K·w]`, and sequence `s` owns their rows `k·offsets[s] .. k·offsets[s+1]`. Only the row-wise log-sum-exp is kept for the backward, which
-/// recomputes the probabilities (Dao et al. 2022, arXiv 2205.14135).
+/// `[k·T, K·w]`, and sequence `s` owns their rows `k·offsets[s] .. k·offsets[s+1]`. With `prefix` = P each sequence has P
+/// keys before those of its tokens, as if it had begun P tokens earlier: keys and values are `[k·T + P·S, K·w]`. Only the
+/// row-wise log-sum-exp is kept for the backward, which recomputes the probabilities (Dao et al. 2022, arXiv 2205.14135).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attention {
     /// Heads of queries and of keys.
     pub heads: Heads,
-    /// Keys a token; 1 in self-attention.
+    /// Keys a token; 1 in self-attention, 0 where queries see the prefix alone.
     pub fold: u32,
+    /// Keys before those of each sequence's tokens; the mask counts them as tokens. Only with one key a token, or none.
+    pub prefix: u32,
     /// Factor of the scores.
     pub scale: Real,
     /// Which tokens a query sees.
@@ -61,6 +66,7 @@ impl Attention {
         Self {
             heads,
             fold: 1,
+            prefix: 0,
             scale,
             mask: Mask::FULL,
             softcap: None,
@@ -70,11 +76,32 @@ impl Attention {
 
     /// Pairs of a query and a key it sees, in one head.
     pub(super) fn pairs(&self, cx: &SizedCx) -> u64 {
-        self.mask.pairs(&cx.sizes) * u64::from(self.fold)
+        let before = u64::from(self.prefix) * cx.sizes.get(Sym::Tokens);
+        self.mask.pairs(&cx.sizes) * u64::from(self.fold) + before
     }
 
-    /// Whether queries and keys are matrices of one type, with these heads and so many keys a token.
-    pub(super) fn fits(&self, q: &TensorType, k: &TensorType) -> bool {
+    /// The keys of a sequence of so many tokens that some of these queries see.
+    pub(super) fn seen(&self, queries: Range<usize>, length: usize) -> Range<usize> {
+        let (before, fold) = (self.prefix as usize, self.fold as usize);
+        if before == 0 {
+            let tokens = self.mask.seen(queries, length);
+            return tokens.start * fold..tokens.end * fold;
+        }
+        if fold == 0 {
+            return 0..before;
+        }
+        let queries = queries.start + before..queries.end + before;
+        self.mask.seen(queries, length + before)
+    }
+
+    /// The row of a sequence's first key, and how many keys it has; it is sequence `s` and has these tokens.
+    pub(super) const fn keys(&self, s: usize, (start, end): (usize, usize)) -> (usize, usize) {
+        let (before, fold) = (self.prefix as usize, self.fold as usize);
+        (start * fold + s * before, (end - start) * fold + before)
+    }
+
+    /// Whether queries and keys are matrices of one type, with these heads and so many keys a token and a sequence.
+    pub(super) fn fits(&self, q: &TensorType, k: &TensorType, offsets: &TensorType) -> bool {
         let (Some((t, d)), Some((keys, kd))) = (q.matrix(), k.matrix()) else {
             return false;
         };
@@ -82,8 +109,19 @@ impl Attention {
             return false;
         };
         let (heads, shared) = (u64::from(self.heads.queries), u64::from(self.heads.keys));
+        let sequences = offsets.shape.first().map(|n| n.without(1.into()));
+        let Some(Some(sequences)) = sequences else {
+            return false;
+        };
+        let before = u64::from(self.prefix);
+        let counted = match self.fold {
+            0 => before > 0 && self.mask == Mask::FULL,
+            1 => true,
+            _ => before == 0,
+        };
         self.heads.are_even()
-            && keys == t.times(self.fold.into())
+            && counted
+            && keys == t.times(self.fold.into()).and(sequences.times(before))
             && d.is_multiple_of(heads)
             && kd == d / heads * shared
             && k.dtype == q.dtype
@@ -104,7 +142,8 @@ pub(super) fn check_tail(tail: &[&TensorType], dropout: bool) -> Result<(), Stri
     }
 }
 
-pub(super) const SOURCE: Option<KernelSource> = Some(source!("attention" with "attention.cuh"));
+pub(super) const SOURCE: Option<KernelSource> =
+    Some(source!("attention" with "sequence.cuh", "attention.cuh"));
 
 impl OpRule for Attention {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -112,8 +151,8 @@ impl OpRule for Attention {
             return Err("queries, keys, values and offsets are wanted".into());
         };
         check_tail(tail, self.dropout.is_some())?;
-        match q.matrix() {
-            Some((t, _)) if k == v && self.fits(q, k) => Ok(vec![
+        match (q.matrix(), tail) {
+            (Some((t, _)), [offsets, ..]) if k == v && self.fits(q, k, offsets) => Ok(vec![
                 (*q).clone(),
                 TensorType::new(q.dtype, [t, u64::from(self.heads.queries).into()]),
             ]),
@@ -138,7 +177,7 @@ impl OpRule for Attention {
         let mut args = args![In(0), In(1), In(2), In(3)];
         args.extend(draw_buffers(self.dropout.as_ref(), 4));
         args.extend(args![Out(0), Out(1), Fault]);
-        let lengths = Lengths::of(cx, 3, self.fold);
+        let lengths = Lengths::of(cx, 3, self);
         args.extend(tile.sizes(lengths, lengths.longest, self));
         args.extend(draw_numbers(self.dropout.as_ref()));
         let shared = tile.shared(2, 1);
@@ -187,7 +226,7 @@ impl OpRule for Attention {
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
         let (head, size) = head_and_size(cx, self.heads.queries);
-        Lengths::of(cx, 3, self.fold).forward_scratch((head, size), self.mask, machine)
+        Lengths::of(cx, 3, self).forward_scratch((head, size), self.mask, machine)
     }
 }
 
@@ -203,11 +242,12 @@ pub(super) struct Lengths {
     pub tokens: u64,
     pub longest: u64,
     pub fold: u64,
+    pub prefix: u64,
 }
 
 impl Lengths {
     /// From the operands of a node: the first matrix and the offsets.
-    pub fn of(cx: &SizedCx, offsets: usize, fold: u32) -> Self {
+    pub fn of(cx: &SizedCx, offsets: usize, op: &Attention) -> Self {
         let rows = |i: usize| {
             cx.inputs
                 .get(i)
@@ -219,7 +259,8 @@ impl Lengths {
             sequences: rows(offsets).saturating_sub(1),
             tokens: rows(0),
             longest: cx.sizes.get(Sym::Longest),
-            fold: fold.into(),
+            fold: op.fold.into(),
+            prefix: op.prefix.into(),
         }
     }
 
@@ -227,7 +268,12 @@ impl Lengths {
     fn forward_scratch(self, (head, size): (u64, u64), mask: Mask, machine: &Machine) -> u64 {
         let items = self.sequences + self.tokens / ITEM as u64;
         let tile = (FORWARD_TILE as u64).min(self.longest);
-        let seen = mask.reach((ITEM as u64).min(self.longest), self.longest) * self.fold;
+        let queries = (ITEM as u64).min(self.longest);
+        let seen = match (self.prefix, self.fold) {
+            (0, fold) => mask.reach(queries, self.longest) * fold,
+            (before, 0) => before,
+            (before, _) => mask.reach(queries, self.longest + before),
+        };
         // Where they do not begin at the first key, they begin at a whole vector.
         let keys = self.keys().min(padded(seen as usize) as u64 + LANES as u64);
         (machine.threads as u64).min(items) * (head + tile) * keys * size
@@ -243,9 +289,14 @@ impl Lengths {
             * size
     }
 
-    /// Keys of the longest sequence, in whole vectors.
+    /// Keys of the longest sequence.
+    pub const fn most_keys(self) -> u64 {
+        self.longest * self.fold + self.prefix
+    }
+
+    /// The same in whole vectors.
     const fn keys(self) -> u64 {
-        padded((self.longest * self.fold) as usize) as u64
+        padded(self.most_keys() as usize) as u64
     }
 }
 
@@ -308,7 +359,7 @@ impl Tiling {
     }
 
     /// The kernels' numbers: rows, width, heads of queries and of keys, sequences, tiles of the longest, its tokens,
-    /// fold, the mask's bounds, scale, soft cap (0 for none).
+    /// fold, prefix, the mask's bounds, scale, soft cap (0 for none).
     pub fn sizes(self, lengths: Lengths, longest: u64, op: &Attention) -> Vec<Arg> {
         let tiles = longest.div_ceil(self.side) as u32;
         let Lengths {
@@ -316,6 +367,7 @@ impl Tiling {
             tokens,
             longest,
             fold,
+            prefix,
         } = lengths;
         let [behind, ahead] = op.mask.bounds();
         args![
@@ -327,6 +379,7 @@ impl Tiling {
             tiles,
             longest as u32,
             fold as u32,
+            prefix as u32,
             behind,
             ahead,
             op.scale.get() as f32,

@@ -2,7 +2,7 @@
 // for dk and dv. Both make the probabilities again from the log-sum-exps.
 
 struct Shape {
-    u32 rows, d, heads, shared_heads, sequences, tiles, longest, fold;
+    u32 rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix;
     Mask mask;
     float scale, cap;
 };
@@ -37,7 +37,7 @@ __device__ inline void score_tiles(float (&p)[R][R], float (&g)[R][R], const flo
         for (int c = 0; c < R; c++) {
             u32 j = tx + 16 * c;
             float score = capped(p[r][c] * x.scale, x.cap), bent = score / x.cap;
-            bool seen = i < m && j < n && sees(x.mask, token + i, (key + j) / x.fold);
+            bool seen = i < m && j < n && sees(x.mask, token + i, (key + j) / (x.fold > 0 ? x.fold : 1));
             float own = seen ? exp_fast(score - shift) : 0.0f;
             float factor = dropped ? tile[i * (16 * R + 1) + j] : 1.0f, slope = x.cap > 0.0f ? 1.0f - bent * bent : 1.0f;
             g[r][c] = own * (g[r][c] * factor - dot) * x.scale * slope;
@@ -119,14 +119,15 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
     if (!own.good || first >= own.length) {
         return;
     }
-    u32 m = own.length - first < width ? own.length - first : width, n = end_seen(first + m - 1, x.mask.ahead, own.length) * x.fold;
+    u32 m = own.length - first < width ? own.length - first : width, token = x.prefix + first;
+    u32 n = x.fold > 0 ? end_seen(token + m - 1, x.mask.ahead, x.prefix + own.length) * x.fold : x.prefix;
     float *queries = shared, *ups = queries + head * stride, *keys = ups + head * stride, *values = keys + head * stride, *tile = values + head * stride;
-    u64 query = own.start + first, key = (u64)own.start * x.fold;
+    u64 query = own.start + first, key = (u64)own.start * x.fold + (u64)(blockIdx.x / x.tiles) * x.prefix;
     load_rows<R>(queries, q + query * x.d + h * head, x.d, head, m);
     load_rows<R>(ups, up + query * x.d + h * head, x.d, head, m);
     float acc[R][C];
     clear(acc);
-    for (u32 from = first_seen(first, x.mask.behind) * x.fold / width * width; from < n; from += width) {
+    for (u32 from = first_seen(token, x.mask.behind) * x.fold / width * width; from < n; from += width) {
         u32 count = n - from < width ? n - from : width;
         u64 at = (key + from) * key_width + key_column;
         __syncthreads();
@@ -139,7 +140,7 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
         float p[R][R], g[R][R];
         multiply_rows<R>(p, queries, keys, head);
         multiply_rows<R>(g, ups, values, head);
-        score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count, first, from);
+        score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count, token, from);
         store_tile<R>(tile, g);
         __syncthreads();
         add_products<R, C>(acc, tile, true, keys, head, count);
@@ -154,21 +155,22 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
     const u32 width = 16 * R, stride = width + 1;
     u32 head = x.d / x.heads, group = x.heads / x.shared_heads, key_width = head * x.shared_heads;
     Sequence own = sequence_at(offsets, blockIdx.x / x.tiles, x.sequences, x.rows, x.longest, fault);
-    u32 first = blockIdx.x % x.tiles * width, n = own.length * x.fold;
+    u32 first = blockIdx.x % x.tiles * width, n = own.length * x.fold + x.prefix, per = x.fold > 0 ? x.fold : 1;
     if (!own.good || first >= n) {
         return;
     }
     u32 count = n - first < width ? n - first : width;
     float *queries = shared, *ups = queries + head * stride, *keys = ups + head * stride, *values = keys + head * stride, *tile = values + head * stride;
-    u64 at = ((u64)own.start * x.fold + first) * key_width + blockIdx.y * head;
+    u64 at = ((u64)own.start * x.fold + (u64)(blockIdx.x / x.tiles) * x.prefix + first) * key_width + blockIdx.y * head;
     load_rows<R>(keys, k + at, key_width, head, count);
     load_rows<R>(values, v + at, key_width, head, count);
     float keys_acc[R][C], values_acc[R][C];
     clear(keys_acc);
     clear(values_acc);
     // The queries that see some of these keys: the mask turned round.
-    u32 begin = first_seen(first / x.fold, x.mask.ahead) / width * width;
-    u32 end = end_seen((first + count - 1) / x.fold, x.mask.behind, own.length);
+    u32 begin = first_seen(first / per, x.mask.ahead), end = end_seen((first + count - 1) / per, x.mask.behind, x.prefix + own.length);
+    begin = (begin > x.prefix ? begin - x.prefix : 0) / width * width;
+    end = end > x.prefix ? end - x.prefix : 0;
     for (u32 h = blockIdx.y * group; h < (blockIdx.y + 1) * group; h++) {
         for (u32 from = begin; from < end; from += width) {
             u32 m = own.length - from < width ? own.length - from : width;
@@ -183,7 +185,7 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
             float p[R][R], g[R][R];
             multiply_rows<R>(p, queries, keys, head);
             multiply_rows<R>(g, ups, values, head);
-            score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count, from, first);
+            score_tiles<R>(p, g, tile, draw.keys != 0, lse, dots, query, h, x, m, count, x.prefix + from, first);
             store_tile<R>(tile, p);
             __syncthreads();
             add_products<R, C>(values_acc, tile, false, ups, head, m);
@@ -200,18 +202,18 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
 #define ATTENTION_GRAD(columns, R, C)                                                                                                                   \
     extern "C" __global__ void NAMED(attention_grad_queries_##columns)(                                                                                 \
         const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,              \
-        const u32* step, act* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold,            \
+        const u32* step, act* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, u32 prefix, \
         u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                                                         \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
-        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, {behind, ahead}, scale, cap};                                     \
+        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap};                                     \
         by_queries<R, C>(up, q, k, v, lse, dots, offsets, draw, dq, fault, shape);                                                                      \
     }                                                                                                                                                   \
     extern "C" __global__ void NAMED(attention_grad_keys_##columns)(                                                                                    \
         const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,              \
-        const u32* step, act* dk, act* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold,   \
+        const u32* step, act* dk, act* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, u32 prefix, \
         u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                                                         \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
-        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, {behind, ahead}, scale, cap};                                     \
+        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap};                                     \
         by_keys<R, C>(up, q, k, v, lse, dots, offsets, draw, dk, dv, fault, shape);                                                                     \
     }
 

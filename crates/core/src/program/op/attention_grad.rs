@@ -26,7 +26,7 @@ use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
 pub struct AttentionGrad(pub Attention);
 
 pub(super) const SOURCE: Option<KernelSource> =
-    Some(source!("attention_grad" with "attention.cuh"));
+    Some(source!("attention_grad" with "sequence.cuh", "attention.cuh"));
 
 impl OpRule for AttentionGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -34,7 +34,8 @@ impl OpRule for AttentionGrad {
             return Err("six matrices and offsets are wanted".into());
         };
         check_tail(tail, self.0.dropout.is_some())?;
-        if up == q && self.0.fits(q, k) && k == v && q == o && lse.dtype == q.dtype {
+        let offsets = tail.first().is_some_and(|o| self.0.fits(q, k, o));
+        if up == q && offsets && k == v && q == o && lse.dtype == q.dtype {
             Ok(vec![(*q).clone(), (*k).clone(), (*k).clone()])
         } else {
             Err("five matrices of one type, whose widths the heads divide, are wanted".into())
@@ -60,7 +61,7 @@ impl OpRule for AttentionGrad {
                 tile,
             ),
         };
-        let lengths = Lengths::of(cx, 6, op.fold);
+        let lengths = Lengths::of(cx, 6, op);
         let heads = op.heads.queries;
         let (count, d) = (lengths.tokens * u64::from(heads), cx.width(0));
         let dots = list.scratch(4 * count);
@@ -93,7 +94,7 @@ impl OpRule for AttentionGrad {
         call(
             keys,
             args![Out(1), Out(2)],
-            lengths.longest * u64::from(op.fold),
+            lengths.most_keys(),
             op.heads.keys,
         );
         Some(list)
@@ -113,7 +114,7 @@ impl OpRule for AttentionGrad {
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
         let (head, size) = head_and_size(cx, self.0.heads.queries);
-        Lengths::of(cx, 6, self.0.fold).backward_scratch(head, size, machine)
+        Lengths::of(cx, 6, &self.0).backward_scratch(head, size, machine)
     }
 }
 
@@ -142,34 +143,37 @@ impl AttentionGrad {
             )
         });
         let longest = seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64;
-        let fold = self.0.fold as usize;
         let lengths = Lengths {
             sequences: seqs.len() as u64,
             tokens: rows as u64,
             longest,
-            fold: fold as u64,
+            fold: self.0.fold.into(),
+            prefix: self.0.prefix.into(),
         };
         let head = d / self.0.heads.queries as usize;
         let [dq, dk, dv] = io.outputs.as_mut_slice() else {
             unreachable!("three outputs: inferred")
         };
-        let split = |x, fold, d| split_rows(x, seqs.iter().map(|&(a, b)| (a * fold, b * fold)), d);
+        let own: Vec<Own> = (0..)
+            .zip(&seqs)
+            .map(|(s, &range)| Own::of(&self.0, s, range))
+            .collect();
+        let keys = || own.iter().map(|own| (own.key, own.key + own.keys));
         let (dq, dk, dv) = (
-            split(dq.slice::<T>(), 1, d),
-            split(dk.slice::<T>(), fold, kd),
-            split(dv.slice::<T>(), fold, kd),
+            split_rows(dq.slice::<T>(), seqs.iter().copied(), d),
+            split_rows(dk.slice::<T>(), keys(), kd),
+            split_rows(dv.slice::<T>(), keys(), kd),
         );
-        let work =
-            |(((&range, dq), dk), dv): (((&(usize, usize), &mut [T]), &mut [T]), &mut [T])| {
-                self.sequence(range, d, &operands, draw.as_ref(), [dq, dk, dv]);
-            };
+        let work = |(((&own, dq), dk), dv): (((&Own, &mut [T]), &mut [T]), &mut [T])| {
+            self.sequence(own, d, &operands, draw.as_ref(), [dq, dk, dv]);
+        };
         cx.scratch(
             lengths.backward_scratch(head as u64, size_of::<T>() as u64, cx.machine),
             || {
                 if is_small(&seqs, d) {
-                    seqs.iter().zip(dq).zip(dk).zip(dv).for_each(work);
+                    own.iter().zip(dq).zip(dk).zip(dv).for_each(work);
                 } else {
-                    seqs.par_iter().zip(dq).zip(dk).zip(dv).for_each(work);
+                    own.par_iter().zip(dq).zip(dk).zip(dv).for_each(work);
                 }
             },
         );
@@ -178,23 +182,26 @@ impl AttentionGrad {
 
     fn sequence<T: Elementary>(
         &self,
-        (start, end): (usize, usize),
+        own: Own,
         d: usize,
         x: &Operands<'_, T>,
         draw: Option<&Draw<'_>>,
         [dq, dk, dv]: [&mut [T]; 3],
     ) {
         let Attention { heads, mask, .. } = self.0;
-        let fold = self.0.fold as usize;
-        let (n, group) = ((end - start) * fold, heads.group() as usize);
-        if n == 0 {
+        let (start, end) = own.tokens;
+        let (first_key, n, group) = (own.key, own.keys, heads.group() as usize);
+        if start == end {
+            // A prefix that no query reads.
+            dk.fill(T::zero());
+            dv.fill(T::zero());
             return;
         }
         let head = d / heads.queries as usize;
         let kd = head * heads.keys as usize;
         let (stride, tile) = (padded(n), BACKWARD_TILE.min(end - start));
         let buffer = |rows: usize| vec![T::zero(); rows * stride];
-        let mut own = Buffers {
+        let mut buffers = Buffers {
             keys: buffer(head),
             values: buffer(head),
             p: buffer(tile),
@@ -210,21 +217,21 @@ impl AttentionGrad {
         for h in 0..heads.queries as usize {
             let column = h / group * head;
             if h % group == 0 {
-                let from = start * fold * kd + column;
-                transpose(&x.k[from..], kd, n, head, &mut own.keys);
-                transpose(&x.v[from..], kd, n, head, &mut own.values);
+                let from = first_key * kd + column;
+                transpose(&x.k[from..], kd, n, head, &mut buffers.keys);
+                transpose(&x.v[from..], kd, n, head, &mut buffers.values);
             }
             for row in (start..end).step_by(tile) {
                 let rows = row..end.min(row + tile);
-                let seen = mask.seen(row - start..rows.end - start, end - start);
+                let seen = self.0.seen(row - start..rows.end - start, end - start);
                 let part = Part {
                     h,
                     start,
                     end,
-                    keys: aligned(seen.start * fold)..seen.end * fold,
+                    keys: aligned(seen.start)..seen.end,
                     rows,
                 };
-                self.scores(&part, (n, d), x, draw, &mut own);
+                self.scores(&part, (n, d), x, draw, &mut buffers);
                 let (m, n) = (part.rows.len(), part.keys.len());
                 let first = all && h % group == 0 && row == start;
                 let into = if first { Into::Set } else { Into::Add };
@@ -238,15 +245,15 @@ impl AttentionGrad {
                 let (up, queries) = (rows(&x.up[at..]), rows(&x.q[at..]));
                 let key = part.keys.start * kd + column;
                 let [dk, dv] = [&mut dk[key..], &mut dv[key..]];
-                multiply((n, head, m), dv, kd, columns(&own.p), up, into);
-                multiply((n, head, m), dk, kd, columns(&own.ds), queries, into);
+                multiply((n, head, m), dv, kd, columns(&buffers.p), up, into);
+                multiply((n, head, m), dk, kd, columns(&buffers.ds), queries, into);
                 let weights = Strided {
-                    data: &own.ds,
+                    data: &buffers.ds,
                     row: padded(n),
                     column: 1,
                 };
                 let keys = Rows {
-                    data: &x.k[start * fold * kd + key..],
+                    data: &x.k[first_key * kd + key..],
                     row: kd,
                 };
                 let dq = &mut dq[(row - start) * d + h * head..];
@@ -302,7 +309,7 @@ impl AttentionGrad {
             let dot = dot(&x.up[at(row + i)..][..head], &x.o[at(row + i)..][..head]);
             let query = Query {
                 factors: draw.map(|_| &own.factors[..]),
-                seen: part.seen(self.0.mask, self.0.fold as usize, i),
+                seen: part.seen(&self.0, i),
                 scale,
                 dot,
             };
@@ -311,6 +318,21 @@ impl AttentionGrad {
                 None => score_row(p, ds, query),
             }
         }
+    }
+}
+
+/// A sequence: its tokens, the row of its first key, and how many keys it has.
+#[derive(Clone, Copy)]
+struct Own {
+    tokens: (usize, usize),
+    key: usize,
+    keys: usize,
+}
+
+impl Own {
+    const fn of(op: &Attention, s: usize, tokens: (usize, usize)) -> Self {
+        let (key, keys) = op.keys(s, tokens);
+        Self { tokens, key, keys }
     }
 }
 
@@ -326,13 +348,10 @@ struct Part {
 
 impl Part {
     /// The keys that query `i` sees, counted from the first of the part's.
-    fn seen(&self, mask: Mask, fold: usize, i: usize) -> (usize, usize) {
+    fn seen(&self, op: &Attention, i: usize) -> (usize, usize) {
         let query = self.rows.start + i - self.start;
-        let tokens = mask.seen(query..query + 1, self.end - self.start);
-        (
-            tokens.start * fold - self.keys.start,
-            tokens.end * fold - self.keys.start,
-        )
+        let keys = op.seen(query..query + 1, self.end - self.start);
+        (keys.start - self.keys.start, keys.end - self.keys.start)
     }
 }
 

@@ -40,7 +40,7 @@ const QUERIES: usize = 32;
 const KEYS: usize = 128;
 
 pub(super) const SOURCE: Option<KernelSource> =
-    Some(source!("cached_attention" with "attention.cuh"));
+    Some(source!("cached_attention" with "sequence.cuh", "attention.cuh"));
 
 impl CachedAttention {
     /// Whether queries, new keys and a cache are matrices of one type with these heads.

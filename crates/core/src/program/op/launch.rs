@@ -29,12 +29,12 @@ pub struct KernelSource {
     pub text: &'static str,
 }
 
-/// The source of a file's stem, with what all share and what a second file shares in front.
+/// The source of a file's stem, with what all share and what other files share in front.
 macro_rules! source {
-    ($name:literal $(with $shared:literal)?) => {
+    ($name:literal $(with $($shared:literal),+)?) => {
         $crate::program::op::launch::KernelSource {
             name: $name,
-            text: concat!(include_str!("common.cuh"), include_str!("held.cuh"), $(include_str!($shared),)? include_str!(concat!($name, ".cu"))),
+            text: concat!(include_str!("common.cuh"), include_str!("held.cuh"), $($(include_str!($shared),)+)? include_str!(concat!($name, ".cu"))),
         }
     };
 }

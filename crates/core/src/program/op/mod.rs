@@ -56,6 +56,9 @@ mod mul_rows;
 mod perturb;
 mod preference;
 mod preference_grad;
+mod place;
+mod prepend;
+mod prepend_grad;
 mod reduce;
 mod rms_norm;
 mod rms_norm_grad;
@@ -171,6 +174,9 @@ ops! {
     perturb::Perturb,
     preference::Preference,
     preference_grad::PreferenceGrad,
+    place::Place,
+    prepend::Prepend,
+    prepend_grad::PrependGrad,
     reduce::Reduce,
     rms_norm::RmsNorm,
     rms_norm_grad::RmsNormGrad,

@@ -47,29 +47,36 @@ fn offsets(lengths: &[usize]) -> Vec<u32> {
     std::iter::once(0).chain(ends).collect()
 }
 
-/// What an application is made of: heads of queries and keys, columns of a head, keys a token, lengths, mask, soft cap.
-type Made<'a> = (Heads, usize, usize, &'a [usize], Mask, Option<f64>);
+/// What an application is made of: heads of queries and keys, columns of a head, keys a token and a sequence, lengths,
+/// mask, soft cap.
+type Made<'a> = (Heads, usize, (usize, usize), &'a [usize], Mask, Option<f64>);
 
 /// Attentions of every kind, with sequences that fill the tiles and do not.
 fn kinds() -> Vec<Made<'static>> {
     let on = |queries, keys| Heads { queries, keys };
     vec![
-        (on(4, 2), 4, 1, &[5, 1, 3], Mask::FULL, None),
-        (on(2, 2), 4, 1, &[4, 1, 4], Mask::CAUSAL, None),
-        (on(6, 2), 3, 1, &[5, 2], Mask::CAUSAL, Some(1.5)),
-        (on(2, 1), 4, 1, &[9, 1], Mask::window(3), None),
-        (on(1, 1), 2, 1, &[100], Mask::window(20), Some(0.7)),
-        (on(2, 2), 2, 1, &[40, 7], Mask::near(5), None),
-        (on(2, 1), 2, 2, &[20, 3], Mask::CAUSAL, None),
-        (on(1, 1), 2, 3, &[35], Mask::window(4), None),
-        (on(3, 1), 2, 1, &[70, 2], Mask::CAUSAL, None),
-        (on(2, 2), 3, 1, &[6], Mask::FULL, Some(2.0)),
+        (on(4, 2), 4, (1, 0), &[5, 1, 3], Mask::FULL, None),
+        (on(2, 2), 4, (1, 0), &[4, 1, 4], Mask::CAUSAL, None),
+        (on(6, 2), 3, (1, 0), &[5, 2], Mask::CAUSAL, Some(1.5)),
+        (on(2, 1), 4, (1, 0), &[9, 1], Mask::window(3), None),
+        (on(1, 1), 2, (1, 0), &[100], Mask::window(20), Some(0.7)),
+        (on(2, 2), 2, (1, 0), &[40, 7], Mask::near(5), None),
+        (on(2, 1), 2, (2, 0), &[20, 3], Mask::CAUSAL, None),
+        (on(1, 1), 2, (3, 0), &[35], Mask::window(4), None),
+        (on(3, 1), 2, (1, 0), &[70, 2], Mask::CAUSAL, None),
+        (on(2, 2), 3, (1, 0), &[6], Mask::FULL, Some(2.0)),
+        // Behind a prefix, and with nothing but one.
+        (on(4, 2), 3, (1, 3), &[5, 1, 2], Mask::FULL, None),
+        (on(2, 1), 3, (1, 18), &[17, 40], Mask::CAUSAL, Some(1.5)),
+        (on(2, 2), 2, (1, 4), &[9, 2, 30], Mask::window(6), None),
+        (on(1, 1), 2, (1, 2), &[12], Mask::near(3), None),
+        (on(4, 2), 3, (0, 5), &[4, 20], Mask::FULL, None),
     ]
 }
 
 /// The op and its operands, made by `of` from a seed and a shape.
 fn kind(
-    (heads, head, fold, lengths, mask, softcap): Made<'_>,
+    (heads, head, (fold, prefix), lengths, mask, softcap): Made<'_>,
     p: Option<f64>,
     of: impl Fn(u64, usize, usize) -> super::super::Tensor,
 ) -> [super::super::fixtures::Application; 2] {
@@ -77,6 +84,7 @@ fn kind(
     let tokens = lengths.iter().sum::<usize>();
     let op = Attention {
         fold: fold as u32,
+        prefix: prefix as u32,
         mask,
         softcap: softcap.map(Real::new),
         dropout: p.map(|p| AttentionDropout {
@@ -89,8 +97,8 @@ fn kind(
     let operands = [
         of(4, tokens, d),
         of(1, tokens, d),
-        of(2, fold * tokens, kd),
-        of(3, fold * tokens, kd),
+        of(2, fold * tokens + prefix * lengths.len(), kd),
+        of(3, fold * tokens + prefix * lengths.len(), kd),
     ];
     let tail = p.map_or(Vec::new(), |_| vec![keys(tokens), ids(&[3])]);
     both(op, operands, &offsets(lengths), &tail)
@@ -130,7 +138,7 @@ pub(in super::super) fn samples() -> Vec<[super::super::fixtures::Application; 2
     let dropped = (
         Heads::each(2),
         2,
-        1,
+        (1, 6),
         &[30, 5][..],
         Mask::window(9),
         Some(3.0),
@@ -168,12 +176,16 @@ pub(in super::super) fn cases() -> Vec<[super::super::fixtures::Application; 2]>
         both(op, operands, &offsets(&lengths), &tail)
     };
     let more = [
-        (9, 3, 64, 1, vec![70, 130], Mask::CAUSAL, None),
-        (4, 1, 33, 1, vec![200, 1], Mask::window(40), Some(0.1)),
-        (4, 2, 128, 1, vec![90], Mask::CAUSAL, Some(0.1)),
-        (2, 1, 256, 1, vec![40, 5], Mask::window(7), None),
-        (2, 2, 16, 1, vec![150], Mask::near(30), None),
-        (2, 1, 20, 2, vec![70], Mask::window(33), None),
+        (9, 3, 64, (1, 0), vec![70, 130], Mask::CAUSAL, None),
+        (4, 1, 33, (1, 0), vec![200, 1], Mask::window(40), Some(0.1)),
+        (4, 2, 128, (1, 0), vec![90], Mask::CAUSAL, Some(0.1)),
+        (2, 1, 256, (1, 0), vec![40, 5], Mask::window(7), None),
+        (2, 2, 16, (1, 0), vec![150], Mask::near(30), None),
+        (2, 1, 20, (2, 0), vec![70], Mask::window(33), None),
+        (2, 1, 64, (1, 20), vec![70, 3], Mask::FULL, Some(0.1)),
+        (2, 2, 128, (1, 70), vec![40], Mask::CAUSAL, None),
+        (2, 1, 16, (1, 9), vec![90, 2], Mask::window(30), None),
+        (2, 2, 33, (0, 10), vec![65, 1], Mask::FULL, None),
     ];
     let more = more
         .iter()
@@ -244,23 +256,23 @@ mod tests {
     fn plain(op: &Attention, lengths: &[usize], x: &[Tensor]) -> [Vec<f64>; 2] {
         let [q, k, v] = [0, 1, 2].map(|i| floats(&x[i]));
         let (heads, fold) = (op.heads.queries as usize, op.fold as usize);
+        let before = op.prefix as usize;
         let (d, kd) = (x[0].dims[1], x[1].dims[1]);
         let w = d / heads;
         let (mut out, mut sums) = (vec![0.0; q.len()], Vec::new());
         let mut start = 0;
-        for &length in lengths {
+        for (s, &length) in lengths.iter().enumerate() {
             for (i, h) in (0..length).flat_map(|i| (0..heads).map(move |h| (i, h))) {
                 let group = h / (heads / op.heads.keys as usize);
                 let row = (start + i) * d + h * w;
-                let key = |j: usize| (start * fold + j) * kd + group * w;
+                let key = |j: usize| (start * fold + s * before + j) * kd + group * w;
                 let sees = |j: &usize| {
-                    let (token, far) = (j / fold, |n: Option<u32>| {
-                        n.map_or(usize::MAX, |n| n as usize)
-                    });
+                    let (i, token) = (before + i, j / fold.max(1));
+                    let far = |n: Option<u32>| n.map_or(usize::MAX, |n| n as usize);
                     i.saturating_sub(token) <= far(op.mask.behind)
                         && token.saturating_sub(i) <= far(op.mask.ahead)
                 };
-                let seen: Vec<usize> = (0..length * fold).filter(sees).collect();
+                let seen: Vec<usize> = (0..before + length * fold).filter(sees).collect();
                 let score = |&j: &usize| {
                     let dot: f64 = (0..w).map(|c| q[row + c] * k[key(j) + c]).sum();
                     let s = dot * op.scale.get();

@@ -9,9 +9,7 @@ use super::super::math::{Elementary, by_sixteen, exp_all, row_max, row_sum, simd
 use super::super::random::threshold;
 use super::super::tile::{Into, Rows, Strided, multiply};
 use super::super::{Io, Kernel, OpError};
-use super::{
-    Attention, AttentionDropout, FORWARD_TILE, Heads, ITEM, Lengths, Mask, aligned, padded,
-};
+use super::{Attention, AttentionDropout, FORWARD_TILE, Heads, ITEM, Lengths, aligned, padded};
 
 /// Start and end of each sequence, checked against the number of rows.
 pub(in super::super) fn sequences(
@@ -122,39 +120,40 @@ struct Operands<'a, T> {
     queries: &'a [T],
     keys: &'a [T],
     values: &'a [T],
+    op: &'a Attention,
     heads: Heads,
     /// Columns of a head.
     head: usize,
-    /// Keys a token.
-    fold: usize,
-    mask: Mask,
     scale: T,
     /// The scores' bound; 0 for none.
     cap: T,
     draw: Option<Draw<'a>>,
 }
 
-/// Queries that one thread does: rows `from .. to` of the sequence `start .. end`.
+/// Queries that one thread does: rows `from .. to` of the sequence `start .. end`, whose keys have the rows from `key` on.
 #[derive(Clone, Copy)]
 struct Item {
     start: usize,
     end: usize,
     from: usize,
     to: usize,
+    key: usize,
 }
 
 impl Item {
     /// All of a batch.
-    fn all(seqs: &[(usize, usize)]) -> Vec<Self> {
-        let of_sequence = |&(start, end): &(usize, usize)| {
+    fn all(op: &Attention, seqs: &[(usize, usize)]) -> Vec<Self> {
+        let of_sequence = |(s, &(start, end)): (usize, &(usize, usize))| {
+            let (key, _) = op.keys(s, (start, end));
             (start..end).step_by(ITEM).map(move |from| Self {
                 start,
                 end,
                 from,
                 to: (from + ITEM).min(end),
+                key,
             })
         };
-        seqs.iter().flat_map(of_sequence).collect()
+        seqs.iter().enumerate().flat_map(of_sequence).collect()
     }
 }
 
@@ -170,8 +169,8 @@ impl<T: Elementary> Operands<'_, T> {
     /// Keys of a sequence that some of these queries see, from a whole vector on.
     fn seen(&self, item: Item, queries: Range<usize>) -> Range<usize> {
         let own = queries.start - item.start..queries.end - item.start;
-        let tokens = self.mask.seen(own, item.end - item.start);
-        aligned(tokens.start * self.fold)..tokens.end * self.fold
+        let keys = self.op.seen(own, item.end - item.start);
+        aligned(keys.start)..keys.end
     }
 
     /// Every head of some queries, head by head and tile by tile.
@@ -190,7 +189,7 @@ impl<T: Elementary> Operands<'_, T> {
         let group = self.heads.group() as usize;
         for h in 0..heads {
             let column = h / group * head;
-            let first = item.start * self.fold;
+            let first = item.key;
             if h % group == 0 {
                 let from = (first + seen.start) * kd + column;
                 transpose(&self.keys[from..], kd, seen.len(), head, &mut keys);
@@ -248,11 +247,8 @@ impl<T: Elementary> Operands<'_, T> {
         let mut seen = [(0, 0); FORWARD_TILE];
         for (seen, row) in seen.iter_mut().zip(own.rows.clone()) {
             let query = row - item.start;
-            let tokens = self.mask.seen(query..query + 1, item.end - item.start);
-            *seen = (
-                tokens.start * self.fold - own.keys.start,
-                tokens.end * self.fold - own.keys.start,
-            );
+            let keys = self.op.seen(query..query + 1, item.end - item.start);
+            *seen = (keys.start - own.keys.start, keys.end - own.keys.start);
         }
         let seen = &seen[..own.rows.len()];
         let bounds = Bounds {
@@ -286,15 +282,14 @@ impl Attention {
             queries: io.input(0).slice::<T>(),
             keys: io.input(1).slice::<T>(),
             values: io.input(2).slice::<T>(),
+            op: self,
             heads: self.heads,
             head: d / self.heads.queries as usize,
-            fold: self.fold as usize,
-            mask: self.mask,
             scale: T::of(self.scale.get()),
             cap: T::of(self.softcap.map_or(0.0, |cap| cap.get())),
             draw,
         };
-        let items = Item::all(&seqs);
+        let items = Item::all(self, &seqs);
         let [o, lse] = io.outputs.as_mut_slice() else {
             unreachable!("two outputs: inferred")
         };
@@ -306,6 +301,7 @@ impl Attention {
             tokens: rows as u64,
             longest: seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64,
             fold: u64::from(self.fold),
+            prefix: u64::from(self.prefix),
         };
         let sizes = (operands.head as u64, size_of::<T>() as u64);
         let scratch = lengths.forward_scratch(sizes, self.mask, cx.machine);
