@@ -22,6 +22,9 @@ use crate::program::types::DType;
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 const OUTERMOST: &str = "base_model";
+
+/// Name of the one tensor of a prompt or prefix, which is of no module.
+pub const PROMPT: &str = "prompt_embeddings";
 const PREFIX: &str = "base_model.model.";
 
 /// Writes an adapter. `tensors` are named below `base_model`; `config` adds keys, the adapter's type among
@@ -49,7 +52,11 @@ pub fn write(
         }
         let shape = shape.iter().map(|&d| d as u64).collect();
         specs.push(TensorSpec {
-            name: format!("{OUTERMOST}.{name}"),
+            name: if name == PROMPT {
+                name.clone()
+            } else {
+                format!("{OUTERMOST}.{name}")
+            },
             dtype: DType::F32,
             shape,
         });
@@ -82,6 +89,12 @@ pub fn write(
     ]);
     for (key, value) in config {
         keys.insert(key, value.clone());
+    }
+    if tensors.iter().any(|(name, ..)| name == PROMPT) {
+        keys.remove("target_modules");
+    }
+    if keys.get("peft_type") == Some(&json!("ADAPTION_PROMPT")) {
+        keys.retain(|key, value| *key != "modules_to_save" || !value.is_null());
     }
     let mut text = serde_json::to_vec_pretty(&keys)
         .map_err(|e| RunError::bug(format!("{CONFIG} cannot be written: {e}")))?;

@@ -13,6 +13,9 @@ crate::codes! {
     BAD_LADDER = "method::bad_ladder";
     /// The key counts blocks of the model, and the model has fewer. `peftc plan` prints how many blocks a model has.
     LAYERS_OUT_OF_RANGE = "method::layers_out_of_range";
+    /// Virtual tokens cannot start like this: a token's id is outside the table of embeddings, or there is none. `peftc explain
+    /// prompt_tuning` says what they can start at.
+    BAD_VIRTUAL_TOKENS = "method::bad_virtual_tokens";
     /// Two keys say different things about one quantity, or none of several alternatives is written.
     CONFLICTING_KEYS = "stage::conflicting_keys";
     /// The key is valid, but with the other values of this block it changes nothing. Remove it, or write what it needs: a

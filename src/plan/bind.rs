@@ -17,7 +17,7 @@ use crate::files::gguf::Gguf;
 use crate::library::chat::ChatTemplate;
 use crate::library::data::form::{Form, Learn, Supervision};
 use crate::library::data::set::DataSet;
-use crate::library::data::tokens::EncodedSet;
+use crate::library::data::tokens::{EncodedSet, Marking};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::prompt::Template;
 use crate::library::task::Task;
@@ -138,10 +138,19 @@ pub(super) struct Want<'a> {
     /// How many draws of it, each a set of all examples.
     pub draws: u64,
     pub max_length: u64,
+    /// What is put into the texts, or marked in them, for the methods.
+    pub marking: Marking,
     /// Whether to say what is seen of its rows.
     pub survey: bool,
     /// How the tokens are found that a language model learns.
     pub rows: Rows<'a>,
+}
+
+impl Want<'_> {
+    /// Most tokens of a text, with those that are put into it.
+    pub(super) const fn longest(&self) -> u32 {
+        (self.max_length + self.marking.virtual_tokens as u64) as u32
+    }
 }
 
 /// How the tokens of rows are found that a language model learns.

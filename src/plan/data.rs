@@ -85,7 +85,7 @@ impl Binder<'_> {
                     variables: variables.clone(),
                     supervision: None,
                     encoded: None,
-                    lengths: Lengths::Assumed(want.max_length as u32),
+                    lengths: Lengths::Assumed(want.longest()),
                     classes: if has_classes { classes } else { Vec::new() },
                     identity: None,
                     rows_hash: None,
@@ -122,7 +122,7 @@ impl Binder<'_> {
                     supervision: None,
                     encoded: None,
                     lengths: Lengths::Known(vec![
-                        want.max_length as u32;
+                        want.longest();
                         n * want.draws as usize
                             * form.sequences() as usize
                     ]),
@@ -140,11 +140,12 @@ impl Binder<'_> {
         };
         // All are kept as long as this, so their places tell them from all others.
         let key = format!(
-            "{:p} {:p} {} {} {:?} {:?} {} {:?} {} {:?}",
+            "{:p} {:p} {} {} {:?} {:?} {:?} {} {:?} {} {:?}",
             Arc::as_ptr(&source),
             Arc::as_ptr(&tokenizer),
             want.task.ends_texts(),
             want.max_length,
+            want.marking,
             want.template.map(|(t, _)| &t.source),
             want.demonstrations.map(Arc::as_ptr),
             want.draws,

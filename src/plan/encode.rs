@@ -85,6 +85,7 @@ pub(super) fn encoded(
                 frame.map(|f| (&f.template.source, f.columns)),
                 want.max_length,
                 want.task.ends_texts(),
+                want.marking,
                 (
                     want.rows.learn,
                     want.task.skips_empty(),
@@ -304,7 +305,8 @@ impl Each<'_> {
                             mask: read.mask,
                             label,
                             learned: read.learned,
-                        },
+                        }
+                        .marked(self.want.marking, &self.special),
                     }
                 });
                 Ok(of_row.collect())

@@ -7,9 +7,9 @@ use indexmap::IndexMap;
 use super::error::{EMPTY_PLACEMENT, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNFIT_MODEL};
 use crate::base::{Diag, Diags, Span};
 use crate::library::method::{Complaint, Method, Stacking, Tuning};
-use crate::library::model::Model;
+use crate::library::model::{Model, Room};
 use crate::library::net::Owner;
-use crate::library::net::Site;
+use crate::library::net::{Part, Site};
 use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{Filled, Values};
 use crate::library::stage::keys;
@@ -73,7 +73,7 @@ pub fn check_methods(
         check_whole(tuning, model.as_ref(), task.as_ref(), diags);
     }
     let mut covered = Covered::default();
-    let mut ladder = None;
+    let (mut ladder, mut before_texts) = (None, None);
     for (method, filled) in &tuning.methods {
         if let Some(complaint) = method.check_model(&filled.values, model.facts()) {
             diags.push(complained(filled, complaint));
@@ -84,6 +84,15 @@ pub fn check_methods(
         {
             let message =
                 format!("`{other}` and `{name}` would both stand between the model and its head");
+            diags.push(
+                Diag::error(&OVERLAPPING_ADAPTERS, filled.span, message).help("keep one of them"),
+            );
+        }
+        if method.room(&filled.values) != Room::default()
+            && let Some(other) = before_texts.replace(name)
+        {
+            let message =
+                format!("`{other}` and `{name}` would both put something before each text");
             diags.push(
                 Diag::error(&OVERLAPPING_ADAPTERS, filled.span, message).help("keep one of them"),
             );
@@ -118,7 +127,7 @@ fn complained(filled: &Filled, complaint: Complaint) -> Diag {
 }
 
 /// The methods met so far at each site.
-type Covered<'a> = IndexMap<String, Vec<&'a dyn Method>>;
+type Covered<'a> = IndexMap<(String, std::mem::Discriminant<Part>), Vec<&'a dyn Method>>;
 
 /// The sites a method is placed at: some, none of the head's, and each free or shared with methods it goes together with.
 fn check_placement<'a>(
@@ -172,7 +181,9 @@ fn check_placement<'a>(
         );
     }
     for site in matching {
-        let there = covered.entry(site.path.clone()).or_default();
+        // An attention and what it adds to the residual may be one module.
+        let kind = std::mem::discriminant(&site.part);
+        let there = covered.entry((site.path.clone(), kind)).or_default();
         if let Some(other) = there.iter().find(|other| !together(**other, method)) {
             let other = other.schema().name;
             let message = format!("`{other}` and `{name}` would both wrap `{}`", site.path);

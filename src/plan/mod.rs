@@ -46,6 +46,7 @@ use self::sweep::{Here, Merger, Resolved};
 use crate::base::units::Count;
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome};
+use crate::library::data::tokens::Marking;
 use crate::library::decl;
 use crate::library::method::import;
 use crate::library::stage::keys;
@@ -89,6 +90,7 @@ pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -
                     plan: &plan,
                     here: &here,
                     machine,
+                    marking: Marking::default(),
                 }
                 .stage(declared, alias, &mut own);
                 let planned = planned.filter(|_| !own.has_errors());

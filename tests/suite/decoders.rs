@@ -196,6 +196,18 @@ fn methods_meet_their_estimates_and_micro_batches_and_merges_change_nothing() {
         ("side", "side_lora { rank = 2, on = { attention.value } }"),
         ("vera", "vera { rank = 8, on = { attention.* } }"),
         ("houl", "houlsby { size = 4 }"),
+        ("beside", "parallel_adapter { size = 4 }"),
+        (
+            "prefix",
+            "prefix_tuning { tokens = 3, projection = true, hidden = 6 }",
+        ),
+        ("prompt", "prompt_tuning { tokens = 3, init = vocabulary }"),
+        (
+            "ptune",
+            "p_tuning { tokens = 2, encoder = lstm, hidden = 4 }",
+        ),
+        ("pasta", "pasta { vectors = 1 }"),
+        ("gated", "llama_adapter { tokens = 3 }"),
         ("bias", "bitfit"),
         ("last", "last_n { n = 1 }"),
     ];

@@ -517,7 +517,7 @@ fn generation_that_cannot_be_is_refused_by_the_check() {
 }
 
 /// Adapters and formats that text is generated with. Of weights in 16 bits `predict` reads all bits, and an evaluation those 16.
-const KINDS: [(&str, &str, &str); 8] = [
+const KINDS: [(&str, &str, &str); 14] = [
     (
         "lora",
         "lora { rank = 2, on = { attention.*, ffn.* } }",
@@ -543,6 +543,24 @@ const KINDS: [(&str, &str, &str); 8] = [
         "side_lora { rank = 2, on = { attention.*, ffn.* } }",
         "f32",
     ),
+    ("houlsby", "houlsby { size = 4 }", "f32"),
+    ("prefix", "prefix_tuning { tokens = 3 }", "f32"),
+    (
+        "prefix_still",
+        "prefix_tuning { tokens = 3, shift_positions = false }",
+        "f32",
+    ),
+    (
+        "prompt",
+        "prompt_tuning { tokens = 3, deviation = 0.1 }",
+        "f32",
+    ),
+    (
+        "p_tuning",
+        "p_tuning { tokens = 2, place = behind_first }",
+        "f32",
+    ),
+    ("gated", "llama_adapter { tokens = 3 }", "f32"),
     ("full", "full", "f32"),
     ("last_n", "last_n { n = 1 }", "f32"),
     (

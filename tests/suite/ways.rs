@@ -29,7 +29,15 @@ type Scores = Vec<Vec<f32>>;
 const CLOSE: f32 = 1e-5;
 
 /// Values that tiny models need, where a method's defaults do not fit them.
-const SMALL: &[(&str, &str, &str)] = &[("k_lst", "k", "3")];
+const SMALL: &[(&str, &str, &str)] = &[
+    ("k_lst", "k", "3"),
+    ("series_adapter", "size", "4"),
+    ("parallel_adapter", "size", "4"),
+    ("prefix_tuning", "tokens", "3"),
+    ("prompt_tuning", "tokens", "3"),
+    ("p_tuning", "tokens", "2"),
+    ("llama_adapter", "tokens", "2"),
+];
 
 /// A method as a recipe writes it: whatever its schema requires, small.
 fn written(method: &dyn Method) -> String {

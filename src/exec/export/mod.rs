@@ -32,6 +32,7 @@ pub mod description;
 pub mod gguf;
 pub mod mlx;
 mod peft;
+mod prompt;
 
 /// Name of the adapter file in our own format.
 pub const NATIVE: &str = "peftc.safetensors";

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value as Json, json};
 
 use super::base::Base;
+use super::prompt;
 use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
 use crate::files::RunError;
@@ -19,6 +20,12 @@ use crate::plan::Stage;
 
 /// The model's name inside the file's names, which are given below the outermost module's.
 const MODEL: &str = "model";
+/// The same before a name.
+const INNER: &str = "model.";
+
+/// A type of adapter that peft knows for few models.
+const GATED: &str = "ADAPTION_PROMPT";
+const GATED_MODELS: &[&str] = &["llama", "mistral"];
 
 /// A site with the method that is on it and what it is to peft.
 struct Adapted<'a> {
@@ -56,11 +63,31 @@ pub(in crate::exec) fn write_peft(
     if !adapted.iter().all(alike) {
         return Ok(());
     }
+    let sites: Vec<&Site> = adapted.iter().map(|a| a.site).collect();
+    let is_prompt = prompt::KINDS.contains(&form.kind);
     let mut tensors = Vec::new();
-    for at in &adapted {
+    let mut sizes_of = Vec::new();
+    if let Some(first) = adapted.first() {
+        let facts = stage.model.facts();
+        sizes_of = first.method.prompt_keys(first.values, facts, &sites);
+        if form.kind == GATED
+            && (sizes_of.is_empty() || !GATED_MODELS.contains(&stage.model.family()))
+        {
+            return Ok(());
+        }
+        if is_prompt {
+            let of = (first.method, first.values);
+            let Some((dims, data)) = prompt::matrix(of, &sites, tuning, runner)? else {
+                return Ok(());
+            };
+            tensors.push((peft::PROMPT.to_owned(), dims, data));
+        }
+    }
+    for at in adapted.iter().filter(|_| !is_prompt) {
         tensors.extend(own_tensors(at, runner, initial)?);
     }
-    for (method, filled) in tuning.methods.iter().filter(|(m, _)| m.shares()) {
+    let shares = |(m, _): &&(&'static dyn Method, _)| m.shares() && !is_prompt;
+    for (method, filled) in tuning.methods.iter().filter(shares) {
         let get = |name: &str| Some(runner.residents.get(name)?.slice::<f32>()?.to_vec());
         let Some(shared) = method.peft_shared(&filled.values, &get) else {
             return Err(RunError::bug("a shared tensor is not in memory"));
@@ -77,9 +104,17 @@ pub(in crate::exec) fn write_peft(
     let kept = |p: &&Param| p.owner == Owner::Head || whole.contains(&p.module());
     for param in stage.job.params.iter().filter(kept) {
         let turned = stage.model.transposed(&param.name);
-        tensors.push(plain(param, turned, runner)?);
+        let (name, dims, data) = plain(param, turned, runner)?;
+        // A prompt is no module around the model's.
+        let inner = name.strip_prefix(INNER).filter(|_| is_prompt);
+        tensors.push((
+            inner.map_or_else(|| name.clone(), str::to_owned),
+            dims,
+            data,
+        ));
     }
     let mut keys = form.keys;
+    keys.extend(sizes_of);
     keys.push(("peft_type", json!(form.kind)));
     if let Some(product) = form.product {
         keys.extend(sizes(product, &adapted));

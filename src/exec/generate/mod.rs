@@ -3,11 +3,13 @@
 //! **Invariant:** what a prompt becomes does not depend on the others of its group: prompts are cut alike whatever they come
 //! with, a program's rows do not depend on each other, and draws are keyed by the text's number and the token's place.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::Observer;
 use crate::files::RunError;
+use crate::library::data::tokens::{Marking, marked, own_id, plain};
 use crate::library::generate::{Piece, Sampler, Settings, Tail, prefill};
 use crate::library::model::Positions;
 use crate::library::tokenizer::Tokenizer;
@@ -65,6 +67,8 @@ pub struct Generation<'a> {
     pub room: u64,
     /// How position ids are counted.
     pub positions: Positions,
+    /// What is put into prompts, or marked in them.
+    pub marking: Marking,
     /// What makes text of tokens.
     pub tokenizer: &'a Tokenizer,
     /// Tokens that end a text.
@@ -150,14 +154,18 @@ impl Generation<'_> {
         Cached(cached): &mut Cached,
         ears: &mut Ears<'_>,
     ) -> Result<(Vec<Generated>, Pace), RunError> {
+        let special = self.tokenizer.special_ids();
         let list: Vec<Sequence<'_>> = prompts
             .iter()
-            .map(|prompt| Sequence {
-                text: prompt.text,
-                ids: prompt.ids.clone(),
-                prompt: prompt.ids.len(),
-                tail: Tail::new(&self.settings.stop),
-                ended: None,
+            .map(|prompt| {
+                let ids = self.marking.tokens(&prompt.ids, &special);
+                Sequence {
+                    text: prompt.text,
+                    prompt: ids.len(),
+                    ids,
+                    tail: Tail::new(&self.settings.stop),
+                    ended: None,
+                }
             })
             .collect();
         cached.resize(list.len().max(cached.len()), Vec::new());
@@ -278,7 +286,8 @@ impl Generation<'_> {
     /// The inputs of a run.
     fn feeds(&self, list: &[Sequence<'_>], run: &[Piece]) -> Vec<(Feed, Tensor)> {
         let tokens: usize = run.iter().map(|piece| piece.tokens.len()).sum();
-        let mut ids = Vec::with_capacity(tokens);
+        let mut ids: Vec<u32> = Vec::with_capacity(tokens);
+        let mut marks: BTreeMap<Feed, Vec<u32>> = BTreeMap::new();
         let mut positions = Vec::with_capacity(tokens);
         let mut offsets = Vec::with_capacity(run.len() + 1);
         let mut last = Vec::with_capacity(run.len());
@@ -287,10 +296,17 @@ impl Generation<'_> {
         for piece in run {
             let all = list.get(piece.of).map_or(&[][..], |own| &own.ids);
             let own = all.get(piece.tokens.clone()).unwrap_or_default();
-            ids.extend_from_slice(own);
+            ids.extend(own.iter().map(|&id| plain(id)));
+            for feed in self.program.program().feeds().map(|(feed, _)| feed) {
+                if let Feed::Marks(mark) = feed {
+                    let known = marked(all, mark).skip(piece.tokens.start);
+                    let own = marks.entry(feed).or_default();
+                    own.extend(known.take(piece.tokens.len()));
+                }
+            }
             let places = self
                 .positions
-                .of(all.iter().copied().take(piece.tokens.end));
+                .of(all.iter().map(|&id| own_id(id)).take(piece.tokens.end));
             positions.extend(places.skip(piece.tokens.start));
             offsets.push(ids.len() as u32);
             last.push((ids.len() as u32).saturating_sub(1));
@@ -307,15 +323,24 @@ impl Generation<'_> {
             (Feed::Cached, Tensor::new(cached, &[sequences, 2])),
             (Feed::Rows(Pick::Last), Tensor::new(last, &[sequences])),
         ];
+        let mut all: Vec<(Feed, Tensor)> = all.into();
+        let of_tokens = |(feed, list)| (feed, Tensor::new(list, &[tokens]));
+        all.extend(marks.into_iter().map(of_tokens));
         let wanted: Vec<Feed> = self
             .program
             .program()
             .feeds()
             .map(|(feed, _)| feed)
             .collect();
-        all.into_iter()
-            .filter(|(feed, _)| wanted.contains(feed))
-            .collect()
+        for &feed in &wanted {
+            if let Feed::Cycle { count } = feed {
+                let list: Vec<u32> = (0..sequences).flat_map(|_| 0..count).collect();
+                let rows = list.len();
+                all.push((feed, Tensor::new(list, &[rows])));
+            }
+        }
+        all.retain(|(feed, _)| wanted.contains(feed));
+        all
     }
 }
 

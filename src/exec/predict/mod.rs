@@ -166,7 +166,7 @@ impl Predictor {
         (machine, device): (Machine, Arc<dyn Open>),
     ) -> Result<Session<'_>, RunError> {
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
-        let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
+        let model = self.architecture().map_err(damaged)?;
         let template = self
             .description
             .template
@@ -195,6 +195,13 @@ impl Predictor {
             batch,
             draws: draws.max(1),
         })
+    }
+
+    /// The model's architecture, with room for what the methods put before texts.
+    fn architecture(&self) -> Result<Arc<dyn Model>, String> {
+        let mut model = model::parse(&self.config)?;
+        model.make_room(self.tuning.room());
+        Ok(Arc::from(model))
     }
 
     /// The model with what its programs are built of.
@@ -337,6 +344,7 @@ impl Session<'_> {
             demonstrations: own.demonstrations.as_ref(),
         });
         let most = own.description.max_length as usize;
+        let (marking, special) = (own.tuning.marking(), own.tokenizer.special_ids());
         let set: Result<EncodedSet, String> = (0..self.draws as u32)
             .flat_map(|draw| texts.iter().map(move |t| (draw, t)))
             .map(|(draw, t)| {
@@ -347,7 +355,8 @@ impl Session<'_> {
                     mask,
                     label: Target::None,
                     learned: Vec::new(),
-                })
+                }
+                .marked(marking, &special))
             })
             .collect();
         let set = set.map_err(|why| RunError::file(&own.folder, why))?;

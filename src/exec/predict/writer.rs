@@ -11,8 +11,9 @@ use crate::exec::generate::{self, Cached, Ears, Generated, Generation, Pace, Pro
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
 use crate::library::chat::{ChatTemplate, Rendering};
+use crate::library::data::tokens::Marking;
 use crate::library::generate::{FILE, Settings, end_tokens, with_stops};
-use crate::library::model::{self, Model};
+use crate::library::model::Model;
 use crate::plan::Plan;
 use crate::program::Verified;
 use crate::program::op::Machine;
@@ -89,7 +90,7 @@ impl Predictor {
             ));
         }
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
-        let model: Arc<dyn Model> = Arc::from(model::parse(&self.config).map_err(damaged)?);
+        let model = self.architecture().map_err(damaged)?;
         let room = (1, settings.max_new_tokens + 1);
         let (program, built) = self.generating(&model, room)?;
         let mut runner = self.loaded((&program, &built), model.as_ref(), (machine, &device))?;
@@ -258,7 +259,7 @@ impl Writer<'_> {
     ) -> Result<Vec<Generated>, RunError> {
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
         let places = self.batch.min(prompts.len() as u64).max(1);
-        self.make_room((places, longest as u64 + self.settings.max_new_tokens))?;
+        self.make_room((places, longest as u64 + self.more()))?;
         let mut all = Vec::with_capacity(prompts.len());
         for group in prompts.chunks(places as usize) {
             // Nothing of an earlier group is gone on from, so that it does not matter how prompts are grouped.
@@ -277,11 +278,21 @@ impl Writer<'_> {
         prompt: Prompt,
         ears: &mut Ears<'_>,
     ) -> Result<(Generated, Pace), RunError> {
-        self.make_room((1, prompt.ids.len() as u64 + self.settings.max_new_tokens))?;
+        self.make_room((1, prompt.ids.len() as u64 + self.more()))?;
         let (made, pace) = self.group(&[prompt], ears)?;
         let made = made.into_iter().next();
         let made = made.ok_or_else(|| RunError::bug("nothing was made of a prompt"))?;
         Ok((made, pace))
+    }
+
+    /// What is put into prompts, or marked in them.
+    fn marking(&self) -> Marking {
+        self.predictor.tuning.prompt_marking()
+    }
+
+    /// Tokens of a text in the caches beside its prompt's own.
+    fn more(&self) -> u64 {
+        self.settings.max_new_tokens + u64::from(self.marking().virtual_tokens)
     }
 
     fn group(
@@ -293,6 +304,7 @@ impl Writer<'_> {
             program: &self.program,
             room: self.room.1,
             positions: self.model.facts().positions,
+            marking: self.marking(),
             tokenizer: &self.predictor.tokenizer,
             ends: &self.ends,
             settings: &self.settings,

@@ -10,7 +10,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::observe::Observer;
 use crate::files::RunError;
 use crate::files::durable::{failed, write_atomically};
-use crate::library::data::tokens::EncodedSet;
+use crate::library::data::tokens::{EncodedSet, unmarked};
 use crate::library::generate::with_stops;
 use crate::library::metric::TextPair;
 use crate::library::stage::job::Generate;
@@ -42,6 +42,7 @@ impl Work<'_> {
             program: &job.program,
             room: job.room,
             positions: self.stage.model.facts().positions,
+            marking: self.stage.trained_with.prompt_marking(),
             tokenizer,
             ends: &ends,
             settings: &job.settings,
@@ -94,12 +95,12 @@ fn asked(
         let text = |ids: &[u32]| generation.tokenizer.decode(ids).map_err(RunError::bug);
         rows.push(Asked {
             index: set.row(example).unwrap_or(example),
-            prompt: text(prompt)?,
-            reference: text(reference)?,
+            prompt: text(&unmarked(prompt))?,
+            reference: text(&unmarked(reference))?,
         });
         prompts.push(Prompt {
             text: u64::from(example),
-            ids: prompt.to_vec(),
+            ids: unmarked(prompt),
         });
     }
     Ok((rows, prompts))

@@ -2,10 +2,12 @@
 
 use super::super::model::Positions;
 use super::super::task::{ReadDraw, ReadPlace};
-use super::tokens::{EncodedExample, EncodedSet, Target, Unread};
+use super::tokens::{
+    EncodedExample, EncodedSet, Target, Unread, marked, own_id, plain, virtual_ones,
+};
 use crate::base::rng::Stream;
 use crate::program::op::{Element, Tensor};
-use crate::program::{Axis, Bindings, Feed, Pick, TargetKind};
+use crate::program::{Axis, Bindings, Feed, Mark, Pick, TargetKind};
 
 /// The inputs of one program run.
 #[derive(Debug)]
@@ -84,7 +86,14 @@ impl Batch {
             let start = tokens as u32;
             if let Some(reads) = reads {
                 let places = reads.places(*index, example);
-                read.extend(places.into_iter().map(|p| (start + p.position, *index, p)));
+                let put = virtual_ones(&example.ids);
+                // A place is told by its position among the text's own tokens.
+                let own = |p: ReadPlace| ReadPlace {
+                    position: p.position - (put.end.min(p.position) - put.start.min(p.position)),
+                    ..p
+                };
+                let row = |p: ReadPlace| (start + p.position, *index, own(p));
+                read.extend(places.into_iter().map(row));
             }
             starts.push(start);
             tokens += example.ids.len();
@@ -102,14 +111,14 @@ impl Batch {
         Bindings::of_lengths(lengths).reading(self.read.len() as u64)
     }
 
-    /// Token ids as the model reads them.
+    /// Token ids as the model reads them, and those of virtual tokens.
     fn shown(&self) -> Vec<u32> {
         let mut list = Vec::with_capacity(self.tokens);
         let examples = self.examples.iter();
-        examples.for_each(|(_, e)| list.extend_from_slice(&e.ids));
+        examples.for_each(|(_, e)| list.extend(e.ids.iter().map(|&id| own_id(id))));
         for (row, _, place) in &self.read {
             if let Some(id) = list.get_mut(*row as usize) {
-                *id = place.shown;
+                *id = own_id(place.shown);
             }
         }
         list
@@ -123,6 +132,15 @@ impl Batch {
             let (own, others) = rest.split_at(example.ids.len().min(rest.len()));
             list.extend(positions.of(own.iter().copied()));
             rest = others;
+        }
+        Tensor::new(list, &[self.tokens])
+    }
+
+    /// Which tokens are marked, and as which of its sequence.
+    fn marks(&self, mark: Mark) -> Tensor {
+        let mut list = Vec::with_capacity(self.tokens);
+        for (_, example) in &self.examples {
+            list.extend(marked(&example.ids, mark));
         }
         Tensor::new(list, &[self.tokens])
     }
@@ -222,7 +240,8 @@ impl Batch {
     /// An input; `None` for one that is the caller's.
     fn feed(&self, feed: Feed, positions: Positions) -> Option<Tensor> {
         Some(match feed {
-            Feed::TokenIds => Tensor::new(self.shown(), &[self.tokens]),
+            Feed::TokenIds => rows(self.tokens, 1, self.shown().into_iter().map(plain)),
+            Feed::Marks(mark) => self.marks(mark),
             Feed::Positions => self.positions(positions),
             Feed::Segments => {
                 let own = |(_, e): &(u32, EncodedExample)| {
@@ -234,6 +253,10 @@ impl Batch {
             Feed::Offsets => {
                 let ends = self.starts.iter().copied().chain([self.tokens as u32]);
                 rows(self.starts.len() + 1, 1, ends)
+            }
+            Feed::Cycle { count } => {
+                let all = self.starts.iter().flat_map(|_| 0..count);
+                rows(self.starts.len() * count as usize, 1, all)
             }
             Feed::Rows(pick) => self.picked(pick),
             Feed::Keys(axis) => self.keys(axis),
@@ -273,6 +296,7 @@ mod tests {
             let positions = Positions {
                 first,
                 skips: Some(13),
+                ..Positions::default()
             };
             pack(&set, indices, positions, masks, want).expect("it is in memory")
         };

@@ -26,7 +26,9 @@ use crate::base::world::{Keep, Kept};
 
 mod example;
 
-pub use example::EncodedExample;
+pub use example::{
+    EncodedExample, Marking, marked, own_id, plain, unmarked, virtual_number, virtual_ones,
+};
 
 /// What a token file begins with.
 const MAGIC: &[u8; 16] = b"peftc tokens 4\n\0";

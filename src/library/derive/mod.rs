@@ -10,9 +10,11 @@ use super::net::{Param, ParamKind, Role};
 pub mod prune;
 mod row_norm;
 mod svd;
+mod table_rows;
 
 pub use row_norm::RowNorm;
 pub use svd::{DECOMPOSITION, Svd};
+pub use table_rows::TableRows;
 
 /// A parameter of the model's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,4 +106,5 @@ macro_rules! derivations {
 derivations! {
     RowNorm,
     Svd,
+    TableRows,
 }

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::Sampling;
 use crate::base::rng::Stream;
+use crate::library::data::tokens::unmarked;
 
 /// Chooses tokens of one text after another.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ impl Sampler {
         if penalty == 1.0 {
             return;
         }
-        let mut occurred = before.to_vec();
+        let mut occurred = unmarked(before);
         occurred.sort_unstable();
         occurred.dedup();
         for token in occurred {

@@ -6,8 +6,9 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::model::{Facts, Model};
-use super::net::{Net, Owner, Param, Site};
+use super::data::tokens::Marking;
+use super::model::{Facts, Model, Room};
+use super::net::{Attend, Net, Normed, Owner, Param, Site};
 use super::peft::{Keys, Misfit, Reading};
 use super::schema::{Filled, Schema, Values};
 use crate::program::Value;
@@ -28,9 +29,19 @@ mod siva;
 mod vera;
 
 // Further layers: bottlenecks, prompts and prefixes, networks beside the model.
+mod bottleneck;
+mod encoder;
 mod houlsby;
 mod k_lst;
+mod llama_adapter;
 mod lst;
+mod p_tuning;
+mod parallel;
+mod pasta;
+mod pfeiffer;
+mod prefix_tuning;
+mod prompt_tuning;
+mod series;
 
 /// Keys that several methods have.
 pub(crate) mod keys {
@@ -52,6 +63,14 @@ pub const METHODS: &[&dyn Method] = &[
     &vera::Vera,
     // Further layers.
     &houlsby::Houlsby,
+    &pfeiffer::Pfeiffer,
+    &series::Series,
+    &parallel::Parallel,
+    &prefix_tuning::PrefixTuning,
+    &prompt_tuning::PromptTuning,
+    &p_tuning::PTuning,
+    &pasta::Pasta,
+    &llama_adapter::LlamaAdapter,
     &lst::Lst,
     &k_lst::KLst,
 ];
@@ -113,6 +132,9 @@ impl PeftForm {
     }
 }
 
+/// Keys of a config of peft's.
+pub type PeftKeys = Vec<(&'static str, Json)>;
+
 /// A tensor of an adapter in peft's format: name, shape, elements.
 pub type PeftTensor = (String, Vec<usize>, Vec<f32>);
 
@@ -141,12 +163,19 @@ pub struct At<'a> {
     /// The method's own values.
     pub values: &'a Values,
     below: &'a Stack<'a>,
+    /// The norm behind the residual that a sub-layer adds to, if one stands there.
+    pub norm: Option<Normed<'a>>,
 }
 
 impl At<'_> {
     /// What the linear map below gives, `[N, in] → [N, out]`.
     pub fn linear(&self, net: &mut Net<'_>, x: Value) -> Value {
         linear(net, self.site, self.below, x)
+    }
+
+    /// What the attention below gives, `[T, width]`.
+    pub fn attention(&self, net: &mut Net<'_>, of: Attend) -> Value {
+        attention(net, self.site, self.below, of)
     }
 
     /// The linear maps among the model's sites that the method is placed at.
@@ -172,6 +201,7 @@ pub fn linear(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, x: Value) -> Va
                 site,
                 values,
                 below,
+                norm: None,
             };
             method.linear(&at, net, x)
         }
@@ -187,19 +217,69 @@ pub fn weight(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>) -> Option<Value
                 site,
                 values,
                 below,
+                norm: None,
             };
             method.merged(&at, net)
         }
     }
 }
 
+/// What the attention at a site gives under its methods, `[T, width]`.
+pub fn attention(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, of: Attend) -> Value {
+    match stack.split_last() {
+        None => net.plain_attention(of),
+        Some((&(method, values), below)) => {
+            let at = At {
+                site,
+                values,
+                below,
+                norm: None,
+            };
+            method.attention(&at, net, of)
+        }
+    }
+}
+
+/// What enters a block under the methods there.
+pub fn entered(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, x: Value) -> Value {
+    stack.iter().fold(x, |x, &(method, values)| {
+        let at = At {
+            site,
+            values,
+            below: &[],
+            norm: None,
+        };
+        method.entered(&at, net, x)
+    })
+}
+
+/// The rows of a table of embeddings under its methods.
+pub fn embedded(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, rows: Value) -> Value {
+    stack.iter().fold(rows, |rows, &(method, values)| {
+        let at = At {
+            site,
+            values,
+            below: &[],
+            norm: None,
+        };
+        method.embedded(&at, net, rows)
+    })
+}
+
 /// What a sub-layer adds to the residual under its methods: `x [N, width]` is what it read, `y [N, width]` what it gave.
-pub fn output(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, (x, y): (Value, Value)) -> Value {
+/// `norm` stands behind the residual.
+pub fn output(
+    net: &mut Net<'_>,
+    (site, norm): (&Site, Option<Normed<'_>>),
+    stack: &Stack<'_>,
+    (x, y): (Value, Value),
+) -> Value {
     stack.iter().fold(y, |y, &(method, values)| {
         let at = At {
             site,
             values,
             below: &[],
+            norm,
         };
         method.output(&at, net, x, y)
     })
@@ -225,6 +305,26 @@ pub trait Method: Sync + Send + fmt::Debug {
     /// Whether the method puts a network beside the model that reads the model's states ([`Self::side`]).
     fn ladders(&self) -> bool {
         false
+    }
+
+    /// What it puts into texts, or marks in them.
+    fn marking(&self, values: &Values) -> Marking {
+        let _ = values;
+        Marking::default()
+    }
+
+    /// The positions that it takes from texts.
+    fn room(&self, values: &Values) -> Room {
+        Room {
+            within: self.marking(values).virtual_tokens,
+            ..Room::default()
+        }
+    }
+
+    /// Whether it needs the states of all tokens in every block, also where the head reads a few.
+    fn reads_all(&self, values: &Values) -> bool {
+        let _ = values;
+        self.ladders()
     }
 
     /// The network beside the model: from the features the backbone showed to what the head reads
@@ -283,6 +383,23 @@ pub trait Method: Sync + Send + fmt::Debug {
         y
     }
 
+    /// What an adapted attention gives, `[T, width]`.
+    fn attention(&self, at: &At<'_>, net: &mut Net<'_>, of: Attend) -> Value {
+        at.attention(net, of)
+    }
+
+    /// The rows of an adapted table of embeddings that a text's tokens become, `[T, width]`.
+    fn embedded(&self, at: &At<'_>, net: &mut Net<'_>, rows: Value) -> Value {
+        let _ = (at, net);
+        rows
+    }
+
+    /// What enters an adapted block, `[T, hidden]`.
+    fn entered(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
+        let _ = (at, net);
+        x
+    }
+
     /// Modules of the backbone that are trained whole beside what the method adds: their paths, or ends of them.
     fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {
         keys::MODULES_TO_SAVE.get(values).unwrap_or_default()
@@ -322,6 +439,19 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
+    /// The config's keys of a prompt or prefix, whose sizes are the model's; its sites are all that it is at.
+    fn prompt_keys(&self, values: &Values, facts: &Facts, sites: &[&Site]) -> PeftKeys {
+        let _ = (values, facts, sites);
+        Vec::new()
+    }
+
+    /// The rows of a prompt or prefix as peft has them, `[tokens, width]` matrices one beside the other; none if the method has
+    /// none, or not as peft has it.
+    fn prompt_rows(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Vec<Value> {
+        let _ = (values, sites, net);
+        Vec::new()
+    }
+
     /// The tensors in peft's format that all sites share, named below `base_model`. `get` gives tensors by their whole
     /// names. `None` if one is not there.
     fn peft_shared(&self, values: &Values, get: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
@@ -352,6 +482,38 @@ impl Tuning {
     #[must_use]
     pub fn leaves_adapter(&self) -> bool {
         self.methods.iter().any(|(m, _)| m.adapts() || m.ladders())
+    }
+
+    /// What methods put into texts, or mark in them.
+    #[must_use]
+    pub fn marking(&self) -> Marking {
+        let each = self.methods.iter().map(|(m, f)| m.marking(&f.values));
+        each.fold(Marking::default(), |all, own| Marking {
+            virtual_tokens: all.virtual_tokens + own.virtual_tokens,
+            behind_first: all.behind_first || own.behind_first,
+            specials: all.specials || own.specials,
+        })
+    }
+
+    /// The positions that methods take from texts.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        let each = self.methods.iter().map(|(m, f)| m.room(&f.values));
+        each.fold(Room::default(), |all, own| Room {
+            prefix: all.prefix + own.prefix,
+            shifts: all.shifts || own.shifts,
+            within: all.within + own.within,
+        })
+    }
+
+    /// What methods put into prompts behind which text is generated: there the keys of a prefix are those of tokens.
+    #[must_use]
+    pub fn prompt_marking(&self) -> Marking {
+        let own = self.marking();
+        Marking {
+            virtual_tokens: own.virtual_tokens + self.room().prefix,
+            ..own
+        }
     }
 
     /// Whether a parameter is trained.

@@ -63,6 +63,10 @@ impl Model for Bert {
         &self.facts
     }
 
+    fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
     fn override_dropout(&mut self, rate: f64) {
         self.sizes.set_dropout(rate);
         self.facts.dropout = rate;

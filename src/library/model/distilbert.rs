@@ -73,6 +73,7 @@ fn paths(layer: u64) -> BlockPaths {
         key: at("attention.k_lin"),
         value: at("attention.v_lin"),
         attention_output: at("attention.out_lin"),
+        heads: at("attention"),
         attention: at("attention"),
         attention_norm: at("sa_layer_norm"),
         ffn_up: at("ffn.lin1"),
@@ -89,6 +90,10 @@ impl Model for DistilBert {
 
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
     }
 
     fn override_dropout(&mut self, rate: f64) {

@@ -4,10 +4,10 @@
 use serde_json::Value as Json;
 
 use super::super::derive::prune::Pruner;
-use super::super::net::{Net, Part, Role, Site};
+use super::super::net::{Attend, Columns, KeyMaps, Net, Normed, Part, Role, Site};
 use super::{Mirror, Narrowing};
-use crate::program::op::ActivationKind;
-use crate::program::{Feed, Value};
+use crate::program::op::{ActivationKind, Attention, Heads};
+use crate::program::{Feed, Real, Value};
 
 /// Most blocks of a model: a program holds each of them, and the deepest encoders have 48.
 const MOST_LAYERS: u64 = 512;
@@ -38,6 +38,8 @@ pub(super) struct BlockPaths {
     pub key: String,
     pub value: String,
     pub attention_output: String,
+    /// The module that queries, keys and values meet in.
+    pub heads: String,
     /// The module whose result is added to the residual.
     pub attention: String,
     pub attention_norm: String,
@@ -231,6 +233,7 @@ pub(super) fn bert_block(prefix: &str, layer: u64) -> BlockPaths {
         key: at("attention.self.key"),
         value: at("attention.self.value"),
         attention_output: at("attention.output.dense"),
+        heads: at("attention.self"),
         attention: at("attention.output"),
         attention_norm: at("attention.output.LayerNorm"),
         ffn_up: at("intermediate.dense"),
@@ -282,7 +285,26 @@ pub(super) fn block(
     let q = net.linear(map(&paths.query, Role::Query, (d, d)), x);
     let k = net.linear(map(&paths.key, Role::Key, (d, d)), x);
     let v = net.linear(map(&paths.value, Role::Value, (d, d)), x);
-    let a = net.attention(q, k, v, sizes.heads, d, sizes.attention_dropout);
+    let head = d / sizes.heads;
+    let of = Attend {
+        op: Attention::plain(
+            Heads::each(sizes.heads as u32),
+            Real::new(1.0 / (head as f64).sqrt()),
+        ),
+        read: x,
+        maps: KeyMaps {
+            key: Columns::all(map(&paths.key, Role::Key, (d, d))),
+            value: Columns::all(map(&paths.value, Role::Value, (d, d))),
+        },
+        queries: q,
+        keys: k,
+        values: v,
+        dropout: sizes.attention_dropout,
+    };
+    let (heads, keys) = (sizes.heads, sizes.heads);
+    let part = Part::Attention { heads, keys, head };
+    let site = Site::new(&paths.heads, Role::Attention, part);
+    let a = net.attention(site.in_layer(at), of);
     let (a, x) = if last {
         (net.picked(a), net.picked(x))
     } else {
@@ -291,20 +313,22 @@ pub(super) fn block(
     let output = map(&paths.attention_output, Role::AttentionOutput, (d, d));
     let a = net.linear(output, a);
     let a = net.dropout(a, sizes.hidden_dropout);
-    let a = net.sublayer(added(&paths.attention, Role::Attention), x, a);
+    let eps = sizes.eps;
+    let behind = norm(&paths.attention_norm, Role::AttentionNorm);
+    let normed = Normed { site: &behind, eps };
+    let site = added(&paths.attention, Role::Attention);
+    let a = net.sublayer(site, Some(normed), (x, a));
     let h = net.add(a, x);
-    let h = net.layer_norm(
-        &norm(&paths.attention_norm, Role::AttentionNorm),
-        h,
-        sizes.eps,
-    );
+    let h = net.layer_norm(&behind, h, eps);
     let u = net.linear(map(&paths.ffn_up, Role::FfnUp, (d, f)), h);
     let u = net.activation(sizes.activation, u);
     let u = net.linear(map(&paths.ffn_down, Role::FfnDown, (f, d)), u);
     let u = net.dropout(u, sizes.hidden_dropout);
-    let u = net.sublayer(added(&paths.ffn, Role::Ffn), h, u);
+    let behind = norm(&paths.ffn_norm, Role::FfnNorm);
+    let normed = Normed { site: &behind, eps };
+    let u = net.sublayer(added(&paths.ffn, Role::Ffn), Some(normed), (h, u));
     let y = net.add(u, h);
-    net.layer_norm(&norm(&paths.ffn_norm, Role::FfnNorm), y, sizes.eps)
+    net.layer_norm(&behind, y, eps)
 }
 
 /// Module paths of a masked-LM head.
@@ -372,6 +396,7 @@ pub(super) fn mirror(
         key: at("attention.key"),
         value: at("attention.value"),
         attention_output: at("attention.output"),
+        heads: at("attention"),
         attention: at("attention"),
         attention_norm: at("attention.norm"),
         ffn_up: at("ffn.up"),

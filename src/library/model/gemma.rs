@@ -49,6 +49,7 @@ pub(super) fn common(reader: &Reader<'_>) -> Result<Shape, String> {
     reader.attention_bias(&mut shape)?;
     shape.plus_one = true;
     shape.embedding_scale = (shape.hidden as f64).sqrt();
+    shape.scales_rows = true;
     if reader.flag("use_bidirectional_attention", false)? {
         return Err(
             "config.json has `use_bidirectional_attention`: tokens would see those behind them, which is not built for decoders"

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 pub use decoder::{Fused, Layer, Rope, Shape};
 
+use super::data::tokens::virtual_number;
 use super::net::{Net, Site};
 use super::schema::Schema;
 use crate::program::{Pick, Value};
@@ -100,6 +101,17 @@ pub struct Narrowing {
     pub prunes: bool,
 }
 
+/// Positions of a text that are not its own tokens'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Keys of a prefix before it.
+    pub prefix: u32,
+    /// Whether the text's positions begin behind the prefix.
+    pub shifts: bool,
+    /// Virtual tokens in it.
+    pub within: u32,
+}
+
 /// How position ids are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
@@ -108,15 +120,23 @@ pub struct Positions {
     /// A token that is not counted and has the position of its own id: the padding token, where one
     /// stands in the text.
     pub skips: Option<u32>,
+    /// Virtual tokens of a prefix: they are among a text's tokens where text is generated.
+    pub prefix: u32,
+    /// Whether positions begin behind the prefix, whether its tokens are among the text's or not.
+    pub shifts: bool,
 }
 
 impl Positions {
     /// The position of each token of a text.
     pub fn of(self, ids: impl IntoIterator<Item = u32>) -> impl Iterator<Item = u32> {
-        let mut next = self.first;
+        let mut next = self.first + if self.shifts { self.prefix } else { 0 };
         ids.into_iter().map(move |id| {
             if self.skips == Some(id) {
                 return id;
+            }
+            let number = virtual_number(id);
+            if (1..=self.prefix).contains(&number) {
+                return self.first + number - 1;
             }
             next += 1;
             next - 1
@@ -183,6 +203,22 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Replaces dropout rates.
     fn override_dropout(&mut self, rate: f64);
 
+    /// Its figures, where a stage changes them.
+    fn facts_mut(&mut self) -> &mut Facts;
+
+    /// Leaves room for what methods put before texts, or into them.
+    fn make_room(&mut self, room: Room) {
+        let facts = self.facts_mut();
+        let taken = if room.shifts { room.prefix } else { 0 };
+        let all = u64::from(taken) + u64::from(room.within);
+        facts.max_length = facts.max_length.saturating_sub(all);
+        (facts.positions.prefix, facts.positions.shifts) = (room.prefix, room.shifts);
+        if room.within > 0 {
+            // What is given as embeddings is counted token by token, padding too.
+            facts.positions.skips = None;
+        }
+    }
+
     /// Packed tokens to the states that enter the first block, `[T, hidden]`.
     fn embed(&self, net: &mut Net<'_>) -> Value;
 
@@ -225,6 +261,7 @@ pub trait Model: fmt::Debug + Send + Sync {
         net.feature(x);
         for layer in 0..self.facts().layers {
             net.enter("encoder", layer);
+            x = net.entered(layer, x);
             x = self.block(net, layer, x);
             net.feature(x);
         }

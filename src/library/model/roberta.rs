@@ -65,6 +65,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         positions: Positions {
             first: first_position as u32,
             skips: Some(padding as u32),
+            ..Positions::default()
         },
         segments: config.size_or("type_vocab_size", 2)?,
         dropout: sizes.hidden_dropout,
@@ -87,6 +88,10 @@ impl Model for Roberta {
 
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
     }
 
     fn override_dropout(&mut self, rate: f64) {

@@ -2,15 +2,17 @@
 
 use super::super::method;
 use super::super::model::LmHead;
-use super::{Init, Mode, Net, Param, ParamKind, Role, Site};
+use super::{Attend, Init, Mode, Net, Normed, Param, ParamKind, Part, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast,
     CachedAttention, Columns, Constant, Detach, Dropout, Elementwise, Epilogue, Frequencies, Gated,
-    Gather, HeadLoss, Heads, Indices, LayerNorm, MatMul, Over, Precision, Preference, Reduce,
-    ReduceKind, RmsNorm, Rotary, Scatter, Unary, UnaryKind,
+    Gather, HeadLoss, Heads, Indices, LayerNorm, MatMul, Over, Place, Precision, Preference,
+    Prepend, Reduce, ReduceKind, RmsNorm, Rotary, Scatter, Unary, UnaryKind,
 };
-use crate::program::{Axis, Block, Class, DType, Feed, Pick, Real, TargetKind, TensorType, Value};
+use crate::program::{
+    Axis, Block, Class, DType, Feed, Mark, Pick, Real, TargetKind, TensorType, Value,
+};
 
 impl Net<'_> {
     /// Says that the layers from here on are of this block, or of none.
@@ -31,7 +33,13 @@ impl Net<'_> {
     }
 
     /// What a sub-layer adds to the residual, `y [N, width]`, computed from `x`, or what the methods placed there make of it.
-    pub fn sublayer(&mut self, site: Site, x: Value, y: Value) -> Value {
+    /// `norm` is the layer norm behind the residual, if one stands there.
+    pub fn sublayer(
+        &mut self,
+        site: Site,
+        norm: Option<Normed<'_>>,
+        (x, y): (Value, Value),
+    ) -> Value {
         if self.aside {
             return y;
         }
@@ -40,7 +48,7 @@ impl Net<'_> {
         if !stack.is_empty() {
             self.b.label(&site.path);
         }
-        method::output(self, &site, &stack, (x, y))
+        method::output(self, (&site, norm), &stack, (x, y))
     }
 
     /// `y = x Wᵀ + b` without any method.
@@ -213,9 +221,22 @@ impl Net<'_> {
 
     /// Rows `ids` of a table of embeddings.
     pub fn embedding(&mut self, site: &Site, ids: Value) -> Value {
+        self.embedding_scaled(site, ids, 1.0)
+    }
+
+    /// The same times a factor, which methods that put rows among them do not see.
+    pub fn embedding_scaled(&mut self, site: &Site, ids: Value, scale: f64) -> Value {
         self.b.label(&site.path);
         let table = self.table(site);
-        self.gather(table, ids)
+        let rows = self.gather(table, ids);
+        let rows = self.scaled(rows, scale);
+        self.table_scale = scale;
+        if self.aside || site.role != Role::WordEmbedding {
+            return rows;
+        }
+        self.sites.push(site.clone());
+        let stack = self.tuning.stack(site);
+        method::embedded(self, site, &stack, rows)
     }
 
     /// `x Eᵀ + b` for some rows of a table `[rows, width]`, the embeddings' or the decoder's own, and of the
@@ -305,20 +326,117 @@ impl Net<'_> {
         )
     }
 
-    /// Scaled dot-product attention of each sequence with itself over packed `[T, d]`, with dropout
-    /// of rate `p` on the probabilities.
-    pub fn attention(
+    /// Attention of each sequence with itself over packed rows, or what the methods placed at this site make of it.
+    pub fn attention(&mut self, site: Site, of: Attend) -> Value {
+        if self.aside {
+            return self.plain_attention(of);
+        }
+        self.sites.push(site.clone());
+        let stack = self.tuning.stack(&site);
+        if !stack.is_empty() {
+            self.b.label(&site.path);
+        }
+        method::attention(self, &site, &stack, of)
+    }
+
+    /// Attention without any method.
+    pub fn plain_attention(&mut self, of: Attend) -> Value {
+        self.attend(of.op, (of.queries, of.keys, of.values), of.dropout)
+    }
+
+    /// The same behind `count` keys and values that stand before those of each sequence, `[count, width]`. Where text is
+    /// generated they are those of virtual tokens, which the prompts begin with.
+    pub fn behind_prefix(&mut self, of: Attend, count: u64, rows: (Value, Value)) -> Attend {
+        if matches!(self.options.mode, Mode::Generate { .. }) {
+            return Attend {
+                keys: self.replaced(of.keys, rows.0),
+                values: self.replaced(of.values, rows.1),
+                ..of
+            };
+        }
+        let prefix = of.op.prefix + count as u32;
+        let (keys, values) = (
+            self.prepended(of.keys, rows.0, (count, false)),
+            self.prepended(of.values, rows.1, (count, false)),
+        );
+        let op = Attention { prefix, ..of.op };
+        Attend {
+            op,
+            keys,
+            values,
+            ..of
+        }
+    }
+
+    /// A matrix of tokens with `count` rows before those of each sequence: the same for all, or each its `own` one.
+    pub fn prepended(&mut self, x: Value, rows: Value, (count, own): (u64, bool)) -> Value {
+        let offsets = self.b.feed(Feed::Offsets);
+        let count = count as u32;
+        self.b.push1(Prepend { count, own }, &[x, rows, offsets])
+    }
+
+    /// A matrix of tokens in which rows of a table stand for those of the virtual tokens.
+    pub fn replaced(&mut self, x: Value, rows: Value) -> Value {
+        let marks = self.b.feed(Feed::Marks(Mark::Virtual));
+        self.b.push1(Place { add: false }, &[x, rows, marks])
+    }
+
+    /// A matrix of tokens to which rows of a table are added at the first `most` special tokens of each text, behind
+    /// dropout of rate `p`.
+    pub fn added_to_special(&mut self, x: Value, rows: Value, (most, p): (u64, f64)) -> Value {
+        let most = most as u32;
+        let marks = self.b.feed(Feed::Marks(Mark::Special { most }));
+        let place = Place { add: true };
+        if p == 0.0 || self.options.mode != Mode::Train {
+            return self.b.push1(place, &[x, rows, marks]);
+        }
+        // Dropout has a mask for each token, so the rows stand alone first.
+        let none = self.scaled(x, 0.0);
+        let none = self.detach(none);
+        let alone = self.b.push1(place, &[none, rows, marks]);
+        let alone = self.dropout(alone, p);
+        self.add(x, alone)
+    }
+
+    /// What enters a block, or what the methods placed there make of it.
+    pub fn entered(&mut self, layer: u64, x: Value) -> Value {
+        let width = self.b.ty(x).matrix().and_then(|(_, d)| d.as_const());
+        let Some(width) = width.filter(|_| !self.aside) else {
+            return x;
+        };
+        let part = Part::Block { width };
+        let site = Site::new(format!("block.{layer}"), Role::Block, part).in_layer(Some(layer));
+        self.sites.push(site.clone());
+        let stack = self.tuning.stack(&site);
+        if !stack.is_empty() {
+            self.b.label(&site.path);
+        }
+        method::entered(self, &site, &stack, x)
+    }
+
+    /// Rows of a matrix by a fixed list.
+    pub fn listed(&mut self, matrix: Value, list: Vec<u32>) -> Value {
+        let list = self.b.push1(Indices { list }, &[]);
+        self.gather(matrix, list)
+    }
+
+    /// Attention to `count` keys and values alone, `[count, width]`, which all tokens see.
+    pub fn attend_to(
         &mut self,
-        q: Value,
-        k: Value,
-        v: Value,
-        heads: u64,
-        width: u64,
-        p: f64,
+        (op, queries): (&Attention, Value),
+        count: u64,
+        (keys, values): (Value, Value),
     ) -> Value {
-        let scale = Real::new(1.0 / ((width / heads) as f64).sqrt());
-        let op = Attention::plain(Heads::each(heads as u32), scale);
-        self.attend(op, (q, k, v), p)
+        let count = count as u32;
+        let cycle = self.b.feed(Feed::Cycle { count });
+        let (keys, values) = (self.gather(keys, cycle), self.gather(values, cycle));
+        let op = Attention {
+            fold: 0,
+            prefix: count,
+            ..Attention::plain(op.heads, op.scale)
+        };
+        let offsets = self.b.feed(Feed::Offsets);
+        self.b.push(op, &[queries, keys, values, offsets])[0]
     }
 
     /// Attention of any kind, with dropout of rate `p` on the probabilities.
@@ -341,6 +459,14 @@ impl Net<'_> {
             }
         });
         self.b.push(Attention { dropout, ..op }, &inputs)[0]
+    }
+
+    /// The mean of each text's rows, at each of its tokens: `[T, d]`.
+    pub fn text_mean(&mut self, x: Value) -> Value {
+        // An attention to which all tokens are alike.
+        let op = Attention::plain(Heads::each(1), Real::new(0.0));
+        let offsets = self.b.feed(Feed::Offsets);
+        self.b.push(op, &[x, x, x, offsets])[0]
     }
 
     /// The same over a cache of its own, with room for so many tokens.

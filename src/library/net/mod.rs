@@ -16,7 +16,7 @@ mod param;
 mod site;
 
 pub use param::{Init, Owner, Param, ParamKind, ends_with};
-pub use site::{Part, ROLES, Role, Site};
+pub use site::{Attend, Columns, KeyMaps, Normed, Part, ROLES, Role, Site};
 
 /// Whether dropout is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct Net<'a> {
     drops: u32,
     /// Attentions with a cache so far.
     caches: u32,
+    /// Factor of the rows of the last table.
+    table_scale: f64,
 }
 
 impl<'a> Net<'a> {
@@ -83,6 +85,7 @@ impl<'a> Net<'a> {
             pick: None,
             drops: 0,
             caches: 0,
+            table_scale: 1.0,
         }
     }
 
@@ -218,6 +221,12 @@ impl<'a> Net<'a> {
     #[must_use]
     pub fn known_sites(&self) -> &[Site] {
         &self.options.sites
+    }
+
+    /// Factor by which a model multiplies the rows of the table that it read last.
+    #[must_use]
+    pub const fn table_scale(&self) -> f64 {
+        self.table_scale
     }
 
     /// The methods in force.

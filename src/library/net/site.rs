@@ -1,5 +1,9 @@
 //! Sites: the named places of a model where methods act.
 
+use super::Net;
+use crate::program::Value;
+use crate::program::op::Attention;
+
 /// What a linear map, norm or table does in a model: the vocabulary of placements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
@@ -39,6 +43,8 @@ pub enum Role {
     Attention,
     /// `ffn`: what the feed-forward network adds to the residual
     Ffn,
+    /// `block`: what enters a block
+    Block,
     /// `embeddings.word`
     WordEmbedding,
     /// `embeddings.position`
@@ -81,6 +87,7 @@ pub const ROLES: &[(Role, &str)] = &[
     (Role::FinalNorm, "norm"),
     (Role::Attention, "attention"),
     (Role::Ffn, "ffn"),
+    (Role::Block, "block"),
     (Role::WordEmbedding, "embeddings.word"),
     (Role::PositionEmbedding, "embeddings.position"),
     (Role::SegmentEmbedding, "embeddings.segment"),
@@ -143,6 +150,20 @@ pub enum Part {
     Sublayer {
         /// Width of a row.
         width: u64,
+    },
+    /// A whole block, which reads and gives `[N, width]`.
+    Block {
+        /// Width of a row.
+        width: u64,
+    },
+    /// Queries against keys and values, between the maps that make them and the one that reads what it gives.
+    Attention {
+        /// Heads of the queries.
+        heads: u64,
+        /// Heads of keys and values.
+        keys: u64,
+        /// Columns of a head.
+        head: u64,
     },
 }
 
@@ -225,13 +246,14 @@ impl Site {
         matches!(self.part, Part::Linear { .. })
     }
 
-    /// Width of what goes in; the number of entries of a table.
+    /// Width of what goes in; the number of entries of a table; of an attention that of its keys.
     #[must_use]
     pub const fn input(&self) -> u64 {
         match self.part {
             Part::Linear { input, .. } => input,
             Part::Table { rows, .. } => rows,
-            Part::Norm { width } | Part::Sublayer { width } => width,
+            Part::Norm { width } | Part::Sublayer { width } | Part::Block { width } => width,
+            Part::Attention { keys, head, .. } => keys * head,
         }
     }
 
@@ -240,7 +262,82 @@ impl Site {
     pub const fn output(&self) -> u64 {
         match self.part {
             Part::Linear { output, .. } => output,
-            Part::Norm { width } | Part::Table { width, .. } | Part::Sublayer { width } => width,
+            Part::Norm { width }
+            | Part::Table { width, .. }
+            | Part::Sublayer { width }
+            | Part::Block { width } => width,
+            Part::Attention { heads, head, .. } => heads * head,
         }
     }
+}
+
+/// A layer norm of the model.
+#[derive(Clone, Copy, Debug)]
+pub struct Normed<'a> {
+    /// Where it stands.
+    pub site: &'a Site,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// The maps that make keys and values.
+#[derive(Clone, Debug)]
+pub struct KeyMaps {
+    /// That of the keys.
+    pub key: Columns,
+    /// That of the values.
+    pub value: Columns,
+}
+
+impl KeyMaps {
+    /// Columns of what they read.
+    #[must_use]
+    pub const fn width(&self) -> u64 {
+        self.key.map.input()
+    }
+}
+
+/// Some columns of what a linear map gives.
+#[derive(Clone, Debug)]
+pub struct Columns {
+    /// The map.
+    pub map: Site,
+    /// From and to which of the columns of each group, and how many groups there are; all if `None`.
+    pub taken: Option<(u64, u64, u64)>,
+}
+
+impl Columns {
+    /// All columns.
+    #[must_use]
+    pub const fn all(map: Site) -> Self {
+        Self { map, taken: None }
+    }
+
+    /// Those of the model's own map of `x`, without any method.
+    pub fn of(&self, net: &mut Net<'_>, x: Value) -> Value {
+        let y = net.plain_linear(&self.map, x);
+        match self.taken {
+            Some((from, to, groups)) => net.grouped_columns(y, (from, to), groups),
+            None => y,
+        }
+    }
+}
+
+/// An attention that is to be computed.
+#[derive(Clone, Debug)]
+pub struct Attend {
+    /// Its heads, scale, mask and bound.
+    pub op: Attention,
+    /// What its sub-layer reads, `[T, hidden]`.
+    pub read: Value,
+    /// The maps that make its keys and values of that.
+    pub maps: KeyMaps,
+    /// Queries, `[T, width]`, with their positions.
+    pub queries: Value,
+    /// Keys, `[T, width of keys]`, with their positions.
+    pub keys: Value,
+    /// Values.
+    pub values: Value,
+    /// Rate of the dropout on the probabilities.
+    pub dropout: f64,
 }

@@ -117,7 +117,9 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
     }
     let rows = known.as_ref().map_or(u64::MAX, |list| list.len() as u64);
     let places = BATCH.get(cx.values).min(rows).max(1);
-    let room = longest + new;
+    // What methods put before prompts is not among their tokens.
+    let put = cx.tuning.prompt_marking().virtual_tokens;
+    let room = longest + new + u64::from(put);
     if u32::try_from(places.saturating_mul(room)).is_err() {
         return Err(refuse(
             format!("{places} texts of {room} tokens are more than a cache can hold"),
@@ -131,7 +133,11 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
         )
     })?;
     debug_assert_eq!(built.params.len(), params);
-    let prompts = known.unwrap_or_else(|| Arc::new(vec![longest as u32; places as usize]));
+    let prompts = match known {
+        Some(list) if put == 0 => list,
+        Some(list) => Arc::new(list.iter().map(|n| n + put).collect()),
+        None => Arc::new(vec![longest as u32 + put; places as usize]),
+    };
     Ok(Some(Generate {
         program: verified(program),
         settings,

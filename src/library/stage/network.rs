@@ -4,7 +4,7 @@ use super::keys;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::method::Tuning;
+use super::super::method::{Method, Tuning};
 use super::super::model::Model;
 use super::super::net::Param;
 use super::super::net::Site;
@@ -62,8 +62,8 @@ fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<Strin
 /// The last states of the rows that a head reads, of the backbone or of the ladder beside it.
 fn states(net: &mut Net<'_>, cx: &StageCx<'_>, tuning: &Tuning, pick: Pick) -> Value {
     let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
-    // A ladder reads all rows of the backbone; otherwise its last block makes only those the head reads.
-    if ladders.clone().next().is_none() {
+    // A ladder reads all rows of the backbone, as a gate does; otherwise its last block makes only those the head reads.
+    if !tuning.methods.iter().any(|(m, f)| m.reads_all(&f.values)) {
         net.set_pick(pick);
     }
     let mut hidden = cx.model.encode(net);
@@ -199,6 +199,35 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
     Anatomy { params, sites }
 }
 
+/// The program that makes the rows of a prompt or prefix as peft has them, without any text: outputs are matrices that stand
+/// beside each other. `None` where peft has no equal of it.
+#[must_use]
+pub fn prompt(
+    (method, values): (&dyn Method, &Values),
+    sites: &[&Site],
+    tuning: &Tuning,
+) -> Option<Verified> {
+    let tuning = tuning.frozen();
+    let options = NetOptions {
+        mode: Mode::Evaluate,
+        storage: Storing::default(),
+        seed: 0,
+        dropout_frozen: false,
+        probed: BTreeSet::new(),
+        sites: Vec::new(),
+    };
+    let mut b = Builder::new("prompt");
+    let mut net = Net::new(&mut b, &tuning, options);
+    let rows = method.prompt_rows(values, sites, &mut net);
+    if rows.is_empty() {
+        return None;
+    }
+    for (i, rows) in rows.into_iter().enumerate() {
+        b.output(&format!("rows.{i}"), rows);
+    }
+    Some(verified(b.finish()))
+}
+
 /// The evaluation program: output `scores`, and `loss` (summed, times the loss scale) with labels.
 ///
 /// Trained parameters keep their class, so that the program shares the training's residents.
@@ -265,7 +294,13 @@ pub fn generation(
 /// Whether a node mixes the tokens of a sequence and knows no cache.
 fn reads_whole_texts(program: &Program, node: &Node) -> bool {
     let offsets = |v: &Value| program.def(*v) == Def::Feed(Feed::Offsets);
-    node.inputs.iter().any(offsets) && !matches!(node.op, Op::CachedAttention(_))
+    let alone = match &node.op {
+        Op::CachedAttention(_) => true,
+        // Its queries see no tokens.
+        Op::Attention(op) => op.fold == 0,
+        _ => false,
+    };
+    node.inputs.iter().any(offsets) && !alone
 }
 
 /// Runs the passes.

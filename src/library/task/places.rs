@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::super::data::tokens::EncodedExample;
+use super::super::data::tokens::{EncodedExample, plain};
 use super::masked_lm::masking::{MaskDraw, Masking};
 
 /// How the places are found.
@@ -96,13 +96,13 @@ impl ReadDraw<'_> {
         match self {
             Self::Masked(draw) => draw.places(index, &example.ids),
             Self::Next => {
-                let token = |at: u32| example.ids.get(at as usize).copied();
+                let token = |at: u32| example.ids.get(at as usize).map(|&id| plain(id));
                 // A token is told where the one before it stands.
                 let place = |at: u32| {
                     let position = at.checked_sub(1)?;
                     Some(ReadPlace {
                         position,
-                        shown: token(position)?,
+                        shown: example.ids.get(position as usize).copied()?,
                         token: token(at)?,
                     })
                 };

@@ -6,8 +6,10 @@ mod texts;
 use std::sync::Arc;
 
 use crate::base::{Diag, Diags, Spanned};
+use crate::library::data::tokens::Marking;
 use crate::library::method::import;
-use crate::library::model::Model;
+use crate::library::model::{Model, Room};
+use crate::library::schema::Values;
 use crate::library::stage::job::Routine;
 use crate::library::stage::{StageCx, StageKind, check_metrics, keys, stage};
 use crate::library::{model, task};
@@ -24,12 +26,17 @@ use crate::resolve::Declared;
 use start::leaves;
 use texts::{Texts, on_classes, split_facts};
 
+/// Fewest tokens of a text that anything can be learned of.
+const LEAST_LENGTH: u64 = 4;
+
 /// Plans one stage after the other, each on those before it.
 pub(super) struct Planner<'a, 'b> {
     pub(super) binder: &'a mut Binder<'b>,
     pub(super) plan: &'a Plan,
     pub(super) here: &'a Here<'a>,
     pub(super) machine: &'a Machine,
+    /// What the stage's methods put into its texts, or mark in them.
+    pub(super) marking: Marking,
 }
 
 impl Planner<'_, '_> {
@@ -45,7 +52,7 @@ impl Planner<'_, '_> {
         let values = &filled.values;
         let kind = stage(&filled.name)?;
         kind.check(values, filled.span, diags);
-        let (mut start, parent, model) = self.begin(declared, kind, diags)?;
+        let (mut start, parent, mut model) = self.begin(declared, kind, diags)?;
         let tuning = self.tuning(
             declared,
             kind,
@@ -54,6 +61,15 @@ impl Planner<'_, '_> {
             model.as_ref(),
             diags,
         );
+        if let Some(tuning) = &tuning {
+            self.marking = tuning.marking();
+            let room = tuning.room();
+            if room != Room::default() {
+                model.make_room(room);
+                fit_length(values, model.facts().max_length, &mut start, diags);
+            }
+        }
+        let model: Arc<dyn Model> = Arc::from(model);
         if let Some(tuning) = &tuning {
             check_methods(&model, &start.task, tuning, values, diags);
         }
@@ -74,7 +90,7 @@ impl Planner<'_, '_> {
         );
         // The words of a provisional prompt have the sizes of those that will be chosen.
         choice::provide(&mut start, 0);
-        let facts = split_facts(&start, &sets, values, diags)?;
+        let facts = split_facts(&start, (&sets, self.marking.virtual_tokens), values, diags)?;
         let cx = diags.sound(StageCx {
             values,
             span: declared.name.span,
@@ -173,7 +189,7 @@ impl Planner<'_, '_> {
         declared: &Declared,
         kind: &dyn StageKind,
         diags: &mut Diags,
-    ) -> Option<(Handed, Option<String>, Arc<dyn Model>)> {
+    ) -> Option<(Handed, Option<String>, Box<dyn Model>)> {
         let values = &declared.filled.values;
         let (mut start, parent) = self.start(values, kind, diags)?;
         let mut model = model::parse(&start.model.config).ok()?;
@@ -224,6 +240,33 @@ impl Planner<'_, '_> {
             }
             start.task = task;
         }
-        Some((start, parent, Arc::from(model)))
+        Some((start, parent, model))
     }
+}
+
+/// Cuts texts where what methods put before them leaves no more positions.
+fn fit_length(values: &Values, most: u64, start: &mut Handed, diags: &mut Diags) {
+    let written = keys::MAX_LENGTH.is_written(values);
+    let message = if most < LEAST_LENGTH {
+        format!(
+            "what the method puts before each text leaves {most} of the model's positions for it"
+        )
+    } else if written && start.max_length > most {
+        let length = start.max_length;
+        format!(
+            "`max_length` is {length}, but beside what the method puts before each text the model reads at most {most} tokens"
+        )
+    } else {
+        start.max_length = start.max_length.min(most);
+        return;
+    };
+    let at = if written {
+        keys::MAX_LENGTH.span(values)
+    } else if keys::ADAPTERS.is_written(values) {
+        keys::ADAPTERS.span(values)
+    } else {
+        keys::ADAPTER.span(values)
+    };
+    let help = format!("write at most `max_length = {most}`, or fewer virtual tokens");
+    diags.push(Diag::error(&LENGTH_TOO_LARGE, at, message).help(help));
 }

@@ -8,13 +8,14 @@ use crate::base::{Diag, Diags, Span};
 use crate::library::candidates::Candidates;
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::set::generic;
+use crate::library::data::tokens::unmarked;
 use crate::library::decl;
 use crate::library::error::{IDLE_KEY, NO_PROMPTS};
 use crate::library::model::Model;
 use crate::library::prompt::Template;
 use crate::library::schema::{Reference, Values};
 use crate::library::stage::{SplitFacts, StageKind, keys};
-use crate::library::task::{Classes, Reads};
+use crate::library::task::{Classes, Masking, Reads};
 use crate::plan::bind::{BoundSplit, Rows, Want};
 use crate::plan::error::{BAD_LABELS, BAD_TOKENIZER, NOTHING_LEARNED};
 use crate::plan::prompt::Wording;
@@ -171,6 +172,7 @@ impl Planner<'_, '_> {
                     demonstrations: shown.as_ref(),
                     draws: keys::DRAWS.find(values).unwrap_or(1),
                     max_length: start.max_length,
+                    marking: self.marking,
                     survey: self.binder.survey,
                     rows: Rows::PLAIN,
                 };
@@ -297,7 +299,7 @@ pub(super) fn on_classes(
 /// What lowering has to know of the splits.
 pub(super) fn split_facts(
     start: &Handed,
-    sets: &[Sets],
+    (sets, put): (&[Sets], u32),
     values: &Values,
     diags: &mut Diags,
 ) -> Option<Vec<Option<SplitFacts>>> {
@@ -309,7 +311,7 @@ pub(super) fn split_facts(
             Some(split) => Ok(Some(SplitFacts {
                 examples: split.lengths.count(),
                 lengths: Arc::new(split.lengths.list(1)),
-                reads: reads(start, split, at, diags)?,
+                reads: reads(start, (split, put), at, diags)?,
                 prompts: match generates {
                     true => prompts(start, split, keys::GENERATE.span(values), diags)?,
                     false => None,
@@ -376,7 +378,7 @@ fn prompts(
                 "remove the row, or write a prompt there",
             ));
         };
-        list.push(prompt.len() as u32);
+        list.push(unmarked(prompt).len() as u32);
     }
     Ok(Some(Arc::new(list)))
 }
@@ -384,7 +386,7 @@ fn prompts(
 /// Which places of the texts of a split are read, where those are any number of tokens.
 fn reads(
     start: &Handed,
-    split: &BoundSplit,
+    (split, put): (&BoundSplit, u32),
     at: Span,
     diags: &mut Diags,
 ) -> Result<Option<Reads>, Refused> {
@@ -398,6 +400,14 @@ fn reads(
         diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
         Refused
     })?;
+    let reads = match reads {
+        // Virtual tokens are none of a text's own.
+        Some(Reads::Masked(masking)) => Some(Reads::Masked(Masking {
+            added: masking.added + put,
+            ..masking
+        })),
+        other => other,
+    };
     let (Some(Reads::Next(_)), Some(set)) = (&reads, &split.encoded) else {
         return Ok(reads);
     };

@@ -117,6 +117,18 @@ pub enum TargetKind {
     Token,
 }
 
+/// What the tokens are whose rows are marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mark {
+    /// Tokens that are of no text: rows that a method trains stand for them, each for its own.
+    Virtual,
+    /// The special tokens of a text, such as `[CLS]` and `[SEP]`, in their order, up to so many.
+    Special {
+        /// How many are marked at most.
+        most: u32,
+    },
+}
+
 /// What a step is fed with. All are made on the host from the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Feed {
@@ -126,8 +138,15 @@ pub enum Feed {
     Positions,
     /// Segment ids, `u32[T]`.
     Segments,
+    /// Which tokens are marked: 0 for the others, and from 1 on which of its sequence each is, `u32[T]`.
+    Marks(Mark),
     /// Start of each sequence in the packed tokens, and the end: `u32[S+1]`.
     Offsets,
+    /// The numbers below a count, from 0 on, once for each sequence: `u32[count·S]`.
+    Cycle {
+        /// How many numbers.
+        count: u32,
+    },
     /// Where each sequence begins in a cache, and how many tokens of it are there: `u32[S, 2]`.
     Cached,
     /// Rows of the packed tokens that a head reads: `u32[S]` or `u32[R]`.
@@ -183,7 +202,10 @@ impl Feed {
             Self::TokenIds => "token_ids",
             Self::Positions => "positions",
             Self::Segments => "segments",
+            Self::Marks(Mark::Virtual) => "virtual_tokens",
+            Self::Marks(Mark::Special { .. }) => "special_tokens",
             Self::Offsets => "offsets",
+            Self::Cycle { .. } => "cycle",
             Self::Cached => "cached",
             Self::Rows(Pick::First) => "first_tokens",
             Self::Rows(Pick::Last) => "last_tokens",
@@ -215,7 +237,9 @@ impl Feed {
             Self::TokenIds
                 | Self::Positions
                 | Self::Segments
+                | Self::Marks(_)
                 | Self::Offsets
+                | Self::Cycle { .. }
                 | Self::Rows(Pick::First | Pick::Last | Pick::Mask)
         )
     }
@@ -226,8 +250,11 @@ impl Feed {
         use DType::{F32, U32};
         let (s, t) = (Axis::Sequences.dim(), Axis::Tokens.dim());
         match self {
-            Self::TokenIds | Self::Positions | Self::Segments => TensorType::new(U32, [t]),
+            Self::TokenIds | Self::Positions | Self::Segments | Self::Marks(_) => {
+                TensorType::new(U32, [t])
+            }
             Self::Offsets => TensorType::new(U32, [s.plus(1)]),
+            Self::Cycle { count } => TensorType::new(U32, [s.times(count.into())]),
             Self::Cached => TensorType::new(U32, [s, Dim::from(2)]),
             Self::Rows(pick) => TensorType::new(U32, [pick.axis().dim()]),
             Self::Keys(axis) => TensorType::new(U32, [axis.dim(), Dim::from(2)]),

@@ -23,7 +23,7 @@ pub mod verify;
 pub use builder::{Builder, Numbers};
 pub use format::Format;
 pub use graph::{
-    Axis, Block, Class, Def, Feed, Node, Phase, Pick, Program, Resident, TargetKind, Value,
+    Axis, Block, Class, Def, Feed, Mark, Node, Phase, Pick, Program, Resident, TargetKind, Value,
 };
 pub use schedule::Schedule;
 pub use types::{Bindings, DType, Dim, Real, Shape, Sym, TensorType};

@@ -1,7 +1,7 @@
 //! One block of a decoder, or a narrow copy of one, being built.
 
 use super::super::super::derive::prune::Pruner;
-use super::super::super::net::{Net, Part, Role, Site};
+use super::super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
 use super::{Fused, Layer, Norms, QkNorm, Shape};
 use crate::program::op::{Attention, Heads, Mask};
 use crate::program::{Real, Value};
@@ -73,6 +73,31 @@ impl Block<'_> {
         })
     }
 
+    /// The maps that make keys and values.
+    fn key_maps(&self) -> KeyMaps {
+        let (s, names) = (self.shape, self.shape.names);
+        let (d, w, kw, bias) = (s.hidden, s.width(), s.kv_width(), s.biases.qkv);
+        if s.fused == Fused::Nothing {
+            let map = |name, role| Columns::all(self.linear(name, role, (d, kw), bias));
+            return KeyMaps {
+                key: map(names.key, Role::Key),
+                value: map(names.value, Role::Value),
+            };
+        }
+        let taken = |i: u64| match s.fused {
+            Fused::Heads => (i * s.head, (i + 1) * s.head, s.heads),
+            _ => (w + (i - 1) * kw, w + i * kw, 1),
+        };
+        let part = |i| Columns {
+            map: self.linear(names.qkv, Role::Qkv, (d, w + 2 * kw), bias),
+            taken: Some(taken(i)),
+        };
+        KeyMaps {
+            key: part(1),
+            value: part(2),
+        }
+    }
+
     /// What the attention adds to the residual, of the rows that are read.
     fn attention(&self, net: &mut Net<'_>, x: Value, last: bool) -> Value {
         let (s, names) = (self.shape, self.shape.names);
@@ -97,7 +122,23 @@ impl Block<'_> {
                 Real::new(s.score_scale),
             )
         };
-        let a = net.attend(op, (q, k, v), s.attention_dropout);
+        let of = Attend {
+            op,
+            read: x,
+            maps: self.key_maps(),
+            queries: q,
+            keys: k,
+            values: v,
+            dropout: s.attention_dropout,
+        };
+        let part = Part::Attention {
+            heads: s.heads,
+            keys: s.kv_heads,
+            head: s.head,
+        };
+        let path = format!("{}.{}", self.prefix, names.attention);
+        let site = Site::new(path, Role::Attention, part);
+        let a = net.attention(site.in_layer(self.layer), of);
         let a = if last { net.picked(a) } else { a };
         let sizes = (s.width(), s.hidden);
         let output = self.linear(names.output, Role::AttentionOutput, sizes, s.biases.output);
@@ -150,7 +191,7 @@ impl Block<'_> {
         } else {
             added
         };
-        let added = net.sublayer(site.in_layer(self.layer), read, added);
+        let added = net.sublayer(site.in_layer(self.layer), None, (read, added));
         let added = net.scaled(added, self.shape.residual_scale);
         net.add(x, added)
     }

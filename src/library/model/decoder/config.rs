@@ -223,6 +223,7 @@ impl Reader<'_> {
             score_scale: usual_scale(head),
             score_cap: None,
             embedding_scale: 1.0,
+            scales_rows: false,
             residual_scale: 1.0,
             logit_scale: 1.0,
             logit_cap: None,

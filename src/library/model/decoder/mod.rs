@@ -124,6 +124,8 @@ pub struct Shape {
     pub score_cap: Option<f64>,
     /// Factor of the embeddings.
     pub embedding_scale: f64,
+    /// Whether that factor belongs to the table, so that what else stands for tokens is without it.
+    pub scales_rows: bool,
     /// Factor of what a sub-layer adds to the residual.
     pub residual_scale: f64,
     /// Factor of the logits.
@@ -256,6 +258,10 @@ impl Model for Decoder {
         &self.facts
     }
 
+    fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
     fn override_dropout(&mut self, rate: f64) {
         self.shape.attention_dropout = rate;
         self.facts.attention_dropout = rate;
@@ -266,7 +272,13 @@ impl Model for Decoder {
 
     fn embed(&self, net: &mut Net<'_>) -> Value {
         let ids = net.b.feed(Feed::TokenIds);
-        let mut x = net.embedding(&self.table(), ids);
+        let scale = self.shape.embedding_scale;
+        let (of_rows, of_all) = if self.shape.scales_rows {
+            (scale, 1.0)
+        } else {
+            (1.0, scale)
+        };
+        let mut x = net.embedding_scaled(&self.table(), ids, of_rows);
         if let Some(path) = self.shape.names.positions {
             let sizes = (self.shape.positions, self.shape.hidden);
             let table = Site::table(path, Role::PositionEmbedding, sizes);
@@ -274,7 +286,7 @@ impl Model for Decoder {
             let places = net.embedding(&table, positions);
             x = net.add(x, places);
         }
-        let x = net.scaled(x, self.shape.embedding_scale);
+        let x = net.scaled(x, of_all);
         if self.shape.embedding_dropout > 0.0 {
             net.dropout(x, self.shape.embedding_dropout)
         } else {

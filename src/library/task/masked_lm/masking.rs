@@ -6,6 +6,7 @@
 
 use super::super::places::ReadPlace;
 use crate::base::rng::Stream;
+use crate::library::data::tokens::{plain, virtual_number};
 use crate::library::tokenizer::Tokenizer;
 
 /// Of 2³² draws, those below hide a token behind the mask (80 %) …
@@ -105,7 +106,8 @@ impl MaskDraw<'_> {
         let masking = self.masking;
         let mut ranked: Vec<(bool, u64, ReadPlace)> = (0_u32..)
             .zip(ids)
-            .map(|(position, &token)| {
+            .map(|(position, &raw)| {
+                let token = plain(raw);
                 let [high, low, fate, other] = self.stream.block([index, position, 0, 0]);
                 let shown = match fate {
                     0..HIDDEN => masking.mask,
@@ -117,7 +119,8 @@ impl MaskDraw<'_> {
                     shown,
                     token,
                 };
-                let special = masking.special.binary_search(&token).is_ok();
+                let special =
+                    virtual_number(raw) > 0 || masking.special.binary_search(&token).is_ok();
                 (special, u64::from(high) << 32 | u64::from(low), place)
             })
             .collect();

@@ -1,0 +1,111 @@
+//! LLaMA-Adapter: trained prompts that each attention of the upper blocks reads beside its tokens, behind a gate that starts
+//! shut.
+
+use serde_json::json;
+
+use super::super::net::{Attend, Init, Param, Part};
+use super::super::schema::{Given, Maybe, kind};
+use super::{
+    At, Facts, Lookup, Method, Net, PeftForm, PeftKeys, PeftTensor, Schema, Site, Stacking, Value,
+    Values,
+};
+use crate::library::placement::Placement;
+use crate::program::op::{BinaryKind, Broadcast};
+
+/// Gated prompts in attention.
+#[derive(Debug)]
+pub struct LlamaAdapter;
+
+const TOKENS: Given<u64> = Given::<u64>::new(
+    "tokens",
+    kind::int(1, 1 << 20),
+    (10, "10"),
+    "rows of each prompt",
+);
+const ON: Maybe<Placement> = Maybe::filled(
+    "on",
+    kind::PLACEMENT,
+    "attention",
+    "the attentions that read a prompt; the paper takes the upper blocks, as `layers[2..].attention` of 32",
+);
+
+static SCHEMA: Schema = Schema {
+    name: "llama_adapter",
+    summary: "LLaMA-Adapter: trained prompts in the attentions, behind a gate that starts at zero",
+    doc: "To what the attention of a block gives, g · softmax(q (A W_Kᵀ)ᵀ / √head) (A W_Vᵀ) is added, with A [tokens, hidden] trained \
+          from a normal distribution, g one trained number from 0 on, so that the model starts unchanged, W_K and W_V the block's own \
+          maps, and q its queries with their positions. The prompt's keys have no positions, and its softmax is its own. \
+          Backward reaches the lowest block with a prompt; 16 bytes a trained number. It cannot be merged. In peft it is \
+          ADAPTION_PROMPT, on the models that peft knows it for.",
+    paper: "Zhang et al. 2023 (arXiv 2303.16199), section 3",
+    keys: &[TOKENS.key(), ON.key()],
+};
+
+impl Method for LlamaAdapter {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn adapts(&self) -> bool {
+        true
+    }
+
+    fn folds(&self) -> bool {
+        false
+    }
+
+    fn fits(&self, site: &Site) -> bool {
+        matches!(site.part, Part::Attention { .. })
+    }
+
+    fn stacking(&self) -> Stacking {
+        Stacking::Over
+    }
+
+    fn attention(&self, at: &At<'_>, net: &mut Net<'_>, of: Attend) -> Value {
+        let count = TOKENS.get(at.values);
+        let prompt = Param::at(at.site, "adaption_prompt").shape(&[count, of.maps.width()]);
+        let prompt = net.tensor(prompt.start(Init::Normal(1.0)));
+        let gate = net.tensor(Param::at(at.site, "adaption_gate").shape(&[1]));
+        let keys = of.maps.key.of(net, prompt);
+        let values = of.maps.value.of(net, prompt);
+        let beside = net.attend_to((&of.op, of.queries), count, (keys, values));
+        let own = at.attention(net, of);
+        let beside = net.binary(BinaryKind::Mul, Broadcast::Scalar, beside, gate);
+        net.add(own, beside)
+    }
+
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
+        Some(PeftForm {
+            kind: "ADAPTION_PROMPT",
+            keys: vec![("adapter_len", json!(TOKENS.get(values)))],
+            product: None,
+        })
+    }
+
+    fn prompt_keys(&self, _: &Values, facts: &Facts, sites: &[&Site]) -> PeftKeys {
+        // peft counts from the last block backwards.
+        let count = sites.len() as u64;
+        let upper = facts.layers.saturating_sub(count)..facts.layers;
+        let layers: Vec<u64> = sites.iter().filter_map(|site| site.layer).collect();
+        if !upper.eq(layers) {
+            return Vec::new();
+        }
+        vec![
+            ("adapter_layers", json!(count)),
+            ("target_modules", json!("self_attn")),
+        ]
+    }
+
+    fn peft_tensors(&self, values: &Values, _: &Site, get: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
+        let prompt = get("adaption_prompt")?;
+        let count = TOKENS.get(values) as usize;
+        let width = prompt.len() / count.max(1);
+        let dims = vec![1, count, width];
+        let gate = get("adaption_gate")?;
+        Some(vec![
+            ("adaption_prompt".to_owned(), dims, prompt),
+            ("adaption_gate".to_owned(), vec![1], gate),
+        ])
+    }
+}

@@ -1,0 +1,182 @@
+//! Prefix tuning (methods A6, A7): P trained keys and values before those of each text, in every attention.
+
+use serde_json::json;
+
+use super::super::model::Room;
+use super::super::net::{Attend, Init, Param, Part};
+use super::super::schema::{Given, Maybe, kind};
+use super::encoder::map;
+use super::{At, Facts, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value, Values};
+use crate::library::placement::Placement;
+use crate::program::op::ActivationKind;
+
+/// Trained keys and values before each text.
+#[derive(Debug)]
+pub struct PrefixTuning;
+
+const TOKENS: Given<u64> = Given::<u64>::new(
+    "tokens",
+    kind::int(1, 1 << 20),
+    (20, "20"),
+    "keys and values before each text",
+);
+const PROJECTION: Given<bool> = Given::<bool>::new(
+    "projection",
+    kind::BOOL,
+    (false, "false"),
+    "learn them by way of a small network that all blocks share but for its last map, as Li and Liang do",
+);
+const HIDDEN: Given<u64> = Given::<u64>::new(
+    "hidden",
+    kind::int(1, 1 << 20),
+    (512, "512"),
+    "width of the network of `projection = true`",
+);
+const INIT: Given<str> = Given::<str>::new(
+    "init",
+    kind::choice(&["normal", "zero"]),
+    ("normal", "normal"),
+    "first values: those of PyTorch's embeddings and linear maps, or zero for what becomes keys and values",
+);
+const SHIFT: Given<bool> = Given::<bool>::new(
+    "shift_positions",
+    kind::BOOL,
+    (true, "true"),
+    "count a text's positions from behind the prefix on, as peft and P-tuning v2 do; otherwise they stay as they are, as in the library `adapters`",
+);
+const ON: Maybe<Placement> = Maybe::filled(
+    "on",
+    kind::PLACEMENT,
+    "attention",
+    "the attentions that get a prefix",
+);
+
+static SCHEMA: Schema = Schema {
+    name: "prefix_tuning",
+    summary: "prefix tuning and P-tuning v2: trained keys and values before those of each text, in every attention",
+    doc: "Each attention reads [P_K; K] and [P_V; V] in the place of its keys and values, with P_K and P_V [tokens, width of keys] \
+          trained; queries and all else stay. They stand before a text like tokens that were read earlier: causal attention sees \
+          them all, a sliding window those within it. With `projection = true` they are Linear(tanh(Linear(E))) of trained rows \
+          E [tokens, width of keys], and the network trains too; its artifact keeps it, and peft gets what it makes. Without it this \
+          is P-tuning v2, whose dropout on the prefix is not built. With `shift_positions` the longest text is shorter by the \
+          prefix. Backward reaches the attention of every block; 16 bytes a trained number. It cannot be merged. In peft it \
+          is PREFIX_TUNING.",
+    paper: "Li and Liang 2021 (arXiv 2101.00190); Liu et al. 2022, P-tuning v2 (arXiv 2110.07602)",
+    keys: &[
+        TOKENS.key(),
+        PROJECTION.key(),
+        HIDDEN.key(),
+        INIT.key(),
+        SHIFT.key(),
+        ON.key(),
+    ],
+};
+
+/// Keys and values of the prefix at a site, `[P, width]` both.
+fn rows(values: &Values, site: &Site, net: &mut Net<'_>) -> (Value, Value) {
+    let (count, width) = (TOKENS.get(values), site.input());
+    if !PROJECTION.get(values) {
+        let start = match INIT.get(values) {
+            "zero" => Init::Constant(0.0),
+            _ => Init::Normal(1.0),
+        };
+        let mut part = |name: &str| {
+            let param = Param::at(site, &format!("prefix.{name}"));
+            net.tensor(param.shape(&[count, width]).start(start.clone()))
+        };
+        return (part("key"), part("value"));
+    }
+    let hidden = HIDDEN.get(values);
+    let embedding = Param::shared("prefix.embedding").shape(&[count, width]);
+    let embedding = net.tensor(embedding.start(Init::Normal(1.0)));
+    let down = |kind: &str| Param::shared(format!("prefix.down.{kind}"));
+    let (weight, bias) = map(net, &down, (hidden, width));
+    let z = net.dense(embedding, weight, bias);
+    let z = net.activation(ActivationKind::Tanh, z);
+    let zero = INIT.get(values) == "zero";
+    let mut part = |name: &str| {
+        let made = |kind: &str| Param::at(site, &format!("prefix.{name}.{kind}"));
+        let (weight, bias) = if zero {
+            let part = |kind: &str, shape: &[u64]| made(kind).shape(shape);
+            let (weight, bias) = (part("weight", &[width, hidden]), part("bias", &[width]));
+            (net.tensor(weight), net.tensor(bias))
+        } else {
+            map(net, &made, (width, hidden))
+        };
+        net.dense(z, weight, bias)
+    };
+    (part("key"), part("value"))
+}
+
+impl Method for PrefixTuning {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn adapts(&self) -> bool {
+        true
+    }
+
+    fn folds(&self) -> bool {
+        false
+    }
+
+    fn fits(&self, site: &Site) -> bool {
+        matches!(site.part, Part::Attention { .. })
+    }
+
+    fn stacking(&self) -> Stacking {
+        Stacking::Over
+    }
+
+    fn room(&self, values: &Values) -> Room {
+        Room {
+            prefix: TOKENS.get(values) as u32,
+            shifts: SHIFT.get(values),
+            within: 0,
+        }
+    }
+
+    fn attention(&self, at: &At<'_>, net: &mut Net<'_>, of: Attend) -> Value {
+        let rows = rows(at.values, at.site, net);
+        let of = net.behind_prefix(of, TOKENS.get(at.values), rows);
+        at.attention(net, of)
+    }
+
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
+        SHIFT.get(values).then(|| PeftForm {
+            kind: "PREFIX_TUNING",
+            keys: vec![
+                // What the file holds is made already.
+                ("prefix_projection", json!(false)),
+                ("encoder_hidden_size", json!(HIDDEN.get(values))),
+                ("init_weights", json!(null)),
+            ],
+            product: None,
+        })
+    }
+
+    fn prompt_keys(&self, values: &Values, facts: &Facts, sites: &[&Site]) -> PeftKeys {
+        let heads = sites.first().map(|site| match site.part {
+            Part::Attention { keys, head, .. } => (keys, keys * head),
+            _ => (facts.heads, facts.hidden),
+        });
+        let (heads, width) = heads.unwrap_or((facts.heads, facts.hidden));
+        vec![
+            ("num_virtual_tokens", json!(TOKENS.get(values))),
+            ("num_transformer_submodules", json!(1)),
+            ("num_layers", json!(facts.layers)),
+            ("num_attention_heads", json!(heads)),
+            ("token_dim", json!(width)),
+        ]
+    }
+
+    fn prompt_rows(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Vec<Value> {
+        // peft has no prefix in some blocks alone.
+        if sites.len() as u64 != net.tuning().n_layers {
+            return Vec::new();
+        }
+        let each = sites.iter().map(|site| rows(values, site, net));
+        each.flat_map(|(keys, values)| [keys, values]).collect()
+    }
+}

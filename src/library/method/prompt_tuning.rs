@@ -1,0 +1,221 @@
+//! Prompt tuning (methods A8): P trained rows stand before each text's embeddings, and nothing of the model changes.
+
+use serde_json::json;
+
+use super::super::derive::{BaseParam, TableRows};
+use super::super::net::{Init, Param, ParamKind, Part, Role};
+use super::super::schema::{Bound, Given, Maybe, kind};
+use super::{
+    At, Complaint, Facts, Marking, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value,
+    Values,
+};
+use crate::base::rng::Stream;
+use crate::library::error::BAD_VIRTUAL_TOKENS;
+use crate::library::placement::Placement;
+use crate::program::Real;
+
+/// Virtual tokens that are trained.
+#[derive(Debug)]
+pub struct PromptTuning;
+
+pub(super) const TOKENS: Given<u64> = Given::<u64>::new(
+    "tokens",
+    kind::int(1, 1 << 20),
+    (20, "20"),
+    "virtual tokens before each text; they count among the model's positions",
+);
+pub(super) const PLACE: Given<str> = Given::<str>::new(
+    "place",
+    kind::choice(&["first", "behind_first"]),
+    ("first", "first"),
+    "where they stand: before a text's first token, as peft puts them, or behind it, so that a head that reads the first token reads that of the text",
+);
+const INIT: Given<str> = Given::<str>::new(
+    "init",
+    kind::choice(&["normal", "uniform", "vocabulary"]),
+    ("normal", "normal"),
+    "first values: normal of deviation `deviation`, uniform in ±0.5, or the embeddings of tokens drawn from the vocabulary",
+);
+const DEVIATION: Given<f64> = Given::<f64>::new(
+    "deviation",
+    kind::float(Bound::Incl(0.0), Bound::None),
+    (1.0, "1"),
+    "standard deviation of `init = normal`; embeddings of pretrained models are much smaller than peft's 1",
+);
+pub(super) const TOKEN_IDS: Maybe<[String]> = Maybe::new(
+    "token_ids",
+    kind::NUMBERS,
+    "ids of the tokens whose embeddings the virtual tokens start at, from the first again where there are fewer",
+);
+pub(super) const ON: Maybe<Placement> = Maybe::filled(
+    "on",
+    kind::PLACEMENT,
+    "embeddings.word",
+    "the table of embeddings; there is one",
+);
+
+static SCHEMA: Schema = Schema {
+    name: "prompt_tuning",
+    summary: "prompt tuning: trained virtual tokens before each text",
+    doc: "The embeddings of each text, E [T, hidden], become [P; E] with P [tokens, hidden] trained; positions and segments are \
+          those of texts that begin with so many more tokens, so the longest text is shorter by them. What the model attends to, \
+          predicts and generates sees them like any other token. A head on the first token reads the first virtual one, as in \
+          peft, unless `place = behind_first`. Backward goes through the whole model and keeps its activations; 16 bytes a \
+          trained number. It cannot be merged. In peft it is PROMPT_TUNING.",
+    paper: "Lester et al. 2021 (arXiv 2104.08691)",
+    keys: &[
+        TOKENS.key(),
+        INIT.key(),
+        DEVIATION.key(),
+        TOKEN_IDS.key(),
+        PLACE.key(),
+        ON.key(),
+    ],
+};
+
+/// Virtual tokens in each text.
+pub(super) fn marking(values: &Values) -> Marking {
+    Marking {
+        virtual_tokens: TOKENS.get(values) as u32,
+        behind_first: PLACE.get(values) == "behind_first",
+        specials: false,
+    }
+}
+
+/// Whether it is the table of words.
+pub(super) fn is_words(site: &Site) -> bool {
+    matches!(site.part, Part::Table { .. }) && site.role == Role::WordEmbedding
+}
+
+/// `count` rows of the site's table.
+fn rows_of(site: &Site, rows: Vec<u32>, scale: f64) -> Init {
+    let name = format!("{}.weight", site.path);
+    let shape = [site.input(), site.output()];
+    let table = BaseParam::new(name, &shape, ParamKind::Embedding);
+    let scale = Real::new(scale);
+    let by = TableRows { table, rows, scale }.into();
+    Init::Derived { by, part: 0 }
+}
+
+/// What virtual tokens start at.
+pub(super) fn start(values: &Values, site: &Site, scale: f64) -> Init {
+    let count = TOKENS.get(values) as usize;
+    if let Some(ids) = TOKEN_IDS.get(values) {
+        let ids: Vec<u32> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        return rows_of(
+            site,
+            ids.iter().copied().cycle().take(count).collect(),
+            scale,
+        );
+    }
+    match INIT.find(values) {
+        Some("uniform") => Init::Uniform(0.5),
+        Some("vocabulary") => {
+            let stream = Stream::new(0, "virtual tokens");
+            let drawn = |i: u64| {
+                let [word, ..] = stream.block([i as u32, 0, 0, 0]);
+                ((u64::from(word) * site.input()) >> 32) as u32
+            };
+            rows_of(site, (0..count as u64).map(drawn).collect(), scale)
+        }
+        _ => Init::Normal(DEVIATION.get(values)),
+    }
+}
+
+/// What is wrong with ids of tokens for a table.
+pub(super) fn check_ids(values: &Values, site: &Site) -> Option<Complaint> {
+    let ids = TOKEN_IDS.get(values)?;
+    let inside = |id: &&String| id.parse::<u64>().is_ok_and(|id| id < site.input());
+    let outside = ids.iter().find(|id| !inside(id));
+    let message = match outside {
+        Some(id) => format!(
+            "`{}` has {} rows, and none is {id}",
+            site.path,
+            site.input()
+        ),
+        None if ids.is_empty() => "there is no token to start at".to_owned(),
+        None => return None,
+    };
+    Some(Complaint {
+        key: TOKEN_IDS.name(),
+        code: &BAD_VIRTUAL_TOKENS,
+        message,
+        help: Some("write ids of the tokenizer's vocabulary".to_owned()),
+    })
+}
+
+/// The keys of every config of peft's that has virtual tokens.
+pub(super) fn peft_keys(count: u64, facts: &Facts) -> PeftKeys {
+    vec![
+        ("num_virtual_tokens", json!(count)),
+        ("num_transformer_submodules", json!(1)),
+        ("num_layers", json!(facts.layers)),
+        ("num_attention_heads", json!(facts.heads)),
+        ("token_dim", json!(facts.hidden)),
+    ]
+}
+
+impl Method for PromptTuning {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    fn adapts(&self) -> bool {
+        true
+    }
+
+    fn folds(&self) -> bool {
+        false
+    }
+
+    fn fits(&self, site: &Site) -> bool {
+        is_words(site)
+    }
+
+    fn stacking(&self) -> Stacking {
+        Stacking::Over
+    }
+
+    fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
+        check_ids(values, site)
+    }
+
+    fn marking(&self, values: &Values) -> Marking {
+        marking(values)
+    }
+
+    fn embedded(&self, at: &At<'_>, net: &mut Net<'_>, rows: Value) -> Value {
+        let prompt = prompt(at.values, at.site, net);
+        net.replaced(rows, prompt)
+    }
+
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
+        // peft puts them first.
+        (PLACE.get(values) == "first").then(|| PeftForm {
+            kind: "PROMPT_TUNING",
+            keys: vec![
+                ("prompt_tuning_init", json!("RANDOM")),
+                ("prompt_tuning_init_text", json!(null)),
+                ("tokenizer_name_or_path", json!(null)),
+                ("tokenizer_kwargs", json!(null)),
+            ],
+            product: None,
+        })
+    }
+
+    fn prompt_keys(&self, values: &Values, facts: &Facts, _: &[&Site]) -> PeftKeys {
+        peft_keys(TOKENS.get(values), facts)
+    }
+
+    fn prompt_rows(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Vec<Value> {
+        let sites = sites.iter();
+        sites.map(|site| prompt(values, site, net)).collect()
+    }
+}
+
+/// The rows that stand for the virtual tokens.
+fn prompt(values: &Values, site: &Site, net: &mut Net<'_>) -> Value {
+    let prompt = Param::at(site, "prompt").shape(&[TOKENS.get(values), site.output()]);
+    let start = start(values, site, net.table_scale());
+    net.tensor(prompt.start(start))
+}
