@@ -1,16 +1,14 @@
 //! Multiple choice by likelihood against lm-evaluation-harness' rules over transformers.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use super::decoders::{run, traces, write_model};
+use super::support::{json, program, stderr_of, stdout_of};
 
 #[test]
 fn options_have_the_likelihoods_and_accuracies_of_the_harness() {
     let dir = tempfile::tempdir().expect("a scratch directory");
-    let text = std::fs::read("tests/reference/choices.json").expect("the traces");
-    let made: Value = serde_json::from_slice(&text).expect("JSON");
+    let made = json("tests/reference/choices.json");
     let rows = made["rows"].as_array().expect("rows");
     // The right option by its place, by its letter, and by its text where that is unlike the others.
     let answer = |i: usize, row: &Value| {
@@ -117,18 +115,10 @@ fn rows_whose_answer_is_none_of_the_options_are_refused_by_their_place() {
             "peftc 1\nmodel m = local \"llama\"\ndata d = local \".\" {{ {keys} }}\n{stage}\n"
         );
         std::fs::write(&recipe, text).expect("written");
-        let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-            .arg("check")
-            .arg(&recipe)
-            .output();
+        let output = program().arg("check").arg(&recipe).output();
         let output = output.expect("starts");
-        assert!(
-            !output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stdout)
-        );
-        String::from_utf8_lossy(&output.stderr).into_owned()
-            + &String::from_utf8_lossy(&output.stdout)
+        assert!(!output.status.success(), "{}", stdout_of(&output));
+        stderr_of(&output) + &stdout_of(&output)
     };
     let keys = "prompt = q, choices = c, answer = a";
     let eval = "stage s = eval { model = m, data = d.test, objective = multiple_choice }";

@@ -2,15 +2,14 @@
 //! of the reference.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::decoders::{losses, run, traces, write_model};
+use super::support::{json, printed, program};
 
 fn preference() -> Value {
-    let text = std::fs::read("tests/reference/preference.json").expect("the traces");
-    serde_json::from_slice(&text).expect("JSON")
+    json("tests/reference/preference.json")
 }
 
 /// Writes a model of `decoders.json`.
@@ -191,15 +190,74 @@ fn pairs_of_messages_are_learned_behind_their_prompt() {
     }
     assert_eq!(metric("scored", "reward_accuracy"), 1.0);
     // What is learned: two words and the end, or a word and the end, of each of eight pairs.
-    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
-        .args(["check", "--json"])
-        .arg(&path)
-        .output()
-        .expect("starts");
-    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let output = program().args(["check", "--json"]).arg(&path).output();
+    let plan = printed(&output.expect("starts"));
     let text = plan.to_string();
     assert!(
         text.contains("\"learned_tokens\":40") && text.contains("\"rejected_tokens\":16"),
         "{text}"
     );
+}
+
+#[test]
+fn killed_runs_go_on_in_batches_of_tokens_of_pairs_and_while_text_is_generated() {
+    let traces = preference();
+    let recipe = "peftc 1\nmodel m = local \"llama\"\n\
+        data d = local \".\" { prompt = prompt, chosen = chosen, rejected = rejected }\n\
+        data t = local \".\" { prompt = prompt, completion = chosen }\n\
+        stage p = train { model = m, data = d.train, objective = dpo, adapter = lora { rank = 2, dropout = 0.1 }, lr = 0.01, \
+        batch = 90 tokens, micro_batch = 2, steps = 60 }\n\
+        stage s = train { model = m, data = t.train, objective = causal_lm, adapter = lora { rank = 2, dropout = 0.1 }, lr = 0.01, \
+        batch = 40 tokens, steps = 60 }\n\
+        stage g = eval { from = s, data = t.test, metrics = [loss, exact_match], \
+        generate = { max_new_tokens = 30, temperature = 0.8, seed = 3 } }\n";
+    let folder = || {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        model(dir.path(), "llama");
+        write_pairs(dir.path(), &traces);
+        std::fs::write(dir.path().join("r.peft"), recipe).expect("written");
+        dir
+    };
+    let (whole, killed) = (folder(), folder());
+    let often = ["--checkpoint-every", "0", "--threads", "2"];
+    let first = run(&whole.path().join("r.peft"), &often);
+    let runs = killed.path().join(".peftc/runs/r");
+    let lines = |stage: &str| {
+        let log = std::fs::read_to_string(runs.join(stage).join("metrics.jsonl"));
+        log.map_or(0, |text| text.lines().count())
+    };
+    // While pairs are learned, while texts are, and once these are done: while text is generated.
+    let points: [&dyn Fn() -> bool; 3] = [&|| lines("p") >= 5, &|| lines("s") >= 5, &|| {
+        runs.join("s/stage.json").exists()
+    }];
+    let mut kills = 0;
+    for reached in points {
+        let mut child = program()
+            .args(["run", "--quiet"])
+            .arg(killed.path().join("r.peft"))
+            .args(often)
+            .spawn()
+            .expect("starts");
+        while child.try_wait().expect("waited for").is_none() && !reached() {
+            std::thread::yield_now();
+        }
+        kills += usize::from(child.try_wait().expect("waited for").is_none());
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+    }
+    assert!(kills >= 2, "the runs were over before they were killed");
+    let last = run(&killed.path().join("r.peft"), &often);
+    for stage in ["p", "s"] {
+        let all = [whole.path(), killed.path()].map(|dir| losses(dir, "r", stage));
+        assert_eq!(all[0].len(), 60);
+        assert_eq!(all[0], all[1], "{stage}");
+    }
+    let metrics = |result: &Value| {
+        let mut stages = result["stages"].as_array().expect("stages").iter();
+        stages.find(|s| s["name"] == "g").expect("a stage")["metrics"].clone()
+    };
+    assert_eq!(metrics(&first), metrics(&last));
+    let texts = [whole.path(), killed.path()]
+        .map(|dir| std::fs::read(dir.join(".peftc/runs/r/g/predictions.jsonl")).expect("texts"));
+    assert!(texts[0] == texts[1], "other texts were generated");
 }
