@@ -12,7 +12,7 @@ use crate::library::task::Reads;
 use crate::program::device::{self, Card, Device, Overhead};
 use crate::program::memory::{self, Peak};
 use crate::program::op::Machine;
-use crate::program::{Bindings, Class, Program, Resident, Sym, Verified};
+use crate::program::{Bindings, Class, Format, Program, Resident, Sym, Verified};
 
 /// A stage's memory and work. All sizes are bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -401,7 +401,12 @@ fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
             made = Some(by);
             if makes_adapter || param.replaces.is_some() {
                 let at = Estimate {
-                    transient: by.rule().source().bytes(),
+                    transient: by.rule().source().bytes()
+                        + match param.format.and_then(Format::blocks) {
+                            // In blocks it is made beside what is in f32.
+                            Some(blocks) => blocks.bytes(param.elements()),
+                            None => 0,
+                        },
                     workspace: if makes_adapter {
                         by.rule().scratch_bytes()
                     } else {

@@ -33,6 +33,7 @@ mod pointers;
 mod precision;
 mod preference;
 mod pruned;
+mod qsiva;
 mod recipes;
 mod report;
 mod run;

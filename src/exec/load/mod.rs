@@ -243,7 +243,10 @@ impl<'a> Loader<'a> {
         } else {
             0
         };
-        own + by.rule().source().bytes()
+        // In blocks it is made beside what is in f32.
+        let blocks = param.format.and_then(Format::blocks);
+        let packed = blocks.map_or(0, |blocks| blocks.bytes(param.elements()));
+        own + by.rule().source().bytes() + packed
     }
 
     fn tensor(&mut self, param: &'a Param, stored: Format) -> Result<Tensor, RunError> {
@@ -454,6 +457,10 @@ impl<'a> Loader<'a> {
         let tensor = Tensor::new(data, &dims);
         if param.keeps_start && self.keeps {
             self.initial.insert(param.name.clone(), tensor.clone());
+        }
+        if stored.blocks().is_some() {
+            let unfit = |x| self.unfit(&param.name, x);
+            return tensor.stored_as(stored).map_err(unfit);
         }
         self.narrow(&param.name, tensor, stored)
     }

@@ -10,10 +10,10 @@ use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
     Value, Values,
 };
-use crate::library::error::RANK_ABOVE_DECOMPOSITION;
+use crate::library::error::{CONFLICTING_KEYS, RANK_ABOVE_DECOMPOSITION};
 use crate::library::placement::Placement;
-use crate::program::Real;
 use crate::program::op::{Epilogue, MatMul, MulRows};
+use crate::program::{DType, Format, Real};
 
 /// Trained singular vectors on a frozen remainder.
 #[derive(Debug)]
@@ -37,6 +37,18 @@ const ON: Maybe<Placement> = Maybe::filled(
     "which linear maps are decomposed",
 );
 
+const TAIL: Maybe<str> = Maybe::new(
+    "tail",
+    kind::choice(&["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "nf4"]),
+    "format in which the rest of each decomposition is stored; as the model's own matrices if not written, but in f32 where those are in \
+          blocks. Rounding it changes the model a little, before anything is trained",
+);
+
+/// The format of the rest, where one is written.
+fn tail(values: &Values) -> Option<Format> {
+    TAIL.get(values).and_then(Format::named)
+}
+
 static SCHEMA: Schema = Schema {
     name: "siva",
     summary: "singular value adaptation: the top singular vectors of each matrix are trained",
@@ -44,9 +56,10 @@ static SCHEMA: Schema = Schema {
           as a fixed middle factor; the rest of the decomposition is a frozen matrix that takes W0's place in memory. \
           With `decomposition` below the matrix's full rank the smallest triplets are dropped: lossy, and the model \
           starts changed. Merges exactly; exported for peft as a LoRA of rank 2·rank on the original weights when \
-          nothing was dropped, else as merged weights.",
+          nothing was dropped, else as merged weights. `tail = nf4` stores the rest in four bits (QSiVA): the largest singular values are \
+          taken out of it first, so that rounding loses less than of W0. Then there is no LoRA that does the same.",
     paper: "Say, Coşlu and Gudelj 2023, \"Reducing Training Resource Cost by Selective Parameter Updating\", section 3.1; related: PiSSA (arXiv 2404.02948), Spectral Adapter",
-    keys: &[RANK.key(), DECOMPOSITION.key(), ON.key()],
+    keys: &[RANK.key(), DECOMPOSITION.key(), TAIL.key(), ON.key()],
 };
 
 struct Parts {
@@ -76,7 +89,7 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
             .start(Init::Derived { by, part })
     };
     let rest = part("siva_W", &[output, input], Svd::REST);
-    let rest = rest.frozen().replacing(name);
+    let rest = rest.frozen().replacing(name).held_in(tail(at.values));
     Parts {
         // What a lossy decomposition leaves is not to be had from the weight and the vectors alone.
         rest: net.tensor(if lossy { rest } else { rest.unsaved() }),
@@ -96,6 +109,32 @@ impl Method for Siva {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
+        if let Some(format) = tail(values) {
+            let blamed = |message: String, help: &str| {
+                Some(Complaint {
+                    key: "tail",
+                    code: &CONFLICTING_KEYS,
+                    message,
+                    help: Some(help.to_owned()),
+                })
+            };
+            if DECOMPOSITION.get(values).is_some() {
+                return blamed(
+                    "`tail` rounds the rest, and `decomposition` takes something from it that adapters keep exactly".to_owned(),
+                    "keep one of them",
+                );
+            }
+            if !format.fits(site.input()) {
+                return blamed(
+                    format!(
+                        "`{}` has rows of {} numbers, which are no whole blocks of {format}",
+                        site.path,
+                        site.input()
+                    ),
+                    "write another `tail`, or place the method elsewhere",
+                );
+            }
+        }
         check_rank(values, &RANK, site).or_else(|| {
             let (rank, keep) = (RANK.get(values), DECOMPOSITION.get(values)?);
             (rank > keep).then(|| Complaint {
@@ -132,8 +171,8 @@ impl Method for Siva {
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
-        if DECOMPOSITION.get(values).is_some() {
-            return None; // the adapter on W0 would not give the dropped triplets' absence
+        if DECOMPOSITION.get(values).is_some() || tail(values).is_some_and(|f| f != DType::F32) {
+            return None; // the adapter on W0 would not give what was dropped, or rounded
         }
         let product = Product {
             rank: 2 * RANK.get(values),

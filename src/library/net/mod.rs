@@ -144,6 +144,10 @@ impl<'a> Net<'a> {
         let wide = TensorType::fixed(DType::F32, &param.shape);
         // Vectors stay in f32: they cost nothing and widening them at each use would. So do matrices that a method
         // draws and never trains: files keep them as they are.
+        let own = param.format.filter(|f| f.holds(&wide.shape));
+        if let (Some(format), false) = (own, param.trainable) {
+            return wide.stored_as(format);
+        }
         let drawn = param.owner == Owner::Adapter && !param.trains && param.replaces.is_none();
         if param.trainable || param.shape.len() < 2 || drawn {
             return wide;

@@ -3,7 +3,7 @@
 use super::super::derive::Derivation;
 use super::super::derive::prune::Cut;
 use super::site::{Role, Site};
-use crate::program::Class;
+use crate::program::{Class, Format};
 
 /// Whether a path is `end`, or ends with a dot and `end`.
 #[must_use]
@@ -104,6 +104,8 @@ pub struct Param {
     pub keeps_start: bool,
     /// The model's own parameter in whose place it stands.
     pub replaces: Option<String>,
+    /// The format that it is stored in while it is frozen, whatever the model's other weights have.
+    pub format: Option<Format>,
     /// Whether it is trained in this stage.
     pub trainable: bool,
 }
@@ -124,6 +126,7 @@ impl Param {
             saved: true,
             keeps_start: false,
             replaces: None,
+            format: None,
             trainable: false,
         }
     }
@@ -207,6 +210,12 @@ impl Param {
             replaces: Some(name.into()),
             ..self
         }
+    }
+
+    /// The same, stored in this format while it is frozen.
+    #[must_use]
+    pub fn held_in(self, format: Option<Format>) -> Self {
+        Self { format, ..self }
     }
 
     /// Number of elements.
