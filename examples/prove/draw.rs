@@ -50,32 +50,32 @@ impl Draw {
 }
 
 /// Random choices from a counter-based stream: the same on every machine.
-struct Dice {
+pub struct Dice {
     stream: Stream,
     next: u64,
 }
 
 impl Dice {
-    fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         self.next += 1;
         self.stream.uniform(self.next)
     }
 
     /// A number below `n`, which is at least 1.
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         ((self.unit() * n as f64) as u64).min(n - 1)
     }
 
-    fn chance(&mut self, p: f64) -> bool {
+    pub fn chance(&mut self, p: f64) -> bool {
         self.unit() < p
     }
 
-    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len() as u64) as usize]
     }
 
     /// A number from `low` to `high`, all orders of magnitude alike.
-    fn scale(&mut self, low: u64, high: u64) -> u64 {
+    pub fn scale(&mut self, low: u64, high: u64) -> u64 {
         let ratio = (high + 1) as f64 / low as f64;
         ((low as f64 * power(ratio, self.unit())) as u64).clamp(low, high)
     }
@@ -143,11 +143,12 @@ pub fn corners(texts: &[(&str, &str)]) -> Vec<Draw> {
     .collect()
 }
 
-struct Shape {
-    layers: u64,
-    hidden: u64,
-    batch: u64,
-    length: u64,
+/// Sizes of a draw.
+pub struct Shape {
+    pub layers: u64,
+    pub hidden: u64,
+    pub batch: u64,
+    pub length: u64,
 }
 
 /// Draw number `index` of `seed`; the next `attempt` is another one for the same number.
@@ -157,6 +158,11 @@ pub fn draw(seed: u64, index: u64, attempt: u64, texts: &[(&str, &str)]) -> Draw
         next: 0,
     };
     let dice = &mut dice;
+    // A stream of its own, so that draws of encoders stay what they were.
+    let families = Stream::new(seed, &format!("prove/{index}/family"));
+    if families.uniform(0) < 0.4 {
+        return super::decoders::draw(dice, texts);
+    }
     let heads = dice.pick(&[2, 4, 8, 12, 12]);
     let hidden = heads * dice.pick(&[16, 32, 64, 64]);
     let hidden = hidden.max(64);
@@ -213,15 +219,7 @@ fn texts_file(
     let mut data = if jsonl { "" } else { "sentence\tlabel\n" }.to_owned();
     for row in 0..rows {
         let words = (shape.length as f64 * (0.3 + dice.unit())) as usize;
-        let mut text = String::new();
-        while text.split(' ').count() < words.max(2) {
-            if !text.is_empty() {
-                text.push(' ');
-            }
-            text.push_str(dice.pick(texts).0);
-        }
-        let text: Vec<&str> = text.split(' ').take(words.max(2)).collect();
-        let text = text.join(" ");
+        let text = texts_of(dice, words.max(2), texts);
         // Both classes are there.
         let label = (row % 2).to_string();
         if jsonl {
@@ -235,11 +233,24 @@ fn texts_file(
     (file, data)
 }
 
+/// So many words of some texts, one behind the other.
+pub fn texts_of(dice: &mut Dice, words: usize, texts: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    while text.split(' ').count() < words {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(dice.pick(texts).0);
+    }
+    let text: Vec<&str> = text.split(' ').take(words).collect();
+    text.join(" ")
+}
+
 /// Some of a model's linear maps, in some of its blocks.
-fn placement(dice: &mut Dice, layers: u64) -> String {
-    let mut roles: Vec<&str> = ROLES.into_iter().filter(|_| dice.chance(0.5)).collect();
+fn placement(dice: &mut Dice, layers: u64, all: &[&str]) -> String {
+    let mut roles: Vec<&str> = all.iter().copied().filter(|_| dice.chance(0.5)).collect();
     if roles.is_empty() {
-        roles.push(dice.pick(&ROLES));
+        roles.push(dice.pick(all));
     }
     let range = match dice.below(4) {
         0 => {
@@ -265,7 +276,12 @@ fn start(dice: &mut Dice, batch: u64) -> String {
 }
 
 /// A value for a key of a method that has no draw of its own; `None` leaves the key out.
-fn value(dice: &mut Dice, method: &dyn Method, key: &Key, layers: u64) -> Option<String> {
+fn value(
+    dice: &mut Dice,
+    method: &dyn Method,
+    key: &Key,
+    (layers, all): (u64, &[&str]),
+) -> Option<String> {
     let required = matches!(key.default, Default::Required);
     if !required && dice.chance(0.5) {
         return None;
@@ -276,14 +292,15 @@ fn value(dice: &mut Dice, method: &dyn Method, key: &Key, layers: u64) -> Option
         Kind::Choice(names) => Some(dice.pick(names).to_owned()),
         Kind::Placement => {
             let map = Site::linear("map", Role::Query, (64, 64));
-            method.fits(&map).then(|| placement(dice, layers))
+            method.fits(&map).then(|| placement(dice, layers, all))
         }
         // Numbers change no bytes, and files are not at hand.
         _ => None,
     }
 }
 
-fn adapter(dice: &mut Dice, method: &dyn Method, shape: &Shape) -> String {
+/// A method with values, placed at some of these maps.
+pub fn adapter(dice: &mut Dice, method: &dyn Method, shape: &Shape, all: &[&str]) -> String {
     let name = method.schema().name;
     let layers = shape.layers;
     match name {
@@ -295,7 +312,7 @@ fn adapter(dice: &mut Dice, method: &dyn Method, shape: &Shape) -> String {
                 "lora" => dice.pick(&["", ", rs_lora = true"]),
                 _ => dice.pick(&["", "", ", exact = true"]),
             };
-            let on = placement(dice, layers);
+            let on = placement(dice, layers, all);
             format!("{name} {{ rank = {rank}, alpha = 8{dropout}{rest}, on = {on} }}")
         }
         "siva" => {
@@ -307,7 +324,7 @@ fn adapter(dice: &mut Dice, method: &dyn Method, shape: &Shape) -> String {
                 ),
                 false => String::new(),
             };
-            let on = placement(dice, layers);
+            let on = placement(dice, layers, all);
             format!("siva {{ rank = {rank}{kept}, on = {on} }}")
         }
         "lst" => {
@@ -339,7 +356,7 @@ fn adapter(dice: &mut Dice, method: &dyn Method, shape: &Shape) -> String {
         _ => {
             let keys = method.schema().keys.iter();
             let drawn: Vec<String> = keys
-                .filter_map(|key| Some((key.name, value(dice, method, key, layers)?)))
+                .filter_map(|key| Some((key.name, value(dice, method, key, (layers, all))?)))
                 .map(|(name, value)| format!("{name} = {value}"))
                 .collect();
             format!("{name} {{ {} }}", drawn.join(", "))
@@ -434,7 +451,7 @@ fn recipe(dice: &mut Dice, shape: &Shape) -> String {
         ));
     }
     let method = dice.pick(METHODS);
-    let made = adapter(dice, method, shape);
+    let made = adapter(dice, method, shape, &ROLES);
     let score_batch = dice.scale(1, 32);
     let mut stage = |name: &str, kind: &str, keys: String| {
         text.push_str(&format!("stage {name} = {kind} {{ {keys} }}\n"));
@@ -456,7 +473,7 @@ fn recipe(dice: &mut Dice, shape: &Shape) -> String {
                 true => made,
                 false => {
                     let method = dice.pick(&folding);
-                    adapter(dice, method, shape)
+                    adapter(dice, method, shape, &ROLES)
                 }
             };
             let first = format!("model = m, data = d.train{keys}, adapter = {made}");

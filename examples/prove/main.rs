@@ -13,6 +13,7 @@
 //! tokenizer are part of the program, so it runs where the repository is not; `--peftc` names the compiler then.
 
 mod confine;
+mod decoders;
 mod draw;
 mod tally;
 mod watch;
@@ -32,6 +33,16 @@ use watch::Watch;
 
 const REVIEWS: &str = include_str!("../../recipes/reviews/train.tsv");
 const TOKENIZER: &str = include_str!("../../recipes/reviews-mini/tokenizer.json");
+const TALES: [(&str, &str); 2] = [
+    (
+        "tokenizer.json",
+        include_str!("../../recipes/tales-mini/tokenizer.json"),
+    ),
+    (
+        "tokenizer_config.json",
+        include_str!("../../recipes/tales-mini/tokenizer_config.json"),
+    ),
+];
 /// Exit code of a recipe that is wrong.
 const REFUSED: i32 = 2;
 /// So many refused recipes in a row mean that something else is wrong.
@@ -172,11 +183,14 @@ impl Bench {
         let io = |e: std::io::Error| e.to_string();
         let scratch = tempfile::tempdir().map_err(io)?;
         let root = scratch.path();
-        for folder in ["model", "data", "tokenizer"] {
+        for folder in ["model", "data", "tokenizer", "tales"] {
             std::fs::create_dir(root.join(folder)).map_err(io)?;
         }
         std::fs::write(root.join("model/config.json"), draw.config.to_string()).map_err(io)?;
         std::fs::write(root.join("tokenizer/tokenizer.json"), TOKENIZER).map_err(io)?;
+        for (name, text) in TALES {
+            std::fs::write(root.join("tales").join(name), text).map_err(io)?;
+        }
         std::fs::write(root.join("data").join(draw.file), &draw.data).map_err(io)?;
         std::fs::write(root.join("drawn.peft"), &draw.recipe).map_err(io)?;
         let mut planned = Value::Null;
