@@ -27,7 +27,7 @@ pub const FILE: &str = "model.gguf";
 pub const MODELFILE: &str = "Modelfile";
 
 /// Numbers that are turned, rounded and written at once.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 1 << 16;
 
 /// How the numbers of a tensor become those of the file.
 struct Turn {

@@ -112,7 +112,7 @@ impl Work<'_> {
 }
 
 /// Numbers that are rounded at a time.
-const PIECE: usize = 1 << 18;
+const PIECE: usize = 1 << 16;
 
 /// Length of what rounding to 16 bits changes of a matrix.
 fn lost(tensor: &Tensor, dtype: DType) -> f64 {
