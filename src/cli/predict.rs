@@ -1,5 +1,6 @@
 //! `peftc predict`: label new text, row by row, in the order and with the columns of the input.
 
+mod choose;
 pub(super) mod flags;
 mod label;
 pub(super) mod place;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use self::choose::Choosing;
 use self::flags::{Noting, Running};
 use self::label::{Answers, Source, Unsaid, strs};
 use self::progress::Shown;
@@ -90,6 +92,9 @@ pub(super) struct Predict {
     /// Columns of the text, if not those of the training
     #[arg(long, value_delimiter = ',', value_name = "COLUMN,…")]
     text: Vec<String>,
+    /// Choose the likeliest of the options in this column, which holds lists, or of those in these columns, behind the prompt
+    #[arg(long, value_delimiter = ',', value_name = "COLUMN,…")]
+    choices: Vec<String>,
     /// Examples at once
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
     batch: u64,
@@ -244,6 +249,9 @@ impl Predict {
     fn added(&self, answers: &Answers<'_>, writes: bool) -> Result<Vec<Added>, Refusal> {
         let idle =
             |flag: &str, why: &str| Err(Refusal::Wrong(format!("`{flag}` has no effect: {why}")));
+        if !self.choices.is_empty() {
+            return self.chooses(writes);
+        }
         let flags = [("--all", self.all), ("--draws", self.draws > 1)];
         match (
             writes,
@@ -261,14 +269,44 @@ impl Predict {
         }
     }
 
+    /// What is added to a row of whose options one is chosen.
+    fn chooses(&self, writes: bool) -> Result<Vec<Added>, Refusal> {
+        let wrong = |why: String| Err(Refusal::Wrong(why));
+        if !writes {
+            return wrong("`--choices` has no effect: the model labels texts".to_owned());
+        }
+        let flags = [("--all", self.all), ("--draws", self.draws > 1)];
+        let given = flags
+            .iter()
+            .find(|(_, given)| *given)
+            .map(|(flag, _)| *flag);
+        let given = given
+            .or(self.generation.first())
+            .or(self.templating.first());
+        match given {
+            Some(flag) => wrong(format!(
+                "`{flag}` has no effect with `--choices`, which generates nothing"
+            )),
+            None => Ok(choose::columns()),
+        }
+    }
+
     /// The model in memory.
     fn source<'a>(
-        &self,
+        &'a self,
         predictor: &'a Predictor,
         answers: Answers<'a>,
         (machine, device): (Machine, Device),
     ) -> Result<Source<'a>, Refusal> {
         let device: Arc<dyn Open> = Arc::new(device);
+        if !self.choices.is_empty() {
+            let chooser = predictor.chooser(self.batch, (machine, device))?;
+            return Ok(Source::Chooses(Box::new(Choosing {
+                chooser,
+                options: &self.choices,
+                nested: answers.form.nested,
+            })));
+        }
         if predictor.task.generates() {
             let settings = self.generation.settings(&Settings::default());
             let settings = settings.map_err(Refusal::Wrong)?;

@@ -349,22 +349,13 @@ impl Each<'_> {
     }
 
     /// A prompt with each of its options.
-    fn options(
-        &self,
-        example: &Example,
-        (delimiter, special): (&str, bool),
-    ) -> Result<Vec<Read>, Cause> {
+    fn options(&self, example: &Example, form: (&str, bool)) -> Result<Vec<Read>, Cause> {
         let most = self.want.max_length as usize;
         let [prompt, options @ .., _] = example.texts.as_slice() else {
             return Ok(Vec::new());
         };
-        // The space at the end of a prompt belongs to what goes on.
-        let begin = prompt.trim_end().len();
         let each = options.iter().map(|option| {
-            let text = format!("{prompt}{delimiter}{option}");
-            let parts = one(begin..text.len());
-            let ends = Ends::Open { special };
-            let marked = self.tokenizer.encode_marked(&text, &parts, ends, most);
+            let marked = self.tokenizer.encode_option((prompt, option), form, most);
             let marked = marked.map_err(Cause::Tokens)?;
             Ok(Read {
                 encoded: marked.encoded,

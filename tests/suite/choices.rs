@@ -97,6 +97,83 @@ fn options_have_the_likelihoods_and_accuracies_of_the_harness() {
 }
 
 #[test]
+fn predict_chooses_as_an_evaluation_does() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let made = json("tests/reference/choices.json");
+    let own = &made["models"][0];
+    let cases = traces();
+    let mut all = cases["cases"].as_array().expect("cases").iter();
+    let mut case = all
+        .find(|c| c["name"] == own["name"])
+        .expect("a case")
+        .clone();
+    case["config"]["architectures"] = json!(["SomeForCausalLM"]);
+    let model = dir.path().join("m");
+    write_model(&model, &case);
+    let input = dir.path().join("rows.jsonl");
+    let predict = |rows: &[Value], more: &[&str]| {
+        let lines: String = rows.iter().map(|row| row.to_string() + "\n").collect();
+        std::fs::write(&input, lines).expect("written");
+        let mut command = program();
+        command
+            .args(["predict", "--quiet"])
+            .arg(&model)
+            .arg("--input")
+            .arg(&input);
+        command.args(more).output().expect("starts")
+    };
+    // The evaluation cuts prompts at 12 tokens; those that are longer are left out here.
+    let rows = made["rows"].as_array().expect("rows").iter();
+    let rows = rows.zip(own["sums"].as_array().expect("sums"));
+    let short = |row: &Value| {
+        row["prompt"]
+            .as_str()
+            .is_some_and(|p| p.split(' ').count() < 8)
+    };
+    let rows: Vec<(&Value, &Value)> = rows.filter(|(row, _)| short(row)).collect();
+    let asked: Vec<Value> = rows.iter().map(|(row, _)| (*row).clone()).collect();
+    let output = predict(&asked, &["--choices", "choices"]);
+    let said = stdout_of(&output);
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    assert_eq!(said.lines().count(), rows.len());
+    for (line, (row, sums)) in said.lines().zip(&rows) {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let of =
+            |value: &Value| -> Vec<f64> { serde_json::from_value(value.clone()).expect("numbers") };
+        let (got, want) = (of(&line["loglikelihoods"]), of(sums));
+        let far = got
+            .iter()
+            .zip(&want)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max);
+        assert!(
+            got.len() == want.len() && far < 2e-4,
+            "{got:?} for {want:?}"
+        );
+        let options = row["choices"].as_array().expect("options");
+        let bytes = |i: usize| options[i].as_str().map_or(1, str::len) as f64;
+        let best = |by: &dyn Fn(usize) -> f64| {
+            (0..want.len()).fold(0, |best, i| {
+                if want[i] / by(i) > want[best] / by(best) {
+                    i
+                } else {
+                    best
+                }
+            })
+        };
+        assert_eq!(line["choice"], best(&|_| 1.0), "{line}");
+        assert_eq!(line["choice_norm"], best(&bytes), "{line}");
+    }
+    let one = |more: &[&str]| stderr_of(&predict(&asked[..1], more));
+    assert!(one(&["--choices", "options"]).contains("there is no `options`"));
+    assert!(
+        one(&["--choices", "choices", "--temperature", "1"])
+            .contains("has no effect with `--choices`")
+    );
+    assert!(one(&["--choices", "prompt"]).contains("fewer than two options"));
+}
+
+#[test]
 fn rows_whose_answer_is_none_of_the_options_are_refused_by_their_place() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let cases = traces();

@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use super::Refusal;
+use super::choose::Choosing;
 use super::write::Writing;
 use crate::base::units::Count;
 use crate::exec::observe::Silent;
@@ -60,6 +61,8 @@ pub(super) enum Source<'a> {
     Labels(Box<Session<'a>>, Answers<'a>),
     /// It goes on with them.
     Writes(Box<Writing<'a>>),
+    /// It chooses among their options.
+    Chooses(Box<Choosing<'a>>),
 }
 
 impl Source<'_> {
@@ -71,6 +74,7 @@ impl Source<'_> {
         unsaid: &mut Unsaid,
     ) -> Result<Vec<Vec<Json>>, Refusal> {
         match self {
+            Self::Chooses(choosing) => choosing.values(part, (columns, name), unsaid),
             Self::Writes(writing) => writing.values(part, (columns, name), unsaid),
             Self::Labels(session, answers) => {
                 let width = answers.columns()?.len();

@@ -34,9 +34,11 @@ use crate::program::format::Storing;
 use crate::program::op::Machine;
 use crate::program::{Format, Resident, Verified};
 
+mod chooser;
 mod foreign;
 mod writer;
 
+pub use chooser::{Choice, Chooser, Question};
 pub use writer::{Unfit, Writer};
 
 /// What a JSON file says; `remedy` follows on what is wrong with it.

@@ -525,6 +525,9 @@ pub const NEXT_TOKEN: &str = causal_lm::NAME;
 /// The task that tells masked tokens, by its name.
 pub const MASKED: &str = masked_lm::NAME;
 
+/// The task that chooses among options, by its name.
+pub const OPTIONS: &str = multiple_choice::NAME;
+
 /// What a stage learns where it says nothing.
 #[must_use]
 pub fn usual() -> Arc<dyn Task> {

@@ -37,8 +37,11 @@ const SPECIAL_TOKENS: Given<bool> = Given::<bool>::new(
     "put before a prompt what the tokenizer puts before a text, such as BOS; `false` is what lm-evaluation-harness does without `add_bos_token`",
 );
 
+/// Its name.
+pub(super) const NAME: &str = "multiple_choice";
+
 static SCHEMA: Schema = Schema {
-    name: "multiple_choice",
+    name: NAME,
     summary: "the likeliest of several options to go on with a prompt, by the model's own head: for `eval`",
     doc: "Reads data with `prompt`, `choices` and `answer`. An option's log-likelihood is the sum over its tokens behind the prompt, with \
           `delimiter` between both and nothing behind it, as in lm-evaluation-harness (`output_type: multiple_choice`): prompt and option are one \

@@ -104,6 +104,24 @@ impl Tokenizer {
         })
     }
 
+    /// Tokens of a prompt with an option to go on, of which the option's are marked. The space that the prompt ends with belongs to
+    /// the option; `form` has what stands between both, and whether the tokenizer's tokens stand before them.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about.
+    pub fn encode_option(
+        &self,
+        (prompt, option): (&str, &str),
+        (delimiter, special): (&str, bool),
+        max_length: usize,
+    ) -> Result<Marked, String> {
+        let begin = prompt.trim_end().len();
+        let text = format!("{prompt}{delimiter}{option}");
+        let all = begin..text.len();
+        let parts = std::slice::from_ref(&all);
+        self.encode_marked(&text, parts, Ends::Open { special }, max_length)
+    }
+
     /// Whether what is learned of tokens ends with one that ends a text or a turn; white space may stand behind it.
     #[must_use]
     pub fn is_ended(&self, learned: &[u32], special: &[u32]) -> bool {

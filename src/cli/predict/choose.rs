@@ -1,0 +1,105 @@
+//! Rows with options, of which the likeliest is chosen.
+
+use serde_json::{Value as Json, json};
+
+use super::Refusal;
+use super::label::Unsaid;
+use crate::exec::observe::Silent;
+use crate::exec::predict::{Chooser, Question};
+use crate::library::data::DataError;
+use crate::library::rows::{Added, Record};
+
+/// What is added to a row.
+pub(super) fn columns() -> Vec<Added> {
+    let named = |(name, number): (&str, bool)| Added {
+        name: name.to_owned(),
+        number,
+    };
+    [
+        ("choice", true),
+        ("choice_norm", true),
+        ("loglikelihoods", false),
+    ]
+    .map(named)
+    .to_vec()
+}
+
+/// A model that chooses among the options of rows.
+pub(super) struct Choosing<'a> {
+    pub(super) chooser: Chooser<'a>,
+    /// The columns of the options.
+    pub(super) options: &'a [String],
+    /// Whether a value may be a list.
+    pub(super) nested: bool,
+}
+
+impl Choosing<'_> {
+    /// The values that are added to some rows.
+    pub(super) fn values(
+        &mut self,
+        part: &[Record],
+        (columns, name): (&[String], &str),
+        unsaid: &mut Unsaid,
+    ) -> Result<Vec<Vec<Json>>, Refusal> {
+        let mut questions = Vec::with_capacity(part.len());
+        let mut has = Vec::with_capacity(part.len());
+        for record in part {
+            let own = record.texts(columns, name)?;
+            unsaid.see(record.row, own.as_deref());
+            has.push(own.is_some());
+            if let Some(own) = own {
+                questions.push(Question {
+                    prompt: own.concat(),
+                    options: self.options_of(record, name)?,
+                });
+            }
+        }
+        let mut made = self.chooser.choose(&questions, &mut Silent)?.into_iter();
+        let values = has.into_iter().map(|has| {
+            let Some(choice) = (if has { made.next() } else { None }) else {
+                return vec![Json::Null; 3];
+            };
+            let place = |i: usize| json!(choice.best.get(i));
+            let sums = json!(choice.sums);
+            let sums = if self.nested {
+                sums
+            } else {
+                Json::String(sums.to_string())
+            };
+            vec![place(0), place(1), sums]
+        });
+        Ok(values.collect())
+    }
+
+    /// The options of a row.
+    fn options_of(&self, record: &Record, name: &str) -> Result<Vec<String>, DataError> {
+        let wrong = |why: String| DataError::new(name, format!("row {}: {why}", record.row));
+        let text = |column: &str, value: &Json| match value {
+            Json::String(text) if !text.is_empty() => Ok(text.clone()),
+            Json::Number(number) => Ok(number.to_string()),
+            _ => Err(wrong(format!(
+                "`{column}` holds an option that is no text, or an empty one"
+            ))),
+        };
+        let mut all = Vec::new();
+        for column in self.options {
+            match record.fields.get(column) {
+                Some(Json::Array(list)) => {
+                    for value in list {
+                        all.push(text(column, value)?);
+                    }
+                }
+                Some(value) => all.push(text(column, value)?),
+                None => {
+                    return Err(wrong(format!(
+                        "there is no `{column}`, which `--choices` names"
+                    )));
+                }
+            }
+        }
+        match all.len() {
+            0 | 1 => Err(wrong("there are fewer than two options".to_owned())),
+            _ => Ok(all),
+        }
+    }
+}
