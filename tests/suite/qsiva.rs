@@ -81,10 +81,10 @@ fn siva_on_a_rest_in_blocks_learns_as_pytorch_does_and_merges() {
     };
     refused(
         "siva { rank = 2, tail = nf4, on = attention.query }",
-        "no whole blocks of nf4",
+        "has rows of 32 numbers",
     );
     refused(
         "siva { rank = 2, tail = q8_0, decomposition = 8, on = attention.query }",
-        "adapters keep exactly",
+        "`tail` rounds the rest",
     );
 }
