@@ -14,8 +14,11 @@ use super::durable;
 use super::error::RunError;
 use super::tensorfile::{self, TensorSpec};
 use super::weights::{Kind, TensorFile};
+use crate::base::Span;
+use crate::library::method::{PeftForm, Product};
 use crate::library::model::Model;
-use crate::library::peft::{self, Config, Fitted, Floats, Misfit, Stored};
+use crate::library::peft::{self, Config, Edit, Edited, Fitted, Floats, Misfit, Stored};
+use crate::library::schema::Values;
 use crate::library::stage::network::Anatomy;
 use crate::program::types::DType;
 
@@ -182,12 +185,62 @@ impl PeftAdapter {
         peft::fit(&self.config, &self.tensors, model, parts)
     }
 
+    /// The pairs of an adapter that fits a model, if it holds nothing but LoRA on linear maps and modules that are saved whole.
+    ///
+    /// # Errors
+    /// What else it holds.
+    pub fn pairs(&self, fitted: &Fitted) -> Result<Vec<Lora>, String> {
+        if let Some(edited) = fitted.edits.first() {
+            return Err(format!("it changes `{}` of the model itself", edited.own));
+        }
+        if let Some(update) = fitted.head.first() {
+            return Err(format!("it has a LoRA on the head's `{}`", update.module));
+        }
+        let mut pairs = Vec::new();
+        for group in &fitted.groups {
+            let mut values = Values::default();
+            for (key, value) in &group.values {
+                values.insert(key, value.clone(), Span::default(), false);
+            }
+            let form = group.method.peft(&values);
+            let set = |form: &PeftForm, key| form.keys.contains(&(key, json!(true)));
+            let plain = form.filter(|f| !set(f, "use_dora") && !set(f, "lora_bias"));
+            let product = plain.and_then(|form| form.product);
+            let product = product.ok_or_else(|| {
+                format!(
+                    "it is a `{}`, and LoRAs are made one",
+                    group.method.schema().name
+                )
+            })?;
+            for module in &group.modules {
+                let find = |half: &str| {
+                    let own = format!("{module}.lora_{half}.weight");
+                    let taken = fitted.tensors.iter().find(|t| t.own == own)?;
+                    taken.from.first().cloned()
+                };
+                let (Some(a), Some(b)) = (find("A"), find("B")) else {
+                    return Err(format!("`{module}` has no pair"));
+                };
+                let module = module.clone();
+                pairs.push(Lora {
+                    module,
+                    a,
+                    b,
+                    product,
+                });
+            }
+        }
+        Ok(pairs)
+    }
+
     /// Whether an adapter that fits a model changes nothing of what it computes.
     ///
     /// # Errors
     /// A tensor cannot be read.
     pub fn is_idle(&self, fitted: &Fitted) -> Result<bool, String> {
-        if fitted.idle.is_empty() || !fitted.whole.is_empty() {
+        let something = |e: &Edited| matches!(e.edit, Edit::Rows { .. });
+        if fitted.idle.is_empty() || !fitted.whole.is_empty() || fitted.edits.iter().any(something)
+        {
             return Ok(false);
         }
         for (name, value) in &fitted.idle {
@@ -198,6 +251,19 @@ impl PeftAdapter {
         }
         Ok(true)
     }
+}
+
+/// A pair of LoRA's in a file.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    /// Path of its map in the model.
+    pub module: String,
+    /// Name of A in the file.
+    pub a: String,
+    /// Name of B in the file.
+    pub b: String,
+    /// Rank and factor.
+    pub product: Product,
 }
 
 /// The two files of an adapter, by which it is told from others.

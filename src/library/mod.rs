@@ -3,6 +3,7 @@
 
 pub mod candidates;
 pub mod chat;
+pub mod combine;
 pub mod data;
 pub mod decl;
 pub mod demonstrations;

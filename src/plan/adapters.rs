@@ -1,25 +1,31 @@
 //! Adapters of the Python library `peft` against a model: the methods that they stand for, and their tensors against those
 //! of the stage.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::Handed;
+use serde_json::Value as Json;
+
 use super::error::{BAD_ADAPTER, IDLE_ADAPTER, UNREAD_TENSORS};
+use super::{Handed, Plan};
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Span};
 use crate::files::peft::PeftAdapter;
 use crate::files::{near, peft};
-use crate::library::method::{Tuning, import, keys};
+use crate::library::combine::Rule;
+use crate::library::method::{Tuning, import, keys, method};
 use crate::library::model::Model;
-use crate::library::net::{ParamKind, Role};
-use crate::library::peft::{Fitted, Group, MERGE_INSTEAD, Stored};
+use crate::library::net::{Param, ParamKind, Role};
+use crate::library::peft::{Edit, Edited, Fitted, Group, MERGE_INSTEAD, Stored};
 use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{Checked, Default, Fallback, Filled, Schema, Values};
-use crate::library::stage::job::Job;
+use crate::library::stage::convert::ADAPTERS;
+use crate::library::stage::job::{Job, Mix};
 use crate::library::stage::network::{Anatomy, anatomy};
 use crate::library::task;
 use crate::library::task::Task;
+use crate::resolve::Declared;
 
 /// The adapters of peft's that methods start from, each once, and where they are named.
 fn started(tuning: &Tuning) -> impl Iterator<Item = (&str, Span)> {
@@ -84,13 +90,19 @@ pub(super) fn held(tuning: &Tuning, model: &dyn Model) -> BTreeSet<String> {
 /// What a stage that applies an adapter to a model scores with: the adapter's head, where it has one, with as many classes;
 /// else the head that it was trained with.
 pub(super) fn headed(start: &mut Handed, dir: &Path, model: &dyn Model) {
+    let own = (start.task.clone(), std::mem::take(&mut start.classes));
+    (start.task, start.classes) = head_of(&start.model.config, dir, model, own);
+}
+
+/// The task and the classes of an adapter on a model, which without it has those given.
+fn head_of(config: &Json, dir: &Path, model: &dyn Model, (mut task, mut classes): Head) -> Head {
     let parts = anatomy(model);
     // What is wrong with it is said where its methods are read.
     let Some((read, fitted)) = peft::read(dir).ok().and_then(|read| {
         let fitted = read.fit(model, &parts).ok()?;
         Some((read, fitted))
     }) else {
-        return;
+        return (task, classes);
     };
     let rows = fitted.tensors.iter().find_map(|taken| {
         let mut own = parts.params.iter().filter(|p| p.name == taken.own);
@@ -98,15 +110,13 @@ pub(super) fn headed(start: &mut Handed, dir: &Path, model: &dyn Model) {
         taken.shape.first().copied()
     });
     if let Some(rows) = rows {
-        if rows != start.classes.len() as u64 {
-            start.classes = (0..rows).map(|i| format!("LABEL_{i}")).collect();
+        if rows != classes.len() as u64 {
+            classes = (0..rows).map(|i| format!("LABEL_{i}")).collect();
         }
-        if let Ok(task) = task::of_config(&start.model.config, rows as usize) {
-            start.task = task;
-        }
-        return;
+        task = task::of_config(config, rows as usize).unwrap_or(task);
+        return (task, classes);
     }
-    let class = start.model.config.get("architectures");
+    let class = config.get("architectures");
     let class = class
         .and_then(|list| list.get(0)?.as_str())
         .unwrap_or_default();
@@ -119,25 +129,73 @@ pub(super) fn headed(start: &mut Handed, dir: &Path, model: &dyn Model) {
     } else if class.ends_with("ForMaskedLM") && model.masked_lm().is_some() {
         task::MASKED
     } else {
-        return;
+        return (task, classes);
     };
-    if let Some(task) = task::with_options(name, &[]) {
-        start.task = task;
-        start.classes.clear();
+    match task::with_options(name, &[]) {
+        Some(task) => (task, Vec::new()),
+        None => (task, classes),
+    }
+}
+
+/// A task and its classes.
+type Head = (Arc<dyn Task>, Vec<String>);
+
+impl Plan {
+    /// An adapter of peft's on a model with this config: its methods, what it predicts, and its classes.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn applied(
+        dir: &Path,
+        config: &Json,
+        model: &dyn Model,
+    ) -> Result<(Tuning, Arc<dyn Task>, Vec<String>), String> {
+        let mut values = Values::default();
+        let folder = Checked::Str(dir.display().to_string());
+        values.insert(import::FOLDER.name(), folder, Span::default(), true);
+        let filled = Filled {
+            name: import::NAME.to_owned(),
+            values,
+            span: Span::default(),
+        };
+        let mut diags = Diags::default();
+        let made = start_from_peft(Path::new(""), (filled, false), model, &mut diags);
+        let said = |d: &Diag| match &d.help {
+            Some(help) => format!("{}; {help}", d.message),
+            None => d.message.clone(),
+        };
+        let why = diags.iter().map(said).next();
+        let made = made.ok_or_else(|| why.unwrap_or_default())?;
+        let methods = made.into_iter().filter_map(|f| Some((method(&f.name)?, f)));
+        let tuning = Tuning {
+            methods: methods.collect(),
+            n_layers: model.facts().layers,
+            frozen: true,
+        };
+        let (task, classes) = head_of(config, dir, model, (task::usual(), Vec::new()));
+        Ok((tuning, task, classes))
     }
 }
 
 /// Refuses saved embeddings that a decoder is tied to.
 fn decoder_is_tied(fitted: &Fitted, parts: &Anatomy, task: &dyn Task) -> Result<(), String> {
-    let saved = fitted.whole.iter().find(|module| {
-        let mut own = parts.params.iter().filter(|p| p.module() == *module);
-        own.any(|p| p.kind == ParamKind::Embedding)
-    });
-    match saved.filter(|_| task.needs().is_lm()) {
+    let table = |p: &&Param| p.kind == ParamKind::Embedding;
+    // A decoder of its own is tied to nothing.
+    if parts.params.iter().any(|p| table(&p) && p.role.is_lm()) {
+        return Ok(());
+    }
+    let changed = |p: &Param| {
+        let product = |e: &Edited| e.own == p.name && matches!(e.edit, Edit::Product { .. });
+        fitted.whole.iter().any(|module| p.module() == module) || fitted.edits.iter().any(product)
+    };
+    let mut words = parts.params.iter();
+    let found = words.find(|p| table(p) && p.role == Role::WordEmbedding && changed(p));
+    match found.filter(|_| task.needs().is_lm()) {
         None => Ok(()),
-        Some(module) => Err(format!(
-            "the adapter saves `{module}` whole, and peft leaves the decoder that is tied to it as it was; that is not built \
-             yet\ntake an adapter without it, or a sequence head"
+        Some(param) => Err(format!(
+            "the adapter changes `{}`, and peft leaves the decoder that is tied to it as it was; that is not built yet\ntake an \
+             adapter without it, or a sequence head",
+            param.module()
         )),
     }
 }
@@ -181,6 +239,19 @@ fn shapes(
             }
         }
     }
+    for edited in &fitted.edits {
+        if !job.params.iter().any(|p| p.name == edited.own) {
+            let name = &edited.own;
+            match of_a_head(name) {
+                true => left_out.push(format!("those of `{name}`")),
+                false => {
+                    return Err(format!(
+                        "nothing in this stage reads `{name}`\n{MERGE_INSTEAD}"
+                    ));
+                }
+            }
+        }
+    }
     for update in &fitted.head {
         match job.sites.iter().find(|s| s.path == update.module) {
             Some(site) => {
@@ -215,10 +286,10 @@ fn shapes(
 }
 
 /// What a method that is an adapter of peft's, or starts from one, is: the methods of the adapter, once for all sites with
-/// the same values. Others stay as they are.
+/// the same values. Others stay as they are. What changes the model itself is applied, and not trained on.
 pub(super) fn start_from_peft(
     base: &Path,
-    filled: Filled,
+    (filled, trains): (Filled, bool),
     model: &dyn Model,
     diags: &mut Diags,
 ) -> Option<Vec<Filled>> {
@@ -232,6 +303,12 @@ pub(super) fn start_from_peft(
         return Some(vec![filled]);
     };
     let at = key.span(&filled.values);
+    if imported && import::WEIGHT.is_written(&filled.values) {
+        let message = "`weight` is for adapters that a `convert` stage makes one";
+        let at = import::WEIGHT.span(&filled.values);
+        diags.push(Diag::error(&crate::resolve::error::CONFLICT, at, message).help("remove it"));
+        return None;
+    }
     for key in ["rank", "alpha", "rs_lora", "on", "modules_to_save"] {
         if filled.values.written(key) {
             diags.push(
@@ -247,6 +324,18 @@ pub(super) fn start_from_peft(
         }
     }
     let (read, fitted) = opened(&start, model, at, diags)?;
+    if let Some(edited) = fitted.edits.first().filter(|_| trains) {
+        let message = format!(
+            "the adapter changes `{}` of the model itself, and a training does not go on from that yet",
+            edited.own
+        );
+        let diag = Diag::error(&BAD_ADAPTER, at, message).label("this adapter");
+        diags.push(diag.help(
+            "fold it in first, `stage fused = merge { model = …, adapter = peft \"DIR\" }`, and train from `fused`; `eval` and \
+             `merge` take it as it is",
+        ));
+        return None;
+    }
     let own = read.config.method.schema().name;
     if !imported && own != filled.name {
         let message = format!(
@@ -255,6 +344,24 @@ pub(super) fn start_from_peft(
         );
         let diag = Diag::error(&BAD_ADAPTER, at, message).label("this adapter");
         diags.push(diag.help("write `adapter = peft \"DIR\"`, which takes any"));
+        return None;
+    }
+    let holds = |group: &Group| {
+        group
+            .method
+            .schema()
+            .key(keys::MODULES_TO_SAVE.name())
+            .is_some()
+    };
+    let some = fitted.groups.is_empty() || fitted.groups.iter().any(holds);
+    if let Some(module) = fitted.whole.first().filter(|_| trains && !some) {
+        let message = format!(
+            "the adapter saves `{module}` whole, and `{own}` does not train modules beside itself yet"
+        );
+        let diag = Diag::error(&BAD_ADAPTER, at, message).label("this adapter");
+        diags.push(
+            diag.help("`eval` and `merge` take it as it is; merge it first, and train from that"),
+        );
         return None;
     }
     let mut groups = fitted.groups;
@@ -269,11 +376,12 @@ pub(super) fn start_from_peft(
     let mut whole = Some(fitted.whole).filter(|modules| !modules.is_empty());
     let dir = start.display().to_string();
     let made = groups.into_iter().map(|group| {
+        let fits = holds(&group);
         let mut own = as_filled(group, (filled.span, at));
         let mut put =
             |key: &str, value: Checked, written| own.values.insert(key, value, at, written);
         put(keys::START.name(), Checked::Str(dir.clone()), true);
-        if let Some(whole) = whole.take() {
+        if let Some(whole) = whole.take_if(|_| fits || !some) {
             put(keys::MODULES_TO_SAVE.name(), Checked::Names(whole), false);
         }
         if !imported
@@ -373,12 +481,57 @@ fn opened(
     }
 }
 
+/// Adapters that are to be made one: each a LoRA that fits the model, of one rank where the rule wants that, and at most one of
+/// them with modules of its own.
+pub(super) fn check_mix(mix: &Mix, model: &dyn Model, at: Span) -> Result<(), Box<Diag>> {
+    let parts = anatomy(model);
+    let mut ranks: BTreeMap<String, u64> = BTreeMap::new();
+    let mut saves: Option<&Path> = None;
+    for folder in &mix.folders {
+        let wrong = |why: String| {
+            let message = format!("{}: {why}", folder.display());
+            Box::new(Diag::error(&BAD_ADAPTER, at, message).label("these adapters"))
+        };
+        let read = peft::read(folder).map_err(|why| wrong(why.to_string()))?;
+        let fitted = read.fit(model, &parts);
+        let fitted =
+            fitted.map_err(|misfit| wrong(format!("{}; {}", misfit.message, misfit.help)))?;
+        for pair in read.pairs(&fitted).map_err(wrong)? {
+            let rank = pair.product.rank;
+            let other = ranks.entry(pair.module.clone()).or_insert(rank);
+            let alike = mix.how.updates || mix.how.rule == Rule::Cat;
+            if !alike && *other != rank {
+                return Err(wrong(format!(
+                    "`{}` has rank {rank} here and {other} in another adapter, and this rule wants them equal; take `cat` or a rule that \
+                     ends with `svd`",
+                    pair.module
+                )));
+            }
+        }
+        let own = |name: &str| parts.params.iter().any(|p| p.name == name);
+        if fitted.tensors.iter().any(|t| own(&t.own))
+            && let Some(other) = saves.replace(folder)
+        {
+            return Err(wrong(format!(
+                "it saves modules whole, and so does {}; such modules are not made one",
+                other.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// What of the files of adapters a stage starts from its result depends on; `None` where they cannot be read.
-pub(super) fn identity(tuning: &Tuning, world: &dyn World) -> Option<String> {
+pub(super) fn identity(tuning: &Tuning, declared: &Declared, world: &dyn World) -> Option<String> {
     let mut parts = Vec::new();
-    for (dir, _) in started(tuning) {
+    let mixed = ADAPTERS.get(&declared.filled.values).unwrap_or_default();
+    let mixed = mixed.iter().filter_map(import::folder);
+    let mixed = mixed.map(|dir| declared.base.join(dir));
+    let mixed = mixed.filter(|_| declared.filled.name == "convert");
+    let own = started(tuning).map(|(dir, _)| PathBuf::from(dir));
+    for dir in own.chain(mixed) {
         for file in peft::FILES {
-            parts.push(world.fingerprint(&Path::new(dir).join(file)).ok()?);
+            parts.push(world.fingerprint(&dir.join(file)).ok()?);
         }
     }
     Some(parts.join(" "))

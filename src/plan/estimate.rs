@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::features::{feed_bytes, fill_sizes, reference_sizes};
 use super::split::Lengths;
+use crate::library::combine;
 use crate::library::derive::{Derivation, prune};
+use crate::library::export::Target;
+use crate::library::net::Site;
 use crate::library::net::{Init, Owner, Param};
 use crate::library::stage::fisher::Fisher;
-use crate::library::stage::job::{Fit, Job, Routine, Update, batch_sizes};
+use crate::library::stage::job::{Fit, Fold, Job, Routine, Update, batch_sizes};
 use crate::library::task::Reads;
 use crate::program::device::{self, Card, Device, Overhead};
 use crate::program::memory::{self, Peak};
@@ -354,6 +357,9 @@ fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> 
                 .iter()
                 .map(|(_, program)| over(&[(program, &none)], machine));
             let folded = each.max_by_key(Estimate::peak).unwrap_or_default();
+            let folded = converted(fold, job)
+                .filter(|c| c.peak() > folded.peak())
+                .unwrap_or(folded);
             // All other tensors pass through, one at a time, in f32.
             let written = |p: &&Param| fold.target.is_model() || p.owner == Owner::Adapter;
             let passing = job.params.iter().filter(written);
@@ -369,6 +375,35 @@ fn other_estimate(job: &Job, splits: &[Option<&Lengths>], machine: &Machine) -> 
         }
         Routine::Fit(_) => Estimate::default(),
     }
+}
+
+/// The matrix whose update takes most to become a pair.
+fn converted(fold: &Fold, job: &Job) -> Option<Estimate> {
+    let Target::Lora(keep) = fold.target else {
+        return None;
+    };
+    let sizes = |site: &Site| (site.output(), site.input());
+    let bytes = |site: &Site| match &fold.mix {
+        None => combine::bytes(sizes(site), keep, 0),
+        Some(mix) if mix.how.updates => {
+            let each = 4 * site.output() * site.input();
+            // The largest rank is at most the sum of theirs, which is not known here.
+            let most = site.output().min(site.input());
+            mix.folders.len() as u64 * each + combine::bytes(sizes(site), keep, most)
+        }
+        Some(_) => 0,
+    };
+    let of_sites = fold.sites.iter().map(|(site, _)| site);
+    let all = job
+        .sites
+        .iter()
+        .filter(|s| fold.mix.is_some() && s.is_linear());
+    let largest = of_sites.chain(all).max_by_key(|site| bytes(site))?;
+    Some(Estimate {
+        transient: bytes(largest),
+        peak_op: format!("decompose {}", largest.path),
+        ..Estimate::default()
+    })
 }
 
 /// The moment of loading with most in memory, if values are derived from weights: one weight with what is made of

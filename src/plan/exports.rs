@@ -199,7 +199,7 @@ pub(super) fn check(start: &Handed, model: &dyn Model, job: &Job, at: Span) -> O
         return None;
     };
     let found = match target {
-        Target::Folder(_) => return None,
+        Target::Folder(_) | Target::Lora(_) => return None,
         Target::Gguf(_) => gguf_model(start, model, job, *target).map(|_| ()),
         Target::GgufAdapter | Target::Mlx => adapted(start, model, job, *target).map(|_| ()),
     };

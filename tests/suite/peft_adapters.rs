@@ -122,3 +122,262 @@ fn what_an_adapter_cannot_be_is_said() {
     );
     assert!(said.contains("is no tensor"), "{said}");
 }
+
+#[test]
+fn adapters_are_converted_to_loras_and_made_one() {
+    let (dir, head, wanted) = trained();
+    let dir = dir.path();
+    let recipe = format!(
+        "{head}stage s = train {{ model = m, data = d.test, adapter = lora, lr = 1e-30, steps = 1, dropout = 0, max_length = 64 }}\n\
+         stage a = convert {{ from = s, rank = 4, to = \"a\" }}\n\
+         stage b = convert {{ model = m, adapter = lora, energy = 99.99999%, to = \"b\" }}\n\
+         stage c = convert {{ from = s, rank = 1, to = \"c\" }}\n"
+    );
+    run(dir, &recipe);
+    let bytes = std::fs::read(dir.join(".peftc/runs/r/result.json")).expect("a result");
+    let result: Value = serde_json::from_slice(&bytes).expect("JSON");
+    let converted = |name: &str| {
+        let mut stages = result["stages"].as_array().expect("stages").iter();
+        let stage = stages.find(|s| s["name"] == name).expect("the stage");
+        stage["converted"].as_array().expect("matrices").clone()
+    };
+    assert_eq!(converted("a").len(), 18);
+    for name in ["a", "b"] {
+        for matrix in converted(name) {
+            assert_eq!(matrix["rank"], 4, "{matrix}");
+            assert!(
+                matrix["error"].as_f64().expect("an error") < 1e-3,
+                "{matrix}"
+            );
+        }
+    }
+    let lost = converted("c");
+    assert!(
+        lost.iter()
+            .all(|m| m["rank"] == 1 && m["error"].as_f64().expect("an error") > 0.1)
+    );
+    // One adapter twice is that adapter, whatever rule adds up its halves. (Both are of the same head, so one is without.)
+    let bare = dir.join("bare");
+    let here = Path::new("tests/reference/bert-tiny-lora-trained");
+    std::fs::create_dir_all(&bare).expect("made");
+    let config = std::fs::read(here.join("adapter_config.json")).expect("a config");
+    let mut config: Value = serde_json::from_slice(&config).expect("JSON");
+    config["modules_to_save"] = Value::Null;
+    config["task_type"] = Value::Null;
+    std::fs::write(bare.join("adapter_config.json"), config.to_string()).expect("written");
+    let bytes = std::fs::read(here.join("adapter_model.safetensors")).expect("tensors");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    let views = file.tensors();
+    let pairs = views.into_iter().filter(|(name, _)| name.contains("lora_"));
+    let written = safetensors::serialize(pairs.collect::<Vec<_>>(), None).expect("serialized");
+    std::fs::write(bare.join("adapter_model.safetensors"), written).expect("written");
+    let two = format!(
+        "adapters = [peft \"{}/{}\" {{ weight = 0.25 }}, peft \"bare\" {{ weight = 0.75 }}]",
+        std::env::current_dir()
+            .expect("a working directory")
+            .display(),
+        here.display()
+    );
+    let rules = [
+        ("x", "combine = svd"),
+        ("y", "combine = cat"),
+        ("z", "combine = linear"),
+        ("w", "combine = ties_svd, density = 1.0"),
+    ];
+    let mut recipe = head.clone();
+    for (name, rule) in rules {
+        recipe +=
+            &format!("stage {name} = convert {{ model = m, {two}, {rule}, to = \"{name}\" }}\n");
+    }
+    run(dir, &recipe);
+    for name in ["a", "b", "x", "y"] {
+        let recipe = format!(
+            "{head}stage e = eval {{ model = m, adapter = peft \"{name}\", data = d.test, max_length = 64 }}\n"
+        );
+        run(dir, &recipe);
+        assert_near(&scores(dir, "e"), &wanted, 1e-4, name);
+    }
+    for (text, says) in [
+        ("adapters = [lora, lora]", "how much this adapter counts"),
+        (
+            "adapters = [peft \"a\" { weight = 1 }, peft \"b\" { weight = 1 }]",
+            "such modules are not made one",
+        ),
+        ("adapter = lora", "neither `rank` nor `energy`"),
+        (
+            "adapter = lora, rank = 2, density = 0.5",
+            "`density` is for several adapters",
+        ),
+    ] {
+        let said = refused(
+            dir,
+            &format!("{head}stage q = convert {{ model = m, {text}, to = \"q\" }}\n"),
+        );
+        assert!(said.contains(says), "{text}: {said}");
+    }
+}
+
+type Tensors = std::collections::BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+fn read(path: &Path) -> Tensors {
+    let bytes = std::fs::read(path).expect("tensors");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    let numbers = |data: &[u8]| -> Vec<f32> {
+        let words = data.chunks_exact(4);
+        words
+            .map(|w| f32::from_le_bytes([w[0], w[1], w[2], w[3]]))
+            .collect()
+    };
+    file.tensors()
+        .into_iter()
+        .map(|(name, t)| (name, (t.shape().to_vec(), numbers(t.data()))))
+        .collect()
+}
+
+fn write(path: &Path, tensors: &Tensors) {
+    let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, (shape, data))| {
+            let data = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+            (name, shape, data)
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, shape, data)| {
+        let f32 = safetensors::Dtype::F32;
+        let view = safetensors::tensor::TensorView::new(f32, (*shape).clone(), data);
+        ((*name).clone(), view.expect("a view"))
+    });
+    let written = safetensors::serialize(views.collect::<Vec<_>>(), None).expect("serialized");
+    std::fs::write(path, written).expect("written");
+}
+
+/// The reference adapter in a folder, its tensors and its config changed.
+fn changed(to: &Path, change: impl FnOnce(&mut Tensors, &mut Value)) {
+    let from = Path::new("tests/reference/bert-tiny-lora-trained");
+    std::fs::create_dir_all(to).expect("made");
+    let mut tensors = read(&from.join("adapter_model.safetensors"));
+    let config = std::fs::read(from.join("adapter_config.json")).expect("a config");
+    let mut config: Value = serde_json::from_slice(&config).expect("JSON");
+    change(&mut tensors, &mut config);
+    write(&to.join("adapter_model.safetensors"), &tensors);
+    std::fs::write(to.join("adapter_config.json"), config.to_string()).expect("written");
+}
+
+/// Numbers without a pattern.
+fn noise(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[test]
+fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
+    let (dir, head, _) = trained();
+    let dir = dir.path();
+    let (table, rows) = (
+        "bert.embeddings.word_embeddings",
+        "bert.embeddings.position_embeddings",
+    );
+    let (map, rank, scale) = ("bert.encoder.layer.1.output.dense", 4, 2.0);
+    let (a, b) = (noise(rank * 900, 1), noise(64 * rank, 2));
+    let (delta, bias) = (noise(2 * 64, 3), noise(64, 4));
+    changed(&dir.join("more"), |tensors, config| {
+        let mut put = |name: &str, shape: &[usize], data: &[f32]| {
+            let name = format!("base_model.model.{name}");
+            tensors.insert(name, (shape.to_vec(), data.to_vec()));
+        };
+        put(&format!("{table}.lora_embedding_A"), &[rank, 900], &a);
+        put(&format!("{table}.lora_embedding_B"), &[64, rank], &b);
+        let name = format!("{rows}.token_adapter.trainable_tokens_delta");
+        put(&name, &[2, 64], &delta);
+        put(&format!("{map}.base_layer.bias"), &[64], &bias);
+        let targets = config["target_modules"].as_array_mut().expect("a list");
+        targets.push("word_embeddings".into());
+        config["trainable_token_indices"] = serde_json::json!({ "position_embeddings": [3, 1] });
+        config["bias"] = "all".into();
+    });
+    // The same in the model's own files.
+    let model = dir.join("m");
+    std::fs::create_dir_all(&model).expect("made");
+    for entry in std::fs::read_dir("tests/reference/bert-tiny")
+        .expect("a folder")
+        .flatten()
+    {
+        std::fs::copy(entry.path(), model.join(entry.file_name())).expect("copied");
+    }
+    let mut own = read(&model.join("model.safetensors"));
+    let weight = |name: &str| format!("{name}.weight");
+    let words = &mut own.get_mut(&weight(table)).expect("a table").1;
+    for (i, row) in words.chunks_exact_mut(64).enumerate() {
+        for (j, x) in row.iter_mut().enumerate() {
+            let product = (0..rank).map(|k| a[k * 900 + i] * b[j * rank + k]);
+            *x += scale * product.sum::<f32>();
+        }
+    }
+    let positions = &mut own.get_mut(&weight(rows)).expect("a table").1;
+    positions[3 * 64..4 * 64].copy_from_slice(&delta[..64]);
+    positions[64..2 * 64].copy_from_slice(&delta[64..]);
+    own.insert(format!("{map}.bias"), (vec![64], bias));
+    write(&model.join("model.safetensors"), &own);
+    let recipe = format!(
+        "{head}model n = local \"m\"\n\
+         stage e = eval {{ model = m, adapter = peft \"more\", data = d.test, max_length = 64 }}\n\
+         stage f = merge {{ model = m, adapter = peft \"more\" }}\n\
+         stage g = eval {{ from = f, data = d.test, max_length = 64 }}\n\
+         stage h = eval {{ model = n, adapter = lora, data = d.test, max_length = 64 }}\n"
+    );
+    run(dir, &recipe);
+    let wanted = scores(dir, "h");
+    for stage in ["e", "g"] {
+        assert_near(&scores(dir, stage), &wanted, 1e-5, stage);
+    }
+    let said = refused(
+        dir,
+        &format!(
+            "{head}stage s = train {{ model = m, data = d.test, adapter = peft \"more\", lr = 1e-3, steps = 1 }}\n"
+        ),
+    );
+    assert!(said.contains("does not go on from that yet"), "{said}");
+}
+
+#[test]
+fn a_bias_behind_b_is_trained_kept_and_written() {
+    let (dir, head, _) = trained();
+    let dir = dir.path();
+    let recipe = format!(
+        "{head}stage s = train {{ model = m, data = d.test, adapter = lora {{ lora_bias = true, rank = 2 }}, lr = 1e-2, steps = 4, max_length = 64 }}\n\
+         stage e = eval {{ from = s, data = d.test }}\n"
+    );
+    run(dir, &recipe);
+    let adapter = dir.join(".peftc/runs/r/s/adapter");
+    let written = read(&adapter.join("adapter_model.safetensors"));
+    let biases: Vec<_> = written
+        .iter()
+        .filter(|(n, _)| n.ends_with("lora_B.bias"))
+        .collect();
+    assert_eq!(biases.len(), 6);
+    assert!(
+        biases
+            .iter()
+            .all(|(_, (_, data))| data.iter().any(|x| *x != 0.0))
+    );
+    let wanted = scores(dir, "e");
+    let recipe = format!(
+        "{head}stage e = eval {{ model = m, adapter = peft \"{}\", data = d.test, max_length = 64 }}\n",
+        adapter.display()
+    );
+    run(dir, &recipe);
+    assert_near(&scores(dir, "e"), &wanted, 1e-5, "read again");
+    let said = refused(
+        dir,
+        &format!(
+            "{head}stage s = train {{ model = m, data = d.test, adapter = lora {{ lora_bias = true }}, lr = 1e-2, steps = 1 }}\nstage f = merge {{ from = s }}\n"
+        ),
+    );
+    assert!(said.contains("cannot be folded"), "{said}");
+}

@@ -248,7 +248,9 @@ fn models<'a>(document: &'a Json, out: &Path) -> Vec<Made<'a>> {
 
 /// Whether the task that a folder was trained for has an answer for a text.
 fn labels(folder: &Path) -> bool {
-    if elsewhere(folder).is_some() {
+    // An adapter that was converted is without the description that `predict` reads.
+    let bare = folder.join("adapter_config.json").exists() && !folder.join("peftc.json").exists();
+    if bare || elsewhere(folder).is_some() {
         return false;
     }
     let own: Option<Json> = std::fs::read(folder.join("peftc.json"))

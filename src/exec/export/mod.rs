@@ -11,6 +11,7 @@ use self::base::Base;
 use self::config::model_config;
 use self::description::{AS_STORED, DEMONSTRATIONS, DESCRIPTION, Description};
 use self::peft::write_peft;
+pub(in crate::exec) use self::peft::{Parts, write_parts};
 use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
 use crate::exec::load::init::{PIECE, cast, out_of_range};

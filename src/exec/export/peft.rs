@@ -117,15 +117,71 @@ pub(in crate::exec) fn write_peft(
     keys.extend(sizes_of);
     keys.push(("peft_type", json!(form.kind)));
     if let Some(product) = form.product {
-        keys.extend(sizes(product, &adapted));
+        let own = |a: &Adapted<'_>| Some((a.site.path.clone(), a.form.product?));
+        let products: Vec<(String, Product)> = adapted.iter().filter_map(own).collect();
+        keys.extend(sizes(product, &products));
     }
+    let whole = whole.iter().map(|m| (*m).to_owned()).collect();
+    finish(dir, (stage, base, name), (keys, targets, whole), tensors)
+}
+
+/// A LoRA in parts.
+pub(in crate::exec) struct Parts {
+    /// The linear maps that it is on, with ranks and factors.
+    pub(in crate::exec) products: Vec<(String, Product)>,
+    /// Modules of the backbone that are saved whole.
+    pub(in crate::exec) whole: Vec<String>,
+    /// All tensors, by names below the outermost module; matrices as the model has them.
+    pub(in crate::exec) tensors: Vec<PeftTensor>,
+}
+
+/// Writes a LoRA.
+///
+/// # Errors
+/// What the file system says.
+pub(in crate::exec) fn write_parts(
+    dir: &Path,
+    stage: &Stage,
+    base: &Base,
+    parts: Parts,
+) -> Result<(), RunError> {
+    let (Some(name), Some((_, first))) = (&base.name, parts.products.first()) else {
+        return Err(RunError::bug("a LoRA without a base or without pairs"));
+    };
+    let mut keys = PeftForm::lora(*first, false).keys;
+    keys.push(("peft_type", json!("LORA")));
+    keys.extend(sizes(*first, &parts.products));
+    let targets = parts.products.iter().map(|(path, _)| path.clone());
+    let targets: Vec<String> = targets.collect();
+    let mut tensors = parts.tensors;
+    for (name, dims, data) in &mut tensors {
+        let own = name.strip_prefix(&format!("{MODEL}.")).unwrap_or(name);
+        if let (true, &[_, width]) = (stage.model.transposed(own), dims.as_slice()) {
+            *data = super::columns(data, width).flatten().collect();
+            dims.reverse();
+        }
+    }
+    finish(
+        dir,
+        (stage, base, name),
+        (keys, targets, parts.whole),
+        tensors,
+    )
+}
+
+/// Adds what every adapter of a stage says, and writes it.
+fn finish(
+    dir: &Path,
+    (stage, base, name): (&Stage, &Base, &str),
+    (mut keys, targets, mut save): (Vec<(&'static str, Json)>, Vec<String>, Vec<String>),
+    tensors: Vec<PeftTensor>,
+) -> Result<(), RunError> {
     let weight = |target: &String| stage.model.transposed(&format!("{target}.weight"));
     if targets.iter().any(weight) {
         // Such maps are peft's `Conv1D`.
         keys.retain(|(key, _)| *key != "fan_in_fan_out");
         keys.push(("fan_in_fan_out", json!(true)));
     }
-    let mut save: Vec<String> = whole.iter().map(|m| (*m).to_owned()).collect();
     let task = stage.start.task.as_ref();
     keys.push(("task_type", json!(task.peft_type())));
     if task.peft_type().is_none() {
@@ -198,12 +254,8 @@ fn idle() -> PeftForm {
 }
 
 /// The keys of rank and scale: those of the first site, and patterns for the sites that differ.
-fn sizes(first: Product, adapted: &[Adapted<'_>]) -> Vec<(&'static str, Json)> {
-    let own = |a| {
-        let Adapted { site, form, .. }: &Adapted<'_> = a;
-        form.product.map(|product| (&site.path, product))
-    };
-    let products = || adapted.iter().filter_map(own);
+fn sizes(first: Product, list: &[(String, Product)]) -> Vec<(&'static str, Json)> {
+    let products = || list.iter().map(|(path, product)| (path, *product));
     let rs_lora = first.rs_lora && products().all(|(_, p)| p.rs_lora);
     let dropout = products().all(|(_, p)| p.dropout == first.dropout);
     // peft multiplies by alpha / rank, or alpha / √rank.

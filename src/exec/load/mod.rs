@@ -14,10 +14,12 @@ use crate::files::weights::{Kind, TensorFile};
 use crate::library::derive::{BaseParam, Derivation};
 use crate::library::model::Model;
 use crate::library::net::{Init, Owner, Param};
+use crate::library::peft::Ready;
 use crate::program::format::Storing;
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, DType, Dim, Format, Resident};
 
+mod adapter;
 pub mod init;
 pub mod prune;
 mod unread;
@@ -31,8 +33,8 @@ pub struct Origins {
     pub adapter: Option<TensorFile>,
     /// Tensors of adapters in peft's format, by our parameter names.
     pub given: BTreeMap<String, Tensor>,
-    /// Products that such adapters add to matrices of the head.
-    pub updates: BTreeMap<String, Update>,
+    /// What such adapters change of the model's own parameters, in their order.
+    pub edits: BTreeMap<String, Vec<Ready>>,
     /// How the stage stores frozen matrices of the plain weights. What is computed from one in blocks, or takes its
     /// place in a file, is what the blocks decode to.
     pub storage: Storing,
@@ -44,36 +46,6 @@ pub struct Origins {
     pub seed: u64,
     /// Whether a head or an adapter that nothing holds is made; otherwise it is missing.
     pub fresh: bool,
-}
-
-/// `scale · B A`, to be added to a matrix.
-#[derive(Debug)]
-pub struct Update {
-    /// `A [rank, in]`
-    pub a: Vec<f32>,
-    /// `B [out, rank]`
-    pub b: Vec<f32>,
-    /// The rank.
-    pub rank: usize,
-    /// Factor of the product.
-    pub scale: f32,
-}
-
-impl Update {
-    /// Adds it to `[out, in]`.
-    fn add_to(&self, matrix: &mut [f32]) {
-        let input = self.a.len() / self.rank.max(1);
-        for (row, b) in matrix
-            .chunks_exact_mut(input.max(1))
-            .zip(self.b.chunks_exact(self.rank.max(1)))
-        {
-            for (a, &b) in self.a.chunks_exact(input.max(1)).zip(b) {
-                row.iter_mut()
-                    .zip(a)
-                    .for_each(|(x, a)| *x += self.scale * b * a);
-            }
-        }
-    }
 }
 
 /// First values of tensors by name, which adapters keep for exports and for what is made again: small.
@@ -256,12 +228,8 @@ impl<'a> Loader<'a> {
         if let Some((by, part)) = param.derivation() {
             return self.derived(param, by, part, stored);
         }
-        if let Some(update) = self.sources.updates.get(&param.name) {
-            let mut tensor = self.head(param, DType::F32.into(), false)?;
-            if let Some(data) = tensor.slice_mut::<f32>() {
-                update.add_to(data);
-            }
-            return self.narrow(&param.name, tensor, stored);
+        if let Some(edits) = self.sources.edits.get(&param.name) {
+            return self.edited(param, edits, stored);
         }
         if param.owner == Owner::Head {
             return self.head(param, stored, self.sources.fresh);
@@ -279,6 +247,33 @@ impl<'a> Loader<'a> {
             return Err(RunError::bug(format!("no file holds `{}`", param.name)));
         }
         initialise_as(param, self.sources.seed, stored)
+    }
+
+    /// A parameter that an adapter of peft's changes.
+    fn edited(&self, param: &Param, edits: &[Ready], stored: Format) -> Result<Tensor, RunError> {
+        let path = self.sources.weights.as_ref().map(Checkpoint::path);
+        let path = path.unwrap_or_default();
+        if stored.plain().is_none() {
+            let what = format!(
+                "the adapter changes `{}`, which is stored as {stored}; write `dtype = f32` in the model",
+                param.name
+            );
+            return Err(RunError::file(path, what));
+        }
+        let plain = DType::F32.into();
+        let mut tensor = match self.adapter_tensor(&param.name, param)? {
+            Some(tensor) => tensor,
+            None if param.owner == Owner::Head => self.head(param, plain, false)?,
+            None => self.base(&param.name, param, plain)?,
+        };
+        let width = tensor.dims.last().copied().unwrap_or_default();
+        if let Some(data) = tensor.slice_mut::<f32>() {
+            for edit in edits {
+                edit.apply(data, width)
+                    .map_err(|why| RunError::file(&path, format!("`{}`: {why}", param.name)))?;
+            }
+        }
+        self.narrow(&param.name, tensor, stored)
     }
 
     /// A parameter of the head: the adapter's, the checkpoint's, or a fresh one.

@@ -10,6 +10,7 @@ use crate::files::weights::Checkpoint;
 use crate::library::model::Model;
 use crate::library::net::{Owner, Param};
 use crate::library::task;
+use crate::library::task::Task;
 
 /// What `predict` needs to know of a model directory with a trained head, from its `config.json` and
 /// `tokenizer_config.json`. Columns of the text stand in neither.
@@ -69,6 +70,20 @@ pub(in crate::exec) fn describe(
     })
 }
 
+/// The same of a base whose head is an adapter's, or none: without classes.
+pub(super) fn headless(folder: &Path, model: &dyn Model, task: &dyn Task) -> Description {
+    let options = task.options().into_iter();
+    Description {
+        weights: ".".into(),
+        objective: task.name().to_owned(),
+        options: options
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+        max_length: model.facts().max_length.min(made_for(folder)),
+        ..Description::default()
+    }
+}
+
 /// How many tokens a folder's tokenizer was made for.
 fn made_for(folder: &Path) -> u64 {
     let limits: Option<Json> = std::fs::read(folder.join("tokenizer_config.json"))
@@ -83,7 +98,7 @@ fn made_for(folder: &Path) -> u64 {
 
 /// The class names of a config, in the order of the scores: `id2label`, or `LABEL_0`, … as many as
 /// `num_labels` says, of which there are two if nothing does.
-fn classes(config: &Json) -> Result<Vec<String>, String> {
+pub(super) fn classes(config: &Json) -> Result<Vec<String>, String> {
     let Some(map) = config.get("id2label").and_then(Json::as_object) else {
         let n = config.get("num_labels").and_then(Json::as_u64).unwrap_or(2);
         if n > 1 << 20 {

@@ -62,6 +62,8 @@ pub struct Predictor {
     demonstrations: Option<Demonstrations>,
     /// Whether no stage of ours described it.
     foreign: bool,
+    /// Whether it is an adapter of peft's on a base.
+    applied: bool,
 }
 
 impl Predictor {
@@ -84,6 +86,12 @@ impl Predictor {
                 .find(|folder| folder.join("config.json").exists())
         };
         let Some(folder) = described.or_else(plain).cloned() else {
+            let adapter = inside
+                .iter()
+                .find(|folder| peft::FILES.iter().all(|file| folder.join(file).exists()));
+            if let Some(folder) = adapter {
+                return Self::of_peft(folder);
+            }
             return Err(RunError::file(artifact, no_model(artifact)));
         };
         vouch(&folder)?;
@@ -140,6 +148,63 @@ impl Predictor {
             tuning,
             demonstrations,
             foreign,
+            applied: false,
+        })
+    }
+
+    /// Opens an adapter of the library peft, beside the base that it names.
+    fn of_peft(folder: &Path) -> Result<Self, RunError> {
+        let named = peft::read(folder)?.config.base;
+        let places = [folder.join(&named), PathBuf::from(&named)];
+        let base = places
+            .into_iter()
+            .find(|dir| !named.is_empty() && dir.join("config.json").exists());
+        let base = base.ok_or_else(|| {
+            let what = format!(
+                "its `base_model_name_or_path` is \"{named}\", and there is no such folder with a model; name both in a recipe: \
+                 `merge {{ model = …, adapter = peft \"DIR\" }}`"
+            );
+            RunError::file(folder, what)
+        })?;
+        let config: serde_json::Value = json_of(&base.join("config.json"), "")?;
+        let wrong = |why: String| RunError::file(base.join("config.json"), why);
+        let model = model::parse(&config).map_err(wrong)?;
+        let (tuning, task, own) = Plan::applied(folder, &config, model.as_ref())
+            .map_err(|why| RunError::file(folder, why))?;
+        let mut description = foreign::headless(&base, model.as_ref(), task.as_ref());
+        if task.answer().names_classes() && !task.generates() {
+            let known = foreign::classes(&config).map_err(wrong)?;
+            description.classes = match own.len() == known.len() || own.is_empty() {
+                true => known,
+                false => own,
+            };
+        }
+        let has = |dir: &Path| {
+            dir.join("tokenizer.json").exists() || dir.join("tokenizer_config.json").exists()
+        };
+        let home = if has(folder) {
+            folder.to_path_buf()
+        } else {
+            base.clone()
+        };
+        let get = |name: &str| std::fs::read(home.join(name)).ok();
+        let tokenizer = Tokenizer::from_files(&TokenizerFiles {
+            dir_name: home.display().to_string(),
+            get: &get,
+        });
+        Ok(Self {
+            tokenizer: tokenizer.map_err(|why| RunError::file(&home, why))?,
+            description: Description {
+                weights: std::path::absolute(&base).unwrap_or(base),
+                ..description
+            },
+            task,
+            folder: folder.to_path_buf(),
+            config,
+            tuning,
+            demonstrations: None,
+            foreign: true,
+            applied: true,
         })
     }
 
@@ -238,6 +303,10 @@ impl Predictor {
         let description = &self.description;
         // Older descriptions do not name the file.
         let file = description.adapter.as_deref().unwrap_or(NATIVE);
+        let mut own = Origins::default();
+        if self.applied {
+            own.take_peft(&self.folder, model)?;
+        }
         let adapter = if description.adapter.is_some() || !description.methods.is_empty() {
             let file = TensorFile::open(&self.folder.join(file))?;
             check_adapter(&file, params, &|_| false)?;
@@ -251,7 +320,9 @@ impl Predictor {
                 let mut weights = self.base()?;
                 weights.check_read(model)?;
                 if self.foreign {
-                    foreign::has_head(params, model, &weights)?;
+                    let held = |p: &&Param| !own.given.contains_key(&p.name);
+                    let params: Vec<Param> = params.iter().filter(held).cloned().collect();
+                    foreign::has_head(&params, model, &weights)?;
                 }
                 Some(weights)
             }
@@ -261,7 +332,7 @@ impl Predictor {
             adapter,
             storage: self.storage()?,
             weights_seed: description.random.unwrap_or(0),
-            ..Origins::default()
+            ..own
         })
     }
 
@@ -411,8 +482,7 @@ fn gone(near: &Path, description: &Description) -> RunError {
 /// Why a folder cannot be labelled with.
 fn no_model(folder: &Path) -> &'static str {
     if peft::FILES.iter().any(|file| folder.join(file).exists()) {
-        "this is an adapter in peft's format without the model it belongs to; name it in a recipe, with \
-         `adapter = lora { start = … }`"
+        "this is half an adapter in peft's format: both adapter_config.json and adapter_model.safetensors are read"
     } else {
         "there is no model here; name a recipe that was run, an output directory of `peftc run`, a stage's folder \
          in it, an entry of the store, or a Hugging Face folder with a trained head"

@@ -37,6 +37,7 @@ impl Work<'_> {
         };
         let mut done = 0;
         let mut rounded = Vec::new();
+        let mut converted = Json::Null;
         let dir = self.dir.join("model");
         let mut tell = |peak: u64, folded: bool| {
             runner.meter.scratch(peak);
@@ -84,6 +85,9 @@ impl Work<'_> {
                         Ok((tensor, update))
                     })?;
             }
+            Target::Lora(keep) => {
+                converted = self.convert(&dir, (job, keep), &folding, &mut tell)?;
+            }
             Target::GgufAdapter | Target::Mlx => {
                 let mut get = |name: &str| {
                     let (tensor, peak) = folding.own(name)?;
@@ -107,6 +111,9 @@ impl Work<'_> {
         if let (false, Some(map)) = (certificate.is_empty(), result.as_object_mut()) {
             map.insert("rounded".to_owned(), Json::Array(certificate));
         }
+        if let (false, Some(map)) = (converted.is_null(), result.as_object_mut()) {
+            map.insert("converted".to_owned(), converted);
+        }
         Ok(result)
     }
 }
@@ -128,7 +135,7 @@ fn lost(tensor: &Tensor, dtype: DType) -> f64 {
 }
 
 /// Tensors of a model with its adapters folded in, one at a time.
-struct Folding<'a> {
+pub(super) struct Folding<'a> {
     work: &'a Work<'a>,
     sources: &'a Origins,
     /// The program of each matrix that something is folded into.
@@ -141,7 +148,7 @@ impl Folding<'_> {
     }
 
     /// A tensor of the plain model in f32, and the bytes that were in memory for it.
-    fn tensor(&self, param: &Param) -> Result<(Tensor, u64), RunError> {
+    pub(super) fn tensor(&self, param: &Param) -> Result<(Tensor, u64), RunError> {
         let Some(program) = self.by_name.get(&param.name) else {
             return self.loaded(param);
         };
@@ -168,7 +175,7 @@ impl Folding<'_> {
     }
 
     /// A parameter as it is loaded.
-    fn loaded(&self, param: &Param) -> Result<(Tensor, u64), RunError> {
+    pub(super) fn loaded(&self, param: &Param) -> Result<(Tensor, u64), RunError> {
         let mut own = Runner::new(self.work.options.machine);
         let plain = Resident {
             name: param.name.clone(),

@@ -14,6 +14,7 @@ use crate::plan::{Plan, Stage};
 use crate::program::op::Machine;
 
 pub mod choose;
+mod convert;
 mod evaluate;
 mod fisher;
 mod fold;

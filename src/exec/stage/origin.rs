@@ -9,20 +9,16 @@ use crate::exec::export;
 use crate::exec::export::base::Base;
 use crate::exec::interpreter::Runner;
 use crate::exec::load::prune::Guide;
-use crate::exec::load::{Initial, Origins, Update, check_adapter, load_pruned};
+use crate::exec::load::{Initial, Origins, check_adapter, load_pruned};
 use crate::files::RunError;
 use crate::files::paths::absolute;
-use crate::files::peft;
 use crate::files::weights::Checkpoint;
 use crate::files::weights::TensorFile;
 use crate::files::weights::sharded::{self, Layout};
 use crate::library::chat::Kept;
-use crate::library::peft::Stored;
 use crate::library::stage::job::Routine;
 use crate::library::stage::keys;
-use crate::library::stage::network::anatomy;
 use crate::plan::Stage;
-use crate::program::op::Tensor;
 use crate::program::{Resident, Verified};
 
 impl Work<'_> {
@@ -41,7 +37,7 @@ impl Work<'_> {
             sources.adapter = Some(file);
         } else {
             for dir in self.stage.start_adapters() {
-                self.take_peft(&dir, &mut sources)?;
+                sources.take_peft(&dir, self.stage.model.as_ref())?;
             }
         }
         Ok(sources)
@@ -67,7 +63,7 @@ impl Work<'_> {
             weights,
             adapter: None,
             given: BTreeMap::new(),
-            updates: BTreeMap::new(),
+            edits: BTreeMap::new(),
             storage: start.storage(),
             fresh_head: start.fresh_head,
             weights_seed: start.model.random.unwrap_or(0),
@@ -86,43 +82,6 @@ impl Work<'_> {
         let trains = matches!(self.stage.job.routine, Routine::Fit(_));
         let random = self.stage.parent.is_none() && self.stage.start.model.random.is_some();
         trains || random || keys::HEAD.find(&self.stage.filled.values) == Some("random")
-    }
-
-    /// Takes over the tensors of an adapter in peft's format.
-    fn take_peft(&self, dir: &Path, sources: &mut Origins) -> Result<(), RunError> {
-        let read = peft::read(dir)?;
-        let model = self.stage.model.as_ref();
-        let fitted = read.fit(model, &anatomy(model)).map_err(|misfit| {
-            RunError::file(dir, format!("{}; {}", misfit.message, misfit.help))
-        })?;
-        let get = |name: &str| {
-            let found = read.tensors.numbers(name);
-            found.map_err(|why| RunError::file(dir, format!("`{name}` {why}")))
-        };
-        for taken in fitted.tensors {
-            let from: Result<Vec<_>, RunError> = taken.from.iter().map(|n| get(n)).collect();
-            let data = taken.make.numbers(from?);
-            let data =
-                data.map_err(|why| RunError::file(dir, format!("`{}`: {why}", taken.own)))?;
-            let dims: Vec<usize> = taken.shape.iter().map(|&n| n as usize).collect();
-            if dims.iter().product::<usize>() != data.len() {
-                let what = format!(
-                    "`{}` of {dims:?} was made of {} numbers",
-                    taken.own,
-                    data.len()
-                );
-                return Err(RunError::bug(what));
-            }
-            sources.given.insert(taken.own, Tensor::new(data, &dims));
-        }
-        for update in &fitted.head {
-            let ((_, a), (dims, b)) = (get(&update.a)?, get(&update.b)?);
-            let rank = dims.last().copied().unwrap_or_default();
-            let scale = update.scale as f32;
-            let name = format!("{}.weight", update.module);
-            sources.updates.insert(name, Update { a, b, rank, scale });
-        }
-        Ok(())
     }
 
     /// Columns of the text the stage, or the one it comes from, was trained on, and what its chat template was given.

@@ -153,10 +153,10 @@ fn every_tensor_is_used_or_refused_by_name_and_none_is_missing() {
         assert!(error.contains("zebra"), "{short}: {error}");
     }
     for (end, what) in [
-        ("lora_embedding_A", "not built yet"),
+        ("lora_zebra_A", "not built yet"),
         ("lora_magnitude_vector", "not built yet"),
         ("lora_B.bias", "not built yet"),
-        ("base_layer.weight", "not built yet"),
+        ("lora_A.bias", "not built yet"),
     ] {
         let rename = |n: &str| {
             Some(
@@ -336,13 +336,13 @@ fn what_is_not_built_is_refused_by_its_key() {
         ("rank_pattern", json!({ "query": 0 })),
         ("rank_pattern", json!({ "(": 4 })),
         ("alpha_pattern", json!({ "query": "x" })),
-        ("bias", json!("all")),
+        ("bias", json!("zebra")),
         ("peft_type", json!("ZEBRA")),
         ("peft_type", Json::Null),
         ("layers_to_transform", json!([0, "x"])),
         ("layers_to_transform", json!(-1)),
         ("lora_alpha", json!(0)),
-        ("init_lora_weights", json!("pissa")),
+        ("init_lora_weights", json!("corda")),
         ("r", json!(0)),
         ("r", json!("x")),
         ("lora_alpha", json!([])),

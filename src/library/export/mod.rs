@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::combine::Keep;
 use super::method::Product;
 use super::net::Site;
 use super::schema::{Schema, Values};
@@ -22,6 +23,8 @@ pub enum Target {
     GgufAdapter,
     /// The adapter alone as a folder that mlx-lm reads.
     Mlx,
+    /// What adapters change as a LoRA in peft's format, as much as this keeps.
+    Lora(Keep),
 }
 
 impl Target {
@@ -41,7 +44,7 @@ impl Target {
         };
         match self {
             Self::Folder(dtype) => dtype.into(),
-            Self::GgufAdapter | Self::Mlx => single,
+            Self::GgufAdapter | Self::Mlx | Self::Lora(_) => single,
             Self::Gguf(format) => {
                 let named = |name| Format::named(name).unwrap_or_default();
                 let outside = format.blocks().is_some() && !name.contains(".layers.");
@@ -60,6 +63,12 @@ impl fmt::Display for Target {
             Self::Gguf(format) => write!(f, "a GGUF file in {format}"),
             Self::GgufAdapter => f.write_str("a GGUF adapter"),
             Self::Mlx => f.write_str("an adapter for mlx-lm"),
+            Self::Lora(Keep::Rank(rank)) => write!(f, "a LoRA of rank {rank}"),
+            Self::Lora(Keep::Largest) => f.write_str("a LoRA"),
+            Self::Lora(Keep::Energy(share, of)) => {
+                let percent = 100.0 * *share as f64 / (*of).max(1) as f64;
+                write!(f, "a LoRA with {percent} % of the energy")
+            }
         }
     }
 }

@@ -7,7 +7,9 @@ use super::super::net::{Init, Param};
 use super::super::peft::{Keys, Misfit, Place, Reading};
 use super::super::schema::Schema;
 use super::lora::{self, Lora};
-use super::{At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Site, Value, Values};
+use super::{
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Site, Value, Values, lora_import,
+};
 use crate::program::op::{BinaryKind, Broadcast, Over, ReduceKind, UnaryKind};
 
 /// A low-rank update of the direction, and trained lengths.
@@ -30,6 +32,7 @@ static SCHEMA: Schema = Schema {
         lora::ALPHA.key(),
         lora::DROPOUT.key(),
         lora::RS_LORA.key(),
+        lora::MODULES_TO_SAVE.key(),
         lora::ON.key(),
     ],
 };
@@ -98,7 +101,7 @@ impl Method for Dora {
 
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
         let dora = config.get("use_dora") == Some(&Json::Bool(true));
-        (kind == "LORA" && dora).then_some(lora::PEFT_KEYS)
+        (kind == "LORA" && dora).then_some(lora_import::KEYS)
     }
 
     fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
@@ -109,7 +112,7 @@ impl Method for Dora {
             let name = place.name(if module { MODULE } else { MAGNITUDE });
             file.take(&name, place.own(MAGNITUDE), &[place.site.output()])
         };
-        lora::read_pairs(file, &Dora, (&[MAGNITUDE, MODULE], more))
+        lora_import::read(file, &Dora, (&[MAGNITUDE, MODULE], more))
     }
 
     fn peft_tensors(

@@ -1,12 +1,19 @@
 //! `peft "DIR"`: an adapter of the Python library `peft`, which becomes the methods that its type and config say.
 
-use super::super::schema::{Filled, Maybe, Schema, kind};
+use super::super::schema::{Bound, Filled, Maybe, Schema, kind};
 
 /// The folder, behind the name.
 pub(crate) const FOLDER: Maybe<str> = Maybe::required(
     "folder",
     kind::STR,
     "directory that peft's `save_pretrained` wrote, relative to the recipe",
+);
+
+/// What it counts among several that are made one.
+pub(crate) const WEIGHT: Maybe<f64> = Maybe::new(
+    "weight",
+    kind::float(Bound::None, Bound::None),
+    "how much it counts among the `adapters` of a `convert` stage",
 );
 
 /// The name by which recipes take such an adapter.
@@ -27,5 +34,5 @@ pub static SCHEMA: Schema = Schema {
           as first values. Every tensor of its file is used, or the adapter is refused by that tensor's name; every key of its \
           config is followed or refused by its name.",
     paper: "",
-    keys: &[FOLDER.key()],
+    keys: &[FOLDER.key(), WEIGHT.key()],
 };

@@ -2,20 +2,17 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::super::net::{Init, Param};
-use super::super::peft::Fate::{Only, Refused, Used, WithoutEffect};
-use super::super::peft::{
-    Config, HeadUpdate, Keys, Misfit, Patterns, Place, Reading, START as BEGAN,
-};
-use super::super::schema::{Bound, Checked, Given, Maybe, kind};
+use super::super::net::{Init, Param, ParamKind};
+use super::super::peft::{Keys, Misfit, Reading};
+use super::super::schema::{Bound, Given, Maybe, kind};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
-    Value, Values,
+    Value, Values, lora_import,
 };
 use crate::library::error::RANK_TOO_LARGE;
 use crate::library::placement::Placement;
 use crate::program::Real;
-use crate::program::op::{Epilogue, MatMul};
+use crate::program::op::{BinaryKind, Broadcast, Epilogue, MatMul};
 
 /// Low-rank additive update.
 #[derive(Debug)]
@@ -53,6 +50,16 @@ pub(crate) const ON: Maybe<Placement> = Maybe::filled(
     "which linear maps get an adapter",
 );
 
+/// A bias behind B.
+pub(super) const LORA_BIAS: Given<bool> = Given::<bool>::tacit(
+    "lora_bias",
+    kind::BOOL,
+    (false, "false"),
+    "train a bias behind B too, which is scaled as the update is; it does not fold into weights",
+);
+/// Its name in peft's format.
+pub(super) const B_BIAS: &str = "lora_B.bias";
+
 pub(crate) const START: Maybe<str> = Maybe::new(
     "start",
     kind::STR,
@@ -76,6 +83,7 @@ static SCHEMA: Schema = Schema {
         ALPHA.key(),
         DROPOUT.key(),
         RS_LORA.key(),
+        LORA_BIAS.key(),
         START.key(),
         MODULES_TO_SAVE.key(),
         ON.key(),
@@ -129,155 +137,6 @@ pub(super) fn check_rank(values: &Values, of: &Given<u64>, site: &Site) -> Optio
     })
 }
 
-/// The keys of peft's `LoraConfig`, up to 0.21, and those that older versions wrote.
-pub(super) const PEFT_KEYS: Keys = &[
-    ("alora_invocation_tokens", Refused),
-    ("alpha_pattern", Used),
-    ("arrow_config", Refused),
-    ("bias", Only(&["\"none\""])),
-    ("corda_config", WithoutEffect(BEGAN)),
-    (
-        "enable_lora",
-        WithoutEffect("of fused projections, which these models do not have"),
-    ),
-    (
-        "ensure_weight_tying",
-        WithoutEffect("of tied embeddings, which are refused as targets"),
-    ),
-    ("eva_config", WithoutEffect(BEGAN)),
-    (
-        "init_lora_weights",
-        // These start A and B elsewhere and leave the base weights alone; others change them.
-        Only(&["true", "\"gaussian\"", "\"eva\"", "\"orthogonal\""]),
-    ),
-    ("kasa_config", Refused),
-    ("layer_replication", Refused),
-    (
-        "loftq_config",
-        WithoutEffect("read beside `init_lora_weights` only"),
-    ),
-    ("lora_alpha", Used),
-    ("lora_bias", Refused),
-    ("lora_dropout", Used),
-    ("lora_ga_config", WithoutEffect(BEGAN)),
-    ("megatron_config", Refused),
-    (
-        "megatron_core",
-        WithoutEffect("read beside `megatron_config` only"),
-    ),
-    (
-        "merge_weights",
-        WithoutEffect("when peft folded the product in, not what it is"),
-    ),
-    ("monteclora_config", Refused),
-    (
-        "qalora_group_size",
-        WithoutEffect("read beside `use_qalora` only"),
-    ),
-    ("r", Used),
-    ("rank_pattern", Used),
-    ("runtime_config", WithoutEffect("how peft runs")),
-    ("target_parameters", Refused),
-    ("trainable_token_indices", Refused),
-    ("use_bdlora", Refused),
-    ("use_dora", Used),
-    ("use_qalora", Refused),
-    ("use_rslora", Used),
-    (
-        "velora_config",
-        WithoutEffect("changes the backward pass of a training only"),
-    ),
-];
-
-/// The sizes of an adapter of peft's at each of its modules.
-struct Sizes {
-    rank: u64,
-    alpha: f64,
-    ranks: Patterns<u64>,
-    alphas: Patterns<f64>,
-    dropout: f64,
-    rs_lora: bool,
-}
-
-impl Sizes {
-    fn read(config: &Config) -> Result<Self, Misfit> {
-        let alpha = config.number("lora_alpha", 8.0)?;
-        if alpha <= 0.0 {
-            let what = format!("`lora_alpha` must be above 0, not {alpha}");
-            return Err(Misfit::of_config(what));
-        }
-        Ok(Self {
-            rank: config.positive("r", 8)?,
-            alpha,
-            ranks: config.patterns("rank_pattern", |v| v.as_u64().filter(|&r| r > 0))?,
-            alphas: config.patterns("alpha_pattern", |v| v.as_f64().filter(|&a| a > 0.0))?,
-            dropout: config.rate("lora_dropout")?,
-            rs_lora: config.flag("use_rslora", false)?,
-        })
-    }
-
-    /// Rank and alpha of a module.
-    fn of(&self, module: &str) -> (u64, f64) {
-        let rank = self.ranks.of(module).unwrap_or(self.rank);
-        (rank, self.alphas.of(module).unwrap_or(self.alpha))
-    }
-}
-
-/// Reads the pairs of an adapter of peft's and puts `method` where they are; `more` takes what else is there, of these names.
-pub(super) fn read_pairs(
-    file: &mut Reading<'_>,
-    method: &'static dyn Method,
-    (names, more): (
-        &[&str],
-        fn(&mut Reading<'_>, &Place<'_>) -> Result<(), Misfit>,
-    ),
-) -> Result<(), Misfit> {
-    let known = [&["lora_A.weight", "lora_B.weight"], names].concat();
-    let sizes = Sizes::read(file.config())?;
-    let (places, head) = file.all_places()?;
-    for place in places.iter().chain(&head) {
-        place.only(&known)?;
-    }
-    for place in places {
-        let (rank, alpha) = sizes.of(&place.module);
-        let (site, [a, b]) = (place.site, ["lora_A.weight", "lora_B.weight"]);
-        file.take(&place.name(a), place.own(a), &[rank, site.input()])?;
-        file.take(&place.name(b), place.own(b), &[site.output(), rank])?;
-        file.idle(&place.name(b), 0.0);
-        more(file, &place)?;
-        let values = vec![
-            (RANK.name(), Checked::Int(rank)),
-            (ALPHA.name(), Checked::Float(alpha)),
-            (RS_LORA.name(), Checked::Bool(sizes.rs_lora)),
-            (DROPOUT.name(), Checked::Float(sizes.dropout)),
-        ];
-        file.put(method, site, values);
-    }
-    for place in head {
-        let (rank, alpha) = sizes.of(&place.module);
-        let (a, b) = (place.name("lora_A.weight"), place.name("lora_B.weight"));
-        file.check_shape(&a, &[rank, place.site.input()])?;
-        // How many classes there are is known later.
-        let rows = file.shape(&b).and_then(|shape| shape.first().copied());
-        file.check_shape(&b, &[rows.unwrap_or_default(), rank])?;
-        file.read(&a)?;
-        file.read(&b)?;
-        file.idle(&b, 0.0);
-        let divisor = if sizes.rs_lora {
-            (rank as f64).sqrt()
-        } else {
-            rank as f64
-        };
-        file.put_in_head(HeadUpdate {
-            module: place.site.path.clone(),
-            a,
-            b,
-            scale: alpha / divisor,
-        });
-    }
-    Ok(())
-}
-
 impl Method for Lora {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -297,25 +156,47 @@ impl Method for Lora {
 
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
         let base = at.linear(net, x);
-        add_update(at, net, base, x)
+        let sum = add_update(at, net, base, x);
+        if !LORA_BIAS.get(at.values) {
+            return sum;
+        }
+        let bias = Param::at(at.site, B_BIAS).shape(&[at.site.output()]);
+        let bias = net.tensor(bias.kind(ParamKind::Bias));
+        let bias = net.scaled(bias, scale(at.values));
+        net.binary(BinaryKind::Add, Broadcast::Row, sum, bias)
     }
 
+    /// A bias of B's is in no weight.
     fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        if LORA_BIAS.get(at.values) {
+            return None;
+        }
         let weight = at.weight(net)?;
         Some(add_product(at, net, weight))
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
-        Some(PeftForm::lora(product(values), false))
+        let mut form = PeftForm::lora(product(values), false);
+        if LORA_BIAS.get(values) {
+            form.keys.push(("lora_bias", true.into()));
+        }
+        Some(form)
     }
 
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
         let dora = config.get("use_dora") == Some(&Json::Bool(true));
-        (kind == "LORA" && !dora).then_some(PEFT_KEYS)
+        match kind {
+            "LORA" if !dora => Some(lora_import::KEYS),
+            lora_import::ROWS => Some(lora_import::ROWS_KEYS),
+            _ => None,
+        }
     }
 
     fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
-        read_pairs(file, &Lora, (&[], |_, _| Ok(())))
+        if file.config().kind == lora_import::ROWS {
+            return lora_import::read_rows(file);
+        }
+        lora_import::read(file, &Lora, (&[], |_, _| Ok(())))
     }
 
     fn peft_tensors(
@@ -332,10 +213,14 @@ impl Method for Lora {
         let tensor = |suffix: &str, shape: [usize; 2]| {
             Some((suffix.to_owned(), shape.to_vec(), get(suffix)?))
         };
-        Some(vec![
+        let mut tensors = vec![
             tensor("lora_A.weight", [rank, input])?,
             tensor("lora_B.weight", [output, rank])?,
-        ])
+        ];
+        if LORA_BIAS.get(values) {
+            tensors.push((B_BIAS.to_owned(), vec![output], get(B_BIAS)?));
+        }
+        Some(tensors)
     }
 }
 

@@ -24,6 +24,7 @@ mod last_n;
 // Other forms of a linear map's weight: products, scalings, rotations, spectra.
 mod dora;
 mod lora;
+mod lora_import;
 mod side_lora;
 mod siva;
 mod vera;

@@ -4,10 +4,11 @@ use serde_json::{Map, Value as Json, json};
 
 use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Only, Used, WithoutEffect};
-use super::super::peft::{Keys, Misfit, Reading, START as BEGAN};
+use super::super::peft::{Keys, Make, Misfit, Reading, START as BEGAN, Taken, columns};
 use super::super::schema::{Bound, Checked, Given, kind};
+use super::super::torch::Generator;
 use super::lora;
-use super::lora::{DROPOUT, ON};
+use super::lora::{DROPOUT, MODULES_TO_SAVE, ON};
 use super::{At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values};
 use crate::program::Real;
 use crate::program::op::{BinaryKind, Broadcast, Indices, MatMul, MulRows};
@@ -40,7 +41,13 @@ static SCHEMA: Schema = Schema {
           rows. Each site trains λ_d [rank], which starts at `d_initial`, and λ_b [out], which starts at 0, so the model \
           starts unchanged. Merges exactly into plain weights and is written in peft's format, A and B included.",
     paper: "Kopiczko et al. 2024 (arXiv 2310.11454), section 3",
-    keys: &[RANK.key(), D_INITIAL.key(), DROPOUT.key(), ON.key()],
+    keys: &[
+        RANK.key(),
+        D_INITIAL.key(),
+        DROPOUT.key(),
+        MODULES_TO_SAVE.key(),
+        ON.key(),
+    ],
 };
 
 /// What an update is made of: `A` transposed `[in, rank]`, `B [out, rank]`, `λ_d [rank]`, `λ_b [out]`.
@@ -87,17 +94,66 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     }
 }
 
+/// Takes the vectors of all sites; gives the width of the widest input and output.
+fn vectors(file: &mut Reading<'_>, (rank, dropout): (u64, f64)) -> Result<(u64, u64), Misfit> {
+    let (mut input, mut output) = (0, 0);
+    for place in file.places()? {
+        let [d, out] = ["vera_lambda_d", "vera_lambda_b"];
+        file.take(&place.name(d), place.own(d), &[rank])?;
+        file.take(&place.name(out), place.own(out), &[place.site.output()])?;
+        file.idle(&place.name(out), 0.0);
+        let values = vec![
+            (RANK.name(), Checked::Int(rank)),
+            (DROPOUT.name(), Checked::Float(dropout)),
+        ];
+        file.put(&Vera, place.site, values);
+        (input, output) = (
+            input.max(place.site.input()),
+            output.max(place.site.output()),
+        );
+    }
+    Ok((input, output))
+}
+
+/// Reads an adapter without its matrices: they are drawn again by its key, A before B.
+fn drawn(file: &mut Reading<'_>, (rank, dropout): (u64, f64)) -> Result<(), Misfit> {
+    let key = file.config().whole("projection_prng_key", 0)?;
+    let (input, output) = vectors(file, (rank, dropout))?;
+    let [r, wide, tall] = [rank, input, output].map(|n| n as usize);
+    let draw = move || {
+        let mut generator = Generator::new(key);
+        // Uniform in ±√(6 / width).
+        let mut matrix = |rows: usize, width: usize| {
+            let std = 2.0_f64.sqrt() / (width as f64).sqrt();
+            let bound = (3.0_f64.sqrt() * std) as f32;
+            generator.uniform(rows * width, -bound, bound)
+        };
+        let a = matrix(r, wide);
+        (a, matrix(tall, r))
+    };
+    let [a, b] = SHARED;
+    file.make(Taken {
+        own: a.to_owned(),
+        shape: vec![input, rank],
+        from: Vec::new(),
+        make: Make::by(move |_| Ok(columns(&draw().0, wide))),
+    })?;
+    file.make(Taken {
+        own: b.to_owned(),
+        shape: vec![output, rank],
+        from: Vec::new(),
+        make: Make::by(move |_| Ok(draw().1)),
+    })
+}
+
 /// The keys of peft's `VeraConfig`.
 const PEFT_KEYS: Keys = &[
     ("bias", Only(&["\"none\""])),
     ("d_initial", WithoutEffect(BEGAN)),
     ("init_weights", WithoutEffect(BEGAN)),
-    (
-        "projection_prng_key",
-        WithoutEffect("of matrices that are in the file"),
-    ),
+    ("projection_prng_key", Used),
     ("r", Used),
-    ("save_projection", Only(&["true"])),
+    ("save_projection", Used),
     ("vera_dropout", Used),
 ];
 
@@ -171,6 +227,9 @@ impl Method for Vera {
     fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
         let config = file.config();
         let (rank, dropout) = (config.positive("r", 256)?, config.rate("vera_dropout")?);
+        if !config.flag("save_projection", true)? {
+            return drawn(file, (rank, dropout));
+        }
         let [a, b] = SHARED;
         let side = |name: &str, at: usize| {
             let shape = file.shape(name);
@@ -180,18 +239,7 @@ impl Method for Vera {
         let (input, output) = (side(a, 1), side(b, 0));
         file.take_turned(a, a.to_owned(), [input, rank])?;
         file.take(b, b.to_owned(), &[output, rank])?;
-        for place in file.places()? {
-            let [d, out] = ["vera_lambda_d", "vera_lambda_b"];
-            file.take(&place.name(d), place.own(d), &[rank])?;
-            file.take(&place.name(out), place.own(out), &[place.site.output()])?;
-            file.idle(&place.name(out), 0.0);
-            let values = vec![
-                (RANK.name(), Checked::Int(rank)),
-                (DROPOUT.name(), Checked::Float(dropout)),
-            ];
-            file.put(&Vera, place.site, values);
-        }
-        Ok(())
+        vectors(file, (rank, dropout)).map(|_| ())
     }
 
     fn peft_tensors(

@@ -271,6 +271,19 @@ impl Config {
         {
             return Some(false);
         }
+        // LoRA names parameters of modules beside the modules.
+        let weights = self.own.get("target_parameters").and_then(strings);
+        let weights: Vec<String> = weights
+            .iter()
+            .flatten()
+            .filter_map(|p| p.strip_suffix(".weight").map(str::to_owned))
+            .collect();
+        if named(&weights, module) {
+            return Some(true);
+        }
+        if !weights.is_empty() && self.targets == Targets::Present {
+            return Some(false);
+        }
         let found = self.targets.matches(module)?;
         let exactly =
             matches!(&self.targets, Targets::Names(names) if names.iter().any(|n| n == module));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::reading::{Reading, other_shape};
 use super::{Config, Fitted, Make, Misfit, Stored, Taken};
 use crate::library::model::Model;
-use crate::library::net::{Owner, Param};
+use crate::library::net::{Owner, Param, ParamKind};
 use crate::library::stage::network::Anatomy;
 
 /// Finds each tensor's place in a model.
@@ -18,13 +18,13 @@ pub fn fit(
     model: &dyn Model,
     parts: &Anatomy,
 ) -> Result<Fitted, Misfit> {
-    let mut reading = Reading::new((config, stored), (model.family(), parts));
+    let mut reading = Reading::new((config, stored), (model, parts));
     for name in reading.unread() {
         // Buffers, which count 0, 1, 2, …
         if name.ends_with(".position_ids") || name.ends_with(".token_type_ids") {
             reading.read(&name)?;
         } else {
-            whole(&mut reading, &name, model)?;
+            whole(&mut reading, &name)?;
         }
     }
     config.method.peft_read(&mut reading)?;
@@ -34,7 +34,18 @@ pub fn fit(
 }
 
 /// Takes a tensor that is the value of one of the model's own parameters, if it is.
-fn whole(reading: &mut Reading<'_>, name: &str, model: &dyn Model) -> Result<(), Misfit> {
+fn whole(reading: &mut Reading<'_>, name: &str) -> Result<(), Misfit> {
+    // What is below an adapter, and tables that were saved because their size changed.
+    let below = name.replace(".base_layer.", ".");
+    if let Some(param) = reading.param(&below) {
+        let table = param.kind == ParamKind::Embedding && param.owner != Owner::Head;
+        let saved = reading
+            .config()
+            .saves(below.rsplit_once('.').map_or("", |(m, _)| m));
+        if below != name || (table && !saved) {
+            return reading.replace(name, param);
+        }
+    }
     let Some(param) = reading.param(name) else {
         return Ok(());
     };
@@ -46,7 +57,7 @@ fn whole(reading: &mut Reading<'_>, name: &str, model: &dyn Model) -> Result<(),
         // The method may read it, or nobody.
         return Ok(());
     }
-    let turned = model.transposed(&param.name);
+    let turned = reading.model().transposed(&param.name);
     let shape = reading.shape(name).unwrap_or_default();
     let mut own = shape.to_vec();
     if turned {

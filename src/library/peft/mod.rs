@@ -11,10 +11,12 @@ use super::method::Method;
 use super::schema::Checked;
 
 mod config;
+mod edit;
 mod fit;
 mod reading;
 
 pub use config::{COMMON, Config, Fate, Keys, MERGE_INSTEAD, Patterns, START, Targets};
+pub use edit::{Edit, Edited, Ready};
 pub use fit::fit;
 pub use reading::{Place, Reading};
 
@@ -87,7 +89,8 @@ impl Make {
 }
 
 /// The numbers of a matrix of this width, column after column.
-fn columns(data: &[f32], width: usize) -> Vec<f32> {
+#[must_use]
+pub fn columns(data: &[f32], width: usize) -> Vec<f32> {
     let column = |i: usize| data.iter().skip(i).step_by(width.max(1)).copied();
     (0..width).flat_map(column).collect()
 }
@@ -140,6 +143,8 @@ pub struct Fitted {
     pub whole: Vec<String>,
     /// The parameters that the file holds values of.
     pub tensors: Vec<Taken>,
+    /// What else it changes of the model's own parameters: that can be applied, and not trained on.
+    pub edits: Vec<Edited>,
     /// Tensors of the file, each with the number that adds nothing: where all of them hold it alone, and nothing is saved
     /// whole, the adapter changes nothing.
     pub idle: Vec<(String, f32)>,

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Config, Fitted, Group, HeadUpdate, Make, Misfit, Stored, Taken};
+use super::{Config, Edit, Edited, Fitted, Group, HeadUpdate, Make, Misfit, Stored, Taken};
 use crate::library::method::Method;
+use crate::library::model::Model;
 use crate::library::net::{Param, Site, ends_with};
 use crate::library::schema::Checked;
 use crate::library::stage::network::Anatomy;
@@ -13,7 +14,7 @@ use crate::library::stage::network::Anatomy;
 pub struct Reading<'a> {
     config: &'a Config,
     stored: &'a dyn Stored,
-    family: &'a str,
+    model: &'a dyn Model,
     parts: &'a Anatomy,
     /// What the model's paths begin with and the adapter's do not: `bert.` where it was made without a head.
     outer: &'a str,
@@ -64,13 +65,13 @@ impl Place<'_> {
 impl<'a> Reading<'a> {
     pub(super) fn new(
         (config, stored): (&'a Config, &'a dyn Stored),
-        (family, parts): (&'a str, &'a Anatomy),
+        (model, parts): (&'a dyn Model, &'a Anatomy),
     ) -> Self {
         let unread = stored.names().into_iter().map(str::to_owned).collect();
         Self {
             config,
             stored,
-            family,
+            model,
             parts,
             outer: "",
             unread,
@@ -82,6 +83,12 @@ impl<'a> Reading<'a> {
     #[must_use]
     pub const fn config(&self) -> &'a Config {
         self.config
+    }
+
+    /// The model.
+    #[must_use]
+    pub const fn model(&self) -> &'a dyn Model {
+        self.model
     }
 
     /// The parts of the model.
@@ -289,6 +296,28 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Says that the file has the whole value of one of the model's own parameters, which is not trained.
+    ///
+    /// # Errors
+    /// It has another shape.
+    pub fn replace(&mut self, name: &str, param: &'a Param) -> Result<(), Misfit> {
+        let plain = name.replace(".base_layer.", ".");
+        self.note_outer(&param.name, &plain);
+        let own = param.name.clone();
+        match (self.model.transposed(&own), param.shape.as_slice()) {
+            (true, &[rows, width]) => self.take_turned(name, own, [rows, width])?,
+            _ => self.take(name, own, &param.shape)?,
+        }
+        self.edit(param, Edit::Replaced);
+        Ok(())
+    }
+
+    /// Changes one of the model's own parameters; such an adapter is applied, and not trained on.
+    pub fn edit(&mut self, param: &Param, edit: Edit) {
+        let own = param.name.clone();
+        self.fitted.edits.push(Edited { own, edit });
+    }
+
     /// Adds a product to a matrix of the task's head.
     pub(in crate::library) fn put_in_head(&mut self, update: HeadUpdate) {
         self.fitted.head.push(update);
@@ -358,7 +387,7 @@ impl<'a> Reading<'a> {
         Err(Misfit::new(
             format!(
                 "`{name}` is no tensor of this model, which is a `{}`",
-                self.family
+                self.model.family()
             ),
             format!("the adapter was made for {base}: name that model, or an adapter of this one"),
         ))

@@ -86,6 +86,7 @@ impl StageKind for Export {
         let fold = Fold {
             sites,
             target,
+            mix: None,
             to: TO.get(cx.values).map(Into::into),
             force: FORCE.get(cx.values),
         };

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::super::combine::Combination;
 use super::super::data::batch::order;
 use super::super::export::Target;
 use super::super::generate::{Settings, prefill};
@@ -302,6 +303,17 @@ pub struct Choose {
     pub positive: u32,
 }
 
+/// Adapters of peft's that are made one.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    /// Their folders.
+    pub folders: Vec<PathBuf>,
+    /// A weight for each.
+    pub weights: Vec<f64>,
+    /// How.
+    pub how: Combination,
+}
+
 /// Merging.
 #[derive(Debug)]
 pub struct Fold {
@@ -309,6 +321,8 @@ pub struct Fold {
     pub sites: Vec<(Site, Verified)>,
     /// What is written.
     pub target: Target,
+    /// Adapters in files that are made one, instead of what is on the sites.
+    pub mix: Option<Mix>,
     /// Directory, or file, to copy it to as well.
     pub to: Option<PathBuf>,
     /// Whether it is written although rounding loses what was learned.

@@ -149,6 +149,7 @@ impl StageKind for Merge {
         let fold = Fold {
             sites,
             target: Target::Folder(dtype),
+            mix: None,
             to: keys::TO.get(cx.values).map(Into::into),
             force: false,
         };

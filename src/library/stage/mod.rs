@@ -2,6 +2,7 @@
 //! its schema, the checks between its keys, and its lowering to a [`Job`].
 
 mod choose_prompt;
+pub(crate) mod convert;
 mod eval;
 pub(crate) mod export;
 pub mod fisher;
@@ -78,6 +79,7 @@ pub const STAGES: &[&dyn StageKind] = &[
     &eval::Eval,
     &merge::Merge,
     &export::Export,
+    &convert::Convert,
     &choose_prompt::ChoosePrompt,
 ];
 

@@ -292,7 +292,7 @@ fn entry(values: &Values, key: &Maybe<Filled>, default: &str) -> Filled {
     })
 }
 
-fn conflict(diags: &mut Diags, span: Span, message: &str, help: &str) {
+pub(super) fn conflict(diags: &mut Diags, span: Span, message: &str, help: &str) {
     diags.push(Diag::error(&CONFLICTING_KEYS, span, message).help(help));
 }
 

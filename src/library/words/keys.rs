@@ -158,7 +158,7 @@ pub static KEYS: &[Word] = &[
     entry(&["do_train", "train"], "stage learn = train { … }"),
     entry(&["do_test", "test_dataset", "prediction_loss_only"], "stage score = eval { from = learn, data = d.test }"),
     entry(&["merge_lora", "merge_and_unload", "merge_adapter", "merge_weights", "merge_before_save"], "stage fused = merge { from = learn }"),
-    entry(&["bias", "train_bias", "lora_bias"], "adapters = [lora { rank = 8 }, bitfit]"),
+    entry(&["bias", "train_bias"], "adapters = [lora { rank = 8 }, bitfit]"),
 
     // Done anyway
     anyway(&["logging_steps", "logging_strategy", "logging_first_step", "log_every", "log_interval", "log_every_n_steps", "logging_nan_inf_filter",

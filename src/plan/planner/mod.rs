@@ -86,7 +86,7 @@ impl Planner<'_, '_> {
             &start,
             parent.as_deref(),
             sets.first().map_or(&[], Vec::as_slice),
-            adapters::identity(&tuning, self.binder.world),
+            adapters::identity(&tuning, declared, self.binder.world),
         );
         // The words of a provisional prompt have the sizes of those that will be chosen.
         choice::provide(&mut start, 0);
@@ -114,6 +114,16 @@ impl Planner<'_, '_> {
         };
         if let Routine::Fold(fold) = &mut job.routine {
             fold.to = fold.to.take().map(|to| declared.base.join(to));
+            if let Some(mix) = &mut fold.mix {
+                for folder in &mut mix.folders {
+                    *folder = declared.base.join(&*folder);
+                }
+                let at = crate::library::stage::convert::ADAPTERS.span(values);
+                if let Err(diag) = adapters::check_mix(mix, model.as_ref(), at) {
+                    diags.push(*diag);
+                    return None;
+                }
+            }
         }
         let format = crate::library::stage::export::FORMAT.span(values);
         if let Some(wrong) = super::exports::check(&start, model.as_ref(), &job, format) {

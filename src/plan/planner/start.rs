@@ -140,7 +140,7 @@ impl Planner<'_, '_> {
         }
         let written = written
             .into_iter()
-            .map(|f| start_from_peft(base, f, model, diags))
+            .map(|f| start_from_peft(base, (f, true), model, diags))
             .collect::<Option<Vec<_>>>()?;
         let methods = written
             .into_iter()
@@ -192,7 +192,7 @@ impl Planner<'_, '_> {
             ));
             return None;
         }
-        let made = start_from_peft(base, filled.clone(), model, diags)?;
+        let made = start_from_peft(base, (filled.clone(), false), model, diags)?;
         let made = made.into_iter().filter_map(|f| Some((method(&f.name)?, f)));
         Some(Tuning {
             methods: made.collect(),
