@@ -381,3 +381,98 @@ fn a_bias_behind_b_is_trained_kept_and_written() {
     );
     assert!(said.contains("cannot be folded"), "{said}");
 }
+
+#[test]
+fn what_is_exported_is_read_again() {
+    let (dir, head, _) = trained();
+    let dir = dir.path();
+    let values = peftc::library::schema::Values::default();
+    let methods = || {
+        let all = peftc::library::method::METHODS.iter();
+        all.filter(|m| m.adapts() && m.peft(&values).is_some())
+    };
+    let mut recipe = head.clone();
+    for method in methods() {
+        let (name, own) = (method.schema().name, super::ways::written(*method));
+        recipe += &format!(
+            "stage {name} = train {{ model = m, data = d.test, adapter = {own}, lr = 1e-2, steps = 3, max_length = 64 }}\n\
+             stage {name}_e = eval {{ from = {name}, data = d.test }}\n"
+        );
+    }
+    run(dir, &recipe);
+    let (mut recipe, mut wanted) = (head, Vec::new());
+    for method in methods() {
+        let name = method.schema().name;
+        let adapter = dir.join(format!(".peftc/runs/r/{name}/adapter"));
+        let Ok(text) = std::fs::read(adapter.join("adapter_config.json")) else {
+            continue;
+        };
+        let config: Value = serde_json::from_slice(&text).expect("JSON");
+        let config = config.as_object().expect("keys");
+        let kind = config["peft_type"].as_str().expect("a type");
+        let mut readers = peftc::library::method::METHODS.iter();
+        if readers.any(|m| m.peft_keys(kind, config).is_some()) {
+            recipe += &format!(
+                "stage {name}_e = eval {{ model = m, adapter = peft \"{}\", data = d.test, max_length = 64 }}\n",
+                adapter.canonicalize().expect("a folder").display()
+            );
+            wanted.push((name, scores(dir, &format!("{name}_e"))));
+        }
+    }
+    run(dir, &recipe);
+    for (name, wanted) in &wanted {
+        assert_near(&scores(dir, &format!("{name}_e")), wanted, 1e-5, name);
+    }
+    let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
+    for name in ["lora", "dora", "vera"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[test]
+fn predict_takes_an_adapter_beside_its_base() {
+    let (dir, _, wanted) = trained();
+    let dir = dir.path();
+    let base = std::env::current_dir().expect("a working directory");
+    changed(&dir.join("a"), |_, config| {
+        let base = base.join("tests/reference/bert-tiny").display().to_string();
+        config["base_model_name_or_path"] = base.into();
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .args([
+            "predict", "--quiet", "--all", "--format", "jsonl", "--text", "sentence",
+        ])
+        .arg(dir.join("a"))
+        .arg("--input")
+        .arg(dir.join("t.tsv"))
+        .output()
+        .expect("starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(text.lines().count(), wanted.len(), "{text}");
+    for (line, logits) in text.lines().zip(&wanted) {
+        let row: Value = serde_json::from_str(line).expect("JSON");
+        let own = row["probabilities"]["positive"].as_f64().expect("a share");
+        let [a, b] = logits.as_slice() else {
+            panic!("two scores");
+        };
+        let share = 1.0 / (1.0 + (a - b).exp());
+        assert!((own - share).abs() < 1e-5, "{row} {logits:?}");
+    }
+    changed(&dir.join("b"), |_, config| {
+        config["base_model_name_or_path"] = "org/nowhere".into();
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_peftc"))
+        .arg("predict")
+        .arg(dir.join("b"))
+        .arg("--input")
+        .arg(dir.join("t.tsv"))
+        .output()
+        .expect("starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("org/nowhere"),
+        "{said}"
+    );
+}

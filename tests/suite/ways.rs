@@ -40,7 +40,7 @@ const SMALL: &[(&str, &str, &str)] = &[
 ];
 
 /// A method as a recipe writes it: whatever its schema requires, small.
-fn written(method: &dyn Method) -> String {
+pub(super) fn written(method: &dyn Method) -> String {
     let schema = method.schema();
     let keys: Vec<String> = schema
         .keys
