@@ -203,15 +203,18 @@ impl Stage {
         }
     }
 
-    /// Directories of peft adapters its methods start from.
+    /// Directories of peft adapters its methods start from, each once: several methods may be of one.
     #[must_use]
     pub fn start_adapters(&self) -> Vec<std::path::PathBuf> {
-        self.trained_with
-            .methods
-            .iter()
-            .filter_map(|(_, f)| crate::library::method::keys::START.get(&f.values))
-            .map(std::path::PathBuf::from)
-            .collect()
+        let mut dirs: Vec<std::path::PathBuf> = Vec::new();
+        for (_, filled) in &self.trained_with.methods {
+            if let Some(dir) = crate::library::method::keys::START.get(&filled.values)
+                && !dirs.iter().any(|known| known.as_os_str() == dir)
+            {
+                dirs.push(dir.into());
+            }
+        }
+        dirs
     }
 
     /// Whether its number of steps depends on data that are not at hand.

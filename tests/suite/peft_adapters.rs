@@ -300,6 +300,12 @@ fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
         targets.push("word_embeddings".into());
         config["trainable_token_indices"] = serde_json::json!({ "position_embeddings": [3, 1] });
         config["bias"] = "all".into();
+        // Two entries of one file: what it changes is changed once.
+        let module = "encoder.layer.0.attention.self.query";
+        let half = format!("base_model.model.bert.{module}.lora_B.weight");
+        let half = &mut tensors.get_mut(&half).expect("a half").1;
+        half.iter_mut().for_each(|x| *x *= 2.0);
+        config["alpha_pattern"] = serde_json::json!({ module: 4.0 });
     });
     // The same in the model's own files.
     let model = dir.join("m");

@@ -107,6 +107,8 @@ pub struct Config {
     pub layers_pattern: Vec<String>,
     /// Modules that were trained whole, as the config lists them.
     pub modules_to_save: Vec<String>,
+    /// Whether its type saves modules whole at all: then that of a classification has its head.
+    pub saves_modules: bool,
     /// What it was trained for, as peft calls it.
     pub task: Option<String>,
     /// The base model as the config names it; may be empty.
@@ -142,6 +144,7 @@ impl Config {
             layers,
             layers_pattern: list(json, "layers_pattern")?,
             modules_to_save: list(json, "modules_to_save")?,
+            saves_modules: json.contains_key("modules_to_save"),
             task: text("task_type"),
             base: text("base_model_name_or_path").unwrap_or_default(),
             keys,

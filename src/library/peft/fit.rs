@@ -94,7 +94,7 @@ fn check_present(reading: &Reading<'_>) -> Result<(), Misfit> {
         let mut own = params.iter().filter(|p| wanted(p));
         own.any(|p| held.contains(p.name.as_str()))
     };
-    let head = config.classifies() || any(&|p| p.owner == Owner::Head);
+    let head = (config.classifies() && config.saves_modules) || any(&|p| p.owner == Owner::Head);
     let lm = any(&|p| p.role.is_lm());
     for param in params {
         let there = match param.owner {
