@@ -11,6 +11,7 @@ use super::exit;
 use super::options::{Common, Intent, error, print, store_of};
 use super::screen::Screen;
 use crate::base::visible;
+use crate::library::data::form::Form;
 use crate::library::data::tokens::EncodedExample;
 use crate::library::tokenizer::Tokenizer;
 use crate::plan::Stage;
@@ -43,7 +44,9 @@ struct Shown<'a> {
     stage: &'a Stage,
     key: &'a str,
     row: u32,
-    example: EncodedExample,
+    /// What it became: one sequence, or one of each answer or option.
+    examples: Vec<EncodedExample>,
+    form: Form,
     tokenizer: &'a Tokenizer,
 }
 
@@ -119,7 +122,11 @@ impl Show {
                 set.len()
             )));
         };
-        let example = set.get(index).map_err(|unread| {
+        let row = set.row(index);
+        let of_row = (index..set.len() as u32).take_while(|&e| e == index || set.row(e) == row);
+        // Draws of demonstrations are far from each other, and their rows single.
+        let examples = of_row.map(|index| set.get(index)).collect::<Result<_, _>>();
+        let examples = examples.map_err(|unread| {
             let path = unread.path.display();
             (
                 exit::FAILED,
@@ -130,7 +137,8 @@ impl Show {
             stage,
             key,
             row: set.row(index).unwrap_or(index),
-            example,
+            examples,
+            form: split.form,
             tokenizer,
         })
     }
@@ -138,13 +146,16 @@ impl Show {
 
 impl Shown<'_> {
     /// Each token: its id, its text, whether it is learned, whether it is a special one.
-    fn tokens(&self) -> impl Iterator<Item = (u32, String, bool, bool)> + '_ {
+    fn tokens<'s>(
+        &'s self,
+        example: &'s EncodedExample,
+    ) -> impl Iterator<Item = (u32, String, bool, bool)> + 's {
         let special = self.tokenizer.special_ids();
-        let ids = &self.example.ids;
+        let ids = &example.ids;
         let pieces = self.tokenizer.pieces(ids);
         let all = (0_u32..).zip(ids.iter().copied().zip(pieces));
         all.map(move |(place, (id, piece))| {
-            let learned = self.example.learned.iter().any(|r| r.contains(&place));
+            let learned = example.learned.iter().any(|r| r.contains(&place));
             (id, piece, learned, special.binary_search(&id).is_ok())
         })
     }
@@ -155,25 +166,54 @@ impl Shown<'_> {
                 "id": id, "token": self.tokenizer.token(id), "text": text, "learned": learned, "special": special,
             })
         };
-        json!({
+        let of = |example: &EncodedExample| {
+            let tokens: Vec<Json> = self.tokens(example).map(token).collect();
+            json!({ "length": example.ids.len(), "learned_tokens": example.learned_tokens(), "tokens": tokens })
+        };
+        let mut own = json!({
             "schema": 1, "stage": self.stage.name.value, "split": self.key, "row": self.row,
-            "length": self.example.ids.len(), "learned_tokens": self.example.learned_tokens(),
-            "tokens": self.tokens().map(token).collect::<Vec<_>>(),
-        })
+        });
+        let mut all: Vec<Json> = self.examples.iter().map(of).collect();
+        if let (Some(own), Some(first)) = (own.as_object_mut(), all.first()) {
+            own.extend(first.as_object().cloned().unwrap_or_default());
+            if all.len() > 1 {
+                own.insert("others".to_owned(), all.split_off(1).into());
+            }
+        }
+        own
+    }
+
+    /// What a sequence is among those of the row.
+    fn part(&self, place: usize) -> String {
+        match (self.form, place) {
+            (Form::Preference, 0) => ", chosen".to_owned(),
+            (Form::Preference, _) => ", rejected".to_owned(),
+            (Form::Choices, place) => format!(", option {place}"),
+            _ => String::new(),
+        }
     }
 
     /// The tokens one behind the other, with a bar between two; what is learned stands between brackets.
     fn text(&self, screen: Screen) -> String {
+        let all = self.examples.iter().enumerate();
+        let each: Vec<String> = all
+            .map(|(place, example)| self.text_of(place, example, screen))
+            .collect();
+        each.join("\n")
+    }
+
+    fn text_of(&self, place: usize, example: &EncodedExample, screen: Screen) -> String {
         let mut text = format!(
-            "row {} of `{}` of `{}`: {} tokens, {} of them learned, between ⟦ and ⟧\n\n",
+            "row {} of `{}` of `{}`{}: {} tokens, {} of them learned, between ⟦ and ⟧\n\n",
             self.row,
             self.key,
             self.stage.name.value,
-            self.example.ids.len(),
-            self.example.learned_tokens()
+            self.part(place),
+            example.ids.len(),
+            example.learned_tokens()
         );
         let (mut inside, mut first) = (false, true);
-        for (_, piece, learned, special) in self.tokens() {
+        for (_, piece, learned, special) in self.tokens(example) {
             if inside && !learned {
                 text.push('⟧');
             }

@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Answer, Classes, Details, Gathered, Head, Names, Reads, Scored, Task, TaskKind};
-use crate::base::{Diag, Span};
+use super::{Answer, Details, Gathered, Head, Names, Reads, Scored, Task, TaskKind};
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::tokens::{EncodedSet, Target};
-use crate::library::error::NO_GRADIENT;
 use crate::library::metric::Predictions;
 use crate::library::model::Model;
 use crate::library::net::Net;
@@ -109,14 +107,6 @@ impl Task for MultipleChoice {
 
     fn scores_places(&self) -> bool {
         false
-    }
-
-    fn on_classes(&self, _: Classes<'_>) -> Result<Option<Arc<dyn Task>>, Box<Diag>> {
-        let message = "`multiple_choice` compares options, and nothing is trained by it";
-        let diag = Diag::error(&NO_GRADIENT, Span::default(), message);
-        Err(Box::new(diag.help(
-            "train with `objective = causal_lm`, and write `objective = multiple_choice` in an `eval` stage",
-        )))
     }
 
     fn pick(&self, _: &dyn Model) -> Pick {

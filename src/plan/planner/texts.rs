@@ -10,7 +10,7 @@ use crate::library::data::form::{Form, Learn};
 use crate::library::data::set::generic;
 use crate::library::data::tokens::unmarked;
 use crate::library::decl;
-use crate::library::error::{IDLE_KEY, NO_PROMPTS};
+use crate::library::error::{IDLE_KEY, NO_GRADIENT, NO_PROMPTS};
 use crate::library::model::Model;
 use crate::library::prompt::Template;
 use crate::library::schema::{Reference, Values};
@@ -281,6 +281,15 @@ pub(super) fn on_classes(
         }
         return;
     }
+    if start.task.gathers() {
+        let name = start.task.name();
+        let at = keys::OBJECTIVE.span(values);
+        let message = format!("`{name}` compares options, and nothing is trained by it");
+        diags.push(Diag::error(&NO_GRADIENT, at, message).help(format!(
+            "train with `objective = causal_lm`, and write `objective = {name}` in an `eval` stage"
+        )));
+        return;
+    }
     let train = sets
         .first()
         .and_then(|set| set.first())
@@ -346,6 +355,15 @@ fn prompts(
             "these data are plain texts, without a prompt to go on from and a text to compare with"
                 .to_owned(),
             "name both: `data d = local \"…\" { prompt = COLUMN, completion = COLUMN }`, or `messages = COLUMN`",
+        ));
+    }
+    if let Form::Preference | Form::Choices = split.form {
+        return Err(refuse(
+            format!(
+                "these data have {}, of which none is to be generated",
+                split.form.what()
+            ),
+            "write `objective = causal_lm` in this stage, and name one text to compare with: `prompt = COLUMN, completion = COLUMN`",
         ));
     }
     if matches!(start.task.learns(split.form), Ok(Learn::All)) {
