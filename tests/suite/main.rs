@@ -32,6 +32,7 @@ mod peft_adapters;
 mod pointers;
 mod precision;
 mod preference;
+mod prompts;
 mod pruned;
 mod qsiva;
 mod recipes;

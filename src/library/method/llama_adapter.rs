@@ -1,10 +1,11 @@
 //! LLaMA-Adapter: trained prompts that each attention of the upper blocks reads beside its tokens, behind a gate that starts
 //! shut.
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::super::net::{Attend, Init, Param, Part};
-use super::super::schema::{Given, Maybe, kind};
+use super::super::peft::{Fate, Keys, Make, Misfit, Reading, Taken};
+use super::super::schema::{Checked, Given, Maybe, kind};
 use super::{
     At, Facts, Lookup, Method, Net, PeftForm, PeftKeys, PeftTensor, Schema, Site, Stacking, Value,
     Values,
@@ -41,6 +42,11 @@ static SCHEMA: Schema = Schema {
     keys: &[TOKENS.key(), ON.key()],
 };
 
+/// Its tensors at an attention: the prompt and the gate.
+const PARTS: [&str; 2] = ["adaption_prompt", "adaption_gate"];
+
+const PEFT_KEYS: Keys = &[("adapter_layers", Fate::Used), ("adapter_len", Fate::Used)];
+
 impl Method for LlamaAdapter {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -73,6 +79,45 @@ impl Method for LlamaAdapter {
         let own = at.attention(net, of);
         let beside = net.binary(BinaryKind::Mul, Broadcast::Scalar, beside, gate);
         net.add(own, beside)
+    }
+
+    fn peft_keys(&self, kind: &str, _: &Map<String, Json>) -> Option<Keys> {
+        (kind == "ADAPTION_PROMPT").then_some(PEFT_KEYS)
+    }
+
+    fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
+        let sites: Vec<&Site> = file
+            .parts()
+            .others
+            .iter()
+            .filter(|s| self.fits(s))
+            .collect();
+        let upper = file.config().positive("adapter_layers", 1)?;
+        let upper = (sites.len() as u64).saturating_sub(upper) as usize;
+        for site in sites.iter().skip(upper) {
+            if !site.path.ends_with(".self_attn") {
+                // peft adds to what the output map gives there.
+                return Err(Misfit::not_built("an ADAPTION_PROMPT on such a model"));
+            }
+            let module = file.theirs(&site.path).to_owned();
+            let name = |suffix: &str| format!("{module}.{suffix}");
+            let shape = file.shape(&name(PARTS[0])).unwrap_or_default();
+            let (count, width) = match *shape {
+                [1, count, width] => (count, width),
+                _ => (file.config().positive("adapter_len", 1)?, site.output()),
+            };
+            file.check_shape(&name(PARTS[0]), &[1, count, width])?;
+            file.make(Taken {
+                own: format!("{}.{}", site.path, PARTS[0]),
+                shape: vec![count, width],
+                from: vec![name(PARTS[0])],
+                make: Make::Same,
+            })?;
+            file.take(&name(PARTS[1]), format!("{}.{}", site.path, PARTS[1]), &[1])?;
+            file.idle(&name(PARTS[1]), 0.0);
+            file.put(&Self, site, vec![(TOKENS.name(), Checked::Int(count))]);
+        }
+        Ok(())
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {

@@ -1,11 +1,13 @@
 //! Prefix tuning (methods A6, A7): P trained keys and values before those of each text, in every attention.
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::super::model::Room;
 use super::super::net::{Attend, Init, Param, Part};
-use super::super::schema::{Given, Maybe, kind};
+use super::super::peft::{Fate, Floats, Keys, Make, Misfit, Reading, START, Taken};
+use super::super::schema::{Checked, Given, Maybe, kind};
 use super::encoder::map;
+use super::prompt_tuning::{PROMPT, SIZES, count};
 use super::{At, Facts, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value, Values};
 use crate::library::placement::Placement;
 use crate::program::op::ActivationKind;
@@ -71,6 +73,20 @@ static SCHEMA: Schema = Schema {
         ON.key(),
     ],
 };
+
+/// Why the network of `projection = true` does not matter.
+const MADE: Fate = Fate::WithoutEffect("the file holds what the network made");
+
+const PEFT_KEYS: Keys = &[
+    ("encoder_hidden_size", MADE),
+    ("init_weights", Fate::WithoutEffect(START)),
+    ("num_attention_heads", SIZES),
+    ("num_layers", SIZES),
+    ("num_transformer_submodules", Fate::Only(&["1"])),
+    ("num_virtual_tokens", Fate::Used),
+    ("prefix_projection", MADE),
+    ("token_dim", SIZES),
+];
 
 /// Keys and values of the prefix at a site, `[P, width]` both.
 fn rows(values: &Values, site: &Site, net: &mut Net<'_>) -> (Value, Value) {
@@ -141,6 +157,43 @@ impl Method for PrefixTuning {
         let rows = rows(at.values, at.site, net);
         let of = net.behind_prefix(of, TOKENS.get(at.values), rows);
         at.attention(net, of)
+    }
+
+    fn peft_keys(&self, kind: &str, _: &Map<String, Json>) -> Option<Keys> {
+        (kind == "PREFIX_TUNING").then_some(PEFT_KEYS)
+    }
+
+    fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
+        let count = count(file)?;
+        let sites: Vec<&Site> = file
+            .parts()
+            .others
+            .iter()
+            .filter(|s| self.fits(s))
+            .collect();
+        let width = sites.first().map_or(0, |site| site.input());
+        let all = 2 * sites.len() as u64 * width;
+        file.check_shape(PROMPT, &[count, all])?;
+        for (place, site) in sites.iter().enumerate() {
+            for (part, name) in ["key", "value"].iter().enumerate() {
+                let first = (2 * place + part) * width as usize;
+                let columns = first..first + width as usize;
+                let cut = move |from: &[Floats]| {
+                    let (_, data) = from.first().ok_or("there is no tensor")?;
+                    let rows = data.chunks(all as usize);
+                    let cut = rows.filter_map(|row| row.get(columns.clone()));
+                    Ok(cut.flatten().copied().collect())
+                };
+                file.make(Taken {
+                    own: format!("{}.prefix.{name}", site.path),
+                    shape: vec![count, width],
+                    from: vec![PROMPT.to_owned()],
+                    make: Make::by(cut),
+                })?;
+            }
+            file.put(&Self, site, vec![(TOKENS.name(), Checked::Int(count))]);
+        }
+        Ok(())
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {

@@ -1,10 +1,11 @@
 //! Prompt tuning (methods A8): P trained rows stand before each text's embeddings, and nothing of the model changes.
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::super::derive::{BaseParam, TableRows};
 use super::super::net::{Init, Param, ParamKind, Part, Role};
-use super::super::schema::{Bound, Given, Maybe, kind};
+use super::super::peft::{Fate, Keys, Misfit, Reading, START};
+use super::super::schema::{Bound, Checked, Given, Maybe, kind};
 use super::{
     At, Complaint, Facts, Marking, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value,
     Values,
@@ -144,6 +145,57 @@ pub(super) fn check_ids(values: &Values, site: &Site) -> Option<Complaint> {
     })
 }
 
+/// The tensor of peft's that holds a prompt or a prefix.
+pub(super) const PROMPT: &str = "prompt_embeddings";
+
+/// Why a size in a config does not matter.
+pub(super) const SIZES: Fate = Fate::WithoutEffect("the model and the tensor say it");
+
+/// How many virtual tokens a file has.
+///
+/// # Errors
+/// The tensor is not there, or has another number of rows than the config says.
+pub(super) fn count(file: &Reading<'_>) -> Result<u64, Misfit> {
+    let rows = file.shape(PROMPT).and_then(|shape| shape.first().copied());
+    let rows = rows.ok_or_else(|| Misfit::damaged(format!("the adapter has no `{PROMPT}`")))?;
+    let said = file.config().positive("num_virtual_tokens", rows.max(1))?;
+    if said == rows {
+        Ok(rows)
+    } else {
+        Err(Misfit::of_config(format!(
+            "`{PROMPT}` has {rows} rows, and `num_virtual_tokens` is {said}"
+        )))
+    }
+}
+
+const PEFT_KEYS: Keys = &[
+    ("num_attention_heads", SIZES),
+    ("num_layers", SIZES),
+    ("num_transformer_submodules", Fate::Only(&["1"])),
+    ("num_virtual_tokens", Fate::Used),
+    ("prompt_tuning_init", Fate::WithoutEffect(START)),
+    ("prompt_tuning_init_text", Fate::WithoutEffect(START)),
+    ("token_dim", SIZES),
+    ("tokenizer_kwargs", Fate::WithoutEffect(START)),
+    ("tokenizer_name_or_path", Fate::WithoutEffect(START)),
+];
+
+/// Why the network of P-tuning does not matter.
+const ENCODED: Fate =
+    Fate::WithoutEffect("the network is not in the file, which holds what it made");
+
+const ENCODED_KEYS: Keys = &[
+    ("encoder_dropout", ENCODED),
+    ("encoder_hidden_size", ENCODED),
+    ("encoder_num_layers", ENCODED),
+    ("encoder_reparameterization_type", ENCODED),
+    ("num_attention_heads", SIZES),
+    ("num_layers", SIZES),
+    ("num_transformer_submodules", Fate::Only(&["1"])),
+    ("num_virtual_tokens", Fate::Used),
+    ("token_dim", SIZES),
+];
+
 /// The keys of every config of peft's that has virtual tokens.
 pub(super) fn peft_keys(count: u64, facts: &Facts) -> PeftKeys {
     vec![
@@ -187,6 +239,25 @@ impl Method for PromptTuning {
     fn embedded(&self, at: &At<'_>, net: &mut Net<'_>, rows: Value) -> Value {
         let prompt = prompt(at.values, at.site, net);
         net.replaced(rows, prompt)
+    }
+
+    fn peft_keys(&self, kind: &str, _: &Map<String, Json>) -> Option<Keys> {
+        match kind {
+            "PROMPT_TUNING" => Some(PEFT_KEYS),
+            // What its network made is a prompt.
+            "P_TUNING" => Some(ENCODED_KEYS),
+            _ => None,
+        }
+    }
+
+    fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
+        let count = count(file)?;
+        let site = file.parts().others.iter().find(|s| is_words(s));
+        let site = site.ok_or_else(|| Misfit::not_built("a prompt before such a model"))?;
+        let own = format!("{}.prompt", site.path);
+        file.take(PROMPT, own, &[count, site.output()])?;
+        file.put(&Self, site, vec![(TOKENS.name(), Checked::Int(count))]);
+        Ok(())
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {

@@ -163,6 +163,8 @@ pub struct Anatomy {
     pub params: Vec<Param>,
     /// Linear maps of the same.
     pub sites: Vec<Site>,
+    /// Other sites: tables, norms, attentions, blocks and sub-layers.
+    pub others: Vec<Site>,
 }
 
 /// All parts of a model, with either head.
@@ -194,9 +196,13 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
     if let Some(lm) = model.causal_lm() {
         lm.head(&mut net);
     }
-    let (params, mut sites) = net.finish();
-    sites.retain(Site::is_linear);
-    Anatomy { params, sites }
+    let (params, sites) = net.finish();
+    let (sites, others) = sites.into_iter().partition(Site::is_linear);
+    Anatomy {
+        params,
+        sites,
+        others,
+    }
 }
 
 /// The program that makes the rows of a prompt or prefix as peft has them, without any text: outputs are matrices that stand
