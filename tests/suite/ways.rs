@@ -37,6 +37,9 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("prompt_tuning", "tokens", "3"),
     ("p_tuning", "tokens", "2"),
     ("llama_adapter", "tokens", "2"),
+    ("unipelt", "tokens", "2"),
+    ("unipelt", "hidden", "4"),
+    ("unipelt", "rank", "2"),
 ];
 
 /// A method as a recipe writes it: whatever its schema requires, small.

@@ -183,8 +183,8 @@ pub(super) fn gated(net: &mut Net<'_>, of: (&Site, &str), read: Value, added: Va
     net.binary(BinaryKind::Mul, Broadcast::Column, added, gate)
 }
 
-/// A gate for each token that its whole text shares: the mean over the text of `sigmoid(w x + b)`, as a list.
-pub(super) fn gate(net: &mut Net<'_>, (site, name): (&Site, &str), x: Value) -> Value {
+/// A gate for each token that its whole text shares: the mean over the text of `sigmoid(w x + b)`, as a column.
+pub(super) fn opening(net: &mut Net<'_>, (site, name): (&Site, &str), x: Value) -> Value {
     let width = net.b.ty(x).matrix();
     let width = width.and_then(|(_, d)| d.as_const()).unwrap_or(1);
     let weight = Param::at(site, &format!("{name}_gate.weight")).shape(&[1, width]);
@@ -195,7 +195,12 @@ pub(super) fn gate(net: &mut Net<'_>, (site, name): (&Site, &str), x: Value) -> 
     let (weight, bias) = (net.tensor(weight), net.tensor(bias));
     let open = net.dense(x, weight, bias);
     let open = net.unary(UnaryKind::Sigmoid, open);
-    let mean = net.text_mean(open);
+    net.text_mean(open)
+}
+
+/// The same as a list.
+pub(super) fn gate(net: &mut Net<'_>, of: (&Site, &str), x: Value) -> Value {
+    let mean = opening(net, of, x);
     // One column, so that the sum is the column itself.
     net.reduce(ReduceKind::Sum, Over::Columns, mean)
 }

@@ -43,6 +43,7 @@ mod pfeiffer;
 mod prefix_tuning;
 mod prompt_tuning;
 mod series;
+mod unipelt;
 
 /// Keys that several methods have.
 pub(crate) mod keys {
@@ -72,6 +73,7 @@ pub const METHODS: &[&dyn Method] = &[
     &p_tuning::PTuning,
     &pasta::Pasta,
     &llama_adapter::LlamaAdapter,
+    &unipelt::Unipelt,
     &lst::Lst,
     &k_lst::KLst,
 ];

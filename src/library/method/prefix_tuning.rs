@@ -77,6 +77,18 @@ static SCHEMA: Schema = Schema {
 /// Why the network of `projection = true` does not matter.
 const MADE: Fate = Fate::WithoutEffect("the file holds what the network made");
 
+const CARTRIDGE_KEYS: Keys = &[
+    (
+        "num_frozen_tokens",
+        Fate::WithoutEffect("says which of them peft trained; here all are trained on"),
+    ),
+    ("num_attention_heads", SIZES),
+    ("num_layers", SIZES),
+    ("num_transformer_submodules", Fate::Only(&["1"])),
+    ("num_virtual_tokens", Fate::Used),
+    ("token_dim", SIZES),
+];
+
 const PEFT_KEYS: Keys = &[
     ("encoder_hidden_size", MADE),
     ("init_weights", Fate::WithoutEffect(START)),
@@ -160,7 +172,12 @@ impl Method for PrefixTuning {
     }
 
     fn peft_keys(&self, kind: &str, _: &Map<String, Json>) -> Option<Keys> {
-        (kind == "PREFIX_TUNING").then_some(PEFT_KEYS)
+        match kind {
+            "PREFIX_TUNING" => Some(PEFT_KEYS),
+            // Its keys and values are those of a prefix, from wherever they began.
+            "CARTRIDGE" => Some(CARTRIDGE_KEYS),
+            _ => None,
+        }
     }
 
     fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {

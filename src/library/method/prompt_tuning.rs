@@ -184,6 +184,26 @@ const PEFT_KEYS: Keys = &[
 const ENCODED: Fate =
     Fate::WithoutEffect("the network is not in the file, which holds what it made");
 
+/// Why the bounds and weights of context-aware prompts do not matter.
+const TRAINING: Fate =
+    Fate::WithoutEffect("belongs to peft's training; here it is trained on as a plain prompt");
+
+const CONTEXT_KEYS: Keys = &[
+    ("cpt_mask", TRAINING),
+    ("cpt_token_ids", Fate::WithoutEffect(START)),
+    ("cpt_tokens_type_mask", TRAINING),
+    ("num_attention_heads", SIZES),
+    ("num_layers", SIZES),
+    ("num_transformer_submodules", Fate::Only(&["1"])),
+    ("num_virtual_tokens", Fate::Used),
+    ("opt_loss_decay_factor", TRAINING),
+    ("opt_projection_epsilon", TRAINING),
+    ("opt_projection_format_epsilon", TRAINING),
+    ("opt_weighted_loss_type", TRAINING),
+    ("token_dim", SIZES),
+    ("tokenizer_name_or_path", Fate::WithoutEffect(START)),
+];
+
 const ENCODED_KEYS: Keys = &[
     ("encoder_dropout", ENCODED),
     ("encoder_hidden_size", ENCODED),
@@ -246,6 +266,8 @@ impl Method for PromptTuning {
             "PROMPT_TUNING" => Some(PEFT_KEYS),
             // What its network made is a prompt.
             "P_TUNING" => Some(ENCODED_KEYS),
+            // What its context and its bounds trained is a prompt, too.
+            "CPT" => Some(CONTEXT_KEYS),
             _ => None,
         }
     }

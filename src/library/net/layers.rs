@@ -375,6 +375,16 @@ impl Net<'_> {
         self.b.push1(Prepend { count, own }, &[x, rows, offsets])
     }
 
+    /// The factors of keys behind a prefix of `count`: for those of the prefix what the text's first token has in a column `[T, 1]`
+    /// that all tokens of a text share, and 1 for the others; as a list.
+    pub fn factors_of_prefix(&mut self, column: Value, count: u64) -> Value {
+        let first = self.b.feed(Feed::Rows(Pick::First));
+        let own = self.gather(column, first);
+        let ones = self.binary(BinaryKind::Equal, Broadcast::Full, column, column);
+        let factors = self.prepended(ones, own, (count, true));
+        self.reduce(ReduceKind::Sum, Over::Columns, factors)
+    }
+
     /// A matrix of tokens in which rows of a table stand for those of the virtual tokens.
     pub fn replaced(&mut self, x: Value, rows: Value) -> Value {
         let marks = self.b.feed(Feed::Marks(Mark::Virtual));

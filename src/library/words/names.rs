@@ -26,7 +26,7 @@ pub static NAMES: &[Word] = &[
     entry(&["parallel", "par_bn", "mam_adapter"], "parallel_adapter"),
     entry(&["seq_bn", "pfeiffer_adapter"], "pfeiffer"),
     entry(&["adaption_prompt"], "llama_adapter"),
-    missing(&["compacter", "unipelt", "mam"],
+    missing(&["compacter", "mam"],
         "`lora` beside each matrix, or `lst` beside the whole model"),
     entry(&["rslora", "rs_lora"], "lora { rs_lora = true }"),
     entry(&["full_finetuning", "full_ft", "finetuning", "none", "full_fine_tuning", "fft", "all"], "full"),
