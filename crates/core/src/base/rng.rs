@@ -24,6 +24,12 @@ impl Stream {
         }
     }
 
+    /// The stream of a key.
+    #[must_use]
+    pub const fn of_key(key: [u32; 2]) -> Self {
+        Self { key }
+    }
+
     /// The key's two words.
     #[must_use]
     pub const fn key(self) -> [u32; 2] {

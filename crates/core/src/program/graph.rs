@@ -5,6 +5,7 @@
 //! in place ([`super::op::OpRule::updates`]), in list order.
 
 use super::op::Op;
+use super::signal::Signal;
 use super::types::{DType, Dim, Sym, TensorType};
 
 /// A value of a program.
@@ -173,6 +174,8 @@ pub enum Feed {
     Perturbation,
     /// Step and sample a perturbation is drawn for: `u32[2]`.
     Draw,
+    /// Numbers that are a function of the step.
+    Signal(Signal),
     /// A kept value of the frozen prefix: `[T or S, width]`.
     Feature {
         /// Which of them.
@@ -225,6 +228,7 @@ impl Feed {
             Self::LearningRate => "learning_rate",
             Self::Perturbation => "perturbation",
             Self::Draw => "draw",
+            Self::Signal(_) => "signal",
             Self::Feature { .. } => "feature",
         }
     }
@@ -271,6 +275,7 @@ impl Feed {
             Self::Step => TensorType::scalar(U32),
             Self::Perturbation => TensorType::fixed(F32, &[3]),
             Self::Draw => TensorType::fixed(U32, &[2]),
+            Self::Signal(signal) => TensorType::fixed(F32, &[signal.len()]),
             Self::Feature {
                 width, of, stored, ..
             } => TensorType::new(F32, [of.dim(), Dim::from(u64::from(width))]).stored_as(stored),

@@ -15,6 +15,7 @@ pub mod prefix;
 pub mod print;
 pub mod rates;
 pub mod schedule;
+pub mod signal;
 pub mod stored;
 pub mod together;
 pub mod types;
@@ -26,5 +27,6 @@ pub use graph::{
     Axis, Block, Class, Def, Feed, Mark, Node, Phase, Pick, Program, Resident, TargetKind, Value,
 };
 pub use schedule::Schedule;
+pub use signal::{Budget, Signal};
 pub use types::{Bindings, DType, Dim, Real, Shape, Sym, TensorType};
 pub use verify::{Verified, verify};

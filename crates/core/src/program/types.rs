@@ -350,8 +350,8 @@ impl fmt::Display for TensorType {
     }
 }
 
-/// A float attribute of an op: compared and hashed by its bits, so that equal ops are really equal.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// A float attribute of an op: compared, ordered and hashed by its bits, so that equal ops are really equal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Real(u64);
 
 impl Real {

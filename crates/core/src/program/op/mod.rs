@@ -45,7 +45,9 @@ mod gather;
 mod grad_norm;
 mod head_loss;
 mod head_loss_grad;
+mod identity;
 mod indices;
+mod kth_smallest;
 mod layer_norm;
 mod layer_norm_grad;
 mod layer_norm_grad_weight;
@@ -71,6 +73,7 @@ mod squared_error;
 mod squared_error_grad;
 mod sum_rows;
 mod sum_rows_product;
+mod top_softmax;
 mod unary;
 mod unary_grad;
 mod weighted_binary_cross_entropy;
@@ -163,7 +166,9 @@ ops! {
     grad_norm::GradNorm,
     head_loss::HeadLoss,
     head_loss_grad::HeadLossGrad,
+    identity::Identity,
     indices::Indices,
+    kth_smallest::KthSmallest,
     layer_norm::LayerNorm,
     layer_norm_grad::LayerNormGrad,
     layer_norm_grad_weight::LayerNormGradWeight,
@@ -189,6 +194,7 @@ ops! {
     squared_error_grad::SquaredErrorGrad,
     sum_rows::SumRows,
     sum_rows_product::SumRowsProduct,
+    top_softmax::TopSoftmax,
     unary::Unary,
     unary_grad::UnaryGrad,
     weighted_binary_cross_entropy::WeightedBinaryCrossEntropy,
