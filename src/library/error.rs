@@ -8,6 +8,12 @@ crate::codes! {
     /// SiVA trains the top `rank` singular vectors out of the `decomposition` triplets that are kept, so `rank` cannot be
     /// larger than `decomposition`. Lower the one or raise the other; without `decomposition` all triplets are kept.
     RANK_ABOVE_DECOMPOSITION = "method::rank_above_decomposition";
+    /// Values of a method do not go together, or do not fit the stage: a target above what it is reached from, a schedule longer
+    /// than the training, sizes that do not divide. The message names both sides.
+    BAD_METHOD_VALUES = "method::bad_values";
+    /// The method works with the gradients of each step, or with a learning rate of its own for some tensors, and a stage of
+    /// zeroth order has neither. Write `train`, or another method.
+    NEEDS_GRADIENTS = "method::needs_gradients";
     /// A ladder network cannot be built like this: its width, the model's divided by `r`, must be a multiple of the
     /// number of attention heads, and a window must have a middle and lie around the model's blocks.
     BAD_LADDER = "method::bad_ladder";

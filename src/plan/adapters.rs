@@ -309,7 +309,7 @@ pub(super) fn start_from_peft(
         diags.push(Diag::error(&crate::resolve::error::CONFLICT, at, message).help("remove it"));
         return None;
     }
-    for key in ["rank", "alpha", "rs_lora", "on", "modules_to_save"] {
+    for key in ["rank", "alpha", "rs_lora", "init", "on", "modules_to_save"] {
         if filled.values.written(key) {
             diags.push(
                 Diag::error(

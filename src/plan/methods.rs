@@ -127,11 +127,12 @@ fn complained(filled: &Filled, complaint: Complaint) -> Diag {
 }
 
 /// The methods met so far at each site.
-type Covered<'a> = IndexMap<(String, std::mem::Discriminant<Part>), Vec<&'a dyn Method>>;
+type Covered<'a> =
+    IndexMap<(String, std::mem::Discriminant<Part>), Vec<(&'a dyn Method, &'a Values)>>;
 
 /// The sites a method is placed at: some, none of the head's, and each free or shared with methods it goes together with.
 fn check_placement<'a>(
-    (method, filled): (&'a dyn Method, &Filled),
+    (method, filled): (&'a dyn Method, &'a Filled),
     sites: &[Site],
     (n_layers, written): (u64, bool),
     covered: &mut Covered<'a>,
@@ -184,7 +185,8 @@ fn check_placement<'a>(
         // An attention and what it adds to the residual may be one module.
         let kind = std::mem::discriminant(&site.part);
         let there = covered.entry((site.path.clone(), kind)).or_default();
-        if let Some(other) = there.iter().find(|other| !together(**other, method)) {
+        let own = (method, &filled.values);
+        if let Some((other, _)) = there.iter().find(|other| !together(**other, own)) {
             let other = other.schema().name;
             let message = format!("`{other}` and `{name}` would both wrap `{}`", site.path);
             diags.push(
@@ -193,7 +195,7 @@ fn check_placement<'a>(
             );
             break;
         }
-        there.push(method);
+        there.push(own);
         if let Some(complaint) = method.check(&filled.values, site) {
             diags.push(complained(filled, complaint));
             break;
@@ -202,8 +204,8 @@ fn check_placement<'a>(
 }
 
 /// Whether two methods may stand at one site: neither wants it alone, and only one is in the place of the weight.
-fn together(one: &dyn Method, other: &dyn Method) -> bool {
-    let stacking = [one.stacking(), other.stacking()];
+fn together((one, own): (&dyn Method, &Values), (other, others): (&dyn Method, &Values)) -> bool {
+    let stacking = [one.stands(own), other.stands(others)];
     one.schema().name != other.schema().name
         && stacking.contains(&Stacking::Over)
         && !stacking.contains(&Stacking::Alone)

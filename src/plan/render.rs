@@ -59,6 +59,11 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "flops_per_step": e.flops_per_step,
         "features": features_json(stage),
     });
+    let rates = stage.job.rates();
+    if let (Some(own), false) = (own.as_object_mut(), rates.is_empty()) {
+        let group = |(factor, parameters)| json!({ "factor": factor, "parameters": parameters });
+        own.insert("rates".to_owned(), rates.into_iter().map(group).collect());
+    }
     if let (Some(own), Some(generate)) = (own.as_object_mut(), generation(stage)) {
         let said = json!({
             "max_new_tokens": generate.settings.max_new_tokens, "texts": generate.places, "tokens": generate.room,
@@ -416,6 +421,13 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
             Count(total),
             Count(trainable)
         );
+        for (factor, parameters) in stage.job.rates() {
+            let _ = writeln!(
+                out,
+                "  rates       {} of them at {factor} times the learning rate",
+                Count(parameters)
+            );
+        }
         match &stage.job.routine {
             Routine::Fit(fit) => {
                 let (rows, micro) = batches(stage);

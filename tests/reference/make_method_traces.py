@@ -14,7 +14,8 @@ PyTorch in f32 on one thread. Each curve is 20 AdamW steps. `methods/NAME.py` sa
   name. It may return another module in the model's place. Parameters of the result whose names are in `start` get those values.
 - `trained(case, key)`: of such a model, the parameters that are trained beside the head.
 - `loss(model, feed, mask, labels, step)`: where the loss is not the plain cross-entropy.
-- `group(key)`: the rate's factor for a parameter, where rates differ.
+- `group(case, key)`: the rate's factor for a parameter, where rates differ.
+- `start(case, method)`: the method that one step is made with for the first values, where it is another.
 - `after(model, step)`: what happens behind each update.
 """
 
@@ -58,7 +59,8 @@ def is_head(key):
 def prepared(peftc, of, case, model_name, method):
     """The model with the method in it, as peftc starts."""
     with tempfile.TemporaryDirectory() as tmp:
-        folder = first(peftc, model_name, method, tmp)
+        start = getattr(of, "start", lambda case, method: method)
+        folder = first(peftc, model_name, start(case, method), tmp)
         model = base.load(model_name)
         base.no_dropout(model)
         if not hasattr(of, "adapt"):
@@ -72,9 +74,13 @@ def prepared(peftc, of, case, model_name, method):
         return model
 
 
-def groups(of, named, lr):
+def groups(of, case, named, lr):
     """AdamW's groups: those of a plain run, divided by what a method makes of the rate."""
-    factor = getattr(of, "group", lambda key: 1.0)
+    of_case = getattr(of, "group", lambda case, key: 1.0)
+
+    def factor(key):
+        return of_case(case, key)
+
     made = []
     for value in sorted({factor(k) for k, _ in named}):
         for group in side.adamw([(k, q) for k, q in named if factor(k) == value]):
@@ -86,7 +92,7 @@ def train(peftc, of, case, model_name, method, lr, rows):
     model = prepared(peftc, of, case, model_name, method)
     model.train()
     named = [(k.lower(), q) for k, q in model.named_parameters() if q.requires_grad]
-    optimizer = torch.optim.AdamW(groups(of, named, lr), lr=lr, eps=1e-8, foreach=False)
+    optimizer = torch.optim.AdamW(groups(of, case, named, lr), lr=lr, eps=1e-8, foreach=False)
     tok, losses = base.tokenizer_of(model_name), []
     for step, (ids, types, mask, labels) in enumerate(base.batches(tok, rows, tok.pad_token_id), 1):
         feed, mask, labels = base.feed(model_name, ids, types), torch.tensor(mask), torch.tensor(labels)

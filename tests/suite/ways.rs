@@ -283,6 +283,9 @@ fn with_peft(adapter: &Path, mut weights: HashMap<String, Tensor>) -> HashMap<St
             .map_or(default, |(_, v)| v.as_f64().expect("a number"))
     };
     for (name, tensor) in &own {
+        if super::peft_products::multiplies(&config, &own, name, &mut weights) {
+            continue;
+        }
         if let Some(module) = name.strip_suffix(".vera_lambda_d") {
             let lambda_b = &own[&format!("{module}.vera_lambda_b")];
             add_vera(

@@ -12,7 +12,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
 use crate::files::RunError;
 use crate::files::peft;
-use crate::library::method::{Method, PeftForm, PeftTensor, Product, Tuning};
+use crate::library::method::{Method, PeftForm, PeftTensor, Product, Tuning, number};
 use crate::library::net::Site;
 use crate::library::net::{Owner, Param, ParamKind};
 use crate::library::schema::Values;
@@ -178,7 +178,10 @@ fn finish(
 ) -> Result<(), RunError> {
     let weight = |target: &String| stage.model.transposed(&format!("{target}.weight"));
     if targets.iter().any(weight) {
-        // Such maps are peft's `Conv1D`.
+        // Such maps are peft's `Conv1D`, which only the kinds with this key have a layer for.
+        if !keys.iter().any(|(key, _)| *key == "fan_in_fan_out") {
+            return Ok(());
+        }
         keys.retain(|(key, _)| *key != "fan_in_fan_out");
         keys.push(("fan_in_fan_out", json!(true)));
     }
@@ -284,16 +287,6 @@ fn sizes(first: Product, list: &[(String, Product)]) -> Vec<(&'static str, Json)
         ("rank_pattern", Json::Object(ranks)),
         ("alpha_pattern", Json::Object(alphas)),
     ]
-}
-
-/// A whole number where it is one but for rounding: peft declares `lora_alpha` as an integer.
-fn number(x: f64) -> Json {
-    let whole = x.round();
-    if (x - whole).abs() <= 1e-12 * whole.abs() && whole.abs() < 1e15 {
-        json!(whole as i64)
-    } else {
-        json!(x)
-    }
 }
 
 /// A site's tensors under peft's names.

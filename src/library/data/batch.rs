@@ -269,6 +269,7 @@ impl Batch {
             | Feed::LearningRate
             | Feed::Perturbation
             | Feed::Draw
+            | Feed::Signal(_)
             | Feed::Feature { .. } => return None,
         })
     }

@@ -7,12 +7,16 @@ use std::fmt;
 
 use super::net::{Param, ParamKind, Role};
 
+mod column_norm;
 pub mod prune;
 mod row_norm;
+mod split;
 mod svd;
 mod table_rows;
 
+pub use column_norm::ColumnNorm;
 pub use row_norm::RowNorm;
+pub use split::{Basis, Split};
 pub use svd::{DECOMPOSITION, Svd};
 pub use table_rows::TableRows;
 
@@ -104,7 +108,9 @@ macro_rules! derivations {
 }
 
 derivations! {
+    ColumnNorm,
     RowNorm,
+    Split,
     Svd,
     TableRows,
 }

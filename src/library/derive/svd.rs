@@ -138,7 +138,7 @@ impl Way {
 
 /// Does something with matrices in threads of its own: those of the product's library keep room for its operands, several
 /// MiB each, for as long as they live, and that room is gone with them.
-fn in_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(super) fn in_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let mut threads = Vec::new();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(rayon::current_num_threads())
@@ -214,7 +214,7 @@ fn rest(weight: &mut [f32], d: &Decomposition) {
 }
 
 /// `W ← W − (U∘S)V`.
-fn subtract(weight: &mut [f32], u: &[f32], s: &[f32], v: &[f32]) {
+pub(super) fn subtract(weight: &mut [f32], u: &[f32], s: &[f32], v: &[f32]) {
     product(weight, (u, s, v), Accum::Add, -1.0);
 }
 

@@ -8,7 +8,7 @@ use super::super::peft::{Keys, Misfit, Place, Reading};
 use super::super::schema::Schema;
 use super::lora::{self, Lora};
 use super::{
-    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Site, Value, Values, lora_import,
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Site, Value, Values, lora_import, pair,
 };
 use crate::program::op::{BinaryKind, Broadcast, Over, ReduceKind, UnaryKind};
 
@@ -96,7 +96,7 @@ impl Method for Dora {
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
-        Some(PeftForm::lora(lora::product(values), true))
+        Some(PeftForm::lora(pair::product(values), true))
     }
 
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::super::net::{Init, Param, ParamKind};
+use super::super::net::{Param, ParamKind};
 use super::super::peft::{Keys, Misfit, Reading};
 use super::super::schema::{Bound, Given, Maybe, kind};
 use super::{
-    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
-    Value, Values, lora_import,
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking,
+    Value, Values, lora_import, pair,
 };
 use crate::library::error::RANK_TOO_LARGE;
 use crate::library::placement::Placement;
@@ -74,9 +74,10 @@ pub(crate) const MODULES_TO_SAVE: Maybe<[String]> = Maybe::new(
 static SCHEMA: Schema = Schema {
     name: "lora",
     summary: "low-rank adaptation: a trained product B·A beside each frozen matrix",
-    doc: "y = x W0ᵀ + b + s · (dropout(x) Aᵀ) Bᵀ with A [rank, in] uniform in ±1/√in and B [out, rank] zero, so the \
-          model starts unchanged. s = alpha / rank, or alpha / √rank with `rs_lora`. Merges exactly into plain weights \
-          and is written in peft's format.",
+    doc: "y = x W0ᵀ + b + s · (dropout(x) Aᵀ) Bᵀ with A [rank, in] and B [out, rank], which start as `init` says, so that the \
+          model starts unchanged. s = alpha / rank, or alpha / √rank with `rs_lora`. With `init = pissa` or `olora` what is left \
+          of W0 takes its place in memory, and peft's format gets the change as a LoRA of rank 2·rank on W0. Merges exactly \
+          into plain weights and is written in peft's format.",
     paper: "Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732)",
     keys: &[
         RANK.key(),
@@ -84,6 +85,9 @@ static SCHEMA: Schema = Schema {
         DROPOUT.key(),
         RS_LORA.key(),
         LORA_BIAS.key(),
+        pair::INIT.key(),
+        pair::RATE_B.key(),
+        pair::RATE_VECTORS.key(),
         START.key(),
         MODULES_TO_SAVE.key(),
         ON.key(),
@@ -92,7 +96,7 @@ static SCHEMA: Schema = Schema {
 
 /// `base + s · (Drop(x) Aᵀ) Bᵀ`
 pub(super) fn add_update(at: &At<'_>, net: &mut Net<'_>, base: Value, x: Value) -> Value {
-    let (a, bt) = factors(at, net);
+    let (a, bt) = pair::factors(at, net);
     let dropped = net.dropout_before(x, DROPOUT.get(at.values), a);
     let z = net.project(dropped, a);
     net.project_onto(base, z, bt, scale(at.values))
@@ -100,7 +104,7 @@ pub(super) fn add_update(at: &At<'_>, net: &mut Net<'_>, base: Value, x: Value) 
 
 /// `W + s · B A`
 pub(super) fn add_product(at: &At<'_>, net: &mut Net<'_>, weight: Value) -> Value {
-    let (a, b) = factors(at, net);
+    let (a, b) = pair::factors(at, net);
     let op = MatMul {
         epilogue: Epilogue::Accumulate,
         ..MatMul::plain(false, false, Real::new(scale(at.values)))
@@ -154,8 +158,23 @@ impl Method for Lora {
         Stacking::Over
     }
 
+    fn stands(&self, values: &Values) -> Stacking {
+        if pair::splits(values) {
+            Stacking::Base
+        } else {
+            Stacking::Over
+        }
+    }
+
+    fn rate(&self, values: &Values, param: &Param) -> f64 {
+        pair::rate(values, param)
+    }
+
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
-        let base = at.linear(net, x);
+        let base = match pair::rest(at, net) {
+            Some(rest) => net.affine(at.site, x, rest),
+            None => at.linear(net, x),
+        };
         let sum = add_update(at, net, base, x);
         if !LORA_BIAS.get(at.values) {
             return sum;
@@ -171,12 +190,15 @@ impl Method for Lora {
         if LORA_BIAS.get(at.values) {
             return None;
         }
-        let weight = at.weight(net)?;
+        let weight = match pair::rest(at, net) {
+            Some(rest) => rest,
+            None => at.weight(net)?,
+        };
         Some(add_product(at, net, weight))
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
-        let mut form = PeftForm::lora(product(values), false);
+        let mut form = PeftForm::lora(pair::product(values), false);
         if LORA_BIAS.get(values) {
             form.keys.push(("lora_bias", true.into()));
         }
@@ -205,40 +227,11 @@ impl Method for Lora {
         site: &Site,
         get: &Lookup<'_>,
     ) -> Option<Vec<PeftTensor>> {
-        let (rank, input, output) = (
-            RANK.get(values) as usize,
-            site.input() as usize,
-            site.output() as usize,
-        );
-        let tensor = |suffix: &str, shape: [usize; 2]| {
-            Some((suffix.to_owned(), shape.to_vec(), get(suffix)?))
-        };
-        let mut tensors = vec![
-            tensor("lora_A.weight", [rank, input])?,
-            tensor("lora_B.weight", [output, rank])?,
-        ];
+        let mut tensors = pair::peft_tensors(values, site, get)?;
         if LORA_BIAS.get(values) {
+            let output = site.output() as usize;
             tensors.push((B_BIAS.to_owned(), vec![output], get(B_BIAS)?));
         }
         Some(tensors)
     }
-}
-
-/// The update as peft has it.
-pub(super) fn product(values: &Values) -> Product {
-    Product {
-        rank: RANK.get(values),
-        scale: scale(values),
-        dropout: DROPOUT.get(values),
-        rs_lora: RS_LORA.get(values),
-    }
-}
-
-/// `A [r, in]` and `B [out, r]` under peft's names.
-fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
-    let (site, rank) = (at.site, RANK.get(at.values));
-    let bound = 1.0 / (site.input() as f64).sqrt();
-    let a = Param::at(site, "lora_A.weight").shape(&[rank, site.input()]);
-    let b = Param::at(site, "lora_B.weight").shape(&[site.output(), rank]);
-    (net.tensor(a.start(Init::Uniform(bound))), net.tensor(b))
 }

@@ -12,22 +12,33 @@ use super::net::{Attend, Net, Normed, Owner, Param, Site};
 use super::peft::{Keys, Misfit, Reading};
 use super::schema::{Filled, Schema, Values};
 use crate::program::Value;
+use crate::program::op::Indices;
 
 pub mod import;
 
 // The model's own parameters, trained: whole, in part or by a mask.
+mod adalora;
+mod after;
 mod bitfit;
 mod full;
 mod head_only;
+mod hira;
 mod last_n;
 
 // Other forms of a linear map's weight: products, scalings, rotations, spectra.
+mod delora;
 mod dora;
+mod dylora;
+mod loha;
 mod lora;
 mod lora_import;
+mod pair;
+mod randlora;
 mod side_lora;
 mod siva;
+mod sora;
 mod vera;
+mod weight_drop;
 
 // Further layers: bottlenecks, prompts and prefixes, networks beside the model.
 mod bottleneck;
@@ -44,6 +55,8 @@ mod prefix_tuning;
 mod prompt_tuning;
 mod series;
 mod unipelt;
+
+pub use after::After;
 
 /// Keys that several methods have.
 pub(crate) mod keys {
@@ -63,6 +76,13 @@ pub const METHODS: &[&dyn Method] = &[
     &side_lora::SideLora,
     &dora::Dora,
     &vera::Vera,
+    &loha::Loha,
+    &hira::Hira,
+    &adalora::AdaLora,
+    &sora::Sora,
+    &dylora::DyLora,
+    &delora::Delora,
+    &randlora::RandLora,
     // Further layers.
     &houlsby::Houlsby,
     &pfeiffer::Pfeiffer,
@@ -170,7 +190,19 @@ pub struct At<'a> {
     pub norm: Option<Normed<'a>>,
 }
 
-impl At<'_> {
+impl<'a> At<'a> {
+    /// A site as a method meets it that reads nothing of what stands below.
+    #[must_use]
+    pub const fn alone(site: &'a Site, values: &'a Values) -> Self {
+        let below = &[];
+        At {
+            site,
+            values,
+            below,
+            norm: None,
+        }
+    }
+
     /// What the linear map below gives, `[N, in] → [N, out]`.
     pub fn linear(&self, net: &mut Net<'_>, x: Value) -> Value {
         linear(net, self.site, self.below, x)
@@ -192,6 +224,33 @@ impl At<'_> {
     /// The plain weight `[out, in]` of the map below; `None` if there is none that does the same.
     pub fn weight(&self, net: &mut Net<'_>) -> Option<Value> {
         weight(net, self.site, self.below)
+    }
+}
+
+/// The first `rows` rows of a matrix that may have more.
+fn first_rows(net: &mut Net<'_>, matrix: Value, (rows, all): (u64, u64)) -> Value {
+    if rows == all {
+        return matrix;
+    }
+    let list = (0..rows as u32).collect();
+    let rows = net.b.push1(Indices { list }, &[]);
+    net.gather(matrix, rows)
+}
+
+/// A matrix of so many columns, transposed.
+fn columns(data: &[f32], width: usize) -> Vec<f32> {
+    let column = |i| data.iter().skip(i).step_by(width.max(1)).copied();
+    (0..width).flat_map(column).collect()
+}
+
+/// A whole number where it is one but for rounding: peft declares its scales as integers.
+#[must_use]
+pub fn number(x: f64) -> Json {
+    let whole = x.round();
+    if (x - whole).abs() <= 1e-12 * whole.abs() && whole.abs() < 1e15 {
+        json!(whole as i64)
+    } else {
+        json!(x)
     }
 }
 
@@ -367,6 +426,41 @@ pub trait Method: Sync + Send + fmt::Debug {
     /// How it goes together with other methods on one linear map.
     fn stacking(&self) -> Stacking {
         Stacking::Alone
+    }
+
+    /// The same with these values.
+    fn stands(&self, values: &Values) -> Stacking {
+        let _ = values;
+        self.stacking()
+    }
+
+    /// Factor of the learning rate of a trained parameter, beside that which the parameter itself says.
+    fn rate(&self, values: &Values, param: &Param) -> f64 {
+        let _ = (values, param);
+        1.0
+    }
+
+    /// Whether a step needs [`Self::penalty`] or [`Self::after_update`], which there are where there are gradients.
+    fn steps(&self, values: &Values) -> bool {
+        let _ = values;
+        false
+    }
+
+    /// What is added to the loss of a training once a step, `[1]`, made of weights at the method's sites alone.
+    fn penalty(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Option<Value> {
+        let _ = (values, sites, net);
+        None
+    }
+
+    /// What is wrong with these values for a training of so many steps, if anything.
+    fn check_steps(&self, values: &Values, steps: u64) -> Option<Complaint> {
+        let _ = (values, steps);
+        None
+    }
+
+    /// What is done to the tensors at the method's sites behind the optimizer's updates.
+    fn after_update(&self, values: &Values, sites: &[&Site], after: &mut After<'_, '_>) {
+        let _ = (values, sites, after);
     }
 
     /// The linear map at an adapted site: `[N, in] → [N, out]`.
@@ -549,8 +643,31 @@ impl Tuning {
             m.adapts() && m.fits(site) && placement.is_some_and(|p| p.matches(site, self.n_layers))
         });
         let mut stack: Vec<_> = here.map(|(m, f)| (*m, &f.values)).collect();
-        stack.sort_by_key(|(m, _)| m.stacking() != Stacking::Base);
+        stack.sort_by_key(|(m, v)| m.stands(v) != Stacking::Base);
         stack
+    }
+
+    /// The methods that have something to do with the whole of a step, each with its values and its sites among these.
+    pub fn stepping<'s>(
+        &'s self,
+        sites: &'s [Site],
+    ) -> impl Iterator<Item = (&'static dyn Method, &'s Values, Vec<&'s Site>)> {
+        let own = self.methods.iter().filter(|(m, f)| m.steps(&f.values));
+        own.map(|(method, filled)| {
+            let here = |s: &&Site| {
+                let mut stack = self.stack(s).into_iter();
+                stack.any(|(_, values)| std::ptr::eq(values, &raw const filled.values))
+            };
+            let sites = sites.iter().filter(here).collect();
+            (*method, &filled.values, sites)
+        })
+    }
+
+    /// Factor of the learning rate of a parameter, as far as methods decide about it.
+    #[must_use]
+    pub fn rate(&self, param: &Param) -> f64 {
+        let each = self.methods.iter().map(|(m, f)| m.rate(&f.values, param));
+        each.product()
     }
 
     /// The same methods once they have begun: what they started from no longer matters.

@@ -9,9 +9,12 @@ use super::super::schema::{Bound, Checked, Given, kind};
 use super::super::torch::Generator;
 use super::lora;
 use super::lora::{DROPOUT, MODULES_TO_SAVE, ON};
-use super::{At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values};
+use super::{
+    At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
+    first_rows,
+};
 use crate::program::Real;
-use crate::program::op::{BinaryKind, Broadcast, Indices, MatMul, MulRows};
+use crate::program::op::{BinaryKind, Broadcast, MatMul, MulRows};
 
 /// Trained vectors between frozen random matrices that all sites share.
 #[derive(Debug)]
@@ -56,16 +59,6 @@ struct Parts {
     b: Value,
     d: Value,
     out: Value,
-}
-
-/// The first `rows` rows of a matrix that may have more.
-fn first_rows(net: &mut Net<'_>, matrix: Value, (rows, all): (u64, u64)) -> Value {
-    if rows == all {
-        return matrix;
-    }
-    let list = (0..rows as u32).collect();
-    let rows = net.b.push1(Indices { list }, &[]);
-    net.gather(matrix, rows)
 }
 
 fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {

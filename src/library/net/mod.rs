@@ -7,9 +7,10 @@ use indexmap::IndexMap;
 
 use super::derive::prune::{Importance, Pruner};
 use super::method::Tuning;
+use crate::base::rng::Stream;
 use crate::program::format::Storing;
 use crate::program::op::Cast;
-use crate::program::{Builder, Class, DType, Format, Pick, TensorType, Value};
+use crate::program::{Builder, Class, DType, Feed, Format, Pick, Signal, TensorType, Value};
 
 mod layers;
 mod param;
@@ -95,6 +96,23 @@ impl<'a> Net<'a> {
         (self.params.into_values().collect(), self.sites)
     }
 
+    /// Whether a training's own program is built: what changes from step to step acts only there.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        self.options.mode == Mode::Train
+    }
+
+    /// The key of a stream of the stage's seed, for signals.
+    #[must_use]
+    pub fn signal_key(&self, purpose: &str) -> [u32; 2] {
+        Stream::new(self.options.seed, &format!("signal/{purpose}")).key()
+    }
+
+    /// Numbers that are a function of the step: a vector.
+    pub fn signal(&mut self, signal: Signal) -> Value {
+        self.b.feed(Feed::Signal(signal))
+    }
+
     /// Shows a state of the backbone to methods that read them.
     pub fn feature(&mut self, x: Value) {
         self.features.push(x);
@@ -129,6 +147,7 @@ impl<'a> Net<'a> {
     /// Declares a parameter and gives its value in storage type.
     fn param(&mut self, mut param: Param) -> Value {
         param.trainable = self.tuning.trains(&param) || self.options.probed.contains(&param.name);
+        param.rate *= self.tuning.rate(&param);
         let class = if param.trainable {
             Class::Trainable
         } else {

@@ -108,6 +108,10 @@ pub struct Param {
     pub format: Option<Format>,
     /// Whether it is trained in this stage.
     pub trainable: bool,
+    /// Factor of the learning rate.
+    pub rate: f64,
+    /// Whether weight decay leaves it alone, whatever its kind.
+    pub undecayed: bool,
 }
 
 impl Param {
@@ -128,6 +132,8 @@ impl Param {
             replaces: None,
             format: None,
             trainable: false,
+            rate: 1.0,
+            undecayed: false,
         }
     }
 
@@ -216,6 +222,27 @@ impl Param {
     #[must_use]
     pub fn held_in(self, format: Option<Format>) -> Self {
         Self { format, ..self }
+    }
+
+    /// The same, learned at so many times the stage's learning rate.
+    #[must_use]
+    pub fn rate(self, rate: f64) -> Self {
+        Self { rate, ..self }
+    }
+
+    /// The same, which weight decay leaves alone.
+    #[must_use]
+    pub fn undecayed(self) -> Self {
+        Self {
+            undecayed: true,
+            ..self
+        }
+    }
+
+    /// Whether weight decay applies to it.
+    #[must_use]
+    pub const fn decays(&self) -> bool {
+        self.kind.decays() && !self.undecayed
     }
 
     /// Number of elements.

@@ -44,7 +44,7 @@ impl Optimizer for AdamW {
     }
 
     fn update(&self, values: &Values, b: &mut Builder, u: Update<'_>) {
-        let (lr, step) = (b.feed(Feed::LearningRate), b.feed(Feed::Step));
+        let step = b.feed(Feed::Step);
         let number = |key: Given<f64>| Real::new(key.get(values));
         let op = op::AdamW {
             beta1: number(BETA1),
@@ -58,7 +58,7 @@ impl Optimizer for AdamW {
         };
         let mut inputs = vec![u.param, u.grad];
         inputs.extend(u.state);
-        inputs.extend([lr, step, u.factor]);
+        inputs.extend([u.lr, step, u.factor]);
         b.push(op, &inputs);
     }
 }

@@ -31,6 +31,21 @@ pub struct Update<'a> {
     pub decays: bool,
     /// The factor that clips the gradient: `[1]`.
     pub factor: Value,
+    /// Its learning rate: `[1]`.
+    pub lr: Value,
+}
+
+/// A parameter to be updated.
+#[derive(Clone, Copy, Debug)]
+pub struct Trained<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its value.
+    pub param: Value,
+    /// Its gradient.
+    pub grad: Value,
+    /// Whether weight decay applies to it.
+    pub decays: bool,
 }
 
 /// Every optimizer.
@@ -48,16 +63,19 @@ pub fn state_name(param: &str, suffix: &str) -> String {
     format!("optimizer.{suffix}.{param}")
 }
 
-/// Declares the state of a parameter and appends its update.
+/// Declares the state of a parameter and appends its update, at a rate and with a factor of its gradient.
 pub fn apply(
     (optimizer, values): (&dyn Optimizer, &Values),
     b: &mut Builder,
-    name: &str,
-    param: Value,
-    grad: Value,
-    decays: bool,
-    factor: Value,
+    trained: Trained<'_>,
+    (lr, factor): (Value, Value),
 ) {
+    let Trained {
+        name,
+        param,
+        grad,
+        decays,
+    } = trained;
     let shape = b.ty(param).shape.clone();
     let state: Vec<Value> = optimizer
         .state(values)
@@ -80,6 +98,7 @@ pub fn apply(
             state: &state,
             decays,
             factor,
+            lr,
         },
     );
 }

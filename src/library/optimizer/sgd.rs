@@ -2,8 +2,8 @@
 
 use super::{Builder, Optimizer, Update, WEIGHT_DECAY};
 use crate::library::schema::{Bound, Given, Key, Schema, Values, kind};
+use crate::program::Real;
 use crate::program::op;
-use crate::program::{Feed, Real};
 
 /// Plain or with momentum.
 #[derive(Debug)]
@@ -45,7 +45,6 @@ impl Optimizer for Sgd {
     }
 
     fn update(&self, values: &Values, b: &mut Builder, u: Update<'_>) {
-        let lr = b.feed(Feed::LearningRate);
         let op = op::Sgd {
             momentum: Real::new(MOMENTUM.get(values)),
             weight_decay: Real::new(if u.decays {
@@ -57,7 +56,7 @@ impl Optimizer for Sgd {
         };
         let mut inputs = vec![u.param, u.grad];
         inputs.extend(u.state);
-        inputs.extend([lr, u.factor]);
+        inputs.extend([u.lr, u.factor]);
         b.push(op, &inputs);
     }
 }

@@ -405,6 +405,20 @@ impl Job {
         }
     }
 
+    /// Trained parameters by the factor of their learning rate, where that is not 1.
+    #[must_use]
+    pub fn rates(&self) -> Vec<(f64, u64)> {
+        let mut rates: Vec<(f64, u64)> = Vec::new();
+        let own = self.params.iter().filter(|p| p.trainable && p.rate != 1.0);
+        for param in own {
+            match rates.iter_mut().find(|(rate, _)| *rate == param.rate) {
+                Some((_, count)) => *count += param.elements(),
+                None => rates.push((param.rate, param.elements())),
+            }
+        }
+        rates
+    }
+
     /// A program by name.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<&Program> {

@@ -8,7 +8,7 @@ use super::network::{evaluation, network, verified};
 use super::train::{self, check_common};
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys};
 use crate::base::rng::Stream;
-use crate::library::error::NO_GRADIENT;
+use crate::library::error::{NEEDS_GRADIENTS, NO_GRADIENT};
 use crate::program::op::Perturb;
 use crate::program::{Builder, Feed, Phase, Real};
 
@@ -101,6 +101,7 @@ impl StageKind for Mezo {
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
+        refuse_steps(cx)?;
         let mut b = Builder::with_numbers("loss", cx.numbers);
         let built = network(&mut b, cx, &cx.tuning, Mode::Evaluate);
         let loss = built.training_loss(&mut b, cx.task.as_ref());
@@ -113,13 +114,23 @@ impl StageKind for Mezo {
                     .help("write `adapter = full`, or a method that adds tensors"),
             ]);
         }
+        if let Some(param) = trained.iter().find(|p| p.rate != 1.0) {
+            let message = format!(
+                "`{}` is to be learned at {} times the learning rate, and `mezo` moves all that it trains at one",
+                param.name, param.rate
+            );
+            let diag = Diag::error(&NEEDS_GRADIENTS, cx.span, message).label("in this stage");
+            return Err(vec![
+                diag.help("leave the method's rates at 1, or write `train`"),
+            ]);
+        }
         let mut b = Builder::new("perturb");
         b.phase(Phase::Update);
         let (by, draw) = (b.feed(Feed::Perturbation), b.feed(Feed::Draw));
         for param in trained {
             b.label(&param.name);
             let weight = train::trainable(&mut b, param);
-            let decay = if param.kind.decays() {
+            let decay = if param.decays() {
                 WEIGHT_DECAY.get(v)
             } else {
                 0.0
@@ -148,5 +159,20 @@ impl StageKind for Mezo {
             sites: built.sites,
             routine: Routine::Fit(Box::new(fit)),
         })
+    }
+}
+
+/// Complains about methods whose steps need gradients.
+fn refuse_steps(cx: &StageCx<'_>) -> Result<(), Vec<Diag>> {
+    let mut methods = cx.tuning.methods.iter();
+    match methods.find(|(m, f)| m.steps(&f.values)) {
+        None => Ok(()),
+        Some((method, filled)) => {
+            let name = method.schema().name;
+            let message =
+                format!("`{name}` works with the gradients of each step, and `mezo` has none");
+            let diag = Diag::error(&NEEDS_GRADIENTS, filled.span, message).label("in this stage");
+            Err(vec![diag.help("write `train`, or another method")])
+        }
     }
 }

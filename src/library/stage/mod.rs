@@ -13,13 +13,13 @@ mod mezo;
 pub mod network;
 pub mod packing;
 pub mod reference;
+mod stepping;
 mod train;
 
 use std::sync::Arc;
 
 use super::method::Tuning;
 use super::model::Model;
-use super::net::Site;
 use super::schema::{Schema, Values};
 use super::task::{Reads, Task};
 use crate::base::{Diag, Diags, Sound, Span};

@@ -156,6 +156,16 @@ pub(super) fn reference_losses(
     Some((losses, net.finish().0))
 }
 
+/// More of a network that was built into another program of the step, or further up in this one: its parameters again.
+pub(super) fn again<R>(
+    b: &mut Builder,
+    cx: &StageCx<'_>,
+    build: impl FnOnce(&mut Net<'_>) -> R,
+) -> R {
+    let options = options(cx, &cx.tuning, Mode::Train, BTreeSet::new());
+    build(&mut Net::new(b, &cx.tuning, options))
+}
+
 /// A model without any method: the parts that files of weights and adapters name.
 #[derive(Debug)]
 pub struct Anatomy {

@@ -3,7 +3,7 @@
 use super::super::data::set::same_label;
 use super::super::metric::{self, Metric};
 use super::super::net::Mode;
-use super::super::net::Param;
+use super::super::net::{Param, Site};
 use super::super::optimizer::{self, Optimizer};
 use super::super::schedule::{self, Rates};
 use super::super::schema::{Filled, Kind, Length, Maybe, Registry, Schema, Values};
@@ -13,10 +13,11 @@ use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
 use super::packing::{Batch, Extent, Packing};
 use super::reference::reference;
+use super::stepping::{penalise, penalties, updates};
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys};
 use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
-use crate::program::op::{Accumulate, ClipFactor, Constant, Fill, GradNorm};
+use crate::program::op::{Accumulate, Add, Fill};
 use crate::program::passes;
 use crate::program::{Builder, Class, DType, Phase, Real, TensorType, Value, Verified};
 
@@ -179,6 +180,25 @@ pub(super) fn check_common(values: &Values, span: Span, diags: &mut Diags) {
     }
 }
 
+/// Steps of the training.
+pub(super) fn steps(values: &Values, steps_per_epoch: u64) -> u64 {
+    keys::STEPS.get(values).unwrap_or_else(|| {
+        keys::EPOCHS
+            .get(values)
+            .unwrap_or(1)
+            .saturating_mul(steps_per_epoch)
+    })
+}
+
+/// Steps of one walk over the data, in batches of so many examples where their tokens are not bounded.
+pub(super) fn steps_per_epoch(cx: &StageCx<'_>, (batch, packing): (u64, Option<&Packing>)) -> u64 {
+    let examples = cx.splits.first().and_then(|s| s.as_ref()?.examples);
+    match packing {
+        Some(packing) => packing.batches,
+        None => examples.unwrap_or(batch).div_ceil(batch).max(1),
+    }
+}
+
 /// A training around a way to update.
 pub(super) fn fit(
     cx: &Sound<StageCx<'_>>,
@@ -195,20 +215,11 @@ pub(super) fn fit(
     };
     let positive = positive(cx, metrics.iter().copied().chain(best))?;
     let (batch, packing) = batches(cx)?;
-    let examples = cx.splits.first().and_then(|s| s.as_ref()?.examples);
-    let steps_per_epoch = match &packing {
-        Some(packing) => packing.batches,
-        None => examples.unwrap_or(batch).div_ceil(batch).max(1),
-    };
+    let steps_per_epoch = steps_per_epoch(cx, (batch, packing.as_ref()));
     let most = packing
         .as_ref()
         .map_or(batch, |packing| packing.most * cx.task.group());
-    let steps = keys::STEPS.get(v).unwrap_or_else(|| {
-        keys::EPOCHS
-            .get(v)
-            .unwrap_or(1)
-            .saturating_mul(steps_per_epoch)
-    });
+    let steps = steps(v, steps_per_epoch);
     let every = match keys::EVALUATE.get(v) {
         Some(Length::Steps(n)) => n,
         Some(Length::Epochs(n)) => n.saturating_mul(steps_per_epoch),
@@ -245,7 +256,7 @@ pub(super) fn fit(
 
 /// Sequences of a batch, and how epochs are cut where its tokens are bounded. Of data that are not at hand it is the
 /// number of rows of the assumed length.
-fn batches(cx: &StageCx<'_>) -> Result<(u64, Option<Packing>), Vec<Diag>> {
+pub(super) fn batches(cx: &StageCx<'_>) -> Result<(u64, Option<Packing>), Vec<Diag>> {
     let (v, group) = (cx.values, cx.task.group().max(1));
     let budget = match keys::BATCH.get(v) {
         Batch::Examples(batch) => return Ok((batch.max(1).saturating_mul(group), None)),
@@ -455,7 +466,7 @@ pub(super) fn positive(
     }
 }
 
-type Parts = (Update, Vec<Param>, Vec<super::Site>);
+type Parts = (Update, Vec<Param>, Vec<Site>);
 
 /// Builds the programs of a step.
 fn build(
@@ -467,7 +478,10 @@ fn build(
     let name = if split { "accumulate" } else { "step" };
     let mut b = Builder::with_numbers(name, cx.numbers);
     let built = network(&mut b, cx, &cx.tuning, Mode::Train);
-    let loss = built.training_loss(&mut b, cx.task.as_ref());
+    let mut loss = built.training_loss(&mut b, cx.task.as_ref());
+    if !split && let Some(penalty) = penalties(&mut b, cx, &built.sites) {
+        loss = b.push1(Add, &[loss, penalty]);
+    }
     b.output("loss", loss);
     let trained: Vec<Param> = built
         .params
@@ -522,7 +536,11 @@ fn build(
             .iter()
             .map(|p| (trainable(&mut b, p), accumulator(&mut b, p)))
             .collect();
-        updates(&mut b, cx, rule, values, &trained, &pairs);
+        if let Some(penalty) = penalties(&mut b, cx, &built.sites) {
+            penalise(&mut b, penalty, &trained, &pairs);
+        }
+        let stepped = (built.sites.as_slice(), trained.as_slice(), pairs.as_slice());
+        updates(&mut b, cx, (rule, values), stepped)?;
         for (_, acc) in &pairs {
             b.push(
                 Fill {
@@ -537,7 +555,8 @@ fn build(
         }
     } else {
         let pairs: Vec<(Value, Value)> = weights.iter().copied().zip(grads).collect();
-        updates(&mut b, cx, rule, values, &trained, &pairs);
+        let stepped = (built.sites.as_slice(), trained.as_slice(), pairs.as_slice());
+        updates(&mut b, cx, (rule, values), stepped)?;
         Update::Whole(finished(b, cx.values))
     };
     Ok((update, built.params, built.sites))
@@ -568,48 +587,4 @@ fn accumulator(b: &mut Builder, param: &Param) -> Value {
         TensorType::fixed(DType::F32, &param.shape),
         Class::Gradient,
     )
-}
-
-/// Global norm, clipping factor, one update a parameter.
-fn updates(
-    b: &mut Builder,
-    cx: &StageCx<'_>,
-    rule: &dyn Optimizer,
-    values: &Values,
-    trained: &[Param],
-    pairs: &[(Value, Value)],
-) {
-    b.phase(Phase::Update);
-    b.label("clip");
-    let grads: Vec<Value> = pairs.iter().map(|(_, g)| *g).collect();
-    let norm = b.push1(GradNorm, &grads);
-    b.output("grad_norm", norm);
-    let max = keys::CLIP.get(cx.values);
-    let factor = if max > 0.0 {
-        b.push1(
-            ClipFactor {
-                max: Real::new(max),
-            },
-            &[norm],
-        )
-    } else {
-        b.push1(
-            Constant {
-                value: Real::new(1.0),
-                dtype: DType::F32,
-            },
-            &[],
-        )
-    };
-    for (param, &(weight, grad)) in trained.iter().zip(pairs) {
-        optimizer::apply(
-            (rule, values),
-            b,
-            &param.name,
-            weight,
-            grad,
-            param.kind.decays(),
-            factor,
-        );
-    }
 }

@@ -114,6 +114,11 @@ impl<'a> Step<'a> {
                     Some((feed, Tensor::new(weights, &[classes as usize])))
                 }
                 Feed::Step => Some((feed, Tensor::new(vec![self.step as u32], &[1]))),
+                Feed::Signal(signal) => {
+                    let numbers = signal.at(self.step);
+                    let dims = [numbers.len()];
+                    Some((feed, Tensor::new(numbers, &dims)))
+                }
                 Feed::LearningRate => Some((feed, Tensor::new(vec![self.lr as f32], &[1]))),
                 _ => None,
             })

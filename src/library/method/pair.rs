@@ -1,0 +1,135 @@
+//! The pair `A [r, in]`, `B [out, r]` of LoRA: how it begins, and at what rates it is learned.
+
+use super::super::derive::{BaseParam, Basis, Derivation, Split};
+use super::super::net::{Init, Param};
+use super::super::schema::{Bound, Given, kind};
+use super::lora::{self, RANK};
+use super::{At, Lookup, Net, PeftTensor, Product, Site, Value, Values};
+use crate::program::Real;
+
+pub(crate) const INIT: Given<str> = Given::<str>::tacit(
+    "init",
+    kind::choice(&["kaiming", "gaussian", "pissa", "olora"]),
+    ("kaiming", "kaiming"),
+    "how A and B start: `kaiming`, A uniform in ±1/√in and B zero; `gaussian`, A normal with standard deviation 1/rank and B zero; `pissa`, both from the first singular triplets of the weight (arXiv 2404.02948); `olora`, from its QR decomposition (arXiv 2406.01775). The last two take the product out of the frozen weight, so that the model starts unchanged",
+);
+pub(crate) const RATE_B: Given<f64> = Given::<f64>::tacit(
+    "rate_b",
+    kind::float(Bound::Excl(0.0), Bound::None),
+    (1.0, "1"),
+    "factor of the learning rate for B (LoRA+, arXiv 2402.12354; 16 is usual)",
+);
+pub(crate) const RATE_VECTORS: Given<bool> = Given::<bool>::tacit(
+    "rate_vectors",
+    kind::BOOL,
+    (false, "false"),
+    "whether `rate_b` is also that of every trained vector, such as a head's bias, as in peft's optimizer for LoRA+",
+);
+
+/// What the product is taken out of the weight by, if the weight is split at the start.
+fn basis(values: &Values) -> Option<Basis> {
+    match INIT.get(values) {
+        "pissa" => Some(Basis::Singular),
+        "olora" => Some(Basis::Orthogonal),
+        _ => None,
+    }
+}
+
+/// Whether what is left of the weight stands in its place.
+pub(super) fn splits(values: &Values) -> bool {
+    basis(values).is_some()
+}
+
+fn derivation(site: &Site, values: &Values) -> Option<Derivation> {
+    let by = Split {
+        weight: BaseParam::weight(&site.path, [site.output(), site.input()]),
+        rank: RANK.get(values),
+        scale: Real::new(lora::scale(values)),
+        basis: basis(values)?,
+    };
+    Some(by.into())
+}
+
+/// What is left of the weight `[out, in]`, if it was split.
+pub(super) fn rest(at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+    let site = at.site;
+    let by = derivation(site, at.values)?;
+    let name = by.rule().source().name.clone();
+    let part = Split::REST;
+    let rest = Param::at(site, "lora_W")
+        .shape(&[site.output(), site.input()])
+        .start(Init::Derived { by, part });
+    Some(net.tensor(rest.frozen().replacing(name).unsaved()))
+}
+
+/// `A [r, in]` and `B [out, r]` under peft's names.
+pub(super) fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
+    let (site, rank) = (at.site, RANK.get(at.values));
+    let a = Param::at(site, "lora_A.weight").shape(&[rank, site.input()]);
+    let b = Param::at(site, "lora_B.weight").shape(&[site.output(), rank]);
+    let b = b.rate(RATE_B.get(at.values));
+    let (a, b) = match derivation(site, at.values) {
+        Some(by) => {
+            let part = |part| {
+                let by = by.clone();
+                Init::Derived { by, part }
+            };
+            let (a, b) = (a.start(part(Split::A)), b.start(part(Split::B)));
+            (a.keep_start(), b.keep_start())
+        }
+        None if INIT.get(at.values) == "gaussian" => (a.start(Init::Normal(1.0 / rank as f64)), b),
+        None => {
+            let bound = 1.0 / (site.input() as f64).sqrt();
+            (a.start(Init::Uniform(bound)), b)
+        }
+    };
+    (net.tensor(a), net.tensor(b))
+}
+
+/// Factor of the rate of a parameter that is no part of the pair.
+pub(super) fn rate(values: &Values, param: &Param) -> f64 {
+    let own = param.name.ends_with(".lora_B.weight");
+    if RATE_VECTORS.get(values) && param.shape.len() == 1 && !own {
+        RATE_B.get(values)
+    } else {
+        1.0
+    }
+}
+
+/// The update against the model's own weight, as peft has it: of twice the rank where that was split.
+pub(super) fn product(values: &Values) -> Product {
+    let rank = RANK.get(values);
+    Product {
+        rank: if splits(values) { 2 * rank } else { rank },
+        scale: lora::scale(values),
+        dropout: lora::DROPOUT.get(values),
+        rs_lora: lora::RS_LORA.get(values),
+    }
+}
+
+/// The pair under peft's names; where the weight was split `[A; A⁰]` and `[B | −B⁰]`, the change against it.
+pub(super) fn peft_tensors(
+    values: &Values,
+    site: &Site,
+    get: &Lookup<'_>,
+) -> Option<Vec<PeftTensor>> {
+    let (mut rank, input, output) = (
+        RANK.get(values) as usize,
+        site.input() as usize,
+        site.output() as usize,
+    );
+    let (mut a, mut b) = (get("lora_A.weight")?, get("lora_B.weight")?);
+    if splits(values) {
+        a.extend(get("initial:lora_A.weight")?);
+        let first = get("initial:lora_B.weight")?;
+        let rows = b.chunks_exact(rank).zip(first.chunks_exact(rank));
+        b = rows
+            .flat_map(|(new, old)| new.iter().copied().chain(old.iter().map(|x| -x)))
+            .collect();
+        rank *= 2;
+    }
+    Some(vec![
+        ("lora_A.weight".to_owned(), vec![rank, input], a),
+        ("lora_B.weight".to_owned(), vec![output, rank], b),
+    ])
+}

@@ -1,0 +1,130 @@
+//! The end of a step: what methods add to the loss, clipping, the optimizer's updates, and what methods do behind them.
+
+use std::collections::BTreeMap;
+
+use super::super::method::{After, Complaint};
+use super::super::net::{Param, Site};
+use super::super::optimizer::{self, Optimizer, Trained};
+use super::super::schema::{Filled, Values};
+use super::network::again;
+use super::train::{batches, steps, steps_per_epoch};
+use super::{Diag, StageCx, keys};
+use crate::program::autodiff::differentiate;
+use crate::program::op::{Accumulate, ClipFactor, Constant, GradNorm};
+use crate::program::{Builder, DType, Feed, Phase, Real, Value};
+
+/// A complaint of a method, where its value is written, or the method where it is not.
+fn complained(filled: &Filled, complaint: Complaint) -> Diag {
+    let at = if filled.values.written(complaint.key) {
+        filled.values.span(complaint.key)
+    } else {
+        filled.span
+    };
+    let diag = Diag::error(complaint.code, at, complaint.message);
+    Diag {
+        help: complaint.help,
+        ..diag
+    }
+}
+
+/// What methods add to the loss once a step.
+pub(super) fn penalties(b: &mut Builder, cx: &StageCx<'_>, sites: &[Site]) -> Option<Value> {
+    again(b, cx, |net| {
+        let mut sum: Option<Value> = None;
+        for (method, values, sites) in cx.tuning.stepping(sites) {
+            net.b.label(method.schema().name);
+            if let Some(own) = method.penalty(values, &sites, net) {
+                sum = Some(sum.map_or(own, |sum| net.add(sum, own)));
+            }
+        }
+        sum
+    })
+}
+
+/// Adds the gradient of what is in no micro-batch to those of all of them, and hands the loss itself back.
+pub(super) fn penalise(
+    b: &mut Builder,
+    penalty: Value,
+    trained: &[Param],
+    pairs: &[(Value, Value)],
+) {
+    b.output("loss", penalty);
+    let weights: Vec<Value> = pairs.iter().map(|(weight, _)| *weight).collect();
+    let grads = differentiate(b, penalty, &weights);
+    for ((param, &(_, acc)), grad) in trained.iter().zip(pairs).zip(grads) {
+        if let Some(grad) = grad {
+            b.label(&param.name);
+            b.push(Accumulate, &[acc, grad]);
+        }
+    }
+}
+
+/// What a step is made of beside its rule: sites, trained parameters, and each with its gradient.
+pub(super) type Stepped<'a> = (&'a [Site], &'a [Param], &'a [(Value, Value)]);
+
+/// Global norm, clipping factor, one update a parameter, and what methods do behind them.
+pub(super) fn updates(
+    b: &mut Builder,
+    cx: &StageCx<'_>,
+    (rule, values): (&dyn Optimizer, &Values),
+    (sites, trained, pairs): Stepped<'_>,
+) -> Result<(), Vec<Diag>> {
+    b.phase(Phase::Update);
+    b.label("clip");
+    let grads: Vec<Value> = pairs.iter().map(|(_, g)| *g).collect();
+    let norm = b.push1(GradNorm, &grads);
+    b.output("grad_norm", norm);
+    let max = keys::CLIP.get(cx.values);
+    let factor = if max > 0.0 {
+        b.push1(
+            ClipFactor {
+                max: Real::new(max),
+            },
+            &[norm],
+        )
+    } else {
+        b.push1(
+            Constant {
+                value: Real::new(1.0),
+                dtype: DType::F32,
+            },
+            &[],
+        )
+    };
+    let lr = b.feed(Feed::LearningRate);
+    let mut rates = BTreeMap::new();
+    for (param, &(weight, grad)) in trained.iter().zip(pairs) {
+        let lr = *rates
+            .entry(param.rate.to_bits())
+            .or_insert_with(|| again(b, cx, |net| net.scaled(lr, param.rate)));
+        let own = Trained {
+            name: &param.name,
+            param: weight,
+            grad,
+            decays: param.decays(),
+        };
+        optimizer::apply((rule, values), b, own, (lr, factor));
+    }
+    let (batch, packing) = batches(cx)?;
+    let steps = steps(cx.values, steps_per_epoch(cx, (batch, packing.as_ref())));
+    let complaints = cx.tuning.methods.iter();
+    let complaints: Vec<Diag> = complaints
+        .filter_map(|(m, f)| Some(complained(f, m.check_steps(&f.values, steps)?)))
+        .collect();
+    if !complaints.is_empty() {
+        return Err(complaints);
+    }
+    let gradients: BTreeMap<String, Value> = trained
+        .iter()
+        .zip(pairs)
+        .map(|(param, (_, grad))| (param.name.clone(), *grad))
+        .collect();
+    again(b, cx, |net| {
+        let mut after = After::new(net, &gradients, factor, steps);
+        for (method, values, sites) in cx.tuning.stepping(sites) {
+            after.net.b.label(method.schema().name);
+            method.after_update(values, &sites, &mut after);
+        }
+    });
+    Ok(())
+}
