@@ -17,18 +17,18 @@ use crate::program::op::Indices;
 pub mod import;
 
 // The model's own parameters, trained: whole, in part or by a mask.
-mod adalora;
-mod after;
 mod bitfit;
 mod full;
 mod head_only;
-mod hira;
 mod last_n;
 
 // Other forms of a linear map's weight: products, scalings, rotations, spectra.
+mod adalora;
+mod after;
 mod delora;
 mod dora;
 mod dylora;
+mod hira;
 mod loha;
 mod lora;
 mod lora_import;

@@ -102,7 +102,7 @@ fn softmax_of_largest<T: Elementary>(x: &[T], out: &mut [T], k: u32) {
         }
         sum += weight;
     }
-    out.iter_mut().for_each(|w| *w = *w / sum);
+    out.iter_mut().for_each(|w| *w /= sum);
 }
 
 #[cfg(test)]
