@@ -7,7 +7,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Only, Refused, Used, WithoutEffect};
 use super::super::peft::{Floats, Keys, Make, Misfit, Place, Reading, START as BEGAN, Taken};
 use super::super::schema::{Bound, Checked, Given, kind};
-use super::lora::{self, ALPHA, DROPOUT, ON};
+use super::lora::{self, ALPHA, DROPOUT, MODULES_TO_SAVE, ON};
 use super::{
     After, At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
     Values, number,
@@ -96,6 +96,7 @@ static SCHEMA: Schema = Schema {
         BETA1.key(),
         BETA2.key(),
         ORTHOGONALITY.key(),
+        MODULES_TO_SAVE.key(),
         ON.key(),
     ],
 };

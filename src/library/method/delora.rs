@@ -7,7 +7,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Only, Used, WithoutEffect};
 use super::super::peft::{Keys, Misfit, Reading, START as BEGAN};
 use super::super::schema::{Bound, Checked, Given, kind};
-use super::lora::{self, ON, RANK};
+use super::lora::{self, MODULES_TO_SAVE, ON, RANK};
 use super::weight_drop::MODULE_DROPOUT;
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
@@ -43,7 +43,13 @@ static SCHEMA: Schema = Schema {
           [in] the frozen norms of W0's columns. Norms count as at least 1e-4. A is uniform in ±1/√in and B zero, so the model \
           starts unchanged. λ [1] is trained too. Merges exactly into plain weights and is written in peft's format.",
     paper: "Bini et al. 2025, \"Decoupling Angles and Strength in Low-rank Adaptation\" (arXiv 2503.18225)",
-    keys: &[RANK.key(), LAMBDA.key(), DROPOUT.key(), ON.key()],
+    keys: &[
+        RANK.key(),
+        LAMBDA.key(),
+        DROPOUT.key(),
+        MODULES_TO_SAVE.key(),
+        ON.key(),
+    ],
 };
 
 const A: &str = "delora_A";

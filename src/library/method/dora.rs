@@ -8,7 +8,8 @@ use super::super::peft::{Keys, Misfit, Place, Reading};
 use super::super::schema::Schema;
 use super::lora::{self, Lora};
 use super::{
-    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Site, Value, Values, lora_import, pair,
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Site, Value, Values, lora_import,
+    pair,
 };
 use crate::program::op::{BinaryKind, Broadcast, Over, ReduceKind, UnaryKind};
 

@@ -6,7 +6,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Used, WithoutEffect};
 use super::super::peft::{Keys, Misfit, Reading, START as BEGAN};
 use super::super::schema::{Checked, Given, kind};
-use super::lora::{self, DROPOUT, ON};
+use super::lora::{self, DROPOUT, MODULES_TO_SAVE, ON};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Value, Values,
 };
@@ -31,7 +31,7 @@ static SCHEMA: Schema = Schema {
           starts unchanged. The update has up to the rank of W0 times `rank`. A training keeps a matrix of the weight's size \
           for each adapted map. Merges exactly into plain weights and is written in peft's format.",
     paper: "Huang et al. 2025, \"HiRA: Parameter-Efficient Hadamard High-Rank Adaptation for Large Language Models\" (ICLR)",
-    keys: &[RANK.key(), DROPOUT.key(), ON.key()],
+    keys: &[RANK.key(), DROPOUT.key(), MODULES_TO_SAVE.key(), ON.key()],
 };
 
 const A: &str = "hira_A";

@@ -6,7 +6,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Only, Used, WithoutEffect};
 use super::super::peft::{Keys, Misfit, Reading, START as BEGAN};
 use super::super::schema::Checked;
-use super::lora::{self, ALPHA, ON, RANK};
+use super::lora::{self, ALPHA, MODULES_TO_SAVE, ON, RANK};
 use super::weight_drop::{MODULE_DROPOUT, RANK_DROPOUT, drop_update};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
@@ -32,6 +32,7 @@ static SCHEMA: Schema = Schema {
         ALPHA.key(),
         RANK_DROPOUT.key(),
         MODULE_DROPOUT.key(),
+        MODULES_TO_SAVE.key(),
         ON.key(),
     ],
 };

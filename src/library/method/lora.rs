@@ -6,8 +6,8 @@ use super::super::net::{Param, ParamKind};
 use super::super::peft::{Keys, Misfit, Reading};
 use super::super::schema::{Bound, Given, Maybe, kind};
 use super::{
-    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking,
-    Value, Values, lora_import, pair,
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
+    Values, lora_import, pair,
 };
 use crate::library::error::RANK_TOO_LARGE;
 use crate::library::placement::Placement;

@@ -6,7 +6,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Only, Used, WithoutEffect};
 use super::super::peft::{Keys, Make, Misfit, Reading, START as BEGAN, Taken};
 use super::super::schema::{Bound, Checked, Given, kind};
-use super::lora::{DROPOUT, ON};
+use super::lora::{DROPOUT, MODULES_TO_SAVE, ON};
 use super::{
     At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
     first_rows, number,
@@ -41,7 +41,13 @@ static SCHEMA: Schema = Schema {
           starts at 1 / max(n, min). s = alpha / rank. Merges exactly into plain weights and is written in peft's format, A and \
           B included.",
     paper: "Albert et al. 2025 (arXiv 2502.00987)",
-    keys: &[RANK.key(), ALPHA.key(), DROPOUT.key(), ON.key()],
+    keys: &[
+        RANK.key(),
+        ALPHA.key(),
+        DROPOUT.key(),
+        MODULES_TO_SAVE.key(),
+        ON.key(),
+    ],
 };
 
 const A: &str = "randlora_A";
