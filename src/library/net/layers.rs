@@ -2,17 +2,14 @@
 
 use super::super::method;
 use super::super::model::LmHead;
-use super::{Attend, Init, Mode, Net, Normed, Param, ParamKind, Part, Role, Site};
+use super::{Init, Mode, Net, Normed, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
-    Activation, ActivationKind, Add, Attention, AttentionDropout, BinaryKind, Broadcast,
-    CachedAttention, Columns, Constant, Detach, Dropout, Elementwise, Epilogue, Frequencies, Gated,
-    Gather, HeadLoss, Heads, Indices, LayerNorm, MatMul, Over, Place, Precision, Preference,
-    Prepend, Reduce, ReduceKind, RmsNorm, Rotary, Scatter, Unary, UnaryKind,
+    Activation, ActivationKind, Add, BinaryKind, Broadcast, Columns, Constant, Detach, Dropout,
+    Elementwise, Epilogue, Frequencies, Gated, Gather, HeadLoss, Indices, LayerNorm, MatMul, Over,
+    Precision, Preference, Reduce, ReduceKind, RmsNorm, Rotary, Scatter, Unary, UnaryKind,
 };
-use crate::program::{
-    Axis, Block, Class, DType, Feed, Mark, Pick, Real, TargetKind, TensorType, Value,
-};
+use crate::program::{Axis, Block, DType, Feed, Pick, Real, TargetKind, Value};
 
 impl Net<'_> {
     /// Says that the layers from here on are of this block, or of none.
@@ -291,13 +288,13 @@ impl Net<'_> {
 
     /// Whether a dropout of rate `p` on something made of `inputs` acts at all: training, and behind
     /// a trainable tensor (or the recipe asks for it everywhere).
-    fn drops(&self, p: f64, inputs: &[Value]) -> bool {
+    pub(super) fn drops(&self, p: f64, inputs: &[Value]) -> bool {
         self.options.mode == Mode::Train
             && p > 0.0
             && (self.options.dropout_frozen || inputs.iter().any(|&v| self.b.depends(v)))
     }
 
-    fn stream(&mut self) -> [u32; 2] {
+    pub(super) fn stream(&mut self) -> [u32; 2] {
         self.drops += 1;
         Stream::new(self.options.seed, &format!("dropout/{}", self.drops)).key()
     }
@@ -324,192 +321,6 @@ impl Net<'_> {
             },
             &[x, keys, step],
         )
-    }
-
-    /// Attention of each sequence with itself over packed rows, or what the methods placed at this site make of it.
-    pub fn attention(&mut self, site: Site, of: Attend) -> Value {
-        if self.aside {
-            return self.plain_attention(of);
-        }
-        self.sites.push(site.clone());
-        let stack = self.tuning.stack(&site);
-        if !stack.is_empty() {
-            self.b.label(&site.path);
-        }
-        method::attention(self, &site, &stack, of)
-    }
-
-    /// Attention without any method.
-    pub fn plain_attention(&mut self, of: Attend) -> Value {
-        self.attend(of.op, (of.queries, of.keys, of.values), of.dropout)
-    }
-
-    /// The same behind `count` keys and values that stand before those of each sequence, `[count, width]`. Where text is
-    /// generated they are those of virtual tokens, which the prompts begin with.
-    pub fn behind_prefix(&mut self, of: Attend, count: u64, rows: (Value, Value)) -> Attend {
-        if matches!(self.options.mode, Mode::Generate { .. }) {
-            return Attend {
-                keys: self.replaced(of.keys, rows.0),
-                values: self.replaced(of.values, rows.1),
-                ..of
-            };
-        }
-        let prefix = of.op.prefix + count as u32;
-        let (keys, values) = (
-            self.prepended(of.keys, rows.0, (count, false)),
-            self.prepended(of.values, rows.1, (count, false)),
-        );
-        let op = Attention { prefix, ..of.op };
-        Attend {
-            op,
-            keys,
-            values,
-            ..of
-        }
-    }
-
-    /// A matrix of tokens with `count` rows before those of each sequence: the same for all, or each its `own` one.
-    pub fn prepended(&mut self, x: Value, rows: Value, (count, own): (u64, bool)) -> Value {
-        let offsets = self.b.feed(Feed::Offsets);
-        let count = count as u32;
-        self.b.push1(Prepend { count, own }, &[x, rows, offsets])
-    }
-
-    /// The factors of keys behind a prefix of `count`: for those of the prefix what the text's first token has in a column `[T, 1]`
-    /// that all tokens of a text share, and 1 for the others; as a list.
-    pub fn factors_of_prefix(&mut self, column: Value, count: u64) -> Value {
-        let first = self.b.feed(Feed::Rows(Pick::First));
-        let own = self.gather(column, first);
-        let ones = self.binary(BinaryKind::Equal, Broadcast::Full, column, column);
-        let factors = self.prepended(ones, own, (count, true));
-        self.reduce(ReduceKind::Sum, Over::Columns, factors)
-    }
-
-    /// A matrix of tokens in which rows of a table stand for those of the virtual tokens.
-    pub fn replaced(&mut self, x: Value, rows: Value) -> Value {
-        let marks = self.b.feed(Feed::Marks(Mark::Virtual));
-        self.b.push1(Place { add: false }, &[x, rows, marks])
-    }
-
-    /// A matrix of tokens to which rows of a table are added at the first `most` special tokens of each text, behind
-    /// dropout of rate `p`.
-    pub fn added_to_special(&mut self, x: Value, rows: Value, (most, p): (u64, f64)) -> Value {
-        let most = most as u32;
-        let marks = self.b.feed(Feed::Marks(Mark::Special { most }));
-        let place = Place { add: true };
-        if p == 0.0 || self.options.mode != Mode::Train {
-            return self.b.push1(place, &[x, rows, marks]);
-        }
-        // Dropout has a mask for each token, so the rows stand alone first.
-        let none = self.scaled(x, 0.0);
-        let none = self.detach(none);
-        let alone = self.b.push1(place, &[none, rows, marks]);
-        let alone = self.dropout(alone, p);
-        self.add(x, alone)
-    }
-
-    /// What enters a block, or what the methods placed there make of it.
-    pub fn entered(&mut self, layer: u64, x: Value) -> Value {
-        let width = self.b.ty(x).matrix().and_then(|(_, d)| d.as_const());
-        let Some(width) = width.filter(|_| !self.aside) else {
-            return x;
-        };
-        let part = Part::Block { width };
-        let site = Site::new(format!("block.{layer}"), Role::Block, part).in_layer(Some(layer));
-        self.sites.push(site.clone());
-        let stack = self.tuning.stack(&site);
-        if !stack.is_empty() {
-            self.b.label(&site.path);
-        }
-        method::entered(self, &site, &stack, x)
-    }
-
-    /// Rows of a matrix by a fixed list.
-    pub fn listed(&mut self, matrix: Value, list: Vec<u32>) -> Value {
-        let list = self.b.push1(Indices { list }, &[]);
-        self.gather(matrix, list)
-    }
-
-    /// Attention to `count` keys and values alone, `[count, width]`, which all tokens see.
-    pub fn attend_to(
-        &mut self,
-        (op, queries): (&Attention, Value),
-        count: u64,
-        (keys, values): (Value, Value),
-    ) -> Value {
-        let count = count as u32;
-        let cycle = self.b.feed(Feed::Cycle { count });
-        let (keys, values) = (self.gather(keys, cycle), self.gather(values, cycle));
-        let op = Attention {
-            fold: 0,
-            prefix: count,
-            ..Attention::plain(op.heads, op.scale)
-        };
-        let offsets = self.b.feed(Feed::Offsets);
-        self.b.push(op, &[queries, keys, values, offsets])[0]
-    }
-
-    /// Attention of any kind, with dropout of rate `p` on the probabilities.
-    pub fn attend(&mut self, op: Attention, (q, k, v): (Value, Value, Value), p: f64) -> Value {
-        // What looks ahead cannot be generated with: the program keeps its plain attention, and planning refuses it.
-        if let Mode::Generate { room } = self.options.mode
-            && op.mask.ahead == Some(0)
-        {
-            return self.attend_cached(op, (q, k, v), room);
-        }
-        let offsets = self.b.feed(Feed::Offsets);
-        let stream = self.stream();
-        let mut inputs = vec![q, k, v, offsets];
-        let dropout = self.drops(p, &[q, k, v]).then(|| {
-            inputs.push(self.b.feed(Feed::Keys(Axis::Tokens)));
-            inputs.push(self.b.feed(Feed::Step));
-            AttentionDropout {
-                p: Real::new(p),
-                stream,
-            }
-        });
-        self.b.push(Attention { dropout, ..op }, &inputs)[0]
-    }
-
-    /// The mean of each text's rows, at each of its tokens: `[T, d]`.
-    pub fn text_mean(&mut self, x: Value) -> Value {
-        // An attention to which all tokens are alike.
-        let op = Attention::plain(Heads::each(1), Real::new(0.0));
-        let offsets = self.b.feed(Feed::Offsets);
-        self.b.push(op, &[x, x, x, offsets])[0]
-    }
-
-    /// The same over a cache of its own, with room for so many tokens.
-    fn attend_cached(
-        &mut self,
-        of: Attention,
-        (q, k, v): (Value, Value, Value),
-        room: u64,
-    ) -> Value {
-        let width = self
-            .b
-            .ty(k)
-            .matrix()
-            .and_then(|(_, width)| width.as_const());
-        let rows = room * u64::from(of.fold);
-        let ty = TensorType::fixed(DType::F32, &[rows, width.unwrap_or(0)]);
-        let number = self.caches;
-        self.caches += 1;
-        let mut cache = |part: &str| {
-            let name = format!("cache.{number}.{part}");
-            self.b.resident(&name, ty.clone(), Class::Cache)
-        };
-        let (keys, values) = (cache("keys"), cache("values"));
-        let offsets = self.b.feed(Feed::Offsets);
-        let cached = self.b.feed(Feed::Cached);
-        let op = CachedAttention {
-            heads: of.heads,
-            fold: of.fold,
-            scale: of.scale,
-            mask: of.mask,
-            softcap: of.softcap,
-        };
-        self.b.push1(op, &[q, k, v, keys, values, offsets, cached])
     }
 
     /// The logits of a head for the rows that are read, `[S, vocabulary]`.

@@ -12,6 +12,7 @@ use crate::program::format::Storing;
 use crate::program::op::Cast;
 use crate::program::{Builder, Class, DType, Feed, Format, Pick, Signal, TensorType, Value};
 
+mod attention;
 mod layers;
 mod param;
 mod site;
