@@ -76,11 +76,22 @@ pub(super) fn check_shapes(
     true
 }
 
+/// The adapters that a stage makes one.
+pub(super) fn mixed(declared: &Declared) -> Vec<PathBuf> {
+    if declared.filled.name != "convert" {
+        return Vec::new();
+    }
+    let list = ADAPTERS.get(&declared.filled.values).unwrap_or_default();
+    let folders = list.iter().filter_map(import::folder);
+    folders.map(|dir| declared.base.join(dir)).collect()
+}
+
 /// The parameters that the adapters of peft's hold which methods start from.
-pub(super) fn held(tuning: &Tuning, model: &dyn Model) -> BTreeSet<String> {
+pub(super) fn held(tuning: &Tuning, declared: &Declared, model: &dyn Model) -> BTreeSet<String> {
     let parts = anatomy(model);
-    let fitted = started(tuning).filter_map(|(dir, _)| {
-        let read = peft::read(Path::new(dir)).ok()?;
+    let own = started(tuning).map(|(dir, _)| PathBuf::from(dir));
+    let fitted = own.chain(mixed(declared)).filter_map(|dir| {
+        let read = peft::read(&dir).ok()?;
         read.fit(model, &parts).ok()
     });
     let tensors = fitted.flat_map(|f| f.tensors);
@@ -173,6 +184,14 @@ impl Plan {
             frozen: true,
         };
         let (task, classes) = head_of(config, dir, model, (task::usual(), Vec::new()));
+        let parts = anatomy(model);
+        let fitted = peft::read(dir)
+            .ok()
+            .and_then(|read| read.fit(model, &parts).ok());
+        if let Some(fitted) = &fitted {
+            decoder_is_tied(fitted, &parts, task.as_ref())
+                .map_err(|why| why.replace('\n', "; "))?;
+        }
         Ok((tuning, task, classes))
     }
 }
@@ -326,13 +345,12 @@ pub(super) fn start_from_peft(
     let (read, fitted) = opened(&start, model, at, diags)?;
     if let Some(edited) = fitted.edits.first().filter(|_| trains) {
         let message = format!(
-            "the adapter changes `{}` of the model itself, and a training does not go on from that yet",
+            "the adapter changes `{}` of the model itself, which `eval` and `merge` apply and a training does not go on from yet",
             edited.own
         );
         let diag = Diag::error(&BAD_ADAPTER, at, message).label("this adapter");
         diags.push(diag.help(
-            "fold it in first, `stage fused = merge { model = …, adapter = peft \"DIR\" }`, and train from `fused`; `eval` and \
-             `merge` take it as it is",
+            "fold it in first, `stage fused = merge { model = …, adapter = peft \"DIR\" }`, and go on from `fused`",
         ));
         return None;
     }
@@ -524,12 +542,8 @@ pub(super) fn check_mix(mix: &Mix, model: &dyn Model, at: Span) -> Result<(), Bo
 /// What of the files of adapters a stage starts from its result depends on; `None` where they cannot be read.
 pub(super) fn identity(tuning: &Tuning, declared: &Declared, world: &dyn World) -> Option<String> {
     let mut parts = Vec::new();
-    let mixed = ADAPTERS.get(&declared.filled.values).unwrap_or_default();
-    let mixed = mixed.iter().filter_map(import::folder);
-    let mixed = mixed.map(|dir| declared.base.join(dir));
-    let mixed = mixed.filter(|_| declared.filled.name == "convert");
     let own = started(tuning).map(|(dir, _)| PathBuf::from(dir));
-    for dir in own.chain(mixed) {
+    for dir in own.chain(mixed(declared)) {
         for file in peft::FILES {
             parts.push(world.fingerprint(&dir.join(file)).ok()?);
         }

@@ -122,7 +122,12 @@ pub(in crate::exec) fn write_peft(
         keys.extend(sizes(product, &products));
     }
     let whole = whole.iter().map(|m| (*m).to_owned()).collect();
-    finish(dir, (stage, base, name), (keys, targets, whole), tensors)
+    finish(
+        dir,
+        (stage, base, name),
+        (keys, targets, whole),
+        (tensors, None),
+    )
 }
 
 /// A LoRA in parts.
@@ -133,6 +138,8 @@ pub(in crate::exec) struct Parts {
     pub(in crate::exec) whole: Vec<String>,
     /// All tensors, by names below the outermost module; matrices as the model has them.
     pub(in crate::exec) tensors: Vec<PeftTensor>,
+    /// Its `task_type`, where it has no head and that is not the stage's.
+    pub(in crate::exec) task: Option<Option<String>>,
 }
 
 /// Writes a LoRA.
@@ -165,7 +172,7 @@ pub(in crate::exec) fn write_parts(
         dir,
         (stage, base, name),
         (keys, targets, parts.whole),
-        tensors,
+        (tensors, parts.task),
     )
 }
 
@@ -174,7 +181,7 @@ fn finish(
     dir: &Path,
     (stage, base, name): (&Stage, &Base, &str),
     (mut keys, targets, mut save): (Vec<(&'static str, Json)>, Vec<String>, Vec<String>),
-    tensors: Vec<PeftTensor>,
+    (tensors, task): (Vec<PeftTensor>, Option<Option<String>>),
 ) -> Result<(), RunError> {
     let weight = |target: &String| stage.model.transposed(&format!("{target}.weight"));
     if targets.iter().any(weight) {
@@ -184,6 +191,11 @@ fn finish(
         }
         keys.retain(|(key, _)| *key != "fan_in_fan_out");
         keys.push(("fan_in_fan_out", json!(true)));
+    }
+    if let Some(task) = task {
+        keys.push(("task_type", json!(task)));
+        keys.push(("revision", json!(base.revision)));
+        return peft::write(dir, name, &targets, &save, &keys, tensors);
     }
     let task = stage.start.task.as_ref();
     keys.push(("task_type", json!(task.peft_type())));

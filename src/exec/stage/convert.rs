@@ -49,6 +49,19 @@ impl Work<'_> {
             };
             products.push((site.path, product));
         }
+        // A file of several adapters says what the first of them was made for, unless it has a head.
+        let own = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
+        let params = &self.stage.job.params;
+        let head = |name: &String| {
+            params
+                .iter()
+                .any(|p| p.owner == Owner::Head && p.name == *name)
+        };
+        let headless = !tensors.iter().any(|(name, ..)| head(&own(name)));
+        let task = match &job.mix {
+            Some(mix) if headless => Some(first_task(mix)?),
+            _ => None,
+        };
         let base = self.base()?;
         if base.name.is_none() {
             let what = "its model has random weights, which are in no file that peft could load";
@@ -58,6 +71,7 @@ impl Work<'_> {
             products,
             whole,
             tensors,
+            task,
         };
         write_parts(dir, self.stage, &base, parts)?;
         Ok(Json::Array(said))
@@ -90,7 +104,7 @@ impl Work<'_> {
             let pair = pair.map_err(|why| RunError::bug(format!("`{name}`: {why}")))?;
             pairs.push((site.clone(), pair));
         }
-        let tuning = &self.stage.start.tuning;
+        let tuning = &self.stage.trained_with;
         let mut whole: Vec<String> = Vec::new();
         for param in &self.stage.job.params {
             if param.owner == Owner::Base && tuning.has_trained(param) {
@@ -202,4 +216,13 @@ impl Work<'_> {
         }
         Ok((pairs, tensors, whole))
     }
+}
+
+/// What the first of several adapters was made for, where that needs no head of its own.
+fn first_task(mix: &Mix) -> Result<Option<String>, RunError> {
+    let Some(folder) = mix.folders.first() else {
+        return Ok(None);
+    };
+    let task = peft::read(folder)?.config.task;
+    Ok(task.filter(|task| task != "SEQ_CLS"))
 }

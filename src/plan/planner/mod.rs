@@ -140,7 +140,7 @@ impl Planner<'_, '_> {
         };
         let read = (model.as_ref(), job.params.as_slice());
         let own = (kind, values);
-        let held = adapters::held(&tuning, model.as_ref());
+        let held = adapters::held(&tuning, declared, model.as_ref());
         if !holds::check(
             self.plan,
             own,
@@ -203,9 +203,12 @@ impl Planner<'_, '_> {
         let values = &declared.filled.values;
         let (mut start, parent) = self.start(values, kind, diags)?;
         let mut model = model::parse(&start.model.config).ok()?;
-        let applied = keys::APPLIED.get(values).and_then(import::folder);
-        if let Some(dir) = applied.filter(|_| !kind.trains()) {
-            adapters::headed(&mut start, &declared.base.join(dir), model.as_ref());
+        if !kind.trains() {
+            let applied = keys::APPLIED.get(values).and_then(import::folder);
+            let applied = applied.map(|dir| declared.base.join(dir));
+            for dir in applied.into_iter().chain(adapters::mixed(declared)) {
+                adapters::headed(&mut start, &dir, model.as_ref());
+            }
         }
         if let Some(rate) = keys::DROPOUT.get(values) {
             model.override_dropout(rate);

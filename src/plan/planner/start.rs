@@ -192,7 +192,9 @@ impl Planner<'_, '_> {
             ));
             return None;
         }
-        let made = start_from_peft(base, (filled.clone(), false), model, diags)?;
+        // What changes the model itself is in no LoRA.
+        let only = declared.filled.name == "convert";
+        let made = start_from_peft(base, (filled.clone(), only), model, diags)?;
         let made = made.into_iter().filter_map(|f| Some((method(&f.name)?, f)));
         Some(Tuning {
             methods: made.collect(),
