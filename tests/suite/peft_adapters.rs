@@ -348,7 +348,7 @@ fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
             "{head}stage s = train {{ model = m, data = d.test, adapter = peft \"more\", lr = 1e-3, steps = 1 }}\n"
         ),
     );
-    assert!(said.contains("does not go on from that yet"), "{said}");
+    assert!(said.contains("which `eval` and `merge` apply"), "{said}");
 }
 
 #[test]
@@ -401,15 +401,15 @@ fn what_is_exported_is_read_again() {
     for method in methods() {
         let (name, own) = (method.schema().name, super::ways::written(*method));
         recipe += &format!(
-            "stage {name} = train {{ model = m, data = d.test, adapter = {own}, lr = 1e-2, steps = 3, max_length = 64 }}\n\
-             stage {name}_e = eval {{ from = {name}, data = d.test }}\n"
+            "stage s_{name} = train {{ model = m, data = d.test, adapter = {own}, lr = 1e-2, steps = 3, max_length = 64 }}\n\
+             stage {name}_e = eval {{ from = s_{name}, data = d.test }}\n"
         );
     }
     run(dir, &recipe);
     let (mut recipe, mut wanted) = (head, Vec::new());
     for method in methods() {
         let name = method.schema().name;
-        let adapter = dir.join(format!(".peftc/runs/r/{name}/adapter"));
+        let adapter = dir.join(format!(".peftc/runs/r/s_{name}/adapter"));
         let Ok(text) = std::fs::read(adapter.join("adapter_config.json")) else {
             continue;
         };
@@ -459,6 +459,10 @@ fn predict_takes_an_adapter_beside_its_base() {
     assert_eq!(text.lines().count(), wanted.len(), "{text}");
     for (line, logits) in text.lines().zip(&wanted) {
         let row: Value = serde_json::from_str(line).expect("JSON");
+        // The scores are of texts that were cut after 64 tokens.
+        if row["sentence"].as_str().is_none_or(|text| text.len() > 100) {
+            continue;
+        }
         let own = row["probabilities"]["positive"].as_f64().expect("a share");
         let [a, b] = logits.as_slice() else {
             panic!("two scores");
