@@ -329,6 +329,26 @@ fn tokens(file: &mut Reading<'_>) -> Result<(), Misfit> {
         };
         rows_of(file, &name, (module, rows))?;
     }
+    tied(file, ".token_adapter.trainable_tokens_delta")
+}
+
+/// Reads the rows of a decoder that is tied to a table where they are those of the table.
+fn tied(file: &mut Reading<'_>, suffix: &str) -> Result<(), Misfit> {
+    for name in file.unread() {
+        let decoder = name
+            .strip_suffix(suffix)
+            .is_some_and(|module| module.ends_with("lm_head"));
+        if !decoder {
+            continue;
+        }
+        let own = file.numbers(&name)?;
+        for table in file.row_edits() {
+            if file.numbers(&table)? == own {
+                file.read(&name)?;
+                break;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -384,6 +404,10 @@ pub(super) fn read_rows(file: &mut Reading<'_>) -> Result<(), Misfit> {
         let Some(module) = name.strip_suffix(".trainable_tokens_delta") else {
             continue;
         };
+        if file.param(&format!("{module}.weight")).is_none() {
+            // Looked at below.
+            continue;
+        }
         if file.config().places(module) == Some(false) {
             let what = format!("nothing reads `{name}`: `target_modules` does not name `{module}`");
             return Err(Misfit::of_config(what));
@@ -391,6 +415,7 @@ pub(super) fn read_rows(file: &mut Reading<'_>) -> Result<(), Misfit> {
         rows_of(file, &name, (module, &rows))?;
         seen = true;
     }
+    tied(file, ".trainable_tokens_delta")?;
     match seen {
         true => Ok(()),
         false => Err(Misfit::damaged(

@@ -318,6 +318,16 @@ impl<'a> Reading<'a> {
         self.fitted.edits.push(Edited { own, edit });
     }
 
+    /// Names of the tensors that replace rows so far.
+    #[must_use]
+    pub fn row_edits(&self) -> Vec<String> {
+        let edits = self.fitted.edits.iter().filter_map(|e| match &e.edit {
+            Edit::Rows { values, .. } => Some(values.clone()),
+            _ => None,
+        });
+        edits.collect()
+    }
+
     /// Adds a product to a matrix of the task's head.
     pub(in crate::library) fn put_in_head(&mut self, update: HeadUpdate) {
         self.fitted.head.push(update);
