@@ -33,6 +33,8 @@ pub enum Class {
     Optimizer,
     /// Keys and values of tokens that a generation has read.
     Cache,
+    /// Places that a method chose before the first step, or chooses while training: checkpoints keep them.
+    Chosen,
 }
 
 /// A tensor that lives for the whole stage.

@@ -17,6 +17,7 @@ pub fn print(program: &Program) -> String {
         Class::Gradient,
         Class::Optimizer,
         Class::Cache,
+        Class::Chosen,
     ] {
         let elements: u64 = program
             .residents
@@ -94,6 +95,7 @@ const fn class_name(class: Class) -> &'static str {
         Class::Gradient => "gradient accumulators",
         Class::Optimizer => "optimizer state",
         Class::Cache => "cache",
+        Class::Chosen => "chosen places",
     }
 }
 

@@ -100,7 +100,13 @@ pub fn verify(program: Program) -> Result<Verified, String> {
                 .map(|r| r.class);
             if !matches!(
                 class,
-                Some(Class::Trainable | Class::Gradient | Class::Optimizer | Class::Cache)
+                Some(
+                    Class::Trainable
+                        | Class::Gradient
+                        | Class::Optimizer
+                        | Class::Cache
+                        | Class::Chosen
+                )
             ) {
                 return fail("updates a resident that nothing may change");
             }

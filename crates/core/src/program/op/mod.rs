@@ -11,6 +11,7 @@ mod fused;
 mod kernel;
 pub mod launch;
 mod math;
+mod places;
 mod product;
 mod random;
 mod tensor;
@@ -22,8 +23,11 @@ mod activation;
 mod activation_grad;
 mod adamw;
 mod add;
+mod add_at;
+mod aged_adamw;
 mod attention;
 mod attention_grad;
+mod bernoulli;
 mod binary_cross_entropy;
 mod binary_cross_entropy_grad;
 mod cached_attention;
@@ -43,18 +47,23 @@ mod gated;
 mod gated_grad;
 mod gather;
 mod grad_norm;
+mod hard_concrete;
+mod hard_concrete_grad;
 mod head_loss;
 mod head_loss_grad;
+mod hold;
 mod identity;
 mod indices;
 mod kth_smallest;
 mod layer_norm;
 mod layer_norm_grad;
 mod layer_norm_grad_weight;
+mod masked;
 mod matmul;
 mod mix;
 mod mix_grad;
 mod mul_rows;
+mod nominate;
 mod perturb;
 mod place;
 mod preference;
@@ -66,16 +75,21 @@ mod rms_norm;
 mod rms_norm_grad;
 mod rms_norm_grad_weight;
 mod rotary;
+mod sampled_product;
 mod scatter;
 mod sgd;
+mod sm3;
+mod sparse_product;
 mod square_accumulate;
 mod squared_error;
 mod squared_error_grad;
 mod sum_rows;
 mod sum_rows_product;
+mod take_at;
 mod top_softmax;
 mod unary;
 mod unary_grad;
+mod watch;
 mod weighted_binary_cross_entropy;
 mod weighted_binary_cross_entropy_grad;
 mod weighted_cross_entropy;
@@ -143,8 +157,11 @@ ops! {
     activation_grad::ActivationGrad,
     adamw::AdamW,
     add::Add,
+    add_at::AddAt,
+    aged_adamw::AgedAdamW,
     attention::Attention,
     attention_grad::AttentionGrad,
+    bernoulli::Bernoulli,
     binary_cross_entropy::BinaryCrossEntropy,
     binary_cross_entropy_grad::BinaryCrossEntropyGrad,
     cached_attention::CachedAttention,
@@ -164,18 +181,23 @@ ops! {
     gated_grad::GatedGrad,
     gather::Gather,
     grad_norm::GradNorm,
+    hard_concrete::HardConcrete,
+    hard_concrete_grad::HardConcreteGrad,
     head_loss::HeadLoss,
     head_loss_grad::HeadLossGrad,
+    hold::Hold,
     identity::Identity,
     indices::Indices,
     kth_smallest::KthSmallest,
     layer_norm::LayerNorm,
     layer_norm_grad::LayerNormGrad,
     layer_norm_grad_weight::LayerNormGradWeight,
+    masked::Masked,
     matmul::MatMul,
     mix::Mix,
     mix_grad::MixGrad,
     mul_rows::MulRows,
+    nominate::Nominate,
     perturb::Perturb,
     preference::Preference,
     preference_grad::PreferenceGrad,
@@ -187,16 +209,21 @@ ops! {
     rms_norm_grad::RmsNormGrad,
     rms_norm_grad_weight::RmsNormGradWeight,
     rotary::Rotary,
+    sampled_product::SampledProduct,
     scatter::Scatter,
     sgd::Sgd,
+    sm3::Sm3,
+    sparse_product::SparseProduct,
     square_accumulate::SquareAccumulate,
     squared_error::SquaredError,
     squared_error_grad::SquaredErrorGrad,
     sum_rows::SumRows,
     sum_rows_product::SumRowsProduct,
+    take_at::TakeAt,
     top_softmax::TopSoftmax,
     unary::Unary,
     unary_grad::UnaryGrad,
+    watch::Watch,
     weighted_binary_cross_entropy::WeightedBinaryCrossEntropy,
     weighted_binary_cross_entropy_grad::WeightedBinaryCrossEntropyGrad,
     weighted_cross_entropy::WeightedCrossEntropy,
@@ -210,6 +237,7 @@ pub use attention::{AttentionDropout, Heads, Mask};
 pub use cast::{cast_elements, cast_kernel};
 pub use elementwise::{BinaryKind, Broadcast};
 pub use matmul::{Epilogue, Precision};
+pub use places::Places;
 pub use reduce::{Over, ReduceKind};
 pub use rotary::Frequencies;
 pub use unary::UnaryKind;

@@ -4,6 +4,7 @@ mod absorb;
 mod common;
 mod dead;
 mod hasten;
+mod onto;
 mod recast;
 mod recompute;
 
@@ -11,6 +12,7 @@ pub use absorb::absorb;
 pub use common::merge_common;
 pub use dead::remove_dead;
 pub use hasten::hasten;
+pub use onto::onto;
 pub use recast::recast;
 pub use recompute::recompute;
 
@@ -149,8 +151,9 @@ impl<'a> Rebuild<'a> {
 /// # Errors
 /// What the verifier found broken, with the pass that broke it.
 pub fn pipeline(program: Program) -> Result<super::Verified, String> {
-    let passes: [(&str, fn(&Program) -> Program); 4] = [
+    let passes: [(&str, fn(&Program) -> Program); 5] = [
         ("absorb", absorb),
+        ("onto", onto),
         ("dead code", remove_dead),
         ("common subexpressions", merge_common),
         ("recast", recast),
