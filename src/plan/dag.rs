@@ -104,7 +104,8 @@ fn needs<'a>(
     stage: &'a Declared,
     stages: &'a [&Declared],
 ) -> impl Iterator<Item = (&'static str, usize)> + 'a {
-    [keys::FROM.key().name, keys::PROMPT.key().name]
+    [keys::FROM, keys::PROMPT, keys::TUNED]
+        .map(|key| key.key().name)
         .into_iter()
         .filter_map(|key| {
             let (name, _) = stage.filled.values.find::<Reference>(key)?;

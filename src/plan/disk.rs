@@ -126,7 +126,7 @@ fn optimizer(stage: &Stage) -> u64 {
     let mut seen = std::collections::BTreeMap::new();
     for program in stage.job.programs() {
         for resident in &program.program().residents {
-            if resident.class == Class::Optimizer {
+            if matches!(resident.class, Class::Optimizer | Class::Chosen) {
                 let bytes = resident.ty.bytes(&crate::program::Bindings::default());
                 seen.insert(resident.name.as_str(), bytes);
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::features::{feed_bytes, fill_sizes, reference_sizes};
 use super::split::Lengths;
 use crate::library::combine;
-use crate::library::derive::{Derivation, prune};
+use crate::library::derive::{Derivation, places, prune};
 use crate::library::export::Target;
 use crate::library::net::Site;
 use crate::library::net::{Init, Owner, Param};
@@ -200,6 +200,11 @@ fn moments(job: &Job, splits: &[Option<&Lengths>], machine: &Machine, around: Ar
         moments.host.push(Estimate {
             transient: prune::peak_bytes(&job.params),
             peak_op: "pruning of the backbone".to_owned(),
+            ..Estimate::default()
+        });
+        moments.host.push(Estimate {
+            transient: places::peak_bytes(&job.params),
+            peak_op: "choice of places".to_owned(),
             ..Estimate::default()
         });
     }
@@ -457,7 +462,7 @@ fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
         }
         let bytes = resident.ty.bytes(&Bindings::default());
         match resident.class {
-            Class::Frozen => held.frozen_weights += bytes,
+            Class::Frozen | Class::Chosen => held.frozen_weights += bytes,
             Class::Trainable => held.trainable_weights += bytes,
             Class::Gradient | Class::Optimizer | Class::Cache => {}
         }
@@ -487,8 +492,11 @@ pub(super) fn every_size(splits: &[Option<&Lengths>], batch: u64) -> Vec<Binding
 fn fisher_sizes(fit: &Fit, fisher: &Fisher, lengths: &Lengths) -> Vec<Bindings> {
     let list = lengths.list(fit.batch);
     let order = fit.order(list.len(), 0);
-    let chosen: Vec<u32> = order.into_iter().take(fisher.samples as usize).collect();
-    batch_sizes(&list, &chosen, 1, fit.reads.as_ref()).collect()
+    let chosen: Vec<u32> = order
+        .into_iter()
+        .take(fisher.measure.samples as usize)
+        .collect();
+    batch_sizes(&list, &chosen, fisher.measure.batch, fit.reads.as_ref()).collect()
 }
 
 /// Sizes of every micro-batch of a training.
@@ -556,6 +564,9 @@ fn fit_estimate(
         }
     };
     runs.push((step, &sizes));
+    if let Some(select) = &fit.select {
+        runs.push((select, &sizes));
+    }
     if let Some(evaluate) = &fit.evaluate {
         runs.push((evaluate, &dev));
     }
@@ -583,6 +594,18 @@ fn fit_estimate(
         }
     }
     let mut estimate = over(&runs, machine);
+    if let (Some(selection), Device::Cpu) = (&fit.selection, machine.device) {
+        moments.programs.push(Estimate {
+            frozen_weights: estimate.frozen_weights,
+            trainable_weights: estimate.trainable_weights,
+            gradients: job_gradients(&runs),
+            optimizer: estimate.optimizer,
+            max_tokens: estimate.max_tokens,
+            transient: selection.scratch_bytes(),
+            peak_op: "change of places".to_owned(),
+            ..Estimate::default()
+        });
+    }
     if let Some(features) = fit.features.as_ref().filter(|f| !f.everything) {
         // Rows made for this batch are put among those read from disk; at most all are.
         let at_once = sizes
@@ -635,7 +658,7 @@ fn written(job: &Job) -> Estimate {
     let classes = memory::residents(job.programs().iter().map(|v| v.program()));
     let held = |class| classes.get(&class).copied().unwrap_or(0);
     Estimate {
-        frozen_weights: held(Class::Frozen),
+        frozen_weights: held(Class::Frozen) + held(Class::Chosen),
         trainable_weights: held(Class::Trainable),
         peak_op: "writing the model".to_owned(),
         ..Estimate::default()
@@ -664,7 +687,7 @@ fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
         None => (Peak::default(), None),
     };
     Estimate {
-        frozen_weights: held(Class::Frozen),
+        frozen_weights: held(Class::Frozen) + held(Class::Chosen),
         trainable_weights: held(Class::Trainable),
         gradients: held(Class::Gradient) + peak.gradients,
         optimizer: held(Class::Optimizer),

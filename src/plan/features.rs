@@ -66,6 +66,9 @@ fn plan(
     let Some(train) = split(0) else {
         return Ok(());
     };
+    if fit.select.is_some() {
+        return Err("places are chosen by gradients of frozen weights".to_owned());
+    }
     let typical = evaluation_sizes(train, fit.micro_batch, fit.reads.as_ref())
         .first()
         .copied()

@@ -92,6 +92,11 @@ pub(super) fn fingerprint(
     if let Some(adapters) = adapters.filter(|a| !a.is_empty()) {
         parts.insert("adapters".to_owned(), adapters);
     }
+    if let Some(tuned) = &start.tuned {
+        let print = plan.stage(tuned).and_then(|s| s.fingerprint.clone());
+        whole &= print.is_some();
+        parts.insert("tuned".to_owned(), print.unwrap_or_default());
+    }
     if let Some(chooser) = &start.chooser {
         let print = plan
             .stage(&chooser.stage)

@@ -67,6 +67,8 @@ pub struct Handed {
     pub weights: Option<String>,
     /// The stage that holds the adapter.
     pub adapter: Option<String>,
+    /// The stage whose weights a method compares with the model's.
+    pub tuned: Option<String>,
 }
 
 impl Handed {
@@ -143,7 +145,12 @@ impl Stage {
     /// The stages it needs: the one it comes from, and the one that chooses its prompt.
     pub fn needs(&self) -> impl Iterator<Item = &str> {
         let chooser = self.start.chooser.as_ref().map(|c| c.stage.as_str());
-        self.parent.as_deref().into_iter().chain(chooser)
+        let tuned = self.start.tuned.as_deref();
+        self.parent
+            .as_deref()
+            .into_iter()
+            .chain(chooser)
+            .chain(tuned)
     }
 
     /// What it is lowered from, with other values, methods or lengths; `None` where the methods do not fit the model.

@@ -247,6 +247,7 @@ fn rename(plan: &mut Plan, swept: &Swept, homes: &[Here<'_>], reach: &[BTreeSet<
     };
     for stage in &mut plan.stages {
         renamed(&mut stage.parent);
+        renamed(&mut stage.start.tuned);
         for handed in std::iter::once(&mut stage.start).chain(&mut stage.leaves) {
             renamed(&mut handed.weights);
             renamed(&mut handed.adapter);

@@ -39,6 +39,7 @@ mod qsiva;
 mod recipes;
 mod report;
 mod run;
+mod sparse;
 mod stepping;
 mod store;
 mod support;

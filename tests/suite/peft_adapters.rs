@@ -397,12 +397,15 @@ fn what_is_exported_is_read_again() {
         let all = peftc::library::method::METHODS.iter();
         all.filter(|m| m.adapts() && m.peft(&values).is_some())
     };
-    let mut recipe = head.clone();
+    let mut recipe = format!(
+        "{head}stage warm = train {{ model = m, data = d.test, adapter = full, lr = 1e-3, steps = 1, max_length = 64 }}\n"
+    );
     for method in methods() {
         let (name, own) = (method.schema().name, super::ways::written(*method));
         recipe += &format!(
-            "stage s_{name} = train {{ model = m, data = d.test, adapter = {own}, lr = 1e-2, steps = 3, max_length = 64 }}\n\
-             stage {name}_e = eval {{ from = s_{name}, data = d.test }}\n"
+            "stage s_{name} = train {{ model = m, data = d.test, adapter = {own}, {}lr = 1e-2, steps = 3, max_length = 64 }}\n\
+             stage {name}_e = eval {{ from = s_{name}, data = d.test }}\n",
+            super::ways::beside(name)
         );
     }
     run(dir, &recipe);

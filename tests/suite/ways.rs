@@ -40,7 +40,21 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("unipelt", "tokens", "2"),
     ("unipelt", "hidden", "4"),
     ("unipelt", "rank", "2"),
+    ("shira", "rank", "2"),
+    ("smt", "blocks", "3"),
+    ("smt", "side", "4"),
 ];
+
+/// What a stage has to say for a method beside its own keys; `warm` is a full training.
+pub(super) fn beside(name: &str) -> &'static str {
+    BESIDE
+        .iter()
+        .find(|(m, _)| *m == name)
+        .map_or("", |(_, key)| *key)
+}
+
+/// Keys of the stage that a method needs beside its own.
+const BESIDE: &[(&str, &str)] = &[("lt_sft", "tuned = warm, ")];
 
 /// A method as a recipe writes it: whatever its schema requires, small.
 pub(super) fn written(method: &dyn Method) -> String {
@@ -108,7 +122,8 @@ fn recipe(cases: &mut Vec<Case>, adapters: &[&str], dtype: &str) -> String {
     );
     for method in METHODS {
         let name = method.schema().name;
-        let adapter = format!("adapter = {}, ", written(*method));
+        let beside = beside(name);
+        let adapter = format!("adapter = {}, {beside}", written(*method));
         text += &stages(
             cases,
             format!("{name}_fresh"),
@@ -296,8 +311,13 @@ fn with_peft(adapter: &Path, mut weights: HashMap<String, Tensor>) -> HashMap<St
             );
             continue;
         }
+        if let Some(module) = name.strip_suffix(".shira_weight") {
+            let places = &own[&format!("{module}.shira_indices")];
+            add_shira(&mut weights, module, tensor, places);
+            continue;
+        }
         let Some(module) = name.strip_suffix(".lora_A.weight") else {
-            if !name.contains(".lora_") && !name.contains("vera_") {
+            if !name.contains(".lora_") && !name.contains("vera_") && !name.contains("shira_") {
                 weights
                     .insert(name.clone(), tensor.clone())
                     .expect("a tensor of the base");
@@ -339,6 +359,24 @@ fn with_peft(adapter: &Path, mut weights: HashMap<String, Tensor>) -> HashMap<St
         weights.insert(weight, sum);
     }
     weights
+}
+
+/// Adds numbers at places: rows, then columns of them.
+fn add_shira(weights: &mut HashMap<String, Tensor>, module: &str, values: &Tensor, at: &Tensor) {
+    let name = format!("{module}.weight");
+    let weight = &weights[&name];
+    let [rows, columns] = weight.dims() else {
+        panic!("{module} is no matrix");
+    };
+    assert_eq!(values.dims()[0] % (rows + columns), 0, "{module}");
+    let mut all: Vec<f32> = weight.flatten_all().and_then(|t| t.to_vec1()).expect("f32");
+    let values: Vec<f32> = values.to_vec1().expect("f32");
+    let at: Vec<Vec<f32>> = at.to_vec2().expect("places");
+    for ((value, row), column) in values.iter().zip(&at[0]).zip(&at[1]) {
+        all[*row as usize * columns + *column as usize] += value;
+    }
+    let sum = Tensor::from_vec(all, (*rows, *columns), &Device::Cpu).expect("fits");
+    weights.insert(name, sum);
 }
 
 /// Adds `diag(λ_b) B diag(λ_d) A` to a module's weight, `A` and `B` being cut to its size.

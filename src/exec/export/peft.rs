@@ -17,6 +17,7 @@ use crate::library::net::Site;
 use crate::library::net::{Owner, Param, ParamKind};
 use crate::library::schema::Values;
 use crate::plan::Stage;
+use crate::program::op::Tensor;
 
 /// The model's name inside the file's names, which are given below the outermost module's.
 const MODEL: &str = "model";
@@ -54,6 +55,10 @@ pub(in crate::exec) fn write_peft(
     let Some(adapted) = adapted(stage, tuning) else {
         return Ok(());
     };
+    let turned = |a: &Adapted<'_>| stage.model.transposed(&format!("{}.weight", a.site.path));
+    if adapted.iter().any(|a| !a.method.peft_turned() && turned(a)) {
+        return Ok(());
+    }
     let Some(whole) = whole_modules(stage, &adapted) else {
         return Ok(());
     };
@@ -86,6 +91,22 @@ pub(in crate::exec) fn write_peft(
     for at in adapted.iter().filter(|_| !is_prompt) {
         tensors.extend(own_tensors(at, runner, initial)?);
     }
+    let mut keys = form.keys;
+    for (method, filled) in &tuning.methods {
+        let sites = adapted
+            .iter()
+            .filter(|a| a.method.schema().name == method.schema().name);
+        let sites: Vec<&Site> = sites.map(|a| a.site).collect();
+        let get = |name: &str| numbers(runner.residents.get(name)?);
+        let Some((own, made)) = method.peft_together(&filled.values, &sites, &get) else {
+            return Ok(());
+        };
+        keys.extend(own);
+        tensors.extend(
+            made.into_iter()
+                .map(|(name, dims, data)| (format!("{MODEL}.{name}"), dims, data)),
+        );
+    }
     let shares = |(m, _): &&(&'static dyn Method, _)| m.shares() && !is_prompt;
     for (method, filled) in tuning.methods.iter().filter(shares) {
         let get = |name: &str| Some(runner.residents.get(name)?.slice::<f32>()?.to_vec());
@@ -113,7 +134,6 @@ pub(in crate::exec) fn write_peft(
             data,
         ));
     }
-    let mut keys = form.keys;
     keys.extend(sizes_of);
     keys.push(("peft_type", json!(form.kind)));
     if let Some(product) = form.product {
@@ -313,7 +333,7 @@ fn own_tensors(
             Some(suffix) => initial.get(&format!("{path}.{suffix}")),
             None => runner.residents.get(&format!("{path}.{suffix}")),
         };
-        Some(tensor?.slice::<f32>()?.to_vec())
+        numbers(tensor?)
     };
     let Some(made) = at.method.peft_tensors(at.values, at.site, &get) else {
         return Err(RunError::bug(format!(
@@ -322,6 +342,14 @@ fn own_tensors(
     };
     let named = |(suffix, dims, data)| (format!("{MODEL}.{path}.{suffix}"), dims, data);
     Ok(made.into_iter().map(named).collect())
+}
+
+/// A tensor's numbers; of places, numbers with their bits.
+fn numbers(tensor: &Tensor) -> Option<Vec<f32>> {
+    match tensor.slice::<u32>() {
+        Some(places) => Some(places.iter().map(|&p| f32::from_bits(p)).collect()),
+        None => Some(tensor.slice::<f32>()?.to_vec()),
+    }
 }
 
 /// The first linear map: peft's LoRA has to be somewhere, and here all that was learned is in modules that are saved

@@ -22,7 +22,7 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
         Init::Uniform(bound) => data.par_iter_mut().enumerate().for_each(|(i, x)| {
             *x = ((2.0 * stream.uniform(i as u64) - 1.0) * bound) as f32;
         }),
-        Init::Derived { .. } | Init::Pruned(_) => {}
+        Init::Derived { .. } | Init::Pruned(_) | Init::Chosen { .. } => {}
     }
     Tensor::new(data, &dims)
 }

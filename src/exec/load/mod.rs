@@ -29,6 +29,8 @@ mod unread;
 pub struct Origins {
     /// Plain weights; `None` for random ones.
     pub weights: Option<Checkpoint>,
+    /// Plain weights that another training of the same model left, to be compared with.
+    pub tuned: Option<Checkpoint>,
     /// An adapter left by an earlier stage.
     pub adapter: Option<TensorFile>,
     /// Tensors of adapters in peft's format, by our parameter names.
@@ -94,6 +96,7 @@ pub(in crate::exec) fn load_pruned(
     // Pruning comes first, while there is little else in memory.
     let mut pruning = Pruning::new(guide, &mut runner.meter);
     let read = |source: &BaseParam| loader.base(&source.name, &source.param(), DType::F32.into());
+    let moved = |source: &BaseParam| loader.tuned(source);
     for param in params {
         let resident = wanted.get(param.name.as_str());
         if let (Init::Pruned(cut), Some(resident)) = (&param.init, resident)
@@ -111,6 +114,21 @@ pub(in crate::exec) fn load_pruned(
             if param.only_on_device(resident.class) {
                 runner.send(&param.name)?;
             }
+        }
+    }
+    for param in params {
+        if let (Init::Chosen { by, part }, Some(resident)) =
+            (&param.init, wanted.get(param.name.as_str()))
+            && !loader.given(&param.name)
+            && seen.insert(param.name.as_str())
+        {
+            if let Some(file) = sources.adapter.as_ref().filter(|_| param.saved) {
+                return Err(missing(file.path(), &param.name));
+            }
+            let tensor = pruning.chosen((by, *part), param, (&read, &moved), &mut runner.meter)?;
+            runner
+                .residents
+                .insert(&param.name, resident.class, tensor, &mut runner.meter);
         }
     }
     pruning.done(&mut runner.meter);
@@ -371,6 +389,14 @@ impl<'a> Loader<'a> {
             Some(file) if file.get(name).is_some() => Some(file.tensor(name)?),
             _ => self.sources.given.get(name).cloned(),
         };
+        // Places that were read of another format come as numbers with their bits.
+        let found = found.map(|tensor| match tensor.slice::<f32>() {
+            Some(bits) if param.places => {
+                let places: Vec<u32> = bits.iter().map(|x| x.to_bits()).collect();
+                Tensor::new(places, &tensor.dims)
+            }
+            _ => tensor,
+        });
         match found {
             Some(tensor)
                 if tensor
@@ -409,6 +435,22 @@ impl<'a> Loader<'a> {
             RunError::file(weights.path(), format!("there is no tensor `{}` (there are `{}`, …): the weights belong to another model", names.join("` or `"), have.join("`, `")))
         })?;
         self.decoded(name, param, read)
+    }
+
+    /// A weight in f32 as another training left it.
+    fn tuned(&self, source: &BaseParam) -> Result<Tensor, RunError> {
+        let Some(weights) = &self.sources.tuned else {
+            return Err(RunError::bug("no other training is compared with"));
+        };
+        let names = self.model.checkpoint_names(&source.name);
+        let read = weights.read(&names, &source.shape, DType::F32)?;
+        read.ok_or_else(|| {
+            let what = format!(
+                "there is no tensor `{}`: it is of another model",
+                source.name
+            );
+            RunError::file(weights.path(), what)
+        })
     }
 
     /// Keeps the first value of a tensor that an earlier stage trained, where its adapter holds it.

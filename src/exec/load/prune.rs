@@ -1,10 +1,12 @@
 //! Cutting the parameters of side blocks out of the backbone's, as `library/prune.rs` says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::exec::interpreter::Meter;
 use crate::files::RunError;
 use crate::library::derive::BaseParam;
+use crate::library::derive::places::{self, Chosen, Measure, Part, Score, Summed};
 use crate::library::derive::prune::{
     Choice, Cut, Importance, best, column_scores, cut, row_scores,
 };
@@ -39,6 +41,8 @@ impl Guide {
 pub(in crate::exec) struct Pruning {
     guide: Guide,
     made: BTreeMap<String, Vec<u32>>,
+    /// The last choice of places.
+    places: Option<(Arc<places::Choice>, Chosen)>,
 }
 
 impl Pruning {
@@ -47,6 +51,7 @@ impl Pruning {
         let pruning = Self {
             guide,
             made: BTreeMap::new(),
+            places: None,
         };
         meter.alloc(pruning.held());
         pruning
@@ -93,6 +98,104 @@ impl Pruning {
         let tensor = Tensor::new(data, &dims);
         meter.scratch(whole.bytes() + tensor.bytes());
         Ok(tensor)
+    }
+
+    /// What a parameter holds of a choice of places. What is in memory meanwhile is metered; the result is not.
+    pub(in crate::exec) fn chosen(
+        &mut self,
+        (by, part): (&Arc<places::Choice>, Part),
+        param: &Param,
+        (read, moved): (Read<'_>, Read<'_>),
+        meter: &mut Meter,
+    ) -> Result<Tensor, RunError> {
+        let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+        if matches!(self.guide, Guide::Later) {
+            return Ok(Tensor::zeros(DType::U32, &dims));
+        }
+        if self.places.as_ref().is_none_or(|(of, _)| of != by) {
+            meter.scratch(by.scratch_bytes());
+            self.places = Some((by.clone(), self.choose_places(by, (read, moved))?));
+        }
+        let Some((_, made)) = &self.places else {
+            return Err(RunError::bug("places were not chosen"));
+        };
+        let list = match part {
+            Part::Places => made.places.clone(),
+            Part::Bounds => made.bounds.clone(),
+            Part::Bits(matrix) => {
+                let size = by.of.get(matrix).map_or(0, |m| by.places_of(m));
+                made.bits(matrix, size)
+            }
+        };
+        if list.len() != dims.iter().product::<usize>() {
+            let what = format!(
+                "`{}` has {} places, {dims:?} are wanted",
+                param.name,
+                list.len()
+            );
+            return Err(RunError::bug(what));
+        }
+        Ok(Tensor::new(list, &dims))
+    }
+
+    fn choose_places(
+        &self,
+        by: &places::Choice,
+        (read, moved): (Read<'_>, Read<'_>),
+    ) -> Result<Chosen, RunError> {
+        let scores = |source: &BaseParam| -> Result<Vec<f32>, RunError> {
+            let weight = || -> Result<Vec<f32>, RunError> {
+                let own = read(source)?.into_vec::<f32>();
+                own.ok_or_else(|| RunError::bug("a weight to rank is not in f32"))
+            };
+            let data = match by.score {
+                Score::Random { .. } => Vec::new(),
+                Score::Magnitude => weight()?,
+                Score::Moved => {
+                    let (mut weight, to) = (weight()?, moved(source)?);
+                    weight
+                        .iter_mut()
+                        .zip(floats(&to)?)
+                        .for_each(|(w, to)| *w = to - *w);
+                    weight
+                }
+                Score::Gradient(Measure {
+                    of: Summed::Weighted,
+                    ..
+                }) => {
+                    let mut weight = weight()?;
+                    let sums = self.measured(source)?;
+                    weight.iter_mut().zip(sums).for_each(|(w, g)| *w *= g);
+                    weight
+                }
+                Score::Gradient(_) => self.measured(source)?.to_vec(),
+            };
+            Ok(by.scores(source, data))
+        };
+        if let Score::Random { seed } = by.score {
+            return Ok(by.draw(seed));
+        }
+        // One matrix is read once, of several one at a time, and again.
+        let only = match by.of.as_slice() {
+            [only] => Some(scores(only)?),
+            _ => None,
+        };
+        let chosen = by.choose::<RunError>(&mut |take: &mut dyn FnMut(usize, &[f32])| {
+            if let Some(only) = &only {
+                take(0, only);
+                return Ok(());
+            }
+            for (index, source) in by.of.iter().enumerate() {
+                take(index, &scores(source)?);
+            }
+            Ok(())
+        })?;
+        let name = by.of.first().map(|s| s.name.as_str()).unwrap_or_default();
+        chosen.ok_or_else(|| RunError::NotFinite {
+            what: format!(
+                "a number that the places of `{name}` and others are ranked by is not finite"
+            ),
+        })
     }
 
     fn measured(&self, source: &BaseParam) -> Result<&[f32], RunError> {

@@ -32,24 +32,30 @@ pub(in crate::exec) fn measure(
     load(&mut own, &fisher.params, &residents, model, sources)?;
     let want: Vec<Feed> = fisher.program.program().feeds().map(|(f, _)| f).collect();
     let order = fit.order(set.len(), 0);
-    for (done, index) in order.iter().take(fisher.samples as usize).enumerate() {
+    let measure = fisher.measure;
+    let examples = order.len().min(measure.samples as usize);
+    let batches = order.get(..examples).unwrap_or_default();
+    let mut done = 0;
+    for batch in batches.chunks(measure.batch.max(1) as usize) {
         if let Some(signal) = observer.interrupted() {
             return Err(RunError::interrupted(signal));
         }
         let reads = fit.reads.as_ref().map(|m| m.epoch(fit.seed, 0));
-        let mut packed = pack(set, &[*index], model.facts().positions, reads, &want)?;
-        let one = Tensor::new(vec![1.0_f32], &[1]);
-        packed.feeds.push((Feed::LossScale, one));
+        let mut packed = pack(set, batch, model.facts().positions, reads, &want)?;
+        let scale = Tensor::new(vec![1.0 / batch.len() as f32], &[1]);
+        packed.feeds.push((Feed::LossScale, scale));
         let outputs = own.run(&fisher.program, packed.feeds, &packed.sizes)?;
         let loss = outputs.scalar("loss").map_or(f64::NAN, f64::from);
         if !loss.is_finite() {
             return Err(RunError::NotFinite {
-                what: format!("the loss of example {index} is {loss} before any training"),
+                what: format!(
+                    "the loss of example {} is {loss} before any training",
+                    batch.first().copied().unwrap_or_default()
+                ),
             });
         }
-        observer.event(Event::Scored {
-            done: done as u64 + 1,
-        });
+        done += batch.len() as u64;
+        observer.event(Event::Scored { done });
     }
     own.fetch()?;
     runner.note(&own);

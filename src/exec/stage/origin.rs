@@ -25,6 +25,9 @@ impl Work<'_> {
     pub(in crate::exec) fn sources(&self) -> Result<Origins, RunError> {
         let start = &self.stage.start;
         let mut sources = self.bare_sources(start.weights.as_deref())?;
+        if let Some(stage) = &start.tuned {
+            sources.tuned = Some(Checkpoint::open(&self.stored(stage)?.join("model"))?);
+        }
         if let Some(stage) = &start.adapter {
             let file = TensorFile::open(&self.stored(stage)?.join("adapter").join(export::NATIVE))?;
             let handed = &self.planned(stage)?.job.params;
@@ -61,6 +64,7 @@ impl Work<'_> {
         }
         Ok(Origins {
             weights,
+            tuned: None,
             adapter: None,
             given: BTreeMap::new(),
             edits: BTreeMap::new(),

@@ -90,7 +90,7 @@ impl Work<'_> {
         if let Some(features) = self.stage.job.features().filter(|f| f.everything) {
             // The weights that only the cached features needed belong to the model.
             runner.residents.retain(&mut runner.meter, |_, class| {
-                matches!(class, Class::Frozen | Class::Trainable)
+                matches!(class, Class::Frozen | Class::Trainable | Class::Chosen)
             });
             self.load_for(runner, &[&features.prefix], (Guide::nothing(), false))?;
         }

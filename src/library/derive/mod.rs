@@ -8,6 +8,7 @@ use std::fmt;
 use super::net::{Param, ParamKind, Role};
 
 mod column_norm;
+pub mod places;
 pub mod prune;
 mod row_norm;
 mod split;

@@ -7,6 +7,7 @@ use std::fmt;
 use serde_json::{Map, Value as Json, json};
 
 use super::data::tokens::Marking;
+use super::derive::places::Measure;
 use super::model::{Facts, Model, Room};
 use super::net::{Attend, Net, Normed, Owner, Param, Site};
 use super::peft::{Keys, Misfit, Reading};
@@ -18,9 +19,17 @@ pub mod import;
 
 // The model's own parameters, trained: whole, in part or by a mask.
 mod bitfit;
+mod child_tuning;
+mod fish;
 mod full;
 mod head_only;
 mod last_n;
+mod lt_sft;
+mod magnitude_mask;
+mod shira;
+mod smt;
+mod sparse;
+mod spiel;
 
 // Other forms of a linear map's weight: products, scalings, rotations, spectra.
 mod adalora;
@@ -58,6 +67,9 @@ mod unipelt;
 
 pub use after::After;
 
+/// What ends the names of a sparse update's numbers and places.
+pub const SPARSE: [&str; 2] = [sparse::VALUES, sparse::PLACES];
+
 /// Keys that several methods have.
 pub(crate) mod keys {
     pub(crate) use super::lora::{DROPOUT, MODULES_TO_SAVE, ON, START};
@@ -70,6 +82,13 @@ pub const METHODS: &[&dyn Method] = &[
     &head_only::HeadOnly,
     &last_n::LastN,
     &bitfit::BitFit,
+    &child_tuning::ChildTuning,
+    &shira::Shira,
+    &fish::Fish,
+    &magnitude_mask::MagnitudeMask,
+    &lt_sft::LtSft,
+    &smt::Smt,
+    &spiel::Spiel,
     // Other forms of a linear map's weight.
     &lora::Lora,
     &siva::Siva,
@@ -161,8 +180,38 @@ pub type PeftKeys = Vec<(&'static str, Json)>;
 /// A tensor of an adapter in peft's format: name, shape, elements.
 pub type PeftTensor = (String, Vec<usize>, Vec<f32>);
 
+/// Keys of the config, and tensors of all sites, named below the model: what [`Method::peft_together`] gives.
+pub type PeftTogether = Option<(Vec<(&'static str, Json)>, Vec<PeftTensor>)>;
+
 /// A tensor of an exported adapter, made of resident tensors by name.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<Vec<f32>> + 'a;
+
+/// A part of each update of the model's own weights that is let through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Masking {
+    /// Share of the numbers.
+    pub keep: f64,
+    /// The gradients that choose the numbers of the blocks once; drawn in each step, of all tensors, if there are none.
+    pub fixed: Option<Measure>,
+    /// Whether the mask acts on the whole update, and not on its gradient alone.
+    pub whole: bool,
+}
+
+/// How places that are trained change while training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Selecting {
+    /// Whether new places are those with the largest products of second moments by row and column (SM3), and not those with
+    /// the largest gradients.
+    pub sm3: bool,
+    /// Steps from one change to the next.
+    pub period: u64,
+    /// Steps over which gradients are added up.
+    pub accumulate: u64,
+    /// Share of the places that change, at the first step.
+    pub rate: f64,
+    /// Whether that share falls as a cosine does, and not evenly.
+    pub cosine: bool,
+}
 
 /// How what a method makes of a linear map goes together with other methods on the same map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,6 +408,18 @@ pub trait Method: Sync + Send + fmt::Debug {
         false
     }
 
+    /// The part of each update that is let through, if not all of it.
+    fn masking(&self, values: &Values) -> Option<Masking> {
+        let _ = values;
+        None
+    }
+
+    /// How the places that it trains change while training; they are [`SPARSE`] of each map.
+    fn selecting(&self, values: &Values) -> Option<Selecting> {
+        let _ = values;
+        None
+    }
+
     /// Whether the method adds tensors at sites (it then has a key `on`).
     fn adapts(&self) -> bool {
         false
@@ -547,6 +608,18 @@ pub trait Method: Sync + Send + fmt::Debug {
     fn prompt_rows(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Vec<Value> {
         let _ = (values, sites, net);
         Vec::new()
+    }
+
+    /// Whether peft has its kind on maps whose files hold them transposed (`Conv1D`), too.
+    fn peft_turned(&self) -> bool {
+        true
+    }
+
+    /// For a method whose sites share one list: what is to be said of all of them, and their tensors, named below the
+    /// model. `get` gives tensors by their whole names, and places by their bits. `None` where peft has no equal of them.
+    fn peft_together(&self, values: &Values, sites: &[&Site], get: &Lookup<'_>) -> PeftTogether {
+        let _ = (values, sites, get);
+        Some((Vec::new(), Vec::new()))
     }
 
     /// The tensors in peft's format that all sites share, named below `base_model`. `get` gives tensors by their whole

@@ -289,7 +289,7 @@ impl Net<'_> {
     /// Whether a dropout of rate `p` on something made of `inputs` acts at all: training, and behind
     /// a trainable tensor (or the recipe asks for it everywhere).
     pub(super) fn drops(&self, p: f64, inputs: &[Value]) -> bool {
-        self.options.mode == Mode::Train
+        matches!(self.options.mode, Mode::Train | Mode::Select)
             && p > 0.0
             && (self.options.dropout_frozen || inputs.iter().any(|&v| self.b.depends(v)))
     }

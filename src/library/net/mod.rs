@@ -9,7 +9,7 @@ use super::derive::prune::{Importance, Pruner};
 use super::method::Tuning;
 use crate::base::rng::Stream;
 use crate::program::format::Storing;
-use crate::program::op::Cast;
+use crate::program::op::{Cast, Places, Watch};
 use crate::program::{Builder, Class, DType, Feed, Format, Pick, Signal, TensorType, Value};
 
 mod attention;
@@ -25,6 +25,8 @@ pub use site::{Attend, Columns, KeyMaps, Normed, Part, ROLES, Role, Site};
 pub enum Mode {
     /// Training.
     Train,
+    /// Training, in a step in which methods choose candidates of places.
+    Select,
     /// Evaluation: no dropout anywhere.
     Evaluate,
     /// Generation: as in an evaluation, and each attention puts the keys and values of the tokens it reads into a cache with
@@ -50,6 +52,12 @@ pub struct NetOptions {
     pub probed: BTreeSet<String>,
     /// The model's sites, which methods need to know whose tensors are shared by several.
     pub sites: Vec<Site>,
+}
+
+/// Names of what is kept of a watched gradient: candidates of places, the sums of its numbers there and of their squares.
+#[must_use]
+pub fn watched(path: &str) -> [String; 3] {
+    ["candidates", "sums", "squares"].map(|part| format!("optimizer.{part}.{path}"))
 }
 
 /// A network being built into a program.
@@ -193,6 +201,14 @@ impl<'a> Net<'a> {
         }
     }
 
+    /// Declares a list of places that a method chooses.
+    pub fn places(&mut self, param: Param) -> Value {
+        let ty = TensorType::fixed(DType::U32, &param.shape);
+        let value = self.b.resident(&param.name, ty, Class::Chosen);
+        self.params.entry(param.name.clone()).or_insert(param);
+        value
+    }
+
     /// Declares a tensor that a method adds and gives its value in compute type.
     pub fn tensor(&mut self, param: Param) -> Value {
         let value = self.param(param);
@@ -241,6 +257,26 @@ impl<'a> Net<'a> {
             .then(|| self.module_param(site, "bias", &[site.output()], ParamKind::Bias))
     }
 
+    /// Looks at the gradient of a map's frozen weight while training: `y` is what it made of `x`. The largest `count` of its
+    /// numbers are chosen in a step that selects; in the others the numbers at these places are added up.
+    pub fn watch(&mut self, site: &Site, (y, x): (Value, Value), count: u64) -> Value {
+        let fresh = match self.options.mode {
+            Mode::Train => false,
+            Mode::Select => true,
+            Mode::Evaluate | Mode::Generate { .. } => return y,
+        };
+        let [ids, sums, squares] = watched(&site.path);
+        let list = |dtype| TensorType::fixed(dtype, &[count]);
+        let ids = self.b.resident(&ids, list(DType::U32), Class::Optimizer);
+        let sums = self.b.resident(&sums, list(DType::F32), Class::Optimizer);
+        let squares = self
+            .b
+            .resident(&squares, list(DType::F32), Class::Optimizer);
+        let places = Places::entries(site.output(), site.input());
+        self.b
+            .push1(Watch { places, fresh }, &[y, x, ids, sums, squares])
+    }
+
     /// All sites of the model, also those that are still to come.
     #[must_use]
     pub fn known_sites(&self) -> &[Site] {
@@ -251,6 +287,12 @@ impl<'a> Net<'a> {
     #[must_use]
     pub const fn table_scale(&self) -> f64 {
         self.table_scale
+    }
+
+    /// The stage's seed.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.options.seed
     }
 
     /// The methods in force.

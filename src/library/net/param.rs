@@ -1,6 +1,9 @@
 //! Parameters as the network declares them: names, shapes, where their values come from.
 
+use std::sync::Arc;
+
 use super::super::derive::Derivation;
+use super::super::derive::places::{Choice, Part};
 use super::super::derive::prune::Cut;
 use super::site::{Role, Site};
 use crate::program::{Class, Format};
@@ -76,6 +79,13 @@ pub enum Init {
     },
     /// Rows and columns of a base parameter.
     Pruned(Cut),
+    /// Places in the model's matrices.
+    Chosen {
+        /// How they are chosen.
+        by: Arc<Choice>,
+        /// What of the choice it is.
+        part: Part,
+    },
 }
 
 /// A parameter of the network. Methods declare theirs as
@@ -98,6 +108,8 @@ pub struct Param {
     pub init: Init,
     /// Whether a tensor that a method added is trained; decides nothing for the model's own.
     pub trains: bool,
+    /// Whether it holds places, in u32, and no numbers.
+    pub places: bool,
     /// Whether adapters keep it; one that they do not keep is made again.
     pub saved: bool,
     /// Whether adapters also keep the value it started with, as `<name>0`.
@@ -127,6 +139,7 @@ impl Param {
             layer: None,
             init: kind.fresh(),
             trains: true,
+            places: false,
             saved: true,
             keeps_start: false,
             replaces: None,
@@ -188,6 +201,15 @@ impl Param {
         Self {
             trains: false,
             ..self
+        }
+    }
+
+    /// The same as a list of places: u32, not trained.
+    #[must_use]
+    pub fn of_places(self) -> Self {
+        Self {
+            places: true,
+            ..self.frozen()
         }
     }
 

@@ -34,6 +34,13 @@ static SCHEMA: Schema = Schema {
     keys: &KEYS,
 };
 
+/// Decays of the moments, what is added to the root of the second, and the decay of weights.
+#[must_use]
+pub fn adamw_numbers(values: &Values) -> ([f64; 2], f64, f64) {
+    let betas = [BETA1.get(values), BETA2.get(values)];
+    (betas, EPSILON.get(values), WEIGHT_DECAY.get(values))
+}
+
 impl Optimizer for AdamW {
     fn schema(&self) -> &'static Schema {
         &SCHEMA

@@ -6,6 +6,8 @@ use crate::program::{Builder, Class, DType, TensorType, Value};
 mod adamw;
 mod sgd;
 
+pub use adamw::adamw_numbers;
+
 /// An update rule.
 pub trait Optimizer: Sync + Send + std::fmt::Debug {
     /// Name, doc, keys.

@@ -15,6 +15,7 @@ use super::super::task::Reads;
 use super::fisher::Fisher;
 use super::packing::Packing;
 use super::reference::Reference;
+use super::select::Selection;
 use crate::program::prefix::Kept;
 use crate::program::{Bindings, Class, DType, Feed, Program, Verified};
 
@@ -154,6 +155,10 @@ pub struct Fit {
     pub evaluate: Option<Verified>,
     /// What is measured before the first step.
     pub fisher: Option<Fisher>,
+    /// How places change while training.
+    pub selection: Option<Selection>,
+    /// The step, or the run of its first micro-batch, in which candidates of places are chosen.
+    pub select: Option<Verified>,
     /// What is computed of every text before the first step.
     pub reference: Option<Reference>,
     /// Learning rates.
@@ -364,6 +369,7 @@ impl Job {
                     Update::Zeroth { loss, perturb, .. } => vec![loss, perturb],
                 };
                 list.extend(&fit.evaluate);
+                list.extend(&fit.select);
                 list.extend(fit.features.iter().map(|f| &f.prefix));
                 list
             }
@@ -431,7 +437,8 @@ impl Job {
     /// Number of parameters, and of trained ones.
     #[must_use]
     pub fn parameters(&self) -> (u64, u64) {
-        let total = self.params.iter().map(Param::elements).sum();
+        let numbers = self.params.iter().filter(|p| !p.places);
+        let total = numbers.map(Param::elements).sum();
         let trained = self
             .params
             .iter()

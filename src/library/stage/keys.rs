@@ -26,6 +26,12 @@ pub(crate) const FROM: Maybe<Reference> = Maybe::new(
     kind::reference(RefKind::Stage),
     "the stage whose result to start from, instead of `model`",
 );
+/// The stage whose weights are compared with the model's.
+pub(crate) const TUNED: Maybe<Reference> = Maybe::new(
+    "tuned",
+    kind::reference(RefKind::Stage),
+    "a stage that trained all weights of the same model: `lt_sft` trains those that moved most there",
+);
 /// The split to train on.
 pub(crate) const DATA: Maybe<Reference> = Maybe::required(
     "data",

@@ -108,6 +108,11 @@ impl StageKind for Mezo {
         b.output("loss", loss);
         let loss = verified(b.finish());
         let trained: Vec<&Param> = built.params.iter().filter(|p| p.trainable).collect();
+        if super::masks::masking(cx).is_some() || super::select::selecting(cx).is_some() {
+            let message = "`mezo` moves all trained numbers along one direction, and this method has updates of its own";
+            let help = "write `adapter = full`, or a `train` stage";
+            return Err(vec![Diag::error(&NO_GRADIENT, cx.span, message).help(help)]);
+        }
         if trained.is_empty() {
             return Err(vec![
                 Diag::error(&NO_GRADIENT, cx.span, "nothing is trained")

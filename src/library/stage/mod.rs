@@ -8,11 +8,13 @@ pub(crate) mod export;
 pub mod fisher;
 pub mod job;
 pub(crate) mod keys;
+mod masks;
 mod merge;
 mod mezo;
 pub mod network;
 pub mod packing;
 pub mod reference;
+pub mod select;
 mod stepping;
 mod train;
 

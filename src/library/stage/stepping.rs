@@ -8,7 +8,7 @@ use super::super::optimizer::{self, Optimizer, Trained};
 use super::super::schema::{Filled, Values};
 use super::network::again;
 use super::train::{batches, steps, steps_per_epoch};
-use super::{Diag, StageCx, keys};
+use super::{Diag, StageCx, keys, masks, select};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, ClipFactor, Constant, GradNorm};
 use crate::program::{Builder, DType, Feed, Phase, Real, Value};
@@ -92,8 +92,18 @@ pub(super) fn updates(
         )
     };
     let lr = b.feed(Feed::LearningRate);
+    let selection = select::selection(cx, values, trained, sites);
     let mut rates = BTreeMap::new();
     for (param, &(weight, grad)) in trained.iter().zip(pairs) {
+        let one = (param, weight, grad);
+        if selection
+            .as_ref()
+            .is_some_and(|s| select::update(b, s, values, one, factor))
+        {
+            continue;
+        }
+        b.label(&param.name);
+        let (grad, mask) = masks::begin(b, cx, param, (weight, grad));
         let lr = *rates
             .entry(param.rate.to_bits())
             .or_insert_with(|| again(b, cx, |net| net.scaled(lr, param.rate)));
@@ -104,6 +114,7 @@ pub(super) fn updates(
             decays: param.decays(),
         };
         optimizer::apply((rule, values), b, own, (lr, factor));
+        masks::end(b, mask, weight);
     }
     let (batch, packing) = batches(cx)?;
     let steps = steps(cx.values, steps_per_epoch(cx, (batch, packing.as_ref())));

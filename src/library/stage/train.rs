@@ -1,9 +1,10 @@
 //! `train`: gradient descent on a split.
 
 use super::super::data::set::same_label;
+use super::super::derive::places::Score;
 use super::super::metric::{self, Metric};
 use super::super::net::Mode;
-use super::super::net::{Param, Site};
+use super::super::net::{Init, Param, Site};
 use super::super::optimizer::{self, Optimizer};
 use super::super::schedule::{self, Rates};
 use super::super::schema::{Filled, Kind, Length, Maybe, Registry, Schema, Values};
@@ -14,7 +15,7 @@ use super::network::{evaluation, network, verified};
 use super::packing::{Batch, Extent, Packing};
 use super::reference::reference;
 use super::stepping::{penalise, penalties, updates};
-use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys};
+use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys, masks, select};
 use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, Add, Fill};
@@ -39,6 +40,7 @@ static SCHEMA: Schema = Schema {
         keys::PROMPT.key(),
         keys::ADAPTER.key(),
         keys::ADAPTERS.key(),
+        keys::TUNED.key(),
         keys::OPTIMIZER.key(),
         keys::LR.key(),
         keys::SCHEDULE.key(),
@@ -92,17 +94,64 @@ impl StageKind for Train {
         };
         let optimizer = entry(v, &keys::OPTIMIZER, "adamw");
         let rule = optimizer::optimizer(&optimizer.name).unwrap_or(optimizer::OPTIMIZERS[0]);
-        let (update, params, sites) = build(cx, rule, &optimizer.values, split)?;
+        let (update, params, sites) = build(cx, rule, &optimizer.values, (split, Mode::Train))?;
         let evaluate = keys::DEV
             .is_written(v)
             .then(|| verified(evaluation(cx, &cx.tuning, true).0));
-        let fit = fit(cx, &params, update, evaluate)?;
+        let mut fit = fit(cx, &params, update, evaluate)?;
+        let selection = select::selection(cx, &optimizer.values, &params, &sites);
+        if selection.as_ref().is_some_and(|s| !s.rule.sm3) {
+            fit.select = Some(
+                match build(cx, rule, &optimizer.values, (split, Mode::Select))?.0 {
+                    Update::Whole(step) => step,
+                    Update::Split { accumulate, .. } => accumulate,
+                    Update::Zeroth { loss, .. } => loss,
+                },
+            );
+        }
+        fit.selection = selection;
         Ok(Job {
             params,
             sites,
             routine: Routine::Fit(Box::new(fit)),
         })
     }
+}
+
+/// Complains where weights are to be compared and none are named, or the other way round.
+fn check_tuned(cx: &StageCx<'_>, params: &[Param]) -> Result<(), Vec<Diag>> {
+    let compares =
+        |p: &Param| matches!(&p.init, Init::Chosen { by, .. } if by.score == Score::Moved);
+    let named = [
+        keys::ADAPTER.is_written(cx.values),
+        keys::ADAPTERS.is_written(cx.values),
+    ];
+    if !named.contains(&true)
+        && keys::FROM.is_written(cx.values)
+        && !keys::TUNED.is_written(cx.values)
+    {
+        return Ok(()); // It goes on with an adapter, whose places are in it.
+    }
+    let diag = match (
+        params.iter().any(compares),
+        keys::TUNED.is_written(cx.values),
+    ) {
+        (true, false) => Diag::error(
+            &NO_GRADIENT,
+            cx.span,
+            "`lt_sft` has no training to take its places from",
+        )
+        .help("write `tuned = STAGE`, a stage that trains the same model with `adapter = full`"),
+        (false, true) => Diag::error(
+            &IDLE_KEY,
+            keys::TUNED.span(cx.values),
+            "`tuned` has no effect without a method that compares weights",
+        )
+        .label("changes nothing")
+        .help("write `adapter = lt_sft`, or remove `tuned`"),
+        _ => return Ok(()),
+    };
+    Err(vec![diag])
 }
 
 /// Complaints about keys of a training that do not go together.
@@ -207,6 +256,7 @@ pub(super) fn fit(
     evaluate: Option<Verified>,
 ) -> Result<Fit, Vec<Diag>> {
     let v = cx.values;
+    check_tuned(cx, params)?;
     let metrics = metrics(cx, "metrics")?;
     let has_dev = keys::DEV.is_written(v);
     let best = match keys::BEST.get(v) {
@@ -231,7 +281,9 @@ pub(super) fn fit(
         update,
         features: None,
         evaluate,
-        fisher: fisher(cx, params),
+        fisher: fisher(cx, params)?,
+        selection: None,
+        select: None,
         reference: reference(cx),
         group: cx.task.group(),
         rates: Rates::new(kind, &schedule.values, keys::LR.get(v), steps),
@@ -473,11 +525,18 @@ fn build(
     cx: &Sound<StageCx<'_>>,
     rule: &dyn Optimizer,
     values: &Values,
-    split: bool,
+    (split, mode): (bool, Mode),
 ) -> Result<Parts, Vec<Diag>> {
+    if select::selecting(cx).is_some() && !select::goes_with(rule) {
+        let message = "places that change are updated by rules of their own, beside `adamw`";
+        let help = "write `optimizer = adamw`, or leave it out";
+        return Err(vec![
+            Diag::error(&CONFLICTING_KEYS, keys::OPTIMIZER.span(cx.values), message).help(help),
+        ]);
+    }
     let name = if split { "accumulate" } else { "step" };
     let mut b = Builder::with_numbers(name, cx.numbers);
-    let built = network(&mut b, cx, &cx.tuning, Mode::Train);
+    let built = network(&mut b, cx, &cx.tuning, mode);
     let mut loss = built.training_loss(&mut b, cx.task.as_ref());
     if !split && let Some(penalty) = penalties(&mut b, cx, &built.sites) {
         loss = b.push1(Add, &[loss, penalty]);
@@ -559,7 +618,9 @@ fn build(
         updates(&mut b, cx, (rule, values), stepped)?;
         Update::Whole(finished(b, cx.values))
     };
-    Ok((update, built.params, built.sites))
+    let mut params = built.params;
+    params.extend(masks::fixed(cx, &trained));
+    Ok((update, params, built.sites))
 }
 
 /// The finished program of a forward and backward, with the recompute that is asked for.

@@ -202,6 +202,7 @@ impl Planner<'_, '_> {
     ) -> Option<(Handed, Option<String>, Box<dyn Model>)> {
         let values = &declared.filled.values;
         let (mut start, parent) = self.start(values, kind, diags)?;
+        start.tuned = self.tuned(values, &start, diags)?;
         let mut model = model::parse(&start.model.config).ok()?;
         if !kind.trains() {
             let applied = keys::APPLIED.get(values).and_then(import::folder);

@@ -17,6 +17,38 @@ use crate::plan::{Handed, holds};
 use crate::resolve::Declared;
 
 impl Planner<'_, '_> {
+    /// The stage whose weights its method compares with the model's.
+    pub(super) fn tuned(
+        &self,
+        values: &Values,
+        start: &Handed,
+        diags: &mut Diags,
+    ) -> Option<Option<String>> {
+        let Some((name, _)) = keys::TUNED.get(values) else {
+            return Some(None);
+        };
+        let stage = self.plan.stages.get(*self.here.get(name)?)?;
+        let own = stage.name.value.as_str();
+        let weights = stage
+            .leaves
+            .as_ref()
+            .filter(|l| l.adapter.is_none() && l.weights.as_deref() == Some(own));
+        let same = |l: &&Handed| {
+            l.model.name == start.model.name && l.model.identity == start.model.identity
+        };
+        let why = match weights {
+            None => format!("`{name}` leaves no weights of a whole model"),
+            Some(_) if weights.filter(same).is_none() => format!("`{name}` trains another model"),
+            Some(_) => return Some(Some(own.to_owned())),
+        };
+        diags.push(
+            Diag::error(&WRONG_PORT, keys::TUNED.span(values), why)
+                .label("its weights are to be compared with this stage's")
+                .help("name a stage that trains the same model with `adapter = full`, `last_n` or the like, or that merges an adapter into it"),
+        );
+        None
+    }
+
     /// What the stage starts from, and the stage that leaves it.
     pub(super) fn start(
         &mut self,
@@ -76,6 +108,7 @@ impl Planner<'_, '_> {
                 max_length: 0,
                 weights: None,
                 adapter: None,
+                tuned: None,
             },
             None,
         ))
@@ -236,6 +269,7 @@ pub(super) fn leaves(
     let mut handed = start.clone();
     // Its own head is of its classes.
     handed.fresh_head = false;
+    handed.tuned = None;
     if kind.merges() {
         handed.tuning = Tuning {
             n_layers: tuning.n_layers,

@@ -21,6 +21,7 @@ use crate::library::task::Task;
 use crate::program::Class;
 use crate::program::op::Tensor;
 
+mod select;
 mod step;
 
 /// What a training is run with beside its job.
@@ -150,6 +151,12 @@ impl Training<'_> {
             let Some(batch) = batch.and_then(|batch| all.get(batch)) else {
                 return Err(RunError::bug("an epoch has fewer batches than planned"));
             };
+            if let Some(selection) = fit.selection.as_ref().filter(|s| s.changes(at)) {
+                if let Some(before) = coming.take() {
+                    self.take(runner, before, false, observer)?;
+                }
+                select::change(runner, selection, (at, fit.steps))?;
+            }
             runner.settle();
             let begun = match Step::new(fit, cx, batch, at).begin(runner) {
                 Err(RunError::Memory { what }) => {
@@ -430,7 +437,7 @@ fn evaluate(
             let tensors: Vec<(&str, &Tensor)> = runner
                 .residents
                 .iter()
-                .filter(|(_, c, _)| *c == Class::Trainable)
+                .filter(|(_, c, _)| matches!(c, Class::Trainable | Class::Chosen))
                 .map(|(n, _, t)| (n, t))
                 .collect();
             checkpoint::save(
@@ -454,7 +461,7 @@ fn evaluate(
 
 fn save(runner: &mut Runner, dir: &Path, progress: &Progress) -> Result<(), RunError> {
     runner.fetch()?;
-    let kept = |c: Class| matches!(c, Class::Trainable | Class::Optimizer);
+    let kept = |c: Class| matches!(c, Class::Trainable | Class::Optimizer | Class::Chosen);
     let tensors: Vec<(&str, &Tensor)> = runner
         .residents
         .iter()

@@ -138,19 +138,35 @@ impl<'a> Step<'a> {
         runner.start(verified, packed.feeds, &packed.sizes)
     }
 
+    /// The program in whose place candidates of places are chosen, in a step that does.
+    fn selecting(&self) -> Option<&'a Verified> {
+        let selects = self
+            .fit
+            .selection
+            .as_ref()
+            .is_some_and(|s| s.begins(self.step));
+        self.fit.select.as_ref().filter(|_| selects)
+    }
+
     /// Starts a program on each micro-batch.
     fn micro(&self, runner: &mut Runner, verified: &Verified) -> Result<Vec<Outputs>, RunError> {
         let micros = self.batch.chunks(self.fit.micro_batch as usize);
-        micros
-            .map(|micro| self.start(runner, verified, micro))
-            .collect()
+        let first = self.selecting().unwrap_or(verified);
+        let runs = micros.enumerate().map(|(i, micro)| {
+            let program = if i == 0 { first } else { verified };
+            self.start(runner, program, micro)
+        });
+        runs.collect()
     }
 
     /// Starts it; one of zeroth order, which has to see its losses, is done with it.
     pub(super) fn begin(&self, runner: &mut Runner) -> Result<Begun, RunError> {
         let (mut runs, mut done) = (Vec::new(), None);
         match &self.fit.update {
-            Update::Whole(program) => runs.push(self.start(runner, program, self.batch)?),
+            Update::Whole(program) => {
+                let program = self.selecting().unwrap_or(program);
+                runs.push(self.start(runner, program, self.batch)?);
+            }
             Update::Split { accumulate, apply } => {
                 runs = self.micro(runner, accumulate)?;
                 runs.push(runner.start(apply, self.scalars(apply), &Bindings::default())?);
