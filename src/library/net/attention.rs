@@ -80,7 +80,7 @@ impl Net<'_> {
         let most = most as u32;
         let marks = self.b.feed(Feed::Marks(Mark::Special { most }));
         let place = Place { add: true };
-        if p == 0.0 || self.options.mode != Mode::Train {
+        if p == 0.0 || !self.options.mode.trains() {
             return self.b.push1(place, &[x, rows, marks]);
         }
         // Dropout has a mask for each token, so the rows stand alone first.

@@ -2,7 +2,7 @@
 
 use super::super::method;
 use super::super::model::LmHead;
-use super::{Init, Mode, Net, Normed, Param, ParamKind, Role, Site};
+use super::{Init, Net, Normed, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, BinaryKind, Broadcast, Columns, Constant, Detach, Dropout,
@@ -289,7 +289,7 @@ impl Net<'_> {
     /// Whether a dropout of rate `p` on something made of `inputs` acts at all: training, and behind
     /// a trainable tensor (or the recipe asks for it everywhere).
     pub(super) fn drops(&self, p: f64, inputs: &[Value]) -> bool {
-        matches!(self.options.mode, Mode::Train | Mode::Select)
+        self.options.mode.trains()
             && p > 0.0
             && (self.options.dropout_frozen || inputs.iter().any(|&v| self.b.depends(v)))
     }

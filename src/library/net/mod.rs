@@ -37,6 +37,14 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// Whether it is training, in whatever step.
+    #[must_use]
+    pub const fn trains(self) -> bool {
+        matches!(self, Self::Train | Self::Select)
+    }
+}
+
 /// What the network is built for.
 #[derive(Clone, Debug)]
 pub struct NetOptions {
@@ -108,7 +116,7 @@ impl<'a> Net<'a> {
     /// Whether a training's own program is built: what changes from step to step acts only there.
     #[must_use]
     pub fn is_training(&self) -> bool {
-        self.options.mode == Mode::Train
+        self.options.mode.trains()
     }
 
     /// The key of a stream of the stage's seed, for signals.
