@@ -137,6 +137,33 @@ __device__ inline float tanh_fast(float x) {
     return a < 0.625f ? near : far;
 }
 
+// As `sin_cos_fast` of the CPU: a polynomial in doubles for a quarter of a turn.
+__device__ inline void sin_cos_fast(float at, float* sine_of, float* cosine_of) {
+    double x = (double)at;
+    double z = x * 0.63661977236758134308 + 6755399441055744.0;
+    double n = z - 6755399441055744.0;
+    double r = x - n * 1.5707963267341256 - n * 6.077100506506192e-11;
+    double s = r * r;
+    double p = 1.5896230157654657e-10;
+    p = p * s - 2.5050747762857807e-8;
+    p = p * s + 2.7557313621385725e-6;
+    p = p * s - 1.984126982958954e-4;
+    p = p * s + 8.333333333322118e-3;
+    p = p * s - 0.1666666666666663;
+    double sine = p * s * r + r;
+    double q = -1.1358536521387682e-11;
+    q = q * s + 2.0875700841974732e-9;
+    q = q * s - 2.755731417929674e-7;
+    q = q * s + 2.4801587288851705e-5;
+    q = q * s - 1.3888888888873056e-3;
+    q = q * s + 4.166666666666659e-2;
+    double cosine = q * s * s - 0.5 * s + 1.0;
+    int quarter = n == n ? (int)((long long)n & 3) : 0;
+    double a = quarter & 1 ? cosine : sine, b = quarter & 1 ? sine : cosine;
+    *sine_of = (float)(quarter & 2 ? -a : a);
+    *cosine_of = (float)(quarter == 1 || quarter == 2 ? -b : b);
+}
+
 __device__ inline void normal_cdf_pdf(float x, float* cdf, float* pdf) {
     float z = fabsf(x) * 0.707106781186547524400844f;
     float t = 1.0f / (0.3275911f * z + 1.0f);

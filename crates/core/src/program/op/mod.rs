@@ -23,6 +23,7 @@ mod activation;
 mod activation_grad;
 mod adamw;
 mod add;
+mod arrange;
 mod add_at;
 mod aged_adamw;
 mod attention;
@@ -30,6 +31,7 @@ mod attention_grad;
 mod bernoulli;
 mod binary_cross_entropy;
 mod binary_cross_entropy_grad;
+mod block_product;
 mod cached_attention;
 mod cast;
 mod clip;
@@ -54,6 +56,7 @@ mod head_loss_grad;
 mod hold;
 mod identity;
 mod indices;
+mod inverse;
 mod kth_smallest;
 mod layer_norm;
 mod layer_norm_grad;
@@ -71,6 +74,7 @@ mod preference_grad;
 mod prepend;
 mod prepend_grad;
 mod reduce;
+mod reshape;
 mod rms_norm;
 mod rms_norm_grad;
 mod rms_norm_grad_weight;
@@ -157,6 +161,7 @@ ops! {
     activation_grad::ActivationGrad,
     adamw::AdamW,
     add::Add,
+    arrange::Arrange,
     add_at::AddAt,
     aged_adamw::AgedAdamW,
     attention::Attention,
@@ -164,6 +169,7 @@ ops! {
     bernoulli::Bernoulli,
     binary_cross_entropy::BinaryCrossEntropy,
     binary_cross_entropy_grad::BinaryCrossEntropyGrad,
+    block_product::BlockProduct,
     cached_attention::CachedAttention,
     cast::Cast,
     clip::ClipFactor,
@@ -188,6 +194,7 @@ ops! {
     hold::Hold,
     identity::Identity,
     indices::Indices,
+    inverse::Inverse,
     kth_smallest::KthSmallest,
     layer_norm::LayerNorm,
     layer_norm_grad::LayerNormGrad,
@@ -205,6 +212,7 @@ ops! {
     prepend::Prepend,
     prepend_grad::PrependGrad,
     reduce::Reduce,
+    reshape::Reshape,
     rms_norm::RmsNorm,
     rms_norm_grad::RmsNormGrad,
     rms_norm_grad_weight::RmsNormGradWeight,
@@ -234,6 +242,7 @@ ops! {
 
 pub use activation::ActivationKind;
 pub use attention::{AttentionDropout, Heads, Mask};
+pub use block_product::Blocks;
 pub use cast::{cast_elements, cast_kernel};
 pub use elementwise::{BinaryKind, Broadcast};
 pub use matmul::{Epilogue, Precision};

@@ -60,6 +60,22 @@ struct Sigmoid {
     }
 };
 
+struct Cos {
+    __device__ static float apply(float x) {
+        float sine, cosine;
+        sin_cos_fast(x, &sine, &cosine);
+        return cosine;
+    }
+};
+
+struct Sin {
+    __device__ static float apply(float x) {
+        float sine, cosine;
+        sin_cos_fast(x, &sine, &cosine);
+        return sine;
+    }
+};
+
 template <typename F> __device__ inline void apply(const act* x, act* out, u64 n) {
     EACH(i, n) {
         out[i] = F::apply(x[i]);
@@ -104,4 +120,12 @@ extern "C" __global__ void NAMED(unary_sign)(const act* x, act* out, u64 n) {
 
 extern "C" __global__ void NAMED(unary_sigmoid)(const act* x, act* out, u64 n) {
     apply<Sigmoid>(x, out, n);
+}
+
+extern "C" __global__ void NAMED(unary_cos)(const act* x, act* out, u64 n) {
+    apply<Cos>(x, out, n);
+}
+
+extern "C" __global__ void NAMED(unary_sin)(const act* x, act* out, u64 n) {
+    apply<Sin>(x, out, n);
 }

@@ -48,6 +48,22 @@ struct Sigmoid {
     }
 };
 
+struct Cos {
+    __device__ static float slope(float x) {
+        float sine, cosine;
+        sin_cos_fast(x, &sine, &cosine);
+        return -sine;
+    }
+};
+
+struct Sin {
+    __device__ static float slope(float x) {
+        float sine, cosine;
+        sin_cos_fast(x, &sine, &cosine);
+        return cosine;
+    }
+};
+
 // `out` may be either operand.
 template <typename F> __device__ inline void multiply(const act* up, const act* saved, act* out, u64 n) {
     EACH(i, n) {
@@ -85,4 +101,12 @@ extern "C" __global__ void NAMED(unary_abs_grad)(const act* up, const act* saved
 
 extern "C" __global__ void NAMED(unary_sigmoid_grad)(const act* up, const act* saved, act* out, u64 n) {
     multiply<Sigmoid>(up, saved, out, n);
+}
+
+extern "C" __global__ void NAMED(unary_cos_grad)(const act* up, const act* saved, act* out, u64 n) {
+    multiply<Cos>(up, saved, out, n);
+}
+
+extern "C" __global__ void NAMED(unary_sin_grad)(const act* up, const act* saved, act* out, u64 n) {
+    multiply<Sin>(up, saved, out, n);
 }

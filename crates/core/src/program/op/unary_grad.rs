@@ -31,6 +31,8 @@ impl UnaryGrad {
             UnaryKind::Log => Some("unary_log_grad"),
             UnaryKind::Abs => Some("unary_abs_grad"),
             UnaryKind::Sigmoid => Some("unary_sigmoid_grad"),
+            UnaryKind::Cos => Some("unary_cos_grad"),
+            UnaryKind::Sin => Some("unary_sin_grad"),
         }
     }
 }
@@ -99,7 +101,7 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
         for (rows, d) in SHAPES.into_iter().take(3) {
             all.case(op.clone(), [matrix(19, rows, d), matrix(20, rows, d)]);
         }
-        all.case(op, [list(27, 3016), super::unary::wide()]);
+        all.case(op, [list(27, 3016), super::unary::reach(kind)]);
     }
     all
 }
