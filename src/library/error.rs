@@ -5,6 +5,9 @@ crate::codes! {
     /// matrix and no more freedom. Write a rank of at most the width that the message names, or place the method on
     /// larger matrices.
     RANK_TOO_LARGE = "method::rank_too_large";
+    /// Blocks or groups of columns that a method rotates, scales or repeats must fill a matrix' side without a rest. Write a
+    /// size that divides the width that the message names.
+    BLOCKS_DO_NOT_FIT = "method::blocks_do_not_fit";
     /// SiVA trains the top `rank` singular vectors out of the `decomposition` triplets that are kept, so `rank` cannot be
     /// larger than `decomposition`. Lower the one or raise the other; without `decomposition` all triplets are kept.
     RANK_ABOVE_DECOMPOSITION = "method::rank_above_decomposition";

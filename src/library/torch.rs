@@ -141,6 +141,27 @@ impl Generator {
         list
     }
 
+    /// The first `few` of `torch.randperm(count)`, without a list of all.
+    pub fn permutation_start(&mut self, count: usize, few: usize) -> Vec<usize> {
+        let mut moved = std::collections::BTreeMap::new();
+        let drawn = (0..few.min(count)).map(|i| {
+            // The last one is left over, and not drawn.
+            let rest = (count - i) as u64;
+            let step = if rest > 1 {
+                u64::from(self.bits()) % rest
+            } else {
+                0
+            };
+            let other = i + step as usize;
+            let here = moved.remove(&i).unwrap_or(i);
+            if other == i {
+                return here;
+            }
+            moved.insert(other, here).unwrap_or(other)
+        });
+        drawn.collect()
+    }
+
     /// `torch.randint(high, (count,))`: whole numbers below `high`.
     pub fn below(&mut self, count: usize, high: u64) -> Vec<u64> {
         let high = high.max(1);

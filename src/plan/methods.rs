@@ -170,6 +170,8 @@ fn check_placement<'a>(
     {
         let what = if places().all(Site::is_linear) {
             "linear map"
+        } else if places().all(Site::is_norm) {
+            "norm"
         } else {
             "sub-layer"
         };
@@ -218,6 +220,8 @@ fn named<'a>(sites: impl Iterator<Item = &'a Site>) -> String {
     for site in sites.filter(|s| !s.role.is_head() && !s.role.is_lm()) {
         if site.is_linear() {
             what = "linear maps";
+        } else if site.is_norm() {
+            what = "norms";
         }
         let path = site.role.path();
         let (group, last) = path.split_once('.').unwrap_or((path, ""));

@@ -195,6 +195,26 @@ fn methods_meet_their_estimates_and_micro_batches_and_merges_change_nothing() {
         ("siva", "siva { rank = 4, on = { attention.*, ffn.gate } }"),
         ("side", "side_lora { rank = 2, on = { attention.value } }"),
         ("vera", "vera { rank = 8, on = { attention.* } }"),
+        ("ia3", "ia3"),
+        ("norms", "ln_tuning"),
+        ("shift", "beft"),
+        ("oft", "oft { block_size = 4, on = { attention.*, ffn.* } }"),
+        ("boft", "boft { on = { attention.* } }"),
+        ("hra", "hra { rank = 4, on = { attention.*, ffn.down } }"),
+        (
+            "road",
+            "road { group_size = 4, on = { attention.*, ffn.up } }",
+        ),
+        ("c3a", "c3a { block_size = 4, on = { attention.* } }"),
+        ("svfit", "svfit { rank = 4, on = { attention.* } }"),
+        (
+            "svft",
+            "svft { pattern = random, on = { attention.query } }",
+        ),
+        (
+            "spectral",
+            "spectral_adapter { rank = 2, rotate = true, on = { ffn.* } }",
+        ),
         ("houl", "houlsby { size = 4 }"),
         ("beside", "parallel_adapter { size = 4 }"),
         (

@@ -43,6 +43,9 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("shira", "rank", "2"),
     ("smt", "blocks", "3"),
     ("smt", "side", "4"),
+    ("oft", "block_size", "8"),
+    ("road", "group_size", "8"),
+    ("c3a", "block_size", "8"),
 ];
 
 /// What a stage has to say for a method beside its own keys; `warm` is a full training.
@@ -298,7 +301,9 @@ fn with_peft(adapter: &Path, mut weights: HashMap<String, Tensor>) -> HashMap<St
             .map_or(default, |(_, v)| v.as_f64().expect("a number"))
     };
     for (name, tensor) in &own {
-        if super::peft_products::multiplies(&config, &own, name, &mut weights) {
+        if super::peft_products::multiplies(&config, &own, name, &mut weights)
+            || super::peft_turned::turns(&config, &own, name, &mut weights)
+        {
             continue;
         }
         if let Some(module) = name.strip_suffix(".vera_lambda_d") {

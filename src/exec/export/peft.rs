@@ -68,6 +68,11 @@ pub(in crate::exec) fn write_peft(
     if !adapted.iter().all(alike) {
         return Ok(());
     }
+    let turned = |site: &Site| stage.model.transposed(&format!("{}.weight", site.path));
+    let refused = |a: &Adapted<'_>| turned(a.site) && !a.method.peft_takes_transposed();
+    if adapted.iter().any(refused) {
+        return Ok(());
+    }
     let sites: Vec<&Site> = adapted.iter().map(|a| a.site).collect();
     let is_prompt = prompt::KINDS.contains(&form.kind);
     let mut tensors = Vec::new();
@@ -135,6 +140,9 @@ pub(in crate::exec) fn write_peft(
         ));
     }
     keys.extend(sizes_of);
+    if let Some(first) = adapted.first() {
+        keys.extend(first.method.peft_targets(first.values, &sites));
+    }
     keys.push(("peft_type", json!(form.kind)));
     if let Some(product) = form.product {
         let own = |a: &Adapted<'_>| Some((a.site.path.clone(), a.form.product?));
@@ -249,7 +257,7 @@ fn adapted<'a>(stage: &'a Stage, tuning: &'a Tuning) -> Option<Vec<Adapted<'a>>>
                 site,
                 method,
                 values,
-                form: method.peft(values)?,
+                form: method.peft_at(values, site)?,
             }),
             _ => return None,
         }
@@ -266,8 +274,12 @@ fn whole_modules<'a>(stage: &'a Stage, adapted: &[Adapted<'_>]) -> Option<Vec<&'
             continue;
         }
         let module = param.module();
+        let at = adapted.iter().find(|a| a.site.path == module);
+        if at.is_some_and(|a| a.method.trains_site()) {
+            continue;
+        }
         let decodes = stage.start.task.needs().is_lm() && param.kind == ParamKind::Embedding;
-        if decodes || adapted.iter().any(|a| a.site.path == module) {
+        if decodes || at.is_some() {
             return None;
         }
         if !modules.contains(&module) {

@@ -22,6 +22,14 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
         Init::Uniform(bound) => data.par_iter_mut().enumerate().for_each(|(i, x)| {
             *x = ((2.0 * stream.uniform(i as u64) - 1.0) * bound) as f32;
         }),
+        Init::UniformPairs(bound) => {
+            let width = dims.last().copied().unwrap_or(1).max(1);
+            data.par_iter_mut().enumerate().for_each(|(i, x)| {
+                let (row, pair) = (i / width, i % width / 2);
+                let of = (row * width.div_ceil(2) + pair) as u64;
+                *x = ((2.0 * stream.uniform(of) - 1.0) * bound) as f32;
+            });
+        }
         Init::Derived { .. } | Init::Pruned(_) | Init::Chosen { .. } => {}
     }
     Tensor::new(data, &dims)

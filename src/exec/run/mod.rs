@@ -262,7 +262,7 @@ impl Work<'_> {
                 let sets = (0..self.stage.splits.len()).filter_map(|i| self.set(i));
                 sets.map(|s| s.len() as u64).sum()
             }
-            Routine::Fold(fold) => fold.sites.len() as u64,
+            Routine::Fold(fold) => (fold.sites.len() + fold.biases.len()) as u64,
         }
     }
 

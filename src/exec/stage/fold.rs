@@ -25,11 +25,15 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Json, RunError> {
         let sources = self.sources()?;
-        let by_name: BTreeMap<String, &Verified> = job
+        let weights = job
             .sites
             .iter()
-            .map(|(site, p)| (format!("{}.weight", site.path), p))
-            .collect();
+            .map(|(site, p)| (format!("{}.weight", site.path), p));
+        let biases = job
+            .biases
+            .iter()
+            .map(|(site, p)| (format!("{}.bias", site.path), p));
+        let by_name: BTreeMap<String, &Verified> = weights.chain(biases).collect();
         let folding = Folding {
             work: self,
             sources: &sources,
@@ -138,7 +142,7 @@ fn lost(tensor: &Tensor, dtype: DType) -> f64 {
 pub(super) struct Folding<'a> {
     work: &'a Work<'a>,
     sources: &'a Origins,
-    /// The program of each matrix that something is folded into.
+    /// The program of each tensor that something is folded into.
     by_name: BTreeMap<String, &'a Verified>,
 }
 
@@ -163,8 +167,8 @@ impl Folding<'_> {
             self.sources,
         )?;
         let mut outputs = own.run(program, Vec::new(), &Bindings::default())?;
-        let made = outputs.take("weight");
-        let made = made.ok_or_else(|| RunError::bug("a merge gave no weight"))?;
+        let made = outputs.take("folded");
+        let made = made.ok_or_else(|| RunError::bug("a merge gave no tensor"))?;
         Ok((made, own.meter.peak()))
     }
 

@@ -11,12 +11,14 @@ mod column_norm;
 pub mod places;
 pub mod prune;
 mod row_norm;
+mod singular_vectors;
 mod split;
 mod svd;
 mod table_rows;
 
 pub use column_norm::ColumnNorm;
 pub use row_norm::RowNorm;
+pub use singular_vectors::SingularVectors;
 pub use split::{Basis, Split};
 pub use svd::{DECOMPOSITION, Svd};
 pub use table_rows::TableRows;
@@ -111,6 +113,7 @@ macro_rules! derivations {
 derivations! {
     ColumnNorm,
     RowNorm,
+    SingularVectors,
     Split,
     Svd,
     TableRows,

@@ -104,13 +104,13 @@ type Triplets = (Vec<f32>, Vec<f32>, Vec<f32>);
 /// The first triplets of `W = U diag(S) V`, largest first. The element of largest magnitude of each
 /// column of U is positive, which fixes the signs.
 #[derive(Clone, Debug)]
-struct Decomposition {
+pub(super) struct Decomposition {
     /// Left vectors `[out, rank]`.
-    u: Vec<f32>,
+    pub(super) u: Vec<f32>,
     /// Singular values `[rank]`.
     s: Vec<f32>,
     /// Right vectors `[rank, input]`.
-    v: Vec<f32>,
+    pub(super) v: Vec<f32>,
     /// Triplets `rank..keep`, if only `keep` are kept in all.
     tail: Option<Triplets>,
 }
@@ -163,7 +163,7 @@ pub(super) fn in_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// Decomposes a row-major `[out, input]` weight. `rank` and `keep` are clamped to its size. The error
 /// says what is wrong with the weight.
-fn decompose(
+pub(super) fn decompose(
     weight: &[f32],
     out: usize,
     input: usize,
@@ -250,7 +250,7 @@ fn product(weight: &mut [f32], (u, s, v): (&[f32], &[f32], &[f32]), accum: Accum
 /// An upper bound of the heap bytes `decompose` and `rest` hold at once, result included, weight
 /// excluded, whichever way the decomposition goes.
 #[must_use]
-fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> u64 {
+pub(super) fn svd_scratch_bytes(out: u64, input: u64, rank: u64, keep: Option<u64>) -> u64 {
     let size = out.min(input);
     let wanted = keep.unwrap_or(rank).max(rank).min(size);
     let (m, n) = (out as usize, input as usize);

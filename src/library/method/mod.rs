@@ -31,6 +31,21 @@ mod smt;
 mod sparse;
 mod spiel;
 
+// Scalings, rotations and spectra.
+mod beft;
+mod boft;
+mod c3a;
+mod fourierft;
+mod hra;
+mod ia3;
+mod ln_tuning;
+mod oft;
+mod road;
+mod rotation;
+mod spectral_adapter;
+mod svfit;
+mod svft;
+
 // Other forms of a linear map's weight: products, scalings, rotations, spectra.
 mod adalora;
 mod after;
@@ -102,6 +117,19 @@ pub const METHODS: &[&dyn Method] = &[
     &dylora::DyLora,
     &delora::Delora,
     &randlora::RandLora,
+    // Scalings, rotations and spectra.
+    &ia3::Ia3,
+    &ln_tuning::LnTuning,
+    &beft::Beft,
+    &oft::Oft,
+    &boft::Boft,
+    &hra::Hra,
+    &road::Road,
+    &c3a::C3a,
+    &fourierft::FourierFt,
+    &svfit::Svfit,
+    &svft::Svft,
+    &spectral_adapter::SpectralAdapter,
     // Further layers.
     &houlsby::Houlsby,
     &pfeiffer::Pfeiffer,
@@ -270,6 +298,17 @@ impl<'a> At<'a> {
         net.known_sites().iter().filter(here).collect()
     }
 
+    /// The bias `[out]` of the map below, if it has one.
+    pub fn bias(&self, net: &mut Net<'_>) -> Option<Value> {
+        bias(net, self.site, self.below)
+    }
+
+    /// Whether the model's own map stands below, and nothing else.
+    #[must_use]
+    pub const fn is_bare(&self) -> bool {
+        self.below.is_empty()
+    }
+
     /// The plain weight `[out, in]` of the map below; `None` if there is none that does the same.
     pub fn weight(&self, net: &mut Net<'_>) -> Option<Value> {
         weight(net, self.site, self.below)
@@ -331,6 +370,22 @@ pub fn weight(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>) -> Option<Value
                 norm: None,
             };
             method.merged(&at, net)
+        }
+    }
+}
+
+/// The bias `[out]` of the same linear map, if it has one.
+pub fn bias(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>) -> Option<Value> {
+    match stack.split_last() {
+        None => net.bias(site),
+        Some((&(method, values), below)) => {
+            let at = At {
+                site,
+                values,
+                below,
+                norm: None,
+            };
+            method.merged_bias(&at, net)
         }
     }
 }
@@ -535,6 +590,17 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
+    /// Whether the bias that does the same as the adapted map is another than that of the map below.
+    fn moves_bias(&self, values: &Values, site: &Site) -> bool {
+        let _ = (values, site);
+        false
+    }
+
+    /// The bias `[out]` that does the same as the adapted map, if it has one.
+    fn merged_bias(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        at.bias(net)
+    }
+
     /// What is added to the residual at an adapted sub-layer that read `x [N, width]` and gave `y [N, width]`.
     fn output(&self, at: &At<'_>, net: &mut Net<'_>, x: Value, y: Value) -> Value {
         let _ = (at, net, x);
@@ -579,10 +645,32 @@ pub trait Method: Sync + Send + fmt::Debug {
         Ok(())
     }
 
+    /// Whether peft's class for it takes maps that the model stores transposed, as GPT-2 does.
+    fn peft_takes_transposed(&self) -> bool {
+        true
+    }
+
     /// The adapter in peft's format; `None` if peft has no equal.
     fn peft(&self, values: &Values) -> Option<PeftForm> {
         let _ = values;
         None
+    }
+
+    /// The same at a site, where sites differ in it.
+    fn peft_at(&self, values: &Values, site: &Site) -> Option<PeftForm> {
+        let _ = site;
+        self.peft(values)
+    }
+
+    /// Further keys of the adapter in peft's format, which say something of all its sites together.
+    fn peft_targets(&self, values: &Values, sites: &[&Site]) -> Vec<(&'static str, Json)> {
+        let _ = (values, sites);
+        Vec::new()
+    }
+
+    /// Whether what it trains at a site are the site's own parameters, which its adapter keeps.
+    fn trains_site(&self) -> bool {
+        false
     }
 
     /// A site's tensors in peft's format, named below the module's path. `get` gives the adapter's tensors by suffix,

@@ -5,11 +5,12 @@ use super::super::model::LmHead;
 use super::{Init, Net, Normed, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
-    Activation, ActivationKind, Add, BinaryKind, Broadcast, Columns, Constant, Detach, Dropout,
-    Elementwise, Epilogue, Frequencies, Gated, Gather, HeadLoss, Indices, LayerNorm, MatMul, Over,
-    Precision, Preference, Reduce, ReduceKind, RmsNorm, Rotary, Scatter, Unary, UnaryKind,
+    Activation, ActivationKind, Add, Arrange, BinaryKind, Broadcast, Columns, Constant, Detach,
+    Dropout, Elementwise, Epilogue, Frequencies, Gated, Gather, HeadLoss, Indices, LayerNorm,
+    MatMul, Over, Precision, Preference, Reduce, ReduceKind, Reshape, RmsNorm, Rotary, Scatter,
+    Unary, UnaryKind,
 };
-use crate::program::{Axis, Block, DType, Feed, Pick, Real, TargetKind, Value};
+use crate::program::{Axis, Block, DType, Dim, Feed, Pick, Real, TargetKind, Value};
 
 impl Net<'_> {
     /// Says that the layers from here on are of this block, or of none.
@@ -97,9 +98,17 @@ impl Net<'_> {
         )
     }
 
+    /// Notes a norm among the sites.
+    fn meet_norm(&mut self, site: &Site) {
+        self.b.label(&site.path);
+        if !self.aside {
+            self.sites.push(site.clone());
+        }
+    }
+
     /// Layer norm over the last axis of `[N, width]`.
     pub fn layer_norm(&mut self, site: &Site, x: Value, eps: f64) -> Value {
-        self.b.label(&site.path);
+        self.meet_norm(site);
         let width = [site.output()];
         let gamma = self.module_param(site, "weight", &width, ParamKind::NormWeight);
         let beta = self.module_param(site, "bias", &width, ParamKind::NormBias);
@@ -110,7 +119,7 @@ impl Net<'_> {
     /// Each row, or each run of so many columns as the norm is wide, over its root mean square, times the weight, or one
     /// more than it.
     pub fn rms_norm(&mut self, site: &Site, x: Value, eps: f64, plus_one: bool) -> Value {
-        self.b.label(&site.path);
+        self.meet_norm(site);
         let kind = ParamKind::NormWeight;
         let fresh = if plus_one {
             Init::Constant(0.0)
@@ -346,6 +355,35 @@ impl Net<'_> {
     /// A sum, mean, sum of squares or maximum.
     pub fn reduce(&mut self, kind: ReduceKind, over: Over, x: Value) -> Value {
         self.b.push1(Reduce { kind, over }, &[x])
+    }
+
+    /// The same elements as another matrix.
+    pub fn reshaped(&mut self, x: Value, rows: u64, columns: u64) -> Value {
+        let shape = [Dim::from(rows), Dim::from(columns)].into_iter().collect();
+        self.b.push1(Reshape { shape }, &[x])
+    }
+
+    /// The same elements as a list.
+    pub fn flat(&mut self, x: Value, elements: u64) -> Value {
+        let shape = std::iter::once(Dim::from(elements)).collect();
+        self.b.push1(Reshape { shape }, &[x])
+    }
+
+    /// Rows of a list.
+    pub fn rows(&mut self, matrix: Value, list: Vec<u32>) -> Value {
+        let rows = self.b.push1(Indices { list }, &[]);
+        self.gather(matrix, rows)
+    }
+
+    /// Columns of a matrix put elsewhere.
+    pub fn arranged(&mut self, x: Value, by: Arrange) -> Value {
+        self.b.push1(by, &[x])
+    }
+
+    /// `a b` of plain matrices, either of them transposed.
+    pub fn times(&mut self, (a, a_t): (Value, bool), (b, b_t): (Value, bool)) -> Value {
+        self.b
+            .push1(MatMul::plain(a_t, b_t, Real::new(1.0)), &[a, b])
     }
 
     /// The same values, which count as constants in the backward pass.

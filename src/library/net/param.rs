@@ -68,6 +68,8 @@ pub enum Init {
     Normal(f64),
     /// Uniform in `±bound`.
     Uniform(f64),
+    /// Uniform in `±bound`, the columns of a matrix in pairs that are alike.
+    UniformPairs(f64),
     /// A constant.
     Constant(f64),
     /// Computed from one of the model's own weights.

@@ -246,6 +246,12 @@ impl Site {
         matches!(self.part, Part::Linear { .. })
     }
 
+    /// Whether a norm stands there.
+    #[must_use]
+    pub const fn is_norm(&self) -> bool {
+        matches!(self.part, Part::Norm { .. })
+    }
+
     /// Width of what goes in; the number of entries of a table; of an attention that of its keys.
     #[must_use]
     pub const fn input(&self) -> u64 {

@@ -97,6 +97,12 @@ impl<'a> Reading<'a> {
         self.parts
     }
 
+    /// The parameters that have values of the file so far.
+    #[must_use]
+    pub fn taken(&self) -> Vec<String> {
+        self.fitted.tensors.iter().map(|t| t.own.clone()).collect()
+    }
+
     /// Names of the tensors that nobody has taken, sorted.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {

@@ -220,16 +220,25 @@ impl StageKind for Convert {
         let at = cx.values.span(key);
         let (_, built) = evaluation(cx, &tuning, false);
         let mix = mix(cx.values);
-        let sites = match mix {
-            Some(_) => Vec::new(),
+        let (sites, biases) = match mix {
+            Some(_) => (Vec::new(), Vec::new()),
             None => folded(&tuning, &built, at)?,
         };
+        if let Some((site, _)) = biases.first() {
+            let message = format!(
+                "what is on `{}` moves its bias too, and a LoRA holds no biases",
+                site.path
+            );
+            let diag = Diag::error(&NOTHING_TO_MERGE, at, message);
+            return Err(vec![diag.help("merge the stage instead")]);
+        }
         if sites.is_empty() && mix.is_none() {
             let diag = Diag::error(&NOTHING_TO_MERGE, at, "there is no adapter to convert");
             return Err(vec![diag.help("name a stage that leaves an adapter")]);
         }
         let fold = Fold {
             sites,
+            biases,
             target: Target::Lora(keep(cx.values)),
             mix,
             to: TO.get(cx.values).map(Into::into),

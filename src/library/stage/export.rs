@@ -56,7 +56,7 @@ impl StageKind for Export {
             return Err(Vec::new());
         };
         let (_, built) = evaluation(cx, &tuning, false);
-        let sites = if target.is_model() {
+        let (sites, biases) = if target.is_model() {
             folded(&tuning, &built, FROM.span(cx.values))?
         } else {
             let other = tuning
@@ -81,10 +81,11 @@ impl StageKind for Export {
                         .help("export the whole model instead: `format = gguf`"),
                 ]);
             }
-            Vec::new()
+            (Vec::new(), Vec::new())
         };
         let fold = Fold {
             sites,
+            biases,
             target,
             mix: None,
             to: TO.get(cx.values).map(Into::into),

@@ -322,8 +322,10 @@ pub struct Mix {
 /// Merging.
 #[derive(Debug)]
 pub struct Fold {
-    /// For each adapted site, the program whose output `weight` is the plain weight.
+    /// For each adapted site, the program whose output `folded` is the plain weight.
     pub sites: Vec<(Site, Verified)>,
+    /// The same of biases, where methods move them.
+    pub biases: Vec<(Site, Verified)>,
     /// What is written.
     pub target: Target,
     /// Adapters in files that are made one, instead of what is on the sites.
@@ -378,7 +380,10 @@ impl Job {
                 std::iter::once(&score.evaluate).chain(generation).collect()
             }
             Routine::Choose(choose) => vec![&choose.evaluate],
-            Routine::Fold(fold) => fold.sites.iter().map(|(_, p)| p).collect(),
+            Routine::Fold(fold) => {
+                let all = fold.sites.iter().chain(&fold.biases);
+                all.map(|(_, p)| p).collect()
+            }
         }
     }
 

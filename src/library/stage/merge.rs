@@ -10,6 +10,7 @@ use super::network::{Built, evaluation, verified};
 use super::train::exactly_one;
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 use crate::library::error::NOTHING_TO_MERGE;
+use crate::program::Value;
 use crate::program::format::Storing;
 use crate::program::{Builder, DType, Verified};
 
@@ -57,12 +58,15 @@ fn no_fold(name: &str, at: Span) -> Diag {
         .help("evaluate it or predict with it as it is; its artifact holds what was trained alone")
 }
 
-/// The program of each site that folds what is on it into one weight.
+/// Sites, each with a program that makes one of its tensors plain.
+pub(super) type Folded = Vec<(Site, Verified)>;
+
+/// The programs of the weights that what is on sites is folded into, and those of biases.
 pub(super) fn folded(
     tuning: &Tuning,
     built: &Built,
     at: Span,
-) -> Result<Vec<(Site, Verified)>, Vec<Diag>> {
+) -> Result<(Folded, Folded), Vec<Diag>> {
     if let Some((method, _)) = tuning.methods.iter().find(|(m, _)| m.ladders()) {
         let name = method.schema().name;
         let diag = Diag::error(
@@ -77,30 +81,50 @@ pub(super) fn folded(
     if let Some((method, _)) = tuning.methods.iter().find(unfolded) {
         return Err(vec![no_fold(method.schema().name, at)]);
     }
-    let mut sites = Vec::new();
-    for site in &built.sites {
+    let (mut sites, mut biases) = (Vec::new(), Vec::new());
+    // What is on a norm is the norm itself, trained.
+    for site in built.sites.iter().filter(|s| s.is_linear()) {
         let stack = tuning.stack(site);
         let Some((method, _)) = stack.last() else {
             continue;
         };
-        let mut b = Builder::new("merge");
-        let options = NetOptions {
-            mode: Mode::Evaluate,
-            storage: Storing::default(),
-            seed: 0,
-            dropout_frozen: false,
-            probed: std::collections::BTreeSet::new(),
-            sites: built.sites.clone(),
-        };
-        let mut net = Net::new(&mut b, tuning, options);
-        net.b.label(&site.path);
-        let Some(weight) = method::weight(&mut net, site, &stack) else {
+        let weight = program(tuning, built, site, |net| method::weight(net, site, &stack));
+        let Some(weight) = weight else {
             return Err(vec![no_fold(method.schema().name, at)]);
         };
-        b.output("weight", weight);
-        sites.push((site.clone(), verified(b.finish())));
+        sites.push((site.clone(), weight));
+        let moves = |&(m, values): &(&dyn method::Method, &Values)| m.moves_bias(values, site);
+        if site.has_bias()
+            && stack.iter().any(moves)
+            && let Some(bias) = program(tuning, built, site, |net| method::bias(net, site, &stack))
+        {
+            biases.push((site.clone(), bias));
+        }
     }
-    Ok(sites)
+    Ok((sites, biases))
+}
+
+/// A program that makes one tensor of a site; `None` where there is no such tensor.
+fn program(
+    tuning: &Tuning,
+    built: &Built,
+    site: &Site,
+    make: impl FnOnce(&mut Net<'_>) -> Option<Value>,
+) -> Option<Verified> {
+    let mut b = Builder::new("merge");
+    let options = NetOptions {
+        mode: Mode::Evaluate,
+        storage: Storing::default(),
+        seed: 0,
+        dropout_frozen: false,
+        probed: std::collections::BTreeSet::new(),
+        sites: built.sites.clone(),
+    };
+    let mut net = Net::new(&mut b, tuning, options);
+    net.b.label(&site.path);
+    let made = make(&mut net)?;
+    b.output("folded", made);
+    Some(verified(b.finish()))
 }
 
 impl StageKind for Merge {
@@ -130,7 +154,7 @@ impl StageKind for Merge {
         };
         let at = cx.values.span(key);
         let (_, built) = evaluation(cx, &tuning, false);
-        let sites = folded(&tuning, &built, at)?;
+        let (sites, biases) = folded(&tuning, &built, at)?;
         // One whose product is all in the head is folded already.
         if sites.is_empty() && !tuning.leaves_adapter() {
             let diag = Diag::error(
@@ -148,6 +172,7 @@ impl StageKind for Merge {
         };
         let fold = Fold {
             sites,
+            biases,
             target: Target::Folder(dtype),
             mix: None,
             to: keys::TO.get(cx.values).map(Into::into),

@@ -23,9 +23,9 @@ mod activation;
 mod activation_grad;
 mod adamw;
 mod add;
-mod arrange;
 mod add_at;
 mod aged_adamw;
+mod arrange;
 mod attention;
 mod attention_grad;
 mod bernoulli;
@@ -94,6 +94,7 @@ mod top_softmax;
 mod unary;
 mod unary_grad;
 mod watch;
+mod waves;
 mod weighted_binary_cross_entropy;
 mod weighted_binary_cross_entropy_grad;
 mod weighted_cross_entropy;
@@ -232,6 +233,7 @@ ops! {
     unary::Unary,
     unary_grad::UnaryGrad,
     watch::Watch,
+    waves::Waves,
     weighted_binary_cross_entropy::WeightedBinaryCrossEntropy,
     weighted_binary_cross_entropy_grad::WeightedBinaryCrossEntropyGrad,
     weighted_cross_entropy::WeightedCrossEntropy,
