@@ -6,7 +6,10 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::WithoutEffect;
 use super::super::peft::{Keys, Misfit, Reading, START as BEGAN};
 use super::super::schema::{Checked, Maybe, kind};
-use super::{At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values};
+use super::{
+    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
+};
+use crate::library::error::CONFLICTING_KEYS;
 use crate::library::placement::{Pattern, Placement};
 use crate::program::op::{BinaryKind, Broadcast, MulRows};
 
@@ -40,12 +43,9 @@ static SCHEMA: Schema = Schema {
     keys: &[FEEDFORWARD.key(), ON.key()],
 };
 
-/// Whether a site's input is rescaled. Blocks play no part in it.
+/// Whether a site's input is rescaled. Blocks play no part in it ([`Ia3::check`]).
 fn is_feedforward(values: &Values, site: &Site) -> bool {
-    let n_layers = site.layer.map_or(0, |layer| layer + 1);
-    FEEDFORWARD
-        .get(values)
-        .is_some_and(|p| p.matches(site, n_layers))
+    FEEDFORWARD.get(values).is_some_and(|p| p.matches(site, 0))
 }
 
 /// The factors: of the input's columns, or of the output's.
@@ -77,6 +77,19 @@ impl Method for Ia3 {
 
     fn adapts(&self) -> bool {
         true
+    }
+
+    fn check(&self, values: &Values, _: &Site) -> Option<Complaint> {
+        let placement = FEEDFORWARD.get(values)?;
+        let in_some = placement.any.iter().any(|p| p.layers.is_some());
+        in_some.then(|| Complaint {
+            key: FEEDFORWARD.name(),
+            code: &CONFLICTING_KEYS,
+            message:
+                "`feedforward` says which maps are rescaled at their input, in all blocks alike"
+                    .to_owned(),
+            help: Some("write it without `layers[…]`; `on` limits the blocks".to_owned()),
+        })
     }
 
     fn stacking(&self) -> Stacking {
