@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{D, Device, Result, Tensor};
+use peftc::library::torch::Generator;
 use serde_json::Value;
 
 type Weights = HashMap<String, Tensor>;
@@ -143,6 +144,23 @@ fn c3a(own: &Tensor) -> Result<Tensor> {
     )
 }
 
+/// The real part of the inverse transform of few coefficients, at the places that PyTorch's generator gives.
+fn fourier(config: &Value, spectrum: &[f32], (out, input): (usize, usize)) -> Result<Tensor> {
+    let seed = config["random_loc_seed"].as_u64().expect("a seed");
+    let places = Generator::new(seed).permutation(out * input);
+    let scale = config["scaling"].as_f64().expect("a number") / (out * input) as f64;
+    let mut all = vec![0.0; out * input];
+    for (c, place) in spectrum.iter().zip(places) {
+        let (u, v) = (place / input, place % input);
+        for (at, x) in all.iter_mut().enumerate() {
+            let turns =
+                (u * (at / input)) as f64 / out as f64 + (v * (at % input)) as f64 / input as f64;
+            *x += (scale * f64::from(*c) * (std::f64::consts::TAU * turns).cos()) as f32;
+        }
+    }
+    Tensor::from_vec(all, (out, input), &Device::Cpu)
+}
+
 /// What one tensor of an adapter makes of its module's weight and bias. Whether it was such a tensor.
 fn apply(
     config: &Value,
@@ -210,6 +228,11 @@ fn apply(
         "c3a_kernel" => {
             let old = weights[&weight].clone();
             weights.insert(weight, (old + c3a(tensor)?)?);
+        }
+        "fourierft_spectrum" => {
+            let old = weights[&weight].clone();
+            let made = fourier(config, &tensor.to_vec1::<f32>()?, old.dims2()?)?;
+            weights.insert(weight, (old + made)?);
         }
         "boft_s" | "road_alpha" => {}
         _ => return Ok(false),

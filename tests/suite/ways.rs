@@ -46,6 +46,7 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("oft", "block_size", "8"),
     ("road", "group_size", "8"),
     ("c3a", "block_size", "8"),
+    ("fourierft", "frequencies", "20"),
 ];
 
 /// What a stage has to say for a method beside its own keys; `warm` is a full training.
