@@ -1,0 +1,283 @@
+//! What a method is: the hooks of the network, of planning and of peft's format, each with what it means to have none.
+
+use std::fmt;
+
+use serde_json::{Map, Value as Json};
+
+use super::super::data::tokens::Marking;
+use super::super::model::{Facts, Model, Room};
+use super::super::net::{Attend, Net, Param, Site};
+use super::super::peft::{Keys, Misfit, Reading};
+use super::super::schema::{Schema, Values};
+use super::{
+    After, At, Complaint, Lookup, Masking, PeftForm, PeftKeys, PeftTensor, PeftTogether, Selecting,
+    Stacking, keys,
+};
+use crate::program::Value;
+
+/// A parameter-efficient way to adapt a model.
+pub trait Method: Sync + Send + fmt::Debug {
+    /// Name, doc, keys.
+    fn schema(&self) -> &'static Schema;
+
+    /// Whether one of the model's own parameters is trained. Heads are always trained and are not
+    /// asked about.
+    fn trains(&self, values: &Values, param: &Param, n_layers: u64) -> bool {
+        let _ = (values, param, n_layers);
+        false
+    }
+
+    /// The part of each update that is let through, if not all of it.
+    fn masking(&self, values: &Values) -> Option<Masking> {
+        let _ = values;
+        None
+    }
+
+    /// How the places that it trains change while training; they are [`SPARSE`] of each map.
+    fn selecting(&self, values: &Values) -> Option<Selecting> {
+        let _ = values;
+        None
+    }
+
+    /// Whether the method adds tensors at sites (it then has a key `on`).
+    fn adapts(&self) -> bool {
+        false
+    }
+
+    /// Whether the method puts a network beside the model that reads the model's states ([`Self::side`]).
+    fn ladders(&self) -> bool {
+        false
+    }
+
+    /// What it puts into texts, or marks in them.
+    fn marking(&self, values: &Values) -> Marking {
+        let _ = values;
+        Marking::default()
+    }
+
+    /// The positions that it takes from texts.
+    fn room(&self, values: &Values) -> Room {
+        Room {
+            within: self.marking(values).virtual_tokens,
+            ..Room::default()
+        }
+    }
+
+    /// Whether it needs the states of all tokens in every block, also where the head reads a few.
+    fn reads_all(&self, values: &Values) -> bool {
+        let _ = values;
+        self.ladders()
+    }
+
+    /// The network beside the model: from the features the backbone showed to what the head reads
+    /// instead of the last hidden states, `[T, hidden]`.
+    fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, hidden: Value) -> Value {
+        let _ = (values, net, model);
+        hidden
+    }
+
+    /// What is wrong with these values at a site, if anything.
+    fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
+        let _ = (values, site);
+        None
+    }
+
+    /// What is wrong with these values for a model of these sizes, if anything.
+    fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
+        let _ = (values, facts);
+        None
+    }
+
+    /// Whether it adds tensors that all its sites share, so that a stage can name it once.
+    fn shares(&self) -> bool {
+        false
+    }
+
+    /// Whether what it adds folds into plain weights.
+    fn folds(&self) -> bool {
+        self.adapts()
+    }
+
+    /// Whether the method has something to do at such a site. Those that adapt stand on linear maps, mostly.
+    fn fits(&self, site: &Site) -> bool {
+        site.is_linear()
+    }
+
+    /// How it goes together with other methods on one linear map.
+    fn stacking(&self) -> Stacking {
+        Stacking::Alone
+    }
+
+    /// The same with these values.
+    fn stands(&self, values: &Values) -> Stacking {
+        let _ = values;
+        self.stacking()
+    }
+
+    /// Factor of the learning rate of a trained parameter, beside that which the parameter itself says.
+    fn rate(&self, values: &Values, param: &Param) -> f64 {
+        let _ = (values, param);
+        1.0
+    }
+
+    /// Whether a step needs [`Self::penalty`] or [`Self::after_update`], which there are where there are gradients.
+    fn steps(&self, values: &Values) -> bool {
+        let _ = values;
+        false
+    }
+
+    /// What is added to the loss of a training once a step, `[1]`, made of weights at the method's sites alone.
+    fn penalty(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Option<Value> {
+        let _ = (values, sites, net);
+        None
+    }
+
+    /// What is wrong with these values for a training of so many steps, if anything.
+    fn check_steps(&self, values: &Values, steps: u64) -> Option<Complaint> {
+        let _ = (values, steps);
+        None
+    }
+
+    /// What is done to the tensors at the method's sites behind the optimizer's updates.
+    fn after_update(&self, values: &Values, sites: &[&Site], after: &mut After<'_, '_>) {
+        let _ = (values, sites, after);
+    }
+
+    /// The linear map at an adapted site: `[N, in] → [N, out]`.
+    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
+        at.linear(net, x)
+    }
+
+    /// The plain weight `[out, in]` that does the same as the adapted map; `None` if there is none.
+    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        let _ = (at, net);
+        None
+    }
+
+    /// Whether the bias that does the same as the adapted map is another than that of the map below.
+    fn moves_bias(&self, values: &Values, site: &Site) -> bool {
+        let _ = (values, site);
+        false
+    }
+
+    /// The bias `[out]` that does the same as the adapted map, if it has one.
+    fn merged_bias(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
+        at.bias(net)
+    }
+
+    /// What is added to the residual at an adapted sub-layer that read `x [N, width]` and gave `y [N, width]`.
+    fn output(&self, at: &At<'_>, net: &mut Net<'_>, x: Value, y: Value) -> Value {
+        let _ = (at, net, x);
+        y
+    }
+
+    /// What an adapted attention gives, `[T, width]`.
+    fn attention(&self, at: &At<'_>, net: &mut Net<'_>, of: Attend) -> Value {
+        at.attention(net, of)
+    }
+
+    /// The rows of an adapted table of embeddings that a text's tokens become, `[T, width]`.
+    fn embedded(&self, at: &At<'_>, net: &mut Net<'_>, rows: Value) -> Value {
+        let _ = (at, net);
+        rows
+    }
+
+    /// What enters an adapted block, `[T, hidden]`.
+    fn entered(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
+        let _ = (at, net);
+        x
+    }
+
+    /// Modules of the backbone that are trained whole beside what the method adds: their paths, or ends of them.
+    fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {
+        keys::MODULES_TO_SAVE.get(values).unwrap_or_default()
+    }
+
+    /// The keys of an adapter of peft's beside [`super::peft::COMMON`], if this method reads adapters of that type with this
+    /// config.
+    fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
+        let _ = (kind, config);
+        None
+    }
+
+    /// Reads such an adapter: takes each tensor as the value of a parameter, and puts the method at sites.
+    ///
+    /// # Errors
+    /// What of it is not built, or does not fit the model.
+    fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
+        let _ = file;
+        Ok(())
+    }
+
+    /// Whether peft's class for it takes maps that the model stores transposed, as GPT-2 does.
+    fn peft_takes_transposed(&self) -> bool {
+        true
+    }
+
+    /// The adapter in peft's format; `None` if peft has no equal.
+    fn peft(&self, values: &Values) -> Option<PeftForm> {
+        let _ = values;
+        None
+    }
+
+    /// The same at a site, where sites differ in it.
+    fn peft_at(&self, values: &Values, site: &Site) -> Option<PeftForm> {
+        let _ = site;
+        self.peft(values)
+    }
+
+    /// Further keys of the adapter in peft's format, which say something of all its sites together.
+    fn peft_targets(&self, values: &Values, sites: &[&Site]) -> Vec<(&'static str, Json)> {
+        let _ = (values, sites);
+        Vec::new()
+    }
+
+    /// Whether what it trains at a site are the site's own parameters, which its adapter keeps.
+    fn trains_site(&self) -> bool {
+        false
+    }
+
+    /// A site's tensors in peft's format, named below the module's path. `get` gives the adapter's tensors by suffix,
+    /// and first values as `initial:<suffix>`. `None` if one is not there.
+    fn peft_tensors(
+        &self,
+        values: &Values,
+        site: &Site,
+        get: &Lookup<'_>,
+    ) -> Option<Vec<PeftTensor>> {
+        let _ = (values, site, get);
+        None
+    }
+
+    /// The config's keys of a prompt or prefix, whose sizes are the model's; its sites are all that it is at.
+    fn prompt_keys(&self, values: &Values, facts: &Facts, sites: &[&Site]) -> PeftKeys {
+        let _ = (values, facts, sites);
+        Vec::new()
+    }
+
+    /// The rows of a prompt or prefix as peft has them, `[tokens, width]` matrices one beside the other; none if the method has
+    /// none, or not as peft has it.
+    fn prompt_rows(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Vec<Value> {
+        let _ = (values, sites, net);
+        Vec::new()
+    }
+
+    /// Whether peft has its kind on maps whose files hold them transposed (`Conv1D`), too.
+    fn peft_turned(&self) -> bool {
+        true
+    }
+
+    /// For a method whose sites share one list: what is to be said of all of them, and their tensors, named below the
+    /// model. `get` gives tensors by their whole names, and places by their bits. `None` where peft has no equal of them.
+    fn peft_together(&self, values: &Values, sites: &[&Site], get: &Lookup<'_>) -> PeftTogether {
+        let _ = (values, sites, get);
+        Some((Vec::new(), Vec::new()))
+    }
+
+    /// The tensors in peft's format that all sites share, named below `base_model`. `get` gives tensors by their whole
+    /// names. `None` if one is not there.
+    fn peft_shared(&self, values: &Values, get: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
+        let _ = (values, get);
+        Some(Vec::new())
+    }
+}
