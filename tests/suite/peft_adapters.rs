@@ -285,7 +285,8 @@ fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
     );
     let (map, rank, scale) = ("bert.encoder.layer.1.output.dense", 4, 2.0);
     let (a, b) = (noise(rank * 900, 1), noise(64 * rank, 2));
-    let (delta, bias) = (noise(2 * 64, 3), noise(64, 4));
+    let (delta, bias, norm) = (noise(2 * 64, 3), noise(64, 4), noise(64, 5));
+    let norm_bias = "bert.encoder.layer.0.output.LayerNorm.bias";
     changed(&dir.join("more"), |tensors, config| {
         let mut put = |name: &str, shape: &[usize], data: &[f32]| {
             let name = format!("base_model.model.{name}");
@@ -296,6 +297,7 @@ fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
         let name = format!("{rows}.token_adapter.trainable_tokens_delta");
         put(&name, &[2, 64], &delta);
         put(&format!("{map}.base_layer.bias"), &[64], &bias);
+        put(norm_bias, &[64], &norm);
         let targets = config["target_modules"].as_array_mut().expect("a list");
         targets.push("word_embeddings".into());
         config["trainable_token_indices"] = serde_json::json!({ "position_embeddings": [3, 1] });
@@ -329,6 +331,7 @@ fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
     positions[3 * 64..4 * 64].copy_from_slice(&delta[..64]);
     positions[64..2 * 64].copy_from_slice(&delta[64..]);
     own.insert(format!("{map}.bias"), (vec![64], bias));
+    own.insert(norm_bias.to_owned(), (vec![64], norm));
     write(&model.join("model.safetensors"), &own);
     let recipe = format!(
         "{head}model n = local \"m\"\n\

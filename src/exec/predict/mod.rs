@@ -41,6 +41,9 @@ mod writer;
 pub use chooser::{Choice, Chooser, Question};
 pub use writer::{Unfit, Writer};
 
+/// What to do about a damaged artifact.
+const AGAIN: &str = "; run the stage again";
+
 /// What a JSON file says; `remedy` follows on what is wrong with it.
 fn json_of<T: DeserializeOwned>(path: &Path, remedy: &str) -> Result<T, RunError> {
     let bytes = std::fs::read(path).map_err(|e| RunError::file(path, e.to_string()))?;
@@ -85,6 +88,14 @@ impl Predictor {
                 .iter()
                 .find(|folder| folder.join("config.json").exists())
         };
+        // Without its description an adapter of ours is damaged; peft's files beside it say less.
+        let bare = inside.iter().find(|folder| folder.join(NATIVE).exists());
+        if described.is_none()
+            && let Some(folder) = bare
+        {
+            let what = format!("damaged: there is no {DESCRIPTION} beside {NATIVE}{AGAIN}");
+            return Err(RunError::file(folder, what));
+        }
         let Some(folder) = described.or_else(plain).cloned() else {
             let adapter = inside
                 .iter()
@@ -95,7 +106,6 @@ impl Predictor {
             return Err(RunError::file(artifact, no_model(artifact)));
         };
         vouch(&folder)?;
-        let again = "; run the stage again";
         let config_of = |folder: &Path| json_of(&folder.join("config.json"), "");
         let foreign = described.is_none();
         let description: Description = if foreign {
@@ -104,7 +114,7 @@ impl Predictor {
                 .map_err(|why| RunError::file(folder.join("config.json"), why))?;
             foreign::describe(&folder, &config, model.as_ref())?
         } else {
-            json_of(&folder.join(DESCRIPTION), again)?
+            json_of(&folder.join(DESCRIPTION), AGAIN)?
         };
         let config = match &description.config {
             Some(config) => config.clone(),
@@ -131,7 +141,7 @@ impl Predictor {
         }
         let demonstrations = match &description.demonstrations {
             Some(name) => {
-                let own: Demonstrations = json_of(&folder.join(name), again)?;
+                let own: Demonstrations = json_of(&folder.join(name), AGAIN)?;
                 // The order that draws rely on.
                 Some(own.sorted())
             }

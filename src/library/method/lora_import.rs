@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::Method;
 use super::lora::{ALPHA, B_BIAS, DROPOUT, LORA_BIAS, RANK, RS_LORA};
 use crate::library::net::ParamKind;
-use crate::library::peft::Fate::{Only, Refused, Used, WithoutEffect};
+use crate::library::peft::Fate::{Refused, Used, WithoutEffect};
 use crate::library::peft::{
     Config, Edit, HeadUpdate, Keys, Misfit, Patterns, Place, Reading, START as BEGAN,
 };
@@ -16,7 +16,7 @@ pub(super) const KEYS: Keys = &[
     ("alora_invocation_tokens", Refused),
     ("alpha_pattern", Used),
     ("arrow_config", Refused),
-    ("bias", Only(&["\"none\"", "\"all\"", "\"lora_only\""])),
+    ("bias", Used),
     ("corda_config", WithoutEffect(BEGAN)),
     (
         "enable_lora",
@@ -239,8 +239,16 @@ fn less(
 
 /// Biases of the model's own that were trained, under `bias = "all"`.
 fn biases(file: &mut Reading<'_>) -> Result<(), Misfit> {
-    if file.config().get("bias").and_then(Json::as_str) != Some("all") {
-        return Ok(());
+    match file.config().get("bias") {
+        None => return Ok(()),
+        Some(value) => match value.as_str() {
+            Some("none" | "lora_only") => return Ok(()),
+            Some("all") => {}
+            _ => {
+                let what = format!("`bias` must be none, all or lora_only, not {value}");
+                return Err(Misfit::of_config(what));
+            }
+        },
     }
     for name in file.unread() {
         if let Some(param) = file.param(&name)

@@ -138,7 +138,9 @@ impl StageKind for Merge {
 
     fn check(&self, values: &Values, span: Span, diags: &mut Diags) {
         exactly_one(values, ("from", "model"), span, diags);
-        if MODEL.is_written(values) && !keys::APPLIED.is_written(values) {
+        // Beside `from` it is complained about already.
+        let alone = MODEL.is_written(values) && !FROM.is_written(values);
+        if alone && !keys::APPLIED.is_written(values) {
             let message = "the model has no adapter to fold in";
             let diag = Diag::error(&NOTHING_TO_MERGE, MODEL.span(values), message);
             diags.push(diag.help("write `adapter = peft \"DIR\"` beside it"));
