@@ -91,6 +91,7 @@ fn sound<R>(
         classes: served.classes,
         words: Some(served.words),
         splits: Vec::new(),
+        tuned: false,
     });
     let cx = cx.ok_or_else(|| why.unwrap_or_default())?;
     build(&cx, &tuning)

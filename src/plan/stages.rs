@@ -185,6 +185,7 @@ impl Stage {
                 None => start.words(),
             },
             splits: facts.collect(),
+            tuned: start.tuned.is_some(),
         })
     }
 

@@ -128,6 +128,8 @@ pub struct StageCx<'a> {
     pub words: Option<Vec<u32>>,
     /// The splits, in the order of [`StageKind::splits`]; `None` where the key is not written.
     pub splits: Vec<Option<SplitFacts>>,
+    /// Whether the stage is there whose weights are compared with the model's.
+    pub tuned: bool,
 }
 
 impl StageCx<'_> {

@@ -102,6 +102,7 @@ pub fn sites(model: Arc<dyn Model>, task: Arc<dyn Task>) -> Vec<Site> {
         classes: vec!["0".to_owned(), "1".to_owned()],
         words: Some(vec![0, 1]),
         splits: Vec::new(),
+        tuned: false,
     };
     let mut b = Builder::new("sites");
     network(&mut b, &cx, &bare, Mode::Evaluate).sites

@@ -142,7 +142,7 @@ fn check_tuned(cx: &StageCx<'_>, params: &[Param]) -> Result<(), Vec<Diag>> {
             "`lt_sft` has no training to take its places from",
         )
         .help("write `tuned = STAGE`, a stage that trains the same model with `adapter = full`"),
-        (false, true) => Diag::error(
+        (false, true) if cx.tuned => Diag::error(
             &IDLE_KEY,
             keys::TUNED.span(cx.values),
             "`tuned` has no effect without a method that compares weights",

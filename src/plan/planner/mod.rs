@@ -104,6 +104,7 @@ impl Planner<'_, '_> {
                 .as_ref()
                 .map_or_else(|| start.words(), |c| Some(c.tokens())),
             splits: facts,
+            tuned: start.tuned.is_some(),
         })?;
         let mut job = match kind.lower(&cx) {
             Ok(job) => job,

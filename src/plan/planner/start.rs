@@ -27,7 +27,11 @@ impl Planner<'_, '_> {
         let Some((name, _)) = keys::TUNED.get(values) else {
             return Some(None);
         };
-        let stage = self.plan.stages.get(*self.here.get(name)?)?;
+        // A name that is none, or of a stage that is wrong itself, has its complaint already.
+        let there = self.here.get(name);
+        let Some(stage) = there.and_then(|at| self.plan.stages.get(*at)) else {
+            return Some(None);
+        };
         let own = stage.name.value.as_str();
         let weights = stage
             .leaves
