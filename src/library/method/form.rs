@@ -67,7 +67,7 @@ pub type PeftKeys = Vec<(&'static str, Json)>;
 /// A tensor of an adapter in peft's format: name, shape, elements.
 pub type PeftTensor = (String, Vec<usize>, Vec<f32>);
 
-/// Keys of the config, and tensors of all sites, named below the model: what [`Method::peft_together`] gives.
+/// Keys of the config, and tensors of all sites, named below the model: what [`super::Method::peft_together`] gives.
 pub type PeftTogether = Option<(Vec<(&'static str, Json)>, Vec<PeftTensor>)>;
 
 /// A tensor of an exported adapter, made of resident tensors by name.

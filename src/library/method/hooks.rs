@@ -33,7 +33,7 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
-    /// How the places that it trains change while training; they are [`SPARSE`] of each map.
+    /// How the places that it trains change while training; they are [`super::SPARSE`] of each map.
     fn selecting(&self, values: &Values) -> Option<Selecting> {
         let _ = values;
         None
@@ -193,7 +193,7 @@ pub trait Method: Sync + Send + fmt::Debug {
         keys::MODULES_TO_SAVE.get(values).unwrap_or_default()
     }
 
-    /// The keys of an adapter of peft's beside [`super::peft::COMMON`], if this method reads adapters of that type with this
+    /// The keys of an adapter of peft's beside [`crate::library::peft::COMMON`], if this method reads adapters of that type with this
     /// config.
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
         let _ = (kind, config);
