@@ -78,10 +78,18 @@ fn case(method: &'static dyn Method, root: &Path) -> Result<Case, String> {
 /// The recipe that reference curves are made of, and what is scored behind it.
 fn recipe(case: &Case, root: &Path, more: &str) -> String {
     let (at, Case { written, rate, .. }) = (root.display(), case);
+    // What compares weights needs a training of all of them.
+    let (before, beside) = match case.method.schema().name {
+        "lt_sft" => (
+            "stage dense = train { model = m, data = d.train, adapter = full, lr = 1e-3, steps = 4, batch = 16, max_length = 64 }\n",
+            " tuned = dense\n",
+        ),
+        _ => ("", ""),
+    };
     format!(
         "model m = local \"{at}/tests/reference/bert-tiny\"\n\
-         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 320 }}\n\
-         stage s = train {{\n model = m\n data = d.train\n adapter = {written}\n optimizer = adamw {{ weight_decay = 0.01 }}\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, labels = [negative, positive], take = 320 }}\n\
+         {before}stage s = train {{\n model = m\n data = d.train\n adapter = {written}\n{beside} optimizer = adamw {{ weight_decay = 0.01 }}\n\
          lr = {rate}\n steps = 20\n batch = 16\n max_length = 64\n clip = 0\n dropout = 0\n shuffle = false\n}}\n{more}"
     )
 }
@@ -198,7 +206,9 @@ fn row(case: &Case, root: &Path) -> Result<bool, String> {
         more += &eval("fe", "from = f");
     }
     let result = peftc(&["run"], &path, &recipe(case, root, &more))?;
-    let stage = &result["stages"][0];
+    let mut stages = result["stages"].as_array().into_iter().flatten();
+    let stage = stages.find(|stage| stage["name"] == "s");
+    let stage = stage.ok_or("the stage is not in the result")?;
     let losses: Vec<f64> = log(&dir.join(".peftc/runs/r/s/metrics.jsonl"))?
         .iter()
         .filter_map(|line| line["loss"].as_f64())
