@@ -11,7 +11,7 @@ use super::super::net::Mode;
 use super::super::net::{Init, Param};
 use super::network::{probed, verified};
 use super::{Diag, StageCx};
-use crate::library::error::CONFLICTING_KEYS;
+use crate::library::error::{BAD_METHOD_VALUES, CONFLICTING_KEYS};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, SquareAccumulate, Unary, UnaryKind};
 use crate::program::passes::{hasten, remove_dead};
@@ -58,12 +58,22 @@ fn asked(param: &Param) -> Option<Measure> {
 /// The program, if any of a stage's parameters asks for it.
 ///
 /// # Errors
-/// Two of them ask for different sums.
+/// Two of them ask for different sums, or an example is several texts.
 pub(super) fn fisher(cx: &StageCx<'_>, params: &[Param]) -> Result<Option<Fisher>, Vec<Diag>> {
     let mut all = params.iter().filter_map(asked);
     let Some(measure) = all.next() else {
         return Ok(None);
     };
+    if cx.task.group() > 1 {
+        let message = format!(
+            "`{}` cannot rank by gradients yet: they are measured a text at a time, and an example here is several",
+            cx.task.name()
+        );
+        let help = "choose in a training with `objective = causal_lm` and go on from it, or by what needs no gradients";
+        return Err(vec![
+            Diag::error(&BAD_METHOD_VALUES, cx.span, message).help(help),
+        ]);
+    }
     if all.any(|other| other != measure) {
         let message = "two methods of this stage choose by different sums over gradients";
         let help = "write the same score and the same number of samples in both, or leave one out";
