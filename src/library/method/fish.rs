@@ -2,15 +2,9 @@
 
 use super::super::derive::places::{Measure, Score, Summed};
 use super::super::schema::{Given, kind};
-use super::sparse::{self, DENSITY, ON};
-use super::{
-    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, PeftTogether, Schema, Site, Stacking,
-    Value, Values,
-};
-
-/// A fixed mask by Fisher information.
-#[derive(Debug)]
-pub struct Fish;
+use super::mask::Mask;
+use super::sparse::{DENSITY, ON};
+use super::{Schema, Values};
 
 const SAMPLES: Given<u64> = Given::<u64>::new(
     "samples",
@@ -39,66 +33,20 @@ static SCHEMA: Schema = Schema {
     keys: &[DENSITY.key(), SAMPLES.key(), SCORE.key(), ON.key()],
 };
 
-fn delta(at: &At<'_>, net: &mut Net<'_>) -> sparse::Delta {
-    let of = match SCORE.get(at.values) {
+/// A fixed mask by Fisher information.
+pub static METHOD: Mask = Mask {
+    schema: &SCHEMA,
+    score,
+};
+
+fn score(values: &Values) -> Score {
+    let of = match SCORE.get(values) {
         "absolute" => Summed::Absolutes,
         _ => Summed::Squares,
     };
-    let measure = Measure {
+    Score::Gradient(Measure {
         of,
-        samples: SAMPLES.get(at.values),
+        samples: SAMPLES.get(values),
         batch: 1,
-    };
-    sparse::shared(
-        at,
-        net,
-        &sparse::density(at.values),
-        Score::Gradient(measure),
-    )
-}
-
-impl Method for Fish {
-    fn schema(&self) -> &'static Schema {
-        &SCHEMA
-    }
-
-    fn adapts(&self) -> bool {
-        true
-    }
-
-    fn shares(&self) -> bool {
-        true
-    }
-
-    fn stacking(&self) -> Stacking {
-        Stacking::Over
-    }
-
-    fn check(&self, _: &Values, site: &Site) -> Option<Complaint> {
-        sparse::check_size(site)
-    }
-
-    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
-        delta(at, net).linear(at, net, x)
-    }
-
-    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
-        delta(at, net).merged(at, net)
-    }
-
-    fn peft(&self, _: &Values) -> Option<PeftForm> {
-        Some(sparse::form(None))
-    }
-
-    fn peft_turned(&self) -> bool {
-        false
-    }
-
-    fn peft_tensors(&self, _: &Values, _: &Site, _: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
-        Some(Vec::new())
-    }
-
-    fn peft_together(&self, _: &Values, sites: &[&Site], get: &Lookup<'_>) -> PeftTogether {
-        sparse::together(sites, get)
-    }
+    })
 }

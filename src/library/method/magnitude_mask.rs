@@ -1,15 +1,9 @@
 //! A mask by magnitude (methods S11): the largest weights are trained.
 
 use super::super::derive::places::Score;
-use super::sparse::{self, DENSITY, ON};
-use super::{
-    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, PeftTogether, Schema, Site, Stacking,
-    Value, Values,
-};
-
-/// A fixed mask by the size of the weights.
-#[derive(Debug)]
-pub struct MagnitudeMask;
+use super::Schema;
+use super::mask::Mask;
+use super::sparse::{DENSITY, ON};
 
 static SCHEMA: Schema = Schema {
     name: "magnitude_mask",
@@ -23,52 +17,8 @@ static SCHEMA: Schema = Schema {
     keys: &[DENSITY.key(), ON.key()],
 };
 
-fn delta(at: &At<'_>, net: &mut Net<'_>) -> sparse::Delta {
-    sparse::shared(at, net, &sparse::density(at.values), Score::Magnitude)
-}
-
-impl Method for MagnitudeMask {
-    fn schema(&self) -> &'static Schema {
-        &SCHEMA
-    }
-
-    fn adapts(&self) -> bool {
-        true
-    }
-
-    fn shares(&self) -> bool {
-        true
-    }
-
-    fn stacking(&self) -> Stacking {
-        Stacking::Over
-    }
-
-    fn check(&self, _: &Values, site: &Site) -> Option<Complaint> {
-        sparse::check_size(site)
-    }
-
-    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
-        delta(at, net).linear(at, net, x)
-    }
-
-    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
-        delta(at, net).merged(at, net)
-    }
-
-    fn peft(&self, _: &Values) -> Option<PeftForm> {
-        Some(sparse::form(None))
-    }
-
-    fn peft_turned(&self) -> bool {
-        false
-    }
-
-    fn peft_tensors(&self, _: &Values, _: &Site, _: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
-        Some(Vec::new())
-    }
-
-    fn peft_together(&self, _: &Values, sites: &[&Site], get: &Lookup<'_>) -> PeftTogether {
-        sparse::together(sites, get)
-    }
-}
+/// A fixed mask by the size of the weights.
+pub static METHOD: Mask = Mask {
+    schema: &SCHEMA,
+    score: |_| Score::Magnitude,
+};

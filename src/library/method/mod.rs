@@ -23,6 +23,7 @@ mod head_only;
 mod last_n;
 mod lt_sft;
 mod magnitude_mask;
+mod mask;
 mod shira;
 mod smt;
 mod sparse;
@@ -104,9 +105,9 @@ pub const METHODS: &[&dyn Method] = &[
     &bitfit::BitFit,
     &child_tuning::ChildTuning,
     &shira::Shira,
-    &fish::Fish,
-    &magnitude_mask::MagnitudeMask,
-    &lt_sft::LtSft,
+    &fish::METHOD,
+    &magnitude_mask::METHOD,
+    &lt_sft::METHOD,
     &smt::Smt,
     &spiel::Spiel,
     // Other forms of a linear map's weight.
