@@ -62,6 +62,12 @@ ADAPTERS = {
     "randlora default": f"randlora {{ rank = 32, alpha = 640, on = {QV} }}",
     "road lr_0.001": f"road {{ numbers = 2, group_size = 64, on = {QV} }}",
     "shira lr_0.0003-random_seed_42": f"shira {{ rank = 32, on = {QV} }}",
+    "lokr rank32-factor4-lr0.003": f"lokr {{ rank = 32, alpha = 64, factor = 4, on = {QV} }}",
+    "miss default": f"miss {{ rank = 64, on = {QV} }}",
+    "miss bat": f"miss {{ rank = 64, variant = bat, on = {QV} }}",
+    "miss mini": f"miss {{ rank = 64, variant = mini, mini_rank = 64, on = {QV} }}",
+    "gralora rank32": f"gralora {{ rank = 32, alpha = 64, k = 2, on = {QV} }}",
+    "vblora default": f"vblora {{ rank = 4, vectors = 256, length = 256, top_k = 2, on = {QV} }}",
 }
 
 CONFIG = {

@@ -47,6 +47,7 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("road", "group_size", "8"),
     ("c3a", "block_size", "8"),
     ("fourierft", "frequencies", "20"),
+    ("vblora", "length", "16"),
 ];
 
 /// What a stage has to say for a method beside its own keys; `warm` is a full training.

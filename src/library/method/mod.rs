@@ -50,15 +50,19 @@ mod after;
 mod delora;
 mod dora;
 mod dylora;
+mod gralora;
 mod hira;
 mod loha;
+mod lokr;
 mod lora;
 mod lora_import;
+mod miss;
 mod pair;
 mod randlora;
 mod side_lora;
 mod siva;
 mod sora;
+mod vblora;
 mod vera;
 mod weight_drop;
 
@@ -123,6 +127,11 @@ pub const METHODS: &[&dyn Method] = &[
     &dylora::DyLora,
     &delora::Delora,
     &randlora::RandLora,
+    &lokr::Lokr,
+    &lokr::KronA,
+    &miss::Miss,
+    &gralora::Gralora,
+    &vblora::VbLora,
     // Scalings, rotations and spectra.
     &ia3::Ia3,
     &ln_tuning::LnTuning,

@@ -358,8 +358,8 @@ impl Net<'_> {
     }
 
     /// The same elements as another matrix.
-    pub fn reshaped(&mut self, x: Value, rows: u64, columns: u64) -> Value {
-        let shape = [Dim::from(rows), Dim::from(columns)].into_iter().collect();
+    pub fn reshaped(&mut self, x: Value, rows: impl Into<Dim>, columns: u64) -> Value {
+        let shape = [rows.into(), Dim::from(columns)].into_iter().collect();
         self.b.push1(Reshape { shape }, &[x])
     }
 
