@@ -14,7 +14,7 @@ use crate::library::stage::job::{Fit, Fold, Job, Routine, Update, batch_sizes};
 use crate::library::task::Reads;
 use crate::program::device::{self, Card, Device, Overhead};
 use crate::program::memory::{self, Peak};
-use crate::program::op::Machine;
+use crate::program::op::{FEW_ROWS, Machine};
 use crate::program::{Bindings, Class, Format, Program, Resident, Sym, Verified};
 
 /// A stage's memory and work. All sizes are bytes.
@@ -323,8 +323,9 @@ fn reference_estimate(
         Routine::Choose(_) | Routine::Fold(_) => [None, None],
     };
     let each = splits.iter().zip(reads);
-    let sizes = each
-        .flat_map(|(lengths, reads)| lengths.map_or_else(Vec::new, |l| reference_sizes(l, reads)));
+    let sizes = each.flat_map(|(lengths, reads)| {
+        lengths.map_or_else(Vec::new, |l| reference_sizes(l, reads, features.together))
+    });
     let sizes: Vec<Bindings> = sizes.collect();
     Some(over(&[(&features.prefix, &sizes)], machine))
 }
@@ -576,7 +577,7 @@ fn fit_estimate(
         for (i, &examples) in features.examples.iter().enumerate() {
             fill.extend(
                 split(i)
-                    .map(|l| fill_sizes(l, examples))
+                    .map(|l| fill_sizes(l, examples, features.together))
                     .unwrap_or_default(),
             );
         }
@@ -673,7 +674,7 @@ fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
     let mut max_tokens = 0;
     let mut flops = 0;
     for (verified, sizes) in runs {
-        for front in Bindings::pareto(sizes.iter().copied()) {
+        for front in Bindings::pareto(sizes.iter().copied(), FEW_ROWS) {
             let peak = memory::peak(verified.program(), verified.schedule(), &front, machine);
             max_tokens = max_tokens.max(front.get(Sym::Tokens));
             flops = flops.max(memory::cost(verified.program(), &front).flops);

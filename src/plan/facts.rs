@@ -10,7 +10,7 @@ use super::{Plan, Stage};
 use crate::library::metric::Metric;
 use crate::library::stage::job::{Job, Routine, Update};
 use crate::library::stage::keys;
-use crate::program::op::Machine;
+use crate::program::op::{FEW_ROWS, Machine};
 use crate::program::{Bindings, Verified, memory};
 
 /// Most points of a memory profile.
@@ -137,7 +137,7 @@ pub fn profile(
     let split = |i: usize| splits.get(i).copied().flatten();
     let walk = |verified: &Verified, sizes: &[Bindings], held: u64| {
         let program = verified.program();
-        Bindings::pareto(sizes.iter().copied())
+        Bindings::pareto(sizes.iter().copied(), FEW_ROWS)
             .into_iter()
             .map(|front| memory::profile(program, verified.schedule(), &front, machine))
             .max_by_key(|totals| totals.iter().max().copied())

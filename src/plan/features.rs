@@ -177,6 +177,7 @@ fn plan(
         everything,
         plain: own,
         stored: asked.stored,
+        together: u64::MAX,
         bytes: asked.bound - left,
         share,
     });
@@ -185,11 +186,11 @@ fn plan(
 
 /// Sizes of the runs that fill the features of a split: consecutive examples of about
 /// [`Features::CHUNK`] tokens.
-pub(super) fn fill_sizes(lengths: &Lengths, examples: u64) -> Vec<Bindings> {
+pub(super) fn fill_sizes(lengths: &Lengths, examples: u64, together: u64) -> Vec<Bindings> {
     let Lengths::Known(list) = lengths else {
         return Vec::new();
     };
-    Features::chunks(list, examples)
+    Features::chunks(list, examples, together)
         .map(|range| {
             Bindings::of_lengths(list.get(range).into_iter().flatten().map(|&n| n as usize))
         })
@@ -197,10 +198,14 @@ pub(super) fn fill_sizes(lengths: &Lengths, examples: u64) -> Vec<Bindings> {
 }
 
 /// Sizes of the runs that compute a number of each text of a split, with the places that are read.
-pub(super) fn reference_sizes(lengths: &Lengths, reads: Option<&Reads>) -> Vec<Bindings> {
+pub(super) fn reference_sizes(
+    lengths: &Lengths,
+    reads: Option<&Reads>,
+    together: u64,
+) -> Vec<Bindings> {
     let list = lengths.list(1);
     let length = |i: usize| list.get(i).map_or(0, |&n| n as usize);
-    Features::chunks(&list, list.len() as u64)
+    Features::chunks(&list, list.len() as u64, together)
         .map(|range| {
             let own = range.clone().map(|i| (i as u32, length(i)));
             let places = reads.map_or(0, |reads| reads.places(own));

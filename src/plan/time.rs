@@ -146,7 +146,7 @@ impl Clock<'_> {
         }
         if let Some(features) = &fit.features {
             for (i, &examples) in features.examples.iter().enumerate() {
-                let sizes = split(i).map(|l| fill_sizes(l, examples));
+                let sizes = split(i).map(|l| fill_sizes(l, examples, features.together));
                 sum += self.all(&features.prefix, &sizes.unwrap_or_default());
             }
             let missing = split(0).and_then(|l| l.count()).map_or(0.0, |n| {

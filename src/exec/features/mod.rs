@@ -110,7 +110,7 @@ pub fn open(
             (chunk.at, chunk.bytes) == (from * each, to.saturating_sub(from) * each)
         });
     }
-    let missing: Vec<Range<usize>> = Features::chunks(&lengths, examples)
+    let missing: Vec<Range<usize>> = Features::chunks(&lengths, examples, features.together)
         .filter(|range| !reader.files.iter().all(|f| f.notes.hold(range)))
         .collect();
     if !missing.is_empty() {

@@ -18,6 +18,8 @@ use crate::library::data::positioned::read_at;
 pub const DIR: &str = "features";
 
 const SCHEMA: u32 = 1;
+/// How many chunks that begin before an example are looked at for its rows.
+const OVERLAPPING: usize = 8;
 
 /// Rows of consecutive examples that were written at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,11 +151,19 @@ impl Notes {
         self.written &= before == self.chunks.len();
     }
 
-    /// Whether the rows of some examples are there.
+    /// Whether the rows of some examples are there, in however many chunks.
     #[must_use]
     pub fn hold(&self, examples: &Range<usize>) -> bool {
-        let chunk = self.chunks.get(&(examples.start as u64));
-        chunk.is_some_and(|c| c.to >= examples.end as u64)
+        let (mut at, end) = (examples.start as u64, examples.end as u64);
+        while at < end {
+            // Chunks that were made in other runs may lie over each other, all with the same rows.
+            let before = self.chunks.range(..=at).rev().take(OVERLAPPING);
+            match before.map(|(_, chunk)| chunk.to).max() {
+                Some(to) if to > at => at = to,
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Bytes of all chunks.
@@ -248,6 +258,7 @@ mod tests {
             [2, 3, 4, 9].map(|i| notes.hold(&(i..i + 1))),
             [true, false, true, false]
         );
+        assert!(notes.hold(&(4..9)) && !notes.hold(&(2..6)) && !notes.hold(&(7..11)));
         assert_eq!(notes.bytes(), 80);
         fs::write(path_of(&path), "{ \"examples\": 10 }").unwrap();
         assert_eq!(Notes::read(&path).bytes(), 0);

@@ -166,11 +166,12 @@ impl StageKind for Eval {
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let (program, built) = evaluation(cx, &cx.tuning.frozen(), true);
         let metrics = metrics(cx, "metrics")?;
+        let batch = BATCH.get(cx.values).saturating_mul(cx.task.group());
         let score = Score {
             evaluate: verified(program),
-            batch: BATCH.get(cx.values).saturating_mul(cx.task.group()),
+            batch,
             reads: cx.reads(0),
-            reference: reference(cx),
+            reference: reference(cx, batch),
             group: cx.task.group(),
             draws: keys::DRAWS.find(cx.values).unwrap_or(1),
             positive: positive(cx, metrics.iter().copied())?,

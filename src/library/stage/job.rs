@@ -84,6 +84,8 @@ pub struct Features {
     pub plain: bool,
     /// Numbers in which they are kept, f32 or bf16; what is made anew is rounded to them, too.
     pub stored: DType,
+    /// Most examples of a run that fills them.
+    pub together: u64,
     /// Bytes on disk.
     pub bytes: u64,
     /// Share of a step's operations that is saved.
@@ -94,15 +96,20 @@ impl Features {
     /// Tokens of a run that fills features.
     pub const CHUNK: u32 = 512;
 
-    /// Ranges of consecutive examples of at most [`Self::CHUNK`] tokens, or one example. They depend on the data
-    /// alone.
-    pub fn chunks(lengths: &[u32], examples: u64) -> impl Iterator<Item = Range<usize>> + '_ {
+    /// Ranges of consecutive examples of at most [`Self::CHUNK`] tokens, or one example, none of which crosses a
+    /// multiple of `together`. They depend on the data and on that alone.
+    pub fn chunks(
+        lengths: &[u32],
+        examples: u64,
+        together: u64,
+    ) -> impl Iterator<Item = Range<usize>> + '_ {
         let end = lengths.len().min(examples as usize);
+        let together = usize::try_from(together.max(1)).unwrap_or(usize::MAX);
         let mut at = 0;
         std::iter::from_fn(move || {
             let begin = at;
             let mut tokens = 0;
-            while at < end {
+            while at < end && (at == begin || !at.is_multiple_of(together)) {
                 let n = lengths.get(at).copied().unwrap_or(0);
                 if at > begin && tokens + n > Self::CHUNK {
                     break;

@@ -17,8 +17,9 @@ pub struct Reference {
     pub params: Vec<Param>,
 }
 
-/// The program, if the stage's task compares with a reference.
-pub(super) fn reference(cx: &StageCx<'_>) -> Option<Reference> {
+/// The program, if the stage's task compares with a reference. It runs for at most `together` texts at once, those of a run of
+/// the stage's own, so that it needs no more memory than they do.
+pub(super) fn reference(cx: &StageCx<'_>, together: u64) -> Option<Reference> {
     if !cx.task.compares() {
         return None;
     }
@@ -49,6 +50,7 @@ pub(super) fn reference(cx: &StageCx<'_>) -> Option<Reference> {
             everything: true,
             plain: true,
             stored: DType::F32,
+            together,
             bytes: 4 * examples.iter().sum::<u64>(),
             share: 0.0,
         },

@@ -269,6 +269,9 @@ pub(super) fn fit(
     let most = packing
         .as_ref()
         .map_or(batch, |packing| packing.most * cx.task.group());
+    let micro_batch = keys::MICRO_BATCH
+        .get(v)
+        .map_or(most, |micro| micro.saturating_mul(cx.task.group()));
     let steps = steps(v, steps_per_epoch);
     let every = match keys::EVALUATE.get(v) {
         Some(Length::Steps(n)) => n,
@@ -284,14 +287,12 @@ pub(super) fn fit(
         fisher: fisher(cx, params)?,
         selection: None,
         select: None,
-        reference: reference(cx),
+        reference: reference(cx, micro_batch),
         group: cx.task.group(),
         rates: Rates::new(kind, &schedule.values, keys::LR.get(v), steps),
         batch,
         packing,
-        micro_batch: keys::MICRO_BATCH
-            .get(v)
-            .map_or(most, |micro| micro.saturating_mul(cx.task.group())),
+        micro_batch,
         steps,
         steps_per_epoch,
         seed: keys::SEED.get(v),

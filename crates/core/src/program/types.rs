@@ -3,6 +3,7 @@
 //! Batches are packed and change shape at every step, so a program is built once per stage over
 //! symbols; sizes are formulas in them, evaluated under [`Bindings`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::format::Format;
@@ -241,21 +242,28 @@ impl Bindings {
         self.0.iter().zip(other.0).all(|(a, b)| *a <= b)
     }
 
-    /// Those of `all` that no other dominates: a peak over them is the peak over all, because every
-    /// size grows with every symbol.
+    /// Those of `all` that no other dominates among sizes alike where they are small: a peak over them is the peak over all.
+    /// Every tensor grows with every symbol, and so does scratch, except that a product of at most `few` rows
+    /// packs its operands differently and can need more of it than one with more rows.
     #[must_use]
-    pub fn pareto(all: impl IntoIterator<Item = Self>) -> Vec<Self> {
+    pub fn pareto(all: impl IntoIterator<Item = Self>, few: u64) -> Vec<Self> {
         let mut list: Vec<Self> = all.into_iter().collect();
         list.sort_unstable_by(|a, b| b.cmp(a));
         list.dedup();
-        let mut front: Vec<Self> = Vec::new();
+        // What rows are counted by, exact as far as products can be of few.
+        let regime = |b: &Self| {
+            [Sym::Sequences, Sym::Tokens, Sym::Read]
+                .map(|sym| b.get(sym).min(few.saturating_add(1)))
+        };
+        let mut fronts: BTreeMap<[u64; 3], Vec<Self>> = BTreeMap::new();
         for candidate in list {
+            let front = fronts.entry(regime(&candidate)).or_default();
             if !front.iter().any(|kept| candidate.within(kept)) {
                 front.retain(|kept| !kept.within(&candidate));
                 front.push(candidate);
             }
         }
-        front
+        fronts.into_values().flatten().collect()
     }
 }
 

@@ -249,6 +249,7 @@ pub use cast::{cast_elements, cast_kernel};
 pub use elementwise::{BinaryKind, Broadcast};
 pub use matmul::{Epilogue, Precision};
 pub use places::Places;
+pub use product::FEW_ROWS;
 pub use reduce::{Over, ReduceKind};
 pub use rotary::Frequencies;
 pub use unary::UnaryKind;

@@ -52,10 +52,13 @@ pub(super) enum Start<'a, T> {
     Out,
 }
 
+/// Most rows of a product whose scratch is not that of larger ones.
+pub const FEW_ROWS: u64 = few::ROWS as u64;
+
 /// Bytes of scratch of a product with elements of `size` bytes in its panels.
 pub(super) fn scratch(m: u64, n: u64, k: u64, size: u64) -> u64 {
     let (span, wide) = (SPAN as u64, WIDEST as u64);
-    if m <= few::ROWS as u64 {
+    if m <= FEW_ROWS {
         return k.min(DEPTH as u64) * few::packed(m, n.min(span), wide) * size;
     }
     k.min(DEPTH as u64) * (m.min(span) + n.min(span).next_multiple_of(wide)) * size
@@ -503,5 +506,14 @@ mod tests {
         assert_eq!(scratch(1, 2, 3, 4), 3 * (1 + 32) * 4);
         assert_eq!(scratch(3, 65, 700, 4), 256 * 3 * (3 + 32) * 4);
         assert_eq!(scratch(10_000, 30_000, 768, 4), 256 * 4096 * 4);
+    }
+
+    #[test]
+    fn more_rows_need_less_scratch_only_where_there_were_few() {
+        let at = |m| scratch(m, 2048, 128, 4);
+        assert!(at(FEW_ROWS) > at(FEW_ROWS + 1));
+        for m in (1..FEW_ROWS).chain(FEW_ROWS + 1..200) {
+            assert!(at(m) <= at(m + 1), "{m}");
+        }
     }
 }

@@ -140,8 +140,10 @@ pub struct Tensor {
 
 impl Tensor {
     /// Wraps elements.
-    pub fn new<T: Element>(data: Vec<T>, dims: &[usize]) -> Self {
+    pub fn new<T: Element>(mut data: Vec<T>, dims: &[usize]) -> Self {
         debug_assert_eq!(data.len(), dims.iter().product::<usize>());
+        // What a list has grown beyond its elements is memory that no estimate knows.
+        data.shrink_to_fit();
         Self {
             storage: T::wrap(data),
             dims: dims.to_vec(),
