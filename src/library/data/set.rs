@@ -3,9 +3,7 @@
 //! **Invariant:** which class a label is depends on the specification and on all rows of the
 //! files, never on `take`, on the shuffle or on the order of rows.
 
-use std::path::{Path, PathBuf};
-
-use serde_json::Value as Json;
+use std::path::Path;
 
 use super::column::listed;
 use super::form::Form;
@@ -14,107 +12,24 @@ use super::{About, Cell, DataError, FORMATS, Format, OF_COLUMN, RowRec, format_n
 use crate::base::rng::Stream;
 use crate::base::suggest;
 use crate::base::world::World;
-use crate::library::chat;
-use crate::library::schema::Portion;
+use cells::{answered, conversation, said, words};
 use found::Found;
 use key::{Key, Numbers};
+use options::options;
 use wrongs::Wrongs;
 
 mod carve;
+mod cells;
 mod found;
 mod key;
+mod options;
 mod several;
+mod spec;
 mod spelling;
 mod wrongs;
 
 pub use key::{generic, same_label};
-
-/// Where examples come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataSpec {
-    /// The files, read in this order.
-    pub files: Vec<PathBuf>,
-    /// Their format; by extension when absent.
-    pub format: Option<String>,
-    /// The columns of texts, one or two; of a conversation, and of its tools.
-    pub text: Vec<String>,
-    /// What a row is.
-    pub form: Form,
-    /// The column of labels.
-    pub label: Option<String>,
-    /// How many examples to keep, after the shuffle.
-    pub take: Option<u64>,
-    /// The seed of a shuffle; the files' order when absent.
-    pub shuffle: Option<u64>,
-    /// What labels are.
-    pub labels: Labels,
-    /// What stands between the labels of a row, where a text holds several.
-    pub separator: Option<String>,
-    /// The names of the classes that lie beside the files.
-    pub beside: Option<Vec<String>>,
-    /// The part of the rows that is taken, where they are divided into splits.
-    pub carve: Option<Carve>,
-}
-
-/// A part of the rows of files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Carve {
-    /// The share of each part that is carved out.
-    pub shares: Vec<Portion>,
-    /// Which of them is taken; what they leave, when absent.
-    pub own: Option<usize>,
-    /// The seed that decides which rows go where.
-    pub seed: u64,
-    /// The column whose values are spread evenly over the parts.
-    pub stratify: Option<String>,
-}
-
-/// What labels are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Labels {
-    /// There are none; a label column is not read.
-    None,
-    /// Scores.
-    Regression,
-    /// Classes, one a row.
-    Classes(Naming),
-    /// Classes, any number of them a row.
-    Several(Naming),
-}
-
-impl Labels {
-    /// What its classes are called, if it has classes.
-    #[must_use]
-    pub const fn naming(&self) -> Option<&Naming> {
-        match self {
-            Self::Classes(naming) | Self::Several(naming) => Some(naming),
-            Self::None | Self::Regression => None,
-        }
-    }
-}
-
-/// What classes are called, and by whom.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Naming {
-    /// What the data set says.
-    pub given: Given,
-    /// The classes of the stage, where they are fixed.
-    pub fixed: Option<Vec<String>>,
-    /// The order in which classes are taken, where it holds the same ones: that of a trained head.
-    pub preferred: Option<Vec<String>>,
-}
-
-/// What a data set says of its classes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Given {
-    /// Nothing: its files name them, or they are found in the data: whole numbers in order, else names in order.
-    #[default]
-    Nothing,
-    /// Their names: the data hold these, or their places in this list.
-    List(Vec<String>),
-    /// Which label stands for which class.
-    Map(Vec<(String, String)>),
-}
+pub use spec::{Carve, DataSpec, Given, Labels, Naming};
 
 /// An example.
 #[derive(Clone, Debug, PartialEq)]
@@ -548,185 +463,6 @@ fn format(spec: &DataSpec, path: &Path) -> Result<&'static Format, DataError> {
             .help(format!("name it: `format = …`, one of {names}"))
         }),
     }
-}
-
-/// A prompt, which may be empty, or its completion.
-fn answered(cell: Cell, column: &str, place: usize) -> Result<String, DataError> {
-    match cell.into_text() {
-        Some(text) => Ok(text),
-        None if place == 0 => words(Cell::Missing, column),
-        None => Err(DataError::new(
-            "",
-            format!("the completion `{column}` is missing"),
-        )
-        .about(About::Text)
-        .kind("missing completion")
-        .help("a row without a completion has nothing to learn: give it one, or remove the row")),
-    }
-}
-
-/// The prompt, the options and the place of the right one, of a row's cells.
-fn options(cells: Vec<Cell>, columns: &[String]) -> Result<Vec<String>, DataError> {
-    let wrong = |message: String, help: &str| {
-        DataError::new("", message)
-            .about(About::Text)
-            .kind("options")
-            .help(help)
-    };
-    let mut cells = cells;
-    let (Some(answer), Some(column)) = (cells.pop(), columns.last()) else {
-        return Err(wrong(
-            "the row has no answer".to_owned(),
-            "give it one, or remove it",
-        ));
-    };
-    let mut cells = cells.into_iter().zip(columns);
-    let mut texts = Vec::new();
-    if let Some((prompt, column)) = cells.next() {
-        texts.push(answered(prompt, column, 0)?);
-    }
-    for (cell, column) in cells {
-        match cell {
-            Cell::List(list) => {
-                let all = list.cells.unwrap_or_default().into_iter();
-                let own: Vec<String> = all.filter_map(Cell::into_text).collect();
-                if own.len() != list.length {
-                    return Err(wrong(
-                        format!("`{column}` holds what is no text among its options"),
-                        "an option is a text; name a list within a column by its path: `choices.text`",
-                    ));
-                }
-                texts.extend(own);
-            }
-            cell => texts.push(words(cell, column)?),
-        }
-    }
-    let own = texts.get(1..).unwrap_or_default();
-    if !(2..=255).contains(&own.len()) {
-        return Err(wrong(
-            format!(
-                "the row has {} options, and 2 to 255 are compared",
-                own.len()
-            ),
-            "`choices` names a column with a list of them, or a column for each",
-        ));
-    }
-    if own.iter().any(String::is_empty) {
-        return Err(wrong(
-            "an option of the row is empty".to_owned(),
-            "remove it, or the row",
-        ));
-    }
-    let right = right_option(&answer, own)
-        .map_err(|(why, help)| wrong(format!("`{column}`: {why}"), help))?;
-    texts.push(right.to_string());
-    Ok(texts)
-}
-
-/// The place of the right option.
-fn right_option(answer: &Cell, options: &[String]) -> Result<usize, (String, &'static str)> {
-    const HELP: &str = "it is the option's place, from 0, its letter, or its text";
-    let within = |place: usize| {
-        let most = options.len();
-        match place < most {
-            true => Ok(place),
-            false => Err((
-                format!("there is no option {place} among {most}, counted from 0"),
-                HELP,
-            )),
-        }
-    };
-    let text = match answer {
-        Cell::Int(place) => return within(usize::try_from(*place).unwrap_or(usize::MAX)),
-        Cell::Text(text) => text.trim(),
-        _ => {
-            return Err((
-                "the answer is missing, or no place among the options".to_owned(),
-                HELP,
-            ));
-        }
-    };
-    let mut same = options
-        .iter()
-        .enumerate()
-        .filter(|(_, own)| own.trim() == text);
-    let (one, other) = (same.next(), same.next());
-    let letter = match text.as_bytes() {
-        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
-        [letter @ b'a'..=b'z'] => Some(usize::from(letter - b'a')),
-        _ => None,
-    };
-    let place = text.parse().ok().or(letter);
-    match (one, other, place) {
-        (Some((at, _)), None, None) => Ok(at),
-        (Some((at, _)), None, Some(place)) if at == place => Ok(at),
-        (Some(_), _, _) => Err((
-            format!("`{text}` is the text of one option and may mean another, or several have it"),
-            "write the option's place as a whole number, from 0",
-        )),
-        (None, _, Some(place)) => within(place),
-        (None, _, None) => Err((format!("`{text}` is none of the options"), HELP)),
-    }
-}
-
-/// A part of a conversation, as JSON.
-fn said(cell: Cell, column: &str) -> Result<String, DataError> {
-    match cell {
-        Cell::List(list) => conversation(Cell::List(list), column, 0),
-        Cell::Missing => Err(DataError::new("", format!("the messages `{column}` are missing"))
-            .about(About::Text)
-            .kind("missing text")
-            .help("give the row some, or remove it")),
-        _ => Err(DataError::new(
-            "",
-            format!("`{column}` holds a text where another column of the row holds a list of messages"),
-        )
-        .about(About::Text)
-        .kind("texts beside messages")
-        .help("the columns of a row hold texts, or lists of messages all; where the answers begin with the prompt themselves, leave `prompt` away")),
-    }
-}
-
-/// A conversation, or the tools of one, as JSON.
-fn conversation(cell: Cell, column: &str, place: usize) -> Result<String, DataError> {
-    let value = match cell {
-        Cell::Text(text) => Json::String(text),
-        Cell::List(list) => match (list.nested, list.length) {
-            (Some(value), _) => value,
-            (None, 0) => Json::Array(Vec::new()),
-            (None, _) => Json::Array(vec![Json::Bool(true)]),
-        },
-        Cell::Missing if place == 0 => {
-            return Err(
-                DataError::new("", format!("the conversation `{column}` is missing"))
-                    .about(About::Text)
-                    .kind("missing text")
-                    .help("a row without messages is no example: give it some, or remove the row"),
-            );
-        }
-        Cell::Missing => Json::Null,
-        Cell::Int(_) | Cell::Float(_) | Cell::Bool(_) => Json::Bool(true),
-    };
-    let read = if place == 0 {
-        chat::messages(value).map(Json::Array)
-    } else {
-        chat::tools(value)
-    };
-    let read = read.map_err(|why| {
-        DataError::new("", format!("`{column}`: {why}"))
-            .about(About::Text)
-            .help("messages are objects such as {\"role\": \"user\", \"content\": \"…\"}; the roles are system, user, assistant and tool")
-    })?;
-    Ok(read.to_string())
-}
-
-fn words(cell: Cell, column: &str) -> Result<String, DataError> {
-    cell.into_text().ok_or_else(|| {
-        DataError::new("", format!("the text `{column}` is missing"))
-            .about(About::Text)
-            .kind("missing text")
-            .help("a row without a text is no example: give it one, an empty one (`\"\"`) if need be, or remove the row")
-    })
 }
 
 #[cfg(test)]

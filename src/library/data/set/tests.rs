@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::cli::world::RealWorld;
+use crate::library::schema::Portion;
+use std::path::PathBuf;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
