@@ -9,7 +9,6 @@ use serde_json::{Map, Value as Json, json};
 
 use super::data;
 use super::data::form::Learn;
-use super::data::set::{Labels, Naming};
 use super::data::tokens::{EncodedSet, Target};
 use super::metric::{Predictions, best};
 use super::model::Model;
@@ -17,7 +16,7 @@ use super::net::Net;
 use super::rows::Added;
 use super::schema::{Checked, Filled, Schema, Values};
 use super::tokenizer::Tokenizer;
-use crate::base::{Code, Diag, Span};
+use crate::base::{Diag, Span};
 use crate::program::{Builder, Pick, Value};
 
 mod causal_lm;
@@ -28,11 +27,13 @@ mod masked_lm;
 mod multi_label;
 mod multiple_choice;
 mod one_class;
+mod parts;
 mod places;
 mod regress;
 mod weighting;
 
 pub use masked_lm::masking::Masking;
+pub use parts::{Answer, Classes, Details, Form, Gathered, Head, Names, Scored};
 pub use places::{ReadDraw, ReadPlace, Reads};
 
 /// A row of the registry.
@@ -57,160 +58,6 @@ pub const TASKS: &[&TaskKind] = &[
     &dpo::KIND,
     &multiple_choice::KIND,
 ];
-
-/// What a task predicts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
-    /// One of several classes.
-    Class,
-    /// Any number of several classes.
-    Classes,
-    /// A number.
-    Number,
-    /// A token of the vocabulary, at each place that is read.
-    Token,
-    /// A text, which is generated.
-    Text,
-    /// How much each of two answers is preferred.
-    Preference,
-    /// One of several options, which are other ones in each row.
-    Choice,
-}
-
-/// What the scores of a row's sequences come to.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    /// One a row.
-    pub predictions: Predictions,
-    /// The cells of each row in the table of predictions, with its number in the data files.
-    pub cells: Vec<(u32, Vec<String>)>,
-}
-
-impl Answer {
-    /// Whether it is about classes that have names.
-    #[must_use]
-    pub const fn names_classes(self) -> bool {
-        matches!(self, Self::Class | Self::Classes)
-    }
-
-    /// Whether labels of the data are read.
-    #[must_use]
-    pub const fn reads_labels(self) -> bool {
-        !matches!(
-            self,
-            Self::Token | Self::Text | Self::Preference | Self::Choice
-        )
-    }
-
-    /// What the labels of the data are.
-    #[must_use]
-    pub fn labels(self, naming: impl FnOnce() -> Naming) -> Labels {
-        match self {
-            Self::Class => Labels::Classes(naming()),
-            Self::Classes => Labels::Several(naming()),
-            Self::Number => Labels::Regression,
-            Self::Token | Self::Text | Self::Preference | Self::Choice => Labels::None,
-        }
-    }
-}
-
-/// The head that a task is learned on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Head {
-    /// One on whole sequences.
-    Sequence,
-    /// The model's own for masked tokens.
-    MaskedLm,
-    /// The model's own for the next token.
-    CausalLm,
-}
-
-impl Head {
-    /// Whether it is the model's own, over its vocabulary.
-    #[must_use]
-    pub const fn is_lm(self) -> bool {
-        !matches!(self, Self::Sequence)
-    }
-
-    /// Whether a model has it, and if not, what it lacks.
-    ///
-    /// # Errors
-    /// The words for what it lacks.
-    pub fn is_of(self, model: &dyn Model) -> Result<(), &'static str> {
-        match self {
-            Self::MaskedLm if model.masked_lm().is_none() => Err("no head for masked tokens"),
-            Self::CausalLm if model.causal_lm().is_none() => Err("no head for the next token"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What the parts of a row are called.
-#[derive(Clone, Copy, Debug)]
-pub struct Names<'a> {
-    /// The classes.
-    pub classes: &'a [String],
-    /// The vocabulary, where it is at hand.
-    pub tokens: Option<&'a Tokenizer>,
-}
-
-impl Names<'_> {
-    /// The name of a class.
-    #[must_use]
-    pub fn class(&self, class: u32) -> &str {
-        self.classes.get(class as usize).map_or("?", String::as_str)
-    }
-
-    /// The token that a target is, as the vocabulary writes it.
-    #[must_use]
-    pub fn token(&self, target: &Target) -> String {
-        let token = match (target, self.tokens) {
-            (Target::Class(id), Some(tokens)) => tokens.token(*id),
-            _ => None,
-        };
-        token.unwrap_or_else(|| "?".to_owned())
-    }
-}
-
-/// A row of scores.
-#[derive(Clone, Copy, Debug)]
-pub struct Scored<'a> {
-    /// Position of the token that the scores are about; 0 where they are about the whole text.
-    pub position: u32,
-    /// The label.
-    pub target: &'a Target,
-    /// The prediction.
-    pub predicted: &'a Target,
-    /// The scores.
-    pub scores: &'a [f32],
-}
-
-/// How `predict` writes its answers.
-#[derive(Clone, Copy, Debug)]
-pub struct Form {
-    /// Whether the probability of every class is asked for.
-    pub all: bool,
-    /// Whether a value may be a list or an object.
-    pub nested: bool,
-}
-
-/// What is known of a stage's classes once its texts are read.
-#[derive(Clone, Copy, Debug)]
-pub struct Classes<'a> {
-    /// Their names.
-    pub names: &'a [String],
-    /// The split that is trained on; `None` where the data are not at hand.
-    pub train: Option<&'a EncodedSet>,
-}
-
-/// What the result of an evaluation holds beside its metrics.
-#[derive(Debug, Default)]
-pub struct Details {
-    /// Entries of the result.
-    pub entries: Map<String, Json>,
-    /// What is doubtful about the predictions.
-    pub doubts: Vec<(&'static Code, String)>,
-}
 
 /// What a stage learns of its texts. What is not said otherwise is that of a task with one class a text.
 pub trait Task: fmt::Debug + Send + Sync {
@@ -587,67 +434,4 @@ fn added(name: impl Into<String>, number: bool) -> Added {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_task_is_made_by_its_name_and_writes_as_many_cells_as_columns() {
-        let classes = ["a", "b", "c"].map(str::to_owned);
-        for kind in TASKS {
-            let task = task(kind.schema.name).expect("registered");
-            assert_eq!(task.name(), kind.schema.name);
-            let options: Vec<(String, f64)> = task
-                .options()
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect();
-            let again = with_options(task.name(), &options).expect("registered");
-            assert_eq!(format!("{again:?}"), format!("{task:?}"));
-            let scores = [0.5, -1.0, 2.0];
-            let predicted = task.predict(&scores);
-            let names = Names {
-                classes: &classes,
-                tokens: None,
-            };
-            let row = Scored {
-                position: 0,
-                target: &predicted,
-                predicted: &predicted,
-                scores: &scores[..task.width(3).clamp(1, 3) as usize],
-            };
-            assert_eq!(
-                task.cells(names, row).len(),
-                task.columns(&classes).len(),
-                "{}",
-                task.name()
-            );
-            for form in [(false, false), (true, false), (false, true), (true, true)] {
-                let (all, nested) = form;
-                let form = Form { all, nested };
-                if let Ok(columns) = task.answers(&classes, form) {
-                    let values = task.values(&classes, form, &scores);
-                    assert_eq!(values.len(), columns.len(), "{}", task.name());
-                }
-            }
-            for metric in task.metrics() {
-                let metric = crate::library::metric::metric(metric).expect("registered");
-                assert!(metric.fits(task.answer(), 2, false), "{}", task.name());
-            }
-        }
-    }
-
-    #[test]
-    fn the_task_of_a_head_is_read_off_its_config() {
-        let of = |config: Json, scores| of_config(&config, scores).map(|task| task.name());
-        assert_eq!(of(json!({}), 2), Ok("classify"));
-        assert_eq!(of(json!({ "problem_type": null }), 1), Ok("regress"));
-        assert_eq!(
-            of(json!({ "problem_type": "regression" }), 3),
-            Ok("regress")
-        );
-        let single = json!({ "problem_type": "single_label_classification" });
-        assert_eq!(of(single, 1), Ok("classify"));
-        let other = json!({ "problem_type": "other" });
-        assert_eq!(of(other, 1), Err("other".to_owned()));
-    }
-}
+mod tests;

@@ -1,0 +1,164 @@
+//! What a task says of itself and what it is given: what it predicts, its head, its rows of scores, its classes.
+
+use serde_json::{Map, Value as Json};
+
+use super::super::data::set::{Labels, Naming};
+use super::super::data::tokens::{EncodedSet, Target};
+use super::super::metric::Predictions;
+use super::super::model::Model;
+use super::super::tokenizer::Tokenizer;
+use crate::base::Code;
+
+/// What a task predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// One of several classes.
+    Class,
+    /// Any number of several classes.
+    Classes,
+    /// A number.
+    Number,
+    /// A token of the vocabulary, at each place that is read.
+    Token,
+    /// A text, which is generated.
+    Text,
+    /// How much each of two answers is preferred.
+    Preference,
+    /// One of several options, which are other ones in each row.
+    Choice,
+}
+
+impl Answer {
+    /// Whether it is about classes that have names.
+    #[must_use]
+    pub const fn names_classes(self) -> bool {
+        matches!(self, Self::Class | Self::Classes)
+    }
+
+    /// Whether labels of the data are read.
+    #[must_use]
+    pub const fn reads_labels(self) -> bool {
+        !matches!(
+            self,
+            Self::Token | Self::Text | Self::Preference | Self::Choice
+        )
+    }
+
+    /// What the labels of the data are.
+    #[must_use]
+    pub fn labels(self, naming: impl FnOnce() -> Naming) -> Labels {
+        match self {
+            Self::Class => Labels::Classes(naming()),
+            Self::Classes => Labels::Several(naming()),
+            Self::Number => Labels::Regression,
+            Self::Token | Self::Text | Self::Preference | Self::Choice => Labels::None,
+        }
+    }
+}
+
+/// The head that a task is learned on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Head {
+    /// One on whole sequences.
+    Sequence,
+    /// The model's own for masked tokens.
+    MaskedLm,
+    /// The model's own for the next token.
+    CausalLm,
+}
+
+impl Head {
+    /// Whether it is the model's own, over its vocabulary.
+    #[must_use]
+    pub const fn is_lm(self) -> bool {
+        !matches!(self, Self::Sequence)
+    }
+
+    /// Whether a model has it, and if not, what it lacks.
+    ///
+    /// # Errors
+    /// The words for what it lacks.
+    pub fn is_of(self, model: &dyn Model) -> Result<(), &'static str> {
+        match self {
+            Self::MaskedLm if model.masked_lm().is_none() => Err("no head for masked tokens"),
+            Self::CausalLm if model.causal_lm().is_none() => Err("no head for the next token"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the scores of a row's sequences come to.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// One a row.
+    pub predictions: Predictions,
+    /// The cells of each row in the table of predictions, with its number in the data files.
+    pub cells: Vec<(u32, Vec<String>)>,
+}
+
+/// What the parts of a row are called.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// The classes.
+    pub classes: &'a [String],
+    /// The vocabulary, where it is at hand.
+    pub tokens: Option<&'a Tokenizer>,
+}
+
+impl Names<'_> {
+    /// The name of a class.
+    #[must_use]
+    pub fn class(&self, class: u32) -> &str {
+        self.classes.get(class as usize).map_or("?", String::as_str)
+    }
+
+    /// The token that a target is, as the vocabulary writes it.
+    #[must_use]
+    pub fn token(&self, target: &Target) -> String {
+        let token = match (target, self.tokens) {
+            (Target::Class(id), Some(tokens)) => tokens.token(*id),
+            _ => None,
+        };
+        token.unwrap_or_else(|| "?".to_owned())
+    }
+}
+
+/// A row of scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Scored<'a> {
+    /// Position of the token that the scores are about; 0 where they are about the whole text.
+    pub position: u32,
+    /// The label.
+    pub target: &'a Target,
+    /// The prediction.
+    pub predicted: &'a Target,
+    /// The scores.
+    pub scores: &'a [f32],
+}
+
+/// How `predict` writes its answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Whether the probability of every class is asked for.
+    pub all: bool,
+    /// Whether a value may be a list or an object.
+    pub nested: bool,
+}
+
+/// What is known of a stage's classes once its texts are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Classes<'a> {
+    /// Their names.
+    pub names: &'a [String],
+    /// The split that is trained on; `None` where the data are not at hand.
+    pub train: Option<&'a EncodedSet>,
+}
+
+/// What the result of an evaluation holds beside its metrics.
+#[derive(Debug, Default)]
+pub struct Details {
+    /// Entries of the result.
+    pub entries: Map<String, Json>,
+    /// What is doubtful about the predictions.
+    pub doubts: Vec<(&'static Code, String)>,
+}
