@@ -74,53 +74,63 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
             );
         }
         (Some(one @ ("prompt" | "chosen" | "choices")), None) => {
-            let prompts = PROMPT_COLUMN.is_written(values);
-            let pairs: &[(&str, bool, &str)] = match one {
-                "prompt" => &[
-                    ("completion", COMPLETION.is_written(values), "prompt"),
-                    ("prompt", prompts, "completion"),
-                ],
-                "choices" => &[
-                    ("answer", ANSWER.is_written(values), "choices"),
-                    ("choices", CHOICES.is_written(values), "answer"),
-                    ("prompt", prompts, "choices"),
-                ],
-                _ => &[
-                    ("rejected", REJECTED.is_written(values), "chosen"),
-                    ("chosen", CHOSEN.is_written(values), "rejected"),
-                ],
-            };
-            for &(key, is, other) in pairs {
-                if !is && !entry(key) {
-                    diags.push(
-                        Diag::error(
-                            &MISSING_KEY,
-                            values.span(other),
-                            format!("`{other}` is written without `{key}`"),
-                        )
-                        .label(format!("`{key}` is missing"))
-                        .help(format!("write `{key} = COLUMN`")),
-                    );
-                }
-            }
+            incomplete(values, one, &entry, diags);
         }
         _ => {}
     }
     if first != Some("messages") {
-        let idle = [
-            ("tools", TOOLS.is_written(values)),
-            ("enable_thinking", ENABLE_THINKING.is_written(values)),
-        ];
-        for (key, _) in idle.into_iter().filter(|(_, is)| *is) {
+        idle(values, diags);
+    }
+}
+
+/// Complains about a form of rows of which a column is missing.
+fn incomplete(values: &Values, form: &str, entry: &dyn Fn(&str) -> bool, diags: &mut Diags) {
+    let prompts = PROMPT_COLUMN.is_written(values);
+    let pairs: &[(&str, bool, &str)] = match form {
+        "prompt" => &[
+            ("completion", COMPLETION.is_written(values), "prompt"),
+            ("prompt", prompts, "completion"),
+        ],
+        "choices" => &[
+            ("answer", ANSWER.is_written(values), "choices"),
+            ("choices", CHOICES.is_written(values), "answer"),
+            ("prompt", prompts, "choices"),
+        ],
+        _ => &[
+            ("rejected", REJECTED.is_written(values), "chosen"),
+            ("chosen", CHOSEN.is_written(values), "rejected"),
+        ],
+    };
+    for &(key, is, other) in pairs {
+        if !is && !entry(key) {
             diags.push(
                 Diag::error(
-                    &IDLE_KEY,
-                    values.span(key),
-                    format!("`{key}` has no effect without `messages`"),
+                    &MISSING_KEY,
+                    values.span(other),
+                    format!("`{other}` is written without `{key}`"),
                 )
-                .label("changes nothing")
-                .help(format!("write `messages = COLUMN`, or remove `{key}`")),
+                .label(format!("`{key}` is missing"))
+                .help(format!("write `{key} = COLUMN`")),
             );
         }
+    }
+}
+
+/// Complains about keys of conversations where rows are none.
+fn idle(values: &Values, diags: &mut Diags) {
+    let idle = [
+        ("tools", TOOLS.is_written(values)),
+        ("enable_thinking", ENABLE_THINKING.is_written(values)),
+    ];
+    for (key, _) in idle.into_iter().filter(|(_, is)| *is) {
+        diags.push(
+            Diag::error(
+                &IDLE_KEY,
+                values.span(key),
+                format!("`{key}` has no effect without `messages`"),
+            )
+            .label("changes nothing")
+            .help(format!("write `messages = COLUMN`, or remove `{key}`")),
+        );
     }
 }

@@ -4,6 +4,7 @@
 mod block;
 mod borrowed;
 mod columns;
+mod declare;
 pub mod error;
 mod load;
 pub mod points;
@@ -31,21 +32,18 @@ use indexmap::IndexMap;
 use crate::base::units::Count;
 use crate::base::world::World;
 use crate::base::{Diag, Diags, Outcome, Sources, Span, suggest};
-use crate::library::data::{format_named, format_of};
-use crate::library::decl;
-use crate::library::schema::{Checked, Kind, RefKind, Schema};
+use crate::library::schema::{Checked, Kind, RefKind};
 use crate::library::stage;
-use crate::library::words;
 use crate::syntax::ast::{Decl, Item, Value};
-use crate::syntax::quote;
+use declare::declare;
 use error::{
     DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT, OUT_OF_BOUNDS,
-    UNKNOWN_AXIS, UNKNOWN_DECLARATION, UNKNOWN_ENTRY, UNKNOWN_VARIABLE, WRONG_REFERENCE,
-    WRONG_TYPE,
+    UNKNOWN_AXIS, UNKNOWN_VARIABLE, WRONG_REFERENCE,
 };
 use load::{Loaded, Unreadable, load};
 use points::Gather;
 use scope::Scope;
+
 /// Reads a recipe, its imports, and `--set` values, and checks them all at each point of its sweeps.
 pub fn resolve(
     path: &Path,
@@ -114,47 +112,8 @@ fn assemble(
     readable: bool,
     diags: &mut Diags,
 ) -> Swept {
-    let mut scope = Scope::default();
-    let mut places: IndexMap<&str, Span> = IndexMap::new();
-    for item in files.iter().flat_map(|f| &f.file.items) {
-        let name = match item {
-            Item::Let(l) => &l.name,
-            Item::Decl(d) => &d.name,
-            Item::Import(_) => continue,
-        };
-        if let Some(&first) = places.get(name.value.as_str()) {
-            if first != name.span {
-                diags.push(
-                    Diag::error(
-                        &DUPLICATE_NAME,
-                        name.span,
-                        format!("`{}` is declared twice", name.value),
-                    )
-                    .label("again here")
-                    .related(first, "first here"),
-                );
-            }
-            continue;
-        }
-        places.insert(&name.value, name.span);
-        if let Item::Let(l) = item {
-            scope.lets.insert(&l.name.value, &l.value);
-        }
-    }
-    for (name, value) in overrides {
-        match scope.lets.get_mut(name.as_str()) {
-            Some(slot) => *slot = value,
-            None => {
-                let mut diag = Diag::error(
-                    &UNKNOWN_VARIABLE,
-                    value.span,
-                    format!("the recipe has no `let {name} = …` to override"),
-                );
-                diag.help = suggest::did_you_mean(name, scope.lets.keys().copied());
-                diags.push(diag);
-            }
-        }
-    }
+    let (mut scope, places) = names(files, diags);
+    override_lets(&mut scope, overrides, diags);
     let decls = files.iter().flat_map(|f| {
         f.file.items.iter().filter_map(move |item| match item {
             Item::Decl(decl) => Some((decl, f.base.as_path())),
@@ -163,15 +122,7 @@ fn assemble(
     });
     let mut stages = decls.clone().filter(|(d, _)| d.keyword.value == "stage");
     if let Some((decl, _)) = stages.nth(MOST_STAGES) {
-        diags.push(
-            Diag::error(
-                &OUT_OF_BOUNDS,
-                decl.name.span,
-                format!("a recipe has at most {} stages", Count(MOST_STAGES as u64)),
-            )
-            .label("one too many")
-            .help("divide it into several recipes"),
-        );
+        diags.push(too_many_stages(decl));
         return Swept::default();
     }
     let (sweeps, decls): (Vec<_>, Vec<_>) =
@@ -211,6 +162,67 @@ fn assemble(
     }
 }
 
+/// The `let`s of a recipe's files, and where each name is declared first.
+fn names<'a>(files: &'a [Loaded], diags: &mut Diags) -> (Scope<'a>, IndexMap<&'a str, Span>) {
+    let mut scope = Scope::default();
+    let mut places: IndexMap<&str, Span> = IndexMap::new();
+    for item in files.iter().flat_map(|f| &f.file.items) {
+        let name = match item {
+            Item::Let(l) => &l.name,
+            Item::Decl(d) => &d.name,
+            Item::Import(_) => continue,
+        };
+        if let Some(&first) = places.get(name.value.as_str()) {
+            if first != name.span {
+                diags.push(
+                    Diag::error(
+                        &DUPLICATE_NAME,
+                        name.span,
+                        format!("`{}` is declared twice", name.value),
+                    )
+                    .label("again here")
+                    .related(first, "first here"),
+                );
+            }
+            continue;
+        }
+        places.insert(&name.value, name.span);
+        if let Item::Let(l) = item {
+            scope.lets.insert(&l.name.value, &l.value);
+        }
+    }
+    (scope, places)
+}
+
+/// Gives `let`s the values of `--set`.
+fn override_lets<'a>(scope: &mut Scope<'a>, overrides: &'a [(String, Value)], diags: &mut Diags) {
+    for (name, value) in overrides {
+        match scope.lets.get_mut(name.as_str()) {
+            Some(slot) => *slot = value,
+            None => {
+                let mut diag = Diag::error(
+                    &UNKNOWN_VARIABLE,
+                    value.span,
+                    format!("the recipe has no `let {name} = …` to override"),
+                );
+                diag.help = suggest::did_you_mean(name, scope.lets.keys().copied());
+                diags.push(diag);
+            }
+        }
+    }
+}
+
+/// The error of a recipe with more stages than are planned.
+fn too_many_stages(decl: &Decl) -> Diag {
+    Diag::error(
+        &OUT_OF_BOUNDS,
+        decl.name.span,
+        format!("a recipe has at most {} stages", Count(MOST_STAGES as u64)),
+    )
+    .label("one too many")
+    .help("divide it into several recipes")
+}
+
 /// Everything declared, with the values that `let`s have at a point.
 fn at_point(
     scope: &Scope<'_>,
@@ -238,152 +250,6 @@ fn at_point(
         }
     }
     recipe
-}
-
-/// A declaration with the values that are right, and whether all are; `None` where it is not even known what it declares.
-fn declare(
-    scope: &Scope<'_>,
-    decl: &Decl,
-    base: &Path,
-    diags: &mut Diags,
-) -> Option<(Declared, bool)> {
-    let Some(declaration) = decl::DECLARATIONS
-        .iter()
-        .find(|d| d.keyword == decl.keyword.value)
-    else {
-        let word = &decl.keyword.value;
-        let mut diag = Diag::error(
-            &UNKNOWN_DECLARATION,
-            decl.keyword.span,
-            format!("a recipe cannot declare a `{word}`"),
-        )
-        .label("unknown");
-        let known = decl::DECLARATIONS.iter().map(|d| d.keyword);
-        diag.help = if stage::stage(word).is_some() {
-            Some(format!(
-                "write `stage {} = {word} {{ … }}`",
-                decl.name.value
-            ))
-        } else {
-            suggest::did_you_mean(word, known.chain([sweep::KEYWORD]))
-        };
-        diags.push(diag);
-        return None;
-    };
-    let schemas = declaration.schemas();
-    let ctor = &decl.body;
-    let Some(schema) = schemas
-        .iter()
-        .copied()
-        .find(|s: &&Schema| s.name == ctor.name.value)
-    else {
-        let mut diag = Diag::error(
-            &UNKNOWN_ENTRY,
-            ctor.name.span,
-            format!("there is no {} `{}`", declaration.what, ctor.name.value),
-        )
-        .label("unknown");
-        diag.help = Some(source_meant(decl, &schemas))
-            .filter(|help| !help.is_empty())
-            .or_else(|| words::unknown_name(&ctor.name.value, schemas.iter().map(|s| s.name)));
-        diags.push(diag);
-        return None;
-    };
-    match (&ctor.arg, declaration.arg) {
-        (None, Some(what)) => {
-            diags.push(
-                Diag::error(
-                    &WRONG_TYPE,
-                    ctor.name.span,
-                    format!("`{}` is followed by {what}", ctor.name.value),
-                )
-                .label("the string is missing")
-                .help(format!(
-                    "write `{} = {} \"…\"`",
-                    decl.name.value, ctor.name.value
-                )),
-            );
-            return None;
-        }
-        (Some(arg), None) => {
-            diags.push(
-                Diag::error(
-                    &WRONG_TYPE,
-                    arg.span,
-                    format!("`{}` takes no string", ctor.name.value),
-                )
-                .label("remove this"),
-            );
-            return None;
-        }
-        _ => {}
-    }
-    if let (Some(arg), false) = (&ctor.arg, ctor.more.is_empty())
-        && (declaration.keyword, schema.name) != ("data", "local")
-    {
-        let message = format!("`{}` takes one string", ctor.name.value);
-        let diag = Diag::error(&WRONG_TYPE, arg.span, message).label("these are several");
-        diags.push(diag.help("only `data … = local` takes a list of files"));
-        return None;
-    }
-    scope.used.take();
-    let (filled, mut whole) = block::fill_what_is_right(scope, schema, ctor, diags);
-    if declaration.keyword == "data" {
-        let mut own = Diags::default();
-        columns::check(&filled.values, ctor, &mut own);
-        whole &= !own.has_errors();
-        diags.extend(own);
-    }
-    let declared = Declared {
-        name: decl.name.clone(),
-        declaration,
-        arg: ctor.arg.clone(),
-        more: ctor.more.clone(),
-        filled,
-        base: base.to_path_buf(),
-        uses: scope.used.take(),
-    };
-    Some((declared, whole))
-}
-
-/// How a source is written that was called by another tool's word, with the string that stands behind it; empty
-/// where nothing is known of the word.
-fn source_meant(decl: &Decl, schemas: &[&'static Schema]) -> String {
-    let ctor = &decl.body;
-    let word = &ctor.name.value;
-    let Some(arg) = &ctor.arg else {
-        return String::new();
-    };
-    let (keyword, name) = (&decl.keyword.value, &decl.name.value);
-    let block = if ctor.entries.is_empty() {
-        ""
-    } else {
-        " { … }"
-    };
-    let arg = quote(&arg.value);
-    let files = schemas.iter().any(|s| s.key("format").is_some());
-    if let Some(format) = format_named(word).filter(|_| files) {
-        let tells =
-            format_of(Path::new(arg.trim_matches('"'))).is_some_and(|f| f.name == format.name);
-        return if tells {
-            format!(
-                "a file's ending tells its format: write `{keyword} {name} = local {arg}{block}`"
-            )
-        } else {
-            format!("write `{keyword} {name} = local {arg} {{ format = {word}, … }}`")
-        };
-    }
-    match words::for_name(word).map(|w| &w.means) {
-        Some(words::Means::Entry(write)) => {
-            let source = write.split(' ').next().unwrap_or_default();
-            if schemas.iter().any(|s| s.name == source) {
-                format!("write `{keyword} {name} = {source} {arg}{block}`")
-            } else {
-                String::new()
-            }
-        }
-        _ => String::new(),
-    }
 }
 
 /// Complains about references to what is not there.
