@@ -23,31 +23,59 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
         }
     }
     if let Ok(sorted) = toposort(&graph, None) {
-        // Ties in order of declaration: petgraph's order is deterministic, but not the reader's.
-        let mut done = vec![false; stages.len()];
-        let mut list = Vec::new();
-        let mut rest: Vec<usize> = sorted
-            .iter()
-            .filter_map(|&n| graph.node_weight(n).copied())
-            .collect();
-        rest.sort_unstable();
-        while let Some(at) = rest.iter().position(|&i| {
-            nodes.get(i).is_none_or(|&n| {
-                graph
-                    .neighbors_directed(n, petgraph::Direction::Incoming)
-                    .all(|p| done.get(p.index()).copied().unwrap_or(true))
-            })
-        }) {
-            let i = rest.remove(at);
-            if let Some(slot) = done.get_mut(i) {
-                *slot = true;
-            }
-            list.extend(stages.get(i).copied());
-        }
-        return list;
+        return as_declared((&graph, &nodes), &sorted, &stages);
     }
+    let on_circle = circles(&graph, &stages, diags);
+    // What hangs on a circle cannot be planned either; the rest is, so that its mistakes show too.
+    let mut list: Vec<&Declared> = Vec::new();
+    let mut done = vec![false; stages.len()];
+    let is = |flags: &[bool], i: usize| flags.get(i).copied().unwrap_or(false);
+    while let Some(i) = (0..stages.len()).find(|&i| {
+        let ready = |s: &&Declared| needs(s, &stages).all(|(_, parent)| is(&done, parent));
+        !is(&done, i) && !is(&on_circle, i) && stages.get(i).is_some_and(ready)
+    }) {
+        if let Some(slot) = done.get_mut(i) {
+            *slot = true;
+        }
+        list.extend(stages.get(i).copied());
+    }
+    list
+}
+
+/// The stages of a graph without circles, those that wait for the same in order of declaration: petgraph's order is
+/// deterministic, but not the reader's.
+fn as_declared<'a>(
+    (graph, nodes): (&DiGraph<usize, ()>, &[NodeIndex]),
+    sorted: &[NodeIndex],
+    stages: &[&'a Declared],
+) -> Vec<&'a Declared> {
+    let mut done = vec![false; stages.len()];
+    let mut list = Vec::new();
+    let mut rest: Vec<usize> = sorted
+        .iter()
+        .filter_map(|&n| graph.node_weight(n).copied())
+        .collect();
+    rest.sort_unstable();
+    while let Some(at) = rest.iter().position(|&i| {
+        nodes.get(i).is_none_or(|&n| {
+            graph
+                .neighbors_directed(n, petgraph::Direction::Incoming)
+                .all(|p| done.get(p.index()).copied().unwrap_or(true))
+        })
+    }) {
+        let i = rest.remove(at);
+        if let Some(slot) = done.get_mut(i) {
+            *slot = true;
+        }
+        list.extend(stages.get(i).copied());
+    }
+    list
+}
+
+/// Which stages are on a circle; complains about each circle.
+fn circles(graph: &DiGraph<usize, ()>, stages: &[&Declared], diags: &mut Diags) -> Vec<bool> {
     let mut on_circle = vec![false; stages.len()];
-    for circle in tarjan_scc(&graph) {
+    for circle in tarjan_scc(graph) {
         let own = |&n: &NodeIndex| graph.contains_edge(n, n);
         if circle.len() < 2 && !circle.iter().any(own) {
             continue;
@@ -69,7 +97,7 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
         }
         if let Some(first) = members.iter().min().and_then(|&i| stages.get(i)) {
             let around = names.first().copied().unwrap_or_default();
-            let key = needs(first, &stages)
+            let key = needs(first, stages)
                 .find(|(_, i)| members.contains(i))
                 .map_or("from", |(key, _)| key);
             diags.push(
@@ -83,20 +111,7 @@ pub(super) fn order<'a>(recipe: &'a Recipe, diags: &mut Diags) -> Vec<&'a Declar
             );
         }
     }
-    // What hangs on a circle cannot be planned either; the rest is, so that its mistakes show too.
-    let mut list: Vec<&Declared> = Vec::new();
-    let mut done = vec![false; stages.len()];
-    let is = |flags: &[bool], i: usize| flags.get(i).copied().unwrap_or(false);
-    while let Some(i) = (0..stages.len()).find(|&i| {
-        let ready = |s: &&Declared| needs(s, &stages).all(|(_, parent)| is(&done, parent));
-        !is(&done, i) && !is(&on_circle, i) && stages.get(i).is_some_and(ready)
-    }) {
-        if let Some(slot) = done.get_mut(i) {
-            *slot = true;
-        }
-        list.extend(stages.get(i).copied());
-    }
-    list
+    on_circle
 }
 
 /// The stages a stage waits for, with the key that names each.

@@ -143,18 +143,9 @@ impl Binder<'_> {
         let split = split?;
         let data = self.recipe.find("data", name)?;
         let columns = decl::TEXT.get(&data.filled.values).unwrap_or_default();
-        if let Some(column) = prompt
-            .template
-            .columns()
-            .find(|c| !columns.iter().any(|t| t == c))
-        {
-            let message = format!(
-                "the template asks for the column `{column}`, which `{name}` does not read"
-            );
-            let mut diag = Diag::error(&BAD_DEMONSTRATIONS, at, message);
-            diag.help = suggest::did_you_mean(column, columns.iter().map(String::as_str))
-                .or_else(|| Some(format!("add it to `text` of `{name}`")));
-            diags.push(diag);
+        if let Some(message) = lacks_column(prompt, (name, columns)) {
+            let (message, help) = message;
+            diags.push(Diag::error(&BAD_DEMONSTRATIONS, at, message).help(help));
             return None;
         }
         let mut made = Demonstrations {
@@ -183,7 +174,7 @@ impl Binder<'_> {
         let Some(tokenizer) = &model.tokenizer else {
             return Some(Arc::new(made));
         };
-        // Data and tokenizers are kept as long as this, so their places tell them from all others.
+        // Data and tokenizers are kept as long as the binder, so their addresses tell them apart.
         let key = format!(
             "{:p} {:p} {:?} {:?} {} {} {}",
             Arc::as_ptr(&raw),
@@ -208,13 +199,7 @@ impl Binder<'_> {
             }
         };
         let made = made.sorted();
-        if let Some((class, found)) = made.lacking() {
-            let message = format!(
-                "`{name}.{split}` has {found} texts of the class `{}`, and {} of each are wanted: one more than are \
-                 shown, because no text is its own demonstration",
-                classes.get(class).map_or("", String::as_str),
-                made.each + 1,
-            );
+        if let Some(message) = too_few(&made, classes) {
             let help = "take a larger split, or fewer `demonstrations`";
             diags.push(Diag::error(&BAD_DEMONSTRATIONS, at, message).help(help));
             return None;
@@ -223,6 +208,29 @@ impl Binder<'_> {
         self.pools.insert(key, made.clone());
         Some(made)
     }
+}
+
+/// What is wrong with a template that asks for a column which the data set does not read, and what to do about it.
+fn lacks_column(prompt: &Prompt, (name, columns): (&str, &[String])) -> Option<(String, String)> {
+    let mut asked = prompt.template.columns();
+    let column = asked.find(|c| !columns.iter().any(|t| t == c))?;
+    let message =
+        format!("the template asks for the column `{column}`, which `{name}` does not read");
+    let help = suggest::did_you_mean(column, columns.iter().map(String::as_str))
+        .unwrap_or_else(|| format!("add it to `text` of `{name}`"));
+    Some((message, help))
+}
+
+/// What is wrong with a split of which a class has too few texts.
+fn too_few(made: &Demonstrations, classes: &[String]) -> Option<String> {
+    let (class, found) = made.lacking()?;
+    Some(format!(
+        "`{}` has {found} texts of the class `{}`, and {} of each are wanted: one more than are shown, because no text \
+         is its own demonstration",
+        made.from,
+        classes.get(class).map_or("", String::as_str),
+        made.each + 1,
+    ))
 }
 
 /// The examples of each class, filled in and tokenized.

@@ -41,31 +41,10 @@ pub(super) fn fingerprint(
         },
     );
     if start.model.numbers.activations != DType::F32 {
-        let held = start.model.numbers.activations.to_string();
-        parts.insert("activations".to_owned(), held);
+        let stored = start.model.numbers.activations.to_string();
+        parts.insert("activations".to_owned(), stored);
     }
-    let mut keys: Vec<(&str, &Checked)> = filled
-        .values
-        .iter()
-        .filter(|(k, v)| !matches!(v, Checked::Ref(..)) && !NEUTRAL.contains(k))
-        .collect();
-    keys.sort_by_key(|(k, _)| *k);
-    for (key, value) in keys {
-        let text = match value {
-            // An objective without keys of its own is its name.
-            Checked::Entry(entry) if key == "objective" && entry.values.iter().next().is_none() => {
-                Checked::Str(entry.name.clone()).to_string()
-            }
-            value => value.to_string(),
-        };
-        // Where a stage goes on from another, its default is that one's objective, which may be any.
-        let text = match (key, parent) {
-            ("objective", Some(_)) if filled.values.written(key) => format!("own {text}"),
-            ("objective", Some(_)) => "inherited".to_owned(),
-            _ => text,
-        };
-        parts.insert(format!("key {key}"), text);
-    }
+    parts.extend(of_keys(filled, parent));
     match parent.and_then(|p| plan.stage(p)) {
         Some(parent) => {
             whole &= parent.fingerprint.is_some();
@@ -97,31 +76,7 @@ pub(super) fn fingerprint(
         whole &= print.is_some();
         parts.insert("tuned".to_owned(), print.unwrap_or_default());
     }
-    if let Some(chooser) = &start.chooser {
-        let print = plan
-            .stage(&chooser.stage)
-            .and_then(|s| s.fingerprint.clone());
-        whole &= print.is_some();
-        parts.insert(CHOSEN.to_owned(), print.unwrap_or_default());
-    } else if let Some(prompt) = &start.prompt {
-        parts.insert(
-            "prompt".to_owned(),
-            format!("{:?} {:?}", prompt.template.source, prompt.words),
-        );
-        if let Some(shown) = &prompt.demonstrations {
-            whole &= shown.identity.is_some();
-            parts.insert(
-                "demonstrations".to_owned(),
-                format!(
-                    "{} of {} tokens, seed {}, {}",
-                    shown.each,
-                    shown.length,
-                    shown.seed,
-                    shown.identity.as_deref().unwrap_or_default()
-                ),
-            );
-        }
-    }
+    whole &= of_prompt(plan, start, &mut parts);
     for (key, split) in kind.splits().iter().zip(splits) {
         if let Some(split) = split {
             whole &= split.identity.is_some();
@@ -133,6 +88,65 @@ pub(super) fn fingerprint(
     }
     let hash = hash(&parts);
     (parts, whole.then_some(hash))
+}
+
+/// The written keys, by name. References count by what they refer to.
+fn of_keys<'a>(
+    filled: &'a Filled,
+    parent: Option<&str>,
+) -> impl Iterator<Item = (String, String)> + use<'a> {
+    let mut keys: Vec<(&str, &Checked)> = filled
+        .values
+        .iter()
+        .filter(|(k, v)| !matches!(v, Checked::Ref(..)) && !NEUTRAL.contains(k))
+        .collect();
+    keys.sort_by_key(|(k, _)| *k);
+    let goes_on = parent.is_some();
+    keys.into_iter().map(move |(key, value)| {
+        let text = match value {
+            // An objective without keys of its own is its name.
+            Checked::Entry(entry) if key == "objective" && entry.values.iter().next().is_none() => {
+                Checked::Str(entry.name.clone()).to_string()
+            }
+            value => value.to_string(),
+        };
+        // Where a stage goes on from another, its default is that one's objective, which may be any.
+        let text = match key {
+            "objective" if goes_on && filled.values.written(key) => format!("own {text}"),
+            "objective" if goes_on => "inherited".to_owned(),
+            _ => text,
+        };
+        (format!("key {key}"), text)
+    })
+}
+
+/// The prompt and its demonstrations, or the stage that chooses it. Whether all of their identities are known.
+fn of_prompt(plan: &Plan, start: &Handed, parts: &mut IndexMap<String, String>) -> bool {
+    if let Some(chooser) = &start.chooser {
+        let chooser = plan.stage(&chooser.stage);
+        let print = chooser.and_then(|s| s.fingerprint.clone());
+        let known = print.is_some();
+        parts.insert(CHOSEN.to_owned(), print.unwrap_or_default());
+        return known;
+    }
+    let Some(prompt) = &start.prompt else {
+        return true;
+    };
+    let text = format!("{:?} {:?}", prompt.template.source, prompt.words);
+    parts.insert("prompt".to_owned(), text);
+    let Some(shown) = &prompt.demonstrations else {
+        return true;
+    };
+    let identity = shown.identity.as_deref();
+    let text = format!(
+        "{} of {} tokens, seed {}, {}",
+        shown.each,
+        shown.length,
+        shown.seed,
+        identity.unwrap_or_default()
+    );
+    parts.insert("demonstrations".to_owned(), text);
+    identity.is_some()
 }
 
 /// The hash of a fingerprint's parts.

@@ -28,6 +28,49 @@ use crate::program::op::Precision;
 use crate::program::{DType, Format, Numbers};
 use crate::resolve::Declared;
 
+/// The error of a model whose files cannot be read.
+fn unreadable(at: Span, message: String, help: &str) -> Diag {
+    let diag = Diag::error(&BAD_MODEL, at, message).label("this model");
+    match help {
+        "" => diag,
+        help => diag.help(help),
+    }
+}
+
+/// Warns of keys of a config that no architecture here reads.
+fn unread_keys(declared: &Declared, config: &Json, diags: &mut Diags) {
+    let unknown = model::unknown_keys(config);
+    let Some(arg) = declared.arg.as_ref().filter(|_| !unknown.is_empty()) else {
+        return;
+    };
+    let message = format!(
+        "the config.json of `{}` has `{}`, which is not known here and not followed",
+        declared.name.value,
+        unknown.join("`, `")
+    );
+    let help = "if it changes what the model computes, results differ from those of the program that knows it";
+    diags.push(Diag::warning(&UNREAD_KEY, arg.span, message).help(help));
+}
+
+/// The error of a format in blocks that none of the model's matrices has.
+fn no_blocks(declared: &Declared, stored: Option<&Stored>, asked: Format) -> Option<Diag> {
+    let (stored, packed) = (stored?, asked.blocks()?);
+    let fits = |shape: &[u64]| matches!(shape, [_, width] if asked.fits(*width));
+    if stored.shapes().any(fits) {
+        return None;
+    }
+    let at = decl::DTYPE.span(&declared.filled.values);
+    let message = format!(
+        "no matrix of `{}` has rows of whole blocks of {} numbers, so none would be stored as {asked}",
+        declared.name.value,
+        packed.rule().numbers()
+    );
+    Some(
+        Diag::error(&BAD_MODEL, at, message)
+            .help("write `dtype = q4_0` or `q8_0`, whose blocks have 32 numbers"),
+    )
+}
+
 impl Binder<'_> {
     pub(super) fn bind_model(
         &mut self,
@@ -54,28 +97,10 @@ impl Binder<'_> {
         };
         let (bytes, config, architecture) = self.config(declared, &files, diags)?;
         let random = (decl::INIT.find(values) == Some("random")).then(|| decl::SEED.get(values));
-        let stored = match self.stored(&files, random) {
-            Ok(stored) => stored,
-            Err((message, help)) => {
-                let diag = Diag::error(&BAD_MODEL, arg.span, message).label("this model");
-                diags.push(if help.is_empty() {
-                    diag
-                } else {
-                    diag.help(help)
-                });
-                return None;
-            }
-        };
-        let unknown = model::unknown_keys(&config);
-        if !unknown.is_empty() {
-            let message = format!(
-                "the config.json of `{}` has `{}`, which is not known here and not followed",
-                declared.name.value,
-                unknown.join("`, `")
-            );
-            let help = "if it changes what the model computes, results differ from those of the program that knows it";
-            diags.push(Diag::warning(&UNREAD_KEY, arg.span, message).help(help));
-        }
+        let refused = |(message, help): (String, _)| unreadable(arg.span, message, help);
+        let stored = self.stored(&files, random).map_err(refused);
+        let stored = stored.map_err(|diag| diags.push(diag)).ok()?;
+        unread_keys(declared, &config, diags);
         let tokenizer = self.tokenizer(declared, &place, (&config, architecture.facts()), diags);
         let chat = self.chat(declared, &place, tokenizer.as_deref(), diags);
         let ends = match &architecture.causal_lm() {
@@ -100,26 +125,13 @@ impl Binder<'_> {
             );
         }
         let asked = format(decl::DTYPE.find(values));
-        if let (Some(stored), Some(packed)) = (&stored, asked.blocks())
-            && !stored
-                .shapes()
-                .any(|shape| matches!(shape, [_, width] if asked.fits(*width)))
-        {
-            let at = decl::DTYPE.span(values);
-            let message = format!(
-                "no matrix of `{}` has rows of whole blocks of {} numbers, so none would be stored as {asked}",
-                declared.name.value,
-                packed.rule().numbers()
-            );
-            diags.push(
-                Diag::error(&BAD_MODEL, at, message)
-                    .help("write `dtype = q4_0` or `q8_0`, whose blocks have 32 numbers"),
-            );
+        if let Some(diag) = no_blocks(declared, stored.as_deref(), asked) {
+            diags.push(diag);
             return None;
         }
         let storage = match (decl::DTYPE.is_written(values), &stored) {
             (false, Some(stored)) if files.gguf.is_some() => Storing::own(stored.formats()),
-            _ => format(decl::DTYPE.find(values)).into(),
+            _ => asked.into(),
         };
         Some(BoundModel {
             name: declared.name.value.clone(),

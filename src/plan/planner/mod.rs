@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use crate::base::{Diag, Diags, Spanned};
 use crate::library::data::tokens::Marking;
-use crate::library::method::import;
+use crate::library::method::{Tuning, import};
 use crate::library::model::{Model, Room};
 use crate::library::schema::Values;
-use crate::library::stage::job::Routine;
-use crate::library::stage::{StageCx, StageKind, check_metrics, keys, stage};
+use crate::library::stage::job::{Job, Routine};
+use crate::library::stage::{self, StageCx, StageKind, check_metrics, keys};
 use crate::library::{model, task};
 use crate::plan::adapters::{self, check_shapes};
 use crate::plan::bind::Binder;
@@ -19,7 +19,9 @@ use crate::plan::error::LENGTH_TOO_LARGE;
 use crate::plan::estimate::Around;
 use crate::plan::methods::check_methods;
 use crate::plan::sweep::Here;
-use crate::plan::{Handed, Open, Plan, Stage, choice, estimate, features, fingerprint, holds};
+use crate::plan::{
+    Handed, Open, Plan, Sets, Stage, choice, estimate, features, fingerprint, holds,
+};
 use crate::program::op::Machine;
 use crate::resolve::Declared;
 
@@ -50,7 +52,7 @@ impl Planner<'_, '_> {
     ) -> Option<Stage> {
         let filled = &declared.filled;
         let values = &filled.values;
-        let kind = stage(&filled.name)?;
+        let kind = stage::stage(&filled.name)?;
         kind.check(values, filled.span, diags);
         let (mut start, parent, mut model) = self.begin(declared, kind, diags)?;
         let tuning = self.tuning(
@@ -63,11 +65,7 @@ impl Planner<'_, '_> {
         );
         if let Some(tuning) = &tuning {
             self.marking = tuning.marking();
-            let room = tuning.room();
-            if room != Room::default() {
-                model.make_room(room);
-                fit_length(values, model.facts().max_length, &mut start, diags);
-            }
+            reserve(tuning, model.as_mut(), (values, &mut start), diags);
         }
         let model: Arc<dyn Model> = Arc::from(model);
         if let Some(tuning) = &tuning {
@@ -106,59 +104,18 @@ impl Planner<'_, '_> {
             splits: facts,
             tuned: start.tuned.is_some(),
         })?;
-        let mut job = match kind.lower(&cx) {
-            Ok(job) => job,
-            Err(list) => {
-                list.into_iter().for_each(|d| diags.push(d));
-                return None;
-            }
-        };
-        if let Routine::Fold(fold) = &mut job.routine {
-            fold.to = fold.to.take().map(|to| declared.base.join(to));
-            if let Some(mix) = &mut fold.mix {
-                for folder in &mut mix.folders {
-                    *folder = declared.base.join(&*folder);
-                }
-                let at = crate::library::stage::convert::ADAPTERS.span(values);
-                if let Err(diag) = adapters::check_mix(mix, model.as_ref(), at) {
-                    diags.push(*diag);
-                    return None;
-                }
-            }
-        }
-        let format = crate::library::stage::export::FORMAT.span(values);
-        if let Some(wrong) = super::exports::check(&start, model.as_ref(), &job, format) {
-            diags.push(wrong);
+        let refused = |list: Vec<Diag>| list.into_iter().for_each(|d| diags.push(d));
+        let mut job = kind.lower(&cx).map_err(refused).ok()?;
+        if let Err(diag) = resolve_paths(&mut job, declared, model.as_ref()) {
+            diags.push(*diag);
             return None;
         }
-        if !check_shapes(&tuning, model.as_ref(), (start.task.as_ref(), &job), diags) {
+        let of = (declared, kind);
+        if !self.check_tensors(of, (&start, &tuning), (model.as_ref(), &job), diags) {
             return None;
         }
-        let from = if keys::FROM.is_written(values) {
-            "from"
-        } else {
-            "model"
-        };
-        let read = (model.as_ref(), job.params.as_slice());
-        let own = (kind, values);
-        let held = adapters::held(&tuning, declared, model.as_ref());
-        if !holds::check(
-            self.plan,
-            own,
-            (&start, &held),
-            read,
-            values.span(from),
-            diags,
-        ) {
-            return None;
-        }
-        let asked = features::Asked {
-            decided: sets.len() == 1,
-            ..features::Asked::of(values, start.task.as_ref())
-        };
-        let not_kept = sets
-            .first()
-            .and_then(|set| features::keep(&mut job, &choice::lengths(set), asked));
+        let keeps = features::Asked::of(values, start.task.as_ref());
+        let not_kept = keep_features(&mut job, &sets, keeps);
         let around = Around {
             host: choice::host_bytes(&sets),
             making: choice::making(&sets),
@@ -191,6 +148,39 @@ impl Planner<'_, '_> {
             fingerprint,
             candidates,
         })
+    }
+
+    /// Whether the job's tensors have names in what it exports, and what it starts from has them in the right shapes.
+    fn check_tensors(
+        &self,
+        (declared, kind): (&Declared, &dyn StageKind),
+        (start, tuning): (&Handed, &Tuning),
+        (model, job): (&dyn Model, &Job),
+        diags: &mut Diags,
+    ) -> bool {
+        let values = &declared.filled.values;
+        let format = stage::export::FORMAT.span(values);
+        if let Some(wrong) = super::exports::check(start, model, job, format) {
+            diags.push(wrong);
+            return false;
+        }
+        if !check_shapes(tuning, model, (start.task.as_ref(), job), diags) {
+            return false;
+        }
+        let from = if keys::FROM.is_written(values) {
+            "from"
+        } else {
+            "model"
+        };
+        let stored = adapters::held(tuning, declared, model);
+        holds::check(
+            self.plan,
+            (kind, values),
+            (start, &stored),
+            (model, job.params.as_slice()),
+            values.span(from),
+            diags,
+        )
     }
 
     /// What a stage starts from, with its own length and objective; the stage that leaves it, and the model's
@@ -257,6 +247,46 @@ impl Planner<'_, '_> {
         }
         Some((start, parent, model))
     }
+}
+
+/// Keeps what the frozen part makes of each text, where that pays; gives the reason where it does not.
+fn keep_features(job: &mut Job, sets: &[Sets], asked: features::Asked) -> Option<String> {
+    let asked = features::Asked {
+        decided: sets.len() == 1,
+        ..asked
+    };
+    let set = sets.first()?;
+    features::keep(job, &choice::lengths(set), asked)
+}
+
+/// Takes the positions that methods need from the model, and from the texts where they would not fit any more.
+fn reserve(
+    tuning: &Tuning,
+    model: &mut dyn Model,
+    (values, start): (&Values, &mut Handed),
+    diags: &mut Diags,
+) {
+    let room = tuning.room();
+    if room != Room::default() {
+        model.make_room(room);
+        fit_length(values, model.facts().max_length, start, diags);
+    }
+}
+
+/// Makes the paths of a job those seen from the recipe's folder, and checks the adapters that they lead to.
+fn resolve_paths(job: &mut Job, declared: &Declared, model: &dyn Model) -> Result<(), Box<Diag>> {
+    let Routine::Fold(fold) = &mut job.routine else {
+        return Ok(());
+    };
+    fold.to = fold.to.take().map(|to| declared.base.join(to));
+    let Some(mix) = &mut fold.mix else {
+        return Ok(());
+    };
+    for folder in &mut mix.folders {
+        *folder = declared.base.join(&*folder);
+    }
+    let at = stage::convert::ADAPTERS.span(&declared.filled.values);
+    adapters::check_mix(mix, model, at)
 }
 
 /// Cuts texts where what methods put before them leaves no more positions.

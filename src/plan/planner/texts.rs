@@ -28,6 +28,21 @@ pub(super) struct Texts {
     pub(super) candidates: Option<Arc<Candidates>>,
 }
 
+/// The names of the classes of the model's own trained head, where the stage goes on with that head and they are names.
+fn own_head(kind: &dyn StageKind, start: &Handed) -> Vec<String> {
+    let own = kind.trains()
+        && start.task.answer().names_classes()
+        && !start.task.needs().is_lm()
+        && start.model.random.is_none()
+        && start.weights.is_none()
+        && start.adapter.is_none();
+    if !own {
+        return Vec::new();
+    }
+    let (_, names) = trained_head(&start.model);
+    names.filter(|names| !generic(names)).unwrap_or_default()
+}
+
 /// Something is wrong, and a diagnostic says what.
 struct Refused;
 
@@ -142,64 +157,39 @@ impl Planner<'_, '_> {
         };
         let classes = start.classes.clone();
         let task = start.task.clone();
-        let has_classes = task.answer().names_classes();
-        let own_head = kind.trains()
-            && has_classes
-            && !task.needs().is_lm()
-            && start.model.random.is_none()
-            && start.weights.is_none()
-            && start.adapter.is_none();
-        let trained = if own_head {
-            let (_, names) = trained_head(&start.model);
-            names.filter(|names| !generic(names)).unwrap_or_default()
-        } else {
-            Vec::new()
-        };
+
+        let trained = own_head(kind, start);
         let mut sets = Vec::new();
         let mut complete = true;
         for template in &templates {
             // Each in the same way, so that what is read is read once.
             start.classes.clone_from(&classes);
+            let want = Want {
+                task: task.as_ref(),
+                classes: None,
+                // A trained head is attached by the names of its classes.
+                preferred: Some(trained.as_slice()).filter(|names| !names.is_empty()),
+                template: None,
+                demonstrations: shown.as_ref(),
+                draws: keys::DRAWS.find(values).unwrap_or(1),
+                max_length: start.max_length,
+                marking: self.marking,
+                survey: self.binder.survey,
+                rows: Rows::PLAIN,
+            };
             let mut set = Sets::new();
             for key in kind.splits() {
-                let known = Some(start.classes.as_slice()).filter(|names| !names.is_empty());
-                let want = Want {
-                    task: task.as_ref(),
-                    classes: known,
-                    // A trained head is attached by the names of its classes.
-                    preferred: Some(trained.as_slice()).filter(|names| !names.is_empty()),
-                    template: template.as_ref().map(|t| (t, at(key))),
-                    demonstrations: shown.as_ref(),
-                    draws: keys::DRAWS.find(values).unwrap_or(1),
-                    max_length: start.max_length,
-                    marking: self.marking,
-                    survey: self.binder.survey,
-                    rows: Rows::PLAIN,
-                };
+                let template = template.as_ref().map(|t| (t, at(key)));
+                let want = Want { template, ..want };
                 let bound = match values.find::<Reference>(key) {
                     Some((name, Some(split))) => {
-                        let at = values.span(key);
-                        let bound = self
-                            .binder
-                            .split(name, split, &start.model, want, at, diags);
+                        let of = (values, *key);
+                        let bound = self.set((name, split), want, of, start, diags)?;
                         complete &= bound.is_some();
                         bound
                     }
                     _ => None,
                 };
-                if let Some(split) = bound.as_ref().filter(|_| has_classes) {
-                    match known {
-                        None => {
-                            let least = task.least_classes();
-                            start.classes = self.classes(split, least, (values, key), diags)?;
-                        }
-                        // Classes without names take those of the data.
-                        Some(known) if generic(known) && split.classes.len() == known.len() => {
-                            start.classes.clone_from(&split.classes);
-                        }
-                        Some(_) => {}
-                    }
-                }
                 set.push(bound);
             }
             sets.push(set);
@@ -212,6 +202,43 @@ impl Planner<'_, '_> {
             start.fresh_head = *names != trained && !by_place;
         }
         complete.then_some(sets)
+    }
+
+    /// A split that a key names. Classes that are not fixed yet are its own. The outer `None` says that the classes are
+    /// wrong, the inner one that the split is.
+    fn set(
+        &mut self,
+        (name, split): (&str, &str),
+        want: Want<'_>,
+        (values, key): (&Values, &str),
+        start: &mut Handed,
+        diags: &mut Diags,
+    ) -> Option<Option<Arc<BoundSplit>>> {
+        let known = Some(start.classes.as_slice()).filter(|names| !names.is_empty());
+        let want = Want {
+            classes: known,
+            ..want
+        };
+        let task = want.task;
+        let at = values.span(key);
+        let bound = self
+            .binder
+            .split(name, split, &start.model, want, at, diags);
+        let Some(split) = bound.as_ref().filter(|_| task.answer().names_classes()) else {
+            return Some(bound);
+        };
+        match known {
+            None => {
+                let least = task.least_classes();
+                start.classes = self.classes(split, least, (values, key), diags)?;
+            }
+            // Classes without names take those of the data.
+            Some(known) if generic(known) && split.classes.len() == known.len() => {
+                start.classes.clone_from(&split.classes);
+            }
+            Some(_) => {}
+        }
+        Some(bound)
     }
 
     pub(super) fn classes(
