@@ -113,25 +113,15 @@ impl Check {
         let peak = compiled.plan.as_ref().map(|_| needed(&all));
         let fits = limit.zip(peak).map(|(limit, peak)| peak <= limit);
         if self.common.json {
-            let stages: Vec<Json> = compiled
-                .plan
-                .iter()
-                .flat_map(|p| &p.stages)
-                .map(|s| {
-                    let mut json = plan_render::stage_json(s, cached(s), &self.common.device);
-                    timed(&mut json, time(s), source);
-                    stored(&mut json, s, &store);
-                    json
-                })
-                .collect();
+            let own = |s: &&Stage| {
+                let mut json = plan_render::stage_json(s, cached(s), &self.common.device);
+                timed(&mut json, time(s), source);
+                stored(&mut json, s, &store);
+                json
+            };
+            let stages: Vec<Json> = all.iter().map(own).collect();
             let data = compiled.plan.as_ref().map_or(json!([]), data::json);
-            let tensors = compiled
-                .plan
-                .iter()
-                .flat_map(|p| &p.stages)
-                .map(|s| s.estimate.peak())
-                .max()
-                .unwrap_or(0);
+            let tensors = all.iter().map(|s| s.estimate.peak()).max().unwrap_or(0);
             recipes.push(json!({
                 "recipe": compiled.path.display().to_string(), "peak_bytes": tensors, "fits": fits, "budget_bytes": asked.budget,
                 "disk_bytes": compiled.plan.as_ref().map(|p| disk(p, &cached).most()),

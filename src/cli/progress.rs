@@ -121,6 +121,39 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// A step that is done: on the bar, or every ten seconds on a line.
+    fn step(&mut self, step: u64, loss: f64, samples_per_s: f64, peak: u64) {
+        let loss = self.smoothed(loss);
+        let text = format!(
+            "{loss}  {samples_per_s:.0} samples/s  {}{}",
+            Bytes(peak),
+            self.left(step)
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.set_message(text);
+        } else if self.last_line.elapsed() >= Duration::from_secs(10) || step == self.total {
+            self.last_line = Instant::now();
+            self.line(&format!(
+                "  {}: step {step}/{}  {text}",
+                self.stage, self.total
+            ));
+        }
+    }
+
+    /// Examples whose features are kept, likewise.
+    fn kept(&mut self, done: u64, total: u64) {
+        let text = format!("frozen part: features of {done} of {total} examples kept");
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+        } else if self.last_line.elapsed() >= Duration::from_secs(10) || done == total {
+            self.last_line = Instant::now();
+            self.line(&format!("  {}: {text}", self.stage));
+        }
+    }
+}
+
 fn listed(metrics: &[(String, f64)]) -> String {
     metrics
         .iter()
@@ -166,34 +199,8 @@ impl Observer for Progress {
                 loss,
                 samples_per_s,
                 peak,
-            } => {
-                let loss = self.smoothed(loss);
-                let text = format!(
-                    "{loss}  {samples_per_s:.0} samples/s  {}{}",
-                    Bytes(peak),
-                    self.left(step)
-                );
-                if let Some(bar) = &self.bar {
-                    bar.set_position(step);
-                    bar.set_message(text);
-                } else if self.last_line.elapsed() >= Duration::from_secs(10) || step == self.total
-                {
-                    self.last_line = Instant::now();
-                    self.line(&format!(
-                        "  {}: step {step}/{}  {text}",
-                        self.stage, self.total
-                    ));
-                }
-            }
-            Event::Kept { done, total } => {
-                let text = format!("frozen part: features of {done} of {total} examples kept");
-                if let Some(bar) = &self.bar {
-                    bar.set_message(text);
-                } else if self.last_line.elapsed() >= Duration::from_secs(10) || done == total {
-                    self.last_line = Instant::now();
-                    self.line(&format!("  {}: {text}", self.stage));
-                }
-            }
+            } => self.step(step, loss, samples_per_s, peak),
+            Event::Kept { done, total } => self.kept(done, total),
             Event::Scored { done } => {
                 if let Some(bar) = self
                     .bar

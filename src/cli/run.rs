@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::check::{fitted, needed, verdict};
 use super::exit;
@@ -235,6 +235,16 @@ impl Run {
         own
     }
 
+    /// Says that a checkpoint is not used.
+    fn note_stranded(&self, stage: &Stage, step: u64) {
+        let text = format!(
+            "note: a checkpoint of `{}` at step {step} is of another version of its recipe and is not used; to go on \
+             from it, take back what was changed\n",
+            stage.name.value
+        );
+        note(&Screen::err(self.common.color).fold(&text, 4));
+    }
+
     /// The stages that would run, each with its reason.
     fn dry(&self, plan: &Plan, options: &Options) -> String {
         let store = Store::open(options.store.clone());
@@ -255,26 +265,7 @@ impl Run {
             } else if let Some(step) = resumes {
                 format!("interrupted: resumes at {step}")
             } else {
-                match store.latest(&recipe, &stage.name.value) {
-                    Some((_, parts)) if parts != stage.parts => {
-                        let differs = |k: &&String| parts.get(*k) != stage.parts.get(*k);
-                        let mut changed: Vec<&String> = stage
-                            .parts
-                            .keys()
-                            .chain(parts.keys())
-                            .filter(differs)
-                            .collect();
-                        changed.sort();
-                        changed.dedup();
-                        let names: Vec<String> = changed
-                            .iter()
-                            .map(|k| format!("`{}`", k.trim_start_matches("key ")))
-                            .collect();
-                        format!("changed: {}", names.join(", "))
-                    }
-                    Some(_) => "unfinished".to_owned(),
-                    None => "new".to_owned(),
-                }
+                unfinished(&store, &recipe, stage)
             };
             let stranded = match resumes {
                 None if !self.fresh => store.stranded(&options.recipe, &stage.name.value, &key),
@@ -289,31 +280,20 @@ impl Run {
         }
         for (stage, .., stranded) in &list {
             if let Some((_, step)) = stranded.as_ref().filter(|_| !self.common.quiet) {
-                note(&Screen::err(self.common.color).fold(
-                    &format!(
-                        "note: a checkpoint of `{}` at step {step} is of another version of its recipe and is not used; to go on \
-                         from it, take back what was changed\n",
-                        stage.name.value
-                    ),
-                    4,
-                ));
+                self.note_stranded(stage, *step);
             }
         }
         if self.common.json {
-            let stages: Vec<Json> = list
-                .iter()
-                .map(|(s, why, resumes, stranded)| {
-                    let stranded = stranded.as_ref().map(|(_, step)| *step);
-                    serde_json::json!({
-                        "name": s.name.value, "kind": s.filled.name, "reason": why, "resumes_at": resumes,
-                        "stranded_at": stranded, "estimated_peak_bytes": s.estimate.peak(),
-                    })
+            let row = |(s, why, resumes, stranded): &(&Stage, String, _, Option<(String, u64)>)| {
+                let stranded = stranded.as_ref().map(|(_, step)| *step);
+                json!({
+                    "name": s.name.value, "kind": s.filled.name, "reason": why, "resumes_at": resumes,
+                    "stranded_at": stranded, "estimated_peak_bytes": s.estimate.peak(),
                 })
-                .collect();
-            return format!(
-                "{:#}\n",
-                serde_json::json!({ "schema": 1, "recipe": recipe, "would_run": stages })
-            );
+            };
+            let stages: Vec<Json> = list.iter().map(row).collect();
+            let own = json!({ "schema": 1, "recipe": recipe, "would_run": stages });
+            return format!("{own:#}\n");
         }
         if list.is_empty() {
             return "nothing would run: every stage is finished\n".to_owned();
@@ -334,5 +314,29 @@ impl Run {
             ]);
         }
         table.flush().render(Screen::out(self.common.color))
+    }
+}
+
+/// Why a stage that is not in the store would run: what changed since it ran last, if it did.
+fn unfinished(store: &Store, recipe: &str, stage: &Stage) -> String {
+    match store.latest(recipe, &stage.name.value) {
+        Some((_, parts)) if parts != stage.parts => {
+            let differs = |k: &&String| parts.get(*k) != stage.parts.get(*k);
+            let mut changed: Vec<&String> = stage
+                .parts
+                .keys()
+                .chain(parts.keys())
+                .filter(differs)
+                .collect();
+            changed.sort();
+            changed.dedup();
+            let names: Vec<String> = changed
+                .iter()
+                .map(|k| format!("`{}`", k.trim_start_matches("key ")))
+                .collect();
+            format!("changed: {}", names.join(", "))
+        }
+        Some(_) => "unfinished".to_owned(),
+        None => "new".to_owned(),
     }
 }

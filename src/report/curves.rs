@@ -180,13 +180,28 @@ fn path(frame: &Frame, curve: &Curve) -> String {
     d
 }
 
+const W: f64 = 1040.0;
+const H: f64 = 340.0;
+/// Where the names of lines are written, right of the curves.
+const LABELS: f64 = 210.0;
+
 fn draw(lines: &[Line<'_>], title: &str, points: bool) -> Option<String> {
-    const W: f64 = 1040.0;
-    const H: f64 = 340.0;
-    const LABELS: f64 = 210.0;
     if lines.is_empty() {
         return None;
     }
+    let frame = frame(lines);
+    let mut out = open(W, H, &format!("{title} over the steps of training"));
+    out.push_str(&frame.axes("step", title));
+    for line in lines {
+        curve(&mut out, line, &frame, points);
+    }
+    labels(&mut out, lines, &frame);
+    out.push_str("</svg>");
+    Some(out)
+}
+
+/// The axes: steps, as whole numbers from 0, and the values of all runs.
+fn frame(lines: &[Line<'_>]) -> Frame {
     let every = || lines.iter().flat_map(|l| l.runs.iter().flat_map(|r| &r.0));
     let mut xs: Vec<f64> = every().map(|p| p.0).collect();
     xs.push(0.0);
@@ -198,56 +213,60 @@ fn draw(lines: &[Line<'_>], title: &str, points: bool) -> Option<String> {
     for tick in &mut x.ticks {
         tick.1 = crate::base::units::Count(tick.0 as u64).to_string();
     }
-    let frame = Frame {
+    Frame {
         left: 66.0,
         top: 40.0,
         width: W - 66.0 - LABELS,
         height: H - 40.0 - 54.0,
         x,
         y: Axis::over(&ys, 1.0, "", 5.0),
-    };
-    let mut out = open(W, H, &format!("{title} over the steps of training"));
-    out.push_str(&frame.axes("step", title));
-    for line in lines {
-        if line.runs.len() > 1 {
-            for (run, _) in &line.runs {
-                let _ = write!(
-                    out,
-                    "<path class='run' style='{}' d='{}'/>",
-                    line.look.line(),
-                    path(&frame, run)
-                );
-            }
-        }
-        let _ = write!(
-            out,
-            "<path class='curve' style='{}' d='{}'><title>{}</title></path>",
-            line.look.line(),
-            path(&frame, &line.mean),
-            escape(line.name)
-        );
-        if points {
-            for (x, y) in &line.mean {
-                let _ = write!(
-                    out,
-                    "<path class='point' style='fill:{}' d='{}'><title>{}: {y:.4} at step {x}</title></path>",
-                    line.look.colour(),
-                    line.look.mark(frame.px(*x), frame.py(*y), 4.0),
-                    escape(line.name)
-                );
-            }
-        }
-        for (x, y) in line.runs.iter().filter_map(|r| r.1) {
+    }
+}
+
+/// A line: its runs, their mean, and the steps whose weights were kept.
+fn curve(out: &mut String, line: &Line<'_>, frame: &Frame, points: bool) {
+    if line.runs.len() > 1 {
+        for (run, _) in &line.runs {
             let _ = write!(
                 out,
-                "<circle class='kept' style='stroke:{}' cx='{:.1}' cy='{:.1}' r='5.5'><title>{}: the weights of step {x} were kept</title></circle>",
+                "<path class='run' style='{}' d='{}'/>",
+                line.look.line(),
+                path(frame, run)
+            );
+        }
+    }
+    let _ = write!(
+        out,
+        "<path class='curve' style='{}' d='{}'><title>{}</title></path>",
+        line.look.line(),
+        path(frame, &line.mean),
+        escape(line.name)
+    );
+    if points {
+        for (x, y) in &line.mean {
+            let _ = write!(
+                out,
+                "<path class='point' style='fill:{}' d='{}'><title>{}: {y:.4} at step {x}</title></path>",
                 line.look.colour(),
-                frame.px(x),
-                frame.py(y),
+                line.look.mark(frame.px(*x), frame.py(*y), 4.0),
                 escape(line.name)
             );
         }
     }
+    for (x, y) in line.runs.iter().filter_map(|r| r.1) {
+        let _ = write!(
+            out,
+            "<circle class='kept' style='stroke:{}' cx='{:.1}' cy='{:.1}' r='5.5'><title>{}: the weights of step {x} were kept</title></circle>",
+            line.look.colour(),
+            frame.px(x),
+            frame.py(y),
+            escape(line.name)
+        );
+    }
+}
+
+/// The names of the lines with their last values, moved apart where they would meet.
+fn labels(out: &mut String, lines: &[Line<'_>], frame: &Frame) {
     let ends: Vec<(f64, f64)> = lines
         .iter()
         .filter_map(|l| l.mean.last().copied())
@@ -275,8 +294,6 @@ fn draw(lines: &[Line<'_>], title: &str, points: bool) -> Option<String> {
             }
         );
     }
-    out.push_str("</svg>");
-    Some(out)
 }
 
 #[cfg(test)]

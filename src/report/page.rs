@@ -250,9 +250,81 @@ fn verdict(group: &Group) -> String {
     format!("<ul class='tiles' aria-label='the Pareto front'>{tiles}</ul>\n")
 }
 
+/// The attribute of cells of numbers.
+const fn class(column: &Column) -> &'static str {
+    if column.number { " class='number'" } else { "" }
+}
+
+/// A row of the table of results.
+fn table_row(out: &mut String, list: &[Column], (i, row): (usize, &Row)) {
+    out.push_str("<tr>");
+    for (at, c) in list.iter().enumerate() {
+        let cell = escape(c.cells.get(i).map(String::as_str).unwrap_or_default());
+        if at == 0 {
+            let front = if row.pareto {
+                "<span class='badge' title='nothing beats it in both metric and memory'>Pareto</span>"
+            } else {
+                ""
+            };
+            let _ = write!(
+                out,
+                "<th scope='row'>{}{cell}{front}</th>",
+                Look::of(i).swatch()
+            );
+            continue;
+        }
+        let _ = match c.marks.get(i).copied().unwrap_or_default() {
+            Mark::Best => write!(
+                out,
+                "<td{}><b class='best' title='best of the column'>{cell}</b></td>",
+                class(c)
+            ),
+            Mark::Near => write!(
+                out,
+                "<td{}>{cell}<span class='near' title='cannot be told from the best'>≈</span></td>",
+                class(c)
+            ),
+            Mark::None => write!(out, "<td{}>{cell}</td>", class(c)),
+        };
+    }
+    out.push_str("</tr>\n");
+}
+
+/// What the marks of the table mean.
+fn legend(out: &mut String, group: &Group) {
+    out.push_str("<p class='note'>Marked: the best of each column. Estimated and measured are tensors at their peak; process is all of it.");
+    if group.repeated() {
+        out.push_str(
+            " Values are means ± standard deviations over n runs that differ in their seeds only.",
+        );
+    }
+    let known = |noise: Difference| group.rows.iter().any(|r| r.told == noise);
+    if let (Some(main), true) = (&group.main, known(Difference::Within)) {
+        let _ = write!(
+            out,
+            " ≈: the difference to the best {} is within the noise (95 %; over the seeds where there are several, else over the rows scored).",
+            escape(main)
+        );
+    }
+    if let (Some(main), true, true) = (
+        &group.main,
+        known(Difference::Unknown),
+        group.rows.len() > 1,
+    ) {
+        let _ = write!(
+            out,
+            " No noise is known of single runs' {}: runs with other seeds would tell what a difference is worth.",
+            escape(main)
+        );
+    }
+    if let Some(unlike) = &group.unlike {
+        let _ = write!(out, " {}.", escape(&unlike.words()));
+    }
+    out.push_str("</p>");
+}
+
 fn results(group: &Group) -> String {
     let list = table::columns(group, true);
-    let class = |c: &Column| if c.number { " class='number'" } else { "" };
     let mut out = String::from("<table><thead><tr>");
     for c in &list {
         let sorted = match group
@@ -274,66 +346,11 @@ fn results(group: &Group) -> String {
     }
     out.push_str("</tr></thead><tbody>\n");
     for (i, row) in group.rows.iter().enumerate().take(MOST_ROWS) {
-        out.push_str("<tr>");
-        for (at, c) in list.iter().enumerate() {
-            let cell = escape(c.cells.get(i).map(String::as_str).unwrap_or_default());
-            if at == 0 {
-                let front = if row.pareto {
-                    "<span class='badge' title='nothing beats it in both metric and memory'>Pareto</span>"
-                } else {
-                    ""
-                };
-                let _ = write!(
-                    out,
-                    "<th scope='row'>{}{cell}{front}</th>",
-                    Look::of(i).swatch()
-                );
-                continue;
-            }
-            let _ = match c.marks.get(i).copied().unwrap_or_default() {
-                Mark::Best => write!(
-                    out,
-                    "<td{}><b class='best' title='best of the column'>{cell}</b></td>",
-                    class(c)
-                ),
-                Mark::Near => write!(
-                    out,
-                    "<td{}>{cell}<span class='near' title='cannot be told from the best'>≈</span></td>",
-                    class(c)
-                ),
-                Mark::None => write!(out, "<td{}>{cell}</td>", class(c)),
-            };
-        }
-        out.push_str("</tr>\n");
+        table_row(&mut out, &list, (i, row));
     }
     out.push_str("</tbody></table>");
     let mut out = wide(&out, "", "table");
-    out.push_str("<p class='note'>Marked: the best of each column. Estimated and measured are tensors at their peak; process is all of it.");
-    if group.repeated() {
-        out.push_str(
-            " Values are means ± standard deviations over n runs that differ in their seeds only.",
-        );
-    }
-    let told = |told: Difference| group.rows.iter().any(|r| r.told == told);
-    if let (Some(main), true) = (&group.main, told(Difference::Within)) {
-        let _ = write!(
-            out,
-            " ≈: the difference to the best {} is within the noise (95 %; over the seeds where there are several, else over the rows scored).",
-            escape(main)
-        );
-    }
-    if let (Some(main), true, true) = (&group.main, told(Difference::Unknown), group.rows.len() > 1)
-    {
-        let _ = write!(
-            out,
-            " No noise is known of single runs' {}: runs with other seeds would tell what a difference is worth.",
-            escape(main)
-        );
-    }
-    if let Some(unlike) = &group.unlike {
-        let _ = write!(out, " {}.", escape(&unlike.words()));
-    }
-    out.push_str("</p>");
+    legend(&mut out, group);
     out.push_str(&left_out(group.rows.len(), MOST_ROWS, "rows"));
     out
 }

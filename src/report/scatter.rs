@@ -120,38 +120,43 @@ pub fn chart(group: &Group) -> Option<String> {
         corner.1,
         corner.0
     );
-    for d in &dots {
-        let (x, y) = (frame.px(d.at.0), frame.py(d.at.1));
-        if let Some(sd) = d.metric.sd() {
-            let (a, b) = (frame.py(d.at.1 + sd), frame.py(d.at.1 - sd));
-            let _ = write!(
-                out,
-                "<path class='error' style='stroke:{}' d='M{x:.1} {a:.1}V{b:.1}M{:.1} {a:.1}h8M{:.1} {b:.1}h8'/>",
-                d.look.colour(),
-                x - 4.0,
-                x - 4.0
-            );
-        }
-        let colour = d.look.colour();
-        let fill = if d.front {
-            colour.as_str()
-        } else {
-            "var(--panel)"
-        };
-        let radius = if d.front { 7.0 } else { 5.0 };
-        let _ = write!(
-            out,
-            "<path d='{}' style='fill:{fill};stroke:{colour}' class='dot'><title>{}: {main} {}, {}</title></path>",
-            d.look.mark(x, y, radius),
-            escape(d.name),
-            table::decimal(d.metric),
-            table::sizes(d.memory, true),
-            main = escape(main)
-        );
+    for dot in &dots {
+        mark(&mut out, dot, &frame, main);
     }
     out.push_str(&names(&dots, &frame));
     out.push_str("</svg>");
     Some(out)
+}
+
+/// A dot with its deviation, filled where it is on the front.
+fn mark(out: &mut String, d: &Dot<'_>, frame: &Frame, main: &str) {
+    let (x, y) = (frame.px(d.at.0), frame.py(d.at.1));
+    if let Some(sd) = d.metric.sd() {
+        let (a, b) = (frame.py(d.at.1 + sd), frame.py(d.at.1 - sd));
+        let _ = write!(
+            out,
+            "<path class='error' style='stroke:{}' d='M{x:.1} {a:.1}V{b:.1}M{:.1} {a:.1}h8M{:.1} {b:.1}h8'/>",
+            d.look.colour(),
+            x - 4.0,
+            x - 4.0
+        );
+    }
+    let colour = d.look.colour();
+    let fill = if d.front {
+        colour.as_str()
+    } else {
+        "var(--panel)"
+    };
+    let radius = if d.front { 7.0 } else { 5.0 };
+    let _ = write!(
+        out,
+        "<path d='{}' style='fill:{fill};stroke:{colour}' class='dot'><title>{}: {main} {}, {}</title></path>",
+        d.look.mark(x, y, radius),
+        escape(d.name),
+        table::decimal(d.metric),
+        table::sizes(d.memory, true),
+        main = escape(main)
+    );
 }
 
 /// What an axis of a metric is called.

@@ -32,48 +32,20 @@ pub(in crate::cli) fn table(
     let all: Vec<&Stage> = plan.stages.iter().collect();
     let on_device = plan.stages.iter().any(|s| s.estimate.home != Home::Cpu);
     let right = |title: &'static str| (title, Side::Right);
-    let held = if on_device { "device" } else { "process" };
+
     let mut table = Table::new([
         ("stage", Side::Left),
         ("method", Side::Left),
         right("trained"),
         right("steps"),
         right("tensors"),
-        right(held),
+        right(bounded(on_device)),
         right("time"),
         right("disk"),
         ("", Side::Left),
     ]);
     for stage in &plan.stages {
-        let (_, trained) = stage.job.parameters();
-        let steps = match &stage.job.routine {
-            // A number of epochs says nothing without the data.
-            Routine::Fit(_) if stage.steps_unknown() => "?".to_owned(),
-            Routine::Fit(fit) => Count(fit.steps).to_string(),
-            _ => "–".to_owned(),
-        };
-        let e = &stage.estimate;
-        let needs = match e.home {
-            Home::Host => Cell::from("on host"),
-            _ => Bytes(e.needs()).to_string().into(),
-        };
-        let over = limit.is_some_and(|limit| e.needs() > limit);
-        table.row(vec![
-            stage.name.value.as_str().into(),
-            does(stage).into(),
-            some(trained).into(),
-            steps.into(),
-            Bytes(e.peak()).to_string().into(),
-            if over { needs.styled(BAD) } else { needs },
-            match stage.job.routine {
-                // Reading and writing, of which nothing is told.
-                Routine::Fold(_) => "–".to_owned(),
-                _ => about(time(stage)),
-            }
-            .into(),
-            Bytes(Disk::of(stage).most()).to_string().into(),
-            mark(stage).into(),
-        ]);
+        table.row(row(stage, limit, time(stage), mark(stage)));
     }
     let left: Vec<&Stage> = plan.stages.iter().filter(|s| !cached(s)).collect();
     let finished = left.len() < plan.stages.len();
@@ -98,9 +70,62 @@ pub(in crate::cli) fn table(
         ]);
     }
     let mut text = table.without_empty().render(screen);
-    let legend = format!(
-        "trained: parameters. tensors: their bytes at the peak. {held}: {}. time: of the arithmetic. disk: what \
+    let legend = legend(on_device, finished);
+    let _ = write!(text, "\n{}", wrap(&legend, screen.prose(), "  "));
+    for stage in &plan.stages {
+        if let Some(prompt) = plan_render::prompt(stage) {
+            let line = format!("  The prompt of `{}` is {prompt}\n", stage.name.value);
+            let _ = write!(text, "\n{}", screen.fold(&line, 4));
+        }
+    }
+    text.push_str(&peak(plan, on_device, screen));
+    text
+}
+
+/// The row of a stage. What is over the limit is marked.
+fn row(stage: &Stage, limit: Option<u64>, time: Option<f64>, mark: String) -> Vec<Cell> {
+    let (_, trained) = stage.job.parameters();
+    let steps = match &stage.job.routine {
+        // A number of epochs says nothing without the data.
+        Routine::Fit(_) if stage.steps_unknown() => "?".to_owned(),
+        Routine::Fit(fit) => Count(fit.steps).to_string(),
+        _ => "–".to_owned(),
+    };
+    let e = &stage.estimate;
+    let needs = match e.home {
+        Home::Host => Cell::from("on host"),
+        _ => Bytes(e.needs()).to_string().into(),
+    };
+    let over = limit.is_some_and(|limit| e.needs() > limit);
+    vec![
+        stage.name.value.as_str().into(),
+        does(stage).into(),
+        some(trained).into(),
+        steps.into(),
+        Bytes(e.peak()).to_string().into(),
+        if over { needs.styled(BAD) } else { needs },
+        match stage.job.routine {
+            // Reading and writing, whose time is not estimated.
+            Routine::Fold(_) => "–".to_owned(),
+            _ => about(time),
+        }
+        .into(),
+        Bytes(Disk::of(stage).most()).to_string().into(),
+        mark.into(),
+    ]
+}
+
+/// What bounds a stage's memory.
+const fn bounded(on_device: bool) -> &'static str {
+    if on_device { "device" } else { "process" }
+}
+
+/// What the columns mean.
+fn legend(on_device: bool, finished: bool) -> String {
+    format!(
+        "trained: parameters. tensors: their bytes at the peak. {}: {}. time: of the arithmetic. disk: what \
          a run writes to it at most{}.",
+        bounded(on_device),
         if on_device {
             "all that the card holds for the stage, which its memory or a `--budget` bounds"
         } else {
@@ -111,16 +136,7 @@ pub(in crate::cli) fn table(
         } else {
             ""
         }
-    );
-    let _ = write!(text, "\n{}", wrap(&legend, screen.prose(), "  "));
-    for stage in &plan.stages {
-        if let Some(prompt) = plan_render::prompt(stage) {
-            let line = format!("  The prompt of `{}` is {prompt}\n", stage.name.value);
-            let _ = write!(text, "\n{}", screen.fold(&line, 4));
-        }
-    }
-    text.push_str(&peak(plan, on_device, screen));
-    text
+    )
 }
 
 /// What a stage does: its methods; `mezo` where they are trained so; else its kind.

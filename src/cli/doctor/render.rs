@@ -60,21 +60,35 @@ impl Findings {
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:<12} {}", visible::line(&value));
         };
-        let size =
-            |n: Option<u64>| n.map_or_else(|| "unknown".to_owned(), |n| Bytes(n).to_string());
+        self.host_lines(&mut line);
+        self.store_lines(&mut line);
+        self.hub_lines(&mut line);
+        self.cuda_lines(&mut line);
+        text.push('\n');
+        if problems.is_empty() {
+            text.push_str("  Nothing stands in the way.\n");
+        }
+        for problem in problems {
+            let _ = writeln!(
+                text,
+                "  {}: {}; {}",
+                problem.about,
+                visible::line(&problem.what),
+                visible::line(&problem.remedy)
+            );
+        }
+        text
+    }
+
+    /// The build, the processor and its memory.
+    fn host_lines(&self, line: Line<'_>) {
         let h = &self.host;
         let with = match features().as_slice() {
             [] => "without CUDA".to_owned(),
             list => format!("with {}", list.join(", ")),
         };
-        line(
-            "built",
-            format!(
-                "for {} {}, {with}",
-                std::env::consts::OS,
-                std::env::consts::ARCH
-            ),
-        );
+        let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+        line("built", format!("for {os} {arch}, {with}"));
         line(
             "processor",
             format!(
@@ -99,6 +113,10 @@ impl Findings {
                 limit.unwrap_or_default()
             ),
         );
+    }
+
+    /// The store, and the rates that runs of it measured.
+    fn store_lines(&self, line: Line<'_>) {
         line(
             "store",
             format!(
@@ -124,27 +142,28 @@ impl Findings {
                 format!("no rates of runs with {} threads yet", self.threads),
             );
         }
+    }
+
+    /// The hub: its endpoint, its cache, and what may be asked of it.
+    fn hub_lines(&self, line: Line<'_>) {
         let cache = match &self.hub.cache {
             Some(path) => format!("{}, {} repositories", path.display(), self.hub.cached),
             None => "no cache".to_owned(),
         };
         line("hub", format!("{}, cache {cache}", self.hub.endpoint));
-        line(
-            "",
-            format!(
-                "{}, {}",
-                if self.hub.offline {
-                    "offline"
-                } else {
-                    "network allowed"
-                },
-                if self.hub.token {
-                    "with a token"
-                } else {
-                    "without a token"
-                }
-            ),
-        );
+        let network = match self.hub.offline {
+            true => "offline",
+            false => "network allowed",
+        };
+        let token = match self.hub.token {
+            true => "with a token",
+            false => "without a token",
+        };
+        line("", format!("{network}, {token}"));
+    }
+
+    /// The driver, the GPUs and the libraries of CUDA.
+    fn cuda_lines(&self, line: Line<'_>) {
         line(
             "driver",
             match (&self.found.driver, &self.found.smi) {
@@ -176,21 +195,14 @@ impl Findings {
                 line("library", format!("{stem}: not found"));
             }
         }
-        text.push('\n');
-        if problems.is_empty() {
-            text.push_str("  Nothing stands in the way.\n");
-        }
-        for problem in problems {
-            let _ = writeln!(
-                text,
-                "  {}: {}; {}",
-                problem.about,
-                visible::line(&problem.what),
-                visible::line(&problem.remedy)
-            );
-        }
-        text
     }
+}
+
+/// Writes a line: what it is about, and what is found.
+type Line<'a> = &'a mut dyn FnMut(&str, String);
+
+fn size(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "unknown".to_owned(), |n| Bytes(n).to_string())
 }
 
 /// The cargo features that change what runs.

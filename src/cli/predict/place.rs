@@ -219,10 +219,6 @@ fn of_recipe(asked: &Asked<'_>) -> Result<Vec<Candidate>, Refusal> {
 /// The stage that is asked for, or the last one that leaves a model.
 fn chosen(all: &[Candidate], asked: &Asked<'_>, what: &str) -> Result<Artifact, Refusal> {
     let models: Vec<&Candidate> = all.iter().filter(|c| c.leaves_model()).collect();
-    let names = || {
-        let names: Vec<String> = models.iter().map(|c| format!("`{}`", c.name)).collect();
-        names.join(", ")
-    };
     let group: Vec<&Candidate> = match asked.stage {
         Some(name) => {
             let own: Vec<&Candidate> = models
@@ -231,20 +227,7 @@ fn chosen(all: &[Candidate], asked: &Asked<'_>, what: &str) -> Result<Artifact, 
                 .filter(|c| c.name == name || c.declared == name)
                 .collect();
             if own.is_empty() {
-                let other = all.iter().find(|c| c.name == name || c.declared == name);
-                return Err(Refusal::Wrong(match other {
-                    Some(other) => format!(
-                        "`{name}` is a stage of the kind `{}`, which leaves no model; those that do are {}",
-                        other.kind,
-                        names()
-                    ),
-                    None => {
-                        let near =
-                            suggest::did_you_mean(name, models.iter().map(|c| c.name.as_str()));
-                        let near = near.map(|n| format!("; {n}")).unwrap_or_default();
-                        format!("{what} has no stage `{name}` that leaves a model{near}")
-                    }
-                }));
+                return Err(Refusal::Wrong(no_model(all, &models, name, what)));
             }
             own
         }
@@ -269,25 +252,7 @@ fn chosen(all: &[Candidate], asked: &Asked<'_>, what: &str) -> Result<Artifact, 
             )
         }
         (None, [one]) => (*one, None),
-        (None, group) => {
-            let list: Vec<String> = group
-                .iter()
-                .map(|c| {
-                    let scored = scores(all, c);
-                    let scored: Vec<String> = scored
-                        .iter()
-                        .map(|(name, x)| format!("{name} {x:.4}"))
-                        .collect();
-                    format!("\n  {}  {}", c.name, scored.join("  "))
-                })
-                .collect();
-            return Err(Refusal::Wrong(format!(
-                "`{}` has {} variants; name one with `--stage`, or take the best with `--best METRIC`:{}",
-                group.first().map_or("", |c| c.declared.as_str()),
-                group.len(),
-                list.concat()
-            )));
-        }
+        (None, group) => return Err(Refusal::Wrong(several(all, group))),
     };
     match &one.artifact {
         Some(artifact) => Ok(Artifact {
@@ -304,6 +269,41 @@ fn chosen(all: &[Candidate], asked: &Asked<'_>, what: &str) -> Result<Artifact, 
         )
         .into()),
     }
+}
+
+/// Why a name is none of a stage that leaves a model.
+fn no_model(all: &[Candidate], models: &[&Candidate], name: &str, what: &str) -> String {
+    let other = all.iter().find(|c| c.name == name || c.declared == name);
+    if let Some(other) = other {
+        let names: Vec<String> = models.iter().map(|c| format!("`{}`", c.name)).collect();
+        return format!(
+            "`{name}` is a stage of the kind `{}`, which leaves no model; those that do are {}",
+            other.kind,
+            names.join(", ")
+        );
+    }
+    let near = suggest::did_you_mean(name, models.iter().map(|c| c.name.as_str()));
+    let near = near.map(|n| format!("; {n}")).unwrap_or_default();
+    format!("{what} has no stage `{name}` that leaves a model{near}")
+}
+
+/// Why none of a stage's variants is taken: each with what it scored.
+fn several(all: &[Candidate], group: &[&Candidate]) -> String {
+    let line = |c: &&Candidate| {
+        let scored = scores(all, c);
+        let scored: Vec<String> = scored
+            .iter()
+            .map(|(name, x)| format!("{name} {x:.4}"))
+            .collect();
+        format!("\n  {}  {}", c.name, scored.join("  "))
+    };
+    let list: Vec<String> = group.iter().map(line).collect();
+    format!(
+        "`{}` has {} variants; name one with `--stage`, or take the best with `--best METRIC`:{}",
+        group.first().map_or("", |c| c.declared.as_str()),
+        group.len(),
+        list.concat()
+    )
 }
 
 /// The training that a stage's model comes from, through merges.

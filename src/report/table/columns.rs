@@ -67,11 +67,12 @@ fn name_class(column: &mut Column, group: &Group) {
     }
 }
 
-/// The columns of a group; `whole` gives deviations of memory and speed too.
-#[must_use]
-pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
-    let rows = &group.rows;
-    let words = |title: &str, about, rank, cell: &dyn Fn(&Row) -> String| Column {
+/// What a column is called, what it is about, and how soon it is left out of a narrow table.
+type Head<'a> = (&'a str, &'static str, usize);
+
+/// A column of words.
+fn words(rows: &[Row], (title, about, rank): Head<'_>, cell: &dyn Fn(&Row) -> String) -> Column {
+    Column {
         title: title.to_owned(),
         metric: None,
         about,
@@ -79,135 +80,69 @@ pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
         marks: vec![Mark::None; rows.len()],
         number: false,
         rank,
+    }
+}
+
+/// A column of numbers, the best of which is marked where they differ.
+fn numbers(
+    rows: &[Row],
+    (title, about, rank): Head<'_>,
+    more: bool,
+    value: &dyn Fn(&Row) -> Option<f64>,
+    cell: &dyn Fn(&Row) -> String,
+) -> Column {
+    let values: Vec<Option<f64>> = rows.iter().map(value).collect();
+    let top = values
+        .iter()
+        .flatten()
+        .copied()
+        .reduce(if more { f64::max } else { f64::min });
+    let differ = values.iter().flatten().any(|x| Some(*x) != top);
+    let shown = |(row, value): (&Row, &Option<f64>)| match value {
+        Some(_) => cell(row),
+        None => "–".to_owned(),
     };
-    let numbers = |title: &str,
-                   about,
-                   rank,
-                   more: bool,
-                   value: &dyn Fn(&Row) -> Option<f64>,
-                   cell: &dyn Fn(&Row) -> String| {
-        let values: Vec<Option<f64>> = rows.iter().map(value).collect();
-        let top = values
-            .iter()
-            .flatten()
-            .copied()
-            .reduce(if more { f64::max } else { f64::min });
-        let differ = values.iter().flatten().any(|x| Some(*x) != top);
-        Column {
-            title: title.to_owned(),
-            metric: None,
-            about,
-            cells: rows
-                .iter()
-                .zip(&values)
-                .map(|(r, v)| {
-                    if v.is_some() {
-                        cell(r)
-                    } else {
-                        "–".to_owned()
-                    }
-                })
-                .collect(),
-            marks: values
-                .iter()
-                .map(|v| match differ && v.is_some() && *v == top {
-                    true => Mark::Best,
-                    false => Mark::None,
-                })
-                .collect(),
-            number: true,
-            rank,
-        }
+    let mark = |value: &Option<f64>| match differ && value.is_some() && *value == top {
+        true => Mark::Best,
+        false => Mark::None,
     };
+    Column {
+        title: title.to_owned(),
+        metric: None,
+        about,
+        cells: rows.iter().zip(&values).map(shown).collect(),
+        marks: values.iter().map(mark).collect(),
+        number: true,
+        rank,
+    }
+}
+
+/// The columns of a group; `whole` gives deviations of memory and speed too.
+#[must_use]
+pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
+    let rows = &group.rows;
     let mut list = vec![
-        words("name", "recipe, or recipe/stage", 0, &|r| r.name.clone()),
-        words("methods", "what is trained", 1, &Row::method),
+        words(rows, ("name", "recipe, or recipe/stage", 0), &|r| {
+            r.name.clone()
+        }),
+        words(rows, ("methods", "what is trained", 1), &Row::method),
     ];
     if group.repeated() {
-        list.push(numbers(
-            "n",
-            "runs under other seeds",
-            0,
-            true,
-            &|_| None,
-            &|_| String::new(),
-        ));
-        if let Some(n) = list.last_mut() {
-            n.cells = rows.iter().map(|r| r.runs.to_string()).collect();
-        }
+        let head = ("n", "runs under other seeds", 0);
+        let mut n = numbers(rows, head, true, &|_| None, &|_| String::new());
+        n.cells = rows.iter().map(|r| r.runs.to_string()).collect();
+        list.push(n);
     }
-    for (i, name) in group.metrics.iter().enumerate() {
-        let of = |r: &Row| r.metrics.get(name).cloned().unwrap_or_default();
-        let about = "mean ± standard deviation over the runs";
-        let rank = if i == 0 { 0 } else { 20 + i };
-        list.push(numbers(
-            name,
-            about,
-            rank,
-            higher_is_better(name),
-            &|r| of(r).mean(),
-            &|r| decimal(&of(r)),
-        ));
-        if let Some(column) = list.last_mut() {
-            column.metric = Some(name.clone());
-            name_class(column, group);
-        }
-        if let (Some(column), true) = (list.last_mut(), group.main.as_ref() == Some(name)) {
-            for (mark, row) in column.marks.iter_mut().zip(rows) {
-                if *mark == Mark::None && row.told == Difference::Within {
-                    *mark = Mark::Near;
-                }
-            }
-        }
-    }
+    let metrics = group.metrics.iter().enumerate();
+    list.extend(metrics.map(|(i, name)| of_metric(group, i, name)));
     let mixed = rows
         .windows(2)
         .any(|w| w.first().map(scored) != w.last().map(scored));
     if mixed {
-        list.push(words(
-            "scored by",
-            "the eval stage, or the training's own dev split",
-            2,
-            &scored,
-        ));
+        let about = "the eval stage, or the training's own dev split";
+        list.push(words(rows, ("scored by", about, 2), &scored));
     }
-    let sized = |title: &str, about, rank, of: &dyn Fn(&Row) -> Stat| {
-        numbers(title, about, rank, false, &|r| of(r).mean(), &|r| {
-            sizes(&of(r), whole)
-        })
-    };
-    list.push(sized(
-        "estimated",
-        "tensors at the peak, as planned",
-        10,
-        &|r| r.estimated.clone(),
-    ));
-    list.push(sized(
-        "measured",
-        "tensors at the peak, as executed",
-        0,
-        &|r| r.measured.clone(),
-    ));
-    list.push(sized("process", "peak of the whole process", 9, &|r| {
-        r.process.clone()
-    }));
-    list.push(numbers(
-        "samples/s",
-        "speed of training",
-        8,
-        true,
-        &|r| r.rate.mean(),
-        &|r| rate(&r.rate, whole),
-    ));
-    let trained = |r: &Row| r.trained.filter(|&n| n > 0);
-    list.push(numbers(
-        "trained",
-        "trainable parameters",
-        7,
-        false,
-        &|r| trained(r).map(|n| n as f64),
-        &|r| parameters(trained(r).unwrap_or(0), whole),
-    ));
+    list.extend(costs(rows, whole));
     for column in &mut list {
         for text in std::iter::once(&mut column.title).chain(&mut column.cells) {
             if text.contains(visible::acts) {
@@ -216,6 +151,66 @@ pub fn columns(group: &Group, whole: bool) -> Vec<Column> {
         }
     }
     list
+}
+
+/// The column of a metric. What is within the noise of the best is marked where rows are ordered by it.
+fn of_metric(group: &Group, i: usize, name: &String) -> Column {
+    let of = |r: &Row| r.metrics.get(name).cloned().unwrap_or_default();
+    let about = "mean ± standard deviation over the runs";
+    let rank = if i == 0 { 0 } else { 20 + i };
+    let more = higher_is_better(name);
+    let mut column = numbers(
+        &group.rows,
+        (name, about, rank),
+        more,
+        &|r| of(r).mean(),
+        &|r| decimal(&of(r)),
+    );
+    column.metric = Some(name.clone());
+    name_class(&mut column, group);
+    if group.main.as_ref() == Some(name) {
+        for (mark, row) in column.marks.iter_mut().zip(&group.rows) {
+            if *mark == Mark::None && row.told == Difference::Within {
+                *mark = Mark::Near;
+            }
+        }
+    }
+    column
+}
+
+/// The columns of memory, speed and trained parameters.
+fn costs(rows: &[Row], whole: bool) -> Vec<Column> {
+    let sized = |head: Head<'_>, of: &dyn Fn(&Row) -> Stat| {
+        numbers(rows, head, false, &|r| of(r).mean(), &|r| {
+            sizes(&of(r), whole)
+        })
+    };
+    let trained = |r: &Row| r.trained.filter(|&n| n > 0);
+    vec![
+        sized(("estimated", "tensors at the peak, as planned", 10), &|r| {
+            r.estimated.clone()
+        }),
+        sized(("measured", "tensors at the peak, as executed", 0), &|r| {
+            r.measured.clone()
+        }),
+        sized(("process", "peak of the whole process", 9), &|r| {
+            r.process.clone()
+        }),
+        numbers(
+            rows,
+            ("samples/s", "speed of training", 8),
+            true,
+            &|r| r.rate.mean(),
+            &|r| rate(&r.rate, whole),
+        ),
+        numbers(
+            rows,
+            ("trained", "trainable parameters", 7),
+            false,
+            &|r| trained(r).map(|n| n as f64),
+            &|r| parameters(trained(r).unwrap_or(0), whole),
+        ),
+    ]
 }
 
 /// Who gave a row's metrics.
