@@ -215,6 +215,18 @@ fn methods_meet_their_estimates_and_micro_batches_and_merges_change_nothing() {
             "spectral",
             "spectral_adapter { rank = 2, rotate = true, on = { ffn.* } }",
         ),
+        ("psoft", "psoft { rank = 4, on = { attention.* } }"),
+        ("osf", "osf { on = { attention.{query, key} } }"),
+        ("deft", "deft { rank = 4, on = { ffn.* } }"),
+        (
+            "glora",
+            "glora { rank = 4, on = { attention.query, ffn.up } }",
+        ),
+        ("peanut", "peanut { rank = 4, on = { attention.value } }"),
+        (
+            "super",
+            "supertuning { sparsity = 0.9, rank = 2, on = { ffn.* } }",
+        ),
         ("houl", "houlsby { size = 4 }"),
         ("beside", "parallel_adapter { size = 4 }"),
         (

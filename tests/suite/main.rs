@@ -30,6 +30,7 @@ mod oracle;
 mod parity;
 mod peft_adapters;
 mod peft_products;
+mod peft_spectra;
 mod peft_turned;
 mod pointers;
 mod precision;

@@ -48,6 +48,9 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("c3a", "block_size", "8"),
     ("fourierft", "frequencies", "20"),
     ("vblora", "length", "16"),
+    ("psoft", "rank", "4"),
+    ("peanut", "rank", "4"),
+    ("supertuning", "sparsity", "0.9"),
 ];
 
 /// What a stage has to say for a method beside its own keys; `warm` is a full training.
@@ -324,6 +327,7 @@ fn with_peft(adapter: &Path, mut weights: HashMap<String, Tensor>) -> HashMap<St
     for (name, tensor) in &own {
         if super::peft_products::multiplies(&config, &own, name, &mut weights)
             || super::peft_turned::turns(&config, &own, name, &mut weights)
+            || super::peft_spectra::applies(&config, &own, name, &mut weights)
         {
             continue;
         }

@@ -18,6 +18,10 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
     let mut data = vec![0.0_f32; dims.iter().product()];
     match param.init {
         Init::Constant(value) => data.fill(value as f32),
+        Init::Identity => {
+            let width = dims.last().copied().unwrap_or(1);
+            data.iter_mut().step_by(width + 1).for_each(|x| *x = 1.0);
+        }
         Init::Normal(std) => fill_normal(stream.key(), std as f32, 0, &mut data),
         Init::Uniform(bound) => data.par_iter_mut().enumerate().for_each(|(i, x)| {
             *x = ((2.0 * stream.uniform(i as u64) - 1.0) * bound) as f32;

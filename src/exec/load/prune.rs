@@ -150,7 +150,7 @@ impl Pruning {
             };
             let data = match by.score {
                 Score::Random { .. } => Vec::new(),
-                Score::Magnitude => weight()?,
+                Score::Magnitude | Score::Smallest => weight()?,
                 Score::Moved => {
                     let (mut weight, to) = (weight()?, moved(source)?);
                     weight

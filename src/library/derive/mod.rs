@@ -8,8 +8,10 @@ use std::fmt;
 use super::net::{Param, ParamKind, Role};
 
 mod column_norm;
+mod halves;
 pub mod places;
 pub mod prune;
+mod removal;
 mod row_norm;
 mod singular_vectors;
 mod split;
@@ -17,6 +19,8 @@ mod svd;
 mod table_rows;
 
 pub use column_norm::ColumnNorm;
+pub use halves::Halves;
+pub use removal::Removal;
 pub use row_norm::RowNorm;
 pub use singular_vectors::SingularVectors;
 pub use split::{Basis, Split};
@@ -112,6 +116,8 @@ macro_rules! derivations {
 
 derivations! {
     ColumnNorm,
+    Halves,
+    Removal,
     RowNorm,
     SingularVectors,
     Split,

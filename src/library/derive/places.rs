@@ -18,6 +18,8 @@ pub enum Score {
     },
     /// The absolute value of the weight.
     Magnitude,
+    /// The same, the smallest first.
+    Smallest,
     /// How far the weight moved in another training.
     Moved,
     /// Gradients of the frozen model's loss.
@@ -115,7 +117,7 @@ impl Choice {
     pub fn scratch_bytes(&self) -> u64 {
         let read = match self.score {
             Score::Random { .. } => 0,
-            Score::Gradient(_) | Score::Magnitude => {
+            Score::Gradient(_) | Score::Magnitude | Score::Smallest => {
                 self.of.iter().map(BaseParam::bytes).max().unwrap_or(0)
             }
             Score::Moved => 2 * self.of.iter().map(BaseParam::bytes).max().unwrap_or(0),
@@ -137,6 +139,12 @@ impl Choice {
         let side = self.side.max(1) as usize;
         if side == 1 {
             data.iter_mut().for_each(|x| *x = x.abs());
+            if self.score == Score::Smallest {
+                // Bits of finite numbers are ordered as they are; what is not finite stays so.
+                let least = f32::MAX.to_bits();
+                let finite = data.iter_mut().filter(|x| x.is_finite());
+                finite.for_each(|x| *x = f32::from_bits(least - x.to_bits()));
+            }
             return data;
         }
         let (wide, high) = (width / side, data.len() / width.max(1) / side);
@@ -282,6 +290,20 @@ mod tests {
             count,
             side,
         }
+    }
+
+    #[test]
+    fn the_smallest_come_first_where_they_are_asked_for() {
+        let choice = Choice {
+            score: Score::Smallest,
+            of: vec![BaseParam::weight("a", [2, 3])],
+            ..choice(2, 1)
+        };
+        let data = vec![vec![1.0, -0.25, 3.0, 0.0, -2.0, 0.5]];
+        let chosen = made(&choice, &data).expect("finite");
+        assert_eq!(chosen.places, [1, 3]);
+        let bad = vec![vec![1.0, f32::INFINITY, 3.0, 0.0, -2.0, 0.5]];
+        assert_eq!(made(&choice, &bad), None);
     }
 
     fn made(choice: &Choice, data: &[Vec<f32>]) -> Option<Chosen> {

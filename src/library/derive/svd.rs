@@ -108,7 +108,7 @@ pub(super) struct Decomposition {
     /// Left vectors `[out, rank]`.
     pub(super) u: Vec<f32>,
     /// Singular values `[rank]`.
-    s: Vec<f32>,
+    pub(super) s: Vec<f32>,
     /// Right vectors `[rank, input]`.
     pub(super) v: Vec<f32>,
     /// Triplets `rank..keep`, if only `keep` are kept in all.
@@ -216,6 +216,32 @@ fn rest(weight: &mut [f32], d: &Decomposition) {
 /// `W ← W − (U∘S)V`.
 pub(super) fn subtract(weight: &mut [f32], u: &[f32], s: &[f32], v: &[f32]) {
     product(weight, (u, s, v), Accum::Add, -1.0);
+}
+
+/// `W ← U Uᵀ W`, the part of a matrix in the span of orthonormal columns.
+pub(super) fn keep_span(weight: &mut [f32], u: &[f32], (out, rank): (usize, usize)) {
+    if out == 0 || rank == 0 {
+        return weight.fill(0.0);
+    }
+    let input = weight.len() / out;
+    let left = MatRef::from_row_major_slice(u, out, rank);
+    let own = MatRef::from_row_major_slice(&*weight, out, input);
+    let mut along = vec![0.0_f32; rank * input];
+    along
+        .par_chunks_mut(PIECE * input)
+        .enumerate()
+        .for_each(|(i, z)| {
+            let rows = z.len() / input;
+            matmul(
+                MatMut::from_row_major_slice_mut(z, rows, input),
+                Accum::Replace,
+                left.subcols(i * PIECE, rows).transpose(),
+                own,
+                1.0,
+                Par::Seq,
+            );
+        });
+    product(weight, (u, &vec![1.0; rank], &along), Accum::Replace, 1.0);
 }
 
 /// `α (U∘S)V`, put in the place of `weight` or added to it.

@@ -28,16 +28,22 @@ mod shira;
 mod smt;
 mod sparse;
 mod spiel;
+mod supertuning;
 
 // Scalings, rotations and spectra.
 mod beft;
 mod boft;
 mod c3a;
+mod deft;
 mod fourierft;
+mod glora;
 mod hra;
 mod ia3;
 mod ln_tuning;
 mod oft;
+mod osf;
+mod peanut;
+mod psoft;
 mod road;
 mod rotation;
 mod spectral_adapter;
@@ -114,6 +120,7 @@ pub const METHODS: &[&dyn Method] = &[
     &lt_sft::METHOD,
     &smt::Smt,
     &spiel::Spiel,
+    &supertuning::SuperTuning,
     // Other forms of a linear map's weight.
     &lora::Lora,
     &siva::Siva,
@@ -142,6 +149,11 @@ pub const METHODS: &[&dyn Method] = &[
     &road::Road,
     &c3a::C3a,
     &fourierft::FourierFt,
+    &osf::Osf,
+    &psoft::Psoft,
+    &deft::Deft,
+    &glora::Glora,
+    &peanut::Peanut,
     &svfit::Svfit,
     &svft::Svft,
     &spectral_adapter::SpectralAdapter,

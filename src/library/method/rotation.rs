@@ -87,6 +87,11 @@ impl Rotation {
         Some(Self { blocks, by, exact })
     }
 
+    /// The matrix that it is made of.
+    pub(super) const fn matrix(self) -> Value {
+        self.by
+    }
+
     /// The one block, for each of so many parts of a row.
     pub(super) fn repeated(self, net: &mut Net<'_>, blocks: u64, size: u64) -> Self {
         let list = (0..blocks * size).map(|row| (row % size) as u32).collect();

@@ -72,6 +72,8 @@ pub enum Init {
     UniformPairs(f64),
     /// A constant.
     Constant(f64),
+    /// The identity, of a square matrix.
+    Identity,
     /// Computed from one of the model's own weights.
     Derived {
         /// What computes it, together with other tensors.

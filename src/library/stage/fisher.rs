@@ -49,7 +49,7 @@ fn asked(param: &Param) -> Option<Measure> {
         },
         Init::Chosen { by, .. } => match by.score {
             Score::Gradient(measure) => Some(measure),
-            Score::Random { .. } | Score::Magnitude | Score::Moved => None,
+            Score::Random { .. } | Score::Magnitude | Score::Smallest | Score::Moved => None,
         },
         _ => None,
     }

@@ -1,0 +1,150 @@
+//! What peft's formats of singular triplets, projections and sparse numbers say of plain weights: a few lines each, by candle.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::{Device, Result, Tensor};
+use serde_json::Value;
+
+type Weights = HashMap<String, Tensor>;
+
+/// `W` without its smallest triplets, by products with the span of the largest: those of `WᵀW`, iterated.
+fn largest(weight: &Tensor, keep: usize) -> Result<Tensor> {
+    let (rows, columns) = weight.dims2()?;
+    let list: Vec<f64> = weight
+        .flatten_all()?
+        .to_vec1::<f32>()?
+        .into_iter()
+        .map(f64::from)
+        .collect();
+    let m = faer::Mat::from_fn(rows, columns, |i, j| list[i * columns + j]);
+    let svd = m.thin_svd().expect("it converges");
+    let (u, s, v) = (svd.U(), svd.S().column_vector(), svd.V());
+    let one = |at: usize| {
+        let (i, j) = (at / columns, at % columns);
+        (0..keep).map(|k| u[(i, k)] * s[k] * v[(j, k)]).sum::<f64>() as f32
+    };
+    Tensor::from_vec(
+        (0..rows * columns).map(one).collect::<Vec<_>>(),
+        (rows, columns),
+        &Device::Cpu,
+    )
+}
+
+/// The tensors of one module.
+struct Own<'a> {
+    all: &'a BTreeMap<String, Tensor>,
+    module: &'a str,
+    config: &'a Value,
+}
+
+impl Own<'_> {
+    fn get(&self, name: &str) -> &Tensor {
+        &self.all[&format!("{}.{name}", self.module)]
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.config[key].as_f64()
+    }
+}
+
+fn osf(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
+    let [u, s, v] = ["U", "S", "V"].map(|n| own.get(&format!("osf_svd_params.{n}_low")));
+    let (rows, columns) = weight.dims2()?;
+    let high = largest(weight, rows.min(columns) - s.dim(0)?)?;
+    high + u.broadcast_mul(s)?.matmul(v)?
+}
+
+fn deft(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
+    assert_eq!(own.config["decomposition_method"], "relu");
+    let p = own.get("deft_P");
+    let gone = p.matmul(&p.relu()?.t()?.matmul(weight)?)?;
+    let left = (weight - gone)?;
+    if own.config["para"] == true {
+        return Ok(left);
+    }
+    let scale = own
+        .number("alpha")
+        .map_or(1.0, |alpha| alpha / p.dims()[1] as f64);
+    left + (p.matmul(own.get("deft_R"))? * scale)?
+}
+
+fn peanut(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
+    assert_eq!(
+        (&own.config["act_fn"], &own.config["depth"]),
+        (&"relu".into(), &0.into())
+    );
+    let h = own.get("peanut_A.weight").matmul(weight)?.relu()?;
+    let update = own.get("peanut_B.weight").matmul(&h)?;
+    weight + (update * own.number("scaling").expect("a number"))?
+}
+
+fn supertuning(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
+    let values = own.get("supertuning_values").to_vec1::<f32>()?;
+    let places = own.get("supertuning_indices").to_vec1::<f32>()?;
+    let mut all = weight.flatten_all()?.to_vec1::<f32>()?;
+    for (value, place) in values.into_iter().zip(places) {
+        all[place as usize] += value;
+    }
+    let mut sum = Tensor::from_vec(all, weight.shape(), &Device::Cpu)?;
+    if let Some(rank) = own.number("r") {
+        let scale = own.number("lora_alpha").unwrap_or(2.0 * rank) / rank;
+        let (a, b) = (
+            own.get("supertuning_lora_A.weight"),
+            own.get("supertuning_lora_B.weight"),
+        );
+        sum = (sum + (b.matmul(a)? * scale)?)?;
+    }
+    Ok(sum)
+}
+
+fn glora(own: &Own<'_>, (name, weights): (&str, &mut Weights)) -> Result<Tensor> {
+    let product = |part: &str| {
+        let [d, u] = ["Xd", "Xu"].map(|x| own.get(&format!("glora_{part}.{x}")));
+        d.matmul(u)
+    };
+    let weight = weights[name].clone();
+    let bias = name.replace(".weight", ".bias");
+    let old = weights[&bias].clone();
+    let [d, e] = ["D", "E"].map(|part| own.get(&format!("glora_{part}.X")));
+    let moved = old.broadcast_mul(&(d + 1.0)?)?.broadcast_add(e)?;
+    weights.insert(bias, (moved + weight.matmul(&product("C")?)?.squeeze(1)?)?);
+    (&weight + (&weight * product("A")?)?)? + product("B")?
+}
+
+/// Applies one tensor of such an adapter; whether it is of one of these kinds.
+pub fn applies(
+    config: &Value,
+    all: &BTreeMap<String, Tensor>,
+    name: &str,
+    weights: &mut Weights,
+) -> bool {
+    let (prefix, first) = match config["peft_type"].as_str() {
+        Some("OSF") => (".osf_", "svd_params.U_low"),
+        Some("DEFT") => (".deft_", "P"),
+        Some("PEANUT") => (".peanut_", "A.weight"),
+        Some("SUPERTUNING") => (".supertuning_", "values"),
+        Some("GLORA") => (".glora_", "A.Xd"),
+        _ => return false,
+    };
+    let Some((module, suffix)) = name.split_once(prefix) else {
+        return false;
+    };
+    if suffix != first {
+        return true;
+    }
+    let own = Own {
+        all,
+        module,
+        config,
+    };
+    let weight = format!("{module}.weight");
+    let made = match prefix {
+        ".osf_" => osf(&own, &weights[&weight]),
+        ".deft_" => deft(&own, &weights[&weight]),
+        ".peanut_" => peanut(&own, &weights[&weight]),
+        ".supertuning_" => supertuning(&own, &weights[&weight]),
+        _ => glora(&own, (&weight, weights)),
+    };
+    weights.insert(weight, made.unwrap_or_else(|e| panic!("{name}: {e}")));
+    true
+}
