@@ -312,6 +312,7 @@ fn all(filter: &str, machine: &Machine) {
         beta2: Real::new(0.999),
         eps: Real::new(1e-8),
         weight_decay: Real::new(0.01),
+        since: 0,
     };
     let second = Tensor::new(vec![0.5_f32; 7_000_000], &[7_000_000]);
     run(

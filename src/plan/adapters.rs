@@ -391,11 +391,19 @@ pub(super) fn start_from_peft(
             modules: Vec::new(),
         });
     }
+    let task = import::TASK.get(&filled.values).filter(|_| imported);
+    if let Some(diag) = wrong_task(&groups, task, at) {
+        diags.push(*diag);
+        return None;
+    }
     let mut whole = Some(fitted.whole).filter(|modules| !modules.is_empty());
     let dir = start.display().to_string();
     let made = groups.into_iter().map(|group| {
-        let fits = holds(&group);
+        let (fits, method) = (holds(&group), group.method);
         let mut own = as_filled(group, (filled.span, at));
+        if let (Some((key, _)), Some(task)) = (method.tasks(&own.values), task) {
+            own.values.insert(key, Checked::Int(task), at, true);
+        }
         let mut put =
             |key: &str, value: Checked, written| own.values.insert(key, value, at, written);
         put(keys::START.name(), Checked::Str(dir.clone()), true);
@@ -413,6 +421,34 @@ pub(super) fn start_from_peft(
         own
     });
     Some(made.collect())
+}
+
+/// What is wrong with the task of an adapter that is meant.
+fn wrong_task(groups: &[Group], task: Option<u64>, at: Span) -> Option<Box<Diag>> {
+    let tasks = groups.iter().find_map(|group| {
+        let mut values = Values::default();
+        for (key, value) in &group.values {
+            values.insert(key, value.clone(), at, false);
+        }
+        Some(group.method.tasks(&values)?.1)
+    });
+    let (message, help) = match (tasks, task) {
+        (None, Some(_)) => (
+            "the adapter is not one of several tasks, so that `task` has no effect".to_owned(),
+            "remove `task`".to_owned(),
+        ),
+        (Some(tasks), Some(task)) if task >= tasks => (
+            format!("the adapter has {tasks} tasks, counted from 0, and none is {task}"),
+            format!("write at most `task = {}`", tasks - 1),
+        ),
+        (Some(tasks), None) if tasks > 1 => (
+            format!("the adapter has {tasks} tasks, and none of them is named"),
+            "write `adapter = peft \"DIR\" { task = 0 }`".to_owned(),
+        ),
+        _ => return None,
+    };
+    let diag = Diag::error(&BAD_ADAPTER, at, message).label("this adapter");
+    Some(Box::new(diag.help(help)))
 }
 
 /// A method of an adapter as a recipe could write it.

@@ -565,8 +565,11 @@ fn fit_estimate(
         }
     };
     runs.push((step, &sizes));
-    if let Some(select) = &fit.select {
-        runs.push((select, &sizes));
+    let phases = fit.phases.iter().map(|(_, update)| update);
+    for update in fit.select.iter().chain(phases) {
+        let programs = update.programs().into_iter();
+        let each = programs.enumerate();
+        runs.extend(each.map(|(i, program)| (program, if i == 0 { &sizes[..] } else { &none })));
     }
     if let Some(evaluate) = &fit.evaluate {
         runs.push((evaluate, &dev));

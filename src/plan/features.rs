@@ -66,6 +66,9 @@ fn plan(
     let Some(train) = split(0) else {
         return Ok(());
     };
+    if !fit.phases.is_empty() {
+        return Err("what is trained becomes more while training".to_owned());
+    }
     if fit.select.is_some() {
         return Err("places are chosen by gradients of frozen weights".to_owned());
     }

@@ -183,6 +183,9 @@ fn check_placement<'a>(
                 .help(help),
         );
     }
+    if let Some(complaint) = method.check_sites(&filled.values, &matching) {
+        diags.push(complained(filled, complaint));
+    }
     for site in matching {
         // An attention and what it adds to the residual may be one module.
         let kind = std::mem::discriminant(&site.part);
@@ -287,11 +290,11 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut 
     };
     // What an adapter of peft's saves has been looked at.
     let written = tuning.methods.iter().filter(|(_, f)| !started(f));
-    let modules: Vec<(&String, Span)> = written
+    let modules: Vec<(&String, &str, Span)> = written
         .flat_map(|(method, filled)| {
-            let at = crate::library::method::keys::MODULES_TO_SAVE.span(&filled.values);
-            let modules = method.whole_modules(&filled.values).iter();
-            modules.map(move |module| (module, at))
+            let (key, modules) = method.modules(&filled.values);
+            let at = at(filled, key);
+            modules.iter().map(move |module| (module, key, at))
         })
         .collect();
     if modules.is_empty() {
@@ -299,7 +302,7 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut 
     }
     let parts = anatomy(model);
     let lm = task.needs().is_lm();
-    for (module, at) in modules {
+    for (module, key, at) in modules {
         let own = || {
             parts
                 .params
@@ -309,12 +312,12 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut 
         let (message, help) = if own().next().is_none() {
             (
                 format!("the model has no module `{module}`"),
-                "write a module's path or an end of it, such as `LayerNorm`; `peftc plan` names the linear maps",
+                "write a module's path or an end of it, such as `LayerNorm`; `peftc plan` names the linear maps".to_owned(),
             )
         } else if own().all(|p| p.owner == Owner::Head) {
             (
                 format!("`{module}` belongs to the task head, which is always trained and kept"),
-                "remove it from `modules_to_save`",
+                format!("remove it from `{key}`"),
             )
         } else if let Some(site) = parts
             .sites
@@ -326,7 +329,7 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut 
                     "`{}` has an adapter and would be trained whole too",
                     site.path
                 ),
-                "narrow `on`, or remove the module from `modules_to_save`",
+                format!("narrow `on`, or remove the module from `{key}`"),
             )
         } else {
             continue;

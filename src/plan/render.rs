@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
+use indexmap::IndexMap;
+
 use super::estimate::{Estimate, Home};
 use super::{Plan, Stage};
 use crate::base::units::{Bytes, Count};
 use crate::base::visible;
 use crate::library::data::form::Supervision;
+use crate::library::net::Site;
 use crate::library::stage::job::{Generate, Routine, Update};
 use crate::library::stage::keys;
 use crate::program::DType;
@@ -341,13 +344,23 @@ fn sweep(plan: &Plan) -> Option<String> {
 
 /// Sites each method acts on.
 fn placement(stage: &Stage) -> Vec<String> {
-    stage
-        .job
-        .sites
-        .iter()
-        .filter(|s| !stage.trained_with.stack(s).is_empty())
-        .map(|s| s.path.clone())
-        .collect()
+    adapted(stage).map(|s| s.path.clone()).collect()
+}
+
+/// The sites that methods are at.
+fn adapted(stage: &Stage) -> impl Iterator<Item = &Site> {
+    let sites = stage.job.sites.iter();
+    sites.filter(|s| !stage.trained_with.stack(s).is_empty())
+}
+
+/// The same by what they are: "18 linear maps", with their paths.
+fn placements(stage: &Stage) -> IndexMap<&'static str, Vec<String>> {
+    let mut kinds: IndexMap<&str, Vec<String>> = IndexMap::new();
+    for site in adapted(stage) {
+        let own = kinds.entry(site.part.kind()).or_default();
+        own.push(site.path.clone());
+    }
+    kinds
 }
 
 fn steps(stage: &Stage) -> u64 {
@@ -406,11 +419,10 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
         if !methods.is_empty() {
             let _ = writeln!(out, "  methods     {}", methods.join(", "));
         }
-        let sites = placement(stage);
-        if !sites.is_empty() {
+        for (kind, sites) in placements(stage) {
             let _ = writeln!(
                 out,
-                "  placement   {} linear maps: {}",
+                "  placement   {} {kind}: {}",
                 sites.len(),
                 fold(&sites)
             );
@@ -462,6 +474,17 @@ pub fn text(plan: &Plan, recipe: &str) -> String {
                     Update::Split { .. } => "accumulate, apply",
                     Update::Zeroth { .. } => "loss, perturb",
                 };
+                if !fit.phases.is_empty() {
+                    let begins = fit.phases.iter().map(|(step, _)| *step);
+                    let begins = begins.chain([fit.last_phase]);
+                    let list: Vec<String> = begins.map(|step| step.to_string()).collect();
+                    let _ = writeln!(
+                        out,
+                        "  phases      {}: more is trained from steps {} on",
+                        list.len(),
+                        list.join(", ")
+                    );
+                }
                 let _ = writeln!(
                     out,
                     "  programs    {programs}{}",

@@ -50,5 +50,6 @@ mod sweep;
 mod syntax_fuzz;
 mod tidy;
 mod tokens;
+mod unfreeze;
 mod ways;
 mod weighted;

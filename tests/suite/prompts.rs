@@ -12,7 +12,7 @@ use super::decoders::{run, traces, write_model, write_texts};
 const FAMILIES: [&str; 4] = ["llama", "gpt2", "gemma3", "qwen2_windows"];
 
 /// Methods that peft has, and whether it has them on all of the families.
-const METHODS: [(&str, &str, bool); 5] = [
+const METHODS: [(&str, &str, bool); 8] = [
     (
         "prompt",
         "prompt_tuning { tokens = 3, init = vocabulary }",
@@ -27,6 +27,17 @@ const METHODS: [(&str, &str, bool); 5] = [
     (
         "made",
         "prefix_tuning { tokens = 2, projection = true, hidden = 4 }",
+        true,
+    ),
+    ("kept", "cartridge { tokens = 3 }", true),
+    (
+        "near",
+        "cpt { token_ids = [5, 9, 7], types = [1, 2, 4] }",
+        true,
+    ),
+    (
+        "tasks",
+        "multitask_prompt { tokens = 2, tasks = 3, task = 2 }",
         true,
     ),
     ("gated", "llama_adapter { tokens = 2 }", false),
@@ -102,7 +113,7 @@ fn what_is_written_for_peft_is_read_back_and_says_the_same() {
         assert!((want - got).abs() < 1e-6, "{name}: {got} for {want}");
         compared += 1;
     }
-    assert_eq!(compared, 4 * FAMILIES.len() + 1);
+    assert_eq!(compared, 7 * FAMILIES.len() + 1);
 }
 
 #[test]

@@ -215,3 +215,61 @@ fn what_is_written_for_peft_is_read_again_with_the_same_scores() {
         assert!((loss("e") - loss("again")).abs() < 1e-6, "{method}");
     }
 }
+
+#[test]
+fn candidates_of_a_step_are_the_same_in_micro_batches() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let adapter = |method: &str, more: &str| {
+        let body = format!(
+            "stage s = train {{ model = m, data = d.train, adapter = {method}, lr = 1e-2, steps = 7, batch = 12, shuffle = false, dropout = 0{more} }}\n"
+        );
+        let made = run(dir.path(), &body, &["--fresh"]);
+        tensors(&made["s"].join("adapter/peftc.safetensors"))
+    };
+    let spiel = "spiel { density = 0.02, period = 4, accumulate = 2 }";
+    let (whole, parts) = (adapter(spiel, ""), adapter(spiel, ", micro_batch = 2"));
+    let lists: Vec<&String> = whole.keys().filter(|n| n.ends_with("indices")).collect();
+    assert!(lists.len() > 10);
+    for name in &lists {
+        assert_eq!(places(&whole, name), places(&parts, name), "{name}");
+    }
+    for (name, numbers) in whole.iter().filter(|(n, _)| n.ends_with("shira_weight")) {
+        for (a, b) in numbers.iter().zip(&parts[name]) {
+            assert!((a - b).abs() < 1e-4, "{name}: {a} against {b}");
+        }
+    }
+    // As in the authors' program, the first micro-batch decides alone.
+    let first =
+        "spiel { density = 0.02, period = 4, accumulate = 2, candidates = first_micro_batch }";
+    let first = adapter(first, ", micro_batch = 2");
+    assert!(lists.iter().any(|n| places(&whole, n) != places(&first, n)));
+}
+
+#[test]
+fn spiel_on_weights_in_blocks_is_merged_with_the_same_loss() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for grow in ["gradients", "sm3"] {
+        let here = here();
+        let body = format!(
+            "model q = local \"{}/tests/reference/bert-tiny\" {{ dtype = nf4 }}\n\
+             stage s = train {{ model = q, data = d.train, adapter = spiel {{ density = 0.05, period = 4, accumulate = 2, grow = {grow} }}, lr = 1e-2, steps = 7 }}\n\
+             stage e = eval {{ from = s, data = d.dev, metrics = [loss] }}\n\
+             stage f = merge {{ from = s }}\n\
+             stage g = eval {{ from = f, data = d.dev, metrics = [loss] }}\n",
+            here.display()
+        );
+        run(dir.path(), &body, &["--fresh"]);
+        let result = json(dir.path().join(".peftc/runs/r/result.json"));
+        let stages = result["stages"].as_array().expect("stages");
+        let of = |name: &str, key: &str| {
+            let stage = stages.iter().find(|s| s["name"] == name).expect("a stage");
+            stage["metrics"][key]
+                .as_f64()
+                .or(stage[key].as_f64())
+                .expect("a number")
+        };
+        assert!((of("e", "loss") - of("g", "loss")).abs() < 1e-5, "{grow}");
+        let share = of("s", "measured_peak_bytes") / of("s", "estimated_peak_bytes");
+        assert!((0.98..=1.0).contains(&share), "{grow}: {share}");
+    }
+}

@@ -10,7 +10,7 @@ use crate::program::op::{Machine, Tensor};
 use crate::program::{Bindings, Class};
 
 /// Types of adapters whose file is such a matrix.
-pub(super) const KINDS: &[&str] = &["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"];
+pub(super) const KINDS: &[&str] = &["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE"];
 
 /// Its rows and columns, and its elements.
 pub(super) type Matrix = (Vec<usize>, Vec<f32>);

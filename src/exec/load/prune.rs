@@ -110,7 +110,11 @@ impl Pruning {
     ) -> Result<Tensor, RunError> {
         let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
         if matches!(self.guide, Guide::Later) {
-            return Ok(Tensor::zeros(DType::U32, &dims));
+            let held = match part {
+                Part::Moved => DType::F32,
+                Part::Places | Part::Bounds | Part::Bits(_) => DType::U32,
+            };
+            return Ok(Tensor::zeros(held, &dims));
         }
         if self.places.as_ref().is_none_or(|(of, _)| of != by) {
             meter.scratch(by.scratch_bytes());
@@ -120,6 +124,10 @@ impl Pruning {
             return Err(RunError::bug("places were not chosen"));
         };
         let list = match part {
+            Part::Moved => {
+                let numbers = moved_at(by, made, (read, moved))?;
+                return Ok(Tensor::new(numbers, &dims));
+            }
             Part::Places => made.places.clone(),
             Part::Bounds => made.bounds.clone(),
             Part::Bits(matrix) => {
@@ -166,6 +174,14 @@ impl Pruning {
                     let mut weight = weight()?;
                     let sums = self.measured(source)?;
                     weight.iter_mut().zip(sums).for_each(|(w, g)| *w *= g);
+                    weight
+                }
+                Score::Gradient(Measure {
+                    of: Summed::Moving, ..
+                }) => {
+                    let mut weight = weight()?;
+                    let sums = self.measured(source)?;
+                    weight.iter_mut().zip(sums).for_each(|(w, g)| *w *= -g);
                     weight
                 }
                 Score::Gradient(_) => self.measured(source)?.to_vec(),
@@ -249,6 +265,29 @@ impl Pruning {
         );
         Ok(())
     }
+}
+
+/// How far the weights at chosen places moved.
+fn moved_at(
+    by: &places::Choice,
+    made: &Chosen,
+    (read, moved): (Read<'_>, Read<'_>),
+) -> Result<Vec<f32>, RunError> {
+    let mut numbers = Vec::with_capacity(made.places.len());
+    let ranges = made.bounds.iter().zip(made.bounds.iter().skip(1));
+    for (source, (&from, &to)) in by.of.iter().zip(ranges) {
+        let (before, after) = (read(source)?, moved(source)?);
+        let (before, after) = (floats(&before)?, floats(&after)?);
+        let own = made.places.get(from as usize..to as usize);
+        for &place in own.unwrap_or_default() {
+            let both = (before.get(place as usize), after.get(place as usize));
+            let (Some(before), Some(after)) = both else {
+                return Err(RunError::bug("a chosen place is outside of its matrix"));
+            };
+            numbers.push(after - before);
+        }
+    }
+    Ok(numbers)
 }
 
 fn floats(tensor: &Tensor) -> Result<&[f32], RunError> {

@@ -193,7 +193,8 @@ impl Work<'_> {
     ) -> Result<Initial, RunError> {
         let mut residents: BTreeMap<&str, &Resident> = BTreeMap::new();
         for resident in programs.iter().flat_map(|v| &v.program().residents) {
-            residents.insert(&resident.name, resident);
+            // What joins a training later is frozen in programs before that, and those come last.
+            residents.entry(&resident.name).or_insert(resident);
         }
         let list: Vec<&Resident> = residents.into_values().collect();
         let sources = self.sources()?;

@@ -48,6 +48,8 @@ pub enum Summed {
     Plain,
     /// They themselves; the score is the absolute value of the sum times the weight.
     Weighted,
+    /// They themselves; the score is how far the weight moves away from zero: the sum times the weight, turned round.
+    Moving,
 }
 
 /// A choice of as many places among all of some matrices.
@@ -68,6 +70,8 @@ pub struct Choice {
 pub enum Part {
     /// The places, matrix after matrix, each counted from the start of its matrix, in order.
     Places,
+    /// How far the weights at the places moved in the other training: numbers.
+    Moved,
     /// Where each matrix' places begin, and where the last one's end.
     Bounds,
     /// A mask of the matrix with this number: bit `i % 32` of word `i / 32` is set where place `i` is chosen.
@@ -105,6 +109,16 @@ pub type Visit<'a, E> = dyn FnMut(&mut dyn FnMut(usize, &[f32])) -> Result<(), E
 /// Digits of the search for the last score that is chosen: bits, from the highest.
 const DIGITS: [u32; 3] = [11, 10, 10];
 
+/// A number that is not negative for each number, in the same order; neighbours may fall together.
+fn ordered(x: f32) -> f32 {
+    const ZERO: u32 = 0x3fc0_0000;
+    if !x.is_finite() {
+        return f32::NAN;
+    }
+    let size = x.abs().to_bits() >> 1;
+    f32::from_bits(if x < 0.0 { ZERO - size } else { ZERO + size })
+}
+
 impl Choice {
     /// Places of a matrix.
     #[must_use]
@@ -138,7 +152,9 @@ impl Choice {
         let width = matrix.shape.get(1).copied().unwrap_or(1) as usize;
         let side = self.side.max(1) as usize;
         if side == 1 {
-            data.iter_mut().for_each(|x| *x = x.abs());
+            let signed = matches!(self.score, Score::Gradient(m) if m.of == Summed::Moving);
+            let score = if signed { ordered } else { f32::abs };
+            data.iter_mut().for_each(|x| *x = score(*x));
             if self.score == Score::Smallest {
                 // Bits of finite numbers are ordered as they are; what is not finite stays so.
                 let least = f32::MAX.to_bits();
@@ -348,6 +364,26 @@ mod tests {
         let mut bad = data;
         bad[1][2] = f32::NAN;
         assert_eq!(made(&choice(3, 1), &bad), None);
+    }
+
+    #[test]
+    fn signed_scores_keep_their_order() {
+        let all = [
+            f32::MIN,
+            -2.0,
+            -1e-3,
+            -1e-38,
+            0.0,
+            1e-38,
+            1e-3,
+            1.0,
+            2.0,
+            f32::MAX,
+        ];
+        let made: Vec<f32> = all.iter().map(|&x| ordered(x)).collect();
+        assert!(made.windows(2).all(|w| w[0] < w[1]), "{made:?}");
+        assert!(made.iter().all(|x| x.is_finite() && *x >= 0.0));
+        assert!(ordered(f32::NEG_INFINITY).is_nan() && ordered(f32::NAN).is_nan());
     }
 
     #[test]

@@ -35,6 +35,7 @@ static SCHEMA: Schema = Schema {
 
 /// A fixed mask by Fisher information.
 pub static METHOD: Mask = Mask {
+    goes_on: |_| false,
     schema: &SCHEMA,
     score,
 };

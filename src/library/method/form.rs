@@ -90,6 +90,8 @@ pub struct Selecting {
     /// Whether new places are those with the largest products of second moments by row and column (SM3), and not those with
     /// the largest gradients.
     pub sm3: bool,
+    /// Whether candidates come from the gradient of a whole step, and not from that of its first micro-batch.
+    pub whole: bool,
     /// Steps from one change to the next.
     pub period: u64,
     /// Steps over which gradients are added up.

@@ -27,6 +27,18 @@ pub trait Method: Sync + Send + fmt::Debug {
         false
     }
 
+    /// The step before which a parameter begins to be trained, in a training with so many steps an epoch of a model with so many
+    /// blocks, and the factor of its rate; `None` where it is trained from the start or not by this method.
+    fn joins(
+        &self,
+        values: &Values,
+        param: &Param,
+        (n_layers, epoch): (u64, u64),
+    ) -> Option<(u64, f64)> {
+        let _ = (values, param, n_layers, epoch);
+        None
+    }
+
     /// The part of each update that is let through, if not all of it.
     fn masking(&self, values: &Values) -> Option<Masking> {
         let _ = values;
@@ -55,6 +67,18 @@ pub trait Method: Sync + Send + fmt::Debug {
         Marking::default()
     }
 
+    /// The text whose tokens it starts at; the planner makes them the value of `token_ids`.
+    fn text<'a>(&self, values: &'a Values) -> Option<&'a str> {
+        let _ = values;
+        None
+    }
+
+    /// The key that says which task is meant, and how many there are, where an adapter is of several.
+    fn tasks(&self, values: &Values) -> Option<(&'static str, u64)> {
+        let _ = values;
+        None
+    }
+
     /// The positions that it takes from texts.
     fn room(&self, values: &Values) -> Room {
         Room {
@@ -79,6 +103,12 @@ pub trait Method: Sync + Send + fmt::Debug {
     /// What is wrong with these values at a site, if anything.
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
         let _ = (values, site);
+        None
+    }
+
+    /// What is wrong with these values at all the sites that the method is placed at, if anything.
+    fn check_sites(&self, values: &Values, sites: &[&Site]) -> Option<Complaint> {
+        let _ = (values, sites);
         None
     }
 
@@ -129,6 +159,13 @@ pub trait Method: Sync + Send + fmt::Debug {
     /// What is added to the loss of a training once a step, `[1]`, made of weights at the method's sites alone.
     fn penalty(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Option<Value> {
         let _ = (values, sites, net);
+        None
+    }
+
+    /// How much the divergence between the predictions of two routes through its experts counts in the loss; `None` where a step
+    /// has one route.
+    fn consistency(&self, values: &Values) -> Option<f64> {
+        let _ = values;
         None
     }
 
@@ -191,6 +228,11 @@ pub trait Method: Sync + Send + fmt::Debug {
     /// Modules of the backbone that are trained whole beside what the method adds: their paths, or ends of them.
     fn whole_modules<'a>(&self, values: &'a Values) -> &'a [String] {
         keys::MODULES_TO_SAVE.get(values).unwrap_or_default()
+    }
+
+    /// The modules of the model that are named to be trained, and the key that names them.
+    fn modules<'a>(&self, values: &'a Values) -> (&'static str, &'a [String]) {
+        (keys::MODULES_TO_SAVE.name(), self.whole_modules(values))
     }
 
     /// The keys of an adapter of peft's beside [`crate::library::peft::COMMON`], if this method reads adapters of that type with this

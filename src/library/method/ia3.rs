@@ -9,7 +9,7 @@ use super::super::schema::{Checked, Maybe, kind};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
-use crate::library::error::CONFLICTING_KEYS;
+use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY};
 use crate::library::placement::{Pattern, Placement};
 use crate::program::op::{BinaryKind, Broadcast, MulRows};
 
@@ -89,6 +89,23 @@ impl Method for Ia3 {
                 "`feedforward` says which maps are rescaled at their input, in all blocks alike"
                     .to_owned(),
             help: Some("write it without `layers[…]`; `on` limits the blocks".to_owned()),
+        })
+    }
+
+    fn check_sites(&self, values: &Values, sites: &[&Site]) -> Option<Complaint> {
+        let placement = FEEDFORWARD.get(values)?;
+        if !values.written(FEEDFORWARD.name()) {
+            return None;
+        }
+        let mut patterns = placement.any.iter();
+        let outside = patterns.find(|p| !sites.iter().any(|s| p.matches(s, 0)))?;
+        Some(Complaint {
+            key: FEEDFORWARD.name(),
+            code: &IDLE_KEY,
+            message: format!(
+                "`feedforward` names `{outside}`, which is none of the maps that `on` names"
+            ),
+            help: Some(format!("add it to `{}`, or leave it out here", ON.name())),
         })
     }
 

@@ -16,6 +16,13 @@ pub(crate) const WEIGHT: Maybe<f64> = Maybe::new(
     "how much it counts among the `adapters` of a `convert` stage",
 );
 
+/// Which of its tasks is meant.
+pub(crate) const TASK: Maybe<u64> = Maybe::new(
+    "task",
+    kind::int(0, 1 << 16),
+    "of an adapter for several tasks, the one that is meant, counted from 0",
+);
+
 /// The name by which recipes take such an adapter.
 pub const NAME: &str = "peft";
 
@@ -34,5 +41,5 @@ pub static SCHEMA: Schema = Schema {
           as first values. Every tensor of its file is used, or the adapter is refused by that tensor's name; every key of its \
           config is followed or refused by its name.",
     paper: "",
-    keys: &[FOLDER.key(), WEIGHT.key()],
+    keys: &[FOLDER.key(), WEIGHT.key(), TASK.key()],
 };

@@ -19,6 +19,7 @@ static SCHEMA: Schema = Schema {
 
 /// A fixed mask by the size of the weights.
 pub static METHOD: Mask = Mask {
+    goes_on: |_| false,
     schema: &SCHEMA,
     score: |_| Score::Magnitude,
 };

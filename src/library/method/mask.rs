@@ -12,6 +12,8 @@ use super::{
 pub struct Mask {
     /// Name, doc, keys.
     pub schema: &'static Schema,
+    /// Whether they start where the training that they are chosen by left them, and not at 0.
+    pub goes_on: fn(&Values) -> bool,
     /// What numbers are ranked by.
     pub score: fn(&Values) -> Score,
 }
@@ -22,7 +24,7 @@ impl Mask {
             at,
             net,
             &sparse::density(at.values),
-            (self.score)(at.values),
+            ((self.score)(at.values), (self.goes_on)(at.values)),
         )
     }
 }

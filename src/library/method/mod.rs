@@ -17,6 +17,7 @@ mod tuning;
 // The model's own parameters, trained: whole, in part or by a mask.
 mod bitfit;
 mod child_tuning;
+mod diff_pruning;
 mod fish;
 mod full;
 mod head_only;
@@ -24,11 +25,13 @@ mod last_n;
 mod lt_sft;
 mod magnitude_mask;
 mod mask;
+mod movement_mask;
 mod shira;
 mod smt;
 mod sparse;
 mod spiel;
 mod supertuning;
+mod unfreeze;
 
 // Scalings, rotations and spectra.
 mod beft;
@@ -73,12 +76,18 @@ mod vera;
 mod weight_drop;
 
 // Further layers: bottlenecks, prompts and prefixes, networks beside the model.
+mod adamix;
+mod adamix_lora;
 mod bottleneck;
+mod cartridge;
+mod cpt;
 mod encoder;
+mod experts;
 mod houlsby;
 mod k_lst;
 mod llama_adapter;
 mod lst;
+mod multitask_prompt;
 mod p_tuning;
 mod parallel;
 mod pasta;
@@ -104,6 +113,7 @@ pub const SPARSE: [&str; 2] = [sparse::VALUES, sparse::PLACES];
 /// Keys that several methods have.
 pub(crate) mod keys {
     pub(crate) use super::lora::{DROPOUT, MODULES_TO_SAVE, ON, START};
+    pub(crate) use super::prompt_tuning::{TEXT, TOKEN_IDS};
 }
 
 /// Every method.
@@ -117,10 +127,13 @@ pub const METHODS: &[&dyn Method] = &[
     &shira::Shira,
     &fish::METHOD,
     &magnitude_mask::METHOD,
+    &movement_mask::METHOD,
     &lt_sft::METHOD,
+    &diff_pruning::DiffPruning,
     &smt::Smt,
     &spiel::Spiel,
     &supertuning::SuperTuning,
+    &unfreeze::Unfreeze,
     // Other forms of a linear map's weight.
     &lora::Lora,
     &siva::Siva,
@@ -162,9 +175,14 @@ pub const METHODS: &[&dyn Method] = &[
     &pfeiffer::Pfeiffer,
     &series::Series,
     &parallel::Parallel,
+    &adamix::AdaMix,
+    &adamix_lora::AdaMixLora,
     &prefix_tuning::PrefixTuning,
     &prompt_tuning::PromptTuning,
     &p_tuning::PTuning,
+    &cpt::Cpt,
+    &multitask_prompt::MultitaskPrompt,
+    &cartridge::Cartridge,
     &pasta::Pasta,
     &llama_adapter::LlamaAdapter,
     &unipelt::Unipelt,

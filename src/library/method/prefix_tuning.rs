@@ -46,7 +46,7 @@ const SHIFT: Given<bool> = Given::<bool>::new(
     (true, "true"),
     "count a text's positions from behind the prefix on, as peft and P-tuning v2 do; otherwise they stay as they are, as in the library `adapters`",
 );
-const ON: Maybe<Placement> = Maybe::filled(
+pub(super) const ON: Maybe<Placement> = Maybe::filled(
     "on",
     kind::PLACEMENT,
     "attention",
@@ -76,18 +76,6 @@ static SCHEMA: Schema = Schema {
 
 /// Why the network of `projection = true` does not matter.
 const MADE: Fate = Fate::WithoutEffect("the file holds what the network made");
-
-const CARTRIDGE_KEYS: Keys = &[
-    (
-        "num_frozen_tokens",
-        Fate::WithoutEffect("says which of them peft trained; here all are trained on"),
-    ),
-    ("num_attention_heads", SIZES),
-    ("num_layers", SIZES),
-    ("num_transformer_submodules", Fate::Only(&["1"])),
-    ("num_virtual_tokens", Fate::Used),
-    ("token_dim", SIZES),
-];
 
 const PEFT_KEYS: Keys = &[
     ("encoder_hidden_size", MADE),
@@ -136,6 +124,41 @@ fn rows(values: &Values, site: &Site, net: &mut Net<'_>) -> (Value, Value) {
     (part("key"), part("value"))
 }
 
+/// Some rows and columns of peft's tensor of a prefix, as a parameter of this name.
+pub(super) fn cut(own: String, rows: [u64; 2], columns: [u64; 2]) -> Taken {
+    let ([first, last], [from, to]) = (rows, columns);
+    let make = Make::by(move |all: &[Floats]| {
+        let (shape, data) = all.first().ok_or("there is no tensor")?;
+        let width = shape.get(1).map_or(1, |&n| n.max(1));
+        let rows = data.chunks(width).skip(first as usize);
+        let rows = rows.take((last - first) as usize);
+        let cut = rows.filter_map(|row| row.get(from as usize..to as usize));
+        Ok(cut.flatten().copied().collect())
+    });
+    Taken {
+        own,
+        shape: vec![last - first, to - from],
+        from: vec![PROMPT.to_owned()],
+        make,
+    }
+}
+
+/// The keys of a config of peft's for so many keys and values at these attentions.
+pub(super) fn peft_keys(count: u64, facts: &Facts, sites: &[&Site]) -> PeftKeys {
+    let heads = sites.first().map(|site| match site.part {
+        Part::Attention { keys, head, .. } => (keys, keys * head),
+        _ => (facts.heads, facts.hidden),
+    });
+    let (heads, width) = heads.unwrap_or((facts.heads, facts.hidden));
+    vec![
+        ("num_virtual_tokens", json!(count)),
+        ("num_transformer_submodules", json!(1)),
+        ("num_layers", json!(facts.layers)),
+        ("num_attention_heads", json!(heads)),
+        ("token_dim", json!(width)),
+    ]
+}
+
 impl Method for PrefixTuning {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -172,12 +195,7 @@ impl Method for PrefixTuning {
     }
 
     fn peft_keys(&self, kind: &str, _: &Map<String, Json>) -> Option<Keys> {
-        match kind {
-            "PREFIX_TUNING" => Some(PEFT_KEYS),
-            // Its keys and values are those of a prefix, from wherever they began.
-            "CARTRIDGE" => Some(CARTRIDGE_KEYS),
-            _ => None,
-        }
+        (kind == "PREFIX_TUNING").then_some(PEFT_KEYS)
     }
 
     fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
@@ -193,20 +211,9 @@ impl Method for PrefixTuning {
         file.check_shape(PROMPT, &[count, all])?;
         for (place, site) in sites.iter().enumerate() {
             for (part, name) in ["key", "value"].iter().enumerate() {
-                let first = (2 * place + part) * width as usize;
-                let columns = first..first + width as usize;
-                let cut = move |from: &[Floats]| {
-                    let (_, data) = from.first().ok_or("there is no tensor")?;
-                    let rows = data.chunks(all as usize);
-                    let cut = rows.filter_map(|row| row.get(columns.clone()));
-                    Ok(cut.flatten().copied().collect())
-                };
-                file.make(Taken {
-                    own: format!("{}.prefix.{name}", site.path),
-                    shape: vec![count, width],
-                    from: vec![PROMPT.to_owned()],
-                    make: Make::by(cut),
-                })?;
+                let column = (2 * place + part) as u64 * width;
+                let own = format!("{}.prefix.{name}", site.path);
+                file.make(cut(own, [0, count], [column, column + width]))?;
             }
             file.put(&Self, site, vec![(TOKENS.name(), Checked::Int(count))]);
         }
@@ -227,18 +234,7 @@ impl Method for PrefixTuning {
     }
 
     fn prompt_keys(&self, values: &Values, facts: &Facts, sites: &[&Site]) -> PeftKeys {
-        let heads = sites.first().map(|site| match site.part {
-            Part::Attention { keys, head, .. } => (keys, keys * head),
-            _ => (facts.heads, facts.hidden),
-        });
-        let (heads, width) = heads.unwrap_or((facts.heads, facts.hidden));
-        vec![
-            ("num_virtual_tokens", json!(TOKENS.get(values))),
-            ("num_transformer_submodules", json!(1)),
-            ("num_layers", json!(facts.layers)),
-            ("num_attention_heads", json!(heads)),
-            ("token_dim", json!(width)),
-        ]
+        peft_keys(TOKENS.get(values), facts, sites)
     }
 
     fn prompt_rows(&self, values: &Values, sites: &[&Site], net: &mut Net<'_>) -> Vec<Value> {

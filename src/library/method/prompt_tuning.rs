@@ -11,7 +11,7 @@ use super::{
     Values,
 };
 use crate::base::rng::Stream;
-use crate::library::error::BAD_VIRTUAL_TOKENS;
+use crate::library::error::{BAD_VIRTUAL_TOKENS, CONFLICTING_KEYS, IDLE_KEY};
 use crate::library::placement::Placement;
 use crate::program::Real;
 
@@ -31,22 +31,27 @@ pub(super) const PLACE: Given<str> = Given::<str>::new(
     ("first", "first"),
     "where they stand: before a text's first token, as peft puts them, or behind it, so that a head that reads the first token reads that of the text",
 );
-const INIT: Given<str> = Given::<str>::new(
+pub(super) const INIT: Given<str> = Given::<str>::new(
     "init",
     kind::choice(&["normal", "uniform", "vocabulary"]),
     ("normal", "normal"),
     "first values: normal of deviation `deviation`, uniform in ±0.5, or the embeddings of tokens drawn from the vocabulary",
 );
-const DEVIATION: Given<f64> = Given::<f64>::new(
+pub(super) const DEVIATION: Given<f64> = Given::<f64>::new(
     "deviation",
     kind::float(Bound::Incl(0.0), Bound::None),
     (1.0, "1"),
     "standard deviation of `init = normal`; embeddings of pretrained models are much smaller than peft's 1",
 );
-pub(super) const TOKEN_IDS: Maybe<[String]> = Maybe::new(
+pub(crate) const TOKEN_IDS: Maybe<[String]> = Maybe::new(
     "token_ids",
     kind::NUMBERS,
     "ids of the tokens whose embeddings the virtual tokens start at, from the first again where there are fewer",
+);
+pub(crate) const TEXT: Maybe<str> = Maybe::new(
+    "text",
+    kind::STR,
+    "text whose tokens the virtual tokens start at, special ones included, from the first again where there are fewer",
 );
 pub(super) const ON: Maybe<Placement> = Maybe::filled(
     "on",
@@ -68,6 +73,7 @@ static SCHEMA: Schema = Schema {
         TOKENS.key(),
         INIT.key(),
         DEVIATION.key(),
+        TEXT.key(),
         TOKEN_IDS.key(),
         PLACE.key(),
         ON.key(),
@@ -89,7 +95,7 @@ pub(super) fn is_words(site: &Site) -> bool {
 }
 
 /// `count` rows of the site's table.
-fn rows_of(site: &Site, rows: Vec<u32>, scale: f64) -> Init {
+pub(super) fn rows_of(site: &Site, rows: Vec<u32>, scale: f64) -> Init {
     let name = format!("{}.weight", site.path);
     let shape = [site.input(), site.output()];
     let table = BaseParam::new(name, &shape, ParamKind::Embedding);
@@ -99,7 +105,7 @@ fn rows_of(site: &Site, rows: Vec<u32>, scale: f64) -> Init {
 }
 
 /// What virtual tokens start at.
-pub(super) fn start(values: &Values, site: &Site, scale: f64) -> Init {
+fn start(values: &Values, site: &Site, (seed, scale): (u64, f64)) -> Init {
     let count = TOKENS.get(values) as usize;
     if let Some(ids) = TOKEN_IDS.get(values) {
         let ids: Vec<u32> = ids.iter().filter_map(|id| id.parse().ok()).collect();
@@ -112,7 +118,7 @@ pub(super) fn start(values: &Values, site: &Site, scale: f64) -> Init {
     match INIT.find(values) {
         Some("uniform") => Init::Uniform(0.5),
         Some("vocabulary") => {
-            let stream = Stream::new(0, "virtual tokens");
+            let stream = Stream::new(seed, "virtual tokens");
             let drawn = |i: u64| {
                 let [word, ..] = stream.block([i as u32, 0, 0, 0]);
                 ((u64::from(word) * site.input()) >> 32) as u32
@@ -121,6 +127,31 @@ pub(super) fn start(values: &Values, site: &Site, scale: f64) -> Init {
         }
         _ => Init::Normal(DEVIATION.get(values)),
     }
+}
+
+/// What is wrong with what virtual tokens start at.
+pub(super) fn check_start(values: &Values, site: &Site) -> Option<Complaint> {
+    let given = [TEXT.name(), TOKEN_IDS.name(), INIT.name()];
+    let mut written = given.into_iter().filter(|key| values.written(key));
+    if let (Some(one), Some(key)) = (written.next(), written.next()) {
+        return Some(Complaint {
+            key,
+            code: &CONFLICTING_KEYS,
+            message: format!("`{one}` and `{key}` both say what virtual tokens start at"),
+            help: Some("keep one of them".to_owned()),
+        });
+    }
+    if values.written(DEVIATION.name())
+        && (INIT.find(values) != Some("normal") || TOKEN_IDS.get(values).is_some())
+    {
+        return Some(Complaint {
+            key: DEVIATION.name(),
+            code: &IDLE_KEY,
+            message: "`deviation` has no effect without `init = normal`".to_owned(),
+            help: Some("remove it".to_owned()),
+        });
+    }
+    check_ids(values, site)
 }
 
 /// What is wrong with ids of tokens for a table.
@@ -227,6 +258,20 @@ pub(super) fn peft_keys(count: u64, facts: &Facts) -> PeftKeys {
     ]
 }
 
+/// What a prompt is in peft.
+pub(super) fn form() -> PeftForm {
+    PeftForm {
+        kind: "PROMPT_TUNING",
+        keys: vec![
+            ("prompt_tuning_init", json!("RANDOM")),
+            ("prompt_tuning_init_text", json!(null)),
+            ("tokenizer_name_or_path", json!(null)),
+            ("tokenizer_kwargs", json!(null)),
+        ],
+        product: None,
+    }
+}
+
 impl Method for PromptTuning {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -249,7 +294,11 @@ impl Method for PromptTuning {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
-        check_ids(values, site)
+        check_start(values, site)
+    }
+
+    fn text<'a>(&self, values: &'a Values) -> Option<&'a str> {
+        TEXT.get(values)
     }
 
     fn marking(&self, values: &Values) -> Marking {
@@ -284,16 +333,7 @@ impl Method for PromptTuning {
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
         // peft puts them first.
-        (PLACE.get(values) == "first").then(|| PeftForm {
-            kind: "PROMPT_TUNING",
-            keys: vec![
-                ("prompt_tuning_init", json!("RANDOM")),
-                ("prompt_tuning_init_text", json!(null)),
-                ("tokenizer_name_or_path", json!(null)),
-                ("tokenizer_kwargs", json!(null)),
-            ],
-            product: None,
-        })
+        (PLACE.get(values) == "first").then(form)
     }
 
     fn prompt_keys(&self, values: &Values, facts: &Facts, _: &[&Site]) -> PeftKeys {
@@ -307,8 +347,8 @@ impl Method for PromptTuning {
 }
 
 /// The rows that stand for the virtual tokens.
-fn prompt(values: &Values, site: &Site, net: &mut Net<'_>) -> Value {
+pub(super) fn prompt(values: &Values, site: &Site, net: &mut Net<'_>) -> Value {
     let prompt = Param::at(site, "prompt").shape(&[TOKENS.get(values), site.output()]);
-    let start = start(values, site, net.table_scale());
+    let start = start(values, site, (net.seed(), net.table_scale()));
     net.tensor(prompt.start(start))
 }

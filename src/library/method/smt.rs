@@ -71,7 +71,7 @@ fn delta(at: &At<'_>, net: &mut Net<'_>) -> sparse::Delta {
         batch: 16,
     };
     let count = Count::Blocks(BLOCKS.get(at.values), SIDE.get(at.values));
-    sparse::shared(at, net, &count, Score::Gradient(measure))
+    sparse::shared(at, net, &count, (Score::Gradient(measure), false))
 }
 
 impl Method for Smt {

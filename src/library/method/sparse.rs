@@ -93,7 +93,12 @@ pub(super) enum Count {
 }
 
 /// An update of the matrix' share of places that are ranked among those of all matrices the method is placed at.
-pub(super) fn shared(at: &At<'_>, net: &mut Net<'_>, count: &Count, score: Score) -> Delta {
+pub(super) fn shared(
+    at: &At<'_>,
+    net: &mut Net<'_>,
+    count: &Count,
+    (score, goes_on): (Score, bool),
+) -> Delta {
     let placed = at.placed(net);
     let segment = placed.iter().position(|s| s.path == at.site.path);
     let of: Vec<BaseParam> = placed.into_iter().map(weight).collect();
@@ -118,6 +123,14 @@ pub(super) fn shared(at: &At<'_>, net: &mut Net<'_>, count: &Count, score: Score
     let ids = net.places(chosen(places, count, Part::Places));
     let bounds = net.places(chosen(bounds, lists + 1, Part::Bounds));
     let numbers = if side == 1 { &[count][..] } else { &blocks };
+    let own = Param::shared(values).shape(numbers);
+    let own = match goes_on {
+        true => own.start(Init::Chosen {
+            by: by.clone(),
+            part: Part::Moved,
+        }),
+        false => own,
+    };
     Delta {
         places: Places {
             segment: Some(segment.unwrap_or(0) as u32),
@@ -126,7 +139,7 @@ pub(super) fn shared(at: &At<'_>, net: &mut Net<'_>, count: &Count, score: Score
         },
         ids,
         bounds: Some(bounds),
-        values: net.tensor(Param::shared(values).shape(numbers)),
+        values: net.tensor(own),
         dense: (count * side * side) as f64 > DENSE * all as f64,
     }
 }

@@ -49,6 +49,13 @@ const POLICY: Given<str> = Given::<str>::new(
     "how that share falls; with linear all places change the first time",
 );
 
+const CANDIDATES: Given<str> = Given::<str>::new(
+    "candidates",
+    kind::choice(&["step", "first_micro_batch"]),
+    ("step", "step"),
+    "whose gradient names the candidates of `grow = gradients` where a step has micro-batches: step sums that of the whole step, in a copy of the matrices in f32; first_micro_batch takes that of the first one, as the authors' program does, with no copy",
+);
+
 static SCHEMA: Schema = Schema {
     name: "spiel",
     summary: "a sparse update whose places change: the smallest numbers are dropped, new ones grow where gradients are largest",
@@ -59,7 +66,7 @@ static SCHEMA: Schema = Schema {
           of the phase; each number has an age for AdamW's correction. `grow = sm3`: the update keeps SM3's moments of rows and \
           columns instead, and the largest products grow. Where two are equal the first is taken. On matrices in blocks \
           (`dtype = nf4`) it is qSpIEL. A gradient of a whole matrix is there in the first step of a phase only, one matrix at a \
-          time. Needs `optimizer = adamw`. Merges exactly, and is written in peft's format as SHiRA where a matrix has room for \
+          time, or that of `candidates = step` with micro-batches. Needs `optimizer = adamw`. Merges exactly, and is written in peft's format as SHiRA where a matrix has room for \
           its rank.",
     paper: "Ansell et al. 2024 (arXiv 2401.16405)",
     keys: &[
@@ -69,6 +76,7 @@ static SCHEMA: Schema = Schema {
         ACCUMULATE.key(),
         RATE.key(),
         POLICY.key(),
+        CANDIDATES.key(),
         ON.key(),
     ],
 };
@@ -98,6 +106,7 @@ impl Method for Spiel {
     fn selecting(&self, values: &Values) -> Option<Selecting> {
         Some(Selecting {
             sm3: GROW.get(values) == "sm3",
+            whole: CANDIDATES.get(values) == "step",
             period: PERIOD.get(values),
             accumulate: ACCUMULATE.get(values),
             rate: RATE.get(values),
@@ -115,6 +124,14 @@ impl Method for Spiel {
             ),
             help: Some(format!("write at most `accumulate = {}`", period - 1)),
         });
+        let idle =
+            (GROW.get(values) == "sm3" && values.written(CANDIDATES.name())).then(|| Complaint {
+                key: CANDIDATES.name(),
+                code: &crate::library::error::IDLE_KEY,
+                message: "`candidates` has no effect with `grow = sm3`, which has none".to_owned(),
+                help: Some("remove it, or write `grow = gradients`".to_owned()),
+            });
+        let complaint = complaint.or(idle);
         complaint.or_else(|| sparse::check_size(site))
     }
 
@@ -123,7 +140,8 @@ impl Method for Spiel {
         if GROW.get(at.values) == "sm3" {
             return y;
         }
-        net.watch(at.site, (y, x), count(at))
+        let whole = CANDIDATES.get(at.values) == "step";
+        net.watch(at.site, (y, x), (count(at), whole))
     }
 
     fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {

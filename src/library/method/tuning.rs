@@ -109,8 +109,27 @@ impl Tuning {
     /// Factor of the learning rate of a parameter, as far as methods decide about it.
     #[must_use]
     pub fn rate(&self, param: &Param) -> f64 {
-        let each = self.methods.iter().map(|(m, f)| m.rate(&f.values, param));
+        let each = self.methods.iter().map(|(m, f)| {
+            let joins = m.joins(&f.values, param, (self.n_layers, 1));
+            m.rate(&f.values, param) * joins.map_or(1.0, |(_, rate)| rate)
+        });
         each.product()
+    }
+
+    /// The step before which a parameter begins to be trained, in a training with so many steps an epoch.
+    #[must_use]
+    pub fn begins(&self, param: &Param, epoch: u64) -> u64 {
+        let trained = self.methods.iter().filter(|(m, f)| {
+            m.trains(&f.values, param, self.n_layers)
+                || m.whole_modules(&f.values)
+                    .iter()
+                    .any(|module| param.is_in(module))
+        });
+        let each = trained.map(|(m, f)| {
+            let joins = m.joins(&f.values, param, (self.n_layers, epoch));
+            joins.map_or(0, |(step, _)| step)
+        });
+        each.min().unwrap_or(0)
     }
 
     /// The same methods once they have begun: what they started from no longer matters.

@@ -305,7 +305,8 @@ impl Net<'_> {
 
     pub(super) fn stream(&mut self) -> [u32; 2] {
         self.drops += 1;
-        Stream::new(self.options.seed, &format!("dropout/{}", self.drops)).key()
+        let purpose = self.routed(&format!("dropout/{}", self.drops));
+        Stream::new(self.options.seed, &purpose).key()
     }
 
     /// Inverted dropout of rate `p` on `[N, d]`; nothing where it does not act.

@@ -9,7 +9,7 @@ use super::derive::prune::{Importance, Pruner};
 use super::method::Tuning;
 use crate::base::rng::Stream;
 use crate::program::format::Storing;
-use crate::program::op::{Cast, Places, Watch};
+use crate::program::op::{Cast, Look, Places, Watch};
 use crate::program::{Builder, Class, DType, Feed, Format, Pick, Signal, TensorType, Value};
 
 mod attention;
@@ -54,12 +54,24 @@ pub struct NetOptions {
     pub storage: Storing,
     /// Seed of the stage's dropout.
     pub seed: u64,
+    /// Whether a step of a training is made of several runs.
+    pub parts: bool,
+    /// The step, and the steps of an epoch: parameters that begin to be trained later are frozen.
+    pub until: Option<(u64, u64)>,
+    /// Which of a step's routes it is; each has draws and dropout of its own.
+    pub route: u32,
     /// Whether dropout also acts before the first trainable tensor.
     pub dropout_frozen: bool,
     /// The model's own parameters whose gradients are wanted although no method trains them.
     pub probed: BTreeSet<String>,
     /// The model's sites, which methods need to know whose tensors are shared by several.
     pub sites: Vec<Site>,
+}
+
+/// Names of what a step of several runs adds up of a watched gradient: its numbers at the candidates, or all of it.
+#[must_use]
+pub fn watched_parts(path: &str) -> [String; 2] {
+    ["part", "whole"].map(|part| format!("gradient.{part}.{path}"))
 }
 
 /// Names of what is kept of a watched gradient: candidates of places, the sums of its numbers there and of their squares.
@@ -122,7 +134,16 @@ impl<'a> Net<'a> {
     /// The key of a stream of the stage's seed, for signals.
     #[must_use]
     pub fn signal_key(&self, purpose: &str) -> [u32; 2] {
-        Stream::new(self.options.seed, &format!("signal/{purpose}")).key()
+        let purpose = self.routed(&format!("signal/{purpose}"));
+        Stream::new(self.options.seed, &purpose).key()
+    }
+
+    /// The purpose of a stream of the route's own.
+    fn routed(&self, purpose: &str) -> String {
+        match self.options.route {
+            0 => purpose.to_owned(),
+            route => format!("route/{route}/{purpose}"),
+        }
     }
 
     /// Numbers that are a function of the step: a vector.
@@ -163,14 +184,22 @@ impl<'a> Net<'a> {
 
     /// Declares a parameter and gives its value in storage type.
     fn param(&mut self, mut param: Param) -> Value {
-        param.trainable = self.tuning.trains(&param) || self.options.probed.contains(&param.name);
+        let trains = self.tuning.trains(&param);
+        let begins = |(step, epoch)| self.tuning.begins(&param, epoch) > step;
+        let late = trains && self.options.until.is_some_and(begins);
+        param.trainable = trains && !late || self.options.probed.contains(&param.name);
         param.rate *= self.tuning.rate(&param);
         let class = if param.trainable {
             Class::Trainable
         } else {
             Class::Frozen
         };
-        let value = self.b.resident(&param.name, self.stored(&param), class);
+        // What joins later has its bits from the start.
+        let ty = match late {
+            true => TensorType::fixed(DType::F32, &param.shape),
+            false => self.stored(&param),
+        };
+        let value = self.b.resident(&param.name, ty, class);
         self.params.entry(param.name.clone()).or_insert(param);
         value
     }
@@ -266,23 +295,42 @@ impl<'a> Net<'a> {
     }
 
     /// Looks at the gradient of a map's frozen weight while training: `y` is what it made of `x`. The largest `count` of its
-    /// numbers are chosen in a step that selects; in the others the numbers at these places are added up.
-    pub fn watch(&mut self, site: &Site, (y, x): (Value, Value), count: u64) -> Value {
-        let fresh = match self.options.mode {
-            Mode::Train => false,
-            Mode::Select => true,
+    /// numbers are chosen in a step that selects, of the `whole` step or of its first run; in the others the numbers at these
+    /// places are added up.
+    pub fn watch(
+        &mut self,
+        site: &Site,
+        (y, x): (Value, Value),
+        (count, whole): (u64, bool),
+    ) -> Value {
+        let parts = self.options.parts;
+        let look = match self.options.mode {
+            Mode::Train if parts => Look::Sum,
+            Mode::Train => Look::Add,
+            Mode::Select if parts && whole => Look::Whole,
+            Mode::Select => Look::Nominate,
             Mode::Evaluate | Mode::Generate { .. } => return y,
         };
-        let [ids, sums, squares] = watched(&site.path);
-        let list = |dtype| TensorType::fixed(dtype, &[count]);
-        let ids = self.b.resident(&ids, list(DType::U32), Class::Optimizer);
-        let sums = self.b.resident(&sums, list(DType::F32), Class::Optimizer);
-        let squares = self
-            .b
-            .resident(&squares, list(DType::F32), Class::Optimizer);
         let places = Places::entries(site.output(), site.input());
-        self.b
-            .push1(Watch { places, fresh }, &[y, x, ids, sums, squares])
+        let [candidates, sums, squares] = watched(&site.path);
+        let [part, all] = watched_parts(&site.path);
+        let list = TensorType::fixed(DType::F32, &[count]);
+        let mut inputs = vec![y, x];
+        if look == Look::Whole {
+            let ty = places.matrix(DType::F32);
+            inputs.push(self.b.resident(&all, ty, Class::Gradient));
+        } else {
+            let ids = TensorType::fixed(DType::U32, &[count]);
+            inputs.push(self.b.resident(&candidates, ids, Class::Optimizer));
+            inputs.push(match parts {
+                true => self.b.resident(&part, list.clone(), Class::Gradient),
+                false => self.b.resident(&sums, list.clone(), Class::Optimizer),
+            });
+            if look != Look::Sum {
+                inputs.push(self.b.resident(&squares, list, Class::Optimizer));
+            }
+        }
+        self.b.push1(Watch { places, look }, &inputs)
     }
 
     /// All sites of the model, also those that are still to come.

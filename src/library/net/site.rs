@@ -167,6 +167,21 @@ pub enum Part {
     },
 }
 
+impl Part {
+    /// What it is, in a word that is used of several.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Linear { .. } => "linear maps",
+            Self::Norm { .. } => "norms",
+            Self::Table { .. } => "tables of embeddings",
+            Self::Sublayer { .. } => "sub-layers",
+            Self::Block { .. } => "blocks",
+            Self::Attention { .. } => "attentions",
+        }
+    }
+}
+
 /// A named place in a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {

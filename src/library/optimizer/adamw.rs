@@ -62,6 +62,7 @@ impl Optimizer for AdamW {
             } else {
                 Real::new(0.0)
             },
+            since: u.since,
         };
         let mut inputs = vec![u.param, u.grad];
         inputs.extend(u.state);

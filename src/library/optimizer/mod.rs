@@ -35,6 +35,8 @@ pub struct Update<'a> {
     pub factor: Value,
     /// Its learning rate: `[1]`.
     pub lr: Value,
+    /// Steps of the training before its first update.
+    pub since: u32,
 }
 
 /// A parameter to be updated.
@@ -48,6 +50,8 @@ pub struct Trained<'a> {
     pub grad: Value,
     /// Whether weight decay applies to it.
     pub decays: bool,
+    /// Steps of the training before its first update.
+    pub since: u32,
 }
 
 /// Every optimizer.
@@ -77,6 +81,7 @@ pub fn apply(
         param,
         grad,
         decays,
+        since,
     } = trained;
     let shape = b.ty(param).shape.clone();
     let state: Vec<Value> = optimizer
@@ -101,6 +106,7 @@ pub fn apply(
             decays,
             factor,
             lr,
+            since,
         },
     );
 }

@@ -124,7 +124,7 @@ pub(super) fn fisher(cx: &StageCx<'_>, params: &[Param]) -> Result<Option<Fisher
                 let size = b.push1(Unary { kind }, &[grad]);
                 b.push(Accumulate, &[sum, size])
             }
-            Summed::Plain | Summed::Weighted => b.push(Accumulate, &[sum, grad]),
+            Summed::Plain | Summed::Weighted | Summed::Moving => b.push(Accumulate, &[sum, grad]),
         };
     }
     Ok(Some(Fisher {

@@ -68,6 +68,18 @@ pub enum Update {
     },
 }
 
+impl Update {
+    /// Its programs, the one that reads examples first.
+    #[must_use]
+    pub fn programs(&self) -> Vec<&Verified> {
+        match self {
+            Self::Whole(step) => vec![step],
+            Self::Split { accumulate, apply } => vec![accumulate, apply],
+            Self::Zeroth { loss, perturb, .. } => vec![loss, perturb],
+        }
+    }
+}
+
 /// The frozen prefix of a training, computed once an example; the training's programs read its
 /// results.
 #[derive(Debug)]
@@ -162,10 +174,14 @@ pub struct Fit {
     pub evaluate: Option<Verified>,
     /// What is measured before the first step.
     pub fisher: Option<Fisher>,
+    /// The updates of phases in which less is trained, each with the step that it begins at; then comes `update`.
+    pub phases: Vec<(u64, Update)>,
+    /// The step at which the last phase begins.
+    pub last_phase: u64,
     /// How places change while training.
     pub selection: Option<Selection>,
-    /// The step, or the run of its first micro-batch, in which candidates of places are chosen.
-    pub select: Option<Verified>,
+    /// The step in which candidates of places are chosen.
+    pub select: Option<Update>,
     /// What is computed of every text before the first step.
     pub reference: Option<Reference>,
     /// Learning rates.
@@ -204,6 +220,17 @@ pub struct Fit {
 }
 
 impl Fit {
+    /// How a step runs.
+    #[must_use]
+    pub fn update_at(&self, step: u64) -> &Update {
+        if step >= self.last_phase {
+            return &self.update;
+        }
+        let mut begun = self.phases.iter().rev();
+        let own = begun.find(|(begins, _)| *begins <= step);
+        own.map_or(&self.update, |(_, update)| update)
+    }
+
     /// The order in which an epoch walks over so many sequences: those of a row follow each other.
     #[must_use]
     pub fn order(&self, sequences: usize, epoch: u64) -> Vec<u32> {
@@ -372,13 +399,11 @@ impl Job {
     pub fn programs(&self) -> Vec<&Verified> {
         match &self.routine {
             Routine::Fit(fit) => {
-                let mut list = match &fit.update {
-                    Update::Whole(step) => vec![step],
-                    Update::Split { accumulate, apply } => vec![accumulate, apply],
-                    Update::Zeroth { loss, perturb, .. } => vec![loss, perturb],
-                };
+                let mut list = fit.update.programs();
                 list.extend(&fit.evaluate);
-                list.extend(&fit.select);
+                list.extend(fit.select.iter().flat_map(Update::programs));
+                let phases = fit.phases.iter();
+                list.extend(phases.flat_map(|(_, update)| update.programs()));
                 list.extend(fit.features.iter().map(|f| &f.prefix));
                 list
             }

@@ -113,6 +113,9 @@ fn program(
 ) -> Option<Verified> {
     let mut b = Builder::new("merge");
     let options = NetOptions {
+        parts: false,
+        route: 0,
+        until: None,
         mode: Mode::Evaluate,
         storage: Storing::default(),
         seed: 0,

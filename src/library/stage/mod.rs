@@ -2,6 +2,7 @@
 //! its schema, the checks between its keys, and its lowering to a [`Job`].
 
 mod choose_prompt;
+mod consistency;
 pub(crate) mod convert;
 mod eval;
 pub(crate) mod export;

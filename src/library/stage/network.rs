@@ -11,6 +11,7 @@ use super::super::net::Site;
 use super::super::net::{Mode, Net, NetOptions};
 use super::super::schema::Values;
 use super::super::task::Task;
+use super::packing::Batch;
 use super::{Sound, Span, StageCx};
 use crate::program::format::Storing;
 use crate::program::op::Op;
@@ -24,6 +25,8 @@ pub struct Built {
     pub scores: Value,
     /// The summed loss, times the step's loss scale, where it comes with the scores.
     loss: Option<Value>,
+    /// The states that the head reads.
+    pub(super) hidden: Value,
     /// Its parameters.
     pub params: Vec<Param>,
     /// Its sites.
@@ -31,6 +34,11 @@ pub struct Built {
 }
 
 impl Built {
+    /// Whether its loss comes with the scores, which then are none of each class.
+    pub(super) const fn is_fused(&self) -> bool {
+        self.loss.is_some()
+    }
+
     /// The summed loss of the scores, times the step's loss scale: `[1]`.
     pub(super) fn loss(&self, b: &mut Builder, task: &dyn Task) -> Value {
         self.loss.unwrap_or_else(|| task.loss(b, self.scores))
@@ -43,12 +51,24 @@ impl Built {
     }
 }
 
+/// Whether a step is made of micro-batches.
+pub(super) fn is_split(values: &Values) -> bool {
+    let micro = keys::MICRO_BATCH.get(values);
+    match keys::BATCH.get(values) {
+        Batch::Examples(batch) => micro.is_some_and(|micro| micro < batch),
+        Batch::Tokens(_) => micro.is_some(),
+    }
+}
+
 /// What a stage's network is built with.
 fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<String>) -> NetOptions {
     NetOptions {
         mode,
         storage: cx.storage.clone(),
         seed: keys::SEED.find(cx.values).unwrap_or(0),
+        parts: is_split(cx.values),
+        route: 0,
+        until: None,
         dropout_frozen: keys::DROPOUT_FROZEN.get(cx.values),
         probed,
         sites: if tuning.methods.iter().any(|(m, _)| m.shares()) {
@@ -121,7 +141,37 @@ pub(super) fn probed(
     mode: Mode,
     probed: BTreeSet<String>,
 ) -> Built {
-    let options = options(cx, tuning, mode, probed);
+    built(b, cx, tuning, options(cx, tuning, mode, probed))
+}
+
+/// A step's network once more, as another route through what is drawn.
+pub(super) fn route(
+    b: &mut Builder,
+    cx: &StageCx<'_>,
+    (mode, until): (Mode, Option<(u64, u64)>),
+) -> Built {
+    let own = NetOptions {
+        route: 1,
+        until,
+        ..options(cx, &cx.tuning, mode, BTreeSet::new())
+    };
+    built(b, cx, &cx.tuning, own)
+}
+
+/// A step's network, in which parameters that join later are frozen.
+pub(super) fn phase(
+    b: &mut Builder,
+    cx: &StageCx<'_>,
+    (mode, until): (Mode, Option<(u64, u64)>),
+) -> Built {
+    let own = NetOptions {
+        until,
+        ..options(cx, &cx.tuning, mode, BTreeSet::new())
+    };
+    built(b, cx, &cx.tuning, own)
+}
+
+fn built(b: &mut Builder, cx: &StageCx<'_>, tuning: &Tuning, options: NetOptions) -> Built {
     let mut net = Net::new(b, tuning, options);
     let pick = cx.task.pick(cx.model.as_ref());
     let hidden = states(&mut net, cx, tuning, pick);
@@ -138,6 +188,7 @@ pub(super) fn probed(
     Built {
         scores,
         loss,
+        hidden,
         params,
         sites,
     }
@@ -190,6 +241,9 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
         mode: Mode::Evaluate,
         storage: Storing::default(),
         seed: 0,
+        parts: false,
+        route: 0,
+        until: None,
         dropout_frozen: false,
         probed: BTreeSet::new(),
         sites: Vec::new(),
@@ -229,6 +283,9 @@ pub fn prompt(
         mode: Mode::Evaluate,
         storage: Storing::default(),
         seed: 0,
+        parts: false,
+        route: 0,
+        until: None,
         dropout_frozen: false,
         probed: BTreeSet::new(),
         sites: Vec::new(),
@@ -302,6 +359,7 @@ pub fn generation(
         Built {
             scores,
             loss,
+            hidden,
             params,
             sites,
         },

@@ -1,11 +1,12 @@
 //! Places that change while training (methods S6, S7): which, and the updates of the numbers at them.
 
 use super::super::method::{SPARSE, Selecting};
-use super::super::net::{Param, Site};
+use super::super::net::{Param, Site, watched, watched_parts};
 use super::super::optimizer::{self, adamw_numbers, state_name};
 use super::super::schema::Values;
 use super::StageCx;
-use crate::program::op::{AgedAdamW, Places, Sm3};
+use super::network::Built;
+use crate::program::op::{Accumulate, AgedAdamW, Fill, Nominate, Places, Sm3, SquareAccumulate};
 use crate::program::{Builder, Class, DType, Feed, Real, TensorType, Value};
 
 /// What SM3 adds to its moments.
@@ -129,6 +130,53 @@ pub(super) fn selection(
         of: of.filter(known).collect(),
         betas: adamw_numbers(values).0,
     })
+}
+
+/// What a step of several runs added up of watched gradients, at its end: in a step that chooses candidates they, and the first
+/// of their sums; in the others, what is added to these.
+pub(super) fn gathered(
+    b: &mut Builder,
+    cx: &StageCx<'_>,
+    (values, built): (&Values, &Built),
+    chooses: bool,
+) {
+    let own = selection(cx, values, &built.params, &built.sites);
+    let Some(selection) = own.filter(|s| !s.rule.sm3) else {
+        return;
+    };
+    let whole = chooses && selection.rule.whole;
+    for own in &selection.of {
+        let count = built.params.iter().find(|p| p.name == own.values());
+        let shape = count.map(|p| p.shape.clone()).unwrap_or_default();
+        let list = TensorType::fixed(DType::F32, &shape);
+        let [candidates, sums, squares] = watched(&own.path);
+        let [part, all] = watched_parts(&own.path);
+        b.label(&own.path);
+        let sums = b.resident(&sums, list.clone(), Class::Optimizer);
+        let squares = b.resident(&squares, list.clone(), Class::Optimizer);
+        if whole {
+            let ids = TensorType::fixed(DType::U32, &shape);
+            let ids = b.resident(&candidates, ids, Class::Optimizer);
+            let ty = TensorType::fixed(DType::F32, &[own.rows, own.columns]);
+            let all = b.resident(&all, ty, Class::Gradient);
+            b.push(Nominate, &[ids, sums, squares, all]);
+            zero(b, all);
+            continue;
+        }
+        if chooses {
+            zero(b, sums);
+            zero(b, squares);
+        }
+        let part = b.resident(&part, list, Class::Gradient);
+        b.push(Accumulate, &[sums, part]);
+        b.push(SquareAccumulate, &[squares, part]);
+        zero(b, part);
+    }
+}
+
+fn zero(b: &mut Builder, list: Value) {
+    let value = Real::new(0.0);
+    b.push(Fill { value }, &[list]);
 }
 
 /// The update of numbers whose places change; `false` if this tensor has none.

@@ -93,6 +93,8 @@ pub(super) fn updates(
     };
     let lr = b.feed(Feed::LearningRate);
     let selection = select::selection(cx, values, trained, sites);
+    let (batch, packing) = batches(cx)?;
+    let epoch = steps_per_epoch(cx, (batch, packing.as_ref()));
     let mut rates = BTreeMap::new();
     for (param, &(weight, grad)) in trained.iter().zip(pairs) {
         let one = (param, weight, grad);
@@ -112,12 +114,12 @@ pub(super) fn updates(
             param: weight,
             grad,
             decays: param.decays(),
+            since: cx.tuning.begins(param, epoch).min(u64::from(u32::MAX)) as u32,
         };
         optimizer::apply((rule, values), b, own, (lr, factor));
         masks::end(b, mask, weight);
     }
-    let (batch, packing) = batches(cx)?;
-    let steps = steps(cx.values, steps_per_epoch(cx, (batch, packing.as_ref())));
+    let steps = steps(cx.values, epoch);
     let complaints = cx.tuning.methods.iter();
     let complaints: Vec<Diag> = complaints
         .filter_map(|(m, f)| Some(complained(f, m.check_steps(&f.values, steps)?)))

@@ -1,5 +1,7 @@
 //! `train`: gradient descent on a split.
 
+use std::collections::BTreeSet;
+
 use super::super::data::set::same_label;
 use super::super::derive::places::Score;
 use super::super::metric::{self, Metric};
@@ -9,14 +11,17 @@ use super::super::optimizer::{self, Optimizer};
 use super::super::schedule::{self, Rates};
 use super::super::schema::{Filled, Kind, Length, Maybe, Registry, Schema, Values};
 use super::super::task::Answer;
+use super::consistency::divergence;
 use super::fisher::fisher;
 use super::job::{Fit, Job, Routine, Update};
-use super::network::{evaluation, network, verified};
+use super::network::{evaluation, is_split, phase, verified};
 use super::packing::{Batch, Extent, Packing};
 use super::reference::reference;
 use super::stepping::{penalise, penalties, updates};
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys, masks, select};
-use crate::library::error::{CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT};
+use crate::library::error::{
+    BAD_METHOD_VALUES, CONFLICTING_KEYS, IDLE_KEY, METRIC_MISMATCH, NO_GRADIENT,
+};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, Add, Fill};
 use crate::program::passes;
@@ -87,27 +92,25 @@ impl StageKind for Train {
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
-        let micro = keys::MICRO_BATCH.get(v);
-        let split = match keys::BATCH.get(v) {
-            Batch::Examples(batch) => micro.is_some_and(|micro| micro < batch),
-            Batch::Tokens(_) => micro.is_some(),
-        };
+        let split = is_split(v);
         let optimizer = entry(v, &keys::OPTIMIZER, "adamw");
         let rule = optimizer::optimizer(&optimizer.name).unwrap_or(optimizer::OPTIMIZERS[0]);
-        let (update, params, sites) = build(cx, rule, &optimizer.values, (split, Mode::Train))?;
+        let of = (rule as &dyn Optimizer, &optimizer.values);
+        let (update, params, sites) = build(cx, of, (split, Mode::Train), None)?;
         let evaluate = keys::DEV
             .is_written(v)
             .then(|| verified(evaluation(cx, &cx.tuning, true).0));
         let mut fit = fit(cx, &params, update, evaluate)?;
         let selection = select::selection(cx, &optimizer.values, &params, &sites);
         if selection.as_ref().is_some_and(|s| !s.rule.sm3) {
-            fit.select = Some(
-                match build(cx, rule, &optimizer.values, (split, Mode::Select))?.0 {
-                    Update::Whole(step) => step,
-                    Update::Split { accumulate, .. } => accumulate,
-                    Update::Zeroth { loss, .. } => loss,
-                },
-            );
+            fit.select = Some(build(cx, of, (split, Mode::Select), None)?.0);
+        }
+        let epoch = fit.steps_per_epoch;
+        let mut begins = phases(cx, &params, (fit.steps, epoch))?;
+        fit.last_phase = begins.pop().unwrap_or(0);
+        for step in begins {
+            let (update, ..) = build(cx, of, (split, Mode::Train), Some((step, epoch)))?;
+            fit.phases.push((step, update));
         }
         fit.selection = selection;
         Ok(Job {
@@ -115,6 +118,32 @@ impl StageKind for Train {
             sites,
             routine: Routine::Fit(Box::new(fit)),
         })
+    }
+}
+
+/// The steps at which what is trained becomes more, from 0 on.
+///
+/// # Errors
+/// The training ends before.
+fn phases(
+    cx: &StageCx<'_>,
+    params: &[Param],
+    (steps, epoch): (u64, u64),
+) -> Result<Vec<u64>, Vec<Diag>> {
+    let trained = params.iter().filter(|p| p.trainable);
+    let begins = trained.map(|p| cx.tuning.begins(p, epoch));
+    let begins: BTreeSet<u64> = begins.chain([0]).collect();
+    match begins.last() {
+        Some(&last) if last >= steps => {
+            let message = format!(
+                "the training has {steps} steps, and the last of what is unfrozen joins before step {last}, counted from 0"
+            );
+            let help = "train longer, or write a shorter `every`, or a smaller `last`";
+            Err(vec![
+                Diag::error(&BAD_METHOD_VALUES, cx.span, message).help(help),
+            ])
+        }
+        _ => Ok(begins.into_iter().collect()),
     }
 }
 
@@ -137,7 +166,7 @@ fn check_tuned(cx: &StageCx<'_>, params: &[Param]) -> Result<(), Vec<Diag>> {
         keys::TUNED.is_written(cx.values),
     ) {
         (true, false) => Diag::error(
-            &NO_GRADIENT,
+            &CONFLICTING_KEYS,
             cx.span,
             "`lt_sft` has no training to take its places from",
         )
@@ -284,6 +313,8 @@ pub(super) fn fit(
         update,
         features: None,
         evaluate,
+        phases: Vec::new(),
+        last_phase: 0,
         fisher: fisher(cx, params)?,
         selection: None,
         select: None,
@@ -524,9 +555,9 @@ type Parts = (Update, Vec<Param>, Vec<Site>);
 /// Builds the programs of a step.
 fn build(
     cx: &Sound<StageCx<'_>>,
-    rule: &dyn Optimizer,
-    values: &Values,
+    (rule, values): (&dyn Optimizer, &Values),
     (split, mode): (bool, Mode),
+    until: Option<(u64, u64)>,
 ) -> Result<Parts, Vec<Diag>> {
     if select::selecting(cx).is_some() && !select::goes_with(rule) {
         let message = "places that change are updated by rules of their own, beside `adamw`";
@@ -537,8 +568,12 @@ fn build(
     }
     let name = if split { "accumulate" } else { "step" };
     let mut b = Builder::with_numbers(name, cx.numbers);
-    let built = network(&mut b, cx, &cx.tuning, mode);
+    let built = phase(&mut b, cx, (mode, until));
     let mut loss = built.training_loss(&mut b, cx.task.as_ref());
+    let apart = divergence(&mut b, cx, &built, (mode, until)).map_err(|diag| vec![*diag])?;
+    if let Some(apart) = apart {
+        loss = b.push1(Add, &[loss, apart]);
+    }
     if !split && let Some(penalty) = penalties(&mut b, cx, &built.sites) {
         loss = b.push1(Add, &[loss, penalty]);
     }
@@ -601,6 +636,7 @@ fn build(
         }
         let stepped = (built.sites.as_slice(), trained.as_slice(), pairs.as_slice());
         updates(&mut b, cx, (rule, values), stepped)?;
+        select::gathered(&mut b, cx, (values, &built), mode == Mode::Select);
         for (_, acc) in &pairs {
             b.push(
                 Fill {

@@ -147,6 +147,11 @@ impl Task for CausalLm {
         2
     }
 
+    fn logits(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<Value> {
+        let head = model.causal_lm()?.head(net);
+        Some(net.head_logits(hidden, &head))
+    }
+
     fn fused(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<(Value, Value)> {
         let head = model.causal_lm()?.head(net);
         let (loss, rows) = net.head_loss(hidden, &head);

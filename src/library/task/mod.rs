@@ -163,6 +163,12 @@ pub trait Task: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The logits of all tokens at the places that are read, where [`Self::fused`] takes the loss without them.
+    fn logits(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<Value> {
+        let _ = (model, net, hidden);
+        None
+    }
+
     /// Sequences that a row of its data becomes, which are always in one micro-batch.
     fn group(&self) -> u64 {
         1

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::Planner;
 use crate::base::{Diag, Diags};
-use crate::library::method::{Tuning, import, method};
+use crate::library::error::BAD_VIRTUAL_TOKENS;
+use crate::library::method::keys as method_keys;
+use crate::library::method::{Method, Tuning, import, method};
 use crate::library::model::Model;
-use crate::library::schema::{Filled, Values};
+use crate::library::schema::{Checked, Filled, Values};
 use crate::library::stage::{StageKind, keys};
 use crate::library::task;
 use crate::library::task::Task;
+use crate::library::tokenizer::Tokenizer;
 use crate::plan::adapters::start_from_peft;
 use crate::plan::bind::BoundModel;
 use crate::plan::error::{UNMERGED_ADAPTER, WRONG_PORT};
@@ -179,11 +182,13 @@ impl Planner<'_, '_> {
             .into_iter()
             .map(|f| start_from_peft(base, (f, true), model, diags))
             .collect::<Option<Vec<_>>>()?;
-        let methods = written
-            .into_iter()
-            .flatten()
-            .filter_map(|f| Some((method(&f.name)?, f)))
-            .collect();
+        let methods = written.into_iter().flatten();
+        let methods = methods.filter_map(|f| Some((method(&f.name)?, f)));
+        let methods = methods.map(|(method, filled)| {
+            let tokenizer = start.model.tokenizer.as_deref();
+            worded((method, filled), tokenizer).map_err(|diag| diags.push(*diag))
+        });
+        let methods = methods.collect::<Result<Vec<_>, ()>>().ok()?;
         Some(Tuning {
             methods,
             n_layers,
@@ -238,6 +243,43 @@ impl Planner<'_, '_> {
             ..tuning
         })
     }
+}
+
+/// A method with the tokens of the text that it starts at.
+fn worded(
+    (method, mut filled): (&'static dyn Method, Filled),
+    tokenizer: Option<&Tokenizer>,
+) -> Result<(&'static dyn Method, Filled), Box<Diag>> {
+    let Some(text) = method.text(&filled.values) else {
+        return Ok((method, filled));
+    };
+    let at = filled.values.span(method_keys::TEXT.name());
+    let wrong = |message: String, help: &str| {
+        Box::new(Diag::error(&BAD_VIRTUAL_TOKENS, at, message).help(help.to_owned()))
+    };
+    if filled.values.written(method_keys::TOKEN_IDS.name()) {
+        let message = "`text` and `token_ids` both say what virtual tokens start at";
+        return Err(wrong(message.to_owned(), "keep one of them"));
+    }
+    let tokenizer = tokenizer.ok_or_else(|| {
+        let message = "the model has no tokenizer at hand that makes tokens of this text";
+        wrong(
+            message.to_owned(),
+            "write `token_ids = […]`, or run without --offline",
+        )
+    })?;
+    let encoded = tokenizer.encode(&[text.to_owned()], usize::MAX);
+    let ids = encoded.map_err(|why| wrong(why, "write another text"))?.ids;
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    if ids.is_empty() {
+        return Err(wrong(
+            "this text has no token".to_owned(),
+            "write another one",
+        ));
+    }
+    let key = method_keys::TOKEN_IDS.name();
+    filled.values.insert(key, Checked::Names(ids), at, false);
+    Ok((method, filled))
 }
 
 /// The task that a model's head was trained for, or the `problem_type` that no task has; and the names of its classes,

@@ -35,16 +35,15 @@ class Behind(nn.Module):
 
 
 def adapt(model, start, case, method):
-    projection, shifts = case == "prefix_projection", case != "prefix_still"
+    projection = case == "prefix_projection"
     tokens = int(method.split("tokens = ")[1].split()[0].rstrip(","))
-    config, state = model.config, {}
+    config = model.config
     made = PrefixEncoder(
         PrefixTuningConfig(
             num_virtual_tokens=tokens, prefix_projection=projection, encoder_hidden_size=12,
             num_layers=config.num_hidden_layers, num_attention_heads=config.num_attention_heads, token_dim=config.hidden_size,
         )
     )
-    model.prefix_encoder = made
     sites = sorted({k.split(".prefix.")[0] for k in start if ".prefix." in k})
     each = lambda kind: [start[f"{site}.prefix.{part}{kind}"] for site in sites for part in ("key", "value")]
     with torch.no_grad():
@@ -57,9 +56,17 @@ def adapt(model, start, case, method):
         else:
             made.embedding.weight.copy_(torch.cat(each(""), 1))
 
+    put(model, made, sites, (tokens, case != "prefix_still"))
+
+
+def put(model, made, sites, prefix):
+    """The model's attentions behind what `made` gives."""
+    config, state, (tokens, shifts) = model.config, {}, prefix
+    model.prefix_encoder = made
+
     def note(_, args, kwargs):
         ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
-        state.update(mask=mask, rows=made(torch.arange(tokens)), parts=2 * len(sites))
+        state.update(mask=mask, rows=made(torch.arange(tokens)[None])[0], parts=2 * len(sites))
         if not shifts:
             return args, kwargs
         if config.model_type == "roberta":

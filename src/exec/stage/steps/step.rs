@@ -138,22 +138,23 @@ impl<'a> Step<'a> {
         runner.start(verified, packed.feeds, &packed.sizes)
     }
 
-    /// The program in whose place candidates of places are chosen, in a step that does.
-    fn selecting(&self) -> Option<&'a Verified> {
-        let selects = self
-            .fit
-            .selection
-            .as_ref()
-            .is_some_and(|s| s.begins(self.step));
-        self.fit.select.as_ref().filter(|_| selects)
+    /// The update in whose place candidates of places are chosen, in a step that does, and whether all its runs do.
+    fn selecting(&self) -> Option<(&'a Update, bool)> {
+        let selection = self.fit.selection.as_ref()?;
+        let update = self.fit.select.as_ref()?;
+        let own = (update, selection.rule.whole);
+        selection.begins(self.step).then_some(own)
     }
 
-    /// Starts a program on each micro-batch.
-    fn micro(&self, runner: &mut Runner, verified: &Verified) -> Result<Vec<Outputs>, RunError> {
+    /// Starts a program on each micro-batch, and another one on the first.
+    fn micro(
+        &self,
+        runner: &mut Runner,
+        (first, others): (&Verified, &Verified),
+    ) -> Result<Vec<Outputs>, RunError> {
         let micros = self.batch.chunks(self.fit.micro_batch as usize);
-        let first = self.selecting().unwrap_or(verified);
         let runs = micros.enumerate().map(|(i, micro)| {
-            let program = if i == 0 { first } else { verified };
+            let program = if i == 0 { first } else { others };
             self.start(runner, program, micro)
         });
         runs.collect()
@@ -162,13 +163,19 @@ impl<'a> Step<'a> {
     /// Starts it; one of zeroth order, which has to see its losses, is done with it.
     pub(super) fn begin(&self, runner: &mut Runner) -> Result<Begun, RunError> {
         let (mut runs, mut done) = (Vec::new(), None);
-        match &self.fit.update {
+        let (update, all) = self
+            .selecting()
+            .unwrap_or((self.fit.update_at(self.step), true));
+        match update {
             Update::Whole(program) => {
-                let program = self.selecting().unwrap_or(program);
                 runs.push(self.start(runner, program, self.batch)?);
             }
             Update::Split { accumulate, apply } => {
-                runs = self.micro(runner, accumulate)?;
+                let others = match &self.fit.update {
+                    Update::Split { accumulate, .. } if !all => accumulate,
+                    _ => accumulate,
+                };
+                runs = self.micro(runner, (accumulate, others))?;
                 runs.push(runner.start(apply, self.scalars(apply), &Bindings::default())?);
             }
             Update::Zeroth {
@@ -199,10 +206,10 @@ impl<'a> Step<'a> {
         for sample in 0..samples {
             let at = (self.step, sample);
             zeroth::shift(runner, perturb, at, epsilon)?;
-            let mut runs = self.micro(runner, loss)?;
+            let mut runs = self.micro(runner, (loss, loss))?;
             let half = runs.len();
             zeroth::shift(runner, perturb, at, -2.0 * epsilon)?;
-            runs.extend(self.micro(runner, loss)?);
+            runs.extend(self.micro(runner, (loss, loss))?);
             runner.observe(&mut runs)?;
             let (above, below) = runs.split_at_checked(half).ok_or_else(missing)?;
             let (above, below) = (losses(above)?, losses(below)?);

@@ -9,7 +9,7 @@ use super::{Cost, Io, Kernel, Op, OpError, OpRule, SizedCx, TensorType};
 
 /// `(θ, g, m, v, lr f32[1], step u32[1], factor f32[1])`, updating θ, m, v, in the order of
 /// operations of `torch.optim.AdamW`: decay, moments, `θ −= lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)`, with
-/// `t = step + 1` and `g` times `factor`.
+/// `t = step + 1 − since` and `g` times `factor`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AdamW {
     /// Decay of the first moment.
@@ -20,6 +20,8 @@ pub struct AdamW {
     pub eps: Real,
     /// Decoupled weight decay.
     pub weight_decay: Real,
+    /// Steps before the first of its updates.
+    pub since: u32,
 }
 
 pub(super) const SOURCE: Option<KernelSource> = Some(source!("adamw"));
@@ -60,7 +62,8 @@ impl OpRule for AdamW {
             self.beta1.get(),
             self.beta2.get(),
             eps,
-            self.weight_decay.get()
+            self.weight_decay.get(),
+            self.since
         ];
         list.each("adamw", "adamw", n, args);
         Some(list)
@@ -73,7 +76,7 @@ impl OpRule for AdamW {
             io.input(5).slice::<u32>()[0],
             io.input(6).slice::<f32>()[0],
         );
-        let t = f64::from(step) + 1.0;
+        let t = f64::from(step.saturating_sub(self.since)) + 1.0;
         let (b1, b2) = (self.beta1.get(), self.beta2.get());
         let step_size = (f64::from(lr) / (1.0 - libm::pow(b1, t))) as f32;
         let root = (1.0 - libm::pow(b2, t)).sqrt() as f32;
@@ -128,7 +131,8 @@ impl AdamW {
     /// Whether both can be applied by one launch: all but the decay, which each tensor has for itself.
     #[must_use]
     pub fn goes_with(&self, other: &Self) -> bool {
-        (self.beta1, self.beta2, self.eps) == (other.beta1, other.beta2, other.eps)
+        let own = |op: &Self| (op.beta1, op.beta2, op.eps, op.since);
+        own(self) == own(other)
     }
 
     /// Updates of several tensors in one launch, a row of blocks each. The inputs of the `i`th are
@@ -170,7 +174,8 @@ impl AdamW {
                 In(6),
                 first.beta1.get(),
                 first.beta2.get(),
-                first.eps.get() as f32
+                first.eps.get() as f32,
+                first.since
             ],
         });
         Some(list)
@@ -210,6 +215,7 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
         beta2: Real::new(beta2),
         eps: Real::new(eps),
         weight_decay: Real::new(weight_decay),
+        since: 0,
     };
     let x = || narrow(&small(4));
     let positive = super::Tensor::new(vec![0.5_f32; 30], &[6, 5]);
@@ -227,6 +233,11 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
         ids(&[1000]),
         scalar(0.9),
     ];
-    all.case(op(0.98, 1e-6, 0.1), inputs);
+    all.case(op(0.98, 1e-6, 0.1), inputs.clone());
+    let late = AdamW {
+        since: 990,
+        ..op(0.98, 1e-6, 0.1)
+    };
+    all.case(late, inputs);
     all
 }

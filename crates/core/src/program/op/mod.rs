@@ -253,6 +253,7 @@ pub use product::FEW_ROWS;
 pub use reduce::{Over, ReduceKind};
 pub use rotary::Frequencies;
 pub use unary::UnaryKind;
+pub use watch::Look;
 
 /// The kernel sources of all ops and formats.
 pub fn sources() -> impl Iterator<Item = launch::KernelSource> {

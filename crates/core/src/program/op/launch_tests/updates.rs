@@ -16,6 +16,7 @@ pub(super) fn updates() -> Vec<Case> {
                 beta2: Real::new(0.98),
                 eps: Real::new(1e-6),
                 weight_decay: Real::new(0.1 * (i % 2) as f64),
+                since: 0,
             };
             let second: Vec<f32> = (0..n).map(|i| (i % 91) as f32 * 1e-3).collect();
             let own = [40 + i, 50 + i, 60 + i].map(|seed| list(seed, n));
