@@ -91,6 +91,7 @@ def groups(of, case, named, lr):
 def train(peftc, of, case, model_name, method, lr, rows):
     model = prepared(peftc, of, case, model_name, method)
     model.train()
+    model.case = case
     named = [(k.lower(), q) for k, q in model.named_parameters() if q.requires_grad]
     optimizer = torch.optim.AdamW(groups(of, case, named, lr), lr=lr, eps=1e-8, foreach=False)
     tok, losses = base.tokenizer_of(model_name), []

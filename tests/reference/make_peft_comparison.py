@@ -67,6 +67,12 @@ ADAPTERS = {
     "miss bat": f"miss {{ rank = 64, variant = bat, on = {QV} }}",
     "miss mini": f"miss {{ rank = 64, variant = mini, mini_rank = 64, on = {QV} }}",
     "gralora rank32": f"gralora {{ rank = 32, alpha = 64, k = 2, on = {QV} }}",
+    "lora rank32-lorafa": f"lora {{ rank = 32, alpha = 64, lora_fa = true, on = {QV} }}",
+    "lora rank32-mica": f"lora {{ rank = 32, alpha = 64, init = mica, on = {QV} }}",
+    "pvera default": f"pvera {{ rank = 256, on = {QV} }}",
+    "pvera rank64": f"pvera {{ rank = 64, on = {QV} }}",
+    "tinylora default": f"tinylora {{ on = {QV} }}",
+    "tinylora weight-tying": f"tinylora {{ weight_tying = 1, on = {QV} }}",
     "vblora default": f"vblora {{ rank = 4, vectors = 256, length = 256, top_k = 2, on = {QV} }}",
 }
 

@@ -429,7 +429,7 @@ fn as_many_rows_come_out_as_go_in() {
 #[test]
 fn the_words_of_other_tools_are_understood() {
     let dir = folder(
-        "stage s = train { model = m, data = d.train, learning_rate = 1e-3, gradient_accumulation_steps = 2, fp16 = true, weight_decay = 0.1, adapter = lokr { rank = 4 } }\n",
+        "stage s = train { model = m, data = d.train, learning_rate = 1e-3, gradient_accumulation_steps = 2, fp16 = true, weight_decay = 0.1, adapter = xlora { rank = 4 } }\n",
     );
     let output = peftc(dir.path(), &["check", "r.peft", "--json"])
         .output()
@@ -446,7 +446,7 @@ fn the_words_of_other_tools_are_understood() {
         "write `batch = 16, micro_batch = 8`",
         "`fp16` is known, but not built; the nearest that is: `precision = bf16`",
         "`weight_decay` is written `optimizer = adamw { weight_decay = 0.1 }`",
-        "`lokr` is known, but not built; the nearest that is: `lora`",
+        "`xlora` is known, but not built; the nearest that is: `lora`",
     ] {
         assert!(help.iter().any(|h| h.contains(part)), "{part}: {help:#?}");
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{D, Result, Tensor};
+use peftc::library::derive::{BaseParam, Derive, Truncated};
 use serde_json::Value;
 
 type Weights = HashMap<String, Tensor>;
@@ -169,6 +170,52 @@ fn vblora(own: &Own<'_>) -> Result<Tensor> {
     b.matmul(&a)
 }
 
+/// Each map has a vector of its own, by the map's number among all.
+fn tinylora(own: &Own<'_>) -> Result<Tensor> {
+    assert_eq!(own.number("weight_tying"), 0.0, "shared vectors");
+    let maps = own.all.keys().filter(|k| k.ends_with(".tinylora_A"));
+    let first = format!("{}.tinylora_A", own.module);
+    let number = maps.take_while(|k| **k != first).count();
+    let v = &own.all[&format!("tinylora_v.{number}")];
+    let p = own.get("tinylora_P");
+    let (u, r, _) = p.dims3()?;
+    let mixed = v.reshape((1, u))?.matmul(&p.reshape((u, r * r))?)?;
+    let inner = mixed.reshape((r, r))?.matmul(own.get("tinylora_A"))?;
+    own.get("tinylora_B").matmul(&inner)
+}
+
+/// The mean: the first half of A and of the vector behind it.
+fn pvera(own: &Own<'_>, (out, input): (usize, usize)) -> Result<Tensor> {
+    let (a, b) = (&own.all["pvera_A"], &own.all["pvera_B"]);
+    let (d, behind) = (own.get("pvera_lambda_d"), own.get("pvera_lambda_b"));
+    let rank = d.dims1()? / 2;
+    let a = a.narrow(0, 0, rank)?.narrow(1, 0, input)?;
+    let a = a.broadcast_mul(&d.narrow(0, 0, rank)?.unsqueeze(1)?)?;
+    let product = b
+        .narrow(0, 0, out)?
+        .contiguous()?
+        .matmul(&a.contiguous()?)?;
+    product.broadcast_mul(&behind.unsqueeze(1)?)
+}
+
+/// The product, less what the format takes out of the weight: its smallest singular triplets, as many as the rank.
+fn kasa(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
+    let (out, input) = weight.dims2()?;
+    let a = own.get("lora_A.weight");
+    let rank = a.dim(0)?;
+    let by = Truncated {
+        weight: BaseParam::weight("w", [out as u64, input as u64]),
+        dropped: rank as u64,
+    };
+    let plain: Vec<f32> = weight.flatten_all()?.to_vec1()?;
+    let left = by.make(plain).expect("finite numbers").remove(0);
+    let left = Tensor::from_vec(left, (out, input), weight.device())?;
+    let a = a.broadcast_mul(&own.get("lora_diag").unsqueeze(1)?)?;
+    let product = own.get("lora_B.weight").matmul(&a)?;
+    let scale = own.number("lora_alpha") / own.number("r");
+    (left - weight)? + (product * scale)?
+}
+
 /// Adds to a weight what a tensor of one of these formats begins; whether the tensor is of one.
 pub(super) fn multiplies(
     config: &Value,
@@ -186,11 +233,14 @@ pub(super) fn multiplies(
         Some("GRALORA") => ("gralora_A", "gralora_"),
         Some("RANDLORA") => ("randlora_lambda", "randlora_"),
         Some("VBLORA") => ("vblora_logits_A", "vblora_"),
+        Some("TINYLORA") => ("tinylora_A", "tinylora_"),
+        Some("PVERA") => ("pvera_lambda_d", "pvera_"),
+        Some("LORA") if !config["kasa_config"].is_null() => ("lora_diag", "lora_"),
         _ => return false,
     };
     let (module, suffix) = name.rsplit_once('.').unwrap_or(("", name));
     if !suffix.starts_with(prefix) {
-        return name.contains(&format!(".{prefix}"));
+        return name.starts_with(prefix) || name.contains(&format!(".{prefix}"));
     }
     if suffix != first && suffix != format!("{first}_a") {
         return true;
@@ -203,6 +253,9 @@ pub(super) fn multiplies(
     let weight = &weights[&format!("{module}.weight")];
     let sides = weight.dims2().expect("a matrix");
     let delta = match prefix {
+        "tinylora_" => tinylora(&own),
+        "pvera_" => pvera(&own, sides),
+        "lora_" if first == "lora_diag" => kasa(&own, weight),
         "lora_" => adalora(&own),
         "hada_" => loha(&own),
         "lokr_" => lokr(&own),

@@ -9,6 +9,7 @@ use super::net::{Param, ParamKind, Role};
 
 mod column_norm;
 mod halves;
+mod minor_vectors;
 pub mod places;
 pub mod prune;
 mod removal;
@@ -17,15 +18,18 @@ mod singular_vectors;
 mod split;
 mod svd;
 mod table_rows;
+mod truncated;
 
 pub use column_norm::ColumnNorm;
 pub use halves::Halves;
+pub use minor_vectors::MinorVectors;
 pub use removal::Removal;
 pub use row_norm::RowNorm;
 pub use singular_vectors::SingularVectors;
 pub use split::{Basis, Split};
 pub use svd::{DECOMPOSITION, Svd};
 pub use table_rows::TableRows;
+pub use truncated::Truncated;
 
 /// A parameter of the model's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,10 +121,12 @@ macro_rules! derivations {
 derivations! {
     ColumnNorm,
     Halves,
+    MinorVectors,
     Removal,
     RowNorm,
     SingularVectors,
     Split,
     Svd,
     TableRows,
+    Truncated,
 }

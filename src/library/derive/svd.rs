@@ -115,6 +115,13 @@ pub(super) struct Decomposition {
     tail: Option<Triplets>,
 }
 
+impl Decomposition {
+    /// Singular values `[rank]`.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.s
+    }
+}
+
 /// How [`decompose`] goes about a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {

@@ -124,7 +124,7 @@ fn scale(values: &Values) -> f64 {
 }
 
 /// `‖G − I‖` of a product of a matrix with itself.
-fn distance(net: &mut Net<'_>, gram: Value, rank: u64) -> Value {
+pub(super) fn distance(net: &mut Net<'_>, gram: Value, rank: u64) -> Value {
     let dtype = DType::F32;
     let identity = Identity {
         n: rank as u32,

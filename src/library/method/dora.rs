@@ -102,16 +102,17 @@ impl Method for Dora {
 
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
         let dora = config.get("use_dora") == Some(&Json::Bool(true));
-        (kind == "LORA" && dora).then_some(lora_import::KEYS)
+        (kind == "LORA" && dora && !lora_import::is_kasa(config)).then_some(lora_import::KEYS)
     }
 
     fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
         // Some versions write it as a module of its own.
         const MODULE: &str = "lora_magnitude_vector.weight";
-        let more = |file: &mut Reading<'_>, place: &Place<'_>| {
+        let more = |file: &mut Reading<'_>, place: &Place<'_>, _| {
             let module = place.tensors.iter().any(|t| t == MODULE);
             let name = place.name(if module { MODULE } else { MAGNITUDE });
-            file.take(&name, place.own(MAGNITUDE), &[place.site.output()])
+            file.take(&name, place.own(MAGNITUDE), &[place.site.output()])?;
+            Ok(Vec::new())
         };
         lora_import::read(file, &Dora, (&[MAGNITUDE, MODULE], more))
     }

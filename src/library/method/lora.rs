@@ -86,6 +86,7 @@ static SCHEMA: Schema = Schema {
         RS_LORA.key(),
         LORA_BIAS.key(),
         pair::INIT.key(),
+        pair::FROZEN_A.key(),
         pair::RATE_B.key(),
         pair::RATE_VECTORS.key(),
         START.key(),
@@ -151,7 +152,7 @@ impl Method for Lora {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
-        check_rank(values, &RANK, site)
+        check_rank(values, &RANK, site).or_else(|| pair::check(values))
     }
 
     fn stacking(&self) -> Stacking {
@@ -199,6 +200,7 @@ impl Method for Lora {
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
         let mut form = PeftForm::lora(pair::product(values), false);
+        pair::say_start(values, &mut form);
         if LORA_BIAS.get(values) {
             form.keys.push(("lora_bias", true.into()));
         }
@@ -208,7 +210,7 @@ impl Method for Lora {
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
         let dora = config.get("use_dora") == Some(&Json::Bool(true));
         match kind {
-            "LORA" if !dora => Some(lora_import::KEYS),
+            "LORA" if !dora && !lora_import::is_kasa(config) => Some(lora_import::KEYS),
             lora_import::ROWS => Some(lora_import::ROWS_KEYS),
             _ => None,
         }
@@ -218,7 +220,7 @@ impl Method for Lora {
         if file.config().kind == lora_import::ROWS {
             return lora_import::read_rows(file);
         }
-        lora_import::read(file, &Lora, (&[], |_, _| Ok(())))
+        lora_import::read(file, &Lora, (&[], |_, _, _| Ok(Vec::new())))
     }
 
     fn peft_tensors(

@@ -1,9 +1,9 @@
 //! Adapters of peft's type `LORA`, as `lora` and `dora` read them.
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
-use super::Method;
 use super::lora::{ALPHA, B_BIAS, DROPOUT, LORA_BIAS, RANK, RS_LORA};
+use super::{Method, pair};
 use crate::library::net::ParamKind;
 use crate::library::peft::Fate::{Refused, Used, WithoutEffect};
 use crate::library::peft::{
@@ -27,8 +27,8 @@ pub(super) const KEYS: Keys = &[
         WithoutEffect("of tied embeddings, which are refused as targets"),
     ),
     ("eva_config", WithoutEffect(BEGAN)),
-    ("init_lora_weights", Used),
-    ("kasa_config", Refused),
+    (INIT, Used),
+    (KASA, Used),
     ("layer_replication", Refused),
     (
         "loftq_config",
@@ -66,6 +66,16 @@ pub(super) const KEYS: Keys = &[
         WithoutEffect("changes the backward pass of a training only"),
     ),
 ];
+
+/// The key of how the pairs began.
+pub(super) const INIT: &str = "init_lora_weights";
+/// The key of KaSA's weights in the loss, which says that an adapter is one.
+pub(super) const KASA: &str = "kasa_config";
+
+/// Whether an adapter is KaSA's.
+pub(super) fn is_kasa(config: &Map<String, Json>) -> bool {
+    config.get(KASA).is_some_and(|own| !own.is_null())
+}
 
 /// The sizes of an adapter of peft's at each of its modules.
 struct Sizes {
@@ -118,10 +128,10 @@ enum Taken {
 
 /// What the start of the training did to the weights, of which peft does the same again as it loads the adapter.
 fn taken_out(config: &Config) -> Result<Taken, Misfit> {
-    match config.get("init_lora_weights") {
+    match config.get(INIT) {
         None | Some(Json::Bool(_)) => Ok(Taken::Nothing),
         Some(Json::String(init)) => match init.as_str() {
-            "gaussian" | "eva" | "orthogonal" => Ok(Taken::Nothing),
+            "gaussian" | "eva" | "orthogonal" | pair::MICA => Ok(Taken::Nothing),
             "pissa" => Ok(Taken::Top),
             "olora" => Ok(Taken::First),
             other => Err(Misfit::new(
@@ -137,10 +147,13 @@ fn taken_out(config: &Config) -> Result<Taken, Misfit> {
     }
 }
 
-/// What a method takes beside the pairs, and the names of it.
+/// Values of a method.
+pub(super) type Own = Vec<(&'static str, Checked)>;
+
+/// What a method takes beside the pairs of a rank, which values of its own it has then, and the names of it.
 pub(super) type More<'a> = (
     &'a [&'a str],
-    fn(&mut Reading<'_>, &Place<'_>) -> Result<(), Misfit>,
+    fn(&mut Reading<'_>, &Place<'_>, u64) -> Result<Own, Misfit>,
 );
 
 /// Reads an adapter and puts `method` where its pairs are.
@@ -152,6 +165,7 @@ pub(super) fn read(
     let config = file.config();
     let sizes = Sizes::read(config)?;
     let taken = taken_out(config)?;
+    let mica = config.get(INIT).and_then(Json::as_str) == Some(pair::MICA);
     let bias = config.flag("lora_bias", false)?;
     let mut known = [&["lora_A.weight", "lora_B.weight"], names].concat();
     if bias {
@@ -172,14 +186,18 @@ pub(super) fn read(
         let (site, [a, b]) = (place.site, ["lora_A.weight", "lora_B.weight"]);
         file.take(&place.name(a), place.own(a), &[rank, site.input()])?;
         file.take(&place.name(b), place.own(b), &[site.output(), rank])?;
-        file.idle(&place.name(b), 0.0);
-        more(file, place)?;
+        file.idle(&place.name(if mica { a } else { b }), 0.0);
+        let own = more(file, place, rank)?;
         let mut values = vec![
             (RANK.name(), Checked::Int(rank)),
             (ALPHA.name(), Checked::Float(alpha)),
             (RS_LORA.name(), Checked::Bool(sizes.rs_lora)),
             (DROPOUT.name(), Checked::Float(sizes.dropout)),
         ];
+        values.extend(own);
+        if mica {
+            values.push((pair::INIT.name(), Checked::Str(pair::MICA.to_owned())));
+        }
         if bias {
             file.take(&place.name(B_BIAS), place.own(B_BIAS), &[site.output()])?;
             file.idle(&place.name(B_BIAS), 0.0);

@@ -61,16 +61,19 @@ mod dora;
 mod dylora;
 mod gralora;
 mod hira;
+mod kasa;
 mod loha;
 mod lokr;
 mod lora;
 mod lora_import;
 mod miss;
 mod pair;
+mod pvera;
 mod randlora;
 mod side_lora;
 mod siva;
 mod sora;
+mod tinylora;
 mod vblora;
 mod vera;
 mod weight_drop;
@@ -139,6 +142,7 @@ pub const METHODS: &[&dyn Method] = &[
     &siva::Siva,
     &side_lora::SideLora,
     &dora::Dora,
+    &kasa::Kasa,
     &vera::Vera,
     &loha::Loha,
     &hira::Hira,
@@ -152,6 +156,8 @@ pub const METHODS: &[&dyn Method] = &[
     &miss::Miss,
     &gralora::Gralora,
     &vblora::VbLora,
+    &tinylora::TinyLora,
+    &pvera::Pvera,
     // Scalings, rotations and spectra.
     &ia3::Ia3,
     &ln_tuning::LnTuning,

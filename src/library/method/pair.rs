@@ -1,17 +1,21 @@
 //! The pair `A [r, in]`, `B [out, r]` of LoRA: how it begins, and at what rates it is learned.
 
-use super::super::derive::{BaseParam, Basis, Derivation, Split};
+use super::super::derive::{BaseParam, Basis, Derivation, MinorVectors, Split};
 use super::super::net::{Init, Param};
 use super::super::schema::{Bound, Given, kind};
 use super::lora::{self, RANK};
-use super::{At, Lookup, Net, PeftTensor, Product, Site, Value, Values};
-use crate::program::Real;
+use super::{
+    At, Complaint, Lookup, Net, PeftForm, PeftTensor, Product, Site, Value, Values, lora_import,
+};
+use crate::library::error::BAD_METHOD_VALUES;
+use crate::program::op::{BinaryKind, Broadcast, Identity, Inverse, MatMul};
+use crate::program::{DType, Real};
 
 pub(crate) const INIT: Given<str> = Given::<str>::tacit(
     "init",
-    kind::choice(&["kaiming", "gaussian", "pissa", "olora"]),
+    kind::choice(&["kaiming", "gaussian", "pissa", "olora", "mica"]),
     ("kaiming", "kaiming"),
-    "how A and B start: `kaiming`, A uniform in ±1/√in and B zero; `gaussian`, A normal with standard deviation 1/rank and B zero; `pissa`, both from the first singular triplets of the weight (arXiv 2404.02948); `olora`, from its QR decomposition (arXiv 2406.01775). The last two take the product out of the frozen weight, so that the model starts unchanged",
+    "how A and B start: `kaiming`, A uniform in ±1/√in and B zero; `gaussian`, A normal with standard deviation 1/rank and B zero; `pissa`, both from the first singular triplets of the weight (arXiv 2404.02948); `olora`, from its QR decomposition (arXiv 2406.01775), both of which take the product out of the frozen weight, so that the model starts unchanged; `mica`, B from the weight's last left singular vectors, frozen, and A zero (arXiv 2604.01694)",
 );
 pub(crate) const RATE_B: Given<f64> = Given::<f64>::tacit(
     "rate_b",
@@ -26,6 +30,13 @@ pub(crate) const RATE_VECTORS: Given<bool> = Given::<bool>::tacit(
     "whether `rate_b` is also that of every trained vector, such as a head's bias, as in peft's optimizer for LoRA+",
 );
 
+pub(crate) const FROZEN_A: Given<bool> = Given::<bool>::tacit(
+    "lora_fa",
+    kind::BOOL,
+    (false, "false"),
+    "whether A stays as it began, and B learns from its gradient times (AAᵀ)⁻¹/s², as LoRA-FA has it (arXiv 2308.03303)",
+);
+
 /// What the product is taken out of the weight by, if the weight is split at the start.
 fn basis(values: &Values) -> Option<Basis> {
     match INIT.get(values) {
@@ -34,6 +45,9 @@ fn basis(values: &Values) -> Option<Basis> {
         _ => None,
     }
 }
+
+/// The start that freezes B.
+pub(super) const MICA: &str = "mica";
 
 /// Whether what is left of the weight stands in its place.
 pub(super) fn splits(values: &Values) -> bool {
@@ -68,6 +82,12 @@ pub(super) fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
     let a = Param::at(site, "lora_A.weight").shape(&[rank, site.input()]);
     let b = Param::at(site, "lora_B.weight").shape(&[site.output(), rank]);
     let b = b.rate(RATE_B.get(at.values));
+    if INIT.get(at.values) == MICA {
+        let weight = BaseParam::weight(&site.path, [site.output(), site.input()]);
+        let by = MinorVectors { weight, rank }.into();
+        let b = b.frozen().start(Init::Derived { by, part: 0 });
+        return (net.tensor(a), net.tensor(b));
+    }
     let (a, b) = match derivation(site, at.values) {
         Some(by) => {
             let part = |part| {
@@ -83,7 +103,58 @@ pub(super) fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
             (a.start(Init::Uniform(bound)), b)
         }
     };
-    (net.tensor(a), net.tensor(b))
+    if !FROZEN_A.get(at.values) {
+        return (net.tensor(a), net.tensor(b));
+    }
+    let (a, b) = (net.tensor(a.frozen()), net.tensor(b));
+    (a, projected(at, net, a, b))
+}
+
+/// B, whose gradient is multiplied by `(A Aᵀ)⁻¹ / s²` (LoRA-FA): with C the product of B and that, the sum of C and of
+/// B − C as a constant.
+fn projected(at: &At<'_>, net: &mut Net<'_>, a: Value, b: Value) -> Value {
+    if !net.is_training() {
+        return b;
+    }
+    let n = RANK.get(at.values) as u32;
+    let identity = net.b.push1(
+        Identity {
+            n,
+            dtype: DType::F32,
+        },
+        &[],
+    );
+    let gram = net.times((a, false), (a, true));
+    let beyond = net.binary(BinaryKind::Sub, Broadcast::Full, gram, identity);
+    let inverse = net.b.push1(Inverse, &[beyond]);
+    let scale = lora::scale(at.values);
+    let op = MatMul::plain(false, false, Real::new(1.0 / (scale * scale)));
+    let moved = net.b.push1(op, &[b, inverse]);
+    let rest = net.binary(BinaryKind::Sub, Broadcast::Full, b, moved);
+    let rest = net.detach(rest);
+    net.add(moved, rest)
+}
+
+/// What is wrong with how the pair begins or learns, if anything.
+pub(super) fn check(values: &Values) -> Option<Complaint> {
+    let init = INIT.get(values);
+    let wrong = |key: &'static str, message: String, help: &str| {
+        Some(Complaint {
+            key,
+            code: &BAD_METHOD_VALUES,
+            message,
+            help: Some(help.to_owned()),
+        })
+    };
+    if FROZEN_A.get(values) && !matches!(init, "kaiming" | "gaussian") {
+        let message = format!("`lora_fa` freezes A as it is drawn, and `init = {init}` draws none");
+        return wrong(FROZEN_A.name(), message, "remove one of the two");
+    }
+    if init == MICA && RATE_B.is_written(values) {
+        let message = "`rate_b` is the rate of B, which `init = mica` freezes".to_owned();
+        return wrong(RATE_B.name(), message, "remove `rate_b`");
+    }
+    None
 }
 
 /// Factor of the rate of a parameter that is no part of the pair.
@@ -93,6 +164,14 @@ pub(super) fn rate(values: &Values, param: &Param) -> f64 {
         RATE_B.get(values)
     } else {
         1.0
+    }
+}
+
+/// Says in peft's format how the pair began, where that says what is trained.
+pub(super) fn say_start(values: &Values, form: &mut PeftForm) {
+    if INIT.get(values) == MICA {
+        form.keys.retain(|(key, _)| *key != lora_import::INIT);
+        form.keys.push((lora_import::INIT, MICA.into()));
     }
 }
 

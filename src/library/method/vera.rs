@@ -4,32 +4,50 @@ use serde_json::{Map, Value as Json, json};
 
 use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Only, Used, WithoutEffect};
-use super::super::peft::{Keys, Make, Misfit, Reading, START as BEGAN, Taken, columns};
+use super::super::peft::{Keys, Make, Misfit, Reading, START as BEGAN, Taken};
 use super::super::schema::{Bound, Checked, Given, kind};
 use super::super::torch::Generator;
-use super::lora;
 use super::lora::{DROPOUT, MODULES_TO_SAVE, ON};
 use super::{
-    At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
+    At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values, columns,
     first_rows,
 };
-use crate::program::Real;
-use crate::program::op::{BinaryKind, Broadcast, MatMul, MulRows};
+use crate::program::op::{BinaryKind, Broadcast, MulRows};
 
 /// Trained vectors between frozen random matrices that all sites share.
 #[derive(Debug)]
 pub struct Vera;
 
-/// The shared matrices' names.
-const SHARED: [&str; 2] = ["vera_A", "vera_B"];
+/// What the two methods with shared random matrices differ in: VeRA, and PVeRA, whose A has rows for a mean and for a
+/// variance.
+pub(super) struct Family {
+    /// The method.
+    pub(super) method: &'static dyn Method,
+    /// The shared matrices' names.
+    pub(super) shared: [&'static str; 2],
+    /// The vectors' names, behind A and behind B.
+    pub(super) vectors: [&'static str; 2],
+    /// How many times the rank A has rows.
+    pub(super) halves: u64,
+    /// peft's name of the dropout.
+    pub(super) dropout: &'static str,
+}
 
-const RANK: Given<u64> = Given::<u64>::new(
+const FAMILY: Family = Family {
+    method: &Vera,
+    shared: ["vera_A", "vera_B"],
+    vectors: ["vera_lambda_d", "vera_lambda_b"],
+    halves: 1,
+    dropout: "vera_dropout",
+};
+
+pub(super) const RANK: Given<u64> = Given::<u64>::new(
     "rank",
     kind::int(1, u64::MAX),
     (256, "256"),
     "rank r of the shared matrices",
 );
-const D_INITIAL: Given<f64> = Given::<f64>::new(
+pub(super) const D_INITIAL: Given<f64> = Given::<f64>::new(
     "d_initial",
     kind::float(Bound::None, Bound::None),
     (0.1, "0.1"),
@@ -54,31 +72,31 @@ static SCHEMA: Schema = Schema {
 };
 
 /// What an update is made of: `A` transposed `[in, rank]`, `B [out, rank]`, `λ_d [rank]`, `λ_b [out]`.
-struct Parts {
-    a: Value,
-    b: Value,
-    d: Value,
-    out: Value,
+pub(super) struct Parts {
+    pub(super) a: Value,
+    pub(super) b: Value,
+    pub(super) d: Value,
+    pub(super) out: Value,
 }
 
-fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
+pub(super) fn parts(at: &At<'_>, net: &mut Net<'_>, family: &Family) -> Parts {
     let (site, values) = (at.site, at.values);
-    let rank = RANK.get(values);
+    let (rank, rows) = (RANK.get(values), RANK.get(values) * family.halves);
     let placed = at.placed(net);
     let widest = |of: fn(&Site) -> u64| placed.iter().map(|s| of(s)).max().unwrap_or(1);
     let (input, output) = (widest(Site::input), widest(Site::output));
-    let shared = |name: &str, rows, width: u64| {
+    let shared = |name: &str, shape: [u64; 2], width: u64| {
         let start = Init::Uniform(1.0 / (width as f64).sqrt());
-        Param::shared(name)
-            .shape(&[rows, rank])
-            .frozen()
-            .start(start)
+        Param::shared(name).shape(&shape).frozen().start(start)
     };
-    let [a, b] = SHARED;
-    let (a, b) = (shared(a, input, input), shared(b, output, rank));
+    let ([a, b], [d, out]) = (family.shared, family.vectors);
+    let (a, b) = (
+        shared(a, [input, rows], input),
+        shared(b, [output, rank], rank),
+    );
     let (a, b) = (net.tensor(a), net.tensor(b));
-    let d = Param::at(site, "vera_lambda_d").shape(&[rank]);
-    let out = Param::at(site, "vera_lambda_b").shape(&[site.output()]);
+    let d = Param::at(site, d).shape(&[rows]);
+    let out = Param::at(site, out).shape(&[site.output()]);
     Parts {
         a: first_rows(net, a, (site.input(), input)),
         b: first_rows(net, b, (site.output(), output)),
@@ -87,19 +105,35 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     }
 }
 
+/// `W + diag(λ_b) B Dᵀ`, where `D [in, rank]` is A scaled.
+pub(super) fn added(
+    net: &mut Net<'_>,
+    weight: Value,
+    (b, scaled): (Value, Value),
+    out: Value,
+) -> Value {
+    let update = net.times((b, false), (scaled, true));
+    let update = net.binary(BinaryKind::Mul, Broadcast::Column, update, out);
+    net.add(weight, update)
+}
+
 /// Takes the vectors of all sites; gives the width of the widest input and output.
-fn vectors(file: &mut Reading<'_>, (rank, dropout): (u64, f64)) -> Result<(u64, u64), Misfit> {
+fn vectors(
+    file: &mut Reading<'_>,
+    family: &Family,
+    (rank, dropout): (u64, f64),
+) -> Result<(u64, u64), Misfit> {
     let (mut input, mut output) = (0, 0);
     for place in file.places()? {
-        let [d, out] = ["vera_lambda_d", "vera_lambda_b"];
-        file.take(&place.name(d), place.own(d), &[rank])?;
+        let [d, out] = family.vectors;
+        file.take(&place.name(d), place.own(d), &[rank * family.halves])?;
         file.take(&place.name(out), place.own(out), &[place.site.output()])?;
         file.idle(&place.name(out), 0.0);
         let values = vec![
             (RANK.name(), Checked::Int(rank)),
             (DROPOUT.name(), Checked::Float(dropout)),
         ];
-        file.put(&Vera, place.site, values);
+        file.put(family.method, place.site, values);
         (input, output) = (
             input.max(place.site.input()),
             output.max(place.site.output()),
@@ -109,10 +143,15 @@ fn vectors(file: &mut Reading<'_>, (rank, dropout): (u64, f64)) -> Result<(u64, 
 }
 
 /// Reads an adapter without its matrices: they are drawn again by its key, A before B.
-fn drawn(file: &mut Reading<'_>, (rank, dropout): (u64, f64)) -> Result<(), Misfit> {
+fn drawn(
+    file: &mut Reading<'_>,
+    family: &Family,
+    (rank, dropout): (u64, f64),
+) -> Result<(), Misfit> {
     let key = file.config().whole("projection_prng_key", 0)?;
-    let (input, output) = vectors(file, (rank, dropout))?;
-    let [r, wide, tall] = [rank, input, output].map(|n| n as usize);
+    let (input, output) = vectors(file, family, (rank, dropout))?;
+    let rows = rank * family.halves;
+    let [r, all, wide, tall] = [rank, rows, input, output].map(|n| n as usize);
     let draw = move || {
         let mut generator = Generator::new(key);
         // Uniform in ±√(6 / width).
@@ -121,13 +160,13 @@ fn drawn(file: &mut Reading<'_>, (rank, dropout): (u64, f64)) -> Result<(), Misf
             let bound = (3.0_f64.sqrt() * std) as f32;
             generator.uniform(rows * width, -bound, bound)
         };
-        let a = matrix(r, wide);
+        let a = matrix(all, wide);
         (a, matrix(tall, r))
     };
-    let [a, b] = SHARED;
+    let [a, b] = family.shared;
     file.make(Taken {
         own: a.to_owned(),
-        shape: vec![input, rank],
+        shape: vec![input, rows],
         from: Vec::new(),
         make: Make::by(move |_| Ok(columns(&draw().0, wide))),
     })?;
@@ -137,6 +176,73 @@ fn drawn(file: &mut Reading<'_>, (rank, dropout): (u64, f64)) -> Result<(), Misf
         from: Vec::new(),
         make: Make::by(move |_| Ok(draw().1)),
     })
+}
+
+/// Reads an adapter of the family.
+pub(super) fn read(file: &mut Reading<'_>, family: &Family) -> Result<(), Misfit> {
+    let config = file.config();
+    let (rank, dropout) = (config.positive("r", 256)?, config.rate(family.dropout)?);
+    if !config.flag("save_projection", true)? {
+        return drawn(file, family, (rank, dropout));
+    }
+    let [a, b] = family.shared;
+    let side = |name: &str, at: usize| {
+        let shape = file.shape(name);
+        shape.and_then(|s| s.get(at).copied()).unwrap_or_default()
+    };
+    // The widest module that it was made for.
+    let (input, output) = (side(a, 1), side(b, 0));
+    file.take_turned(a, a.to_owned(), [input, rank * family.halves])?;
+    file.take(b, b.to_owned(), &[output, rank])?;
+    vectors(file, family, (rank, dropout)).map(|_| ())
+}
+
+/// The vectors of a site in peft's format.
+pub(super) fn vectors_of(
+    (values, site): (&Values, &Site),
+    family: &Family,
+    get: &Lookup<'_>,
+) -> Option<Vec<PeftTensor>> {
+    let tensor = |suffix: &str, n: u64| Some((suffix.to_owned(), vec![n as usize], get(suffix)?));
+    let [d, out] = family.vectors;
+    Some(vec![
+        tensor(d, RANK.get(values) * family.halves)?,
+        tensor(out, site.output())?,
+    ])
+}
+
+/// The shared matrices in peft's format, which has A as `[rows, in]`.
+pub(super) fn shared_of(
+    values: &Values,
+    family: &Family,
+    get: &Lookup<'_>,
+) -> Option<Vec<PeftTensor>> {
+    let rank = RANK.get(values) as usize;
+    let rows = rank * family.halves as usize;
+    let ([name_a, name_b], [a, b]) = (family.shared.map(str::to_owned), family.shared.map(get));
+    let (a, b) = (a?, b?);
+    let (input, output) = (a.len() / rows.max(1), b.len() / rank.max(1));
+    Some(vec![
+        (name_a, vec![rows, input], columns(&a, rows)),
+        (name_b, vec![output, rank], b),
+    ])
+}
+
+/// The keys of a config of peft's, but for those of one method alone.
+pub(super) fn keys_of(values: &Values, family: &Family) -> Vec<(&'static str, Json)> {
+    vec![
+        ("bias", json!("none")),
+        ("d_initial", json!(D_INITIAL.get(values))),
+        ("fan_in_fan_out", json!(false)),
+        ("init_weights", json!(true)),
+        ("layers_pattern", Json::Null),
+        ("layers_to_transform", Json::Null),
+        // The matrices themselves are in the file.
+        ("projection_prng_key", json!(0)),
+        ("r", json!(RANK.get(values))),
+        ("save_projection", json!(true)),
+        (family.dropout, json!(DROPOUT.get(values))),
+    ]
 }
 
 /// The keys of peft's `VeraConfig`.
@@ -169,11 +275,9 @@ impl Method for Vera {
 
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
         let base = at.linear(net, x);
-        let p = parts(at, net);
-        let x = net.dropout_before(x, lora::DROPOUT.get(at.values), p.d);
-        let z = net
-            .b
-            .push1(MatMul::plain(false, false, Real::new(1.0)), &[x, p.a]);
+        let p = parts(at, net, &FAMILY);
+        let x = net.dropout_before(x, DROPOUT.get(at.values), p.d);
+        let z = net.times((x, false), (p.a, false));
         let z = net.b.push1(MulRows, &[z, p.d]);
         let y = net.project(z, p.b);
         let y = net.b.push1(MulRows, &[y, p.out]);
@@ -182,33 +286,15 @@ impl Method for Vera {
 
     fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
         let weight = at.weight(net)?;
-        let p = parts(at, net);
+        let p = parts(at, net, &FAMILY);
         let ad = net.b.push1(MulRows, &[p.a, p.d]);
-        // diag(λ_b) B diag(λ_d) A
-        let update = net
-            .b
-            .push1(MatMul::plain(false, true, Real::new(1.0)), &[p.b, ad]);
-        let update = net.binary(BinaryKind::Mul, Broadcast::Column, update, p.out);
-        Some(net.add(weight, update))
+        Some(added(net, weight, (p.b, ad), p.out))
     }
 
     fn peft(&self, values: &Values) -> Option<PeftForm> {
-        let keys = vec![
-            ("bias", json!("none")),
-            ("d_initial", json!(D_INITIAL.get(values))),
-            ("fan_in_fan_out", json!(false)),
-            ("init_weights", json!(true)),
-            ("layers_pattern", Json::Null),
-            ("layers_to_transform", Json::Null),
-            // The matrices themselves are in the file.
-            ("projection_prng_key", json!(0)),
-            ("r", json!(RANK.get(values))),
-            ("save_projection", json!(true)),
-            ("vera_dropout", json!(lora::DROPOUT.get(values))),
-        ];
         Some(PeftForm {
             kind: "VERA",
-            keys,
+            keys: keys_of(values, &FAMILY),
             product: None,
         })
     }
@@ -218,21 +304,7 @@ impl Method for Vera {
     }
 
     fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
-        let config = file.config();
-        let (rank, dropout) = (config.positive("r", 256)?, config.rate("vera_dropout")?);
-        if !config.flag("save_projection", true)? {
-            return drawn(file, (rank, dropout));
-        }
-        let [a, b] = SHARED;
-        let side = |name: &str, at: usize| {
-            let shape = file.shape(name);
-            shape.and_then(|s| s.get(at).copied()).unwrap_or_default()
-        };
-        // The widest module that it was made for.
-        let (input, output) = (side(a, 1), side(b, 0));
-        file.take_turned(a, a.to_owned(), [input, rank])?;
-        file.take(b, b.to_owned(), &[output, rank])?;
-        vectors(file, (rank, dropout)).map(|_| ())
+        read(file, &FAMILY)
     }
 
     fn peft_tensors(
@@ -241,27 +313,10 @@ impl Method for Vera {
         site: &Site,
         get: &Lookup<'_>,
     ) -> Option<Vec<PeftTensor>> {
-        let tensor =
-            |suffix: &str, n: u64| Some((suffix.to_owned(), vec![n as usize], get(suffix)?));
-        Some(vec![
-            tensor("vera_lambda_d", RANK.get(values))?,
-            tensor("vera_lambda_b", site.output())?,
-        ])
+        vectors_of((values, site), &FAMILY, get)
     }
 
     fn peft_shared(&self, values: &Values, get: &Lookup<'_>) -> Option<Vec<PeftTensor>> {
-        let rank = RANK.get(values) as usize;
-        let [a, b] = SHARED.map(get);
-        let (a, b) = (a?, b?);
-        let (input, output) = (a.len() / rank, b.len() / rank);
-        // peft has A as [rank, in].
-        let a: Vec<f32> = (0..rank)
-            .flat_map(|i| a.iter().skip(i).step_by(rank).copied())
-            .collect();
-        let [name_a, name_b] = SHARED.map(str::to_owned);
-        Some(vec![
-            (name_a, vec![rank, input], a),
-            (name_b, vec![output, rank], b),
-        ])
+        shared_of(values, &FAMILY, get)
     }
 }

@@ -7,8 +7,8 @@ use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Arrange, BinaryKind, Broadcast, Columns, Constant, Detach,
     Dropout, Elementwise, Epilogue, Frequencies, Gated, Gather, HeadLoss, Indices, LayerNorm,
-    MatMul, Over, Precision, Preference, Reduce, ReduceKind, Reshape, RmsNorm, Rotary, Scatter,
-    Unary, UnaryKind,
+    MatMul, Noise, Over, Precision, Preference, Reduce, ReduceKind, Reshape, RmsNorm, Rotary,
+    Scatter, Unary, UnaryKind,
 };
 use crate::program::{Axis, Block, DType, Dim, Feed, Pick, Real, TargetKind, Value};
 
@@ -331,6 +331,14 @@ impl Net<'_> {
             },
             &[x, keys, step],
         )
+    }
+
+    /// `x ⊙ ε` for `[N, d]` and standard normal numbers ε, which are a function of seed, name, step, row and column.
+    pub fn noise(&mut self, x: Value, name: &str) -> Value {
+        let stream = Stream::new(self.options.seed, &format!("noise/{name}")).key();
+        let keys = self.b.feed(Feed::Keys(self.axis(x)));
+        let step = self.b.feed(Feed::Step);
+        self.b.push1(Noise { stream }, &[x, keys, step])
     }
 
     /// The logits of a head for the rows that are read, `[S, vocabulary]`.

@@ -13,11 +13,13 @@ use super::schema::Checked;
 mod config;
 mod edit;
 mod fit;
+mod order;
 mod reading;
 
 pub use config::{COMMON, Config, Fate, Keys, MERGE_INSTEAD, Patterns, START, Targets};
 pub use edit::{Edit, Edited, Ready};
 pub use fit::fit;
+pub use order::as_declared;
 pub use reading::{Place, Reading};
 
 /// A tensor's shape and its elements.

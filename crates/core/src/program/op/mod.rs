@@ -66,6 +66,7 @@ mod matmul;
 mod mix;
 mod mix_grad;
 mod mul_rows;
+mod noise;
 mod nominate;
 mod perturb;
 mod place;
@@ -205,6 +206,7 @@ ops! {
     mix::Mix,
     mix_grad::MixGrad,
     mul_rows::MulRows,
+    noise::Noise,
     nominate::Nominate,
     perturb::Perturb,
     preference::Preference,

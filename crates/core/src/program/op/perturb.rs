@@ -20,7 +20,7 @@ pub struct Perturb {
     pub weight_decay: Real,
 }
 
-pub(super) const SOURCE: Option<KernelSource> = Some(source!("perturb"));
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("perturb" with "normal.cuh"));
 
 impl OpRule for Perturb {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
