@@ -128,7 +128,9 @@ pub struct Around {
 }
 
 /// What the process takes beside tensors: the binary, its threads' stacks, the runtime; measured.
-const HOST_BASE: u64 = 18 << 20;
+const HOST_BASE: u64 = 24 << 20;
+/// What writing folded weights takes beside them: buffers, and the file as it is read back; measured.
+const HOST_FOLD: u64 = 6 << 20;
 /// What the libraries of CUDA take of the host's memory. Not measured by us.
 const HOST_CUDA: u64 = 256 << 20;
 /// Freed blocks that the allocator keeps and cannot use again: one part in so many of the tensors,
@@ -152,7 +154,11 @@ pub fn estimate(
                 moments.steps,
                 moments.programs.into_iter().chain(moments.host),
             );
-            let beside = HOST_BASE + around.host;
+            let folding = match job.routine {
+                Routine::Fold(_) => HOST_FOLD,
+                Routine::Fit(_) | Routine::Score(_) | Routine::Choose(_) => 0,
+            };
+            let beside = HOST_BASE + folding + around.host;
             let host = beside + estimate.peak() / KEPT + copies(job, around, &estimate);
             let making = (beside + around.making).saturating_sub(estimate.peak());
             estimate.host = host.max(making);

@@ -1,4 +1,4 @@
-//! Models and adapters as GGUF files, and a Modelfile for Ollama beside a model.
+//! Models as GGUF files, and a Modelfile for Ollama beside each.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::base::visible::line;
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
-use crate::files::gguf::describe::{GgufModel, adapter_metadata};
+use crate::files::gguf::describe::GgufModel;
 use crate::files::gguf::names::{Family, Rows, here_of_there};
 use crate::files::gguf::write::{Meta, Metadata, Planned, write};
 use crate::files::gguf::{Gguf, config_differs};
@@ -27,19 +27,19 @@ pub const FILE: &str = "model.gguf";
 pub const MODELFILE: &str = "Modelfile";
 
 /// Numbers that are turned, rounded and written at once.
-const PIECE: usize = 1 << 16;
+pub(super) const PIECE: usize = 1 << 16;
 
 /// How the numbers of a tensor become those of the file.
-struct Turn {
+pub(super) struct Turn {
     /// Heads whose rows are permuted.
-    heads: Option<u64>,
+    pub heads: Option<u64>,
     /// What is added.
-    added: f32,
+    pub added: f32,
 }
 
 /// A sum of a tensor's numbers, each by its place: what they are known again by once the file is read back.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
+pub(super) struct Sum {
     sum: f64,
     size: f64,
 }
@@ -92,7 +92,8 @@ impl Sum {
 }
 
 impl Turn {
-    fn of(family: &Family, name: &str, (heads, keys): (u64, u64)) -> Self {
+    /// That of a tensor, by its name there.
+    pub fn of(family: &Family, name: &str, (heads, keys): (u64, u64)) -> Self {
         Self {
             heads: family.permutes(name).map(|rows| match rows {
                 Rows::Queries => heads,
@@ -103,7 +104,7 @@ impl Turn {
     }
 
     /// Writes a tensor in f32 as it is planned, a piece at a time; gives what its numbers became to `seen`, and their sum.
-    fn write(
+    pub fn write(
         &self,
         tensor: &Tensor,
         planned: &Planned,
@@ -259,7 +260,7 @@ pub(in crate::exec) fn write_model(
 }
 
 /// Heads of queries and of keys.
-fn heads(stage: &Stage) -> Result<(u64, u64), RunError> {
+pub(super) fn heads(stage: &Stage) -> Result<(u64, u64), RunError> {
     let shape = stage
         .model
         .decoder()
@@ -388,93 +389,3 @@ const LLAMA3: &str = "{{- range .Messages }}<|start_header_id|>{{ .Role }}<|end_
                       <|start_header_id|>assistant<|end_header_id|>\n\n";
 const GEMMA: &str = "{{- range .Messages }}<start_of_turn>{{ if eq .Role \"assistant\" }}model{{ else }}{{ .Role }}{{ end }}\n{{ .Content }}\
                      <end_of_turn>\n{{ end }}<start_of_turn>model\n";
-
-/// Writes a LoRA adapter; `get` gives a tensor by name.
-///
-/// # Errors
-/// What the file system or `get` says.
-pub(in crate::exec) fn write_adapter(
-    dir: &Path,
-    stage: &Stage,
-    get: &mut dyn FnMut(&str) -> Result<Tensor, RunError>,
-) -> Result<(), RunError> {
-    create_dirs(dir)?;
-    let path = dir.join(FILE);
-    let wrong = |why: String| RunError::file(&path, why);
-    let list = stage.adapted().map_err(wrong)?;
-    let kind = stage
-        .start
-        .model
-        .config
-        .get("model_type")
-        .and_then(Json::as_str);
-    let family = kind.and_then(Family::of_type);
-    let family = family.ok_or_else(|| RunError::bug("a family without names is exported"))?;
-    let first = list.first().map(|a| a.product);
-    // llama.cpp multiplies by alpha over the rank of each pair.
-    let alpha = first.map_or(1.0, |p| p.scale * p.rank as f64);
-    let metadata = adapter_metadata(family, &stage.start.model.name, alpha as f32);
-    let (mut planned, mut sources) = (Vec::new(), Vec::new());
-    for own in &list {
-        let (path, product) = (&own.site.path, own.product);
-        let there = family.there(&format!("{path}.weight"));
-        let there = there.ok_or_else(|| RunError::bug(format!("`{path}` has no name")))?;
-        let factor = product.scale * product.rank as f64 / alpha;
-        for (half, shape) in [
-            ("a", [product.rank, own.site.input()]),
-            ("b", [own.site.output(), product.rank]),
-        ] {
-            planned.push(Planned {
-                name: format!("{there}.lora_{half}"),
-                format: Format::default(),
-                shape: shape.to_vec(),
-            });
-            let name = format!("{path}.lora_{}.weight", half.to_uppercase());
-            sources.push((name, there.clone(), (half == "b").then_some(factor as f32)));
-        }
-    }
-    let facts = heads(stage)?;
-    write(&path, &metadata, &planned, &mut |i, out| {
-        let (Some((name, there, factor)), Some(planned)) = (sources.get(i), planned.get(i)) else {
-            return Err(RunError::bug("more tensors than were listed"));
-        };
-        let mut tensor = get(name)?;
-        let mut turn = Turn {
-            heads: None,
-            added: 0.0,
-        };
-        if let Some(factor) = factor {
-            // The rows of B are the matrix's.
-            turn = Turn::of(family, there, facts);
-            if *factor != 1.0 {
-                tensor
-                    .slice_mut::<f32>()
-                    .into_iter()
-                    .flatten()
-                    .for_each(|x| *x *= factor);
-            }
-        }
-        let made = turn.write(&tensor, planned, out, &mut |_, _| {});
-        let made = made.map(|_| ());
-        made.map_err(|why| RunError::file(&path, format!("`{name}` cannot be written: {why}")))
-    })?;
-    let file = std::fs::File::open(&path).map_err(|e| failed(&path, "open", &e))?;
-    let size = file
-        .metadata()
-        .map_err(|e| failed(&path, "look at", &e))?
-        .len();
-    let read = crate::files::gguf::header::Header::read(&file, size).map_err(wrong)?;
-    let same = read.tensors.len() == planned.len()
-        && read
-            .tensors
-            .iter()
-            .zip(&planned)
-            .all(|(t, p)| t.name == p.name && t.shape == p.shape);
-    if same {
-        Ok(())
-    } else {
-        Err(wrong(
-            "what was written is not read back as it was".to_owned(),
-        ))
-    }
-}

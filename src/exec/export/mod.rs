@@ -31,6 +31,7 @@ pub mod base;
 mod config;
 pub mod description;
 pub mod gguf;
+pub mod gguf_adapter;
 pub mod mlx;
 mod peft;
 mod prompt;

@@ -101,7 +101,7 @@ impl Work<'_> {
                 if job.target == Target::Mlx {
                     export::mlx::write(&dir, self.stage, &mut get)?;
                 } else {
-                    export::gguf::write_adapter(&dir, self.stage, &mut get)?;
+                    export::gguf_adapter::write_adapter(&dir, self.stage, &mut get)?;
                 }
             }
         }
