@@ -22,6 +22,9 @@ PyTorch's side of each row:
   bitfit          all biases and the head
   lst, 5_lst, 9_lst  the side networks of tests/reference/make_side_traces.py, r = 8, on frozen states
   mezo            all parameters moved in place along directions drawn again from their seed
+  dora, ia3, adalora, oft, vera, prefix_tuning, prompt_tuning (only where `--methods` names them)
+                  peft's own layers, with the same sizes on the same maps; prefixes, which peft has for decoders
+                  alone, in an attention written for them
 
 --precision: `f32` (PyTorch without TF32), `tf32` (with), `bf16` (PyTorch under autocast with f32 weights; with
 `--peer-dtype bf16` what is frozen is stored in bf16, `f32,bf16` runs both; peftc has `precision`, `dtype` and
@@ -49,7 +52,7 @@ from pathlib import Path
 
 import own
 import table
-from rows import HERE, PRECISIONS, REPO, ROWS, SHAPES, WHOLE, shape
+from rows import HERE, PRECISIONS, REPO, REPORT, ROWS, SHAPES, WHOLE, shape
 
 
 def arguments():
@@ -61,7 +64,7 @@ def arguments():
     p.add_argument("--warmup", type=int, default=2, help="steps before the clock starts")
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--shape", default="base", help=f"{', '.join(sorted(SHAPES))}, or a config.json of a RoBERTa")
-    p.add_argument("--methods", default=",".join(ROWS), help="with commas")
+    p.add_argument("--methods", default=",".join(REPORT), help=f"of {', '.join(ROWS)}; with commas")
     p.add_argument("--batch", default="16", help="with commas")
     p.add_argument("--max-length", type=int, default=128)
     p.add_argument("--threads", type=int, default=os.cpu_count())

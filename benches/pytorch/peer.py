@@ -8,6 +8,7 @@ A cell is a precision, a batch and how frozen weights are stored. Prints one lin
 import contextlib
 import functools
 import gc
+import itertools
 import json
 import os
 import random
@@ -179,22 +180,72 @@ def fused_attention(side, q, k, v, mask, n):
     return out.transpose(1, 2).flatten(2)
 
 
-def prepare(name, model, torch, gpu):
+EVERY = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+
+
+def tuner(name, steps):
+    """peft's configuration of a row."""
+    import peft
+
+    own = {"task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
+    maps = own | {"target_modules": EVERY}
+    low_rank = maps | {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+    some = {"siva": EVERY, "siva_key_query": ["query", "key"], "siva_key_value": ["key", "value"]}
+    if name in some:
+        # Triplets as they are: the factor is 1.
+        return peft.LoraConfig(**low_rank | {"lora_alpha": 4, "target_modules": some[name]}, init_lora_weights="pissa_niter_4")
+    return {
+        "lora": lambda: peft.LoraConfig(**low_rank),
+        "dora": lambda: peft.LoraConfig(**low_rank, use_dora=True),
+        "ia3": lambda: peft.IA3Config(**own, target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"]),
+        "adalora": lambda: peft.AdaLoraConfig(**maps, init_r=12, target_r=8, lora_alpha=8, total_step=steps),
+        "oft": lambda: peft.OFTConfig(**maps, oft_block_size=32),
+        "vera": lambda: peft.VeraConfig(**own, target_modules=["query", "value"], r=256),
+        "prompt_tuning": lambda: peft.PromptTuningConfig(**own, num_virtual_tokens=20),
+    }[name]()
+
+
+def behind_prefixes(model, torch, tokens):
+    """Prefixes before all attentions, as peft would have them: it refuses encoders, which take no past keys and values."""
+    state, F = {}, torch.nn.functional
+    heads = model.config.num_attention_heads
+    split = lambda y: y.view(*y.shape[:2], heads, -1).transpose(1, 2)
+
+    def attend(own):
+        def forward(x, *_args, **_kwargs):
+            one = x.shape[0]
+            k, v = (torch.cat([p.expand(one, -1, -1), y(x)], 1) for p, y in zip(own.prefix, (own.key, own.value)))
+            made = F.scaled_dot_product_attention(
+                split(own.query(x)), split(k), split(v), attn_mask=state["mask"], dropout_p=own.dropout.p if own.training else 0.0
+            )
+            return made.transpose(1, 2).reshape(x.shape), None
+
+        return forward
+
+    def note(_, args, kwargs):
+        mask = kwargs["attention_mask"]
+        state["mask"] = torch.cat([torch.ones_like(mask[:, :1]).expand(-1, tokens), mask], 1)[:, None, None, :].bool()
+
+    for value in model.parameters():
+        value.requires_grad_(False)
+    for layer in model.roberta.encoder.layer:
+        own = layer.attention.self
+        rows = lambda: torch.nn.Parameter(torch.randn(tokens, model.config.hidden_size))
+        own.prefix = torch.nn.ParameterList([rows(), rows()])
+        own.forward = attend(own)
+    model.classifier.requires_grad_(True)
+    model.register_forward_pre_hook(note, with_kwargs=True)
+
+
+def prepare(name, model, torch, gpu, steps):
     """(the model, its loss of a batch, what is trained)."""
     config = model.config
     head = lambda key: key.startswith("classifier")
     loss = lambda m: lambda b: m(**b).loss
-    if name == "lora" or name.startswith("siva"):
-        import peft
-
-        every = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
-        some = {"siva_key_query": ["query", "key"], "siva_key_value": ["key", "value"]}
-        model = peft.get_peft_model(model, peft.LoraConfig(
-            task_type="SEQ_CLS", r=4, lora_alpha=8 if name == "lora" else 4, lora_dropout=0.0,
-            target_modules=some.get(name, every),
-            init_lora_weights=True if name == "lora" else "pissa_niter_4",
-            modules_to_save=["classifier"],
-        ))
+    if name in WHOLE:
+        pass
+    elif name == "prefix_tuning":
+        behind_prefixes(model, torch, 20)
     elif name == "last_3":
         first = config.num_hidden_layers - 3
         blocks = tuple(f"roberta.encoder.layer.{i}." for i in range(first, config.num_hidden_layers))
@@ -226,12 +277,17 @@ def prepare(name, model, torch, gpu):
         model.roberta.eval()
         model.classifier.train()
         return model, of_side, list(p.values()) + list(model.classifier.parameters())
+    else:
+        import peft
+
+        model = peft.get_peft_model(model, tuner(name, steps))
     model.train()
     return model, loss(model), [q for q in model.parameters() if q.requires_grad]
 
 
-def descent(torch, machine, loss_of, trained, lr):
-    optimizer = machine.adamw(trained, lr)
+def descent(torch, machine, loss_of, trained, lr, after):
+    """A step of AdamW, and what follows it: `after` takes the number of the step."""
+    optimizer, steps = machine.adamw(trained, lr), itertools.count(1)
 
     def step(batch):
         optimizer.zero_grad()  # before the forward: the last gradients need not lie beside its results
@@ -239,6 +295,7 @@ def descent(torch, machine, loss_of, trained, lr):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        after(next(steps))
         return loss.item()
 
     return step
@@ -292,7 +349,7 @@ def measure(torch, machine, spec, cell):
     autocast = machine.numbers(cell["precision"])
     with machine.device:
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).to(machine.device)
-        model, plain, trained = prepare(spec["row"], model, torch, machine.gpu)
+        model, plain, trained = prepare(spec["row"], model, torch, machine.gpu, spec["warmup"] + 2 * spec["steps"])
     if cell["weights"] == "bf16" and spec["row"] not in WHOLE:
         narrow(torch, model, trained)
     torch.set_num_threads(spec["threads"])  # what the side networks' file says of threads is for its traces
@@ -305,7 +362,9 @@ def measure(torch, machine, spec, cell):
         model.eval()  # both measurements of a step see the same function
         step = mezo(torch, machine, loss_of, trained, row.lr, spec["seed"])
     else:
-        step = descent(torch, machine, loss_of, trained, row.lr)
+        # AdaLoRA prunes by what the step's gradients say.
+        after = model.base_model.update_and_allocate if spec["row"] == "adalora" else lambda number: None
+        step = descent(torch, machine, loss_of, trained, row.lr, after)
     figures = {"weights_bytes": stored(model, trained), "left": left}
     machine.count_anew()
     for grouped in (False, True):

@@ -32,7 +32,16 @@ ROWS = {
     "5_lst": Row("train", "k_lst { k = 5, r = 8 }", 1e-3, 2209),
     "9_lst": Row("train", "k_lst { k = 9, r = 8 }", 1e-3, 2381),
     "mezo": Row("mezo", "full", 1e-6, 1805),
+    "dora": Row("train", f"dora {{ rank = 4, alpha = 8, on = {ALL} }}", 1e-3, None),
+    "ia3": Row("train", "ia3", 3e-3, None),
+    "adalora": Row("train", f"adalora {{ init_rank = 12, target_rank = 8, on = {ALL} }}", 1e-3, None),
+    "oft": Row("train", f"oft {{ block_size = 32, on = {ALL} }}", 1e-3, None),
+    "vera": Row("train", "vera { rank = 256, on = attention.{query, value} }", 1e-2, None),
+    "prefix_tuning": Row("train", "prefix_tuning { tokens = 20 }", 1e-2, None),
+    "prompt_tuning": Row("train", "prompt_tuning { tokens = 20 }", 1e-1, None),
 }
+# The rows of the report, and BitFit.
+REPORT = ("full", "lora", "siva", "siva_key_query", "siva_key_value", "last_3", "bitfit", "lst", "5_lst", "9_lst", "mezo")
 # Rows without frozen weights: they have no narrower storage.
 WHOLE = ("full", "mezo")
 
