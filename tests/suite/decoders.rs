@@ -216,6 +216,14 @@ fn methods_meet_their_estimates_and_micro_batches_and_merges_change_nothing() {
             "spectral_adapter { rank = 2, rotate = true, on = { ffn.* } }",
         ),
         ("psoft", "psoft { rank = 4, on = { attention.* } }"),
+        (
+            "waveft",
+            "waveft { frequencies = 30, wavelet = db2, on = { attention.*, ffn.up } }",
+        ),
+        (
+            "topk",
+            "svft { pattern = top_k, on = { attention.query, attention.key } }",
+        ),
         ("osf", "osf { on = { attention.{query, key} } }"),
         ("deft", "deft { rank = 4, on = { ffn.* } }"),
         (

@@ -121,6 +121,23 @@ fn what_an_adapter_cannot_be_is_said() {
         &format!("{other}stage e = eval {{ model = m, adapter = lora, data = d.test }}\n"),
     );
     assert!(said.contains("is no tensor"), "{said}");
+    for (kind, reason) in [
+        ("PSOFT", "whose signs are those of the library"),
+        ("XLORA", "mixes several LoRAs token by token"),
+        ("SHADOW", "runs beside the base's blocks"),
+        ("NOVEL", "which is not built yet"),
+    ] {
+        std::fs::create_dir_all(dir.join(kind)).expect("made");
+        let config = format!("{{ \"peft_type\": \"{kind}\" }}");
+        std::fs::write(dir.join(kind).join("adapter_config.json"), config).expect("written");
+        let said = refused(
+            dir,
+            &format!(
+                "{head}stage e = eval {{ model = m, adapter = peft \"{kind}\", data = d.test }}\n"
+            ),
+        );
+        assert!(said.contains(kind) && said.contains(reason), "{said}");
+    }
 }
 
 #[test]

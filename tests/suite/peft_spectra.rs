@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Device, Result, Tensor};
+use peftc::library::torch::Generator;
 use serde_json::Value;
 
 type Weights = HashMap<String, Tensor>;
@@ -111,6 +112,34 @@ fn glora(own: &Own<'_>, (name, weights): (&str, &mut Weights)) -> Result<Tensor>
     (&weight + (&weight * product("A")?)?)? + product("B")?
 }
 
+/// One level of the inverse transform of Haar's wavelets: a transposed convolution of stride 2, band by band.
+fn waveft(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
+    assert_eq!(
+        (&own.config["wavelet_family"], &own.config["use_idwt"]),
+        (&"db1".into(), &true.into())
+    );
+    let (rows, columns) = weight.dims2()?;
+    let seed = own.config["random_loc_seed"].as_u64().expect("a seed");
+    let places = Generator::new(seed).permutation(rows * columns);
+    let mut update = vec![0.0_f32; rows * columns];
+    let scale = own.number("scaling").expect("a number");
+    for (c, place) in own
+        .get("waveft_spectrum")
+        .to_vec1::<f32>()?
+        .into_iter()
+        .zip(places)
+    {
+        let (row, column) = (place / columns, place % columns);
+        let (low, right) = (row >= rows / 2, column >= columns / 2);
+        for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let minus = (right && i == 1) != (low && j == 1);
+            let at = (row % (rows / 2) * 2 + i) * columns + column % (columns / 2) * 2 + j;
+            update[at] += (scale * f64::from(c) * if minus { -0.5 } else { 0.5 }) as f32;
+        }
+    }
+    weight + Tensor::from_vec(update, (rows, columns), &Device::Cpu)?
+}
+
 /// Applies one tensor of such an adapter; whether it is of one of these kinds.
 pub fn applies(
     config: &Value,
@@ -124,6 +153,7 @@ pub fn applies(
         Some("PEANUT") => (".peanut_", "A.weight"),
         Some("SUPERTUNING") => (".supertuning_", "values"),
         Some("GLORA") => (".glora_", "A.Xd"),
+        Some("WAVEFT") => (".waveft_", "spectrum"),
         _ => return false,
     };
     let Some((module, suffix)) = name.split_once(prefix) else {
@@ -142,6 +172,7 @@ pub fn applies(
         ".osf_" => osf(&own, &weights[&weight]),
         ".deft_" => deft(&own, &weights[&weight]),
         ".peanut_" => peanut(&own, &weights[&weight]),
+        ".waveft_" => waveft(&own, &weights[&weight]),
         ".supertuning_" => supertuning(&own, &weights[&weight]),
         _ => glora(&own, (&weight, weights)),
     };

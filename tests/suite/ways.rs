@@ -48,6 +48,7 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("c3a", "block_size", "8"),
     ("fourierft", "frequencies", "20"),
     ("vblora", "length", "16"),
+    ("waveft", "frequencies", "20"),
     ("psoft", "rank", "4"),
     ("peanut", "rank", "4"),
     ("supertuning", "sparsity", "0.9"),

@@ -491,6 +491,10 @@ impl<'a> Loader<'a> {
             return Err(RunError::bug(format!("`{}` was not made", param.name)));
         };
         let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+        if param.places {
+            let places: Vec<u32> = data.into_iter().map(f32::to_bits).collect();
+            return Ok(Tensor::new(places, &dims));
+        }
         let tensor = Tensor::new(data, &dims);
         if param.keeps_start && self.keeps {
             self.initial.insert(param.name.clone(), tensor.clone());

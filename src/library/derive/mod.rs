@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::net::{Param, ParamKind, Role};
 
+mod aligned;
 mod column_norm;
 mod halves;
 mod minor_vectors;
@@ -20,6 +21,7 @@ mod svd;
 mod table_rows;
 mod truncated;
 
+pub use aligned::{Aligned, Alignment};
 pub use column_norm::ColumnNorm;
 pub use halves::Halves;
 pub use minor_vectors::MinorVectors;
@@ -80,7 +82,7 @@ pub trait Derive: fmt::Debug + Send + Sync {
     /// An upper bound of the heap bytes held while all parts are made: results included, the weight itself excluded.
     fn scratch_bytes(&self) -> u64;
 
-    /// All parts, row-major, in their order; the memory of `weight` may become one of them.
+    /// All parts, row-major, in their order, places as numbers with their bits; the memory of `weight` may become one of them.
     ///
     /// # Errors
     /// What is wrong with the weight.
@@ -119,6 +121,7 @@ macro_rules! derivations {
 }
 
 derivations! {
+    Aligned,
     ColumnNorm,
     Halves,
     MinorVectors,

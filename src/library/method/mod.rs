@@ -52,6 +52,8 @@ mod rotation;
 mod spectral_adapter;
 mod svfit;
 mod svft;
+mod waveft;
+mod wavelets;
 
 // Other forms of a linear map's weight: products, scalings, rotations, spectra.
 mod adalora;
@@ -168,6 +170,7 @@ pub const METHODS: &[&dyn Method] = &[
     &road::Road,
     &c3a::C3a,
     &fourierft::FourierFt,
+    &waveft::WaveFt,
     &osf::Osf,
     &psoft::Psoft,
     &deft::Deft,

@@ -15,7 +15,7 @@ use super::super::schema::{Bound, Given, Maybe, kind};
 use super::{At, Complaint, Lookup, Net, PeftForm, PeftTensor, PeftTogether, Site, Value, Values};
 use crate::library::error::CONFLICTING_KEYS;
 use crate::library::placement::Placement;
-use crate::program::op::{AddAt, Places, SparseProduct};
+use crate::program::op::{AddAt, Indices, Places, SparseProduct};
 
 /// Names of a matrix' own tensors, as peft has them.
 pub(super) const VALUES: &str = "shira_weight";
@@ -154,6 +154,18 @@ impl Count {
 }
 
 impl Delta {
+    /// Of numbers at distinct places of the matrix, which are the same in every pass.
+    pub(super) fn at(net: &mut Net<'_>, site: &Site, values: Value, places: Vec<u32>) -> Self {
+        let dense = places.len() as f64 > DENSE * size(site) as f64;
+        Self {
+            places: Places::entries(site.output(), site.input()),
+            values,
+            ids: net.b.push1(Indices { list: places }, &[]),
+            bounds: None,
+            dense,
+        }
+    }
+
     /// `W + S`
     fn added(&self, net: &mut Net<'_>, weight: Value) -> Value {
         let mut inputs = vec![weight, self.values, self.ids];

@@ -1,13 +1,15 @@
 //! SVFT (methods R13): `W = W₀ + U M Vᵀ` of `W₀ = U Σ Vᵀ`, with M trained at few places.
 
-use super::super::derive::{BaseParam, Derivation, SingularVectors};
+use super::super::derive::{Aligned, Alignment, BaseParam, Derivation, SingularVectors};
 use super::super::net::{Init, Param};
 use super::super::schema::{Given, Maybe, kind};
 use super::lora::ON;
 use super::{At, Complaint, Method, Net, Schema, Site, Stacking, Value, Values};
 use crate::base::rng::Stream;
-use crate::library::error::{IDLE_KEY, RANK_TOO_LARGE};
-use crate::program::op::{Arrange, BinaryKind, Broadcast, MulRows, UnaryKind};
+use crate::library::error::{BAD_METHOD_VALUES, IDLE_KEY, RANK_TOO_LARGE};
+use crate::program::op::{
+    Arrange, BinaryKind, Broadcast, MulRows, Places, SparseProduct, UnaryKind,
+};
 
 /// Trained coefficients between the singular vectors.
 #[derive(Debug)]
@@ -15,15 +17,15 @@ pub struct Svft;
 
 const PATTERN: Given<str> = Given::<str>::new(
     "pattern",
-    kind::choice(&["banded", "plain", "random"]),
+    kind::choice(&["banded", "plain", "random", "top_k"]),
     ("plain", "plain"),
-    "where M is trained: on its diagonal, on `off_diag` diagonals on each side too, or at as many random places",
+    "where M is trained: on its diagonal, on `off_diag` diagonals on each side too, or at as many places, drawn or of the pairs of vectors with the largest scores",
 );
 const OFF_DIAG: Given<u64> = Given::<u64>::tacit(
     "off_diag",
     kind::int(1, 1 << 16),
     (1, "1"),
-    "diagonals on each side of the main one, or as many random places",
+    "diagonals on each side of the main one, or as many places",
 );
 const RANK: Maybe<u64> = Maybe::new(
     "rank",
@@ -35,6 +37,12 @@ const SEED: Given<u64> = Given::<u64>::tacit(
     kind::int(0, u64::MAX),
     (0, "0"),
     "seed of the random places, which depend on nothing else but the site's name",
+);
+const SCORE: Given<str> = Given::<str>::tacit(
+    "topk_score",
+    kind::choice(&["paper", "reference"]),
+    ("paper", "paper"),
+    "the scores of `top_k`: the paper's products of left and right vectors, of square matrices; or those of the authors' code, which multiplies rows, and which others have anyway",
 );
 const INIT: Given<str> = Given::<str>::new(
     "init",
@@ -57,6 +65,7 @@ static SCHEMA: Schema = Schema {
         OFF_DIAG.key(),
         RANK.key(),
         SEED.key(),
+        SCORE.key(),
         INIT.key(),
         ON.key(),
     ],
@@ -86,23 +95,58 @@ fn places(values: &Values, site: &Site) -> Option<Vec<(u64, u64)>> {
     }
 }
 
+/// Where M is trained.
+enum Where {
+    Diagonal,
+    Listed(Vec<(u64, u64)>),
+    /// By what the weight is, `u32[k]` of places row by row.
+    Chosen(Value),
+}
+
 struct Parts {
     u: Value,
     v: Value,
     /// `σ(g) m`, a number for each place.
     m: Value,
-    places: Option<Vec<(u64, u64)>>,
+    places: Where,
     n: u64,
+}
+
+/// Places of a band of M.
+fn band(values: &Values, site: &Site) -> u64 {
+    let n = vectors(values, site);
+    let off = OFF_DIAG.get(values).min(n - 1);
+    n * (2 * off + 1) - off * (off + 1)
+}
+
+/// What the vectors, and the places where the weight says them, are computed by.
+fn derivation(values: &Values, site: &Site) -> (Derivation, [usize; 2]) {
+    let weight = BaseParam::weight(&site.path, [site.output(), site.input()]);
+    let rank = vectors(values, site);
+    if PATTERN.get(values) != "top_k" {
+        let parts = [SingularVectors::U, SingularVectors::V];
+        return (SingularVectors { weight, rank }.into(), parts);
+    }
+    let by = if SCORE.get(values) == "paper" && site.input() == site.output() {
+        Alignment::Products
+    } else {
+        Alignment::Reference
+    };
+    let count = band(values, site);
+    let by = Aligned {
+        weight,
+        rank,
+        count,
+        by,
+    };
+    (by.into(), [Aligned::U, Aligned::V])
 }
 
 fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     let site = at.site;
     let (output, input) = (site.output(), site.input());
     let n = vectors(at.values, site);
-    let by = Derivation::from(SingularVectors {
-        weight: BaseParam::weight(&site.path, [output, input]),
-        rank: n,
-    });
+    let (by, [left, right]) = derivation(at.values, site);
     let part = |suffix, shape: &[u64], part| {
         let by = by.clone();
         Param::at(site, suffix)
@@ -110,10 +154,19 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
             .start(Init::Derived { by, part })
             .frozen()
     };
-    let u = net.tensor(part("svft_U", &[output, n], SingularVectors::U));
-    let v = net.tensor(part("svft_V", &[n, input], SingularVectors::V));
-    let places = places(at.values, site);
-    let k = places.as_ref().map_or(n, |list| list.len() as u64);
+    let u = net.tensor(part("svft_U", &[output, n], left));
+    let v = net.tensor(part("svft_V", &[n, input], right));
+    let places = if PATTERN.get(at.values) == "top_k" {
+        let list = part("svft_places", &[band(at.values, site)], Aligned::PLACES);
+        Where::Chosen(net.places(list.of_places()))
+    } else {
+        places(at.values, site).map_or(Where::Diagonal, Where::Listed)
+    };
+    let k = match &places {
+        Where::Diagonal => n,
+        Where::Listed(list) => list.len() as u64,
+        Where::Chosen(_) => band(at.values, site),
+    };
     let start = if INIT.find(at.values) == Some("zeros") {
         Init::Constant(0.0)
     } else {
@@ -126,11 +179,22 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     Parts { u, v, m, places, n }
 }
 
-/// `z Mᵀ` for `z [N, n]`: each place's column times its coefficient, summed by rows.
-fn through(net: &mut Net<'_>, z: Value, p: &Parts) -> Value {
-    let Some(places) = &p.places else {
-        return net.b.push1(MulRows, &[z, p.m]);
+/// `z Mᵀ` for `z [N, n]`, or `z M`: each place's column times its coefficient, summed by rows.
+fn through(net: &mut Net<'_>, z: Value, p: &Parts, turned: bool) -> Value {
+    let places = match &p.places {
+        Where::Diagonal => return net.b.push1(MulRows, &[z, p.m]),
+        Where::Chosen(ids) => {
+            let op = SparseProduct {
+                transposed: turned,
+                ..SparseProduct::new(Places::entries(p.n, p.n), false)
+            };
+            return net.b.push1(op, &[z, p.m, *ids]);
+        }
+        Where::Listed(list) => list
+            .iter()
+            .map(|&(i, j)| if turned { (j, i) } else { (i, j) }),
     };
+    let places: Vec<(u64, u64)> = places.collect();
     let from = places.iter().map(|&(_, column)| [(column, false)]);
     let each = net.arranged(z, Arrange::new(p.n, from));
     let each = net.b.push1(MulRows, &[each, p.m]);
@@ -177,7 +241,25 @@ impl Method for Svft {
         };
         let pattern = PATTERN.find(values);
         if pattern == Some("plain") && OFF_DIAG.is_written(values) {
-            return Some(idle(OFF_DIAG.name(), "banded and random patterns"));
+            return Some(idle(OFF_DIAG.name(), "other patterns"));
+        }
+        if pattern != Some("top_k") && SCORE.is_written(values) {
+            return Some(idle(SCORE.name(), "the pattern `top_k`"));
+        }
+        let whole = site.input() == site.output() && SCORE.get(values) == "paper";
+        if let Some(rank) = RANK.get(values).filter(|&rank| rank < most)
+            && pattern == Some("top_k")
+            && !whole
+        {
+            return Some(Complaint {
+                key: RANK.name(),
+                code: &BAD_METHOD_VALUES,
+                message: format!(
+                    "`rank` is {rank}, and the scores of `{}` are the numbers of its square matrix of all {most} singular vectors",
+                    site.path
+                ),
+                help: Some("leave `rank` out, or write `pattern = random`".to_owned()),
+            });
         }
         (pattern != Some("random") && SEED.is_written(values))
             .then(|| idle(SEED.name(), "random places"))
@@ -187,7 +269,7 @@ impl Method for Svft {
         let base = at.linear(net, x);
         let p = parts(at, net);
         let z = net.project(x, p.v);
-        let z = through(net, z, &p);
+        let z = through(net, z, &p, false);
         net.project_onto(base, z, p.u, 1.0)
     }
 
@@ -196,15 +278,8 @@ impl Method for Svft {
         let weight = at.weight(net)?;
         let p = parts(at, net);
         // Rows of U meet M from the other side.
-        let turned = Parts {
-            places: p
-                .places
-                .as_ref()
-                .map(|list| list.iter().map(|&(i, j)| (j, i)).collect()),
-            ..p
-        };
-        let um = through(net, turned.u, &turned);
-        let update = net.times((um, false), (turned.v, false));
+        let um = through(net, p.u, &p, true);
+        let update = net.times((um, false), (p.v, false));
         Some(net.add(weight, update))
     }
 }

@@ -445,6 +445,25 @@ fn pattern<T>(
 pub type Keys = &'static [(&'static str, Fate)];
 
 /// The method that reads a config, its type, and the keys of that type.
+/// Types that are not read, with the reasons.
+const REASONS: &[(&str, &str)] = &[
+    (
+        "PSOFT",
+        "its file holds a rotation between singular vectors of the base and not the vectors, whose signs are those of the library \
+         that computed them; merge it with peft (`merge_and_unload`) where it was trained, and name that folder as the model",
+    ),
+    (
+        "SHADOW",
+        "it is a network that runs beside the base's blocks and corrects what enters each, which folds into no weight; train an `lst` or \
+         a `lora` instead",
+    ),
+    (
+        "XLORA",
+        "it is a gate that mixes several LoRAs token by token, which fold into no weight; name one of them, or combine them with \
+         `convert { adapters = [peft \"A\", peft \"B\"], combine = … }`",
+    ),
+];
+
 fn reader(json: &Map<String, Json>) -> Result<(&'static dyn Method, &str, Keys), String> {
     let kind = match given(json, "peft_type") {
         Some(Json::String(kind)) => kind,
@@ -464,6 +483,9 @@ fn reader(json: &Map<String, Json>) -> Result<(&'static dyn Method, &str, Keys),
     let mut methods = METHODS.iter();
     let found = methods.find_map(|m| Some((*m, m.peft_keys(kind, json)?)));
     let (method, keys) = found.ok_or_else(|| {
+        if let Some((_, reason)) = REASONS.iter().find(|(own, _)| own == kind) {
+            return format!("`peft_type` is \"{kind}\", which is not read: {reason}");
+        }
         // What stands before the text, or in every layer's keys, is in no weight it could be folded into.
         let before = [
             "PROMPT",

@@ -18,7 +18,6 @@ pub static NAMES: &[Word] = &[
     entry(&["ia_3", "(ia)3"], "ia3"),
     entry(&["layernorm_tuning", "norm_tuning"], "ln_tuning"),
     missing(&["ssf"], "`ia3`, which scales alone"),
-    missing(&["waveft"], "`fourierft`, or `c3a`"),
     entry(&["p_tuning_v2", "ptuning_v2", "prefix"], "prefix_tuning"),
     entry(&["soft_prompt", "prompt"], "prompt_tuning"),
     entry(&["ptuning"], "p_tuning"),
