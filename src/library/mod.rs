@@ -15,6 +15,7 @@ pub mod method;
 pub mod metric;
 pub mod model;
 pub mod net;
+pub mod numpy;
 pub mod optimizer;
 pub mod peft;
 pub mod placement;

@@ -73,6 +73,7 @@ ADAPTERS = {
     "pvera rank64": f"pvera {{ rank = 64, on = {QV} }}",
     "tinylora default": f"tinylora {{ on = {QV} }}",
     "tinylora weight-tying": f"tinylora {{ weight_tying = 1, on = {QV} }}",
+    "unilora default": f"unilora {{ rank = 32, on = {QV} }}",
     "vblora default": f"vblora {{ rank = 4, vectors = 256, length = 256, top_k = 2, on = {QV} }}",
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
+use peftc::library::derive::spread::Spread;
 use peftc::library::derive::{BaseParam, Derive, Truncated};
 use serde_json::Value;
 
@@ -198,6 +199,50 @@ fn pvera(own: &Own<'_>, (out, input): (usize, usize)) -> Result<Tensor> {
     product.broadcast_mul(&behind.unsqueeze(1)?)
 }
 
+/// Deals the numbers of one vector to the factors of all targets, in the order of their names.
+fn unilora(config: &Value, theta: &Tensor, weights: &mut Weights) -> Result<()> {
+    let number = |key: &str| config[key].as_u64().expect("a number");
+    let targets = config["target_modules"].as_array().expect("a list");
+    let named = |module: &str| {
+        let mut ends = targets.iter().map(|t| t.as_str().expect("a name"));
+        ends.any(|t| module == t || module.ends_with(&format!(".{t}")))
+    };
+    let modules = weights.keys().filter_map(|k| k.strip_suffix(".weight"));
+    let mut modules: Vec<String> = modules.filter(|m| named(m)).map(str::to_owned).collect();
+    modules.sort();
+    let sides = |weights: &Weights, m: &str| weights[&format!("{m}.weight")].dims2();
+    let rank = number("r") as usize;
+    let mut total = 0;
+    for module in &modules {
+        let (out, input) = sides(weights, module)?;
+        total += rank * (out + input);
+    }
+    let by = Spread {
+        length: number("theta_d_length"),
+        total: total as u64,
+        seed: number("proj_seed"),
+    };
+    let places = by.indices();
+    let factors = by.factors(&places);
+    let theta: Vec<f32> = theta.to_vec1()?;
+    let mut values = places
+        .iter()
+        .map(|&i| theta[i as usize] * factors[i as usize]);
+    for module in &modules {
+        let (out, input) = sides(weights, module)?;
+        let mut factor = |rows: usize, width: usize| {
+            let own: Vec<f32> = values.by_ref().take(rows * width).collect();
+            Tensor::from_vec(own, (rows, width), &Device::Cpu)
+        };
+        let a = factor(rank, input)?;
+        let b = factor(out, rank)?;
+        let name = format!("{module}.weight");
+        let sum = (&weights[&name] + b.matmul(&a)?)?;
+        weights.insert(name, sum);
+    }
+    Ok(())
+}
+
 /// The product, less what the format takes out of the weight: its smallest singular triplets, as many as the rank.
 fn kasa(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
     let (out, input) = weight.dims2()?;
@@ -223,6 +268,10 @@ pub(super) fn multiplies(
     name: &str,
     weights: &mut Weights,
 ) -> bool {
+    if name == "unilora_theta_d" {
+        unilora(config, &all[name], weights).expect("fits");
+        return true;
+    }
     let (first, prefix) = match config["peft_type"].as_str() {
         Some("ADALORA") => ("lora_A", "lora_"),
         Some("LOHA") => ("hada_w1_a", "hada_"),

@@ -11,6 +11,7 @@ use crate::exec::interpreter::Runner;
 use crate::files::RunError;
 use crate::files::weights::Checkpoint;
 use crate::files::weights::{Kind, TensorFile};
+use crate::library::derive::spread::{Held, Spread};
 use crate::library::derive::{BaseParam, Derivation};
 use crate::library::model::Model;
 use crate::library::net::{Init, Owner, Param};
@@ -90,6 +91,7 @@ pub(in crate::exec) fn load_pruned(
         sources,
         params,
         made: None,
+        dealt: None,
         initial: Initial::new(),
     };
     let mut seen = BTreeSet::new();
@@ -211,6 +213,8 @@ struct Loader<'a> {
     sources: &'a Origins,
     params: &'a [Param],
     made: Option<Made<'a>>,
+    /// The last list that was spread, which many parameters hold a part of.
+    dealt: Option<(Spread, Vec<u32>)>,
     initial: Initial,
 }
 
@@ -243,6 +247,9 @@ impl<'a> Loader<'a> {
         if param.keeps_start && self.keeps {
             self.first_value(param)?;
         }
+        if let Init::Spread { by, part } = param.init {
+            return Ok(self.spread(param, by, part));
+        }
         if let Some((by, part)) = param.derivation() {
             return self.derived(param, by, part, stored);
         }
@@ -265,6 +272,25 @@ impl<'a> Loader<'a> {
             return Err(RunError::bug(format!("no file holds `{}`", param.name)));
         }
         initialise_as(param, self.sources.seed, stored)
+    }
+
+    /// What a parameter holds of a list that is spread over many.
+    fn spread(&mut self, param: &Param, by: Spread, part: Held) -> Tensor {
+        let dealt = match self.dealt.take().filter(|(of, _)| *of == by) {
+            Some((_, dealt)) => dealt,
+            None => by.indices(),
+        };
+        let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
+        let tensor = match part {
+            Held::Factors => Tensor::new(by.factors(&dealt), &dims),
+            Held::Indices(first) => {
+                let own = dealt.iter().skip(first as usize);
+                let own: Vec<u32> = own.take(param.elements() as usize).copied().collect();
+                Tensor::new(own, &dims)
+            }
+        };
+        self.dealt = Some((by, dealt));
+        tensor
     }
 
     /// A parameter that an adapter of peft's changes.

@@ -17,6 +17,7 @@ mod removal;
 mod row_norm;
 mod singular_vectors;
 mod split;
+pub mod spread;
 mod svd;
 mod table_rows;
 mod truncated;

@@ -183,6 +183,12 @@ impl Method for Kasa {
         let more = |file: &mut Reading<'_>, place: &Place<'_>, rank: u64| {
             let diagonal = place.name(DIAGONAL);
             file.take(&diagonal, place.own(DIAGONAL), &[rank])?;
+            let found = file.config().get(lora_import::KASA);
+            if let Some(other) = found.filter(|own| !own.is_object()) {
+                let what =
+                    format!("`kasa_config` must be a map of `beta` and `gamma`, not {other}");
+                return Err(Misfit::of_config(what));
+            }
             let own = file
                 .config()
                 .get(lora_import::KASA)

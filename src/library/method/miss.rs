@@ -175,7 +175,7 @@ impl Method for Miss {
                 "write a number that divides the outputs",
             );
         }
-        if variant != Variant::Mini && MINI_RANK.is_written(values) {
+        if variant != Variant::Mini && narrow != 1 {
             let message = "`mini_rank` has no effect without `variant = mini`";
             return wrong(
                 "mini_rank",

@@ -76,6 +76,7 @@ mod side_lora;
 mod siva;
 mod sora;
 mod tinylora;
+mod unilora;
 mod vblora;
 mod vera;
 mod weight_drop;
@@ -159,6 +160,7 @@ pub const METHODS: &[&dyn Method] = &[
     &gralora::Gralora,
     &vblora::VbLora,
     &tinylora::TinyLora,
+    &unilora::UniLora,
     &pvera::Pvera,
     // Scalings, rotations and spectra.
     &ia3::Ia3,

@@ -150,7 +150,7 @@ pub(super) fn check(values: &Values) -> Option<Complaint> {
         let message = format!("`lora_fa` freezes A as it is drawn, and `init = {init}` draws none");
         return wrong(FROZEN_A.name(), message, "remove one of the two");
     }
-    if init == MICA && RATE_B.is_written(values) {
+    if init == MICA && RATE_B.get(values) != 1.0 {
         let message = "`rate_b` is the rate of B, which `init = mica` freezes".to_owned();
         return wrong(RATE_B.name(), message, "remove `rate_b`");
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::derive::Derivation;
 use super::super::derive::places::{Choice, Part};
 use super::super::derive::prune::Cut;
+use super::super::derive::spread::{Held, Spread};
 use super::site::{Role, Site};
 use crate::program::{Class, Format};
 
@@ -83,6 +84,13 @@ pub enum Init {
     },
     /// Rows and columns of a base parameter.
     Pruned(Cut),
+    /// Where the numbers of a short list go.
+    Spread {
+        /// How they are spread.
+        by: Spread,
+        /// What of it is held.
+        part: Held,
+    },
     /// Places in the model's matrices.
     Chosen {
         /// How they are chosen.

@@ -252,6 +252,12 @@ impl Config {
         }
     }
 
+    /// Whether it is on all linear maps but the output.
+    #[must_use]
+    pub fn is_all_linear(&self) -> bool {
+        self.targets == Targets::AllLinear
+    }
+
     /// Whether it is an adapter of a sequence classification, whose head peft always saves.
     #[must_use]
     pub fn classifies(&self) -> bool {
