@@ -315,6 +315,11 @@ pub fn adapter(dice: &mut Dice, method: &dyn Method, shape: &Shape, all: &[&str]
             let on = placement(dice, layers, all);
             format!("{name} {{ rank = {rank}, alpha = 8{dropout}{rest}, on = {on} }}")
         }
+        "cpt" => format!("cpt {{ token_ids = [1, 2, {}] }}", 3 + dice.below(4)),
+        "unfreeze" => {
+            let last = 1 + dice.below(layers);
+            format!("unfreeze {{ every = 1 steps, last = {last} }}")
+        }
         "siva" => {
             let rank = dice.scale(1, 32);
             let kept = match dice.chance(0.3) {

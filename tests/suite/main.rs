@@ -7,6 +7,7 @@ mod choices;
 mod choose;
 mod classes;
 mod cli;
+mod company;
 mod counts;
 mod data;
 mod data_report;
