@@ -1,6 +1,7 @@
 //! The estimate: a job's programs under the sizes of the batches that will really run.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::features::{feed_bytes, fill_sizes, reference_sizes};
 use super::split::Lengths;
@@ -508,6 +509,13 @@ fn fisher_sizes(fit: &Fit, fisher: &Fisher, lengths: &Lengths) -> Vec<Bindings> 
 
 /// Sizes of every micro-batch of a training.
 pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
+    sizes_of_steps(fit, lengths, 0..fit.steps)
+}
+
+/// The same of some of its steps; where lengths are assumed they are all alike.
+fn sizes_of_steps(fit: &Fit, lengths: &Lengths, steps: Range<u64>) -> Vec<Bindings> {
+    let known = lengths.count().is_some();
+    let all = steps == (0..fit.steps) || !known;
     let list = lengths.list(fit.batch);
     let epochs = fit.steps.div_ceil(fit.steps_per_epoch.max(1));
     let mut sizes = Vec::new();
@@ -517,7 +525,10 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
             .steps
             .saturating_sub(epoch.saturating_mul(fit.steps_per_epoch));
         let length = |example: u32| list.get(example as usize).map_or(0, |&n| u64::from(n));
-        for batch in fit.batches(&order, &length).into_iter().take(left as usize) {
+        let first = epoch.saturating_mul(fit.steps_per_epoch);
+        let batches = fit.batches(&order, &length).into_iter();
+        let batches = (first..).zip(batches.take(left as usize));
+        for (_, batch) in batches.filter(|(step, _)| all || steps.contains(step)) {
             sizes.extend(batch_sizes(
                 &list,
                 order.get(batch).unwrap_or_default(),
@@ -526,7 +537,7 @@ pub(super) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
             ));
         }
         // Where lengths are assumed they are all alike, and so are the epochs.
-        let alike = !fit.shuffle || lengths.count().is_none();
+        let alike = (!fit.shuffle && all) || !known;
         if alike || left <= fit.steps_per_epoch {
             break;
         }
@@ -570,9 +581,20 @@ fn fit_estimate(
             loss
         }
     };
-    runs.push((step, &sizes));
-    let phases = fit.phases.iter().map(|(_, update)| update);
-    for update in fit.select.iter().chain(phases) {
+    let begins = fit.phases.iter().map(|(begins, _)| *begins);
+    let begins: Vec<u64> = begins.chain([fit.last_phase, fit.steps]).collect();
+    let of_phases: Vec<Vec<Bindings>> = begins
+        .windows(2)
+        .filter(|_| !fit.phases.is_empty())
+        .map(|pair| match (pair, split(0)) {
+            (&[from, to], Some(lengths)) => sizes_of_steps(fit, lengths, from..to),
+            _ => Vec::new(),
+        })
+        .collect();
+    runs.push((step, of_phases.last().unwrap_or(&sizes)));
+    let phases = fit.phases.iter().zip(&of_phases);
+    let phases = phases.map(|((_, update), sizes)| (update, sizes));
+    for (update, sizes) in fit.select.iter().map(|u| (u, &sizes)).chain(phases) {
         let programs = update.programs().into_iter();
         let each = programs.enumerate();
         runs.extend(each.map(|(i, program)| (program, if i == 0 { &sizes[..] } else { &none })));

@@ -168,7 +168,8 @@ fn a_prompt_starts_at_the_tokens_of_a_text() {
         )
     };
     let body = stage("t", "prompt_tuning { tokens = 7, text = \"a good film\" }")
-        + &stage("c", "cpt { text = \"a good film\" }");
+        + &stage("c", "cpt { text = \"a good film\" }")
+        + &stage("v", "prompt_tuning { tokens = 2, init = vocabulary }");
     run(dir.path(), &body);
     let table = &tensors(&here().join("tests/reference/bert-tiny/model.safetensors"))["bert.embeddings.word_embeddings.weight"];
     let file = "adapter/peftc.safetensors";
@@ -187,6 +188,25 @@ fn a_prompt_starts_at_the_tokens_of_a_text() {
         .collect();
     let count = context.len() / width;
     assert!(count >= 3 && context[..] == own[..count * width], "{ids:?}");
+    // What an artifact says of them is read again.
+    std::fs::write(dir.path().join("in.tsv"), "sentence\na fine film\n").expect("written");
+    for stage in ["t", "c", "v"] {
+        done(
+            program()
+                .arg("predict")
+                .arg(dir.path().join(".peftc/runs/r"))
+                .args(["--stage", stage, "--input"])
+                .arg(dir.path().join("in.tsv")),
+        );
+    }
+    let both = "prompt_tuning { token_ids = [5], init = uniform }";
+    let path = write(dir.path(), &stage("s", both));
+    let output = program().arg("check").arg(path).output().expect("starts");
+    assert!(
+        stderr_of(&output).contains("both say what"),
+        "{}",
+        stderr_of(&output)
+    );
     let repeated = |i: usize| ids[i] == ids[i % count];
     assert!(
         (0..7).all(repeated),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use safetensors::SafeTensors;
 
-use super::support::{done, here, program, stderr_of, stdout_of};
+use super::support::{done, here, json, program, stderr_of, stdout_of};
 
 fn write(dir: &Path, stage: &str) -> PathBuf {
     let here = here();
@@ -42,6 +42,10 @@ fn trained(stage: &str) -> BTreeMap<String, Vec<u8>> {
             .args(["run", "--quiet"])
             .arg(write(dir.path(), stage)),
     );
+    let result = json(dir.path().join(".peftc/runs/r/result.json"));
+    let bytes = |key: &str| result["stages"][0][key].as_f64().expect("bytes");
+    let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+    assert!((0.98..=1.0).contains(&share), "{stage}: {share}");
     tensors(&model(dir.path()))
 }
 

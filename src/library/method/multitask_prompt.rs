@@ -142,7 +142,7 @@ impl Method for MultitaskPrompt {
                 help: Some(format!("write at most `task = {}`", tasks - 1)),
             });
         }
-        prompt_tuning::check_start(values, site)
+        prompt_tuning::check_ids(values, site)
     }
 
     fn marking(&self, values: &Values) -> Marking {

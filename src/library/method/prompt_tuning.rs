@@ -11,7 +11,7 @@ use super::{
     Values,
 };
 use crate::base::rng::Stream;
-use crate::library::error::{BAD_VIRTUAL_TOKENS, CONFLICTING_KEYS, IDLE_KEY};
+use crate::library::error::BAD_VIRTUAL_TOKENS;
 use crate::library::placement::Placement;
 use crate::program::Real;
 
@@ -127,31 +127,6 @@ fn start(values: &Values, site: &Site, (seed, scale): (u64, f64)) -> Init {
         }
         _ => Init::Normal(DEVIATION.get(values)),
     }
-}
-
-/// What is wrong with what virtual tokens start at.
-pub(super) fn check_start(values: &Values, site: &Site) -> Option<Complaint> {
-    let given = [TEXT.name(), TOKEN_IDS.name(), INIT.name()];
-    let mut written = given.into_iter().filter(|key| values.written(key));
-    if let (Some(one), Some(key)) = (written.next(), written.next()) {
-        return Some(Complaint {
-            key,
-            code: &CONFLICTING_KEYS,
-            message: format!("`{one}` and `{key}` both say what virtual tokens start at"),
-            help: Some("keep one of them".to_owned()),
-        });
-    }
-    if values.written(DEVIATION.name())
-        && (INIT.find(values) != Some("normal") || TOKEN_IDS.get(values).is_some())
-    {
-        return Some(Complaint {
-            key: DEVIATION.name(),
-            code: &IDLE_KEY,
-            message: "`deviation` has no effect without `init = normal`".to_owned(),
-            help: Some("remove it".to_owned()),
-        });
-    }
-    check_ids(values, site)
 }
 
 /// What is wrong with ids of tokens for a table.
@@ -294,7 +269,7 @@ impl Method for PromptTuning {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
-        check_start(values, site)
+        check_ids(values, site)
     }
 
     fn text<'a>(&self, values: &'a Values) -> Option<&'a str> {

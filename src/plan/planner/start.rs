@@ -250,6 +250,19 @@ fn worded(
     (method, mut filled): (&'static dyn Method, Filled),
     tokenizer: Option<&Tokenizer>,
 ) -> Result<(&'static dyn Method, Filled), Box<Diag>> {
+    // An artifact says all of them: what was made of them is in it.
+    let given = [
+        method_keys::TEXT.name(),
+        method_keys::TOKEN_IDS.name(),
+        "init",
+    ];
+    let mut written = given.into_iter().filter(|key| filled.values.written(key));
+    let starts = method.schema().key(method_keys::TOKEN_IDS.name()).is_some();
+    if let (true, Some(one), Some(key)) = (starts, written.next(), written.next()) {
+        let message = format!("`{one}` and `{key}` both say what virtual tokens start at");
+        let diag = Diag::error(&BAD_VIRTUAL_TOKENS, filled.values.span(key), message);
+        return Err(Box::new(diag.help("keep one of them")));
+    }
     let Some(text) = method.text(&filled.values) else {
         return Ok((method, filled));
     };
@@ -257,10 +270,6 @@ fn worded(
     let wrong = |message: String, help: &str| {
         Box::new(Diag::error(&BAD_VIRTUAL_TOKENS, at, message).help(help.to_owned()))
     };
-    if filled.values.written(method_keys::TOKEN_IDS.name()) {
-        let message = "`text` and `token_ids` both say what virtual tokens start at";
-        return Err(wrong(message.to_owned(), "keep one of them"));
-    }
     let tokenizer = tokenizer.ok_or_else(|| {
         let message = "the model has no tokenizer at hand that makes tokens of this text";
         wrong(
