@@ -6,7 +6,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Only, Used, WithoutEffect};
 use super::super::peft::{Keys, Make, Misfit, Reading, START as BEGAN, Taken};
 use super::super::schema::{Bound, Checked, Given, kind};
-use super::lora::{DROPOUT, MODULES_TO_SAVE, ON};
+use super::lora::{DROPOUT, MODULES_TO_SAVE, ON, check_rank};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
     Values, number,
@@ -113,6 +113,10 @@ impl Method for Gralora {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
+        let ranks = [&RANK, &HYBRID].map(|key| check_rank(values, key, site));
+        if let Some(complaint) = ranks.into_iter().flatten().next() {
+            return Some(complaint);
+        }
         let (rank, k) = (RANK.get(values), K.get(values));
         let (input, output, path) = (site.input(), site.output(), &site.path);
         let message = if rank % k != 0 {

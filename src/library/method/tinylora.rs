@@ -249,7 +249,7 @@ impl Method for TinyLora {
             }
             file.take(&place.name(A), place.own(A), &[rank, site.input()])?;
             file.take(&place.name(B), place.own(B), &[site.output(), rank])?;
-            let (p, count) = (place.name(P), numbers * rank * rank);
+            let (p, count) = (place.name(P), numbers.saturating_mul(rank * rank));
             let (from, make) = if file.shape(&p).is_some() {
                 file.check_shape(&p, &[numbers, rank, rank])?;
                 (vec![p], Make::Same)
@@ -258,7 +258,7 @@ impl Method for TinyLora {
             } else {
                 let std = 1.0 / (rank as f64).sqrt();
                 let draw = move |_: &[(Vec<usize>, Vec<f32>)]| {
-                    let mut generator = Generator::new(seed + number);
+                    let mut generator = Generator::new(seed.wrapping_add(number));
                     Ok(generator.normal(count as usize, 0.0, std))
                 };
                 (Vec::new(), Make::by(draw))

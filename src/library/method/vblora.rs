@@ -6,7 +6,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Only, Used, WithoutEffect};
 use super::super::peft::{Keys, Make, Misfit, Reading, START as BEGAN, Taken};
 use super::super::schema::{Bound, Checked, Given, kind};
-use super::lora::{DROPOUT, MODULES_TO_SAVE, ON};
+use super::lora::{DROPOUT, MODULES_TO_SAVE, ON, check_rank};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
@@ -127,6 +127,9 @@ impl Method for VbLora {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
+        if let Some(complaint) = check_rank(values, &RANK, site) {
+            return Some(complaint);
+        }
         let (length, k, vectors) = (LENGTH.get(values), TOP_K.get(values), VECTORS.get(values));
         let (input, output, path) = (site.input(), site.output(), &site.path);
         let (key, message, help) = if k > vectors {

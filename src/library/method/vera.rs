@@ -43,7 +43,7 @@ const FAMILY: Family = Family {
 
 pub(super) const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::int(1, 1 << 24),
     (256, "256"),
     "rank r of the shared matrices",
 );
@@ -126,7 +126,11 @@ fn vectors(
     let (mut input, mut output) = (0, 0);
     for place in file.places()? {
         let [d, out] = family.vectors;
-        file.take(&place.name(d), place.own(d), &[rank * family.halves])?;
+        file.take(
+            &place.name(d),
+            place.own(d),
+            &[rank.saturating_mul(family.halves)],
+        )?;
         file.take(&place.name(out), place.own(out), &[place.site.output()])?;
         file.idle(&place.name(out), 0.0);
         let values = vec![
@@ -150,7 +154,7 @@ fn drawn(
 ) -> Result<(), Misfit> {
     let key = file.config().whole("projection_prng_key", 0)?;
     let (input, output) = vectors(file, family, (rank, dropout))?;
-    let rows = rank * family.halves;
+    let rows = rank.saturating_mul(family.halves);
     let [r, all, wide, tall] = [rank, rows, input, output].map(|n| n as usize);
     let draw = move || {
         let mut generator = Generator::new(key);
@@ -192,7 +196,7 @@ pub(super) fn read(file: &mut Reading<'_>, family: &Family) -> Result<(), Misfit
     };
     // The widest module that it was made for.
     let (input, output) = (side(a, 1), side(b, 0));
-    file.take_turned(a, a.to_owned(), [input, rank * family.halves])?;
+    file.take_turned(a, a.to_owned(), [input, rank.saturating_mul(family.halves)])?;
     file.take(b, b.to_owned(), &[output, rank])?;
     vectors(file, family, (rank, dropout)).map(|_| ())
 }
