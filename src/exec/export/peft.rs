@@ -12,7 +12,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
 use crate::files::RunError;
 use crate::files::peft;
-use crate::library::method::{Method, PeftForm, PeftTensor, Product, Tuning, number};
+use crate::library::method::{Method, PeftForm, PeftKeys, PeftTensor, Product, Tuning, number};
 use crate::library::net::Site;
 use crate::library::net::{Owner, Param, ParamKind};
 use crate::library::schema::Values;
@@ -55,24 +55,9 @@ pub(in crate::exec) fn write_peft(
     let Some(adapted) = adapted(stage, tuning) else {
         return Ok(());
     };
-    let turned = |a: &Adapted<'_>| stage.model.transposed(&format!("{}.weight", a.site.path));
-    if adapted.iter().any(|a| !a.method.peft_turned() && turned(a)) {
-        return Ok(());
-    }
-    let Some(whole) = whole_modules(stage, &adapted) else {
+    let Some((form, whole)) = form_of(stage, &adapted).zip(whole_modules(stage, &adapted)) else {
         return Ok(());
     };
-    let form = adapted.first().map_or_else(idle, |a| a.form.clone());
-    // A file has one kind of adapter, which says one thing of all its sites but for ranks and factors.
-    let alike = |a: &Adapted<'_>| (a.form.kind, &a.form.keys) == (form.kind, &form.keys);
-    if !adapted.iter().all(alike) {
-        return Ok(());
-    }
-    let turned = |site: &Site| stage.model.transposed(&format!("{}.weight", site.path));
-    let refused = |a: &Adapted<'_>| turned(a.site) && !a.method.peft_takes_transposed();
-    if adapted.iter().any(refused) {
-        return Ok(());
-    }
     let sites: Vec<&Site> = adapted.iter().map(|a| a.site).collect();
     let is_prompt = prompt::KINDS.contains(&form.kind);
     let mut tensors = Vec::new();
@@ -97,29 +82,12 @@ pub(in crate::exec) fn write_peft(
         tensors.extend(own_tensors(at, runner, initial)?);
     }
     let mut keys = form.keys;
-    for (method, filled) in &tuning.methods {
-        let sites = adapted
-            .iter()
-            .filter(|a| a.method.schema().name == method.schema().name);
-        let sites: Vec<&Site> = sites.map(|a| a.site).collect();
-        let get = |name: &str| numbers(runner.residents.get(name)?);
-        let Some((own, made)) = method.peft_together(&filled.values, &sites, &get) else {
-            return Ok(());
-        };
-        keys.extend(own);
-        tensors.extend(
-            made.into_iter()
-                .map(|(name, dims, data)| (format!("{MODEL}.{name}"), dims, data)),
-        );
-    }
-    let shares = |(m, _): &&(&'static dyn Method, _)| m.shares() && !is_prompt;
-    for (method, filled) in tuning.methods.iter().filter(shares) {
-        let get = |name: &str| Some(runner.residents.get(name)?.slice::<f32>()?.to_vec());
-        let Some(shared) = method.peft_shared(&filled.values, &get) else {
-            return Err(RunError::bug("a shared tensor is not in memory"));
-        };
-        tensors.extend(shared);
-    }
+    let of = (tuning, adapted.as_slice(), is_prompt);
+    let Some((own, made)) = of_methods(of, runner)? else {
+        return Ok(());
+    };
+    keys.extend(own);
+    tensors.extend(made);
     let mut targets: Vec<String> = adapted.iter().map(|a| a.site.path.clone()).collect();
     if adapted.is_empty()
         && let Some(site) = idle_site(stage)
@@ -127,18 +95,7 @@ pub(in crate::exec) fn write_peft(
         tensors.extend(nothing(site));
         targets.push(site.path.clone());
     }
-    let kept = |p: &&Param| p.owner == Owner::Head || whole.contains(&p.module());
-    for param in stage.job.params.iter().filter(kept) {
-        let turned = stage.model.transposed(&param.name);
-        let (name, dims, data) = plain(param, turned, runner)?;
-        // A prompt is no module around the model's.
-        let inner = name.strip_prefix(INNER).filter(|_| is_prompt);
-        tensors.push((
-            inner.map_or_else(|| name.clone(), str::to_owned),
-            dims,
-            data,
-        ));
-    }
+    tensors.extend(whole_tensors((stage, &whole, is_prompt), runner)?);
     keys.extend(sizes_of);
     if let Some(first) = adapted.first() {
         keys.extend(first.method.peft_targets(first.values, &sites));
@@ -156,6 +113,68 @@ pub(in crate::exec) fn write_peft(
         (keys, targets, whole),
         (tensors, None),
     )
+}
+
+/// What the file says of all sites: a file has one kind of adapter, which says one thing of all of them but for ranks
+/// and factors. `None` where they differ, or where peft has no equal on a transposed weight.
+fn form_of(stage: &Stage, adapted: &[Adapted<'_>]) -> Option<PeftForm> {
+    let form = adapted.first().map_or_else(idle, |a| a.form.clone());
+    let alike = |a: &Adapted<'_>| (a.form.kind, &a.form.keys) == (form.kind, &form.keys);
+    let fits = |a: &Adapted<'_>| {
+        let transposed = stage.model.transposed(&format!("{}.weight", a.site.path));
+        !transposed || (a.method.peft_turned() && a.method.peft_takes_transposed())
+    };
+    adapted.iter().all(|a| alike(a) && fits(a)).then_some(form)
+}
+
+/// What methods write of all their sites together, and of the tensors that sites share; `None` where peft has no equal.
+fn of_methods(
+    (tuning, adapted, is_prompt): (&Tuning, &[Adapted<'_>], bool),
+    runner: &Runner,
+) -> Result<Option<(PeftKeys, Vec<PeftTensor>)>, RunError> {
+    let (mut keys, mut tensors) = (PeftKeys::new(), Vec::new());
+    for (method, filled) in &tuning.methods {
+        let sites = adapted
+            .iter()
+            .filter(|a| a.method.schema().name == method.schema().name);
+        let sites: Vec<&Site> = sites.map(|a| a.site).collect();
+        let get = |name: &str| numbers(runner.residents.get(name)?);
+        let Some((own, made)) = method.peft_together(&filled.values, &sites, &get) else {
+            return Ok(None);
+        };
+        keys.extend(own);
+        tensors.extend(
+            made.into_iter()
+                .map(|(name, dims, data)| (format!("{MODEL}.{name}"), dims, data)),
+        );
+    }
+    let shares = |(m, _): &&(&'static dyn Method, _)| m.shares() && !is_prompt;
+    for (method, filled) in tuning.methods.iter().filter(shares) {
+        let get = |name: &str| Some(runner.residents.get(name)?.slice::<f32>()?.to_vec());
+        let Some(shared) = method.peft_shared(&filled.values, &get) else {
+            return Err(RunError::bug("a shared tensor is not in memory"));
+        };
+        tensors.extend(shared);
+    }
+    Ok(Some((keys, tensors)))
+}
+
+/// The tensors of the head, and of the modules that are saved whole.
+fn whole_tensors(
+    (stage, whole, is_prompt): (&Stage, &[&str], bool),
+    runner: &mut Runner,
+) -> Result<Vec<PeftTensor>, RunError> {
+    let mut tensors = Vec::new();
+    let kept = |p: &&Param| p.owner == Owner::Head || whole.contains(&p.module());
+    for param in stage.job.params.iter().filter(kept) {
+        let turned = stage.model.transposed(&param.name);
+        let (name, dims, data) = plain(param, turned, runner)?;
+        // A prompt is no module around the model's.
+        let inner = name.strip_prefix(INNER).filter(|_| is_prompt);
+        let name = inner.map_or_else(|| name.clone(), str::to_owned);
+        tensors.push((name, dims, data));
+    }
+    Ok(tensors)
 }
 
 /// A LoRA in parts.

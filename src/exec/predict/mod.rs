@@ -69,6 +69,38 @@ pub struct Predictor {
     applied: bool,
 }
 
+/// A folder with a model in it, and what kind of one.
+enum Found {
+    /// One that a stage of ours described.
+    Described(PathBuf),
+    /// One with a config alone.
+    Plain(PathBuf),
+    /// An adapter in peft's format.
+    Peft(PathBuf),
+}
+
+/// The folder of an artifact that holds its model.
+fn find(artifact: &Path) -> Result<Found, RunError> {
+    let inside = ["adapter", "model", "."].map(|sub| artifact.join(sub));
+    let with = |file: &str| inside.iter().find(|folder| folder.join(file).exists());
+    if let Some(folder) = with(DESCRIPTION) {
+        return Ok(Found::Described(folder.clone()));
+    }
+    // Without its description an adapter of ours is damaged; peft's files beside it say less.
+    if let Some(folder) = with(NATIVE) {
+        let what = format!("damaged: there is no {DESCRIPTION} beside {NATIVE}{AGAIN}");
+        return Err(RunError::file(folder, what));
+    }
+    if let Some(folder) = with("config.json") {
+        return Ok(Found::Plain(folder.clone()));
+    }
+    let of_peft = |folder: &&PathBuf| peft::FILES.iter().all(|file| folder.join(file).exists());
+    match inside.iter().find(of_peft) {
+        Some(folder) => Ok(Found::Peft(folder.clone())),
+        None => Err(RunError::file(artifact, no_model(artifact))),
+    }
+}
+
 impl Predictor {
     /// Opens an artifact: a store entry, or its `model` or `adapter` folder. `methods` turns the
     /// written methods into values.
@@ -79,35 +111,14 @@ impl Predictor {
         artifact: &Path,
         methods: &dyn Fn(&[String]) -> Result<Tuning, String>,
     ) -> Result<Self, RunError> {
-        let inside = ["adapter", "model", "."].map(|sub| artifact.join(sub));
-        let described = inside
-            .iter()
-            .find(|folder| folder.join(DESCRIPTION).exists());
-        let plain = || {
-            inside
-                .iter()
-                .find(|folder| folder.join("config.json").exists())
-        };
-        // Without its description an adapter of ours is damaged; peft's files beside it say less.
-        let bare = inside.iter().find(|folder| folder.join(NATIVE).exists());
-        if described.is_none()
-            && let Some(folder) = bare
-        {
-            let what = format!("damaged: there is no {DESCRIPTION} beside {NATIVE}{AGAIN}");
-            return Err(RunError::file(folder, what));
-        }
-        let Some(folder) = described.or_else(plain).cloned() else {
-            let adapter = inside
-                .iter()
-                .find(|folder| peft::FILES.iter().all(|file| folder.join(file).exists()));
-            if let Some(folder) = adapter {
-                return Self::of_peft(folder);
-            }
-            return Err(RunError::file(artifact, no_model(artifact)));
+        let (folder, described) = match find(artifact)? {
+            Found::Described(folder) => (folder, true),
+            Found::Plain(folder) => (folder, false),
+            Found::Peft(folder) => return Self::of_peft(&folder),
         };
         vouch(&folder)?;
         let config_of = |folder: &Path| json_of(&folder.join("config.json"), "");
-        let foreign = described.is_none();
+        let foreign = !described;
         let description: Description = if foreign {
             let config = config_of(&folder)?;
             let model = model::parse(&config)

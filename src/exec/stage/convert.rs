@@ -187,34 +187,44 @@ impl Work<'_> {
             let Some(list) = at.remove(&site.path) else {
                 continue;
             };
-            let sizes = (site.output(), site.input());
-            let largest = list.iter().map(|(pair, ..)| pair.rank).max().unwrap_or(1) as u64;
-            let [out, input] = [sizes.0, sizes.1].map(|n| n as usize);
-            let pair = if mix.how.updates {
-                let each: Vec<Vec<f32>> = list
-                    .iter()
-                    .map(|(pair, scale, _)| combine::update(pair, *scale, input))
-                    .collect();
-                let weights: Vec<f32> = list.iter().map(|(.., weight)| *weight as f32).collect();
-                let update = mix.how.combine(&each, &weights, &site.path);
-                let held = each.len() as u64 * 4 * site.output() * site.input();
-                tell(held + combine::bytes(sizes, keep, largest), true);
-                low_rank(update, sizes, keep, largest)
-                    .map_err(|why| RunError::bug(format!("`{}`: {why}", site.path)))?
-            } else {
-                let list: Vec<(Pair, f64)> = list
-                    .into_iter()
-                    .map(|(pair, scale, weight)| (pair, scale * weight))
-                    .collect();
-                let made = combined_pairs(&mix.how, &list, (out, input), &site.path);
-                made.ok_or_else(|| {
-                    let what = format!("the adapters have different ranks on `{}`", site.path);
-                    RunError::file(&self.options.recipe, what)
-                })?
-            };
+            let pair = self.combined(mix, keep, (site, list), tell)?;
             pairs.push((site.clone(), pair));
         }
         Ok((pairs, tensors, whole))
+    }
+
+    /// The pairs of a site, each with its scale and weight, made one: of their updates, or of the pairs themselves.
+    fn combined(
+        &self,
+        mix: &Mix,
+        keep: Keep,
+        (site, list): (&Site, Vec<(Pair, f64, f64)>),
+        tell: &mut dyn FnMut(u64, bool),
+    ) -> Result<Pair, RunError> {
+        let sizes = (site.output(), site.input());
+        let [out, input] = [sizes.0, sizes.1].map(|n| n as usize);
+        if mix.how.updates {
+            let largest = list.iter().map(|(pair, ..)| pair.rank).max().unwrap_or(1) as u64;
+            let each: Vec<Vec<f32>> = list
+                .iter()
+                .map(|(pair, scale, _)| combine::update(pair, *scale, input))
+                .collect();
+            let weights: Vec<f32> = list.iter().map(|(.., weight)| *weight as f32).collect();
+            let update = mix.how.combine(&each, &weights, &site.path);
+            let updates = each.len() as u64 * 4 * site.output() * site.input();
+            tell(updates + combine::bytes(sizes, keep, largest), true);
+            return low_rank(update, sizes, keep, largest)
+                .map_err(|why| RunError::bug(format!("`{}`: {why}", site.path)));
+        }
+        let list: Vec<(Pair, f64)> = list
+            .into_iter()
+            .map(|(pair, scale, weight)| (pair, scale * weight))
+            .collect();
+        let made = combined_pairs(&mix.how, &list, (out, input), &site.path);
+        made.ok_or_else(|| {
+            let what = format!("the adapters have different ranks on `{}`", site.path);
+            RunError::file(&self.options.recipe, what)
+        })
     }
 }
 

@@ -1,11 +1,12 @@
 //! A merging stage: adapters are folded into plain weights, tensor by tensor.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
 use super::Work;
-use crate::exec::export;
+use crate::exec::export::{self, gguf::Rounded};
 use crate::exec::interpreter::Runner;
 use crate::exec::load::{Origins, load};
 use crate::exec::observe::{Event, Observer};
@@ -52,29 +53,8 @@ impl Work<'_> {
         };
         match job.target {
             Target::Folder(dtype) => {
-                export::write_model_from(&dir, self.stage, dtype, &mut |param| {
-                    let (tensor, peak) = folding.tensor(param)?;
-                    tell(peak, folding.folds(param));
-                    if dtype.is_half()
-                        && let Some(update) = folding.update(param, &tensor)?
-                    {
-                        let (name, error) = (param.name.clone(), lost(&tensor, dtype));
-                        rounded.push(export::gguf::Rounded {
-                            name,
-                            error,
-                            update,
-                        });
-                    }
-                    Ok(tensor)
-                })?;
-                let small = rounded.iter().filter(|r| r.error > r.update).count();
-                if small > 0 {
-                    observer.event(Event::Note(&format!(
-                        "rounding to {dtype} changes {small} of {} matrices more than the adapter did, so that part of what was learned is lost; \
-                         `dtype = f32` keeps it",
-                        rounded.len()
-                    )));
-                }
+                rounded = self.plain(&dir, dtype, &folding, &mut tell)?;
+                note_rounding(dtype, &rounded, observer);
                 export::write_description(&dir, self.stage, None, self.texts())?;
             }
             Target::Gguf(_) => {
@@ -105,20 +85,65 @@ impl Work<'_> {
                 }
             }
         }
-        let certificate: Vec<Json> = rounded
-            .iter()
-            .map(|r| json!({ "name": r.name, "rounding": r.error, "update": r.update }))
-            .collect();
-        let mut result = json!({
-            "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null
-        });
-        if let (false, Some(map)) = (certificate.is_empty(), result.as_object_mut()) {
-            map.insert("rounded".to_owned(), Json::Array(certificate));
-        }
-        if let (false, Some(map)) = (converted.is_null(), result.as_object_mut()) {
-            map.insert("converted".to_owned(), converted);
-        }
-        Ok(result)
+
+        Ok(result(&rounded, converted))
+    }
+
+    /// Writes the folder of a plain model, and says of each matrix that was rounded what that changed.
+    fn plain(
+        &self,
+        dir: &Path,
+        dtype: DType,
+        folding: &Folding<'_>,
+        tell: &mut dyn FnMut(u64, bool),
+    ) -> Result<Vec<Rounded>, RunError> {
+        let mut rounded = Vec::new();
+        export::write_model_from(dir, self.stage, dtype, &mut |param| {
+            let (tensor, peak) = folding.tensor(param)?;
+            tell(peak, folding.folds(param));
+            if dtype.is_half()
+                && let Some(update) = folding.update(param, &tensor)?
+            {
+                let (name, error) = (param.name.clone(), lost(&tensor, dtype));
+                rounded.push(Rounded {
+                    name,
+                    error,
+                    update,
+                });
+            }
+            Ok(tensor)
+        })?;
+        Ok(rounded)
+    }
+}
+
+/// What a merge says of itself in its results: what rounding changed of each matrix, and what a conversion lost.
+fn result(rounded: &[Rounded], converted: Json) -> Json {
+    let certificate: Vec<Json> = rounded
+        .iter()
+        .map(|r| json!({ "name": r.name, "rounding": r.error, "update": r.update }))
+        .collect();
+    let mut result = json!({
+        "metrics": {}, "loss_first": null, "loss_last": null, "steps": 0, "epochs": 0, "samples_per_s": null
+    });
+    if let (false, Some(map)) = (certificate.is_empty(), result.as_object_mut()) {
+        map.insert("rounded".to_owned(), Json::Array(certificate));
+    }
+    if let (false, Some(map)) = (converted.is_null(), result.as_object_mut()) {
+        map.insert("converted".to_owned(), converted);
+    }
+    result
+}
+
+/// Says where rounding changes matrices more than the adapter did.
+fn note_rounding(dtype: DType, rounded: &[Rounded], observer: &mut dyn Observer) {
+    let small = rounded.iter().filter(|r| r.error > r.update).count();
+    if small > 0 {
+        observer.event(Event::Note(&format!(
+            "rounding to {dtype} changes {small} of {} matrices more than the adapter did, so that part of what was learned is lost; \
+             `dtype = f32` keeps it",
+            rounded.len()
+        )));
     }
 }
 

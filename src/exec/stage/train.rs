@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::Work;
 use super::fisher;
-use super::steps::{Context, fit};
+use super::steps::{Context, Fitted, fit};
 use crate::exec::backend::alloc;
 use crate::exec::checkpoint::log::Log;
 use crate::exec::checkpoint::resume;
@@ -168,15 +168,20 @@ impl Work<'_> {
             false => ("model", None),
         };
         self.export(&self.dir.join(name), runner, adapter)?;
-        let metrics: serde_json::Map<String, Json> = fitted
-            .metrics
-            .into_iter()
-            .map(|(k, v)| (k, json!(v)))
-            .collect();
-        Ok(json!({
-            "metrics": metrics, "loss_first": fitted.loss_first, "loss_last": fitted.loss_last, "steps": fitted.steps,
-            "epochs": fitted.epochs, "samples_per_s": fitted.samples_per_s,
-            "kept_step": fitted.kept_step, "stopped_early": fitted.stopped_early,
-        }))
+        Ok(result(fitted))
     }
+}
+
+/// What a training says of itself in its results.
+fn result(fitted: Fitted) -> Json {
+    let metrics: serde_json::Map<String, Json> = fitted
+        .metrics
+        .into_iter()
+        .map(|(k, v)| (k, json!(v)))
+        .collect();
+    json!({
+        "metrics": metrics, "loss_first": fitted.loss_first, "loss_last": fitted.loss_last, "steps": fitted.steps,
+        "epochs": fitted.epochs, "samples_per_s": fitted.samples_per_s,
+        "kept_step": fitted.kept_step, "stopped_early": fitted.stopped_early,
+    })
 }

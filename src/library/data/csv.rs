@@ -182,19 +182,23 @@ impl<'a> Records<'a> {
                 return Err(self.open_quote("closes in the middle of a cell"));
             }
             if self.text.len() > MOST_ROW || self.ends.len() > MOST_COLUMNS {
-                // A quote that swallows rows is the likelier cause.
-                return Err(if state == State::Quoted {
-                    self.open_quote("does not close within 16 MiB")
-                } else if self.ends.len() > MOST_COLUMNS {
-                    too_wide(&self.input.file, self.begins)
-                } else {
-                    too_long(&self.input.file, self.begins)
-                });
+                return Err(self.too_large(state));
             }
             if done {
                 self.ends.push(self.text.len());
                 return Ok(true);
             }
+        }
+    }
+
+    /// The error of a row over the bounds. A quote that swallows rows is the likelier cause.
+    fn too_large(&self, state: State) -> DataError {
+        if state == State::Quoted {
+            self.open_quote("does not close within 16 MiB")
+        } else if self.ends.len() > MOST_COLUMNS {
+            too_wide(&self.input.file, self.begins)
+        } else {
+            too_long(&self.input.file, self.begins)
         }
     }
 

@@ -55,37 +55,26 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
         .as_ref()
         .map(|json| files.parsed("tokenizer.json", json))
         .transpose()?;
-    let class = {
-        let byte_level = || {
-            let wanted = b"\"ByteLevel\"";
-            let mut parts = json.iter().flat_map(|json| json.windows(wanted.len()));
-            parts.any(|part| part == wanted)
-        };
-        let own = serialized
-            .as_ref()
-            .and_then(|s| s.get("model")?.as_object());
-        Class::of(&config, &model, (&byte_level, own.map(class::kind)))?
-    };
+    let own = serialized
+        .as_ref()
+        .and_then(|s| s.get("model")?.as_object());
+    let byte_level = || is_byte_level(json.as_deref().unwrap_or_default());
+    let class = Class::of(&config, &model, (&byte_level, own.map(class::kind)))?;
     drop(json);
     let mut notes = keys::review(class, &config)?;
     let saved_side = serialized
         .as_ref()
         .and_then(|s| s.get("truncation")?.get("direction").cloned());
-    let listed = match serialized
-        .as_mut()
-        .and_then(|s| s.swap_remove("added_tokens"))
-    {
-        None | Some(Json::Null) => Vec::new(),
-        Some(Json::Array(list)) => list,
-        Some(_) => return Err("tokenizer.json has `added_tokens` that are no list".to_owned()),
-    };
-    let told = Listed {
-        config: &config,
-        special: files.object("special_tokens_map.json")?,
-        added: files.object("added_tokens.json")?,
-        listed: &listed,
-    };
-    let mut tokens = Tokens::gather(class, told)?;
+    let listed = added_tokens(serialized.as_mut())?;
+    let mut tokens = Tokens::gather(
+        class,
+        Listed {
+            config: &config,
+            special: files.object("special_tokens_map.json")?,
+            added: files.object("added_tokens.json")?,
+            listed: &listed,
+        },
+    )?;
     let switches = Switches::read(class, &config)?;
     let mut inner = match (class, serialized) {
         (Class::Plain, Some(mut file)) => {
@@ -102,24 +91,7 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
             made(class, switches, own, &tokens, files, &mut notes)?
         }
     };
-    let lacks = |role: &str| {
-        let token = tokens.of(role).unwrap_or_default();
-        (inner.token_to_id(token).is_none() && !tokens.lists(token)).then(|| token.to_owned())
-    };
-    if let Some((first, last)) = class.ends()
-        && let Some((role, token)) = [first, last].into_iter().find_map(|r| Some((r, lacks(r)?)))
-    {
-        return Err(format!(
-            "the vocabulary in `{}` has no `{token}`, which is the `{role}` of a {}",
-            files.dir_name,
-            class.name()
-        ));
-    }
-    // A mask that only the class of an encoder speaks of is none.
-    if class.ends().is_some() && !config.contains_key("mask_token") && lacks("mask_token").is_some()
-    {
-        tokens.forget("mask_token");
-    }
+    check_roles(files, (class, &config), &inner, &mut tokens)?;
     tokens.add_to(&mut inner)?;
     finish(class, switches, &tokens, &mut inner)?;
     // Cutting and padding are the caller's business.
@@ -132,10 +104,8 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
     let mut tokenizer = Tokenizer::new(inner, class, tokens, side, shows)?;
     tokenizer.made_for = longest(&config)?;
     tokenizer.rows = model.get("vocab_size").and_then(Json::as_u64);
-    let kind = model.get("model_type").and_then(Json::as_str);
-    if kind.is_some_and(|kind| kind != "distilbert") {
-        let segments = model.get("type_vocab_size").map(Json::as_u64);
-        tokenizer.segment_rows = segments.unwrap_or(Some(2));
+    if let Some(rows) = segment_rows(&model) {
+        tokenizer.segment_rows = rows;
     }
     if let Some(bytes) = bytes {
         tokenizer.bytes = bytes;
@@ -144,6 +114,58 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
     notes.extend(tokenizer.hidden_segments(&config, &model));
     tokenizer.notes = notes;
     Ok(tokenizer)
+}
+
+/// Whether a serialized tokenizer names the byte-level alphabet.
+fn is_byte_level(json: &[u8]) -> bool {
+    let wanted = b"\"ByteLevel\"";
+    json.windows(wanted.len()).any(|part| part == wanted)
+}
+
+/// The tokens that a serialized tokenizer lists beside its vocabulary; they are taken out of it.
+fn added_tokens(serialized: Option<&mut Map<String, Json>>) -> Result<Vec<Json>, String> {
+    match serialized.and_then(|s| s.swap_remove("added_tokens")) {
+        None | Some(Json::Null) => Ok(Vec::new()),
+        Some(Json::Array(list)) => Ok(list),
+        Some(_) => Err("tokenizer.json has `added_tokens` that are no list".to_owned()),
+    }
+}
+
+/// Refuses a vocabulary without the tokens that its class puts around texts. A mask that only the class of an encoder
+/// speaks of is none.
+fn check_roles(
+    files: &TokenizerFiles<'_>,
+    (class, config): (Class, &Map<String, Json>),
+    inner: &Inner,
+    tokens: &mut Tokens,
+) -> Result<(), String> {
+    let lacks = |role: &str| {
+        let token = tokens.of(role).unwrap_or_default();
+        (inner.token_to_id(token).is_none() && !tokens.lists(token)).then(|| token.to_owned())
+    };
+    let Some((first, last)) = class.ends() else {
+        return Ok(());
+    };
+    let lacking = [first, last].into_iter().find_map(|r| Some((r, lacks(r)?)));
+    if let Some((role, token)) = lacking {
+        return Err(format!(
+            "the vocabulary in `{}` has no `{token}`, which is the `{role}` of a {}",
+            files.dir_name,
+            class.name()
+        ));
+    }
+    if !config.contains_key("mask_token") && lacks("mask_token").is_some() {
+        tokens.forget("mask_token");
+    }
+    Ok(())
+}
+
+/// How many segments a model has embeddings of; the outer `None` where it has no config.
+fn segment_rows(model: &Map<String, Json>) -> Option<Option<u64>> {
+    let kind = model.get("model_type").and_then(Json::as_str);
+    kind.filter(|kind| *kind != "distilbert")?;
+    let segments = model.get("type_vocab_size").map(Json::as_u64);
+    Some(segments.unwrap_or(Some(2)))
 }
 
 fn parsed(json: Json, files: &TokenizerFiles<'_>) -> Result<Inner, String> {
