@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -15,10 +15,12 @@ use crate::base::world::{HubFile, HubPath, Keep, Kept, RepoKind, World, WorldErr
 use crate::files::near;
 use blobs::Blobs;
 use hub::{Client, Patience, Trouble};
+use names::{check, is_commit, plain, without_password};
 
 mod blobs;
 mod hub;
 mod kept;
+mod names;
 
 /// Compares the kept tokens with what was written; those that are damaged go, and are made again.
 pub(super) fn kept_files() -> Vec<Option<crate::files::sums::Damage>> {
@@ -423,55 +425,6 @@ fn variable(name: &str) -> Option<String> {
         .ok()
         .map(|value| value.trim().to_owned())
         .filter(|value| !value.is_empty())
-}
-
-/// An address as it may be shown.
-fn without_password(address: &str) -> String {
-    match address.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find('/').unwrap_or(rest.len());
-            let (host, path) = rest.split_at(end);
-            let host = host.rsplit('@').next().unwrap_or(host);
-            format!("{scheme}://{host}{path}")
-        }
-        None => address.to_owned(),
-    }
-}
-
-/// Whether a relative path stays below where it is joined.
-fn plain(path: &str) -> bool {
-    !path.is_empty()
-        && Path::new(path)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-}
-
-/// Names go into paths and addresses: none may lead out of the cache.
-fn check(repo: &str, revision: Option<&str>, file: Option<&str>) -> Result<(), WorldError> {
-    if !plain(repo) || repo.matches('/').count() > 1 {
-        return Err(WorldError::new(
-            format!("hub:{repo}"),
-            "not the name of a repository",
-            "write it as `organisation/name`",
-        ));
-    }
-    for (what, value) in [("revision", revision), ("file", file)] {
-        if let Some(value) = value
-            && !plain(value)
-        {
-            return Err(WorldError::new(
-                format!("hub:{repo}"),
-                format!("`{value}` is no {what} of a repository"),
-                "write it as on the hub's page",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a revision is a commit, and not a branch or a tag.
-fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), WorldError> {

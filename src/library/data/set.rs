@@ -23,6 +23,7 @@ mod cells;
 mod found;
 mod key;
 mod options;
+mod own;
 mod several;
 mod spec;
 mod spelling;

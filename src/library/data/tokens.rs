@@ -25,6 +25,9 @@ use super::report::{Findings, Survey};
 use crate::base::world::{Keep, Kept};
 
 mod example;
+mod row;
+
+use row::{Label, PLACE, Row};
 
 pub use example::{
     EncodedExample, Marking, marked, own_id, plain, unmarked, virtual_number, virtual_ones,
@@ -32,9 +35,6 @@ pub use example::{
 
 /// What a token file begins with.
 const MAGIC: &[u8; 16] = b"peftc tokens 4\n\0";
-
-/// Bytes of an example's place.
-const PLACE: usize = 36;
 
 /// Bytes of what a token file ends with.
 const TRAILER: usize = 32 + blake3::OUT_LEN;
@@ -53,28 +53,6 @@ pub enum Target {
     Classes(Arc<Vec<u32>>),
     /// A number.
     Score(f32),
-}
-
-/// A label as it is held.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Label {
-    None,
-    Class(u32),
-    Score(f32),
-    /// Place of a list's length among the lists.
-    List(u32),
-}
-
-/// Where an example is, and what is known without its tokens.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Row {
-    at: u64,
-    length: u32,
-    mask: u32,
-    label: Label,
-    check: u32,
-    row: u32,
-    learned: u32,
 }
 
 #[derive(Debug)]
@@ -333,55 +311,6 @@ fn check(tokens: &[u8]) -> u32 {
     hash.as_bytes()
         .first_chunk()
         .map_or(0, |four| u32::from_le_bytes(*four))
-}
-
-impl Row {
-    fn write(self) -> [u8; PLACE] {
-        let (kind, bits) = match self.label {
-            Label::None => (0, 0),
-            Label::Class(class) => (1, class),
-            Label::Score(score) => (2, score.to_bits()),
-            Label::List(at) => (3, at),
-        };
-        let mut bytes = [0; PLACE];
-        let (at, rest) = bytes.split_at_mut(8);
-        at.copy_from_slice(&self.at.to_le_bytes());
-        for (to, n) in rest.as_chunks_mut::<4>().0.iter_mut().zip([
-            self.length,
-            self.mask,
-            kind,
-            bits,
-            self.check,
-            self.row,
-            self.learned,
-        ]) {
-            *to = n.to_le_bytes();
-        }
-        bytes
-    }
-
-    fn read(bytes: &[u8; PLACE]) -> Option<Self> {
-        let (at, rest) = bytes.split_first_chunk::<8>()?;
-        let [length, mask, kind, bits, check, row, learned] = *rest.as_chunks::<4>().0 else {
-            return None;
-        };
-        let bits = u32::from_le_bytes(bits);
-        Some(Self {
-            at: u64::from_le_bytes(*at),
-            length: u32::from_le_bytes(length),
-            mask: u32::from_le_bytes(mask),
-            label: match u32::from_le_bytes(kind) {
-                0 => Label::None,
-                1 => Label::Class(bits),
-                2 => Label::Score(f32::from_bits(bits)),
-                3 => Label::List(bits),
-                _ => return None,
-            },
-            check: u32::from_le_bytes(check),
-            row: u32::from_le_bytes(row),
-            learned: u32::from_le_bytes(learned),
-        })
-    }
 }
 
 /// Makes a set out of examples that come in any order.

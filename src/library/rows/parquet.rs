@@ -5,9 +5,8 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ::parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
+use ::parquet::basic::Compression;
 use ::parquet::column::writer::ColumnCloseResult;
-use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::ParquetMetaData;
 use ::parquet::file::properties::WriterProperties;
@@ -20,6 +19,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{Added, Record, Rows, Sink, Unwritten, columns_of, only, taken, wrong};
 use crate::library::data::DataError;
+use holds::{Holds, holds};
+
+mod holds;
 
 /// Rows of a group that is written.
 const GROUP: usize = 1 << 14;
@@ -170,118 +172,6 @@ fn failed(error: ParquetError) -> Unwritten {
 fn properties() -> Arc<WriterProperties> {
     let builder = WriterProperties::builder().set_compression(Compression::SNAPPY);
     Arc::new(builder.build())
-}
-
-/// What a column that we write holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holds {
-    Text,
-    Int,
-    Float,
-    Bool,
-    /// Lists, objects, and values of several types, as JSON.
-    Json,
-}
-
-impl Holds {
-    /// What holds all of some values.
-    fn all<'a>(values: impl Iterator<Item = &'a Json>) -> Self {
-        let of = |value: &Json| match value {
-            Json::String(_) => Self::Text,
-            Json::Bool(_) => Self::Bool,
-            Json::Number(n) if n.is_i64() => Self::Int,
-            Json::Number(_) => Self::Float,
-            _ => Self::Json,
-        };
-        let join = |a: Self, b: Self| match (a, b) {
-            _ if a == b => a,
-            (Self::Int, Self::Float) | (Self::Float, Self::Int) => Self::Float,
-            _ => Self::Json,
-        };
-        let said = values.filter(|value| !value.is_null()).map(of);
-        said.reduce(join).unwrap_or(Self::Text)
-    }
-
-    fn field(self, name: &str) -> Result<TypePtr, ParquetError> {
-        let (physical, logical) = match self {
-            Self::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
-            Self::Json => (Physical::BYTE_ARRAY, Some(LogicalType::Json)),
-            Self::Int => (Physical::INT64, None),
-            Self::Float => (Physical::DOUBLE, None),
-            Self::Bool => (Physical::BOOLEAN, None),
-        };
-        let builder = Type::primitive_type_builder(name, physical)
-            .with_logical_type(logical)
-            .with_repetition(Repetition::OPTIONAL);
-        builder.build().map(Arc::new)
-    }
-
-    /// Whether a value can be said so.
-    fn takes(self, value: &Json) -> bool {
-        match value {
-            Json::Null => true,
-            Json::String(_) => matches!(self, Self::Text | Self::Json),
-            Json::Bool(_) => matches!(self, Self::Bool | Self::Json),
-            Json::Number(n) if n.is_i64() => matches!(self, Self::Int | Self::Float | Self::Json),
-            Json::Number(_) => matches!(self, Self::Float | Self::Json),
-            _ => self == Self::Json,
-        }
-    }
-
-    /// Writes the next column of a group.
-    fn column<W: Write + Send>(
-        self,
-        group: &mut SerializedRowGroupWriter<'_, W>,
-        values: &[&Json],
-    ) -> Result<(), ParquetError> {
-        let Some(mut column) = group.next_column()? else {
-            return Err(ParquetError::General("a column too many".to_owned()));
-        };
-        let levels: Vec<i16> = values.iter().map(|v| i16::from(!v.is_null())).collect();
-        let said = values.iter().filter(|v| !v.is_null());
-        let levels = Some(levels.as_slice());
-        match self {
-            Self::Text => {
-                let list: Vec<ByteArray> = said.map(|v| plain(v).as_str().into()).collect();
-                column
-                    .typed::<ByteArrayType>()
-                    .write_batch(&list, levels, None)?;
-            }
-            Self::Json => {
-                let list: Vec<ByteArray> = said.map(|v| v.to_string().as_str().into()).collect();
-                column
-                    .typed::<ByteArrayType>()
-                    .write_batch(&list, levels, None)?;
-            }
-            Self::Int => {
-                let list: Vec<i64> = said.filter_map(|v| v.as_i64()).collect();
-                column
-                    .typed::<Int64Type>()
-                    .write_batch(&list, levels, None)?;
-            }
-            Self::Float => {
-                let list: Vec<f64> = said.filter_map(|v| v.as_f64()).collect();
-                column
-                    .typed::<DoubleType>()
-                    .write_batch(&list, levels, None)?;
-            }
-            Self::Bool => {
-                let list: Vec<bool> = said.filter_map(|v| v.as_bool()).collect();
-                column
-                    .typed::<BoolType>()
-                    .write_batch(&list, levels, None)?;
-            }
-        }
-        column.close()
-    }
-}
-
-const fn holds(added: &Added) -> Holds {
-    if added.number {
-        Holds::Float
-    } else {
-        Holds::Text
-    }
 }
 
 /// Writes rows of other formats: each column holds what it does in the first rows.
