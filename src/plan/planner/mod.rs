@@ -1,5 +1,6 @@
 //! A stage planned: what it starts from, its texts, its job.
 
+mod split_facts;
 mod start;
 mod texts;
 
@@ -25,8 +26,9 @@ use crate::plan::{
 use crate::program::op::Machine;
 use crate::resolve::Declared;
 
+use split_facts::split_facts;
 use start::leaves;
-use texts::{Texts, on_classes, split_facts};
+use texts::{Texts, on_classes};
 
 /// Fewest tokens of a text that anything can be learned of.
 const LEAST_LENGTH: u64 = 4;

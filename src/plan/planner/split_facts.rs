@@ -1,0 +1,194 @@
+//! What a job is built from of each split: its lengths, the places that are read, the prompts to go on from.
+
+use std::sync::Arc;
+
+use crate::base::{Diag, Diags, Span};
+use crate::library::data::form::{Form, Learn};
+use crate::library::data::tokens::unmarked;
+use crate::library::error::NO_PROMPTS;
+use crate::library::prompt::Template;
+use crate::library::schema::Values;
+use crate::library::stage::{SplitFacts, keys};
+use crate::library::task::{Masking, Reads};
+use crate::plan::bind::BoundSplit;
+use crate::plan::error::{BAD_TOKENIZER, NOTHING_LEARNED};
+use crate::plan::{Handed, Sets};
+
+/// What lowering has to know of the splits.
+pub(super) fn split_facts(
+    start: &Handed,
+    (sets, put): (&[Sets], u32),
+    values: &Values,
+    diags: &mut Diags,
+) -> Option<Vec<Option<SplitFacts>>> {
+    let at = keys::OBJECTIVE.span(values);
+    let generates = keys::GENERATE.is_written(values);
+    let first = sets.first().into_iter().flatten();
+    first
+        .map(|split| match split {
+            Some(split) => Ok(Some(SplitFacts {
+                examples: split.lengths.count(),
+                lengths: Arc::new(split.lengths.list(1)),
+                reads: reads(start, (split, put), at, diags)?,
+                prompts: match generates {
+                    true => prompts(start, split, keys::GENERATE.span(values), diags)?,
+                    false => None,
+                },
+            })),
+            None => Ok(None),
+        })
+        .collect::<Result<_, Refused>>()
+        .ok()
+}
+
+/// Something is wrong, and a diagnostic says what.
+struct Refused;
+
+/// The tokens of each prompt of a split, behind which text is generated; `None` where the data are not at hand.
+fn prompts(
+    start: &Handed,
+    split: &BoundSplit,
+    at: Span,
+    diags: &mut Diags,
+) -> Result<Option<Arc<Vec<u32>>>, Refused> {
+    let mut refuse = |message: String, help: &str| {
+        diags.push(Diag::error(&NO_PROMPTS, at, message).help(help));
+        Refused
+    };
+    if !start.task.generates() {
+        let name = start.task.name();
+        return Err(refuse(
+            format!("`{name}` labels texts, and generates none"),
+            "remove `generate`, or score a stage that was trained with `objective = causal_lm`",
+        ));
+    }
+    if split.form == Form::Text {
+        return Err(refuse(
+            "these data are plain texts, without a prompt to go on from and a text to compare with"
+                .to_owned(),
+            "name both: `data d = local \"…\" { prompt = COLUMN, completion = COLUMN }`, or `messages = COLUMN`",
+        ));
+    }
+    if let Form::Preference | Form::Choices = split.form {
+        return Err(refuse(
+            format!(
+                "these data have {}, of which none is to be generated",
+                split.form.what()
+            ),
+            "write `objective = causal_lm` in this stage, and name one text to compare with: `prompt = COLUMN, completion = COLUMN`",
+        ));
+    }
+    if matches!(start.task.learns(split.form), Ok(Learn::All)) {
+        return Err(refuse(
+            "`learn = all` does not say where what is to be generated begins".to_owned(),
+            "write `objective = causal_lm { learn = completion }` in this stage",
+        ));
+    }
+    let Some(set) = &split.encoded else {
+        return Ok(None);
+    };
+    let mut list = Vec::with_capacity(set.len());
+    for example in 0..set.len() as u32 {
+        let row = set.row(example).unwrap_or(example);
+        let own = set.get(example).map_err(|why| {
+            refuse(
+                format!(
+                    "the tokens of row {row} cannot be read back from {}: {}",
+                    why.path.display(),
+                    why.cause
+                ),
+                "run it again: they are made anew",
+            )
+        })?;
+        let Some((prompt, _)) = own.asked() else {
+            return Err(refuse(
+                format!(
+                    "row {row} (counted from 0) has no prompt, so that there is nothing to generate behind"
+                ),
+                "remove the row, or write a prompt there",
+            ));
+        };
+        list.push(unmarked(prompt).len() as u32);
+    }
+    Ok(Some(Arc::new(list)))
+}
+
+/// Which places of the texts of a split are read, where those are any number of tokens.
+fn reads(
+    start: &Handed,
+    (split, put): (&BoundSplit, u32),
+    at: Span,
+    diags: &mut Diags,
+) -> Result<Option<Reads>, Refused> {
+    let template = start.prompt.as_ref().map(|p| &p.template);
+    let pair = template.is_none() && split.is_pair();
+    let own = template.is_some_and(Template::has_mask);
+    let reads = start
+        .task
+        .reads(start.model.tokenizer.as_deref(), pair, own);
+    let reads = reads.map_err(|[message, help]| {
+        diags.push(Diag::error(&BAD_TOKENIZER, at, message).help(help));
+        Refused
+    })?;
+    let reads = match reads {
+        // Virtual tokens are none of a text's own.
+        Some(Reads::Masked(masking)) => Some(Reads::Masked(Masking {
+            added: masking.added + put,
+            ..masking
+        })),
+        other => other,
+    };
+    let (Some(Reads::Next(_)), Some(set)) = (&reads, &split.encoded) else {
+        return Ok(reads);
+    };
+    let learned = set.learned();
+    let first = learned.iter().position(|&tokens| tokens == 0);
+    if first.is_none() && !set.is_empty() {
+        return Ok(Some(Reads::Next(Arc::new(learned))));
+    }
+    let most = start.max_length;
+    let message = match first {
+        None => "no row of this split has a token to learn".to_owned(),
+        Some(example) => {
+            let example = example as u32;
+            let row = set.row(example).unwrap_or(example);
+            let length = set.length(example).unwrap_or(0);
+            let why = match split.form {
+                Form::Text => {
+                    format!("its text is {length} tokens long, and the first has none before it")
+                }
+                Form::Completion if u64::from(length) >= most => {
+                    format!("its prompt fills the {most} tokens after which it is cut")
+                }
+                Form::Completion => "its completion is empty".to_owned(),
+                Form::Preference if u64::from(length) >= most => {
+                    format!(
+                        "the prompt of one of its answers fills the {most} tokens after which it is cut"
+                    )
+                }
+                Form::Preference => "one of its answers is empty".to_owned(),
+                Form::Choices => {
+                    "one of its options is the text's first token alone; write a prompt".to_owned()
+                }
+                Form::Messages if u64::from(length) >= most => {
+                    format!(
+                        "no assistant says anything within the {most} tokens after which it is cut"
+                    )
+                }
+                Form::Messages => "no assistant says anything in it".to_owned(),
+            };
+            format!("row {row} (counted from 0) has no token to learn: {why}")
+        }
+    };
+    let help = if split.form == Form::Text || first.is_none() {
+        "remove the row, or write a text there"
+    } else {
+        "raise `max_length`, remove the row, or leave out all such rows: `objective = causal_lm { skip_empty = true }`"
+    };
+    diags.push(
+        Diag::error(&NOTHING_LEARNED, at, message)
+            .label("in this split")
+            .help(help),
+    );
+    Err(Refused)
+}
