@@ -101,23 +101,7 @@ fn plan(
             Ok(())
         };
     }
-    if !asked.decided {
-        return Err("the prompt is not chosen yet".to_owned());
-    }
-    if asked.inputs_vary {
-        return Err("the objective masks other tokens in every pass".to_owned());
-    }
-    let Lengths::Known(lengths) = train else {
-        return Err("the data are not at hand, so their size is not known".to_owned());
-    };
-    let passes = fit.steps as f64 * fit.batch as f64 / lengths.len().max(1) as f64
-        * match &fit.update {
-            Update::Zeroth { samples, .. } => 2.0 * *samples as f64,
-            _ => 1.0,
-        };
-    if passes < 1.5 {
-        return Err("the data are walked over once only".to_owned());
-    }
+    pays(fit, train, asked)?;
     let evaluate = match &fit.evaluate {
         Some(evaluate) => match cut_at(evaluate) {
             Ok(Some(own)) if own.kept == parts.kept => Some(own.rest),
@@ -125,34 +109,9 @@ fn plan(
         },
         None => None,
     };
-    let row = |of: Axis| -> u64 {
-        let widths = parts.kept.iter().filter_map(|k| match k.feed {
-            Feed::Feature { width, of: own, .. } if own == of => {
-                Some(u64::from(width) * kept_as(k.feed, asked.stored).size())
-            }
-            _ => None,
-        });
-        widths.sum::<u64>()
-    };
-    let (per_token, per_sequence) = (row(Axis::Tokens), row(Axis::Sequences));
     let mut left = asked.bound;
-    let mut room = |lengths: Option<&Lengths>| -> u64 {
-        let Some(Lengths::Known(list)) = lengths else {
-            return 0;
-        };
-        let mut kept = 0;
-        for &n in list {
-            let bytes = per_sequence + per_token * u64::from(n);
-            if bytes > left {
-                break;
-            }
-            left -= bytes;
-            kept += 1;
-        }
-        kept
-    };
-    let kept = [room(Some(train)), room(split(1))];
-    // Rounding changes results, so it must not depend on the room that there is.
+    let kept = [Some(train), split(1)].map(|of| within(&mut left, &parts, of, asked.stored));
+    // Rounding changes results, so it must not depend on the space that there is.
     if kept[0] == 0 && asked.stored == DType::F32 {
         return Err("the bound on their size (`features`) leaves no room".to_owned());
     }
@@ -185,6 +144,55 @@ fn plan(
         share,
     });
     Ok(())
+}
+
+/// Whether features of all examples would be read more often than they are made; the reason where not.
+fn pays(fit: &Fit, train: &Lengths, asked: Asked) -> Result<(), String> {
+    if !asked.decided {
+        return Err("the prompt is not chosen yet".to_owned());
+    }
+    if asked.inputs_vary {
+        return Err("the objective masks other tokens in every pass".to_owned());
+    }
+    let Lengths::Known(lengths) = train else {
+        return Err("the data are not at hand, so their size is not known".to_owned());
+    };
+    let passes = fit.steps as f64 * fit.batch as f64 / lengths.len().max(1) as f64
+        * match &fit.update {
+            Update::Zeroth { samples, .. } => 2.0 * *samples as f64,
+            _ => 1.0,
+        };
+    if passes < 1.5 {
+        return Err("the data are walked over once only".to_owned());
+    }
+    Ok(())
+}
+
+/// How many examples of a split have their features within the bytes that are left, from the first on.
+fn within(left: &mut u64, parts: &Cut, lengths: Option<&Lengths>, stored: DType) -> u64 {
+    let row = |of: Axis| -> u64 {
+        let widths = parts.kept.iter().filter_map(|k| match k.feed {
+            Feed::Feature { width, of: own, .. } if own == of => {
+                Some(u64::from(width) * kept_as(k.feed, stored).size())
+            }
+            _ => None,
+        });
+        widths.sum::<u64>()
+    };
+    let (per_token, per_sequence) = (row(Axis::Tokens), row(Axis::Sequences));
+    let Some(Lengths::Known(list)) = lengths else {
+        return 0;
+    };
+    let mut kept = 0;
+    for &n in list {
+        let bytes = per_sequence + per_token * u64::from(n);
+        if bytes > *left {
+            break;
+        }
+        *left -= bytes;
+        kept += 1;
+    }
+    kept
 }
 
 /// Sizes of the runs that fill the features of a split: consecutive examples of about

@@ -223,6 +223,57 @@ impl Reader<'_> {
         }
         Ok(())
     }
+
+    /// The width of a head, alike for keys and values.
+    fn head_width(&self, hidden: u64, heads: u64) -> Result<u64, String> {
+        let head = match self.size("attention.key_length")? {
+            Some(head) => head,
+            None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
+            None => {
+                return Err(format!(
+                    "it has {heads} heads, in which a width of {hidden} cannot be split"
+                ));
+            }
+        };
+        if self
+            .size("attention.value_length")?
+            .is_some_and(|n| n != head)
+        {
+            return Err("its keys and values differ in width, which is not built".to_owned());
+        }
+        Ok(head)
+    }
+
+    /// The keys that some families have: windows, biases, factors.
+    fn of_family(&self, map: &mut Map<String, Json>, head: u64) -> Result<(), String> {
+        let name = self.family.name;
+        match self.size("attention.sliding_window")? {
+            Some(window) if window > 0 => {
+                map.insert("sliding_window".into(), json!(window));
+            }
+            _ => {}
+        }
+        if matches!(name, "llama" | "smollm3" | "granite" | "qwen3") {
+            map.insert("attention_bias".into(), json!(self.has("attn_q.bias")));
+        }
+        if matches!(name, "llama" | "smollm3" | "granite") {
+            map.insert("mlp_bias".into(), json!(self.has("ffn_up.bias")));
+        }
+        for (key, own) in [
+            ("attention.scale", "attention_multiplier"),
+            ("embedding_scale", "embedding_multiplier"),
+            ("residual_scale", "residual_multiplier"),
+            ("logit_scale", "logits_scaling"),
+        ] {
+            if let (Some(x), "granite") = (self.number(key)?, name) {
+                map.insert(own.into(), json!(shortest(x)));
+            }
+        }
+        if name.starts_with("gemma") {
+            self.gemma(map, head)?;
+        }
+        Ok(())
+    }
 }
 
 /// The config of a file's model.
@@ -253,21 +304,7 @@ pub fn config(header: &Header, file: &File) -> Result<Json, String> {
         reader.wanted("embedding_length")?,
         reader.wanted("attention.head_count")?,
     );
-    let head = match reader.size("attention.key_length")? {
-        Some(head) => head,
-        None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
-        None => {
-            return Err(format!(
-                "it has {heads} heads, in which a width of {hidden} cannot be split"
-            ));
-        }
-    };
-    if reader
-        .size("attention.value_length")?
-        .is_some_and(|n| n != head)
-    {
-        return Err("its keys and values differ in width, which is not built".to_owned());
-    }
+    let head = reader.head_width(hidden, heads)?;
     let rows = header
         .tensor("token_embd.weight")
         .and_then(|t| t.shape.first().copied());
@@ -311,31 +348,7 @@ pub fn config(header: &Header, file: &File) -> Result<Json, String> {
         map.insert(key.to_owned(), value);
     }
     reader.rotary(&mut map, head)?;
-    match reader.size("attention.sliding_window")? {
-        Some(window) if window > 0 => {
-            map.insert("sliding_window".into(), json!(window));
-        }
-        _ => {}
-    }
-    if matches!(family.name, "llama" | "smollm3" | "granite" | "qwen3") {
-        map.insert("attention_bias".into(), json!(reader.has("attn_q.bias")));
-    }
-    if matches!(family.name, "llama" | "smollm3" | "granite") {
-        map.insert("mlp_bias".into(), json!(reader.has("ffn_up.bias")));
-    }
-    for (key, own) in [
-        ("attention.scale", "attention_multiplier"),
-        ("embedding_scale", "embedding_multiplier"),
-        ("residual_scale", "residual_multiplier"),
-        ("logit_scale", "logits_scaling"),
-    ] {
-        if let (Some(x), "granite") = (reader.number(key)?, family.name) {
-            map.insert(own.into(), json!(shortest(x)));
-        }
-    }
-    if family.name.starts_with("gemma") {
-        reader.gemma(&mut map, head)?;
-    }
+    reader.of_family(&mut map, head)?;
     let known: BTreeSet<String> = KNOWN.iter().map(|key| reader.key(key)).collect();
     let prefix = format!("{}.", family.name);
     let unknown = header

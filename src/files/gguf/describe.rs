@@ -194,9 +194,9 @@ fn factored(rope: &Rope) -> Option<(f64, Vec<f64>)> {
     Some((base, all.map(|(i, x)| plain(i) / x).collect()))
 }
 
-/// The rotary positions.
-fn rotary(keys: &mut Keys, shape: &Shape, config: &Json) -> Result<(), String> {
-    let name = keys.family.name;
+/// The rotary positions of a model: those of blocks that see all, and those of blocks with a window of gemma3, which have
+/// a base of their own.
+fn ropes<'a>(name: &str, shape: &'a Shape) -> Result<(&'a Rope, Option<&'a Rope>), String> {
     let turned = |i: usize| name != "smollm3" || !(i + 1).is_multiple_of(4);
     let each = shape.layers.iter().enumerate();
     if each.clone().any(|(i, l)| l.rope.is_some() != turned(i)) {
@@ -211,62 +211,78 @@ fn rotary(keys: &mut Keys, shape: &Shape, config: &Json) -> Result<(), String> {
         .filter(|l| !local(l))
         .filter_map(|l| l.rope.as_ref())
         .collect();
-    let near: Vec<&Rope> = shape
+    let mut near = shape
         .layers
         .iter()
         .filter(local)
-        .filter_map(|l| l.rope.as_ref())
-        .collect();
-    let Some(rope) = global.first().or(near.first()).copied() else {
+        .filter_map(|l| l.rope.as_ref());
+    let near = near.next();
+    let Some(rope) = global.first().copied().or(near) else {
         return Err("its blocks have no rotary positions".to_owned());
     };
     if global.iter().any(|r| *r != rope) {
         return Err("its blocks have different rotary positions".to_owned());
     }
+    Ok((rope, near))
+}
+
+/// What a config says of the scaling of its rotary positions.
+struct Scaling<'a> {
+    config: &'a Json,
+    own: Option<&'a Json>,
+}
+
+impl<'a> Scaling<'a> {
+    fn of(config: &'a Json) -> Self {
+        let own = config
+            .get("rope_scaling")
+            .or_else(|| config.get("rope_parameters"));
+        Self { config, own }
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.own?.get(key)?.as_f64()
+    }
+
+    fn kind(&self) -> Option<&'a str> {
+        let own = self.own?;
+        own.get("rope_type").or_else(|| own.get("type"))?.as_str()
+    }
+
+    /// The base that is written.
+    fn base(&self) -> Option<f64> {
+        let own = self.number("rope_theta");
+        own.or_else(|| self.config.get("rope_theta").and_then(Json::as_f64))
+    }
+
+    fn list(&self, key: &str) -> Option<Vec<f32>> {
+        let list = self.own?.get(key)?.as_array()?;
+        list.iter().map(|x| x.as_f64().map(|x| x as f32)).collect()
+    }
+
+    /// Whether a key is there and says something.
+    fn says(&self, key: &str) -> bool {
+        let value = self.own.and_then(|own| own.get(key));
+        value.is_some_and(|value| !value.is_null())
+    }
+}
+
+/// The rotary positions.
+fn rotary(keys: &mut Keys, shape: &Shape, config: &Json) -> Result<(), String> {
+    let name = keys.family.name;
+    let (rope, near) = ropes(name, shape)?;
     keys.count("rope.dimension_count", 2 * rope.inverse.len() as u64)?;
-    if let Some(near) = near.first() {
+    if let Some(near) = near {
         let (base, factors) = factored(near).unwrap_or((10_000.0, Vec::new()));
         if near.factor != 1.0 || factors.iter().any(|f| (f - 1.0).abs() > 1e-4) {
             return Err("the positions of its blocks with a window are scaled, for which llama.cpp has no name".to_owned());
         }
         keys.number("rope.freq_base_swa", base.round());
     }
-    let scaling = config
-        .get("rope_scaling")
-        .or_else(|| config.get("rope_parameters"));
-    let of = |key: &str| scaling.and_then(|s| s.get(key)).and_then(Json::as_f64);
-    let kind = scaling
-        .and_then(|s| s.get("rope_type").or_else(|| s.get("type")))
-        .and_then(Json::as_str);
-    let written = of("rope_theta").or_else(|| config.get("rope_theta").and_then(Json::as_f64));
-    let list = |key: &str| -> Option<Vec<f32>> {
-        let list = scaling?.get(key)?.as_array()?;
-        list.iter().map(|x| x.as_f64().map(|x| x as f32)).collect()
-    };
-    if let (Some("yarn"), Some(factor)) = (kind, of("factor")) {
-        let usual = [
-            "beta_fast",
-            "beta_slow",
-            "mscale",
-            "mscale_all_dim",
-            "truncate",
-        ]
-        .iter();
-        let own =
-            usual.filter(|k| scaling.is_some_and(|s| s.get(**k).is_some_and(|v| !v.is_null())));
-        if own.count() > 0 {
-            return Err("its YaRN has keys of its own, which are not written to GGUF".to_owned());
-        }
-        keys.number("rope.freq_base", written.unwrap_or(10_000.0));
-        keys.put("rope.scaling.type", Meta::Text("yarn".to_owned()));
-        keys.number("rope.scaling.factor", factor);
-        let first = of("original_max_position_embeddings").unwrap_or(shape.positions as f64);
-        keys.count("rope.scaling.original_context_length", first as u64)?;
-        keys.number(
-            "rope.scaling.attn_factor",
-            rope.factor / (0.1 * factor.ln() + 1.0),
-        );
-        return Ok(());
+    let scaling = Scaling::of(config);
+    let (kind, written) = (scaling.kind(), scaling.base());
+    if let (Some("yarn"), Some(factor)) = (kind, scaling.number("factor")) {
+        return yarn(keys, shape, (rope, factor), &scaling);
     }
     let theta = |base: f64| {
         written
@@ -291,8 +307,43 @@ fn rotary(keys: &mut Keys, shape: &Shape, config: &Json) -> Result<(), String> {
             kind.unwrap_or("default")
         ));
     }
-    // The base is free where there are factors: the one that is written keeps them readable.
-    let base = written.unwrap_or(10_000.0);
+    each_scaled(keys, rope, &scaling)
+}
+
+/// Positions that YaRN scales.
+fn yarn(
+    keys: &mut Keys,
+    shape: &Shape,
+    (rope, factor): (&Rope, f64),
+    scaling: &Scaling<'_>,
+) -> Result<(), String> {
+    let own = [
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    ];
+    if own.iter().any(|key| scaling.says(key)) {
+        return Err("its YaRN has keys of its own, which are not written to GGUF".to_owned());
+    }
+    keys.number("rope.freq_base", scaling.base().unwrap_or(10_000.0));
+    keys.put("rope.scaling.type", Meta::Text("yarn".to_owned()));
+    keys.number("rope.scaling.factor", factor);
+    let first = scaling.number("original_max_position_embeddings");
+    let first = first.unwrap_or(shape.positions as f64);
+    keys.count("rope.scaling.original_context_length", first as u64)?;
+    keys.number(
+        "rope.scaling.attn_factor",
+        rope.factor / (0.1 * factor.ln() + 1.0),
+    );
+    Ok(())
+}
+
+/// Positions of which each frequency has a factor of its own. The base is free then: the one that is written keeps the
+/// factors readable.
+fn each_scaled(keys: &mut Keys, rope: &Rope, scaling: &Scaling<'_>) -> Result<(), String> {
+    let base = scaling.base().unwrap_or(10_000.0);
     let turned = 2.0 * rope.inverse.len() as f64;
     let plain = |i: usize| base.powf(-2.0 * i as f64 / turned);
     let own: Vec<f32> = rope
@@ -302,13 +353,12 @@ fn rotary(keys: &mut Keys, shape: &Shape, config: &Json) -> Result<(), String> {
         .map(|(i, x)| (plain(i) / x) as f32)
         .collect();
     keys.number("rope.freq_base", base);
-    if name == "phi3" {
-        let long = list("long_factor").ok_or("its LongRoPE has no `long_factor`")?;
-        let first = of("original_max_position_embeddings").or_else(|| {
-            config
-                .get("original_max_position_embeddings")
-                .and_then(Json::as_f64)
-        });
+    if keys.family.name == "phi3" {
+        let long = scaling.list("long_factor");
+        let long = long.ok_or("its LongRoPE has no `long_factor`")?;
+        let key = "original_max_position_embeddings";
+        let first = scaling.number(key);
+        let first = first.or_else(|| scaling.config.get(key).and_then(Json::as_f64));
         keys.count(
             "rope.scaling.original_context_length",
             first.unwrap_or(4096.0) as u64,

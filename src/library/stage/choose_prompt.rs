@@ -8,8 +8,9 @@ use super::super::schema::{
 use super::super::task::{self, Task};
 use super::job::{Choose, Job, Routine};
 use super::keys;
+use super::measures::{checked_metric, positive};
 use super::network::{evaluation, verified};
-use super::train::{checked_metric, exactly_one, positive};
+use super::train::exactly_one;
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 
 /// Choosing a prompt.

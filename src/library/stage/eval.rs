@@ -9,9 +9,10 @@ use super::super::schema::{
 };
 use super::job::{Generate, Job, Routine, Score};
 use super::keys;
+use super::measures::{metrics, positive};
 use super::network::{evaluation, generation, verified};
 use super::reference::reference;
-use super::train::{exactly_one, metrics, positive};
+use super::train::exactly_one;
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind};
 
 /// Evaluation.

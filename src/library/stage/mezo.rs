@@ -3,6 +3,7 @@
 use super::super::net::Mode;
 use super::super::net::Param;
 use super::super::schema::{Bound, Filled, Given, Maybe, Registry, Schema, Values, kind};
+use super::descent::trainable;
 use super::job::{Fit, Job, Routine, Update};
 use super::network::{evaluation, network, verified};
 use super::train::{self, check_common};
@@ -134,7 +135,7 @@ impl StageKind for Mezo {
         let (by, draw) = (b.feed(Feed::Perturbation), b.feed(Feed::Draw));
         for param in trained {
             b.label(&param.name);
-            let weight = train::trainable(&mut b, param);
+            let weight = trainable(&mut b, param);
             let decay = if param.decays() {
                 WEIGHT_DECAY.get(v)
             } else {

@@ -4,12 +4,14 @@
 mod choose_prompt;
 mod consistency;
 pub(crate) mod convert;
+mod descent;
 mod eval;
 pub(crate) mod export;
 pub mod fisher;
 pub mod job;
 pub(crate) mod keys;
 mod masks;
+mod measures;
 mod merge;
 mod mezo;
 pub mod network;
@@ -30,7 +32,7 @@ use crate::program::Numbers;
 use crate::program::format::Storing;
 use job::Job;
 pub use keys::NEUTRAL;
-pub use train::check_metrics;
+pub use measures::check_metrics;
 
 /// A kind of stage.
 pub trait StageKind: Sync + Send + std::fmt::Debug {
