@@ -1,6 +1,18 @@
 //! Files of tensors and adapters: safetensors, peft's format, durable writing.
 //!
 //! **Invariant:** nothing here knows a recipe, a plan or a program that runs.
+//!
+//! **Invariant:** a number of a file is never cut to a narrower type: it is converted with `try_from`, or the cast says
+//! why it is exact.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 pub mod durable;
 pub mod error;
@@ -18,6 +30,12 @@ pub mod weights;
 pub use error::RunError;
 
 use std::path::PathBuf;
+
+/// A size or a place of a file as one in memory. What no memory has space for becomes the largest there is, at which
+/// nothing is found.
+pub(crate) fn in_memory(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
 
 /// A folder of what was made once and is kept for later runs: below `~/.cache/peftc`, or `XDG_CACHE_HOME`.
 /// `None` where there is no home.

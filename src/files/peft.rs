@@ -135,7 +135,10 @@ impl Stored for PeftTensors {
             Kind::Other(kind) => whole_numbers(kind, raw.bytes)?,
             Kind::Stored(_) => raw.to_f32()?,
         };
-        Ok((raw.shape.iter().map(|&n| n as usize).collect(), data))
+        Ok((
+            raw.shape.iter().map(|&n| super::in_memory(n)).collect(),
+            data,
+        ))
     }
 }
 
@@ -153,7 +156,7 @@ fn whole_numbers(kind: &str, bytes: &[u8]) -> Result<Vec<f32>, String> {
         wide.iter_mut()
             .zip(number)
             .for_each(|(to, from)| *to = *from);
-        let shift = 64 - 8 * width as u32;
+        let shift = 64 - 8 * width;
         let number = match kind.starts_with('I') {
             // The sign is in the highest byte.
             true => i128::from((i64::from_le_bytes(wide) << shift) >> shift),

@@ -60,12 +60,12 @@ impl From<&fs::Metadata> for Stamp {
     fn from(meta: &fs::Metadata) -> Self {
         let modified = meta.modified().ok();
         let since = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let modified = since.map_or(0, |t| t.as_nanos() as u64);
+        let modified = since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
         #[cfg(unix)]
         let (changed, number) = {
             use std::os::unix::fs::MetadataExt as _;
             let changed = meta.ctime().wrapping_mul(1_000_000_000) + meta.ctime_nsec();
-            (changed as u64, meta.ino())
+            (changed.cast_unsigned(), meta.ino())
         };
         #[cfg(not(unix))]
         let (changed, number) = (0, 0);

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::header::{Header, Value};
 use super::names::Family;
+use crate::files::in_memory;
 use crate::files::weights::Kind;
 use crate::library::data::positioned::read_at;
 use crate::program::DType;
@@ -101,7 +102,7 @@ impl Reader<'_> {
         if tensor.kind != Kind::Stored(DType::F32.into()) || length > 1 << 16 {
             return Err(format!("its `{name}` is no list of numbers in f32"));
         }
-        let mut bytes = vec![0; length as usize];
+        let mut bytes = vec![0; in_memory(length)];
         read_at(self.file, &mut bytes, tensor.start).map_err(|e| e.to_string())?;
         let all = bytes.as_chunks::<4>().0.iter();
         Ok(Some(
@@ -363,6 +364,10 @@ pub fn config(header: &Header, file: &File) -> Result<Json, String> {
 
 /// A number that was written in f32 as the shortest decimal that is read back as the same: 1e-5, not 0.0000099999997.
 fn shortest(x: f64) -> f64 {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "what f32 rounds is compared"
+    )]
     let narrow = x as f32;
     if f64::from(narrow) == x {
         narrow.to_string().parse().unwrap_or(x)

@@ -41,7 +41,7 @@ impl Keys {
     }
 
     fn number(&mut self, key: &str, x: f64) {
-        self.put(key, Meta::F32(x as f32));
+        self.put(key, Meta::F32(narrow(x)));
     }
 }
 
@@ -226,6 +226,27 @@ fn ropes<'a>(name: &str, shape: &'a Shape) -> Result<(&'a Rope, Option<&'a Rope>
     Ok((rope, near))
 }
 
+/// A number as GGUF stores it.
+#[allow(clippy::cast_possible_truncation, reason = "the format has f32 alone")]
+const fn narrow(x: f64) -> f32 {
+    x as f32
+}
+
+/// The positions that a model was trained on before they were scaled.
+fn positions(x: f64) -> Result<u64, String> {
+    if x.fract() != 0.0 || !(1.0..=f64::from(u32::MAX)).contains(&x) {
+        return Err(format!(
+            "its `original_max_position_embeddings` is {x}, which is no number of positions"
+        ));
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is whole and in range"
+    )]
+    Ok(x as u64)
+}
+
 /// What a config says of the scaling of its rotary positions.
 struct Scaling<'a> {
     config: &'a Json,
@@ -257,7 +278,7 @@ impl<'a> Scaling<'a> {
 
     fn list(&self, key: &str) -> Option<Vec<f32>> {
         let list = self.own?.get(key)?.as_array()?;
-        list.iter().map(|x| x.as_f64().map(|x| x as f32)).collect()
+        list.iter().map(|x| x.as_f64().map(narrow)).collect()
     }
 
     /// Whether a key is there and says something.
@@ -331,8 +352,8 @@ fn yarn(
     keys.put("rope.scaling.type", Meta::Text("yarn".to_owned()));
     keys.number("rope.scaling.factor", factor);
     let first = scaling.number("original_max_position_embeddings");
-    let first = first.unwrap_or(shape.positions as f64);
-    keys.count("rope.scaling.original_context_length", first as u64)?;
+    let first = first.map_or(Ok(shape.positions), positions)?;
+    keys.count("rope.scaling.original_context_length", first)?;
     keys.number(
         "rope.scaling.attn_factor",
         rope.factor / (0.1 * factor.ln() + 1.0),
@@ -350,7 +371,7 @@ fn each_scaled(keys: &mut Keys, rope: &Rope, scaling: &Scaling<'_>) -> Result<()
         .inverse
         .iter()
         .enumerate()
-        .map(|(i, x)| (plain(i) / x) as f32)
+        .map(|(i, x)| narrow(plain(i) / x))
         .collect();
     keys.number("rope.freq_base", base);
     if keys.family.name == "phi3" {
@@ -359,10 +380,8 @@ fn each_scaled(keys: &mut Keys, rope: &Rope, scaling: &Scaling<'_>) -> Result<()
         let key = "original_max_position_embeddings";
         let first = scaling.number(key);
         let first = first.or_else(|| scaling.config.get(key).and_then(Json::as_f64));
-        keys.count(
-            "rope.scaling.original_context_length",
-            first.unwrap_or(4096.0) as u64,
-        )?;
+        let first = first.map_or(Ok(4096), positions)?;
+        keys.count("rope.scaling.original_context_length", first)?;
         keys.made.factors.push(("rope_factors_long.weight", long));
         keys.made.factors.push(("rope_factors_short.weight", own));
     } else {
@@ -471,4 +490,17 @@ pub fn adapter_metadata(family: &Family, name: &str, alpha: f32) -> Metadata {
         ("adapter.type".to_owned(), text("lora")),
         ("adapter.lora.alpha".to_owned(), Meta::F32(alpha)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::positions;
+
+    #[test]
+    fn only_whole_numbers_of_positions_are_written() {
+        assert_eq!(positions(4096.0), Ok(4096));
+        for wrong in [-1.0, 0.0, 0.5, 1e300, f64::NAN] {
+            assert!(positions(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 use super::types;
+use crate::files::in_memory;
 use crate::files::weights::Kind;
 use crate::library::data::positioned::read_at;
 
@@ -52,7 +53,9 @@ pub struct Header {
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 
 /// Where tensors begin at multiples of, if the file says no other.
-pub(super) const ALIGNMENT: u64 = 32;
+pub(super) const ALIGNMENT: u64 = ALIGNED as u64;
+/// The same as a length in memory.
+pub(super) const ALIGNED: usize = 32;
 
 /// The key of that.
 pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
@@ -105,13 +108,13 @@ impl Cursor<'_> {
             self.at >= self.from && self.at - self.from + count <= self.buffer.len() as u64;
         if !inside {
             let length = count.max(PIECE).min(self.left());
-            self.buffer.resize(length as usize, 0);
+            self.buffer.resize(in_memory(length), 0);
             self.from = self.at;
             read_at(self.file, &mut self.buffer, self.at).map_err(|e| e.to_string())?;
         }
-        let begin = (self.at - self.from) as usize;
+        let begin = in_memory(self.at - self.from);
         self.at += count;
-        Ok(&self.buffer[begin..begin + count as usize])
+        Ok(&self.buffer[begin..begin + in_memory(count)])
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
@@ -251,10 +254,14 @@ impl Header {
         }
         let alignment = match header.metadata.get(ALIGNMENT_KEY) {
             None => ALIGNMENT,
-            Some(Value::Int(n)) if *n > 0 && *n <= 1 << 30 && (*n as u64).is_power_of_two() => {
-                *n as u64
+            Some(value) => {
+                let whole = match value {
+                    Value::Int(n) => u64::try_from(*n).ok(),
+                    _ => None,
+                };
+                let whole = whole.filter(|n| *n <= 1 << 30 && n.is_power_of_two());
+                whole.ok_or_else(|| damaged(format!("its alignment is {value:?}")))?
             }
-            Some(other) => return Err(damaged(format!("its alignment is {other:?}"))),
         };
         let begin = at.at.next_multiple_of(alignment);
         header.tensors = placed(listed, begin, (alignment, size))?;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::header::{Header, Value};
+use crate::files::in_memory;
 
 /// What a token is, by llama.cpp's numbers.
 mod kind {
@@ -148,7 +149,7 @@ impl<'a> Vocabulary<'a> {
             _ => Err("its `tokenizer.ggml.tokens` is no list of texts".to_owned()),
         };
         let tokens: Vec<&str> = list.iter().map(text).collect::<Result<_, _>>()?;
-        if tokens.len() > u32::MAX as usize || tokens.is_empty() {
+        if u32::try_from(tokens.len()).is_err() || tokens.is_empty() {
             return Err(format!("its vocabulary has {} tokens", tokens.len()));
         }
         let kinds = match header.list("tokenizer.ggml.token_type")? {
@@ -209,8 +210,9 @@ impl<'a> Vocabulary<'a> {
         if id == u64::from(u32::MAX) {
             return Ok(None);
         }
-        match self.tokens.get(id as usize) {
-            Some(token) => Ok(Some((id as usize, token))),
+        let place = in_memory(id);
+        match self.tokens.get(place) {
+            Some(token) => Ok(Some((place, token))),
             None => Err(format!(
                 "its `{key}` is {id}, and its vocabulary has {} tokens",
                 self.tokens.len()

@@ -61,7 +61,8 @@ pub fn tokens(file: &Json, config: &Json, rows: u64) -> Result<Metadata, String>
             continue;
         };
         if let Some(id) = table.tokens.iter().position(|t| t == token) {
-            put(&format!("{role}_token_id"), Meta::U32(id as u32));
+            let id = u32::try_from(id).map_err(|_| format!("GGUF holds no token {id}"))?;
+            put(&format!("{role}_token_id"), Meta::U32(id));
         }
     }
     put("add_bos_token", Meta::Bool(ends.bos.is_some()));

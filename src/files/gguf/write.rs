@@ -5,10 +5,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::header::{ALIGNMENT, MAGIC};
+use super::header::{ALIGNED, ALIGNMENT, MAGIC};
 use super::types;
 use crate::files::RunError;
 use crate::files::durable::{failed, write_atomically};
+use crate::files::in_memory;
 use crate::program::Format;
 
 /// A value of the metadata, in the type that llama.cpp wants.
@@ -118,7 +119,7 @@ pub fn write(
                 return Err(RunError::bug(what));
             }
             let rest = written.next_multiple_of(ALIGNMENT) - written;
-            out.write_all(&[0; ALIGNMENT as usize][..rest as usize])
+            out.write_all(&[0; ALIGNED][..in_memory(rest)])
                 .map_err(io)?;
         }
         Ok(())
@@ -140,7 +141,11 @@ fn front(metadata: &Metadata, tensors: &[Planned]) -> Result<Vec<u8>, RunError> 
     for tensor in tensors {
         let bug = || RunError::bug(format!("GGUF has no {}", tensor.format));
         put_text(&mut out, &tensor.name);
-        out.extend((tensor.shape.len() as u32).to_le_bytes());
+        out.extend(
+            u32::try_from(tensor.shape.len())
+                .unwrap_or(u32::MAX)
+                .to_le_bytes(),
+        );
         for dim in tensor.shape.iter().rev() {
             out.extend(dim.to_le_bytes());
         }
@@ -148,7 +153,7 @@ fn front(metadata: &Metadata, tensors: &[Planned]) -> Result<Vec<u8>, RunError> 
         out.extend(offset.to_le_bytes());
         offset += tensor.bytes().next_multiple_of(ALIGNMENT);
     }
-    out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
+    out.resize(out.len().next_multiple_of(ALIGNED), 0);
     Ok(out)
 }
 

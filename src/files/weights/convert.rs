@@ -4,6 +4,7 @@ use half::{bf16, f16};
 
 use super::{Change, Entry, Kind};
 use crate::files::gguf::names::here_of_there;
+use crate::files::in_memory;
 use crate::program::format::{Encoder, Packed};
 use crate::program::op::{Element, Storage, Tensor};
 use crate::program::{DType, Format};
@@ -46,7 +47,7 @@ impl Read<'_> {
                 let width = bytes.len().checked_div(rows).unwrap_or(0);
                 let mut turned = vec![0; bytes.len()];
                 for (there, row) in bytes.chunks_exact(width.max(1)).enumerate() {
-                    let here = here_of_there(there as u64, rows as u64, heads) as usize;
+                    let here = in_memory(here_of_there(there as u64, rows as u64, heads));
                     if let Some(to) = turned.get_mut(here * width..(here + 1) * width) {
                         to.copy_from_slice(row);
                     }
@@ -202,7 +203,7 @@ pub(super) fn transposed(
     [rows, width]: [usize; 2],
     to: Format,
 ) -> Result<Tensor, String> {
-    let size = from.size() as usize;
+    let size = in_memory(from.size());
     let kind = Kind::Stored(from.into());
     let mut all: Option<Storage> = None;
     for first in (0..width).step_by(TILE) {
@@ -259,7 +260,7 @@ fn reserve(storage: &mut Storage, numbers: usize) {
         Storage::F16(list) => more(list, numbers),
         Storage::BF16(list) => more(list, numbers),
         Storage::U32(list) => more(list, numbers),
-        Storage::Blocks(packed, list) => more(list, packed.bytes(numbers as u64) as usize),
+        Storage::Blocks(packed, list) => more(list, in_memory(packed.bytes(numbers as u64))),
     }
 }
 
@@ -299,6 +300,10 @@ impl Rounded for f64 {
 }
 
 impl Rounded for f32 {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "to round is what is asked for"
+    )]
     fn of_f64(x: f64) -> Self {
         x as Self
     }

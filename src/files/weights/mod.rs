@@ -15,6 +15,7 @@ use self::convert::Read;
 use super::durable::failed;
 use super::error::RunError;
 use super::watched::Watched;
+use crate::files::in_memory;
 use crate::program::op::Tensor;
 use crate::program::{DType, Format};
 
@@ -205,7 +206,7 @@ impl TensorFile {
         Some(RawTensor {
             kind: &entry.kind,
             shape: &entry.shape,
-            bytes: self.map.get(entry.start as usize..entry.end as usize)?,
+            bytes: self.map.get(in_memory(entry.start)..in_memory(entry.end))?,
         })
     }
 
@@ -237,11 +238,11 @@ impl TensorFile {
         let release = |at: usize, len: usize| release_pages(&self.map, at, len);
         let read = Read {
             bytes: &self.map,
-            start: entry.start as usize,
-            end: entry.end as usize,
+            start: in_memory(entry.start),
+            end: in_memory(entry.end),
             release: &release,
         };
-        let dims: Vec<usize> = entry.shape.iter().map(|&n| n as usize).collect();
+        let dims: Vec<usize> = entry.shape.iter().map(|&n| in_memory(n)).collect();
         let made = read.changed(entry, &dims, stored);
         made.map_err(|e| RunError::file(&self.path, format!("tensor `{name}` {e}")))
     }
@@ -256,7 +257,7 @@ impl TensorFile {
         let found = self.get(name).ok_or_else(|| bad("is missing".into()))?;
         let made = match (found.kind, found.shape) {
             (Kind::Stored(Format::Plain(from)), &[rows, width]) => {
-                let shape = [rows as usize, width as usize];
+                let shape = [rows, width].map(in_memory);
                 convert::transposed(found.bytes, *from, shape, stored)
             }
             (kind, _) => Err(format!(
@@ -290,7 +291,7 @@ impl RawTensor<'_> {
             end: self.bytes.len(),
             release: &|_, _| {},
         };
-        let dims: Vec<usize> = self.shape.iter().map(|&n| n as usize).collect();
+        let dims: Vec<usize> = self.shape.iter().map(|&n| in_memory(n)).collect();
         let made = read.tensor(self.kind, &dims, DType::F32.into())?;
         Ok(made.into_vec::<f32>().unwrap_or_default())
     }
