@@ -378,3 +378,37 @@ fn ladders_beside_decoders_have_the_losses_of_transformers_blocks() {
         );
     }
 }
+
+#[test]
+fn sizes_that_no_model_has_are_refused_before_anything_is_made_of_them() {
+    let config = serde_json::json!({
+        "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+        "vocab_size": 100, "max_position_embeddings": 64,
+    });
+    assert!(peftc::library::model::parse(&config).is_ok());
+    let blocks = "blocks; 512 are the most";
+    for (key, value, said) in [
+        ("vocab_size", 1_u64 << 31, "tokens are the most"),
+        ("vocab_size", 1 << 25, "tokens are the most"),
+        ("head_dim", 1 << 20, "columns; 16384 are the most"),
+        (
+            "hidden_size",
+            1 << 31,
+            "parameters; 1000000000000 are the most",
+        ),
+        ("num_hidden_layers", 1 << 31, blocks),
+    ] {
+        let mut own = config.clone();
+        own[key] = serde_json::json!(value);
+        let why = peftc::library::model::parse(&own).err().unwrap_or_default();
+        assert!(why.contains(said), "{key}: {why}");
+    }
+    let bert = serde_json::json!({
+        "model_type": "bert", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+        "vocab_size": 1_u64 << 25, "max_position_embeddings": 64, "type_vocab_size": 2, "hidden_act": "gelu",
+    });
+    let why = peftc::library::model::parse(&bert)
+        .err()
+        .unwrap_or_default();
+    assert!(why.contains("tokens are the most"), "{why}");
+}

@@ -111,6 +111,8 @@ impl Work<'_> {
             for (index, reader) in readers.iter_mut().enumerate() {
                 *reader = self.kept(runner, features, index, observer)?;
             }
+            // What filled them makes room for the reference's weights.
+            runner.clear();
         }
         let mut references = [None, None];
         if let Some(reference) = &job.reference {

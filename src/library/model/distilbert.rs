@@ -39,7 +39,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         hidden: config.size(config.name(&["hidden_size", "dim"]))?,
         heads: config.size(config.name(&["num_attention_heads", "n_heads"]))?,
         ffn: config.size("hidden_dim")?,
-        vocab: config.size("vocab_size")?,
+        vocab: config.vocabulary()?,
         positions: config.size("max_position_embeddings")?,
         eps: 1e-12,
         activation: config.activation("activation")?,

@@ -11,6 +11,8 @@ use crate::program::{Feed, Real, Value};
 
 /// Most blocks of a model: a program holds each of them, and the deepest encoders have 48.
 const MOST_LAYERS: u64 = 512;
+/// Most tokens of a vocabulary: their numbers are results in f32, which holds all whole numbers up to here.
+const MOST_TOKENS: u64 = 1 << 24;
 /// Most parameters of a model, far more than any machine holds.
 const MOST_NUMBERS: u128 = 1_000_000_000_000;
 
@@ -139,6 +141,17 @@ impl Config<'_> {
         }
     }
 
+    /// The tokens of the vocabulary.
+    pub(super) fn vocabulary(&self) -> Result<u64, String> {
+        let n = self.size("vocab_size")?;
+        if n > MOST_TOKENS {
+            return Err(format!(
+                "config.json has `vocab_size` = {n}; {MOST_TOKENS} tokens are the most that are built"
+            ));
+        }
+        Ok(n)
+    }
+
     /// The addend of the variance in norms.
     fn eps(&self) -> Result<f64, String> {
         let eps = self.number_or("layer_norm_eps", 1e-12)?;
@@ -213,7 +226,7 @@ pub(super) fn bert_sizes(config: &Config<'_>) -> Result<Sizes, String> {
         hidden: config.size("hidden_size")?,
         heads: config.size("num_attention_heads")?,
         ffn: config.size("intermediate_size")?,
-        vocab: config.size("vocab_size")?,
+        vocab: config.vocabulary()?,
         positions: config.size("max_position_embeddings")?,
         eps: config.eps()?,
         activation: config.activation("hidden_act")?,

@@ -2,9 +2,12 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::super::encoder::Config;
+use super::super::encoder::{Config, within_bounds};
 use super::rope::{self, Base, Rope};
 use super::{Biases, Fused, LLAMA_NAMES, Norms, QkNorm, Shape, alike, usual_scale};
+
+/// Most columns of a head, far more than any model has.
+const MOST_COLUMNS: u64 = 1 << 14;
 
 /// What a class has where a key is missing; 0 or `None` where the key must be there.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +204,7 @@ impl Reader<'_> {
                 .unwrap_or(heads),
             head,
             ffn: keys.size("intermediate_size")?,
-            vocab: keys.size("vocab_size")?,
+            vocab: keys.vocabulary()?,
             positions: self
                 .size("max_position_embeddings")?
                 .unwrap_or(class.positions),
@@ -233,6 +236,18 @@ impl Reader<'_> {
             return Err(format!(
                 "config.json has `rms_norm_eps` = {}; a number of at least 0 is wanted",
                 shape.eps
+            ));
+        }
+        // Before lists are made of it.
+        within_bounds(
+            1,
+            (hidden, heads.saturating_mul(head)),
+            shape.ffn,
+            shape.vocab,
+        )?;
+        if head > MOST_COLUMNS {
+            return Err(format!(
+                "config.json has heads of {head} columns; {MOST_COLUMNS} are the most that are built"
             ));
         }
         let rope = self.rope(&self.rotary(None)?, &shape, class.theta)?;
