@@ -119,6 +119,31 @@ fn every_loss_has_the_curve_and_the_rewards_of_trl() {
     assert_eq!(rows.len(), 1 + 2 * 16);
 }
 
+#[test]
+fn memory_is_as_announced_where_features_are_kept_and_a_reference_is_known_already() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let traces = preference();
+    write_pairs(dir.path(), &traces);
+    let of = traces["runs"][0]["model"].as_str().expect("a model");
+    model(dir.path(), of);
+    let text = format!(
+        "peftc 1\ndata d = local \".\" {{ prompt = prompt, chosen = chosen, rejected = rejected }}\nmodel m = local \"{of}\"\n\
+         stage s = train {{ model = m, data = d.train, objective = dpo, adapter = lst {{ r = 2 }}, lr = 1e-3, batch = 4, epochs = 3 }}\n\
+         stage e = eval {{ from = s, data = d.train, batch = 1 }}\nstage f = eval {{ from = s, data = d.test, batch = 2 }}\n"
+    );
+    let path = dir.path().join("r.peft");
+    std::fs::write(&path, text).expect("written");
+    for stage in run(&path, &[])["stages"].as_array().expect("stages") {
+        let bytes = |key: &str| stage[key].as_f64().expect("bytes");
+        let share = bytes("measured_peak_bytes") / bytes("estimated_peak_bytes");
+        let name = &stage["name"];
+        assert!(
+            (0.98..=1.0).contains(&share),
+            "{name}: {share} of the estimate"
+        );
+    }
+}
+
 /// A template whose turns end with a token.
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role == 'user' and 'w2' or 'w3' }} {{ m.content }} <end> {% endfor %}{% if add_generation_prompt %}w3 {% endif %}";
 
