@@ -238,20 +238,16 @@ impl Reader<'_> {
                 shape.eps
             ));
         }
-        // Before lists are made of it.
-        within_bounds(
-            1,
-            (hidden, heads.saturating_mul(head)),
-            shape.ffn,
-            shape.vocab,
-        )?;
+        // Before lists are made of them.
+        let (layers, width) = (self.layers()?, heads.saturating_mul(head));
+        within_bounds(layers, (hidden, width), shape.ffn, shape.vocab)?;
         if head > MOST_COLUMNS {
             return Err(format!(
                 "config.json has heads of {head} columns; {MOST_COLUMNS} are the most that are built"
             ));
         }
         let rope = self.rope(&self.rotary(None)?, &shape, class.theta)?;
-        shape.layers = alike(self.layers()?, None, &rope);
+        shape.layers = alike(layers, None, &rope);
         Ok(shape)
     }
 
