@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hub::Trouble;
 use crate::files::durable;
@@ -115,7 +116,11 @@ impl Blobs {
         let mut target: PathBuf = std::iter::repeat_n("..", up).collect();
         target.extend(["blobs", etag]);
         let own = path.file_name().unwrap_or_default().to_string_lossy();
-        let link = path.with_file_name(format!(".{own}.{}.link", std::process::id()));
+        // Two threads that place the same file have a link each.
+        static LINKS: AtomicU64 = AtomicU64::new(0);
+        let number = LINKS.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        let link = path.with_file_name(format!(".{own}.{process}.{number}.link"));
         let _ = fs::remove_file(&link);
         // Where links cannot be, a second name or a copy does.
         symlink(&target, &link)
