@@ -74,6 +74,15 @@ ADAPTERS = {
     "tinylora default": f"tinylora {{ on = {QV} }}",
     "tinylora weight-tying": f"tinylora {{ weight_tying = 1, on = {QV} }}",
     "unilora default": f"unilora {{ rank = 32, on = {QV} }}",
+    "deft rank32": f"deft {{ rank = 32, alpha = 128, on = {QV} }}",
+    "glora default": f"glora {{ rank = 8, on = {QV} }}",
+    "glora vector-paths": f"glora {{ rank = 8, weight = vector, coupling = vector, on = {QV} }}",
+    "osf rank128": "[osf { keep = 2_944, on = { attention.{query, output}, ffn.* } }, osf { keep = 896, on = attention.{key, value} }]",
+    "peanut rank1-relu-depth0-s32.0": f"peanut {{ rank = 1, scaling = 32, on = {QV} }}",
+    "peanut rank32-relu-depth0-s2.0": f"peanut {{ rank = 32, scaling = 2, on = {QV} }}",
+    "psoft default": f"psoft {{ rank = 256, on = {QV} }}",
+    "psoft fast": f"psoft {{ rank = 256, exact = false, on = {QV} }}",
+    "waveft n_frequency-5000": f"waveft {{ frequencies = 5000, on = {QV} }}",
     "vblora default": f"vblora {{ rank = 4, vectors = 256, length = 256, top_k = 2, on = {QV} }}",
 }
 
@@ -132,6 +141,7 @@ def file_name(name):
 def recipe(name, adapter, row):
     train = json.loads(row["train_config_json"])
     optimizer = train["optimizer_kwargs"]
+    key = "adapters" if adapter.startswith("[") else "adapter"
     decay = optimizer.get("weight_decay", 0.01)
     assert train["lr_scheduler"] == "cosine" and train["grad_norm_clip"] == 1.0 and train["batch_size"] == 4
     assert train["max_seq_length"] == 768 and train["max_steps"] == 5000 and train["dtype"] == "bfloat16"
@@ -145,7 +155,7 @@ stage learn = train {{
   model = llama
   data = math.train
   objective = causal_lm
-  adapter = {adapter}
+  {key} = {adapter}
   optimizer = adamw {{ weight_decay = {decay:g} }}
   schedule = cosine {{ peak = {optimizer["lr"]:g} }}
   steps = 5_000
@@ -255,7 +265,7 @@ def main():
         rows.append(
             {
                 "name": name,
-                "method": adapter.split(" ")[0],
+                "method": adapter.lstrip("[").split(" ")[0],
                 "own": stage["parameters"]["trainable"],
                 "theirs": theirs,
                 "planned": bytes_planned,
