@@ -18,9 +18,10 @@ pub(super) fn remedy(scope: &Scope<'_>, key: &Key, value: &Value) -> Option<Stri
         return None;
     }
     let name = key.name;
+    let asked = nameless(key);
     let fits = |value: &Value| {
         let mut diags = Diags::default();
-        values::check(scope, key, value, &mut diags).is_some() && diags.is_empty()
+        values::check(scope, &asked, value, &mut diags).is_some() && diags.is_empty()
     };
     match &value.value {
         ValueKind::List(items) => match items.as_slice() {
@@ -170,6 +171,11 @@ fn leave_out(key: &Key) -> String {
     }
 }
 
+/// A key whose values are only tried: what does not fit it gets no remedy, which would try values again, without end.
+fn nameless(key: &Key) -> Key {
+    Key { name: "", ..*key }
+}
+
 /// How a key is written with a usual value.
 fn sample(key: &Key) -> Option<String> {
     if let Some(sample) = words::sample_of(key.name) {
@@ -177,7 +183,7 @@ fn sample(key: &Key) -> Option<String> {
             .split_once(" = ")
             .and_then(|(_, v)| parse_value(v, SourceId::default()).value);
         let fits = own.is_some_and(|v| {
-            values::check(&Scope::default(), key, &v, &mut Diags::default()).is_some()
+            values::check(&Scope::default(), &nameless(key), &v, &mut Diags::default()).is_some()
         });
         if fits {
             return Some(sample.to_owned());

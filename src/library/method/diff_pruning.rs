@@ -26,7 +26,7 @@ const RATE: Given<f64> = Given::<f64>::new(
     "factor of the learning rate of the gates: the paper takes 0.1 for them, and 1e-5 for the weights",
 );
 const START: Given<f64> = Given::<f64>::new(
-    "start",
+    "gate_start",
     kind::float(Bound::None, Bound::None),
     (5.0, "5"),
     "first value of the gates' logits, so that nearly all are open",

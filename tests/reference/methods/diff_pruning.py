@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 SEED = 42
 CASES = [
-    ("diff_pruning", f"diff_pruning {{ penalty = 1e-5, start = 1, gate_rate = 20, on = {side.ALL} }}", 1e-3),
+    ("diff_pruning", f"diff_pruning {{ penalty = 1e-5, gate_start = 1, gate_rate = 20, on = {side.ALL} }}", 1e-3),
     (
         "diff_pruning_plain",
-        f"diff_pruning {{ groups = false, low = -0.5, high = 1.2, start = 0, gate_rate = 5, penalty = 1e-4, on = {side.ALL} }}",
+        f"diff_pruning {{ groups = false, low = -0.5, high = 1.2, gate_start = 0, gate_rate = 5, penalty = 1e-4, on = {side.ALL} }}",
         1e-3,
     ),
 ]
