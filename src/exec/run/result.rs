@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a result stands in it only while its stage's fingerprint is the recipe's.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
@@ -77,13 +78,11 @@ impl<'a> Results<'a> {
 
     /// The document with results of an earlier run, all in the order of the plan.
     fn with(&self, held: &[Json]) -> Json {
-        let of = |list: &[Json], name: &str| list.iter().find(|r| named(r) == name).cloned();
+        let all = held.iter().chain(&self.done);
+        let all: HashMap<&str, &Json> = all.map(|r| (named(r), r)).collect();
         let plan = self.plan.stages.iter();
-        let stages: Vec<Json> = plan
-            .filter_map(|s| {
-                let name = s.name.value.as_str();
-                of(&self.done, name).or_else(|| of(held, name))
-            })
+        let stages: Vec<&Json> = plan
+            .filter_map(|s| all.get(s.name.value.as_str()).copied())
             .collect();
         let text = |(name, text): &(String, String)| json!({ "name": name, "text": text });
         let sources: Json = self.options.sources.iter().map(text).collect();
@@ -107,10 +106,12 @@ impl<'a> Results<'a> {
             }
         };
         let list = before.get("stages").and_then(Json::as_array);
+        let of = |s: &'a Stage| (s.name.value.as_str(), s);
+        let planned: HashMap<&str, &Stage> = self.plan.stages.iter().map(of).collect();
+        let coming: HashSet<&str> = self.stages.iter().map(|s| of(s).0).collect();
         for result in list.into_iter().flatten() {
             let name = named(result);
-            let planned = self.plan.stage(name);
-            let comes = self.stages.iter().any(|s| s.name.value == name);
+            let (planned, comes) = (planned.get(name).copied(), coming.contains(name));
             let print = |s: &&Stage| {
                 let own = result.get("fingerprint").and_then(Json::as_str);
                 own.is_some() && s.fingerprint.as_deref() == own
