@@ -151,6 +151,22 @@ fn default_value(schema: &Schema, key: &Key, text: &str) -> Option<Checked> {
     checked
 }
 
+/// Leaves out what is written as its default, so that a text with all values is filled as the recipe behind it was.
+pub(super) fn without_defaults(schema: &Schema, ctor: &mut Ctor) {
+    ctor.entries.retain(|entry| {
+        let Some(key) = schema.key(&entry.key.value) else {
+            return true;
+        };
+        let Default::Text(text) = key.default else {
+            return true;
+        };
+        let own = values::check(&Scope::default(), key, &entry.value, &mut Diags::default());
+        let usual = default_value(schema, key, text);
+        own.zip(usual)
+            .is_none_or(|(own, usual)| own.to_string() != usual.to_string())
+    });
+}
+
 fn is_tacit(schema: &Schema, key: &Key, value: &Checked) -> bool {
     let Default::Tacit(text) = key.default else {
         return false;

@@ -4,6 +4,7 @@ use super::scope::Scope;
 use super::values;
 use crate::base::SourceId;
 use crate::library::schema::{Checked, Kind};
+use crate::syntax::ast::ValueKind;
 
 /// Methods written as text (as an artifact's description keeps them), checked like a recipe's.
 ///
@@ -20,7 +21,12 @@ pub fn methods_from_text(list: &[String]) -> Result<crate::library::method::Tuni
     };
     let mut tuning = crate::library::method::Tuning::default();
     for text in list {
-        let parsed = crate::syntax::parse_value(text, SourceId::default());
+        let mut parsed = crate::syntax::parse_value(text, SourceId::default());
+        if let Some(ValueKind::Ctor(ctor)) = parsed.value.as_mut().map(|v| &mut v.value)
+            && let Some(method) = crate::library::method::method(&ctor.name.value)
+        {
+            super::block::without_defaults(method.schema(), ctor);
+        }
         let mut diags = parsed.diags;
         let checked = parsed
             .value

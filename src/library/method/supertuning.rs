@@ -171,11 +171,12 @@ impl Method for SuperTuning {
             });
         }
         let Some(rank) = RANK.get(values) else {
-            let written = [
-                (ALPHA.name(), ALPHA.is_written(values)),
-                (DROPOUT.name(), DROPOUT.is_written(values)),
+            // An artifact has a value for every key with a default, so that what is written tells nothing there.
+            let given = [
+                (ALPHA.name(), ALPHA.get(values).is_some()),
+                (DROPOUT.name(), DROPOUT.get(values) > 0.0),
             ];
-            let idle = written.into_iter().find(|(_, is_written)| *is_written);
+            let idle = given.into_iter().find(|(_, is_given)| *is_given);
             return idle
                 .map(|(key, _)| Complaint {
                     key,
