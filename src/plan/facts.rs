@@ -8,7 +8,7 @@ use super::fingerprint::CHOSEN;
 use super::split::Lengths;
 use super::{Plan, Stage};
 use crate::library::metric::Metric;
-use crate::library::stage::job::{Job, Routine, Update};
+use crate::library::stage::job::{Fit, Job, Routine, Update};
 use crate::library::stage::keys;
 use crate::program::op::{FEW_ROWS, Machine};
 use crate::program::{Bindings, Verified, memory};
@@ -134,81 +134,92 @@ pub fn profile(
     machine: &Machine,
     estimate: &Estimate,
 ) -> Vec<(String, u64)> {
-    let split = |i: usize| splits.get(i).copied().flatten();
-    let walk = |verified: &Verified, sizes: &[Bindings], held: u64| {
-        let program = verified.program();
-        Bindings::pareto(sizes.iter().copied(), FEW_ROWS)
-            .into_iter()
-            .map(|front| memory::profile(program, verified.schedule(), &front, machine))
-            .max_by_key(|totals| totals.iter().max().copied())
-            .unwrap_or_default()
-            .into_iter()
-            .enumerate()
-            .map(|(i, bytes)| (describe_node(program, i), held + bytes))
-            .collect::<Vec<_>>()
-    };
-    let held = |list: &[&Verified]| -> u64 {
-        memory::residents(list.iter().map(|v| v.program()))
-            .values()
-            .sum()
-    };
-    let none = [Bindings::default()];
+    let walk =
+        |verified: &Verified, sizes: &[Bindings], held: u64| walk(verified, sizes, held, machine);
     let mut points = match &job.routine {
-        Routine::Fit(fit) => {
-            let gone = fit.features.as_ref().filter(|f| f.everything);
-            let programs = job.programs().into_iter();
-            let steps = programs.filter(|v| gone.is_none_or(|f| **v != f.prefix));
-            let held = held(&steps.collect::<Vec<_>>());
-            let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
-            let mut points = match &fit.update {
-                Update::Whole(step) => walk(step, &sizes, held),
-                Update::Zeroth { loss, perturb, .. } => {
-                    let mut points = walk(perturb, &none, held);
-                    points.extend(walk(loss, &sizes, held));
-                    points
-                }
-                Update::Split { accumulate, apply } => {
-                    let mut points = walk(accumulate, &sizes, held);
-                    points.extend(walk(apply, &none, held));
-                    points
-                }
-            };
-            if let (Some(program), Some(dev)) = (&fit.evaluate, split(1)) {
-                let own = walk(
-                    program,
-                    &evaluation_sizes(dev, fit.batch, fit.dev_reads.as_ref()),
-                    held,
-                );
-                if highest(&own) > highest(&points) {
-                    points.extend(
-                        own.into_iter()
-                            .map(|(op, n)| (format!("evaluation: {op}"), n)),
-                    );
-                }
-            }
-            points
-        }
+        Routine::Fit(fit) => of_training(job, fit, splits, &walk),
         Routine::Score(score) => {
-            let sizes = split(0)
-                .map(|l| evaluation_sizes(l, score.batch, score.reads.as_ref()))
-                .unwrap_or_default();
-            walk(&score.evaluate, &sizes, held(&[&score.evaluate]))
+            let sizes = splits.first().copied().flatten();
+            let sizes = sizes.map(|l| evaluation_sizes(l, score.batch, score.reads.as_ref()));
+            let held = held([&score.evaluate]);
+            walk(&score.evaluate, &sizes.unwrap_or_default(), held)
         }
         Routine::Choose(choose) => {
             let sizes = every_size(splits, choose.batch);
-            walk(&choose.evaluate, &sizes, held(&[&choose.evaluate]))
+            walk(&choose.evaluate, &sizes, held([&choose.evaluate]))
         }
-        Routine::Fold(fold) => fold
-            .sites
-            .iter()
-            .map(|(_, program)| walk(program, &none, held(&[program])))
-            .max_by_key(|points| highest(points))
-            .unwrap_or_default(),
+        Routine::Fold(fold) => {
+            let sites = fold.sites.iter();
+            let each = sites.map(|(_, program)| walk(program, &ONCE, held([program])));
+            each.max_by_key(|points| highest(points))
+                .unwrap_or_default()
+        }
     };
     if highest(&points) < estimate.peak() {
         points.insert(0, (estimate.peak_op.clone(), estimate.peak()));
     }
     thin(points)
+}
+
+/// The sizes of what runs once.
+const ONCE: [Bindings; 1] = [Bindings::NONE];
+
+/// Bytes of the residents of some programs.
+fn held<'a>(programs: impl IntoIterator<Item = &'a Verified>) -> u64 {
+    let programs = programs.into_iter().map(Verified::program);
+    memory::residents(programs).values().sum()
+}
+
+/// The nodes of a program over the largest of its batches, with the bytes alive beside those held.
+fn walk(
+    verified: &Verified,
+    sizes: &[Bindings],
+    held: u64,
+    machine: &Machine,
+) -> Vec<(String, u64)> {
+    let program = verified.program();
+    let fronts = Bindings::pareto(sizes.iter().copied(), FEW_ROWS).into_iter();
+    let totals = fronts
+        .map(|front| memory::profile(program, verified.schedule(), &front, machine))
+        .max_by_key(|totals| totals.iter().max().copied())
+        .unwrap_or_default();
+    let each = totals.into_iter().enumerate();
+    each.map(|(i, bytes)| (describe_node(program, i), held + bytes))
+        .collect()
+}
+
+/// The programs of a training's last phase, and its evaluation where that takes more.
+fn of_training(
+    job: &Job,
+    fit: &Fit,
+    splits: &[Option<&Lengths>],
+    walk: &dyn Fn(&Verified, &[Bindings], u64) -> Vec<(String, u64)>,
+) -> Vec<(String, u64)> {
+    let split = |i: usize| splits.get(i).copied().flatten();
+    let gone = fit.features.as_ref().filter(|f| f.everything);
+    let programs = job.programs().into_iter();
+    let held = held(programs.filter(|v| gone.is_none_or(|f| **v != f.prefix)));
+    let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
+    let parts: &[(&Verified, &[Bindings])] = match &fit.update {
+        Update::Whole(step) => &[(step, &sizes)],
+        Update::Zeroth { loss, perturb, .. } => &[(perturb, &ONCE), (loss, &sizes)],
+        Update::Split { accumulate, apply } => &[(accumulate, &sizes), (apply, &ONCE)],
+    };
+    let parts = parts.iter();
+    let mut points: Vec<(String, u64)> = parts
+        .flat_map(|(program, sizes)| walk(program, sizes, held))
+        .collect();
+    if let (Some(program), Some(dev)) = (&fit.evaluate, split(1)) {
+        let sizes = evaluation_sizes(dev, fit.batch, fit.dev_reads.as_ref());
+        let own = walk(program, &sizes, held);
+        if highest(&own) > highest(&points) {
+            points.extend(
+                own.into_iter()
+                    .map(|(op, n)| (format!("evaluation: {op}"), n)),
+            );
+        }
+    }
+    points
 }
 
 fn highest(points: &[(String, u64)]) -> u64 {

@@ -109,21 +109,15 @@ fn plan(
         },
         None => None,
     };
-    let mut left = asked.bound;
-    let kept = [Some(train), split(1)].map(|of| within(&mut left, &parts, of, asked.stored));
-    // Rounding changes results, so it must not depend on the space that there is.
-    if kept[0] == 0 && asked.stored == DType::F32 {
-        return Err("the bound on their size (`features`) leaves no room".to_owned());
-    }
+    let (examples, bytes) = within_bound(&parts, [Some(train), split(1)], asked)?;
     let everything = (0..2).all(|i| match split(i) {
-        Some(Lengths::Known(list)) => kept[i] == list.len() as u64,
+        Some(Lengths::Known(list)) => examples[i] == list.len() as u64,
         _ => i == 1,
     });
     // What an adapter leaves must be in memory at the end.
-    let own = parts.prefix.program().residents.iter().all(|r| {
-        params
-            .iter()
-            .any(|p| p.name == r.name && p.owner == Owner::Base)
+    let plain = parts.prefix.program().residents.iter().all(|r| {
+        let mut own = params.iter().filter(|p| p.name == r.name);
+        own.any(|p| p.owner == Owner::Base)
     });
     let rest = parts.rest;
     match &mut fit.update {
@@ -135,15 +129,30 @@ fn plan(
     fit.features = Some(Features {
         prefix: parts.prefix,
         kept: parts.kept,
-        examples: kept,
+        examples,
         everything,
-        plain: own,
+        plain,
         stored: asked.stored,
         together: u64::MAX,
-        bytes: asked.bound - left,
+        bytes,
         share,
     });
     Ok(())
+}
+
+/// How many examples of each split are kept under the bound on their size, and the bytes they take.
+fn within_bound(
+    parts: &Cut,
+    splits: [Option<&Lengths>; 2],
+    asked: Asked,
+) -> Result<([u64; 2], u64), String> {
+    let mut left = asked.bound;
+    let examples = splits.map(|of| within(&mut left, parts, of, asked.stored));
+    // Rounding changes results, so it must not depend on the space that there is.
+    if examples[0] == 0 && asked.stored == DType::F32 {
+        return Err("the bound on their size (`features`) leaves no room".to_owned());
+    }
+    Ok((examples, asked.bound - left))
 }
 
 /// Whether features of all examples would be read more often than they are made; the reason where not.

@@ -16,7 +16,7 @@ use crate::library::schema::{Checked, Key, Kind, RefKind, Schema};
 use crate::library::words;
 use crate::syntax::ast::{Ctor, Entry, Path, Segment, Value, ValueKind};
 use lists::{balanced, class_map, class_weights, column, names, numbers, texts, verbalizer};
-use numbers::{batch, float, int, length, portion, share, size};
+use numbers::{Written, number};
 use placement::placement;
 
 pub use numbers::{is_bare, parse_size};
@@ -59,25 +59,13 @@ pub(super) fn check(
 
 /// Checks a value that is no name of a `let`.
 fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Option<Checked> {
+    if let ValueKind::Number { digits, unit } = &value.value {
+        let (unit, span) = (unit.as_deref(), value.span);
+        if let Some(found) = number(key, Written { digits, unit, span }, diags) {
+            return found;
+        }
+    }
     let found = match (key.kind, &value.value) {
-        (Kind::Int(lo, hi), ValueKind::Number { digits, unit }) => {
-            return int(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
-        }
-        (Kind::Batch(lo, hi), ValueKind::Number { digits, unit }) => {
-            return batch(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
-        }
-        (Kind::Float(lo, hi), ValueKind::Number { digits, unit }) => {
-            return float(key, digits, unit.as_deref(), (lo, hi), value.span, diags);
-        }
-        (Kind::Size, ValueKind::Number { digits, unit }) => {
-            return size(digits, unit.as_deref(), value.span, diags);
-        }
-        (Kind::Length, ValueKind::Number { digits, unit }) => {
-            return length(key, digits, unit.as_deref(), value.span, diags);
-        }
-        (Kind::Portion, ValueKind::Number { digits, unit }) => {
-            return portion(digits, unit.as_deref(), value.span, diags);
-        }
         (Kind::Bool, ValueKind::Bool(b)) => Some(Checked::Bool(*b)),
         (Kind::Str | Kind::Column | Kind::Class, ValueKind::Str(s)) => {
             Some(Checked::Str(s.clone()))
@@ -91,9 +79,6 @@ fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Op
         (Kind::Block(schema), ValueKind::Ctor(ctor)) if ctor.name.value.is_empty() => {
             return super::block::fill(scope, schema, ctor, diags)
                 .map(|f| Checked::Entry(Box::new(f)));
-        }
-        (Kind::Share, ValueKind::Number { digits, unit }) => {
-            return share(key, digits, unit.as_deref(), value.span, diags);
         }
         (Kind::Labels, ValueKind::List(items)) => names(scope, items),
         (Kind::Labels, ValueKind::Map(pairs)) => class_map(scope, pairs),

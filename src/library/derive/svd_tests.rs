@@ -1,6 +1,8 @@
 use super::*;
+use crate::base::rng::Stream;
 use crate::files::weights::Checkpoint;
 use crate::program::types::DType;
+use faer::Mat;
 use std::path::Path;
 
 fn random(out: usize, input: usize) -> Vec<f32> {

@@ -77,6 +77,37 @@ static SCHEMA: Schema = Schema {
     ],
 };
 
+/// A layer's state, `[N, s]`, with what it reads of the window of features around it.
+fn cross(
+    values: &Values,
+    net: &mut Net<'_>,
+    (own, s): (&str, u64),
+    (state, window): (Value, Value),
+    facts: &Facts,
+) -> Value {
+    let query = project(net, format!("side.cross.{own}.query"), state, s, s);
+    let key = project(net, format!("side.cross.{own}.key"), window, s, s);
+    let value = project(net, format!("side.cross.{own}.value"), window, s, s);
+    let scale = Real::new(1.0 / ((s / facts.heads) as f64).sqrt());
+    let attention = Attention {
+        fold: K.get(values) as u32,
+        // A token may not see the states of those behind it where the model's own do not.
+        mask: if facts.causal {
+            Mask::CAUSAL
+        } else {
+            Mask::FULL
+        },
+        ..Attention::plain(Heads::each(facts.heads as u32), scale)
+    };
+    let read = net.attend(attention, (query, key, value), facts.attention_dropout);
+    let x = project(net, format!("side.cross.{own}.output"), read, s, s);
+    if RESIDUAL.get(values) {
+        net.add(x, state)
+    } else {
+        x
+    }
+}
+
 impl KLst {
     /// The projected state `i`, for slot `slot` of window `j` where those have their own projections.
     fn down(
@@ -152,7 +183,7 @@ impl Method for KLst {
             K.get(values),
             facts.layers as i64,
         );
-        let (s, heads, p) = (d / r, facts.heads, DROPOUT.get(values));
+        let (s, p) = (d / r, DROPOUT.get(values));
         let half = k as i64 / 2;
         let states = net.features();
         let per_slot = DOWN.find(values) == Some("per_slot");
@@ -201,25 +232,7 @@ impl Method for KLst {
                 net.enter("side.cross", block);
                 net.b.label(&format!("side.cross.{own}"));
                 let window = net.b.push1(Window { slots }, &inputs);
-                let query = project(net, format!("side.cross.{own}.query"), state, s, s);
-                let key = project(net, format!("side.cross.{own}.key"), window, s, s);
-                let value = project(net, format!("side.cross.{own}.value"), window, s, s);
-                let scale = Real::new(1.0 / ((s / heads) as f64).sqrt());
-                let attention = Attention {
-                    fold: k as u32,
-                    // A token may not see the states of those behind it where the model's own do not.
-                    mask: if facts.causal {
-                        Mask::CAUSAL
-                    } else {
-                        Mask::FULL
-                    },
-                    ..Attention::plain(Heads::each(heads as u32), scale)
-                };
-                let read = net.attend(attention, (query, key, value), facts.attention_dropout);
-                let mut x = project(net, format!("side.cross.{own}.output"), read, s, s);
-                if RESIDUAL.get(values) {
-                    x = net.add(x, state);
-                }
+                let x = cross(values, net, (&own, s), (state, window), facts);
                 let mirror = Mirror {
                     layer: j as u64 - 1,
                     reduction: r,

@@ -1,11 +1,11 @@
-//! LoKr and KronA (methods R7): `ΔW = s · W₁ ⊗ W₂`, a Kronecker product.
+//! LoKr (methods R7): `ΔW = s · W₁ ⊗ W₂`, a Kronecker product.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Used, WithoutEffect};
 use super::super::peft::{Keys, Misfit, Reading, START as BEGAN};
-use super::super::schema::{Bound, Checked, Given, Maybe, kind};
+use super::super::schema::{Checked, Given, Maybe, kind};
 use super::lora::{ALPHA, MODULES_TO_SAVE, ON, RANK};
 use super::weight_drop::{MODULE_DROPOUT, RANK_DROPOUT, RANK_DROPOUT_SCALE, drop_update};
 use super::{
@@ -19,10 +19,6 @@ use crate::program::{Dim, Real};
 /// A Kronecker product of two small matrices, one of which may be a product of rank `r`.
 #[derive(Debug)]
 pub struct Lokr;
-
-/// KronA: the same of two full matrices.
-#[derive(Debug)]
-pub struct KronA;
 
 const FACTOR: Maybe<u64> = Maybe::new(
     "factor",
@@ -41,18 +37,6 @@ const INIT: Given<str> = Given::<str>::new(
     ("peft", "peft"),
     "which factor starts at 0: W1, as peft has it, or W2, as LyCORIS has it",
 );
-const KRONA_FACTOR: Maybe<u64> = Maybe::new(
-    "factor",
-    kind::int(1, u64::MAX),
-    "rows and columns of A where that divides the side; the divisors nearest to the root of each side where it is not written",
-);
-const SCALE: Given<f64> = Given::<f64>::new(
-    "scale",
-    kind::float(Bound::Excl(0.0), Bound::None),
-    (1.0, "1"),
-    "factor s of the update",
-);
-
 static SCHEMA: Schema = Schema {
     name: "lokr",
     summary: "low-rank Kronecker product: the product of a small matrix with a larger one of low rank",
@@ -75,27 +59,11 @@ static SCHEMA: Schema = Schema {
     ],
 };
 
-static KRONA: Schema = Schema {
-    name: "krona",
-    summary: "Kronecker adapter: the Kronecker product of two trained matrices beside each frozen one",
-    doc: "y = x W0ᵀ + b + s · x (A ⊗ B)ᵀ, with s = `scale`. Each side of the weight is cut into two factors, A has the smaller \
-          ones. A is normal with standard deviation 1/√columns and B zero, so the model starts unchanged. The Kronecker product is \
-          never formed: it costs two small products. Merges exactly into plain weights and is written in peft's format as \
-          LoKr.",
-    paper: "Edalati et al. 2022 (arXiv 2212.10650), section 3",
-    keys: &[
-        KRONA_FACTOR.key(),
-        SCALE.key(),
-        MODULES_TO_SAVE.key(),
-        ON.key(),
-    ],
-};
-
 /// The sides of both factors: W₁ is `[rows.0, columns.0]`, W₂ `[rows.1, columns.1]`.
 #[derive(Clone, Copy)]
-struct Sides {
-    rows: (u64, u64),
-    columns: (u64, u64),
+pub(super) struct Sides {
+    pub(super) rows: (u64, u64),
+    pub(super) columns: (u64, u64),
 }
 
 /// A side as a product of two numbers: `factor` and the rest where it divides, else the divisors nearest to the root, the
@@ -119,7 +87,7 @@ fn factorization(side: u64, factor: Option<u64>) -> (u64, u64) {
 }
 
 impl Sides {
-    fn of(site: &Site, factor: Option<u64>) -> Self {
+    pub(super) fn of(site: &Site, factor: Option<u64>) -> Self {
         Self {
             rows: factorization(site.output(), factor),
             columns: factorization(site.input(), factor),
@@ -136,7 +104,7 @@ impl Sides {
     }
 }
 
-const NAMES: [&str; 2] = ["lokr_w1", "lokr_w2"];
+pub(super) const NAMES: [&str; 2] = ["lokr_w1", "lokr_w2"];
 
 /// W₁ and W₂.
 fn factors(at: &At<'_>, net: &mut Net<'_>) -> [Value; 2] {
@@ -183,17 +151,6 @@ fn factors(at: &At<'_>, net: &mut Net<'_>) -> [Value; 2] {
     [made[0], made[1]]
 }
 
-/// KronA's A and B.
-fn krona_factors(at: &At<'_>, net: &mut Net<'_>) -> [Value; 2] {
-    let site = at.site;
-    let sides = Sides::of(site, KRONA_FACTOR.get(at.values));
-    let [a, b] = ["krona_A", "krona_B"];
-    let a = Param::at(site, a).shape(&[sides.rows.0, sides.columns.0]);
-    let b = Param::at(site, b).shape(&[sides.rows.1, sides.columns.1]);
-    let std = 1.0 / (sides.columns.0 as f64).sqrt();
-    [net.tensor(a.start(Init::Normal(std))), net.tensor(b)]
-}
-
 /// Columns `i · b + j` at `j · a + i`: `a` runs of `b` columns become `b` runs of `a`.
 fn turned(net: &mut Net<'_>, x: Value, (a, b): (u64, u64)) -> Value {
     let columns = (0..b).flat_map(|j| (0..a).map(move |i| [(i * b + j, false)]));
@@ -216,7 +173,7 @@ fn by_parts(
 }
 
 /// `scale · x (W₁ ⊗ W₂)ᵀ`, `[N, in] → [N, out]`, without the Kronecker product.
-fn applied(
+pub(super) fn applied(
     net: &mut Net<'_>,
     sides: Sides,
     [one, two]: [Value; 2],
@@ -241,7 +198,7 @@ fn applied(
 }
 
 /// `W + scale · W₁ ⊗ W₂`
-fn added(
+pub(super) fn added(
     net: &mut Net<'_>,
     sides: Sides,
     [one, two]: [Value; 2],
@@ -269,7 +226,7 @@ fn scale(values: &Values) -> f64 {
 }
 
 /// What peft's format says of a Kronecker product.
-fn form(
+pub(super) fn form(
     (rank, alpha): (u64, f64),
     factor: Option<u64>,
     values: &Values,
@@ -439,62 +396,6 @@ impl Method for Lokr {
             }
         }
         Some(tensors)
-    }
-}
-
-impl Method for KronA {
-    fn schema(&self) -> &'static Schema {
-        &KRONA
-    }
-
-    fn adapts(&self) -> bool {
-        true
-    }
-
-    fn stacking(&self) -> Stacking {
-        Stacking::Over
-    }
-
-    fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
-        let base = at.linear(net, x);
-        let sides = Sides::of(at.site, KRONA_FACTOR.get(at.values));
-        let factors = krona_factors(at, net);
-        let update = applied(net, sides, factors, (x, SCALE.get(at.values)));
-        net.add(base, update)
-    }
-
-    fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
-        let weight = at.weight(net)?;
-        let sides = Sides::of(at.site, KRONA_FACTOR.get(at.values));
-        let factors = krona_factors(at, net);
-        Some(added(net, sides, factors, (weight, SCALE.get(at.values))))
-    }
-
-    /// A rank so large that peft keeps both factors whole.
-    fn peft(&self, values: &Values) -> Option<PeftForm> {
-        let rank = 1_u64 << 24;
-        let alpha = SCALE.get(values) * rank as f64;
-        Some(form(
-            (rank, alpha),
-            KRONA_FACTOR.get(values),
-            values,
-            json!(true),
-        ))
-    }
-
-    fn peft_tensors(
-        &self,
-        values: &Values,
-        site: &Site,
-        get: &Lookup<'_>,
-    ) -> Option<Vec<PeftTensor>> {
-        let sides = Sides::of(site, KRONA_FACTOR.get(values));
-        let shape = |rows: u64, columns: u64| vec![rows as usize, columns as usize];
-        let [one, two] = NAMES.map(str::to_owned);
-        Some(vec![
-            (one, shape(sides.rows.0, sides.columns.0), get("krona_A")?),
-            (two, shape(sides.rows.1, sides.columns.1), get("krona_B")?),
-        ])
     }
 }
 

@@ -21,6 +21,7 @@ mod diff_pruning;
 mod fish;
 mod full;
 mod head_only;
+mod krona;
 mod last_n;
 mod lt_sft;
 mod magnitude_mask;
@@ -57,6 +58,7 @@ mod wavelets;
 
 // Other forms of a linear map's weight: products, scalings, rotations, spectra.
 mod adalora;
+mod adalora_import;
 mod after;
 mod delora;
 mod dora;
@@ -155,7 +157,7 @@ pub const METHODS: &[&dyn Method] = &[
     &delora::Delora,
     &randlora::RandLora,
     &lokr::Lokr,
-    &lokr::KronA,
+    &krona::KronA,
     &miss::Miss,
     &gralora::Gralora,
     &vblora::VbLora,

@@ -9,6 +9,7 @@ mod eval;
 pub(crate) mod export;
 pub mod fisher;
 pub mod job;
+mod kept;
 pub(crate) mod keys;
 mod masks;
 mod measures;

@@ -2,7 +2,40 @@
 
 use super::super::error::{OUT_OF_BOUNDS, WRONG_UNIT};
 use crate::base::{Diag, Diags, Span};
-use crate::library::schema::{Bound, Checked, Key, Length, Portion};
+use crate::library::schema::{Bound, Checked, Key, Kind, Length, Portion};
+
+/// A number as it is written, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Written<'a> {
+    pub(super) digits: &'a str,
+    pub(super) unit: Option<&'a str>,
+    pub(super) span: Span,
+}
+
+impl Written<'_> {
+    /// The same without its unit.
+    const fn plain(self) -> Self {
+        Self { unit: None, ..self }
+    }
+}
+
+/// A number under a key that takes numbers; `None` where it takes other values.
+pub(super) fn number(
+    key: &Key,
+    written: Written<'_>,
+    diags: &mut Diags,
+) -> Option<Option<Checked>> {
+    Some(match key.kind {
+        Kind::Int(lo, hi) => int(key, written, (lo, hi), diags),
+        Kind::Batch(lo, hi) => batch(key, written, (lo, hi), diags),
+        Kind::Float(lo, hi) => float(key, written, (lo, hi), diags),
+        Kind::Size => size(written, diags),
+        Kind::Length => length(key, written, diags),
+        Kind::Portion => portion(written, diags),
+        Kind::Share => share(key, written, diags),
+        _ => return None,
+    })
+}
 
 fn wrong_unit(
     key: &str,
@@ -52,14 +85,13 @@ fn within_bounds(
     value
 }
 
-pub(super) fn int(
+fn int(
     key: &Key,
-    digits: &str,
-    unit: Option<&str>,
+    written: Written<'_>,
     (lo, hi): (u64, u64),
-    span: Span,
     diags: &mut Diags,
 ) -> Option<Checked> {
+    let Written { digits, unit, span } = written;
     if let Some(unit) = unit.filter(|u| *u != key.name) {
         return wrong_unit(
             &format!("`{}`", key.name),
@@ -73,32 +105,29 @@ pub(super) fn int(
     within_bounds(key, digits, value.map(Checked::Int), span, diags)
 }
 
-pub(super) fn batch(
+fn batch(
     key: &Key,
-    digits: &str,
-    unit: Option<&str>,
+    written: Written<'_>,
     bounds: (u64, u64),
-    span: Span,
     diags: &mut Diags,
 ) -> Option<Checked> {
-    match unit {
-        Some("tokens" | "token") => match int(key, digits, None, (1, 1 << 40), span, diags)? {
+    match written.unit {
+        Some("tokens" | "token") => match int(key, written.plain(), (1, 1 << 40), diags)? {
             Checked::Int(n) => Some(Checked::Tokens(n)),
             other => Some(other),
         },
-        Some("examples" | "sequences") => int(key, digits, None, bounds, span, diags),
-        unit => int(key, digits, unit, bounds, span, diags),
+        Some("examples" | "sequences") => int(key, written.plain(), bounds, diags),
+        _ => int(key, written, bounds, diags),
     }
 }
 
-pub(super) fn float(
+fn float(
     key: &Key,
-    digits: &str,
-    unit: Option<&str>,
+    written: Written<'_>,
     (lo, hi): (Bound, Bound),
-    span: Span,
     diags: &mut Diags,
 ) -> Option<Checked> {
+    let Written { digits, unit, span } = written;
     let scale = match unit {
         None => 1.0,
         Some("%") => 0.01,
@@ -157,12 +186,8 @@ pub fn is_bare(digits: &str) -> bool {
     digits.parse().is_ok_and(|n: f64| n > 0.0 && n < LEAST)
 }
 
-pub(super) fn size(
-    digits: &str,
-    unit: Option<&str>,
-    span: Span,
-    diags: &mut Diags,
-) -> Option<Checked> {
+fn size(written: Written<'_>, diags: &mut Diags) -> Option<Checked> {
+    let Written { digits, unit, span } = written;
     if unit.is_none() && is_bare(digits) {
         let wanted = format!("`{digits}GiB`, or `{digits}B` if bytes are meant");
         return wrong_unit("a size", "", &wanted, span, diags);
@@ -179,13 +204,8 @@ pub(super) fn size(
     }
 }
 
-pub(super) fn length(
-    key: &Key,
-    digits: &str,
-    unit: Option<&str>,
-    span: Span,
-    diags: &mut Diags,
-) -> Option<Checked> {
+fn length(key: &Key, written: Written<'_>, diags: &mut Diags) -> Option<Checked> {
+    let Written { digits, unit, span } = written;
     let Some(n) = digits.parse::<u64>().ok().filter(|&n| n > 0) else {
         diags.push(Diag::error(
             &OUT_OF_BOUNDS,
@@ -207,12 +227,8 @@ pub(super) fn length(
     }
 }
 
-pub(super) fn portion(
-    digits: &str,
-    unit: Option<&str>,
-    span: Span,
-    diags: &mut Diags,
-) -> Option<Checked> {
+fn portion(written: Written<'_>, diags: &mut Diags) -> Option<Checked> {
+    let Written { digits, unit, span } = written;
     if matches!(unit, Some("steps" | "step"))
         && let Ok(n) = digits.parse()
     {
@@ -248,13 +264,8 @@ fn decimal(digits: &str) -> Option<(u64, u64)> {
 }
 
 /// A share of rows.
-pub(super) fn share(
-    key: &Key,
-    digits: &str,
-    unit: Option<&str>,
-    span: Span,
-    diags: &mut Diags,
-) -> Option<Checked> {
+fn share(key: &Key, written: Written<'_>, diags: &mut Diags) -> Option<Checked> {
+    let Written { digits, unit, span } = written;
     let scale = match unit {
         Some("%") => 100,
         None => 1,

@@ -209,6 +209,9 @@ impl fmt::Display for Dim {
 pub struct Bindings(pub [u64; SYMS.len()]);
 
 impl Bindings {
+    /// Those of what runs once, whatever the batches.
+    pub const NONE: Self = Self([0; SYMS.len()]);
+
     /// The sizes of a batch of sequences of these lengths.
     #[must_use]
     pub fn of_lengths(lengths: impl IntoIterator<Item = usize>) -> Self {

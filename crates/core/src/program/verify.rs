@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use super::graph::{Class, Def, Program, Resident, Value};
+use super::graph::{Class, Def, Node, Phase, Program, Resident, Value};
 use super::schedule::Schedule;
 use super::types::{DType, TensorType};
 
@@ -39,95 +39,79 @@ impl Verified {
 /// # Errors
 /// The first broken rule, with the node: a bug of the pass that ran last.
 pub fn verify(program: Program) -> Result<Verified, String> {
-    let mut defined = vec![false; program.values.len()];
-    for (i, value) in program.values.iter().enumerate() {
-        if !matches!(value.def, Def::Node { .. }) {
-            defined[i] = true;
-        }
+    residents(&program).map_err(|why| format!("{}: {why}", program.name))?;
+    let defined = program.values.iter();
+    let mut defined: Vec<bool> = defined
+        .map(|value| !matches!(value.def, Def::Node { .. }))
+        .collect();
+    let mut phase = None;
+    for (index, node) in program.nodes.iter().enumerate() {
+        check(&program, node, &mut defined, phase).map_err(|why| {
+            let op = node.op.name();
+            format!("{}: node {index} ({op}): {why}", program.name)
+        })?;
+        phase = Some(node.phase);
     }
+    let is_defined = |v: &Value| defined.get(v.index()).copied().unwrap_or(false);
+    if !program.outputs.iter().all(|(_, v)| is_defined(v)) {
+        return Err(format!("{}: an output is never defined", program.name));
+    }
+    let schedule = Schedule::of(&program);
+    Ok(Verified { program, schedule })
+}
+
+/// Names and formats of the residents.
+fn residents(program: &Program) -> Result<(), String> {
     let names: BTreeSet<&str> = program.residents.iter().map(|r| r.name.as_str()).collect();
     if names.len() != program.residents.len() {
-        return Err(format!("{}: two residents have one name", program.name));
+        return Err("two residents have one name".to_owned());
     }
     let in_blocks = |r: &&Resident| r.ty.stored.blocks().is_some();
     for resident in program.residents.iter().filter(in_blocks) {
         if resident.class != Class::Frozen || !resident.ty.stored.holds(&resident.ty.shape) {
             let (name, stored) = (&resident.name, resident.ty.stored);
-            return Err(format!(
-                "{}: `{name}` cannot be stored as {stored}",
-                program.name
-            ));
+            return Err(format!("`{name}` cannot be stored as {stored}"));
         }
     }
-    let mut phase = None;
-    for (index, node) in program.nodes.iter().enumerate() {
-        let fail = |why: &str| {
-            Err(format!(
-                "{}: node {index} ({}): {why}",
-                program.name,
-                node.op.name()
-            ))
-        };
-        if node
-            .inputs
-            .iter()
-            .any(|v| !defined.get(v.index()).copied().unwrap_or(false))
-        {
-            return fail("reads a value before it is defined");
-        }
-        let types = program.computed(&node.inputs);
-        match node
-            .op
-            .rule()
-            .infer(&types.iter().collect::<Vec<&TensorType>>())
-        {
-            Ok(outs) if outs == program.computed(&node.outputs) => {}
-            Ok(_) => return fail("an output has another type than the op infers"),
-            Err(why) => return fail(&why),
-        }
-        let held = |v: &Value| {
-            let ty = program.ty(*v);
-            !ty.is_narrow() || ty.dtype == DType::F32 && ty.stored.is_half()
-        };
-        if !node.outputs.iter().all(held) {
-            return fail("an output is held in a type that cannot hold it");
-        }
-        for &i in node.op.rule().updates() {
-            let class = node
-                .inputs
-                .get(i)
-                .and_then(|&v| program.resident(v))
-                .map(|r| r.class);
-            if !matches!(
-                class,
-                Some(
-                    Class::Trainable
-                        | Class::Gradient
-                        | Class::Optimizer
-                        | Class::Cache
-                        | Class::Chosen
-                )
-            ) {
-                return fail("updates a resident that nothing may change");
-            }
-        }
-        if phase > Some(node.phase) {
-            return fail("is in an earlier phase than the node before it");
-        }
-        phase = Some(node.phase);
-        for &Value(out) in &node.outputs {
-            if std::mem::replace(&mut defined[out as usize], true) {
-                return fail("defines a value twice");
-            }
+    Ok(())
+}
+
+/// A node, under the values that are defined before it and the phase of the one before it.
+fn check(
+    program: &Program,
+    node: &Node,
+    defined: &mut [bool],
+    before: Option<Phase>,
+) -> Result<(), String> {
+    let is_defined = |v: &Value| defined.get(v.index()).copied().unwrap_or(false);
+    if !node.inputs.iter().all(is_defined) {
+        return Err("reads a value before it is defined".to_owned());
+    }
+    let types = program.computed(&node.inputs);
+    let types: Vec<&TensorType> = types.iter().collect();
+    if node.op.rule().infer(&types)? != program.computed(&node.outputs) {
+        return Err("an output has another type than the op infers".to_owned());
+    }
+    let can_hold = |v: &Value| {
+        let ty = program.ty(*v);
+        !ty.is_narrow() || ty.dtype == DType::F32 && ty.stored.is_half()
+    };
+    if !node.outputs.iter().all(can_hold) {
+        return Err("an output is held in a type that cannot hold it".to_owned());
+    }
+    for &i in node.op.rule().updates() {
+        let updated = node.inputs.get(i).and_then(|&v| program.resident(v));
+        if updated.is_none_or(|r| r.class == Class::Frozen) {
+            return Err("updates a resident that nothing may change".to_owned());
         }
     }
-    if program
-        .outputs
-        .iter()
-        .any(|(_, v)| !defined.get(v.index()).copied().unwrap_or(false))
-    {
-        return Err(format!("{}: an output is never defined", program.name));
+    if before > Some(node.phase) {
+        return Err("is in an earlier phase than the node before it".to_owned());
     }
-    let schedule = Schedule::of(&program);
-    Ok(Verified { program, schedule })
+    for &Value(out) in &node.outputs {
+        if std::mem::replace(&mut defined[out as usize], true) {
+            return Err("defines a value twice".to_owned());
+        }
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use super::super::graph::{Axis, Class, Def, Feed, Value};
 use super::super::stored;
 use super::super::together::launches;
-use super::super::types::{Bindings, Real, TensorType};
+use super::super::types::{Bindings, DType, Real, TensorType};
 use super::super::{Numbers, verify};
 use super::fixtures::{self, eval, ids, keys, narrow, random, ty};
 use super::launch::{Arg, Launch, Launches, Operand, without_launches};

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::fixtures::{eval, floats, ids, scalar};
 use super::*;
+use crate::program::DType;
 use crate::program::types::Real;
 
 fn reference(op: &str) -> (Value, Vec<Value>) {
