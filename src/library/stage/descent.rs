@@ -144,13 +144,12 @@ fn check_gradients(
 
 /// The finished program of a forward and backward, with the recompute that is asked for.
 fn finished(b: Builder, values: &Values) -> Verified {
-    let program = b.finish();
-    verified(if keys::RECOMPUTE.get(values) {
+    let mut program = b.finish();
+    if keys::RECOMPUTE.get(values) {
         let blocks = keys::RECOMPUTE_BLOCKS.get(values).unwrap_or(u64::MAX);
-        passes::recompute(&program, blocks)
-    } else {
-        program
-    })
+        program = passes::recompute(&program, blocks);
+    }
+    verified(passes::rematerialize(&program))
 }
 
 pub(super) fn trainable(b: &mut Builder, param: &Param) -> Value {

@@ -188,6 +188,10 @@ impl OpRule for Activation {
         ]
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn differentiable(&self, _: usize) -> bool {
         true
     }

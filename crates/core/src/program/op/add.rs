@@ -64,6 +64,10 @@ impl OpRule for Add {
             .collect()
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn differentiable(&self, _: usize) -> bool {
         true
     }

@@ -226,6 +226,10 @@ impl OpRule for Elementwise {
         vec![first, second]
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn differentiable(&self, _: usize) -> bool {
         self.kind != BinaryKind::Equal
     }

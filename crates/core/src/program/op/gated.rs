@@ -62,6 +62,10 @@ impl OpRule for Gated {
         each.map(|(grad, &wanted)| wanted.then_some(grad)).collect()
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn differentiable(&self, _: usize) -> bool {
         true
     }

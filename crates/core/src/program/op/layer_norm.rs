@@ -82,6 +82,10 @@ impl OpRule for LayerNorm {
         vec![dx, dg, db]
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn differentiable(&self, _: usize) -> bool {
         true
     }

@@ -370,6 +370,12 @@ pub trait OpRule: std::fmt::Debug {
         false
     }
 
+    /// Whether it takes so little time beside a product over the same rows that making its outputs again is
+    /// better than keeping them from the forward to the backward.
+    fn is_cheap(&self) -> bool {
+        false
+    }
+
     /// Inputs that are residents updated in place.
     fn updates(&self) -> &'static [usize] {
         &[]

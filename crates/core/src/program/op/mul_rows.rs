@@ -68,6 +68,10 @@ impl OpRule for MulRows {
         vec![dx, dv]
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn differentiable(&self, _: usize) -> bool {
         true
     }

@@ -97,6 +97,10 @@ impl OpRule for RmsNorm {
         vec![dx, dw]
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn differentiable(&self, _: usize) -> bool {
         true
     }

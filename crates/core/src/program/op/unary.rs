@@ -217,6 +217,10 @@ impl OpRule for Unary {
         vec![Some(grad)]
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn differentiable(&self, _: usize) -> bool {
         self.kind != UnaryKind::Sign
     }

@@ -7,6 +7,7 @@ mod hasten;
 mod onto;
 mod recast;
 mod recompute;
+mod rematerialize;
 
 pub use absorb::absorb;
 pub use common::merge_common;
@@ -15,6 +16,7 @@ pub use hasten::hasten;
 pub use onto::onto;
 pub use recast::recast;
 pub use recompute::recompute;
+pub use rematerialize::rematerialize;
 
 use std::collections::BTreeMap;
 
