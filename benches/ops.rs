@@ -482,6 +482,7 @@ fn packing(filter: &str) {
                 mask,
                 label,
                 learned: Vec::new(),
+                task: 0,
             };
             made.add(i, i as u32, &example);
         }

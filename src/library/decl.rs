@@ -282,6 +282,11 @@ pub(crate) const LABEL: Maybe<str> = Maybe::new(
     kind::COLUMN,
     "column with the label or, for regression, the number",
 );
+pub(crate) const TASK: Maybe<str> = Maybe::new(
+    "task",
+    kind::COLUMN,
+    "column with the number of each row's task, counted from 0, for methods that train several tasks at once",
+);
 pub(crate) const LABELS: Maybe<Checked> = Maybe::new(
     "labels",
     kind::LABELS,
@@ -385,6 +390,7 @@ static DATA_HUB: Schema = Schema {
         TOOLS.key(),
         ENABLE_THINKING.key(),
         LABEL.key(),
+        TASK.key(),
         LABELS.key(),
         LABEL_SEPARATOR.key(),
         DATA_CONFIG.key(),
@@ -417,6 +423,7 @@ static DATA_LOCAL: Schema = Schema {
         TOOLS.key(),
         ENABLE_THINKING.key(),
         LABEL.key(),
+        TASK.key(),
         LABELS.key(),
         LABEL_SEPARATOR.key(),
         SPLIT.key(),

@@ -140,6 +140,8 @@ pub(super) struct Want<'a> {
     pub max_length: u64,
     /// What is put into the texts, or marked in them, for the methods.
     pub marking: Marking,
+    /// The method whose tasks the examples name, and how many it has.
+    pub tasks: Option<(&'static str, u64)>,
     /// Whether to say what is seen of its rows.
     pub survey: bool,
     /// How the tokens are found that a language model learns.

@@ -36,6 +36,10 @@ impl Binder<'_> {
     ) -> Option<Arc<BoundSplit>> {
         let declared = self.recipe.find("data", name)?;
         let asked = Asked::new(declared, split, at);
+        if let Some(diag) = asked.lacks_tasks(want) {
+            diags.push(diag);
+            return None;
+        }
         let lacking = asked.lacks_column(want.template);
         let lacks = lacking.is_some();
         lacking.into_iter().for_each(|diag| diags.push(diag));
@@ -65,10 +69,14 @@ impl Binder<'_> {
             return None;
         }
         let known = want.demonstrations.is_none_or(|d| d.at_hand());
-        match model.tokenizer.clone().filter(|_| known) {
+        let bound = match model.tokenizer.clone().filter(|_| known) {
             Some(tokenizer) => self.tokenized(&asked, (&source, &tokenizer), want, diags),
             None => self.counted(&asked, &source, want, diags),
-        }
+        }?;
+        let other = asked.other_task(want, &bound);
+        let fits = other.is_none();
+        other.into_iter().for_each(|diag| diags.push(diag));
+        fits.then_some(bound)
     }
 
     /// A split whose tokens cannot be had: its texts are counted, and each is taken as long as the stage allows.

@@ -301,6 +301,7 @@ impl Each<'_> {
                             mask: read.mask,
                             label,
                             learned: read.learned,
+                            task: example.task,
                         }
                         .marked(self.want.marking, &self.special),
                     }

@@ -91,6 +91,7 @@ pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -
                     here: &here,
                     machine,
                     marking: Marking::default(),
+                    tasks: None,
                 }
                 .stage(declared, alias, &mut own);
                 let planned = planned.filter(|_| !own.has_errors());

@@ -69,6 +69,7 @@ impl Binder<'_> {
             text: decl::columns(values),
             form: decl::form(values),
             label: label.filter(|_| answer.reads_labels()).map(str::to_owned),
+            task: decl::TASK.get(values).map(str::to_owned),
             take: decl::TAKE.get(values),
             shuffle: decl::SHUFFLE.get(values),
             labels,
@@ -365,6 +366,9 @@ fn identity(spec: &DataSpec, hashes: &[(PathBuf, String)]) -> String {
     }
     if let Some(names) = &spec.beside {
         taken += &format!(" named {names:?}");
+    }
+    if let Some(task) = &spec.task {
+        taken += &format!(" of task {task:?}");
     }
     if let Some(carve) = &spec.carve {
         taken += &format!(" {carve:?}");

@@ -65,6 +65,11 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("psoft", "rank", "4"),
     ("peanut", "rank", "4"),
     ("supertuning", "sparsity", "0.9"),
+    ("adamss", "rank", "6"),
+    ("adamss", "subspaces", "2"),
+    ("lily", "rank", "4"),
+    ("poly", "rank", "2"),
+    ("poly", "skills", "2"),
 ];
 
 /// What a stage has to say for a method beside its own keys; `warm` is a full training.

@@ -11,7 +11,7 @@ use crate::exec::interpreter::Runner;
 use crate::files::RunError;
 use crate::files::weights::{Checkpoint, Kind};
 use crate::library::derive::spread::{Held, Spread};
-use crate::library::derive::{BaseParam, Derivation};
+use crate::library::derive::{BaseParam, Derivation, Derive};
 use crate::library::model::Model;
 use crate::library::net::{Init, Owner, Param};
 use crate::library::peft::Ready;
@@ -32,6 +32,15 @@ pub(super) struct Made<'a> {
     parts: Vec<Option<Vec<f32>>>,
 }
 
+impl Made<'_> {
+    /// Bytes of what waits for sites that are still to be loaded.
+    fn waits(&self) -> u64 {
+        let waits = |_: &&Vec<f32>| self.by.rule().is_of_many();
+        let parts = self.parts.iter().flatten().filter(waits);
+        parts.map(|part| 4 * part.len() as u64).sum()
+    }
+}
+
 /// Loads parameters, one at a time.
 pub(super) struct Loader<'a> {
     /// Whether first values are wanted.
@@ -39,7 +48,7 @@ pub(super) struct Loader<'a> {
     pub(super) model: &'a dyn Model,
     pub(super) sources: &'a Origins,
     pub(super) params: &'a [Param],
-    pub(super) made: Option<Made<'a>>,
+    pub(super) made: Vec<Made<'a>>,
     /// The last list that was spread, which many parameters hold a part of.
     pub(super) dealt: Option<(Spread, Vec<u32>)>,
     pub(super) initial: Initial,
@@ -100,9 +109,9 @@ impl<'a> Loader<'a> {
     /// What a parameter is to be made by, together with others, if that was not done for one of the others.
     fn to_make(&self, param: &'a Param) -> Option<&'a Derivation> {
         let (by, _) = param.derivation()?;
-        let done = self.made.as_ref().is_some_and(|made| made.by == by);
+        let done = self.made.iter().any(|made| made.by == by);
         let again = self.sources.adapter.is_some();
-        (!done && (!again || param.replaces.is_some())).then_some(by)
+        (!done && (!again || param.is_remade())).then_some(by)
     }
 
     /// Bytes held while a value is derived, before it is metered: the weight in f32, and what the derivation takes.
@@ -113,12 +122,13 @@ impl<'a> Loader<'a> {
         let own = if self.sources.adapter.is_none() {
             by.rule().scratch_bytes()
         } else {
-            0
+            by.rule().remake_bytes()
         };
         // In blocks it is made beside what is in f32.
         let blocks = param.format.and_then(Format::blocks);
         let packed = blocks.map_or(0, |blocks| blocks.bytes(param.elements()));
-        own + by.rule().source().bytes() + packed
+        let waiting: u64 = self.made.iter().map(Made::waits).sum();
+        own + by.rule().read_bytes() + packed + waiting
     }
 
     pub(super) fn tensor(&mut self, param: &'a Param, stored: Format) -> Result<Tensor, RunError> {
@@ -380,18 +390,19 @@ impl<'a> Loader<'a> {
         if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
             return self.narrow(&param.name, tensor, stored);
         }
-        if let (Some(file), None) = (&self.sources.adapter, &param.replaces) {
+        if let (Some(file), false) = (&self.sources.adapter, param.is_remade()) {
             return Err(missing(file.path(), &param.name));
         }
-        if self.made.as_ref().is_none_or(|made| made.by != by) {
-            self.made = None;
+        if !self.made.iter().any(|made| made.by == by) {
+            self.made.retain(|made| made.waits() > 0);
             let parts = self.make(by)?;
             // Aligned blocks of one derivation do not fit into the gaps that those of the last one left.
             alloc::release_freed_blocks();
-            self.made = Some(Made { by, parts });
+            self.made.push(Made { by, parts });
         }
-        let mut parts = self.made.iter_mut().flat_map(|made| &mut made.parts);
-        let Some(data) = parts.nth(part).and_then(Option::take) else {
+        let mut own = self.made.iter_mut().filter(|made| made.by == by);
+        let part = own.next().and_then(|made| made.parts.get_mut(part));
+        let Some(data) = part.and_then(Option::take) else {
             return Err(RunError::bug(format!("`{}` was not made", param.name)));
         };
         let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
@@ -414,22 +425,56 @@ impl<'a> Loader<'a> {
     fn make(&self, by: &Derivation) -> Result<Vec<Option<Vec<f32>>>, RunError> {
         let rule = by.rule();
         let source = rule.source();
-        let weight = self.base(&source.name, &source.param(), DType::F32.into())?;
-        let Some(weight) = weight.into_vec::<f32>() else {
-            return Err(RunError::bug(format!("`{}` is not in f32", source.name)));
+        let weight = self.read_of(rule)?;
+        let unfit = |why| {
+            let what = format!("`{}` cannot be taken apart: {why}", source.name);
+            match &self.sources.weights {
+                Some(weights) => RunError::file(weights.path(), what),
+                None => RunError::bug(what),
+            }
         };
-        if self.sources.adapter.is_none() {
-            let parts = rule.make(weight).map_err(|why| {
-                RunError::bug(format!("`{}` cannot be taken apart: {why}", source.name))
-            })?;
+        let mut first = self.given_parts(by);
+        if self.sources.adapter.is_none() && first.is_empty() {
+            let parts = rule.make(weight).map_err(unfit)?;
             return Ok(parts.into_iter().map(Some).collect());
         }
-        let mut first = Vec::new();
-        for &wanted in rule.wanted_again() {
-            first.push(self.started_with(by, wanted)?);
+        if first.is_empty() {
+            for &wanted in rule.wanted_again() {
+                first.push(self.started_with(by, wanted)?);
+            }
         }
         let first: Vec<&[f32]> = first.iter().filter_map(Tensor::slice).collect();
-        Ok(rule.remake(weight, &first))
+        rule.again(weight, &first).map_err(unfit)
+    }
+
+    /// The parts of a derivation that others are made from, where an adapter of peft's holds all of them.
+    fn given_parts(&self, by: &Derivation) -> Vec<Tensor> {
+        let part = |part: &usize| {
+            let own = |p: &&Param| p.derivation() == Some((by, *part));
+            let param = self.params.iter().find(own)?;
+            self.sources.given.get(&param.name).cloned()
+        };
+        let wanted = by.rule().wanted_again().iter();
+        wanted.map(part).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// What a derivation reads, in f32.
+    fn read_of(&self, rule: &dyn Derive) -> Result<Vec<f32>, RunError> {
+        let numbers = |of: &BaseParam| {
+            let tensor = self.base(&of.name, &of.param(), DType::F32.into())?;
+            let wrong = || RunError::bug(format!("`{}` is not in f32", of.name));
+            tensor.into_vec::<f32>().ok_or_else(wrong)
+        };
+        let others = rule.others();
+        if others.is_empty() {
+            return numbers(rule.source());
+        }
+        let all = std::iter::once(rule.source()).chain(others);
+        let mut list = Vec::with_capacity(all.clone().map(|p| p.bytes() as usize / 4).sum());
+        for of in all {
+            list.extend_from_slice(&numbers(of)?);
+        }
+        Ok(list)
     }
 
     /// What a part of a derivation started with, by the adapter of an earlier stage.

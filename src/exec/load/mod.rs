@@ -87,7 +87,7 @@ pub(in crate::exec) fn load_pruned(
         model,
         sources,
         params,
-        made: None,
+        made: Vec::new(),
         dealt: None,
         initial: Initial::new(),
     };

@@ -110,6 +110,7 @@ impl Chooser<'_> {
                     mask: option.len() as u32,
                     label: Target::None,
                     learned: marked.learned,
+                    task: 0,
                 };
                 made.add(place, row, &example);
                 place += 1;

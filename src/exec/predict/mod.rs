@@ -131,6 +131,13 @@ impl Predictor {
         };
         let tuning = methods(&description.methods)
             .map_err(|why| RunError::file(folder.join(DESCRIPTION), why))?;
+        if let Some((method, _)) = tuning.tasks_of_examples() {
+            let what = format!(
+                "`{method} {{ mixed = true }}` wants the task of each text, which `predict` is not told; write an `eval` stage, whose data name it, \
+                 and read its predictions"
+            );
+            return Err(RunError::file(&folder, what));
+        }
         Ok(Self {
             description,
             task,
@@ -420,6 +427,7 @@ impl Session<'_> {
                     mask,
                     label: Target::None,
                     learned: Vec::new(),
+                    task: 0,
                 }
                 .marked(marking, &special))
             })

@@ -140,7 +140,15 @@ impl Batch {
     fn marks(&self, mark: Mark) -> Tensor {
         let mut list = Vec::with_capacity(self.tokens);
         for (_, example) in &self.examples {
-            list.extend(marked(&example.ids, mark));
+            let first = match mark {
+                Mark::OfTask { rows } => example.task.saturating_mul(rows),
+                Mark::Virtual | Mark::Special { .. } => 0,
+            };
+            let own = marked(&example.ids, mark);
+            list.extend(own.map(|number| match number {
+                0 => 0,
+                number => number.saturating_add(first),
+            }));
         }
         Tensor::new(list, &[self.tokens])
     }
@@ -261,6 +269,11 @@ impl Batch {
             Feed::Rows(pick) => self.picked(pick),
             Feed::Keys(axis) => self.keys(axis),
             Feed::Owners => self.owners(),
+            Feed::Texts => {
+                let own = |(i, (_, e)): (u32, &(u32, EncodedExample))| vec![i; e.ids.len()];
+                rows(self.tokens, 1, (0..).zip(&self.examples).flat_map(own))
+            }
+            Feed::Tasks => self.each(|e| e.task),
             Feed::Targets(kind) => self.targets(kind),
             Feed::Cached
             | Feed::ClassWeights { .. }
@@ -289,6 +302,7 @@ mod tests {
             mask: n - 1,
             label: Target::Class(class),
             learned: Vec::new(),
+            task: class,
         };
         let set: EncodedSet = [example(3, 0), example(5, 1), example(2, 1)]
             .into_iter()

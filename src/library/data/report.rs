@@ -271,6 +271,7 @@ mod tests {
             spoken: false,
             texts: vec![text.to_owned()],
             label: Some(Label::Class(class)),
+            task: 0,
             row: 0,
         };
         Sight {
@@ -352,6 +353,7 @@ mod tests {
                 spoken: false,
                 texts: texts.map(str::to_owned).to_vec(),
                 label: None,
+                task: 0,
                 row: 0,
             })
         };

@@ -43,6 +43,10 @@ impl RowsHash {
                 part(&score.to_bits().to_le_bytes());
             }
         }
+        if example.task > 0 {
+            part(b"task");
+            part(&example.task.to_le_bytes());
+        }
         let hash = hasher.finalize();
         let mut sum = [0; 4];
         for (to, bytes) in sum.iter_mut().zip(hash.as_bytes().as_chunks::<8>().0) {
@@ -80,6 +84,7 @@ mod tests {
             spoken: false,
             texts: texts.iter().map(|t| (*t).to_owned()).collect(),
             label,
+            task: 0,
             row: 0,
         }
     }

@@ -12,7 +12,7 @@ use super::{About, Cell, DataError, FORMATS, Format, OF_COLUMN, RowRec, format_n
 use crate::base::rng::Stream;
 use crate::base::suggest;
 use crate::base::world::World;
-use cells::{answered, conversation, said, words};
+use cells::{answered, conversation, said, task_of, words};
 use found::Found;
 use key::{Key, Numbers};
 use options::options;
@@ -41,6 +41,8 @@ pub struct Example {
     pub spoken: bool,
     /// Its label.
     pub label: Option<Label>,
+    /// Its task, from 0.
+    pub task: u32,
     /// Which row of the files it is, from 0, counted on from file to file; a header is none.
     pub row: u32,
 }
@@ -88,7 +90,10 @@ pub fn load(spec: &DataSpec, world: &dyn World) -> Result<DataSet, Vec<DataError
 pub struct Reading<'a> {
     spec: &'a DataSpec,
     files: Vec<(Input, &'static Format)>,
+    /// The columns that are read: those of the texts, that of the labels, that of the tasks.
     columns: Vec<String>,
+    /// Whether labels are read.
+    labelled: bool,
     key: Key,
     /// Where a row is in the set; [`LEFT_OUT`] where it is not in it.
     places: Option<Vec<u32>>,
@@ -131,11 +136,13 @@ impl<'a> Reading<'a> {
             let file = first(spec);
             vec![DataError { file, ..error }]
         })?;
-        let columns: Vec<String> = spec.text.iter().chain(label).cloned().collect();
+        let columns = spec.text.iter().chain(label).chain(&spec.task);
+        let columns: Vec<String> = columns.cloned().collect();
         let mut reading = Self {
             spec,
             files,
             columns,
+            labelled: label.is_some(),
             key,
             places: None,
         };
@@ -271,8 +278,8 @@ impl<'a> Reading<'a> {
                     wrongs.add(self.blamed(error), &input.file);
                     return false;
                 }
-                if self.columns.len() > texts.len()
-                    && let Some(cell) = row.cells.last()
+                if self.labelled
+                    && let Some(cell) = row.cells.get(texts.len())
                 {
                     // What is wrong with a list is said of its row.
                     let elements = self.key.elements(cell).unwrap_or_default();
@@ -382,17 +389,29 @@ impl<'a> Reading<'a> {
         number: u32,
         texts: &[String],
     ) -> Result<Example, Vec<DataError>> {
+        let task = match &self.spec.task {
+            Some(column) => task_of(row.cells.last(), column),
+            None => Ok(0),
+        };
         if self.spec.form == Form::Choices {
-            let read = options(row.cells, texts).map_err(|error| vec![error.at(row.line)])?;
+            let wrong = |error: DataError| vec![error.at(row.line)];
+            let task = task.map_err(wrong)?;
+            let own = row.cells.into_iter().take(texts.len()).collect();
+            let read = options(own, texts).map_err(wrong)?;
             return Ok(Example {
                 texts: read,
                 spoken: false,
                 label: None,
+                task,
                 row: number,
             });
         }
         let spoken = self.spec.form.may_be_spoken()
-            && row.cells.iter().any(|cell| matches!(cell, Cell::List(_)));
+            && row
+                .cells
+                .iter()
+                .take(texts.len())
+                .any(|cell| matches!(cell, Cell::List(_)));
         let mut cells = row.cells.into_iter();
         let words = cells.by_ref().take(texts.len()).zip(texts).enumerate().map(
             |(place, (cell, column))| match self.spec.form {
@@ -406,16 +425,18 @@ impl<'a> Reading<'a> {
             },
         );
         let texts: Result<Vec<String>, DataError> = words.collect();
-        let label = cells.next().map(|cell| self.key.label(&cell)).transpose();
-        match (texts, label) {
-            (Ok(texts), Ok(label)) => Ok(Example {
+        let label = cells.next().filter(|_| self.labelled);
+        let label = label.map(|cell| self.key.label(&cell)).transpose();
+        match (texts, label, task) {
+            (Ok(texts), Ok(label), Ok(task)) => Ok(Example {
                 texts,
                 spoken,
                 label,
+                task,
                 row: number,
             }),
-            (texts, label) => {
-                let wrong = texts.err().into_iter().chain(label.err());
+            (texts, label, task) => {
+                let wrong = texts.err().into_iter().chain(label.err()).chain(task.err());
                 Err(wrong.map(|error| error.at(row.line)).collect())
             }
         }

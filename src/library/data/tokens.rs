@@ -1,10 +1,10 @@
 //! Tokenized splits: where each example is, and its tokens, in memory or in a file.
 //!
 //! ```text
-//! "peftc tokens 4\n\0"                              16 bytes
+//! "peftc tokens 5\n\0"                              16 bytes
 //! for each example  ids u32 …, segments u8 …        in any order; the segment of a learned token plus 128
 //! for each example  at u64, length u32, mask u32, label kind u32, label bits u32, BLAKE3 of its tokens u32,
-//!                   row of the data files u32, tokens that are learned u32
+//!                   row of the data files u32, tokens that are learned u32, task u32
 //! lists of classes: length u32, classes u32 …         where rows have several; a label's bits are its list's place
 //! hashes of the rows' texts u64 …                   ascending; none where the rows were not surveyed
 //! names of the classes, what was seen of the rows   JSON
@@ -34,7 +34,7 @@ pub use example::{
 };
 
 /// What a token file begins with.
-const MAGIC: &[u8; 16] = b"peftc tokens 4\n\0";
+const MAGIC: &[u8; 16] = b"peftc tokens 5\n\0";
 
 /// Bytes of what a token file ends with.
 const TRAILER: usize = 32 + blake3::OUT_LEN;
@@ -187,6 +187,12 @@ impl EncodedSet {
         }
     }
 
+    /// The largest number of a task, from 0.
+    #[must_use]
+    pub fn last_task(&self) -> u32 {
+        self.rows.iter().map(|r| r.task).max().unwrap_or(0)
+    }
+
     /// Bytes it takes in memory.
     #[must_use]
     pub fn heap_bytes(&self) -> u64 {
@@ -237,6 +243,7 @@ impl EncodedSet {
             segments: segments.iter().map(|s| s % example::LEARNED).collect(),
             mask: row.mask,
             label: self.target(row.label),
+            task: row.task,
         })
     }
 
@@ -373,6 +380,7 @@ impl Maker {
             check: check(self.bytes.get(begin..).unwrap_or_default()),
             row,
             learned: example.learned_tokens(),
+            task: example.task,
         };
         self.rows.push((place, row));
         self.at += TOKEN * example.ids.len() as u64;

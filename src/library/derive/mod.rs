@@ -10,6 +10,7 @@ use super::net::{Param, ParamKind, Role};
 mod aligned;
 mod column_norm;
 mod halves;
+mod joint;
 mod minor_vectors;
 pub mod places;
 pub mod prune;
@@ -18,6 +19,7 @@ mod row_norm;
 mod singular_vectors;
 mod split;
 pub mod spread;
+mod subspaces;
 mod svd;
 mod table_rows;
 mod truncated;
@@ -25,11 +27,13 @@ mod truncated;
 pub use aligned::{Aligned, Alignment};
 pub use column_norm::ColumnNorm;
 pub use halves::Halves;
+pub use joint::Joint;
 pub use minor_vectors::MinorVectors;
 pub use removal::Removal;
 pub use row_norm::RowNorm;
 pub use singular_vectors::SingularVectors;
 pub use split::{Basis, Split};
+pub use subspaces::Subspaces;
 pub use svd::{DECOMPOSITION, Svd};
 pub use table_rows::TableRows;
 pub use truncated::Truncated;
@@ -72,6 +76,9 @@ impl BaseParam {
     }
 }
 
+/// The parts that are made again, or what is wrong with the weight.
+pub type Remade = Result<Vec<Option<Vec<f32>>>, &'static str>;
+
 /// How some tensors are computed together from one weight.
 pub trait Derive: fmt::Debug + Send + Sync {
     /// What is computed, as reports call it.
@@ -79,6 +86,22 @@ pub trait Derive: fmt::Debug + Send + Sync {
 
     /// The weight that is read, in f32.
     fn source(&self) -> &BaseParam;
+
+    /// Further parameters that are read; their numbers follow those of the weight.
+    fn others(&self) -> Vec<&BaseParam> {
+        Vec::new()
+    }
+
+    /// Bytes held of what is read: all of it, and where it is more than one the one that is put behind the others.
+    fn read_bytes(&self) -> u64 {
+        let others = self.others();
+        let each = others.iter().map(|p| p.bytes());
+        let (own, sum): (u64, u64) = (self.source().bytes(), each.clone().sum());
+        match each.max() {
+            Some(most) => own + sum + most.max(own),
+            None => own,
+        }
+    }
 
     /// An upper bound of the heap bytes held while all parts are made: results included, the weight itself excluded.
     fn scratch_bytes(&self) -> u64;
@@ -92,6 +115,24 @@ pub trait Derive: fmt::Debug + Send + Sync {
     /// The parts whose first values [`Self::remake`] wants, in that order.
     fn wanted_again(&self) -> &'static [usize] {
         &[]
+    }
+
+    /// An upper bound of the heap bytes held while parts are made again, beside what is read.
+    fn remake_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Whether its parts are of several sites, so that they wait until those are loaded.
+    fn is_of_many(&self) -> bool {
+        false
+    }
+
+    /// [`Self::remake`], where it can fail.
+    ///
+    /// # Errors
+    /// What is wrong with the weight.
+    fn again(&self, weight: Vec<f32>, first: &[&[f32]]) -> Remade {
+        Ok(self.remake(weight, first))
     }
 
     /// The parts that no adapter keeps, from the weight and the first values of [`Self::wanted_again`]; `None` for the
@@ -125,11 +166,13 @@ derivations! {
     Aligned,
     ColumnNorm,
     Halves,
+    Joint,
     MinorVectors,
     Removal,
     RowNorm,
     SingularVectors,
     Split,
+    Subspaces,
     Svd,
     TableRows,
     Truncated,

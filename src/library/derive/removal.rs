@@ -2,11 +2,13 @@
 
 use rayon::prelude::*;
 
+use super::split::orthogonal;
 use super::{BaseParam, Derive};
 use crate::base::rng::Stream;
 use crate::program::Real;
 
-/// Directions `P [out, rank]`, drawn, and `R = relu(P)ᵀ W / scale [rank, in]`: what is taken away with them is put back.
+/// Directions `P [out, rank]`, drawn, and `R = relu(P)ᵀ W / scale [rank, in]`, or with the orthonormal Q of P: what is taken away with
+/// them is put back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
     /// The weight.
@@ -19,6 +21,8 @@ pub struct Removal {
     pub deviation: Real,
     /// The factor of what is put back.
     pub scale: Real,
+    /// Whether directions are made orthonormal, instead of the positive part of them.
+    pub orthonormal: bool,
 }
 
 impl Removal {
@@ -46,7 +50,9 @@ impl Derive for Removal {
 
     fn scratch_bytes(&self) -> u64 {
         let (out, input) = self.sizes();
-        self.rank * (4 * out as u64 + 12 * input as u64)
+        // The directions twice, and while they are made orthonormal their reflections.
+        let made = if self.orthonormal { 24 } else { 0 };
+        self.rank * ((8 + made) * out as u64 + 12 * input as u64 + 8 * self.rank)
     }
 
     fn make(&self, weight: Vec<f32>) -> Result<Vec<Vec<f32>>, &'static str> {
@@ -54,14 +60,18 @@ impl Derive for Removal {
         let stream = Stream::new(self.seed, &format!("deft/{}", self.weight.name));
         let one = |i: u64| (stream.normal(i) * self.deviation.get()) as f32;
         let p: Vec<f32> = (0..(out * rank) as u64).map(one).collect();
+        let along = match self.orthonormal {
+            true => orthogonal(&p, (out as u64, self.rank), self.rank)?.0,
+            false => p.iter().map(|x| x.max(0.0)).collect(),
+        };
         let mut r = vec![0.0_f32; rank * input];
         r.par_chunks_mut(input.max(1))
             .enumerate()
             .for_each(|(column, r)| {
                 let mut sums = vec![0.0_f64; input];
-                let along = p.iter().skip(column).step_by(rank.max(1));
-                for (row, &p) in weight.chunks_exact(input.max(1)).zip(along) {
-                    if p > 0.0 {
+                let own = along.iter().skip(column).step_by(rank.max(1));
+                for (row, &p) in weight.chunks_exact(input.max(1)).zip(own) {
+                    if p != 0.0 {
                         let each = sums.iter_mut().zip(row);
                         each.for_each(|(sum, &w)| *sum += f64::from(p) * f64::from(w));
                     }
@@ -89,6 +99,7 @@ mod tests {
             seed: 4,
             deviation: Real::new(0.5),
             scale: Real::new(2.0),
+            orthonormal: false,
         };
         let weight = [1.0, 2.0, 3.0, -4.0, 0.5, 0.25_f32];
         let made = by.make(weight.to_vec()).expect("finite");

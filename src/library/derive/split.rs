@@ -125,7 +125,7 @@ impl Derive for Split {
 
 /// The first `rank` columns of Q `[out, rank]` and rows of R `[rank, in]` by Householder's reflections, with the signs of
 /// LAPACK: a diagonal element of R has the other sign than the element it comes from.
-fn orthogonal(
+pub(super) fn orthogonal(
     weight: &[f32],
     (out, input): (u64, u64),
     rank: u64,

@@ -10,7 +10,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::{BaseParam, Derive};
-use krylov::{Weight, krylov, stack_bytes, thin};
+use krylov::{Weight, krylov, stack_bytes};
+
+pub(super) use krylov::{orthonormalise, thin};
 
 /// Rows (or columns) of a weight that one task multiplies.
 const PIECE: usize = 64;

@@ -13,8 +13,11 @@ use super::{
     Values, number,
 };
 use crate::library::error::{IDLE_KEY, RANK_TOO_LARGE};
-use crate::program::Real;
-use crate::program::op::{ActivationKind, BinaryKind, Broadcast};
+use crate::program::op::{
+    ActivationKind, Arrange, BinaryKind, Broadcast, Identity, Indices, Over, ReduceKind, Scatter,
+    UnaryKind,
+};
+use crate::program::{DType, Real};
 
 /// Directions that are taken away, and what takes their place.
 #[derive(Debug)]
@@ -37,6 +40,14 @@ const INJECT: Given<bool> = Given::<bool>::new(
     (true, "true"),
     "whether R is there; without it directions are taken away alone, which is PaRa and changes the model at once",
 );
+const PROJECTION: Given<str> = Given::<str>::tacit(
+    "projection",
+    kind::choice(&["relu", "qr"]),
+    ("relu", "relu"),
+    "by what outputs are projected: P and its positive part; or the orthonormal Q of P = Q R' on both sides, a reflection for each column in each pass",
+);
+/// The most directions whose reflections are built.
+const MOST: u64 = 64;
 const INIT: Given<str> = Given::<str>::tacit(
     "init",
     kind::choice(&["identity", "normal"]),
@@ -49,18 +60,103 @@ static SCHEMA: Schema = Schema {
     summary: "decompositional fine-tuning: a subspace of each matrix' outputs is taken away, and another is injected",
     doc: "y = x W0ᵀ + b − ((x W0ᵀ) relu(P)) Pᵀ + s · (dropout(x) Rᵀ) Pᵀ with P [out, rank] and R [rank, in] trained and s = alpha / \
           rank. P starts normal with deviation 0.02 and R as relu(P)ᵀ W0 / s, so that the model starts unchanged. What stands below on the same map \
-          is projected, too. rank · (out + in) trained numbers, 16 bytes each. Merges exactly. In peft it is DEFT; its projection by a QR \
-          decomposition is not built.",
+          is projected, too. With `projection = qr` both P and relu(P) are the orthonormal Q of P, with the signs that LAPACK gives it. \
+          rank · (out + in) trained numbers, 16 bytes each. Merges exactly. In peft it is DEFT.",
     paper: "DEFT: Kumar et al. 2025, \"DEFT: Decompositional Efficient Fine-Tuning\"; PaRa: Chen et al. 2024 (arXiv 2406.05641)",
     keys: &[
         RANK.key(),
         ALPHA.key(),
         INJECT.key(),
+        PROJECTION.key(),
         INIT.key(),
         DROPOUT.key(),
         ON.key(),
     ],
 };
+
+fn orthonormal(values: &Values) -> bool {
+    PROJECTION.get(values) == "qr"
+}
+
+/// Q of `p = Q R'`, `[out, r]`, by Householder's reflections. As in LAPACK, a diagonal element of R' has the other sign than
+/// the one it is made of.
+fn reflected(net: &mut Net<'_>, p: Value, (output, rank): (u64, u64)) -> Value {
+    let mut rest = p;
+    let mut reflections = Vec::new();
+    for k in 0..rank {
+        let (rows, columns) = (output - k, rank - k);
+        // The last row is no column's beginning: nothing is left to reflect.
+        if rows == 1 {
+            break;
+        }
+        let x = net.columns(rest, 0, 1);
+        let squares = net.reduce(ReduceKind::SumOfSquares, Over::All, x);
+        let length = net.unary(UnaryKind::Sqrt, squares);
+        let first = net.rows(x, vec![0]);
+        let first = net.flat(first, 1);
+        let sign = net.unary(UnaryKind::Sign, first);
+        let moved = net.binary(BinaryKind::Mul, Broadcast::Full, sign, length);
+        let moved = net.reshaped(moved, 1, 1);
+        let moved = put(net, moved, (0, rows));
+        let v = net.add(x, moved);
+        let squares = net.reduce(ReduceKind::SumOfSquares, Over::All, v);
+        let factor = net.unary(UnaryKind::Recip, squares);
+        let factor = net.scaled(factor, 2.0);
+        reflections.push((v, factor));
+        if columns > 1 {
+            let turned = reflect(net, (v, factor), rest);
+            let below = net.listed(turned, (1..rows as u32).collect());
+            rest = net.columns(below, 1, columns);
+        }
+    }
+    let mut q: Option<Value> = None;
+    for k in (0..rank).rev() {
+        let (rows, columns) = (output - k, rank - k);
+        // One more row and column, with a 1 where they meet.
+        let identity = Identity {
+            n: 1,
+            dtype: DType::F32,
+        };
+        let one = net.b.push1(identity, &[]);
+        let one = put(net, one, (0, rows));
+        let wide = |shift: u64, width: u64| {
+            let own = (0..columns).map(move |c| {
+                let from = c.checked_sub(shift).filter(|&from| from < width);
+                from.map(|from| (from, false))
+            });
+            Arrange::new(width, own)
+        };
+        let mut all = net.arranged(one, wide(0, 1));
+        if let Some(inner) = q {
+            let inner = put(net, inner, (1, rows));
+            let inner = net.arranged(inner, wide(1, columns - 1));
+            all = net.add(all, inner);
+        }
+        q = Some(match reflections.get(k as usize) {
+            Some(&own) => reflect(net, own, all),
+            None => all,
+        });
+    }
+    q.unwrap_or(p)
+}
+
+/// Rows of a matrix, from `first` on among so many, of zeros otherwise.
+fn put(net: &mut Net<'_>, matrix: Value, (first, rows): (u64, u64)) -> Value {
+    let own = net.b.ty(matrix).matrix().and_then(|(n, _)| n.as_const());
+    let list = (first..first + own.unwrap_or(0))
+        .map(|i| i as u32)
+        .collect();
+    let list = net.b.push1(Indices { list }, &[]);
+    net.b.push1(Scatter { rows: rows.into() }, &[list, matrix])
+}
+
+/// `(I − factor · v vᵀ) x`
+fn reflect(net: &mut Net<'_>, (v, factor): (Value, Value), x: Value) -> Value {
+    let along = net.times((v, true), (x, false));
+    let along = net.binary(BinaryKind::Mul, Broadcast::Scalar, along, factor);
+    let less = net.times((v, false), (along, false));
+    net.binary(BinaryKind::Sub, Broadcast::Full, x, less)
+}
 
 /// The factor of what is injected.
 fn scale(values: &Values) -> f64 {
@@ -84,6 +180,7 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value, Option<Value>) {
             seed: net.seed(),
             deviation: Real::new(DEVIATION),
             scale: Real::new(scale(values)),
+            orthonormal: orthonormal(values),
         });
         let part = |part| {
             let by = by.clone();
@@ -96,6 +193,10 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value, Option<Value>) {
     }
     let p = net.tensor(p);
     let r = INJECT.get(values).then(|| net.tensor(r));
+    if orthonormal(values) {
+        let q = reflected(net, p, (output, rank));
+        return (q, q, r);
+    }
     (p, net.activation(ActivationKind::Relu, p), r)
 }
 
@@ -103,7 +204,7 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value, Option<Value>) {
 const PEFT_KEYS: Keys = &[
     ("alpha", Used),
     ("bias", Only(&["\"none\""])),
-    ("decomposition_method", Only(&["\"relu\""])),
+    ("decomposition_method", Used),
     ("deft_dropout", Used),
     ("init_scale", WithoutEffect(BEGAN)),
     ("init_weights", WithoutEffect(BEGAN)),
@@ -141,7 +242,18 @@ impl Method for Deft {
                 help: Some("remove one of the two".to_owned()),
             })
         };
+        let many = (orthonormal(values) && rank > MOST).then(|| Complaint {
+            key: RANK.name(),
+            code: &RANK_TOO_LARGE,
+            message: format!(
+                "`rank` is {rank}, and a QR decomposition of at most {MOST} columns is built"
+            ),
+            help: Some(format!(
+                "write at most `rank = {MOST}`, or `projection = relu`"
+            )),
+        });
         large
+            .or(many)
             .or_else(|| idle(ALPHA.name(), ALPHA.is_written(values)))
             .or_else(|| idle(INIT.name(), INIT.is_written(values)))
             .or_else(|| idle(DROPOUT.name(), DROPOUT.is_written(values)))
@@ -187,7 +299,7 @@ impl Method for Deft {
             keys: vec![
                 ("alpha", ALPHA.get(values).map_or(Json::Null, number)),
                 ("bias", json!("none")),
-                ("decomposition_method", json!("relu")),
+                ("decomposition_method", json!(PROJECTION.get(values))),
                 ("deft_dropout", json!(DROPOUT.get(values))),
                 ("exclude_modules", json!(null)),
                 ("fan_in_fan_out", json!(false)),
@@ -217,6 +329,14 @@ impl Method for Deft {
                 return Err(Misfit::of_config(message));
             }
         };
+        let projection = match config.get("decomposition_method").map(Json::as_str) {
+            None => "relu",
+            Some(Some(own @ ("relu" | "qr"))) => own,
+            Some(_) => {
+                let message = "`decomposition_method` must be \"relu\" or \"qr\"";
+                return Err(Misfit::of_config(message));
+            }
+        };
         for place in file.places()? {
             place.only(&[P, R])?;
             let name = place.name(P);
@@ -226,6 +346,7 @@ impl Method for Deft {
             let mut values = vec![
                 (RANK.name(), Checked::Int(rank)),
                 (INJECT.name(), Checked::Bool(!para)),
+                (PROJECTION.name(), Checked::Str(projection.to_owned())),
             ];
             if !para {
                 file.take(&place.name(R), place.own(R), &[rank, place.site.input()])?;

@@ -79,6 +79,12 @@ pub trait Method: Sync + Send + fmt::Debug {
         None
     }
 
+    /// How many tasks there are, where each example is of a task of its own, which the data name.
+    fn tasks_of_examples(&self, values: &Values) -> Option<u64> {
+        let _ = values;
+        None
+    }
+
     /// The positions that it takes from texts.
     fn room(&self, values: &Values) -> Room {
         Room {
@@ -167,6 +173,11 @@ pub trait Method: Sync + Send + fmt::Debug {
     fn consistency(&self, values: &Values) -> Option<f64> {
         let _ = values;
         None
+    }
+
+    /// Whether a layer of it depends on how many steps its training has ([`Net::steps`]).
+    fn reads_steps(&self) -> bool {
+        false
     }
 
     /// What is wrong with these values for a training of so many steps, if anything.

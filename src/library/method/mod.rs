@@ -27,6 +27,7 @@ mod lt_sft;
 mod magnitude_mask;
 mod mask;
 mod movement_mask;
+mod pruning;
 mod shira;
 mod smt;
 mod sparse;
@@ -40,6 +41,7 @@ mod boft;
 mod c3a;
 mod deft;
 mod fourierft;
+mod frod;
 mod glora;
 mod hra;
 mod ia3;
@@ -59,6 +61,7 @@ mod wavelets;
 // Other forms of a linear map's weight: products, scalings, rotations, spectra.
 mod adalora;
 mod adalora_import;
+mod adamss;
 mod after;
 mod delora;
 mod dora;
@@ -66,17 +69,20 @@ mod dylora;
 mod gralora;
 mod hira;
 mod kasa;
+mod lily;
 mod loha;
 mod lokr;
 mod lora;
 mod lora_import;
 mod miss;
 mod pair;
+mod poly;
 mod pvera;
 mod randlora;
 mod side_lora;
 mod siva;
 mod sora;
+mod tasks;
 mod tinylora;
 mod unilora;
 mod vblora;
@@ -136,6 +142,8 @@ pub const METHODS: &[&dyn Method] = &[
     &fish::METHOD,
     &magnitude_mask::METHOD,
     &movement_mask::METHOD,
+    &pruning::BY_MAGNITUDE,
+    &pruning::BY_MOVEMENT,
     &lt_sft::METHOD,
     &diff_pruning::DiffPruning,
     &smt::Smt,
@@ -164,6 +172,9 @@ pub const METHODS: &[&dyn Method] = &[
     &tinylora::TinyLora,
     &unilora::UniLora,
     &pvera::Pvera,
+    &adamss::AdaMss,
+    &lily::Lily,
+    &poly::Poly,
     // Scalings, rotations and spectra.
     &ia3::Ia3,
     &ln_tuning::LnTuning,
@@ -180,6 +191,7 @@ pub const METHODS: &[&dyn Method] = &[
     &deft::Deft,
     &glora::Glora,
     &peanut::Peanut,
+    &frod::Frod,
     &svfit::Svfit,
     &svft::Svft,
     &spectral_adapter::SpectralAdapter,

@@ -9,12 +9,12 @@ use super::super::schema::{Checked, Given, kind};
 use super::prompt_tuning::{
     self, INIT, ON, PLACE, PROMPT, SIZES, TEXT, TOKEN_IDS, TOKENS, is_words, marking, peft_keys,
 };
+use super::tasks::{self, MIXED, TASK, TASKS};
 use super::{
     At, Complaint, Facts, Marking, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value,
     Values,
 };
-use crate::library::error::BAD_METHOD_VALUES;
-use crate::program::op::{BinaryKind, Broadcast};
+use crate::program::op::{BinaryKind, BlockProduct, Blocks, Broadcast};
 
 /// A prompt that tasks share.
 #[derive(Debug)]
@@ -26,25 +26,12 @@ const RANK: Given<u64> = Given::<u64>::new(
     (1, "1"),
     "rank of a task's factor",
 );
-const TASKS: Given<u64> = Given::<u64>::new(
-    "tasks",
-    kind::int(1, 1 << 16),
-    (1, "1"),
-    "how many tasks have a factor",
-);
-const TASK: Given<u64> = Given::<u64>::new(
-    "task",
-    kind::int(0, 1 << 16),
-    (0, "0"),
-    "whose factor is used and trained, counted from 0",
-);
-
 static SCHEMA: Schema = Schema {
     name: "multitask_prompt",
     summary: "multitask prompt tuning: a prompt that tasks share, times a low-rank factor of the task at hand",
     doc: "As `prompt_tuning` with P = S ⊙ (u v), where S [tokens, hidden] is shared by all tasks, and u [tokens, rank] and \
           v [rank, hidden] are those of `task`, which start normal of deviation 0.02 and do not decay. A stage trains S and the factor of one task; \
-          examples of several tasks in one batch are not built. In peft it is PROMPT_TUNING of P; adapters of peft's \
+          with `mixed = true` those of all tasks, each by its own examples. In peft it is PROMPT_TUNING of the P of one `task`; adapters of peft's \
           MULTITASK_PROMPT_TUNING are read whole, and `adapter = peft \"DIR\" { task = 1 }` says which task is meant. \
           Backward goes through the whole model; 16 bytes a trained number. It cannot be merged.",
     paper: "Wang et al. 2023 (arXiv 2303.02861)",
@@ -53,6 +40,7 @@ static SCHEMA: Schema = Schema {
         RANK.key(),
         TASKS.key(),
         TASK.key(),
+        MIXED.key(),
         INIT.key(),
         prompt_tuning::DEVIATION.key(),
         TEXT.key(),
@@ -87,22 +75,43 @@ fn sizes(values: &Values, site: &Site) -> [[u64; 2]; 2] {
     [[count, rank], [rank, site.output()]]
 }
 
+/// The factors of all tasks, one row a task, with the sizes of one.
+fn factors(values: &Values, site: &Site, net: &mut Net<'_>) -> [(Value, [u64; 2]); 2] {
+    let tasks = TASKS.get(values);
+    let [columns, rows] = sizes(values, site);
+    let mut all = |name, [high, wide]: [u64; 2]| {
+        // Those of tasks without examples have no gradient and stay as they are.
+        let all = Param::at(site, name).shape(&[tasks, high * wide]);
+        let all = net.tensor(all.undecayed().start(Init::Normal(0.02)));
+        (all, [high, wide])
+    };
+    let [first, second] = FACTORS;
+    [all(first, columns), all(second, rows)]
+}
+
+/// The rows of all tasks, those of one behind those of the one before.
+fn prompts(values: &Values, site: &Site, net: &mut Net<'_>) -> Value {
+    let shared = prompt_tuning::prompt(values, site, net);
+    let (count, tasks) = (TOKENS.get(values), TASKS.get(values));
+    let [columns, rows] = factors(values, site, net);
+    let mut stacked =
+        |(all, [high, wide]): (Value, [u64; 2])| net.reshaped(all, tasks * high, wide);
+    let (columns, rows) = (stacked(columns), stacked(rows));
+    let op = BlockProduct::new(tasks as u32, Blocks::STACKED, Blocks::STACKED);
+    let own = net.b.push1(op, &[columns, rows]);
+    let order = (0..tasks * count).map(|i| (i % count) as u32);
+    let shared = net.listed(shared, order.collect());
+    net.binary(BinaryKind::Mul, Broadcast::Full, shared, own)
+}
+
 /// The rows that stand for the virtual tokens.
 fn prompt(values: &Values, site: &Site, net: &mut Net<'_>) -> Value {
     let shared = prompt_tuning::prompt(values, site, net);
-    let (tasks, task) = (TASKS.get(values), TASK.get(values) as u32);
-    let each = FACTORS.iter().zip(sizes(values, site));
-    let own = each.map(|(name, [high, wide])| {
-        // Those of other tasks have no gradient and stay as they are.
-        let all = Param::at(site, name).shape(&[tasks, high * wide]);
-        let all = net.tensor(all.undecayed().start(Init::Normal(0.02)));
+    let task = TASK.get(values) as u32;
+    let [columns, rows] = factors(values, site, net).map(|(all, [high, wide])| {
         let own = net.rows(all, vec![task]);
         net.reshaped(own, high, wide)
     });
-    let own: Vec<Value> = own.collect();
-    let [columns, rows] = own[..] else {
-        return shared;
-    };
     let task = net.times((columns, false), (rows, false));
     net.binary(BinaryKind::Mul, Broadcast::Full, shared, task)
 }
@@ -133,16 +142,7 @@ impl Method for MultitaskPrompt {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
-        let (tasks, task) = (TASKS.get(values), TASK.get(values));
-        if task >= tasks {
-            return Some(Complaint {
-                key: TASK.name(),
-                code: &BAD_METHOD_VALUES,
-                message: format!("`task` is {task}, and there are {tasks}, counted from 0"),
-                help: Some(format!("write at most `task = {}`", tasks - 1)),
-            });
-        }
-        prompt_tuning::check_ids(values, site)
+        tasks::check(values).or_else(|| prompt_tuning::check_ids(values, site))
     }
 
     fn marking(&self, values: &Values) -> Marking {
@@ -150,6 +150,10 @@ impl Method for MultitaskPrompt {
     }
 
     fn embedded(&self, at: &At<'_>, net: &mut Net<'_>, rows: Value) -> Value {
+        if MIXED.get(at.values) {
+            let table = prompts(at.values, at.site, net);
+            return net.replaced_by_task(rows, table, TOKENS.get(at.values));
+        }
         let prompt = prompt(at.values, at.site, net);
         net.replaced(rows, prompt)
     }
@@ -191,8 +195,13 @@ impl Method for MultitaskPrompt {
         Some((TASK.name(), TASKS.get(values)))
     }
 
+    fn tasks_of_examples(&self, values: &Values) -> Option<u64> {
+        tasks::named_by_examples(values)
+    }
+
     fn peft(&self, values: &Values) -> Option<PeftForm> {
-        (PLACE.get(values) == "first").then(prompt_tuning::form)
+        let plain = PLACE.get(values) == "first" && !MIXED.get(values);
+        plain.then(prompt_tuning::form)
     }
 
     fn prompt_keys(&self, values: &Values, facts: &Facts, _: &[&Site]) -> PeftKeys {

@@ -35,6 +35,16 @@ impl Tuning {
         })
     }
 
+    /// The method whose tasks examples name, and how many there are; the fewest of several.
+    #[must_use]
+    pub fn tasks_of_examples(&self) -> Option<(&'static str, u64)> {
+        let each = self.methods.iter().filter_map(|(m, f)| {
+            let tasks = m.tasks_of_examples(&f.values)?;
+            Some((m.schema().name, tasks))
+        });
+        each.min_by_key(|(_, tasks)| *tasks)
+    }
+
     /// The positions that methods take from texts.
     #[must_use]
     pub fn room(&self) -> Room {

@@ -3,8 +3,8 @@
 use super::super::method;
 use super::{Attend, Mode, Net, Part, Role, Site};
 use crate::program::op::{
-    Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Heads, Indices, Over,
-    Place, Prepend, ReduceKind,
+    Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Heads, Indices,
+    Over, Place, Prepend, ReduceKind,
 };
 use crate::program::{Axis, Class, DType, Feed, Mark, Pick, Real, TensorType, Value};
 
@@ -72,6 +72,36 @@ impl Net<'_> {
     pub fn replaced(&mut self, x: Value, rows: Value) -> Value {
         let marks = self.b.feed(Feed::Marks(Mark::Virtual));
         self.b.push1(Place { add: false }, &[x, rows, marks])
+    }
+
+    /// The same with a table of `count` rows for each task: a text has those of its own.
+    pub fn replaced_by_task(&mut self, x: Value, table: Value, count: u64) -> Value {
+        let rows = count as u32;
+        let marks = self.b.feed(Feed::Marks(Mark::OfTask { rows }));
+        self.b.push1(Place { add: false }, &[x, table, marks])
+    }
+
+    /// Rows that stand for the texts, at each of their tokens: `[S, d] → [T, d]`.
+    pub fn at_tokens(&mut self, rows: Value) -> Value {
+        let texts = self.b.feed(Feed::Texts);
+        self.gather(rows, texts)
+    }
+
+    /// The row of each text's task in a table: `[tasks, d] → [S, d]`.
+    pub fn of_tasks(&mut self, table: Value) -> Value {
+        let tasks = self.b.feed(Feed::Tasks);
+        self.gather(table, tasks)
+    }
+
+    /// Standard normal numbers, so many for each text, which are a function of seed, name, step and text: `[S, count]`.
+    pub fn noise_of_texts(&mut self, x: Value, count: u64, name: &str) -> Value {
+        let first = self.b.feed(Feed::Rows(Pick::First));
+        let rows = self.gather(x, first);
+        let width = self.b.ty(x).matrix().and_then(|(_, d)| d.as_const());
+        let copies = Arrange::new(width.unwrap_or(1), (0..count).map(|_| [(0, false)]));
+        let rows = self.arranged(rows, copies);
+        let ones = self.binary(BinaryKind::Equal, Broadcast::Full, rows, rows);
+        self.noise(ones, name)
     }
 
     /// A matrix of tokens to which rows of a table are added at the first `most` special tokens of each text, behind

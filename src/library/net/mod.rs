@@ -56,6 +56,8 @@ pub struct NetOptions {
     pub seed: u64,
     /// Whether a step of a training is made of several runs.
     pub parts: bool,
+    /// Steps of the training, where a method asks for them.
+    pub steps: Option<u64>,
     /// The step, and the steps of an epoch: parameters that begin to be trained later are frozen.
     pub until: Option<(u64, u64)>,
     /// Which of a step's routes it is; each has draws and dropout of its own.
@@ -343,6 +345,12 @@ impl<'a> Net<'a> {
     #[must_use]
     pub const fn table_scale(&self) -> f64 {
         self.table_scale
+    }
+
+    /// Steps of the training whose own program is built; `None` elsewhere.
+    #[must_use]
+    pub const fn steps(&self) -> Option<u64> {
+        self.options.steps
     }
 
     /// The stage's seed.

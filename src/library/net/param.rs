@@ -291,6 +291,12 @@ impl Param {
         (self.trainable || !matches!(self.owner, Owner::Base)) && self.saved
     }
 
+    /// Whether it is computed again from the model's weights where an adapter is loaded.
+    #[must_use]
+    pub const fn is_remade(&self) -> bool {
+        self.replaces.is_some() || (!self.saved && matches!(self.init, Init::Derived { .. }))
+    }
+
     /// Whether it is on the device alone, once it is there: no program changes it and no adapter holds it.
     #[must_use]
     pub const fn only_on_device(&self, class: Class) -> bool {

@@ -115,6 +115,7 @@ fn program(
     let options = NetOptions {
         parts: false,
         route: 0,
+        steps: None,
         until: None,
         mode: Mode::Evaluate,
         storage: Storing::default(),

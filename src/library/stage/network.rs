@@ -12,11 +12,12 @@ use super::super::net::{Mode, Net, NetOptions};
 use super::super::schema::Values;
 use super::super::task::Task;
 use super::packing::Batch;
+use super::train::{batches, steps, steps_per_epoch};
 use super::{Sound, Span, StageCx};
 use crate::program::format::Storing;
 use crate::program::op::Op;
 use crate::program::passes;
-use crate::program::{Builder, Def, Feed, Node, Numbers, Pick, Program, Value, Verified};
+use crate::program::{Builder, Def, Feed, Mark, Node, Numbers, Pick, Program, Value, Verified};
 
 /// A network built into a program.
 #[derive(Debug)]
@@ -60,6 +61,15 @@ pub(super) fn is_split(values: &Values) -> bool {
     }
 }
 
+/// Steps of a training, where a method's layers depend on them. Batches that cannot be made are complained about where
+/// they are packed.
+fn scheduled_steps(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode) -> Option<u64> {
+    let asked = mode.trains() && tuning.methods.iter().any(|(m, _)| m.reads_steps());
+    let (batch, packing) = asked.then(|| batches(cx).ok()).flatten()?;
+    let epoch = steps_per_epoch(cx, (batch, packing.as_ref()));
+    Some(steps(cx.values, epoch))
+}
+
 /// What a stage's network is built with.
 fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<String>) -> NetOptions {
     NetOptions {
@@ -68,6 +78,7 @@ fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<Strin
         seed: keys::SEED.find(cx.values).unwrap_or(0),
         parts: is_split(cx.values),
         route: 0,
+        steps: scheduled_steps(cx, tuning, mode),
         until: None,
         dropout_frozen: keys::DROPOUT_FROZEN.get(cx.values),
         probed,
@@ -243,6 +254,7 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
         seed: 0,
         parts: false,
         route: 0,
+        steps: None,
         until: None,
         dropout_frozen: false,
         probed: BTreeSet::new(),
@@ -285,6 +297,7 @@ pub fn prompt(
         seed: 0,
         parts: false,
         route: 0,
+        steps: None,
         until: None,
         dropout_frozen: false,
         probed: BTreeSet::new(),
@@ -352,6 +365,13 @@ pub fn generation(
             "`{}` reads whole texts at once, so that text cannot be generated a token at a time",
             label.map_or("", String::as_str)
         ));
+    }
+    let of_tasks = |feed| matches!(feed, Feed::Tasks | Feed::Marks(Mark::OfTask { .. }));
+    if program.feeds().any(|(feed, _)| of_tasks(feed)) {
+        return Err(
+            "which task a prompt is of is not known where text is generated: write `task = …` in the method instead of `mixed = true`"
+                .to_owned(),
+        );
     }
     let loss = None;
     Ok((

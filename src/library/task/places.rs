@@ -127,6 +127,7 @@ mod tests {
             mask: 0,
             label: Target::None,
             learned,
+            task: 0,
         };
         let reads = Reads::Next(Arc::new(vec![3, 0, 2, 9]));
         let told = |learned| {

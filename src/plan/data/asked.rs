@@ -67,6 +67,35 @@ impl<'a> Asked<'a> {
         Some(diag)
     }
 
+    /// The error of a method that trains several tasks, where the data name none.
+    pub(super) fn lacks_tasks(&self, want: Want<'_>) -> Option<Diag> {
+        let (method, _) = want.tasks?;
+        let named = decl::TASK.get(&self.declared.filled.values);
+        named.is_none().then(|| {
+            let name = &self.declared.name.value;
+            let message = format!(
+                "`{method} {{ mixed = true }}` wants each example's task, and `{name}` names none"
+            );
+            Diag::error(&BAD_DATA, self.at, message).help(format!(
+                "write `task = COLUMN` in `{name}`, or `task = 0` in the method"
+            ))
+        })
+    }
+
+    /// The error of an example whose task the method does not have.
+    pub(super) fn other_task(&self, want: Want<'_>, bound: &BoundSplit) -> Option<Diag> {
+        let (method, tasks) = want.tasks?;
+        let last = bound.encoded.as_ref()?.last_task();
+        (u64::from(last) >= tasks).then(|| {
+            let message = format!(
+                "`{}` has examples of task {last}, and `{method}` has {tasks} tasks, counted from 0",
+                self.path()
+            );
+            Diag::error(&BAD_DATA, self.at, message)
+                .help(format!("write `tasks = {}` in the method, or correct the data", last + 1))
+        })
+    }
+
     /// The warning about a split whose files are not here.
     pub(super) fn offline(&self, why: &str, max_length: u64) -> Diag {
         Diag::warning(

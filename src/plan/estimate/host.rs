@@ -6,7 +6,7 @@ use super::{Around, Estimate};
 use crate::library::derive::Derivation;
 use crate::library::net::{Init, Param};
 use crate::library::stage::job::{Job, Routine};
-use crate::program::{Bindings, Class, Format, Resident, memory};
+use crate::program::{Bindings, Class, Format, Resident, Verified, memory};
 
 /// Bytes of what a stage copies of an adapter beside the tensors it computes with: the singular vectors that it began
 /// with, which exports and merges need, and the adapter in peft's format while it is written.
@@ -39,13 +39,21 @@ pub(super) fn copies(job: &Job, around: Around, estimate: &Estimate) -> u64 {
 /// it, and what was loaded before it, which is what is pruned and then parameter by parameter.
 pub(super) fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
     if let Routine::Fold(_) = job.routine {
-        return None; // nothing is derived there, and each site is loaded for itself
+        return None; // each site is loaded for itself
     }
     let gone = job.features().filter(|f| f.everything);
-    let mut left: BTreeMap<&str, &Resident> = job
-        .programs()
-        .into_iter()
-        .filter(|v| gone.is_none_or(|f| **v != f.prefix))
+    let programs = job.programs().into_iter();
+    let there = programs.filter(|v| gone.is_none_or(|f| **v != f.prefix));
+    deriving_of(job, there, makes_adapter)
+}
+
+/// The same of what some programs hold.
+pub(super) fn deriving_of<'p>(
+    job: &Job,
+    programs: impl Iterator<Item = &'p Verified>,
+    makes_adapter: bool,
+) -> Option<Estimate> {
+    let mut left: BTreeMap<&str, &Resident> = programs
         .flat_map(|v| &v.program().residents)
         .map(|r| (r.name.as_str(), r))
         .collect();
@@ -54,18 +62,22 @@ pub(super) fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
     let others = job.params.iter().filter(|p| !early(p));
     let mut held = Estimate::default();
     let mut best: Option<Estimate> = None;
-    let mut made: Option<&Derivation> = None;
+    let mut made: Vec<&Derivation> = Vec::new();
+    // What was made for sites that are still to be loaded.
+    let mut waiting = 0;
     for param in pruned.chain(others) {
         let Some(resident) = left.remove(param.name.as_str()) else {
             continue;
         };
         // The first of the tensors that are made together.
         let derived = param.derivation().map(|(by, _)| by);
-        if let Some(by) = derived.filter(|by| made != Some(*by)) {
-            made = Some(by);
-            if makes_adapter || param.replaces.is_some() {
+        if let Some(by) = derived.filter(|by| !made.contains(by)) {
+            made.retain(|by| by.rule().is_of_many());
+            made.push(by);
+            if makes_adapter || param.is_remade() {
                 let at = Estimate {
-                    transient: by.rule().source().bytes()
+                    transient: waiting
+                        + by.rule().read_bytes()
                         + match param.format.and_then(Format::blocks) {
                             // In blocks it is made beside what is in f32.
                             Some(blocks) => blocks.bytes(param.elements()),
@@ -74,7 +86,7 @@ pub(super) fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
                     workspace: if makes_adapter {
                         by.rule().scratch_bytes()
                     } else {
-                        0
+                        by.rule().remake_bytes()
                     },
                     peak_op: by.rule().what().to_owned(),
                     ..held.clone()
@@ -82,7 +94,14 @@ pub(super) fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
                 if best.as_ref().is_none_or(|b| at.peak() > b.peak()) {
                     best = Some(at);
                 }
+                if by.rule().is_of_many() {
+                    waiting += made_bytes(job, by, makes_adapter);
+                }
             }
+        }
+        let waits = |by: &Derivation| by.rule().is_of_many();
+        if derived.is_some_and(waits) && (makes_adapter || param.is_remade()) {
+            waiting -= (4 * param.elements()).min(waiting);
         }
         let bytes = resident.ty.bytes(&Bindings::default());
         match resident.class {
@@ -92,6 +111,15 @@ pub(super) fn deriving(job: &Job, makes_adapter: bool) -> Option<Estimate> {
         }
     }
     best
+}
+
+/// Bytes of the parts that are made together.
+fn made_bytes(job: &Job, by: &Derivation, makes_adapter: bool) -> u64 {
+    let own = |p: &&Param| {
+        (makes_adapter || p.is_remade()) && p.derivation().is_some_and(|(other, _)| other == by)
+    };
+    let own = job.params.iter().filter(own);
+    own.map(|p| 4 * p.elements()).sum()
 }
 
 /// The moment a whole model is written: all its weights, nothing else.

@@ -2,6 +2,7 @@
 //! before a training.
 
 use super::Estimate;
+use super::host::deriving_of;
 use super::programs::over;
 use super::sizes::{evaluation_sizes, every_size, fisher_sizes};
 use crate::library::combine;
@@ -90,7 +91,11 @@ pub(super) fn other_estimate(
                 .sites
                 .iter()
                 .map(|(_, program)| over(&[(program, &none)], machine));
-            let folded = each.max_by_key(Estimate::peak).unwrap_or_default();
+            // What no adapter keeps is made again, site by site.
+            let all = fold.sites.iter().chain(&fold.biases);
+            let again = all.filter_map(|(_, v)| deriving_of(job, std::iter::once(v), false));
+            let folded = each.chain(again).max_by_key(Estimate::peak);
+            let folded = folded.unwrap_or_default();
             let folded = converted(fold, job)
                 .filter(|c| c.peak() > folded.peak())
                 .unwrap_or(folded);

@@ -41,6 +41,8 @@ pub(super) struct Planner<'a, 'b> {
     pub(super) machine: &'a Machine,
     /// What the stage's methods put into its texts, or mark in them.
     pub(super) marking: Marking,
+    /// The stage's method whose tasks the examples name, and how many it has.
+    pub(super) tasks: Option<(&'static str, u64)>,
 }
 
 impl Planner<'_, '_> {
@@ -67,6 +69,7 @@ impl Planner<'_, '_> {
         );
         if let Some(tuning) = &tuning {
             self.marking = tuning.marking();
+            self.tasks = tuning.tasks_of_examples();
             reserve(tuning, model.as_mut(), (values, &mut start), diags);
         }
         let model: Arc<dyn Model> = Arc::from(model);

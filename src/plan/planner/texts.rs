@@ -169,6 +169,7 @@ impl Planner<'_, '_> {
                 draws: keys::DRAWS.find(values).unwrap_or(1),
                 max_length: start.max_length,
                 marking: self.marking,
+                tasks: self.tasks,
                 survey: self.binder.survey,
                 rows: Rows::PLAIN,
             };

@@ -119,6 +119,7 @@ pub(super) fn with_peft(
     };
     for (name, tensor) in &own {
         if crate::peft_products::multiplies(&config, &own, name, &mut weights)
+            || crate::peft_mixtures::mixes(&config, &own, name, &mut weights)
             || crate::peft_turned::turns(&config, &own, name, &mut weights)
             || crate::peft_spectra::applies(&config, &own, name, &mut weights)
         {

@@ -125,6 +125,11 @@ pub enum TargetKind {
 pub enum Mark {
     /// Tokens that are of no text: rows that a method trains stand for them, each for its own.
     Virtual,
+    /// The same with rows of each task's own, where there are so many for each: those of a task follow those of the one before.
+    OfTask {
+        /// Rows of a task.
+        rows: u32,
+    },
     /// The special tokens of a text, such as `[CLS]` and `[SEP]`, in their order, up to so many.
     Special {
         /// How many are marked at most.
@@ -159,6 +164,10 @@ pub enum Feed {
     Keys(Axis),
     /// The sequence of each place that is read: `u32[R]`.
     Owners,
+    /// The sequence of each token: `u32[T]`.
+    Texts,
+    /// The task of each sequence, where examples are of several: `u32[S]`.
+    Tasks,
     /// What is to be told.
     Targets(TargetKind),
     /// Weight of each class in the loss of a training: `f32[classes]`.
@@ -208,6 +217,7 @@ impl Feed {
             Self::Positions => "positions",
             Self::Segments => "segments",
             Self::Marks(Mark::Virtual) => "virtual_tokens",
+            Self::Marks(Mark::OfTask { .. }) => "task_tokens",
             Self::Marks(Mark::Special { .. }) => "special_tokens",
             Self::Offsets => "offsets",
             Self::Cycle { .. } => "cycle",
@@ -220,6 +230,8 @@ impl Feed {
             Self::Keys(Axis::Sequences) => "sequence_keys",
             Self::Keys(Axis::Read) => "read_keys",
             Self::Owners => "owners",
+            Self::Texts => "texts",
+            Self::Tasks => "tasks",
             Self::Targets(TargetKind::Class) => "labels",
             Self::Targets(TargetKind::Number) => "targets",
             Self::Targets(TargetKind::ClassSet { .. }) => "class_sets",
@@ -256,9 +268,10 @@ impl Feed {
         use DType::{F32, U32};
         let (s, t) = (Axis::Sequences.dim(), Axis::Tokens.dim());
         match self {
-            Self::TokenIds | Self::Positions | Self::Segments | Self::Marks(_) => {
+            Self::TokenIds | Self::Positions | Self::Segments | Self::Marks(_) | Self::Texts => {
                 TensorType::new(U32, [t])
             }
+            Self::Tasks => TensorType::new(U32, [s]),
             Self::Offsets => TensorType::new(U32, [s.plus(1)]),
             Self::Cycle { count } => TensorType::new(U32, [s.times(count.into())]),
             Self::Cached => TensorType::new(U32, [s, Dim::from(2)]),

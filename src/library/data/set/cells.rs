@@ -79,3 +79,26 @@ pub(super) fn conversation(cell: Cell, column: &str, place: usize) -> Result<Str
     })?;
     Ok(read.to_string())
 }
+
+/// The most tasks that rows can be of.
+const TASKS: u32 = 1 << 16;
+
+/// The number of a row's task.
+pub(super) fn task_of(cell: Option<&Cell>, column: &str) -> Result<u32, DataError> {
+    let number = match cell {
+        Some(Cell::Int(n)) => u32::try_from(*n).ok(),
+        Some(Cell::Float(x)) if x.fract() == 0.0 && (0.0..f64::from(TASKS)).contains(x) => {
+            Some(*x as u32)
+        }
+        Some(Cell::Text(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.filter(|&n| n < TASKS).ok_or_else(|| {
+        DataError::new(
+            "",
+            format!("the task `{column}` is no whole number below {TASKS}"),
+        )
+        .kind("bad task")
+        .help("number the tasks from 0 on")
+    })
+}

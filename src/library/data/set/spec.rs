@@ -18,6 +18,8 @@ pub struct DataSpec {
     pub form: Form,
     /// The column of labels.
     pub label: Option<String>,
+    /// The column of the rows' tasks.
+    pub task: Option<String>,
     /// How many examples to keep, after the shuffle.
     pub take: Option<u64>,
     /// The seed of a shuffle; the files' order when absent.

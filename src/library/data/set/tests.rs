@@ -23,6 +23,7 @@ fn spec(files: Vec<PathBuf>, labels: Labels) -> DataSpec {
         text: vec!["t".into()],
         form: Form::Text,
         label: Some("l".into()),
+        task: None,
         take: None,
         shuffle: None,
         labels,
@@ -457,6 +458,7 @@ fn files_and_columns_have_their_errors() -> Outcome {
             spoken: false,
             texts: vec!["a".into()],
             label: None,
+            task: 0,
             row: 0
         }]
     );

@@ -46,7 +46,8 @@ pub const fn own_id(id: u32) -> u32 {
 pub fn marked(text: &[u32], mark: Mark) -> impl Iterator<Item = u32> {
     let mut seen = 0;
     text.iter().map(move |&id| match mark {
-        Mark::Virtual => virtual_number(id),
+        // Those of tasks are told apart by the batch, which knows the task.
+        Mark::Virtual | Mark::OfTask { .. } => virtual_number(id),
         Mark::Special { most } if is_special(id) && seen < most => {
             seen += 1;
             seen
@@ -125,6 +126,8 @@ pub struct EncodedExample {
     pub label: Target,
     /// The tokens that a language model learns: ascending ranges, not the first token, which has none before it.
     pub learned: Vec<Range<u32>>,
+    /// Its task, from 0.
+    pub task: u32,
 }
 
 impl EncodedExample {
@@ -160,6 +163,7 @@ impl EncodedExample {
                 .collect(),
             segments,
             label: self.label,
+            task: self.task,
         }
     }
 
@@ -222,6 +226,7 @@ mod tests {
             mask: 2,
             label: Target::None,
             learned: vec![2..4],
+            task: 3,
         };
         let marking = |behind_first| Marking {
             virtual_tokens: 2,

@@ -1,7 +1,7 @@
-//! Where an example is in a set of tokens, as 36 bytes of the file.
+//! Where an example is in a set of tokens, as 40 bytes of the file.
 
 /// Bytes of an example's place.
-pub(super) const PLACE: usize = 36;
+pub(super) const PLACE: usize = 40;
 
 /// A label as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +23,7 @@ pub(super) struct Row {
     pub(super) check: u32,
     pub(super) row: u32,
     pub(super) learned: u32,
+    pub(super) task: u32,
 }
 
 impl Row {
@@ -44,6 +45,7 @@ impl Row {
             self.check,
             self.row,
             self.learned,
+            self.task,
         ]) {
             *to = n.to_le_bytes();
         }
@@ -52,7 +54,7 @@ impl Row {
 
     pub(super) fn read(bytes: &[u8; PLACE]) -> Option<Self> {
         let (at, rest) = bytes.split_first_chunk::<8>()?;
-        let [length, mask, kind, bits, check, row, learned] = *rest.as_chunks::<4>().0 else {
+        let [length, mask, kind, bits, check, row, learned, task] = *rest.as_chunks::<4>().0 else {
             return None;
         };
         let bits = u32::from_le_bytes(bits);
@@ -70,6 +72,7 @@ impl Row {
             check: u32::from_le_bytes(check),
             row: u32::from_le_bytes(row),
             learned: u32::from_le_bytes(learned),
+            task: u32::from_le_bytes(task),
         })
     }
 }

@@ -29,6 +29,7 @@ fn example() -> impl Strategy<Value = EncodedExample> {
             mask,
             label,
             learned: example::ranges(&marks.collect::<Vec<u8>>()),
+            task: mask,
         }
     })
 }
