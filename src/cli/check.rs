@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-pub(super) use table::{fitted, table, told, verdict};
+pub(super) use table::{fitted, source_of_times, table, verdict};
 
 use super::options::{Common, Intent, Prepared, error, print, store_of};
 use super::screen::Screen;
@@ -166,7 +166,12 @@ impl Check {
             }
             print(&table(plan, limit, (&cached, &mark, &time), screen));
             print(&screen.fold(&on_disk(plan, &cached, &store), 4));
-            print(&told(&machine, source, &store.rated_threads(), screen));
+            print(&source_of_times(
+                &machine,
+                source,
+                &store.rated_threads(),
+                screen,
+            ));
             print(&data::block(plan, screen.prose()));
         }
         if fits == Some(false) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::Value as Json;
 
-use super::check::{stored, timed, told};
+use super::check::{source_of_times, stored, timed};
 use super::exit;
 use super::options::{Common, Intent, error, print, store_of};
 use super::screen::Screen;
@@ -98,7 +98,12 @@ impl PlanArgs {
                 let times = times.collect::<Vec<_>>().join(", ");
                 let screen = Screen::out(self.common.color);
                 print(&screen.fold(&format!("\ntimes: {times}\n"), 2));
-                print(&told(&machine, source, &store.rated_threads(), screen));
+                print(&source_of_times(
+                    &machine,
+                    source,
+                    &store.rated_threads(),
+                    screen,
+                ));
             }
             Format::Json => {
                 let mut json = plan_render::json(plan, &name, &cached, &self.common.device);

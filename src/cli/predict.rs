@@ -146,7 +146,7 @@ impl From<Unwritten> for Refusal {
 
 impl Refusal {
     /// Says it; gives the exit code.
-    pub(super) fn told(self) -> i32 {
+    pub(super) fn print(self) -> i32 {
         match self {
             Self::Wrong(why) => {
                 // A list stands in lines of its own.

@@ -33,7 +33,7 @@ impl Files<'_> {
 
     /// Whether a repository's files tell why a tokenizer cannot be read: one that is there, or only the
     /// kind that is not read.
-    pub(super) fn told(&self) -> bool {
+    pub(super) fn explain_themselves(&self) -> bool {
         const TELLING: [&str; 5] = [
             "tokenizer.json",
             "vocab.txt",

@@ -442,7 +442,7 @@ impl Binder<'_> {
                     None
                 }
             },
-            Err(why) if matches!(place, Location::Hub { .. }) && !files.told() => {
+            Err(why) if matches!(place, Location::Hub { .. }) && !files.explain_themselves() => {
                 let message = format!("the tokenizer of `{name}` cannot be had: {why}");
                 diags.push(Diag::warning(&BAD_TOKENIZER, at, message));
                 None

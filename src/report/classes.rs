@@ -94,8 +94,8 @@ fn confusion(by: &ByClass) -> String {
     let matrix = by.confusion.as_ref().filter(|_| by.classes.len() <= WHOLE);
     let Some(matrix) = matrix else {
         let mistakes = by.confused.iter().take(LISTED).map(|m| {
-            let (label, told) = (escape(&m.label), escape(&m.prediction));
-            format!("<li>{} of {label} as {told}</li>", m.rows)
+            let (label, predicted) = (escape(&m.label), escape(&m.prediction));
+            format!("<li>{} of {label} as {predicted}</li>", m.rows)
         });
         let list: String = mistakes.collect();
         return if list.is_empty() {

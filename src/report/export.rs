@@ -64,7 +64,7 @@ pub fn csv(report: &Report) -> String {
             visible::line(&data.name).into_owned(),
             data.key().unwrap_or_default().to_owned(),
             data.rows.map(|n| n.to_string()).unwrap_or_default(),
-            r.told.name().to_owned(),
+            r.difference.name().to_owned(),
         ]);
         let _ = writer.write_record(&cells);
     }
@@ -92,7 +92,7 @@ pub fn json(report: &Report) -> String {
                 "metrics": metrics, "estimated_peak_bytes": stat(&r.estimated), "measured_peak_bytes": stat(&r.measured),
                 "measured_process_bytes": stat(&r.process), "samples_per_s": stat(&r.rate),
                 "trainable_parameters": r.trained, "pareto": r.pareto,
-                "kind": r.kind, "method": r.method(), "scored_on": data(&r.scored_on), "noise": r.told.name(),
+                "kind": r.kind, "method": r.method(), "scored_on": data(&r.scored_on), "noise": r.difference.name(),
                 "results": r.details.iter().map(|d| json!({
                     "result": d.result, "stage": d.stage, "seed": d.seed, "date": d.date, "machine": d.machine,
                 })).collect::<Vec<_>>(),

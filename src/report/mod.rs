@@ -319,9 +319,9 @@ fn rank(rows: &mut [Row], main: &str) {
         return;
     };
     if best.metrics.contains_key(main) {
-        best.told = Difference::Apart;
+        best.difference = Difference::Apart;
         for row in others.iter_mut().filter(|r| r.metrics.contains_key(main)) {
-            row.told = noise::told(row, best, main);
+            row.difference = noise::difference(row, best, main);
         }
     }
 }

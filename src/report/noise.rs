@@ -44,7 +44,7 @@ fn error(stat: &Stat, metric: &str, rows: Option<u64>) -> Option<(f64, f64)> {
 
 /// Whether a row's metric can be told from another's: Welch's test, at 95 %, both sides.
 #[must_use]
-pub fn told(one: &Row, other: &Row, metric: &str) -> Difference {
+pub fn difference(one: &Row, other: &Row, metric: &str) -> Difference {
     let of = |row: &Row| {
         let stat = row.metrics.get(metric)?;
         let rows = row.scored_on.as_ref().and_then(|d| d.rows);
@@ -113,17 +113,17 @@ mod tests {
         // scipy.stats.ttest_ind(a, b, equal_var = False): p = 0.0316 and p = 0.0548.
         let a = row(&[0.80, 0.82, 0.81], 400);
         assert_eq!(
-            told(&a, &row(&[0.86, 0.88, 0.84], 400), "f1"),
+            difference(&a, &row(&[0.86, 0.88, 0.84], 400), "f1"),
             Difference::Apart
         );
         assert_eq!(
-            told(&a, &row(&[0.85, 0.87, 0.83], 400), "f1"),
+            difference(&a, &row(&[0.85, 0.87, 0.83], 400), "f1"),
             Difference::Within
         );
         // Two seeds tell little.
         let two = row(&[0.80, 0.82], 400);
         assert_eq!(
-            told(&two, &row(&[0.84, 0.86], 400), "f1"),
+            difference(&two, &row(&[0.84, 0.86], 400), "f1"),
             Difference::Within
         );
     }
@@ -132,27 +132,27 @@ mod tests {
     fn single_runs_are_told_by_the_rows_of_a_share_or_not_at_all() {
         let of = |share: f64, rows| row(&[share], rows);
         assert_eq!(
-            told(&of(0.85, 872), &of(0.84, 872), "accuracy"),
+            difference(&of(0.85, 872), &of(0.84, 872), "accuracy"),
             Difference::Within
         );
         assert_eq!(
-            told(&of(0.85, 872), &of(0.79, 872), "accuracy"),
+            difference(&of(0.85, 872), &of(0.79, 872), "accuracy"),
             Difference::Apart
         );
         assert_eq!(
-            told(&of(0.85, 872), &of(0.79, 872), "f1"),
+            difference(&of(0.85, 872), &of(0.79, 872), "f1"),
             Difference::Unknown
         );
         assert_eq!(
-            told(&of(1.0, 4), &of(0.75, 4), "accuracy"),
+            difference(&of(1.0, 4), &of(0.75, 4), "accuracy"),
             Difference::Within
         );
         assert_eq!(
-            told(&of(0.85, 0), &of(0.79, 0), "accuracy"),
+            difference(&of(0.85, 0), &of(0.79, 0), "accuracy"),
             Difference::Unknown
         );
         assert_eq!(
-            told(&of(0.85, 872), &of(0.85, 872), "loss"),
+            difference(&of(0.85, 872), &of(0.85, 872), "loss"),
             Difference::Unknown
         );
     }

@@ -231,7 +231,7 @@ fn verdict(group: &Group) -> String {
                 _ if at == last => format!("best {main}"),
                 _ => "between".to_owned(),
             };
-            let near = match row.told {
+            let near = match row.difference {
                 Difference::Within => " (within the noise of the best)",
                 Difference::Apart | Difference::Unknown => "",
             };
@@ -298,7 +298,7 @@ fn legend(out: &mut String, group: &Group) {
             " Values are means ± standard deviations over n runs that differ in their seeds only.",
         );
     }
-    let known = |noise: Difference| group.rows.iter().any(|r| r.told == noise);
+    let known = |noise: Difference| group.rows.iter().any(|r| r.difference == noise);
     if let (Some(main), true) = (&group.main, known(Difference::Within)) {
         let _ = write!(
             out,

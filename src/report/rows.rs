@@ -61,7 +61,7 @@ pub struct Row {
     /// Whether no other row is better in both the main metric and memory.
     pub pareto: bool,
     /// Whether its main metric can be told from the best one.
-    pub told: Difference,
+    pub difference: Difference,
 }
 
 /// A run that a row stands for.

@@ -201,8 +201,8 @@ fn peak(plan: &Plan, on_device: bool, screen: Screen) -> String {
     text
 }
 
-/// The card, and what the times are told by.
-pub(in crate::cli) fn told(
+/// The card, and what the times are computed from.
+pub(in crate::cli) fn source_of_times(
     machine: &Machine,
     source: Option<RateSource>,
     rated: &[usize],

@@ -72,7 +72,7 @@ impl Running {
         let machine = Machine::detect(self.threads);
         match self.common(noting).in_pool(|| work(machine, device)) {
             Ok(()) => exit::DONE,
-            Err(refusal) => refusal.told(),
+            Err(refusal) => refusal.print(),
         }
     }
 

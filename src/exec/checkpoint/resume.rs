@@ -160,12 +160,12 @@ pub fn point(
         break;
     }
     for damage in damaged.into_iter().flatten() {
-        observer.event(Event::Note(&told(&damage, found.as_ref())));
+        observer.event(Event::Note(&explain(&damage, found.as_ref())));
     }
     Ok(found)
 }
 
-fn told(damage: &Damage, found: Option<&Point>) -> String {
+fn explain(damage: &Damage, found: Option<&Point>) -> String {
     match found {
         Some(point) => format!(
             "{damage}; the checkpoint at step {} is taken, and what is missing is made again",

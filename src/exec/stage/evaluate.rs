@@ -134,7 +134,7 @@ impl Work<'_> {
             all
         } else {
             let mut none = |_: ScoredBatch<'_>| Ok(());
-            let mut add = |told: ScoredBatch<'_>| table.add(told);
+            let mut add = |batch: ScoredBatch<'_>| table.add(batch);
             let gathers = task.gathers();
             let each: &mut Each<'_> = if gathers { &mut none } else { &mut add };
             let all = stream(runner, &job.evaluate, walk, observer, each)?;

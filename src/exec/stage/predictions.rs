@@ -50,8 +50,8 @@ impl<'a, W: Write> Table<'a, W> {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn add(&mut self, told: ScoredBatch<'_>) -> Result<(), RunError> {
-        for (row, scores) in told.rows.iter().zip(told.scores.chunks(told.width)) {
+    pub fn add(&mut self, batch: ScoredBatch<'_>) -> Result<(), RunError> {
+        for (row, scores) in batch.rows.iter().zip(batch.scores.chunks(batch.width)) {
             let index = self.set.row(row.example).unwrap_or(row.example);
             let scored = Scored {
                 position: row.position,

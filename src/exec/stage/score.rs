@@ -61,13 +61,17 @@ pub fn score(
     observer: &mut dyn Observer,
 ) -> Result<Predictions, RunError> {
     let mut scores = Vec::new();
-    let told = stream(runner, program, walk, observer, &mut |told: ScoredBatch<
-        '_,
-    >| {
-        scores.extend_from_slice(told.scores);
-        Ok(())
-    })?;
-    Ok(Predictions { scores, ..told })
+    let kept = stream(
+        runner,
+        program,
+        walk,
+        observer,
+        &mut |batch: ScoredBatch<'_>| {
+            scores.extend_from_slice(batch.scores);
+            Ok(())
+        },
+    )?;
+    Ok(Predictions { scores, ..kept })
 }
 
 /// Runs an evaluation program over a split in the order of the data and hands on what each batch was told. Of the

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     /// What is shown of a text that grows to these, and the text at the end.
-    fn told(stop: &[&str], texts: &[&str]) -> (Vec<String>, String) {
+    fn ends(stop: &[&str], texts: &[&str]) -> (Vec<String>, String) {
         let stop: Vec<String> = stop.iter().map(|&s| s.to_owned()).collect();
         let mut tail = Tail::new(&stop);
         let mut shown: Vec<String> = texts
@@ -98,31 +98,31 @@ mod tests {
 
     #[test]
     fn stops_are_never_shown_however_they_come() {
-        let (shown, text) = told(
+        let (shown, text) = ends(
             &["END"],
             &["a", "aE", "aEN", "aENx", "aENxEND", "aENxENDmore"],
         );
         assert_eq!(shown, ["a", "", "", "ENx", "", "", ""]);
         assert_eq!(text, "aENx");
         // The first of several.
-        let (shown, text) = told(&["\n\n", "b"], &["x\n", "x\n\nab"]);
+        let (shown, text) = ends(&["\n\n", "b"], &["x\n", "x\n\nab"]);
         assert_eq!((shown.concat(), text), ("x".to_owned(), "x".to_owned()));
         // What was held back is shown at the end.
-        let (shown, text) = told(&["stop"], &["no st"]);
+        let (shown, text) = ends(&["stop"], &["no st"]);
         assert_eq!(
             (shown, text),
             (vec!["no ".to_owned(), "st".to_owned()], "no st".to_owned())
         );
-        let (shown, _) = told(&["aab"], &["aaa"]);
+        let (shown, _) = ends(&["aab"], &["aaa"]);
         assert_eq!(shown, ["a", "aa"]);
     }
 
     #[test]
     fn characters_are_shown_whole() {
-        let (shown, text) = told(&[], &["a\u{FFFD}", "a\u{FFFD}\u{FFFD}", "aé", "aé\u{FFFD}"]);
+        let (shown, text) = ends(&[], &["a\u{FFFD}", "a\u{FFFD}\u{FFFD}", "aé", "aé\u{FFFD}"]);
         assert_eq!(shown, ["a", "", "é", "", "\u{FFFD}"]);
         assert_eq!(text, "aé\u{FFFD}");
-        let (shown, _) = told(&["→x"], &["y→", "y→z"]);
+        let (shown, _) = ends(&["→x"], &["y→", "y→z"]);
         assert_eq!(shown, ["y", "→z", ""]);
     }
 }

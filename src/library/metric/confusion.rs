@@ -1,4 +1,4 @@
-//! How often each class was told for each class, and what follows from it a class.
+//! How often each class was predicted for each class, and what follows from it a class.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +14,16 @@ pub struct Confusion {
     hits: Vec<u64>,
 }
 
-/// How well one class is told.
+/// How well one class is predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassScores {
     /// Rows of the class.
     pub support: u64,
-    /// Rows that were told to be of it.
+    /// Rows that were predicted to be of it.
     pub predicted: u64,
     /// Share of these that are of it; 0 where there are none.
     pub precision: f64,
-    /// Share of its rows that were told; 0 where there are none.
+    /// Share of its rows that were predicted; 0 where there are none.
     pub recall: f64,
     /// Harmonic mean of the two; 0 where both are.
     pub f1: f64,
@@ -84,13 +84,13 @@ impl Confusion {
         self.labels.iter().sum()
     }
 
-    /// Rows told right.
+    /// Rows predicted right.
     #[must_use]
     pub fn right(&self) -> u64 {
         self.hits.iter().sum()
     }
 
-    /// Rows of a class that were told to be of another, or of itself.
+    /// Rows of a class that were predicted to be of another, or of itself.
     #[must_use]
     pub fn rows_of(&self, label: u32, prediction: u32) -> u64 {
         self.cells.get(&(label, prediction)).copied().unwrap_or(0)
@@ -100,7 +100,7 @@ impl Confusion {
     pub fn cells(&self) -> impl Iterator<Item = (u32, u32, u64)> + '_ {
         self.cells
             .iter()
-            .map(|((label, told), rows)| (*label, *told, *rows))
+            .map(|((label, predicted), rows)| (*label, *predicted, *rows))
     }
 
     /// The classes that occur among labels or predictions, and those between.
@@ -108,7 +108,7 @@ impl Confusion {
         0..self.labels.len() as u32
     }
 
-    /// How well a class is told.
+    /// How well a class is predicted.
     #[must_use]
     pub fn class(&self, class: u32) -> ClassScores {
         let of = |list: &[u64]| list.get(class as usize).copied().unwrap_or(0);
@@ -123,7 +123,7 @@ impl Confusion {
         }
     }
 
-    /// The one class that everything is told to be of, though labels are of several.
+    /// The one class that everything is predicted to be of, though labels are of several.
     #[must_use]
     pub fn only_prediction(&self) -> Option<u32> {
         let occurs = |list: &[u64]| list.iter().filter(|rows| **rows > 0).count();
@@ -139,7 +139,7 @@ mod tests {
     use crate::library::data::tokens::Target;
     use crate::library::metric::metric;
 
-    /// Twenty labels and predictions of four classes; class 3 is never told.
+    /// Twenty labels and predictions of four classes; class 3 is never predicted.
     const LABELS: [u32; 20] = [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3];
     const TOLD: [u32; 20] = [0, 0, 1, 0, 2, 0, 0, 1, 1, 0, 1, 2, 2, 2, 1, 2, 2, 0, 0, 2];
 
@@ -161,10 +161,10 @@ mod tests {
         ("matthews", 0.4274174013487416),
     ];
 
-    fn predictions(labels: &[u32], told: &[u32]) -> Predictions {
+    fn predictions(labels: &[u32], predicted: &[u32]) -> Predictions {
         Predictions {
             targets: labels.iter().map(|&l| Target::Class(l)).collect(),
-            predicted: told.iter().map(|&c| Target::Class(c)).collect(),
+            predicted: predicted.iter().map(|&c| Target::Class(c)).collect(),
             ..Predictions::default()
         }
     }
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn one_class_told_for_several_is_seen() {
-        let only = |labels: &[u32], told: &[u32]| {
-            Confusion::of(&predictions(labels, told)).only_prediction()
+        let only = |labels: &[u32], predicted: &[u32]| {
+            Confusion::of(&predictions(labels, predicted)).only_prediction()
         };
         assert_eq!(only(&[0, 1, 0], &[1, 1, 1]), Some(1));
         assert_eq!(only(&[0, 1, 0], &[5, 5, 5]), Some(5));

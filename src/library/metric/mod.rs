@@ -78,7 +78,10 @@ impl Predictions {
     /// Share of the rows with a class, or a token, whose prediction is the label.
     fn share_right(&self) -> f64 {
         let pairs = self.pairs();
-        let right = pairs.iter().filter(|(label, told)| label == told).count();
+        let right = pairs
+            .iter()
+            .filter(|(label, predicted)| label == predicted)
+            .count();
         ratio(right as f64, pairs.len() as f64)
     }
 

@@ -72,8 +72,8 @@ fn score(rows: &[Row]) -> f64 {
                 (both.sum::<f64>(), reference.len() as u64)
             });
             let best = best.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            let (told, length) = best.unwrap_or_default();
-            right += told;
+            let (information, length) = best.unwrap_or_default();
+            right += information;
             all += grams;
             lengths.0 += text.len() as u64;
             lengths.1 += length;

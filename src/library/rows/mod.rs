@@ -73,7 +73,7 @@ impl Format {
     /// The format that the first bytes of a file stand for; `None` where a header has one column alone, which is both
     /// CSV and TSV.
     #[must_use]
-    fn told(head: &[u8]) -> Option<Self> {
+    fn guess(head: &[u8]) -> Option<Self> {
         let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
         if head.starts_with(b"PAR1") {
             return Some(Self::Parquet);
@@ -214,7 +214,7 @@ pub fn open_stream(
             (head, input)
         }
     };
-    told(head, input, asked, unclear, name)
+    in_format(head, input, asked, unclear, name)
 }
 
 /// The beginning of a stream, and what follows it.
@@ -237,8 +237,8 @@ fn peeked(
     Ok((head, input))
 }
 
-/// A stream, of which a beginning was read, in the format that is asked for or told by it.
-fn told(
+/// A stream, of which a beginning was read, in the format that is asked for or guessed from it.
+fn in_format(
     head: Vec<u8>,
     input: Box<dyn BufRead>,
     asked: Option<Format>,
@@ -252,8 +252,8 @@ fn told(
         )
         .help("write an object a line (JSONL), as `jq -c '.[]' FILE` does"));
     }
-    let told = Format::told(&head);
-    let format = asked.or(told).unwrap_or(unclear);
+    let guess = Format::guess(&head);
+    let format = asked.or(guess).unwrap_or(unclear);
     if format == Format::Parquet {
         return Err(DataError::new(
             name,

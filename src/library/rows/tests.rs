@@ -249,7 +249,7 @@ fn formats_are_told_by_their_first_bytes() {
         ("PAR1", Some(Format::Parquet)),
         ("", None),
     ] {
-        assert_eq!(Format::told(head.as_bytes()), format, "{head:?}");
+        assert_eq!(Format::guess(head.as_bytes()), format, "{head:?}");
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn cells(names: Names<'_>, row: Scored<'_>) -> Vec<String> {
     first.into_iter().chain(scores).collect()
 }
 
-/// How each class is told, what is taken for what, and what is doubtful about it.
+/// How each class is predicted, what is taken for what, and what is doubtful about it.
 pub(super) fn details(classes: &[String], predictions: &Predictions) -> Details {
     let confusion = Confusion::of(predictions);
     if confusion.rows() == 0 {
@@ -73,15 +73,15 @@ pub(super) fn details(classes: &[String], predictions: &Predictions) -> Details 
     entries.insert("classes".to_owned(), each.collect());
     let whole = (classes.len() <= WHOLE).then(|| -> Vec<Vec<u64>> {
         let all = 0..classes.len() as u32;
-        let row = |label: u32| all.clone().map(move |told| (label, told));
+        let row = |label: u32| all.clone().map(move |predicted| (label, predicted));
         let cells = |label| row(label).map(|(l, p)| confusion.rows_of(l, p)).collect();
         all.clone().map(cells).collect()
     });
     entries.insert("confusion".to_owned(), json!(whole));
     let mut wrong: Vec<(u32, u32, u64)> = confusion.cells().filter(|(l, p, _)| l != p).collect();
-    wrong.sort_by_key(|&(label, told, rows)| (std::cmp::Reverse(rows), label, told));
-    let listed = wrong.into_iter().take(LISTED).map(|(label, told, rows)| {
-        json!({ "label": name(label), "prediction": name(told), "rows": rows })
+    wrong.sort_by_key(|&(label, predicted, rows)| (std::cmp::Reverse(rows), label, predicted));
+    let listed = wrong.into_iter().take(LISTED).map(|(label, predicted, rows)| {
+        json!({ "label": name(label), "prediction": name(predicted), "rows": rows })
     });
     entries.insert("confused".to_owned(), listed.collect());
     let only = confusion.only_prediction().map(|class| {

@@ -130,14 +130,14 @@ mod tests {
             task: 0,
         };
         let reads = Reads::Next(Arc::new(vec![3, 0, 2, 9]));
-        let told = |learned| {
+        let targets = |learned| {
             let places = reads.evaluation().places(3, &example(learned));
             let of = |p: &ReadPlace| (p.position, p.shown, p.token);
             places.iter().map(of).collect::<Vec<(u32, u32, u32)>>()
         };
-        assert_eq!(told(vec![1..4]), [(0, 7, 8), (1, 8, 9), (2, 9, 6)]);
-        assert_eq!(told(vec![1..2, 3..4]), [(0, 7, 8), (2, 9, 6)]);
-        assert_eq!(told(Vec::new()), []);
+        assert_eq!(targets(vec![1..4]), [(0, 7, 8), (1, 8, 9), (2, 9, 6)]);
+        assert_eq!(targets(vec![1..2, 3..4]), [(0, 7, 8), (2, 9, 6)]);
+        assert_eq!(targets(Vec::new()), []);
         // Beyond the split, and of a shorter text, no more than there is.
         assert_eq!(
             reads.places([(0, 5), (1, 5), (2, 2), (3, 4), (4, 4), (5, 0)]),

@@ -21,7 +21,7 @@ pub(super) const ROLES: [&str; 7] = [
     "mask_token",
 ];
 
-/// What CamemBERT's class adds unless it is told what to add.
+/// What CamemBERT's class adds unless its files say what to add.
 const CAMEMBERT: [&str; 3] = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"];
 
 /// The tokens of a tokenizer beside its model's vocabulary.
@@ -49,8 +49,8 @@ impl Tokens {
     ///
     /// # Errors
     /// A token that is none; a role without a token that the class cannot do without.
-    pub(super) fn gather(class: Class, told: Listed<'_>) -> Result<Self, String> {
-        let mut keys = told.config.clone();
+    pub(super) fn gather(class: Class, written: Listed<'_>) -> Result<Self, String> {
+        let mut keys = written.config.clone();
         let mut tokens = Self::default();
         let mut listed: BTreeMap<String, AddedToken> = BTreeMap::new();
         let decoder = keys.swap_remove("added_tokens_decoder");
@@ -69,7 +69,7 @@ impl Tokens {
                 tokens.added.insert(id, token);
             }
         } else {
-            for (key, mut value) in told.special.into_iter().flatten() {
+            for (key, mut value) in written.special.into_iter().flatten() {
                 if let (Some(Json::Array(before)), "extra_special_tokens", Json::Array(more)) =
                     (keys.get(&key), key.as_str(), &mut value)
                 {
@@ -79,7 +79,7 @@ impl Tokens {
                 keys.insert(key, value);
             }
             let special = special_names(&keys);
-            for (content, id) in told.added.into_iter().flatten() {
+            for (content, id) in written.added.into_iter().flatten() {
                 let id = id.as_u64().ok_or_else(|| {
                     format!("added_tokens.json has `{content}` = {id}; an id is wanted")
                 })?;
@@ -87,7 +87,7 @@ impl Tokens {
                 listed.insert(content, own.clone());
                 tokens.added.insert(id, own);
             }
-            for value in told.listed {
+            for value in written.listed {
                 let own = token(value, false, ("tokenizer.json", "added_tokens"))?;
                 let id = value.get("id").and_then(Json::as_u64).ok_or_else(|| {
                     format!(

@@ -170,7 +170,7 @@ fn of_metric(group: &Group, i: usize, name: &String) -> Column {
     name_class(&mut column, group);
     if group.main.as_ref() == Some(name) {
         for (mark, row) in column.marks.iter_mut().zip(&group.rows) {
-            if *mark == Mark::None && row.told == Difference::Within {
+            if *mark == Mark::None && row.difference == Difference::Within {
                 *mark = Mark::Near;
             }
         }

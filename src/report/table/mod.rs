@@ -145,7 +145,13 @@ pub fn notes(group: &Group) -> Vec<String> {
     let Some(main) = main else {
         return list;
     };
-    let having = |told: Difference| group.rows.iter().filter(move |r| r.told == told).count();
+    let having = |wanted: Difference| {
+        group
+            .rows
+            .iter()
+            .filter(move |r| r.difference == wanted)
+            .count()
+    };
     match having(Difference::Within) {
         0 => {}
         n => list.push(format!(
@@ -251,7 +257,10 @@ pub fn markdown(report: &Report) -> String {
             };
             text.push_str(&line(list.iter().map(cell).collect()));
         }
-        let near = group.rows.iter().any(|r| r.told == Difference::Within);
+        let near = group
+            .rows
+            .iter()
+            .any(|r| r.difference == Difference::Within);
         if near {
             text.push_str("\n≈ cannot be told from the best (95 %)\n");
         }
