@@ -57,7 +57,7 @@ fn sources(folder: &Path, list: &mut Vec<PathBuf>) {
         let path = entry.path();
         if path.is_dir() {
             // A folder of a module of tests is one, too.
-            if !path.ends_with("launch_tests") {
+            if !path.ends_with("launch_tests") && !path.ends_with("tests") {
                 sources(&path, list);
             }
         } else if path.extension().is_some_and(|e| e == "rs")
