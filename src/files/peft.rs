@@ -17,7 +17,7 @@ use super::weights::{Kind, TensorFile};
 use crate::base::Span;
 use crate::library::method::{PeftForm, Product};
 use crate::library::model::Model;
-use crate::library::peft::{self, Config, Edit, Edited, Fitted, Floats, Misfit, Stored};
+use crate::library::peft::{self, Config, Fitted, Floats, Misfit, Stored};
 use crate::library::schema::Values;
 use crate::library::stage::network::Anatomy;
 use crate::program::types::DType;
@@ -96,7 +96,12 @@ pub fn write(
     if tensors.iter().any(|(name, ..)| name == PROMPT) {
         keys.remove("target_modules");
     }
-    if keys.get("peft_type") == Some(&json!("ADAPTION_PROMPT")) {
+    // Types of peft's that know no such key.
+    let saves_none = ["ADAPTION_PROMPT", "TRAINABLE_TOKENS"].map(|kind| json!(kind));
+    if keys
+        .get("peft_type")
+        .is_some_and(|kind| saves_none.contains(kind))
+    {
         keys.retain(|key, value| *key != "modules_to_save" || !value.is_null());
     }
     let mut text = serde_json::to_vec_pretty(&keys)
@@ -207,7 +212,8 @@ impl PeftAdapter {
             }
             let form = group.method.peft(&values);
             let set = |form: &PeftForm, key| form.keys.contains(&(key, json!(true)));
-            let plain = form.filter(|f| !set(f, "use_dora") && !set(f, "lora_bias"));
+            let other = ["use_dora", "lora_bias", "use_bdlora"];
+            let plain = form.filter(|f| !other.iter().any(|key| set(f, key)));
             let product = plain.and_then(|form| form.product);
             let product = product.ok_or_else(|| {
                 format!(
@@ -241,9 +247,7 @@ impl PeftAdapter {
     /// # Errors
     /// A tensor cannot be read.
     pub fn is_idle(&self, fitted: &Fitted) -> Result<bool, String> {
-        let something = |e: &Edited| matches!(e.edit, Edit::Rows { .. });
-        if fitted.idle.is_empty() || !fitted.whole.is_empty() || fitted.edits.iter().any(something)
-        {
+        if fitted.idle.is_empty() || !fitted.whole.is_empty() || fitted.acts {
             return Ok(false);
         }
         for (name, value) in &fitted.idle {

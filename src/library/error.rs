@@ -25,6 +25,9 @@ crate::codes! {
     /// Virtual tokens cannot start like this: a token's id is outside the table of embeddings, or there is none. `peftc explain
     /// prompt_tuning` says what they can start at.
     BAD_VIRTUAL_TOKENS = "method::bad_virtual_tokens";
+    /// The tokens whose rows are to be trained are not there: a text is no single token of the tokenizer's, a number is outside the
+    /// table of embeddings, one is named twice, or none is named.
+    BAD_TOKENS = "method::bad_tokens";
     /// Two keys say different things about one quantity, or none of several alternatives is written.
     CONFLICTING_KEYS = "stage::conflicting_keys";
     /// The key is valid, but with the other values of this block it changes nothing. Remove it, or write what it needs: a

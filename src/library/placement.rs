@@ -46,6 +46,18 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// As the key of a map by place: always in quotes.
+    #[must_use]
+    pub fn key(&self) -> String {
+        quote(&if self.raw {
+            self.path.clone()
+        } else {
+            self.to_string()
+        })
+    }
+}
+
 impl Placement {
     /// Whether a site belongs to it.
     #[must_use]

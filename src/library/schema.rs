@@ -3,12 +3,12 @@
 
 use indexmap::IndexMap;
 
-use super::placement::Placement;
+use super::placement::{Pattern, Placement};
 
 mod print;
 mod typed;
 
-pub use typed::{Given, Maybe, Of, Reference, Words, kind};
+pub use typed::{ByPlace, Given, Maybe, Of, Reference, Words, kind};
 
 /// What a named thing of a registry is.
 #[derive(Debug)]
@@ -149,6 +149,8 @@ pub enum Kind {
     Share,
     /// A block of keys without a name.
     Block(&'static Schema),
+    /// A map from placement to a value of this kind: `{ "attention.query": 16 }`. The first placement that matches counts.
+    ByPlace(&'static Self),
 }
 
 /// An end of a range.
@@ -253,6 +255,8 @@ pub enum Checked {
     Map(Vec<(String, Vec<String>)>),
     /// [`Kind::ClassWeights`].
     ClassWeights(ClassWeights),
+    /// [`Kind::ByPlace`].
+    ByPlace(Vec<(Pattern, Self)>),
 }
 
 /// A constructor with all its keys checked and filled.

@@ -17,7 +17,7 @@ use crate::library::combine::Rule;
 use crate::library::method::{Tuning, import, keys, method};
 use crate::library::model::Model;
 use crate::library::net::{Param, ParamKind, Role};
-use crate::library::peft::{Edit, Edited, Fitted, Group, MERGE_INSTEAD, Stored};
+use crate::library::peft::{Fitted, Group, MERGE_INSTEAD, Stored};
 use crate::library::placement::{Pattern, Placement};
 use crate::library::schema::{Checked, Default, Fallback, Filled, Schema, Values};
 use crate::library::stage::convert::ADAPTERS;
@@ -203,10 +203,7 @@ fn decoder_is_tied(fitted: &Fitted, parts: &Anatomy, task: &dyn Task) -> Result<
     if parts.params.iter().any(|p| table(&p) && p.role.is_lm()) {
         return Ok(());
     }
-    let changed = |p: &Param| {
-        let product = |e: &Edited| e.own == p.name && matches!(e.edit, Edit::Product { .. });
-        fitted.whole.iter().any(|module| p.module() == module) || fitted.edits.iter().any(product)
-    };
+    let changed = |p: &Param| fitted.whole.iter().any(|module| p.module() == module);
     let mut words = parts.params.iter();
     let found = words.find(|p| table(p) && p.role == Role::WordEmbedding && changed(p));
     match found.filter(|_| task.needs().is_lm()) {
@@ -328,7 +325,16 @@ pub(super) fn start_from_peft(
         diags.push(Diag::error(&crate::resolve::error::CONFLICT, at, message).help("remove it"));
         return None;
     }
-    for key in ["rank", "alpha", "rs_lora", "init", "on", "modules_to_save"] {
+    for key in [
+        "rank",
+        "alpha",
+        "ranks",
+        "alphas",
+        "rs_lora",
+        "init",
+        "on",
+        "modules_to_save",
+    ] {
         if filled.values.written(key) {
             diags.push(
                 Diag::error(

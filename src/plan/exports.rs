@@ -13,7 +13,7 @@ use crate::files::gguf::tokens::tokens;
 use crate::files::gguf::write::Planned;
 use crate::library::export::{Adapted, Target, mlx};
 use crate::library::model::Model;
-use crate::library::net::Param;
+use crate::library::net::{Param, Role};
 use crate::library::stage::job::{Fold, Job, Routine};
 use crate::program::DType;
 
@@ -112,6 +112,12 @@ fn adapted<'a>(
                 site.path
             ));
         };
+        if !site.is_linear() || site.role == Role::LmDecoder {
+            return Err(format!(
+                "`{}` is no linear map of the blocks, and pairs of others have no form there",
+                site.path
+            ));
+        }
         let product = method.peft(values).and_then(|form| form.product);
         let product = product.ok_or_else(|| format!("what is on `{}` is no LoRA", site.path))?;
         let name = format!("{}.weight", site.path);

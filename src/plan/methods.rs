@@ -168,7 +168,10 @@ fn check_placement<'a>(
             .get(&filled.values)
             .is_none()
     {
-        let what = if places().all(Site::is_linear) {
+        let table = |s: &Site| matches!(s.part, Part::Table { .. });
+        let what = if places().all(table) {
+            "table of embeddings"
+        } else if places().all(|s| s.is_linear() || table(s)) {
             "linear map"
         } else if places().all(Site::is_norm) {
             "norm"
@@ -220,8 +223,16 @@ fn together((one, own): (&dyn Method, &Values), (other, others): (&dyn Method, &
 fn named<'a>(sites: impl Iterator<Item = &'a Site>) -> String {
     let mut groups: IndexMap<&str, Vec<&str>> = IndexMap::new();
     let mut what = "sub-layers";
-    for site in sites.filter(|s| !s.role.is_head() && !s.role.is_lm()) {
-        if site.is_linear() {
+    let sites: Vec<&Site> = sites
+        .filter(|s| !s.role.is_head() && !s.role.is_lm())
+        .collect();
+    // Where a method may be on both, the maps are what is meant mostly.
+    let mixed = sites.iter().any(|s| s.is_linear());
+    let table = |s: &Site| matches!(s.part, Part::Table { .. });
+    for site in sites.into_iter().filter(|s| !mixed || !table(s)) {
+        if table(site) {
+            what = "tables of embeddings";
+        } else if site.is_linear() {
             what = "linear maps";
         } else if site.is_norm() {
             what = "norms";
@@ -319,11 +330,14 @@ fn check_whole(tuning: &Tuning, model: &dyn Model, task: &dyn Task, diags: &mut 
                 format!("`{module}` belongs to the task head, which is always trained and kept"),
                 format!("remove it from `{key}`"),
             )
-        } else if let Some(site) = parts
-            .sites
-            .iter()
-            .find(|s| !tuning.stack(s).is_empty() && own().any(|p| p.module() == s.path))
-        {
+        } else if let Some(site) = parts.sites.iter().chain(&parts.others).find(|s| {
+            let changes = match s.part {
+                Part::Linear { .. } => !tuning.stack(s).is_empty(),
+                Part::Table { .. } => tuning.stack(s).iter().any(|(m, _)| m.folds()),
+                _ => false,
+            };
+            changes && own().any(|p| p.module() == s.path)
+        }) {
             (
                 format!(
                     "`{}` has an adapter and would be trained whole too",

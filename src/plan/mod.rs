@@ -3,6 +3,7 @@
 
 mod adapters;
 pub mod bind;
+mod by_place;
 pub mod chat;
 pub mod choice;
 mod dag;

@@ -236,11 +236,10 @@ impl Stage {
     /// Names of its methods.
     #[must_use]
     pub fn methods(&self) -> Vec<&str> {
-        self.trained_with
-            .methods
-            .iter()
-            .map(|(m, _)| m.schema().name)
-            .collect()
+        let mut methods: Vec<_> = self.trained_with.methods.iter().collect();
+        // An entry of a recipe may be one method at several ranks.
+        methods.dedup_by_key(|(m, f)| (m.schema().name, f.span));
+        methods.iter().map(|(m, _)| m.schema().name).collect()
     }
 }
 

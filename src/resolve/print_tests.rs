@@ -131,6 +131,22 @@ fn placement() -> BoxedStrategy<Checked> {
         .boxed()
 }
 
+/// A placement as the key of a map.
+fn pattern() -> BoxedStrategy<Pattern> {
+    let end = || option::of(any::<i64>());
+    let known = (option::of((end(), end())), role()).prop_map(|(layers, path)| Pattern {
+        layers,
+        path,
+        raw: false,
+    });
+    let raw = "m\\.[a-z*]{0,8}\\.[a-z_]{1,6}".prop_map(|path| Pattern {
+        layers: None,
+        path,
+        raw: true,
+    });
+    prop_oneof![known, raw].boxed()
+}
+
 fn value(kind: Kind) -> BoxedStrategy<Checked> {
     let name = "[a-zA-Z_][a-zA-Z0-9_]{0,8}";
     let names = || vec(any::<String>(), 0..4).prop_map(Checked::Names);
@@ -195,6 +211,9 @@ fn value(kind: Kind) -> BoxedStrategy<Checked> {
             .boxed(),
         Kind::Block(schema) => block(schema)
             .prop_map(|filled| Checked::Entry(Box::new(filled)))
+            .boxed(),
+        Kind::ByPlace(of) => vec((pattern(), value(*of)), 1..4)
+            .prop_map(Checked::ByPlace)
             .boxed(),
         Kind::ClassWeights => {
             let (least, most) = ClassWeights::BOUNDS;
@@ -278,6 +297,8 @@ fn kinds() -> Vec<Kind> {
         Kind::Labels,
         Kind::Share,
         Kind::ClassWeights,
+        Kind::ByPlace(&Kind::Int(1, u64::MAX)),
+        Kind::ByPlace(&Kind::Float(Bound::Excl(0.0), Bound::None)),
         Kind::Verbalizer,
     ];
     for which in REGISTRIES {

@@ -17,7 +17,7 @@ use crate::library::words;
 use crate::syntax::ast::{Ctor, Entry, Path, Segment, Value, ValueKind};
 use lists::{balanced, class_map, class_weights, column, names, numbers, texts, verbalizer};
 use numbers::{Written, number};
-use placement::placement;
+use placement::{by_place, placement};
 
 pub use numbers::{is_bare, parse_size};
 
@@ -122,6 +122,9 @@ fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Op
         (Kind::Texts, ValueKind::List(items)) => texts(scope, items),
         (Kind::Texts, ValueKind::Str(_)) => texts(scope, std::slice::from_ref(value)),
         (Kind::Verbalizer, ValueKind::Map(pairs)) => verbalizer(pairs),
+        (Kind::ByPlace(of), ValueKind::Map(pairs)) if !pairs.is_empty() => {
+            return by_place(scope, *of, pairs, diags);
+        }
         (Kind::ClassWeights, ValueKind::Path(path)) => balanced(path.as_name()),
         (Kind::ClassWeights, ValueKind::Str(text)) => balanced(Some(text)),
         (Kind::ClassWeights, ValueKind::Map(pairs)) if !pairs.is_empty() => {

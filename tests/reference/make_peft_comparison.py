@@ -68,6 +68,8 @@ ADAPTERS = {
     "miss mini": f"miss {{ rank = 64, variant = mini, mini_rank = 64, on = {QV} }}",
     "gralora rank32": f"gralora {{ rank = 32, alpha = 64, k = 2, on = {QV} }}",
     "lora rank32-lorafa": f"lora {{ rank = 32, alpha = 64, lora_fa = true, on = {QV} }}",
+    "lora rank14-target-mlp-bdlora": "bdlora { rank = 14, alpha = 28, blocks = 2, on = ffn.{gate, up, down} }",
+    "trainable_tokens sos+eos": "trainable_tokens { token_ids = [128_000, 128_001] }",
     "lora rank32-mica": f"lora {{ rank = 32, alpha = 64, init = mica, on = {QV} }}",
     "pvera default": f"pvera {{ rank = 256, on = {QV} }}",
     "pvera rank64": f"pvera {{ rank = 64, on = {QV} }}",

@@ -26,6 +26,7 @@ mod gguf;
 mod golden;
 mod hostile;
 mod masked;
+mod lora_family;
 mod mistakes;
 mod multi_label;
 mod oracle;

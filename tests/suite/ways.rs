@@ -42,6 +42,7 @@ const SMALL: &[(&str, &str, &str)] = &[
     ("p_tuning", "tokens", "2"),
     ("llama_adapter", "tokens", "2"),
     ("cpt", "token_ids", "[3, 4]"),
+    ("trainable_tokens", "token_ids", "[7, 4]"),
     ("cartridge", "tokens", "3"),
     ("multitask_prompt", "tokens", "2"),
     ("multitask_prompt", "tasks", "2"),

@@ -33,6 +33,7 @@ pub mod description;
 pub mod gguf;
 pub mod gguf_adapter;
 pub mod mlx;
+mod patterns;
 mod peft;
 mod prompt;
 

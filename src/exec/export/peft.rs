@@ -7,12 +7,13 @@ use std::path::Path;
 use serde_json::{Map, Value as Json, json};
 
 use super::base::Base;
+use super::patterns::{by_place, shared, sizes};
 use super::prompt;
 use crate::exec::interpreter::Runner;
 use crate::exec::load::Initial;
 use crate::files::RunError;
 use crate::files::peft;
-use crate::library::method::{Method, PeftForm, PeftKeys, PeftTensor, Product, Tuning, number};
+use crate::library::method::{Method, PeftForm, PeftKeys, PeftTensor, Product, Tuning};
 use crate::library::net::Site;
 use crate::library::net::{Owner, Param, ParamKind};
 use crate::library::schema::Values;
@@ -23,6 +24,9 @@ use crate::program::op::Tensor;
 const MODEL: &str = "model";
 /// The same before a name.
 const INNER: &str = "model.";
+
+/// The key of trained rows of tables, by which adapters that are such are known.
+const ROWS: &str = "token_indices";
 
 /// A type of adapter that peft knows for few models.
 const GATED: &str = "ADAPTION_PROMPT";
@@ -55,9 +59,13 @@ pub(in crate::exec) fn write_peft(
     let Some(adapted) = adapted(stage, tuning) else {
         return Ok(());
     };
+    let (rows, adapted) = rows_beside(stage, adapted);
     let Some((form, whole)) = form_of(stage, &adapted).zip(whole_modules(stage, &adapted)) else {
         return Ok(());
     };
+    if !rows.is_empty() && form.kind != "LORA" {
+        return Ok(());
+    }
     let sites: Vec<&Site> = adapted.iter().map(|a| a.site).collect();
     let is_prompt = prompt::KINDS.contains(&form.kind);
     let mut tensors = Vec::new();
@@ -82,6 +90,16 @@ pub(in crate::exec) fn write_peft(
         tensors.extend(own_tensors(at, runner, initial)?);
     }
     let mut keys = form.keys;
+    let places = adapted.iter();
+    let places: Vec<(&str, &[(&'static str, Json)])> = places
+        .map(|a| (a.site.path.as_str(), a.form.keys.as_slice()))
+        .collect();
+    keys.extend(by_place(&keys, &places));
+    for at in &rows {
+        let inside = |(name, dims, data): PeftTensor| (beside(&name), dims, data);
+        tensors.extend(own_tensors(at, runner, initial)?.into_iter().map(inside));
+    }
+    keys.extend(indices_beside(&rows));
     let of = (tuning, adapted.as_slice(), is_prompt);
     let Some((own, made)) = of_methods(of, runner)? else {
         return Ok(());
@@ -115,11 +133,51 @@ pub(in crate::exec) fn write_peft(
     )
 }
 
+/// Trained rows of tables that are written beside a LoRA, and what else there is: peft's own type for them knows no other
+/// adapter and saves no head.
+fn rows_beside<'a>(
+    stage: &Stage,
+    adapted: Vec<Adapted<'a>>,
+) -> (Vec<Adapted<'a>>, Vec<Adapted<'a>>) {
+    let own = |a: &Adapted<'_>| a.form.keys.iter().any(|(key, _)| *key == ROWS);
+    let more = |p: &Param| p.in_adapter() && p.owner != Owner::Adapter;
+    let alone = adapted.iter().all(own) && !stage.job.params.iter().any(more);
+    // One list is of all tables there.
+    let first = adapted.first().map(|a| a.form.clone());
+    if alone && adapted.iter().all(|a| Some(&a.form) == first.as_ref()) {
+        return (Vec::new(), adapted);
+    }
+    adapted.into_iter().partition(own)
+}
+
+/// The name of trained rows beside a LoRA.
+fn beside(name: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((module, own)) => format!("{module}.token_adapter.{own}"),
+        None => name.to_owned(),
+    }
+}
+
+/// Which rows of which tables were trained beside a LoRA.
+fn indices_beside(rows: &[Adapted<'_>]) -> PeftKeys {
+    let mut of_tables = Map::new();
+    for at in rows {
+        if let Some((_, list)) = at.form.keys.iter().find(|(key, _)| *key == ROWS) {
+            of_tables.insert(at.site.path.clone(), list.clone());
+        }
+    }
+    match of_tables.is_empty() {
+        true => PeftKeys::new(),
+        false => vec![("trainable_token_indices", Json::Object(of_tables))],
+    }
+}
+
 /// What the file says of all sites: a file has one kind of adapter, which says one thing of all of them but for ranks
 /// and factors. `None` where they differ, or where peft has no equal on a transposed weight.
 fn form_of(stage: &Stage, adapted: &[Adapted<'_>]) -> Option<PeftForm> {
     let form = adapted.first().map_or_else(idle, |a| a.form.clone());
-    let alike = |a: &Adapted<'_>| (a.form.kind, &a.form.keys) == (form.kind, &form.keys);
+    let alike =
+        |a: &Adapted<'_>| (a.form.kind, shared(&a.form.keys)) == (form.kind, shared(&form.keys));
     let fits = |a: &Adapted<'_>| {
         let transposed = stage.model.transposed(&format!("{}.weight", a.site.path));
         !transposed || (a.method.peft_turned() && a.method.peft_takes_transposed())
@@ -317,39 +375,6 @@ fn idle() -> PeftForm {
         rs_lora: false,
     };
     PeftForm::lora(product, false)
-}
-
-/// The keys of rank and scale: those of the first site, and patterns for the sites that differ.
-fn sizes(first: Product, list: &[(String, Product)]) -> Vec<(&'static str, Json)> {
-    let products = || list.iter().map(|(path, product)| (path, *product));
-    let rs_lora = first.rs_lora && products().all(|(_, p)| p.rs_lora);
-    let dropout = products().all(|(_, p)| p.dropout == first.dropout);
-    // peft multiplies by alpha / rank, or alpha / √rank.
-    let alpha = |p: &Product| {
-        let rank = p.rank as f64;
-        number(p.scale * if rs_lora { rank.sqrt() } else { rank })
-    };
-    let (mut ranks, mut alphas) = (Map::new(), Map::new());
-    for (path, product) in products() {
-        let name = regex::escape(path);
-        if product.rank != first.rank {
-            ranks.insert(name.clone(), json!(product.rank));
-        }
-        if alpha(&product) != alpha(&first) {
-            alphas.insert(name, alpha(&product));
-        }
-    }
-    vec![
-        ("r", json!(first.rank)),
-        ("lora_alpha", alpha(&first)),
-        (
-            "lora_dropout",
-            json!(if dropout { first.dropout } else { 0.0 }),
-        ),
-        ("use_rslora", json!(rs_lora)),
-        ("rank_pattern", Json::Object(ranks)),
-        ("alpha_pattern", Json::Object(alphas)),
-    ]
 }
 
 /// A site's tensors under peft's names.

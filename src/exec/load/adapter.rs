@@ -46,7 +46,6 @@ impl Origins {
                 a: update.a,
                 b: update.b,
                 scale: update.scale,
-                turned: false,
             },
         });
         for edited in in_head.chain(fitted.edits) {

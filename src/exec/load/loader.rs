@@ -334,21 +334,26 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// One of the model's own parameters, as the model computes with it.
     fn base(&self, name: &str, param: &Param, stored: Format) -> Result<Tensor, RunError> {
+        let read = self.in_file(name, param, stored)?;
+        self.decoded(name, param, read)
+    }
+
+    /// The same as the file holds it.
+    fn in_file(&self, name: &str, param: &Param, stored: Format) -> Result<Tensor, RunError> {
         let Some(weights) = &self.sources.weights else {
             let plain = Param {
                 name: name.to_owned(),
                 ..param.clone()
             };
-            let made = initialise_as(&plain, self.sources.weights_seed, stored)?;
-            return self.decoded(name, param, made);
+            return initialise_as(&plain, self.sources.weights_seed, stored);
         };
         let names = self.model.checkpoint_names(name);
-        let read = weights.read(&names, &param.shape, stored)?.ok_or_else(|| {
+        weights.read(&names, &param.shape, stored)?.ok_or_else(|| {
             let have: Vec<&str> = weights.names().take(3).collect();
             RunError::file(weights.path(), format!("there is no tensor `{}` (there are `{}`, …): the weights belong to another model", names.join("` or `"), have.join("`, `")))
-        })?;
-        self.decoded(name, param, read)
+        })
     }
 
     /// A weight in f32 as another training left it.
@@ -388,11 +393,37 @@ impl<'a> Loader<'a> {
         stored: Format,
     ) -> Result<Tensor, RunError> {
         if let Some(tensor) = self.adapter_tensor(&param.name, param)? {
+            // An adapter of peft's holds no first values: they are made as peft made them.
+            if param.keeps_start && self.keeps && self.sources.adapter.is_none() {
+                let first = self.part_of(param, by, part)?;
+                self.initial.insert(param.name.clone(), first);
+            }
             return self.narrow(&param.name, tensor, stored);
         }
         if let (Some(file), false) = (&self.sources.adapter, param.is_remade()) {
             return Err(missing(file.path(), &param.name));
         }
+        let tensor = self.part_of(param, by, part)?;
+        if param.places {
+            return Ok(tensor);
+        }
+        if param.keeps_start && self.keeps {
+            self.initial.insert(param.name.clone(), tensor.clone());
+        }
+        if stored.blocks().is_some() {
+            let unfit = |x| self.unfit(&param.name, x);
+            return tensor.stored_as(stored).map_err(unfit);
+        }
+        self.narrow(&param.name, tensor, stored)
+    }
+
+    /// One of the tensors that a derivation makes.
+    fn part_of(
+        &mut self,
+        param: &Param,
+        by: &'a Derivation,
+        part: usize,
+    ) -> Result<Tensor, RunError> {
         if !self.made.iter().any(|made| made.by == by) {
             self.made.retain(|made| made.waits() > 0);
             let parts = self.make(by)?;
@@ -410,15 +441,7 @@ impl<'a> Loader<'a> {
             let places: Vec<u32> = data.into_iter().map(f32::to_bits).collect();
             return Ok(Tensor::new(places, &dims));
         }
-        let tensor = Tensor::new(data, &dims);
-        if param.keeps_start && self.keeps {
-            self.initial.insert(param.name.clone(), tensor.clone());
-        }
-        if stored.blocks().is_some() {
-            let unfit = |x| self.unfit(&param.name, x);
-            return tensor.stored_as(stored).map_err(unfit);
-        }
-        self.narrow(&param.name, tensor, stored)
+        Ok(Tensor::new(data, &dims))
     }
 
     /// All that is computed from a weight, or only what an earlier stage's adapter does not hold.
@@ -451,7 +474,8 @@ impl<'a> Loader<'a> {
     fn given_parts(&self, by: &Derivation) -> Vec<Tensor> {
         let part = |part: &usize| {
             let own = |p: &&Param| p.derivation() == Some((by, *part));
-            let param = self.params.iter().find(own)?;
+            // What was trained since is no first value.
+            let param = self.params.iter().find(own).filter(|p| !p.keeps_start)?;
             self.sources.given.get(&param.name).cloned()
         };
         let wanted = by.rule().wanted_again().iter();
@@ -461,7 +485,11 @@ impl<'a> Loader<'a> {
     /// What a derivation reads, in f32.
     fn read_of(&self, rule: &dyn Derive) -> Result<Vec<f32>, RunError> {
         let numbers = |of: &BaseParam| {
-            let tensor = self.base(&of.name, &of.param(), DType::F32.into())?;
+            let (name, param) = (&of.name, of.param());
+            let tensor = match rule.exact() {
+                true => self.in_file(name, &param, DType::F32.into())?,
+                false => self.base(name, &param, DType::F32.into())?,
+            };
             let wrong = || RunError::bug(format!("`{}` is not in f32", of.name));
             tensor.into_vec::<f32>().ok_or_else(wrong)
         };

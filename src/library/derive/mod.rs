@@ -15,6 +15,7 @@ mod minor_vectors;
 pub mod places;
 pub mod prune;
 mod removal;
+mod residual;
 mod row_norm;
 mod singular_vectors;
 mod split;
@@ -30,6 +31,7 @@ pub use halves::Halves;
 pub use joint::Joint;
 pub use minor_vectors::MinorVectors;
 pub use removal::Removal;
+pub use residual::Residual;
 pub use row_norm::RowNorm;
 pub use singular_vectors::SingularVectors;
 pub use split::{Basis, Split};
@@ -106,6 +108,11 @@ pub trait Derive: fmt::Debug + Send + Sync {
     /// An upper bound of the heap bytes held while all parts are made: results included, the weight itself excluded.
     fn scratch_bytes(&self) -> u64;
 
+    /// Whether it reads the numbers of the file, in whatever format the weight is stored. Otherwise it reads what that stands for.
+    fn exact(&self) -> bool {
+        false
+    }
+
     /// All parts, row-major, in their order, places as numbers with their bits; the memory of `weight` may become one of them.
     ///
     /// # Errors
@@ -169,6 +176,7 @@ derivations! {
     Joint,
     MinorVectors,
     Removal,
+    Residual,
     RowNorm,
     SingularVectors,
     Split,

@@ -84,22 +84,7 @@ impl Derive for Split {
     fn make(&self, mut weight: Vec<f32>) -> Result<Vec<Vec<f32>>, &'static str> {
         let (out, input) = self.sizes();
         let (mut b, mut a) = match self.basis {
-            Basis::Singular => {
-                let mut parts = self.svd().make(weight.clone())?;
-                let (v, s, u) = (parts.pop(), parts.pop(), parts.pop());
-                let (Some(mut v), Some(s), Some(mut u)) = (v, s, u) else {
-                    return Err("it has no decomposition");
-                };
-                let root = |&s: &f32| (f64::from(s) / self.scale.get()).sqrt() as f32;
-                let roots: Vec<f32> = s.iter().map(root).collect();
-                for row in u.chunks_exact_mut(roots.len().max(1)) {
-                    row.iter_mut().zip(&roots).for_each(|(x, root)| *x *= root);
-                }
-                for (row, root) in v.chunks_exact_mut(input.max(1) as usize).zip(&roots) {
-                    row.iter_mut().for_each(|x| *x *= root);
-                }
-                (u, v)
-            }
+            Basis::Singular => triplets(&self.svd(), weight.clone(), self.scale.get())?,
             Basis::Orthogonal => orthogonal(&weight, (out, input), self.rank)?,
         };
         if !b.iter().chain(&a).all(|x| x.is_finite()) {
@@ -121,6 +106,29 @@ impl Derive for Split {
         }
         vec![Some(weight), None, None]
     }
+}
+
+/// `B [out, r]` and `A [r, in]` of the first singular triplets, a root of the values over `scale` on each side.
+pub(super) fn triplets(
+    by: &Svd,
+    weight: Vec<f32>,
+    scale: f64,
+) -> Result<(Vec<f32>, Vec<f32>), &'static str> {
+    let input = by.weight.shape.get(1).map_or(1, |&n| n as usize);
+    let mut parts = by.make(weight)?;
+    let (v, s, u) = (parts.pop(), parts.pop(), parts.pop());
+    let (Some(mut v), Some(s), Some(mut u)) = (v, s, u) else {
+        return Err("it has no decomposition");
+    };
+    let root = |&s: &f32| (f64::from(s) / scale).sqrt() as f32;
+    let roots: Vec<f32> = s.iter().map(root).collect();
+    for row in u.chunks_exact_mut(roots.len().max(1)) {
+        row.iter_mut().zip(&roots).for_each(|(x, root)| *x *= root);
+    }
+    for (row, root) in v.chunks_exact_mut(input.max(1)).zip(&roots) {
+        row.iter_mut().for_each(|x| *x *= root);
+    }
+    Ok((u, v))
 }
 
 /// The first `rank` columns of Q `[out, rank]` and rows of R `[rank, in]` by Householder's reflections, with the signs of

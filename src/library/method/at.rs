@@ -185,6 +185,13 @@ pub fn embedded(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, rows: Value) 
     })
 }
 
+/// A table of embeddings as the decoder that is tied to it reads it under the table's methods.
+pub fn tabled(net: &mut Net<'_>, site: &Site, stack: &Stack<'_>, table: Value) -> Value {
+    stack.iter().fold(table, |table, &(method, values)| {
+        method.tabled(&At::alone(site, values), net, table)
+    })
+}
+
 /// What a sub-layer adds to the residual under its methods: `x [N, width]` is what it read, `y [N, width]` what it gave.
 /// `norm` stands behind the residual.
 pub fn output(

@@ -45,6 +45,7 @@ static SCHEMA: Schema = Schema {
     paper: "Bini et al. 2025, \"Decoupling Angles and Strength in Low-rank Adaptation\" (arXiv 2503.18225)",
     keys: &[
         RANK.key(),
+        lora::RANKS.key(),
         LAMBDA.key(),
         DROPOUT.key(),
         MODULES_TO_SAVE.key(),

@@ -31,6 +31,8 @@ static SCHEMA: Schema = Schema {
     keys: &[
         lora::RANK.key(),
         lora::ALPHA.key(),
+        lora::RANKS.key(),
+        lora::ALPHAS.key(),
         lora::DROPOUT.key(),
         lora::RS_LORA.key(),
         lora::MODULES_TO_SAVE.key(),

@@ -31,7 +31,13 @@ static SCHEMA: Schema = Schema {
           starts unchanged. The update has up to the rank of W0 times `rank`. A training keeps a matrix of the weight's size \
           for each adapted map. Merges exactly into plain weights and is written in peft's format.",
     paper: "Huang et al. 2025, \"HiRA: Parameter-Efficient Hadamard High-Rank Adaptation for Large Language Models\" (ICLR)",
-    keys: &[RANK.key(), DROPOUT.key(), MODULES_TO_SAVE.key(), ON.key()],
+    keys: &[
+        RANK.key(),
+        lora::RANKS.key(),
+        DROPOUT.key(),
+        MODULES_TO_SAVE.key(),
+        ON.key(),
+    ],
 };
 
 const A: &str = "hira_A";

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::super::data::tokens::Marking;
 use super::super::model::{Facts, Model, Room};
-use super::super::net::{Attend, Net, Param, Site};
+use super::super::net::{Attend, Net, Param, Role, Site};
 use super::super::peft::{Keys, Misfit, Reading};
 use super::super::schema::{Schema, Values};
 use super::{
@@ -65,6 +65,12 @@ pub trait Method: Sync + Send + fmt::Debug {
     fn marking(&self, values: &Values) -> Marking {
         let _ = values;
         Marking::default()
+    }
+
+    /// The tokens that it is for, as texts of one token each; the planner makes their numbers the value of `token_ids`.
+    fn tokens<'a>(&self, values: &'a Values) -> Option<&'a [String]> {
+        let _ = values;
+        None
     }
 
     /// The text whose tokens it starts at; the planner makes them the value of `token_ids`.
@@ -134,9 +140,10 @@ pub trait Method: Sync + Send + fmt::Debug {
         self.adapts()
     }
 
-    /// Whether the method has something to do at such a site. Those that adapt stand on linear maps, mostly.
+    /// Whether the method has something to do at such a site. Those that adapt stand on linear maps, mostly; the head of a
+    /// language model is read as a plain matrix, so what stands there has to make one ([`Self::merged`]).
     fn fits(&self, site: &Site) -> bool {
-        site.is_linear()
+        site.is_linear() && site.role != Role::LmDecoder
     }
 
     /// How it goes together with other methods on one linear map.
@@ -228,6 +235,19 @@ pub trait Method: Sync + Send + fmt::Debug {
     fn embedded(&self, at: &At<'_>, net: &mut Net<'_>, rows: Value) -> Value {
         let _ = (at, net);
         rows
+    }
+
+    /// An adapted table of embeddings, in storage or compute type, as the decoder that is tied to it reads it. Methods whose
+    /// decoder reads what they make of the rows say so by [`Self::ties`], too.
+    fn tabled(&self, at: &At<'_>, net: &mut Net<'_>, table: Value) -> Value {
+        let _ = (at, net);
+        table
+    }
+
+    /// Whether a decoder that is tied to an adapted table reads the table as it is adapted.
+    fn ties(&self, values: &Values) -> bool {
+        let _ = values;
+        false
     }
 
     /// What enters an adapted block, `[T, hidden]`.

@@ -30,6 +30,8 @@ static SCHEMA: Schema = Schema {
     keys: &[
         RANK.key(),
         ALPHA.key(),
+        lora::RANKS.key(),
+        lora::ALPHAS.key(),
         RANK_DROPOUT.key(),
         MODULE_DROPOUT.key(),
         MODULES_TO_SAVE.key(),

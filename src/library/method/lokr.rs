@@ -6,7 +6,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::Fate::{Used, WithoutEffect};
 use super::super::peft::{Keys, Misfit, Reading, START as BEGAN};
 use super::super::schema::{Checked, Given, Maybe, kind};
-use super::lora::{ALPHA, MODULES_TO_SAVE, ON, RANK};
+use super::lora::{ALPHA, ALPHAS, MODULES_TO_SAVE, ON, RANK, RANKS};
 use super::weight_drop::{MODULE_DROPOUT, RANK_DROPOUT, RANK_DROPOUT_SCALE, drop_update};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
@@ -48,6 +48,8 @@ static SCHEMA: Schema = Schema {
     keys: &[
         RANK.key(),
         ALPHA.key(),
+        RANKS.key(),
+        ALPHAS.key(),
         FACTOR.key(),
         BOTH.key(),
         INIT.key(),

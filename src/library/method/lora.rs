@@ -4,10 +4,10 @@ use serde_json::{Map, Value as Json};
 
 use super::super::net::{Param, ParamKind};
 use super::super::peft::{Keys, Misfit, Reading};
-use super::super::schema::{Bound, Given, Maybe, kind};
+use super::super::schema::{Bound, ByPlace, Given, Kind, Maybe, kind};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
-    Values, lora_import, pair,
+    Values, lora_import, pair, table,
 };
 use crate::library::error::RANK_TOO_LARGE;
 use crate::library::placement::Placement;
@@ -30,6 +30,18 @@ pub(crate) const ALPHA: Given<f64> = Given::<f64>::new(
     kind::float(Bound::Excl(0.0), Bound::None),
     (8.0, "8"),
     "scale: the update is multiplied by alpha / rank",
+);
+/// Ranks of places that differ from the others.
+pub(crate) const RANKS: Maybe<ByPlace> = Maybe::new(
+    "ranks",
+    kind::by_place(&Kind::Int(1, u64::MAX)),
+    "ranks of some of the places: a map from placement, in quotes, to rank; the first that matches counts, and `rank` is that of all others",
+);
+/// Scales of places that differ from the others.
+pub(crate) const ALPHAS: Maybe<ByPlace> = Maybe::new(
+    "alphas",
+    kind::by_place(&Kind::Float(Bound::Excl(0.0), Bound::None)),
+    "values of `alpha` of some of the places, as `ranks` has them",
 );
 pub(crate) const DROPOUT: Given<f64> = Given::<f64>::new(
     "dropout",
@@ -76,19 +88,29 @@ static SCHEMA: Schema = Schema {
     summary: "low-rank adaptation: a trained product B·A beside each frozen matrix",
     doc: "y = x W0ᵀ + b + s · (dropout(x) Aᵀ) Bᵀ with A [rank, in] and B [out, rank], which start as `init` says, so that the \
           model starts unchanged. s = alpha / rank, or alpha / √rank with `rs_lora`. With `init = pissa` or `olora` what is left \
-          of W0 takes its place in memory, and peft's format gets the change as a LoRA of rank 2·rank on W0. Merges exactly \
-          into plain weights and is written in peft's format.",
+          of W0 takes its place in memory, and peft's format gets the change as a LoRA of rank 2·rank on W0. With `init = loftq` the frozen \
+          weights are stored in blocks and the pair begins as what that loses: nothing but a merged model holds both. Merges exactly \
+          into plain weights and is written in peft's format. On a table of embeddings (`embeddings.word`), A has a column for \
+          each row of the table and starts at zero, B is normal, and there is no dropout. On the head of a language model \
+          (`lm_head.decoder`) the product is added to its matrix. Where head and embeddings are one matrix, each of them is changed \
+          alone, as in peft, and nothing can be merged; with `tied = true` the head reads the pair on the embeddings, too.",
     paper: "Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732)",
     keys: &[
         RANK.key(),
         ALPHA.key(),
+        RANKS.key(),
+        ALPHAS.key(),
         DROPOUT.key(),
         RS_LORA.key(),
         LORA_BIAS.key(),
         pair::INIT.key(),
+        pair::LOFTQ_FORMAT.key(),
+        pair::LOFTQ_ITERATIONS.key(),
         pair::FROZEN_A.key(),
         pair::RATE_B.key(),
         pair::RATE_VECTORS.key(),
+        table::RATE.key(),
+        table::TIED.key(),
         START.key(),
         MODULES_TO_SAVE.key(),
         ON.key(),
@@ -152,7 +174,9 @@ impl Method for Lora {
     }
 
     fn check(&self, values: &Values, site: &Site) -> Option<Complaint> {
-        check_rank(values, &RANK, site).or_else(|| pair::check(values))
+        check_rank(values, &RANK, site)
+            .or_else(|| pair::check(values, site))
+            .or_else(|| table::check(values, site))
     }
 
     fn stacking(&self) -> Stacking {
@@ -169,6 +193,31 @@ impl Method for Lora {
 
     fn rate(&self, values: &Values, param: &Param) -> f64 {
         pair::rate(values, param)
+    }
+
+    /// Linear maps, tables of embeddings, and the head of a language model.
+    fn fits(&self, site: &Site) -> bool {
+        site.is_linear() || table::is_table(site)
+    }
+
+    fn embedded(&self, at: &At<'_>, net: &mut Net<'_>, rows: Value) -> Value {
+        table::embedded(at, net, rows)
+    }
+
+    fn tabled(&self, at: &At<'_>, net: &mut Net<'_>, table: Value) -> Value {
+        if !self.ties(at.values) {
+            return table;
+        }
+        let table = net.widen(table);
+        table::added(at, net, table)
+    }
+
+    fn ties(&self, values: &Values) -> bool {
+        table::TIED.get(values)
+    }
+
+    fn check_sites(&self, values: &Values, sites: &[&Site]) -> Option<Complaint> {
+        table::check_sites(values, sites)
     }
 
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {
@@ -191,6 +240,10 @@ impl Method for Lora {
         if LORA_BIAS.get(at.values) {
             return None;
         }
+        if table::is_table(at.site) {
+            let own = at.weight(net)?;
+            return Some(table::added(at, net, own));
+        }
         let weight = match pair::rest(at, net) {
             Some(rest) => rest,
             None => at.weight(net)?,
@@ -198,9 +251,16 @@ impl Method for Lora {
         Some(add_product(at, net, weight))
     }
 
+    /// peft's LoftQ rounds the weight with another quantiser, so that its adapter would be of another base.
     fn peft(&self, values: &Values) -> Option<PeftForm> {
+        if pair::INIT.get(values) == pair::LOFTQ {
+            return None;
+        }
         let mut form = PeftForm::lora(pair::product(values), false);
         pair::say_start(values, &mut form);
+        if self.ties(values) {
+            form.keys.push((lora_import::TYING, true.into()));
+        }
         if LORA_BIAS.get(values) {
             form.keys.push(("lora_bias", true.into()));
         }
@@ -209,17 +269,15 @@ impl Method for Lora {
 
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
         let dora = config.get("use_dora") == Some(&Json::Bool(true));
+        let of_others =
+            |config| lora_import::is_kasa(config) || lora_import::is_block_diagonal(config);
         match kind {
-            "LORA" if !dora && !lora_import::is_kasa(config) => Some(lora_import::KEYS),
-            lora_import::ROWS => Some(lora_import::ROWS_KEYS),
+            "LORA" if !dora && !of_others(config) => Some(lora_import::KEYS),
             _ => None,
         }
     }
 
     fn peft_read(&self, file: &mut Reading<'_>) -> Result<(), Misfit> {
-        if file.config().kind == lora_import::ROWS {
-            return lora_import::read_rows(file);
-        }
         lora_import::read(file, &Lora, (&[], |_, _, _| Ok(Vec::new())))
     }
 
@@ -229,6 +287,9 @@ impl Method for Lora {
         site: &Site,
         get: &Lookup<'_>,
     ) -> Option<Vec<PeftTensor>> {
+        if table::is_table(site) {
+            return table::peft_tensors(values, site, get);
+        }
         let mut tensors = pair::peft_tensors(values, site, get)?;
         if LORA_BIAS.get(values) {
             let output = site.output() as usize;

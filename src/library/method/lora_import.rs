@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::lora::{ALPHA, B_BIAS, DROPOUT, LORA_BIAS, RANK, RS_LORA};
-use super::{Method, pair};
-use crate::library::net::ParamKind;
+use super::lora::{ALPHA, B_BIAS, DROPOUT, LORA_BIAS, Lora, RANK, RS_LORA};
+use super::{Method, columns, pair, rows_import, table};
+use crate::library::net::{ParamKind, Role};
 use crate::library::peft::Fate::{Refused, Used, WithoutEffect};
 use crate::library::peft::{
     Config, Edit, HeadUpdate, Keys, Misfit, Patterns, Place, Reading, START as BEGAN,
@@ -22,10 +22,7 @@ pub(super) const KEYS: Keys = &[
         "enable_lora",
         WithoutEffect("of fused projections, which these models do not have"),
     ),
-    (
-        "ensure_weight_tying",
-        WithoutEffect("of tied embeddings, which are refused as targets"),
-    ),
+    (TYING, Used),
     ("eva_config", WithoutEffect(BEGAN)),
     (INIT, Used),
     (KASA, Used),
@@ -57,7 +54,7 @@ pub(super) const KEYS: Keys = &[
     ("runtime_config", WithoutEffect("how peft runs")),
     ("target_parameters", Used),
     ("trainable_token_indices", Used),
-    ("use_bdlora", Refused),
+    (BLOCK_DIAGONAL, Used),
     ("use_dora", Used),
     ("use_qalora", Refused),
     ("use_rslora", Used),
@@ -67,10 +64,20 @@ pub(super) const KEYS: Keys = &[
     ),
 ];
 
+/// The key of whether a decoder reads the pair on its table.
+pub(super) const TYING: &str = "ensure_weight_tying";
 /// The key of how the pairs began.
 pub(super) const INIT: &str = "init_lora_weights";
 /// The key of KaSA's weights in the loss, which says that an adapter is one.
 pub(super) const KASA: &str = "kasa_config";
+
+/// The key of block-diagonal factors, which says that an adapter has such.
+pub(super) const BLOCK_DIAGONAL: &str = "use_bdlora";
+
+/// Whether an adapter has block-diagonal factors.
+pub(super) fn is_block_diagonal(config: &Map<String, Json>) -> bool {
+    config.get(BLOCK_DIAGONAL).is_some_and(|own| !own.is_null())
+}
 
 /// Whether an adapter is KaSA's.
 pub(super) fn is_kasa(config: &Map<String, Json>) -> bool {
@@ -110,6 +117,16 @@ impl Sizes {
         (rank, self.alphas.of(module).unwrap_or(self.alpha))
     }
 
+    /// The values of a method with such a pair.
+    fn values(&self, (rank, alpha): (u64, f64)) -> Own {
+        vec![
+            (RANK.name(), Checked::Int(rank)),
+            (ALPHA.name(), Checked::Float(alpha)),
+            (RS_LORA.name(), Checked::Bool(self.rs_lora)),
+            (DROPOUT.name(), Checked::Float(self.dropout)),
+        ]
+    }
+
     /// The factor of a module's update.
     fn scale(&self, module: &str) -> f64 {
         let (rank, alpha) = self.of(module);
@@ -124,6 +141,23 @@ enum Taken {
     Nothing,
     Top,
     First,
+}
+
+impl Taken {
+    /// How a pair of ours begins that takes the same out of the weight; `None` for one that takes nothing.
+    fn begins(self, file: &Reading<'_>, place: &Place<'_>) -> Result<Option<&'static str>, Misfit> {
+        let weight = place.own("weight");
+        Ok(match self {
+            Self::Nothing => None,
+            Self::Top => Some("pissa"),
+            // peft takes the columns of the matrix as the file has it.
+            Self::First if file.model().transposed(&weight) => {
+                let what = format!("`init_lora_weights` = \"olora\" on the transposed `{weight}`");
+                return Err(Misfit::not_built(what));
+            }
+            Self::First => Some("olora"),
+        })
+    }
 }
 
 /// What the start of the training did to the weights, of which peft does the same again as it loads the adapter.
@@ -172,8 +206,10 @@ pub(super) fn read(
         known.push(B_BIAS);
     }
     biases(file)?;
-    tables(file, &sizes)?;
-    tokens(file)?;
+    if names.is_empty() {
+        tables(file, (method, &sizes))?;
+    }
+    rows_import::read_beside(file)?;
     let (places, head) = match file.unread().is_empty() {
         true => (Vec::new(), Vec::new()),
         false => file.all_places()?,
@@ -188,12 +224,7 @@ pub(super) fn read(
         file.take(&place.name(b), place.own(b), &[site.output(), rank])?;
         file.idle(&place.name(if mica { a } else { b }), 0.0);
         let own = more(file, place, rank)?;
-        let mut values = vec![
-            (RANK.name(), Checked::Int(rank)),
-            (ALPHA.name(), Checked::Float(alpha)),
-            (RS_LORA.name(), Checked::Bool(sizes.rs_lora)),
-            (DROPOUT.name(), Checked::Float(sizes.dropout)),
-        ];
+        let mut values = sizes.values((rank, alpha));
         values.extend(own);
         if mica {
             values.push((pair::INIT.name(), Checked::Str(pair::MICA.to_owned())));
@@ -203,8 +234,12 @@ pub(super) fn read(
             file.idle(&place.name(B_BIAS), 0.0);
             values.push((LORA_BIAS.name(), Checked::Bool(true)));
         }
+        let product = (rank, sizes.scale(&place.module));
+        match taken.begins(file, place)?.filter(|_| names.is_empty()) {
+            Some(init) => values.push((pair::INIT.name(), Checked::Str(init.to_owned()))),
+            None => less(file, place, (taken, product))?,
+        }
         file.put(method, site, values);
-        less(file, place, (taken, rank, sizes.scale(&place.module)))?;
     }
     for place in &head {
         if bias || taken != Taken::Nothing || !names.is_empty() {
@@ -230,21 +265,59 @@ pub(super) fn read(
     Ok(())
 }
 
+/// Takes a place of its own form; whether it has that form.
+pub(super) type Takes<'a> =
+    dyn Fn(&mut Reading<'_>, &Place<'_>, (u64, Own)) -> Result<bool, Misfit> + 'a;
+
+/// Reads an adapter some of whose pairs have a form of their own; the others are plain.
+pub(super) fn read_block_diagonal(file: &mut Reading<'_>, takes: &Takes<'_>) -> Result<(), Misfit> {
+    let config = file.config();
+    let sizes = Sizes::read(config)?;
+    let plain = taken_out(config)? == Taken::Nothing && !config.flag("lora_bias", false)?;
+    if !plain || config.flag("use_dora", false)? {
+        return Err(Misfit::not_built(
+            "another form of LoRA beside `use_bdlora`",
+        ));
+    }
+    biases(file)?;
+    rows_import::read_beside(file)?;
+    for place in file.places()? {
+        place.only(&["lora_A.weight", "lora_B.weight"])?;
+        let (rank, alpha) = sizes.of(&place.module);
+        let values = sizes.values((rank, alpha));
+        if takes(file, &place, (rank, values.clone()))? {
+            continue;
+        }
+        if file
+            .config()
+            .get(BLOCK_DIAGONAL)
+            .and_then(|map| map.get("match_strict"))
+            != Some(&Json::Bool(false))
+        {
+            return Err(Misfit::of_config(format!(
+                "`use_bdlora` names `{}` for neither factor, which `match_strict` forbids",
+                place.module
+            )));
+        }
+        let (site, [a, b]) = (place.site, ["lora_A.weight", "lora_B.weight"]);
+        file.take(&place.name(a), place.own(a), &[rank, site.input()])?;
+        file.take(&place.name(b), place.own(b), &[site.output(), rank])?;
+        file.idle(&place.name(b), 0.0);
+        file.put(&Lora, site, values);
+    }
+    Ok(())
+}
+
 /// Takes out of a map's weight what the start took out.
 fn less(
     file: &mut Reading<'_>,
     place: &Place<'_>,
-    (taken, rank, scale): (Taken, u64, f64),
+    (taken, (rank, scale)): (Taken, (u64, f64)),
 ) -> Result<(), Misfit> {
     let weight = place.own("weight");
     let edit = match taken {
         Taken::Nothing => return Ok(()),
         Taken::Top => Edit::LessTop(rank),
-        // peft takes the columns of the matrix as the file has it.
-        Taken::First if file.model().transposed(&weight) => {
-            let what = format!("`init_lora_weights` = \"olora\" on the transposed `{weight}`");
-            return Err(Misfit::not_built(what));
-        }
         Taken::First => Edit::LessFirst(rank, scale),
     };
     let mut params = file.parts().params.iter();
@@ -278,14 +351,53 @@ fn biases(file: &mut Reading<'_>) -> Result<(), Misfit> {
     Ok(())
 }
 
-/// LoRA on tables of embeddings, and on the decoder behind the last block.
-fn tables(file: &mut Reading<'_>, sizes: &Sizes) -> Result<(), Misfit> {
+/// Reads the pair of a decoder that is tied to its table, where it is that of the table; whether there is such a decoder.
+fn tied_pair(file: &mut Reading<'_>) -> Result<bool, Misfit> {
+    let parts = file.parts();
+    let mut heads = parts.others.iter().filter(|s| s.role == Role::LmDecoder);
+    let Some(head) = heads.next() else {
+        return Ok(false);
+    };
+    let own = format!("{}.weight", head.path);
+    if parts.params.iter().any(|p| p.name == own) {
+        return Ok(false);
+    }
+    let [a, b] = ["A", "B"].map(|half| format!("{}.lora_{half}.weight", head.path));
+    if file.shape(&a).is_none() && file.shape(&b).is_none() {
+        return Ok(true);
+    }
+    let of_table = |half: &str| {
+        let mut names = file.unread().into_iter();
+        names.find(|n| n.ends_with(&format!(".lora_embedding_{half}")))
+    };
+    let (Some(table_a), Some(table_b)) = (of_table("A"), of_table("B")) else {
+        return Ok(true);
+    };
+    // The decoder's A is the table's B, turned, and its B the table's A.
+    for (own, other) in [(&a, &table_b), (&b, &table_a)] {
+        let width = file.shape(other).and_then(|s| s.last().copied());
+        let turned = columns(&file.numbers(other)?, width.unwrap_or(1) as usize);
+        if file.numbers(own)? != turned {
+            return Err(Misfit::damaged(format!(
+                "`{own}` is not `{other}` turned, although `{TYING}` says that they are tied"
+            )));
+        }
+        file.read(own)?;
+    }
+    Ok(true)
+}
+
+/// LoRA on tables of embeddings, and on the head of a language model.
+fn tables(
+    file: &mut Reading<'_>,
+    (method, sizes): (&'static dyn Method, &Sizes),
+) -> Result<(), Misfit> {
+    let tying = file.config().flag(TYING, false)?;
+    let tied = tying && tied_pair(file)?;
     for name in file.unread() {
         let embedding = name.strip_suffix(".lora_embedding_A");
         let module = embedding.or(name.strip_suffix(".lora_A.weight"));
-        let Some(module) = module else { continue };
-        let param = file.param(&format!("{module}.weight"));
-        let Some(param) = param.filter(|p| p.kind == ParamKind::Embedding) else {
+        let Some((module, site)) = module.and_then(|m| Some((m, file.table(m)?))) else {
             continue;
         };
         if file.config().places(module) == Some(false) {
@@ -294,158 +406,33 @@ fn tables(file: &mut Reading<'_>, sizes: &Sizes) -> Result<(), Misfit> {
                 "add the module to `target_modules` in adapter_config.json, if it was trained; or remove the tensor",
             ));
         }
-        let (rank, _) = sizes.of(module);
-        let (rows, width) = match param.shape.as_slice() {
-            &[rows, width] => (rows, width),
-            _ => continue,
+        let (rank, alpha) = sizes.of(module);
+        let own = |suffix: &str| format!("{}.{suffix}", site.path);
+        let none = if table::is_table(site) && embedding.is_some() {
+            let other = format!("{module}.{}", table::B);
+            file.take_turned(&name, own(table::A), [site.input(), rank])?;
+            file.take(&other, own(table::B), &[site.output(), rank])?;
+            name.clone()
+        } else if site.role == Role::LmDecoder && embedding.is_none() {
+            let [a, b] = ["lora_A.weight", "lora_B.weight"];
+            let other = format!("{module}.{b}");
+            file.take(&name, own(a), &[rank, site.input()])?;
+            file.take(&other, own(b), &[site.output(), rank])?;
+            other
+        } else {
+            let what = format!("nothing reads `{name}`: this form of adapter on `{module}`");
+            return Err(Misfit::not_built(what));
         };
-        let other = match embedding {
-            Some(_) => format!("{module}.lora_embedding_B"),
-            None => format!("{module}.lora_B.weight"),
-        };
-        let ([a, b], none) = match embedding {
-            Some(_) => ([[rank, rows], [width, rank]], &name),
-            None => ([[rank, width], [rows, rank]], &other),
-        };
-        file.check_shape(&name, &a)?;
-        file.check_shape(&other, &b)?;
-        file.read(&name)?;
-        file.read(&other)?;
-        file.idle(none, 0.0);
-        let edit = Edit::Product {
-            a: name.clone(),
-            b: other,
-            scale: sizes.scale(module),
-            turned: embedding.is_some(),
-        };
-        file.edit(param, edit);
+        file.idle(&none, 0.0);
+        let mut values = sizes.values((rank, alpha));
+        if tied && site.role == Role::WordEmbedding {
+            values.push((table::TIED.name(), Checked::Bool(true)));
+        }
+        if site.role == Role::LmDecoder {
+            // What is on the head is added to its matrix, where no dropout acts.
+            values.push((DROPOUT.name(), Checked::Float(0.0)));
+        }
+        file.put(method, site, values);
     }
     Ok(())
-}
-
-/// Rows of tables that were trained: `trainable_token_indices`.
-fn tokens(file: &mut Reading<'_>) -> Result<(), Misfit> {
-    const KEY: &str = "trainable_token_indices";
-    let Some(value) = file.config().get(KEY) else {
-        return Ok(());
-    };
-    let wrong = || {
-        Misfit::of_config(format!(
-            "`{KEY}` must be a list of tokens, or map tables to such lists, not {value}"
-        ))
-    };
-    let list =
-        |value: &Json| -> Option<Vec<u64>> { value.as_array()?.iter().map(Json::as_u64).collect() };
-    let tables: Vec<(String, Vec<u64>)> = match value {
-        Json::Object(map) => {
-            let own = map.iter();
-            let own = own.map(|(table, value)| Some((table.clone(), list(value)?)));
-            own.collect::<Option<_>>().ok_or_else(wrong)?
-        }
-        value => vec![("embed_tokens".to_owned(), list(value).ok_or_else(wrong)?)],
-    };
-    for name in file.unread() {
-        const SUFFIX: &str = ".token_adapter.trainable_tokens_delta";
-        let Some(module) = name.strip_suffix(SUFFIX) else {
-            continue;
-        };
-        let own = |table: &str| crate::library::net::ends_with(module, table);
-        let Some((_, rows)) = tables.iter().find(|(table, _)| own(table)) else {
-            continue;
-        };
-        rows_of(file, &name, (module, rows))?;
-    }
-    tied(file, ".token_adapter.trainable_tokens_delta")
-}
-
-/// Reads the rows of a decoder that is tied to a table where they are those of the table.
-fn tied(file: &mut Reading<'_>, suffix: &str) -> Result<(), Misfit> {
-    for name in file.unread() {
-        let decoder = name
-            .strip_suffix(suffix)
-            .is_some_and(|module| module.ends_with("lm_head"));
-        if !decoder {
-            continue;
-        }
-        let own = file.numbers(&name)?;
-        for table in file.row_edits() {
-            if file.numbers(&table)? == own {
-                file.read(&name)?;
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Replaces rows of the table of a module.
-pub(super) fn rows_of(
-    file: &mut Reading<'_>,
-    name: &str,
-    (module, rows): (&str, &[u64]),
-) -> Result<(), Misfit> {
-    let param = file.param(&format!("{module}.weight"));
-    let param = param.filter(|p| p.kind == ParamKind::Embedding);
-    let Some((param, &[all, width])) = param.and_then(|p| Some((p, p.shape.first_chunk()?))) else {
-        return Err(Misfit::not_built(format!("rows of `{module}`")));
-    };
-    if let Some(row) = rows.iter().find(|&&row| row >= all) {
-        return Err(Misfit::of_config(format!(
-            "row {row} of `{module}` is named, which has {all}"
-        )));
-    }
-    file.check_shape(name, &[rows.len() as u64, width])?;
-    file.read(name)?;
-    let (values, rows) = (name.to_owned(), rows.to_vec());
-    file.edit(param, Edit::Rows { values, rows });
-    Ok(())
-}
-
-/// The type of adapters that hold rows of tables and nothing else.
-pub(super) const ROWS: &str = "TRAINABLE_TOKENS";
-
-/// The keys of peft's `TrainableTokensConfig`.
-pub(super) const ROWS_KEYS: Keys = &[
-    ("ensure_weight_tying", WithoutEffect(TIED)),
-    ("init_weights", WithoutEffect(BEGAN)),
-    ("token_indices", Used),
-];
-
-/// Why a key of tied tables says nothing.
-const TIED: &str = "a decoder that is tied to its table reads the changed rows here, as in peft";
-
-/// Reads an adapter that holds rows of tables.
-pub(super) fn read_rows(file: &mut Reading<'_>) -> Result<(), Misfit> {
-    let list = file.config().get("token_indices").and_then(|value| {
-        let rows = value.as_array()?.iter();
-        rows.map(Json::as_u64).collect::<Option<Vec<u64>>>()
-    });
-    let Some(rows) = list.filter(|rows| !rows.is_empty()) else {
-        return Err(Misfit::of_config(
-            "`token_indices` must be a list of tokens",
-        ));
-    };
-    let mut seen = false;
-    for name in file.unread() {
-        let Some(module) = name.strip_suffix(".trainable_tokens_delta") else {
-            continue;
-        };
-        if file.param(&format!("{module}.weight")).is_none() {
-            // Looked at below.
-            continue;
-        }
-        if file.config().places(module) == Some(false) {
-            let what = format!("nothing reads `{name}`: `target_modules` does not name `{module}`");
-            return Err(Misfit::of_config(what));
-        }
-        rows_of(file, &name, (module, &rows))?;
-        seen = true;
-    }
-    tied(file, ".trainable_tokens_delta")?;
-    match seen {
-        true => Ok(()),
-        false => Err(Misfit::damaged(
-            "the adapter has no `trainable_tokens_delta`",
-        )),
-    }
 }

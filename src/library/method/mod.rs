@@ -63,6 +63,7 @@ mod adalora;
 mod adalora_import;
 mod adamss;
 mod after;
+mod bdlora;
 mod delora;
 mod dora;
 mod dylora;
@@ -79,11 +80,14 @@ mod pair;
 mod poly;
 mod pvera;
 mod randlora;
+mod rows_import;
 mod side_lora;
 mod siva;
 mod sora;
+mod table;
 mod tasks;
 mod tinylora;
+mod trainable_tokens;
 mod unilora;
 mod vblora;
 mod vera;
@@ -112,7 +116,9 @@ mod series;
 mod unipelt;
 
 pub use after::After;
-pub use at::{At, Stack, Stacking, attention, bias, embedded, entered, linear, output, weight};
+pub use at::{
+    At, Stack, Stacking, attention, bias, embedded, entered, linear, output, tabled, weight,
+};
 use at::{columns, first_rows};
 pub use form::{
     Complaint, Lookup, Masking, PeftForm, PeftKeys, PeftTensor, PeftTogether, Product, Selecting,
@@ -126,8 +132,13 @@ pub const SPARSE: [&str; 2] = [sparse::VALUES, sparse::PLACES];
 
 /// Keys that several methods have.
 pub(crate) mod keys {
-    pub(crate) use super::lora::{DROPOUT, MODULES_TO_SAVE, ON, START};
+    pub(crate) use super::lora::{ALPHA, ALPHAS, DROPOUT, MODULES_TO_SAVE, ON, RANK, RANKS, START};
     pub(crate) use super::prompt_tuning::{TEXT, TOKEN_IDS};
+}
+
+/// Keys of methods that are for tokens of the vocabulary.
+pub(crate) mod keys_of_tokens {
+    pub(crate) use super::trainable_tokens::{TOKEN_IDS, TOKENS};
 }
 
 /// Every method.
@@ -152,6 +163,8 @@ pub const METHODS: &[&dyn Method] = &[
     &unfreeze::Unfreeze,
     // Other forms of a linear map's weight.
     &lora::Lora,
+    &trainable_tokens::TrainableTokens,
+    &bdlora::BdLora,
     &siva::Siva,
     &side_lora::SideLora,
     &dora::Dora,

@@ -1,21 +1,35 @@
 //! The pair `A [r, in]`, `B [out, r]` of LoRA: how it begins, and at what rates it is learned.
 
-use super::super::derive::{BaseParam, Basis, Derivation, MinorVectors, Split};
+use super::super::derive::{BaseParam, Basis, Derivation, MinorVectors, Residual, Split};
 use super::super::net::{Init, Param};
 use super::super::schema::{Bound, Given, kind};
 use super::lora::{self, RANK};
 use super::{
     At, Complaint, Lookup, Net, PeftForm, PeftTensor, Product, Site, Value, Values, lora_import,
 };
-use crate::library::error::BAD_METHOD_VALUES;
+use crate::library::error::{BAD_METHOD_VALUES, CONFLICTING_KEYS};
 use crate::program::op::{BinaryKind, Broadcast, Identity, Inverse, MatMul};
-use crate::program::{DType, Real};
+use crate::program::{DType, Format, Real};
 
 pub(crate) const INIT: Given<str> = Given::<str>::tacit(
     "init",
-    kind::choice(&["kaiming", "gaussian", "pissa", "olora", "mica"]),
+    kind::choice(&["kaiming", "gaussian", "pissa", "olora", "mica", LOFTQ]),
     ("kaiming", "kaiming"),
-    "how A and B start: `kaiming`, A uniform in ±1/√in and B zero; `gaussian`, A normal with standard deviation 1/rank and B zero; `pissa`, both from the first singular triplets of the weight (arXiv 2404.02948); `olora`, from its QR decomposition (arXiv 2406.01775), both of which take the product out of the frozen weight, so that the model starts unchanged; `mica`, B from the weight's last left singular vectors, frozen, and A zero (arXiv 2604.01694)",
+    "how A and B start: `kaiming`, A uniform in ±1/√in and B zero; `gaussian`, A normal with standard deviation 1/rank and B zero; `pissa`, both from the first singular triplets of the weight (arXiv 2404.02948); `olora`, from its QR decomposition (arXiv 2406.01775), both of which take the product out of the frozen weight, so that the model starts unchanged; `mica`, B from the weight's last left singular vectors, frozen, and A zero (arXiv 2604.01694); `loftq`, both from the first singular triplets of what rounding the frozen weight to `loftq_format` loses (arXiv 2310.08659)",
+);
+/// The start that makes good for what rounding loses.
+pub(super) const LOFTQ: &str = "loftq";
+pub(crate) const LOFTQ_FORMAT: Given<str> = Given::<str>::tacit(
+    "loftq_format",
+    kind::choice(&["nf4", "q4_0", "q4_k", "q8_0"]),
+    ("nf4", "nf4"),
+    "format of the frozen weights under `init = loftq`, whatever the model's own are stored in",
+);
+pub(crate) const LOFTQ_ITERATIONS: Given<u64> = Given::<u64>::tacit(
+    "loftq_iterations",
+    kind::int(1, 1000),
+    (1, "1"),
+    "how often `init = loftq` rounds what the pair leaves and takes the pair of what that loses; 5 is usual",
 );
 pub(crate) const RATE_B: Given<f64> = Given::<f64>::tacit(
     "rate_b",
@@ -46,19 +60,37 @@ fn basis(values: &Values) -> Option<Basis> {
     }
 }
 
+/// The format of the weight under LoftQ.
+fn rounded(values: &Values) -> Option<Format> {
+    let named = Format::named(LOFTQ_FORMAT.get(values));
+    named.filter(|_| INIT.get(values) == LOFTQ)
+}
+
 /// The start that freezes B.
 pub(super) const MICA: &str = "mica";
 
 /// Whether what is left of the weight stands in its place.
 pub(super) fn splits(values: &Values) -> bool {
-    basis(values).is_some()
+    basis(values).is_some() || rounded(values).is_some()
 }
 
 fn derivation(site: &Site, values: &Values) -> Option<Derivation> {
+    let weight = BaseParam::weight(&site.path, [site.output(), site.input()]);
+    let (rank, scale) = (RANK.get(values), Real::new(lora::scale(values)));
+    if let Some(format) = rounded(values).and_then(Format::blocks) {
+        let by = Residual {
+            weight,
+            rank,
+            scale,
+            format,
+            turns: LOFTQ_ITERATIONS.get(values),
+        };
+        return Some(by.into());
+    }
     let by = Split {
-        weight: BaseParam::weight(&site.path, [site.output(), site.input()]),
-        rank: RANK.get(values),
-        scale: Real::new(lora::scale(values)),
+        weight,
+        rank,
+        scale,
         basis: basis(values)?,
     };
     Some(by.into())
@@ -72,7 +104,8 @@ pub(super) fn rest(at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
     let part = Split::REST;
     let rest = Param::at(site, "lora_W")
         .shape(&[site.output(), site.input()])
-        .start(Init::Derived { by, part });
+        .start(Init::Derived { by, part })
+        .held_in(rounded(at.values));
     Some(net.tensor(rest.frozen().replacing(name).unsaved()))
 }
 
@@ -95,7 +128,10 @@ pub(super) fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
                 Init::Derived { by, part }
             };
             let (a, b) = (a.start(part(Split::A)), b.start(part(Split::B)));
-            (a.keep_start(), b.keep_start())
+            match basis(at.values) {
+                Some(_) => (a.keep_start(), b.keep_start()),
+                None => (a, b),
+            }
         }
         None if INIT.get(at.values) == "gaussian" => (a.start(Init::Normal(1.0 / rank as f64)), b),
         None => {
@@ -136,7 +172,20 @@ fn projected(at: &At<'_>, net: &mut Net<'_>, a: Value, b: Value) -> Value {
 }
 
 /// What is wrong with how the pair begins or learns, if anything.
-pub(super) fn check(values: &Values) -> Option<Complaint> {
+pub(super) fn check(values: &Values, site: &Site) -> Option<Complaint> {
+    if let Some(format) = rounded(values).filter(|f| !f.fits(site.input())) {
+        return Some(Complaint {
+            key: LOFTQ_FORMAT.name(),
+            code: &CONFLICTING_KEYS,
+            message: format!(
+                "`{}` has rows of {} numbers, which are no whole blocks of {format}",
+                site.path,
+                site.input()
+            ),
+            help: Some("write another `loftq_format`, or place the method elsewhere".to_owned()),
+        });
+    }
+
     let init = INIT.get(values);
     let wrong = |key: &'static str, message: String, help: &str| {
         Some(Complaint {
@@ -149,6 +198,14 @@ pub(super) fn check(values: &Values) -> Option<Complaint> {
     if FROZEN_A.get(values) && !matches!(init, "kaiming" | "gaussian") {
         let message = format!("`lora_fa` freezes A as it is drawn, and `init = {init}` draws none");
         return wrong(FROZEN_A.name(), message, "remove one of the two");
+    }
+    let idle = [
+        (LOFTQ_FORMAT.name(), LOFTQ_FORMAT.is_written(values)),
+        (LOFTQ_ITERATIONS.name(), LOFTQ_ITERATIONS.is_written(values)),
+    ];
+    if let Some((key, _)) = idle.iter().find(|(_, written)| *written && init != LOFTQ) {
+        let message = format!("`{key}` has no effect without `init = loftq`");
+        return wrong(key, message, "write `init = loftq`, or remove the key");
     }
     if init == MICA && RATE_B.get(values) != 1.0 {
         let message = "`rate_b` is the rate of B, which `init = mica` freezes".to_owned();
@@ -179,7 +236,11 @@ pub(super) fn say_start(values: &Values, form: &mut PeftForm) {
 pub(super) fn product(values: &Values) -> Product {
     let rank = RANK.get(values);
     Product {
-        rank: if splits(values) { 2 * rank } else { rank },
+        rank: if basis(values).is_some() {
+            2 * rank
+        } else {
+            rank
+        },
         scale: lora::scale(values),
         dropout: lora::DROPOUT.get(values),
         rs_lora: lora::RS_LORA.get(values),
@@ -198,7 +259,7 @@ pub(super) fn peft_tensors(
         site.output() as usize,
     );
     let (mut a, mut b) = (get("lora_A.weight")?, get("lora_B.weight")?);
-    if splits(values) {
+    if basis(values).is_some() {
         a.extend(get("initial:lora_A.weight")?);
         let first = get("initial:lora_B.weight")?;
         let rows = b.chunks_exact(rank).zip(first.chunks_exact(rank));

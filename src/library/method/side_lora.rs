@@ -27,6 +27,8 @@ static SCHEMA: Schema = Schema {
     keys: &[
         lora::RANK.key(),
         lora::ALPHA.key(),
+        lora::RANKS.key(),
+        lora::ALPHAS.key(),
         lora::DROPOUT.key(),
         lora::RS_LORA.key(),
         EXACT.key(),

@@ -96,7 +96,11 @@ impl Tuning {
             m.adapts() && m.fits(site) && placement.is_some_and(|p| p.matches(site, self.n_layers))
         });
         let mut stack: Vec<_> = here.map(|(m, f)| (*m, &f.values)).collect();
-        stack.sort_by_key(|(m, v)| m.stands(v) != Stacking::Base);
+        // Virtual tokens are rows of no table.
+        stack.sort_by_key(|(m, v)| {
+            let above = m.marking(v).virtual_tokens > 0;
+            (m.stands(v) != Stacking::Base, above)
+        });
         stack
     }
 

@@ -6,9 +6,9 @@ use super::{Init, Net, Normed, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Arrange, BinaryKind, Broadcast, Columns, Constant, Detach,
-    Dropout, Elementwise, Epilogue, Frequencies, Gated, Gather, HeadLoss, Indices, LayerNorm,
-    MatMul, Noise, Over, Precision, Preference, Reduce, ReduceKind, Reshape, RmsNorm, Rotary,
-    Scatter, Unary, UnaryKind,
+    Dropout, Elementwise, Epilogue, Find, Frequencies, Gated, Gather, HeadLoss, Indices, LayerNorm,
+    MatMul, Noise, Over, Place, Precision, Preference, Reduce, ReduceKind, Reshape, RmsNorm,
+    Rotary, Scatter, Unary, UnaryKind,
 };
 use crate::program::{Axis, Block, DType, Dim, Feed, Pick, Real, TargetKind, Value};
 
@@ -174,11 +174,48 @@ impl Net<'_> {
         self.binary(BinaryKind::Mul, Broadcast::Scalar, x, factor)
     }
 
-    /// A table `[rows, width]` in compute type, as the loss of a head reads it.
-    pub fn head_table(&mut self, site: &Site) -> Value {
+    /// The matrix `[vocabulary, hidden]` of a language model's head in compute type, or what the methods placed there make of
+    /// it. `tied` is the table of embeddings that it is, if it has none of its own.
+    pub fn head_table(&mut self, site: &Site, tied: Option<&Site>) -> Value {
         self.b.label("lm_head");
+        self.tied = tied.cloned();
+        if !self.sites.contains(site) {
+            self.sites.push(site.clone());
+        }
+        let stack = self.tuning.stack(site);
+        match method::weight(self, site, &stack) {
+            Some(table) => table,
+            // Methods that change no plain weight are not placed there.
+            None => self.weight(site),
+        }
+    }
+
+    /// A table as a decoder that is tied to it reads it, in storage type where nothing changes it.
+    pub(super) fn table_of_decoder(&mut self, site: &Site) -> Value {
         let table = self.table(site);
-        self.widen(table)
+        let stack = self.tuning.stack(site);
+        method::tabled(self, site, &stack, table)
+    }
+
+    /// Rows of a matrix of rows of a table, of those whose numbers are in the list: others stand for them.
+    pub fn replaced_by_id(&mut self, x: Value, rows: Value, (ids, list): (Value, &[u32])) -> Value {
+        let list = list.to_vec();
+        let list = self.b.push1(Indices { list }, &[]);
+        let marks = self.b.push1(Find, &[ids, list]);
+        self.b.push1(Place { add: false }, &[x, rows, marks])
+    }
+
+    /// A table `[rows, width]` in compute type in which others stand for some rows.
+    pub fn with_rows(&mut self, table: Value, rows: Value, list: &[u32]) -> Value {
+        let count = self.b.ty(table).shape.first().copied();
+        let list = list.to_vec();
+        let list = self.b.push1(Indices { list }, &[]);
+        let own = self.gather(table, list);
+        let table = self.widen(table);
+        let change = self.binary(BinaryKind::Sub, Broadcast::Full, rows, own);
+        let rows = count.unwrap_or_else(|| Dim::from(0_u64));
+        let change = self.b.push1(Scatter { rows }, &[list, change]);
+        self.add(table, change)
     }
 
     /// The summed cross-entropy of the next tokens at the rows that are read, times the step's loss scale, `[1]`, and of
@@ -217,7 +254,7 @@ impl Net<'_> {
     }
 
     /// A table of embeddings `[rows, width]` named `<path>.weight`, in storage type.
-    fn table(&mut self, site: &Site) -> Value {
+    pub(super) fn table(&mut self, site: &Site) -> Value {
         let (name, shape) = (
             format!("{}.weight", site.path),
             [site.input(), site.output()],
@@ -237,7 +274,8 @@ impl Net<'_> {
         let rows = self.gather(table, ids);
         let rows = self.scaled(rows, scale);
         self.table_scale = scale;
-        if self.aside || site.role != Role::WordEmbedding {
+        self.table_ids = Some(ids);
+        if self.aside {
             return rows;
         }
         self.sites.push(site.clone());
@@ -250,7 +288,7 @@ impl Net<'_> {
     pub fn decode(&mut self, x: Value, table: &Site, bias: &str, words: Option<&[u32]>) -> Value {
         self.b.label("lm_head.decoder");
         let rows = [table.input()];
-        let table = self.table(table);
+        let table = self.table_of_decoder(table);
         let bias = self.param(Param::own(bias, &rows, ParamKind::Bias, Role::LmDecoder));
         let (weight, bias) = match words {
             Some(words) => {

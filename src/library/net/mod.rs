@@ -100,6 +100,10 @@ pub struct Net<'a> {
     caches: u32,
     /// Factor of the rows of the last table.
     table_scale: f64,
+    /// Which rows of the last table are read.
+    table_ids: Option<Value>,
+    /// The table of embeddings that the head is, if it has none of its own.
+    tied: Option<Site>,
 }
 
 impl<'a> Net<'a> {
@@ -118,6 +122,8 @@ impl<'a> Net<'a> {
             drops: 0,
             caches: 0,
             table_scale: 1.0,
+            table_ids: None,
+            tied: None,
         }
     }
 
@@ -231,8 +237,16 @@ impl<'a> Net<'a> {
         }
     }
 
+    /// The table that the head of a language model is: that of the embeddings, or its own.
+    #[must_use]
+    pub fn decoder(&self, site: &Site) -> Site {
+        let sizes = (site.output(), site.input());
+        let own = || Site::table(&site.path, Role::LmDecoder, sizes);
+        self.tied.clone().unwrap_or_else(own)
+    }
+
     /// A value in compute type: an explicit node, with its own transient, where storage is narrower.
-    fn widen(&mut self, value: Value) -> Value {
+    pub fn widen(&mut self, value: Value) -> Value {
         if self.b.ty(value).dtype == DType::F32 {
             value
         } else {
@@ -284,8 +298,17 @@ impl<'a> Net<'a> {
         self.tensor(param)
     }
 
-    /// The plain weight `[out, in]` of a site.
+    /// The plain weight `[out, in]` of a linear map; the numbers of a table.
     pub fn weight(&mut self, site: &Site) -> Value {
+        if let Part::Table { .. } = site.part {
+            let table = self.table(site);
+            return self.widen(table);
+        }
+        if site.role == Role::LmDecoder {
+            let table = self.decoder(site);
+            let table = self.table_of_decoder(&table);
+            return self.widen(table);
+        }
         let shape = [site.output(), site.input()];
         self.module_param(site, "weight", &shape, ParamKind::Weight)
     }
@@ -351,6 +374,12 @@ impl<'a> Net<'a> {
     #[must_use]
     pub const fn steps(&self) -> Option<u64> {
         self.options.steps
+    }
+
+    /// Which rows a model reads of the table that it read last.
+    #[must_use]
+    pub const fn table_ids(&self) -> Option<Value> {
+        self.table_ids
     }
 
     /// The stage's seed.

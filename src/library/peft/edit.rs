@@ -1,5 +1,5 @@
-//! Changes of the model's own parameters that an adapter makes beside its methods: LoRA on tables, rows of tokens, what a
-//! start has taken out of the weights. They are applied as the parameter is read.
+//! Changes of the model's own parameters that an adapter makes beside its methods: LoRA on the task's head, what a start
+//! has taken out of the weights. They are applied as the parameter is read.
 
 use super::Floats;
 use crate::library::derive::{BaseParam, Derive, Svd};
@@ -26,15 +26,6 @@ pub enum Edit {
         b: String,
         /// Factor of the product.
         scale: f64,
-        /// The parameter is the transpose: `scale · (B A)ᵀ` is added.
-        turned: bool,
-    },
-    /// Rows are replaced.
-    Rows {
-        /// Name in the file of the new rows, one behind the other.
-        values: String,
-        /// Their numbers.
-        rows: Vec<u64>,
     },
     /// The best approximation of this rank is taken out.
     LessTop(u64),
@@ -54,13 +45,6 @@ pub enum Ready {
         /// Factor of the product.
         scale: f32,
     },
-    /// Rows by their numbers.
-    Rows {
-        /// The new rows.
-        values: Vec<f32>,
-        /// Their numbers.
-        rows: Vec<u64>,
-    },
     /// The best approximation of this rank.
     LessTop(u64),
     /// A projection.
@@ -75,32 +59,15 @@ impl Edit {
     pub fn ready<E>(&self, get: impl Fn(&str) -> Result<Floats, E>) -> Result<Option<Ready>, E> {
         Ok(Some(match self {
             Self::Replaced => return Ok(None),
-            Self::Product {
-                a,
-                b,
-                scale,
-                turned,
-            } => {
-                let (a, b) = (get(a)?, get(b)?);
-                let (a, b) = match turned {
-                    true => (columns(&b), columns(&a)),
-                    false => (a.1, b.1),
-                };
+            Self::Product { a, b, scale } => {
+                let (a, b) = (get(a)?.1, get(b)?.1);
                 let scale = *scale as f32;
                 Ready::Product { a, b, scale }
             }
-            Self::Rows { values, rows } => Ready::Rows {
-                values: get(values)?.1,
-                rows: rows.clone(),
-            },
             Self::LessTop(rank) => Ready::LessTop(*rank),
             Self::LessFirst(count, times) => Ready::LessFirst(*count, *times),
         }))
     }
-}
-
-fn columns((dims, data): &Floats) -> Vec<f32> {
-    super::columns(data, dims.last().copied().unwrap_or_default())
 }
 
 impl Ready {
@@ -116,14 +83,6 @@ impl Ready {
                 for (row, b) in matrix.chunks_exact_mut(width).zip(b.chunks_exact(rank)) {
                     for (a, &b) in a.chunks_exact(width).zip(b) {
                         row.iter_mut().zip(a).for_each(|(x, a)| *x += scale * b * a);
-                    }
-                }
-            }
-            Self::Rows { values, rows } => {
-                for (values, &row) in values.chunks_exact(width).zip(rows) {
-                    let from = row as usize * width;
-                    if let Some(own) = matrix.get_mut(from..from + width) {
-                        own.copy_from_slice(values);
                     }
                 }
             }
@@ -200,16 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn products_rows_and_projections_change_what_they_say() {
+    fn products_and_projections_change_what_they_say() {
         let mut m = vec![0.0; 6];
         let (a, b) = (vec![1.0, 2.0, 3.0], vec![10.0, 20.0]);
         let scale = 0.5;
         Ready::Product { a, b, scale }.apply(&mut m, 3).unwrap();
         assert_eq!(m, [5.0, 10.0, 15.0, 10.0, 20.0, 30.0]);
-        let values = vec![7.0, 8.0, 9.0];
-        let rows = vec![1];
-        Ready::Rows { values, rows }.apply(&mut m, 3).unwrap();
-        assert_eq!(m, [5.0, 10.0, 15.0, 7.0, 8.0, 9.0]);
         // Without its projection onto the first two columns these are gone, and the rest is orthogonal to them.
         let (rows, width) = (5, 4);
         let full = matrix(rows, width);

@@ -150,6 +150,8 @@ pub struct Fitted {
     /// Tensors of the file, each with the number that adds nothing: where all of them hold it alone, and nothing is saved
     /// whole, the adapter changes nothing.
     pub idle: Vec<(String, f32)>,
+    /// Whether it changes something whatever these hold.
+    pub acts: bool,
 }
 
 /// Why an adapter does not fit a model.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Config, Edit, Edited, Fitted, Group, HeadUpdate, Make, Misfit, Stored, Taken};
 use crate::library::method::Method;
 use crate::library::model::Model;
-use crate::library::net::{Param, Site, ends_with};
+use crate::library::net::{Param, Part, Role, Site, ends_with};
 use crate::library::schema::Checked;
 use crate::library::stage::network::Anatomy;
 
@@ -324,14 +324,24 @@ impl<'a> Reading<'a> {
         self.fitted.edits.push(Edited { own, edit });
     }
 
-    /// Names of the tensors that replace rows so far.
+    /// Says that the adapter does something, whatever numbers are in its other tensors.
+    pub const fn acts(&mut self) {
+        self.fitted.acts = true;
+    }
+
+    /// The table of embeddings that a path in the file is that of, or the head of a language model.
     #[must_use]
-    pub fn row_edits(&self) -> Vec<String> {
-        let edits = self.fitted.edits.iter().filter_map(|e| match &e.edit {
-            Edit::Rows { values, .. } => Some(values.clone()),
-            _ => None,
-        });
-        edits.collect()
+    pub fn table(&self, module: &str) -> Option<&'a Site> {
+        let others = self.parts.others.iter();
+        let mut tables = others
+            .filter(|s| matches!(s.part, Part::Table { .. }) || s.role == Role::LmDecoder)
+            .filter(|s| ends_with(&s.path, module));
+        // Several may end alike, as those of positions do in some models.
+        let first = tables.next()?;
+        match tables.next() {
+            None => Some(first),
+            Some(_) => self.parts.others.iter().find(|s| s.path == module),
+        }
     }
 
     /// Adds a product to a matrix of the task's head.

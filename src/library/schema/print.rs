@@ -5,6 +5,7 @@ use std::fmt;
 use super::{
     Bound, Checked, ClassWeights, Filled, Kind, Length, Portion, RefKind, Registry, Values,
 };
+use crate::library::placement::Pattern;
 use crate::syntax::quote;
 
 impl fmt::Display for Values {
@@ -107,6 +108,11 @@ impl fmt::Display for Checked {
                 write!(f, "{open}{}{close}", pairs.join(", "))
             }
             Self::ClassWeights(weights) => write!(f, "{weights}"),
+            Self::ByPlace(list) => {
+                let one = |(place, value): &(Pattern, Self)| format!("{}: {value:#}", place.key());
+                let pairs: Vec<String> = list.iter().map(one).collect();
+                write!(f, "{{{}}}", pairs.join(", "))
+            }
         }
     }
 }
@@ -179,6 +185,10 @@ impl fmt::Display for Kind {
             Self::Labels => f.write_str("a list of names, or a map from label to name"),
             Self::ClassWeights => f.write_str(
                 "`balanced`, or a map from class to weight such as `{ negative: 1, positive: 3 }`",
+            ),
+            Self::ByPlace(of) => write!(
+                f,
+                "a map from placement to {of}, such as `{{ \"layers[0..2].attention.query\": 16 }}`"
             ),
             Self::Share => f.write_str("a share such as `10%`"),
             Self::Block(schema) => {

@@ -9,12 +9,16 @@ use super::{
     Registry, Schema, Values,
 };
 use crate::base::Span;
-use crate::library::placement::Placement;
+use crate::library::placement::{Pattern, Placement};
 use crate::library::stage::packing::Batch;
 
 /// A reference to a declaration: its name and, for data, the split.
 #[derive(Debug)]
 pub struct Reference;
+
+/// A map from placement to values, in the order written.
+#[derive(Debug)]
+pub struct ByPlace;
 
 /// A map from class to words.
 #[derive(Debug)]
@@ -67,6 +71,7 @@ read! {
     [Filled] => &'a [Filled], Checked::Entries(list) => list.as_slice();
     Words => &'a [(String, Vec<String>)], Checked::Map(map) => map.as_slice();
     ClassWeights => &'a ClassWeights, Checked::ClassWeights(weights) => weights;
+    ByPlace => &'a [(Pattern, Checked)], Checked::ByPlace(list) => list.as_slice();
 }
 
 impl Read for Batch {
@@ -205,6 +210,12 @@ pub mod kind {
     #[must_use]
     pub const fn entries(of: Registry) -> Of<[Filled]> {
         Of(Kind::Entries(of), PhantomData)
+    }
+
+    /// [`Kind::ByPlace`]
+    #[must_use]
+    pub const fn by_place(of: &'static Kind) -> Of<ByPlace> {
+        Of(Kind::ByPlace(of), PhantomData)
     }
 
     /// [`Kind::Block`]

@@ -3,6 +3,7 @@
 use super::super::combine::{Combination, Keep};
 use super::super::export::Target;
 use super::super::method::import;
+use super::super::net::{Role, Site};
 use super::super::schema::{
     Bound, Filled, Given, Maybe, Portion, RefKind, Reference, Registry, Schema, Values, kind,
 };
@@ -227,6 +228,15 @@ impl StageKind for Convert {
         if let Some((site, _)) = biases.first() {
             let message = format!(
                 "what is on `{}` moves its bias too, and a LoRA holds no biases",
+                site.path
+            );
+            let diag = Diag::error(&NOTHING_TO_MERGE, at, message);
+            return Err(vec![diag.help("merge the stage instead")]);
+        }
+        let map = |s: &Site| s.is_linear() && s.role != Role::LmDecoder;
+        if let Some((site, _)) = sites.iter().find(|(site, _)| !map(site)) {
+            let message = format!(
+                "what is on `{}` is converted to no LoRA: it is no linear map of the blocks",
                 site.path
             );
             let diag = Diag::error(&NOTHING_TO_MERGE, at, message);

@@ -2,7 +2,7 @@
 
 use super::super::export::Target;
 use super::super::method::{self, Tuning};
-use super::super::net::{Mode, Net, NetOptions, Site};
+use super::super::net::{Mode, Net, NetOptions, ParamKind, Part, Role, Site};
 use super::super::schema::{Given, Maybe, RefKind, Reference, Schema, Values, kind};
 use super::job::{Fold, Job, Routine};
 use super::keys;
@@ -82,12 +82,22 @@ pub(super) fn folded(
         return Err(vec![no_fold(method.schema().name, at)]);
     }
     let (mut sites, mut biases) = (Vec::new(), Vec::new());
+    let tied = is_tied(built);
     // What is on a norm is the norm itself, trained.
-    for site in built.sites.iter().filter(|s| s.is_linear()) {
+    let holds = |s: &&Site| s.is_linear() || matches!(s.part, Part::Table { .. });
+    for site in built.sites.iter().filter(holds) {
         let stack = tuning.stack(site);
         let Some((method, _)) = stack.last() else {
             continue;
         };
+        let one = |(m, v): &&(&dyn method::Method, &Values)| match site.role {
+            Role::LmDecoder => tied,
+            Role::WordEmbedding => tied && !m.ties(v),
+            _ => false,
+        };
+        if let Some((method, _)) = stack.iter().find(one) {
+            return Err(vec![one_of_both(method.schema().name, site, at)]);
+        }
         let weight = program(tuning, built, site, |net| method::weight(net, site, &stack));
         let Some(weight) = weight else {
             return Err(vec![no_fold(method.schema().name, at)]);
@@ -102,6 +112,26 @@ pub(super) fn folded(
         }
     }
     Ok((sites, biases))
+}
+
+/// Whether the head for tokens is the table of embeddings.
+fn is_tied(built: &Built) -> bool {
+    let mut params = built.params.iter().filter(|p| p.role == Role::LmDecoder);
+    let own = params.clone().any(|p| p.kind == ParamKind::Embedding);
+    let head = params.next().is_some() || built.sites.iter().any(|s| s.role == Role::LmDecoder);
+    head && !own
+}
+
+/// What changes one of two that are one matrix in the model's files.
+fn one_of_both(name: &str, site: &Site, at: Span) -> Diag {
+    let message = format!(
+        "`{name}` on `{}` cannot be folded in: the head and the embeddings are one matrix of this model, and it changes one of \
+         them",
+        site.path
+    );
+    Diag::error(&NOTHING_TO_MERGE, at, message).help(
+        "evaluate it or predict with it as it is, or place it on linear maps of the blocks alone",
+    )
 }
 
 /// A program that makes one tensor of a site; `None` where there is no such tensor.

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use super::super::method::{Method, Tuning};
 use super::super::model::Model;
-use super::super::net::Param;
-use super::super::net::Site;
-use super::super::net::{Mode, Net, NetOptions};
+use super::super::net::{Mode, Net, NetOptions, Param, Role, Site};
 use super::super::schema::Values;
 use super::super::task::Task;
 use super::packing::Batch;
@@ -236,7 +234,7 @@ pub struct Anatomy {
     pub params: Vec<Param>,
     /// Linear maps of the same.
     pub sites: Vec<Site>,
-    /// Other sites: tables, norms, attentions, blocks and sub-layers.
+    /// Other sites: tables, norms, attentions, blocks, sub-layers and the head of a language model.
     pub others: Vec<Site>,
 }
 
@@ -274,7 +272,9 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
         lm.head(&mut net);
     }
     let (params, sites) = net.finish();
-    let (sites, others) = sites.into_iter().partition(Site::is_linear);
+    // What is on a language model's head is read by those methods alone that stand there.
+    let linear = |s: &Site| s.is_linear() && s.role != Role::LmDecoder;
+    let (sites, others) = sites.into_iter().partition(linear);
     Anatomy {
         params,
         sites,

@@ -385,6 +385,27 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(|e| e.to_string())
     }
 
+    /// The number of the one token that a text is: as the vocabulary writes it, or as the text is cut.
+    ///
+    /// # Errors
+    /// It is several tokens, or none.
+    pub fn one(&self, text: &str) -> Result<u32, String> {
+        if let Some(id) = self.inner.token_to_id(text) {
+            return Ok(id);
+        }
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| e.to_string())?;
+        match encoding.get_ids() {
+            &[id] if self.unknown() != Some(id) => Ok(id),
+            [_] | [] => Err(format!("the vocabulary does not hold {text:?}")),
+            ids => {
+                let list: Vec<String> = ids.iter().filter_map(|&id| self.token(id)).collect();
+                let list = list.join("`, `");
+                Err(format!("{text:?} is {} tokens: `{list}`", ids.len()))
+            }
+        }
+    }
+
     /// A token as the vocabulary writes it.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {

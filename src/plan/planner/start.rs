@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::Planner;
 use crate::base::{Diag, Diags};
-use crate::library::error::BAD_VIRTUAL_TOKENS;
-use crate::library::method::keys as method_keys;
+use crate::library::error::{BAD_TOKENS, BAD_VIRTUAL_TOKENS};
 use crate::library::method::{Method, Tuning, import, method};
+use crate::library::method::{keys as method_keys, keys_of_tokens};
 use crate::library::model::Model;
 use crate::library::schema::{Checked, Filled, Values};
 use crate::library::stage::{StageKind, keys};
@@ -15,6 +15,7 @@ use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
 use crate::plan::adapters::start_from_peft;
 use crate::plan::bind::BoundModel;
+use crate::plan::by_place::spread;
 use crate::plan::error::{UNMERGED_ADAPTER, WRONG_PORT};
 use crate::plan::{Handed, holds};
 use crate::resolve::Declared;
@@ -184,9 +185,21 @@ impl Planner<'_, '_> {
             .collect::<Option<Vec<_>>>()?;
         let methods = written.into_iter().flatten();
         let methods = methods.filter_map(|f| Some((method(&f.name)?, f)));
+        let methods = methods
+            .map(|(method, filled)| {
+                let own = spread(filled, method, model, diags)?;
+                Some(own.into_iter().map(move |f| (method, f)))
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let methods = methods.into_iter().flatten();
         let methods = methods.map(|(method, filled)| {
             let tokenizer = start.model.tokenizer.as_deref();
             worded((method, filled), tokenizer).map_err(|diag| diags.push(*diag))
+        });
+        let methods = methods.collect::<Result<Vec<_>, ()>>().ok()?;
+        let methods = methods.into_iter().map(|(method, filled)| {
+            let tokenizer = start.model.tokenizer.as_deref();
+            numbered((method, filled), tokenizer).map_err(|diag| diags.push(*diag))
         });
         let methods = methods.collect::<Result<Vec<_>, ()>>().ok()?;
         Some(Tuning {
@@ -243,6 +256,46 @@ impl Planner<'_, '_> {
             ..tuning
         })
     }
+}
+
+/// A method with the numbers of the tokens that it is for.
+fn numbered(
+    (method, mut filled): (&'static dyn Method, Filled),
+    tokenizer: Option<&Tokenizer>,
+) -> Result<(&'static dyn Method, Filled), Box<Diag>> {
+    let (texts, ids) = (keys_of_tokens::TOKENS, keys_of_tokens::TOKEN_IDS);
+    let Some(tokens) = method.tokens(&filled.values) else {
+        return Ok((method, filled));
+    };
+    let at = texts.span(&filled.values);
+    let wrong = |message: String, help: &str| {
+        Box::new(Diag::error(&BAD_TOKENS, at, message).help(help.to_owned()))
+    };
+    if ids.is_written(&filled.values) {
+        let message = "`tokens` and `token_ids` both say which tokens are trained".to_owned();
+        return Err(wrong(message, "keep one of them"));
+    }
+    let Some(tokenizer) = tokenizer else {
+        let message = "the model has no tokenizer at hand that makes tokens of these texts";
+        return Err(wrong(
+            message.to_owned(),
+            "write `token_ids = […]`, or run without --offline",
+        ));
+    };
+    let mut list = Vec::new();
+    for text in tokens {
+        list.push(tokenizer.one(text).map_err(|why| {
+            wrong(
+                why,
+                "write tokens as the vocabulary has them, or `token_ids = […]`",
+            )
+        })?);
+    }
+    let list = list.iter().map(ToString::to_string).collect();
+    filled
+        .values
+        .insert(ids.name(), Checked::Names(list), at, false);
+    Ok((method, filled))
 }
 
 /// A method with the tokens of the text that it starts at.

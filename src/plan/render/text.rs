@@ -1,5 +1,6 @@
 //! The plan for people, in 80 columns.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use indexmap::IndexMap;
@@ -10,6 +11,7 @@ use super::{adapted, batches, generation, recomputed, supervised};
 use crate::base::units::{Bytes, Count};
 use crate::base::visible;
 use crate::library::data::form::Supervision;
+use crate::library::method::keys::RANK;
 use crate::library::stage::job::{Fit, Routine, Update};
 use crate::library::stage::keys;
 use crate::program::DType;
@@ -119,6 +121,9 @@ fn adapters(out: &mut String, stage: &Stage) {
             sites.len(),
             fold(&sites)
         );
+    }
+    if let Some(ranks) = ranks(stage) {
+        let _ = writeln!(out, "  ranks       {ranks}");
     }
     let _ = writeln!(
         out,
@@ -319,6 +324,21 @@ fn placements(stage: &Stage) -> IndexMap<&'static str, Vec<String>> {
         own.push(site.path.clone());
     }
     kinds
+}
+
+/// How many places have which rank, where they differ.
+fn ranks(stage: &Stage) -> Option<String> {
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    for site in adapted(stage) {
+        for (_, values) in stage.trained_with.stack(site) {
+            if let Some(rank) = RANK.find(values) {
+                *counts.entry(rank).or_default() += 1;
+            }
+        }
+    }
+    let list = counts.iter().rev();
+    let list: Vec<String> = list.map(|(rank, n)| format!("{rank} at {n}")).collect();
+    (list.len() > 1).then(|| list.join(", "))
 }
 
 /// Where a stage's prompt comes from, if another stage chooses it.

@@ -1,10 +1,62 @@
 //! Placements as written, expanded into the alternatives that they stand for.
 
 use super::super::error::{OUT_OF_BOUNDS, UNKNOWN_ROLE};
-use crate::base::{Diag, Diags, Span, suggest};
+use super::super::scope::Scope;
+use super::check;
+use crate::base::{Diag, Diags, SourceId, Span, Spanned, suggest};
 use crate::library::net::ROLES;
 use crate::library::placement::{Pattern, Placement};
+use crate::library::schema::{Checked, Default, Key, Kind};
 use crate::syntax::ast::{Path, Segment, Value, ValueKind};
+use crate::syntax::parse_value;
+
+/// A map from placement to values of a kind.
+pub(super) fn by_place(
+    scope: &Scope<'_>,
+    kind: Kind,
+    pairs: &[(Spanned<String>, Value)],
+    diags: &mut Diags,
+) -> Option<Checked> {
+    let mut list = Vec::new();
+    let mut ok = true;
+    for (place, value) in pairs {
+        let key = Key {
+            name: "",
+            kind,
+            default: Default::Required,
+            doc: "",
+            fallback: None,
+        };
+        let mut own = Diags::default();
+        let found = check(scope, &key, value, &mut own);
+        for mut diag in own.into_list() {
+            diag.message = format!("the value of `{}` is {kind}", place.value);
+            diags.push(diag);
+        }
+        match found {
+            Some(value) => list.extend(at(&place.value).into_iter().map(|p| (p, value.clone()))),
+            None => ok = false,
+        }
+    }
+    ok.then_some(Checked::ByPlace(list))
+}
+
+/// The alternatives of a placement in quotes: roles where its text says such, else the path of a module.
+fn at(text: &str) -> Vec<Pattern> {
+    if let Some(value) = parse_value(text, SourceId::default()).value
+        && let ValueKind::Path(path) = &value.value
+    {
+        let mut any = Vec::new();
+        if expand(path, value.span, &mut any, &mut Diags::default()) {
+            return any;
+        }
+    }
+    vec![Pattern {
+        layers: None,
+        path: text.to_owned(),
+        raw: true,
+    }]
+}
 
 /// Expands a placement as written into its alternatives.
 pub(super) fn placement(value: &Value, diags: &mut Diags) -> Option<Placement> {

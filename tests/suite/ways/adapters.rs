@@ -135,6 +135,11 @@ pub(super) fn with_peft(
             );
             continue;
         }
+        if let Some(module) = name.strip_suffix(".token_adapter.trainable_tokens_delta") {
+            let rows = &config["trainable_token_indices"][module];
+            put_rows(&mut weights, module, tensor, rows);
+            continue;
+        }
         if let Some(module) = name.strip_suffix(".shira_weight") {
             let places = &own[&format!("{module}.shira_indices")];
             add_shira(&mut weights, module, tensor, places);
@@ -183,6 +188,20 @@ pub(super) fn with_peft(
         weights.insert(weight, sum);
     }
     weights
+}
+
+/// Puts rows into a table.
+fn put_rows(weights: &mut HashMap<String, Tensor>, module: &str, rows: &Tensor, at: &Value) {
+    let name = format!("{module}.weight");
+    let mut all: Vec<Vec<f32>> = weights[&name].to_vec2().expect("a table");
+    let rows: Vec<Vec<f32>> = rows.to_vec2().expect("rows");
+    let at = at.as_array().expect("a list");
+    assert_eq!(rows.len(), at.len(), "{module}");
+    for (row, at) in rows.into_iter().zip(at) {
+        all[at.as_u64().expect("a number") as usize] = row;
+    }
+    let table = Tensor::new(all, &Device::Cpu).expect("fits");
+    weights.insert(name, table);
 }
 
 /// Adds numbers at places: rows, then columns of them.

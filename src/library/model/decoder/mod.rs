@@ -376,13 +376,10 @@ impl Model for Decoder {
 impl CausalLm for Decoder {
     fn head(&self, net: &mut Net<'_>) -> LmHead {
         let sizes = (self.shape.vocab, self.shape.hidden);
-        let table = if self.shape.tied {
-            self.table()
-        } else {
-            Site::table(self.shape.names.head, Role::LmDecoder, sizes)
-        };
+        let own = Site::linear(self.shape.names.head, Role::LmDecoder, (sizes.1, sizes.0));
+        let tied = self.shape.tied.then(|| self.table());
         LmHead {
-            table: net.head_table(&table),
+            table: net.head_table(&own.without_bias(), tied.as_ref()),
             scale: self.shape.logit_scale,
             cap: self.shape.logit_cap,
         }

@@ -46,6 +46,7 @@ mod dropout;
 mod elementwise;
 mod expand;
 mod fill;
+mod find;
 mod gated;
 mod gated_grad;
 mod gather;
@@ -187,6 +188,7 @@ ops! {
     elementwise::Elementwise,
     expand::Expand,
     fill::Fill,
+    find::Find,
     gated::Gated,
     gated_grad::GatedGrad,
     gather::Gather,
