@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::super::net::{Param, ParamKind};
+use super::super::net::{Param, ParamKind, Role};
 use super::super::peft::{Keys, Misfit, Reading};
 use super::super::schema::{Bound, ByPlace, Given, Kind, Maybe, kind};
 use super::{
@@ -265,6 +265,11 @@ impl Method for Lora {
             form.keys.push(("lora_bias", true.into()));
         }
         Some(form)
+    }
+
+    fn peft_at(&self, values: &Values, site: &Site) -> Option<PeftForm> {
+        let tied = self.ties(values) && site.role == Role::WordEmbedding;
+        self.peft(values).filter(|_| !tied || table::peft_ties(&site.path))
     }
 
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {

@@ -425,7 +425,7 @@ fn tables(
         };
         file.idle(&none, 0.0);
         let mut values = sizes.values((rank, alpha));
-        if tied && site.role == Role::WordEmbedding {
+        if tied && table::peft_ties(&site.path) {
             values.push((table::TIED.name(), Checked::Bool(true)));
         }
         if site.role == Role::LmDecoder {

@@ -80,6 +80,11 @@ pub(super) fn peft_tensors(
     ])
 }
 
+/// Whether peft ties a decoder to the pair on a table of this name: it knows no other.
+pub(super) fn peft_ties(path: &str) -> bool {
+    crate::library::net::ends_with(path, "embed_tokens")
+}
+
 /// What is wrong with a pair that a decoder is to read, if there is none on a table.
 pub(super) fn check_sites(values: &Values, sites: &[&Site]) -> Option<Complaint> {
     let on_table = sites.iter().any(|site| is_table(site));
