@@ -269,7 +269,8 @@ impl Method for Lora {
 
     fn peft_at(&self, values: &Values, site: &Site) -> Option<PeftForm> {
         let tied = self.ties(values) && site.role == Role::WordEmbedding;
-        self.peft(values).filter(|_| !tied || table::peft_ties(&site.path))
+        self.peft(values)
+            .filter(|_| !tied || table::peft_ties(&site.path))
     }
 
     fn peft_keys(&self, kind: &str, config: &Map<String, Json>) -> Option<Keys> {
