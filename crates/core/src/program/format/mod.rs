@@ -11,12 +11,12 @@ use std::hash::{Hash, Hasher};
 use super::types::{DType, Shape};
 
 mod blocks;
-mod nf4;
+pub(super) mod nf4;
 mod q2_k;
 mod q3_k;
 mod q4_0;
 mod q4_1;
-mod q4_k;
+pub(super) mod q4_k;
 mod q5_0;
 mod q5_1;
 mod q5_k;

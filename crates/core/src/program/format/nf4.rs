@@ -17,7 +17,7 @@ pub(super) struct Nf4;
 /// A table for the processor, and the same for a GPU.
 macro_rules! table {
     ($name:ident, $text:ident: $($x:literal)*) => {
-        const $name: &[f32] = &[$($x),*];
+        const $name: [f32; [$(stringify!($x)),*].len()] = [$($x),*];
         macro_rules! $text {
             () => { concat!($(stringify!($x), "f,"),*) };
         }
@@ -62,6 +62,22 @@ fn level(code: u8) -> f32 {
         code if code > ZERO => SCALES[usize::from(code - ZERO - 1)],
         code => -SCALES[usize::from(ZERO - 1 - code)],
     }
+}
+
+/// The scale of a block, of its code and the bytes that its group shares.
+#[inline(always)]
+pub(in crate::program) fn scale(head: &[u8], code: u8) -> f32 {
+    let &[m0, m1, m2, m3, a0, a1, a2, a3] = head else {
+        return 0.0;
+    };
+    let mean = f32::from_le_bytes([m0, m1, m2, m3]);
+    level(code) * f32::from_le_bytes([a0, a1, a2, a3]) + mean
+}
+
+/// What the codes of a block stand for, in parts of its scale.
+#[cfg(target_arch = "x86_64")]
+pub(in crate::program) const fn levels() -> [f32; 16] {
+    LEVELS
 }
 
 /// Blocks whose scales share a largest magnitude, and the bytes of that and of the mean.
@@ -123,11 +139,10 @@ impl Blocks for Nf4 {
 
     #[inline(always)]
     fn decode(head: &[u8], block: &[u8], out: &mut [f32]) {
-        let (&[m0, m1, m2, m3, a0, a1, a2, a3], &[code, ref bytes @ ..]) = (head, block) else {
+        let &[code, ref bytes @ ..] = block else {
             return;
         };
-        let mean = f32::from_le_bytes([m0, m1, m2, m3]);
-        let scale = level(code) * f32::from_le_bytes([a0, a1, a2, a3]) + mean;
+        let scale = scale(head, code);
         for (out, &x) in out.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
             *out = [x >> 4, x & 15].map(|code| LEVELS[usize::from(code)] * scale);
         }

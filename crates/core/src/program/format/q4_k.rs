@@ -66,7 +66,7 @@ impl Blocks for Q4K {
 
 /// Scale and minimum of part `k`, in 6 bits each.
 #[inline(always)]
-pub(super) fn part(parts: &[u8], k: usize) -> (f32, f32) {
+pub(in crate::program) fn part(parts: &[u8], k: usize) -> (f32, f32) {
     let (scale, least) = if k < 4 {
         (parts[k] & 63, parts[k + 4] & 63)
     } else {

@@ -10,7 +10,8 @@ use super::launch::{
     Product, args, source,
 };
 use super::product::{
-    InBlocks, Source, Start, product, product_of_rounded, scratch, scratch_of_rounded,
+    InBlocks, Source, Start, product, product_of_rounded, product_with_blocks, scratch,
+    scratch_of_rounded,
 };
 use super::tile::Strided;
 use super::{
@@ -310,8 +311,10 @@ impl MatMul {
     fn single<A: Source<f32> + super::Element>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) {
         let rounds = self.precision == Precision::Bf16;
         match (io.input(1).dtype(), rounds) {
-            (DType::BF16, false) => self.right::<f32, A, bf16>(cx, io, product, product),
-            (_, false) => self.right::<f32, A, f32>(cx, io, product, product),
+            (DType::BF16, false) => {
+                self.right::<f32, A, bf16>(cx, io, product, product_with_blocks);
+            }
+            (_, false) => self.right::<f32, A, f32>(cx, io, product, product_with_blocks),
             (DType::BF16, true) => {
                 self.right::<f32, A, bf16>(cx, io, product_of_rounded, product_of_rounded);
             }

@@ -16,9 +16,11 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::math::Elementary;
+use super::tile::Strided;
 use full::Full;
 use panels::{Lines, Panels, Part, Side};
 
+mod blocks;
 mod few;
 mod full;
 mod narrow;
@@ -87,6 +89,20 @@ pub(super) fn product<T: Elementary, A: Operand<T>, B: Operand<T>>(
     start: Start<'_, T>,
 ) {
     product_by(Full::on(pulp::Arch::new()), sizes, out, a, b, alpha, start);
+}
+
+/// As [`product`], with a matrix in blocks on the right.
+pub(super) fn product_with_blocks<S: Source<f32>>(
+    sizes: (usize, usize, usize),
+    out: &mut [f32],
+    a: Strided<'_, S>,
+    b: InBlocks<'_>,
+    alpha: f32,
+    start: Start<'_, f32>,
+) {
+    if !blocks::product(sizes, out, a, b, (alpha, start)) {
+        product(sizes, out, a, b, alpha, start);
+    }
 }
 
 /// As [`product`], of operands rounded to bf16; their products and sums are f32.
@@ -372,7 +388,6 @@ struct Shape {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tile::Strided;
     use super::*;
 
     fn matrix(n: usize, by: u32) -> Vec<f64> {

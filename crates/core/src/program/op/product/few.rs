@@ -12,7 +12,7 @@ use super::{Arithmetic, Block, DEPTH, Shared, Start, Task};
 /// Most rows.
 pub(super) const ROWS: usize = 16;
 /// Elements of the right operand below which handing work to other threads costs more than it saves.
-const WORTH_SHARING: usize = 1 << 16;
+pub(super) const WORTH_SHARING: usize = 1 << 16;
 
 impl<T> Shared<T> {
     /// The place so many elements behind.
