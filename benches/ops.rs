@@ -363,6 +363,7 @@ fn decoder(run: &dyn Fn(&str, Op, Vec<Tensor>, Unit)) {
     let rotary = Rotary {
         width: 64,
         frequencies: Frequencies::new((0..32).map(|i| 1e4_f64.powf(f64::from(i) / -32.0))),
+        beyond: None,
         scale: Real::new(1.0),
         interleaved: false,
         inverse: false,

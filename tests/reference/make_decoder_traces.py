@@ -92,6 +92,12 @@ CASES = [
     ("phi3_partial", "phi3", {**LLAMA, "partial_rotary_factor": 0.5, "sliding_window": 6}),
     ("phi3_longrope", "phi3", {**LLAMA, "partial_rotary_factor": 0.5, "max_position_embeddings": 256,
                                "original_max_position_embeddings": 64, "rope_scaling": LONG}),
+    # Borders that texts and what is generated behind prompts cross.
+    ("phi3_longrope_long", "phi3", {**LLAMA, "partial_rotary_factor": 0.5, "original_max_position_embeddings": 12,
+                                    "rope_scaling": {**LONG, "original_max_position_embeddings": 30}}),
+    ("llama_longrope", "llama", {**LLAMA, "rope_scaling": {**LONG, "short_factor": [1.0, 1.1, 1.2, 1.5],
+                                                           "long_factor": [1.5, 2.5, 3.0, 6.0],
+                                                           "original_max_position_embeddings": 9}}),
     ("smollm3", "smollm3", {**LLAMA, "no_rope_layer_interval": 2}),
     ("smollm3_layers", "smollm3", {**LLAMA, "no_rope_layers": [0, 1, 0], "mlp_bias": True, "attention_bias": True}),
     ("olmo2", "olmo2", LLAMA),

@@ -11,7 +11,7 @@ use crate::exec::observe::Observer;
 use crate::files::RunError;
 use crate::library::data::tokens::{Marking, marked, own_id, plain};
 use crate::library::generate::{Piece, Sampler, Settings, Tail, prefill};
-use crate::library::model::Positions;
+use crate::library::model::{LongTexts, Positions};
 use crate::library::tokenizer::Tokenizer;
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Class, Feed, Pick, Verified};
@@ -67,6 +67,8 @@ pub struct Generation<'a> {
     pub room: u64,
     /// How position ids are counted.
     pub positions: Positions,
+    /// Which texts are long ones.
+    pub long: &'a LongTexts,
     /// What is put into prompts, or marked in them.
     pub marking: Marking,
     /// What makes text of tokens.
@@ -98,14 +100,24 @@ struct Sequence<'a> {
     ended: Option<Ended>,
 }
 
-/// What the caches have: of each place, the tokens of its sequence.
+/// What the caches have of each place.
 #[derive(Clone, Debug, Default)]
-pub struct Cached(Vec<Vec<u32>>);
+pub struct Cached(Vec<Known>);
+
+/// What a cache has of a sequence.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Its tokens.
+    ids: Vec<u32>,
+    /// Beyond how many borders of length the text was while they were read: they are of no use to one beyond more or fewer.
+    /// `None` where it came to be longer on the way.
+    beyond: Option<usize>,
+}
 
 /// A group on its way.
 struct Group<'a> {
     list: Vec<Sequence<'a>>,
-    cached: &'a mut Vec<Vec<u32>>,
+    cached: &'a mut Vec<Known>,
     sampler: Sampler,
 }
 
@@ -139,6 +151,16 @@ impl Group<'_> {
             })
             .collect()
     }
+
+    /// The runs of the texts that go on and are to be read again from their beginning.
+    fn again(&self) -> Vec<Vec<Piece>> {
+        let each = self.list.iter().zip(self.cached.iter());
+        let again = each.map(|(own, known)| match own.ended {
+            None if known.ids.is_empty() => own.ids.len(),
+            _ => 0,
+        });
+        prefill(&again.collect::<Vec<usize>>())
+    }
 }
 
 impl Generation<'_> {
@@ -168,11 +190,17 @@ impl Generation<'_> {
                 }
             })
             .collect();
-        cached.resize(list.len().max(cached.len()), Vec::new());
+        cached.resize(list.len().max(cached.len()), Known::default());
         let mut known = Vec::with_capacity(list.len());
         for (own, cached) in list.iter().zip(cached.iter_mut()) {
-            cached.truncate(common(&own.ids, cached));
-            known.push(cached.len());
+            let beyond = Some(self.beyond(&own.ids));
+            let same = match cached.beyond == beyond {
+                true => common(&own.ids, &cached.ids),
+                false => 0,
+            };
+            cached.ids.truncate(same);
+            cached.beyond = beyond;
+            known.push(same);
         }
         let mut group = Group {
             list,
@@ -195,6 +223,9 @@ impl Generation<'_> {
         pace.read = (left.iter().map(|&n| n as u64).sum(), begun.elapsed());
         let begun = Instant::now();
         loop {
+            for run in group.again() {
+                self.step(runner, &mut group, &run, ears)?;
+            }
             let run = group.next();
             if run.is_empty() {
                 break;
@@ -232,8 +263,10 @@ impl Generation<'_> {
             let Some(own) = group.list.get_mut(piece.of) else {
                 continue;
             };
-            if let Some(cached) = group.cached.get_mut(piece.of) {
-                cached.extend(own.ids.get(piece.tokens.clone()).unwrap_or_default());
+            let mut known = group.cached.get_mut(piece.of);
+            if let Some(known) = &mut known {
+                let read = own.ids.get(piece.tokens.clone());
+                known.ids.extend(read.unwrap_or_default());
             }
             if piece.tokens.end < own.ids.len() {
                 continue;
@@ -250,6 +283,9 @@ impl Generation<'_> {
             let made = own.ids.len() - own.prompt;
             let token = group.sampler.choose(row, &own.ids, (own.text, made as u64));
             self.grow(own, (piece.of, token), ears.each)?;
+            if let Some(known) = known {
+                self.lengthen(own, known);
+            }
         }
         Ok(())
     }
@@ -283,12 +319,37 @@ impl Generation<'_> {
         Ok(())
     }
 
+    /// Beyond how many borders of length a text is.
+    fn beyond(&self, ids: &[u32]) -> usize {
+        if self.long.borders.is_empty() {
+            return 0;
+        }
+        let ids = ids.iter().map(|&id| own_id(id));
+        self.long.beyond(self.positions.count(ids))
+    }
+
+    /// Looks at whether a text that goes on has come to be long, so that what the cache has of it is turned as in a shorter
+    /// one.
+    fn lengthen(&self, own: &Sequence<'_>, known: &mut Known) {
+        let beyond = Some(self.beyond(&own.ids));
+        if own.ended.is_some() || known.beyond == beyond {
+            return;
+        }
+        if self.long.rereads {
+            known.ids.clear();
+            known.beyond = beyond;
+        } else {
+            known.beyond = None;
+        }
+    }
+
     /// The inputs of a run.
     fn feeds(&self, list: &[Sequence<'_>], run: &[Piece]) -> Vec<(Feed, Tensor)> {
         let tokens: usize = run.iter().map(|piece| piece.tokens.len()).sum();
         let mut ids: Vec<u32> = Vec::with_capacity(tokens);
         let mut marks: BTreeMap<Feed, Vec<u32>> = BTreeMap::new();
         let mut positions = Vec::with_capacity(tokens);
+        let mut lengths = Vec::with_capacity(tokens);
         let mut offsets = Vec::with_capacity(run.len() + 1);
         let mut last = Vec::with_capacity(run.len());
         let mut cached = Vec::with_capacity(2 * run.len());
@@ -308,6 +369,8 @@ impl Generation<'_> {
                 .positions
                 .of(all.iter().map(|&id| own_id(id)).take(piece.tokens.end));
             positions.extend(places.skip(piece.tokens.start));
+            let length = self.positions.count(all.iter().map(|&id| own_id(id)));
+            lengths.extend(std::iter::repeat_n(length, piece.tokens.len()));
             offsets.push(ids.len() as u32);
             last.push((ids.len() as u32).saturating_sub(1));
             cached.extend([
@@ -319,6 +382,7 @@ impl Generation<'_> {
         let all = [
             (Feed::TokenIds, Tensor::new(ids, &[tokens])),
             (Feed::Positions, Tensor::new(positions, &[tokens])),
+            (Feed::Lengths, Tensor::new(lengths, &[tokens])),
             (Feed::Offsets, Tensor::new(offsets, &[sequences + 1])),
             (Feed::Cached, Tensor::new(cached, &[sequences, 2])),
             (Feed::Rows(Pick::Last), Tensor::new(last, &[sequences])),

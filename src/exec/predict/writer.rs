@@ -304,6 +304,7 @@ impl Writer<'_> {
             program: &self.program,
             room: self.room.1,
             positions: self.model.facts().positions,
+            long: &self.model.facts().long,
             marking: self.marking(),
             tokenizer: &self.predictor.tokenizer,
             ends: &self.ends,

@@ -42,6 +42,7 @@ impl Work<'_> {
             program: &job.program,
             room: job.room,
             positions: self.stage.model.facts().positions,
+            long: &self.stage.model.facts().long,
             marking: self.stage.trained_with.prompt_marking(),
             tokenizer,
             ends: &ends,

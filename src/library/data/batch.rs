@@ -136,6 +136,18 @@ impl Batch {
         Tensor::new(list, &[self.tokens])
     }
 
+    /// How many positions the text of each token has.
+    fn lengths(&self, positions: Positions) -> Tensor {
+        let ids = self.shown();
+        let mut rest = ids.as_slice();
+        let each = self.examples.iter().flat_map(|(_, example)| {
+            let (own, others) = rest.split_at(example.ids.len().min(rest.len()));
+            rest = others;
+            std::iter::repeat_n(positions.count(own.iter().copied()), own.len())
+        });
+        rows(self.tokens, 1, each)
+    }
+
     /// Which tokens are marked, and as which of its sequence.
     fn marks(&self, mark: Mark) -> Tensor {
         let mut list = Vec::with_capacity(self.tokens);
@@ -251,6 +263,7 @@ impl Batch {
             Feed::TokenIds => rows(self.tokens, 1, self.shown().into_iter().map(plain)),
             Feed::Marks(mark) => self.marks(mark),
             Feed::Positions => self.positions(positions),
+            Feed::Lengths => self.lengths(positions),
             Feed::Segments => {
                 let own = |(_, e): &(u32, EncodedExample)| {
                     let segment = |place| e.segments.get(place).copied().unwrap_or(0).into();
@@ -339,6 +352,9 @@ mod tests {
         let feed = |i: usize| packed.feeds[i].1.slice::<u32>().expect("u32").to_vec();
         assert_eq!(feed(0), [10, 11, 10, 11, 12]);
         assert_eq!(feed(1), [2, 3, 2, 3, 4]);
+        let lengths = pack(&[2, 0, 1], 0, None, &[Feed::Lengths]);
+        let lengths = lengths.feeds[0].1.slice::<u32>().expect("u32");
+        assert_eq!(lengths[..5], [2, 2, 3, 3, 3]);
         let padded = pack(&[1], 2, None, &[Feed::Positions]);
         let places = padded.feeds[0].1.slice::<u32>().expect("u32");
         assert_eq!(

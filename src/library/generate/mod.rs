@@ -10,7 +10,7 @@ mod sample;
 mod tail;
 
 pub use ends::{FILE, end_tokens, with_stops};
-pub use runs::{CHUNK, Piece, prefill};
+pub use runs::{CHUNK, Piece, prefill, rereads};
 pub use sample::Sampler;
 pub use tail::Tail;
 

@@ -41,6 +41,20 @@ pub fn prefill(lengths: &[usize]) -> Vec<Vec<Piece>> {
     runs
 }
 
+/// The runs that read texts again which come to have so many tokens: prompts of these lengths, behind which at most so many
+/// tokens are made. Texts of equal prompts come to it together.
+#[must_use]
+pub fn rereads(prompts: &[usize], length: usize, most: u64) -> Vec<Vec<Piece>> {
+    // The last token that is made is not read.
+    let comes = |n: &usize| *n < length && ((length - n) as u64) < most;
+    let mut prompts: Vec<usize> = prompts.iter().copied().filter(comes).collect();
+    prompts.sort_unstable();
+    let alike = prompts.chunk_by(|a, b| a == b);
+    alike
+        .flat_map(|alike| prefill(&vec![length; alike.len()]))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +80,17 @@ mod tests {
             ]
         );
         assert_eq!(cuts(&[]), Vec::<Vec<_>>::new());
+    }
+
+    #[test]
+    fn texts_are_read_again_where_they_come_to_a_length() {
+        let sizes = |prompts: &[usize], most: u64| -> Vec<usize> {
+            let runs = rereads(prompts, 9, most).into_iter();
+            runs.map(|run| run.iter().map(|p| p.tokens.len()).sum())
+                .collect()
+        };
+        // A prompt of 9 is long from the start; of 5 and four tokens the last is not read.
+        assert_eq!(sizes(&[9, 12, 5], 4), Vec::<usize>::new());
+        assert_eq!(sizes(&[5, 8, 5], 5), [18, 9]);
     }
 }

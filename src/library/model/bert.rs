@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Sizes};
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow, Positions};
+use super::{Architecture, Facts, LongTexts, MaskedLm, Mirror, Model, Narrow, Positions};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -44,6 +44,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         vocab: sizes.vocab,
         max_length: sizes.positions,
         positions: Positions::default(),
+        long: LongTexts::default(),
         segments: config.size_or("type_vocab_size", 2)?,
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Sizes};
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow, Positions};
+use super::{Architecture, Facts, LongTexts, MaskedLm, Mirror, Model, Narrow, Positions};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -56,6 +56,7 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         vocab: sizes.vocab,
         max_length: sizes.positions,
         positions: Positions::default(),
+        long: LongTexts::default(),
         segments: 0,
         dropout: sizes.hidden_dropout,
         attention_dropout: sizes.attention_dropout,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::Value as Json;
 
-pub use decoder::{Fused, Layer, Rope, Shape};
+pub use decoder::{Beyond, Fused, Layer, Rope, Shape};
 
 use super::data::tokens::virtual_number;
 use super::net::{Net, Site};
@@ -78,6 +78,8 @@ pub struct Facts {
     pub max_length: u64,
     /// How position ids are counted.
     pub positions: Positions,
+    /// Which texts are long ones.
+    pub long: LongTexts,
     /// Number of segment ids (1 or more); 0 if the model has none.
     pub segments: u64,
     /// Rate of the model's hidden dropout.
@@ -101,6 +103,24 @@ pub struct Narrowing {
     pub prunes: bool,
 }
 
+/// Texts in which a model turns positions by other angles than in shorter ones (LongRoPE).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LongTexts {
+    /// Each is a number of positions that a longer text is turned differently beyond, in order.
+    pub borders: Vec<u32>,
+    /// Whether a text that comes to be longer while it is generated is read again, so that none of its keys is turned as
+    /// in a shorter one.
+    pub rereads: bool,
+}
+
+impl LongTexts {
+    /// Beyond how many of the borders a text of so many positions is.
+    #[must_use]
+    pub fn beyond(&self, length: u32) -> usize {
+        self.borders.partition_point(|&border| border < length)
+    }
+}
+
 /// Positions of a text that are not its own tokens'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
@@ -110,6 +130,12 @@ pub struct Room {
     pub shifts: bool,
     /// Virtual tokens in it.
     pub within: u32,
+}
+
+/// Whether a class of transformers, by its name, is a language model that goes on with texts.
+#[must_use]
+pub fn is_lm(class: &str) -> bool {
+    class.ends_with("ForCausalLM") || class.ends_with("LMHeadModel")
 }
 
 /// How position ids are counted.
@@ -127,6 +153,15 @@ pub struct Positions {
 }
 
 impl Positions {
+    /// How many positions a text has: one more than the last of them. Those of a prefix that positions do not begin behind are
+    /// not among them, whether its tokens are among the text's or not.
+    #[must_use]
+    pub fn count(self, ids: impl IntoIterator<Item = u32>) -> u32 {
+        let apart = |id: u32| !self.shifts && (1..=self.prefix).contains(&virtual_number(id));
+        let own = ids.into_iter().filter(|&id| !apart(id));
+        self.of(own).max().map_or(0, |last| last + 1)
+    }
+
     /// The position of each token of a text.
     pub fn of(self, ids: impl IntoIterator<Item = u32>) -> impl Iterator<Item = u32> {
         let mut next = self.first + if self.shifts { self.prefix } else { 0 };

@@ -5,10 +5,10 @@ use super::super::model::LmHead;
 use super::{Init, Net, Normed, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
-    Activation, ActivationKind, Add, Arrange, BinaryKind, Broadcast, Columns, Constant, Detach,
-    Dropout, Elementwise, Epilogue, Find, Frequencies, Gated, Gather, HeadLoss, Indices, LayerNorm,
-    MatMul, Noise, Over, Place, Precision, Preference, Reduce, ReduceKind, Reshape, RmsNorm,
-    Rotary, Scatter, Unary, UnaryKind,
+    Activation, ActivationKind, Add, Arrange, Beyond, BinaryKind, Broadcast, Columns, Constant,
+    Detach, Dropout, Elementwise, Epilogue, Find, Frequencies, Gated, Gather, HeadLoss, Indices,
+    LayerNorm, MatMul, Noise, Over, Place, Precision, Preference, Reduce, ReduceKind, Reshape,
+    RmsNorm, Rotary, Scatter, Unary, UnaryKind,
 };
 use crate::program::{Axis, Block, DType, Dim, Feed, Pick, Real, TargetKind, Value};
 
@@ -131,18 +131,32 @@ impl Net<'_> {
         self.b.push1(RmsNorm { eps, plus_one }, &[x, weight])
     }
 
-    /// Queries or keys with their rotary positions: heads of so many columns, the inverse frequencies of their pairs, and
-    /// the factor of cosines and sines.
-    pub fn rotary(&mut self, x: Value, head: u64, inverse: &[f64], scale: f64) -> Value {
-        let positions = self.b.feed(Feed::Positions);
+    /// Queries or keys with their rotary positions: heads of so many columns, the inverse frequencies of their pairs, those
+    /// of texts with more positions than a border, and the factor of cosines and sines.
+    pub fn rotary(
+        &mut self,
+        x: Value,
+        head: u64,
+        (inverse, beyond): (&[f64], Option<(u32, &[f64])>),
+        scale: f64,
+    ) -> Value {
+        let mut inputs = vec![x, self.b.feed(Feed::Positions)];
+        if beyond.is_some() {
+            inputs.push(self.b.feed(Feed::Lengths));
+        }
+        let list = |of: &[f64]| Frequencies::new(of.iter().copied());
         let op = Rotary {
             width: head as u32,
-            frequencies: Frequencies::new(inverse.iter().copied()),
+            frequencies: list(inverse),
+            beyond: beyond.map(|(positions, of)| Beyond {
+                positions,
+                frequencies: list(of),
+            }),
             scale: Real::new(scale),
             interleaved: false,
             inverse: false,
         };
-        self.b.push1(op, &[x, positions])
+        self.b.push1(op, &inputs)
     }
 
     /// `act(gate) ⊙ up`.

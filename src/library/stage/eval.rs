@@ -139,7 +139,16 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
         Some(list) => Arc::new(list.iter().map(|n| n + put).collect()),
         None => Arc::new(vec![longest as u32 + put; places as usize]),
     };
+    let facts = cx.model.facts();
+    // A prefix that positions do not begin behind has none of its own among them.
+    let apart = match facts.positions.shifts {
+        true => 0,
+        false => facts.positions.prefix,
+    };
+    let borders = facts.long.borders.iter();
+    let again = borders.map(|border| border.saturating_add(1 + apart));
     Ok(Some(Generate {
+        again: again.filter(|_| facts.long.rereads).collect(),
         program: verified(program),
         settings,
         places,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::combine::Combination;
 use super::super::data::batch::order;
 use super::super::export::Target;
-use super::super::generate::{Settings, prefill};
+use super::super::generate::{Settings, prefill, rereads};
 use super::super::metric::Metric;
 use super::super::net::{Owner, Param, Site};
 use super::super::schedule::Rates;
@@ -210,6 +210,8 @@ pub struct Generate {
     pub room: u64,
     /// Tokens of each prompt, as far as they are known.
     pub prompts: Arc<Vec<u32>>,
+    /// Texts that come to have so many tokens are read again.
+    pub again: Vec<u32>,
 }
 
 impl Generate {
@@ -227,7 +229,10 @@ impl Generate {
         let groups = self.prompts.chunks(self.places.max(1) as usize);
         let of_group = |group: &[u32]| -> Vec<Bindings> {
             let lengths: Vec<usize> = group.iter().map(|&n| n as usize).collect();
-            let runs = prefill(&lengths).into_iter();
+            let most = self.settings.max_new_tokens;
+            let again = self.again.iter();
+            let again = again.flat_map(|&length| rereads(&lengths, length as usize, most));
+            let runs = prefill(&lengths).into_iter().chain(again);
             runs.map(|run| Bindings::of_lengths(run.iter().map(|p| p.tokens.len())))
                 .collect()
         };

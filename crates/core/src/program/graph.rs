@@ -144,6 +144,8 @@ pub enum Feed {
     TokenIds,
     /// Position ids, `u32[T]`.
     Positions,
+    /// For each token, how many positions the text has that it is of: one more than the last of them, `u32[T]`.
+    Lengths,
     /// Segment ids, `u32[T]`.
     Segments,
     /// Which tokens are marked: 0 for the others, and from 1 on which of its sequence each is, `u32[T]`.
@@ -215,6 +217,7 @@ impl Feed {
         match self {
             Self::TokenIds => "token_ids",
             Self::Positions => "positions",
+            Self::Lengths => "lengths",
             Self::Segments => "segments",
             Self::Marks(Mark::Virtual) => "virtual_tokens",
             Self::Marks(Mark::OfTask { .. }) => "task_tokens",
@@ -254,6 +257,7 @@ impl Feed {
             self,
             Self::TokenIds
                 | Self::Positions
+                | Self::Lengths
                 | Self::Segments
                 | Self::Marks(_)
                 | Self::Offsets
@@ -268,9 +272,12 @@ impl Feed {
         use DType::{F32, U32};
         let (s, t) = (Axis::Sequences.dim(), Axis::Tokens.dim());
         match self {
-            Self::TokenIds | Self::Positions | Self::Segments | Self::Marks(_) | Self::Texts => {
-                TensorType::new(U32, [t])
-            }
+            Self::TokenIds
+            | Self::Positions
+            | Self::Lengths
+            | Self::Segments
+            | Self::Marks(_)
+            | Self::Texts => TensorType::new(U32, [t]),
             Self::Tasks => TensorType::new(U32, [s]),
             Self::Offsets => TensorType::new(U32, [s.plus(1)]),
             Self::Cycle { count } => TensorType::new(U32, [s.times(count.into())]),

@@ -106,8 +106,8 @@ impl Block<'_> {
         let k = self.qk_norm(net, names.key_norm, Role::KeyNorm, (k, s.kv_width()));
         let (q, k) = match &self.own.rope {
             Some(rope) => (
-                net.rotary(q, s.head, &rope.inverse, rope.factor),
-                net.rotary(k, s.head, &rope.inverse, rope.factor),
+                net.rotary(q, s.head, rope.frequencies(), rope.factor),
+                net.rotary(k, s.head, rope.frequencies(), rope.factor),
             ),
             None => (q, k),
         };

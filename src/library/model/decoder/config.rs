@@ -230,6 +230,7 @@ impl Reader<'_> {
             residual_scale: 1.0,
             logit_scale: 1.0,
             logit_cap: None,
+            rereads: false,
             layers: Vec::new(),
         };
         if shape.eps < 0.0 {

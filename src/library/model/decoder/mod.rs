@@ -8,7 +8,7 @@ mod rope;
 use serde_json::Value as Json;
 
 use super::super::net::{Net, Role, Site};
-use super::{CausalLm, Facts, LmHead, Mirror, Model, Narrow, Narrowing, Positions};
+use super::{CausalLm, Facts, LmHead, LongTexts, Mirror, Model, Narrow, Narrowing, Positions};
 use crate::program::op::ActivationKind;
 use crate::program::{Feed, Pick, Value};
 
@@ -16,7 +16,7 @@ use block::Block;
 pub(super) use config::{Class, LLAMA, Reader};
 pub(super) use names::LLAMA_NAMES;
 pub use names::Names;
-pub use rope::Rope;
+pub use rope::{Beyond, Rope};
 
 /// Where a block's norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub struct Shape {
     pub logit_scale: f64,
     /// Bound of the logits.
     pub logit_cap: Option<f64>,
+    /// Whether a text that becomes long while it is generated is read again from its beginning.
+    pub rereads: bool,
     /// What tells blocks apart.
     pub layers: Vec<Layer>,
 }
@@ -163,6 +165,7 @@ pub(super) fn model(
         vocab: shape.vocab,
         max_length: shape.positions,
         positions: Positions::default(),
+        long: shape.long(),
         segments: 0,
         dropout: shape.dropout,
         attention_dropout: shape.attention_dropout,
@@ -203,6 +206,19 @@ impl Shape {
 
     const fn kv_width(&self) -> u64 {
         self.kv_heads * self.head
+    }
+
+    /// Where texts begin to be long ones for its rotary positions.
+    fn long(&self) -> LongTexts {
+        let ropes = self.layers.iter().filter_map(|own| own.rope.as_ref());
+        let borders = ropes.filter_map(|rope| rope.beyond.as_ref());
+        let mut borders: Vec<u32> = borders.map(|own| own.positions).collect();
+        borders.sort_unstable();
+        borders.dedup();
+        LongTexts {
+            borders,
+            rereads: self.rereads,
+        }
     }
 
     /// How much narrower its blocks can be.
@@ -365,7 +381,10 @@ impl Model for Decoder {
     }
 
     fn lm_class(&self) -> String {
-        format!("{}ForCausalLM", self.class)
+        match self.class {
+            "GPT2" => "GPT2LMHeadModel".to_owned(),
+            class => format!("{class}ForCausalLM"),
+        }
     }
 
     fn head_modules(&self) -> &'static [&'static str] {

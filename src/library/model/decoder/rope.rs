@@ -9,16 +9,38 @@ use serde_json::{Map, Value as Json};
 pub struct Rope {
     /// Angle of a pair from one position to the next.
     pub inverse: Vec<f64>,
+    /// Those of long texts, where they differ.
+    pub beyond: Option<Beyond>,
     /// Factor of cosines and sines (`attention_factor`).
     pub factor: f64,
 }
 
+/// Inverse frequencies of long texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beyond {
+    /// Texts of more positions have them.
+    pub positions: u32,
+    /// Angle of a pair from one position to the next.
+    pub inverse: Vec<f64>,
+}
+
 impl Rope {
+    /// The usual frequencies, and those of texts with more positions than a border.
+    pub(super) fn frequencies(&self) -> (&[f64], Option<(u32, &[f64])>) {
+        let beyond = self.beyond.as_ref();
+        let beyond = beyond.map(|own| (own.positions, own.inverse.as_slice()));
+        (&self.inverse, beyond)
+    }
+
     /// That of heads so many times narrower, which reach as far: of so many pairs the first stays.
     pub(super) fn narrower(&self, times: u64) -> Self {
-        let inverse = self.inverse.iter().step_by(times.max(1) as usize);
+        let first = |of: &[f64]| of.iter().step_by(times.max(1) as usize).copied().collect();
         Self {
-            inverse: inverse.copied().collect(),
+            inverse: first(&self.inverse),
+            beyond: self.beyond.as_ref().map(|own| Beyond {
+                inverse: first(&own.inverse),
+                ..*own
+            }),
             factor: self.factor,
         }
     }
@@ -153,7 +175,13 @@ pub(in super::super) fn rope(parameters: &Map<String, Json>, base: Base) -> Resu
     // As transformers has it: exponents and powers in f32.
     let power = |i: u64| theta.powf(f64::from((2 * i) as f32 / rotated as f32));
     let plain: Vec<f64> = (0..rotated / 2).map(|i| 1.0 / power(i)).collect();
-    let all = |inverse: Vec<f64>, factor: f64| Ok(Rope { inverse, factor });
+    let all = |inverse: Vec<f64>, factor: f64| {
+        Ok(Rope {
+            inverse,
+            beyond: None,
+            factor,
+        })
+    };
     match kind {
         // Within `max_position_embeddings`, beyond which no text goes, dynamic scaling does nothing.
         "default" | "dynamic" => all(plain, 1.0),
@@ -166,10 +194,7 @@ pub(in super::super) fn rope(parameters: &Map<String, Json>, base: Base) -> Resu
             let (inverse, factor) = yarn(&keys, plain, (theta, rotated), base.positions)?;
             all(inverse, factor)
         }
-        "longrope" | "su" => {
-            let (inverse, factor) = longrope(&keys, plain, base.positions)?;
-            all(inverse, factor)
-        }
+        "longrope" | "su" => longrope(&keys, &plain, base.positions),
         other => Err(format!(
             "config.json asks for rotary positions of type `{other}`, which is not built yet; built are default, linear, \
              dynamic, llama3, yarn and longrope"
@@ -267,18 +292,42 @@ fn yarn(
     ))
 }
 
-/// LongRoPE (Ding et al. 2024, arXiv 2402.13753) within the length that the model was trained at first.
-fn longrope(keys: &Keys<'_>, plain: Vec<f64>, positions: u64) -> Result<(Vec<f64>, f64), String> {
-    let old = keys.positive("original_max_position_embeddings", "longrope")?;
+/// LongRoPE (Ding et al. 2024, arXiv 2402.13753): texts longer than those that the model was trained on at first have
+/// factors of their own.
+fn longrope(keys: &Keys<'_>, plain: &[f64], positions: u64) -> Result<Rope, String> {
+    let key = "original_max_position_embeddings";
+    let old = match keys.number(key)? {
+        Some(_) => keys.positive(key, "longrope")?,
+        None => positions as f64,
+    };
     let factor = keys.number("factor")?.unwrap_or(positions as f64 / old);
     let attention = match keys.number("attention_factor")? {
         Some(given) => given,
         None if factor <= 1.0 => 1.0,
         None => (1.0 + factor.ln() / old.ln()).sqrt(),
     };
-    let short = keys.numbers("short_factor", plain.len())?;
-    let inverse = plain.into_iter().zip(short).map(|(x, s)| x / s).collect();
-    Ok((inverse, attention))
+    let [short, long] = ["short_factor", "long_factor"].map(|key| {
+        let factors = keys.numbers(key, plain.len())?;
+        let each = plain.iter().zip(factors);
+        Ok::<Vec<f64>, String>(each.map(|(x, s)| x / s).collect())
+    });
+    let (inverse, long) = (short?, long?);
+    // No text is longer than `max_position_embeddings`, and so than any number of positions.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is above 0, and larger numbers become the largest"
+    )]
+    let border = old.floor() as u32;
+    let reached = u64::from(border) < positions && long != inverse;
+    Ok(Rope {
+        inverse,
+        beyond: reached.then_some(Beyond {
+            positions: border,
+            inverse: long,
+        }),
+        factor: attention,
+    })
 }
 
 #[cfg(test)]
@@ -345,6 +394,19 @@ mod tests {
             &[1.0, 0.0909090936, 0.0076923077, 0.000500000024],
             1.1547005383792517,
         );
+        let beyond = made.beyond.clone().expect("others for long texts");
+        assert_eq!(beyond.positions, 64);
+        let long = Rope {
+            inverse: beyond.inverse,
+            ..made
+        };
+        let want = [0.5, 0.0333333351, 0.00249999994, 0.000200000009];
+        close(&long, &want, 1.1547005383792517);
+        // What no text reaches, and what differs in nothing, is left out.
+        for (old, long) in [(256, [2.0; 4]), (64, [1.0, 1.1, 1.3, 2.0])] {
+            let made = of(&json!({"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": long, "original_max_position_embeddings": old}}), None).expect("built");
+            assert_eq!(made.beyond, None);
+        }
     }
 
     #[test]
@@ -361,6 +423,10 @@ mod tests {
             (
                 json!({ "rope_scaling": { "type": "longrope", "original_max_position_embeddings": 64, "short_factor": [1] } }),
                 "a list of 4",
+            ),
+            (
+                json!({ "rope_scaling": { "type": "longrope", "original_max_position_embeddings": 64, "short_factor": [1, 1, 1, 1] } }),
+                "`long_factor`",
             ),
         ] {
             let why = of(&config, None).expect_err("refused");

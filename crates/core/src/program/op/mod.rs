@@ -257,7 +257,7 @@ pub use matmul::{Epilogue, Precision};
 pub use places::Places;
 pub use product::FEW_ROWS;
 pub use reduce::{Over, ReduceKind};
-pub use rotary::Frequencies;
+pub use rotary::{Beyond, Frequencies};
 pub use unary::UnaryKind;
 pub use watch::Look;
 

@@ -56,6 +56,7 @@ fn rotations_are_those_of_transformers() {
         let op = Rotary {
             width: case["width"].as_u64().expect("a width") as u32,
             frequencies: Frequencies::new(numbers(&case["frequencies"])),
+            beyond: None,
             scale: Real::new(case["scale"].as_f64().expect("a scale")),
             interleaved: case["interleaved"] == true,
             inverse: false,

@@ -1,11 +1,14 @@
-// A block a token, whose sines and cosines are made once. `out` may be `x`: a thread writes the pair it has read.
-extern "C" __global__ void NAMED(rotary)(const act* x, const u32* positions, const float* frequencies, act* out, u32 d, u32 width, u32 pairs,
-                                         u32 interleaved, u32 inverse, float scale) {
+// A block a token, whose sines and cosines are made once, by the frequencies of long texts where its text is one. `out` may
+// be `x`: a thread writes the pair it has read.
+extern "C" __global__ void NAMED(rotary)(const act* x, const u32* positions, const float* frequencies, const u32* lengths,
+                                         u32 border, const float* beyond, act* out, u32 d, u32 width, u32 pairs, u32 interleaved, u32 inverse,
+                                         float scale) {
     SHARED(cosines);
     float* sines = cosines + pairs;
     float position = (float)positions[blockIdx.x];
+    const float* own = lengths[blockIdx.x] > border ? beyond : frequencies;
     for (u32 i = threadIdx.x; i < pairs; i += blockDim.x) {
-        double angle = (double)(position * frequencies[i]);
+        double angle = (double)(position * own[i]);
         cosines[i] = (float)cos(angle) * scale;
         sines[i] = (float)sin(angle) * (inverse ? -scale : scale);
     }

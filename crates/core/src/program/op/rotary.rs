@@ -46,15 +46,27 @@ impl fmt::Debug for Frequencies {
     }
 }
 
+/// Other angles for the tokens of long texts (LongRoPE, Ding et al. 2024, arXiv 2402.13753, section 3.3).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Beyond {
+    /// Texts of more positions have them.
+    pub positions: u32,
+    /// Angles of a position, one for each pair.
+    pub frequencies: Frequencies,
+}
+
 /// `(x [T, H·w], positions u32[T]) → [T, H·w]`: the first `r = 2 · frequencies` columns of each head of `w` are pairs,
 /// each turned by the angle of its token's position; the rest pass. A pair is `(i, i + r/2)`, or `(2i, 2i + 1)`
-/// if they are interleaved (Su et al. 2021, arXiv 2104.09864, section 3.4.2).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// if they are interleaved (Su et al. 2021, arXiv 2104.09864, section 3.4.2). With angles for long texts there is a third input,
+/// u32[T]: the positions of the text that each token is of.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Rotary {
     /// Columns of a head.
     pub width: u32,
     /// Angles of a position.
     pub frequencies: Frequencies,
+    /// Those in long texts, where they differ.
+    pub beyond: Option<Beyond>,
     /// Factor of sine and cosine (YaRN, arXiv 2309.00071, section 3.4).
     pub scale: Real,
     /// Whether pairs are neighbours, as in GPT-J, or lie half of the rotated columns apart, as in LLaMA.
@@ -63,7 +75,32 @@ pub struct Rotary {
     pub inverse: bool,
 }
 
+/// Angles of long texts are printed where there are some.
+impl fmt::Debug for Rotary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Rotary");
+        text.field("width", &self.width)
+            .field("frequencies", &self.frequencies);
+        if let Some(beyond) = &self.beyond {
+            text.field("beyond", &beyond.positions)
+                .field("then", &beyond.frequencies);
+        }
+        text.field("scale", &self.scale)
+            .field("interleaved", &self.interleaved)
+            .field("inverse", &self.inverse)
+            .finish()
+    }
+}
+
 impl Rotary {
+    /// Angles of the tokens of a text with so many positions.
+    fn of_text(&self, length: Option<&u32>) -> &Frequencies {
+        match (&self.beyond, length) {
+            (Some(beyond), Some(&length)) if length > beyond.positions => &beyond.frequencies,
+            _ => &self.frequencies,
+        }
+    }
+
     /// Pairs of a head.
     fn pairs(&self) -> usize {
         self.frequencies.list().len()
@@ -74,16 +111,26 @@ pub(super) const SOURCE: Option<KernelSource> = Some(source!("rotary"));
 
 impl OpRule for Rotary {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let [a, positions] = x else {
-            return Err("a matrix and positions are wanted".into());
+        let (a, positions, lengths) = match (x, &self.beyond) {
+            ([a, positions], None) => (a, positions, None),
+            ([a, positions, lengths], Some(_)) => (a, positions, Some(lengths)),
+            _ => return Err("a matrix, positions and, for long texts, lengths are wanted".into()),
         };
         let (pairs, width) = (self.pairs(), u64::from(self.width));
         if pairs == 0 || 2 * pairs as u64 > width {
             return Err(format!("{pairs} pairs do not fit a head of {width}"));
         }
+        let beyond = self.beyond.iter().flat_map(|own| own.frequencies.list());
+        if self.beyond.is_some() && beyond.clone().count() != pairs {
+            return Err(format!("long texts must have {pairs} frequencies, too"));
+        }
         let numbers = self.frequencies.list().iter().chain([&self.scale]);
-        if !numbers.into_iter().all(|x| x.get().is_finite()) {
+        let mut numbers = numbers.chain(beyond);
+        if !numbers.all(|x| x.get().is_finite()) {
             return Err("frequencies and their scale must be finite".into());
+        }
+        if lengths.is_some_and(|lengths| lengths != positions) {
+            return Err("a length for each position is wanted".into());
         }
         match a.matrix() {
             Some((n, d))
@@ -103,12 +150,19 @@ impl OpRule for Rotary {
         let held = held(cx, &[0], &[0])?;
         let mut list = Launches::of(held);
         let (rows, d, pairs) = (cx.rows(0), cx.width(0), self.pairs());
-        let frequencies = list.scratch(4 * pairs as u64);
-        let words = self.frequencies.list().iter();
-        list.list.push(Launch::Upload {
-            to: frequencies,
-            words: words.map(|x| (x.get() as f32).to_bits()).collect(),
-        });
+        let mut upload = |of: &Frequencies| {
+            let to = list.scratch(4 * pairs as u64);
+            let words = of.list().iter().map(|x| (x.get() as f32).to_bits());
+            let words = words.collect();
+            list.list.push(Launch::Upload { to, words });
+            to
+        };
+        let frequencies = upload(&self.frequencies);
+        // Without others, no text is long.
+        let (lengths, border, beyond) = match &self.beyond {
+            Some(own) => (In(2), own.positions, upload(&own.frequencies)),
+            None => (In(1), u32::MAX, frequencies),
+        };
         list.call(Call {
             source: "rotary",
             kernel: "rotary",
@@ -120,6 +174,9 @@ impl OpRule for Rotary {
                 In(0),
                 In(1),
                 frequencies,
+                lengths,
+                border,
+                beyond,
                 Out(0),
                 d as u32,
                 self.width,
@@ -143,7 +200,14 @@ impl OpRule for Rotary {
             inverse: !self.inverse,
             ..self.clone()
         };
-        vec![up.map(|up| b.push1(back, &[up, at.inputs[1]])), None]
+        let own = up.map(|up| {
+            let mut inputs = at.inputs.to_vec();
+            inputs[0] = up;
+            b.push1(back, &inputs)
+        });
+        let mut all = vec![own];
+        all.resize(at.inputs.len(), None);
+        all
     }
 
     fn differentiable(&self, input: usize) -> bool {
@@ -176,6 +240,7 @@ impl Rotary {
     fn compute<T: Elementary>(&self, cx: &Kernel<'_>, io: &mut Io<'_>) {
         let x = io.taken.is_none().then(|| io.input(0).slice::<T>());
         let positions = io.input(1).slice::<u32>();
+        let lengths = self.beyond.as_ref().map(|_| io.input(2).slice::<u32>());
         let d = io.outputs[0].dims[1];
         let out = io.outputs[0].slice::<T>();
         cx.scratch(self.scratch(cx.machine, size_of::<T>() as u64), || {
@@ -184,8 +249,12 @@ impl Rotary {
                     rows.copy_from_slice(part(x, first * d, rows.len()));
                 }
                 let mut angles = Angles::new(self);
-                for (row, &position) in rows.chunks_exact_mut(d).zip(&positions[first..]) {
-                    angles.turn_to(self, position);
+                for ((i, row), &position) in (first..)
+                    .zip(rows.chunks_exact_mut(d))
+                    .zip(&positions[first..])
+                {
+                    let length = lengths.and_then(|lengths| lengths.get(i));
+                    angles.turn_to(self, self.of_text(length), position);
                     for head in row.chunks_exact_mut(self.width as usize) {
                         let rotated = &mut head[..2 * self.pairs()];
                         if self.interleaved {
@@ -215,13 +284,10 @@ impl<T: Elementary> Angles<T> {
     }
 
     /// Takes the angles of a position: its product with each frequency, in `T`.
-    fn turn_to(&mut self, of: &Rotary, position: u32) {
+    fn turn_to(&mut self, of: &Rotary, frequencies: &Frequencies, position: u32) {
         let (cosines, sines) = (self.cosines.as_mut_slice(), self.sines.as_mut_slice());
         let (position, scale) = (T::of(f64::from(position)), T::of(of.scale.get()));
-        let (frequencies, sign) = (
-            of.frequencies.list(),
-            if of.inverse { -scale } else { scale },
-        );
+        let (frequencies, sign) = (frequencies.list(), if of.inverse { -scale } else { scale });
         simd!(<T> (cosines: &'a mut [T] = cosines, sines: &'a mut [T] = sines, frequencies: &'a [Real] = frequencies, position: T = position, scale: T = scale, sign: T = sign) {
             for ((c, s), f) in cosines.iter_mut().zip(sines).zip(frequencies) {
                 let (sin, cos) = (position * T::of(f.get())).sin_cos_fast();
@@ -264,6 +330,7 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
         frequencies: Frequencies::new(
             (0..rotated / 2).map(|i| 1e4_f64.powf(-2.0 * i as f64 / rotated as f64)),
         ),
+        beyond: None,
         scale: Real::new(1.1),
         interleaved: bits & 1 == 1,
         inverse: bits & 2 == 2,
@@ -285,12 +352,31 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
             let inputs = [matrix(10, rows, d), places(rows)];
             all.case(op(width, rotated, bits), inputs);
         }
+        // The first half of the tokens is of a text that is not long.
+        let long = |width, rotated: usize| Rotary {
+            beyond: Some(Beyond {
+                positions: 7,
+                frequencies: Frequencies::new((0..rotated / 2).map(|i| 0.3 / (i + 1) as f64)),
+            }),
+            ..op(width, rotated, bits)
+        };
+        let lengths = |rows: usize| {
+            let each = |i| if i < rows / 2 { 7 } else { 8 };
+            ids(&(0..rows).map(each).collect::<Vec<u32>>())
+        };
+        all.sample(long(5, 4), [small(4), places(6), lengths(6)]);
+        all.large(
+            long(32, 32),
+            [matrix(3, 300, 128), places(300), lengths(300)],
+        );
+        all.case(long(16, 8), [matrix(10, 33, 64), places(33), lengths(33)]);
     }
     all
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Tensor;
     use super::super::fixtures::{eval, floats, ids, random, ty};
     use super::*;
 
@@ -298,6 +384,7 @@ mod tests {
         Rotary {
             width,
             frequencies: Frequencies::new(frequencies.iter().copied()),
+            beyond: None,
             scale: Real::new(1.25),
             interleaved: false,
             inverse: false,
@@ -341,6 +428,37 @@ mod tests {
         let (a, b) = (text(&[1.0, 0.5, 0.25]), text(&[1.0, 0.6, 0.25]));
         assert!(a.starts_with("3 from 1 to 0.25 #") && b.starts_with("3 from 1 to 0.25 #"));
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn tokens_of_long_texts_are_turned_by_their_own_angles() {
+        let (x, places) = (random(1, &[4, 8]), ids(&[0, 3, 100, 7]));
+        let turned = |op: Rotary, more: Option<Tensor>| {
+            let inputs = [x.clone(), places.clone()].into_iter().chain(more);
+            floats(&eval(&op.into(), &inputs.collect::<Vec<_>>(), 1)[0])
+        };
+        let both = Rotary {
+            beyond: Some(Beyond {
+                positions: 10,
+                frequencies: Frequencies::new([0.7, 0.2]),
+            }),
+            ..op(4, &[1.0, 0.3])
+        };
+        let made = turned(both.clone(), Some(ids(&[10, 11, 10, 4000])));
+        let (short, long) = (
+            turned(op(4, &[1.0, 0.3]), None),
+            turned(op(4, &[0.7, 0.2]), None),
+        );
+        assert_eq!(made[..8], short[..8]);
+        assert_eq!(made[8..16], long[8..16]);
+        assert_eq!(made[16..24], short[16..24]);
+        assert_eq!(made[24..], long[24..]);
+        let (x, places) = (ty(&x), ty(&places));
+        assert!(both.infer(&[&x, &places]).is_err(), "no lengths");
+        assert!(both.infer(&[&x, &places, &places]).is_ok());
+        assert!(both.infer(&[&x, &places, &ty(&ids(&[1]))]).is_err());
+        assert!(op(4, &[1.0, 0.3]).infer(&[&x, &places, &places]).is_err());
+        assert!(format!("{both:?}").contains("beyond: 10"));
     }
 
     #[test]
