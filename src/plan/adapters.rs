@@ -15,7 +15,7 @@ use crate::files::peft::PeftAdapter;
 use crate::files::{near, peft};
 use crate::library::combine::Rule;
 use crate::library::method::{Tuning, import, keys, method};
-use crate::library::model::Model;
+use crate::library::model::{Model, is_lm};
 use crate::library::net::{Param, ParamKind, Role};
 use crate::library::peft::{Fitted, Group, MERGE_INSTEAD, Stored};
 use crate::library::placement::{Pattern, Placement};
@@ -133,7 +133,7 @@ fn head_of(config: &Json, dir: &Path, model: &dyn Model, (mut task, mut classes)
         .unwrap_or_default();
     let continues = match read.config.task.as_deref() {
         Some(task) => task == "CAUSAL_LM",
-        None => class.ends_with("ForCausalLM") || class.ends_with("LMHeadModel"),
+        None => is_lm(class),
     };
     let name = if continues && model.causal_lm().is_some() {
         task::NEXT_TOKEN

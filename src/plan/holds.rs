@@ -121,6 +121,15 @@ enum Holds<'a> {
 }
 
 impl Holds<'_> {
+    /// Whether what is found under the first of these names that is there is transposed where the model says so.
+    fn turns(&self, names: &[String]) -> bool {
+        let Self::Files(stored) = self else {
+            return false;
+        };
+        let found = names.iter().find_map(|name| stored.tensors.get(name));
+        found.is_none_or(|(_, entry)| !entry.straight)
+    }
+
     /// Shape of the first of several names that is there, and how it is stored if that is not read.
     fn find(&self, names: &[String]) -> Option<(&str, &[u64], Option<&Kind>)> {
         names.iter().find_map(|name| match self {
@@ -176,7 +185,7 @@ pub(super) fn check(
         };
         let names = model.checkpoint_names(wanted);
         // Only files hold a matrix transposed; what an earlier stage leaves is known by the model's own shapes.
-        let turned = matches!(holds, Holds::Files(_)) && model.transposed(wanted);
+        let turned = holds.turns(&names) && model.transposed(wanted);
         let mut shape = param.shape.clone();
         if turned {
             shape.reverse();

@@ -7,7 +7,7 @@ How to run (from the repository root; `pip install gguf==0.19.0 sentencepiece==0
 
 Tensors go by the names of gguf's own map, rows of queries and keys in the order of llama.cpp's converter, Gemma's norms
 with one added. Tokenizers are one of each kind that is read: BPE over bytes, and SentencePiece's BPE, whose ids are
-sentencepiece's own. Without a folder, only two of the models are written, into tests/reference/gguf; with one, all.
+sentencepiece's own. Without a folder, only four of the models are written, into tests/reference/gguf; with one, all.
 """
 
 import io
@@ -46,13 +46,27 @@ MODELS = {
     "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", {}),
     "granite": ("GraniteForCausalLM", "GraniteConfig", dict(attention_multiplier=0.3, embedding_multiplier=3.0,
                                                             residual_multiplier=0.7, logits_scaling=2.0)),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config", dict(n_inner=48)),
+    # llama.cpp computes the GELU of tanh, so that is what a file is read as.
+    "gptneox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", dict(hidden_act="gelu_new", layer_norm_eps=1e-5,
+                                                            use_parallel_residual=False,
+                                                            rope_parameters={"rope_type": "default", "rope_theta": 700.0,
+                                                                             "partial_rotary_factor": 0.5})),
 }
+# Matrices that the class has transposed.
+TURNED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 PERMUTED = ("llama", "smollm3", "granite")
 
 
 def permute(w, heads):
     """As `LlamaModel.permute` of llama.cpp's converter."""
     return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+
+
+def grouped(data, heads):
+    """As `GPTNeoXModel` of llama.cpp's converter: queries, keys and values of all heads behind each other."""
+    each = data.reshape(heads, 3, data.shape[0] // heads // 3, *data.shape[1:])
+    return np.concatenate([each[:, i].reshape(-1, *data.shape[1:]) for i in range(3)])
 
 
 def byte_tokenizer():
@@ -106,8 +120,18 @@ def describe(w, config, arch):
     w.add_context_length(config.max_position_embeddings)
     w.add_embedding_length(config.hidden_size)
     w.add_block_count(config.num_hidden_layers)
-    w.add_feed_forward_length(config.intermediate_size)
+    w.add_feed_forward_length(config.n_inner if arch == "gpt2" else config.intermediate_size)
     w.add_head_count(config.num_attention_heads)
+    if arch == "gpt2":
+        w.add_layer_norm_eps(config.layer_norm_epsilon)
+        return
+    if arch == "gptneox":
+        head = config.hidden_size // config.num_attention_heads
+        w.add_layer_norm_eps(config.layer_norm_eps)
+        w.add_rope_dimension_count(int(head * config.rope_parameters["partial_rotary_factor"]))
+        w.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        w.add_parallel_residual(config.use_parallel_residual)
+        return
     w.add_head_count_kv(config.num_key_value_heads)
     w.add_layer_norm_rms_eps(config.rms_norm_eps)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -149,7 +173,7 @@ def make(arch, folder):
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config.num_hidden_layers)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if "norm" in name:
+            if "norm" in name or ".ln_" in name or name.endswith("bias"):
                 p.add_(0.3 * torch.randn_like(p))
             # The file's numbers are the model's, in 16 bits where they are matrices.
             if p.dim() == 2:
@@ -159,6 +183,10 @@ def make(arch, folder):
                 data = permute(data, config.num_attention_heads)
             if arch in PERMUTED and "k_proj" in name:
                 data = permute(data, config.num_key_value_heads)
+            if arch == "gpt2" and name.endswith(TURNED):
+                data = data.T
+            if arch == "gptneox" and ".query_key_value." in name:
+                data = grouped(data, config.num_attention_heads)
             if pieces and name.endswith("norm.weight"):
                 data = data + 1
             if arch == "phi3" and "mlp.gate_up_proj" in name:
@@ -181,7 +209,7 @@ def make(arch, folder):
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "gguf"
     folder.mkdir(exist_ok=True)
-    names = MODELS if len(sys.argv) > 1 else ("llama", "gemma2")
+    names = MODELS if len(sys.argv) > 1 else ("llama", "gemma2", "gpt2", "gptneox")
     made = {arch: make(arch, folder) for arch in names}
     (folder / "expected.json").write_text(json.dumps(made, indent=1) + "\n")
     for arch, own in made.items():

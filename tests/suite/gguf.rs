@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::support::{program, result, stderr_of};
 
-const MODELS: [&str; 2] = ["llama", "gemma2"];
+const MODELS: [&str; 4] = ["llama", "gemma2", "gpt2", "gptneox"];
 
 fn peftc(dir: &Path, command: &str, more: &[&str]) -> Output {
     let mut own = program();
@@ -48,6 +48,14 @@ fn folder(model: &str, stage: &str) -> tempfile::TempDir {
 const EVAL: &str = "stage e = eval { model = m, data = d.test, objective = causal_lm, metrics = [loss], batch = 2, max_length = 64 }\n";
 const LORA: &str = "stage s = train { model = m, data = d.train, objective = causal_lm, adapter = lora { rank = 2 }, lr = 1e-2, steps = 6, \
                     batch = 3, max_length = 64 }\n";
+
+/// The same recipe for a model: the maps of some families are one.
+fn lora(model: &str) -> String {
+    match model.starts_with("gpt") {
+        true => LORA.replace("rank = 2", "rank = 2, on = {attention.*, ffn.*}"),
+        false => LORA.to_owned(),
+    }
+}
 
 /// A message without its frame and line breaks.
 fn unwrapped(bytes: &[u8]) -> String {
@@ -191,7 +199,8 @@ fn exported(model: &str, exports: &str) -> (tempfile::TempDir, Value) {
     let dir = folder(
         model,
         &format!(
-            "model m = gguf \"m.gguf\"\n{LORA}stage e = eval {{ from = s, data = d.test, metrics = [loss], batch = 2 }}\n{exports}"
+            "model m = gguf \"m.gguf\"\n{}stage e = eval {{ from = s, data = d.test, metrics = [loss], batch = 2 }}\n{exports}",
+            lora(model)
         ),
     );
     let stages = result(&peftc(dir.path(), "run", &["--quiet"]));
@@ -259,6 +268,67 @@ fn adapters_are_exported_for_llama_cpp_and_mlx() {
         .tensor("model.layers.1.self_attn.v_proj.lora_b")
         .expect("a tensor");
     assert_eq!(b.shape(), [2, 16]);
+}
+
+/// A tensor of a GGUF file, its shape and its numbers.
+fn numbers(path: &Path, name: &str) -> (Vec<u64>, Vec<f32>) {
+    let file = std::fs::File::open(path).expect("a file");
+    let size = file.metadata().expect("a size").len();
+    let header = peftc::files::gguf::header::Header::read(&file, size).expect("a header");
+    let tensor = header.tensor(name).expect(name);
+    let bytes = std::fs::read(path).expect("read");
+    let bytes = &bytes[tensor.start as usize..tensor.end as usize];
+    let count: u64 = tensor.shape.iter().product();
+    let wide = match bytes.len() as u64 / count {
+        4 => bytes
+            .chunks(4)
+            .map(|b| f32::from_le_bytes(b.try_into().expect("four")))
+            .collect(),
+        _ => bytes
+            .chunks(2)
+            .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
+    };
+    (tensor.shape.clone(), wide)
+}
+
+/// The alpha of an adapter.
+fn alpha(path: &Path) -> f32 {
+    let file = std::fs::File::open(path).expect("a file");
+    let size = file.metadata().expect("a size").len();
+    let header = peftc::files::gguf::header::Header::read(&file, size).expect("a header");
+    let alpha = header.number("adapter.lora.alpha").expect("a number");
+    alpha.expect("an alpha") as f32
+}
+
+#[test]
+fn adapters_of_fused_maps_are_what_was_learned_in_the_order_of_the_file() {
+    for model in ["gpt2", "gptneox"] {
+        let (dir, _) = exported(
+            model,
+            "stage f = export { from = s, format = gguf { dtype = f32 }, to = \"wide.gguf\" }\n\
+             stage a = export { from = s, format = gguf_adapter, to = \"lora.gguf\" }\n",
+        );
+        let of = |file: &str, name: &str| numbers(&dir.path().join(file), name);
+        let scale = alpha(&dir.path().join("lora.gguf")) / 2.0;
+        for map in ["attn_qkv", "attn_output", "ffn_up", "ffn_down"] {
+            let name = format!("blk.1.{map}.weight");
+            let (shape, before) = of("m.gguf", &name);
+            let (_, merged) = of("wide.gguf", &name);
+            let (_, a) = of("lora.gguf", &format!("{name}.lora_a"));
+            let (_, b) = of("lora.gguf", &format!("{name}.lora_b"));
+            let [out, input] = [shape[0] as usize, shape[1] as usize];
+            let update = |i: usize, j: usize| b[2 * i] * a[j] + b[2 * i + 1] * a[input + j];
+            let mut largest = 0.0_f32;
+            for (i, j) in (0..out).flat_map(|i| (0..input).map(move |j| (i, j))) {
+                let learned = merged[i * input + j] - before[i * input + j];
+                largest = largest.max(learned.abs());
+                let off = learned - scale * update(i, j);
+                assert!(off.abs() < 1e-5, "{model} {map} [{i}, {j}]: {off}");
+            }
+            assert!(largest > 1e-4, "{model} {map} has learned");
+        }
+    }
 }
 
 #[test]

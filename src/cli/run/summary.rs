@@ -10,6 +10,7 @@ use crate::base::visible;
 use crate::cli::screen::{GOOD, Screen};
 use crate::cli::table::{Side, Table};
 use crate::library::metric::metric;
+use crate::library::model::is_lm;
 use crate::library::task;
 use crate::plan::Plan;
 use crate::report::sweep;
@@ -297,7 +298,7 @@ fn loads(folder: &Path) -> String {
     }
     let auto = match class {
         Some(class) if class.ends_with("ForMaskedLM") => "AutoModelForMaskedLM",
-        Some(class) if class.ends_with("ForCausalLM") => "AutoModelForCausalLM",
+        Some(class) if is_lm(class) => "AutoModelForCausalLM",
         _ => "AutoModelForSequenceClassification",
     };
     auto.to_owned()

@@ -9,7 +9,7 @@ use crate::base::visible::line;
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_bytes};
 use crate::files::gguf::describe::GgufModel;
-use crate::files::gguf::names::{Family, Rows, here_of_there};
+use crate::files::gguf::names::{Family, Order};
 use crate::files::gguf::write::{Meta, Metadata, Planned, write};
 use crate::files::gguf::{Gguf, config_differs};
 use crate::files::weights::Checkpoint;
@@ -31,8 +31,8 @@ pub(super) const PIECE: usize = 1 << 16;
 
 /// How the numbers of a tensor become those of the file.
 pub(super) struct Turn {
-    /// Heads whose rows are permuted.
-    pub heads: Option<u64>,
+    /// The order of its rows there.
+    pub order: Option<Order>,
     /// What is added.
     pub added: f32,
 }
@@ -93,12 +93,9 @@ impl Sum {
 
 impl Turn {
     /// That of a tensor, by its name there.
-    pub fn of(family: &Family, name: &str, (heads, keys): (u64, u64)) -> Self {
+    pub fn of(family: &Family, name: &str, heads: (u64, u64)) -> Self {
         Self {
-            heads: family.permutes(name).map(|rows| match rows {
-                Rows::Queries => heads,
-                Rows::Keys => keys,
-            }),
+            order: family.order(name, heads),
             added: if family.adds_one(name) { 1.0 } else { 0.0 },
         }
     }
@@ -115,8 +112,8 @@ impl Turn {
         let data = tensor.slice::<f32>().ok_or("it is not in f32")?;
         let rows = tensor.dims.first().copied().unwrap_or(1).max(1);
         let width = (data.len() / rows).max(1);
-        let here = |there: usize| match self.heads {
-            Some(heads) => here_of_there(there as u64, rows as u64, heads) as usize,
+        let here = |there: usize| match self.order {
+            Some(order) => order.here(there as u64, rows as u64) as usize,
             None => there,
         };
         let step = (PIECE / width).max(1);

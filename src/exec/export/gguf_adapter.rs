@@ -69,7 +69,7 @@ pub(in crate::exec) fn write_adapter(
         };
         let mut tensor = get(name)?;
         let mut turn = Turn {
-            heads: None,
+            order: None,
             added: 0.0,
         };
         if let Some(factor) = factor {

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::exec::export::description::Description;
 use crate::files::RunError;
 use crate::files::weights::Checkpoint;
-use crate::library::model::Model;
+use crate::library::model::{Model, is_lm};
 use crate::library::net::{Owner, Param};
 use crate::library::task;
 use crate::library::task::Task;
@@ -30,7 +30,7 @@ pub(in crate::exec) fn describe(
     let max_length = model.facts().max_length.min(made_for);
     match class {
         Some(class) if class.ends_with("ForSequenceClassification") => {}
-        Some(class) if class.ends_with("ForCausalLM") && model.causal_lm().is_some() => {
+        Some(class) if is_lm(class) && model.causal_lm().is_some() => {
             return Ok(Description {
                 weights: ".".into(),
                 objective: task::NEXT_TOKEN.to_owned(),

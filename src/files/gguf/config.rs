@@ -26,6 +26,8 @@ const KNOWN: &[&str] = &[
     "attention.key_length",
     "attention.value_length",
     "attention.layer_norm_rms_epsilon",
+    "attention.layer_norm_epsilon",
+    "use_parallel_residual",
     "attention.sliding_window",
     "attention.sliding_window_pattern",
     "attention.scale",
@@ -225,6 +227,24 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// What GPT-NeoX' models have under other names.
+    fn gpt_neox(&self, map: &mut Map<String, Json>, head: u64) -> Result<(), String> {
+        usual_heads(map)?;
+        renamed(map, &[("rms_norm_eps", "layer_norm_eps")]);
+        // Without the key the class takes a quarter.
+        let turned = self.size("rope.dimension_count")?.unwrap_or(head);
+        let share = turned as f64 / head as f64;
+        map.insert("partial_rotary_factor".into(), json!(share));
+        let beside = self.key("use_parallel_residual");
+        let beside = self.header.flag(&beside)?.unwrap_or(true);
+        map.insert("use_parallel_residual".into(), json!(beside));
+        let bias = self.has("attn_qkv.bias");
+        map.insert("attention_bias".into(), json!(bias));
+        // The one that llama.cpp computes, whichever it was trained with.
+        map.insert("hidden_act".into(), json!("gelu_new"));
+        Ok(())
+    }
+
     /// The width of a head, alike for keys and values.
     fn head_width(&self, hidden: u64, heads: u64) -> Result<u64, String> {
         let head = match self.size("attention.key_length")? {
@@ -243,6 +263,60 @@ impl Reader<'_> {
             return Err("its keys and values differ in width, which is not built".to_owned());
         }
         Ok(head)
+    }
+
+    /// The sizes and tokens that all families have, and the width of a head.
+    fn sizes(&self) -> Result<(Map<String, Json>, u64), String> {
+        let (hidden, heads) = (
+            self.wanted("embedding_length")?,
+            self.wanted("attention.head_count")?,
+        );
+        let head = self.head_width(hidden, heads)?;
+        let rows = self
+            .header
+            .tensor("token_embd.weight")
+            .and_then(|t| t.shape.first().copied());
+        let rows = rows.ok_or("it has no tensor `token_embd.weight`: it is no whole model")?;
+        let key = match self.family.layer_norm {
+            true => "attention.layer_norm_epsilon",
+            false => "attention.layer_norm_rms_epsilon",
+        };
+        let eps = self.number(key)?;
+        let eps = eps.ok_or_else(|| format!("it has no epsilon of its norms (`{key}`)"))?;
+        let mut map = Map::new();
+        let id = |key: &str| self.header.size(&format!("tokenizer.ggml.{key}_token_id"));
+        for (key, value) in [
+            ("architectures", json!([self.family.lm_class()])),
+            ("model_type", json!(self.family.model_type)),
+            ("hidden_size", json!(hidden)),
+            (
+                "intermediate_size",
+                json!(self.wanted("feed_forward_length")?),
+            ),
+            ("num_hidden_layers", json!(self.wanted("block_count")?)),
+            ("num_attention_heads", json!(heads)),
+            (
+                "num_key_value_heads",
+                json!(self.size("attention.head_count_kv")?.unwrap_or(heads)),
+            ),
+            ("head_dim", json!(head)),
+            (
+                "max_position_embeddings",
+                json!(self.wanted("context_length")?),
+            ),
+            ("rms_norm_eps", json!(shortest(eps))),
+            ("vocab_size", json!(rows)),
+            (
+                "tie_word_embeddings",
+                json!(self.header.tensor("output.weight").is_none()),
+            ),
+            ("bos_token_id", json!(id("bos")?)),
+            ("eos_token_id", json!(id("eos")?)),
+            ("torch_dtype", json!("float32")),
+        ] {
+            map.insert(key.to_owned(), value);
+        }
+        Ok((map, head))
     }
 
     /// The keys that some families have: windows, biases, factors.
@@ -301,55 +375,18 @@ pub fn config(header: &Header, file: &File) -> Result<Json, String> {
             "its feed-forward networks are mixtures of experts, which are not built".to_owned(),
         );
     }
-    let (hidden, heads) = (
-        reader.wanted("embedding_length")?,
-        reader.wanted("attention.head_count")?,
-    );
-    let head = reader.head_width(hidden, heads)?;
-    let rows = header
-        .tensor("token_embd.weight")
-        .and_then(|t| t.shape.first().copied());
-    let rows = rows.ok_or("it has no tensor `token_embd.weight`: it is no whole model")?;
-    let eps = reader.number("attention.layer_norm_rms_epsilon")?;
-    let eps = eps.ok_or("it has no epsilon of its norms (`attention.layer_norm_rms_epsilon`)")?;
-    let mut map = Map::new();
-    let id = |key: &str| header.size(&format!("tokenizer.ggml.{key}_token_id"));
-    for (key, value) in [
-        (
-            "architectures",
-            json!([format!("{}ForCausalLM", family.class)]),
-        ),
-        ("model_type", json!(family.model_type)),
-        ("hidden_size", json!(hidden)),
-        (
-            "intermediate_size",
-            json!(reader.wanted("feed_forward_length")?),
-        ),
-        ("num_hidden_layers", json!(reader.wanted("block_count")?)),
-        ("num_attention_heads", json!(heads)),
-        (
-            "num_key_value_heads",
-            json!(reader.size("attention.head_count_kv")?.unwrap_or(heads)),
-        ),
-        ("head_dim", json!(head)),
-        (
-            "max_position_embeddings",
-            json!(reader.wanted("context_length")?),
-        ),
-        ("rms_norm_eps", json!(shortest(eps))),
-        ("vocab_size", json!(rows)),
-        (
-            "tie_word_embeddings",
-            json!(header.tensor("output.weight").is_none()),
-        ),
-        ("bos_token_id", json!(id("bos")?)),
-        ("eos_token_id", json!(id("eos")?)),
-        ("torch_dtype", json!("float32")),
-    ] {
-        map.insert(key.to_owned(), value);
+    let (mut map, head) = reader.sizes()?;
+    match family.name {
+        "gpt2" => gpt2(&mut map)?,
+        "gptneox" => {
+            reader.rotary(&mut map, head)?;
+            reader.gpt_neox(&mut map, head)?;
+        }
+        _ => {
+            reader.rotary(&mut map, head)?;
+            reader.of_family(&mut map, head)?;
+        }
     }
-    reader.rotary(&mut map, head)?;
-    reader.of_family(&mut map, head)?;
     let known: BTreeSet<String> = KNOWN.iter().map(|key| reader.key(key)).collect();
     let prefix = format!("{}.", family.name);
     let unknown = header
@@ -360,6 +397,47 @@ pub fn config(header: &Header, file: &File) -> Result<Json, String> {
         map.insert(key.clone(), Json::Null);
     }
     Ok(Json::Object(map))
+}
+
+/// What GPT-2's models have under other names.
+fn gpt2(map: &mut Map<String, Json>) -> Result<(), String> {
+    usual_heads(map)?;
+    renamed(
+        map,
+        &[
+            ("hidden_size", "n_embd"),
+            ("intermediate_size", "n_inner"),
+            ("num_hidden_layers", "n_layer"),
+            ("num_attention_heads", "n_head"),
+            ("max_position_embeddings", "n_positions"),
+            ("rms_norm_eps", "layer_norm_epsilon"),
+        ],
+    );
+    map.insert("activation_function".into(), json!("gelu_new"));
+    Ok(())
+}
+
+/// Takes the widths of heads out of a config whose class knows the usual one alone.
+fn usual_heads(map: &mut Map<String, Json>) -> Result<(), String> {
+    let size = |key: &str| map.get(key).and_then(Json::as_u64).unwrap_or(0);
+    let (heads, hidden) = (size("num_attention_heads"), size("hidden_size"));
+    if size("head_dim").checked_mul(heads) != Some(hidden) || size("num_key_value_heads") != heads {
+        return Err(format!(
+            "it has {heads} heads that are no equal parts of a width of {hidden}, as its architecture has them"
+        ));
+    }
+    map.remove("head_dim");
+    map.remove("num_key_value_heads");
+    Ok(())
+}
+
+/// Keys under other names.
+fn renamed(map: &mut Map<String, Json>, names: &[(&str, &str)]) {
+    for (from, to) in names {
+        if let Some(value) = map.remove(*from) {
+            map.insert((*to).to_owned(), value);
+        }
+    }
 }
 
 /// A number that was written in f32 as the shortest decimal that is read back as the same: 1e-5, not 0.0000099999997.

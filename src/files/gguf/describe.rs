@@ -79,10 +79,19 @@ pub fn describe(
     keys.count("attention.key_length", shape.head)?;
     keys.count("attention.value_length", shape.head)?;
     keys.count("vocab_size", shape.vocab)?;
-    keys.number("attention.layer_norm_rms_epsilon", shape.eps);
+    let eps = match family.layer_norm {
+        true => "attention.layer_norm_epsilon",
+        false => "attention.layer_norm_rms_epsilon",
+    };
+    keys.number(eps, shape.eps);
     computes(family, shape)?;
     windows(&mut keys, shape)?;
-    rotary(&mut keys, shape, config)?;
+    if family.name != "gpt2" {
+        rotary(&mut keys, shape, config)?;
+    }
+    if family.name == "gptneox" {
+        keys.put("use_parallel_residual", Meta::Bool(shape.parallel));
+    }
     if family.name == "granite" {
         keys.number("attention.scale", shape.score_scale);
         keys.number("embedding_scale", shape.embedding_scale);
@@ -106,15 +115,21 @@ fn computes(family: &Family, shape: &Shape) -> Result<(), String> {
     let gemma = family.name.starts_with("gemma");
     let name = family.name;
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
-    let wanted = if gemma {
+    let wanted = if gemma || family.layer_norm {
         ActivationKind::GeluTanh
     } else {
         ActivationKind::Silu
     };
-    if shape.activation != wanted {
+    if shape.activation != wanted && !(name == "gptneox" && is_gelu(shape.activation)) {
         return Err(format!(
             "llama.cpp's `{name}` has another activation than this model"
         ));
+    }
+    if name == "gptneox" && (shape.tied || !shape.biases.qkv) {
+        return Err(
+            "llama.cpp's `gptneox` has a head and biases of the attention, and this model has not both of them"
+                .to_owned(),
+        );
     }
     let layers = shape.layers.len() as u64;
     let score = match name {
@@ -145,6 +160,12 @@ fn computes(family: &Family, shape: &Shape) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Whether an activation is GELU, exact or by tanh: llama.cpp's GPT-NeoX has the second, whichever the model was trained
+/// with. They differ by 5e-4 at most.
+pub(super) const fn is_gelu(kind: ActivationKind) -> bool {
+    matches!(kind, ActivationKind::Gelu | ActivationKind::GeluTanh)
 }
 
 /// The windows of blocks.
@@ -302,7 +323,11 @@ fn rotary(keys: &mut Keys, shape: &Shape, config: &Json) -> Result<(), String> {
     }
     let scaling = Scaling::of(config);
     let (kind, written) = (scaling.kind(), scaling.base());
-    if let (Some("yarn"), Some(factor)) = (kind, scaling.number("factor")) {
+    // Phi-3's LongRoPE has YaRN's name in old files.
+    let yarn_of = scaling
+        .number("factor")
+        .filter(|_| !scaling.says("short_factor"));
+    if let (Some("yarn"), Some(factor)) = (kind, yarn_of) {
         return yarn(keys, shape, (rope, factor), &scaling);
     }
     let theta = |base: f64| {
@@ -378,92 +403,25 @@ fn each_scaled(keys: &mut Keys, rope: &Rope, scaling: &Scaling<'_>) -> Result<()
         let long = scaling.list("long_factor");
         let long = long.ok_or("its LongRoPE has no `long_factor`")?;
         let key = "original_max_position_embeddings";
-        let first = scaling.number(key);
-        let first = first.or_else(|| scaling.config.get(key).and_then(Json::as_f64));
+        // What stands beside the rotary parameters counts, as in the class.
+        let first = scaling.config.get(key).and_then(Json::as_f64);
         let first = first.map_or(Ok(4096), positions)?;
         keys.count("rope.scaling.original_context_length", first)?;
         keys.made.factors.push(("rope_factors_long.weight", long));
         keys.made.factors.push(("rope_factors_short.weight", own));
     } else {
+        if rope.beyond.is_some() {
+            return Err(format!(
+                "llama.cpp's `{}` has no other rotary factors for long texts, and this model has (`long_factor`)",
+                keys.family.name
+            ));
+        }
         keys.made.factors.push(("rope_freqs.weight", own));
     }
     if rope.factor != 1.0 {
         keys.number("rope.scaling.attn_factor", rope.factor);
     }
     Ok(())
-}
-
-/// What two models differ in, if they do; numbers may be apart by what f32 rounds.
-#[must_use]
-pub fn differs(one: &Shape, other: &Shape) -> Option<&'static str> {
-    let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * a.abs().max(b.abs());
-    let both = |a: Option<f64>, b: Option<f64>| match (a, b) {
-        (Some(a), Some(b)) => close(a, b),
-        (a, b) => a.is_none() && b.is_none(),
-    };
-    let rope = |a: &Rope, b: &Rope| {
-        let mut each = a.inverse.iter().zip(&b.inverse);
-        a.inverse.len() == b.inverse.len()
-            && close(a.factor, b.factor)
-            && each.all(|(a, b)| close(*a, *b))
-    };
-    let window = |l: &Layer| l.window.filter(|&w| u64::from(w) < one.positions);
-    let layer = |(a, b): (&Layer, &Layer)| {
-        let turned = match (&a.rope, &b.rope) {
-            (Some(a), Some(b)) => rope(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        turned && window(a) == window(b)
-    };
-    let checks = [
-        (
-            "width",
-            one.hidden == other.hidden && one.ffn == other.ffn && one.head == other.head,
-        ),
-        (
-            "number of heads",
-            one.heads == other.heads && one.kv_heads == other.kv_heads,
-        ),
-        (
-            "vocabulary",
-            one.vocab == other.vocab && one.tied == other.tied,
-        ),
-        ("length", one.positions == other.positions),
-        ("epsilon of norms", close(one.eps, other.eps)),
-        ("activation", one.activation == other.activation),
-        (
-            "place of norms",
-            one.norms == other.norms
-                && one.plus_one == other.plus_one
-                && one.qk_norm == other.qk_norm,
-        ),
-        (
-            "choice of biases",
-            one.biases == other.biases && one.fused == other.fused,
-        ),
-        (
-            "factor of scores",
-            close(one.score_scale, other.score_scale) && both(one.score_cap, other.score_cap),
-        ),
-        (
-            "factor of the residual",
-            close(one.embedding_scale, other.embedding_scale)
-                && close(one.residual_scale, other.residual_scale),
-        ),
-        (
-            "factor of logits",
-            close(one.logit_scale, other.logit_scale) && both(one.logit_cap, other.logit_cap),
-        ),
-        (
-            "rotary position or window",
-            one.layers.len() == other.layers.len()
-                && one.layers.iter().zip(&other.layers).all(layer),
-        ),
-    ];
-    checks
-        .into_iter()
-        .find(|(_, same)| !same)
-        .map(|(what, _)| what)
 }
 
 /// A GGUF file to be written.

@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 pub mod config;
 pub mod describe;
+mod differs;
 pub mod header;
 pub mod names;
 pub mod tokenizer;
@@ -20,7 +21,7 @@ pub mod write;
 
 use header::Header;
 
-pub use describe::differs as config_differs;
+pub use differs::differs as config_differs;
 
 /// The end of its files' names, behind the dot.
 pub const EXTENSION: &str = "gguf";

@@ -12,9 +12,19 @@ pub struct Family {
     pub class: &'static str,
     /// Whether the rows of queries and keys are permuted: rotary positions turn neighbours, not halves.
     pub permuted: bool,
+    /// Whether queries, keys and values of all heads follow each other there, where they do so within each head here.
+    pub regrouped: bool,
     /// Whether norms hold one more than their weight.
     pub plus_one: bool,
-    /// Names of the tensors in a block that differ from LLaMA's.
+    /// Whether norms take the mean away.
+    pub layer_norm: bool,
+    /// The path before a block's number here.
+    layers: &'static str,
+    /// Tensors outside of blocks.
+    outside: &'static [(&'static str, &'static str)],
+    /// Modules of a block.
+    inside: &'static [(&'static str, &'static str)],
+    /// Modules of a block whose names differ from these.
     own: &'static [(&'static str, &'static str)],
 }
 
@@ -24,7 +34,12 @@ const LLAMA: Family = Family {
     model_type: "llama",
     class: "Llama",
     permuted: true,
+    regrouped: false,
     plus_one: false,
+    layer_norm: false,
+    layers: "model.layers.",
+    outside: OUTSIDE,
+    inside: INSIDE,
     own: &[],
 };
 
@@ -67,6 +82,7 @@ pub const FAMILIES: &[Family] = &[
         permuted: false,
         plus_one: true,
         own: BOTH,
+        ..LLAMA
     },
     Family {
         name: "gemma3",
@@ -75,6 +91,7 @@ pub const FAMILIES: &[Family] = &[
         permuted: false,
         plus_one: true,
         own: BOTH,
+        ..LLAMA
     },
     Family {
         name: "phi3",
@@ -107,16 +124,62 @@ pub const FAMILIES: &[Family] = &[
         class: "Granite",
         ..LLAMA
     },
+    Family {
+        name: "gpt2",
+        model_type: "gpt2",
+        class: "GPT2",
+        permuted: false,
+        layer_norm: true,
+        layers: "transformer.h.",
+        outside: &[
+            ("token_embd", "transformer.wte"),
+            ("position_embd", "transformer.wpe"),
+            ("output_norm", "transformer.ln_f"),
+            ("output", "lm_head"),
+        ],
+        inside: &[
+            ("attn_norm", "ln_1"),
+            ("attn_qkv", "attn.c_attn"),
+            ("attn_output", "attn.c_proj"),
+            ("ffn_norm", "ln_2"),
+            ("ffn_up", "mlp.c_fc"),
+            ("ffn_down", "mlp.c_proj"),
+        ],
+        ..LLAMA
+    },
+    Family {
+        name: "gptneox",
+        model_type: "gpt_neox",
+        class: "GPTNeoX",
+        permuted: false,
+        regrouped: true,
+        layer_norm: true,
+        layers: "gpt_neox.layers.",
+        outside: &[
+            ("token_embd", "gpt_neox.embed_in"),
+            ("output_norm", "gpt_neox.final_layer_norm"),
+            ("output", "embed_out"),
+        ],
+        inside: &[
+            ("attn_norm", "input_layernorm"),
+            ("attn_qkv", "attention.query_key_value"),
+            ("attn_output", "attention.dense"),
+            ("ffn_norm", "post_attention_layernorm"),
+            ("ffn_up", "mlp.dense_h_to_4h"),
+            ("ffn_down", "mlp.dense_4h_to_h"),
+        ],
+        ..LLAMA
+    },
 ];
 
-/// Tensors outside of blocks.
+/// LLaMA's modules outside of blocks.
 const OUTSIDE: &[(&str, &str)] = &[
-    ("token_embd.weight", "model.embed_tokens.weight"),
-    ("output_norm.weight", "model.norm.weight"),
-    ("output.weight", "lm_head.weight"),
+    ("token_embd", "model.embed_tokens"),
+    ("output_norm", "model.norm"),
+    ("output", "lm_head"),
 ];
 
-/// Modules of a block.
+/// LLaMA's modules of a block.
 const INSIDE: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -140,6 +203,15 @@ pub const FACTORS: [&str; 3] = [
 ];
 
 impl Family {
+    /// The class of its language models in transformers.
+    #[must_use]
+    pub fn lm_class(&self) -> String {
+        match self.name {
+            "gpt2" => "GPT2LMHeadModel".to_owned(),
+            _ => format!("{}ForCausalLM", self.class),
+        }
+    }
+
     /// The family of a name in GGUF.
     ///
     /// # Errors
@@ -168,42 +240,44 @@ impl Family {
 
     fn modules(&self) -> impl Iterator<Item = &(&'static str, &'static str)> {
         let own = |(name, _): &&(&str, &str)| !self.own.iter().any(|(n, _)| n == name);
-        self.own.iter().chain(INSIDE.iter().filter(own))
+        self.own.iter().chain(self.inside.iter().filter(own))
     }
 
     /// A tensor's name here.
     #[must_use]
     pub fn here(&self, name: &str) -> Option<String> {
-        if let Some((_, own)) = OUTSIDE.iter().find(|(there, _)| *there == name) {
-            return Some((*own).to_owned());
+        let (module, end) = name.rsplit_once('.')?;
+        if let Some((_, own)) = self.outside.iter().find(|(there, _)| *there == module) {
+            return Some(format!("{own}.{end}"));
         }
-        let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+        let (layer, module) = module.strip_prefix("blk.")?.split_once('.')?;
         let layer: u32 = layer.parse().ok()?;
-        let (module, end) = rest.rsplit_once('.')?;
         let (_, own) = self.modules().find(|(there, _)| *there == module)?;
-        Some(format!("model.layers.{layer}.{own}.{end}"))
+        Some(format!("{}{layer}.{own}.{end}", self.layers))
     }
 
     /// A tensor's name there.
     #[must_use]
     pub fn there(&self, name: &str) -> Option<String> {
-        if let Some((there, _)) = OUTSIDE.iter().find(|(_, own)| *own == name) {
-            return Some((*there).to_owned());
+        let (module, end) = name.rsplit_once('.')?;
+        if let Some((there, _)) = self.outside.iter().find(|(_, own)| *own == module) {
+            return Some(format!("{there}.{end}"));
         }
-        let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+        let (layer, module) = module.strip_prefix(self.layers)?.split_once('.')?;
         let layer: u32 = layer.parse().ok()?;
-        let (module, end) = rest.rsplit_once('.')?;
         let (there, _) = self.modules().find(|(_, own)| *own == module)?;
         Some(format!("blk.{layer}.{there}.{end}"))
     }
 
-    /// Whether a tensor, by its name there, is one whose rows are permuted: of queries, or of keys.
+    /// In which order the rows of a tensor, by its name there, are, where it is another than here; of a model with so many
+    /// heads of queries, and of keys.
     #[must_use]
-    pub fn permutes(&self, name: &str) -> Option<Rows> {
+    pub fn order(&self, name: &str, (queries, keys): (u64, u64)) -> Option<Order> {
         let module = name.rsplit_once('.')?.0;
         match module.rsplit('.').next()? {
-            "attn_q" if self.permuted => Some(Rows::Queries),
-            "attn_k" if self.permuted => Some(Rows::Keys),
+            "attn_q" if self.permuted => Some(Order::Pairs(queries)),
+            "attn_k" if self.permuted => Some(Order::Pairs(keys)),
+            "attn_qkv" if self.regrouped => Some(Order::Thirds(queries)),
             _ => None,
         }
     }
@@ -215,26 +289,46 @@ impl Family {
     }
 }
 
-/// Whose heads the rows of a matrix are.
+/// An order of rows, in so many heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
-    /// Of queries.
-    Queries,
-    /// Of keys.
-    Keys,
+pub enum Order {
+    /// Of a head, GGUF has the pairs that are turned together side by side, and here the first halves are in front of the
+    /// second.
+    Pairs(u64),
+    /// GGUF has the queries of all heads, then their keys, then their values; here each head has the three of its own.
+    Thirds(u64),
 }
 
-/// The row here of each row there, of so many rows in heads: of a head, GGUF has the pairs that are turned together side
-/// by side, and here the first halves are in front of the second.
-#[must_use]
-pub fn here_of_there(row: u64, rows: u64, heads: u64) -> u64 {
-    let head = rows / heads.max(1);
-    let half = head / 2;
-    if half == 0 {
-        return row;
+impl Order {
+    /// Rows of a head are a multiple of this, in so many heads.
+    #[must_use]
+    pub const fn parts(self) -> (u64, u64) {
+        match self {
+            Self::Pairs(heads) => (2, heads),
+            Self::Thirds(heads) => (3, heads),
+        }
     }
-    let (start, at) = (row / head * head, row % head);
-    start + at % 2 * half + at / 2
+
+    /// The row here of a row there, of so many.
+    #[must_use]
+    pub fn here(self, row: u64, rows: u64) -> u64 {
+        let (parts, heads) = self.parts();
+        let head = rows / heads.max(1);
+        let each = head / parts;
+        if each == 0 {
+            return row;
+        }
+        match self {
+            Self::Pairs(_) => {
+                let (start, at) = (row / head * head, row % head);
+                start + at % parts * each + at / parts
+            }
+            Self::Thirds(_) => {
+                let (part, at) = (row / (rows / parts), row % (rows / parts));
+                at / each * head + part * each + at % each
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -244,9 +338,15 @@ mod tests {
     #[test]
     fn names_go_both_ways() {
         for family in FAMILIES {
+            let map = if family.layer_norm {
+                "blk.7.attn_qkv.weight"
+            } else {
+                "blk.7.attn_q.weight"
+            };
             for name in [
                 "token_embd.weight",
-                "blk.7.attn_q.weight",
+                "output_norm.weight",
+                map,
                 "blk.0.ffn_down.bias",
                 "blk.1.ffn_up.weight",
             ] {
@@ -284,7 +384,16 @@ mod tests {
         // `w.reshape(heads, 2, head / 2).swapaxes(1, 2)` of rows 0 … 15 in two heads.
         let there = [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15];
         for (row, here) in there.into_iter().enumerate() {
-            assert_eq!(here_of_there(row as u64, 16, 2), here);
+            assert_eq!(Order::Pairs(2).here(row as u64, 16), here);
+        }
+    }
+
+    #[test]
+    fn queries_keys_and_values_are_grouped_by_head() {
+        // The converter takes `w.reshape(heads, 3, each)[:, i]` for each of the three: here two heads of two columns.
+        let there = [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11];
+        for (row, here) in there.into_iter().enumerate() {
+            assert_eq!(Order::Thirds(2).here(row as u64, 12), here);
         }
     }
 }

@@ -3,7 +3,6 @@
 use half::{bf16, f16};
 
 use super::{Change, Entry, Kind};
-use crate::files::gguf::names::here_of_there;
 use crate::files::in_memory;
 use crate::program::format::{Encoder, Packed};
 use crate::program::op::{Element, Storage, Tensor};
@@ -40,14 +39,14 @@ impl Read<'_> {
                 }
                 made.stored_as(to).map_err(|x| unfit(x, to))
             }
-            Change::Rows(heads) => {
+            Change::Rows(order) => {
                 // Rows are whole bytes, in whatever format.
                 let rows = dims.first().copied().unwrap_or(0);
                 let bytes: Vec<u8> = self.collect(|[byte]: [u8; 1]| byte);
                 let width = bytes.len().checked_div(rows).unwrap_or(0);
                 let mut turned = vec![0; bytes.len()];
                 for (there, row) in bytes.chunks_exact(width.max(1)).enumerate() {
-                    let here = in_memory(here_of_there(there as u64, rows as u64, heads));
+                    let here = in_memory(order.here(there as u64, rows as u64));
                     if let Some(to) = turned.get_mut(here * width..(here + 1) * width) {
                         to.copy_from_slice(row);
                     }

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::{Change, Container, Entry};
 use crate::files::gguf::header::Header;
-use crate::files::gguf::names::{FACTORS, Family, Rows};
+use crate::files::gguf::names::{FACTORS, Family};
 
 /// The container.
 #[derive(Debug)]
@@ -25,17 +25,18 @@ impl Container for Gguf {
         let own = header.tensors.iter();
         let own = own.filter(|t| !FACTORS.contains(&t.name.as_str()));
         let made = own.map(|tensor| {
-            let change = match family.permutes(&tensor.name) {
-                Some(Rows::Queries) => Change::Rows(queries),
-                Some(Rows::Keys) => Change::Rows(keys),
+            let change = match family.order(&tensor.name, (queries, keys)) {
+                Some(order) => Change::Rows(order),
                 None if family.adds_one(&tensor.name) => Change::LessOne,
                 None => Change::None,
             };
-            if let Change::Rows(heads) = change {
+            if let Change::Rows(order) = change {
                 let rows = tensor.shape.first().copied().unwrap_or(0);
-                if heads == 0 || !rows.is_multiple_of(2 * heads) {
+                let (parts, heads) = order.parts();
+                let each = parts.saturating_mul(heads);
+                if each == 0 || !rows.is_multiple_of(each) {
                     return Err(format!(
-                        "`{}` has {rows} rows, which are no pairs in {heads} heads: it is no valid GGUF file",
+                        "`{}` has {rows} rows, which {heads} heads cannot share in {parts} parts each: it is no valid GGUF file",
                         tensor.name
                     ));
                 }
@@ -47,6 +48,7 @@ impl Container for Gguf {
                 start: tensor.start,
                 end: tensor.end,
                 change,
+                straight: true,
             })
         });
         made.collect()

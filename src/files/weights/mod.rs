@@ -15,6 +15,7 @@ use self::convert::Read;
 use super::durable::failed;
 use super::error::RunError;
 use super::watched::Watched;
+use crate::files::gguf::names::Order;
 use crate::files::in_memory;
 use crate::program::op::Tensor;
 use crate::program::{DType, Format};
@@ -94,6 +95,9 @@ pub struct Entry {
     pub end: u64,
     /// What is to be done to its numbers.
     pub change: Change,
+    /// Whether the matrix of a linear map is `[out, in]`, even if the model's files in Hugging Face's layout have it
+    /// transposed.
+    pub straight: bool,
 }
 
 /// What is to be done to the numbers of a tensor for them to be those of Hugging Face's files.
@@ -101,8 +105,8 @@ pub struct Entry {
 pub enum Change {
     /// Nothing.
     None,
-    /// Its rows, of so many heads, are in another order: [`gguf::names::here_of_there`](super::gguf::names::here_of_there).
-    Rows(u64),
+    /// Its rows are in another order.
+    Rows(Order),
     /// One is to be subtracted.
     LessOne,
 }

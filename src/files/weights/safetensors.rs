@@ -75,6 +75,7 @@ fn header(file: &File, size: u64) -> Result<Vec<Entry>, String> {
             start: begin.saturating_add(start as u64),
             end: begin.saturating_add(end as u64),
             change: Change::None,
+            straight: false,
             name,
         });
     }

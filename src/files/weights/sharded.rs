@@ -206,7 +206,7 @@ impl Checkpoint {
         let Some((name, file, entry)) = candidates.iter().find_map(found) else {
             return Ok(None);
         };
-        let turned = self.transposed.contains(&name);
+        let turned = self.transposed.contains(&name) && !entry.straight;
         let fits = if turned {
             entry.shape.iter().rev().eq(shape)
         } else {

@@ -47,7 +47,9 @@ impl Target {
             Self::GgufAdapter | Self::Mlx | Self::Lora(_) => single,
             Self::Gguf(format) => {
                 let named = |name| Format::named(name).unwrap_or_default();
-                let outside = format.blocks().is_some() && !name.contains(".layers.");
+                // A block's number is a part of the path.
+                let inside = name.split('.').any(|part| part.parse::<u64>().is_ok());
+                let outside = format.blocks().is_some() && !inside;
                 let own = if outside { named("q8_0") } else { format };
                 let all = [own, named("q8_0"), named("f16")];
                 all.into_iter().find(|f| f.fits(*width)).unwrap_or(single)
