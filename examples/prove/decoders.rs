@@ -3,7 +3,8 @@
 use peftc::library::method::METHODS;
 use serde_json::{Value, json};
 
-use super::draw::{Dice, Draw, Shape, adapter, texts_of};
+use super::dice::Dice;
+use super::draw::{Draw, Shape, adapter, texts_of};
 
 /// Families, and whether queries, keys and values are one map.
 const FAMILIES: [(&str, bool); 10] = [

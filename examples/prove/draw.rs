@@ -6,6 +6,8 @@ use peftc::library::net::{Role, Site};
 use peftc::library::schema::{Default, Key, Kind};
 use serde_json::{Value, json};
 
+use super::dice::Dice;
+
 const ROLES: [&str; 6] = [
     "attention.query",
     "attention.key",
@@ -33,10 +35,7 @@ pub struct Draw {
 impl Draw {
     /// The same recipe with products in another precision; `any` draws it, and what activations are held in.
     pub fn say_precision(&mut self, precision: &str, seed: u64, index: u64) {
-        let mut dice = Dice {
-            stream: Stream::new(seed, &format!("prove/{index}/numbers")),
-            next: 0,
-        };
+        let mut dice = Dice::new(seed, &format!("prove/{index}/numbers"));
         let numbers = if precision == "any" {
             let precision = dice.pick(&["f32", "tf32", "bf16"]);
             let activations = dice.pick(&["f32", "bf16", "bf16", "f16"]);
@@ -47,52 +46,6 @@ impl Draw {
         let with = format!("init = random, precision = {numbers}");
         self.recipe = self.recipe.replacen("init = random", &with, 1);
     }
-}
-
-/// Random choices from a counter-based stream: the same on every machine.
-pub struct Dice {
-    stream: Stream,
-    next: u64,
-}
-
-impl Dice {
-    pub fn unit(&mut self) -> f64 {
-        self.next += 1;
-        self.stream.uniform(self.next)
-    }
-
-    /// A number below `n`, which is at least 1.
-    pub fn below(&mut self, n: u64) -> u64 {
-        ((self.unit() * n as f64) as u64).min(n - 1)
-    }
-
-    pub fn chance(&mut self, p: f64) -> bool {
-        self.unit() < p
-    }
-
-    pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len() as u64) as usize]
-    }
-
-    /// A number from `low` to `high`, all orders of magnitude alike.
-    pub fn scale(&mut self, low: u64, high: u64) -> u64 {
-        let ratio = (high + 1) as f64 / low as f64;
-        ((low as f64 * power(ratio, self.unit())) as u64).clamp(low, high)
-    }
-}
-
-/// `base^x` by the exponent's bits and square roots, which are exact alike on every machine.
-fn power(base: f64, x: f64) -> f64 {
-    let (mut result, mut root, mut rest) = (1.0, base, x);
-    for _ in 0..40 {
-        root = root.sqrt();
-        rest *= 2.0;
-        if rest >= 1.0 {
-            rest -= 1.0;
-            result *= root;
-        }
-    }
-    result
 }
 
 /// What random draws seldom come near: ranks as large as the matrices, a start by Fisher information, a thousand
@@ -153,10 +106,7 @@ pub struct Shape {
 
 /// Draw number `index` of `seed`; the next `attempt` is another one for the same number.
 pub fn draw(seed: u64, index: u64, attempt: u64, texts: &[(&str, &str)]) -> Draw {
-    let mut dice = Dice {
-        stream: Stream::new(seed, &format!("prove/{index}/{attempt}")),
-        next: 0,
-    };
+    let mut dice = Dice::new(seed, &format!("prove/{index}/{attempt}"));
     let dice = &mut dice;
     // A stream of its own, so that draws of encoders stay what they were.
     let families = Stream::new(seed, &format!("prove/{index}/family"));

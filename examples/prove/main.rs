@@ -14,6 +14,7 @@
 
 mod confine;
 mod decoders;
+mod dice;
 mod draw;
 mod tally;
 mod watch;

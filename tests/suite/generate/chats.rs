@@ -3,7 +3,7 @@
 use super::*;
 
 /// Talks with a model through pipes; gives what it says, and what is noted.
-fn chat(model: &Path, lines: &str, more: &[&str]) -> (String, String) {
+pub(super) fn chat(model: &Path, lines: &str, more: &[&str]) -> (String, String) {
     use std::io::Write as _;
     use std::process::Stdio;
     let mut child = program()

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::chat::chat;
+use super::chats::chat;
 use super::{predict, setting, texts, words};
 
 /// Its texts are long from 13 tokens on.
