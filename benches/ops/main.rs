@@ -2,22 +2,18 @@
 //! sizes of a BERT-base layer over 16 sequences of 26 tokens. Run with `cargo bench --bench ops`; one
 //! argument filters by name, `THREADS` sets the pool's size.
 
+mod decoder;
+mod packing;
+
 use std::time::Instant;
 
-use peftc::base::World as _;
-use peftc::cli::world::RealWorld;
-use peftc::library::data::batch::{order, pack};
-use peftc::library::data::tokens::{EncodedExample, Maker, Notes, Target};
-use peftc::library::model::Positions;
 use peftc::program::format::NAMES;
 use peftc::program::op::{
     Activation, ActivationGrad, ActivationKind, AdamW, Add, Attention, AttentionDropout,
-    AttentionGrad, Cast, Columns, Dropout, Epilogue, Frequencies, Gated, GatedGrad, GradNorm,
-    HeadLoss, HeadLossGrad, Heads, Io, Kernel, LayerNorm, LayerNormGrad, LayerNormGradWeight,
-    Machine, MatMul, Op, Precision, RmsNorm, RmsNormGrad, RmsNormGradWeight, Rotary, Scatter,
-    Tensor, TensorMut,
+    AttentionGrad, Cast, Dropout, Epilogue, GradNorm, Heads, Io, Kernel, LayerNorm, LayerNormGrad,
+    LayerNormGradWeight, Machine, MatMul, Op, Precision, Scatter, Tensor, TensorMut,
 };
-use peftc::program::{Axis, Bindings, DType, Dim, Feed, Format, Real, TargetKind, TensorType};
+use peftc::program::{Bindings, DType, Dim, Format, Real, TensorType};
 
 const TOKENS: usize = 416;
 const WIDTH: usize = 768;
@@ -116,11 +112,22 @@ fn measure(
     );
 }
 
+/// Runs an op under a name.
+type Run<'a> = dyn Fn(&str, Op, Vec<Tensor>, Unit) + 'a;
+
 fn all(filter: &str, machine: &Machine) {
     let run = |name: &str, op: Op, inputs: Vec<Tensor>, unit: Unit| {
         measure(filter, machine, name, op, inputs, &unit)
     };
-    let one = |x: f32| Tensor::new(vec![x], &[1]);
+    products(&run);
+    layers(&run);
+    decoder::all(&run);
+    attention(&run);
+    updates(&run);
+}
+
+/// Linear layers and LoRA.
+fn products(run: &Run<'_>) {
     let linear = |a_t, b_t, epilogue| {
         let product = MatMul::plain(a_t, b_t, Real::new(1.0));
         Op::from(MatMul {
@@ -193,6 +200,24 @@ fn all(filter: &str, machine: &Machine) {
         ],
         Unit::Flops(2 * (TOKENS * WIDTH * 8) as u64),
     );
+    // Few rows, as a text is generated with.
+    for name in ["q8_0", "q4_0", "q4_k", "nf4", "f32"] {
+        let format = Format::named(name).expect("a format");
+        let weight = floats(&[3072, WIDTH]);
+        let weight = weight.stored_as(format).expect("finite");
+        for rows in [1_usize, 4] {
+            run(
+                &format!("{format} weight {rows}x768x3072"),
+                linear(false, true, Epilogue::None),
+                vec![floats(&[rows, WIDTH]), weight.clone()],
+                Unit::Bytes,
+            );
+        }
+    }
+}
+
+/// Additions, activations and norms.
+fn layers(run: &Run<'_>) {
     let (x, wide) = (|| floats(&[TOKENS, WIDTH]), || floats(&[TOKENS, 3072]));
     run("add 416x768", Add.into(), vec![x(), x()], Unit::Bytes);
     for (name, kind) in [
@@ -237,7 +262,11 @@ fn all(filter: &str, machine: &Machine) {
         [vec![x(), x()], stats().to_vec()].concat(),
         Unit::Bytes,
     );
-    decoder(&run);
+}
+
+/// Dropout and attention.
+fn attention(run: &Run<'_>) {
+    let x = || floats(&[TOKENS, WIDTH]);
     let keys = || {
         Tensor::new(
             (0..TOKENS as u32)
@@ -263,7 +292,7 @@ fn all(filter: &str, machine: &Machine) {
             stream: [1, 2],
         }
         .into(),
-        vec![wide(), keys(), words(vec![3])],
+        vec![floats(&[TOKENS, 3072]), keys(), words(vec![3])],
         Unit::Bytes,
     );
     for (what, dropout) in [
@@ -306,6 +335,12 @@ fn all(filter: &str, machine: &Machine) {
             );
         }
     }
+}
+
+/// What is done once a step, and rows of tables.
+fn updates(run: &Run<'_>) {
+    let one = |x: f32| Tensor::new(vec![x], &[1]);
+    let x = || floats(&[TOKENS, WIDTH]);
     let big = || floats(&[7_000_000]);
     let adam = AdamW {
         beta1: Real::new(0.9),
@@ -357,156 +392,6 @@ fn all(filter: &str, machine: &Machine) {
     );
 }
 
-/// The ops of decoders, at the same width; a vocabulary of 32,000 tokens.
-fn decoder(run: &dyn Fn(&str, Op, Vec<Tensor>, Unit)) {
-    let (x, wide) = (|| floats(&[TOKENS, WIDTH]), || floats(&[TOKENS, 3072]));
-    let rotary = Rotary {
-        width: 64,
-        frequencies: Frequencies::new((0..32).map(|i| 1e4_f64.powf(f64::from(i) / -32.0))),
-        beyond: None,
-        scale: Real::new(1.0),
-        interleaved: false,
-        inverse: false,
-    };
-    let positions = words((0..TOKENS as u32).collect());
-    run(
-        "rotary 416x768",
-        rotary.into(),
-        vec![x(), positions],
-        Unit::Bytes,
-    );
-    let (eps, plus_one) = (Real::new(1e-6), false);
-    let norm = RmsNorm { eps, plus_one };
-    for width in [WIDTH, 64] {
-        run(
-            &format!("rms norm 416x768 of {width}"),
-            norm.clone().into(),
-            vec![x(), floats(&[width])],
-            Unit::Bytes,
-        );
-        run(
-            &format!("rms norm input gradient of {width}"),
-            RmsNormGrad(norm.clone()).into(),
-            vec![x(), x(), floats(&[width])],
-            Unit::Bytes,
-        );
-        let width = width as u64;
-        run(
-            &format!("rms norm weight gradient of {width}"),
-            RmsNormGradWeight { eps, width }.into(),
-            vec![x(), x()],
-            Unit::Bytes,
-        );
-    }
-    for (name, kind) in [
-        ("silu", ActivationKind::Silu),
-        ("gelu", ActivationKind::Gelu),
-    ] {
-        run(
-            &format!("gated {name} 416x3072"),
-            Gated { kind }.into(),
-            vec![wide(), wide()],
-            Unit::Bytes,
-        );
-        run(
-            &format!("gated {name} gradient"),
-            GatedGrad { kind }.into(),
-            vec![wide(), wide(), wide()],
-            Unit::Bytes,
-        );
-    }
-    let (from, to) = (768, 1536);
-    run(
-        "columns 768 of 2304",
-        Columns {
-            from,
-            to,
-            groups: 1,
-        }
-        .into(),
-        vec![floats(&[TOKENS, 2304])],
-        Unit::Bytes,
-    );
-    let vocabulary = 32_000;
-    let one = |x: f32| Tensor::new(vec![x], &[1]);
-    let loss = HeadLoss::plain(Real::new(0.05));
-    let targets = words((0..TOKENS as u32).map(|i| i * 71 % vocabulary).collect());
-    let head = floats(&[vocabulary as usize, WIDTH]);
-    let operands = vec![x(), head, targets, one(1.0)];
-    let flops = 2 * (TOKENS * WIDTH) as u64 * u64::from(vocabulary);
-    run(
-        "head loss 32k",
-        loss.clone().into(),
-        operands.clone(),
-        Unit::Flops(flops),
-    );
-    let lse = Tensor::new(vec![11.0_f32; TOKENS], &[TOKENS]);
-    let operands = [vec![one(1.0)], operands, vec![lse]].concat();
-    for (name, head) in [("states'", false), ("both", true)] {
-        let of = loss.clone();
-        let op = HeadLossGrad {
-            of,
-            input: true,
-            head,
-        };
-        run(
-            &format!("head loss, {name} gradient"),
-            op.into(),
-            operands.clone(),
-            Unit::Flops(flops * if head { 3 } else { 2 }),
-        );
-    }
-}
-
-/// Packing a batch of sentences whose tokens are in memory or in a file.
-fn packing(filter: &str) {
-    let tokens = TOKENS / 16;
-    let dir = tempfile::tempdir().expect("a folder");
-    let world = RealWorld::with_cache(true, dir.path().to_owned());
-    for place in ["memory", "a file"] {
-        let name = format!("pack 16x{tokens} from {place}");
-        if !name.contains(filter) {
-            continue;
-        }
-        let mut made = Maker::in_memory();
-        if place == "a file" {
-            let file = world.keep("tokens").expect("a file").expect("a folder");
-            made = Maker::in_file(file).expect("it is begun");
-        }
-        for i in 0..4096 {
-            let ids = (0..tokens as u32).map(|t| t * i as u32).collect();
-            let segments = vec![0; tokens];
-            let (mask, label) = (0, Target::Class(0));
-            let example = EncodedExample {
-                ids,
-                segments,
-                mask,
-                label,
-                learned: Vec::new(),
-                task: 0,
-            };
-            made.add(i, i as u32, &example);
-        }
-        let set = made.finish(&Notes::default()).expect("it is written");
-        let want = [
-            Feed::TokenIds,
-            Feed::Positions,
-            Feed::Offsets,
-            Feed::Keys(Axis::Tokens),
-            Feed::Targets(TargetKind::Class),
-        ];
-        let mut times = Vec::new();
-        for batch in order(4096, 1, 0, true).chunks(16) {
-            let start = Instant::now();
-            let packed = pack(&set, batch, Positions::default(), None, &want).expect("tokens");
-            times.push(start.elapsed().as_secs_f64());
-            drop(packed);
-        }
-        times.sort_by(f64::total_cmp);
-        println!("{name:<34} {:>9.1} µs", times[times.len() / 2] * 1e6);
-    }
-}
-
 fn main() {
     let filter = std::env::args()
         .skip(1)
@@ -523,5 +408,5 @@ fn main() {
         .expect("a thread pool");
     println!("{threads} threads");
     pool.install(|| all(&filter, &machine));
-    packing(&filter);
+    packing::packing(&filter);
 }
