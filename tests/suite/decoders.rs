@@ -235,6 +235,20 @@ fn methods_meet_their_estimates_and_micro_batches_and_merges_change_nothing() {
             "super",
             "supertuning { sparsity = 0.9, rank = 2, on = { ffn.* } }",
         ),
+        (
+            "clusters",
+            "adamss { rank = 4, subspaces = 2, on = { attention.query, ffn.down } }",
+        ),
+        (
+            "skills",
+            "poly { rank = 2, tasks = 2, task = 1, skills = 2, on = { ffn.* } }",
+        ),
+        (
+            "mixture",
+            "lily { rank = 2, stride = 2, on = { attention.* } }",
+        ),
+        ("basis", "frod { on = { attention.query, ffn.up } }"),
+        ("prune", "movement_pruning { keep = 0.5, on = { ffn.* } }"),
         ("houl", "houlsby { size = 4 }"),
         ("beside", "parallel_adapter { size = 4 }"),
         (

@@ -90,7 +90,18 @@ fn a_batch_of_one_task_is_that_task_and_a_batch_of_several_is_each_of_them() {
             );
         }
     }
+    // What a text draws is its own, however the batch is divided.
+    let drawn = METHODS[0]
+        .1
+        .replace("sample = false, TASK", "mixed = true,");
+    for (stage, more) in [("whole", ""), ("parts", ", micro_batch = 2")] {
+        body += &format!(
+            "stage {stage} = train {{ model = m, data = both.train, adapter = {drawn}, lr = 3e-2, steps = 4, batch = 6{more} }}\n\
+             stage {stage}_e = eval {{ from = {stage}, data = both.test, metrics = [loss] }}\n"
+        );
+    }
     let loss = run(dir.path(), &body);
+    assert!((loss["whole_e"] - loss["parts_e"]).abs() < 1e-5);
     for (name, _) in METHODS {
         let of = |stage: &str| loss[&format!("{name}_{stage}")];
         assert!((of("fixed_e") - of("named_e")).abs() < 1e-5, "{name}");

@@ -335,6 +335,8 @@ impl Method for AdaMss {
             let site = place.site;
             let count = count.min(site.output());
             let most = site.output().min(site.input() + u64::from(site.has_bias()));
+            // A cluster has no more singular vectors than the weight.
+            let each = each.min(rank.min(most));
             let of = [rank.min(most), count, each];
             let sizes = read_clusters(file, &place, of)?;
             let values = vec![
