@@ -1,9 +1,9 @@
 //! FRoD's start: one basis of the inputs for all weights of a group, and each weight in it.
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Mat, MatRef};
 
 use super::super::torch::Generator;
+use super::subspaces::times;
 use super::svd::{in_own_threads, svd_scratch_bytes, thin};
 use super::{BaseParam, Derive, Remade};
 use crate::program::Real;
@@ -166,12 +166,6 @@ const DIVERGES: &str = "its eigenvectors do not converge";
 
 fn number(list: &[f32], at: usize) -> f64 {
     f64::from(list.get(at).copied().unwrap_or_default())
-}
-
-fn times(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {
-    let mut product = Mat::zeros(a.nrows(), b.ncols());
-    matmul(product.as_mut(), Accum::Replace, a, b, 1.0, Par::Seq);
-    product
 }
 
 /// Row by row, in f32.

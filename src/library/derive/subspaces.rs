@@ -226,7 +226,8 @@ fn approximate(a: MatRef<'_, f64>, q: usize, seed: u64) -> Option<(Mat<f64>, Mat
     Some(if turned { (right, left) } else { (left, right) })
 }
 
-fn times(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {
+/// A product, by one thread.
+pub(super) fn times(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {
     let mut product = Mat::zeros(a.nrows(), b.ncols());
     matmul(product.as_mut(), Accum::Replace, a, b, 1.0, Par::Seq);
     product
