@@ -12,7 +12,7 @@ STEPS = 20
 
 def removed(case, n, step):
     """How many of n weights are removed in a step, counted from 0."""
-    keep, begins, last = (0.3, 3, 4) if case == "magnitude_pruning" else (0.4, 2, 5)
+    keep, begins, last = (0.3, 3, 4) if case == "magnitude_pruning" else (0.9, 4, 5)
     kept = round(keep * n)
     if step <= begins:
         return 0

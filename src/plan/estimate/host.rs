@@ -69,38 +69,37 @@ pub(super) fn deriving_of<'p>(
         let Some(resident) = left.remove(param.name.as_str()) else {
             continue;
         };
-        // The first of the tensors that are made together.
-        let derived = param.derivation().map(|(by, _)| by);
+        // The first of the tensors that are made together, those apart that an adapter brings.
+        let is_made = makes_adapter || param.is_remade();
+        let derived = param.derivation().map(|(by, _)| by).filter(|_| is_made);
         if let Some(by) = derived.filter(|by| !made.contains(by)) {
             made.retain(|by| by.rule().is_of_many());
             made.push(by);
-            if makes_adapter || param.is_remade() {
-                let at = Estimate {
-                    transient: waiting
-                        + by.rule().read_bytes()
-                        + match param.format.and_then(Format::blocks) {
-                            // In blocks it is made beside what is in f32.
-                            Some(blocks) => blocks.bytes(param.elements()),
-                            None => 0,
-                        },
-                    workspace: if makes_adapter {
-                        by.rule().scratch_bytes()
-                    } else {
-                        by.rule().remake_bytes()
+            let at = Estimate {
+                transient: waiting
+                    + by.rule().read_bytes()
+                    + match param.format.and_then(Format::blocks) {
+                        // In blocks it is made beside what is in f32.
+                        Some(blocks) => blocks.bytes(param.elements()),
+                        None => 0,
                     },
-                    peak_op: by.rule().what().to_owned(),
-                    ..held.clone()
-                };
-                if best.as_ref().is_none_or(|b| at.peak() > b.peak()) {
-                    best = Some(at);
-                }
-                if by.rule().is_of_many() {
-                    waiting += made_bytes(job, by, makes_adapter);
-                }
+                workspace: if makes_adapter {
+                    by.rule().scratch_bytes()
+                } else {
+                    by.rule().remake_bytes()
+                },
+                peak_op: by.rule().what().to_owned(),
+                ..held.clone()
+            };
+            if best.as_ref().is_none_or(|b| at.peak() > b.peak()) {
+                best = Some(at);
+            }
+            if by.rule().is_of_many() {
+                waiting += made_bytes(job, by, makes_adapter);
             }
         }
         let waits = |by: &Derivation| by.rule().is_of_many();
-        if derived.is_some_and(waits) && (makes_adapter || param.is_remade()) {
+        if derived.is_some_and(waits) {
             waiting -= (4 * param.elements()).min(waiting);
         }
         let bytes = resident.ty.bytes(&Bindings::default());

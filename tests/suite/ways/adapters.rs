@@ -176,7 +176,8 @@ pub(super) fn with_peft(
             rank
         };
         let b = &own[&format!("{module}.lora_B.weight")];
-        let product = (b.matmul(tensor).expect("fits") * (alpha / divisor)).expect("fits");
+        let (a, b) = in_blocks(&config["use_bdlora"], module, (tensor, b));
+        let product = (b.matmul(&a).expect("fits") * (alpha / divisor)).expect("fits");
         let weight = format!("{module}.weight");
         let mut sum = (&weights[&weight] + product).expect("fits");
         if config["use_dora"] == true {
@@ -188,6 +189,31 @@ pub(super) fn with_peft(
         weights.insert(weight, sum);
     }
     weights
+}
+
+/// The factors of a pair, the block-diagonal one of BD-LoRA with zeros beside its blocks.
+fn in_blocks(config: &Value, module: &str, (a, b): (&Tensor, &Tensor)) -> (Tensor, Tensor) {
+    let is = |key: &str| {
+        let ends = config[key].as_array().into_iter().flatten();
+        let mut ends = ends.filter_map(Value::as_str);
+        ends.any(|end| module.ends_with(end))
+    };
+    let blocks = config["nblocks"].as_u64().unwrap_or(1) as usize;
+    let spread = |matrix: &Tensor| {
+        let rows: Vec<Vec<f32>> = matrix.to_vec2().expect("a matrix");
+        let (each, width) = (rows.len() / blocks, rows[0].len());
+        let whole = rows.iter().enumerate().map(|(i, row)| {
+            let mut whole = vec![0.0; width * blocks];
+            whole[i / each * width..][..width].copy_from_slice(row);
+            whole
+        });
+        Tensor::new(whole.collect::<Vec<_>>(), &Device::Cpu).expect("fits")
+    };
+    let (of_a, of_b) = (is("target_modules_bd_a"), is("target_modules_bd_b"));
+    assert!(config.is_null() || of_a != of_b, "{module}");
+    let a = if of_a { spread(a) } else { a.clone() };
+    let b = if of_b { spread(b) } else { b.clone() };
+    (a, b)
 }
 
 /// Puts rows into a table.
