@@ -58,7 +58,7 @@ pub struct Beyond {
 /// `(x [T, H·w], positions u32[T]) → [T, H·w]`: the first `r = 2 · frequencies` columns of each head of `w` are pairs,
 /// each turned by the angle of its token's position; the rest pass. A pair is `(i, i + r/2)`, or `(2i, 2i + 1)`
 /// if they are interleaved (Su et al. 2021, arXiv 2104.09864, section 3.4.2). With angles for long texts there is a third input,
-/// u32[T]: the positions of the text that each token is of.
+/// `u32[T]`: the positions of the text that each token is of.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Rotary {
     /// Columns of a head.
