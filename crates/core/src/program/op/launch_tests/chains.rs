@@ -265,7 +265,7 @@ fn chains_of_ops_together_have_the_bits_of_each_alone() {
         cases.extend(both);
         read.push((what, own));
     }
-    let Some(answers) = emulate(&cases) else {
+    let Some(answers) = emulate("chains", &cases) else {
         return;
     };
     for ((what, read), both) in read.iter().zip(answers.chunks_exact(2)) {

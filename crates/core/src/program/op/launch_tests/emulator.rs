@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::{Value as Json, json};
+
 use super::super::super::types::{Bindings, DType};
 use super::super::launch::{Arg, Launch, Operand, held_as};
 use super::super::sources;
-use super::{Case, bytes};
+use super::{Case, bytes, same_bits};
 
 /// The request the emulator reads, and the sizes of the buffers it answers with.
 fn request(cases: &[Case]) -> (Vec<u8>, Vec<Vec<usize>>) {
@@ -201,11 +203,55 @@ fn program() -> String {
     text + &emulator
 }
 
-/// Runs cases through the emulation; the buffers of each afterwards. `None` where there is no compiler.
-pub(super) fn emulate(cases: &[Case]) -> Option<Vec<Vec<Vec<u8>>>> {
+/// A type and its sizes, for [`about`].
+fn described(dtype: impl std::fmt::Display, dims: &[usize]) -> Json {
+    json!([dtype.to_string(), dims])
+}
+
+/// What a reader elsewhere has to know of a case, which the request does not say.
+fn about(case: &Case) -> Json {
+    let outputs = case.outputs();
+    let outputs = outputs.iter().map(|x| {
+        let dims = x.dims(&Bindings::default());
+        described(x.stored, &dims)
+    });
+    let inputs = case.inputs.iter().map(|x| described(x.dtype(), &x.dims));
+    let precision = case.op.clone().products_mut().map(|x| format!("{x:?}"));
+    json!({
+        "op": case.op.name(),
+        "text": format!("{:?}", case.op),
+        "inputs": inputs.collect::<Vec<_>>(),
+        "outputs": outputs.collect::<Vec<_>>(),
+        "updates": case.op.rule().updates(),
+        "taken": case.taken,
+        "bad": case.bad,
+        "given": case.given.is_some(),
+        "held": case.held.as_ref().map(|(dtype, _, _)| dtype.to_string()),
+        "precision": precision,
+        "same_bits": same_bits().contains(&case.op.name()) && case.held.is_none(),
+    })
+}
+
+/// The sources and what is known of the cases, for `tests/cuda/on_card.py`.
+fn explain(folder: &Path, cases: &[Case]) {
+    let texts: serde_json::Map<_, _> = sources()
+        .map(|s| (s.name.to_owned(), Json::from(s.text)))
+        .collect();
+    let text = serde_json::to_vec(&texts).expect("sources");
+    std::fs::write(folder.join("sources"), text).expect("written");
+    let lines: Vec<String> = cases.iter().map(|x| about(x).to_string()).collect();
+    std::fs::write(folder.join("about"), lines.join("\n")).expect("written");
+}
+
+/// Runs cases through the emulation; the buffers of each afterwards. `None` where there is no compiler. A folder that
+/// `EMULATION` names gets a folder `name`, with all that a GPU's answers are compared by.
+pub(super) fn emulate(name: &str, cases: &[Case]) -> Option<Vec<Vec<Vec<u8>>>> {
     let dir = tempfile::tempdir().expect("a folder");
-    // Kept for a look at what went wrong.
-    let kept = std::env::var_os("EMULATION").map(std::path::PathBuf::from);
+    let kept = std::env::var_os("EMULATION").map(|x| Path::new(&x).join(name));
+    if let Some(folder) = &kept {
+        std::fs::create_dir_all(folder).expect("a folder");
+        explain(folder, cases);
+    }
     let at = |name: &str| kept.as_deref().unwrap_or(dir.path()).join(name);
     let (request, sizes) = request(cases);
     std::fs::write(at("kernels.cpp"), program()).expect("written");

@@ -42,7 +42,7 @@ pub(super) fn updates() -> Vec<Case> {
 #[test]
 fn updates_together_have_the_bits_of_each_alone() {
     let cases = updates();
-    let Some(mut answers) = emulate(&cases) else {
+    let Some(mut answers) = emulate("updates", &cases) else {
         return;
     };
     let together = answers.pop().expect("the last");
