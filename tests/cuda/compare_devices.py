@@ -4,8 +4,8 @@
     python3 tests/cuda/compare_devices.py --peftc target/release/peftc --devices cpu,cuda
     python3 tests/cuda/compare_devices.py --devices cpu,cpu          # tries this program; all differences are 0
 
-Two models: `mini`, the embedded one (recipes/reviews-mini), and `random`, a BERT of 4 blocks x 768 with random
-weights. Methods: full, lora, siva, k_lst and mezo, each in the precisions asked for; `bf16` stores frozen weights in
+Three models: `mini`, the embedded one (recipes/reviews-mini), `random`, a BERT of 4 blocks x 768 with random weights, and
+`tales`, the embedded LLaMA on chats. Methods: full, lora, siva, k_lst and mezo, each in the precisions asked for; `bf16` stores frozen weights in
 bf16 too, `bf16_kept` has `activations = bf16` beside it. Of every combination one recipe
 runs on each device:
 
@@ -52,11 +52,15 @@ PRECISIONS = {
     "tf32": "precision = tf32",
     "bf16": "precision = bf16, dtype = bf16",
     "bf16_kept": "precision = bf16, dtype = bf16, activations = bf16",
+    "nf4": "dtype = nf4",
+    "nf4_kept": "precision = bf16, dtype = nf4, activations = bf16",
+    "q8_0": "dtype = q8_0",
+    "q4_0": "precision = bf16, dtype = q4_0",
 }
-TOLERANCE = {"f32": 1e-4, "tf32": 2e-2, "bf16": 2e-2, "bf16_kept": 2e-2}
+TOLERANCE = {p: 1e-4 if p in ("f32", "nf4", "q8_0") else 2e-2 for p in PRECISIONS}
 # Of MeZO's projected gradients, differences of two losses, in which rounding weighs: one that is lost is 1 off, one of
 # the other sign 2.
-PROJECTED = {"f32": 2e-2, "tf32": 0.5, "bf16": 0.5, "bf16_kept": 0.9}
+PROJECTED = {p: 2e-2 if t < 1e-3 else 0.9 if "kept" in p else 0.5 for p, t in TOLERANCE.items()}
 MOVED = 0.2  # of tensors after AdamW, as a share of the movement
 FLOOR = 1e-3  # of the whole gradient, below which a tensor's own is too small to be held to
 EPSILON = 1e-3  # of MeZO
@@ -69,7 +73,9 @@ RANDOM = {
     "type_vocab_size": 2, "layer_norm_eps": 1e-12, "pad_token_id": 0,
 }
 TINY = {**RANDOM, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-MODELS = ("mini", "random", "tiny")
+TALES, PLACES = REPO / "recipes" / "tales-mini", REPO / "recipes" / "places-mini"
+MODELS = ("mini", "random", "tiny", "tales")
+ALL_OF_DECODERS = "{ attention.*, ffn.* }"
 
 
 def arguments():
@@ -103,7 +109,10 @@ def arguments():
 
 def recipe(args, folder, model, method, precision):
     keys = [PRECISIONS[precision]] if PRECISIONS[precision] else []
-    if model == "mini":
+    decoder = model == "tales"
+    if decoder:
+        place = TALES
+    elif model == "mini":
         place = MINI
     else:
         place = folder / model
@@ -112,12 +121,17 @@ def recipe(args, folder, model, method, precision):
         keys += ["init = random", f'tokenizer = "{MINI}"']
     rate = RATE.get(method, 1e-3)
     common = f"batch = {args.batch}, max_length = {args.max_length}, seed = 5"
-    first = f"model = m, data = d.train, adapter = {METHODS[method]}, {common}"
-    lines = [
-        f'model m = local "{place}" {{ {", ".join(keys)} }}',
+    adapter = METHODS[method]
+    texts = [
         f'data d = local "{REVIEWS}" {{ text = sentence, label = label }}',
         f'data e = local "{folder / "data"}" {{ text = sentence, label = label }}',
     ]
+    if decoder:
+        common = f"batch = {args.batch}, seed = 5, objective = causal_lm"
+        adapter = adapter.replace(ALL, ALL_OF_DECODERS)
+        texts = [f'data d = local "{PLACES}" {{ messages = messages, take = 160 }}', f'data e = local "{PLACES}" {{ messages = messages, take = 32 }}']
+    first = f"model = m, data = d.train, adapter = {adapter}, {common}"
+    lines = [f'model m = local "{place}" {{ {", ".join(keys)} }}', *texts]
     if method == "mezo":
         lines.append(f"stage learn = mezo {{ {first}, lr = {rate}, epsilon = {EPSILON}, steps = 3 }}")
     else:
@@ -127,7 +141,8 @@ def recipe(args, folder, model, method, precision):
             f"stage grad = train {{ {first}, {sgd}, lr = {STEEP} }}",
             f"stage learn = train {{ {first}, lr = {rate}, steps = 3 }}",
         ]
-    lines.append("stage score = eval { from = learn, data = e.test }")
+    scored = ", metrics = [loss]" if decoder else ""
+    lines.append(f"stage score = eval {{ from = learn, data = e.test{scored} }}")
     return "\n".join(lines) + "\n"
 
 
@@ -174,10 +189,12 @@ class Result:
         self.logs, self.tensors = {}, {}
         for name, stage in self.stages.items():
             if name == "score":
-                rows = (root / "out" / name / "predictions.tsv").read_text().splitlines()
+                self.scores, table = numpy.zeros((1, 1)), root / "out" / name / "predictions.tsv"
+                rows = table.read_text().splitlines() if table.is_file() else ["prediction"]
                 head = rows[0].split("\t")
-                first = head.index("prediction") + 1
-                self.scores = numpy.array([[float(x) for x in r.split("\t")[first:]] for r in rows[1:]])
+                first = head.index("prediction") + 1 if "prediction" in head else len(head)
+                if first < len(head):
+                    self.scores = numpy.array([[float(x) for x in r.split("\t")[first:]] for r in rows[1:]])
                 continue
             log = (root / "out" / name / "metrics.jsonl").read_text().splitlines()
             self.logs[name] = [json.loads(line) for line in log]
