@@ -16,6 +16,9 @@
 
 #define __global__
 #define __device__
+#define __launch_bounds__(...)
+// The kernels' own instructions are left out for those here.
+#define EMULATED
 #define __shared__ static __attribute__((section("shared_memory")))
 
 // The linker's names for where that section begins and ends.
@@ -23,6 +26,16 @@ extern char __start_shared_memory, __stop_shared_memory;
 
 struct Dim {
     unsigned x, y, z;
+};
+
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
 };
 
 namespace emulation {
@@ -283,4 +296,75 @@ inline unsigned __float_as_uint(float x) {
     unsigned y;
     std::memcpy(&y, &x, 4);
     return y;
+}
+
+inline float two_to(float x) {
+    float y = std::exp2(x);
+    return y < 1.17549435e-38f ? 0.0f : y;
+}
+
+// To the nearest, ties to even; the first in the lower half.
+inline unsigned two_bfloats(float low, float high) {
+    uint16_t both[2];
+    product_result(both, 0, low, true);
+    product_result(both, 1, high, true);
+    return both[0] | unsigned(both[1]) << 16;
+}
+
+inline float wide_half(unsigned short x) {
+    unsigned size = x & 0x7fff, fraction = x & 1023;
+    float y = size >= 0x7c00 ? (fraction ? NAN : INFINITY) : size < 0x400 ? std::ldexp(float(fraction), -24) : std::ldexp(float(fraction | 1024), int(size >> 10) - 25);
+    return x & 0x8000 ? -y : y;
+}
+
+// What lane `lane` of the own warp handed over.
+template <typename T> const T* sent_by(unsigned lane) {
+    return reinterpret_cast<const T*>(emulation::fibers[(emulation::own->thread.x & ~31u) + lane].sent);
+}
+
+// ldmatrix: lanes 8 i .. 8 i + 7 hand over the rows of matrix i, eight numbers of 16 bits each.
+inline void load_matrices(unsigned (&x)[4], const unsigned short* row, bool turned) {
+    if (reinterpret_cast<uintptr_t>(row) % 16 != 0) {
+        emulation::fail("a row of a fragment that is not aligned to 16 bytes");
+    }
+    emulation::own->sent = reinterpret_cast<uint64_t>(row);
+    emulation::wait(emulation::State::Shuffle);
+    unsigned lane = emulation::own->thread.x % 32, across = lane / 4, along = lane % 4 * 2;
+    for (unsigned i = 0; i < 4; i++) {
+        auto at = [&](unsigned r, unsigned c) { return unsigned(sent_by<unsigned short>(8 * i + r)[c]); };
+        x[i] = turned ? at(along, across) | at(along + 1, across) << 16 : at(across, along) | at(across, along + 1) << 16;
+    }
+    emulation::wait(emulation::State::Shuffle);
+}
+
+inline void load_fragments(unsigned (&x)[4], const unsigned short* row) {
+    load_matrices(x, row, false);
+}
+
+inline void load_turned(unsigned (&x)[4], const unsigned short* row) {
+    load_matrices(x, row, true);
+}
+
+// mma.m16n8k16 of bf16 with sums in f32: each lane hands its fragments over and makes its four numbers of those of all.
+inline void multiply_fragments(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    struct Fragments {
+        unsigned a[4], b[2];
+    } own = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+    emulation::own->sent = reinterpret_cast<uint64_t>(&own);
+    emulation::wait(emulation::State::Shuffle);
+    unsigned lane = emulation::own->thread.x % 32;
+    auto half = [](unsigned both, unsigned k) { return __uint_as_float(k % 2 ? both & 0xffff0000u : both << 16); };
+    float made[4];
+    for (unsigned e = 0; e < 4; e++) {
+        unsigned below = e / 2, column = lane % 4 * 2 + e % 2;
+        double sum = 0.0;
+        for (unsigned k = 0; k < 16; k++) {
+            unsigned left = sent_by<Fragments>(lane / 4 * 4 + k % 8 / 2)->a[below + k / 8 * 2];
+            unsigned right = sent_by<Fragments>(column * 4 + k % 8 / 2)->b[k / 8];
+            sum += double(half(left, k)) * half(right, k);
+        }
+        made[e] = d[e] + float(sum);
+    }
+    emulation::wait(emulation::State::Shuffle);
+    std::memcpy(d, made, sizeof(made));
 }

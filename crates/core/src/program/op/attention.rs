@@ -10,8 +10,8 @@ use super::launch::{
 };
 use super::random::threshold;
 use super::{
-    At, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType,
-    Value,
+    At, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx,
+    TensorType, Value,
 };
 
 #[cfg(test)]
@@ -55,6 +55,10 @@ pub struct Attention {
     pub mask: Mask,
     /// Bound that scores approach (Gemma 2, arXiv 2408.00118, section 2).
     pub softcap: Option<Real>,
+    /// In what numbers its products are on a GPU; [`Builder`] sets it. With [`Precision::Bf16`] queries, keys, values and
+    /// probabilities (in the gradient, theirs) are rounded to bf16 before they are multiplied, where heads are no wider
+    /// than [`WIDEST_IN_BF16`]; a processor computes in f32 in any case, which is more exact.
+    pub precision: Precision,
     /// Dropout on the probabilities.
     pub dropout: Option<AttentionDropout>,
 }
@@ -70,6 +74,7 @@ impl Attention {
             scale,
             mask: Mask::FULL,
             softcap: None,
+            precision: Precision::F32,
             dropout: None,
         }
     }
@@ -145,6 +150,9 @@ pub(super) fn check_tail(tail: &[&TensorType], dropout: bool) -> Result<(), Stri
 pub(super) const SOURCE: Option<KernelSource> =
     Some(source!("attention" with "sequence.cuh", "attention.cuh"));
 
+/// The kernels whose products are of bf16 numbers.
+pub(super) const IN_BF16: KernelSource = source!("attention_bf16" with "sequence.cuh", "attention.cuh", "tensor_core.cuh", "attention_bf16.cuh");
+
 impl OpRule for Attention {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let [q, k, v, tail @ ..] = x else {
@@ -169,10 +177,13 @@ impl OpRule for Attention {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let held = held(cx, &[0, 1, 2], &[0])?;
         let mut list = Launches::of(held);
-        let (kernel, tile) = match Tiling::of(cx.width(0), self.heads.queries)? {
-            tile @ Tiling { columns: 64, .. } => ("attention_64", tile),
-            tile @ Tiling { columns: 128, .. } => ("attention_128", tile),
-            tile => ("attention_256", tile),
+        let tile = Tiling::of(cx.width(0), self.heads.queries, self.precision)?;
+        let (source, kernel) = match (tile.in_bf16, tile.columns) {
+            (true, 64) => ("attention_bf16", "attention_bf16_64"),
+            (true, _) => ("attention_bf16", "attention_bf16_128"),
+            (false, 64) => ("attention", "attention_64"),
+            (false, 128) => ("attention", "attention_128"),
+            (false, _) => ("attention", "attention_256"),
         };
         let mut args = args![In(0), In(1), In(2), In(3)];
         args.extend(draw_buffers(self.dropout.as_ref(), 4));
@@ -180,14 +191,13 @@ impl OpRule for Attention {
         let lengths = Lengths::of(cx, 3, self);
         args.extend(tile.sizes(lengths, lengths.longest, self));
         args.extend(draw_numbers(self.dropout.as_ref()));
-        let shared = tile.shared(2, 1);
         list.call(Call {
-            source: "attention",
+            source,
             kernel,
             held,
             grid: tile.grid(lengths, lengths.longest, self.heads.queries),
-            block: 256,
-            shared,
+            block: tile.threads(),
+            shared: tile.forward_shared(),
             args,
         });
         Some(list)
@@ -316,10 +326,15 @@ pub(super) const fn aligned(n: usize) -> usize {
 /// The widest head that a GPU kernel's tiles hold.
 pub(super) const WIDEST_HEAD: u64 = 256;
 
-/// How a GPU kernel cuts a head up: tiles of `side` queries or keys, heads of up to `columns` columns.
+/// The widest head whose products are formed on tensor cores: a warp holds the sums of 16 rows.
+pub const WIDEST_IN_BF16: u64 = 128;
+
+/// How a GPU kernel cuts a head up: tiles of `side` queries or keys, heads of up to `columns` columns; whether products are
+/// of bf16 numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tiling {
     pub columns: u32,
+    pub in_bf16: bool,
     side: u64,
     head: u64,
     width: u64,
@@ -327,13 +342,19 @@ pub(super) struct Tiling {
 
 impl Tiling {
     /// The tiles for heads of matrices of a width; `None` if they are too wide for shared memory.
-    pub fn of(width: u64, heads: u32) -> Option<Self> {
+    pub fn of(width: u64, heads: u32, precision: Precision) -> Option<Self> {
         let head = width / u64::from(heads.max(1));
-        let (columns, side) = [(64, 64), (128, 32), (WIDEST_HEAD as u32, 16)]
-            .into_iter()
-            .find(|&(columns, _)| head <= u64::from(columns))?;
+        let in_bf16 = precision == Precision::Bf16 && head <= WIDEST_IN_BF16;
+        let (columns, side) = match in_bf16 {
+            true => [(64, 64), (WIDEST_IN_BF16 as u32, 64)].as_slice(),
+            false => [(64, 64), (128, 32), (WIDEST_HEAD as u32, 16)].as_slice(),
+        }
+        .iter()
+        .copied()
+        .find(|&(columns, _)| head <= u64::from(columns))?;
         Some(Self {
             columns,
+            in_bf16,
             side,
             head,
             width,
@@ -345,7 +366,36 @@ impl Tiling {
         self.side
     }
 
-    /// Bytes of shared memory for some tiles of rows of a head and some of scores.
+    /// Threads of a block.
+    pub const fn threads(self) -> u32 {
+        if self.in_bf16 { 128 } else { 256 }
+    }
+
+    /// Bytes of shared memory of the forward: queries, then keys and values, in turn where there is a tile of scores.
+    pub const fn forward_shared(self) -> u32 {
+        if self.in_bf16 {
+            self.rows_in_bf16(3)
+        } else {
+            self.shared(2, 1)
+        }
+    }
+
+    /// Bytes of shared memory of the backward: queries, their outputs' gradients, keys and values; and a tile of scores, or
+    /// two numbers and the draw's two a query.
+    pub const fn backward_shared(self) -> u32 {
+        if self.in_bf16 {
+            self.rows_in_bf16(4) + 64 * 4 * 4
+        } else {
+            self.shared(4, 1)
+        }
+    }
+
+    /// Tiles of rows of bf16 numbers, eight further apart than they are long.
+    const fn rows_in_bf16(self, tiles: u64) -> u32 {
+        (tiles * self.side * (self.columns as u64 + 8) * 2) as u32
+    }
+
+    /// Bytes for some tiles of rows of a head and some of scores.
     pub const fn shared(self, rows: u64, scores: u64) -> u32 {
         ((rows * self.head + scores * self.side) * (self.side + 1) * 4) as u32
     }

@@ -28,6 +28,9 @@ pub struct AttentionGrad(pub Attention);
 pub(super) const SOURCE: Option<KernelSource> =
     Some(source!("attention_grad" with "sequence.cuh", "attention.cuh"));
 
+/// The kernels whose products are of bf16 numbers.
+pub(super) const IN_BF16: KernelSource = source!("attention_grad_bf16" with "sequence.cuh", "attention.cuh", "tensor_core.cuh", "attention_bf16.cuh");
+
 impl OpRule for AttentionGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let [up, q, k, v, o, lse, tail @ ..] = x else {
@@ -46,57 +49,46 @@ impl OpRule for AttentionGrad {
         let op = &self.0;
         let held = held(cx, &[0, 1, 2, 3, 4], &[0, 1, 2])?;
         let mut list = Launches::of(held);
-        let (queries, keys, tile) = match Tiling::of(cx.width(0), op.heads.queries)? {
-            tile @ Tiling { columns: 64, .. } => {
-                ("attention_grad_queries_64", "attention_grad_keys_64", tile)
-            }
-            tile @ Tiling { columns: 128, .. } => (
-                "attention_grad_queries_128",
-                "attention_grad_keys_128",
-                tile,
-            ),
-            tile => (
-                "attention_grad_queries_256",
-                "attention_grad_keys_256",
-                tile,
-            ),
-        };
+        let tile = Tiling::of(cx.width(0), op.heads.queries, op.precision)?;
+        let (source, queries, keys) = kernels(tile);
         let lengths = Lengths::of(cx, 6, op);
         let heads = op.heads.queries;
         let (count, d) = (lengths.tokens * u64::from(heads), cx.width(0));
         let dots = list.scratch(4 * count);
-        list.rows(
-            "attention_grad",
-            "attention_dots",
-            count.div_ceil(8),
-            256,
-            args![In(0), In(4), dots, d as u32, heads, count],
-        );
-        let shared = tile.shared(4, 1);
-        let mut call = |kernel: &'static str, outs: Vec<Arg>, longest: u64, heads: u32| {
-            let mut args = args![In(0), In(1), In(2), In(3), In(5), dots, In(6)];
-            args.extend(draw_buffers(op.dropout.as_ref(), 7));
-            args.extend(outs);
-            args.extend(args![Fault]);
-            args.extend(tile.sizes(lengths, longest, op));
-            args.extend(draw_numbers(op.dropout.as_ref()));
-            list.call(Call {
-                source: "attention_grad",
-                kernel,
-                held,
-                grid: tile.grid(lengths, longest, heads),
-                block: 256,
-                shared,
-                args,
-            });
-        };
-        call(queries, args![Out(0)], lengths.longest, heads);
-        call(
-            keys,
-            args![Out(1), Out(2)],
-            lengths.most_keys(),
-            op.heads.keys,
-        );
+        // The walk by queries of bf16 numbers makes them itself.
+        if !tile.in_bf16 {
+            list.rows(
+                "attention_grad",
+                "attention_dots",
+                count.div_ceil(8),
+                256,
+                args![In(0), In(4), dots, d as u32, heads, count],
+            );
+        }
+        let outputs = if tile.in_bf16 { args![In(4)] } else { args![] };
+        let mut call =
+            |kernel: &'static str, (before, outs): (&[Arg], Vec<Arg>), longest: u64, heads: u32| {
+                let mut args = args![In(0), In(1), In(2), In(3)];
+                args.extend(before);
+                args.extend(args![In(5), dots, In(6)]);
+                args.extend(draw_buffers(op.dropout.as_ref(), 7));
+                args.extend(outs);
+                args.extend(args![Fault]);
+                args.extend(tile.sizes(lengths, longest, op));
+                args.extend(draw_numbers(op.dropout.as_ref()));
+                list.call(Call {
+                    source,
+                    kernel,
+                    held,
+                    grid: tile.grid(lengths, longest, heads),
+                    block: tile.threads(),
+                    shared: tile.backward_shared(),
+                    args,
+                });
+            };
+        call(queries, (&outputs, args![Out(0)]), lengths.longest, heads);
+        let outs = (&[][..], args![Out(1), Out(2)]);
+        call(keys, outs, lengths.most_keys(), op.heads.keys);
         Some(list)
     }
 
@@ -115,6 +107,37 @@ impl OpRule for AttentionGrad {
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
         let (head, size) = head_and_size(cx, self.0.heads.queries);
         Lengths::of(cx, 6, &self.0).backward_scratch(head, size, machine)
+    }
+}
+
+/// The source of the kernels for these tiles, that by queries and that by keys.
+const fn kernels(tile: Tiling) -> (&'static str, &'static str, &'static str) {
+    match (tile.in_bf16, tile.columns) {
+        (true, 64) => (
+            "attention_grad_bf16",
+            "attention_grad_queries_bf16_64",
+            "attention_grad_keys_bf16_64",
+        ),
+        (true, _) => (
+            "attention_grad_bf16",
+            "attention_grad_queries_bf16_128",
+            "attention_grad_keys_bf16_128",
+        ),
+        (false, 64) => (
+            "attention_grad",
+            "attention_grad_queries_64",
+            "attention_grad_keys_64",
+        ),
+        (false, 128) => (
+            "attention_grad",
+            "attention_grad_queries_128",
+            "attention_grad_keys_128",
+        ),
+        (false, _) => (
+            "attention_grad",
+            "attention_grad_queries_256",
+            "attention_grad_keys_256",
+        ),
     }
 }
 

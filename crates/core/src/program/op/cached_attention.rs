@@ -7,7 +7,7 @@ use super::launch::{
     Operand::{Fault, In, Out},
     args, held, source,
 };
-use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
+use super::{Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, TensorType};
 
 #[cfg(test)]
 mod fixtures;
@@ -102,7 +102,7 @@ impl OpRule for CachedAttention {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let held = held(cx, &[0, 1, 2], &[0])?;
         let mut list = Launches::of(held);
-        let tile = Tiling::of(cx.width(0), self.heads.queries)?;
+        let tile = Tiling::of(cx.width(0), self.heads.queries, Precision::F32)?;
         let attend = match tile.columns {
             64 => "cached_attention_64",
             128 => "cached_attention_128",

@@ -10,7 +10,7 @@ typedef unsigned long long u64;
 typedef unsigned short u16;
 
 #ifndef SHARED
-#define SHARED(name) extern __shared__ float name[]
+#define SHARED(name) extern __shared__ __align__(16) float name[]
 #endif
 
 // Every element of `n`, whatever the number of blocks.

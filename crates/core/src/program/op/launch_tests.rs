@@ -14,6 +14,7 @@ use super::fixtures::{self, eval, ids, keys, narrow, random, ty};
 use super::launch::{Arg, Launch, Launches, Operand, without_launches};
 use super::*;
 
+mod attention;
 mod case;
 mod cases;
 mod chains;
@@ -132,6 +133,7 @@ fn every_op_on_the_device_agrees_with_the_cpu() {
             continue;
         }
         let expected = case.expected();
+        let of_rounded = attention::of_rounded(case);
         let outputs = case.outputs().len();
         let updated = case.op.rule().updates();
         let places = (0..outputs).map(|i| match (i, case.taken) {
@@ -140,6 +142,11 @@ fn every_op_on_the_device_agrees_with_the_cpu() {
         });
         for (own, place) in expected.iter().zip(places.chain(updated.iter().copied())) {
             let want = bytes(own);
+            if let Some(of_rounded) = &of_rounded {
+                let i = place - case.inputs.len();
+                compared += of_rounded.compare(i, own.dtype(), &answer[place], &what);
+                continue;
+            }
             if let Some((dtype, _, _)) = &case.held {
                 compared += near_as_held(case, own, &answer[place], *dtype, &what);
                 continue;

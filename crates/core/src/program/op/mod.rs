@@ -265,7 +265,8 @@ pub use watch::Look;
 pub fn sources() -> impl Iterator<Item = launch::KernelSource> {
     let formats = super::format::FORMATS.iter();
     let formats = formats.filter_map(|f| f.kernel()).map(|(source, _)| source);
-    SOURCES.iter().copied().flatten().chain(formats)
+    let more = [attention::IN_BF16, attention_grad::IN_BF16];
+    SOURCES.iter().copied().flatten().chain(more).chain(formats)
 }
 
 impl Op {
@@ -275,6 +276,7 @@ impl Op {
             Self::MatMul(op) => Some(&mut op.precision),
             Self::HeadLoss(op) => Some(&mut op.precision),
             Self::HeadLossGrad(op) => Some(&mut op.of.precision),
+            Self::Attention(op) | Self::AttentionGrad(AttentionGrad(op)) => Some(&mut op.precision),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::super::super::types::Real;
 use super::super::AttentionGrad;
-use super::{Attention, AttentionDropout, Heads, Mask};
+use super::{Attention, AttentionDropout, Heads, Mask, Precision};
 
 pub(in super::super) fn fixtures() -> super::super::fixtures::Fixtures {
     use super::super::fixtures::Fixtures;
@@ -197,7 +197,90 @@ pub(in super::super) fn cases() -> Vec<[super::super::fixtures::Application; 2]>
             let made = (heads, *head, *fold, lengths.as_slice(), *mask, Some(20.0));
             kind(made, *p, matrix)
         });
-    all.into_iter().map(one).chain(more).collect()
+    all.into_iter()
+        .map(one)
+        .chain(more)
+        .chain(cases_in_bf16())
+        .collect()
+}
+
+/// The same in products of bf16 numbers.
+fn in_bf16(
+    mut both: [super::super::fixtures::Application; 2],
+) -> [super::super::fixtures::Application; 2] {
+    for (op, _) in &mut both {
+        if let Some(precision) = op.products_mut() {
+            *precision = Precision::Bf16;
+        }
+    }
+    both
+}
+
+/// On tensor cores: heads of whole fragments and odd ones, sequences around a tile, and everything a mask, a prefix, groups
+/// and dropout can ask for; one head too wide.
+fn cases_in_bf16() -> impl Iterator<Item = [super::super::fixtures::Application; 2]> {
+    use super::super::fixtures::matrix;
+    let on = |queries, keys| Heads { queries, keys };
+    let all = [
+        ((on(1, 1), 64, (1, 0), vec![1], Mask::FULL, None), None),
+        (
+            (on(2, 2), 64, (1, 0), vec![70, 1, 0, 64], Mask::FULL, None),
+            Some(0.2),
+        ),
+        (
+            (on(8, 2), 64, (1, 0), vec![150, 65], Mask::CAUSAL, None),
+            None,
+        ),
+        (
+            (on(2, 1), 128, (1, 0), vec![130, 3], Mask::CAUSAL, None),
+            Some(0.1),
+        ),
+        (
+            (on(2, 2), 33, (2, 0), vec![1, 35, 2], Mask::FULL, None),
+            Some(0.1),
+        ),
+        (
+            (on(2, 1), 8, (3, 0), vec![50], Mask::CAUSAL, Some(4.0)),
+            None,
+        ),
+        (
+            (on(2, 1), 100, (1, 0), vec![33, 80], Mask::FULL, Some(2.0)),
+            Some(0.5),
+        ),
+        (
+            (on(3, 1), 17, (1, 0), vec![200, 1], Mask::window(40), None),
+            Some(0.1),
+        ),
+        (
+            (on(2, 2), 16, (1, 0), vec![150], Mask::near(30), None),
+            None,
+        ),
+        (
+            (on(2, 1), 64, (1, 20), vec![70, 0, 3], Mask::FULL, None),
+            Some(0.1),
+        ),
+        (
+            (on(1, 1), 96, (1, 70), vec![40], Mask::CAUSAL, Some(20.0)),
+            None,
+        ),
+        (
+            (on(2, 1), 24, (1, 9), vec![90, 2], Mask::window(30), None),
+            None,
+        ),
+        ((on(2, 2), 48, (0, 10), vec![65, 1], Mask::FULL, None), None),
+        (
+            (on(4, 2), 5, (1, 0), vec![300], Mask::window(5), None),
+            None,
+        ),
+        (
+            (on(1, 1), 200, (1, 0), vec![17, 1], Mask::CAUSAL, None),
+            None,
+        ),
+    ];
+    all.into_iter()
+        .map(|((heads, head, keys, lengths, mask, cap), p)| {
+            in_bf16(kind((heads, head, keys, &lengths, mask, cap), p, matrix))
+        })
 }
 
 /// Offsets that go backwards, do not start at 0, and end outside the rows or before their end.
@@ -210,7 +293,8 @@ pub(in super::super) fn faults() -> Vec<[super::super::fixtures::Application; 2]
         let mut own = both(op, operands, &[0, 3, 4], &[]);
         own[0].1[3] = ids(&wrong);
         own[1].1[6] = ids(&wrong);
-        list.push(own);
+        list.push(own.clone());
+        list.push(in_bf16(own));
     }
     list
 }
