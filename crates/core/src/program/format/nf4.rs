@@ -95,18 +95,15 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-__device__ inline float nf4_level(u32 i) {
-    const float table[16] = {"#,
+__device__ const float nf4_levels[16] = {"#,
         levels!(),
         r#"};
-    return table[i];
-}
-
-__device__ inline float nf4_scale(u32 code) {
-    const float table[128] = {"#,
+__device__ const float nf4_scales[128] = {"#,
         scales!(),
         r#"};
-    return code == 127 ? 0.0f : code > 127 ? table[code - 128] : -table[126 - code];
+
+__device__ inline float nf4_scale(u32 code) {
+    return code == 127 ? 0.0f : code > 127 ? nf4_scales[code - 128] : -nf4_scales[126 - code];
 }
 
 __device__ inline float nf4_float(const unsigned char* x) {
@@ -115,14 +112,14 @@ __device__ inline float nf4_float(const unsigned char* x) {
 }
 
 extern "C" __global__ void decode_nf4(const unsigned char* x, float* out, u64 first, u64 n) {
-    EACH(j, n) {
-        u64 i = first + j, own = i / 64;
+    make_floats(out, first, n, [=](u64 i) {
+        u64 own = i / 64;
         const unsigned char* head = x + own / 256 * (256 * 33 + 8);
         const unsigned char* block = head + 8 + own % 256 * 33;
         float scale = nf4_scale(block[0]) * nf4_float(head + 4) + nf4_float(head);
         u32 codes = block[1 + i % 64 / 2];
-        out[j] = nf4_level(i % 2 == 0 ? codes >> 4 : codes & 15) * scale;
-    }
+        return nf4_levels[i % 2 == 0 ? codes >> 4 : codes & 15] * scale;
+    });
 }
 "#
     ),

@@ -19,14 +19,13 @@ const SOURCE: KernelSource = KernelSource {
         include_str!("../op/common.cuh"),
         r#"
 extern "C" __global__ void decode_q2_k(const unsigned char* x, float* out, u64 first, u64 n) {
-    EACH(j, n) {
-        u64 i = first + j;
+    make_floats(out, first, n, [=](u64 i) {
         const unsigned char* block = x + i / 256 * 84;
         u32 at = (u32)(i % 256);
         u32 part = block[at / 16];
         u32 q = block[16 + at / 128 * 32 + at % 32] >> (at % 128 / 32 * 2) & 3;
-        out[j] = half_to_float((u16)(block[80] | block[81] << 8)) * (float)(part & 15) * (float)q - half_to_float((u16)(block[82] | block[83] << 8)) * (float)(part >> 4);
-    }
+        return half_to_float((u16)(block[80] | block[81] << 8)) * (float)(part & 15) * (float)q - half_to_float((u16)(block[82] | block[83] << 8)) * (float)(part >> 4);
+    });
 }
 "#
     ),

@@ -20,8 +20,7 @@ const SOURCE: KernelSource = KernelSource {
         include_str!("../op/common.cuh"),
         r#"
 extern "C" __global__ void decode_q3_k(const unsigned char* x, float* out, u64 first, u64 n) {
-    EACH(j, n) {
-        u64 i = first + j;
+    make_floats(out, first, n, [=](u64 i) {
         const unsigned char* block = x + i / 256 * 110;
         u32 at = (u32)(i % 256);
         u32 k = at / 16;
@@ -29,8 +28,8 @@ extern "C" __global__ void decode_q3_k(const unsigned char* x, float* out, u64 f
         u32 part = (k < 8 ? s[k] & 15 : s[k - 8] >> 4) | (s[8 + k % 4] >> (k / 4 * 2) & 3) << 4;
         u32 q = block[32 + at / 128 * 32 + at % 32] >> (at % 128 / 32 * 2) & 3;
         q |= (block[at % 32] >> (at / 32) & 1) << 2;
-        out[j] = half_to_float((u16)(block[108] | block[109] << 8)) * (float)((int)part - 32) * (float)((int)q - 4);
-    }
+        return half_to_float((u16)(block[108] | block[109] << 8)) * (float)((int)part - 32) * (float)((int)q - 4);
+    });
 }
 "#
     ),

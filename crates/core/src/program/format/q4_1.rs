@@ -18,13 +18,12 @@ const SOURCE: KernelSource = KernelSource {
         include_str!("../op/common.cuh"),
         r#"
 extern "C" __global__ void decode_q4_1(const unsigned char* x, float* out, u64 first, u64 n) {
-    EACH(j, n) {
-        u64 i = first + j;
+    make_floats(out, first, n, [=](u64 i) {
         const unsigned char* block = x + i / 32 * 20;
         u32 at = (u32)(i % 32);
         u32 q = at < 16 ? block[4 + at] & 15 : block[4 + at - 16] >> 4;
-        out[j] = (float)q * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
-    }
+        return (float)q * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
+    });
 }
 "#
     ),

@@ -21,8 +21,7 @@ const SOURCE: KernelSource = KernelSource {
         include_str!("../op/common.cuh"),
         r#"
 extern "C" __global__ void decode_q4_k(const unsigned char* x, float* out, u64 first, u64 n) {
-    EACH(j, n) {
-        u64 i = first + j;
+    make_floats(out, first, n, [=](u64 i) {
         const unsigned char* block = x + i / 256 * 144;
         u32 at = (u32)(i % 256);
         u32 k = at / 32;
@@ -30,8 +29,8 @@ extern "C" __global__ void decode_q4_k(const unsigned char* x, float* out, u64 f
         u32 scale = k < 4 ? s[k] & 63 : (s[k + 4] & 15) | s[k - 4] >> 6 << 4;
         u32 least = k < 4 ? s[k + 4] & 63 : s[k + 4] >> 4 | s[k] >> 6 << 4;
         u32 q = block[16 + at / 64 * 32 + at % 32] >> (at / 32 % 2 * 4) & 15;
-        out[j] = half_to_float((u16)(block[0] | block[1] << 8)) * (float)scale * (float)q - half_to_float((u16)(block[2] | block[3] << 8)) * (float)least;
-    }
+        return half_to_float((u16)(block[0] | block[1] << 8)) * (float)scale * (float)q - half_to_float((u16)(block[2] | block[3] << 8)) * (float)least;
+    });
 }
 "#
     ),

@@ -19,14 +19,13 @@ const SOURCE: KernelSource = KernelSource {
         include_str!("../op/common.cuh"),
         r#"
 extern "C" __global__ void decode_q5_1(const unsigned char* x, float* out, u64 first, u64 n) {
-    EACH(j, n) {
-        u64 i = first + j;
+    make_floats(out, first, n, [=](u64 i) {
         const unsigned char* block = x + i / 32 * 24;
         u32 at = (u32)(i % 32);
         u32 bits = (u32)block[4] | (u32)block[5] << 8 | (u32)block[6] << 16 | (u32)block[7] << 24;
         u32 q = at < 16 ? block[8 + at] & 15 : block[8 + at - 16] >> 4;
-        out[j] = (float)(q | (bits >> at & 1) << 4) * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
-    }
+        return (float)(q | (bits >> at & 1) << 4) * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
+    });
 }
 "#
     ),

@@ -20,12 +20,11 @@ const SOURCE: KernelSource = KernelSource {
         include_str!("../op/common.cuh"),
         r#"
 extern "C" __global__ void decode_q8_0(const unsigned char* x, float* out, u64 first, u64 n) {
-    EACH(j, n) {
-        u64 i = first + j;
+    make_floats(out, first, n, [=](u64 i) {
         const unsigned char* block = x + i / 32 * 34;
         u16 scale = (u16)(block[0] | block[1] << 8);
-        out[j] = (float)(signed char)block[2 + i % 32] * half_to_float(scale);
-    }
+        return (float)(signed char)block[2 + i % 32] * half_to_float(scale);
+    });
 }
 "#
     ),

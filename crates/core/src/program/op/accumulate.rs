@@ -21,7 +21,7 @@ impl OpRule for Accumulate {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         is_single(cx)?;
         let mut list = Launches::default();
-        list.each(
+        list.fours(
             "accumulate",
             "accumulate",
             cx.elements(1),

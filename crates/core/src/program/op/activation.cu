@@ -1,7 +1,5 @@
 template <typename F> __device__ inline void activate(const act* x, act* out, u64 n) {
-    EACH(i, n) {
-        out[i] = F::apply(x[i]);
-    }
+    map(x, out, n, [](float a) { return F::apply(a); });
 }
 
 extern "C" __global__ void NAMED(gelu)(const act* x, act* out, u64 n) {
@@ -28,6 +26,23 @@ extern "C" __global__ void NAMED(silu)(const act* x, act* out, u64 n) {
 // something else reads it; `out` may be `x`.
 template <typename F> __device__ inline void activate_biased(act* x, const float* bias, act* out, u32 n, u32 keep) {
     u64 at = (u64)blockIdx.x * n;
+    if (in_fours(n, (u64)(x + at) | (u64)bias | (u64)(out + at))) {
+        for (u32 q = threadIdx.x; q < n / 4; q += blockDim.x) {
+            Four own = ((const Four*)(x + at))[q];
+            Floats by = ((const Floats*)bias)[q];
+            for (u32 k = 0; k < 4; k++) {
+                own.x[k] = own.x[k] + by.x[k];
+            }
+            if (keep) {
+                ((Four*)(x + at))[q] = own;
+            }
+            for (u32 k = 0; k < 4; k++) {
+                own.x[k] = F::apply(own.x[k]);
+            }
+            ((Four*)(out + at))[q] = own;
+        }
+        return;
+    }
     for (u32 c = threadIdx.x; c < n; c += blockDim.x) {
         act own;
         own = x[at + c] + bias[c];

@@ -152,7 +152,7 @@ impl OpRule for Activation {
             ActivationKind::Silu => "silu",
         };
         let mut list = Launches::of(held);
-        list.each(
+        list.fours(
             "activation",
             kernel,
             cx.elements(0),

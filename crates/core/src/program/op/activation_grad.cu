@@ -1,8 +1,6 @@
 // `out` may be either operand.
 template <typename F> __device__ inline void activate_back(const act* up, const act* saved, act* out, u64 n) {
-    EACH(i, n) {
-        out[i] = up[i] * F::slope(saved[i]);
-    }
+    map(up, saved, out, n, [](float a, float b) { return a * F::slope(b); });
 }
 
 extern "C" __global__ void NAMED(gelu_grad)(const act* up, const act* saved, act* out, u64 n) {

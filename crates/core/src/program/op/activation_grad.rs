@@ -36,7 +36,7 @@ impl OpRule for ActivationGrad {
             ActivationKind::Silu => "silu_grad",
         };
         let mut list = Launches::of(held);
-        list.each(
+        list.fours(
             "activation_grad",
             kernel,
             cx.elements(0),

@@ -24,7 +24,7 @@ impl OpRule for Add {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
-        list.each(
+        list.fours(
             "add",
             "add",
             cx.elements(0),

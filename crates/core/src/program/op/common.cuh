@@ -16,6 +16,57 @@ typedef unsigned short u16;
 // Every element of `n`, whatever the number of blocks.
 #define EACH(i, n) for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (u64)gridDim.x * blockDim.x)
 
+// Four neighbours, read or written at once where they begin at a multiple of their size.
+struct alignas(16) Floats {
+    float x[4];
+};
+
+struct alignas(8) Halves {
+    u16 x[4];
+};
+
+// Whether `n` numbers can be taken four by four; `addresses` are those of all, joined by `|`.
+__device__ inline bool in_fours(u64 n, u64 addresses) {
+    return n % 4 == 0 && addresses % 16 == 0;
+}
+
+// `out[i] = f(x[i])` between two types; `Ins` and `Outs` are four of each.
+template <typename In, typename Out, typename Ins, typename Outs, typename F>
+__device__ inline void convert(const In* x, Out* out, u64 n, F f) {
+    if (in_fours(n, (u64)x | (u64)out)) {
+        EACH(q, n / 4) {
+            Ins from = ((const Ins*)x)[q];
+            Outs to;
+            for (u32 k = 0; k < 4; k++) {
+                to.x[k] = f(from.x[k]);
+            }
+            ((Outs*)out)[q] = to;
+        }
+    } else {
+        EACH(i, n) {
+            out[i] = f(x[i]);
+        }
+    }
+}
+
+// Makes `n` floats of numbers from `first` on, by a function of a number's place.
+template <typename F> __device__ inline void make_floats(float* out, u64 first, u64 n, F make) {
+    if (first % 4 == 0 && in_fours(n, (u64)out)) {
+        EACH(q, n / 4) {
+            u64 at = (first / 4 + q) * 4;
+            Floats made;
+            for (u32 k = 0; k < 4; k++) {
+                made.x[k] = make(at + k);
+            }
+            ((Floats*)out)[q] = made;
+        }
+    } else {
+        EACH(i, n) {
+            out[i] = make(first + i);
+        }
+    }
+}
+
 // Notes the first index outside its table; the host reads it with the next result.
 __device__ inline void raise_index(u32* fault, u32 index, u32 rows) {
     if (atomicCAS(fault, 0u, 1u) == 0u) {

@@ -27,7 +27,7 @@ impl OpRule for Constant {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         is_single(cx)?;
         let mut list = Launches::default();
-        list.each(
+        list.fours(
             "fill",
             "fill",
             1,

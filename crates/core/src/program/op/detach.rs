@@ -25,7 +25,7 @@ impl OpRule for Detach {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0], &[0])?);
         let n = cx.elements(0);
-        list.each("detach", "detach", n, args![In(0), Out(0), n]);
+        list.fours("detach", "detach", n, args![In(0), Out(0), n]);
         Some(list)
     }
 

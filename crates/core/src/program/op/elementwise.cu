@@ -31,9 +31,7 @@ struct Equal {
 };
 
 template <typename F> __device__ inline void full(const act* a, const act* b, act* out, u64 n) {
-    EACH(i, n) {
-        out[i] = F::apply(a[i], b[i]);
-    }
+    map(a, b, out, n, [](float x, float y) { return F::apply(x, y); });
 }
 
 // A block a row: the steps say how far `b` moves from row to row and from column to column.
@@ -41,6 +39,10 @@ template <typename F>
 __device__ inline void vector(const act* a, const float* b, act* out, u32 d, u32 row_step, u32 column_step) {
     u64 at = (u64)blockIdx.x * d;
     const float* own = b + (u64)blockIdx.x * row_step;
+    if (column_step == 1) {
+        map_row(a + at, own, out + at, d, [](float x, float y) { return F::apply(x, y); });
+        return;
+    }
     for (u32 c = threadIdx.x; c < d; c += blockDim.x) {
         out[at + c] = F::apply(a[at + c], own[c * column_step]);
     }
@@ -48,9 +50,7 @@ __device__ inline void vector(const act* a, const float* b, act* out, u32 d, u32
 
 template <typename F> __device__ inline void scalar(const act* a, const float* b, act* out, u64 n) {
     float own = b[0];
-    EACH(i, n) {
-        out[i] = F::apply(a[i], own);
-    }
+    map(a, out, n, [own](float x) { return F::apply(x, own); });
 }
 
 extern "C" __global__ void NAMED(elementwise_add)(const act* a, const act* b, act* out, u64 n) {

@@ -155,11 +155,11 @@ impl OpRule for Elementwise {
         let mut list = Launches::of(held(cx, operands, &[0])?);
         let steps = match self.broadcast {
             Broadcast::Full => {
-                list.each("elementwise", full, n, args![In(0), In(1), Out(0), n]);
+                list.fours("elementwise", full, n, args![In(0), In(1), Out(0), n]);
                 return Some(list);
             }
             Broadcast::Scalar => {
-                list.each("elementwise", scalar, n, args![In(0), In(1), Out(0), n]);
+                list.fours("elementwise", scalar, n, args![In(0), In(1), Out(0), n]);
                 return Some(list);
             }
             Broadcast::Row => (0_u32, 1_u32),

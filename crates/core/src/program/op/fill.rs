@@ -25,7 +25,7 @@ impl OpRule for Fill {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         is_single(cx)?;
         let mut list = Launches::default();
-        list.each(
+        list.fours(
             "fill",
             "fill",
             cx.elements(0),

@@ -1,8 +1,6 @@
 // `out` may be either operand.
 template <typename F> __device__ inline void gate(const act* g, const act* u, act* out, u64 n) {
-    EACH(i, n) {
-        out[i] = F::apply(g[i]) * u[i];
-    }
+    map(g, u, out, n, [](float a, float b) { return F::apply(a) * b; });
 }
 
 extern "C" __global__ void NAMED(gated_gelu)(const act* g, const act* u, act* out, u64 n) {

@@ -38,7 +38,7 @@ impl OpRule for Gated {
             ActivationKind::Silu => "gated_silu",
         };
         let n = cx.elements(0);
-        list.each("gated", kernel, n, args![In(0), In(1), Out(0), n]);
+        list.fours("gated", kernel, n, args![In(0), In(1), Out(0), n]);
         Some(list)
     }
 

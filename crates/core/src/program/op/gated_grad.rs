@@ -39,7 +39,7 @@ impl OpRule for GatedGrad {
             ActivationKind::Silu => "gated_silu_grad",
         };
         let n = cx.elements(0);
-        list.each(
+        list.fours(
             "gated_grad",
             kernel,
             n,

@@ -117,7 +117,7 @@ impl OpRule for HeadLoss {
         let pieces = Pieces::of(self, cx, 0, &mut list)?;
         let rows = pieces.rows;
         if rows == 0 {
-            list.each("fill", "fill", 1, args![Out(0), 1_u64, 0.0_f32]);
+            list.fours("fill", "fill", 1, args![Out(0), 1_u64, 0.0_f32]);
             return Some(list);
         }
         let [lses, owns] = [(); 2].map(|()| list.scratch(8 * rows));
@@ -340,7 +340,7 @@ impl Pieces {
             None => {}
             Some((from, Load::Kernel(kernel))) => {
                 let args = args![from, self.head, first * self.width, n];
-                list.each("head_loss", kernel, n, args);
+                list.fours("head_loss", kernel, n, args);
             }
             Some((from, Load::Decoded(packed, wide))) => {
                 let to = wide.unwrap_or(self.head);

@@ -77,7 +77,7 @@ impl OpRule for HeadLossGrad {
         if rows == 0 {
             if let Some(dhead) = dhead {
                 let n = pieces.vocabulary * d;
-                list.each("fill", "fill", n, args![dhead, n, 0.0_f32]);
+                list.fours("fill", "fill", n, args![dhead, n, 0.0_f32]);
             }
             return Some(list);
         }
@@ -122,7 +122,7 @@ impl OpRule for HeadLossGrad {
                 pieces.product(&mut list, (n, d, rows), factors, (0.0, to));
                 if let Some(part) = part {
                     let args = args![part, dhead, piece.first * d, n * d];
-                    list.each("head_loss_grad", "head_put", n * d, args);
+                    list.fours("head_loss_grad", "head_put", n * d, args);
                 }
             }
         }

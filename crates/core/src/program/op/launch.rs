@@ -283,10 +283,16 @@ impl Launches {
         });
     }
 
+    /// A thread four neighbours, as kernels take them (`in_fours`), or an element where four do not divide them.
+    pub fn fours(&mut self, source: &'static str, kernel: &'static str, n: u64, args: Vec<Arg>) {
+        let threads = if n.is_multiple_of(4) { n / 4 } else { n };
+        self.each(source, kernel, threads, args);
+    }
+
     /// A cast of so many elements, by the name of its kernel.
     pub fn cast(&mut self, kernel: &'static str, from: Operand, to: Operand, n: u64) {
         let held = std::mem::take(&mut self.held);
-        self.each("cast", kernel, n, args![from, to, n]);
+        self.fours("cast", kernel, n, args![from, to, n]);
         self.held = held;
     }
 
@@ -309,7 +315,7 @@ impl Launches {
     ) -> Option<()> {
         let (source, kernel) = packed.rule().kernel()?;
         let held = std::mem::take(&mut self.held);
-        self.each(source.name, kernel, n, args![from, to, first, n]);
+        self.fours(source.name, kernel, n, args![from, to, first, n]);
         self.held = held;
         Some(())
     }

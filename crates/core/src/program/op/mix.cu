@@ -11,7 +11,5 @@ extern "C" __global__ void NAMED(mix)(const act* x, const act* y, const float* a
     }
     __syncthreads();
     float a = now[0], b = now[1];
-    EACH(i, n) {
-        out[i] = a * x[i] + b * y[i];
-    }
+    map(x, y, out, n, [a, b](float left, float right) { return a * left + b * right; });
 }

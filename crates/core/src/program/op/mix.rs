@@ -39,7 +39,7 @@ impl OpRule for Mix {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
         let n = cx.elements(0);
-        list.each(
+        list.fours(
             "mix",
             "mix",
             n,

@@ -1,7 +1,5 @@
 // A block a row.
 extern "C" __global__ void NAMED(mul_rows)(const act* x, const float* v, act* out, u32 d) {
     u64 at = (u64)blockIdx.x * d;
-    for (u32 c = threadIdx.x; c < d; c += blockDim.x) {
-        out[at + c] = x[at + c] * v[c];
-    }
+    map_row(x + at, v, out + at, d, [](float a, float b) { return a * b; });
 }

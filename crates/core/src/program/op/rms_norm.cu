@@ -3,7 +3,5 @@ extern "C" __global__ void NAMED(rms_norm)(const act* x, const float* weight, ac
     __shared__ float slots[33];
     u64 at = (u64)blockIdx.x * w;
     float r = reciprocal(x, at, w, eps, slots);
-    for (u32 c = threadIdx.x; c < w; c += blockDim.x) {
-        y[at + c] = x[at + c] * r * (add + weight[c]);
-    }
+    map_row(x + at, weight, y + at, w, [r, add](float own, float by) { return own * r * (add + by); });
 }

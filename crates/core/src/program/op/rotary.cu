@@ -15,7 +15,20 @@ extern "C" __global__ void NAMED(rotary)(const act* x, const u32* positions, con
     __syncthreads();
     u64 row = (u64)blockIdx.x * d;
     u32 heads = d / width, rest = width - 2 * pairs;
-    for (u32 p = threadIdx.x; p < heads * pairs; p += blockDim.x) {
+    bool whole = !interleaved && pairs % 4 == 0 && in_fours(width, (u64)x | (u64)out);
+    for (u32 p = threadIdx.x; whole && p < heads * pairs / 4; p += blockDim.x) {
+        u32 q = p % (pairs / 4);
+        u64 head = row + p / (pairs / 4) * width;
+        Floats a = four_at(x + head, q), b = four_at(x + head + pairs, q), left, right;
+        for (u32 k = 0; k < 4; k++) {
+            float c = cosines[4 * q + k], s = sines[4 * q + k];
+            left.x[k] = a.x[k] * c - b.x[k] * s;
+            right.x[k] = b.x[k] * c + a.x[k] * s;
+        }
+        put_four(out + head, q, left);
+        put_four(out + head + pairs, q, right);
+    }
+    for (u32 p = threadIdx.x; !whole && p < heads * pairs; p += blockDim.x) {
         u32 i = p % pairs;
         u64 head = row + p / pairs * width;
         u64 left = head + (interleaved ? 2 * i : i), right = interleaved ? left + 1 : left + pairs;

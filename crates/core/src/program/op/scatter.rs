@@ -45,7 +45,7 @@ impl OpRule for Scatter {
             cx.outputs.first()?.dims.first().copied()? as u64,
         );
         let d = cx.outputs.first()?.dims.get(1).copied().unwrap_or(1) as u64;
-        list.each("fill", "fill", rows * d, args![Out(0), rows * d, 0.0_f32]);
+        list.fours("fill", "fill", rows * d, args![Out(0), rows * d, 0.0_f32]);
         list.held = held;
         list.rows(
             "scatter",

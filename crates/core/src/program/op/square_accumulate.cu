@@ -1,5 +1,3 @@
 extern "C" __global__ void square_accumulate(float* acc, const float* x, u64 n) {
-    EACH(i, n) {
-        acc[i] += x[i] * x[i];
-    }
+    map(acc, x, acc, n, [](float a, float b) { return a + b * b; });
 }

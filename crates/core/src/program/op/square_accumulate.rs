@@ -22,7 +22,7 @@ impl OpRule for SquareAccumulate {
         is_single(cx)?;
         let mut list = Launches::default();
         let n = cx.elements(1);
-        list.each(
+        list.fours(
             "square_accumulate",
             "square_accumulate",
             n,

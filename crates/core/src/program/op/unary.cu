@@ -77,9 +77,7 @@ struct Sin {
 };
 
 template <typename F> __device__ inline void apply(const act* x, act* out, u64 n) {
-    EACH(i, n) {
-        out[i] = F::apply(x[i]);
-    }
+    map(x, out, n, [](float a) { return F::apply(a); });
 }
 
 extern "C" __global__ void NAMED(unary_neg)(const act* x, act* out, u64 n) {

@@ -185,7 +185,7 @@ impl OpRule for Unary {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0], &[0])?);
         let n = cx.elements(0);
-        list.each("unary", self.kind.kernel(), n, args![In(0), Out(0), n]);
+        list.fours("unary", self.kind.kernel(), n, args![In(0), Out(0), n]);
         Some(list)
     }
 

@@ -66,9 +66,7 @@ struct Sin {
 
 // `out` may be either operand.
 template <typename F> __device__ inline void multiply(const act* up, const act* saved, act* out, u64 n) {
-    EACH(i, n) {
-        out[i] = up[i] * F::slope(saved[i]);
-    }
+    map(up, saved, out, n, [](float a, float b) { return a * F::slope(b); });
 }
 
 extern "C" __global__ void NAMED(unary_square_grad)(const act* up, const act* saved, act* out, u64 n) {

@@ -51,7 +51,7 @@ impl OpRule for UnaryGrad {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
         let n = cx.elements(0);
-        list.each(
+        list.fours(
             "unary_grad",
             self.kernel()?,
             n,

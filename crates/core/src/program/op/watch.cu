@@ -1,5 +1,3 @@
 extern "C" __global__ void NAMED(watch)(const act* x, act* out, u64 n) {
-    EACH(i, n) {
-        out[i] = x[i];
-    }
+    map(x, out, n, [](float own) { return own; });
 }

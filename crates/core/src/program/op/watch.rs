@@ -81,7 +81,7 @@ impl OpRule for Watch {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
         let n = cx.elements(0);
-        list.each("watch", "watch", n, args![In(0), Out(0), n]);
+        list.fours("watch", "watch", n, args![In(0), Out(0), n]);
         Some(list)
     }
 

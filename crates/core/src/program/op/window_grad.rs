@@ -67,7 +67,7 @@ impl OpRule for WindowGrad {
                 .peekable();
             let out = Out(i as usize + 1);
             if own.peek().is_none() {
-                list.each("fill", "fill", tokens * d, args![out, tokens * d, 0.0_f32]);
+                list.fours("fill", "fill", tokens * d, args![out, tokens * d, 0.0_f32]);
             }
             for (n, c) in own.enumerate() {
                 list.rows(
