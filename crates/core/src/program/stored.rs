@@ -5,7 +5,7 @@
 //! product with a bias that cuBLAS makes in bf16 is rounded before and after the bias.
 
 use super::format::Format;
-use super::op::launch::{Arg, Launch, Launches, Operand};
+use super::op::launch::{Launches, Operand};
 use super::op::{
     Io, Kernel, Machine, Op, OpError, SizedCx, Tensor, TensorMut, cast_elements, cast_kernel,
 };
@@ -139,23 +139,7 @@ pub fn launches(op: &Op, cx: &SizedCx) -> Option<Launches> {
         }
     };
     list.list.extend(own.list.into_iter().map(|mut launch| {
-        let in_args = |args: &mut Vec<Arg>| {
-            for arg in args {
-                if let Arg::At(operand) = arg {
-                    place(operand);
-                }
-            }
-        };
-        match &mut launch {
-            Launch::Call(call) => in_args(&mut call.args),
-            Launch::Product(p) => [&mut p.a, &mut p.b, &mut p.c].into_iter().for_each(place),
-            Launch::Copy { from, to } => [from, to].into_iter().for_each(place),
-            Launch::Upload { to, .. } => place(to),
-            Launch::Table { to, words } => {
-                place(to);
-                in_args(words);
-            }
-        }
+        launch.operands_mut().into_iter().for_each(place);
         launch
     }));
     list.list.extend(behind.list);

@@ -1,6 +1,6 @@
 //! Neighbouring nodes that a device applies in one go: AdamW over small tensors, of which an adapter has
 //! hundreds, each too little work for a launch of its own; a product's bias with the activation behind it; bias,
-//! dropout, residual and layer norm at a block's end.
+//! dropout, residual and layer norm at a block's end; a product with the sum that it is added to.
 //!
 //! **Invariant:** the interpreter and the estimate read the same groups, made once with the schedule: a group's
 //! outputs are all there before anything of it is freed.
@@ -10,7 +10,9 @@ use std::ops::Range;
 use super::graph::{Node, Program, Value};
 use super::memory::sized;
 use super::op::launch::Launches;
-use super::op::{AdamW, Epilogue, Op, SizedCx, bias_activation, residual_layer_norm};
+use super::op::{
+    AdamW, Epilogue, Op, SizedCx, added_product, bias_activation, residual_layer_norm,
+};
 use super::schedule::Step;
 use super::stored;
 use super::types::Bindings;
@@ -27,7 +29,7 @@ pub fn groups(program: &Program, steps: &[Step]) -> Vec<Range<usize>> {
         let rest = program.nodes.get(at..).unwrap_or_default();
         let count = updates(program, rest).or_else(|| {
             // Whether there are kernels for the operands does not depend on sizes.
-            let count = chain(rest)?;
+            let count = chain(rest).or_else(|| added(rest))?;
             launches(program, steps, at..at + count, &Bindings::of_lengths([1]))?;
             Some(count)
         });
@@ -96,6 +98,19 @@ fn chain(rest: &[Node]) -> Option<usize> {
     }
 }
 
+/// How many nodes from the first on are a product and the sum of it with something else, unless a layer norm takes the sum.
+fn added(rest: &[Node]) -> Option<usize> {
+    let (product, sum) = (rest.first()?, rest.get(1)?);
+    let made = product.outputs.first()?;
+    let plain = matches!(&product.op, Op::MatMul(own) if own.epilogue == Epilogue::None);
+    let once = sum.inputs.iter().filter(|&own| own == made).count() == 1;
+    let ends = rest.get(2).is_some_and(|next| {
+        matches!(next.op, Op::LayerNorm(_)) && next.inputs.first() == sum.outputs.first()
+    });
+    let joined = matches!(sum.op, Op::Add(_)) && sum.phase == product.phase;
+    (plain && joined && once && !ends).then_some(2)
+}
+
 fn is_biased(op: &Op) -> bool {
     matches!(op, Op::MatMul(product) if product.epilogue == Epilogue::Bias)
 }
@@ -141,6 +156,7 @@ pub fn launches(
     match all.last()?.0 {
         Op::AdamW(_) => AdamW::together(&all),
         Op::Activation(_) => bias_activation(&all, &kept),
+        Op::Add(_) => added_product(&all, &kept, residual),
         _ => residual_layer_norm(&all, &kept, residual),
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::cuda_backend::cudarc;
 use cudarc::cublas::{CudaBlas, sys as cublas_sys};
@@ -25,8 +26,10 @@ use crate::program::{Bindings, DType, TensorType};
 
 mod kernels;
 mod product;
+mod profile;
 
 use product::product_failed;
+use profile::Profile;
 
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
 const OLDEST: (i32, i32) = (8, 0);
@@ -44,6 +47,7 @@ const RETURNS: usize = 1 << 18;
 #[derive(Debug)]
 pub struct Cuda {
     // Dropped in this order: what lives on the stream before the stream.
+    profile: Option<Profile>,
     blocks: Vec<Option<CudaSlice<u8>>>,
     free: Vec<usize>,
     stages: Vec<Stage>,
@@ -141,6 +145,7 @@ impl Cuda {
         let returns =
             unsafe { context.alloc_pinned_with_flags::<u8>(RETURNS, 0) }.map_err(failed)?;
         let mut cuda = Self {
+            profile: Profile::asked(),
             blocks: Vec::new(),
             free: Vec::new(),
             stages: Vec::new(),
@@ -455,6 +460,7 @@ impl Backend for Cuda {
         blocks: &Blocks<'_>,
     ) -> Result<u64, RunError> {
         for launch in &launches.list {
+            let begun = Instant::now();
             match launch {
                 Launch::Call(call) => self.call(call, blocks)?,
                 Launch::Product(product) => self.multiply(product, blocks)?,
@@ -486,6 +492,10 @@ impl Backend for Cuda {
                     let (to, words) = (self.operand(blocks, *to)?, self.words(words, blocks)?);
                     self.send(to, bytemuck::cast_slice(&words))?;
                 }
+            }
+            if let Some(profile) = &mut self.profile {
+                let counted = profile.launched(launch, begun, &self.context, &self.stream);
+                counted.map_err(|e| driver("be timed", e))?;
             }
         }
         Ok(0)

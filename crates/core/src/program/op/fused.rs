@@ -1,5 +1,5 @@
-//! What neighbouring ops launch together on a GPU, with the bits they have one by one. Operands are numbered
-//! through: those of the second op follow those of the first.
+//! What neighbouring ops launch together on a GPU, with the bits they have one by one; only a product that is added to
+//! something is rounded once less. Operands are numbered through: those of the second op follow those of the first.
 
 use super::launch::{
     Arg, Launches,
@@ -7,7 +7,7 @@ use super::launch::{
     args, held,
 };
 use super::random::threshold;
-use super::{ActivationKind, Op, SizedCx};
+use super::{ActivationKind, Epilogue, MatMul, Op, SizedCx};
 
 /// Numbers of a group's operands.
 struct Places {
@@ -61,6 +61,37 @@ pub fn bias_activation(all: &[(&Op, SizedCx)], kept: &[bool]) -> Option<Launches
     let keep = u32::from(kept.first().copied().unwrap_or(true));
     let args = args![Out(0), In(2), places.output(1, 0), n as u32, keep];
     list.rows("activation", kernel, second.rows(0), n, args);
+    Some(list)
+}
+
+/// A product that is added to the sum's other operand, `residual`, where the sum is made.
+#[must_use]
+pub fn added_product(all: &[(&Op, SizedCx)], kept: &[bool], residual: usize) -> Option<Launches> {
+    let [(Op::MatMul(product), first), (Op::Add(_), second)] = all else {
+        return None;
+    };
+    let (other, out) = (second.inputs.get(residual)?, second.outputs.first()?);
+    if kept.first().copied().unwrap_or(true) || other.stored != out.stored {
+        return None;
+    }
+    let onto = Op::from(MatMul {
+        epilogue: Epilogue::Accumulate,
+        ..product.clone()
+    });
+    let mut cx = first.clone();
+    cx.inputs.push(other.clone());
+    cx.outputs.clone_from(&second.outputs);
+    let mut list = super::super::stored::launches(&onto, &cx)?;
+    let places = Places::of(all);
+    let moved = [
+        (In(2), places.input(1, residual)),
+        (Out(0), places.output(1, 0)),
+    ];
+    for operand in list.list.iter_mut().flat_map(|l| l.operands_mut()) {
+        if let Some((_, to)) = moved.iter().find(|(from, _)| from == operand) {
+            *operand = *to;
+        }
+    }
     Some(list)
 }
 

@@ -217,6 +217,25 @@ pub enum Launch {
     },
 }
 
+impl Launch {
+    /// Every operand that it names.
+    pub fn operands_mut(&mut self) -> Vec<&mut Operand> {
+        fn of_args(args: &mut [Arg]) -> impl Iterator<Item = &mut Operand> {
+            args.iter_mut().filter_map(|arg| match arg {
+                Arg::At(operand) => Some(operand),
+                _ => None,
+            })
+        }
+        match self {
+            Self::Call(call) => of_args(&mut call.args).collect(),
+            Self::Product(p) => vec![&mut p.a, &mut p.b, &mut p.c],
+            Self::Copy { from, to } => vec![from, to],
+            Self::Upload { to, .. } => vec![to],
+            Self::Table { to, words } => std::iter::once(to).chain(of_args(words)).collect(),
+        }
+    }
+}
+
 /// Everything one application does, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Launches {

@@ -11,7 +11,7 @@ use super::super::together::launches;
 use super::super::types::{Bindings, DType, Real, TensorType};
 use super::super::{Numbers, verify};
 use super::fixtures::{self, eval, ids, keys, narrow, random, ty};
-use super::launch::{Arg, Launch, Launches, Operand, without_launches};
+use super::launch::{Launch, Launches, Operand, without_launches};
 use super::*;
 
 mod attention;

@@ -105,7 +105,7 @@ mod weighted_cross_entropy_grad;
 mod window;
 mod window_grad;
 
-pub use fused::{bias_activation, residual_layer_norm};
+pub use fused::{added_product, bias_activation, residual_layer_norm};
 pub use kernel::{Kernel, Machine, OpError};
 pub use preference::PreferenceLoss;
 pub use random::fill_normal;

@@ -103,20 +103,8 @@ fn over_buffers(
         };
     };
     let mut all = list.list.clone();
-    for launch in &mut all {
-        match launch {
-            Launch::Call(call) => {
-                for arg in &mut call.args {
-                    if let Arg::At(x) = arg {
-                        place(x);
-                    }
-                }
-            }
-            Launch::Product(p) => [&mut p.a, &mut p.b, &mut p.c].into_iter().for_each(place),
-            Launch::Copy { from, to } => [from, to].into_iter().for_each(place),
-            Launch::Upload { .. } | Launch::Table { .. } => panic!("no chain has such"),
-        }
-    }
+    let operands = all.iter_mut().flat_map(Launch::operands_mut);
+    operands.for_each(place);
     all
 }
 
@@ -150,43 +138,36 @@ fn both_ways(verified: &crate::program::Verified, rows: usize) -> ([Case; 2], Ve
         }
     }
     let at = |value: Value| buffer[value.index()].expect("a buffer");
-    let all = 0..program.nodes.len();
-    assert_eq!(schedule.groups.first(), Some(&all), "one group");
-    let inputs: Vec<Value> = program
-        .nodes
-        .iter()
-        .flat_map(|n| n.inputs.clone())
-        .collect();
-    let outputs: Vec<Value> = program
-        .nodes
-        .iter()
-        .flat_map(|n| n.outputs.clone())
-        .collect();
-    let whole =
-        launches(program, &schedule.steps, 0..program.nodes.len(), &sizes).expect("launches");
-    let operand = |x: Operand| match x {
-        Operand::In(i) => at(inputs[i]),
-        Operand::Out(i) => at(outputs[i]),
-        other => panic!("{other:?}"),
+    let in_groups = |groups: &[std::ops::Range<usize>]| {
+        let mut made = Launches::default();
+        for group in groups {
+            let nodes = &program.nodes[group.clone()];
+            let inputs: Vec<Value> = nodes.iter().flat_map(|n| n.inputs.clone()).collect();
+            let outputs: Vec<Value> = nodes.iter().flat_map(|n| n.outputs.clone()).collect();
+            let own = launches(program, &schedule.steps, group.clone(), &sizes).expect("launches");
+            let operand = |x: Operand| match x {
+                Operand::In(i) => at(inputs[i]),
+                Operand::Out(i) => at(outputs[i]),
+                other => panic!("{other:?}"),
+            };
+            made.list
+                .extend(over_buffers(&own, &operand, made.scratch.len()));
+            made.scratch.extend(own.scratch);
+        }
+        made
     };
-    let fused = Launches {
-        list: over_buffers(&whole, &operand, 0),
-        ..whole
+    let fused = in_groups(&schedule.groups);
+    let ones: Vec<_> = (0..program.nodes.len()).map(|i| i..i + 1).collect();
+    let apart = in_groups(&ones);
+    assert!(schedule.groups.len() < ones.len(), "no group");
+    let calls = |all: &Launches| {
+        let copies = all
+            .list
+            .iter()
+            .filter(|l| !matches!(l, Launch::Copy { .. }));
+        copies.count()
     };
-    let mut apart = Launches::default();
-    for i in 0..program.nodes.len() {
-        let node = &program.nodes[i];
-        let own = launches(program, &schedule.steps, i..i + 1, &sizes).expect("launches");
-        let operand = |x: Operand| match x {
-            Operand::In(i) => at(node.inputs[i]),
-            Operand::Out(i) => at(node.outputs[i]),
-            other => panic!("{other:?}"),
-        };
-        let list = over_buffers(&own, &operand, apart.scratch.len());
-        apart.list.extend(list);
-        apart.scratch.extend(own.scratch);
-    }
-    assert!(fused.list.len() < apart.list.len(), "nothing is saved");
+    assert!(calls(&fused) < calls(&apart), "nothing is saved");
     let case = |given: Launches| Case {
         given: Some(given),
         ..Case::new(program.nodes[0].op.clone(), tensors.clone())
@@ -276,5 +257,76 @@ fn chains_of_ops_together_have_the_bits_of_each_alone() {
                 "{what}: buffer {buffer}"
             );
         }
+    }
+}
+
+/// `x wᵀ + f(y)` in either order of the sum, whose other operand dies there or does not.
+fn added(turned: bool, dies: bool, numbers: Numbers) -> crate::program::Verified {
+    let mut b = Builder::with_numbers("added", numbers);
+    let feature = |index: u16, width: u32| Feed::Feature {
+        index,
+        width,
+        of: Axis::Tokens,
+        stored: numbers.activations,
+    };
+    let (x, mut y) = (b.feed(feature(0, 24)), b.feed(feature(1, 40)));
+    if dies {
+        let kind = ActivationKind::Relu;
+        y = b.push1(Activation { kind }, &[y]);
+    }
+    let ty = TensorType::fixed(DType::F32, &[40, 24]);
+    let w = b.resident("w", ty, Class::Frozen);
+    let product = b.push1(MatMul::linear(Real::new(0.5), Epilogue::None), &[x, w]);
+    let operands = if turned { [y, product] } else { [product, y] };
+    let sum = b.push1(Add, &operands);
+    b.output("sum", sum);
+    verify(b.finish()).expect("a sum")
+}
+
+#[test]
+fn products_are_added_where_their_sum_is_made() {
+    let all = [
+        (DType::F32, Precision::F32),
+        (DType::F32, Precision::Bf16),
+        (DType::BF16, Precision::Bf16),
+    ];
+    let mut cases = Vec::new();
+    let mut read = Vec::new();
+    for (activations, products) in all {
+        for (turned, dies) in [(false, false), (true, false), (false, true), (true, true)] {
+            let numbers = Numbers {
+                products,
+                activations,
+            };
+            let (both, own) = both_ways(&added(turned, dies, numbers), 7);
+            cases.extend(both);
+            read.push((activations, own[0]));
+        }
+    }
+    let Some(answers) = emulate("added", &cases) else {
+        return;
+    };
+    for ((kind, buffer), both) in read.iter().zip(answers.chunks_exact(2)) {
+        let wide = |bytes: &[u8]| -> Vec<f32> {
+            match kind {
+                DType::BF16 => bytemuck::pod_collect_to_vec::<u8, bf16>(bytes)
+                    .iter()
+                    .map(|x| x.to_f32())
+                    .collect(),
+                _ => bytemuck::pod_collect_to_vec(bytes),
+            }
+        };
+        let (one, other) = (wide(&both[0][*buffer]), wide(&both[1][*buffer]));
+        // Rounded once, and twice.
+        let near = if *kind == DType::BF16 {
+            2.0_f32.powi(-7)
+        } else {
+            1e-6
+        };
+        let largest = other.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        for (a, b) in one.iter().zip(&other) {
+            assert!((a - b).abs() <= near * largest, "{a} and {b} in {kind}");
+        }
+        assert!(largest > 0.1);
     }
 }
