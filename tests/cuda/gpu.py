@@ -78,10 +78,13 @@ class Gpu:
             code = self.cuda.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size), self.stream)
             self.check(code, "copy")
 
+    def wait(self):
+        self.check(self.cuda.cuStreamSynchronize(self.stream), "wait")
+
     def fetch(self, source, size):
         data = ctypes.create_string_buffer(size)
         self.check(self.cuda.cuMemcpyDtoHAsync_v2(data, ctypes.c_uint64(source), ctypes.c_size_t(size), self.stream), "fetch")
-        self.check(self.cuda.cuStreamSynchronize(self.stream), "wait")
+        self.wait()
         return data.raw
 
     def compile(self, text):

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Times kernels on a GPU at the sizes of a language model's step: microseconds, and bytes a second.
+
+    python3 tests/cuda/time_kernels.py FOLDER|FILE [--only NAME,NAME]
+
+FOLDER or FILE as for `on_card.py`, whose sources are taken. Launches are those of the ops' `launches`; what a buffer holds
+is noise, indices are in range. The first line is a copy by the driver, to compare with.
+"""
+
+import argparse
+import struct
+import tempfile
+import time
+
+import numpy
+
+from gpu import Gpu
+from lists import open_all, read_folder
+
+TOKENS, WIDTH, INNER, VOCABULARY = 2048, 2048, 8192, 128256
+
+
+def blocks(threads):
+    return (min(-(-threads // 256), 1 << 14), 1), 256
+
+
+def fours(n):
+    return blocks(n // 4 if n % 4 == 0 else n)
+
+
+def rows(count, width):
+    return (count, 1), min(max(-(-width // 32) * 32, 32), 256)
+
+
+def word(x):
+    """An argument as its 64-bit word."""
+    if isinstance(x, float):
+        return struct.unpack("<I", struct.pack("<f", x))[0]
+    return x
+
+
+def double(x):
+    return struct.unpack("<Q", struct.pack("<d", x))[0]
+
+
+class Bench:
+    """Buffers by name, made as they are asked for, and the launches to time."""
+
+    def __init__(self, gpu):
+        self.gpu, self.noise, self.taken = gpu, numpy.random.default_rng(7), []
+
+    def floats(self, n):
+        return self.put(self.noise.standard_normal(min(n, 1 << 20)).astype(numpy.float32), 4 * n)
+
+    def ids(self, n, below):
+        return self.put(self.noise.integers(0, below, n).astype(numpy.uint32), 4 * n)
+
+    def bytes(self, n):
+        return self.put(self.noise.integers(0, 255, min(n, 1 << 20)).astype(numpy.uint8), n)
+
+    def put(self, own, size):
+        at = self.gpu.take(size)
+        self.taken.append(at)
+        data = own.tobytes()
+        for start in range(0, size, len(data)):
+            self.gpu.send(at + start, data[: size - start])
+        return at
+
+    def free(self):
+        for at in self.taken:
+            self.gpu.give(at)
+        self.taken = []
+
+    def time(self, run, times=20):
+        run()
+        self.gpu.wait()
+        begun = time.perf_counter()
+        for _ in range(times):
+            run()
+        self.gpu.wait()
+        return (time.perf_counter() - begun) / times
+
+
+def held(name, kind):
+    return f"{name[0]}{kind}/{name[1]}{kind}"
+
+
+def elementwise(b, kind):
+    """Name, launch and bytes of kernels that take a number at a time, in f32 or 16 bits."""
+    size, n, s = (2 if kind else 4), TOKENS * INNER, TOKENS * WIDTH
+    x = [b.floats(n) for _ in range(5)]
+    yield held(("add", "add"), kind), fours(s), 0, [x[0], x[1], x[2], s], 3 * s * size
+    yield held(("gated", "gated_silu"), kind), fours(n), 0, [x[0], x[1], x[2], n], 3 * n * size
+    yield held(("gated_grad", "gated_silu_grad"), kind), fours(n), 0, [*x, n], 5 * n * size
+    yield held(("activation", "gelu"), kind), fours(n), 0, [x[0], x[1], n], 2 * n * size
+    yield held(("elementwise", "elementwise_add_vector"), kind), rows(TOKENS, WIDTH), 0, [x[0], x[1], x[2], WIDTH, 0, 1], 2 * s * size
+    keys, step = b.ids(2 * TOKENS, 64), b.ids(1, 9)
+    yield held(("dropout", "dropout"), kind), rows(TOKENS, WIDTH // 4), 0, [x[0], keys, step, x[1], WIDTH, 1, 2, 1 << 30, 1.3], 2 * s * size
+    eps = double(1e-5)
+    yield held(("rms_norm", "rms_norm"), kind), rows(TOKENS, WIDTH), 0, [x[0], x[1], x[2], WIDTH, eps, 0.0], 2 * s * size
+    yield held(("rms_norm_grad", "rms_norm_grad"), kind), rows(TOKENS, WIDTH), 0, [x[0], x[1], x[2], x[3], WIDTH, eps, 0.0], 3 * s * size
+    yield held(("layer_norm", "layer_norm"), kind), rows(2 * TOKENS, 1024), 0, [x[0], x[1], x[2], x[3], x[4], x[4], 1024, eps], 2 * s * size
+    means = b.floats(4 * TOKENS)
+    args = [x[0], x[1], means, means, x[2], x[3], 1024]
+    yield held(("layer_norm_grad", "layer_norm_grad"), kind), rows(2 * TOKENS, 1024), 0, args, 3 * s * size
+    positions = b.ids(TOKENS, TOKENS)
+    args = [x[0], positions, x[2], positions, 0xFFFFFFFF, x[2], x[1], WIDTH, 64, 32, 0, 0, 1.0]
+    yield held(("rotary", "rotary"), kind), rows(TOKENS, WIDTH // 2), 256, args, 2 * s * size
+    yield held(("sum_rows", "sum_rows"), kind), ((WIDTH // 128, TOKENS // 64), 128), 0, [x[0], x[1], TOKENS, WIDTH], s * size
+    ids, fault = b.ids(TOKENS, 4096), b.ids(3, 1)
+    table = b.floats(4096 * WIDTH)
+    yield held(("gather", "gather_f32"), kind), rows(TOKENS, WIDTH), 0, [table, ids, x[0], fault, 4096, WIDTH], s * (4 + size)
+    yield held(("scatter", "scatter"), kind), rows(TOKENS, WIDTH), 0, [ids, x[0], table, fault, TOKENS, 4096, WIDTH], s * (8 + size)
+
+
+def others(b):
+    n = WIDTH * INNER
+    x = [b.floats(n) for _ in range(4)]
+    stored = b.bytes(2 * n)
+    for name in ("widen_bf16", "widen_f16"):
+        yield f"cast/{name}", fours(n), 0, [stored, x[0], n], 6 * n
+    for name in ("narrow_bf16", "narrow_f16"):
+        yield f"cast/{name}", fours(n), 0, [x[0], stored, n], 6 * n
+    for name, bits in (("nf4", 4.13), ("q8_0", 8.5), ("q4_k", 4.5), ("q6_k", 6.56)):
+        yield f"{name}/decode_{name}", fours(n), 0, [stored, x[0], 0, n], int(n * (4 + bits / 8))
+    one, step = b.floats(1), b.ids(1, 9)
+    args = [*x, one, step, one, n, double(0.9), double(0.999), 1e-8, double(0.01), 0]
+    yield "adamw/adamw", blocks(n), 0, args, 28 * n
+    part = max(-(-n // 256), 8192)
+    yield "grad_norm/square_sums", ((-(-n // part), 1), 256), 0, [x[0], x[1], n, part, 0], 4 * n
+    logits, targets, lses = b.floats(TOKENS * 2048), b.ids(TOKENS, VOCABULARY), b.floats(8 * TOKENS)
+    fault = b.ids(3, 1)
+    args = [logits, targets, lses, lses, lses, lses, fault, 2048, 2048, VOCABULARY, 0.0]
+    yield "head_loss/head_loss_piece", rows(TOKENS, 2048), 0, args, 4 * TOKENS * 2048
+    args = [logits, targets, lses, one, one, 2048, 2048, 0.0, 0]
+    yield "head_loss_grad/head_loss_slopes", rows(TOKENS, 2048), 0, args, 8 * TOKENS * 2048
+    yield "head_loss/head_piece", fours(WIDTH * 2048), 0, [x[0], x[1], 0, WIDTH * 2048], 8 * WIDTH * 2048
+    m, group = TOKENS * WIDTH, 64
+    args = [x[0], x[1], x[2], m, WIDTH // group, TOKENS, group, group, 0, group, WIDTH, 1]
+    yield "block_product/block_product", blocks(m), 0, [*args, group * group, group, 1], 8 * m
+    yield "block_product/block_product (turned)", blocks(m), 0, [*args, group * group, 1, group], 8 * m
+    count = WIDTH * WIDTH // 100
+    ids = b.put(numpy.sort(b.noise.choice(WIDTH * WIDTH, count, replace=False)).astype(numpy.uint32), 4 * count)
+    args = [0, x[0], x[2], ids, 0, x[3], fault, TOKENS, WIDTH, WIDTH, 1, 0, 0, count]
+    yield "sparse_product/sparse_product", ((-(-TOKENS // 128), WIDTH // 32), 128), 0, args, 8 * TOKENS * WIDTH
+    args = [0, x[0], x[1], ids, 0, x[3], fault, TOKENS, WIDTH, WIDTH, 1, 0, count]
+    yield "sampled_product/sampled_product", blocks(count), 0, args, 8 * TOKENS * WIDTH
+    yield "nominate/nominate", ((1, 1), 256), 0, [ids, x[1], x[2], x[0], WIDTH * WIDTH, count], 4 * WIDTH * WIDTH
+    yield "kth_smallest/kth_smallest", ((1, 1), 256), 0, [x[0], b.put(numpy.float32([9000.0]), 4), x[1], 1 << 20], 4 << 20
+    classes, few = VOCABULARY, 128
+    yield "cross_entropy/cross_entropy", rows(few, classes), 0, [x[0], targets, x[1], fault, classes], 4 * few * classes
+    yield "cross_entropy_grad/cross_entropy_grad", rows(few, classes), 0, [x[0], targets, one, one, x[1], classes], 8 * few * classes
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("place")
+    parser.add_argument("--only", help="kernels, with commas between")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        texts = read_folder(open_all([options.place], temporary)[0])[1]
+    gpu = Gpu(texts)
+    b = Bench(gpu)
+    size = 1 << 28
+    one, other = b.floats(size // 4), b.floats(size // 4)
+    seconds = b.time(lambda: gpu.copy(one, other, size))
+    best = 2 * size / seconds
+    print(f"{'copy by the driver':44}{seconds * 1e6:10.1f} µs {best / 1e9:8.0f} GB/s")
+    b.free()
+    for group in (elementwise(b, ""), elementwise(b, "_as_bf16"), others(b)):
+        for name, (grid, block), shared, args, count in group:
+            if options.only and name.split("/")[1].split("_as_")[0].split(" ")[0] not in options.only.split(","):
+                continue
+            words = [word(x) for x in args]
+            try:
+                seconds = b.time(lambda: gpu.launch(name.split(" ")[0], grid, block, shared, words))
+            except RuntimeError as why:
+                print(f"{name:44}{why}")
+                continue
+            rate = count / seconds
+            print(f"{name:44}{seconds * 1e6:10.1f} µs {rate / 1e9:8.0f} GB/s {rate / best:6.0%}", flush=True)
+        b.free()
+
+
+if __name__ == "__main__":
+    main()
