@@ -47,6 +47,14 @@ namespace emulation {
 
 enum class State { Ready, Barrier, Shuffle, Done };
 
+// One that a thread has begun and does not know to be done.
+struct Copy {
+    void* to;
+    const void* from;
+    size_t size;
+    bool there;
+};
+
 struct Fiber {
     ucontext_t context;
     // Where it goes on: cheaper than a context, which asks the system for the signal mask each time.
@@ -56,6 +64,7 @@ struct Fiber {
     Dim thread;
     State state;
     uint64_t sent;
+    std::vector<Copy> copies;
 };
 
 inline std::vector<Fiber> fibers;
@@ -75,6 +84,9 @@ inline void wait(State state) {
 
 inline void enter() {
     body(arguments);
+    if (!own->copies.empty()) {
+        fail("a copy that nothing waited for");
+    }
     own->state = State::Done;
     _longjmp(home, 1);
 }
@@ -129,6 +141,7 @@ inline void run_block(const std::vector<unsigned>& order) {
         makecontext(&fiber.context, enter, 0);
         fiber.state = State::Ready;
         fiber.begun = false;
+        fiber.copies.clear();
     }
     for (;;) {
         for (size_t first = 0; first < fibers.size(); first += 32) {
@@ -315,6 +328,33 @@ inline float wide_half(unsigned short x) {
     unsigned size = x & 0x7fff, fraction = x & 1023;
     float y = size >= 0x7c00 ? (fraction ? NAN : INFINITY) : size < 0x400 ? std::ldexp(float(fraction), -24) : std::ldexp(float(fraction | 1024), int(size >> 10) - 25);
     return x & 0x8000 ? -y : y;
+}
+
+// cp.async: done as late as may be, when its thread waits.
+inline void copy_to_shared(void* to, const void* from, size_t size, bool there) {
+    if (reinterpret_cast<uintptr_t>(to) % size != 0 || reinterpret_cast<uintptr_t>(from) % size != 0) {
+        emulation::fail("a copy to shared memory that is not aligned");
+    }
+    emulation::own->copies.push_back({to, from, size, there});
+}
+
+inline void copy_sixteen(void* to, const void* from, bool there) {
+    copy_to_shared(to, from, 16, there);
+}
+
+inline void copy_four(void* to, const void* from, bool there) {
+    copy_to_shared(to, from, 4, there);
+}
+
+inline void wait_for_copies() {
+    for (const emulation::Copy& copy : emulation::own->copies) {
+        if (copy.there) {
+            std::memcpy(copy.to, copy.from, copy.size);
+        } else {
+            std::memset(copy.to, 0, copy.size);
+        }
+    }
+    emulation::own->copies.clear();
 }
 
 // What lane `lane` of the own warp handed over.

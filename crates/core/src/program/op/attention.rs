@@ -371,20 +371,22 @@ impl Tiling {
         if self.in_bf16 { 128 } else { 256 }
     }
 
-    /// Bytes of shared memory of the forward: queries, then keys and values, in turn where there is a tile of scores.
+    /// Bytes of shared memory of the forward: queries, then keys and values, in turn where there is a tile of scores, else
+    /// twice.
     pub const fn forward_shared(self) -> u32 {
         if self.in_bf16 {
-            self.rows_in_bf16(3)
+            self.rows_in_bf16(5)
         } else {
             self.shared(2, 1)
         }
     }
 
     /// Bytes of shared memory of the backward: queries, their outputs' gradients, keys and values; and a tile of scores, or
-    /// two numbers and the draw's two a query.
+    /// two numbers and the draw's two a query. Of narrow heads in bf16, what passes by is there twice.
     pub const fn backward_shared(self) -> u32 {
         if self.in_bf16 {
-            self.rows_in_bf16(4) + 64 * 4 * 4
+            let stages = if self.columns == 64 { 2 } else { 1 };
+            self.rows_in_bf16(2 + 2 * stages as u64) + stages * 64 * 4 * 4
         } else {
             self.shared(4, 1)
         }

@@ -60,15 +60,15 @@ template <int W> __device__ inline void multiply_tile(float (&p)[4][2][4], const
 
 // A block makes one tile of a head's queries; tiles of keys pass by.
 template <int W>
-__device__ inline void attend_in_bf16(const act* q, const act* k, const act* v, Sequence own, u32 first, const Draw& draw, act* o, float* lse, const Shape& x) {
+__device__ inline void attend_in_bf16(const act* q, const act* k, const act* v, Sequence own, Place place, u32 first, const Draw& draw, act* o, float* lse, const Shape& x) {
     SHARED(shared);
     const u32 apart = W + 8;
-    u16 *queries = (u16*)shared, *keys = queries + 64 * apart, *values = keys + 64 * apart;
-    u32 head = x.d / x.heads, h = blockIdx.y, key_width = head * x.shared_heads, key_column = h / (x.heads / x.shared_heads) * head;
+    u16 *queries = (u16*)shared, *stages = queries + 64 * apart;
+    u32 head = x.d / x.heads, h = place.h, key_width = head * x.shared_heads, key_column = h / (x.heads / x.shared_heads) * head;
     u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4, pair = lane % 4 * 2;
     u32 m = own.length - first < 64 ? own.length - first : 64, token = x.prefix + first;
     u32 n = x.fold > 0 ? end_seen(token + m - 1, x.mask.ahead, x.prefix + own.length) * x.fold : x.prefix;
-    u64 query = own.start + first, key = (u64)own.start * x.fold + (u64)(blockIdx.x / x.tiles) * x.prefix;
+    u64 query = own.start + first, key = (u64)own.start * x.fold + (u64)place.s * x.prefix;
     load_tile<W>(queries, q + query * x.d + h * head, x.d, head, m);
     u32 step = 0, position = 0, example = 0;
     if (draw.keys != 0) {
@@ -80,13 +80,17 @@ __device__ inline void attend_in_bf16(const act* q, const act* k, const act* v, 
     }
     float top[2] = {minus_infinity(), minus_infinity()}, sum[2] = {0.0f, 0.0f}, acc[W / 8][4];
     clear_fragments(acc);
-    for (u32 from = first_seen(token, x.mask.behind) * x.fold / 64 * 64; from < n; from += 64) {
+    u32 from = first_seen(token, x.mask.behind) * x.fold / 64 * 64;
+    k += key * key_width + key_column;
+    v += key * key_width + key_column;
+    fetch_pair<W>(stages, k, v, key_width, head, from, n);
+    for (u32 turn = 0; from < n; from += 64, turn ^= 1) {
         u32 count = n - from < 64 ? n - from : 64;
-        u64 at = (key + from) * key_width + key_column;
+        const u16 *keys = stages + turn * 128 * apart, *values = keys + 64 * apart;
+        wait_for_copies();
         __syncthreads();
-        load_tile<W>(keys, k + at, key_width, head, count);
-        load_tile<W>(values, v + at, key_width, head, count);
-        __syncthreads();
+        // While these are worked on, the next are on their way to where the last were.
+        fetch_pair<W>(stages + (turn ^ 1) * 128 * apart, k, v, key_width, head, from + 64, n);
         float p[4][2][4];
         bool all = all_seen(x, token, m, from, count);
         multiply_tile<W>(p, queries, keys);
@@ -132,17 +136,18 @@ __device__ inline void attend_in_bf16(const act* q, const act* k, const act* v, 
 }
 
 // The last tiles come first: where queries see what is behind them, these have the most to do.
-#define ATTENTION(name, W, blocks)                                                                                                                              \
-    extern "C" __launch_bounds__(128, blocks) __global__ void NAMED(name)(                                                                                      \
+#define ATTENTION(name, W, blocks)                                                                                                                      \
+    extern "C" __launch_bounds__(128, blocks) __global__ void NAMED(name)(                                                                              \
         const act* q, const act* k, const act* v, const u32* offsets, const u32* keys, const u32* step, act* o, float* lse, u32* fault, u32 rows,       \
         u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, u32 prefix, u32 behind, u32 ahead, float scale, float cap, \
         u32 k0, u32 k1, u32 limit, float kept) {                                                                                                        \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
         Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap};                             \
-        Sequence own = sequence_at(offsets, blockIdx.x / tiles, sequences, rows, longest, fault);                                                       \
-        u32 first = (tiles - 1 - blockIdx.x % tiles) * 64;                                                                                              \
+        Place place = place_of(tiles);                                                                                                                  \
+        Sequence own = sequence_at(offsets, place.s, sequences, rows, longest, fault);                                                                  \
+        u32 first = (tiles - 1 - place.tile) * 64;                                                                                                      \
         if (own.good && first < own.length) {                                                                                                           \
-            attend_in_bf16<W>(q, k, v, own, first, draw, o, lse, shape);                                                                                \
+            attend_in_bf16<W>(q, k, v, own, place, first, draw, o, lse, shape);                                                                         \
         }                                                                                                                                               \
     }
 

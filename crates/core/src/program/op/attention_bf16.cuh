@@ -7,6 +7,18 @@ struct Shape {
     float scale, cap;
 };
 
+// A block's sequence, head and tile. Blocks of one tile of all sequences and heads follow each other, so that tiles with
+// much to do, where a mask makes them differ, can be first and are not left over at the end.
+struct Place {
+    u32 s, h, tile;
+};
+
+__device__ inline Place place_of(u32 tiles) {
+    u32 own = blockIdx.y * gridDim.x + blockIdx.x, each = gridDim.x / tiles * gridDim.y, rest = own % each;
+    Place place = {rest / gridDim.y, rest % gridDim.y, own / each};
+    return place;
+}
+
 #define LOG2_E 1.44269504088896340736f
 
 // A score as a power of two, and how steep the soft cap is there.

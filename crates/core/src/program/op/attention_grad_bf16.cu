@@ -55,17 +55,18 @@ template <int W> struct Left {
     }
 };
 
-template <int W>
-__device__ inline void by_queries(const act* up, const act* q, const act* k, const act* v, const act* o, const float* lse, float* dots, Sequence own, u32 first,
+// Of what passes by, one tile is fetched while another is worked on, where shared memory holds both.
+template <int W, int STAGES = (W <= 64 ? 2 : 1)>
+__device__ inline void by_queries(const act* up, const act* q, const act* k, const act* v, const act* o, const float* lse, float* dots, Sequence own, Place place, u32 first,
                                   const Draw& draw, act* dq, const Shape& x) {
     SHARED(shared);
     const u32 apart = W + 8;
-    u16 *queries = (u16*)shared, *ups = queries + 64 * apart, *keys = ups + 64 * apart, *values = keys + 64 * apart;
-    u32 head = x.d / x.heads, h = blockIdx.y, key_width = head * x.shared_heads, key_column = h / (x.heads / x.shared_heads) * head;
+    u16 *queries = (u16*)shared, *ups = queries + 64 * apart, *stages = ups + 64 * apart;
+    u32 head = x.d / x.heads, h = place.h, key_width = head * x.shared_heads, key_column = h / (x.heads / x.shared_heads) * head;
     u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4, pair = lane % 4 * 2;
     u32 m = own.length - first < 64 ? own.length - first : 64, token = x.prefix + first;
     u32 n = x.fold > 0 ? end_seen(token + m - 1, x.mask.ahead, x.prefix + own.length) * x.fold : x.prefix;
-    u64 query = own.start + first, key = (u64)own.start * x.fold + (u64)(blockIdx.x / x.tiles) * x.prefix, begin = query * x.d + h * head;
+    u64 query = own.start + first, key = (u64)own.start * x.fold + (u64)place.s * x.prefix, begin = query * x.d + h * head;
     load_tile<W>(queries, q + begin, x.d, head, m);
     load_tile<W>(ups, up + begin, x.d, head, m);
     float shift[2], dot[2], acc[W / 8][4];
@@ -88,16 +89,33 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
     Left<W> left_ups;
     left_ups.load(ups);
     clear_fragments(acc);
-    for (u32 from = first_seen(token, x.mask.behind) * x.fold / 64 * 64; from < n; from += 64) {
+    u32 from = first_seen(token, x.mask.behind) * x.fold / 64 * 64;
+    k += key * key_width + key_column;
+    v += key * key_width + key_column;
+    if (STAGES == 2) {
+        fetch_pair<W>(stages, k, v, key_width, head, from, n);
+    }
+    for (u32 turn = 0; from < n; from += 64, turn ^= STAGES - 1) {
         u32 count = n - from < 64 ? n - from : 64;
-        u64 at = (key + from) * key_width + key_column;
+        const u16 *keys = stages + turn * 128 * apart, *values = keys + 64 * apart;
+        if (STAGES == 1) {
+            __syncthreads();
+            fetch_pair<W>(stages, k, v, key_width, head, from, n);
+        }
+        wait_for_copies();
         __syncthreads();
-        load_tile<W>(keys, k + at, key_width, head, count);
-        load_tile<W>(values, v + at, key_width, head, count);
-        __syncthreads();
+        // While these are worked on, the next are on their way to where the last were.
+        if (STAGES == 2) {
+            fetch_pair<W>(stages + (turn ^ 1) * 128 * apart, k, v, key_width, head, from + 64, n);
+        }
         bool all = all_seen(x, token, m, from, count);
 #pragma unroll 1
         for (u32 c = 0; c < 4; c++) {
+            u32 dropped[2] = {0, 0};
+            if (draw.keys != 0) {
+                dropped[0] = dropped_by_queries(draw, step, h, from + 16 * c, position, example);
+                dropped[1] = dropped_by_queries(draw, step, h, from + 16 * c + 8, position, example);
+            }
             float p[2][4], g[2][4];
             clear_fragments(p);
             clear_fragments(g);
@@ -105,12 +123,11 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
             left_ups.multiply(g, values + 16 * c * apart);
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                u32 dropped = draw.keys != 0 ? dropped_by_queries(draw, step, h, from + 16 * c + 8 * half, position, example) : 0;
 #pragma unroll
                 for (u32 e = 0; e < 4; e++) {
                     u32 i = row + e / 2 * 8, j = 16 * c + 8 * half + pair + e % 2;
                     bool seen = all || (i < m && j < count && sees(x.mask, token + i, token_of(from + j, x)));
-                    slopes(p[half][e], g[half][e], seen, draw.keys != 0, dropped >> e & 1, shift[e / 2], dot[e / 2], draw, x);
+                    slopes(p[half][e], g[half][e], seen, draw.keys != 0, dropped[half] >> e & 1, shift[e / 2], dot[e / 2], draw, x);
                 }
             }
             u32 weights[4];
@@ -124,32 +141,49 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
 
 // What the queries of a tile bring along in shared memory.
 struct Rows {
-    float shift[64], dot[64];
+    float lse[64], dot[64];
     u32 place[128];
 };
 
-__device__ inline void load_rows_of(Rows* to, const float* lse, const float* dots, const Draw& draw, u64 query, u32 h, u32 heads, u32 m) {
+__device__ inline void fetch_rows(Rows* to, const float* lse, const float* dots, const Draw& draw, u64 query, u32 h, u32 heads, u32 m) {
     u32 i = threadIdx.x;
     if (i < 64) {
-        u64 at = (query + i) * heads + h;
-        to->shift[i] = i < m ? lse[at] * LOG2_E : 0.0f;
-        to->dot[i] = i < m ? dots[at] : 0.0f;
+        u64 at = (query + (i < m ? i : 0)) * heads + h;
+        copy_four(&to->lse[i], lse + at, i < m);
+        copy_four(&to->dot[i], dots + at, i < m);
     }
     if (draw.keys != 0) {
-        to->place[i] = i / 2 < m ? draw.keys[2 * query + i] : 0;
+        copy_four(&to->place[i], draw.keys + 2 * query + (i / 2 < m ? i : 0), i / 2 < m);
     }
 }
 
-template <int W>
-__device__ inline void by_keys(const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, Sequence own, u32 first,
+// The queries of a tile and the gradients of what they gave, and what belongs to them.
+struct Passing {
+    const act *q, *up;
+    const float *lse, *dots;
+    u64 start;
+    u32 length;
+};
+
+template <int W> __device__ inline void fetch_queries(u16* to, const Passing& of, const Draw& draw, u32 from, u32 h, const Shape& x) {
+    u32 head = x.d / x.heads, m = of.length - from < 64 ? of.length - from : 64;
+    u64 query = of.start + from;
+    fetch_tile<W>(to, of.q + query * x.d + h * head, x.d, head, m);
+    fetch_tile<W>(to + 64 * (W + 8), of.up + query * x.d + h * head, x.d, head, m);
+    fetch_rows((Rows*)(to + 128 * (W + 8)), of.lse, of.dots, draw, query, h, x.heads, m);
+}
+
+// Of what passes by, one tile is fetched while another is worked on, where shared memory holds both.
+template <int W, int STAGES = (W <= 64 ? 2 : 1)>
+__device__ inline void by_keys(const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, Sequence own, Place place, u32 first,
                                const Draw& draw, act* dk, act* dv, const Shape& x) {
     SHARED(shared);
     const u32 apart = W + 8;
-    u16 *queries = (u16*)shared, *ups = queries + 64 * apart, *keys = ups + 64 * apart, *values = keys + 64 * apart;
-    Rows* of = (Rows*)(values + 64 * apart);
+    const u32 stage = 128 * apart + sizeof(Rows) / 2;
+    u16 *keys = (u16*)shared, *values = keys + 64 * apart, *stages = values + 64 * apart;
     u32 head = x.d / x.heads, group = x.heads / x.shared_heads, key_width = head * x.shared_heads, n = own.length * x.fold + x.prefix;
     u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4, pair = lane % 4 * 2, count = n - first < 64 ? n - first : 64;
-    u64 at = ((u64)own.start * x.fold + (u64)(blockIdx.x / x.tiles) * x.prefix + first) * key_width + blockIdx.y * head;
+    u64 at = ((u64)own.start * x.fold + (u64)place.s * x.prefix + first) * key_width + place.h * head;
     load_tile<W>(keys, k + at, key_width, head, count);
     load_tile<W>(values, v + at, key_width, head, count);
     u32 step = draw.keys != 0 ? draw.step[0] : 0;
@@ -164,18 +198,33 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
     u32 begin = first_seen(token_of(first, x), x.mask.ahead), end = end_seen(token_of(first + count - 1, x), x.mask.behind, x.prefix + own.length);
     begin = (begin > x.prefix ? begin - x.prefix : 0) / 64 * 64;
     end = end > x.prefix ? end - x.prefix : 0;
-    for (u32 h = blockIdx.y * group; h < (blockIdx.y + 1) * group; h++) {
-        for (u32 from = begin; from < end; from += 64) {
+    Passing passing = {q, up, lse, dots, own.start, own.length};
+    if (STAGES == 2 && begin < end) {
+        fetch_queries<W>(stages, passing, draw, begin, place.h * group, x);
+    }
+    for (u32 h = place.h * group, last = h + group - 1, turn = 0; h <= last; h++) {
+        for (u32 from = begin; from < end; from += 64, turn ^= STAGES - 1) {
             u32 m = own.length - from < 64 ? own.length - from : 64;
-            u64 query = own.start + from;
+            const u16 *queries = stages + turn * stage, *ups = queries + 64 * apart;
+            const Rows* of = (const Rows*)(queries + 128 * apart);
+            if (STAGES == 1) {
+                __syncthreads();
+                fetch_queries<W>(stages, passing, draw, from, h, x);
+            }
+            wait_for_copies();
             __syncthreads();
-            load_tile<W>(queries, q + query * x.d + h * head, x.d, head, m);
-            load_tile<W>(ups, up + query * x.d + h * head, x.d, head, m);
-            load_rows_of(of, lse, dots, draw, query, h, x.heads, m);
-            __syncthreads();
+            bool ends = from + 64 >= end;
+            if (STAGES == 2 && !(ends && h == last)) {
+                fetch_queries<W>(stages + (turn ^ 1) * stage, passing, draw, ends ? begin : from + 64, h + ends, x);
+            }
             bool all = all_seen(x, x.prefix + from, m, first, count);
 #pragma unroll 1
             for (u32 c = 0; c < 4; c++) {
+                u32 dropped[2] = {0, 0}, first_key = first + threadIdx.x / 32 * 16;
+                if (draw.keys != 0) {
+                    dropped[0] = dropped_by_keys(draw, step, h, first_key, of->place + 2 * (16 * c + pair));
+                    dropped[1] = dropped_by_keys(draw, step, h, first_key, of->place + 2 * (16 * c + pair + 8));
+                }
                 float p[2][4], g[2][4];
                 clear_fragments(p);
                 clear_fragments(g);
@@ -184,12 +233,11 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
 #pragma unroll
                 for (u32 half = 0; half < 2; half++) {
                     u32 i = 16 * c + 8 * half + pair;
-                    u32 dropped = draw.keys != 0 ? dropped_by_keys(draw, step, h, first + threadIdx.x / 32 * 16, of->place + 2 * i) : 0;
 #pragma unroll
                     for (u32 e = 0; e < 4; e++) {
                         u32 own_i = i + e % 2, j = row + e / 2 * 8;
                         bool seen = all || (own_i < m && j < count && sees(x.mask, x.prefix + from + own_i, token_of(first + j, x)));
-                        slopes(p[half][e], g[half][e], seen, draw.keys != 0, dropped >> e & 1, of->shift[own_i], of->dot[own_i], draw, x);
+                        slopes(p[half][e], g[half][e], seen, draw.keys != 0, dropped[half] >> e & 1, of->lse[own_i] * LOG2_E, of->dot[own_i], draw, x);
                     }
                 }
                 u32 weights[4];
@@ -206,29 +254,31 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
 }
 
 // Of queries the last tiles come first, of keys the first: those that most tiles of the other kind see.
-#define ATTENTION_GRAD(columns, W, blocks)                                                                                                                           \
-    extern "C" __launch_bounds__(128, blocks) __global__ void NAMED(attention_grad_queries_##columns)(                                                               \
+#define ATTENTION_GRAD(columns, W, blocks)                                                                                                                   \
+    extern "C" __launch_bounds__(128, blocks) __global__ void NAMED(attention_grad_queries_##columns)(                                                       \
         const act* up, const act* q, const act* k, const act* v, const act* o, const float* lse, float* dots, const u32* offsets, const u32* keys,           \
         const u32* step, act* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, u32 prefix,     \
         u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                                                              \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                       \
         Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap};                                  \
-        Sequence own = sequence_at(offsets, blockIdx.x / tiles, sequences, rows, longest, fault);                                                            \
-        u32 first = (tiles - 1 - blockIdx.x % tiles) * 64;                                                                                                   \
+        Place place = place_of(tiles);                                                                                                                       \
+        Sequence own = sequence_at(offsets, place.s, sequences, rows, longest, fault);                                                                       \
+        u32 first = (tiles - 1 - place.tile) * 64;                                                                                                           \
         if (own.good && first < own.length) {                                                                                                                \
-            by_queries<W>(up, q, k, v, o, lse, dots, own, first, draw, dq, shape);                                                                           \
+            by_queries<W>(up, q, k, v, o, lse, dots, own, place, first, draw, dq, shape);                                                                    \
         }                                                                                                                                                    \
     }                                                                                                                                                        \
-    extern "C" __launch_bounds__(128, blocks) __global__ void NAMED(attention_grad_keys_##columns)(                                                                  \
+    extern "C" __launch_bounds__(128, HELD == 0 ? 2 : blocks) __global__ void NAMED(attention_grad_keys_##columns)(                                          \
         const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys, const u32* step,  \
         act* dk, act* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, u32 prefix, u32 behind, \
         u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                                                                          \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                       \
         Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap};                                  \
-        Sequence own = sequence_at(offsets, blockIdx.x / tiles, sequences, rows, longest, fault);                                                            \
-        u32 first = blockIdx.x % tiles * 64;                                                                                                                 \
+        Place place = place_of(tiles);                                                                                                                       \
+        Sequence own = sequence_at(offsets, place.s, sequences, rows, longest, fault);                                                                       \
+        u32 first = place.tile * 64;                                                                                                                         \
         if (own.good && first < own.length * fold + prefix) {                                                                                                \
-            by_keys<W>(up, q, k, v, lse, dots, own, first, draw, dk, dv, shape);                                                                             \
+            by_keys<W>(up, q, k, v, lse, dots, own, place, first, draw, dk, dv, shape);                                                                      \
         }                                                                                                                                                    \
     }
 

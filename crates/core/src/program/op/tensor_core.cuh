@@ -37,6 +37,22 @@ __device__ inline float wide_half(u16 x) {
     return y;
 }
 
+// Begins to copy 16 bytes, or 4, to shared memory, zeros where nothing is there. `wait_for_copies` waits for those of its
+// own thread.
+__device__ inline void copy_sixteen(void* to, const void* from, bool there) {
+    u32 at = (u32)__cvta_generic_to_shared(to), bytes = there ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(at), "l"(from), "r"(bytes) : "memory");
+}
+
+__device__ inline void copy_four(void* to, const void* from, bool there) {
+    u32 at = (u32)__cvta_generic_to_shared(to), bytes = there ? 4 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" : : "r"(at), "l"(from), "r"(bytes) : "memory");
+}
+
+__device__ inline void wait_for_copies() {
+    asm volatile("cp.async.wait_all;" : : : "memory");
+}
+
 // 2^x to about two of f32's last places, and 0 where it is below the normal numbers.
 __device__ inline float two_to(float x) {
     float y;
@@ -108,6 +124,31 @@ template <int W> __device__ inline void load_tile(u16* to, const act* from, u32 
     for (u32 e = 0; e < W / 16; e++) {
         u32 at = threadIdx.x + 128 * e, i = at / (W / 8), c = at % (W / 8) * 8;
         *(uint4*)(to + i * (W + 8) + c) = x[e];
+    }
+}
+
+// The same, of which the block may only be sure once each thread has waited for its copies and for the others.
+template <int W> __device__ inline void fetch_tile(u16* to, const act* from, u32 apart, u32 head, u32 rows) {
+#if HELD == 2
+    if (((u64)from & 15) == 0 && apart % 8 == 0 && head % 8 == 0) {
+#pragma unroll
+        for (u32 e = 0; e < W / 16; e++) {
+            u32 at = threadIdx.x + 128 * e, i = at / (W / 8), c = at % (W / 8) * 8;
+            bool there = i < rows && c < head;
+            copy_sixteen(to + i * (W + 8) + c, there ? from + (u64)i * apart + c : from, there);
+        }
+        return;
+    }
+#endif
+    load_tile<W>(to, from, apart, head, rows);
+}
+
+// Fetches a tile of each of two matrices, from row `from` of `n`, if there is one.
+template <int W> __device__ inline void fetch_pair(u16* to, const act* a, const act* b, u32 apart, u32 head, u32 from, u32 n) {
+    if (from < n) {
+        u32 rows = n - from < 64 ? n - from : 64;
+        fetch_tile<W>(to, a + (u64)from * apart, apart, head, rows);
+        fetch_tile<W>(to + 64 * (W + 8), b + (u64)from * apart, apart, head, rows);
     }
 }
 
