@@ -239,6 +239,10 @@ template <typename T> T __shfl_xor_sync(unsigned mask, T x, int lanes) {
     return got;
 }
 
+inline int __ffs(int x) {
+    return __builtin_ffs(x);
+}
+
 inline unsigned atomicCAS(unsigned* at, unsigned compare, unsigned value) {
     unsigned old = *at;
     if (old == compare) {

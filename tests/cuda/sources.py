@@ -6,8 +6,25 @@ import re
 OPS = pathlib.Path(__file__).resolve().parents[2] / "crates" / "core" / "src" / "program" / "op"
 
 
+FORMATS = OPS.parent / "format"
+
+
 def read(name):
     return (OPS / name).read_text()
+
+
+def decoders():
+    """Of each format of blocks with a kernel: its name and source, whose tables are literals of the file."""
+    for path in sorted(FORMATS.glob("*.rs")):
+        text = path.read_text()
+        found = re.search(r'name: "(\w+)",\s*text: concat!\((.*?)\n    \)', text, re.S)
+        if found is None:
+            continue
+        own = ""
+        for code, table in re.findall(r'r#"(.*?)"#|(\w+)!\(\)', found[2], re.S):
+            numbers = re.search(rf"table!\(\w+, {table}:(.*?)\);", text, re.S)[1].split() if table else []
+            own += code + "".join(f"{x}f," for x in numbers)
+        yield found[1], "", own
 
 
 def sources():
@@ -19,4 +36,4 @@ def sources():
             found[name] = (read("held.cuh") + front, read(f"{name}.cu"))
     files = {path.stem for path in OPS.glob("*.cu")}
     assert files == set(found), f"no op names these sources: {files ^ set(found)}"
-    return [(name, *both) for name, both in sorted(found.items())]
+    return [(name, *both) for name, both in sorted(found.items())] + list(decoders())

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::launch::{
-    KernelSource, Launches,
+    Call, KernelSource, Launches,
     Operand::{In, Out},
     args, is_single, source,
 };
@@ -12,7 +12,7 @@ use super::tile::{Into, Rows, Strided, multiply};
 use super::{
     At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, Sized, SizedCx, TensorType, Value,
 };
-use crate::program::types::Dim;
+use crate::program::types::{DType, Dim};
 
 /// Rows of the result that a task makes, where blocks are beside one another.
 const TASK_ROWS: usize = 64;
@@ -164,16 +164,18 @@ impl OpRule for BlockProduct {
         let dims = |x: &Sized| Some((*x.dims.first()?, *x.dims.get(1)?));
         let a = self.a.steps(g, dims(cx.inputs.first()?)?).map(|n| n as u64);
         let b = self.b.steps(g, dims(cx.inputs.get(1)?)?).map(|n| n as u64);
-        let count = (m * n * g) as u64;
-        list.each(
-            "block_product",
-            "block_product",
-            count,
-            args![
+        let tiles = (m.div_ceil(64) * g, n.div_ceil(32));
+        list.call(Call {
+            source: "block_product",
+            kernel: "block_product",
+            held: DType::F32,
+            grid: [tiles.0 as u32, tiles.1 as u32],
+            block: 256,
+            shared: 0,
+            args: args![
                 In(0),
                 In(1),
                 Out(0),
-                count,
                 self.groups,
                 m as u32,
                 n as u32,
@@ -186,7 +188,7 @@ impl OpRule for BlockProduct {
                 b[1],
                 b[2]
             ],
-        );
+        });
         Some(list)
     }
 

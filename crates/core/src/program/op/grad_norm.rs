@@ -28,11 +28,11 @@ impl OpRule for GradNorm {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let mut list = Launches::default();
+        // Parts are of whole fours, so that a thread can read as many at once.
         let blocks = |n: u64| {
-            (
-                n.div_ceil(PARTS as u64).max(CHUNK as u64),
-                n.div_ceil(n.div_ceil(PARTS as u64).max(CHUNK as u64)),
-            )
+            let part = n.div_ceil(2 * PARTS as u64).max(CHUNK as u64);
+            let part = part.next_multiple_of(4);
+            (part, n.div_ceil(part))
         };
         let count: u64 = (0..cx.inputs.len()).map(|i| blocks(cx.elements(i)).1).sum();
         let parts = list.scratch(8 * count);

@@ -14,14 +14,19 @@ extern "C" __global__ void sm3(float* values, const float* g, const u32* ids, co
     }
 }
 
-// A thread a row, or a column: the largest moment in it.
+// A warp a row, or a column: the largest moment in it.
 extern "C" __global__ void sm3_cover(const u32* ids, const float* moments, float* cover, u32 n, u32 of, u32 width, u32 by_row) {
-    EACH(i, of) {
-        float most = cover[i];
-        for (u32 e = 0; e < n; e++) {
-            u32 own = by_row ? ids[e] / width : ids[e] % width;
-            most = own == i && moments[e] > most ? moments[e] : most;
-        }
-        cover[i] = most;
+    u32 own = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    float most = own < of ? cover[own] : 0.0f;
+    for (u32 e = threadIdx.x % 32; own < of && e < n; e += 32) {
+        u32 place = by_row ? ids[e] / width : ids[e] % width;
+        most = place == own && moments[e] > most ? moments[e] : most;
+    }
+    for (int step = 16; step > 0; step >>= 1) {
+        float other = __shfl_xor_sync(0xffffffffu, most, step);
+        most = other > most ? other : most;
+    }
+    if (own < of && threadIdx.x % 32 == 0) {
+        cover[own] = most;
     }
 }

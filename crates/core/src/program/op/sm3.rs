@@ -71,7 +71,8 @@ impl OpRule for Sm3 {
         list.each("sm3", "sm3", n, args);
         for (to, of, by_row) in [(In(3), rows, 1_u32), (In(4), columns, 0)] {
             let args = args![In(2), moments, to, n as u32, of, columns, by_row];
-            list.each("sm3", "sm3_cover", of.into(), args);
+            let warps = u64::from(of).div_ceil(8);
+            list.rows("sm3", "sm3_cover", warps, 256, args);
         }
         Some(list)
     }
