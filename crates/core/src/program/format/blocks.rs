@@ -24,9 +24,9 @@ pub trait Blocks: Debug + Sync {
     const GROUP: Group = Group { blocks: 1, head: 0 };
     /// Places in a block of numbers in f16, which must be finite for its own to be.
     const HALVES: &'static [usize];
-    /// The kernel that decodes on a GPU, `name(const u8* blocks, float* out, u64 first, u64 numbers)`, and its
-    /// source: numbers from `first` on. Where there is none yet, `check` says so for a recipe on a GPU.
-    const KERNEL: Option<(KernelSource, &'static str)> = None;
+    /// The kernels that decode on a GPU, to f32 and to bf16, and their source: [`decoders`] makes them of a function. Where
+    /// there is none yet, `check` says so for a recipe on a GPU.
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> = None;
     /// Stores the numbers of a block; none where such blocks are read from files and never made. An error is a number
     /// that the format cannot hold.
     const ENCODE: Option<Encode> = None;
@@ -70,6 +70,25 @@ impl Group {
     }
 }
 
+/// The kernels of a format in CUDA C++, `decode_NAME` and `decode_NAME_bf16`: `n` numbers of a tensor from `first` on, by
+/// its function `NAME_number(blocks, i)`.
+macro_rules! decoders {
+    ($name:literal) => {
+        concat!(
+            "extern \"C\" __global__ void decode_",
+            $name,
+            "(const unsigned char* x, float* out, u64 first, u64 n) {\n    make_numbers<Floats>(out, first, n, [=](u64 i) { return ",
+            $name,
+            "_number(x, i); });\n}\n\nextern \"C\" __global__ void decode_",
+            $name,
+            "_bf16(const unsigned char* x, u16* out, u64 first, u64 n) {\n    make_numbers<Halves>(out, first, n, [=](u64 i) { return float_to_bfloat(",
+            $name,
+            "_number(x, i)); });\n}\n"
+        )
+    };
+}
+pub(super) use decoders;
+
 /// The same without its type, for tables and types of tensors.
 pub trait BlockFormat: Debug + Sync {
     /// [`Blocks::NAME`]
@@ -82,8 +101,8 @@ pub trait BlockFormat: Debug + Sync {
     fn group(&self) -> Group;
     /// [`Blocks::HALVES`]
     fn halves(&self) -> &'static [usize];
-    /// [`Blocks::KERNEL`]
-    fn kernel(&self) -> Option<(KernelSource, &'static str)>;
+    /// [`Blocks::KERNELS`]
+    fn kernels(&self) -> Option<(KernelSource, [&'static str; 2])>;
     /// [`Blocks::ENCODE`]
     fn encode(&self) -> Option<Encode>;
     /// [`Blocks::measure`]
@@ -115,8 +134,8 @@ impl<B: Blocks> BlockFormat for B {
         B::HALVES
     }
 
-    fn kernel(&self) -> Option<(KernelSource, &'static str)> {
-        B::KERNEL
+    fn kernels(&self) -> Option<(KernelSource, [&'static str; 2])> {
+        B::KERNELS
     }
 
     fn encode(&self) -> Option<Encode> {

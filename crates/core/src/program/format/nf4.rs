@@ -7,7 +7,7 @@
 //! are in front of these 256 blocks.
 
 use super::Blocks;
-use super::blocks::{Encode, Group};
+use super::blocks::{Encode, Group, decoders};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -111,17 +111,16 @@ __device__ inline float nf4_float(const unsigned char* x) {
     return __uint_as_float(bits);
 }
 
-extern "C" __global__ void decode_nf4(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        u64 own = i / 64;
-        const unsigned char* head = x + own / 256 * (256 * 33 + 8);
-        const unsigned char* block = head + 8 + own % 256 * 33;
-        float scale = nf4_scale(block[0]) * nf4_float(head + 4) + nf4_float(head);
-        u32 codes = block[1 + i % 64 / 2];
-        return nf4_levels[i % 2 == 0 ? codes >> 4 : codes & 15] * scale;
-    });
+__device__ inline float nf4_number(const unsigned char* x, u64 i) {
+    u64 own = i / 64;
+    const unsigned char* head = x + own / 256 * (256 * 33 + 8);
+    const unsigned char* block = head + 8 + own % 256 * 33;
+    float scale = nf4_scale(block[0]) * nf4_float(head + 4) + nf4_float(head);
+    u32 codes = block[1 + i % 64 / 2];
+    return nf4_levels[i % 2 == 0 ? codes >> 4 : codes & 15] * scale;
 }
-"#
+"#,
+        decoders!("nf4")
     ),
 };
 
@@ -131,7 +130,8 @@ impl Blocks for Nf4 {
     const BYTES: usize = BYTES;
     const GROUP: Group = GROUP;
     const HALVES: &'static [usize] = &[];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_nf4"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_nf4", "decode_nf4_bf16"]));
     const ENCODE: Option<Encode> = Some(encode);
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 //! up. A number is its two bits times its part's scale, less its part's minimum.
 
 use super::Blocks;
-use super::blocks::half_at;
+use super::blocks::{decoders, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -18,16 +18,15 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q2_k(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 256 * 84;
-        u32 at = (u32)(i % 256);
-        u32 part = block[at / 16];
-        u32 q = block[16 + at / 128 * 32 + at % 32] >> (at % 128 / 32 * 2) & 3;
-        return half_to_float((u16)(block[80] | block[81] << 8)) * (float)(part & 15) * (float)q - half_to_float((u16)(block[82] | block[83] << 8)) * (float)(part >> 4);
-    });
+__device__ inline float q2_k_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 256 * 84;
+    u32 at = (u32)(i % 256);
+    u32 part = block[at / 16];
+    u32 q = block[16 + at / 128 * 32 + at % 32] >> (at % 128 / 32 * 2) & 3;
+    return half_to_float((u16)(block[80] | block[81] << 8)) * (float)(part & 15) * (float)q - half_to_float((u16)(block[82] | block[83] << 8)) * (float)(part >> 4);
 }
-"#
+"#,
+        decoders!("q2_k")
     ),
 };
 
@@ -36,7 +35,8 @@ impl Blocks for Q2K {
     const NUMBERS: usize = 256;
     const BYTES: usize = 84;
     const HALVES: &'static [usize] = &[80, 82];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q2_k"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q2_k", "decode_q2_k_bf16"]));
 
     #[inline(always)]
     fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {

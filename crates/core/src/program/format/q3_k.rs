@@ -6,7 +6,7 @@
 //! scale less 32 and the block's.
 
 use super::Blocks;
-use super::blocks::half_at;
+use super::blocks::{decoders, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -19,19 +19,18 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q3_k(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 256 * 110;
-        u32 at = (u32)(i % 256);
-        u32 k = at / 16;
-        const unsigned char* s = block + 96;
-        u32 part = (k < 8 ? s[k] & 15 : s[k - 8] >> 4) | (s[8 + k % 4] >> (k / 4 * 2) & 3) << 4;
-        u32 q = block[32 + at / 128 * 32 + at % 32] >> (at % 128 / 32 * 2) & 3;
-        q |= (block[at % 32] >> (at / 32) & 1) << 2;
-        return half_to_float((u16)(block[108] | block[109] << 8)) * (float)((int)part - 32) * (float)((int)q - 4);
-    });
+__device__ inline float q3_k_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 256 * 110;
+    u32 at = (u32)(i % 256);
+    u32 k = at / 16;
+    const unsigned char* s = block + 96;
+    u32 part = (k < 8 ? s[k] & 15 : s[k - 8] >> 4) | (s[8 + k % 4] >> (k / 4 * 2) & 3) << 4;
+    u32 q = block[32 + at / 128 * 32 + at % 32] >> (at % 128 / 32 * 2) & 3;
+    q |= (block[at % 32] >> (at / 32) & 1) << 2;
+    return half_to_float((u16)(block[108] | block[109] << 8)) * (float)((int)part - 32) * (float)((int)q - 4);
 }
-"#
+"#,
+        decoders!("q3_k")
     ),
 };
 
@@ -40,7 +39,8 @@ impl Blocks for Q3K {
     const NUMBERS: usize = 256;
     const BYTES: usize = 110;
     const HALVES: &'static [usize] = &[108];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q3_k"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q3_k", "decode_q3_k_bf16"]));
 
     #[inline(always)]
     fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {

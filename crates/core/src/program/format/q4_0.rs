@@ -6,7 +6,7 @@
 use half::f16;
 
 use super::Blocks;
-use super::blocks::{Encode, farthest, half_at};
+use super::blocks::{Encode, decoders, farthest, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -19,15 +19,14 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q4_0(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 32 * 18;
-        u32 at = (u32)(i % 32);
-        u32 q = at < 16 ? block[2 + at] & 15 : block[2 + at - 16] >> 4;
-        return (float)((int)q - 8) * half_to_float((u16)(block[0] | block[1] << 8));
-    });
+__device__ inline float q4_0_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 32 * 18;
+    u32 at = (u32)(i % 32);
+    u32 q = at < 16 ? block[2 + at] & 15 : block[2 + at - 16] >> 4;
+    return (float)((int)q - 8) * half_to_float((u16)(block[0] | block[1] << 8));
 }
-"#
+"#,
+        decoders!("q4_0")
     ),
 };
 
@@ -36,7 +35,8 @@ impl Blocks for Q4_0 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 18;
     const HALVES: &'static [usize] = &[0];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q4_0"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q4_0", "decode_q4_0_bf16"]));
     const ENCODE: Option<Encode> = Some(encode);
 
     #[inline(always)]

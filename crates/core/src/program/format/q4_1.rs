@@ -4,7 +4,7 @@
 //! half. A number is its half byte times the scale, plus the minimum.
 
 use super::Blocks;
-use super::blocks::half_at;
+use super::blocks::{decoders, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -17,15 +17,14 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q4_1(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 32 * 20;
-        u32 at = (u32)(i % 32);
-        u32 q = at < 16 ? block[4 + at] & 15 : block[4 + at - 16] >> 4;
-        return (float)q * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
-    });
+__device__ inline float q4_1_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 32 * 20;
+    u32 at = (u32)(i % 32);
+    u32 q = at < 16 ? block[4 + at] & 15 : block[4 + at - 16] >> 4;
+    return (float)q * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
 }
-"#
+"#,
+        decoders!("q4_1")
     ),
 };
 
@@ -34,7 +33,8 @@ impl Blocks for Q4_1 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 20;
     const HALVES: &'static [usize] = &[0, 2];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q4_1"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q4_1", "decode_q4_1_bf16"]));
 
     #[inline(always)]
     fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {

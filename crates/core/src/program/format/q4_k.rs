@@ -7,7 +7,7 @@
 use half::f16;
 
 use super::Blocks;
-use super::blocks::{Encode, farthest, half_at};
+use super::blocks::{Encode, decoders, farthest, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -20,19 +20,18 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q4_k(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 256 * 144;
-        u32 at = (u32)(i % 256);
-        u32 k = at / 32;
-        const unsigned char* s = block + 4;
-        u32 scale = k < 4 ? s[k] & 63 : (s[k + 4] & 15) | s[k - 4] >> 6 << 4;
-        u32 least = k < 4 ? s[k + 4] & 63 : s[k + 4] >> 4 | s[k] >> 6 << 4;
-        u32 q = block[16 + at / 64 * 32 + at % 32] >> (at / 32 % 2 * 4) & 15;
-        return half_to_float((u16)(block[0] | block[1] << 8)) * (float)scale * (float)q - half_to_float((u16)(block[2] | block[3] << 8)) * (float)least;
-    });
+__device__ inline float q4_k_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 256 * 144;
+    u32 at = (u32)(i % 256);
+    u32 k = at / 32;
+    const unsigned char* s = block + 4;
+    u32 scale = k < 4 ? s[k] & 63 : (s[k + 4] & 15) | s[k - 4] >> 6 << 4;
+    u32 least = k < 4 ? s[k + 4] & 63 : s[k + 4] >> 4 | s[k] >> 6 << 4;
+    u32 q = block[16 + at / 64 * 32 + at % 32] >> (at / 32 % 2 * 4) & 15;
+    return half_to_float((u16)(block[0] | block[1] << 8)) * (float)scale * (float)q - half_to_float((u16)(block[2] | block[3] << 8)) * (float)least;
 }
-"#
+"#,
+        decoders!("q4_k")
     ),
 };
 
@@ -41,7 +40,8 @@ impl Blocks for Q4K {
     const NUMBERS: usize = 256;
     const BYTES: usize = 144;
     const HALVES: &'static [usize] = &[0, 2];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q4_k"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q4_k", "decode_q4_k_bf16"]));
     const ENCODE: Option<Encode> = Some(encode);
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 //! the low half of byte `i`, number `i + 16` in its high half. A number is its five bits less 16, times the scale.
 
 use super::Blocks;
-use super::blocks::half_at;
+use super::blocks::{decoders, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -17,16 +17,15 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q5_0(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 32 * 22;
-        u32 at = (u32)(i % 32);
-        u32 bits = (u32)block[2] | (u32)block[3] << 8 | (u32)block[4] << 16 | (u32)block[5] << 24;
-        u32 q = at < 16 ? block[6 + at] & 15 : block[6 + at - 16] >> 4;
-        return (float)((int)(q | (bits >> at & 1) << 4) - 16) * half_to_float((u16)(block[0] | block[1] << 8));
-    });
+__device__ inline float q5_0_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 32 * 22;
+    u32 at = (u32)(i % 32);
+    u32 bits = (u32)block[2] | (u32)block[3] << 8 | (u32)block[4] << 16 | (u32)block[5] << 24;
+    u32 q = at < 16 ? block[6 + at] & 15 : block[6 + at - 16] >> 4;
+    return (float)((int)(q | (bits >> at & 1) << 4) - 16) * half_to_float((u16)(block[0] | block[1] << 8));
 }
-"#
+"#,
+        decoders!("q5_0")
     ),
 };
 
@@ -35,7 +34,8 @@ impl Blocks for Q5_0 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 22;
     const HALVES: &'static [usize] = &[0];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q5_0"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q5_0", "decode_q5_0_bf16"]));
 
     #[inline(always)]
     fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {

@@ -5,7 +5,7 @@
 //! minimum.
 
 use super::Blocks;
-use super::blocks::half_at;
+use super::blocks::{decoders, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -18,16 +18,15 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q5_1(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 32 * 24;
-        u32 at = (u32)(i % 32);
-        u32 bits = (u32)block[4] | (u32)block[5] << 8 | (u32)block[6] << 16 | (u32)block[7] << 24;
-        u32 q = at < 16 ? block[8 + at] & 15 : block[8 + at - 16] >> 4;
-        return (float)(q | (bits >> at & 1) << 4) * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
-    });
+__device__ inline float q5_1_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 32 * 24;
+    u32 at = (u32)(i % 32);
+    u32 bits = (u32)block[4] | (u32)block[5] << 8 | (u32)block[6] << 16 | (u32)block[7] << 24;
+    u32 q = at < 16 ? block[8 + at] & 15 : block[8 + at - 16] >> 4;
+    return (float)(q | (bits >> at & 1) << 4) * half_to_float((u16)(block[0] | block[1] << 8)) + half_to_float((u16)(block[2] | block[3] << 8));
 }
-"#
+"#,
+        decoders!("q5_1")
     ),
 };
 
@@ -36,7 +35,8 @@ impl Blocks for Q5_1 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 24;
     const HALVES: &'static [usize] = &[0, 2];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q5_1"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q5_1", "decode_q5_1_bf16"]));
 
     #[inline(always)]
     fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {

@@ -4,7 +4,7 @@
 //! `i` of part `k`.
 
 use super::Blocks;
-use super::blocks::half_at;
+use super::blocks::{decoders, half_at};
 use super::q4_k::part;
 use crate::program::op::launch::KernelSource;
 
@@ -18,20 +18,19 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q5_k(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 256 * 176;
-        u32 at = (u32)(i % 256);
-        u32 k = at / 32;
-        const unsigned char* s = block + 4;
-        u32 scale = k < 4 ? s[k] & 63 : (s[k + 4] & 15) | s[k - 4] >> 6 << 4;
-        u32 least = k < 4 ? s[k + 4] & 63 : s[k + 4] >> 4 | s[k] >> 6 << 4;
-        u32 q = block[48 + at / 64 * 32 + at % 32] >> (at / 32 % 2 * 4) & 15;
-        q |= (block[16 + at % 32] >> k & 1) << 4;
-        return half_to_float((u16)(block[0] | block[1] << 8)) * (float)scale * (float)q - half_to_float((u16)(block[2] | block[3] << 8)) * (float)least;
-    });
+__device__ inline float q5_k_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 256 * 176;
+    u32 at = (u32)(i % 256);
+    u32 k = at / 32;
+    const unsigned char* s = block + 4;
+    u32 scale = k < 4 ? s[k] & 63 : (s[k + 4] & 15) | s[k - 4] >> 6 << 4;
+    u32 least = k < 4 ? s[k + 4] & 63 : s[k + 4] >> 4 | s[k] >> 6 << 4;
+    u32 q = block[48 + at / 64 * 32 + at % 32] >> (at / 32 % 2 * 4) & 15;
+    q |= (block[16 + at % 32] >> k & 1) << 4;
+    return half_to_float((u16)(block[0] | block[1] << 8)) * (float)scale * (float)q - half_to_float((u16)(block[2] | block[3] << 8)) * (float)least;
 }
-"#
+"#,
+        decoders!("q5_k")
     ),
 };
 
@@ -40,7 +39,8 @@ impl Blocks for Q5K {
     const NUMBERS: usize = 256;
     const BYTES: usize = 176;
     const HALVES: &'static [usize] = &[0, 2];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q5_k"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q5_k", "decode_q5_k_bf16"]));
 
     #[inline(always)]
     fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {

@@ -6,7 +6,7 @@
 //! part's byte and the scale.
 
 use super::Blocks;
-use super::blocks::half_at;
+use super::blocks::{decoders, half_at};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -19,18 +19,17 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q6_k(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 256 * 210;
-        u32 at = (u32)(i % 256);
-        u32 half = at / 128, q = at % 128 / 32, l = at % 32;
-        u32 x = block[half * 64 + q % 2 * 32 + l] >> (q / 2 * 4) & 15;
-        x |= (block[128 + half * 32 + l] >> (2 * q) & 3) << 4;
-        float scale = half_to_float((u16)(block[208] | block[209] << 8)) * (float)(signed char)block[192 + at / 16];
-        return scale * (float)((int)x - 32);
-    });
+__device__ inline float q6_k_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 256 * 210;
+    u32 at = (u32)(i % 256);
+    u32 half = at / 128, q = at % 128 / 32, l = at % 32;
+    u32 x = block[half * 64 + q % 2 * 32 + l] >> (q / 2 * 4) & 15;
+    x |= (block[128 + half * 32 + l] >> (2 * q) & 3) << 4;
+    float scale = half_to_float((u16)(block[208] | block[209] << 8)) * (float)(signed char)block[192 + at / 16];
+    return scale * (float)((int)x - 32);
 }
-"#
+"#,
+        decoders!("q6_k")
     ),
 };
 
@@ -39,7 +38,8 @@ impl Blocks for Q6K {
     const NUMBERS: usize = 256;
     const BYTES: usize = 210;
     const HALVES: &'static [usize] = &[208];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q6_k"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q6_k", "decode_q6_k_bf16"]));
 
     #[inline(always)]
     fn decode(_: &[u8], block: &[u8], out: &mut [f32]) {

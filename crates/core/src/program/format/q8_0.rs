@@ -6,7 +6,7 @@
 use half::f16;
 
 use super::Blocks;
-use super::blocks::{Encode, farthest};
+use super::blocks::{Encode, decoders, farthest};
 use crate::program::op::launch::KernelSource;
 
 /// The format.
@@ -19,14 +19,13 @@ const SOURCE: KernelSource = KernelSource {
     text: concat!(
         include_str!("../op/common.cuh"),
         r#"
-extern "C" __global__ void decode_q8_0(const unsigned char* x, float* out, u64 first, u64 n) {
-    make_floats(out, first, n, [=](u64 i) {
-        const unsigned char* block = x + i / 32 * 34;
-        u16 scale = (u16)(block[0] | block[1] << 8);
-        return (float)(signed char)block[2 + i % 32] * half_to_float(scale);
-    });
+__device__ inline float q8_0_number(const unsigned char* x, u64 i) {
+    const unsigned char* block = x + i / 32 * 34;
+    u16 scale = (u16)(block[0] | block[1] << 8);
+    return (float)(signed char)block[2 + i % 32] * half_to_float(scale);
 }
-"#
+"#,
+        decoders!("q8_0")
     ),
 };
 
@@ -38,7 +37,8 @@ impl Blocks for Q8_0 {
     const NUMBERS: usize = 32;
     const BYTES: usize = 34;
     const HALVES: &'static [usize] = &[0];
-    const KERNEL: Option<(KernelSource, &'static str)> = Some((SOURCE, "decode_q8_0"));
+    const KERNELS: Option<(KernelSource, [&'static str; 2])> =
+        Some((SOURCE, ["decode_q8_0", "decode_q8_0_bf16"]));
     const ENCODE: Option<Encode> = Some(encode);
 
     #[inline(always)]

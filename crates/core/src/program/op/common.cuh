@@ -49,16 +49,16 @@ __device__ inline void convert(const In* x, Out* out, u64 n, F f) {
     }
 }
 
-// Makes `n` floats of numbers from `first` on, by a function of a number's place.
-template <typename F> __device__ inline void make_floats(float* out, u64 first, u64 n, F make) {
+// Makes `n` numbers from `first` on, by a function of a number's place; `Fours` are four of them.
+template <typename Fours, typename T, typename F> __device__ inline void make_numbers(T* out, u64 first, u64 n, F make) {
     if (first % 4 == 0 && in_fours(n, (u64)out)) {
         EACH(q, n / 4) {
             u64 at = (first / 4 + q) * 4;
-            Floats made;
+            Fours made;
             for (u32 k = 0; k < 4; k++) {
                 made.x[k] = make(at + k);
             }
-            ((Floats*)out)[q] = made;
+            ((Fours*)out)[q] = made;
         }
     } else {
         EACH(i, n) {

@@ -166,7 +166,7 @@ pub(super) fn ty(t: &Tensor) -> TensorType {
 /// A matrix in every format of blocks that can hold it and that has a kernel on a GPU.
 pub(super) fn in_blocks(t: &Tensor) -> Vec<Tensor> {
     let width = t.dims.last().copied().unwrap_or(0) as u64;
-    let all = FORMATS.iter().filter(|f| f.kernel().is_some());
+    let all = FORMATS.iter().filter(|f| f.kernels().is_some());
     let all = all
         .map(|f| Packed::of(*f))
         .filter(|p| Format::Blocks(*p).fits(width));

@@ -225,8 +225,8 @@ pub(super) struct Piece {
 enum Load {
     /// A kernel that copies it.
     Kernel(&'static str),
-    /// The decoder of blocks; and the decoded piece, if it is rounded then.
-    Decoded(Packed, Option<Operand>),
+    /// The decoder of blocks.
+    Decoded(Packed),
 }
 
 /// The logits as a GPU makes them: of all rows, for a piece of the vocabulary at a time.
@@ -271,8 +271,8 @@ impl Pieces {
             (Format::Plain(DType::BF16), false) => (Load::Kernel("head_piece_wide"), false),
             (Format::Plain(DType::BF16), true) => (Load::Kernel("head_piece_bf16"), true),
             (Format::Blocks(packed), _) => {
-                packed.rule().kernel()?;
-                (Load::Decoded(packed, None), false)
+                packed.rule().kernels()?;
+                (Load::Decoded(packed), false)
             }
             _ => return None,
         };
@@ -290,13 +290,6 @@ impl Pieces {
             true => (whole, None),
             false => (list.scratch(size(columns * width)), Some((whole, load))),
         };
-        let load = load.map(|(whole, load)| match load {
-            Load::Decoded(packed, _) if rounds => {
-                let wide = list.scratch(4 * columns * width);
-                (whole, Load::Decoded(packed, Some(wide)))
-            }
-            load => (whole, load),
-        });
         let mut x = In(first);
         if rounds && rows > 0 {
             x = list.scratch(size(rows * width));
@@ -342,13 +335,13 @@ impl Pieces {
                 let args = args![from, self.head, first * self.width, n];
                 list.fours("head_loss", kernel, n, args);
             }
-            Some((from, Load::Decoded(packed, wide))) => {
-                let to = wide.unwrap_or(self.head);
+            Some((from, Load::Decoded(packed))) => {
+                let range = (first * self.width, n);
                 // That there is a kernel was looked at first.
-                let _there = list.decode(packed, from, to, (first * self.width, n));
-                if let Some(wide) = wide {
-                    list.cast("narrow_bf16", wide, self.head, n);
-                }
+                let _there = match self.precision {
+                    Precision::Bf16 => list.decode_bf16(packed, from, self.head, range),
+                    Precision::F32 | Precision::Tf32 => list.decode(packed, from, self.head, range),
+                };
             }
         }
         let sizes = (self.rows, columns, self.width);

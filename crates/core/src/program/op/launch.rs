@@ -330,13 +330,35 @@ impl Launches {
         packed: Packed,
         from: Operand,
         to: Operand,
-        (first, n): (u64, u64),
+        range: (u64, u64),
     ) -> Option<()> {
-        let (source, kernel) = packed.rule().kernel()?;
+        let (source, [single, _]) = packed.rule().kernels()?;
+        self.decoded((source, single), (from, to), range);
+        Some(())
+    }
+
+    /// The same in bf16.
+    pub fn decode_bf16(
+        &mut self,
+        packed: Packed,
+        from: Operand,
+        to: Operand,
+        range: (u64, u64),
+    ) -> Option<()> {
+        let (source, [_, half]) = packed.rule().kernels()?;
+        self.decoded((source, half), (from, to), range);
+        Some(())
+    }
+
+    fn decoded(
+        &mut self,
+        (source, kernel): (KernelSource, &'static str),
+        (from, to): (Operand, Operand),
+        (first, n): (u64, u64),
+    ) {
         let held = std::mem::take(&mut self.held);
         self.fours(source.name, kernel, n, args![from, to, first, n]);
         self.held = held;
-        Some(())
     }
 
     /// A block a row, with threads for `width` elements.

@@ -243,6 +243,8 @@ impl MatMul {
         let (left, right, out) = (cx.inputs.first()?, cx.inputs.get(1)?, cx.outputs.first()?);
         let narrow = right.stored == DType::BF16;
         let rounds = self.precision == Precision::Bf16;
+        // Blocks are decoded to what the product reads; otherwise they are widened around this.
+        let blocks = right.stored.blocks().filter(|_| rounds);
         // What products in bf16 read is as well stored so, and so is what they make.
         let fits = |x: &Sized| {
             x.computed == DType::F32
@@ -252,7 +254,8 @@ impl MatMul {
             Epilogue::Accumulate => x.stored == out.stored,
             Epilogue::None | Epilogue::Bias => x.stored == DType::F32,
         });
-        if !(narrow || right.stored == DType::F32) || !fits(left) || !fits(out) || !added {
+        let reads = narrow || blocks.is_some() || right.stored == DType::F32;
+        if !reads || !fits(left) || !fits(out) || !added {
             return None;
         }
         let mut list = Launches::of(out.stored.plain()?);
@@ -265,10 +268,15 @@ impl MatMul {
         } else {
             In(0)
         };
-        let right = match (narrow, self.precision) {
-            (true, Precision::Bf16) | (false, Precision::F32 | Precision::Tf32) => In(1),
-            (false, Precision::Bf16) => round(&mut list, 1, n * k),
-            (true, Precision::F32 | Precision::Tf32) => {
+        let right = match (narrow, self.precision, blocks) {
+            (_, _, Some(packed)) => {
+                let rounded = list.scratch((2 * n * k).next_multiple_of(4));
+                list.decode_bf16(packed, In(1), rounded, (0, n * k))?;
+                rounded
+            }
+            (true, Precision::Bf16, _) | (false, Precision::F32 | Precision::Tf32, _) => In(1),
+            (false, Precision::Bf16, _) => round(&mut list, 1, n * k),
+            (true, Precision::F32 | Precision::Tf32, _) => {
                 let wide = list.scratch(4 * n * k);
                 list.cast("widen_bf16", In(1), wide, n * k);
                 wide

@@ -264,7 +264,9 @@ pub use watch::Look;
 /// The kernel sources of all ops and formats.
 pub fn sources() -> impl Iterator<Item = launch::KernelSource> {
     let formats = super::format::FORMATS.iter();
-    let formats = formats.filter_map(|f| f.kernel()).map(|(source, _)| source);
+    let formats = formats
+        .filter_map(|f| f.kernels())
+        .map(|(source, _)| source);
     let more = [attention::IN_BF16, attention_grad::IN_BF16];
     SOURCES.iter().copied().flatten().chain(more).chain(formats)
 }
