@@ -3,8 +3,7 @@
 #
 #   benches/gpu.sh [--rehearse] OUT PEFTC PROVE [PART…]
 #
-# OUT is the folder for the results, PEFTC a binary built with `--features cuda`, PROVE the example `prove`, built with
-# or without it. Parts, all of them if none is named:
+# OUT is the folder for the results, PEFTC the binary, PROVE the example `prove`. Parts, all of them if none is named:
 #
 #   doctor    what the machine offers                                         OUT/doctor.txt
 #   devices   the same recipes on processor and GPU (compare_devices.py)      OUT/devices.txt, devices.json

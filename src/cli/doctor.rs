@@ -85,8 +85,6 @@ struct Findings {
     libraries: Vec<(&'static str, &'static str, Option<PathBuf>)>,
 }
 
-const BUILT_WITH_CUDA: bool = cfg!(feature = "cuda");
-
 impl Doctor {
     pub(super) fn run(&self) -> i32 {
         let wanted = match self.device.as_deref().map(Wanted::of) {
@@ -242,12 +240,11 @@ impl Findings {
         }
     }
 
-    /// What stands between this build and a GPU. Without a GPU, the feature or a question there is
-    /// nothing to say.
+    /// What keeps programs from a GPU. Without a GPU or a question there is nothing to say.
     fn cuda_problems(&self, wanted: Wanted, problems: &mut Vec<Problem>) {
         let gpus = &self.found.gpus;
         let asked = wanted != Wanted::Nothing;
-        if !asked && !BUILT_WITH_CUDA && gpus.is_empty() && self.found.failed.is_none() {
+        if !asked && gpus.is_empty() && self.found.failed.is_none() {
             return;
         }
         let mut add = |what: String, remedy: &str| {
@@ -258,18 +255,6 @@ impl Findings {
                 asked,
             });
         };
-        if !BUILT_WITH_CUDA {
-            add(
-                match gpus.first() {
-                    Some(gpu) => format!(
-                        "this peftc was built without CUDA and does not use the {}",
-                        gpu.product
-                    ),
-                    None => "this peftc was built without CUDA".to_owned(),
-                },
-                "build one with `cargo build --release --features cuda`",
-            );
-        }
         if let Some(why) = &self.found.failed {
             let remedy = "where driver and kernel module are of different versions, restart the machine; else install the driver anew";
             add(format!("`nvidia-smi` fails: {why}"), remedy);
@@ -298,7 +283,7 @@ impl Findings {
                         "install the driver's libraries; in a container, start it with the GPU handed in (`--gpus all`)"
                     }
                     _ => {
-                        "install the CUDA toolkit, or its libraries alone, and add their folder to LD_LIBRARY_PATH"
+                        "install it with CUDA 13, or with `pip install nvidia-cuda-nvrtc nvidia-cublas`, and add its folder to LD_LIBRARY_PATH"
                     }
                 };
                 add(format!("`{stem}` is not found"), remedy);
@@ -311,7 +296,7 @@ impl Findings {
                 let what = format!("the {} has capability {major}.{minor}", gpu.product);
                 add(
                     what,
-                    "CUDA 13 compiles for 7.5 and above: build with the toolkit of CUDA 12",
+                    "8.0 or newer is needed: use `--device cpu`, or another GPU",
                 );
             }
         }

@@ -147,12 +147,12 @@ impl Common {
         self.device.parse().unwrap_or_default()
     }
 
-    /// The device to plan for; an error is printed, also where this build cannot run there and is to.
+    /// The device to plan for; an error is printed, also where programs are to run there and cannot.
     fn device(&self, intent: Intent) -> Option<Device> {
         let name = self.device.as_str();
         match name.parse::<ExecDevice>() {
             Ok(ExecDevice::Cuda(index)) => {
-                if let (Intent::Run, Err(why)) = (intent, ExecDevice::Cuda(index).is_built()) {
+                if let (Intent::Run, Err(why)) = (intent, ExecDevice::Cuda(index).is_ready()) {
                     error(&format!("`--device {name}`: {why}"));
                     return None;
                 }

@@ -90,13 +90,15 @@ struct Step {
     std::vector<uint8_t> kinds;
     std::vector<char> data;
     uint32_t product[9];
+    uint64_t first;
     float factors[2];
 };
 
 // cublasGemmEx, by columns.
 void multiply(const Step& step, std::vector<Buffer>& buffers) {
     const uint32_t* p = step.product;
-    Factor left = {buffers[p[4]].data(), (p[0] & 1) != 0, p[6]}, right = {buffers[p[5]].data(), (p[0] & 2) != 0, p[7]};
+    size_t size = (p[0] >> 2 & 3) == 2 ? 2 : 4;
+    Factor left = {buffers[p[4]].data() + step.first * size, (p[0] & 1) != 0, p[6]}, right = {buffers[p[5]].data(), (p[0] & 2) != 0, p[7]};
     void* out = buffers[step.words[0]].data();
     product(left, right, out, p[8], p[1], p[2], p[3], step.factors[0], step.factors[1], p[0] >> 2 & 3, p[0] >> 4);
 }
@@ -176,6 +178,7 @@ Step read_step(Reader& in) {
         for (uint32_t& x : step.product) {
             x = in.get<uint32_t>();
         }
+        step.first = in.get<uint64_t>();
         step.factors[0] = in.get<float>();
         step.factors[1] = in.get<float>();
         step.words.push_back(in.get<uint32_t>());

@@ -150,7 +150,8 @@ class Gpu:
         precision, narrow = p.flags >> 2 & 3, p.flags >> 4
         stored, compute = (14 if precision == 2 else 0), (77 if precision == 1 else 68)
         alpha, beta = ctypes.c_float(p.alpha), ctypes.c_float(p.beta)
-        at = [ctypes.c_void_p(address[x]) for x in (p.a, p.b, p.c)]
+        skipped = p.first * (2 if precision == 2 else 4)
+        at = [ctypes.c_void_p(x) for x in (address[p.a] + skipped, address[p.b], address[p.c])]
         turned = (p.flags & 1, p.flags >> 1 & 1)
         code = self.cublas.cublasGemmEx(
             self.blas, *turned, p.m, p.n, p.k, ctypes.byref(alpha), at[0], stored, p.lda, at[1], stored, p.ldb,

@@ -9,7 +9,7 @@ import struct
 import tarfile
 
 Call = collections.namedtuple("Call", "name grid block shared kinds words")
-Product = collections.namedtuple("Product", "flags m n k a b lda ldb ldc alpha beta c")
+Product = collections.namedtuple("Product", "flags m n k a b lda ldb ldc first alpha beta c")
 Copy = collections.namedtuple("Copy", "source to")
 Upload = collections.namedtuple("Upload", "to data")
 Table = collections.namedtuple("Table", "to kinds words")
@@ -40,7 +40,7 @@ class Reader:
             pairs = [self.get("BQ") for _ in range(count)]
             return Call(name, (x, y), block, shared, [k for k, _ in pairs], [w for _, w in pairs])
         if kind == 1:
-            return Product(*self.get("9I"), *self.get("2f"), self.get("I"))
+            return Product(*self.get("9I"), self.get("Q"), *self.get("2f"), self.get("I"))
         if kind == 2:
             return Copy(*self.get("2I"))
         if kind == 4:

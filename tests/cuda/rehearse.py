@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Makes libraries with which the CUDA build links and runs where there is no GPU: the driver and cuBLAS are
-the emulation of `tests/cuda`, NVRTC is the real one, all else fails when called.
+"""Makes libraries with which programs run on a GPU where there is none: the driver and cuBLAS are the emulation of
+`tests/cuda`, NVRTC is the real one, all else fails when called.
 
     python3 tests/cuda/rehearse.py FOLDER LIBNVRTC
-    NVCC=$PWD/.ci/fake-nvcc CUDARC_CUDA_VERSION=13000 CUDA_COMPUTE_CAP=90 LIBRARY_PATH=FOLDER cargo build --features cuda
     LD_LIBRARY_PATH=FOLDER target/debug/peftc run --device cuda recipes/…
 """
 
@@ -19,9 +18,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 # Library, soname, cudarc's modules and their functions. cuBLAS is one file with the driver: both ask one stream.
 LIBRARIES = [
     ("cuda", "libcuda.so.1", [("driver", r"cu[A-Z]\w*"), ("cublas", r"cublas[A-Z]\w*")]),
-    ("cublasLt", "libcublasLt.so.13", [("cublaslt", r"cublasLt[A-Z]\w*")]),
-    ("curand", "libcurand.so.10", [("curand", r"curand[A-Z]\w*")]),
-    ("cudart", "libcudart.so.13", []),
 ]
 
 

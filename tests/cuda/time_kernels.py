@@ -132,9 +132,9 @@ def others(b):
     fault = b.ids(3, 1)
     args = [logits, targets, lses, lses, lses, lses, fault, 2048, 2048, VOCABULARY, 0.0]
     yield "head_loss/head_loss_piece", rows(TOKENS, 2048), 0, args, 4 * TOKENS * 2048
-    args = [logits, targets, lses, one, one, 2048, 2048, 0.0, 0]
+    args = [logits, 0, targets, lses, one, one, 2048, 2048, 0.0, 0]
     yield "head_loss_grad/head_loss_slopes", rows(TOKENS, 2048), 0, args, 8 * TOKENS * 2048
-    yield "head_loss/head_piece", fours(WIDTH * 2048), 0, [x[0], x[1], 0, WIDTH * 2048], 8 * WIDTH * 2048
+    yield "head_loss/head_piece_narrow", fours(WIDTH * 2048), 0, [x[0], x[1], 0, WIDTH * 2048], 6 * WIDTH * 2048
     m, group = TOKENS * WIDTH, 64
     args = [x[0], x[1], x[2], m, WIDTH // group, TOKENS, group, group, 0, group, WIDTH, 1]
     yield "block_product/block_product", blocks(m), 0, [*args, group * group, group, 1], 8 * m

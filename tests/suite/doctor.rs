@@ -56,7 +56,7 @@ fn an_empty_machine_is_told_of_without_failing() {
     assert!(json["processor"]["threads"].as_u64() >= Some(1));
     assert_eq!(json["hub"]["offline"], true);
     assert_eq!(json["hub"]["endpoint"], "https://huggingface.co");
-    assert_eq!(json["cuda"]["built"], cfg!(feature = "cuda"));
+    assert_eq!(json["cuda"]["built"], true);
 }
 
 #[cfg(unix)]
@@ -75,9 +75,10 @@ fn a_gpu_is_found_and_matched_with_its_row() {
     assert_eq!(gpus[0]["profile"], "rtx3070-8gb");
     assert_eq!(gpus[0]["memory_bytes"], 8_u64 << 30);
     assert_eq!(gpus[1]["profile"], "h200-141gb");
+    // Its libraries are looked for wherever this machine may have them.
     let said = problems(&json, "cuda");
-    let without = "this peftc was built without CUDA and does not use the NVIDIA GeForce RTX 3070";
-    assert_eq!(said.iter().any(|p| p == without), !cfg!(feature = "cuda"));
+    let about = |p: &String| p.ends_with("is not found");
+    assert!(said.iter().all(about), "{said:?}");
 }
 
 #[cfg(unix)]

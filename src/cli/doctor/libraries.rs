@@ -5,19 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::cli::gpu::{output, program};
-
-/// Folders that installers of drivers and toolkits use.
-const USUAL: [&str; 9] = [
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib64",
-    "/usr/lib",
-    "/usr/lib/wsl/lib",
-    "/usr/local/nvidia/lib64",
-    "/usr/local/cuda/lib64",
-    "/usr/local/cuda/targets/x86_64-linux/lib",
-    "/opt/cuda/lib64",
-];
+use crate::exec::backend::{library_folders, library_in};
 
 /// What is known of where libraries are.
 #[derive(Debug)]
@@ -32,15 +20,9 @@ impl Loader {
     /// The loader of this machine.
     pub(super) fn here() -> Self {
         let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-        let mut named: Vec<PathBuf> = std::env::split_paths(&named)
+        let named = std::env::split_paths(&named)
             .filter(|p| !p.as_os_str().is_empty())
             .collect();
-        for home in ["CUDA_HOME", "CUDA_PATH"] {
-            if let Some(home) = std::env::var_os(home) {
-                let home = PathBuf::from(home);
-                named.extend([home.join("lib64"), home.join("lib")]);
-            }
-        }
         let ldconfig = program("ldconfig").or_else(|| {
             let own = PathBuf::from("/sbin/ldconfig");
             own.is_file().then_some(own)
@@ -53,7 +35,7 @@ impl Loader {
 
     /// The first library whose file name is `stem` or begins with `stem` and a dot: `libnvrtc.so`.
     pub(super) fn find(&self, stem: &str) -> Option<PathBuf> {
-        let in_named = self.named.iter().find_map(|dir| in_folder(dir, stem));
+        let in_named = self.named.iter().find_map(|dir| library_in(dir, stem));
         let in_table = || {
             // `	libcuda.so.1 (libc6,x86-64) => /lib/x86_64-linux-gnu/libcuda.so.1`
             let mut lines = self
@@ -61,28 +43,20 @@ impl Loader {
                 .lines()
                 .filter_map(|l| l.trim().split_once(" => "));
             let (_, path) = lines.find(|(name, path)| {
-                is(name.split(' ').next().unwrap_or_default(), stem) && Path::new(path).exists()
+                let name = name.split(' ').next().unwrap_or_default();
+                let rest = name.strip_prefix(stem);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                    && Path::new(path).exists()
             })?;
             Some(PathBuf::from(path))
         };
-        in_named
-            .or_else(in_table)
-            .or_else(|| USUAL.iter().find_map(|dir| in_folder(Path::new(dir), stem)))
+        let elsewhere = || {
+            library_folders()
+                .iter()
+                .find_map(|dir| library_in(dir, stem))
+        };
+        in_named.or_else(in_table).or_else(elsewhere)
     }
-}
-
-fn is(name: &str, stem: &str) -> bool {
-    name.strip_prefix(stem)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
-fn in_folder(dir: &Path, stem: &str) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(dir).ok()?.flatten();
-    entries
-        .filter(|e| is(&e.file_name().to_string_lossy(), stem))
-        .map(|e| e.path())
-        .filter(|p| p.exists())
-        .min()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::{BUILT_WITH_CUDA, Findings, Problem};
+use super::{Findings, Problem};
 use crate::base::units::Bytes;
 use crate::base::visible;
 use crate::cli::gpu::Gpu;
@@ -32,7 +32,7 @@ impl Findings {
         json!({
             "schema": 1,
             "version": env!("CARGO_PKG_VERSION"),
-            "built": { "features": features(), "arch": std::env::consts::ARCH, "os": std::env::consts::OS },
+            "built": { "features": FEATURES, "arch": std::env::consts::ARCH, "os": std::env::consts::OS },
             "processor": { "model": h.processor, "vector_extensions": h.vectors, "threads": h.threads },
             "memory": { "total_bytes": h.memory, "available_bytes": h.available, "cgroup_limit_bytes": h.limit },
             "store": {
@@ -47,7 +47,7 @@ impl Findings {
                 "cached": self.hub.cached, "endpoint": self.hub.endpoint, "offline": self.hub.offline, "token": self.hub.token,
             },
             "cuda": {
-                "built": BUILT_WITH_CUDA, "driver_version": self.found.driver, "visible_devices": std::env::var("CUDA_VISIBLE_DEVICES").ok(),
+                "built": true, "driver_version": self.found.driver, "visible_devices": std::env::var("CUDA_VISIBLE_DEVICES").ok(),
                 "nvidia_smi": self.found.smi.as_ref().map(|p| p.display().to_string()),
                 "libraries": libraries, "gpus": self.found.gpus.iter().enumerate().map(gpu).collect::<Vec<_>>(),
             },
@@ -83,12 +83,9 @@ impl Findings {
     /// The build, the processor and its memory.
     fn host_lines(&self, line: Line<'_>) {
         let h = &self.host;
-        let with = match features().as_slice() {
-            [] => "without CUDA".to_owned(),
-            list => format!("with {}", list.join(", ")),
-        };
+        let with = FEATURES.join(", ");
         let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-        line("built", format!("for {os} {arch}, {with}"));
+        line("built", format!("for {os} {arch}, with {with}"));
         line(
             "processor",
             format!(
@@ -191,7 +188,7 @@ impl Findings {
         for (_, stem, path) in &self.libraries {
             if let Some(path) = path {
                 line("library", path.display().to_string());
-            } else if !self.found.gpus.is_empty() || BUILT_WITH_CUDA {
+            } else if !self.found.gpus.is_empty() {
                 line("library", format!("{stem}: not found"));
             }
         }
@@ -205,7 +202,5 @@ fn size(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "unknown".to_owned(), |n| Bytes(n).to_string())
 }
 
-/// The cargo features that change what runs.
-fn features() -> Vec<&'static str> {
-    BUILT_WITH_CUDA.then_some("cuda").into_iter().collect()
-}
+/// What runs programs beside the processor: in every build.
+const FEATURES: [&str; 1] = ["cuda"];

@@ -62,7 +62,7 @@ impl Running {
         work: impl FnOnce(Machine, Device) -> Result<(), Refusal> + Send,
     ) -> i32 {
         let named = self.device.parse::<Device>();
-        let device = match named.and_then(|device| device.is_built().map(|()| device)) {
+        let device = match named.and_then(|device| device.is_ready().map(|()| device)) {
             Ok(device) => device,
             Err(why) => {
                 error(&format!("`--device {}`: {why}", self.device));

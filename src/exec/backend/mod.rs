@@ -13,12 +13,12 @@ use crate::program::{Bindings, DType, Program, TensorType};
 
 pub mod alloc;
 mod cpu;
-#[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(test)]
 pub mod rehearsed;
 
 pub use cpu::Cpu;
+pub use cuda::{library_folders, library_in};
 
 /// Where programs run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,18 +59,15 @@ impl fmt::Display for Device {
 }
 
 impl Device {
-    /// Whether this build can run programs there.
+    /// Whether programs can run there: for a GPU, whether its libraries and the GPU itself are found.
     ///
     /// # Errors
-    /// What to do about it if not.
-    pub fn is_built(self) -> Result<(), String> {
-        if !matches!(self, Self::Cuda(_)) || cfg!(feature = "cuda") {
-            return Ok(());
+    /// What is missing, and what to do about it.
+    pub fn is_ready(self) -> Result<(), String> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Cuda(n) => cuda::Cuda::is_ready(n).map_err(|why| why.to_string()),
         }
-        Err("this peftc was built without CUDA and runs on the processor only; build one with \
-             `cargo build --release --features cuda` (docs/cuda.md), or use `--device cpu`; `check` and `plan` plan \
-             for GPUs in every build"
-            .to_owned())
     }
 }
 
@@ -79,17 +76,15 @@ pub trait Open: fmt::Debug + fmt::Display + Send + Sync {
     /// Opens it.
     ///
     /// # Errors
-    /// No driver, no such GPU, one that is too old, or a build without CUDA: one sentence with the remedy.
+    /// No driver, no such GPU, or one that is too old: one sentence with the remedy.
     fn open(&self, machine: Machine) -> Result<Box<dyn Backend>, RunError>;
 }
 
 impl Open for Device {
     fn open(&self, machine: Machine) -> Result<Box<dyn Backend>, RunError> {
-        self.is_built().map_err(RunError::Device)?;
         match self {
-            #[cfg(feature = "cuda")]
             Self::Cuda(n) => Ok(Box::new(cuda::Cuda::open(*n)?)),
-            _ => Ok(Box::new(Cpu::new(machine))),
+            Self::Cpu => Ok(Box::new(Cpu::new(machine))),
         }
     }
 }
@@ -321,7 +316,6 @@ pub trait Backend: fmt::Debug + Send {
 }
 
 /// The type of the three words of a fault, see [`crate::program::op::launch::Operand::Fault`].
-#[cfg(any(test, feature = "cuda"))]
 fn fault_type() -> TensorType {
     TensorType::fixed(DType::U32, &[3])
 }

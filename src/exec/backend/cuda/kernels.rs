@@ -3,7 +3,7 @@
 use cudarc::driver::{CudaFunction, sys};
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
-use super::{Cuda, cudarc, driver};
+use super::{Cuda, driver};
 use crate::files::{RunError, cache, durable};
 use crate::program::op::launch::{Call, held_as};
 use crate::program::op::sources;

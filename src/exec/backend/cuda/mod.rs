@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::cuda_backend::cudarc;
 use cudarc::cublas::{CudaBlas, sys as cublas_sys};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr,
@@ -25,9 +24,11 @@ use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand};
 use crate::program::{Bindings, DType, TensorType};
 
 mod kernels;
+mod libraries;
 mod product;
 mod profile;
 
+pub use libraries::{folders as library_folders, in_folder as library_in};
 use product::product_failed;
 use profile::Profile;
 
@@ -96,20 +97,29 @@ fn driver(what: &str, error: DriverError) -> RunError {
 }
 
 impl Cuda {
+    /// Whether there are CUDA's libraries and a GPU of this number.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn is_ready(ordinal: u32) -> Result<(), RunError> {
+        libraries::load()?;
+        let count = CudaContext::device_count().map_err(|e| driver("be found", e))?;
+        if i64::from(ordinal) < i64::from(count) {
+            return Ok(());
+        }
+        Err(RunError::Device(format!(
+            "there is no GPU {ordinal}: {count} can be seen, counted from 0"
+        )))
+    }
+
     /// Opens a GPU by its number.
     ///
     /// # Errors
     /// No driver, no such GPU, or one that is too old.
     pub fn open(ordinal: u32) -> Result<Self, RunError> {
-        let context = CudaContext::new(ordinal as usize).map_err(|error| match error.0 {
-            sys::CUresult::CUDA_ERROR_INVALID_DEVICE => {
-                let count = CudaContext::device_count().unwrap_or(0);
-                RunError::Device(format!(
-                    "there is no GPU {ordinal}: {count} can be seen, counted from 0"
-                ))
-            }
-            _ => driver("be opened", error),
-        })?;
+        Self::is_ready(ordinal)?;
+        let context =
+            CudaContext::new(ordinal as usize).map_err(|error| driver("be opened", error))?;
         let failed = |error| driver("be opened", error);
         let (major, minor) = context.compute_capability().map_err(failed)?;
         if (major, minor) < OLDEST {

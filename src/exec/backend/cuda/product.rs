@@ -8,7 +8,7 @@ use std::ffi::c_void;
 
 use cudarc::cublas::{result, sys as cublas_sys};
 
-use super::{Blocks, Cuda, cudarc};
+use super::{Blocks, Cuda};
 use crate::files::RunError;
 use crate::program::op::Precision;
 use crate::program::op::launch::Product;
@@ -23,7 +23,8 @@ pub(super) fn product_failed(error: result::CublasError) -> RunError {
 impl Cuda {
     pub(super) fn multiply(&self, p: &Product, blocks: &Blocks<'_>) -> Result<(), RunError> {
         let place = |operand| self.address(self.operand(blocks, operand)?);
-        let (a, b, c) = (place(p.a)?, place(p.b)?, place(p.c)?);
+        let size = if p.precision == Precision::Bf16 { 2 } else { 4 };
+        let (a, b, c) = (place(p.a)? + p.first * size, place(p.b)?, place(p.c)?);
         let number = |x: u32| {
             i32::try_from(x).map_err(|_| {
                 RunError::Device("a matrix has more than 2³¹ rows or columns".to_owned())

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, sys};
 use crate::files::durable;
 use crate::program::op::launch::Launch;
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, sys};
 
 /// Events that are asked for their times together.
 const TOGETHER: usize = 8192;

@@ -23,10 +23,10 @@ __device__ inline float q6_k_number(const unsigned char* x, u64 i) {
     const unsigned char* block = x + i / 256 * 210;
     u32 at = (u32)(i % 256);
     u32 half = at / 128, q = at % 128 / 32, l = at % 32;
-    u32 x = block[half * 64 + q % 2 * 32 + l] >> (q / 2 * 4) & 15;
-    x |= (block[128 + half * 32 + l] >> (2 * q) & 3) << 4;
+    u32 low = block[half * 64 + q % 2 * 32 + l] >> (q / 2 * 4) & 15;
+    low |= (block[128 + half * 32 + l] >> (2 * q) & 3) << 4;
     float scale = half_to_float((u16)(block[208] | block[209] << 8)) * (float)(signed char)block[192 + at / 16];
-    return scale * (float)((int)x - 32);
+    return scale * (float)((int)low - 32);
 }
 "#,
         decoders!("q6_k")

@@ -1,8 +1,4 @@
-// Pieces of the head, as products read them.
-
-extern "C" __global__ void head_piece(const float* head, float* out, u64 from, u64 n) {
-    convert<float, float, Floats, Floats>(head + from, out, n, [](float x) { return x; });
-}
+// Pieces of the head, as products read them, where they do not read it as it is.
 
 extern "C" __global__ void head_piece_narrow(const float* head, u16* out, u64 from, u64 n) {
     convert<float, u16, Floats, Halves>(head + from, out, n, [](float x) { return float_to_bfloat(x); });
@@ -10,10 +6,6 @@ extern "C" __global__ void head_piece_narrow(const float* head, u16* out, u64 fr
 
 extern "C" __global__ void head_piece_wide(const u16* head, float* out, u64 from, u64 n) {
     convert<u16, float, Halves, Floats>(head + from, out, n, [](u16 x) { return bfloat_to_float(x); });
-}
-
-extern "C" __global__ void head_piece_bf16(const u16* head, u16* out, u64 from, u64 n) {
-    convert<u16, u16, Halves, Halves>(head + from, out, n, [](u16 x) { return x; });
 }
 
 // The logarithm of a sum of two exponentials; no number if one of them is none.

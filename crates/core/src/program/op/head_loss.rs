@@ -209,7 +209,7 @@ impl OpRule for HeadLoss {
 
 /// Most columns of a piece on a GPU, and about how many logits it has.
 const COLUMNS: u64 = 8192;
-const LOGITS: u64 = 1 << 22;
+const LOGITS: u64 = 1 << 24;
 
 /// A piece of the vocabulary.
 #[derive(Clone, Copy, Debug)]
@@ -239,11 +239,11 @@ pub(super) struct Pieces {
     pub cap: f32,
     /// In what numbers products are.
     pub precision: Precision,
-    /// States, a piece of the head and its logits, as products read them.
+    /// States, the head or a piece of it, and a piece's logits, as products read them.
     pub x: Operand,
-    pub head: Operand,
+    head: Operand,
     pub logits: Operand,
-    /// The whole head, and what makes a piece of it; none where the piece is all of it.
+    /// The whole head, and what makes a piece of it; none where products read the head as it is.
     load: Option<(Operand, Load)>,
     columns: u64,
 }
@@ -265,14 +265,13 @@ impl Pieces {
             return None;
         }
         let rounds = op.precision == Precision::Bf16;
-        let (load, as_read) = match (held, rounds) {
-            (Format::Plain(DType::F32), false) => (Load::Kernel("head_piece"), true),
-            (Format::Plain(DType::F32), true) => (Load::Kernel("head_piece_narrow"), false),
-            (Format::Plain(DType::BF16), false) => (Load::Kernel("head_piece_wide"), false),
-            (Format::Plain(DType::BF16), true) => (Load::Kernel("head_piece_bf16"), true),
+        let load = match (held, rounds) {
+            (Format::Plain(DType::F32), false) | (Format::Plain(DType::BF16), true) => None,
+            (Format::Plain(DType::F32), true) => Some(Load::Kernel("head_piece_narrow")),
+            (Format::Plain(DType::BF16), false) => Some(Load::Kernel("head_piece_wide")),
             (Format::Blocks(packed), _) => {
                 packed.rule().kernels()?;
-                (Load::Decoded(packed), false)
+                Some(Load::Decoded(packed))
             }
             _ => return None,
         };
@@ -286,9 +285,9 @@ impl Pieces {
             }
         };
         let whole = In(first + 1);
-        let (head, load) = match as_read && columns == vocabulary {
-            true => (whole, None),
-            false => (list.scratch(size(columns * width)), Some((whole, load))),
+        let (head, load) = match load {
+            None => (whole, None),
+            Some(load) => (list.scratch(size(columns * width)), Some((whole, load))),
         };
         let mut x = In(first);
         if rounds && rows > 0 {
@@ -348,9 +347,18 @@ impl Pieces {
         self.product(
             list,
             sizes,
-            [(self.x, false), (self.head, true)],
+            ((self.x, false), self.head(piece, true)),
             (0.0, self.logits),
         );
+    }
+
+    /// A piece of the head as a right operand, transposed or not, and its first element.
+    pub fn head(&self, piece: Piece, transposed: bool) -> (Operand, bool, u64) {
+        let first = match self.load {
+            None => piece.first * self.width,
+            Some(_) => 0,
+        };
+        (self.head, transposed, first)
     }
 
     /// `to ← alpha · op(a) · op(b) + beta · to`, of `m × n` with inner size `k`.
@@ -358,14 +366,15 @@ impl Pieces {
         &self,
         list: &mut Launches,
         (m, n, k): (u64, u64, u64),
-        [a, b]: [(Operand, bool); 2],
+        (a, (b, b_t, first)): ((Operand, bool), (Operand, bool, u64)),
         (beta, c): (f32, Operand),
     ) {
         let sizes = (m as u32, n as u32, k as u32);
         list.list.push(Launch::Product(Product {
             precision: self.precision,
             c,
-            ..Product::of_rows(sizes, a, b, self.alpha, beta)
+            first,
+            ..Product::of_rows(sizes, a, (b, b_t), self.alpha, beta)
         }));
     }
 }

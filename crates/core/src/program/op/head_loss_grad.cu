@@ -1,5 +1,6 @@
-// A block a row: the loss's gradient by the logits of a piece, in their place. `cap` is 0 for none; `up` has a number, or two a row.
-extern "C" __global__ void head_loss_slopes(float* logits, const u32* targets, const float* lses, const float* scale, const float* up, u32 n, u32 first,
+// A block a row: the loss's gradient by the logits of a piece, in their place, or in bf16 where `rounded` is one. `cap` is 0 for
+// none; `up` has a number, or two a row.
+extern "C" __global__ void head_loss_slopes(float* logits, u16* rounded, const u32* targets, const float* lses, const float* scale, const float* up, u32 n, u32 first,
                                             float cap, u32 by_row) {
     u64 at = (u64)blockIdx.x * n;
     float factor = by_row ? up[2 * (u64)blockIdx.x] : (float)((double)up[0] * (double)scale[0]), lse = lses[blockIdx.x];
@@ -12,7 +13,12 @@ extern "C" __global__ void head_loss_slopes(float* logits, const u32* targets, c
             slope = 1.0f - t * t;
         }
         float own = factor * exp_fast(x - lse) * slope;
-        logits[at + c] = first + c == target ? own - factor * slope : own;
+        own = first + c == target ? own - factor * slope : own;
+        if (rounded != 0) {
+            rounded[at + c] = float_to_bfloat(own);
+        } else {
+            logits[at + c] = own;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::super::format::Format;
 use super::super::types::DType;
 use super::head_loss::{Pieces, backward, backward_scratch, by_types, sizes};
 use super::launch::{
-    KernelSource, Launches,
+    Arg, KernelSource, Launches,
     Operand::{In, Out},
     args, source,
 };
@@ -96,6 +96,7 @@ impl OpRule for HeadLossGrad {
                 n,
                 args![
                     pieces.logits,
+                    rounded.map_or(Arg::Null, Arg::At),
                     In(3),
                     In(5),
                     In(4),
@@ -106,18 +107,14 @@ impl OpRule for HeadLossGrad {
                     u32::from(by_row)
                 ],
             );
-            let mut slopes = pieces.logits;
-            if let Some(narrow) = rounded {
-                list.cast("narrow_bf16", slopes, narrow, rows * n);
-                slopes = narrow;
-            }
+            let slopes = rounded.unwrap_or(pieces.logits);
             if let Some(dx) = dx {
                 let beta = if piece.first == 0 { 0.0 } else { 1.0 };
-                let factors = [(slopes, false), (pieces.head, false)];
-                pieces.product(&mut list, (rows, d, n), factors, (beta, dx));
+                let head = pieces.head(piece, false);
+                pieces.product(&mut list, (rows, d, n), ((slopes, false), head), (beta, dx));
             }
             if let Some(dhead) = dhead {
-                let factors = [(slopes, true), (pieces.x, false)];
+                let factors = ((slopes, true), (pieces.x, false, 0));
                 let to = part.unwrap_or(dhead);
                 pieces.product(&mut list, (n, d, rows), factors, (0.0, to));
                 if let Some(part) = part {

@@ -141,6 +141,8 @@ pub struct Product {
     pub a: Operand,
     /// Between its columns.
     pub lda: u32,
+    /// Its first element that is read.
+    pub first: u64,
     /// Right operand.
     pub b: Operand,
     /// Between its columns.
@@ -177,6 +179,7 @@ impl Product {
             alpha,
             a: b,
             lda: across(b_t, k, n),
+            first: 0,
             b: a,
             ldb: across(a_t, m, k),
             beta,

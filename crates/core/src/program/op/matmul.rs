@@ -484,7 +484,13 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
                     };
                     // Each format of blocks has its turn.
                     let blocks = in_blocks(&b).into_iter().enumerate();
-                    let blocks = blocks.filter(|(i, _)| i % 9 == turn % 9).map(|(_, b)| b);
+                    let own = |(i, _): &(usize, _)| match precision {
+                        Precision::Bf16 => i % 3 == turn / 3 % 3,
+                        Precision::F32 | Precision::Tf32 => {
+                            i % 6 == (turn / 3 * 2 + turn % 3 - 1) % 6
+                        }
+                    };
+                    let blocks = blocks.filter(own).map(|(_, b)| b);
                     let narrow = std::iter::once(b.cast(DType::BF16)).chain(blocks);
                     for b in std::iter::once(b.clone()).chain(narrow) {
                         let inputs = [a.clone(), b].into_iter().chain(extra.clone());

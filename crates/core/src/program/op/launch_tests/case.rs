@@ -99,7 +99,8 @@ impl Case {
                 (_, Some(x)) => x.iter().map(|x| x.to_f64()).collect(),
                 _ => floats(&t.cast(DType::F32))
                     .iter()
-                    .map(|&x| bf16::from_f64(x).to_f64())
+                    // Not from f64 at once, which drops bits that decide a tie.
+                    .map(|&x| bf16::from_f32(x as f32).to_f64())
                     .collect(),
             }
         };

@@ -94,6 +94,7 @@ fn encode(out: &mut Vec<u8>, launch: &Launch, place: &dyn Fn(Operand) -> u32) {
             ] {
                 word(out, x);
             }
+            out.extend(p.first.to_le_bytes());
             out.extend(p.alpha.to_le_bytes());
             out.extend(p.beta.to_le_bytes());
             word(out, place(p.c));
