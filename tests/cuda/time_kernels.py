@@ -126,7 +126,7 @@ def others(b):
     one, step = b.floats(1), b.ids(1, 9)
     args = [*x, one, step, one, n, double(0.9), double(0.999), 1e-8, double(0.01), 0]
     yield "adamw/adamw", blocks(n), 0, args, 28 * n
-    part = max(-(-n // 256), 8192)
+    part = max(-(-n // 512), 8192)
     yield "grad_norm/square_sums", ((-(-n // part), 1), 256), 0, [x[0], x[1], n, part, 0], 4 * n
     logits, targets, lses = b.floats(TOKENS * 2048), b.ids(TOKENS, VOCABULARY), b.floats(8 * TOKENS)
     fault = b.ids(3, 1)
@@ -136,17 +136,18 @@ def others(b):
     yield "head_loss_grad/head_loss_slopes", rows(TOKENS, 2048), 0, args, 8 * TOKENS * 2048
     yield "head_loss/head_piece_narrow", fours(WIDTH * 2048), 0, [x[0], x[1], 0, WIDTH * 2048], 6 * WIDTH * 2048
     m, group = TOKENS * WIDTH, 64
-    args = [x[0], x[1], x[2], m, WIDTH // group, TOKENS, group, group, 0, group, WIDTH, 1]
-    yield "block_product/block_product", blocks(m), 0, [*args, group * group, group, 1], 8 * m
-    yield "block_product/block_product (turned)", blocks(m), 0, [*args, group * group, 1, group], 8 * m
+    args = [x[0], x[1], x[2], WIDTH // group, TOKENS, group, group, 0, group, WIDTH, 1]
+    tiles = (-(-TOKENS // 64) * (WIDTH // group), -(-group // 32)), 256
+    yield "block_product/block_product", tiles, 0, [*args, group * group, group, 1], 8 * m
+    yield "block_product/block_product (turned)", tiles, 0, [*args, group * group, 1, group], 8 * m
     count = WIDTH * WIDTH // 100
     ids = b.put(numpy.sort(b.noise.choice(WIDTH * WIDTH, count, replace=False)).astype(numpy.uint32), 4 * count)
     args = [0, x[0], x[2], ids, 0, x[3], fault, TOKENS, WIDTH, WIDTH, 1, 0, 0, count]
     yield "sparse_product/sparse_product", ((-(-TOKENS // 128), WIDTH // 32), 128), 0, args, 8 * TOKENS * WIDTH
     args = [0, x[0], x[1], ids, 0, x[3], fault, TOKENS, WIDTH, WIDTH, 1, 0, count]
     yield "sampled_product/sampled_product", blocks(count), 0, args, 8 * TOKENS * WIDTH
-    yield "nominate/nominate", ((1, 1), 256), 0, [ids, x[1], x[2], x[0], WIDTH * WIDTH, count], 4 * WIDTH * WIDTH
-    yield "kth_smallest/kth_smallest", ((1, 1), 256), 0, [x[0], b.put(numpy.float32([9000.0]), 4), x[1], 1 << 20], 4 << 20
+    yield "nominate/nominate", ((1, 1), 1024), 0, [ids, x[1], x[2], x[0], WIDTH * WIDTH, count], 4 * WIDTH * WIDTH
+    yield "kth_smallest/kth_smallest", ((1, 1), 1024), 0, [x[0], b.put(numpy.float32([9000.0]), 4), x[1], 1 << 20], 4 << 20
     classes, few = VOCABULARY, 128
     yield "cross_entropy/cross_entropy", rows(few, classes), 0, [x[0], targets, x[1], fault, classes], 4 * few * classes
     yield "cross_entropy_grad/cross_entropy_grad", rows(few, classes), 0, [x[0], targets, one, one, x[1], classes], 8 * few * classes

@@ -1,6 +1,9 @@
 // `pow` in f64 may differ from the CPU's in its last place, which a rounding to f32 nearly always hides.
 __device__ inline void adamw_update(float* now, float* p, const float* g, float* m, float* v, const float* lr, const u32* step, const float* factor, u64 n,
                                     double b1, double b2, float eps, double weight_decay, u32 since) {
+    if ((u64)blockIdx.x * blockDim.x >= n) {
+        return;
+    }
     if (threadIdx.x == 0) {
         double t = (double)(step[0] > since ? step[0] - since : 0) + 1.0, rate = (double)lr[0];
         now[0] = (float)(rate / (1.0 - pow(b1, t)));

@@ -164,7 +164,7 @@ impl AdamW {
             held: DType::F32,
             source: "adamw",
             kernel: "adamw_together",
-            grid: [most.div_ceil(256).min(256) as u32, updates.len() as u32],
+            grid: [most.div_ceil(1024).min(64) as u32, updates.len() as u32],
             block: 256,
             shared: 0,
             args: args![

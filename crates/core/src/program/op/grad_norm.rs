@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::types::DType;
 use super::launch::{
-    KernelSource, Launches,
+    Arg, Call, KernelSource, Launch, Launches,
     Operand::{In, Out},
     args, source,
 };
@@ -37,16 +37,34 @@ impl OpRule for GradNorm {
         let count: u64 = (0..cx.inputs.len()).map(|i| blocks(cx.elements(i)).1).sum();
         let parts = list.scratch(8 * count);
         let mut first = 0;
+        // Of small gradients an adapter has hundreds: one launch for all of them.
+        let (mut words, mut most) = (Vec::<Arg>::new(), 0);
         for i in 0..cx.inputs.len() {
-            let (part, number) = blocks(cx.elements(i));
-            list.rows(
-                "grad_norm",
-                "square_sums",
-                number,
-                256,
-                args![In(i), parts, cx.elements(i), part, first],
-            );
+            let n = cx.elements(i);
+            let (part, number) = blocks(n);
+            if number <= SMALL {
+                words.extend(args![In(i), n, u64::from(first)]);
+                most = number.max(most);
+            } else {
+                let args = args![In(i), parts, n, part, first];
+                list.rows("grad_norm", "square_sums", number, 256, args);
+            }
             first += number as u32;
+        }
+        for words in words.chunks(3 * ROWS) {
+            let table = list.scratch(8 * words.len() as u64);
+            let (to, words) = (table, words.to_vec());
+            let tensors = (words.len() / 3) as u32;
+            list.list.push(Launch::Table { to, words });
+            list.call(Call {
+                source: "grad_norm",
+                kernel: "square_sums_together",
+                held: DType::F32,
+                grid: [most as u32, tensors],
+                block: 256,
+                shared: 0,
+                args: args![table, parts, CHUNK as u64],
+            });
         }
         list.once("grad_norm", "root_of_sum", args![parts, Out(0), first]);
         Some(list)
@@ -82,6 +100,9 @@ impl OpRule for GradNorm {
 }
 
 /// Most chunks of one gradient.
+/// Most gradients of one launch, and parts of one of them.
+const ROWS: usize = 4096;
+const SMALL: u64 = 32;
 const PARTS: usize = 256;
 
 fn squares<T: Elementary>(g: &[T]) -> f64 {
@@ -105,6 +126,7 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
     use super::fixtures::{Fixtures, SHAPES, list, matrix, narrow, small};
     let mut all = Fixtures::new();
     all.sample(GradNorm, [narrow(&small(4)), list(28, 20_000)]);
+    all.case(GradNorm, [list(20, 1), list(21, 300_001), list(22, 9)]);
     for (rows, d) in SHAPES {
         all.case(
             GradNorm,

@@ -68,7 +68,8 @@ impl OpRule for KthSmallest {
             );
             first += n;
         }
-        list.once(
+        list.once_of(
+            1024,
             "kth_smallest",
             "kth_smallest",
             args![keys, In(0), Out(0), all as u32],

@@ -4,11 +4,12 @@
 //! these very lists through an emulation of the kernels' sources and compares with the CPU.
 
 use super::super::format::{Format, Packed};
-use super::super::graph::Program;
-use super::super::memory::sized;
-use super::super::stored;
-use super::super::types::{Bindings, DType};
-use super::{Op, Precision, SizedCx};
+use super::super::types::DType;
+use super::{Precision, SizedCx};
+
+mod missing;
+
+pub use missing::{Missing, without_launches};
 
 /// The line that says what activations are stored in, for in front of a source.
 #[must_use]
@@ -387,12 +388,23 @@ impl Launches {
 
     /// One block.
     pub fn once(&mut self, source: &'static str, kernel: &'static str, args: Vec<Arg>) {
+        self.once_of(THREADS, source, kernel, args);
+    }
+
+    /// One block of so many threads, 1,024 at most.
+    pub fn once_of(
+        &mut self,
+        block: u32,
+        source: &'static str,
+        kernel: &'static str,
+        args: Vec<Arg>,
+    ) {
         self.call(Call {
             source,
             kernel,
             held: self.held,
             grid: [1, 1],
-            block: THREADS,
+            block,
             shared: 0,
             args,
         });
@@ -455,59 +467,6 @@ impl Launches {
             }
         }
     }
-}
-
-/// An op that cannot run on a GPU as a program uses it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// Its kernel's name.
-    pub op: &'static str,
-    /// What there is no kernel for.
-    pub why: String,
-    /// What it belongs to: the label of the first such node.
-    pub label: String,
-}
-
-/// The ops of a program that cannot run on a GPU, one for each reason. Shapes that vary do not matter.
-#[must_use]
-pub fn without_launches(program: &Program) -> Vec<Missing> {
-    let sizes = Bindings::of_lengths([1]);
-    let mut list: Vec<Missing> = Vec::new();
-    for node in &program.nodes {
-        let cx = sized(program, node, &sizes);
-        if stored::launches(&node.op, &cx).is_some() {
-            continue;
-        }
-        let (op, why) = (node.op.kernel(), reason(&node.op, &cx));
-        if list.iter().any(|m| m.op == op && m.why == why) {
-            continue;
-        }
-        let label = program.labels.get(node.label as usize);
-        let label = label.cloned().unwrap_or_default();
-        list.push(Missing { op, why, label });
-    }
-    list.sort_by(|a, b| (a.op, &a.why).cmp(&(b.op, &b.why)));
-    list
-}
-
-/// Why an op that has no launches has none: the width of its heads, or the types of its operands.
-fn reason(op: &Op, cx: &SizedCx) -> String {
-    let heads = match op {
-        Op::Attention(a) | Op::AttentionGrad(super::AttentionGrad(a)) => Some(a.heads.queries),
-        Op::CachedAttention(a) => Some(a.heads.queries),
-        _ => None,
-    };
-    let most = super::attention::WIDEST_HEAD;
-    if let Some(head) = heads.map(|n| cx.width(0) / u64::from(n.max(1)))
-        && head > most
-    {
-        return format!("heads are {head} wide, and kernels hold at most {most} columns");
-    }
-    let all = cx.inputs.iter().chain(&cx.outputs);
-    let mut types: Vec<String> = all.map(|x| x.stored.to_string()).collect();
-    types.sort();
-    types.dedup();
-    format!("it would be of {}", types.join(", "))
 }
 
 /// What the operands with these numbers are all stored in, if kernels know it: f32, or the same 16 bits. All others

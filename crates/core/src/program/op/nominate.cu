@@ -5,7 +5,7 @@ __device__ inline u32 size_key(float x) {
 // One block: the key of the last place by halving, then each thread writes what a run of its own has.
 extern "C" __global__ void nominate(u32* ids, float* sums, float* squares, const float* m, u64 n, u32 k) {
     __shared__ double slots[32];
-    __shared__ u32 first[256], ties[256];
+    __shared__ u32 first[1024], ties[1024];
     if (k == 0) {
         return;
     }

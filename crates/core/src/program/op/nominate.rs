@@ -51,7 +51,7 @@ impl OpRule for Nominate {
             cx.elements(3),
             cx.elements(0) as u32
         ];
-        list.once("nominate", "nominate", args);
+        list.once_of(1024, "nominate", "nominate", args);
         Some(list)
     }
 
