@@ -16,6 +16,7 @@ mod product;
 mod random;
 mod sized;
 mod tensor;
+mod thin_product;
 mod tile;
 
 // The ops, one file each; the table below has a row for each.
@@ -267,7 +268,11 @@ pub fn sources() -> impl Iterator<Item = launch::KernelSource> {
     let formats = formats
         .filter_map(|f| f.kernels())
         .map(|(source, _)| source);
-    let more = [attention::IN_BF16, attention_grad::IN_BF16];
+    let more = [
+        attention::IN_BF16,
+        attention_grad::IN_BF16,
+        thin_product::SOURCE,
+    ];
     SOURCES.iter().copied().flatten().chain(more).chain(formats)
 }
 
