@@ -269,6 +269,7 @@ def main():
     peers = args.peer_rows.split(",") if args.peer_rows is not None else [ROWS[plain(r)][2] for r in rows]
     kept = json.loads(args.json.read_text()) if args.json and args.json.is_file() else {}
     # In turn, so that a limit cuts whole pairs.
+    failed = False
     turns = [(who, name) for i in range(max(len(rows), len(peers))) for who, names in (("pytorch", peers), ("peftc", rows)) for name in names[i : i + 1]]
     for who, name in dict.fromkeys(turns):
         if not name or (args.limit is not None and time.monotonic() - begun > args.limit):
@@ -277,12 +278,14 @@ def main():
             figures = peftc(args, name) if who == "peftc" else peer(args, name)
         except own.Failed as error:
             print(f"{who}, {name}: {str(error)[-600:]}", file=sys.stderr)
+            failed = True
             continue
         kept[f"{key(args)} {who} {name}"] = figures
         print(who, name, figures, file=sys.stderr, flush=True)
         if args.json:
             args.json.write_text(json.dumps(kept, indent=1))
     table(args, rows, kept)
+    sys.exit(failed)
 
 
 def key(args):
