@@ -27,16 +27,15 @@ mod kernels;
 mod libraries;
 mod product;
 mod profile;
+mod stage;
 
 pub use libraries::{folders as library_folders, in_folder as library_in};
 use product::product_failed;
 use profile::Profile;
+use stage::{STAGED, Stage, unpinned};
 
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
 const OLDEST: (i32, i32) = (8, 0);
-
-/// Uploads go through pinned memory in pieces of this size, so that they do not wait for the device.
-const STAGED: usize = 1 << 18;
 
 /// Pinned buffers taken in turn, made as they are needed: some batches ahead, kept features included.
 const STAGES: usize = 128;
@@ -282,36 +281,6 @@ impl Drop for Cuda {
     fn drop(&mut self) {
         // Pinned memory must outlive the copies that read it; what the driver says then, nobody can be told.
         let _ = self.stream.synchronize();
-    }
-}
-
-/// A pinned buffer for uploads. Its own event tells when it has been read: cudarc's is recorded only where several
-/// streams are ordered by it.
-#[derive(Debug)]
-struct Stage {
-    memory: PinnedHostSlice<u8>,
-    read: CudaEvent,
-}
-
-/// Why the host has no pinned memory.
-fn unpinned(error: DriverError) -> RunError {
-    match error.0 {
-        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => RunError::Device(
-            "the host has too little memory that can be pinned for uploads (32 MiB at most): free some, or raise \
-             `ulimit -l`"
-                .to_owned(),
-        ),
-        _ => driver("pin memory of the host", error),
-    }
-}
-
-impl Stage {
-    fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
-        Ok(Self {
-            // SAFETY: it is written before a copy reads it.
-            memory: unsafe { context.alloc_pinned::<u8>(STAGED) }?,
-            read: context.new_event(None)?,
-        })
     }
 }
 

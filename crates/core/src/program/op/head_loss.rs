@@ -337,10 +337,8 @@ impl Pieces {
             Some((from, Load::Decoded(packed))) => {
                 let range = (first * self.width, n);
                 // That there is a kernel was looked at first.
-                let _there = match self.precision {
-                    Precision::Bf16 => list.decode_bf16(packed, from, self.head, range),
-                    Precision::F32 | Precision::Tf32 => list.decode(packed, from, self.head, range),
-                };
+                let rounds = self.precision == Precision::Bf16;
+                let _there = list.decode(packed, (from, self.head), range, rounds);
             }
         }
         let sizes = (self.rows, columns, self.width);

@@ -323,46 +323,26 @@ impl Launches {
     pub fn widen(&mut self, stored: Format, from: Operand, to: Operand, n: u64) -> Option<()> {
         match stored {
             Format::Plain(dtype) => self.cast(super::cast_kernel(dtype, DType::F32)?, from, to, n),
-            Format::Blocks(packed) => self.decode(packed, from, to, (0, n))?,
+            Format::Blocks(packed) => self.decode(packed, (from, to), (0, n), false)?,
         }
         Some(())
     }
 
-    /// So many numbers of a tensor in blocks, from `first` on, in f32; `None` where there is no kernel that does it.
+    /// So many numbers of a tensor in blocks, from the first one named on, in f32, or in bf16 if they are rounded; `None` where
+    /// there is no kernel that does it.
     pub fn decode(
         &mut self,
         packed: Packed,
-        from: Operand,
-        to: Operand,
-        range: (u64, u64),
-    ) -> Option<()> {
-        let (source, [single, _]) = packed.rule().kernels()?;
-        self.decoded((source, single), (from, to), range);
-        Some(())
-    }
-
-    /// The same in bf16.
-    pub fn decode_bf16(
-        &mut self,
-        packed: Packed,
-        from: Operand,
-        to: Operand,
-        range: (u64, u64),
-    ) -> Option<()> {
-        let (source, [_, half]) = packed.rule().kernels()?;
-        self.decoded((source, half), (from, to), range);
-        Some(())
-    }
-
-    fn decoded(
-        &mut self,
-        (source, kernel): (KernelSource, &'static str),
         (from, to): (Operand, Operand),
         (first, n): (u64, u64),
-    ) {
+        rounded: bool,
+    ) -> Option<()> {
+        let (source, [single, half]) = packed.rule().kernels()?;
+        let kernel = if rounded { half } else { single };
         let held = std::mem::take(&mut self.held);
         self.fours(source.name, kernel, n, args![from, to, first, n]);
         self.held = held;
+        Some(())
     }
 
     /// A block a row, with threads for `width` elements.

@@ -274,7 +274,7 @@ impl MatMul {
         let right = match (narrow, self.precision, blocks) {
             (_, _, Some(packed)) => {
                 let rounded = list.scratch((2 * n * k).next_multiple_of(4));
-                list.decode_bf16(packed, In(1), rounded, (0, n * k))?;
+                list.decode(packed, (In(1), rounded), (0, n * k), true)?;
                 rounded
             }
             (true, Precision::Bf16, _) | (false, Precision::F32 | Precision::Tf32, _) => In(1),
