@@ -24,7 +24,7 @@ pub trait Blocks: Debug + Sync {
     const GROUP: Group = Group { blocks: 1, head: 0 };
     /// Places in a block of numbers in f16, which must be finite for its own to be.
     const HALVES: &'static [usize];
-    /// The kernels that decode on a GPU, to f32 and to bf16, and their source: [`decoders`] makes them of a function. Where
+    /// The kernels that decode on a GPU, to f32 and to bf16, and their source: `decoders` makes them of a function. Where
     /// there is none yet, `check` says so for a recipe on a GPU.
     const KERNELS: Option<(KernelSource, [&'static str; 2])> = None;
     /// Stores the numbers of a block; none where such blocks are read from files and never made. An error is a number

@@ -57,7 +57,7 @@ pub struct Attention {
     pub softcap: Option<Real>,
     /// In what numbers its products are on a GPU; [`Builder`] sets it. With [`Precision::Bf16`] queries, keys, values and
     /// probabilities (in the gradient, theirs) are rounded to bf16 before they are multiplied, where heads are no wider
-    /// than [`WIDEST_IN_BF16`]; a processor computes in f32 in any case, which is more exact.
+    /// than `WIDEST_IN_BF16`; a processor computes in f32 in any case, which is more exact.
     pub precision: Precision,
     /// Dropout on the probabilities.
     pub dropout: Option<AttentionDropout>,
