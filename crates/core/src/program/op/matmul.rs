@@ -10,8 +10,8 @@ use super::launch::{
     Product, args, source,
 };
 use super::product::{
-    InBlocks, Source, Start, product, product_of_rounded, product_with_blocks, scratch,
-    scratch_of_rounded,
+    InBlocks, Source, Start, product, product_of_rounded, product_with_blocks, product_with_plain,
+    scratch, scratch_of_rounded,
 };
 use super::tile::Strided;
 use super::{
@@ -323,9 +323,11 @@ impl MatMul {
         let rounds = self.precision == Precision::Bf16;
         match (io.input(1).dtype(), rounds) {
             (DType::BF16, false) => {
-                self.right::<f32, A, bf16>(cx, io, product, product_with_blocks);
+                self.right::<f32, A, bf16>(cx, io, product_with_plain, product_with_blocks);
             }
-            (_, false) => self.right::<f32, A, f32>(cx, io, product, product_with_blocks),
+            (_, false) => {
+                self.right::<f32, A, f32>(cx, io, product_with_plain, product_with_blocks);
+            }
             (DType::BF16, true) => {
                 self.right::<f32, A, bf16>(cx, io, product_of_rounded, product_of_rounded);
             }

@@ -17,14 +17,15 @@ use super::math::Elementary;
 use super::tile::Strided;
 use full::Full;
 use panels::{Lines, Panels, Part, Side};
+use stored::Plain;
 use tasks::{Block, Each, Shape, Shared, Task, Tile};
 
-mod blocks;
 mod few;
 mod full;
 mod narrow;
 mod operand;
 mod panels;
+mod stored;
 mod tasks;
 
 pub use full::Multiplied;
@@ -100,7 +101,21 @@ pub(super) fn product_with_blocks<S: Source<f32>>(
     alpha: f32,
     start: Start<'_, f32>,
 ) {
-    if !blocks::product(sizes, out, a, b, (alpha, start)) {
+    if !stored::product::<S, f32>(sizes, out, a, stored::Right::Blocks(b), (alpha, start)) {
+        product(sizes, out, a, b, alpha, start);
+    }
+}
+
+/// As [`product`], with a matrix of plain numbers on the right.
+pub(super) fn product_with_plain<S: Source<f32>, B: Plain>(
+    sizes: (usize, usize, usize),
+    out: &mut [f32],
+    a: Strided<'_, S>,
+    b: Strided<'_, B>,
+    alpha: f32,
+    start: Start<'_, f32>,
+) {
+    if !stored::product(sizes, out, a, stored::Right::Plain(b), (alpha, start)) {
         product(sizes, out, a, b, alpha, start);
     }
 }

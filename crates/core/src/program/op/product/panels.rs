@@ -71,7 +71,7 @@ impl<P: Copy + Send + Sync> Panels<P> {
         };
         let lines = depth.div_ceil(K::PER);
         let data = &mut self.data[..total * lines];
-        let one = |(i, panel): (usize, &mut [MaybeUninit<P>])| {
+        let one = |decoded: &mut S::Decoded, (i, panel): (usize, &mut [MaybeUninit<P>])| {
             let (first, here) = (i * width, width.min(count - i * width));
             let (row, column) = if part.right {
                 (part.row, part.column + first)
@@ -87,14 +87,16 @@ impl<P: Copy + Send + Sync> Panels<P> {
             };
             // The last panel of an unpadded operand is narrower.
             let width = panel.len() / lines;
-            let mut decoded = S::Decoded::default();
-            let side = from.side(at, &mut decoded);
+            let side = from.side(at, decoded);
             by.pack(panel, &side, here, Lines { width, depth });
         };
         if shared && count * depth > 1 << 14 {
-            data.par_chunks_mut(width * lines).enumerate().for_each(one);
+            let panels = data.par_chunks_mut(width * lines).enumerate();
+            panels.for_each_init(S::Decoded::default, one);
         } else {
-            data.chunks_mut(width * lines).enumerate().for_each(one);
+            let mut decoded = S::Decoded::default();
+            let panels = data.chunks_mut(width * lines).enumerate();
+            panels.for_each(|panel| one(&mut decoded, panel));
         }
     }
 
