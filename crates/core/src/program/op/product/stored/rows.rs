@@ -257,6 +257,10 @@ impl<'a> Rows<'a> {
     /// # Safety
     /// As of [`Self::group`].
     #[inline(always)]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "iterators over vectors are not compiled for the instruction set, and keep them in memory"
+    )]
     unsafe fn columns<F, V, const L: usize, const M: usize, const C: usize>(
         &self,
         i: usize,
@@ -280,19 +284,20 @@ impl<'a> Rows<'a> {
                 let mut sums = [[V::splat(0.0); C]; M];
                 for from in (from..k.min(from + DEPTH)).step_by(F::NUMBERS) {
                     let mut states = [F::read(self, &first[0], from); C];
-                    for (state, first) in states.iter_mut().zip(&first).skip(1) {
-                        *state = F::read(self, first, from);
+                    for c in 1..C {
+                        states[c] = F::read(self, &first[c], from);
                     }
                     for four in 0..F::NUMBERS / 4 {
+                        let x = x.as_ptr().add(from + 4 * four);
                         let mut weights = [F::four(&states[0], four); C];
-                        for (weights, state) in weights.iter_mut().zip(&states).skip(1) {
-                            *weights = F::four(state, four);
+                        for c in 1..C {
+                            weights[c] = F::four(&states[c], four);
                         }
                         for j in 0..4 {
-                            for (row, sums) in sums.iter_mut().enumerate() {
-                                let x = V::splat(*x.as_ptr().add(row * k + from + 4 * four + j));
-                                for (sum, weights) in sums.iter_mut().zip(&weights) {
-                                    *sum = V::fma(x, weights[j], *sum);
+                            for row in 0..M {
+                                let x = V::splat(*x.add(row * k + j));
+                                for c in 0..C {
+                                    sums[row][c] = V::fma(x, weights[c][j], sums[row][c]);
                                 }
                             }
                         }
