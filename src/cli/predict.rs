@@ -40,6 +40,9 @@ const AT_ONCE: usize = 1024;
 /// Columns that a model which knows none is taken to read, the first that is there.
 const USUAL: [&str; 2] = ["text", "sentence"];
 
+/// The column of words that a model which labels them is taken to read.
+const WORDS: &str = "tokens";
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
 enum Format {
@@ -71,7 +74,7 @@ pub(super) struct Predict {
     /// the store, or a Hugging Face folder with a trained head
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// Texts to label, as CSV, TSV, JSONL or Parquet; `-` is standard input
+    /// Texts to label, as CSV, TSV, JSONL or Parquet, or words as CoNLL (`.conll`); `-` is standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// The stage whose model to take; in a sweep with the values of its axes, such as `learn@seed=1`
@@ -198,7 +201,12 @@ impl Predict {
         self.added(&answers, writes)?;
         let (name, opened) = self.opened()?;
         let read_as = opened.format;
-        let format = self.format.map_or(read_as, Into::into);
+        // What words are labelled with stands in lists.
+        let usual = match read_as {
+            rows::Format::Conll => rows::Format::Jsonl,
+            own => own,
+        };
+        let format = self.format.map_or(usual, Into::into);
         answers.form.nested = format == rows::Format::Jsonl;
         if format == rows::Format::Parquet && std::io::stdout().is_terminal() {
             return Err(Refusal::Wrong(
@@ -209,9 +217,11 @@ impl Predict {
             .then(|| opened.again())
             .flatten();
         let own = predictor.description.text.as_slice();
+        let words = predictor.task.words().is_some();
         // What a training read as a whole is gone on from by whatever column has the prompts.
         let (own, usual) = match writes {
             true => (&[][..], [&PROMPTS[..1], &strs(own), &PROMPTS[1..]].concat()),
+            false if words => (own, vec![WORDS]),
             false => (own, USUAL.to_vec()),
         };
         let wanted = if self.text.is_empty() {

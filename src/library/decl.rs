@@ -222,6 +222,12 @@ pub(crate) const ANSWER: Maybe<str> = Maybe::new(
     kind::COLUMN,
     "column with the right one of `choices`: its place, from 0; its letter, `A` for the first; or its text",
 );
+pub(crate) const TOKENS: Maybe<str> = Maybe::new(
+    "tokens",
+    kind::COLUMN,
+    "column with a list of words, each of which has a label in the list of `label`, for `token_classify`. Of CoNLL files the columns are \
+          \"0\", \"1\", …; `tokens` is the first, too, and `tags` the last",
+);
 pub(crate) const MESSAGES: Maybe<str> = Maybe::new(
     "messages",
     kind::COLUMN,
@@ -244,6 +250,8 @@ pub(crate) const ENABLE_THINKING: Maybe<bool> = Maybe::new(
 pub fn form(values: &Values) -> Form {
     if MESSAGES.is_written(values) {
         Form::Messages
+    } else if TOKENS.is_written(values) {
+        Form::Words
     } else if CHOICES.is_written(values) || ANSWER.is_written(values) {
         Form::Choices
     } else if CHOSEN.is_written(values) || REJECTED.is_written(values) {
@@ -265,6 +273,7 @@ pub fn columns(values: &Values) -> Vec<String> {
             .into_iter()
             .chain(one(&COMPLETION))
             .collect(),
+        Form::Words => one(&TOKENS).into_iter().collect(),
         Form::Messages => one(&MESSAGES).into_iter().chain(one(&TOOLS)).collect(),
         Form::Choices => one(&PROMPT_COLUMN)
             .into_iter()
@@ -280,7 +289,7 @@ pub fn columns(values: &Values) -> Vec<String> {
 pub(crate) const LABEL: Maybe<str> = Maybe::new(
     "label",
     kind::COLUMN,
-    "column with the label or, for regression, the number",
+    "column with the label or, for regression, the number; of words, with the list of their labels",
 );
 pub(crate) const TASK: Maybe<str> = Maybe::new(
     "task",
@@ -348,7 +357,7 @@ pub(crate) const SHUFFLE: Maybe<u64> = Maybe::new(
 );
 pub(crate) const FORMAT: Maybe<str> = Maybe::new(
     "format",
-    kind::choice(&["tsv", "csv", "jsonl", "json", "parquet"]),
+    kind::choice(&["tsv", "csv", "jsonl", "json", "parquet", "conll"]),
     "format of the files, if their names do not tell",
 );
 pub(crate) const TRAIN: Maybe<[String]> = Maybe::new(
@@ -388,6 +397,7 @@ static DATA_HUB: Schema = Schema {
         ANSWER.key(),
         MESSAGES.key(),
         TOOLS.key(),
+        TOKENS.key(),
         ENABLE_THINKING.key(),
         LABEL.key(),
         TASK.key(),
@@ -407,7 +417,7 @@ static DATA_HUB: Schema = Schema {
 static DATA_LOCAL: Schema = Schema {
     name: "local",
     summary: "a directory with files such as train.tsv, dev.csv, test.jsonl; or a file, a list of files, a pattern such as `data/*.csv`",
-    doc: "The path is relative to the recipe. TSV, CSV, JSON (an array of objects, or objects one behind the other), JSONL and Parquet \
+    doc: "The path is relative to the recipe. TSV, CSV, JSON (an array of objects, or objects one behind the other), JSONL, Parquet and CoNLL \
           are read, the text formats also packed with gzip or Zstandard (`train.jsonl.gz`). A split may consist of several files. Files \
           that are named one by one or by a pattern are the splits that their names say, or else all of them are `train`.",
     paper: "",
@@ -421,6 +431,7 @@ static DATA_LOCAL: Schema = Schema {
         ANSWER.key(),
         MESSAGES.key(),
         TOOLS.key(),
+        TOKENS.key(),
         ENABLE_THINKING.key(),
         LABEL.key(),
         TASK.key(),

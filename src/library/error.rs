@@ -51,4 +51,7 @@ crate::codes! {
     /// however good an accuracy looks. Train longer or with another learning rate, and look at how many rows each class has
     /// (`peftc check` shows that).
     ONE_PREDICTION = "exec::one_prediction";
+    /// Entities are counted among classes that are no tags of entities (`B-PER`, `I-PER`, `O`, …), such as parts of speech: each
+    /// word is taken as seqeval takes it. `token_accuracy` is the measure of such classes: `metrics = [token_accuracy]`.
+    STRANGE_TAGS = "exec::strange_tags";
 }

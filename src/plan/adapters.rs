@@ -127,7 +127,11 @@ fn head_of(config: &Json, dir: &Path, model: &dyn Model, (mut task, mut classes)
         if rows != classes.len() as u64 {
             classes = (0..rows).map(|i| format!("LABEL_{i}")).collect();
         }
-        task = task::of_config(config, rows as usize).unwrap_or(task);
+        let named = read.config.task.as_deref().and_then(task::of_peft);
+        task = match named {
+            Some(own) => own,
+            None => task::of_config(config, rows as usize).unwrap_or(task),
+        };
         return (task, classes);
     }
     let class = config.get("architectures");

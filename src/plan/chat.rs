@@ -296,6 +296,7 @@ pub(super) fn messages_at(values: &Values) -> Span {
         Form::Preference => decl::CHOSEN.span(values),
         Form::Choices => decl::CHOICES.span(values),
         Form::Completion => decl::COMPLETION.span(values),
+        Form::Words => decl::TOKENS.span(values),
         Form::Messages | Form::Text => decl::MESSAGES.span(values),
     }
 }

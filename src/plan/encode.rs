@@ -148,6 +148,7 @@ fn kept_name(
             want.task.skips_empty(),
             want.rows.identity(),
             want.task.option(),
+            want.task.words(),
         ),
     );
     let hash = blake3::hash(format!("{of:?}").as_bytes());
@@ -197,6 +198,8 @@ struct Read {
     learned: Vec<Range<u32>>,
     /// Tokens that would be learned but for the cut.
     lost: u32,
+    /// The label of its own, where its row's is none of it.
+    label: Option<Target>,
 }
 
 impl Each<'_> {
@@ -278,15 +281,16 @@ impl Each<'_> {
                     // What is known of the row stands with its first sequence.
                     let leads = part == 0;
                     let right = example.texts.last().and_then(|own| own.parse().ok());
-                    let label = match &example.label {
+                    let own = read.label.clone();
+                    let label = own.unwrap_or_else(|| match &example.label {
                         None if self.want.rows.form == Form::Choices => {
                             right.map_or(Target::None, Target::Class)
                         }
-                        None => Target::None,
+                        None | Some(Label::Each(_)) => Target::None,
                         Some(Label::Class(c)) => Target::Class(*c),
                         Some(Label::Classes(list)) => Target::Classes(Arc::new(list.clone())),
                         Some(Label::Score(x)) => Target::Score(*x),
-                    };
+                    });
                     Tokenized {
                         place: u64::from(draw) << 40 | u64::from(place) << 8 | part,
                         row: example.row,

@@ -337,7 +337,7 @@ fn identity(spec: &DataSpec, hashes: &[(PathBuf, String)]) -> String {
     let (labels, more) = match &spec.labels {
         Labels::None => ("None".to_owned(), None),
         Labels::Regression => ("Regression".to_owned(), None),
-        Labels::Classes(naming) | Labels::Several(naming) => {
+        Labels::Classes(naming) | Labels::Several(naming) | Labels::Each(naming) => {
             let more = naming
                 .preferred
                 .as_ref()

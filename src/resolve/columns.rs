@@ -4,7 +4,7 @@ use super::error::{CONFLICT, MISSING_KEY};
 use crate::base::{Diag, Diags};
 use crate::library::decl::{
     ANSWER, CHOICES, CHOSEN, COMPLETION, ENABLE_THINKING, MESSAGES, PROMPT_COLUMN, REJECTED, TEXT,
-    TOOLS,
+    TOKENS, TOOLS,
 };
 use crate::library::error::IDLE_KEY;
 use crate::library::schema::Values;
@@ -22,6 +22,7 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
         "rejected",
         "choices",
         "answer",
+        "tokens",
     ];
     // A prompt stands before a completion, before two answers, or before options.
     let chooses = CHOICES.is_written(values) || ANSWER.is_written(values);
@@ -37,6 +38,7 @@ pub(super) fn check(values: &Values, ctor: &Ctor, diags: &mut Diags) {
         ("chosen", compares),
         ("choices", chooses),
         ("messages", MESSAGES.is_written(values)),
+        ("tokens", TOKENS.is_written(values)),
     ];
     let mut forms = written
         .into_iter()

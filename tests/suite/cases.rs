@@ -20,6 +20,10 @@ const WITHOUT_CASE: &[(&str, &str)] = &[
         "found after a run; `classes.rs` has it",
     ),
     (
+        "exec::strange_tags",
+        "found after a run; `token_classify.rs` has it",
+    ),
+    (
         "resolve::unreadable_recipe",
         "there is no recipe then; `mistakes.rs` has it",
     ),

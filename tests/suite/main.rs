@@ -53,6 +53,7 @@ mod sweep;
 mod syntax_fuzz;
 mod tasks;
 mod tidy;
+mod token_classify;
 mod tokens;
 mod unfreeze;
 mod ways;

@@ -93,6 +93,9 @@ fn label(
     unsaid: &mut Unsaid,
     name: &str,
 ) -> Result<Vec<Vec<Json>>, Refusal> {
+    if answers.task.words().is_some() {
+        return label_words(part, columns, session, (answers, width), unsaid, name);
+    }
     let mut texts = Vec::new();
     let mut has = Vec::with_capacity(part.len());
     for record in part {
@@ -112,6 +115,38 @@ fn label(
     let values = has.into_iter().map(|has| {
         let row = if has { scores.next() } else { None };
         answers.values(row, width)
+    });
+    Ok(values.collect())
+}
+
+/// The same of rows of words.
+fn label_words(
+    part: &[Record],
+    columns: &[String],
+    session: &mut Session<'_>,
+    (answers, width): (&Answers<'_>, usize),
+    unsaid: &mut Unsaid,
+    name: &str,
+) -> Result<Vec<Vec<Json>>, Refusal> {
+    let column = columns.first().map_or("tokens", String::as_str);
+    let mut rows = Vec::new();
+    let mut has = Vec::with_capacity(part.len());
+    for record in part {
+        let own = record
+            .words(column, name)?
+            .filter(|words| !words.is_empty());
+        unsaid.see(record.row, own.as_deref());
+        has.push(own.is_some());
+        rows.extend(own);
+    }
+    let made = match rows.is_empty() {
+        true => Vec::new(),
+        false => session.label_words(&rows, answers.form, &mut Silent)?,
+    };
+    let mut made = made.into_iter();
+    let values = has.into_iter().map(|has| {
+        let own = if has { made.next() } else { None };
+        own.unwrap_or_else(|| vec![Json::Null; width])
     });
     Ok(values.collect())
 }

@@ -315,7 +315,8 @@ fn finish(
             }),
         ));
     } else if !task.needs().is_lm() {
-        save.extend(stage.model.head_modules().iter().map(|s| (*s).to_owned()));
+        let own = task.head_modules(stage.model.as_ref());
+        save.extend(own.iter().map(|s| (*s).to_owned()));
     }
     keys.push(("revision", json!(base.revision)));
     peft::write(dir, name, &targets, &save, &keys, tensors)

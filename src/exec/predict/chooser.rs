@@ -11,7 +11,7 @@ use crate::exec::stage::score::{Walk, stream};
 use crate::files::RunError;
 use crate::library::data::tokens::{EncodedExample, Maker, Notes, Target};
 use crate::library::model::{self, Model, Positions};
-use crate::library::task::{self, Reads, Task};
+use crate::library::task::{self, Asked, Reads, Task};
 use crate::plan::Plan;
 use crate::program::Verified;
 use crate::program::op::Machine;
@@ -133,7 +133,8 @@ impl Chooser<'_> {
         let all = stream(&mut self.runner, &self.program, walk, observer, &mut |_| {
             Ok(())
         })?;
-        let gathered = self.task.gather(&set, &all).unwrap_or_default();
+        let gathered = self.task.gather(&set, &all, Asked::default());
+        let gathered = gathered.unwrap_or_default();
         let best = gathered.predictions.predicted.into_iter();
         let mut sums = all.predicted.iter().map(|loss| match loss {
             Target::Score(loss) => -f64::from(*loss),

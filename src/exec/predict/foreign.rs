@@ -29,7 +29,7 @@ pub(in crate::exec) fn describe(
     let made_for = made_for(folder);
     let max_length = model.facts().max_length.min(made_for);
     match class {
-        Some(class) if class.ends_with("ForSequenceClassification") => {}
+        Some(class) if task::labels_texts(class) => {}
         Some(class) if is_lm(class) && model.causal_lm().is_some() => {
             return Ok(Description {
                 weights: ".".into(),
@@ -41,7 +41,7 @@ pub(in crate::exec) fn describe(
         Some(class) => {
             return Err(wrong(format!(
                 "`{class}` has no head that labels texts or goes on with them; train one with a recipe whose model is this \
-                 folder, or name a folder of a class `…ForSequenceClassification` or `…ForCausalLM`"
+                 folder, or name a folder of a class `…ForSequenceClassification`, `…ForTokenClassification` or `…ForCausalLM`"
             )));
         }
         None => {

@@ -37,6 +37,7 @@ use crate::program::{Format, Resident, Verified};
 mod chooser;
 mod foreign;
 mod found;
+mod words;
 mod writer;
 
 pub use chooser::{Choice, Chooser, Question};

@@ -16,7 +16,7 @@ use crate::files::durable::{create_dirs, write_atomically};
 use crate::library::data::tokens::EncodedSet;
 use crate::library::metric::Predictions;
 use crate::library::stage::job::Score;
-use crate::library::task::Names;
+use crate::library::task::{Asked, Names};
 
 /// Name of the table of predictions.
 pub const PREDICTIONS: &str = "predictions.tsv";
@@ -138,7 +138,11 @@ impl Work<'_> {
             let gathers = task.gathers();
             let each: &mut Each<'_> = if gathers { &mut none } else { &mut add };
             let all = stream(runner, &job.evaluate, walk, observer, each)?;
-            match task.gather(set, &all) {
+            let asked = Asked {
+                classes: names.classes,
+                form: None,
+            };
+            match task.gather(set, &all, asked) {
                 Some(gathered) => {
                     gathered
                         .cells

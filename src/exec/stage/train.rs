@@ -156,6 +156,7 @@ impl Work<'_> {
             train: source(train, 0),
             dev: self.set(1).map(|set| source(set, 1)),
             task: self.stage.start.task.as_ref(),
+            classes: &self.stage.start.classes,
             spent,
             checkpoints: &checkpoints,
             every: self.options.checkpoint_every,

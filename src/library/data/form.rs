@@ -16,6 +16,8 @@ pub enum Form {
     Preference,
     /// A prompt with several options to go on, of which one is right.
     Choices,
+    /// Words, each of which has a label.
+    Words,
 }
 
 impl Form {
@@ -28,6 +30,7 @@ impl Form {
             Self::Messages => "conversations",
             Self::Preference => "chosen and rejected answers",
             Self::Choices => "prompts with options",
+            Self::Words => "words with a label each",
         }
     }
 
@@ -36,7 +39,7 @@ impl Form {
     pub const fn sequences(self) -> u64 {
         match self {
             Self::Preference | Self::Choices => 2,
-            Self::Text | Self::Completion | Self::Messages => 1,
+            Self::Text | Self::Completion | Self::Messages | Self::Words => 1,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod column;
+pub mod conll;
 pub mod csv;
 pub mod form;
 pub mod json;
@@ -59,6 +60,7 @@ pub static FORMATS: &[&Format] = &[
     &json::JSONL,
     &json::JSON,
     &parquet::PARQUET,
+    &conll::CONLL,
 ];
 
 /// The format of that name.

@@ -202,10 +202,10 @@ impl Surveyor {
         let seen = &mut self.survey.findings;
         seen.rows += 1;
         match &sight.label {
-            Some(label @ (Label::Class(_) | Label::Classes(_))) => {
+            Some(label @ (Label::Class(_) | Label::Classes(_) | Label::Each(_))) => {
                 let classes = match label {
                     Label::Class(class) => std::slice::from_ref(class),
-                    Label::Classes(list) => list.as_slice(),
+                    Label::Classes(list) | Label::Each(list) => list.as_slice(),
                     Label::Score(_) => &[],
                 };
                 for &class in classes {

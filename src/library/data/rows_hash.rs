@@ -38,6 +38,16 @@ impl RowsHash {
                 names.sort_unstable();
                 names.iter().for_each(|name| part(name.as_bytes()));
             }
+            Some(Label::Each(list)) => {
+                part(b"each");
+                for at in list {
+                    part(
+                        classes
+                            .get(*at as usize)
+                            .map_or(&[][..], |name| name.as_bytes()),
+                    );
+                }
+            }
             Some(Label::Score(score)) => {
                 part(b"score");
                 part(&score.to_bits().to_le_bytes());

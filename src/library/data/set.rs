@@ -22,6 +22,7 @@ mod carve;
 mod cells;
 mod found;
 mod key;
+mod labelled;
 mod options;
 mod own;
 mod several;
@@ -54,6 +55,8 @@ pub enum Label {
     Class(u32),
     /// Several classes, ascending, each once; or none.
     Classes(Vec<u32>),
+    /// A class of each word, in their order.
+    Each(Vec<u32>),
     /// A score.
     Score(f32),
 }
@@ -406,6 +409,9 @@ impl<'a> Reading<'a> {
                 row: number,
             });
         }
+        if self.spec.form == Form::Words {
+            return self.of_words(row, number, task);
+        }
         let spoken = self.spec.form.may_be_spoken()
             && row
                 .cells
@@ -420,7 +426,7 @@ impl<'a> Reading<'a> {
                 Form::Completion => answered(cell, column, place),
                 // Without a prompt both are answers.
                 Form::Preference => answered(cell, column, place + 3 - texts.len()),
-                Form::Choices => words(cell, column),
+                Form::Choices | Form::Words => words(cell, column),
                 Form::Messages => conversation(cell, column, place),
             },
         );

@@ -51,9 +51,14 @@ pub enum Target {
     Class(u32),
     /// Several classes, ascending, each once; or none of them.
     Classes(Arc<Vec<u32>>),
+    /// A class of each place that is read, in their order; [`CONTINUES`] marks those within a word.
+    Each(Arc<Vec<u32>>),
     /// A number.
     Score(f32),
 }
+
+/// The bit of a label's class that is that of a piece within a word, whose first piece has a label, too.
+pub const CONTINUES: u32 = 1 << 31;
 
 #[derive(Debug)]
 enum Held {
@@ -178,13 +183,16 @@ impl EncodedSet {
             Label::None => Target::None,
             Label::Class(class) => Target::Class(class),
             Label::Score(score) => Target::Score(score),
-            Label::List(at) => {
-                let list = self.lists.get(at as usize..).unwrap_or_default();
-                let (length, rest) = list.split_first().unwrap_or((&0, &[]));
-                let own = rest.get(..*length as usize).unwrap_or_default();
-                Target::Classes(Arc::new(own.to_vec()))
-            }
+            Label::List(at) => Target::Classes(Arc::new(self.list(at))),
+            Label::Each(at) => Target::Each(Arc::new(self.list(at))),
         }
+    }
+
+    /// The list of classes at a place.
+    fn list(&self, at: u32) -> Vec<u32> {
+        let list = self.lists.get(at as usize..).unwrap_or_default();
+        let (length, rest) = list.split_first().unwrap_or((&0, &[]));
+        rest.get(..*length as usize).unwrap_or_default().to_vec()
     }
 
     /// The largest number of a task, from 0.
@@ -365,12 +373,8 @@ impl Maker {
             Target::None => Label::None,
             Target::Class(class) => Label::Class(*class),
             Target::Score(score) => Label::Score(*score),
-            Target::Classes(list) => {
-                let at = self.lists.len() as u32;
-                self.lists.push(list.len() as u32);
-                self.lists.extend_from_slice(list);
-                Label::List(at)
-            }
+            Target::Classes(list) => Label::List(self.keep(list)),
+            Target::Each(list) => Label::Each(self.keep(list)),
         };
         let row = Row {
             at: self.at,
@@ -384,6 +388,14 @@ impl Maker {
         };
         self.rows.push((place, row));
         self.at += TOKEN * example.ids.len() as u64;
+    }
+
+    /// Keeps a list of classes, and gives its place.
+    fn keep(&mut self, list: &[u32]) -> u32 {
+        let at = self.lists.len() as u32;
+        self.lists.push(list.len() as u32);
+        self.lists.extend_from_slice(list);
+        at
     }
 
     /// Writes what was added, where the tokens go into a file.

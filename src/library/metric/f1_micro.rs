@@ -20,7 +20,7 @@ impl Metric for F1Micro {
     }
 
     fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
-        answer.names_classes()
+        answer.is_of_texts()
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

@@ -1,5 +1,7 @@
 //! The metric registry.
 
+use std::sync::Arc;
+
 use super::data::tokens::Target;
 use super::schema::Schema;
 use super::task::Answer;
@@ -10,6 +12,7 @@ mod bleu;
 mod chrf;
 mod cider;
 mod confusion;
+mod entities;
 mod exact_match;
 mod f1;
 mod f1_macro;
@@ -30,6 +33,7 @@ mod token_accuracy;
 mod token_f1;
 
 pub use confusion::{ClassScores, Confusion};
+pub use entities::{Counts, entities_by_type, is_tag};
 pub use text::TextPair;
 
 /// What a model predicted for a split.
@@ -49,6 +53,8 @@ pub struct Predictions {
     pub positive: Option<u32>,
     /// What the model wrote, where it generated, with what it was to write.
     pub texts: Vec<TextPair>,
+    /// Names of the classes, where they are those of words.
+    pub classes: Arc<Vec<String>>,
 }
 
 /// Place of the highest score; the first among equals.
@@ -64,15 +70,22 @@ pub fn best(row: &[f32]) -> u32 {
 }
 
 impl Predictions {
-    /// `(label, prediction)` of every row with a class, or a token.
+    /// `(label, prediction)` of every row with a class, or a token, and of every word.
     #[must_use]
     pub fn pairs(&self) -> Vec<(u32, u32)> {
-        self.rows()
-            .filter_map(|pair| match pair {
-                (Target::Class(label), Target::Class(predicted)) => Some((*label, *predicted)),
-                _ => None,
-            })
-            .collect()
+        let mut pairs = Vec::with_capacity(self.targets.len());
+        for row in self.rows() {
+            match row {
+                (Target::Class(label), Target::Class(predicted)) => {
+                    pairs.push((*label, *predicted));
+                }
+                (Target::Each(labels), Target::Each(predicted)) => {
+                    pairs.extend(labels.iter().copied().zip(predicted.iter().copied()));
+                }
+                _ => {}
+            }
+        }
+        pairs
     }
 
     /// Share of the rows with a class, or a token, whose prediction is the label.
@@ -96,14 +109,22 @@ impl Predictions {
             .collect()
     }
 
-    /// The classes of every row with any number of them, one among them too: `(labels, predictions)`.
+    /// The classes of every row, or word, with any number of them, one among them too: `(labels, predictions)`.
     pub fn sets(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
         self.rows()
-            .filter_map(|(label, predicted)| Some((set(label)?, set(predicted)?)))
+            .flat_map(|(label, predicted)| sets(label).into_iter().zip(sets(predicted)))
     }
 
     fn rows(&self) -> impl Iterator<Item = (&Target, &Target)> {
         self.targets.iter().zip(&self.predicted)
+    }
+}
+
+/// The sets of classes of a row: one, or one of each word.
+fn sets(of: &Target) -> Vec<&[u32]> {
+    match of {
+        Target::Each(list) => list.chunks(1).collect(),
+        one => set(one).into_iter().collect(),
     }
 }
 
@@ -112,7 +133,7 @@ fn set(of: &Target) -> Option<&[u32]> {
     match of {
         Target::Class(class) => Some(std::slice::from_ref(class)),
         Target::Classes(list) => Some(list),
-        Target::None | Target::Score(_) => None,
+        Target::None | Target::Score(_) | Target::Each(_) => None,
     }
 }
 
@@ -148,6 +169,9 @@ pub const METRICS: &[&dyn Metric] = &[
     &perplexity::Perplexity,
     &masked_accuracy::MaskedAccuracy,
     &token_accuracy::TokenAccuracy,
+    &entities::F1,
+    &entities::PRECISION,
+    &entities::RECALL,
     &acc::ACC,
     &acc::ACC_NORM,
     &acc::ACC_TOKEN,

@@ -8,8 +8,8 @@ pub(super) struct TokenAccuracy;
 
 static SCHEMA: Schema = Schema {
     name: "token_accuracy",
-    summary: "share of the told tokens that have the highest score at their place",
-    doc: "right / told, over all texts: every token but the first of each text, the one that ends it among them",
+    summary: "share of the told tokens that have the highest score at their place, or of the words whose class is right",
+    doc: "right / told, over all texts: every token but the first of each text, the one that ends it among them; with `token_classify`, every word",
     paper: "",
     keys: &[],
 };
@@ -20,7 +20,7 @@ impl Metric for TokenAccuracy {
     }
 
     fn fits(&self, answer: Answer, _: usize, _: bool) -> bool {
-        answer == Answer::Token
+        matches!(answer, Answer::Token | Answer::Tags)
     }
 
     fn compute(&self, p: &Predictions) -> f64 {

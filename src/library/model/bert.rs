@@ -102,6 +102,20 @@ impl Model for Bert {
         )
     }
 
+    fn classify_tokens(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Option<Value> {
+        let rate = self.sizes.head_dropout;
+        Some(encoder::token_head(
+            net,
+            (self.sizes.hidden, classes),
+            rate,
+            hidden,
+        ))
+    }
+
+    fn labels_tokens(&self) -> bool {
+        true
+    }
+
     fn narrow(&self) -> &dyn Narrow {
         self
     }

@@ -469,3 +469,15 @@ pub(super) fn old_names(name: &str, prefixes: &[&str]) -> Vec<String> {
     names.extend(old);
     names
 }
+
+/// A head on each token, as the classes of transformers for tokens have it: `[N, width] → [N, classes]`.
+pub(super) fn token_head(
+    net: &mut Net<'_>,
+    (width, classes): (u64, u64),
+    dropout: f64,
+    hidden: Value,
+) -> Value {
+    let x = net.dropout(hidden, dropout);
+    let site = Site::linear("classifier", Role::HeadOutput, (width, classes));
+    net.linear(site, x)
+}

@@ -307,6 +307,17 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// The sequence head on the states of [`Self::sequence_pick`]: `[S, hidden] → [S, classes]`.
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value;
 
+    /// The head on each token that is read: `[N, hidden] → [N, classes]`; `None` where it has none.
+    fn classify_tokens(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Option<Value> {
+        let _ = (net, hidden, classes);
+        None
+    }
+
+    /// Whether it has a head on each token.
+    fn labels_tokens(&self) -> bool {
+        false
+    }
+
     /// Names under which checkpoints have a parameter: the present one first, then old ones
     /// (`gamma`, without the model's prefix, …).
     fn checkpoint_names(&self, name: &str) -> Vec<String>;

@@ -127,6 +127,20 @@ impl Model for Roberta {
         )
     }
 
+    fn classify_tokens(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Option<Value> {
+        let rate = self.sizes.head_dropout;
+        Some(encoder::token_head(
+            net,
+            (self.sizes.hidden, classes),
+            rate,
+            hidden,
+        ))
+    }
+
+    fn labels_tokens(&self) -> bool {
+        true
+    }
+
     fn narrow(&self) -> &dyn Narrow {
         self
     }

@@ -4,6 +4,7 @@
 //! **Invariant:** as many rows are read as there are, in their order, or there is an error; a bounded number of them is
 //! held at a time.
 
+mod conll;
 mod delimited;
 mod jsonl;
 mod parquet;
@@ -15,6 +16,7 @@ use std::path::Path;
 use serde_json::{Map, Value as Json};
 
 use super::data::DataError;
+use super::data::conll::CONLL;
 use super::data::source::PACKED;
 use crate::base::suggest;
 use crate::base::world::WorldError;
@@ -36,6 +38,8 @@ pub enum Format {
     Jsonl,
     /// Columns in a binary file.
     Parquet,
+    /// A word a line, and a blank line behind each sentence; it is read alone.
+    Conll,
 }
 
 impl Format {
@@ -47,6 +51,7 @@ impl Format {
             Self::Tsv => "TSV",
             Self::Jsonl => "JSONL",
             Self::Parquet => "Parquet",
+            Self::Conll => "CoNLL",
         }
     }
 
@@ -66,6 +71,7 @@ impl Format {
             "tsv" | "tab" => Some(Self::Tsv),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             "parquet" => Some(Self::Parquet),
+            own if CONLL.extensions.contains(&own) => Some(Self::Conll),
             _ => None,
         }
     }
@@ -127,6 +133,34 @@ impl Record {
             }
         }
         Ok(Some(texts))
+    }
+
+    /// The words in a column: a list of texts, or in a text a list in JSON; `None` where nothing is there.
+    ///
+    /// # Errors
+    /// Something else stands there.
+    pub fn words(&self, column: &str, file: &str) -> Result<Option<Vec<String>>, DataError> {
+        let refused = || {
+            wrong(file, self.row, format!("`{column}` is no list of words"))
+                .help("words are a list of texts: [\"a\", \"list\"]")
+        };
+        let parsed;
+        let list = match at(&self.fields, column) {
+            None | Some(Json::Null) => return Ok(None),
+            Some(Json::Array(list)) => list,
+            Some(Json::String(text)) => {
+                parsed = serde_json::from_str::<Vec<Json>>(text.trim()).map_err(|_| refused())?;
+                &parsed
+            }
+            Some(_) => return Err(refused()),
+        };
+        let word = |value: &Json| match value {
+            Json::String(text) => Some(text.clone()),
+            Json::Number(_) | Json::Bool(_) => Some(value.to_string()),
+            _ => None,
+        };
+        let words: Option<Vec<String>> = list.iter().map(word).collect();
+        words.map(Some).ok_or_else(refused)
     }
 
     /// Whether a column is there.
@@ -315,6 +349,7 @@ impl Opened {
         match (self.input, self.format) {
             (Input::File(file), _) => Ok(Box::new(parquet::Reader::open(file, name, only)?)),
             (Input::Stream(input), Format::Csv) => Ok(Box::new(delimited::Csv::open(input, name)?)),
+            (Input::Stream(input), Format::Conll) => Ok(Box::new(conll::Reader::open(input, name))),
             (Input::Stream(input), Format::Tsv) => Ok(Box::new(delimited::Tsv::open(input, name)?)),
             (Input::Stream(input), _) => Ok(Box::new(jsonl::Reader::open(input, name))),
         }
@@ -418,7 +453,7 @@ pub fn sink<'a>(
     Ok(match (format, source) {
         (Format::Csv, _) => Box::new(delimited::Out::csv(out, columns, added, file)?),
         (Format::Tsv, _) => Box::new(delimited::Out::tsv(out, columns, added, file)?),
-        (Format::Jsonl, _) => Box::new(jsonl::Out::new(out, added, file)),
+        (Format::Jsonl | Format::Conll, _) => Box::new(jsonl::Out::new(out, added, file)),
         (Format::Parquet, Some(source)) => Box::new(parquet::Copy::new(out, source, added, file)?),
         (Format::Parquet, None) => Box::new(parquet::Out::new(out, columns, added, file)),
     })

@@ -54,6 +54,7 @@ static SCHEMA: Schema = Schema {
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: None,
+    class: None,
     make: |values| {
         Arc::new(CausalLm {
             learn: LEARN.get(values).map(|name| match name {

@@ -29,6 +29,7 @@ static SCHEMA: Schema = Schema {
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: Some("single_label_classification"),
+    class: None,
     make: |values| {
         Arc::new(Classify {
             weighting: Weighting::of(values),

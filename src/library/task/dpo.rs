@@ -79,6 +79,7 @@ static SCHEMA: Schema = Schema {
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: None,
+    class: None,
     make: |values| {
         Arc::new(Dpo {
             loss: Preference {

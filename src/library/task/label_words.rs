@@ -30,6 +30,7 @@ static SCHEMA: Schema = Schema {
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: None,
+    class: None,
     make: |values| {
         Arc::new(LabelWords {
             weighting: Weighting::of(values),

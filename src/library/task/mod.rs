@@ -30,11 +30,14 @@ mod one_class;
 mod parts;
 mod places;
 mod regress;
+mod token_classify;
 mod weighting;
+mod words;
 
 pub use masked_lm::masking::Masking;
-pub use parts::{Answer, Classes, Details, Form, Gathered, Head, Names, Scored};
+pub use parts::{Answer, Asked, Classes, Details, Form, Gathered, Head, Names, Scored};
 pub use places::{ReadDraw, ReadPlace, Reads};
+pub use words::Pieces;
 
 /// A row of the registry.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub struct TaskKind {
     pub schema: &'static Schema,
     /// The `problem_type` of a `config.json` whose head was trained for it.
     pub problem_type: Option<&'static str>,
+    /// What the names of classes of `transformers` end with whose head is one for it alone.
+    pub class: Option<&'static str>,
     /// The task with these values; a key that is absent has its default.
     pub make: fn(&Values) -> Arc<dyn Task>,
 }
@@ -57,6 +62,7 @@ pub const TASKS: &[&TaskKind] = &[
     &causal_lm::KIND,
     &dpo::KIND,
     &multiple_choice::KIND,
+    &token_classify::KIND,
 ];
 
 /// What a stage learns of its texts. What is not said otherwise is that of a task with one class a text.
@@ -122,6 +128,11 @@ pub trait Task: fmt::Debug + Send + Sync {
         Err([message, help.to_owned()])
     }
 
+    /// Which pieces of a word are labelled, where its rows are words.
+    fn words(&self) -> Option<Pieces> {
+        None
+    }
+
     /// Whether rows of which nothing is learned are left out.
     fn skips_empty(&self) -> bool {
         false
@@ -151,9 +162,15 @@ pub trait Task: fmt::Debug + Send + Sync {
     fn peft_type(&self) -> Option<&'static str> {
         match self.needs() {
             Head::Sequence => Some("SEQ_CLS"),
+            Head::Tokens => Some("TOKEN_CLS"),
             Head::MaskedLm => None,
             Head::CausalLm => Some("CAUSAL_LM"),
         }
+    }
+
+    /// Last components of the module paths of its head, for peft's `modules_to_save`.
+    fn head_modules(&self, model: &dyn Model) -> &'static [&'static str] {
+        model.head_modules()
     }
 
     /// Scores and loss at once, where the loss is taken without the scores of all classes in memory: of each row its
@@ -192,14 +209,19 @@ pub trait Task: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether something is trained by it.
+    fn trains(&self) -> bool {
+        self.answer() != Answer::Choice
+    }
+
     /// Whether [`gather`](Self::gather) says what is predicted.
     fn gathers(&self) -> bool {
         self.answer() == Answer::Choice
     }
 
     /// What is predicted of rows, from what is predicted of their sequences, where a row has several of them.
-    fn gather(&self, set: &EncodedSet, all: &Predictions) -> Option<Gathered> {
-        let _ = (set, all);
+    fn gather(&self, set: &EncodedSet, all: &Predictions, asked: Asked<'_>) -> Option<Gathered> {
+        let _ = (set, all, asked);
         None
     }
 
@@ -398,6 +420,9 @@ pub fn of_words() -> Arc<dyn Task> {
 /// # Errors
 /// The `problem_type` that no task has.
 pub fn of_config(config: &Json, scores: usize) -> Result<Arc<dyn Task>, String> {
+    if let Some(kind) = of_class(config) {
+        return Ok((kind.make)(&Values::default()));
+    }
     let problem = config.get("problem_type").and_then(Json::as_str);
     let kind = match problem {
         Some(problem) => TASKS.iter().find(|k| k.problem_type == Some(problem)),
@@ -408,6 +433,29 @@ pub fn of_config(config: &Json, scores: usize) -> Result<Arc<dyn Task>, String> 
         (Some(kind), _) => Ok((kind.make)(&Values::default())),
         (None, problem) => Err(problem.unwrap_or_default().to_owned()),
     }
+}
+
+/// The task whose own head a `config.json` names by its class.
+fn of_class(config: &Json) -> Option<&'static TaskKind> {
+    let class = config.get("architectures")?.get(0)?.as_str()?;
+    let own = |kind: &TaskKind| kind.class.is_some_and(|end| class.ends_with(end));
+    TASKS.iter().copied().find(|kind| own(kind))
+}
+
+/// The task of a `task_type` of peft whose head is one for it alone.
+#[must_use]
+pub fn of_peft(kind: &str) -> Option<Arc<dyn Task>> {
+    let own = TASKS.iter().filter(|own| own.class.is_some());
+    let mut own = own.map(|kind| (kind.make)(&Values::default()));
+    own.find(|task| task.peft_type() == Some(kind))
+}
+
+/// Whether a class of `transformers` has a head that labels texts, or their words.
+#[must_use]
+pub fn labels_texts(class: &str) -> bool {
+    let own = TASKS.iter().filter_map(|kind| kind.class);
+    own.chain(["ForSequenceClassification"])
+        .any(|end| class.ends_with(end))
 }
 
 /// Writes the names of labels into a config.

@@ -49,6 +49,7 @@ const USUAL_THRESHOLD: f64 = 0.5;
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: Some("multi_label_classification"),
+    class: None,
     make: |values| {
         Arc::new(MultiLabel {
             threshold: THRESHOLD.find(values).unwrap_or(USUAL_THRESHOLD),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Answer, Details, Gathered, Head, Names, Reads, Scored, Task, TaskKind};
+use super::{Answer, Asked, Details, Gathered, Head, Names, Reads, Scored, Task, TaskKind};
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::tokens::{EncodedSet, Target};
 use crate::library::metric::Predictions;
@@ -52,6 +52,7 @@ static SCHEMA: Schema = Schema {
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: None,
+    class: None,
     make: |values| {
         Arc::new(MultipleChoice {
             delimiter: DELIMITER.find(values).unwrap_or(" ").to_owned(),
@@ -139,7 +140,7 @@ impl Task for MultipleChoice {
         Target::Score(scores.first().copied().unwrap_or_default())
     }
 
-    fn gather(&self, set: &EncodedSet, all: &Predictions) -> Option<Gathered> {
+    fn gather(&self, set: &EncodedSet, all: &Predictions, _: Asked<'_>) -> Option<Gathered> {
         let mut gathered = Gathered::default();
         let mut loss = 0.0;
         let mut begin = 0_u32;

@@ -131,7 +131,7 @@ pub(super) fn values(classes: &[String], form: Form, scores: &[f32]) -> Vec<Json
 }
 
 /// Probabilities of a row of scores.
-fn softmax(row: &[f32]) -> Vec<f64> {
+pub(super) fn softmax(row: &[f32]) -> Vec<f64> {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = row.iter().map(|x| f64::from(x - max).exp()).collect();
     let sum: f64 = powers.iter().sum();

@@ -16,6 +16,8 @@ pub enum Answer {
     Class,
     /// Any number of several classes.
     Classes,
+    /// One of several classes for each word.
+    Tags,
     /// A number.
     Number,
     /// A token of the vocabulary, at each place that is read.
@@ -32,6 +34,12 @@ impl Answer {
     /// Whether it is about classes that have names.
     #[must_use]
     pub const fn names_classes(self) -> bool {
+        matches!(self, Self::Class | Self::Classes | Self::Tags)
+    }
+
+    /// Whether it is about classes of whole texts.
+    #[must_use]
+    pub const fn is_of_texts(self) -> bool {
         matches!(self, Self::Class | Self::Classes)
     }
 
@@ -50,6 +58,7 @@ impl Answer {
         match self {
             Self::Class => Labels::Classes(naming()),
             Self::Classes => Labels::Several(naming()),
+            Self::Tags => Labels::Each(naming()),
             Self::Number => Labels::Regression,
             Self::Token | Self::Text | Self::Preference | Self::Choice => Labels::None,
         }
@@ -61,6 +70,8 @@ impl Answer {
 pub enum Head {
     /// One on whole sequences.
     Sequence,
+    /// One on each token.
+    Tokens,
     /// The model's own for masked tokens.
     MaskedLm,
     /// The model's own for the next token.
@@ -71,7 +82,7 @@ impl Head {
     /// Whether it is the model's own, over its vocabulary.
     #[must_use]
     pub const fn is_lm(self) -> bool {
-        !matches!(self, Self::Sequence)
+        !matches!(self, Self::Sequence | Self::Tokens)
     }
 
     /// Whether a model has it, and if not, what it lacks.
@@ -80,6 +91,7 @@ impl Head {
     /// The words for what it lacks.
     pub fn is_of(self, model: &dyn Model) -> Result<(), &'static str> {
         match self {
+            Self::Tokens if !model.labels_tokens() => Err("no head on each token"),
             Self::MaskedLm if model.masked_lm().is_none() => Err("no head for masked tokens"),
             Self::CausalLm if model.causal_lm().is_none() => Err("no head for the next token"),
             _ => Ok(()),
@@ -94,6 +106,17 @@ pub struct Gathered {
     pub predictions: Predictions,
     /// The cells of each row in the table of predictions, with its number in the data files.
     pub cells: Vec<(u32, Vec<String>)>,
+    /// What `predict` adds to each row, where that is asked for.
+    pub values: Vec<Vec<Json>>,
+}
+
+/// What is asked of the scores of a row's sequences.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// Names of the classes.
+    pub classes: &'a [String],
+    /// How `predict` writes its answers, where it is to.
+    pub form: Option<Form>,
 }
 
 /// What the parts of a row are called.

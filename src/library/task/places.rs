@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::super::data::tokens::{EncodedExample, plain};
+use super::super::data::tokens::{CONTINUES, EncodedExample, Target, plain};
 use super::masked_lm::masking::{MaskDraw, Masking};
 
 /// How the places are found.
@@ -16,6 +16,8 @@ pub enum Reads {
     /// Tokens are told from those before them: so many of each example of a split, in the order of the split; where that
     /// is not known, all but the first.
     Next(Arc<Vec<u32>>),
+    /// Pieces of words are labelled: so many of each example of a split; where that is not known, all.
+    Labelled(Arc<Vec<u32>>),
 }
 
 /// A place of an example that a head reads.
@@ -25,7 +27,7 @@ pub struct ReadPlace {
     pub position: u32,
     /// What the model reads there.
     pub shown: u32,
-    /// What is to be told: the token that stood there, or the next one.
+    /// What is to be told: the token that stood there, the next one, or the class of what stands there.
     pub token: u32,
 }
 
@@ -36,9 +38,21 @@ pub enum ReadDraw<'a> {
     Masked(MaskDraw<'a>),
     /// All whose next token is learned.
     Next,
+    /// All that have a label.
+    Labelled,
 }
 
 impl Reads {
+    /// The same of a split of whose examples so many tokens are learned.
+    #[must_use]
+    pub fn of(self, learned: Vec<u32>) -> Self {
+        match self {
+            Self::Next(_) => Self::Next(Arc::new(learned)),
+            Self::Labelled(_) => Self::Labelled(Arc::new(learned)),
+            masked @ Self::Masked(_) => masked,
+        }
+    }
+
     /// Places of the example `index` of the split, of `length` tokens, special ones counted.
     #[must_use]
     pub fn count(&self, index: u32, length: usize) -> usize {
@@ -48,6 +62,10 @@ impl Reads {
                 let most = length.saturating_sub(1);
                 let own = learned.get(index as usize);
                 own.map_or(most, |&own| most.min(own as usize))
+            }
+            Self::Labelled(labelled) => {
+                let own = labelled.get(index as usize);
+                own.map_or(length, |&own| length.min(own as usize))
             }
         }
     }
@@ -76,6 +94,7 @@ impl Reads {
         match self {
             Self::Masked(masking) => ReadDraw::Masked(masking.epoch(seed, epoch)),
             Self::Next(_) => ReadDraw::Next,
+            Self::Labelled(_) => ReadDraw::Labelled,
         }
     }
 
@@ -85,6 +104,7 @@ impl Reads {
         match self {
             Self::Masked(masking) => ReadDraw::Masked(masking.evaluation()),
             Self::Next(_) => ReadDraw::Next,
+            Self::Labelled(_) => ReadDraw::Labelled,
         }
     }
 }
@@ -108,6 +128,21 @@ impl ReadDraw<'_> {
                 };
                 let learned = example.learned.iter().cloned().flatten();
                 learned.filter_map(place).collect()
+            }
+            Self::Labelled => {
+                let classes = match &example.label {
+                    Target::Each(list) => list.as_slice(),
+                    _ => &[],
+                };
+                let places = example.learned.iter().cloned().flatten();
+                let place = |(position, class): (u32, &u32)| {
+                    Some(ReadPlace {
+                        position,
+                        shown: example.ids.get(position as usize).copied()?,
+                        token: class & !CONTINUES,
+                    })
+                };
+                places.zip(classes).filter_map(place).collect()
             }
         }
     }

@@ -27,6 +27,7 @@ static SCHEMA: Schema = Schema {
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: Some("regression"),
+    class: None,
     make: |_| Arc::new(Regress),
 };
 

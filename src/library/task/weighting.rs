@@ -169,7 +169,7 @@ impl Weighting {
                         *rows.entry(*class).or_default() += 1;
                     }
                 }
-                Target::Score(_) | Target::None => {}
+                Target::Each(_) | Target::Score(_) | Target::None => {}
             }
         }
         let (key, _) = self.key();

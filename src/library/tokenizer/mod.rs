@@ -11,6 +11,7 @@ use self::class::Class;
 use self::seams::Seams;
 
 pub use marked::{Ends, Marked};
+pub use words::Worded;
 
 mod added;
 mod bounds;
@@ -23,6 +24,7 @@ mod notes;
 mod pieces;
 mod prompt;
 mod seams;
+mod words;
 
 /// Mask tokens of the known vocabularies.
 const MASKS: [&str; 2] = ["[MASK]", "<mask>"];
@@ -440,9 +442,7 @@ impl Tokenizer {
     /// # Errors
     /// What the tokenizer complains about.
     pub fn word_pieces(&self, word: &str) -> Result<Vec<(String, u32)>, String> {
-        let spaced = serde_json::to_string(&self.inner.get_pre_tokenizer())
-            .is_ok_and(|json| json.contains("\"ByteLevel\""));
-        let text = if spaced {
+        let text = if self.has_bytes() {
             format!(" {}", word.trim_start())
         } else {
             word.to_owned()

@@ -350,3 +350,50 @@ fn every_key_of_the_tokenizer_classes_has_a_row() {
         assert!(!again, "`{key}` is there twice");
     }
 }
+
+#[test]
+fn words_are_the_tokens_of_transformers_and_cut_between_words() {
+    let at = std::path::Path::new("tests/reference");
+    let bytes = std::fs::read(at.join("token_classify.json")).expect("a trace");
+    let trace: Json = serde_json::from_slice(&bytes).expect("JSON");
+    let cases = trace["words"].as_array().expect("cases");
+    assert_eq!(cases.len(), 12);
+    for case in cases {
+        let name = case["model"].as_str().expect("a name");
+        let tokenizer = load(&format!("tests/reference/{name}"));
+        let words: Vec<String> = serde_json::from_value(case["words"].clone()).expect("words");
+        let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).expect("ids");
+        let of: Vec<Option<u32>> = serde_json::from_value(case["word_ids"].clone()).expect("words");
+        let of: Vec<u32> = of.into_iter().flatten().collect();
+        let parts = tokenizer.encode_words(&words, 64).expect("tokens");
+        let [whole] = parts.as_slice() else {
+            panic!("{case}")
+        };
+        assert_eq!((&whole.encoded.ids, &whole.words), (&ids, &of), "{case}");
+        assert_eq!(whole.encoded.uncut, ids.len());
+        // In parts every word begins, in its order, and no part is too long.
+        let parts = tokenizer.encode_words(&words, 6).expect("tokens");
+        let mut begun: Vec<u32> = parts.iter().flat_map(|part| part.words.clone()).collect();
+        begun.dedup();
+        assert_eq!(
+            begun,
+            (0..words.len() as u32).collect::<Vec<u32>>(),
+            "{case}"
+        );
+        for part in &parts {
+            assert!(part.encoded.ids.len() <= 6, "{case}");
+            assert_eq!(part.words.len() + 2, part.encoded.ids.len());
+        }
+        assert_eq!(
+            parts.first().map(|part| part.encoded.uncut),
+            Some(ids.len())
+        );
+        let none = tokenizer.encode_words(&["".to_owned(), "a".to_owned()], 64);
+        let none = none.expect("tokens");
+        assert_eq!(none[0].encoded.ids.get(1).copied(), tokenizer.unknown());
+        assert!(tokenizer.encode_words(&words, 2).is_err());
+        let many = vec!["a".to_owned(); 300];
+        let why = tokenizer.encode_words(&many, 3).expect_err("too many");
+        assert!(why.contains("300 parts"), "{why}");
+    }
+}

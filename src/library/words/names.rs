@@ -100,8 +100,8 @@ pub static NAMES: &[Word] = &[
     entry(&["prompt_classification", "label_word", "mask_prediction", "pet", "lm_bff", "cloze"], "label_words"),
     missing(&["causal_lm", "clm", "language_modeling", "text_generation", "seq2seq", "seq_2_seq_lm", "seq2seq_lm", "generation", "completion", "pretrain", "pretraining"],
         "`masked_lm`, for masked language models"),
-    missing(&["token_classification", "token_cls", "ner", "question_answering", "question_ans", "tagging"],
-        "`classify`: one class a text"),
+    entry(&["token_classification", "token_cls", "ner", "tagging", "pos_tagging"], "token_classify"),
+    missing(&["question_answering", "question_ans"], "`classify`: one class a text"),
     entry(&["preference", "preference_optimization", "direct_preference_optimization"], "dpo"),
     entry(&["mcq", "multiple_choices", "loglikelihood"], "multiple_choice"),
     // Stage kinds

@@ -204,6 +204,7 @@ pub(in super::super) fn wrong(
                 Form::Messages => "messages",
                 Form::Preference => "chosen",
                 Form::Choices => "choices",
+                Form::Words => "tokens",
             },
             About::Label => "label",
             About::Labels => "labels",

@@ -5,15 +5,19 @@ use serde_json::Value as Json;
 use super::{Cause, Each, Read, one};
 use crate::library::chat::{Chat, Rendering, Turns};
 use crate::library::data::form::{Form, Learn};
-use crate::library::data::set::Example;
+use crate::library::data::set::{Example, Label};
 use crate::library::prompt::frame::tokenize;
-use crate::library::tokenizer::Ends;
+use crate::library::task::Pieces;
+use crate::library::tokenizer::{Encoded, Ends};
 
 impl Each<'_> {
     /// The sequences of a row.
     pub(super) fn reads(&self, example: &Example, draw: u32) -> Result<Vec<Read>, Cause> {
         if let (Form::Choices, Some(option)) = (self.want.rows.form, self.want.task.option()) {
             return self.options(example, option);
+        }
+        if let (Form::Words, Some(pieces)) = (self.want.rows.form, self.want.task.words()) {
+            return self.words(example, pieces);
         }
         if self.want.rows.form != Form::Preference {
             return Ok(vec![self.read(example, &example.texts, draw)?]);
@@ -42,9 +46,40 @@ impl Each<'_> {
                 mask: option.len() as u32,
                 learned: marked.learned,
                 lost: marked.lost,
+                label: None,
             })
         });
         each.collect()
+    }
+
+    /// The parts of a row of words.
+    fn words(&self, example: &Example, pieces: Pieces) -> Result<Vec<Read>, Cause> {
+        let labels = match &example.label {
+            Some(Label::Each(list)) => list.as_slice(),
+            _ => &[],
+        };
+        let most = self.want.max_length as usize;
+        let parts = self.tokenizer.encode_words(&example.texts, most);
+        let parts = parts
+            .map_err(|why| Cause::Tokens(format!("row {} (counted from 0): {why}", example.row)))?;
+        let classes = self.reading.classes();
+        let each = parts.into_iter().map(|part| {
+            let (uncut, at_once) = (part.encoded.uncut, part.encoded.at_once);
+            let own = pieces.example(part, labels, classes);
+            Read {
+                encoded: Encoded {
+                    ids: own.ids,
+                    segments: own.segments,
+                    uncut,
+                    at_once,
+                },
+                mask: 0,
+                learned: own.learned,
+                lost: 0,
+                label: Some(own.label),
+            }
+        });
+        Ok(each.collect())
     }
 
     /// The tokens of a row, or of one of its answers with the prompt.
@@ -89,6 +124,7 @@ impl Each<'_> {
                     learned: if all { one(1..length) } else { Vec::new() },
                     encoded,
                     mask,
+                    label: None,
                 });
             }
         };
@@ -104,6 +140,7 @@ impl Each<'_> {
             mask: 0,
             learned: marked.learned,
             lost: marked.lost,
+            label: None,
         })
     }
 

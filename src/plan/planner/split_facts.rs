@@ -138,13 +138,14 @@ fn reads(
         })),
         other => other,
     };
-    let (Some(Reads::Next(_)), Some(set)) = (&reads, &split.encoded) else {
+    let by_label = |reads: &Reads| matches!(reads, Reads::Next(_) | Reads::Labelled(_));
+    let (true, Some(set)) = (reads.as_ref().is_some_and(by_label), &split.encoded) else {
         return Ok(reads);
     };
     let learned = set.learned();
     let first = learned.iter().position(|&tokens| tokens == 0);
     if first.is_none() && !set.is_empty() {
-        return Ok(Some(Reads::Next(Arc::new(learned))));
+        return Ok(reads.map(|reads| reads.of(learned)));
     }
     let most = start.max_length;
     let message = match first {
@@ -176,6 +177,7 @@ fn reads(
                     )
                 }
                 Form::Messages => "no assistant says anything in it".to_owned(),
+                Form::Words => "it has no word".to_owned(),
             };
             format!("row {row} (counted from 0) has no token to learn: {why}")
         }

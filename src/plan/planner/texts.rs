@@ -304,7 +304,7 @@ pub(super) fn on_classes(
         }
         return;
     }
-    if start.task.gathers() {
+    if !start.task.trains() {
         let name = start.task.name();
         let at = keys::OBJECTIVE.span(values);
         let message = format!("`{name}` compares options, and nothing is trained by it");

@@ -17,7 +17,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
 use crate::library::stage::job::Fit;
-use crate::library::task::Task;
+use crate::library::task::{Asked, Task};
 use crate::program::Class;
 use crate::program::op::Tensor;
 
@@ -35,6 +35,8 @@ pub struct Context<'a> {
     pub dev: Option<Examples<'a>>,
     /// What is learned.
     pub task: &'a dyn Task,
+    /// Names of the classes.
+    pub classes: &'a [String],
     /// Time spent before the first step on what belongs to the steps.
     pub spent: Duration,
     /// Directory of the stage's checkpoints.
@@ -413,7 +415,15 @@ fn evaluate(
         reads: fit.dev_reads.as_ref(),
         batch: fit.batch,
     };
-    let mut predictions = stream(runner, program, walk, observer, &mut |_| Ok(()))?;
+    let all = stream(runner, program, walk, observer, &mut |_| Ok(()))?;
+    let asked = Asked {
+        classes: cx.classes,
+        form: None,
+    };
+    let mut predictions = match cx.task.gather(dev.set, &all, asked) {
+        Some(gathered) => gathered.predictions,
+        None => all,
+    };
     predictions.positive = Some(fit.positive);
     let values = metrics(&fit.metrics, &predictions);
     let mut is_best = false;

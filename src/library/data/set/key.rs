@@ -23,6 +23,8 @@ pub(super) struct Key {
     known: Known,
     /// What stands between the labels of a row; `None` where a row has one label.
     several: Option<Separator>,
+    /// Whether each word of a row has a label.
+    each: bool,
 }
 
 #[derive(Debug)]
@@ -86,9 +88,15 @@ impl Key {
         files: Option<Vec<String>>,
         separator: Option<String>,
     ) -> Result<Self, DataError> {
-        let several = matches!(labels, Labels::Several(_)).then_some(Separator(separator));
+        let lists = matches!(labels, Labels::Several(_) | Labels::Each(_));
+        let several = lists.then_some(Separator(separator));
+        let each = matches!(labels, Labels::Each(_));
         let own = Self::of_one(labels, files)?;
-        Ok(Self { several, ..own })
+        Ok(Self {
+            several,
+            each,
+            ..own
+        })
     }
 
     /// The same of rows with one label.
@@ -102,6 +110,7 @@ impl Key {
                 classes: Vec::new(),
                 known,
                 several: None,
+                each: false,
             });
         };
         let own = Own::of(&naming.given, files)?;
@@ -110,6 +119,7 @@ impl Key {
                 classes: Vec::new(),
                 known: Known::Nothing,
                 several: None,
+                each: false,
             }),
             (Some(own), None) => {
                 let order = ordered(&own.classes, naming.preferred.as_deref());
@@ -129,6 +139,7 @@ impl Key {
                         written: false,
                     }),
                     several: None,
+                    each: false,
                 })
             }
             (Some(own), Some(fixed)) if generic(fixed) && *fixed != own.classes => {
@@ -170,6 +181,7 @@ impl Key {
                 written: own.written,
             }),
             several: None,
+            each: false,
         }
     }
 
@@ -208,6 +220,9 @@ impl Key {
             if let Label::Class(class) = self.one(cell)? {
                 classes.push(class);
             }
+        }
+        if self.each {
+            return Ok(Label::Each(classes));
         }
         classes.sort_unstable();
         classes.dedup();

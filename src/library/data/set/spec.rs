@@ -12,7 +12,7 @@ pub struct DataSpec {
     pub files: Vec<PathBuf>,
     /// Their format; by extension when absent.
     pub format: Option<String>,
-    /// The columns of texts, one or two; of a conversation, and of its tools.
+    /// The columns of texts, one or two; of a conversation, and of its tools; of words.
     pub text: Vec<String>,
     /// What a row is.
     pub form: Form,
@@ -58,6 +58,8 @@ pub enum Labels {
     Classes(Naming),
     /// Classes, any number of them a row.
     Several(Naming),
+    /// Classes, one for each word of a row.
+    Each(Naming),
 }
 
 impl Labels {
@@ -65,7 +67,7 @@ impl Labels {
     #[must_use]
     pub const fn naming(&self) -> Option<&Naming> {
         match self {
-            Self::Classes(naming) | Self::Several(naming) => Some(naming),
+            Self::Classes(naming) | Self::Several(naming) | Self::Each(naming) => Some(naming),
             Self::None | Self::Regression => None,
         }
     }

@@ -124,7 +124,8 @@ pub struct EncodedExample {
     pub mask: u32,
     /// Its label.
     pub label: Target,
-    /// The tokens that a language model learns: ascending ranges, not the first token, which has none before it.
+    /// The tokens that a language model learns: ascending ranges, not the first token, which has none before it; or those
+    /// with a label.
     pub learned: Vec<Range<u32>>,
     /// Its task, from 0.
     pub task: u32,

@@ -11,6 +11,8 @@ pub(super) enum Label {
     Score(f32),
     /// Place of a list's length among the lists.
     List(u32),
+    /// The same of a list with a class for each place that is read.
+    Each(u32),
 }
 
 /// Where an example is, and what is known without its tokens.
@@ -33,6 +35,7 @@ impl Row {
             Label::Class(class) => (1, class),
             Label::Score(score) => (2, score.to_bits()),
             Label::List(at) => (3, at),
+            Label::Each(at) => (4, at),
         };
         let mut bytes = [0; PLACE];
         let (at, rest) = bytes.split_at_mut(8);
@@ -67,6 +70,7 @@ impl Row {
                 1 => Label::Class(bits),
                 2 => Label::Score(f32::from_bits(bits)),
                 3 => Label::List(bits),
+                4 => Label::Each(bits),
                 _ => return None,
             },
             check: u32::from_le_bytes(check),

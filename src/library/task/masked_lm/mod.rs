@@ -51,6 +51,7 @@ const USUAL_RATE: f64 = 0.15;
 pub(super) static KIND: TaskKind = TaskKind {
     schema: &SCHEMA,
     problem_type: None,
+    class: None,
     make: |values| {
         Arc::new(MaskedLm {
             rate: RATE.find(values).unwrap_or(USUAL_RATE),
