@@ -6,7 +6,7 @@ How to run (from the repository root; the environment of make_multi_label_traces
     .venv/bin/python tests/reference/make_weighted_traces.py
 
 Training is that of curves.json (one label a text) or multi_label.json (two), but for the loss: torch's
-`CrossEntropyLoss(weight, label_smoothing)` or `BCEWithLogitsLoss(pos_weight)`. Balanced weights are scikit-learn's
+`CrossEntropyLoss(weight, label_smoothing)` or `BCEWithLogitsLoss(pos_weight)`, or the focal loss. Balanced weights are scikit-learn's
 `compute_class_weight("balanced")` of the 320 rows, and rows without a class / rows with it. After the last step the plain
 loss of rows 320 .. 383 is taken.
 """
@@ -32,6 +32,8 @@ RUNS = [
     ("classify { class_weights = balanced, label_smoothing = 0.05 }", "bert-tiny", "lora"),
     ("multi_label { positive_weights = balanced }", "bert-tiny", "full"),
     ("multi_label { positive_weights = { 1: 0.25, 0: 4 } }", "roberta-tiny", "lora"),
+    ("classify { focal = 2 }", "bert-tiny", "full"),
+    ("classify { class_weights = { 0: 1, 1: 3.5 }, focal = 0.5 }", "distilbert-tiny", "lora"),
 ]
 
 
@@ -63,7 +65,14 @@ def train(written, name, method, rows, dtype):
     plain = getattr(functional, which)
 
     def weighted(scores, labels, *_, **__):
-        return plain(scores, labels, **own)
+        if "focal" not in written:
+            return plain(scores, labels, **own)
+        # Lin et al. 2017, equation 5, over softmax; the mean is by the weights of the classes.
+        gamma = float(written.split("focal = ")[1].split(" ")[0])
+        weight = own["weight"] if own["weight"] is not None else torch.ones(scores.shape[1], dtype=dtype)
+        each = torch.log_softmax(scores, -1).gather(1, labels[:, None])[:, 0]
+        of = weight[labels]
+        return -(of * (1 - each.exp()) ** gamma * each).sum() / of.sum()
 
     setattr(functional, which, weighted)
     try:

@@ -74,7 +74,7 @@ fn losses(dir: &Path, stage: &str) -> Vec<f64> {
 fn losses_are_those_of_torch_with_any_cut_into_micro_batches() {
     let reference = json(Path::new("tests/reference/weighted.json"));
     let curves = reference["curves"].as_array().expect("curves");
-    assert_eq!(curves.len(), 6);
+    assert_eq!(curves.len(), 8);
     let here = here();
     for (place, curve) in curves.iter().enumerate() {
         let text = |key: &str| curve[key].as_str().expect("a text");

@@ -243,8 +243,10 @@ impl Batch {
                 let classes = classes as usize;
                 let mut list = vec![0.0_f32; self.examples.len() * classes];
                 for (row, (_, e)) in list.chunks_mut(classes.max(1)).zip(&self.examples) {
-                    let Target::Classes(own) = &e.label else {
-                        continue;
+                    let own = match &e.label {
+                        Target::Classes(own) => own.as_slice(),
+                        Target::Class(class) => std::slice::from_ref(class),
+                        _ => continue,
                     };
                     for class in own.iter() {
                         if let Some(place) = row.get_mut(*class as usize) {

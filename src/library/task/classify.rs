@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::weighting::{CLASS_WEIGHTS, LABEL_SMOOTHING, Weighting};
+use super::weighting::{CLASS_WEIGHTS, FOCAL, LABEL_SMOOTHING, Weighting};
 use super::{Classes, Task, TaskKind};
 use crate::base::{Diag, Span};
 use crate::library::data::tokens::Target;
@@ -21,9 +21,10 @@ static SCHEMA: Schema = Schema {
     summary: "one of several classes: cross-entropy on the task head",
     doc: "The loss is the mean over the texts of a batch. With `class_weights` it is the mean by the weights of their classes, and with \
           `label_smoothing` a share of each label stands for all classes alike, as in torch's \
-          `CrossEntropyLoss(weight, label_smoothing)`.",
+          `CrossEntropyLoss(weight, label_smoothing)`. With `focal` each text counts (1 − p)^γ, p the probability of its class (Lin et al. 2017, arXiv \
+          1708.02002).",
     paper: "",
-    keys: &[CLASS_WEIGHTS.key(), LABEL_SMOOTHING.key()],
+    keys: &[CLASS_WEIGHTS.key(), LABEL_SMOOTHING.key(), FOCAL.key()],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::weighting::{CLASS_WEIGHTS, LABEL_SMOOTHING, Weighting};
+use super::weighting::{CLASS_WEIGHTS, FOCAL, LABEL_SMOOTHING, Weighting};
 use super::{Classes, Head, Task, TaskKind};
 use crate::base::{Diag, Span};
 use crate::library::data::tokens::Target;
@@ -24,7 +24,7 @@ static SCHEMA: Schema = Schema {
     doc: "The masked LM's own head scores the words of the prompt's verbalizer; the rest of the vocabulary is not \
           computed.",
     paper: "Gao et al. 2021 (arXiv 2012.15723), section 4.1",
-    keys: &[CLASS_WEIGHTS.key(), LABEL_SMOOTHING.key()],
+    keys: &[CLASS_WEIGHTS.key(), LABEL_SMOOTHING.key(), FOCAL.key()],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {

@@ -1,4 +1,4 @@
-//! Weights of classes and smoothed labels in the loss of a training: keys that several tasks have.
+//! Weights of classes, smoothed labels and the focal loss in a training: keys that several tasks have.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,13 @@ use super::Classes;
 use crate::base::{Diag, Span, suggest};
 use crate::library::data::set::same_label;
 use crate::library::data::tokens::{EncodedSet, Target};
-use crate::library::error::BAD_CLASS_WEIGHTS;
+use crate::library::error::{BAD_CLASS_WEIGHTS, CONFLICTING_KEYS};
 use crate::library::schema::{Bound, ClassWeights, Given, Maybe, Values, kind};
-use crate::program::op::{WeightedBinaryCrossEntropy, WeightedCrossEntropy};
-use crate::program::{Builder, Feed, Real, TargetKind, Value};
+use crate::program::op::{
+    BinaryKind, Broadcast, Constant, Detach, Elementwise, Over, Reduce, ReduceKind, Unary,
+    UnaryKind, WeightedBinaryCrossEntropy, WeightedCrossEntropy,
+};
+use crate::program::{Builder, DType, Feed, Real, TargetKind, Value};
 
 /// How much the rows of each class weigh.
 pub(super) const CLASS_WEIGHTS: Maybe<ClassWeights> = Maybe::new(
@@ -27,6 +30,14 @@ pub(super) const LABEL_SMOOTHING: Given<f64> = Given::<f64>::tacit(
     "share of each label that is spread evenly over all classes while training; evaluations report the plain loss",
 );
 
+/// How much less rows count that are told well.
+pub(super) const FOCAL: Given<f64> = Given::<f64>::tacit(
+    "focal",
+    kind::float(Bound::Incl(0.0), Bound::None),
+    (0.0, "0"),
+    "γ of the focal loss: each row counts (1 − p)^γ, p the probability of its class, while training; evaluations report the plain loss",
+);
+
 /// How much the presence of a class weighs.
 pub(super) const POSITIVE_WEIGHTS: Maybe<ClassWeights> = Maybe::new(
     "positive_weights",
@@ -39,6 +50,8 @@ pub(super) const POSITIVE_WEIGHTS: Maybe<ClassWeights> = Maybe::new(
 #[derive(Clone, Debug, Default)]
 pub(super) struct Weighting {
     smoothing: f64,
+    /// γ of the focal loss.
+    focal: f64,
     weights: Option<ClassWeights>,
     /// The keys that are written, with their places.
     written: Vec<(&'static str, Span)>,
@@ -52,11 +65,13 @@ impl Weighting {
             CLASS_WEIGHTS.key(),
             POSITIVE_WEIGHTS.key(),
             LABEL_SMOOTHING.key(),
+            FOCAL.key(),
         ];
         let written = keys.into_iter().filter(|key| values.written(key.name));
         let weights = CLASS_WEIGHTS.get(values).or(POSITIVE_WEIGHTS.get(values));
         Self {
             smoothing: LABEL_SMOOTHING.get(values),
+            focal: FOCAL.get(values),
             weights: weights.cloned(),
             written: written
                 .map(|key| (key.name, values.span(key.name)))
@@ -72,13 +87,16 @@ impl Weighting {
 
     /// Whether the loss is the plain one.
     fn is_plain(&self) -> bool {
-        self.weights.is_none() && self.smoothing == 0.0
+        self.weights.is_none() && self.smoothing == 0.0 && self.focal == 0.0
     }
 
     /// Cross-entropy with these weights; `None` where it is the plain one.
     pub(super) fn cross_entropy(&self, b: &mut Builder, scores: Value) -> Option<Value> {
         if self.is_plain() {
             return None;
+        }
+        if self.focal > 0.0 {
+            return Some(self.focal_loss(b, scores));
         }
         b.label("loss");
         let scale = b.feed(Feed::LossScale);
@@ -88,6 +106,53 @@ impl Weighting {
             smoothing: Real::new(self.smoothing),
         };
         Some(b.push1(op, &[scores, labels, scale, weights]))
+    }
+
+    /// `scale · Σ weight · −(1 − p)^γ · ln p`, p the probability of the row's class.
+    fn focal_loss(&self, b: &mut Builder, scores: Value) -> Value {
+        b.label("loss");
+        let scale = b.feed(Feed::LossScale);
+        let classes = self.each.len() as u32;
+        let own = b.feed(Feed::Targets(TargetKind::ClassSet { classes }));
+        let weights = self.feed(b);
+        let binary = |b: &mut Builder, kind, broadcast, x, y| {
+            b.push1(Elementwise { kind, broadcast }, &[x, y])
+        };
+        let unary = |b: &mut Builder, kind, x| b.push1(Unary { kind }, &[x]);
+        let rows = |b: &mut Builder, kind, x| {
+            let over = Over::Columns;
+            b.push1(Reduce { kind, over }, &[x])
+        };
+        let number = |b: &mut Builder, value| {
+            let (value, dtype) = (Real::new(value), DType::F32);
+            b.push1(Constant { value, dtype }, &[])
+        };
+        let most = rows(b, ReduceKind::Max, scores);
+        let most = b.push1(Detach, &[most]);
+        let below = binary(b, BinaryKind::Sub, Broadcast::Column, scores, most);
+        let shares = unary(b, UnaryKind::Exp, below);
+        let sum = rows(b, ReduceKind::Sum, shares);
+        let sum = unary(b, UnaryKind::Log, sum);
+        let logs = binary(b, BinaryKind::Sub, Broadcast::Column, below, sum);
+        let logs = binary(b, BinaryKind::Mul, Broadcast::Full, logs, own);
+        let log = rows(b, ReduceKind::Sum, logs);
+        // 1 − p, never 0, so that its logarithm is a number.
+        let share = unary(b, UnaryKind::Exp, log);
+        let limit = number(b, 1.0 + f64::from(f32::EPSILON));
+        let rest = binary(b, BinaryKind::Sub, Broadcast::Scalar, share, limit);
+        let rest = unary(b, UnaryKind::Neg, rest);
+        let power = unary(b, UnaryKind::Log, rest);
+        let gamma = number(b, self.focal);
+        let power = binary(b, BinaryKind::Mul, Broadcast::Scalar, power, gamma);
+        let factor = unary(b, UnaryKind::Exp, power);
+        let own = binary(b, BinaryKind::Mul, Broadcast::Row, own, weights);
+        let weight = rows(b, ReduceKind::Sum, own);
+        let each = binary(b, BinaryKind::Mul, Broadcast::Full, factor, log);
+        let each = binary(b, BinaryKind::Mul, Broadcast::Full, each, weight);
+        let (kind, over) = (ReduceKind::Sum, Over::All);
+        let all = b.push1(Reduce { kind, over }, &[each]);
+        let all = unary(b, UnaryKind::Neg, all);
+        binary(b, BinaryKind::Mul, Broadcast::Full, all, scale)
     }
 
     /// Binary cross-entropy with these weights of the presence of a class; `None` where it is the plain one.
@@ -134,6 +199,14 @@ impl Weighting {
         if self.is_plain() {
             return Ok(None);
         }
+        if self.focal > 0.0 && self.smoothing > 0.0 {
+            let focal = FOCAL.name();
+            let own = self.written.iter().find(|(key, _)| *key == focal);
+            let (_, at) = own.copied().unwrap_or_default();
+            let message = "`focal` and `label_smoothing` are both written, and the focal loss has one class a row";
+            let diag = Diag::error(&CONFLICTING_KEYS, at, message);
+            return Err(Box::new(diag.help("keep one of them")));
+        }
         let each = match (&self.weights, classes.train) {
             (Some(ClassWeights::Balanced), Some(train)) => self.balanced(classes.names, train)?,
             (Some(ClassWeights::Each(list)), Some(_)) => self.named(classes.names, list)?,
@@ -147,8 +220,8 @@ impl Weighting {
 
     /// Where the weights are written, and by which key.
     fn key(&self) -> (&'static str, Span) {
-        let smoothing = LABEL_SMOOTHING.name();
-        let own = self.written.iter().find(|(key, _)| *key != smoothing);
+        let others = [LABEL_SMOOTHING.name(), FOCAL.name()];
+        let own = self.written.iter().find(|(key, _)| !others.contains(key));
         own.copied().unwrap_or_default()
     }
 
