@@ -54,11 +54,24 @@ pub fn compile_with(
     machine: &Machine,
     survey: bool,
 ) -> Compiled {
+    compile_until(path, sets, world, machine, (survey, &|| false))
+}
+
+/// [`compile_with`] for somebody who may not wait for it: once `stopped` says so it ends, and what it gives is to be
+/// thrown away.
+#[must_use]
+pub fn compile_until(
+    path: &Path,
+    sets: &[(String, String)],
+    world: &dyn World,
+    machine: &Machine,
+    (survey, stopped): (bool, &dyn Fn() -> bool),
+) -> Compiled {
     let mut sources = Sources::default();
     let resolved = resolve::resolve(path, sets, &mut sources, world);
     let mut diags = resolved.diags;
     let plan = resolved.value.and_then(|recipe| {
-        let planned = plan::plan(&recipe, world, machine, survey);
+        let planned = plan::plan_until(&recipe, world, machine, (survey, stopped));
         let value = planned.value;
         diags.extend(planned.diags);
         value

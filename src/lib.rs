@@ -18,6 +18,7 @@ pub use peftc_core::{base, codes, program};
 
 pub mod cli;
 pub mod driver;
+pub mod editor;
 pub mod exec;
 pub mod files;
 pub mod library;

@@ -2,12 +2,17 @@
 
 mod chat;
 mod check;
+mod completions;
+mod data;
+mod diff;
 mod doctor;
 mod explain;
 mod fmt;
 mod generation;
 mod gpu;
+mod init;
 mod list;
+mod lsp;
 mod options;
 mod output;
 mod plan;
@@ -17,6 +22,7 @@ mod render;
 mod replay;
 mod report;
 mod run;
+mod runs;
 mod scores;
 mod screen;
 mod show;
@@ -26,7 +32,7 @@ mod table;
 mod templating;
 pub mod world;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::base::visible;
 use crate::library::data::parquet::is_decoding;
@@ -51,6 +57,14 @@ enum Command {
     Show(show::Show),
     /// Execute a recipe; finished stages are taken from the store
     Run(run::Run),
+    /// Write a recipe that runs, from a file of data and a model
+    Init(init::Init),
+    /// Say what a file of data is: columns, classes, lengths, doubtful rows
+    Data(data::Data),
+    /// Compare two plans: what changed, what runs again, memory and time
+    Diff(diff::Diff),
+    /// List the finished runs, the newest first
+    Runs(runs::Runs),
     /// Say what a store holds, make room in it, or compare its bytes with what was written
     Store(store::StoreArgs),
     /// Rebuild the weights of a `mezo` stage from its log, and compare them with the stored ones
@@ -63,6 +77,12 @@ enum Command {
     Predict(predict::Predict),
     /// Talk with a finished stage's language model
     Chat(chat::Chat),
+    /// Answer an editor while a recipe is written (a language server, over standard input and output)
+    Lsp(lsp::Lsp),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::Completions),
+    /// Write man pages, one a command
+    Man(completions::Man),
     /// Say what this machine offers, and what stands in the way
     Doctor(doctor::Doctor),
     /// Explain a method, model, metric, stage kind, key or diagnostic code
@@ -139,12 +159,19 @@ fn carry_out() -> i32 {
         Command::Plan(c) => c.run(),
         Command::Show(c) => c.run(),
         Command::Run(c) => c.run(),
+        Command::Init(c) => c.run(),
+        Command::Data(c) => c.run(),
+        Command::Diff(c) => c.run(),
+        Command::Runs(c) => c.run(),
         Command::Store(c) => c.run(),
         Command::Replay(c) => c.run(),
         Command::Report(c) => c.run(),
         Command::Fmt(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Chat(c) => c.run(),
+        Command::Lsp(c) => c.run(),
+        Command::Completions(c) => c.run(Args::command()),
+        Command::Man(c) => c.run(Args::command()),
         Command::Doctor(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::List(c) => c.run(),

@@ -60,6 +60,17 @@ use planner::Planner;
 /// Plans a recipe, at all its points, for a machine; `survey` says whether to look at the rows of its data. Of one that is
 /// rejected in part, what is sound is planned for the mistakes that are found on the way.
 pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -> Outcome<Plan> {
+    plan_until(swept, world, machine, (survey, &|| false))
+}
+
+/// [`plan`] for somebody who may not wait for it: it ends before the next stage once `stopped` says so, and what it gives
+/// then is not the plan.
+pub fn plan_until(
+    swept: &Swept,
+    world: &dyn World,
+    machine: &Machine,
+    (survey, stopped): (bool, &dyn Fn() -> bool),
+) -> Outcome<Plan> {
     let none = Recipe::default();
     let mut binder = Binder::new(&none, world, machine.device);
     binder.survey = survey;
@@ -74,6 +85,9 @@ pub fn plan(swept: &Swept, world: &dyn World, machine: &Machine, survey: bool) -
         let mut here = Here::new();
         plan.reads.extend(reads(recipe));
         for declared in dag::order(recipe, &mut diags) {
+            if stopped() {
+                break;
+            }
             let values = Resolved::new(recipe, declared, &here);
             let place = if let Some((place, own)) = merger.known(&values) {
                 own.iter().for_each(|d| diags.push(d.clone()));

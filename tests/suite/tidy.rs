@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["plan"],
     &["exec"],
     &["driver"],
-    &["report"],
+    &["report", "editor"],
     &["cli"],
 ];
 
@@ -36,6 +36,8 @@ const ROOMS: &[&str] = &[
 /// Crates of the outside world and the only modules that may know them.
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
+    ("lsp_server", &["cli"]),
+    ("lsp_types", &["cli"]),
     ("indicatif", &["cli"]),
     ("miette", &["cli"]),
     ("ureq", &["cli"]),
