@@ -105,6 +105,18 @@ def serialized(kind, **parts):
         own.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, False)
         names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
         added = [special(t, vocab[t], lstrip=t == "<mask>") for t in names]
+    elif kind == "albert":
+        names = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
+        pieces = [(t, 0.0) for t in names] + [p for p in unigram_vocab() if p[0][0] != "<" or p[0] == "<"]
+        own = Tokenizer(models.Unigram(pieces, unk_id=1, byte_fallback=False))
+        quotes = [normalizers.Replace(marks, '"') for marks in ("``", "''")]
+        own.normalizer = normalizers.Sequence(quotes + [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()])
+        own.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+        own.post_processor = processors.TemplateProcessing(
+            single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+        added = [special(t, i, lstrip=t == "[MASK]") for i, t in enumerate(names)]
     else:
         pieces = unigram_vocab()
         own = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
@@ -204,6 +216,13 @@ def cases():
     add("long words as it is", "bert", "wordpiece", plain, parts={"model_max_input_chars_per_word": 3})
     add("unknown piece", "xlm-roberta", "unigram", {"tokenizer_class": "XLMRobertaTokenizer"}, parts={"model_unk_id": 0})
     add("unknown piece", "camembert", "unigram", {"tokenizer_class": "CamembertTokenizer"}, parts={"model_unk_id": 0})
+    add("no config", "albert", "albert")
+    for config in [{}, {"do_lower_case": False}, {"keep_accents": True}, {"do_lower_case": False, "keep_accents": True},
+                   {"add_prefix_space": False}, {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}]:
+        add(f"albert {json.dumps(config)}", "albert", "albert", {"tokenizer_class": "AlbertTokenizer"} | config)
+    add("no config", "electra", "wordpiece")
+    for name in ("PreTrainedTokenizerFast", "GPT2TokenizerFast", "RobertaTokenizer"):
+        add(f"modernbert {name}", "modernbert", "bpe", {"tokenizer_class": name})
     # A class whose model is another.
     for name, kind in (("BertTokenizer", "unigram"), ("RobertaTokenizer", "wordpiece"), ("XLMRobertaTokenizer", "bpe")):
         add(f"{name} {kind}", "bert", kind, {"tokenizer_class": name}, refused=True)

@@ -7,6 +7,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::switches::Switches;
+
 /// A class of tokenizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -20,6 +22,8 @@ pub(super) enum Class {
     XlmRoberta,
     /// Unigram with other special tokens.
     Camembert,
+    /// Unigram behind a normalizer of its own.
+    Albert,
     /// BPE of sentencepiece, which falls back to bytes.
     Llama,
     /// Byte-level BPE.
@@ -51,6 +55,7 @@ const NAMES: &[(&str, Class)] = &[
     ("MvpTokenizer", Class::Roberta),
     ("XLMRobertaTokenizer", Class::XlmRoberta),
     ("CamembertTokenizer", Class::Camembert),
+    ("AlbertTokenizer", Class::Albert),
     ("LlamaTokenizer", Class::Llama),
     ("GPT2Tokenizer", Class::Gpt2),
     ("Qwen2Tokenizer", Class::Qwen2),
@@ -65,6 +70,8 @@ const NAMES: &[(&str, Class)] = &[
 const OF_TYPES: &[(&str, Class)] = &[
     ("bert", Class::Bert),
     ("distilbert", Class::Bert),
+    ("electra", Class::Bert),
+    ("albert", Class::Albert),
     ("roberta", Class::Roberta),
     ("xlm-roberta", Class::XlmRoberta),
     ("camembert", Class::Camembert),
@@ -77,11 +84,18 @@ const OF_TYPES: &[(&str, Class)] = &[
     ("gpt_neox", Class::GptNeox),
 ];
 
-/// Decoders whose `tokenizer.json` is taken as it is whenever the files name another class.
-const AS_IT_IS: &[&str] = &["mistral", "phi3", "olmo2", "granite"];
+/// Model types whose `tokenizer.json` is taken as it is whenever the files name another class.
+const AS_IT_IS: &[&str] = &[
+    "mistral",
+    "phi3",
+    "olmo2",
+    "granite",
+    "modernbert",
+    "xlm-roberta-xl",
+];
 
-/// Decoders whose files name a class that transformers knows to be wrong.
-const WRONGLY_NAMED: &[&str] = &["qwen2", "phi3"];
+/// Model types whose files name a class that transformers knows to be wrong.
+const WRONGLY_NAMED: &[&str] = &["qwen2", "phi3", "modernbert"];
 
 /// The special token of vocabularies like GPT-2's.
 const END: &str = "<|endoftext|>";
@@ -151,6 +165,7 @@ impl Class {
             Self::Roberta => "RobertaTokenizer",
             Self::XlmRoberta => "XLMRobertaTokenizer",
             Self::Camembert => "CamembertTokenizer",
+            Self::Albert => "AlbertTokenizer",
             Self::Llama => "LlamaTokenizer",
             Self::Gpt2 => "GPT2Tokenizer",
             Self::Qwen2 => "Qwen2Tokenizer",
@@ -170,7 +185,7 @@ impl Class {
             | Self::Qwen2
             | Self::Gemma
             | Self::GptNeox => Some("BPE"),
-            Self::XlmRoberta | Self::Camembert => Some("Unigram"),
+            Self::XlmRoberta | Self::Camembert | Self::Albert => Some("Unigram"),
             Self::Plain => None,
         }
     }
@@ -182,7 +197,7 @@ impl Class {
             Self::Roberta | Self::Gpt2 | Self::Qwen2 | Self::GptNeox => {
                 &["vocab.json", "merges.txt"]
             }
-            Self::XlmRoberta | Self::Camembert | Self::Llama | Self::Gemma | Self::Plain => &[],
+            _ => &[],
         }
     }
 
@@ -200,7 +215,7 @@ impl Class {
     pub(super) const fn prefix_space(self) -> Option<bool> {
         match self {
             Self::Roberta | Self::Gpt2 | Self::Qwen2 | Self::GptNeox => Some(false),
-            Self::XlmRoberta | Self::Camembert | Self::Llama => Some(true),
+            Self::XlmRoberta | Self::Camembert | Self::Albert | Self::Llama => Some(true),
             Self::Bert | Self::DistilBert | Self::Gemma | Self::Plain => None,
         }
     }
@@ -223,6 +238,15 @@ impl Class {
                 ("pad_token", "<pad>"),
                 ("cls_token", "<s>"),
                 ("mask_token", "<mask>"),
+            ],
+            Self::Albert => &[
+                ("bos_token", "[CLS]"),
+                ("eos_token", "[SEP]"),
+                ("unk_token", "<unk>"),
+                ("sep_token", "[SEP]"),
+                ("pad_token", "<pad>"),
+                ("cls_token", "[CLS]"),
+                ("mask_token", "[MASK]"),
             ],
             Self::Llama => &[
                 ("bos_token", "<s>"),
@@ -252,7 +276,9 @@ impl Class {
     pub(super) const fn ends(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::XlmRoberta | Self::Camembert => Some(("bos_token", "eos_token")),
-            Self::Bert | Self::DistilBert | Self::Roberta => Some(("cls_token", "sep_token")),
+            Self::Bert | Self::DistilBert | Self::Roberta | Self::Albert => {
+                Some(("cls_token", "sep_token"))
+            }
             _ => None,
         }
     }
@@ -278,48 +304,6 @@ fn built() -> String {
     names.join(", ")
 }
 
-/// Switches out of `tokenizer_config.json` that a class makes its parts by.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Switches {
-    pub lowercase: bool,
-    pub strip_accents: Option<bool>,
-    pub chinese: bool,
-    pub prefix_space: bool,
-    /// Whether a space stands before each part of a text between special tokens.
-    pub legacy: bool,
-}
-
-impl Switches {
-    /// Reads them.
-    ///
-    /// # Errors
-    /// A value that is no truth value.
-    pub(super) fn read(class: Class, config: &Map<String, Json>) -> Result<Self, String> {
-        let prefix = class.prefix_space().unwrap_or(false);
-        Ok(Self {
-            lowercase: flag(config, "do_lower_case")?.unwrap_or(true),
-            strip_accents: flag(config, "strip_accents")?,
-            chinese: flag(config, "tokenize_chinese_chars")?.unwrap_or(true),
-            prefix_space: flag(config, "add_prefix_space")?.unwrap_or(prefix),
-            legacy: flag(config, "legacy")?.unwrap_or(false),
-        })
-    }
-}
-
-/// A truth value; `null` counts as absent.
-///
-/// # Errors
-/// It is something else.
-pub(super) fn flag(config: &Map<String, Json>, key: &str) -> Result<Option<bool>, String> {
-    match config.get(key) {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::Bool(value)) => Ok(Some(*value)),
-        Some(other) => Err(format!(
-            "tokenizer_config.json has `{key}` = {other}; true or false is wanted"
-        )),
-    }
-}
-
 /// The parts that a class makes, as `tokenizer.json` writes them; all but the model.
 pub(super) struct Parts {
     pub normalizer: Json,
@@ -335,6 +319,7 @@ pub(super) fn parts(class: Class, switches: Switches, charsmap: Option<Json>) ->
         chinese,
         prefix_space,
         legacy,
+        keep_accents,
     } = switches;
     let bytes = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true, "use_regex": regex });
     let from_bytes = json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true });
@@ -380,16 +365,35 @@ pub(super) fn parts(class: Class, switches: Switches, charsmap: Option<Json>) ->
             pre_tokenizer: json!({ "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious", "invert": false }),
             decoder: from_pieces(false),
         },
-        Class::XlmRoberta | Class::Camembert | Class::Plain => {
+        Class::XlmRoberta | Class::Camembert | Class::Albert | Class::Plain => {
+            let own = match class {
+                Class::Albert => albert(charsmap, lowercase, keep_accents),
+                _ => charsmap.unwrap_or(Json::Null),
+            };
             let scheme = if prefix_space { "always" } else { "never" };
             let metaspace = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true });
             Parts {
-                normalizer: charsmap.unwrap_or(Json::Null),
+                normalizer: own,
                 pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, &metaspace] }),
                 decoder: metaspace,
             }
         }
     }
+}
+
+/// ALBERT's normalizer.
+fn albert(charsmap: Option<Json>, lowercase: bool, keep_accents: bool) -> Json {
+    let quote =
+        |marks: &str| json!({ "type": "Replace", "pattern": { "String": marks }, "content": "\"" });
+    let mut all = vec![quote("``"), quote("''")];
+    if !keep_accents {
+        all.extend([json!({ "type": "NFKD" }), json!({ "type": "StripAccents" })]);
+    }
+    if lowercase {
+        all.push(json!({ "type": "Lowercase" }));
+    }
+    all.extend(charsmap);
+    json!({ "type": "Sequence", "normalizers": all })
 }
 
 /// The decoder of pieces with bytes among them; `strip` takes the space away that was put before the text.
@@ -425,7 +429,7 @@ pub(super) fn post_processor(
             json!({ "type": "RobertaProcessing", "sep": [last.0, last.1], "cls": [first.0, first.1],
             "trim_offsets": true, "add_prefix_space": prefix_space })
         }
-        Class::Bert | Class::DistilBert => json!({ "type": "TemplateProcessing",
+        Class::Bert | Class::DistilBert | Class::Albert => json!({ "type": "TemplateProcessing",
             "single": [piece(first.0, 0), text("A", 0), piece(last.0, 0)],
             "pair": [piece(first.0, 0), text("A", 0), piece(last.0, 0), text("B", 1), piece(last.0, 1)],
             "special_tokens": specials }),
@@ -456,6 +460,9 @@ pub(super) fn model(class: Class, mut own: Map<String, Json>, unknown: &str) -> 
             json!({ "type": "BPE", "dropout": null, "unk_token": unk, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": vocab,
             "merges": own.swap_remove("merges").unwrap_or_else(|| json!([])) })
+        }
+        Class::Albert => {
+            json!({ "type": "Unigram", "unk_id": 1, "byte_fallback": false, "vocab": vocab })
         }
         Class::XlmRoberta | Class::Camembert | Class::Plain => {
             let place = vocab.as_array().and_then(|pieces| {

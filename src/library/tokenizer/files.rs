@@ -8,7 +8,8 @@ use tokenizers::{
 };
 
 use super::added::{Listed, Tokens};
-use super::class::{self, Class, Switches};
+use super::class::{self, Class};
+use super::switches::{Switches, flag};
 use super::{Note, Tokenizer, TokenizerFiles, Topic, bounds, keys};
 
 /// A file of JSON.
@@ -97,7 +98,7 @@ pub(super) fn read(files: &TokenizerFiles<'_>) -> Result<Tokenizer, String> {
     // Cutting and padding are the caller's business.
     inner.with_truncation(None).map_err(|e| e.to_string())?;
     inner.with_padding(None);
-    let split = class::flag(&config, "split_special_tokens")?.unwrap_or(false);
+    let split = flag(&config, "split_special_tokens")?.unwrap_or(false);
     inner.set_encode_special_tokens(split);
     let shows = shows_segments(class, &config)?;
     let side = side(&config, saved_side.as_ref())?;

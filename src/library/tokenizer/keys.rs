@@ -65,7 +65,11 @@ const REMADE: Rule = Only(
 /// The table.
 pub(super) const KEYS: &[(&str, Rule)] = &[
     ("tokenizer_class", Used),
-    ("do_lower_case", UsedBy(Class::normalizes)),
+    (
+        "do_lower_case",
+        UsedBy(|class| class.normalizes() || class == Class::Albert),
+    ),
+    ("keep_accents", UsedBy(|class| class == Class::Albert)),
     ("strip_accents", UsedBy(Class::normalizes)),
     ("tokenize_chinese_chars", UsedBy(Class::normalizes)),
     ("add_prefix_space", PREFIX),

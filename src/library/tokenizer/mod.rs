@@ -24,6 +24,7 @@ mod notes;
 mod pieces;
 mod prompt;
 mod seams;
+mod switches;
 mod words;
 
 /// Mask tokens of the known vocabularies.
