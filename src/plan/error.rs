@@ -20,6 +20,9 @@ crate::codes! {
     /// A key of config.json or tokenizer_config.json is not followed: it is not known here, or the tokenizer's class passes
     /// it over. Where it changes what the model computes elsewhere, results differ.
     UNREAD_KEY = "plan::unread_key";
+    /// A folder of sentence-transformers has modules behind its model, such as Pooling, Dense and Normalize. The model is read,
+    /// and they are not: what is trained or scored reads its states by a head of its own.
+    UNUSED_MODULE = "plan::unused_module";
     /// The tokenizer's files say different things. What counts is what transformers takes: a class such as BertTokenizer makes
     /// its normalizer, pre-tokenizer and post-processor by tokenizer_config.json, and only the vocabulary and the added tokens
     /// come from tokenizer.json; PreTrainedTokenizerFast takes tokenizer.json as it is.

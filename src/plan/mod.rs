@@ -25,6 +25,7 @@ mod kernels;
 pub mod methods;
 mod model_files;
 mod models;
+mod modules;
 mod planner;
 pub mod predicting;
 mod prompt;

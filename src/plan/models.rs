@@ -13,6 +13,7 @@ use super::error::{
 };
 use super::holds::Stored;
 use super::model_files::Files;
+use super::modules;
 use crate::base::world::Location;
 use crate::base::world::RepoKind;
 use crate::base::{Diag, Diags, Span};
@@ -52,6 +53,12 @@ fn unread_keys(declared: &Declared, config: &Json, diags: &mut Diags) {
     diags.push(Diag::warning(&UNREAD_KEY, arg.span, message).help(help));
 }
 
+/// The word on a model of which nothing tells one state from another.
+fn unidentified(declared: &Declared, at: Span) -> Diag {
+    let message = format!("the revision of `{}` could not be had", declared.name.value);
+    Diag::warning(&UNKNOWN_IDENTITY, at, message).label("so stages that use it have no fingerprint")
+}
+
 /// The error of a format in blocks that none of the model's matrices has.
 fn no_blocks(declared: &Declared, stored: Option<&Stored>, asked: Format) -> Option<Diag> {
     let (stored, packed) = (stored?, asked.blocks()?);
@@ -89,20 +96,25 @@ impl Binder<'_> {
         };
         let names = self.listing(&place);
         let gguf = self.gguf(declared, &place, diags)?;
-        let files = Files {
+        let mut files = Files {
             world: self.world,
             place: &place,
             names,
             gguf,
         };
+        let inside = modules::entered(declared, &files, diags)?;
+        if let Some(inside) = &inside {
+            files.place = inside;
+        }
+        let place = files.place;
         let (bytes, config, architecture) = self.config(declared, &files, diags)?;
         let random = (decl::INIT.find(values) == Some("random")).then(|| decl::SEED.get(values));
         let refused = |(message, help): (String, _)| unreadable(arg.span, message, help);
         let stored = self.stored(&files, random).map_err(refused);
         let stored = stored.map_err(|diag| diags.push(diag)).ok()?;
         unread_keys(declared, &config, diags);
-        let tokenizer = self.tokenizer(declared, &place, (&config, architecture.facts()), diags);
-        let chat = self.chat(declared, &place, tokenizer.as_deref(), diags);
+        let tokenizer = self.tokenizer(declared, place, (&config, architecture.facts()), diags);
+        let chat = self.chat(declared, place, tokenizer.as_deref(), diags);
         let ends = match &architecture.causal_lm() {
             Some(_) => match ends(&files, &config, tokenizer.as_deref()) {
                 Ok(ends) => ends,
@@ -115,14 +127,7 @@ impl Binder<'_> {
         };
         let identity = files.identity(&bytes, random, tokenizer.as_deref());
         if identity.is_none() {
-            diags.push(
-                Diag::warning(
-                    &UNKNOWN_IDENTITY,
-                    arg.span,
-                    format!("the revision of `{}` could not be had", declared.name.value),
-                )
-                .label("so stages that use it have no fingerprint"),
-            );
+            diags.push(unidentified(declared, arg.span));
         }
         let asked = format(decl::DTYPE.find(values));
         if let Some(diag) = no_blocks(declared, stored.as_deref(), asked) {
@@ -136,7 +141,7 @@ impl Binder<'_> {
         Some(BoundModel {
             name: declared.name.value.clone(),
             config,
-            place,
+            place: place.clone(),
             random,
             storage,
             numbers: self.numbers(declared, diags),
