@@ -187,7 +187,7 @@ impl Plan {
         let methods = made.into_iter().filter_map(|f| Some((method(&f.name)?, f)));
         let tuning = Tuning {
             methods: methods.collect(),
-            n_layers: model.facts().layers,
+            n_layers: model.facts().blocks,
             frozen: true,
         };
         let (task, classes) = head_of(config, dir, model, (task::usual(), Vec::new()));

@@ -76,7 +76,7 @@ pub(super) fn spread(
     if ranks.rows.is_empty() && alphas.rows.is_empty() {
         return Some(vec![filled]);
     }
-    let (parts, n_layers) = (anatomy(model), model.facts().layers);
+    let (parts, n_layers) = (anatomy(model), model.facts().blocks);
     let on = keys::ON.get(values).cloned().unwrap_or_default();
     let here = |s: &&Site| method.fits(s) && on.matches(s, n_layers);
     let sites: Vec<&Site> = parts

@@ -169,7 +169,7 @@ pub(super) fn check(
     let given =
         |name: &str| held.contains(name) || adapter.as_ref().is_some_and(|a| a.contains_key(name));
     if let Holds::Files(stored) = &holds
-        && let Some(diag) = tied_and_not(stored, start, at)
+        && let Some(diag) = tied_and_not(stored, start, model, at)
     {
         diags.push(diag);
         return false;
@@ -244,30 +244,15 @@ fn no_head(source: &str, name: &str, found: Option<&[u64]>, wanted: &[u64], at: 
 }
 
 /// A decoder or a bias of its own in the files of a model whose config says that it is tied.
-fn tied_and_not(stored: &Stored, start: &Handed, at: Span) -> Option<Diag> {
+fn tied_and_not(stored: &Stored, start: &Handed, model: &dyn Model, at: Span) -> Option<Diag> {
     if !start.task.needs().is_lm() {
         return None;
     }
     let config = &start.model.config;
     let tied = config.get("tie_word_embeddings") != Some(&Json::Bool(false));
-    let pairs: [(&str, &str); 5] = [
-        (
-            "cls.predictions.decoder.weight",
-            "bert.embeddings.word_embeddings.weight",
-        ),
-        ("cls.predictions.decoder.bias", "cls.predictions.bias"),
-        (
-            "lm_head.decoder.weight",
-            "roberta.embeddings.word_embeddings.weight",
-        ),
-        ("lm_head.decoder.bias", "lm_head.bias"),
-        (
-            "vocab_projector.weight",
-            "distilbert.embeddings.word_embeddings.weight",
-        ),
-    ];
+    let pairs = model.masked_lm().map_or(&[][..], |head| head.tied_names());
     let (own, other) = pairs
-        .into_iter()
+        .iter()
         .find(|(own, other)| tied && stored.differ(own, other))?;
     Some(
         Diag::error(

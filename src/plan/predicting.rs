@@ -73,7 +73,7 @@ fn sound<R>(
 ) -> Result<R, String> {
     let values = Values::default();
     let tuning = Tuning {
-        n_layers: served.model.facts().layers,
+        n_layers: served.model.facts().blocks,
         ..served.tuning
     }
     .frozen();

@@ -30,7 +30,10 @@ PAIRS = [p for p in tok.PAIRS if all(t.strip() for t in p)]
 KINDS = {
     "bert": transformers.BertConfig, "roberta": transformers.RobertaConfig, "xlm-roberta": transformers.XLMRobertaConfig,
     "camembert": transformers.CamembertConfig, "distilbert": transformers.DistilBertConfig,
+    "electra": transformers.ElectraConfig, "albert": transformers.AlbertConfig, "modernbert": transformers.ModernBertConfig,
+    "xlm-roberta-xl": transformers.XLMRobertaXLConfig,
 }
+NATURAL = tok.NATURAL | {"electra": "wordpiece", "albert": "unigram", "modernbert": "bpe", "xlm-roberta-xl": "unigram"}
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
          "max_position_embeddings": 600, "vocab_size": 512, "initializer_range": 0.4}
 SMALL_DISTIL = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "max_position_embeddings": 600, "vocab_size": 512,
@@ -86,13 +89,16 @@ def patch(folder, keys, remove=()):
 
 def own_tokenizer(folder, kind, model_type):
     files = {"tokenizer.json": tok.serialized(kind), "tokenizer_config.json": {"tokenizer_class": tok.CLASS[kind]}}
+    if model_type in ("modernbert", "xlm-roberta-xl"):
+        # Their files decide, whatever class they name.
+        files["tokenizer_config.json"]["mask_token"] = "<mask>"
     for name, content in files.items():
         pathlib.Path(folder, "m", name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 def encode(tokenizer, model, *text):
     own = tokenizer(*text, return_tensors="pt")
-    if model.config.model_type == "distilbert":
+    if model.config.model_type in ("distilbert", "modernbert"):
         own.pop("token_type_ids", None)
     return own
 
@@ -135,11 +141,30 @@ def variation(rng, model_type):
     if model_type == "distilbert":
         keys |= {"n_heads": heads, "dim": width, "n_layers": rng.choice([1, 2, 3]), "hidden_dim": rng.choice([8, 40]),
                  "activation": act, "sinusoidal_pos_embds": rng.random() < 0.5, "seq_classif_dropout": rng.choice([0.0, 0.3])}
+    elif model_type == "modernbert":
+        layers = rng.choice([1, 2, 4])
+        flag = lambda: rng.random() < 0.5
+        keys |= {"num_attention_heads": heads, "hidden_size": width, "num_hidden_layers": layers,
+                 "intermediate_size": rng.choice([8, 40]), "hidden_activation": act, "classifier_activation": rng.choice(["gelu", "silu"]),
+                 "norm_eps": rng.choice([1e-12, 1e-5, 0.1]), "norm_bias": flag(), "attention_bias": flag(), "mlp_bias": flag(),
+                 "classifier_bias": flag(), "decoder_bias": flag(), "classifier_pooling": rng.choice(["cls", "mean"]),
+                 "local_attention": rng.choice([1, 2, 5, 8, 128]), "global_rope_theta": rng.choice([50.0, 160000.0]),
+                 "local_rope_theta": rng.choice([20.0, 10000.0]), "pad_token_id": 0}
+        if flag():
+            keys["global_attn_every_n_layers"] = rng.choice([1, 2, 3])
+        else:
+            keys["layer_types"] = [rng.choice(["full_attention", "sliding_attention"]) for _ in range(layers)]
     else:
+        if model_type in ("electra", "albert"):
+            keys |= {"embedding_size": rng.choice([4, width])}
+        if model_type == "albert":
+            keys |= {"num_hidden_groups": 1, "inner_group_num": rng.choice([1, 2]), "classifier_dropout_prob": rng.choice([0.0, 0.4])}
         keys |= {"num_attention_heads": heads, "hidden_size": width, "num_hidden_layers": rng.choice([1, 2, 3]),
                  "intermediate_size": rng.choice([8, 40]), "hidden_act": act, "layer_norm_eps": rng.choice([1e-12, 1e-5, 0.1]),
                  "type_vocab_size": rng.choice([1, 2, 3]), "classifier_dropout": rng.choice([None, 0.4]),
                  "pad_token_id": rng.choice([0, 1, 2, 7])}
+    if model_type == "albert":
+        keys["num_hidden_groups"] = rng.randint(1, keys["num_hidden_layers"])
     return keys
 
 
@@ -172,7 +197,7 @@ def one_at_a_time(model_type):
 
 
 def configs(bench, count):
-    plans = [(t, k, m, r) for t in KINDS for k, m, r in one_at_a_time(t)]
+    plans = [(t, k, m, r) for t in tok.NATURAL for k, m, r in one_at_a_time(t)]
     rng = random.Random(1)
     for i in range(count):
         model_type = rng.choice(list(KINDS))
@@ -181,8 +206,8 @@ def configs(bench, count):
         torch.manual_seed(i)
         base = SMALL_DISTIL if model_type == "distilbert" else SMALL
         config = KINDS[model_type](**(base | keys))
-        kind = tok.NATURAL[model_type]
-        pair = i % 3 == 0 and not (model_type == "bert" and config.type_vocab_size == 1)
+        kind = NATURAL[model_type]
+        pair = i % 3 == 0 and not (model_type in ("bert", "electra") and config.type_vocab_size == 1)
         with tempfile.TemporaryDirectory() as folder:
             model = AutoModelForSequenceClassification.from_config(config)
             how = [{}, {"max_shard_size": "5KB"}][i % 2]
@@ -204,7 +229,7 @@ def words(bench, count):
         for name, value in model.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.normal_(value)
-        kind = tok.NATURAL[model_type]
+        kind = NATURAL[model_type]
         mask = "[MASK]" if kind == "wordpiece" else "<mask>"
         with tempfile.TemporaryDirectory() as folder:
             save(model, folder)

@@ -15,11 +15,14 @@ import re
 
 import transformers
 from transformers import (
+    AlbertConfig,
+    AlbertTokenizer,
     BertConfig,
     BertTokenizer,
     CamembertConfig,
     CamembertTokenizer,
     DistilBertConfig,
+    ElectraConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -28,6 +31,7 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    ModernBertConfig,
     Olmo2Config,
     Phi3Config,
     Qwen2Config,
@@ -36,6 +40,7 @@ from transformers import (
     RobertaTokenizer,
     SmolLM3Config,
     XLMRobertaConfig,
+    XLMRobertaXLConfig,
     XLMRobertaTokenizer,
     tokenization_utils_base,
     tokenization_utils_tokenizers,
@@ -43,11 +48,14 @@ from transformers import (
 from transformers.models.distilbert.tokenization_distilbert import DistilBertTokenizer
 
 CONFIGS = (
-    BertConfig, RobertaConfig, XLMRobertaConfig, CamembertConfig, DistilBertConfig,
+    BertConfig, RobertaConfig, XLMRobertaConfig, CamembertConfig, DistilBertConfig, ElectraConfig, AlbertConfig,
+    ModernBertConfig, XLMRobertaXLConfig,
     LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, GemmaConfig, Gemma2Config, Gemma3TextConfig, Phi3Config,
     SmolLM3Config, Olmo2Config, GraniteConfig, GPTNeoXConfig, GPT2Config,
 )
-TOKENIZERS = (BertTokenizer, DistilBertTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer)
+TOKENIZERS = (
+    BertTokenizer, DistilBertTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer, AlbertTokenizer,
+)
 TAKEN = re.compile(r'kwargs\.(?:pop|get|setdefault)\(\s*"(\w+)"|"(\w+)" in (?:init_)?kwargs|init_kwargs\["(\w+)"\]')
 # Arguments of `from_pretrained`, which no file can give, and names of the files themselves.
 CALLS = {

@@ -29,6 +29,7 @@ fn fnv(name: &str) -> u32 {
 
 /// The bytes of a tensor.
 fn tensor(name: &str, shape: &[usize]) -> Vec<u8> {
+    let name = &name.to_lowercase();
     let middle = if name.contains("norm") { 1.0 } else { 0.0 };
     mixed(fnv(name), shape.iter().product())
         .map(|x| (f64::from(x) / f64::from(1_u32 << 31) / 2.0 - 0.5) * 0.4 + middle)
@@ -38,10 +39,16 @@ fn tensor(name: &str, shape: &[usize]) -> Vec<u8> {
 
 /// Writes the model of a case, with a tokenizer that knows the words `w2` to `w49`.
 pub fn write_model(dir: &Path, case: &Value) {
+    write_weights(dir, &case["config"], &case["tensors"]);
+    write_tokenizer(dir, ("<end>", "eos_token"));
+}
+
+/// Writes config and weights.
+pub fn write_weights(dir: &Path, config: &Value, shapes: &Value) {
     std::fs::create_dir_all(dir).expect("created");
-    std::fs::write(dir.join("config.json"), case["config"].to_string()).expect("written");
+    std::fs::write(dir.join("config.json"), config.to_string()).expect("written");
     let shapes: BTreeMap<String, Vec<usize>> =
-        serde_json::from_value(case["tensors"].clone()).expect("shapes");
+        serde_json::from_value(shapes.clone()).expect("shapes");
     let data: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
         .into_iter()
         .map(|(name, shape)| (name.clone(), shape.clone(), tensor(&name, &shape)))
@@ -51,7 +58,11 @@ pub fn write_model(dir: &Path, case: &Value) {
         (name.as_str(), view)
     });
     serialize_to_file(views, None, &dir.join("model.safetensors")).expect("written");
-    let vocab: serde_json::Map<String, Value> = ["<unk>".to_owned(), "<end>".to_owned()]
+}
+
+/// Writes a tokenizer of the words `w2` to `w49`, whose token 1 has a role.
+pub fn write_tokenizer(dir: &Path, (own, role): (&str, &str)) {
+    let vocab: serde_json::Map<String, Value> = ["<unk>".to_owned(), own.to_owned()]
         .into_iter()
         .chain((2..50).map(|i| format!("w{i}")))
         .enumerate()
@@ -63,12 +74,13 @@ pub fn write_model(dir: &Path, case: &Value) {
     };
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "decoder": null, "added_tokens": [token(0, "<unk>"), token(1, "<end>")],
+        "decoder": null, "added_tokens": [token(0, "<unk>"), token(1, own)],
         "pre_tokenizer": { "type": "WhitespaceSplit" },
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" },
     });
     std::fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).expect("written");
-    let config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>", "unk_token": "<unk>" });
+    let config =
+        json!({ "tokenizer_class": "PreTrainedTokenizerFast", role: own, "unk_token": "<unk>" });
     std::fs::write(dir.join("tokenizer_config.json"), config.to_string()).expect("written");
 }
 

@@ -15,6 +15,7 @@ mod decoders;
 mod demonstrations;
 mod device;
 mod doctor;
+mod encoders;
 mod features;
 mod first_runs;
 mod fit;

@@ -79,6 +79,9 @@ pub(in crate::exec) fn write_peft(
             return Ok(());
         }
         if is_prompt {
+            if sizes_of.is_empty() {
+                return Ok(());
+            }
             let of = (first.method, first.values);
             let Some((dims, data)) = prompt::matrix(of, &sites, tuning, runner)? else {
                 return Ok(());

@@ -74,6 +74,7 @@ impl Checkpoint {
             let second = parts.next().unwrap_or_default();
             let harmless = BUFFERS.iter().any(|end| name.ends_with(end))
                 || OTHER_HEADS.contains(&first)
+                || model.other_heads().contains(&first)
                 || (roots.contains(first) && AFTER.contains(&second));
             if !harmless {
                 return Err(RunError::file(

@@ -97,18 +97,20 @@ impl Pruner {
         }
     }
 
-    /// Enters by the token embedding `[rows, width]` at module path `table`; nothing if the walk is
+    /// Enters by the token embedding `[rows, width]` at module path `table`; nothing, and `false`, if the walk is
     /// under way.
-    pub fn enter(&mut self, table: &str, (rows, width): (u64, u64), keep: u64) {
-        if self.kept.is_none() {
-            let name = format!("{table}.weight");
-            self.kept = Some(Arc::new(Choice {
-                of: vec![BaseParam::new(name, &[rows, width], ParamKind::Embedding)],
-                importance: self.importance,
-                within: None,
-                keep,
-            }));
+    pub fn enter(&mut self, table: &str, (rows, width): (u64, u64), keep: u64) -> bool {
+        if self.kept.is_some() {
+            return false;
         }
+        let name = format!("{table}.weight");
+        self.kept = Some(Arc::new(Choice {
+            of: vec![BaseParam::new(name, &[rows, width], ParamKind::Embedding)],
+            importance: self.importance,
+            within: None,
+            keep,
+        }));
+        true
     }
 
     /// Goes through linear maps `[output, input]` that read the same and are ranked jointly, given as

@@ -35,7 +35,7 @@ impl Method for LastN {
     }
 
     fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
-        let (n, n_layers) = (N.get(values)?, facts.layers);
+        let (n, n_layers) = (N.get(values)?, facts.blocks);
         (n > n_layers).then(|| Complaint {
             key: "n",
             code: &LAYERS_OUT_OF_RANGE,

@@ -143,8 +143,12 @@ pub(super) fn cut(own: String, rows: [u64; 2], columns: [u64; 2]) -> Taken {
     }
 }
 
-/// The keys of a config of peft's for so many keys and values at these attentions.
+/// The keys of a config of peft's for so many keys and values at these attentions. None where a block runs several times:
+/// peft has a prefix for each run.
 pub(super) fn peft_keys(count: u64, facts: &Facts, sites: &[&Site]) -> PeftKeys {
+    if facts.blocks < facts.layers {
+        return Vec::new();
+    }
     let heads = sites.first().map(|site| match site.part {
         Part::Attention { keys, head, .. } => (keys, keys * head),
         _ => (facts.heads, facts.hidden),

@@ -229,7 +229,7 @@ pub(super) fn peft_keys(count: u64, facts: &Facts) -> PeftKeys {
         ("num_transformer_submodules", json!(1)),
         ("num_layers", json!(facts.layers)),
         ("num_attention_heads", json!(facts.heads)),
-        ("token_dim", json!(facts.hidden)),
+        ("token_dim", json!(facts.embedding)),
     ]
 }
 

@@ -4,8 +4,8 @@ use super::super::derive::places::Score;
 use super::super::schema::{Bound, Given, kind};
 use super::sparse::{self, ON};
 use super::{
-    At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, PeftTogether, Schema, Selecting,
-    Site, Stacking, Value, Values,
+    At, Complaint, Facts, Lookup, Method, Net, PeftForm, PeftTensor, PeftTogether, Schema,
+    Selecting, Site, Stacking, Value, Values,
 };
 
 /// Places that are dropped and grown.
@@ -133,6 +133,17 @@ impl Method for Spiel {
             });
         let complaint = complaint.or(idle);
         complaint.or_else(|| sparse::check_size(site))
+    }
+
+    fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
+        let shared = facts.blocks < facts.layers && GROW.get(values) != "sm3";
+        shared.then(|| Complaint {
+            key: GROW.name(),
+            code: &crate::library::error::CONFLICTING_KEYS,
+            message: "this model runs a block several times, and gradients of one run alone would choose its places"
+                .to_owned(),
+            help: Some("write `grow = sm3`".to_owned()),
+        })
     }
 
     fn linear(&self, at: &At<'_>, net: &mut Net<'_>, x: Value) -> Value {

@@ -126,7 +126,7 @@ impl Method for Unfreeze {
     fn check_model(&self, values: &Values, facts: &Facts) -> Option<Complaint> {
         let count = MODULES
             .get(values)
-            .map_or(facts.layers + 1, |m| m.len() as u64);
+            .map_or(facts.blocks + 1, |m| m.len() as u64);
         let complaint = |key, message: String, help: String| {
             let code = &CONFLICTING_KEYS;
             Some(Complaint {

@@ -4,8 +4,8 @@ use serde_json::Value as Json;
 
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
-use super::encoder::{self, Config, Sizes};
-use super::{Architecture, Facts, LongTexts, MaskedLm, Mirror, Model, Narrow, Positions};
+use super::encoder::{self, Config, Own, Sizes};
+use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -25,6 +25,7 @@ static SCHEMA: Schema = Schema {
     keys: &[],
 };
 
+const TABLE: &str = "bert.embeddings.word_embeddings";
 const BIAS: &str = "cls.predictions.bias";
 const DECODER: &str = "cls.predictions.decoder";
 
@@ -37,21 +38,7 @@ struct Bert {
 fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     let config = Config(config);
     let sizes = encoder::bert_sizes(&config)?;
-    let facts = Facts {
-        layers: sizes.layers,
-        hidden: sizes.hidden,
-        heads: sizes.heads,
-        vocab: sizes.vocab,
-        max_length: sizes.positions,
-        positions: Positions::default(),
-        long: LongTexts::default(),
-        segments: config.size_or("type_vocab_size", 2)?,
-        dropout: sizes.hidden_dropout,
-        attention_dropout: sizes.attention_dropout,
-        eps: sizes.eps,
-        causal: false,
-        narrow: sizes.narrowing(),
-    };
+    let facts = sizes.facts(config.size_or("type_vocab_size", 2)?);
     Ok(Box::new(Bert { sizes, facts }))
 }
 
@@ -140,11 +127,12 @@ impl Model for Bert {
 
 impl Narrow for Bert {
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
-        let own = (
-            "bert.embeddings.word_embeddings",
-            &encoder::bert_block("bert", mirror.layer),
-        );
-        encoder::mirror(net, path, &self.sizes, own, mirror, x)
+        let own = Own {
+            table: TABLE,
+            widening: None,
+            block: &encoder::bert_block("bert", mirror.layer),
+        };
+        encoder::mirror(net, path, &self.sizes, own, (mirror, x))
     }
 
     fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
@@ -162,10 +150,20 @@ impl MaskedLm for Bert {
             dense: "cls.predictions.transform.dense",
             norm: "cls.predictions.transform.LayerNorm",
             bias: BIAS,
-            embeddings: "bert.embeddings.word_embeddings",
+            embeddings: TABLE,
             decoder: DECODER,
             activation: self.sizes.activation,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
+    }
+
+    fn tied_names(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            (
+                "cls.predictions.decoder.weight",
+                "bert.embeddings.word_embeddings.weight",
+            ),
+            ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+        ]
     }
 }

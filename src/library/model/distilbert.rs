@@ -4,8 +4,8 @@ use serde_json::Value as Json;
 
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
-use super::encoder::{self, BlockPaths, Config, Sizes};
-use super::{Architecture, Facts, LongTexts, MaskedLm, Mirror, Model, Narrow, Positions};
+use super::encoder::{self, BlockPaths, Config, Own, Sizes};
+use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -25,6 +25,8 @@ static SCHEMA: Schema = Schema {
     keys: &[],
 };
 
+const TABLE: &str = "distilbert.embeddings.word_embeddings";
+
 #[derive(Debug)]
 struct DistilBert {
     sizes: Sizes,
@@ -34,9 +36,11 @@ struct DistilBert {
 fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     let config = Config(config);
     let hidden_dropout = config.rate_or("dropout", 0.1)?;
+    let hidden = config.size(config.name(&["hidden_size", "dim"]))?;
     let sizes = Sizes {
         layers: config.size(config.name(&["num_hidden_layers", "n_layers"]))?,
-        hidden: config.size(config.name(&["hidden_size", "dim"]))?,
+        hidden,
+        embedding: hidden,
         heads: config.size(config.name(&["num_attention_heads", "n_heads"]))?,
         ffn: config.size("hidden_dim")?,
         vocab: config.vocabulary()?,
@@ -46,24 +50,12 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
         hidden_dropout,
         attention_dropout: config.rate_or("attention_dropout", 0.1)?,
         head_dropout: config.rate_or("seq_classif_dropout", 0.2)?,
+        drops_ffn: true,
+        pre_norm: false,
         tied: config.tied()?,
     }
     .checked()?;
-    let facts = Facts {
-        layers: sizes.layers,
-        hidden: sizes.hidden,
-        heads: sizes.heads,
-        vocab: sizes.vocab,
-        max_length: sizes.positions,
-        positions: Positions::default(),
-        long: LongTexts::default(),
-        segments: 0,
-        dropout: sizes.hidden_dropout,
-        attention_dropout: sizes.attention_dropout,
-        eps: sizes.eps,
-        causal: false,
-        narrow: sizes.narrowing(),
-    };
+    let facts = sizes.facts(0);
     Ok(Box::new(DistilBert { sizes, facts }))
 }
 
@@ -168,11 +160,12 @@ impl Model for DistilBert {
 
 impl Narrow for DistilBert {
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
-        let own = (
-            "distilbert.embeddings.word_embeddings",
-            &paths(mirror.layer),
-        );
-        encoder::mirror(net, path, &self.sizes, own, mirror, x)
+        let own = Own {
+            table: TABLE,
+            widening: None,
+            block: &paths(mirror.layer),
+        };
+        encoder::mirror(net, path, &self.sizes, own, (mirror, x))
     }
 
     fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
@@ -190,10 +183,17 @@ impl MaskedLm for DistilBert {
             dense: "vocab_transform",
             norm: "vocab_layer_norm",
             bias: "vocab_projector.bias",
-            embeddings: "distilbert.embeddings.word_embeddings",
+            embeddings: TABLE,
             decoder: "vocab_projector",
             activation: self.sizes.activation,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
+    }
+
+    fn tied_names(&self) -> &'static [(&'static str, &'static str)] {
+        &[(
+            "vocab_projector.weight",
+            "distilbert.embeddings.word_embeddings.weight",
+        )]
     }
 }

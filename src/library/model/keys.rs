@@ -4,6 +4,8 @@
 
 use serde_json::{Map, Value as Json};
 
+mod encoders;
+
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rule {
@@ -44,7 +46,7 @@ impl Plain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum On {
     All,
-    /// BERT's and RoBERTa's.
+    /// BERT's and those like it.
     Bert,
     DistilBert,
     /// Those of encoders.
@@ -54,6 +56,9 @@ pub(super) enum On {
     /// Those of these model types.
     These(&'static [&'static str]),
 }
+
+/// A key, the classes that have it, and what becomes of it.
+type Row = (&'static str, On, Rule);
 
 use On::{All, Bert, Decoders, DistilBert, Encoders, These};
 use Plain::{Empty, No, Null, Text};
@@ -74,7 +79,7 @@ const LIKE_LLAMA: &[&str] = &[
 ];
 
 /// The table.
-pub(super) const KEYS: &[(&str, On, Rule)] = &[
+pub(super) const KEYS: &[Row] = &[
     ("model_type", All, Used),
     ("vocab_size", All, Used),
     ("hidden_size", All, Used),
@@ -87,21 +92,6 @@ pub(super) const KEYS: &[(&str, On, Rule)] = &[
     ("num_labels", All, Used),
     ("problem_type", All, Used),
     ("pad_token_id", All, Used),
-    ("intermediate_size", Bert, Used),
-    ("hidden_act", Bert, Used),
-    ("hidden_dropout_prob", Bert, Used),
-    ("attention_probs_dropout_prob", Bert, Used),
-    ("type_vocab_size", Bert, Used),
-    ("layer_norm_eps", Bert, Used),
-    ("classifier_dropout", Bert, Used),
-    ("dim", DistilBert, Used),
-    ("n_layers", DistilBert, Used),
-    ("n_heads", DistilBert, Used),
-    ("hidden_dim", DistilBert, Used),
-    ("dropout", DistilBert, Used),
-    ("attention_dropout", DistilBert, Used),
-    ("activation", DistilBert, Used),
-    ("seq_classif_dropout", DistilBert, Used),
     ("is_decoder", Encoders, Only(&[Null, No], NO_DECODER)),
     (
         "is_decoder",
@@ -301,31 +291,8 @@ pub(super) const KEYS: &[(&str, On, Rule)] = &[
             "adapters inside a model's files cannot be read; fold them in first",
         ),
     ),
-    (
-        "pooler_type",
-        Bert,
-        Only(
-            &[Null, Text("first_token_transform")],
-            "only the first token is pooled",
-        ),
-    ),
     ("label2id", All, Idle("`id2label` says the same")),
     ("_num_labels", All, Idle("`id2label` says the same")),
-    (
-        "sinusoidal_pos_embds",
-        DistilBert,
-        Idle("the table lies in the weights either way"),
-    ),
-    (
-        "qa_dropout",
-        DistilBert,
-        Idle("there is no head for questions"),
-    ),
-    (
-        "tie_weights_",
-        DistilBert,
-        Idle("`tie_word_embeddings` is what counts"),
-    ),
     (
         "initializer_range",
         All,
@@ -397,27 +364,6 @@ pub(super) const KEYS: &[(&str, On, Rule)] = &[
     ("_commit_hash", All, WRITER),
     ("finetuning_task", All, WRITER),
     ("language", All, WRITER),
-    ("directionality", Bert, WRITER),
-    (
-        "pooler_fc_size",
-        Bert,
-        Idle("the pooler is as wide as the model"),
-    ),
-    (
-        "pooler_num_attention_heads",
-        Bert,
-        Idle("the pooler has no attention"),
-    ),
-    (
-        "pooler_num_fc_layers",
-        Bert,
-        Idle("the pooler is one layer"),
-    ),
-    (
-        "pooler_size_per_head",
-        Bert,
-        Idle("the pooler has no attention"),
-    ),
     ("tie_encoder_decoder", All, Idle("there is no decoder")),
     ("decoder_start_token_id", All, GENERATION),
     ("prefix", All, GENERATION),
@@ -449,20 +395,22 @@ pub(super) const KEYS: &[(&str, On, Rule)] = &[
     ("begin_suppress_tokens", All, GENERATION),
 ];
 
-/// The model types of encoders.
-const ENCODERS: &[&str] = &["bert", "roberta", "xlm-roberta", "camembert", "distilbert"];
+/// All rows.
+fn rows() -> impl Iterator<Item = &'static Row> {
+    KEYS.iter().chain(encoders::KEYS)
+}
 
 /// The rule of a key in the `config.json` of a model type.
 fn rule(model_type: &str, key: &str) -> Option<Rule> {
     let on = |on: On| match on {
         All => true,
-        Bert => ENCODERS.contains(&model_type) && model_type != "distilbert",
+        Bert => encoders::LIKE_BERT.contains(&model_type),
         DistilBert => model_type == "distilbert",
-        Encoders => ENCODERS.contains(&model_type),
-        Decoders => !ENCODERS.contains(&model_type),
+        Encoders => encoders::TYPES.contains(&model_type),
+        Decoders => !encoders::TYPES.contains(&model_type),
         These(types) => types.contains(&model_type),
     };
-    let row = KEYS.iter().find(|(known, o, _)| *known == key && on(*o));
+    let row = rows().find(|(known, o, _)| *known == key && on(*o));
     row.map(|(_, _, rule)| *rule)
 }
 

@@ -5,16 +5,19 @@ use std::fmt;
 
 use serde_json::Value as Json;
 
-pub use decoder::{Beyond, Fused, Layer, Rope, Shape};
+pub use decoder::{Fused, Layer, Shape};
+pub use rope::{Beyond, Rope};
 
 use super::data::tokens::virtual_number;
 use super::net::{Net, Site};
 use super::schema::Schema;
 use crate::program::{Pick, Value};
 
+mod albert;
 mod bert;
 mod decoder;
 mod distilbert;
+mod electra;
 mod encoder;
 mod gemma;
 mod gemma2;
@@ -25,12 +28,15 @@ mod granite;
 mod keys;
 mod llama;
 mod mistral;
+mod modernbert;
 mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod roberta;
+mod rope;
 mod smollm3;
+mod xlm_roberta_xl;
 
 /// An architecture the compiler knows.
 #[derive(Debug)]
@@ -48,6 +54,10 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     &bert::ARCHITECTURE,
     &roberta::ARCHITECTURE,
     &distilbert::ARCHITECTURE,
+    &electra::ARCHITECTURE,
+    &albert::ARCHITECTURE,
+    &modernbert::ARCHITECTURE,
+    &xlm_roberta_xl::ARCHITECTURE,
     &llama::ARCHITECTURE,
     &mistral::ARCHITECTURE,
     &qwen2::ARCHITECTURE,
@@ -66,10 +76,14 @@ pub const ARCHITECTURES: &[&Architecture] = &[
 /// The figures of a model that others need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// Blocks.
+    /// Blocks, one behind the other; one that runs several times counts as often.
     pub layers: u64,
+    /// Blocks with parameters of their own.
+    pub blocks: u64,
     /// Width.
     pub hidden: u64,
+    /// Width of the token embedding.
+    pub embedding: u64,
     /// Attention heads.
     pub heads: u64,
     /// Rows of the token embedding.
@@ -208,6 +222,9 @@ pub trait MaskedLm {
     /// The head on the states at the masks, for some words only or for the whole vocabulary:
     /// `[N, hidden] → [N, words]`.
     fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value;
+
+    /// Tensors of a decoder of its own, and what they are where it is tied: names in files.
+    fn tied_names(&self) -> &'static [(&'static str, &'static str)];
 }
 
 /// The head of a language model: `logit = cap(scale · x tableᵀ)`.
@@ -260,6 +277,11 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Block `layer`: `[T, hidden] → [T, hidden]`.
     fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value;
 
+    /// The block, by its parameters, that runs as `layer`.
+    fn block_of(&self, layer: u64) -> u64 {
+        layer
+    }
+
     /// What stands behind the last block, on the rows that are read.
     fn finish(&self, net: &mut Net<'_>, x: Value) -> Value {
         let _ = net;
@@ -269,6 +291,11 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// The token whose state stands for a whole sequence.
     fn sequence_pick(&self) -> Pick {
         Pick::First
+    }
+
+    /// Whether the mean of the states of all tokens stands for a whole sequence, and no token's.
+    fn averages(&self) -> bool {
+        false
     }
 
     /// Its narrow copies.
@@ -295,11 +322,15 @@ pub trait Model: fmt::Debug + Send + Sync {
         let mut x = self.embed(net);
         net.feature(x);
         for layer in 0..self.facts().layers {
+            let block = self.block_of(layer);
+            let before = (0..layer).filter(|&own| self.block_of(own) == block);
+            net.again(before.count() as u32);
             net.enter("encoder", layer);
-            x = net.entered(layer, x);
+            x = net.entered((layer, block), x);
             x = self.block(net, layer, x);
             net.feature(x);
         }
+        net.again(0);
         net.enter("encoder", None);
         x
     }
@@ -326,6 +357,12 @@ pub trait Model: fmt::Debug + Send + Sync {
     fn transposed(&self, name: &str) -> bool {
         let _ = name;
         false
+    }
+
+    /// Modules beside its backbone that tasks put on it which it does not have here: first parts of paths. They read its
+    /// states and change none.
+    fn other_heads(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Class name of the exported model in `transformers`.

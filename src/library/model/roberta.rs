@@ -4,8 +4,8 @@ use serde_json::Value as Json;
 
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
-use super::encoder::{self, Config, Sizes};
-use super::{Architecture, Facts, LongTexts, MaskedLm, Mirror, Model, Narrow, Positions};
+use super::encoder::{self, Config, Own, Sizes};
+use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -25,6 +25,7 @@ static SCHEMA: Schema = Schema {
     keys: &[],
 };
 
+const TABLE: &str = "roberta.embeddings.word_embeddings";
 const BIAS: &str = "lm_head.bias";
 const DECODER: &str = "lm_head.decoder";
 
@@ -43,37 +44,12 @@ fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     };
     let config = Config(config);
     let sizes = encoder::bert_sizes(&config)?;
-    let padding = match config.0.get("pad_token_id") {
-        None => 1,
-        Some(id) => id.as_u64().filter(|&id| id < sizes.vocab).ok_or_else(|| {
-            format!("config.json has `pad_token_id` = {id}; positions are counted from it, so a token's id is wanted")
-        })?,
-    };
-    let first_position = padding + 1;
-    if sizes.positions <= first_position {
-        return Err(format!(
-            "config.json: `max_position_embeddings` = {} leaves no position after the padding index {padding}",
-            sizes.positions
-        ));
-    }
+    let padding = encoder::padding(&config, &sizes, 1)?;
+    let (positions, max_length) = encoder::padded_positions(padding, &sizes)?;
     let facts = Facts {
-        layers: sizes.layers,
-        hidden: sizes.hidden,
-        heads: sizes.heads,
-        vocab: sizes.vocab,
-        max_length: sizes.positions - first_position,
-        positions: Positions {
-            first: first_position as u32,
-            skips: Some(padding as u32),
-            ..Positions::default()
-        },
-        long: LongTexts::default(),
-        segments: config.size_or("type_vocab_size", 2)?,
-        dropout: sizes.hidden_dropout,
-        attention_dropout: sizes.attention_dropout,
-        eps: sizes.eps,
-        causal: false,
-        narrow: sizes.narrowing(),
+        max_length,
+        positions,
+        ..sizes.facts(config.size_or("type_vocab_size", 2)?)
     };
     Ok(Box::new(Roberta {
         sizes,
@@ -165,11 +141,12 @@ impl Model for Roberta {
 
 impl Narrow for Roberta {
     fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
-        let own = (
-            "roberta.embeddings.word_embeddings",
-            &encoder::bert_block("roberta", mirror.layer),
-        );
-        encoder::mirror(net, path, &self.sizes, own, mirror, x)
+        let own = Own {
+            table: TABLE,
+            widening: None,
+            block: &encoder::bert_block("roberta", mirror.layer),
+        };
+        encoder::mirror(net, path, &self.sizes, own, (mirror, x))
     }
 
     fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
@@ -187,11 +164,21 @@ impl MaskedLm for Roberta {
             dense: "lm_head.dense",
             norm: "lm_head.layer_norm",
             bias: BIAS,
-            embeddings: "roberta.embeddings.word_embeddings",
+            embeddings: TABLE,
             decoder: DECODER,
             // Whatever the blocks have.
             activation: ActivationKind::Gelu,
         };
         encoder::words(net, &paths, &self.sizes, masked, words)
+    }
+
+    fn tied_names(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            (
+                "lm_head.decoder.weight",
+                "roberta.embeddings.word_embeddings.weight",
+            ),
+            ("lm_head.decoder.bias", "lm_head.bias"),
+        ]
     }
 }

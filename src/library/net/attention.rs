@@ -14,7 +14,7 @@ impl Net<'_> {
         if self.aside {
             return self.plain_attention(of);
         }
-        self.sites.push(site.clone());
+        self.meet(&site);
         let stack = self.tuning.stack(&site);
         if !stack.is_empty() {
             self.b.label(&site.path);
@@ -121,14 +121,14 @@ impl Net<'_> {
         self.add(x, alone)
     }
 
-    /// What enters a block, or what the methods placed there make of it.
-    pub fn entered(&mut self, layer: u64, x: Value) -> Value {
+    /// What enters a layer, a run of this `block`, or what the methods placed there make of it.
+    pub fn entered(&mut self, (layer, block): (u64, u64), x: Value) -> Value {
         let width = self.b.ty(x).matrix().and_then(|(_, d)| d.as_const());
         let Some(width) = width.filter(|_| !self.aside) else {
             return x;
         };
         let part = Part::Block { width };
-        let site = Site::new(format!("block.{layer}"), Role::Block, part).in_layer(Some(layer));
+        let site = Site::new(format!("block.{layer}"), Role::Block, part).in_layer(Some(block));
         self.sites.push(site.clone());
         let stack = self.tuning.stack(&site);
         if !stack.is_empty() {
@@ -186,8 +186,13 @@ impl Net<'_> {
 
     /// The mean of each text's rows, at each of its tokens: `[T, d]`.
     pub fn text_mean(&mut self, x: Value) -> Value {
+        self.text_mean_by(x, 1)
+    }
+
+    /// The same, computed in so many parts of the columns, as wide as heads are.
+    pub fn text_mean_by(&mut self, x: Value, heads: u64) -> Value {
         // An attention to which all tokens are alike.
-        let op = Attention::plain(Heads::each(1), Real::new(0.0));
+        let op = Attention::plain(Heads::each(heads as u32), Real::new(0.0));
         let offsets = self.b.feed(Feed::Offsets);
         self.b.push(op, &[x, x, x, offsets])[0]
     }

@@ -2,13 +2,13 @@
 
 use super::super::method;
 use super::super::model::LmHead;
-use super::{Init, Net, Normed, Param, ParamKind, Role, Site};
+use super::{Net, Normed, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Arrange, Beyond, BinaryKind, Broadcast, Columns, Constant,
     Detach, Dropout, Elementwise, Epilogue, Find, Frequencies, Gated, Gather, HeadLoss, Indices,
-    LayerNorm, MatMul, Noise, Over, Place, Precision, Preference, Reduce, ReduceKind, Reshape,
-    RmsNorm, Rotary, Scatter, Unary, UnaryKind,
+    MatMul, Noise, Over, Place, Precision, Preference, Reduce, ReduceKind, Reshape, Rotary,
+    Scatter, Unary, UnaryKind,
 };
 use crate::program::{Axis, Block, DType, Dim, Feed, Pick, Real, TargetKind, Value};
 
@@ -19,13 +19,26 @@ impl Net<'_> {
         self.b.enter(number.into().map(block));
     }
 
+    /// Says how often the block that follows was built before: it has the parameters that it had, and its sites are
+    /// known.
+    pub fn again(&mut self, run: u32) {
+        self.run = run;
+    }
+
+    /// Notes a site, once.
+    pub(super) fn meet(&mut self, site: &Site) {
+        if self.run == 0 {
+            self.sites.push(site.clone());
+        }
+    }
+
     /// `y = x Wᵀ + b`, `[N, in] → [N, out]`, or what the methods placed at this site make of it.
     pub fn linear(&mut self, site: Site, x: Value) -> Value {
         self.b.label(&site.path);
         if self.aside {
             return self.plain_linear(&site, x);
         }
-        self.sites.push(site.clone());
+        self.meet(&site);
         let stack = self.tuning.stack(&site);
         method::linear(self, &site, &stack, x)
     }
@@ -41,7 +54,7 @@ impl Net<'_> {
         if self.aside {
             return y;
         }
-        self.sites.push(site.clone());
+        self.meet(&site);
         let stack = self.tuning.stack(&site);
         if !stack.is_empty() {
             self.b.label(&site.path);
@@ -96,39 +109,6 @@ impl Net<'_> {
             MatMul::linear(Real::new(scale), Epilogue::Accumulate),
             &[x, weight, base],
         )
-    }
-
-    /// Notes a norm among the sites.
-    fn meet_norm(&mut self, site: &Site) {
-        self.b.label(&site.path);
-        if !self.aside {
-            self.sites.push(site.clone());
-        }
-    }
-
-    /// Layer norm over the last axis of `[N, width]`.
-    pub fn layer_norm(&mut self, site: &Site, x: Value, eps: f64) -> Value {
-        self.meet_norm(site);
-        let width = [site.output()];
-        let gamma = self.module_param(site, "weight", &width, ParamKind::NormWeight);
-        let beta = self.module_param(site, "bias", &width, ParamKind::NormBias);
-        let eps = Real::new(eps);
-        self.b.push(LayerNorm { eps }, &[x, gamma, beta])[0]
-    }
-
-    /// Each row, or each run of so many columns as the norm is wide, over its root mean square, times the weight, or one
-    /// more than it.
-    pub fn rms_norm(&mut self, site: &Site, x: Value, eps: f64, plus_one: bool) -> Value {
-        self.meet_norm(site);
-        let kind = ParamKind::NormWeight;
-        let fresh = if plus_one {
-            Init::Constant(0.0)
-        } else {
-            kind.fresh()
-        };
-        let weight = self.module_param_from(site, "weight", &[site.output()], (kind, fresh));
-        let eps = Real::new(eps);
-        self.b.push1(RmsNorm { eps, plus_one }, &[x, weight])
     }
 
     /// Queries or keys with their rotary positions: heads of so many columns, the inverse frequencies of their pairs, those
@@ -298,20 +278,28 @@ impl Net<'_> {
     }
 
     /// `x Eᵀ + b` for some rows of a table `[rows, width]`, the embeddings' or the decoder's own, and of the
-    /// parameter `bias [rows]`, or for all.
-    pub fn decode(&mut self, x: Value, table: &Site, bias: &str, words: Option<&[u32]>) -> Value {
+    /// parameter `bias [rows]`, if there is one, or for all.
+    pub fn decode(
+        &mut self,
+        x: Value,
+        table: &Site,
+        bias: Option<&str>,
+        words: Option<&[u32]>,
+    ) -> Value {
         self.b.label("lm_head.decoder");
         let rows = [table.input()];
         let table = self.table_of_decoder(table);
-        let bias = self.param(Param::own(bias, &rows, ParamKind::Bias, Role::LmDecoder));
+        let of = |bias| Param::own(bias, &rows, ParamKind::Bias, Role::LmDecoder);
+        let bias = bias.map(|bias| self.param(of(bias)));
         let (weight, bias) = match words {
             Some(words) => {
                 let list = words.to_vec();
                 let words = self.b.push1(Indices { list }, &[]);
-                (self.gather(table, words), self.gather(bias, words))
+                let weight = self.gather(table, words);
+                (weight, bias.map(|bias| self.gather(bias, words)))
             }
             // No rows are copied: the product reads the table itself.
-            None => (self.widen(table), self.widen(bias)),
+            None => (self.widen(table), bias.map(|bias| self.widen(bias))),
         };
         self.dense(x, weight, bias)
     }
@@ -385,9 +373,14 @@ impl Net<'_> {
         )
     }
 
-    /// `x ⊙ ε` for `[N, d]` and standard normal numbers ε, which are a function of seed, name, step, row and column.
+    /// `x ⊙ ε` for `[N, d]` and standard normal numbers ε, which are a function of seed, name, step, row and column; and of the
+    /// run, where a block runs several times.
     pub fn noise(&mut self, x: Value, name: &str) -> Value {
-        let stream = Stream::new(self.options.seed, &format!("noise/{name}")).key();
+        let purpose = match self.run {
+            0 => format!("noise/{name}"),
+            run => format!("noise/{name}/{run}"),
+        };
+        let stream = Stream::new(self.options.seed, &purpose).key();
         let keys = self.b.feed(Feed::Keys(self.axis(x)));
         let step = self.b.feed(Feed::Step);
         self.b.push1(Noise { stream }, &[x, keys, step])

@@ -14,6 +14,7 @@ use crate::program::{Builder, Class, DType, Feed, Format, Pick, Signal, TensorTy
 
 mod attention;
 mod layers;
+mod norms;
 mod param;
 mod site;
 
@@ -96,6 +97,8 @@ pub struct Net<'a> {
     pruner: Option<Pruner>,
     pick: Option<Pick>,
     drops: u32,
+    /// How often the block that is built was built before.
+    run: u32,
     /// Attentions with a cache so far.
     caches: u32,
     /// Factor of the rows of the last table.
@@ -120,6 +123,7 @@ impl<'a> Net<'a> {
             pruner: None,
             pick: None,
             drops: 0,
+            run: 0,
             caches: 0,
             table_scale: 1.0,
             table_ids: None,

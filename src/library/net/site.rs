@@ -53,8 +53,12 @@ pub enum Role {
     SegmentEmbedding,
     /// `embeddings.norm`
     EmbeddingNorm,
+    /// `embeddings.projection`: what makes embeddings as wide as the blocks
+    EmbeddingProjection,
     /// `head.dense`: what stands between the backbone and the scores
     HeadDense,
+    /// `head.norm`: between that and the scores
+    HeadNorm,
     /// `head.output`
     HeadOutput,
     /// `lm_head.dense`
@@ -92,7 +96,9 @@ pub const ROLES: &[(Role, &str)] = &[
     (Role::PositionEmbedding, "embeddings.position"),
     (Role::SegmentEmbedding, "embeddings.segment"),
     (Role::EmbeddingNorm, "embeddings.norm"),
+    (Role::EmbeddingProjection, "embeddings.projection"),
     (Role::HeadDense, "head.dense"),
+    (Role::HeadNorm, "head.norm"),
     (Role::HeadOutput, "head.output"),
     (Role::LmDense, "lm_head.dense"),
     (Role::LmNorm, "lm_head.norm"),
@@ -118,7 +124,7 @@ impl Role {
     /// Whether it belongs to a task head, which is trained from scratch.
     #[must_use]
     pub const fn is_head(self) -> bool {
-        matches!(self, Self::HeadDense | Self::HeadOutput)
+        matches!(self, Self::HeadDense | Self::HeadNorm | Self::HeadOutput)
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::method::{Method, Tuning};
 use super::super::model::Model;
 use super::super::net::{Mode, Net, NetOptions, Param, Role, Site};
 use super::super::schema::Values;
-use super::super::task::Task;
+use super::super::task::{Head, Task};
 use super::packing::Batch;
 use super::train::{batches, steps, steps_per_epoch};
 use super::{Sound, Span, StageCx};
@@ -91,12 +91,15 @@ fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<Strin
 /// The last states of the rows that a head reads, of the backbone or of the ladder beside it.
 fn states(net: &mut Net<'_>, cx: &StageCx<'_>, tuning: &Tuning, pick: Pick) -> Value {
     let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
+    let averages = cx.model.averages() && cx.task.needs() == Head::Sequence;
     // A ladder reads all rows of the backbone, as a gate does; otherwise its last block makes only those the head reads.
-    if !tuning.methods.iter().any(|(m, f)| m.reads_all(&f.values)) {
+    if !averages && !tuning.methods.iter().any(|(m, f)| m.reads_all(&f.values)) {
         net.set_pick(pick);
     }
     let mut hidden = cx.model.encode(net);
-    net.set_pick(pick);
+    if !averages {
+        net.set_pick(pick);
+    }
     let mut beside = false;
     for (method, filled) in ladders {
         hidden = method.side(&filled.values, net, cx.model.as_ref(), hidden);
@@ -104,18 +107,23 @@ fn states(net: &mut Net<'_>, cx: &StageCx<'_>, tuning: &Tuning, pick: Pick) -> V
     }
     let hidden = net.picked(hidden);
     // A ladder ends with a norm of its own.
-    if beside {
-        hidden
-    } else {
-        cx.model.finish(net, hidden)
+    let hidden = match beside {
+        true => hidden,
+        false => cx.model.finish(net, hidden),
+    };
+    if !averages {
+        return hidden;
     }
+    net.set_pick(pick);
+    let mean = net.text_mean_by(hidden, cx.model.facts().heads);
+    net.picked(mean)
 }
 
 /// The sites of a model without any method, the head's among them.
 #[must_use]
 pub fn sites(model: Arc<dyn Model>, task: Arc<dyn Task>) -> Vec<Site> {
     let bare = Tuning {
-        n_layers: model.facts().layers,
+        n_layers: model.facts().blocks,
         frozen: true,
         methods: Vec::new(),
     };
@@ -242,7 +250,7 @@ pub struct Anatomy {
 #[must_use]
 pub fn anatomy(model: &dyn Model) -> Anatomy {
     let tuning = Tuning {
-        n_layers: model.facts().layers,
+        n_layers: model.facts().blocks,
         frozen: true,
         methods: Vec::new(),
     };

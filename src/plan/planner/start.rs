@@ -132,7 +132,7 @@ impl Planner<'_, '_> {
         model: &dyn Model,
         diags: &mut Diags,
     ) -> Option<Tuning> {
-        let n_layers = model.facts().layers;
+        let n_layers = model.facts().blocks;
         let (base, values) = (declared.base.as_path(), &declared.filled.values);
         if !kind.trains() {
             return self.applied(declared, start, model, diags);
@@ -219,7 +219,7 @@ impl Planner<'_, '_> {
     ) -> Option<Tuning> {
         let (base, values) = (declared.base.as_path(), &declared.filled.values);
         let tuning = Tuning {
-            n_layers: model.facts().layers,
+            n_layers: model.facts().blocks,
             ..start.tuning.clone()
         };
         let Some(filled) = keys::APPLIED.get(values) else {

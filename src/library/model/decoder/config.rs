@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::super::encoder::{Config, within_bounds};
-use super::rope::{self, Base, Rope};
+use super::super::rope::{self, Base, Rope};
 use super::{Biases, Fused, LLAMA_NAMES, Norms, QkNorm, Shape, alike, usual_scale};
 
 /// Most columns of a head, far more than any model has.

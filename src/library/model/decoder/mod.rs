@@ -3,11 +3,11 @@
 mod block;
 mod config;
 mod names;
-mod rope;
 
 use serde_json::Value as Json;
 
 use super::super::net::{Net, Role, Site};
+use super::rope::{Rope, borders};
 use super::{CausalLm, Facts, LmHead, LongTexts, Mirror, Model, Narrow, Narrowing, Positions};
 use crate::program::op::ActivationKind;
 use crate::program::{Feed, Pick, Value};
@@ -16,7 +16,6 @@ use block::Block;
 pub(super) use config::{Class, LLAMA, Reader};
 pub(super) use names::LLAMA_NAMES;
 pub use names::Names;
-pub use rope::{Beyond, Rope};
 
 /// Where a block's norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +159,9 @@ pub(super) fn model(
     let shape = shape.checked()?;
     let facts = Facts {
         layers: shape.layers.len() as u64,
+        blocks: shape.layers.len() as u64,
         hidden: shape.hidden,
+        embedding: shape.hidden,
         heads: shape.heads,
         vocab: shape.vocab,
         max_length: shape.positions,
@@ -211,12 +212,8 @@ impl Shape {
     /// Where texts begin to be long ones for its rotary positions.
     fn long(&self) -> LongTexts {
         let ropes = self.layers.iter().filter_map(|own| own.rope.as_ref());
-        let borders = ropes.filter_map(|rope| rope.beyond.as_ref());
-        let mut borders: Vec<u32> = borders.map(|own| own.positions).collect();
-        borders.sort_unstable();
-        borders.dedup();
         LongTexts {
-            borders,
+            borders: borders(ropes),
             rereads: self.rereads,
         }
     }

@@ -46,6 +46,15 @@ impl Rope {
     }
 }
 
+/// Where texts begin to be long ones for some rotary positions, in order.
+pub(super) fn borders<'a>(ropes: impl Iterator<Item = &'a Rope>) -> Vec<u32> {
+    let borders = ropes.filter_map(|rope| rope.beyond.as_ref());
+    let mut borders: Vec<u32> = borders.map(|own| own.positions).collect();
+    borders.sort_unstable();
+    borders.dedup();
+    borders
+}
+
 /// What the frequencies are made of beside the scaling's own keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Base {
@@ -144,7 +153,7 @@ pub(super) fn parameters(config: &Json, layers: Option<&str>) -> Result<Map<Stri
 ///
 /// # Errors
 /// A key that is missing or no number, or a scaling that is not built.
-pub(in super::super) fn rope(parameters: &Map<String, Json>, base: Base) -> Result<Rope, String> {
+pub(super) fn rope(parameters: &Map<String, Json>, base: Base) -> Result<Rope, String> {
     let keys = Keys(parameters);
     let kind = keys.get("rope_type").or_else(|| keys.get("type"));
     let kind = match kind {

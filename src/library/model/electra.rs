@@ -1,0 +1,177 @@
+//! ELECTRA (Clark et al. 2020, arXiv 2003.10555), discriminators and generators.
+
+use serde_json::Value as Json;
+
+use super::super::net::{Net, Role, Site};
+use super::super::schema::Schema;
+use super::encoder::{self, Config, Own, Sizes};
+use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
+use crate::program::Value;
+use crate::program::op::ActivationKind;
+
+/// The registry's row.
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    schema: &SCHEMA,
+    model_types: &["electra"],
+    parse,
+};
+
+static SCHEMA: Schema = Schema {
+    name: "electra",
+    summary: "ELECTRA encoders, from Hugging Face checkpoints",
+    doc: "BERT's block behind embeddings of a width of their own; sequences are classified by a GELU layer and a linear layer on \
+          the first token. Discriminators are what is usually fine-tuned; the masked-LM head is that of generators. \
+          `model_type` is `electra`.",
+    paper: "Clark et al. 2020 (arXiv 2003.10555)",
+    keys: &[],
+};
+
+const TABLE: &str = "electra.embeddings.word_embeddings";
+const WIDENING: &str = "electra.embeddings_project";
+const DECODER: &str = "generator_lm_head";
+
+#[derive(Debug)]
+struct Electra {
+    sizes: Sizes,
+    facts: Facts,
+}
+
+fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
+    let config = Config(config);
+    let sizes = Sizes {
+        embedding: config.size_or("embedding_size", 128)?,
+        ..encoder::bert_sizes(&config)?
+    }
+    .checked()?;
+    let facts = sizes.facts(config.size_or("type_vocab_size", 2)?);
+    Ok(Box::new(Electra { sizes, facts }))
+}
+
+impl Electra {
+    /// The map behind the embeddings, where they are not as wide as the blocks.
+    fn widening(&self) -> Option<&'static str> {
+        (self.sizes.embedding != self.sizes.hidden).then_some(WIDENING)
+    }
+}
+
+impl Model for Electra {
+    fn family(&self) -> &'static str {
+        "electra"
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
+    fn override_dropout(&mut self, rate: f64) {
+        self.sizes.set_dropout(rate);
+        self.facts.dropout = rate;
+        self.facts.attention_dropout = rate;
+    }
+
+    fn embed(&self, net: &mut Net<'_>) -> Value {
+        let segments = self.facts.segments;
+        let x = encoder::embeddings(net, "electra.embeddings", &self.sizes, segments);
+        match self.widening() {
+            Some(path) => encoder::widened(net, path, &self.sizes, x),
+            None => x,
+        }
+    }
+
+    fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value {
+        encoder::block(
+            net,
+            &encoder::bert_block("electra", layer),
+            &self.sizes,
+            (Some(layer), layer + 1 == self.sizes.layers),
+            x,
+        )
+    }
+
+    fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
+        let (d, p) = (self.sizes.hidden, self.sizes.head_dropout);
+        let x = net.dropout(hidden, p);
+        let x = net.linear(Site::linear("classifier.dense", Role::HeadDense, (d, d)), x);
+        // Whatever the blocks have.
+        let x = net.activation(ActivationKind::Gelu, x);
+        let x = net.dropout(x, p);
+        net.linear(
+            Site::linear("classifier.out_proj", Role::HeadOutput, (d, classes)),
+            x,
+        )
+    }
+
+    fn narrow(&self) -> &dyn Narrow {
+        self
+    }
+
+    fn masked_lm(&self) -> Option<&dyn MaskedLm> {
+        Some(self)
+    }
+
+    fn checkpoint_names(&self, name: &str) -> Vec<String> {
+        encoder::old_names(name, &["electra."])
+    }
+
+    fn other_heads(&self) -> &'static [&'static str] {
+        &[
+            "discriminator_predictions",
+            "generator_predictions",
+            "generator_lm_head",
+            "sequence_summary",
+        ]
+    }
+
+    fn exported_class(&self) -> String {
+        "ElectraForSequenceClassification".to_owned()
+    }
+
+    fn head_modules(&self) -> &'static [&'static str] {
+        &["classifier"]
+    }
+}
+
+impl Narrow for Electra {
+    fn mirror(&self, net: &mut Net<'_>, path: &str, mirror: Mirror, x: Value) -> Value {
+        let own = Own {
+            table: TABLE,
+            widening: self.widening(),
+            block: &encoder::bert_block("electra", mirror.layer),
+        };
+        encoder::mirror(net, path, &self.sizes, own, (mirror, x))
+    }
+
+    fn norm(&self, net: &mut Net<'_>, site: &Site, x: Value) -> Value {
+        net.layer_norm(site, x, self.sizes.eps)
+    }
+
+    fn ends_in_norm(&self) -> bool {
+        true
+    }
+}
+
+impl MaskedLm for Electra {
+    fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value {
+        let paths = encoder::LmPaths {
+            dense: "generator_predictions.dense",
+            norm: "generator_predictions.LayerNorm",
+            bias: "generator_lm_head.bias",
+            embeddings: TABLE,
+            decoder: DECODER,
+            // Whatever the blocks have.
+            activation: ActivationKind::Gelu,
+        };
+        encoder::words(net, &paths, &self.sizes, masked, words)
+    }
+
+    fn tied_names(&self) -> &'static [(&'static str, &'static str)] {
+        &[(
+            "generator_lm_head.weight",
+            "electra.embeddings.word_embeddings.weight",
+        )]
+    }
+}

@@ -1,0 +1,260 @@
+//! The block of BERT and its kin, and narrow copies of it.
+
+use super::super::super::derive::prune::Pruner;
+use super::super::super::net::{Attend, Columns, KeyMaps, Net, Normed, Part, Role, Site};
+use super::super::Mirror;
+use super::Sizes;
+use crate::program::op::{Attention, Heads};
+use crate::program::{Real, Value};
+
+/// Module paths of one block, in the checkpoint's own words.
+pub(in super::super) struct BlockPaths {
+    pub query: String,
+    pub key: String,
+    pub value: String,
+    pub attention_output: String,
+    /// The module that queries, keys and values meet in.
+    pub heads: String,
+    /// The module whose result is added to the residual.
+    pub attention: String,
+    pub attention_norm: String,
+    pub ffn_up: String,
+    pub ffn_down: String,
+    /// The module whose result is added to the residual.
+    pub ffn: String,
+    pub ffn_norm: String,
+}
+
+/// Paths of BERT's and RoBERTa's blocks under a prefix.
+pub(in super::super) fn bert_block(prefix: &str, layer: u64) -> BlockPaths {
+    let at = |rest: &str| format!("{prefix}.encoder.layer.{layer}.{rest}");
+    BlockPaths {
+        query: at("attention.self.query"),
+        key: at("attention.self.key"),
+        value: at("attention.self.value"),
+        attention_output: at("attention.output.dense"),
+        heads: at("attention.self"),
+        attention: at("attention.output"),
+        attention_norm: at("attention.output.LayerNorm"),
+        ffn_up: at("intermediate.dense"),
+        ffn_down: at("output.dense"),
+        ffn: at("output"),
+        ffn_norm: at("output.LayerNorm"),
+    }
+}
+
+/// One block being built.
+struct Built<'a> {
+    paths: &'a BlockPaths,
+    sizes: &'a Sizes,
+    /// Its number; a copy has none.
+    at: Option<u64>,
+}
+
+impl Built<'_> {
+    fn map(&self, path: &str, role: Role, sizes: (u64, u64)) -> Site {
+        Site::linear(path, role, sizes).in_layer(self.at)
+    }
+
+    fn norm(&self, path: &str, role: Role) -> Site {
+        Site::norm(path, role, self.sizes.hidden).in_layer(self.at)
+    }
+
+    /// Queries against keys and values of `[T, hidden]`.
+    fn attend(&self, net: &mut Net<'_>, x: Value) -> Value {
+        let (d, heads, paths) = (self.sizes.hidden, self.sizes.heads, self.paths);
+        let head = d / heads;
+        let query = self.map(&paths.query, Role::Query, (d, d));
+        let key = self.map(&paths.key, Role::Key, (d, d));
+        let value = self.map(&paths.value, Role::Value, (d, d));
+        let of = Attend {
+            queries: net.linear(query, x),
+            keys: net.linear(key.clone(), x),
+            values: net.linear(value.clone(), x),
+            op: Attention::plain(
+                Heads::each(heads as u32),
+                Real::new(1.0 / (head as f64).sqrt()),
+            ),
+            read: x,
+            maps: KeyMaps {
+                key: Columns::all(key),
+                value: Columns::all(value),
+            },
+            dropout: self.sizes.attention_dropout,
+        };
+        let keys = heads;
+        let part = Part::Attention { heads, keys, head };
+        let site = Site::new(&paths.heads, Role::Attention, part);
+        net.attention(site.in_layer(self.at), of)
+    }
+
+    /// The residual `x` with what a sub-layer adds, which read `read`, and the norm behind it, if one stands there.
+    fn added(
+        &self,
+        net: &mut Net<'_>,
+        (path, norm): (&str, &Site),
+        (x, read): (Value, Value),
+        y: Value,
+    ) -> Value {
+        let eps = self.sizes.eps;
+        let part = Part::Sublayer {
+            width: self.sizes.hidden,
+        };
+        let role = match norm.role {
+            Role::AttentionNorm => Role::Attention,
+            _ => Role::Ffn,
+        };
+        let site = Site::new(path, role, part).in_layer(self.at);
+        let normed = Normed { site: norm, eps };
+        let behind = (!self.sizes.pre_norm).then_some(normed);
+        let y = net.sublayer(site, behind, (read, y));
+        let sum = net.add(y, x);
+        match behind {
+            Some(_) => net.layer_norm(norm, sum, eps),
+            None => sum,
+        }
+    }
+
+    /// What a sub-layer reads: the residual, or its norm.
+    fn read(&self, net: &mut Net<'_>, norm: &Site, x: Value) -> Value {
+        match self.sizes.pre_norm {
+            true => net.layer_norm(norm, x, self.sizes.eps),
+            false => x,
+        }
+    }
+
+    /// The block; of the `last` one only the rows that are read.
+    fn build(&self, net: &mut Net<'_>, last: bool, x: Value) -> Value {
+        let (sizes, paths) = (self.sizes, self.paths);
+        let (d, f) = (sizes.hidden, sizes.ffn);
+        let norm = self.norm(&paths.attention_norm, Role::AttentionNorm);
+        let read = self.read(net, &norm, x);
+        let a = self.attend(net, read);
+        let (a, x, read) = match last {
+            false => (a, x, read),
+            true if read == x => {
+                let (a, x) = (net.picked(a), net.picked(x));
+                (a, x, x)
+            }
+            true => (net.picked(a), net.picked(x), net.picked(read)),
+        };
+        let output = self.map(&paths.attention_output, Role::AttentionOutput, (d, d));
+        let a = net.linear(output, a);
+        let a = net.dropout(a, sizes.hidden_dropout);
+        let h = self.added(net, (&paths.attention, &norm), (x, read), a);
+        let norm = self.norm(&paths.ffn_norm, Role::FfnNorm);
+        let read = self.read(net, &norm, h);
+        let u = net.linear(self.map(&paths.ffn_up, Role::FfnUp, (d, f)), read);
+        let u = net.activation(sizes.activation, u);
+        let u = net.linear(self.map(&paths.ffn_down, Role::FfnDown, (f, d)), u);
+        let u = match sizes.drops_ffn {
+            true => net.dropout(u, sizes.hidden_dropout),
+            false => u,
+        };
+        self.added(net, (&paths.ffn, &norm), (h, read), u)
+    }
+}
+
+/// One block; of the `last` one only the rows that are read. Behind each sub-layer a norm: `h = LN(x + Drop(Attn(x)))`,
+/// `LN(h + Drop(W₂ act(W₁ h)))`; or before each: `h = x + Drop(Attn(LN(x)))`, `h + Drop(W₂ act(W₁ LN(h)))`.
+pub(in super::super) fn block(
+    net: &mut Net<'_>,
+    paths: &BlockPaths,
+    sizes: &Sizes,
+    (at, last): (Option<u64>, bool),
+    x: Value,
+) -> Value {
+    Built { paths, sizes, at }.build(net, last, x)
+}
+
+/// What a narrow copy is cut out of, by module paths.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Own<'a> {
+    /// The token embedding.
+    pub table: &'a str,
+    /// The map that makes embeddings as wide as the blocks, if there is one.
+    pub widening: Option<&'a str>,
+    /// The block.
+    pub block: &'a BlockPaths,
+}
+
+/// A narrow copy of a block, with as many heads, under `path`.
+pub(in super::super) fn mirror(
+    net: &mut Net<'_>,
+    path: &str,
+    sizes: &Sizes,
+    own: Own<'_>,
+    (mirror, x): (Mirror, Value),
+) -> Value {
+    let at = |rest: &str| format!("{path}.{rest}");
+    let paths = BlockPaths {
+        query: at("attention.query"),
+        key: at("attention.key"),
+        value: at("attention.value"),
+        attention_output: at("attention.output"),
+        heads: at("attention"),
+        attention: at("attention"),
+        attention_norm: at("attention.norm"),
+        ffn_up: at("ffn.up"),
+        ffn_down: at("ffn.down"),
+        ffn: at("ffn"),
+        ffn_norm: at("ffn.norm"),
+    };
+    let narrow = Sizes {
+        hidden: sizes.hidden / mirror.reduction,
+        ffn: sizes.ffn / mirror.reduction,
+        ..sizes.clone()
+    };
+    if let Some(pruner) = net.pruner() {
+        entered(pruner, own, sizes, narrow.hidden);
+        follow(pruner, &paths, own.block, (sizes, &narrow));
+    }
+    block(net, &paths, &narrow, (None, mirror.last), x)
+}
+
+/// Begins the walk at the token embedding, if it is not under way: what leaves it in the end are `keep` columns.
+fn entered(pruner: &mut Pruner, own: Own<'_>, sizes: &Sizes, keep: u64) {
+    let (e, d) = (sizes.embedding, sizes.hidden);
+    let Some(widening) = own.widening else {
+        pruner.enter(own.table, (sizes.vocab, e), keep);
+        return;
+    };
+    if pruner.enter(own.table, (sizes.vocab, e), e) {
+        // There is no copy of the map, but what it makes is what copies read.
+        pruner.maps(&[("", widening)], (d, e), keep);
+    }
+}
+
+/// Walks through a block from its input to its output.
+fn follow(
+    pruner: &mut Pruner,
+    copy: &BlockPaths,
+    own: &BlockPaths,
+    (wide, narrow): (&Sizes, &Sizes),
+) {
+    let (d, f) = (wide.hidden, wide.ffn);
+    let norm = |pruner: &mut Pruner, before: bool, paths: (&String, &String)| {
+        if before == wide.pre_norm {
+            pruner.norm((paths.0, paths.1), d);
+        }
+    };
+    let attention_norm = (&copy.attention_norm, &own.attention_norm);
+    let ffn_norm = (&copy.ffn_norm, &own.ffn_norm);
+    let projections = [
+        (copy.query.as_str(), own.query.as_str()),
+        (&copy.key, &own.key),
+        (&copy.value, &own.value),
+    ];
+    norm(pruner, true, attention_norm);
+    pruner.maps(&projections, (d, d), narrow.hidden);
+    let output = [(
+        copy.attention_output.as_str(),
+        own.attention_output.as_str(),
+    )];
+    pruner.maps(&output, (d, d), narrow.hidden);
+    norm(pruner, false, attention_norm);
+    norm(pruner, true, ffn_norm);
+    pruner.maps(&[(&copy.ffn_up, &own.ffn_up)], (f, d), narrow.ffn);
+    pruner.maps(&[(&copy.ffn_down, &own.ffn_down)], (d, f), narrow.hidden);
+    norm(pruner, false, ffn_norm);
+}
