@@ -10,6 +10,7 @@ use crate::base::world::World;
 use crate::library::decl::DECLARATIONS;
 use crate::library::net::ROLES;
 use crate::library::schema::{Default, Key, Kind, RefKind, Registry, Schema};
+use crate::library::stage::keys::METRICS;
 use crate::library::words;
 use crate::resolve::registry;
 
@@ -118,6 +119,9 @@ impl Offer<'_> {
             Spot::Key(schema) => self.keys(schema, text),
             Spot::Value(schema, name, kind) => {
                 self.value(kind);
+                if name == METRICS.name() {
+                    self.value(Kind::Entries(Registry::Metric));
+                }
                 let default = schema.key(&name).map(|k| k.default);
                 if let Some(Default::Text(text) | Default::Tacit(text)) = default
                     && self.cursor.path.is_empty()

@@ -159,7 +159,7 @@ fn a_word_is_explained_with_the_value_that_it_has_here() {
         rank.contains("rank r of the update") && rank.contains("default `8`"),
         "{rank}"
     );
-    assert!(said("epochs", "stage tune").contains("Here: `2 epochs`"));
+    assert!(said("epochs", "stage tune").contains("Here: `2`"));
     assert!(said("lr", "stage tune").contains("Here: `1e-3`"));
     assert!(said("lora", "let method").contains("*Source:*"));
     assert!(said("tune", "from =").contains("stage tune"));

@@ -144,6 +144,8 @@ fn head_of(config: &Json, dir: &Path, model: &dyn Model, (mut task, mut classes)
     };
     let name = if continues && model.causal_lm().is_some() {
         task::NEXT_TOKEN
+    } else if model.seq2seq().is_some() {
+        task::TARGETS
     } else if class.ends_with("ForMaskedLM") && model.masked_lm().is_some() {
         task::MASKED
     } else {

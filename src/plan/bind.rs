@@ -149,9 +149,10 @@ pub(super) struct Want<'a> {
 }
 
 impl Want<'_> {
-    /// Most tokens of a text, with those that are put into it.
-    pub(super) const fn longest(&self) -> u32 {
-        (self.max_length + self.marking.virtual_tokens as u64) as u32
+    /// Most tokens of a text, with those that are put into it, and with its target and the token before that.
+    pub(super) fn longest(&self) -> u32 {
+        let target = self.task.target_length().map_or(0, |n| n + 1);
+        (self.max_length + u64::from(self.marking.virtual_tokens) + target) as u32
     }
 }
 
@@ -166,6 +167,8 @@ pub(super) struct Rows<'a> {
     pub template: Option<&'a ChatTemplate>,
     /// The template's variables that the recipe gives.
     pub variables: Option<&'a Map<String, Json>>,
+    /// The token that stands before a target, where it is no text with its source.
+    pub start: Option<u32>,
 }
 
 impl Rows<'_> {
@@ -175,11 +178,15 @@ impl Rows<'_> {
         learn: Learn::Nothing,
         template: None,
         variables: None,
+        start: None,
     };
 
     /// Hash of all that decides what they become beside the tokenizer; empty where that is nothing.
     pub(super) fn identity(&self) -> String {
         let template = self.template.map(ChatTemplate::identity);
+        if let Some(start) = self.start {
+            return format!("targets behind {start}");
+        }
         match (self.form, template, self.variables) {
             (_, None, None) => String::new(),
             (form, template, variables) => format!("{form:?} {template:?} {variables:?}"),

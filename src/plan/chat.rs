@@ -225,6 +225,14 @@ pub(super) fn rows<'a>(
         learn,
         template: None,
         variables: None,
+        start: want.task.target_length().and_then(|_| {
+            Some(
+                crate::library::model::parse(&model.config)
+                    .ok()?
+                    .seq2seq()?
+                    .start(),
+            )
+        }),
     };
     if form != Form::Messages {
         return Some(plain);

@@ -227,6 +227,11 @@ fn key(source: &Arc<DataSource>, tokenizer: &Arc<Tokenizer>, want: Want<'_>) -> 
         want.draws,
         want.rows.learn,
         want.task.skips_empty(),
-        (want.rows.identity(), want.task.option(), want.task.words())
+        (
+            want.rows.identity(),
+            want.task.option(),
+            want.task.words(),
+            want.task.target_length()
+        )
     )
 }

@@ -149,6 +149,7 @@ fn kept_name(
             want.rows.identity(),
             want.task.option(),
             want.task.words(),
+            want.task.target_length(),
         ),
     );
     let hash = blake3::hash(format!("{of:?}").as_bytes());

@@ -53,6 +53,9 @@ pub fn keep(job: &mut Job, splits: &[Option<&Lengths>], asked: Asked) -> Option<
     let Routine::Fit(fit) = &mut job.routine else {
         return None;
     };
+    if let Some(Reads::Targets { .. }) = fit.reads {
+        return Some("a source and its target are two streams".to_owned());
+    }
     plan(fit, &job.params, splits, asked).err()
 }
 

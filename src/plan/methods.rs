@@ -75,6 +75,19 @@ pub fn check_methods(
     let mut covered = Covered::default();
     let (mut ladder, mut before_texts) = (None, None);
     for (method, filled) in &tuning.methods {
+        if model.seq2seq().is_some()
+            && let Some(why) = of_one_stream(*method, &filled.values)
+        {
+            let message = format!(
+                "`{}` {why}, which is not built for an encoder with a decoder, as `{}` is",
+                method.schema().name,
+                model.family()
+            );
+            diags.push(Diag::error(&UNFIT_MODEL, filled.span, message).help(
+                "name a method that changes maps, norms or what sub-layers add, such as `lora`, or `full`",
+            ));
+            return;
+        }
         if let Some(complaint) = method.check_model(&filled.values, model.facts()) {
             diags.push(complained(filled, complaint));
         }
@@ -109,6 +122,20 @@ pub fn check_methods(
         }
     }
     check_company(tuning, values.span(key), diags);
+}
+
+/// Why a method needs a model of one stream, if it does.
+fn of_one_stream(method: &dyn Method, values: &Values) -> Option<&'static str> {
+    if method.ladders() {
+        return Some("is a network beside the blocks of one stack");
+    }
+    let marks = !method.marking(values).is_none();
+    if marks || method.room(values) != Room::default() {
+        return Some("puts something into texts or before them");
+    }
+    method
+        .reads_texts()
+        .then_some("reads each text as a whole, or what it is of")
 }
 
 /// Where a value of a method is written, or the method where it is not.

@@ -110,6 +110,10 @@ fn needs_of(
     set: &Sets,
     machine: &Machine,
 ) -> Option<u64> {
+    if key == "max_length" && stage.start.task.target_length().is_some() {
+        // It cuts the sources alone.
+        return None;
+    }
     let lengths: Vec<Option<Lengths>> = set
         .iter()
         .map(|s| {

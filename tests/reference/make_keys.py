@@ -31,6 +31,7 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MT5Config,
     ModernBertConfig,
     Olmo2Config,
     Phi3Config,
@@ -39,6 +40,7 @@ from transformers import (
     RobertaConfig,
     RobertaTokenizer,
     SmolLM3Config,
+    T5Config,
     XLMRobertaConfig,
     XLMRobertaXLConfig,
     XLMRobertaTokenizer,
@@ -52,6 +54,7 @@ CONFIGS = (
     ModernBertConfig, XLMRobertaXLConfig,
     LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, GemmaConfig, Gemma2Config, Gemma3TextConfig, Phi3Config,
     SmolLM3Config, Olmo2Config, GraniteConfig, GPTNeoXConfig, GPT2Config,
+    T5Config, MT5Config,
 )
 TOKENIZERS = (
     BertTokenizer, DistilBertTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer, AlbertTokenizer,

@@ -47,6 +47,7 @@ mod qsiva;
 mod recipes;
 mod report;
 mod run;
+mod seq2seq;
 mod sparse;
 mod stepping;
 mod store;

@@ -299,6 +299,7 @@ fn loads(folder: &Path) -> String {
     let auto = match class {
         Some(class) if class.ends_with("ForMaskedLM") => "AutoModelForMaskedLM",
         Some(class) if is_lm(class) => "AutoModelForCausalLM",
+        Some(class) if class.ends_with("ForConditionalGeneration") => "AutoModelForSeq2SeqLM",
         _ => "AutoModelForSequenceClassification",
     };
     auto.to_owned()

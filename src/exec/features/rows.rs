@@ -38,7 +38,8 @@ impl Layout {
     pub(super) fn of(self, tokens: &[u64], example: u64) -> u64 {
         match self.of {
             Axis::Tokens => tokens.get(example as usize).copied().unwrap_or(0),
-            Axis::Sequences | Axis::Read => example,
+            // Rows of sources are not kept.
+            Axis::Sequences | Axis::Read | Axis::Source => example,
         }
     }
 

@@ -7,7 +7,7 @@ use super::tokens::{
 };
 use crate::base::rng::Stream;
 use crate::program::op::{Element, Tensor};
-use crate::program::{Axis, Bindings, Feed, Mark, Pick, TargetKind};
+use crate::program::{Axis, Bindings, Feed, Mark, Pick, Sym, TargetKind};
 
 /// The inputs of one program run.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ struct Batch {
     tokens: usize,
     /// Each place that is read, with its row and the index of its example.
     read: Vec<(u32, u32, ReadPlace)>,
+    /// Tokens of the examples' sources, where they stand in a stream of their own.
+    sources: Option<Vec<Vec<u32>>>,
 }
 
 /// A tensor of so many rows. Its memory is counted, so it is made in its size.
@@ -79,13 +81,30 @@ impl Batch {
     fn of(set: &EncodedSet, indices: &[u32], reads: Option<ReadDraw<'_>>) -> Result<Self, Unread> {
         let examples: Result<Vec<(u32, EncodedExample)>, Unread> =
             indices.iter().map(|&i| Ok((i, set.get(i)?))).collect();
-        let examples = examples?;
+        let mut examples = examples?;
         let (mut starts, mut tokens) = (Vec::with_capacity(examples.len()), 0);
         let mut read = Vec::new();
-        for (index, example) in &examples {
+        let mut sources = matches!(reads, Some(ReadDraw::Targets)).then(Vec::new);
+        for (index, example) in &mut examples {
             let start = tokens as u32;
-            if let Some(reads) = reads {
-                let places = reads.places(*index, example);
+            let mut places = reads.map(|reads| reads.places(*index, example));
+            if let Some(sources) = &mut sources {
+                let empty = EncodedExample {
+                    ids: Vec::new(),
+                    segments: Vec::new(),
+                    mask: 0,
+                    label: Target::None,
+                    learned: Vec::new(),
+                    task: 0,
+                };
+                let (source, own) = std::mem::replace(example, empty).streams();
+                for place in places.iter_mut().flatten() {
+                    place.position = place.position.saturating_sub(source.len() as u32);
+                }
+                sources.push(source);
+                *example = own;
+            }
+            if let Some(places) = places {
                 let put = virtual_ones(&example.ids);
                 // A place is told by its position among the text's own tokens.
                 let own = |p: ReadPlace| ReadPlace {
@@ -103,12 +122,20 @@ impl Batch {
             starts,
             tokens,
             read,
+            sources,
         })
     }
 
     fn sizes(&self) -> Bindings {
         let lengths = self.examples.iter().map(|(_, e)| e.ids.len());
-        Bindings::of_lengths(lengths).reading(self.read.len() as u64)
+        let sizes = match &self.sources {
+            Some(sources) => {
+                let pairs = sources.iter().map(Vec::len).zip(lengths);
+                Bindings::of_pairs(pairs.map(|(source, own)| [source, own]))
+            }
+            None => Bindings::of_lengths(lengths),
+        };
+        sizes.reading(self.read.len() as u64)
     }
 
     /// Token ids as the model reads them, and those of virtual tokens.
@@ -146,6 +173,17 @@ impl Batch {
             std::iter::repeat_n(positions.count(own.iter().copied()), own.len())
         });
         rows(self.tokens, 1, each)
+    }
+
+    /// The sources of all examples.
+    fn sources(&self) -> impl Iterator<Item = &[u32]> {
+        self.sources.iter().flatten().map(Vec::as_slice)
+    }
+
+    /// A number for each token of the sources.
+    fn of_sources<'s, I: Iterator<Item = u32>>(&'s self, of: impl Fn(&'s [u32]) -> I) -> Tensor {
+        let count = self.sources().map(<[u32]>::len).sum();
+        rows(count, 1, self.sources().flat_map(of))
     }
 
     /// Which tokens are marked, and as which of its sequence.
@@ -213,6 +251,14 @@ impl Batch {
                 let own = own.flat_map(|(_, index, place)| [*index, place.position]);
                 rows(self.read.len(), 2, own)
             }
+            Axis::Source => {
+                let count = self.sources().map(<[u32]>::len).sum();
+                let each = examples().zip(self.sources());
+                let own = each.flat_map(|((index, _), source)| {
+                    (0..source.len() as u32).flat_map(move |place| [*index, place])
+                });
+                rows(count, 2, own)
+            }
         }
     }
 
@@ -277,6 +323,28 @@ impl Batch {
                 let ends = self.starts.iter().copied().chain([self.tokens as u32]);
                 rows(self.starts.len() + 1, 1, ends)
             }
+            Feed::SourceIds => self.of_sources(|source| source.iter().copied().map(plain)),
+            Feed::SourcePositions => {
+                self.of_sources(|source| positions.of(source.iter().copied().map(own_id)))
+            }
+            Feed::SourceOffsets => {
+                let mut end = 0;
+                let ends = self.sources().map(|source| {
+                    end += source.len() as u32;
+                    end
+                });
+                let ends: Vec<u32> = std::iter::once(0).chain(ends).collect();
+                rows(ends.len(), 1, ends.into_iter())
+            }
+            Feed::Distances(distances) => {
+                let sizes = self.sizes();
+                let longest = match distances.of_source {
+                    true => sizes.get(Sym::SourceLongest),
+                    false => sizes.get(Sym::Longest),
+                };
+                let list = distances.list(longest);
+                rows(list.len(), 1, list.into_iter())
+            }
             Feed::Cycle { count } => {
                 let all = self.starts.iter().flat_map(|_| 0..count);
                 rows(self.starts.len() * count as usize, 1, all)
@@ -307,7 +375,6 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::library::task::{Masking, Reads};
-    use crate::program::Sym;
 
     #[test]
     fn packing_has_no_padding_and_keeps_identities() {

@@ -99,6 +99,11 @@ pub trait Method: Sync + Send + fmt::Debug {
         }
     }
 
+    /// Whether a layer of it depends on which text a token is of, or on the whole text, and not on its row alone.
+    fn reads_texts(&self) -> bool {
+        false
+    }
+
     /// Whether it needs the states of all tokens in every block, also where the head reads a few.
     fn reads_all(&self, values: &Values) -> bool {
         let _ = values;

@@ -175,7 +175,10 @@ impl Method for KLst {
         check_side(values, facts, true)
     }
 
-    fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, _: Value) -> Value {
+    fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, hidden: Value) -> Value {
+        let Some(narrow) = model.narrow() else {
+            return hidden;
+        };
         let facts = model.facts();
         let (d, r, k, layers) = (
             facts.hidden,
@@ -240,16 +243,16 @@ impl Method for KLst {
                 };
                 net.enter("side.block", block);
                 let path = format!("side.block.{own}");
-                state = model.narrow().mirror(net, &path, mirror, x);
+                state = narrow.mirror(net, &path, mirror, x);
                 if POOL.get(values) {
                     pooled = Some(pooled.map_or(state, |sum| net.add(sum, state)));
                 }
             }
             net.enter("side", None);
             let mut last = net.picked(pooled.unwrap_or(state));
-            if !model.narrow().ends_in_norm() {
+            if !narrow.ends_in_norm() {
                 let site = Site::norm("side.norm", Role::Side, s);
-                last = model.narrow().norm(net, &site, last);
+                last = narrow.norm(net, &site, last);
             }
             project(net, "side.up".into(), last, s, d)
         })

@@ -143,10 +143,13 @@ impl Method for Lst {
         check_side(values, facts, false)
     }
 
-    fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, _: Value) -> Value {
+    fn side(&self, values: &Values, net: &mut Net<'_>, model: &dyn Model, hidden: Value) -> Value {
         let facts = model.facts();
         let (d, r) = (facts.hidden, R.get(values));
         let s = d / r;
+        let Some(narrow) = model.narrow() else {
+            return hidden;
+        };
         let features = net.features();
         let kept = kept(values);
         net.prune(start::importance(INIT.get(values)));
@@ -183,11 +186,11 @@ impl Method for Lst {
                 };
                 net.enter("side.block", i);
                 let path = format!("side.block.{i}");
-                state = model.narrow().mirror(net, &path, mirror, mixed);
+                state = narrow.mirror(net, &path, mirror, mixed);
             }
             net.enter("side", None);
             let site = Site::norm("side.norm", Role::Side, s);
-            let state = model.narrow().norm(net, &site, state);
+            let state = narrow.norm(net, &site, state);
             project(net, "side.up".into(), state, s, d)
         })
     }

@@ -257,6 +257,10 @@ impl Method for Poly {
         &SCHEMA
     }
 
+    fn reads_texts(&self) -> bool {
+        true
+    }
+
     fn adapts(&self) -> bool {
         true
     }

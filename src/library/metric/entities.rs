@@ -214,7 +214,8 @@ mod tests {
             classes.sort();
             classes.dedup();
             let targets = |rows: &[Vec<String>]| -> Vec<Target> {
-                let place = |tag| classes.iter().position(|own| own == tag).expect("a tag") as u32;
+                let place =
+                    |tag: &String| classes.iter().position(|own| own == tag).expect("a tag") as u32;
                 let row = |row: &Vec<String>| row.iter().map(place).collect();
                 rows.iter()
                     .map(|own| Target::Each(Arc::new(row(own))))

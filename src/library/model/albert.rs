@@ -166,8 +166,8 @@ impl Model for Albert {
         )
     }
 
-    fn narrow(&self) -> &dyn Narrow {
-        self
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
     }
 
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {

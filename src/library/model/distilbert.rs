@@ -137,8 +137,8 @@ impl Model for DistilBert {
         true
     }
 
-    fn narrow(&self) -> &dyn Narrow {
-        self
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
     }
 
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {

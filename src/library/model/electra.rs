@@ -105,8 +105,8 @@ impl Model for Electra {
         )
     }
 
-    fn narrow(&self) -> &dyn Narrow {
-        self
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
     }
 
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {

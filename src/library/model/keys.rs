@@ -53,14 +53,20 @@ pub(super) enum On {
     Encoders,
     /// Those of decoders.
     Decoders,
+    /// Those of encoders and of decoders.
+    Single,
+    /// Those of encoders with a decoder that reads them.
+    Pairs,
     /// Those of these model types.
     These(&'static [&'static str]),
 }
 
+mod pairs;
+
 /// A key, the classes that have it, and what becomes of it.
 type Row = (&'static str, On, Rule);
 
-use On::{All, Bert, Decoders, DistilBert, Encoders, These};
+use On::{All, Bert, Decoders, DistilBert, Encoders, Pairs, Single, These};
 use Plain::{Empty, No, Null, Text};
 use Rule::{Idle, Only, Used};
 
@@ -70,7 +76,6 @@ const WRITER: Rule = Idle("it says where the file comes from");
 const SUMMARY: Rule = Idle("it is of a head with two tasks, which is not built");
 const SPEED: Rule = Idle("it chooses how the same is computed");
 const NO_DECODER: &str = "each token would see those before it only, which is not built; set it to false if the model is an encoder";
-const NO_CROSS: &str = "attention to another model's states is not built; set it to false";
 
 /// Decoders whose activation stands in `hidden_act`.
 const LIKE_LLAMA: &[&str] = &[
@@ -247,9 +252,6 @@ pub(super) const KEYS: &[Row] = &[
     ),
     ("cache_implementation", Decoders, GENERATION),
     ("default_theta", Decoders, WRITER),
-    ("add_cross_attention", All, Only(&[Null, No], NO_CROSS)),
-    ("is_encoder_decoder", All, Only(&[Null, No], NO_CROSS)),
-    ("cross_attention_hidden_size", All, Only(&[Null], NO_CROSS)),
     (
         "position_embedding_type",
         All,
@@ -364,8 +366,6 @@ pub(super) const KEYS: &[Row] = &[
     ("_commit_hash", All, WRITER),
     ("finetuning_task", All, WRITER),
     ("language", All, WRITER),
-    ("tie_encoder_decoder", All, Idle("there is no decoder")),
-    ("decoder_start_token_id", All, GENERATION),
     ("prefix", All, GENERATION),
     ("task_specific_params", All, GENERATION),
     ("max_length", All, GENERATION),
@@ -397,7 +397,7 @@ pub(super) const KEYS: &[Row] = &[
 
 /// All rows.
 fn rows() -> impl Iterator<Item = &'static Row> {
-    KEYS.iter().chain(encoders::KEYS)
+    KEYS.iter().chain(encoders::KEYS).chain(pairs::KEYS)
 }
 
 /// The rule of a key in the `config.json` of a model type.
@@ -407,7 +407,9 @@ fn rule(model_type: &str, key: &str) -> Option<Rule> {
         Bert => encoders::LIKE_BERT.contains(&model_type),
         DistilBert => model_type == "distilbert",
         Encoders => encoders::TYPES.contains(&model_type),
-        Decoders => !encoders::TYPES.contains(&model_type),
+        Decoders => !encoders::TYPES.contains(&model_type) && !pairs::TYPES.contains(&model_type),
+        Single => !pairs::TYPES.contains(&model_type),
+        Pairs => pairs::TYPES.contains(&model_type),
         These(types) => types.contains(&model_type),
     };
     let row = rows().find(|(known, o, _)| *known == key && on(*o));

@@ -36,6 +36,7 @@ mod qwen3;
 mod roberta;
 mod rope;
 mod smollm3;
+mod t5;
 mod xlm_roberta_xl;
 
 /// An architecture the compiler knows.
@@ -71,6 +72,7 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     &granite::ARCHITECTURE,
     &gpt_neox::ARCHITECTURE,
     &gpt2::ARCHITECTURE,
+    &t5::ARCHITECTURE,
 ];
 
 /// The figures of a model that others need.
@@ -244,6 +246,15 @@ pub trait CausalLm {
     fn head(&self, net: &mut Net<'_>) -> LmHead;
 }
 
+/// A model that makes a text of another: its encoder reads the source, its decoder tells the target from that.
+pub trait Seq2Seq {
+    /// The head for the next token of a target.
+    fn head(&self, net: &mut Net<'_>) -> LmHead;
+
+    /// The token that stands before a target.
+    fn start(&self) -> u32;
+}
+
 /// An architecture with its sizes.
 pub trait Model: fmt::Debug + Send + Sync {
     /// The registry's name.
@@ -274,8 +285,11 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// Packed tokens to the states that enter the first block, `[T, hidden]`.
     fn embed(&self, net: &mut Net<'_>) -> Value;
 
-    /// Block `layer`: `[T, hidden] → [T, hidden]`.
-    fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value;
+    /// Block `layer`: `[T, hidden] → [T, hidden]`. A model that is more than one stack says itself how it encodes.
+    fn block(&self, net: &mut Net<'_>, layer: u64, x: Value) -> Value {
+        let _ = (net, layer);
+        x
+    }
 
     /// The block, by its parameters, that runs as `layer`.
     fn block_of(&self, layer: u64) -> u64 {
@@ -298,8 +312,10 @@ pub trait Model: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Its narrow copies.
-    fn narrow(&self) -> &dyn Narrow;
+    /// Its narrow copies, if it has some; planning refuses ladders beside a model without.
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        None
+    }
 
     /// Its head for masked tokens, if it has one.
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
@@ -308,6 +324,12 @@ pub trait Model: fmt::Debug + Send + Sync {
 
     /// Its head for the next token, if it has one.
     fn causal_lm(&self) -> Option<&dyn CausalLm> {
+        None
+    }
+
+    /// What it is as an encoder with a decoder, if it is one. Programs are fed with two streams then, and its blocks are counted
+    /// from the encoder's first to the decoder's last.
+    fn seq2seq(&self) -> Option<&dyn Seq2Seq> {
         None
     }
 
@@ -335,8 +357,12 @@ pub trait Model: fmt::Debug + Send + Sync {
         x
     }
 
-    /// The sequence head on the states of [`Self::sequence_pick`]: `[S, hidden] → [S, classes]`.
-    fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value;
+    /// The sequence head on the states of [`Self::sequence_pick`]: `[S, hidden] → [S, classes]`. Planning refuses a model
+    /// without one.
+    fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
+        let _ = (net, classes);
+        hidden
+    }
 
     /// The head on each token that is read: `[N, hidden] → [N, classes]`; `None` where it has none.
     fn classify_tokens(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Option<Value> {

@@ -114,8 +114,8 @@ impl Model for XlmRobertaXl {
         )
     }
 
-    fn narrow(&self) -> &dyn Narrow {
-        self
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
     }
 
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {

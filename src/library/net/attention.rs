@@ -4,9 +4,9 @@ use super::super::method;
 use super::{Attend, Mode, Net, Part, Role, Site};
 use crate::program::op::{
     Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Heads, Indices,
-    Over, Place, Prepend, ReduceKind,
+    Over, Place, Prepend, ReduceKind, Streams,
 };
-use crate::program::{Axis, Class, DType, Feed, Mark, Pick, Real, TensorType, Value};
+use crate::program::{Axis, Class, DType, Distances, Feed, Mark, Pick, Real, TensorType, Value};
 
 impl Net<'_> {
     /// Attention of each sequence with itself over packed rows, or what the methods placed at this site make of it.
@@ -24,7 +24,8 @@ impl Net<'_> {
 
     /// Attention without any method.
     pub fn plain_attention(&mut self, of: Attend) -> Value {
-        self.attend(of.op, (of.queries, of.keys, of.values), of.dropout)
+        let rows = (of.queries, of.keys, of.values);
+        self.attend_biased(of.op, rows, of.bias, of.dropout)
     }
 
     /// The same behind `count` keys and values that stand before those of each sequence, `[count, width]`. Where text is
@@ -163,28 +164,67 @@ impl Net<'_> {
     }
 
     /// Attention of any kind, with dropout of rate `p` on the probabilities.
-    pub fn attend(&mut self, op: Attention, (q, k, v): (Value, Value, Value), p: f64) -> Value {
+    pub fn attend(&mut self, op: Attention, rows: (Value, Value, Value), p: f64) -> Value {
+        self.attend_biased(op, rows, None, p)
+    }
+
+    /// What is added to scores by distance, `[2L+1, heads]`, of a table `[buckets, heads]` that a site's module holds.
+    pub fn bias_by_distance(&mut self, site: &Site, distances: Distances) -> Value {
+        self.b.label(&site.path);
+        let table = self.table(site);
+        let rows = self.b.feed(Feed::Distances(distances));
+        self.gather(table, rows)
+    }
+
+    /// The same with what is added to the scores by distance, `[2L+1, heads]`. Rows of sources attend to their sources, and
+    /// rows of tokens to sources where keys are of such.
+    fn attend_biased(
+        &mut self,
+        op: Attention,
+        (q, k, v): (Value, Value, Value),
+        bias: Option<Value>,
+        p: f64,
+    ) -> Value {
         // What looks ahead cannot be generated with: the program keeps its plain attention, and planning refuses it.
         if let Mode::Generate { room } = self.options.mode
             && op.mask.ahead == Some(0)
         {
             return self.attend_cached(op, (q, k, v), room);
         }
-        let offsets = self.b.feed(Feed::Offsets);
+        let (own, streams) = match [q, k].map(|x| self.axis(x)) {
+            [Axis::Source, _] => (Axis::Source, Streams::Source),
+            [_, Axis::Source] => (Axis::Tokens, Streams::Across),
+            _ => (Axis::Tokens, Streams::Own),
+        };
+        let offsets = match own {
+            Axis::Source => Feed::SourceOffsets,
+            _ => Feed::Offsets,
+        };
+        let mut inputs = vec![q, k, v, self.b.feed(offsets)];
+        if streams == Streams::Across {
+            inputs.push(self.b.feed(Feed::SourceOffsets));
+        }
+        inputs.extend(bias);
         let stream = self.stream();
-        let mut inputs = vec![q, k, v, offsets];
         let dropout = self.drops(p, &[q, k, v]).then(|| {
-            inputs.push(self.b.feed(Feed::Keys(Axis::Tokens)));
+            inputs.push(self.b.feed(Feed::Keys(own)));
             inputs.push(self.b.feed(Feed::Step));
             AttentionDropout {
                 p: Real::new(p),
                 stream,
             }
         });
-        self.b.push(Attention { dropout, ..op }, &inputs)[0]
+        let bias = bias.is_some();
+        let op = Attention {
+            dropout,
+            streams,
+            bias,
+            ..op
+        };
+        self.b.push(op, &inputs)[0]
     }
 
-    /// The mean of each text's rows, at each of its tokens: `[T, d]`.
+    /// The mean of each text's rows, at each of its tokens: `[T, d]`; of sources, of each source's.
     pub fn text_mean(&mut self, x: Value) -> Value {
         self.text_mean_by(x, 1)
     }
@@ -192,8 +232,15 @@ impl Net<'_> {
     /// The same, computed in so many parts of the columns, as wide as heads are.
     pub fn text_mean_by(&mut self, x: Value, heads: u64) -> Value {
         // An attention to which all tokens are alike.
-        let op = Attention::plain(Heads::each(heads as u32), Real::new(0.0));
-        let offsets = self.b.feed(Feed::Offsets);
+        let (streams, offsets) = match self.axis(x) {
+            Axis::Source => (Streams::Source, Feed::SourceOffsets),
+            _ => (Streams::Own, Feed::Offsets),
+        };
+        let op = Attention {
+            streams,
+            ..Attention::plain(Heads::each(heads as u32), Real::new(0.0))
+        };
+        let offsets = self.b.feed(offsets);
         self.b.push(op, &[x, x, x, offsets])[0]
     }
 

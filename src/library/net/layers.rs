@@ -272,7 +272,10 @@ impl Net<'_> {
         if self.aside {
             return rows;
         }
-        self.sites.push(site.clone());
+        // Encoder and decoder may share it.
+        if !self.sites.contains(site) {
+            self.sites.push(site.clone());
+        }
         let stack = self.tuning.stack(site);
         method::embedded(self, site, &stack, rows)
     }
@@ -321,7 +324,7 @@ impl Net<'_> {
     }
 
     /// What the rows of a matrix stand for.
-    fn axis(&self, x: Value) -> Axis {
+    pub(super) fn axis(&self, x: Value) -> Axis {
         Axis::of(self.b.ty(x)).unwrap_or(Axis::Tokens)
     }
 

@@ -37,10 +37,22 @@ pub enum Role {
     FfnNorm,
     /// `ffn.post_norm`: behind the feed-forward network, where another norm stands before it
     FfnPostNorm,
+    /// `cross_attention.query`: of a decoder's attention to what its encoder gave
+    CrossQuery,
+    /// `cross_attention.key`
+    CrossKey,
+    /// `cross_attention.value`
+    CrossValue,
+    /// `cross_attention.output`
+    CrossOutput,
+    /// `cross_attention.norm`
+    CrossNorm,
     /// `norm`: behind the last block
     FinalNorm,
     /// `attention`: what the attention adds to the residual
     Attention,
+    /// `cross_attention`: what the attention to another stream adds to the residual
+    Cross,
     /// `ffn`: what the feed-forward network adds to the residual
     Ffn,
     /// `block`: what enters a block
@@ -88,8 +100,14 @@ pub const ROLES: &[(Role, &str)] = &[
     (Role::FfnDown, "ffn.down"),
     (Role::FfnNorm, "ffn.norm"),
     (Role::FfnPostNorm, "ffn.post_norm"),
+    (Role::CrossQuery, "cross_attention.query"),
+    (Role::CrossKey, "cross_attention.key"),
+    (Role::CrossValue, "cross_attention.value"),
+    (Role::CrossOutput, "cross_attention.output"),
+    (Role::CrossNorm, "cross_attention.norm"),
     (Role::FinalNorm, "norm"),
     (Role::Attention, "attention"),
+    (Role::Cross, "cross_attention"),
     (Role::Ffn, "ffn"),
     (Role::Block, "block"),
     (Role::WordEmbedding, "embeddings.word"),
@@ -365,6 +383,8 @@ pub struct Attend {
     pub keys: Value,
     /// Values.
     pub values: Value,
+    /// What is added to the scores by distance, `[2L+1, heads]`.
+    pub bias: Option<Value>,
     /// Rate of the dropout on the probabilities.
     pub dropout: f64,
 }

@@ -418,7 +418,9 @@ pub fn batch_sizes<'a>(
     order.chunks(batch.max(1) as usize).map(move |chunk| {
         let length = |&i: &u32| Some((i, *lengths.get(i as usize)? as usize));
         let chosen = || chunk.iter().filter_map(length);
-        let sizes = Bindings::of_lengths(chosen().map(|(_, n)| n));
-        sizes.reading(reads.map_or(0, |m| m.places(chosen())))
+        match reads {
+            Some(reads) => reads.sizes(chosen()),
+            None => Bindings::of_lengths(chosen().map(|(_, n)| n)),
+        }
     })
 }

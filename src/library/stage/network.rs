@@ -272,12 +272,17 @@ pub fn anatomy(model: &dyn Model) -> Anatomy {
     let hidden = model.encode(&mut net);
     let hidden = net.picked(hidden);
     let hidden = model.finish(&mut net, hidden);
-    model.classify(&mut net, hidden, 2);
+    if model.seq2seq().is_none() {
+        model.classify(&mut net, hidden, 2);
+    }
     if let Some(lm) = model.masked_lm() {
         lm.words(&mut net, hidden, None);
     }
     if let Some(lm) = model.causal_lm() {
         lm.head(&mut net);
+    }
+    if let Some(pair) = model.seq2seq() {
+        pair.head(&mut net);
     }
     let (params, sites) = net.finish();
     // What is on a language model's head is read by those methods alone that stand there.

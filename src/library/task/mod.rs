@@ -30,6 +30,7 @@ mod one_class;
 mod parts;
 mod places;
 mod regress;
+mod seq2seq;
 mod token_classify;
 mod weighting;
 mod words;
@@ -63,6 +64,7 @@ pub const TASKS: &[&TaskKind] = &[
     &dpo::KIND,
     &multiple_choice::KIND,
     &token_classify::KIND,
+    &seq2seq::KIND,
 ];
 
 /// What a stage learns of its texts. What is not said otherwise is that of a task with one class a text.
@@ -153,6 +155,11 @@ pub trait Task: fmt::Debug + Send + Sync {
         false
     }
 
+    /// The most tokens of a target, where it learns what is to be made of a source.
+    fn target_length(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether what it learns goes on with a text.
     fn generates(&self) -> bool {
         false
@@ -165,6 +172,7 @@ pub trait Task: fmt::Debug + Send + Sync {
             Head::Tokens => Some("TOKEN_CLS"),
             Head::MaskedLm => None,
             Head::CausalLm => Some("CAUSAL_LM"),
+            Head::Seq2Seq => Some("SEQ_2_SEQ_LM"),
         }
     }
 
@@ -399,6 +407,9 @@ pub const NEXT_TOKEN: &str = causal_lm::NAME;
 
 /// The task that tells masked tokens, by its name.
 pub const MASKED: &str = masked_lm::NAME;
+
+/// The task that makes targets of sources, by its name.
+pub const TARGETS: &str = seq2seq::NAME;
 
 /// The task that chooses among options, by its name.
 pub const OPTIONS: &str = multiple_choice::NAME;

@@ -76,6 +76,8 @@ pub enum Head {
     MaskedLm,
     /// The model's own for the next token.
     CausalLm,
+    /// The model's own for the next token of a target.
+    Seq2Seq,
 }
 
 impl Head {
@@ -94,6 +96,8 @@ impl Head {
             Self::Tokens if !model.labels_tokens() => Err("no head on each token"),
             Self::MaskedLm if model.masked_lm().is_none() => Err("no head for masked tokens"),
             Self::CausalLm if model.causal_lm().is_none() => Err("no head for the next token"),
+            Self::Seq2Seq if model.seq2seq().is_none() => Err("no decoder behind its encoder"),
+            Self::Sequence if model.seq2seq().is_some() => Err("no head for whole texts"),
             _ => Ok(()),
         }
     }

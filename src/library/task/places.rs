@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::super::data::tokens::{CONTINUES, EncodedExample, Target, plain};
 use super::masked_lm::masking::{MaskDraw, Masking};
+use crate::program::Bindings;
 
 /// How the places are found.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,14 @@ pub enum Reads {
     Next(Arc<Vec<u32>>),
     /// Pieces of words are labelled: so many of each example of a split; where that is not known, all.
     Labelled(Arc<Vec<u32>>),
+    /// Tokens of a target are told from those before them and from its source: a text's last tokens, and one before them, are
+    /// the target's.
+    Targets {
+        /// So many tokens of each example of a split.
+        learned: Arc<Vec<u32>>,
+        /// The most of an example, where that is not known.
+        most: u32,
+    },
 }
 
 /// A place of an example that a head reads.
@@ -40,6 +49,8 @@ pub enum ReadDraw<'a> {
     Next,
     /// All that have a label.
     Labelled,
+    /// The same of targets, which stand in a stream of their own.
+    Targets,
 }
 
 impl Reads {
@@ -49,6 +60,10 @@ impl Reads {
         match self {
             Self::Next(_) => Self::Next(Arc::new(learned)),
             Self::Labelled(_) => Self::Labelled(Arc::new(learned)),
+            Self::Targets { .. } => Self::Targets {
+                most: learned.iter().copied().max().unwrap_or(0),
+                learned: Arc::new(learned),
+            },
             masked @ Self::Masked(_) => masked,
         }
     }
@@ -67,7 +82,54 @@ impl Reads {
                 let own = labelled.get(index as usize);
                 own.map_or(length, |&own| length.min(own as usize))
             }
+            Self::Targets { learned, most } => {
+                let own = learned.get(index as usize).unwrap_or(most);
+                length.saturating_sub(2).min(*own as usize)
+            }
         }
+    }
+
+    /// The sizes of a batch of examples, by their places in the split and their lengths.
+    #[must_use]
+    pub fn sizes(&self, examples: impl IntoIterator<Item = (u32, usize)>) -> Bindings {
+        let all: Vec<(u32, usize)> = examples.into_iter().collect();
+        let places = self.places(all.iter().copied());
+        let sizes = match self {
+            Self::Masked(_) | Self::Next(_) | Self::Labelled(_) => {
+                Bindings::of_lengths(all.iter().map(|(_, n)| *n))
+            }
+            Self::Targets { .. } => Bindings::of_pairs(all.iter().map(|&(i, n)| self.pair(i, n))),
+        };
+        sizes.reading(places)
+    }
+
+    /// The tokens of an example's source and of its target.
+    fn pair(&self, index: u32, length: usize) -> [usize; 2] {
+        let target = self.count(index, length);
+        [length.saturating_sub(target + 1), target]
+    }
+
+    /// Sizes that no batch of so many examples of a split with these lengths goes beyond.
+    #[must_use]
+    pub fn most_sizes(&self, lengths: &[u32], examples: u64) -> Bindings {
+        let longest = |mut all: Vec<usize>| {
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            all.truncate(examples as usize);
+            all
+        };
+        let sizes = match self {
+            Self::Masked(_) | Self::Next(_) | Self::Labelled(_) => {
+                Bindings::of_lengths(longest(lengths.iter().map(|&n| n as usize).collect()))
+            }
+            Self::Targets { .. } => {
+                let pairs = (0_u32..).zip(lengths);
+                let pairs: Vec<_> = pairs.map(|(i, &n)| self.pair(i, n as usize)).collect();
+                let [sources, targets] =
+                    [0, 1].map(|part| longest(pairs.iter().map(|pair| pair[part]).collect()));
+                Bindings::of_pairs(sources.into_iter().zip(targets).map(|(a, b)| [a, b]))
+            }
+        };
+        sizes.reading(self.most(lengths, examples))
     }
 
     /// Places of examples, by their places in the split and their lengths.
@@ -95,6 +157,7 @@ impl Reads {
             Self::Masked(masking) => ReadDraw::Masked(masking.epoch(seed, epoch)),
             Self::Next(_) => ReadDraw::Next,
             Self::Labelled(_) => ReadDraw::Labelled,
+            Self::Targets { .. } => ReadDraw::Targets,
         }
     }
 
@@ -105,6 +168,7 @@ impl Reads {
             Self::Masked(masking) => ReadDraw::Masked(masking.evaluation()),
             Self::Next(_) => ReadDraw::Next,
             Self::Labelled(_) => ReadDraw::Labelled,
+            Self::Targets { .. } => ReadDraw::Targets,
         }
     }
 }
@@ -115,7 +179,7 @@ impl ReadDraw<'_> {
     pub fn places(&self, index: u32, example: &EncodedExample) -> Vec<ReadPlace> {
         match self {
             Self::Masked(draw) => draw.places(index, &example.ids),
-            Self::Next => {
+            Self::Next | Self::Targets => {
                 let token = |at: u32| example.ids.get(at as usize).map(|&id| plain(id));
                 // A token is told where the one before it stands.
                 let place = |at: u32| {
@@ -153,6 +217,23 @@ impl ReadDraw<'_> {
 mod tests {
     use super::*;
     use crate::library::data::tokens::Target;
+
+    #[test]
+    fn a_target_and_its_source_are_two_streams() {
+        let reads = Reads::Targets {
+            learned: Arc::new(vec![3, 1]),
+            most: 4,
+        };
+        // Sources of 6 and 2 tokens; one that is not known has the most that a target may have.
+        let sizes = reads.sizes([(0, 10), (1, 4)]);
+        assert_eq!(sizes, Bindings::of_pairs([[6, 3], [2, 1]]).reading(4));
+        assert_eq!(
+            reads.sizes([(9, 20)]),
+            Bindings::of_pairs([[15, 4]]).reading(4)
+        );
+        let most = reads.most_sizes(&[5, 10], 1);
+        assert!(reads.sizes([(0, 5)]).within(&most) && reads.sizes([(1, 10)]).within(&most));
+    }
 
     #[test]
     fn learned_tokens_are_told_from_those_before_them() {

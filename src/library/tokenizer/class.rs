@@ -61,6 +61,8 @@ const NAMES: &[(&str, Class)] = &[
     ("Qwen2Tokenizer", Class::Qwen2),
     ("GemmaTokenizer", Class::Gemma),
     ("GPTNeoXTokenizer", Class::GptNeox),
+    // It makes what stands in the files of T5 anyway.
+    ("T5Tokenizer", Class::Plain),
     ("PreTrainedTokenizer", Class::Plain),
     ("TokenizersBackend", Class::Plain),
     ("PythonBackend", Class::Plain),

@@ -104,7 +104,9 @@ impl Tokenizer {
                 pieces.push((id, word));
             }
             if pieces.len() == begin {
-                let unknown = self.unknown().ok_or_else(|| {
+                // A vocabulary of bytes knows all there is, and names such a token nevertheless.
+                let named = || self.inner.token_to_id(self.tokens.of("unk_token")?);
+                let unknown = self.unknown().or_else(named).ok_or_else(|| {
                     format!(
                         "the tokenizer makes nothing of the word {:?}, and has no token for what it does not know",
                         words.get(word as usize).map_or("", String::as_str)

@@ -19,6 +19,9 @@ impl Each<'_> {
         if let (Form::Words, Some(pieces)) = (self.want.rows.form, self.want.task.words()) {
             return self.words(example, pieces);
         }
+        if let (Some(start), Some(most)) = (self.want.rows.start, self.want.task.target_length()) {
+            return self.pair(example, start, most as usize);
+        }
         if self.want.rows.form != Form::Preference {
             return Ok(vec![self.read(example, &example.texts, draw)?]);
         }
@@ -80,6 +83,46 @@ impl Each<'_> {
             }
         });
         Ok(each.collect())
+    }
+
+    /// A source and its target, tokenized apart as transformers does with `text_target`: what tells the target begins with the
+    /// token `start`.
+    fn pair(&self, example: &Example, start: u32, most: usize) -> Result<Vec<Read>, Cause> {
+        let [source, target] = example.texts.as_slice() else {
+            return Ok(Vec::new());
+        };
+        let tokens = |text: &String, most: usize| {
+            let made = self.tokenizer.encode(std::slice::from_ref(text), most);
+            made.map_err(Cause::Tokens)
+        };
+        let (mut encoded, target) = (
+            tokens(source, self.want.max_length as usize)?,
+            tokens(target, most)?,
+        );
+        if encoded.ids.is_empty() {
+            let row = example.row;
+            return Err(Cause::Tokens(format!(
+                "row {row} (counted from 0) has no token in its source, so that there is nothing to attend to"
+            )));
+        }
+        let begin = encoded.ids.len() as u32 + 1;
+        let end = begin + target.ids.len() as u32;
+        encoded.ids.push(start);
+        encoded.ids.extend(&target.ids);
+        encoded.segments = vec![0; encoded.ids.len()];
+        encoded.at_once = encoded.at_once.max(target.at_once);
+        encoded.uncut += target.uncut + 1;
+        Ok(vec![Read {
+            lost: (target.uncut - target.ids.len()) as u32,
+            learned: if begin < end {
+                one(begin..end)
+            } else {
+                Vec::new()
+            },
+            encoded,
+            mask: 0,
+            label: None,
+        }])
     }
 
     /// The tokens of a row, or of one of its answers with the prompt.

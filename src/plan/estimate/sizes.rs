@@ -76,12 +76,14 @@ pub(super) fn sizes_of_steps(fit: &Fit, lengths: &Lengths, steps: Range<u64>) ->
         }
         if sizes.len() > MOST_SIZES && fit.packing.is_none() {
             // No batch of the epochs to come is larger than that of the longest examples.
+            if let Some(reads) = &fit.reads {
+                sizes.push(reads.most_sizes(&list, fit.micro_batch));
+                break;
+            }
             let mut longest = list.clone();
             longest.sort_unstable_by(|a, b| b.cmp(a));
             longest.truncate(fit.micro_batch as usize);
-            let all = Bindings::of_lengths(longest.iter().map(|&n| n as usize));
-            let most = fit.reads.as_ref().map(|m| m.most(&list, fit.micro_batch));
-            sizes.push(all.reading(most.unwrap_or(0)));
+            sizes.push(Bindings::of_lengths(longest.iter().map(|&n| n as usize)));
             break;
         }
     }

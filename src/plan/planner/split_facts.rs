@@ -138,7 +138,7 @@ fn reads(
         })),
         other => other,
     };
-    let by_label = |reads: &Reads| matches!(reads, Reads::Next(_) | Reads::Labelled(_));
+    let by_label = |reads: &Reads| !matches!(reads, Reads::Masked(_));
     let (true, Some(set)) = (reads.as_ref().is_some_and(by_label), &split.encoded) else {
         return Ok(reads);
     };
@@ -147,45 +147,23 @@ fn reads(
     if first.is_none() && !set.is_empty() {
         return Ok(reads.map(|reads| reads.of(learned)));
     }
-    let most = start.max_length;
     let message = match first {
         None => "no row of this split has a token to learn".to_owned(),
         Some(example) => {
             let example = example as u32;
             let row = set.row(example).unwrap_or(example);
             let length = set.length(example).unwrap_or(0);
-            let why = match split.form {
-                Form::Text => {
-                    format!("its text is {length} tokens long, and the first has none before it")
-                }
-                Form::Completion if u64::from(length) >= most => {
-                    format!("its prompt fills the {most} tokens after which it is cut")
-                }
-                Form::Completion => "its completion is empty".to_owned(),
-                Form::Preference if u64::from(length) >= most => {
-                    format!(
-                        "the prompt of one of its answers fills the {most} tokens after which it is cut"
-                    )
-                }
-                Form::Preference => "one of its answers is empty".to_owned(),
-                Form::Choices => {
-                    "one of its options is the text's first token alone; write a prompt".to_owned()
-                }
-                Form::Messages if u64::from(length) >= most => {
-                    format!(
-                        "no assistant says anything within the {most} tokens after which it is cut"
-                    )
-                }
-                Form::Messages => "no assistant says anything in it".to_owned(),
-                Form::Words => "it has no word".to_owned(),
-            };
+            let why = why_nothing(start, split.form, u64::from(length));
             format!("row {row} (counted from 0) has no token to learn: {why}")
         }
     };
+    let name = start.task.name();
     let help = if split.form == Form::Text || first.is_none() {
-        "remove the row, or write a text there"
+        "remove the row, or write a text there".to_owned()
     } else {
-        "raise `max_length`, remove the row, or leave out all such rows: `objective = causal_lm { skip_empty = true }`"
+        format!(
+            "raise `max_length`, remove the row, or leave out all such rows: `objective = {name} {{ skip_empty = true }}`"
+        )
     };
     diags.push(
         Diag::error(&NOTHING_LEARNED, at, message)
@@ -193,4 +171,35 @@ fn reads(
             .help(help),
     );
     Err(Refused)
+}
+
+/// Why nothing is learned of a row of so many tokens.
+fn why_nothing(start: &Handed, form: Form, length: u64) -> String {
+    let most = start.max_length;
+    match form {
+        Form::Text => {
+            format!("its text is {length} tokens long, and the first has none before it")
+        }
+        Form::Completion if start.task.target_length().is_some() => {
+            "its target has none".to_owned()
+        }
+        Form::Completion if length >= most => {
+            format!("its prompt fills the {most} tokens after which it is cut")
+        }
+        Form::Completion => "its completion is empty".to_owned(),
+        Form::Preference if length >= most => {
+            format!(
+                "the prompt of one of its answers fills the {most} tokens after which it is cut"
+            )
+        }
+        Form::Preference => "one of its answers is empty".to_owned(),
+        Form::Choices => {
+            "one of its options is the text's first token alone; write a prompt".to_owned()
+        }
+        Form::Messages if length >= most => {
+            format!("no assistant says anything within the {most} tokens after which it is cut")
+        }
+        Form::Messages => "no assistant says anything in it".to_owned(),
+        Form::Words => "it has no word".to_owned(),
+    }
 }

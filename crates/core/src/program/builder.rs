@@ -195,7 +195,9 @@ impl Builder {
             Phase::Update => false,
         };
         let rows_of_tokens = ty.matrix().is_some_and(|(rows, columns)| {
-            rows.factors[Sym::Tokens as usize] > 0 && columns.as_const().is_some()
+            let tokens = [Sym::Tokens, Sym::SourceTokens];
+            let of_tokens = tokens.iter().any(|&sym| rows.factors[sym as usize] > 0);
+            of_tokens && columns.as_const().is_some()
         });
         if ranges && rows_of_tokens && ty.dtype == DType::F32 && !op.rule().is_exact(output) {
             narrow

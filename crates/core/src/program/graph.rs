@@ -4,6 +4,7 @@
 //! step, or an output of a node. Nodes may have several outputs; an op may also update residents
 //! in place ([`super::op::OpRule::updates`]), in list order.
 
+use super::distances::Distances;
 use super::op::Op;
 use super::signal::Signal;
 use super::types::{DType, Dim, Sym, TensorType};
@@ -57,6 +58,8 @@ pub enum Axis {
     Sequences,
     /// A row a place that the head reads, where those are any number of tokens of a sequence.
     Read,
+    /// A row a token of the sources.
+    Source,
 }
 
 impl Axis {
@@ -67,6 +70,7 @@ impl Axis {
             Self::Tokens => Sym::Tokens,
             Self::Sequences => Sym::Sequences,
             Self::Read => Sym::Read,
+            Self::Source => Sym::SourceTokens,
         })
     }
 
@@ -74,7 +78,7 @@ impl Axis {
     #[must_use]
     pub fn of(ty: &TensorType) -> Option<Self> {
         let rows = ty.shape.first()?;
-        [Self::Tokens, Self::Sequences, Self::Read]
+        [Self::Tokens, Self::Sequences, Self::Read, Self::Source]
             .into_iter()
             .find(|axis| axis.dim() == *rows)
     }
@@ -152,6 +156,14 @@ pub enum Feed {
     Marks(Mark),
     /// Start of each sequence in the packed tokens, and the end: `u32[S+1]`.
     Offsets,
+    /// Token ids of the sources, `u32[U]`.
+    SourceIds,
+    /// Position ids of the sources, `u32[U]`.
+    SourcePositions,
+    /// Start of each sequence's source in the packed sources, and the end: `u32[S+1]`.
+    SourceOffsets,
+    /// The buckets of all distances between two tokens of a sequence, or of a source: `u32[2L+1]` or `u32[2M+1]`.
+    Distances(Distances),
     /// The numbers below a count, from 0 on, once for each sequence: `u32[count·S]`.
     Cycle {
         /// How many numbers.
@@ -223,6 +235,13 @@ impl Feed {
             Self::Marks(Mark::OfTask { .. }) => "task_tokens",
             Self::Marks(Mark::Special { .. }) => "special_tokens",
             Self::Offsets => "offsets",
+            Self::SourceIds => "source_ids",
+            Self::SourcePositions => "source_positions",
+            Self::SourceOffsets => "source_offsets",
+            Self::Distances(Distances { of_source, .. }) => match of_source {
+                true => "source_distances",
+                false => "distances",
+            },
             Self::Cycle { .. } => "cycle",
             Self::Cached => "cached",
             Self::Rows(Pick::First) => "first_tokens",
@@ -232,6 +251,7 @@ impl Feed {
             Self::Keys(Axis::Tokens) => "token_keys",
             Self::Keys(Axis::Sequences) => "sequence_keys",
             Self::Keys(Axis::Read) => "read_keys",
+            Self::Keys(Axis::Source) => "source_keys",
             Self::Owners => "owners",
             Self::Texts => "texts",
             Self::Tasks => "tasks",
@@ -250,7 +270,19 @@ impl Feed {
         }
     }
 
-    /// Whether it is a function of the example alone, up to its place in the batch.
+    /// Whether it is of the sources, which sequences are made of.
+    #[must_use]
+    pub const fn is_of_source(self) -> bool {
+        matches!(
+            self,
+            Self::SourceIds
+                | Self::SourcePositions
+                | Self::SourceOffsets
+                | Self::Keys(Axis::Source)
+        )
+    }
+
+    /// Whether it is a function of the example alone, up to its place in the batch, and its rows are of its tokens.
     #[must_use]
     pub const fn is_example(self) -> bool {
         matches!(
@@ -280,6 +312,9 @@ impl Feed {
             | Self::Texts => TensorType::new(U32, [t]),
             Self::Tasks => TensorType::new(U32, [s]),
             Self::Offsets => TensorType::new(U32, [s.plus(1)]),
+            Self::SourceIds | Self::SourcePositions => TensorType::new(U32, [Axis::Source.dim()]),
+            Self::SourceOffsets => TensorType::new(U32, [s.plus(1)]),
+            Self::Distances(distances) => TensorType::new(U32, [distances.rows()]),
             Self::Cycle { count } => TensorType::new(U32, [s.times(count.into())]),
             Self::Cached => TensorType::new(U32, [s, Dim::from(2)]),
             Self::Rows(pick) => TensorType::new(U32, [pick.axis().dim()]),

@@ -6,6 +6,7 @@
 pub mod autodiff;
 pub mod builder;
 pub mod device;
+pub mod distances;
 pub mod format;
 pub mod graph;
 pub mod memory;
@@ -22,6 +23,7 @@ pub mod types;
 pub mod verify;
 
 pub use builder::{Builder, Numbers};
+pub use distances::Distances;
 pub use format::Format;
 pub use graph::{
     Axis, Block, Class, Def, Feed, Mark, Node, Phase, Pick, Program, Resident, TargetKind, Value,

@@ -214,8 +214,8 @@ fn unkeepable(
 fn row_type(ty: &TensorType) -> Option<(Axis, u32)> {
     let (_, columns) = ty.matrix()?;
     let width = u32::try_from(columns.as_const()?).ok()?;
-    // How many places are read depends on the step, where they are masked ones.
-    let of = Axis::of(ty).filter(|of| *of != Axis::Read)?;
+    // How many places are read depends on the step, where they are masked ones; those of sources are not kept.
+    let of = Axis::of(ty).filter(|of| !matches!(of, Axis::Read | Axis::Source))?;
     (ty.dtype == DType::F32).then_some((of, width))
 }
 

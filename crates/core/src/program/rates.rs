@@ -33,10 +33,11 @@ impl Spent {
 }
 
 /// Ops that are bound by arithmetic; all others by memory.
-const ARITHMETIC: [&str; 8] = [
+const ARITHMETIC: [&str; 9] = [
     "matmul",
     "matmul_bf16",
     "attention",
+    "attention_bias_grad",
     "attention_grad",
     "head_loss",
     "head_loss_bf16",

@@ -79,15 +79,27 @@ pub enum Sym {
     Longest,
     /// Number of places that the head reads, where those are any number of tokens of a sequence; else 0.
     Read,
+    /// Number of tokens of the sources, where each sequence has one that it is made of; else 0.
+    SourceTokens,
+    /// Σ length² over the sources.
+    SourcePairs,
+    /// Length of the longest source.
+    SourceLongest,
+    /// Σ length · length of its source over the sequences.
+    Crossed,
 }
 
 /// All symbols with the letters they are printed with.
-pub const SYMS: [(Sym, &str); 5] = [
+pub const SYMS: [(Sym, &str); 9] = [
     (Sym::Sequences, "S"),
     (Sym::Tokens, "T"),
     (Sym::Pairs, "P"),
     (Sym::Longest, "L"),
     (Sym::Read, "R"),
+    (Sym::SourceTokens, "U"),
+    (Sym::SourcePairs, "Q"),
+    (Sym::SourceLongest, "M"),
+    (Sym::Crossed, "X"),
 ];
 
 /// An affine form in the symbols: `constant + Σ factor·symbol`.
@@ -226,6 +238,24 @@ impl Bindings {
         Self(b)
     }
 
+    /// The sizes of a batch of sequences with their sources: lengths of both, the source's first.
+    #[must_use]
+    pub fn of_pairs(lengths: impl IntoIterator<Item = [usize; 2]>) -> Self {
+        let lengths: Vec<[usize; 2]> = lengths.into_iter().collect();
+        let mut own = Self::of_lengths(lengths.iter().map(|[_, own]| *own));
+        let sources = Self::of_lengths(lengths.iter().map(|[source, _]| *source));
+        let crossed = lengths.iter().map(|[a, b]| (a * b) as u64);
+        for (sym, size) in [
+            (Sym::SourceTokens, sources.get(Sym::Tokens)),
+            (Sym::SourcePairs, sources.get(Sym::Pairs)),
+            (Sym::SourceLongest, sources.get(Sym::Longest)),
+            (Sym::Crossed, crossed.sum()),
+        ] {
+            own.0[sym as usize] = size;
+        }
+        own
+    }
+
     /// The same sizes with so many places that the head reads.
     #[must_use]
     pub const fn reading(mut self, places: u64) -> Self {
@@ -255,10 +285,10 @@ impl Bindings {
         list.dedup();
         // What rows are counted by, exact as far as products can be of few.
         let regime = |b: &Self| {
-            [Sym::Sequences, Sym::Tokens, Sym::Read]
+            [Sym::Sequences, Sym::Tokens, Sym::Read, Sym::SourceTokens]
                 .map(|sym| b.get(sym).min(few.saturating_add(1)))
         };
-        let mut fronts: BTreeMap<[u64; 3], Vec<Self>> = BTreeMap::new();
+        let mut fronts: BTreeMap<[u64; 4], Vec<Self>> = BTreeMap::new();
         for candidate in list {
             let front = fronts.entry(regime(&candidate)).or_default();
             if !front.iter().any(|kept| candidate.within(kept)) {

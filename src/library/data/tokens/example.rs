@@ -168,6 +168,19 @@ impl EncodedExample {
         }
     }
 
+    /// A source and its target apart: the tokens before the one that the target's first is told from, and those that its
+    /// tokens are told from, as an example of its own.
+    #[must_use]
+    pub fn streams(mut self) -> (Vec<u32>, Self) {
+        let learned = self.learned_tokens();
+        let begin = self.ids.len().saturating_sub(learned as usize + 1);
+        let mut own = self.ids.split_off(begin);
+        own.truncate(learned as usize);
+        let source = std::mem::replace(&mut self.ids, own);
+        self.segments = vec![0; self.ids.len()];
+        (source, self)
+    }
+
     /// Number of tokens that are learned.
     #[must_use]
     pub fn learned_tokens(&self) -> u32 {

@@ -123,6 +123,7 @@ impl Block<'_> {
             )
         };
         let of = Attend {
+            bias: None,
             op,
             read: x,
             maps: self.key_maps(),

@@ -346,8 +346,8 @@ impl Model for Decoder {
         Some(&self.shape)
     }
 
-    fn narrow(&self) -> &dyn Narrow {
-        self
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
     }
 
     fn checkpoint_names(&self, name: &str) -> Vec<String> {

@@ -68,6 +68,7 @@ impl Built<'_> {
         let key = self.map(&paths.key, Role::Key, (d, d));
         let value = self.map(&paths.value, Role::Value, (d, d));
         let of = Attend {
+            bias: None,
             queries: net.linear(query, x),
             keys: net.linear(key.clone(), x),
             values: net.linear(value.clone(), x),

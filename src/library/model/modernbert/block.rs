@@ -43,6 +43,7 @@ impl Block<'_> {
         };
         let scale = Real::new(1.0 / (head as f64).sqrt());
         let of = Attend {
+            bias: None,
             op: Attention {
                 mask: self.own.distance.map_or(Mask::FULL, Mask::near),
                 ..Attention::plain(Heads::each(heads as u32), scale)

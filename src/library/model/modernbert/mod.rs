@@ -123,8 +123,8 @@ impl Model for ModernBert {
         net.linear(Site::linear("classifier", Role::HeadOutput, widths), x)
     }
 
-    fn narrow(&self) -> &dyn Narrow {
-        self
+    fn narrow(&self) -> Option<&dyn Narrow> {
+        Some(self)
     }
 
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {

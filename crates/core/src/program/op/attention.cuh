@@ -79,6 +79,43 @@ __device__ inline bool sees(Mask mask, u32 query, u32 key) {
     return key > query ? key - query <= mask.ahead : query - key <= mask.behind;
 }
 
+// What else an attention may read: the sources' offsets, whose tokens are the keys then, and a bias by distance, a row of
+// numbers of all heads each, of which `middle` is that of distance 0.
+struct Beside {
+    const u32* sources;
+    const float* bias;
+    u32 rows, longest, middle;
+};
+
+// A sequence's keys: the first one's row, and how many there are that are not its own.
+struct Keys {
+    u64 first;
+    u32 before;
+    bool good;
+};
+
+__device__ inline Keys keys_of(Beside beside, Sequence own, u32 s, u32 sequences, u32 fold, u32 prefix, u32* fault) {
+    Keys keys = {(u64)own.start * fold + (u64)s * prefix, prefix, true};
+    if (beside.sources != 0) {
+        Sequence source = sequence_at(beside.sources, s, sequences, beside.rows, beside.longest, fault);
+        keys.first = source.start;
+        keys.before = source.length;
+        keys.good = source.good;
+        if (source.good && source.length == 0 && own.length > 0) {
+            keys.good = false;
+            if (threadIdx.x == 0) {
+                raise_index(fault, s, 0);
+            }
+        }
+    }
+    return keys;
+}
+
+// What the bias adds to the score of a query and a key of a sequence.
+__device__ inline float bias_of(Beside beside, u32 query, u32 key, u32 h, u32 heads) {
+    return beside.bias != 0 ? beside.bias[(u64)(beside.middle + key - query) * heads + h] : 0.0f;
+}
+
 // A score within the soft cap, if there is one.
 __device__ inline float capped(float x, float cap) {
     return cap > 0.0f ? cap * tanh_fast(x / cap) : x;
@@ -106,7 +143,7 @@ __device__ inline float sum_over_tx(float x) {
 // first row of its keys.
 template <int R, int C, typename K>
 __device__ inline void attend(const act* q, const K* k, const K* v, Sequence own, u32 first, u32 before, u64 key, Draw draw, act* o, float* lse,
-                              u32 d, u32 heads, u32 shared_heads, u32 fold, Mask mask, float scale, float cap) {
+                              u32 d, u32 heads, u32 shared_heads, u32 fold, Mask mask, float scale, float cap, Beside beside) {
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
     u32 head = d / heads, h = blockIdx.y, key_width = head * shared_heads, key_column = h / (heads / shared_heads) * head, ty = threadIdx.x / 16, tx = threadIdx.x % 16;
@@ -137,8 +174,10 @@ __device__ inline void attend(const act* q, const K* k, const K* v, Sequence own
             bool seen[R];
             for (int c = 0; c < R; c++) {
                 u32 j = tx + 16 * c;
-                seen[c] = j < count && sees(mask, token + ty + 16 * r, (from + j) / per);
-                float x = seen[c] ? capped(scores[r][c] * scale, cap) : minus_infinity();
+                u32 i = ty + 16 * r;
+                seen[c] = j < count && sees(mask, token + i, (from + j) / per);
+                float more = seen[c] && i < m ? bias_of(beside, token + i, from + j, h, heads) : 0.0f;
+                float x = seen[c] ? capped(scores[r][c] * scale, cap) + more : minus_infinity();
                 scores[r][c] = x;
                 high = x > high ? x : high;
             }

@@ -1,4 +1,4 @@
-//! `attention`: scaled dot-product attention of each sequence with itself, over packed tokens.
+//! `attention`: scaled dot-product attention of each sequence with itself, or with its source, over packed tokens.
 
 use std::ops::Range;
 
@@ -10,19 +10,26 @@ use super::launch::{
 };
 use super::random::threshold;
 use super::{
-    At, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx,
-    TensorType, Value,
+    At, AttentionBiasGrad, AttentionGrad, Builder, Cost, Io, Kernel, Machine, OpError, OpRule,
+    Precision, SizedCx, TensorType, Value,
 };
 
 #[cfg(test)]
 mod fixtures;
 mod kernel;
+mod lengths;
 mod mask;
+mod tiling;
 
 #[cfg(test)]
-pub(super) use fixtures::{cases, faults, fixtures, samples};
-pub(super) use kernel::{Draw, clear_outside, is_small, sequences, split_rows, transpose};
+pub(super) use fixtures::{biased, cases, faults, fixtures, samples};
+pub(super) use kernel::{Bias, Draw, clear_outside, is_small, sequences, split_rows, transpose};
+pub(super) use lengths::{BACKWARD_TILE, Lengths, aligned, padded};
+use lengths::{FORWARD_TILE, ITEM};
 pub use mask::{Heads, Mask};
+#[cfg(test)]
+pub(super) use tiling::WIDEST_IN_BF16;
+pub(super) use tiling::{Tiling, WIDEST_HEAD};
 
 /// Dropout on attention probabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,13 +40,39 @@ pub struct AttentionDropout {
     pub stream: [u32; 2],
 }
 
-/// `(q [T, H·w], k, v [T, K·w], offsets u32[S+1][, keys u32[T, 2], step u32[1]]) → (o [T, H·w], lse [T, H])`.
+/// Whose tokens queries and keys are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Streams {
+    /// Both of the sequences.
+    #[default]
+    Own,
+    /// Both of the sources.
+    Source,
+    /// Queries of the sequences, keys of the sources: a sequence sees all of its own source.
+    Across,
+}
+
+impl Streams {
+    /// The lengths of the longest of the queries' and of the keys' sequences.
+    pub(super) const fn longest(self) -> [Sym; 2] {
+        match self {
+            Self::Own => [Sym::Longest, Sym::Longest],
+            Self::Source => [Sym::SourceLongest, Sym::SourceLongest],
+            Self::Across => [Sym::Longest, Sym::SourceLongest],
+        }
+    }
+}
+
+/// `(q [T, H·w], k, v [T, K·w], offsets u32[S+1][, sources u32[S+1]][, bias [2L+1, H]][, keys u32[T, 2], step u32[1]])
+/// → (o [T, H·w], lse [T, H])`.
 ///
 /// Sequence `s` has rows `offsets[s] .. offsets[s+1]`; head `h` has columns `h·w ..`, and reads the keys and values of
 /// head `h·K/H`. For each, `o = Drop(softmax(cap(scale · q kᵀ) + mask)) v`, where `cap(x) = c · tanh(x / c)` if there is
 /// a soft cap `c`. With `fold` = k each token has k keys: keys and values are
 /// `[k·T, K·w]`, and sequence `s` owns their rows `k·offsets[s] .. k·offsets[s+1]`. With `prefix` = P each sequence has P
-/// keys before those of its tokens, as if it had begun P tokens earlier: keys and values are `[k·T + P·S, K·w]`. Only the
+/// keys before those of its tokens, as if it had begun P tokens earlier: keys and values are `[k·T + P·S, K·w]`. Across
+/// streams, sequence `s` has the keys `sources[s] .. sources[s+1]` instead. With a bias, the number in row `L + j − i` and
+/// column `h` is added to the score of query `i` and key `j` of a sequence, behind the scale. Only the
 /// row-wise log-sum-exp is kept for the backward, which recomputes the probabilities (Dao et al. 2022, arXiv 2205.14135).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attention {
@@ -61,6 +94,10 @@ pub struct Attention {
     pub precision: Precision,
     /// Dropout on the probabilities.
     pub dropout: Option<AttentionDropout>,
+    /// Whose tokens queries and keys are of.
+    pub streams: Streams,
+    /// Whether a bias by distance is added to the scores.
+    pub bias: bool,
 }
 
 impl Attention {
@@ -76,37 +113,81 @@ impl Attention {
             softcap: None,
             precision: Precision::F32,
             dropout: None,
+            streams: Streams::Own,
+            bias: false,
         }
     }
 
     /// Pairs of a query and a key it sees, in one head.
     pub(super) fn pairs(&self, cx: &SizedCx) -> u64 {
-        let before = u64::from(self.prefix) * cx.sizes.get(Sym::Tokens);
-        self.mask.pairs(&cx.sizes) * u64::from(self.fold) + before
+        let of = |all, tokens| self.mask.pairs(cx.sizes.get(all), cx.sizes.get(tokens));
+        let own = match self.streams {
+            Streams::Own => of(Sym::Pairs, Sym::Tokens),
+            Streams::Source => of(Sym::SourcePairs, Sym::SourceTokens),
+            Streams::Across => return cx.sizes.get(Sym::Crossed),
+        };
+        own * u64::from(self.fold) + u64::from(self.prefix) * cx.sizes.get(Sym::Tokens)
     }
 
-    /// The keys of a sequence of so many tokens that some of these queries see.
-    pub(super) fn seen(&self, queries: Range<usize>, length: usize) -> Range<usize> {
+    /// The keys that some of these queries see, of a sequence of so many tokens with so many keys.
+    pub(super) fn seen(
+        &self,
+        queries: Range<usize>,
+        (length, keys): (usize, usize),
+    ) -> Range<usize> {
         let (before, fold) = (self.prefix as usize, self.fold as usize);
+        if fold == 0 || self.streams == Streams::Across {
+            return 0..keys;
+        }
         if before == 0 {
             let tokens = self.mask.seen(queries, length);
             return tokens.start * fold..tokens.end * fold;
-        }
-        if fold == 0 {
-            return 0..before;
         }
         let queries = queries.start + before..queries.end + before;
         self.mask.seen(queries, length + before)
     }
 
-    /// The row of a sequence's first key, and how many keys it has; it is sequence `s` and has these tokens.
-    pub(super) const fn keys(&self, s: usize, (start, end): (usize, usize)) -> (usize, usize) {
+    /// The row of a sequence's first key, and how many keys it has; it is sequence `s` and has these tokens. Sources are
+    /// those across streams.
+    pub(super) fn keys(
+        &self,
+        s: usize,
+        (start, end): (usize, usize),
+        sources: &[(usize, usize)],
+    ) -> (usize, usize) {
+        if let Some((first, end)) = sources.get(s) {
+            return (*first, end - first);
+        }
         let (before, fold) = (self.prefix as usize, self.fold as usize);
         (start * fold + s * before, (end - start) * fold + before)
     }
 
+    /// Places of the operands behind the matrices, the first of which is the offsets.
+    pub(super) const fn tail(&self, offsets: usize) -> Tail {
+        let mut next = offsets + 1;
+        let sources = match self.streams {
+            Streams::Across => Some(next),
+            Streams::Own | Streams::Source => None,
+        };
+        next += sources.is_some() as usize;
+        let bias = if self.bias { Some(next) } else { None };
+        next += bias.is_some() as usize;
+        Tail {
+            offsets,
+            sources,
+            bias,
+            draw: next,
+        }
+    }
+
+    /// Whether its kernels on a GPU form products of bf16 numbers where they are asked to: not with a bias, nor across
+    /// streams.
+    pub(super) const fn narrows(&self) -> bool {
+        !self.bias && !matches!(self.streams, Streams::Across)
+    }
+
     /// Whether queries and keys are matrices of one type, with these heads and so many keys a token and a sequence.
-    pub(super) fn fits(&self, q: &TensorType, k: &TensorType, offsets: &TensorType) -> bool {
+    fn fits(&self, q: &TensorType, k: &TensorType, offsets: &TensorType) -> bool {
         let (Some((t, d)), Some((keys, kd))) = (q.matrix(), k.matrix()) else {
             return false;
         };
@@ -126,7 +207,8 @@ impl Attention {
         };
         self.heads.are_even()
             && counted
-            && keys == t.times(self.fold.into()).and(sequences.times(before))
+            && (self.streams == Streams::Across
+                || keys == t.times(self.fold.into()).and(sequences.times(before)))
             && d.is_multiple_of(heads)
             && kd == d / heads * shared
             && k.dtype == q.dtype
@@ -134,16 +216,76 @@ impl Attention {
     }
 }
 
-/// Shared by forward and backward: checks of the operands after the float matrices.
-pub(super) fn check_tail(tail: &[&TensorType], dropout: bool) -> Result<(), String> {
-    let u32s = tail.iter().all(|t| t.dtype == DType::U32);
-    let count = if dropout { 3 } else { 1 };
-    if u32s && tail.len() == count {
-        Ok(())
-    } else {
-        Err(format!(
-            "{count} u32 operands are wanted after the matrices"
-        ))
+/// Places of an attention's operands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tail {
+    pub offsets: usize,
+    pub sources: Option<usize>,
+    pub bias: Option<usize>,
+    /// The first of the two of dropout.
+    pub draw: usize,
+}
+
+impl Tail {
+    /// The offsets of the sources.
+    pub fn sources(self, io: &Io<'_>) -> Result<Vec<(usize, usize)>, OpError> {
+        let Some(at) = self.sources else {
+            return Ok(Vec::new());
+        };
+        let rows = io.input(self.keys()).dims[0];
+        let list = sequences(io.input(at).slice::<u32>(), rows)?;
+        // Nothing is what a query that sees no key would be given.
+        let own = io.input(self.offsets).slice::<u32>().windows(2);
+        let mut all = list.iter().zip(own);
+        match all.position(|((a, b), own)| a == b && own[0] < own[1]) {
+            Some(s) => Err(OpError::Index {
+                index: s as u64,
+                rows: 0,
+            }),
+            None => Ok(list),
+        }
+    }
+
+    /// Where the keys are: behind the queries, which in a gradient stand behind what comes from above.
+    const fn keys(self) -> usize {
+        if self.offsets == 3 { 1 } else { 2 }
+    }
+}
+
+impl Attention {
+    /// Checks queries and keys with the operands behind the matrices.
+    pub(super) fn check(
+        &self,
+        [q, k]: [&TensorType; 2],
+        tail: &[&TensorType],
+    ) -> Result<(), String> {
+        let at = self.tail(0);
+        let count = at.draw + if self.dropout.is_some() { 2 } else { 0 };
+        let ids = |(i, t): (usize, &&TensorType)| Some(i) == at.bias || t.dtype == DType::U32;
+        if tail.len() != count || !tail.iter().enumerate().all(ids) {
+            return Err(format!(
+                "{count} operands are wanted behind the matrices, u32 but for the bias"
+            ));
+        }
+        let (plain, full) = (self.fold == 1 && self.prefix == 0, self.mask == Mask::FULL);
+        if self.streams == Streams::Across && !(plain && full && !self.bias)
+            || self.bias && !(plain && self.softcap.is_none())
+        {
+            return Err(
+                "across streams every key is seen, and a bias stands on plain scores".into(),
+            );
+        }
+        let heads = |bias: usize| {
+            let columns = tail.get(bias).and_then(|b| b.matrix());
+            let columns = columns.and_then(|(_, heads)| heads.as_const());
+            columns == Some(self.heads.queries.into())
+        };
+        let sources = at.sources.is_none_or(|i| tail[i].shape == tail[0].shape);
+        if at.bias.is_none_or(heads) && sources && self.fits(q, k, tail[0]) {
+            Ok(())
+        } else {
+            Err("three matrices of one type, whose widths the heads divide, are wanted".into())
+        }
     }
 }
 
@@ -158,15 +300,13 @@ impl OpRule for Attention {
         let [q, k, v, tail @ ..] = x else {
             return Err("queries, keys, values and offsets are wanted".into());
         };
-        check_tail(tail, self.dropout.is_some())?;
-        match (q.matrix(), tail) {
-            (Some((t, _)), [offsets, ..]) if k == v && self.fits(q, k, offsets) => Ok(vec![
+        self.check([q, k], tail)?;
+        match q.matrix() {
+            Some((t, _)) if k == v => Ok(vec![
                 (*q).clone(),
                 TensorType::new(q.dtype, [t, u64::from(self.heads.queries).into()]),
             ]),
-            _ => {
-                Err("three matrices of one type, whose widths the heads divide, are wanted".into())
-            }
+            _ => Err("keys and values of one type are wanted".into()),
         }
     }
 
@@ -185,12 +325,16 @@ impl OpRule for Attention {
             (false, 128) => ("attention", "attention_128"),
             (false, _) => ("attention", "attention_256"),
         };
+        let at = self.tail(3);
         let mut args = args![In(0), In(1), In(2), In(3)];
-        args.extend(draw_buffers(self.dropout.as_ref(), 4));
+        args.extend(draw_buffers(self.dropout.as_ref(), at.draw));
         args.extend(args![Out(0), Out(1), Fault]);
-        let lengths = Lengths::of(cx, 3, self);
+        let lengths = Lengths::of(cx, at, self);
         args.extend(tile.sizes(lengths, lengths.longest, self));
         args.extend(draw_numbers(self.dropout.as_ref()));
+        if !tile.in_bf16 {
+            args.extend(beside(cx, at));
+        }
         list.call(Call {
             source,
             kernel,
@@ -212,18 +356,24 @@ impl OpRule for Attention {
         let (Some(up), [q, k, v, tail @ ..]) = (at.up[0], at.inputs) else {
             return grads;
         };
-        let op = AttentionGrad(self.clone());
         let mut inputs = vec![up, *q, *k, *v, at.outputs[0], at.outputs[1]];
         inputs.extend(tail);
-        let made = b.push(op, &inputs);
-        for (slot, (grad, &wanted)) in grads.iter_mut().zip(made.into_iter().zip(at.needs)) {
-            *slot = wanted.then_some(grad);
+        if at.needs.iter().take(3).any(|wanted| *wanted) {
+            let made = b.push(AttentionGrad(self.clone()), &inputs);
+            for (slot, (grad, &wanted)) in grads.iter_mut().zip(made.into_iter().zip(at.needs)) {
+                *slot = wanted.then_some(grad);
+            }
+        }
+        let bias = self.tail(3).bias;
+        let wanted = |i: &usize| at.needs.get(*i).is_some_and(|wanted| *wanted);
+        if let Some(slot) = bias.filter(wanted).and_then(|i| grads.get_mut(i)) {
+            *slot = Some(b.push1(AttentionBiasGrad(self.clone()), &inputs));
         }
         grads
     }
 
     fn differentiable(&self, input: usize) -> bool {
-        input < 3
+        input < 3 || Some(input) == self.tail(3).bias
     }
 
     fn cost(&self, cx: &SizedCx) -> Cost {
@@ -236,213 +386,28 @@ impl OpRule for Attention {
 
     fn workspace(&self, cx: &SizedCx, machine: &Machine) -> u64 {
         let (head, size) = head_and_size(cx, self.heads.queries);
-        Lengths::of(cx, 3, self).forward_scratch((head, size), self.mask, machine)
-    }
-}
-
-/// Query rows of a forward work item; rows of its score tile, and of the backward's.
-const ITEM: usize = 64;
-const FORWARD_TILE: usize = 16;
-pub(super) const BACKWARD_TILE: usize = 32;
-
-/// Sequences of a batch as the kernels' scratch depends on them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lengths {
-    pub sequences: u64,
-    pub tokens: u64,
-    pub longest: u64,
-    pub fold: u64,
-    pub prefix: u64,
-}
-
-impl Lengths {
-    /// From the operands of a node: the first matrix and the offsets.
-    pub fn of(cx: &SizedCx, offsets: usize, op: &Attention) -> Self {
-        let rows = |i: usize| {
-            cx.inputs
-                .get(i)
-                .and_then(|x| x.dims.first())
-                .copied()
-                .unwrap_or(0) as u64
-        };
-        Self {
-            sequences: rows(offsets).saturating_sub(1),
-            tokens: rows(0),
-            longest: cx.sizes.get(Sym::Longest),
-            fold: op.fold.into(),
-            prefix: op.prefix.into(),
-        }
-    }
-
-    /// Scratch of the forward: on each thread the keys of a head, transposed, and a tile of scores.
-    fn forward_scratch(self, (head, size): (u64, u64), mask: Mask, machine: &Machine) -> u64 {
-        let items = self.sequences + self.tokens / ITEM as u64;
-        let tile = (FORWARD_TILE as u64).min(self.longest);
-        let queries = (ITEM as u64).min(self.longest);
-        let seen = match (self.prefix, self.fold) {
-            (0, fold) => mask.reach(queries, self.longest) * fold,
-            (before, 0) => before,
-            (before, _) => mask.reach(queries, self.longest + before),
-        };
-        // Where they do not begin at the first key, they begin at a whole vector.
-        let keys = self.keys().min(padded(seen as usize) as u64 + LANES as u64);
-        (machine.threads as u64).min(items) * (head + tile) * keys * size
-    }
-
-    /// Scratch of the backward: on each thread keys and values of a head, transposed, two tiles, and
-    /// a row of dropout factors.
-    pub fn backward_scratch(self, head: u64, size: u64, machine: &Machine) -> u64 {
-        let tile = (BACKWARD_TILE as u64).min(self.longest);
-        (machine.threads as u64).min(self.sequences)
-            * (2 * head + 2 * tile + 1)
-            * self.keys()
-            * size
-    }
-
-    /// Keys of the longest sequence.
-    pub const fn most_keys(self) -> u64 {
-        self.longest * self.fold + self.prefix
-    }
-
-    /// The same in whole vectors.
-    const fn keys(self) -> u64 {
-        padded(self.most_keys() as usize) as u64
-    }
-}
-
-/// Elements of a whole vector.
-const LANES: usize = 16;
-
-/// A length rounded up to whole vectors.
-pub(super) const fn padded(n: usize) -> usize {
-    n.next_multiple_of(LANES)
-}
-
-/// The largest whole number of vectors that is not longer.
-pub(super) const fn aligned(n: usize) -> usize {
-    n - n % LANES
-}
-
-/// The widest head that a GPU kernel's tiles hold.
-pub(super) const WIDEST_HEAD: u64 = 256;
-
-/// The widest head whose products are formed on tensor cores: a warp holds the sums of 16 rows.
-pub const WIDEST_IN_BF16: u64 = 128;
-
-/// How a GPU kernel cuts a head up: tiles of `side` queries or keys, heads of up to `columns` columns; whether products are
-/// of bf16 numbers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tiling {
-    pub columns: u32,
-    pub in_bf16: bool,
-    side: u64,
-    head: u64,
-    width: u64,
-}
-
-impl Tiling {
-    /// The tiles for heads of matrices of a width; `None` if they are too wide for shared memory.
-    pub fn of(width: u64, heads: u32, precision: Precision) -> Option<Self> {
-        let head = width / u64::from(heads.max(1));
-        let in_bf16 = precision == Precision::Bf16 && head <= WIDEST_IN_BF16;
-        let (columns, side) = match in_bf16 {
-            true => [(64, 64), (WIDEST_IN_BF16 as u32, 64)].as_slice(),
-            false => [(64, 64), (128, 32), (WIDEST_HEAD as u32, 16)].as_slice(),
-        }
-        .iter()
-        .copied()
-        .find(|&(columns, _)| head <= u64::from(columns))?;
-        Some(Self {
-            columns,
-            in_bf16,
-            side,
-            head,
-            width,
-        })
-    }
-
-    /// Queries or keys of a tile.
-    pub const fn side(self) -> u64 {
-        self.side
-    }
-
-    /// Threads of a block.
-    pub const fn threads(self) -> u32 {
-        if self.in_bf16 { 128 } else { 256 }
-    }
-
-    /// Bytes of shared memory of the forward: queries, then keys and values, in turn where there is a tile of scores, else
-    /// twice.
-    pub const fn forward_shared(self) -> u32 {
-        if self.in_bf16 {
-            self.rows_in_bf16(5)
-        } else {
-            self.shared(2, 1)
-        }
-    }
-
-    /// Bytes of shared memory of the backward: queries, their outputs' gradients, keys and values; and a tile of scores, or
-    /// two numbers and the draw's two a query. Of narrow heads in bf16, what passes by is there twice.
-    pub const fn backward_shared(self) -> u32 {
-        if self.in_bf16 {
-            let stages = if self.columns == 64 { 2 } else { 1 };
-            self.rows_in_bf16(2 + 2 * stages as u64) + stages * 64 * 4 * 4
-        } else {
-            self.shared(4, 1)
-        }
-    }
-
-    /// Tiles of rows of bf16 numbers, eight further apart than they are long.
-    const fn rows_in_bf16(self, tiles: u64) -> u32 {
-        (tiles * self.side * (self.columns as u64 + 8) * 2) as u32
-    }
-
-    /// Bytes for some tiles of rows of a head and some of scores.
-    pub const fn shared(self, rows: u64, scores: u64) -> u32 {
-        ((rows * self.head + scores * self.side) * (self.side + 1) * 4) as u32
-    }
-
-    /// A block for each tile of the longest sequence, of each sequence, and each head.
-    pub fn grid(self, lengths: Lengths, longest: u64, heads: u32) -> [u32; 2] {
-        [
-            (lengths.sequences * longest.div_ceil(self.side)) as u32,
-            heads,
-        ]
-    }
-
-    /// The kernels' numbers: rows, width, heads of queries and of keys, sequences, tiles of the longest, its tokens,
-    /// fold, prefix, the mask's bounds, scale, soft cap (0 for none).
-    pub fn sizes(self, lengths: Lengths, longest: u64, op: &Attention) -> Vec<Arg> {
-        let tiles = longest.div_ceil(self.side) as u32;
-        let Lengths {
-            sequences,
-            tokens,
-            longest,
-            fold,
-            prefix,
-        } = lengths;
-        let [behind, ahead] = op.mask.bounds();
-        args![
-            tokens as u32,
-            self.width as u32,
-            op.heads.queries,
-            op.heads.keys,
-            sequences as u32,
-            tiles,
-            longest as u32,
-            fold as u32,
-            prefix as u32,
-            behind,
-            ahead,
-            op.scale.get() as f32,
-            op.softcap.map_or(0.0, Real::get) as f32
-        ]
+        Lengths::of(cx, self.tail(3), self).forward_scratch((head, size), self.mask, machine)
     }
 }
 
 /// Keys and step of dropout among the operands, from `first`.
 pub(super) fn draw_buffers(dropout: Option<&AttentionDropout>, first: usize) -> [Arg; 2] {
     [first, first + 1].map(|i| dropout.map_or(Arg::Null, |_| Operand::In(i).into()))
+}
+
+/// The sources' offsets and the bias, where there are such; rows of the keys, tokens of the longest source, and the row
+/// of the bias that is of distance 0.
+pub(super) fn beside(cx: &SizedCx, at: Tail) -> Vec<Arg> {
+    let buffer = |at: Option<usize>| at.map_or(Arg::Null, |i| Operand::In(i).into());
+    let middle = at.bias.map_or(0, |i| cx.rows(i) / 2);
+    let keys = cx.rows(at.keys());
+    let mut list = vec![buffer(at.sources), buffer(at.bias)];
+    list.extend(args![
+        keys as u32,
+        cx.sizes.get(Sym::SourceLongest) as u32,
+        middle as u32
+    ]);
+    list
 }
 
 /// The stream, the threshold and the factor of dropout.

@@ -5,7 +5,27 @@ struct Shape {
     u32 rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix;
     Mask mask;
     float scale, cap;
+    Beside beside;
 };
+
+// A sequence of a block, and its keys.
+struct Own {
+    Sequence tokens;
+    Keys keys;
+    bool good;
+};
+
+// Takes a block's sequence; across streams there are no keys but those of its source.
+__device__ inline Own own_of(const u32* offsets, Shape& x, u32* fault) {
+    u32 s = blockIdx.x / x.tiles;
+    Own own;
+    own.tokens = sequence_at(offsets, s, x.sequences, x.rows, x.longest, fault);
+    own.keys = keys_of(x.beside, own.tokens, s, x.sequences, x.fold, x.prefix, fault);
+    own.good = own.tokens.good && own.keys.good;
+    x.prefix = own.keys.before;
+    x.fold = x.beside.sources != 0 ? 0 : x.fold;
+    return own;
+}
 
 // Σ up ⊙ o of each row and head; a warp each.
 extern "C" __global__ void NAMED(attention_dots)(const act* up, const act* o, float* dots, u32 d, u32 heads, u64 count) {
@@ -38,6 +58,7 @@ __device__ inline void score_tiles(float (&p)[R][R], float (&g)[R][R], const flo
             u32 j = tx + 16 * c;
             float score = capped(p[r][c] * x.scale, x.cap), bent = score / x.cap;
             bool seen = i < m && j < n && sees(x.mask, token + i, (key + j) / (x.fold > 0 ? x.fold : 1));
+            score += seen ? bias_of(x.beside, token + i, key + j, h, x.heads) : 0.0f;
             float own = seen ? exp_fast(score - shift) : 0.0f;
             float factor = dropped ? tile[i * (16 * R + 1) + j] : 1.0f, slope = x.cap > 0.0f ? 1.0f - bent * bent : 1.0f;
             g[r][c] = own * (g[r][c] * factor - dot) * x.scale * slope;
@@ -114,15 +135,16 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
     u32 head = x.d / x.heads, h = blockIdx.y, key_width = head * x.shared_heads, key_column = h / (x.heads / x.shared_heads) * head;
-    Sequence own = sequence_at(offsets, blockIdx.x / x.tiles, x.sequences, x.rows, x.longest, fault);
+    Own both = own_of(offsets, x, fault);
+    Sequence own = both.tokens;
     u32 first = blockIdx.x % x.tiles * width;
-    if (!own.good || first >= own.length) {
+    if (!both.good || first >= own.length) {
         return;
     }
     u32 m = own.length - first < width ? own.length - first : width, token = x.prefix + first;
     u32 n = x.fold > 0 ? end_seen(token + m - 1, x.mask.ahead, x.prefix + own.length) * x.fold : x.prefix;
     float *queries = shared, *ups = queries + head * stride, *keys = ups + head * stride, *values = keys + head * stride, *tile = values + head * stride;
-    u64 query = own.start + first, key = (u64)own.start * x.fold + (u64)(blockIdx.x / x.tiles) * x.prefix;
+    u64 query = own.start + first, key = both.keys.first;
     load_rows<R>(queries, q + query * x.d + h * head, x.d, head, m);
     load_rows<R>(ups, up + query * x.d + h * head, x.d, head, m);
     float acc[R][C];
@@ -154,14 +176,15 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
     SHARED(shared);
     const u32 width = 16 * R, stride = width + 1;
     u32 head = x.d / x.heads, group = x.heads / x.shared_heads, key_width = head * x.shared_heads;
-    Sequence own = sequence_at(offsets, blockIdx.x / x.tiles, x.sequences, x.rows, x.longest, fault);
+    Own both = own_of(offsets, x, fault);
+    Sequence own = both.tokens;
     u32 first = blockIdx.x % x.tiles * width, n = own.length * x.fold + x.prefix, per = x.fold > 0 ? x.fold : 1;
-    if (!own.good || first >= n) {
+    if (!both.good || first >= n) {
         return;
     }
     u32 count = n - first < width ? n - first : width;
     float *queries = shared, *ups = queries + head * stride, *keys = ups + head * stride, *values = keys + head * stride, *tile = values + head * stride;
-    u64 at = ((u64)own.start * x.fold + (u64)(blockIdx.x / x.tiles) * x.prefix + first) * key_width + blockIdx.y * head;
+    u64 at = (both.keys.first + first) * key_width + blockIdx.y * head;
     load_rows<R>(keys, k + at, key_width, head, count);
     load_rows<R>(values, v + at, key_width, head, count);
     float keys_acc[R][C], values_acc[R][C];
@@ -203,17 +226,21 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
     extern "C" __global__ void NAMED(attention_grad_queries_##columns)(                                                                                 \
         const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,              \
         const u32* step, act* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, u32 prefix, \
-        u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                                                         \
+        u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept, const u32* sources, const float* bias, u32 key_rows,      \
+        u32 longest_source, u32 middle) {                                                                                                               \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
-        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap};                                     \
+        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap,                               \
+                       {sources, bias, key_rows, longest_source, middle}};                                                                              \
         by_queries<R, C>(up, q, k, v, lse, dots, offsets, draw, dq, fault, shape);                                                                      \
     }                                                                                                                                                   \
     extern "C" __global__ void NAMED(attention_grad_keys_##columns)(                                                                                    \
         const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, const u32* offsets, const u32* keys,              \
         const u32* step, act* dk, act* dv, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, u32 prefix, \
-        u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept) {                                                         \
+        u32 behind, u32 ahead, float scale, float cap, u32 k0, u32 k1, u32 limit, float kept, const u32* sources, const float* bias, u32 key_rows,      \
+        u32 longest_source, u32 middle) {                                                                                                               \
         Draw draw = {keys, step, k0, k1, limit, kept};                                                                                                  \
-        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap};                                     \
+        Shape shape = {rows, d, heads, shared_heads, sequences, tiles, longest, fold, prefix, {behind, ahead}, scale, cap,                               \
+                       {sources, bias, key_rows, longest_source, middle}};                                                                              \
         by_keys<R, C>(up, q, k, v, lse, dots, offsets, draw, dk, dv, fault, shape);                                                                     \
     }
 

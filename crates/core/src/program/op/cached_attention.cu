@@ -42,12 +42,14 @@ extern "C" __global__ void NAMED(cache_rows)(const act* k, const act* v, float* 
                                            u32 fold, u32 room, u32 behind, u32 ahead, float scale, float cap) {                                   \
         Mask mask = {behind, ahead};                                                                                                              \
         Draw none = {0, 0, 0, 0, 0, 0.0f};                                                                                                        \
+        Beside nothing = {0, 0, 0, 0, 0};                                                                                                         \
         u32 s = blockIdx.x / tiles, first = blockIdx.x % tiles * 16 * R;                                                                          \
         Sequence own = sequence_at(offsets, s, sequences, rows, longest, fault);                                                                  \
         Place place = place_of(cached, s, own.length, room, fault);                                                                               \
         if (own.good && place.good && first < own.length) {                                                                                       \
             u64 key = (u64)place.first * fold;                                                                                                    \
-            attend<R, C, float>(q, keys, values, own, first, place.before, key, none, o, 0, d, heads, shared_heads, fold, mask, scale, cap);      \
+            attend<R, C, float>(q, keys, values, own, first, place.before, key, none, o, 0, d, heads, shared_heads, fold, mask, scale, cap,       \
+                                    nothing);                                                                                                     \
         }                                                                                                                                         \
     }
 

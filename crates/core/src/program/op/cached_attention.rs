@@ -163,7 +163,8 @@ impl OpRule for CachedAttention {
     fn cost(&self, cx: &SizedCx) -> Cost {
         // How long the sequences are in the cache is not among the sizes: the new tokens' own pairs, and all that is
         // read and written of them.
-        let pairs = self.mask.pairs(&cx.sizes) * u64::from(self.fold);
+        let (all, tokens) = (cx.sizes.get(Sym::Pairs), cx.sizes.get(Sym::Tokens));
+        let pairs = self.mask.pairs(all, tokens) * u64::from(self.fold);
         let all = cx.inputs.iter().take(3).chain(&cx.outputs);
         Cost {
             flops: 4 * pairs * cx.width(0) + 5 * pairs * u64::from(self.heads.queries),

@@ -149,7 +149,7 @@ fn scratch_is_within_what_the_op_says() {
             let types: Vec<&TensorType> = types.iter().collect();
             let outs = op.rule().infer(&types).expect("a sample is well typed");
             let outs: Vec<&TensorType> = outs.iter().collect();
-            let sizes = fixtures::sizes(own.offsets.map(|at| &inputs[at]));
+            let sizes = fixtures::sizes(&op, &inputs, own.offsets);
             let bound = op
                 .rule()
                 .workspace(&SizedCx::new(&types, &outs, &sizes), &Machine::cpu(2));

@@ -4,7 +4,7 @@
 use super::super::format::{FORMATS, Format, Packed, sample};
 use super::super::graph::{Def, Program};
 use super::super::types::{Bindings, Dim, TensorType};
-use super::{Io, Kernel, Machine, Op, Tensor};
+use super::{AttentionBiasGrad, AttentionGrad, Io, Kernel, Machine, Op, Streams, Tensor};
 use crate::base::rng::Stream;
 
 /// Rows and widths at which the launches of most ops are tried: one element, odd sizes, several blocks of rows
@@ -44,13 +44,29 @@ pub(super) struct Fixtures {
     pub(super) offsets: Option<usize>,
 }
 
-/// The sizes of the batch that offsets tell of.
-pub(super) fn sizes(offsets: Option<&Tensor>) -> Bindings {
-    let Some(offsets) = offsets else {
+/// The sizes of the batch that offsets tell of, which are at this place among an op's inputs.
+pub(super) fn sizes(op: &Op, inputs: &[Tensor], offsets: Option<usize>) -> Bindings {
+    let Some(at) = offsets else {
         return Bindings::default();
     };
-    let pairs = offsets.slice::<u32>().expect("offsets").windows(2);
-    Bindings::of_lengths(pairs.map(|w| w[1].saturating_sub(w[0]) as usize))
+    let lengths = |at: usize| -> Vec<usize> {
+        let offsets = inputs[at].slice::<u32>().expect("offsets");
+        let each = offsets.windows(2);
+        each.map(|w| w[1].saturating_sub(w[0]) as usize).collect()
+    };
+    let own = lengths(at);
+    let streams = match op {
+        Op::Attention(op)
+        | Op::AttentionGrad(AttentionGrad(op))
+        | Op::AttentionBiasGrad(AttentionBiasGrad(op)) => op.streams,
+        _ => Streams::Own,
+    };
+    let sources = match streams {
+        Streams::Own => return Bindings::of_lengths(own),
+        Streams::Source => own.clone(),
+        Streams::Across => lengths(at + 1),
+    };
+    Bindings::of_pairs(sources.into_iter().zip(own).map(|(a, b)| [a, b]))
 }
 
 impl Fixtures {

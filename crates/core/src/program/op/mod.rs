@@ -29,6 +29,7 @@ mod add_at;
 mod aged_adamw;
 mod arrange;
 mod attention;
+mod attention_bias_grad;
 mod attention_grad;
 mod bernoulli;
 mod binary_cross_entropy;
@@ -171,6 +172,7 @@ ops! {
     add_at::AddAt,
     aged_adamw::AgedAdamW,
     attention::Attention,
+    attention_bias_grad::AttentionBiasGrad,
     attention_grad::AttentionGrad,
     bernoulli::Bernoulli,
     binary_cross_entropy::BinaryCrossEntropy,
@@ -250,7 +252,7 @@ ops! {
 }
 
 pub use activation::ActivationKind;
-pub use attention::{AttentionDropout, Heads, Mask};
+pub use attention::{AttentionDropout, Heads, Mask, Streams};
 pub use block_product::Blocks;
 pub use cast::{cast_elements, cast_kernel};
 pub use elementwise::{BinaryKind, Broadcast};
@@ -283,7 +285,9 @@ impl Op {
             Self::MatMul(op) => Some(&mut op.precision),
             Self::HeadLoss(op) => Some(&mut op.precision),
             Self::HeadLossGrad(op) => Some(&mut op.of.precision),
-            Self::Attention(op) | Self::AttentionGrad(AttentionGrad(op)) => Some(&mut op.precision),
+            Self::Attention(op) | Self::AttentionGrad(AttentionGrad(op)) if op.narrows() => {
+                Some(&mut op.precision)
+            }
             _ => None,
         }
     }

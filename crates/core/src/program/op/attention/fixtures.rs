@@ -3,6 +3,11 @@
 use super::super::super::types::Real;
 use super::super::AttentionGrad;
 use super::{Attention, AttentionDropout, Heads, Mask, Precision};
+use beside::{beside, cases_beside, kinds_beside};
+
+mod beside;
+
+pub(in super::super) use beside::biased;
 
 pub(in super::super) fn fixtures() -> super::super::fixtures::Fixtures {
     use super::super::fixtures::Fixtures;
@@ -144,6 +149,7 @@ pub(in super::super) fn samples() -> Vec<[super::super::fixtures::Application; 2
         Some(3.0),
     );
     list.push(kind(dropped, Some(0.2), of));
+    list.extend(kinds_beside().into_iter().map(|made| beside(made, random)));
     list
 }
 
@@ -201,6 +207,11 @@ pub(in super::super) fn cases() -> Vec<[super::super::fixtures::Application; 2]>
         .map(one)
         .chain(more)
         .chain(cases_in_bf16())
+        .chain(cases_beside().into_iter().map(|made| {
+            beside(made, |seed, dims| {
+                super::super::fixtures::narrow(&super::super::fixtures::random(seed, dims))
+            })
+        }))
         .collect()
 }
 
@@ -295,6 +306,21 @@ pub(in super::super) fn faults() -> Vec<[super::super::fixtures::Application; 2]
         own[1].1[6] = ids(&wrong);
         list.push(own.clone());
         list.push(in_bf16(own));
+    }
+    // Of sources: the same, and one that is empty.
+    for wrong in [[0, 5, 4], [1, 3, 4], [0, 3, 5], [0, 2, 3], [0, 4, 4]] {
+        let made = (
+            Heads::each(1),
+            4,
+            &[3, 1][..],
+            Mask::FULL,
+            None,
+            Some(&[3, 1][..]),
+        );
+        let mut own = beside(made, |seed, dims| matrix(seed, dims[0], dims[1]));
+        own[0].1[4] = ids(&wrong);
+        own[1].1[7] = ids(&wrong);
+        list.push(own);
     }
     list
 }

@@ -9,7 +9,9 @@ use super::super::math::{Elementary, by_sixteen, exp_all, row_max, row_sum, simd
 use super::super::random::threshold;
 use super::super::tile::{Into, Rows, Strided, multiply};
 use super::super::{Io, Kernel, OpError};
-use super::{Attention, AttentionDropout, FORWARD_TILE, Heads, ITEM, Lengths, aligned, padded};
+use super::{
+    Attention, AttentionDropout, FORWARD_TILE, Heads, ITEM, Lengths, Tail, aligned, padded,
+};
 
 /// Start and end of each sequence, checked against the number of rows.
 pub(in super::super) fn sequences(
@@ -128,9 +130,47 @@ struct Operands<'a, T> {
     /// The scores' bound; 0 for none.
     cap: T,
     draw: Option<Draw<'a>>,
+    bias: Option<Bias<'a, T>>,
 }
 
-/// Queries that one thread does: rows `from .. to` of the sequence `start .. end`, whose keys have the rows from `key` on.
+/// What is added to scores by distance: `[2 middle + 1, heads]`.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Bias<'a, T> {
+    rows: &'a [T],
+    heads: usize,
+    middle: usize,
+}
+
+impl<'a, T: Elementary> Bias<'a, T> {
+    /// Of a matrix; an error where it does not reach as far as the longest of these sequences.
+    pub fn new(rows: &'a [T], heads: usize, longest: u64) -> Result<Self, OpError> {
+        let distances = rows.len() / heads.max(1);
+        let middle = distances / 2;
+        if distances.is_multiple_of(2) || (middle as u64) < longest {
+            return Err(OpError::Index {
+                index: longest,
+                rows: middle as u64,
+            });
+        }
+        Ok(Self {
+            rows,
+            heads,
+            middle,
+        })
+    }
+
+    /// Turns products of a query with the keys from `key` on into scores: `scale` times each, with what is added.
+    pub fn add(&self, h: usize, (query, key): (usize, usize), scale: T, row: &mut [T]) {
+        let first = self.middle + key - query;
+        let own = self.rows[first * self.heads + h..].iter();
+        for (x, &bias) in row.iter_mut().zip(own.step_by(self.heads)) {
+            *x = *x * scale + bias;
+        }
+    }
+}
+
+/// Queries that one thread does: rows `from .. to` of the sequence `start .. end`, which has so many `keys`, with the rows
+/// from `key` on.
 #[derive(Clone, Copy)]
 struct Item {
     start: usize,
@@ -138,19 +178,21 @@ struct Item {
     from: usize,
     to: usize,
     key: usize,
+    keys: usize,
 }
 
 impl Item {
     /// All of a batch.
-    fn all(op: &Attention, seqs: &[(usize, usize)]) -> Vec<Self> {
+    fn all(op: &Attention, seqs: &[(usize, usize)], sources: &[(usize, usize)]) -> Vec<Self> {
         let of_sequence = |(s, &(start, end)): (usize, &(usize, usize))| {
-            let (key, _) = op.keys(s, (start, end));
+            let (key, keys) = op.keys(s, (start, end), sources);
             (start..end).step_by(ITEM).map(move |from| Self {
                 start,
                 end,
                 from,
                 to: (from + ITEM).min(end),
                 key,
+                keys,
             })
         };
         seqs.iter().enumerate().flat_map(of_sequence).collect()
@@ -169,7 +211,7 @@ impl<T: Elementary> Operands<'_, T> {
     /// Keys of a sequence that some of these queries see, from a whole vector on.
     fn seen(&self, item: Item, queries: Range<usize>) -> Range<usize> {
         let own = queries.start - item.start..queries.end - item.start;
-        let keys = self.op.seen(own, item.end - item.start);
+        let keys = self.op.seen(own, (item.end - item.start, item.keys));
         aligned(keys.start)..keys.end
     }
 
@@ -247,14 +289,22 @@ impl<T: Elementary> Operands<'_, T> {
         let mut seen = [(0, 0); FORWARD_TILE];
         for (seen, row) in seen.iter_mut().zip(own.rows.clone()) {
             let query = row - item.start;
-            let keys = self.op.seen(query..query + 1, item.end - item.start);
+            let length = (item.end - item.start, item.keys);
+            let keys = self.op.seen(query..query + 1, length);
             *seen = (keys.start - own.keys.start, keys.end - own.keys.start);
         }
         let seen = &seen[..own.rows.len()];
-        let bounds = Bounds {
+        let mut bounds = Bounds {
             scale: self.scale,
             cap: self.cap,
         };
+        if let Some(bias) = self.bias {
+            for (p, row) in p.chunks_exact_mut(stride).zip(own.rows.clone()) {
+                let p = &mut p[..own.keys.len()];
+                bias.add(own.h, (row - item.start, own.keys.start), self.scale, p);
+            }
+            bounds.scale = T::one();
+        }
         centre_rows(p, seen, bounds, lse, heads);
         exp_all(p);
         normalise_rows(p, seen, lse, heads);
@@ -267,17 +317,29 @@ impl<T: Elementary> Operands<'_, T> {
 }
 
 impl Attention {
+    /// The draws of dropout.
+    pub(in super::super) fn draw<'a>(&self, io: &Io<'a>, at: Tail) -> Option<Draw<'a>> {
+        let ids = |i: usize| io.input(i).slice::<u32>();
+        let draw = |drop| Draw::new(drop, ids(at.draw), ids(at.draw + 1)[0]);
+        self.dropout.as_ref().map(draw)
+    }
+
     pub(super) fn compute<T: Elementary>(
         &self,
         cx: &Kernel<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), OpError> {
         let (rows, d) = (io.input(0).dims[0], io.input(0).dims[1]);
-        let seqs = sequences(io.input(3).slice::<u32>(), rows)?;
-        let draw = self.dropout.as_ref().map(|drop| {
-            let (keys, step) = (io.input(4).slice::<u32>(), io.input(5).slice::<u32>());
-            Draw::new(drop, keys, step[0])
-        });
+        let at = self.tail(3);
+        let seqs = sequences(io.input(at.offsets).slice::<u32>(), rows)?;
+        let sources = at.sources(io)?;
+        let across = at.sources.map(|_| sources.as_slice());
+        let lengths = Lengths::of_sequences(self, &seqs, across);
+        let draw = self.draw(io, at);
+        let heads = self.heads.queries as usize;
+        let bias = at
+            .bias
+            .map(|i| Bias::new(io.input(i).slice::<T>(), heads, lengths.longest));
         let operands = Operands {
             queries: io.input(0).slice::<T>(),
             keys: io.input(1).slice::<T>(),
@@ -288,28 +350,22 @@ impl Attention {
             scale: T::of(self.scale.get()),
             cap: T::of(self.softcap.map_or(0.0, |cap| cap.get())),
             draw,
+            bias: bias.transpose()?,
         };
-        let items = Item::all(self, &seqs);
+        let items = Item::all(self, &seqs, &sources);
         let [o, lse] = io.outputs.as_mut_slice() else {
             unreachable!("two outputs: inferred")
         };
         let ranges = || items.iter().map(|item| (item.from, item.to));
         let outs = split_rows(o.slice::<T>(), ranges(), d);
         let lses = split_rows(lse.slice::<T>(), ranges(), self.heads.queries as usize);
-        let lengths = Lengths {
-            sequences: seqs.len() as u64,
-            tokens: rows as u64,
-            longest: seqs.iter().map(|(a, b)| b - a).max().unwrap_or(0) as u64,
-            fold: u64::from(self.fold),
-            prefix: u64::from(self.prefix),
-        };
         let sizes = (operands.head as u64, size_of::<T>() as u64);
         let scratch = lengths.forward_scratch(sizes, self.mask, cx.machine);
         let work = |((item, out), lse): ((&Item, &mut [T]), &mut [T])| {
             operands.attend(*item, out, lse);
         };
         cx.scratch(scratch, || {
-            if is_small(&seqs, d) {
+            if is_small(&seqs, d) && is_small(&sources, d) {
                 items.iter().zip(outs).zip(lses).for_each(work);
             } else {
                 items.par_iter().zip(outs).zip(lses).for_each(work);

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::super::super::types::{Bindings, Sym};
-
 /// Heads of queries, and those of keys and values, which groups of the former share (grouped-query attention,
 /// Ainslie et al. 2023, arXiv 2305.13245).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,9 +110,8 @@ impl Mask {
         }
     }
 
-    /// About how many pairs of a query and a token it sees there are.
-    pub(in super::super) fn pairs(self, sizes: &Bindings) -> u64 {
-        let (all, tokens) = (sizes.get(Sym::Pairs), sizes.get(Sym::Tokens));
+    /// About how many pairs of a query and a token it sees there are, of all pairs and so many tokens.
+    pub(in super::super) fn pairs(self, all: u64, tokens: u64) -> u64 {
         if self == Self::FULL {
             return all;
         }
@@ -150,6 +147,7 @@ impl fmt::Debug for Mask {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::super::types::{Bindings, Sym};
     use super::*;
 
     #[test]
@@ -177,7 +175,7 @@ mod tests {
                     pairs += own.len() as u64;
                 }
             }
-            let about = mask.pairs(&sizes);
+            let about = mask.pairs(sizes.get(Sym::Pairs), sizes.get(Sym::Tokens));
             assert!(about >= pairs, "{mask:?}: {about} for {pairs}");
             if [Mask::FULL, Mask::CAUSAL].contains(&mask) {
                 assert_eq!(about, pairs);

@@ -134,7 +134,7 @@ impl Operands<'_> {
         let kd = self.head * self.op.heads.keys as usize;
         for (s, range) in offsets.windows(2).enumerate() {
             let (start, end) = (range[0] as usize, range[1] as usize);
-            let (first, count) = self.op.keys(s, (start, end));
+            let (first, count) = self.op.keys(s, (start, end), &[]);
             for (row, h) in (start..end).flat_map(|row| (0..heads).map(move |h| (row, h))) {
                 let query = Query {
                     row,
@@ -146,7 +146,9 @@ impl Operands<'_> {
                 if let Some(draw) = &self.draw {
                     draw.drop((h, 0), row, &mut factors);
                 }
-                let seen = self.op.seen(row - start..row - start + 1, end - start);
+                let seen = self
+                    .op
+                    .seen(row - start..row - start + 1, (end - start, count));
                 let pairs = seen.map(|j| self.pair(query, query.keys + j * kd, factors[j]));
                 of(query, pairs.collect());
             }

@@ -146,7 +146,7 @@ impl Case {
 
     /// The batch, as the offsets say.
     fn sizes(&self) -> Bindings {
-        sizes(self.offsets.map(|at| &self.inputs[at]))
+        sizes(&self.op, &self.inputs, self.offsets)
     }
 
     pub(super) fn launches(&self) -> Launches {

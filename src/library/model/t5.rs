@@ -1,0 +1,478 @@
+//! T5 (Raffel et al. 2020): T5, T5 v1.1, FLAN-T5 and mT5.
+
+use serde_json::Value as Json;
+
+use super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
+use super::super::schema::Schema;
+use super::encoder::{Config, within_bounds};
+use super::{Architecture, Facts, LmHead, LongTexts, Model, Narrowing, Positions, Seq2Seq};
+use crate::program::op::{ActivationKind, Attention, Heads, Mask};
+use crate::program::{Distances, Feed, Real, Value};
+
+/// The registry's row.
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    schema: &SCHEMA,
+    model_types: &["t5", "mt5"],
+    parse,
+};
+
+static SCHEMA: Schema = Schema {
+    name: "t5",
+    summary: "T5, T5 v1.1, FLAN-T5 and mT5: encoders with a decoder, from Hugging Face checkpoints",
+    doc: "Norms by root mean squares before each sub-layer, no biases, scores without a scale, positions as a bias of the scores by \
+          distance that the blocks of a stack share. `feed_forward_proj` says whether the feed-forward network is gated, \
+          `tie_word_embeddings` whether the head is the table of embeddings; then states are divided by the root of the width. \
+          `model_type` is `t5` or `mt5`. Blocks are counted from the encoder's first to the decoder's last.",
+    paper: "Raffel et al. 2020, Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer (arXiv 1910.10683)",
+    keys: &[],
+};
+
+/// Most tokens of a text: distances have no bound, memory has.
+const MOST_LENGTH: u64 = 1 << 15;
+
+/// The table of embeddings, which both stacks read.
+const TABLE: &str = "shared";
+
+#[derive(Clone, Debug)]
+struct T5 {
+    facts: Facts,
+    class: &'static str,
+    /// Blocks of the encoder.
+    encoder: u64,
+    /// Columns of a head.
+    head: u64,
+    ffn: u64,
+    activation: ActivationKind,
+    gated: bool,
+    buckets: u32,
+    furthest: u32,
+    tied: bool,
+    /// Factor of the states that the head reads.
+    scale: f64,
+    start: u32,
+}
+
+/// One of the two stacks.
+#[derive(Clone, Copy)]
+struct Stack {
+    name: &'static str,
+    blocks: u64,
+    /// Blocks before its first.
+    before: u64,
+    distances: Distances,
+    mask: Mask,
+}
+
+/// A block of a stack.
+#[derive(Clone, Copy)]
+struct Block {
+    stack: Stack,
+    number: u64,
+}
+
+impl Block {
+    fn path(self, rest: &str) -> String {
+        format!("{}.block.{}.layer.{rest}", self.stack.name, self.number)
+    }
+
+    fn layer(self) -> Option<u64> {
+        Some(self.stack.before + self.number)
+    }
+
+    fn map(self, rest: &str, role: Role, sizes: (u64, u64)) -> Site {
+        let site = Site::linear(self.path(rest), role, sizes);
+        site.in_layer(self.layer()).without_bias()
+    }
+}
+
+/// The maps and the norm of an attention, by their roles.
+struct Roles {
+    query: Role,
+    key: Role,
+    value: Role,
+    output: Role,
+    norm: Role,
+    sublayer: Role,
+}
+
+const OWN: Roles = Roles {
+    query: Role::Query,
+    key: Role::Key,
+    value: Role::Value,
+    output: Role::AttentionOutput,
+    norm: Role::AttentionNorm,
+    sublayer: Role::Attention,
+};
+
+const CROSS: Roles = Roles {
+    query: Role::CrossQuery,
+    key: Role::CrossKey,
+    value: Role::CrossValue,
+    output: Role::CrossOutput,
+    norm: Role::CrossNorm,
+    sublayer: Role::Cross,
+};
+
+/// What an attention of a block reads beside the block's rows.
+#[derive(Clone, Copy)]
+enum Reads {
+    /// The rows themselves, with what is added by distance.
+    Itself(Value),
+    /// What the encoder gave.
+    Encoded(Value),
+}
+
+fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
+    let many = config.get("model_type").and_then(Json::as_str) == Some("mt5");
+    let reader = Config(config);
+    let bounded = |key: &str, default: u64, most: u64| match reader.size_or(key, default)? {
+        n if n <= most => Ok(n),
+        n => Err(format!(
+            "config.json has `{key}` = {n}; at most {most} are built"
+        )),
+    };
+    let (hidden, head, ffn) = (
+        reader.size("d_model")?,
+        reader.size("d_kv")?,
+        reader.size("d_ff")?,
+    );
+    let heads = bounded("num_heads", if many { 6 } else { 8 }, 1 << 16)?;
+    let encoder = reader.size("num_layers")?;
+    let decoder = reader.size_or("num_decoder_layers", encoder)?;
+    let layers = encoder.saturating_add(decoder);
+    let width = heads.saturating_mul(head);
+    let vocab = reader.vocabulary()?;
+    within_bounds(layers, (hidden, width), ffn, 2 * vocab)?;
+    let buckets = bounded("relative_attention_num_buckets", 32, 1 << 16)? as u32;
+    let furthest = bounded("relative_attention_max_distance", 128, 1 << 20)? as u32;
+    if buckets < 4 || furthest <= buckets / 2 {
+        return Err(format!(
+            "config.json has {buckets} buckets of distances up to {furthest}; at least 4 are wanted, and distances beyond half of them"
+        ));
+    }
+    let (gated, activation) = activation(config, many)?;
+    let dropout = reader.rate_or("dropout_rate", 0.1)?;
+    let eps = reader.number_or("layer_norm_epsilon", 1e-6)?;
+    if eps < 0.0 {
+        return Err(format!(
+            "config.json has `layer_norm_epsilon` = {eps}; a number of at least 0 is wanted"
+        ));
+    }
+    let tied = reader.tied()?;
+    let scales = !many && scales(config, tied)?;
+    let start = start(config, vocab)?;
+    Ok(Box::new(T5 {
+        facts: Facts {
+            layers,
+            blocks: layers,
+            hidden,
+            embedding: hidden,
+            heads,
+            vocab,
+            max_length: MOST_LENGTH,
+            positions: Positions::default(),
+            long: LongTexts::default(),
+            segments: 0,
+            dropout,
+            attention_dropout: dropout,
+            eps,
+            causal: false,
+            narrow: Narrowing {
+                unit: head,
+                prunes: false,
+            },
+        },
+        class: if many { "MT5" } else { "T5" },
+        encoder,
+        head,
+        ffn,
+        activation,
+        gated,
+        buckets,
+        furthest,
+        tied,
+        scale: if scales {
+            1.0 / (hidden as f64).sqrt()
+        } else {
+            1.0
+        },
+        start,
+    }))
+}
+
+/// Whether T5's head reads states divided by the root of the width: where it is the table of embeddings, or as newer files
+/// say.
+fn scales(config: &Json, tied: bool) -> Result<bool, String> {
+    match config.get("scale_decoder_outputs") {
+        None | Some(Json::Null) => Ok(tied),
+        Some(Json::Bool(scales)) => Ok(*scales),
+        Some(other) => Err(format!(
+            "config.json has `scale_decoder_outputs` = {other}; true or false is wanted"
+        )),
+    }
+}
+
+/// The token that targets begin with.
+fn start(config: &Json, vocab: u64) -> Result<u32, String> {
+    let there = |key: &&str| config.get(*key).is_some_and(|id| !id.is_null());
+    let keys = ["decoder_start_token_id", "pad_token_id"];
+    let Some(key) = keys.into_iter().find(there) else {
+        return Ok(0);
+    };
+    match config.get(key).and_then(Json::as_u64) {
+        Some(id) if id < vocab => Ok(id as u32),
+        _ => Err(format!(
+            "config.json has a `{key}` that is no token of the vocabulary, which targets begin with"
+        )),
+    }
+}
+
+/// Whether the feed-forward network is gated, and its activation.
+fn activation(config: &Json, many: bool) -> Result<(bool, ActivationKind), String> {
+    let usual = if many { "gated-gelu" } else { "relu" };
+    let name = match config.get("feed_forward_proj") {
+        None => usual,
+        Some(Json::String(name)) => name,
+        Some(other) => {
+            return Err(format!(
+                "config.json has `feed_forward_proj` = {other}; the name of an activation is wanted"
+            ));
+        }
+    };
+    // The older files mean the approximation by this name.
+    let (gated, own) = match name.strip_prefix("gated-") {
+        Some("gelu") => (true, "gelu_new"),
+        Some(own) => (true, own),
+        None => (false, name),
+    };
+    let named = serde_json::json!({ "feed_forward_proj": own });
+    Ok((gated, Config(&named).activation("feed_forward_proj")?))
+}
+
+impl T5 {
+    fn table(&self) -> Site {
+        Site::table(
+            TABLE,
+            Role::WordEmbedding,
+            (self.facts.vocab, self.facts.hidden),
+        )
+    }
+
+    fn stack(&self, decoder: bool) -> Stack {
+        let (name, blocks, before, mask) = if decoder {
+            let blocks = self.facts.layers - self.encoder;
+            ("decoder", blocks, self.encoder, Mask::CAUSAL)
+        } else {
+            ("encoder", self.encoder, 0, Mask::FULL)
+        };
+        Stack {
+            name,
+            blocks,
+            before,
+            mask,
+            distances: Distances {
+                buckets: self.buckets,
+                furthest: self.furthest,
+                both_sides: !decoder,
+                of_source: !decoder,
+            },
+        }
+    }
+
+    fn norm(&self, net: &mut Net<'_>, path: String, of: (Role, Option<u64>), x: Value) -> Value {
+        let site = Site::norm(path, of.0, self.facts.hidden).in_layer(of.1);
+        net.rms_norm(&site, x, self.facts.eps, false)
+    }
+
+    /// The residual with what a sub-layer adds, which read `read`.
+    fn residual(
+        &self,
+        net: &mut Net<'_>,
+        (path, of): (String, (Role, Option<u64>)),
+        (x, read): (Value, Value),
+        added: Value,
+    ) -> Value {
+        let part = Part::Sublayer {
+            width: self.facts.hidden,
+        };
+        let site = Site::new(path, of.0, part).in_layer(of.1);
+        let added = net.dropout(added, self.facts.dropout);
+        let added = net.sublayer(site, None, (read, added));
+        net.add(x, added)
+    }
+
+    /// The residual with what an attention adds.
+    fn attention(&self, net: &mut Net<'_>, block: Block, x: Value, reads: Reads) -> Value {
+        let (place, module, roles) = match reads {
+            Reads::Itself(_) => (0, "SelfAttention", &OWN),
+            Reads::Encoded(_) => (1, "EncDecAttention", &CROSS),
+        };
+        let (d, width) = (self.facts.hidden, self.facts.heads * self.head);
+        let map =
+            |part: &str, role, sizes| block.map(&format!("{place}.{module}.{part}"), role, sizes);
+        let norm = block.path(&format!("{place}.layer_norm"));
+        let read = self.norm(net, norm, (roles.norm, block.layer()), x);
+        let (others, bias, mask) = match reads {
+            Reads::Itself(bias) => (read, Some(bias), block.stack.mask),
+            Reads::Encoded(encoded) => (encoded, None, Mask::FULL),
+        };
+        let maps = KeyMaps {
+            key: Columns::all(map("k", roles.key, (d, width))),
+            value: Columns::all(map("v", roles.value, (d, width))),
+        };
+        let queries = net.linear(map("q", roles.query, (d, width)), read);
+        let keys = net.linear(maps.key.map.clone(), others);
+        let values = net.linear(maps.value.map.clone(), others);
+        let of = Attend {
+            op: Attention {
+                mask,
+                ..Attention::plain(Heads::each(self.facts.heads as u32), Real::new(1.0))
+            },
+            read: others,
+            maps,
+            queries,
+            keys,
+            values,
+            bias,
+            dropout: self.facts.attention_dropout,
+        };
+        // Methods stand at its maps, and at what it adds.
+        let a = net.plain_attention(of);
+        let a = net.linear(map("o", roles.output, (width, d)), a);
+        let path = block.path(&format!("{place}.{module}"));
+        self.residual(net, (path, (roles.sublayer, block.layer())), (x, read), a)
+    }
+
+    /// The residual with what the feed-forward network adds, which is so manieth of its block.
+    fn ffn(&self, net: &mut Net<'_>, block: Block, place: u64, x: Value) -> Value {
+        let (d, f) = (self.facts.hidden, self.ffn);
+        let module = format!("{place}.DenseReluDense");
+        let map = |part: &str, role, sizes| block.map(&format!("{module}.{part}"), role, sizes);
+        let norm = block.path(&format!("{place}.layer_norm"));
+        let read = self.norm(net, norm, (Role::FfnNorm, block.layer()), x);
+        let y = if self.gated {
+            let gate = net.linear(map("wi_0", Role::FfnGate, (d, f)), read);
+            let up = net.linear(map("wi_1", Role::FfnUp, (d, f)), read);
+            net.gated(self.activation, gate, up)
+        } else {
+            let up = net.linear(map("wi", Role::FfnUp, (d, f)), read);
+            net.activation(self.activation, up)
+        };
+        let y = net.dropout(y, self.facts.dropout);
+        let y = net.linear(map("wo", Role::FfnDown, (f, d)), y);
+        let own = (Role::Ffn, block.layer());
+        self.residual(net, (block.path(&module), own), (x, read), y)
+    }
+
+    /// The tokens of a stream through a stack, but for its last norm.
+    fn through(&self, net: &mut Net<'_>, stack: Stack, encoded: Option<Value>) -> Value {
+        let mut x = match encoded {
+            Some(_) => self.rows(net, Feed::TokenIds),
+            None => self.embed(net),
+        };
+        let table = "block.0.layer.0.SelfAttention.relative_attention_bias";
+        let table = Site::table(
+            format!("{}.{table}", stack.name),
+            Role::PositionEmbedding,
+            (self.buckets.into(), self.facts.heads),
+        );
+        let bias = net.bias_by_distance(&table, stack.distances);
+        for number in 0..stack.blocks {
+            net.enter("block", stack.before + number);
+            let block = Block { stack, number };
+            x = self.attention(net, block, x, Reads::Itself(bias));
+            if let Some(encoded) = encoded {
+                x = self.attention(net, block, x, Reads::Encoded(encoded));
+            }
+            x = self.ffn(net, block, if encoded.is_some() { 2 } else { 1 }, x);
+        }
+        net.enter("block", None);
+        x
+    }
+
+    /// The embeddings of tokens.
+    fn rows(&self, net: &mut Net<'_>, tokens: Feed) -> Value {
+        let ids = net.b.feed(tokens);
+        let x = net.embedding(&self.table(), ids);
+        net.dropout(x, self.facts.dropout)
+    }
+
+    /// The norm behind a stack.
+    fn last_norm(&self, net: &mut Net<'_>, stack: Stack, x: Value) -> Value {
+        let path = format!("{}.final_layer_norm", stack.name);
+        let x = self.norm(net, path, (Role::FinalNorm, None), x);
+        net.dropout(x, self.facts.dropout)
+    }
+}
+
+impl Model for T5 {
+    fn family(&self) -> &'static str {
+        "t5"
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
+    fn override_dropout(&mut self, rate: f64) {
+        self.facts.dropout = rate;
+        self.facts.attention_dropout = rate;
+    }
+
+    fn embed(&self, net: &mut Net<'_>) -> Value {
+        self.rows(net, Feed::SourceIds)
+    }
+
+    fn encode(&self, net: &mut Net<'_>) -> Value {
+        let encoder = self.stack(false);
+        let encoded = self.through(net, encoder, None);
+        let encoded = self.last_norm(net, encoder, encoded);
+        self.through(net, self.stack(true), Some(encoded))
+    }
+
+    fn finish(&self, net: &mut Net<'_>, x: Value) -> Value {
+        self.last_norm(net, self.stack(true), x)
+    }
+
+    fn seq2seq(&self) -> Option<&dyn Seq2Seq> {
+        Some(self)
+    }
+
+    fn checkpoint_names(&self, name: &str) -> Vec<String> {
+        // Files may hold the table once more for each stack; it is the same.
+        vec![name.to_owned()]
+    }
+
+    fn exported_class(&self) -> String {
+        format!("{}ForConditionalGeneration", self.class)
+    }
+
+    fn lm_class(&self) -> String {
+        self.exported_class()
+    }
+
+    fn head_modules(&self) -> &'static [&'static str] {
+        &[]
+    }
+}
+
+impl Seq2Seq for T5 {
+    fn head(&self, net: &mut Net<'_>) -> LmHead {
+        let sizes = (self.facts.hidden, self.facts.vocab);
+        let own = Site::linear("lm_head", Role::LmDecoder, sizes).without_bias();
+        let tied = self.tied.then(|| self.table());
+        LmHead {
+            table: net.head_table(&own, tied.as_ref()),
+            scale: self.scale,
+            cap: None,
+        }
+    }
+
+    fn start(&self) -> u32 {
+        self.start
+    }
+}
