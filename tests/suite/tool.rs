@@ -32,7 +32,7 @@ fn folder() -> tempfile::TempDir {
 fn data_are_told_with_their_classes_and_doubts() {
     let dir = folder();
     let told = result(
-        &mut peftc(dir.path(), &["data", "films.tsv", "--json"])
+        &peftc(dir.path(), &["data", "films.tsv", "--json"])
             .output()
             .expect("starts"),
     );
@@ -116,7 +116,7 @@ fn two_plans_and_what_there_is_are_listed() {
     std::fs::write(dir.path().join("b.peft"), more).expect("written");
     let diff = |a: &str, b: &str| {
         result(
-            &mut peftc(dir.path(), &["diff", a, b, "--json", "--offline"])
+            &peftc(dir.path(), &["diff", a, b, "--json", "--offline"])
                 .output()
                 .expect("starts"),
         )
@@ -148,7 +148,7 @@ fn two_plans_and_what_there_is_are_listed() {
     )));
     assert!(text.contains("rank"), "{text}");
     let runs = result(
-        &mut peftc(dir.path(), &["runs", "--json"])
+        &peftc(dir.path(), &["runs", "--json"])
             .output()
             .expect("starts"),
     );

@@ -391,7 +391,10 @@ fn words_are_the_tokens_of_transformers_and_cut_between_words() {
         let none = tokenizer.encode_words(&["".to_owned(), "a".to_owned()], 64);
         let none = none.expect("tokens");
         let unknown = tokenizer.inner.id_to_token(none[0].encoded.ids[1]);
-        assert!(matches!(unknown.as_deref(), Some("<unk>" | "[UNK]")), "{unknown:?}");
+        assert!(
+            matches!(unknown.as_deref(), Some("<unk>" | "[UNK]")),
+            "{unknown:?}"
+        );
         assert!(tokenizer.encode_words(&words, 2).is_err());
         let many = vec!["a".to_owned(); 300];
         let why = tokenizer.encode_words(&many, 3).expect_err("too many");

@@ -70,7 +70,8 @@ pub(super) fn product<S: Source<f32>, B: Plain>(
     false
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod tests {
     use super::super::{Start, product as any};
     use super::rows::{Rows, Set};
