@@ -166,11 +166,17 @@ impl Diff {
             }
             text.push_str(&format!("\n  {}\n", pair.name));
             for change in changes {
-                let value = |v: &Option<String>| match v {
-                    Some(value) => short(value),
+                let pair = (change.before.as_deref(), change.after.as_deref());
+                let same = match pair {
+                    (Some(before), Some(after)) => shared(before, after),
+                    _ => 0,
+                };
+                let value = |v: Option<&str>| match v.map(|value| value.split_at(same)) {
+                    Some(("", value)) => short(value),
+                    Some((_, rest)) => short(&format!("…{rest}")),
                     None => "not there".to_owned(),
                 };
-                let (before, after) = (value(&change.before), value(&change.after));
+                let (before, after) = (value(pair.0), value(pair.1));
                 let line = format!("    {}: {before} → {after}\n", change.part);
                 text.push_str(&screen.fold(&line, 6));
             }
@@ -242,6 +248,18 @@ fn between(before: Option<String>, after: Option<String>) -> String {
         },
         (_, Some(one)) | (Some(one), None) => one,
         (None, None) => String::new(),
+    }
+}
+
+/// Bytes with which two long values begin alike, up to a place between keys; so that what differs is not cut off.
+fn shared(a: &str, b: &str) -> usize {
+    const LONG: usize = 40;
+    let alike = a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
+    let alike = (0..=alike).rev().find(|&i| a.is_char_boundary(i));
+    let same = a.get(..alike.unwrap_or(0)).unwrap_or_default();
+    match same.rfind(", ") {
+        Some(at) if a.len().max(b.len()) > LONG => at + 1,
+        _ => 0,
     }
 }
 

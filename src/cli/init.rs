@@ -12,6 +12,7 @@ use super::data::{Column, Survey};
 use super::exit;
 use super::options::{Common, Intent, error, print};
 use super::world::RealWorld;
+use crate::base::Sources;
 use crate::base::units::{Bytes, Count};
 use crate::driver::compile_with;
 use crate::editor::{Overlay, is_name};
@@ -126,6 +127,10 @@ impl Init {
         })?;
         let choice = self.choice(&survey)?;
         let text = self.recipe(&survey, &choice, (dev, test));
+        let mut sources = Sources::default();
+        let id = sources.add(self.output.display().to_string(), text.clone());
+        // What does not parse is said below.
+        let text = crate::syntax::format(&text, id).unwrap_or(text);
         let texts = BTreeMap::from([(self.output.clone(), Arc::from(text.as_str()))]);
         let overlay = Overlay::new(&world, Arc::new(texts), Arc::default());
         let compiled = self.common.in_pool(|| {
@@ -276,6 +281,8 @@ impl Init {
         let label = named(LABELS).filter(other).or_else(fewest);
         let task = match (self.task, label) {
             (Some(task), _) => task,
+            // Few different numbers are classes only where they are whole.
+            (None, Some(label)) if label.kind() == "numbers" => Task::Regress,
             (None, Some(label)) if label.is_classes() => Task::Classify,
             (None, Some(label)) if label.is_numbers() => Task::Regress,
             (None, _) => Task::CausalLm,

@@ -64,7 +64,7 @@ def main():
             model.lm_head.weight = torch.nn.Parameter(torch.empty(model.shared.weight.shape))
         with torch.no_grad():
             for path, tensor in model.named_parameters():
-                tensor.copy_(value(path, tensor.shape))
+                tensor.copy_(value(path.lower(), tensor.shape))
             before = loss(model, rows).item()
         curve = []
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
