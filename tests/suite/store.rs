@@ -318,7 +318,7 @@ fn limits_of_the_system_are_errors_that_name_them() {
     for (limit, args, code, words) in [
         ("-f 64", &["--quiet"] as &[&str], 1, "ulimit -f"),
         (
-            "-v 60000",
+            "-v 120000",
             &["--threads", "900"],
             1,
             "does not start 900 threads",
