@@ -5,6 +5,7 @@
 
 mod answers;
 mod convert;
+mod difference;
 mod estimating;
 mod server;
 

@@ -109,14 +109,18 @@ fn label(
     } else {
         Some(session.score(&texts, &mut Silent)?)
     };
-    let mut scores = predictions
+    let scores = predictions
         .iter()
         .flat_map(|p| p.scores.chunks(p.width.max(1)));
-    let values = has.into_iter().map(|has| {
-        let row = if has { scores.next() } else { None };
-        answers.values(row, width)
-    });
-    Ok(values.collect())
+    let rows = placed(has, scores);
+    Ok(rows.map(|row| answers.values(row, width)).collect())
+}
+
+/// What was made of the rows that have something, at their places; `None` at those of the others.
+fn placed<T>(has: Vec<bool>, made: impl IntoIterator<Item = T>) -> impl Iterator<Item = Option<T>> {
+    let mut made = made.into_iter();
+    has.into_iter()
+        .map(move |has| if has { made.next() } else { None })
 }
 
 /// The same of rows of words.
@@ -143,12 +147,9 @@ fn label_words(
         true => Vec::new(),
         false => session.label_words(&rows, answers.form, &mut Silent)?,
     };
-    let mut made = made.into_iter();
-    let values = has.into_iter().map(|has| {
-        let own = if has { made.next() } else { None };
-        own.unwrap_or_else(|| vec![Json::Null; width])
-    });
-    Ok(values.collect())
+    let empty = || vec![Json::Null; width];
+    let rows = placed(has, made);
+    Ok(rows.map(|own| own.unwrap_or_else(empty)).collect())
 }
 
 /// What is said of each row.

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::net::{Net, Role, Site};
+use super::super::net::{Net, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Own, Sizes};
 use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
@@ -92,15 +92,7 @@ impl Model for Roberta {
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
-        let (d, p) = (self.sizes.hidden, self.sizes.head_dropout);
-        let x = net.dropout(hidden, p);
-        let x = net.linear(Site::linear("classifier.dense", Role::HeadDense, (d, d)), x);
-        let x = net.activation(ActivationKind::Tanh, x);
-        let x = net.dropout(x, p);
-        net.linear(
-            Site::linear("classifier.out_proj", Role::HeadOutput, (d, classes)),
-            x,
-        )
+        encoder::dense_head(net, &self.sizes, ActivationKind::Tanh, (hidden, classes))
     }
 
     fn classify_tokens(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Option<Value> {

@@ -103,15 +103,7 @@ impl Model for XlmRobertaXl {
     }
 
     fn classify(&self, net: &mut Net<'_>, hidden: Value, classes: u64) -> Value {
-        let (d, p) = (self.sizes.hidden, self.sizes.head_dropout);
-        let x = net.dropout(hidden, p);
-        let x = net.linear(Site::linear("classifier.dense", Role::HeadDense, (d, d)), x);
-        let x = net.activation(ActivationKind::Tanh, x);
-        let x = net.dropout(x, p);
-        net.linear(
-            Site::linear("classifier.out_proj", Role::HeadOutput, (d, classes)),
-            x,
-        )
+        encoder::dense_head(net, &self.sizes, ActivationKind::Tanh, (hidden, classes))
     }
 
     fn narrow(&self) -> Option<&dyn Narrow> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Answer, Details, Head, Names, Reads, Scored, Task, TaskKind};
+use super::{Answer, Details, Head, Names, Reads, Scored, Task, TaskKind, next_token};
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::tokens::Target;
 use crate::library::metric::Predictions;
@@ -145,7 +145,7 @@ impl Task for CausalLm {
     }
 
     fn width(&self, _: usize) -> u64 {
-        2
+        next_token::WIDTH
     }
 
     fn logits(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<Value> {
@@ -155,37 +155,28 @@ impl Task for CausalLm {
 
     fn fused(&self, model: &dyn Model, net: &mut Net<'_>, hidden: Value) -> Option<(Value, Value)> {
         let head = model.causal_lm()?.head(net);
-        let (loss, rows) = net.head_loss(hidden, &head);
-        Some((rows, loss))
+        Some(next_token::fused(net, hidden, &head))
     }
 
     fn loss_of(&self, scores: &[f32], _: &Target) -> f64 {
-        scores.first().copied().map_or(0.0, f64::from)
+        next_token::loss_of(scores)
     }
 
     fn predict(&self, scores: &[f32]) -> Target {
-        Target::Class(scores.get(1).copied().unwrap_or_default() as u32)
+        next_token::predict(scores)
     }
 
     fn metrics(&self) -> &'static [&'static str] {
-        &["perplexity", "token_accuracy"]
+        next_token::METRICS
     }
 
     fn columns(&self, _: &[String]) -> Vec<String> {
-        ["position", "token", "prediction", "loss"]
-            .map(str::to_owned)
-            .to_vec()
+        next_token::columns()
     }
 
     fn cells(&self, names: Names<'_>, row: Scored<'_>) -> Vec<String> {
-        let loss = row.scores.first().copied().unwrap_or_default();
-        vec![
-            // That of the token that is told, not of the one before it.
-            (row.position + 1).to_string(),
-            names.token(row.target),
-            names.token(row.predicted),
-            loss.to_string(),
-        ]
+        // That of the token that is told, not of the one before it.
+        next_token::cells(row.position + 1, names, row)
     }
 
     fn details(&self, _: &[String], _: &Predictions) -> Details {

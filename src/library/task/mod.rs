@@ -26,6 +26,7 @@ mod label_words;
 mod masked_lm;
 mod multi_label;
 mod multiple_choice;
+mod next_token;
 mod one_class;
 mod parts;
 mod places;
@@ -36,6 +37,7 @@ mod weighting;
 mod words;
 
 pub use masked_lm::masking::Masking;
+use parts::label_keys;
 pub use parts::{Answer, Asked, Classes, Details, Form, Gathered, Head, Names, Scored};
 pub use places::{ReadDraw, ReadPlace, Reads};
 pub use words::Pieces;
@@ -467,21 +469,6 @@ pub fn labels_texts(class: &str) -> bool {
     let own = TASKS.iter().filter_map(|kind| kind.class);
     own.chain(["ForSequenceClassification"])
         .any(|end| class.ends_with(end))
-}
-
-/// Writes the names of labels into a config.
-fn label_keys(config: &mut Map<String, Json>, names: &[String]) {
-    // `transformers` takes the number of labels from `id2label`; a number beside it could only disagree.
-    for count in ["num_labels", "_num_labels"] {
-        config.shift_remove(count);
-    }
-    let pairs = || names.iter().enumerate();
-    let id2label: Map<String, Json> = pairs()
-        .map(|(i, name)| (i.to_string(), json!(name)))
-        .collect();
-    let label2id: Map<String, Json> = pairs().map(|(i, name)| (name.clone(), json!(i))).collect();
-    config.insert("id2label".into(), Json::Object(id2label));
-    config.insert("label2id".into(), Json::Object(label2id));
 }
 
 /// A number with the digits that f32 has.

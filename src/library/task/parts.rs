@@ -1,6 +1,6 @@
 //! What a task says of itself and what it is given: what it predicts, its head, its rows of scores, its classes.
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::super::data::set::{Labels, Naming};
 use super::super::data::tokens::{EncodedSet, Target};
@@ -188,4 +188,19 @@ pub struct Details {
     pub entries: Map<String, Json>,
     /// What is doubtful about the predictions.
     pub doubts: Vec<(&'static Code, String)>,
+}
+
+/// Writes the names of labels into a config.
+pub(super) fn label_keys(config: &mut Map<String, Json>, names: &[String]) {
+    // `transformers` takes the number of labels from `id2label`; a number beside it could only disagree.
+    for count in ["num_labels", "_num_labels"] {
+        config.shift_remove(count);
+    }
+    let pairs = || names.iter().enumerate();
+    let id2label: Map<String, Json> = pairs()
+        .map(|(i, name)| (i.to_string(), json!(name)))
+        .collect();
+    let label2id: Map<String, Json> = pairs().map(|(i, name)| (name.clone(), json!(i))).collect();
+    config.insert("id2label".into(), Json::Object(id2label));
+    config.insert("label2id".into(), Json::Object(label2id));
 }

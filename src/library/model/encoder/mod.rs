@@ -253,6 +253,22 @@ pub(super) fn old_names(name: &str, prefixes: &[&str]) -> Vec<String> {
     names
 }
 
+/// RoBERTa's head on a sequence, a map with an activation before the one to the classes: `[S, hidden] → [S, classes]`.
+pub(super) fn dense_head(
+    net: &mut Net<'_>,
+    sizes: &Sizes,
+    activation: ActivationKind,
+    (hidden, classes): (Value, u64),
+) -> Value {
+    let (d, p) = (sizes.hidden, sizes.head_dropout);
+    let x = net.dropout(hidden, p);
+    let x = net.linear(Site::linear("classifier.dense", Role::HeadDense, (d, d)), x);
+    let x = net.activation(activation, x);
+    let x = net.dropout(x, p);
+    let site = Site::linear("classifier.out_proj", Role::HeadOutput, (d, classes));
+    net.linear(site, x)
+}
+
 /// A head on each token, as the classes of transformers for tokens have it: `[N, width] → [N, classes]`.
 pub(super) fn token_head(
     net: &mut Net<'_>,

@@ -231,6 +231,24 @@ unsafe fn part<V: Vectors<L>, const L: usize>(blocks: &[*const u8; L], k: usize)
     }
 }
 
+/// The same of both parts of a pair.
+///
+/// # Safety
+/// As of [`part`].
+#[inline(always)]
+unsafe fn parts<V: Vectors<L>, const L: usize>(
+    blocks: &[*const u8; L],
+    pair: usize,
+) -> [[V::Floats; 2]; 2] {
+    // SAFETY: passed on.
+    unsafe {
+        [
+            part::<V, L>(blocks, 2 * pair),
+            part::<V, L>(blocks, 2 * pair + 1),
+        ]
+    }
+}
+
 /// See `format::q4_k`. Two parts are read at once, which share their bytes.
 pub(super) struct Q4K;
 
@@ -243,10 +261,7 @@ impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q4K {
         let (blocks, pair) = (of.blocks(first, from / 256), from % 256 / 64);
         // SAFETY: as above.
         unsafe {
-            let parts = [
-                part::<V, L>(&blocks, 2 * pair),
-                part::<V, L>(&blocks, 2 * pair + 1),
-            ];
+            let parts = parts::<V, L>(&blocks, pair);
             (V::eight_words(&behind(&blocks, 16 + 32 * pair)), parts)
         }
     }
@@ -277,10 +292,7 @@ impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q5K {
         let (blocks, pair) = (of.blocks(first, from / 256), from % 256 / 64);
         // SAFETY: as above.
         unsafe {
-            let parts = [
-                part::<V, L>(&blocks, 2 * pair),
-                part::<V, L>(&blocks, 2 * pair + 1),
-            ];
+            let parts = parts::<V, L>(&blocks, pair);
             let low = V::eight_words(&behind(&blocks, 48 + 32 * pair));
             let mut fifth = V::eight_words(&behind(&blocks, 16));
             for words in &mut fifth {
