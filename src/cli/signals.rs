@@ -39,6 +39,15 @@ impl Asked {
     pub(super) fn run_begins(&self) {
         self.running.store(true, Ordering::Relaxed);
     }
+
+    /// Takes a signal as the one that asked for the end of a run, unless there was one before. Nothing but atomics:
+    /// handlers call it.
+    fn note(&self, signal: i32) {
+        if self.running.load(Ordering::Relaxed) {
+            let end = &self.end;
+            let _ = end.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Writing beyond the limit on the size of files is an error like a full disk, not the end of the process.
@@ -57,6 +66,16 @@ pub(super) fn watch(quiet: bool) -> std::io::Result<Arc<Asked>> {
     if !is_ignored(SIGHUP) {
         list.push(SIGHUP);
     }
+    for signal in list.iter().copied().filter(|s| *s != SIGUSR1) {
+        let own = asked.clone();
+        // The thread below sees pending signals in the order of their numbers, not in that of their arrival.
+        #[expect(
+            unsafe_code,
+            reason = "a handler that stores an atomic and does nothing else"
+        )]
+        // SAFETY: the handler neither allocates nor locks.
+        unsafe { signal_hook::low_level::register(signal, move || own.note(signal)) }?;
+    }
     let mut signals = Signals::new(list)?;
     let own = asked.clone();
     std::thread::Builder::new()
@@ -70,11 +89,11 @@ pub(super) fn watch(quiet: bool) -> std::io::Result<Arc<Asked>> {
                     leave(signal, "nothing was executed");
                 } else if first.is_none_or(|at| at.elapsed() < SAME) {
                     if first.is_none() {
-                        own.end.store(signal, Ordering::Relaxed);
+                        own.note(signal);
                         if !quiet {
                             say(&format!(
                                 "{}: the run ends after this step; one more, in more than two seconds, ends it at once",
-                                signal_name(signal)
+                                signal_name(own.end().unwrap_or(signal))
                             ));
                         }
                     }
