@@ -54,17 +54,36 @@ pub fn run(
         .filter(|stage| !reusable(stage) || store.finished(&entry_name(stage)).is_none());
     fits_disk(plan, to_run, &store, &options.out)?;
     let mut results = Results::new(plan, options, &stages);
+    let ran = run_stages(&store, world, &mut results, observer);
+    // What a stage left stays where a later one fails.
+    let notes = results.write();
+    ran?;
+    for note in notes? {
+        observer.event(Event::Note(&note));
+    }
+    Ok(results.document())
+}
+
+/// Runs the stages one after the other, or takes them from the store.
+fn run_stages(
+    store: &Store,
+    world: &dyn World,
+    results: &mut Results<'_>,
+    observer: &mut dyn Observer,
+) -> Result<(), RunError> {
+    let (plan, options, stages) = results.of();
+    let reusable = |stage: &Stage| stage.fingerprint.is_some() && !options.fresh;
     let mut first = true;
     let recipe = options.recipe.display().to_string();
     for stage in stages.iter().copied() {
         let decided = match stage.waits_for() {
-            Some(chooser) => Some(decide(plan, stage, chooser, &store, options)?),
+            Some(chooser) => Some(decide(plan, stage, chooser, store, options)?),
             None => None,
         };
         let stage = decided.as_ref().unwrap_or(stage);
         let key = entry_name(stage);
         let out = options.out.join(&stage.name.value);
-        let mut result = match enter(stage, &store, reusable(stage), options, observer)? {
+        let mut result = match enter(stage, store, reusable(stage), options, observer)? {
             Entered::Finished(manifest) => {
                 observer.event(Event::Cached {
                     name: &stage.name.value,
@@ -81,7 +100,7 @@ pub fn run(
                 let work = Work {
                     plan,
                     stage,
-                    store: &store,
+                    store,
                     options,
                     world,
                     dir: entry.dir().to_path_buf(),
@@ -111,7 +130,7 @@ pub fn run(
             observer.event(Event::Note(&note));
         }
     }
-    Ok(results.document())
+    Ok(())
 }
 
 /// What a stage finds in the store.

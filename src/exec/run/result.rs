@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
@@ -19,6 +20,10 @@ pub const RESULT: &str = "result.json";
 /// Results that are left out and named one by one.
 const MOST_SAID: usize = 6;
 
+/// How many times longer than a write takes the next one waits: a sweep of thousands of stages that are finished already
+/// would else spend its time on a document that grows with each of them.
+const REST: u32 = 10;
+
 /// What a run leaves in OUT.
 pub(in crate::exec) struct Results<'a> {
     plan: &'a Plan,
@@ -29,6 +34,10 @@ pub(in crate::exec) struct Results<'a> {
     done: Vec<Json>,
     /// What was said of results that do not hold any more.
     said: bool,
+    /// When the document was written last, and how long that took.
+    written: Option<(Instant, Duration)>,
+    /// How many of the results are in the document.
+    kept: usize,
 }
 
 impl<'a> Results<'a> {
@@ -43,18 +52,40 @@ impl<'a> Results<'a> {
             stages,
             done: Vec::new(),
             said: false,
+            written: None,
+            kept: 0,
         }
     }
 
-    /// Adds a result and writes the document; gives notes on what of an earlier one was left out.
+    /// Adds a result and writes the document unless it was written a moment ago; gives notes on what of an earlier one
+    /// was left out.
     ///
     /// # Errors
     /// What the file system says.
     pub(in crate::exec) fn add(&mut self, result: Json) -> Result<Vec<String>, RunError> {
         self.done.push(result);
+        let due = |(at, took): (Instant, Duration)| at.elapsed() >= took * REST;
+        if self.written.is_none_or(due) {
+            self.write()
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Writes the document if it lacks a result; gives notes on what of an earlier one was left out.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(in crate::exec) fn write(&mut self) -> Result<Vec<String>, RunError> {
+        if self.kept == self.done.len() {
+            return Ok(Vec::new());
+        }
+        let begun = Instant::now();
         let earlier = self.earlier();
         create_dirs(&self.options.out)?;
         sealed::write(&self.path(), &self.with(&earlier.held))?;
+        self.written = Some((Instant::now(), begun.elapsed()));
+        self.kept = self.done.len();
         Ok(if std::mem::replace(&mut self.said, true) {
             Vec::new()
         } else {
@@ -65,6 +96,11 @@ impl<'a> Results<'a> {
             }
             gone
         })
+    }
+
+    /// The plan, what is asked for, and the stages that this run comes to.
+    pub(in crate::exec) fn of(&self) -> (&'a Plan, &'a Options, &'a [&'a Stage]) {
+        (self.plan, self.options, self.stages)
     }
 
     /// The document.
