@@ -129,6 +129,10 @@ impl Row {
 }
 
 /// Runs a point. SiVA's points go on from one decomposition a model, which is a row of its own.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what one row of the table is measured of"
+)]
 fn run(
     root: &Path,
     shape: &str,

@@ -9,6 +9,7 @@ use peftc::program::op::{
 use super::{Run, TOKENS, Unit, WIDTH, floats, words};
 
 /// The ops of decoders, at the same width; a vocabulary of 32,000 tokens.
+#[expect(clippy::too_many_lines, reason = "the rows of one table")]
 pub fn all(run: &Run<'_>) {
     let (x, wide) = (|| floats(&[TOKENS, WIDTH]), || floats(&[TOKENS, 3072]));
     let rotary = Rotary {

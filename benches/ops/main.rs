@@ -45,6 +45,10 @@ fn ty(t: &Tensor) -> TensorType {
     TensorType::new(t.dtype(), t.dims.iter().map(|&n| Dim::from(n as u64)))
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what one row of the table is measured of"
+)]
 fn measure(
     filter: &str,
     machine: &Machine,
@@ -127,6 +131,7 @@ fn all(filter: &str, machine: &Machine) {
 }
 
 /// Linear layers and LoRA.
+#[expect(clippy::too_many_lines, reason = "the rows of one table")]
 fn products(run: &Run<'_>) {
     let linear = |a_t, b_t, epilogue| {
         let product = MatMul::plain(a_t, b_t, Real::new(1.0));

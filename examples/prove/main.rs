@@ -283,6 +283,10 @@ fn describe(draw: &Draw) -> String {
     format!("# model/config.json: {}\n{}", draw.config, draw.recipe)
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one draw, from its recipe to its verdict"
+)]
 fn prove(asked: &Asked) -> Result<Tally, String> {
     let io = |e: std::io::Error| e.to_string();
     let peftc = asked.peftc.clone().map_or_else(binary, Ok)?;

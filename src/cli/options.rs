@@ -91,6 +91,7 @@ impl Common {
     }
 
     /// Compiles a recipe and prints what is to be said about it.
+    #[expect(clippy::too_many_arguments, reason = "what a recipe is compiled in")]
     pub(super) fn compiled(
         &self,
         file: &Path,
@@ -106,6 +107,7 @@ impl Common {
 
     /// Compiles a recipe in the pool; prompts that were chosen before are taken from the store, and stages
     /// that say `fit = auto` are made to fit a budget.
+    #[expect(clippy::too_many_arguments, reason = "what a recipe is compiled in")]
     pub(super) fn compile(
         &self,
         file: &Path,

@@ -35,6 +35,7 @@ const PREFIX: &str = "base_model.model.";
 ///
 /// # Errors
 /// What the file system says; a tensor whose shape and data disagree is a bug.
+#[expect(clippy::too_many_arguments, reason = "the parts of the two files")]
 pub fn write(
     dir: &Path,
     base: &str,

@@ -30,11 +30,11 @@ impl Pattern {
         let layers = match self.layers {
             None => true,
             Some((start, end)) => {
-                let n = n_layers as i64;
+                let n = n_layers.cast_signed();
                 let absolute = |i: i64| if i < 0 { i + n } else { i };
                 let (start, end) = (start.map_or(0, absolute), end.map_or(n, absolute));
                 site.layer
-                    .is_some_and(|l| (start..end).contains(&(l as i64)))
+                    .is_some_and(|l| (start..end).contains(&l.cast_signed()))
             }
         };
         layers

@@ -25,10 +25,13 @@ pub(super) use asked::wrong;
 
 impl Binder<'_> {
     /// A split as a stage wants it; `None` after a diagnostic.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is planned, what it stands on, and where complaints go"
+    )]
     pub(super) fn split(
         &mut self,
-        name: &str,
-        split: &str,
+        (name, split): (&str, &str),
         model: &BoundModel,
         want: Want<'_>,
         at: Span,
@@ -89,7 +92,7 @@ impl Binder<'_> {
     ) -> Option<Arc<BoundSplit>> {
         match self.tally(source) {
             Ok((n, classes, survey)) => {
-                let noted = self.note(asked.declared, asked.split, want, None, &classes, survey);
+                let noted = self.note((asked.declared, asked.split), want, None, &classes, survey);
                 let sequences = n * want.draws as usize * asked.form.sequences() as usize;
                 let lengths = Lengths::Known(vec![want.longest(); sequences]);
                 let bound = asked.bound(lengths, classes);
@@ -135,7 +138,7 @@ impl Binder<'_> {
         let identity = source.identity.clone();
         let lengths = Lengths::Known(made.set.lengths());
         let bound = Arc::new(BoundSplit {
-            noted: self.note(declared, split, want, tokens, &made.classes, made.survey),
+            noted: self.note((declared, split), want, tokens, &made.classes, made.survey),
             supervision: made.supervision,
             making: made.making,
             host_bytes: made.set.heap_bytes()

@@ -21,10 +21,8 @@ pub(super) const CHOSEN: &str = "chosen prompt";
 /// not be had. References count by what they refer to, not by name; adapters that are started from by their files.
 pub(super) fn fingerprint(
     plan: &Plan,
-    kind: &dyn StageKind,
-    filled: &Filled,
-    start: &Handed,
-    parent: Option<&str>,
+    (kind, filled): (&dyn StageKind, &Filled),
+    (start, parent): (&Handed, Option<&str>),
     splits: &[Option<Arc<BoundSplit>>],
     adapters: Option<String>,
 ) -> (IndexMap<String, String>, Option<String>) {

@@ -150,6 +150,10 @@ impl Holds<'_> {
 
 /// Checks the tensors of a stage against what it starts from; an adapter of peft's holds those of these names. `false`
 /// after a diagnostic.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is planned, what it stands on, and where complaints go"
+)]
 pub(super) fn check(
     plan: &Plan,
     (kind, values): (&dyn StageKind, &Values),

@@ -391,6 +391,10 @@ impl Binder<'_> {
         Some(tokenizer)
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is planned, what it stands on, and where complaints go"
+    )]
     fn read_tokenizer(
         &self,
         declared: &Declared,

@@ -28,6 +28,10 @@ pub(super) enum Wording<'r> {
 }
 
 /// Puts the prompt a stage writes, or goes on with, into what it starts from. `None` after a diagnostic.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is planned, what it stands on, and where complaints go"
+)]
 pub(super) fn take<'r>(
     recipe: &'r Recipe,
     chooser: &dyn Fn(&str) -> Option<Chooser>,

@@ -96,10 +96,13 @@ pub(super) struct Notes {
 
 impl Binder<'_> {
     /// Notes what was seen of a split, once for each way its rows become tokens.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is planned, what it stands on, and where complaints go"
+    )]
     pub(super) fn note(
         &mut self,
-        declared: &Declared,
-        split: &str,
+        (declared, split): (&Declared, &str),
         want: Want<'_>,
         tokenizer: Option<&str>,
         classes: &[String],

@@ -44,79 +44,94 @@ const MOST_IMPORTS: usize = 64;
 /// Reads a file and all that it imports, each once, those that are imported first.
 pub(super) fn load(
     path: &Path,
-    from: Option<Span>,
-    stack: &mut Vec<PathBuf>,
-    files: &mut Vec<Loaded>,
     sources: &mut Sources,
     world: &dyn World,
     diags: &mut Diags,
-) {
-    let identity = plain(path);
-    if stack.contains(&identity) {
-        let at = from.unwrap_or_default();
-        diags.push(
-            Diag::error(
-                &BAD_IMPORT,
-                at,
-                format!("`{}` imports itself", path.display()),
-            )
-            .label("closes the circle")
-            .help("remove this import: what the file declares is there already"),
-        );
-        return;
-    }
-    if stack.len() >= MOST_IMPORTS {
-        let message = format!("files import each other {MOST_IMPORTS} deep");
-        diags.push(
-            Diag::error(&BAD_IMPORT, from.unwrap_or_default(), message)
-                .label("one too many")
-                .help("import these files from the recipe itself"),
-        );
-        return;
-    }
-    let text = match text_of(path, world) {
-        Ok(text) => text,
-        Err(why) => {
-            let (code, why) = match from {
-                Some(_) => (&BAD_IMPORT, why),
-                None => (&UNREADABLE_RECIPE, why.on_the_command_line()),
-            };
-            let message = format!("cannot read `{}`: {}", path.display(), why.cause);
-            let mut diag = Diag::error(code, from.unwrap_or_default(), message);
-            diag.span = from;
-            diag.help = Some(why.remedy);
-            diags.push(diag);
+) -> Vec<Loaded> {
+    let mut loading = Loading {
+        stack: Vec::new(),
+        files: Vec::new(),
+        sources,
+        world,
+        diags,
+    };
+    loading.file(path, None);
+    loading.files
+}
+
+/// Files on their way in.
+struct Loading<'a> {
+    /// The file that is read, after those that import it.
+    stack: Vec<PathBuf>,
+    /// Those that are read.
+    files: Vec<Loaded>,
+    sources: &'a mut Sources,
+    world: &'a dyn World,
+    diags: &'a mut Diags,
+}
+
+impl Loading<'_> {
+    /// Reads a file, which an import elsewhere may name.
+    fn file(&mut self, path: &Path, from: Option<Span>) {
+        let identity = plain(path);
+        if self.stack.contains(&identity) {
+            let at = from.unwrap_or_default();
+            self.diags.push(
+                Diag::error(
+                    &BAD_IMPORT,
+                    at,
+                    format!("`{}` imports itself", path.display()),
+                )
+                .label("closes the circle")
+                .help("remove this import: what the file declares is there already"),
+            );
             return;
         }
-    };
-    let id: SourceId = sources.add(path.display().to_string(), text.clone());
-    let parsed = crate::syntax::parse(&text, id);
-    diags.extend(parsed.diags);
-    let Some(file) = parsed.value else { return };
-    let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    stack.push(identity.clone());
-    for item in &file.items {
-        if let Item::Import(import) = item {
-            let target = base.join(&import.path.value);
-            if !files.iter().any(|f: &Loaded| f.path == plain(&target)) {
-                load(
-                    &target,
-                    Some(import.path.span),
-                    stack,
-                    files,
-                    sources,
-                    world,
-                    diags,
-                );
+        if self.stack.len() >= MOST_IMPORTS {
+            let message = format!("files import each other {MOST_IMPORTS} deep");
+            self.diags.push(
+                Diag::error(&BAD_IMPORT, from.unwrap_or_default(), message)
+                    .label("one too many")
+                    .help("import these files from the recipe itself"),
+            );
+            return;
+        }
+        let text = match text_of(path, self.world) {
+            Ok(text) => text,
+            Err(why) => {
+                let (code, why) = match from {
+                    Some(_) => (&BAD_IMPORT, why),
+                    None => (&UNREADABLE_RECIPE, why.on_the_command_line()),
+                };
+                let message = format!("cannot read `{}`: {}", path.display(), why.cause);
+                let mut diag = Diag::error(code, from.unwrap_or_default(), message);
+                diag.span = from;
+                diag.help = Some(why.remedy);
+                self.diags.push(diag);
+                return;
+            }
+        };
+        let id: SourceId = self.sources.add(path.display().to_string(), text.clone());
+        let parsed = crate::syntax::parse(&text, id);
+        self.diags.extend(parsed.diags);
+        let Some(file) = parsed.value else { return };
+        let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        self.stack.push(identity.clone());
+        for item in &file.items {
+            if let Item::Import(import) = item {
+                let target = base.join(&import.path.value);
+                if !self.files.iter().any(|f| f.path == plain(&target)) {
+                    self.file(&target, Some(import.path.span));
+                }
             }
         }
+        self.stack.pop();
+        self.files.push(Loaded {
+            path: identity,
+            file,
+            base,
+        });
     }
-    stack.pop();
-    files.push(Loaded {
-        path: identity,
-        file,
-        base,
-    });
 }
 
 /// Most bytes of a recipe; the largest that are shipped have 3 KiB.

@@ -52,16 +52,7 @@ pub fn resolve(
     world: &dyn World,
 ) -> Outcome<Swept> {
     let mut diags = Diags::default();
-    let mut files = Vec::new();
-    load(
-        path,
-        None,
-        &mut vec![],
-        &mut files,
-        sources,
-        world,
-        &mut diags,
-    );
+    let files = load(path, sources, world, &mut diags);
     let overrides: Vec<(String, Value)> = sets
         .iter()
         .filter_map(|(name, text)| {
@@ -282,6 +273,10 @@ fn noun(keyword: &str) -> &str {
     }
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is planned, what it stands on, and where complaints go"
+)]
 fn check_reference(
     known: &IndexMap<&str, &Declared>,
     places: &IndexMap<&str, Span>,

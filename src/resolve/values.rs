@@ -58,6 +58,7 @@ pub(super) fn check(
 }
 
 /// Checks a value that is no name of a `let`.
+#[expect(clippy::too_many_lines, reason = "an arm for each kind of value")]
 fn checked(scope: &Scope<'_>, key: &Key, value: &Value, diags: &mut Diags) -> Option<Checked> {
     if let ValueKind::Number { digits, unit } = &value.value {
         let (unit, span) = (unit.as_deref(), value.span);

@@ -64,6 +64,7 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    #[expect(clippy::too_many_arguments, reason = "the fields of one mistake")]
     fn add(&mut self, decl: usize, phase: Phase, code: &str, edits: Vec<Edit>, more: &[&str]) {
         let keys = edits.iter().flat_map(|edit| match edit {
             Edit::Set(d, key, _) | Edit::Remove(d, key) => vec![(*d, key.clone())],
@@ -88,6 +89,7 @@ impl Found<'_> {
         });
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of one mistake")]
     fn set(
         &mut self,
         decl: usize,
@@ -337,6 +339,7 @@ fn models(found: &mut Found<'_>, i: usize) {
 }
 
 /// What stands outside of all declarations.
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn outside(found: &mut Found<'_>) {
     let value = Phase::Value;
     let bottom = |line: &str| vec![Edit::Bottom(line.to_owned())];

@@ -219,6 +219,10 @@ fn what_is_learned_is_proved_before_anything_runs() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table of mistakes and what is said of them"
+)]
 fn bad_rows_and_templates_are_refused_by_their_places() {
     let good = json!([say("user", "w5"), say("assistant", "w6")]);
     let dir = folder(&[]);

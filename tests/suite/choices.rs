@@ -6,6 +6,10 @@ use super::decoders::{run, traces, write_model};
 use super::support::{json, program, stderr_of, stdout_of};
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn options_have_the_likelihoods_and_accuracies_of_the_harness() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let made = json("tests/reference/choices.json");

@@ -193,6 +193,10 @@ fn objects(text: &str) -> Vec<Value> {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn predict_takes_every_form_of_a_model_and_gives_the_same() {
     let dir = folder(STAGES);
     let at = dir.path();
@@ -313,6 +317,10 @@ fn predict_takes_every_form_of_a_model_and_gives_the_same() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn as_many_rows_come_out_as_go_in() {
     let dir = folder(STAGES);
     let at = dir.path();

@@ -170,6 +170,10 @@ fn data_are_a_folder_a_file_a_list_or_a_pattern() {
 
 /// One cause, one error, at what of the declaration is to blame, with what to do.
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table of mistakes and what is said of them"
+)]
 fn what_is_wrong_with_data_is_said_once_and_where() {
     let case = Case::new();
     let rows = |label: &str| format!("text,label\n{}", format!("a,{label}\nb,0\n").repeat(30));

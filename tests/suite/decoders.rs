@@ -183,6 +183,10 @@ fn every_family_has_the_loss_and_the_gradients_of_transformers() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn methods_meet_their_estimates_and_micro_batches_and_merges_change_nothing() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let traces = traces();

@@ -217,6 +217,10 @@ fn what_is_wrong_is_said_and_nothing_acts() {
 }
 
 /// Hostile files of other programs: a model's, an adapter's, data, results.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table of mistakes and what is said of them"
+)]
 fn files(dir: &Path, fails: &dyn Fn(&[&str])) {
     let model = dir.join("model");
     std::fs::create_dir(&model).expect("a folder");

@@ -61,6 +61,10 @@ const TRAIN: &str =
 const EVAL: &str = "data = d.test, objective = causal_lm, metrics = [loss]";
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn ranks_and_scales_are_those_of_the_first_placement_that_matches() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let at = here();
@@ -147,6 +151,10 @@ fn ranks_and_scales_are_those_of_the_first_placement_that_matches() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn tables_and_heads_of_decoders_are_adapted_merged_and_read_back() {
     let names = ["llama", "llama_tied", "granite", "gpt2", "gpt2_unscaled"];
     let dir = decoders(&names);

@@ -86,6 +86,10 @@ fn run(dir: &Path, name: &str, recipe: &str) -> Value {
 const TRAINING: &str = "optimizer = adamw { weight_decay = 0.01 }, steps = 20, batch = 16, max_length = 64, clip = 0, dropout = 0, shuffle = false";
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn losses_probabilities_and_metrics_are_those_of_pytorch_and_scikit_learn() {
     let here = here();
     let at = here.display();
@@ -176,6 +180,10 @@ fn losses_probabilities_and_metrics_are_those_of_pytorch_and_scikit_learn() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn lists_and_texts_are_the_same_labels_and_all_the_stages_meet_their_estimates() {
     let here = here();
     let at = here.display();

@@ -143,6 +143,10 @@ fn what_an_adapter_cannot_be_is_said() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn adapters_are_converted_to_loras_and_made_one() {
     let (dir, head, wanted) = trained();
     let dir = dir.path();

@@ -183,6 +183,10 @@ fn passes_and_examples_of_a_pass_become_the_right_pair() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table of mistakes and what is said of them"
+)]
 fn values_of_a_wrong_shape_are_answered_with_the_right_one() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let lora = "lora { rank = 2 }";

@@ -41,6 +41,10 @@ fn run(dir: &Path, seed: u64) -> Value {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn two_seeds_of_a_recipe_are_one_row() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let (one, two) = (run(dir.path(), 1), run(dir.path(), 2));

@@ -104,8 +104,12 @@ fn write_model(name: &str, dir: &Path, classes: &[Value]) {
         all.flat_map(f32::to_le_bytes).collect()
     };
     let n = classes.len();
-    let weight = floats((0..64 * n as i32).collect());
-    let bias = floats((0..n as i32).map(|i| -1 - i).collect());
+    let weight = floats((0..64 * i32::try_from(n).expect("few")).collect());
+    let bias = floats(
+        (0..i32::try_from(n).expect("few"))
+            .map(|i| -1 - i)
+            .collect(),
+    );
     let view = |shape: &[usize], data| TensorView::new(Dtype::F32, shape.to_vec(), data);
     let own = ["classifier", "pre_classifier", "bert.pooler"];
     let mut tensors: BTreeMap<String, TensorView<'_>> = held
@@ -150,6 +154,10 @@ fn predicted(dir: &Path, more: &[&str]) -> Vec<Value> {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn losses_tags_and_entities_are_those_of_transformers_and_seqeval() {
     let reference = json(Path::new("tests/reference/token_classify.json"));
     let classes = reference["classes"].as_array().expect("classes");

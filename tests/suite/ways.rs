@@ -332,6 +332,10 @@ fn workplace(family: &str) -> tempfile::TempDir {
     place
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 fn five_ways(family: &str, dtype: &str, dealt: Dealt) {
     let format = Format::named(dtype).expect("a format");
     let place = workplace(family);

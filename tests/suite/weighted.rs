@@ -200,6 +200,10 @@ fn a_killed_run_goes_on_with_the_same_bits() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table of mistakes and what is said of them"
+)]
 fn weights_that_do_not_fit_the_classes_or_the_task_are_refused() {
     let dir = folder();
     let said = |label: &str, stage: &str| {

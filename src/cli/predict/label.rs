@@ -85,6 +85,10 @@ impl Source<'_> {
 }
 
 /// The values that are added to some rows.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "rows, the session that labels them, and what is noted on the way"
+)]
 fn label(
     part: &[Record],
     columns: &[String],
@@ -124,6 +128,10 @@ fn placed<T>(has: Vec<bool>, made: impl IntoIterator<Item = T>) -> impl Iterator
 }
 
 /// The same of rows of words.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "rows, the session that labels them, and what is noted on the way"
+)]
 fn label_words(
     part: &[Record],
     columns: &[String],

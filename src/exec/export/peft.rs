@@ -40,6 +40,15 @@ struct Adapted<'a> {
     form: PeftForm,
 }
 
+/// Keys of which some of the adapted places have other values than the first, in peft's patterns.
+fn keys_by_place(keys: &PeftKeys, adapted: &[Adapted<'_>]) -> PeftKeys {
+    let places: Vec<(&str, &[(&'static str, Json)])> = adapted
+        .iter()
+        .map(|a| (a.site.path.as_str(), a.form.keys.as_slice()))
+        .collect();
+    by_place(keys, &places)
+}
+
 /// Writes `dir` in peft's format, if the methods have an equal there and the base is one that can be named.
 ///
 /// # Errors
@@ -93,11 +102,7 @@ pub(in crate::exec) fn write_peft(
         tensors.extend(own_tensors(at, runner, initial)?);
     }
     let mut keys = form.keys;
-    let places = adapted.iter();
-    let places: Vec<(&str, &[(&'static str, Json)])> = places
-        .map(|a| (a.site.path.as_str(), a.form.keys.as_slice()))
-        .collect();
-    keys.extend(by_place(&keys, &places));
+    keys.extend(keys_by_place(&keys, &adapted));
     for at in &rows {
         let inside = |(name, dims, data): PeftTensor| (beside(&name), dims, data);
         tensors.extend(own_tensors(at, runner, initial)?.into_iter().map(inside));

@@ -71,6 +71,10 @@ pub struct Cache<'a> {
 ///
 /// # Errors
 /// What the file system says (a full disk: what is whole stays), or an interruption.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a pass: what runs, on what, and who watches"
+)]
 pub fn open(
     runner: &mut Runner,
     features: &Features,
@@ -187,6 +191,10 @@ fn open_files(dir: &Path, features: &Features) -> Result<Vec<Rowed>, RunError> {
     Ok(files)
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a pass: what runs, on what, and who watches"
+)]
 fn fill(
     runner: &mut Runner,
     features: &Features,
@@ -249,6 +257,10 @@ impl Reader {
 
     /// The kept values of a batch: rows from the disk, and for examples that are not kept from the
     /// prefix, run now.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a pass: what runs, on what, and who watches"
+    )]
     fn feeds(
         &self,
         runner: &mut Runner,

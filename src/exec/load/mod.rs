@@ -72,6 +72,10 @@ pub fn load(
 ///
 /// # Errors
 /// A missing or misshapen tensor, an unreadable file.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a pass: what runs, on what, and who watches"
+)]
 pub(in crate::exec) fn load_pruned(
     runner: &mut Runner,
     params: &[Param],

@@ -86,6 +86,10 @@ impl Work<'_> {
     }
 
     /// Scores a split, writing the table of predictions on the way.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a pass: what runs, on what, and who watches"
+    )]
     fn tabulate(
         &self,
         (job, reference): (&Score, Option<&Reader>),

@@ -18,6 +18,10 @@ use crate::program::{Feed, Resident};
 ///
 /// # Errors
 /// Weights that cannot be read, or an interruption.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a pass: what runs, on what, and who watches"
+)]
 pub(in crate::exec) fn measure(
     (fisher, fit): (&Fisher, &Fit),
     set: &EncodedSet,

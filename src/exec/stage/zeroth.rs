@@ -43,6 +43,10 @@ pub(in crate::exec) fn shift(
 ///
 /// # Errors
 /// What a kernel refuses.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a pass: what runs, on what, and who watches"
+)]
 pub(in crate::exec) fn update(
     runner: &mut Runner,
     perturb: &Verified,

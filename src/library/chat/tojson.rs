@@ -113,6 +113,7 @@ impl Form {
         charge(state, out.len() - before)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a list on its way into a text")]
     fn items(
         &self,
         state: &State<'_, '_>,

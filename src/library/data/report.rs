@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(findings.cut_share(), Some(2.0 / 6.0));
         assert_eq!(
             findings.unknown_share(),
-            Some(1.0 / (2 + 6 + 4 + 1 + 2 + 6) as f64)
+            Some(1.0 / f64::from(2 + 6 + 4 + 1 + 2 + 6))
         );
         let one = survey(&[row("x", 0, 7)]);
         assert_eq!(

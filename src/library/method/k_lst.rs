@@ -184,10 +184,10 @@ impl Method for KLst {
             facts.hidden,
             R.get(values),
             K.get(values),
-            facts.layers as i64,
+            facts.layers.cast_signed(),
         );
         let (s, p) = (d / r, DROPOUT.get(values));
-        let half = k as i64 / 2;
+        let half = k.cast_signed() / 2;
         let states = net.features();
         let per_slot = DOWN.find(values) == Some("per_slot");
         net.prune(start::importance(INIT.get(values)));
@@ -207,7 +207,7 @@ impl Method for KLst {
             for j in 1..=layers {
                 let (mut slots, mut inputs) = (Vec::new(), vec![positions]);
                 for slot in 0..k as usize {
-                    let i = j - half + slot as i64;
+                    let i = j - half + (slot as u64).cast_signed();
                     if i < 1 || i > layers {
                         slots.push(None);
                         continue;

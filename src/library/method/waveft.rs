@@ -98,7 +98,10 @@ fn waves(values: &Values, site: &Site, taps: u64) -> Vec<Wave> {
         let at = at + (framed - n) / 2;
         let second = at >= framed / 2;
         let own = if second { at - framed / 2 } else { at };
-        (2 * own as i64 - taps as i64 + 2, u64::from(second))
+        (
+            2 * own.cast_signed() - taps.cast_signed() + 2,
+            u64::from(second),
+        )
     };
     let all = places(values, site).into_iter();
     all.map(|(row, column)| {
@@ -172,8 +175,8 @@ fn delta(at: &At<'_>, net: &mut Net<'_>) -> Delta {
     let inside = |at: i64, n: u64| (at >= 0 && (at as u64) < n).then_some(at as u64);
     let numbers = waves.iter().enumerate().flat_map(|(k, wave)| {
         (0..t * t).filter_map(move |i| {
-            let row = inside(wave.corner.0 + (i / t) as i64, site.output())?;
-            let column = inside(wave.corner.1 + (i % t) as i64, input)?;
+            let row = inside(wave.corner.0 + (i / t).cast_signed(), site.output())?;
+            let column = inside(wave.corner.1 + (i % t).cast_signed(), input)?;
             Some(((k as u64 * t * t + i) as u32, (row * input + column) as u32))
         })
     });

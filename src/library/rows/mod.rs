@@ -438,6 +438,10 @@ pub struct Added {
 ///
 /// # Errors
 /// The columns cannot be said in the format, or one is there already.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a file: its format, its place, its columns"
+)]
 pub fn sink<'a>(
     format: Format,
     out: Box<dyn Write + Send + 'a>,

@@ -231,6 +231,10 @@ fn older(files: &TokenizerFiles<'_>, class: Class) -> Result<Object, String> {
 }
 
 /// A tokenizer that a class makes of a vocabulary; what it does not take of the file is noted.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the files that a tokenizer is made of, and what is noted of them"
+)]
 fn made(
     class: Class,
     switches: Switches,

@@ -48,6 +48,10 @@ pub(super) struct Planner<'a, 'b> {
 impl Planner<'_, '_> {
     /// Plans a declared stage under the name that tells it from its variants. Each phase complains about all it
     /// sees; what comes of them is lowered only where none did.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the phases of planning, one after the other"
+    )]
     pub(super) fn stage(
         &mut self,
         declared: &Declared,
@@ -59,14 +63,12 @@ impl Planner<'_, '_> {
         let kind = stage::stage(&filled.name)?;
         kind.check(values, filled.span, diags);
         let (mut start, parent, mut model) = self.begin(declared, kind, diags)?;
-        let tuning = self.tuning(
-            declared,
-            kind,
-            &start,
-            parent.is_some(),
-            model.as_ref(),
-            diags,
-        );
+        let tuning = if kind.trains() {
+            let from = (&start, parent.is_some());
+            self.tuning(declared, from, model.as_ref(), diags)
+        } else {
+            self.applied(declared, &start, model.as_ref(), diags)
+        };
         if let Some(tuning) = &tuning {
             self.marking = tuning.marking();
             self.tasks = tuning.tasks_of_examples();
@@ -84,10 +86,8 @@ impl Planner<'_, '_> {
         let name = Spanned::new(alias, declared.name.span);
         let (parts, fingerprint) = fingerprint::fingerprint(
             self.plan,
-            kind,
-            filled,
-            &start,
-            parent.as_deref(),
+            (kind, filled),
+            (&start, parent.as_deref()),
             sets.first().map_or(&[], Vec::as_slice),
             adapters::identity(&tuning, declared, self.binder.world),
         );

@@ -122,21 +122,16 @@ impl Planner<'_, '_> {
         ))
     }
 
-    /// The methods in force: the stage's own, or those of the stage it continues.
+    /// The methods that train: the stage's own, or those of the stage it continues.
     pub(super) fn tuning(
         &self,
         declared: &Declared,
-        kind: &dyn StageKind,
-        start: &Handed,
-        continues: bool,
+        (start, continues): (&Handed, bool),
         model: &dyn Model,
         diags: &mut Diags,
     ) -> Option<Tuning> {
         let n_layers = model.facts().blocks;
         let (base, values) = (declared.base.as_path(), &declared.filled.values);
-        if !kind.trains() {
-            return self.applied(declared, start, model, diags);
-        }
         let own = |key: &str| values.written(key) || !continues || start.tuning.methods.is_empty();
         let written: Vec<Filled> = keys::ADAPTER
             .get(values)
@@ -210,7 +205,7 @@ impl Planner<'_, '_> {
     }
 
     /// The methods of what a stage starts from, or of the adapter that it applies to that.
-    fn applied(
+    pub(super) fn applied(
         &self,
         declared: &Declared,
         start: &Handed,

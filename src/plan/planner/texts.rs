@@ -43,6 +43,10 @@ fn own_head(kind: &dyn StageKind, start: &Handed) -> Vec<String> {
 
 impl Planner<'_, '_> {
     /// The stage's texts within its prompt, and the prompt's words; `None` after a diagnostic.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is planned, what it stands on, and where complaints go"
+    )]
     pub(super) fn texts(
         &mut self,
         declared: &Declared,
@@ -125,6 +129,10 @@ impl Planner<'_, '_> {
     /// The splits a kind reads, within each template that may stand around the text: one, or those
     /// that are chosen from. Classes that are not fixed yet come from the first split. `None` after a
     /// diagnostic.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is planned, what it stands on, and where complaints go"
+    )]
     fn sets(
         &mut self,
         kind: &dyn StageKind,
@@ -202,6 +210,10 @@ impl Planner<'_, '_> {
 
     /// A split that a key names. Classes that are not fixed yet are its own. The outer `None` says that the classes are
     /// wrong, the inner one that the split is.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is planned, what it stands on, and where complaints go"
+    )]
     fn set(
         &mut self,
         (name, split): (&str, &str),
@@ -219,7 +231,7 @@ impl Planner<'_, '_> {
         let at = values.span(key);
         let bound = self
             .binder
-            .split(name, split, &start.model, want, at, diags);
+            .split((name, split), &start.model, want, at, diags);
         let Some(split) = bound.as_ref().filter(|_| task.answer().names_classes()) else {
             return Some(bound);
         };

@@ -1,5 +1,6 @@
 use super::*;
 
+#[expect(clippy::too_many_arguments, reason = "the fields of one result")]
 pub(in crate::report) fn result(
     out: &str,
     recipe: &str,

@@ -2,6 +2,7 @@
 
 use super::*;
 
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 pub(super) fn stages(found: &mut Found<'_>, i: usize, decl: &Decl) {
     let kind = decl.ctor.as_str();
     let (keys, conflict, idle) = (Phase::Keys, "stage::conflicting_keys", "stage::no_effect");
@@ -156,6 +157,7 @@ pub(super) fn stages(found: &mut Found<'_>, i: usize, decl: &Decl) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn methods(found: &mut Found<'_>, i: usize, decl: &Decl) {
     let adapted = decl.get("from").is_some_and(|parent| {
         let parent = found.recipe.place(parent).map(|p| &found.recipe.decls[p]);

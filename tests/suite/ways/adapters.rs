@@ -92,6 +92,10 @@ pub(super) fn make_adapters(dir: &Path, base: &Path) {
 }
 
 /// Plain weights with an adapter in peft's format applied: the format's rules in a few lines.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one training, looked at from all sides"
+)]
 pub(super) fn with_peft(
     adapter: &Path,
     mut weights: HashMap<String, Tensor>,

@@ -55,7 +55,7 @@ impl Distances {
     /// The buckets of all distances from `−longest` to `longest`.
     #[must_use]
     pub fn list(self, longest: u64) -> Vec<u32> {
-        let longest = longest as i64;
+        let longest = longest.cast_signed();
         (-longest..=longest).map(|d| self.bucket(d)).collect()
     }
 

@@ -160,7 +160,7 @@ fn names(program: &Program) -> BTreeMap<Value, String> {
 fn relative(name: &str, layer: Option<u64>) -> String {
     match (split_layer(name), layer) {
         (Some((head, n, tail)), Some(own)) => {
-            let offset = n as i64 - own as i64;
+            let offset = n.cast_signed() - own.cast_signed();
             let index = match offset {
                 0 => "*".to_owned(),
                 _ => format!("*{offset:+}"),

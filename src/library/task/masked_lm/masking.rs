@@ -178,7 +178,7 @@ mod tests {
             }
         }
         assert_eq!(all, 400 * 30);
-        let share = |n: usize| n as f64 / all as f64;
+        let share = |n: usize| n as f64 / f64::from(all);
         assert!((share(hidden) - 0.8).abs() < 0.02 && (share(kept) - 0.1).abs() < 0.02);
         assert_eq!(drawn, (4..104).collect());
     }

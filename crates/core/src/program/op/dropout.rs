@@ -104,6 +104,7 @@ impl Dropout {
 
 /// Drops and scales a row in place: element `i` by word `i % 4` of the block with counter
 /// `[first + i / 4, tail…]`.
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 pub(super) fn drop_row<T: Elementary>(
     stream: [u32; 2],
     first: u32,

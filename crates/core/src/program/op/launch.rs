@@ -346,6 +346,7 @@ impl Launches {
     }
 
     /// A block a row, with threads for `width` elements.
+    #[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
     pub fn rows(
         &mut self,
         source: &'static str,
@@ -404,6 +405,7 @@ impl Launches {
     }
 
     /// The same of any reduction, whose second kernel combines the runs.
+    #[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
     pub fn column_runs(
         &mut self,
         (source, kernel): (&'static str, &'static str),

@@ -105,7 +105,7 @@ impl LayerNorm {
         let (y, mean, rstd) = (y.slice::<T>(), mean.slice::<T>(), rstd.slice::<T>());
         let rows = (CHUNK / d.max(1)).max(1);
         let work = |(((y, mean), rstd), x): (((&mut [T], &mut [T]), &mut [T]), &[T])| {
-            normalise(eps, y, mean, rstd, x, g, b)
+            normalise(eps, (y, mean, rstd), x, (g, b))
         };
         if y.len() <= 2 * CHUNK {
             work((((y, mean), rstd), x));
@@ -122,12 +122,9 @@ impl LayerNorm {
 
 fn normalise<T: Elementary>(
     eps: f64,
-    y: &mut [T],
-    mean: &mut [T],
-    rstd: &mut [T],
+    (y, mean, rstd): (&mut [T], &mut [T], &mut [T]),
     x: &[T],
-    g: &[T],
-    b: &[T],
+    (g, b): (&[T], &[T]),
 ) {
     simd!(<T> (eps: f64 = eps, y: &'a mut [T] = y, mean: &'a mut [T] = mean, rstd: &'a mut [T] = rstd, x: &'a [T] = x, g: &'a [T] = g, b: &'a [T] = b) {
         let d = g.len().max(1);

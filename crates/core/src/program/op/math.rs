@@ -181,7 +181,7 @@ impl Elementary for f32 {
     fn log_fast(self) -> Self {
         let is_tiny = self < Self::MIN_POSITIVE;
         let x = if is_tiny { self * 8_388_608.0 } else { self };
-        let exponent = x.to_bits().wrapping_sub(0x3f35_04f3) as i32 >> 23;
+        let exponent = x.to_bits().wrapping_sub(0x3f35_04f3).cast_signed() >> 23;
         let m = Self::from_bits(x.to_bits().wrapping_sub((exponent as u32) << 23)) - 1.0;
         let n = exponent as Self - if is_tiny { 23.0 } else { 0.0 };
         let z = m * m;

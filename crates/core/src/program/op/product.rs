@@ -81,6 +81,7 @@ pub(super) fn scratch_of_rounded(m: u64, n: u64, k: u64) -> u64 {
 ///
 /// # Panics
 /// If a matrix reaches beyond its elements (a bug).
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 pub(super) fn product<T: Elementary, A: Operand<T>, B: Operand<T>>(
     sizes: (usize, usize, usize),
     out: &mut [T],
@@ -93,6 +94,7 @@ pub(super) fn product<T: Elementary, A: Operand<T>, B: Operand<T>>(
 }
 
 /// As [`product`], with a matrix in blocks on the right.
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 pub(super) fn product_with_blocks<S: Source<f32>>(
     sizes: (usize, usize, usize),
     out: &mut [f32],
@@ -107,6 +109,7 @@ pub(super) fn product_with_blocks<S: Source<f32>>(
 }
 
 /// As [`product`], with a matrix of plain numbers on the right.
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 pub(super) fn product_with_plain<S: Source<f32>, B: Plain>(
     sizes: (usize, usize, usize),
     out: &mut [f32],
@@ -121,6 +124,7 @@ pub(super) fn product_with_plain<S: Source<f32>, B: Plain>(
 }
 
 /// As [`product`], of operands rounded to bf16; their products and sums are f32.
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 pub(super) fn product_of_rounded<A: Operand<f32>, B: Operand<f32>>(
     sizes: (usize, usize, usize),
     out: &mut [f32],
@@ -188,6 +192,7 @@ impl Set for pulp::Arch {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 fn product_by<K: Arithmetic, A: Operand<K::Out>, B: Operand<K::Out>>(
     by: K,
     (m, n, k): (usize, usize, usize),

@@ -84,7 +84,7 @@ fn ln(x: f32) -> f32 {
     let bits = x.to_bits();
     let m = f32::from_bits((bits & 0x007f_ffff) | 0x3f00_0000);
     let low = m < std::f32::consts::FRAC_1_SQRT_2;
-    let e = ((bits >> 23) as i32 - 126 - i32::from(low)) as f32;
+    let e = ((bits >> 23).cast_signed() - 126 - i32::from(low)) as f32;
     let m = if low { m + m } else { m } - 1.0;
     let z = m * m;
     let p = 7.037_683_6e-2;

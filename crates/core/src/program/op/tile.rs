@@ -47,6 +47,7 @@ pub struct Product<'a, T> {
 }
 
 /// `out[m, n] = a[m, k] · b[k, n]` (`+ out`), with `out` of row stride `stride`.
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 pub(super) fn multiply<T: Elementary>(
     (m, n, k): (usize, usize, usize),
     out: &mut [T],
@@ -107,6 +108,10 @@ macro_rules! tiled {
     ($T:ty, $vector:ident, $lanes:ident, $splat:ident, $fma:ident, $load:ident, $store:ident) => {
         impl Tiled for $T {
             #[inline(always)]
+            #[expect(
+                clippy::too_many_lines,
+                reason = "one loop, whose tiles are kept in registers"
+            )]
             fn rows<S: pulp::Simd, const R: usize>(simd: S, x: &mut Product<'_, Self>, row: usize) {
                 let n = x.sizes.1;
                 let mut column = 0;

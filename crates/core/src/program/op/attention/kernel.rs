@@ -271,6 +271,7 @@ impl<T: Elementary> Operands<'_, T> {
     }
 
     /// The weights of a tile's keys, whose columns are given, after dropout, with the log-sum-exp of each query.
+    #[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
     fn weigh(&self, item: Item, own: &Tile, keys: Rows<'_, T>, p: &mut [T], lse: &mut [T]) {
         let (stride, heads) = (padded(own.keys.len()), self.heads.queries as usize);
         let d = heads * self.head;

@@ -189,6 +189,10 @@ impl<T: Elementary> Operands<'_, T> {
     }
 
     /// The heads that share a head of keys; `out` has rows `wide` apart.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one loop, whose tiles are kept in registers"
+    )]
     fn of_keys(
         &self,
         item: &Item,

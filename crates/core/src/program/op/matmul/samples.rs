@@ -6,6 +6,7 @@ use super::super::fixtures::{Fixtures, SHAPES, in_blocks, list, matrix, random};
 use super::super::thin_product;
 use super::{Epilogue, MatMul, Precision};
 
+#[expect(clippy::too_many_lines, reason = "a table of samples")]
 pub(in super::super) fn fixtures() -> Fixtures {
     let mut all = Fixtures::new();
     all.activations = Some(|op, _| match op {

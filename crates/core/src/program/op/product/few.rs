@@ -31,6 +31,7 @@ pub(super) fn packed(m: u64, columns: u64, width: u64) -> u64 {
 }
 
 /// [`product`](super::product) of at most [`ROWS`] rows and at least one element.
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 pub(super) fn product<K: Arithmetic, A: Operand<K::Out>, B: Operand<K::Out>>(
     by: K,
     (m, n, k): (usize, usize, usize),

@@ -108,6 +108,7 @@ impl<P: Copy + Send + Sync> Panels<P> {
 
 /// One panel: `here` rows or columns, in a width of `width`.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the operands of one kernel")]
 pub fn pack<S: Copy, P: Copy>(
     panel: &mut [MaybeUninit<P>],
     from: &Side<'_, S>,
