@@ -12,6 +12,7 @@ mod generation;
 mod gpu;
 mod init;
 mod list;
+mod logs;
 mod lsp;
 mod options;
 mod output;

@@ -199,6 +199,7 @@ impl Observer for Progress {
                 loss,
                 samples_per_s,
                 peak,
+                ..
             } => self.step(step, loss, samples_per_s, peak),
             Event::Kept { done, total } => self.kept(done, total),
             Event::Scored { done } => {

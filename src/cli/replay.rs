@@ -65,6 +65,7 @@ impl Replay {
             machine,
             device: Arc::new(self.common.exec_device()),
             machine_name: None,
+            command: String::new(),
             sources: Vec::new(),
         };
         let what = (

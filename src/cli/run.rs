@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::check::{fitted, needed, verdict};
 use super::exit;
+use super::logs::{self, Lines, Logged};
 use super::options::{Common, Intent, beside, error, print, store_of};
 use super::output::note;
 use super::progress::Progress;
@@ -19,6 +20,7 @@ use super::screen::Screen;
 use super::signals::{self, Asked};
 use super::table::{Side, Table};
 use crate::base::units::Bytes;
+use crate::exec::observe::Observer;
 use crate::exec::run::{Options, entry_name, run};
 use crate::exec::store::{State, Store};
 use crate::plan::{Plan, Stage};
@@ -58,8 +60,23 @@ pub(super) struct Run {
     /// Seconds between checkpoints
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     checkpoint_every: Duration,
+    /// Write curves for another tool: tensorboard=DIR, mlflow=DIR; may be given several times
+    #[arg(long, value_name = "TOOL=DIR", value_parser = logs::wanted)]
+    log: Vec<logs::Wanted>,
+    /// How progress is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
     #[command(flatten)]
     common: Common,
+}
+
+/// How progress is written.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// An object of JSON a line.
+    Json,
 }
 
 /// Whether to go on from checkpoints.
@@ -86,7 +103,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 impl Run {
     pub(super) fn run(&self) -> i32 {
         // From the beginning: SIGUSR1 would end a process that does not know it.
-        let asked_for = match signals::watch(self.common.quiet) {
+        let asked_for = match signals::watch(
+            self.common.quiet || self.log_format == LogFormat::Json,
+        ) {
             Ok(asked) => asked,
             Err(why) => {
                 error(&format!(
@@ -123,14 +142,10 @@ impl Run {
             note(&verdict(&left, budget, Screen::err(self.common.color)));
             return exit::TOO_LARGE;
         }
-        if !self.common.quiet {
+        if !self.common.quiet && self.log_format == LogFormat::Text {
             note(&fitted(plan));
         }
-        let stem = self
-            .file
-            .file_stem()
-            .map(|s| s.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let stem = self.stem();
         let options = Options {
             recipe: self.file.clone(),
             store,
@@ -145,6 +160,7 @@ impl Run {
             machine,
             device: Arc::new(self.common.exec_device()),
             machine_name: super::doctor::machine(machine.threads),
+            command: self.command(),
             sources: compiled
                 .sources
                 .iter()
@@ -185,13 +201,37 @@ impl Run {
         world: &super::world::RealWorld,
         asked: Arc<Asked>,
     ) -> i32 {
+        let stem = self.stem();
+        let opened: Result<Vec<_>, _> = self.log.iter().map(|log| log.open(&stem)).collect();
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(why) => {
+                error(&why);
+                return exit::FAILED;
+            }
+        };
         let quiet = self.common.quiet;
-        let result = self.common.in_pool(|| {
+        let (result, broken) = self.common.in_pool(|| {
+            let mut lines = Lines::new(asked.clone());
             let mut progress = Progress::new(quiet, asked);
-            let result = run(plan, options, world, &mut progress);
+            let shown: &mut dyn Observer = match self.log_format {
+                LogFormat::Text => &mut progress,
+                LogFormat::Json => &mut lines,
+            };
+            let mut logged = Logged::new(shown, opened, plan);
+            let result = run(plan, options, world, &mut logged);
+            let broken = logged.finish();
             progress.finish();
-            result
+            if let (LogFormat::Json, Err(why)) = (self.log_format, &result) {
+                lines.line(
+                    "failed",
+                    None,
+                    json!({ "message": why.to_string(), "exit_code": why.exit_code() }),
+                );
+            }
+            (result, broken)
         });
+        broken.iter().for_each(|why| error(why));
         match result {
             Ok(document) => {
                 if self.common.json {
@@ -208,13 +248,42 @@ impl Run {
                     }
                     print(&summary::made(&own, &document, &options.out, screen));
                 }
-                exit::DONE
+                if broken.is_empty() {
+                    exit::DONE
+                } else {
+                    exit::FAILED
+                }
             }
             Err(why) => {
-                error(&why.to_string());
+                if self.log_format == LogFormat::Text {
+                    error(&why.to_string());
+                }
                 why.exit_code()
             }
         }
+    }
+
+    /// The recipe's name without its ending.
+    fn stem(&self) -> String {
+        let stem = self.file.file_stem();
+        stem.map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The command, as it could be given beside the recipe.
+    fn command(&self) -> String {
+        let name = self.file.file_name().unwrap_or_default();
+        let mut words = vec!["peftc run".to_owned(), summary::quoted(Path::new(name))];
+        for set in &self.common.sets {
+            words.push(format!("--set {}", summary::quoted(Path::new(set))));
+        }
+        if self.common.device != "cpu" {
+            words.push(format!(
+                "--device {}",
+                summary::quoted(Path::new(&self.common.device))
+            ));
+        }
+        words.join(" ")
     }
 
     /// The document without the stages that this command did not ask for.

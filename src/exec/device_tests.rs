@@ -66,6 +66,7 @@ fn options(dir: &Path, recipe: &Path, device: Arc<dyn Open>) -> Options {
         machine: MACHINE,
         device,
         machine_name: None,
+        command: String::new(),
         sources: Vec::new(),
     }
 }

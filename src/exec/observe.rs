@@ -61,6 +61,10 @@ pub enum Event<'a> {
         step: u64,
         /// Its loss.
         loss: f64,
+        /// Its learning rate.
+        lr: f64,
+        /// The norm of its gradient.
+        grad_norm: f64,
         /// Examples a second so far.
         samples_per_s: f64,
         /// Most tensor bytes so far.

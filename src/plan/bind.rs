@@ -61,6 +61,8 @@ pub struct BoundSplit {
     pub encoded: Option<Arc<EncodedSet>>,
     /// Their lengths.
     pub lengths: Lengths,
+    /// The repository of the hub that its files are of.
+    pub hub: Option<String>,
     /// Columns of the text.
     pub text: Vec<String>,
     /// What its rows are.

@@ -95,7 +95,7 @@ impl Disk {
                     model(&size) + sides
                 } else {
                     let own = stage.job.params.iter().filter(adapter);
-                    own.map(size).sum::<u64>() + SMALL
+                    own.map(size).sum::<u64>() + 2 * SMALL
                 };
                 Self {
                     artifact: if fold.to.is_some() {

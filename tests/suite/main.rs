@@ -26,6 +26,7 @@ mod generate;
 mod gguf;
 mod golden;
 mod hostile;
+mod logs;
 mod lora_family;
 mod lsp;
 mod masked;

@@ -316,7 +316,7 @@ fn scored(document: &Json) -> &str {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     if text.contains(visible::acts) {
         // What bash, zsh and ksh read as the character itself.

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use super::card::{CARD, OURS};
 use crate::exec::export::gguf;
 use crate::files::RunError;
 use crate::files::durable::{create_dirs, failed, write_atomically, write_bytes};
@@ -79,7 +80,10 @@ pub(in crate::exec) fn publish(stage: &Stage, entry: &Path) -> Result<(), RunErr
     let list = fs::read_dir(&model).map_err(|e| failed(&model, "list", &e))?;
     for item in list {
         let item = item.map_err(|e| failed(&model, "list", &e))?;
-        copy(&item.path(), &to.join(item.file_name()))?;
+        let place = to.join(item.file_name());
+        if item.file_name() != CARD || is_ours(&place) {
+            copy(&item.path(), &place)?;
+        }
     }
     Ok(())
 }
@@ -98,6 +102,11 @@ fn publish_file(model: &Path, to: &Path) -> Result<(), RunError> {
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     let text = text.replacen(gguf::FILE, &name, 1);
     write_bytes(&to.with_extension(gguf::MODELFILE), text.as_bytes())
+}
+
+/// Whether a card may be written here: none is there, or one that nobody has made their own.
+fn is_ours(card: &Path) -> bool {
+    fs::read_to_string(card).map_or(!card.exists(), |text| text.contains(OURS))
 }
 
 /// Copies a file, unless it is there.

@@ -26,6 +26,7 @@ use crate::plan::{Plan, Stage};
 use crate::program::rates::{Rates, Spent};
 
 pub mod budget;
+mod card;
 mod destination;
 mod publish;
 pub mod replay;
@@ -107,6 +108,7 @@ fn run_stages(
                     first: std::mem::take(&mut first),
                 };
                 let result = work.run(observer)?;
+                card::write(&work, &result)?;
                 publish::link(entry.dir(), &out)?;
                 work.finish(entry, &key, &result)?;
                 publish::copy(&store.path(&key), &out)?;

@@ -50,6 +50,8 @@ pub struct Options {
     pub device: Arc<dyn Open>,
     /// What the machine is, in words.
     pub machine_name: Option<String>,
+    /// How the run was asked for, as a shell takes it.
+    pub command: String,
     /// The recipe's text and those of what it imports, each with its name.
     pub sources: Vec<(String, String)>,
 }

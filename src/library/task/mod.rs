@@ -178,6 +178,18 @@ pub trait Task: fmt::Debug + Send + Sync {
         }
     }
 
+    /// Its name among the tasks of the hub, if it has one there.
+    fn pipeline_tag(&self) -> Option<&'static str> {
+        match self.needs() {
+            Head::Sequence => Some("text-classification"),
+            Head::Tokens => Some("token-classification"),
+            Head::MaskedLm if self.reads_words() => Some("text-classification"),
+            Head::MaskedLm => Some("fill-mask"),
+            Head::CausalLm => Some("text-generation"),
+            Head::Seq2Seq => Some("text2text-generation"),
+        }
+    }
+
     /// Last components of the module paths of its head, for peft's `modules_to_save`.
     fn head_modules(&self, model: &dyn Model) -> &'static [&'static str] {
         model.head_modules()

@@ -123,7 +123,9 @@ impl<'a> Asked<'a> {
 
     /// The split as its declaration has it, without its tokens.
     pub(super) fn bound(&self, lengths: Lengths, classes: Vec<String>) -> BoundSplit {
+        let repo = self.declared.arg.as_ref().map(|arg| arg.value.clone());
         BoundSplit {
+            hub: repo.filter(|_| self.declared.filled.name == "hub"),
             text: self.text.clone(),
             form: self.form,
             variables: self.variables.clone(),

@@ -315,6 +315,8 @@ impl Training<'_> {
         observer.event(Event::Step {
             step: progress.step,
             loss,
+            lr,
+            grad_norm: norm,
             samples_per_s: clock.rate(),
             peak: runner.peak(),
         });
