@@ -117,8 +117,8 @@ fn places(name: &str) -> Option<&'static str> {
              results do not depend on it. `peftc doctor` tells what there is.",
         ),
         "cuda" => Some(
-            "The first NVIDIA GPU of this machine; `cuda:N` is another. `run`, `replay` and `predict` need a build with the feature \
-             `cuda`; `check` and `plan` tell in every build whether a recipe fits. A card that is not here is named instead: \
+            "The first NVIDIA GPU of this machine; `cuda:N` is another. Every build can run there: the driver, NVRTC and cuBLAS \
+             are loaded when they are first asked for. `check` and `plan` tell on any machine whether a recipe fits. A card that is not here is named instead: \
              `peftc list devices`. `peftc doctor --device cuda` tells what stands in the way.",
         ),
         _ => None,

@@ -42,7 +42,7 @@ use screen::Screen;
 
 /// A compiler for parameter-efficient fine-tuning.
 #[derive(Debug, Parser)]
-#[command(name = "peftc", version, about, max_term_width = 100)]
+#[command(name = "peftc", version, long_version = env!("PEFTC_VERSION"), about, max_term_width = 100)]
 struct Args {
     #[command(subcommand)]
     command: Command,

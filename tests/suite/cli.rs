@@ -472,3 +472,26 @@ fn the_words_of_other_tools_are_understood() {
         assert!(text.contains(part), "{name}: {text}");
     }
 }
+
+#[test]
+fn the_version_names_number_commit_target_and_features() {
+    let said = |flag: &str| stdout_of(&program().arg(flag).output().expect("starts"));
+    let number = env!("CARGO_PKG_VERSION");
+    assert_eq!(said("-V"), format!("peftc {number}\n"));
+    let long = said("--version");
+    let inside = long
+        .strip_prefix(&format!("peftc {number} ("))
+        .and_then(|rest| rest.strip_suffix(")\n"));
+    let parts: Vec<&str> = inside
+        .unwrap_or_else(|| panic!("{long}"))
+        .split("; ")
+        .collect();
+    let [commit, target, features] = parts.as_slice() else {
+        panic!("{long}");
+    };
+    assert!(
+        !commit.is_empty() && target.contains(std::env::consts::ARCH),
+        "{long}"
+    );
+    assert_eq!(*features, "cuda", "{long}");
+}

@@ -1,6 +1,7 @@
 //! The one test binary beside the unit tests.
 
 mod artifacts;
+mod book;
 mod cases;
 mod chats;
 mod choices;
@@ -15,6 +16,7 @@ mod decoders;
 mod demonstrations;
 mod device;
 mod doctor;
+mod editors;
 mod encoders;
 mod features;
 mod first_runs;

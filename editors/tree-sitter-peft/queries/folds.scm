@@ -1,0 +1,1 @@
+[(block) (list) (map) (settings) (path_set)] @fold
