@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::library::generate::{Sampling, Settings};
+use crate::library::generate::{Beams, Early, Sampling, Settings};
 
 /// Flags of generation.
 #[derive(Debug, Default, Args)]
@@ -32,6 +32,15 @@ pub(super) struct Generation {
     /// A string at which a text ends, no part of it; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     stop: Vec<String>,
+    /// Texts that are gone on with at once of each row, of which the likeliest is taken
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 10))]
+    num_beams: Option<u64>,
+    /// Power of its length that a text's log-probability is divided by, with `--num-beams`
+    #[arg(long, value_name = "X", value_parser = power, allow_negative_numbers = true)]
+    length_penalty: Option<f64>,
+    /// When a search with `--num-beams` ends
+    #[arg(long, value_name = "WHEN", value_parser = ["off", "on", "never"])]
+    early_stopping: Option<String>,
 }
 
 fn number(text: &str, fits: impl Fn(f64) -> bool, wanted: &str) -> Result<f64, String> {
@@ -65,6 +74,14 @@ fn factor(text: &str) -> Result<f64, String> {
     )
 }
 
+fn power(text: &str) -> Result<f64, String> {
+    number(
+        text,
+        |x| (-100.0..=100.0).contains(&x),
+        "a number from -100 to 100",
+    )
+}
+
 impl Generation {
     /// The first flag that was given.
     pub(super) fn first(&self) -> Option<&'static str> {
@@ -77,6 +94,9 @@ impl Generation {
             ("--repetition-penalty", self.repetition_penalty.is_some()),
             ("--seed", self.seed.is_some()),
             ("--stop", !self.stop.is_empty()),
+            ("--num-beams", self.num_beams.is_some()),
+            ("--length-penalty", self.length_penalty.is_some()),
+            ("--early-stopping", self.early_stopping.is_some()),
         ]
         .into_iter()
         .find_map(|(flag, given)| given.then_some(flag))
@@ -102,13 +122,28 @@ impl Generation {
                 "`--{flag}` has no effect: without `--temperature` the likeliest token is always taken"
             ));
         }
-        Ok(Settings {
+        let usual_beams = &usual.beams;
+        let beams = Beams {
+            count: self.num_beams.unwrap_or(usual_beams.count),
+            length_penalty: self.length_penalty.unwrap_or(usual_beams.length_penalty),
+            early: match &self.early_stopping {
+                Some(name) => Early::named(name),
+                None => usual_beams.early,
+            },
+        };
+        let settings = Settings {
             max_new_tokens: self.max_new_tokens.unwrap_or(usual.max_new_tokens),
             sampling,
             stop: match self.stop.is_empty() {
                 true => usual.stop.clone(),
                 false => self.stop.clone(),
             },
-        })
+            beams,
+        };
+        if let Some((name, why)) = settings.conflict() {
+            let flag = name.replace('_', "-");
+            return Err(format!("`--{flag}` cannot be followed here: {why}"));
+        }
+        Ok(settings)
     }
 }

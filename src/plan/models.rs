@@ -115,15 +115,15 @@ impl Binder<'_> {
         unread_keys(declared, &config, diags);
         let tokenizer = self.tokenizer(declared, place, (&config, architecture.facts()), diags);
         let chat = self.chat(declared, place, tokenizer.as_deref(), diags);
-        let ends = match &architecture.causal_lm() {
-            Some(_) => match ends(&files, &config, tokenizer.as_deref()) {
+        let ends = match architecture.causal_lm().is_some() || architecture.seq2seq().is_some() {
+            true => match ends(&files, &config, tokenizer.as_deref()) {
                 Ok(ends) => ends,
                 Err(why) => {
                     diags.push(Diag::error(&BAD_MODEL, arg.span, why).label("this model"));
                     return None;
                 }
             },
-            None => Vec::new(),
+            false => Vec::new(),
         };
         let identity = files.identity(&bytes, random, tokenizer.as_deref());
         if identity.is_none() {

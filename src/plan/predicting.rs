@@ -8,8 +8,9 @@ use crate::base::{Diags, Sound, Span};
 use crate::library::chat::{ChatTemplate, TemplateError};
 use crate::library::method::Tuning;
 use crate::library::model::Model;
+use crate::library::net::CacheRoom;
 use crate::library::schema::Values;
-use crate::library::stage::network::Built;
+use crate::library::stage::network::{Built, Generators};
 use crate::library::stage::{StageCx, network};
 use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
@@ -56,13 +57,12 @@ impl Plan {
         Ok((network::verified(program), built))
     }
 
-    /// The program that generates with caches for so many tokens, and the parameters that it reads.
+    /// The programs that generate with caches of this room, and the parameters that they read.
     ///
     /// # Errors
     /// Why the methods do not fit the model, or text cannot be generated with them.
-    pub fn generating(served: Served, room: u64) -> Result<(Verified, Built), String> {
-        let (program, built) = sound(served, |cx, tuning| network::generation(cx, tuning, room))?;
-        Ok((network::verified(program), built))
+    pub fn generating(served: Served, room: CacheRoom) -> Result<(Generators, Built), String> {
+        sound(served, |cx, tuning| network::generation(cx, tuning, room))
     }
 }
 

@@ -129,8 +129,12 @@ impl Clock<'_> {
     /// All texts as long as they may become.
     fn generation(&self, generate: &Generate) -> f64 {
         let more = generate.settings.max_new_tokens.saturating_sub(1) as f64;
-        self.all(&generate.program, &generate.reading())
-            + more * self.all(&generate.program, &generate.making())
+        let programs = &generate.programs;
+        let sources = programs.sources.as_ref();
+        sources.map_or(0.0, |program| self.all(program, &generate.sources()))
+            + self.all(&programs.next, &generate.reading())
+            + more * self.all(&programs.next, &generate.making())
+            + more * self.all(&programs.copies, &generate.copying())
     }
 
     fn fit(&self, fit: &Fit, splits: &[Option<&Lengths>]) -> f64 {

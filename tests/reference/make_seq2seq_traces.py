@@ -52,19 +52,28 @@ def loss(model, rows):
     return total / count
 
 
+def build(case):
+    """The model of a case, with the weights that the tests give it."""
+    _, kind, keys = case
+    config = AutoConfig.for_model(kind, **json.loads(json.dumps(keys)))
+    config.scale_decoder_outputs = keys.get("scale_decoder_outputs", getattr(config, "scale_decoder_outputs", None))
+    config._attn_implementation = "eager"
+    model = AutoModelForSeq2SeqLM.from_config(config).float().eval()
+    if keys.get("tie_word_embeddings") is False:
+        model.lm_head.weight = torch.nn.Parameter(torch.empty(model.shared.weight.shape))
+    with torch.no_grad():
+        for path, tensor in model.named_parameters():
+            tensor.copy_(value(path.lower(), tensor.shape))
+    return model
+
+
 def main():
     torch.set_num_threads(1)
     rows, made = pairs(), []
-    for name, kind, keys in CASES:
-        config = AutoConfig.for_model(kind, **json.loads(json.dumps(keys)))
-        config.scale_decoder_outputs = keys.get("scale_decoder_outputs", getattr(config, "scale_decoder_outputs", None))
-        config._attn_implementation = "eager"
-        model = AutoModelForSeq2SeqLM.from_config(config).float().eval()
-        if keys.get("tie_word_embeddings") is False:
-            model.lm_head.weight = torch.nn.Parameter(torch.empty(model.shared.weight.shape))
+    for case in CASES:
+        name, kind, keys = case
+        model = build(case)
         with torch.no_grad():
-            for path, tensor in model.named_parameters():
-                tensor.copy_(value(path.lower(), tensor.shape))
             before = loss(model, rows).item()
         curve = []
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)

@@ -121,8 +121,8 @@ impl Ground {
             let bytes = match name.rsplit('/').next().unwrap_or_default() {
                 "metrics.jsonl" => each_line(&bytes),
                 "result.json" => results(&bytes),
-                // Times, and what is remembered of comparisons.
-                "stage.json" | "verified.json" => continue,
+                // Times and measured bytes, and what is remembered of comparisons.
+                "stage.json" | "README.md" | "verified.json" => continue,
                 _ => bytes,
             };
             all.insert(name, bytes);

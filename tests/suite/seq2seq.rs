@@ -6,7 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::decoders::{losses, run, write_model};
-use super::support::{program, stderr_of};
+use super::support::{program, stderr_of, stdout_of};
+
+mod generation;
 
 /// The traces.
 fn traces() -> Value {
@@ -201,8 +203,16 @@ fn what_two_streams_have_no_place_for_is_refused_before_anything_runs() {
         (train("model = m, objective = classify, adapter = full"), "no head for whole texts"),
         (train("model = c, objective = seq2seq, adapter = full"), "no decoder behind its encoder"),
         (
-            "stage s = eval { model = m, data = d.test, objective = seq2seq, generate = { max_new_tokens = 4 }, metrics = [bleu] }\n".to_owned(),
-            "generates none",
+            "stage s = eval { model = m, data = d.test, objective = seq2seq, generate = { num_beams = 2, temperature = 1 } }\n".to_owned(),
+            "drawing beside `num_beams` is not built",
+        ),
+        (
+            "stage s = eval { model = m, data = d.test, objective = seq2seq, generate = { length_penalty = 2 } }\n".to_owned(),
+            "`num_beams` is 1",
+        ),
+        (
+            "stage s = eval { model = m, data = d.test, objective = seq2seq, generate = { max_new_tokens = 40000 } }\n".to_owned(),
+            "longer than the 32768",
         ),
         (
             "data t = local \".\" { text = source }\nstage s = eval { model = m, data = t.test, objective = seq2seq }\n".to_owned(),

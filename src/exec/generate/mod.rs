@@ -3,26 +3,38 @@
 //! **Invariant:** what a prompt becomes does not depend on the others of its group: prompts are cut alike whatever they come
 //! with, a program's rows do not depend on each other, and draws are keyed by the text's number and the token's place.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::Observer;
 use crate::files::RunError;
-use crate::library::data::tokens::{Marking, marked, own_id, plain};
+use crate::library::data::tokens::{Marking, own_id};
 use crate::library::generate::{Piece, Sampler, Settings, Tail, prefill};
 use crate::library::model::{LongTexts, Positions};
+use crate::library::stage::network::Generators;
 use crate::library::tokenizer::Tokenizer;
 use crate::program::op::Tensor;
-use crate::program::{Bindings, Class, Feed, Pick, Verified};
+use crate::program::{Bindings, Class};
 
-/// A prompt.
+mod beams;
+mod feeds;
+
+/// A prompt, or a source that a text is made of.
 #[derive(Clone, Debug)]
 pub struct Prompt {
     /// The number of its text, which draws are keyed by.
     pub text: u64,
     /// Its tokens: at least one.
     pub ids: Vec<u32>,
+}
+
+/// Where texts are made of sources.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairing {
+    /// The token that a text begins with.
+    pub start: u32,
+    /// Room for tokens of a source.
+    pub room: u64,
 }
 
 /// Why a text ended.
@@ -61,10 +73,12 @@ pub struct Pace {
 /// What generating needs beside the runner.
 #[derive(Clone, Copy, Debug)]
 pub struct Generation<'a> {
-    /// The program, with output `logits`.
-    pub program: &'a Verified,
+    /// The programs.
+    pub programs: &'a Generators,
     /// Room for tokens of one sequence in the caches.
     pub room: u64,
+    /// Where texts are made of sources.
+    pub pairing: Option<Pairing>,
     /// How position ids are counted.
     pub positions: Positions,
     /// Which texts are long ones.
@@ -118,12 +132,14 @@ struct Known {
 struct Group<'a> {
     list: Vec<Sequence<'a>>,
     cached: &'a mut Vec<Known>,
+    /// Tokens of the source of each, where there are such.
+    sources: &'a [u32],
     sampler: Sampler,
 }
 
-/// Puts empty caches of a program in place, before the first group.
-pub fn begin(runner: &mut Runner, program: &Verified) {
-    for resident in &program.program().residents {
+/// Puts empty caches in place, before the first group.
+pub fn begin(runner: &mut Runner, programs: &Generators) {
+    for resident in &programs.next.program().residents {
         if resident.class == Class::Cache {
             let dims = resident.ty.dims(&Bindings::default());
             let zeros = Tensor::zeros(resident.ty.stored, &dims);
@@ -176,11 +192,15 @@ impl Generation<'_> {
         Cached(cached): &mut Cached,
         ears: &mut Ears<'_>,
     ) -> Result<(Vec<Generated>, Pace), RunError> {
-        let special = self.tokenizer.special_ids();
+        if self.settings.beams.searches() {
+            cached.clear();
+            return self.search(runner, prompts, ears);
+        }
+        let sources = self.read_sources(runner, prompts)?;
         let list: Vec<Sequence<'_>> = prompts
             .iter()
             .map(|prompt| {
-                let ids = self.marking.tokens(&prompt.ids, &special);
+                let ids = self.begun(prompt);
                 Sequence {
                     text: prompt.text,
                     prompt: ids.len(),
@@ -205,6 +225,7 @@ impl Generation<'_> {
         let mut group = Group {
             list,
             cached,
+            sources: &sources,
             sampler: Sampler::new(&self.settings.sampling),
         };
         let mut pace = Pace::default();
@@ -253,12 +274,8 @@ impl Generation<'_> {
         if let Some(signal) = ears.observer.interrupted() {
             return Err(RunError::interrupted(signal));
         }
-        let sizes = Bindings::of_lengths(run.iter().map(|piece| piece.tokens.len()));
-        let feeds = self.feeds(&group.list, run);
-        let mut outputs = runner.run(self.program, feeds, &sizes)?;
-        let logits = outputs.take("logits");
-        let mut logits = logits.and_then(Tensor::into_vec::<f32>).unwrap_or_default();
-        let width = (logits.len() / run.len().max(1)).max(1);
+        let texts: Vec<&[u32]> = group.list.iter().map(|own| own.ids.as_slice()).collect();
+        let (mut logits, width) = self.logits(runner, &texts, run, group.sources)?;
         for (piece, row) in run.iter().zip(logits.chunks_mut(width)) {
             let Some(own) = group.list.get_mut(piece.of) else {
                 continue;
@@ -271,15 +288,7 @@ impl Generation<'_> {
             if piece.tokens.end < own.ids.len() {
                 continue;
             }
-            if let Some(bad) = row.iter().find(|x| !x.is_finite()) {
-                return Err(RunError::NotFinite {
-                    what: format!(
-                        "a score of the token behind {} tokens of text {} is {bad}",
-                        own.ids.len(),
-                        own.text
-                    ),
-                });
-            }
+            finite(row, (own.ids.len(), own.text))?;
             let made = own.ids.len() - own.prompt;
             let token = group.sampler.choose(row, &own.ids, (own.text, made as u64));
             self.grow(own, (piece.of, token), ears.each)?;
@@ -342,69 +351,15 @@ impl Generation<'_> {
             known.beyond = None;
         }
     }
+}
 
-    /// The inputs of a run.
-    fn feeds(&self, list: &[Sequence<'_>], run: &[Piece]) -> Vec<(Feed, Tensor)> {
-        let tokens: usize = run.iter().map(|piece| piece.tokens.len()).sum();
-        let mut ids: Vec<u32> = Vec::with_capacity(tokens);
-        let mut marks: BTreeMap<Feed, Vec<u32>> = BTreeMap::new();
-        let mut positions = Vec::with_capacity(tokens);
-        let mut lengths = Vec::with_capacity(tokens);
-        let mut offsets = Vec::with_capacity(run.len() + 1);
-        let mut last = Vec::with_capacity(run.len());
-        let mut cached = Vec::with_capacity(2 * run.len());
-        offsets.push(0_u32);
-        for piece in run {
-            let all = list.get(piece.of).map_or(&[][..], |own| &own.ids);
-            let own = all.get(piece.tokens.clone()).unwrap_or_default();
-            ids.extend(own.iter().map(|&id| plain(id)));
-            for feed in self.program.program().feeds().map(|(feed, _)| feed) {
-                if let Feed::Marks(mark) = feed {
-                    let known = marked(all, mark).skip(piece.tokens.start);
-                    let own = marks.entry(feed).or_default();
-                    own.extend(known.take(piece.tokens.len()));
-                }
-            }
-            let places = self
-                .positions
-                .of(all.iter().map(|&id| own_id(id)).take(piece.tokens.end));
-            positions.extend(places.skip(piece.tokens.start));
-            let length = self.positions.count(all.iter().map(|&id| own_id(id)));
-            lengths.extend(std::iter::repeat_n(length, piece.tokens.len()));
-            offsets.push(ids.len() as u32);
-            last.push((ids.len() as u32).saturating_sub(1));
-            cached.extend([
-                (piece.of as u64 * self.room) as u32,
-                piece.tokens.start as u32,
-            ]);
-        }
-        let sequences = run.len();
-        let all = [
-            (Feed::TokenIds, Tensor::new(ids, &[tokens])),
-            (Feed::Positions, Tensor::new(positions, &[tokens])),
-            (Feed::Lengths, Tensor::new(lengths, &[tokens])),
-            (Feed::Offsets, Tensor::new(offsets, &[sequences + 1])),
-            (Feed::Cached, Tensor::new(cached, &[sequences, 2])),
-            (Feed::Rows(Pick::Last), Tensor::new(last, &[sequences])),
-        ];
-        let mut all: Vec<(Feed, Tensor)> = all.into();
-        let of_tokens = |(feed, list)| (feed, Tensor::new(list, &[tokens]));
-        all.extend(marks.into_iter().map(of_tokens));
-        let wanted: Vec<Feed> = self
-            .program
-            .program()
-            .feeds()
-            .map(|(feed, _)| feed)
-            .collect();
-        for &feed in &wanted {
-            if let Feed::Cycle { count } = feed {
-                let list: Vec<u32> = (0..sequences).flat_map(|_| 0..count).collect();
-                let rows = list.len();
-                all.push((feed, Tensor::new(list, &[rows])));
-            }
-        }
-        all.retain(|(feed, _)| wanted.contains(feed));
-        all
+/// Complains about logits that are no numbers.
+fn finite(row: &[f32], (tokens, text): (usize, u64)) -> Result<(), RunError> {
+    match row.iter().find(|x| !x.is_finite()) {
+        Some(bad) => Err(RunError::NotFinite {
+            what: format!("a score of the token behind {tokens} tokens of text {text} is {bad}"),
+        }),
+        None => Ok(()),
     }
 }
 

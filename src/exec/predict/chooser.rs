@@ -63,7 +63,7 @@ impl Predictor {
         served.task = task.clone();
         let made = Plan::predicting(served);
         let (program, built) = made.map_err(|why| RunError::file(&self.folder, why))?;
-        let runner = self.loaded((&program, &built), model.as_ref(), (machine, &device))?;
+        let runner = self.loaded((&[&program], &built), model.as_ref(), (machine, &device))?;
         Ok(Chooser {
             predictor: self,
             task,

@@ -38,10 +38,19 @@ pub(in crate::exec) fn describe(
                 ..Description::default()
             });
         }
+        Some(class) if class.ends_with("ForConditionalGeneration") && model.seq2seq().is_some() => {
+            return Ok(Description {
+                weights: ".".into(),
+                objective: task::TARGETS.to_owned(),
+                max_length,
+                ..Description::default()
+            });
+        }
         Some(class) => {
             return Err(wrong(format!(
                 "`{class}` has no head that labels texts or goes on with them; train one with a recipe whose model is this \
-                 folder, or name a folder of a class `…ForSequenceClassification`, `…ForTokenClassification` or `…ForCausalLM`"
+                 folder, or name a folder of a class `…ForSequenceClassification`, `…ForTokenClassification`, `…ForCausalLM` or \
+                 `…ForConditionalGeneration`"
             )));
         }
         None => {

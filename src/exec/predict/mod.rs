@@ -252,7 +252,7 @@ impl Predictor {
             let what = format!("damaged: its methods do not fit the model: {why}");
             RunError::file(self.folder.join(DESCRIPTION), what)
         })?;
-        let runner = self.loaded((&program, &built), model.as_ref(), (machine, &device))?;
+        let runner = self.loaded((&[&program], &built), model.as_ref(), (machine, &device))?;
         Ok(Session {
             predictor: self,
             positions: model.facts().positions,
@@ -286,14 +286,15 @@ impl Predictor {
     /// The weights of a program in memory.
     fn loaded(
         &self,
-        (program, built): (&Verified, &Built),
+        (programs, built): (&[&Verified], &Built),
         model: &dyn Model,
         (machine, device): (Machine, &Arc<dyn Open>),
     ) -> Result<Runner, RunError> {
         let mut runner = Runner::on(machine, device)?;
-        runner.accepts([program])?;
+        runner.accepts(programs.iter().copied())?;
         let sources = self.sources(&built.params, model)?;
-        let residents: Vec<&Resident> = program.program().residents.iter().collect();
+        let residents = programs.iter().flat_map(|own| &own.program().residents);
+        let residents: Vec<&Resident> = residents.collect();
         load(&mut runner, &built.params, &residents, model, &sources)?;
         Ok(runner)
     }

@@ -7,13 +7,15 @@ use serde_json::Value as Json;
 use super::{Predictor, json_of};
 use crate::exec::backend::Open;
 use crate::exec::export::description::DESCRIPTION;
-use crate::exec::generate::{self, Cached, Ears, Generated, Generation, Pace, Prompt};
+use crate::exec::generate::{self, Cached, Ears, Generated, Generation, Pace, Pairing, Prompt};
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
 use crate::library::chat::{ChatTemplate, Rendering};
 use crate::library::data::tokens::Marking;
 use crate::library::generate::{FILE, Settings, end_tokens, with_stops};
 use crate::library::model::Model;
+use crate::library::net::CacheRoom;
+use crate::library::stage::network::{Built, Generators};
 use crate::plan::Plan;
 use crate::program::Verified;
 use crate::program::op::Machine;
@@ -57,13 +59,24 @@ pub struct Writer<'a> {
     /// Most texts at once.
     batch: u64,
     ends: Vec<u32>,
-    program: Verified,
+    programs: Generators,
     runner: Runner,
     /// The model's chat template, if it has one.
     template: Option<ChatTemplate>,
-    /// Sequences that the caches have places for, and the room of each.
-    room: (u64, u64),
+    /// What the caches have room for.
+    room: Room,
     cached: Cached,
+}
+
+/// What caches have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    /// Texts at once.
+    places: u64,
+    /// Tokens of each.
+    tokens: u64,
+    /// Tokens of each source, where texts are made of such.
+    source: u64,
 }
 
 impl Predictor {
@@ -91,10 +104,21 @@ impl Predictor {
         }
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
         let model = self.architecture().map_err(damaged)?;
-        let room = (1, settings.max_new_tokens + 1);
-        let (program, built) = self.generating(&model, room)?;
-        let mut runner = self.loaded((&program, &built), model.as_ref(), (machine, &device))?;
-        generate::begin(&mut runner, &program);
+        if settings.beams.searches() && model.facts().long.rereads {
+            let what =
+                "`--num-beams` is not built for models that read a text again once it is long";
+            return Err(folder(what.to_owned()));
+        }
+        let room = Room {
+            places: 1,
+            tokens: settings.max_new_tokens + 1,
+            source: 1,
+        };
+        let beams = settings.beams.count;
+        let (programs, built) = self.generating(&model, room, beams)?;
+        let all: Vec<&Verified> = programs.all().collect();
+        let mut runner = self.loaded((&all, &built), model.as_ref(), (machine, &device))?;
+        generate::begin(&mut runner, &programs);
         Ok(Writer {
             predictor: self,
             ends: with_stops(&self.ends()?, &settings.stop, &self.tokenizer),
@@ -102,7 +126,7 @@ impl Predictor {
             batch,
             template: self.template()?,
             model,
-            program,
+            programs,
             runner,
             room,
             cached: Cached::default(),
@@ -123,16 +147,26 @@ impl Predictor {
     fn generating(
         &self,
         model: &Arc<dyn Model>,
-        (places, room): (u64, u64),
-    ) -> Result<(Verified, crate::library::stage::network::Built), RunError> {
-        let tokens = places.saturating_mul(room);
-        if u32::try_from(tokens).is_err() {
+        room: Room,
+        beams: u64,
+    ) -> Result<(Generators, Built), RunError> {
+        let places = room.places.saturating_mul(beams);
+        let caches = CacheRoom {
+            tokens: places.saturating_mul(room.tokens),
+            longest: room.tokens,
+            sources: match model.seq2seq() {
+                Some(_) => room.places.saturating_mul(room.source),
+                None => 0,
+            },
+        };
+        if u32::try_from(caches.tokens.max(caches.sources)).is_err() {
             let what = format!(
-                "{places} texts of {room} tokens are more than a cache can hold; use a smaller `--batch`"
+                "{places} texts of {} tokens are more than a cache can hold; use a smaller `--batch`",
+                room.tokens.max(room.source)
             );
             return Err(RunError::file(&self.folder, what));
         }
-        Plan::generating(self.served(model.clone())?, tokens)
+        Plan::generating(self.served(model.clone())?, caches)
             .map_err(|why| RunError::file(self.folder.join(DESCRIPTION), why))
     }
 
@@ -166,9 +200,17 @@ impl Writer<'_> {
         let encoded = self
             .predictor
             .tokenizer
-            .encode(&[text.to_owned()], usize::MAX)
+            .encode(&[text.to_owned()], self.longest())
             .map_err(Unfit::new)?;
         self.checked(encoded.ids)
+    }
+
+    /// Tokens after which a prompt is cut: a source as in training.
+    fn longest(&self) -> usize {
+        match self.model.seq2seq() {
+            Some(_) => self.predictor.description.max_length as usize,
+            None => usize::MAX,
+        }
     }
 
     /// Whether it has a template that conversations are rendered with.
@@ -222,11 +264,15 @@ impl Writer<'_> {
                 "there is no token to go on from; write a prompt",
             ));
         }
-        if ids.len() as u64 + more > most {
+        let before = match self.model.seq2seq() {
+            // A target has one token before it.
+            Some(_) => 1,
+            None => ids.len() as u64,
+        };
+        if before + more > most {
             let message = format!(
-                "the prompt has {} tokens, and with {more} new ones it would be longer than the {most} that the model can read; \
-                 shorten it, or make fewer new tokens",
-                ids.len()
+                "the prompt has {before} tokens, and with {more} new ones it would be longer than the {most} that the model can read; \
+                 shorten it, or make fewer new tokens"
             );
             return Err(Unfit {
                 message,
@@ -259,7 +305,7 @@ impl Writer<'_> {
     ) -> Result<Vec<Generated>, RunError> {
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
         let places = self.batch.min(prompts.len() as u64).max(1);
-        self.make_room((places, longest as u64 + self.more()))?;
+        self.make_room(places, longest as u64)?;
         let mut all = Vec::with_capacity(prompts.len());
         for group in prompts.chunks(places as usize) {
             // Nothing of an earlier group is gone on from, so that it does not matter how prompts are grouped.
@@ -278,7 +324,7 @@ impl Writer<'_> {
         prompt: Prompt,
         ears: &mut Ears<'_>,
     ) -> Result<(Generated, Pace), RunError> {
-        self.make_room((1, prompt.ids.len() as u64 + self.more()))?;
+        self.make_room(1, prompt.ids.len() as u64)?;
         let (made, pace) = self.group(&[prompt], ears)?;
         let made = made.into_iter().next();
         let made = made.ok_or_else(|| RunError::bug("nothing was made of a prompt"))?;
@@ -301,8 +347,12 @@ impl Writer<'_> {
         ears: &mut Ears<'_>,
     ) -> Result<(Vec<Generated>, Pace), RunError> {
         let generation = Generation {
-            program: &self.program,
-            room: self.room.1,
+            programs: &self.programs,
+            room: self.room.tokens,
+            pairing: self.model.seq2seq().map(|pair| Pairing {
+                start: pair.start(),
+                room: self.room.source,
+            }),
             positions: self.model.facts().positions,
             long: &self.model.facts().long,
             marking: self.marking(),
@@ -314,18 +364,26 @@ impl Writer<'_> {
     }
 
     /// Larger caches, if a sequence needs them.
-    fn make_room(&mut self, wanted: (u64, u64)) -> Result<(), RunError> {
-        let (places, room) = self.room;
-        let larger = (places.max(wanted.0), room.max(wanted.1));
+    fn make_room(&mut self, places: u64, prompt: u64) -> Result<(), RunError> {
+        let (tokens, source) = match self.model.seq2seq() {
+            Some(_) => (1 + self.more(), prompt),
+            None => (prompt + self.more(), 0),
+        };
+        let larger = Room {
+            places: self.room.places.max(places),
+            tokens: self.room.tokens.max(tokens),
+            source: self.room.source.max(source),
+        };
         if larger == self.room {
             return Ok(());
         }
-        let (program, _) = self.predictor.generating(&self.model, larger)?;
+        let beams = self.settings.beams.count;
+        let (programs, _) = self.predictor.generating(&self.model, larger, beams)?;
         generate::end(&mut self.runner);
-        generate::begin(&mut self.runner, &program);
+        generate::begin(&mut self.runner, &programs);
         self.cached = Cached::default();
         self.room = larger;
-        self.program = program;
+        self.programs = programs;
         Ok(())
     }
 }

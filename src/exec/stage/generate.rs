@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use super::Work;
-use crate::exec::generate::{self, Cached, Ears, Generation, Prompt};
+use crate::exec::generate::{self, Cached, Ears, Generation, Pairing, Prompt};
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::Observer;
 use crate::files::RunError;
@@ -39,8 +39,12 @@ impl Work<'_> {
             tokenizer.ok_or_else(|| RunError::bug("text is generated without a tokenizer"))?;
         let ends = with_stops(&self.stage.start.model.ends, &job.settings.stop, tokenizer);
         let generation = Generation {
-            program: &job.program,
+            programs: &job.programs,
             room: job.room,
+            pairing: self.stage.model.seq2seq().map(|pair| Pairing {
+                start: pair.start(),
+                room: job.source,
+            }),
             positions: self.stage.model.facts().positions,
             long: &self.stage.model.facts().long,
             marking: self.stage.trained_with.prompt_marking(),
@@ -48,7 +52,7 @@ impl Work<'_> {
             ends: &ends,
             settings: &job.settings,
         };
-        generate::begin(runner, &job.program);
+        generate::begin(runner, &job.programs);
         let path = self.dir.join(TEXTS);
         let mut pairs = Vec::with_capacity(set.len());
         write_atomically(&path, &mut |out| {
@@ -90,9 +94,13 @@ fn asked(
     let (mut rows, mut prompts) = (Vec::new(), Vec::new());
     for &example in group {
         let own = set.get(example)?;
-        let (prompt, reference) = own
+        let (mut prompt, reference) = own
             .asked()
             .ok_or_else(|| RunError::bug(format!("example {example} has no prompt")))?;
+        if let (Some(_), [source @ .., _]) = (generation.pairing, prompt) {
+            // The token that a target begins with is none of its source.
+            prompt = source;
+        }
         let text = |ids: &[u32]| generation.tokenizer.decode(ids).map_err(RunError::bug);
         rows.push(Asked {
             index: set.row(example).unwrap_or(example),

@@ -359,6 +359,8 @@ impl Batch {
             Feed::Tasks => self.each(|e| e.task),
             Feed::Targets(kind) => self.targets(kind),
             Feed::Cached
+            | Feed::Kept
+            | Feed::Moves
             | Feed::ClassWeights { .. }
             | Feed::LossScale
             | Feed::Step

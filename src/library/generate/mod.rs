@@ -4,13 +4,15 @@ use super::error::IDLE_KEY;
 use super::schema::{Bound, Filled, Given, Maybe, Of, Schema, Values, kind};
 use crate::base::{Diag, Diags};
 
+mod beams;
 mod ends;
 mod runs;
 mod sample;
 mod tail;
 
+pub use beams::{Beams, Early, Search};
 pub use ends::{FILE, end_tokens, with_stops};
-pub use runs::{CHUNK, Piece, prefill, rereads};
+pub use runs::{CHUNK, Piece, prefill, rereads, whole};
 pub use sample::Sampler;
 pub use tail::Tail;
 
@@ -19,7 +21,8 @@ static GENERATE: Schema = Schema {
     summary: "how text is generated",
     doc: "Of each row the model is given the prompt and goes on until it gives a token that ends a text, a string of `stop` \
           appears, or `max_new_tokens` are made. With `temperature = 0` the likeliest token is taken every time. Otherwise tokens \
-          are drawn: what is drawn depends on `seed`, the row and the token's place alone.",
+          are drawn: what is drawn depends on `seed`, the row and the token's place alone. With `num_beams` above 1 the likeliest \
+          whole text is searched for, as `generate` of transformers does.",
     paper: "",
     keys: &[
         MAX_NEW_TOKENS.key(),
@@ -30,6 +33,9 @@ static GENERATE: Schema = Schema {
         REPETITION_PENALTY.key(),
         SEED.key(),
         STOP.key(),
+        beams::COUNT.key(),
+        beams::LENGTH_PENALTY.key(),
+        beams::EARLY.key(),
     ],
 };
 
@@ -137,6 +143,8 @@ pub struct Settings {
     pub sampling: Sampling,
     /// Strings at which the text ends.
     pub stop: Vec<String>,
+    /// How many texts are gone on with at once of each row, and which is taken.
+    pub beams: Beams,
 }
 
 impl Default for Settings {
@@ -160,7 +168,34 @@ impl Settings {
                 seed: SEED.get(values),
             },
             stop: STOP.get(values).unwrap_or_default().to_vec(),
+            beams: Beams::of(values),
         }
+    }
+}
+
+impl Settings {
+    /// What of these settings excludes each other, by its keys, and why.
+    #[must_use]
+    pub fn conflict(&self) -> Option<(&'static str, &'static str)> {
+        if !self.beams.searches() {
+            let beams = &self.beams;
+            let searched = "it says which text of a search is taken, and `num_beams` is 1";
+            let idle = [
+                (beams::LENGTH_PENALTY.name(), beams.length_penalty != 1.0),
+                (beams::EARLY.name(), beams.early != Early::Off),
+            ];
+            let idle = idle.into_iter().find(|(_, set)| *set);
+            return idle.map(|(name, _)| (name, searched));
+        }
+        if self.sampling.temperature > 0.0 {
+            let why = "tokens are either drawn or searched for, and drawing beside `num_beams` is not built";
+            return Some((TEMPERATURE.name(), why));
+        }
+        if !self.stop.is_empty() {
+            let why = "strings that stop a text are not built beside `num_beams`";
+            return Some((STOP.name(), why));
+        }
+        None
     }
 }
 
@@ -174,6 +209,13 @@ pub fn check(block: &Filled, diags: &mut Diags) {
         diags.push(
             Diag::error(&IDLE_KEY, block.values.span(name), message)
                 .help(format!("add `temperature = 0.7`, say, or remove `{name}`")),
+        );
+    }
+    if let Some((name, why)) = settings.conflict() {
+        let message = format!("`{name}` cannot be followed here: {why}");
+        diags.push(
+            Diag::error(&IDLE_KEY, block.values.span(name), message)
+                .help(format!("remove `{name}`, or write another `num_beams`")),
         );
     }
     if settings.stop.iter().any(String::is_empty) {

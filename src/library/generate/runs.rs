@@ -41,6 +41,25 @@ pub fn prefill(lengths: &[usize]) -> Vec<Vec<Piece>> {
     runs
 }
 
+/// The runs that read sources of these lengths, each as a whole: which ones, and how many tokens each has. They go together
+/// while there is room.
+#[must_use]
+pub fn whole(lengths: &[usize]) -> Vec<Vec<(usize, usize)>> {
+    let mut runs: Vec<Vec<(usize, usize)>> = Vec::new();
+    let mut tokens = 0;
+    for (of, &length) in lengths.iter().enumerate() {
+        tokens += length;
+        match runs.last_mut() {
+            Some(run) if tokens <= CHUNK => run.push((of, length)),
+            _ => {
+                tokens = length;
+                runs.push(vec![(of, length)]);
+            }
+        }
+    }
+    runs
+}
+
 /// The runs that read texts again which come to have so many tokens: prompts of these lengths, behind which at most so many
 /// tokens are made. Texts of equal prompts come to it together.
 #[must_use]
@@ -80,6 +99,19 @@ mod tests {
             ]
         );
         assert_eq!(cuts(&[]), Vec::<Vec<_>>::new());
+    }
+
+    #[test]
+    fn sources_are_read_as_a_whole() {
+        assert_eq!(
+            whole(&[500, 12, 1, 900, 3]),
+            [
+                vec![(0, 500), (1, 12)],
+                vec![(2, 1)],
+                vec![(3, 900)],
+                vec![(4, 3)]
+            ]
+        );
     }
 
     #[test]

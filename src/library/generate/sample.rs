@@ -57,7 +57,7 @@ impl Sampler {
     }
 
     /// Divides positive logits of tokens that occurred and multiplies negative ones (Keskar et al. 2019, arXiv 1909.05858).
-    fn penalise(&self, logits: &mut [f32], before: &[u32]) {
+    pub fn penalise(&self, logits: &mut [f32], before: &[u32]) {
         let penalty = self.of.repetition_penalty as f32;
         if penalty == 1.0 {
             return;

@@ -251,6 +251,9 @@ pub trait Seq2Seq {
     /// The head for the next token of a target.
     fn head(&self, net: &mut Net<'_>) -> LmHead;
 
+    /// Reads the sources, and keeps of them what a decoder's attention to them reads ([`Net::keep`]).
+    fn keep_sources(&self, net: &mut Net<'_>);
+
     /// The token that stands before a target.
     fn start(&self) -> u32;
 }

@@ -1,10 +1,10 @@
 //! Attention, what stands before texts in it, and what is put at marked tokens.
 
 use super::super::method;
-use super::{Attend, Mode, Net, Part, Role, Site};
+use super::{Attend, CacheRoom, Mode, Net, Part, Role, Site};
 use crate::program::op::{
     Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Heads, Indices,
-    Over, Place, Prepend, ReduceKind, Streams,
+    KeptAttention, MoveRows, Over, Place, Prepend, ReduceKind, Streams,
 };
 use crate::program::{Axis, Class, DType, Distances, Feed, Mark, Pick, Real, TensorType, Value};
 
@@ -31,7 +31,7 @@ impl Net<'_> {
     /// The same behind `count` keys and values that stand before those of each sequence, `[count, width]`. Where text is
     /// generated they are those of virtual tokens, which the prompts begin with.
     pub fn behind_prefix(&mut self, of: Attend, count: u64, rows: (Value, Value)) -> Attend {
-        if matches!(self.options.mode, Mode::Generate { .. }) {
+        if matches!(self.options.mode, Mode::Generate(_)) {
             return Attend {
                 keys: self.replaced(of.keys, rows.0),
                 values: self.replaced(of.values, rows.1),
@@ -172,8 +172,66 @@ impl Net<'_> {
     pub fn bias_by_distance(&mut self, site: &Site, distances: Distances) -> Value {
         self.b.label(&site.path);
         let table = self.table(site);
+        if let Mode::Generate(room) = self.options.mode {
+            // No key is ahead, and one may be as far behind as the cache has room for.
+            let behind = (0..room.longest.max(1)).rev();
+            let list = behind.map(|far| distances.bucket(-(far.cast_signed())));
+            return self.listed(table, list.collect());
+        }
         let rows = self.b.feed(Feed::Distances(distances));
         self.gather(table, rows)
+    }
+
+    /// Whether keys and values are kept of the sources, so that a decoder reads nothing else of them.
+    #[must_use]
+    pub const fn has_kept_sources(&self) -> bool {
+        matches!(self.options.mode, Mode::Generate(_))
+    }
+
+    /// Where the keys and values are kept that the next attention across streams reads, which are `width` wide.
+    fn kept(&mut self, width: u64, room: CacheRoom) -> (Value, Value) {
+        let ty = TensorType::fixed(DType::F32, &[room.sources, width]);
+        let number = self.kept;
+        self.kept += 1;
+        let mut kept = |part: &str| {
+            let name = format!("source.{number}.{part}");
+            self.b.resident(&name, ty.clone(), Class::Cache)
+        };
+        (kept("keys"), kept("values"))
+    }
+
+    /// Keeps the keys and values of sources for the next attention across streams.
+    pub fn keep(&mut self, (keys, values): (Value, Value)) {
+        let Mode::Sources(room) = self.options.mode else {
+            return;
+        };
+        let width = self.b.ty(keys).matrix().and_then(|(_, w)| w.as_const());
+        let (kept_keys, kept_values) = self.kept(width.unwrap_or(0), room);
+        let moves = self.b.feed(Feed::Moves);
+        let op = MoveRows {
+            fold: 1,
+            within: false,
+        };
+        for (kept, rows) in [(kept_keys, keys), (kept_values, values)] {
+            self.b.push(op.clone(), &[kept, moves, rows]);
+        }
+    }
+
+    /// The attention across streams of a generation: to the keys and values that are kept of each sequence's source, which are
+    /// `width` wide.
+    pub fn attend_kept(&mut self, of: &Attention, queries: Value, width: u64) -> Value {
+        let room = match self.options.mode {
+            Mode::Generate(room) => room,
+            _ => CacheRoom::default(),
+        };
+        let (keys, values) = self.kept(width, room);
+        let offsets = self.b.feed(Feed::Offsets);
+        let kept = self.b.feed(Feed::Kept);
+        let op = KeptAttention {
+            heads: of.heads,
+            scale: of.scale,
+        };
+        self.b.push1(op, &[queries, keys, values, offsets, kept])
     }
 
     /// The same with what is added to the scores by distance, `[2L+1, heads]`. Rows of sources attend to their sources, and
@@ -186,10 +244,10 @@ impl Net<'_> {
         p: f64,
     ) -> Value {
         // What looks ahead cannot be generated with: the program keeps its plain attention, and planning refuses it.
-        if let Mode::Generate { room } = self.options.mode
+        if let Mode::Generate(room) = self.options.mode
             && op.mask.ahead == Some(0)
         {
-            return self.attend_cached(op, (q, k, v), room);
+            return self.attend_cached(op, (q, k, v), bias, room.tokens);
         }
         let (own, streams) = match [q, k].map(|x| self.axis(x)) {
             [Axis::Source, _] => (Axis::Source, Streams::Source),
@@ -249,6 +307,7 @@ impl Net<'_> {
         &mut self,
         of: Attention,
         (q, k, v): (Value, Value, Value),
+        bias: Option<Value>,
         room: u64,
     ) -> Value {
         let width = self
@@ -273,7 +332,10 @@ impl Net<'_> {
             scale: of.scale,
             mask: of.mask,
             softcap: of.softcap,
+            bias: bias.is_some(),
         };
-        self.b.push1(op, &[q, k, v, keys, values, offsets, cached])
+        let mut inputs = vec![q, k, v, keys, values, offsets, cached];
+        inputs.extend(bias);
+        self.b.push1(op, &inputs)
     }
 }

@@ -31,11 +31,22 @@ pub enum Mode {
     /// Evaluation: no dropout anywhere.
     Evaluate,
     /// Generation: as in an evaluation, and each attention puts the keys and values of the tokens it reads into a cache with
-    /// room for so many, and attends to what is there of their sequences.
-    Generate {
-        /// Tokens of all sequences together.
-        room: u64,
-    },
+    /// this room, and attends to what is there of their sequences.
+    Generate(CacheRoom),
+    /// What stands before a generation: as in an evaluation, but the keys and values that a decoder makes of sources are put
+    /// where each step of the generation finds them.
+    Sources(CacheRoom),
+}
+
+/// Room of the caches that text is generated with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheRoom {
+    /// Tokens of all sequences together.
+    pub tokens: u64,
+    /// Tokens of one sequence.
+    pub longest: u64,
+    /// Tokens of all sources together; 0 where sequences are made of none.
+    pub sources: u64,
 }
 
 impl Mode {
@@ -101,6 +112,8 @@ pub struct Net<'a> {
     run: u32,
     /// Attentions with a cache so far.
     caches: u32,
+    /// Attentions to sources of which keys and values are kept, so far.
+    kept: u32,
     /// Factor of the rows of the last table.
     table_scale: f64,
     /// Which rows of the last table are read.
@@ -125,6 +138,7 @@ impl<'a> Net<'a> {
             drops: 0,
             run: 0,
             caches: 0,
+            kept: 0,
             table_scale: 1.0,
             table_ids: None,
             tied: None,
@@ -338,7 +352,7 @@ impl<'a> Net<'a> {
             Mode::Train => Look::Add,
             Mode::Select if parts && whole => Look::Whole,
             Mode::Select => Look::Nominate,
-            Mode::Evaluate | Mode::Generate { .. } => return y,
+            Mode::Evaluate | Mode::Generate(_) | Mode::Sources(_) => return y,
         };
         let places = Places::entries(site.output(), site.input());
         let [candidates, sums, squares] = watched(&site.path);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::error::NO_PROMPTS;
 use super::super::generate::{self, Settings};
+use super::super::net::CacheRoom;
 use super::super::schema::{
     Filled, Given, Maybe, RefKind, Reference, Registry, Schema, Values, kind,
 };
@@ -86,6 +87,30 @@ static SCHEMA: Schema = Schema {
     ],
 };
 
+/// The room of the caches for so many texts at once, with so many tokens each, and in their sources.
+fn caches(
+    cx: &StageCx<'_>,
+    settings: &Settings,
+    (places, room, source): (u64, u64, u64),
+) -> Result<CacheRoom, [String; 2]> {
+    if settings.beams.searches() && cx.model.facts().long.rereads {
+        let why = "`num_beams` is not built for models that read a text again once it is long";
+        return Err([why, "remove `num_beams`"].map(str::to_owned));
+    }
+    let beams = settings.beams.count;
+    let caches = CacheRoom {
+        tokens: places.saturating_mul(beams).saturating_mul(room),
+        longest: room,
+        sources: places.saturating_mul(source),
+    };
+    if u32::try_from(caches.tokens.max(caches.sources)).is_ok() {
+        return Ok(caches);
+    }
+    let longest = source.max(room.saturating_mul(beams));
+    let why = format!("{places} texts of {longest} tokens are more than a cache can hold");
+    Err([why, "write a smaller `batch`".to_owned()])
+}
+
 /// What is generated behind the prompts of the split.
 fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Generate>, Vec<Diag>> {
     let Some(block) = keys::GENERATE.get(cx.values) else {
@@ -104,13 +129,19 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
         .and_then(|split| split.as_ref()?.prompts.clone());
     let longest = known
         .as_ref()
-        .map(|list| list.iter().copied().max().unwrap_or(0));
-    // Where the data are not at hand, prompts are taken to be as long as they may be.
-    let longest = longest.map_or(most.saturating_sub(new), u64::from);
-    if longest + new > most {
+        .map(|list| u64::from(list.iter().copied().max().unwrap_or(0)));
+    // A target has a token before it. Where the data are not at hand, prompts are taken to be as long as they may be.
+    let (before, source) = match cx.model.seq2seq() {
+        Some(_) => {
+            let cut = MAX_LENGTH.get(cx.values).unwrap_or(most).min(most);
+            (1, longest.unwrap_or(cut).max(1))
+        }
+        None => (longest.unwrap_or(most.saturating_sub(new)), 0),
+    };
+    if before + new > most {
         return Err(refuse(
             format!(
-                "the longest prompt has {longest} tokens, and with {new} new ones it would be longer than the {most} that the model \
+                "the longest prompt has {before} tokens, and with {new} new ones it would be longer than the {most} that the model \
                  can read"
             ),
             "write a smaller `max_new_tokens`, or shorten the prompts",
@@ -120,14 +151,10 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
     let places = BATCH.get(cx.values).min(rows).max(1);
     // What methods put before prompts is not among their tokens.
     let put = cx.tuning.prompt_marking().virtual_tokens;
-    let room = longest + new + u64::from(put);
-    if u32::try_from(places.saturating_mul(room)).is_err() {
-        return Err(refuse(
-            format!("{places} texts of {room} tokens are more than a cache can hold"),
-            "write a smaller `batch`",
-        ));
-    }
-    let (program, built) = generation(cx, &cx.tuning.frozen(), places * room).map_err(|why| {
+    let room = before + new + u64::from(put);
+    let caches = caches(cx, &settings, (places, room, source))
+        .map_err(|[message, help]| refuse(message, &help))?;
+    let (programs, built) = generation(cx, &cx.tuning.frozen(), caches).map_err(|why| {
         refuse(
             why,
             "remove `generate`, or adapt the model by another method",
@@ -137,7 +164,7 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
     let prompts = match known {
         Some(list) if put == 0 => list,
         Some(list) => Arc::new(list.iter().map(|n| n + put).collect()),
-        None => Arc::new(vec![longest as u32 + put; places as usize]),
+        None => Arc::new(vec![source.max(before) as u32 + put; places as usize]),
     };
     let facts = cx.model.facts();
     // A prefix that positions do not begin behind has none of its own among them.
@@ -149,10 +176,11 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
     let again = borders.map(|border| border.saturating_add(1 + apart));
     Ok(Some(Generate {
         again: again.filter(|_| facts.long.rereads).collect(),
-        program: verified(program),
+        programs,
         settings,
         places,
         room,
+        source,
         prompts,
     }))
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use super::super::combine::Combination;
 use super::super::data::batch::order;
 use super::super::export::Target;
-use super::super::generate::{Settings, prefill, rereads};
+use super::super::generate::{Settings, prefill, rereads, whole};
 use super::super::metric::Metric;
 use super::super::net::{Owner, Param, Site};
 use super::super::schedule::Rates;
 use super::super::task::Reads;
 use super::fisher::Fisher;
 pub use super::kept::{Features, kept_as};
+use super::network::Generators;
 use super::packing::Packing;
 use super::reference::Reference;
 use super::select::Selection;
@@ -200,15 +201,17 @@ pub struct Score {
 /// Generation behind the prompts of a split, in groups in the order of the data.
 #[derive(Debug)]
 pub struct Generate {
-    /// The logits behind the tokens that are read.
-    pub program: Verified,
+    /// The logits behind the tokens that are read, and what goes with them.
+    pub programs: Generators,
     /// How text is generated.
     pub settings: Settings,
     /// Texts at once.
     pub places: u64,
     /// Tokens that the caches have room for, of each text.
     pub room: u64,
-    /// Tokens of each prompt, as far as they are known.
+    /// Tokens that there is room for of each source; 0 where texts are made of none.
+    pub source: u64,
+    /// Tokens of each prompt, or source, as far as they are known.
     pub prompts: Arc<Vec<u32>>,
     /// Texts that come to have so many tokens are read again.
     pub again: Vec<u32>,
@@ -218,14 +221,48 @@ impl Generate {
     /// Bytes of its caches.
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {
-        let residents = self.program.program().residents.iter();
+        let residents = self.programs.next.program().residents.iter();
         let caches = residents.filter(|r| r.class == Class::Cache);
         caches.map(|r| r.ty.bytes(&Bindings::default())).sum()
+    }
+
+    /// The sizes of the runs that read sources.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Bindings> {
+        if self.source == 0 {
+            return Vec::new();
+        }
+        let groups = self.prompts.chunks(self.places.max(1) as usize);
+        let of_group = |group: &[u32]| -> Vec<Bindings> {
+            let lengths: Vec<usize> = group.iter().map(|&n| n as usize).collect();
+            let runs = whole(&lengths).into_iter();
+            runs.map(|run| Bindings::of_pairs(run.iter().map(|(_, length)| [*length, 0])))
+                .collect()
+        };
+        groups.flat_map(of_group).collect()
+    }
+
+    /// The sizes of the runs that copy caches: of each group the largest.
+    #[must_use]
+    pub fn copying(&self) -> Vec<Bindings> {
+        let more = self.settings.beams.count.saturating_sub(1) as usize;
+        let groups = self.prompts.chunks(self.places.max(1) as usize);
+        let counts = groups.map(|group| group.len() * more).filter(|n| *n > 0);
+        counts
+            .map(|n| Bindings::of_lengths(std::iter::repeat_n(0, n)))
+            .collect()
     }
 
     /// The sizes of the runs that read prompts.
     #[must_use]
     pub fn reading(&self) -> Vec<Bindings> {
+        if self.source > 0 {
+            // Of a target the token that it begins with is there.
+            let groups = self.prompts.chunks(self.places.max(1) as usize);
+            let each =
+                groups.map(|group| Bindings::of_lengths(std::iter::repeat_n(1, group.len())));
+            return each.collect();
+        }
         let groups = self.prompts.chunks(self.places.max(1) as usize);
         let of_group = |group: &[u32]| -> Vec<Bindings> {
             let lengths: Vec<usize> = group.iter().map(|&n| n as usize).collect();
@@ -244,8 +281,9 @@ impl Generate {
     #[must_use]
     pub fn making(&self) -> Vec<Bindings> {
         let groups = self.prompts.chunks(self.places.max(1) as usize);
+        let beams = self.settings.beams.count as usize;
         groups
-            .map(|group| Bindings::of_lengths(std::iter::repeat_n(1, group.len())))
+            .map(|group| Bindings::of_lengths(std::iter::repeat_n(1, group.len() * beams)))
             .collect()
     }
 }
@@ -330,7 +368,7 @@ impl Job {
                 list
             }
             Routine::Score(score) => {
-                let generation = score.generate.iter().map(|g| &g.program);
+                let generation = score.generate.iter().flat_map(|g| g.programs.all());
                 std::iter::once(&score.evaluate).chain(generation).collect()
             }
             Routine::Choose(choose) => vec![&choose.evaluate],

@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use super::super::method::{Method, Tuning};
 use super::super::model::Model;
-use super::super::net::{Mode, Net, NetOptions, Param, Role, Site};
+use super::super::net::{CacheRoom, Mode, Net, NetOptions, Param, Role, Site};
 use super::super::schema::Values;
 use super::super::task::{Head, Task};
 use super::packing::Batch;
 use super::train::{batches, steps, steps_per_epoch};
 use super::{Sound, Span, StageCx};
 use crate::program::format::Storing;
-use crate::program::op::Op;
+use crate::program::op::{MoveRows, Op};
 use crate::program::passes;
-use crate::program::{Builder, Def, Feed, Mark, Node, Numbers, Pick, Program, Value, Verified};
+use crate::program::{
+    Bindings, Builder, Def, Feed, Mark, Node, Numbers, Pick, Program, Value, Verified,
+};
 
 /// A network built into a program.
 #[derive(Debug)]
@@ -343,35 +345,116 @@ pub fn evaluation(cx: &Sound<StageCx<'_>>, tuning: &Tuning, labels: bool) -> (Pr
     (b.finish(), built)
 }
 
-/// The program that generates: output `logits` `[S, vocabulary]`, those that follow the last token of each sequence. A
-/// sequence's earlier tokens are in caches with `room` for so many tokens of all sequences.
+/// The programs that generate text.
+#[derive(Debug)]
+pub struct Generators {
+    /// Output `logits` `[S, vocabulary]`, those that follow the last token of each sequence. A sequence's earlier tokens are in
+    /// caches.
+    pub next: Verified,
+    /// What puts keys and values of sources where the former reads them, where sequences are made of such.
+    pub sources: Option<Verified>,
+    /// What copies the cached tokens of one sequence to another's place.
+    pub copies: Verified,
+}
+
+impl Generators {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Verified> {
+        [&self.next, &self.copies].into_iter().chain(&self.sources)
+    }
+}
+
+/// The programs that generate, with caches of this room, and all parameters that they read.
 ///
 /// # Errors
 /// Why text cannot be generated with this model and these methods.
 pub fn generation(
     cx: &Sound<StageCx<'_>>,
     tuning: &Tuning,
-    room: u64,
-) -> Result<(Program, Built), String> {
-    let Some(lm) = cx.model.causal_lm() else {
-        return Err(format!(
-            "`{}` has no head for the next token",
-            cx.model.family()
-        ));
-    };
+    room: CacheRoom,
+) -> Result<(Generators, Built), String> {
+    let (model, pair) = (cx.model.as_ref(), cx.model.seq2seq());
     let mut b = Builder::with_numbers("generate", cx.numbers);
-    let options = options(cx, tuning, Mode::Generate { room }, BTreeSet::new());
-    let mut net = Net::new(&mut b, tuning, options);
+    let own = options(cx, tuning, Mode::Generate(room), BTreeSet::new());
+    let mut net = Net::new(&mut b, tuning, own);
     let hidden = states(&mut net, cx, tuning, Pick::Last);
-    let head = lm.head(&mut net);
+    let head = match (model.causal_lm(), pair) {
+        (Some(lm), _) => lm.head(&mut net),
+        (None, Some(pair)) => pair.head(&mut net),
+        (None, None) => {
+            return Err(format!(
+                "`{}` has no head for the next token",
+                model.family()
+            ));
+        }
+    };
     let scores = net.head_logits(hidden, &head);
-    let (params, sites) = net.finish();
+    let (mut params, mut sites) = net.finish();
     b.output("logits", scores);
     let program = b.finish();
+    generates_by_tokens(&program)?;
+    let copies = copies(&program, room);
+    let sources = pair.map(|pair| {
+        let mut b = Builder::with_numbers("sources", cx.numbers);
+        let own = options(cx, tuning, Mode::Sources(room), BTreeSet::new());
+        let mut net = Net::new(&mut b, tuning, own);
+        pair.keep_sources(&mut net);
+        let (more, places) = net.finish();
+        params.extend(more);
+        sites.extend(places);
+        b.finish()
+    });
+    let mut seen = BTreeSet::new();
+    params.retain(|param| seen.insert(param.name.clone()));
+    Ok((
+        Generators {
+            next: verified(program),
+            sources: sources.map(verified),
+            copies: verified(copies),
+        },
+        Built {
+            scores,
+            loss: None,
+            hidden,
+            params,
+            sites,
+        },
+    ))
+}
+
+/// The program that copies cached tokens from sequence to sequence, of all caches that this one puts tokens in.
+fn copies(program: &Program, room: CacheRoom) -> Program {
+    let mut b = Builder::new("copies");
+    for node in &program.nodes {
+        let Op::CachedAttention(op) = &node.op else {
+            continue;
+        };
+        for cache in [3, 4].into_iter().filter_map(|i| node.inputs.get(i)) {
+            let Some(resident) = program.resident(*cache) else {
+                continue;
+            };
+            debug_assert_eq!(
+                resident.ty.elements(&Bindings::NONE) % room.tokens.max(1),
+                0
+            );
+            let cache = b.resident(&resident.name, resident.ty.clone(), resident.class);
+            let moves = b.feed(Feed::Moves);
+            let op = MoveRows {
+                fold: op.fold,
+                within: true,
+            };
+            b.push(op, &[cache, moves]);
+        }
+    }
+    b.finish()
+}
+
+/// Whether text can be generated by a program a token at a time.
+fn generates_by_tokens(program: &Program) -> Result<(), String> {
     if let Some(node) = program
         .nodes
         .iter()
-        .find(|node| reads_whole_texts(&program, node))
+        .find(|node| reads_whole_texts(program, node))
     {
         let label = program.labels.get(node.label as usize);
         return Err(format!(
@@ -386,24 +469,14 @@ pub fn generation(
                 .to_owned(),
         );
     }
-    let loss = None;
-    Ok((
-        program,
-        Built {
-            scores,
-            loss,
-            hidden,
-            params,
-            sites,
-        },
-    ))
+    Ok(())
 }
 
 /// Whether a node mixes the tokens of a sequence and knows no cache.
 fn reads_whole_texts(program: &Program, node: &Node) -> bool {
     let offsets = |v: &Value| program.def(*v) == Def::Feed(Feed::Offsets);
     let alone = match &node.op {
-        Op::CachedAttention(_) => true,
+        Op::CachedAttention(_) | Op::KeptAttention(_) => true,
         // Its queries see no tokens.
         Op::Attention(op) => op.fold == 0,
         _ => false,

@@ -46,7 +46,7 @@ static SCHEMA: Schema = Schema {
           decoder. Both are tokenized apart, as with `text_target` in transformers. The decoder reads the token that targets begin \
           with (`decoder_start_token_id`) and the target's tokens but for the last; it tells each token from those before it and from \
           the whole source. The loss is the mean over all tokens of targets of an optimizer step. No logits of a whole batch are ever in \
-          memory. Nothing is generated yet: evaluations tell the loss, `perplexity` and `token_accuracy`.",
+          memory. `generate` in an `eval` makes targets of sources, greedily, by draws or by `num_beams`, and `predict` does so.",
     paper: "Sutskever et al. 2014 (arXiv 1409.3215); Raffel et al. 2020 (arXiv 1910.10683)",
     keys: &[LENGTH.key(), SKIP_EMPTY.key()],
 };
@@ -112,6 +112,10 @@ impl Task for Seq2Seq {
         Some(self.length)
     }
 
+    fn generates(&self) -> bool {
+        true
+    }
+
     fn width(&self, _: usize) -> u64 {
         next_token::WIDTH
     }
@@ -152,10 +156,7 @@ impl Task for Seq2Seq {
     }
 
     fn answers(&self, _: &[String], _: super::Form) -> Result<Vec<Added>, String> {
-        Err(
-            "it makes targets of sources, and text is not generated yet by models of an encoder and a decoder"
-                .to_owned(),
-        )
+        Err("it was trained to make targets of sources, and labels nothing".to_owned())
     }
 
     fn values(&self, _: &[String], _: super::Form, _: &[f32]) -> Vec<Json> {

@@ -62,7 +62,19 @@ pub(super) fn generation_estimate(job: &Job, machine: &Machine) -> Option<Estima
     };
     let generate = score.generate.as_ref()?;
     let sizes = [generate.reading(), generate.making()].concat();
-    Some(over(&[(&generate.program, &sizes)], machine))
+    let (sources, copying) = (generate.sources(), generate.copying());
+    let programs = &generate.programs;
+    let mut runs = vec![
+        (&programs.next, &sizes[..]),
+        (&programs.copies, &copying[..]),
+    ];
+    runs.extend(
+        programs
+            .sources
+            .iter()
+            .map(|program| (program, &sources[..])),
+    );
+    Some(over(&runs, machine))
 }
 
 /// Estimates what is no training.

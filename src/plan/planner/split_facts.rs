@@ -59,7 +59,7 @@ fn prompts(
         let name = start.task.name();
         return Err(refuse(
             format!("`{name}` labels texts, and generates none"),
-            "remove `generate`, or score a stage that was trained with `objective = causal_lm`",
+            "remove `generate`, or score a stage that was trained with `objective = causal_lm` or `seq2seq`",
         ));
     }
     if split.form == Form::Text {
@@ -108,7 +108,9 @@ fn prompts(
                 "remove the row, or write a prompt there",
             ));
         };
-        list.push(unmarked(prompt).len() as u32);
+        // The token that a target begins with is none of its source.
+        let more = u32::from(start.task.target_length().is_some());
+        list.push((unmarked(prompt).len() as u32).saturating_sub(more));
     }
     Ok(Some(Arc::new(list)))
 }

@@ -171,6 +171,10 @@ pub enum Feed {
     },
     /// Where each sequence begins in a cache, and how many tokens of it are there: `u32[S, 2]`.
     Cached,
+    /// Where what is kept of each sequence's source begins, and how many tokens the source has: `u32[S, 2]`.
+    Kept,
+    /// Tokens whose keys and values are moved: from where, to where, how many; a row for each move: `u32[S, 3]`.
+    Moves,
     /// Rows of the packed tokens that a head reads: `u32[S]` or `u32[R]`.
     Rows(Pick),
     /// Example index and position of each row, the identity that dropout is keyed by; a sequence's position is 0:
@@ -244,6 +248,8 @@ impl Feed {
             },
             Self::Cycle { .. } => "cycle",
             Self::Cached => "cached",
+            Self::Kept => "kept",
+            Self::Moves => "moves",
             Self::Rows(Pick::First) => "first_tokens",
             Self::Rows(Pick::Last) => "last_tokens",
             Self::Rows(Pick::Mask) => "mask_tokens",
@@ -316,7 +322,8 @@ impl Feed {
             Self::SourceOffsets => TensorType::new(U32, [s.plus(1)]),
             Self::Distances(distances) => TensorType::new(U32, [distances.rows()]),
             Self::Cycle { count } => TensorType::new(U32, [s.times(count.into())]),
-            Self::Cached => TensorType::new(U32, [s, Dim::from(2)]),
+            Self::Cached | Self::Kept => TensorType::new(U32, [s, Dim::from(2)]),
+            Self::Moves => TensorType::new(U32, [s, Dim::from(3)]),
             Self::Rows(pick) => TensorType::new(U32, [pick.axis().dim()]),
             Self::Keys(axis) => TensorType::new(U32, [axis.dim(), Dim::from(2)]),
             Self::Targets(TargetKind::Class) => TensorType::new(U32, [s]),

@@ -39,17 +39,21 @@ extern "C" __global__ void NAMED(cache_rows)(const act* k, const act* v, float* 
 #define ATTENTION(name, R, C)                                                                                                              \
     extern "C" __global__ void NAMED(name)(const act* q, const float* keys, const float* values, const u32* offsets, const u32* cached, act* o,   \
                                            u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest,       \
-                                           u32 fold, u32 room, u32 behind, u32 ahead, float scale, float cap) {                                   \
+                                           u32 fold, u32 room, u32 behind, u32 ahead, float scale, float cap, const float* bias, u32 biased) {    \
         Mask mask = {behind, ahead};                                                                                                              \
         Draw none = {0, 0, 0, 0, 0, 0.0f};                                                                                                        \
-        Beside nothing = {0, 0, 0, 0, 0};                                                                                                         \
+        Beside beside = {0, bias, 0, 0, biased - 1};                                                                                              \
         u32 s = blockIdx.x / tiles, first = blockIdx.x % tiles * 16 * R;                                                                          \
         Sequence own = sequence_at(offsets, s, sequences, rows, longest, fault);                                                                  \
         Place place = place_of(cached, s, own.length, room, fault);                                                                               \
-        if (own.good && place.good && first < own.length) {                                                                                       \
+        bool far = bias != 0 && (u64)place.before + own.length > biased;                                                                          \
+        if (far && threadIdx.x == 0) {                                                                                                            \
+            raise_index(fault, place.before + own.length, biased);                                                                                \
+        }                                                                                                                                         \
+        if (own.good && place.good && !far && first < own.length) {                                                                               \
             u64 key = (u64)place.first * fold;                                                                                                    \
             attend<R, C, float>(q, keys, values, own, first, place.before, key, none, o, 0, d, heads, shared_heads, fold, mask, scale, cap,       \
-                                    nothing);                                                                                                     \
+                                    beside);                                                                                                      \
         }                                                                                                                                         \
     }
 

@@ -3,7 +3,7 @@
 use super::super::types::{DType, Real, Sym};
 use super::attention::{Heads, Mask, Tiling};
 use super::launch::{
-    Call, KernelSource, Launches,
+    Arg, Call, KernelSource, Launches,
     Operand::{Fault, In, Out},
     args, held, source,
 };
@@ -13,14 +13,19 @@ use super::{Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, Tens
 mod fixtures;
 mod kernel;
 
+pub(super) use kernel::{Keys, Sequence};
+
 #[cfg(test)]
 pub(super) use fixtures::fixtures;
 
-/// `(q [T, H·w], k, v [k·T, K·w], cached keys, cached values [k·C, K·w], offsets u32[S+1], cached u32[S, 2]) → o [T, H·w]`.
+/// `(q [T, H·w], k, v [k·T, K·w], cached keys, cached values [k·C, K·w], offsets u32[S+1], cached u32[S, 2][, bias [N, H]])
+/// → o [T, H·w]`.
 ///
 /// New tokens of sequence `s` have rows `offsets[s] .. offsets[s+1]`. `cached[s]` is the first row of the sequence in the
 /// cache, and how many tokens it has there. The new keys and values are put behind these, in place; then each new token
-/// attends to all tokens of its sequence that the mask shows it, as in [`Attention`](super::Attention).
+/// attends to all tokens of its sequence that the mask shows it, as in [`Attention`](super::Attention). With a bias, the number
+/// in row `N − 1 + j − i` and column `h` is added to the score of query `i` and key `j`, behind the scale; no sequence has more
+/// than `N` tokens then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CachedAttention {
     /// Heads of queries and of keys.
@@ -33,6 +38,8 @@ pub struct CachedAttention {
     pub mask: Mask,
     /// Bound that scores approach.
     pub softcap: Option<Real>,
+    /// Whether a bias by distance is added to the scores.
+    pub bias: bool,
 }
 
 /// Queries that are done together, and keys.
@@ -66,8 +73,21 @@ impl CachedAttention {
             && q.dtype.is_compute()
     }
 
+    /// Whether these are the operands of its bias, if it has one.
+    fn takes(&self, bias: &[&TensorType]) -> bool {
+        match bias {
+            [] => !self.bias,
+            [own] => {
+                let columns = own.matrix().and_then(|(_, heads)| heads.as_const());
+                let plain = self.fold == 1 && self.softcap.is_none() && own.dtype.is_compute();
+                self.bias && plain && columns == Some(self.heads.queries.into())
+            }
+            _ => false,
+        }
+    }
+
     /// Bytes of scratch: on each thread a block of keys, transposed, a tile of scores, and what is kept of each query.
-    fn scratch(
+    pub(super) fn scratch(
         &self,
         (rows, sequences, head, size): (u64, u64, u64, u64),
         machine: &Machine,
@@ -81,9 +101,12 @@ impl CachedAttention {
 
 impl OpRule for CachedAttention {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        let [q, k, v, keys, values, offsets, cached] = x else {
+        let [q, k, v, keys, values, offsets, cached, bias @ ..] = x else {
             return Err("queries, keys, values, both caches, offsets and places are wanted".into());
         };
+        if !self.takes(bias) {
+            return Err("a bias has a column for each head, and stands on plain scores".into());
+        }
         if self.mask.ahead != Some(0) {
             return Err("a query cannot see tokens that are still to come".into());
         }
@@ -144,6 +167,8 @@ impl OpRule for CachedAttention {
             self.scale.get() as f32,
             self.softcap.map_or(0.0, Real::get) as f32
         ]);
+        args.push(if self.bias { Arg::At(In(7)) } else { Arg::Null });
+        args.extend(args![if self.bias { cx.rows(7) as u32 } else { 0 }]);
         list.call(Call {
             source: "cached_attention",
             kernel: attend,

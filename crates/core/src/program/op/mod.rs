@@ -61,6 +61,7 @@ mod hold;
 mod identity;
 mod indices;
 mod inverse;
+mod kept_attention;
 mod kth_smallest;
 mod layer_norm;
 mod layer_norm_grad;
@@ -69,6 +70,7 @@ mod masked;
 mod matmul;
 mod mix;
 mod mix_grad;
+mod move_rows;
 mod mul_rows;
 mod noise;
 mod nominate;
@@ -204,6 +206,7 @@ ops! {
     identity::Identity,
     indices::Indices,
     inverse::Inverse,
+    kept_attention::KeptAttention,
     kth_smallest::KthSmallest,
     layer_norm::LayerNorm,
     layer_norm_grad::LayerNormGrad,
@@ -212,6 +215,7 @@ ops! {
     matmul::MatMul,
     mix::Mix,
     mix_grad::MixGrad,
+    move_rows::MoveRows,
     mul_rows::MulRows,
     noise::Noise,
     nominate::Nominate,

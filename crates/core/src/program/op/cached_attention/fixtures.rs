@@ -2,7 +2,7 @@
 
 use super::super::super::types::Real;
 use super::super::fixtures::{Application, Fixtures, ids, matrix, random};
-use super::super::{Heads, Mask, Tensor};
+use super::super::{Heads, Mask, Op, Tensor};
 use super::CachedAttention;
 
 /// Heads of queries and keys, columns of a head, keys a token, mask, soft cap, and of each sequence its new tokens and
@@ -20,6 +20,7 @@ fn made(
         scale: Real::new(0.6),
         mask,
         softcap: softcap.map(Real::new),
+        bias: false,
     };
     let tokens: usize = list.iter().map(|(new, _)| new).sum();
     let mut room = 1;
@@ -44,6 +45,21 @@ fn made(
         Tensor::new(places, &[list.len(), 2]),
     ];
     (op.into(), inputs)
+}
+
+/// The same with a bias by distance that has a row to spare.
+fn biased(
+    (op, mut inputs): Application,
+    list: &[(usize, usize)],
+    of: impl Fn(u64, usize, usize) -> Tensor,
+) -> Application {
+    let Op::CachedAttention(op) = op else {
+        panic!("attention")
+    };
+    let longest = list.iter().map(|(new, before)| new + before).max();
+    let rows = longest.unwrap_or(0) + 1;
+    inputs.push(of(9, rows, op.heads.queries as usize));
+    (CachedAttention { bias: true, ..op }.into(), inputs)
 }
 
 const fn on(queries: u32, keys: u32) -> Heads {
@@ -104,7 +120,11 @@ pub(in super::super) fn fixtures() -> Fixtures {
     let wide = |seed, rows, columns| random(seed, &[rows, columns]);
     for kind in kinds() {
         let (op, inputs) = made(kind, wide);
-        all.sample(op, inputs);
+        all.sample(op.clone(), inputs.clone());
+        if kind.2 == 1 && kind.4.is_none() {
+            let (op, inputs) = biased((op, inputs), kind.5, wide);
+            all.sample(op, inputs);
+        }
     }
     let large: [Made<'_>; 2] = [
         (on(9, 3), 64, 1, Mask::CAUSAL, None, &[(1, 500), (300, 100)]),
@@ -152,7 +172,11 @@ pub(in super::super) fn fixtures() -> Fixtures {
     ];
     for kind in cases {
         let (op, inputs) = made(kind, matrix);
-        all.case(op, inputs);
+        all.case(op.clone(), inputs.clone());
+        if kind.2 == 1 && kind.4.is_none() {
+            let (op, inputs) = biased((op, inputs), kind.5, matrix);
+            all.case(op, inputs);
+        }
     }
     // Ends that go backwards, and a sequence that reaches beyond the cache.
     let plain: Made<'_> = (on(1, 1), 4, 1, Mask::CAUSAL, None, &[(3, 1), (1, 2)]);
@@ -162,13 +186,17 @@ pub(in super::super) fn fixtures() -> Fixtures {
     let (op, mut inputs) = made(plain, matrix);
     inputs[6] = Tensor::new(vec![7, 1, 1, 2], &[2, 2]);
     all.fault(op, inputs);
+    // A sequence that is longer than the bias.
+    let (op, mut inputs) = biased(made(plain, matrix), plain.5, matrix);
+    inputs[7] = matrix(9, 3, 1);
+    all.fault(op, inputs);
     all
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Attention;
     use super::super::super::fixtures::{eval, floats};
-    use super::super::super::{Attention, Op};
     use super::*;
 
     /// Attention of one whole sequence.
@@ -235,6 +263,35 @@ mod tests {
                 }
                 row += new;
             }
+        }
+    }
+
+    #[test]
+    fn a_bias_is_added_by_distance_as_attention_does() {
+        let (heads, list) = (on(3, 3), [(4_usize, 0_usize)]);
+        let kind: Made<'_> = (heads, 2, 1, Mask::CAUSAL, None, &list);
+        let wide = |seed, rows, columns| random(seed, &[rows, columns]);
+        let (op, inputs) = biased(made(kind, wide), &list, wide);
+        let made = floats(&eval(&op, &inputs, 1)[0]);
+        // Attention's has rows for keys ahead, too, which the mask hides.
+        let own = floats(&inputs[7]);
+        let rows: Vec<f64> = own.iter().copied().chain([0.0; 12]).collect();
+        let plain: Op = Attention {
+            mask: Mask::CAUSAL,
+            bias: true,
+            ..Attention::plain(heads, Real::new(0.6))
+        }
+        .into();
+        let operands = [
+            inputs[0].clone(),
+            inputs[1].clone(),
+            inputs[2].clone(),
+            ids(&[0, 4]),
+            Tensor::new(rows, &[9, 3]),
+        ];
+        let want = floats(&eval(&plain, &operands, 1)[0]);
+        for (a, b) in want.iter().zip(&made) {
+            assert!((a - b).abs() < 1e-12, "{a} {b}");
         }
     }
 

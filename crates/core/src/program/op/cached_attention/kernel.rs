@@ -13,12 +13,22 @@ use super::super::tile::{Into, Rows, Strided, multiply};
 use super::super::{Io, Kernel, OpError};
 use super::{CachedAttention, KEYS, QUERIES};
 
-/// New tokens of a sequence: their rows, the sequence's first token in the cache, and the tokens it had there.
+/// New tokens of a sequence: their rows, the sequence's first token in the cache, the tokens it had there, and all that it
+/// has there now.
 #[derive(Clone, Copy)]
-struct Sequence {
-    rows: (usize, usize),
-    first: usize,
-    before: usize,
+pub(in super::super) struct Sequence {
+    pub rows: (usize, usize),
+    pub first: usize,
+    pub before: usize,
+    pub length: usize,
+}
+
+/// What queries attend to: caches of keys and values, and a bias of so many rows.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Keys<'a, T> {
+    pub keys: &'a [T],
+    pub values: &'a [T],
+    pub bias: Option<(&'a [T], usize)>,
 }
 
 /// Some queries of a sequence and the heads of keys that are done for them.
@@ -33,8 +43,7 @@ struct Item {
 struct Operands<'a, T> {
     op: &'a CachedAttention,
     queries: &'a [T],
-    keys: &'a [T],
-    values: &'a [T],
+    to: Keys<'a, T>,
     head: usize,
 }
 
@@ -73,17 +82,44 @@ impl CachedAttention {
             keys.slice::<T>()[at..at + to - from].copy_from_slice(&new_keys[from..to]);
             values.slice::<T>()[at..at + to - from].copy_from_slice(&new_values[from..to]);
         }
-        let operands = Operands {
-            op: self,
-            queries: io.inputs[0].map_or(&[][..], |x| x.slice::<T>()),
+        let bias = io.inputs.get(7).copied().flatten();
+        let bias = bias.map(|bias| (bias.slice::<T>(), bias.dims[0]));
+        if let Some((_, most)) = bias
+            && let Some(of) = list.iter().find(|of| of.length > most)
+        {
+            return Err(OpError::Index {
+                index: of.length as u64,
+                rows: most as u64,
+            });
+        }
+        let to = Keys {
             keys: keys.slice::<T>(),
             values: values.slice::<T>(),
+            bias,
+        };
+        let queries = io.inputs[0].map_or(&[][..], |x| x.slice::<T>());
+        self.attend(cx, &list, (queries, d, to), io.outputs[0].slice::<T>());
+        Ok(())
+    }
+
+    /// The attention of some sequences' queries, which are `d` wide.
+    pub(in super::super) fn attend<T: Elementary>(
+        &self,
+        cx: &Kernel<'_>,
+        list: &[Sequence],
+        (queries, d, to): (&[T], usize, Keys<'_, T>),
+        out: &mut [T],
+    ) {
+        let operands = Operands {
+            op: self,
+            queries,
+            to,
             head: d / self.heads.queries as usize,
         };
-        let items = self.items(&list);
-        let outs = self.parts(io.outputs[0].slice::<T>(), &items, operands.head);
+        let items = self.items(list);
+        let outs = self.parts(out, &items, operands.head);
         let sizes = (
-            rows as u64,
+            (queries.len() / d.max(1)) as u64,
             list.len() as u64,
             operands.head as u64,
             size_of::<T>() as u64,
@@ -91,13 +127,12 @@ impl CachedAttention {
         let work: usize = list.iter().map(|of| of.pairs()).sum();
         cx.scratch(self.scratch(sizes, cx.machine), || {
             let each = |(item, out): (&Item, &mut [T])| operands.attend(item, out);
-            if work * fold * d < 1 << 16 {
+            if work * self.fold as usize * d < 1 << 16 {
                 items.iter().zip(outs).for_each(each);
             } else {
                 items.par_iter().zip(outs).for_each(each);
             }
         });
-        Ok(())
     }
 
     /// Tiles of queries with all heads; a query that is alone in its sequence has an item for each head of keys.
@@ -150,8 +185,9 @@ fn placed(
             rows: range,
             first: place[0] as usize,
             before: place[1] as usize,
+            length: place[1] as usize + range.1 - range.0,
         };
-        let end = of.first + of.before + (range.1 - range.0);
+        let end = of.first + of.length;
         if end > room {
             return Err(OpError::Index {
                 index: end as u64,
@@ -167,7 +203,7 @@ fn placed(
 
 impl Sequence {
     fn pairs(&self) -> usize {
-        (self.rows.1 - self.rows.0) * (self.before + self.rows.1 - self.rows.0)
+        (self.rows.1 - self.rows.0) * self.length
     }
 }
 
@@ -209,7 +245,7 @@ impl<T: Elementary> Operands<'_, T> {
         let (m, of) = (item.rows.1 - item.rows.0, item.of);
         // Tokens of the sequence, of which the new ones come last.
         let token = of.before + item.rows.0 - of.rows.0;
-        let length = of.before + of.rows.1 - of.rows.0;
+        let length = of.length;
         let seen = op.mask.seen(token..token + m, length);
         let seen = seen.start * fold..seen.end * fold;
         own.tops.fill(T::neg_infinity());
@@ -218,7 +254,7 @@ impl<T: Elementary> Operands<'_, T> {
         for from in (begin..seen.end).step_by(KEYS) {
             let count = KEYS.min(seen.end - from);
             let at = (of.first * fold + from) * kd + shared * head;
-            let (keys, values) = (&self.keys[at..], &self.values[at..]);
+            let (keys, values) = (&self.to.keys[at..], &self.to.values[at..]);
             if m > 1 {
                 transpose(keys, kd, count, head, &mut own.keys);
             }
@@ -258,11 +294,20 @@ impl<T: Elementary> Operands<'_, T> {
                 };
                 for i in 0..m {
                     let row = &mut scores[i * stride..][..stride];
-                    let bounds = (
-                        T::of(op.scale.get()),
-                        T::of(op.softcap.map_or(0.0, |c| c.get())),
-                    );
-                    let shrink = weigh(row, sees(i), bounds, (&mut state.0[i], &mut state.1[i]));
+                    let seen = sees(i);
+                    let mut scale = T::of(op.scale.get());
+                    if let Some((bias, most)) = self.to.bias {
+                        let heads = op.heads.queries as usize;
+                        let near = (most - 1 + from + seen.0).saturating_sub(token + i);
+                        let own = bias.iter().skip(near * heads + shared * group + g);
+                        let own = own.step_by(heads);
+                        for (x, &more) in row[seen.0..seen.1.max(seen.0)].iter_mut().zip(own) {
+                            *x = *x * scale + more;
+                        }
+                        scale = T::one();
+                    }
+                    let bounds = (scale, T::of(op.softcap.map_or(0.0, |c| c.get())));
+                    let shrink = weigh(row, seen, bounds, (&mut state.0[i], &mut state.1[i]));
                     if !first && shrink != T::one() {
                         let out = &mut out[i * wide..][..head];
                         out.iter_mut().for_each(|x| *x *= shrink);

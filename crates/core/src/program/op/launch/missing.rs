@@ -44,6 +44,7 @@ fn reason(op: &Op, cx: &SizedCx) -> String {
     let heads = match op {
         Op::Attention(a) | Op::AttentionGrad(AttentionGrad(a)) => Some(a.heads.queries),
         Op::CachedAttention(a) => Some(a.heads.queries),
+        Op::KeptAttention(a) => Some(a.heads.queries),
         _ => None,
     };
     let most = super::super::attention::WIDEST_HEAD;

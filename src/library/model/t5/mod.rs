@@ -1,13 +1,14 @@
 //! T5 (Raffel et al. 2020): T5, T5 v1.1, FLAN-T5 and mT5.
 
-use serde_json::Value as Json;
-
 use super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
 use super::super::schema::Schema;
-use super::encoder::{Config, within_bounds};
-use super::{Architecture, Facts, LmHead, LongTexts, Model, Narrowing, Positions, Seq2Seq};
+use super::{Architecture, Facts, LmHead, Model, Seq2Seq};
 use crate::program::op::{ActivationKind, Attention, Heads, Mask};
 use crate::program::{Distances, Feed, Real, Value};
+
+mod config;
+
+use config::parse;
 
 /// The registry's row.
 pub(super) static ARCHITECTURE: Architecture = Architecture {
@@ -26,9 +27,6 @@ static SCHEMA: Schema = Schema {
     paper: "Raffel et al. 2020, Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer (arXiv 1910.10683)",
     keys: &[],
 };
-
-/// Most tokens of a text: distances have no bound, memory has.
-const MOST_LENGTH: u64 = 1 << 15;
 
 /// The table of embeddings, which both stacks read.
 const TABLE: &str = "shared";
@@ -120,133 +118,8 @@ enum Reads {
     Itself(Value),
     /// What the encoder gave.
     Encoded(Value),
-}
-
-fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
-    let many = config.get("model_type").and_then(Json::as_str) == Some("mt5");
-    let reader = Config(config);
-    let bounded = |key: &str, default: u64, most: u64| match reader.size_or(key, default)? {
-        n if n <= most => Ok(n),
-        n => Err(format!(
-            "config.json has `{key}` = {n}; at most {most} are built"
-        )),
-    };
-    let (hidden, head, ffn) = (
-        reader.size("d_model")?,
-        reader.size("d_kv")?,
-        reader.size("d_ff")?,
-    );
-    let heads = bounded("num_heads", if many { 6 } else { 8 }, 1 << 16)?;
-    let encoder = reader.size("num_layers")?;
-    let decoder = reader.size_or("num_decoder_layers", encoder)?;
-    let layers = encoder.saturating_add(decoder);
-    let width = heads.saturating_mul(head);
-    let vocab = reader.vocabulary()?;
-    within_bounds(layers, (hidden, width), ffn, 2 * vocab)?;
-    let buckets = bounded("relative_attention_num_buckets", 32, 1 << 16)? as u32;
-    let furthest = bounded("relative_attention_max_distance", 128, 1 << 20)? as u32;
-    if buckets < 4 || furthest <= buckets / 2 {
-        return Err(format!(
-            "config.json has {buckets} buckets of distances up to {furthest}; at least 4 are wanted, and distances beyond half of them"
-        ));
-    }
-    let (gated, activation) = activation(config, many)?;
-    let dropout = reader.rate_or("dropout_rate", 0.1)?;
-    let eps = reader.number_or("layer_norm_epsilon", 1e-6)?;
-    if eps < 0.0 {
-        return Err(format!(
-            "config.json has `layer_norm_epsilon` = {eps}; a number of at least 0 is wanted"
-        ));
-    }
-    let tied = reader.tied()?;
-    let scales = !many && scales(config, tied)?;
-    let start = start(config, vocab)?;
-    Ok(Box::new(T5 {
-        facts: Facts {
-            layers,
-            blocks: layers,
-            hidden,
-            embedding: hidden,
-            heads,
-            vocab,
-            max_length: MOST_LENGTH,
-            positions: Positions::default(),
-            long: LongTexts::default(),
-            segments: 0,
-            dropout,
-            attention_dropout: dropout,
-            eps,
-            causal: false,
-            narrow: Narrowing {
-                unit: head,
-                prunes: false,
-            },
-        },
-        class: if many { "MT5" } else { "T5" },
-        encoder,
-        head,
-        ffn,
-        activation,
-        gated,
-        buckets,
-        furthest,
-        tied,
-        scale: if scales {
-            1.0 / (hidden as f64).sqrt()
-        } else {
-            1.0
-        },
-        start,
-    }))
-}
-
-/// Whether T5's head reads states divided by the root of the width: where it is the table of embeddings, or as newer files
-/// say.
-fn scales(config: &Json, tied: bool) -> Result<bool, String> {
-    match config.get("scale_decoder_outputs") {
-        None | Some(Json::Null) => Ok(tied),
-        Some(Json::Bool(scales)) => Ok(*scales),
-        Some(other) => Err(format!(
-            "config.json has `scale_decoder_outputs` = {other}; true or false is wanted"
-        )),
-    }
-}
-
-/// The token that targets begin with.
-fn start(config: &Json, vocab: u64) -> Result<u32, String> {
-    let there = |key: &&str| config.get(*key).is_some_and(|id| !id.is_null());
-    let keys = ["decoder_start_token_id", "pad_token_id"];
-    let Some(key) = keys.into_iter().find(there) else {
-        return Ok(0);
-    };
-    match config.get(key).and_then(Json::as_u64) {
-        Some(id) if id < vocab => Ok(id as u32),
-        _ => Err(format!(
-            "config.json has a `{key}` that is no token of the vocabulary, which targets begin with"
-        )),
-    }
-}
-
-/// Whether the feed-forward network is gated, and its activation.
-fn activation(config: &Json, many: bool) -> Result<(bool, ActivationKind), String> {
-    let usual = if many { "gated-gelu" } else { "relu" };
-    let name = match config.get("feed_forward_proj") {
-        None => usual,
-        Some(Json::String(name)) => name,
-        Some(other) => {
-            return Err(format!(
-                "config.json has `feed_forward_proj` = {other}; the name of an activation is wanted"
-            ));
-        }
-    };
-    // The older files mean the approximation by this name.
-    let (gated, own) = match name.strip_prefix("gated-") {
-        Some("gelu") => (true, "gelu_new"),
-        Some(own) => (true, own),
-        None => (false, name),
-    };
-    let named = serde_json::json!({ "feed_forward_proj": own });
-    Ok((gated, Config(&named).activation("feed_forward_proj")?))
+    /// What is kept of that.
+    Kept,
 }
 
 impl T5 {
@@ -305,7 +178,7 @@ impl T5 {
     fn attention(&self, net: &mut Net<'_>, block: Block, x: Value, reads: Reads) -> Value {
         let (place, module, roles) = match reads {
             Reads::Itself(_) => (0, "SelfAttention", &OWN),
-            Reads::Encoded(_) => (1, "EncDecAttention", &CROSS),
+            Reads::Encoded(_) | Reads::Kept => (1, "EncDecAttention", &CROSS),
         };
         let (d, width) = (self.facts.hidden, self.facts.heads * self.head);
         let map =
@@ -315,32 +188,55 @@ impl T5 {
         let (others, bias, mask) = match reads {
             Reads::Itself(bias) => (read, Some(bias), block.stack.mask),
             Reads::Encoded(encoded) => (encoded, None, Mask::FULL),
+            Reads::Kept => (read, None, Mask::FULL),
         };
-        let maps = KeyMaps {
-            key: Columns::all(map("k", roles.key, (d, width))),
-            value: Columns::all(map("v", roles.value, (d, width))),
+        let op = Attention {
+            mask,
+            ..Attention::plain(Heads::each(self.facts.heads as u32), Real::new(1.0))
         };
         let queries = net.linear(map("q", roles.query, (d, width)), read);
-        let keys = net.linear(maps.key.map.clone(), others);
-        let values = net.linear(maps.value.map.clone(), others);
-        let of = Attend {
-            op: Attention {
-                mask,
-                ..Attention::plain(Heads::each(self.facts.heads as u32), Real::new(1.0))
-            },
-            read: others,
-            maps,
-            queries,
-            keys,
-            values,
-            bias,
-            dropout: self.facts.attention_dropout,
-        };
         // Methods stand at its maps, and at what it adds.
-        let a = net.plain_attention(of);
+        let a = if let Reads::Kept = reads {
+            net.attend_kept(&op, queries, width)
+        } else {
+            let (maps, keys, values) = self.keys(net, block, reads, others);
+            net.plain_attention(Attend {
+                op,
+                read: others,
+                maps,
+                queries,
+                keys,
+                values,
+                bias,
+                dropout: self.facts.attention_dropout,
+            })
+        };
         let a = net.linear(map("o", roles.output, (width, d)), a);
         let path = block.path(&format!("{place}.{module}"));
         self.residual(net, (path, (roles.sublayer, block.layer())), (x, read), a)
+    }
+
+    /// The keys and values that a block's attention makes of rows, with their maps.
+    fn keys(
+        &self,
+        net: &mut Net<'_>,
+        block: Block,
+        reads: Reads,
+        rows: Value,
+    ) -> (KeyMaps, Value, Value) {
+        let (module, roles) = match reads {
+            Reads::Itself(_) => ("0.SelfAttention", &OWN),
+            Reads::Encoded(_) | Reads::Kept => ("1.EncDecAttention", &CROSS),
+        };
+        let sizes = (self.facts.hidden, self.facts.heads * self.head);
+        let map = |part: &str, role| block.map(&format!("{module}.{part}"), role, sizes);
+        let maps = KeyMaps {
+            key: Columns::all(map("k", roles.key)),
+            value: Columns::all(map("v", roles.value)),
+        };
+        let keys = net.linear(maps.key.map.clone(), rows);
+        let values = net.linear(maps.value.map.clone(), rows);
+        (maps, keys, values)
     }
 
     /// The residual with what the feed-forward network adds, which is so manieth of its block.
@@ -365,8 +261,8 @@ impl T5 {
     }
 
     /// The tokens of a stream through a stack, but for its last norm.
-    fn through(&self, net: &mut Net<'_>, stack: Stack, encoded: Option<Value>) -> Value {
-        let mut x = match encoded {
+    fn through(&self, net: &mut Net<'_>, stack: Stack, of_source: Option<Reads>) -> Value {
+        let mut x = match of_source {
             Some(_) => self.rows(net, Feed::TokenIds),
             None => self.embed(net),
         };
@@ -381,10 +277,10 @@ impl T5 {
             net.enter("block", stack.before + number);
             let block = Block { stack, number };
             x = self.attention(net, block, x, Reads::Itself(bias));
-            if let Some(encoded) = encoded {
-                x = self.attention(net, block, x, Reads::Encoded(encoded));
+            if let Some(reads) = of_source {
+                x = self.attention(net, block, x, reads);
             }
-            x = self.ffn(net, block, if encoded.is_some() { 2 } else { 1 }, x);
+            x = self.ffn(net, block, if of_source.is_some() { 2 } else { 1 }, x);
         }
         net.enter("block", None);
         x
@@ -395,6 +291,13 @@ impl T5 {
         let ids = net.b.feed(tokens);
         let x = net.embedding(&self.table(), ids);
         net.dropout(x, self.facts.dropout)
+    }
+
+    /// The sources through the encoder.
+    fn encoded(&self, net: &mut Net<'_>) -> Value {
+        let encoder = self.stack(false);
+        let encoded = self.through(net, encoder, None);
+        self.last_norm(net, encoder, encoded)
     }
 
     /// The norm behind a stack.
@@ -428,10 +331,11 @@ impl Model for T5 {
     }
 
     fn encode(&self, net: &mut Net<'_>) -> Value {
-        let encoder = self.stack(false);
-        let encoded = self.through(net, encoder, None);
-        let encoded = self.last_norm(net, encoder, encoded);
-        self.through(net, self.stack(true), Some(encoded))
+        let reads = match net.has_kept_sources() {
+            true => Reads::Kept,
+            false => Reads::Encoded(self.encoded(net)),
+        };
+        self.through(net, self.stack(true), Some(reads))
     }
 
     fn finish(&self, net: &mut Net<'_>, x: Value) -> Value {
@@ -470,6 +374,18 @@ impl Seq2Seq for T5 {
             scale: self.scale,
             cap: None,
         }
+    }
+
+    fn keep_sources(&self, net: &mut Net<'_>) {
+        let encoded = self.encoded(net);
+        let stack = self.stack(true);
+        for number in 0..stack.blocks {
+            net.enter("block", stack.before + number);
+            let block = Block { stack, number };
+            let (_, keys, values) = self.keys(net, block, Reads::Kept, encoded);
+            net.keep((keys, values));
+        }
+        net.enter("block", None);
     }
 
     fn start(&self) -> u32 {
