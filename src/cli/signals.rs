@@ -86,7 +86,7 @@ pub(super) fn watch(quiet: bool) -> std::io::Result<Arc<Asked>> {
                 if signal == SIGUSR1 {
                     own.checkpoint.store(true, Ordering::Relaxed);
                 } else if !own.running.load(Ordering::Relaxed) {
-                    leave(signal, "nothing was executed");
+                    end_now(signal, "nothing was executed");
                 } else if first.is_none_or(|at| at.elapsed() < SAME) {
                     if first.is_none() {
                         own.note(signal);
@@ -99,7 +99,7 @@ pub(super) fn watch(quiet: bool) -> std::io::Result<Arc<Asked>> {
                     }
                     first = first.or_else(|| Some(Instant::now()));
                 } else {
-                    leave(signal, "ended at once; an earlier checkpoint stays");
+                    end_now(signal, "ended at once; an earlier checkpoint stays");
                 }
             }
         })?;
@@ -121,7 +121,7 @@ fn say(text: &str) {
 }
 
 /// Ends the process with the signal's exit code.
-fn leave(signal: i32, why: &str) {
+fn end_now(signal: i32, why: &str) {
     say(&format!(
         "error: interrupted by {}: {why}",
         signal_name(signal)

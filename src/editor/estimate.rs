@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::base::units::{About, Bytes, Count};
 use crate::library::stage::job::Routine;
-use crate::plan::estimate::Home;
+use crate::plan::estimate::Residence;
 use crate::plan::{Plan, Stage};
 use crate::program::op::Machine;
 use crate::program::rates::Rates;
@@ -44,9 +44,9 @@ impl Estimated {
     fn of(stage: &Stage, finished: bool, rates: &Rates, machine: &Machine) -> Self {
         let estimate = &stage.estimate;
         Self {
-            needs: match estimate.home {
-                Home::Host => estimate.process(),
-                Home::Cpu | Home::Device(_) => estimate.needs(),
+            needs: match estimate.residence {
+                Residence::Host => estimate.process(),
+                Residence::Cpu | Residence::Device(_) => estimate.needs(),
             },
             peak: estimate.peak(),
             peak_op: estimate.peak_op.clone(),

@@ -43,7 +43,7 @@ pub struct Estimate {
     /// What the blocks of all these take above their bytes, on a device.
     pub rounding: u64,
     /// Where the tensors are.
-    pub home: Home,
+    pub residence: Residence,
     /// Where the peak is reached.
     pub peak_op: String,
     /// The largest tensors alive at the peak: what they are, bytes.
@@ -58,7 +58,7 @@ pub struct Estimate {
 
 /// Where a stage's tensors are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Home {
+pub enum Residence {
     /// In the process; the plan is for the processor.
     #[default]
     Cpu,
@@ -73,28 +73,28 @@ impl Estimate {
     /// there, which is nothing for a stage that runs on the host.
     #[must_use]
     pub const fn needs(&self) -> u64 {
-        match &self.home {
-            Home::Cpu => self.peak() + self.host,
-            Home::Host => 0,
-            Home::Device(overhead) => self.peak() + overhead.total(),
+        match &self.residence {
+            Residence::Cpu => self.peak() + self.host,
+            Residence::Host => 0,
+            Residence::Device(overhead) => self.peak() + overhead.total(),
         }
     }
 
     /// What has to be free on a device once its context is there; `None` for what runs on the host.
     #[must_use]
     pub const fn free_needed(&self) -> Option<u64> {
-        match &self.home {
-            Home::Device(overhead) => Some(self.needs() - overhead.context),
-            Home::Cpu | Home::Host => None,
+        match &self.residence {
+            Residence::Device(overhead) => Some(self.needs() - overhead.context),
+            Residence::Cpu | Residence::Host => None,
         }
     }
 
     /// What the process takes of the host's memory.
     #[must_use]
     pub const fn process(&self) -> u64 {
-        match self.home {
-            Home::Cpu | Home::Host => self.peak() + self.host,
-            Home::Device(_) => self.host,
+        match self.residence {
+            Residence::Cpu | Residence::Host => self.peak() + self.host,
+            Residence::Device(_) => self.host,
         }
     }
 
@@ -128,7 +128,7 @@ pub struct Around {
     /// brings its parts.
     pub makes_adapter: bool,
     /// Whether the stage leaves a whole model, not an adapter.
-    pub leaves_model: bool,
+    pub exports_model: bool,
 }
 
 /// What the process takes beside tensors: the binary, its threads' stacks, the runtime; measured.
@@ -167,7 +167,7 @@ pub fn estimate(
             estimate
         }
         (Device::Cuda(_), Routine::Fold(_)) => Estimate {
-            home: Home::Host,
+            residence: Residence::Host,
             ..self::estimate(job, splits, &machine.on(Device::Cpu), around)
         },
         (Device::Cuda(card), _) => {
@@ -236,12 +236,12 @@ fn largest(first: Estimate, others: impl IntoIterator<Item = Estimate>) -> Estim
 
 /// Bytes of residents that the host holds while programs run on a device: all but those that stay away, of
 /// which it holds one at a time on the way; all at the end, where a whole model is written.
-fn held_on_host(job: &Job, programs: &[&Program], around: Around) -> u64 {
+fn host_resident_bytes(job: &Job, programs: &[&Program], around: Around) -> u64 {
     let residents = programs.iter().flat_map(|p| &p.residents);
     let all: BTreeMap<&str, &Resident> = residents.map(|r| (r.name.as_str(), r)).collect();
     let bytes = |r: &&Resident| r.ty.bytes(&Bindings::default());
     let total: u64 = all.values().map(bytes).sum();
-    if around.leaves_model && matches!(job.routine, Routine::Fit(_)) {
+    if around.exports_model && matches!(job.routine, Routine::Fit(_)) {
         return total;
     }
     let params = job.params.iter();
@@ -260,7 +260,7 @@ fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -
         .chain(job.programs())
         .map(Verified::program)
         .collect();
-    let loaded = held_on_host(job, &programs, around);
+    let loaded = host_resident_bytes(job, &programs, around);
     let mut estimate = largest(moments.steps, moments.programs);
     let held = moments
         .host
@@ -270,6 +270,6 @@ fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -
     let beside = HOST_BASE + HOST_CUDA + around.host;
     estimate.host = beside + around.making.max(held + held / KEPT);
     let tensors = (estimate.peak(), estimate.rounding);
-    estimate.home = Home::Device(device::overhead(card, tensors, programs));
+    estimate.residence = Residence::Device(device::overhead(card, tensors, programs));
     estimate
 }

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::error::{EMPTY_PLACEMENT, METHOD_WITHOUT_EFFECT, OVERLAPPING_ADAPTERS, UNFIT_MODEL};
 use crate::base::{Diag, Diags, Span};
 use crate::library::method::{Complaint, Method, Stacking, Tuning};
-use crate::library::model::{Model, Room};
+use crate::library::model::{Model, Reserved};
 use crate::library::net::Owner;
 use crate::library::net::{Part, Site};
 use crate::library::placement::{Pattern, Placement};
@@ -101,7 +101,7 @@ pub fn check_methods(
                 Diag::error(&OVERLAPPING_ADAPTERS, filled.span, message).help("keep one of them"),
             );
         }
-        if method.room(&filled.values) != Room::default()
+        if method.reserved(&filled.values) != Reserved::default()
             && let Some(other) = before_texts.replace(name)
         {
             let message =
@@ -130,7 +130,7 @@ fn of_one_stream(method: &dyn Method, values: &Values) -> Option<&'static str> {
         return Some("is a network beside the blocks of one stack");
     }
     let marks = !method.marking(values).is_none();
-    if marks || method.room(values) != Room::default() {
+    if marks || method.reserved(values) != Reserved::default() {
         return Some("puts something into texts or before them");
     }
     method
@@ -240,7 +240,7 @@ fn check_placement<'a>(
 
 /// Whether two methods may stand at one site: neither wants it alone, and only one is in the place of the weight.
 fn together((one, own): (&dyn Method, &Values), (other, others): (&dyn Method, &Values)) -> bool {
-    let stacking = [one.stands(own), other.stands(others)];
+    let stacking = [one.stacking_with(own), other.stacking_with(others)];
     one.schema().name != other.schema().name
         && stacking.contains(&Stacking::Over)
         && !stacking.contains(&Stacking::Alone)

@@ -8,7 +8,7 @@ use crate::base::{Diags, Sound, Span};
 use crate::library::chat::{ChatTemplate, TemplateError};
 use crate::library::method::Tuning;
 use crate::library::model::Model;
-use crate::library::net::CacheRoom;
+use crate::library::net::CacheCapacity;
 use crate::library::schema::Values;
 use crate::library::stage::network::{Built, Generators};
 use crate::library::stage::{StageCx, network};
@@ -61,7 +61,7 @@ impl Plan {
     ///
     /// # Errors
     /// Why the methods do not fit the model, or text cannot be generated with them.
-    pub fn generating(served: Served, room: CacheRoom) -> Result<(Generators, Built), String> {
+    pub fn generating(served: Served, room: CacheCapacity) -> Result<(Generators, Built), String> {
         sound(served, |cx, tuning| network::generation(cx, tuning, room))
     }
 }

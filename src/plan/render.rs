@@ -1,7 +1,7 @@
 //! The plan for people and programs: text, JSON, DOT, Mermaid.
 
 use super::Stage;
-use super::estimate::{Estimate, Home};
+use super::estimate::{Estimate, Residence};
 use crate::library::data::form::Supervision;
 use crate::library::net::Site;
 use crate::library::stage::job::{Generate, Routine};
@@ -38,7 +38,7 @@ pub fn lines(e: &Estimate) -> Vec<(&'static str, u64)> {
     if e.cache == 0 {
         lines.retain(|(name, _)| *name != "key-value cache");
     }
-    if let Home::Device(o) = e.home {
+    if let Residence::Device(o) = e.residence {
         lines.extend([
             ("granularity of the pool", o.pool_granularity),
             ("cuBLAS workspace", o.cublas_workspace),

@@ -198,7 +198,7 @@ impl Stage {
             host: super::choice::host_bytes(held),
             making: super::choice::making(held),
             makes_adapter: self.start.adapter.is_none(),
-            leaves_model: !self.trained_with.leaves_adapter(),
+            exports_model: !self.trained_with.exports_adapter(),
         }
     }
 

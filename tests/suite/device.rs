@@ -6,7 +6,7 @@ use std::process::Output;
 use peftc::cli::world::RealWorld;
 use peftc::driver::compile;
 use peftc::exec::run::budget::fits_device;
-use peftc::plan::estimate::Home;
+use peftc::plan::estimate::Residence;
 use peftc::program::device::{Card, Device};
 use peftc::program::op::Machine;
 use serde_json::Value;
@@ -271,9 +271,9 @@ fn a_plan_over_the_free_memory_is_refused_before_anything_is_sent() {
     let machine = Machine::cpu(2).on(Device::Cuda(Some(card)));
     let compiled = compile(Path::new(QUICKSTART), &[], &RealWorld::new(true), &machine);
     let plan = compiled.plan.expect("a plan");
-    let needs = plan.stages.iter().map(|s| match s.estimate.home {
-        Home::Device(o) => s.estimate.needs() - o.context,
-        Home::Cpu | Home::Host => panic!("both stages run on the device"),
+    let needs = plan.stages.iter().map(|s| match s.estimate.residence {
+        Residence::Device(o) => s.estimate.needs() - o.context,
+        Residence::Cpu | Residence::Host => panic!("both stages run on the device"),
     });
     let needs = needs.max().expect("stages");
     assert!(fits_device(&plan.stages, needs).is_ok());

@@ -9,7 +9,7 @@ use crate::cli::table::{Cell, Side, Table};
 use crate::library::stage::job::Routine;
 use crate::library::stage::keys;
 use crate::plan::disk::Disk;
-use crate::plan::estimate::Home;
+use crate::plan::estimate::Residence;
 use crate::plan::render::{batches, recomputed};
 use crate::plan::time::RateSource;
 use crate::plan::{Plan, Stage, render as plan_render};
@@ -30,7 +30,10 @@ pub(in crate::cli) fn table(
     screen: Screen,
 ) -> String {
     let all: Vec<&Stage> = plan.stages.iter().collect();
-    let on_device = plan.stages.iter().any(|s| s.estimate.home != Home::Cpu);
+    let on_device = plan
+        .stages
+        .iter()
+        .any(|s| s.estimate.residence != Residence::Cpu);
     let right = |title: &'static str| (title, Side::Right);
 
     let mut table = Table::new([
@@ -92,8 +95,8 @@ fn row(stage: &Stage, limit: Option<u64>, time: Option<f64>, mark: String) -> Ve
         _ => "–".to_owned(),
     };
     let e = &stage.estimate;
-    let needs = match e.home {
-        Home::Host => Cell::from("on host"),
+    let needs = match e.residence {
+        Residence::Host => Cell::from("on host"),
         _ => Bytes(e.needs()).to_string().into(),
     };
     let over = limit.is_some_and(|limit| e.needs() > limit);
@@ -172,11 +175,11 @@ fn about(seconds: Option<f64>) -> String {
 fn peak(plan: &Plan, on_device: bool, screen: Screen) -> String {
     let mut text = String::new();
     // What runs on the host does not count among what is held on a device.
-    let counted = |s: &&Stage| !on_device || s.estimate.home != Home::Host;
+    let counted = |s: &&Stage| !on_device || s.estimate.residence != Residence::Host;
     let stages = plan.stages.iter().filter(counted);
-    let held = |s: &&Stage| match s.estimate.home {
-        Home::Device(_) => s.estimate.needs(),
-        Home::Cpu | Home::Host => s.estimate.peak(),
+    let held = |s: &&Stage| match s.estimate.residence {
+        Residence::Device(_) => s.estimate.needs(),
+        Residence::Cpu | Residence::Host => s.estimate.peak(),
     };
     if let Some(top) = stages.max_by_key(held) {
         let e = &top.estimate;

@@ -46,7 +46,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn leaves_model(&self) -> bool {
+    fn exports_model(&self) -> bool {
         stage(&self.kind).is_none_or(|k| k.trains() || k.merges())
     }
 }
@@ -218,7 +218,7 @@ fn of_recipe(asked: &Asked<'_>) -> Result<Vec<Candidate>, Refusal> {
 
 /// The stage that is asked for, or the last one that leaves a model.
 fn chosen(all: &[Candidate], asked: &Asked<'_>, what: &str) -> Result<Artifact, Refusal> {
-    let models: Vec<&Candidate> = all.iter().filter(|c| c.leaves_model()).collect();
+    let models: Vec<&Candidate> = all.iter().filter(|c| c.exports_model()).collect();
     let group: Vec<&Candidate> = match asked.stage {
         Some(name) => {
             let own: Vec<&Candidate> = models

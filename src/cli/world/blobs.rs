@@ -61,7 +61,7 @@ fn disk(path: &Path) -> impl FnOnce(io::Error) -> Trouble + '_ {
 }
 
 /// Creates the folder of a path.
-fn room_for(path: &Path) -> Result<(), Trouble> {
+fn space_for(path: &Path) -> Result<(), Trouble> {
     match path.parent() {
         Some(folder) => fs::create_dir_all(folder).map_err(disk(folder)),
         None => Ok(()),
@@ -85,7 +85,7 @@ impl Blobs {
             return Ok(Slot::Filled);
         }
         let part = path.with_file_name(format!("{etag}.incomplete"));
-        room_for(&part)?;
+        space_for(&part)?;
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -110,7 +110,7 @@ impl Blobs {
         if same() == Some(true) {
             return Ok(path);
         }
-        room_for(&path)?;
+        space_for(&path)?;
         // From `snapshots/COMMIT/a/b` to `blobs/ETAG`.
         let up = 2 + file.matches('/').count();
         let mut target: PathBuf = std::iter::repeat_n("..", up).collect();
@@ -134,7 +134,7 @@ impl Blobs {
     /// Notes the commit that a branch or tag stands for.
     pub(super) fn refer(&self, revision: &str, commit: &str) -> Result<(), Trouble> {
         let path = self.dir.join("refs").join(revision);
-        room_for(&path)?;
+        space_for(&path)?;
         durable::write_bytes(&path, commit.as_bytes())
             .map_err(|why| Trouble::disk(&path, io::Error::other(why.to_string())))
     }

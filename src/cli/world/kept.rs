@@ -188,7 +188,7 @@ impl Keep for Making {
         sealed::write(&beside(&path, SUM), &known).map_err(|e| io::Error::other(e.to_string()))?;
         let _ = file.unlock();
         if let Some(folder) = path.parent() {
-            make_room(folder, &path, BOUND);
+            free_space(folder, &path, BOUND);
         }
         Ok(Kept { file, path })
     }
@@ -203,7 +203,7 @@ impl Drop for Making {
 
 /// Removes what was used longest ago until all but `own` and the like of it are within the bound. What
 /// another process has open stays readable to it.
-fn make_room(folder: &Path, own: &Path, bound: u64) {
+fn free_space(folder: &Path, own: &Path, bound: u64) {
     let mut files: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -254,7 +254,7 @@ mod tests {
             aged(&beside(&make(&folder, name), SUM), age);
         }
         assert!(open(&folder, "used").is_some());
-        make_room(&folder, &folder.join("young"), 250);
+        free_space(&folder, &folder.join("young"), 250);
         let left = |name: &str| folder.join(name).exists();
         assert_eq!(
             [left("old"), left("old.sum"), left("used"), left("young")],

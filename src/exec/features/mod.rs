@@ -127,7 +127,7 @@ pub fn open(
         };
         let need: u64 = missing.iter().map(bytes).sum();
         let all = bytes(&(0..examples as usize));
-        make_room(place.root, &dir, place.bound.saturating_sub(all))?;
+        free_space(place.root, &dir, place.bound.saturating_sub(all))?;
         weights(runner)?;
         fill(runner, features, &mut reader, (set, &missing), place, observer).map_err(|e| match e {
             RunError::File { path, what } => RunError::File {
@@ -388,7 +388,7 @@ impl Examples<'_> {
 
 /// Removes the sets that were used longest ago until the others are within a bound. A set that is being
 /// filled stays.
-fn make_room(root: &Path, own: &Path, bound: u64) -> Result<(), RunError> {
+fn free_space(root: &Path, own: &Path, bound: u64) -> Result<(), RunError> {
     let list = fs::read_dir(root).map_err(|e| durable::failed(root, "list", &e))?;
     let mut sets: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
     for item in list.flatten() {

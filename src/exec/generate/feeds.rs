@@ -45,7 +45,7 @@ impl Generation<'_> {
             let mut feeds = Feeds::new();
             for feed in program.program().feeds().map(|(feed, _)| feed) {
                 let moves = || {
-                    let rooms = run.iter().map(|(of, _)| *of as u64 * pairing.room);
+                    let rooms = run.iter().map(|(of, _)| *of as u64 * pairing.capacity);
                     rooms.map(|row| row as u32).collect()
                 };
                 feeds.extend(self.of_sources(feed, &sources, moves).map(|x| (feed, x)));
@@ -122,7 +122,7 @@ impl Generation<'_> {
         if copies.is_empty() {
             return Ok(());
         }
-        let row = |place: usize| (place as u64 * self.room) as u32;
+        let row = |place: usize| (place as u64 * self.capacity) as u32;
         let each = copies.iter();
         let list = each.flat_map(|&(from, to, tokens)| [row(from), row(to), tokens as u32]);
         let moves = Tensor::new(list.collect(), &[copies.len(), 3]);
@@ -164,14 +164,14 @@ impl Generation<'_> {
             offsets.push(ids.len() as u32);
             last.push((ids.len() as u32).saturating_sub(1));
             cached.extend([
-                (piece.of as u64 * self.room) as u32,
+                (piece.of as u64 * self.capacity) as u32,
                 piece.tokens.start as u32,
             ]);
             // All texts of a search are made of one source.
             let source = piece.of / self.settings.beams.count.max(1) as usize;
-            let room = self.pairing.map_or(0, |pairing| pairing.room);
+            let capacity = self.pairing.map_or(0, |pairing| pairing.capacity);
             kept.extend([
-                (source as u64 * room) as u32,
+                (source as u64 * capacity) as u32,
                 sources.get(source).copied().unwrap_or(0),
             ]);
         }

@@ -34,7 +34,7 @@ pub struct Pairing {
     /// The token that a text begins with.
     pub start: u32,
     /// Room for tokens of a source.
-    pub room: u64,
+    pub capacity: u64,
 }
 
 /// Why a text ended.
@@ -76,7 +76,7 @@ pub struct Generation<'a> {
     /// The programs.
     pub programs: &'a Generators,
     /// Room for tokens of one sequence in the caches.
-    pub room: u64,
+    pub capacity: u64,
     /// Where texts are made of sources.
     pub pairing: Option<Pairing>,
     /// How position ids are counted.

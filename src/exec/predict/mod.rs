@@ -267,7 +267,7 @@ impl Predictor {
     /// The model's architecture, with room for what the methods put before texts.
     fn architecture(&self) -> Result<Arc<dyn Model>, String> {
         let mut model = model::parse(&self.config)?;
-        model.make_room(self.tuning.room());
+        model.reserve_positions(self.tuning.reserved());
         Ok(Arc::from(model))
     }
 

@@ -14,7 +14,7 @@ use crate::library::chat::{ChatTemplate, Rendering};
 use crate::library::data::tokens::Marking;
 use crate::library::generate::{FILE, Settings, end_tokens, with_stops};
 use crate::library::model::Model;
-use crate::library::net::CacheRoom;
+use crate::library::net::CacheCapacity;
 use crate::library::stage::network::{Built, Generators};
 use crate::plan::Plan;
 use crate::program::Verified;
@@ -64,13 +64,13 @@ pub struct Writer<'a> {
     /// The model's chat template, if it has one.
     template: Option<ChatTemplate>,
     /// What the caches have room for.
-    room: Room,
+    capacity: Capacity,
     cached: Cached,
 }
 
 /// What caches have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
+struct Capacity {
     /// Texts at once.
     places: u64,
     /// Tokens of each.
@@ -109,13 +109,13 @@ impl Predictor {
                 "`--num-beams` is not built for models that read a text again once it is long";
             return Err(folder(what.to_owned()));
         }
-        let room = Room {
+        let capacity = Capacity {
             places: 1,
             tokens: settings.max_new_tokens + 1,
             source: 1,
         };
         let beams = settings.beams.count;
-        let (programs, built) = self.generating(&model, room, beams)?;
+        let (programs, built) = self.generating(&model, capacity, beams)?;
         let all: Vec<&Verified> = programs.all().collect();
         let mut runner = self.loaded((&all, &built), model.as_ref(), (machine, &device))?;
         generate::begin(&mut runner, &programs);
@@ -128,7 +128,7 @@ impl Predictor {
             model,
             programs,
             runner,
-            room,
+            capacity,
             cached: Cached::default(),
         })
     }
@@ -147,22 +147,22 @@ impl Predictor {
     fn generating(
         &self,
         model: &Arc<dyn Model>,
-        room: Room,
+        capacity: Capacity,
         beams: u64,
     ) -> Result<(Generators, Built), RunError> {
-        let places = room.places.saturating_mul(beams);
-        let caches = CacheRoom {
-            tokens: places.saturating_mul(room.tokens),
-            longest: room.tokens,
+        let places = capacity.places.saturating_mul(beams);
+        let caches = CacheCapacity {
+            tokens: places.saturating_mul(capacity.tokens),
+            longest: capacity.tokens,
             sources: match model.seq2seq() {
-                Some(_) => room.places.saturating_mul(room.source),
+                Some(_) => capacity.places.saturating_mul(capacity.source),
                 None => 0,
             },
         };
         if u32::try_from(caches.tokens.max(caches.sources)).is_err() {
             let what = format!(
                 "{places} texts of {} tokens are more than a cache can hold; use a smaller `--batch`",
-                room.tokens.max(room.source)
+                capacity.tokens.max(capacity.source)
             );
             return Err(RunError::file(&self.folder, what));
         }
@@ -305,7 +305,7 @@ impl Writer<'_> {
     ) -> Result<Vec<Generated>, RunError> {
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
         let places = self.batch.min(prompts.len() as u64).max(1);
-        self.make_room(places, longest as u64)?;
+        self.grow_caches(places, longest as u64)?;
         let mut all = Vec::with_capacity(prompts.len());
         for group in prompts.chunks(places as usize) {
             // Nothing of an earlier group is gone on from, so that it does not matter how prompts are grouped.
@@ -324,7 +324,7 @@ impl Writer<'_> {
         prompt: Prompt,
         ears: &mut Ears<'_>,
     ) -> Result<(Generated, Pace), RunError> {
-        self.make_room(1, prompt.ids.len() as u64)?;
+        self.grow_caches(1, prompt.ids.len() as u64)?;
         let (made, pace) = self.group(&[prompt], ears)?;
         let made = made.into_iter().next();
         let made = made.ok_or_else(|| RunError::bug("nothing was made of a prompt"))?;
@@ -348,10 +348,10 @@ impl Writer<'_> {
     ) -> Result<(Vec<Generated>, Pace), RunError> {
         let generation = Generation {
             programs: &self.programs,
-            room: self.room.tokens,
+            capacity: self.capacity.tokens,
             pairing: self.model.seq2seq().map(|pair| Pairing {
                 start: pair.start(),
-                room: self.room.source,
+                capacity: self.capacity.source,
             }),
             positions: self.model.facts().positions,
             long: &self.model.facts().long,
@@ -364,17 +364,17 @@ impl Writer<'_> {
     }
 
     /// Larger caches, if a sequence needs them.
-    fn make_room(&mut self, places: u64, prompt: u64) -> Result<(), RunError> {
+    fn grow_caches(&mut self, places: u64, prompt: u64) -> Result<(), RunError> {
         let (tokens, source) = match self.model.seq2seq() {
             Some(_) => (1 + self.more(), prompt),
             None => (prompt + self.more(), 0),
         };
-        let larger = Room {
-            places: self.room.places.max(places),
-            tokens: self.room.tokens.max(tokens),
-            source: self.room.source.max(source),
+        let larger = Capacity {
+            places: self.capacity.places.max(places),
+            tokens: self.capacity.tokens.max(tokens),
+            source: self.capacity.source.max(source),
         };
-        if larger == self.room {
+        if larger == self.capacity {
             return Ok(());
         }
         let beams = self.settings.beams.count;
@@ -382,7 +382,7 @@ impl Writer<'_> {
         generate::end(&mut self.runner);
         generate::begin(&mut self.runner, &programs);
         self.cached = Cached::default();
-        self.room = larger;
+        self.capacity = larger;
         self.programs = programs;
         Ok(())
     }

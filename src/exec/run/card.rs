@@ -183,7 +183,7 @@ impl Card<'_> {
         let trained = matches!(self.work.stage.job.routine, Routine::Fit(_));
         match self.loads {
             Loads::Peft | Loads::Mlx => "adapter",
-            Loads::Own if self.work.stage.trained_with.leaves_adapter() => "adapter",
+            Loads::Own if self.work.stage.trained_with.exports_adapter() => "adapter",
             Loads::Gguf if !trained && self.work.stage.parent.is_none() => "quantized",
             _ => "finetune",
         }

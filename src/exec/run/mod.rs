@@ -246,7 +246,7 @@ impl Work<'_> {
         manifest.recipe = std::path::absolute(recipe).unwrap_or_else(|_| recipe.clone());
         // An adapter is read together with the plain weights that it was trained on.
         let weights = stage.start.weights.as_ref();
-        let weights = weights.filter(|_| stage.trained_with.leaves_adapter());
+        let weights = weights.filter(|_| stage.trained_with.exports_adapter());
         let weights = weights.and_then(|name| self.plan.stage(name));
         manifest.needs = weights.map(entry_name).into_iter().collect();
         manifest.parts = stage.parts.clone();

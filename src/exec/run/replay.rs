@@ -91,7 +91,7 @@ pub fn replay(
         false => None,
     };
     if let Some(to) = to {
-        let adapter = stage.trained_with.leaves_adapter().then_some(&initial);
+        let adapter = stage.trained_with.exports_adapter().then_some(&initial);
         work.export(to, &mut runner, adapter)?;
     }
     Ok(Replayed { steps, equal })

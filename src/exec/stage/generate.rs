@@ -40,10 +40,10 @@ impl Work<'_> {
         let ends = with_stops(&self.stage.start.model.ends, &job.settings.stop, tokenizer);
         let generation = Generation {
             programs: &job.programs,
-            room: job.room,
+            capacity: job.capacity,
             pairing: self.stage.model.seq2seq().map(|pair| Pairing {
                 start: pair.start(),
-                room: job.source,
+                capacity: job.source,
             }),
             positions: self.stage.model.facts().positions,
             long: &self.stage.model.facts().long,

@@ -136,8 +136,8 @@ impl Work<'_> {
             .filter(|v| gone.is_none_or(|f| **v != f.prefix))
             .collect();
         let leaves = self.stage.leaves.as_ref();
-        let leaves_adapter = leaves.is_some_and(|l| l.adapter.is_some());
-        let initial = self.load_for(runner, &steps, (guide, leaves_adapter))?;
+        let exports_adapter = leaves.is_some_and(|l| l.adapter.is_some());
+        let initial = self.load_for(runner, &steps, (guide, exports_adapter))?;
         let source = |set, index: usize| Examples {
             set,
             positions: self.stage.model.facts().positions,
@@ -166,7 +166,7 @@ impl Work<'_> {
         let out = self.options.out.join(&self.stage.name.value);
         let mut log = Log::open(&[&stored, &out.join("metrics.jsonl")])?;
         let fitted = fit(runner, job, &cx, &mut log, observer)?;
-        let (name, adapter) = match leaves_adapter {
+        let (name, adapter) = match exports_adapter {
             true => ("adapter", Some(&initial)),
             false => ("model", None),
         };

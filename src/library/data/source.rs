@@ -35,14 +35,14 @@ pub const PACKED: [&str; 4] = ["gz", "gzip", "zst", "zstd"];
 /// A file to be read.
 #[derive(Clone, Debug)]
 pub struct Input {
-    held: Held,
+    held: Contents,
     size: u64,
     /// Its name in errors.
     pub file: String,
 }
 
 #[derive(Clone, Debug)]
-enum Held {
+enum Contents {
     Memory(Bytes),
     File(Arc<File>),
 }
@@ -69,7 +69,7 @@ impl Input {
     pub fn open(path: &Path, world: &dyn World) -> Result<Self, DataError> {
         let (file, size) = world.open(path)?;
         Ok(Self {
-            held: Held::File(Arc::new(file)),
+            held: Contents::File(Arc::new(file)),
             size,
             file: path.display().to_string(),
         })
@@ -81,7 +81,7 @@ impl Input {
         let bytes = bytes.into();
         Self {
             size: bytes.len() as u64,
-            held: Held::Memory(bytes),
+            held: Contents::Memory(bytes),
             file: file.into(),
         }
     }
@@ -108,13 +108,13 @@ impl Input {
     /// When they cannot be read: the file may have become shorter.
     pub fn part(&self, at: u64, length: usize) -> io::Result<Bytes> {
         match &self.held {
-            Held::Memory(bytes) => {
+            Contents::Memory(bytes) => {
                 let from = usize::try_from(at).unwrap_or(usize::MAX);
                 let to = from.checked_add(length).filter(|&to| to <= bytes.len());
                 to.map(|to| bytes.slice(from..to))
                     .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
             }
-            Held::File(_) => {
+            Contents::File(_) => {
                 let mut part = Vec::new();
                 self.stored(at).take(length as u64).read_to_end(&mut part)?;
                 if part.len() == length {
@@ -183,7 +183,7 @@ impl Input {
 /// The bytes of a file from a place on.
 #[derive(Debug)]
 pub struct Stored {
-    held: Held,
+    held: Contents,
     at: u64,
     end: u64,
 }
@@ -196,12 +196,12 @@ impl Read for Stored {
             return Ok(0);
         };
         let n = match &self.held {
-            Held::Memory(bytes) => {
+            Contents::Memory(bytes) => {
                 let rest = usize::try_from(self.at).ok().and_then(|at| bytes.get(at..));
                 let mut rest = rest.unwrap_or_default();
                 rest.read(into)?
             }
-            Held::File(file) => read_some_at(file, into, self.at)?,
+            Contents::File(file) => read_some_at(file, into, self.at)?,
         };
         // The file had more when it was opened.
         if n == 0 {

@@ -61,7 +61,7 @@ pub enum Target {
 pub const CONTINUES: u32 = 1 << 31;
 
 #[derive(Debug)]
-enum Held {
+enum Backing {
     Memory(Vec<u8>),
     File(Kept),
 }
@@ -71,7 +71,7 @@ enum Held {
 pub struct EncodedSet {
     rows: Vec<Row>,
     lists: Vec<u32>,
-    held: Held,
+    held: Backing,
 }
 
 /// Tokens that cannot be read back.
@@ -205,8 +205,8 @@ impl EncodedSet {
     #[must_use]
     pub fn heap_bytes(&self) -> u64 {
         let tokens = match &self.held {
-            Held::Memory(bytes) => bytes.len() as u64,
-            Held::File(_) => 0,
+            Backing::Memory(bytes) => bytes.len() as u64,
+            Backing::File(_) => 0,
         };
         let lists = self.lists.len() * size_of::<u32>();
         tokens + (self.rows.len() * size_of::<Row>() + lists) as u64
@@ -219,8 +219,8 @@ impl EncodedSet {
     pub fn get(&self, example: u32) -> Result<EncodedExample, Unread> {
         let unread = |cause: io::Error| Unread {
             path: match &self.held {
-                Held::File(kept) => kept.path.clone(),
-                Held::Memory(_) => PathBuf::new(),
+                Backing::File(kept) => kept.path.clone(),
+                Backing::Memory(_) => PathBuf::new(),
             },
             cause,
         };
@@ -228,12 +228,12 @@ impl EncodedSet {
         let row = row.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))?;
         let n = row.length as usize;
         let bytes = match &self.held {
-            Held::Memory(all) => {
+            Backing::Memory(all) => {
                 let own = all.get(row.at as usize..row.at as usize + TOKEN as usize * n);
                 own.ok_or_else(|| unread(io::ErrorKind::UnexpectedEof.into()))?
                     .to_vec()
             }
-            Held::File(kept) => {
+            Backing::File(kept) => {
                 let mut bytes = vec![0; TOKEN as usize * n];
                 read_at(&kept.file, &mut bytes, row.at).map_err(unread)?;
                 if check(&bytes) != row.check {
@@ -304,7 +304,7 @@ impl EncodedSet {
                 .iter()
                 .map(|n| u32::from_le_bytes(*n))
                 .collect(),
-            held: Held::File(kept),
+            held: Backing::File(kept),
         };
         let written: Written = serde_json::from_slice(names).ok()?;
         let texts = texts.as_chunks::<8>().0.iter();
@@ -420,7 +420,7 @@ impl Maker {
         EncodedSet {
             rows: self.ordered(),
             lists: self.lists,
-            held: Held::Memory(self.bytes),
+            held: Backing::Memory(self.bytes),
         }
     }
 
@@ -456,7 +456,7 @@ impl Maker {
         Ok(EncodedSet {
             rows,
             lists: self.lists,
-            held: Held::File(file.done()?),
+            held: Backing::File(file.done()?),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::super::model::Room;
+use super::super::model::Reserved;
 use super::super::net::{Attend, Init, Param, Part};
 use super::super::peft::{Fate, Keys, Misfit, Reading};
 use super::super::schema::{Checked, Given, kind};
@@ -108,8 +108,8 @@ impl Method for Cartridge {
         })
     }
 
-    fn room(&self, values: &Values) -> Room {
-        Room {
+    fn reserved(&self, values: &Values) -> Reserved {
+        Reserved {
             prefix: TOKENS.get(values) as u32,
             shifts: true,
             within: 0,

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value as Json};
 
 use super::super::data::tokens::Marking;
-use super::super::model::{Facts, Model, Room};
+use super::super::model::{Facts, Model, Reserved};
 use super::super::net::{Attend, Net, Param, Role, Site};
 use super::super::peft::{Keys, Misfit, Reading};
 use super::super::schema::{Schema, Values};
@@ -92,10 +92,10 @@ pub trait Method: Sync + Send + fmt::Debug {
     }
 
     /// The positions that it takes from texts.
-    fn room(&self, values: &Values) -> Room {
-        Room {
+    fn reserved(&self, values: &Values) -> Reserved {
+        Reserved {
             within: self.marking(values).virtual_tokens,
-            ..Room::default()
+            ..Reserved::default()
         }
     }
 
@@ -157,7 +157,7 @@ pub trait Method: Sync + Send + fmt::Debug {
     }
 
     /// The same with these values.
-    fn stands(&self, values: &Values) -> Stacking {
+    fn stacking_with(&self, values: &Values) -> Stacking {
         let _ = values;
         self.stacking()
     }

@@ -183,7 +183,7 @@ impl Method for Lora {
         Stacking::Over
     }
 
-    fn stands(&self, values: &Values) -> Stacking {
+    fn stacking_with(&self, values: &Values) -> Stacking {
         if pair::splits(values) {
             Stacking::Base
         } else {

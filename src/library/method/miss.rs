@@ -186,7 +186,7 @@ impl Method for Miss {
         None
     }
 
-    fn stands(&self, values: &Values) -> Stacking {
+    fn stacking_with(&self, values: &Values) -> Stacking {
         match Variant::of(values) {
             Variant::Bat => Stacking::Alone,
             Variant::Miss | Variant::Mini => Stacking::Over,

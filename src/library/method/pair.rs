@@ -105,7 +105,7 @@ pub(super) fn rest(at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
     let rest = Param::at(site, "lora_W")
         .shape(&[site.output(), site.input()])
         .start(Init::Derived { by, part })
-        .held_in(rounded(at.values));
+        .stored_in(rounded(at.values));
     Some(net.tensor(rest.frozen().replacing(name).unsaved()))
 }
 

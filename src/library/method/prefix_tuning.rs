@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::super::model::Room;
+use super::super::model::Reserved;
 use super::super::net::{Attend, Init, Param, Part};
 use super::super::peft::{Fate, Floats, Keys, Make, Misfit, Reading, START, Taken};
 use super::super::schema::{Checked, Given, Maybe, kind};
@@ -184,8 +184,8 @@ impl Method for PrefixTuning {
         Stacking::Over
     }
 
-    fn room(&self, values: &Values) -> Room {
-        Room {
+    fn reserved(&self, values: &Values) -> Reserved {
+        Reserved {
             prefix: TOKENS.get(values) as u32,
             shifts: SHIFT.get(values),
             within: 0,

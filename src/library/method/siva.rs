@@ -89,7 +89,7 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
             .start(Init::Derived { by, part })
     };
     let rest = part("siva_W", &[output, input], Svd::REST);
-    let rest = rest.frozen().replacing(name).held_in(tail(at.values));
+    let rest = rest.frozen().replacing(name).stored_in(tail(at.values));
     Parts {
         // What a lossy decomposition leaves is not to be had from the weight and the vectors alone.
         rest: net.tensor(if lossy { rest } else { rest.unsaved() }),

@@ -1,7 +1,7 @@
 //! The methods of a stage.
 
 use super::super::data::tokens::Marking;
-use super::super::model::Room;
+use super::super::model::Reserved;
 use super::super::net::{Owner, Param, Site};
 use super::super::schema::{Filled, Values};
 use super::{Method, Stacking, keys};
@@ -20,7 +20,7 @@ pub struct Tuning {
 impl Tuning {
     /// Whether any method adds tensors of its own, so that the stage leaves an adapter.
     #[must_use]
-    pub fn leaves_adapter(&self) -> bool {
+    pub fn exports_adapter(&self) -> bool {
         self.methods.iter().any(|(m, _)| m.adapts() || m.ladders())
     }
 
@@ -47,9 +47,9 @@ impl Tuning {
 
     /// The positions that methods take from texts.
     #[must_use]
-    pub fn room(&self) -> Room {
-        let each = self.methods.iter().map(|(m, f)| m.room(&f.values));
-        each.fold(Room::default(), |all, own| Room {
+    pub fn reserved(&self) -> Reserved {
+        let each = self.methods.iter().map(|(m, f)| m.reserved(&f.values));
+        each.fold(Reserved::default(), |all, own| Reserved {
             prefix: all.prefix + own.prefix,
             shifts: all.shifts || own.shifts,
             within: all.within + own.within,
@@ -61,7 +61,7 @@ impl Tuning {
     pub fn prompt_marking(&self) -> Marking {
         let own = self.marking();
         Marking {
-            virtual_tokens: own.virtual_tokens + self.room().prefix,
+            virtual_tokens: own.virtual_tokens + self.reserved().prefix,
             ..own
         }
     }
@@ -99,7 +99,7 @@ impl Tuning {
         // Virtual tokens are rows of no table.
         stack.sort_by_key(|(m, v)| {
             let above = m.marking(v).virtual_tokens > 0;
-            (m.stands(v) != Stacking::Base, above)
+            (m.stacking_with(v) != Stacking::Base, above)
         });
         stack
     }

@@ -1,6 +1,6 @@
 //! UniPELT (methods A5): a prefix, a Pfeiffer adapter and LoRA in each block, each behind a gate that reads the text.
 
-use super::super::model::Room;
+use super::super::model::Reserved;
 use super::super::net::{Attend, Init, Param, Part, Role};
 use super::super::schema::{Given, Maybe, kind};
 use super::bottleneck::{self, Bottleneck, First, REDUCTION, SIZE};
@@ -103,10 +103,10 @@ impl Method for Unipelt {
         true
     }
 
-    fn room(&self, values: &Values) -> Room {
-        Room {
+    fn reserved(&self, values: &Values) -> Reserved {
+        Reserved {
             prefix: TOKENS.get(values) as u32,
-            ..Room::default()
+            ..Reserved::default()
         }
     }
 

@@ -139,7 +139,7 @@ impl LongTexts {
 
 /// Positions of a text that are not its own tokens'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct Reserved {
     /// Keys of a prefix before it.
     pub prefix: u32,
     /// Whether the text's positions begin behind the prefix.
@@ -273,13 +273,13 @@ pub trait Model: fmt::Debug + Send + Sync {
     fn facts_mut(&mut self) -> &mut Facts;
 
     /// Leaves room for what methods put before texts, or into them.
-    fn make_room(&mut self, room: Room) {
+    fn reserve_positions(&mut self, reserved: Reserved) {
         let facts = self.facts_mut();
-        let taken = if room.shifts { room.prefix } else { 0 };
-        let all = u64::from(taken) + u64::from(room.within);
+        let taken = if reserved.shifts { reserved.prefix } else { 0 };
+        let all = u64::from(taken) + u64::from(reserved.within);
         facts.max_length = facts.max_length.saturating_sub(all);
-        (facts.positions.prefix, facts.positions.shifts) = (room.prefix, room.shifts);
-        if room.within > 0 {
+        (facts.positions.prefix, facts.positions.shifts) = (reserved.prefix, reserved.shifts);
+        if reserved.within > 0 {
             // What is given as embeddings is counted token by token, padding too.
             facts.positions.skips = None;
         }

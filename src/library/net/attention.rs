@@ -1,7 +1,7 @@
 //! Attention, what stands before texts in it, and what is put at marked tokens.
 
 use super::super::method;
-use super::{Attend, CacheRoom, Mode, Net, Part, Role, Site};
+use super::{Attend, CacheCapacity, Mode, Net, Part, Role, Site};
 use crate::program::op::{
     Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Heads, Indices,
     KeptAttention, MoveRows, Over, Place, Prepend, ReduceKind, Streams,
@@ -172,9 +172,9 @@ impl Net<'_> {
     pub fn bias_by_distance(&mut self, site: &Site, distances: Distances) -> Value {
         self.b.label(&site.path);
         let table = self.table(site);
-        if let Mode::Generate(room) = self.options.mode {
+        if let Mode::Generate(capacity) = self.options.mode {
             // No key is ahead, and one may be as far behind as the cache has room for.
-            let behind = (0..room.longest.max(1)).rev();
+            let behind = (0..capacity.longest.max(1)).rev();
             let list = behind.map(|far| distances.bucket(-(far.cast_signed())));
             return self.listed(table, list.collect());
         }
@@ -189,8 +189,8 @@ impl Net<'_> {
     }
 
     /// Where the keys and values are kept that the next attention across streams reads, which are `width` wide.
-    fn kept(&mut self, width: u64, room: CacheRoom) -> (Value, Value) {
-        let ty = TensorType::fixed(DType::F32, &[room.sources, width]);
+    fn kept(&mut self, width: u64, capacity: CacheCapacity) -> (Value, Value) {
+        let ty = TensorType::fixed(DType::F32, &[capacity.sources, width]);
         let number = self.kept;
         self.kept += 1;
         let mut kept = |part: &str| {
@@ -202,11 +202,11 @@ impl Net<'_> {
 
     /// Keeps the keys and values of sources for the next attention across streams.
     pub fn keep(&mut self, (keys, values): (Value, Value)) {
-        let Mode::Sources(room) = self.options.mode else {
+        let Mode::Sources(capacity) = self.options.mode else {
             return;
         };
         let width = self.b.ty(keys).matrix().and_then(|(_, w)| w.as_const());
-        let (kept_keys, kept_values) = self.kept(width.unwrap_or(0), room);
+        let (kept_keys, kept_values) = self.kept(width.unwrap_or(0), capacity);
         let moves = self.b.feed(Feed::Moves);
         let op = MoveRows {
             fold: 1,
@@ -220,11 +220,11 @@ impl Net<'_> {
     /// The attention across streams of a generation: to the keys and values that are kept of each sequence's source, which are
     /// `width` wide.
     pub fn attend_kept(&mut self, of: &Attention, queries: Value, width: u64) -> Value {
-        let room = match self.options.mode {
-            Mode::Generate(room) => room,
-            _ => CacheRoom::default(),
+        let capacity = match self.options.mode {
+            Mode::Generate(capacity) => capacity,
+            _ => CacheCapacity::default(),
         };
-        let (keys, values) = self.kept(width, room);
+        let (keys, values) = self.kept(width, capacity);
         let offsets = self.b.feed(Feed::Offsets);
         let kept = self.b.feed(Feed::Kept);
         let op = KeptAttention {
@@ -244,10 +244,10 @@ impl Net<'_> {
         p: f64,
     ) -> Value {
         // What looks ahead cannot be generated with: the program keeps its plain attention, and planning refuses it.
-        if let Mode::Generate(room) = self.options.mode
+        if let Mode::Generate(capacity) = self.options.mode
             && op.mask.ahead == Some(0)
         {
-            return self.attend_cached(op, (q, k, v), bias, room.tokens);
+            return self.attend_cached(op, (q, k, v), bias, capacity.tokens);
         }
         let (own, streams) = match [q, k].map(|x| self.axis(x)) {
             [Axis::Source, _] => (Axis::Source, Streams::Source),
@@ -308,14 +308,14 @@ impl Net<'_> {
         of: Attention,
         (q, k, v): (Value, Value, Value),
         bias: Option<Value>,
-        room: u64,
+        capacity: u64,
     ) -> Value {
         let width = self
             .b
             .ty(k)
             .matrix()
             .and_then(|(_, width)| width.as_const());
-        let rows = room * u64::from(of.fold);
+        let rows = capacity * u64::from(of.fold);
         let ty = TensorType::fixed(DType::F32, &[rows, width.unwrap_or(0)]);
         let number = self.caches;
         self.caches += 1;

@@ -31,16 +31,16 @@ pub enum Mode {
     /// Evaluation: no dropout anywhere.
     Evaluate,
     /// Generation: as in an evaluation, and each attention puts the keys and values of the tokens it reads into a cache with
-    /// this room, and attends to what is there of their sequences.
-    Generate(CacheRoom),
+    /// this capacity, and attends to what is there of their sequences.
+    Generate(CacheCapacity),
     /// What stands before a generation: as in an evaluation, but the keys and values that a decoder makes of sources are put
     /// where each step of the generation finds them.
-    Sources(CacheRoom),
+    Sources(CacheCapacity),
 }
 
-/// Room of the caches that text is generated with.
+/// Reserved of the caches that text is generated with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheRoom {
+pub struct CacheCapacity {
     /// Tokens of all sequences together.
     pub tokens: u64,
     /// Tokens of one sequence.

@@ -254,7 +254,7 @@ impl Param {
 
     /// The same, stored in this format while it is frozen.
     #[must_use]
-    pub fn held_in(self, format: Option<Format>) -> Self {
+    pub fn stored_in(self, format: Option<Format>) -> Self {
         Self { format, ..self }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::error::NO_PROMPTS;
 use super::super::generate::{self, Settings};
-use super::super::net::CacheRoom;
+use super::super::net::CacheCapacity;
 use super::super::schema::{
     Filled, Given, Maybe, RefKind, Reference, Registry, Schema, Values, kind,
 };
@@ -87,26 +87,26 @@ static SCHEMA: Schema = Schema {
     ],
 };
 
-/// The room of the caches for so many texts at once, with so many tokens each, and in their sources.
+/// The capacity of the caches for so many texts at once, with so many tokens each, and in their sources.
 fn caches(
     cx: &StageCx<'_>,
     settings: &Settings,
-    (places, room, source): (u64, u64, u64),
-) -> Result<CacheRoom, [String; 2]> {
+    (places, capacity, source): (u64, u64, u64),
+) -> Result<CacheCapacity, [String; 2]> {
     if settings.beams.searches() && cx.model.facts().long.rereads {
         let why = "`num_beams` is not built for models that read a text again once it is long";
         return Err([why, "remove `num_beams`"].map(str::to_owned));
     }
     let beams = settings.beams.count;
-    let caches = CacheRoom {
-        tokens: places.saturating_mul(beams).saturating_mul(room),
-        longest: room,
+    let caches = CacheCapacity {
+        tokens: places.saturating_mul(beams).saturating_mul(capacity),
+        longest: capacity,
         sources: places.saturating_mul(source),
     };
     if u32::try_from(caches.tokens.max(caches.sources)).is_ok() {
         return Ok(caches);
     }
-    let longest = source.max(room.saturating_mul(beams));
+    let longest = source.max(capacity.saturating_mul(beams));
     let why = format!("{places} texts of {longest} tokens are more than a cache can hold");
     Err([why, "write a smaller `batch`".to_owned()])
 }
@@ -151,8 +151,8 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
     let places = BATCH.get(cx.values).min(rows).max(1);
     // What methods put before prompts is not among their tokens.
     let put = cx.tuning.prompt_marking().virtual_tokens;
-    let room = before + new + u64::from(put);
-    let caches = caches(cx, &settings, (places, room, source))
+    let capacity = before + new + u64::from(put);
+    let caches = caches(cx, &settings, (places, capacity, source))
         .map_err(|[message, help]| refuse(message, &help))?;
     let (programs, built) = generation(cx, &cx.tuning.frozen(), caches).map_err(|why| {
         refuse(
@@ -179,7 +179,7 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
         programs,
         settings,
         places,
-        room,
+        capacity,
         source,
         prompts,
     }))

@@ -208,7 +208,7 @@ pub struct Generate {
     /// Texts at once.
     pub places: u64,
     /// Tokens that the caches have room for, of each text.
-    pub room: u64,
+    pub capacity: u64,
     /// Tokens that there is room for of each source; 0 where texts are made of none.
     pub source: u64,
     /// Tokens of each prompt, or source, as far as they are known.

@@ -192,7 +192,7 @@ impl StageKind for Merge {
         let (_, built) = evaluation(cx, &tuning, false);
         let (sites, biases) = folded(&tuning, &built, at)?;
         // One whose product is all in the head is folded already.
-        if sites.is_empty() && !tuning.leaves_adapter() {
+        if sites.is_empty() && !tuning.exports_adapter() {
             let diag = Diag::error(
                 &NOTHING_TO_MERGE,
                 at,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::method::{Method, Tuning};
 use super::super::model::Model;
-use super::super::net::{CacheRoom, Mode, Net, NetOptions, Param, Role, Site};
+use super::super::net::{CacheCapacity, Mode, Net, NetOptions, Param, Role, Site};
 use super::super::schema::Values;
 use super::super::task::{Head, Task};
 use super::packing::Batch;
@@ -364,18 +364,18 @@ impl Generators {
     }
 }
 
-/// The programs that generate, with caches of this room, and all parameters that they read.
+/// The programs that generate, with caches of this capacity, and all parameters that they read.
 ///
 /// # Errors
 /// Why text cannot be generated with this model and these methods.
 pub fn generation(
     cx: &Sound<StageCx<'_>>,
     tuning: &Tuning,
-    room: CacheRoom,
+    capacity: CacheCapacity,
 ) -> Result<(Generators, Built), String> {
     let (model, pair) = (cx.model.as_ref(), cx.model.seq2seq());
     let mut b = Builder::with_numbers("generate", cx.numbers);
-    let own = options(cx, tuning, Mode::Generate(room), BTreeSet::new());
+    let own = options(cx, tuning, Mode::Generate(capacity), BTreeSet::new());
     let mut net = Net::new(&mut b, tuning, own);
     let hidden = states(&mut net, cx, tuning, Pick::Last);
     let head = match (model.causal_lm(), pair) {
@@ -393,10 +393,10 @@ pub fn generation(
     b.output("logits", scores);
     let program = b.finish();
     generates_by_tokens(&program)?;
-    let copies = copies(&program, room);
+    let copies = copies(&program, capacity);
     let sources = pair.map(|pair| {
         let mut b = Builder::with_numbers("sources", cx.numbers);
-        let own = options(cx, tuning, Mode::Sources(room), BTreeSet::new());
+        let own = options(cx, tuning, Mode::Sources(capacity), BTreeSet::new());
         let mut net = Net::new(&mut b, tuning, own);
         pair.keep_sources(&mut net);
         let (more, places) = net.finish();
@@ -423,7 +423,7 @@ pub fn generation(
 }
 
 /// The program that copies cached tokens from sequence to sequence, of all caches that this one puts tokens in.
-fn copies(program: &Program, room: CacheRoom) -> Program {
+fn copies(program: &Program, capacity: CacheCapacity) -> Program {
     let mut b = Builder::new("copies");
     for node in &program.nodes {
         let Op::CachedAttention(op) = &node.op else {
@@ -434,7 +434,7 @@ fn copies(program: &Program, room: CacheRoom) -> Program {
                 continue;
             };
             debug_assert_eq!(
-                resident.ty.elements(&Bindings::NONE) % room.tokens.max(1),
+                resident.ty.elements(&Bindings::NONE) % capacity.tokens.max(1),
                 0
             );
             let cache = b.resident(&resident.name, resident.ty.clone(), resident.class);

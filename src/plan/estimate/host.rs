@@ -21,7 +21,7 @@ pub(super) fn copies(job: &Job, around: Around, estimate: &Estimate) -> u64 {
     }
     let site = 2 * sites.into_values().max().unwrap_or(0);
     match &job.routine {
-        Routine::Fit(_) if !around.leaves_model => {
+        Routine::Fit(_) if !around.exports_model => {
             let trained = job.params.iter().filter(|p| p.in_adapter());
             let written = trained.map(bytes).sum::<u64>() + initial;
             let held = estimate.frozen_weights + estimate.trainable_weights + estimate.optimizer;

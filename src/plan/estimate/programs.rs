@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Estimate, Home};
+use super::{Estimate, Residence};
 use crate::program::memory::{self, Peak};
 use crate::program::op::{FEW_ROWS, Machine};
 use crate::program::{Bindings, Class, Def, Program, Sym, Value, Verified};
@@ -39,7 +39,7 @@ pub(super) fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Esti
         workspace: peak.workspace,
         rounding: peak.rounding
             + memory::residents_rounding(runs.iter().map(|(v, _)| v.program()), machine.device),
-        home: Home::Cpu,
+        residence: Residence::Cpu,
         peak_op: program
             .map(|p| describe_node(p, peak.node))
             .unwrap_or_default(),

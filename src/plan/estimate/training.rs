@@ -97,7 +97,7 @@ pub(super) fn fit_estimate(
         Some(features) if features.everything => {
             let fill = over(&[(&features.prefix, &sizes.fill)], machine);
             moments.programs.push(fill);
-            if around.leaves_model {
+            if around.exports_model {
                 moments.host.push(written(job));
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::base::{Diag, Diags, Spanned};
 use crate::library::data::tokens::Marking;
 use crate::library::method::{Tuning, import};
-use crate::library::model::{Model, Room};
+use crate::library::model::{Model, Reserved};
 use crate::library::schema::Values;
 use crate::library::stage::job::{Job, Routine};
 use crate::library::stage::{self, StageCx, StageKind, check_metrics, keys};
@@ -125,7 +125,7 @@ impl Planner<'_, '_> {
             host: choice::host_bytes(&sets),
             making: choice::making(&sets),
             makes_adapter: start.adapter.is_none(),
-            leaves_model: !tuning.leaves_adapter(),
+            exports_model: !tuning.exports_adapter(),
         };
         let estimate =
             |lengths: &[Option<&_>]| estimate::estimate(&job, lengths, self.machine, around);
@@ -271,9 +271,9 @@ fn reserve(
     (values, start): (&Values, &mut Handed),
     diags: &mut Diags,
 ) {
-    let room = tuning.room();
-    if room != Room::default() {
-        model.make_room(room);
+    let room = tuning.reserved();
+    if room != Reserved::default() {
+        model.reserve_positions(room);
         fit_length(values, model.facts().max_length, start, diags);
     }
 }

@@ -386,7 +386,7 @@ pub(super) fn leaves(
         return None;
     }
     handed.tuning = tuning.begun();
-    if tuning.leaves_adapter() {
+    if tuning.exports_adapter() {
         handed.adapter = Some(name.to_owned());
     } else {
         handed.weights = Some(name.to_owned());

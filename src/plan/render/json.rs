@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::super::estimate::{Estimate, Home};
+use super::super::estimate::{Estimate, Residence};
 use super::super::{Plan, Stage};
 use super::{adapted, batches, generation, recomputed, supervised};
 use crate::library::data::form::Supervision;
@@ -65,9 +65,9 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
         "name": stage.name.value,
         "kind": stage.filled.name,
         "methods": stage.methods(),
-        "device": match e.home {
-            Home::Device(_) => device,
-            Home::Cpu | Home::Host => "cpu",
+        "device": match e.residence {
+            Residence::Device(_) => device,
+            Residence::Cpu | Residence::Host => "cpu",
         },
         "fingerprint": stage.fingerprint,
         "cached": cached,
@@ -96,7 +96,7 @@ pub fn stage_json(stage: &Stage, cached: bool, device: &str) -> Json {
     }
     if let (Some(own), Some(generate)) = (own.as_object_mut(), generation(stage)) {
         let said = json!({
-            "max_new_tokens": generate.settings.max_new_tokens, "texts": generate.places, "tokens": generate.room,
+            "max_new_tokens": generate.settings.max_new_tokens, "texts": generate.places, "tokens": generate.capacity,
             "cache_bytes": generate.cache_bytes(),
         });
         own.insert("generate".to_owned(), said);
@@ -136,12 +136,12 @@ pub(in super::super) fn with_cache(memory: &mut Json, e: &Estimate) {
 
 /// What a device takes beside tensors and workspace, and all it has; null on the host.
 fn overhead_json(e: &Estimate) -> Json {
-    match e.home {
-        Home::Device(o) => json!({
+    match e.residence {
+        Residence::Device(o) => json!({
             "pool_granularity": o.pool_granularity, "cublas_workspace": o.cublas_workspace,
             "context": o.context, "modules": o.modules, "total": e.needs(),
         }),
-        Home::Cpu | Home::Host => Json::Null,
+        Residence::Cpu | Residence::Host => Json::Null,
     }
 }
 

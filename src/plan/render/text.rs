@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use indexmap::IndexMap;
 
-use super::super::estimate::Home;
+use super::super::estimate::Residence;
 use super::super::{Plan, Stage};
 use super::{adapted, batches, generation, recomputed, supervised};
 use crate::base::units::{Bytes, Count};
@@ -68,7 +68,7 @@ fn stage_text(out: &mut String, stage: &Stage) {
             out,
             "  generates   {} at once, each of at most {} tokens with its prompt, {} of them new; {} of caches",
             texts(generate.places),
-            Count(generate.room),
+            Count(generate.capacity),
             Count(generate.settings.max_new_tokens),
             Bytes(generate.cache_bytes())
         );
@@ -406,18 +406,18 @@ fn memory(out: &mut String, stage: &Stage) {
         line.push(',');
     }
     let _ = writeln!(out, "{}", line.trim_end_matches(','));
-    match e.home {
-        Home::Cpu => {
+    match e.residence {
+        Residence::Cpu => {
             let _ = writeln!(out, "  host        {} beside tensors", Bytes(e.host));
         }
-        Home::Host => {
+        Residence::Host => {
             let _ = writeln!(
                 out,
                 "  host        {} beside tensors; the stage runs on the host",
                 Bytes(e.host)
             );
         }
-        Home::Device(o) => {
+        Residence::Device(o) => {
             let _ = writeln!(
                 out,
                 "  device      {}: tensors {}, pool {}, cuBLAS {},\n              context {}, code {}",

@@ -5,7 +5,7 @@ use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 
 use super::{Cuda, driver};
 use crate::files::{RunError, cache, durable};
-use crate::program::op::launch::{Call, held_as};
+use crate::program::op::launch::{Call, storage_line};
 use crate::program::op::sources;
 
 impl Cuda {
@@ -20,7 +20,7 @@ impl Cuda {
                 let source = sources().find(|s| s.name == call.source);
                 let source =
                     source.ok_or_else(|| RunError::bug(format!("no source `{}`", call.source)))?;
-                let text = format!("{}{}", held_as(call.held), source.text);
+                let text = format!("{}{}", storage_line(call.held), source.text);
                 let ptx = compile(&text, &self.architecture)?;
                 let module = self.context.load_module(Ptx::from_src(ptx));
                 let module = module.map_err(|e| driver("load a kernel", e))?;

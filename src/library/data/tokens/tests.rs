@@ -109,8 +109,8 @@ proptest! {
         let world = RealWorld::with_cache(true, dir.path().to_owned());
         let list: Vec<(u64, EncodedExample)> = (0..).zip(list).collect();
         let path = match keep(&world, &list, &notes(&["a".into()], true)).held {
-            Held::File(kept) => kept.path,
-            Held::Memory(_) => unreachable!("it went into a file"),
+            Backing::File(kept) => kept.path,
+            Backing::Memory(_) => unreachable!("it went into a file"),
         };
         damage(&path, at, bit, cut);
         // What is kept has a checksum beside it; here the file is on its own.

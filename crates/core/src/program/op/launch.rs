@@ -13,7 +13,7 @@ pub use missing::{Missing, without_launches};
 
 /// The line that says what activations are stored in, for in front of a source.
 #[must_use]
-pub const fn held_as(held: DType) -> &'static str {
+pub const fn storage_line(held: DType) -> &'static str {
     match held {
         DType::F16 => "#define HELD 1\n",
         DType::BF16 => "#define HELD 2\n",
@@ -21,7 +21,7 @@ pub const fn held_as(held: DType) -> &'static str {
     }
 }
 
-/// A kernel source, with what all share in front; [`held_as`] is to go before it.
+/// A kernel source, with what all share in front; [`storage_line`] is to go before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelSource {
     /// Its file's stem.

@@ -23,11 +23,11 @@ fn made(
         bias: false,
     };
     let tokens: usize = list.iter().map(|(new, _)| new).sum();
-    let mut room = 1;
+    let mut capacity = 1;
     let mut places: Vec<u32> = Vec::new();
     for (new, before) in list.iter().rev() {
-        places.splice(0..0, [room as u32, *before as u32]);
-        room += new + before + 1;
+        places.splice(0..0, [capacity as u32, *before as u32]);
+        capacity += new + before + 1;
     }
     let ends = list.iter().scan(0, |end, (new, _)| {
         *end += *new as u32;
@@ -39,8 +39,8 @@ fn made(
         of(1, tokens, d),
         of(2, fold * tokens, kd),
         of(3, fold * tokens, kd),
-        of(4, fold * room, kd),
-        of(5, fold * room, kd),
+        of(4, fold * capacity, kd),
+        of(5, fold * capacity, kd),
         ids(&offsets),
         Tensor::new(places, &[list.len(), 2]),
     ];

@@ -70,12 +70,12 @@ impl CachedAttention {
             unreachable!("two caches are updated")
         };
         let fold = self.fold as usize;
-        let room = keys.dims[0] / fold;
+        let capacity = keys.dims[0] / fold;
         let (offsets, cached) = (io.inputs[5], io.inputs[6]);
         let words = |x: Option<super::super::TensorRef<'_>>| -> Vec<u32> {
             x.map(|x| x.slice::<u32>().to_vec()).unwrap_or_default()
         };
-        let list = placed(&words(offsets), &words(cached), rows, room)?;
+        let list = placed(&words(offsets), &words(cached), rows, capacity)?;
         for of in &list {
             let (from, to) = (of.rows.0 * fold * kd, of.rows.1 * fold * kd);
             let at = (of.first + of.before) * fold * kd;
@@ -176,7 +176,7 @@ fn placed(
     offsets: &[u32],
     cached: &[u32],
     rows: usize,
-    room: usize,
+    capacity: usize,
 ) -> Result<Vec<Sequence>, OpError> {
     let ranges = sequences(offsets, rows)?;
     let mut list = Vec::with_capacity(ranges.len());
@@ -188,10 +188,10 @@ fn placed(
             length: place[1] as usize + range.1 - range.0,
         };
         let end = of.first + of.length;
-        if end > room {
+        if end > capacity {
             return Err(OpError::Index {
                 index: end as u64,
-                rows: room as u64,
+                rows: capacity as u64,
             });
         }
         if range.1 > range.0 {

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value as Json, json};
 
 use super::super::super::types::{Bindings, DType};
-use super::super::launch::{Arg, Launch, Operand, held_as};
+use super::super::launch::{Arg, Launch, Operand, storage_line};
 use super::super::sources;
 use super::{Case, bytes, same_bits};
 
@@ -185,7 +185,7 @@ fn program() -> String {
         };
         for &held in kinds {
             let name = in_namespace(source.name, held);
-            text.push_str(held_as(held));
+            text.push_str(storage_line(held));
             text.push_str(&format!("namespace of_{name} {{\n{own}\n}}\n"));
             table.extend(kernels(own).iter().map(|k| {
                 let kernel = in_namespace(k, held);
