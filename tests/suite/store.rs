@@ -47,6 +47,14 @@ pub(crate) fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a process has no signal before it. Of two that are pending at once the second is handled first.
+fn is_delivered(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
+    let pending = status.unwrap_or_default();
+    let pending = pending.lines().find_map(|l| l.strip_prefix("ShdPnd:"));
+    pending.is_none_or(|mask| mask.trim().bytes().all(|b| b == b'0'))
+}
+
 pub(crate) fn signal(name: &str, child: &Child) {
     let id = child.id().to_string();
     let kill = Command::new("kill").args(["-s", name, &id]).status();
@@ -84,6 +92,7 @@ fn signals_leave_a_checkpoint_however_many_there_are() {
         std::thread::sleep(Duration::from_millis(500));
         // A process and its group get one each; impatient schedulers send more.
         signal(name, &child);
+        wait_for("the first signal", || is_delivered(&child));
         for other in [name, "TERM", name, "INT", name] {
             std::thread::sleep(Duration::from_millis(20));
             signal(other, &child);
