@@ -14,6 +14,7 @@ use crate::exec::observe::{Event, Observer};
 use crate::plan::Plan;
 
 /// A tool that reads logs.
+#[derive(Debug)]
 struct Kind {
     name: &'static str,
     open: fn(PathBuf, &str) -> io::Result<Box<dyn Sink>>,
@@ -46,7 +47,7 @@ pub(super) trait Sink: fmt::Debug + Send {
 /// A log that is asked for: `tensorboard=DIR`.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
-    kind: &'static str,
+    kind: &'static Kind,
     dir: PathBuf,
 }
 
@@ -72,7 +73,7 @@ pub(super) fn wanted(text: &str) -> Result<Wanted, String> {
         return Err(format!("name a folder: `{kind}=DIR`"));
     }
     Ok(Wanted {
-        kind: known.name,
+        kind: known,
         dir: dir.into(),
     })
 }
@@ -83,17 +84,14 @@ impl Wanted {
     /// # Errors
     /// The folder cannot be made.
     pub(super) fn open(&self, recipe: &str) -> Result<Open, String> {
-        let shown = format!("--log {}={}", self.kind, self.dir.display());
-        let kind = KINDS.iter().find(|k| k.name == self.kind);
-        let opened = kind.map(|kind| (kind.open)(self.dir.clone(), recipe));
-        match opened {
-            Some(Ok(sink)) => Ok(Open {
+        let shown = format!("--log {}={}", self.kind.name, self.dir.display());
+        match (self.kind.open)(self.dir.clone(), recipe) {
+            Ok(sink) => Ok(Open {
                 shown,
                 sink,
                 broken: None,
             }),
-            Some(Err(why)) => Err(format!("`{shown}`: {why}")),
-            None => Err(format!("`{shown}`: there is no such log")),
+            Err(why) => Err(format!("`{shown}`: {why}")),
         }
     }
 }
@@ -238,7 +236,7 @@ mod tests {
 
     #[test]
     fn logs_are_named_with_their_folders() {
-        let kind = |text| wanted(text).map(|w| (w.kind, w.dir));
+        let kind = |text| wanted(text).map(|w| (w.kind.name, w.dir));
         assert_eq!(
             kind("tensorboard=a=b"),
             Ok(("tensorboard", PathBuf::from("a=b")))
