@@ -76,8 +76,8 @@ impl Observer for Watch {
 }
 
 /// A conversation so far.
-struct Talk<'a> {
-    writer: Writer<'a>,
+struct Talk {
+    writer: Writer,
     system: Option<String>,
     /// What its template is given beside the messages.
     given: Given,
@@ -110,7 +110,7 @@ impl Chat {
             ..Settings::default()
         };
         let settings = self.generation.settings(&usual).map_err(Refusal::Wrong)?;
-        let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
+        let predictor = Arc::new(Predictor::open(&place.artifact, &methods_from_text)?);
         let device: Arc<dyn Open> = Arc::new(device);
         let writer = predictor.writer(settings, 1, (machine, device))?;
         if !writer.converses() {
@@ -137,7 +137,7 @@ impl Chat {
     }
 
     /// Reads lines until there are no more.
-    fn lines(&self, talk: &mut Talk<'_>) -> Result<(), Refusal> {
+    fn lines(&self, talk: &mut Talk) -> Result<(), Refusal> {
         let terminal = std::io::stdin().is_terminal();
         if terminal {
             self.noting.note(HELP);
@@ -184,13 +184,13 @@ impl Chat {
     }
 
     /// Begins a new conversation.
-    fn begin(&self, talk: &mut Talk<'_>) {
+    fn begin(&self, talk: &mut Talk) {
         talk.messages.clear();
         self.noting.note("a new conversation begins");
     }
 
     /// Answers what is said.
-    fn answer(&self, talk: &mut Talk<'_>, said: &str) -> Result<(), Refusal> {
+    fn answer(&self, talk: &mut Talk, said: &str) -> Result<(), Refusal> {
         let (turn, left_out) = talk.turn(said)?;
         if left_out > 0 {
             let turns = if left_out == 1 {
@@ -229,7 +229,7 @@ fn speed(pace: Pace) -> String {
     )
 }
 
-impl Talk<'_> {
+impl Talk {
     /// The tokens of the conversation with what is said, and how many turns were left out of it because it is too long.
     fn tokens(&mut self, said: &str) -> (Result<Vec<u32>, Unfit>, usize) {
         if !self.writer.converses() {

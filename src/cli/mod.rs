@@ -26,6 +26,7 @@ mod run;
 mod runs;
 mod scores;
 mod screen;
+mod serve;
 mod show;
 mod signals;
 mod store;
@@ -78,6 +79,8 @@ enum Command {
     Predict(predict::Predict),
     /// Talk with a finished stage's language model
     Chat(chat::Chat),
+    /// Answer requests over HTTP with finished stages' models
+    Serve(serve::Serve),
     /// Answer an editor while a recipe is written (a language server, over standard input and output)
     Lsp(lsp::Lsp),
     /// Print a script that completes commands and flags in a shell
@@ -170,6 +173,7 @@ fn carry_out() -> i32 {
         Command::Fmt(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Chat(c) => c.run(),
+        Command::Serve(c) => c.run(),
         Command::Lsp(c) => c.run(),
         Command::Completions(c) => c.run(Args::command()),
         Command::Man(c) => c.run(Args::command()),

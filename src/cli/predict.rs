@@ -2,7 +2,7 @@
 
 mod choose;
 pub(super) mod flags;
-mod label;
+pub(super) mod label;
 pub(super) mod place;
 mod progress;
 mod write;
@@ -188,7 +188,7 @@ impl Predict {
     fn predict(&self, machine: Machine, device: Device) -> Result<(), Refusal> {
         let named = (self.stage.as_deref(), self.best.as_deref());
         let place = self.running.find(&self.model, named, &self.noting)?;
-        let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
+        let predictor = Arc::new(Predictor::open(&place.artifact, &methods_from_text)?);
         let mut answers = Answers {
             task: predictor.task.as_ref(),
             classes: &predictor.description.classes,
@@ -304,7 +304,7 @@ impl Predict {
     /// The model in memory.
     fn source<'a>(
         &'a self,
-        predictor: &'a Predictor,
+        predictor: &'a Arc<Predictor>,
         answers: Answers<'a>,
         (machine, device): (Machine, Device),
     ) -> Result<Source<'a>, Refusal> {

@@ -116,6 +116,20 @@ pub(super) fn interrupts() -> std::io::Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
+/// Listens to SIGINT and SIGTERM from now on: the first sets the flag, a second ends the process at once.
+///
+/// # Errors
+/// The system does not let a process listen.
+pub(super) fn ends() -> std::io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // Registered first, so that it sees only what an earlier signal set.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag.clone())?;
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(flag)
+}
+
 fn say(text: &str) {
     super::output::note(&format!("{text}\n"));
 }

@@ -65,7 +65,7 @@ impl Templating {
     ///
     /// # Errors
     /// A file that cannot be read, or what the model's template does not read.
-    pub(super) fn given(&self, writer: &Writer<'_>) -> Result<Given, String> {
+    pub(super) fn given(&self, writer: &Writer) -> Result<Given, String> {
         let Some(first) = self.first() else {
             return Ok(Given::default());
         };

@@ -342,7 +342,7 @@ fn labels_from_a_device_are_those_of_the_host() {
     let result = in_pool(|| run(&plan, &options, &world, &mut Silent)).expect("runs");
     let artifact = result["stages"][0]["artifact"].as_str().expect("a path");
     let methods = crate::resolve::methods_from_text;
-    let predictor = Predictor::open(Path::new(artifact), &methods).expect("opens");
+    let predictor = Arc::new(Predictor::open(Path::new(artifact), &methods).expect("opens"));
     let texts: Vec<Vec<String>> = ["fine", "a dull and endless film", ""]
         .map(|text| vec![text.to_owned()])
         .to_vec();

@@ -31,6 +31,7 @@ pub mod predicting;
 mod prompt;
 pub mod render;
 pub mod seen;
+mod shared;
 pub mod solve;
 mod source;
 pub mod split;

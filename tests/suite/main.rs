@@ -51,6 +51,7 @@ mod recipes;
 mod report;
 mod run;
 mod seq2seq;
+mod serve;
 mod sparse;
 mod stepping;
 mod store;

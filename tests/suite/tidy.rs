@@ -35,11 +35,13 @@ const ROOMS: &[&str] = &[
 
 /// Crates of the outside world and the only modules that may know them.
 const OUTSIDE: &[(&str, &[&str])] = &[
+    ("axum", &["cli"]),
     ("clap", &["cli"]),
     ("lsp_server", &["cli"]),
     ("lsp_types", &["cli"]),
     ("indicatif", &["cli"]),
     ("miette", &["cli"]),
+    ("tokio", &["cli"]),
     ("ureq", &["cli"]),
     ("pest", &["syntax"]),
     ("petgraph", &["plan"]),

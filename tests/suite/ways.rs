@@ -259,7 +259,7 @@ fn evaluated(out: &Path, stage: &str) -> Scores {
 /// What `predict` says of an artifact or a folder.
 fn predicted(folder: &Path) -> Scores {
     let texts: Vec<Vec<String>> = SENTENCES.iter().map(|s| vec![(*s).to_owned()]).collect();
-    let predictor = Predictor::open(folder, &methods_from_text).expect("opens");
+    let predictor = Arc::new(Predictor::open(folder, &methods_from_text).expect("opens"));
     let device: Arc<dyn Open> = Arc::new(ExecDevice::Cpu);
     let on = (Machine::detect(Some(2)), device);
     let made = predictor

@@ -44,6 +44,11 @@ pub(in crate::cli) struct Noting {
 }
 
 impl Noting {
+    /// Standard output as it is to be written to.
+    pub(in crate::cli) fn screen(&self) -> Screen {
+        Screen::out(self.color)
+    }
+
     /// Prints a note, unless none is wanted.
     pub(in crate::cli) fn note(&self, text: &str) {
         if !self.quiet {

@@ -13,7 +13,7 @@ use crate::library::task::{Form, Task};
 
 /// Rows without a text, or with an empty one.
 #[derive(Default)]
-pub(super) struct Unsaid {
+pub(in crate::cli) struct Unsaid {
     nulls: u64,
     empty: u64,
     first: Option<u64>,
@@ -58,9 +58,9 @@ pub(super) fn strs(list: &[String]) -> Vec<&str> {
 /// What makes the values that are added to rows.
 pub(super) enum Source<'a> {
     /// It labels them.
-    Labels(Box<Session<'a>>, Answers<'a>),
+    Labels(Box<Session>, Answers<'a>),
     /// It goes on with them.
-    Writes(Box<Writing<'a>>),
+    Writes(Box<Writing>),
     /// It chooses among their options.
     Chooses(Box<Choosing<'a>>),
 }
@@ -78,107 +78,66 @@ impl Source<'_> {
             Self::Writes(writing) => writing.values(part, (columns, name), unsaid),
             Self::Labels(session, answers) => {
                 let width = answers.columns()?.len();
-                label(part, columns, session, (answers, width), unsaid, name)
+                let words = answers.task.words().is_some();
+                let (has, rows) = gathered(part, (columns, name), words, unsaid)?;
+                let made = match rows.is_empty() {
+                    true => Vec::new(),
+                    false => session.label(&session.prepare(&rows)?, answers.form, &mut Silent)?,
+                };
+                Ok(placed(has, made, width))
             }
         }
     }
 }
 
-/// The values that are added to some rows.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "rows, the session that labels them, and what is noted on the way"
-)]
-fn label(
+/// What is read of some rows: texts of each, or its words, where it has any; the places of those that have.
+pub(in crate::cli) fn gathered(
     part: &[Record],
-    columns: &[String],
-    session: &mut Session<'_>,
-    (answers, width): (&Answers<'_>, usize),
+    (columns, name): (&[String], &str),
+    words: bool,
     unsaid: &mut Unsaid,
-    name: &str,
-) -> Result<Vec<Vec<Json>>, Refusal> {
-    if answers.task.words().is_some() {
-        return label_words(part, columns, session, (answers, width), unsaid, name);
-    }
-    let mut texts = Vec::new();
-    let mut has = Vec::with_capacity(part.len());
-    for record in part {
-        let own = record.texts(columns, name)?;
-        unsaid.see(record.row, own.as_deref());
-        has.push(own.is_some());
-        texts.extend(own);
-    }
-    let predictions = if texts.is_empty() {
-        None
-    } else {
-        Some(session.score(&texts, &mut Silent)?)
-    };
-    let scores = predictions
-        .iter()
-        .flat_map(|p| p.scores.chunks(p.width.max(1)));
-    let rows = placed(has, scores);
-    Ok(rows.map(|row| answers.values(row, width)).collect())
-}
-
-/// What was made of the rows that have something, at their places; `None` at those of the others.
-fn placed<T>(has: Vec<bool>, made: impl IntoIterator<Item = T>) -> impl Iterator<Item = Option<T>> {
-    let mut made = made.into_iter();
-    has.into_iter()
-        .map(move |has| if has { made.next() } else { None })
-}
-
-/// The same of rows of words.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "rows, the session that labels them, and what is noted on the way"
-)]
-fn label_words(
-    part: &[Record],
-    columns: &[String],
-    session: &mut Session<'_>,
-    (answers, width): (&Answers<'_>, usize),
-    unsaid: &mut Unsaid,
-    name: &str,
-) -> Result<Vec<Vec<Json>>, Refusal> {
+) -> Result<(Vec<bool>, Vec<Vec<String>>), Refusal> {
     let column = columns.first().map_or("tokens", String::as_str);
-    let mut rows = Vec::new();
-    let mut has = Vec::with_capacity(part.len());
+    let (mut rows, mut has) = (Vec::new(), Vec::with_capacity(part.len()));
     for record in part {
-        let own = record
-            .words(column, name)?
-            .filter(|words| !words.is_empty());
+        let own = if words {
+            record.words(column, name)?.filter(|own| !own.is_empty())
+        } else {
+            record.texts(columns, name)?
+        };
         unsaid.see(record.row, own.as_deref());
         has.push(own.is_some());
         rows.extend(own);
     }
-    let made = match rows.is_empty() {
-        true => Vec::new(),
-        false => session.label_words(&rows, answers.form, &mut Silent)?,
-    };
-    let empty = || vec![Json::Null; width];
-    let rows = placed(has, made);
-    Ok(rows.map(|own| own.unwrap_or_else(empty)).collect())
+    Ok((has, rows))
+}
+
+/// What was made of the rows that have something, at their places; nulls at those of the others.
+pub(in crate::cli) fn placed(
+    has: Vec<bool>,
+    made: impl IntoIterator<Item = Vec<Json>>,
+    width: usize,
+) -> Vec<Vec<Json>> {
+    let mut made = made.into_iter();
+    let each = has.into_iter().map(|has| match has {
+        true => made.next(),
+        false => None,
+    });
+    each.map(|own| own.unwrap_or_else(|| vec![Json::Null; width]))
+        .collect()
 }
 
 /// What is said of each row.
-pub(super) struct Answers<'a> {
-    pub(super) task: &'a dyn Task,
-    pub(super) classes: &'a [String],
-    pub(super) form: Form,
+pub(in crate::cli) struct Answers<'a> {
+    pub(in crate::cli) task: &'a dyn Task,
+    pub(in crate::cli) classes: &'a [String],
+    pub(in crate::cli) form: Form,
 }
 
 impl Answers<'_> {
     /// The names of what is added.
-    pub(super) fn columns(&self) -> Result<Vec<Added>, Refusal> {
+    pub(in crate::cli) fn columns(&self) -> Result<Vec<Added>, Refusal> {
         let list = self.task.answers(self.classes, self.form);
         list.map_err(Refusal::Wrong)
-    }
-
-    /// What is added to a row with these scores; nulls where it has none.
-    fn values(&self, scores: Option<&[f32]>, columns: usize) -> Vec<Json> {
-        match scores {
-            Some(scores) => self.task.values(self.classes, self.form, scores),
-            None => vec![Json::Null; columns],
-        }
     }
 }

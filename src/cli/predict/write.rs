@@ -47,15 +47,15 @@ pub(super) fn columns() -> Vec<Added> {
 }
 
 /// A model that goes on with rows.
-pub(super) struct Writing<'a> {
-    pub(super) writer: Writer<'a>,
+pub(super) struct Writing {
+    pub(super) writer: Writer,
     /// What its template is given beside the messages.
     pub(super) given: Given,
     /// Rows so far: what draws are keyed by.
     pub(super) rows: u64,
 }
 
-impl Writing<'_> {
+impl Writing {
     /// The values that are added to some rows.
     pub(super) fn values(
         &mut self,

@@ -37,7 +37,10 @@ use crate::library::task::{ReadDraw, Reads};
 use crate::program::op::Tensor;
 use crate::program::{Feed, Program};
 
+mod made;
 mod rows;
+
+pub use made::Made;
 
 /// Time between notes of how far a filling is.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
@@ -347,6 +350,8 @@ pub struct Examples<'a> {
     pub kept: Option<(&'a Features, &'a Reader)>,
     /// What was computed of each of them beforehand.
     pub reference: Option<(&'a Features, &'a Reader)>,
+    /// Kept values that were just made, of these examples among others.
+    pub made: Option<Made<'a>>,
 }
 
 impl Examples<'_> {
@@ -375,6 +380,9 @@ impl Examples<'_> {
             packed
                 .feeds
                 .extend(feeds.into_iter().filter(|(f, _)| want.contains(f)));
+        }
+        if let Some(made) = self.made {
+            packed.feeds.extend(made.feeds(self.set, indices)?);
         }
         if let Some((features, reader)) = self.reference {
             let feeds = reader.feeds(runner, features, self.set, indices, self.positions)?;

@@ -149,9 +149,11 @@ pub fn begin(runner: &mut Runner, programs: &Generators) {
     }
 }
 
-/// Gives the caches up.
-pub fn end(runner: &mut Runner) {
-    let keep = |_: &str, class: Class| class != Class::Cache;
+/// Gives the caches of these programs up.
+pub fn end(runner: &mut Runner, programs: &Generators) {
+    let own = &programs.next.program().residents;
+    let keep =
+        |name: &str, class: Class| class != Class::Cache || own.iter().all(|r| r.name != name);
     runner.residents.retain(&mut runner.meter, keep);
 }
 

@@ -266,6 +266,13 @@ impl Residents {
         }
     }
 
+    /// Gives a tensor another name, which no other has.
+    pub(in crate::exec) fn rename(&mut self, name: &str, new: String) {
+        if let Some(at) = self.index.remove(name) {
+            self.index.insert(new, at);
+        }
+    }
+
     /// Takes a tensor out, if the host has it; its place is lost.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
         let at = self.index.remove(name)?;

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Predictor;
+use super::{Place, Predictor};
 use crate::exec::backend::Open;
 use crate::exec::features::Examples;
-use crate::exec::interpreter::Runner;
 use crate::exec::observe::Observer;
 use crate::exec::stage::score::{Walk, stream};
 use crate::files::RunError;
@@ -41,7 +40,7 @@ pub struct Chooser<'a> {
     task: Arc<dyn Task>,
     positions: Positions,
     program: Verified,
-    runner: Runner,
+    place: Place,
     batch: u64,
 }
 
@@ -53,7 +52,7 @@ impl Predictor {
     pub fn chooser(
         &self,
         batch: u64,
-        (machine, device): (Machine, Arc<dyn Open>),
+        on: (Machine, Arc<dyn Open>),
     ) -> Result<Chooser<'_>, RunError> {
         let bug = || RunError::bug("there is no task that chooses");
         let task = task::task(task::OPTIONS).ok_or_else(bug)?;
@@ -63,13 +62,14 @@ impl Predictor {
         served.task = task.clone();
         let made = Plan::predicting(served);
         let (program, built) = made.map_err(|why| RunError::file(&self.folder, why))?;
-        let runner = self.loaded((&[&program], &built), model.as_ref(), (machine, &device))?;
+        let place = Place::alone(on)?;
+        self.loaded((&[&program], &built), model.as_ref(), &place)?;
         Ok(Chooser {
             predictor: self,
             task,
             positions: model.facts().positions,
             program,
-            runner,
+            place,
             batch,
         })
     }
@@ -125,14 +125,14 @@ impl Chooser<'_> {
                 positions: self.positions,
                 kept: None,
                 reference: None,
+                made: None,
             },
             task: self.task.as_ref(),
             reads: Some(&reads),
             batch: self.batch,
         };
-        let all = stream(&mut self.runner, &self.program, walk, observer, &mut |_| {
-            Ok(())
-        })?;
+        let mut runner = self.place.backbone.lock();
+        let all = stream(&mut runner, &self.program, walk, observer, &mut |_| Ok(()))?;
         let gathered = self.task.gather(&set, &all, Asked::default());
         let gathered = gathered.unwrap_or_default();
         let best = gathered.predictions.predicted.into_iter();

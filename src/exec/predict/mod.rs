@@ -5,42 +5,40 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use crate::exec::backend::Open;
 use crate::exec::export::NATIVE;
 use crate::exec::export::description::{AS_STORED, DESCRIPTION, Description};
-use crate::exec::features::Examples;
-use crate::exec::interpreter::Runner;
-use crate::exec::load::{Origins, check_adapter, load};
-use crate::exec::observe::Observer;
-use crate::exec::stage::score::{Walk, averaged, score};
+use crate::exec::load::{Origins, check_adapter};
 use crate::exec::store::vouch;
 use crate::files::RunError;
 use crate::files::peft;
 use crate::files::weights::Checkpoint;
 use crate::files::weights::TensorFile;
-use crate::library::data::tokens::{EncodedExample, EncodedSet, Target};
 use crate::library::demonstrations::Demonstrations;
 use crate::library::method::Tuning;
-use crate::library::metric::Predictions;
-use crate::library::model::{self, Model, Positions};
+use crate::library::model::{self, Model};
 use crate::library::net::Param;
-use crate::library::prompt::Template;
-use crate::library::prompt::frame::{Frame, tokenize};
-use crate::library::stage::network::Built;
 use crate::library::task::{self, Form, Task};
 use crate::library::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::plan::{Plan, Served};
+use crate::program::Format;
 use crate::program::format::Storing;
-use crate::program::op::Machine;
-use crate::program::{Format, Resident, Verified};
 
+mod backbone;
 mod chooser;
+mod footing;
 mod foreign;
 mod found;
-mod words;
+mod needs;
+mod session;
+mod together;
 mod writer;
 
+pub use backbone::{Backbone, Place};
 pub use chooser::{Choice, Chooser, Question};
+pub use footing::Footing;
+pub use needs::{Needs, shared_run};
+pub use session::{Prepared, Session};
+pub use together::{Part, Together};
 pub use writer::{Unfit, Writer};
 
 use found::{Found, find};
@@ -208,62 +206,6 @@ impl Predictor {
         })
     }
 
-    /// Scores texts, in their order, on a device; scores are averaged over so many draws of demonstrations.
-    ///
-    /// # Errors
-    /// What tokenizer, weights, device or kernels say; several draws where there are no demonstrations.
-    pub fn predict(
-        &self,
-        texts: &[Vec<String>],
-        (batch, draws): (u64, u64),
-        (machine, device): (Machine, Arc<dyn Open>),
-        observer: &mut dyn Observer,
-    ) -> Result<Predictions, RunError> {
-        self.session((batch, draws), (machine, device))?
-            .score(texts, observer)
-    }
-
-    /// Brings the model into memory, to score texts part after part.
-    ///
-    /// # Errors
-    /// What weights, device or kernels say; several draws where there are no demonstrations.
-    pub fn session(
-        &self,
-        (batch, draws): (u64, u64),
-        (machine, device): (Machine, Arc<dyn Open>),
-    ) -> Result<Session<'_>, RunError> {
-        let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
-        let model = self.architecture().map_err(damaged)?;
-        let template = self
-            .description
-            .template
-            .as_deref()
-            .map(Template::parse)
-            .transpose();
-        let template =
-            template.map_err(|why| RunError::file(self.folder.join(DESCRIPTION), why))?;
-        if draws > 1 && self.demonstrations.is_none() {
-            return Err(RunError::file(
-                self.folder.join(DESCRIPTION),
-                "its prompt shows no demonstrations, so that there is nothing to draw; leave `--draws` away",
-            ));
-        }
-        let (program, built) = Plan::predicting(self.served(model.clone())?).map_err(|why| {
-            let what = format!("damaged: its methods do not fit the model: {why}");
-            RunError::file(self.folder.join(DESCRIPTION), what)
-        })?;
-        let runner = self.loaded((&[&program], &built), model.as_ref(), (machine, &device))?;
-        Ok(Session {
-            predictor: self,
-            positions: model.facts().positions,
-            template,
-            program,
-            runner,
-            batch,
-            draws: draws.max(1),
-        })
-    }
-
     /// The model's architecture, with room for what the methods put before texts.
     fn architecture(&self) -> Result<Arc<dyn Model>, String> {
         let mut model = model::parse(&self.config)?;
@@ -281,22 +223,6 @@ impl Predictor {
             classes: self.description.classes.clone(),
             words: self.description.words.clone(),
         })
-    }
-
-    /// The weights of a program in memory.
-    fn loaded(
-        &self,
-        (programs, built): (&[&Verified], &Built),
-        model: &dyn Model,
-        (machine, device): (Machine, &Arc<dyn Open>),
-    ) -> Result<Runner, RunError> {
-        let mut runner = Runner::on(machine, device)?;
-        runner.accepts(programs.iter().copied())?;
-        let sources = self.sources(&built.params, model)?;
-        let residents = programs.iter().flat_map(|own| &own.program().residents);
-        let residents: Vec<&Resident> = residents.collect();
-        load(&mut runner, &built.params, &residents, model, &sources)?;
-        Ok(runner)
     }
 
     /// The base and the adapter, both looked at: nothing is missing, nothing is there that nobody reads.
@@ -385,69 +311,6 @@ impl Predictor {
             first,
             "holds other weights than those the adapter was trained on; put them back, or run the stage again",
         ))
-    }
-}
-
-/// A model in memory, that scores texts part after part.
-#[derive(Debug)]
-pub struct Session<'a> {
-    predictor: &'a Predictor,
-    positions: Positions,
-    template: Option<Template>,
-    program: Verified,
-    runner: Runner,
-    batch: u64,
-    draws: u64,
-}
-
-impl Session<'_> {
-    /// Scores texts, in their order; each is a function of the text alone, so that it does not matter how
-    /// they are parted.
-    ///
-    /// # Errors
-    /// What tokenizer, device or kernels say.
-    pub fn score(
-        &mut self,
-        texts: &[Vec<String>],
-        observer: &mut dyn Observer,
-    ) -> Result<Predictions, RunError> {
-        let own = self.predictor;
-        let frame = self.template.as_ref().map(|template| Frame {
-            template,
-            columns: &own.description.text,
-            demonstrations: own.demonstrations.as_ref(),
-        });
-        let most = own.description.max_length as usize;
-        let (marking, special) = (own.tuning.marking(), own.tokenizer.special_ids());
-        let set: Result<EncodedSet, String> = (0..self.draws as u32)
-            .flat_map(|draw| texts.iter().map(move |t| (draw, t)))
-            .map(|(draw, t)| {
-                let (encoded, mask) = tokenize(&own.tokenizer, frame, t, draw, most)?;
-                Ok(EncodedExample {
-                    ids: encoded.ids,
-                    segments: encoded.segments,
-                    mask,
-                    label: Target::None,
-                    learned: Vec::new(),
-                    task: 0,
-                }
-                .marked(marking, &special))
-            })
-            .collect();
-        let set = set.map_err(|why| RunError::file(&own.folder, why))?;
-        let walk = Walk {
-            source: Examples {
-                set: &set,
-                positions: self.positions,
-                kept: None,
-                reference: None,
-            },
-            task: own.task.as_ref(),
-            reads: None,
-            batch: self.batch,
-        };
-        let all = score(&mut self.runner, &self.program, walk, observer)?;
-        Ok(averaged(own.task.as_ref(), all, self.draws))
     }
 }
 

@@ -1,14 +1,14 @@
 //! Going on with texts by what a stage left.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::{Predictor, json_of};
+use super::{Place, Predictor, json_of};
 use crate::exec::backend::Open;
 use crate::exec::export::description::DESCRIPTION;
 use crate::exec::generate::{self, Cached, Ears, Generated, Generation, Pace, Pairing, Prompt};
-use crate::exec::interpreter::Runner;
 use crate::files::RunError;
 use crate::library::chat::{ChatTemplate, Rendering};
 use crate::library::data::tokens::Marking;
@@ -52,15 +52,19 @@ impl std::fmt::Display for Unfit {
 
 /// A model in memory, that goes on with texts.
 #[derive(Debug)]
-pub struct Writer<'a> {
-    predictor: &'a Predictor,
+pub struct Writer {
+    predictor: Arc<Predictor>,
     model: Arc<dyn Model>,
     settings: Settings,
     /// Most texts at once.
     batch: u64,
+    /// Tokens that end texts, and those that end texts of the model whatever the settings.
     ends: Vec<u32>,
+    plain_ends: Vec<u32>,
     programs: Generators,
-    runner: Runner,
+    place: Place,
+    /// Names of its own tensors among those at the place.
+    own: BTreeSet<String>,
     /// The model's chat template, if it has one.
     template: Option<ChatTemplate>,
     /// What the caches have room for.
@@ -70,13 +74,13 @@ pub struct Writer<'a> {
 
 /// What caches have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Capacity {
+pub(super) struct Capacity {
     /// Texts at once.
-    places: u64,
+    pub(super) places: u64,
     /// Tokens of each.
-    tokens: u64,
+    pub(super) tokens: u64,
     /// Tokens of each source, where texts are made of such.
-    source: u64,
+    pub(super) source: u64,
 }
 
 impl Predictor {
@@ -85,11 +89,24 @@ impl Predictor {
     /// # Errors
     /// It labels texts, or what weights, device or kernels say.
     pub fn writer(
-        &self,
+        self: &Arc<Self>,
         settings: Settings,
         batch: u64,
-        (machine, device): (Machine, Arc<dyn Open>),
-    ) -> Result<Writer<'_>, RunError> {
+        on: (Machine, Arc<dyn Open>),
+    ) -> Result<Writer, RunError> {
+        self.writer_at(&Place::alone(on)?, settings, batch)
+    }
+
+    /// The same at a place that others may share.
+    ///
+    /// # Errors
+    /// As of [`Self::writer`].
+    pub fn writer_at(
+        self: &Arc<Self>,
+        place: &Place,
+        settings: Settings,
+        batch: u64,
+    ) -> Result<Writer, RunError> {
         let folder = |why: String| RunError::file(&self.folder, why);
         if !self.task.generates() {
             return Err(folder(format!(
@@ -117,17 +134,21 @@ impl Predictor {
         let beams = settings.beams.count;
         let (programs, built) = self.generating(&model, capacity, beams)?;
         let all: Vec<&Verified> = programs.all().collect();
-        let mut runner = self.loaded((&all, &built), model.as_ref(), (machine, &device))?;
-        generate::begin(&mut runner, &programs);
+        let own = self.loaded((&all, &built), model.as_ref(), place)?;
+        let programs = place.renamed_all(programs, &own)?;
+        generate::begin(&mut place.backbone.lock(), &programs);
+        let plain_ends = self.ends()?;
         Ok(Writer {
-            predictor: self,
-            ends: with_stops(&self.ends()?, &settings.stop, &self.tokenizer),
+            predictor: self.clone(),
+            ends: with_stops(&plain_ends, &settings.stop, &self.tokenizer),
+            plain_ends,
             settings,
             batch,
             template: self.template()?,
             model,
             programs,
-            runner,
+            place: place.clone(),
+            own,
             capacity,
             cached: Cached::default(),
         })
@@ -144,7 +165,7 @@ impl Predictor {
         })
     }
 
-    fn generating(
+    pub(super) fn generating(
         &self,
         model: &Arc<dyn Model>,
         capacity: Capacity,
@@ -190,7 +211,7 @@ impl Predictor {
     }
 }
 
-impl Writer<'_> {
+impl Writer {
     /// The tokens of a prompt.
     ///
     /// # Errors
@@ -294,6 +315,30 @@ impl Writer<'_> {
         &self.settings
     }
 
+    /// The model.
+    #[must_use]
+    pub fn predictor(&self) -> &Predictor {
+        &self.predictor
+    }
+
+    /// Names of the tensors that it reads.
+    pub fn tensors(&self) -> impl Iterator<Item = &str> {
+        let residents = self.programs.all().flat_map(|own| &own.program().residents);
+        residents.map(|resident| resident.name.as_str())
+    }
+
+    /// Most tensor bytes at once so far, of all models at its place.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.place.backbone.peak()
+    }
+
+    /// Generates otherwise from now on.
+    pub fn set(&mut self, settings: Settings) {
+        self.ends = with_stops(&self.plain_ends, &settings.stop, &self.predictor.tokenizer);
+        self.settings = settings;
+    }
+
     /// Goes on with prompts, in groups of as many as there are places for. The caches grow where a prompt needs it.
     ///
     /// # Errors
@@ -360,7 +405,8 @@ impl Writer<'_> {
             ends: &self.ends,
             settings: &self.settings,
         };
-        generation.group(&mut self.runner, prompts, &mut self.cached, ears)
+        let mut runner = self.place.backbone.lock();
+        generation.group(&mut runner, prompts, &mut self.cached, ears)
     }
 
     /// Larger caches, if a sequence needs them.
@@ -379,8 +425,11 @@ impl Writer<'_> {
         }
         let beams = self.settings.beams.count;
         let (programs, _) = self.predictor.generating(&self.model, larger, beams)?;
-        generate::end(&mut self.runner);
-        generate::begin(&mut self.runner, &programs);
+        let programs = self.place.renamed_all(programs, &self.own)?;
+        let mut runner = self.place.backbone.lock();
+        generate::end(&mut runner, &self.programs);
+        generate::begin(&mut runner, &programs);
+        drop(runner);
         self.cached = Cached::default();
         self.capacity = larger;
         self.programs = programs;

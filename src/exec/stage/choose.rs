@@ -86,6 +86,7 @@ impl Work<'_> {
                         positions: self.stage.model.facts().positions,
                         kept: None,
                         reference: None,
+                        made: None,
                     },
                     task: self.stage.start.task.as_ref(),
                     reads: None,

@@ -111,6 +111,7 @@ impl Work<'_> {
                 positions: self.stage.model.facts().positions,
                 kept: None,
                 reference: job.reference.as_ref().map(|r| &r.features).zip(reference),
+                made: None,
             },
             task,
             reads: job.reads.as_ref(),

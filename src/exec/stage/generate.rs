@@ -80,7 +80,7 @@ impl Work<'_> {
             }
             Ok(())
         })?;
-        generate::end(runner);
+        generate::end(runner, &job.programs);
         Ok(pairs)
     }
 }

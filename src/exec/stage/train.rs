@@ -140,6 +140,7 @@ impl Work<'_> {
         let initial = self.load_for(runner, &steps, (guide, exports_adapter))?;
         let source = |set, index: usize| Examples {
             set,
+            made: None,
             positions: self.stage.model.facts().positions,
             kept: job
                 .features

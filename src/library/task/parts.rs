@@ -164,7 +164,7 @@ pub struct Scored<'a> {
 }
 
 /// How `predict` writes its answers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Whether the probability of every class is asked for.
     pub all: bool,
