@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use super::Options;
+use crate::exec::store::Store;
 use crate::files::RunError;
 use crate::files::durable::create_dirs;
 use crate::files::sealed::{self, Found};
@@ -81,8 +82,10 @@ impl<'a> Results<'a> {
             return Ok(Vec::new());
         }
         let begun = Instant::now();
-        let earlier = self.earlier();
         create_dirs(&self.options.out)?;
+        // From here on no other process of this store changes what is read now and written again.
+        let _lock = Store::open(&self.options.store).lock_results(&self.options.out)?;
+        let earlier = self.earlier();
         sealed::write(&self.path(), &self.with(&earlier.held))?;
         self.written = Some((Instant::now(), begun.elapsed()));
         self.kept = self.done.len();

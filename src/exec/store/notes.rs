@@ -1,18 +1,24 @@
 //! What a store remembers beside its entries: where stages ended, and how fast the machine was.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::care::Item;
-use super::{INDEX, RATES, SCHEMA, Store};
+use super::{INDEX, RATES, SCHEMA, Store, try_lock};
 use crate::exec::checkpoint::resume;
 use crate::files::RunError;
 use crate::files::durable;
+use crate::files::paths::absolute;
 use crate::files::sealed;
 use crate::program::rates::Rates;
+
+/// How long the lock of results is waited for: a document of thousands of stages takes a second to write.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Store {
     /// Remembers the entry a recipe's stage ended in, so that a dry run can say what has changed.
@@ -44,6 +50,34 @@ impl Store {
         let latest: Latest = sealed::read(&self.index(recipe, stage)).whole()?;
         (latest.schema == SCHEMA && latest.recipe == recipe && latest.stage == stage)
             .then_some((latest.fingerprint, latest.parts))
+    }
+
+    /// The lock of an OUT's results, which jobs that end at once write one after the other. It is waited for. In a store
+    /// that may only be read there is none: no job fills it.
+    ///
+    /// # Errors
+    /// A process does not give it back.
+    pub fn lock_results(&self, out: &Path) -> Result<Option<File>, RunError> {
+        let name = absolute(out).display().to_string();
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        let hash = hash.get(..16).unwrap_or_default();
+        let dir = self.dir.join(INDEX).join(format!("out-{hash}"));
+        let begun = Instant::now();
+        loop {
+            let who = match try_lock(&dir) {
+                Ok(Ok(lock)) => return Ok(Some(lock)),
+                Ok(Err(who)) => who,
+                Err(_) => return Ok(None),
+            };
+            if begun.elapsed() > PATIENCE {
+                let what = format!(
+                    "{who} has held it for {} minutes; the stage is in the store, and the same command writes its result",
+                    PATIENCE.as_secs() / 60
+                );
+                return Err(RunError::file(dir, what));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// How fast earlier runs with so many threads did each op; nothing if there were none.
