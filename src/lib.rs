@@ -17,6 +17,7 @@
 pub use peftc_core::{base, codes, program};
 
 pub mod cli;
+pub mod cluster;
 pub mod driver;
 pub mod editor;
 pub mod exec;

@@ -51,6 +51,12 @@ pub(super) struct Wanted {
     dir: PathBuf,
 }
 
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.kind.name, self.dir.display())
+    }
+}
+
 /// `--log KIND=DIR` read.
 ///
 /// # Errors

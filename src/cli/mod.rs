@@ -19,6 +19,7 @@ mod output;
 mod plan;
 mod predict;
 mod progress;
+mod queue;
 mod render;
 mod replay;
 mod report;
@@ -29,6 +30,7 @@ mod screen;
 mod serve;
 mod show;
 mod signals;
+mod status;
 mod store;
 mod table;
 mod templating;
@@ -59,6 +61,8 @@ enum Command {
     Show(show::Show),
     /// Execute a recipe; finished stages are taken from the store
     Run(run::Run),
+    /// Say how the jobs of `run --on slurm` are: states, progress, errors
+    Status(status::Status),
     /// Write a recipe that runs, from a file of data and a model
     Init(init::Init),
     /// Say what a file of data is: columns, classes, lengths, doubtful rows
@@ -163,6 +167,7 @@ fn carry_out() -> i32 {
         Command::Plan(c) => c.run(),
         Command::Show(c) => c.run(),
         Command::Run(c) => c.run(),
+        Command::Status(c) => c.run(),
         Command::Init(c) => c.run(),
         Command::Data(c) => c.run(),
         Command::Diff(c) => c.run(),

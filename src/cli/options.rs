@@ -263,6 +263,19 @@ pub(super) fn store_of(recipe: &Path, asked: Option<&Path>) -> PathBuf {
     asked.map_or_else(|| beside(recipe, ".peftc/store"), Path::to_path_buf)
 }
 
+/// Where a recipe's logs and results go: where it is asked for, or beside the recipe.
+pub(super) fn out_of(recipe: &Path, asked: Option<&Path>) -> PathBuf {
+    let beside = || beside(recipe, &format!(".peftc/runs/{}", stem(recipe)));
+    asked.map_or_else(beside, Path::to_path_buf)
+}
+
+/// A recipe's name without its ending.
+pub(super) fn stem(recipe: &Path) -> String {
+    let stem = recipe.file_stem();
+    stem.map(|s| s.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
 /// A path beside a recipe.
 pub(super) fn beside(recipe: &Path, rest: &str) -> PathBuf {
     recipe.parent().unwrap_or(Path::new("")).join(rest)

@@ -7,13 +7,16 @@ use serde_json::Value as Json;
 
 use super::check::{source_of_times, stored, timed};
 use super::exit;
-use super::options::{Common, Intent, error, print, store_of};
+use super::options::{Common, Intent, error, print, stem, store_of};
 use super::screen::Screen;
 use crate::base::units::About;
+use crate::cluster::argo::{self, Pods};
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
 use crate::plan::time::RateSource;
-use crate::plan::{Stage, render as plan_render};
+use crate::plan::{Plan, Stage, render as plan_render};
+use crate::program::device::Device;
+use crate::program::op::Machine;
 use crate::program::print::print as program_text;
 
 /// Output formats.
@@ -23,6 +26,8 @@ enum Format {
     Json,
     Dot,
     Mermaid,
+    /// An Argo Workflows DAG, for Kubernetes.
+    Argo,
 }
 
 /// Arguments of `plan`.
@@ -62,20 +67,7 @@ impl PlanArgs {
         };
         let name = self.file.display().to_string();
         if let Some(wanted) = &self.program {
-            let stages: Vec<&Stage> = plan.named(wanted).collect();
-            if stages.is_empty() {
-                error(&format!("there is no stage `{wanted}`"));
-                return exit::WRONG;
-            }
-            for stage in &stages {
-                if stages.len() > 1 {
-                    print(&format!("# {}\n", stage.name.value));
-                }
-                for program in stage.job.first().chain(stage.job.programs()) {
-                    print(&program_text(program.program()));
-                }
-            }
-            return exit::DONE;
+            return programs(plan, wanted);
         }
         let store = Store::open(dir);
         let cached =
@@ -119,7 +111,55 @@ impl PlanArgs {
             }
             Format::Dot => print(&plan_render::dot(plan)),
             Format::Mermaid => print(&plan_render::mermaid(plan)),
+            Format::Argo => match argo::workflow(plan, &self.pods(&machine)) {
+                Ok(text) => print(&text),
+                Err(why) => {
+                    error(&why);
+                    return exit::WRONG;
+                }
+            },
         }
         exit::DONE
     }
+    /// What pods of this plan have in common.
+    fn pods(&self, machine: &Machine) -> Pods {
+        // In the claim's volume, the recipe's folder is the working directory.
+        let file = self.file.file_name().unwrap_or_default();
+        let mut words = vec!["run".to_owned(), file.to_string_lossy().into_owned()];
+        let mut add = |flag: &str, value: &str| words.extend([flag.to_owned(), value.to_owned()]);
+        for set in &self.common.sets {
+            add("--set", set);
+        }
+        if machine.device != Device::Cpu {
+            add("--device", "cuda");
+        }
+        add("--threads", &machine.threads.to_string());
+        add("--log-format", "json");
+        if self.common.offline {
+            words.push("--offline".to_owned());
+        }
+        Pods {
+            recipe: stem(&self.file),
+            arguments: words,
+            cpus: machine.threads,
+        }
+    }
+}
+
+/// Prints the programs of the stages of a name; gives the exit code.
+fn programs(plan: &Plan, wanted: &str) -> i32 {
+    let stages: Vec<&Stage> = plan.named(wanted).collect();
+    if stages.is_empty() {
+        error(&format!("there is no stage `{wanted}`"));
+        return exit::WRONG;
+    }
+    for stage in &stages {
+        if stages.len() > 1 {
+            print(&format!("# {}\n", stage.name.value));
+        }
+        for program in stage.job.first().chain(stage.job.programs()) {
+            print(&program_text(program.program()));
+        }
+    }
+    exit::DONE
 }

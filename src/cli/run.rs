@@ -1,5 +1,6 @@
 //! `peftc run`: execute a recipe.
 
+mod submit;
 mod summary;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use serde_json::{Value as Json, json};
 use super::check::{fitted, needed, verdict};
 use super::exit;
 use super::logs::{self, Lines, Logged};
-use super::options::{Common, Intent, beside, error, print, store_of};
+use super::options::{Common, Intent, error, out_of, print, stem, store_of};
 use super::output::note;
 use super::progress::Progress;
 use super::scores;
@@ -45,6 +46,12 @@ pub(super) struct Run {
     /// Print what the stages' runs spent on each op
     #[arg(long)]
     profile: bool,
+    /// Submit a job for each stage that is not in the store; with `--dry-run`, print the scripts
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    on: Option<Engine>,
+    /// Processes that a stage is divided among; more than 1 are not built
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u64).range(1..))]
+    ranks: u64,
     /// Ignore the store for this recipe's stages
     #[arg(long)]
     fresh: bool,
@@ -68,6 +75,13 @@ pub(super) struct Run {
     log_format: LogFormat,
     #[command(flatten)]
     common: Common,
+}
+
+/// What runs jobs.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+enum Engine {
+    /// SLURM, by its `sbatch`.
+    Slurm,
 }
 
 /// How progress is written.
@@ -102,6 +116,22 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Run {
     pub(super) fn run(&self) -> i32 {
+        if self.ranks > 1 {
+            error(&format!(
+                "`--ranks {}`: a stage that is divided among several processes is not built; leave `--ranks` out. The points \
+                 of a sweep run beside each other with `--on slurm`",
+                self.ranks
+            ));
+            return exit::WRONG;
+        }
+        match self.on {
+            Some(Engine::Slurm) => self.submit(),
+            None => self.here(),
+        }
+    }
+
+    /// Runs it in this process.
+    fn here(&self) -> i32 {
         // From the beginning: SIGUSR1 would end a process that does not know it.
         let asked_for = match signals::watch(
             self.common.quiet || self.log_format == LogFormat::Json,
@@ -131,9 +161,8 @@ impl Run {
             ));
             return exit::WRONG;
         };
-        let missing = |n: &&String| plan.named(n).next().is_none();
-        if let Some(name) = self.stage.as_ref().filter(missing) {
-            error(&format!("there is no stage `{name}`"));
+        if let Err(why) = self.is_there(plan) {
+            error(&why);
             return exit::WRONG;
         }
         let left = self.left(plan, &store);
@@ -145,14 +174,10 @@ impl Run {
         if !self.common.quiet && self.log_format == LogFormat::Text {
             note(&fitted(plan));
         }
-        let stem = self.stem();
         let options = Options {
             recipe: self.file.clone(),
             store,
-            out: self
-                .out
-                .clone()
-                .unwrap_or_else(|| beside(&self.file, &format!(".peftc/runs/{stem}"))),
+            out: out_of(&self.file, self.out.as_deref()),
             only: self.stage.clone(),
             fresh: self.fresh,
             resume: self.resume == Resume::Auto,
@@ -173,6 +198,15 @@ impl Run {
         }
         asked_for.run_begins();
         self.execute(plan, &options, &world, asked_for)
+    }
+
+    /// Says whether the stage that is asked for is there.
+    fn is_there(&self, plan: &Plan) -> Result<(), String> {
+        let missing = |n: &&String| plan.named(n).next().is_none();
+        match self.stage.as_ref().filter(missing) {
+            Some(name) => Err(format!("there is no stage `{name}`")),
+            None => Ok(()),
+        }
     }
 
     /// The stages that are asked for.
@@ -201,7 +235,7 @@ impl Run {
         world: &super::world::RealWorld,
         asked: Arc<Asked>,
     ) -> i32 {
-        let stem = self.stem();
+        let stem = stem(&self.file);
         let opened: Result<Vec<_>, _> = self.log.iter().map(|log| log.open(&stem)).collect();
         let opened = match opened {
             Ok(opened) => opened,
@@ -261,13 +295,6 @@ impl Run {
                 why.exit_code()
             }
         }
-    }
-
-    /// The recipe's name without its ending.
-    fn stem(&self) -> String {
-        let stem = self.file.file_stem();
-        stem.map(|s| s.to_string_lossy().into_owned())
-            .unwrap_or_default()
     }
 
     /// The command, as it could be given beside the recipe.

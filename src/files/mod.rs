@@ -48,3 +48,14 @@ pub fn cache(part: &str) -> Option<PathBuf> {
     };
     Some(base.join("peftc").join(part))
 }
+
+/// A file of peftc's settings: below `~/.config/peftc`, or `XDG_CONFIG_HOME`. `None` where there is no home.
+#[must_use]
+pub fn settings(file: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty());
+    let base = match named {
+        Some(base) => PathBuf::from(base),
+        None => std::env::home_dir()?.join(".config"),
+    };
+    Some(base.join("peftc").join(file))
+}

@@ -52,6 +52,7 @@ mod report;
 mod run;
 mod seq2seq;
 mod serve;
+mod slurm;
 mod sparse;
 mod stepping;
 mod store;

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["plan"],
     &["exec"],
     &["driver"],
-    &["report", "editor"],
+    &["report", "editor", "cluster"],
     &["cli"],
 ];
 
@@ -48,6 +48,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("tokenizers", &["library"]),
     ("parquet", &["library"]),
     ("csv", &["library", "report", "exec"]),
+    ("toml", &["cluster"]),
     ("faer", &["library"]),
     ("safetensors", &["files", "exec"]),
     ("candle_core", &["program", "files", "exec"]),
