@@ -47,7 +47,7 @@ def trained(own, here):
             f'model m = local "{own.model}"\n'
             f'data d = local "{data}" {{ text = sentence, label = label, labels = [negative, positive], take = 16 }}\n{stages}'
         )
-    subprocess.run([own.program, "run", "--quiet", "load.peft"], cwd=here, check=True)
+    subprocess.run([own.program, "run", "--quiet", "load.peft"], cwd=here, check=True, capture_output=True)
     return [os.path.join(here, ".peftc", "runs", "load", f"s{i}") for i in range(len(METHODS))]
 
 

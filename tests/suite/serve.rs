@@ -54,12 +54,23 @@ fn place() -> tempfile::TempDir {
     let rows = "{\"tokens\": [\"a\", \"fine\", \"film\"], \"tags\": [\"O\", \"B-X\", \"B-Y\"]}\n\
                 {\"tokens\": [\"dull\"], \"tags\": [\"B-X\"]}\n";
     write("words", "train.jsonl", rows);
+    let mut case = traces()["cases"][0].clone();
+    case["config"]["architectures"] = json!(["LlamaForCausalLM"]);
+    write_model(&dir.join("lm"), &case);
+    std::fs::write(dir.join("lm/chat_template.jinja"), TEMPLATE).expect("written");
+    write(
+        "plain",
+        "train.jsonl",
+        "{\"text\": \"w5 w6 w7 w8 w9\"}\n{\"text\": \"w8 w9 w10 w11\"}\n",
+    );
     let stages = STAGES.map(|(name, how)| {
         format!("stage {name} = train {{ model = m, {how}, lr = 5e-2, steps = 4, batch = 2 }}\n")
     });
     let text = format!(
         "model m = local \"{}\"\ndata d = local \"data\" {{ text = sentence, label = label }}\n\
-         data t = local \"words\" {{ tokens = tokens, label = tags }}\n{}",
+         data t = local \"words\" {{ tokens = tokens, label = tags }}\n{}\
+         model l = local \"lm\"\ndata p = local \"plain\" {{ text = text }}\n\
+         stage more = train {{ model = l, data = p.train, objective = causal_lm, adapter = lora {{ rank = 2 }}, lr = 5e-2, steps = 3 }}\n",
         reference("bert-tiny").display(),
         stages.concat(),
     );
@@ -69,10 +80,6 @@ fn place() -> tempfile::TempDir {
             .current_dir(dir)
             .args(["run", "--quiet", "r.peft"]),
     );
-    let mut case = traces()["cases"][0].clone();
-    case["config"]["architectures"] = json!(["LlamaForCausalLM"]);
-    write_model(&dir.join("lm"), &case);
-    std::fs::write(dir.join("lm/chat_template.jinja"), TEMPLATE).expect("written");
     place
 }
 
@@ -128,7 +135,8 @@ fn answers_are_those_of_predict() {
     let dir = place.path();
     let paths = STAGES.map(|(name, _)| stage(name));
     let mut args: Vec<&str> = paths.iter().map(String::as_str).collect();
-    args.extend(["lm", "--batch", "8", "--context", "64"]);
+    let more = stage("more");
+    args.extend(["lm", &more, "--batch", "8", "--context", "64"]);
     let told = printed(&done(
         program()
             .current_dir(dir)
@@ -137,9 +145,9 @@ fn answers_are_those_of_predict() {
     ));
     let models = told["models"].as_array().expect("models");
     let backbones: Vec<&Value> = models.iter().map(|m| &m["backbone"]).collect();
-    assert_eq!(backbones, [0, 0, 0, 0, 0, 1]);
+    assert_eq!(backbones, [0, 0, 0, 0, 0, 1, 1]);
     let shares: Vec<&Value> = models.iter().map(|m| &m["shares_passes"]).collect();
-    assert_eq!(shares, [false, true, true, true, true, false]);
+    assert_eq!(shares, [false, true, true, true, true, false, false]);
 
     let more = ["--max-body", "4096", "--linger", "400"];
     let server = serve(dir, &[&args[..], &more].concat(), None);
@@ -183,24 +191,19 @@ fn together(server: &Running, all: &[Labelled]) {
 
 fn generation(dir: &Path, server: &Running) {
     let rows = PROMPTS.map(|text| json!({ "prompt": text }));
-    let own = predicted(dir, "lm", &rows, &["--max-new-tokens", "8"]);
-    let texts: Vec<&Value> = own.iter().map(|row| &row["generated"]).collect();
-    let (status, answer) = server.post(
-        "/v1/completions",
-        &json!({ "model": "lm", "prompt": PROMPTS, "max_tokens": 8 }),
-    );
-    assert_eq!(status, 200, "{answer}");
-    let made: Vec<&Value> = answer["choices"]
-        .as_array()
-        .expect("choices")
-        .iter()
-        .map(|c| &c["text"])
-        .collect();
-    assert_eq!(made, texts);
-    assert_eq!(
-        answer["usage"]["prompt_tokens"].as_u64().map(|n| n > 0),
-        Some(true)
-    );
+    let made = [("lm", "lm".to_owned()), ("more", stage("more"))].map(|(name, path)| {
+        let own = predicted(dir, &path, &rows, &["--max-new-tokens", "8"]);
+        let texts: Vec<Value> = own.iter().map(|row| row["generated"].clone()).collect();
+        let body = json!({ "model": name, "prompt": PROMPTS, "max_tokens": 8 });
+        let (status, answer) = server.post("/v1/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        let choices = answer["choices"].as_array().expect("choices").iter();
+        let made: Vec<Value> = choices.map(|c| c["text"].clone()).collect();
+        assert_eq!(made, texts);
+        assert!(answer["usage"]["prompt_tokens"].as_u64() > Some(0));
+        made
+    });
+    assert_ne!(made[0], made[1]);
 
     let said = json!([{ "role": "user", "content": "w5 w6" }]);
     let draws = [
