@@ -2,11 +2,13 @@
 
 use std::arch::x86_64::{
     __m256, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-    _mm256_blendv_ps, _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
-    _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_inserti128_si256, _mm256_loadu_ps, _mm256_mul_ps,
-    _mm256_or_si256, _mm256_permutevar8x32_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_sllv_epi32, _mm256_srav_epi32, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_ps,
-    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    _mm256_blendv_ps, _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_castsi256_si128,
+    _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
+    _mm256_inserti128_si256, _mm256_loadu_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32,
+    _mm256_permute4x64_epi64, _mm256_permutevar8x32_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setr_epi32, _mm256_sllv_epi32, _mm256_srav_epi32, _mm256_srli_epi32, _mm256_srlv_epi32,
+    _mm256_storeu_ps, _mm256_sub_ps, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
 
 use super::vectors::Vectors;
@@ -45,9 +47,17 @@ impl Vectors<8> for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn halves(bits: &[u16; 8]) -> __m256 {
-        // SAFETY: eight halves are half a vector.
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())) }
+    unsafe fn halves(words: __m256i) -> [__m256; 2] {
+        // SAFETY: as above. Packing leaves four low ones, four high ones, and so on.
+        unsafe {
+            let low = Self::and(words, 0xFFFF);
+            let both = _mm256_packus_epi32(low, _mm256_srli_epi32::<16>(words));
+            let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(both);
+            [
+                _mm256_cvtph_ps(_mm256_castsi256_si128(both)),
+                _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(both)),
+            ]
+        }
     }
 
     #[inline(always)]
@@ -133,6 +143,15 @@ impl Vectors<8> for Avx2 {
                 _mm256_permutevar8x32_ps(high, words),
                 Self::bits(Self::up(words, 28)),
             )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn word(places: &[*const u8; 8]) -> __m256i {
+        // SAFETY: a word is at each place.
+        unsafe {
+            let [a, b, c, d, e, f, g, h] = places.map(|at| at.cast::<i32>().read_unaligned());
+            _mm256_setr_epi32(a, b, c, d, e, f, g, h)
         }
     }
 

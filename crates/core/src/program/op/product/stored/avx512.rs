@@ -3,9 +3,10 @@
 use std::arch::x86_64::{
     __m512, __m512i, _mm_loadu_si128, _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_ps,
     _mm512_and_si512, _mm512_castsi128_si512, _mm512_castsi256_si512, _mm512_castsi512_ps,
-    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_inserti32x4, _mm512_inserti64x4,
-    _mm512_loadu_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_permutexvar_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_shuffle_i32x4, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_srlv_epi32,
+    _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_fmadd_ps,
+    _mm512_inserti32x4, _mm512_inserti64x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps,
+    _mm512_or_si512, _mm512_permutexvar_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_shuffle_i32x4, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_srlv_epi32,
     _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
     _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
@@ -44,9 +45,12 @@ impl Vectors<16> for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn halves(bits: &[u16; 16]) -> __m512 {
-        // SAFETY: sixteen halves are half a vector.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast())) }
+    unsafe fn halves(words: __m512i) -> [__m512; 2] {
+        // SAFETY: as above.
+        unsafe {
+            [words, Self::down(words, 16)]
+                .map(|words| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)))
+        }
     }
 
     #[inline(always)]
@@ -125,6 +129,18 @@ impl Vectors<16> for Avx512 {
     unsafe fn entries(words: __m512i, table: &[f32; 16]) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_permutexvar_ps(words, Self::load(table)) }
+    }
+
+    #[inline(always)]
+    unsafe fn word(places: &[*const u8; 16]) -> __m512i {
+        let mut words = [0_i32; 16];
+        // SAFETY: a word is at each place, and sixteen are a vector.
+        unsafe {
+            for (word, at) in words.iter_mut().zip(places) {
+                *word = at.cast::<i32>().read_unaligned();
+            }
+            _mm512_loadu_si512(words.as_ptr().cast())
+        }
     }
 
     #[inline(always)]

@@ -2,19 +2,21 @@
 //!
 //! A number is decoded by the same operations as in its format's own file, so it has the same bits.
 
-use super::rows::Rows;
+use super::rows::{Lanes, Rows};
 use super::vectors::Vectors;
-use crate::program::format::{nf4, q4_k};
+use crate::program::format::nf4;
 
 /// A format, decoded `L` rows side by side. Its functions are to be called where the processor has the instructions.
 pub(super) trait Stored<V: Vectors<L>, const L: usize> {
     /// Numbers of a row that are read at once: a part of a block, or one.
     const NUMBERS: usize;
+    /// Bytes that they take: with a part of what the block shares.
+    const BYTES: usize;
     /// What was read of them.
     type State: Copy;
 
-    /// Reads the numbers from `from` on, of the rows that begin with these blocks and have so many numbers.
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State;
+    /// Reads the numbers from `from` on, of these rows.
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State;
 
     /// The numbers at four times `i` and behind it.
     unsafe fn four(state: &Self::State, i: usize) -> [V::Floats; 4];
@@ -54,33 +56,18 @@ fn behind<const L: usize>(blocks: &[*const u8; L], bytes: usize) -> [*const u8; 
     places
 }
 
-/// The number in f16 at a place of each block.
-///
-/// # Safety
-/// The processor has the instructions, and the blocks have the bytes.
-#[inline(always)]
-unsafe fn half_at<V: Vectors<L>, const L: usize>(blocks: &[*const u8; L], at: usize) -> V::Floats {
-    let mut bits = [0; L];
-    // SAFETY: the caller promises both.
-    unsafe {
-        for (bits, block) in bits.iter_mut().zip(blocks) {
-            *bits = u16::from_le_bytes(block.add(at).cast::<[u8; 2]>().read());
-        }
-        V::halves(&bits)
-    }
-}
-
 /// Numbers in f32, as blocks of eight.
 pub(super) struct F32;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for F32 {
     const NUMBERS: usize = 8;
+    const BYTES: usize = 32;
     type State = [V::Words; 8];
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
         // SAFETY: the caller promises the instructions and the numbers; so it is in all functions below.
-        unsafe { V::eight_words(&of.blocks(first, from / 8)) }
+        unsafe { V::eight_words(&of.alone(lanes, from / 8)) }
     }
 
     #[inline(always)]
@@ -95,12 +82,13 @@ pub(super) struct Bf16;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for Bf16 {
     const NUMBERS: usize = 16;
+    const BYTES: usize = 32;
     type State = [V::Words; 8];
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
         // SAFETY: as above.
-        unsafe { V::eight_words(&of.blocks(first, from / 16)) }
+        unsafe { V::eight_words(&of.alone(lanes, from / 16)) }
     }
 
     #[inline(always)]
@@ -123,16 +111,17 @@ pub(super) struct Q8_0;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q8_0 {
     const NUMBERS: usize = 32;
+    const BYTES: usize = 34;
     type State = ([V::Words; 8], V::Floats);
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
-        let blocks = of.blocks(first, from / 32);
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
+        let blocks = of.alone(lanes, from / 32);
         // SAFETY: as above.
         unsafe {
             (
                 V::eight_words(&behind(&blocks, 2)),
-                half_at::<V, L>(&blocks, 0),
+                V::halves(V::word(&blocks))[0],
             )
         }
     }
@@ -154,16 +143,17 @@ pub(super) struct Q4_0;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q4_0 {
     const NUMBERS: usize = 32;
+    const BYTES: usize = 18;
     type State = ([V::Words; 4], V::Floats);
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
-        let blocks = of.blocks(first, from / 32);
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
+        let blocks = of.alone(lanes, from / 32);
         // SAFETY: as above.
         unsafe {
             (
                 V::four_words(&behind(&blocks, 2)),
-                half_at::<V, L>(&blocks, 0),
+                V::halves(V::word(&blocks))[0],
             )
         }
     }
@@ -186,14 +176,15 @@ pub(super) struct Q4_1;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q4_1 {
     const NUMBERS: usize = 32;
+    const BYTES: usize = 20;
     type State = ([V::Words; 4], [V::Floats; 2]);
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
-        let blocks = of.blocks(first, from / 32);
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
+        let blocks = of.alone(lanes, from / 32);
         // SAFETY: as above.
         unsafe {
-            let scale = [half_at::<V, L>(&blocks, 0), half_at::<V, L>(&blocks, 2)];
+            let scale = V::halves(V::word(&blocks));
             (V::four_words(&behind(&blocks, 4)), scale)
         }
     }
@@ -211,41 +202,38 @@ impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q4_1 {
     }
 }
 
-/// Scale and minimum of a part, in each block of `q4_k` and `q5_k`.
+/// Scale and minimum of both parts of a pair, in each block of `q4_k` and `q5_k`; see `q4_k::part`.
 ///
 /// # Safety
 /// The processor has the instructions, and the places are blocks.
-#[inline(always)]
-unsafe fn part<V: Vectors<L>, const L: usize>(blocks: &[*const u8; L], k: usize) -> [V::Floats; 2] {
-    let (mut scales, mut leasts) = ([0.0; L], [0.0; L]);
-    // SAFETY: the caller promises both.
-    unsafe {
-        for (block, (scale, least)) in blocks.iter().zip(scales.iter_mut().zip(&mut leasts)) {
-            (*scale, *least) = q4_k::part(&block.add(4).cast::<[u8; 12]>().read(), k);
-        }
-        let (step, lowest) = (half_at::<V, L>(blocks, 0), half_at::<V, L>(blocks, 2));
-        [
-            V::mul(step, V::load(&scales)),
-            V::mul(lowest, V::load(&leasts)),
-        ]
-    }
-}
-
-/// The same of both parts of a pair.
-///
-/// # Safety
-/// As of [`part`].
 #[inline(always)]
 unsafe fn parts<V: Vectors<L>, const L: usize>(
     blocks: &[*const u8; L],
     pair: usize,
 ) -> [[V::Floats; 2]; 2] {
-    // SAFETY: passed on.
+    // SAFETY: the caller promises both. Four parts have their lower bits in a word each; of the others, the upper two bits are
+    // beside those.
     unsafe {
-        [
-            part::<V, L>(blocks, 2 * pair),
-            part::<V, L>(blocks, 2 * pair + 1),
-        ]
+        let [step, lowest] = V::halves(V::word(blocks));
+        let [scales, leasts, rest] = [4, 8, 12].map(|at| V::word(&behind(blocks, at)));
+        let mut parts = [[step; 2]; 2];
+        for (k, part) in parts.iter_mut().enumerate() {
+            let at = 8 * (2 * (pair as u32 % 2) + k as u32);
+            let codes = if pair < 2 {
+                [V::field(scales, at, 6), V::field(leasts, at, 6)]
+            } else {
+                let high = |words| V::up(V::field(words, at + 6, 2), 4);
+                [
+                    V::or(V::field(rest, at, 4), high(scales)),
+                    V::or(V::field(rest, at + 4, 4), high(leasts)),
+                ]
+            };
+            *part = [
+                V::mul(step, V::numbers(codes[0])),
+                V::mul(lowest, V::numbers(codes[1])),
+            ];
+        }
+        parts
     }
 }
 
@@ -254,11 +242,12 @@ pub(super) struct Q4K;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q4K {
     const NUMBERS: usize = 64;
+    const BYTES: usize = 36;
     type State = ([V::Words; 8], [[V::Floats; 2]; 2]);
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
-        let (blocks, pair) = (of.blocks(first, from / 256), from % 256 / 64);
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
+        let (blocks, pair) = (of.alone(lanes, from / 256), from % 256 / 64);
         // SAFETY: as above.
         unsafe {
             let parts = parts::<V, L>(&blocks, pair);
@@ -285,11 +274,12 @@ pub(super) struct Q5K;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q5K {
     const NUMBERS: usize = 64;
+    const BYTES: usize = 44;
     type State = ([V::Words; 8], [V::Words; 8], [[V::Floats; 2]; 2]);
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
-        let (blocks, pair) = (of.blocks(first, from / 256), from % 256 / 64);
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
+        let (blocks, pair) = (of.alone(lanes, from / 256), from % 256 / 64);
         // SAFETY: as above.
         unsafe {
             let parts = parts::<V, L>(&blocks, pair);
@@ -323,11 +313,12 @@ pub(super) struct Q6K;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q6K {
     const NUMBERS: usize = 128;
+    const BYTES: usize = 105;
     type State = ([[V::Words; 8]; 2], [V::Words; 8], [V::Floats; 8]);
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
-        let (blocks, half) = (of.blocks(first, from / 256), from % 256 / 128);
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
+        let (blocks, half) = (of.alone(lanes, from / 256), from % 256 / 128);
         // SAFETY: as above.
         unsafe {
             let low = [
@@ -335,14 +326,13 @@ impl<V: Vectors<L>, const L: usize> Stored<V, L> for Q6K {
                 V::eight_words(&behind(&blocks, 64 * half + 32)),
             ];
             let high = V::eight_words(&behind(&blocks, 128 + 32 * half));
-            let step = half_at::<V, L>(&blocks, 208);
+            // The last word of a block ends with its scale.
+            let [_, step] = V::halves(V::word(&behind(&blocks, 206)));
+            let codes = [192, 196].map(|at| V::word(&behind(&blocks, at + 8 * half)));
             let mut scales = [step; 8];
             for (k, scale) in scales.iter_mut().enumerate() {
-                let mut own = [0.0; L];
-                for (own, block) in own.iter_mut().zip(&blocks) {
-                    *own = f32::from(block.add(192 + 8 * half + k).cast::<i8>().read());
-                }
-                *scale = V::mul(step, V::load(&own));
+                let code = V::up(codes[k / 4], 24 - 8 * (k as u32 % 4));
+                *scale = V::mul(step, V::numbers(V::down_signed(code, 24)));
             }
             (low, high, scales)
         }
@@ -372,16 +362,17 @@ pub(super) struct Nf4;
 
 impl<V: Vectors<L>, const L: usize> Stored<V, L> for Nf4 {
     const NUMBERS: usize = 64;
+    const BYTES: usize = 33;
     type State = ([V::Words; 8], V::Floats);
 
     #[inline(always)]
-    unsafe fn read(of: &Rows<'_>, first: &[usize; L], from: usize) -> Self::State {
-        let blocks = of.blocks(first, from / 64);
+    unsafe fn read(of: &Rows<'_>, lanes: &Lanes, from: usize) -> Self::State {
+        let blocks = of.grouped(lanes, from / 64);
         let mut scales = [0.0; L];
         // SAFETY: as above.
         unsafe {
-            for ((scale, block), first) in scales.iter_mut().zip(&blocks).zip(first) {
-                *scale = nf4::scale(of.head(first + from / 64), block.read());
+            for (lane, (scale, block)) in scales.iter_mut().zip(&blocks).enumerate() {
+                *scale = nf4::scale(of.head(lanes.block(lane, from / 64)), block.read());
             }
             (V::eight_words(&behind(&blocks, 1)), V::load(&scales))
         }

@@ -11,7 +11,9 @@ use super::formats::{Bf16, F32, Nf4, Q4_0, Q4_1, Q4K, Q5K, Q6K, Q8_0, Stored};
 use super::vectors::Vectors;
 use super::{DEPTH, InBlocks, Plain, ROWS, Source, Start, Strided};
 
-/// Bytes that are fetched in advance, in each row.
+/// Bytes of the next group that fit into the second-level cache beside the one that is read.
+const FETCHED: usize = 192 << 10;
+/// Bytes that are fetched in advance in each row where a group is larger.
 const AHEAD: usize = 320;
 
 /// An instruction set.
@@ -53,6 +55,46 @@ enum Kind {
     Q5K,
     Q6K,
     Nf4,
+}
+
+/// Rows of the matrix side by side, one a lane, each as far from the one before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lanes {
+    /// Where the first one begins, if blocks share nothing.
+    data: *const u8,
+    /// The first one's first block.
+    first: usize,
+    /// Blocks from a row to the next: none where all lanes are the same row.
+    blocks: usize,
+    /// Bytes from a row to the next.
+    bytes: usize,
+}
+
+impl Lanes {
+    /// So many rows further.
+    const fn behind(self, rows: usize) -> Self {
+        Self {
+            data: self.data.wrapping_add(rows * self.bytes),
+            first: self.first + rows * self.blocks,
+            ..self
+        }
+    }
+
+    /// Block `i` of the row in a lane.
+    pub(super) const fn block(&self, lane: usize, i: usize) -> usize {
+        self.first + lane * self.blocks + i
+    }
+}
+
+/// Columns of the product that are computed at once, one a lane.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    /// The first one.
+    begin: usize,
+    /// The first one that is written: those before it belong to another group.
+    written: usize,
+    /// The one behind the last.
+    end: usize,
 }
 
 /// A matrix whose rows are columns of the product.
@@ -130,16 +172,24 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// Where block `i` is of the rows that begin with these. More of each is fetched in advance.
+    /// Where block `i` of each row is, if blocks share nothing.
     #[inline(always)]
-    pub(super) fn blocks<const L: usize>(&self, first: &[usize; L], i: usize) -> [*const u8; L] {
+    pub(super) fn alone<const L: usize>(&self, lanes: &Lanes, i: usize) -> [*const u8; L] {
+        let mut places = [lanes.data.wrapping_add(i * self.bytes); L];
+        for (lane, place) in places.iter_mut().enumerate() {
+            *place = place.wrapping_add(lane * lanes.bytes);
+        }
+        places
+    }
+
+    /// The same of blocks that share bytes with others of their group.
+    #[inline(always)]
+    pub(super) fn grouped<const L: usize>(&self, lanes: &Lanes, i: usize) -> [*const u8; L] {
         let mut places = [self.data.as_ptr(); L];
-        for (place, first) in places.iter_mut().zip(first) {
-            let block = first + i;
+        for (lane, place) in places.iter_mut().enumerate() {
+            let block = lanes.block(lane, i);
             let at = block * self.bytes + ((block >> self.group.0) + 1) * self.group.1;
             *place = place.wrapping_add(at);
-            // SAFETY: a hint reads nothing, so one beyond the end does no harm.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(place.wrapping_add(AHEAD).cast()) };
         }
         places
     }
@@ -179,31 +229,53 @@ impl<'a> Rows<'a> {
             m,
             how,
         };
-        // As many vectors as hide how long a multiply-add takes, since the sum of a column is one chain of them.
+        // As many vectors as hide how long a multiply-add takes, since the sum of a column is one chain of them. Without a
+        // whole vector of columns, each is computed in all lanes.
         let vectors = match rows {
             1 => 4,
             2 | 4 => 2,
             _ => 1,
         };
+        let lanes = set.lanes();
+        let (vectors, wide) = match n {
+            _ if n >= vectors * lanes => (vectors, vectors * lanes),
+            _ if n >= lanes => (1, lanes),
+            _ => (1, 1),
+        };
         let group = |i: usize| {
-            // SAFETY: the caller says that the instructions are there; groups are disjoint columns of the result, which
-            // has `m` rows.
+            // The last group begins early enough to be whole.
+            let columns = Columns {
+                begin: (i * wide).min(n - wide),
+                written: i * wide,
+                end: n.min((i + 1) * wide),
+            };
+            // SAFETY: the caller says that the instructions are there; what groups write are disjoint columns of the
+            // result, which has `m` rows.
             unsafe {
-                match (set, rows) {
-                    (Set::Avx512, 1) => self.wide::<1, 4>(i, &x, &to),
-                    (Set::Avx512, 2) => self.wide::<2, 2>(i, &x, &to),
-                    (Set::Avx512, 4) => self.wide::<4, 2>(i, &x, &to),
-                    (Set::Avx512, _) => self.wide::<ROWS, 1>(i, &x, &to),
-                    (Set::Avx2, 1) => self.narrow::<1, 4>(i, &x, &to),
-                    (Set::Avx2, 2) => self.narrow::<2, 2>(i, &x, &to),
-                    (Set::Avx2, 4) => self.narrow::<4, 2>(i, &x, &to),
-                    (Set::Avx2, _) => self.narrow::<ROWS, 1>(i, &x, &to),
+                match (set, rows, vectors) {
+                    (Set::Avx512, 1, 4) => self.wide::<1, 4>(columns, &x, &to),
+                    (Set::Avx512, 1, _) => self.wide::<1, 1>(columns, &x, &to),
+                    (Set::Avx512, 2, 2) => self.wide::<2, 2>(columns, &x, &to),
+                    (Set::Avx512, 2, _) => self.wide::<2, 1>(columns, &x, &to),
+                    (Set::Avx512, 4, 2) => self.wide::<4, 2>(columns, &x, &to),
+                    (Set::Avx512, 4, _) => self.wide::<4, 1>(columns, &x, &to),
+                    (Set::Avx512, _, _) => self.wide::<ROWS, 1>(columns, &x, &to),
+                    (Set::Avx2, 1, 4) => self.narrow::<1, 4>(columns, &x, &to),
+                    (Set::Avx2, 1, _) => self.narrow::<1, 1>(columns, &x, &to),
+                    (Set::Avx2, 2, 2) => self.narrow::<2, 2>(columns, &x, &to),
+                    (Set::Avx2, 2, _) => self.narrow::<2, 1>(columns, &x, &to),
+                    (Set::Avx2, 4, 2) => self.narrow::<4, 2>(columns, &x, &to),
+                    (Set::Avx2, 4, _) => self.narrow::<4, 1>(columns, &x, &to),
+                    (Set::Avx2, _, _) => self.narrow::<ROWS, 1>(columns, &x, &to),
                 }
             }
         };
-        let groups = n.div_ceil(vectors * set.lanes());
-        if n * k > few::WORTH_SHARING && rayon::current_num_threads() > 1 {
-            (0..groups).into_par_iter().for_each(group);
+        let (groups, threads) = (n.div_ceil(wide), rayon::current_num_threads());
+        if n * k > few::WORTH_SHARING && threads > 1 {
+            // Groups side by side stay on a thread, which fetches the next one while it computes.
+            let each = groups.div_ceil(2 * threads);
+            let groups = (0..groups).into_par_iter().with_min_len(each);
+            groups.for_each(group);
         } else {
             (0..groups).for_each(group);
         }
@@ -212,42 +284,52 @@ impl<'a> Rows<'a> {
     /// # Safety
     /// As of [`Self::group`].
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn wide<const M: usize, const C: usize>(&self, i: usize, x: &[f32], to: &To<'_>) {
+    unsafe fn wide<const M: usize, const C: usize>(
+        &self,
+        columns: Columns,
+        x: &[f32],
+        to: &To<'_>,
+    ) {
         // SAFETY: passed on.
-        unsafe { self.group::<Avx512, 16, M, C>(i, x, to) }
+        unsafe { self.group::<Avx512, 16, M, C>(columns, x, to) }
     }
 
     /// # Safety
     /// As of [`Self::group`].
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn narrow<const M: usize, const C: usize>(&self, i: usize, x: &[f32], to: &To<'_>) {
+    unsafe fn narrow<const M: usize, const C: usize>(
+        &self,
+        columns: Columns,
+        x: &[f32],
+        to: &To<'_>,
+    ) {
         // SAFETY: passed on.
-        unsafe { self.group::<Avx2, 8, M, C>(i, x, to) }
+        unsafe { self.group::<Avx2, 8, M, C>(columns, x, to) }
     }
 
-    /// Group `i` of `C` vectors of columns of the result, of `M` rows.
+    /// `C` vectors of columns of the result, of `M` rows.
     ///
     /// # Safety
     /// The processor has the instructions, `x` has `M` rows, and the result those that `to` says.
     #[inline(always)]
     unsafe fn group<V: Vectors<L>, const L: usize, const M: usize, const C: usize>(
         &self,
-        i: usize,
+        columns: Columns,
         x: &[f32],
         to: &To<'_>,
     ) {
         // SAFETY: passed on.
         unsafe {
             match self.kind {
-                Kind::F32 => self.columns::<F32, V, L, M, C>(i, x, to),
-                Kind::Bf16 => self.columns::<Bf16, V, L, M, C>(i, x, to),
-                Kind::Q8_0 => self.columns::<Q8_0, V, L, M, C>(i, x, to),
-                Kind::Q4_0 => self.columns::<Q4_0, V, L, M, C>(i, x, to),
-                Kind::Q4_1 => self.columns::<Q4_1, V, L, M, C>(i, x, to),
-                Kind::Q4K => self.columns::<Q4K, V, L, M, C>(i, x, to),
-                Kind::Q5K => self.columns::<Q5K, V, L, M, C>(i, x, to),
-                Kind::Q6K => self.columns::<Q6K, V, L, M, C>(i, x, to),
-                Kind::Nf4 => self.columns::<Nf4, V, L, M, C>(i, x, to),
+                Kind::F32 => self.columns::<F32, V, L, M, C>(columns, x, to),
+                Kind::Bf16 => self.columns::<Bf16, V, L, M, C>(columns, x, to),
+                Kind::Q8_0 => self.columns::<Q8_0, V, L, M, C>(columns, x, to),
+                Kind::Q4_0 => self.columns::<Q4_0, V, L, M, C>(columns, x, to),
+                Kind::Q4_1 => self.columns::<Q4_1, V, L, M, C>(columns, x, to),
+                Kind::Q4K => self.columns::<Q4K, V, L, M, C>(columns, x, to),
+                Kind::Q5K => self.columns::<Q5K, V, L, M, C>(columns, x, to),
+                Kind::Q6K => self.columns::<Q6K, V, L, M, C>(columns, x, to),
+                Kind::Nf4 => self.columns::<Nf4, V, L, M, C>(columns, x, to),
             }
         }
     }
@@ -263,7 +345,7 @@ impl<'a> Rows<'a> {
     )]
     unsafe fn columns<F, V, const L: usize, const M: usize, const C: usize>(
         &self,
-        i: usize,
+        columns: Columns,
         x: &[f32],
         to: &To<'_>,
     ) where
@@ -271,21 +353,31 @@ impl<'a> Rows<'a> {
         V: Vectors<L>,
     {
         let (n, k) = (self.columns, self.width);
-        let begin = i * C * L;
-        // Columns beyond the last are that one once more, and are not written.
-        let mut first = [[0; L]; C];
-        for (lane, first) in first.as_flattened_mut().iter_mut().enumerate() {
-            *first = (self.first + (begin + lane).min(n - 1)) * self.blocks;
+        let (row, same) = (self.first + columns.begin, columns.end - columns.begin < L);
+        let lanes = Lanes {
+            data: self
+                .data
+                .as_ptr()
+                .wrapping_add(row * self.blocks * self.bytes),
+            first: row * self.blocks,
+            blocks: if same { 0 } else { self.blocks },
+            bytes: if same { 0 } else { self.blocks * self.bytes },
+        };
+        let mut vectors = [lanes; C];
+        for c in 1..C {
+            vectors[c] = lanes.behind(c * L);
         }
+        let next = Next::of::<L>(&vectors);
         assert!(x.len() == M * k);
         // SAFETY: passed on; the rows of the matrix and of `x` have `k` numbers.
         unsafe {
             for from in (0..k).step_by(DEPTH) {
                 let mut sums = [[V::splat(0.0); C]; M];
                 for from in (from..k.min(from + DEPTH)).step_by(F::NUMBERS) {
-                    let mut states = [F::read(self, &first[0], from); C];
+                    next.fetch::<L, C>(from / F::NUMBERS, F::BYTES);
+                    let mut states = [F::read(self, &vectors[0], from); C];
                     for c in 1..C {
-                        states[c] = F::read(self, &first[c], from);
+                        states[c] = F::read(self, &vectors[c], from);
                     }
                     for four in 0..F::NUMBERS / 4 {
                         let x = x.as_ptr().add(from + 4 * four);
@@ -306,7 +398,52 @@ impl<'a> Rows<'a> {
                 let start = if from > 0 { Start::Out } else { to.how.1 };
                 for (row, sums) in sums.iter().enumerate().take(to.m) {
                     for (c, sum) in sums.iter().enumerate() {
-                        to.put::<V, L>(*sum, (row, begin + c * L, n), start);
+                        to.put::<V, L>(*sum, (row, c * L, n), columns, start);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is fetched while a group is read.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// The next group, which begins here.
+    Group(*const u8),
+    /// More of the rows that begin here, so far from one to the next.
+    Rows(*const u8, usize),
+}
+
+impl Next {
+    /// Of a group of so many vectors of rows.
+    #[inline(always)]
+    fn of<const L: usize>(vectors: &[Lanes]) -> Self {
+        let (lanes, all) = (vectors[0], vectors.len() * L * vectors[0].bytes);
+        if all <= FETCHED {
+            Self::Group(lanes.data.wrapping_add(all))
+        } else {
+            Self::Rows(lanes.data.wrapping_add(AHEAD), lanes.bytes)
+        }
+    }
+
+    /// As much as step `i` reads of each of `C` vectors of rows: so many bytes. Where blocks share bytes, places are a little
+    /// off, which a hint may be.
+    #[inline(always)]
+    fn fetch<const L: usize, const C: usize>(self, i: usize, bytes: usize) {
+        // SAFETY: a hint reads nothing, so one beyond the end does no harm.
+        unsafe {
+            match self {
+                Self::Group(data) => {
+                    let data = data.wrapping_add(i * C * L * bytes);
+                    for line in (0..C * L * bytes).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(data.wrapping_add(line).cast());
+                    }
+                }
+                Self::Rows(data, apart) => {
+                    for row in 0..C * L {
+                        let data = data.wrapping_add(i * bytes + row * apart);
+                        _mm_prefetch::<_MM_HINT_T0>(data.cast());
                     }
                 }
             }
@@ -322,7 +459,8 @@ struct To<'a> {
 }
 
 impl To<'_> {
-    /// Writes a vector of a row of `n` columns, from one of them on; those that the result does not have are left out.
+    /// Writes a vector of a row of `n` columns, which is so far behind the first of these; those that belong to others are left
+    /// out.
     ///
     /// # Safety
     /// The processor has the instructions, and the result has the row.
@@ -330,15 +468,17 @@ impl To<'_> {
     unsafe fn put<V: Vectors<L>, const L: usize>(
         &self,
         sum: V::Floats,
-        (row, column, n): (usize, usize, usize),
+        (row, behind, n): (usize, usize, usize),
+        columns: Columns,
         start: Start<'_, f32>,
     ) {
         let mut numbers = [0.0; L];
         // SAFETY: passed on.
         unsafe { V::store(sum, &mut numbers) };
-        let numbers = numbers.iter().take(n.saturating_sub(column));
-        for (c, &x) in (column..).zip(numbers) {
-            let y = self.how.0 * x;
+        let first = columns.begin + behind;
+        let from = columns.written.max(first);
+        for c in from..columns.end.min(first + L) {
+            let y = self.how.0 * numbers[c - first];
             // SAFETY: the caller promises the row; the column is one of its.
             unsafe {
                 let to = self.out.0.add(row * n + c);

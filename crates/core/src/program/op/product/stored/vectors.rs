@@ -13,8 +13,8 @@ pub(super) trait Vectors<const L: usize>: Copy {
     unsafe fn load(from: &[f32; L]) -> Self::Floats;
     /// Writes the numbers to a place.
     unsafe fn store(x: Self::Floats, to: &mut [f32; L]);
-    /// Numbers in f16, widened.
-    unsafe fn halves(bits: &[u16; L]) -> Self::Floats;
+    /// The numbers in f16 in the low and in the high halves of the words, widened.
+    unsafe fn halves(words: Self::Words) -> [Self::Floats; 2];
     /// `a + b`
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a − b`
@@ -41,6 +41,8 @@ pub(super) trait Vectors<const L: usize>: Copy {
     unsafe fn down_signed(words: Self::Words, by: u32) -> Self::Words;
     /// Entries of a table, by words below 16.
     unsafe fn entries(words: Self::Words, table: &[f32; 16]) -> Self::Floats;
+    /// The word at each place.
+    unsafe fn word(places: &[*const u8; L]) -> Self::Words;
     /// The four words of 16 bytes at each place: one vector a word.
     unsafe fn four_words(places: &[*const u8; L]) -> [Self::Words; 4];
     /// The eight words of 32 bytes at each place: one vector a word.
