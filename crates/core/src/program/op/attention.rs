@@ -194,7 +194,6 @@ impl Attention {
         let (Some(d), Some(kd)) = (d.as_const(), kd.as_const()) else {
             return false;
         };
-        let (heads, shared) = (u64::from(self.heads.queries), u64::from(self.heads.keys));
         let sequences = offsets.shape.first().map(|n| n.without(1.into()));
         let Some(Some(sequences)) = sequences else {
             return false;
@@ -205,12 +204,10 @@ impl Attention {
             1 => true,
             _ => before == 0,
         };
-        self.heads.are_even()
+        self.heads.divide(d, kd)
             && counted
             && (self.streams == Streams::Across
                 || keys == t.times(self.fold.into()).and(sequences.times(before)))
-            && d.is_multiple_of(heads)
-            && kd == d / heads * shared
             && k.dtype == q.dtype
             && q.dtype.is_compute()
     }

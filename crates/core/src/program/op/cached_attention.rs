@@ -60,12 +60,9 @@ impl CachedAttention {
         let (Some(d), Some(kd), Some(rows)) = (d.as_const(), kd.as_const(), rows.as_const()) else {
             return false;
         };
-        let (heads, shared) = (u64::from(self.heads.queries), u64::from(self.heads.keys));
-        self.heads.are_even()
+        self.heads.divide(d, kd)
             && self.fold > 0
             && keys == t.times(self.fold.into())
-            && d.is_multiple_of(heads)
-            && kd == d / heads * shared
             && width.as_const() == Some(kd)
             && rows.is_multiple_of(u64::from(self.fold))
             && k.dtype == q.dtype
@@ -126,11 +123,11 @@ impl OpRule for CachedAttention {
         let held = held(cx, &[0, 1, 2], &[0])?;
         let mut list = Launches::of(held);
         let tile = Tiling::of(cx.width(0), self.heads.queries, Precision::F32)?;
-        let attend = match tile.columns {
-            64 => "cached_attention_64",
-            128 => "cached_attention_128",
-            _ => "cached_attention_256",
-        };
+        let attend = tile.kernel([
+            "cached_attention_64",
+            "cached_attention_128",
+            "cached_attention_256",
+        ]);
         let sequences = cx.rows(5).saturating_sub(1);
         let longest = cx.sizes.get(Sym::Longest);
         let tiles = longest.div_ceil(tile.side());

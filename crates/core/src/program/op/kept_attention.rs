@@ -46,10 +46,7 @@ impl KeptAttention {
         let (Some(d), Some(width)) = (d.as_const(), width.as_const()) else {
             return false;
         };
-        let (heads, shared) = (u64::from(self.heads.queries), u64::from(self.heads.keys));
-        self.heads.are_even()
-            && d.is_multiple_of(heads)
-            && width == d / heads * shared
+        self.heads.divide(d, width)
             && rows.as_const().is_some()
             && keys.dtype == q.dtype
             && q.dtype.is_compute()
@@ -118,11 +115,11 @@ impl OpRule for KeptAttention {
         let held = held(cx, &[0], &[0])?;
         let mut list = Launches::of(held);
         let tile = Tiling::of(cx.width(0), self.heads.queries, Precision::F32)?;
-        let kernel = match tile.columns {
-            64 => "kept_attention_64",
-            128 => "kept_attention_128",
-            _ => "kept_attention_256",
-        };
+        let kernel = tile.kernel([
+            "kept_attention_64",
+            "kept_attention_128",
+            "kept_attention_256",
+        ]);
         let sequences = cx.rows(3).saturating_sub(1);
         let longest = cx.sizes.get(Sym::Longest);
         let tiles = longest.div_ceil(tile.side());

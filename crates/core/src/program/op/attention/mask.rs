@@ -32,9 +32,11 @@ impl Heads {
         }
     }
 
-    /// Whether the groups come out even.
-    pub(in super::super) const fn are_even(self) -> bool {
-        self.keys > 0 && self.queries > 0 && self.queries.is_multiple_of(self.keys)
+    /// Whether queries and keys of these widths have so many heads of one width, and the groups come out even.
+    pub(in super::super) fn divide(self, queries: u64, keys: u64) -> bool {
+        let (heads, shared) = (u64::from(self.queries), u64::from(self.keys));
+        let even = shared > 0 && heads > 0 && heads.is_multiple_of(shared);
+        even && queries.is_multiple_of(heads) && keys == queries / heads * shared
     }
 }
 
@@ -190,6 +192,6 @@ mod tests {
             keys: 3,
         };
         assert_eq!(format!("{heads:?} {:?}", Heads::each(2)), "9 on 3 2");
-        assert_eq!((heads.group(), heads.are_even()), (3, true));
+        assert_eq!((heads.group(), heads.divide(18, 6)), (3, true));
     }
 }

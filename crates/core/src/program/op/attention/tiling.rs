@@ -41,6 +41,15 @@ impl Tiling {
         })
     }
 
+    /// The kernel for its columns, of those for 64, 128 and 256 of them.
+    pub const fn kernel(self, all: [&'static str; 3]) -> &'static str {
+        match self.columns {
+            64 => all[0],
+            128 => all[1],
+            _ => all[2],
+        }
+    }
+
     /// Queries or keys of a tile.
     pub const fn side(self) -> u64 {
         self.side
