@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::bind::{BoundModel, Rows, Want};
+use super::bind::{Binder, BoundModel, Rows, Want};
 use super::error::{BAD_DATA, BAD_PROMPT, BAD_TEMPLATE};
+use super::model_files::Files;
 use super::{Plan, Stage};
+use crate::base::world::Location;
 use crate::base::{Diag, Diags, Span};
 use crate::library::chat::{ChatTemplate, Date, FILE, FILE_FOR_TOOLS, Kept, TemplateError};
 use crate::library::data::form::Form;
@@ -24,6 +26,45 @@ pub type Bound = Result<Arc<ChatTemplate>, TemplateError>;
 pub(super) struct Sources {
     pub usual: Option<String>,
     pub with_tools: Option<String>,
+}
+
+impl Binder<'_> {
+    /// The model's chat template.
+    pub(super) fn chat(
+        &mut self,
+        declared: &Declared,
+        place: &Location,
+        tokenizer: Option<&Tokenizer>,
+        diags: &mut Diags,
+    ) -> Option<Bound> {
+        let values = &declared.filled.values;
+        let own = match decl::CHAT_TEMPLATE.get(values) {
+            None => None,
+            Some(file) => match self.world.read(&declared.base.join(file)) {
+                Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                Err(why) => {
+                    let message = format!("the chat template `{file}` cannot be read: {why}");
+                    let at = decl::CHAT_TEMPLATE.span(values);
+                    diags.push(
+                        Diag::error(&BAD_TEMPLATE, at, message)
+                            .help("the path is relative to the recipe"),
+                    );
+                    return None;
+                }
+            },
+        };
+        let folder = decl::TOKENIZER.get(values);
+        let folder = folder.map(|dir| Location::Local(declared.base.join(dir)));
+        let place = folder.as_ref().unwrap_or(place);
+        let files = Files {
+            world: self.world,
+            place,
+            names: self.listing(place),
+            gguf: self.own_gguf(place),
+        };
+        let beside = || Sources::beside(&|name| files.optional(name));
+        bound(declared, tokenizer, own, beside, diags)
+    }
 }
 
 impl Sources {

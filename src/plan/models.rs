@@ -6,10 +6,9 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::bind::{Binder, BoundModel};
-use super::chat;
 use super::error::{
-    ASSUMED_MODEL, BAD_MODEL, BAD_TEMPLATE, BAD_TOKENIZER, CASED_VOCABULARY, NO_TF32,
-    TOKENIZER_DIFFERS, UNKNOWN_IDENTITY, UNREAD_KEY,
+    ASSUMED_MODEL, BAD_MODEL, BAD_TOKENIZER, CASED_VOCABULARY, NO_TF32, TOKENIZER_DIFFERS,
+    UNKNOWN_IDENTITY, UNREAD_KEY,
 };
 use super::holds::Stored;
 use super::model_files::Files;
@@ -153,43 +152,6 @@ impl Binder<'_> {
         })
     }
 
-    /// The model's chat template.
-    fn chat(
-        &mut self,
-        declared: &Declared,
-        place: &Location,
-        tokenizer: Option<&Tokenizer>,
-        diags: &mut Diags,
-    ) -> Option<chat::Bound> {
-        let values = &declared.filled.values;
-        let own = match decl::CHAT_TEMPLATE.get(values) {
-            None => None,
-            Some(file) => match self.world.read(&declared.base.join(file)) {
-                Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-                Err(why) => {
-                    let message = format!("the chat template `{file}` cannot be read: {why}");
-                    let at = decl::CHAT_TEMPLATE.span(values);
-                    diags.push(
-                        Diag::error(&BAD_TEMPLATE, at, message)
-                            .help("the path is relative to the recipe"),
-                    );
-                    return None;
-                }
-            },
-        };
-        let folder = decl::TOKENIZER.get(values);
-        let folder = folder.map(|dir| Location::Local(declared.base.join(dir)));
-        let place = folder.as_ref().unwrap_or(place);
-        let files = Files {
-            world: self.world,
-            place,
-            names: self.listing(place),
-            gguf: self.own_gguf(place),
-        };
-        let beside = || chat::Sources::beside(&|name| files.optional(name));
-        chat::bound(declared, tokenizer, own, beside, diags)
-    }
-
     /// A model's config.json, or the one that the recipe plans from while it is not at hand.
     fn config(
         &self,
@@ -247,7 +209,7 @@ impl Binder<'_> {
     }
 
     /// The names of a repository's files, where they can be had; asked for once.
-    fn listing(&mut self, place: &Location) -> Option<Arc<[String]>> {
+    pub(super) fn listing(&mut self, place: &Location) -> Option<Arc<[String]>> {
         let Location::Hub { repo, revision } = place else {
             return None;
         };

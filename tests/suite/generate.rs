@@ -209,12 +209,8 @@ fn every_family_classifies_as_transformers_does() {
         };
         let name = case["name"].as_str().expect("a name");
         let (model, input) = setting(dir.path(), name, &made["prompts"]);
-        let own = traces["cases"]
-            .as_array()
-            .expect("cases")
-            .iter()
-            .find(|c| c["name"] == *name);
-        let mut own = own.expect("a case").clone();
+        let mut cases = traces["cases"].as_array().expect("cases").iter();
+        let mut own = cases.find(|c| c["name"] == *name).expect("a case").clone();
         own["config"]["architectures"] = json!(["SomeForSequenceClassification"]);
         own["config"]["id2label"] = json!({ "0": "a", "1": "b", "2": "c" });
         let tensors = own["tensors"].as_object_mut().expect("tensors");

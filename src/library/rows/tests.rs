@@ -1,6 +1,6 @@
 //! Rows come back as they were, in every pair of formats.
 
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;

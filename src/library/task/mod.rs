@@ -478,9 +478,8 @@ pub fn of_peft(kind: &str) -> Option<Arc<dyn Task>> {
 /// Whether a class of `transformers` has a head that labels texts, or their words.
 #[must_use]
 pub fn labels_texts(class: &str) -> bool {
-    let own = TASKS.iter().filter_map(|kind| kind.class);
-    own.chain(["ForSequenceClassification"])
-        .any(|end| class.ends_with(end))
+    let mut own = TASKS.iter().filter_map(|kind| kind.class);
+    class.ends_with("ForSequenceClassification") || own.any(|end| class.ends_with(end))
 }
 
 /// A number with the digits that f32 has.
