@@ -14,7 +14,7 @@
     clippy::unwrap_used
 )]
 
-pub use peftc_core::{base, codes, program};
+pub use peftc_core::{base, codes, linalg, program};
 
 pub mod cli;
 pub mod cluster;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use candle_core::{Device, Tensor, safetensors};
 use serde_json::Value;
 
 use super::oracle::reference;
 use super::support::{printed, program, stderr_of, stdout_of};
+use super::tensor::{self, Tensor};
 fn peftc(args: &[&str], path: &Path) -> Output {
     program().args(args).arg(path).output().expect("starts")
 }
@@ -66,9 +66,9 @@ fn predict(artifact: &Path, dir: &Path) -> Output {
 
 /// The tensors of a file, changed.
 fn change(path: &Path, change: impl FnOnce(&mut std::collections::HashMap<String, Tensor>)) {
-    let mut tensors = safetensors::load(path, &Device::Cpu).expect("tensors");
+    let mut tensors = tensor::load(path);
     change(&mut tensors);
-    safetensors::save(&tensors, path).expect("written");
+    tensor::save(&tensors, path);
 }
 
 const LORA: &str = "stage s = train { model = m, data = d.train, adapter = lora { rank = 2 }, lr = 1e-2, steps = 1 }\n";
@@ -91,10 +91,7 @@ fn an_adapter_that_is_not_whole_labels_nothing() {
     assert!(output.status.success(), "{}", stderr_of(&output));
     assert_eq!(stdout_of(&output).lines().count(), 5);
 
-    let names: Vec<String> = safetensors::load(&file, &Device::Cpu)
-        .expect("tensors")
-        .into_keys()
-        .collect();
+    let names: Vec<String> = tensor::load(&file).into_keys().collect();
     assert!(names.iter().any(|n| n == "classifier.weight"));
     for name in &names {
         // One tensor is gone, or has a name that nothing reads.
@@ -301,10 +298,7 @@ fn numbers_out_of_range_are_named_and_never_infinite() {
                 .expect("numbers");
             data[0] = -8.0e4;
             let dims = tensors[name].dims().to_vec();
-            tensors.insert(
-                name.into(),
-                Tensor::from_vec(data, dims, &Device::Cpu).expect("fits"),
-            );
+            tensors.insert(name.into(), Tensor::from_vec(data, dims).expect("fits"));
         });
         let output = peftc(&["run", "--quiet"], &recipe);
         assert_eq!(
@@ -345,7 +339,7 @@ fn numbers_out_of_range_are_named_and_never_infinite() {
 
 #[test]
 fn weights_that_nothing_reads_are_refused_unless_they_have_no_effect() {
-    let one = || Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).expect("fits");
+    let one = || Tensor::zeros(3);
     for (name, harmless) in [
         ("bert.embeddings.position_ids", true),
         ("cls.seq_relationship.weight", true),

@@ -60,6 +60,7 @@ mod support;
 mod sweep;
 mod syntax_fuzz;
 mod tasks;
+mod tensor;
 mod tidy;
 mod token_classify;
 mod tokens;

@@ -1,19 +1,14 @@
-//! Scores against candle-transformers, an implementation that shares no code with ours: it reads
-//! padded batches under a mask, we read packed tokens.
+//! Scores against a forward that shares no code with the compiler's: each text for itself, in the plainest operations. What it
+//! says of a model is in turn what PyTorch says of it (`forward.json`).
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, IndexOp, Result, Tensor};
-use candle_nn::{Module, VarBuilder, linear};
-use candle_transformers::models::bert::{BertModel, Config as BertConfig};
-use candle_transformers::models::distilbert::{Config as DistilBertConfig, DistilBertModel};
-use candle_transformers::models::xlm_roberta::{
-    Config as RobertaConfig, XLMRobertaForSequenceClassification,
-};
 use peftc::library::tokenizer::{Tokenizer, TokenizerFiles};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::support::{program, stderr_of};
+use super::support::{json, program, stderr_of};
+use super::tensor::{self, Result, Tensor};
 
 pub(crate) const SENTENCES: [&str; 6] = [
     "good",
@@ -24,53 +19,26 @@ pub(crate) const SENTENCES: [&str; 6] = [
     "what a mess !",
 ];
 
-/// Token ids `[S, N]` with padding, and where tokens stand: 1, and 0 for padding.
-struct Batch {
-    ids: Tensor,
-    mask: Tensor,
-}
+/// Scores of each sentence.
+pub(crate) type Scores = Vec<Vec<f32>>;
 
-fn config(dir: &Path) -> Value {
-    let bytes = std::fs::read(dir.join("config.json")).expect("a config");
-    serde_json::from_slice(&bytes).expect("JSON")
-}
-
-fn weights(dir: &Path) -> VarBuilder<'static> {
-    let bytes = std::fs::read(dir.join("model.safetensors")).expect("weights");
-    VarBuilder::from_buffered_safetensors(bytes, DType::F32, &Device::Cpu).expect("safetensors")
-}
-
-fn batch(dir: &Path) -> Batch {
+/// Token ids of the sentences.
+fn tokens(dir: &Path) -> Vec<Vec<u32>> {
     let get = |name: &str| std::fs::read(dir.join(name)).ok();
     let tokenizer = Tokenizer::from_files(&TokenizerFiles {
         dir_name: dir.display().to_string(),
         get: &get,
     })
     .expect("a tokenizer");
-    let padding = config(dir)["pad_token_id"].as_u64().expect("an id") as u32;
-    let rows: Vec<Vec<u32>> = SENTENCES
-        .iter()
-        .map(|s| tokenizer.encode(&[(*s).to_owned()], 128).expect("tokens"))
-        .map(|e| e.ids)
-        .collect();
+    let one = |s: &&str| tokenizer.encode(&[(*s).to_owned()], 128).expect("tokens");
+    let rows: Vec<Vec<u32>> = SENTENCES.iter().map(one).map(|e| e.ids).collect();
     let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
     assert!(rows.iter().any(|r| r.len() * 3 < longest));
-    let (mut ids, mut mask) = (Vec::new(), Vec::new());
-    for row in &rows {
-        let rest = longest - row.len();
-        ids.extend(row.iter().copied().chain(vec![padding; rest]));
-        mask.extend([vec![1u32; row.len()], vec![0; rest]].concat());
-    }
-    let tensor =
-        |list: Vec<u32>| Tensor::from_vec(list, (rows.len(), longest), &Device::Cpu).expect("fits");
-    Batch {
-        ids: tensor(ids),
-        mask: tensor(mask),
-    }
+    rows
 }
 
 /// Our scores of the sentences, as `eval` writes them.
-fn ours(model: &Path) -> Vec<Vec<f32>> {
+fn ours(model: &Path) -> Scores {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let rows: String = SENTENCES
         .iter()
@@ -104,10 +72,9 @@ fn ours(model: &Path) -> Vec<Vec<f32>> {
     table.lines().skip(1).map(scores).collect()
 }
 
-fn compare(name: &str, own: &[Vec<f32>], wanted: &Tensor) {
-    let wanted: Vec<Vec<f32>> = wanted.to_vec2().expect("scores");
+fn compare(name: &str, own: &Scores, wanted: &Scores) {
     assert_eq!(own.len(), wanted.len());
-    for (own, wanted) in own.iter().zip(&wanted) {
+    for (own, wanted) in own.iter().zip(wanted) {
         assert_eq!(own.len(), 2);
         for (a, b) in own.iter().zip(wanted) {
             assert!((a - b).abs() < 1e-4, "{name}: {own:?} against {wanted:?}");
@@ -127,87 +94,196 @@ pub(crate) fn reference(name: &str) -> std::path::PathBuf {
         .join(name)
 }
 
-/// `dense`, an activation, `output` on the first token.
-fn head(
-    hidden: &Tensor,
-    dense: VarBuilder<'_>,
+/// What a family calls its modules, and where its head differs.
+struct Names {
+    /// Where embeddings and blocks are.
+    base: &'static str,
+    blocks: &'static str,
+    /// Query, key, value, what joins the heads, the norm behind, both maps, the norm behind.
+    block: [&'static str; 8],
+    hidden: &'static str,
+    heads: &'static str,
+    layers: &'static str,
+    /// The first map of the head, its activation, the last one.
+    head: [&'static str; 2],
     activation: fn(&Tensor) -> Result<Tensor>,
-    output: VarBuilder<'_>,
-) -> Result<Tensor> {
-    let first = hidden.i((.., 0))?.contiguous()?;
-    let width = first.dim(1)?;
-    let pooled = activation(&linear(width, width, dense)?.forward(&first)?)?;
-    linear(width, 2, output)?.forward(&pooled)
+    /// The position of the first token.
+    first: u32,
 }
 
-/// The scores of the sentences by candle's model of a family, with the config of `dir` and any weights.
-pub(crate) fn candle_scores(family: &str, dir: &Path, vb: VarBuilder<'static>) -> Result<Tensor> {
-    let (mut config, batch) = (config(dir), batch(dir));
+const ENCODER: [&str; 8] = [
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+];
+
+fn names(family: &str) -> Names {
+    let bert = Names {
+        base: "bert",
+        blocks: "encoder.layer",
+        block: ENCODER,
+        hidden: "hidden_size",
+        heads: "num_attention_heads",
+        layers: "num_hidden_layers",
+        head: ["bert.pooler.dense", "classifier"],
+        activation: Tensor::tanh,
+        first: 0,
+    };
     match family {
-        "bert" => {
-            let config: BertConfig = serde_json::from_value(config).expect("a BERT");
-            let model = BertModel::load(vb.clone(), &config)?;
-            let hidden = model.forward(&batch.ids, &batch.ids.zeros_like()?, Some(&batch.mask))?;
-            head(
-                &hidden,
-                vb.pp("bert.pooler.dense"),
-                Tensor::tanh,
-                vb.pp("classifier"),
-            )
-        }
-        "distilbert" => {
-            // What candle's DistilBERT calls `gelu` is the approximation by tanh.
-            config["activation"] = json!("gelu");
-            let config: DistilBertConfig = serde_json::from_value(config).expect("a DistilBERT");
-            let model = DistilBertModel::load(vb.clone(), &config)?;
-            let padding = batch.mask.eq(0u32)?.unsqueeze(1)?.unsqueeze(1)?;
-            let hidden = model.forward(&batch.ids, &padding)?;
-            head(
-                &hidden,
-                vb.pp("pre_classifier"),
-                Tensor::relu,
-                vb.pp("classifier"),
-            )
-        }
-        _ => {
-            config["position_embedding_type"] = json!("absolute");
-            let config: RobertaConfig = serde_json::from_value(config).expect("a RoBERTa");
-            let model = XLMRobertaForSequenceClassification::new(2, &config, vb)?;
-            model.forward(&batch.ids, &batch.mask, &batch.ids.zeros_like()?)
-        }
+        "bert" => bert,
+        "roberta" => Names {
+            base: "roberta",
+            head: ["classifier.dense", "classifier.out_proj"],
+            first: 2,
+            ..bert
+        },
+        "distilbert" => Names {
+            base: "distilbert",
+            blocks: "transformer.layer",
+            block: [
+                "attention.q_lin",
+                "attention.k_lin",
+                "attention.v_lin",
+                "attention.out_lin",
+                "sa_layer_norm",
+                "ffn.lin1",
+                "ffn.lin2",
+                "output_layer_norm",
+            ],
+            hidden: "dim",
+            heads: "n_heads",
+            layers: "n_layers",
+            head: ["pre_classifier", "classifier"],
+            activation: Tensor::relu,
+            first: 0,
+        },
+        other => panic!("no names of {other}"),
     }
 }
 
-#[test]
-fn bert_gives_the_scores_of_candle() -> Result<()> {
-    let dir = reference("bert-tiny");
-    compare(
-        "bert",
-        &ours(&dir),
-        &candle_scores("bert", &dir, weights(&dir))?,
-    );
-    Ok(())
+/// A model's forward.
+struct Forward<'a> {
+    weights: &'a HashMap<String, Tensor>,
+    /// Matrices, transposed.
+    turned: HashMap<&'a str, Tensor>,
+    config: Value,
+    names: Names,
 }
 
-#[test]
-fn distilbert_gives_the_scores_of_candle() -> Result<()> {
-    let dir = tempfile::tempdir().expect("a scratch directory");
-    for entry in std::fs::read_dir(reference("distilbert-tiny")).expect("a model") {
-        let entry = entry.expect("a file");
-        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
+impl Forward<'_> {
+    fn get(&self, name: &str) -> &Tensor {
+        let found = self.weights.get(name);
+        found.unwrap_or_else(|| panic!("{name} is missing"))
     }
-    let mut approximate = config(dir.path());
-    approximate["activation"] = json!("gelu_new");
-    std::fs::write(dir.path().join("config.json"), approximate.to_string()).expect("written");
-    let scores = candle_scores("distilbert", dir.path(), weights(dir.path()))?;
-    compare("distilbert", &ours(dir.path()), &scores);
-    Ok(())
+
+    fn number(&self, key: &str) -> usize {
+        self.config[key].as_u64().expect("a number") as usize
+    }
+
+    fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let product = x.matmul(&self.turned[format!("{name}.weight").as_str()])?;
+        product.broadcast_add(self.get(&format!("{name}.bias")))
+    }
+
+    fn norm(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let width = x.dim(1)? as f64;
+        let centred = x.broadcast_sub(&(x.sum_keepdim(1)? / width)?)?;
+        let variance = (centred.sqr()?.sum_keepdim(1)? / width)?;
+        let small = self.config["layer_norm_eps"].as_f64().unwrap_or(1e-12);
+        let scaled = centred.broadcast_div(&(variance + small)?.sqrt()?)?;
+        let scaled = scaled.broadcast_mul(self.get(&format!("{name}.weight")))?;
+        scaled.broadcast_add(self.get(&format!("{name}.bias")))
+    }
+
+    /// Rows of a table.
+    fn rows(&self, name: &str, at: &[u32]) -> Result<Tensor> {
+        let table = self.get(&format!("{}.embeddings.{name}.weight", self.names.base));
+        let rows: Result<Vec<Tensor>> =
+            at.iter().map(|&i| table.narrow(0, i as usize, 1)).collect();
+        Tensor::cat(&rows?, 0)
+    }
+
+    fn embedded(&self, ids: &[u32]) -> Result<Tensor> {
+        let positions: Vec<u32> = (self.names.first..).take(ids.len()).collect();
+        let mut sum =
+            (self.rows("word_embeddings", ids)? + self.rows("position_embeddings", &positions)?)?;
+        if self.names.base != "distilbert" {
+            sum = (sum + self.rows("token_type_embeddings", &vec![0; ids.len()])?)?;
+        }
+        self.norm(&format!("{}.embeddings.LayerNorm", self.names.base), &sum)
+    }
+
+    fn attention(&self, [query, key, value]: [Tensor; 3]) -> Result<Tensor> {
+        let heads = self.number(self.names.heads);
+        let width = query.dim(1)? / heads;
+        let one = |head: usize| {
+            let own = |x: &Tensor| x.narrow(1, head * width, width);
+            let scores = (own(&query)?.matmul(&own(&key)?.t()?)? / (width as f64).sqrt())?;
+            let top = scores.max(1)?.unsqueeze(1)?;
+            let raised = scores.broadcast_sub(&top)?.exp()?;
+            let shares = raised.broadcast_div(&raised.sum_keepdim(1)?)?;
+            shares.matmul(&own(&value)?)
+        };
+        let heads: Result<Vec<Tensor>> = (0..heads).map(one).collect();
+        Tensor::cat(&heads?, 1)
+    }
+
+    fn scores(&self, ids: &[u32]) -> Result<Vec<f32>> {
+        let mut x = self.embedded(ids)?;
+        for layer in 0..self.number(self.names.layers) {
+            let own = |i: usize| {
+                let Names {
+                    base,
+                    blocks,
+                    block,
+                    ..
+                } = self.names;
+                format!("{base}.{blocks}.{layer}.{}", block[i])
+            };
+            let parts = [0, 1, 2].map(|i| self.linear(&own(i), &x).expect("fits"));
+            let joined = self.linear(&own(3), &self.attention(parts)?)?;
+            x = self.norm(&own(4), &(x + joined)?)?;
+            let gelu = |x: f32| 0.5 * x * (1.0 + libm::erff(x / std::f32::consts::SQRT_2));
+            let raised = self.linear(&own(5), &x)?.map(gelu);
+            x = self.norm(&own(7), &(&x + self.linear(&own(6), &raised)?)?)?;
+        }
+        let first = x.narrow(0, 0, 1)?;
+        assert_eq!(first.dim(1)?, self.number(self.names.hidden));
+        let pooled = (self.names.activation)(&self.linear(self.names.head[0], &first)?)?;
+        self.linear(self.names.head[1], &pooled)?
+            .flatten_all()?
+            .to_vec1()
+    }
+}
+
+/// The scores of the sentences, with the config of `dir` and any weights.
+pub(crate) fn plain_scores(dir: &Path, weights: &HashMap<String, Tensor>) -> Scores {
+    let config = json(dir.join("config.json"));
+    let names = names(config["model_type"].as_str().expect("a family"));
+    let matrices = weights
+        .iter()
+        .filter(|(name, _)| !name.contains("embeddings"));
+    let turned = matrices.filter_map(|(name, tensor)| Some((name.as_str(), tensor.t().ok()?)));
+    let forward = Forward {
+        weights,
+        turned: turned.collect(),
+        config,
+        names,
+    };
+    let one = |ids: &Vec<u32>| forward.scores(ids).unwrap_or_else(|e| panic!("{e}"));
+    tokens(dir).iter().map(one).collect()
 }
 
 #[test]
-fn roberta_gives_the_scores_of_candle() -> Result<()> {
-    let dir = reference("roberta-tiny");
-    let scores = candle_scores("roberta", &dir, weights(&dir))?;
-    compare("roberta", &ours(&dir), &scores);
-    Ok(())
+fn evaluations_give_the_scores_of_a_plain_forward() {
+    for family in ["bert", "distilbert", "roberta"] {
+        let dir = reference(&format!("{family}-tiny"));
+        let plain = plain_scores(&dir, &tensor::load(dir.join("model.safetensors")));
+        compare(family, &ours(&dir), &plain);
+    }
 }

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use super::tensor::{self, Tensor};
+
 fn peftc(dir: &Path, command: &str, recipe: &str) -> Output {
     std::fs::write(dir.join("r.peft"), recipe).expect("written");
     Command::new(env!("CARGO_BIN_EXE_peftc"))
@@ -188,12 +190,9 @@ fn adapters_are_converted_to_loras_and_made_one() {
     config["modules_to_save"] = Value::Null;
     config["task_type"] = Value::Null;
     std::fs::write(bare.join("adapter_config.json"), config.to_string()).expect("written");
-    let bytes = std::fs::read(here.join("adapter_model.safetensors")).expect("tensors");
-    let file = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
-    let views = file.tensors();
-    let pairs = views.into_iter().filter(|(name, _)| name.contains("lora_"));
-    let written = safetensors::serialize(pairs.collect::<Vec<_>>(), None).expect("serialized");
-    std::fs::write(bare.join("adapter_model.safetensors"), written).expect("written");
+    let mut pairs = tensor::load(here.join("adapter_model.safetensors"));
+    pairs.retain(|name, _| name.contains("lora_"));
+    tensor::save(&pairs, bare.join("adapter_model.safetensors"));
     let two = format!(
         "adapters = [peft \"{}/{}\" {{ weight = 0.25 }}, peft \"bare\" {{ weight = 0.75 }}]",
         std::env::current_dir()
@@ -240,49 +239,17 @@ fn adapters_are_converted_to_loras_and_made_one() {
     }
 }
 
-type Tensors = std::collections::BTreeMap<String, (Vec<usize>, Vec<f32>)>;
-
-fn read(path: &Path) -> Tensors {
-    let bytes = std::fs::read(path).expect("tensors");
-    let file = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
-    let numbers = |data: &[u8]| -> Vec<f32> {
-        let words = data.chunks_exact(4);
-        words
-            .map(|w| f32::from_le_bytes([w[0], w[1], w[2], w[3]]))
-            .collect()
-    };
-    file.tensors()
-        .into_iter()
-        .map(|(name, t)| (name, (t.shape().to_vec(), numbers(t.data()))))
-        .collect()
-}
-
-fn write(path: &Path, tensors: &Tensors) {
-    let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, (shape, data))| {
-            let data = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-            (name, shape, data)
-        })
-        .collect();
-    let views = bytes.iter().map(|(name, shape, data)| {
-        let f32 = safetensors::Dtype::F32;
-        let view = safetensors::tensor::TensorView::new(f32, (*shape).clone(), data);
-        ((*name).clone(), view.expect("a view"))
-    });
-    let written = safetensors::serialize(views.collect::<Vec<_>>(), None).expect("serialized");
-    std::fs::write(path, written).expect("written");
-}
+type Tensors = std::collections::HashMap<String, Tensor>;
 
 /// The reference adapter in a folder, its tensors and its config changed.
 fn changed(to: &Path, change: impl FnOnce(&mut Tensors, &mut Value)) {
     let from = Path::new("tests/reference/bert-tiny-lora-trained");
     std::fs::create_dir_all(to).expect("made");
-    let mut tensors = read(&from.join("adapter_model.safetensors"));
+    let mut tensors = tensor::load(from.join("adapter_model.safetensors"));
     let config = std::fs::read(from.join("adapter_config.json")).expect("a config");
     let mut config: Value = serde_json::from_slice(&config).expect("JSON");
     change(&mut tensors, &mut config);
-    write(&to.join("adapter_model.safetensors"), &tensors);
+    tensor::save(&tensors, to.join("adapter_model.safetensors"));
     std::fs::write(to.join("adapter_config.json"), config.to_string()).expect("written");
 }
 
@@ -313,7 +280,8 @@ fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
     changed(&dir.join("more"), |tensors, config| {
         let mut put = |name: &str, shape: &[usize], data: &[f32]| {
             let name = format!("base_model.model.{name}");
-            tensors.insert(name, (shape.to_vec(), data.to_vec()));
+            let own = Tensor::from_vec(data.to_vec(), shape);
+            tensors.insert(name, own.expect("fits"));
         };
         put(&format!("{table}.lora_embedding_A"), &[rank, 900], &a);
         put(&format!("{table}.lora_embedding_B"), &[64, rank], &b);
@@ -328,8 +296,8 @@ fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
         // Two entries of one file: what it changes is changed once.
         let module = "encoder.layer.0.attention.self.query";
         let half = format!("base_model.model.bert.{module}.lora_B.weight");
-        let half = &mut tensors.get_mut(&half).expect("a half").1;
-        half.iter_mut().for_each(|x| *x *= 2.0);
+        let half = tensors.get_mut(&half).expect("a half");
+        half.numbers_mut().iter_mut().for_each(|x| *x *= 2.0);
         config["alpha_pattern"] = serde_json::json!({ module: 4.0 });
     });
     // The same in the model's own files.
@@ -341,21 +309,22 @@ fn what_an_adapter_changes_of_the_model_itself_is_applied_and_not_trained_on() {
     {
         std::fs::copy(entry.path(), model.join(entry.file_name())).expect("copied");
     }
-    let mut own = read(&model.join("model.safetensors"));
+    let mut own = tensor::load(model.join("model.safetensors"));
     let weight = |name: &str| format!("{name}.weight");
-    let words = &mut own.get_mut(&weight(table)).expect("a table").1;
-    for (i, row) in words.chunks_exact_mut(64).enumerate() {
+    let words = own.get_mut(&weight(table)).expect("a table");
+    for (i, row) in words.numbers_mut().chunks_exact_mut(64).enumerate() {
         for (j, x) in row.iter_mut().enumerate() {
             let product = (0..rank).map(|k| a[k * 900 + i] * b[j * rank + k]);
             *x += scale * product.sum::<f32>();
         }
     }
-    let positions = &mut own.get_mut(&weight(rows)).expect("a table").1;
+    let positions = own.get_mut(&weight(rows)).expect("a table").numbers_mut();
     positions[3 * 64..4 * 64].copy_from_slice(&delta[..64]);
     positions[64..2 * 64].copy_from_slice(&delta[64..]);
-    own.insert(format!("{map}.bias"), (vec![64], bias));
-    own.insert(norm_bias.to_owned(), (vec![64], norm));
-    write(&model.join("model.safetensors"), &own);
+    for (name, data) in [(format!("{map}.bias"), bias), (norm_bias.to_owned(), norm)] {
+        own.insert(name, Tensor::from_vec(data, 64).expect("fits"));
+    }
+    tensor::save(&own, model.join("model.safetensors"));
     let recipe = format!(
         "{head}model n = local \"m\"\n\
          stage e = eval {{ model = m, adapter = peft \"more\", data = d.test, max_length = 64 }}\n\
@@ -387,17 +356,14 @@ fn a_bias_behind_b_is_trained_kept_and_written() {
     );
     run(dir, &recipe);
     let adapter = dir.join(".peftc/runs/r/s/adapter");
-    let written = read(&adapter.join("adapter_model.safetensors"));
+    let written = tensor::load(adapter.join("adapter_model.safetensors"));
     let biases: Vec<_> = written
         .iter()
         .filter(|(n, _)| n.ends_with("lora_B.bias"))
         .collect();
     assert_eq!(biases.len(), 6);
-    assert!(
-        biases
-            .iter()
-            .all(|(_, (_, data))| data.iter().any(|x| *x != 0.0))
-    );
+    let some = |tensor: &Tensor| tensor.numbers().iter().any(|x| *x != 0.0);
+    assert!(biases.iter().all(|(_, tensor)| some(tensor)));
     let wanted = scores(dir, "e");
     let recipe = format!(
         "{head}stage e = eval {{ model = m, adapter = peft \"{}\", data = d.test, max_length = 64 }}\n",

@@ -1,11 +1,12 @@
-//! What peft's formats of mixtures and subspaces say of plain weights: a few lines each, by candle.
+//! What peft's formats of mixtures and subspaces say of plain weights: a few lines each.
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{Result, Tensor};
 use peftc::library::derive::{BaseParam, Derive, Subspaces};
 use peftc::library::net::ParamKind;
 use serde_json::Value;
+
+use super::tensor::{Result, Tensor};
 
 type Weights = HashMap<String, Tensor>;
 
@@ -28,10 +29,7 @@ fn poly(all: &BTreeMap<String, Tensor>, module: &str, config: &Value) -> Result<
         parts.push(mixed.sum(1)?);
     }
     let a = parts[0].reshape((splits * d, r))?;
-    let b = parts[1]
-        .reshape((splits, r, e))?
-        .transpose(0, 1)?
-        .contiguous()?;
+    let b = parts[1].reshape((splits, r, e))?.transpose(0, 1)?;
     let product = a.matmul(&b.reshape((r, splits * e))?)?;
     product.t()? / config["r"].as_f64().expect("a rank")
 }
@@ -49,7 +47,7 @@ fn adamss(
     let mut numbers: Vec<f32> = weight.flatten_all()?.to_vec1()?;
     let bias = weights.get(&format!("{module}.bias"));
     if let Some(bias) = bias {
-        numbers.extend(bias.to_vec1::<f32>()?);
+        numbers.extend(bias.to_vec1()?);
     }
     let by = Subspaces {
         weight: BaseParam::weight(module, [out as u64, input as u64]),
@@ -74,7 +72,7 @@ fn adamss(
             rows[row] = change;
         }
     }
-    Tensor::from_vec(rows.concat(), (out, width), weight.device())
+    Tensor::from_vec(rows.concat(), (out, width))
 }
 
 /// Adds to a weight what a tensor of one of these formats begins; whether the tensor is of one.

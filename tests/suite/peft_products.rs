@@ -1,11 +1,12 @@
-//! What peft's formats of products say of plain weights: a few lines each, by candle.
+//! What peft's formats of products say of plain weights: a few lines each.
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{D, Device, Result, Tensor};
 use peftc::library::derive::spread::Spread;
 use peftc::library::derive::{BaseParam, Derive, Truncated};
 use serde_json::Value;
+
+use super::tensor::{Result, Tensor};
 
 type Weights = HashMap<String, Tensor>;
 
@@ -69,10 +70,7 @@ fn delora(own: &Own<'_>) -> Result<Tensor> {
     let (a, b) = (own.get("delora_A"), own.get("delora_B"));
     let norm = |x: &Tensor, over| x.sqr()?.sum(over)?.sqrt()?.maximum(1e-4);
     let norms = (norm(a, 1)? * norm(b, 0)?)?;
-    let scale = own
-        .get("delora_lambda")
-        .affine(1.0 / own.number("r"), 0.0)?
-        .broadcast_div(&norms)?;
+    let scale = (own.get("delora_lambda") / own.number("r"))?.broadcast_div(&norms)?;
     b.broadcast_mul(&scale)?
         .matmul(a)?
         .broadcast_mul(own.get("delora_w_norm"))
@@ -85,17 +83,16 @@ fn miss(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
     if own.config["init_weights"] == "bat" {
         let parts = weight
             .reshape((out / r, r, input / r, r))?
-            .permute((2, 0, 1, 3))?
-            .contiguous()?;
-        let changed = parts.broadcast_matmul(block)?.broadcast_add(block)?;
-        return changed.permute((1, 2, 0, 3))?.reshape((out, input));
+            .permute(&[2, 0, 1, 3])?;
+        let changed = parts.matmul(block)?.broadcast_add(block)?;
+        return changed.permute(&[1, 2, 0, 3])?.reshape((out, input));
     }
     let block = match own.config["init_weights"] == "mini" {
         true => block.repeat((1, out / block.dim(1)?))?,
         false => block.clone(),
     };
     let all = block.repeat((input.div_ceil(r), 1))?;
-    all.narrow(0, 0, input)?.t()?.contiguous()
+    all.narrow(0, 0, input)?.t()
 }
 
 fn gralora(own: &Own<'_>) -> Result<Tensor> {
@@ -106,7 +103,7 @@ fn gralora(own: &Own<'_>) -> Result<Tensor> {
     let block = |j: usize, n: usize| {
         let a = a.get(n)?.narrow(1, j * piece, piece)?;
         let b = b.get(j)?.narrow(0, n * piece, piece)?;
-        a.matmul(&b)?.t()?.contiguous()
+        a.matmul(&b)?.t()
     };
     let row = |j: usize| {
         let blocks: Result<Vec<Tensor>> = (0..k).map(|n| block(j, n)).collect();
@@ -133,10 +130,10 @@ fn randlora(own: &Own<'_>, (out, input): (usize, usize)) -> Result<Tensor> {
         .broadcast_mul(&a)?
         .broadcast_mul(&gamma.unsqueeze(0)?)?
         .reshape((r * bases, min))?;
-    let product = b.contiguous()?.reshape((max, bases * r))?.matmul(&a)?;
+    let product = b.reshape((max, bases * r))?.matmul(&a)?;
     let delta = match input <= out {
         true => product,
-        false => product.t()?.contiguous()?,
+        false => product.t()?,
     };
     delta * (own.number("randlora_alpha") / own.number("r"))
 }
@@ -160,14 +157,14 @@ fn mixed(own: &Own<'_>, logits: &Tensor) -> Result<Tensor> {
         })
         .collect();
     let (a, b, n) = logits.dims3()?;
-    let weights = Tensor::from_vec(weights, (a * b, n), logits.device())?;
-    weights.matmul(bank)?.reshape((a, b, bank.dim(D::Minus1)?))
+    let weights = Tensor::from_vec(weights, (a * b, n))?;
+    weights.matmul(bank)?.reshape((a, b, bank.dim(1)?))
 }
 
 fn vblora(own: &Own<'_>) -> Result<Tensor> {
     let a = mixed(own, own.get("vblora_logits_A"))?.flatten(1, 2)?;
     let b = mixed(own, own.get("vblora_logits_B"))?;
-    let b = b.transpose(1, 2)?.contiguous()?.flatten(0, 1)?;
+    let b = b.transpose(1, 2)?.flatten(0, 1)?;
     b.matmul(&a)
 }
 
@@ -192,10 +189,7 @@ fn pvera(own: &Own<'_>, (out, input): (usize, usize)) -> Result<Tensor> {
     let rank = d.dims1()? / 2;
     let a = a.narrow(0, 0, rank)?.narrow(1, 0, input)?;
     let a = a.broadcast_mul(&d.narrow(0, 0, rank)?.unsqueeze(1)?)?;
-    let product = b
-        .narrow(0, 0, out)?
-        .contiguous()?
-        .matmul(&a.contiguous()?)?;
+    let product = b.narrow(0, 0, out)?.matmul(&a)?;
     product.broadcast_mul(&behind.unsqueeze(1)?)
 }
 
@@ -232,7 +226,7 @@ fn unilora(config: &Value, theta: &Tensor, weights: &mut Weights) -> Result<()> 
         let (out, input) = sides(weights, module)?;
         let mut factor = |rows: usize, width: usize| {
             let own: Vec<f32> = values.by_ref().take(rows * width).collect();
-            Tensor::from_vec(own, (rows, width), &Device::Cpu)
+            Tensor::from_vec(own, (rows, width))
         };
         let a = factor(rank, input)?;
         let b = factor(out, rank)?;
@@ -254,7 +248,7 @@ fn kasa(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
     };
     let plain: Vec<f32> = weight.flatten_all()?.to_vec1()?;
     let left = by.make(plain).expect("finite numbers").remove(0);
-    let left = Tensor::from_vec(left, (out, input), weight.device())?;
+    let left = Tensor::from_vec(left, (out, input))?;
     let a = a.broadcast_mul(&own.get("lora_diag").unsqueeze(1)?)?;
     let product = own.get("lora_B.weight").matmul(&a)?;
     let scale = own.number("lora_alpha") / own.number("r");

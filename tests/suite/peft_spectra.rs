@@ -1,10 +1,11 @@
-//! What peft's formats of singular triplets, projections and sparse numbers say of plain weights: a few lines each, by candle.
+//! What peft's formats of singular triplets, projections and sparse numbers say of plain weights: a few lines each.
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{Device, Result, Tensor};
 use peftc::library::torch::Generator;
 use serde_json::Value;
+
+use super::tensor::{Result, Tensor};
 
 type Weights = HashMap<String, Tensor>;
 
@@ -13,7 +14,7 @@ fn largest(weight: &Tensor, keep: usize) -> Result<Tensor> {
     let (rows, columns) = weight.dims2()?;
     let list: Vec<f64> = weight
         .flatten_all()?
-        .to_vec1::<f32>()?
+        .to_vec1()?
         .into_iter()
         .map(f64::from)
         .collect();
@@ -27,7 +28,6 @@ fn largest(weight: &Tensor, keep: usize) -> Result<Tensor> {
     Tensor::from_vec(
         (0..rows * columns).map(one).collect::<Vec<_>>(),
         (rows, columns),
-        &Device::Cpu,
     )
 }
 
@@ -80,13 +80,13 @@ fn peanut(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
 }
 
 fn supertuning(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
-    let values = own.get("supertuning_values").to_vec1::<f32>()?;
-    let places = own.get("supertuning_indices").to_vec1::<f32>()?;
-    let mut all = weight.flatten_all()?.to_vec1::<f32>()?;
+    let values = own.get("supertuning_values").to_vec1()?;
+    let places = own.get("supertuning_indices").to_vec1()?;
+    let mut all = weight.flatten_all()?.to_vec1()?;
     for (value, place) in values.into_iter().zip(places) {
         all[place as usize] += value;
     }
-    let mut sum = Tensor::from_vec(all, weight.shape(), &Device::Cpu)?;
+    let mut sum = Tensor::from_vec(all, weight.dims())?;
     if let Some(rank) = own.number("r") {
         let scale = own.number("lora_alpha").unwrap_or(2.0 * rank) / rank;
         let (a, b) = (
@@ -125,7 +125,7 @@ fn waveft(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
     let scale = own.number("scaling").expect("a number");
     for (c, place) in own
         .get("waveft_spectrum")
-        .to_vec1::<f32>()?
+        .to_vec1()?
         .into_iter()
         .zip(places)
     {
@@ -137,7 +137,7 @@ fn waveft(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
             update[at] += (scale * f64::from(c) * if minus { -0.5 } else { 0.5 }) as f32;
         }
     }
-    weight + Tensor::from_vec(update, (rows, columns), &Device::Cpu)?
+    weight + Tensor::from_vec(update, (rows, columns))?
 }
 
 /// Applies one tensor of such an adapter; whether it is of one of these kinds.

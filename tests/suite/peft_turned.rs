@@ -1,25 +1,22 @@
-//! What peft's formats of scalings, rotations and circulant updates say of plain weights: a few lines each, by candle.
+//! What peft's formats of scalings, rotations and circulant updates say of plain weights: a few lines each.
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{D, Device, Result, Tensor};
 use peftc::library::torch::Generator;
 use serde_json::Value;
 
-type Weights = HashMap<String, Tensor>;
+use super::tensor::{Result, Tensor};
 
-fn eye(n: usize) -> Result<Tensor> {
-    Tensor::eye(n, candle_core::DType::F32, &Device::Cpu)
-}
+type Weights = HashMap<String, Tensor>;
 
 /// The inverse of a small matrix, by Neumann's iteration from a start that always converges.
 fn inverse(a: &Tensor) -> Result<Tensor> {
     let n = a.dim(0)?;
-    let norm = |sums: Tensor| sums.max(0)?.to_scalar::<f32>();
+    let norm = |sums: Tensor| sums.max(0)?.to_scalar();
     let bound = norm(a.abs()?.sum(0)?)? * norm(a.abs()?.sum(1)?)?;
     let mut x = (a.t()? / f64::from(bound))?;
     for _ in 0..60 {
-        x = x.matmul(&((eye(n)? * 2.0)? - a.matmul(&x)?)?)?;
+        x = x.matmul(&((Tensor::eye(n) * 2.0)? - a.matmul(&x)?)?)?;
     }
     Ok(x)
 }
@@ -27,7 +24,7 @@ fn inverse(a: &Tensor) -> Result<Tensor> {
 /// `(I − Q)(I + Q)⁻¹`
 fn cayley(q: &Tensor) -> Result<Tensor> {
     let n = q.dim(0)?;
-    (eye(n)? - q)?.matmul(&inverse(&(eye(n)? + q)?)?)
+    (Tensor::eye(n) - q)?.matmul(&inverse(&(Tensor::eye(n) + q)?)?)
 }
 
 /// Blocks along a diagonal.
@@ -61,7 +58,7 @@ fn skew(upper: &[f32], n: usize) -> Result<Tensor> {
             all[j * n + i] = -x;
         }
     }
-    Tensor::from_vec(all, (n, n), &Device::Cpu)
+    Tensor::from_vec(all, (n, n))
 }
 
 fn number(config: &Value, key: &str) -> usize {
@@ -76,18 +73,14 @@ fn oft(config: &Value, own: &Tensor, input: usize) -> Result<Tensor> {
             return cayley(&q);
         }
         let last = number(config, "num_cayley_neumann_terms") - 1;
-        let (mut power, mut sum) = (eye(size)?, eye(size)?);
+        let (mut power, mut sum) = (Tensor::eye(size), Tensor::eye(size));
         for i in 1..=last {
             power = power.matmul(&q)?;
             sum = (sum + (&power * if i == last { 1.0 } else { 2.0 })?)?;
         }
         Ok(sum)
     };
-    let mut blocks: Vec<Tensor> = own
-        .to_vec2::<f32>()?
-        .iter()
-        .map(one)
-        .collect::<Result<_>>()?;
+    let mut blocks: Vec<Tensor> = own.to_vec2()?.iter().map(one).collect::<Result<_>>()?;
     if config["block_share"] == true {
         blocks = vec![blocks[0].clone(); input / size];
     }
@@ -95,7 +88,7 @@ fn oft(config: &Value, own: &Tensor, input: usize) -> Result<Tensor> {
 }
 
 fn hra(config: &Value, own: &Tensor) -> Result<Tensor> {
-    let mut turned = eye(own.dim(0)?)?;
+    let mut turned = Tensor::eye(own.dim(0)?);
     assert_eq!(config["apply_GS"], false);
     for i in 0..own.dim(1)? {
         let u = own.narrow(1, i, 1)?;
@@ -125,12 +118,12 @@ fn road(config: &Value, theta: &[f32], alpha: &[f32], out: usize) -> Result<Tens
         };
         all[o * out + other] = sign * alpha[second] * theta[second].sin();
     }
-    Tensor::from_vec(all, (out, out), &Device::Cpu)
+    Tensor::from_vec(all, (out, out))
 }
 
 fn c3a(own: &Tensor) -> Result<Tensor> {
     let (down, across, size) = own.dims3()?;
-    let kernels = own.flatten_all()?.to_vec1::<f32>()?;
+    let kernels = own.flatten_all()?.to_vec1()?;
     let width = across * size;
     let one = |i: usize| {
         let (row, column) = (i / width, i % width);
@@ -140,7 +133,6 @@ fn c3a(own: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(
         (0..down * size * width).map(one).collect(),
         (down * size, width),
-        &Device::Cpu,
     )
 }
 
@@ -158,7 +150,7 @@ fn fourier(config: &Value, spectrum: &[f32], (out, input): (usize, usize)) -> Re
             *x += (scale * f64::from(*c) * (std::f64::consts::TAU * turns).cos()) as f32;
         }
     }
-    Tensor::from_vec(all, (out, input), &Device::Cpu)
+    Tensor::from_vec(all, (out, input))
 }
 
 /// What one tensor of an adapter makes of its module's weight and bias. Whether it was such a tensor.
@@ -218,12 +210,12 @@ fn apply(
             weights.insert(weight, old.matmul(&hra(config, tensor)?)?);
         }
         "road_theta" => {
-            let alpha = own[&format!("{module}.road_alpha")].to_vec1::<f32>()?;
+            let alpha = own[&format!("{module}.road_alpha")].to_vec1()?;
             let old = weights[&weight].clone();
-            let turned = road(config, &tensor.to_vec1::<f32>()?, &alpha, old.dim(0)?)?;
+            let turned = road(config, &tensor.to_vec1()?, &alpha, old.dim(0)?)?;
             weights.insert(weight, turned.matmul(&old)?);
             let old = weights[&bias].clone();
-            weights.insert(bias, turned.matmul(&old.unsqueeze(D::Minus1)?)?.squeeze(1)?);
+            weights.insert(bias, turned.matmul(&old.unsqueeze(1)?)?.squeeze(1)?);
         }
         "c3a_kernel" => {
             let old = weights[&weight].clone();
@@ -231,7 +223,7 @@ fn apply(
         }
         "fourierft_spectrum" => {
             let old = weights[&weight].clone();
-            let made = fourier(config, &tensor.to_vec1::<f32>()?, old.dims2()?)?;
+            let made = fourier(config, &tensor.to_vec1()?, old.dims2()?)?;
             weights.insert(weight, (old + made)?);
         }
         "boft_s" | "road_alpha" => {}

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor, safetensors};
 use serde_json::Value;
+
+use super::tensor::{self, Tensor};
 
 fn peftc() -> Command {
     Command::new(env!("CARGO_BIN_EXE_peftc"))
@@ -45,7 +46,7 @@ fn adapter(dir: &Path) -> PathBuf {
 }
 
 fn tensors(dir: &Path) -> Vec<(String, Tensor)> {
-    let all = safetensors::load(adapter(dir), &Device::Cpu).expect("tensors");
+    let all = tensor::load(adapter(dir));
     let mut all: Vec<(String, Tensor)> = all.into_iter().collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the ground up; those of one row do not see each other.
 const LAYERS: &[&[&str]] = &[
     &["base"],
-    &["syntax", "program"],
+    &["syntax", "program", "linalg"],
     &["library"],
     &["resolve", "files"],
     &["plan"],
@@ -49,9 +49,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("parquet", &["library"]),
     ("csv", &["library", "report", "exec"]),
     ("toml", &["cluster"]),
-    ("faer", &["library"]),
+    ("faer", &["linalg", "library"]),
     ("safetensors", &["files", "exec"]),
-    ("candle_core", &["program", "files", "exec"]),
 ];
 
 /// The sources of both crates.

@@ -1,5 +1,5 @@
-//! What `peftc` compiles to, and the ground under all of it: op graph, kernels, differentiation, memory; spans,
-//! diagnostics, units, random numbers. Everything above is the crate `peftc`, which re-exports both modules.
+//! What `peftc` compiles to, and the ground under all of it: op graph, kernels, differentiation, memory; decompositions of
+//! matrices; spans, diagnostics, units, random numbers. Everything above is the crate `peftc`, which re-exports the modules.
 
 #![deny(
     clippy::dbg_macro,
@@ -12,4 +12,5 @@
 )]
 
 pub mod base;
+pub mod linalg;
 pub mod program;

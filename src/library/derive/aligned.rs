@@ -1,7 +1,8 @@
 //! Singular vectors of a weight, and the pairs of a left and a right one that are aligned best.
 
-use super::svd::{DECOMPOSITION, decompose, in_own_threads, svd_scratch_bytes};
+use super::svd::DECOMPOSITION;
 use super::{BaseParam, Derive};
+use crate::linalg::{decompose, in_own_threads, svd_scratch_bytes};
 
 /// What pairs are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! A weight's singular triplets in two halves: those that stay, and those that are trained.
 
-use super::svd::{DECOMPOSITION, decompose, in_own_threads, keep_span, svd_scratch_bytes};
+use super::svd::DECOMPOSITION;
 use super::{BaseParam, Derive};
+use crate::linalg::{decompose, in_own_threads, keep_span, svd_scratch_bytes};
 
 /// `W = U diag(S) V` with all its triplets, the first `high` of them apart from the others. Its parts: their product
 /// `[out, in]`, `U [out, high]`, `V [high, in]`, then `U`, `S` and `V` of the others.

@@ -3,9 +3,8 @@
 use faer::{Mat, MatRef};
 
 use super::super::torch::Generator;
-use super::subspaces::times;
-use super::svd::{in_own_threads, svd_scratch_bytes, thin};
 use super::{BaseParam, Derive, Remade};
+use crate::linalg::{in_own_threads, svd_scratch_bytes, thin, times};
 use crate::program::Real;
 
 /// Singular values below this part of the largest are none.

@@ -1,8 +1,9 @@
 //! LoftQ's start of LoRA: the pair that comes nearest to what rounding a weight to blocks loses.
 
 use super::split::triplets;
-use super::svd::{Svd, in_own_threads, subtract};
+use super::svd::Svd;
 use super::{BaseParam, Derive};
+use crate::linalg::{in_own_threads, subtract};
 use crate::program::Real;
 use crate::program::format::Packed;
 

@@ -1,7 +1,8 @@
 //! The singular vectors of a weight alone, for methods that leave the weight where it is.
 
-use super::svd::{DECOMPOSITION, decompose, in_own_threads, svd_scratch_bytes};
+use super::svd::DECOMPOSITION;
 use super::{BaseParam, Derive};
+use crate::linalg::{decompose, in_own_threads, svd_scratch_bytes};
 
 /// The first `rank` triplets of `W = U diag(S) V` without S. Its parts: `U [out, rank]`, `V [rank, in]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::svd::{Svd, in_own_threads, subtract};
+use super::svd::Svd;
 use super::{BaseParam, Derive};
+use crate::linalg::{in_own_threads, subtract};
 use crate::program::Real;
 
 /// What the product is made of.

@@ -3,12 +3,11 @@
 //! The vectors and the clusters are those of the libraries that peft asks: PyTorch's randomised decomposition with its
 //! generator, and scikit-learn's k-means with NumPy's. A file of peft's does not hold the clusters, so they are found again.
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Mat, MatRef};
 
 use super::super::torch::Generator;
-use super::svd::{in_own_threads, orthonormalise, svd_scratch_bytes, thin};
 use super::{BaseParam, Derive, Remade};
+use crate::linalg::{in_own_threads, orthonormalise, svd_scratch_bytes, thin, times};
 
 /// The seed that peft gives to k-means.
 const SEED: u64 = 123_456_789;
@@ -224,13 +223,6 @@ fn approximate(a: MatRef<'_, f64>, q: usize, seed: u64) -> Option<(Mat<f64>, Mat
     let (left, _, right) = thin(small.as_ref())?;
     let left = times(basis.as_ref(), left.as_ref());
     Some(if turned { (right, left) } else { (left, right) })
-}
-
-/// A product, by one thread.
-pub(super) fn times(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Mat<f64> {
-    let mut product = Mat::zeros(a.nrows(), b.ncols());
-    matmul(product.as_mut(), Accum::Replace, a, b, 1.0, Par::Seq);
-    product
 }
 
 /// Points in rows, about their mean, and the tolerance of their clusters.

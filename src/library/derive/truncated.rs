@@ -1,7 +1,8 @@
 //! A weight without its smallest singular triplets, for methods that learn in their place.
 
-use super::svd::{DECOMPOSITION, decompose, in_own_threads, subtract, svd_scratch_bytes};
+use super::svd::DECOMPOSITION;
 use super::{BaseParam, Derive};
+use crate::linalg::{decompose, in_own_threads, subtract, svd_scratch_bytes};
 
 /// `W = U diag(S) V` without the last `dropped` triplets. Its one part: what is left, `[out, in]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use super::{
     Value, Values,
 };
 use crate::library::error::IDLE_KEY;
+use crate::linalg::{inverse, times};
 use crate::program::Real;
 use crate::program::op::{
     ActivationKind, BinaryKind, Broadcast, Epilogue, MatMul, MulRows, Over, ReduceKind, UnaryKind,
@@ -386,8 +387,7 @@ fn turned(values: &Values, angles: &[f32], r: usize) -> Vec<f64> {
     }
     let eye = faer::Mat::<f64>::identity(r, r);
     let made = if EXACT.get(values) {
-        use faer::linalg::solvers::DenseSolveCore as _;
-        (&eye + &s) * (&eye - &s).partial_piv_lu().inverse()
+        times((&eye + &s).as_ref(), inverse((&eye - &s).as_ref()).as_ref())
     } else {
         if let Some(bound) = BOUND.get(values) {
             let length = s.norm_l2();
@@ -400,7 +400,7 @@ fn turned(values: &Values, angles: &[f32], r: usize) -> Vec<f64> {
         let last = if last == 2 { 3 } else { last };
         let (mut power, mut sum) = (eye.clone(), eye);
         for i in 1..=last {
-            power = &power * &s;
+            power = times(power.as_ref(), s.as_ref());
             // The last has the factor 1, but for the series of two terms.
             let factor = if i == last && last > 1 { 1.0 } else { 2.0 };
             sum += faer::Scale(factor) * &power;

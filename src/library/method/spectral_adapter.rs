@@ -1,6 +1,5 @@
 //! Spectral adapters (methods R15): the top singular vectors of a matrix, moved or rotated.
 
-use faer::linalg::solvers::DenseSolveCore;
 use faer::{Mat, MatRef};
 
 use super::super::derive::{BaseParam, Derivation, Svd};
@@ -12,6 +11,7 @@ use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
     Value, Values,
 };
+use crate::linalg::{inverse, times};
 use crate::program::Real;
 use crate::program::op::{BinaryKind, Broadcast, Epilogue, Inverse, MatMul, MulRows};
 
@@ -197,11 +197,11 @@ fn rotated((x, [rows, columns]): (&[f32], [usize; 2]), p: &[f32], from_left: boo
     let one = |i, j| if i == j { 1.0 } else { 0.0 };
     let plus = Mat::from_fn(size, size, |i, j| one(i, j) + k(i, j));
     let minus = Mat::from_fn(size, size, |i, j| one(i, j) - k(i, j));
-    let turned = minus * plus.partial_piv_lu().inverse();
+    let turned = times(minus.as_ref(), inverse(plus.as_ref()).as_ref());
     let made = if from_left {
-        turned.transpose() * x
+        times(turned.transpose(), x.as_ref())
     } else {
-        x * turned
+        times(x.as_ref(), turned.as_ref())
     };
     let all = (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
     all.map(|at| made[at] as f32).collect()

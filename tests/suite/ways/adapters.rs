@@ -16,13 +16,13 @@ fn numbers(seed: &str, count: usize, size: f32) -> Vec<f32> {
 /// Writes adapters in peft's format on a base: one with several ranks and scales and with further modules saved whole,
 /// and one on the head's maps.
 pub(super) fn make_adapters(dir: &Path, base: &Path) {
-    let weights = safetensors::load(base.join("model.safetensors"), &Device::Cpu).expect("weights");
+    let weights = tensor::load(base.join("model.safetensors"));
     let shape = |name: &str| weights[name].dims().to_vec();
     let write = |name: &str, mut config: Value, linear: &[(String, usize)], whole: &[String]| {
         let mut tensors: HashMap<String, Tensor> = HashMap::new();
         let mut put = |name: String, dims: &[usize], near: Option<&Tensor>| {
             let data = numbers(&name, dims.iter().product(), 0.1);
-            let mut tensor = Tensor::from_vec(data, dims, &Device::Cpu).expect("fits");
+            let mut tensor = Tensor::from_vec(data, dims).expect("fits");
             if let Some(near) = near {
                 tensor = (tensor + near).expect("fits");
             }
@@ -38,7 +38,7 @@ pub(super) fn make_adapters(dir: &Path, base: &Path) {
         }
         let to = dir.join(name);
         std::fs::create_dir_all(&to).expect("a folder");
-        safetensors::save(&tensors, to.join("adapter_model.safetensors")).expect("written");
+        tensor::save(&tensors, to.join("adapter_model.safetensors"));
         config["peft_type"] = json!("LORA");
         config["base_model_name_or_path"] = json!("base");
         std::fs::write(to.join("adapter_config.json"), config.to_string()).expect("written");
@@ -101,8 +101,7 @@ pub(super) fn with_peft(
     mut weights: HashMap<String, Tensor>,
 ) -> HashMap<String, Tensor> {
     let config: Value = json(adapter.join("adapter_config.json"));
-    let tensors = safetensors::load(adapter.join("adapter_model.safetensors"), &Device::Cpu)
-        .expect("an adapter");
+    let tensors = tensor::load(adapter.join("adapter_model.safetensors"));
     let own: BTreeMap<String, Tensor> = tensors
         .into_iter()
         .map(|(name, t)| {
@@ -211,7 +210,7 @@ fn in_blocks(config: &Value, module: &str, (a, b): (&Tensor, &Tensor)) -> (Tenso
             whole[i / each * width..][..width].copy_from_slice(row);
             whole
         });
-        Tensor::new(whole.collect::<Vec<_>>(), &Device::Cpu).expect("fits")
+        Tensor::new(whole.collect::<Vec<_>>()).expect("fits")
     };
     let (of_a, of_b) = (is("target_modules_bd_a"), is("target_modules_bd_b"));
     assert!(config.is_null() || of_a != of_b, "{module}");
@@ -230,7 +229,7 @@ fn put_rows(weights: &mut HashMap<String, Tensor>, module: &str, rows: &Tensor, 
     for (row, at) in rows.into_iter().zip(at) {
         all[at.as_u64().expect("a number") as usize] = row;
     }
-    let table = Tensor::new(all, &Device::Cpu).expect("fits");
+    let table = Tensor::new(all).expect("fits");
     weights.insert(name, table);
 }
 
@@ -248,7 +247,7 @@ fn add_shira(weights: &mut HashMap<String, Tensor>, module: &str, values: &Tenso
     for ((value, row), column) in values.iter().zip(&at[0]).zip(&at[1]) {
         all[*row as usize * columns + *column as usize] += value;
     }
-    let sum = Tensor::from_vec(all, (*rows, *columns), &Device::Cpu).expect("fits");
+    let sum = Tensor::from_vec(all, (*rows, *columns)).expect("fits");
     weights.insert(name, sum);
 }
 

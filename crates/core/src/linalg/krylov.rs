@@ -8,7 +8,7 @@ use faer::linalg::svd::{self, ComputeSvdVectors::Thin};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use super::PIECE;
+use super::triplets::PIECE;
 use crate::base::rng::Stream;
 
 /// Most restarts before the whole decomposition is computed.
@@ -19,10 +19,10 @@ const TOLERANCE: f64 = 1e-6;
 const ROUGH: f64 = 1e-5;
 
 /// Left vectors as columns, values, right vectors as columns.
-pub(in crate::library::derive) type Parts = (Mat<f64>, Vec<f64>, Mat<f64>);
+pub type Parts = (Mat<f64>, Vec<f64>, Mat<f64>);
 
 /// The thin decomposition `a = U diag(S) Vᵀ`.
-pub(in crate::library::derive) fn thin(a: MatRef<'_, f64>) -> Option<Parts> {
+pub fn thin(a: MatRef<'_, f64>) -> Option<Parts> {
     let (m, n) = a.shape();
     let size = m.min(n);
     let (mut u, mut v) = (Mat::zeros(m, size), Mat::zeros(n, size));
@@ -194,7 +194,7 @@ fn project_out(basis: MatRef<'_, f64>, mut x: MatMut<'_, f64>) {
 }
 
 /// Replaces the columns by an orthonormal basis that spans at least them.
-pub(in crate::library::derive) fn orthonormalise(x: &mut Mat<f64>) {
+pub fn orthonormalise(x: &mut Mat<f64>) {
     let (m, n) = x.shape();
     let size = qr::recommended_block_size::<f64>(m, n);
     let scratch = qr::qr_in_place_scratch::<f64>(m, n, size, Par::Seq, Default::default()).or(

@@ -1,9 +1,6 @@
 use super::*;
 use crate::base::rng::Stream;
-use crate::files::weights::Checkpoint;
-use crate::program::types::DType;
 use faer::Mat;
-use std::path::Path;
 
 fn random(out: usize, input: usize) -> Vec<f32> {
     let stream = Stream::new(7, "matrix");
@@ -19,18 +16,18 @@ fn pool(threads: usize) -> rayon::ThreadPool {
         .unwrap()
 }
 
+/// A matrix of the embedded model, whose file has a header in JSON and numbers in f16 behind it.
 fn real(name: &str) -> (Vec<f32>, usize, usize) {
-    let c = Checkpoint::open(Path::new("recipes/reviews-mini")).unwrap();
-    let shape = c.info(name).unwrap().1.to_vec();
-    let t = c
-        .read(&[name.to_owned()], &shape, DType::F32)
-        .unwrap()
-        .unwrap();
-    (
-        t.slice::<f32>().unwrap().to_vec(),
-        shape[0] as usize,
-        shape[1] as usize,
-    )
+    let file = std::fs::read("../../recipes/reviews-mini/model.safetensors").unwrap();
+    let (length, rest) = file.split_first_chunk().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let tensor = &header[name];
+    assert_eq!(tensor["dtype"], "F16");
+    let size = |key: &str, i: usize| tensor[key][i].as_u64().unwrap() as usize;
+    let numbers = data[size("data_offsets", 0)..size("data_offsets", 1)].chunks_exact(2);
+    let numbers = numbers.map(|x| half::f16::from_le_bytes([x[0], x[1]]).to_f32());
+    (numbers.collect(), size("shape", 0), size("shape", 1))
 }
 
 fn join(d: &Decomposition, out: usize) -> Triplets {
