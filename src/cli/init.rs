@@ -339,10 +339,15 @@ impl Init {
         } else {
             format!("hub {}", quote(&self.model))
         };
+        // A tenth of fewer rows than five is none, to the nearest whole number.
+        let share = match survey.rows {
+            rows @ 1..5 => 100_u64.div_ceil(rows),
+            _ => 10,
+        };
         let carved = match choice.task {
-            _ if dev => "",
-            Task::Classify => ", split = { dev = 10%, seed = 1, stratify = true }",
-            _ => ", split = { dev = 10%, seed = 1 }",
+            _ if dev => String::new(),
+            Task::Classify => format!(", split = {{ dev = {share}%, seed = 1, stratify = true }}"),
+            _ => format!(", split = {{ dev = {share}%, seed = 1 }}"),
         };
         let (objective, metrics, lr) = match choice.task {
             Task::Classify => ("classify", "accuracy, f1_macro", "2e-4"),
@@ -365,7 +370,12 @@ impl Init {
             choice.why
         );
         if !dev {
-            text.push_str("# A tenth of the rows is kept back to score with.\n");
+            let part = if share == 10 {
+                "A tenth of the rows"
+            } else {
+                "One row"
+            };
+            let _ = writeln!(text, "# {part} is kept back to score with.");
         }
         let _ = write!(
             text,

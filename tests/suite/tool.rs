@@ -11,7 +11,7 @@ fn peftc(dir: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// A folder with two files of data.
+/// A folder with files of data.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let mut rows = String::from("id\tsentence\tlabel\n");
@@ -25,6 +25,8 @@ fn folder() -> tempfile::TempDir {
         .map(|i| format!("{{\"text\": \"a text {i}\", \"score\": {}.5}}\n", i % 7))
         .collect();
     std::fs::write(dir.path().join("scores.jsonl"), scores).expect("written");
+    let few = "sentence\tlabel\na warm film\tgood\nit is dull\tbad\nthe best of all\tgood\nwhat a mess\tbad\n";
+    std::fs::write(dir.path().join("few.tsv"), few).expect("written");
     dir
 }
 
@@ -70,6 +72,7 @@ fn a_first_recipe_is_written_and_is_right() {
     for (data, output, objective) in [
         ("films.tsv", "a.peft", "objective = classify"),
         ("scores.jsonl", "b.peft", "objective = regress"),
+        ("few.tsv", "few.peft", "dev = 25%"),
     ] {
         let args = ["init", data, model, "--output", output, "--offline"];
         let said = stdout_of(&done(&mut peftc(dir.path(), &args)));
