@@ -41,21 +41,21 @@ pub(crate) fn in_memory(n: u64) -> usize {
 /// `None` where there is no home.
 #[must_use]
 pub fn cache(part: &str) -> Option<PathBuf> {
-    let named = std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty());
-    let base = match named {
-        Some(base) => PathBuf::from(base),
-        None => std::env::home_dir()?.join(".cache"),
-    };
-    Some(base.join("peftc").join(part))
+    below(("XDG_CACHE_HOME", ".cache"), part)
 }
 
 /// A file of peftc's settings: below `~/.config/peftc`, or `XDG_CONFIG_HOME`. `None` where there is no home.
 #[must_use]
 pub fn settings(file: &str) -> Option<PathBuf> {
-    let named = std::env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty());
+    below(("XDG_CONFIG_HOME", ".config"), file)
+}
+
+/// A path of peftc's below the folder that a variable names, or below that folder of the home.
+fn below((variable, folder): (&str, &str), path: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).filter(|v| !v.is_empty());
     let base = match named {
         Some(base) => PathBuf::from(base),
-        None => std::env::home_dir()?.join(".config"),
+        None => std::env::home_dir()?.join(folder),
     };
-    Some(base.join("peftc").join(file))
+    Some(base.join("peftc").join(path))
 }

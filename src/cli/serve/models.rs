@@ -59,8 +59,6 @@ pub(super) struct Directory(RwLock<Vec<About>>);
 pub(super) struct Served {
     pub(super) kind: Kind,
     pub(super) about: About,
-    /// The number of the weights it stands on.
-    weights: usize,
 }
 
 /// What a model does.
@@ -265,11 +263,7 @@ impl Models {
             shares: matches!(&kind, Kind::Labels(session) if session.shares()),
             counts: self.numbers.of(name),
         };
-        Ok(Served {
-            kind,
-            about,
-            weights: number,
-        })
+        Ok(Served { kind, about })
     }
 
     /// Gives a model up, with what of its weights nobody else reads.
@@ -284,14 +278,15 @@ impl Models {
         self.directory
             .change(|list| list.retain(|own| own.id != id));
         if let Some(gone) = self.served.remove(&id) {
-            self.clear(gone.weights);
+            self.clear(gone.about.backbone);
         }
         Ok(())
     }
 
     /// Gives up the tensors of some weights that no model reads.
     fn clear(&mut self, number: usize) {
-        let on_it = || self.served.values().filter(|own| own.weights == number);
+        let all = || self.served.values();
+        let on_it = || all().filter(|own| own.about.backbone == number);
         if on_it().next().is_none() {
             self.weights.remove(&number);
             return;
@@ -325,14 +320,16 @@ impl Models {
 
     /// What the models on the weights of one have in common, and all models.
     pub(super) fn together(&mut self, id: u64) -> Option<(&mut Together, &BTreeMap<u64, Served>)> {
-        let weights = &self.served.get(&id)?.weights;
-        let together = &mut self.weights.get_mut(weights)?.together;
+        let weights = self.served.get(&id)?.about.backbone;
+        let together = &mut self.weights.get_mut(&weights)?.together;
         Some((together, &self.served))
     }
 
     /// Most tensor bytes so far on the weights of a model.
     pub(super) fn peak(&self, id: u64) -> u64 {
-        let weights = self.get(id).and_then(|own| self.weights.get(&own.weights));
+        let weights = self
+            .get(id)
+            .and_then(|own| self.weights.get(&own.about.backbone));
         weights.map_or(0, |weights| weights.backbone.peak())
     }
 }

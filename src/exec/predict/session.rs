@@ -240,8 +240,15 @@ impl Session {
         rows: &Prepared,
         observer: &mut dyn Observer,
     ) -> Result<Predictions, RunError> {
-        let set = rows.set()?;
-        let walk = self.walk(&set, None);
+        self.scored(&rows.set()?, observer)
+    }
+
+    fn scored(
+        &self,
+        set: &EncodedSet,
+        observer: &mut dyn Observer,
+    ) -> Result<Predictions, RunError> {
+        let walk = self.walk(set, None);
         let mut runner = self.runner();
         let all = score(&mut runner, &self.program, walk, observer)?;
         Ok(averaged(self.predictor.task.as_ref(), all, self.draws))
@@ -257,8 +264,9 @@ impl Session {
         form: Form,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Vec<Json>>, RunError> {
-        let all = self.score(rows, observer)?;
-        self.values(&rows.set()?, &all, form)
+        let set = rows.set()?;
+        let all = self.scored(&set, observer)?;
+        self.values(&set, &all, form)
     }
 
     /// What was scored, as values that are added to rows.
