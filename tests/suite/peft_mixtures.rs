@@ -44,7 +44,7 @@ fn adamss(
     let whole = |key: &str| config[key].as_u64().expect("a number");
     let weight = &weights[&format!("{module}.weight")];
     let (out, input) = weight.dims2()?;
-    let mut numbers: Vec<f32> = weight.flatten_all()?.to_vec1()?;
+    let mut numbers: Vec<f32> = weight.numbers().to_vec();
     let bias = weights.get(&format!("{module}.bias"));
     if let Some(bias) = bias {
         numbers.extend(bias.to_vec1()?);

@@ -246,7 +246,7 @@ fn kasa(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
         weight: BaseParam::weight("w", [out as u64, input as u64]),
         dropped: rank as u64,
     };
-    let plain: Vec<f32> = weight.flatten_all()?.to_vec1()?;
+    let plain: Vec<f32> = weight.numbers().to_vec();
     let left = by.make(plain).expect("finite numbers").remove(0);
     let left = Tensor::from_vec(left, (out, input))?;
     let a = a.broadcast_mul(&own.get("lora_diag").unsqueeze(1)?)?;

@@ -12,13 +12,8 @@ type Weights = HashMap<String, Tensor>;
 /// `W` without its smallest triplets, by products with the span of the largest: those of `WᵀW`, iterated.
 fn largest(weight: &Tensor, keep: usize) -> Result<Tensor> {
     let (rows, columns) = weight.dims2()?;
-    let list: Vec<f64> = weight
-        .flatten_all()?
-        .to_vec1()?
-        .into_iter()
-        .map(f64::from)
-        .collect();
-    let m = faer::Mat::from_fn(rows, columns, |i, j| list[i * columns + j]);
+    let list = weight.numbers();
+    let m = faer::Mat::from_fn(rows, columns, |i, j| f64::from(list[i * columns + j]));
     let svd = m.thin_svd().expect("it converges");
     let (u, s, v) = (svd.U(), svd.S().column_vector(), svd.V());
     let one = |at: usize| {
@@ -82,7 +77,7 @@ fn peanut(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
 fn supertuning(own: &Own<'_>, weight: &Tensor) -> Result<Tensor> {
     let values = own.get("supertuning_values").to_vec1()?;
     let places = own.get("supertuning_indices").to_vec1()?;
-    let mut all = weight.flatten_all()?.to_vec1()?;
+    let mut all = weight.numbers().to_vec();
     for (value, place) in values.into_iter().zip(places) {
         all[place as usize] += value;
     }

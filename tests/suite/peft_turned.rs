@@ -123,7 +123,7 @@ fn road(config: &Value, theta: &[f32], alpha: &[f32], out: usize) -> Result<Tens
 
 fn c3a(own: &Tensor) -> Result<Tensor> {
     let (down, across, size) = own.dims3()?;
-    let kernels = own.flatten_all()?.to_vec1()?;
+    let kernels = own.numbers();
     let width = across * size;
     let one = |i: usize| {
         let (row, column) = (i / width, i % width);

@@ -52,13 +52,6 @@ fn tensors(dir: &Path) -> Vec<(String, Tensor)> {
     all
 }
 
-fn numbers(tensor: &Tensor) -> Vec<f32> {
-    tensor
-        .flatten_all()
-        .and_then(|t| t.to_vec1())
-        .expect("numbers")
-}
-
 fn losses(dir: &Path) -> Vec<f64> {
     let text = std::fs::read_to_string(dir.join(".peftc/runs/r/s/metrics.jsonl")).expect("a log");
     let loss = |line: &str| {
@@ -130,7 +123,7 @@ fn as_many_triplets_are_left_as_the_budget_says() {
     run(&recipe(dir.path(), STEPPING[0], ", steps = 12"));
     let all = tensors(dir.path());
     let values = all.iter().filter(|(name, _)| name.ends_with("lora_E"));
-    let values: Vec<f32> = values.flat_map(|(_, e)| numbers(e)).collect();
+    let values: Vec<f32> = values.flat_map(|(_, e)| e.numbers()).copied().collect();
     let left = values.iter().filter(|x| **x != 0.0).count();
     assert_eq!((left * 2, values.len() % 4), (values.len(), 0));
 }
@@ -143,7 +136,10 @@ fn gates_close_and_the_two_readings_differ() {
         run(&recipe(dir.path(), &method, ", steps = 12"));
         let all = tensors(dir.path());
         let gates = all.iter().filter(|(name, _)| name.ends_with("sora_gate"));
-        gates.flat_map(|(_, gate)| numbers(gate)).collect()
+        gates
+            .flat_map(|(_, gate)| gate.numbers())
+            .copied()
+            .collect()
     };
     let (soft, reference) = (gates("soft"), gates("reference"));
     let closed = |gates: &[f32]| gates.iter().filter(|x| **x == 0.0).count();
@@ -195,7 +191,7 @@ fn groups_of_rates_are_counted_and_act() {
         run(&recipe(dir.path(), method, ", steps = 1"));
         let all = tensors(dir.path());
         let b = all.iter().find(|(name, _)| name.ends_with("lora_B.weight"));
-        let b = numbers(&b.expect("a pair").1);
+        let b = b.expect("a pair").1.numbers();
         b.iter().fold(0.0, |most, x| x.abs().max(most))
     };
     let (one, sixteen) = (

@@ -219,9 +219,7 @@ fn plain(base: &Path, format: Format) -> HashMap<String, Tensor> {
             continue;
         };
         assert!(format.fits(*width as u64), "{name}");
-        let mut all: Vec<f32> = tensor.flatten_all().and_then(|t| t.to_vec1()).expect("f32");
-        packed.round(&mut all).expect("finite");
-        *tensor = Tensor::from_vec(all, tensor.dims()).expect("fits");
+        packed.round(tensor.numbers_mut()).expect("finite");
     }
     weights
 }

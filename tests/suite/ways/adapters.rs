@@ -241,7 +241,7 @@ fn add_shira(weights: &mut HashMap<String, Tensor>, module: &str, values: &Tenso
         panic!("{module} is no matrix");
     };
     assert_eq!(values.dims()[0] % (rows + columns), 0, "{module}");
-    let mut all: Vec<f32> = weight.flatten_all().and_then(|t| t.to_vec1()).expect("f32");
+    let mut all: Vec<f32> = weight.numbers().to_vec();
     let values: Vec<f32> = values.to_vec1().expect("f32");
     let at: Vec<Vec<f32>> = at.to_vec2().expect("places");
     for ((value, row), column) in values.iter().zip(&at[0]).zip(&at[1]) {
