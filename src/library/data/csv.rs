@@ -140,15 +140,25 @@ impl<'a> Records<'a> {
             }
             any = true;
             let (mut used, mut done, mut broken) = (0, false, false);
-            for &byte in buffer {
+            while let Some(rest) = buffer.get(used..).filter(|rest| !rest.is_empty()) {
+                // Whatever means nothing here goes on at once.
+                let run = match state {
+                    State::Quoted => memchr::memchr(b'"', rest),
+                    State::Plain => memchr::memchr3(b',', b'\n', b'\r', rest),
+                    State::Begin | State::Quote => Some(0),
+                };
+                let (plain, rest) = rest.split_at(run.unwrap_or(rest.len()));
+                if state == State::Quoted {
+                    self.line += memchr::memchr_iter(b'\n', plain).count() as u64;
+                }
+                self.text.extend_from_slice(plain);
+                used += plain.len();
+                let Some(&byte) = rest.first() else {
+                    break;
+                };
                 used += 1;
                 state = match (state, byte) {
-                    (State::Quoted, b'"') => State::Quote,
-                    (State::Quoted, _) => {
-                        self.line += u64::from(byte == b'\n');
-                        self.text.push(byte);
-                        State::Quoted
-                    }
+                    (State::Quoted, _) => State::Quote,
                     (State::Quote, b'"') => {
                         self.text.push(b'"');
                         State::Quoted
@@ -171,7 +181,7 @@ impl<'a> Records<'a> {
                         broken = true;
                         break;
                     }
-                    (_, _) => {
+                    (State::Begin | State::Plain, _) => {
                         self.text.push(byte);
                         State::Plain
                     }

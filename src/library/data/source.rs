@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -37,6 +37,8 @@ pub const PACKED: [&str; 4] = ["gz", "gzip", "zst", "zstd"];
 pub struct Input {
     held: Contents,
     size: u64,
+    /// Whether it was unpacked to its end, within the bound.
+    unpacks: Arc<OnceLock<()>>,
     /// Its name in errors.
     pub file: String,
 }
@@ -71,6 +73,7 @@ impl Input {
         Ok(Self {
             held: Contents::File(Arc::new(file)),
             size,
+            unpacks: Arc::default(),
             file: path.display().to_string(),
         })
     }
@@ -82,6 +85,7 @@ impl Input {
         Self {
             size: bytes.len() as u64,
             held: Contents::Memory(bytes),
+            unpacks: Arc::default(),
             file: file.into(),
         }
     }
@@ -126,7 +130,8 @@ impl Input {
         }
     }
 
-    /// Its text from the beginning, unpacked and without a byte order mark.
+    /// Its text from the beginning, unpacked and without a byte order mark. A packed file is unpacked to its end once before a
+    /// row is read: one that is damaged or unpacks to too much is refused at once, whatever its rows are.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -139,29 +144,28 @@ impl Input {
             [0x28, 0xb5, 0x2f, 0xfd] => Packing::Zstd,
             _ => Packing::Plain,
         };
-        let stored = BufReader::with_capacity(BLOCK, self.stored(0));
-        let most = most_unpacked(self.size);
-        let mut text: Box<dyn BufRead> = match packing {
-            Packing::Plain => Box::new(stored),
-            Packing::Gzip => {
-                let unpacked = flate2::bufread::MultiGzDecoder::new(stored);
-                Box::new(BufReader::with_capacity(
-                    BLOCK,
-                    Bounded::new(unpacked, most),
-                ))
-            }
-            Packing::Zstd => {
-                let unpacked = zstd::stream::read::Decoder::with_buffer(stored).map_err(wrong)?;
-                Box::new(BufReader::with_capacity(
-                    BLOCK,
-                    Bounded::new(unpacked, most),
-                ))
-            }
-        };
+        if packing != Packing::Plain && self.unpacks.get().is_none() {
+            let mut whole = self.unpacked(packing).map_err(wrong)?;
+            io::copy(&mut whole, &mut io::sink()).map_err(wrong)?;
+            self.unpacks.get_or_init(|| ());
+        }
+        let mut text = self.unpacked(packing).map_err(wrong)?;
         if text.fill_buf().map_err(wrong)?.starts_with(b"\xEF\xBB\xBF") {
             text.consume(3);
         }
         Ok(text)
+    }
+
+    /// Its bytes from the beginning, unpacked up to the bound.
+    fn unpacked(&self, packing: Packing) -> io::Result<Box<dyn BufRead>> {
+        let stored = BufReader::with_capacity(BLOCK, self.stored(0));
+        let from: Box<dyn Read> = match packing {
+            Packing::Plain => return Ok(Box::new(stored)),
+            Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(stored)),
+            Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(stored)?),
+        };
+        let bounded = Bounded::new(from, most_unpacked(self.size));
+        Ok(Box::new(BufReader::with_capacity(BLOCK, bounded)))
     }
 
     /// The error of bytes that could not be read.
