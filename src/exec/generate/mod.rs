@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::exec::interpreter::Runner;
+use crate::exec::interpreter::{Runner, awake};
 use crate::exec::observe::Observer;
 use crate::files::RunError;
 use crate::library::data::tokens::{Marking, own_id};
@@ -194,10 +194,25 @@ impl Generation<'_> {
         Cached(cached): &mut Cached,
         ears: &mut Ears<'_>,
     ) -> Result<(Vec<Generated>, Pace), RunError> {
-        if self.settings.beams.searches() {
-            cached.clear();
-            return self.search(runner, prompts, ears);
-        }
+        let here = !runner.runs_ahead();
+        let mut make = || {
+            if self.settings.beams.searches() {
+                cached.clear();
+                return self.search(runner, prompts, ears);
+            }
+            self.sampled(runner, prompts, cached, ears)
+        };
+        if here { awake(make) } else { make() }
+    }
+
+    /// The same without a search.
+    fn sampled(
+        &self,
+        runner: &mut Runner,
+        prompts: &[Prompt],
+        cached: &mut Vec<Known>,
+        ears: &mut Ears<'_>,
+    ) -> Result<(Vec<Generated>, Pace), RunError> {
         let sources = self.read_sources(runner, prompts)?;
         let list: Vec<Sequence<'_>> = prompts
             .iter()

@@ -15,10 +15,12 @@ use crate::program::op::{Machine, Tensor};
 use crate::program::rates::Rates;
 use crate::program::{Bindings, Class, DType, Feed, Program, TensorType, Value, Verified};
 
+mod awake;
 mod meter;
 mod outputs;
 mod residents;
 
+pub use awake::awake;
 pub use meter::Meter;
 pub use outputs::Outputs;
 pub use residents::Residents;
