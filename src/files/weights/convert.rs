@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::{Change, Entry, Kind};
 use crate::files::in_memory;
 use crate::program::format::{Encoder, Packed};
-use crate::program::op::{Element, Storage, Tensor};
+use crate::program::op::{Storage, Tensor};
 use crate::program::{DType, Format};
 
 /// Bytes converted between two returns of pages. A power of two, so that parts begin where blocks do.
@@ -42,7 +42,7 @@ impl Read<'_> {
             Change::Rows(order) => {
                 // Rows are whole bytes, in whatever format.
                 let rows = dims.first().copied().unwrap_or(0);
-                let bytes: Vec<u8> = self.collect(|[byte]: [u8; 1]| byte);
+                let bytes = self.bytes();
                 let width = bytes.len().checked_div(rows).unwrap_or(0);
                 let mut turned = vec![0; bytes.len()];
                 for (there, row) in bytes.chunks_exact(width.max(1)).enumerate() {
@@ -70,7 +70,7 @@ impl Read<'_> {
     pub fn tensor(&self, from: &Kind, dims: &[usize], to: Format) -> Result<Tensor, String> {
         let storage = match (from, to) {
             (Kind::Stored(Format::Plain(DType::U32)), Format::Plain(DType::U32)) => {
-                Storage::U32(self.collect(u32::from_le_bytes))
+                self.numbers(DType::U32, to)
             }
             (Kind::Stored(Format::Blocks(own)), Format::Blocks(packed)) if *own == packed => {
                 Storage::Blocks(packed, self.own_blocks(packed)?)
@@ -108,12 +108,7 @@ impl Read<'_> {
     }
 
     fn plain(&self, from: DType, to: DType) -> Result<Storage, String> {
-        let made = match to {
-            DType::F64 => self.convert::<f64>(from),
-            DType::F16 => self.convert::<f16>(from),
-            DType::BF16 => self.convert::<bf16>(from),
-            DType::F32 | DType::U32 => self.convert::<f32>(from),
-        };
+        let made = self.numbers(from, to.into());
         match self.lost(from, &made) {
             None => Ok(made),
             Some(x) => Err(unfit_number(x, to.into())),
@@ -123,13 +118,11 @@ impl Read<'_> {
     /// A number of the file that became infinite.
     fn lost(&self, from: DType, made: &Storage) -> Option<f64> {
         let narrow: fn(f64) -> bool = match made {
-            Storage::F16(v) if !v.iter().all(|x| x.is_finite()) => |x| f16::from_f64(x).is_finite(),
-            Storage::BF16(v) if !v.iter().all(|x| x.is_finite()) => {
-                |x| bf16::from_f64(x).is_finite()
-            }
+            Storage::F16(_) if !made.is_finite() => |x| f16::from_f64(x).is_finite(),
+            Storage::BF16(_) if !made.is_finite() => |x| bf16::from_f64(x).is_finite(),
             _ => return None,
         };
-        let Storage::F64(all) = self.convert::<f64>(from) else {
+        let Storage::F64(all) = self.numbers(from, DType::F64.into()) else {
             return None;
         };
         all.into_iter().find(|&x| x.is_finite() && !narrow(x))
@@ -137,7 +130,7 @@ impl Read<'_> {
 
     /// The blocks as the file has them.
     fn own_blocks(&self, packed: Packed) -> Result<Vec<u8>, String> {
-        let blocks = self.collect(|[byte]: [u8; 1]| byte);
+        let blocks = self.bytes();
         if packed.is_finite(&blocks) {
             return Ok(blocks);
         }
@@ -158,34 +151,35 @@ impl Read<'_> {
                 end,
                 ..*self
             };
-            if let Storage::F32(part) = part.convert::<f32>(from) {
+            if let Storage::F32(part) = part.numbers(from, DType::F32.into()) {
                 encoder.push(&part).map_err(|x| unfit(x, packed.into()))?;
             }
         }
         Ok(encoder.finish())
     }
 
-    fn convert<T: Rounded>(&self, from: DType) -> Storage {
-        T::wrap(match from {
-            DType::F64 => self.collect(|b: [u8; 8]| T::of_f64(f64::from_le_bytes(b))),
-            DType::F32 => self.collect(|b: [u8; 4]| T::of_f32(f32::from_le_bytes(b))),
-            DType::F16 => self.collect(|b: [u8; 2]| T::of_f16(f16::from_le_bytes(b))),
-            DType::BF16 => self.collect(|b: [u8; 2]| T::of_bf16(bf16::from_le_bytes(b))),
-            DType::U32 => Vec::new(),
-        })
+    /// Its numbers, which the file holds as `from`.
+    fn numbers(&self, from: DType, to: Format) -> Storage {
+        let numbers = (self.end - self.start) / in_memory(from.size());
+        let mut made = Storage::for_numbers(to, numbers);
+        self.parts(|part| made.extend(from, part));
+        made
     }
 
-    fn collect<T, const N: usize>(&self, element: impl Fn([u8; N]) -> T) -> Vec<T> {
-        let mut data = Vec::with_capacity((self.end - self.start) / N);
-        let mut at = self.start;
-        while at < self.end {
+    /// Its bytes as they are.
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.end - self.start);
+        self.parts(|part| bytes.extend_from_slice(part));
+        bytes
+    }
+
+    /// Hands its bytes on, a part after another.
+    fn parts(&self, mut each: impl FnMut(&[u8])) {
+        for at in (self.start..self.end).step_by(CHUNK) {
             let next = self.end.min(at + CHUNK);
-            let bytes = self.bytes.get(at..next).unwrap_or_default();
-            data.extend(bytes.as_chunks::<N>().0.iter().map(|&b| element(b)));
+            each(self.bytes.get(at..next).unwrap_or_default());
             (self.release)(at, next - at);
-            at = next;
         }
-        data
     }
 }
 
@@ -275,62 +269,4 @@ fn unfit_number(x: f64, stored: Format) -> String {
         format!("holds {x}, a number that is not finite: the weights are damaged or diverged")
     };
     format!("{what}; hold the model in `dtype = bf16` or `dtype = f32`")
-}
-
-/// A type that numbers of a file are rounded to, once.
-trait Rounded: Element {
-    fn of_f64(x: f64) -> Self;
-    fn of_f32(x: f32) -> Self;
-    fn of_f16(x: f16) -> Self {
-        Self::of_f32(x.to_f32())
-    }
-    fn of_bf16(x: bf16) -> Self {
-        Self::of_f32(x.to_f32())
-    }
-}
-
-impl Rounded for f64 {
-    fn of_f64(x: f64) -> Self {
-        x
-    }
-    fn of_f32(x: f32) -> Self {
-        Self::from(x)
-    }
-}
-
-impl Rounded for f32 {
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "to round is what is asked for"
-    )]
-    fn of_f64(x: f64) -> Self {
-        x as Self
-    }
-    fn of_f32(x: f32) -> Self {
-        x
-    }
-}
-
-impl Rounded for f16 {
-    fn of_f64(x: f64) -> Self {
-        Self::from_f64(x)
-    }
-    fn of_f32(x: f32) -> Self {
-        Self::from_f32(x)
-    }
-    fn of_f16(x: f16) -> Self {
-        x
-    }
-}
-
-impl Rounded for bf16 {
-    fn of_f64(x: f64) -> Self {
-        Self::from_f64(x)
-    }
-    fn of_f32(x: f32) -> Self {
-        Self::from_f32(x)
-    }
-    fn of_bf16(x: bf16) -> Self {
-        x
-    }
 }

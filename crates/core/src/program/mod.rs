@@ -15,6 +15,7 @@ pub mod passes;
 pub mod prefix;
 pub mod print;
 pub mod rates;
+mod rounding;
 pub mod schedule;
 pub mod signal;
 pub mod stored;
