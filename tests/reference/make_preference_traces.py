@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Write preference.json: curves of direct preference optimisation on tiny decoders, with TRL's formulas over transformers.
+"""Write preference.json: curves of preference optimisation on tiny decoders, with TRL's formulas over transformers.
 
 How to run (from the repository root; the environment of make_traces.py):
 
     .venv/bin/python tests/reference/make_preference_traces.py
 
-The weights are those of make_decoder_traces.py. The losses are those of TRL's `DPOTrainer` (`dpo_loss`), written out here:
-log-probabilities are sums over the tokens of a completion and the token that ends it (means for `ipo`), and the reference is the
-model before the first step.
+The weights are those of make_decoder_traces.py. The losses are those of TRL's `DPOTrainer` (`dpo_loss`), of its `CPOTrainer` with
+`loss_type="simpo"` and `cpo_alpha=0`, and of its `ORPOTrainer` (`odds_ratio_loss`; the likelihood that is learned is the completion's, as in
+the paper), written out here: log-probabilities are sums over the tokens of a completion and the token that ends it (means for `ipo`, `simpo`
+and `orpo`), and the reference is the model before the first step.
 """
 
 import os
@@ -25,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from make_decoder_traces import CASES, fnv, mixed, value
 
 HERE = Path(__file__).resolve().parent
-PAIRS, BATCH, STEPS, BETA = 16, 4, 20, 0.3
+PAIRS, BATCH, STEPS, BETA, GAMMA = 16, 4, 20, 0.3, 0.5
 # Name, model, loss, label_smoothing, reference_free, learning rate.
 RUNS = [
     ("sigmoid", "llama", "sigmoid", 0.0, False, 0.2),
@@ -34,6 +35,8 @@ RUNS = [
     ("hinge", "qwen3", "hinge", 0.0, False, 0.1),
     ("ipo", "llama_tied", "ipo", 0.0, False, 0.05),
     ("free", "neox", "sigmoid", 0.0, True, 0.1),
+    ("simpo", "llama", "simpo", 0.1, True, 0.2),
+    ("orpo", "qwen3", "orpo", 0.0, True, 0.1),
 ]
 
 
@@ -68,6 +71,12 @@ def dpo(kind, smoothing, policy, reference):
         losses = (-F.logsigmoid(BETA * logits) * (1 - smoothing) + F.logsigmoid(-BETA * logits) * smoothing) / (1 - 2 * smoothing)
     elif kind == "hinge":
         losses = torch.relu(1 - BETA * logits)
+    elif kind == "simpo":
+        logits = logits - GAMMA / BETA
+        losses = -F.logsigmoid(BETA * logits) * (1 - smoothing) - F.logsigmoid(-BETA * logits) * smoothing
+    elif kind == "orpo":
+        odds = logits - (torch.log1p(-torch.exp(chosen)) - torch.log1p(-torch.exp(rejected)))
+        losses = -chosen - BETA * F.logsigmoid(odds)
     else:
         losses = (logits - 1 / (2 * BETA)) ** 2
     return losses, BETA * (chosen - ref_chosen).detach(), BETA * (rejected - ref_rejected).detach()
@@ -85,7 +94,7 @@ def main():
         with torch.no_grad():
             for path, tensor in model.named_parameters():
                 tensor.copy_(value(path, tensor.shape))
-            mean = loss == "ipo"
+            mean = loss in ("ipo", "simpo", "orpo")
             zeros = torch.zeros(PAIRS)
             reference = (zeros, zeros) if free else both(model, rows, mean)
         curve = []
@@ -107,7 +116,7 @@ def main():
         made.append(dict(name=name, model=of, loss=loss, label_smoothing=smoothing, reference_free=free, rate=rate,
                          curve=curve, after=after))
         print(f"{name:10} {curve[0]:.5f} {curve[-1]:.5f} {after}")
-    out = dict(beta=BETA, batch=BATCH, pairs=rows, runs=made)
+    out = dict(beta=BETA, gamma=GAMMA, batch=BATCH, pairs=rows, runs=made)
     text = json.dumps(out, separators=(",", ":"))
     (HERE / "preference.json").write_text(text.replace('{"name"', '\n{"name"') + "\n")
 

@@ -1,4 +1,4 @@
-//! Direct preference optimisation: curves and rewards against TRL's formulas over transformers, pairs of messages, what is kept
+//! Preference optimisation: curves and rewards against TRL's formulas over transformers, pairs of messages, what is kept
 //! of the reference.
 
 use std::path::Path;
@@ -63,6 +63,16 @@ fn every_loss_has_the_curve_and_the_rewards_of_trl() {
         let smoothing = smoothing.map_or(String::new(), |x| format!(", label_smoothing = {x}"));
         let loss = key("loss").as_str().expect("a loss");
         let (free, rate) = (key("reference_free"), key("rate"));
+        let objective = match loss {
+            "simpo" => format!(
+                "simpo {{ beta = {beta}, gamma = {}{smoothing} }}",
+                traces["gamma"]
+            ),
+            "orpo" => format!("orpo {{ beta = {beta} }}"),
+            _ => format!(
+                "dpo {{ beta = {beta}, loss = {loss}, reference_free = {free}{smoothing} }}"
+            ),
+        };
         // Both texts of a pair are in one micro-batch, however small it is.
         let micro = if name == "sigmoid" {
             ""
@@ -73,7 +83,7 @@ fn every_loss_has_the_curve_and_the_rewards_of_trl() {
             "model m_{name} = local \"{of}\"\n\
              stage t_{name} = train {{ model = m_{name}, data = d.train, adapter = full, lr = {rate}, optimizer = sgd, \
              batch = {batch}{micro}, epochs = 5, clip = 0, dropout = 0, shuffle = false, \
-             objective = dpo {{ beta = {beta}, loss = {loss}, reference_free = {free}{smoothing} }} }}\n\
+             objective = {objective} }}\n\
              stage e_{name} = eval {{ from = t_{name}, data = d.test, batch = 3 }}\n"
         );
     }

@@ -28,10 +28,13 @@ mod multi_label;
 mod multiple_choice;
 mod next_token;
 mod one_class;
+mod orpo;
 mod parts;
 mod places;
+mod preference;
 mod regress;
 mod seq2seq;
+mod simpo;
 mod token_classify;
 mod weighting;
 mod words;
@@ -64,6 +67,8 @@ pub const TASKS: &[&TaskKind] = &[
     &multi_label::KIND,
     &causal_lm::KIND,
     &dpo::KIND,
+    &simpo::KIND,
+    &orpo::KIND,
     &multiple_choice::KIND,
     &token_classify::KIND,
     &seq2seq::KIND,
@@ -169,13 +174,7 @@ pub trait Task: fmt::Debug + Send + Sync {
 
     /// Its name among the task types of peft, if it has one.
     fn peft_type(&self) -> Option<&'static str> {
-        match self.needs() {
-            Head::Sequence => Some("SEQ_CLS"),
-            Head::Tokens => Some("TOKEN_CLS"),
-            Head::MaskedLm => None,
-            Head::CausalLm => Some("CAUSAL_LM"),
-            Head::Seq2Seq => Some("SEQ_2_SEQ_LM"),
-        }
+        self.needs().peft_type()
     }
 
     /// Its name among the tasks of the hub, if it has one there.

@@ -87,6 +87,18 @@ impl Head {
         !matches!(self, Self::Sequence | Self::Tokens)
     }
 
+    /// The name among the task types of peft of what is learned on it, if it has one.
+    #[must_use]
+    pub const fn peft_type(self) -> Option<&'static str> {
+        match self {
+            Self::Sequence => Some("SEQ_CLS"),
+            Self::Tokens => Some("TOKEN_CLS"),
+            Self::MaskedLm => None,
+            Self::CausalLm => Some("CAUSAL_LM"),
+            Self::Seq2Seq => Some("SEQ_2_SEQ_LM"),
+        }
+    }
+
     /// Whether a model has it, and if not, what it lacks.
     ///
     /// # Errors

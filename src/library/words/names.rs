@@ -111,7 +111,7 @@ pub static NAMES: &[Word] = &[
     entry(&["merge_and_unload", "fuse", "merge_lora", "merge_adapter"], "merge"),
     entry(&["zeroth_order", "zo", "zo_sgd", "spsa", "zo_sgd_mezo"], "mezo"),
     entry(&["prompt_search", "select_prompt", "search_prompt"], "choose_prompt"),
-    missing(&["sft", "ppo", "orpo", "kto", "grpo", "rlhf", "reward", "reward_modeling", "cpo", "simpo", "distill", "distillation", "rft"],
+    missing(&["sft", "ppo", "kto", "grpo", "rlhf", "reward", "reward_modeling", "cpo", "distill", "distillation", "rft"],
         "`train`, on labelled texts"),
     missing(&["export", "save", "quantize", "gguf", "onnx", "push", "convert"], "`merge`, which leaves a Hugging Face folder; a training leaves its adapter in peft's format"),
     missing(&["prune", "compress"], "`init = magnitude` or `init = fisher` of `lst`, which begin a side network as a pruned copy of the model"),

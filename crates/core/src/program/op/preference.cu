@@ -1,5 +1,5 @@
 __device__ static double preference_length(const u32* sequences, u32 places, u32 text, u32 loss) {
-    if (loss != 3) {
+    if (loss < 3) {
         return 1.0;
     }
     double length = 0.0;
@@ -13,10 +13,20 @@ __device__ static double preference_softplus(double x) {
     return fmax(x, 0.0) + log1p(exp(-fabs(x)));
 }
 
-__device__ static double preference_of(double margin, u32 loss, double beta, double e) {
+__device__ static double preference_odds(double x) {
+    x = fmin(x, -1e-12);
+    return x - log(-expm1(x));
+}
+
+__device__ static double preference_smoothed(double x, double e) {
+    return (1.0 - e) * preference_softplus(-x) + e * preference_softplus(x);
+}
+
+__device__ static double preference_of(double chosen, double rejected, u32 loss, double beta, double e, double gamma) {
+    double margin = chosen - rejected;
     double x = beta * margin;
     if (loss == 0) {
-        return (1.0 - e) * preference_softplus(-x) + e * preference_softplus(x);
+        return preference_smoothed(x, e);
     }
     if (loss == 1) {
         return ((1.0 - e) * preference_softplus(-x) - e * preference_softplus(x)) / (1.0 - 2.0 * e);
@@ -24,12 +34,18 @@ __device__ static double preference_of(double margin, u32 loss, double beta, dou
     if (loss == 2) {
         return fmax(1.0 - x, 0.0);
     }
-    return (margin - 0.5 / beta) * (margin - 0.5 / beta);
+    if (loss == 3) {
+        return (margin - 0.5 / beta) * (margin - 0.5 / beta);
+    }
+    if (loss == 4) {
+        return preference_smoothed(x - gamma, e);
+    }
+    return beta * preference_softplus(preference_odds(rejected) - preference_odds(chosen)) - chosen;
 }
 
-// One block: a thread a pair. `loss` is 0 for sigmoid, 1 for robust, 2 for hinge, 3 for ipo.
+// One block: a thread a pair. `loss` is 0 for sigmoid, 1 for robust, 2 for hinge, 3 for ipo, 4 for simpo, 5 for orpo.
 extern "C" __global__ void preference(const float* losses, const u32* sequences, const float* scale, const float* reference, float* out, float* rows,
-                                      u32 places, u32 texts, u32 compared, u32 loss, float beta, float smoothing) {
+                                      u32 places, u32 texts, u32 compared, u32 loss, float beta, float smoothing, float gamma) {
     __shared__ double slots[32];
     double sum = 0.0;
     for (u32 pair = threadIdx.x; 2 * pair + 1 < texts; pair += blockDim.x) {
@@ -39,7 +55,7 @@ extern "C" __global__ void preference(const float* losses, const u32* sequences,
             double other = compared ? (double)reference[text] : 0.0;
             above[i] = (other - (double)losses[text]) / preference_length(sequences, places, text, loss);
         }
-        double own = preference_of(above[0] - above[1], loss, (double)beta, (double)smoothing);
+        double own = preference_of(above[0], above[1], loss, (double)beta, (double)smoothing, (double)gamma);
         for (u32 i = 0; i < 2; i++) {
             rows[4 * pair + 2 * i] = (float)((double)beta * above[i]);
             rows[4 * pair + 2 * i + 1] = (float)own;

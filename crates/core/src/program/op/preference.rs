@@ -1,4 +1,4 @@
-//! `preference`: the losses of direct preference optimisation.
+//! `preference`: the losses of pairs of texts of which one is preferred.
 
 use super::super::types::{DType, Dim, Real};
 use super::launch::{
@@ -21,7 +21,15 @@ pub enum PreferenceLoss {
     Hinge,
     /// `(m − 1 / (2 β))²` of the mean of each text's tokens (Azar et al. 2023, arXiv 2310.12036).
     Ipo,
+    /// [`Sigmoid`](Self::Sigmoid) of `β m − γ`, of the mean of each text's tokens (Meng et al. 2024, arXiv 2405.14734, equation 6).
+    Simpo,
+    /// `−c − β log σ(o)` of the mean `c` of the chosen text's tokens: `o` is the logarithm of the ratio of the odds of both texts,
+    /// `p / (1 − p)`, by the means of their tokens (Hong et al. 2024, arXiv 2403.07691, equations 6 and 7; their λ is β here).
+    Orpo,
 }
+
+/// The largest log-likelihood of which odds are taken: those of a certain text have no end.
+const CERTAIN: f64 = -1e-12;
 
 /// `(losses [S, 1], sequences u32[R], scale f32[1]) → (loss [1], rows [S, 2])`, with `reference f32[S, 1]` behind where
 /// there is one.
@@ -38,6 +46,8 @@ pub struct Preference {
     pub beta: Real,
     /// ε, the share of pairs whose order is taken to be wrong.
     pub smoothing: Real,
+    /// γ, the reward by which a chosen text is to be ahead, of [`PreferenceLoss::Simpo`].
+    pub gamma: Real,
 }
 
 /// `log(1 + eˣ)`.
@@ -49,6 +59,13 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-x))
 }
 
+/// The logarithm of the odds of what has this log-likelihood, and its derivative.
+fn odds(x: f64) -> (f64, f64) {
+    let other = -libm::expm1(x.min(CERTAIN));
+    let slope = if x < CERTAIN { 1.0 / other } else { 0.0 };
+    (x.min(CERTAIN) - libm::log(other), slope)
+}
+
 impl Preference {
     /// The number that kernels know the loss by.
     pub(super) const fn code(&self) -> u32 {
@@ -57,41 +74,57 @@ impl Preference {
             PreferenceLoss::Robust => 1,
             PreferenceLoss::Hinge => 2,
             PreferenceLoss::Ipo => 3,
+            PreferenceLoss::Simpo => 4,
+            PreferenceLoss::Orpo => 5,
         }
     }
 
-    /// The loss of a margin.
-    fn of(&self, margin: f64) -> f64 {
+    /// The loss of a pair by the log-likelihoods of the chosen and the rejected text above the reference's.
+    fn of(&self, [chosen, rejected]: [f64; 2]) -> f64 {
         let (beta, e) = (self.beta.get(), self.smoothing.get());
+        let margin = chosen - rejected;
         let x = beta * margin;
+        let smoothed = |x: f64| (1.0 - e) * softplus(-x) + e * softplus(x);
         match self.loss {
-            PreferenceLoss::Sigmoid => (1.0 - e) * softplus(-x) + e * softplus(x),
+            PreferenceLoss::Sigmoid => smoothed(x),
             PreferenceLoss::Robust => {
                 ((1.0 - e) * softplus(-x) - e * softplus(x)) / (1.0 - 2.0 * e)
             }
             PreferenceLoss::Hinge => (1.0 - x).max(0.0),
             PreferenceLoss::Ipo => (margin - 0.5 / beta).powi(2),
+            PreferenceLoss::Simpo => smoothed(x - self.gamma.get()),
+            PreferenceLoss::Orpo => beta * softplus(odds(rejected).0 - odds(chosen).0) - chosen,
         }
     }
 
-    /// Its derivative by the margin.
-    pub(super) fn slope(&self, margin: f64) -> f64 {
+    /// Its derivatives by both.
+    pub(super) fn slopes(&self, [chosen, rejected]: [f64; 2]) -> [f64; 2] {
         let (beta, e) = (self.beta.get(), self.smoothing.get());
+        let margin = chosen - rejected;
         let x = beta * margin;
-        match self.loss {
-            PreferenceLoss::Sigmoid => beta * (e * sigmoid(x) - (1.0 - e) * sigmoid(-x)),
+        let smoothed = |x: f64| beta * (e * sigmoid(x) - (1.0 - e) * sigmoid(-x));
+        let slope = match self.loss {
+            PreferenceLoss::Sigmoid => smoothed(x),
             PreferenceLoss::Robust => {
                 -beta * (e * sigmoid(x) + (1.0 - e) * sigmoid(-x)) / (1.0 - 2.0 * e)
             }
             PreferenceLoss::Hinge if x < 1.0 => -beta,
             PreferenceLoss::Hinge => 0.0,
             PreferenceLoss::Ipo => 2.0 * (margin - 0.5 / beta),
-        }
+            PreferenceLoss::Simpo => smoothed(x - self.gamma.get()),
+            PreferenceLoss::Orpo => {
+                let (own, other) = (odds(chosen), odds(rejected));
+                let slope = beta * sigmoid(other.0 - own.0);
+                return [-slope * own.1 - 1.0, slope * other.1];
+            }
+        };
+        [slope, -slope]
     }
 
     /// Whether a text counts by the mean of its tokens.
     pub(super) const fn is_mean(&self) -> bool {
-        matches!(self.loss, PreferenceLoss::Ipo)
+        use PreferenceLoss::{Ipo, Orpo, Simpo};
+        matches!(self.loss, Ipo | Simpo | Orpo)
     }
 
     /// What each text's loss is divided by.
@@ -189,7 +222,8 @@ impl OpRule for Preference {
                 u32::from(compared),
                 self.code(),
                 self.beta.get() as f32,
-                self.smoothing.get() as f32
+                self.smoothing.get() as f32,
+                self.gamma.get() as f32
             ],
         );
         Some(list)
@@ -209,7 +243,7 @@ impl OpRule for Preference {
             rows.fill(T::of(f64::NAN));
             for (pair, rows) in above.chunks_exact(2).zip(rows.chunks_exact_mut(4)) {
                 let (chosen, rejected) = (pair[0], pair[1]);
-                let loss = self.of(chosen - rejected);
+                let loss = self.of([chosen, rejected]);
                 rows.copy_from_slice(&[beta * chosen, loss, beta * rejected, loss].map(T::of));
                 sum += 2.0 * loss;
             }
@@ -259,11 +293,12 @@ pub(super) fn operands(texts: usize) -> Vec<super::Tensor> {
 /// Every loss.
 #[cfg(test)]
 pub(super) fn kinds() -> Vec<Preference> {
-    use PreferenceLoss::{Hinge, Ipo, Robust, Sigmoid};
+    use PreferenceLoss::{Hinge, Ipo, Orpo, Robust, Sigmoid, Simpo};
     let of = |loss, smoothing| Preference {
         loss,
         beta: Real::new(0.5),
         smoothing: Real::new(smoothing),
+        gamma: Real::new(0.75),
     };
     vec![
         of(Sigmoid, 0.0),
@@ -271,6 +306,8 @@ pub(super) fn kinds() -> Vec<Preference> {
         of(Robust, 0.125),
         of(Hinge, 0.0),
         of(Ipo, 0.0),
+        of(Simpo, 0.125),
+        of(Orpo, 0.0),
     ]
 }
 

@@ -1,5 +1,5 @@
 __device__ static double preference_grad_length(const u32* sequences, u32 places, u32 text, u32 loss) {
-    if (loss != 3) {
+    if (loss < 3) {
         return 1.0;
     }
     double length = 0.0;
@@ -13,22 +13,43 @@ __device__ static double preference_sigmoid(double x) {
     return 1.0 / (1.0 + exp(-x));
 }
 
-__device__ static double preference_slope(double margin, u32 loss, double beta, double e) {
+// The logarithm of odds and its derivative.
+__device__ static double preference_grad_odds(double x, double* slope) {
+    double other = -expm1(fmin(x, -1e-12));
+    *slope = x < -1e-12 ? 1.0 / other : 0.0;
+    return fmin(x, -1e-12) - log(other);
+}
+
+__device__ static double preference_smoothed_slope(double x, double beta, double e) {
+    return beta * (e * preference_sigmoid(x) - (1.0 - e) * preference_sigmoid(-x));
+}
+
+// The derivative by the chosen text, or by the rejected one.
+__device__ static double preference_slope(double chosen, double rejected, u32 of_rejected, u32 loss, double beta, double e, double gamma) {
+    double margin = chosen - rejected;
     double x = beta * margin;
+    double slope;
     if (loss == 0) {
-        return beta * (e * preference_sigmoid(x) - (1.0 - e) * preference_sigmoid(-x));
+        slope = preference_smoothed_slope(x, beta, e);
+    } else if (loss == 1) {
+        slope = -beta * (e * preference_sigmoid(x) + (1.0 - e) * preference_sigmoid(-x)) / (1.0 - 2.0 * e);
+    } else if (loss == 2) {
+        slope = x < 1.0 ? -beta : 0.0;
+    } else if (loss == 3) {
+        slope = 2.0 * (margin - 0.5 / beta);
+    } else if (loss == 4) {
+        slope = preference_smoothed_slope(x - gamma, beta, e);
+    } else {
+        double own, other;
+        double ratio = preference_grad_odds(chosen, &own) - preference_grad_odds(rejected, &other);
+        slope = beta * preference_sigmoid(-ratio);
+        return of_rejected ? slope * other : -slope * own - 1.0;
     }
-    if (loss == 1) {
-        return -beta * (e * preference_sigmoid(x) + (1.0 - e) * preference_sigmoid(-x)) / (1.0 - 2.0 * e);
-    }
-    if (loss == 2) {
-        return x < 1.0 ? -beta : 0.0;
-    }
-    return 2.0 * (margin - 0.5 / beta);
+    return of_rejected ? -slope : slope;
 }
 
 extern "C" __global__ void preference_grad(const float* up, const float* losses, const u32* sequences, const float* scale, const float* reference, float* out,
-                                           u32 places, u64 texts, u32 compared, u32 loss, float beta, float smoothing) {
+                                           u32 places, u64 texts, u32 compared, u32 loss, float beta, float smoothing, float gamma) {
     double factor = 2.0 * (double)up[0] * (double)scale[0];
     EACH(text, texts) {
         u64 first = text - text % 2;
@@ -41,8 +62,9 @@ extern "C" __global__ void preference_grad(const float* up, const float* losses,
                 lengths[i] = preference_grad_length(sequences, places, (u32)first + i, loss);
                 above[i] = (other - (double)losses[first + i]) / lengths[i];
             }
-            double slope = factor * preference_slope(above[0] - above[1], loss, (double)beta, (double)smoothing);
-            out[text] = (float)(text % 2 == 0 ? -slope / lengths[0] : slope / lengths[1]);
+            u32 of = (u32)(text % 2);
+            double slope = preference_slope(above[0], above[1], of, loss, (double)beta, (double)smoothing, (double)gamma);
+            out[text] = (float)(-factor * slope / lengths[of]);
         }
     }
 }

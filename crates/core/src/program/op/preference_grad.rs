@@ -1,4 +1,4 @@
-//! `preference_grad`: gradient of the losses of direct preference optimisation.
+//! `preference_grad`: gradient of the losses of pairs of texts of which one is preferred.
 
 use super::launch::{
     KernelSource, Launches,
@@ -58,7 +58,8 @@ impl OpRule for PreferenceGrad {
                 u32::from(compared),
                 self.of.code(),
                 self.of.beta.get() as f32,
-                self.of.smoothing.get() as f32
+                self.of.smoothing.get() as f32,
+                self.of.gamma.get() as f32
             ],
         );
         Some(list)
@@ -77,8 +78,8 @@ impl OpRule for PreferenceGrad {
             let each = above.chunks_exact(2).zip(lengths.chunks_exact(2));
             for ((pair, length), out) in each.zip(out.chunks_exact_mut(2)) {
                 // The loss counts once for each text of the pair.
-                let slope = 2.0 * up * self.of.slope(pair[0] - pair[1]);
-                out.copy_from_slice(&[-slope / length[0], slope / length[1]].map(T::of));
+                let slopes = self.of.slopes([pair[0], pair[1]]).map(|slope| 2.0 * up * slope);
+                out.copy_from_slice(&[-slopes[0] / length[0], -slopes[1] / length[1]].map(T::of));
             }
         });
         Ok(())
