@@ -19,6 +19,8 @@ use crate::library::data::form::{Form, Learn, Supervision};
 use crate::library::data::set::DataSet;
 use crate::library::data::tokens::{EncodedSet, Marking};
 use crate::library::demonstrations::Demonstrations;
+use crate::library::generate::Rules;
+use crate::library::model::Sides;
 use crate::library::prompt::Template;
 use crate::library::task::Task;
 use crate::library::tokenizer::Tokenizer;
@@ -48,6 +50,8 @@ pub struct BoundModel {
     pub chat: Option<super::chat::Bound>,
     /// Tokens that end a text, where it has a head for the next token.
     pub ends: Vec<u32>,
+    /// What is said of the tokens that are made, where it makes targets of sources.
+    pub rules: Option<Rules>,
     /// Hash of all that makes it what it is; `None` where that could not be had.
     pub identity: Option<String>,
     /// The tensors in its files, where they are at hand.
@@ -153,7 +157,8 @@ pub(super) struct Want<'a> {
 impl Want<'_> {
     /// Most tokens of a text, with those that are put into it, and with its target and the token before that.
     pub(super) fn longest(&self) -> u32 {
-        let target = self.task.target_length().map_or(0, |n| n + 1);
+        let most = self.rows.sides.map_or(u64::MAX, |sides| sides.longest);
+        let target = self.task.target_length().map_or(0, |n| n.min(most) + 1);
         (self.max_length + u64::from(self.marking.virtual_tokens) + target) as u32
     }
 }
@@ -169,8 +174,8 @@ pub(super) struct Rows<'a> {
     pub template: Option<&'a ChatTemplate>,
     /// The template's variables that the recipe gives.
     pub variables: Option<&'a Map<String, Json>>,
-    /// The token that stands before a target, where it is no text with its source.
-    pub start: Option<u32>,
+    /// How targets are learned, where they are no texts with their sources.
+    pub sides: Option<Sides>,
 }
 
 impl Rows<'_> {
@@ -180,14 +185,14 @@ impl Rows<'_> {
         learn: Learn::Nothing,
         template: None,
         variables: None,
-        start: None,
+        sides: None,
     };
 
     /// Hash of all that decides what they become beside the tokenizer; empty where that is nothing.
     pub(super) fn identity(&self) -> String {
         let template = self.template.map(ChatTemplate::identity);
-        if let Some(start) = self.start {
-            return format!("targets behind {start}");
+        if let Some(sides) = self.sides {
+            return format!("targets {sides:?}");
         }
         match (self.form, template, self.variables) {
             (_, None, None) => String::new(),

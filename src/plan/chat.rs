@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::bind::{Binder, BoundModel, Rows, Want};
-use super::error::{BAD_DATA, BAD_PROMPT, BAD_TEMPLATE};
+use super::error::{BAD_DATA, BAD_PROMPT, BAD_TEMPLATE, UNFIT_MODEL};
 use super::model_files::Files;
 use super::{Plan, Stage};
 use crate::base::world::Location;
@@ -15,6 +15,7 @@ use crate::library::data::form::Form;
 use crate::library::decl;
 use crate::library::error::IDLE_KEY;
 use crate::library::schema::Values;
+use crate::library::task::TARGET_LENGTH;
 use crate::library::tokenizer::Tokenizer;
 use crate::resolve::Declared;
 
@@ -223,6 +224,26 @@ pub(super) fn variables(values: &Values) -> Option<Map<String, Json>> {
 /// The variable that some templates read, to leave reasoning out.
 const THINKING: &str = "enable_thinking";
 
+/// Whether a model has positions for all tokens of a target, as many as a recipe says; a diagnostic otherwise. What no recipe
+/// says is as much as the model has.
+fn has_places(
+    model: &BoundModel,
+    (most, longest): (u64, u64),
+    at: Span,
+    diags: &mut Diags,
+) -> bool {
+    if most <= longest || most == TARGET_LENGTH {
+        return true;
+    }
+    let message = format!(
+        "`target_length` is {most}, and `{}` has positions for {longest} tokens of a target",
+        model.name
+    );
+    let diag = Diag::error(&UNFIT_MODEL, at, message).label("in this stage");
+    diags.push(diag.help(format!("write `target_length = {longest}`, or less")));
+    false
+}
+
 /// How the tokens of a data set's rows are found that a task learns; `None` after a diagnostic.
 pub(super) fn rows<'a>(
     declared: &Declared,
@@ -261,19 +282,21 @@ pub(super) fn rows<'a>(
         diags.push(Diag::error(&BAD_PROMPT, at, message).help("remove the stage's `prompt`"));
         return None;
     }
+    let mut sides = None;
+    if let Some(most) = want.task.target_length() {
+        let parsed = crate::library::model::parse(&model.config).ok();
+        sides = parsed.and_then(|parsed| Some(parsed.seq2seq()?.sides()));
+        let longest = sides.map_or(most, |sides| sides.longest);
+        if !has_places(model, (most, longest), at, diags) {
+            return None;
+        }
+    }
     let plain = Rows {
         form,
         learn,
         template: None,
         variables: None,
-        start: want.task.target_length().and_then(|_| {
-            Some(
-                crate::library::model::parse(&model.config)
-                    .ok()?
-                    .seq2seq()?
-                    .start(),
-            )
-        }),
+        sides,
     };
     if form != Form::Messages {
         return Some(plain);

@@ -61,6 +61,9 @@ pub(super) fn fingerprint(
     }
     if keys::GENERATE.is_written(&filled.values) {
         parts.insert("ends".to_owned(), format!("{:?}", start.model.ends));
+        if let Some(rules) = &start.model.rules {
+            parts.insert("rules".to_owned(), format!("{rules:?}"));
+        }
     }
     if start.fresh_head {
         parts.insert("head".to_owned(), "fresh".to_owned());

@@ -179,7 +179,8 @@ pub(super) fn check(
         return false;
     }
     let fresh = kind.trains() || keys::HEAD.find(values) == Some("random");
-    for param in params.iter().filter(|p| !given(&p.name)) {
+    let wanted = |param: &&Param| !given(&param.name) && !param.is_made();
+    for param in params.iter().filter(wanted) {
         let head = param.owner == Owner::Head;
         let wanted = match (param.replaces.as_ref(), param.owner) {
             (Some(weight), _) => weight.as_str(),
@@ -196,6 +197,7 @@ pub(super) fn check(
         }
         let diag = match holds.find(&names) {
             Some((_, found, None)) if found == shape => continue,
+            None if param.is_buffer() => continue,
             found if head => no_head(source, wanted, found.map(|f| f.1), &param.shape, at),
             None => Diag::error(
                 &BAD_MODEL,

@@ -19,7 +19,7 @@ use crate::base::{Diag, Diags, Span};
 use crate::files::near;
 use crate::files::weights::sharded::Layout;
 use crate::library::decl;
-use crate::library::generate;
+use crate::library::generate::{self, Rules};
 use crate::library::model::{self, Facts, Model};
 use crate::library::tokenizer::{Beyond, Tokenizer, TokenizerFiles, Topic};
 use crate::program::device::Device;
@@ -114,15 +114,17 @@ impl Binder<'_> {
         unread_keys(declared, &config, diags);
         let tokenizer = self.tokenizer(declared, place, (&config, architecture.facts()), diags);
         let chat = self.chat(declared, place, tokenizer.as_deref(), diags);
-        let ends = match architecture.causal_lm().is_some() || architecture.seq2seq().is_some() {
-            true => match ends(&files, &config, tokenizer.as_deref()) {
-                Ok(ends) => ends,
-                Err(why) => {
-                    diags.push(Diag::error(&BAD_MODEL, arg.span, why).label("this model"));
-                    return None;
-                }
-            },
-            false => Vec::new(),
+        let said = said(
+            &files,
+            &config,
+            (architecture.as_ref(), tokenizer.as_deref()),
+        );
+        let (ends, rules) = match said {
+            Ok(said) => said,
+            Err(why) => {
+                diags.push(Diag::error(&BAD_MODEL, arg.span, why).label("this model"));
+                return None;
+            }
         };
         let identity = files.identity(&bytes, random, tokenizer.as_deref());
         if identity.is_none() {
@@ -147,6 +149,7 @@ impl Binder<'_> {
             tokenizer,
             chat,
             ends,
+            rules,
             identity,
             stored,
         })
@@ -450,16 +453,27 @@ fn float_type(written: Option<&str>) -> DType {
     }
 }
 
-/// The tokens that end a text of a model.
-fn ends(
+/// What a model's files say of the tokens that it makes: those that end a text, and what is said of others where targets are made of
+/// sources.
+fn said(
     files: &Files<'_>,
     config: &Json,
-    tokenizer: Option<&Tokenizer>,
-) -> Result<Vec<u32>, String> {
+    (model, tokenizer): (&dyn Model, Option<&Tokenizer>),
+) -> Result<(Vec<u32>, Option<Rules>), String> {
+    let pair = model.seq2seq();
+    if model.causal_lm().is_none() && pair.is_none() {
+        return Ok((Vec::new(), None));
+    }
     let bytes = files.optional(generate::FILE);
     let generation = bytes.map(|bytes| serde_json::from_slice::<Json>(&bytes));
     let generation = generation
         .transpose()
         .map_err(|why| format!("its {} is not valid JSON: {why}", generate::FILE))?;
-    generate::end_tokens(generation.as_ref(), config, tokenizer)
+    let ends = generate::end_tokens(generation.as_ref(), config, tokenizer)?;
+    let Some(pair) = pair else {
+        return Ok((ends, None));
+    };
+    let own = (pair.rules(), ends.as_slice(), pair.sides().rows[1]);
+    let rules = Rules::of(generation.as_ref(), config, own)?;
+    Ok((ends, Some(rules)))
 }

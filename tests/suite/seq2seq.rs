@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::decoders::{losses, run, write_model};
 use super::support::{program, stderr_of, stdout_of};
 
+mod bart;
 mod generation;
 
 /// The traces.
@@ -51,7 +52,7 @@ fn write_pairs(dir: &Path, traces: &Value) {
 const DATA: &str = "data d = local \".\" { prompt = source, completion = target }\n";
 
 #[test]
-fn every_t5_has_the_loss_and_the_gradients_of_transformers() {
+fn every_pair_of_stacks_has_the_loss_and_the_gradients_of_transformers() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let traces = traces();
     write_pairs(dir.path(), &traces);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::library::chat::Kept;
+use crate::library::generate::Rules;
 use serde::{Deserialize, Serialize};
 
 /// Name of the description inside an artifact.
@@ -51,6 +52,9 @@ pub struct Description {
     /// Tokens that end a text, where it generates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<u32>,
+    /// What is said of the tokens that are made, where targets are made of sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Rules>,
     /// Columns of the text.
     pub text: Vec<String>,
     /// What the chat template is given beside the messages.

@@ -21,7 +21,7 @@ use crate::files::paths::{absolute, relative};
 use crate::files::tensorfile::{TensorSpec, bytes_of, write_tensors};
 use crate::library::chat::{self, Kept};
 use crate::library::model::Model;
-use crate::library::net::{Owner, Param};
+use crate::library::net::Param;
 use crate::plan::Stage;
 use crate::program::DType;
 use crate::program::format::Storing;
@@ -129,6 +129,10 @@ pub fn write_description(
             true => stage.start.model.ends.clone(),
             false => Vec::new(),
         },
+        rules: match stage.start.task.generates() {
+            true => stage.start.model.rules.clone(),
+            false => None,
+        },
         text,
         chat,
         template: stage
@@ -153,7 +157,7 @@ pub fn write_description(
 
 /// Parameters that a model file holds: those with a name of the model's own.
 fn plain(params: &[Param]) -> impl Iterator<Item = &Param> {
-    params.iter().filter(|p| p.owner != Owner::Adapter)
+    params.iter().filter(|p| p.in_files())
 }
 
 /// Writes `dir` as a model, each tensor straight out of the residents.

@@ -130,7 +130,9 @@ impl Generation<'_> {
             for (beam, row) in own.search.running().iter().zip(&mut mine) {
                 finite(row, (cached, own.text))?;
                 log_softmax(row);
-                sampler.penalise(row, &[&own.begun[..], &beam.made].concat());
+                let before = [&own.begun[..], &beam.made].concat();
+                sampler.penalise(row, &before);
+                self.rule(row, &before);
             }
             let mine: Vec<&[f32]> = mine.iter().map(|row| row.as_slice()).collect();
             let moved = own.search.step(&mine, self.ends);

@@ -17,7 +17,7 @@ impl Generation<'_> {
     /// The tokens that a text begins with, before one is made.
     pub(super) fn begun(&self, prompt: &Prompt) -> Vec<u32> {
         match self.pairing {
-            Some(pairing) => vec![pairing.start],
+            Some(pairing) => vec![pairing.rules.start],
             None => {
                 let special = self.tokenizer.special_ids();
                 self.marking.tokens(&prompt.ids, &special)

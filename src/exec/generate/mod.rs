@@ -9,7 +9,7 @@ use crate::exec::interpreter::{Runner, awake};
 use crate::exec::observe::Observer;
 use crate::files::RunError;
 use crate::library::data::tokens::{Marking, own_id};
-use crate::library::generate::{Piece, Sampler, Settings, Tail, prefill};
+use crate::library::generate::{Piece, Rules, Sampler, Settings, Tail, prefill};
 use crate::library::model::{LongTexts, Positions};
 use crate::library::stage::network::Generators;
 use crate::library::tokenizer::Tokenizer;
@@ -30,9 +30,9 @@ pub struct Prompt {
 
 /// Where texts are made of sources.
 #[derive(Clone, Copy, Debug)]
-pub struct Pairing {
-    /// The token that a text begins with.
-    pub start: u32,
+pub struct Pairing<'a> {
+    /// The token that a text begins with, and what is said of those that follow.
+    pub rules: &'a Rules,
     /// Room for tokens of a source.
     pub capacity: u64,
 }
@@ -78,7 +78,7 @@ pub struct Generation<'a> {
     /// Room for tokens of one sequence in the caches.
     pub capacity: u64,
     /// Where texts are made of sources.
-    pub pairing: Option<Pairing>,
+    pub pairing: Option<Pairing<'a>>,
     /// How position ids are counted.
     pub positions: Positions,
     /// Which texts are long ones.
@@ -307,6 +307,7 @@ impl Generation<'_> {
             }
             finite(row, (own.ids.len(), own.text))?;
             let made = own.ids.len() - own.prompt;
+            self.rule(row, &own.ids);
             let token = group.sampler.choose(row, &own.ids, (own.text, made as u64));
             self.grow(own, (piece.of, token), ears.each)?;
             if let Some(known) = known {
@@ -314,6 +315,14 @@ impl Generation<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Changes the scores of what follows a text as the model's files say.
+    fn rule(&self, scores: &mut [f32], before: &[u32]) {
+        if let Some(pairing) = self.pairing {
+            let most = self.settings.max_new_tokens;
+            pairing.rules.apply(scores, before, most);
+        }
     }
 
     /// Puts a token behind a text, or ends it.

@@ -23,6 +23,10 @@ pub fn initialise(param: &Param, seed: u64) -> Tensor {
             data.iter_mut().step_by(width + 1).for_each(|x| *x = 1.0);
         }
         Init::Normal(std) => fill_normal(stream.key(), std as f32, 0, &mut data),
+        Init::Waves(waves) => {
+            let width = dims.last().copied().unwrap_or(1).max(1);
+            data = waves.numbers(data.len() / width, width);
+        }
         Init::Uniform(bound) => data.par_iter_mut().enumerate().for_each(|(i, x)| {
             *x = ((2.0 * stream.uniform(i as u64) - 1.0) * bound) as f32;
         }),

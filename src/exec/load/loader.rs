@@ -343,15 +343,23 @@ impl<'a> Loader<'a> {
 
     /// The same as the file holds it.
     fn in_file(&self, name: &str, param: &Param, stored: Format) -> Result<Tensor, RunError> {
-        let Some(weights) = &self.sources.weights else {
+        let made = || {
             let plain = Param {
                 name: name.to_owned(),
                 ..param.clone()
             };
-            return initialise_as(&plain, self.sources.weights_seed, stored);
+            initialise_as(&plain, self.sources.weights_seed, stored)
+        };
+        let weights = self.sources.weights.as_ref();
+        let Some(weights) = weights.filter(|_| !param.is_made()) else {
+            return made();
         };
         let names = self.model.checkpoint_names(name);
-        weights.read(&names, &param.shape, stored)?.ok_or_else(|| {
+        let read = weights.read(&names, &param.shape, stored)?;
+        if read.is_none() && param.is_buffer() {
+            return made();
+        }
+        read.ok_or_else(|| {
             let have: Vec<&str> = weights.names().take(3).collect();
             RunError::file(weights.path(), format!("there is no tensor `{}` (there are `{}`, …): the weights belong to another model", names.join("` or `"), have.join("`, `")))
         })

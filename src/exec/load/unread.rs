@@ -52,8 +52,8 @@ impl Checkpoint {
         for param in anatomy(model).params {
             let names = model.checkpoint_names(&param.name);
             let mut held = names.iter().filter(|n| self.contains(n));
-            if let (Some(one), Some(other)) = (held.next(), held.next())
-                && self.raw(one) != self.raw(other)
+            if let Some(one) = held.next()
+                && let Some(other) = held.find(|other| self.raw(one) != self.raw(other))
             {
                 return Err(RunError::file(
                     self.path(),
@@ -75,6 +75,7 @@ impl Checkpoint {
             let harmless = BUFFERS.iter().any(|end| name.ends_with(end))
                 || OTHER_HEADS.contains(&first)
                 || model.other_heads().contains(&first)
+                || model.passes_over(name)
                 || (roots.contains(first) && AFTER.contains(&second));
             if !harmless {
                 return Err(RunError::file(

@@ -101,7 +101,14 @@ fn hashed(
         .next()
         .ok_or_else(|| RunError::bug(format!("nothing declares `{name}`")))?;
     let names = model.checkpoint_names(name);
-    let read = weights.read(&names, &param.shape, resident.ty.stored)?;
+    let read = match param.is_made() {
+        true => None,
+        false => weights.read(&names, &param.shape, resident.ty.stored)?,
+    };
+    if read.is_none() && param.is_buffer() {
+        hasher.update(format!("made {:?}", param.init).as_bytes());
+        return Ok(hasher.finalize());
+    }
     let read = read.ok_or_else(|| {
         let what = format!("there is no tensor `{}`", names.join("` or `"));
         RunError::file(weights.path(), what)

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::exec::export::description::Description;
 use crate::files::RunError;
 use crate::files::weights::Checkpoint;
-use crate::library::model::{Model, is_lm};
+use crate::library::model::{Model, is_lm, is_pair};
 use crate::library::net::{Owner, Param};
 use crate::library::task;
 use crate::library::task::Task;
@@ -38,7 +38,7 @@ pub(in crate::exec) fn describe(
                 ..Description::default()
             });
         }
-        Some(class) if class.ends_with("ForConditionalGeneration") && model.seq2seq().is_some() => {
+        Some(class) if is_pair(class) && model.seq2seq().is_some() => {
             return Ok(Description {
                 weights: ".".into(),
                 objective: task::TARGETS.to_owned(),
@@ -49,8 +49,8 @@ pub(in crate::exec) fn describe(
         Some(class) => {
             return Err(wrong(format!(
                 "`{class}` has no head that labels texts or goes on with them; train one with a recipe whose model is this \
-                 folder, or name a folder of a class `…ForSequenceClassification`, `…ForTokenClassification`, `…ForCausalLM` or \
-                 `…ForConditionalGeneration`"
+                 folder, or name a folder of a class `…ForSequenceClassification`, `…ForTokenClassification`, `…ForCausalLM`, \
+                 `…ForConditionalGeneration` or `…MTModel`"
             )));
         }
         None => {

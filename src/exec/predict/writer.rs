@@ -12,7 +12,7 @@ use crate::exec::generate::{self, Cached, Ears, Generated, Generation, Pace, Pai
 use crate::files::RunError;
 use crate::library::chat::{ChatTemplate, Rendering};
 use crate::library::data::tokens::Marking;
-use crate::library::generate::{FILE, Settings, end_tokens, with_stops};
+use crate::library::generate::{FILE, Rules, Settings, end_tokens, with_stops};
 use crate::library::model::Model;
 use crate::library::net::CacheCapacity;
 use crate::library::stage::network::{Built, Generators};
@@ -61,6 +61,8 @@ pub struct Writer {
     /// Tokens that end texts, and those that end texts of the model whatever the settings.
     ends: Vec<u32>,
     plain_ends: Vec<u32>,
+    /// What is said of the tokens that are made, where targets are made of sources.
+    rules: Option<Rules>,
     programs: Generators,
     place: Place,
     /// Names of its own tensors among those at the place.
@@ -141,6 +143,7 @@ impl Predictor {
         Ok(Writer {
             predictor: self.clone(),
             ends: with_stops(&plain_ends, &settings.stop, &self.tokenizer),
+            rules: self.rules(model.as_ref(), &plain_ends)?,
             plain_ends,
             settings,
             batch,
@@ -196,6 +199,26 @@ impl Predictor {
         if !self.description.ends.is_empty() {
             return Ok(self.description.ends.clone());
         }
+        let generation = self.generation_config()?;
+        end_tokens(generation.as_ref(), &self.config, Some(&self.tokenizer))
+            .map_err(|why| RunError::file(&self.folder, why))
+    }
+
+    /// What is said of the tokens that are made, where targets are made of sources.
+    fn rules(&self, model: &dyn Model, ends: &[u32]) -> Result<Option<Rules>, RunError> {
+        let (None, Some(pair)) = (&self.description.rules, model.seq2seq()) else {
+            return Ok(self.description.rules.clone());
+        };
+        let generation = self.generation_config()?;
+        let own = (pair.rules(), ends, pair.sides().rows[1]);
+        let rules = Rules::of(generation.as_ref(), &self.config, own);
+        rules
+            .map(Some)
+            .map_err(|why| RunError::file(&self.folder, why))
+    }
+
+    /// The file that says how the model's authors generate, beside the model or the one that it stands on.
+    fn generation_config(&self) -> Result<Option<Json>, RunError> {
         let mut places = vec![
             self.folder.clone(),
             self.folder.join(&self.description.weights),
@@ -205,9 +228,7 @@ impl Predictor {
             .iter()
             .map(|place| place.join(FILE))
             .find(|file| file.exists());
-        let generation: Option<Json> = file.map(|file| json_of(&file, "")).transpose()?;
-        end_tokens(generation.as_ref(), &self.config, Some(&self.tokenizer))
-            .map_err(|why| RunError::file(&self.folder, why))
+        file.map(|file| json_of(&file, "")).transpose()
     }
 }
 
@@ -394,8 +415,8 @@ impl Writer {
         let generation = Generation {
             programs: &self.programs,
             capacity: self.capacity.tokens,
-            pairing: self.model.seq2seq().map(|pair| Pairing {
-                start: pair.start(),
+            pairing: self.rules.as_ref().map(|rules| Pairing {
+                rules,
                 capacity: self.capacity.source,
             }),
             positions: self.model.facts().positions,

@@ -41,8 +41,8 @@ impl Work<'_> {
         let generation = Generation {
             programs: &job.programs,
             capacity: job.capacity,
-            pairing: self.stage.model.seq2seq().map(|pair| Pairing {
-                start: pair.start(),
+            pairing: self.stage.start.model.rules.as_ref().map(|rules| Pairing {
+                rules,
                 capacity: job.source,
             }),
             positions: self.stage.model.facts().positions,

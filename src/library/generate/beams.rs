@@ -215,6 +215,8 @@ impl Search {
                     token,
                 })
             })
+            // What is ruled out begins no text.
+            .filter(|c| c.score > f32::NEG_INFINITY)
             .collect();
         let likelier = |a: &Candidate, b: &Candidate| -> Ordering {
             let place = |c: &Candidate| (c.beam, c.token);

@@ -6,12 +6,14 @@ use crate::base::{Diag, Diags};
 
 mod beams;
 mod ends;
+mod rules;
 mod runs;
 mod sample;
 mod tail;
 
 pub use beams::{Beams, Early, Search};
 pub use ends::{FILE, end_tokens, with_stops};
+pub use rules::Rules;
 pub use runs::{CHUNK, Piece, prefill, rereads, whole};
 pub use sample::Sampler;
 pub use tail::Tail;

@@ -78,6 +78,7 @@ impl Tuning {
         match param.owner {
             Owner::Head => true,
             Owner::Adapter => param.trains,
+            Owner::Base if param.is_buffer() => false,
             Owner::Base => self.methods.iter().any(|(m, f)| {
                 m.trains(&f.values, param, self.n_layers)
                     || m.whole_modules(&f.values)

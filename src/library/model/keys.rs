@@ -26,6 +26,8 @@ pub(super) enum Plain {
     Null,
     No,
     Text(&'static str),
+    /// 0, whole or not.
+    Zero,
     /// `{}` or `[]`.
     Empty,
 }
@@ -35,6 +37,7 @@ impl Plain {
         match (self, value) {
             (Self::Null, Json::Null) | (Self::No, Json::Bool(false)) => true,
             (Self::Text(wanted), Json::String(found)) => wanted == found,
+            (Self::Zero, number) => number.as_f64() == Some(0.0),
             (Self::Empty, Json::Array(list)) => list.is_empty(),
             (Self::Empty, Json::Object(map)) => map.is_empty(),
             _ => false,

@@ -9,11 +9,13 @@ pub use decoder::{Fused, Layer, Shape};
 pub use rope::{Beyond, Rope};
 
 use super::data::tokens::virtual_number;
+use super::generate::Rules;
 use super::net::{Net, Site};
 use super::schema::Schema;
 use crate::program::{Pick, Value};
 
 mod albert;
+mod bart;
 mod bert;
 mod decoder;
 mod distilbert;
@@ -30,6 +32,7 @@ mod llama;
 mod mistral;
 mod modernbert;
 mod olmo2;
+mod pair;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -73,6 +76,7 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     &gpt_neox::ARCHITECTURE,
     &gpt2::ARCHITECTURE,
     &t5::ARCHITECTURE,
+    &bart::ARCHITECTURE,
 ];
 
 /// The figures of a model that others need.
@@ -146,6 +150,12 @@ pub struct Reserved {
     pub shifts: bool,
     /// Virtual tokens in it.
     pub within: u32,
+}
+
+/// Whether a class of transformers, by its name, makes targets of sources.
+#[must_use]
+pub fn is_pair(class: &str) -> bool {
+    class.ends_with("ForConditionalGeneration") || class.ends_with("MTModel")
 }
 
 /// Whether a class of transformers, by its name, is a language model that goes on with texts.
@@ -229,7 +239,7 @@ pub trait MaskedLm {
     fn tied_names(&self) -> &'static [(&'static str, &'static str)];
 }
 
-/// The head of a language model: `logit = cap(scale · x tableᵀ)`.
+/// The head of a language model: `logit = cap(scale · x tableᵀ + bias)`.
 #[derive(Clone, Copy, Debug)]
 pub struct LmHead {
     /// `[vocabulary, hidden]`
@@ -238,6 +248,8 @@ pub struct LmHead {
     pub scale: f64,
     /// Bound that logits approach.
     pub cap: Option<f64>,
+    /// What is added to the products, `[vocabulary]`; a constant.
+    pub bias: Option<Value>,
 }
 
 /// A model with a head for the next token.
@@ -254,8 +266,31 @@ pub trait Seq2Seq {
     /// Reads the sources, and keeps of them what a decoder's attention to them reads ([`Net::keep`]).
     fn keep_sources(&self, net: &mut Net<'_>);
 
-    /// The token that stands before a target.
-    fn start(&self) -> u32;
+    /// What it wants of the pairs that it learns.
+    fn sides(&self) -> Sides;
+
+    /// What its config says of the tokens that are made.
+    fn rules(&self) -> Rules;
+}
+
+/// Sources and targets as an encoder with a decoder learns them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sides {
+    /// What its decoder reads before a target's tokens.
+    pub behind: Behind,
+    /// How many tokens there are that sources, and that targets, are made of.
+    pub rows: [u64; 2],
+    /// Most tokens of a target.
+    pub longest: u64,
+}
+
+/// What stands before a target that is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Behind {
+    /// This token.
+    Token(u32),
+    /// The target's own last token, which says its language.
+    ItsLast,
 }
 
 /// An architecture with its sizes.
@@ -392,6 +427,12 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// states and change none.
     fn other_heads(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Whether files may hold a tensor of this name that the model's class in `transformers` does not read either.
+    fn passes_over(&self, name: &str) -> bool {
+        let _ = name;
+        false
     }
 
     /// Class name of the exported model in `transformers`.

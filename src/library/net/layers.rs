@@ -220,9 +220,12 @@ impl Net<'_> {
         let op = HeadLoss {
             alpha: Real::new(head.scale),
             softcap: head.cap.map(Real::new),
+            bias: head.bias.is_some(),
             precision: Precision::default(),
         };
-        let made = self.b.push(op, &[x, head.table, targets, scale]);
+        let mut operands = vec![x, head.table, targets, scale];
+        operands.extend(head.bias);
+        let made = self.b.push(op, &operands);
         (made[0], made[2])
     }
 
@@ -263,9 +266,27 @@ impl Net<'_> {
 
     /// The same times a factor, which methods that put rows among them do not see.
     pub fn embedding_scaled(&mut self, site: &Site, ids: Value, scale: f64) -> Value {
+        self.embedding_padded(site, ids, (scale, None))
+    }
+
+    /// The same, where looking up the row of a padding token teaches it nothing.
+    pub fn embedding_padded(
+        &mut self,
+        site: &Site,
+        ids: Value,
+        (scale, padding): (f64, Option<u32>),
+    ) -> Value {
         self.b.label(&site.path);
         let table = self.table(site);
-        let rows = self.gather(table, ids);
+        let mut rows = self.gather(table, ids);
+        if let Some(padding) = padding
+            && self.options.mode.trains()
+            && self.b.depends(table)
+        {
+            let own = self.listed(table, vec![padding]);
+            let own = self.detach(own);
+            rows = self.replaced_by_id(rows, own, (ids, &[padding]));
+        }
         let rows = self.scaled(rows, scale);
         self.table_scale = scale;
         self.table_ids = Some(ids);
@@ -391,8 +412,11 @@ impl Net<'_> {
 
     /// The logits of a head for the rows that are read, `[S, vocabulary]`.
     pub fn head_logits(&mut self, x: Value, head: &LmHead) -> Value {
-        let product = MatMul::linear(Real::new(head.scale), Epilogue::None);
-        let logits = self.b.push1(product, &[x, head.table]);
+        let epilogue = head.bias.map_or(Epilogue::None, |_| Epilogue::Bias);
+        let product = MatMul::linear(Real::new(head.scale), epilogue);
+        let mut operands = vec![x, head.table];
+        operands.extend(head.bias);
+        let logits = self.b.push1(product, &operands);
         let Some(cap) = head.cap else { return logits };
         let within = self.scaled(logits, 1.0 / cap);
         let within = self.activation(ActivationKind::Tanh, within);

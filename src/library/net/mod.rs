@@ -17,9 +17,11 @@ mod layers;
 mod norms;
 mod param;
 mod site;
+mod waves;
 
 pub use param::{Init, Owner, Param, ParamKind, ends_with};
 pub use site::{Attend, Columns, KeyMaps, Normed, Part, ROLES, Role, Site};
+pub use waves::Waves;
 
 /// Whether dropout is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,6 +280,11 @@ impl<'a> Net<'a> {
         let value = self.b.resident(&param.name, ty, Class::Chosen);
         self.params.entry(param.name.clone()).or_insert(param);
         value
+    }
+
+    /// Declares a tensor of the model's own that nothing trains and gives its value in storage type.
+    pub fn buffer(&mut self, param: Param) -> Value {
+        self.param(param.frozen())
     }
 
     /// Declares a tensor that a method adds and gives its value in compute type.

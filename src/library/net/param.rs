@@ -7,6 +7,7 @@ use super::super::derive::places::{Choice, Part};
 use super::super::derive::prune::Cut;
 use super::super::derive::spread::{Held, Spread};
 use super::site::{Role, Site};
+use super::waves::Waves;
 use crate::program::{Class, Format};
 
 /// Whether a path is `end`, or ends with a dot and `end`.
@@ -75,6 +76,8 @@ pub enum Init {
     Constant(f64),
     /// The identity, of a square matrix.
     Identity,
+    /// Sines and cosines of positions.
+    Waves(Waves),
     /// Computed from one of the model's own weights.
     Derived {
         /// What computes it, together with other tensors.
@@ -118,11 +121,11 @@ pub struct Param {
     pub layer: Option<u64>,
     /// Value when no file holds it.
     pub init: Init,
-    /// Whether a tensor that a method added is trained; decides nothing for the model's own.
+    /// Whether methods can train it: not what a method added frozen, nor the model's own buffers.
     pub trains: bool,
     /// Whether it holds places, in u32, and no numbers.
     pub places: bool,
-    /// Whether adapters keep it; one that they do not keep is made again.
+    /// Whether adapters keep it, or files a buffer of the model's own; one that they do not keep is made again.
     pub saved: bool,
     /// Whether adapters also keep the value it started with, as `<name>0`.
     pub keeps_start: bool,
@@ -205,6 +208,24 @@ impl Param {
     #[must_use]
     pub fn kind(self, kind: ParamKind) -> Self {
         Self { kind, ..self }
+    }
+
+    /// Whether it is the model's own and never trained: what no file holds of such is made.
+    #[must_use]
+    pub const fn is_buffer(&self) -> bool {
+        matches!(self.owner, Owner::Base) && !self.trains
+    }
+
+    /// Whether it is such a one that no file holds.
+    #[must_use]
+    pub const fn is_made(&self) -> bool {
+        self.is_buffer() && !self.saved
+    }
+
+    /// Whether files of models hold it.
+    #[must_use]
+    pub const fn in_files(&self) -> bool {
+        !matches!(self.owner, Owner::Adapter) && !self.is_made()
     }
 
     /// The same, not trained.

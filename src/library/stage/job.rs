@@ -334,7 +334,7 @@ impl Job {
     /// The parameters of a plain model, adapters folded in: those with a name of the model's own.
     #[must_use]
     pub fn plain_params(&self) -> Vec<Param> {
-        let own = self.params.iter().filter(|p| p.owner != Owner::Adapter);
+        let own = self.params.iter().filter(|p| p.in_files());
         let mut params: Vec<Param> = own.cloned().collect();
         for site in &self.sites {
             let name = format!("{}.weight", site.path);

@@ -423,6 +423,7 @@ pub const MASKED: &str = masked_lm::NAME;
 
 /// The task that makes targets of sources, by its name.
 pub const TARGETS: &str = seq2seq::NAME;
+pub use seq2seq::TARGET_LENGTH;
 
 /// The task that chooses among options, by its name.
 pub const OPTIONS: &str = multiple_choice::NAME;

@@ -22,12 +22,15 @@ struct Seq2Seq {
     skip_empty: bool,
 }
 
+/// Most tokens of a target where nothing is written.
+pub const TARGET_LENGTH: u64 = 128;
+
 const LENGTH: Given<u64> = Given::<u64>::new(
     "target_length",
     kind::int(1, 1 << 15),
-    (128, "128"),
-    "most tokens of a target; a longer one loses its end, but for the tokens that the tokenizer puts behind a text. \
-          `max_length` bounds sources",
+    (TARGET_LENGTH, "128"),
+    "most tokens of a target; a longer one loses its end, but for the tokens that the tokenizer puts behind a text. Where it is not \
+          written, a model that has positions for fewer takes as many as it has. `max_length` bounds sources",
 );
 const SKIP_EMPTY: Given<bool> = Given::<bool>::tacit(
     "skip_empty",
@@ -44,7 +47,7 @@ static SCHEMA: Schema = Schema {
     summary: "a target from its source: cross-entropy over the vocabulary at every token of the target",
     doc: "Reads data with `prompt`, which is the source, and `completion`, which is the target, for models of an encoder and a \
           decoder. Both are tokenized apart, as with `text_target` in transformers. The decoder reads the token that targets begin \
-          with (`decoder_start_token_id`) and the target's tokens but for the last; it tells each token from those before it and from \
+          with (`decoder_start_token_id`; of mBART and PLBart the target's own last token) and the target's tokens but for the last; it tells each token from those before it and from \
           the whole source. The loss is the mean over all tokens of targets of an optimizer step. No logits of a whole batch are ever in \
           memory. `generate` in an `eval` makes targets of sources, greedily, by draws or by `num_beams`, and `predict` does so.",
     paper: "Sutskever et al. 2014 (arXiv 1409.3215); Raffel et al. 2020 (arXiv 1910.10683)",
@@ -57,7 +60,7 @@ pub(super) static KIND: TaskKind = TaskKind {
     class: None,
     make: |values| {
         Arc::new(Seq2Seq {
-            length: LENGTH.find(values).unwrap_or(128),
+            length: LENGTH.find(values).unwrap_or(TARGET_LENGTH),
             skip_empty: SKIP_EMPTY.find(values).unwrap_or(false),
         })
     },

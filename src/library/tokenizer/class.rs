@@ -63,6 +63,8 @@ const NAMES: &[(&str, Class)] = &[
     ("GPTNeoXTokenizer", Class::GptNeox),
     // It makes what stands in the files of T5 anyway.
     ("T5Tokenizer", Class::Plain),
+    // It reads two models of sentencepiece; a tokenizer.json stands for both.
+    ("MarianTokenizer", Class::Plain),
     ("PreTrainedTokenizer", Class::Plain),
     ("TokenizersBackend", Class::Plain),
     ("PythonBackend", Class::Plain),

@@ -183,6 +183,7 @@ fn nothing(files: &TokenizerFiles<'_>, class: Class) -> String {
         "spiece.model",
         "tokenizer.model",
         "spm.model",
+        "source.spm",
     ];
     let dir = &files.dir_name;
     if let Some(name) = spm.into_iter().find(|name| (files.get)(name).is_some()) {

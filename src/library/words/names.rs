@@ -42,7 +42,7 @@ pub static NAMES: &[Word] = &[
     entry(&["mhr", "multi_head_routing"], "poly { splits = 8 }"),
     entry(&["lora_plus", "loraplus", "lorap"], "lora { rate_b = 16 }"),
     missing(&["galore", "lisa", "badam", "apollo_full"], "`lora`, or `last_n` for whole blocks"),
-    missing(&["xattn", "cross_attention", "cross_attention_only"], "`last_n` or `lora`: none of the architectures here has attention to another network"),
+    entry(&["xattn", "cross_attention", "cross_attention_only"], "lora { on = { cross_attention.* } }"),
     entry(&["gradual_unfreezing", "ulmfit", "unfreezing"], "unfreeze"),
     entry(&["adamix_adapter", "mixture_of_adaptations"], "adamix"),
     adapts(&["adapter", "adapters", "houlsby", "bottleneck", "double_seq_bn"], "houlsby", "`lora` beside each matrix, or `lst` beside the whole model"),

@@ -6,6 +6,7 @@ use super::{Cause, Each, Read, one};
 use crate::library::chat::{Chat, Rendering, Turns};
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::set::{Example, Label};
+use crate::library::model::{Behind, Sides};
 use crate::library::prompt::frame::tokenize;
 use crate::library::task::Pieces;
 use crate::library::tokenizer::{Encoded, Ends};
@@ -19,8 +20,8 @@ impl Each<'_> {
         if let (Form::Words, Some(pieces)) = (self.want.rows.form, self.want.task.words()) {
             return self.words(example, pieces);
         }
-        if let (Some(start), Some(most)) = (self.want.rows.start, self.want.task.target_length()) {
-            return self.pair(example, start, most as usize);
+        if let (Some(sides), Some(most)) = (self.want.rows.sides, self.want.task.target_length()) {
+            return self.pair(example, sides, most.min(sides.longest) as usize);
         }
         if self.want.rows.form != Form::Preference {
             return Ok(vec![self.read(example, &example.texts, draw)?]);
@@ -86,8 +87,8 @@ impl Each<'_> {
     }
 
     /// A source and its target, tokenized apart as transformers does with `text_target`: what tells the target begins with the
-    /// token `start`.
-    fn pair(&self, example: &Example, start: u32, most: usize) -> Result<Vec<Read>, Cause> {
+    /// token that it is learned behind.
+    fn pair(&self, example: &Example, sides: Sides, most: usize) -> Result<Vec<Read>, Cause> {
         let [source, target] = example.texts.as_slice() else {
             return Ok(Vec::new());
         };
@@ -105,9 +106,22 @@ impl Each<'_> {
                 "row {row} (counted from 0) has no token in its source, so that there is nothing to attend to"
             )));
         }
+        let both = [("source", &encoded.ids), ("target", &target.ids)];
+        for ((what, ids), rows) in both.into_iter().zip(sides.rows) {
+            if let Some(id) = ids.iter().find(|id| u64::from(**id) >= rows) {
+                let row = example.row;
+                return Err(Cause::Tokens(format!(
+                    "row {row} (counted from 0) has the token {id} in its {what}, and the model has embeddings of {rows} tokens there"
+                )));
+            }
+        }
         let begin = encoded.ids.len() as u32 + 1;
         let end = begin + target.ids.len() as u32;
-        encoded.ids.push(start);
+        encoded.ids.push(match sides.behind {
+            Behind::Token(start) => start,
+            // Of a target without tokens nothing is learned.
+            Behind::ItsLast => target.ids.last().copied().unwrap_or(0),
+        });
         encoded.ids.extend(&target.ids);
         encoded.segments = vec![0; encoded.ids.len()];
         encoded.at_once = encoded.at_once.max(target.at_once);

@@ -17,10 +17,14 @@ fn words(ids: &Value) -> String {
 /// The model of a case, which ends texts as the traces do.
 fn write_ending(dir: &Path, case: &Value, made: &Value) {
     let mut case = case.clone();
-    case["config"]["architectures"] = json!(["T5ForConditionalGeneration"]);
+    let all = made["cases"].as_array().expect("cases").iter();
+    let own = all.clone().find(|c| c["name"] == case["name"]);
+    let own = own.expect("a case");
+    case["config"]["architectures"] = json!([own["class"]]);
     write(dir, &case);
-    let ends = json!({ "eos_token_id": made["ends"] }).to_string();
-    std::fs::write(dir.join("generation_config.json"), ends).expect("written");
+    let mut said = own["rules"].clone();
+    said["eos_token_id"] = made["ends"].clone();
+    std::fs::write(dir.join("generation_config.json"), said.to_string()).expect("written");
 }
 
 /// The settings of a search as a recipe writes them.

@@ -397,6 +397,7 @@ impl CausalLm for Decoder {
         LmHead {
             table: net.head_table(&own.without_bias(), tied.as_ref()),
             scale: self.shape.logit_scale,
+            bias: None,
             cap: self.shape.logit_cap,
         }
     }

@@ -84,9 +84,10 @@ impl Config<'_> {
             | "gelu_accurate" => Ok(ActivationKind::GeluTanh),
             "relu" => Ok(ActivationKind::Relu),
             "silu" | "swish" => Ok(ActivationKind::Silu),
+            "tanh" => Ok(ActivationKind::Tanh),
             other => Err(format!(
-                "config.json asks for the activation `{other}`, which is not built yet; built are gelu, gelu_new, relu \
-                 and silu"
+                "config.json asks for the activation `{other}`, which is not built yet; built are gelu, gelu_new, relu, \
+                 silu and tanh"
             )),
         }
     }

@@ -1,8 +1,10 @@
 //! T5 (Raffel et al. 2020): T5, T5 v1.1, FLAN-T5 and mT5.
 
+use super::super::generate::Rules;
 use super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
 use super::super::schema::Schema;
-use super::{Architecture, Facts, LmHead, Model, Seq2Seq};
+use super::pair::{CROSS, OWN, Reads};
+use super::{Architecture, Behind, Facts, LmHead, Model, Seq2Seq, Sides};
 use crate::program::op::{ActivationKind, Attention, Heads, Mask};
 use crate::program::{Distances, Feed, Real, Value};
 
@@ -83,45 +85,6 @@ impl Block {
     }
 }
 
-/// The maps and the norm of an attention, by their roles.
-struct Roles {
-    query: Role,
-    key: Role,
-    value: Role,
-    output: Role,
-    norm: Role,
-    sublayer: Role,
-}
-
-const OWN: Roles = Roles {
-    query: Role::Query,
-    key: Role::Key,
-    value: Role::Value,
-    output: Role::AttentionOutput,
-    norm: Role::AttentionNorm,
-    sublayer: Role::Attention,
-};
-
-const CROSS: Roles = Roles {
-    query: Role::CrossQuery,
-    key: Role::CrossKey,
-    value: Role::CrossValue,
-    output: Role::CrossOutput,
-    norm: Role::CrossNorm,
-    sublayer: Role::Cross,
-};
-
-/// What an attention of a block reads beside the block's rows.
-#[derive(Clone, Copy)]
-enum Reads {
-    /// The rows themselves, with what is added by distance.
-    Itself(Value),
-    /// What the encoder gave.
-    Encoded(Value),
-    /// What is kept of that.
-    Kept,
-}
-
 impl T5 {
     fn table(&self) -> Site {
         Site::table(
@@ -186,7 +149,7 @@ impl T5 {
         let norm = block.path(&format!("{place}.layer_norm"));
         let read = self.norm(net, norm, (roles.norm, block.layer()), x);
         let (others, bias, mask) = match reads {
-            Reads::Itself(bias) => (read, Some(bias), block.stack.mask),
+            Reads::Itself(bias) => (read, bias, block.stack.mask),
             Reads::Encoded(encoded) => (encoded, None, Mask::FULL),
             Reads::Kept => (read, None, Mask::FULL),
         };
@@ -276,7 +239,7 @@ impl T5 {
         for number in 0..stack.blocks {
             net.enter("block", stack.before + number);
             let block = Block { stack, number };
-            x = self.attention(net, block, x, Reads::Itself(bias));
+            x = self.attention(net, block, x, Reads::Itself(Some(bias)));
             if let Some(reads) = of_source {
                 x = self.attention(net, block, x, reads);
             }
@@ -347,8 +310,14 @@ impl Model for T5 {
     }
 
     fn checkpoint_names(&self, name: &str) -> Vec<String> {
-        // Files may hold the table once more for each stack; it is the same.
-        vec![name.to_owned()]
+        // Files may hold the table once more for each stack, and as the head where that is tied; it is the same.
+        let mut names = vec![name.to_owned()];
+        if name == "shared.weight" {
+            let stacks = ["encoder", "decoder"];
+            names.extend(stacks.map(|stack| format!("{stack}.embed_tokens.weight")));
+            names.extend(self.tied.then(|| "lm_head.weight".to_owned()));
+        }
+        names
     }
 
     fn exported_class(&self) -> String {
@@ -373,6 +342,7 @@ impl Seq2Seq for T5 {
             table: net.head_table(&own, tied.as_ref()),
             scale: self.scale,
             cap: None,
+            bias: None,
         }
     }
 
@@ -388,7 +358,18 @@ impl Seq2Seq for T5 {
         net.enter("block", None);
     }
 
-    fn start(&self) -> u32 {
-        self.start
+    fn sides(&self) -> Sides {
+        Sides {
+            behind: Behind::Token(self.start),
+            rows: [self.facts.vocab; 2],
+            longest: self.facts.max_length,
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            start: self.start,
+            ..Rules::default()
+        }
     }
 }

@@ -13,14 +13,18 @@ __device__ inline double log_add(double a, double b) {
     return (a >= b ? a : b) + log1p(exp(-fabs(a - b)));
 }
 
-// A block a row: what a piece of its logits, tokens from `first` on, adds to what is known of it. `cap` is 0 for none.
-extern "C" __global__ void head_loss_piece(float* logits, const u32* targets, double* lses, double* owns, float* highs, u32* bests, u32* fault, u32 n,
+// A block a row: what a piece of its logits, tokens from `first` on, adds to what is known of it. `cap` is 0 for none, and so is `bias`.
+extern "C" __global__ void head_loss_piece(float* logits, const float* bias, const u32* targets, double* lses, double* owns, float* highs, u32* bests, u32* fault, u32 n,
                                            u32 first, u32 vocabulary, float cap) {
     __shared__ float slots[32];
     u64 at = (u64)blockIdx.x * n;
     float high = minus_infinity();
     for (u32 c = threadIdx.x; c < n; c += blockDim.x) {
         float x = logits[at + c];
+        if (bias != 0) {
+            x += bias[first + c];
+            logits[at + c] = x;
+        }
         if (cap > 0.0f) {
             x = cap * tanh_fast(x / cap);
             logits[at + c] = x;

@@ -3,7 +3,7 @@
 use super::super::format::{Format, Packed};
 use super::super::types::{DType, Dim, Real};
 use super::launch::{
-    KernelSource, Launch, Launches,
+    Arg, KernelSource, Launch, Launches,
     Operand::{self, Fault, In, Out},
     Product, args, source,
 };
@@ -18,9 +18,10 @@ mod table;
 pub(super) use kernel::{Products, backward, backward_scratch, by_types, sizes};
 pub(super) use table::Numbers;
 
-/// `(x [R, d], head [V, d], targets u32[R], scale f32[1]) → (loss [1], lse [R], rows [R, 2])`.
+/// `(x [R, d], head [V, d], targets u32[R], scale f32[1][, bias [V]]) → (loss [1], lse [R], rows [R, 2])`.
 ///
-/// The logits of a row are `cap(alpha · x headᵀ)`, with `cap(z) = c · tanh(z / c)` if there is a soft cap `c`.
+/// The logits of a row are `cap(alpha · x headᵀ + bias)`, with `cap(z) = c · tanh(z / c)` if there is a soft cap `c`. The bias is
+/// a constant.
 /// `lse` is the logarithm of the sum of their exponentials, `loss = scale · Σ (lse − logit[target])`, and `rows` has
 /// of each row that difference, which is minus the logarithm of the target's probability, and the number of the
 /// token with the largest logit, the first of equals; no number where the logits are none.
@@ -33,6 +34,8 @@ pub struct HeadLoss {
     pub alpha: Real,
     /// Bound that logits approach (Gemma 2, arXiv 2408.00118, section 2).
     pub softcap: Option<Real>,
+    /// Whether a bias is added to the logits.
+    pub bias: bool,
     /// In what numbers products are formed; [`Builder`] sets it.
     pub precision: Precision,
 }
@@ -41,19 +44,20 @@ pub struct HeadLoss {
 const LARGEST: u64 = 1 << 24;
 
 impl HeadLoss {
-    /// Without a soft cap.
+    /// Without a soft cap and without a bias.
     #[must_use]
     pub const fn plain(alpha: Real) -> Self {
         Self {
             alpha,
             softcap: None,
+            bias: false,
             precision: Precision::F32,
         }
     }
 
     /// Checks the operands; gives the rows of the first.
     pub(super) fn check(&self, x: &[&TensorType]) -> Result<Dim, String> {
-        let [x, head, targets, scale] = x else {
+        let [x, head, targets, scale, bias @ ..] = x else {
             return Err("states, a head, targets and a scale are wanted".into());
         };
         let (Some((rows, d)), Some((vocabulary, width))) = (x.matrix(), head.matrix()) else {
@@ -78,6 +82,14 @@ impl HeadLoss {
             || **scale != TensorType::scalar(DType::F32)
         {
             return Err("a u32 target for each row and an f32 scale are wanted".into());
+        }
+        let fits = match bias {
+            [] => !self.bias,
+            [bias] => self.bias && **bias == TensorType::new(x.dtype, [vocabulary]),
+            _ => false,
+        };
+        if !fits {
+            return Err("a bias has a number for each token".into());
         }
         Ok(rows)
     }
@@ -131,6 +143,7 @@ impl OpRule for HeadLoss {
                 piece.columns,
                 args![
                     pieces.logits,
+                    pieces.bias,
                     In(2),
                     lses,
                     owns,
@@ -164,7 +177,7 @@ impl OpRule for HeadLoss {
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
-        let mut grads = vec![None; 4];
+        let mut grads = vec![None; at.inputs.len()];
         let (input, head) = (at.needs[0], at.needs[1]);
         if !(input || head) {
             return grads;
@@ -243,6 +256,8 @@ pub(super) struct Pieces {
     pub x: Operand,
     head: Operand,
     pub logits: Operand,
+    /// What kernels add to the logits, or nothing.
+    pub bias: Arg,
     /// The whole head, and what makes a piece of it; none where products read the head as it is.
     load: Option<(Operand, Load)>,
     columns: u64,
@@ -304,6 +319,10 @@ impl Pieces {
             x,
             head,
             logits: list.scratch(4 * rows * columns),
+            bias: match op.bias {
+                true => Arg::At(In(first + 4)),
+                false => Arg::Null,
+            },
             load,
             columns,
         })
@@ -324,7 +343,7 @@ impl Pieces {
         })
     }
 
-    /// Makes a piece of the head, and its logits before the soft cap.
+    /// Makes a piece of the head, and its logits before the bias and the soft cap.
     pub fn make(&self, list: &mut Launches, piece: Piece) {
         let Piece { first, columns } = piece;
         let n = columns * self.width;
@@ -377,86 +396,9 @@ impl Pieces {
     }
 }
 
-/// States, a head, targets and a scale.
 #[cfg(test)]
-pub(super) fn operands(rows: usize, d: usize, vocabulary: usize) -> Vec<super::Tensor> {
-    use super::fixtures::{ids, random, scalar};
-    let targets: Vec<u32> = (0..rows)
-        .map(|i| ((i * 7 + 3) % vocabulary) as u32)
-        .collect();
-    let head = random(51, &[vocabulary, d]);
-    vec![random(50, &[rows, d]), head, ids(&targets), scalar(0.125)]
-}
-
-/// Heads with a soft cap and without.
+mod fixtures;
 #[cfg(test)]
-pub(super) fn kinds() -> [HeadLoss; 2] {
-    [None, Some(Real::new(1.5))].map(|softcap| HeadLoss {
-        softcap,
-        ..HeadLoss::plain(Real::new(0.7))
-    })
-}
-
-/// Operands in f32, some with the head in bf16; pieces of the vocabulary on either device.
-#[cfg(test)]
-pub(super) fn cases() -> Vec<Vec<super::Tensor>> {
-    use super::fixtures::{in_blocks, narrow};
-    let single = |(rows, d, vocabulary)| -> Vec<super::Tensor> {
-        operands(rows, d, vocabulary).iter().map(narrow).collect()
-    };
-    let shapes = [(1, 1, 1), (3, 5, 65), (7, 16, 300), (2, 3, 8500), (0, 4, 9)];
-    let mut all: Vec<_> = shapes.map(single).to_vec();
-    for shape in [(5, 8, 40), (2, 3, 8500)] {
-        let mut inputs = single(shape);
-        inputs[1] = inputs[1].cast(DType::BF16);
-        all.push(inputs);
-    }
-    // One format within a piece of the vocabulary, one in several.
-    for (shape, format) in [((2, 256, 30), "q4_k"), ((1, 64, 8500), "nf4")] {
-        let mut inputs = single(shape);
-        // So small that no token is all but certain: a gradient of nearly nothing would be rounding alone.
-        let head = inputs[1].slice_mut::<f32>().expect("f32");
-        head.iter_mut().for_each(|x| *x *= 0.05);
-        let heads = in_blocks(&inputs[1]).into_iter();
-        for head in heads.filter(|h| h.format().name() == format) {
-            let mut inputs = inputs.clone();
-            inputs[1] = head;
-            all.push(inputs);
-        }
-    }
-    all
-}
-
-#[cfg(test)]
-pub(super) fn fixtures() -> super::fixtures::Fixtures {
-    use super::fixtures::{Fixtures, ids, matrix, narrow, scalar};
-    let mut all = Fixtures::new();
-    all.activations = Some(|_, _| (vec![0], vec![]));
-    for op in kinds() {
-        all.sample(op.clone(), operands(4, 5, 7));
-        all.large(
-            op.clone(),
-            operands(70, 16, 4500)
-                .iter()
-                .map(narrow)
-                .collect::<Vec<_>>(),
-        );
-        for inputs in cases() {
-            for precision in [Precision::F32, Precision::Bf16] {
-                let op = HeadLoss {
-                    precision,
-                    ..op.clone()
-                };
-                all.case(op, inputs.clone());
-            }
-        }
-        all.fault(
-            op,
-            [matrix(1, 2, 3), matrix(2, 5, 3), ids(&[4, 5]), scalar(1.0)],
-        );
-    }
-    all
-}
-
+pub(super) use fixtures::{biased, cases, fixtures, kinds, operands, with_bias};
 #[cfg(test)]
 mod tests;

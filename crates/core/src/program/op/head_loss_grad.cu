@@ -1,12 +1,12 @@
-// A block a row: the loss's gradient by the logits of a piece, in their place, or in bf16 where `rounded` is one. `cap` is 0 for
-// none; `up` has a number, or two a row.
-extern "C" __global__ void head_loss_slopes(float* logits, u16* rounded, const u32* targets, const float* lses, const float* scale, const float* up, u32 n, u32 first,
+// A block a row: the loss's gradient by the logits of a piece, in their place, or in bf16 where `rounded` is one. `cap` and
+// `bias` are 0 for none; `up` has a number, or two a row.
+extern "C" __global__ void head_loss_slopes(float* logits, u16* rounded, const float* bias, const u32* targets, const float* lses, const float* scale, const float* up, u32 n, u32 first,
                                             float cap, u32 by_row) {
     u64 at = (u64)blockIdx.x * n;
     float factor = by_row ? up[2 * (u64)blockIdx.x] : (float)((double)up[0] * (double)scale[0]), lse = lses[blockIdx.x];
     u32 target = targets[blockIdx.x];
     for (u32 c = threadIdx.x; c < n; c += blockDim.x) {
-        float x = logits[at + c], slope = 1.0f;
+        float x = logits[at + c] + (bias != 0 ? bias[first + c] : 0.0f), slope = 1.0f;
         if (cap > 0.0f) {
             float t = tanh_fast(x / cap);
             x = cap * t;

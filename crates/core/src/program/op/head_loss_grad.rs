@@ -10,7 +10,7 @@ use super::launch::{
 };
 use super::{Cost, HeadLoss, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, TensorType};
 
-/// `(up [1], x [R, d], head [V, d], targets u32[R], scale f32[1], lse [R]) → (dx [R, d])`, `(dhead [V, d])` or both. With
+/// `(up [1], x [R, d], head [V, d], targets u32[R], scale f32[1][, bias [V]], lse [R]) → (dx [R, d])`, `(dhead [V, d])` or both. With
 /// `up [R, 2]` it is the gradient by the rows' own losses, which are not scaled.
 ///
 /// The logits are made again, a piece at a time. What is not wanted is not computed: of a frozen head, `dx` alone.
@@ -25,6 +25,11 @@ pub struct HeadLossGrad {
 }
 
 impl HeadLossGrad {
+    /// Which input the sums of the rows are.
+    pub(super) const fn sums(&self) -> usize {
+        5 + self.of.bias as usize
+    }
+
     /// Products: of the logits, and one for each gradient.
     fn products(&self) -> u64 {
         1 + u64::from(self.input) + u64::from(self.head)
@@ -97,8 +102,9 @@ impl OpRule for HeadLossGrad {
                 args![
                     pieces.logits,
                     rounded.map_or(Arg::Null, Arg::At),
+                    pieces.bias,
                     In(3),
-                    In(5),
+                    In(self.sums()),
                     In(4),
                     In(0),
                     n as u32,
@@ -198,6 +204,17 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
                 if !(head && inputs[1].format() != DType::F32) {
                     all.case(op.clone(), operands(&op.of, &inputs));
                 }
+            }
+        }
+    }
+    for (input, head) in WANTED {
+        let of = super::head_loss::with_bias();
+        let op = HeadLossGrad { of, input, head };
+        let with_bias = |inputs| operands(&op.of, &super::head_loss::biased(inputs));
+        all.sample(op.clone(), with_bias(super::head_loss::operands(4, 5, 7)));
+        for inputs in cases() {
+            if !(head && inputs[1].format() != DType::F32) {
+                all.case(op.clone(), with_bias(inputs));
             }
         }
     }

@@ -153,6 +153,7 @@ struct Operands<'o, 'a, T, W: Table<'a, T>> {
     x: &'a [T],
     head: W,
     targets: &'a [u32],
+    bias: Option<&'a [T]>,
     /// Vocabulary and width.
     vocabulary: usize,
     d: usize,
@@ -181,6 +182,7 @@ impl<'o, 'a, T: Elementary, W: Table<'a, T>> Operands<'o, 'a, T, W> {
             x: x.slice::<T>(),
             head: W::of(head),
             targets,
+            bias: of.bias.then(|| io.input(first + 4).slice::<T>()),
             vocabulary,
             d,
         })
@@ -201,10 +203,14 @@ impl<'o, 'a, T: Elementary, W: Table<'a, T>> Operands<'o, 'a, T, W> {
 
     /// A piece of the logits, before the soft cap.
     fn logits(&self, rows: &Range<usize>, columns: &Range<usize>, out: &mut [T]) {
+        let start = match self.bias {
+            Some(bias) => Start::Row(&bias[columns.clone()]),
+            None => Start::Zero,
+        };
         let left = strided(self.states(rows), self.d, 1);
         let sizes = (rows.len(), columns.len(), self.d);
         let right = self.head.piece(columns, true);
-        (self.products.by_head)(sizes, out, left, right, self.alpha(), Start::Zero);
+        (self.products.by_head)(sizes, out, left, right, self.alpha(), start);
     }
 }
 
@@ -369,7 +375,7 @@ pub(in super::super) fn backward<'a, T: Elementary, W: Table<'a, T>>(
         Some(&own) if by_row => own,
         _ => T::of(up[0].wide() * scale),
     };
-    let lses = io.input(5).slice::<T>();
+    let lses = io.input(grad.sums()).slice::<T>();
     let (count, vocabulary, d) = (own.targets.len(), own.vocabulary, own.d);
     let mut made = io.outputs.iter_mut();
     let mut next = |wanted: bool| {

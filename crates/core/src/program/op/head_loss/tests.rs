@@ -148,6 +148,44 @@ fn a_head_in_bf16_is_read_as_its_widened_copy() {
 }
 
 #[test]
+fn a_bias_is_a_column_of_the_head_that_reads_ones() {
+    let of = with_bias();
+    let inputs = biased(operands(5, 3, 5000));
+    let (x, head) = (floats(&inputs[0]), floats(&inputs[1]));
+    let bias = floats(&inputs[4]);
+    let wider = |rows: &[f64], own: &dyn Fn(usize) -> f64| -> Tensor {
+        let each = rows.chunks(3).enumerate();
+        let list: Vec<f64> = each
+            .flat_map(|(i, row)| row.iter().copied().chain([own(i)]).collect::<Vec<f64>>())
+            .collect();
+        let count = list.len() / 4;
+        Tensor::new(list, &[count, 4])
+    };
+    let plain = HeadLoss {
+        bias: false,
+        ..of.clone()
+    };
+    let others = [
+        wider(&x, &|_| 1.0),
+        wider(&head, &|i| bias[i] / of.alpha.get()),
+        inputs[2].clone(),
+        inputs[3].clone(),
+    ];
+    let want = reference(&plain, &others, 0.7);
+    let made = eval(&of.clone().into(), &inputs, 2);
+    near("loss", &made[0], &[want.loss]);
+    near("lse", &made[1], &want.lse);
+    near("rows", &made[2], &want.rows);
+    let made = back(&of, (true, true), &inputs);
+    let narrower = |rows: &[f64]| -> Vec<f64> {
+        let each = rows.chunks(4);
+        each.flat_map(|row| row[..3].to_vec()).collect()
+    };
+    near("dx", &made[0], &narrower(&want.dx));
+    near("dhead", &made[1], &narrower(&want.dhead));
+}
+
+#[test]
 fn ties_go_to_the_first_token_and_no_number_stays_none() {
     let [op, _] = kinds();
     let head = Tensor::new(vec![1.0_f32, 3.0, 3.0, 2.0], &[4, 1]);
@@ -226,6 +264,9 @@ fn operands_that_do_not_fit_are_refused() {
     assert!(!with(1, DType::F16, &[5, 3]) && !with(1, DType::F32, &[5, 4]));
     assert!(!with(1, DType::F32, &[0, 3]) && !with(1, DType::F32, &[LARGEST + 1, 3]));
     assert!(!with(2, DType::U32, &[3]) && !with(3, DType::F32, &[2]));
+    let bias = |dims: &[u64]| [&inputs[..], &[TensorType::fixed(DType::F32, dims)]].concat();
+    assert!(fits(&with_bias(), &bias(&[5])) && !fits(&with_bias(), &bias(&[4])));
+    assert!(!fits(&op, &bias(&[5])) && !fits(&with_bias(), &inputs));
     let softcap = Some(Real::new(0.0));
     assert!(!fits(
         &HeadLoss {
