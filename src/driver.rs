@@ -96,6 +96,27 @@ pub fn decide(compiled: &mut Compiled, store: &Store, machine: &Machine) {
     }
 }
 
+/// Shares the trainings among so many processes, and rejects what cannot be shared.
+pub fn divide(compiled: &mut Compiled, ranks: u64, machine: &Machine) {
+    let Some(plan) = &mut compiled.plan else {
+        return;
+    };
+    let mut diags = Diags::default();
+    plan.divide(ranks, machine, &mut diags);
+    reject(compiled, diags);
+}
+
+/// Adds what was found of a plan, which is gone where that is an error.
+fn reject(compiled: &mut Compiled, mut found: Diags) {
+    if found.has_errors() {
+        compiled.plan = None;
+    }
+    for diag in std::mem::take(&mut compiled.diags) {
+        found.push(diag);
+    }
+    compiled.diags = found.into_sorted();
+}
+
 /// Rejects what is planned for a GPU and has no kernels there. Stages that a store has finished do not run again.
 pub fn check_kernels(compiled: &mut Compiled, store: Option<&Store>, machine: &Machine) {
     let (Some(plan), Device::Cuda(_)) = (&compiled.plan, machine.device) else {
@@ -107,13 +128,7 @@ pub fn check_kernels(compiled: &mut Compiled, store: Option<&Store>, machine: &M
     };
     let mut diags = Diags::default();
     plan.check_kernels(&finished, &mut diags);
-    if diags.has_errors() {
-        compiled.plan = None;
-    }
-    for diag in std::mem::take(&mut compiled.diags) {
-        diags.push(diag);
-    }
-    compiled.diags = diags.into_sorted();
+    reject(compiled, diags);
 }
 
 /// Every diagnostic code with its doc.

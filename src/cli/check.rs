@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 pub(super) use table::{fitted, source_of_times, table, verdict};
 
-use super::options::{Common, Intent, Prepared, error, print, store_of};
+use super::options::{Common, Intent, Prepared, Within, error, print, ranks, size, store_of};
 use super::screen::Screen;
 use super::{exit, render};
 use crate::base::units::Bytes;
@@ -26,6 +26,7 @@ use crate::program::device::Device;
 use crate::program::op::Machine;
 
 mod data;
+mod ranks;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -46,6 +47,12 @@ pub(super) struct Check {
     /// The store, to say what is finished already
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Processes that trainings are to be shared among (`mpirun -n N peftc run`)
+    #[arg(long, value_name = "N", value_parser = ranks)]
+    ranks: Option<u64>,
+    /// Bytes a second between them: 1.25GB, which is 10 Gbit/s, if not given
+    #[arg(long, value_name = "SIZE", requires = "ranks")]
+    bandwidth: Option<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -73,6 +80,17 @@ impl Check {
             ));
             return exit::WRONG;
         }
+        let bandwidth = match self.bandwidth.as_deref().map(size) {
+            None => ranks::BANDWIDTH,
+            Some(Some(bandwidth)) if bandwidth > 0 => bandwidth,
+            Some(Some(_)) => {
+                error(
+                    "`--bandwidth` is nothing; write what crosses the wire in a second, such as 1.25GB",
+                );
+                return exit::WRONG;
+            }
+            Some(None) => return exit::WRONG,
+        };
         // What is solved for is solved for the recipe as it is written.
         let to_fit = asked.limit().filter(|_| self.solve.is_none());
         let (world, machine) = (self.common.world(), asked.machine);
@@ -80,10 +98,14 @@ impl Check {
         let mut recipes = Vec::new();
         for file in &self.files {
             let store = store_of(file, self.store.as_deref());
-            let compiled =
-                self.common
-                    .compile(file, &asked.sets, &world, &machine, (Some(&store), to_fit));
-            let own = self.one(&compiled, &asked, &mut recipes);
+            let within = Within {
+                ranks: self.ranks.unwrap_or(1),
+                ..Within::alone(Some(&store), to_fit)
+            };
+            let compiled = self
+                .common
+                .compile(file, &asked.sets, &world, &machine, within);
+            let own = self.one(&compiled, (&asked, bandwidth), &mut recipes);
             // 2 before 3 before 1 before 0
             let rank = |c: i32| match c {
                 exit::WRONG => 3,
@@ -101,7 +123,12 @@ impl Check {
         code
     }
 
-    fn one(&self, compiled: &Compiled, asked: &Prepared, recipes: &mut Vec<Json>) -> i32 {
+    fn one(
+        &self,
+        compiled: &Compiled,
+        (asked, bandwidth): (&Prepared, u64),
+        recipes: &mut Vec<Json>,
+    ) -> i32 {
         let store = Store::open(store_of(&compiled.path, self.store.as_deref()));
         let cached =
             |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
@@ -109,6 +136,11 @@ impl Check {
         let rates = store.rates(machine.threads);
         let source = RateSource::by(&rates, &machine);
         let time = |s: &Stage| s.seconds(&rates, &machine);
+        let by = ranks::By {
+            wire: ranks::wire(bandwidth),
+            rates: &rates,
+            machine: &machine,
+        };
         let all: Vec<&Stage> = compiled.plan.iter().flat_map(|p| &p.stages).collect();
         let peak = compiled.plan.as_ref().map(|_| needed(&all));
         let fits = limit.zip(peak).map(|(limit, peak)| peak <= limit);
@@ -117,6 +149,7 @@ impl Check {
                 let mut json = plan_render::stage_json(s, cached(s), &self.common.device);
                 timed(&mut json, time(s), source);
                 stored(&mut json, s, &store);
+                ranks::put(&mut json, s, by);
                 json
             };
             let stages: Vec<Json> = all.iter().map(own).collect();
@@ -150,35 +183,53 @@ impl Check {
             return code;
         }
         if !self.common.json {
-            let name = compiled.path.to_string_lossy();
-            let name = visible::line(&name);
-            let screen = Screen::out(self.common.color);
-            let mark = |s: &Stage| match resumes_at(&store, s) {
-                Some(step) => format!("resumes at {step}"),
-                None if cached(s) => "finished".to_owned(),
-                None => String::new(),
-            };
-            print(&format!("{name}\n\n"));
-            if let Some(limit) = limit {
-                print(&verdict(&all, limit, screen));
-                print(&screen.fold(&fitted(plan), 6));
-                print("\n");
-            }
-            print(&table(plan, limit, (&cached, &mark, &time), screen));
-            print(&screen.fold(&on_disk(plan, &cached, &store), 4));
-            print(&source_of_times(
-                &machine,
-                source,
-                &store.rated_threads(),
-                screen,
-            ));
-            print(&data::block(plan, screen.prose()));
+            self.tell((compiled, plan), &store, (limit, source), by);
         }
         if fits == Some(false) {
             exit::TOO_LARGE
         } else {
             exit::DONE
         }
+    }
+
+    /// Prints what a plan takes, for people.
+    fn tell(
+        &self,
+        (compiled, plan): (&Compiled, &Plan),
+        store: &Store,
+        (limit, source): (Option<u64>, Option<RateSource>),
+        by: ranks::By<'_>,
+    ) {
+        let cached =
+            |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
+        let time = |s: &Stage| s.seconds(by.rates, by.machine);
+        let all: Vec<&Stage> = plan.stages.iter().collect();
+        let name = compiled.path.to_string_lossy();
+        let name = visible::line(&name);
+        let screen = Screen::out(self.common.color);
+        let mark = |s: &Stage| match resumes_at(store, s) {
+            Some(step) => format!("resumes at {step}"),
+            None if cached(s) => "finished".to_owned(),
+            None => String::new(),
+        };
+        print(&format!("{name}\n\n"));
+        if let Some(limit) = limit {
+            print(&verdict(&all, limit, screen));
+            print(&screen.fold(&fitted(plan), 6));
+            print("\n");
+        }
+        print(&table(plan, limit, (&cached, &mark, &time), screen));
+        print(&screen.fold(&on_disk(plan, &cached, store), 4));
+        print(&source_of_times(
+            by.machine,
+            source,
+            &store.rated_threads(),
+            screen,
+        ));
+        if let Some(count @ 2..) = self.ranks {
+            print(&ranks::block(plan, count, by, screen));
+        }
+        print(&data::block(plan, screen.prose()));
     }
 
     /// Tells the largest value of a key that fits, a line a stage; the exit code, and the same as JSON.

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::exit;
-use super::options::{Common, Intent, Prepared, error, print, store_of};
+use super::options::{Common, Intent, Prepared, Within, error, print, store_of};
 use super::screen::Screen;
 use super::table::{Side, Table};
 use crate::base::units::{About, Bytes, Count};
@@ -117,7 +117,7 @@ impl Diff {
             &asked.sets,
             &world,
             &machine,
-            (Some(&store), asked.limit()),
+            Within::alone(Some(&store), asked.limit()),
         )
     }
 

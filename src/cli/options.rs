@@ -8,7 +8,7 @@ use super::gpu;
 pub(super) use super::output::{error, output_failed, print};
 use super::world::RealWorld;
 use crate::base::suggest;
-use crate::driver::{Compiled, check_kernels, compile_with, decide};
+use crate::driver::{Compiled, check_kernels, compile_with, decide, divide};
 use crate::exec::backend::Device as ExecDevice;
 use crate::exec::store::Store;
 use crate::program::device::{CARDS, Card, Device};
@@ -76,6 +76,28 @@ pub(super) struct Prepared {
     pub machine: Machine,
 }
 
+/// What a plan is made within.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Within<'a> {
+    /// The store that prompts were chosen in before.
+    pub store: Option<&'a Path>,
+    /// Bytes that stages with `fit = auto` are made to fit.
+    pub budget: Option<u64>,
+    /// Processes that trainings are shared among.
+    pub ranks: u64,
+}
+
+impl<'a> Within<'a> {
+    /// One process.
+    pub(super) const fn alone(store: Option<&'a Path>, budget: Option<u64>) -> Self {
+        Self {
+            store,
+            budget,
+            ranks: 1,
+        }
+    }
+}
+
 impl Prepared {
     /// Bytes that may be needed: the budget, and no more than a card has.
     pub(super) fn limit(&self) -> Option<u64> {
@@ -98,9 +120,9 @@ impl Common {
         sets: &[(String, String)],
         world: &RealWorld,
         machine: &Machine,
-        (store, budget): (Option<&Path>, Option<u64>),
+        within: Within<'_>,
     ) -> Compiled {
-        let compiled = self.compile(file, sets, world, machine, (store, budget));
+        let compiled = self.compile(file, sets, world, machine, within);
         super::render::report(&compiled.diags, &compiled.sources, self);
         compiled
     }
@@ -114,16 +136,17 @@ impl Common {
         sets: &[(String, String)],
         world: &RealWorld,
         machine: &Machine,
-        (store, budget): (Option<&Path>, Option<u64>),
+        within: Within<'_>,
     ) -> Compiled {
         self.in_pool(|| {
             let mut compiled = compile_with(file, sets, world, machine, !self.no_data_report);
-            let store = store.map(Store::open);
+            divide(&mut compiled, within.ranks, machine);
+            let store = within.store.map(Store::open);
             if let Some(store) = &store {
                 decide(&mut compiled, store, machine);
             }
             check_kernels(&mut compiled, store.as_ref(), machine);
-            if let (Some(plan), Some(budget)) = (&mut compiled.plan, budget) {
+            if let (Some(plan), Some(budget)) = (&mut compiled.plan, within.budget) {
                 plan.fit(budget, machine);
             }
             compiled
@@ -198,6 +221,17 @@ impl Common {
     /// Runs a closure inside a pool of the machine's threads.
     pub(super) fn in_pool<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         pool(Machine::detect(self.threads).threads).install(f)
+    }
+}
+
+/// Most processes that a training can be shared among.
+const MOST_RANKS: u64 = 1024;
+
+/// A number of processes that trainings are shared among.
+pub(super) fn ranks(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(n) if (1..=MOST_RANKS).contains(&n) => Ok(n),
+        _ => Err(format!("a whole number from 1 to {MOST_RANKS} is wanted")),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::check::{source_of_times, stored, timed};
 use super::exit;
-use super::options::{Common, Intent, error, print, stem, store_of};
+use super::options::{Common, Intent, Within, error, print, stem, store_of};
 use super::screen::Screen;
 use crate::base::units::About;
 use crate::cluster::argo::{self, Pods};
@@ -60,7 +60,7 @@ impl PlanArgs {
             &asked.sets,
             &world,
             &machine,
-            (Some(&dir), asked.limit()),
+            Within::alone(Some(&dir), asked.limit()),
         );
         let Some(plan) = &compiled.plan else {
             return exit::WRONG;

@@ -8,7 +8,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::exit;
-use super::options::{Common, Intent, error, print, store_of};
+use super::options::{Common, Intent, Within, error, print, ranks, store_of};
+use crate::exec::ranks::Ranks;
 use crate::exec::run::Options;
 use crate::exec::run::replay::replay;
 
@@ -29,6 +30,9 @@ pub(super) struct Replay {
     /// Where finished stages are kept; `.peftc/store` beside the recipe if not given
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Processes that the recipe's trainings were shared among
+    #[arg(long, value_name = "N", default_value = "1", value_parser = ranks)]
+    ranks: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -45,7 +49,10 @@ impl Replay {
             &asked.sets,
             &world,
             &machine,
-            (Some(&store), None),
+            Within {
+                ranks: self.ranks,
+                ..Within::alone(Some(&store), None)
+            },
         );
         let Some(plan) = &compiled.plan else {
             error(&format!(
@@ -61,9 +68,11 @@ impl Replay {
             only: None,
             fresh: false,
             resume: true,
+            adopts: false,
             checkpoint_every: Duration::MAX,
             machine,
             device: Arc::new(self.common.exec_device()),
+            ranks: Ranks::default(),
             machine_name: None,
             command: String::new(),
             sources: Vec::new(),

@@ -1,5 +1,7 @@
 //! `peftc run`: execute a recipe.
 
+mod dry;
+mod ranks;
 mod submit;
 mod summary;
 
@@ -10,21 +12,24 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::{Value as Json, json};
 
+use self::ranks::{Together, agree};
 use super::check::{fitted, needed, verdict};
 use super::exit;
 use super::logs::{self, Lines, Logged};
-use super::options::{Common, Intent, error, out_of, print, stem, store_of};
+use super::options::{Common, Intent, Within, error, out_of, print, stem, store_of};
 use super::output::note;
 use super::progress::Progress;
 use super::scores;
 use super::screen::Screen;
 use super::signals::{self, Asked};
-use super::table::{Side, Table};
-use crate::base::units::Bytes;
+use super::world::RealWorld;
 use crate::exec::observe::Observer;
+use crate::exec::ranks::Ranks;
 use crate::exec::run::{Options, entry_name, run};
-use crate::exec::store::{State, Store};
+use crate::exec::store::Store;
+use crate::files::RunError;
 use crate::plan::{Plan, Stage};
+use crate::program::op::Machine;
 
 /// Columns of tables where there is no terminal.
 const WIDE: usize = 100;
@@ -49,9 +54,10 @@ pub(super) struct Run {
     /// Submit a job for each stage that is not in the store; with `--dry-run`, print the scripts
     #[arg(long, value_enum, value_name = "ENGINE")]
     on: Option<Engine>,
-    /// Processes that a stage is divided among; more than 1 are not built
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u64).range(1..))]
-    ranks: u64,
+    /// Processes that trainings are shared among: as many as `mpirun -n N` starts, or with `--on slurm` as each job is
+    /// to start
+    #[arg(long, value_name = "N", value_parser = super::options::ranks)]
+    ranks: Option<u64>,
     /// Ignore the store for this recipe's stages
     #[arg(long)]
     fresh: bool,
@@ -77,6 +83,14 @@ pub(super) struct Run {
     common: Common,
 }
 
+/// A recipe that can be run.
+struct Ready {
+    plan: Plan,
+    machine: Machine,
+    /// Its text and those of what it imports, each with its name.
+    sources: Vec<(String, String)>,
+}
+
 /// What runs jobs.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
 enum Engine {
@@ -100,6 +114,8 @@ enum Resume {
     Auto,
     /// Never: an interrupted stage begins again.
     Never,
+    /// Where there are any, and else from one of another number of ranks.
+    Any,
 }
 
 /// A time between checkpoints.
@@ -116,26 +132,23 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Run {
     pub(super) fn run(&self) -> i32 {
-        if self.ranks > 1 {
-            error(&format!(
-                "`--ranks {}`: a stage that is divided among several processes is not built; leave `--ranks` out. The points \
-                 of a sweep run beside each other with `--on slurm`",
-                self.ranks
-            ));
-            return exit::WRONG;
-        }
         match self.on {
             Some(Engine::Slurm) => self.submit(),
-            None => self.here(),
+            None => match Together::join(self.ranks) {
+                Ok(together) => {
+                    let code = self.here(&together.ranks);
+                    together.leave(code)
+                }
+                Err(code) => code,
+            },
         }
     }
 
-    /// Runs it in this process.
-    fn here(&self) -> i32 {
+    /// Runs it in this process, and in the others that were started with it.
+    fn here(&self, ranks: &Ranks) -> i32 {
+        let quiet = self.common.quiet || self.log_format == LogFormat::Json || !ranks.leads();
         // From the beginning: SIGUSR1 would end a process that does not know it.
-        let asked_for = match signals::watch(
-            self.common.quiet || self.log_format == LogFormat::Json,
-        ) {
+        let asked_for = match signals::watch(quiet) {
             Ok(asked) => asked,
             Err(why) => {
                 error(&format!(
@@ -144,60 +157,107 @@ impl Run {
                 return exit::FAILED;
             }
         };
-        let budget = self.budget.as_deref();
-        let Some(asked) = self.common.prepare(budget, Intent::Run) else {
-            return exit::WRONG;
-        };
-        let (world, machine, budget) = (self.common.world(), asked.machine, asked.limit());
-        let store = store_of(&self.file, self.store.as_deref());
-        let known = Some(store.as_path()).filter(|_| !self.fresh);
-        let compiled =
-            self.common
-                .compiled(&self.file, &asked.sets, &world, &machine, (known, budget));
-        let Some(plan) = &compiled.plan else {
-            error(&format!(
-                "{} is rejected: nothing was executed",
-                self.file.display()
-            ));
-            return exit::WRONG;
-        };
-        if let Err(why) = self.is_there(plan) {
-            error(&why);
-            return exit::WRONG;
+        let world = self.common.world();
+        let ready = self.ready(&world, ranks);
+        let own = ready.as_ref().map_err(|code| *code);
+        if let Err(code) = agree(ranks, own.map(|ready| &ready.plan)) {
+            return code;
         }
-        let left = self.left(plan, &store);
-        if let Some(budget) = budget.filter(|b| needed(&left) > *b) {
-            error("over the budget; nothing was executed");
-            note(&verdict(&left, budget, Screen::err(self.common.color)));
-            return exit::TOO_LARGE;
-        }
-        if !self.common.quiet && self.log_format == LogFormat::Text {
+        let Ok(ready) = ready else {
+            return exit::FAILED;
+        };
+        let Ready {
+            plan,
+            machine,
+            sources,
+        } = &ready;
+        if !self.common.quiet && self.log_format == LogFormat::Text && ranks.leads() {
             note(&fitted(plan));
         }
         let options = Options {
             recipe: self.file.clone(),
-            store,
+            store: store_of(&self.file, self.store.as_deref()),
             out: out_of(&self.file, self.out.as_deref()),
             only: self.stage.clone(),
             fresh: self.fresh,
-            resume: self.resume == Resume::Auto,
+            resume: self.resume != Resume::Never,
+            adopts: self.resume == Resume::Any,
             checkpoint_every: self.checkpoint_every,
-            machine,
+            machine: *machine,
             device: Arc::new(self.common.exec_device()),
+            ranks: ranks.clone(),
             machine_name: super::doctor::machine(machine.threads),
             command: self.command(),
-            sources: compiled
-                .sources
-                .iter()
-                .map(|s| (s.name.clone(), s.text.clone()))
-                .collect(),
+            sources: sources.clone(),
         };
         if self.dry_run {
-            print(&self.dry(plan, &options));
+            if ranks.leads() {
+                print(&self.dry(plan, &options));
+            }
             return exit::DONE;
         }
         asked_for.run_begins();
         self.execute(plan, &options, &world, asked_for)
+    }
+
+    /// Compiles what is to be run; the exit code where nothing is to be executed, which rank 0 gives the reason for.
+    fn ready(&self, world: &RealWorld, ranks: &Ranks) -> Result<Ready, i32> {
+        let budget = self.budget.as_deref();
+        let asked = self.common.prepare(budget, Intent::Run);
+        let asked = asked.ok_or(exit::WRONG)?;
+        let (machine, budget) = (asked.machine, asked.limit());
+        let store = store_of(&self.file, self.store.as_deref());
+        let within = Within {
+            store: Some(store.as_path()).filter(|_| !self.fresh),
+            budget,
+            ranks: self.ranks.unwrap_or(ranks.count() as u64),
+        };
+        let common = &self.common;
+        let compiled = common.compile(&self.file, &asked.sets, world, &machine, within);
+        let say = |text: &str| {
+            if ranks.leads() {
+                error(text);
+            }
+        };
+        if ranks.leads() {
+            super::render::report(&compiled.diags, &compiled.sources, common);
+        }
+        let Some(plan) = compiled.plan else {
+            say(&format!(
+                "{} is rejected: nothing was executed",
+                self.file.display()
+            ));
+            return Err(exit::WRONG);
+        };
+        if let Err(why) = self.is_there(&plan) {
+            say(&why);
+            return Err(exit::WRONG);
+        }
+        let left = self.left(&plan, &store);
+        let shared = left
+            .iter()
+            .find(|s| s.ranks != ranks.count() as u64 && s.trains());
+        if let Some(stage) = shared.filter(|_| !self.dry_run) {
+            let (name, n) = (&stage.name.value, stage.ranks);
+            say(&format!(
+                "`--ranks {n}`: `{name}` is to be shared among {n} processes, and this is one; start them with `mpirun -n {n} peftc \
+                 run …`, or submit it with `--on slurm`"
+            ));
+            return Err(exit::WRONG);
+        }
+        if let Some(budget) = budget.filter(|b| needed(&left) > *b) {
+            say("over the budget; nothing was executed");
+            if ranks.leads() {
+                note(&verdict(&left, budget, Screen::err(common.color)));
+            }
+            return Err(exit::TOO_LARGE);
+        }
+        let text = |s: &crate::base::Source| (s.name.clone(), s.text.clone());
+        Ok(Ready {
+            sources: compiled.sources.iter().map(text).collect(),
+            plan,
+            machine,
+        })
     }
 
     /// Says whether the stage that is asked for is there.
@@ -236,7 +296,9 @@ impl Run {
         asked: Arc<Asked>,
     ) -> i32 {
         let stem = stem(&self.file);
-        let opened: Result<Vec<_>, _> = self.log.iter().map(|log| log.open(&stem)).collect();
+        let leads = options.ranks.leads();
+        let logs = self.log.iter().filter(|_| leads);
+        let opened: Result<Vec<_>, _> = logs.map(|log| log.open(&stem)).collect();
         let opened = match opened {
             Ok(opened) => opened,
             Err(why) => {
@@ -244,11 +306,15 @@ impl Run {
                 return exit::FAILED;
             }
         };
-        let quiet = self.common.quiet;
+        let quiet = self.common.quiet || !leads;
+        let log_format = match leads {
+            true => self.log_format,
+            false => LogFormat::Text,
+        };
         let (result, broken) = self.common.in_pool(|| {
             let mut lines = Lines::new(asked.clone());
             let mut progress = Progress::new(quiet, asked);
-            let shown: &mut dyn Observer = match self.log_format {
+            let shown: &mut dyn Observer = match log_format {
                 LogFormat::Text => &mut progress,
                 LogFormat::Json => &mut lines,
             };
@@ -256,7 +322,7 @@ impl Run {
             let result = run(plan, options, world, &mut logged);
             let broken = logged.finish();
             progress.finish();
-            if let (LogFormat::Json, Err(why)) = (self.log_format, &result) {
+            if let (LogFormat::Json, Err(why)) = (log_format, &result) {
                 lines.line(
                     "failed",
                     None,
@@ -266,6 +332,9 @@ impl Run {
             (result, broken)
         });
         broken.iter().for_each(|why| error(why));
+        if !leads {
+            return followed(result, &options.ranks);
+        }
         match result {
             Ok(document) => {
                 if self.common.json {
@@ -330,109 +399,17 @@ impl Run {
         }
         own
     }
-
-    /// Says that a checkpoint is not used.
-    fn note_stranded(&self, stage: &Stage, step: u64) {
-        let text = format!(
-            "note: a checkpoint of `{}` at step {step} is of another version of its recipe and is not used; to go on \
-             from it, take back what was changed\n",
-            stage.name.value
-        );
-        note(&Screen::err(self.common.color).fold(&text, 4));
-    }
-
-    /// The stages that would run, each with its reason.
-    fn dry(&self, plan: &Plan, options: &Options) -> String {
-        let store = Store::open(options.store.clone());
-        let recipe = options.recipe.display().to_string();
-        let mut list = Vec::new();
-        for stage in self.asked(plan) {
-            let key = entry_name(stage);
-            let state = store.look(&key);
-            let resumes = options.resumes_at(&store, stage);
-            let reason = if self.fresh {
-                "forced".to_owned()
-            } else if stage.fingerprint.is_none() {
-                "the identity of an input is unknown".to_owned()
-            } else if let State::Finished(_) = state {
-                continue;
-            } else if let State::Damaged(damage) = state {
-                format!("{damage}")
-            } else if let Some(step) = resumes {
-                format!("interrupted: resumes at {step}")
-            } else {
-                unfinished(&store, &recipe, stage)
-            };
-            let stranded = match resumes {
-                None if !self.fresh => store.stranded(&options.recipe, &stage.name.value, &key),
-                _ => Vec::new(),
-            };
-            list.push((
-                stage,
-                reason,
-                resumes,
-                stranded.into_iter().max_by_key(|(_, step)| *step),
-            ));
-        }
-        for (stage, .., stranded) in &list {
-            if let Some((_, step)) = stranded.as_ref().filter(|_| !self.common.quiet) {
-                self.note_stranded(stage, *step);
-            }
-        }
-        if self.common.json {
-            let row = |(s, why, resumes, stranded): &(&Stage, String, _, Option<(String, u64)>)| {
-                let stranded = stranded.as_ref().map(|(_, step)| *step);
-                json!({
-                    "name": s.name.value, "kind": s.filled.name, "reason": why, "resumes_at": resumes,
-                    "stranded_at": stranded, "estimated_peak_bytes": s.estimate.peak(),
-                })
-            };
-            let stages: Vec<Json> = list.iter().map(row).collect();
-            let own = json!({ "schema": 1, "recipe": recipe, "would_run": stages });
-            return format!("{own:#}\n");
-        }
-        if list.is_empty() {
-            return "nothing would run: every stage is finished\n".to_owned();
-        }
-        // One line a stage and no other: programs read them.
-        let mut table = Table::new([
-            ("", Side::Left),
-            ("", Side::Left),
-            ("", Side::Right),
-            ("", Side::Left),
-        ]);
-        for (stage, reason, ..) in list {
-            table.row(vec![
-                stage.name.value.as_str().into(),
-                stage.filled.name.as_str().into(),
-                Bytes(stage.estimate.peak()).to_string().into(),
-                reason.into(),
-            ]);
-        }
-        table.flush().render(Screen::out(self.common.color))
-    }
 }
 
-/// Why a stage that is not in the store would run: what changed since it ran last, if it did.
-fn unfinished(store: &Store, recipe: &str, stage: &Stage) -> String {
-    match store.latest(recipe, &stage.name.value) {
-        Some((_, parts)) if parts != stage.parts => {
-            let differs = |k: &&String| parts.get(*k) != stage.parts.get(*k);
-            let mut changed: Vec<&String> = stage
-                .parts
-                .keys()
-                .chain(parts.keys())
-                .filter(differs)
-                .collect();
-            changed.sort();
-            changed.dedup();
-            let names: Vec<String> = changed
-                .iter()
-                .map(|k| format!("`{}`", k.trim_start_matches("key ")))
-                .collect();
-            format!("changed: {}", names.join(", "))
+/// What a run came to on a rank behind the first, which says why all of them end; the exit code.
+fn followed(result: Result<Json, RunError>, ranks: &Ranks) -> i32 {
+    match result {
+        Ok(_) => exit::DONE,
+        Err(why) => {
+            if !ranks.ends_together() {
+                error(&format!("rank {}: {why}", ranks.rank()));
+            }
+            why.exit_code()
         }
-        Some(_) => "unfinished".to_owned(),
-        None => "new".to_owned(),
     }
 }

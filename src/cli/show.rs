@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::exit;
-use super::options::{Common, Intent, error, print, store_of};
+use super::options::{Common, Intent, Within, error, print, store_of};
 use super::screen::Screen;
 use crate::base::visible;
 use crate::library::data::form::Form;
@@ -62,7 +62,7 @@ impl Show {
             &asked.sets,
             &world,
             &machine,
-            (Some(&dir), None),
+            Within::alone(Some(&dir), None),
         );
         let Some(plan) = &compiled.plan else {
             return exit::WRONG;

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::exit;
-use super::options::{Common, Intent, error, out_of, print, store_of};
+use super::options::{Common, Intent, Within, error, out_of, print, ranks, store_of};
 use super::output::note;
 use super::queue;
 use super::screen::{BAD, GOOD, Screen};
@@ -36,6 +36,9 @@ pub(super) struct Status {
     /// The OUT that the jobs were given; `.peftc/runs/RECIPE` beside the recipe if not given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Processes that the recipe's trainings were shared among
+    #[arg(long, value_name = "N", default_value = "1", value_parser = ranks)]
+    ranks: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -121,7 +124,10 @@ impl Status {
         };
         let (world, machine) = (self.common.world(), asked.machine);
         let dir = store_of(&self.file, self.store.as_deref());
-        let known = (Some(dir.as_path()), asked.limit());
+        let known = Within {
+            ranks: self.ranks,
+            ..Within::alone(Some(dir.as_path()), asked.limit())
+        };
         let compiled = self
             .common
             .compiled(&self.file, &asked.sets, &world, &machine, known);

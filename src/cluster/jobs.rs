@@ -79,6 +79,13 @@ impl Job<'_> {
         self.stages.len() > 1
     }
 
+    /// Processes that its trainings are shared among.
+    #[must_use]
+    pub fn ranks(&self) -> u64 {
+        let ranks = self.stages.iter().map(|stage| stage.ranks);
+        ranks.max().unwrap_or(1)
+    }
+
     /// What it needs, by the seconds that each stage takes.
     #[must_use]
     pub fn wants(&self, seconds: &dyn Fn(&Stage) -> Option<f64>) -> Wants {

@@ -41,6 +41,8 @@ pub struct Site {
     pub container: Vec<String>,
     /// Where the program is on the nodes or in the container; that of this process if `None`.
     pub program: Option<String>,
+    /// What `srun` starts ranks with: its `--mpi`.
+    pub mpi: String,
     /// More options of `sbatch`.
     pub options: Vec<String>,
 }
@@ -62,6 +64,7 @@ impl Default for Site {
             modules: Vec::new(),
             container: Vec::new(),
             program: None,
+            mpi: "pmix".to_owned(),
             options: Vec::new(),
         }
     }
@@ -96,6 +99,7 @@ const KEYS: &[(&str, Take)] = &[
     ("modules", |s, v| words(v).map(|w| s.modules = w)),
     ("container", |s, v| words(v).map(|w| s.container = w)),
     ("program", |s, v| text(v).map(|t| s.program = Some(t))),
+    ("mpi", |s, v| text(v).map(|t| s.mpi = t)),
     ("options", |s, v| words(v).map(|w| s.options = w)),
 ];
 
@@ -109,8 +113,9 @@ const OWN: &[(&str, &str)] = &[
     ("--gres", "the key `gres`"),
     ("--job-name", "the recipe"),
     ("--mem", "the plan and the key `memory_margin`"),
-    ("--nodes", "peftc: a stage is one process"),
-    ("--ntasks", "peftc: a stage is one process"),
+    ("--mem-per-cpu", "the plan and the key `memory_margin`"),
+    ("--nodes", "peftc: a stage is one process but for `--ranks`"),
+    ("--ntasks", "`--ranks`"),
     (
         "--open-mode",
         "peftc: a job that runs again goes on with its log",
@@ -223,7 +228,7 @@ mod tests {
     fn every_key_is_used() {
         let text = "partition = \"long\"\naccount = \"lab\"\nqos = \"high\"\ngres = \"gpu:a100:1\"\ncpus = 8\narray_limit = 4\n\
                     array_size = 100\ntime = \"02:00:00\"\nmax_time = \"1-12:30:00\"\nmemory_margin = 20\ntime_margin = 50\n\
-                    modules = [\"gcc/13\", \"cuda\"]\ncontainer = [\"apptainer\", \"exec\", \"p.sif\"]\nprogram = \"/bin/peftc\"\n\
+                    modules = [\"gcc/13\", \"cuda\"]\ncontainer = [\"apptainer\", \"exec\", \"p.sif\"]\nprogram = \"/bin/peftc\"\nmpi = \"pmi2\"\n\
                     options = [\"--mail-type=END\", \"--exclusive\"]\n";
         let read = Site::read(text).unwrap();
         let wanted = Site {
@@ -241,6 +246,7 @@ mod tests {
             modules: vec!["gcc/13".to_owned(), "cuda".to_owned()],
             container: ["apptainer", "exec", "p.sif"].map(str::to_owned).to_vec(),
             program: Some("/bin/peftc".to_owned()),
+            mpi: "pmi2".to_owned(),
             options: vec!["--mail-type=END".to_owned(), "--exclusive".to_owned()],
         };
         assert_eq!(read, wanted);

@@ -41,7 +41,7 @@ pub struct Setting<'a> {
     pub folder: PathBuf,
     /// Where scripts, logs and the journal are.
     pub jobs: PathBuf,
-    /// Processors of a job.
+    /// Processors of a job, or of each rank of it.
     pub cpus: usize,
     /// Bytes that a job takes beside its stage.
     pub beside: u64,
@@ -191,7 +191,8 @@ impl Setting<'_> {
             let name = job.stages.first().map_or("", |s| s.name.value.as_str());
             let _ = writeln!(out, "stage={}", quoted(name));
         }
-        let mut words = self.site.container.clone();
+        let mut words = self.step(job);
+        words.extend_from_slice(&self.site.container);
         words.push(self.program.clone());
         words.extend_from_slice(&self.arguments);
         let _ = write!(
@@ -228,6 +229,22 @@ impl Setting<'_> {
         out
     }
 
+    /// What starts the ranks of a job that trains; nothing where the job is one process.
+    fn step(&self, job: &Job<'_>) -> Vec<String> {
+        match job.ranks() {
+            1 => Vec::new(),
+            // A rank that is gone ends the others.
+            ranks => [
+                "srun".to_owned(),
+                format!("--mpi={}", self.site.mpi),
+                format!("--ntasks={ranks}"),
+                format!("--cpus-per-task={}", self.cpus),
+                "--kill-on-bad-exit=1".to_owned(),
+            ]
+            .to_vec(),
+        }
+    }
+
     /// The options of a job.
     fn options(&self, job: &Job<'_>, wants: &Wants, asked: &Asked) -> Vec<String> {
         let site = self.site;
@@ -240,11 +257,20 @@ impl Setting<'_> {
             format!("--output=\"{folder}/{declared}-{number}.log\""),
             "--open-mode=append".to_owned(),
             format!("--chdir=\"{}\"", self.folder.display()),
-            "--nodes=1".to_owned(),
-            "--ntasks=1".to_owned(),
-            format!("--cpus-per-task={}", self.cpus),
-            format!("--mem={}M", asked.memory),
         ];
+        let cpus = format!("--cpus-per-task={}", self.cpus);
+        match job.ranks() {
+            1 => {
+                options.extend(["--nodes=1".to_owned(), "--ntasks=1".to_owned(), cpus]);
+                options.push(format!("--mem={}M", asked.memory));
+            }
+            // Where ranks are is SLURM's choice; each needs the memory.
+            ranks => {
+                let each = asked.memory.div_ceil(self.cpus.max(1) as u64);
+                options.extend([format!("--ntasks={ranks}"), cpus]);
+                options.push(format!("--mem-per-cpu={each}M"));
+            }
+        }
         options.extend(asked.time.map(|time| format!("--time={}", clock(time))));
         let lead = asked.lead.map(|lead| format!("--signal=B:USR1@{lead}"));
         options.extend(lead);

@@ -15,6 +15,7 @@ use crate::exec::backend::{Device, Open};
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer, Silent};
 use crate::exec::predict::Predictor;
+use crate::exec::ranks::Ranks;
 use crate::exec::run::replay::replay;
 use crate::exec::run::{Options, run};
 use crate::files::RunError;
@@ -62,9 +63,11 @@ fn options(dir: &Path, recipe: &Path, device: Arc<dyn Open>) -> Options {
         only: None,
         fresh: false,
         resume: true,
+        adopts: false,
         checkpoint_every: Duration::ZERO,
         machine: MACHINE,
         device,
+        ranks: Ranks::default(),
         machine_name: None,
         command: String::new(),
         sources: Vec::new(),

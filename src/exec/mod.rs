@@ -4,6 +4,7 @@
 //! | room | what is in it |
 //! | --- | --- |
 //! | `observe` | what a run tells, and the signals that end it |
+//! | `ranks` | processes that train together: sums over them, what each tells the others |
 //! | `backend` | devices: memory, launches; the process' own memory |
 //! | `interpreter` | programs run over one stage's tensors |
 //! | `checkpoint` | states of a training to go on from, and its log |
@@ -27,6 +28,7 @@ pub mod interpreter;
 pub mod load;
 pub mod observe;
 pub mod predict;
+pub mod ranks;
 pub mod run;
 pub mod stage;
 pub mod store;

@@ -257,6 +257,7 @@ impl Stage {
             job,
             not_kept,
             fitted: self.fitted,
+            ranks: self.ranks,
             estimate,
             parts: self.parts.clone(),
             fingerprint: self.fingerprint.clone(),

@@ -120,6 +120,9 @@ crate::codes! {
     /// `precision = tf32` is asked for, and where the recipe is planned to run there is none: on the processor, or on a card
     /// older than Ampere. Products are taken in f32 there, which is more exact and no faster than `precision = f32`.
     NO_TF32 = "plan::no_tf32";
+    /// A training cannot be shared among several processes (`--ranks`): it chooses by what one of them alone has seen, or it
+    /// is planned for a GPU. The message says which. Run it without `--ranks`.
+    NOT_SHARED = "plan::not_shared";
     /// The plan is for a GPU, and a stage uses an op as no kernel does it: heads wider than 256 columns, for example. The
     /// message names the op and what there is no kernel for, the place is the model or adapter that needs it. Run that stage
     /// with `--device cpu`; a stage that is finished in the store is not refused, so the others can run on the GPU then.

@@ -9,7 +9,7 @@ mod training;
 use std::collections::BTreeMap;
 
 pub(super) use programs::describe_node;
-pub(super) use sizes::{evaluation_sizes, every_size, training_sizes};
+pub(super) use sizes::{evaluation_sizes, every_size, sizes_among, training_sizes};
 
 use super::split::Lengths;
 use crate::library::derive::{places, prune};

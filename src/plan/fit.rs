@@ -15,11 +15,11 @@ use crate::library::stage::packing::Batch;
 use crate::program::op::Machine;
 
 /// What was tried for a stage.
-struct Tried {
+pub(super) struct Tried {
     values: Values,
-    job: Job,
-    not_kept: Option<String>,
-    estimate: Estimate,
+    pub(super) job: Job,
+    pub(super) not_kept: Option<String>,
+    pub(super) estimate: Estimate,
     /// How long the stage takes so.
     seconds: f64,
 }
@@ -79,6 +79,7 @@ fn search(stage: &Stage, budget: u64, machine: &Machine) -> Option<Tried> {
         (Batch::Tokens(_), Routine::Fit(fit)) => fit.packing.as_ref().map_or(fit.batch, |p| p.most),
         (Batch::Tokens(_), _) => 1,
     };
+    let batch = batch.div_ceil(stage.ranks.max(1));
     let most = keys::MICRO_BATCH.get(values).unwrap_or(batch).min(batch);
     let backward = stage.kind.schema().key("recompute").is_some();
     let layers = if backward {
@@ -135,7 +136,7 @@ fn fewest(layers: u64, with: &dyn Fn(u64) -> Option<Tried>) -> Option<Tried> {
     Some(found)
 }
 
-/// A stage with another micro-batch and so many blocks recomputed.
+/// A stage with another micro-batch and so many blocks recomputed; `batch` is the largest share of a rank.
 fn try_with(
     stage: &Stage,
     (micro, batch): (u64, u64),
@@ -156,6 +157,11 @@ fn try_with(
             true,
         );
     }
+    lowered(stage, values, machine)
+}
+
+/// A training stage lowered again with these values; nothing where they do not go together, or it is no training.
+pub(super) fn lowered(stage: &Stage, values: Values, machine: &Machine) -> Option<Tried> {
     let one = std::slice::from_ref(&stage.splits);
     let sets = stage.open.as_ref().map_or(one, |open| &open.sets);
     let views = choice::lengths(&stage.splits);

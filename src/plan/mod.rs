@@ -29,6 +29,7 @@ mod modules;
 mod planner;
 pub mod predicting;
 mod prompt;
+pub mod ranks;
 pub mod render;
 pub mod seen;
 mod shared;

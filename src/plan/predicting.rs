@@ -92,6 +92,7 @@ fn sound<R>(
         words: Some(served.words),
         splits: Vec::new(),
         tuned: false,
+        ranks: 1,
     });
     let cx = cx.ok_or_else(|| why.unwrap_or_default())?;
     build(&cx, &tuning)

@@ -127,6 +127,8 @@ pub struct Stage {
     pub job: Job,
     /// Whether micro-batch or recompute were chosen for a budget.
     pub fitted: bool,
+    /// Processes that its steps are shared among; 1 where it is no training.
+    pub ranks: u64,
     /// Why the results of its frozen part are not kept, where they could be.
     pub not_kept: Option<String>,
     /// Memory and work.
@@ -186,6 +188,7 @@ impl Stage {
             },
             splits: facts.collect(),
             tuned: start.tuned.is_some(),
+            ranks: self.ranks,
         })
     }
 

@@ -70,9 +70,9 @@ pub(super) fn beforehand(job: &Job, splits: &[Option<&Lengths>], machine: &Machi
 }
 
 /// Times programs.
-struct Clock<'a> {
-    rates: &'a Rates,
-    machine: &'a Machine,
+pub(super) struct Clock<'a> {
+    pub(super) rates: &'a Rates,
+    pub(super) machine: &'a Machine,
 }
 
 impl Clock<'_> {
@@ -140,7 +140,7 @@ impl Clock<'_> {
     fn fit(&self, fit: &Fit, splits: &[Option<&Lengths>]) -> f64 {
         let split = |i: usize| splits.get(i).copied().flatten();
         let training = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
-        let mut sum = self.steps(fit, &training);
+        let mut sum = self.steps((fit, fit.ranks), &training);
         if let (Some(evaluate), Some(every), Some(dev)) =
             (&fit.evaluate, fit.evaluate_every, split(1))
         {
@@ -158,19 +158,19 @@ impl Clock<'_> {
                 1.0 - kept as f64 / n.max(1) as f64
             });
             if missing > 0.0 {
-                sum += missing * self.all(&features.prefix, &training);
+                sum += missing * self.all(&features.prefix, &training) / fit.ranks.max(1) as f64;
             }
         }
         sum
     }
 
-    /// All steps of a training.
-    fn steps(&self, fit: &Fit, sizes: &[Bindings]) -> f64 {
+    /// All steps of a training on a rank of so many, the one with most to do.
+    pub(super) fn steps(&self, (fit, ranks): (&Fit, u64), sizes: &[Bindings]) -> f64 {
         let none = vec![Bindings::default(); 1];
         let steps = fit.steps.max(1);
-        let runs = steps as f64 * fit.batch.div_ceil(fit.micro_batch.max(1)) as f64;
-        // The sizes of very long trainings are those of a part of it.
-        let whole = runs / sizes.len().max(1) as f64;
+        let runs = steps as f64 * fit.runs(ranks) as f64;
+        // The sizes of very long trainings are those of a part of it; ranks work on theirs at the same time.
+        let whole = runs / sizes.len().max(1) as f64 * fit.imbalance(ranks) / ranks.max(1) as f64;
         match &fit.update {
             Update::Whole(step) => whole * self.all(step, sizes),
             Update::Split { accumulate, apply } => {

@@ -47,6 +47,7 @@ mod preference;
 mod prompts;
 mod pruned;
 mod qsiva;
+mod ranks;
 mod recipes;
 mod report;
 mod run;

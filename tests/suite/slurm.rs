@@ -400,11 +400,6 @@ fn what_cannot_be_submitted_is_refused_by_name() {
         assert!(told.contains(said), "{args:?}: {told}");
         assert_eq!(output.status.code(), Some(code), "{args:?}: {told}");
     };
-    refused(
-        &["--ranks", "2"],
-        2,
-        "`--ranks 2`: a stage that is divided among several processes is not built",
-    );
     refused(&["--ranks", "0"], 2, "--ranks");
     refused(
         &["--fresh"],

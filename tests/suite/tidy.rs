@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
 /// each other.
 const ROOMS: &[&str] = &[
     "observe",
+    "ranks",
     "backend",
     "interpreter",
     "checkpoint",
@@ -50,6 +51,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("csv", &["library", "report", "exec"]),
     ("toml", &["cluster"]),
     ("faer", &["linalg", "library"]),
+    ("mpi", &["exec"]),
     ("safetensors", &["files", "exec"]),
 ];
 

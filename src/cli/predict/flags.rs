@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Refusal, place};
 use crate::base::visible;
-use crate::cli::options::{Color, Common, error, threads};
+use crate::cli::options::{Color, Common, error, ranks, threads};
 use crate::cli::screen::{Screen, wrap};
 use crate::cli::{exit, output};
 use crate::exec::backend::Device;
@@ -24,6 +24,9 @@ pub(in crate::cli) struct Running {
     /// Where a recipe's finished stages are; `.peftc/store` beside it if not given
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Processes that a recipe's trainings were shared among
+    #[arg(long, value_name = "N", default_value = "1", value_parser = ranks)]
+    ranks: u64,
     /// Override a `let` of a recipe
     #[arg(long = "set", value_name = "NAME=VALUE")]
     sets: Vec<String>,
@@ -93,6 +96,7 @@ impl Running {
             stage,
             best,
             store: self.store.as_deref(),
+            ranks: self.ranks,
             common: &self.common(noting),
         })?;
         if let Some(note) = &place.note {

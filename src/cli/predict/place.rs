@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::Refusal;
 use crate::base::suggest;
-use crate::cli::options::{Common, Intent, store_of};
+use crate::cli::options::{Common, Intent, Within, store_of};
 use crate::cli::render;
 use crate::exec::run::entry_name;
 use crate::exec::store::Store;
@@ -21,6 +21,8 @@ pub(in crate::cli) struct Asked<'a> {
     pub(in crate::cli) stage: Option<&'a str>,
     pub(in crate::cli) best: Option<&'a str>,
     pub(in crate::cli) store: Option<&'a Path>,
+    /// Processes that trainings were shared among.
+    pub(in crate::cli) ranks: u64,
     pub(in crate::cli) common: &'a Common,
 }
 
@@ -186,7 +188,10 @@ fn of_recipe(asked: &Asked<'_>) -> Result<Vec<Candidate>, Refusal> {
         &prepared.sets,
         &asked.common.world(),
         &prepared.machine,
-        (Some(&dir), None),
+        Within {
+            ranks: asked.ranks,
+            ..Within::alone(Some(&dir), None)
+        },
     );
     let Some(plan) = compiled.plan.as_ref().filter(|_| !compiled.rejected()) else {
         render::report(&compiled.diags, &compiled.sources, asked.common);
@@ -437,6 +442,7 @@ mod tests {
             stage,
             best,
             store: None,
+            ranks: 1,
             common: &common,
         };
         match chosen(&swept(), &asked, "the result") {

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::{Resume, Run};
 use crate::cli::check::{needed, verdict};
 use crate::cli::exit;
-use crate::cli::options::{Intent, error, out_of, print, stem, store_of};
+use crate::cli::options::{Intent, Within, error, out_of, print, stem, store_of};
 use crate::cli::output::note;
 use crate::cli::queue;
 use crate::cli::screen::Screen;
@@ -89,7 +89,10 @@ impl Run {
             self.common.world(),
             store_of(&self.file, self.store.as_deref()),
         );
-        let known = (Some(store.as_path()), asked.limit());
+        let known = Within {
+            ranks: self.ranks.unwrap_or(1),
+            ..Within::alone(Some(store.as_path()), asked.limit())
+        };
         let compiled = self
             .common
             .compiled(&self.file, &asked.sets, &world, &machine, known);
@@ -189,6 +192,9 @@ impl Run {
         };
         add("--device", on_card.then(|| device.to_owned()));
         add("--threads", Some(machine.threads.to_string()));
+        add("--ranks", self.ranks.map(|n| n.to_string()));
+        let any = self.resume == Resume::Any;
+        add("--resume", any.then(|| "any".to_owned()));
         add("--budget", self.budget.clone());
         add("--store", self.store.as_ref().map(path));
         add("--out", self.out.as_ref().map(path));

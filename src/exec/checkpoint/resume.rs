@@ -165,6 +165,25 @@ pub fn point(
     Ok(found)
 }
 
+/// The checkpoint of a step, which another process chose to go on from; what it chose is what its log says.
+///
+/// # Errors
+/// It is not there.
+pub fn at(checkpoints: &Path, step: u64) -> Result<Point, RunError> {
+    for saved in checkpoint::all(checkpoints)? {
+        if let Some(progress) = Progress::of(&saved.state).filter(|p| p.step == step) {
+            return Ok(Point { saved, progress });
+        }
+    }
+    Err(RunError::file(
+        checkpoints,
+        format!(
+            "rank 0 goes on from a checkpoint at step {step}, which is not here; the store has to lie on a file system that \
+             all ranks share"
+        ),
+    ))
+}
+
 fn explain(damage: &Damage, found: Option<&Point>) -> String {
     match found {
         Some(point) => format!(

@@ -25,14 +25,17 @@ use crate::library::stage::job::Routine;
 use crate::plan::{Plan, Stage};
 use crate::program::rates::{Rates, Spent};
 
+mod adopt;
 pub mod budget;
 mod card;
 mod destination;
+mod follow;
 mod publish;
 pub mod replay;
 pub mod result;
 
-/// Runs what is asked for; gives the `result.json` document, with the results of other stages that still hold.
+/// Runs what is asked for; gives the `result.json` document, with the results of other stages that still hold. Of several
+/// ranks the first does so, and the others help it with its trainings.
 ///
 /// # Errors
 /// The first stage that failed; those before it are in the store.
@@ -43,11 +46,15 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Json, RunError> {
     let store = Store::open(options.store.clone());
-    destination::refuse_sources(plan, store.dir())?;
     let stages: Vec<&Stage> = match &options.only {
         Some(name) => plan.needed(name),
         None => plan.stages.iter().collect(),
     };
+    if !options.ranks.leads() {
+        follow::follow((plan, &stages), &store, options, world, observer)?;
+        return Ok(Json::Null);
+    }
+    destination::refuse_sources(plan, store.dir())?;
     let reusable = |stage: &Stage| stage.fingerprint.is_some() && !options.fresh;
     let to_run = stages
         .iter()
@@ -84,7 +91,9 @@ fn run_stages(
         let stage = decided.as_ref().unwrap_or(stage);
         let key = entry_name(stage);
         let out = options.out.join(&stage.name.value);
-        let mut result = match enter(stage, store, reusable(stage), options, observer)? {
+        let entered = enter(stage, store, reusable(stage), options, observer)?;
+        follow::tell(options, stage, &entered)?;
+        let mut result = match entered {
             Entered::Finished(manifest) => {
                 observer.event(Event::Cached {
                     name: &stage.name.value,
@@ -176,6 +185,9 @@ fn enter(
         entry.reset()?;
     } else if !options.resume {
         checkpoint::clear(&store.checkpoint(&key))?;
+    }
+    if options.adopts && reusable {
+        adopt::adopt((stage, &key), store, &entry, observer)?;
     }
     let recipe = &options.recipe;
     entry.is_of(&About {

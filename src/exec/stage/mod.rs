@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::world::World;
 use crate::exec::backend::Open;
 use crate::exec::checkpoint::resume;
+use crate::exec::ranks::Ranks;
 use crate::exec::store::{State, Store};
 use crate::files::RunError;
 use crate::library::data::tokens::EncodedSet;
@@ -42,12 +43,16 @@ pub struct Options {
     pub fresh: bool,
     /// Whether a stage that was interrupted goes on from its checkpoint.
     pub resume: bool,
+    /// Whether it may go on from one of another number of ranks.
+    pub adopts: bool,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
     /// The machine.
     pub machine: Machine,
     /// Where programs run.
     pub device: Arc<dyn Open>,
+    /// The processes that trainings are shared among, this one and others that run the same.
+    pub ranks: Ranks,
     /// What the machine is, in words.
     pub machine_name: Option<String>,
     /// How the run was asked for, as a shell takes it.

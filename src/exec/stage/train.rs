@@ -24,6 +24,9 @@ use crate::library::stage::job::{Features, Fit};
 use crate::library::stage::keys;
 use crate::program::{Class, Verified};
 
+/// Name of the log of steps.
+const LOG: &str = "metrics.jsonl";
+
 impl Work<'_> {
     /// A split's examples, and their kept features after filling what is missing.
     fn kept(
@@ -105,11 +108,12 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Json, RunError> {
         let train = self.required(0)?;
+        let ranks = &self.options.ranks;
         let begun = Instant::now();
         let mut readers = [None, None];
         if let Some(features) = &job.features {
             for (index, reader) in readers.iter_mut().enumerate() {
-                *reader = self.kept(runner, features, index, observer)?;
+                *reader = ranks.first(|| self.kept(runner, features, index, observer))?;
             }
             // What filled them makes room for the reference's weights.
             runner.clear();
@@ -117,15 +121,15 @@ impl Work<'_> {
         let mut references = [None, None];
         if let Some(reference) = &job.reference {
             let reads = [job.reads.as_ref(), job.dev_reads.as_ref()];
-            references = self.referred(reference, reads, runner, observer)?;
+            references = ranks.first(|| self.referred(reference, reads, runner, observer))?;
         }
         let spent = begun.elapsed();
         // What filled them makes room; what the steps need of it is read again.
         runner.clear();
         alloc::release_freed_blocks();
         let checkpoints = self.dir.join("checkpoint");
-        let stored = self.dir.join("metrics.jsonl");
-        let point = resume::point(&checkpoints, &stored, observer)?;
+        let stored = self.dir.join(LOG);
+        let point = self.point(&checkpoints, &stored, observer)?;
         let guide = match point {
             Some(_) => Guide::Later,
             None => self.guide(job, runner, observer)?,
@@ -163,29 +167,76 @@ impl Work<'_> {
             every: self.options.checkpoint_every,
             point: point.as_ref(),
             again: self.again(),
+            ranks,
         };
-        let out = self.options.out.join(&self.stage.name.value);
-        let mut log = Log::open(&[&stored, &out.join("metrics.jsonl")])?;
-        let fitted = fit(runner, job, &cx, &mut log, observer)?;
+        let fitted = self.stepped(job, &cx, runner, observer)?;
+        if !ranks.leads() {
+            // The result is rank 0's.
+            return Ok(Json::Null);
+        }
         let (name, adapter) = match exports_adapter {
             true => ("adapter", Some(&initial)),
             false => ("model", None),
         };
         self.export(&self.dir.join(name), runner, adapter)?;
-        Ok(result(fitted))
+        Ok(result(&fitted, ranks.count()))
+    }
+
+    /// Makes the steps, with their log: in the store and, as a copy, where the user looks.
+    fn stepped(
+        &self,
+        job: &Fit,
+        cx: &Context<'_>,
+        runner: &mut Runner,
+        observer: &mut dyn Observer,
+    ) -> Result<Fitted, RunError> {
+        let stored = self.dir.join(LOG);
+        let copy = self.options.out.join(&self.stage.name.value).join(LOG);
+        let places: &[&Path] = match cx.ranks.leads() {
+            true => &[&stored, &copy],
+            false => &[],
+        };
+        let mut log = Log::open(places)?;
+        fit(runner, job, cx, &mut log, observer)
+    }
+
+    /// Where the training goes on from: rank 0 looks, the others take the same.
+    fn point(
+        &self,
+        checkpoints: &Path,
+        log: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<resume::Point>, RunError> {
+        let ranks = &self.options.ranks;
+        let found = match ranks.leads() {
+            true => resume::point(checkpoints, log, observer)?,
+            false => None,
+        };
+        let step = found.as_ref().map_or(0, |point| point.progress.step + 1);
+        let told = u64::from_le_bytes(ranks.told(step.to_le_bytes())?);
+        match told.checked_sub(1).filter(|_| !ranks.leads()) {
+            Some(step) => resume::at(checkpoints, step).map(Some),
+            None => Ok(found),
+        }
     }
 }
 
 /// What a training says of itself in its results.
-fn result(fitted: Fitted) -> Json {
+fn result(fitted: &Fitted, ranks: usize) -> Json {
     let metrics: serde_json::Map<String, Json> = fitted
         .metrics
-        .into_iter()
-        .map(|(k, v)| (k, json!(v)))
+        .iter()
+        .map(|(k, v)| (k.clone(), json!(v)))
         .collect();
-    json!({
+    let mut own = json!({
         "metrics": metrics, "loss_first": fitted.loss_first, "loss_last": fitted.loss_last, "steps": fitted.steps,
         "epochs": fitted.epochs, "samples_per_s": fitted.samples_per_s,
         "kept_step": fitted.kept_step, "stopped_early": fitted.stopped_early,
-    })
+    });
+    if let (Some(own), 2..) = (own.as_object_mut(), ranks) {
+        own.insert("ranks".to_owned(), json!(ranks));
+        own.insert("sent_bytes".to_owned(), json!(fitted.sent));
+        own.insert("planned_sent_bytes".to_owned(), json!(fitted.planned));
+    }
+    own
 }

@@ -113,6 +113,8 @@ pub struct Fit {
     pub packing: Option<Packing>,
     /// Examples of a program run.
     pub micro_batch: u64,
+    /// Processes that each step's examples are shared among.
+    pub ranks: u64,
     /// Optimizer steps.
     pub steps: u64,
     /// Steps of one walk over the data.

@@ -19,6 +19,7 @@ pub mod network;
 pub mod packing;
 pub mod reference;
 pub mod select;
+pub mod sharing;
 mod stepping;
 mod train;
 
@@ -134,6 +135,8 @@ pub struct StageCx<'a> {
     pub splits: Vec<Option<SplitFacts>>,
     /// Whether the stage is there whose weights are compared with the model's.
     pub tuned: bool,
+    /// Processes that a training's steps are shared among.
+    pub ranks: u64,
 }
 
 impl StageCx<'_> {

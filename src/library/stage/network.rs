@@ -52,13 +52,14 @@ impl Built {
     }
 }
 
-/// Whether a step is made of micro-batches.
-pub(super) fn is_split(values: &Values) -> bool {
-    let micro = keys::MICRO_BATCH.get(values);
-    match keys::BATCH.get(values) {
+/// Whether a step is made of micro-batches, or of the shares of several ranks.
+pub(super) fn is_split(cx: &StageCx<'_>) -> bool {
+    let micro = keys::MICRO_BATCH.get(cx.values);
+    let several = match keys::BATCH.get(cx.values) {
         Batch::Examples(batch) => micro.is_some_and(|micro| micro < batch),
         Batch::Tokens(_) => micro.is_some(),
-    }
+    };
+    several || cx.ranks > 1
 }
 
 /// Steps of a training, where a method's layers depend on them. Batches that cannot be made are complained about where
@@ -76,7 +77,7 @@ fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<Strin
         mode,
         storage: cx.storage.clone(),
         seed: keys::SEED.find(cx.values).unwrap_or(0),
-        parts: is_split(cx.values),
+        parts: is_split(cx),
         route: 0,
         steps: scheduled_steps(cx, tuning, mode),
         until: None,
@@ -142,6 +143,7 @@ pub fn sites(model: Arc<dyn Model>, task: Arc<dyn Task>) -> Vec<Site> {
         words: Some(vec![0, 1]),
         splits: Vec::new(),
         tuned: false,
+        ranks: 1,
     };
     let mut b = Builder::new("sites");
     network(&mut b, &cx, &bare, Mode::Evaluate).sites

@@ -84,7 +84,7 @@ impl StageKind for Train {
 
     fn lower(&self, cx: &Sound<StageCx<'_>>) -> Result<Job, Vec<Diag>> {
         let v = cx.values;
-        let split = is_split(v);
+        let split = is_split(cx);
         let optimizer = entry(v, &keys::OPTIMIZER, "adamw");
         let rule = optimizer::optimizer(&optimizer.name).unwrap_or(optimizer::OPTIMIZERS[0]);
         let of = (rule as &dyn Optimizer, &optimizer.values);
@@ -316,6 +316,7 @@ pub(super) fn fit(
         batch,
         packing,
         micro_batch,
+        ranks: cx.ranks.max(1),
         steps,
         steps_per_epoch,
         seed: keys::SEED.get(v),

@@ -40,13 +40,22 @@ pub(super) fn fisher_sizes(fit: &Fit, fisher: &Fisher, lengths: &Lengths) -> Vec
     batch_sizes(&list, &chosen, fisher.measure.batch, fit.reads.as_ref()).collect()
 }
 
-/// Sizes of every micro-batch of a training.
+/// Sizes of every micro-batch of a training, of all ranks.
 pub(in crate::plan) fn training_sizes(fit: &Fit, lengths: &Lengths) -> Vec<Bindings> {
-    sizes_of_steps(fit, lengths, 0..fit.steps)
+    sizes_among(fit, lengths, fit.ranks)
+}
+
+/// The same among another number of ranks.
+pub(in crate::plan) fn sizes_among(fit: &Fit, lengths: &Lengths, ranks: u64) -> Vec<Bindings> {
+    sizes_of_steps(fit, lengths, (0..fit.steps, ranks))
 }
 
 /// The same of some of its steps; where lengths are assumed they are all alike.
-pub(super) fn sizes_of_steps(fit: &Fit, lengths: &Lengths, steps: Range<u64>) -> Vec<Bindings> {
+pub(super) fn sizes_of_steps(
+    fit: &Fit,
+    lengths: &Lengths,
+    (steps, ranks): (Range<u64>, u64),
+) -> Vec<Bindings> {
     let known = lengths.count().is_some();
     let all = steps == (0..fit.steps) || !known;
     let list = lengths.list(fit.batch);
@@ -62,12 +71,12 @@ pub(super) fn sizes_of_steps(fit: &Fit, lengths: &Lengths, steps: Range<u64>) ->
         let batches = fit.batches(&order, &length).into_iter();
         let batches = (first..).zip(batches.take(left as usize));
         for (_, batch) in batches.filter(|(step, _)| all || steps.contains(step)) {
-            sizes.extend(batch_sizes(
-                &list,
-                order.get(batch).unwrap_or_default(),
-                fit.micro_batch,
-                fit.reads.as_ref(),
-            ));
+            let batch = order.get(batch).unwrap_or_default();
+            for share in fit.shares(batch.len(), ranks) {
+                let own = batch.get(share).unwrap_or_default();
+                let (micro, reads) = (fit.micro_batch, fit.reads.as_ref());
+                sizes.extend(batch_sizes(&list, own, micro, reads));
+            }
         }
         // Where lengths are assumed they are all alike, and so are the epochs.
         let alike = (!fit.shuffle && all) || !known;
@@ -77,12 +86,12 @@ pub(super) fn sizes_of_steps(fit: &Fit, lengths: &Lengths, steps: Range<u64>) ->
         if sizes.len() > MOST_SIZES && fit.packing.is_none() {
             // No batch of the epochs to come is larger than that of the longest examples.
             if let Some(reads) = &fit.reads {
-                sizes.push(reads.most_sizes(&list, fit.micro_batch));
+                sizes.push(reads.most_sizes(&list, fit.most_of_run(ranks)));
                 break;
             }
             let mut longest = list.clone();
             longest.sort_unstable_by(|a, b| b.cmp(a));
-            longest.truncate(fit.micro_batch as usize);
+            longest.truncate(fit.most_of_run(ranks) as usize);
             sizes.push(Bindings::of_lengths(longest.iter().map(|&n| n as usize)));
             break;
         }

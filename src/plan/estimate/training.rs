@@ -39,7 +39,7 @@ impl Sizes {
         let begins: Vec<u64> = begins.chain([fit.last_phase, fit.steps]).collect();
         let several = begins.windows(2).filter(|_| !fit.phases.is_empty());
         let phases = several.map(|pair| match (pair, split(0)) {
-            (&[from, to], Some(lengths)) => sizes_of_steps(fit, lengths, from..to),
+            (&[from, to], Some(lengths)) => sizes_of_steps(fit, lengths, (from..to, fit.ranks)),
             _ => Vec::new(),
         });
         let phases = phases.collect();
@@ -118,10 +118,18 @@ pub(super) fn fit_estimate(
         moments.programs.push(Estimate {
             transient: selection.scratch_bytes(),
             peak_op: "change of places".to_owned(),
-            ..between
+            ..between.clone()
         });
     }
-    let micro_steps = fit.batch.div_ceil(fit.micro_batch.max(1));
+    let exchange = fit.update.exchange(fit.ranks);
+    if exchange.held() > 0 {
+        moments.host.push(Estimate {
+            transient: exchange.held(),
+            peak_op: "sum of gradients over ranks".to_owned(),
+            ..between.clone()
+        });
+    }
+    let micro_steps = fit.runs(fit.ranks).div_ceil(fit.ranks.max(1));
     let (step, passes) = match &fit.update {
         Update::Whole(step) => (step, 1),
         Update::Split { accumulate, .. } => (accumulate, 1),

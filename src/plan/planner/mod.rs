@@ -108,6 +108,7 @@ impl Planner<'_, '_> {
                 .map_or_else(|| start.words(), |c| Some(c.tokens())),
             splits: facts,
             tuned: start.tuned.is_some(),
+            ranks: 1,
         })?;
         let refused = |list: Vec<Diag>| list.into_iter().for_each(|d| diags.push(d));
         let mut job = kind.lower(&cx).map_err(refused).ok()?;
@@ -148,6 +149,7 @@ impl Planner<'_, '_> {
             job,
             not_kept,
             fitted: false,
+            ranks: 1,
             estimate,
             parts,
             fingerprint,

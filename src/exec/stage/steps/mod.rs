@@ -8,20 +8,22 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use self::step::{Begun, Step, Stepped};
-use super::score::{Walk, metrics, stream};
 use crate::exec::checkpoint;
 use crate::exec::checkpoint::log::Log;
 use crate::exec::checkpoint::resume::{self, Point, Progress};
 use crate::exec::features::Examples;
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer};
+use crate::exec::ranks::Ranks;
 use crate::files::RunError;
 use crate::library::stage::job::Fit;
-use crate::library::task::{Asked, Task};
+use crate::library::task::Task;
 use crate::program::Class;
 use crate::program::op::Tensor;
 
+mod judge;
 mod select;
+mod share;
 mod step;
 
 /// What a training is run with beside its job.
@@ -47,6 +49,8 @@ pub struct Context<'a> {
     pub point: Option<&'a Point>,
     /// What to do to go on from a checkpoint.
     pub again: &'a str,
+    /// The processes that make each step together.
+    pub ranks: &'a Ranks,
 }
 
 /// What a training came to.
@@ -68,6 +72,10 @@ pub struct Fitted {
     pub kept_step: Option<u64>,
     /// Whether it ended before all steps were done, because nothing got better.
     pub stopped_early: bool,
+    /// Bytes that this rank sent for the steps that it made.
+    pub sent: u64,
+    /// The same as planned.
+    pub planned: u64,
 }
 
 /// Trains. Residents are loaded with their initial values; a checkpoint's replace them.
@@ -88,6 +96,12 @@ pub fn fit(
         }
         None => Progress::default(),
     };
+    if cx.ranks.count() as u64 != fit.ranks {
+        return Err(RunError::bug(
+            "a training is planned for another number of ranks",
+        ));
+    }
+    share::compare(runner, cx.ranks, |_| true, "before the first step")?;
     let lines = progress.lines();
     let unlogged = progress.unlogged.take();
     log.cut_to(lines)?;
@@ -109,6 +123,8 @@ pub fn fit(
             examples: 0,
         },
         saved: Instant::now(),
+        sent: 0,
+        planned: 0,
     };
     if let Some(line) = unlogged {
         training.close(runner, line, true, observer)?;
@@ -127,6 +143,10 @@ struct Training<'a> {
     clock: Clock,
     /// When the last checkpoint was written.
     saved: Instant,
+    /// Bytes that were sent to other ranks for the steps.
+    sent: u64,
+    /// The same as planned.
+    planned: u64,
 }
 
 impl Training<'_> {
@@ -160,17 +180,21 @@ impl Training<'_> {
                 select::change(runner, selection, (at, fit.steps))?;
             }
             runner.settle();
+            let before = cx.ranks.sent();
             let begun = match Step::new(fit, cx, batch, at).begin(runner) {
                 Err(RunError::Memory { what }) => {
                     return Err(self.ran_out(runner, coming, what, observer)?);
                 }
                 begun => begun?,
             };
+            let due = self.due(observer)?;
+            self.sent += cx.ranks.sent() - before;
+            self.planned += fit.update_at(at).traffic(fit.ranks).bytes;
             at += 1;
             if let Some(before) = coming.replace(begun) {
                 self.take(runner, before, false, observer)?;
             }
-            self.pause(runner, &mut coming, at, observer)?;
+            self.pause(runner, (&mut coming, at), due, observer)?;
             if coming.is_none() {
                 self.clock.since = Instant::now();
             }
@@ -178,21 +202,38 @@ impl Training<'_> {
         Ok(())
     }
 
+    /// What one of the ranks was asked for, which all then do; the time of a checkpoint is rank 0's.
+    fn due(&self, observer: &mut dyn Observer) -> Result<Due, RunError> {
+        let time = self.cx.ranks.leads() && self.saved.elapsed() >= self.cx.every;
+        let signal = observer.interrupted().unwrap_or(0);
+        let signal = u8::try_from(signal).unwrap_or(u8::MAX);
+        let word = [signal, u8::from(observer.asked()), u8::from(time)];
+        let [signal, asked, time] = self.cx.ranks.most(word)?;
+        Ok(Due {
+            signal: (signal > 0).then_some(i32::from(signal)),
+            asked: asked > 0,
+            time: time > 0,
+        })
+    }
+
     /// What is due after a step was begun: its evaluation, a checkpoint, the end that a signal asks for.
     fn pause(
         &mut self,
         runner: &mut Runner,
-        coming: &mut Option<Begun>,
-        at: u64,
+        (coming, at): (&mut Option<Begun>, u64),
+        due: Due,
         observer: &mut dyn Observer,
     ) -> Result<(), RunError> {
         let fit = self.fit;
         let evaluated = fit
             .evaluate_every
             .is_some_and(|n| at.is_multiple_of(n) || at == fit.steps);
-        let signal = observer.interrupted();
-        let asked = observer.asked();
-        let saves = signal.is_some() || asked || self.saved.elapsed() >= self.cx.every;
+        let Due {
+            signal,
+            asked,
+            time,
+        } = due;
+        let saves = signal.is_some() || asked || time;
         let ends = evaluated || saves || at == fit.steps || !runner.runs_ahead();
         if let Some(last) = coming.take_if(|_| ends) {
             self.take(runner, last, evaluated, observer)?;
@@ -214,6 +255,8 @@ impl Training<'_> {
 
     /// Takes up the best state, where it is the one that is kept, and says what the training came to.
     fn end(self, runner: &mut Runner, observer: &mut dyn Observer) -> Result<Fitted, RunError> {
+        let ranks = self.cx.ranks;
+        share::compare(runner, ranks, is_trained, "after the last step")?;
         let (fit, progress) = (self.fit, self.progress);
         self.log.sync()?;
         runner.fetch()?;
@@ -227,7 +270,8 @@ impl Training<'_> {
         }
         let mut metrics = progress.last_metrics;
         let mut kept_step = None;
-        if let (Some(metric), Some(best)) = (fit.best, &progress.best) {
+        // The other ranks leave nothing.
+        if let (Some(metric), Some(best), true) = (fit.best, &progress.best, ranks.leads()) {
             resume::restore_best(runner, self.cx.checkpoints, best.step)?;
             metrics = progress.best_metrics;
             kept_step = Some(best.step);
@@ -246,6 +290,8 @@ impl Training<'_> {
             metrics,
             kept_step,
             stopped_early,
+            sent: self.sent,
+            planned: self.planned,
         })
     }
 
@@ -271,6 +317,10 @@ impl Training<'_> {
 
     /// Saves a checkpoint that knows the log as it is.
     fn save(&mut self, runner: &mut Runner) -> Result<(), RunError> {
+        share::compare(runner, self.cx.ranks, is_trained, "at a checkpoint")?;
+        if !self.cx.ranks.leads() {
+            return Ok(());
+        }
         self.log.sync()?;
         self.progress.log = self.log.sum();
         save(runner, self.cx.checkpoints, &self.progress)
@@ -292,6 +342,7 @@ impl Training<'_> {
         } = begun.observe(runner)?;
         let (progress, clock) = (&mut self.progress, &mut self.clock);
         if !loss.is_finite() || !norm.is_finite() {
+            self.cx.ranks.all_end();
             return Err(RunError::Diverged {
                 stage: self.cx.stage.to_owned(),
                 step: progress.step + 1,
@@ -335,8 +386,7 @@ impl Training<'_> {
         if !evaluates {
             return self.log.line(&line);
         }
-        let (fit, cx) = (self.fit, self.cx);
-        match evaluate(runner, fit, cx, &mut self.progress, observer) {
+        match self.judge(runner, observer) {
             Err(error @ (RunError::Interrupted { .. } | RunError::Memory { .. })) => {
                 self.progress.unlogged = Some(line);
                 self.save(runner)?;
@@ -361,6 +411,7 @@ impl Training<'_> {
 
     /// The error of a signal, where the steps done are in a checkpoint.
     fn stopped(&self, signal: i32) -> RunError {
+        self.cx.ranks.all_end();
         let (step, of, stage) = (self.progress.step, self.fit.steps, self.cx.stage);
         RunError::Interrupted {
             signal,
@@ -378,6 +429,22 @@ impl Training<'_> {
             what: format!("{what}; the {step} steps done are kept in a checkpoint"),
         }
     }
+}
+
+/// What a run is asked for while it makes a step.
+#[derive(Clone, Copy)]
+struct Due {
+    /// The signal that asks for the end.
+    signal: Option<i32>,
+    /// Whether a checkpoint was asked for.
+    asked: bool,
+    /// Whether it is time for one.
+    time: bool,
+}
+
+/// Whether tensors of a class are what a training makes.
+const fn is_trained(class: Class) -> bool {
+    matches!(class, Class::Trainable | Class::Optimizer | Class::Chosen)
 }
 
 /// Time spent on steps, and on nothing else.
@@ -401,83 +468,12 @@ impl Clock {
     }
 }
 
-fn evaluate(
-    runner: &mut Runner,
-    fit: &Fit,
-    cx: &Context<'_>,
-    progress: &mut Progress,
-    observer: &mut dyn Observer,
-) -> Result<(), RunError> {
-    let (Some(program), Some(dev)) = (&fit.evaluate, cx.dev) else {
-        return Ok(());
-    };
-    let walk = Walk {
-        source: dev,
-        task: cx.task,
-        reads: fit.dev_reads.as_ref(),
-        batch: fit.batch,
-    };
-    let all = stream(runner, program, walk, observer, &mut |_| Ok(()))?;
-    let asked = Asked {
-        classes: cx.classes,
-        form: None,
-    };
-    let mut predictions = match cx.task.gather(dev.set, &all, asked) {
-        Some(gathered) => gathered.predictions,
-        None => all,
-    };
-    predictions.positive = Some(fit.positive);
-    let values = metrics(&fit.metrics, &predictions);
-    let mut is_best = false;
-    if let Some(metric) = fit.best {
-        let value = metric.compute(&predictions);
-        is_best = progress.best.is_none_or(|best| {
-            if metric.higher_is_better() {
-                value > best.value
-            } else {
-                value < best.value
-            }
-        });
-        if is_best {
-            progress.best = Some(resume::Best {
-                value,
-                step: progress.step,
-            });
-            progress.best_metrics.clone_from(&values);
-            progress.stale = 0;
-            runner.fetch()?;
-            let tensors: Vec<(&str, &Tensor)> = runner
-                .residents
-                .iter()
-                .filter(|(_, c, _)| matches!(c, Class::Trainable | Class::Chosen))
-                .map(|(n, _, t)| (n, t))
-                .collect();
-            checkpoint::save(
-                &cx.checkpoints.join(resume::BEST),
-                &tensors,
-                &json!({ "step": progress.step }),
-            )?;
-        } else {
-            progress.stale += 1;
-            progress.stopped = fit.patience.is_some_and(|p| progress.stale >= p);
-        }
-    }
-    observer.event(Event::Evaluated {
-        step: progress.step,
-        metrics: &values,
-        best: is_best,
-    });
-    progress.last_metrics = values;
-    Ok(())
-}
-
 fn save(runner: &mut Runner, dir: &Path, progress: &Progress) -> Result<(), RunError> {
     runner.fetch()?;
-    let kept = |c: Class| matches!(c, Class::Trainable | Class::Optimizer | Class::Chosen);
     let tensors: Vec<(&str, &Tensor)> = runner
         .residents
         .iter()
-        .filter(|(_, c, _)| kept(*c))
+        .filter(|(_, c, _)| is_trained(*c))
         .map(|(n, _, t)| (n, t))
         .collect();
     checkpoint::save(dir, &tensors, &progress.json())

@@ -1,7 +1,7 @@
 //! One optimizer step: the runs of its micro-batches, and what they come to.
 
 use super::super::zeroth;
-use super::Context;
+use super::{Context, share};
 use crate::exec::interpreter::{Outputs, Runner};
 use crate::files::RunError;
 use crate::library::data::tokens::Target;
@@ -29,6 +29,8 @@ pub(super) struct Begun {
     pub examples: u64,
     /// What its runs hand back, the one with the gradient's norm last.
     runs: Vec<Outputs>,
+    /// The loss of all ranks' micro-batches, where there are several ranks.
+    summed: Option<f64>,
     /// What it came to, where that is known.
     done: Option<Stepped>,
 }
@@ -42,7 +44,8 @@ impl Begun {
         runner.observe(&mut self.runs)?;
         let norm = self.runs.last().and_then(|run| run.scalar("grad_norm"));
         let losses = self.runs.iter().filter_map(|run| run.scalar("loss"));
-        let loss = losses.map(f64::from).reduce(|sum, loss| sum + loss);
+        let losses = self.summed.into_iter().chain(losses.map(f64::from));
+        let loss = losses.reduce(|sum, loss| sum + loss);
         let (Some(loss), Some(norm)) = (loss, norm) else {
             return Err(missing());
         };
@@ -146,13 +149,17 @@ impl<'a> Step<'a> {
         selection.begins(self.step).then_some(own)
     }
 
-    /// Starts a program on each micro-batch, and another one on the first.
+    /// Starts a program on each micro-batch of this rank's share, and another one on the first.
     fn micro(
         &self,
         runner: &mut Runner,
         (first, others): (&Verified, &Verified),
     ) -> Result<Vec<Outputs>, RunError> {
-        let micros = self.batch.chunks(self.fit.micro_batch as usize);
+        let share = self
+            .fit
+            .share(self.batch.len(), self.cx.ranks.rank() as u64);
+        let own = self.batch.get(share).unwrap_or_default();
+        let micros = own.chunks(self.fit.micro_batch.max(1) as usize);
         let runs = micros.enumerate().map(|(i, micro)| {
             let program = if i == 0 { first } else { others };
             self.start(runner, program, micro)
@@ -162,11 +169,15 @@ impl<'a> Step<'a> {
 
     /// Starts it; one of zeroth order, which has to see its losses, is done with it.
     pub(super) fn begin(&self, runner: &mut Runner) -> Result<Begun, RunError> {
-        let (mut runs, mut done) = (Vec::new(), None);
+        let (mut runs, mut done, mut summed) = (Vec::new(), None, None);
+        let ranks = self.cx.ranks;
         let (update, all) = self
             .selecting()
             .unwrap_or((self.fit.update_at(self.step), true));
         match update {
+            Update::Whole(_) if ranks.count() > 1 => {
+                return Err(RunError::bug("a step of one program among several ranks"));
+            }
             Update::Whole(program) => {
                 runs.push(self.start(runner, program, self.batch)?);
             }
@@ -176,6 +187,12 @@ impl<'a> Step<'a> {
                     _ => accumulate,
                 };
                 runs = self.micro(runner, (accumulate, others))?;
+                if ranks.count() > 1 {
+                    runner.observe(&mut runs)?;
+                    share::sum(runner, ranks, apply)?;
+                    summed = Some(ranks.add(losses(&runs)?)?);
+                    runs.clear();
+                }
                 runs.push(runner.start(apply, self.scalars(apply), &Bindings::default())?);
             }
             Update::Zeroth {
@@ -189,6 +206,7 @@ impl<'a> Step<'a> {
             lr: self.lr,
             examples: self.batch.len() as u64 / self.fit.group.max(1),
             runs,
+            summed,
             done,
         })
     }
@@ -203,6 +221,7 @@ impl<'a> Step<'a> {
         samples: u64,
     ) -> Result<Stepped, RunError> {
         let mut stepped = Stepped::default();
+        let ranks = self.cx.ranks;
         for sample in 0..samples {
             let at = (self.step, sample);
             zeroth::shift(runner, perturb, at, epsilon)?;
@@ -213,7 +232,9 @@ impl<'a> Step<'a> {
             runner.observe(&mut runs)?;
             let (above, below) = runs.split_at_checked(half).ok_or_else(missing)?;
             let (above, below) = (losses(above)?, losses(below)?);
-            let projected = ((above - below) / (2.0 * epsilon)) as f32;
+            // One number a direction tells all ranks how far to go along it.
+            let apart = ranks.add(above - below)?;
+            let projected = (apart / (2.0 * epsilon)) as f32;
             if samples > 1 {
                 zeroth::shift(runner, perturb, at, epsilon)?;
             }
@@ -222,6 +243,7 @@ impl<'a> Step<'a> {
             stepped.projected.push(projected);
         }
         stepped.norm = stepped.norm.sqrt();
+        stepped.loss = ranks.add(stepped.loss)?;
         if stepped.norm.is_finite() {
             let (step, lr) = (self.step, self.lr);
             zeroth::update(runner, perturb, step, lr, epsilon, &stepped.projected)?;
