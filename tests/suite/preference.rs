@@ -43,6 +43,10 @@ fn write_pairs(dir: &Path, traces: &Value) {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one table of losses, and what is compared of each"
+)]
 fn every_loss_has_the_curve_and_the_rewards_of_trl() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let traces = preference();
