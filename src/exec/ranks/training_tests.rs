@@ -164,11 +164,18 @@ fn ranks_train_what_one_process_trains() {
         let (one, _) = left(alone.path());
         let (many, _) = left(shared.path());
         assert_eq!((one.len(), many.len()), (4, 4), "{stage}");
-        for (a, b) in one.iter().flatten().zip(many.iter().flatten()) {
-            assert!(
-                (a - b).abs() < 1e-5 * a.abs().max(1.0),
-                "{stage}: {one:?} {many:?}"
-            );
+        // MeZO's norm is a difference of two losses over 2e-3, by which their last bits grow.
+        let far = match stage.starts_with("mezo") {
+            true => [1e-5, 5e-4],
+            false => [1e-5; 2],
+        };
+        for (a, b) in one.iter().zip(&many) {
+            for ((a, b), far) in a.iter().zip(b).zip(far) {
+                assert!(
+                    (a - b).abs() < far * a.abs().max(1.0),
+                    "{stage}: {one:?} {many:?}"
+                );
+            }
         }
         let result = said.remove(0).expect("a result");
         let own = &result["stages"][0];
