@@ -209,12 +209,16 @@ fn declares(line: &str, name: &str) -> bool {
 }
 
 /// Codes that are not combined with others, each with the reason.
-const EXCUSED: [(&str, &str); 7] = [
+const EXCUSED: [(&str, &str); 8] = [
     ("exec::one_prediction", "found after a run"),
     ("exec::strange_tags", "found after a run"),
     (
         "plan::no_kernel",
         "concerns a device; `device.rs` and its case have it",
+    ),
+    (
+        "plan::not_shared",
+        "concerns several ranks; its case has it",
     ),
     (
         "plan::shared_target",
