@@ -13,7 +13,7 @@ use crate::driver::compile;
 use crate::exec::backend::rehearsed::Rehearsal;
 use crate::exec::backend::{Device, Open};
 use crate::exec::interpreter::Runner;
-use crate::exec::observe::{Event, Observer, Silent};
+use crate::exec::observe::{Event, Observer, Silent, Stopping};
 use crate::exec::predict::Predictor;
 use crate::exec::ranks::Ranks;
 use crate::exec::run::replay::replay;
@@ -71,21 +71,6 @@ fn options(dir: &Path, recipe: &Path, device: Arc<dyn Open>) -> Options {
         machine_name: None,
         command: String::new(),
         sources: Vec::new(),
-    }
-}
-
-/// Stops a run after so many steps.
-struct Stopping(u64);
-
-impl Observer for Stopping {
-    fn event(&mut self, event: Event<'_>) {
-        if matches!(event, Event::Step { .. }) {
-            self.0 = self.0.saturating_sub(1);
-        }
-    }
-
-    fn interrupted(&self) -> Option<i32> {
-        (self.0 == 0).then_some(15)
     }
 }
 

@@ -148,3 +148,20 @@ pub(in crate::exec) fn wait<T>(
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+/// Ends a run after so many steps.
+#[cfg(test)]
+pub(super) struct Stopping(pub u64);
+
+#[cfg(test)]
+impl Observer for Stopping {
+    fn event(&mut self, event: Event<'_>) {
+        if matches!(event, Event::Step { .. }) {
+            self.0 = self.0.saturating_sub(1);
+        }
+    }
+
+    fn interrupted(&self) -> Option<i32> {
+        (self.0 == 0).then_some(15)
+    }
+}

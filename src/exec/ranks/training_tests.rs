@@ -12,7 +12,7 @@ use crate::base::Diags;
 use crate::cli::world::RealWorld;
 use crate::driver::compile;
 use crate::exec::backend::Device;
-use crate::exec::observe::{Event, Observer};
+use crate::exec::observe::Stopping;
 use crate::exec::run::{Options, run};
 use crate::files::RunError;
 use crate::plan::Plan;
@@ -38,21 +38,6 @@ fn planned(dir: &Path, stage: &str, ranks: u64) -> Result<Plan, String> {
     match diags.iter().next() {
         Some(diag) => Err(diag.message.clone()),
         None => Ok(plan),
-    }
-}
-
-/// Ends a run after so many steps.
-struct Stopping(u64);
-
-impl Observer for Stopping {
-    fn event(&mut self, event: Event<'_>) {
-        if matches!(event, Event::Step { .. }) {
-            self.0 = self.0.saturating_sub(1);
-        }
-    }
-
-    fn interrupted(&self) -> Option<i32> {
-        (self.0 == 0).then_some(15)
     }
 }
 

@@ -42,10 +42,7 @@ pub(super) fn follow(
             continue;
         }
         // What it waits for is in the store by now.
-        let decided = match stage.waits_for() {
-            Some(chooser) => Some(decide(plan, stage, chooser, store, options)?),
-            None => None,
-        };
+        let decided = decide(plan, stage, store, options)?;
         let stage = decided.as_ref().unwrap_or(stage);
         let Routine::Fit(fit) = &stage.job.routine else {
             return Err(RunError::bug("a stage that is not shared was told to be"));

@@ -84,10 +84,7 @@ fn run_stages(
     let mut first = true;
     let recipe = options.recipe.display().to_string();
     for stage in stages.iter().copied() {
-        let decided = match stage.waits_for() {
-            Some(chooser) => Some(decide(plan, stage, chooser, store, options)?),
-            None => None,
-        };
+        let decided = decide(plan, stage, store, options)?;
         let stage = decided.as_ref().unwrap_or(stage);
         let key = entry_name(stage);
         let out = options.out.join(&stage.name.value);
@@ -198,15 +195,17 @@ fn enter(
     Ok(Entered::Open(entry))
 }
 
-/// A stage with the prompt that the stage it waits for has chosen; planned again, it needs no more
+/// A stage with the prompt that the stage it waits for has chosen, if it waits for one; planned again, it needs no more
 /// than was announced.
 fn decide(
     plan: &Plan,
     stage: &Stage,
-    chooser: &str,
     store: &Store,
     options: &Options,
-) -> Result<Stage, RunError> {
+) -> Result<Option<Stage>, RunError> {
+    let Some(chooser) = stage.waits_for() else {
+        return Ok(None);
+    };
     let from = plan
         .stage(chooser)
         .ok_or_else(|| RunError::bug(format!("no stage `{chooser}`")))?;
@@ -222,7 +221,7 @@ fn decide(
             stage.estimate.peak()
         )));
     }
-    Ok(decided)
+    Ok(Some(decided))
 }
 
 /// What the timed runs spent on each op, the most time first.

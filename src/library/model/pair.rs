@@ -1,6 +1,6 @@
 //! What families of encoders with a decoder have in common.
 
-use super::super::net::Role;
+use super::super::net::{Net, Role};
 use crate::program::Value;
 
 /// The maps and the norm of an attention, by their roles.
@@ -42,4 +42,14 @@ pub(super) enum Reads {
     Encoded(Value),
     /// What is kept of that.
     Kept,
+}
+
+impl Reads {
+    /// What a decoder reads of its sources: what is kept of them, if something is, and else what the encoder gives.
+    pub(super) fn sources(net: &mut Net<'_>, encoded: impl FnOnce(&mut Net<'_>) -> Value) -> Self {
+        match net.has_kept_sources() {
+            true => Self::Kept,
+            false => Self::Encoded(encoded(net)),
+        }
+    }
 }

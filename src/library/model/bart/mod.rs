@@ -376,10 +376,7 @@ impl Model for Bart {
     }
 
     fn encode(&self, net: &mut Net<'_>) -> Value {
-        let reads = match net.has_kept_sources() {
-            true => Reads::Kept,
-            false => Reads::Encoded(self.encoded(net)),
-        };
+        let reads = Reads::sources(net, |net| self.encoded(net));
         self.through(net, self.stack(true), Some(reads))
     }
 
