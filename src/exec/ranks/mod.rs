@@ -209,7 +209,7 @@ impl Ranks {
     ///
     /// # Errors
     /// A rank is gone.
-    pub fn told<const N: usize>(&self, mut said: [u8; N]) -> Result<[u8; N], RunError> {
+    pub fn broadcast<const N: usize>(&self, mut said: [u8; N]) -> Result<[u8; N], RunError> {
         let Some(wire) = &self.wire else {
             return Ok(said);
         };
@@ -241,10 +241,10 @@ impl Ranks {
     pub fn first<T>(&self, work: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
         if self.leads() {
             let done = work()?;
-            self.told([1])?;
+            self.broadcast([1])?;
             return Ok(done);
         }
-        self.told([0])?;
+        self.broadcast([0])?;
         work()
     }
 }

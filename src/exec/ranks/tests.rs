@@ -75,7 +75,9 @@ fn what_ranks_tell_each_other_is_known_to_all() {
             let sum = own.add(0.1 * (rank + 1) as f64).expect("a sum");
             let asked = [if rank == last { 15 } else { 0 }, u8::from(rank == 0), 0];
             let word = own.most(asked).expect("a word");
-            let told = own.told([if own.leads() { 9 } else { 0 }]).expect("a word");
+            let told = own
+                .broadcast([if own.leads() { 9 } else { 0 }])
+                .expect("a word");
             let other = own.stranger([u8::from(rank > 1); 32]).expect("an answer");
             (sum.to_bits(), word, told, other)
         });

@@ -26,7 +26,7 @@ pub(super) fn tell(options: &Options, stage: &Stage, entered: &Entered) -> Resul
         Entered::Open(_) if is_shared(stage) => WITH_ALL,
         Entered::Open(_) | Entered::Finished(_) => ALONE,
     };
-    options.ranks.told(word).map(drop)
+    options.ranks.broadcast(word).map(drop)
 }
 
 /// Helps rank 0 with the stages that it asks for.
@@ -38,7 +38,7 @@ pub(super) fn follow(
     observer: &mut dyn Observer,
 ) -> Result<(), RunError> {
     for stage in stages.iter().copied() {
-        if options.ranks.told(ALONE)? != WITH_ALL {
+        if options.ranks.broadcast(ALONE)? != WITH_ALL {
             continue;
         }
         // What it waits for is in the store by now.

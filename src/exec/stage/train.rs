@@ -213,7 +213,7 @@ impl Work<'_> {
             false => None,
         };
         let step = found.as_ref().map_or(0, |point| point.progress.step + 1);
-        let told = u64::from_le_bytes(ranks.told(step.to_le_bytes())?);
+        let told = u64::from_le_bytes(ranks.broadcast(step.to_le_bytes())?);
         match told.checked_sub(1).filter(|_| !ranks.leads()) {
             Some(step) => resume::at(checkpoints, step).map(Some),
             None => Ok(found),

@@ -32,7 +32,7 @@ impl Training<'_> {
             // It ends the other ranks.
             Err(_) => return judged,
         };
-        let [signal, stopped] = ranks.told([signal, u8::from(self.progress.stopped)])?;
+        let [signal, stopped] = ranks.broadcast([signal, u8::from(self.progress.stopped)])?;
         self.progress.stopped = stopped > 0;
         match signal {
             0 => judged,
