@@ -31,7 +31,7 @@ PyTorch's side of each row:
 `activations = bf16`).
 
 On the processor peaks are the resident memory of whole processes. With `--device cuda` both run on the GPU. PyTorch is
-timed from one synchronisation to the next and has one process a row, in which every precision and batch begins with an
+timed from one synchronisation to the next and has one process, in which every row, precision and batch begins with an
 emptied cache; its batches are on the GPU before the clock starts, AdamW is the fused one, attention of side networks one
 kernel; nothing is compiled. Its peak is `max_memory_allocated`, which counts cuBLAS's workspace; peftc's `measured_peak_bytes` and
 `estimated_peak_bytes` count tensors and scratch, and the workspace that `check` gives for the device is added to both.
@@ -47,6 +47,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -150,23 +152,56 @@ def run_own(args, name, wanted, clock):
             yield cell, {"error": str(error)}
 
 
-def run_peer(args, name, wanted, clock):
-    """One process for all cells on a GPU, where peaks can be counted anew; one for each on the processor."""
-    for part in [wanted] if args.device != "cpu" else [[cell] for cell in wanted]:
-        if clock.over():
-            return
-        spec = {key: getattr(args, key) for key in ("device", "shape", "steps", "warmup", "max_length", "threads", "seed")}
-        spec |= {"row": name, "cells": part, "shape": args.shape if args.shape in SHAPES else str(Path(args.shape).resolve())}
+class Peer:
+    """PyTorch's process: one for all cells on a GPU, where peaks can be counted anew, one for each cell on the processor."""
+
+    def __init__(self, args):
+        self.args, self.process, self.said = args, None, None
+
+    def begin(self):
+        args = self.args
+        spec = {key: getattr(args, key) for key in ("device", "steps", "warmup", "max_length", "threads", "seed")}
+        spec["shape"] = args.shape if args.shape in SHAPES else str(Path(args.shape).resolve())
+        self.said = tempfile.TemporaryFile("w+")
         command = [sys.executable, str(HERE / "peer.py"), json.dumps(spec)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True)
+
+    def end(self):
+        if self.process:
+            self.process.stdin.close()
+            self.process.wait()
+            self.process = None
+
+    def run(self, _, name, wanted, clock):
+        for cell in wanted:
+            if clock.over():
+                return
+            yield cell, self.cell(name, cell, clock.left())
+            if self.args.device == "cpu":
+                self.end()
+
+    def cell(self, name, cell, left):
+        """Figures of a cell, or why there are none."""
+        if not self.process:
+            self.begin()
+        late = threading.Timer(left, self.process.kill) if left is not None else None
+        if late:
+            late.start()
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=clock.left())
-            out, why = done.stdout, done.stderr
-        except subprocess.TimeoutExpired as late:
-            out, why = (late.stdout or b"").decode(), f"not done after {late.timeout:.0f} s"
-        lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-        yield from zip(part, lines)
-        if len(lines) < len(part):
-            yield part[len(lines)], {"error": why}
+            self.process.stdin.write(json.dumps({"row": name, **cell}) + "\n")
+            self.process.stdin.flush()
+            line = next((line for line in self.process.stdout if line.startswith("{")), None)
+        except BrokenPipeError:
+            line = None
+        finally:
+            if late:
+                late.cancel()
+        if line is not None:
+            return json.loads(line)
+        self.process.wait()
+        self.process = None
+        self.said.seek(0)
+        return {"error": f"ended before its time was over, or with it: {self.said.read()[-2000:]}"}
 
 
 def main():
@@ -174,10 +209,10 @@ def main():
     if not args.peftc.is_file():
         sys.exit(f"{args.peftc} is not there; `cargo build` makes it")
     clock = Clock(args.limit)
-    runs = Runs(args)
+    runs, peer = Runs(args), Peer(args)
     for repeat in range(args.repeats):
         for number, name in enumerate(args.methods):
-            pair = [("peftc", run_own), ("pytorch", run_peer)]
+            pair = [("peftc", run_own), ("pytorch", peer.run)]
             if (repeat + number) % 2:
                 pair.reverse()
             for who, run in pair:
@@ -188,6 +223,7 @@ def main():
                 for cell, figures in run(args, name, wanted, clock):
                     runs.add(name, cell, who, figures)
                 print(f"{repeat + 1}/{args.repeats} {name}: {who}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    peer.end()
     if clock.over():
         print(f"stopped after {args.limit:.0f} s; `--resume` goes on", file=sys.stderr)
     devices = {run["device"] for run in runs.list if run["who"] == "pytorch" and "device" in run}

@@ -1,8 +1,8 @@
-"""PyTorch's side of `compare.py`: one row in a process of its own, in one or several cells.
+"""PyTorch's side of `compare.py`: rows and their cells, one after the other.
 
-    python peer.py SPEC     # JSON: row, cells [{precision, batch, weights}], device, shape, steps, …
+    python peer.py SPEC     # JSON: device, shape, steps, …; cells on standard input
 
-A cell is a precision, a batch and how frozen weights are stored. Prints one line of JSON a cell.
+A cell is a line of JSON: a row, a precision, a batch and how frozen weights are stored. Prints one line of JSON a cell.
 """
 
 import contextlib
@@ -338,19 +338,19 @@ def stored(model, trained):
 
 
 def measure(torch, machine, spec, cell):
-    """Figures of one cell."""
+    """Figures of one cell of a row."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     left = machine.settle()
     torch.manual_seed(spec["seed"])
     config = AutoConfig.from_pretrained(str(shape(spec["shape"])))
     config.num_labels = 2
-    row = ROWS[spec["row"]]
+    row = ROWS[cell["row"]]
     autocast = machine.numbers(cell["precision"])
     with machine.device:
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).to(machine.device)
-        model, plain, trained = prepare(spec["row"], model, torch, machine.gpu, spec["warmup"] + 2 * spec["steps"])
-    if cell["weights"] == "bf16" and spec["row"] not in WHOLE:
+        model, plain, trained = prepare(cell["row"], model, torch, machine.gpu, spec["warmup"] + 2 * spec["steps"])
+    if cell["weights"] == "bf16" and cell["row"] not in WHOLE:
         narrow(torch, model, trained)
     torch.set_num_threads(spec["threads"])  # what the side networks' file says of threads is for its traces
 
@@ -363,7 +363,7 @@ def measure(torch, machine, spec, cell):
         step = mezo(torch, machine, loss_of, trained, row.lr, spec["seed"])
     else:
         # AdaLoRA prunes by what the step's gradients say.
-        after = model.base_model.update_and_allocate if spec["row"] == "adalora" else lambda number: None
+        after = model.base_model.update_and_allocate if cell["row"] == "adalora" else lambda number: None
         step = descent(torch, machine, loss_of, trained, row.lr, after)
     figures = {"weights_bytes": stored(model, trained), "left": left}
     machine.count_anew()
@@ -395,12 +395,13 @@ def main():
     transformers.utils.logging.set_verbosity_error()
     machine = Machine(torch, spec["device"])
     about = {"device": machine.name(), "torch": torch.__version__, "transformers": transformers.__version__}
-    for cell in spec["cells"]:
+    for line in sys.stdin:
         try:
-            figures = measure(torch, machine, spec, cell)
+            figures = measure(torch, machine, spec, json.loads(line))
         except Exception as error:  # the other cells are worth having
             figures = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps({**figures, **about}), flush=True)
+        machine.settle()
 
 
 if __name__ == "__main__":

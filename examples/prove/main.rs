@@ -4,13 +4,14 @@
 //! the same recipes on every machine. Exit code 1 if a target is missed.
 //!
 //! `cargo build && cargo run --example prove -- [--draws N] [--seed S] [--only DRAW] [--device cpu|cuda|cuda:N]
-//! [--precision f32|tf32|bf16|any] [--peftc FILE] [--limit SECONDS] [--confine] [--verbose] [--csv FILE]`
+//! [--precision f32|tf32|bf16|any] [--peftc FILE] [--limit SECONDS] [--jobs N] [--confine] [--verbose] [--csv FILE]`
 //!
 //! Behind the random draws come corners: ranks as large as the matrices, a thousand classes.
 //! With `--confine` every stage runs a second time, in a control group with exactly the memory of its process line.
 //!
 //! With `--device cuda` each recipe is estimated by `check` for that very device and then run there. Texts and
 //! tokenizer are part of the program, so it runs where the repository is not; `--peftc` names the compiler then.
+//! `--jobs N` runs N recipes at once. The memory of the whole GPU is watched only with one job.
 
 mod confine;
 mod decoders;
@@ -22,6 +23,8 @@ mod watch;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use peftc::library::derive::DECOMPOSITION;
@@ -60,6 +63,8 @@ struct Asked {
     confine: bool,
     verbose: bool,
     csv: Option<PathBuf>,
+    /// How many draws run at once.
+    jobs: usize,
 }
 
 impl Asked {
@@ -75,6 +80,7 @@ impl Asked {
             confine: false,
             verbose: false,
             csv: None,
+            jobs: 1,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
@@ -97,6 +103,7 @@ impl Asked {
                 "--peftc" => asked.peftc = Some(value.into()),
                 "--limit" => asked.limit = Some(Duration::from_secs(number()?)),
                 "--csv" => asked.csv = Some(value.into()),
+                "--jobs" => asked.jobs = number()?.max(1) as usize,
                 _ => return Err(format!("there is no argument `{arg}`")),
             }
         }
@@ -188,6 +195,9 @@ impl Bench {
             std::fs::create_dir(root.join(folder)).map_err(io)?;
         }
         std::fs::write(root.join("model/config.json"), draw.config.to_string()).map_err(io)?;
+        // Models of several families read these ids, whatever class of tokenizer their own kind has.
+        let class = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+        std::fs::write(root.join("tokenizer/tokenizer_config.json"), class).map_err(io)?;
         std::fs::write(root.join("tokenizer/tokenizer.json"), TOKENIZER).map_err(io)?;
         for (name, text) in TALES {
             std::fs::write(root.join("tales").join(name), text).map_err(io)?;
@@ -283,32 +293,176 @@ fn describe(draw: &Draw) -> String {
     format!("# model/config.json: {}\n{}", draw.config, draw.recipe)
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "one draw, from its recipe to its verdict"
-)]
-fn prove(asked: &Asked) -> Result<Tally, String> {
-    let io = |e: std::io::Error| e.to_string();
-    let peftc = asked.peftc.clone().map_or_else(binary, Ok)?;
+/// All that the draws share.
+struct Draws<'a> {
+    asked: &'a Asked,
+    texts: Vec<(&'a str, &'a str)>,
+    corners: Vec<Draw>,
+}
+
+/// What one draw came to.
+struct Outcome {
+    index: u64,
+    recipe: String,
+    rows: Vec<Row>,
+    card: Option<(u64, u64)>,
+    refused: u64,
+    failed: bool,
+    /// What is printed of it.
+    lines: Vec<String>,
+}
+
+impl Draws<'_> {
+    /// Draws until a recipe is accepted, and runs it.
+    fn one(&self, index: u64, bench: &mut Bench) -> Result<Outcome, String> {
+        let asked = self.asked;
+        let corner = index.checked_sub(asked.draws);
+        let corner = corner.and_then(|i| self.corners.get(i as usize));
+        let mut lines = Vec::new();
+        for attempt in 0..=MOST_REFUSED {
+            let mut drawn = match corner {
+                Some(corner) => corner.clone(),
+                None => draw::draw(asked.seed, index, attempt, &self.texts),
+            };
+            if let Some(precision) = &asked.precision {
+                drawn.say_precision(precision, asked.seed, index);
+            }
+            let (rows, card, failed) = match bench.run(index, &drawn)? {
+                Ended::Rows(rows, card) => (rows, card, false),
+                Ended::Failed(said) => {
+                    lines.push(format!("draw {index} failed: {said}\n{}", describe(&drawn)));
+                    (Vec::new(), None, true)
+                }
+                Ended::Refused(said) => {
+                    if asked.verbose || attempt == MOST_REFUSED {
+                        lines.push(format!("draw {index} refused:\n{said}"));
+                    }
+                    continue;
+                }
+            };
+            let mut own = Outcome {
+                index,
+                recipe: describe(&drawn),
+                rows,
+                card,
+                refused: attempt,
+                failed,
+                lines,
+            };
+            if asked.verbose {
+                own.describe();
+            }
+            return Ok(own);
+        }
+        let said = lines.last().map_or("", String::as_str);
+        Err(format!("draw {index} is refused again and again:\n{said}"))
+    }
+}
+
+impl Outcome {
+    /// Says of each stage how near the estimate came.
+    fn describe(&mut self) {
+        for row in &self.rows {
+            let ((te, tm), (pe, pm)) = (row.tensors, row.process);
+            self.lines.push(format!(
+                "draw {}, {}: tensors {tm} of {te} ({:+.3} %), process {pm} of {pe} ({:+.2} %)",
+                self.index,
+                row.what,
+                100.0 * error(row.tensors),
+                100.0 * error(row.process)
+            ));
+        }
+        if let Some(bytes @ (estimated, measured)) = self.card {
+            self.lines.push(format!(
+                "draw {}, the whole GPU: {measured} of {estimated} ({:+.2} %)",
+                self.index,
+                100.0 * error(bytes)
+            ));
+        }
+    }
+
+    /// A line a stage.
+    fn csv(&self) -> String {
+        let mut text = String::new();
+        for row in &self.rows {
+            let ((te, tm), (pe, pm)) = (row.tensors, row.process);
+            let (ce, cm) = self
+                .card
+                .map_or_else(Default::default, |(e, m)| (e.to_string(), m.to_string()));
+            let on = u8::from(row.on_card);
+            text += &format!(
+                "{},{},{te},{tm},{pe},{pm},{on},{ce},{cm}\n",
+                self.index, row.what
+            );
+        }
+        text
+    }
+}
+
+/// What runs draws: the whole GPU can be watched only where they run one by one.
+fn bench(asked: &Asked) -> Result<Bench, String> {
     let mut bench = Bench {
-        peftc,
+        peftc: asked.peftc.clone().map_or_else(binary, Ok)?,
         device: asked.device.clone(),
         watch: None,
         confine: asked.confine,
         tight: 0,
     };
-    if bench.on_card() {
+    if bench.on_card() && asked.jobs == 1 {
         match Watch::start(&asked.device) {
             Ok(watch) => bench.watch = Some(watch),
             Err(why) => println!("the GPU's whole memory is not watched: {why}"),
         }
     }
-    let begun = Instant::now();
+    Ok(bench)
+}
+
+/// Draws in the order in which they end, from as many threads as were asked for, and how many stages were too tight.
+fn run_all(
+    draws: &Draws,
+    each: &(dyn Fn(Outcome) -> Result<(), String> + Sync),
+) -> Result<u64, String> {
+    let asked = draws.asked;
+    let last = asked.draws + draws.corners.len() as u64;
+    let chosen = asked.only.map_or(0..last, |i| i..i + 1);
+    let (begun, next) = (Instant::now(), AtomicU64::new(chosen.start));
+    let work = || -> Result<u64, String> {
+        let mut bench = bench(asked)?;
+        loop {
+            let index = next.fetch_add(1, Ordering::SeqCst);
+            if index >= chosen.end {
+                return Ok(bench.tight);
+            }
+            if asked.limit.is_some_and(|limit| begun.elapsed() > limit) {
+                println!("stopped before draw {index}: the time is over");
+                return Ok(bench.tight);
+            }
+            each(draws.one(index, &mut bench)?)?;
+        }
+    };
+    let ended: Vec<Result<u64, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..asked.jobs).map(|_| scope.spawn(work)).collect();
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended
+            .map(|r| r.unwrap_or_else(|_| Err("a thread ended early".to_owned())))
+            .collect()
+    });
+    ended.into_iter().sum()
+}
+
+fn prove(asked: &Asked) -> Result<Tally, String> {
+    let io = |e: std::io::Error| e.to_string();
     let texts: Vec<(&str, &str)> = REVIEWS
         .lines()
         .skip(1)
         .filter_map(|l| l.split_once('\t'))
         .collect();
+    let corners = draw::corners(&texts);
+    let draws = Draws {
+        asked,
+        texts,
+        corners,
+    };
     let mut csv = match &asked.csv {
         Some(path) => {
             let mut file = std::fs::File::create(path).map_err(io)?;
@@ -321,87 +475,34 @@ fn prove(asked: &Asked) -> Result<Tally, String> {
         }
         None => None,
     };
-    let mut tally = Tally::new(bench.on_card());
-    let corners = draw::corners(&texts);
-    let last = asked.draws + corners.len() as u64;
-    let chosen = asked.only.map_or(0..last, |i| i..i + 1);
-    for index in chosen {
-        if asked.limit.is_some_and(|limit| begun.elapsed() > limit) {
-            println!("stopped before draw {index}: the time is over");
-            break;
-        }
-        let mut attempt = 0;
-        let (rows, card) = loop {
-            let corner = index.checked_sub(asked.draws);
-            let corner = corner.and_then(|i| corners.get(i as usize));
-            let mut drawn = match corner {
-                Some(corner) => corner.clone(),
-                None => draw::draw(asked.seed, index, attempt, &texts),
-            };
-            if let Some(precision) = &asked.precision {
-                drawn.say_precision(precision, asked.seed, index);
-            }
-            match bench.run(index, &drawn)? {
-                Ended::Rows(rows, card) => {
-                    tally.recipes.push((index, describe(&drawn)));
-                    break (rows, card);
-                }
-                Ended::Refused(said) => {
-                    if asked.verbose {
-                        println!("draw {index} refused:\n{said}");
-                    }
-                    tally.refused += 1;
-                    attempt += 1;
-                    if attempt > MOST_REFUSED {
-                        return Err(format!("draw {index} is refused again and again:\n{said}"));
-                    }
-                }
-                Ended::Failed(said) => {
-                    println!("draw {index} failed: {said}\n{}", describe(&drawn));
-                    tally.recipes.push((index, describe(&drawn)));
-                    tally.failed += 1;
-                    break (Vec::new(), None);
-                }
-            }
-        };
-        for row in &rows {
-            let ((te, tm), (pe, pm)) = (row.tensors, row.process);
-            if asked.verbose {
-                println!(
-                    "draw {index}, {}: tensors {tm} of {te} ({:+.3} %), process {pm} of {pe} ({:+.2} %)",
-                    row.what,
-                    100.0 * error(row.tensors),
-                    100.0 * error(row.process)
-                );
-            }
-            if let Some(file) = &mut csv {
-                let (ce, cm) =
-                    card.map_or_else(Default::default, |(e, m)| (e.to_string(), m.to_string()));
-                let on = u8::from(row.on_card);
-                writeln!(
-                    file,
-                    "{index},{},{te},{tm},{pe},{pm},{on},{ce},{cm}",
-                    row.what
-                )
-                .map_err(io)?;
-            }
-        }
-        if let Some(bytes) = card {
-            if asked.verbose {
-                let (estimated, measured) = bytes;
-                println!(
-                    "draw {index}, the whole GPU: {measured} of {estimated} ({:+.2} %)",
-                    100.0 * error(bytes)
-                );
-            }
-            tally.cards.push(Card { draw: index, bytes });
+    let mut tally = Tally::new(asked.device != "cpu");
+    tally.apart = asked.jobs == 1;
+    let shared = Mutex::new((&mut tally, &mut csv));
+    let tight = run_all(&draws, &|own| {
+        let mut guard = shared.lock().map_err(|e| e.to_string())?;
+        let (tally, csv) = &mut *guard;
+        for line in &own.lines {
+            println!("{line}");
         }
         if asked.only.is_some() {
-            println!("{}", tally.recipes.last().map_or("", |(_, r)| r.as_str()));
+            println!("{}", own.recipe);
         }
-        tally.rows.extend(rows);
-    }
-    tally.confined = asked.confine.then_some(bench.tight);
+        if let Some(file) = csv {
+            file.write_all(own.csv().as_bytes()).map_err(io)?;
+        }
+        tally.refused += own.refused;
+        tally.failed += u64::from(own.failed);
+        if let Some(bytes) = own.card {
+            tally.cards.push(Card {
+                draw: own.index,
+                bytes,
+            });
+        }
+        tally.recipes.push((own.index, own.recipe));
+        tally.rows.extend(own.rows);
+        Ok(())
+    })?;
+    tally.confined = asked.confine.then_some(tight);
     Ok(tally)
 }
 

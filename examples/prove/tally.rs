@@ -71,6 +71,8 @@ pub fn error((estimated, measured): (u64, u64)) -> f64 {
 pub struct Tally {
     /// Whether a GPU was asked for.
     pub for_card: bool,
+    /// Whether the draws ran one by one, so that the whole GPU could be watched.
+    pub apart: bool,
     /// The GPU's memory over each draw, where it was watched.
     pub cards: Vec<Card>,
     /// What was measured.
@@ -90,6 +92,7 @@ impl Tally {
     pub fn new(for_card: bool) -> Self {
         Self {
             for_card,
+            apart: true,
             cards: Vec::new(),
             rows: Vec::new(),
             recipes: Vec::new(),
@@ -163,7 +166,7 @@ impl Tally {
         let good = device.is_some_and(|(e, above)| within(e) && above == 0)
             && (host.is_none() || self.exact(host))
             && short == 0
-            && !self.cards.is_empty()
+            && !(self.apart && self.cards.is_empty())
             && other == 0;
         if self.cards.is_empty() {
             println!("the whole GPU was not watched: nothing is known of it");
