@@ -12,6 +12,7 @@ pub(super) fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Esti
     let classes: BTreeMap<Class, u64> = memory::residents(runs.iter().map(|(v, _)| v.program()));
     let held = |class| classes.get(&class).copied().unwrap_or(0);
     let mut best: Option<(Peak, &Program)> = None;
+    let mut blocks = 0;
     let mut max_tokens = 0;
     let mut flops = 0;
     for (verified, sizes) in runs {
@@ -19,7 +20,8 @@ pub(super) fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Esti
             let peak = memory::peak(verified.program(), verified.schedule(), &front, machine);
             max_tokens = max_tokens.max(front.get(Sym::Tokens));
             flops = flops.max(memory::cost(verified.program(), &front).flops);
-            if best.as_ref().is_none_or(|(b, _)| peak.total() > b.total()) {
+            blocks = blocks.max(peak.blocks());
+            if best.as_ref().is_none_or(|(b, _)| peak.bytes() > b.bytes()) {
                 best = Some((peak, verified.program()));
             }
         }
@@ -37,7 +39,7 @@ pub(super) fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Esti
         activations: peak.activations,
         transient: peak.transient,
         workspace: peak.workspace,
-        rounding: peak.rounding
+        rounding: blocks.saturating_sub(peak.bytes())
             + memory::residents_rounding(runs.iter().map(|(v, _)| v.program()), machine.device),
         residence: Residence::Cpu,
         peak_op: program

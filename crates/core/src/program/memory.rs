@@ -23,7 +23,7 @@ pub struct Peak {
     pub transient: u64,
     /// Scratch of the kernel running.
     pub workspace: u64,
-    /// What the blocks of all these take above their bytes: nothing on the processor.
+    /// By how much all blocks at once exceed these bytes at most, which may be at another node: nothing on the processor.
     pub rounding: u64,
     /// Index of the node at which it is reached.
     pub node: usize,
@@ -34,8 +34,14 @@ pub struct Peak {
 impl Peak {
     /// The sum.
     #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.gradients + self.activations + self.transient + self.workspace + self.rounding
+    pub const fn bytes(&self) -> u64 {
+        self.gradients + self.activations + self.transient + self.workspace
+    }
+
+    /// The most that blocks take.
+    #[must_use]
+    pub const fn blocks(&self) -> u64 {
+        self.bytes() + self.rounding
     }
 }
 
@@ -47,28 +53,49 @@ pub fn sized(program: &Program, node: &Node, sizes: &Bindings) -> SizedCx {
     SizedCx::new(&types(&node.inputs), &types(&node.outputs), sizes)
 }
 
-/// Scratch of a kernel, or of several: its bytes, and what its blocks take.
+/// Memory of several tensors, or of a kernel's scratch: bytes, and what their blocks take.
 #[derive(Clone, Copy, Default)]
-struct Scratch {
+struct Sum {
     bytes: u64,
     blocks: u64,
 }
 
+impl Sum {
+    fn of(bytes: u64, device: Device) -> Self {
+        let blocks = device.block(bytes);
+        Self { bytes, blocks }
+    }
+
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes + other.bytes,
+            blocks: self.blocks + other.blocks,
+        }
+    }
+
+    const fn less(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes - other.bytes,
+            blocks: self.blocks - other.blocks,
+        }
+    }
+}
+
 /// Goes through a schedule; at each node `at` gets its index, its workspace, all values alive beside
-/// the residents, and the sum of the blocks that these and the workspace take.
+/// the residents, and the bytes of these and the workspace with what their blocks take.
 fn walk(
     program: &Program,
     schedule: &Schedule,
     sizes: &Bindings,
     machine: &Machine,
-    mut at: impl FnMut(usize, Scratch, &BTreeMap<Value, u64>, u64),
+    mut at: impl FnMut(usize, Sum, &BTreeMap<Value, u64>, Sum),
 ) {
     let mut live: BTreeMap<Value, u64> = program
         .feeds()
         .map(|(_, v)| (v, program.ty(v).bytes(sizes)))
         .collect();
-    let block = |bytes: u64| machine.device.block(bytes);
-    let mut total: u64 = live.values().map(|&b| block(b)).sum();
+    let one = |bytes: u64| Sum::of(bytes, machine.device);
+    let mut total = live.values().fold(Sum::default(), |sum, &b| sum.plus(one(b)));
     let on_host = matches!(machine.device, Device::Cpu);
     let alone = (0..program.nodes.len()).map(|i| i..i + 1);
     let groups: Vec<Range<usize>> = match on_host {
@@ -77,35 +104,30 @@ fn walk(
         false => schedule.groups.clone(),
     };
     for group in groups {
-        let mut scratch = Scratch::default();
+        let mut scratch = Sum::default();
         for (index, (node, step)) in nodes_of(program, schedule, &group) {
             if let Some(taken) = step.takes.and_then(|i| node.inputs.get(i)) {
-                total -= live.remove(taken).map_or(0, block);
+                total = total.less(live.remove(taken).map_or(Sum::default(), one));
             }
             for &out in &node.outputs {
                 let bytes = program.ty(out).bytes(sizes);
                 live.insert(out, bytes);
-                total += block(bytes);
+                total = total.plus(one(bytes));
             }
             if on_host {
                 let bytes = workspace(&node.op, &sized(program, node, sizes), step.takes, machine);
-                scratch = Scratch {
-                    bytes,
-                    blocks: bytes,
-                };
+                scratch = one(bytes);
             } else if index == group.start {
                 let all = launches(program, &schedule.steps, group.clone(), sizes);
                 let all = all.map(|l| l.scratch).unwrap_or_default();
-                scratch = Scratch {
-                    bytes: all.iter().sum(),
-                    blocks: all.iter().map(|&bytes| block(bytes)).sum(),
-                };
+                let all = all.into_iter().map(one);
+                scratch = all.fold(Sum::default(), Sum::plus);
             }
-            at(index, scratch, &live, total + scratch.blocks);
+            at(index, scratch, &live, total.plus(scratch));
         }
         for (_, (_, step)) in nodes_of(program, schedule, &group) {
             for value in &step.frees {
-                total -= live.remove(value).map_or(0, block);
+                total = total.less(live.remove(value).map_or(Sum::default(), one));
             }
         }
     }
@@ -136,9 +158,7 @@ pub fn profile(
         schedule,
         sizes,
         machine,
-        |_, workspace, live, _| {
-            totals.push(live.values().sum::<u64>() + workspace.bytes);
-        },
+        |_, _, _, total| totals.push(total.bytes),
     );
     totals
 }
@@ -146,31 +166,31 @@ pub fn profile(
 /// The peak of a program beside its residents.
 #[must_use]
 pub fn peak(program: &Program, schedule: &Schedule, sizes: &Bindings, machine: &Machine) -> Peak {
-    let (mut best, mut best_total) = (None, 0);
+    let (mut best, mut most) = (None, Sum::default());
     walk(
         program,
         schedule,
         sizes,
         machine,
         |index, workspace, live, total| {
-            if total > best_total || best.is_none() {
-                best_total = total;
+            most.blocks = most.blocks.max(total.blocks);
+            if total.bytes > most.bytes || best.is_none() {
+                most.bytes = total.bytes;
                 best = Some((index, workspace, live.clone()));
             }
         },
     );
     best.map_or_else(Peak::default, |(node, workspace, live)| {
-        classify(program, (node, workspace), &live, machine.device)
+        classify(program, (node, workspace), &live, most)
     })
 }
 
 fn classify(
     program: &Program,
-    (at, workspace): (usize, Scratch),
+    (at, workspace): (usize, Sum),
     live: &BTreeMap<Value, u64>,
-    device: Device,
+    most: Sum,
 ) -> Peak {
-    let above = |bytes: u64| device.block(bytes) - bytes;
     let gradients: BTreeSet<Value> = program.gradients.iter().map(|(_, g)| *g).collect();
     let read_later: BTreeSet<Value> = program
         .nodes
@@ -180,8 +200,7 @@ fn classify(
         .collect();
     let mut peak = Peak {
         workspace: workspace.bytes,
-        rounding: workspace.blocks - workspace.bytes
-            + live.values().map(|&b| above(b)).sum::<u64>(),
+        rounding: most.blocks - most.bytes,
         node: at,
         ..Peak::default()
     };
@@ -241,4 +260,54 @@ pub fn cost(program: &Program, sizes: &Bindings) -> Cost {
             bytes: sum.bytes + cost.bytes,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::{Axis, Feed};
+    use super::super::op::{Add, Epilogue, MatMul};
+    use super::super::passes::pipeline;
+    use super::super::types::{DType, Real};
+    use super::super::{Builder, TensorType};
+    use super::*;
+
+    /// A wide result, then many narrow ones at once, whose blocks are larger than they are.
+    fn program() -> Program {
+        let mut b = Builder::new("evaluate");
+        let feed = Feed::Feature {
+            index: 0,
+            width: 130,
+            of: Axis::Tokens,
+            stored: DType::F32,
+        };
+        let x = b.feed(feed);
+        let map = |b: &mut Builder, name: &str, columns: u64| {
+            let ty = TensorType::fixed(DType::F32, &[columns, 130]);
+            let weight = b.resident(name, ty, Class::Frozen);
+            b.push1(MatMul::linear(Real::new(1.0), Epilogue::None), &[x, weight])
+        };
+        let wide = map(&mut b, "wide", 4);
+        b.output("wide", wide);
+        let narrow: Vec<Value> = (0..4).map(|i| map(&mut b, &format!("n{i}"), 1)).collect();
+        let sum = narrow.into_iter().reduce(|sum, one| b.push1(Add, &[sum, one]));
+        b.output("narrow", sum.expect("some"));
+        b.finish()
+    }
+
+    #[test]
+    fn bytes_and_blocks_each_have_their_own_largest_node() {
+        let program = pipeline(program()).unwrap();
+        let machine = Machine {
+            device: Device::Cuda(None),
+            ..Machine::cpu(2)
+        };
+        for tokens in 1..40 {
+            let sizes = Bindings::of_lengths([tokens]);
+            let (walked, schedule) = (program.program(), program.schedule());
+            let each = profile(walked, schedule, &sizes, &machine);
+            let own = peak(walked, schedule, &sizes, &machine);
+            assert_eq!(Some(own.bytes()), each.into_iter().max(), "{tokens} tokens");
+            assert!(own.blocks() >= own.bytes());
+        }
+    }
 }

@@ -192,7 +192,7 @@ mod tests {
         let kept = |p: Program| {
             let p = pipeline(p).unwrap();
             let sizes = Bindings::of_lengths([1000]);
-            memory::peak(p.program(), p.schedule(), &sizes, &Machine::cpu(2)).total()
+            memory::peak(p.program(), p.schedule(), &sizes, &Machine::cpu(2)).bytes()
         };
         // Of the norm and the activation, input and output were kept; one of them is there at the peak, made again.
         assert_eq!(kept(before) - kept(after), 1000 * 8 * 4);
