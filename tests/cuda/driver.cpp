@@ -25,7 +25,7 @@ struct Kernel {
 Kernel kernels[] = {KERNELS};
 
 struct Module {
-    std::string ptx;
+    std::string code;
 };
 
 // Memory ends at a page that cannot be touched, and comes filled with NaNs.
@@ -90,6 +90,24 @@ int handle;
 
 } // namespace
 
+// The size of machine code, an ELF file: where the last of its tables and sections ends.
+template <typename T> T at(const char* image, size_t offset) {
+    T x;
+    std::memcpy(&x, image + offset, sizeof(T));
+    return x;
+}
+size_t size_of_code(const char* image) {
+    uint64_t segments = at<uint64_t>(image, 32), sections = at<uint64_t>(image, 40);
+    size_t each = at<uint16_t>(image, 58), count = at<uint16_t>(image, 60);
+    size_t end = std::max(segments + at<uint16_t>(image, 54) * at<uint16_t>(image, 56), sections + each * count);
+    for (size_t i = 0; i < count; i++) {
+        const char* section = image + sections + i * each;
+        const bool is_empty = at<uint32_t>(section, 4) == 8; // of no bytes in the file
+        end = std::max<size_t>(end, is_empty ? 0 : at<uint64_t>(section, 24) + at<uint64_t>(section, 32));
+    }
+    return end;
+}
+
 extern "C" {
 
 int cuInit(unsigned) { return 0; }
@@ -149,12 +167,19 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, void*) {
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void*) {
     return stream.ask([=] { std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), n); });
 }
-int cuModuleLoadData(void** module, const void* image) { return *module = new Module{static_cast<const char*>(image)}, 0; }
+int cuModuleLoadData(void** module, const void* image) {
+    const char* code = static_cast<const char*>(image);
+    if (std::memcmp(code, "\177ELF", 4) != 0) {
+        return 200;
+    }
+    return *module = new Module{std::string(code, size_of_code(code))}, 0;
+}
 int cuModuleUnload(void* module) { return delete static_cast<Module*>(module), 0; }
 int cuModuleGetFunction(void** function, void* module, const char* name) {
-    // The PTX is NVRTC's own; the kernel of that name is ours.
-    std::string entry = std::string(".entry ") + name + "(";
-    if (static_cast<Module*>(module)->ptx.find(entry) == std::string::npos) {
+    // The code is NVRTC's own; the kernel of that name is ours. Its section has its name.
+    std::string section = std::string(".text.") + name;
+    section.push_back('\0');
+    if (static_cast<Module*>(module)->code.find(section) == std::string::npos) {
         return 500;
     }
     for (Kernel& kernel : kernels) {

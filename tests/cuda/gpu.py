@@ -50,7 +50,7 @@ class Gpu:
             value = ctypes.c_int()
             checked(self.cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "cuDeviceGetAttribute")
             parts.append(value.value)
-        self.architecture = f"compute_{parts[0]}{parts[1]}"
+        self.architecture = f"sm_{parts[0]}{parts[1]}"
         self.nvrtc = library("libnvrtc.so.13")
         self.blas = self.workspace = None
 
@@ -88,7 +88,7 @@ class Gpu:
         return data.raw
 
     def compile(self, text):
-        """PTX of a text; the loaded module's code is made by the driver."""
+        """Machine code of a text."""
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         nvrtc = self.nvrtc
         checked(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None), "NVRTC")
@@ -99,11 +99,11 @@ class Gpu:
             log = ctypes.create_string_buffer(size.value)
             nvrtc.nvrtcGetProgramLog(program, log)
             raise RuntimeError(f"NVRTC: {code}, {log.value.decode()}")
-        checked(nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size)), "NVRTC")
-        ptx = ctypes.create_string_buffer(size.value)
-        checked(nvrtc.nvrtcGetPTX(program, ptx), "NVRTC")
+        checked(nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)), "NVRTC")
+        made = ctypes.create_string_buffer(size.value)
+        checked(nvrtc.nvrtcGetCUBIN(program, made), "NVRTC")
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-        return ptx
+        return made
 
     def function(self, name, shared):
         """The kernel `SOURCE/KERNEL`, or `SOURCE_as_TYPE/KERNEL_as_TYPE`."""
@@ -112,8 +112,8 @@ class Gpu:
             source, _, held = space.partition("_as_")
             if space not in self.modules:
                 module = ctypes.c_void_p()
-                ptx = self.compile(f"#define HELD {HELD[held]}\n{self.texts[source]}")
-                self.check(self.cuda.cuModuleLoadData(ctypes.byref(module), ptx), f"load {space}")
+                made = self.compile(f"#define HELD {HELD[held]}\n{self.texts[source]}")
+                self.check(self.cuda.cuModuleLoadData(ctypes.byref(module), made), f"load {space}")
                 self.modules[space] = module
             function = ctypes.c_void_p()
             code = self.cuda.cuModuleGetFunction(ctypes.byref(function), self.modules[space], kernel.encode())

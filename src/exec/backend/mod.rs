@@ -9,7 +9,7 @@ use crate::program::op::launch::{Launches, Missing, without_launches};
 use crate::program::op::{Machine, Op, OpError, Tensor};
 use crate::program::schedule::Step;
 use crate::program::together::launches;
-use crate::program::{Bindings, DType, Program, TensorType};
+use crate::program::{Bindings, DType, Program, TensorType, Verified};
 
 pub mod alloc;
 mod cpu;
@@ -172,6 +172,9 @@ pub trait Backend: fmt::Debug + Send {
             Err(refused(&missing))
         }
     }
+
+    /// Prepares for a program that is accepted and will run, while its weights are loaded.
+    fn expects(&self, _: &Verified) {}
 
     /// What is launched for a group of nodes.
     ///

@@ -110,7 +110,8 @@ impl Runner {
         Self::on(self.machine, &self.device)
     }
 
-    /// Refuses programs that the device has no kernels for, before anything is loaded for them.
+    /// Refuses programs that the device has no kernels for, before anything is loaded for them, and has the kernels of the
+    /// others compiled meanwhile.
     ///
     /// # Errors
     /// Names the ops.
@@ -118,9 +119,12 @@ impl Runner {
         &self,
         programs: impl IntoIterator<Item = &'a Verified>,
     ) -> Result<(), RunError> {
-        programs
-            .into_iter()
-            .try_for_each(|verified| self.residents.backend.accepts(verified.program()))
+        let backend = &self.residents.backend;
+        programs.into_iter().try_for_each(|verified| {
+            backend.accepts(verified.program())?;
+            backend.expects(verified);
+            Ok(())
+        })
     }
 
     /// Bytes free on the device; `None` on the processor.

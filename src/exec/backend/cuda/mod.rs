@@ -21,7 +21,7 @@ use crate::files::tensorfile::{bytes_of, bytes_of_mut};
 use crate::program::device::cublas_workspace;
 use crate::program::op::Tensor;
 use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand};
-use crate::program::{Bindings, DType, TensorType};
+use crate::program::{Bindings, DType, TensorType, Verified};
 
 mod kernels;
 mod libraries;
@@ -63,7 +63,8 @@ pub struct Cuda {
     /// Whether a kernel met an index outside its table, and which.
     fault: Block,
     functions: BTreeMap<(&'static str, DType), CudaFunction>,
-    modules: BTreeMap<(&'static str, DType), Arc<CudaModule>>,
+    modules: BTreeMap<kernels::Module, Arc<CudaModule>>,
+    ahead: Arc<kernels::Ahead>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     architecture: String,
@@ -168,9 +169,10 @@ impl Cuda {
             workspace,
             functions: BTreeMap::new(),
             modules: BTreeMap::new(),
+            ahead: Arc::default(),
             stream,
             context,
-            architecture: format!("compute_{major}{minor}"),
+            architecture: format!("sm_{major}{minor}"),
             fault: Block { index: 0, bytes: 0 },
         };
         cuda.fault = cuda.alloc(&fault_type(), &Bindings::default())?;
@@ -310,6 +312,10 @@ fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
 }
 
 impl Backend for Cuda {
+    fn expects(&self, program: &Verified) {
+        self.compile_ahead(program);
+    }
+
     fn free_bytes(&self) -> Result<Option<u64>, RunError> {
         let (free, _) = self
             .context

@@ -1,7 +1,8 @@
 //! What each kernel and product takes on the GPU, if the variable `PEFTC_PROFILE` names a file for it.
 //!
 //! An event behind every launch. What lies between two events is counted for the launch between them: waits for the host too,
-//! where the GPU has nothing to do.
+//! where the GPU has nothing to do. The first launch of each kind waits for its kernel to be compiled and loaded, so it is left
+//! out.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -64,9 +65,11 @@ impl Profile {
     fn settle(&mut self) -> Result<(), DriverError> {
         for (what, event) in self.open.drain(..) {
             if let Some(last) = &self.last {
-                let total = self.totals.entry(what).or_default();
-                total.0 += f64::from(last.elapsed_ms(&event)?);
-                total.1 += 1;
+                let took = f64::from(last.elapsed_ms(&event)?);
+                match self.totals.get_mut(&what) {
+                    Some(total) => *total = (total.0 + took, total.1 + 1),
+                    None => drop(self.totals.insert(what, (0.0, 0))),
+                }
             }
             self.last = Some(event);
         }
@@ -84,7 +87,7 @@ impl Profile {
             "{all:.2} ms between the events of {count} launches, {host:.2} ms of the host for them\n"
         );
         for (what, (ms, n)) in rows {
-            let (share, each) = (100.0 * ms / all.max(1e-9), 1e3 * ms / *n as f64);
+            let (share, each) = (100.0 * ms / all.max(1e-9), 1e3 * ms / (*n).max(1) as f64);
             let _ = writeln!(
                 text,
                 "{ms:10.3} ms {share:5.1} % {n:7} of {each:9.2} µs  {what}"
