@@ -200,3 +200,45 @@ fn groups_of_rates_are_counted_and_act() {
     );
     assert!((sixteen / one - 16.0).abs() < 1e-3, "{one} {sixteen}");
 }
+
+/// Trains all of a small model with maps of 640 by 640, and gives its tensors, estimated and measured bytes.
+fn all_of_it(clip: &str) -> (Vec<(String, Tensor)>, u64, u64) {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let (root, here) = (scratch.path(), std::env::current_dir().expect("a directory"));
+    std::fs::create_dir(root.join("model")).expect("made");
+    let config = serde_json::json!({
+        "architectures": ["RobertaForMaskedLM"], "model_type": "roberta", "vocab_size": 6100, "hidden_size": 640,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 640, "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 80,
+        "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2
+    });
+    std::fs::write(root.join("model/config.json"), config.to_string()).expect("written");
+    let at = here.display();
+    let text = format!(
+        "model m = local \"model\" {{ init = random, tokenizer = \"{at}/recipes/reviews-mini\" }}\n\
+         data d = local \"{at}/recipes/reviews\" {{ text = sentence, label = label, take = 16 }}\n\
+         stage s = train {{ model = m, data = d.train, adapter = full, lr = 1e-4, steps = 3, batch = 4, max_length = 24, clip = {clip} }}\n"
+    );
+    let path = root.join("r.peft");
+    std::fs::write(&path, text).expect("written");
+    run(&path);
+    let store = std::fs::read_dir(root.join(".peftc/store")).expect("a store");
+    let mut found = store.flatten().map(|e| e.path().join("model/model.safetensors"));
+    let model = found.find(|p| p.exists()).expect("a model");
+    let tensors: std::collections::BTreeMap<_, _> = tensor::load(model).into_iter().collect();
+    let result = std::fs::read_to_string(root.join(".peftc/runs/r/result.json")).expect("a result");
+    let result: Value = serde_json::from_str(&result).expect("JSON");
+    let bytes = |key: &str| result["stages"][0][key].as_u64().expect("bytes");
+    (tensors.into_iter().collect(), bytes("estimated_peak_bytes"), bytes("measured_peak_bytes"))
+}
+
+#[test]
+fn without_clipping_large_tensors_are_updated_in_the_backward_with_the_same_bits() {
+    // A bound that no norm reaches clips nothing, but each update waits for it.
+    let (waited, more, measured_more) = all_of_it("1e9");
+    let (early, less, measured_less) = all_of_it("0");
+    assert!(waited == early, "the tensors differ");
+    assert_eq!((more, less), (measured_more, measured_less));
+    // Of twelve gradients of 640 by 640 at least ten are gone before the last, that of the embeddings, is made.
+    assert!(more - less > 10 * 640 * 640 * 4, "{more} and {less} bytes");
+}

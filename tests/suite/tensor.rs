@@ -61,7 +61,7 @@ impl From<Vec<usize>> for Sizes {
 }
 
 /// A tensor.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     sizes: Vec<usize>,
     data: Vec<f32>,

@@ -11,7 +11,7 @@ use super::{Diag, Sound, StageCx, keys, masks, select};
 use crate::library::error::{CONFLICTING_KEYS, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, Add, Fill};
-use crate::program::passes;
+use crate::program::{passes, verify};
 use crate::program::{Builder, Class, DType, Phase, Real, TensorType, Value, Verified};
 
 pub(super) type Parts = (Update, Vec<Param>, Vec<Site>);
@@ -69,7 +69,7 @@ pub(super) fn build(
         let pairs: Vec<(Value, Value)> = weights.iter().copied().zip(grads).collect();
         let stepped = (built.sites.as_slice(), trained.as_slice(), pairs.as_slice());
         updates(&mut b, cx, (rule, values), stepped)?;
-        Update::Whole(finished(b, cx.values))
+        Update::Whole(updating(&finished(b, cx.values)))
     };
     let mut params = built.params;
     params.extend(masks::fixed(cx, &trained));
@@ -150,6 +150,14 @@ fn finished(b: Builder, values: &Values) -> Verified {
         program = passes::recompute(&program, blocks);
     }
     verified(passes::rematerialize(&program))
+}
+
+/// A step whose large tensors are updated as soon as their gradients are whole.
+fn updating(step: &Verified) -> Verified {
+    match verify(passes::early(step.program())) {
+        Ok(verified) => verified,
+        Err(why) => panic!("moving updates broke a program: {why}"),
+    }
 }
 
 pub(super) fn trainable(b: &mut Builder, param: &Param) -> Value {

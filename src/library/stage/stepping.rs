@@ -11,6 +11,7 @@ use super::train::{batches, steps, steps_per_epoch};
 use super::{Diag, StageCx, keys, masks, select};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, ClipFactor, Constant, GradNorm};
+use crate::program::passes::is_large;
 use crate::program::{Builder, DType, Feed, Phase, Real, Value};
 
 /// A complaint of a method, where its value is written, or the method where it is not.
@@ -62,6 +63,20 @@ pub(super) fn penalise(
 /// What a step is made of beside its rule: sites, trained parameters, and each with its gradient.
 pub(super) type Stepped<'a> = (&'a [Site], &'a [Param], &'a [(Value, Value)]);
 
+/// The global norm. Without clipping no update waits for it, and each large gradient gives its part where it is made.
+fn norm(b: &mut Builder, grads: &[Value], clips: bool) -> Value {
+    let (large, small): (Vec<Value>, Vec<Value>) =
+        grads.iter().partition(|&&g| is_large(b.ty(g)));
+    if clips || large.is_empty() {
+        return b.push1(GradNorm, grads);
+    }
+    let mut parts: Vec<Value> = large.iter().map(|&g| b.push1(GradNorm, &[g])).collect();
+    if !small.is_empty() {
+        parts.push(b.push1(GradNorm, &small));
+    }
+    b.push1(GradNorm, &parts)
+}
+
 /// Global norm, clipping factor, one update a parameter, and what methods do behind them.
 pub(super) fn updates(
     b: &mut Builder,
@@ -72,9 +87,9 @@ pub(super) fn updates(
     b.phase(Phase::Update);
     b.label("clip");
     let grads: Vec<Value> = pairs.iter().map(|(_, g)| *g).collect();
-    let norm = b.push1(GradNorm, &grads);
-    b.output("grad_norm", norm);
     let max = keys::CLIP.get(cx.values);
+    let norm = norm(b, &grads, max > 0.0);
+    b.output("grad_norm", norm);
     let factor = if max > 0.0 {
         b.push1(
             ClipFactor {

@@ -18,7 +18,7 @@ use super::stored;
 use super::types::Bindings;
 
 /// A tensor of more elements is work enough for a launch of its own.
-const SMALL: u64 = 1 << 18;
+pub(super) const SMALL: u64 = 1 << 18;
 
 /// All nodes of a program, in order, in groups of one or more.
 #[must_use]

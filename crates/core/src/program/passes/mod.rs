@@ -3,6 +3,7 @@
 mod absorb;
 mod common;
 mod dead;
+mod early;
 mod hasten;
 mod onto;
 mod recast;
@@ -12,6 +13,7 @@ mod rematerialize;
 pub use absorb::absorb;
 pub use common::merge_common;
 pub use dead::remove_dead;
+pub use early::{early, is_large};
 pub use hasten::hasten;
 pub use onto::onto;
 pub use recast::recast;
@@ -147,8 +149,8 @@ impl<'a> Rebuild<'a> {
     }
 }
 
-/// The pass list, in order; verified after each pass. [`hasten`] is not in it: it is for programs that
-/// accumulate in one go.
+/// The pass list, in order; verified after each pass. [`hasten`] and [`early`] are not in it: the one is for programs that
+/// accumulate in one go, the other for those that update.
 ///
 /// # Errors
 /// What the verifier found broken, with the pass that broke it.
