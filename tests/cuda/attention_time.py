@@ -130,4 +130,5 @@ def main():
             measure(gpu, timer, shape, in_bf16, held, rounds if in_bf16 else max(1, rounds // 4))
 
 
-main()
+if __name__ == "__main__":
+    main()

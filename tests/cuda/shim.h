@@ -412,3 +412,31 @@ inline void multiply_fragments(float (&d)[4], const unsigned (&a)[4], unsigned b
     emulation::wait(emulation::State::Shuffle);
     std::memcpy(d, made, sizeof(made));
 }
+
+// To the nearest, as cuBLAS' operands above.
+inline unsigned to_tf32(float x) {
+    return __float_as_uint(float(product_operand(&x, 0, 1)));
+}
+
+// mma.m16n8k8 of TF32 with sums in f32; the last 13 bits of an operand count for nothing.
+inline void multiply_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    struct Fragments {
+        unsigned a[4], b[2];
+    } own = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+    emulation::own->sent = reinterpret_cast<uint64_t>(&own);
+    emulation::wait(emulation::State::Shuffle);
+    unsigned lane = emulation::own->thread.x % 32;
+    auto number = [](unsigned x) { return double(__uint_as_float(x & ~0x1fffu)); };
+    float made[4];
+    for (unsigned e = 0; e < 4; e++) {
+        unsigned below = e / 2, column = lane % 4 * 2 + e % 2;
+        double sum = 0.0;
+        for (unsigned k = 0; k < 8; k++) {
+            unsigned left = sent_by<Fragments>(lane / 4 * 4 + k % 4)->a[below + k / 4 * 2];
+            sum += number(left) * number(sent_by<Fragments>(column * 4 + k % 4)->b[k / 4]);
+        }
+        made[e] = d[e] + float(sum);
+    }
+    emulation::wait(emulation::State::Shuffle);
+    std::memcpy(d, made, sizeof(made));
+}

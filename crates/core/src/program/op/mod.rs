@@ -278,6 +278,7 @@ pub fn sources() -> impl Iterator<Item = launch::KernelSource> {
         attention::IN_BF16,
         attention_grad::IN_BF16,
         thin_product::SOURCE,
+        thin_product::SOURCE_TF32,
     ];
     SOURCES.iter().copied().flatten().chain(more).chain(formats)
 }
