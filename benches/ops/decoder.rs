@@ -3,7 +3,7 @@
 use peftc::program::Real;
 use peftc::program::op::{
     ActivationKind, Columns, Frequencies, Gated, GatedGrad, HeadLoss, HeadLossGrad, RmsNorm,
-    RmsNormGrad, RmsNormGradWeight, Rotary, Tensor,
+    RmsNormGrad, RmsNormGradWeight, Rotary, StatesGradient, Tensor,
 };
 
 use super::{Run, TOKENS, Unit, WIDTH, floats, words};
@@ -91,6 +91,16 @@ pub fn all(run: &Run<'_>) {
         loss.clone().into(),
         operands.clone(),
         Unit::Flops(flops),
+    );
+    run(
+        "head loss with the states' gradient",
+        HeadLoss {
+            gradient: StatesGradient::Loss,
+            ..loss.clone()
+        }
+        .into(),
+        operands.clone(),
+        Unit::Flops(2 * flops),
     );
     let lse = Tensor::new(vec![11.0_f32; TOKENS], &[TOKENS]);
     let operands = [vec![one(1.0)], operands, vec![lse]].concat();

@@ -130,8 +130,6 @@ def others(b):
     yield "grad_norm/square_sums", ((-(-n // part), 1), 256), 0, [x[0], x[1], n, part, 0], 4 * n
     logits, targets, lses = b.floats(TOKENS * 2048), b.ids(TOKENS, VOCABULARY), b.floats(8 * TOKENS)
     fault = b.ids(3, 1)
-    args = [logits, targets, lses, lses, lses, lses, fault, 2048, 2048, VOCABULARY, 0.0]
-    yield "head_loss/head_loss_piece", rows(TOKENS, 2048), 0, args, 4 * TOKENS * 2048
     args = [logits, 0, targets, lses, one, one, 2048, 2048, 0.0, 0]
     yield "head_loss_grad/head_loss_slopes", rows(TOKENS, 2048), 0, args, 8 * TOKENS * 2048
     yield "head_loss/head_piece_narrow", fours(WIDTH * 2048), 0, [x[0], x[1], 0, WIDTH * 2048], 6 * WIDTH * 2048
@@ -153,6 +151,25 @@ def others(b):
     yield "cross_entropy_grad/cross_entropy_grad", rows(few, classes), 0, [x[0], targets, one, one, x[1], classes], 8 * few * classes
 
 
+def head(b, tokens, columns, width):
+    """The head's loss of a language model: a piece of its logits, of which there are VOCABULARY / columns in a step."""
+    logits, targets, bias = b.floats(tokens * columns), b.ids(tokens, VOCABULARY), b.floats(VOCABULARY)
+    doubles, known = b.put(numpy.ones(tokens), 8 * tokens), [b.floats(tokens) for _ in range(3)]
+    states, table, fault, n = b.floats(tokens * width), b.bytes(2 * VOCABULARY * width), b.ids(3, 1), tokens * columns
+    about, held = f"{tokens} x {columns}", ((tokens, 1), -(-columns // 512) * 32)
+    kinds = (("", 0, 0, 0.0, 4), (" weights", 1, states, 0.0, 8), (" weights in bf16", 2, states, 0.0, 6), (" in bf16, capped", 2, states, 30.0, 6))
+    for name, weights, to, cap, each in kinds:
+        args = [logits, weights, 0, targets, doubles, *known, to, fault, columns, columns, VOCABULARY, width, cap]
+        yield f"head_loss/head_loss_piece {about}{name}", held, 0, args, each * n
+    args = [logits, 2, bias, targets, doubles, *known, states, fault, columns, 0, VOCABULARY, width, 0.0]
+    yield f"head_loss/head_loss_piece {about} first, biased", held, 0, args, 6 * n
+    args = [states, known[0], table, 2, targets, known[0], VOCABULARY, width, 1.0]
+    yield f"head_loss/head_loss_states {tokens} x {width}", rows(tokens, width), 0, args, 10 * tokens * width
+    args = [doubles, *known, known[0], logits, logits, 0.0, tokens]
+    yield f"head_loss/head_loss_rows {tokens}", blocks(tokens), 0, args, 36 * tokens
+    yield f"head_loss/head_loss_sum {tokens}", ((1, 1), 256), 0, [doubles, bias, known[0], tokens], 8 * tokens
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("place")
@@ -168,7 +185,8 @@ def main():
     best = 2 * size / seconds
     print(f"{'copy by the driver':60}{seconds * 1e6:10.1f} µs {best / 1e9:8.0f} GB/s")
     b.free()
-    for group in (elementwise(b, ""), elementwise(b, "_as_bf16"), others(b)):
+    heads = [head(b, *sizes) for sizes in ((4096, 4096, 2048), (4096, 8192, 2048), (512, 8192, 2048), (2048, 2047, 2048))]
+    for group in (elementwise(b, ""), elementwise(b, "_as_bf16"), others(b), *heads):
         for name, (grid, block), shared, args, count in group:
             if options.only and name.split("/")[1].split("_as_")[0].split(" ")[0] not in options.only.split(","):
                 continue

@@ -218,10 +218,9 @@ impl Net<'_> {
         let targets = self.b.feed(Feed::Targets(TargetKind::Token));
         let scale = self.b.feed(Feed::LossScale);
         let op = HeadLoss {
-            alpha: Real::new(head.scale),
             softcap: head.cap.map(Real::new),
             bias: head.bias.is_some(),
-            precision: Precision::default(),
+            ..HeadLoss::plain(Real::new(head.scale))
         };
         let mut operands = vec![x, head.table, targets, scale];
         operands.extend(head.bias);

@@ -186,6 +186,39 @@ impl Builder {
         outputs
     }
 
+    /// Lets the node that makes a value be an op that makes more of the same inputs; gives what it makes beyond what it made.
+    ///
+    /// # Panics
+    /// If no node makes the value, or the op does not begin with the node's outputs: a bug of whoever calls.
+    pub fn extend(&mut self, value: Value, op: impl Into<Op>) -> Vec<Value> {
+        let Def::Node { node: index, .. } = self.program.def(value) else {
+            panic!("{value:?} is made by no node");
+        };
+        let (op, node) = (op.into(), self.program.nodes[index as usize].clone());
+        let types = self.program.computed(&node.inputs);
+        let outs = op.rule().infer(&types.iter().collect::<Vec<_>>());
+        let outs = outs.unwrap_or_else(|why| panic!("{op:?} does not follow {:?}: {why}", node.op));
+        let old = node.outputs.len();
+        assert!(
+            outs.get(..old) == Some(&self.program.computed(&node.outputs)[..]),
+            "{op:?} does not begin with what {:?} makes",
+            node.op
+        );
+        let phase = std::mem::replace(&mut self.phase, node.phase);
+        let depends = self.depends[value.index()];
+        let mut made = Vec::new();
+        for (i, ty) in outs.into_iter().enumerate().skip(old) {
+            let stored = self.stored(&op, i, &ty);
+            let (node, output) = (index, i as u32);
+            made.push(self.define(ty.stored_as(stored), Def::Node { node, output }, depends));
+        }
+        self.phase = phase;
+        let node = &mut self.program.nodes[index as usize];
+        node.op = op;
+        node.outputs.extend(&made);
+        made
+    }
+
     /// In what type an output is stored: that of activations, if it is one.
     fn stored(&self, op: &Op, output: usize, ty: &TensorType) -> DType {
         let narrow = self.numbers.activations;

@@ -5,7 +5,7 @@ mod heads;
 use super::*;
 use crate::program::op::{
     BinaryKind, Broadcast, Elementwise, Epilogue, Gather, HeadLoss, HeadLossGrad, Io, Kernel,
-    Machine, MatMul, Op, Precision, Storage, Tensor,
+    Machine, MatMul, Op, Precision, StatesGradient, Storage, Tensor,
 };
 use crate::program::stored;
 use crate::program::types::{Bindings, Real, TensorType};

@@ -1,21 +1,21 @@
 //! `head_loss`: the head of a language model, its softmax and the cross-entropy, without the logits in memory.
 
-use super::super::format::{Format, Packed};
+use super::super::format::Format;
+use super::super::graph::Def;
 use super::super::types::{DType, Dim, Real};
-use super::launch::{
-    Arg, KernelSource, Launch, Launches,
-    Operand::{self, Fault, In, Out},
-    Product, args, source,
-};
+use super::launch::{KernelSource, Launches, source};
 use super::{
-    Add, At, Builder, Cost, HeadLossGrad, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx,
-    TensorType, Value,
+    Add, At, BinaryKind, Broadcast, Builder, Columns, Constant, Cost, Elementwise, HeadLossGrad,
+    Io, Kernel, Machine, Op, OpError, OpRule, Precision, Reshape, SizedCx, TensorType, Value,
 };
 
+mod forward;
 mod kernel;
+mod pieces;
 mod table;
 
 pub(super) use kernel::{Products, backward, backward_scratch, by_types, sizes};
+pub(super) use pieces::Pieces;
 pub(super) use table::Numbers;
 
 /// `(x [R, d], head [V, d], targets u32[R], scale f32[1][, bias [V]]) → (loss [1], lse [R], rows [R, 2])`.
@@ -26,8 +26,10 @@ pub(super) use table::Numbers;
 /// of each row that difference, which is minus the logarithm of the target's probability, and the number of the
 /// token with the largest logit, the first of equals; no number where the logits are none.
 ///
-/// The logits are made and used a piece at a time, and made anew by the gradient (Wijmans et al. 2024, arXiv
-/// 2411.09009). A row's results do not depend on the other rows.
+/// The logits are made and used a piece at a time (Wijmans et al. 2024, arXiv 2411.09009). If the head is frozen, the
+/// gradient by the states `[R, d]` is a fourth result: each piece adds the head's rows times their exponentials to it,
+/// as attention adds values (Milakov and Gimelshein 2018, arXiv 1805.02867). By a head that is trained the gradient is
+/// an op of its own, which makes the logits anew. A row's results do not depend on the other rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeadLoss {
     /// Factor of the logits.
@@ -36,8 +38,21 @@ pub struct HeadLoss {
     pub softcap: Option<Real>,
     /// Whether a bias is added to the logits.
     pub bias: bool,
+    /// What the states' gradient is made of beside the loss; the op's own gradient rule sets it.
+    pub gradient: StatesGradient,
     /// In what numbers products are formed; [`Builder`] sets it.
     pub precision: Precision,
+}
+
+/// Of what a loss makes the gradient by its states as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StatesGradient {
+    /// Of nothing: there is no such result.
+    Nothing,
+    /// Of the sum, with its scale, for an upstream gradient of one.
+    Loss,
+    /// Of each row's own loss, which is not scaled.
+    Rows,
 }
 
 /// Numbers of tokens are results in f32, which holds all whole numbers up to here.
@@ -51,8 +66,48 @@ impl HeadLoss {
             alpha,
             softcap: None,
             bias: false,
+            gradient: StatesGradient::Nothing,
             precision: Precision::F32,
         }
+    }
+
+    /// Whether the states' gradient is a result.
+    fn makes_gradient(&self) -> bool {
+        self.gradient != StatesGradient::Nothing
+    }
+
+    /// The gradient by the states where the loss can make it itself: under a head that is frozen, for an upstream gradient of
+    /// the sum or of the rows.
+    fn at_once(&self, b: &mut Builder, at: At<'_>) -> Option<Value> {
+        let (gradient, up) = match *at.up {
+            [Some(up), _, None] => (StatesGradient::Loss, up),
+            [None, _, Some(up)] => (StatesGradient::Rows, up),
+            _ => return None,
+        };
+        // A loss that is differentiated twice has such a result already.
+        if at.needs[1] || self.makes_gradient() {
+            return None;
+        }
+        let own = Self {
+            gradient,
+            ..self.clone()
+        };
+        let made = *b.extend(at.outputs[0], own).first()?;
+        let times = |b: &mut Builder, broadcast, factor| {
+            let kind = BinaryKind::Mul;
+            Some(b.push1(Elementwise { kind, broadcast }, &[made, factor]))
+        };
+        if gradient == StatesGradient::Loss {
+            return match is_one(b, up) {
+                true => Some(made),
+                false => times(b, Broadcast::Scalar, up),
+            };
+        }
+        let shape = b.ty(made).shape.first().copied().into_iter().collect();
+        let (from, to, groups) = (0, 1, 1);
+        let up = b.push1(Columns { from, to, groups }, &[up]);
+        let up = b.push1(Reshape { shape }, &[up]);
+        times(b, Broadcast::Column, up)
     }
 
     /// Checks the operands; gives the rows of the first.
@@ -95,7 +150,16 @@ impl HeadLoss {
     }
 }
 
-pub(super) const SOURCE: Option<KernelSource> = Some(source!("head_loss"));
+/// Whether a value is the constant 1.
+fn is_one(b: &Builder, value: Value) -> bool {
+    let Def::Node { node, .. } = b.program().def(value) else {
+        return false;
+    };
+    let node = b.program().nodes.get(node as usize);
+    matches!(node.map(|node| &node.op), Some(Op::Constant(Constant { value, .. })) if value.get() == 1.0)
+}
+
+pub(super) const SOURCE: Option<KernelSource> = Some(source!("head_loss" with "tensor_core.cuh"));
 
 impl OpRule for HeadLoss {
     fn kernel(&self) -> Option<&'static str> {
@@ -105,11 +169,14 @@ impl OpRule for HeadLoss {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
         let rows = self.check(x)?;
         let dtype = x.first().map_or(DType::F32, |x| x.dtype);
-        Ok(vec![
+        let mut outs = vec![
             TensorType::scalar(dtype),
             TensorType::new(dtype, [rows]),
             TensorType::new(dtype, [rows, 2.into()]),
-        ])
+        ];
+        let states = x.first().filter(|_| self.makes_gradient());
+        outs.extend(states.map(|x| TensorType::new(x.dtype, x.shape.clone())));
+        Ok(outs)
     }
 
     fn is_exact(&self, _: usize) -> bool {
@@ -125,55 +192,12 @@ impl OpRule for HeadLoss {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::default();
-        let pieces = Pieces::of(self, cx, 0, &mut list)?;
-        let rows = pieces.rows;
-        if rows == 0 {
-            list.fours("fill", "fill", 1, args![Out(0), 1_u64, 0.0_f32]);
-            return Some(list);
-        }
-        let [lses, owns] = [(); 2].map(|()| list.scratch(8 * rows));
-        let [highs, bests] = [(); 2].map(|()| list.scratch(4 * rows));
-        for piece in pieces.each() {
-            pieces.make(&mut list, piece);
-            list.rows(
-                "head_loss",
-                "head_loss_piece",
-                rows,
-                piece.columns,
-                args![
-                    pieces.logits,
-                    pieces.bias,
-                    In(2),
-                    lses,
-                    owns,
-                    highs,
-                    bests,
-                    Fault,
-                    piece.columns as u32,
-                    piece.first as u32,
-                    pieces.vocabulary as u32,
-                    pieces.cap
-                ],
-            );
-        }
-        list.each(
-            "head_loss",
-            "head_loss_rows",
-            rows,
-            args![lses, owns, bests, Out(1), Out(2), rows],
-        );
-        list.once(
-            "head_loss",
-            "head_loss_sum",
-            args![lses, In(3), Out(0), rows as u32],
-        );
-        Some(list)
+        pieces::forward(self, cx)
     }
 
     fn eval(&self, cx: &Kernel<'_>, io: &mut Io<'_>) -> Result<(), OpError> {
         let (x, head) = (io.input(0).dtype(), io.input(1).format());
-        by_types!((x, head, self.precision), products => kernel::forward(self, products, cx, io))
+        by_types!((x, head, self.precision), products => forward::forward(self, products, cx, io))
     }
 
     fn grad(&self, b: &mut Builder, at: At<'_>) -> Vec<Option<Value>> {
@@ -182,9 +206,16 @@ impl OpRule for HeadLoss {
         if !(input || head) {
             return grads;
         }
+        if let Some(own) = self.at_once(b, at) {
+            grads[0] = Some(own);
+            return grads;
+        }
         // That of the sum, and those of the rows.
         for up in [at.up[0], at.up[2]].into_iter().flatten() {
-            let of = self.clone();
+            let of = Self {
+                gradient: StatesGradient::Nothing,
+                ..self.clone()
+            };
             let mut operands = vec![up];
             operands.extend(at.inputs);
             operands.push(at.outputs[1]);
@@ -209,190 +240,14 @@ impl OpRule for HeadLoss {
     fn cost(&self, cx: &SizedCx) -> Cost {
         let (rows, vocabulary, d) = sizes(cx, 0);
         Cost {
-            flops: rows * vocabulary * (2 * d + 5),
+            flops: rows * vocabulary * (2 * d * (1 + u64::from(self.makes_gradient())) + 5),
             bytes: cx.traffic(),
         }
     }
 
     fn workspace(&self, cx: &SizedCx, _: &Machine) -> u64 {
         let size = cx.outputs.first().map_or(4, |x| x.computed.size());
-        kernel::forward_scratch(self, sizes(cx, 0), size)
-    }
-}
-
-/// Most columns of a piece on a GPU, and about how many logits it has.
-const COLUMNS: u64 = 8192;
-const LOGITS: u64 = 1 << 24;
-
-/// A piece of the vocabulary.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
-    /// Its first token.
-    pub first: u64,
-    /// How many it has.
-    pub columns: u64,
-}
-
-/// What makes a piece of the head as products read it.
-#[derive(Clone, Copy, Debug)]
-enum Load {
-    /// A kernel that copies it.
-    Kernel(&'static str),
-    /// The decoder of blocks.
-    Decoded(Packed),
-}
-
-/// The logits as a GPU makes them: of all rows, for a piece of the vocabulary at a time.
-pub(super) struct Pieces {
-    pub rows: u64,
-    pub vocabulary: u64,
-    pub width: u64,
-    /// Factor of the logits, and their soft cap, 0 for none.
-    pub alpha: f32,
-    pub cap: f32,
-    /// In what numbers products are.
-    pub precision: Precision,
-    /// States, the head or a piece of it, and a piece's logits, as products read them.
-    pub x: Operand,
-    head: Operand,
-    pub logits: Operand,
-    /// What kernels add to the logits, or nothing.
-    pub bias: Arg,
-    /// The whole head, and what makes a piece of it; none where products read the head as it is.
-    load: Option<(Operand, Load)>,
-    columns: u64,
-}
-
-impl Pieces {
-    /// Of the states in input `first` and the head behind it; `None` if no kernel takes these operands.
-    pub fn of(op: &HeadLoss, cx: &SizedCx, first: usize, list: &mut Launches) -> Option<Self> {
-        let (rows, vocabulary, width) = sizes(cx, first);
-        let held = cx.inputs.get(first + 1)?.stored;
-        let others = cx
-            .inputs
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != first + 1);
-        let mut others = others.map(|(_, x)| x).chain(&cx.outputs);
-        let single =
-            |x: &super::Sized| matches!(x.computed, DType::F32 | DType::U32) && !x.is_narrow();
-        if !others.all(single) {
-            return None;
-        }
-        let rounds = op.precision == Precision::Bf16;
-        let load = match (held, rounds) {
-            (Format::Plain(DType::F32), false) | (Format::Plain(DType::BF16), true) => None,
-            (Format::Plain(DType::F32), true) => Some(Load::Kernel("head_piece_narrow")),
-            (Format::Plain(DType::BF16), false) => Some(Load::Kernel("head_piece_wide")),
-            (Format::Blocks(packed), _) => {
-                packed.rule().kernels()?;
-                Some(Load::Decoded(packed))
-            }
-            _ => return None,
-        };
-        let columns = (LOGITS / rows.max(1) / 256 * 256).clamp(256, COLUMNS);
-        let columns = columns.min(vocabulary);
-        let size = |n: u64| {
-            if rounds {
-                (2 * n).next_multiple_of(4)
-            } else {
-                4 * n
-            }
-        };
-        let whole = In(first + 1);
-        let (head, load) = match load {
-            None => (whole, None),
-            Some(load) => (list.scratch(size(columns * width)), Some((whole, load))),
-        };
-        let mut x = In(first);
-        if rounds && rows > 0 {
-            x = list.scratch(size(rows * width));
-            list.cast("narrow_bf16", In(first), x, rows * width);
-        }
-        Some(Self {
-            rows,
-            vocabulary,
-            width,
-            alpha: op.alpha.get() as f32,
-            cap: op.softcap.map_or(0.0, Real::get) as f32,
-            precision: op.precision,
-            x,
-            head,
-            logits: list.scratch(4 * rows * columns),
-            bias: match op.bias {
-                true => Arg::At(In(first + 4)),
-                false => Arg::Null,
-            },
-            load,
-            columns,
-        })
-    }
-
-    /// Scratch for so many slopes in bf16, if products read them so.
-    pub fn rounded(&self, list: &mut Launches, n: u64) -> Option<Operand> {
-        let rounds = self.precision == Precision::Bf16;
-        rounds.then(|| list.scratch((2 * n).next_multiple_of(4)))
-    }
-
-    /// The pieces in order.
-    pub fn each(&self) -> impl Iterator<Item = Piece> {
-        let (vocabulary, most) = (self.vocabulary, self.columns);
-        (0..vocabulary.div_ceil(most.max(1))).map(move |i| Piece {
-            first: i * most,
-            columns: most.min(vocabulary - i * most),
-        })
-    }
-
-    /// Makes a piece of the head, and its logits before the bias and the soft cap.
-    pub fn make(&self, list: &mut Launches, piece: Piece) {
-        let Piece { first, columns } = piece;
-        let n = columns * self.width;
-        match self.load {
-            None => {}
-            Some((from, Load::Kernel(kernel))) => {
-                let args = args![from, self.head, first * self.width, n];
-                list.fours("head_loss", kernel, n, args);
-            }
-            Some((from, Load::Decoded(packed))) => {
-                let range = (first * self.width, n);
-                // That there is a kernel was looked at first.
-                let rounds = self.precision == Precision::Bf16;
-                let _there = list.decode(packed, (from, self.head), range, rounds);
-            }
-        }
-        let sizes = (self.rows, columns, self.width);
-        self.product(
-            list,
-            sizes,
-            ((self.x, false), self.head(piece, true)),
-            (0.0, self.logits),
-        );
-    }
-
-    /// A piece of the head as a right operand, transposed or not, and its first element.
-    pub fn head(&self, piece: Piece, transposed: bool) -> (Operand, bool, u64) {
-        let first = match self.load {
-            None => piece.first * self.width,
-            Some(_) => 0,
-        };
-        (self.head, transposed, first)
-    }
-
-    /// `to ← alpha · op(a) · op(b) + beta · to`, of `m × n` with inner size `k`.
-    pub fn product(
-        &self,
-        list: &mut Launches,
-        (m, n, k): (u64, u64, u64),
-        (a, (b, b_t, first)): ((Operand, bool), (Operand, bool, u64)),
-        (beta, c): (f32, Operand),
-    ) {
-        let sizes = (m as u32, n as u32, k as u32);
-        list.list.push(Launch::Product(Product {
-            precision: self.precision,
-            c,
-            first,
-            ..Product::of_rows(sizes, a, (b, b_t), self.alpha, beta)
-        }));
+        forward::scratch(self, sizes(cx, 0), size)
     }
 }
 

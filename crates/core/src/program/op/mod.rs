@@ -260,6 +260,7 @@ pub use attention::{AttentionDropout, Heads, Mask, Streams};
 pub use block_product::Blocks;
 pub use cast::{cast_elements, cast_kernel};
 pub use elementwise::{BinaryKind, Broadcast};
+pub use head_loss::StatesGradient;
 pub use matmul::{Epilogue, Precision};
 pub use places::Places;
 pub use product::FEW_ROWS;

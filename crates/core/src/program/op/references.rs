@@ -119,8 +119,8 @@ fn losses_of_a_head_are_those_of_pytorch() {
         let rows = targets.len();
         let [x, head] =
             [("x", rows), ("head", 11)].map(|(n, rows)| tensor(&case[n], rows, DType::F64));
-        let operands = [x, head, ids(&targets), scalar(0.25)];
-        let made = eval(&of.clone().into(), &operands, 1);
+        let inputs = [x, head, ids(&targets), scalar(0.25)];
+        let made = eval(&of.clone().into(), &inputs, 1);
         assert!((floats(&made[0])[0] - case["loss"].as_f64().expect("a loss")).abs() < 1e-12);
         near(case, "lse", &made[1], 1e-12);
         let (each, best) = (numbers(&case["each"]), numbers(&case["best"]));
@@ -128,11 +128,18 @@ fn losses_of_a_head_are_those_of_pytorch() {
             assert!((row[0] - each).abs() < 1e-12 && row[1] == best, "{row:?}");
         }
         let up = Tensor::new(vec![1.0_f64], &[1]);
-        let operands = [vec![up], operands.to_vec(), vec![made[1].clone()]].concat();
-        let (input, head) = (true, true);
-        let made = eval(&HeadLossGrad { of, input, head }.into(), &operands, 1);
+        let operands = [vec![up], inputs.to_vec(), vec![made[1].clone()]].concat();
+        let own = HeadLossGrad {
+            of: of.clone(),
+            input: true,
+            head: true,
+        };
+        let made = eval(&own.into(), &operands, 1);
         near(case, "dx", &made[0], 1e-12);
         near(case, "dhead", &made[1], 1e-12);
+        let gradient = StatesGradient::Loss;
+        let of = HeadLoss { gradient, ..of };
+        near(case, "dx", &eval(&of.into(), &inputs, 1)[3], 1e-12);
     }
     assert_eq!(cases.len(), 2);
 }

@@ -25,6 +25,18 @@ fn heads_in_blocks_give_the_bits_of_decoded_ones() {
             for (got, want) in got.iter().zip(&want) {
                 assert!(bits(got) == bits(want), "{packed:?} {precision:?}");
             }
+            let with_gradient = |head: &Tensor| {
+                let gradient = StatesGradient::Loss;
+                let op = HeadLoss {
+                    gradient,
+                    ..of.clone()
+                };
+                let inputs = [states.clone(), head.clone(), targets.clone(), scale.clone()];
+                all_made(&op.into(), &inputs)
+            };
+            let ((made, scratch), (same, without)) = (with_gradient(&own), with_gradient(&wide));
+            assert_eq!(scratch, without, "{packed:?}: no copy of the head is made");
+            assert!(bits(&made[3]) == bits(&same[3]), "{packed:?} {precision:?}");
             let up = Tensor::new(vec![0.7_f32], &[1]);
             let back = |head: &Tensor| {
                 let op = HeadLossGrad {

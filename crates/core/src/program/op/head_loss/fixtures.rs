@@ -2,7 +2,7 @@
 
 use super::super::fixtures::{Fixtures, ids, in_blocks, matrix, narrow, random, scalar};
 use super::super::{Precision, Tensor};
-use super::HeadLoss;
+use super::{HeadLoss, StatesGradient};
 use crate::program::types::{DType, Real};
 
 /// States, a head, targets and a scale.
@@ -69,9 +69,61 @@ pub(in super::super) fn cases() -> Vec<Vec<Tensor>> {
     all
 }
 
+/// With the states' gradient as a result, of either kind.
+pub(super) fn with_gradient(op: &HeadLoss) -> [HeadLoss; 2] {
+    [StatesGradient::Loss, StatesGradient::Rows].map(|gradient| HeadLoss {
+        gradient,
+        ..op.clone()
+    })
+}
+
+/// Losses in bf16 over several pieces. The first token has the largest logit of all, so that weights are rounded alike
+/// whatever pieces there are.
+fn rounded(all: &mut Fixtures) {
+    for inputs in cases().into_iter().filter(|x| x[1].dims[0] > 2048) {
+        let mut inputs = biased(inputs);
+        inputs[4].slice_mut::<f32>().expect("f32")[0] = 12.0;
+        let of = HeadLoss {
+            softcap: None,
+            precision: Precision::Bf16,
+            ..with_bias()
+        };
+        for op in with_gradient(&of) {
+            all.case(op, inputs.clone());
+        }
+    }
+}
+
+/// Losses that make the states' gradient.
+fn gradients(all: &mut Fixtures) {
+    for op in kinds().iter().flat_map(with_gradient) {
+        all.sample(op.clone(), operands(4, 5, 7));
+        let large = operands(70, 16, 4500);
+        all.large(op.clone(), large.iter().map(narrow).collect::<Vec<_>>());
+        for inputs in cases() {
+            all.case(op.clone(), inputs.clone());
+            if inputs[1].dims[0] <= 2048 {
+                let op = HeadLoss {
+                    precision: Precision::Bf16,
+                    ..op.clone()
+                };
+                all.case(op, inputs);
+            }
+        }
+    }
+    rounded(all);
+    for op in with_gradient(&with_bias()) {
+        all.sample(op.clone(), biased(operands(4, 5, 7)));
+        for inputs in cases() {
+            all.case(op.clone(), biased(inputs));
+        }
+    }
+}
+
 pub(in super::super) fn fixtures() -> Fixtures {
     let mut all = Fixtures::new();
     all.activations = Some(|_, _| (vec![0], vec![]));
+    gradients(&mut all);
     for op in kinds() {
         all.sample(op.clone(), operands(4, 5, 7));
         all.large(
@@ -90,10 +142,10 @@ pub(in super::super) fn fixtures() -> Fixtures {
                 all.case(op, inputs.clone());
             }
         }
-        all.fault(
-            op,
-            [matrix(1, 2, 3), matrix(2, 5, 3), ids(&[4, 5]), scalar(1.0)],
-        );
+        let outside = [matrix(1, 2, 3), matrix(2, 5, 3), ids(&[4, 5]), scalar(1.0)];
+        for op in with_gradient(&op).into_iter().chain([op]) {
+            all.fault(op, outside.clone());
+        }
     }
     all.sample(with_bias(), biased(operands(4, 5, 7)));
     let uncapped = HeadLoss {

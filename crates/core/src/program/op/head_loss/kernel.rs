@@ -1,10 +1,11 @@
-//! The head's loss and its gradient on the processor: a block of rows by a block of the vocabulary at a time.
+//! What the head's loss and its gradient share on the processor, and the gradient: a block of rows by a block of the
+//! vocabulary at a time.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::math::{CHUNK, Elementary, row_max, row_sum, simd};
+use super::super::math::{CHUNK, Elementary, simd};
 use super::super::product::{Start, product, product_of_rounded, scratch, scratch_of_rounded};
 use super::super::tile::Strided;
 use super::super::{HeadLossGrad, Io, Kernel, OpError, Precision, SizedCx};
@@ -13,10 +14,10 @@ use super::table::Table;
 
 /// Rows, and tokens of the vocabulary, whose logits are in memory at a time: what a product packs at once. A
 /// gradient's sum over the vocabulary is cut where a product cuts it, so the pieces change no bit of it.
-const PIECE: usize = 2048;
+pub(super) const PIECE: usize = 2048;
 
 /// The pieces of `n` rows or tokens.
-fn pieces(n: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn pieces(n: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n).step_by(PIECE).map(move |i| i..n.min(i + PIECE))
 }
 
@@ -26,7 +27,7 @@ pub(in super::super) fn sizes(cx: &SizedCx, first: usize) -> (u64, u64, u64) {
 }
 
 /// Scratch of a product with elements of `size` bytes.
-fn product_scratch(of: &HeadLoss, (m, n, k): (u64, u64, u64), size: u64) -> u64 {
+pub(super) fn product_scratch(of: &HeadLoss, (m, n, k): (u64, u64, u64), size: u64) -> u64 {
     if of.precision == Precision::Bf16 && size == 4 {
         scratch_of_rounded(m, n, k)
     } else {
@@ -35,15 +36,8 @@ fn product_scratch(of: &HeadLoss, (m, n, k): (u64, u64, u64), size: u64) -> u64 
 }
 
 /// Rows and tokens of the largest piece.
-fn largest((rows, vocabulary, _): (u64, u64, u64)) -> (u64, u64) {
+pub(super) fn largest((rows, vocabulary, _): (u64, u64, u64)) -> (u64, u64) {
     (rows.min(PIECE as u64), vocabulary.min(PIECE as u64))
-}
-
-/// Scratch of the loss: a piece of the logits, what was seen of its rows, and a product's panels.
-pub(super) fn forward_scratch(of: &HeadLoss, sizes: (u64, u64, u64), size: u64) -> u64 {
-    let (rows, columns) = largest(sizes);
-    let product = product_scratch(of, (rows, columns, sizes.2), size);
-    rows * columns * size + rows * size_of::<Seen>() as u64 + product
 }
 
 /// Scratch of the gradient: a piece of the logits and a product's panels.
@@ -78,7 +72,7 @@ type Plain<T> =
 /// The products by a piece of the head and by the states.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Products<'a, T, W: Table<'a, T>> {
-    by_head: Multiply<T, W::Piece>,
+    pub by_head: Multiply<T, W::Piece>,
     by_states: Plain<T>,
 }
 
@@ -142,26 +136,26 @@ macro_rules! by_types {
 pub(in super::super) use by_types;
 
 /// A matrix with its rows and its columns so far apart.
-const fn strided<T>(data: &[T], row: usize, column: usize) -> Strided<'_, T> {
+pub(super) const fn strided<T>(data: &[T], row: usize, column: usize) -> Strided<'_, T> {
     Strided { data, row, column }
 }
 
 /// What both directions read.
-struct Operands<'o, 'a, T, W: Table<'a, T>> {
-    of: &'o HeadLoss,
-    products: Products<'a, T, W>,
+pub(super) struct Operands<'o, 'a, T, W: Table<'a, T>> {
+    pub of: &'o HeadLoss,
+    pub products: Products<'a, T, W>,
     x: &'a [T],
-    head: W,
-    targets: &'a [u32],
+    pub head: W,
+    pub targets: &'a [u32],
     bias: Option<&'a [T]>,
     /// Vocabulary and width.
-    vocabulary: usize,
-    d: usize,
+    pub vocabulary: usize,
+    pub d: usize,
 }
 
 impl<'o, 'a, T: Elementary, W: Table<'a, T>> Operands<'o, 'a, T, W> {
     /// The states are input `first`, and the others follow.
-    fn new(
+    pub fn new(
         of: &'o HeadLoss,
         products: Products<'a, T, W>,
         io: &Io<'a>,
@@ -188,11 +182,11 @@ impl<'o, 'a, T: Elementary, W: Table<'a, T>> Operands<'o, 'a, T, W> {
         })
     }
 
-    fn cap(&self) -> Option<T> {
+    pub fn cap(&self) -> Option<T> {
         self.of.softcap.map(|c| T::of(c.get()))
     }
 
-    fn alpha(&self) -> T {
+    pub fn alpha(&self) -> T {
         T::of(self.of.alpha.get())
     }
 
@@ -202,7 +196,7 @@ impl<'o, 'a, T: Elementary, W: Table<'a, T>> Operands<'o, 'a, T, W> {
     }
 
     /// A piece of the logits, before the soft cap.
-    fn logits(&self, rows: &Range<usize>, columns: &Range<usize>, out: &mut [T]) {
+    pub fn logits(&self, rows: &Range<usize>, columns: &Range<usize>, out: &mut [T]) {
         let start = match self.bias {
             Some(bias) => Start::Row(&bias[columns.clone()]),
             None => Start::Zero,
@@ -215,7 +209,7 @@ impl<'o, 'a, T: Elementary, W: Table<'a, T>> Operands<'o, 'a, T, W> {
 }
 
 /// Calls `f(row of logits, its own)` for all rows of a piece, in parallel where it pays.
-fn for_rows<T: Send, S: Send>(
+pub(super) fn for_rows<T: Send, S: Send>(
     logits: &mut [T],
     columns: usize,
     own: &mut [S],
@@ -229,108 +223,6 @@ fn for_rows<T: Send, S: Send>(
         rows.with_min_len(4)
             .for_each(|(i, (row, own))| f(i, row, own));
     }
-}
-
-/// What the pieces so far have told of a row.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    /// Logarithm of the sum of the exponentials.
-    lse: f64,
-    /// The target's logit.
-    own: f64,
-    /// The largest, and its token.
-    high: f64,
-    best: usize,
-}
-
-impl Seen {
-    const NOTHING: Self = Self {
-        lse: f64::NEG_INFINITY,
-        own: f64::NEG_INFINITY,
-        high: f64::NEG_INFINITY,
-        best: 0,
-    };
-
-    /// Takes the logits of tokens from `first` on, before the soft cap.
-    fn add<T: Elementary>(&mut self, row: &mut [T], first: usize, target: usize, cap: Option<T>) {
-        let (high, sum) = simd!(<T> (row: &'a mut [T] = &mut *row, cap: Option<T> = cap) -> (T, T) {
-            if let Some(c) = cap {
-                for x in row.iter_mut() {
-                    *x = c * (*x / c).tanh_fast();
-                }
-            }
-            let high = row_max(row);
-            (high, row_sum(row, |x| (x - high).exp_fast()))
-        });
-        self.lse = log_add(self.lse, high.wide() + libm::log(sum.wide()));
-        if high.wide() > self.high {
-            self.high = high.wide();
-            self.best = first + row.iter().position(|&x| x == high).unwrap_or(0);
-        }
-        if let Some(x) = target.checked_sub(first).and_then(|i| row.get(i)) {
-            self.own = x.wide();
-        }
-    }
-}
-
-/// `log(eᵃ + eᵇ)`; no number if one of them is none.
-fn log_add(a: f64, b: f64) -> f64 {
-    if a == f64::NEG_INFINITY {
-        return b;
-    }
-    let high = if a >= b { a } else { b };
-    high + libm::log1p(libm::exp(-(a - b).abs()))
-}
-
-/// Computes the loss.
-pub(super) fn forward<'a, T: Elementary, W: Table<'a, T>>(
-    of: &HeadLoss,
-    products: Products<'a, T, W>,
-    cx: &Kernel<'_>,
-    io: &mut Io<'a>,
-) -> Result<(), OpError> {
-    let own = Operands::new(of, products, io, 0)?;
-    let scale = f64::from(io.input(3).slice::<f32>()[0]);
-    let (count, vocabulary) = (own.targets.len(), own.vocabulary);
-    let [loss, lses, each] = io.outputs.as_mut_slice() else {
-        unreachable!("three outputs: inferred")
-    };
-    let (lses, each) = (lses.slice::<T>(), each.slice::<T>());
-    let sizes = (count as u64, vocabulary as u64, own.d as u64);
-    let (most, widest) = (count.min(PIECE), vocabulary.min(PIECE));
-    let sum = cx.scratch(forward_scratch(of, sizes, size_of::<T>() as u64), || {
-        let mut logits = vec![T::zero(); most * widest];
-        let mut seen = vec![Seen::NOTHING; most];
-        let mut sum = 0.0;
-        for rows in pieces(count) {
-            let (seen, targets) = (&mut seen[..rows.len()], &own.targets[rows.clone()]);
-            seen.fill(Seen::NOTHING);
-            for columns in pieces(vocabulary) {
-                let logits = &mut logits[..rows.len() * columns.len()];
-                own.logits(&rows, &columns, logits);
-                for_rows(logits, columns.len(), seen, |i, row, seen| {
-                    seen.add(row, columns.start, targets[i] as usize, own.cap());
-                });
-            }
-            let made = lses[rows.clone()].iter_mut();
-            let made = made.zip(each[2 * rows.start..2 * rows.end].chunks_exact_mut(2));
-            for (seen, (lse, row)) in seen.iter().zip(made) {
-                let loss = seen.lse - seen.own;
-                let is_number = !seen.lse.is_nan();
-                let best = if is_number {
-                    seen.best as f64
-                } else {
-                    f64::NAN
-                };
-                *lse = T::of(seen.lse);
-                row.copy_from_slice(&[T::of(loss), T::of(best)]);
-                sum += loss;
-            }
-        }
-        sum
-    });
-    loss.slice::<T>()[0] = T::of(sum * scale);
-    Ok(())
 }
 
 /// Turns a row's logits of tokens from some token on, before the soft cap, into the loss's gradient by them:

@@ -1,5 +1,8 @@
-use super::super::fixtures::{eval, floats, ids, narrow, random, scalar, ty};
+use super::super::super::autodiff::differentiate;
+use super::super::super::graph::Class;
+use super::super::fixtures::{eval, floats, ids, interpret, narrow, random, scalar, ty};
 use super::super::{Machine, Op, Tensor};
+use super::fixtures::with_gradient;
 use super::*;
 
 /// Loss, sums, rows, and both gradients, from all logits at once.
@@ -90,7 +93,109 @@ fn pieces_of_rows_and_of_the_vocabulary_give_what_all_logits_give() {
             for (alone, both) in alone.iter().zip(&made) {
                 assert_eq!(bits(alone), bits(both), "one gradient alone");
             }
+            let plain = eval(&op.clone().into(), &inputs, 2);
+            let [of_loss, of_rows] = with_gradient(&op).map(|op| eval(&op.into(), &inputs, 2));
+            for own in [&of_loss, &of_rows] {
+                for (own, plain) in own.iter().zip(&plain) {
+                    assert_eq!(bits(own), bits(plain), "a loss beside its gradient");
+                }
+            }
+            let times = |factor: f64| want.dx.iter().map(|x| x * factor).collect::<Vec<f64>>();
+            near("dx of the loss", &of_loss[3], &times(1.0 / 0.7));
+            near("dx of the rows", &of_rows[3], &times(1.0 / 0.7 / 0.125));
         }
+    }
+}
+
+/// What a loss over a head gives its states for a gradient, and the kinds of its ops.
+fn through_rule(head: Class, of_rows: bool, factor: f64) -> (Tensor, Vec<&'static str>) {
+    let inputs = operands(5, 3, 2500);
+    let mut b = Builder::new("rule");
+    let classes = [Class::Trainable, head, Class::Frozen, Class::Frozen];
+    let values: Vec<Value> = (inputs.iter().zip(classes).enumerate())
+        .map(|(i, (t, class))| b.resident(&format!("x{i}"), ty(t), class))
+        .collect();
+    let factor = Real::new(factor);
+    let made = b.push(HeadLoss::plain(Real::new(0.7)), &values);
+    let dtype = DType::F64;
+    let times = b.push1(
+        Constant {
+            value: factor,
+            dtype,
+        },
+        &[],
+    );
+    let broadcast = Broadcast::Scalar;
+    let kind = BinaryKind::Mul;
+    let mul = Elementwise { kind, broadcast };
+    let loss = match of_rows {
+        false if factor.get() == 1.0 => made[0],
+        false => b.push1(mul, &[made[0], times]),
+        true => {
+            let (from, to, groups) = (0, 1, 1);
+            let own = b.push1(Columns { from, to, groups }, &[made[2]]);
+            let each = Elementwise {
+                kind,
+                broadcast: Broadcast::Full,
+            };
+            let squares = b.push1(each, &[own, own]);
+            let over = super::super::Over::All;
+            let kind = super::super::ReduceKind::Sum;
+            b.push1(super::super::Reduce { over, kind }, &[squares])
+        }
+    };
+    let grads = differentiate(&mut b, loss, &[values[0]]);
+    let program = b.finish();
+    super::super::super::verify(program.clone()).expect("a sound program");
+    let slots = interpret(&program, &inputs);
+    let own = slots[grads[0].expect("a gradient").index()].clone();
+    let names = program.nodes.iter().map(|node| node.op.name());
+    (own.expect("made"), names.collect())
+}
+
+#[test]
+fn under_a_frozen_head_the_loss_makes_the_gradient_by_its_states() {
+    for (of_rows, factor) in [(false, 1.0), (false, 0.3), (true, 1.0)] {
+        let (own, names) = through_rule(Class::Frozen, of_rows, factor);
+        assert!(!names.contains(&"head_loss_grad"), "{names:?}");
+        let (want, names) = through_rule(Class::Trainable, of_rows, factor);
+        assert!(names.contains(&"head_loss_grad"), "{names:?}");
+        near("dx", &own, &floats(&want));
+        if factor == 1.0 && !of_rows {
+            let (_, names) = through_rule(Class::Frozen, of_rows, factor);
+            assert_eq!(names, ["head_loss", "constant", "constant"]);
+        }
+    }
+}
+
+/// The target's slope is nearly nothing: what its weight would lose in bf16 is all there is of the gradient.
+#[test]
+fn a_gradient_at_a_token_that_is_all_but_certain_keeps_its_places_in_bf16() {
+    let rounded = |t: &Tensor| narrow(t).cast(DType::BF16).cast(DType::F32);
+    let wide = |t: &Tensor| Tensor::new(floats(t), &t.dims);
+    let head = rounded(&random(2, &[40, 6]));
+    let rows: Vec<Vec<f64>> = floats(&head).chunks(6).map(<[f64]>::to_vec).collect();
+    let size = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>();
+    let best = (0..40).max_by(|&a, &b| size(&rows[a]).total_cmp(&size(&rows[b])));
+    let best = best.expect("a token");
+    let states = Tensor::new(rows[best].clone(), &[1, 6]);
+    let states = rounded(&states);
+    let [of, _] = with_gradient(&HeadLoss::plain(Real::new(0.7)));
+    let operands = [states, head, ids(&[best as u32]), scalar(1.0)];
+    let mut exact = operands.clone();
+    exact[..2].iter_mut().for_each(|t| *t = wide(t));
+    let want = eval(&of.clone().into(), &exact, 1);
+    let of = HeadLoss {
+        precision: Precision::Bf16,
+        ..of
+    };
+    let made = eval(&of.into(), &operands, 1);
+    let loss = floats(&want[0])[0];
+    assert!(loss > 1e-4 && loss < 0.1, "{loss}");
+    let want = floats(&want[3]);
+    let largest = want.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    for (a, b) in floats(&made[3]).iter().zip(want) {
+        assert!((a - b).abs() < 0.01 * largest, "{a} for {b}");
     }
 }
 
