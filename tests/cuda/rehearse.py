@@ -34,10 +34,10 @@ def kernels(text):
 def emulation():
     text, table = (HERE / "shim.h").read_text() + read("common.cuh"), []
     for name, shared, own in sources():
-        for held, suffix in enumerate(["", "_as_f16", "_as_bf16"] if "act* " in own else [""]):
+        for held, suffix in enumerate(["", "_as_f16", "_as_bf16"] if "void NAMED(" in shared + own else [""]):
             text += f"\n#define HELD {held}\nnamespace of_{name}{suffix} {{\n{shared}{own}\n}}\n"
             text += "".join(f"#undef {macro}\n" for macro in ("HELD", "NAMED", "ATTENTION", "ATTENTION_GRAD"))
-            table += [f"KERNEL({name}{suffix}, {kernel}{suffix})" for kernel in kernels(own)]
+            table += [f"KERNEL({name}{suffix}, {kernel}{suffix})" for kernel in kernels(shared + own)]
     return text + (HERE / "driver.cpp").read_text().replace("{KERNELS}", "{" + ", ".join(table) + "}")
 
 

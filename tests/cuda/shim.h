@@ -381,62 +381,54 @@ inline void load_matrices(unsigned (&x)[4], const unsigned short* row, bool turn
     emulation::wait(emulation::State::Shuffle);
 }
 
-inline void load_fragments(unsigned (&x)[4], const unsigned short* row) {
-    load_matrices(x, row, false);
+inline void load_fragments(unsigned (&x)[4], const void* row) {
+    load_matrices(x, static_cast<const unsigned short*>(row), false);
 }
 
 inline void load_turned(unsigned (&x)[4], const unsigned short* row) {
     load_matrices(x, row, true);
 }
 
-// mma.m16n8k16 of bf16 with sums in f32: each lane hands its fragments over and makes its four numbers of those of all.
+// What a lane hands over of a product's left and right fragments; their registers are of four lanes each.
+struct Fragments {
+    unsigned a[4], b[2];
+};
+
+// mma with sums in f32: each lane hands its fragments over and makes its four numbers of those of all. `number` makes
+// number `k` of `depth` of a register's bits.
+template <unsigned DEPTH, typename F> void multiply_lanes(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, F number) {
+    constexpr unsigned half = DEPTH / 2, each = half / 4;
+    Fragments own = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+    emulation::own->sent = reinterpret_cast<uint64_t>(&own);
+    emulation::wait(emulation::State::Shuffle);
+    unsigned lane = emulation::own->thread.x % 32;
+    float made[4];
+    for (unsigned e = 0; e < 4; e++) {
+        unsigned below = e / 2, column = lane % 4 * 2 + e % 2;
+        double sum = 0.0;
+        for (unsigned k = 0; k < DEPTH; k++) {
+            unsigned left = sent_by<Fragments>(lane / 4 * 4 + k % half / each)->a[below + k / half * 2];
+            unsigned right = sent_by<Fragments>(column * 4 + k % half / each)->b[k / half];
+            sum += double(number(left, k)) * number(right, k);
+        }
+        made[e] = d[e] + float(sum);
+    }
+    emulation::wait(emulation::State::Shuffle);
+    std::memcpy(d, made, sizeof(made));
+}
+
+// mma.m16n8k16 of bf16.
 inline void multiply_fragments(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-    struct Fragments {
-        unsigned a[4], b[2];
-    } own = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
-    emulation::own->sent = reinterpret_cast<uint64_t>(&own);
-    emulation::wait(emulation::State::Shuffle);
-    unsigned lane = emulation::own->thread.x % 32;
-    auto half = [](unsigned both, unsigned k) { return __uint_as_float(k % 2 ? both & 0xffff0000u : both << 16); };
-    float made[4];
-    for (unsigned e = 0; e < 4; e++) {
-        unsigned below = e / 2, column = lane % 4 * 2 + e % 2;
-        double sum = 0.0;
-        for (unsigned k = 0; k < 16; k++) {
-            unsigned left = sent_by<Fragments>(lane / 4 * 4 + k % 8 / 2)->a[below + k / 8 * 2];
-            unsigned right = sent_by<Fragments>(column * 4 + k % 8 / 2)->b[k / 8];
-            sum += double(half(left, k)) * half(right, k);
-        }
-        made[e] = d[e] + float(sum);
-    }
-    emulation::wait(emulation::State::Shuffle);
-    std::memcpy(d, made, sizeof(made));
+    multiply_lanes<16>(d, a, b0, b1, [](unsigned both, unsigned k) { return __uint_as_float(k % 2 ? both & 0xffff0000u : both << 16); });
 }
 
-// To the nearest, as cuBLAS' operands above.
+// mma.m16n8k8 in TF32, which drops the bits behind the first ten.
+inline void multiply_in_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    multiply_lanes<8>(d, a, b0, b1, [](unsigned x, unsigned) { return __uint_as_float(x & 0xffffe000u); });
+}
+
+// To the nearest, ties away from zero.
 inline unsigned to_tf32(float x) {
-    return __float_as_uint(float(product_operand(&x, 0, 1)));
-}
-
-// mma.m16n8k8 of TF32 with sums in f32; the last 13 bits of an operand count for nothing.
-inline void multiply_tf32(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-    struct Fragments {
-        unsigned a[4], b[2];
-    } own = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
-    emulation::own->sent = reinterpret_cast<uint64_t>(&own);
-    emulation::wait(emulation::State::Shuffle);
-    unsigned lane = emulation::own->thread.x % 32;
-    auto number = [](unsigned x) { return double(__uint_as_float(x & ~0x1fffu)); };
-    float made[4];
-    for (unsigned e = 0; e < 4; e++) {
-        unsigned below = e / 2, column = lane % 4 * 2 + e % 2;
-        double sum = 0.0;
-        for (unsigned k = 0; k < 8; k++) {
-            unsigned left = sent_by<Fragments>(lane / 4 * 4 + k % 4)->a[below + k / 4 * 2];
-            sum += number(left) * number(sent_by<Fragments>(column * 4 + k % 4)->b[k / 4]);
-        }
-        made[e] = d[e] + float(sum);
-    }
-    emulation::wait(emulation::State::Shuffle);
-    std::memcpy(d, made, sizeof(made));
+    unsigned bits = __float_as_uint(x);
+    return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
 }

@@ -28,7 +28,7 @@ pub(super) use lengths::{BACKWARD_TILE, Lengths, aligned, padded};
 use lengths::{FORWARD_TILE, ITEM};
 pub use mask::{Heads, Mask};
 #[cfg(test)]
-pub(super) use tiling::WIDEST_IN_BF16;
+pub(super) use tiling::WIDEST_ON_CORES;
 pub(super) use tiling::{Tiling, WIDEST_HEAD};
 
 /// Dropout on attention probabilities.
@@ -88,9 +88,10 @@ pub struct Attention {
     pub mask: Mask,
     /// Bound that scores approach (Gemma 2, arXiv 2408.00118, section 2).
     pub softcap: Option<Real>,
-    /// In what numbers its products are on a GPU; [`Builder`] sets it. With [`Precision::Bf16`] queries, keys, values and
-    /// probabilities (in the gradient, theirs) are rounded to bf16 before they are multiplied, where heads are no wider
-    /// than `WIDEST_IN_BF16`; a processor computes in f32 in any case, which is more exact.
+    /// In what numbers its products are on a GPU; [`Builder`] sets it. On heads no wider than `WIDEST_ON_CORES`, with
+    /// [`Precision::Bf16`] queries, keys, values and probabilities (in the gradient, theirs) are rounded to bf16 before they
+    /// are multiplied; with [`Precision::Tf32`] probabilities are rounded to TF32, and of the rest the bits behind its ten are
+    /// dropped. A processor computes in f32 in any case, which is more exact.
     pub precision: Precision,
     /// Dropout on the probabilities.
     pub dropout: Option<AttentionDropout>,
@@ -180,7 +181,7 @@ impl Attention {
         }
     }
 
-    /// Whether its kernels on a GPU form products of bf16 numbers where they are asked to: not with a bias, nor across
+    /// Whether its kernels on a GPU form products on tensor cores where they are asked to: not with a bias, nor across
     /// streams.
     pub(super) const fn narrows(&self) -> bool {
         !self.bias && !matches!(self.streams, Streams::Across)
@@ -289,8 +290,11 @@ impl Attention {
 pub(super) const SOURCE: Option<KernelSource> =
     Some(source!("attention" with "sequence.cuh", "attention.cuh"));
 
-/// The kernels whose products are of bf16 numbers.
-pub(super) const IN_BF16: KernelSource = source!("attention_bf16" with "sequence.cuh", "attention.cuh", "tensor_core.cuh", "attention_bf16.cuh");
+/// The kernels whose products are of bf16 numbers on tensor cores.
+pub(super) const IN_BF16: KernelSource = source!("attention_bf16" with "sequence.cuh", "attention.cuh", "tensor_core.cuh", "attention_tiles.cuh", "attention_cores.cuh", "attention_on_cores.cuh");
+
+/// Those whose products are in TF32 there.
+pub(super) const IN_TF32: KernelSource = source!("attention_tf32" with "sequence.cuh", "attention.cuh", "tensor_core.cuh", "attention_tiles.cuh", "attention_cores.cuh", "attention_on_cores.cuh");
 
 impl OpRule for Attention {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -315,12 +319,14 @@ impl OpRule for Attention {
         let held = held(cx, &[0, 1, 2], &[0])?;
         let mut list = Launches::of(held);
         let tile = Tiling::of(cx.width(0), self.heads.queries, self.precision)?;
-        let (source, kernel) = match (tile.in_bf16, tile.columns) {
-            (true, 64) => ("attention_bf16", "attention_bf16_64"),
-            (true, _) => ("attention_bf16", "attention_bf16_128"),
-            (false, 64) => ("attention", "attention_64"),
-            (false, 128) => ("attention", "attention_128"),
-            (false, _) => ("attention", "attention_256"),
+        let (source, kernel) = match (tile.products, tile.columns) {
+            (Precision::Bf16, 64) => ("attention_bf16", "attention_bf16_64"),
+            (Precision::Bf16, _) => ("attention_bf16", "attention_bf16_128"),
+            (Precision::Tf32, 64) => ("attention_tf32", "attention_tf32_64"),
+            (Precision::Tf32, _) => ("attention_tf32", "attention_tf32_128"),
+            (Precision::F32, 64) => ("attention", "attention_64"),
+            (Precision::F32, 128) => ("attention", "attention_128"),
+            (Precision::F32, _) => ("attention", "attention_256"),
         };
         let at = self.tail(3);
         let mut args = args![In(0), In(1), In(2), In(3)];
@@ -329,7 +335,7 @@ impl OpRule for Attention {
         let lengths = Lengths::of(cx, at, self);
         args.extend(tile.sizes(lengths, lengths.longest, self));
         args.extend(draw_numbers(self.dropout.as_ref()));
-        if !tile.in_bf16 {
+        if !tile.on_cores() {
             args.extend(beside(cx, at));
         }
         list.call(Call {

@@ -8,7 +8,7 @@ use super::launch::{
     Operand::{Fault, In, Out},
     args, held, source,
 };
-use super::{Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
+use super::{Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, TensorType};
 
 mod kernel;
 
@@ -26,8 +26,11 @@ pub struct AttentionGrad(pub Attention);
 pub(super) const SOURCE: Option<KernelSource> =
     Some(source!("attention_grad" with "sequence.cuh", "attention.cuh"));
 
-/// The kernels whose products are of bf16 numbers.
-pub(super) const IN_BF16: KernelSource = source!("attention_grad_bf16" with "sequence.cuh", "attention.cuh", "tensor_core.cuh", "attention_bf16.cuh");
+/// The kernels whose products are of bf16 numbers on tensor cores.
+pub(super) const IN_BF16: KernelSource = source!("attention_grad_bf16" with "sequence.cuh", "attention.cuh", "tensor_core.cuh", "attention_tiles.cuh", "attention_cores.cuh", "attention_grad_on_cores.cuh");
+
+/// Those whose products are in TF32 there.
+pub(super) const IN_TF32: KernelSource = source!("attention_grad_tf32" with "sequence.cuh", "attention.cuh", "tensor_core.cuh", "attention_tiles.cuh", "attention_cores.cuh", "attention_grad_on_cores.cuh");
 
 impl OpRule for AttentionGrad {
     fn infer(&self, x: &[&TensorType]) -> Result<Vec<TensorType>, String> {
@@ -53,8 +56,8 @@ impl OpRule for AttentionGrad {
         let heads = op.heads.queries;
         let (count, d) = (lengths.tokens * u64::from(heads), cx.width(0));
         let dots = list.scratch(4 * count);
-        // The walk by queries of bf16 numbers makes them itself.
-        if !tile.in_bf16 {
+        // The walk by queries on tensor cores makes them itself.
+        if !tile.on_cores() {
             list.rows(
                 "attention_grad",
                 "attention_dots",
@@ -63,7 +66,11 @@ impl OpRule for AttentionGrad {
                 args![In(0), In(4), dots, d as u32, heads, count],
             );
         }
-        let outputs = if tile.in_bf16 { args![In(4)] } else { args![] };
+        let outputs = if tile.on_cores() {
+            args![In(4)]
+        } else {
+            args![]
+        };
         let mut call =
             |kernel: &'static str, (before, outs): (&[Arg], Vec<Arg>), longest: u64, heads: u32| {
                 let mut args = args![In(0), In(1), In(2), In(3)];
@@ -74,7 +81,7 @@ impl OpRule for AttentionGrad {
                 args.extend(args![Fault]);
                 args.extend(tile.sizes(lengths, longest, op));
                 args.extend(draw_numbers(op.dropout.as_ref()));
-                if !tile.in_bf16 {
+                if !tile.on_cores() {
                     args.extend(beside(cx, at));
                 }
                 list.call(Call {
@@ -113,28 +120,38 @@ impl OpRule for AttentionGrad {
 
 /// The source of the kernels for these tiles, that by queries and that by keys.
 const fn kernels(tile: Tiling) -> (&'static str, &'static str, &'static str) {
-    match (tile.in_bf16, tile.columns) {
-        (true, 64) => (
+    match (tile.products, tile.columns) {
+        (Precision::Bf16, 64) => (
             "attention_grad_bf16",
             "attention_grad_queries_bf16_64",
             "attention_grad_keys_bf16_64",
         ),
-        (true, _) => (
+        (Precision::Bf16, _) => (
             "attention_grad_bf16",
             "attention_grad_queries_bf16_128",
             "attention_grad_keys_bf16_128",
         ),
-        (false, 64) => (
+        (Precision::Tf32, 64) => (
+            "attention_grad_tf32",
+            "attention_grad_queries_tf32_64",
+            "attention_grad_keys_tf32_64",
+        ),
+        (Precision::Tf32, _) => (
+            "attention_grad_tf32",
+            "attention_grad_queries_tf32_128",
+            "attention_grad_keys_tf32_128",
+        ),
+        (Precision::F32, 64) => (
             "attention_grad",
             "attention_grad_queries_64",
             "attention_grad_keys_64",
         ),
-        (false, 128) => (
+        (Precision::F32, 128) => (
             "attention_grad",
             "attention_grad_queries_128",
             "attention_grad_keys_128",
         ),
-        (false, _) => (
+        (Precision::F32, _) => (
             "attention_grad",
             "attention_grad_queries_256",
             "attention_grad_keys_256",

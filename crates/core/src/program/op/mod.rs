@@ -277,7 +277,9 @@ pub fn sources() -> impl Iterator<Item = launch::KernelSource> {
         .map(|(source, _)| source);
     let more = [
         attention::IN_BF16,
+        attention::IN_TF32,
         attention_grad::IN_BF16,
+        attention_grad::IN_TF32,
         thin_product::SOURCE,
         thin_product::SOURCE_TF32,
     ];

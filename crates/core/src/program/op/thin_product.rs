@@ -12,7 +12,7 @@ use super::{Epilogue, MatMul, Precision, SizedCx};
 pub(super) const SOURCE: KernelSource =
     source!("thin_product" with "tensor_core.cuh", "thin_product.cuh");
 pub(super) const SOURCE_TF32: KernelSource =
-    source!("thin_product_tf32" with "tensor_core.cuh", "tensor_core_tf32.cuh", "thin_product.cuh");
+    source!("thin_product_tf32" with "tensor_core.cuh", "thin_product.cuh");
 
 /// The largest size that is small: two tiles of a fragment, or the inner size of one.
 const THIN: u64 = 16;

@@ -21,7 +21,7 @@ struct InTf32 {
     }
 
     static __device__ inline void multiply(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-        multiply_tf32(d, a, b0, b1);
+        multiply_in_tf32(d, a, b0, b1);
     }
 };
 

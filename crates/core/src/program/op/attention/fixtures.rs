@@ -206,7 +206,7 @@ pub(in super::super) fn cases() -> Vec<[super::super::fixtures::Application; 2]>
     all.into_iter()
         .map(one)
         .chain(more)
-        .chain(cases_in_bf16())
+        .chain(cases_on_cores())
         .chain(cases_beside().into_iter().map(|made| {
             beside(made, |seed, dims| {
                 super::super::fixtures::narrow(&super::super::fixtures::random(seed, dims))
@@ -215,13 +215,14 @@ pub(in super::super) fn cases() -> Vec<[super::super::fixtures::Application; 2]>
         .collect()
 }
 
-/// The same in products of bf16 numbers.
-fn in_bf16(
+/// The same in products of other numbers.
+fn in_numbers(
     mut both: [super::super::fixtures::Application; 2],
+    numbers: Precision,
 ) -> [super::super::fixtures::Application; 2] {
     for (op, _) in &mut both {
         if let Some(precision) = op.products_mut() {
-            *precision = Precision::Bf16;
+            *precision = numbers;
         }
     }
     both
@@ -229,7 +230,7 @@ fn in_bf16(
 
 /// On tensor cores: heads of whole fragments and odd ones, sequences around a tile, and everything a mask, a prefix, groups
 /// and dropout can ask for; one head too wide.
-fn cases_in_bf16() -> impl Iterator<Item = [super::super::fixtures::Application; 2]> {
+fn cases_on_cores() -> impl Iterator<Item = [super::super::fixtures::Application; 2]> {
     use super::super::fixtures::matrix;
     let on = |queries, keys| Heads { queries, keys };
     let all = [
@@ -289,8 +290,9 @@ fn cases_in_bf16() -> impl Iterator<Item = [super::super::fixtures::Application;
         ),
     ];
     all.into_iter()
-        .map(|((heads, head, keys, lengths, mask, cap), p)| {
-            in_bf16(kind((heads, head, keys, &lengths, mask, cap), p, matrix))
+        .flat_map(|((heads, head, keys, lengths, mask, cap), p)| {
+            let own = kind((heads, head, keys, &lengths, mask, cap), p, matrix);
+            [Precision::Bf16, Precision::Tf32].map(|numbers| in_numbers(own.clone(), numbers))
         })
 }
 
@@ -305,7 +307,8 @@ pub(in super::super) fn faults() -> Vec<[super::super::fixtures::Application; 2]
         own[0].1[3] = ids(&wrong);
         own[1].1[6] = ids(&wrong);
         list.push(own.clone());
-        list.push(in_bf16(own));
+        list.push(in_numbers(own.clone(), Precision::Bf16));
+        list.push(in_numbers(own, Precision::Tf32));
     }
     // Of sources: the same, and one that is empty.
     for wrong in [[0, 5, 4], [1, 3, 4], [0, 3, 5], [0, 2, 3], [0, 4, 4]] {

@@ -7,14 +7,17 @@ use super::{Attention, Lengths, Precision, Real};
 pub(in super::super) const WIDEST_HEAD: u64 = 256;
 
 /// The widest head whose products are formed on tensor cores: a warp holds the sums of 16 rows.
-pub(in super::super) const WIDEST_IN_BF16: u64 = 128;
+pub(in super::super) const WIDEST_ON_CORES: u64 = 128;
 
-/// How a GPU kernel cuts a head up: tiles of `side` queries or keys, heads of up to `columns` columns; whether products are
-/// of bf16 numbers.
+/// The widest head whose fragments of own rows a warp holds; their tiles leave their place to a second stage.
+const WIDEST_AT_HAND: u32 = 64;
+
+/// How a GPU kernel cuts a head up: tiles of `side` queries or keys, heads of up to `columns` columns; in what numbers
+/// products are formed, on tensor cores unless in f32.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Tiling {
     pub columns: u32,
-    pub in_bf16: bool,
+    pub products: Precision,
     side: u64,
     head: u64,
     width: u64,
@@ -24,21 +27,32 @@ impl Tiling {
     /// The tiles for heads of matrices of a width; `None` if they are too wide for shared memory.
     pub fn of(width: u64, heads: u32, precision: Precision) -> Option<Self> {
         let head = width / u64::from(heads.max(1));
-        let in_bf16 = precision == Precision::Bf16 && head <= WIDEST_IN_BF16;
-        let (columns, side) = match in_bf16 {
-            true => [(64, 64), (WIDEST_IN_BF16 as u32, 64)].as_slice(),
-            false => [(64, 64), (128, 32), (WIDEST_HEAD as u32, 16)].as_slice(),
+        let products = if head <= WIDEST_ON_CORES {
+            precision
+        } else {
+            Precision::F32
+        };
+        let (columns, side) = match products {
+            Precision::F32 => [(64, 64), (128, 32), (WIDEST_HEAD as u32, 16)].as_slice(),
+            Precision::Tf32 | Precision::Bf16 => {
+                [(WIDEST_AT_HAND, 64), (WIDEST_ON_CORES as u32, 64)].as_slice()
+            }
         }
         .iter()
         .copied()
         .find(|&(columns, _)| head <= u64::from(columns))?;
         Some(Self {
             columns,
-            in_bf16,
+            products,
             side,
             head,
             width,
         })
+    }
+
+    /// Whether products are formed on tensor cores.
+    pub const fn on_cores(self) -> bool {
+        !matches!(self.products, Precision::F32)
     }
 
     /// The kernel for its columns, of those for 64, 128 and 256 of them.
@@ -57,33 +71,45 @@ impl Tiling {
 
     /// Threads of a block.
     pub const fn threads(self) -> u32 {
-        if self.in_bf16 { 128 } else { 256 }
+        if self.on_cores() { 128 } else { 256 }
     }
 
-    /// Bytes of shared memory of the forward: queries, then keys and values, in turn where there is a tile of scores, else
-    /// twice.
+    /// Bytes of shared memory of the forward. On tensor cores keys and values are there twice, beside queries that are not
+    /// at hand; in f32 they are there in turn, beside queries and a tile of scores.
     pub const fn forward_shared(self) -> u32 {
-        if self.in_bf16 {
-            self.rows_in_bf16(5)
-        } else {
-            self.shared(2, 1)
-        }
+        let step = match (self.products, self.columns) {
+            (Precision::F32, _) => return self.shared(2, 1),
+            (Precision::Tf32, WIDEST_AT_HAND) | (Precision::Bf16, _) => 64,
+            (Precision::Tf32, _) => 32,
+        };
+        let own = if self.is_at_hand() { 0 } else { 64 };
+        (own + 4 * step) * self.row()
     }
 
-    /// Bytes of shared memory of the backward: queries, their outputs' gradients, keys and values; and a tile of scores, or
-    /// two numbers and the draw's two a query. Of narrow heads in bf16, what passes by is there twice.
+    /// Bytes of shared memory of the backward. On tensor cores it holds the two tiles that pass by, twice where own rows are at
+    /// hand, else once beside these, with four words a query; in f32 queries, their outputs' gradients, keys, values and a
+    /// tile of scores.
     pub const fn backward_shared(self) -> u32 {
-        if self.in_bf16 {
-            let stages = if self.columns == 64 { 2 } else { 1 };
-            self.rows_in_bf16(2 + 2 * stages as u64) + stages * 64 * 4 * 4
-        } else {
-            self.shared(4, 1)
-        }
+        let (step, stages, own) = match (self.products, self.columns) {
+            (Precision::F32, _) => return self.shared(4, 1),
+            (_, WIDEST_AT_HAND) => (64, 2, 0),
+            (Precision::Bf16, _) => (64, 1, 128),
+            (Precision::Tf32, _) => (16, 1, 128),
+        };
+        (own + 2 * stages * step) * self.row() + stages * 64 * 4 * 4
     }
 
-    /// Tiles of rows of bf16 numbers, eight further apart than they are long.
-    const fn rows_in_bf16(self, tiles: u64) -> u32 {
-        (tiles * self.side * (self.columns as u64 + 8) * 2) as u32
+    const fn is_at_hand(self) -> bool {
+        self.columns <= WIDEST_AT_HAND
+    }
+
+    /// Bytes of a row of a tile on tensor cores, 16 more than its numbers.
+    const fn row(self) -> u32 {
+        let size = match self.products {
+            Precision::Bf16 => 2,
+            Precision::Tf32 | Precision::F32 => 4,
+        };
+        self.columns * size + 16
     }
 
     /// Bytes for some tiles of rows of a head and some of scores.

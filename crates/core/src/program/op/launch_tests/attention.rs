@@ -1,12 +1,13 @@
-//! What attention on tensor cores is compared with: the formula in f64, pair by pair, of operands rounded to bf16.
+//! What attention on tensor cores is compared with: the formula in f64, pair by pair, of operands rounded to bf16, or cut off
+//! to TF32.
 //!
 //! Products of such are exact in f32, so what is left to differ is one rounding of each probability, or of its gradient,
-//! before it is multiplied: at most 2⁻⁸ of that term. An output may be so far off relative to the sizes of its terms, and by
+//! before it is multiplied: at most 2⁻⁸ of that term in bf16, 2⁻¹¹ in TF32. An output may be so far off relative to the sizes of its terms, and by
 //! what sums and functions in f32 lose; in 16 bits it is rounded once more.
 
 use std::ops::AddAssign;
 
-use super::super::attention::{Draw, WIDEST_IN_BF16};
+use super::super::attention::{Draw, WIDEST_ON_CORES};
 use super::*;
 
 /// An output's number, the sizes of its terms together, and those of what these are made of.
@@ -36,8 +37,17 @@ impl Sum {
     }
 }
 
-/// The outputs of a case.
-pub(super) struct OfRounded(Vec<Vec<Sum>>);
+/// The outputs of a case, and what part of a term a rounding may take.
+pub(super) struct OfRounded(Vec<Vec<Sum>>, f64);
+
+/// A number as tensor cores read it.
+fn as_read(x: f32, numbers: Precision) -> f64 {
+    match numbers {
+        Precision::F32 => x.into(),
+        Precision::Tf32 => f32::from_bits(x.to_bits() & !0x1fff).into(),
+        Precision::Bf16 => bf16::from_f32(x).to_f64(),
+    }
+}
 
 /// Attention and its gradient on tensor cores; `None` of everything else.
 pub(super) fn of_rounded(case: &Case) -> Option<OfRounded> {
@@ -48,9 +58,13 @@ pub(super) fn of_rounded(case: &Case) -> Option<OfRounded> {
     };
     let heads = op.heads.queries as usize;
     let head = case.inputs[0].dims[1] / heads;
-    if op.precision != Precision::Bf16 || head as u64 > WIDEST_IN_BF16 {
+    if op.precision == Precision::F32 || head as u64 > WIDEST_ON_CORES {
         return None;
     }
+    let rounding = match op.precision {
+        Precision::Bf16 => 2.0_f64.powi(-8),
+        Precision::Tf32 | Precision::F32 => 2.0_f64.powi(-11),
+    };
     let wide = |i: usize| -> Vec<f32> {
         let x = case.inputs[i].cast(DType::F32);
         x.slice().expect("f32").to_vec()
@@ -58,7 +72,7 @@ pub(super) fn of_rounded(case: &Case) -> Option<OfRounded> {
     let exact = |i: usize| wide(i).into_iter().map(f64::from).collect();
     let rounded = |i: usize| -> Vec<f64> {
         let all = wide(i).into_iter();
-        all.map(|x| bf16::from_f32(x).to_f64()).collect()
+        all.map(|x| as_read(x, op.precision)).collect()
     };
     let tail = first + if first == 0 { 3 } else { 5 };
     let offsets = case.inputs[tail].slice::<u32>().expect("offsets");
@@ -75,7 +89,7 @@ pub(super) fn of_rounded(case: &Case) -> Option<OfRounded> {
         draw,
     };
     if first == 0 {
-        return Some(OfRounded(own.forward(offsets)));
+        return Some(OfRounded(own.forward(offsets), rounding));
     }
     let back = Back {
         up: rounded(0),
@@ -83,7 +97,7 @@ pub(super) fn of_rounded(case: &Case) -> Option<OfRounded> {
         o: exact(4),
         lse: exact(5),
     };
-    Some(OfRounded(own.backward(&back, offsets)))
+    Some(OfRounded(own.backward(&back, offsets), rounding))
 }
 
 /// A query of a head, and where its rows and those of its sequence's first key begin.
@@ -240,7 +254,7 @@ impl OfRounded {
         let want = &self.0[output];
         assert_eq!(got.len(), want.len(), "{}", what());
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
-            let off = 2.0_f64.powi(-8) * want.size + 1e-5 * want.parts;
+            let off = self.1 * want.size + 1e-5 * want.parts;
             let off = off + place * (want.value.abs() + off) + 1e-7;
             assert!(
                 (got - want.value).abs() <= off,

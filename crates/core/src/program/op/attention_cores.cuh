@@ -1,4 +1,4 @@
-// What attention and its gradient share where their products are of bf16 numbers. A block has 64 queries or keys, a
+// What attention and its gradient share where their products are formed on tensor cores. A block has 64 queries or keys, a
 // warp 16 of them; of a product a lane has rows lane/4 and 8 more, so that four lanes share a row.
 
 struct Shape {
@@ -21,30 +21,65 @@ __device__ inline Place place_of(u32 tiles) {
 
 #define LOG2_E 1.44269504088896340736f
 
-// A score as a power of two, and how steep the soft cap is there.
-struct Score {
-    float exponent, slope;
+// How a product of a query and a key becomes a power of two: `plain` ones need no more than the factor, others are made a
+// score first, which is `natural`.
+struct Scores {
+    bool plain;
+    float natural, factor;
 };
 
-// The score of a product of a query and a key.
-__device__ inline Score score_of(float x, const Shape& shape) {
-    if (shape.cap > 0.0f) {
-        float bent = tanh_fast(x * shape.scale / shape.cap);
-        Score score = {shape.cap * bent * LOG2_E, 1.0f - bent * bent};
-        return score;
+__device__ inline Scores scores_of(const Shape& x) {
+    bool plain = x.cap <= 0.0f && x.scale > 0.0f;
+    float natural = plain ? x.scale : 1.0f;
+    Scores scores = {plain, natural, natural * LOG2_E};
+    return scores;
+}
+
+// The score of a product, within the soft cap if there is one, and how steep the cap is there.
+__device__ inline float score_of(float x, const Shape& shape) {
+    return shape.cap > 0.0f ? shape.cap * tanh_fast(x * shape.scale / shape.cap) : x * shape.scale;
+}
+
+__device__ inline float slope_at(float score, const Shape& shape) {
+    float bent = score / shape.cap;
+    return shape.cap > 0.0f ? 1.0f - bent * bent : 1.0f;
+}
+
+// A run of keys that a query sees, or of queries that see a key.
+struct Run {
+    u32 first, count;
+    __device__ bool has(u32 at) const {
+        return at - first < count;
     }
-    Score score = {x * (shape.scale * LOG2_E), 1.0f};
-    return score;
+    __device__ bool has_all(u32 at, u32 n) const {
+        return at >= first && at + n <= first + count;
+    }
+};
+
+// The keys that the query at a token sees, of `n`; without keys of their own, queries see all that stand before.
+__device__ inline Run keys_seen(u32 token, u32 length, u32 n, const Shape& x) {
+    u32 first = first_seen(token, x.mask.behind) * x.fold;
+    u32 end = x.fold > 0 ? end_seen(token, x.mask.ahead, length) * x.fold : n;
+    end = end < n ? end : n;
+    Run run = {first, end > first ? end - first : 0};
+    return run;
 }
 
-// The token of its sequence that a key belongs to.
-__device__ inline u32 token_of(u32 key, const Shape& shape) {
-    return shape.fold > 1 ? key / shape.fold : key;
+// The queries that see a key, of a sequence whose queries begin behind the prefix.
+__device__ inline Run queries_seeing(u32 key, u32 length, const Shape& x) {
+    u32 token = x.fold > 1 ? key / x.fold : key;
+    u32 first = first_seen(token, x.mask.ahead), end = end_seen(token, x.mask.behind, length);
+    first = first > x.prefix ? first - x.prefix : 0;
+    end = end > x.prefix ? end - x.prefix : 0;
+    Run run = {first, end > first ? end - first : 0};
+    return run;
 }
 
-// Whether each of 64 queries sees each of 64 keys, all being there.
-__device__ inline bool all_seen(const Shape& shape, u32 token, u32 m, u32 key, u32 count) {
-    return m == 64 && count == 64 && sees(shape.mask, token, token_of(key + 63, shape)) && sees(shape.mask, token + 63, token_of(key, shape));
+// What two runs have in common.
+__device__ inline Run both(Run a, Run b) {
+    u32 first = a.first > b.first ? a.first : b.first, x = a.first + a.count, y = b.first + b.count, end = x < y ? x : y;
+    Run run = {first, end > first ? end - first : 0};
+    return run;
 }
 
 // Which of four neighbouring keys dropout takes from a query, a bit each.
