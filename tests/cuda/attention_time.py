@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Times attention's kernels on a GPU, in f32, TF32 and bf16, of models' shapes.
 
-    python3 tests/cuda/attention_time.py [--rounds N] [--shape TEXT] [--only f32,tf32,bf16,rounded] [--try SOURCE:OLD:NEW]…
+    python3 tests/cuda/attention_time.py [--rounds N] [--shape TEXT] [--only f32,tf32,bf16,rounded] [--try SOURCE/OLD/NEW]…
 
 Needs the driver and NVRTC of CUDA 13, no Rust. Prints, of each shape and kernel, microseconds and TFLOP/s, where a pair
 of a query and a key that it sees counts 4 operations a column forward, 6 by queries and 8 by keys. `rounded` are products
 of bf16 numbers of activations in f32. --shape takes the shapes whose names hold TEXT. --try times a source once more with a
-text replaced in it, and OLD has to be there: `attention_bf16:64, 64, 4):64, 64, 3)` allows a multiprocessor three blocks.
+text replaced in it, and OLD has to be there: `attention_bf16/64, 64, 4)/64, 64, 3)` allows a multiprocessor three blocks.
 """
 
 import argparse
@@ -148,7 +148,7 @@ def main():
     texts = {name: read("common.cuh") + shared + own for name, shared, own in sources()}
     made = [("", texts)]
     for text in asked.tries:
-        source, old, new = text.split(":")
+        source, old, new = text.split("/")
         if old not in texts[source]:
             raise ValueError(f"{source} has no {old}")
         made.append((f" {old} -> {new}", {**texts, source: texts[source].replace(old, new)}))

@@ -92,11 +92,28 @@ __device__ inline u32 dropped_four(const Draw& draw, u32 step, u32 head, u32 fou
     return bits;
 }
 
+// What a lane draws its query's keys by, where there is dropout: of the query above if it is even, else of that below.
+struct Drawn {
+    u32 step, position, example;
+};
+
+__device__ inline Drawn drawn_by(const Draw& draw, u64 query, u32 row, u32 m) {
+    Drawn own = {0, 0, 0};
+    if (draw.keys != 0) {
+        u32 i = row + threadIdx.x % 2 * 8;
+        u64 at = 2 * (query + (i < m ? i : 0));
+        own.step = draw.step[0];
+        own.example = draw.keys[at];
+        own.position = draw.keys[at + 1];
+    }
+    return own;
+}
+
 // Of a product whose rows are queries: whether dropout takes its lane's four numbers, a bit each. The lane's own draw is
 // of the query above if it is even, else of that below; its neighbour has the other.
-__device__ inline u32 dropped_by_queries(const Draw& draw, u32 step, u32 head, u32 key, u32 position, u32 example) {
+__device__ inline u32 dropped_by_queries(const Draw& draw, const Drawn& by, u32 head, u32 key) {
     u32 odd = threadIdx.x % 2;
-    u32 own = dropped_four(draw, step, head, key / 4 + threadIdx.x % 4 / 2, position, example);
+    u32 own = dropped_four(draw, by.step, head, key / 4 + threadIdx.x % 4 / 2, by.position, by.example);
     u32 other = __shfl_xor_sync(0xffffffffu, own, 1);
     return odd ? other >> 2 | (own >> 2 & 3) << 2 : (own & 3) | (other & 3) << 2;
 }

@@ -3,49 +3,51 @@
 // in f32.
 
 // Turns products of queries and keys into their probabilities `p`, not dropped, and products of `up` and values into their
-// gradients `g`, each less its row's `dot`, as steep as the soft cap is. `row(half, e)` gives the row's log-sum-exp as a
-// power of two, and its dot; `seen(half, e)` whether the pair is seen, unless all are; `dropped` has the lane's four bits a
-// half, if dropout draws at all.
-template <typename Row, typename Seen>
-__device__ inline void slopes(float (&p)[2][4], float (&g)[2][4], const Scores& scores, bool all, bool drops, const u32 (&dropped)[2], float kept, const Shape& x, Row row, Seen seen) {
-    float steep[2][4];
-    if (!scores.plain) {
+// gradients `g`, each less its row's dot, as steep as the soft cap is. Of number `e` of a half of a group, `line(group, half,
+// e)` gives the row's log-sum-exp as a power of two, and its dot; `seen(at, e)` says whether the pair is seen that is `at`
+// behind the lane's first, unless all are; `dropped(group, half)` has the lane's four bits.
+template <int G, typename Line, typename Seen, typename Dropped>
+__device__ inline void slopes(float (&p)[G][2][4], float (&g)[G][2][4], const Scores& scores, bool all, const Draw& draw, const Shape& x, Line line, Seen seen, Dropped dropped) {
+    // Most tiles are plain ones, in which nothing is to stand between the units' work.
+    if (scores.plain && draw.keys == 0) {
 #pragma unroll
-        for (u32 e = 0; e < 8; e++) {
-            p[e / 4][e % 4] = score_of(p[e / 4][e % 4], x);
-            steep[e / 4][e % 4] = slope_at(p[e / 4][e % 4], x);
+        for (u32 i = 0; i < 8 * G; i++) {
+            float &own = p[i / 8][i / 4 % 2][i % 4], &slope = g[i / 8][i / 4 % 2][i % 4];
+            float2 of = line(i / 8, i / 4 % 2, i % 4);
+            own = two_to(fmaf(own, scores.factor, -of.x));
+            slope = own * (slope - of.y);
         }
-    }
+        if (!all) {
 #pragma unroll
-    for (u32 e = 0; e < 8; e++) {
-        p[e / 4][e % 4] = two_to(fmaf(p[e / 4][e % 4], scores.factor, -row(e / 4, e % 4).x));
-    }
-    if (!all) {
-#pragma unroll
-        for (u32 e = 0; e < 8; e++) {
-            p[e / 4][e % 4] = seen(e / 4, e % 4) ? p[e / 4][e % 4] : 0.0f;
+            for (u32 i = 0; i < 8 * G; i++) {
+                float &own = p[i / 8][i / 4 % 2][i % 4], &slope = g[i / 8][i / 4 % 2][i % 4];
+                bool there = seen(i / 4 * 8 + i % 2, i % 4);
+                own = there ? own : 0.0f;
+                slope = there ? slope : 0.0f;
+            }
         }
+        return;
     }
-    if (drops) {
 #pragma unroll
-        for (u32 e = 0; e < 8; e++) {
-            g[e / 4][e % 4] = dropped[e / 4] >> e % 4 & 1 ? 0.0f : g[e / 4][e % 4] * kept;
+    for (u32 half = 0; half < 2 * G; half++) {
+        u32 bits = draw.keys != 0 ? dropped(half / 2, half % 2) : 0;
+        float steep[4] = {1.0f, 1.0f, 1.0f, 1.0f}, kept = draw.keys != 0 ? draw.scale : 1.0f;
+        if (!scores.plain) {
+#pragma unroll
+            for (u32 e = 0; e < 4; e++) {
+                float& own = p[half / 2][half % 2][e];
+                own = score_of(own, x);
+                steep[e] = slope_at(own, x);
+            }
         }
-    }
 #pragma unroll
-    for (u32 e = 0; e < 8; e++) {
-        g[e / 4][e % 4] = p[e / 4][e % 4] * (g[e / 4][e % 4] - row(e / 4, e % 4).y);
-    }
-    if (!scores.plain) {
-#pragma unroll
-        for (u32 e = 0; e < 8; e++) {
-            g[e / 4][e % 4] *= steep[e / 4][e % 4];
-        }
-    }
-    if (drops) {
-#pragma unroll
-        for (u32 e = 0; e < 8; e++) {
-            p[e / 4][e % 4] = dropped[e / 4] >> e % 4 & 1 ? 0.0f : p[e / 4][e % 4];
+        for (u32 e = 0; e < 4; e++) {
+            float &own = p[half / 2][half % 2][e], &slope = g[half / 2][half % 2][e];
+            float2 of = line(half / 2, half % 2, e);
+            float whole = seen(8 * half + e % 2, e) ? two_to(fmaf(own, scores.factor, -of.x)) : 0.0f;
+            bool drops = bits >> e & 1;
+            slope = whole * ((drops ? 0.0f : slope * kept) - of.y) * steep[e];
+            own = drops ? 0.0f : whole;
         }
     }
 }
@@ -78,9 +80,23 @@ template <int W> __device__ inline float dot_of(const act* up, const act* o, u32
     return sum;
 }
 
+// Of a lane's two rows the log-sum-exp as a power of two, and the dot, which is also written down; `m` rows are there.
+template <int W> __device__ inline void own_lines(float2 (&lines)[2], const act* up, const act* o, const float* lse, float* dots, u32 row, u32 m, const Shape& x) {
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+        u32 i = row + 8 * half;
+        u64 at = i < m ? i : 0;
+        lines[half].x = lse[at * x.heads] * LOG2_E;
+        lines[half].y = sum_of_four(dot_of<W>(up + at * x.d, o + at * x.d, x.d / x.heads));
+        if (threadIdx.x % 4 == 0 && i < m) {
+            dots[at * x.heads] = lines[half].y;
+        }
+    }
+}
+
 // Of what passes by, one tile is fetched while another is worked on, where shared memory holds both. Rows that are at hand
 // leave their place to the second stage.
-template <typename F, int W, int STEP>
+template <typename F, int W, int STEP, int G>
 __device__ inline void by_queries(const act* up, const act* q, const act* k, const act* v, const act* o, const float* lse, float* dots, Sequence own, Place place, u32 first,
                                   const Draw& draw, act* dq, const Shape& x) {
     SHARED(shared);
@@ -101,30 +117,12 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
     }
     load_tile<F, W, 64>(queries, q + begin, x.d, head, m);
     load_tile<F, W, 64>(ups, up + begin, x.d, head, m);
-    // A row's log-sum-exp as a power of two, and its dot.
-    float2 of[2];
-    Run seen[2];
-#pragma unroll
-    for (u32 half = 0; half < 2; half++) {
-        u32 i = row + 8 * half;
-        u64 at = (query + (i < m ? i : 0)) * x.heads + h, line = (query + (i < m ? i : 0)) * x.d + h * head;
-        of[half].x = lse[at] * LOG2_E;
-        of[half].y = sum_of_four(dot_of<W>(up + line, o + line, head));
-        if (lane % 4 == 0 && i < m) {
-            dots[at] = of[half].y;
-        }
-        seen[half] = keys_seen(token + i, length, n, x);
-    }
+    float2 lines[2];
+    own_lines<W>(lines, up + begin, o + begin, lse + query * x.heads + h, dots + query * x.heads + h, row, m, x);
+    Run seen[2] = {keys_seen(token + row, length, n, x), keys_seen(token + row + 8, length, n, x)};
     Run by_all = both(keys_seen(token, length, n, x), keys_seen(token + m - 1, length, n, x));
     Scores scores = scores_of(x);
-    u32 step = 0, position = 0, example = 0;
-    if (draw.keys != 0) {
-        u32 i = row + lane % 2 * 8;
-        u64 at = 2 * (query + (i < m ? i : 0));
-        step = draw.step[0];
-        example = draw.keys[at];
-        position = draw.keys[at + 1];
-    }
+    Drawn by = drawn_by(draw, query, row, m);
     __syncthreads();
     Left<F, W> left_queries, left_ups;
     left_queries.load(queries);
@@ -145,31 +143,38 @@ __device__ inline void by_queries(const act* up, const act* q, const act* k, con
         }
         bool all = by_all.has_all(from, STEP);
 #pragma unroll 1
-        for (u32 c = 0; c < STEP / 16; c++) {
-            u32 dropped[2] = {0, 0}, at = from + 16 * c;
-            if (draw.keys != 0) {
-                dropped[0] = dropped_by_queries(draw, step, h, at, position, example);
-                dropped[1] = dropped_by_queries(draw, step, h, at + 8, position, example);
-            }
-            float p[1][2][4], g[1][2][4];
+        for (u32 c = 0; c < STEP / 16; c += G) {
+            float p[G][2][4], g[G][2][4];
             left_queries.multiply(p, keys + 16 * c * apart);
             left_ups.multiply(g, values + 16 * c * apart);
+            u32 at = from + 16 * c;
             slopes(
-                p[0], g[0], scores, all, draw.keys != 0, dropped, draw.scale, x, [&](u32, u32 e) { return of[e / 2]; },
-                [&](u32 half, u32 e) { return seen[e / 2].has(at + 8 * half + pair + e % 2); });
-            u32 weights[F::WEIGHTS];
-            F::as_left(weights, g[0][0], g[0][1]);
-            F::template add_weighted<W>(acc, weights, keys + 16 * c * apart);
+                p, g, scores, all, draw, x, [&](u32, u32, u32 e) { return lines[e / 2]; }, [&](u32 i, u32 e) { return seen[e / 2].has(at + pair + i); },
+                [&](u32 part, u32 half) { return dropped_by_queries(draw, by, h, at + 16 * part + 8 * half); });
+#pragma unroll
+            for (u32 e = 0; e < G; e++) {
+                add_products<F, W>(acc, g[e], keys + 16 * (c + e) * apart);
+            }
         }
     }
     float factors[2] = {x.scale, x.scale};
-    store_rows<W>(dq + begin, acc, factors, x.d, head, m);
+    store_rows<F, W>(dq + begin, acc, factors, x.d, head, m);
 }
 
 // What the queries of a tile bring along in shared memory.
 struct Rows {
     float lse[64], dot[64];
     u32 place[128];
+
+    // The log-sum-exps as powers of two and the dots of two neighbours from `at` on, and of those every eight further on.
+    template <int G> __device__ void lines(float2 (&to)[G][2][2], u32 at) const {
+#pragma unroll
+        for (u32 i = 0; i < 4 * G; i++) {
+            float2& own = to[i / 4][i / 2 % 2][i % 2];
+            own.x = lse[at + i / 2 * 8 + i % 2] * LOG2_E;
+            own.y = dot[at + i / 2 * 8 + i % 2];
+        }
+    }
 };
 
 __device__ inline void fetch_rows(Rows* to, const float* lse, const float* dots, const Draw& draw, u64 query, u32 h, u32 heads, u32 m) {
@@ -202,8 +207,8 @@ __device__ inline void fetch_queries(typename F::Number* to, const Passing& of, 
     fetch_rows((Rows*)(to + 2 * STEP * apart), of.lse, of.dots, draw, query, h, x.heads, m);
 }
 
-// As by queries. Of queries that are not there the probabilities are of no account, since what they would weigh is 0.
-template <typename F, int W, int STEP>
+// Tiles pass by as they do by queries.
+template <typename F, int W, int STEP, int G>
 __device__ inline void by_keys(const act* up, const act* q, const act* k, const act* v, const float* lse, const float* dots, Sequence own, Place place, u32 first,
                                const Draw& draw, act* dk, act* dv, const Shape& x) {
     SHARED(shared);
@@ -249,40 +254,32 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
                 fetch_queries<F, W, STEP>(stages + (turn ^ 1) * stage, passing, draw, ends ? begin : from + STEP, h + ends, x);
             }
 #pragma unroll 1
-            for (u32 c = 0; c < STEP / 16; c++) {
-                u32 dropped[2] = {0, 0}, first_key = first + threadIdx.x / 32 * 16;
-                if (draw.keys != 0) {
-                    dropped[0] = dropped_by_keys(draw, step, h, first_key, of->place + 2 * (16 * c + pair));
-                    dropped[1] = dropped_by_keys(draw, step, h, first_key, of->place + 2 * (16 * c + pair + 8));
-                }
-                float p[1][2][4], g[1][2][4];
+            for (u32 c = 0; c < STEP / 16; c += G) {
+                float p[G][2][4], g[G][2][4];
                 left_keys.multiply(p, queries + 16 * c * apart);
                 left_values.multiply(g, ups + 16 * c * apart);
-                float2 lines[2][2];
-#pragma unroll
-                for (u32 e = 0; e < 4; e++) {
-                    u32 i = 16 * c + e / 2 * 8 + pair + e % 2;
-                    lines[e / 2][e % 2].x = of->lse[i] * LOG2_E;
-                    lines[e / 2][e % 2].y = of->dot[i];
-                }
+                u32 at = 16 * c + pair, first_key = first + threadIdx.x / 32 * 16;
+                float2 lines[G][2][2];
+                of->lines(lines, at);
                 slopes(
-                    p[0], g[0], scores, all, draw.keys != 0, dropped, draw.scale, x, [&](u32 half, u32 e) { return lines[half][e % 2]; },
-                    [&](u32 half, u32 e) { return seen[e / 2].has(from + 16 * c + 8 * half + pair + e % 2); });
-                u32 weights[F::WEIGHTS];
-                F::as_left(weights, p[0][0], p[0][1]);
-                F::template add_weighted<W>(values_acc, weights, ups + 16 * c * apart);
-                F::as_left(weights, g[0][0], g[0][1]);
-                F::template add_weighted<W>(keys_acc, weights, queries + 16 * c * apart);
+                    p, g, scores, all, draw, x, [&](u32 part, u32 half, u32 e) { return lines[part][half][e % 2]; },
+                    [&](u32 i, u32 e) { return seen[e / 2].has(from + at + i); },
+                    [&](u32 part, u32 half) { return dropped_by_keys(draw, step, h, first_key, of->place + 2 * (at + 16 * part + 8 * half)); });
+#pragma unroll
+                for (u32 e = 0; e < G; e++) {
+                    add_products<F, W>(values_acc, p[e], ups + 16 * (c + e) * apart);
+                    add_products<F, W>(keys_acc, g[e], queries + 16 * (c + e) * apart);
+                }
             }
         }
     }
     float scale = draw.keys != 0 ? draw.scale : 1.0f, factors[2] = {x.scale, x.scale}, kept[2] = {scale, scale};
-    store_rows<W>(dk + at, keys_acc, factors, key_width, head, count);
-    store_rows<W>(dv + at, values_acc, kept, key_width, head, count);
+    store_rows<F, W>(dk + at, keys_acc, factors, key_width, head, count);
+    store_rows<F, W>(dv + at, values_acc, kept, key_width, head, count);
 }
 
 // Of queries the last tiles come first, of keys the first: those that most tiles of the other kind see.
-#define ATTENTION_GRAD(columns, format, W, STEP, blocks, key_blocks)                                                                                         \
+#define ATTENTION_GRAD(columns, format, W, STEP, G, blocks, key_G, key_blocks)                                                                               \
     extern "C" __launch_bounds__(128, blocks) __global__ void NAMED(attention_grad_queries_##columns)(                                                       \
         const act* up, const act* q, const act* k, const act* v, const act* o, const float* lse, float* dots, const u32* offsets, const u32* keys,           \
         const u32* step, act* dq, u32* fault, u32 rows, u32 d, u32 heads, u32 shared_heads, u32 sequences, u32 tiles, u32 longest, u32 fold, u32 prefix,     \
@@ -293,7 +290,7 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
         Sequence own = sequence_at(offsets, place.s, sequences, rows, longest, fault);                                                                       \
         u32 first = (tiles - 1 - place.tile) * 64;                                                                                                           \
         if (own.good && first < own.length) {                                                                                                                \
-            by_queries<format, W, STEP>(up, q, k, v, o, lse, dots, own, place, first, draw, dq, shape);                                                      \
+            by_queries<format, W, STEP, G>(up, q, k, v, o, lse, dots, own, place, first, draw, dq, shape);                                                   \
         }                                                                                                                                                    \
     }                                                                                                                                                        \
     extern "C" __launch_bounds__(128, key_blocks) __global__ void NAMED(attention_grad_keys_##columns)(                                                      \
@@ -306,6 +303,6 @@ __device__ inline void by_keys(const act* up, const act* q, const act* k, const 
         Sequence own = sequence_at(offsets, place.s, sequences, rows, longest, fault);                                                                       \
         u32 first = place.tile * 64;                                                                                                                         \
         if (own.good && first < own.length * fold + prefix) {                                                                                                \
-            by_keys<format, W, STEP>(up, q, k, v, lse, dots, own, place, first, draw, dk, dv, shape);                                                        \
+            by_keys<format, W, STEP, key_G>(up, q, k, v, lse, dots, own, place, first, draw, dk, dv, shape);                                                 \
         }                                                                                                                                                    \
     }

@@ -53,6 +53,18 @@ template <int N> __device__ inline void mask_scores(float (&p)[N][2][4], bool pl
     }
 }
 
+// What dropout takes of a lane's probabilities becomes 0; `key` is the first of the tile.
+template <int N> __device__ inline void drop_scores(float (&p)[N][2][4], const Draw& draw, const Drawn& by, u32 h, u32 key) {
+#pragma unroll
+    for (u32 c = 0; c < 2 * N; c++) {
+        u32 dropped = dropped_by_queries(draw, by, h, key + 8 * c);
+#pragma unroll
+        for (u32 e = 0; e < 4; e++) {
+            p[c / 2][c % 2][e] = dropped >> e & 1 ? 0.0f : p[c / 2][c % 2][e];
+        }
+    }
+}
+
 // A block makes one tile of a head's queries; tiles of STEP keys pass by, of which one is worked on while the next is fetched.
 template <typename F, int W, int STEP>
 __device__ inline void attend_on_cores(const act* q, const act* k, const act* v, Sequence own, Place place, u32 first, const Draw& draw, act* o, float* lse, const Shape& x) {
@@ -72,14 +84,7 @@ __device__ inline void attend_on_cores(const act* q, const act* k, const act* v,
     v += key * key_width + key_column;
     fetch_pair<F, W, STEP>(stages, k, v, key_width, head, from, n);
     load_tile<F, W, 64>(queries, q + query * x.d + h * head, x.d, head, m);
-    u32 step = 0, position = 0, example = 0;
-    if (draw.keys != 0) {
-        u32 i = row + lane % 2 * 8;
-        u64 at = 2 * (query + (i < m ? i : 0));
-        step = draw.step[0];
-        example = draw.keys[at];
-        position = draw.keys[at + 1];
-    }
+    Drawn by = drawn_by(draw, query, row, m);
     float top[2] = {minus_infinity(), minus_infinity()}, sum[2] = {0.0f, 0.0f}, acc[W / 8][4];
     clear_fragments(acc);
     Scores scores = scores_of(x);
@@ -98,21 +103,12 @@ __device__ inline void attend_on_cores(const act* q, const act* k, const act* v,
         left.multiply(p, keys);
         mask_scores(p, scores.plain, by_all.has_all(from, STEP), seen, from + pair, x);
         weigh<N, W>(p, scores.factor, top, sum, acc);
+        if (draw.keys != 0) {
+            drop_scores(p, draw, by, h, from);
+        }
 #pragma unroll
         for (u32 c = 0; c < N; c++) {
-            if (draw.keys != 0) {
-#pragma unroll
-                for (u32 half = 0; half < 2; half++) {
-                    u32 dropped = dropped_by_queries(draw, step, h, from + 16 * c + 8 * half, position, example);
-#pragma unroll
-                    for (u32 e = 0; e < 4; e++) {
-                        p[c][half][e] = dropped >> e & 1 ? 0.0f : p[c][half][e];
-                    }
-                }
-            }
-            u32 weights[F::WEIGHTS];
-            F::as_left(weights, p[c][0], p[c][1]);
-            F::template add_weighted<W>(acc, weights, values + 16 * c * apart);
+            add_products<F, W>(acc, p[c], values + 16 * c * apart);
         }
     }
     float factors[2];
@@ -125,7 +121,7 @@ __device__ inline void attend_on_cores(const act* q, const act* k, const act* v,
             lse[(query + i) * x.heads + h] = top[half] * scores.natural + log_fast(all);
         }
     }
-    store_rows<W>(o + query * x.d + h * head, acc, factors, x.d, head, m);
+    store_rows<F, W>(o + query * x.d + h * head, acc, factors, x.d, head, m);
 }
 
 // The last tiles come first: where queries see what is behind them, these have the most to do.

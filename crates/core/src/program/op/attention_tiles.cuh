@@ -14,6 +14,44 @@ __device__ inline u32 across(u32 apart, u32 chunk) {
     return (lane % 8 + lane / 16 * 8) * apart + lane / 8 % 2 * chunk;
 }
 
+// Two neighbouring numbers, at once where they can be.
+__device__ inline void store_two(act* to, float x, float y, bool second, bool whole) {
+#if HELD == 2
+    if (whole) {
+        *(u32*)to = two_bfloats(x, y);
+        return;
+    }
+#elif HELD == 0
+    if (whole) {
+        float2 both = {x, y};
+        *(float2*)to = both;
+        return;
+    }
+#endif
+    to[0] = x;
+    if (second) {
+        to[1] = y;
+    }
+}
+
+// Four neighbouring numbers of a row, of which `n` are there, at once where they can be.
+__device__ inline void store_four(act* to, float x, float y, float z, float w, u32 n, bool whole) {
+#if HELD == 0
+    if (whole) {
+        float4 all = {x, y, z, w};
+        *(float4*)to = all;
+        return;
+    }
+#endif
+    float all[4] = {x, y, z, w};
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        if (i < n) {
+            to[i] = all[i];
+        }
+    }
+}
+
 // Numbers rounded to bf16.
 struct Bf16 {
     typedef u16 Number;
@@ -71,6 +109,16 @@ struct Bf16 {
             multiply_fragments(x[2 * n + 1], a, b[2], b[3]);
         }
     }
+    // A lane's part of a row of such sums, those above or below, times a factor.
+    template <int W> static __device__ void store(act* to, const float (&x)[W / 8][4], u32 half, float factor, u32 head, bool whole) {
+#pragma unroll
+        for (u32 n = 0; n < W / 8; n++) {
+            u32 c = 8 * n + threadIdx.x % 4 * 2;
+            if (c < head) {
+                store_two(to + c, x[n][2 * half] * factor, x[n][2 * half + 1] * factor, c + 1 < head, whole);
+            }
+        }
+    }
 };
 
 // Numbers in f32, as tensor cores read them in TF32: the bits behind the first ten are dropped, so that tiles are copied as
@@ -110,16 +158,31 @@ struct Tf32 {
         a[6] = to_tf32(high[1]);
         a[7] = to_tf32(high[3]);
     }
+    // So is the order of columns: column `lane / 4` of fragment 4 m + j is column 4 (lane / 4) + j of 32, so that a lane reads
+    // four at once.
     template <int W> static __device__ void add_weighted(float (&x)[W / 8][4], const u32 (&a)[WEIGHTS], const float* rows) {
         u32 lane = threadIdx.x % 32;
-        rows += lane % 4 * 2 * (W + CHUNK) + lane / 4;
+        rows += lane % 4 * 2 * (W + CHUNK) + lane / 4 * 4;
 #pragma unroll
         for (u32 s = 0; s < 2; s++) {
             u32 own[4] = {a[4 * s], a[4 * s + 1], a[4 * s + 2], a[4 * s + 3]};
 #pragma unroll
-            for (u32 n = 0; n < W / 8; n++) {
-                const float* from = rows + 8 * s * (W + CHUNK) + 8 * n;
-                multiply_in_tf32(x[n], own, __float_as_uint(from[0]), __float_as_uint(from[W + CHUNK]));
+            for (u32 m = 0; m < W / 32; m++) {
+                const float* from = rows + 8 * s * (W + CHUNK) + 32 * m;
+                uint4 b0 = *(const uint4*)from, b1 = *(const uint4*)(from + W + CHUNK);
+                multiply_in_tf32(x[4 * m], own, b0.x, b1.x);
+                multiply_in_tf32(x[4 * m + 1], own, b0.y, b1.y);
+                multiply_in_tf32(x[4 * m + 2], own, b0.z, b1.z);
+                multiply_in_tf32(x[4 * m + 3], own, b0.w, b1.w);
+            }
+        }
+    }
+    template <int W> static __device__ void store(act* to, const float (&x)[W / 8][4], u32 half, float factor, u32 head, bool whole) {
+#pragma unroll
+        for (u32 e = 0; e < W / 16; e++) {
+            u32 c = e / 2 * 32 + threadIdx.x % 4 * 8 + e % 2 * 4, n = e / 2 * 4, i = 2 * half + e % 2;
+            if (c < head) {
+                store_four(to + c, x[n][i] * factor, x[n + 1][i] * factor, x[n + 2][i] * factor, x[n + 3][i] * factor, head - c, whole);
             }
         }
     }
@@ -179,39 +242,15 @@ template <typename F, int W, int R> __device__ inline void fetch_pair(typename F
     }
 }
 
-// Two neighbouring numbers, at once where they can be.
-__device__ inline void store_two(act* to, float x, float y, bool second, bool whole) {
-#if HELD == 2
-    if (whole) {
-        *(u32*)to = two_bfloats(x, y);
-        return;
-    }
-#elif HELD == 0
-    if (whole) {
-        float2 both = {x, y};
-        *(float2*)to = both;
-        return;
-    }
-#endif
-    to[0] = x;
-    if (second) {
-        to[1] = y;
-    }
-}
-
 // A warp's 16 rows of results, those above and below times a factor each; `rows` of the block's 64 are there.
-template <int W> __device__ inline void store_rows(act* to, const float (&x)[W / 8][4], const float (&factors)[2], u32 apart, u32 head, u32 rows) {
+template <typename F, int W> __device__ inline void store_rows(act* to, const float (&x)[W / 8][4], const float (&factors)[2], u32 apart, u32 head, u32 rows) {
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    bool whole = ((u64)to & 7) == 0 && apart % 2 == 0 && head % 2 == 0;
+    bool whole = ((u64)to & 15) == 0 && apart % 4 == 0 && head % 4 == 0;
 #pragma unroll
     for (u32 half = 0; half < 2; half++) {
         u32 i = 16 * warp + lane / 4 + 8 * half;
-#pragma unroll
-        for (u32 n = 0; n < W / 8; n++) {
-            u32 c = 8 * n + lane % 4 * 2;
-            if (i < rows && c < head) {
-                store_two(to + (u64)i * apart + c, x[n][2 * half] * factors[half], x[n][2 * half + 1] * factors[half], c + 1 < head, whole);
-            }
+        if (i < rows) {
+            F::template store<W>(to + (u64)i * apart, x, half, factors[half], head, whole);
         }
     }
 }
@@ -267,3 +306,10 @@ template <typename F, int W> struct Left {
         }
     }
 };
+
+// Adds a warp's 16 by 16 weights, as a product left them, times 16 rows of a tile.
+template <typename F, int W> __device__ inline void add_products(float (&x)[W / 8][4], const float (&weights)[2][4], const typename F::Number* rows) {
+    u32 left[F::WEIGHTS];
+    F::as_left(left, weights[0], weights[1]);
+    F::template add_weighted<W>(x, left, rows);
+}
