@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import numpy
 
-from attention_time import Timer
 from gpu import Gpu
 from sources import read, sources
 from time_kernels import word
@@ -86,6 +85,21 @@ class Head:
             self.call("head_loss_states", tokens, 256, args)
 
 
+    def milliseconds(self, *parts):
+        self.run(*parts)
+        events = [ctypes.c_void_p(), ctypes.c_void_p()]
+        for event in events:
+            self.gpu.check(self.gpu.cuda.cuEventCreate(ctypes.byref(event), 0), "an event")
+        self.gpu.check(self.gpu.cuda.cuEventRecord(events[0], self.gpu.stream), "record")
+        for _ in range(ROUNDS):
+            self.run(*parts)
+        self.gpu.check(self.gpu.cuda.cuEventRecord(events[1], self.gpu.stream), "record")
+        self.gpu.check(self.gpu.cuda.cuEventSynchronize(events[1]), "wait")
+        name = "cuEventElapsedTime_v2" if hasattr(self.gpu.cuda, "cuEventElapsedTime_v2") else "cuEventElapsedTime"
+        ms = ctypes.c_float()
+        self.gpu.check(getattr(self.gpu.cuda, name)(ctypes.byref(ms), *events), "time")
+        return ms.value / ROUNDS
+
     def difference(self, count):
         """The largest relative difference of the gradient at the first states. The table repeats itself every 2^20 numbers."""
         wide = lambda size: ((self.noise * numpy.float32(size)).view(numpy.uint32) >> 16 << 16).view(numpy.float32).astype(numpy.float64)
@@ -107,12 +121,12 @@ class Head:
 def main():
     tokens, width, vocabulary = map(int, sys.argv[1:4]) if len(sys.argv) > 3 else (4096, 2048, 128256)
     gpu = Gpu(texts())
-    head, timer = Head(gpu, tokens, width, vocabulary), Timer(gpu)
+    head = Head(gpu, tokens, width, vocabulary)
     operations = 4 * tokens * width * vocabulary
     print(f"{tokens} tokens, {vocabulary} x {width}")
     for columns in PIECES:
         parts = ((True, True), (True, False), (False, True))
-        all_of, products, kernels = (1e3 * timer.seconds(lambda own=own: head.run(columns, *own), ROUNDS) for own in parts)
+        all_of, products, kernels = (head.milliseconds(columns, *own) for own in parts)
         rate = operations / products / 1e9
         print(f"pieces of {columns:5}: {all_of:7.3f} ms, products {products:7.3f} ({rate:4.0f} TFLOP/s), kernels {kernels:7.3f}", flush=True)
     head.run(PIECES[-1])

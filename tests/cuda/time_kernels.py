@@ -163,7 +163,7 @@ def head(b, tokens, columns, width):
         yield f"head_loss/head_loss_piece {about}{name}", held, 0, args, each * n
     args = [logits, 2, bias, targets, doubles, *known, states, fault, columns, 0, VOCABULARY, width, 0.0]
     yield f"head_loss/head_loss_piece {about} first, biased", held, 0, args, 6 * n
-    args = [states, known[0], table, 2, targets, known[0], VOCABULARY, width, 1.0]
+    args = [states, bias, table, 2, targets, known[0], VOCABULARY, width, 1.0]
     yield f"head_loss/head_loss_states {tokens} x {width}", rows(tokens, width), 0, args, 10 * tokens * width
     args = [doubles, *known, known[0], logits, logits, 0.0, tokens]
     yield f"head_loss/head_loss_rows {tokens}", blocks(tokens), 0, args, 36 * tokens

@@ -7,8 +7,8 @@ use crate::base::rng::Stream;
 use crate::program::op::{
     Activation, ActivationKind, Add, Arrange, Beyond, BinaryKind, Broadcast, Columns, Constant,
     Detach, Dropout, Elementwise, Epilogue, Find, Frequencies, Gated, Gather, HeadLoss, Indices,
-    MatMul, Noise, Over, Place, Precision, Preference, Reduce, ReduceKind, Reshape, Rotary,
-    Scatter, Unary, UnaryKind,
+    MatMul, Noise, Over, Place, Preference, Reduce, ReduceKind, Reshape, Rotary, Scatter, Unary,
+    UnaryKind,
 };
 use crate::program::{Axis, Block, DType, Dim, Feed, Pick, Real, TargetKind, Value};
 
