@@ -170,6 +170,34 @@ def head(b, tokens, columns, width):
     yield f"head_loss/head_loss_sum {tokens}", ((1, 1), 256), 0, [doubles, bias, known[0], tokens], 8 * tokens
 
 
+def thin(b, tokens, widths, rank, kind):
+    """LoRA's products as `thin_product.rs` launches them: the adapter's matrices in f32, the rest in f32 or bf16."""
+    size, narrow, most = (2 if kind else 4), (1 if kind else 0), 264
+    source = f"thin_product{kind}/"
+    for width in widths:
+        n, about = tokens * width, f"{tokens} x {width} x {rank}"
+        x, out, weight, small, sums = b.floats(n), b.floats(n), b.floats(width * rank), b.floats(tokens * rank), b.floats(most * width * rank)
+        for turned in (2, 0):
+            name = f"{source}thin_inner{kind} {about}{' turned' if turned else ''}"
+            args = [x, weight, small, 0, tokens, width, rank, turned | 4 * narrow, 2.0]
+            yield name, ((-(-tokens // 16), 1), 512), 0, args, n * size
+        wide, high = -(-width // 256), -(-tokens // 16)
+        tiles = min(max(wide * high // (2 * most), 1), 8)
+        for turned, added in ((2, 0), (0, 0), (2, out), (0, out)):
+            name = f"{source}thin_outer{kind} {about}{' turned' if turned else ''}{' added' if added else ''}"
+            args = [small, weight, out, added, tokens, width, rank, turned | 8 * narrow, tiles, 2.0]
+            yield name, ((wide * -(-high // tiles), 1), 128), 0, args, n * size * (2 if added else 1)
+        runs = max(min(-(-tokens // 512), most // -(-width // 64)), 1)
+        for turned in (0, 2):
+            name = f"{source}thin_rows{kind} {about}{' turned' if turned else ''}"
+            args = [x, small, sums, tokens, -(-tokens // runs), width, rank, turned | narrow]
+            yield name, ((-(-width // 64), runs), 256), 0, args, n * size
+        if runs > 1:
+            count = width * rank
+            args = [sums, out, 0, count, runs, 0, 2.0]
+            yield f"thin_product/thin_runs {about}", blocks(count), 0, args, 4 * count * (runs + 1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("place")
@@ -185,8 +213,9 @@ def main():
     best = 2 * size / seconds
     print(f"{'copy by the driver':60}{seconds * 1e6:10.1f} µs {best / 1e9:8.0f} GB/s")
     b.free()
+    products = [thin(b, *sizes, kind) for sizes in ((4096, (512, 2048, 8192), 8), (4096, (2048,), 16), (400, (1024, 4096), 4)) for kind in ("", "_as_bf16")]
     heads = [head(b, *sizes) for sizes in ((4096, 4096, 2048), (4096, 8192, 2048), (512, 8192, 2048), (2048, 2047, 2048))]
-    for group in (elementwise(b, ""), elementwise(b, "_as_bf16"), others(b), *heads):
+    for group in (elementwise(b, ""), elementwise(b, "_as_bf16"), others(b), *heads, *products):
         for name, (grid, block), shared, args, count in group:
             if options.only and name.split("/")[1].split("_as_")[0].split(" ")[0] not in options.only.split(","):
                 continue

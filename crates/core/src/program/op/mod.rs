@@ -281,7 +281,6 @@ pub fn sources() -> impl Iterator<Item = launch::KernelSource> {
         attention_grad::IN_BF16,
         attention_grad::IN_TF32,
         thin_product::SOURCE,
-        thin_product::SOURCE_TF32,
     ];
     SOURCES.iter().copied().flatten().chain(more).chain(formats)
 }

@@ -1,5 +1,4 @@
-//! Products in bf16 and in TF32 of which one size is small, as LoRA's are, by kernels of their own: cuBLAS has few blocks for
-//! them.
+//! Products in bf16 of which one size is small, as LoRA's are, by kernels of their own: cuBLAS has few blocks for them.
 
 use super::super::types::DType;
 use super::launch::{
@@ -9,10 +8,7 @@ use super::launch::{
 };
 use super::{Epilogue, MatMul, Precision, SizedCx};
 
-pub(super) const SOURCE: KernelSource =
-    source!("thin_product" with "tensor_core.cuh", "thin_product.cuh");
-pub(super) const SOURCE_TF32: KernelSource =
-    source!("thin_product_tf32" with "tensor_core.cuh", "thin_product.cuh");
+pub(super) const SOURCE: KernelSource = source!("thin_product" with "tensor_core.cuh");
 
 /// The largest size that is small: two tiles of a fragment, or the inner size of one.
 const THIN: u64 = 16;
@@ -20,12 +16,8 @@ const THIN: u64 = 16;
 /// Blocks that keep the largest GPUs busy, two for each multiprocessor.
 const BLOCKS: u64 = 264;
 
-/// Blocks among which a product over a short inner size is divided, and the most that one of them does, in steps.
-const OUTER_BLOCKS: u64 = 512;
-const OUTER_STEPS: u64 = 4;
-
 /// Rows that are worth a run of a sum over rows.
-const RUN: u64 = 256;
+const RUN: u64 = 512;
 
 // How operands and results are stored, as the kernels have it.
 const THIN_NARROW: u32 = 1;
@@ -37,33 +29,8 @@ const fn flag(flag: u32, set: bool) -> u32 {
     if set { flag } else { 0 }
 }
 
-/// The kernels of one kind of numbers.
-struct Kernels {
-    source: &'static str,
-    inner: &'static str,
-    outer: &'static str,
-    rows: &'static str,
-    runs: &'static str,
-}
-
-const BF16: Kernels = Kernels {
-    source: SOURCE.name,
-    inner: "thin_inner",
-    outer: "thin_outer",
-    rows: "thin_rows",
-    runs: "thin_runs",
-};
-const TF32: Kernels = Kernels {
-    source: SOURCE_TF32.name,
-    inner: "thin_inner_tf32",
-    outer: "thin_outer_tf32",
-    rows: "thin_rows_tf32",
-    runs: "thin_runs_tf32",
-};
-
 /// A product by its sizes, and which of its operands and its result are stored in bf16.
 struct Thin {
-    kernels: &'static Kernels,
     m: u64,
     n: u64,
     k: u64,
@@ -78,14 +45,11 @@ struct Thin {
 /// in which a row's products are added depends on the number of rows.
 pub(super) fn launches(op: &MatMul, (m, n, k): (u64, u64, u64), cx: &SizedCx) -> Option<Launches> {
     let (left, right, out) = (cx.inputs.first()?, cx.inputs.get(1)?, cx.outputs.first()?);
-    let kernels = match op.precision {
-        Precision::Bf16 if right.stored.blocks().is_none() => &BF16,
-        Precision::Tf32 if right.stored == DType::F32 => &TF32,
-        Precision::F32 | Precision::Tf32 | Precision::Bf16 => return None,
-    };
+    if op.precision != Precision::Bf16 || right.stored.blocks().is_some() {
+        return None;
+    }
     let [left, right, out] = [left, right, out].map(|x| x.stored == DType::BF16);
     let own = Thin {
-        kernels,
         m,
         n,
         k,
@@ -113,14 +77,14 @@ impl Thin {
 
     /// Adds a kernel whose activations are in bf16 or not.
     fn call(
-        &self,
         list: &mut Launches,
         (kernel, narrow): (&'static str, bool),
-        (grid, block): ([u64; 2], u32),
+        grid: [u64; 2],
+        block: u32,
         args: Vec<Arg>,
     ) {
         list.call(Call {
-            source: self.kernels.source,
+            source: SOURCE.name,
             kernel,
             held: if narrow { DType::BF16 } else { DType::F32 },
             grid: grid.map(|n| n as u32),
@@ -132,21 +96,16 @@ impl Thin {
 
     /// Over a short inner size.
     fn outer(&self, turned: bool) -> Launches {
-        // A warp has as many bytes of either type on their way.
-        let (wide, high) = (
-            self.n.div_ceil(256),
-            self.m.div_ceil(if self.out { 32 } else { 16 }),
-        );
-        let steps = (wide * high / OUTER_BLOCKS).clamp(1, OUTER_STEPS);
+        let (wide, high) = (self.n.div_ceil(256), self.m.div_ceil(16));
+        let tiles = (wide * high / (2 * BLOCKS)).clamp(1, 8);
         let stored =
             flag(THIN_NARROW, self.right) | flag(TURNED, turned) | flag(LEFT_NARROW, self.left);
         let mut args = args![In(0), In(1), Out(0), self.added];
         args.extend([self.m, self.n, self.k].map(|n| Arg::U32(n as u32)));
-        args.extend(args![stored, steps as u32, self.alpha]);
+        args.extend(args![stored, tiles as u32, self.alpha]);
         let mut list = self.list();
-        let grid = [wide * high.div_ceil(steps), 1];
-        let kernel = (self.kernels.outer, self.out);
-        self.call(&mut list, kernel, (grid, 128), args);
+        let grid = [wide * high.div_ceil(tiles), 1];
+        Self::call(&mut list, ("thin_outer", self.out), grid, 128, args);
         list
     }
 
@@ -158,9 +117,8 @@ impl Thin {
         args.extend([self.m, self.k, self.n].map(|n| Arg::U32(n as u32)));
         args.extend(args![stored, self.alpha]);
         let mut list = self.list();
-        let kernel = (self.kernels.inner, self.left);
-        let grid = [self.m.div_ceil(32), 1];
-        self.call(&mut list, kernel, (grid, 256), args);
+        let grid = [self.m.div_ceil(16), 1];
+        Self::call(&mut list, ("thin_inner", self.left), grid, 512, args);
         list
     }
 
@@ -177,11 +135,7 @@ impl Thin {
         let narrow = [self.left, self.right];
         let stored = flag(THIN_NARROW, narrow[thin]) | flag(TURNED, turned);
         let tiles = columns.div_ceil(64);
-        // Half as many blocks cost less than a second launch.
-        let runs = match BLOCKS / tiles {
-            0..=2 => 1,
-            most => (self.k / RUN).clamp(1, most),
-        };
+        let runs = self.k.div_ceil(RUN).min(BLOCKS / tiles).max(1);
         let plain = !self.out && self.alpha.to_bits() == 1.0_f32.to_bits();
         let all = self.m * self.n;
         let mut list = self.list();
@@ -195,23 +149,36 @@ impl Thin {
         let run = self.k.div_ceil(runs);
         args.extend([self.k, run, columns, width].map(|n| Arg::U32(n as u32)));
         args.push(Arg::U32(stored));
-        let kernel = (self.kernels.rows, narrow[long]);
-        self.call(&mut list, kernel, ([tiles, runs], 256), args);
+        Self::call(
+            &mut list,
+            ("thin_rows", narrow[long]),
+            [tiles, runs],
+            256,
+            args,
+        );
         if !direct {
             let stored = flag(OUT_NARROW, self.out);
-            let mut args = args![sums, Out(0), self.added, all, runs as u32];
-            args.extend(args![stored, self.alpha]);
+            let args = args![
+                sums,
+                Out(0),
+                self.added,
+                all,
+                runs as u32,
+                stored,
+                self.alpha
+            ];
             let blocks = all.div_ceil(256).min(1 << 14);
-            let kernel = (self.kernels.runs, false);
-            self.call(&mut list, kernel, ([blocks, 1], 256), args);
+            Self::call(&mut list, ("thin_runs", false), [blocks, 1], 256, args);
         }
         list
     }
 }
 
-/// Shapes that reach each kernel, in eights and not, with every width.
+/// Shapes that reach each kernel, in eights and not, with every width, and what is added.
 #[cfg(test)]
-fn shapes() -> Vec<((usize, usize, usize), bool, bool)> {
+pub(super) fn fixtures(all: &mut super::fixtures::Fixtures) {
+    use super::super::types::Real;
+    use super::fixtures::matrix;
     // Rows of the result, its columns, the inner size; whether each operand is stored turned.
     let outer = [
         (35, 264, 8),
@@ -233,7 +200,6 @@ fn shapes() -> Vec<((usize, usize, usize), bool, bool)> {
         (136, 16, 30),
         (8, 16, 1),
         (130, 1, 600),
-        (64, 12, 500),
     ];
     let mut shapes = Vec::new();
     for turned in [false, true] {
@@ -242,15 +208,7 @@ fn shapes() -> Vec<((usize, usize, usize), bool, bool)> {
     for &(m, n, k) in &rows {
         shapes.extend([((m, n, k), true, false), ((n, m, k), true, false)]);
     }
-    shapes
-}
-
-/// Each shape in each kind of numbers, and what is added.
-#[cfg(test)]
-pub(super) fn fixtures(all: &mut super::fixtures::Fixtures) {
-    use super::super::types::Real;
-    use super::fixtures::matrix;
-    for (i, ((m, n, k), a_t, b_t)) in shapes().into_iter().enumerate() {
+    for (i, ((m, n, k), a_t, b_t)) in shapes.into_iter().enumerate() {
         let seed = 2 * i as u64 + 40;
         let a = if a_t {
             matrix(seed, k, m)
@@ -267,31 +225,16 @@ pub(super) fn fixtures(all: &mut super::fixtures::Fixtures) {
             (Epilogue::None, 0.25),
             (Epilogue::Accumulate, 2.0),
         ] {
-            let own = |precision| MatMul {
-                precision,
+            let op = MatMul {
+                precision: Precision::Bf16,
                 epilogue,
                 ..MatMul::plain(a_t, b_t, Real::new(alpha))
             };
             let extra = (epilogue == Epilogue::Accumulate).then(|| matrix(seed, m, n));
-            let narrow = b.cast(DType::BF16);
-            for (precision, b) in [
-                (Precision::Tf32, &b),
-                (Precision::Bf16, &b),
-                (Precision::Bf16, &narrow),
-            ] {
-                let inputs = [a.clone(), b.clone()].into_iter().chain(extra.clone());
-                all.case(own(precision), inputs.collect::<Vec<_>>());
+            for b in [b.clone(), b.cast(DType::BF16)] {
+                let inputs = [a.clone(), b].into_iter().chain(extra.clone());
+                all.case(op.clone(), inputs.collect::<Vec<_>>());
             }
         }
-    }
-    // So many rows that a block goes down several steps.
-    for precision in [Precision::Tf32, Precision::Bf16] {
-        let op = MatMul {
-            precision,
-            ..MatMul::linear(Real::new(1.0), Epilogue::Accumulate)
-        };
-        let (m, n, k) = (16 * (2 * OUTER_BLOCKS as usize) + 7, 8, 3);
-        let inputs = [matrix(5, m, k), matrix(6, n, k), matrix(7, m, n)];
-        all.case(op, inputs);
     }
 }
