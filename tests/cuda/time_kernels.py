@@ -182,7 +182,7 @@ def thin(b, tokens, widths, rank, kind):
             args = [x, weight, small, 0, tokens, width, rank, turned | 4 * narrow, 2.0]
             yield name, ((-(-tokens // 16), 1), 512), 0, args, n * size
         wide, high = -(-width // 256), -(-tokens // 16)
-        tiles = min(max(wide * high // (2 * most), 1), 8)
+        tiles = min(max(wide * high // (2 * most), 1), 2)
         for turned, added in ((2, 0), (0, 0), (2, out), (0, out)):
             name = f"{source}thin_outer{kind} {about}{' turned' if turned else ''}{' added' if added else ''}"
             args = [small, weight, out, added, tokens, width, rank, turned | 8 * narrow, tiles, 2.0]

@@ -97,7 +97,7 @@ impl Thin {
     /// Over a short inner size.
     fn outer(&self, turned: bool) -> Launches {
         let (wide, high) = (self.n.div_ceil(256), self.m.div_ceil(16));
-        let tiles = (wide * high / (2 * BLOCKS)).clamp(1, 8);
+        let tiles = (wide * high / (2 * BLOCKS)).clamp(1, 2);
         let stored =
             flag(THIN_NARROW, self.right) | flag(TURNED, turned) | flag(LEFT_NARROW, self.left);
         let mut args = args![In(0), In(1), Out(0), self.added];
