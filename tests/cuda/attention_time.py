@@ -115,6 +115,7 @@ def measure(gpu, timer, shape, numbers_of, held, rounds, what):
     behind, ahead = 2**32 - 1, 0 if causal else 2**32 - 1
     sizes = [tokens, d, heads, shared_heads, len(lengths), tiles, longest, 1, 0, behind, ahead, number(head**-0.5), 0]
     sizes += [7, 9, int(p * 2**32), number(1 / (1 - p))]
+    sizes += [0] * 5 if numbers_of == "f32" else []  # nothing beside the keys: no other stream, no bias
     before = [up, q, k, v] + [o] * (numbers_of != "f32")
     calls = [
         (forward, [q, k, v, offsets, *drawn, o, lse, fault, *sizes], heads, shared[0], 4),

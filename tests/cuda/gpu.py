@@ -2,7 +2,9 @@
 
 import ctypes
 import glob
+import hashlib
 import os
+import pathlib
 import sys
 
 OPTIONS = ["--ftz=false", "--prec-sqrt=true", "--prec-div=true", "--fmad=false", "--std=c++17"]
@@ -88,7 +90,18 @@ class Gpu:
         return data.raw
 
     def compile(self, text):
-        """Machine code of a text."""
+        """Machine code of a text; kept below the folder that KERNELS names, if it does."""
+        keep = os.environ.get("KERNELS")
+        kept = keep and pathlib.Path(keep) / f"{hashlib.sha256((self.architecture + text).encode()).hexdigest()}.cubin"
+        if kept and kept.is_file():
+            return ctypes.create_string_buffer(kept.read_bytes())
+        made = self.compiled(text)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_bytes(made.raw)
+        return made
+
+    def compiled(self, text):
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         nvrtc = self.nvrtc
         checked(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None), "NVRTC")

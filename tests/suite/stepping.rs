@@ -204,7 +204,10 @@ fn groups_of_rates_are_counted_and_act() {
 /// Trains all of a small model with maps of 640 by 640, and gives its tensors, estimated and measured bytes.
 fn all_of_it(clip: &str) -> (Vec<(String, Tensor)>, u64, u64) {
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let (root, here) = (scratch.path(), std::env::current_dir().expect("a directory"));
+    let (root, here) = (
+        scratch.path(),
+        std::env::current_dir().expect("a directory"),
+    );
     std::fs::create_dir(root.join("model")).expect("made");
     let config = serde_json::json!({
         "architectures": ["RobertaForMaskedLM"], "model_type": "roberta", "vocab_size": 6100, "hidden_size": 640,
@@ -223,13 +226,19 @@ fn all_of_it(clip: &str) -> (Vec<(String, Tensor)>, u64, u64) {
     std::fs::write(&path, text).expect("written");
     run(&path);
     let store = std::fs::read_dir(root.join(".peftc/store")).expect("a store");
-    let mut found = store.flatten().map(|e| e.path().join("model/model.safetensors"));
+    let mut found = store
+        .flatten()
+        .map(|e| e.path().join("model/model.safetensors"));
     let model = found.find(|p| p.exists()).expect("a model");
     let tensors: std::collections::BTreeMap<_, _> = tensor::load(model).into_iter().collect();
     let result = std::fs::read_to_string(root.join(".peftc/runs/r/result.json")).expect("a result");
     let result: Value = serde_json::from_str(&result).expect("JSON");
     let bytes = |key: &str| result["stages"][0][key].as_u64().expect("bytes");
-    (tensors.into_iter().collect(), bytes("estimated_peak_bytes"), bytes("measured_peak_bytes"))
+    (
+        tensors.into_iter().collect(),
+        bytes("estimated_peak_bytes"),
+        bytes("measured_peak_bytes"),
+    )
 }
 
 #[test]

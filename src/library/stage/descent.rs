@@ -11,8 +11,8 @@ use super::{Diag, Sound, StageCx, keys, masks, select};
 use crate::library::error::{CONFLICTING_KEYS, NO_GRADIENT};
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, Add, Fill};
-use crate::program::{passes, verify};
 use crate::program::{Builder, Class, DType, Phase, Real, TensorType, Value, Verified};
+use crate::program::{passes, verify};
 
 pub(super) type Parts = (Update, Vec<Param>, Vec<Site>);
 

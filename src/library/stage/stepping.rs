@@ -65,8 +65,7 @@ pub(super) type Stepped<'a> = (&'a [Site], &'a [Param], &'a [(Value, Value)]);
 
 /// The global norm. Without clipping no update waits for it, and each large gradient gives its part where it is made.
 fn norm(b: &mut Builder, grads: &[Value], clips: bool) -> Value {
-    let (large, small): (Vec<Value>, Vec<Value>) =
-        grads.iter().partition(|&&g| is_large(b.ty(g)));
+    let (large, small): (Vec<Value>, Vec<Value>) = grads.iter().partition(|&&g| is_large(b.ty(g)));
     if clips || large.is_empty() {
         return b.push1(GradNorm, grads);
     }

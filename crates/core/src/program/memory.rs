@@ -95,7 +95,9 @@ fn walk(
         .map(|(_, v)| (v, program.ty(v).bytes(sizes)))
         .collect();
     let one = |bytes: u64| Sum::of(bytes, machine.device);
-    let mut total = live.values().fold(Sum::default(), |sum, &b| sum.plus(one(b)));
+    let mut total = live
+        .values()
+        .fold(Sum::default(), |sum, &b| sum.plus(one(b)));
     let on_host = matches!(machine.device, Device::Cpu);
     let alone = (0..program.nodes.len()).map(|i| i..i + 1);
     let groups: Vec<Range<usize>> = match on_host {
@@ -153,13 +155,9 @@ pub fn profile(
     machine: &Machine,
 ) -> Vec<u64> {
     let mut totals = Vec::with_capacity(program.nodes.len());
-    walk(
-        program,
-        schedule,
-        sizes,
-        machine,
-        |_, _, _, total| totals.push(total.bytes),
-    );
+    walk(program, schedule, sizes, machine, |_, _, _, total| {
+        totals.push(total.bytes)
+    });
     totals
 }
 
@@ -289,7 +287,9 @@ mod tests {
         let wide = map(&mut b, "wide", 4);
         b.output("wide", wide);
         let narrow: Vec<Value> = (0..4).map(|i| map(&mut b, &format!("n{i}"), 1)).collect();
-        let sum = narrow.into_iter().reduce(|sum, one| b.push1(Add, &[sum, one]));
+        let sum = narrow
+            .into_iter()
+            .reduce(|sum, one| b.push1(Add, &[sum, one]));
         b.output("narrow", sum.expect("some"));
         b.finish()
     }

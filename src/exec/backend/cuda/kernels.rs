@@ -183,7 +183,6 @@ fn machine_code((name, held): Module, architecture: &str) -> Result<Vec<u8>, Str
     Ok(code)
 }
 
-
 /// What NVRTC makes of a source.
 fn compile(source: &str, options: &[&str]) -> Result<Vec<u8>, String> {
     let said = |error: NvrtcError| format!("{error:?}");

@@ -23,6 +23,7 @@ use crate::program::op::Tensor;
 use crate::program::op::launch::{Arg, Call, Launch, Launches, Operand};
 use crate::program::{Bindings, DType, TensorType, Verified};
 
+mod constants;
 mod kernels;
 mod libraries;
 mod product;
@@ -32,7 +33,7 @@ mod stage;
 pub use libraries::{folders as library_folders, in_folder as library_in};
 use product::product_failed;
 use profile::Profile;
-use stage::{STAGED, Stage, unpinned};
+use stage::Stage;
 
 /// Oldest architecture: shared memory of 99 KiB a block, and what NVRTC 13 compiles for.
 const OLDEST: (i32, i32) = (8, 0);
@@ -65,6 +66,8 @@ pub struct Cuda {
     functions: BTreeMap<(&'static str, DType), CudaFunction>,
     modules: BTreeMap<kernels::Module, Arc<CudaModule>>,
     ahead: Arc<kernels::Ahead>,
+    /// What ops upload, by its words.
+    constants: BTreeMap<Vec<u32>, Block>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     architecture: String,
@@ -170,6 +173,7 @@ impl Cuda {
             functions: BTreeMap::new(),
             modules: BTreeMap::new(),
             ahead: Arc::default(),
+            constants: BTreeMap::new(),
             stream,
             context,
             architecture: format!("sm_{major}{minor}"),
@@ -223,59 +227,6 @@ impl Cuda {
     fn words(&self, args: &[Arg], blocks: &Blocks<'_>) -> Result<Vec<u64>, RunError> {
         let address = |operand| self.address(self.operand(blocks, operand)?);
         args.iter().map(|arg| arg.word(address)).collect()
-    }
-
-    /// Copies bytes to a block, through pinned memory.
-    fn send(&mut self, block: Block, bytes: &[u8]) -> Result<(), RunError> {
-        let failed = |e| driver("take data", e);
-        let to = self.slice(block)?;
-        if to.num_bytes() < bytes.len() {
-            return Err(RunError::bug("more data than a block holds"));
-        }
-        let to = address(to, &self.stream);
-        self.context.bind_to_thread().map_err(failed)?;
-        for (i, piece) in bytes.chunks(STAGED).enumerate() {
-            if self.stages.len() < STAGES {
-                self.stages
-                    .push(Stage::new(&self.context).map_err(unpinned)?);
-                self.stage = self.stages.len() - 1;
-            } else {
-                self.stage = (self.stage + 1) % STAGES;
-            }
-            let Some(stage) = self.stages.get_mut(self.stage) else {
-                return Ok(());
-            };
-            // The copy that last read this buffer, `STAGES` uploads ago, is waited for.
-            stage.read.synchronize().map_err(failed)?;
-            let pinned = stage.memory.as_mut_ptr().map_err(failed)?;
-            // SAFETY: the buffer has STAGED bytes, at least as many as are copied; no copy reads it now, and none
-            // that was asked for here will when it is written again; the block holds all pieces.
-            unsafe {
-                std::ptr::copy_nonoverlapping(piece.as_ptr(), pinned, piece.len());
-                let piece = std::slice::from_raw_parts(pinned, piece.len());
-                let at = to + (i * STAGED) as u64;
-                cudarc::driver::result::memcpy_htod_async(at, piece, self.stream.cu_stream())
-            }
-            .map_err(failed)?;
-            stage.read.record(&self.stream).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Takes pinned memory for a download until its ticket is collected; `None` if there is too little.
-    fn pinned(&mut self, size: usize) -> Option<usize> {
-        let size = size.next_multiple_of(64);
-        let free = |&at: &usize| {
-            let before = self.taken.range(..at).next_back();
-            let behind = self.taken.range(at..).next();
-            at + size <= RETURNS
-                && before.is_none_or(|(start, len)| start + len <= at)
-                && behind.is_none_or(|(start, _)| at + size <= *start)
-        };
-        let at = [self.next, 0].into_iter().find(free)?;
-        self.taken.insert(at, size);
-        self.next = at + size;
-        Some(at)
     }
 }
 
@@ -444,6 +395,9 @@ impl Backend for Cuda {
         launches: &Launches,
         blocks: &Blocks<'_>,
     ) -> Result<u64, RunError> {
+        let scratch = self.with_constants(launches, blocks.scratch)?;
+        let scratch = &scratch;
+        let blocks = &Blocks { scratch, ..*blocks };
         for launch in &launches.list {
             let begun = Instant::now();
             match launch {
@@ -451,25 +405,15 @@ impl Backend for Cuda {
                 Launch::Product(product) => self.multiply(product, blocks)?,
                 Launch::Copy { from, to } => {
                     let (from, to) = (self.operand(blocks, *from)?, self.operand(blocks, *to)?);
-                    if from != to {
-                        let (source, goal) = (self.address(from)?, self.address(to)?);
-                        let bytes = self
-                            .slice(from)?
-                            .num_bytes()
-                            .min(self.slice(to)?.num_bytes());
-                        // SAFETY: two live blocks of at least so many bytes.
-                        unsafe {
-                            cudarc::driver::result::memcpy_dtod_async(
-                                goal,
-                                source,
-                                bytes,
-                                self.stream.cu_stream(),
-                            )
-                        }
-                        .map_err(|e| driver("copy", e))?;
+                    if from == to {
+                        continue;
                     }
+                    self.copy(from, to)?;
                 }
                 Launch::Upload { to, words } => {
+                    if matches!(to, Operand::Scratch(_)) && self.constants.contains_key(words) {
+                        continue;
+                    }
                     let to = self.operand(blocks, *to)?;
                     self.send(to, bytemuck::cast_slice(words))?;
                 }
