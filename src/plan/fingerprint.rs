@@ -12,7 +12,7 @@ use crate::program::DType;
 use crate::program::op::Precision;
 
 /// Version of the fingerprints: it changes when the meaning of a recipe, or the numbers behind it, change.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 
 /// The part that stands for a prompt that another stage chooses: that stage's fingerprint.
 pub(super) const CHOSEN: &str = "chosen prompt";
