@@ -20,6 +20,7 @@
 # transformers, peft, tokenizers. CUDA's libraries are looked for in LD_LIBRARY_PATH, that python's packages, CUDA_HOME and
 # the usual places. DEVICE (cuda) may name another GPU, ROWS some of the rows that `compare` measures; DOCTOR_S, CURVES_S, BITS_S,
 # DEVICES_S, COMPARE_S, LANGUAGE_S, PROVE_S are the parts' seconds. `language` wants bitsandbytes for its rows in four bits.
+# PROVE_JOBS (8) recipes are proved at once; with one the memory of the whole GPU is watched, too, in six times the time.
 #
 # --rehearse: everything once, small, on the processor (or on DEVICE), to try the whole where there is no GPU.
 set -uo pipefail
@@ -79,7 +80,7 @@ else
   bits_args=()
   language_args=()
   devices_args=(--models mini,tales,random --precision f32,tf32,bf16_kept,nf4_kept,q8_0)
-  prove_args=(--draws 60 --precision any)
+  prove_args=(--draws 60 --precision any --jobs "${PROVE_JOBS:-8}")
   compare_args=(--shape large --methods "$rows" --precision f32,tf32,bf16 --peer-dtype f32,bf16 --batch 16,64
                 --steps 20 --warmup 5 --repeats 1)
 fi
