@@ -14,8 +14,8 @@ pub fn is_large(ty: &TensorType) -> bool {
     ty.bytes(&Bindings::default()) / 4 > SMALL
 }
 
-/// Rewrites a step so that what reads large gradients runs as soon as it can. Nothing moves where a number of all gradients is
-/// wanted first, as the factor that clips them. No bit changes.
+/// Rewrites a step so that what reads a large gradient runs as soon as it can, if a large one is made later. Nothing moves where
+/// a number of all gradients is wanted first, as the factor that clips them. No bit changes.
 #[must_use]
 pub fn early(program: &Program) -> Program {
     let Some(moves) = Moves::of(program) else {
@@ -68,14 +68,14 @@ impl Moves {
             waits.push(before);
             note(program, node, index, &mut touched);
         }
-        let last = first.checked_sub(1)?;
+        let updates = nodes.get(first..).unwrap_or_default();
         let mut moved = BTreeMap::new();
+        // Behind the last large gradient there is nothing to make room for.
+        let large = updates.iter().flat_map(|n| large_made(program, n));
+        let last = large.filter(|&made| made < first).max();
         for index in (first..nodes.len()).rev() {
-            let reads_large = nodes[index].inputs.iter().any(|&v| {
-                let made = matches!(program.def(v), Def::Node { .. });
-                made && is_large(program.ty(v))
-            });
-            let early = reads_large && places[index] < last;
+            let reads_large = large_made(program, &nodes[index]).next().is_some();
+            let early = reads_large && Some(places[index]) < last;
             if early || moved.contains_key(&index) {
                 moved.insert(index, places[index]);
                 let needed = waits[index].iter().filter(|&&i| i >= first);
@@ -91,6 +91,14 @@ impl Moves {
         }
         Some(Self { moved, behind })
     }
+}
+
+/// The nodes that make what is large of a node's inputs.
+fn large_made<'a>(program: &'a Program, node: &'a Node) -> impl Iterator<Item = usize> + 'a {
+    node.inputs.iter().filter_map(|&v| match program.def(v) {
+        Def::Node { node, .. } if is_large(program.ty(v)) => Some(node as usize),
+        _ => None,
+    })
 }
 
 /// The nodes that must have run before this one.
