@@ -69,7 +69,10 @@ pub(super) fn build(
         let pairs: Vec<(Value, Value)> = weights.iter().copied().zip(grads).collect();
         let stepped = (built.sites.as_slice(), trained.as_slice(), pairs.as_slice());
         updates(&mut b, cx, (rule, values), stepped)?;
-        Update::Whole(updating(&finished(b, cx.values)))
+        let step = finished(b, cx.values);
+        // Where the norm of all gradients clips, each waits for it.
+        let clips = keys::CLIP.get(cx.values) > 0.0;
+        Update::Whole(if clips { step } else { updating(&step) })
     };
     let mut params = built.params;
     params.extend(masks::fixed(cx, &trained));
