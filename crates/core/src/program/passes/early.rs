@@ -14,8 +14,8 @@ pub fn is_large(ty: &TensorType) -> bool {
     ty.bytes(&Bindings::default()) / 4 > SMALL
 }
 
-/// Rewrites a step so that what reads a large gradient runs as soon as it can, if a large one is made later. Nothing moves where
-/// a number of all gradients is wanted first, as the factor that clips them. No bit changes.
+/// Rewrites a step so that what reads a large gradient runs as soon as it can, if a large one is made later. What waits for a
+/// number of all gradients stays, as updates do that a norm clips; so this is for steps without clipping. No bit changes.
 #[must_use]
 pub fn early(program: &Program) -> Program {
     let Some(moves) = Moves::of(program) else {
