@@ -11,6 +11,7 @@ use super::exit;
 use super::options::{Common, Intent, Within, error, print, store_of};
 use super::screen::Screen;
 use crate::base::visible;
+use crate::library::counts::to_u32;
 use crate::library::data::form::Form;
 use crate::library::data::tokens::EncodedExample;
 use crate::library::tokenizer::Tokenizer;
@@ -110,7 +111,7 @@ impl Show {
                 format!("the data or the tokenizer of `{name}` are not at hand"),
             ));
         };
-        let mut examples = 0..set.len() as u32;
+        let mut examples = 0..to_u32(set.len());
         let found = match self.row {
             None => examples.next(),
             Some(row) => examples.find(|&e| set.row(e) == Some(row)),
@@ -123,7 +124,7 @@ impl Show {
             )));
         };
         let row = set.row(index);
-        let of_row = (index..set.len() as u32).take_while(|&e| e == index || set.row(e) == row);
+        let of_row = (index..to_u32(set.len())).take_while(|&e| e == index || set.row(e) == row);
         // Draws of demonstrations are far from each other, and their rows single.
         let examples = of_row.map(|index| set.get(index)).collect::<Result<_, _>>();
         let examples = examples.map_err(|unread| {

@@ -88,12 +88,8 @@ pub(crate) const INIT: Given<str> = Given::<str>::new(
     ("pretrained", "pretrained"),
     "`random` needs no weights, only config.json: to try speed and memory",
 );
-pub(crate) const SEED: Given<u64> = Given::<u64>::new(
-    "seed",
-    kind::int(0, u64::MAX),
-    (0, "0"),
-    "seed of `init = random`",
-);
+pub(crate) const SEED: Given<u64> =
+    Given::<u64>::new("seed", kind::SEED, (0, "0"), "seed of `init = random`");
 pub(crate) const TOKENIZER: Maybe<str> = Maybe::new(
     "tokenizer",
     kind::STR,
@@ -320,7 +316,7 @@ pub(crate) const CARVED_TEST: Maybe<Portion> =
     Maybe::new("test", kind::SHARE, "share of the rows that become `test`");
 pub(crate) const CARVED_SEED: Given<u64> = Given::<u64>::new(
     "seed",
-    kind::int(0, u64::MAX),
+    kind::SEED,
     (0, "0"),
     "seed that decides which rows go where",
 );
@@ -347,12 +343,12 @@ static CARVED: Schema = Schema {
 };
 pub(crate) const TAKE: Maybe<u64> = Maybe::new(
     "take",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     "use only the first so many examples of each split",
 );
 pub(crate) const SHUFFLE: Maybe<u64> = Maybe::new(
     "shuffle",
-    kind::int(0, u64::MAX),
+    kind::SEED,
     "shuffle each split with this seed before `take`",
 );
 pub(crate) const FORMAT: Maybe<str> = Maybe::new(
@@ -470,7 +466,7 @@ pub(crate) const DEMONSTRATION_LENGTH: Given<u64> = Given::<u64>::new(
 );
 pub(crate) const DEMONSTRATION_SEED: Given<u64> = Given::<u64>::new(
     "demonstration_seed",
-    kind::int(0, u64::MAX),
+    kind::SEED,
     (42, "42"),
     "seed of their draws",
 );

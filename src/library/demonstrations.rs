@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::rng::Stream;
+use crate::library::counts::to_u32;
 
 /// A filled prompt of known class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +79,7 @@ impl Demonstrations {
             let mut taken: Vec<usize> = own.into_iter().collect();
             for slot in 0..self.each {
                 let number = class as u64 * self.each + slot;
-                let [a, b, _, _] = stream.block([word(0), word(1), number as u32, draw]);
+                let [a, b, _, _] = stream.block([word(0), word(1), to_u32(number), draw]);
                 let random = u128::from(a) | (u128::from(b) << 32);
                 let free = examples.len().saturating_sub(taken.len());
                 let mut place = ((random * free as u128) >> 64) as usize;

@@ -4,6 +4,7 @@
 pub mod candidates;
 pub mod chat;
 pub mod combine;
+pub mod counts;
 pub mod data;
 pub mod decl;
 pub mod demonstrations;

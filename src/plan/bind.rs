@@ -15,6 +15,7 @@ use crate::base::world::{Location, World};
 use crate::base::{Diags, Span};
 use crate::files::gguf::Gguf;
 use crate::library::chat::ChatTemplate;
+use crate::library::counts::to_u32;
 use crate::library::data::form::{Form, Learn, Supervision};
 use crate::library::data::set::DataSet;
 use crate::library::data::tokens::{EncodedSet, Marking};
@@ -159,7 +160,7 @@ impl Want<'_> {
     pub(super) fn longest(&self) -> u32 {
         let most = self.rows.sides.map_or(u64::MAX, |sides| sides.longest);
         let target = self.task.target_length().map_or(0, |n| n.min(most) + 1);
-        (self.max_length + u64::from(self.marking.virtual_tokens) + target) as u32
+        to_u32(self.max_length + u64::from(self.marking.virtual_tokens) + target)
     }
 }
 

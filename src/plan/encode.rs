@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::bind::Want;
 use super::source::DataSource;
 use crate::base::world::World;
+use crate::library::counts::to_u32;
 
 use crate::library::data::DataError;
 use crate::library::data::form::{Form, Learn, Supervision};
@@ -210,7 +211,7 @@ impl Each<'_> {
         let mut rows = RowsHash::default();
         let mut making = 0;
         let mut supervision = Supervision::default();
-        for draw in 0..self.want.draws as u32 {
+        for draw in 0..to_u32(self.want.draws) {
             // All draws have the same rows.
             let mut surveyor = surveyor.as_mut().filter(|_| draw == 0);
             let mut waiting: Vec<(u32, Example)> = Vec::new();

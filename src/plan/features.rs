@@ -4,6 +4,7 @@
 
 use super::estimate::evaluation_sizes;
 use super::split::Lengths;
+use crate::library::counts::to_u32;
 use crate::library::net::{Owner, Param};
 use crate::library::schema::Values;
 use crate::library::stage::job::{Features, Fit, Job, Routine, Update, kept_as};
@@ -230,7 +231,7 @@ pub(super) fn reference_sizes(
     let length = |i: usize| list.get(i).map_or(0, |&n| n as usize);
     Features::chunks(&list, list.len() as u64, together)
         .map(|range| {
-            let own = range.clone().map(|i| (i as u32, length(i)));
+            let own = range.clone().map(|i| (to_u32(i), length(i)));
             let places = reads.map_or(0, |reads| reads.places(own));
             Bindings::of_lengths(range.map(length)).reading(places)
         })

@@ -7,6 +7,7 @@ use super::error::{BAD_LABEL_WORD, BAD_PROMPT};
 use super::stages::{Chooser, Handed};
 use crate::base::{Diag, Diags, Span, suggest};
 use crate::library::candidates::Word;
+use crate::library::counts::to_u32;
 use crate::library::decl;
 use crate::library::prompt::{Prompt, Template};
 use crate::library::schema::Values;
@@ -213,7 +214,7 @@ pub(super) fn class_words(
         texts.dedup();
         let place = |text: &String| Word {
             text: text.clone(),
-            token: texts.binary_search(&text).unwrap_or(0) as u32,
+            token: to_u32(texts.binary_search(&text).unwrap_or(0)),
         };
         // Nor need the classes be known: then the lists are theirs in order.
         let own = |(i, class): (usize, &String)| {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Plan;
+use crate::library::counts::to_u32;
 use crate::program::graph::{Def, Node, Program, Value, ValueInfo};
 use crate::program::passes::pipeline;
 use crate::program::prefix::{Cut, cut};
@@ -63,7 +64,7 @@ impl Plan {
 impl Joining {
     /// Puts the nodes of a program behind those that are there. Gives its values' new ones, by their places.
     fn add(&mut self, from: &Program) -> Vec<Value> {
-        let behind = self.to.nodes.len() as u32;
+        let behind = to_u32(self.to.nodes.len());
         let each = from
             .values
             .iter()
@@ -84,7 +85,7 @@ impl Joining {
             self.to.nodes.push(Node {
                 inputs: new(&node.inputs),
                 outputs: new(&node.outputs),
-                label: at as u32,
+                label: to_u32(at),
                 ..node.clone()
             });
         }
@@ -105,7 +106,7 @@ impl Joining {
         if let Some(&known) = known {
             return known;
         }
-        let new = Value(self.to.values.len() as u32);
+        let new = Value(to_u32(self.to.values.len()));
         let def = match (info.def, resident) {
             (Def::Feed(feed), _) => {
                 self.feeds.insert(feed, new);
@@ -119,7 +120,7 @@ impl Joining {
             (Def::Resident(_), Some(resident)) => {
                 self.residents.insert(resident.name.clone(), new);
                 self.to.residents.push(resident.clone());
-                Def::Resident(self.to.residents.len() as u32 - 1)
+                Def::Resident(to_u32(self.to.residents.len()) - 1)
             }
         };
         self.to.values.push(ValueInfo {

@@ -3,6 +3,7 @@
 use super::split::Lengths;
 use super::stages::Sets;
 use super::{Stage, estimate, features};
+use crate::library::counts::to_u32;
 use crate::library::method::Tuning;
 use crate::library::schema::{Checked, Values};
 use crate::library::stage::keys;
@@ -119,7 +120,7 @@ fn needs_of(
         .map(|s| {
             let lengths = &s.as_ref()?.lengths;
             Some(if key == "max_length" {
-                lengths.cut(value as u32)
+                lengths.cut(to_u32(value))
             } else {
                 lengths.clone()
             })

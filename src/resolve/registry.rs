@@ -164,4 +164,45 @@ mod tests {
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(checked > 40);
     }
+
+    /// Whole numbers that are no side of a tensor: seeds, and counts of steps, examples, blocks and places, which a
+    /// training, its data or its model bound.
+    const COUNTS: [&str; 20] = [
+        "seed",
+        "shuffle",
+        "demonstration_seed",
+        "projection_seed",
+        "take",
+        "epochs",
+        "steps",
+        "patience",
+        "tinit",
+        "tfinal",
+        "delta_t",
+        "begins",
+        "last",
+        "period",
+        "accumulate",
+        "samples",
+        "n",
+        "keep",
+        "blocks",
+        "frequencies",
+    ];
+
+    #[test]
+    fn sides_of_tensors_are_bounded() {
+        for schema in all() {
+            for key in schema.keys {
+                let whole = match key.kind {
+                    Kind::ByPlace(own) => *own,
+                    own => own,
+                };
+                if let Kind::Int(_, most) | Kind::Batch(_, most) = whole {
+                    let bounded = most <= 1 << 32 || COUNTS.contains(&key.name);
+                    assert!(bounded, "`{}` of `{}`: {most}", key.name, schema.name);
+                }
+            }
+        }
+    }
 }

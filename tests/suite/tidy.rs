@@ -55,6 +55,36 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("safetensors", &["files", "exec"]),
 ];
 
+/// Files that cut numbers to fewer bits on purpose. Everywhere else a count becomes a `u32` by `library::counts`.
+const CUT: &[(&str, &str)] = &[
+    ("exec/backend/alloc.rs", "digits"),
+    ("exec/backend/cuda/kernels.rs", "bytes of a C string"),
+    ("exec/backend/rehearsed.rs", "a double of a GPU, for tests"),
+    ("exec/export/gguf.rs", "a hash"),
+    (
+        "library/data/set/cells.rs",
+        "a whole float that is in bounds",
+    ),
+    (
+        "library/method/supertuning.rs",
+        "a whole float that is in bounds",
+    ),
+    (
+        "library/method/unfreeze.rs",
+        "an exponent that is in bounds",
+    ),
+    ("library/model/rope.rs", "a float that is in bounds"),
+    ("library/numpy.rs", "words of a generator"),
+    (
+        "library/task/next_token.rs",
+        "a class that a program put into a float",
+    ),
+    ("library/tokenizer/mod.rs", "a segment that is in bounds"),
+    ("library/torch.rs", "words of a generator"),
+    ("cli/lsp/server.rs", "a constant of the protocol"),
+    ("cli/logs/tensorboard.rs", "digits"),
+];
+
 /// The sources of both crates.
 const SOURCES: [&str; 2] = ["src", "crates/core/src"];
 
@@ -331,6 +361,34 @@ fn rustfmt_sees_every_source() {
         "no `mod` line names {}",
         unseen.join(", ")
     );
+}
+
+#[test]
+fn counts_become_narrower_in_one_place() {
+    let narrower = ["u32", "u16", "u8", "i32", "i16", "i8"].map(|name| format!(" as {name}"));
+    let mut cutting = BTreeSet::new();
+    all_sources(Path::new("src"), &mut |path| {
+        let text = std::fs::read_to_string(path).expect("a source");
+        let own = path.strip_prefix("src").expect("a file below it");
+        let tests = own.to_string_lossy().ends_with("tests.rs");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let is_cut = |line: &str| {
+            narrower.iter().any(|cast| {
+                let after = line.split(cast.as_str()).skip(1);
+                let mut ends = after.map(|rest| !rest.starts_with(char::is_alphanumeric));
+                ends.any(|ends| ends)
+            })
+        };
+        if !tests
+            && code
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && is_cut(line))
+        {
+            cutting.insert(own.to_string_lossy().into_owned());
+        }
+    });
+    let known: BTreeSet<String> = CUT.iter().map(|(file, _)| (*file).to_owned()).collect();
+    assert_eq!(cutting, known, "see `library/counts.rs`");
 }
 
 fn all_sources(folder: &Path, each: &mut dyn FnMut(&Path)) {

@@ -3,6 +3,7 @@
 use crate::exec::interpreter::Outputs;
 use crate::files::RunError;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::EncodedSet;
 use crate::program::op::Tensor;
 use crate::program::prefix::Kept;
@@ -40,7 +41,7 @@ impl Made<'_> {
         let examples = indices.len() as u64;
         let of_tokens = (
             self.before.0 + tokens(0..first),
-            tokens(first..first + indices.len() as u32),
+            tokens(first..first + to_u32(indices.len())),
         );
         let of_examples = (self.before.1 + u64::from(first), examples);
         let each = self.kept.iter().map(|kept| {

@@ -29,6 +29,7 @@ use crate::files::RunError;
 use crate::files::durable;
 use crate::files::sums;
 use crate::files::tensorfile::{bytes_of, bytes_of_mut};
+use crate::library::counts::to_u32;
 use crate::library::data::batch::{Packed, pack};
 use crate::library::data::tokens::EncodedSet;
 use crate::library::model::Positions;
@@ -149,7 +150,7 @@ fn key(set: &EncodedSet, place: Cache<'_>) -> Result<String, RunError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(place.identity.as_bytes());
     hasher.update(format!("{:?}", place.positions).as_bytes());
-    for i in 0..set.len() as u32 {
+    for i in 0..to_u32(set.len()) {
         let example = set.get(i)?;
         hasher.update(&(example.ids.len() as u64).to_le_bytes());
         hasher.update(bytemuck::cast_slice(&example.ids));
@@ -215,7 +216,7 @@ fn fill(
             reader.note()?;
             return Err(RunError::interrupted(signal));
         }
-        let indices: Vec<u32> = range.clone().map(|i| i as u32).collect();
+        let indices: Vec<u32> = range.clone().map(to_u32).collect();
         let reads = place.reads.map(Reads::evaluation);
         let mut packed = pack(set, &indices, place.positions, reads, &want)?;
         if want.contains(&Feed::LossScale) {

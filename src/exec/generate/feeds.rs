@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Generation, Prompt};
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::{marked, own_id, plain};
 use crate::library::generate::{Piece, whole};
 use crate::program::op::Tensor;
@@ -46,13 +47,13 @@ impl Generation<'_> {
             for feed in program.program().feeds().map(|(feed, _)| feed) {
                 let moves = || {
                     let rooms = run.iter().map(|(of, _)| *of as u64 * pairing.capacity);
-                    rooms.map(|row| row as u32).collect()
+                    rooms.map(to_u32).collect()
                 };
                 feeds.extend(self.of_sources(feed, &sources, moves).map(|x| (feed, x)));
             }
             runner.run(program, feeds, &sizes)?;
         }
-        Ok(lengths.iter().map(|&n| n as u32).collect())
+        Ok(lengths.iter().map(|&n| to_u32(n)).collect())
     }
 
     /// An input of the program that reads sources; `rows` says where each source is kept.
@@ -68,7 +69,7 @@ impl Generation<'_> {
         };
         let ends = || {
             let ends = sources.iter().scan(0, |end, source| {
-                *end += source.len() as u32;
+                *end += to_u32(source.len());
                 Some(*end)
             });
             std::iter::once(0).chain(ends)
@@ -89,7 +90,7 @@ impl Generation<'_> {
             }
             Feed::Moves => {
                 let each = ends().zip(rows()).zip(sources);
-                let moves = each.flat_map(|((from, to), own)| [from, to, own.len() as u32]);
+                let moves = each.flat_map(|((from, to), own)| [from, to, to_u32(own.len())]);
                 Tensor::new(moves.collect(), &[sources.len(), 3])
             }
             _ => return None,
@@ -122,9 +123,9 @@ impl Generation<'_> {
         if copies.is_empty() {
             return Ok(());
         }
-        let row = |place: usize| (place as u64 * self.capacity) as u32;
+        let row = |place: usize| to_u32(place as u64 * self.capacity);
         let each = copies.iter();
-        let list = each.flat_map(|&(from, to, tokens)| [row(from), row(to), tokens as u32]);
+        let list = each.flat_map(|&(from, to, tokens)| [row(from), row(to), to_u32(tokens)]);
         let moves = Tensor::new(list.collect(), &[copies.len(), 3]);
         let sizes = Bindings::of_lengths(copies.iter().map(|_| 0));
         let feeds = vec![(Feed::Moves, moves)];
@@ -161,17 +162,17 @@ impl Generation<'_> {
             positions.extend(places.skip(piece.tokens.start));
             let length = self.positions.count(all.iter().map(|&id| own_id(id)));
             lengths.extend(std::iter::repeat_n(length, piece.tokens.len()));
-            offsets.push(ids.len() as u32);
-            last.push((ids.len() as u32).saturating_sub(1));
+            offsets.push(to_u32(ids.len()));
+            last.push(to_u32(ids.len()).saturating_sub(1));
             cached.extend([
-                (piece.of as u64 * self.capacity) as u32,
-                piece.tokens.start as u32,
+                to_u32(piece.of as u64 * self.capacity),
+                to_u32(piece.tokens.start),
             ]);
             // All texts of a search are made of one source.
             let source = piece.of / self.settings.beams.count.max(1) as usize;
             let capacity = self.pairing.map_or(0, |pairing| pairing.capacity);
             kept.extend([
-                (source as u64 * capacity) as u32,
+                to_u32(source as u64 * capacity),
                 sources.get(source).copied().unwrap_or(0),
             ]);
         }

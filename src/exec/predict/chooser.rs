@@ -8,6 +8,7 @@ use crate::exec::features::Examples;
 use crate::exec::observe::Observer;
 use crate::exec::stage::score::{Walk, stream};
 use crate::files::RunError;
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::{EncodedExample, Maker, Notes, Target};
 use crate::library::model::{self, Model, Positions};
 use crate::library::task::{self, Asked, Reads, Task};
@@ -107,7 +108,7 @@ impl Chooser<'_> {
                 let example = EncodedExample {
                     ids: marked.encoded.ids,
                     segments: marked.encoded.segments,
-                    mask: option.len() as u32,
+                    mask: to_u32(option.len()),
                     label: Target::None,
                     learned: marked.learned,
                     task: 0,

@@ -11,6 +11,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::observe::Observer;
 use crate::exec::stage::score::{Walk, averaged, score};
 use crate::files::RunError;
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Notes, Target};
 use crate::library::metric::Predictions;
 use crate::library::model::Positions;
@@ -206,7 +207,7 @@ impl Session {
                 columns: &own.description.text,
                 demonstrations: own.demonstrations.as_ref(),
             });
-            let draws = 0..self.draws as u32;
+            let draws = 0..to_u32(self.draws);
             for (draw, (row, texts)) in draws.flat_map(|draw| {
                 let rows = (0_u32..).zip(rows);
                 rows.map(move |row| (draw, row))
@@ -226,7 +227,7 @@ impl Session {
         }
         Ok(Prepared {
             examples,
-            rows: rows.len() as u32,
+            rows: to_u32(rows.len()),
         })
     }
 

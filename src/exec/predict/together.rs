@@ -13,6 +13,7 @@ use crate::exec::features::Made;
 use crate::exec::observe::Observer;
 use crate::exec::stage::score::{Walk, score};
 use crate::files::RunError;
+use crate::library::counts::to_u32;
 use crate::library::data::batch::pack;
 use crate::library::data::tokens::EncodedSet;
 use crate::library::task::Form;
@@ -68,7 +69,7 @@ impl Together {
         let all = parts.iter().flat_map(|part| part.rows.examples().cloned());
         let all: EncodedSet = all.collect();
         let want: Vec<Feed> = program.program().feeds().map(|(feed, _)| feed).collect();
-        let every: Vec<u32> = (0..all.len() as u32).collect();
+        let every: Vec<u32> = (0..to_u32(all.len())).collect();
         let packed = pack(&all, &every, first.session.positions, None, &want)?;
         let mut runner = first.session.runner();
         let outputs = runner.run(program, packed.feeds, &packed.sizes)?;

@@ -10,6 +10,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::observe::Observer;
 use crate::files::RunError;
 use crate::files::durable::{failed, write_atomically};
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::{EncodedSet, unmarked};
 use crate::library::generate::with_stops;
 use crate::library::metric::TextPair;
@@ -56,7 +57,7 @@ impl Work<'_> {
         let path = self.dir.join(TEXTS);
         let mut pairs = Vec::with_capacity(set.len());
         write_atomically(&path, &mut |out| {
-            let all: Vec<u32> = (0..set.len() as u32).collect();
+            let all: Vec<u32> = (0..to_u32(set.len())).collect();
             pairs.clear();
             for group in all.chunks(job.places.max(1) as usize) {
                 let (asked, prompts) = asked(set, group, &generation)?;

@@ -4,6 +4,7 @@ use crate::exec::features::Examples;
 use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer};
 use crate::files::RunError;
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::Target;
 use crate::library::metric::{Metric, Predictions};
 use crate::library::task::{Reads, Task};
@@ -88,7 +89,7 @@ pub fn stream(
 ) -> Result<Predictions, RunError> {
     let want: Vec<Feed> = program.program().feeds().map(|(f, _)| f).collect();
     let set = walk.source.set;
-    let order: Vec<u32> = (0..set.len() as u32).collect();
+    let order: Vec<u32> = (0..to_u32(set.len())).collect();
     let reads = walk.reads.map(Reads::evaluation);
     let mut predictions = Predictions::default();
     let (mut sum, mut done) = (0.0, 0);
@@ -113,7 +114,7 @@ pub fn stream(
         let about: Vec<(u32, u32, Target)> = match reads {
             // Of a pair, the first and the second.
             Some(_) if !walk.task.scores_places() => {
-                let group = walk.task.group().max(1) as u32;
+                let group = to_u32(walk.task.group().max(1));
                 let own = chunk.iter();
                 own.map(|&example| (example, example % group, Target::None))
                     .collect()

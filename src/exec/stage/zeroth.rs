@@ -2,6 +2,7 @@
 
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
+use crate::library::counts::to_u32;
 use crate::library::stage::job::{Fit, Update};
 use crate::program::op::Tensor;
 use crate::program::{Bindings, Feed, Verified};
@@ -19,7 +20,7 @@ fn apply(
         ),
         (
             Feed::Draw,
-            Tensor::new(vec![step as u32, sample as u32], &[2]),
+            Tensor::new(vec![to_u32(step), to_u32(sample)], &[2]),
         ),
     ];
     runner.run(perturb, feeds, &Bindings::default()).map(drop)

@@ -6,6 +6,7 @@ use super::tokens::{
     EncodedExample, EncodedSet, Target, Unread, marked, own_id, plain, virtual_ones,
 };
 use crate::base::rng::Stream;
+use crate::library::counts::to_u32;
 use crate::program::op::{Element, Tensor};
 use crate::program::{Axis, Bindings, Feed, Mark, Pick, Sym, TargetKind};
 
@@ -26,7 +27,7 @@ pub fn order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
     if shuffle {
         Stream::new(seed, &format!("shuffle/{epoch}")).permutation(n)
     } else {
-        (0..n as u32).collect()
+        (0..to_u32(n)).collect()
     }
 }
 
@@ -86,7 +87,7 @@ impl Batch {
         let mut read = Vec::new();
         let mut sources = matches!(reads, Some(ReadDraw::Targets)).then(Vec::new);
         for (index, example) in &mut examples {
-            let start = tokens as u32;
+            let start = to_u32(tokens);
             let mut places = reads.map(|reads| reads.places(*index, example));
             if let Some(sources) = &mut sources {
                 let empty = EncodedExample {
@@ -99,7 +100,7 @@ impl Batch {
                 };
                 let (source, own) = std::mem::replace(example, empty).streams();
                 for place in places.iter_mut().flatten() {
-                    place.position = place.position.saturating_sub(source.len() as u32);
+                    place.position = place.position.saturating_sub(to_u32(source.len()));
                 }
                 sources.push(source);
                 *example = own;
@@ -225,7 +226,7 @@ impl Batch {
         };
         match pick {
             Pick::First => at(|_| 0),
-            Pick::Last => at(|e| (e.ids.len() as u32).max(1) - 1),
+            Pick::Last => at(|e| to_u32(e.ids.len()).max(1) - 1),
             Pick::Mask => at(|e| e.mask),
             Pick::Places => rows(self.read.len(), 1, self.read.iter().map(|(row, ..)| *row)),
         }
@@ -237,7 +238,7 @@ impl Batch {
         match axis {
             Axis::Tokens => {
                 let own = |(index, e): &(u32, EncodedExample)| {
-                    let (index, length) = (*index, e.ids.len() as u32);
+                    let (index, length) = (*index, to_u32(e.ids.len()));
                     (0..length).flat_map(move |place| [index, place])
                 };
                 rows(self.tokens, 2, examples().flat_map(own))
@@ -255,7 +256,7 @@ impl Batch {
                 let count = self.sources().map(<[u32]>::len).sum();
                 let each = examples().zip(self.sources());
                 let own = each.flat_map(|((index, _), source)| {
-                    (0..source.len() as u32).flat_map(move |place| [*index, place])
+                    (0..to_u32(source.len())).flat_map(move |place| [*index, place])
                 });
                 rows(count, 2, own)
             }
@@ -266,7 +267,7 @@ impl Batch {
     fn owners(&self) -> Tensor {
         let of = |row: u32| self.starts.partition_point(|&start| start <= row);
         let own = self.read.iter();
-        let own = own.map(|(row, ..)| of(*row).saturating_sub(1) as u32);
+        let own = own.map(|(row, ..)| to_u32(of(*row).saturating_sub(1)));
         rows(self.read.len(), 1, own)
     }
 
@@ -320,7 +321,7 @@ impl Batch {
                 rows(self.tokens, 1, self.examples.iter().flat_map(own))
             }
             Feed::Offsets => {
-                let ends = self.starts.iter().copied().chain([self.tokens as u32]);
+                let ends = self.starts.iter().copied().chain([to_u32(self.tokens)]);
                 rows(self.starts.len() + 1, 1, ends)
             }
             Feed::SourceIds => self.of_sources(|source| source.iter().copied().map(plain)),
@@ -330,7 +331,7 @@ impl Batch {
             Feed::SourceOffsets => {
                 let mut end = 0;
                 let ends = self.sources().map(|source| {
-                    end += source.len() as u32;
+                    end += to_u32(source.len());
                     end
                 });
                 let ends: Vec<u32> = std::iter::once(0).chain(ends).collect();

@@ -12,6 +12,7 @@ use super::{About, Cell, DataError, FORMATS, Format, OF_COLUMN, RowRec, format_n
 use crate::base::rng::Stream;
 use crate::base::suggest;
 use crate::base::world::World;
+use crate::library::counts::to_u32;
 use cells::{answered, conversation, said, task_of, words};
 use found::Found;
 use key::{Key, Numbers};
@@ -236,7 +237,7 @@ impl<'a> Reading<'a> {
         }
         let own: Vec<u32> = match &self.spec.carve {
             Some(carve) => carve.rows(rows, groups),
-            None => (0..rows as u32).collect(),
+            None => (0..to_u32(rows)).collect(),
         };
         let order: Vec<u32> = match self.spec.shuffle {
             Some(seed) => {
@@ -250,7 +251,7 @@ impl<'a> Reading<'a> {
         let mut places = vec![LEFT_OUT; rows];
         for (place, row) in (0..most).zip(order) {
             if let Some(own) = places.get_mut(row as usize) {
-                *own = place as u32;
+                *own = to_u32(place);
             }
         }
         Some(places)

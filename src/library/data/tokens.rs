@@ -23,6 +23,7 @@ use super::form::Supervision;
 use super::positioned::read_at;
 use super::report::{Findings, Survey};
 use crate::base::world::{Keep, Kept};
+use crate::library::counts::to_u32;
 
 mod example;
 mod row;
@@ -378,7 +379,7 @@ impl Maker {
         };
         let row = Row {
             at: self.at,
-            length: example.ids.len() as u32,
+            length: to_u32(example.ids.len()),
             mask: example.mask,
             label,
             check: check(self.bytes.get(begin..).unwrap_or_default()),
@@ -392,8 +393,8 @@ impl Maker {
 
     /// Keeps a list of classes, and gives its place.
     fn keep(&mut self, list: &[u32]) -> u32 {
-        let at = self.lists.len() as u32;
-        self.lists.push(list.len() as u32);
+        let at = to_u32(self.lists.len());
+        self.lists.push(to_u32(list.len()));
         self.lists.extend_from_slice(list);
         at
     }

@@ -2,6 +2,7 @@
 
 use super::svd::DECOMPOSITION;
 use super::{BaseParam, Derive};
+use crate::library::counts::to_u32;
 use crate::linalg::{decompose, in_own_threads, svd_scratch_bytes};
 
 /// What pairs are ranked by.
@@ -93,7 +94,7 @@ impl Derive for Aligned {
         let d = in_own_threads(|| decompose(&weight, out, input, rank, None))?;
         drop(weight);
         let scores = self.scores(&d.u, &d.v);
-        let mut order: Vec<u32> = (0..(rank * rank) as u32).collect();
+        let mut order: Vec<u32> = (0..to_u32(rank * rank)).collect();
         let score = |i: u32| scores.get(i as usize).copied().unwrap_or_default();
         // The largest with their signs; of equal ones the first.
         order.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));

@@ -4,6 +4,7 @@ use faer::{Mat, MatRef};
 
 use super::super::torch::Generator;
 use super::{BaseParam, Derive, Remade};
+use crate::library::counts::to_u32;
 use crate::linalg::{in_own_threads, svd_scratch_bytes, thin, times};
 use crate::program::Real;
 
@@ -154,7 +155,7 @@ impl Joint {
             // Of each row all columns but the row's own.
             let (row, column) = (n / (input - 1).max(1), n % (input - 1).max(1));
             let column = column + usize::from(column >= row);
-            f32::from_bits((row * input + column) as u32)
+            f32::from_bits(to_u32(row * input + column))
         };
         drawn.into_iter().map(place).collect()
     }

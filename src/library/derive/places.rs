@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::super::net::{Init, Param};
 use super::BaseParam;
 use crate::base::rng::Stream;
+use crate::library::counts::to_u32;
 
 /// What entries are ranked by.
 #[derive(Clone, Debug, PartialEq)]
@@ -206,13 +207,13 @@ impl Choice {
         let mut chosen = chosen.peekable();
         let mut begin = 0;
         for size in sizes {
-            made.bounds.push(made.places.len() as u32);
+            made.bounds.push(to_u32(made.places.len()));
             while let Some(place) = chosen.next_if(|&p| p < begin + size) {
-                made.places.push((place - begin) as u32);
+                made.places.push(to_u32(place - begin));
             }
             begin += size;
         }
-        made.bounds.push(made.places.len() as u32);
+        made.bounds.push(to_u32(made.places.len()));
         made
     }
 
@@ -241,7 +242,7 @@ impl Choice {
             })?;
             for (digit, count) in counts.iter().enumerate().rev() {
                 if *count >= left {
-                    prefix |= (digit as u32) << low;
+                    prefix |= (to_u32(digit)) << low;
                     break;
                 }
                 left -= count;
@@ -253,17 +254,17 @@ impl Choice {
         let mut made = Chosen::default();
         made.places.reserve_exact(self.count as usize);
         visit(&mut |_, scores| {
-            made.bounds.push(made.places.len() as u32);
+            made.bounds.push(to_u32(made.places.len()));
             for (place, score) in scores.iter().enumerate() {
                 let key = score.to_bits();
                 let tie = key == prefix && left > 0;
                 left -= u64::from(tie);
                 if key > prefix || tie {
-                    made.places.push(place as u32);
+                    made.places.push(to_u32(place));
                 }
             }
         })?;
-        made.bounds.push(made.places.len() as u32);
+        made.bounds.push(to_u32(made.places.len()));
         Ok(Some(made))
     }
 }

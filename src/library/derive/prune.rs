@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::library::counts::to_u32;
+
 use super::super::net::{Init, Param, ParamKind};
 use super::BaseParam;
 
@@ -212,7 +214,7 @@ pub fn best(scores: &[f64], keep: usize) -> Vec<u32> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     let score = |i: usize| scores.get(i).copied().unwrap_or(f64::NEG_INFINITY);
     order.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
-    let mut kept: Vec<u32> = order.into_iter().take(keep).map(|i| i as u32).collect();
+    let mut kept: Vec<u32> = order.into_iter().take(keep).map(to_u32).collect();
     kept.sort_unstable();
     kept
 }

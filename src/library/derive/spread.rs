@@ -1,5 +1,6 @@
 //! A short list spread over many elements: each of its numbers is as many elements as the others, or one more (Uni-LoRA).
 
+use crate::library::counts::to_u32;
 use crate::library::numpy::Generator;
 
 /// How the numbers of a short list are spread.
@@ -26,12 +27,12 @@ impl Spread {
     /// Which number each element is, as peft deals them.
     #[must_use]
     pub fn indices(&self) -> Vec<u32> {
-        let (length, all) = (self.length as u32, self.total as usize);
+        let (length, all) = (to_u32(self.length), self.total as usize);
         let each = self.total / self.length.max(1);
         let mut generator = Generator::new(self.seed);
         let mut list = Vec::with_capacity(all);
         list.extend((0..length).flat_map(|i| std::iter::repeat_n(i, each as usize)));
-        let rest = (self.total - each * self.length) as u32;
+        let rest = to_u32(self.total - each * self.length);
         if rest > 0 {
             list.extend(generator.choice(length, rest));
         }

@@ -7,6 +7,7 @@ use faer::{Mat, MatRef};
 
 use super::super::torch::Generator;
 use super::{BaseParam, Derive, Remade};
+use crate::library::counts::to_u32;
 use crate::linalg::{in_own_threads, orthonormalise, svd_scratch_bytes, thin, times};
 
 /// The seed that peft gives to k-means.
@@ -136,7 +137,7 @@ impl Clusters {
     fn places(&self) -> Vec<u32> {
         let ends = self.sizes.iter().scan(0, |end, n| {
             let start = *end;
-            *end += *n as u32;
+            *end += to_u32(*n);
             Some(start)
         });
         let mut next: Vec<u32> = ends.collect();
@@ -314,7 +315,7 @@ impl Points {
             return Err("a cluster of its rows is empty; write fewer `subspaces`");
         }
         Ok(Clusters {
-            of: labels.into_iter().map(|l| l as u32).collect(),
+            of: labels.into_iter().map(to_u32).collect(),
             sizes,
         })
     }

@@ -77,12 +77,7 @@ const REPETITION_PENALTY: Given<f64> = Given::<f64>::new(
     (1.0, "1"),
     "what positive logits of tokens that occurred are divided by, and negative ones multiplied",
 );
-const SEED: Given<u64> = Given::<u64>::new(
-    "seed",
-    kind::int(0, u64::MAX),
-    (0, "0"),
-    "seed of the draws",
-);
+const SEED: Given<u64> = Given::<u64>::new("seed", kind::SEED, (0, "0"), "seed of the draws");
 const STOP: Maybe<[String]> = Maybe::new(
     "stop",
     kind::TEXTS,

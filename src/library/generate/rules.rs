@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use crate::library::counts::to_u32;
+
 use super::FILE;
 
 /// Tokens that are forced and tokens that are ruled out, as `generate` of transformers has them (5.24, `logits_process`).
@@ -48,7 +50,7 @@ impl<'a> Files<'a> {
 
     fn token(&self, what: &str, value: &Json) -> Result<u32, String> {
         match value.as_u64() {
-            Some(id) if id < self.rows => Ok(id as u32),
+            Some(id) if id < self.rows => Ok(to_u32(id)),
             _ => Err(format!(
                 "{what} is {value}, which is no token that targets are made of"
             )),

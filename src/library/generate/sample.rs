@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::Sampling;
 use crate::base::rng::Stream;
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::unmarked;
 
 /// Chooses tokens of one text after another.
@@ -43,10 +44,10 @@ impl Sampler {
         self.penalise(logits, before);
         if self.of.temperature > 0.0 {
             let [a, b, ..] = self.stream.block([
-                text as u32,
-                (text >> 32) as u32,
-                made as u32,
-                (made >> 32) as u32,
+                to_u32(text),
+                to_u32(text >> 32),
+                to_u32(made),
+                to_u32(made >> 32),
             ]);
             let word = u64::from(a) | u64::from(b) << 32;
             let uniform = (word >> 11) as f64 / 9_007_199_254_740_992.0;

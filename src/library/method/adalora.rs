@@ -11,6 +11,7 @@ use super::{
     After, At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
     Values, adalora_import, number,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::op::{
     ActivationKind, BinaryKind, Broadcast, Constant, Epilogue, Identity, KthSmallest, MatMul,
@@ -24,13 +25,13 @@ pub struct AdaLora;
 
 const INIT_RANK: Given<u64> = Given::<u64>::new(
     "init_rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (12, "12"),
     "rank of each map at first",
 );
 const TARGET_RANK: Given<u64> = Given::<u64>::new(
     "target_rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (8, "8"),
     "rank that is left in the end, on the average of all maps",
 );
@@ -48,7 +49,7 @@ const TFINAL: Given<u64> = Given::<u64>::new(
 );
 const DELTA_T: Given<u64> = Given::<u64>::new(
     "delta_t",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (1, "1"),
     "steps between two prunings",
 );
@@ -126,7 +127,7 @@ fn scale(values: &Values) -> f64 {
 pub(super) fn distance(net: &mut Net<'_>, gram: Value, rank: u64) -> Value {
     let dtype = DType::F32;
     let identity = Identity {
-        n: rank as u32,
+        n: to_u32(rank),
         dtype,
     };
     let identity = net.b.push1(identity, &[]);

@@ -11,12 +11,8 @@ use crate::library::placement::Placement;
 #[derive(Debug)]
 pub struct AdaMix;
 
-const SIZE: Given<u64> = Given::<u64>::new(
-    "size",
-    kind::int(1, u64::MAX),
-    (16, "16"),
-    "width of the bottleneck",
-);
+const SIZE: Given<u64> =
+    Given::<u64>::new("size", kind::WIDTH, (16, "16"), "width of the bottleneck");
 const ACTIVATION: Given<str> = Given::<str>::new(
     "activation",
     kind::choice(FUNCTIONS),

@@ -11,6 +11,7 @@ use super::lora::{MODULES_TO_SAVE, ON};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::op::{Arrange, BinaryKind, Broadcast, Epilogue, Identity, MatMul};
 use crate::program::{DType, Real};
@@ -21,7 +22,7 @@ pub struct AdaMss;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (100, "100"),
     "singular vectors R of the weight, in whose span updates are, or all where it has fewer; peft calls it `r`",
 );
@@ -142,7 +143,7 @@ fn parts(at: &At<'_>, net: &mut Net<'_>) -> Parts {
     let copies = Arrange::new(each, all.clone().map(|c| [(c % each, false)]));
     let numbers = net.arranged(numbers, copies);
     let identity = Identity {
-        n: count as u32,
+        n: to_u32(count),
         dtype: DType::F32,
     };
     let one = net.b.push1(identity, &[]);

@@ -3,6 +3,7 @@
 use super::super::net::{Attend, Net, Normed, Site};
 use super::super::schema::Values;
 use super::{Method, keys};
+use crate::library::counts::to_u32;
 use crate::program::Value;
 use crate::program::op::Indices;
 
@@ -85,7 +86,7 @@ pub(super) fn first_rows(net: &mut Net<'_>, matrix: Value, (rows, all): (u64, u6
     if rows == all {
         return matrix;
     }
-    let list = (0..rows as u32).collect();
+    let list = (0..to_u32(rows)).collect();
     let rows = net.b.push1(Indices { list }, &[]);
     net.gather(matrix, rows)
 }

@@ -10,6 +10,7 @@ use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, PeftTogether, Product, Schema, Site,
     Stacking, Value, Values, lora_import,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BLOCKS_DO_NOT_FIT;
 use crate::program::op::{BlockProduct, Blocks};
 
@@ -131,7 +132,7 @@ impl Method for BdLora {
         let (a, b) = factors(at, net);
         let x = net.dropout_before(x, DROPOUT.get(at.values), a);
         let by_blocks =
-            BlockProduct::of_rows(BLOCKS.get(at.values) as u32, Blocks::STACKED.transposed());
+            BlockProduct::of_rows(to_u32(BLOCKS.get(at.values)), Blocks::STACKED.transposed());
         let scale = lora::scale(at.values);
         if is_a(at.values, at.site) {
             let z = net.b.push1(by_blocks, &[x, a]);
@@ -146,7 +147,7 @@ impl Method for BdLora {
     fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
         let weight = at.weight(net)?;
         let (a, b) = factors(at, net);
-        let blocks = BLOCKS.get(at.values) as u32;
+        let blocks = to_u32(BLOCKS.get(at.values));
         let op = match is_a(at.values, at.site) {
             true => BlockProduct::of_rows(blocks, Blocks::STACKED),
             false => BlockProduct::new(blocks, Blocks::STACKED, Blocks::STACKED),

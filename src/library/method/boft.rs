@@ -11,6 +11,7 @@ use super::rotation::{Rotation, antisymmetric, check_blocks};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BLOCKS_DO_NOT_FIT;
 use crate::program::op::{Arrange, BinaryKind, Broadcast, MulRows};
 
@@ -109,7 +110,7 @@ fn layers(at: &At<'_>, net: &mut Net<'_>) -> Vec<Layer> {
         let own = if count == 1 {
             all
         } else {
-            net.rows(all, vec![layer as u32])
+            net.rows(all, vec![to_u32(layer)])
         };
         let own = net.reshaped(own, blocks * size, size);
         let q = antisymmetric(net, own, (blocks, size));

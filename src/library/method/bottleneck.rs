@@ -17,13 +17,13 @@ pub(super) const DROPOUT: Given<f64> = Given::<f64>::new(
 );
 pub(super) const REDUCTION: Given<u64> = Given::<u64>::new(
     "reduction",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (16, "16"),
     "how many times narrower than the model the bottleneck is",
 );
 pub(super) const SIZE: Maybe<u64> = Maybe::new(
     "size",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "width of the bottleneck, instead of `reduction`",
 );
 pub(super) const GATE: Given<bool> = Given::<bool>::new(

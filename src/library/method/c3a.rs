@@ -11,6 +11,7 @@ use super::rotation::check_blocks;
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::program::op::Arrange;
 
 /// An update of circulant blocks.
@@ -76,7 +77,7 @@ fn update(at: &At<'_>, net: &mut Net<'_>) -> Value {
     let row = |i: u64| {
         let (block, rest) = (i / (across * size), i % (across * size));
         let (row, column) = (rest / across, rest % across);
-        ((block * across + column) * size + row) as u32
+        to_u32((block * across + column) * size + row)
     };
     let list = (0..down * across * size).map(row).collect();
     let all = net.rows(all, list);

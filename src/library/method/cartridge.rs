@@ -11,6 +11,7 @@ use super::prompt_tuning::{PROMPT, SIZES, count};
 use super::{
     At, Complaint, Facts, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::op::{Indices, Scatter};
 
@@ -68,7 +69,7 @@ fn rows(values: &Values, site: &Site, name: &str, net: &mut Net<'_>) -> Value {
         if to - from == tokens {
             return own;
         }
-        let list = (from as u32..to as u32).collect();
+        let list = (to_u32(from)..to_u32(to)).collect();
         let list = net.b.push1(Indices { list }, &[]);
         let rows = tokens.into();
         let placed = net.b.push1(Scatter { rows }, &[list, own]);
@@ -110,7 +111,7 @@ impl Method for Cartridge {
 
     fn reserved(&self, values: &Values) -> Reserved {
         Reserved {
-            prefix: TOKENS.get(values) as u32,
+            prefix: to_u32(TOKENS.get(values)),
             shifts: true,
             within: 0,
         }

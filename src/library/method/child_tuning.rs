@@ -22,7 +22,7 @@ const KEEP: Given<f64> = Given::<f64>::new(
 );
 const SAMPLES: Maybe<u64> = Maybe::new(
     "samples",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     "training examples whose gradients choose the part of task_driven; all if not written",
 );
 const MASK_WEIGHT_DECAY: Given<bool> = Given::<bool>::new(

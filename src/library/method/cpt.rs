@@ -7,6 +7,7 @@ use super::{
     After, At, Complaint, Facts, Marking, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking,
     Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_VIRTUAL_TOKENS;
 use crate::program::DType;
 use crate::program::Real;
@@ -75,7 +76,7 @@ fn parts(values: &Values, site: &Site) -> Vec<(&'static str, Vec<u32>, f64)> {
     let count = context(values).len();
     let of = |wanted: fn(u64) -> bool| -> Vec<u32> {
         let own = (0..count).filter(|&i| wanted(kind_of(values, i)));
-        own.map(|i| i as u32).collect()
+        own.map(to_u32).collect()
     };
     let all = [
         (
@@ -185,7 +186,7 @@ impl Method for Cpt {
 
     fn marking(&self, values: &Values) -> Marking {
         Marking {
-            virtual_tokens: context(values).len() as u32,
+            virtual_tokens: to_u32(context(values).len()),
             behind_first: PLACE.get(values) == "behind_first",
             specials: false,
         }

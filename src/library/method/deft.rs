@@ -12,6 +12,7 @@ use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
     Values, number,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::{IDLE_KEY, RANK_TOO_LARGE};
 use crate::program::op::{
     ActivationKind, Arrange, BinaryKind, Broadcast, Identity, Indices, Over, ReduceKind, Scatter,
@@ -105,7 +106,7 @@ fn reflected(net: &mut Net<'_>, p: Value, (output, rank): (u64, u64)) -> Value {
         reflections.push((v, factor));
         if columns > 1 {
             let turned = reflect(net, (v, factor), rest);
-            let below = net.listed(turned, (1..rows as u32).collect());
+            let below = net.listed(turned, (1..to_u32(rows)).collect());
             rest = net.columns(below, 1, columns);
         }
     }
@@ -143,9 +144,7 @@ fn reflected(net: &mut Net<'_>, p: Value, (output, rank): (u64, u64)) -> Value {
 /// Rows of a matrix, from `first` on among so many, of zeros otherwise.
 fn put(net: &mut Net<'_>, matrix: Value, (first, rows): (u64, u64)) -> Value {
     let own = net.b.ty(matrix).matrix().and_then(|(n, _)| n.as_const());
-    let list = (first..first + own.unwrap_or(0))
-        .map(|i| i as u32)
-        .collect();
+    let list = (first..first + own.unwrap_or(0)).map(to_u32).collect();
     let list = net.b.push1(Indices { list }, &[]);
     net.b.push1(Scatter { rows: rows.into() }, &[list, matrix])
 }

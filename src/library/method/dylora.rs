@@ -7,6 +7,7 @@ use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Product, Schema, Site, Stacking,
     Value, Values, first_rows,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::op::{BinaryKind, Broadcast, Epilogue, MatMul, MulRows};
 use crate::program::{Real, Signal};
@@ -29,7 +30,7 @@ const FROZEN: Given<bool> = Given::<bool>::new(
 );
 const USED: Maybe<u64> = Maybe::new(
     "used",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "rank that evaluations, predictions, merges and exports use; all of it if not written",
 );
 
@@ -126,7 +127,7 @@ impl Method for DyLora {
         }
         let (mut a, mut b) = factors(at, net);
         let rank = RANK.get(values);
-        let (stream, of) = (net.signal_key(SCHEMA.name), rank as u32);
+        let (stream, of) = (net.signal_key(SCHEMA.name), to_u32(rank));
         if FROZEN.get(values) {
             let drawn = net.signal(Signal::Drawn { stream, of });
             a = trained_where(net, a, drawn, Broadcast::Column);

@@ -2,6 +2,7 @@
 
 use super::super::net::{Init, Param, ParamKind, Site};
 use super::{Net, Value};
+use crate::library::counts::to_u32;
 use crate::program::op::{ActivationKind, BinaryKind, Broadcast, Indices, Place, UnaryKind};
 
 /// A linear map with PyTorch's first values, `[out, in]` and `[out]`.
@@ -91,9 +92,9 @@ impl Encoder<'_> {
     ) -> [Value; 2] {
         ["", "_reverse"].map(|way| {
             let order: Vec<u32> = if way.is_empty() {
-                (0..count as u32).collect()
+                (0..to_u32(count)).collect()
             } else {
-                (0..count as u32).rev().collect()
+                (0..to_u32(count)).rev().collect()
             };
             self.one_way(net, (layer, way), &order, x)
         })

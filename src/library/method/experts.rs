@@ -3,6 +3,7 @@
 use super::super::net::{Init, Param, Site};
 use super::super::schema::{Bound, Given, kind};
 use super::{Net, Value};
+use crate::library::counts::to_u32;
 use crate::program::Signal;
 use crate::program::op::{Over, ReduceKind};
 
@@ -35,7 +36,7 @@ pub(super) fn mixed(
     }
     let own = if net.is_training() {
         let stream = net.signal_key(&format!("adamix/{}/{}", site.path, draw_of(name)));
-        let of = experts as u32;
+        let of = to_u32(experts);
         let drawn = net.signal(Signal::Drawn { stream, of });
         let drawn = net.reshaped(drawn, 1, experts);
         net.times((drawn, false), (all, false))

@@ -8,7 +8,7 @@ use super::{Schema, Values};
 
 const SAMPLES: Given<u64> = Given::<u64>::new(
     "samples",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (1024, "1024"),
     "training examples whose gradients choose the places",
 );

@@ -12,6 +12,7 @@ use super::lora::ON;
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::RANK_TOO_LARGE;
 use crate::library::torch::Generator;
 use crate::program::DType;
@@ -27,13 +28,13 @@ const SPECTRUM: &str = "fourierft_spectrum";
 // Keys of every method with a spectrum.
 pub(super) const FREQUENCIES: Given<u64> = Given::<u64>::new(
     "frequencies",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (1000, "1000"),
     "number n of trained coefficients of a matrix",
 );
 pub(super) const SEED: Given<u64> = Given::<u64>::new(
     "seed",
-    kind::int(0, u64::MAX),
+    kind::SEED,
     (777, "777"),
     "seed of their places, drawn as PyTorch draws them, alike for all matrices of one shape",
 );
@@ -106,8 +107,8 @@ fn update(at: &At<'_>, net: &mut Net<'_>) -> Value {
     let spectrum = net.tensor(Param::at(site, SPECTRUM).shape(&[n]).start(start));
     let (rows, columns): (Vec<u64>, Vec<u64>) = places(values, site).into_iter().unzip();
     let waves = |list: Vec<u64>, size: u64| Waves {
-        frequencies: list.into_iter().map(|f| f as u32).collect::<Arc<[u32]>>(),
-        size: size as u32,
+        frequencies: list.into_iter().map(to_u32).collect::<Arc<[u32]>>(),
+        size: to_u32(size),
         dtype: DType::F32,
     };
     let left = net.b.push1(waves(rows, site.output()), &[]);

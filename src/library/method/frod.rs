@@ -11,6 +11,7 @@ use super::super::peft::{Keys, Make, Misfit, Reading, START as BEGAN, Taken, as_
 use super::super::schema::{Bound, Checked, Given, kind};
 use super::lora::{MODULES_TO_SAVE, ON};
 use super::{At, Complaint, Method, Net, Schema, Site, Stacking, Value, Values};
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::Real;
 use crate::program::op::{BinaryKind, Broadcast, MulRows, Places, SparseProduct};
@@ -296,7 +297,7 @@ fn read_basis(file: &mut Reading<'_>, own: &str, rate: f64) -> Result<u64, Misfi
                     "it has a place ({row}, {column}), and the rotation is {input} × {input}"
                 ));
             }
-            Ok(f32::from_bits((row as u64 * input + column as u64) as u32))
+            Ok(f32::from_bits(to_u32(row as u64 * input + column as u64)))
         };
         rows.iter().zip(columns).map(one).collect()
     });

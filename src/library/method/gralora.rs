@@ -11,6 +11,7 @@ use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
     Values, number,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::Real;
 use crate::program::op::{Arrange, BlockProduct, Blocks, Epilogue, Indices, MatMul, Scatter};
@@ -21,7 +22,7 @@ pub struct Gralora;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (32, "32"),
     "rank r of the update; each block has a k-th of it",
 );
@@ -39,7 +40,7 @@ const K: Given<u64> = Given::<u64>::new(
 );
 const HYBRID: Given<u64> = Given::<u64>::new(
     "hybrid_rank",
-    kind::int(0, u64::MAX),
+    kind::int(0, kind::WIDEST),
     (0, "0"),
     "rank of a LoRA of the whole weight beside it",
 );
@@ -143,7 +144,7 @@ impl Method for Gralora {
         let (rank, k) = (RANK.get(at.values), K.get(at.values));
         let (a, b) = blocks(at, net);
         let x = net.dropout_before(x, DROPOUT.get(at.values), a);
-        let by_blocks = BlockProduct::of_rows(k as u32, Blocks::STACKED);
+        let by_blocks = BlockProduct::of_rows(to_u32(k), Blocks::STACKED);
         let z = net.b.push1(by_blocks.clone(), &[x, a]);
         // Piece j of part n becomes piece n of part j.
         let piece = rank / k;
@@ -164,24 +165,24 @@ impl Method for Gralora {
     fn merged(&self, at: &At<'_>, net: &mut Net<'_>) -> Option<Value> {
         let mut sum = at.weight(net)?;
         let (rank, k) = (RANK.get(at.values), K.get(at.values));
-        let part = (at.site.output() / k) as u32;
+        let part = to_u32(at.site.output() / k);
         let (a, b) = blocks(at, net);
         for j in 0..k {
             // Row j of blocks: B_j's pieces times those of the A_n, beside one another.
             let piece = rank / k;
             let own = net.columns(a, j * piece, (j + 1) * piece);
-            let list = (j * rank..(j + 1) * rank).map(|i| i as u32).collect();
+            let list = (j * rank..(j + 1) * rank).map(to_u32).collect();
             let rows = net.b.push1(Indices { list }, &[]);
             let left = net.gather(b, rows);
             let op = BlockProduct {
-                groups: k as u32,
+                groups: to_u32(k),
                 a: Blocks::STACKED.transposed(),
                 b: Blocks::STACKED.transposed(),
                 out: Blocks::BESIDE,
             };
             let row = net.b.push1(op, &[left, own]);
             let row = net.scaled(row, scale(at.values));
-            let list = (0..part).map(|i| j as u32 * part + i).collect();
+            let list = (0..part).map(|i| to_u32(j) * part + i).collect();
             let to = net.b.push1(Indices { list }, &[]);
             let rows = at.site.output().into();
             let placed = net.b.push1(Scatter { rows }, &[to, row]);

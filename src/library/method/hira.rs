@@ -17,12 +17,8 @@ use crate::program::op::{BinaryKind, Broadcast, MatMul};
 #[derive(Debug)]
 pub struct Hira;
 
-const RANK: Given<u64> = Given::<u64>::new(
-    "rank",
-    kind::int(1, u64::MAX),
-    (32, "32"),
-    "rank r of the product",
-);
+const RANK: Given<u64> =
+    Given::<u64>::new("rank", kind::WIDTH, (32, "32"), "rank r of the product");
 
 static SCHEMA: Schema = Schema {
     name: "hira",

@@ -15,12 +15,8 @@ pub struct Houlsby;
 /// Standard deviation of the weights: the model starts almost unchanged.
 const STD: f64 = 1e-3;
 
-const SIZE: Given<u64> = Given::<u64>::new(
-    "size",
-    kind::int(1, u64::MAX),
-    (64, "64"),
-    "width of the bottleneck",
-);
+const SIZE: Given<u64> =
+    Given::<u64>::new("size", kind::WIDTH, (64, "64"), "width of the bottleneck");
 const ACTIVATION: Given<str> = Given::<str>::new(
     "activation",
     kind::choice(&["gelu", "relu", "silu", "tanh"]),

@@ -6,6 +6,7 @@ use super::super::schema::{Bound, Given, kind};
 use super::super::start;
 use super::lst::{INIT, check_side, project};
 use super::{Complaint, Method, Net, Schema, Value, Values};
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_LADDER;
 use crate::program::Real;
 use crate::program::op::{Attention, Heads, Mask, Window};
@@ -22,7 +23,7 @@ const K: Given<u64> = Given::<u64>::new(
 );
 const R: Given<u64> = Given::<u64>::new(
     "r",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (8, "8"),
     "how many times narrower the side network is",
 );
@@ -90,14 +91,14 @@ fn cross(
     let value = project(net, format!("side.cross.{own}.value"), window, s, s);
     let scale = Real::new(1.0 / ((s / facts.heads) as f64).sqrt());
     let attention = Attention {
-        fold: K.get(values) as u32,
+        fold: to_u32(K.get(values)),
         // A token may not see the states of those behind it where the model's own do not.
         mask: if facts.causal {
             Mask::CAUSAL
         } else {
             Mask::FULL
         },
-        ..Attention::plain(Heads::each(facts.heads as u32), scale)
+        ..Attention::plain(Heads::each(to_u32(facts.heads)), scale)
     };
     let read = net.attend(attention, (query, key, value), facts.attention_dropout);
     let x = project(net, format!("side.cross.{own}.output"), read, s, s);
@@ -223,7 +224,7 @@ impl Method for KLst {
                     } else {
                         shared[i as usize - 1]
                     };
-                    slots.push(Some(inputs.len() as u32 - 1));
+                    slots.push(Some(to_u32(inputs.len()) - 1));
                     inputs.push(net.dropout(feature, p));
                 }
                 let own = if SHARE.get(values) {

@@ -14,7 +14,7 @@ pub struct KronA;
 
 const FACTOR: Maybe<u64> = Maybe::new(
     "factor",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "rows and columns of A where that divides the side; the divisors nearest to the root of each side where it is not written",
 );
 const SCALE: Given<f64> = Given::<f64>::new(

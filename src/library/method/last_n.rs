@@ -10,7 +10,7 @@ pub struct LastN;
 
 const N: Maybe<u64> = Maybe::required(
     "n",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     "number of trained blocks, counted from the last",
 );
 

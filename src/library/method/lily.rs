@@ -11,6 +11,7 @@ use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, PeftTogether, Schema, Site, Stacking,
     Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::Real;
 use crate::program::op::{Arrange, BinaryKind, Broadcast, Epilogue, MatMul, TopSoftmax};
@@ -21,7 +22,7 @@ pub struct Lily;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (32, "32"),
     "rank r of the products; two to four times that of a LoRA, since there are fewer of them",
 );
@@ -177,7 +178,7 @@ impl Method for Lily {
         let [a, b, router] = tensors(at, net);
         let hidden = net.project(x, a);
         let scores = net.project(hidden, router);
-        let k = experts as u32;
+        let k = to_u32(experts);
         let shares = net.b.push1(TopSoftmax { k }, &[scores]);
         let shares = net.text_mean(shares);
         // Each text's mixture of the maps up, without a matrix for each text.

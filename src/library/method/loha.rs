@@ -12,6 +12,7 @@ use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value,
     Values, columns, number,
 };
+use crate::library::counts::to_u32;
 use crate::program::Real;
 use crate::program::op::{BinaryKind, Broadcast, Indices, MatMul};
 
@@ -77,7 +78,7 @@ fn in_pairs(at: &At<'_>) -> bool {
 
 /// Each row of one matrix times each row of the other: `[rank², n]`.
 fn pairs(net: &mut Net<'_>, [one, other]: [Value; 2], rank: u64) -> Value {
-    let rank = rank as u32;
+    let rank = to_u32(rank);
     let outer = (0..rank).flat_map(|i| std::iter::repeat_n(i, rank as usize));
     let outer = Indices {
         list: outer.collect(),

@@ -22,7 +22,7 @@ pub struct Lokr;
 
 const FACTOR: Maybe<u64> = Maybe::new(
     "factor",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "how both sides are cut: W1 has so many rows and columns where that divides the side; the divisors nearest to the root where it is not written",
 );
 const BOTH: Given<bool> = Given::<bool>::new(

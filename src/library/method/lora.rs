@@ -19,12 +19,8 @@ use crate::program::op::{BinaryKind, Broadcast, Epilogue, MatMul};
 pub struct Lora;
 
 // Keys of every method with LoRA's tensors.
-pub(crate) const RANK: Given<u64> = Given::<u64>::new(
-    "rank",
-    kind::int(1, u64::MAX),
-    (8, "8"),
-    "rank r of the update",
-);
+pub(crate) const RANK: Given<u64> =
+    Given::<u64>::new("rank", kind::WIDTH, (8, "8"), "rank r of the update");
 pub(crate) const ALPHA: Given<f64> = Given::<f64>::new(
     "alpha",
     kind::float(Bound::Excl(0.0), Bound::None),
@@ -34,7 +30,7 @@ pub(crate) const ALPHA: Given<f64> = Given::<f64>::new(
 /// Ranks of places that differ from the others.
 pub(crate) const RANKS: Maybe<ByPlace> = Maybe::new(
     "ranks",
-    kind::by_place(&Kind::Int(1, u64::MAX)),
+    kind::by_place(&Kind::Int(1, kind::WIDEST)),
     "ranks of some of the places: a map from placement, in quotes, to rank; the first that matches counts, and `rank` is that of all others",
 );
 /// Scales of places that differ from the others.

@@ -15,7 +15,7 @@ pub struct Lst;
 
 const R: Given<u64> = Given::<u64>::new(
     "r",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (8, "8"),
     "how many times narrower the side network is",
 );

@@ -10,6 +10,7 @@ use super::lora::{DROPOUT, MODULES_TO_SAVE, ON};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::op::{Arrange, BlockProduct, Blocks, Epilogue, Identity, MatMul};
 use crate::program::{DType, Real};
@@ -20,7 +21,7 @@ pub struct Miss;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (64, "64"),
     "rows r of the block: the input is cut into parts of so many columns",
 );
@@ -32,7 +33,7 @@ const VARIANT: Given<str> = Given::<str>::new(
 );
 const MINI_RANK: Given<u64> = Given::<u64>::new(
     "mini_rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (1, "1"),
     "columns of the block of `mini`",
 );
@@ -113,7 +114,7 @@ fn bat(at: &At<'_>, net: &mut Net<'_>, weight: Value) -> Value {
     let blocks = block(at, net);
     // The parts of a row one below the other: those of `rank` rows are multiplied by one block.
     let parts = net.reshaped(weight, output * input / rank, rank);
-    let op = BlockProduct::new((output / rank) as u32, Blocks::STACKED, Blocks::STACKED);
+    let op = BlockProduct::new(to_u32(output / rank), Blocks::STACKED, Blocks::STACKED);
     let product = net.b.push1(op, &[parts, blocks]);
     let product = net.reshaped(product, output, input);
     let added = repeated(at, net, blocks);
@@ -216,7 +217,7 @@ impl Method for Miss {
             return Some(bat(at, net, weight));
         }
         let block = block(at, net);
-        let (n, dtype) = (RANK.get(at.values) as u32, DType::F32);
+        let (n, dtype) = (to_u32(RANK.get(at.values)), DType::F32);
         let one = net.b.push1(Identity { n, dtype }, &[]);
         let turned = MatMul::plain(true, false, Real::new(1.0));
         let turned = net.b.push1(turned, &[block, one]);

@@ -14,18 +14,15 @@ use super::{
     At, Complaint, Facts, Marking, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value,
     Values,
 };
+use crate::library::counts::to_u32;
 use crate::program::op::{BinaryKind, BlockProduct, Blocks, Broadcast};
 
 /// A prompt that tasks share.
 #[derive(Debug)]
 pub struct MultitaskPrompt;
 
-const RANK: Given<u64> = Given::<u64>::new(
-    "rank",
-    kind::int(1, u64::MAX),
-    (1, "1"),
-    "rank of a task's factor",
-);
+const RANK: Given<u64> =
+    Given::<u64>::new("rank", kind::WIDTH, (1, "1"), "rank of a task's factor");
 static SCHEMA: Schema = Schema {
     name: "multitask_prompt",
     summary: "multitask prompt tuning: a prompt that tasks share, times a low-rank factor of the task at hand",
@@ -97,9 +94,9 @@ fn prompts(values: &Values, site: &Site, net: &mut Net<'_>) -> Value {
     let mut stacked =
         |(all, [high, wide]): (Value, [u64; 2])| net.reshaped(all, tasks * high, wide);
     let (columns, rows) = (stacked(columns), stacked(rows));
-    let op = BlockProduct::new(tasks as u32, Blocks::STACKED, Blocks::STACKED);
+    let op = BlockProduct::new(to_u32(tasks), Blocks::STACKED, Blocks::STACKED);
     let own = net.b.push1(op, &[columns, rows]);
-    let order = (0..tasks * count).map(|i| (i % count) as u32);
+    let order = (0..tasks * count).map(|i| to_u32(i % count));
     let shared = net.listed(shared, order.collect());
     net.binary(BinaryKind::Mul, Broadcast::Full, shared, own)
 }
@@ -107,7 +104,7 @@ fn prompts(values: &Values, site: &Site, net: &mut Net<'_>) -> Value {
 /// The rows that stand for the virtual tokens.
 fn prompt(values: &Values, site: &Site, net: &mut Net<'_>) -> Value {
     let shared = prompt_tuning::prompt(values, site, net);
-    let task = TASK.get(values) as u32;
+    let task = to_u32(TASK.get(values));
     let [columns, rows] = factors(values, site, net).map(|(all, [high, wide])| {
         let own = net.rows(all, vec![task]);
         net.reshaped(own, high, wide)

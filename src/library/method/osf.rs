@@ -21,7 +21,7 @@ pub struct Osf;
 
 const KEEP: Maybe<u64> = Maybe::new(
     "keep",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     "number of the largest singular triplets that stay as they are; half of all if not written",
 );
 

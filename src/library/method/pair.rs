@@ -7,6 +7,7 @@ use super::lora::{self, RANK};
 use super::{
     At, Complaint, Lookup, Net, PeftForm, PeftTensor, Product, Site, Value, Values, lora_import,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::{BAD_METHOD_VALUES, CONFLICTING_KEYS};
 use crate::program::op::{BinaryKind, Broadcast, Identity, Inverse, MatMul};
 use crate::program::{DType, Format, Real};
@@ -152,7 +153,7 @@ fn projected(at: &At<'_>, net: &mut Net<'_>, a: Value, b: Value) -> Value {
     if !net.is_training() {
         return b;
     }
-    let n = RANK.get(at.values) as u32;
+    let n = to_u32(RANK.get(at.values));
     let identity = net.b.push1(
         Identity {
             n,

@@ -21,12 +21,8 @@ pub struct Peanut;
 const A: &str = "peanut_A.weight";
 const B: &str = "peanut_B.weight";
 
-const RANK: Given<u64> = Given::<u64>::new(
-    "rank",
-    kind::int(1, u64::MAX),
-    (32, "32"),
-    "width r of the network",
-);
+const RANK: Given<u64> =
+    Given::<u64>::new("rank", kind::WIDTH, (32, "32"), "width r of the network");
 const DEPTH: Given<u64> = Given::<u64>::new(
     "depth",
     kind::int(0, 64),

@@ -11,6 +11,7 @@ use super::tasks::{self, MIXED, TASK, TASKS};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::op::{
     Arrange, BinaryKind, BlockProduct, Blocks, Broadcast, Constant, Epilogue, MatMul, UnaryKind,
@@ -23,7 +24,7 @@ pub struct Poly;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (8, "8"),
     "rank r of each skill's update",
 );
@@ -177,7 +178,7 @@ fn mix(at: &At<'_>, net: &mut Net<'_>, x: Value, table: Value) -> Mix {
     let logits = if MIXED.get(values) {
         net.of_tasks(table)
     } else {
-        net.rows(table, vec![TASK.get(values) as u32])
+        net.rows(table, vec![to_u32(TASK.get(values))])
     };
     let draws = net.is_training() && SAMPLE.get(values);
     let open = if draws {
@@ -208,7 +209,7 @@ fn combined(net: &mut Net<'_>, s: &Sizes, mix: Value, (a, b): (Value, Value)) ->
     let a = net.reshaped(a, splits * s.input, rank);
     // Rows of B̂ lie part by part; here those of all parts are beside one another.
     let b = net.reshaped(b, splits * rank, s.output);
-    let order = (0..rank).flat_map(|i| (0..splits).map(move |q| (q * rank + i) as u32));
+    let order = (0..rank).flat_map(|i| (0..splits).map(move |q| to_u32(q * rank + i)));
     let b = net.listed(b, order.collect());
     (a, net.reshaped(b, rank, splits * s.output))
 }
@@ -219,7 +220,7 @@ fn each(net: &mut Net<'_>, s: &Sizes, (x, mix): (Value, Value), (a, b): (Value, 
     // From a matrix a skill to one in which all skills of a part are beside one another.
     let a = net.reshaped(a, all * s.input, rank);
     let (splits, skills, input) = (s.splits, s.skills, s.input);
-    let from = |q, d| (0..skills).map(move |i| ((q * skills + i) * input + d) as u32);
+    let from = |q, d| (0..skills).map(move |i| to_u32((q * skills + i) * input + d));
     let order = (0..splits).flat_map(|q| (0..input).flat_map(move |d| from(q, d)));
     let a = net.listed(a, order.collect());
     let a = net.reshaped(a, splits * input, skills * rank);
@@ -228,7 +229,7 @@ fn each(net: &mut Net<'_>, s: &Sizes, (x, mix): (Value, Value), (a, b): (Value, 
     let product = |net: &mut Net<'_>, x, blocks| match splits {
         1 => net.times((x, false), (blocks, false)),
         _ => {
-            let op = BlockProduct::of_rows(splits as u32, Blocks::STACKED);
+            let op = BlockProduct::of_rows(to_u32(splits), Blocks::STACKED);
             net.b.push1(op, &[x, blocks])
         }
     };
@@ -325,7 +326,7 @@ impl Method for Poly {
         let weight = at.weight(net)?;
         let s = Sizes::of(at.values, at.site);
         let [a, b, table] = tensors(at, net);
-        let logits = net.rows(table, vec![TASK.get(at.values) as u32]);
+        let logits = net.rows(table, vec![to_u32(TASK.get(at.values))]);
         let open = net.unary(UnaryKind::Sigmoid, logits);
         let mix = shares(net, &s, open);
         let (a, b) = combined(net, &s, mix, (a, b));

@@ -9,6 +9,7 @@ use super::super::schema::{Checked, Given, Maybe, kind};
 use super::encoder::map;
 use super::prompt_tuning::{PROMPT, SIZES, count};
 use super::{At, Facts, Method, Net, PeftForm, PeftKeys, Schema, Site, Stacking, Value, Values};
+use crate::library::counts::to_u32;
 use crate::library::placement::Placement;
 use crate::program::op::ActivationKind;
 
@@ -186,7 +187,7 @@ impl Method for PrefixTuning {
 
     fn reserved(&self, values: &Values) -> Reserved {
         Reserved {
-            prefix: TOKENS.get(values) as u32,
+            prefix: to_u32(TOKENS.get(values)),
             shifts: SHIFT.get(values),
             within: 0,
         }

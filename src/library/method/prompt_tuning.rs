@@ -11,6 +11,7 @@ use super::{
     Values,
 };
 use crate::base::rng::Stream;
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_VIRTUAL_TOKENS;
 use crate::library::placement::Placement;
 use crate::program::Real;
@@ -83,7 +84,7 @@ static SCHEMA: Schema = Schema {
 /// Virtual tokens in each text.
 pub(super) fn marking(values: &Values) -> Marking {
     Marking {
-        virtual_tokens: TOKENS.get(values) as u32,
+        virtual_tokens: to_u32(TOKENS.get(values)),
         behind_first: PLACE.get(values) == "behind_first",
         specials: false,
     }
@@ -120,8 +121,8 @@ fn start(values: &Values, site: &Site, (seed, scale): (u64, f64)) -> Init {
         Some("vocabulary") => {
             let stream = Stream::new(seed, "virtual tokens");
             let drawn = |i: u64| {
-                let [word, ..] = stream.block([i as u32, 0, 0, 0]);
-                ((u64::from(word) * site.input()) >> 32) as u32
+                let [word, ..] = stream.block([to_u32(i), 0, 0, 0]);
+                to_u32((u64::from(word) * site.input()) >> 32)
             };
             rows_of(site, (0..count as u64).map(drawn).collect(), scale)
         }

@@ -22,7 +22,7 @@ pub struct Psoft;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (32, "32"),
     "width r of the principal subspace",
 );

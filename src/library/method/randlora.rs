@@ -11,6 +11,7 @@ use super::{
     At, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
     first_rows, number,
 };
+use crate::library::counts::to_u32;
 use crate::program::Real;
 use crate::program::op::{BinaryKind, Broadcast, Epilogue, Indices, MatMul};
 
@@ -18,12 +19,7 @@ use crate::program::op::{BinaryKind, Broadcast, Epilogue, Indices, MatMul};
 #[derive(Debug)]
 pub struct RandLora;
 
-const RANK: Given<u64> = Given::<u64>::new(
-    "rank",
-    kind::int(1, u64::MAX),
-    (32, "32"),
-    "rank r of each basis",
-);
+const RANK: Given<u64> = Given::<u64>::new("rank", kind::WIDTH, (32, "32"), "rank r of each basis");
 const ALPHA: Given<f64> = Given::<f64>::new(
     "alpha",
     kind::float(Bound::Excl(0.0), Bound::None),
@@ -98,7 +94,7 @@ fn bases(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
     } else {
         b
     };
-    let (rank, count) = (rank as u32, count as u32);
+    let (rank, count) = (to_u32(rank), to_u32(count));
     let rows = (0..rank).flat_map(|k| std::iter::repeat_n(k, count as usize));
     let rows = Indices {
         list: rows.collect(),

@@ -11,6 +11,7 @@ use super::rotation::check_blocks;
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BLOCKS_DO_NOT_FIT;
 use crate::program::op::{Arrange, BinaryKind, Broadcast, MulRows, UnaryKind};
 
@@ -164,7 +165,7 @@ impl Method for Road {
         let weight = at.weight(net)?;
         let (own, other) = factors(at, net);
         let (size, out) = (GROUP_SIZE.get(at.values), at.site.output());
-        let list = (0..out).map(|o| partner(size, o).0 as u32).collect();
+        let list = (0..out).map(|o| to_u32(partner(size, o).0)).collect();
         let turned = net.rows(weight, list);
         let row = net.reshaped(other, 1, out);
         let signs = (0..out).map(|o| [(o, partner(size, o).1)]);

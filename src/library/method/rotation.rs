@@ -1,6 +1,7 @@
 //! What methods that rotate share: rotations made of skew-symmetric blocks, and their products with rows.
 
 use super::{Complaint, Net, Site, Value};
+use crate::library::counts::to_u32;
 use crate::library::error::BLOCKS_DO_NOT_FIT;
 use crate::program::op::{Arrange, BlockProduct, Blocks, Inverse};
 
@@ -71,7 +72,7 @@ impl Rotation {
             _ => twice,
         };
         if terms > 2 {
-            let next = BlockProduct::new(blocks as u32, Blocks::STACKED, Blocks::STACKED);
+            let next = BlockProduct::new(to_u32(blocks), Blocks::STACKED, Blocks::STACKED);
             let mut power = net.b.push1(next.clone(), &[q, q]);
             let twice = net.scaled(power, 2.0);
             sum = net.add(sum, twice);
@@ -94,7 +95,7 @@ impl Rotation {
 
     /// The one block, for each of so many parts of a row.
     pub(super) fn repeated(self, net: &mut Net<'_>, blocks: u64, size: u64) -> Self {
-        let list = (0..blocks * size).map(|row| (row % size) as u32).collect();
+        let list = (0..blocks * size).map(|row| to_u32(row % size)).collect();
         let by = net.rows(self.by, list);
         Self { blocks, by, ..self }
     }
@@ -106,7 +107,7 @@ impl Rotation {
         } else {
             Blocks::STACKED
         };
-        let op = BlockProduct::of_rows(self.blocks as u32, lie);
+        let op = BlockProduct::of_rows(to_u32(self.blocks), lie);
         let moved = net.b.push1(op, &[x, self.by]);
         if self.exact {
             let twice = net.scaled(moved, 2.0);

@@ -12,12 +12,8 @@ use crate::library::placement::Placement;
 #[derive(Debug)]
 pub struct Series;
 
-pub(super) const SIZE: Given<u64> = Given::<u64>::new(
-    "size",
-    kind::int(1, u64::MAX),
-    (256, "256"),
-    "width of the bottleneck",
-);
+pub(super) const SIZE: Given<u64> =
+    Given::<u64>::new("size", kind::WIDTH, (256, "256"), "width of the bottleneck");
 pub(super) const ACTIVATION: Given<str> = Given::<str>::new(
     "activation",
     kind::choice(bottleneck::FUNCTIONS),

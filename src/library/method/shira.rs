@@ -18,7 +18,7 @@ pub struct Shira;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (32, "32"),
     "a matrix of [out, in] has rank · (out + in) trained numbers, as LoRA of this rank has",
 );
@@ -30,7 +30,7 @@ const MASK: Given<str> = Given::<str>::new(
 );
 const SAMPLES: Given<u64> = Given::<u64>::new(
     "samples",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (64, "64"),
     "training examples whose gradients choose the places, where the mask asks for them",
 );

@@ -21,13 +21,13 @@ pub struct Siva;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (4, "4"),
     "number r of trained singular vectors on each side",
 );
 const DECOMPOSITION: Maybe<u64> = Maybe::new(
     "decomposition",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "decomposition rank d: triplets kept in all; everything if not written",
 );
 const ON: Maybe<Placement> = Maybe::filled(

@@ -13,7 +13,7 @@ pub struct Smt;
 
 const BLOCKS: Given<u64> = Given::<u64>::new(
     "blocks",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (660, "660"),
     "blocks that are trained, of all matrices together",
 );
@@ -25,7 +25,7 @@ const SIDE: Given<u64> = Given::<u64>::new(
 );
 const SAMPLES: Given<u64> = Given::<u64>::new(
     "samples",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (1600, "1600"),
     "training examples whose gradients choose the blocks",
 );

@@ -13,6 +13,7 @@ use super::super::net::{Init, Param};
 use super::super::peft::{Make, Misfit, Place, Reading, Taken};
 use super::super::schema::{Bound, Given, Maybe, kind};
 use super::{At, Complaint, Lookup, Net, PeftForm, PeftTensor, PeftTogether, Site, Value, Values};
+use crate::library::counts::to_u32;
 use crate::library::error::CONFLICTING_KEYS;
 use crate::library::placement::Placement;
 use crate::program::op::{AddAt, Indices, Places, SparseProduct};
@@ -133,8 +134,8 @@ pub(super) fn shared(
     };
     Delta {
         places: Places {
-            segment: Some(segment.unwrap_or(0) as u32),
-            side: side as u32,
+            segment: Some(to_u32(segment.unwrap_or(0))),
+            side: to_u32(side),
             ..Places::entries(at.site.output(), at.site.input())
         },
         ids,
@@ -285,7 +286,7 @@ pub(super) fn read(file: &mut Reading<'_>, place: &Place<'_>, rank: u64) -> Resu
             if !seen.insert(flat) {
                 return Err(format!("it has the place ({row}, {column}) twice"));
             }
-            Ok(f32::from_bits(flat as u32))
+            Ok(f32::from_bits(to_u32(flat)))
         };
         rows.iter().zip(columns).map(one).collect()
     });

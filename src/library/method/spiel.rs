@@ -32,7 +32,7 @@ const PERIOD: Given<u64> = Given::<u64>::new(
 );
 const ACCUMULATE: Given<u64> = Given::<u64>::new(
     "accumulate",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (5, "5"),
     "steps over which the gradients of candidates are added up; less than `period`",
 );

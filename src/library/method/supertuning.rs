@@ -41,7 +41,7 @@ const SELECT: Given<str> = Given::<str>::new(
 );
 const RANK: Maybe<u64> = Maybe::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "rank of a LoRA beside the numbers (Supra); none if not written",
 );
 const ALPHA: Maybe<f64> = Maybe::new(

@@ -23,7 +23,7 @@ const RIGHT: &str = "svfit_V";
 
 const RANK: Maybe<u64> = Maybe::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "number r of trained singular values, the largest; all of them if not written",
 );
 

@@ -29,12 +29,12 @@ const OFF_DIAG: Given<u64> = Given::<u64>::tacit(
 );
 const RANK: Maybe<u64> = Maybe::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "singular vectors between which M is, the first; all of them if not written",
 );
 const SEED: Given<u64> = Given::<u64>::tacit(
     "seed",
-    kind::int(0, u64::MAX),
+    kind::SEED,
     (0, "0"),
     "seed of the random places, which depend on nothing else but the site's name",
 );

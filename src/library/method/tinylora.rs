@@ -22,7 +22,7 @@ pub struct TinyLora;
 
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (2, "2"),
     "singular triplets r of the weight that are kept around the mixture",
 );

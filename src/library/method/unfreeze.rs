@@ -27,7 +27,7 @@ const AT: Maybe<[String]> = Maybe::new(
 );
 const LAST: Maybe<u64> = Maybe::new(
     "last",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     "how many are unfrozen at most; all if not written",
 );
 const RATE: Given<f64> = Given::<f64>::new(

@@ -19,12 +19,7 @@ use crate::program::op::{BinaryKind, Broadcast, Epilogue, MatMul};
 #[derive(Debug)]
 pub struct UniLora;
 
-const RANK: Given<u64> = Given::<u64>::new(
-    "rank",
-    kind::int(1, u64::MAX),
-    (4, "4"),
-    "rank r of the update",
-);
+const RANK: Given<u64> = Given::<u64>::new("rank", kind::WIDTH, (4, "4"), "rank r of the update");
 const LENGTH: Given<u64> = Given::<u64>::new(
     "length",
     kind::int(1, 1 << 24),
@@ -33,7 +28,7 @@ const LENGTH: Given<u64> = Given::<u64>::new(
 );
 const SEED: Given<u64> = Given::<u64>::new(
     "projection_seed",
-    kind::int(0, u64::MAX),
+    kind::SEED,
     (42, "42"),
     "seed of the order in which the numbers are dealt to the factors; peft calls it `proj_seed`",
 );

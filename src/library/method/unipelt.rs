@@ -6,6 +6,7 @@ use super::super::schema::{Given, Maybe, kind};
 use super::bottleneck::{self, Bottleneck, First, REDUCTION, SIZE};
 use super::encoder::map;
 use super::{At, Method, Net, Schema, Site, Value, Values, lora};
+use crate::library::counts::to_u32;
 use crate::library::decl::RATE;
 use crate::library::placement::Placement;
 use crate::program::op::{ActivationKind, BinaryKind, Broadcast};
@@ -28,7 +29,7 @@ const HIDDEN: Given<u64> = Given::<u64>::new(
 );
 const RANK: Given<u64> = Given::<u64>::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (8, "8"),
     "rank of LoRA's updates, whose factor is the gate",
 );
@@ -105,7 +106,7 @@ impl Method for Unipelt {
 
     fn reserved(&self, values: &Values) -> Reserved {
         Reserved {
-            prefix: TOKENS.get(values) as u32,
+            prefix: to_u32(TOKENS.get(values)),
             ..Reserved::default()
         }
     }

@@ -10,6 +10,7 @@ use super::lora::{DROPOUT, MODULES_TO_SAVE, ON, check_rank};
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::library::error::BAD_METHOD_VALUES;
 use crate::program::Real;
 use crate::program::op::{Epilogue, MatMul, TopSoftmax};
@@ -18,12 +19,7 @@ use crate::program::op::{Epilogue, MatMul, TopSoftmax};
 #[derive(Debug)]
 pub struct VbLora;
 
-const RANK: Given<u64> = Given::<u64>::new(
-    "rank",
-    kind::int(1, u64::MAX),
-    (4, "4"),
-    "rank r of the update",
-);
+const RANK: Given<u64> = Given::<u64>::new("rank", kind::WIDTH, (4, "4"), "rank r of the update");
 const VECTORS: Given<u64> = Given::<u64>::new(
     "vectors",
     kind::int(1, 1 << 24),
@@ -32,7 +28,7 @@ const VECTORS: Given<u64> = Given::<u64>::new(
 );
 const LENGTH: Given<u64> = Given::<u64>::new(
     "length",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     (256, "256"),
     "numbers of a vector, which divide both sides of every map; peft calls it `vector_length`",
 );
@@ -89,7 +85,7 @@ fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
     let mut factor = |suffix, width: u64| {
         let logits = Param::at(site, suffix).shape(&[rank * (width / length), vectors]);
         let logits = net.tensor(logits.start(Init::Normal(LOGITS.get(values))));
-        let weights = net.b.push1(TopSoftmax { k: k as u32 }, &[logits]);
+        let weights = net.b.push1(TopSoftmax { k: to_u32(k) }, &[logits]);
         let op = MatMul::plain(false, false, Real::new(1.0));
         let pieces = net.b.push1(op, &[weights, bank]);
         net.reshaped(pieces, rank, width)

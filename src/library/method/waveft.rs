@@ -13,6 +13,7 @@ use super::wavelets::FILTERS;
 use super::{
     At, Complaint, Lookup, Method, Net, PeftForm, PeftTensor, Schema, Site, Stacking, Value, Values,
 };
+use crate::library::counts::to_u32;
 use crate::program::op::{Arrange, BinaryKind, Broadcast, Constant, Scatter};
 use crate::program::{DType, Dim, Real};
 
@@ -27,7 +28,7 @@ const DEVIATION: f64 = 0.01;
 
 const FREQUENCIES: Given<u64> = Given::<u64>::new(
     "frequencies",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (2592, "2592"),
     "number n of trained coefficients of a matrix",
 );
@@ -163,12 +164,12 @@ fn delta(at: &At<'_>, net: &mut Net<'_>) -> Delta {
     let waves_of = TRANSFORM.get(values).then(|| table(net, taps)).flatten();
     let Some(table) = waves_of else {
         let all = places(values, site).into_iter();
-        let ids = all.map(|(row, column)| (row * input + column) as u32);
+        let ids = all.map(|(row, column)| to_u32(row * input + column));
         return Delta::at(net, site, spectrum, ids.collect());
     };
     let t = taps.len() as u64;
     let waves = waves(values, site, t);
-    let bands = waves.iter().map(|w| w.band as u32).collect();
+    let bands = waves.iter().map(|w| to_u32(w.band)).collect();
     let each = net.rows(table, bands);
     let each = net.binary(BinaryKind::Mul, Broadcast::Column, each, spectrum);
     // What lies within the matrix, and where.
@@ -177,7 +178,7 @@ fn delta(at: &At<'_>, net: &mut Net<'_>) -> Delta {
         (0..t * t).filter_map(move |i| {
             let row = inside(wave.corner.0 + (i / t).cast_signed(), site.output())?;
             let column = inside(wave.corner.1 + (i % t).cast_signed(), input)?;
-            Some(((k as u64 * t * t + i) as u32, (row * input + column) as u32))
+            Some((to_u32(k as u64 * t * t + i), to_u32(row * input + column)))
         })
     });
     let (from, to): (Vec<u32>, Vec<u32>) = numbers.unzip();
@@ -190,7 +191,7 @@ fn delta(at: &At<'_>, net: &mut Net<'_>) -> Delta {
     ids.dedup();
     let sums = to
         .iter()
-        .map(|place| ids.partition_point(|id| id < place) as u32);
+        .map(|place| to_u32(ids.partition_point(|id| id < place)));
     let sums = net.b.push1(
         crate::program::op::Indices {
             list: sums.collect(),

@@ -2,6 +2,7 @@
 
 use super::super::schema::{Bound, Given, kind};
 use super::{At, Net, Value};
+use crate::library::counts::to_u32;
 use crate::program::op::{BinaryKind, Broadcast, MulRows};
 use crate::program::{Real, Signal};
 
@@ -35,7 +36,7 @@ pub(super) fn drop_update(at: &At<'_>, net: &mut Net<'_>, update: Value) -> Valu
         let stream = net.signal_key(&format!("{what}/{path}"));
         net.signal(Signal::Dropped {
             stream,
-            of: of as u32,
+            of: to_u32(of),
             p: Real::new(p),
             scaled,
         })

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::library::counts::to_u32;
+
 use super::{Predictions, ratio};
 
 /// Counts of labels and of predictions. Only what occurs is held, so that thousands of classes are no
@@ -105,7 +107,7 @@ impl Confusion {
 
     /// The classes that occur among labels or predictions, and those between.
     pub fn classes(&self) -> impl Iterator<Item = u32> + use<> {
-        0..self.labels.len() as u32
+        0..to_u32(self.labels.len())
     }
 
     /// How well a class is predicted.
@@ -129,7 +131,7 @@ impl Confusion {
         let occurs = |list: &[u64]| list.iter().filter(|rows| **rows > 0).count();
         let several = occurs(&self.labels) > 1 && occurs(&self.predictions) == 1;
         let class = self.predictions.iter().position(|rows| *rows > 0)?;
-        several.then_some(class as u32)
+        several.then_some(to_u32(class))
     }
 }
 

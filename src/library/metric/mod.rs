@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::library::counts::to_u32;
+
 use super::data::tokens::Target;
 use super::schema::Schema;
 use super::task::Answer;
@@ -66,7 +68,7 @@ pub fn best(row: &[f32]) -> u32 {
             best = (i, x);
         }
     }
-    best.0 as u32
+    to_u32(best.0)
 }
 
 impl Predictions {

@@ -12,6 +12,7 @@ use super::data::tokens::virtual_number;
 use super::generate::Rules;
 use super::net::{Net, Site};
 use super::schema::Schema;
+use crate::library::counts::to_u32;
 use crate::program::{Pick, Value};
 
 mod albert;
@@ -384,7 +385,7 @@ pub trait Model: fmt::Debug + Send + Sync {
         for layer in 0..self.facts().layers {
             let block = self.block_of(layer);
             let before = (0..layer).filter(|&own| self.block_of(own) == block);
-            net.again(before.count() as u32);
+            net.again(to_u32(before.count()));
             net.enter("encoder", layer);
             x = net.entered((layer, block), x);
             x = self.block(net, layer, x);

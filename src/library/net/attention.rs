@@ -2,6 +2,7 @@
 
 use super::super::method;
 use super::{Attend, CacheCapacity, Mode, Net, Part, Role, Site};
+use crate::library::counts::to_u32;
 use crate::program::op::{
     Arrange, Attention, AttentionDropout, BinaryKind, Broadcast, CachedAttention, Heads, Indices,
     KeptAttention, MoveRows, Over, Place, Prepend, ReduceKind, Streams,
@@ -38,7 +39,7 @@ impl Net<'_> {
                 ..of
             };
         }
-        let prefix = of.op.prefix + count as u32;
+        let prefix = of.op.prefix + to_u32(count);
         let (keys, values) = (
             self.prepended(of.keys, rows.0, (count, false)),
             self.prepended(of.values, rows.1, (count, false)),
@@ -55,7 +56,7 @@ impl Net<'_> {
     /// A matrix of tokens with `count` rows before those of each sequence: the same for all, or each its `own` one.
     pub fn prepended(&mut self, x: Value, rows: Value, (count, own): (u64, bool)) -> Value {
         let offsets = self.b.feed(Feed::Offsets);
-        let count = count as u32;
+        let count = to_u32(count);
         self.b.push1(Prepend { count, own }, &[x, rows, offsets])
     }
 
@@ -77,7 +78,7 @@ impl Net<'_> {
 
     /// The same with a table of `count` rows for each task: a text has those of its own.
     pub fn replaced_by_task(&mut self, x: Value, table: Value, count: u64) -> Value {
-        let rows = count as u32;
+        let rows = to_u32(count);
         let marks = self.b.feed(Feed::Marks(Mark::OfTask { rows }));
         self.b.push1(Place { add: false }, &[x, table, marks])
     }
@@ -108,7 +109,7 @@ impl Net<'_> {
     /// A matrix of tokens to which rows of a table are added at the first `most` special tokens of each text, behind
     /// dropout of rate `p`.
     pub fn added_to_special(&mut self, x: Value, rows: Value, (most, p): (u64, f64)) -> Value {
-        let most = most as u32;
+        let most = to_u32(most);
         let marks = self.b.feed(Feed::Marks(Mark::Special { most }));
         let place = Place { add: true };
         if p == 0.0 || !self.options.mode.trains() {
@@ -151,7 +152,7 @@ impl Net<'_> {
         count: u64,
         (keys, values): (Value, Value),
     ) -> Value {
-        let count = count as u32;
+        let count = to_u32(count);
         let cycle = self.b.feed(Feed::Cycle { count });
         let (keys, values) = (self.gather(keys, cycle), self.gather(values, cycle));
         let op = Attention {
@@ -296,7 +297,7 @@ impl Net<'_> {
         };
         let op = Attention {
             streams,
-            ..Attention::plain(Heads::each(heads as u32), Real::new(0.0))
+            ..Attention::plain(Heads::each(to_u32(heads)), Real::new(0.0))
         };
         let offsets = self.b.feed(offsets);
         self.b.push(op, &[x, x, x, offsets])[0]

@@ -4,6 +4,7 @@ use super::super::method;
 use super::super::model::LmHead;
 use super::{Net, Normed, Param, ParamKind, Role, Site};
 use crate::base::rng::Stream;
+use crate::library::counts::to_u32;
 use crate::program::op::{
     Activation, ActivationKind, Add, Arrange, Beyond, BinaryKind, Broadcast, Columns, Constant,
     Detach, Dropout, Elementwise, Epilogue, Find, Frequencies, Gated, Gather, HeadLoss, Indices,
@@ -126,7 +127,7 @@ impl Net<'_> {
         }
         let list = |of: &[f64]| Frequencies::new(of.iter().copied());
         let op = Rotary {
-            width: head as u32,
+            width: to_u32(head),
             frequencies: list(inverse),
             beyond: beyond.map(|(positions, of)| Beyond {
                 positions,
@@ -151,7 +152,7 @@ impl Net<'_> {
 
     /// Columns `from .. to` of each of so many groups of a matrix' columns, one group behind the other.
     pub fn grouped_columns(&mut self, x: Value, (from, to): (u64, u64), groups: u64) -> Value {
-        let [from, to, groups] = [from, to, groups].map(|n| n as u32);
+        let [from, to, groups] = [from, to, groups].map(to_u32);
         self.b.push1(Columns { from, to, groups }, &[x])
     }
 

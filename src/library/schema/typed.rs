@@ -135,7 +135,17 @@ pub mod kind {
         };
     }
 
+    /// The widest rank, bottleneck or side of a block that a recipe may name, 1,048,576. Bytes of products of two such
+    /// widths, of all layers, are far from the end of 64 bits.
+    pub const WIDEST: u64 = 1 << 20;
+
     kinds! {
+        /// [`Kind::Int`], a rank, a width, or what divides one
+        WIDTH: u64 = Kind::Int(1, WIDEST);
+        /// [`Kind::Int`], a number of steps, examples or places, of which there may be fewer
+        COUNT: u64 = Kind::Int(1, u64::MAX);
+        /// [`Kind::Int`], a seed
+        SEED: u64 = Kind::Int(0, u64::MAX);
         /// [`Kind::Bool`]
         BOOL: bool = Kind::Bool;
         /// [`Kind::Str`]

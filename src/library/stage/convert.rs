@@ -54,13 +54,13 @@ const MAJORITY: Given<str> = Given::<str>::new(
 );
 const SEED: Given<u64> = Given::<u64>::new(
     "seed",
-    kind::int(0, u64::MAX),
+    kind::SEED,
     (0, "0"),
     "seed of the parts that `dare` keeps",
 );
 const RANK: Maybe<u64> = Maybe::new(
     "rank",
-    kind::int(1, u64::MAX),
+    kind::WIDTH,
     "rank of each pair; of several adapters the largest of theirs if not written",
 );
 const ENERGY: Maybe<Portion> = Maybe::new(

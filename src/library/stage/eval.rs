@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::library::counts::to_u32;
+
 use super::super::error::NO_PROMPTS;
 use super::super::generate::{self, Settings};
 use super::super::net::CacheCapacity;
@@ -164,7 +166,7 @@ fn generation_of(cx: &Sound<StageCx<'_>>, params: usize) -> Result<Option<Genera
     let prompts = match known {
         Some(list) if put == 0 => list,
         Some(list) => Arc::new(list.iter().map(|n| n + put).collect()),
-        None => Arc::new(vec![source.max(before) as u32 + put; places as usize]),
+        None => Arc::new(vec![to_u32(source.max(before)) + put; places as usize]),
     };
     let facts = cx.model.facts();
     // A prefix that positions do not begin behind has none of its own among them.

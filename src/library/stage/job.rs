@@ -18,6 +18,7 @@ use super::network::Generators;
 use super::packing::Packing;
 use super::reference::Reference;
 use super::select::Selection;
+use crate::library::counts::to_u32;
 use crate::program::{Bindings, Class, Program, Verified};
 
 /// A stage's work: the network's parameters, and what is done with them.
@@ -154,7 +155,7 @@ impl Fit {
     /// The order in which an epoch walks over so many sequences: those of a row follow each other.
     #[must_use]
     pub fn order(&self, sequences: usize, epoch: u64) -> Vec<u32> {
-        let group = self.group.max(1) as u32;
+        let group = to_u32(self.group.max(1));
         let rows = order(sequences / group as usize, self.seed, epoch, self.shuffle);
         let all = rows.into_iter();
         all.flat_map(|row| (0..group).map(move |i| row * group + i))
@@ -167,7 +168,7 @@ impl Fit {
         if let Some(packing) = &self.packing {
             let group = self.group.max(1) as usize;
             let firsts: Vec<u32> = order.iter().copied().step_by(group).collect();
-            let of_row = |first: u32| (0..group as u32).map(|i| length(first + i)).sum();
+            let of_row = |first: u32| (0..to_u32(group)).map(|i| length(first + i)).sum();
             let rows = packing.cut(&firsts, &of_row).into_iter();
             return rows.map(|r| r.start * group..r.end * group).collect();
         }

@@ -90,14 +90,10 @@ pub(crate) const SCHEDULE: Maybe<Filled> = Maybe::filled(
     "how the learning rate changes",
 );
 /// Walks over the data.
-pub(crate) const EPOCHS: Maybe<u64> =
-    Maybe::new("epochs", kind::int(1, u64::MAX), "walks over the data");
+pub(crate) const EPOCHS: Maybe<u64> = Maybe::new("epochs", kind::COUNT, "walks over the data");
 /// Optimizer steps, instead of `epochs`.
-pub(crate) const STEPS: Maybe<u64> = Maybe::new(
-    "steps",
-    kind::int(1, u64::MAX),
-    "optimizer steps, instead of `epochs`",
-);
+pub(crate) const STEPS: Maybe<u64> =
+    Maybe::new("steps", kind::COUNT, "optimizer steps, instead of `epochs`");
 /// Examples of one optimizer step.
 pub(crate) const BATCH: Given<Batch> = Given::<Batch>::new(
     "batch",
@@ -187,7 +183,7 @@ pub(crate) const SHUFFLE: Given<bool> = Given::<bool>::new(
 /// Seed of head and adapter weights, order and dropout.
 pub(crate) const SEED: Given<u64> = Given::<u64>::new(
     "seed",
-    kind::int(0, u64::MAX),
+    kind::SEED,
     (42, "42"),
     "seed of head and adapter weights, order and dropout",
 );
@@ -221,7 +217,7 @@ pub(crate) const POSITIVE: Maybe<str> = Maybe::new(
 /// Stop after so many evaluations without a better `best`.
 pub(crate) const PATIENCE: Maybe<u64> = Maybe::new(
     "patience",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     "stop after so many evaluations without a better `best`",
 );
 /// Key `head`, of the kind `eval`.

@@ -5,6 +5,7 @@ use super::super::metric::{self, Metric};
 use super::super::schema::{Filled, Kind, Registry, Schema, Values};
 use super::super::task::Answer;
 use super::{Diag, Diags, StageCx, keys};
+use crate::library::counts::to_u32;
 use crate::library::error::{IDLE_KEY, METRIC_MISMATCH};
 
 /// The metrics a stage names, or those the objective suggests.
@@ -130,7 +131,7 @@ pub(super) fn positive(
     let known = cx.splits.iter().flatten().any(|s| s.examples.is_some());
     let exact = classes.iter().position(|class| class == name);
     match exact.or_else(|| classes.iter().position(|class| same_label(class, name))) {
-        Some(place) => Ok(place as u32),
+        Some(place) => Ok(to_u32(place)),
         // Without the data the classes are not known.
         None if !known => Ok(1),
         None => {

@@ -9,6 +9,7 @@ use super::super::schema::{Filled, Values};
 use super::network::again;
 use super::train::{batches, steps, steps_per_epoch};
 use super::{Diag, StageCx, keys, masks, select};
+use crate::library::counts::to_u32;
 use crate::program::autodiff::differentiate;
 use crate::program::op::{Accumulate, ClipFactor, Constant, GradNorm};
 use crate::program::passes::is_large;
@@ -128,7 +129,7 @@ pub(super) fn updates(
             param: weight,
             grad,
             decays: param.decays(),
-            since: cx.tuning.begins(param, epoch).min(u64::from(u32::MAX)) as u32,
+            since: to_u32(cx.tuning.begins(param, epoch).min(u64::from(u32::MAX))),
         };
         optimizer::apply((rule, values), b, own, (lr, factor));
         masks::end(b, mask, weight);

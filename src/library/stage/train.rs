@@ -16,6 +16,7 @@ use super::network::{evaluation, is_split, verified};
 use super::packing::{Batch, Extent, Packing};
 use super::reference::reference;
 use super::{Diag, Diags, Sound, Span, StageCx, StageKind, keys, select};
+use crate::library::counts::to_u32;
 use crate::library::error::{BAD_METHOD_VALUES, CONFLICTING_KEYS, IDLE_KEY};
 use crate::program::Verified;
 
@@ -347,7 +348,7 @@ pub(super) fn batches(cx: &StageCx<'_>) -> Result<(u64, Option<Packing>), Vec<Di
             .chunks(group as usize)
             .map(|row| row.iter().sum())
             .collect(),
-        None => lengths.iter().map(|n| n * group as u32).collect(),
+        None => lengths.iter().map(|n| n * to_u32(group)).collect(),
     };
     let longest = u64::from(lengths.iter().copied().max().unwrap_or(1));
     let extent = Extent {

@@ -6,7 +6,7 @@ use super::Start;
 
 const SAMPLES: Given<u64> = Given::<u64>::new(
     "samples",
-    kind::int(1, u64::MAX),
+    kind::COUNT,
     (1024, "1024"),
     "training examples whose gradients are squared and summed",
 );

@@ -9,6 +9,7 @@ use super::{
     Answer, Classes, Details, Form, Names, Scored, Task, TaskKind, added, label_keys, number,
 };
 use crate::base::{Diag, Span};
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::Target;
 use crate::library::metric::{Confusion, Predictions};
 use crate::library::rows::Added;
@@ -105,7 +106,7 @@ impl Task for MultiLabel {
         let scale = b.feed(Feed::LossScale);
         let classes = b.ty(scores).shape.last().and_then(|n| n.as_const());
         let targets = b.feed(Feed::Targets(TargetKind::ClassSet {
-            classes: classes.unwrap_or(0) as u32,
+            classes: to_u32(classes.unwrap_or(0)),
         }));
         b.push1(BinaryCrossEntropy, &[scores, targets, scale])
     }

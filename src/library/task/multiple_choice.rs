@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use super::{Answer, Asked, Details, Gathered, Head, Names, Reads, Scored, Task, TaskKind};
+use crate::library::counts::to_u32;
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::tokens::{EncodedSet, Target};
 use crate::library::metric::Predictions;
@@ -69,7 +70,7 @@ fn largest(list: &[f64]) -> u32 {
             best = place;
         }
     }
-    best as u32
+    to_u32(best)
 }
 
 impl Task for MultipleChoice {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::{Details, Form, Names, Scored, added, number};
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::Target;
 use crate::library::error::ONE_PREDICTION;
 use crate::library::metric::{Confusion, Predictions, best};
@@ -63,7 +64,7 @@ pub(super) fn details(classes: &[String], predictions: &Predictions) -> Details 
     }
     let name = |class: u32| classes.get(class as usize).map_or("?", String::as_str);
     let mut entries = Map::new();
-    let each = (0..classes.len() as u32).map(|class| {
+    let each = (0..to_u32(classes.len())).map(|class| {
         let own = confusion.class(class);
         json!({
             "name": name(class), "support": own.support, "predicted": own.predicted, "precision": own.precision,
@@ -72,7 +73,7 @@ pub(super) fn details(classes: &[String], predictions: &Predictions) -> Details 
     });
     entries.insert("classes".to_owned(), each.collect());
     let whole = (classes.len() <= WHOLE).then(|| -> Vec<Vec<u64>> {
-        let all = 0..classes.len() as u32;
+        let all = 0..to_u32(classes.len());
         let row = |label: u32| all.clone().map(move |predicted| (label, predicted));
         let cells = |label| row(label).map(|(l, p)| confusion.rows_of(l, p)).collect();
         all.clone().map(cells).collect()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::{Answer, Details, Head, Names, Reads, Scored, Task, TaskKind, next_token};
+use crate::library::counts::to_u32;
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::tokens::Target;
 use crate::library::metric::Predictions;
@@ -83,7 +84,7 @@ impl Task for Seq2Seq {
     ) -> Result<Option<Reads>, [&'static str; 2]> {
         Ok(Some(Reads::Targets {
             learned: Arc::default(),
-            most: self.length as u32,
+            most: to_u32(self.length),
         }))
     }
 

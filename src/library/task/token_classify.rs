@@ -8,6 +8,7 @@ use super::{
     Answer, Asked, Details, Form, Gathered, Head, Names, Pieces, Reads, Scored, Task, TaskKind,
     added, label_keys, number, one_class,
 };
+use crate::library::counts::to_u32;
 use crate::library::data::form;
 use crate::library::data::form::Learn;
 use crate::library::data::tokens::{CONTINUES, EncodedSet, Target};
@@ -73,7 +74,7 @@ struct Row {
 fn rows(set: &EncodedSet, all: &Predictions) -> Vec<Row> {
     let mut list: Vec<Row> = Vec::new();
     let mut place = 0;
-    for example in 0..set.len() as u32 {
+    for example in 0..to_u32(set.len()) {
         let row = set.row(example).unwrap_or(example);
         let Some(Target::Each(labels)) = set.label(example) else {
             continue;

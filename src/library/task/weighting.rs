@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Classes;
 use crate::base::{Diag, Span, suggest};
+use crate::library::counts::to_u32;
 use crate::library::data::set::same_label;
 use crate::library::data::tokens::{EncodedSet, Target};
 use crate::library::error::{BAD_CLASS_WEIGHTS, CONFLICTING_KEYS};
@@ -112,7 +113,7 @@ impl Weighting {
     fn focal_loss(&self, b: &mut Builder, scores: Value) -> Value {
         b.label("loss");
         let scale = b.feed(Feed::LossScale);
-        let classes = self.each.len() as u32;
+        let classes = to_u32(self.each.len());
         let own = b.feed(Feed::Targets(TargetKind::ClassSet { classes }));
         let weights = self.feed(b);
         let binary = |b: &mut Builder, kind, broadcast, x, y| {
@@ -162,7 +163,7 @@ impl Weighting {
         }
         b.label("loss");
         let scale = b.feed(Feed::LossScale);
-        let classes = self.each.len() as u32;
+        let classes = to_u32(self.each.len());
         let targets = b.feed(Feed::Targets(TargetKind::ClassSet { classes }));
         let weights = self.feed(b);
         let inputs = [scores, targets, scale, weights];
@@ -171,7 +172,7 @@ impl Weighting {
 
     fn feed(&self, b: &mut Builder) -> Value {
         b.feed(Feed::ClassWeights {
-            classes: self.each.len() as u32,
+            classes: to_u32(self.each.len()),
         })
     }
 
@@ -233,7 +234,7 @@ impl Weighting {
     /// Weights by which every class has the same in all.
     fn balanced(&self, names: &[String], train: &EncodedSet) -> Result<Vec<f32>, Box<Diag>> {
         let mut rows: BTreeMap<u32, u64> = BTreeMap::new();
-        let labels = (0..train.len() as u32).filter_map(|i| train.label(i));
+        let labels = (0..to_u32(train.len())).filter_map(|i| train.label(i));
         for label in labels {
             match label {
                 Target::Class(class) => *rows.entry(class).or_default() += 1,

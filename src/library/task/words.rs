@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::{CONTINUES, EncodedExample, Target};
 use crate::library::tokenizer::Worded;
 
@@ -54,7 +55,7 @@ fn within(class: u32, classes: &[String]) -> u32 {
     let inside = name.and_then(|name| name.strip_prefix("B-"));
     let inside = inside.map(|kind| format!("I-{kind}"));
     let place = inside.and_then(|name| classes.iter().position(|own| *own == name));
-    place.map_or(class, |place| place as u32)
+    place.map_or(class, to_u32)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::library::counts::to_u32;
+
 use super::{Encoded, Side, Tokenizer};
 
 /// How a text is made tokens of.
@@ -100,7 +102,7 @@ impl Tokenizer {
         Ok(Marked {
             learned: ranges(&marks),
             encoded,
-            lost: lost as u32,
+            lost: to_u32(lost),
         })
     }
 

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::library::counts::to_u32;
+
 use super::super::prompt::Filled;
 use super::{Encoded, Side, Tokenizer};
 
@@ -64,7 +66,7 @@ impl Tokenizer {
                 let token = token
                     .map(|i| first + i)
                     .ok_or("the tokenizer gives no token for the mask")?;
-                Some((0..token).filter(kept).count() as u32)
+                Some(to_u32((0..token).filter(kept).count()))
             }
         };
         let (ids, types) = (done.get_ids(), self.segments(done.get_type_ids())?);

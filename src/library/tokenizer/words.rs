@@ -3,6 +3,8 @@
 
 use tokenizers::{Encoding, InputSequence, Token};
 
+use crate::library::counts::to_u32;
+
 use super::{Encoded, Tokenizer};
 
 /// Parts that the words of a row are cut into at most.
@@ -65,7 +67,7 @@ impl Tokenizer {
             let (ids, types): (Vec<u32>, Vec<u32>) = tokens.into_iter().unzip();
             self.embedded(&ids)?;
             Ok(Worded {
-                first: around.before.len() as u32,
+                first: to_u32(around.before.len()),
                 words: pieces.iter().map(|&(_, word)| word).collect(),
                 encoded: Encoded {
                     uncut: if i == 0 { special + all } else { ids.len() },
@@ -98,7 +100,7 @@ impl Tokenizer {
             .zip(encoding.get_word_ids())
             .peekable();
         let mut pieces = Vec::with_capacity(encoding.len());
-        for word in 0..words.len() as u32 {
+        for word in 0..to_u32(words.len()) {
             let begin = pieces.len();
             while let Some((&id, _)) = made.next_if(|(_, of)| **of == Some(word)) {
                 pieces.push((id, word));

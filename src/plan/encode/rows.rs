@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use super::{Cause, Each, Read, one};
 use crate::library::chat::{Chat, Rendering, Turns};
+use crate::library::counts::to_u32;
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::set::{Example, Label};
 use crate::library::model::{Behind, Sides};
@@ -47,7 +48,7 @@ impl Each<'_> {
             let marked = marked.map_err(Cause::Tokens)?;
             Ok(Read {
                 encoded: marked.encoded,
-                mask: option.len() as u32,
+                mask: to_u32(option.len()),
                 learned: marked.learned,
                 lost: marked.lost,
                 label: None,
@@ -115,8 +116,8 @@ impl Each<'_> {
                 )));
             }
         }
-        let begin = encoded.ids.len() as u32 + 1;
-        let end = begin + target.ids.len() as u32;
+        let begin = to_u32(encoded.ids.len()) + 1;
+        let end = begin + to_u32(target.ids.len());
         encoded.ids.push(match sides.behind {
             Behind::Token(start) => start,
             // Of a target without tokens nothing is learned.
@@ -127,7 +128,7 @@ impl Each<'_> {
         encoded.at_once = encoded.at_once.max(target.at_once);
         encoded.uncut += target.uncut + 1;
         Ok(vec![Read {
-            lost: (target.uncut - target.ids.len()) as u32,
+            lost: to_u32(target.uncut - target.ids.len()),
             learned: if begin < end {
                 one(begin..end)
             } else {
@@ -170,11 +171,11 @@ impl Each<'_> {
                 if self.want.task.ends_texts() {
                     self.tokenizer.end(&mut encoded, most);
                 }
-                let length = encoded.ids.len() as u32;
+                let length = to_u32(encoded.ids.len());
                 let all = rows.learn != Learn::Nothing && length > 1;
                 return Ok(Read {
                     lost: if all {
-                        encoded.uncut as u32 - length
+                        to_u32(encoded.uncut) - length
                     } else {
                         0
                     },

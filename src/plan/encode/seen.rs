@@ -1,6 +1,7 @@
 //! What is seen of a row once it is tokens: what is learned of it, and what is doubtful about it.
 
 use super::{Each, Read};
+use crate::library::counts::to_u32;
 use crate::library::data::form::{Form, Learn, Supervision};
 use crate::library::data::report::{Sight, Tokens};
 use crate::library::data::set::Example;
@@ -78,9 +79,9 @@ impl Each<'_> {
             empty: seen.empty && is_text,
             null: seen.null && is_text,
             tokens: Some(Tokens {
-                uncut: encoded.uncut as u32,
-                read: (others.count() + unknown) as u32,
-                unknown: unknown as u32,
+                uncut: to_u32(encoded.uncut),
+                read: to_u32(others.count() + unknown),
+                unknown: to_u32(unknown),
                 cut: encoded.uncut > encoded.ids.len(),
             }),
             ..seen

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::library::counts::to_u32;
 use crate::library::stage::fisher::Fisher;
 use crate::library::stage::job::{Fit, batch_sizes};
 use crate::library::task::Reads;
@@ -17,7 +18,7 @@ pub(in crate::plan) fn evaluation_sizes(
     reads: Option<&Reads>,
 ) -> Vec<Bindings> {
     let list = lengths.list(batch);
-    let order: Vec<u32> = (0..list.len() as u32).collect();
+    let order: Vec<u32> = (0..to_u32(list.len())).collect();
     batch_sizes(&list, &order, batch, reads).collect()
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::{Diag, Diags, Span};
+use crate::library::counts::to_u32;
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::tokens::unmarked;
 use crate::library::error::NO_PROMPTS;
@@ -88,7 +89,7 @@ fn prompts(
         return Ok(None);
     };
     let mut list = Vec::with_capacity(set.len());
-    for example in 0..set.len() as u32 {
+    for example in 0..to_u32(set.len()) {
         let row = set.row(example).unwrap_or(example);
         let own = set.get(example).map_err(|why| {
             refuse(
@@ -110,7 +111,7 @@ fn prompts(
         };
         // The token that a target begins with is none of its source.
         let more = u32::from(start.task.target_length().is_some());
-        list.push((unmarked(prompt).len() as u32).saturating_sub(more));
+        list.push((to_u32(unmarked(prompt).len())).saturating_sub(more));
     }
     Ok(Some(Arc::new(list)))
 }
@@ -152,7 +153,7 @@ fn reads(
     let message = match first {
         None => "no row of this split has a token to learn".to_owned(),
         Some(example) => {
-            let example = example as u32;
+            let example = to_u32(example);
             let row = set.row(example).unwrap_or(example);
             let length = set.length(example).unwrap_or(0);
             let why = why_nothing(start, split.form, u64::from(length));

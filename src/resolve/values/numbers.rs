@@ -2,6 +2,7 @@
 
 use super::super::error::{OUT_OF_BOUNDS, WRONG_UNIT};
 use crate::base::{Diag, Diags, Span};
+use crate::library::counts::to_u32;
 use crate::library::schema::{Bound, Checked, Key, Kind, Length, Portion};
 
 /// A number as it is written, and where.
@@ -258,7 +259,7 @@ fn decimal(digits: &str) -> Option<(u64, u64)> {
     if fraction.len() > 6 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let denominator = 10_u64.pow(fraction.len() as u32);
+    let denominator = 10_u64.pow(to_u32(fraction.len()));
     let numerator = format!("{whole}{fraction}").parse().ok()?;
     Some((numerator, denominator))
 }

@@ -2,6 +2,7 @@
 
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
+use crate::library::counts::to_u32;
 use crate::library::net::watched;
 use crate::library::stage::select::{Selected, Selection};
 use crate::program::op::Element;
@@ -81,7 +82,7 @@ fn by_moments(
         .zip(&taken)
         .enumerate()
         .filter(|(_, (_, taken))| !**taken);
-    let mut scored: Vec<(f32, u32)> = free.map(|(i, (score, _))| (score, i as u32)).collect();
+    let mut scored: Vec<(f32, u32)> = free.map(|(i, (score, _))| (score, to_u32(i))).collect();
     Ok(largest(&mut scored, count)
         .into_iter()
         .map(|(_, place)| place)
@@ -126,7 +127,7 @@ fn by_gradients(
     // Scores carry the candidate's number: candidates are in the order of their places.
     let fits = |(i, place): (usize, &u32)| {
         let free = remaining.binary_search(place).is_err();
-        free.then(|| (sums.get(i).map_or(0.0, |s| s.abs()), i as u32))
+        free.then(|| (sums.get(i).map_or(0.0, |s| s.abs()), to_u32(i)))
     };
     let mut scored: Vec<(f32, u32)> = candidates.iter().enumerate().filter_map(fits).collect();
     let mut grown = Vec::new();

@@ -4,6 +4,7 @@ use super::super::zeroth;
 use super::{Context, share};
 use crate::exec::interpreter::{Outputs, Runner};
 use crate::files::RunError;
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::Target;
 use crate::library::stage::job::{Fit, Update};
 use crate::library::task::ReadDraw;
@@ -116,7 +117,7 @@ impl<'a> Step<'a> {
                     let weights = self.cx.task.class_weights().to_vec();
                     Some((feed, Tensor::new(weights, &[classes as usize])))
                 }
-                Feed::Step => Some((feed, Tensor::new(vec![self.step as u32], &[1]))),
+                Feed::Step => Some((feed, Tensor::new(vec![to_u32(self.step)], &[1]))),
                 Feed::Signal(signal) => {
                     let numbers = signal.at(self.step);
                     let dims = [numbers.len()];

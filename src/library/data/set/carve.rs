@@ -9,6 +9,7 @@ use super::super::Cell;
 use super::Carve;
 use super::spelling::Spelled;
 use crate::base::rng::Stream;
+use crate::library::counts::to_u32;
 use crate::library::schema::Portion;
 
 /// Rows by the value of a column.
@@ -21,7 +22,7 @@ pub(super) struct Groups {
 impl Groups {
     /// Takes in the value of the next row.
     pub(super) fn see(&mut self, cell: &Cell) {
-        let next = self.numbers.len() as u32;
+        let next = to_u32(self.numbers.len());
         let number = *self.numbers.entry(Spelled::of(cell)).or_insert(next);
         self.of_row.push(number);
     }
@@ -29,7 +30,7 @@ impl Groups {
     /// The rows of each group, the groups in the order of their values.
     fn rows(&self, rows: usize) -> Vec<Vec<u32>> {
         if self.of_row.is_empty() {
-            return vec![(0..rows as u32).collect()];
+            return vec![(0..to_u32(rows)).collect()];
         }
         let mut lists = vec![Vec::new(); self.numbers.len()];
         for (row, &group) in (0u32..).zip(&self.of_row) {

@@ -14,6 +14,7 @@ use super::several::Separator;
 use super::spelling::{Spelled, quoted, shown};
 use super::{Label, Labels, Naming};
 use crate::base::suggest;
+use crate::library::counts::to_u32;
 
 /// From label cells to labels.
 #[derive(Debug)]
@@ -169,7 +170,7 @@ impl Key {
         let to: Vec<u32> = own
             .classes
             .iter()
-            .map(|name| order.iter().position(|other| other == name).unwrap_or(0) as u32)
+            .map(|name| to_u32(order.iter().position(|other| other == name).unwrap_or(0)))
             .collect();
         let class = |at: u32| to.get(at as usize).copied().unwrap_or(u32::MAX);
         let names = own.names.into_iter().map(|(name, at)| (name, class(at)));

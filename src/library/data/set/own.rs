@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::library::counts::to_u32;
+
 use super::super::{About, DataError};
 use super::Given;
 use super::key::generic;
@@ -91,7 +93,7 @@ impl Own {
                     classes.push(to.clone());
                     classes.len() - 1
                 });
-            names.insert(from.text(), class as u32);
+            names.insert(from.text(), to_u32(class));
         }
         // A number of the files is a name, which the map may hold.
         let places = files.map(|files| {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::library::counts::to_u32;
 use crate::program::Mark;
 
 use super::Target;
@@ -103,7 +104,7 @@ pub fn virtual_ones(text: &[u32]) -> Range<u32> {
         .skip(start)
         .take_while(|id| is_virtual(id))
         .count();
-    start as u32..(start + count) as u32
+    to_u32(start)..to_u32(start + count)
 }
 
 /// A text's own tokens, without what was put in and marked.
@@ -138,7 +139,7 @@ impl EncodedExample {
         if by.is_none() {
             return self;
         }
-        let at = by.place(&self.ids) as u32;
+        let at = to_u32(by.place(&self.ids));
         let moved = |place: u32| {
             if place < at {
                 place

@@ -2,6 +2,8 @@
 
 use serde_json::Value as Json;
 
+use crate::library::counts::to_u32;
+
 use super::super::super::generate::Rules;
 use super::super::encoder::{Config, within_bounds};
 use super::super::{Behind, Facts, LongTexts, Model, Narrowing, Positions};
@@ -183,7 +185,7 @@ fn padding(config: &Json, kind: &Kind, rows: [u64; 2]) -> Result<Option<u32>, St
         Some(id) if id >= rows[0].min(rows[1]) => Err(format!(
             "config.json has `pad_token_id` = {id}, which is no token of the vocabulary"
         )),
-        id => Ok(id.map(|id| id as u32)),
+        id => Ok(id.map(to_u32)),
     }
 }
 
@@ -215,7 +217,7 @@ fn behind(config: &Json, kind: &Kind, rows: u64) -> Result<Behind, String> {
     }
     let key = "decoder_start_token_id";
     match token(config, key, kind.missing.start)? {
-        Some(id) if id < rows => Ok(Behind::Token(id as u32)),
+        Some(id) if id < rows => Ok(Behind::Token(to_u32(id))),
         Some(id) => Err(format!(
             "config.json has `{key}` = {id}, which is no token of the vocabulary, and targets begin with it"
         )),
@@ -230,7 +232,7 @@ fn rules(config: &Json, kind: &Kind) -> Result<Rules, String> {
     let begin = token(config, "bos_token_id", kind.missing.begin)?;
     let start = token(config, "decoder_start_token_id", kind.missing.start)?;
     let last = match config.get("forced_eos_token_id") {
-        None => kind.missing.forced_end.map(|id| id as u32),
+        None => kind.missing.forced_end.map(to_u32),
         Some(_) => None,
     };
     Ok(Rules {

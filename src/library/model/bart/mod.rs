@@ -7,6 +7,7 @@ use super::super::net::{
 use super::super::schema::Schema;
 use super::pair::{CROSS, OWN, Reads};
 use super::{Architecture, Behind, Facts, LmHead, Model, Seq2Seq, Sides};
+use crate::library::counts::to_u32;
 use crate::program::op::{ActivationKind, Attention, Heads, Mask};
 use crate::program::{DType, Feed, Format, Real, Value};
 
@@ -259,7 +260,7 @@ impl Bart {
         let scale = 1.0 / ((d / heads) as f64).sqrt();
         let op = Attention {
             mask,
-            ..Attention::plain(Heads::each(heads as u32), Real::new(scale))
+            ..Attention::plain(Heads::each(to_u32(heads)), Real::new(scale))
         };
         let queries = net.linear(map("q_proj", roles.query), read);
         // Methods stand at its maps, and at what it adds.

@@ -3,6 +3,7 @@
 use super::super::super::derive::prune::Pruner;
 use super::super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
 use super::{Fused, Layer, Norms, QkNorm, Shape};
+use crate::library::counts::to_u32;
 use crate::program::op::{Attention, Heads, Mask};
 use crate::program::{Real, Value};
 
@@ -116,8 +117,8 @@ impl Block<'_> {
             softcap: s.score_cap.map(Real::new),
             ..Attention::plain(
                 Heads {
-                    queries: s.heads as u32,
-                    keys: s.kv_heads as u32,
+                    queries: to_u32(s.heads),
+                    keys: to_u32(s.kv_heads),
                 },
                 Real::new(s.score_scale),
             )

@@ -4,6 +4,7 @@ use super::super::super::derive::prune::Pruner;
 use super::super::super::net::{Attend, Columns, KeyMaps, Net, Normed, Part, Role, Site};
 use super::super::Mirror;
 use super::Sizes;
+use crate::library::counts::to_u32;
 use crate::program::op::{Attention, Heads};
 use crate::program::{Real, Value};
 
@@ -73,7 +74,7 @@ impl Built<'_> {
             keys: net.linear(key.clone(), x),
             values: net.linear(value.clone(), x),
             op: Attention::plain(
-                Heads::each(heads as u32),
+                Heads::each(to_u32(heads)),
                 Real::new(1.0 / (head as f64).sqrt()),
             ),
             read: x,

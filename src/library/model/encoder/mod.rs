@@ -3,6 +3,7 @@
 
 use super::super::net::{Net, Role, Site};
 use super::{Facts, LongTexts, Narrowing, Positions};
+use crate::library::counts::to_u32;
 use crate::program::op::ActivationKind;
 use crate::program::{Feed, Value};
 
@@ -103,8 +104,8 @@ pub(super) fn padded_positions(padding: u64, sizes: &Sizes) -> Result<(Positions
         ));
     }
     let positions = Positions {
-        first: first as u32,
-        skips: Some(padding as u32),
+        first: to_u32(first),
+        skips: Some(to_u32(padding)),
         ..Positions::default()
     };
     Ok((positions, sizes.positions - first))

@@ -2,6 +2,7 @@
 
 use super::super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
 use super::config::{Layer, Shape};
+use crate::library::counts::to_u32;
 use crate::program::op::{Attention, Heads, Mask};
 use crate::program::{Real, Value};
 
@@ -46,7 +47,7 @@ impl Block<'_> {
             bias: None,
             op: Attention {
                 mask: self.own.distance.map_or(Mask::FULL, Mask::near),
-                ..Attention::plain(Heads::each(heads as u32), scale)
+                ..Attention::plain(Heads::each(to_u32(heads)), scale)
             },
             read: x,
             maps: KeyMaps {

@@ -5,6 +5,7 @@ use serde_json::Value as Json;
 use super::super::encoder::{Config, within_bounds};
 use super::super::{Facts, LongTexts, Model, Narrowing, Positions};
 use super::T5;
+use crate::library::counts::to_u32;
 use crate::program::op::ActivationKind;
 
 /// Most tokens of a text: distances have no bound, memory has.
@@ -31,8 +32,8 @@ pub(super) fn parse(config: &Json) -> Result<Box<dyn Model>, String> {
     let width = heads.saturating_mul(head);
     let vocab = reader.vocabulary()?;
     within_bounds(layers, (hidden, width), ffn, 2 * vocab)?;
-    let buckets = bounded("relative_attention_num_buckets", 32, 1 << 16)? as u32;
-    let furthest = bounded("relative_attention_max_distance", 128, 1 << 20)? as u32;
+    let buckets = to_u32(bounded("relative_attention_num_buckets", 32, 1 << 16)?);
+    let furthest = to_u32(bounded("relative_attention_max_distance", 128, 1 << 20)?);
     if buckets < 4 || furthest <= buckets / 2 {
         return Err(format!(
             "config.json has {buckets} buckets of distances up to {furthest}; at least 4 are wanted, and distances beyond half of them"
@@ -108,7 +109,7 @@ fn start(config: &Json, vocab: u64) -> Result<u32, String> {
         return Ok(0);
     };
     match config.get(key).and_then(Json::as_u64) {
-        Some(id) if id < vocab => Ok(id as u32),
+        Some(id) if id < vocab => Ok(to_u32(id)),
         _ => Err(format!(
             "config.json has a `{key}` that is no token of the vocabulary, which targets begin with"
         )),

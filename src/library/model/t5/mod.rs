@@ -5,6 +5,7 @@ use super::super::net::{Attend, Columns, KeyMaps, Net, Part, Role, Site};
 use super::super::schema::Schema;
 use super::pair::{CROSS, OWN, Reads};
 use super::{Architecture, Behind, Facts, LmHead, Model, Seq2Seq, Sides};
+use crate::library::counts::to_u32;
 use crate::program::op::{ActivationKind, Attention, Heads, Mask};
 use crate::program::{Distances, Feed, Real, Value};
 
@@ -155,7 +156,7 @@ impl T5 {
         };
         let op = Attention {
             mask,
-            ..Attention::plain(Heads::each(self.facts.heads as u32), Real::new(1.0))
+            ..Attention::plain(Heads::each(to_u32(self.facts.heads)), Real::new(1.0))
         };
         let queries = net.linear(map("q", roles.query, (d, width)), read);
         // Methods stand at its maps, and at what it adds.

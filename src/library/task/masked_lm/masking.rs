@@ -6,6 +6,7 @@
 
 use super::super::places::ReadPlace;
 use crate::base::rng::Stream;
+use crate::library::counts::to_u32;
 use crate::library::data::tokens::{plain, virtual_number};
 use crate::library::tokenizer::Tokenizer;
 
@@ -43,10 +44,10 @@ impl Masking {
     pub fn new(rate: f64, tokenizer: &Tokenizer, pair: bool, prompt_mask: bool, mask: u32) -> Self {
         Self {
             rate,
-            added: tokenizer.added_tokens(pair) as u32 + u32::from(prompt_mask),
+            added: to_u32(tokenizer.added_tokens(pair)) + u32::from(prompt_mask),
             special: tokenizer.special_ids(),
             mask,
-            vocabulary: tokenizer.vocab_size() as u32,
+            vocabulary: to_u32(tokenizer.vocab_size()),
         }
     }
 
@@ -90,8 +91,8 @@ impl Masking {
 
     /// The ordinary token for 32 random bits.
     fn ordinary(&self, bits: u32) -> u32 {
-        let all = self.vocabulary.saturating_sub(self.special.len() as u32);
-        let drawn = ((u64::from(bits) * u64::from(all)) >> 32) as u32;
+        let all = self.vocabulary.saturating_sub(to_u32(self.special.len()));
+        let drawn = to_u32((u64::from(bits) * u64::from(all)) >> 32);
         // The ids of special tokens are stepped over.
         self.special
             .iter()
