@@ -4,9 +4,11 @@
 //! the same recipes on every machine. Exit code 1 if a target is missed.
 //!
 //! `cargo build && cargo run --example prove -- [--draws N] [--seed S] [--only DRAW] [--device cpu|cuda|cuda:N]
-//! [--precision f32|tf32|bf16|any] [--peftc FILE] [--limit SECONDS] [--jobs N] [--confine] [--verbose] [--csv FILE]`
+//! [--precision f32|tf32|bf16|any] [--peftc FILE] [--limit SECONDS] [--jobs N] [--confine] [--verbose] [--csv FILE]
+//! [--keep FOLDER]`
 //!
 //! Behind the random draws come corners: ranks as large as the matrices, a thousand classes.
+//! `--keep FOLDER` leaves the recipes that ran there with their files, so that another build can run them too.
 //! With `--confine` every stage runs a second time, in a control group with exactly the memory of its process line.
 //!
 //! With `--device cuda` each recipe is estimated by `check` for that very device and then run there. Texts and
@@ -63,6 +65,7 @@ struct Asked {
     confine: bool,
     verbose: bool,
     csv: Option<PathBuf>,
+    keep: Option<PathBuf>,
     /// How many draws run at once.
     jobs: usize,
 }
@@ -80,6 +83,7 @@ impl Asked {
             confine: false,
             verbose: false,
             csv: None,
+            keep: None,
             jobs: 1,
         };
         let mut args = std::env::args().skip(1);
@@ -103,6 +107,7 @@ impl Asked {
                 "--peftc" => asked.peftc = Some(value.into()),
                 "--limit" => asked.limit = Some(Duration::from_secs(number()?)),
                 "--csv" => asked.csv = Some(value.into()),
+                "--keep" => asked.keep = Some(value.into()),
                 "--jobs" => asked.jobs = number()?.max(1) as usize,
                 _ => return Err(format!("there is no argument `{arg}`")),
             }
@@ -191,19 +196,7 @@ impl Bench {
         let io = |e: std::io::Error| e.to_string();
         let scratch = tempfile::tempdir().map_err(io)?;
         let root = scratch.path();
-        for folder in ["model", "data", "tokenizer", "tales"] {
-            std::fs::create_dir(root.join(folder)).map_err(io)?;
-        }
-        std::fs::write(root.join("model/config.json"), draw.config.to_string()).map_err(io)?;
-        // Models of several families read these ids, whatever class of tokenizer their own kind has.
-        let class = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
-        std::fs::write(root.join("tokenizer/tokenizer_config.json"), class).map_err(io)?;
-        std::fs::write(root.join("tokenizer/tokenizer.json"), TOKENIZER).map_err(io)?;
-        for (name, text) in TALES {
-            std::fs::write(root.join("tales").join(name), text).map_err(io)?;
-        }
-        std::fs::write(root.join("data").join(draw.file), &draw.data).map_err(io)?;
-        std::fs::write(root.join("drawn.peft"), &draw.recipe).map_err(io)?;
+        written(draw, root).map_err(io)?;
         let mut planned = Value::Null;
         if self.on_card() {
             let mut check = self.command(&["check"], root, "store");
@@ -238,6 +231,24 @@ impl Bench {
         let card = card.filter(|_| rows.iter().any(|r| r.on_card));
         Ok(Ended::Rows(rows, card))
     }
+}
+
+/// Writes a draw's recipe and the files that it reads.
+fn written(draw: &Draw, root: &Path) -> std::io::Result<()> {
+    for folder in ["model", "data", "tokenizer", "tales"] {
+        std::fs::create_dir(root.join(folder))?;
+    }
+    std::fs::write(root.join("model/config.json"), draw.config.to_string())?;
+    // Models of several families read these ids, whatever class of tokenizer their own kind has.
+    let class = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    std::fs::write(root.join("tokenizer/tokenizer_config.json"), class)?;
+    std::fs::write(root.join("tokenizer/tokenizer.json"), TOKENIZER)?;
+    for (name, text) in TALES {
+        std::fs::write(root.join("tales").join(name), text)?;
+    }
+    std::fs::write(root.join("data").join(draw.file), &draw.data)?;
+    std::fs::write(root.join("drawn.peft"), &draw.recipe)?;
+    Ok(())
 }
 
 fn json(output: &std::process::Output) -> Result<Value, String> {
@@ -340,6 +351,11 @@ impl Draws<'_> {
                     continue;
                 }
             };
+            if let Some(folder) = &asked.keep {
+                let own = folder.join(index.to_string());
+                let kept = std::fs::create_dir_all(&own).and_then(|()| written(&drawn, &own));
+                kept.map_err(|e| format!("{}: {e}", own.display()))?;
+            }
             let mut own = Outcome {
                 index,
                 recipe: describe(&drawn),

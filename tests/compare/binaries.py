@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Compares two builds of peftc: the same recipes must give the same estimates, losses, metrics and predictions.
 
-    tests/compare/binaries.py OLD NEW [--steps 6] [--only TEXT]
+    tests/compare/binaries.py OLD NEW [--steps 6] [--only TEXT] [--drawn FOLDER]
 
 Both binaries check every recipe of `recipes/` and `tests/cases`; both run every recipe of `recipes/reviews` and the
-quickstart with a few steps a stage. What differs is printed, and the exit status is 1. Hashes, times and paths are
-left out: they may differ.
+quickstart with a few steps a stage. With `--drawn FOLDER` they run the recipes that `prove --keep FOLDER` left there
+instead. What differs is printed, and the exit status is 1. Hashes, times and paths are left out: they may differ.
 """
 
 import argparse
@@ -62,6 +62,17 @@ def shortened(text, steps):
     return re.sub(r"\bsamples\s*=\s*\d{3,}", "samples = 16", text)
 
 
+def written(out):
+    """Logs and predictions of a run."""
+    told = {}
+    for file in sorted(out.rglob("*.jsonl")) + sorted(out.rglob("*.tsv")):
+        lines = file.read_text().splitlines()
+        if file.suffix == ".jsonl":
+            lines = [plain(json.loads(line)) for line in lines]
+        told[str(file.relative_to(out))] = lines
+    return told
+
+
 def ran(binary, recipe, steps):
     """Losses, metrics, estimates and predictions of a shortened run."""
     with tempfile.TemporaryDirectory() as place:
@@ -71,13 +82,16 @@ def ran(binary, recipe, steps):
             file.write_text(shortened(file.read_text(), steps))
         out = place / "out"
         args = ["run", "--quiet", "--json", "--fresh", "--threads", "2", "--store", str(place / "store"), "--out", str(out)]
-        told = said(binary, [*args, str(place / recipe)], place)
-        for file in sorted(out.rglob("*.jsonl")) + sorted(out.rglob("*.tsv")):
-            lines = file.read_text().splitlines()
-            if file.suffix == ".jsonl":
-                lines = [plain(json.loads(line)) for line in lines]
-            told[str(file.relative_to(out))] = lines
-        return told
+        return said(binary, [*args, str(place / recipe)], place) | written(out)
+
+
+def drawn(binary, folder):
+    """The results of a drawn recipe, its logs and its predictions."""
+    with tempfile.TemporaryDirectory() as place:
+        place = pathlib.Path(place) / "drawn"
+        shutil.copytree(folder, place)
+        args = ["run", "--quiet", "--json", "--fresh", "--offline", "--threads", "2", "--store", "store", "--out", "out"]
+        return said(binary, [*args, "drawn.peft"], place) | written(place / "out")
 
 
 def main():
@@ -86,6 +100,7 @@ def main():
     ask.add_argument("new")
     ask.add_argument("--steps", type=int, default=6)
     ask.add_argument("--only", default="")
+    ask.add_argument("--drawn", type=pathlib.Path)
     asked = ask.parse_args()
     binaries = [str(pathlib.Path(b).resolve()) for b in (asked.old, asked.new)]
     recipes = sorted((ROOT / "recipes").rglob("*.peft"))
@@ -100,6 +115,10 @@ def main():
         for line in found[:12]:
             print(f"{name}{line}", flush=True)
 
+    if asked.drawn:
+        for folder in sorted(asked.drawn.iterdir(), key=lambda f: (len(f.name), f.name)):
+            show(f"draw {folder.name} ", *(drawn(b, folder) for b in binaries))
+        recipes, cases = [], []
     for file in recipes + cases:
         if asked.only in str(file):
             args = ["check", "--offline", "--json", "--threads", "2", str(file.relative_to(ROOT))]
