@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cluster::journal::{self, Entry, JOURNAL, is_job};
-use crate::cluster::queue::{self, SACCT, SQUEUE, Told};
+use crate::cluster::queue::{self, Answer, SACCT, SQUEUE};
 use crate::files::durable;
 
 /// The folder of a run's jobs in OUT: scripts, logs, the journal. No stage's name begins with a point.
@@ -54,12 +54,12 @@ pub(super) fn note(folder: &Path, entries: &[Entry]) -> Result<(), String> {
 ///
 /// # Errors
 /// Why it cannot be asked.
-pub(super) fn known() -> Result<HashMap<String, Told>, String> {
+pub(super) fn known() -> Result<HashMap<String, Answer>, String> {
     said("squeue", SQUEUE.iter().copied()).map(|text| queue::read(&text))
 }
 
 /// Ended jobs by the site's accounting; none where there is no accounting.
-pub(super) fn ended<'a>(jobs: impl Iterator<Item = &'a str>) -> HashMap<String, Told> {
+pub(super) fn ended<'a>(jobs: impl Iterator<Item = &'a str>) -> HashMap<String, Answer> {
     let mut list: Vec<&str> = jobs.filter_map(|job| job.split('_').next()).collect();
     list.sort_unstable();
     list.dedup();

@@ -150,9 +150,9 @@ fn confusion(stage: &Json, width: usize) -> String {
             text.push_str("    taken for another most often\n");
         }
         for one in wrong.take(LISTED) {
-            let (label, told) = (short(word(one, "label")), short(word(one, "prediction")));
+            let (label, predicted) = (short(word(one, "label")), short(word(one, "prediction")));
             let times = Count(count(one, "rows"));
-            let line = format!("{times} of {label} as {told}");
+            let line = format!("{times} of {label} as {predicted}");
             text.push_str(&wrap(&line, width, "      "));
         }
         return text;

@@ -139,10 +139,10 @@ impl Serve {
         let named = wanted.iter().map(|wanted| self.open(wanted));
         let named = named.collect::<Result<Vec<Named>, Refusal>>()?;
         if self.check {
-            let told = memory::tell(&named, (self.batch, self.context), &machine)?;
+            let footprints = memory::tell(&named, (self.batch, self.context), &machine)?;
             print(&match self.json {
-                true => format!("{:#}\n", told.json()),
-                false => told.text(self.noting.screen()),
+                true => format!("{:#}\n", footprints.json()),
+                false => footprints.text(self.noting.screen()),
             });
             return Ok(());
         }

@@ -15,7 +15,7 @@ use super::screen::{BAD, GOOD, Screen};
 use super::table::{Cell, Side, Table};
 use crate::cluster::journal::Entry;
 use crate::cluster::log;
-use crate::cluster::queue::{Phase, Told};
+use crate::cluster::queue::{Answer, Phase};
 use crate::cluster::slurm::Setting;
 use crate::exec::run::{entry_name, resumes_at};
 use crate::exec::store::Store;
@@ -101,9 +101,9 @@ struct Line<'a> {
     state: State,
     job: Option<&'a str>,
     /// SLURM's word and reason.
-    told: Option<&'a Told>,
+    answer: Option<&'a Answer>,
     log: Option<PathBuf>,
-    end: log::Told,
+    end: log::Progress,
     resumes: Option<u64>,
     /// Stages that it waits for.
     after: Vec<&'a str>,
@@ -114,7 +114,7 @@ struct Jobs {
     folder: PathBuf,
     submitted: Vec<Entry>,
     /// What the queue and the accounting tell; `None` where the queue cannot be asked.
-    told: Option<HashMap<String, Told>>,
+    answer: Option<HashMap<String, Answer>>,
 }
 
 impl Status {
@@ -165,14 +165,14 @@ impl Status {
                 && plan.named(&entry.stage).next().is_some()
         };
         let open: Vec<&Entry> = submitted.iter().filter(open).collect();
-        let told = match open.is_empty() {
+        let answer = match open.is_empty() {
             true => Some(HashMap::new()),
             false => match queue::known() {
-                Ok(mut told) => {
-                    let lost = open.iter().filter(|e| !told.contains_key(&e.job));
+                Ok(mut answer) => {
+                    let lost = open.iter().filter(|e| !answer.contains_key(&e.job));
                     let more = queue::ended(lost.map(|e| e.job.as_str()));
-                    told.extend(more);
-                    Some(told)
+                    answer.extend(more);
+                    Some(answer)
                 }
                 Err(why) => {
                     if !self.common.quiet {
@@ -187,7 +187,7 @@ impl Status {
         Ok(Jobs {
             folder,
             submitted,
-            told,
+            answer,
         })
     }
 
@@ -262,17 +262,17 @@ impl Jobs {
         (after, store): (Vec<&'a str>, &Store),
     ) -> Line<'a> {
         let job = entry.map(|e| e.job.as_str());
-        let told = job.and_then(|job| self.told.as_ref()?.get(job));
+        let answer = job.and_then(|job| self.answer.as_ref()?.get(job));
         let log = job.map(|job| Setting::log(&self.folder, &stage.declared, job));
         let log = log.filter(|path| path.is_file());
         let end = match &log {
             Some(path) if !finished => log::read(&tail(path)),
-            _ => log::Told::default(),
+            _ => log::Progress::default(),
         };
-        let state = match (entry, told) {
+        let state = match (entry, answer) {
             _ if finished => State::Done,
             (None, _) => State::New,
-            (_, Some(told)) => match told.phase {
+            (_, Some(answer)) => match answer.phase {
                 Phase::Running => State::Running,
                 Phase::Waiting => State::Waiting,
                 Phase::Cancelled => State::Cancelled,
@@ -284,7 +284,7 @@ impl Jobs {
             stage,
             state,
             job,
-            told,
+            answer,
             log,
             end,
             resumes: (!finished).then(|| resumes_at(store, stage)).flatten(),
@@ -293,8 +293,8 @@ impl Jobs {
     }
 
     /// What a log tells of a job that nothing else knows.
-    const fn by_log(&self, end: &log::Told) -> State {
-        match (&end.failed, &self.told) {
+    const fn by_log(&self, end: &log::Progress) -> State {
+        match (&end.failed, &self.answer) {
             (Some((_, Some(129 | 130 | 143))), _) => State::Cancelled,
             (Some(_), _) => State::Failed,
             (None, Some(_)) => State::Gone,
@@ -336,7 +336,7 @@ impl Line<'_> {
             },
             State::Waiting if !self.after.is_empty() => format!("for {}", self.after.join(", ")),
             State::Waiting => {
-                let reason = self.told.map(|t| t.reason.clone()).unwrap_or_default();
+                let reason = self.answer.map(|t| t.reason.clone()).unwrap_or_default();
                 match resumes() {
                     Some(resumes) if reason.is_empty() => resumes,
                     Some(resumes) => format!("{reason}; {resumes}"),
@@ -351,7 +351,7 @@ impl Line<'_> {
     /// Why it is not done, where its job is at an end.
     fn error(&self) -> Option<String> {
         let said = self.end.failed.as_ref().map(|(why, _)| why.clone());
-        let word = self.told.map_or("", |t| t.word.as_str());
+        let word = self.answer.map_or("", |t| t.word.as_str());
         match self.state {
             State::Failed => Some(match (word, said) {
                 ("OUT_OF_MEMORY", _) => {
@@ -365,7 +365,7 @@ impl Line<'_> {
                 (word, None) => format!("its job ended as {word}, without a word"),
             }),
             State::Cancelled => {
-                let needs = self.told.is_some_and(|t| t.reason == "DependencyNeverSatisfied");
+                let needs = self.answer.is_some_and(|t| t.reason == "DependencyNeverSatisfied");
                 Some(match said {
                     _ if needs => format!("what it needs failed: {}", self.after.join(", ")),
                     Some(said) => said,
@@ -387,7 +387,7 @@ impl Line<'_> {
         };
         json!({
             "name": self.stage.name.value, "kind": self.stage.filled.name, "state": state, "job": self.job,
-            "slurm": self.told.map(|t| json!({ "state": t.word, "reason": t.reason })), "done": self.progress(),
+            "slurm": self.answer.map(|t| json!({ "state": t.word, "reason": t.reason })), "done": self.progress(),
             "total": self.total(), "loss": self.end.loss, "resumes_at": self.resumes, "waits_for": self.after,
             "error": self.error(), "log": self.log,
         })

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 /// What the end of a log tells of its last start.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Told {
+pub struct Progress {
     /// The last step.
     pub step: Option<u64>,
     /// Its loss.
@@ -17,8 +17,8 @@ pub struct Told {
 
 /// Reads the end of a log. What a start of the job said before another one does not count.
 #[must_use]
-pub fn read(text: &str) -> Told {
-    let mut told = Told::default();
+pub fn read(text: &str) -> Progress {
+    let mut progress = Progress::default();
     let mut last = None;
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
         let event: Option<Json> = line
@@ -34,25 +34,25 @@ pub fn read(text: &str) -> Told {
         };
         let number = |key: &str| event.get(key).and_then(Json::as_u64);
         match event.get("event").and_then(Json::as_str) {
-            Some("stage" | "cached") => (told, last) = (Told::default(), None),
-            Some("resumed") => told.step = number("step"),
+            Some("stage" | "cached") => (progress, last) = (Progress::default(), None),
+            Some("resumed") => progress.step = number("step"),
             Some("step") => {
-                told.step = number("step");
-                told.loss = event.get("loss").and_then(Json::as_f64);
+                progress.step = number("step");
+                progress.loss = event.get("loss").and_then(Json::as_f64);
             }
-            Some("scored") => told.scored = number("done"),
+            Some("scored") => progress.scored = number("done"),
             Some("failed") => {
                 let message = event.get("message").and_then(Json::as_str);
                 let code = event.get("exit_code").and_then(Json::as_i64);
-                told.failed = Some((message.unwrap_or_default().to_owned(), code));
+                progress.failed = Some((message.unwrap_or_default().to_owned(), code));
             }
             _ => {}
         }
     }
-    if told.failed.is_none() {
-        told.failed = last.map(|why| (why, None));
+    if progress.failed.is_none() {
+        progress.failed = last.map(|why| (why, None));
     }
-    told
+    progress
 }
 
 #[cfg(test)]
@@ -63,10 +63,10 @@ mod tests {
     fn the_last_start_of_a_job_counts() {
         let first = "module: nothing\n{\"event\":\"stage\",\"stage\":\"s\",\"total\":9}\n{\"event\":\"step\",\"step\":3,\"loss\":0.5}\n\
                      {\"event\":\"failed\",\"message\":\"interrupted by SIGTERM: kept\",\"exit_code\":143}\n";
-        let told = read(first);
-        assert_eq!((told.step, told.loss), (Some(3), Some(0.5)));
+        let progress = read(first);
+        assert_eq!((progress.step, progress.loss), (Some(3), Some(0.5)));
         assert_eq!(
-            told.failed,
+            progress.failed,
             Some(("interrupted by SIGTERM: kept".to_owned(), Some(143)))
         );
         let killed = "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***\n";
@@ -74,9 +74,9 @@ mod tests {
         let both = format!(
             "p\":1}}\n{first}{{\"event\":\"stage\"}}\n{{\"event\":\"resumed\",\"step\":3}}\n{killed}"
         );
-        let told = read(&both);
-        assert_eq!(told.step, Some(3));
-        let (why, code) = told.failed.expect("an end");
+        let progress = read(&both);
+        assert_eq!(progress.step, Some(3));
+        let (why, code) = progress.failed.expect("an end");
         assert!(
             why.ends_with("DUE TO TIME LIMIT") && code.is_none(),
             "{why}"
@@ -88,6 +88,6 @@ mod tests {
                 .0,
             "r.peft is rejected: nothing was executed"
         );
-        assert_eq!(read(""), Told::default());
+        assert_eq!(read(""), Progress::default());
     }
 }

@@ -36,7 +36,7 @@ pub enum Phase {
 
 /// A job as the scheduler tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Answer {
     /// Where it is.
     pub phase: Phase,
     /// SLURM's word for its state.
@@ -45,7 +45,7 @@ pub struct Told {
     pub reason: String,
 }
 
-impl Told {
+impl Answer {
     /// Whether it is still to come to an end.
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -68,21 +68,21 @@ fn phase(word: &str) -> Phase {
 
 /// Reads lines of `squeue` or `sacct`: number, state and maybe a reason, with `|` between.
 #[must_use]
-pub fn read(text: &str) -> HashMap<String, Told> {
-    let told = |line: &str| {
+pub fn read(text: &str) -> HashMap<String, Answer> {
+    let answer = |line: &str| {
         let mut parts = line.trim().split('|');
         let (job, state) = (parts.next()?, parts.next()?);
         // `CANCELLED by 1000`
         let word = state.split_whitespace().next()?;
         let reason = parts.next().filter(|r| *r != "None").unwrap_or_default();
-        let told = Told {
+        let answer = Answer {
             phase: phase(word),
             word: word.to_owned(),
             reason: reason.to_owned(),
         };
-        super::journal::is_job(job).then(|| (job.to_owned(), told))
+        super::journal::is_job(job).then(|| (job.to_owned(), answer))
     };
-    text.lines().filter_map(told).collect()
+    text.lines().filter_map(answer).collect()
 }
 
 #[cfg(test)]
@@ -91,18 +91,18 @@ mod tests {
 
     #[test]
     fn states_are_told_by_their_words() {
-        let told = read(
+        let answer = read(
             "7_0|RUNNING|None\n7_1|PENDING|Dependency\n8|CANCELLED by 1000\n9|TIMEOUT|TimeLimit\n10_[2-4%2]|PENDING|x\nrubbish\n\
              11|SOMETHING_NEW|None\n",
         );
-        assert_eq!(told.len(), 5);
-        assert_eq!(told["7_0"].phase, Phase::Running);
-        assert_eq!(told["7_1"].reason, "Dependency");
-        assert_eq!(told["8"].phase, Phase::Cancelled);
+        assert_eq!(answer.len(), 5);
+        assert_eq!(answer["7_0"].phase, Phase::Running);
+        assert_eq!(answer["7_1"].reason, "Dependency");
+        assert_eq!(answer["8"].phase, Phase::Cancelled);
         assert_eq!(
-            (told["9"].phase, told["9"].is_live()),
+            (answer["9"].phase, answer["9"].is_live()),
             (Phase::Failed, false)
         );
-        assert!(told["11"].is_live());
+        assert!(answer["11"].is_live());
     }
 }

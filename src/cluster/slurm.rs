@@ -74,15 +74,15 @@ impl Asked {
         let memory = wants.memory as f64 * share(site.memory_margin) + beside as f64;
         let step = wants.step.unwrap_or(0.0);
         let lead = LEAD + (2.0 * step).round() as u64;
-        let told = wants.seconds.map(|seconds| {
+        let estimated = wants.seconds.map(|seconds| {
             let all = (seconds * share(site.time_margin)).ceil() as u64;
             // SLURM counts minutes.
             (all + MORE_TIME + lead).div_ceil(60) * 60
         });
         let bounded = |time: u64| time.min(site.max_time.unwrap_or(u64::MAX));
-        let time = told.or(site.time).map(bounded);
-        let again = match (told, time) {
-            (Some(told), Some(time)) => told.div_ceil(time.max(1)) - 1 + AGAIN,
+        let time = estimated.or(site.time).map(bounded);
+        let again = match (estimated, time) {
+            (Some(estimated), Some(time)) => estimated.div_ceil(time.max(1)) - 1 + AGAIN,
             _ => AGAIN_UNKNOWN,
         };
         Self {

@@ -291,8 +291,8 @@ mod tests {
         };
         old(&dead);
         let live = dir.path().join(".f.4194304998-0.tmp");
-        let held = File::create(&live).unwrap();
-        held.try_lock().unwrap();
+        let locked = File::create(&live).unwrap();
+        locked.try_lock().unwrap();
         let other = dir.path().join(".ff.4194304999-0.tmp");
         fs::write(&other, "of another file").unwrap();
         old(&live);

@@ -90,7 +90,7 @@ pub(super) fn mixed(declared: &Declared) -> Vec<PathBuf> {
 }
 
 /// The parameters that the adapters of peft's hold which methods start from.
-pub(super) fn held(tuning: &Tuning, declared: &Declared, model: &dyn Model) -> BTreeSet<String> {
+pub(super) fn present(tuning: &Tuning, declared: &Declared, model: &dyn Model) -> BTreeSet<String> {
     let parts = anatomy(model);
     let own = started(tuning).map(|(dir, _)| PathBuf::from(dir));
     let fitted = own.chain(mixed(declared)).filter_map(|dir| {

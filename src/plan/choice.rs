@@ -248,7 +248,7 @@ impl Stage {
             kind: self.kind,
             filled: self.filled.clone(),
             parent: self.parent.clone(),
-            leaves: self.leaves.as_ref().map(with),
+            hands_on: self.hands_on.as_ref().map(with),
             start,
             trained_with: self.trained_with.clone(),
             model: self.model.clone(),

@@ -51,7 +51,7 @@ impl Disk {
         match &stage.job.routine {
             Routine::Fit(fit) => {
                 let trained = sum(&|p| p.trainable);
-                let adapter = stage.leaves.as_ref().is_some_and(|l| l.adapter.is_some());
+                let adapter = stage.hands_on.as_ref().is_some_and(|l| l.adapter.is_some());
                 let artifact = if adapter {
                     // In our format and in peft's, and the vectors that a decomposition began with.
                     let own = sum(&|p| p.in_adapter());

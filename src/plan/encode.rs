@@ -216,19 +216,19 @@ impl Each<'_> {
             let mut surveyor = surveyor.as_mut().filter(|_| draw == 0);
             let mut waiting: Vec<(u32, Example)> = Vec::new();
             let mut bytes = 0;
-            let mut held = 0;
+            let mut reserved = 0;
             let mut outcome = Ok(Ok(()));
             let walked = self.reading.walk(&mut |place, example| {
                 let own = example.texts.iter().map(String::len).sum::<usize>();
                 bytes += own;
                 // A text is in memory as its reader has it, as it is handed on, and as it waits.
-                held = held.max(bytes + 2 * own);
+                reserved = reserved.max(bytes + 2 * own);
                 waiting.push((place, example));
                 if waiting.len() == AT_ONCE || bytes >= BYTES_AT_ONCE {
                     let seen = (surveyor.as_deref_mut(), &mut rows, &mut supervision);
                     let took = self.add(&mut made, &mut waiting, draw, seen);
-                    outcome =
-                        took.map(|took| took.map(|took| making = making.max(took + held as u64)));
+                    outcome = took
+                        .map(|took| took.map(|took| making = making.max(took + reserved as u64)));
                     bytes = 0;
                 }
                 matches!(outcome, Ok(Ok(())))
@@ -237,7 +237,8 @@ impl Each<'_> {
             if matches!(outcome, Ok(Ok(()))) {
                 let seen = (surveyor, &mut rows, &mut supervision);
                 let took = self.add(&mut made, &mut waiting, draw, seen);
-                outcome = took.map(|took| took.map(|took| making = making.max(took + held as u64)));
+                outcome =
+                    took.map(|took| took.map(|took| making = making.max(took + reserved as u64)));
             }
             if let Err(why) = outcome? {
                 return Ok(Err(why));

@@ -245,12 +245,12 @@ fn host_resident_bytes(job: &Job, programs: &[&Program], around: Around) -> u64 
         return total;
     }
     let params = job.params.iter();
-    let away: BTreeMap<&str, u64> = params
+    let device_only: BTreeMap<&str, u64> = params
         .filter_map(|p| Some((p, all.get(p.name.as_str())?)))
         .filter(|(p, r)| p.only_on_device(r.class))
         .map(|(p, r)| (p.name.as_str(), bytes(r)))
         .collect();
-    total - away.values().sum::<u64>() + away.values().max().copied().unwrap_or(0)
+    total - device_only.values().sum::<u64>() + device_only.values().max().copied().unwrap_or(0)
 }
 
 /// A stage on a device: programs run there, all else stays in the host's memory.
@@ -262,13 +262,13 @@ fn on_device(job: &Job, moments: Moments, card: Option<&Card>, around: Around) -
         .collect();
     let loaded = host_resident_bytes(job, &programs, around);
     let mut estimate = largest(moments.steps, moments.programs);
-    let held = moments
+    let most = moments
         .host
         .iter()
         .map(Estimate::peak)
         .fold(loaded, u64::max);
     let beside = HOST_BASE + HOST_CUDA + around.host;
-    estimate.host = beside + around.making.max(held + held / KEPT);
+    estimate.host = beside + around.making.max(most + most / KEPT);
     let tensors = (estimate.peak(), estimate.rounding);
     estimate.residence = Residence::Device(device::overhead(card, tensors, programs));
     estimate

@@ -134,23 +134,24 @@ pub fn profile(
     machine: &Machine,
     estimate: &Estimate,
 ) -> Vec<(String, u64)> {
-    let walk =
-        |verified: &Verified, sizes: &[Bindings], held: u64| walk(verified, sizes, held, machine);
+    let walk = |verified: &Verified, sizes: &[Bindings], resident: u64| {
+        walk(verified, sizes, resident, machine)
+    };
     let mut points = match &job.routine {
         Routine::Fit(fit) => of_training(job, fit, splits, &walk),
         Routine::Score(score) => {
             let sizes = splits.first().copied().flatten();
             let sizes = sizes.map(|l| evaluation_sizes(l, score.batch, score.reads.as_ref()));
-            let held = held([&score.evaluate]);
-            walk(&score.evaluate, &sizes.unwrap_or_default(), held)
+            let resident = resident([&score.evaluate]);
+            walk(&score.evaluate, &sizes.unwrap_or_default(), resident)
         }
         Routine::Choose(choose) => {
             let sizes = every_size(splits, choose.batch);
-            walk(&choose.evaluate, &sizes, held([&choose.evaluate]))
+            walk(&choose.evaluate, &sizes, resident([&choose.evaluate]))
         }
         Routine::Fold(fold) => {
             let sites = fold.sites.iter();
-            let each = sites.map(|(_, program)| walk(program, &ONCE, held([program])));
+            let each = sites.map(|(_, program)| walk(program, &ONCE, resident([program])));
             each.max_by_key(|points| highest(points))
                 .unwrap_or_default()
         }
@@ -165,7 +166,7 @@ pub fn profile(
 const ONCE: [Bindings; 1] = [Bindings::NONE];
 
 /// Bytes of the residents of some programs.
-fn held<'a>(programs: impl IntoIterator<Item = &'a Verified>) -> u64 {
+fn resident<'a>(programs: impl IntoIterator<Item = &'a Verified>) -> u64 {
     let programs = programs.into_iter().map(Verified::program);
     memory::residents(programs).values().sum()
 }
@@ -174,7 +175,7 @@ fn held<'a>(programs: impl IntoIterator<Item = &'a Verified>) -> u64 {
 fn walk(
     verified: &Verified,
     sizes: &[Bindings],
-    held: u64,
+    resident: u64,
     machine: &Machine,
 ) -> Vec<(String, u64)> {
     let program = verified.program();
@@ -184,7 +185,7 @@ fn walk(
         .max_by_key(|totals| totals.iter().max().copied())
         .unwrap_or_default();
     let each = totals.into_iter().enumerate();
-    each.map(|(i, bytes)| (describe_node(program, i), held + bytes))
+    each.map(|(i, bytes)| (describe_node(program, i), resident + bytes))
         .collect()
 }
 
@@ -198,7 +199,7 @@ fn of_training(
     let split = |i: usize| splits.get(i).copied().flatten();
     let gone = fit.features.as_ref().filter(|f| f.everything);
     let programs = job.programs().into_iter();
-    let held = held(programs.filter(|v| gone.is_none_or(|f| **v != f.prefix)));
+    let resident = resident(programs.filter(|v| gone.is_none_or(|f| **v != f.prefix)));
     let sizes = split(0).map(|l| training_sizes(fit, l)).unwrap_or_default();
     let parts: &[(&Verified, &[Bindings])] = match &fit.update {
         Update::Whole(step) => &[(step, &sizes)],
@@ -207,11 +208,11 @@ fn of_training(
     };
     let parts = parts.iter();
     let mut points: Vec<(String, u64)> = parts
-        .flat_map(|(program, sizes)| walk(program, sizes, held))
+        .flat_map(|(program, sizes)| walk(program, sizes, resident))
         .collect();
     if let (Some(program), Some(dev)) = (&fit.evaluate, split(1)) {
         let sizes = evaluation_sizes(dev, fit.batch, fit.dev_reads.as_ref());
-        let own = walk(program, &sizes, held);
+        let own = walk(program, &sizes, resident);
         if highest(&own) > highest(&points) {
             points.extend(
                 own.into_iter()

@@ -83,7 +83,7 @@ impl Stored {
     /// How the matrices are stored, as far as programs store them so.
     pub(super) fn formats(&self) -> BTreeMap<String, Format> {
         let all = self.tensors.values();
-        all.filter_map(|(_, e)| Some((e.name.clone(), e.held()?)))
+        all.filter_map(|(_, e)| Some((e.name.clone(), e.stored_as()?)))
             .collect()
     }
 
@@ -157,7 +157,7 @@ impl Holds<'_> {
 pub(super) fn check(
     plan: &Plan,
     (kind, values): (&dyn StageKind, &Values),
-    (start, held): (&Handed, &BTreeSet<String>),
+    (start, stored_as): (&Handed, &BTreeSet<String>),
     (model, params): (&dyn Model, &[Param]),
     at: Span,
     diags: &mut Diags,
@@ -170,8 +170,9 @@ pub(super) fn check(
         (None, None) => return true,
     };
     let adapter = start.adapter.as_deref().map(|stage| left(plan, stage));
-    let given =
-        |name: &str| held.contains(name) || adapter.as_ref().is_some_and(|a| a.contains_key(name));
+    let given = |name: &str| {
+        stored_as.contains(name) || adapter.as_ref().is_some_and(|a| a.contains_key(name))
+    };
     if let Holds::Files(stored) = &holds
         && let Some(diag) = tied_and_not(stored, start, model, at)
     {

@@ -61,8 +61,13 @@ impl Plan {
     ///
     /// # Errors
     /// Why the methods do not fit the model, or text cannot be generated with them.
-    pub fn generating(served: Served, room: CacheCapacity) -> Result<(Generators, Built), String> {
-        sound(served, |cx, tuning| network::generation(cx, tuning, room))
+    pub fn generating(
+        served: Served,
+        capacity: CacheCapacity,
+    ) -> Result<(Generators, Built), String> {
+        sound(served, |cx, tuning| {
+            network::generation(cx, tuning, capacity)
+        })
     }
 }
 

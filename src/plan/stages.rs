@@ -114,7 +114,7 @@ pub struct Stage {
     /// What it starts from.
     pub start: Handed,
     /// What it leaves; `None` for reports.
-    pub leaves: Option<Handed>,
+    pub hands_on: Option<Handed>,
     /// The methods in force while it runs.
     pub trained_with: Tuning,
     /// The architecture, dropout overridden.
@@ -196,10 +196,10 @@ impl Stage {
     #[must_use]
     pub fn around(&self) -> Around {
         let one = std::slice::from_ref(&self.splits);
-        let held = self.open.as_ref().map_or(one, |open| &open.sets);
+        let opened = self.open.as_ref().map_or(one, |open| &open.sets);
         Around {
-            host: super::choice::host_bytes(held),
-            making: super::choice::making(held),
+            host: super::choice::host_bytes(opened),
+            making: super::choice::making(opened),
             makes_adapter: self.start.adapter.is_none(),
             exports_model: !self.trained_with.exports_adapter(),
         }

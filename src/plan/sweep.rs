@@ -248,7 +248,7 @@ fn rename(plan: &mut Plan, swept: &Swept, homes: &[Here<'_>], reach: &[BTreeSet<
     for stage in &mut plan.stages {
         renamed(&mut stage.parent);
         renamed(&mut stage.start.tuned);
-        for handed in std::iter::once(&mut stage.start).chain(&mut stage.leaves) {
+        for handed in std::iter::once(&mut stage.start).chain(&mut stage.hands_on) {
             renamed(&mut handed.weights);
             renamed(&mut handed.adapter);
             if let Some(chooser) = &mut handed.chooser

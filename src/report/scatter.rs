@@ -21,8 +21,8 @@ fn overlap(a: Area, b: Area) -> bool {
 /// Places a label beside a point clear of what is taken: the area, and how far out it went.
 fn place(point: (f64, f64), width: f64, taken: &[Area], bounds: Area) -> (Area, f64) {
     const HIGH: f64 = 15.0;
-    let at = |away: f64, (dx, dy): (f64, f64)| {
-        let (x, y) = (point.0 + dx * away, point.1 + dy * away);
+    let at = |distance: f64, (dx, dy): (f64, f64)| {
+        let (x, y) = (point.0 + dx * distance, point.1 + dy * distance);
         let left = x - width * (1.0 - dx.signum() * f64::from(dx.abs() > 0.3)) / 2.0;
         let top = y - HIGH * (1.0 - dy.signum() * f64::from(dy.abs() > 0.9)) / 2.0;
         (left, top, left + width, top + HIGH)
@@ -37,15 +37,15 @@ fn place(point: (f64, f64), width: f64, taken: &[Area], bounds: Area) -> (Area, 
         (-0.7, -0.7),
         (-0.7, 0.7),
     ];
-    for away in [11.0, 20.0, 32.0, 46.0, 62.0, 80.0] {
+    for distance in [11.0, 20.0, 32.0, 46.0, 62.0, 80.0] {
         for side in sides {
-            let area = at(away, side);
+            let area = at(distance, side);
             let inside = area.0 >= bounds.0
                 && area.1 >= bounds.1
                 && area.2 <= bounds.2
                 && area.3 <= bounds.3;
             if inside && !taken.iter().any(|t| overlap(area, *t)) {
-                return (area, away);
+                return (area, distance);
             }
         }
     }
@@ -236,10 +236,10 @@ fn names(dots: &[Dot<'_>], frame: &Frame) -> String {
         let text = table::shorten(d.name, 34);
         let width = text.chars().count() as f64 * if d.front { 7.2 } else { 6.7 };
         let (x, y) = (frame.px(d.at.0), frame.py(d.at.1));
-        let (area, away) = place((x, y), width, &taken, bounds);
+        let (area, distance) = place((x, y), width, &taken, bounds);
         taken.push(area);
         let middle = ((area.0 + area.2) / 2.0, (area.1 + area.3) / 2.0);
-        if away > 30.0 {
+        if distance > 30.0 {
             let end = (x.clamp(area.0, area.2), y.clamp(area.1, area.3));
             let _ = write!(
                 out,

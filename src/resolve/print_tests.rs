@@ -311,7 +311,7 @@ fn kinds() -> Vec<Kind> {
 fn every_value_is_read_again_as_it_was_printed() {
     for kind in kinds() {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(96));
-        let held = runner.run(&(value(kind), value(kind)), |(one, other)| {
+        let outcome = runner.run(&(value(kind), value(kind)), |(one, other)| {
             let text = format!("{one:#}");
             let again = read(&key(kind), &text).map_err(TestCaseError::fail)?;
             prop_assert!(same(&one, &again), "{text}: {one:?} became {again:?}");
@@ -320,7 +320,7 @@ fn every_value_is_read_again_as_it_was_printed() {
             prop_assert_eq!(one.to_string(), again.to_string());
             Ok(())
         });
-        held.unwrap_or_else(|why| panic!("{kind:?}: {why}"));
+        outcome.unwrap_or_else(|why| panic!("{kind:?}: {why}"));
     }
 }
 

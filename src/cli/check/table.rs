@@ -177,11 +177,11 @@ fn peak(plan: &Plan, on_device: bool, screen: Screen) -> String {
     // What runs on the host does not count among what is held on a device.
     let counted = |s: &&Stage| !on_device || s.estimate.residence != Residence::Host;
     let stages = plan.stages.iter().filter(counted);
-    let held = |s: &&Stage| match s.estimate.residence {
+    let own_bytes = |s: &&Stage| match s.estimate.residence {
         Residence::Device(_) => s.estimate.needs(),
         Residence::Cpu | Residence::Host => s.estimate.peak(),
     };
-    if let Some(top) = stages.max_by_key(held) {
+    if let Some(top) = stages.max_by_key(own_bytes) {
         let e = &top.estimate;
         let line = format!("  The peak is in `{}`, at {}:\n", top.name.value, e.peak_op);
         let _ = write!(text, "\n{}", screen.fold(&line, 4));

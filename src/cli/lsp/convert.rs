@@ -165,10 +165,10 @@ mod tests {
         for path in ["/a/b.peft", "/with blank/ü/100%.peft", "/a/x:y+z.peft"] {
             assert_eq!(path_of(&uri_of(Path::new(path))), Path::new(path));
         }
-        let told = |uri: &str| path_of(&Uri(uri.to_owned()));
-        assert_eq!(told("file:///a%20b/%C3%BC.peft"), Path::new("/a b/ü.peft"));
-        assert_eq!(told("file://localhost/a.peft"), Path::new("/a.peft"));
-        assert_eq!(told("file:///100%"), Path::new("/100%"));
-        assert!(told("untitled:Untitled-1").ends_with("Untitled-1"));
+        let read = |uri: &str| path_of(&Uri(uri.to_owned()));
+        assert_eq!(read("file:///a%20b/%C3%BC.peft"), Path::new("/a b/ü.peft"));
+        assert_eq!(read("file://localhost/a.peft"), Path::new("/a.peft"));
+        assert_eq!(read("file:///100%"), Path::new("/100%"));
+        assert!(read("untitled:Untitled-1").ends_with("Untitled-1"));
     }
 }

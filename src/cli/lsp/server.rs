@@ -106,9 +106,9 @@ impl<'a> Server<'a> {
     pub(super) fn take(&mut self, message: Message) {
         match message {
             Message::Request(request) => self.request(request),
-            Message::Notification(told) => {
+            Message::Notification(event) => {
                 // What cannot be read is nothing that could be answered.
-                let _ = self.notification(told);
+                let _ = self.notification(event);
             }
             Message::Response(_) => {}
         }
@@ -141,21 +141,21 @@ impl<'a> Server<'a> {
         self.send(Notification::new(method.to_owned(), params));
     }
 
-    fn notification(&mut self, told: Notification) -> Result<(), String> {
-        match told.method.as_str() {
+    fn notification(&mut self, event: Notification) -> Result<(), String> {
+        match event.method.as_str() {
             "textDocument/didOpen" => {
-                let params: DidOpenTextDocumentParams = given(told.params)?;
+                let params: DidOpenTextDocumentParams = given(event.params)?;
                 let opened = params.text_document;
                 self.open(opened.uri, opened.version, &opened.text);
             }
-            "textDocument/didChange" => self.change(given(told.params)?),
+            "textDocument/didChange" => self.change(given(event.params)?),
             "textDocument/didSave" => {
-                let params: DidSaveTextDocumentParams = given(told.params)?;
+                let params: DidSaveTextDocumentParams = given(event.params)?;
                 // Data and models may have changed, too.
                 self.touch(&path_of(&params.text_document.uri));
             }
             "textDocument/didClose" => {
-                let params: DidCloseTextDocumentParams = given(told.params)?;
+                let params: DidCloseTextDocumentParams = given(event.params)?;
                 let path = path_of(&params.text_document.uri);
                 if let Some(doc) = self.docs.remove(&path) {
                     stop(&doc);

@@ -60,7 +60,7 @@ pub(super) fn crop(text: &str, marks: &[Mark], width: usize) -> Option<Cropped> 
     let several = marks.iter().any(|m| line_end(text, m.start) < m.end);
     let last_number = number + text.get(begin..end)?.matches('\n').count() + 1;
     let gutter = last_number.to_string().len() + 4 + if several { 4 } else { 0 };
-    let room = width.saturating_sub(gutter).max(2 * BEFORE);
+    let available = width.saturating_sub(gutter).max(2 * BEFORE);
     let mut shown = Shifted {
         text: text.get(..begin)?.to_owned(),
         shifts: Vec::new(),
@@ -70,9 +70,9 @@ pub(super) fn crop(text: &str, marks: &[Mark], width: usize) -> Option<Cropped> 
     let lines = text.get(begin..end)?.split_inclusive('\n');
     for (number, line) in (number..).zip(lines) {
         let inside = line.trim_end_matches('\n');
-        let left = left_out(inside, at, marks, room);
+        let left = left_out(inside, at, marks, available);
         let before = shown.shifts.len();
-        cut |= put(&mut shown, inside, at, left, room);
+        cut |= put(&mut shown, inside, at, left, available);
         if let Some((from, _)) = shown.shifts.get(before).filter(|_| left > 0) {
             dropped.push((number, from - at));
         }
@@ -87,7 +87,7 @@ pub(super) fn crop(text: &str, marks: &[Mark], width: usize) -> Option<Cropped> 
         let line = line_start(&shown.text, start);
         let column = shown.text.get(line..start).map_or(0, columns);
         // The label hangs at the middle of what is underlined, and has to fit behind that.
-        let middle = room.saturating_sub(ARM + mark.label).max(column);
+        let middle = available.saturating_sub(ARM + mark.label).max(column);
         let longest = (2 * (middle - column)).max(1);
         let own = shown.text.get(start..end).unwrap_or_default();
         let long = !own.contains('\n') && column + columns(own) / 2 > middle;
@@ -111,7 +111,7 @@ pub(super) fn crop(text: &str, marks: &[Mark], width: usize) -> Option<Cropped> 
 }
 
 /// How many columns of a line are left out on its left, so that its marks and their labels can be seen.
-fn left_out(line: &str, at: usize, marks: &[Mark], room: usize) -> usize {
+fn left_out(line: &str, at: usize, marks: &[Mark], available: usize) -> usize {
     let own = |offset: usize| (at..=at + line.len()).contains(&offset);
     let column = |offset: usize| {
         line.get(..offset.saturating_sub(at).min(line.len()))
@@ -125,7 +125,7 @@ fn left_out(line: &str, at: usize, marks: &[Mark], room: usize) -> usize {
         reach = reach.max(start + (end - start).min(BEFORE) / 2 + ARM + mark.label);
         reach = reach.max((start + 1).min(end));
     }
-    let needed = reach > room.saturating_sub(1) && first != usize::MAX;
+    let needed = reach > available.saturating_sub(1) && first != usize::MAX;
     if needed {
         first.saturating_sub(BEFORE)
     } else {
@@ -134,8 +134,8 @@ fn left_out(line: &str, at: usize, marks: &[Mark], room: usize) -> usize {
 }
 
 /// Puts a line without so many columns on its left within the room; says whether something is left out.
-fn put(shown: &mut Shifted, line: &str, at: usize, left: usize, room: usize) -> bool {
-    if left == 0 && columns(line) <= room {
+fn put(shown: &mut Shifted, line: &str, at: usize, left: usize, available: usize) -> bool {
+    if left == 0 && columns(line) <= available {
         shown.text.push_str(line);
         return false;
     }
@@ -152,7 +152,7 @@ fn put(shown: &mut Shifted, line: &str, at: usize, left: usize, room: usize) -> 
             (used, open) = (1, false);
         }
         let rest = line.get(i..).unwrap_or_default();
-        if used + own >= room && used + columns(rest) > room {
+        if used + own >= available && used + columns(rest) > available {
             shown.text.push(LEFT_OUT);
             break;
         }

@@ -16,7 +16,7 @@ use crate::cli::screen::Screen;
 use crate::cli::table::{Side, Table};
 use crate::cluster::jobs::{self, Job, Standing};
 use crate::cluster::journal::Entry;
-use crate::cluster::queue::Told;
+use crate::cluster::queue::Answer;
 use crate::cluster::site::{FILE, Site};
 use crate::cluster::slurm::{Setting, clock, dependency};
 use crate::exec::run::entry_name;
@@ -240,7 +240,7 @@ impl Run {
                 )));
             }
         };
-        let live = |job: &str| known.get(job).is_some_and(Told::is_live);
+        let live = |job: &str| known.get(job).is_some_and(Answer::is_live);
         let live = own.into_iter().filter(|entry| live(&entry.job));
         Ok(live.map(|e| (e.stage.clone(), e.job.clone())).collect())
     }

@@ -13,7 +13,7 @@ use crate::exec::predict::{Footing, Needs, shared_run};
 use crate::program::op::Machine;
 
 /// What is told.
-pub(super) struct Told {
+pub(super) struct Footprints {
     models: Vec<(String, usize, Needs)>,
     backbones: Vec<Backbone>,
 }
@@ -30,7 +30,11 @@ struct Backbone {
 ///
 /// # Errors
 /// Files that cannot be read.
-pub(super) fn tell(named: &[Named], how: (u64, u64), machine: &Machine) -> Result<Told, Refusal> {
+pub(super) fn tell(
+    named: &[Named],
+    how: (u64, u64),
+    machine: &Machine,
+) -> Result<Footprints, Refusal> {
     let mut known: Vec<Footing> = Vec::new();
     let mut models = Vec::with_capacity(named.len());
     for Named { name, predictor } in named {
@@ -55,13 +59,13 @@ pub(super) fn tell(named: &[Named], how: (u64, u64), machine: &Machine) -> Resul
         })
     };
     let backbones: Result<Vec<Backbone>, Refusal> = (0..known.len()).map(backbone).collect();
-    Ok(Told {
+    Ok(Footprints {
         backbones: backbones?,
         models,
     })
 }
 
-impl Told {
+impl Footprints {
     /// Bytes of all tensors: one model, or one pass of several, computes at a time.
     fn total(&self) -> u64 {
         let own: u64 = self.models.iter().map(|(_, _, n)| n.own + n.cache).sum();

@@ -94,8 +94,8 @@ pub fn write_description(
     base: Option<&Base>,
     (text, chat): (Vec<String>, Option<Kept>),
 ) -> Result<(), RunError> {
-    let leaves = stage.leaves.as_ref().filter(|_| base.is_some());
-    let methods = leaves.map_or(&[][..], |l| l.tuning.methods.as_slice());
+    let hands_on = stage.hands_on.as_ref().filter(|_| base.is_some());
+    let methods = hands_on.map_or(&[][..], |l| l.tuning.methods.as_slice());
     let weights = base.and_then(|b| b.dir.as_deref());
     let shown = stage.start.prompt.as_ref();
     let shown = shown.and_then(|p| p.demonstrations.as_ref());

@@ -61,10 +61,10 @@ pub(in crate::exec) fn write_peft(
     initial: &Initial,
 ) -> Result<(), RunError> {
     // Random weights are in no file that peft could load.
-    let (Some(leaves), Some(name)) = (&stage.leaves, &base.name) else {
+    let (Some(hands_on), Some(name)) = (&stage.hands_on, &base.name) else {
         return Ok(());
     };
-    let tuning = &leaves.tuning;
+    let tuning = &hands_on.tuning;
     let Some(adapted) = adapted(stage, tuning) else {
         return Ok(());
     };

@@ -279,13 +279,13 @@ impl Reader {
             .filter(|&i| u64::from(i) >= self.kept)
             .collect();
         let mut made = Outputs::default();
-        let mut held = 0;
+        let mut reserved = 0;
         if !missing.is_empty() {
             let want: Vec<Feed> = features.prefix.program().feeds().map(|(f, _)| f).collect();
             let packed = pack(set, &missing, positions, None, &want)?;
             made = runner.run(&features.prefix, packed.feeds, &packed.sizes)?;
-            held = made.bytes();
-            runner.meter.alloc(held);
+            reserved = made.bytes();
+            runner.meter.alloc(reserved);
         }
         let made = &made;
         let tensors: Vec<Result<(Feed, Tensor), RunError>> = self
@@ -330,11 +330,11 @@ impl Reader {
             })
             .collect();
         let tensors: Vec<(Feed, Tensor)> = tensors.into_iter().collect::<Result<_, _>>()?;
-        if held > 0 {
+        if reserved > 0 {
             runner
                 .meter
                 .scratch(tensors.iter().map(|(_, t)| t.bytes()).sum());
-            runner.meter.free(held);
+            runner.meter.free(reserved);
         }
         Ok(tensors)
     }

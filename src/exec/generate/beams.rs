@@ -80,7 +80,7 @@ impl Generation<'_> {
         }
         pace.made.1 = begun.elapsed();
         let each = list.into_iter().enumerate();
-        let made = each.map(|(of, own)| self.told(of, own, ears));
+        let made = each.map(|(of, own)| self.reported(of, own, ears));
         Ok((made.collect::<Result<_, RunError>>()?, pace))
     }
 
@@ -144,7 +144,7 @@ impl Generation<'_> {
     }
 
     /// A prompt's text.
-    fn told(&self, of: usize, own: Asked, ears: &mut Ears<'_>) -> Result<Generated, RunError> {
+    fn reported(&self, of: usize, own: Asked, ears: &mut Ears<'_>) -> Result<Generated, RunError> {
         let mut ids = own.search.into_best();
         let ended = match ids.last() {
             Some(last) if self.ends.contains(last) => {

@@ -46,8 +46,8 @@ impl Generation<'_> {
             let mut feeds = Feeds::new();
             for feed in program.program().feeds().map(|(feed, _)| feed) {
                 let moves = || {
-                    let rooms = run.iter().map(|(of, _)| *of as u64 * pairing.capacity);
-                    rooms.map(to_u32).collect()
+                    let starts = run.iter().map(|(of, _)| *of as u64 * pairing.capacity);
+                    starts.map(to_u32).collect()
                 };
                 feeds.extend(self.of_sources(feed, &sources, moves).map(|x| (feed, x)));
             }

@@ -11,7 +11,7 @@ use super::{Initial, Origins};
 use crate::exec::interpreter::Runner;
 use crate::files::RunError;
 use crate::files::weights::{Checkpoint, Kind};
-use crate::library::derive::spread::{Held, Spread};
+use crate::library::derive::spread::{Dealt, Spread};
 use crate::library::derive::{BaseParam, Derivation};
 use crate::library::model::Model;
 use crate::library::net::{Init, Owner, Param};
@@ -164,15 +164,15 @@ impl<'a> Loader<'a> {
     }
 
     /// What a parameter holds of a list that is spread over many.
-    fn spread(&mut self, param: &Param, by: Spread, part: Held) -> Tensor {
+    fn spread(&mut self, param: &Param, by: Spread, part: Dealt) -> Tensor {
         let dealt = match self.dealt.take().filter(|(of, _)| *of == by) {
             Some((_, dealt)) => dealt,
             None => by.indices(),
         };
         let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
         let tensor = match part {
-            Held::Factors => Tensor::new(by.factors(&dealt), &dims),
-            Held::Indices(first) => {
+            Dealt::Factors => Tensor::new(by.factors(&dealt), &dims),
+            Dealt::Indices(first) => {
                 let own = dealt.iter().skip(first as usize);
                 let own: Vec<u32> = own.take(param.elements() as usize).copied().collect();
                 Tensor::new(own, &dims)
@@ -269,7 +269,7 @@ impl<'a> Loader<'a> {
         let frozen = param.owner == Owner::Base && !param.trainable;
         let storage = self.sources.storage.of(name);
         if let (Some(packed), true) = (storage.blocks(), frozen && storage.holds(&shape))
-            && !self.is_held(name, storage)
+            && !self.is_in_file(name, storage)
             && let Some(numbers) = tensor.slice_mut::<f32>()
         {
             packed.round(numbers).map_err(|x| self.unfit(name, x))?;
@@ -278,7 +278,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Whether the file has a matrix as it is stored, so that what was read is what its blocks decode to.
-    fn is_held(&self, name: &str, stored: Format) -> bool {
+    fn is_in_file(&self, name: &str, stored: Format) -> bool {
         let names = self.model.checkpoint_names(name);
         let weights = self.sources.weights.as_ref();
         let found = weights.and_then(|w| names.iter().find_map(|n| w.info(n)));

@@ -53,17 +53,17 @@ impl Pruning {
             made: BTreeMap::new(),
             places: None,
         };
-        meter.alloc(pruning.held());
+        meter.alloc(pruning.reserved());
         pruning
     }
 
     /// After the last choice.
     pub(in crate::exec) fn done(self, meter: &mut Meter) {
-        meter.free(self.held());
+        meter.free(self.reserved());
     }
 
     /// Bytes of what was measured.
-    fn held(&self) -> u64 {
+    fn reserved(&self) -> u64 {
         match &self.guide {
             Guide::Importances(measured) => measured.values().map(Tensor::bytes).sum(),
             Guide::Later => 0,
@@ -110,11 +110,11 @@ impl Pruning {
     ) -> Result<Tensor, RunError> {
         let dims: Vec<usize> = param.shape.iter().map(|&n| n as usize).collect();
         if matches!(self.guide, Guide::Later) {
-            let held = match part {
+            let reserved = match part {
                 Part::Moved => DType::F32,
                 Part::Places | Part::Bounds | Part::Bits(_) => DType::U32,
             };
-            return Ok(Tensor::zeros(held, &dims));
+            return Ok(Tensor::zeros(reserved, &dims));
         }
         if self.places.as_ref().is_none_or(|(of, _)| of != by) {
             meter.scratch(by.scratch_bytes());
@@ -257,8 +257,8 @@ impl Pruning {
             }
             None => column_scores(slices.first().copied().unwrap_or_default(), width),
         };
-        let held: u64 = matrices.iter().map(Tensor::bytes).sum();
-        meter.scratch(held + 8 * scores.len() as u64);
+        let reserved: u64 = matrices.iter().map(Tensor::bytes).sum();
+        meter.scratch(reserved + 8 * scores.len() as u64);
         self.made.insert(
             choice.name().to_owned(),
             best(&scores, choice.keep as usize),

@@ -51,9 +51,9 @@ impl Checkpoint {
         let mut turned = Vec::new();
         for param in anatomy(model).params {
             let names = model.checkpoint_names(&param.name);
-            let mut held = names.iter().filter(|n| self.contains(n));
-            if let Some(one) = held.next()
-                && let Some(other) = held.find(|other| self.raw(one) != self.raw(other))
+            let mut present = names.iter().filter(|n| self.contains(n));
+            if let Some(one) = present.next()
+                && let Some(other) = present.find(|other| self.raw(one) != self.raw(other))
             {
                 return Err(RunError::file(
                     self.path(),

@@ -247,8 +247,8 @@ impl Predictor {
                 let mut weights = self.base()?;
                 weights.check_read(model)?;
                 if self.foreign {
-                    let held = |p: &&Param| !own.given.contains_key(&p.name);
-                    let params: Vec<Param> = params.iter().filter(held).cloned().collect();
+                    let is_own = |p: &&Param| !own.given.contains_key(&p.name);
+                    let params: Vec<Param> = params.iter().filter(is_own).cloned().collect();
                     foreign::has_head(&params, model, &weights)?;
                 }
                 Some(weights)

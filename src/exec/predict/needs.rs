@@ -74,11 +74,11 @@ pub fn shared_run(models: &[&Needs], batch: u64, machine: &Machine) -> Result<u6
         let sizes = full(batch, longest);
         let joined = Plan::joined(&cuts).map_err(RunError::bug)?;
         let outputs = joined.program().outputs.iter();
-        let held: u64 = outputs
+        let kept_bytes: u64 = outputs
             .map(|(_, value)| joined.program().ty(*value).bytes(&sizes))
             .sum();
         let behind = cuts.iter().map(|cut| most(&cut.rest, &sizes, machine));
-        let behind = held + behind.max().unwrap_or(0);
+        let behind = kept_bytes + behind.max().unwrap_or(0);
         most_of_all = most_of_all.max(behind).max(most(&joined, &sizes, machine));
     }
     Ok(most_of_all)

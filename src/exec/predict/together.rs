@@ -73,8 +73,8 @@ impl Together {
         let packed = pack(&all, &every, first.session.positions, None, &want)?;
         let mut runner = first.session.runner();
         let outputs = runner.run(program, packed.feeds, &packed.sizes)?;
-        let held = outputs.bytes();
-        runner.meter.alloc(held);
+        let kept_bytes = outputs.bytes();
+        runner.meter.alloc(kept_bytes);
         let mut before = (0, 0);
         let mut scored = Vec::with_capacity(parts.len());
         for (part, cut) in parts.iter().zip(cuts) {
@@ -96,7 +96,7 @@ impl Together {
                 break;
             }
         }
-        runner.meter.free(held);
+        runner.meter.free(kept_bytes);
         drop(runner);
         let each = parts.iter().zip(scored).map(|(part, scored)| {
             let (set, all) = scored?;

@@ -45,7 +45,7 @@ pub trait Wire: Debug + Send + Sync {
     ///
     /// # Errors
     /// It is gone.
-    fn receive(&self, from: usize, room: &mut [u8]) -> Result<(), RunError>;
+    fn receive(&self, from: usize, buffer: &mut [u8]) -> Result<(), RunError>;
 }
 
 /// The processes that run a recipe together; one alone where there are no others.
@@ -139,8 +139,8 @@ impl Ranks {
         for round in 1..ranks {
             let (to, from) = ((rank + round) % ranks, (rank + ranks - round) % ranks);
             let sent = bytemuck::cast_slice(bucket.get(of(to)).unwrap_or_default());
-            let room = bytemuck::cast_slice_mut(gathered.get_mut(of(from)).unwrap_or_default());
-            self.swap(wire.as_ref(), (to, sent), (from, room))?;
+            let buffer = bytemuck::cast_slice_mut(gathered.get_mut(of(from)).unwrap_or_default());
+            self.swap(wire.as_ref(), (to, sent), (from, buffer))?;
         }
         add_up(gathered, part);
         let sum = gathered.get(..part).unwrap_or_default();
@@ -150,8 +150,8 @@ impl Ranks {
         for round in 1..ranks {
             let (to, from) = ((rank + round) % ranks, (rank + ranks - round) % ranks);
             let sent = bytemuck::cast_slice(sum);
-            let room = bytemuck::cast_slice_mut(bucket.get_mut(of(from)).unwrap_or_default());
-            self.swap(wire.as_ref(), (to, sent), (from, room))?;
+            let buffer = bytemuck::cast_slice_mut(bucket.get_mut(of(from)).unwrap_or_default());
+            self.swap(wire.as_ref(), (to, sent), (from, buffer))?;
         }
         Ok(())
     }
@@ -165,8 +165,8 @@ impl Ranks {
         let mut all = vec![own; ranks];
         for round in 1..ranks {
             let (to, from) = ((rank + round) % ranks, (rank + ranks - round) % ranks);
-            if let Some(room) = all.get_mut(from) {
-                self.swap(wire.as_ref(), (to, &own), (from, room))?;
+            if let Some(buffer) = all.get_mut(from) {
+                self.swap(wire.as_ref(), (to, &own), (from, buffer))?;
             }
         }
         Ok(all)
@@ -196,10 +196,10 @@ impl Ranks {
         for round in 0..rounds(ranks as u64) {
             let far = 1 << round;
             let (to, from) = ((rank + far) % ranks, (rank + ranks - far) % ranks);
-            let mut told = [0; WORD];
-            self.swap(wire.as_ref(), (to, &word), (from, &mut told))?;
-            for (own, told) in word.iter_mut().zip(told) {
-                *own = told.max(*own);
+            let mut received = [0; WORD];
+            self.swap(wire.as_ref(), (to, &word), (from, &mut received))?;
+            for (own, received) in word.iter_mut().zip(received) {
+                *own = received.max(*own);
             }
         }
         Ok(word)

@@ -73,12 +73,12 @@ impl Wire for World {
     fn swap(
         &self,
         (to, sent): (usize, &[u8]),
-        (from, room): (usize, &mut [u8]),
+        (from, buffer): (usize, &mut [u8]),
     ) -> Result<(), RunError> {
         let world = SimpleCommunicator::world();
         let [to, from] = [to, from].map(number);
         let (to, from) = (world.process_at_rank(to?), world.process_at_rank(from?));
-        send_receive_into(sent, &to, room, &from);
+        send_receive_into(sent, &to, buffer, &from);
         Ok(())
     }
 
@@ -88,7 +88,7 @@ impl Wire for World {
         Ok(())
     }
 
-    fn receive(&self, from: usize, room: &mut [u8]) -> Result<(), RunError> {
+    fn receive(&self, from: usize, buffer: &mut [u8]) -> Result<(), RunError> {
         let world = SimpleCommunicator::world();
         let from = world.process_at_rank(number(from)?);
         // MPI waits by asking again and again, which would take the processor from the one that is waited for.
@@ -97,7 +97,7 @@ impl Wire for World {
             std::thread::sleep(pause);
             pause = (2 * pause).min(LONGEST);
         }
-        from.receive_into(room);
+        from.receive_into(buffer);
         Ok(())
     }
 }

@@ -75,15 +75,15 @@ fn what_ranks_tell_each_other_is_known_to_all() {
             let sum = own.add(0.1 * (rank + 1) as f64).expect("a sum");
             let asked = [if rank == last { 15 } else { 0 }, u8::from(rank == 0), 0];
             let word = own.most(asked).expect("a word");
-            let told = own
+            let received = own
                 .broadcast([if own.leads() { 9 } else { 0 }])
                 .expect("a word");
             let other = own.stranger([u8::from(rank > 1); 32]).expect("an answer");
-            (sum.to_bits(), word, told, other)
+            (sum.to_bits(), word, received, other)
         });
         assert!(made.iter().all(|one| *one == made[0]));
-        let (_, word, told, other) = made[0];
-        assert_eq!((word, told), ([15, 1, 0], [9]));
+        let (_, word, received, other) = made[0];
+        assert_eq!((word, received), ([15, 1, 0], [9]));
         assert_eq!(other, (count > 2).then_some(2));
     }
 }

@@ -26,10 +26,10 @@ impl Wire for Threads {
     fn swap(
         &self,
         (to, sent): (usize, &[u8]),
-        (from, room): (usize, &mut [u8]),
+        (from, buffer): (usize, &mut [u8]),
     ) -> Result<(), RunError> {
         self.send(to, sent)?;
-        self.receive(from, room)
+        self.receive(from, buffer)
     }
 
     fn send(&self, to: usize, sent: &[u8]) -> Result<(), RunError> {
@@ -37,10 +37,10 @@ impl Wire for Threads {
         self.to[to].send(sent.to_vec()).map_err(gone)
     }
 
-    fn receive(&self, from: usize, room: &mut [u8]) -> Result<(), RunError> {
+    fn receive(&self, from: usize, buffer: &mut [u8]) -> Result<(), RunError> {
         let gone = |_| RunError::Device(format!("rank {from} is gone"));
         let got = self.from[from].lock().expect("no panic").recv();
-        room.copy_from_slice(&got.map_err(gone)?);
+        buffer.copy_from_slice(&got.map_err(gone)?);
         Ok(())
     }
 }

@@ -86,7 +86,7 @@ impl<'a> Results<'a> {
         // From here on no other process of this store changes what is read now and written again.
         let _lock = Store::open(&self.options.store).lock_results(&self.options.out)?;
         let earlier = self.earlier();
-        sealed::write(&self.path(), &self.with(&earlier.held))?;
+        sealed::write(&self.path(), &self.with(&earlier.entries))?;
         self.written = Some((Instant::now(), begun.elapsed()));
         self.kept = self.done.len();
         Ok(if std::mem::replace(&mut self.said, true) {
@@ -108,7 +108,7 @@ impl<'a> Results<'a> {
 
     /// The document.
     pub(in crate::exec) fn document(&self) -> Json {
-        self.with(&self.earlier().held)
+        self.with(&self.earlier().entries)
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -116,8 +116,8 @@ impl<'a> Results<'a> {
     }
 
     /// The document with results of an earlier run, all in the order of the plan.
-    fn with(&self, held: &[Json]) -> Json {
-        let all = held.iter().chain(&self.done);
+    fn with(&self, entries: &[Json]) -> Json {
+        let all = entries.iter().chain(&self.done);
         let all: HashMap<&str, &Json> = all.map(|r| (named(r), r)).collect();
         let plan = self.plan.stages.iter();
         let stages: Vec<&Json> = plan
@@ -158,7 +158,7 @@ impl<'a> Results<'a> {
             if planned.is_some_and(|s| print(&s)) {
                 // What runs from the beginning is not there any more.
                 if !(comes && self.options.fresh) {
-                    earlier.held.push(result.clone());
+                    earlier.entries.push(result.clone());
                 }
             } else if !comes {
                 earlier.gone.push(self.gone(name, planned.is_some(), &path));
@@ -184,7 +184,7 @@ impl<'a> Results<'a> {
 #[derive(Default)]
 struct Earlier {
     /// Those that still hold.
-    held: Vec<Json>,
+    entries: Vec<Json>,
     /// What is to be said of the others.
     gone: Vec<String>,
 }

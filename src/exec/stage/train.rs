@@ -139,8 +139,8 @@ impl Work<'_> {
         let steps: Vec<&Verified> = all
             .filter(|v| gone.is_none_or(|f| **v != f.prefix))
             .collect();
-        let leaves = self.stage.leaves.as_ref();
-        let exports_adapter = leaves.is_some_and(|l| l.adapter.is_some());
+        let hands_on = self.stage.hands_on.as_ref();
+        let exports_adapter = hands_on.is_some_and(|l| l.adapter.is_some());
         let initial = self.load_for(runner, &steps, (guide, exports_adapter))?;
         let source = |set, index: usize| Examples {
             set,
@@ -213,8 +213,8 @@ impl Work<'_> {
             false => None,
         };
         let step = found.as_ref().map_or(0, |point| point.progress.step + 1);
-        let told = u64::from_le_bytes(ranks.broadcast(step.to_le_bytes())?);
-        match told.checked_sub(1).filter(|_| !ranks.leads()) {
+        let announced = u64::from_le_bytes(ranks.broadcast(step.to_le_bytes())?);
+        match announced.checked_sub(1).filter(|_| !ranks.leads()) {
             Some(step) => resume::at(checkpoints, step).map(Some),
             None => Ok(found),
         }

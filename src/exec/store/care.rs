@@ -205,14 +205,14 @@ impl Store {
         let mut total: u64 =
             left.iter().map(|i| size(i)).sum::<u64>() + sets.iter().map(|(_, _, n)| n).sum::<u64>();
         let mut sets = sets.into_iter().peekable();
-        let mut held: BTreeSet<String> = BTreeSet::new();
+        let mut locked: BTreeSet<String> = BTreeSet::new();
         while total > keep {
             let needed: BTreeSet<&str> = left
                 .iter()
                 .flat_map(|i| i.needs.iter().map(String::as_str))
                 .collect();
             let free = |i: &&&Item| {
-                !needed.contains(i.fingerprint.as_str()) && !held.contains(&i.fingerprint)
+                !needed.contains(i.fingerprint.as_str()) && !locked.contains(&i.fingerprint)
             };
             let oldest = left.iter().find(free).map(|i| i.used);
             match (sets.peek(), oldest) {
@@ -238,7 +238,7 @@ impl Store {
                         );
                         gone.push(removed(self.path(&item.fingerprint), size(item), &why));
                     } else {
-                        held.insert(item.fingerprint.clone());
+                        locked.insert(item.fingerprint.clone());
                         left.push(item);
                     }
                 }

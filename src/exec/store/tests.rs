@@ -192,7 +192,7 @@ fn room_is_made_by_what_was_used_longest_ago_and_nothing_goes_before_what_needs_
     make("adapter", &["base"], 10);
     make("old", &[], 40);
     make("running", &[], 60);
-    let held = begin(&store, "running");
+    let lock = begin(&store, "running");
     fs::create_dir_all(root.path().join(DAMAGED).join("x-1-0")).unwrap();
     let left = || -> Vec<String> {
         store
@@ -216,7 +216,7 @@ fn room_is_made_by_what_was_used_longest_ago_and_nothing_goes_before_what_needs_
     assert!(!root.path().join(DAMAGED).join("x-1-0").exists());
     store.collect(Some(25_000), true).unwrap();
     assert_eq!(left(), ["running", "base"], "the adapter needs the base");
-    drop(held);
+    drop(lock);
     store.collect(Some(0), true).unwrap();
     assert!(left().is_empty());
 }

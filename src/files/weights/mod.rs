@@ -114,7 +114,7 @@ pub enum Change {
 impl Entry {
     /// How programs store it, if it is a matrix that they store as it is.
     #[must_use]
-    pub fn held(&self) -> Option<Format> {
+    pub fn stored_as(&self) -> Option<Format> {
         match &self.kind {
             Kind::Stored(Format::Plain(DType::F64 | DType::U32)) | Kind::Other(_) => None,
             Kind::Stored(format) => (self.shape.len() == 2).then_some(*format),

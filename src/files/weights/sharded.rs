@@ -177,7 +177,7 @@ impl Checkpoint {
     #[must_use]
     pub fn formats(&self) -> BTreeMap<String, Format> {
         let all = self.files.iter().flat_map(|f| &f.entries);
-        all.filter_map(|e| Some((e.name.clone(), e.held()?)))
+        all.filter_map(|e| Some((e.name.clone(), e.stored_as()?)))
             .collect()
     }
 

@@ -35,7 +35,7 @@ pub const PACKED: [&str; 4] = ["gz", "gzip", "zst", "zstd"];
 /// A file to be read.
 #[derive(Clone, Debug)]
 pub struct Input {
-    held: Contents,
+    contents: Contents,
     size: u64,
     /// Whether it was unpacked to its end, within the bound.
     unpacks: Arc<OnceLock<()>>,
@@ -71,7 +71,7 @@ impl Input {
     pub fn open(path: &Path, world: &dyn World) -> Result<Self, DataError> {
         let (file, size) = world.open(path)?;
         Ok(Self {
-            held: Contents::File(Arc::new(file)),
+            contents: Contents::File(Arc::new(file)),
             size,
             unpacks: Arc::default(),
             file: path.display().to_string(),
@@ -84,7 +84,7 @@ impl Input {
         let bytes = bytes.into();
         Self {
             size: bytes.len() as u64,
-            held: Contents::Memory(bytes),
+            contents: Contents::Memory(bytes),
             unpacks: Arc::default(),
             file: file.into(),
         }
@@ -100,7 +100,7 @@ impl Input {
     #[must_use]
     pub fn stored(&self, at: u64) -> Stored {
         Stored {
-            held: self.held.clone(),
+            contents: self.contents.clone(),
             at,
             end: self.size,
         }
@@ -111,7 +111,7 @@ impl Input {
     /// # Errors
     /// When they cannot be read: the file may have become shorter.
     pub fn part(&self, at: u64, length: usize) -> io::Result<Bytes> {
-        match &self.held {
+        match &self.contents {
             Contents::Memory(bytes) => {
                 let from = usize::try_from(at).unwrap_or(usize::MAX);
                 let to = from.checked_add(length).filter(|&to| to <= bytes.len());
@@ -187,7 +187,7 @@ impl Input {
 /// The bytes of a file from a place on.
 #[derive(Debug)]
 pub struct Stored {
-    held: Contents,
+    contents: Contents,
     at: u64,
     end: u64,
 }
@@ -199,7 +199,7 @@ impl Read for Stored {
         let Some(into) = into.get_mut(..most).filter(|into| !into.is_empty()) else {
             return Ok(0);
         };
-        let n = match &self.held {
+        let n = match &self.contents {
             Contents::Memory(bytes) => {
                 let rest = usize::try_from(self.at).ok().and_then(|at| bytes.get(at..));
                 let mut rest = rest.unwrap_or_default();

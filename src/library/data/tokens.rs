@@ -72,7 +72,7 @@ enum Backing {
 pub struct EncodedSet {
     rows: Vec<Row>,
     lists: Vec<u32>,
-    held: Backing,
+    backing: Backing,
 }
 
 /// Tokens that cannot be read back.
@@ -205,7 +205,7 @@ impl EncodedSet {
     /// Bytes it takes in memory.
     #[must_use]
     pub fn heap_bytes(&self) -> u64 {
-        let tokens = match &self.held {
+        let tokens = match &self.backing {
             Backing::Memory(bytes) => bytes.len() as u64,
             Backing::File(_) => 0,
         };
@@ -219,7 +219,7 @@ impl EncodedSet {
     /// Its file cannot be read, or there is no such example.
     pub fn get(&self, example: u32) -> Result<EncodedExample, Unread> {
         let unread = |cause: io::Error| Unread {
-            path: match &self.held {
+            path: match &self.backing {
                 Backing::File(kept) => kept.path.clone(),
                 Backing::Memory(_) => PathBuf::new(),
             },
@@ -228,7 +228,7 @@ impl EncodedSet {
         let row = self.rows.get(example as usize).copied();
         let row = row.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))?;
         let n = row.length as usize;
-        let bytes = match &self.held {
+        let bytes = match &self.backing {
             Backing::Memory(all) => {
                 let own = all.get(row.at as usize..row.at as usize + TOKEN as usize * n);
                 own.ok_or_else(|| unread(io::ErrorKind::UnexpectedEof.into()))?
@@ -305,7 +305,7 @@ impl EncodedSet {
                 .iter()
                 .map(|n| u32::from_le_bytes(*n))
                 .collect(),
-            held: Backing::File(kept),
+            backing: Backing::File(kept),
         };
         let written: Written = serde_json::from_slice(names).ok()?;
         let texts = texts.as_chunks::<8>().0.iter();
@@ -421,7 +421,7 @@ impl Maker {
         EncodedSet {
             rows: self.ordered(),
             lists: self.lists,
-            held: Backing::Memory(self.bytes),
+            backing: Backing::Memory(self.bytes),
         }
     }
 
@@ -457,7 +457,7 @@ impl Maker {
         Ok(EncodedSet {
             rows,
             lists: self.lists,
-            held: Backing::File(file.done()?),
+            backing: Backing::File(file.done()?),
         })
     }
 }

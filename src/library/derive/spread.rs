@@ -16,7 +16,7 @@ pub struct Spread {
 
 /// What a parameter holds of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum Dealt {
     /// Which number each element is, from this element on.
     Indices(u64),
     /// One over the root of how many elements each number is.

@@ -19,7 +19,7 @@ pub struct Piece {
 #[must_use]
 pub fn prefill(lengths: &[usize]) -> Vec<Vec<Piece>> {
     let mut runs: Vec<Vec<Piece>> = Vec::new();
-    let mut room = 0;
+    let mut free = 0;
     for (of, &length) in lengths.iter().enumerate() {
         for from in (0..length).step_by(CHUNK) {
             let tokens = from..length.min(from + CHUNK);
@@ -27,12 +27,12 @@ pub fn prefill(lengths: &[usize]) -> Vec<Vec<Piece>> {
             let follows = from > 0;
             let piece = Piece { of, tokens };
             match runs.last_mut() {
-                Some(run) if !follows && piece.tokens.len() <= room => {
-                    room -= piece.tokens.len();
+                Some(run) if !follows && piece.tokens.len() <= free => {
+                    free -= piece.tokens.len();
                     run.push(piece);
                 }
                 _ => {
-                    room = CHUNK - piece.tokens.len();
+                    free = CHUNK - piece.tokens.len();
                     runs.push(vec![piece]);
                 }
             }

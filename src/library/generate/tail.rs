@@ -58,13 +58,13 @@ impl<'a> Tail<'a> {
     fn safe(&self) -> usize {
         let whole = self.text.trim_end_matches('\u{FFFD}');
         let parts = self.stop.iter().map(|stop| {
-            let held = stop.char_indices().rev().map(|(at, _)| at);
+            let kept_back = stop.char_indices().rev().map(|(at, _)| at);
             // Beginnings of the stop, the longest first.
-            let held = held.filter(|&at| at > 0).find(|&at| {
+            let kept_back = kept_back.filter(|&at| at > 0).find(|&at| {
                 stop.get(..at)
                     .is_some_and(|beginning| whole.ends_with(beginning))
             });
-            held.unwrap_or(0)
+            kept_back.unwrap_or(0)
         });
         whole.len() - parts.max().unwrap_or(0)
     }

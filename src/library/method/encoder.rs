@@ -146,7 +146,7 @@ impl Encoder<'_> {
             };
             let sigmoid = Some(UnaryKind::Sigmoid);
             let (enters, stays) = (gate(0, sigmoid), gate(1, sigmoid));
-            let (new, leaves) = (gate(2, None), gate(3, sigmoid));
+            let (new, forgets) = (gate(2, None), gate(3, sigmoid));
             let mut next = net.binary(BinaryKind::Mul, Broadcast::Full, enters, new);
             if let Some(cell) = cell {
                 let kept = net.binary(BinaryKind::Mul, Broadcast::Full, stays, cell);
@@ -154,7 +154,7 @@ impl Encoder<'_> {
             }
             cell = Some(next);
             let shown = net.activation(ActivationKind::Tanh, next);
-            let made = net.binary(BinaryKind::Mul, Broadcast::Full, leaves, shown);
+            let made = net.binary(BinaryKind::Mul, Broadcast::Full, forgets, shown);
             before = Some(made);
             let mut list = vec![0; order.len()];
             if let Some(mark) = list.get_mut(row as usize) {

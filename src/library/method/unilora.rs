@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::super::derive::spread::{Held, Spread};
+use super::super::derive::spread::{Dealt, Spread};
 use super::super::net::{Init, Param, Role};
 use super::super::peft::Fate::{Only, Used, WithoutEffect};
 use super::super::peft::{Keys, Misfit, Reading, START as BEGAN, as_declared};
@@ -89,14 +89,14 @@ fn factors(at: &At<'_>, net: &mut Net<'_>) -> (Value, Value) {
     let (by, first) = dealt(at, net);
     let theta = Param::shared(THETA).shape(&[length]);
     let theta = net.tensor(theta.start(Init::Uniform(BOUND.get(at.values))));
-    let held = |part| Init::Spread { by, part };
+    let dealt_as = |part| Init::Spread { by, part };
     let factors = Param::shared("unilora_factors").shape(&[length]).frozen();
-    let factors = net.tensor(factors.start(held(Held::Factors)).unsaved());
+    let factors = net.tensor(factors.start(dealt_as(Dealt::Factors)).unsaved());
     let numbers = net.binary(BinaryKind::Mul, Broadcast::Full, theta, factors);
     let numbers = net.reshaped(numbers, length, 1);
     let mut factor = |name: &str, first, rows: u64, width: u64| {
         let places = Param::at(site, name).shape(&[rows * width]).of_places();
-        let places = places.start(held(Held::Indices(first))).unsaved();
+        let places = places.start(dealt_as(Dealt::Indices(first))).unsaved();
         let places = net.places(places);
         let own = net.gather(numbers, places);
         net.reshaped(own, rows, width)

@@ -209,8 +209,13 @@ mod tests {
             let rows = |key: &str| -> Vec<Vec<String>> {
                 serde_json::from_value(case[key].clone()).expect("lists of tags")
             };
-            let (labels, told) = (rows("true"), rows("told"));
-            let mut classes: Vec<String> = labels.iter().chain(&told).flatten().cloned().collect();
+            let (labels, predictions) = (rows("true"), rows("told"));
+            let mut classes: Vec<String> = labels
+                .iter()
+                .chain(&predictions)
+                .flatten()
+                .cloned()
+                .collect();
             classes.sort();
             classes.dedup();
             let targets = |rows: &[Vec<String>]| -> Vec<Target> {
@@ -223,7 +228,7 @@ mod tests {
             };
             let p = Predictions {
                 targets: targets(&labels),
-                predicted: targets(&told),
+                predicted: targets(&predictions),
                 classes: Arc::new(classes.clone()),
                 ..Predictions::default()
             };

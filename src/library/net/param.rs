@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::derive::Derivation;
 use super::super::derive::places::{Choice, Part};
 use super::super::derive::prune::Cut;
-use super::super::derive::spread::{Held, Spread};
+use super::super::derive::spread::{Dealt, Spread};
 use super::site::{Role, Site};
 use super::waves::Waves;
 use crate::program::{Class, Format};
@@ -92,7 +92,7 @@ pub enum Init {
         /// How they are spread.
         by: Spread,
         /// What of it is held.
-        part: Held,
+        part: Dealt,
     },
     /// Places in the model's matrices.
     Chosen {

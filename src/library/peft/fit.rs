@@ -89,10 +89,10 @@ fn whole(reading: &mut Reading<'_>, name: &str) -> Result<(), Misfit> {
 fn check_present(reading: &Reading<'_>) -> Result<(), Misfit> {
     let (config, params) = (reading.config(), &reading.parts().params);
     let taken = &reading.fitted.tensors;
-    let held: BTreeSet<&str> = taken.iter().map(|t| t.own.as_str()).collect();
+    let present: BTreeSet<&str> = taken.iter().map(|t| t.own.as_str()).collect();
     let any = |wanted: &dyn Fn(&Param) -> bool| {
         let mut own = params.iter().filter(|p| wanted(p));
-        own.any(|p| held.contains(p.name.as_str()))
+        own.any(|p| present.contains(p.name.as_str()))
     };
     let head = (config.classifies() && config.saves_modules) || any(&|p| p.owner == Owner::Head);
     let lm = any(&|p| p.role.is_lm());
@@ -103,7 +103,7 @@ fn check_present(reading: &Reading<'_>) -> Result<(), Misfit> {
         };
         let name = reading.theirs(&param.name);
         let module = reading.theirs(param.module());
-        if there && config.saves(module) && !held.contains(param.name.as_str()) {
+        if there && config.saves(module) && !present.contains(param.name.as_str()) {
             return Err(Misfit::damaged(format!(
                 "the adapter has no `{name}`, although `modules_to_save` names its module"
             )));

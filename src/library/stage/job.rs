@@ -342,8 +342,8 @@ impl Job {
         for site in &self.sites {
             let name = format!("{}.weight", site.path);
             if !params.iter().any(|p| p.name == name) {
-                let stands = |p: &&Param| p.replaces.as_ref() == Some(&name);
-                if let Some(instead) = self.params.iter().find(stands) {
+                let is_instead = |p: &&Param| p.replaces.as_ref() == Some(&name);
+                if let Some(instead) = self.params.iter().find(is_instead) {
                     let (owner, shape) = (Owner::Base, instead.shape.clone());
                     params.push(Param {
                         name,

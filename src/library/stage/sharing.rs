@@ -67,7 +67,7 @@ impl Exchange {
 
     /// Bytes of the two copies of the longest bucket that a rank holds meanwhile: its own, and what it gets.
     #[must_use]
-    pub fn held(self) -> u64 {
+    pub fn reserved(self) -> u64 {
         let longest = self.numbers.min(BUCKET);
         if self.ranks > 1 {
             2 * self.ranks * self.part(longest) * NUMBER

@@ -51,7 +51,7 @@ impl Tokenizer {
             Ends::Open { .. } => Side::Left,
             Ends::Added | Ends::Written => self.side,
         };
-        let room = max_length.checked_sub(special).ok_or_else(|| {
+        let limit = max_length.checked_sub(special).ok_or_else(|| {
             format!("`max_length` {max_length} leaves no room beside {special} special tokens")
         })?;
         let mut inner = self.inner.encode(text, false).map_err(|e| e.to_string())?;
@@ -59,11 +59,11 @@ impl Tokenizer {
         let to_the_end = parts.last().is_some_and(|part| part.end >= text.len());
         let uncut = inner.len();
         let all = marks.iter().filter(|mark| **mark).count();
-        if uncut > room {
-            inner.truncate(room, 0, side);
+        if uncut > limit {
+            inner.truncate(limit, 0, side);
             match side {
-                Side::Right => marks.truncate(room),
-                Side::Left => drop(marks.drain(..uncut - room)),
+                Side::Right => marks.truncate(limit),
+                Side::Left => drop(marks.drain(..uncut - limit)),
             }
         }
         let own = inner.len();
@@ -76,7 +76,7 @@ impl Tokenizer {
         let mut lost = all - marks.iter().filter(|mark| **mark).count();
         marks.splice(0..0, std::iter::repeat_n(false, before));
         let open = matches!(ends, Ends::Open { .. });
-        marks.resize(done.len(), to_the_end && uncut <= room && !open);
+        marks.resize(done.len(), to_the_end && uncut <= limit && !open);
         let mut encoded = Encoded {
             ids: done.get_ids().to_vec(),
             segments: self.segments(done.get_type_ids())?,

@@ -164,13 +164,13 @@ impl Tokenizer {
     /// What the tokenizer complains about.
     pub fn encode(&self, texts: &[String], max_length: usize) -> Result<Encoded, String> {
         let special = self.added_tokens(texts.len() > 1);
-        let Some(room) = max_length.checked_sub(special) else {
+        let Some(limit) = max_length.checked_sub(special) else {
             return Err(format!(
                 "`max_length` {max_length} leaves no room beside {special} special tokens"
             ));
         };
         let one = |text: &String| -> Result<(Encoding, usize, usize), String> {
-            let short = self.short(text, room.saturating_add(LONGER))?;
+            let short = self.short(text, limit.saturating_add(LONGER))?;
             let encoding = self.inner.encode_fast(short.text.as_ref(), false);
             let encoding = encoding.map_err(|e| e.to_string())?;
             Ok((encoding, short.gone, short.at_once))
@@ -187,7 +187,7 @@ impl Tokenizer {
                 at_once = at_once.max(largest);
                 if gone + its > 0 {
                     // Which is the longer one of two texts that are both too long is told by what they were.
-                    let kept = |own, other| room + LONGER - usize::from(own < other);
+                    let kept = |own, other| limit + LONGER - usize::from(own < other);
                     first.truncate(kept(lengths.0, lengths.1), 0, self.side);
                     second.truncate(kept(lengths.1, lengths.0), 0, self.side);
                 }
@@ -196,7 +196,7 @@ impl Tokenizer {
             None => None,
         };
         let params = TruncationParams {
-            max_length: room,
+            max_length: limit,
             strategy: TruncationStrategy::LongestFirst,
             direction: self.side,
             stride: 0,

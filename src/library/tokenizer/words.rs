@@ -37,17 +37,17 @@ impl Tokenizer {
     pub fn encode_words(&self, words: &[String], max_length: usize) -> Result<Vec<Worded>, String> {
         let around = self.around()?;
         let special = around.before.len() + around.behind.len();
-        let room = max_length.checked_sub(special).filter(|room| *room > 0);
-        let room = room.ok_or_else(|| {
+        let limit = max_length.checked_sub(special).filter(|limit| *limit > 0);
+        let limit = limit.ok_or_else(|| {
             format!("`max_length` {max_length} leaves no room beside {special} special tokens")
         })?;
         let pieces = self.pieces_of(words)?;
         let all = pieces.len();
         let mut parts: Vec<Vec<(u32, u32)>> = Vec::new();
         for word in pieces.chunk_by(|a, b| a.1 == b.1) {
-            let own = word.get(..word.len().min(room)).unwrap_or(word);
+            let own = word.get(..word.len().min(limit)).unwrap_or(word);
             match parts.last_mut() {
-                Some(last) if last.len() + own.len() <= room => last.extend_from_slice(own),
+                Some(last) if last.len() + own.len() <= limit => last.extend_from_slice(own),
                 _ => parts.push(own.to_vec()),
             }
         }

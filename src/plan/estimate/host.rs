@@ -24,13 +24,13 @@ pub(super) fn copies(job: &Job, around: Around, estimate: &Estimate) -> u64 {
         Routine::Fit(_) if !around.exports_model => {
             let trained = job.params.iter().filter(|p| p.in_adapter());
             let written = trained.map(bytes).sum::<u64>() + initial;
-            let held = estimate.frozen_weights + estimate.trainable_weights + estimate.optimizer;
-            initial + (held + written).saturating_sub(estimate.peak())
+            let loaded = estimate.frozen_weights + estimate.trainable_weights + estimate.optimizer;
+            initial + (loaded + written).saturating_sub(estimate.peak())
         }
         Routine::Fold(_) => site,
         Routine::Fit(_) | Routine::Score(_) | Routine::Choose(_) => {
-            let held = estimate.frozen_weights + estimate.trainable_weights;
-            (held + site).saturating_sub(estimate.peak())
+            let loaded = estimate.frozen_weights + estimate.trainable_weights;
+            (loaded + site).saturating_sub(estimate.peak())
         }
     }
 }
@@ -60,7 +60,7 @@ pub(super) fn deriving_of<'p>(
     let early = |p: &&Param| makes_adapter && matches!(p.init, Init::Pruned(_));
     let pruned = job.params.iter().filter(early);
     let others = job.params.iter().filter(|p| !early(p));
-    let mut held = Estimate::default();
+    let mut loaded = Estimate::default();
     let mut best: Option<Estimate> = None;
     let mut made: Vec<&Derivation> = Vec::new();
     // What was made for sites that are still to be loaded.
@@ -89,7 +89,7 @@ pub(super) fn deriving_of<'p>(
                     by.rule().remake_bytes()
                 },
                 peak_op: by.rule().what().to_owned(),
-                ..held.clone()
+                ..loaded.clone()
             };
             if best.as_ref().is_none_or(|b| at.peak() > b.peak()) {
                 best = Some(at);
@@ -104,8 +104,8 @@ pub(super) fn deriving_of<'p>(
         }
         let bytes = resident.ty.bytes(&Bindings::default());
         match resident.class {
-            Class::Frozen | Class::Chosen => held.frozen_weights += bytes,
-            Class::Trainable => held.trainable_weights += bytes,
+            Class::Frozen | Class::Chosen => loaded.frozen_weights += bytes,
+            Class::Trainable => loaded.trainable_weights += bytes,
             Class::Gradient | Class::Optimizer | Class::Cache => {}
         }
     }
@@ -124,10 +124,10 @@ fn made_bytes(job: &Job, by: &Derivation, makes_adapter: bool) -> u64 {
 /// The moment a whole model is written: all its weights, nothing else.
 pub(super) fn written(job: &Job) -> Estimate {
     let classes = memory::residents(job.programs().iter().map(|v| v.program()));
-    let held = |class| classes.get(&class).copied().unwrap_or(0);
+    let loaded = |class| classes.get(&class).copied().unwrap_or(0);
     Estimate {
-        frozen_weights: held(Class::Frozen) + held(Class::Chosen),
-        trainable_weights: held(Class::Trainable),
+        frozen_weights: loaded(Class::Frozen) + loaded(Class::Chosen),
+        trainable_weights: loaded(Class::Trainable),
         peak_op: "writing the model".to_owned(),
         ..Estimate::default()
     }

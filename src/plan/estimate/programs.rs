@@ -10,7 +10,7 @@ use crate::program::{Bindings, Class, Def, Program, Sym, Value, Verified};
 /// The largest peak of some programs, each over its own sizes, with the residents of all.
 pub(super) fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Estimate {
     let classes: BTreeMap<Class, u64> = memory::residents(runs.iter().map(|(v, _)| v.program()));
-    let held = |class| classes.get(&class).copied().unwrap_or(0);
+    let of_class = |class| classes.get(&class).copied().unwrap_or(0);
     let mut best: Option<(Peak, &Program)> = None;
     let mut blocks = 0;
     let mut max_tokens = 0;
@@ -31,11 +31,11 @@ pub(super) fn over(runs: &[(&Verified, &[Bindings])], machine: &Machine) -> Esti
         None => (Peak::default(), None),
     };
     Estimate {
-        frozen_weights: held(Class::Frozen) + held(Class::Chosen),
-        trainable_weights: held(Class::Trainable),
-        gradients: held(Class::Gradient) + peak.gradients,
-        optimizer: held(Class::Optimizer),
-        cache: held(Class::Cache),
+        frozen_weights: of_class(Class::Frozen) + of_class(Class::Chosen),
+        trainable_weights: of_class(Class::Trainable),
+        gradients: of_class(Class::Gradient) + peak.gradients,
+        optimizer: of_class(Class::Optimizer),
+        cache: of_class(Class::Cache),
         activations: peak.activations,
         transient: peak.transient,
         workspace: peak.workspace,

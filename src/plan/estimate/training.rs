@@ -122,9 +122,9 @@ pub(super) fn fit_estimate(
         });
     }
     let exchange = fit.update.exchange(fit.ranks);
-    if exchange.held() > 0 {
+    if exchange.reserved() > 0 {
         moments.host.push(Estimate {
-            transient: exchange.held(),
+            transient: exchange.reserved(),
             peak_op: "sum of gradients over ranks".to_owned(),
             ..between.clone()
         });

@@ -27,7 +27,7 @@ use crate::program::op::Machine;
 use crate::resolve::Declared;
 
 use split_facts::split_facts;
-use start::leaves;
+use start::hands_on;
 use texts::{Texts, on_classes};
 
 /// Fewest tokens of a text that anything can be learned of.
@@ -133,7 +133,7 @@ impl Planner<'_, '_> {
         let (largest, estimate) = choice::largest(&sets, &estimate);
         choice::provide(&mut start, largest);
         Some(Stage {
-            leaves: leaves(kind, &name.value, &start, &tuning),
+            hands_on: hands_on(kind, &name.value, &start, &tuning),
             name,
             declared: declared.name.value.clone(),
             at: Vec::new(),
@@ -179,7 +179,7 @@ impl Planner<'_, '_> {
         } else {
             "model"
         };
-        let stored = adapters::held(tuning, declared, model);
+        let stored = adapters::present(tuning, declared, model);
         holds::check(
             self.plan,
             (kind, values),
@@ -273,9 +273,9 @@ fn reserve(
     (values, start): (&Values, &mut Handed),
     diags: &mut Diags,
 ) {
-    let room = tuning.reserved();
-    if room != Reserved::default() {
-        model.reserve_positions(room);
+    let positions = tuning.reserved();
+    if positions != Reserved::default() {
+        model.reserve_positions(positions);
         fit_length(values, model.facts().max_length, start, diags);
     }
 }

@@ -38,7 +38,7 @@ impl Planner<'_, '_> {
         };
         let own = stage.name.value.as_str();
         let weights = stage
-            .leaves
+            .hands_on
             .as_ref()
             .filter(|l| l.adapter.is_none() && l.weights.as_deref() == Some(own));
         let same = |l: &&Handed| {
@@ -66,7 +66,7 @@ impl Planner<'_, '_> {
     ) -> Option<(Handed, Option<String>)> {
         if let Some((name, _)) = keys::FROM.get(values) {
             let parent = self.plan.stages.get(*self.here.get(name)?)?;
-            let Some(handed) = parent.leaves.clone() else {
+            let Some(handed) = parent.hands_on.clone() else {
                 diags.push(
                     Diag::error(
                         &WRONG_PORT,
@@ -363,7 +363,7 @@ pub(super) fn trained_head(
     (task, Some(names).filter(|_| has_classes))
 }
 
-pub(super) fn leaves(
+pub(super) fn hands_on(
     kind: &dyn StageKind,
     name: &str,
     start: &Handed,

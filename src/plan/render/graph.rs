@@ -92,7 +92,7 @@ fn entities(text: &str) -> String {
 fn label(stage: &Stage) -> Vec<String> {
     let mut lines = vec![format!("{} = {}", stage.name.value, stage.filled.name)];
     let methods = stage.methods().join(", ");
-    if !methods.is_empty() && stage.leaves.is_some() {
+    if !methods.is_empty() && stage.hands_on.is_some() {
         lines.push(methods);
     }
     lines.push(Bytes(stage.estimate.peak()).to_string());

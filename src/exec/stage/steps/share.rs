@@ -17,8 +17,8 @@ pub(super) fn sum(runner: &mut Runner, ranks: &Ranks, apply: &Verified) -> Resul
         numbers: own.iter().map(|(_, n)| n).sum(),
     };
     runner.fetch()?;
-    runner.meter.scratch(exchange.held());
-    let longest = exchange.held() as usize / (2 * size_of::<f32>());
+    runner.meter.scratch(exchange.reserved());
+    let longest = exchange.reserved() as usize / (2 * size_of::<f32>());
     let (mut bucket, mut gathered) = (vec![0.0_f32; longest], vec![0.0_f32; longest]);
     for range in exchange.buckets() {
         let of = pieces(own.iter().map(|(_, n)| *n), &range);

@@ -95,8 +95,8 @@ proptest! {
         prop_assert_eq!(&all(&in_memory), &wanted);
         let notes = notes(&names, seen);
         prop_assert_eq!(&all(&keep(&world, &list, &notes)), &wanted);
-        let (set, told) = EncodedSet::open(world.kept("t").expect("it is there")).expect("it is whole");
-        prop_assert_eq!((&all(&set), &told), (&wanted, &notes));
+        let (set, read_notes) = EncodedSet::open(world.kept("t").expect("it is there")).expect("it is whole");
+        prop_assert_eq!((&all(&set), &read_notes), (&wanted, &notes));
         let numbers: Option<Vec<u32>> = (0..set.len() as u32).map(|i| set.row(i)).collect();
         prop_assert_eq!(numbers, Some(rows));
         prop_assert!(set.heap_bytes() <= in_memory.heap_bytes());
@@ -108,7 +108,7 @@ proptest! {
         let dir = tempfile::tempdir().expect("a folder");
         let world = RealWorld::with_cache(true, dir.path().to_owned());
         let list: Vec<(u64, EncodedExample)> = (0..).zip(list).collect();
-        let path = match keep(&world, &list, &notes(&["a".into()], true)).held {
+        let path = match keep(&world, &list, &notes(&["a".into()], true)).backing {
             Backing::File(kept) => kept.path,
             Backing::Memory(_) => unreachable!("it went into a file"),
         };
