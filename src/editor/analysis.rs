@@ -7,7 +7,6 @@ use crate::base::{Diag, SourceId, Sources, Span};
 use crate::library::decl::{DECLARATIONS, Declaration};
 use crate::resolve::{self, Declared, Swept};
 use crate::syntax::ast::{Decl, File, Item};
-use crate::syntax::parse;
 
 /// What is known of a recipe without its models and data.
 #[derive(Debug)]
@@ -29,18 +28,20 @@ impl Analysis {
     #[must_use]
     pub fn of(path: &Path, world: &dyn World) -> Self {
         let mut sources = Sources::default();
-        let resolved = resolve::resolve(path, &[], &mut sources, world);
-        let files = sources.iter().enumerate().map(|(i, source)| {
-            let id = SourceId(u32::try_from(i).unwrap_or(u32::MAX));
-            let none = File {
-                version: None,
-                items: Vec::new(),
-            };
-            parse(&source.text, id).value.unwrap_or(none)
-        });
+        let (resolved, trees) = resolve::resolve_with_trees(path, &[], &mut sources, world);
+        let none = || File {
+            version: None,
+            items: Vec::new(),
+        };
+        let mut files: Vec<File> = sources.iter().map(|_| none()).collect();
+        for (source, tree) in trees {
+            if let Some(place) = files.get_mut(source.0 as usize) {
+                *place = tree;
+            }
+        }
         Self {
             path: path.to_path_buf(),
-            files: files.collect(),
+            files,
             sources,
             swept: resolved.value.unwrap_or_default(),
             diags: resolved.diags.into_sorted(),

@@ -15,6 +15,7 @@ pub(super) struct Loaded {
     path: PathBuf,
     pub(super) file: File,
     pub(super) base: PathBuf,
+    pub(super) source: SourceId,
 }
 
 /// The pieces of text that cannot be read, in order.
@@ -130,6 +131,7 @@ impl Loading<'_> {
             path: identity,
             file,
             base,
+            source: id,
         });
     }
 }

@@ -31,10 +31,10 @@ use indexmap::IndexMap;
 
 use crate::base::units::Count;
 use crate::base::world::World;
-use crate::base::{Diag, Diags, Outcome, Sources, Span, suggest};
+use crate::base::{Diag, Diags, Outcome, SourceId, Sources, Span, suggest};
 use crate::library::schema::{Checked, Kind, RefKind};
 use crate::library::stage;
-use crate::syntax::ast::{Decl, Item, Value};
+use crate::syntax::ast::{Decl, File, Item, Value};
 use declare::declare;
 use error::{
     DANGLING_NAME, DUPLICATE_NAME, EMPTY_SWEEP, MISSING_KEY, MISSING_SPLIT, OUT_OF_BOUNDS,
@@ -51,6 +51,16 @@ pub fn resolve(
     sources: &mut Sources,
     world: &dyn World,
 ) -> Outcome<Swept> {
+    resolve_with_trees(path, sets, sources, world).0
+}
+
+/// [`resolve`] with the trees of the texts that can be read, for those who look at both.
+pub fn resolve_with_trees(
+    path: &Path,
+    sets: &[(String, String)],
+    sources: &mut Sources,
+    world: &dyn World,
+) -> (Outcome<Swept>, Vec<(SourceId, File)>) {
     let mut diags = Diags::default();
     let files = load(path, sources, world, &mut diags);
     let overrides: Vec<(String, Value)> = sets
@@ -74,7 +84,8 @@ pub fn resolve(
     }
     diags.extend(own);
     swept.whole = !diags.has_errors();
-    Outcome::new(Some(swept), diags)
+    let trees = files.into_iter().map(|f| (f.source, f.file));
+    (Outcome::new(Some(swept), diags), trees.collect())
 }
 
 /// Drops what is only the echo of an unreadable piece of text: that something is missing which the

@@ -358,6 +358,45 @@ fn what_is_typed_is_looked_at_with_each_key() {
     editor.end();
 }
 
+/// What is offered from a place to another.
+fn offered(editor: &mut Editor, path: &Path, (from, to): ([u32; 2], [u32; 2])) -> Vec<String> {
+    let params = json!({
+        "textDocument": { "uri": uri(path) }, "range": { "start": at(from), "end": at(to) },
+        "context": { "diagnostics": [], "only": ["quickfix"] },
+    });
+    let actions = editor.ask("textDocument/codeAction", params);
+    let titles = actions.as_array().expect("a list").iter();
+    titles
+        .map(|a| a["title"].as_str().expect("a title").to_owned())
+        .collect()
+}
+
+#[test]
+fn ways_out_are_offered_on_the_whole_line() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let root = dir.path().canonicalize().expect("a directory");
+    let (base, own) = recipes();
+    let path = root.join("r.peft");
+    std::fs::write(root.join("base.peft"), base).expect("written");
+    let mut editor = Editor::new(&root);
+    editor.open(
+        &path,
+        &own.replace("model = m", "modle = m")
+            .replace("adapter", "adaptr"),
+    );
+    let on = |editor: &mut Editor, at: u32| offered(editor, &path, ([2, at], [2, at]));
+    let (model, adapter) = ("write `model`".to_owned(), "write `adapter`".to_owned());
+    // What the cursor stands on comes first.
+    assert_eq!(on(&mut editor, 22)[0], model);
+    assert_eq!(on(&mut editor, 52)[0], adapter);
+    let both = on(&mut editor, 0);
+    assert!(both.contains(&model) && both.contains(&adapter), "{both:?}");
+    let none: [String; 0] = [];
+    assert_eq!(offered(&mut editor, &path, ([0, 0], [1, 3])), none);
+    assert_eq!(offered(&mut editor, &path, ([3, 0], [3, 9])), none);
+    editor.end();
+}
+
 /// A recipe of about 500 lines.
 fn long() -> String {
     let mut text = recipes().0;

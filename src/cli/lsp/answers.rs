@@ -278,17 +278,26 @@ impl Server<'_> {
         let (path, analysis) = self.known(&params.text_document)?;
         let doc = self.doc(&path)?;
         let from = doc.lines.offset(&doc.text, place(params.range.start));
-        let to = doc.lines.offset(&doc.text, place(params.range.end));
+        let (first, last) = (params.range.start.line, params.range.end.line);
         let overlay = self.overlay();
+        let line = |byte: u32| doc.lines.place(&doc.text, byte as usize).line;
+        // Anywhere on the lines of a mistake: who reads its message need not know where it begins.
         let here = |d: &&Diag| {
             d.span.is_some_and(|s| {
-                s.source == SourceId(0) && s.start as usize <= to && from <= s.end as usize
+                s.source == SourceId(0) && line(s.start) <= last && first <= line(s.end)
             })
         };
         let mut list: Vec<CodeAction> = Vec::new();
         let own = analysis.diags.iter().filter(here).map(|d| (d, false));
         let found = doc.found.iter().filter(here).map(|d| (d, true));
-        for (diag, planned) in own.chain(found) {
+        let mut near: Vec<(&Diag, bool)> = own.chain(found).collect();
+        // What the cursor stands on comes first.
+        let to = doc.lines.offset(&doc.text, place(params.range.end));
+        near.sort_by_key(|(d, _)| {
+            d.span
+                .is_none_or(|s| s.start as usize > to || from > s.end as usize)
+        });
+        for (diag, planned) in near {
             let shown = self.listed(&[diag], &analysis.sources, &analysis);
             for (i, fix) in fixes(&analysis, diag, planned, &overlay)
                 .into_iter()
