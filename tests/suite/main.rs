@@ -27,6 +27,7 @@ mod formats;
 mod generate;
 mod gguf;
 mod golden;
+mod highlight;
 mod hostile;
 mod logs;
 mod lora_family;
