@@ -6,6 +6,7 @@ mod completions;
 mod data;
 mod diff;
 mod doctor;
+pub mod embed;
 mod explain;
 mod fmt;
 mod generation;

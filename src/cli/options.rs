@@ -138,19 +138,30 @@ impl Common {
         machine: &Machine,
         within: Within<'_>,
     ) -> Compiled {
-        self.in_pool(|| {
-            let mut compiled = compile_with(file, sets, world, machine, !self.no_data_report);
-            divide(&mut compiled, within.ranks, machine);
-            let store = within.store.map(Store::open);
-            if let Some(store) = &store {
-                decide(&mut compiled, store, machine);
-            }
-            check_kernels(&mut compiled, store.as_ref(), machine);
-            if let (Some(plan), Some(budget)) = (&mut compiled.plan, within.budget) {
-                plan.fit(budget, machine);
-            }
-            compiled
-        })
+        self.in_pool(|| self.compile_here(file, sets, world, machine, within))
+    }
+
+    /// The same in the pool of the caller.
+    #[expect(clippy::too_many_arguments, reason = "what a recipe is compiled in")]
+    pub(super) fn compile_here(
+        &self,
+        file: &Path,
+        sets: &[(String, String)],
+        world: &RealWorld,
+        machine: &Machine,
+        within: Within<'_>,
+    ) -> Compiled {
+        let mut compiled = compile_with(file, sets, world, machine, !self.no_data_report);
+        divide(&mut compiled, within.ranks, machine);
+        let store = within.store.map(Store::open);
+        if let Some(store) = &store {
+            decide(&mut compiled, store, machine);
+        }
+        check_kernels(&mut compiled, store.as_ref(), machine);
+        if let (Some(plan), Some(budget)) = (&mut compiled.plan, within.budget) {
+            plan.fit(budget, machine);
+        }
+        compiled
     }
 
     /// `--set NAME=VALUE` split; an error is printed.
@@ -248,12 +259,19 @@ pub(super) fn threads(text: &str) -> Result<usize, String> {
 
 /// A pool of threads. Where the system gives fewer, nothing can be done, and the process ends with an error.
 pub(super) fn pool(threads: usize) -> rayon::ThreadPool {
-    let made = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    made.unwrap_or_else(|why| {
-        error(&format!(
-            "the system does not start {threads} threads: {why}; give fewer (`--threads N`) or raise its limit (`ulimit -u`)"
-        ));
+    pool_of(threads).unwrap_or_else(|why| {
+        error(&why);
         std::process::exit(super::exit::FAILED)
+    })
+}
+
+/// A pool of threads, or why there is none.
+pub(super) fn pool_of(threads: usize) -> Result<rayon::ThreadPool, String> {
+    let made = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    made.map_err(|why| {
+        format!(
+            "the system does not start {threads} threads: {why}; give fewer (`--threads N`) or raise its limit (`ulimit -u`)"
+        )
     })
 }
 

@@ -48,6 +48,28 @@ pub(super) struct PlanArgs {
     common: Common,
 }
 
+/// A plan as JSON; the recipe and the device by their names.
+pub(super) fn json(
+    plan: &Plan,
+    (name, device): (&str, &str),
+    store: &Store,
+    machine: &Machine,
+) -> Json {
+    let cached = |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
+    let rates = store.rates(machine.threads);
+    let source = RateSource::by(&rates, machine);
+    let mut json = plan_render::json(plan, name, &cached, device);
+    if let Some(map) = json.as_object_mut() {
+        map.insert("device".to_owned(), plan_render::card_json(machine.device));
+    }
+    let list = json.get_mut("stages").and_then(Json::as_array_mut);
+    for (json, stage) in list.into_iter().flatten().zip(&plan.stages) {
+        timed(json, stage.seconds(&rates, machine), source);
+        stored(json, stage, store);
+    }
+    json
+}
+
 impl PlanArgs {
     pub(super) fn run(&self) -> i32 {
         let Some(asked) = self.common.prepare(None, Intent::Tell) else {
@@ -70,8 +92,6 @@ impl PlanArgs {
             return programs(plan, wanted);
         }
         let store = Store::open(dir);
-        let cached =
-            |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
         let format = if self.common.json {
             Format::Json
         } else {
@@ -98,16 +118,8 @@ impl PlanArgs {
                 ));
             }
             Format::Json => {
-                let mut json = plan_render::json(plan, &name, &cached, &self.common.device);
-                if let Some(map) = json.as_object_mut() {
-                    map.insert("device".to_owned(), plan_render::card_json(machine.device));
-                }
-                let list = json.get_mut("stages").and_then(Json::as_array_mut);
-                for (json, stage) in list.into_iter().flatten().zip(&plan.stages) {
-                    timed(json, time(stage), source);
-                    stored(json, stage, &store);
-                }
-                print(&format!("{json:#}\n"));
+                let own = json(plan, (&name, &self.common.device), &store, &machine);
+                print(&format!("{own:#}\n"));
             }
             Format::Dot => print(&plan_render::dot(plan)),
             Format::Mermaid => print(&plan_render::mermaid(plan)),

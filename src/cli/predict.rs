@@ -5,7 +5,7 @@ pub(super) mod flags;
 pub(super) mod label;
 pub(super) mod place;
 mod progress;
-mod write;
+pub(super) mod write;
 
 use std::io::{BufReader, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -38,10 +38,10 @@ use crate::resolve::methods_from_text;
 const AT_ONCE: usize = 1024;
 
 /// Columns that a model which knows none is taken to read, the first that is there.
-const USUAL: [&str; 2] = ["text", "sentence"];
+pub(super) const USUAL: [&str; 2] = ["text", "sentence"];
 
 /// The column of words that a model which labels them is taken to read.
-const WORDS: &str = "tokens";
+pub(super) const WORDS: &str = "tokens";
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
@@ -190,8 +190,7 @@ impl Predict {
         let place = self.running.find(&self.model, named, &self.noting)?;
         let predictor = Arc::new(Predictor::open(&place.artifact, &methods_from_text)?);
         let mut answers = Answers {
-            task: predictor.task.as_ref(),
-            classes: &predictor.description.classes,
+            predictor: predictor.clone(),
             form: Form {
                 all: self.all,
                 nested: false,
@@ -256,7 +255,7 @@ impl Predict {
     }
 
     /// What is added to a row.
-    fn added(&self, answers: &Answers<'_>, writes: bool) -> Result<Vec<Added>, Refusal> {
+    fn added(&self, answers: &Answers, writes: bool) -> Result<Vec<Added>, Refusal> {
         let idle =
             |flag: &str, why: &str| Err(Refusal::Wrong(format!("`{flag}` has no effect: {why}")));
         if !self.choices.is_empty() {
@@ -305,7 +304,7 @@ impl Predict {
     fn source<'a>(
         &'a self,
         predictor: &'a Arc<Predictor>,
-        answers: Answers<'a>,
+        answers: Answers,
         (machine, device): (Machine, Device),
     ) -> Result<Source<'a>, Refusal> {
         let device: Arc<dyn Open> = Arc::new(device);

@@ -229,11 +229,11 @@ impl Run {
             ));
             return Err(exit::WRONG);
         };
-        if let Err(why) = self.is_there(&plan) {
+        if let Err(why) = is_there(&plan, self.stage.as_ref()) {
             say(&why);
             return Err(exit::WRONG);
         }
-        let left = self.left(&plan, &store);
+        let left = left(&plan, &store, self.stage.as_ref(), self.fresh);
         let shared = left
             .iter()
             .find(|s| s.ranks != ranks.count() as u64 && s.trains());
@@ -260,32 +260,9 @@ impl Run {
         })
     }
 
-    /// Says whether the stage that is asked for is there.
-    fn is_there(&self, plan: &Plan) -> Result<(), String> {
-        let missing = |n: &&String| plan.named(n).next().is_none();
-        match self.stage.as_ref().filter(missing) {
-            Some(name) => Err(format!("there is no stage `{name}`")),
-            None => Ok(()),
-        }
-    }
-
     /// The stages that are asked for.
     fn asked<'a>(&self, plan: &'a Plan) -> Vec<&'a Stage> {
-        match &self.stage {
-            Some(name) => plan.needed(name),
-            None => plan.stages.iter().collect(),
-        }
-    }
-
-    /// Those of them that are executed: what is finished needs no memory.
-    fn left<'a>(&self, plan: &'a Plan, store: &Path) -> Vec<&'a Stage> {
-        let store = Store::open(store);
-        let finished = |s: &&Stage| {
-            !self.fresh && s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some()
-        };
-        let mut stages = self.asked(plan);
-        stages.retain(|s| !finished(s));
-        stages
+        asked(plan, self.stage.as_ref())
     }
 
     fn execute(
@@ -368,18 +345,7 @@ impl Run {
 
     /// The command, as it could be given beside the recipe.
     fn command(&self) -> String {
-        let name = self.file.file_name().unwrap_or_default();
-        let mut words = vec!["peftc run".to_owned(), summary::quoted(Path::new(name))];
-        for set in &self.common.sets {
-            words.push(format!("--set {}", summary::quoted(Path::new(set))));
-        }
-        if self.common.device != "cpu" {
-            words.push(format!(
-                "--device {}",
-                summary::quoted(Path::new(&self.common.device))
-            ));
-        }
-        words.join(" ")
+        command(&self.file, &self.common.sets, &self.common.device)
     }
 
     /// The document without the stages that this command did not ask for.
@@ -399,6 +365,51 @@ impl Run {
         }
         own
     }
+}
+
+/// Says whether the stage that is asked for is there.
+pub(super) fn is_there(plan: &Plan, only: Option<&String>) -> Result<(), String> {
+    let missing = |n: &&String| plan.named(n).next().is_none();
+    match only.filter(missing) {
+        Some(name) => Err(format!("there is no stage `{name}`")),
+        None => Ok(()),
+    }
+}
+
+/// The stages that are asked for.
+fn asked<'a>(plan: &'a Plan, only: Option<&String>) -> Vec<&'a Stage> {
+    match only {
+        Some(name) => plan.needed(name),
+        None => plan.stages.iter().collect(),
+    }
+}
+
+/// Those of them that are executed: what is finished needs no memory.
+pub(super) fn left<'a>(
+    plan: &'a Plan,
+    store: &Path,
+    only: Option<&String>,
+    fresh: bool,
+) -> Vec<&'a Stage> {
+    let store = Store::open(store);
+    let finished =
+        |s: &&Stage| !fresh && s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
+    let mut stages = asked(plan, only);
+    stages.retain(|s| !finished(s));
+    stages
+}
+
+/// The command that runs a recipe, as it could be given beside it.
+pub(super) fn command(recipe: &Path, sets: &[String], device: &str) -> String {
+    let name = recipe.file_name().unwrap_or_default();
+    let mut words = vec!["peftc run".to_owned(), summary::quoted(Path::new(name))];
+    for set in sets {
+        words.push(format!("--set {}", summary::quoted(Path::new(set))));
+    }
+    if device != "cpu" {
+        words.push(format!("--device {}", summary::quoted(Path::new(device))));
+    }
+    words.join(" ")
 }
 
 /// What a run came to on a rank behind the first, which says why all of them end; the exit code.

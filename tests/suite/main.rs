@@ -17,6 +17,7 @@ mod demonstrations;
 mod device;
 mod doctor;
 mod editors;
+mod embed;
 mod encoders;
 mod features;
 mod first_runs;

@@ -25,7 +25,7 @@ pub(super) fn columns() -> Vec<Added> {
 }
 
 /// A model that chooses among the options of rows.
-pub(super) struct Choosing<'a> {
+pub(in crate::cli) struct Choosing<'a> {
     pub(super) chooser: Chooser<'a>,
     /// The columns of the options.
     pub(super) options: &'a [String],

@@ -1,5 +1,7 @@
 //! What is added to rows: labels, or texts.
 
+use std::sync::Arc;
+
 use serde_json::Value as Json;
 
 use super::Refusal;
@@ -7,9 +9,9 @@ use super::choose::Choosing;
 use super::write::Writing;
 use crate::base::units::Count;
 use crate::exec::observe::Silent;
-use crate::exec::predict::Session;
+use crate::exec::predict::{Predictor, Session};
 use crate::library::rows::{Added, Record};
-use crate::library::task::{Form, Task};
+use crate::library::task::Form;
 
 /// Rows without a text, or with an empty one.
 #[derive(Default)]
@@ -56,9 +58,9 @@ pub(super) fn strs(list: &[String]) -> Vec<&str> {
 }
 
 /// What makes the values that are added to rows.
-pub(super) enum Source<'a> {
+pub(in crate::cli) enum Source<'a> {
     /// It labels them.
-    Labels(Box<Session>, Answers<'a>),
+    Labels(Box<Session>, Answers),
     /// It goes on with them.
     Writes(Box<Writing>),
     /// It chooses among their options.
@@ -67,7 +69,7 @@ pub(super) enum Source<'a> {
 
 impl Source<'_> {
     /// The values that are added to some rows.
-    pub(super) fn values(
+    pub(in crate::cli) fn values(
         &mut self,
         part: &[Record],
         (columns, name): (&[String], &str),
@@ -78,7 +80,7 @@ impl Source<'_> {
             Self::Writes(writing) => writing.values(part, (columns, name), unsaid),
             Self::Labels(session, answers) => {
                 let width = answers.columns()?.len();
-                let words = answers.task.words().is_some();
+                let words = answers.predictor.task.words().is_some();
                 let (has, rows) = gathered(part, (columns, name), words, unsaid)?;
                 let made = match rows.is_empty() {
                     true => Vec::new(),
@@ -128,16 +130,16 @@ pub(in crate::cli) fn placed(
 }
 
 /// What is said of each row.
-pub(in crate::cli) struct Answers<'a> {
-    pub(in crate::cli) task: &'a dyn Task,
-    pub(in crate::cli) classes: &'a [String],
+pub(in crate::cli) struct Answers {
+    pub(in crate::cli) predictor: Arc<Predictor>,
     pub(in crate::cli) form: Form,
 }
 
-impl Answers<'_> {
+impl Answers {
     /// The names of what is added.
     pub(in crate::cli) fn columns(&self) -> Result<Vec<Added>, Refusal> {
-        let list = self.task.answers(self.classes, self.form);
+        let classes = &self.predictor.description.classes;
+        let list = self.predictor.task.answers(classes, self.form);
         list.map_err(Refusal::Wrong)
     }
 }

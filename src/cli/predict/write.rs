@@ -16,7 +16,7 @@ use crate::library::rows::{Added, Record};
 pub(super) const GENERATED: &str = "generated";
 
 /// Columns of prompts that are looked for beside those of the training.
-pub(super) const PROMPTS: [&str; 3] = ["prompt", MESSAGES, "text"];
+pub(in crate::cli) const PROMPTS: [&str; 3] = ["prompt", MESSAGES, "text"];
 
 /// The column of conversations, whose texts are JSON where files hold nothing else.
 const MESSAGES: &str = "messages";
@@ -39,7 +39,7 @@ fn conversation(record: &Record, columns: &[String]) -> Option<Result<(Vec<Json>
 }
 
 /// What is added to a row.
-pub(super) fn columns() -> Vec<Added> {
+pub(in crate::cli) fn columns() -> Vec<Added> {
     vec![Added {
         name: GENERATED.to_owned(),
         number: false,
@@ -47,12 +47,12 @@ pub(super) fn columns() -> Vec<Added> {
 }
 
 /// A model that goes on with rows.
-pub(super) struct Writing {
-    pub(super) writer: Writer,
+pub(in crate::cli) struct Writing {
+    pub(in crate::cli) writer: Writer,
     /// What its template is given beside the messages.
-    pub(super) given: Given,
+    pub(in crate::cli) given: Given,
     /// Rows so far: what draws are keyed by.
-    pub(super) rows: u64,
+    pub(in crate::cli) rows: u64,
 }
 
 impl Writing {

@@ -101,10 +101,10 @@ impl Run {
             wrong(format!("{file} is rejected: nothing was submitted"))
         };
         let plan = compiled.plan.as_ref().ok_or_else(rejected)?;
-        self.is_there(plan).map_err(wrong)?;
+        super::is_there(plan, self.stage.as_ref()).map_err(wrong)?;
         let store = Store::open(store);
         let stages = self.asked(plan);
-        let left = self.left(plan, store.dir());
+        let left = super::left(plan, store.dir(), self.stage.as_ref(), self.fresh);
         if let Some(budget) = asked.limit().filter(|b| needed(&left) > *b) {
             note(&verdict(&left, budget, Screen::err(self.common.color)));
             let why = "over the budget; nothing was submitted";

@@ -175,7 +175,8 @@ impl Record {
 }
 
 /// A column, or a place within one: `data.text`.
-fn at<'a>(fields: &'a Map<String, Json>, column: &str) -> Option<&'a Json> {
+#[must_use]
+pub fn at<'a>(fields: &'a Map<String, Json>, column: &str) -> Option<&'a Json> {
     if let Some(value) = fields.get(column) {
         return Some(value);
     }
