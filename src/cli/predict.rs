@@ -258,8 +258,17 @@ impl Predict {
     fn added(&self, answers: &Answers, writes: bool) -> Result<Vec<Added>, Refusal> {
         let idle =
             |flag: &str, why: &str| Err(Refusal::Wrong(format!("`{flag}` has no effect: {why}")));
+        let pairs = answers.predictor.task.pairs_options();
         if !self.choices.is_empty() {
-            return self.chooses(writes);
+            self.chooses(writes || pairs)?;
+            return match pairs {
+                true => answers.columns(),
+                false => Ok(choose::columns()),
+            };
+        }
+        if pairs {
+            let why = "the model chooses among options; name their column, or one for each: `--choices COLUMN`";
+            return Err(Refusal::Wrong(why.to_owned()));
         }
         let flags = [("--all", self.all), ("--draws", self.draws > 1)];
         match (
@@ -278,10 +287,10 @@ impl Predict {
         }
     }
 
-    /// What is added to a row of whose options one is chosen.
-    fn chooses(&self, writes: bool) -> Result<Vec<Added>, Refusal> {
+    /// Checks what is asked of rows of whose options one is chosen.
+    fn chooses(&self, compares: bool) -> Result<(), Refusal> {
         let wrong = |why: String| Err(Refusal::Wrong(why));
-        if !writes {
+        if !compares {
             return wrong("`--choices` has no effect: the model labels texts".to_owned());
         }
         let flags = [("--all", self.all), ("--draws", self.draws > 1)];
@@ -296,7 +305,7 @@ impl Predict {
             Some(flag) => wrong(format!(
                 "`{flag}` has no effect with `--choices`, which generates nothing"
             )),
-            None => Ok(choose::columns()),
+            None => Ok(()),
         }
     }
 
@@ -313,7 +322,7 @@ impl Predict {
             return Ok(Source::Chooses(Box::new(Choosing {
                 chooser,
                 options: &self.choices,
-                nested: answers.form.nested,
+                form: answers.form,
             })));
         }
         if predictor.task.generates() {

@@ -128,6 +128,13 @@ impl Serve {
     fn open(&self, Wanted { name, path }: &Wanted) -> Result<Named, Refusal> {
         let place = self.running.find(path, (None, None), &self.noting)?;
         let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
+        if predictor.task.pairs_options() {
+            let why = format!(
+                "`{name}` chooses among options, which `serve` is not told; write `peftc predict {} --input FILE --choices COLUMN`",
+                path.display()
+            );
+            return Err(Refusal::Wrong(why));
+        }
         Ok(Named {
             name: name.clone(),
             predictor: Arc::new(predictor),

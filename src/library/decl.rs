@@ -211,7 +211,7 @@ pub(crate) const REJECTED: Maybe<str> = Maybe::new(
 pub(crate) const CHOICES: Maybe<[String]> = Maybe::new(
     "choices",
     kind::COLUMNS,
-    "column with a list of options to go on with `prompt`, for `multiple_choice`; or a column for each option: `[first, second]`",
+    "column with a list of options to go on with `prompt`, for `choose` and `multiple_choice`; or a column for each option: `[first, second]`",
 );
 pub(crate) const ANSWER: Maybe<str> = Maybe::new(
     "answer",

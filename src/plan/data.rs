@@ -233,6 +233,7 @@ fn key(source: &Arc<DataSource>, tokenizer: &Arc<Tokenizer>, want: Want<'_>) -> 
         (
             want.rows.identity(),
             want.task.option(),
+            want.task.pairs_options(),
             want.task.words(),
             want.task.target_length()
         )

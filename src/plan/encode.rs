@@ -149,6 +149,7 @@ fn kept_name(
             want.task.skips_empty(),
             want.rows.identity(),
             want.task.option(),
+            want.task.pairs_options(),
             want.task.words(),
             want.task.target_length(),
         ),

@@ -63,9 +63,7 @@ pub fn check_methods(
             model.family()
         );
         let at = values.span("objective");
-        diags.push(Diag::error(&UNFIT_MODEL, at, message).help(
-            "name another objective, or another model; `peftc list models` tells encoders from decoders",
-        ));
+        diags.push(Diag::error(&UNFIT_MODEL, at, message).help(task.needs().otherwise()));
         return;
     }
     let sites = network::sites(model.clone(), task.clone());

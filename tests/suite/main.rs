@@ -36,6 +36,7 @@ mod lsp;
 mod masked;
 mod mistakes;
 mod multi_label;
+mod options;
 mod oracle;
 mod parity;
 mod peft_adapters;

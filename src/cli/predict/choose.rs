@@ -5,11 +5,12 @@ use serde_json::{Value as Json, json};
 use super::Refusal;
 use super::label::Unsaid;
 use crate::exec::observe::Silent;
-use crate::exec::predict::{Chooser, Question};
+use crate::exec::predict::{Choice, Chooser, Question};
 use crate::library::data::DataError;
 use crate::library::rows::{Added, Record};
+use crate::library::task::Form;
 
-/// What is added to a row.
+/// What is added to a row whose options are compared by their likelihoods.
 pub(super) fn columns() -> Vec<Added> {
     let named = |(name, number): (&str, bool)| Added {
         name: name.to_owned(),
@@ -29,8 +30,8 @@ pub(in crate::cli) struct Choosing<'a> {
     pub(super) chooser: Chooser<'a>,
     /// The columns of the options.
     pub(super) options: &'a [String],
-    /// Whether a value may be a list.
-    pub(super) nested: bool,
+    /// How values are written.
+    pub(super) form: Form,
 }
 
 impl Choosing<'_> {
@@ -54,14 +55,17 @@ impl Choosing<'_> {
                 });
             }
         }
-        let mut made = self.chooser.choose(&questions, &mut Silent)?.into_iter();
+        let made = self.chooser.choose(&questions, self.form, &mut Silent)?;
+        let mut made = made.into_iter();
         let values = has.into_iter().map(|has| {
-            let Some(choice) = (if has { made.next() } else { None }) else {
-                return vec![Json::Null; 3];
+            let (best, sums) = match if has { made.next() } else { None } {
+                Some(Choice::Likeliest { best, sums }) => (best, sums),
+                Some(Choice::Scored(values)) => return values,
+                None => return vec![Json::Null; 3],
             };
-            let place = |i: usize| json!(choice.best.get(i));
-            let sums = json!(choice.sums);
-            let sums = if self.nested {
+            let place = |i: usize| json!(best.get(i));
+            let sums = json!(sums);
+            let sums = if self.form.nested {
                 sums
             } else {
                 Json::String(sums.to_string())

@@ -298,6 +298,10 @@ fn loads(folder: &Path) -> String {
     }
     let auto = match class {
         Some(class) if class.ends_with("ForMaskedLM") => "AutoModelForMaskedLM",
+        Some(class) if class.ends_with("ForMultipleChoice") => "AutoModelForMultipleChoice",
+        Some(class) if class.ends_with("ForTokenClassification") => {
+            "AutoModelForTokenClassification"
+        }
         Some(class) if is_lm(class) => "AutoModelForCausalLM",
         Some(class) if class.ends_with("ForConditionalGeneration") => "AutoModelForSeq2SeqLM",
         _ => "AutoModelForSequenceClassification",

@@ -312,19 +312,20 @@ fn finish(
     }
     let task = stage.start.task.as_ref();
     keys.push(("task_type", json!(task.peft_type())));
+    if !task.needs().is_lm() {
+        let own = task.head_modules(stage.model.as_ref());
+        save.extend(own.iter().map(|s| (*s).to_owned()));
+    }
     if task.peft_type().is_none() {
         // This is how peft finds the class then.
         let family = stage.model.family();
         keys.push((
             "auto_mapping",
             json!({
-                "base_model_class": stage.model.lm_class(),
+                "base_model_class": task.exported_class(stage.model.as_ref()),
                 "parent_library": format!("transformers.models.{family}.modeling_{family}"),
             }),
         ));
-    } else if !task.needs().is_lm() {
-        let own = task.head_modules(stage.model.as_ref());
-        save.extend(own.iter().map(|s| (*s).to_owned()));
     }
     keys.push(("revision", json!(base.revision)));
     peft::write(dir, name, &targets, &save, &keys, tensors)

@@ -116,7 +116,7 @@ impl Predictor {
             all: false,
             nested: false,
         };
-        if !task.generates() {
+        if !task.generates() && !task.pairs_options() {
             task.answers(&description.classes, plain)
                 .map_err(|why| RunError::file(artifact, why))?;
         }

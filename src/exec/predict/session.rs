@@ -123,6 +123,10 @@ impl Predictor {
     ) -> Result<Session, RunError> {
         let damaged = |why: String| RunError::file(self.folder.join("config.json"), why);
         let described = |why: String| RunError::file(self.folder.join(DESCRIPTION), why);
+        if self.task.pairs_options() {
+            let what = "it chooses among the options of a row: `peftc predict MODEL --input FILE --choices COLUMN`";
+            return Err(RunError::file(&self.folder, what));
+        }
         let model = self.architecture().map_err(damaged)?;
         let template = self.description.template.as_deref().map(Template::parse);
         let template = template.transpose().map_err(described)?;

@@ -65,6 +65,8 @@ struct Batch {
     read: Vec<(u32, u32, ReadPlace)>,
     /// Tokens of the examples' sources, where they stand in a stream of their own.
     sources: Option<Vec<Vec<u32>>>,
+    /// Whether examples are options, each of which is compared with the right one of its row.
+    options: bool,
 }
 
 /// A tensor of so many rows. Its memory is counted, so it is made in its size.
@@ -124,6 +126,7 @@ impl Batch {
             tokens,
             read,
             sources,
+            options: matches!(reads, Some(ReadDraw::Options)),
         })
     }
 
@@ -263,8 +266,22 @@ impl Batch {
         }
     }
 
-    /// The sequence of each place that is read.
+    /// The right option of each option's row: the mask of an option is its place in the row. Without a label it is its own.
+    fn right_options(&self) -> Tensor {
+        let most = to_u32(self.examples.len()).saturating_sub(1);
+        let own = (0_u32..).zip(&self.examples);
+        let own = own.map(|(at, (_, e))| match e.label {
+            Target::Class(right) => (at.saturating_sub(e.mask) + right).min(most),
+            _ => at,
+        });
+        rows(self.examples.len(), 1, own)
+    }
+
+    /// The sequence of each place that is read, or the one that it is compared with.
     fn owners(&self) -> Tensor {
+        if self.options {
+            return self.right_options();
+        }
         let of = |row: u32| self.starts.partition_point(|&start| start <= row);
         let own = self.read.iter();
         let own = own.map(|(row, ..)| to_u32(of(*row).saturating_sub(1)));

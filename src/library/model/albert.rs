@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Own, Sizes};
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow, Narrowing};
+use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow, Narrowing};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -170,6 +170,10 @@ impl Model for Albert {
         Some(self)
     }
 
+    fn chooses(&self) -> Option<&dyn Chooses> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -192,6 +196,16 @@ impl Model for Albert {
 
     fn head_modules(&self) -> &'static [&'static str] {
         &["pooler", "classifier"]
+    }
+}
+
+impl Chooses for Albert {
+    fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        self.classify(net, hidden, 1)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        self.head_modules()
     }
 }
 

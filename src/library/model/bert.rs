@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Own, Sizes};
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -107,6 +107,10 @@ impl Model for Bert {
         Some(self)
     }
 
+    fn chooses(&self) -> Option<&dyn Chooses> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -122,6 +126,16 @@ impl Model for Bert {
 
     fn head_modules(&self) -> &'static [&'static str] {
         &["pooler", "classifier"]
+    }
+}
+
+impl Chooses for Bert {
+    fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        self.classify(net, hidden, 1)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        self.head_modules()
     }
 }
 

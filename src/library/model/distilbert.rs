@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Own, Sizes};
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -141,6 +141,10 @@ impl Model for DistilBert {
         Some(self)
     }
 
+    fn chooses(&self) -> Option<&dyn Chooses> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -155,6 +159,16 @@ impl Model for DistilBert {
 
     fn head_modules(&self) -> &'static [&'static str] {
         &["pre_classifier", "classifier"]
+    }
+}
+
+impl Chooses for DistilBert {
+    fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        self.classify(net, hidden, 1)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        self.head_modules()
     }
 }
 

@@ -6,10 +6,10 @@ use std::fmt;
 use serde_json::Value as Json;
 
 pub use decoder::{Fused, Layer, Shape};
+pub use heads::{Behind, CausalLm, Chooses, LmHead, MaskedLm, Seq2Seq, Sides};
 pub use rope::{Beyond, Rope};
 
 use super::data::tokens::virtual_number;
-use super::generate::Rules;
 use super::net::{Net, Site};
 use super::schema::Schema;
 use crate::library::counts::to_u32;
@@ -28,6 +28,7 @@ mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod granite;
+mod heads;
 mod keys;
 mod llama;
 mod mistral;
@@ -230,70 +231,6 @@ pub trait Narrow {
     fn ends_in_norm(&self) -> bool;
 }
 
-/// A model with a head for masked tokens.
-pub trait MaskedLm {
-    /// The head on the states at the masks, for some words only or for the whole vocabulary:
-    /// `[N, hidden] → [N, words]`.
-    fn words(&self, net: &mut Net<'_>, masked: Value, words: Option<&[u32]>) -> Value;
-
-    /// Tensors of a decoder of its own, and what they are where it is tied: names in files.
-    fn tied_names(&self) -> &'static [(&'static str, &'static str)];
-}
-
-/// The head of a language model: `logit = cap(scale · x tableᵀ + bias)`.
-#[derive(Clone, Copy, Debug)]
-pub struct LmHead {
-    /// `[vocabulary, hidden]`
-    pub table: Value,
-    /// Factor of the products.
-    pub scale: f64,
-    /// Bound that logits approach.
-    pub cap: Option<f64>,
-    /// What is added to the products, `[vocabulary]`; a constant.
-    pub bias: Option<Value>,
-}
-
-/// A model with a head for the next token.
-pub trait CausalLm {
-    /// The head.
-    fn head(&self, net: &mut Net<'_>) -> LmHead;
-}
-
-/// A model that makes a text of another: its encoder reads the source, its decoder tells the target from that.
-pub trait Seq2Seq {
-    /// The head for the next token of a target.
-    fn head(&self, net: &mut Net<'_>) -> LmHead;
-
-    /// Reads the sources, and keeps of them what a decoder's attention to them reads ([`Net::keep`]).
-    fn keep_sources(&self, net: &mut Net<'_>);
-
-    /// What it wants of the pairs that it learns.
-    fn sides(&self) -> Sides;
-
-    /// What its config says of the tokens that are made.
-    fn rules(&self) -> Rules;
-}
-
-/// Sources and targets as an encoder with a decoder learns them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sides {
-    /// What its decoder reads before a target's tokens.
-    pub behind: Behind,
-    /// How many tokens there are that sources, and that targets, are made of.
-    pub rows: [u64; 2],
-    /// Most tokens of a target.
-    pub longest: u64,
-}
-
-/// What stands before a target that is learned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Behind {
-    /// This token.
-    Token(u32),
-    /// The target's own last token, which says its language.
-    ItsLast,
-}
-
 /// An architecture with its sizes.
 pub trait Model: fmt::Debug + Send + Sync {
     /// The registry's name.
@@ -358,6 +295,11 @@ pub trait Model: fmt::Debug + Send + Sync {
 
     /// Its head for masked tokens, if it has one.
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
+        None
+    }
+
+    /// Its head that scores options, if it has one.
+    fn chooses(&self) -> Option<&dyn Chooses> {
         None
     }
 

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, Config, Own, Sizes};
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -113,6 +113,10 @@ impl Model for Roberta {
         Some(self)
     }
 
+    fn chooses(&self) -> Option<&dyn Chooses> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -128,6 +132,16 @@ impl Model for Roberta {
 
     fn head_modules(&self) -> &'static [&'static str] {
         &["classifier"]
+    }
+}
+
+impl Chooses for Roberta {
+    fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        encoder::pooled_head(net, "roberta.pooler.dense", &self.sizes, hidden)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        &["pooler", "classifier"]
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
 use super::encoder::{self, BlockPaths, Config, Own, Sizes};
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::Value;
 use crate::program::op::ActivationKind;
 
@@ -110,6 +110,10 @@ impl Model for XlmRobertaXl {
         Some(self)
     }
 
+    fn chooses(&self) -> Option<&dyn Chooses> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -128,6 +132,16 @@ impl Model for XlmRobertaXl {
 
     fn head_modules(&self) -> &'static [&'static str] {
         &["classifier"]
+    }
+}
+
+impl Chooses for XlmRobertaXl {
+    fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        encoder::pooled_head(net, "roberta.pooler.dense", &self.sizes, hidden)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        &["pooler", "classifier"]
     }
 }
 

@@ -94,7 +94,7 @@ fn options(cx: &StageCx<'_>, tuning: &Tuning, mode: Mode, probed: BTreeSet<Strin
 /// The last states of the rows that a head reads, of the backbone or of the ladder beside it.
 fn states(net: &mut Net<'_>, cx: &StageCx<'_>, tuning: &Tuning, pick: Pick) -> Value {
     let ladders = tuning.methods.iter().filter(|(m, _)| m.ladders());
-    let averages = cx.model.averages() && cx.task.needs() == Head::Sequence;
+    let averages = cx.model.averages() && matches!(cx.task.needs(), Head::Sequence | Head::Options);
     // A ladder reads all rows of the backbone, as a gate does; otherwise its last block makes only those the head reads.
     if !averages && !tuning.methods.iter().any(|(m, f)| m.reads_all(&f.values)) {
         net.set_pick(pick);

@@ -20,8 +20,10 @@ use crate::base::{Diag, Span};
 use crate::program::{Builder, Pick, Value};
 
 mod causal_lm;
+mod choose;
 mod classify;
 mod dpo;
+mod foreign;
 mod label_words;
 mod masked_lm;
 mod multi_label;
@@ -39,6 +41,7 @@ mod token_classify;
 mod weighting;
 mod words;
 
+pub use foreign::{labels_texts, of_config, of_peft};
 pub use masked_lm::masking::Masking;
 use parts::label_keys;
 pub use parts::{Answer, Asked, Classes, Details, Form, Gathered, Head, Names, Scored};
@@ -70,6 +73,7 @@ pub const TASKS: &[&TaskKind] = &[
     &simpo::KIND,
     &orpo::KIND,
     &multiple_choice::KIND,
+    &choose::KIND,
     &token_classify::KIND,
     &seq2seq::KIND,
 ];
@@ -182,6 +186,7 @@ pub trait Task: fmt::Debug + Send + Sync {
         match self.needs() {
             Head::Sequence => Some("text-classification"),
             Head::Tokens => Some("token-classification"),
+            Head::Options => Some("multiple-choice"),
             Head::MaskedLm if self.reads_words() => Some("text-classification"),
             Head::MaskedLm => Some("fill-mask"),
             Head::CausalLm => Some("text-generation"),
@@ -227,6 +232,17 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// What stands between a prompt and its options, and whether the tokenizer's special tokens stand before it, where options are
     /// compared.
     fn option(&self) -> Option<(&str, bool)> {
+        None
+    }
+
+    /// Whether each option is read with its prompt as a pair of texts.
+    fn pairs_options(&self) -> bool {
+        false
+    }
+
+    /// The task on rows of so many options, where it depends on that.
+    fn of_options(&self, options: u64) -> Option<Arc<dyn Task>> {
+        let _ = options;
         None
     }
 
@@ -438,48 +454,6 @@ pub fn usual() -> Arc<dyn Task> {
 #[must_use]
 pub fn of_words() -> Arc<dyn Task> {
     (label_words::KIND.make)(&Values::default())
-}
-
-/// The task that the head of a `config.json` was trained for, of which there are so many scores.
-///
-/// # Errors
-/// The `problem_type` that no task has.
-pub fn of_config(config: &Json, scores: usize) -> Result<Arc<dyn Task>, String> {
-    if let Some(kind) = of_class(config) {
-        return Ok((kind.make)(&Values::default()));
-    }
-    let problem = config.get("problem_type").and_then(Json::as_str);
-    let kind = match problem {
-        Some(problem) => TASKS.iter().find(|k| k.problem_type == Some(problem)),
-        None if scores == 1 => Some(&&regress::KIND),
-        None => Some(&&classify::KIND),
-    };
-    match (kind, problem) {
-        (Some(kind), _) => Ok((kind.make)(&Values::default())),
-        (None, problem) => Err(problem.unwrap_or_default().to_owned()),
-    }
-}
-
-/// The task whose own head a `config.json` names by its class.
-fn of_class(config: &Json) -> Option<&'static TaskKind> {
-    let class = config.get("architectures")?.get(0)?.as_str()?;
-    let own = |kind: &TaskKind| kind.class.is_some_and(|end| class.ends_with(end));
-    TASKS.iter().copied().find(|kind| own(kind))
-}
-
-/// The task of a `task_type` of peft whose head is one for it alone.
-#[must_use]
-pub fn of_peft(kind: &str) -> Option<Arc<dyn Task>> {
-    let own = TASKS.iter().filter(|own| own.class.is_some());
-    let mut own = own.map(|kind| (kind.make)(&Values::default()));
-    own.find(|task| task.peft_type() == Some(kind))
-}
-
-/// Whether a class of `transformers` has a head that labels texts, or their words.
-#[must_use]
-pub fn labels_texts(class: &str) -> bool {
-    let mut own = TASKS.iter().filter_map(|kind| kind.class);
-    class.ends_with("ForSequenceClassification") || own.any(|end| class.ends_with(end))
 }
 
 /// A number with the digits that f32 has.

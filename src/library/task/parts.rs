@@ -26,8 +26,10 @@ pub enum Answer {
     Text,
     /// How much each of two answers is preferred.
     Preference,
-    /// One of several options, which are other ones in each row.
+    /// One of several options, which are other ones in each row, by their likelihoods.
     Choice,
+    /// The same by a head's scores.
+    Option,
 }
 
 impl Answer {
@@ -48,7 +50,7 @@ impl Answer {
     pub const fn reads_labels(self) -> bool {
         !matches!(
             self,
-            Self::Token | Self::Text | Self::Preference | Self::Choice
+            Self::Token | Self::Text | Self::Preference | Self::Choice | Self::Option
         )
     }
 
@@ -60,7 +62,9 @@ impl Answer {
             Self::Classes => Labels::Several(naming()),
             Self::Tags => Labels::Each(naming()),
             Self::Number => Labels::Regression,
-            Self::Token | Self::Text | Self::Preference | Self::Choice => Labels::None,
+            Self::Token | Self::Text | Self::Preference | Self::Choice | Self::Option => {
+                Labels::None
+            }
         }
     }
 }
@@ -72,6 +76,8 @@ pub enum Head {
     Sequence,
     /// One on each token.
     Tokens,
+    /// One that gives each sequence a score, to be compared with those of others.
+    Options,
     /// The model's own for masked tokens.
     MaskedLm,
     /// The model's own for the next token.
@@ -84,7 +90,7 @@ impl Head {
     /// Whether it is the model's own, over its vocabulary.
     #[must_use]
     pub const fn is_lm(self) -> bool {
-        !matches!(self, Self::Sequence | Self::Tokens)
+        !matches!(self, Self::Sequence | Self::Tokens | Self::Options)
     }
 
     /// The name among the task types of peft of what is learned on it, if it has one.
@@ -93,9 +99,27 @@ impl Head {
         match self {
             Self::Sequence => Some("SEQ_CLS"),
             Self::Tokens => Some("TOKEN_CLS"),
-            Self::MaskedLm => None,
+            Self::Options | Self::MaskedLm => None,
             Self::CausalLm => Some("CAUSAL_LM"),
             Self::Seq2Seq => Some("SEQ_2_SEQ_LM"),
+        }
+    }
+
+    /// What to do about a model without it.
+    #[must_use]
+    pub const fn otherwise(self) -> &'static str {
+        match self {
+            Self::Options => {
+                "take BERT, RoBERTa, DistilBERT, ALBERT or ModernBERT, or compare options by their likelihood under a language model: \
+                 `objective = multiple_choice` in an `eval` stage"
+            }
+            Self::CausalLm => {
+                "name another objective, or a decoder; an encoder compares options with `objective = choose`; `peftc list models` tells \
+                 encoders from decoders"
+            }
+            _ => {
+                "name another objective, or another model; `peftc list models` tells encoders from decoders"
+            }
         }
     }
 
@@ -106,6 +130,9 @@ impl Head {
     pub fn is_of(self, model: &dyn Model) -> Result<(), &'static str> {
         match self {
             Self::Tokens if !model.labels_tokens() => Err("no head on each token"),
+            Self::Options if model.chooses().is_none() => {
+                Err("no head that scores options (a class `…ForMultipleChoice`) here")
+            }
             Self::MaskedLm if model.masked_lm().is_none() => Err("no head for masked tokens"),
             Self::CausalLm if model.causal_lm().is_none() => Err("no head for the next token"),
             Self::Seq2Seq if model.seq2seq().is_none() => Err("no decoder behind its encoder"),

@@ -19,6 +19,8 @@ pub enum Reads {
     Next(Arc<Vec<u32>>),
     /// Pieces of words are labelled: so many of each example of a split; where that is not known, all.
     Labelled(Arc<Vec<u32>>),
+    /// The first token of each example stands for it. Examples are options, those of a row behind each other.
+    Options,
     /// Tokens of a target are told from those before them and from its source: a text's last tokens, and one before them, are
     /// the target's.
     Targets {
@@ -49,6 +51,8 @@ pub enum ReadDraw<'a> {
     Next,
     /// All that have a label.
     Labelled,
+    /// The first of each option.
+    Options,
     /// The same of targets, which stand in a stream of their own.
     Targets,
 }
@@ -64,7 +68,7 @@ impl Reads {
                 most: learned.iter().copied().max().unwrap_or(0),
                 learned: Arc::new(learned),
             },
-            masked @ Self::Masked(_) => masked,
+            own @ (Self::Masked(_) | Self::Options) => own,
         }
     }
 
@@ -82,6 +86,7 @@ impl Reads {
                 let own = labelled.get(index as usize);
                 own.map_or(length, |&own| length.min(own as usize))
             }
+            Self::Options => length.min(1),
             Self::Targets { learned, most } => {
                 let own = learned.get(index as usize).unwrap_or(most);
                 length.saturating_sub(2).min(*own as usize)
@@ -95,7 +100,7 @@ impl Reads {
         let all: Vec<(u32, usize)> = examples.into_iter().collect();
         let places = self.places(all.iter().copied());
         let sizes = match self {
-            Self::Masked(_) | Self::Next(_) | Self::Labelled(_) => {
+            Self::Masked(_) | Self::Next(_) | Self::Labelled(_) | Self::Options => {
                 Bindings::of_lengths(all.iter().map(|(_, n)| *n))
             }
             Self::Targets { .. } => Bindings::of_pairs(all.iter().map(|&(i, n)| self.pair(i, n))),
@@ -118,7 +123,7 @@ impl Reads {
             all
         };
         let sizes = match self {
-            Self::Masked(_) | Self::Next(_) | Self::Labelled(_) => {
+            Self::Masked(_) | Self::Next(_) | Self::Labelled(_) | Self::Options => {
                 Bindings::of_lengths(longest(lengths.iter().map(|&n| n as usize).collect()))
             }
             Self::Targets { .. } => {
@@ -157,6 +162,7 @@ impl Reads {
             Self::Masked(masking) => ReadDraw::Masked(masking.epoch(seed, epoch)),
             Self::Next(_) => ReadDraw::Next,
             Self::Labelled(_) => ReadDraw::Labelled,
+            Self::Options => ReadDraw::Options,
             Self::Targets { .. } => ReadDraw::Targets,
         }
     }
@@ -168,6 +174,7 @@ impl Reads {
             Self::Masked(masking) => ReadDraw::Masked(masking.evaluation()),
             Self::Next(_) => ReadDraw::Next,
             Self::Labelled(_) => ReadDraw::Labelled,
+            Self::Options => ReadDraw::Options,
             Self::Targets { .. } => ReadDraw::Targets,
         }
     }
@@ -192,6 +199,14 @@ impl ReadDraw<'_> {
                 };
                 let learned = example.learned.iter().cloned().flatten();
                 learned.filter_map(place).collect()
+            }
+            Self::Options => {
+                let first = example.ids.first().map(|&shown| ReadPlace {
+                    position: 0,
+                    shown,
+                    token: 0,
+                });
+                first.into_iter().collect()
             }
             Self::Labelled => {
                 let classes = match &example.label {

@@ -18,6 +18,9 @@ impl Each<'_> {
         if let (Form::Choices, Some(option)) = (self.want.rows.form, self.want.task.option()) {
             return self.options(example, option);
         }
+        if self.want.rows.form == Form::Choices && self.want.task.pairs_options() {
+            return self.pairs(example);
+        }
         if let (Form::Words, Some(pieces)) = (self.want.rows.form, self.want.task.words()) {
             return self.words(example, pieces);
         }
@@ -51,6 +54,26 @@ impl Each<'_> {
                 mask: to_u32(option.len()),
                 learned: marked.learned,
                 lost: marked.lost,
+                label: None,
+            })
+        });
+        each.collect()
+    }
+
+    /// A prompt with each of its options, as pairs of texts; the mask is the option's place.
+    fn pairs(&self, example: &Example) -> Result<Vec<Read>, Cause> {
+        let most = self.want.max_length as usize;
+        let [prompt, options @ .., _] = example.texts.as_slice() else {
+            return Ok(Vec::new());
+        };
+        let each = (0_u32..).zip(options).map(|(mask, option)| {
+            let both = [prompt.clone(), option.clone()];
+            let encoded = self.tokenizer.encode(&both, most);
+            Ok(Read {
+                encoded: encoded.map_err(Cause::Tokens)?,
+                mask,
+                learned: Vec::new(),
+                lost: 0,
                 label: None,
             })
         });

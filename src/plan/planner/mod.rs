@@ -1,5 +1,6 @@
 //! A stage planned: what it starts from, its texts, its job.
 
+mod options;
 mod split_facts;
 mod start;
 mod texts;
@@ -82,6 +83,7 @@ impl Planner<'_, '_> {
         let of = (start.task.answer(), start.classes.len());
         check_metrics(kind.schema(), values, of, diags);
         let (tuning, Texts { sets, candidates }) = (tuning?, texts?);
+        options::count(self.binder.recipe, (kind, values), &sets, &mut start, diags)?;
         on_classes(kind, values, &sets, &mut start, diags);
         let name = Spanned::new(alias, declared.name.span);
         let (parts, fingerprint) = fingerprint::fingerprint(

@@ -141,7 +141,7 @@ fn reads(
         })),
         other => other,
     };
-    let by_label = |reads: &Reads| !matches!(reads, Reads::Masked(_));
+    let by_label = |reads: &Reads| !matches!(reads, Reads::Masked(_) | Reads::Options);
     let (true, Some(set)) = (reads.as_ref().is_some_and(by_label), &split.encoded) else {
         return Ok(reads);
     };

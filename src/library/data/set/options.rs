@@ -66,7 +66,7 @@ pub(super) fn right_option(
     answer: &Cell,
     options: &[String],
 ) -> Result<usize, (String, &'static str)> {
-    const HELP: &str = "it is the option's place, from 0, its letter, or its text";
+    const HELP: &str = "it is the option's place, from 0, its letter, or its text; where places count from 1, write letters or texts instead";
     let within = |place: usize| {
         let most = options.len();
         match place < most {

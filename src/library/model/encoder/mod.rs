@@ -270,6 +270,17 @@ pub(super) fn dense_head(
     net.linear(site, x)
 }
 
+/// The head that scores options behind a pooler of RoBERTa's: `[N, hidden] → [N, 1]`. Its dropout is that of the blocks, whatever
+/// `classifier_dropout` says.
+pub(super) fn pooled_head(net: &mut Net<'_>, pooler: &str, sizes: &Sizes, hidden: Value) -> Value {
+    let d = sizes.hidden;
+    let x = net.linear(Site::linear(pooler, Role::HeadDense, (d, d)), hidden);
+    let x = net.activation(ActivationKind::Tanh, x);
+    let x = net.dropout(x, sizes.hidden_dropout);
+    let site = Site::linear("classifier", Role::HeadOutput, (d, 1));
+    net.linear(site, x)
+}
+
 /// A head on each token, as the classes of transformers for tokens have it: `[N, width] → [N, classes]`.
 pub(super) fn token_head(
     net: &mut Net<'_>,

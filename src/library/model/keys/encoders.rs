@@ -32,7 +32,8 @@ pub(super) const LIKE_BERT: &[&str] = &[
 const MODERN: super::On = These(&["modernbert"]);
 const NO_POOLER: Rule = Idle("the pooler is one layer, as wide as the model and without attention");
 const UNREAD: Rule = Idle("no class of transformers reads it");
-const OPTIONS: Rule = Idle("it is of the head that chooses among options, which is not built");
+const OPTIONS: Rule =
+    Idle("it is of ELECTRA's head that chooses among options, which is not built");
 
 /// The rows.
 pub(super) const KEYS: &[Row] = &[

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::super::net::{Net, Role, Site};
 use super::super::schema::Schema;
-use super::{Architecture, Facts, MaskedLm, Mirror, Model, Narrow};
+use super::{Architecture, Chooses, Facts, MaskedLm, Mirror, Model, Narrow};
 use crate::program::{Feed, Value};
 
 use block::Block;
@@ -127,6 +127,10 @@ impl Model for ModernBert {
         Some(self)
     }
 
+    fn chooses(&self) -> Option<&dyn Chooses> {
+        Some(self)
+    }
+
     fn masked_lm(&self) -> Option<&dyn MaskedLm> {
         Some(self)
     }
@@ -147,6 +151,16 @@ impl Model for ModernBert {
 
     fn head_modules(&self) -> &'static [&'static str] {
         &["head", "classifier"]
+    }
+}
+
+impl Chooses for ModernBert {
+    fn score(&self, net: &mut Net<'_>, hidden: Value) -> Value {
+        self.classify(net, hidden, 1)
+    }
+
+    fn modules(&self) -> &'static [&'static str] {
+        self.head_modules()
     }
 }
 
