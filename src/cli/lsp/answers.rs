@@ -247,13 +247,10 @@ impl Server<'_> {
     }
 
     fn symbols(&mut self, params: DocumentSymbolParams) -> Answer {
-        let (_, analysis) = self.known(&params.text_document)?;
+        let (path, analysis) = self.known(&params.text_document)?;
+        let doc = self.doc(&path)?;
         let list = outline(&analysis);
-        json_of(
-            list.iter()
-                .map(|e| symbol(&analysis, e))
-                .collect::<Vec<_>>(),
-        )
+        json_of(list.iter().map(|e| symbol(doc, e)).collect::<Vec<_>>())
     }
 
     fn formatting(&mut self, params: DocumentFormattingParams) -> Answer {
@@ -446,7 +443,7 @@ fn fits(analysis: &Analysis, uri: &Uri, at: usize) -> Vec<CodeAction> {
 }
 
 #[expect(deprecated, reason = "the protocol's own old field has to be filled")]
-fn symbol(analysis: &Analysis, entry: &Entry) -> DocumentSymbol {
+fn symbol(doc: &Doc, entry: &Entry) -> DocumentSymbol {
     let kinds = BTreeMap::from([
         ("model", SymbolKind::Object),
         ("data", SymbolKind::Array),
@@ -456,7 +453,12 @@ fn symbol(analysis: &Analysis, entry: &Entry) -> DocumentSymbol {
         ("sweep", SymbolKind::Enum),
     ]);
     let kind = kinds.get(entry.keyword.as_str()).copied();
-    let within: Vec<_> = entry.within.iter().map(|e| symbol(analysis, e)).collect();
+    let within: Vec<_> = entry.within.iter().map(|e| symbol(doc, e)).collect();
+    // The outline is that of the document's own text, whose lines are known.
+    let place = |span: Span| {
+        let bytes = span.start as usize..span.end as usize;
+        range(&doc.text, &doc.lines, bytes)
+    };
     DocumentSymbol {
         name: entry.name.clone(),
         detail: Some(
@@ -468,8 +470,8 @@ fn symbol(analysis: &Analysis, entry: &Entry) -> DocumentSymbol {
         kind: kind.unwrap_or(SymbolKind::Property),
         tags: None,
         deprecated: None,
-        range: range_of(&analysis.sources, entry.span),
-        selection_range: range_of(&analysis.sources, entry.named),
+        range: place(entry.span),
+        selection_range: place(entry.named),
         children: Some(within).filter(|w| !w.is_empty()),
     }
 }
