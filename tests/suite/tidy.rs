@@ -401,3 +401,35 @@ fn all_sources(folder: &Path, each: &mut dyn FnMut(&Path)) {
         }
     }
 }
+
+/// What the image is built from lacks what `.dockerignore` names, and cargo refuses a manifest whose targets are not there.
+#[test]
+fn the_image_gets_what_its_build_reads() {
+    let text = |path: &str| std::fs::read_to_string(path).expect("a file");
+    let ignored = text(".dockerignore");
+    let ignored: BTreeSet<&str> = ignored.lines().map(str::trim).collect();
+    let mut read = vec![
+        "build.rs",
+        "Cargo.lock",
+        "Cargo.toml",
+        "crates",
+        "grammar",
+        "src",
+    ];
+    if text("Cargo.toml").contains("[[bench]]") {
+        read.push("benches");
+    }
+    let dockerfile = text("Dockerfile");
+    let copied = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY --from=build "))
+        .flat_map(str::split_whitespace)
+        .filter_map(|path| path.strip_prefix("/source/"));
+    read.extend(copied);
+    for path in read {
+        let first = path.split('/').next().unwrap_or(path);
+        let built = first == "target";
+        assert!(built || Path::new(first).exists(), "{path} is not there");
+        assert!(built || !ignored.contains(first), "{path} is left out");
+    }
+}
