@@ -1,12 +1,18 @@
 //! What a recipe can declare, and the sources of models and data.
 
 use super::data::form::Form;
-use super::schema::{
-    Bound, Checked, Filled, Given, Maybe, Of, Portion, RefKind, Reference, Schema, Values, Words,
-    kind,
-};
+use super::schema::{Bound, Checked, Filled, Given, Maybe, Of, Portion, Schema, Values, kind};
 use super::stage;
 use crate::program::format;
+
+mod prompt;
+
+use prompt::PROMPT;
+pub(crate) use prompt::{
+    DEMONSTRATION_DRAW, DEMONSTRATION_LENGTH, DEMONSTRATION_ORDER, DEMONSTRATION_PLACE,
+    DEMONSTRATION_SEED, DEMONSTRATION_SEPARATOR, DEMONSTRATIONS, DEMONSTRATIONS_FROM, TEMPLATE,
+    VERBALIZER,
+};
 
 /// A keyword of the language.
 #[derive(Debug)]
@@ -440,52 +446,6 @@ static DATA_LOCAL: Schema = Schema {
         TRAIN.key(),
         DEV.key(),
         TEST.key(),
-    ],
-};
-
-pub(crate) const TEMPLATE: Maybe<str> =
-    Maybe::required("template", kind::STR, "text with `{column}` and `{mask}`");
-pub(crate) const VERBALIZER: Maybe<Words> =
-    Maybe::new("verbalizer", kind::VERBALIZER, "a word for each class");
-pub(crate) const DEMONSTRATIONS: Given<u64> = Given::<u64>::new(
-    "demonstrations",
-    kind::int(0, 64),
-    (0, "0"),
-    "filled prompts of each class behind the text",
-);
-pub(crate) const DEMONSTRATIONS_FROM: Maybe<Reference> = Maybe::new(
-    "demonstrations_from",
-    kind::reference(RefKind::Split),
-    "the split they are drawn from; wanted with `demonstrations`",
-);
-pub(crate) const DEMONSTRATION_LENGTH: Given<u64> = Given::<u64>::new(
-    "demonstration_length",
-    kind::int(1, 1 << 20),
-    (32, "32"),
-    "tokens after which a demonstration's own text is cut",
-);
-pub(crate) const DEMONSTRATION_SEED: Given<u64> = Given::<u64>::new(
-    "demonstration_seed",
-    kind::SEED,
-    (42, "42"),
-    "seed of their draws",
-);
-
-static PROMPT: Schema = Schema {
-    name: "prompt",
-    summary: "a template around the text, with a mask to fill",
-    doc: "`template` holds `{column}` for a column's text and `{mask}` for the mask token; `verbalizer` maps each class to \
-          a word. `demonstrations` puts filled prompts of every class behind the text that is asked about, the class's \
-          word in place of the mask: which ones is a function of the seed, the text and the number of the draw, and never \
-          one of the same text. Training shows a text draw 0 in every epoch; `eval` averages over its `draws`.",
-    paper: "Gao et al. 2021 (arXiv 2012.15723)",
-    keys: &[
-        TEMPLATE.key(),
-        VERBALIZER.key(),
-        DEMONSTRATIONS.key(),
-        DEMONSTRATIONS_FROM.key(),
-        DEMONSTRATION_LENGTH.key(),
-        DEMONSTRATION_SEED.key(),
     ],
 };
 

@@ -9,6 +9,29 @@ use serde::{Deserialize, Serialize};
 use crate::base::rng::Stream;
 use crate::library::counts::to_u32;
 
+/// In which order demonstrations stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Class by class.
+    #[default]
+    Classes,
+    /// One of each class in turn.
+    Turns,
+    /// Any, by the seed and the text.
+    Shuffled,
+}
+
+/// How demonstrations are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Showing {
+    /// What stands behind each of them, where they stand before the text that is asked about; they stand behind it otherwise.
+    pub before: Option<String>,
+    /// In which order.
+    pub order: Order,
+    /// Whether all texts are shown the same.
+    pub once: bool,
+}
+
 /// A filled prompt of known class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demonstration {
@@ -16,6 +39,9 @@ pub struct Demonstration {
     pub text: String,
     /// Its tokens, the class's word in the place of the mask.
     pub tokens: Vec<u32>,
+    /// The template filled with the example, its columns cut, and with the class's word, where it stands before the text.
+    #[serde(default)]
+    pub shown: String,
 }
 
 /// What demonstrations are drawn from, and how.
@@ -27,6 +53,9 @@ pub struct Demonstrations {
     pub length: u64,
     /// Seed of the draws.
     pub seed: u64,
+    /// How they are shown.
+    #[serde(default)]
+    pub showing: Showing,
     /// The examples of each class, by text, no text twice in a class. Empty where the data or the
     /// tokenizer are not at hand.
     pub classes: Vec<Vec<Demonstration>>,
@@ -61,9 +90,53 @@ impl Demonstrations {
         counts.into_iter().find(|&(_, n)| n as u64 <= self.each)
     }
 
-    /// The demonstrations of a filled template, in the order of the classes; never one of the same text.
+    /// The demonstrations of a filled template, in their order; never one of the same text, unless all texts are shown the same.
     #[must_use]
     pub fn draw(&self, text: &str, draw: u32) -> Vec<&Demonstration> {
+        let text = if self.showing.once { "" } else { text };
+        let list = self.by_class(text, draw);
+        let each = self.each as usize;
+        let place = |i: usize| list.get(i).copied();
+        match self.showing.order {
+            Order::Classes => list,
+            Order::Turns => (0..each)
+                .flat_map(|slot| (slot..list.len()).step_by(each.max(1)))
+                .filter_map(place)
+                .collect(),
+            Order::Shuffled => {
+                let purpose = format!(
+                    "demonstrations/{draw}/{}",
+                    blake3::hash(text.as_bytes()).to_hex()
+                );
+                let order = Stream::new(self.seed, &purpose).permutation(list.len());
+                let order = order.into_iter();
+                order.filter_map(|i| place(i as usize)).collect()
+            }
+        }
+    }
+
+    /// What stands before a filled template; `None` where demonstrations stand behind it.
+    ///
+    /// # Errors
+    /// The text is itself among those that all texts are shown.
+    pub fn in_front(&self, text: &str, draw: u32) -> Result<Option<String>, String> {
+        let drawn = self.draw(text, draw);
+        if self.showing.once && drawn.iter().any(|d| d.text == text) {
+            let short: String = text.chars().take(60).collect();
+            return Err(format!(
+                "the text `{short}` is itself one of the demonstrations that all texts are shown; write `demonstration_draw = text`, or take them \
+                 from another split"
+            ));
+        }
+        let Some(separator) = &self.showing.before else {
+            return Ok(None);
+        };
+        let each = drawn.iter().map(|d| format!("{}{separator}", d.shown));
+        Ok(Some(each.collect()))
+    }
+
+    /// The same in the order of the classes.
+    fn by_class(&self, text: &str, draw: u32) -> Vec<&Demonstration> {
         let hash = blake3::hash(text.as_bytes());
         let word = |i: usize| {
             let bytes = hash.as_bytes().get(4 * i..4 * i + 4);
@@ -119,7 +192,7 @@ impl Demonstrations {
     #[must_use]
     pub fn heap_bytes(&self) -> u64 {
         let all = self.classes.iter().flatten();
-        all.map(|d| (d.text.len() + 4 * d.tokens.len() + 48) as u64)
+        all.map(|d| (d.text.len() + d.shown.len() + 4 * d.tokens.len() + 72) as u64)
             .sum()
     }
 }
@@ -133,6 +206,7 @@ mod tests {
             let one = |i| Demonstration {
                 text: format!("text {i}"),
                 tokens: vec![c; i as usize % 4 + 1],
+                shown: String::new(),
             };
             (0..n).rev().chain([0]).map(one).collect()
         };
@@ -143,6 +217,7 @@ mod tests {
             classes: vec![class(1, 9), class(2, 5), class(3, 4)],
             from: String::new(),
             identity: None,
+            showing: Showing::default(),
         }
         .sorted()
     }
@@ -175,5 +250,36 @@ mod tests {
         assert_ne!(from.draw("new", 0), pool(2, 3).draw("new", 0));
         assert_ne!(from.draw("new", 0), from.draw("newer", 0));
         assert_eq!(pool(1, 1).longest(), 4 + 4 + 4);
+    }
+
+    #[test]
+    fn demonstrations_stand_in_their_order_and_before_a_text() {
+        let mut from = pool(1, 2);
+        let classes = |from: &Demonstrations, text: &str| -> Vec<u32> {
+            let drawn = from.draw(text, 0);
+            drawn.iter().map(|d| d.tokens[0]).collect()
+        };
+        from.showing.order = Order::Turns;
+        assert_eq!(classes(&from, "a"), [1, 2, 3, 1, 2, 3]);
+        from.showing.order = Order::Shuffled;
+        let orders: std::collections::BTreeSet<Vec<u32>> =
+            (0..50).map(|i| classes(&from, &i.to_string())).collect();
+        assert!(orders.len() > 10, "{orders:?}");
+        from.showing.once = true;
+        assert_eq!(from.draw("a", 0), from.draw("b", 0));
+        let own = from.draw("", 0)[0].text.clone();
+        assert!(from.in_front(&own, 0).is_err());
+        assert_eq!(from.in_front("a", 0), Ok(None));
+        for one in from.classes.iter_mut().flatten() {
+            one.shown = format!("[{}]", one.text);
+        }
+        from.showing.before = Some("|".to_owned());
+        let text = from.in_front("a", 0).expect("text").expect("before");
+        let want: String = from
+            .draw("a", 0)
+            .iter()
+            .map(|d| format!("[{}]|", d.text))
+            .collect();
+        assert_eq!(text, want);
     }
 }

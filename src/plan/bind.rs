@@ -142,6 +142,8 @@ pub(super) struct Want<'a> {
     pub template: Option<(&'a Template, Span)>,
     /// What stands behind the text.
     pub demonstrations: Option<&'a Arc<Demonstrations>>,
+    /// What each class is called behind a prompt, where labels are read as texts.
+    pub labels: &'a [String],
     /// How many draws of it, each a set of all examples.
     pub draws: u64,
     pub max_length: u64,

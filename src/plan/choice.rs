@@ -151,6 +151,7 @@ pub(super) fn provide(start: &mut Handed, template: usize) {
             .tokens_of(&places)
             .filter(|_| learned)
             .unwrap_or_default(),
+        labels: Vec::new(),
         demonstrations: None,
     }));
 }
@@ -222,6 +223,7 @@ impl Stage {
             } else {
                 Vec::new()
             },
+            labels: Vec::new(),
             demonstrations: None,
         });
         let splits = open.sets.get(at).cloned().ok_or_else(stranger)?;

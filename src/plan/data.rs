@@ -234,6 +234,11 @@ fn key(source: &Arc<DataSource>, tokenizer: &Arc<Tokenizer>, want: Want<'_>) -> 
             want.rows.identity(),
             want.task.option(),
             want.task.pairs_options(),
+            (
+                want.task.label_texts(),
+                want.task.content_free(),
+                want.labels
+            ),
             want.task.words(),
             want.task.target_length()
         )

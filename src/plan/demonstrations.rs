@@ -10,9 +10,9 @@ use super::error::{ASSUMED_LENGTHS, BAD_DEMONSTRATIONS};
 use super::source::Unavailable;
 use super::stages::Handed;
 use crate::base::{Diag, Diags, suggest};
-use crate::library::data::set::{DataSet, Label};
+use crate::library::data::set::{DataSet, Example, Label};
 use crate::library::decl;
-use crate::library::demonstrations::{Demonstration, Demonstrations};
+use crate::library::demonstrations::{Demonstration, Demonstrations, Order, Showing};
 use crate::library::error::IDLE_KEY;
 use crate::library::prompt::frame::fill;
 use crate::library::prompt::{Prompt, Template};
@@ -23,10 +23,14 @@ use crate::library::tokenizer::Tokenizer;
 use crate::resolve::Declared;
 
 /// Keys that say more about demonstrations.
-const DETAILS: [&str; 3] = [
+const DETAILS: [&str; 7] = [
     "demonstrations_from",
     "demonstration_length",
     "demonstration_seed",
+    "demonstration_place",
+    "demonstration_separator",
+    "demonstration_order",
+    "demonstration_draw",
 ];
 
 /// Whether a declared prompt shows demonstrations.
@@ -58,7 +62,22 @@ pub(super) fn check(
         return Some(());
     }
     let each = decl::DEMONSTRATIONS.get(values);
-    let wrong = if !decl::VERBALIZER.is_written(values) {
+    let goes_on = task.label_texts().is_some();
+    let behind = decl::DEMONSTRATION_PLACE.get(values) == "behind";
+    let wrong = if goes_on && behind {
+        Some((
+            format!(
+                "`{}` reads what stands before the label, and these stand behind it",
+                task.name()
+            ),
+            "write `demonstration_place = before`",
+        ))
+    } else if behind && decl::DEMONSTRATION_SEPARATOR.is_written(values) {
+        Some((
+            "`demonstration_separator` has no effect on demonstrations behind the text".to_owned(),
+            "write `demonstration_place = before`, or remove it",
+        ))
+    } else if !goes_on && !decl::VERBALIZER.is_written(values) {
         Some((
             format!(
                 "`{name}` has no `verbalizer`, and demonstrations show the word of their class"
@@ -78,7 +97,7 @@ pub(super) fn check(
             format!("`{name}` shows {each} of each class, and does not say from which split"),
             "write `demonstrations_from = DATA.train`",
         ))
-    } else if !task.reads_words() {
+    } else if !goes_on && !task.reads_words() {
         Some((
             "demonstrations show label words, and the stage's objective reads none".to_owned(),
             "write `objective = label_words` in the stage, or name a prompt without demonstrations",
@@ -153,6 +172,7 @@ impl Binder<'_> {
             length: decl::DEMONSTRATION_LENGTH.get(values),
             seed: decl::DEMONSTRATION_SEED.get(values),
             classes: Vec::new(),
+            showing: showing(values),
             from: format!("{name}.{split}"),
             identity: None,
         };
@@ -176,11 +196,13 @@ impl Binder<'_> {
         };
         // Data and tokenizers are kept as long as the binder, so their addresses tell them apart.
         let key = format!(
-            "{:p} {:p} {:?} {:?} {} {} {}",
+            "{:p} {:p} {:?} {:?} {:?} {:?} {} {} {}",
             Arc::as_ptr(&raw),
             Arc::as_ptr(tokenizer),
             prompt.template.source,
             prompt.words,
+            prompt.labels,
+            made.showing,
             made.each,
             made.length,
             made.seed
@@ -190,7 +212,7 @@ impl Binder<'_> {
         }
         made.identity = raw.identity.clone();
         let source = (&raw.data, columns, classes.len());
-        made.classes = match examples(source, prompt, tokenizer, made.length as usize) {
+        made.classes = match examples(source, prompt, tokenizer, &made) {
             Ok(list) => list,
             Err(why) => {
                 let message = format!("`{name}.{split}` cannot be tokenized: {why}");
@@ -233,12 +255,44 @@ fn too_few(made: &Demonstrations, classes: &[String]) -> Option<String> {
     ))
 }
 
+/// How a prompt shows its demonstrations.
+fn showing(values: &Values) -> Showing {
+    let before = decl::DEMONSTRATION_PLACE.get(values) == "before";
+    Showing {
+        before: before.then(|| decl::DEMONSTRATION_SEPARATOR.get(values).to_owned()),
+        order: match decl::DEMONSTRATION_ORDER.get(values) {
+            "turns" => Order::Turns,
+            "shuffled" => Order::Shuffled,
+            _ => Order::Classes,
+        },
+        once: decl::DEMONSTRATION_DRAW.get(values) == "once",
+    }
+}
+
+/// The template filled with an example, each of its columns cut to so many tokens, and with its class's word.
+fn shown(
+    (prompt, class): (&Prompt, usize),
+    tokenizer: &Tokenizer,
+    columns: &[String],
+    (example, most): (&Example, u64),
+) -> Result<String, String> {
+    let label = prompt.labels.get(class).ok_or("a class has no word")?;
+    let cut = example.texts.iter();
+    let cut = cut.map(|text| Ok(tokenizer.cut_text(text, most as usize)?.to_owned()));
+    let cut = cut.collect::<Result<Vec<String>, String>>()?;
+    let get = |name: &str| {
+        let at = columns.iter().position(|c| c == name);
+        at.and_then(|i| cut.get(i)).map_or("", String::as_str)
+    };
+    Ok(prompt.template.fill(get, label).text)
+}
+
 /// The examples of each class, filled in and tokenized.
 fn examples(
     (data, columns, classes): (&DataSet, &[String], usize),
     prompt: &Prompt,
     tokenizer: &Tokenizer,
-    length: usize,
+    of: &Demonstrations,
 ) -> Result<Vec<Vec<Demonstration>>, String> {
     let made: Result<Vec<(usize, Demonstration)>, String> = data
         .examples
@@ -249,10 +303,25 @@ fn examples(
         })
         .map(|(class, example)| {
             let filled = fill(tokenizer, &prompt.template, columns, &example.texts);
-            let word = prompt.words.get(class).ok_or("a class has no word")?;
-            let tokens = tokenizer.encode_demonstration(&filled, *word, length)?;
-            let text = filled.text;
-            Ok((class, Demonstration { text, tokens }))
+            let text = filled.text.clone();
+            let (tokens, shown) = match of.showing.before {
+                Some(_) => (
+                    Vec::new(),
+                    shown((prompt, class), tokenizer, columns, (example, of.length))?,
+                ),
+                None => {
+                    let word = prompt.words.get(class).ok_or("a class has no word")?;
+                    let tokens =
+                        tokenizer.encode_demonstration(&filled, *word, of.length as usize)?;
+                    (tokens, String::new())
+                }
+            };
+            let own = Demonstration {
+                text,
+                tokens,
+                shown,
+            };
+            Ok((class, own))
         })
         .collect();
     let mut list = vec![Vec::new(); classes];

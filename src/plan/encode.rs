@@ -20,6 +20,7 @@ use crate::library::data::tokens::{EncodedExample, EncodedSet, Maker, Notes, Tar
 use crate::library::prompt::frame::Frame;
 use crate::library::tokenizer::{Encoded, Tokenizer};
 
+mod labels;
 mod rows;
 mod seen;
 
@@ -150,6 +151,11 @@ fn kept_name(
             want.rows.identity(),
             want.task.option(),
             want.task.pairs_options(),
+            (
+                want.task.label_texts(),
+                want.task.content_free(),
+                want.labels,
+            ),
             want.task.words(),
             want.task.target_length(),
         ),
@@ -279,7 +285,7 @@ impl Each<'_> {
         let encoded: Vec<Result<Vec<Tokenized>, Cause>> = waiting
             .par_drain(..)
             .map(|(place, example)| {
-                let reads = self.reads(&example, draw)?;
+                let reads = self.reads(&example, (place, draw))?;
                 let supervision = self.supervision(&reads);
                 let of_row = reads.into_iter().zip(0_u64..).map(|(read, part)| {
                     // What is known of the row stands with its first sequence.
@@ -296,7 +302,7 @@ impl Each<'_> {
                         Some(Label::Score(x)) => Target::Score(*x),
                     });
                     Tokenized {
-                        place: u64::from(draw) << 40 | u64::from(place) << 8 | part,
+                        place: u64::from(draw) << 48 | u64::from(place) << 16 | part,
                         row: example.row,
                         hash: (first && leads).then(|| RowsHash::of(&example, classes)),
                         sight: (looked_at && leads).then(|| self.sight(&example, &read.encoded)),

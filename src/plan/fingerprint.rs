@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 
 use super::bind::BoundSplit;
 use super::{Handed, Plan};
+use crate::library::demonstrations::Showing;
 use crate::library::schema::{Checked, Filled};
 use crate::library::stage::{NEUTRAL, StageKind, keys};
 use crate::program::DType;
@@ -133,7 +134,10 @@ fn of_prompt(plan: &Plan, start: &Handed, parts: &mut IndexMap<String, String>) 
     let Some(prompt) = &start.prompt else {
         return true;
     };
-    let text = format!("{:?} {:?}", prompt.template.source, prompt.words);
+    let mut text = format!("{:?} {:?}", prompt.template.source, prompt.words);
+    if start.task.label_texts().is_some() {
+        text += &format!(" {:?}", prompt.labels);
+    }
     parts.insert("prompt".to_owned(), text);
     let Some(shown) = &prompt.demonstrations else {
         return true;
@@ -146,7 +150,11 @@ fn of_prompt(plan: &Plan, start: &Handed, parts: &mut IndexMap<String, String>) 
         shown.seed,
         identity.unwrap_or_default()
     );
-    parts.insert("demonstrations".to_owned(), text);
+    let more = match shown.showing == Showing::default() {
+        true => String::new(),
+        false => format!(" {:?} {:?}", shown.showing, prompt.labels),
+    };
+    parts.insert("demonstrations".to_owned(), text + &more);
     identity.is_some()
 }
 

@@ -42,8 +42,9 @@ pub(super) fn take<'r>(
     diags: &mut Diags,
 ) -> Option<Wording<'r>> {
     let words = start.task.reads_words();
+    let labels = start.task.label_texts().is_some();
     let Some((name, _)) = keys::PROMPT.get(values) else {
-        if kind.chooses() || kind.trains() && !words {
+        if kind.chooses() || kind.trains() && !words || labels {
             start.prompt = None;
             start.chooser = None;
         }
@@ -55,7 +56,7 @@ pub(super) fn take<'r>(
             }));
         }
         let lacks = start.prompt.as_ref().is_none_or(|p| p.words.is_empty());
-        if words && lacks && !kind.chooses() {
+        if (words && lacks || labels) && !kind.chooses() {
             let diag = Diag::error(
                 &BAD_PROMPT,
                 stage,
@@ -69,6 +70,15 @@ pub(super) fn take<'r>(
         }
         return Some(Wording::Inherited);
     };
+    if labels && recipe.find("stage", name).is_some() {
+        let message = format!(
+            "`{name}` chooses a prompt with words for a mask, and `{}` reads labels as texts",
+            start.task.name()
+        );
+        let diag = Diag::error(&BAD_PROMPT, keys::PROMPT.span(values), message);
+        diags.push(diag.help("name a declared prompt"));
+        return None;
+    }
     if recipe.find("stage", name).is_some() {
         // Where that stage could not be planned, its own diagnostic says why.
         start.chooser = Some(chooser(name)?);
@@ -80,7 +90,13 @@ pub(super) fn take<'r>(
     let prompt = &declared.filled.values;
     demonstrations::idle(declared, diags);
     let source = decl::TEMPLATE.get(prompt).unwrap_or_default();
-    let template = parse_template(source, decl::TEMPLATE.span(prompt), words, start, diags)?;
+    let template = parse_template(
+        source,
+        decl::TEMPLATE.span(prompt),
+        words || labels,
+        start,
+        diags,
+    )?;
     if words && !decl::VERBALIZER.is_written(prompt) && !demonstrations::wanted(declared) {
         let diag = Diag::error(
             &BAD_PROMPT,
@@ -97,6 +113,7 @@ pub(super) fn take<'r>(
     start.prompt = Some(Arc::new(Prompt {
         template,
         words: Vec::new(),
+        labels: Vec::new(),
         demonstrations: None,
     }));
     Some(Wording::Declared(declared))
@@ -128,7 +145,7 @@ pub(super) fn parse_template(
         diags.push(diag.help("write `{mask}` where the word belongs"));
         return None;
     }
-    if template.has_mask() {
+    if template.has_mask() && start.task.label_texts().is_none() {
         has_mask_token(start, at, diags)?;
     }
     Some(template)
@@ -150,6 +167,9 @@ pub(super) fn label_words(
     start: &mut Handed,
     diags: &mut Diags,
 ) -> Option<()> {
+    if start.task.label_texts().is_some() {
+        return label_texts(declared, start, diags);
+    }
     let prompt = start.prompt.as_ref();
     let Some(prompt) = prompt.filter(|_| start.task.reads_words()) else {
         return Some(());
@@ -194,7 +214,74 @@ pub(super) fn label_words(
     start.prompt = Some(Arc::new(Prompt {
         template: prompt.template.clone(),
         words,
+        labels: texts_of(classes, pairs),
         demonstrations: None,
+    }));
+    Some(())
+}
+
+/// The first word of each class, as a text.
+fn texts_of(classes: &[String], pairs: &[(String, Vec<String>)]) -> Vec<String> {
+    let own = |class: &String| {
+        let list = pairs.iter().find(|(c, _)| c == class);
+        let word = list.and_then(|(_, list)| list.first());
+        word.map_or_else(String::new, |word| word.trim().to_owned())
+    };
+    classes.iter().map(own).collect()
+}
+
+/// Finds the text of each class's label: its words, or its name.
+fn label_texts(declared: &Declared, start: &mut Handed, diags: &mut Diags) -> Option<()> {
+    let prompt = start.prompt.clone()?;
+    let classes = start.classes.clone();
+    let values = &declared.filled.values;
+    let labels = match decl::VERBALIZER.get(values) {
+        None => classes,
+        Some(pairs) => {
+            let at = decl::VERBALIZER.span(values);
+            if let Some((class, list)) = pairs.iter().find(|(_, list)| list.len() > 1) {
+                let message = format!(
+                    "`{class}` has {} labels; several for a class are not built yet",
+                    list.len()
+                );
+                diags.push(Diag::error(&NOT_BUILT_YET, at, message).help("keep one of them"));
+                return None;
+            }
+            let known = start.model.tokenizer.is_some();
+            if let Some((extra, _)) = pairs.iter().find(|(c, _)| known && !classes.contains(c)) {
+                let names = classes.join(", ");
+                let help = suggest::did_you_mean(extra, classes.iter().map(String::as_str));
+                let help = help.unwrap_or_else(|| format!("the classes are {names}"));
+                fail(
+                    diags,
+                    at,
+                    format!("the data have no class `{extra}`"),
+                    Some(help),
+                );
+                return None;
+            }
+            let labels = texts_of(&classes, pairs);
+            let lacks = |(class, label): &(&String, &String)| {
+                known && (label.is_empty() || class.is_empty())
+            };
+            if let Some((class, _)) = classes.iter().zip(&labels).find(lacks) {
+                let help = Some(format!("write `{class}: \"…\"`"));
+                fail(diags, at, format!("the class `{class}` has no label"), help);
+                return None;
+            }
+            labels
+        }
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    if let Some(twice) = labels.iter().find(|label| !seen.insert(label.as_str())) {
+        let message =
+            format!("two classes have the label `{twice}`, so that they cannot be told apart");
+        fail(diags, declared.name.span, message, None);
+        return None;
+    }
+    start.prompt = Some(Arc::new(Prompt {
+        labels,
+        ..prompt.as_ref().clone()
     }));
     Some(())
 }

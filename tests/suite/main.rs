@@ -9,6 +9,7 @@ mod choose;
 mod classes;
 mod cli;
 mod company;
+mod context;
 mod counts;
 mod data;
 mod data_report;

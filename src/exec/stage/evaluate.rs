@@ -117,45 +117,49 @@ impl Work<'_> {
             reads: job.reads.as_ref(),
             batch: job.batch,
         };
-        let predictions = if job.draws > 1 {
-            // The draws of an example are far from each other, and their classes few.
+        // The draws of an example are far from each other, and their classes few.
+        let keeps = job.draws > 1 || task.gathers_scores();
+        let all = if keeps {
             let all = score(runner, &job.evaluate, walk, observer)?;
-            let all = averaged(task, all, job.draws);
-            let pairs = all.targets.iter().zip(&all.predicted);
-            let rows: Vec<Prediction> = (0_u32..)
-                .zip(pairs)
-                .map(|(example, (target, predicted))| Prediction {
-                    example,
-                    position: 0,
-                    target: target.clone(),
-                    predicted: predicted.clone(),
-                })
-                .collect();
-            table.add(ScoredBatch {
-                rows: &rows,
-                scores: &all.scores,
-                width: all.width.max(1),
-            })?;
-            all
+            averaged(task, all, job.draws)
         } else {
             let mut none = |_: ScoredBatch<'_>| Ok(());
             let mut add = |batch: ScoredBatch<'_>| table.add(batch);
             let gathers = task.gathers();
             let each: &mut Each<'_> = if gathers { &mut none } else { &mut add };
-            let all = stream(runner, &job.evaluate, walk, observer, each)?;
-            let asked = Asked {
-                classes: names.classes,
-                form: None,
-            };
-            match task.gather(set, &all, asked) {
-                Some(gathered) => {
-                    gathered
-                        .cells
-                        .into_iter()
-                        .try_for_each(|(row, cells)| table.row(row, cells))?;
-                    gathered.predictions
+            stream(runner, &job.evaluate, walk, observer, each)?
+        };
+        let asked = Asked {
+            classes: names.classes,
+            form: None,
+        };
+        let predictions = match task.gather(set, &all, asked) {
+            Some(gathered) => {
+                gathered
+                    .cells
+                    .into_iter()
+                    .try_for_each(|(row, cells)| table.row(row, cells))?;
+                gathered.predictions
+            }
+            None => {
+                if keeps {
+                    let pairs = all.targets.iter().zip(&all.predicted);
+                    let rows: Vec<Prediction> = (0_u32..)
+                        .zip(pairs)
+                        .map(|(example, (target, predicted))| Prediction {
+                            example,
+                            position: 0,
+                            target: target.clone(),
+                            predicted: predicted.clone(),
+                        })
+                        .collect();
+                    table.add(ScoredBatch {
+                        rows: &rows,
+                        scores: &all.scores,
+                        width: all.width.max(1),
+                    })?;
                 }
-                None => all,
+                all
             }
         };
         table.end()?;

@@ -11,7 +11,7 @@ pub struct Frame<'a> {
     pub template: &'a Template,
     /// Names of the columns, in the order of an example's texts.
     pub columns: &'a [String],
-    /// What stands behind it.
+    /// What stands behind it, or before it.
     pub demonstrations: Option<&'a Demonstrations>,
 }
 
@@ -25,6 +25,10 @@ impl Frame<'_> {
         let Some(demonstrations) = self.demonstrations else {
             return Ok(());
         };
+        // Whether a text fits behind others is told where it is tokenized.
+        if demonstrations.showing.before.is_some() {
+            return Ok(());
+        }
         let empty = fill(tokenizer, self.template, &[], &[]);
         let (encoded, _) = tokenizer.encode_prompt(&empty, &[], usize::MAX)?;
         let longest = demonstrations.longest();
@@ -69,9 +73,48 @@ pub fn tokenize(
     let Some(frame) = frame else {
         return Ok((tokenizer.encode(texts, max_length)?, 0));
     };
-    let filled = fill(tokenizer, frame.template, frame.columns, texts);
-    let shown = frame.demonstrations.map(|d| d.tokens(&filled.text, draw));
-    let (encoded, mask) =
-        tokenizer.encode_prompt(&filled, &shown.unwrap_or_default(), max_length)?;
+    let own = fill(tokenizer, frame.template, frame.columns, texts).text;
+    tokenize_for(tokenizer, frame, texts, (&own, draw), max_length)
+}
+
+/// The same with the demonstrations that are drawn for another text.
+///
+/// # Errors
+/// What the tokenizer complains about.
+pub fn tokenize_for(
+    tokenizer: &Tokenizer,
+    frame: Frame<'_>,
+    texts: &[String],
+    (own, draw): (&str, u32),
+    max_length: usize,
+) -> Result<(Encoded, u32), String> {
+    let filled = framed(tokenizer, frame, texts, (own, draw))?;
+    let behind = frame.demonstrations.filter(|d| d.showing.before.is_none());
+    let behind = behind.map(|d| d.tokens(own, draw)).unwrap_or_default();
+    let (encoded, mask) = tokenizer.encode_prompt(&filled, &behind, max_length)?;
     Ok((encoded, mask.unwrap_or(0)))
+}
+
+/// A template filled with an example's columns, with what stands before it; demonstrations are those that are drawn for the text `own`.
+///
+/// # Errors
+/// The text is itself among the demonstrations.
+pub fn framed(
+    tokenizer: &Tokenizer,
+    frame: Frame<'_>,
+    texts: &[String],
+    (own, draw): (&str, u32),
+) -> Result<Filled, String> {
+    let filled = fill(tokenizer, frame.template, frame.columns, texts);
+    let before = frame.demonstrations.map(|d| d.in_front(own, draw));
+    let Some(before) = before.transpose()?.flatten() else {
+        return Ok(filled);
+    };
+    let by = before.len();
+    let columns = filled.columns.into_iter();
+    Ok(Filled {
+        text: before + &filled.text,
+        columns: columns.map(|c| c.start + by..c.end + by).collect(),
+        mask: filled.mask.map(|at| at + by),
+    })
 }

@@ -148,7 +148,9 @@ pub struct Prompt {
     pub template: Template,
     /// Token id of each class's word; empty where the words are not used.
     pub words: Vec<u32>,
-    /// What stands behind the text.
+    /// Each class's word as a text; empty where the words are not used.
+    pub labels: Vec<String>,
+    /// What stands behind the text, or before it.
     pub demonstrations: Option<Arc<Demonstrations>>,
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use super::calibration::{CALIBRATE, Calibration, gathered};
 use super::weighting::{CLASS_WEIGHTS, FOCAL, LABEL_SMOOTHING, Weighting};
-use super::{Classes, Head, Task, TaskKind};
+use super::{Asked, Classes, Gathered, Head, Task, TaskKind};
 use crate::base::{Diag, Span};
-use crate::library::data::tokens::Target;
+use crate::library::data::tokens::{EncodedSet, Target};
+use crate::library::error::IDLE_KEY;
+use crate::library::metric::Predictions;
 use crate::library::model::Model;
 use crate::library::net::Net;
 use crate::library::schema::Schema;
@@ -16,6 +19,8 @@ use crate::program::{Builder, Pick, Value};
 struct LabelWords {
     /// How classes and labels weigh in training.
     weighting: Weighting,
+    /// What scores of evaluations are set off against.
+    calibration: Calibration,
 }
 
 static SCHEMA: Schema = Schema {
@@ -24,7 +29,12 @@ static SCHEMA: Schema = Schema {
     doc: "The masked LM's own head scores the words of the prompt's verbalizer; the rest of the vocabulary is not \
           computed.",
     paper: "Gao et al. 2021 (arXiv 2012.15723), section 4.1",
-    keys: &[CLASS_WEIGHTS.key(), LABEL_SMOOTHING.key(), FOCAL.key()],
+    keys: &[
+        CLASS_WEIGHTS.key(),
+        LABEL_SMOOTHING.key(),
+        FOCAL.key(),
+        CALIBRATE.key(),
+    ],
 };
 
 pub(super) static KIND: TaskKind = TaskKind {
@@ -34,6 +44,7 @@ pub(super) static KIND: TaskKind = TaskKind {
     make: |values| {
         Arc::new(LabelWords {
             weighting: Weighting::of(values),
+            calibration: Calibration::of(values),
         })
     },
 };
@@ -57,12 +68,49 @@ impl Task for LabelWords {
     }
 
     fn on_classes(&self, classes: Classes<'_>) -> Result<Option<Arc<dyn Task>>, Box<Diag>> {
+        if !self.calibration.texts.is_empty() {
+            let message = "`calibrate` has no effect on a training";
+            let diag = Diag::error(&IDLE_KEY, self.calibration.at, message);
+            return Err(Box::new(diag.label("changes nothing").help(
+                "remove it, and write `objective = label_words { calibrate = … }` in an `eval` stage",
+            )));
+        }
         let weighting = self.weighting.on_classes(classes)?;
-        Ok(weighting.map(|weighting| Arc::new(Self { weighting }) as _))
+        let own = |weighting| Self {
+            weighting,
+            calibration: Calibration::default(),
+        };
+        Ok(weighting.map(|weighting| Arc::new(own(weighting)) as _))
     }
 
     fn training_keys(&self) -> Vec<(&'static str, Span)> {
         self.weighting.written()
+    }
+
+    fn content_free(&self) -> &[String] {
+        &self.calibration.texts
+    }
+
+    fn gathers(&self) -> bool {
+        !self.calibration.texts.is_empty()
+    }
+
+    fn gathers_scores(&self) -> bool {
+        self.gathers()
+    }
+
+    fn gather(&self, set: &EncodedSet, all: &Predictions, asked: Asked<'_>) -> Option<Gathered> {
+        if !self.gathers() {
+            return None;
+        }
+        let width = all.width.max(1);
+        let of = |i: u32| {
+            let at = i as usize * width;
+            all.scores.get(at..at + width).unwrap_or_default().to_vec()
+        };
+        Some(gathered((set, all.predicted.len()), asked, |places| {
+            places.map(of).collect()
+        }))
     }
 
     fn pick(&self, _: &dyn Model) -> Pick {

@@ -19,11 +19,13 @@ use super::tokenizer::Tokenizer;
 use crate::base::{Diag, Span};
 use crate::program::{Builder, Pick, Value};
 
+mod calibration;
 mod causal_lm;
 mod choose;
 mod classify;
 mod dpo;
 mod foreign;
+mod label_likelihood;
 mod label_words;
 mod masked_lm;
 mod multi_label;
@@ -66,6 +68,7 @@ pub const TASKS: &[&TaskKind] = &[
     &classify::KIND,
     &regress::KIND,
     &label_words::KIND,
+    &label_likelihood::KIND,
     &masked_lm::KIND,
     &multi_label::KIND,
     &causal_lm::KIND,
@@ -233,6 +236,22 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// compared.
     fn option(&self) -> Option<(&str, bool)> {
         None
+    }
+
+    /// Whether the labels of the classes are read as texts that go on with a prompt; and if so, whether the tokenizer's special tokens
+    /// stand before it.
+    fn label_texts(&self) -> Option<bool> {
+        None
+    }
+
+    /// Texts without content that scores are set off against.
+    fn content_free(&self) -> &[String] {
+        &[]
+    }
+
+    /// Whether [`gather`](Self::gather) reads the scores of sequences.
+    fn gathers_scores(&self) -> bool {
+        false
     }
 
     /// Whether each option is read with its prompt as a pair of texts.

@@ -121,6 +121,34 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// A text cut to so many tokens, at the side where text is cut.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about.
+    pub fn cut_text<'t>(&self, text: &'t str, most: usize) -> Result<&'t str, String> {
+        let made = self.inner.encode(text, false).map_err(|e| e.to_string())?;
+        let offsets = made.get_offsets();
+        let Some(gone) = offsets.len().checked_sub(most).filter(|&gone| gone > 0) else {
+            return Ok(text);
+        };
+        let cut = match self.side {
+            Side::Left => offsets.get(gone).and_then(|&(at, _)| text.get(at..)),
+            _ => most
+                .checked_sub(1)
+                .and_then(|last| text.get(..offsets.get(last)?.1)),
+        };
+        Ok(cut.unwrap_or_default())
+    }
+
+    /// How many tokens a text has by itself, without special ones.
+    ///
+    /// # Errors
+    /// What the tokenizer complains about.
+    pub fn length_of(&self, text: &str) -> Result<usize, String> {
+        let made = self.inner.encode(text, false).map_err(|e| e.to_string())?;
+        Ok(made.len())
+    }
+
     /// A filled template without what a cut of its columns to `most` tokens leaves in no case, the number of tokens of that,
     /// and the bytes that are tokenized at once.
     fn without_middles<'a>(

@@ -105,6 +105,7 @@ pub static NAMES: &[Word] = &[
     missing(&["question_answering", "question_ans"], "`classify`: one class a text"),
     entry(&["preference", "preference_optimization", "direct_preference_optimization"], "dpo"),
     entry(&["mcq", "multiple_choices", "loglikelihood"], "multiple_choice"),
+    entry(&["in_context", "in_context_learning", "icl", "few_shot", "label_loglikelihood"], "label_likelihood"),
     entry(&["swag", "multiple_choice_head", "for_multiple_choice", "choice"], "choose"),
     // Stage kinds
     entry(&["finetune", "fine_tune", "fit", "training", "learn", "trainer", "tune"], "train"),

@@ -14,7 +14,17 @@ use crate::library::tokenizer::{Encoded, Ends};
 
 impl Each<'_> {
     /// The sequences of a row.
-    pub(super) fn reads(&self, example: &Example, draw: u32) -> Result<Vec<Read>, Cause> {
+    pub(super) fn reads(
+        &self,
+        example: &Example,
+        (place, draw): (u32, u32),
+    ) -> Result<Vec<Read>, Cause> {
+        if let (Some(special), Some(frame)) = (self.want.task.label_texts(), self.frame) {
+            return self.labelled((example, place), draw, (frame, special));
+        }
+        if let (false, Some(frame)) = (self.want.task.content_free().is_empty(), self.frame) {
+            return self.set_off((example, place), draw, frame);
+        }
         if let (Form::Choices, Some(option)) = (self.want.rows.form, self.want.task.option()) {
             return self.options(example, option);
         }

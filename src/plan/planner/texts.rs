@@ -87,10 +87,11 @@ impl Planner<'_, '_> {
             _ => false,
         };
         let classes = start.classes.clone();
+        let again = shows || start.task.label_texts().is_some();
         let mut own = Diags::default();
         let first = self.sets(kind, values, start, (wording, listed.as_ref()), &mut own);
         // Where demonstrations follow, the splits are read again with them, and say the rest then.
-        if !shows || first.is_none() {
+        if !again || first.is_none() {
             diags.extend(own);
         }
         let mut sets = first?;
@@ -102,6 +103,8 @@ impl Planner<'_, '_> {
             prompt::label_words(declared, start, diags)?;
             if shows {
                 self.binder.show(declared, start, diags)?;
+            }
+            if again {
                 let known = std::mem::replace(&mut start.classes, classes);
                 sets = self.sets(kind, values, start, (wording, None), diags)?;
                 start.classes = known;
@@ -160,6 +163,8 @@ impl Planner<'_, '_> {
         };
         let classes = start.classes.clone();
         let task = start.task.clone();
+        let labels = start.prompt.as_ref().map(|p| p.labels.clone());
+        let labels = labels.unwrap_or_default();
 
         let trained = own_head(kind, start);
         let mut sets = Vec::new();
@@ -174,6 +179,7 @@ impl Planner<'_, '_> {
                 preferred: Some(trained.as_slice()).filter(|names| !names.is_empty()),
                 template: None,
                 demonstrations: shown.as_ref(),
+                labels: &labels,
                 draws: keys::DRAWS.find(values).unwrap_or(1),
                 max_length: start.max_length,
                 marking: self.marking,
@@ -319,7 +325,7 @@ pub(super) fn on_classes(
     if !start.task.trains() {
         let name = start.task.name();
         let at = keys::OBJECTIVE.span(values);
-        let message = format!("`{name}` compares options, and nothing is trained by it");
+        let message = format!("`{name}` compares likelihoods, and nothing is trained by it");
         diags.push(Diag::error(&NO_GRADIENT, at, message).help(format!(
             "train with `objective = causal_lm`, and write `objective = {name}` in an `eval` stage"
         )));
