@@ -107,10 +107,10 @@ fn check(w: &[f32], out: usize, input: usize, rank: usize, keep: Option<usize>) 
         .take(keep.map_or(usize::MAX, |d| d.saturating_sub(rank)))
         .map(|s| s * s)
         .sum();
-    let held: f64 = left.iter().map(|x| f64::from(*x).powi(2)).sum();
+    let norm: f64 = left.iter().map(|x| f64::from(*x).powi(2)).sum();
     assert!(
-        (held.sqrt() - energy.sqrt()).abs() <= 1e-4 * top,
-        "{held} {energy}"
+        (norm.sqrt() - energy.sqrt()).abs() <= 1e-4 * top,
+        "{norm} {energy}"
     );
     let error: f64 = (0..out * input)
         .map(|at| {

@@ -227,27 +227,35 @@ mod tests {
         let sum = vec![floats(51_511, &[5, 64]), floats(77_777, &[5, 64])];
         list.push((Add.into(), sum, vec![vec![5, 64]]));
         for (op, inputs, dims) in &list {
-            for held in [DType::F16, DType::BF16] {
+            for stored_in in [DType::F16, DType::BF16] {
                 // Each matrix by itself, all of them, and the result.
                 for mask in 1..16_usize {
-                    let is_held = |i: usize, t: &Tensor| mask >> i & 1 == 1 && t.dims.len() == 2;
-                    let own = inputs.iter().enumerate().map(|(i, t)| match is_held(i, t) {
-                        true => t.cast(held),
-                        false => t.clone(),
-                    });
+                    let is_stored_in =
+                        |i: usize, t: &Tensor| mask >> i & 1 == 1 && t.dims.len() == 2;
+                    let own = inputs
+                        .iter()
+                        .enumerate()
+                        .map(|(i, t)| match is_stored_in(i, t) {
+                            true => t.cast(stored_in),
+                            false => t.clone(),
+                        });
                     let own: Vec<Tensor> = own.collect();
                     let wide: Vec<Tensor> = own.iter().map(|t| t.cast(DType::F32)).collect();
                     let zeros = |first: DType| -> Vec<Tensor> {
                         let types = std::iter::once(first).chain([DType::F32; 2]);
                         types.zip(dims).map(|(t, d)| Tensor::zeros(t, d)).collect()
                     };
-                    let to = if mask >> 3 == 1 { held } else { DType::F32 };
+                    let to = if mask >> 3 == 1 {
+                        stored_in
+                    } else {
+                        DType::F32
+                    };
                     let (mut a, mut b) = (zeros(to), zeros(DType::F32));
                     run(op, &own, &mut a, None);
                     run(op, &wide, &mut b, None);
                     for (a, b) in a.iter().zip(&b) {
                         let same = bits(a) == bits(&b.cast(a.dtype()));
-                        assert!(same, "{op:?} held in {held}: {mask:b}");
+                        assert!(same, "{op:?} held in {stored_in}: {mask:b}");
                     }
                     // In the place of an input of the result's own type.
                     for &taken in op.rule().in_place() {
@@ -255,7 +263,7 @@ mod tests {
                         if over[0].dims == a[0].dims && over[0].dtype() == to {
                             run(op, &own, &mut over, Some(taken));
                             let same = bits(&over[0]) == bits(&a[0]);
-                            assert!(same, "{op:?} held in {held}, over {taken}: {mask:b}");
+                            assert!(same, "{op:?} held in {stored_in}, over {taken}: {mask:b}");
                         }
                     }
                 }

@@ -108,7 +108,7 @@ impl Cuda {
         let mut modules = BTreeSet::new();
         for launch in lists.flat_map(|own| own.list) {
             if let Launch::Call(call) = launch {
-                modules.insert((call.source, call.held));
+                modules.insert((call.source, call.stored_in));
             }
         }
         self.ahead.begin(modules, &self.architecture);
@@ -116,10 +116,10 @@ impl Cuda {
 
     /// A kernel, compiled and loaded if it is asked for the first time.
     pub(super) fn function(&mut self, call: &Call) -> Result<CudaFunction, RunError> {
-        if let Some(function) = self.functions.get(&(call.kernel, call.held)) {
+        if let Some(function) = self.functions.get(&(call.kernel, call.stored_in)) {
             return Ok(function.clone());
         }
-        let wanted = (call.source, call.held);
+        let wanted = (call.source, call.stored_in);
         let module = match self.modules.get(&wanted) {
             Some(module) => module.clone(),
             None => {
@@ -144,16 +144,16 @@ impl Cuda {
                 .map_err(|e| driver("give a kernel shared memory", e))?;
         }
         self.functions
-            .insert((call.kernel, call.held), function.clone());
+            .insert((call.kernel, call.stored_in), function.clone());
         Ok(function)
     }
 }
 
 /// Machine code of a module for an architecture (`sm_90`): from the cache, if it is there and whole.
-fn machine_code((name, held): Module, architecture: &str) -> Result<Vec<u8>, String> {
+fn machine_code((name, stored_in): Module, architecture: &str) -> Result<Vec<u8>, String> {
     let source = sources().find(|s| s.name == name);
     let source = source.ok_or_else(|| format!("a bug in peftc: there is no source `{name}`"))?;
-    let text = format!("{}{}", storage_line(held), source.text);
+    let text = format!("{}{}", storage_line(stored_in), source.text);
     let options = [
         "--ftz=false",
         "--prec-sqrt=true",

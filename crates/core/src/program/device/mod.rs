@@ -145,7 +145,7 @@ fn modules(program: &Program) -> Vec<(&'static str, DType)> {
     let calls = all.flat_map(|list| list.list);
     calls
         .filter_map(|launch| match launch {
-            Launch::Call(call) => Some((call.source, call.held)),
+            Launch::Call(call) => Some((call.source, call.stored_in)),
             _ => None,
         })
         .collect()

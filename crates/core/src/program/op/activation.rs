@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks, part, simd};
 use super::{ActivationGrad, At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
@@ -143,7 +143,7 @@ impl OpRule for Activation {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let held = held(cx, &[0], &[0])?;
+        let stored_in = stored_in(cx, &[0], &[0])?;
         let kernel = match self.kind {
             ActivationKind::Gelu => "gelu",
             ActivationKind::GeluTanh => "gelu_tanh",
@@ -151,7 +151,7 @@ impl OpRule for Activation {
             ActivationKind::Tanh => "tanh_of",
             ActivationKind::Silu => "silu",
         };
-        let mut list = Launches::of(held);
+        let mut list = Launches::of(stored_in);
         list.fours(
             "activation",
             kernel,

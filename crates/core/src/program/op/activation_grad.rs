@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_operands, simd};
 use super::{ActivationKind, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
@@ -27,7 +27,7 @@ impl OpRule for ActivationGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let held = held(cx, &[0, 1], &[0])?;
+        let stored_in = stored_in(cx, &[0, 1], &[0])?;
         let kernel = match self.kind {
             ActivationKind::Gelu => "gelu_grad",
             ActivationKind::GeluTanh => "gelu_tanh_grad",
@@ -35,7 +35,7 @@ impl OpRule for ActivationGrad {
             ActivationKind::Tanh => "tanh_grad",
             ActivationKind::Silu => "silu_grad",
         };
-        let mut list = Launches::of(held);
+        let mut list = Launches::of(stored_in);
         list.fours(
             "activation_grad",
             kernel,

@@ -161,7 +161,7 @@ impl AdamW {
         list.list.push(Launch::Table { to: table, words });
         let most = updates.iter().map(|(_, cx)| cx.elements(0)).max()?;
         list.call(Call {
-            held: DType::F32,
+            stored_in: DType::F32,
             source: "adamw",
             kernel: "adamw_together",
             grid: [most.div_ceil(1024).min(64) as u32, updates.len() as u32],

@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{add_to, for_chunks, part, simd};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
@@ -23,7 +23,7 @@ impl OpRule for Add {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[0])?);
         list.fours(
             "add",
             "add",

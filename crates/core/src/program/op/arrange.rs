@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::launch::{
     KernelSource, Launch, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::for_chunks_of_rows;
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
@@ -99,7 +99,7 @@ impl OpRule for Arrange {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let mut upload = |words: &[u32]| {
             let to = list.scratch(4 * words.len().max(1) as u64);
             let words = words.to_vec();

@@ -6,7 +6,7 @@ use super::super::types::{DType, Real, Sym};
 use super::launch::{
     Arg, Call, KernelSource, Launches,
     Operand::{self, Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::random::threshold;
 use super::{
@@ -316,8 +316,8 @@ impl OpRule for Attention {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let held = held(cx, &[0, 1, 2], &[0])?;
-        let mut list = Launches::of(held);
+        let stored_in = stored_in(cx, &[0, 1, 2], &[0])?;
+        let mut list = Launches::of(stored_in);
         let tile = Tiling::of(cx.width(0), self.heads.queries, self.precision)?;
         let (source, kernel) = match (tile.products, tile.columns) {
             (Precision::Bf16, 64) => ("attention_bf16", "attention_bf16_64"),
@@ -341,7 +341,7 @@ impl OpRule for Attention {
         list.call(Call {
             source,
             kernel,
-            held,
+            stored_in,
             grid: tile.grid(lengths, lengths.longest, self.heads.queries),
             block: tile.threads(),
             shared: tile.forward_shared(),

@@ -10,7 +10,7 @@ use super::attention_grad::{Buffers, Operands, Part};
 use super::launch::{
     Call, KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::Elementary;
 use super::{AttentionGrad, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -43,8 +43,8 @@ impl OpRule for AttentionBiasGrad {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let op = &self.0;
         let at = op.tail(6);
-        let held = held(cx, &[0, 1, 2, 3, 4], &[])?;
-        let mut list = Launches::of(held);
+        let stored_in = stored_in(cx, &[0, 1, 2, 3, 4], &[])?;
+        let mut list = Launches::of(stored_in);
         let lengths = Lengths::of(cx, at, op);
         let [behind, ahead] = op.mask.bounds();
         let mut args = args![In(0), In(1), In(2), In(3), In(4), In(5), In(6)];
@@ -67,7 +67,7 @@ impl OpRule for AttentionBiasGrad {
         list.call(Call {
             source: "attention_bias_grad",
             kernel: "attention_bias_grad",
-            held,
+            stored_in,
             grid: [at.bias.map_or(0, |i| cx.rows(i)) as u32, op.heads.queries],
             block: 256,
             shared: 0,

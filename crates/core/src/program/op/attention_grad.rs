@@ -6,7 +6,7 @@ use super::attention::{
 use super::launch::{
     Arg, Call, KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, TensorType};
 
@@ -47,8 +47,8 @@ impl OpRule for AttentionGrad {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let op = &self.0;
-        let held = held(cx, &[0, 1, 2, 3, 4], &[0, 1, 2])?;
-        let mut list = Launches::of(held);
+        let stored_in = stored_in(cx, &[0, 1, 2, 3, 4], &[0, 1, 2])?;
+        let mut list = Launches::of(stored_in);
         let tile = Tiling::of(cx.width(0), op.heads.queries, op.precision)?;
         let (source, queries, keys) = kernels(tile);
         let at = op.tail(6);
@@ -87,7 +87,7 @@ impl OpRule for AttentionGrad {
                 list.call(Call {
                     source,
                     kernel,
-                    held,
+                    stored_in,
                     grid: tile.grid(lengths, longest, heads),
                     block: tile.threads(),
                     shared: tile.backward_shared(),

@@ -168,7 +168,7 @@ impl OpRule for BlockProduct {
         list.call(Call {
             source: "block_product",
             kernel: "block_product",
-            held: DType::F32,
+            stored_in: DType::F32,
             grid: [tiles.0 as u32, tiles.1 as u32],
             block: 256,
             shared: 0,

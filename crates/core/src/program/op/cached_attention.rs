@@ -5,7 +5,7 @@ use super::attention::{Heads, Mask, Tiling};
 use super::launch::{
     Arg, Call, KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, TensorType};
 
@@ -120,8 +120,8 @@ impl OpRule for CachedAttention {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let held = held(cx, &[0, 1, 2], &[0])?;
-        let mut list = Launches::of(held);
+        let stored_in = stored_in(cx, &[0, 1, 2], &[0])?;
+        let mut list = Launches::of(stored_in);
         let tile = Tiling::of(cx.width(0), self.heads.queries, Precision::F32)?;
         let attend = tile.kernel([
             "cached_attention_64",
@@ -149,7 +149,7 @@ impl OpRule for CachedAttention {
         list.call(Call {
             source: "cached_attention",
             kernel: "cache_rows",
-            held,
+            stored_in,
             grid: [grid, 1],
             block: 256,
             shared: 0,
@@ -169,7 +169,7 @@ impl OpRule for CachedAttention {
         list.call(Call {
             source: "cached_attention",
             kernel: attend,
-            held,
+            stored_in,
             grid: [grid, self.heads.queries],
             block: 256,
             shared: tile.shared(2, 1),

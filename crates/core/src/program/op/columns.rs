@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::for_chunks_of_rows;
 use super::{At, Builder, ColumnsGrad, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
@@ -51,7 +51,7 @@ impl OpRule for Columns {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
         let own = self.within(d)?;
         list.rows(

@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::for_chunks_of_rows;
 use super::{Columns, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
@@ -33,7 +33,7 @@ impl OpRule for ColumnsGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (from, own) = (self.own.from, cx.width(0) as u32);
         list.rows(
             "columns_grad",

@@ -4,7 +4,7 @@ use super::super::types::{DType, Real};
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks_of_rows, part, simd};
 use super::random::{GROUP, group_of_words, threshold};
@@ -42,7 +42,7 @@ impl OpRule for Dropout {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (rows, d, p) = (cx.rows(0), cx.width(0), self.p.get());
         let [k0, k1] = self.stream;
         let args = args![

@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks_of_rows, for_operands, part, simd};
 use super::{
@@ -152,7 +152,7 @@ impl OpRule for Elementwise {
             Broadcast::Full => &[0, 1],
             Broadcast::Row | Broadcast::Column | Broadcast::Scalar => &[0],
         };
-        let mut list = Launches::of(held(cx, operands, &[0])?);
+        let mut list = Launches::of(stored_in(cx, operands, &[0])?);
         let steps = match self.broadcast {
             Broadcast::Full => {
                 list.fours("elementwise", full, n, args![In(0), In(1), Out(0), n]);

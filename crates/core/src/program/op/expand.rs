@@ -4,7 +4,7 @@ use super::super::types::Shape;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::for_chunks_of_rows;
 use super::{
@@ -42,7 +42,7 @@ impl OpRule for Expand {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[], &[0])?);
         let out = cx.outputs.first()?;
         let (n, rows) = (out.elements(), out.dims.first().copied()? as u64);
         let d = out.dims.get(1).copied().unwrap_or(1) as u64;

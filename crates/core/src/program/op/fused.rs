@@ -4,7 +4,7 @@
 use super::launch::{
     Arg, Launches,
     Operand::{self, In, Out},
-    args, held,
+    args, stored_in,
 };
 use super::random::threshold;
 use super::{ActivationKind, Epilogue, MatMul, Op, SizedCx};
@@ -47,7 +47,7 @@ pub fn bias_activation(all: &[(&Op, SizedCx)], kept: &[bool]) -> Option<Launches
         return None;
     };
     let mut list = product.without_bias(first)?;
-    if held(second, &[0], &[0])? != list.held {
+    if stored_in(second, &[0], &[0])? != list.stored_in {
         return None;
     }
     let kernel = match own.kind {
@@ -115,10 +115,10 @@ pub fn residual_layer_norm(
         (Some(0), (Op::MatMul(op), cx)) => op.without_bias(cx)?,
         _ => Launches::of(cx(sum)?.outputs.first()?.stored.plain()?),
     };
-    let dropped = dropout.map_or(Some(list.held), |i| held(cx(i)?, &[0], &[0]));
-    if dropped? != list.held
-        || held(cx(sum)?, &[0, 1], &[0])? != list.held
-        || held(cx(norm)?, &[0], &[0])? != list.held
+    let dropped = dropout.map_or(Some(list.stored_in), |i| stored_in(cx(i)?, &[0], &[0]));
+    if dropped? != list.stored_in
+        || stored_in(cx(sum)?, &[0, 1], &[0])? != list.stored_in
+        || stored_in(cx(norm)?, &[0], &[0])? != list.stored_in
     {
         return None;
     }

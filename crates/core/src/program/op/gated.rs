@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_operands, simd};
 use super::{
@@ -29,7 +29,7 @@ impl OpRule for Gated {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[0])?);
         let kernel = match self.kind {
             ActivationKind::Gelu => "gated_gelu",
             ActivationKind::GeluTanh => "gated_gelu_tanh",

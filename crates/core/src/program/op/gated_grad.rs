@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{CHUNK, Elementary, part, simd};
 use super::{ActivationKind, Cost, Io, Kernel, OpError, OpRule, SizedCx, TensorType};
@@ -30,7 +30,7 @@ impl OpRule for GatedGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1, 2], &[0, 1])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1, 2], &[0, 1])?);
         let kernel = match self.kind {
             ActivationKind::Gelu => "gated_gelu_grad",
             ActivationKind::GeluTanh => "gated_gelu_tanh_grad",

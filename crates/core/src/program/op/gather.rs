@@ -170,8 +170,8 @@ pub(super) fn fixtures() -> super::fixtures::Fixtures {
         let picked: Vec<u32> = (0..77).map(|i| i * 5 % rows as u32).collect();
         all.case(single.clone(), [matrix(10, rows, d), ids(&picked)]);
     }
-    for held in [DType::F16, DType::BF16] {
-        let mut table = super::cast::wide().cast(held);
+    for stored_in in [DType::F16, DType::BF16] {
+        let mut table = super::cast::wide().cast(stored_in);
         table.dims = vec![table.dims[0] / 2, 2];
         all.case(single.clone(), [table, ids(&[0, 5, 7, 1999])]);
     }

@@ -59,7 +59,7 @@ impl OpRule for GradNorm {
             list.call(Call {
                 source: "grad_norm",
                 kernel: "square_sums_together",
-                held: DType::F32,
+                stored_in: DType::F32,
                 grid: [most as u32, tensors],
                 block: 256,
                 shared: 0,

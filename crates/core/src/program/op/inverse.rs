@@ -75,7 +75,7 @@ impl OpRule for Inverse {
         list.call(Call {
             source: "inverse",
             kernel: "inverse",
-            held: DType::F32,
+            stored_in: DType::F32,
             grid: [(rows / n.max(1)) as u32, 1],
             block: n.next_multiple_of(32).clamp(32, 256) as u32,
             shared: 0,

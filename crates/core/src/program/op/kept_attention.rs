@@ -6,7 +6,7 @@ use super::cached_attention::{CachedAttention, Keys, Sequence};
 use super::launch::{
     Call, KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::{Cost, Io, Kernel, Machine, OpError, OpRule, Precision, SizedCx, TensorType};
 
@@ -112,8 +112,8 @@ impl OpRule for KeptAttention {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let held = held(cx, &[0], &[0])?;
-        let mut list = Launches::of(held);
+        let stored_in = stored_in(cx, &[0], &[0])?;
+        let mut list = Launches::of(stored_in);
         let tile = Tiling::of(cx.width(0), self.heads.queries, Precision::F32)?;
         let kernel = tile.kernel([
             "kept_attention_64",
@@ -126,7 +126,7 @@ impl OpRule for KeptAttention {
         list.call(Call {
             source: "kept_attention",
             kernel,
-            held,
+            stored_in,
             grid: [(sequences * tiles) as u32, self.heads.queries],
             block: 256,
             shared: tile.shared(2, 1),

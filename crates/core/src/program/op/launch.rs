@@ -13,8 +13,8 @@ pub use missing::{Missing, without_launches};
 
 /// The line that says what activations are stored in, for in front of a source.
 #[must_use]
-pub const fn storage_line(held: DType) -> &'static str {
-    match held {
+pub const fn storage_line(stored_in: DType) -> &'static str {
+    match stored_in {
         DType::F16 => "#define HELD 1\n",
         DType::BF16 => "#define HELD 2\n",
         _ => "#define HELD 0\n",
@@ -109,7 +109,7 @@ pub struct Call {
     /// The kernel in it.
     pub kernel: &'static str,
     /// What the activations it knows are stored in.
-    pub held: DType,
+    pub stored_in: DType,
     /// Blocks, in two dimensions.
     pub grid: [u32; 2],
     /// Threads of a block.
@@ -248,7 +248,7 @@ pub struct Launches {
     /// Bytes of each scratch buffer.
     pub scratch: Vec<u64>,
     /// What activations are stored in for the kernels that are added.
-    pub held: DType,
+    pub stored_in: DType,
 }
 
 /// Threads of an elementwise block, and most blocks of one: the rest is a loop in the kernel.
@@ -262,9 +262,9 @@ impl Call {
     /// The kernel's name in its source: with what activations are stored in, where that is not f32.
     #[must_use]
     pub fn name(&self) -> String {
-        match self.held {
+        match self.stored_in {
             DType::F32 => self.kernel.to_owned(),
-            held => format!("{}_as_{held}", self.kernel),
+            stored_in => format!("{}_as_{stored_in}", self.kernel),
         }
     }
 }
@@ -272,9 +272,9 @@ impl Call {
 impl Launches {
     /// None yet, with activations stored so.
     #[must_use]
-    pub fn of(held: DType) -> Self {
+    pub fn of(stored_in: DType) -> Self {
         Self {
-            held,
+            stored_in,
             ..Self::default()
         }
     }
@@ -298,7 +298,7 @@ impl Launches {
         self.call(Call {
             source,
             kernel,
-            held: self.held,
+            stored_in: self.stored_in,
             grid: [blocks, 1],
             block: THREADS,
             shared: 0,
@@ -314,9 +314,9 @@ impl Launches {
 
     /// A cast of so many elements, by the name of its kernel.
     pub fn cast(&mut self, kernel: &'static str, from: Operand, to: Operand, n: u64) {
-        let held = std::mem::take(&mut self.held);
+        let stored_in = std::mem::take(&mut self.stored_in);
         self.fours("cast", kernel, n, args![from, to, n]);
-        self.held = held;
+        self.stored_in = stored_in;
     }
 
     /// What is stored in 16 bits or in blocks as so many numbers in f32; `None` where there is no kernel that does it.
@@ -339,9 +339,9 @@ impl Launches {
     ) -> Option<()> {
         let (source, [single, half]) = packed.rule().kernels()?;
         let kernel = if rounded { half } else { single };
-        let held = std::mem::take(&mut self.held);
+        let stored_in = std::mem::take(&mut self.stored_in);
         self.fours(source.name, kernel, n, args![from, to, first, n]);
-        self.held = held;
+        self.stored_in = stored_in;
         Some(())
     }
 
@@ -359,7 +359,7 @@ impl Launches {
         self.call(Call {
             source,
             kernel,
-            held: self.held,
+            stored_in: self.stored_in,
             grid: [rows as u32, 1],
             block,
             shared: 0,
@@ -383,7 +383,7 @@ impl Launches {
         self.call(Call {
             source,
             kernel,
-            held: self.held,
+            stored_in: self.stored_in,
             grid: [1, 1],
             block,
             shared: 0,
@@ -428,7 +428,7 @@ impl Launches {
         self.call(Call {
             source,
             kernel,
-            held: self.held,
+            stored_in: self.stored_in,
             grid: [blocks, runs as u32],
             block: 128,
             shared: 0,
@@ -440,7 +440,7 @@ impl Launches {
                 self.call(Call {
                     source: combine.0,
                     kernel: combine.1,
-                    held: DType::F32,
+                    stored_in: DType::F32,
                     grid: [blocks, 1],
                     block: 128,
                     shared: 0,
@@ -453,7 +453,7 @@ impl Launches {
 
 /// What the operands with these numbers are all stored in, if kernels know it: f32, or the same 16 bits. All others
 /// are stored as they are computed, in f32 and indices.
-pub(super) fn held(cx: &SizedCx, inputs: &[usize], outputs: &[usize]) -> Option<DType> {
+pub(super) fn stored_in(cx: &SizedCx, inputs: &[usize], outputs: &[usize]) -> Option<DType> {
     let mut found: Option<DType> = None;
     let all = [(&cx.inputs, inputs), (&cx.outputs, outputs)];
     for (list, own) in all {
@@ -473,5 +473,5 @@ pub(super) fn held(cx: &SizedCx, inputs: &[usize], outputs: &[usize]) -> Option<
 
 /// Whether every float operand is stored as f32.
 pub(super) fn is_single(cx: &SizedCx) -> Option<()> {
-    held(cx, &[], &[]).map(drop)
+    stored_in(cx, &[], &[]).map(drop)
 }

@@ -24,7 +24,7 @@ mod updates;
 use case::{Case, bytes};
 use cases::cases;
 use chains::chains;
-use emulator::{emulate, in_namespace, is_held, kernels};
+use emulator::{emulate, in_namespace, is_stored_in, kernels};
 use updates::updates;
 
 /// Elements of an output, floats as f64; whether two are alike.
@@ -147,7 +147,7 @@ fn every_op_on_the_device_agrees_with_the_cpu() {
                 compared += of_rounded.compare(i, own.dtype(), &answer[place], &what);
                 continue;
             }
-            if let Some((dtype, _, _)) = &case.held {
+            if let Some((dtype, _, _)) = &case.stored_in {
                 compared += near_as_held(case, own, &answer[place], *dtype, &what);
                 continue;
             }
@@ -219,13 +219,14 @@ fn every_kernel_is_launched_and_every_launch_has_a_kernel() {
             .strip_prefix(include_str!("common.cuh"))
             .expect("the common part first");
         for kernel in kernels(own) {
-            for held in [DType::F32, DType::F16, DType::BF16] {
-                let name = in_namespace(&kernel, held);
+            for stored_in in [DType::F32, DType::F16, DType::BF16] {
+                let name = in_namespace(&kernel, stored_in);
                 // Products make f32 or bf16.
                 let of_product = ["matmul", "thin_product"].contains(&source.name)
                     || kernel.starts_with("bias_");
-                let never = !reads_activations(own, &kernel) || (of_product && held == DType::F16);
-                let known = held == DType::F32 || is_held(own) && !never;
+                let never =
+                    !reads_activations(own, &kernel) || (of_product && stored_in == DType::F16);
+                let known = stored_in == DType::F32 || is_stored_in(own) && !never;
                 assert!(
                     !known || launched.contains(&(source.name, name.clone())),
                     "{}/{name} is never launched",

@@ -6,7 +6,7 @@ use super::super::types::Real;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{CHUNK, Elementary, row_sum, simd};
 use super::{
@@ -39,7 +39,7 @@ impl OpRule for LayerNorm {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
         list.rows(
             "layer_norm",

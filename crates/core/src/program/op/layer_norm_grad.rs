@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks_of_rows, part, row_sum, row_sum_of_two, simd};
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
@@ -29,7 +29,7 @@ impl OpRule for LayerNormGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
         list.rows(
             "layer_norm_grad",

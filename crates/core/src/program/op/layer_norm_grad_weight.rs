@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    held, source,
+    source, stored_in,
 };
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -31,7 +31,7 @@ impl OpRule for LayerNormGradWeight {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[])?);
         let name = "layer_norm_grad_weight";
         list.column_sums(
             (name, name),

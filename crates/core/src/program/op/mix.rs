@@ -4,7 +4,7 @@ use super::super::types::Real;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks, part, simd};
 use super::{At, Builder, Io, Kernel, MixGrad, OpError, OpRule, SizedCx, TensorType, Value};
@@ -37,7 +37,7 @@ impl OpRule for Mix {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[0])?);
         let n = cx.elements(0);
         list.fours(
             "mix",

@@ -6,7 +6,7 @@ use super::super::types::Real;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{CHUNK, Elementary, part, row_sum_of_two, simd};
 use super::mix::gate;
@@ -32,7 +32,7 @@ impl OpRule for MixGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1, 2], &[0, 1])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1, 2], &[0, 1])?);
         let (n, temperature) = (cx.elements(0), self.temperature.get());
         let blocks = n.div_ceil(CHUNK as u64);
         let sums = list.scratch(8 * blocks);

@@ -4,7 +4,7 @@ use super::super::types::DType;
 use super::launch::{
     Call, KernelSource, Launches,
     Operand::{Fault, In},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::{Io, Kernel, OpError, OpRule, SizedCx, TensorType};
 
@@ -50,8 +50,8 @@ impl OpRule for MoveRows {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let inputs: &[usize] = if self.within { &[] } else { &[2] };
-        let held = held(cx, inputs, &[])?;
-        let mut list = Launches::of(held);
+        let stored_in = stored_in(cx, inputs, &[])?;
+        let mut list = Launches::of(stored_in);
         let from = if self.within { 0 } else { 2 };
         let kernel = match self.within {
             true => "copy_rows",
@@ -60,7 +60,7 @@ impl OpRule for MoveRows {
         list.call(Call {
             source: "move_rows",
             kernel,
-            held,
+            stored_in,
             grid: [cx.rows(1) as u32, PARTS],
             block: 256,
             shared: 0,

@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{for_chunks_of_rows, part, simd};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, SumRowsProduct, TensorType, Value};
@@ -26,7 +26,7 @@ impl OpRule for MulRows {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (rows, d) = (cx.rows(0), cx.width(0));
         list.rows(
             "mul_rows",

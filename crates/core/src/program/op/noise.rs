@@ -4,7 +4,7 @@ use super::super::types::DType;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks_of_rows, part, simd};
 use super::random::{GROUP, group_of_normals};
@@ -39,7 +39,7 @@ impl OpRule for Noise {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (rows, d, [k0, k1]) = (cx.rows(0), cx.width(0), self.stream);
         let args = args![In(0), In(1), In(2), Out(0), d as u32, k0, k1];
         list.rows("noise", "noise", rows, d.div_ceil(4), args);

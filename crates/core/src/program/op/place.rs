@@ -4,7 +4,7 @@ use super::super::types::{DType, Real};
 use super::launch::{
     KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{add_to, for_chunks_of_rows, part};
 use super::{
@@ -42,7 +42,7 @@ impl OpRule for Place {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (n, d) = (cx.rows(0), cx.width(0));
         let (count, add) = (cx.rows(1) as u32, u32::from(self.add));
         let args = args![In(0), In(1), In(2), Out(0), Fault, count, d as u32, add];

@@ -5,7 +5,7 @@ use super::attention::sequences;
 use super::launch::{
     KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::part;
 use super::{At, Builder, Io, Kernel, OpError, OpRule, PrependGrad, SizedCx, TensorType, Value};
@@ -61,7 +61,7 @@ impl OpRule for Prepend {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (tokens, d) = (cx.rows(0) as u32, cx.width(0) as u32);
         let sequences = cx.elements(2).saturating_sub(1);
         let args = args![

@@ -4,7 +4,7 @@ use super::attention::sequences;
 use super::launch::{
     KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{add_to, part};
 use super::{Io, Kernel, OpError, OpRule, Prepend, SizedCx, TensorType};
@@ -35,7 +35,7 @@ impl OpRule for PrependGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let out = cx.outputs.first()?;
         let sequences = cx.elements(1).saturating_sub(1);
         let (count, own) = (self.0.count, self.0.own);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::launch::{
     Call, KernelSource, Launches,
     Operand::{self, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{
     CHUNK, Elementary, add_to, column_fold, column_sums_scratch, part, row_highest, row_sum, simd,
@@ -107,7 +107,7 @@ impl OpRule for Reduce {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[])?);
         let (n, rows, d) = (cx.elements(0), cx.rows(0), cx.width(0));
         let (runs, row_runs) = match self.kind {
             ReduceKind::Sum | ReduceKind::Mean => ("reduce_sum", "reduce_sum_rows"),
@@ -144,7 +144,7 @@ impl OpRule for Reduce {
                         ReduceKind::Max => "reduce_max",
                         _ => "reduce_sum",
                     };
-                    list.held = DType::F32;
+                    list.stored_in = DType::F32;
                     reduce_runs(&mut list, combine, scratch, Out(0), (1, parts, parts));
                 }
                 n
@@ -152,7 +152,7 @@ impl OpRule for Reduce {
         };
         if self.kind == ReduceKind::Mean {
             let n = cx.outputs.first()?.elements();
-            list.held = DType::F32;
+            list.stored_in = DType::F32;
             list.each("reduce", "reduce_divide", n, args![Out(0), n, count as f32]);
         }
         Some(list)
@@ -247,7 +247,7 @@ fn reduce_runs(
     list.call(Call {
         source: "reduce",
         kernel,
-        held: list.held,
+        stored_in: list.stored_in,
         grid: [runs as u32, 1],
         block,
         shared: 0,

@@ -1,7 +1,7 @@
 //! `reshape`: the same elements in the same order, as another shape.
 
 use super::super::types::Shape;
-use super::launch::{KernelSource, Launch, Launches, Operand::In, Operand::Out, held};
+use super::launch::{KernelSource, Launch, Launches, Operand::In, Operand::Out, stored_in};
 use super::math::{for_chunks, part};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value};
 use crate::program::types::Dim;
@@ -39,7 +39,7 @@ impl OpRule for Reshape {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let (from, to) = (In(0), Out(0));
         list.list.push(Launch::Copy { from, to });
         Some(list)

@@ -4,7 +4,7 @@ use super::super::types::Real;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks_of_rows, part, row_sum, simd};
 use super::{
@@ -59,7 +59,7 @@ impl OpRule for RmsNorm {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let w = cx.elements(1);
         list.rows(
             "rms_norm",

@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks_of_rows, part, row_sum_of_two, simd};
 use super::rms_norm::reciprocal;
@@ -29,7 +29,7 @@ impl OpRule for RmsNormGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[0])?);
         let w = cx.elements(2);
         list.rows(
             "rms_norm_grad",

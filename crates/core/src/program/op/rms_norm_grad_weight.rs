@@ -4,7 +4,7 @@ use super::super::types::Real;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
 use super::rms_norm::reciprocal;
@@ -50,7 +50,7 @@ impl OpRule for RmsNormGradWeight {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[])?);
         let (runs, w) = (self.runs(cx.elements(0)), self.width);
         let name = "rms_norm_grad_weight";
         let scales = list.scratch(4 * runs);

@@ -7,7 +7,7 @@ use super::super::types::{DType, Real};
 use super::launch::{
     Call, KernelSource, Launch, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks_of_rows, part, simd};
 use super::{At, Builder, Cost, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType, Value};
@@ -147,8 +147,8 @@ impl OpRule for Rotary {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let held = held(cx, &[0], &[0])?;
-        let mut list = Launches::of(held);
+        let stored_in = stored_in(cx, &[0], &[0])?;
+        let mut list = Launches::of(stored_in);
         let (rows, d, pairs) = (cx.rows(0), cx.width(0), self.pairs());
         let mut upload = |of: &Frequencies| {
             let to = list.scratch(4 * pairs as u64);
@@ -166,7 +166,7 @@ impl OpRule for Rotary {
         list.call(Call {
             source: "rotary",
             kernel: "rotary",
-            held,
+            stored_in,
             grid: [rows as u32, 1],
             block: (d / 2).next_multiple_of(32).clamp(32, 256) as u32,
             shared: 8 * pairs as u32,

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::launch::{
     Arg, KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, simd};
 use super::places::{Places, TILE, turn};
@@ -53,7 +53,7 @@ impl OpRule for SampledProduct {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let first = usize::from(self.onto);
-        let mut list = Launches::of(held(cx, &[first, first + 1], &[])?);
+        let mut list = Launches::of(stored_in(cx, &[first, first + 1], &[])?);
         let Places {
             rows,
             columns,

@@ -6,7 +6,7 @@ use super::super::types::{DType, Dim};
 use super::launch::{
     KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::{
     At, Builder, Gather, Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType, Value,
@@ -38,7 +38,7 @@ impl OpRule for Scatter {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let held = held(cx, &[1], &[])?;
+        let stored_in = stored_in(cx, &[1], &[])?;
         let mut list = Launches::default();
         let (n, rows) = (
             cx.elements(0),
@@ -46,7 +46,7 @@ impl OpRule for Scatter {
         );
         let d = cx.outputs.first()?.dims.get(1).copied().unwrap_or(1) as u64;
         list.fours("fill", "fill", rows * d, args![Out(0), rows * d, 0.0_f32]);
-        list.held = held;
+        list.stored_in = stored_in;
         list.rows(
             "scatter",
             "scatter",

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::launch::{
     Arg, Call, KernelSource, Launches,
     Operand::{Fault, In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, simd};
 use super::places::{Places, TILE};
@@ -83,7 +83,7 @@ impl OpRule for SparseProduct {
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let first = self.x();
         let acts: Vec<usize> = (0..=first).collect();
-        let mut list = Launches::of(held(cx, &acts, &[0])?);
+        let mut list = Launches::of(stored_in(cx, &acts, &[0])?);
         let (n, (_, to)) = (cx.rows(first), self.widths());
         let Places {
             rows,
@@ -107,11 +107,11 @@ impl OpRule for SparseProduct {
             segment.unwrap_or(0),
             cx.elements(first + 2) as u32
         ]);
-        let held = list.held;
+        let stored_in = list.stored_in;
         list.call(Call {
             source: "sparse_product",
             kernel: "sparse_product",
-            held,
+            stored_in,
             grid: [n.div_ceil(128) as u32, to.div_ceil(32)],
             block: 128,
             shared: 0,

@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    held, source,
+    source, stored_in,
 };
 use super::math::{Elementary, column_sums, column_sums_scratch, part, simd};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -26,7 +26,7 @@ impl OpRule for SumRows {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[])?);
         list.column_sums(
             ("sum_rows", "sum_rows"),
             (cx.rows(0), cx.width(0)),

@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    held, source,
+    source, stored_in,
 };
 use super::math::{column_sums, column_sums_scratch, part, simd};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -26,7 +26,7 @@ impl OpRule for SumRowsProduct {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[])?);
         list.column_sums(
             ("sum_rows_product", "sum_rows_product"),
             (cx.rows(0), cx.width(0)),

@@ -65,7 +65,7 @@ impl Storage {
 
     /// Bytes held (capacity, not length).
     #[must_use]
-    pub const fn held(&self) -> u64 {
+    pub const fn allocated(&self) -> u64 {
         let bytes = match self {
             Self::F64(v) => v.capacity() * 8,
             Self::F32(v) => v.capacity() * 4,
@@ -185,7 +185,7 @@ impl Tensor {
     /// Bytes held (capacity, not length).
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.storage.held()
+        self.storage.allocated()
     }
 
     /// The elements.

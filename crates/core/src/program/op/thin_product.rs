@@ -86,7 +86,7 @@ impl Thin {
         list.call(Call {
             source: SOURCE.name,
             kernel,
-            held: if narrow { DType::BF16 } else { DType::F32 },
+            stored_in: if narrow { DType::BF16 } else { DType::F32 },
             grid: grid.map(|n| n as u32),
             block,
             shared: 0,

@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_chunks, part, simd};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, UnaryGrad, Value};
@@ -183,7 +183,7 @@ impl OpRule for Unary {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0], &[0])?);
         let n = cx.elements(0);
         list.fours("unary", self.kind.kernel(), n, args![In(0), Out(0), n]);
         Some(list)

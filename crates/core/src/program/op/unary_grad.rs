@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{Elementary, for_operands, simd};
 use super::unary::each_kind;
@@ -49,7 +49,7 @@ impl OpRule for UnaryGrad {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[0])?);
         let n = cx.elements(0);
         list.fours(
             "unary_grad",

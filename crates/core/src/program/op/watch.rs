@@ -4,7 +4,7 @@ use super::super::types::Real;
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{for_chunks, part};
 use super::{
@@ -79,7 +79,7 @@ impl OpRule for Watch {
     }
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
-        let mut list = Launches::of(held(cx, &[0, 1], &[0])?);
+        let mut list = Launches::of(stored_in(cx, &[0, 1], &[0])?);
         let n = cx.elements(0);
         list.fours("watch", "watch", n, args![In(0), Out(0), n]);
         Some(list)

@@ -3,7 +3,7 @@
 use super::launch::{
     Arg, KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{for_chunks_of_rows, part};
 use super::{At, Builder, Io, Kernel, OpError, OpRule, SizedCx, TensorType, Value, WindowGrad};
@@ -64,7 +64,7 @@ impl OpRule for Window {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let features: Vec<usize> = (1..cx.inputs.len()).collect();
-        let mut list = Launches::of(held(cx, &features, &[0])?);
+        let mut list = Launches::of(stored_in(cx, &features, &[0])?);
         let (k, rows, d) = (self.slots.len() as u32, cx.rows(1), cx.width(0));
         for (c, slot) in self.slots.iter().enumerate() {
             let mut args = args![

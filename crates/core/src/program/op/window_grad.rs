@@ -3,7 +3,7 @@
 use super::launch::{
     KernelSource, Launches,
     Operand::{In, Out},
-    args, held, source,
+    args, source, stored_in,
 };
 use super::math::{add_to, column_sums, column_sums_scratch, for_chunks_of_rows};
 use super::{Io, Kernel, Machine, OpError, OpRule, SizedCx, TensorType};
@@ -46,13 +46,13 @@ impl OpRule for WindowGrad {
 
     fn launches(&self, cx: &SizedCx) -> Option<Launches> {
         let features: Vec<usize> = (1..cx.outputs.len()).collect();
-        let held = held(cx, &[0], &features)?;
+        let stored_in = stored_in(cx, &[0], &features)?;
         // A feature of two slots is added up where it is stored.
         let shared = |i| self.slots.iter().filter(|&&slot| slot == Some(i)).count() > 1;
-        if held.is_half() && (0..self.features).any(shared) {
+        if stored_in.is_half() && (0..self.features).any(shared) {
             return None;
         }
-        let mut list = Launches::of(held);
+        let mut list = Launches::of(stored_in);
         let (k, d) = (self.slots.len() as u64, cx.width(0));
         let tokens = cx.rows(0) / k.max(1);
         list.column_sums(

@@ -62,7 +62,7 @@ impl Pieces {
     /// Of the states in input `first` and the head behind it; `None` if no kernel takes these operands.
     pub fn of(op: &HeadLoss, cx: &SizedCx, first: usize, list: &mut Launches) -> Option<Self> {
         let (rows, vocabulary, width) = sizes(cx, first);
-        let held = cx.inputs.get(first + 1)?.stored;
+        let stored_in = cx.inputs.get(first + 1)?.stored;
         let others = cx
             .inputs
             .iter()
@@ -74,7 +74,7 @@ impl Pieces {
             return None;
         }
         let rounds = op.precision == Precision::Bf16;
-        let load = match (held, rounds) {
+        let load = match (stored_in, rounds) {
             (Format::Plain(DType::F32), false) | (Format::Plain(DType::BF16), true) => None,
             (Format::Plain(DType::F32), true) => Some(Load::Kernel("head_piece_narrow")),
             (Format::Plain(DType::BF16), false) => Some(Load::Kernel("head_piece_wide")),
@@ -119,7 +119,7 @@ impl Pieces {
             },
             load,
             columns,
-            stored: held,
+            stored: stored_in,
             first,
         })
     }
@@ -259,7 +259,7 @@ struct Targets {
 
 /// What the launches of a loss have told of the rows.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct OfRows {
     /// Sums of exponentials, in doubles; then the rows' losses.
     sums: Operand,
     /// The targets' logits, the largest ones, and their tokens.
@@ -282,7 +282,7 @@ pub(super) fn forward(op: &HeadLoss, cx: &SizedCx) -> Option<Launches> {
     let sums = list.scratch(8 * rows);
     let [owns, highs, bests] = [(); 3].map(|()| list.scratch(4 * rows));
     let targets = op.makes_gradient().then(|| pieces.targets(&mut list));
-    let told = Told {
+    let of_rows = OfRows {
         sums,
         owns,
         highs,
@@ -291,20 +291,20 @@ pub(super) fn forward(op: &HeadLoss, cx: &SizedCx) -> Option<Launches> {
     };
     for piece in pieces.each() {
         pieces.make(&mut list, piece);
-        pieces.tell(&mut list, piece, told);
-        if let Some((states, _)) = told.states {
+        pieces.tell(&mut list, piece, of_rows);
+        if let Some((states, _)) = of_rows.states {
             pieces.add_weighted(&mut list, piece, states);
         }
     }
-    pieces.finish(&mut list, told, op.gradient);
+    pieces.finish(&mut list, of_rows, op.gradient);
     Some(list)
 }
 
 impl Pieces {
     /// Adds a piece's logits to what is told of the rows, and turns them into weights where the states' gradient is made.
-    fn tell(&self, list: &mut Launches, piece: Piece, told: Told) {
+    fn tell(&self, list: &mut Launches, piece: Piece, of_rows: OfRows) {
         let (source, n) = ("head_loss", piece.columns);
-        let weights = match (told.states, self.precision) {
+        let weights = match (of_rows.states, self.precision) {
             (None, _) => 0_u32,
             (Some(_), Precision::Bf16) => 2,
             (Some(_), _) => 1,
@@ -316,7 +316,7 @@ impl Pieces {
                 copied: Some(words),
                 ..
             },
-        )) = told.states
+        )) = of_rows.states
         {
             let args = args![
                 self.head,
@@ -328,16 +328,16 @@ impl Pieces {
             ];
             list.rows(source, "head_loss_targets", self.rows, words, args);
         }
-        let states = told.states.map_or(Arg::Null, |(to, _)| Arg::At(to));
+        let states = of_rows.states.map_or(Arg::Null, |(to, _)| Arg::At(to));
         let args = args![
             self.logits,
             weights,
             self.bias,
             In(2),
-            told.sums,
-            told.owns,
-            told.highs,
-            told.bests,
+            of_rows.sums,
+            of_rows.owns,
+            of_rows.highs,
+            of_rows.bests,
             states,
             Fault,
             n as u32,
@@ -349,7 +349,7 @@ impl Pieces {
         list.call(Call {
             source,
             kernel: "head_loss_piece",
-            held: list.held,
+            stored_in: list.stored_in,
             grid: [self.rows as u32, 1],
             block: n.div_ceil(HELD).next_multiple_of(32) as u32,
             shared: 0,
@@ -358,15 +358,15 @@ impl Pieces {
     }
 
     /// What is told of all pieces as results.
-    fn finish(&self, list: &mut Launches, told: Told, gradient: StatesGradient) {
+    fn finish(&self, list: &mut Launches, of_rows: OfRows, gradient: StatesGradient) {
         let (source, rows) = ("head_loss", self.rows);
-        let Told {
+        let OfRows {
             sums,
             owns,
             highs,
             bests,
             states,
-        } = told;
+        } = of_rows;
         let factors = states.map(|_| list.scratch(8 * rows));
         let args = args![
             sums,

@@ -13,7 +13,7 @@ pub(super) struct Case {
     /// What is launched, if it is no single application.
     pub(super) given: Option<Launches>,
     /// Which inputs and outputs are stored in 16 bits, and in which.
-    pub(super) held: Option<(DType, Vec<usize>, Vec<usize>)>,
+    pub(super) stored_in: Option<(DType, Vec<usize>, Vec<usize>)>,
     /// The input that holds the offsets of sequences.
     pub(super) offsets: Option<usize>,
 }
@@ -26,20 +26,20 @@ impl Case {
             taken: None,
             bad: false,
             given: None,
-            held: None,
+            stored_in: None,
             offsets: None,
         }
     }
 
     /// The same with some operands stored in 16 bits.
-    pub(super) fn held(&self, dtype: DType, inputs: &[usize], outputs: &[usize]) -> Self {
+    pub(super) fn stored_in(&self, dtype: DType, inputs: &[usize], outputs: &[usize]) -> Self {
         let own = self.inputs.iter().enumerate();
         let own = own.map(|(i, x)| match inputs.contains(&i) {
             true => x.cast(dtype),
             false => x.clone(),
         });
         Self {
-            held: Some((dtype, inputs.to_vec(), outputs.to_vec())),
+            stored_in: Some((dtype, inputs.to_vec(), outputs.to_vec())),
             offsets: self.offsets,
             ..Self::new(self.op.clone(), own.collect())
         }
@@ -48,7 +48,7 @@ impl Case {
     /// Types of the inputs, as computed and stored.
     pub(super) fn types(&self) -> Vec<TensorType> {
         let all = self.inputs.iter().enumerate();
-        all.map(|(i, x)| match &self.held {
+        all.map(|(i, x)| match &self.stored_in {
             Some((dtype, inputs, _)) if inputs.contains(&i) => TensorType {
                 dtype: DType::F32,
                 ..ty(x)
@@ -61,7 +61,7 @@ impl Case {
 
     /// What the CPU makes of the inputs: of those stored in 16 bits, widened; what is so stored, rounded.
     pub(super) fn expected(&self) -> Vec<Tensor> {
-        let Some((dtype, inputs, outputs)) = &self.held else {
+        let Some((dtype, inputs, outputs)) = &self.stored_in else {
             return eval(&self.op, &self.inputs, 2);
         };
         let wide = self.inputs.iter().enumerate();
@@ -137,11 +137,11 @@ impl Case {
             .rule()
             .infer(&types.iter().collect::<Vec<_>>())
             .unwrap_or_else(|e| panic!("{:?}: {e}", self.op));
-        let held = |(i, ty): (usize, TensorType)| match &self.held {
+        let stored_in = |(i, ty): (usize, TensorType)| match &self.stored_in {
             Some((dtype, _, outputs)) if outputs.contains(&i) => ty.stored_as(*dtype),
             _ => ty,
         };
-        made.into_iter().enumerate().map(held).collect()
+        made.into_iter().enumerate().map(stored_in).collect()
     }
 
     /// The batch, as the offsets say.

@@ -7,7 +7,7 @@ use super::*;
 type Activations = fn(&Op, usize) -> (Vec<usize>, Vec<usize>);
 
 /// A case with activations stored in 16 bits, all of them and some.
-fn held(case: &Case, activations: Activations) -> Vec<Case> {
+fn stored_in(case: &Case, activations: Activations) -> Vec<Case> {
     let single = |x: &Tensor| matches!(x.dtype(), DType::F32 | DType::U32);
     let (reads, makes) = activations(&case.op, case.inputs.len());
     if case.precision() == Precision::Tf32 || !reads.iter().all(|&i| single(&case.inputs[i])) {
@@ -19,13 +19,13 @@ fn held(case: &Case, activations: Activations) -> Vec<Case> {
     }
     let mut list = Vec::new();
     for dtype in [DType::F16, DType::BF16] {
-        list.push(case.held(dtype, &reads, &makes));
+        list.push(case.stored_in(dtype, &reads, &makes));
     }
     // Beside operands in f32: what goes from f32 to 16 bits, and from there.
-    list.push(case.held(DType::BF16, &reads, &[]));
-    list.push(case.held(DType::F16, reads.get(..1).unwrap_or_default(), &makes));
+    list.push(case.stored_in(DType::BF16, &reads, &[]));
+    list.push(case.stored_in(DType::F16, reads.get(..1).unwrap_or_default(), &makes));
     if matches!(case.op, Op::MatMul(_)) && case.inputs[1].dtype() == DType::F32 {
-        list.push(case.held(DType::BF16, &[0, 1], &[]));
+        list.push(case.stored_in(DType::BF16, &[0, 1], &[]));
     }
     list
 }
@@ -58,7 +58,7 @@ fn of_op(own: Fixtures) -> Vec<Case> {
     let mut all: Vec<Case> = samples.chain(own.cases).map(case).collect();
     let mut more: Vec<Case> = all.iter().flat_map(in_place).collect();
     if let Some(activations) = own.activations {
-        more.extend(all.iter().flat_map(|case| held(case, activations)));
+        more.extend(all.iter().flat_map(|case| stored_in(case, activations)));
     }
     all.extend(more);
     let bad = |case: Case| Case { bad: true, ..case };
@@ -71,7 +71,7 @@ pub(super) fn cases() -> Vec<Case> {
     let all: Vec<Case> = fixtures.flat_map(|(_, own)| of_op(own)).collect();
     let count = |is: fn(&Case) -> bool| all.iter().filter(|case| is(case)).count();
     assert!(count(|case| case.taken.is_some()) > 40);
-    assert!(count(|case| case.held.is_some()) > 300);
+    assert!(count(|case| case.stored_in.is_some()) > 300);
     assert!(count(|case| case.bad) > 10);
     all
 }

@@ -55,7 +55,11 @@ fn encode(out: &mut Vec<u8>, launch: &Launch, place: &dyn Fn(Operand) -> u32) {
     match launch {
         Launch::Call(call) => {
             out.push(0);
-            let name = format!("{}/{}", in_namespace(call.source, call.held), call.name());
+            let name = format!(
+                "{}/{}",
+                in_namespace(call.source, call.stored_in),
+                call.name()
+            );
             word(out, name.len() as u32);
             out.extend(name.as_bytes());
             for x in [call.grid[0], call.grid[1], call.block, call.shared] {
@@ -128,10 +132,10 @@ fn word(out: &mut Vec<u8>, x: u32) {
 }
 
 /// The namespace of a source with activations stored so.
-pub(super) fn in_namespace(source: &str, held: DType) -> String {
-    match held {
+pub(super) fn in_namespace(source: &str, stored_in: DType) -> String {
+    match stored_in {
         DType::F32 => source.to_owned(),
-        held => format!("{source}_as_{held}"),
+        stored_in => format!("{source}_as_{stored_in}"),
     }
 }
 
@@ -163,7 +167,7 @@ pub(super) fn kernels(text: &str) -> Vec<String> {
 }
 
 /// Whether a source's kernels know activations in 16 bits.
-pub(super) fn is_held(own: &str) -> bool {
+pub(super) fn is_stored_in(own: &str) -> bool {
     own.contains("void NAMED(")
 }
 
@@ -179,16 +183,16 @@ fn program() -> String {
             .text
             .strip_prefix(common)
             .expect("the common part first");
-        let kinds: &[DType] = match is_held(own) {
+        let kinds: &[DType] = match is_stored_in(own) {
             true => &[DType::F32, DType::F16, DType::BF16],
             false => &[DType::F32],
         };
-        for &held in kinds {
-            let name = in_namespace(source.name, held);
-            text.push_str(storage_line(held));
+        for &stored_in in kinds {
+            let name = in_namespace(source.name, stored_in);
+            text.push_str(storage_line(stored_in));
             text.push_str(&format!("namespace of_{name} {{\n{own}\n}}\n"));
             table.extend(kernels(own).iter().map(|k| {
-                let kernel = in_namespace(k, held);
+                let kernel = in_namespace(k, stored_in);
                 format!("KERNEL({name}, {kernel})")
             }));
             for name in ["HELD", "NAMED", "ATTENTION", "ATTENTION_GRAD"] {
@@ -223,9 +227,9 @@ fn about(case: &Case) -> Json {
         "taken": case.taken,
         "bad": case.bad,
         "given": case.given.is_some(),
-        "held": case.held.as_ref().map(|(dtype, _, _)| dtype.to_string()),
+        "held": case.stored_in.as_ref().map(|(dtype, _, _)| dtype.to_string()),
         "precision": precision,
-        "same_bits": same_bits().contains(&case.op.name()) && case.held.is_none(),
+        "same_bits": same_bits().contains(&case.op.name()) && case.stored_in.is_none(),
     })
 }
 
