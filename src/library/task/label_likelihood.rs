@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::calibration::{CALIBRATE, Calibration, gathered};
-use super::{Answer, Asked, Gathered, Head, Reads, Task, TaskKind};
+use super::{Answer, Asked, Gathered, Head, Names, Reads, Scored, Task, TaskKind};
 use crate::library::counts::to_u32;
 use crate::library::data::form::{Form, Learn};
 use crate::library::data::tokens::{EncodedSet, Target};
@@ -160,6 +160,10 @@ impl Task for LabelLikelihood {
                 .map(|begin| (begin..(begin + labels).min(places.end)).map(one).collect())
                 .collect()
         }))
+    }
+
+    fn cells(&self, names: Names<'_>, _: Scored<'_>) -> Vec<String> {
+        vec![String::new(); 2 + names.classes.len()]
     }
 
     fn answers(&self, _: &[String], _: super::Form) -> Result<Vec<Added>, String> {
