@@ -15,6 +15,7 @@
 //! tokenizer are part of the program, so it runs where the repository is not; `--peftc` names the compiler then.
 //! `--jobs N` runs N recipes at once. The memory of the whole GPU is watched only with one job.
 
+mod asked;
 mod confine;
 mod decoders;
 mod dice;
@@ -27,11 +28,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use peftc::library::derive::DECOMPOSITION;
 use serde_json::Value;
 
+use asked::Asked;
 use confine::Cage;
 use draw::Draw;
 use tally::{Card, Row, Tally, error};
@@ -53,68 +55,6 @@ const TALES: [(&str, &str); 2] = [
 const REFUSED: i32 = 2;
 /// So many refused recipes in a row mean that something else is wrong.
 const MOST_REFUSED: u64 = 50;
-
-struct Asked {
-    draws: u64,
-    seed: u64,
-    only: Option<u64>,
-    device: String,
-    precision: Option<String>,
-    peftc: Option<PathBuf>,
-    limit: Option<Duration>,
-    confine: bool,
-    verbose: bool,
-    csv: Option<PathBuf>,
-    keep: Option<PathBuf>,
-    /// How many draws run at once.
-    jobs: usize,
-}
-
-impl Asked {
-    fn from_args() -> Result<Self, String> {
-        let mut asked = Self {
-            draws: 300,
-            seed: 7,
-            only: None,
-            device: "cpu".to_owned(),
-            precision: None,
-            peftc: None,
-            limit: None,
-            confine: false,
-            verbose: false,
-            csv: None,
-            keep: None,
-            jobs: 1,
-        };
-        let mut args = std::env::args().skip(1);
-        while let Some(arg) = args.next() {
-            match arg.as_str() {
-                "--verbose" => asked.verbose = true,
-                "--confine" => asked.confine = true,
-                _ => {}
-            }
-            if matches!(arg.as_str(), "--verbose" | "--confine") {
-                continue;
-            }
-            let value = args.next().ok_or(format!("`{arg}` lacks a value"))?;
-            let number = || value.parse().map_err(|_| format!("`{value}` is no number"));
-            match arg.as_str() {
-                "--draws" => asked.draws = number()?,
-                "--seed" => asked.seed = number()?,
-                "--only" => asked.only = Some(number()?),
-                "--device" => asked.device = value,
-                "--precision" => asked.precision = Some(value),
-                "--peftc" => asked.peftc = Some(value.into()),
-                "--limit" => asked.limit = Some(Duration::from_secs(number()?)),
-                "--csv" => asked.csv = Some(value.into()),
-                "--keep" => asked.keep = Some(value.into()),
-                "--jobs" => asked.jobs = number()?.max(1) as usize,
-                _ => return Err(format!("there is no argument `{arg}`")),
-            }
-        }
-        Ok(asked)
-    }
-}
 
 /// The compiler: it lies one folder above the examples.
 fn binary() -> Result<PathBuf, String> {
