@@ -54,7 +54,7 @@ pub fn extremes(recipe: &Recipe) -> Vec<Edit> {
         for adapter in [
             "lora { rank = 16, alpha = 1e300 }",
             "siva { rank = 16 }",
-            "siva { rank = 16, decomposition = 18446744073709551615 }",
+            "siva { rank = 16, decomposition = 1048576 }",
             "side_lora { rank = 16, exact = true }",
             "last_n { n = 3 }",
             "lst { r = 8, temperature = 1e-300, init = fisher { samples = 18446744073709551615 } }",
