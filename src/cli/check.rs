@@ -93,7 +93,7 @@ impl Check {
         };
         // What is solved for is solved for the recipe as it is written.
         let to_fit = asked.limit().filter(|_| self.solve.is_none());
-        let (world, machine) = (self.common.world(), asked.machine);
+        let world = self.common.world();
         let mut code = exit::DONE;
         let mut recipes = Vec::new();
         for file in &self.files {
@@ -102,9 +102,7 @@ impl Check {
                 ranks: self.ranks.unwrap_or(1),
                 ..Within::alone(Some(&store), to_fit)
             };
-            let compiled = self
-                .common
-                .compile(file, &asked.sets, &world, &machine, within);
+            let compiled = self.common.compile(file, &asked, &world, within);
             let own = self.one(&compiled, (&asked, bandwidth), &mut recipes);
             // 2 before 3 before 1 before 0
             let rank = |c: i32| match c {

@@ -11,7 +11,7 @@ use super::screen::Screen;
 use super::table::{Side, Table};
 use crate::base::units::{About, Bytes, Count};
 use crate::driver::Compiled;
-use crate::exec::run::entry_name;
+use crate::exec::run::is_finished;
 use crate::exec::store::Store;
 use crate::plan::Stage;
 use crate::program::op::Machine;
@@ -111,12 +111,10 @@ impl Diff {
     fn compiled(&self, file: &std::path::Path, asked: &Prepared) -> Compiled {
         let store = store_of(file, self.store.as_deref());
         let world = self.common.world();
-        let machine = asked.machine;
         self.common.compile(
             file,
-            &asked.sets,
+            asked,
             &world,
-            &machine,
             Within::alone(Some(&store), asked.limit()),
         )
     }
@@ -145,7 +143,7 @@ impl Diff {
                     .map_or_else(String::new, |t| About(t).to_string())
             });
             let runs = match pair.after {
-                Some(stage) if finished(store, stage) => "no, it is finished",
+                Some(stage) if is_finished(store, stage) => "no, it is finished",
                 Some(_) => "yes",
                 None => "",
             };
@@ -205,7 +203,7 @@ impl Diff {
                 changes.map(|c| json!({ "part": c.part, "before": c.before, "after": c.after }));
             json!({
                 "name": pair.name, "state": pair.state(), "before": side(pair.before), "after": side(pair.after),
-                "runs": pair.after.map(|s| !finished(store, s)), "changes": changes.collect::<Vec<_>>(),
+                "runs": pair.after.map(|s| !is_finished(store, s)), "changes": changes.collect::<Vec<_>>(),
             })
         };
         json!({
@@ -213,11 +211,6 @@ impl Diff {
             "stages": pairs.iter().map(one).collect::<Vec<_>>(),
         })
     }
-}
-
-/// Whether a store holds what a stage would leave.
-fn finished(store: &Store, stage: &Stage) -> bool {
-    stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some()
 }
 
 /// The stages of the second plan in their order, each with that of the first of the same name; then those that are gone.

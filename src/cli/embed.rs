@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 pub use model::{Model, Row, predict};
 
-use super::options::{Color, Common, Within, out_of, pool_of, store_of, unknown_device};
+use super::options::{Color, Common, Prepared, Within, out_of, pool_of, store_of, unknown_device};
 use super::world::RealWorld;
 use super::{check as checking, doctor, gpu, plan as planning, run as running};
 use crate::base::{Diag, Severity, Sources};
@@ -20,7 +20,7 @@ use crate::driver::Compiled;
 use crate::exec::backend::Device as ExecDevice;
 use crate::exec::observe::Observer;
 use crate::exec::ranks::Ranks;
-use crate::exec::run::{Options, entry_name, run as carry_out};
+use crate::exec::run::{Options, is_finished, run as carry_out};
 use crate::exec::store::Store;
 use crate::files::RunError;
 use crate::plan::Stage;
@@ -181,11 +181,14 @@ impl Job {
     fn compiled(&self, (store, world): (Option<&Path>, &RealWorld)) -> Result<Ready, Error> {
         let machine = self.machine()?;
         let pool = pool_of(machine.threads).map_err(Error::Wrong)?;
-        let card = machine.device.card().map(Card::available);
-        let limit = self.budget.into_iter().chain(card).min();
+        let asked = Prepared {
+            sets: self.sets.clone(),
+            budget: self.budget,
+            machine,
+        };
+        let limit = asked.limit();
         let (common, within) = (self.common(), Within::alone(store, limit));
-        let compiled =
-            pool.install(|| common.compile_here(&self.recipe, &self.sets, world, &machine, within));
+        let compiled = pool.install(|| common.compile_here(&self.recipe, &asked, world, within));
         Ok(Ready {
             machine,
             pool,
@@ -338,7 +341,7 @@ pub fn check(job: &Job) -> Result<Checked, Error> {
         bytes: stage.estimate.needs(),
         trainable: stage.job.parameters().1,
         seconds: stage.seconds(&rates, &ready.machine),
-        finished: stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some(),
+        finished: is_finished(&store, stage),
     };
     let stages: Vec<Need> = plan.stages.iter().map(need).collect();
     let most = stages.iter().map(|s| s.bytes).max().unwrap_or(0);

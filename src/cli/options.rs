@@ -113,44 +113,39 @@ impl Common {
     }
 
     /// Compiles a recipe and prints what is to be said about it.
-    #[expect(clippy::too_many_arguments, reason = "what a recipe is compiled in")]
     pub(super) fn compiled(
         &self,
         file: &Path,
-        sets: &[(String, String)],
+        asked: &Prepared,
         world: &RealWorld,
-        machine: &Machine,
         within: Within<'_>,
     ) -> Compiled {
-        let compiled = self.compile(file, sets, world, machine, within);
+        let compiled = self.compile(file, asked, world, within);
         super::render::report(&compiled.diags, &compiled.sources, self);
         compiled
     }
 
     /// Compiles a recipe in the pool; prompts that were chosen before are taken from the store, and stages
     /// that say `fit = auto` are made to fit a budget.
-    #[expect(clippy::too_many_arguments, reason = "what a recipe is compiled in")]
     pub(super) fn compile(
         &self,
         file: &Path,
-        sets: &[(String, String)],
+        asked: &Prepared,
         world: &RealWorld,
-        machine: &Machine,
         within: Within<'_>,
     ) -> Compiled {
-        self.in_pool(|| self.compile_here(file, sets, world, machine, within))
+        self.in_pool(|| self.compile_here(file, asked, world, within))
     }
 
     /// The same in the pool of the caller.
-    #[expect(clippy::too_many_arguments, reason = "what a recipe is compiled in")]
     pub(super) fn compile_here(
         &self,
         file: &Path,
-        sets: &[(String, String)],
+        asked: &Prepared,
         world: &RealWorld,
-        machine: &Machine,
         within: Within<'_>,
     ) -> Compiled {
+        let (sets, machine) = (&asked.sets, &asked.machine);
         let mut compiled = compile_with(file, sets, world, machine, !self.no_data_report);
         divide(&mut compiled, within.ranks, machine);
         let store = within.store.map(Store::open);

@@ -11,7 +11,7 @@ use super::options::{Common, Intent, Within, error, print, stem, store_of};
 use super::screen::Screen;
 use crate::base::units::About;
 use crate::cluster::argo::{self, Pods};
-use crate::exec::run::entry_name;
+use crate::exec::run::is_finished;
 use crate::exec::store::Store;
 use crate::plan::time::RateSource;
 use crate::plan::{Plan, Stage, render as plan_render};
@@ -55,7 +55,7 @@ pub(super) fn json(
     store: &Store,
     machine: &Machine,
 ) -> Json {
-    let cached = |s: &Stage| s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
+    let cached = |stage: &Stage| is_finished(store, stage);
     let rates = store.rates(machine.threads);
     let source = RateSource::by(&rates, machine);
     let mut json = plan_render::json(plan, name, &cached, device);
@@ -79,9 +79,8 @@ impl PlanArgs {
         let dir = store_of(&self.file, self.store.as_deref());
         let compiled = self.common.compiled(
             &self.file,
-            &asked.sets,
+            &asked,
             &world,
-            &machine,
             Within::alone(Some(&dir), asked.limit()),
         );
         let Some(plan) = &compiled.plan else {

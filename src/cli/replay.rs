@@ -46,9 +46,8 @@ impl Replay {
         let store = store_of(&self.file, self.store.as_deref());
         let compiled = self.common.compiled(
             &self.file,
-            &asked.sets,
+            &asked,
             &world,
-            &machine,
             Within {
                 ranks: self.ranks,
                 ..Within::alone(Some(&store), None)

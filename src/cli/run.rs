@@ -25,7 +25,7 @@ use super::signals::{self, Asked};
 use super::world::RealWorld;
 use crate::exec::observe::Observer;
 use crate::exec::ranks::Ranks;
-use crate::exec::run::{Options, entry_name, run};
+use crate::exec::run::{Options, is_finished, run};
 use crate::exec::store::Store;
 use crate::files::RunError;
 use crate::plan::{Plan, Stage};
@@ -213,7 +213,7 @@ impl Run {
             ranks: self.ranks.unwrap_or(ranks.count() as u64),
         };
         let common = &self.common;
-        let compiled = common.compile(&self.file, &asked.sets, world, &machine, within);
+        let compiled = common.compile(&self.file, &asked, world, within);
         let say = |text: &str| {
             if ranks.leads() {
                 error(text);
@@ -392,10 +392,8 @@ pub(super) fn left<'a>(
     fresh: bool,
 ) -> Vec<&'a Stage> {
     let store = Store::open(store);
-    let finished =
-        |s: &&Stage| !fresh && s.fingerprint.is_some() && store.finished(&entry_name(s)).is_some();
     let mut stages = asked(plan, only);
-    stages.retain(|s| !finished(s));
+    stages.retain(|stage| fresh || !is_finished(&store, stage));
     stages
 }
 

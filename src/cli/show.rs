@@ -56,15 +56,11 @@ impl Show {
         let Some(asked) = self.common.prepare(None, Intent::Tell) else {
             return exit::WRONG;
         };
-        let (world, machine) = (self.common.world(), asked.machine);
+        let world = self.common.world();
         let dir = store_of(&self.file, None);
-        let compiled = self.common.compiled(
-            &self.file,
-            &asked.sets,
-            &world,
-            &machine,
-            Within::alone(Some(&dir), None),
-        );
+        let compiled =
+            self.common
+                .compiled(&self.file, &asked, &world, Within::alone(Some(&dir), None));
         let Some(plan) = &compiled.plan else {
             return exit::WRONG;
         };

@@ -122,15 +122,13 @@ impl Status {
         let Some(asked) = self.common.prepare(None, Intent::Tell) else {
             return exit::WRONG;
         };
-        let (world, machine) = (self.common.world(), asked.machine);
+        let world = self.common.world();
         let dir = store_of(&self.file, self.store.as_deref());
         let known = Within {
             ranks: self.ranks,
             ..Within::alone(Some(dir.as_path()), asked.limit())
         };
-        let compiled = self
-            .common
-            .compiled(&self.file, &asked.sets, &world, &machine, known);
+        let compiled = self.common.compiled(&self.file, &asked, &world, known);
         let Some(plan) = &compiled.plan else {
             return exit::WRONG;
         };
@@ -157,7 +155,7 @@ impl Status {
         exit::DONE
     }
 
-    /// The journal and what is told of its jobs.
+    /// The journal and what is known of its jobs.
     fn jobs(&self, plan: &Plan, store: &Store, folder: PathBuf) -> Result<Jobs, String> {
         let submitted = queue::submitted(&folder)?;
         let open = |entry: &&Entry| {
@@ -177,7 +175,7 @@ impl Status {
                 Err(why) => {
                     if !self.common.quiet {
                         note(&format!(
-                            "note: {why}; what follows is told by the store and the logs\n"
+                            "note: {why}; what follows comes from the store and the logs\n"
                         ));
                     }
                     None

@@ -13,7 +13,7 @@ use crate::cli::options::{pool, store_of};
 use crate::cli::world::RealWorld;
 use crate::driver::{Compiled, check_kernels, compile_until, decide};
 use crate::editor::{Overlay, Shown};
-use crate::exec::run::entry_name;
+use crate::exec::run::is_finished;
 use crate::exec::store::Store;
 use crate::plan::solve::{Solution, solve};
 use crate::plan::{Plan, Stage};
@@ -118,9 +118,7 @@ impl Maker {
             Wants::Estimate => {
                 let (compiled, store) = self.compiled(job, &self.machine);
                 let rates = store.rates(self.machine.threads);
-                let finished = |stage: &Stage| {
-                    stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some()
-                };
+                let finished = |stage: &Stage| is_finished(&store, stage);
                 let plan = compiled.plan.as_ref();
                 return Done::Estimate {
                     path: job.path.clone(),

@@ -185,9 +185,8 @@ fn of_recipe(asked: &Asked<'_>) -> Result<Vec<Candidate>, Refusal> {
     let dir = store_of(asked.path, asked.store);
     let compiled = asked.common.compile(
         asked.path,
-        &prepared.sets,
+        &prepared,
         &asked.common.world(),
-        &prepared.machine,
         Within {
             ranks: asked.ranks,
             ..Within::alone(Some(&dir), None)

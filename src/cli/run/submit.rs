@@ -79,12 +79,13 @@ impl Run {
         self.refuse_flags()?;
         let site = site().map_err(wrong)?;
         let silent = || (exit::WRONG, String::new());
-        let asked = self
+        let mut asked = self
             .common
             .prepare(self.budget.as_deref(), Intent::Tell)
             .ok_or_else(silent)?;
         let cpus = self.common.threads.or(site.cpus);
-        let machine = Machine::detect(cpus).on(asked.machine.device);
+        asked.machine = Machine::detect(cpus).on(asked.machine.device);
+        let machine = asked.machine;
         let (world, store) = (
             self.common.world(),
             store_of(&self.file, self.store.as_deref()),
@@ -93,9 +94,7 @@ impl Run {
             ranks: self.ranks.unwrap_or(1),
             ..Within::alone(Some(store.as_path()), asked.limit())
         };
-        let compiled = self
-            .common
-            .compiled(&self.file, &asked.sets, &world, &machine, known);
+        let compiled = self.common.compiled(&self.file, &asked, &world, known);
         let rejected = || {
             let file = self.file.display();
             wrong(format!("{file} is rejected: nothing was submitted"))
@@ -149,7 +148,7 @@ impl Run {
     ) -> Result<Setting<'a>, Ended> {
         let gone = |e: std::io::Error| failed(format!("the working directory is gone: {e}"));
         let folder = std::env::current_dir().map_err(gone)?;
-        let own = |e: std::io::Error| failed(format!("where this program is cannot be told: {e}"));
+        let own = |e: std::io::Error| failed(format!("the path of this program is unknown: {e}"));
         let program = match &site.program {
             Some(program) => program.clone(),
             None => std::env::current_exe().map_err(own)?.display().to_string(),

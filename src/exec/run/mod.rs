@@ -17,7 +17,7 @@ use crate::exec::interpreter::Runner;
 use crate::exec::observe::{Event, Observer, wait};
 use crate::exec::stage::Work;
 use crate::exec::stage::choose::chosen;
-pub use crate::exec::stage::{Options, entry_name, resumes_at};
+pub use crate::exec::stage::{Options, entry_name, is_finished, resumes_at};
 use crate::exec::store::{About, Entry, Manifest, State, Store};
 use crate::files::RunError;
 use crate::files::paths::absolute;
@@ -55,11 +55,10 @@ pub fn run(
         return Ok(Json::Null);
     }
     destination::refuse_sources(plan, store.dir())?;
-    let reusable = |stage: &Stage| stage.fingerprint.is_some() && !options.fresh;
     let to_run = stages
         .iter()
         .copied()
-        .filter(|stage| !reusable(stage) || store.finished(&entry_name(stage)).is_none());
+        .filter(|stage| options.fresh || !is_finished(&store, stage));
     fits_disk(plan, to_run, &store, &options.out)?;
     let mut results = Results::new(plan, options, &stages);
     let ran = run_stages(&store, world, &mut results, observer);

@@ -98,6 +98,12 @@ pub fn entry_name(stage: &Stage) -> String {
     })
 }
 
+/// Whether a store holds what a stage leaves, so that it need not run again.
+#[must_use]
+pub fn is_finished(store: &Store, stage: &Stage) -> bool {
+    stage.fingerprint.is_some() && store.finished(&entry_name(stage)).is_some()
+}
+
 /// One stage being run.
 pub(in crate::exec) struct Work<'a> {
     pub(in crate::exec) plan: &'a Plan,
