@@ -167,14 +167,12 @@ mod tests {
 
     /// Whole numbers that are no side of a tensor: seeds, and counts of steps, examples, blocks and places, which a
     /// training, its data or its model bound.
-    const COUNTS: [&str; 20] = [
+    const COUNTS: [&str; 18] = [
         "seed",
         "shuffle",
         "demonstration_seed",
         "projection_seed",
         "take",
-        "epochs",
-        "steps",
         "patience",
         "tinit",
         "tfinal",

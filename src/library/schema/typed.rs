@@ -144,6 +144,8 @@ pub mod kind {
         WIDTH: u64 = Kind::Int(1, WIDEST);
         /// [`Kind::Int`], a number of steps, examples or places, of which there may be fewer
         COUNT: u64 = Kind::Int(1, u64::MAX);
+        /// [`Kind::Int`], optimizer steps or walks over the data; what is drawn for a step takes its number with 32 bits
+        STEPS: u64 = Kind::Int(1, u32::MAX as u64);
         /// [`Kind::Int`], a seed
         SEED: u64 = Kind::Int(0, u64::MAX);
         /// [`Kind::Bool`]

@@ -90,10 +90,10 @@ pub(crate) const SCHEDULE: Maybe<Filled> = Maybe::filled(
     "how the learning rate changes",
 );
 /// Walks over the data.
-pub(crate) const EPOCHS: Maybe<u64> = Maybe::new("epochs", kind::COUNT, "walks over the data");
+pub(crate) const EPOCHS: Maybe<u64> = Maybe::new("epochs", kind::STEPS, "walks over the data");
 /// Optimizer steps, instead of `epochs`.
 pub(crate) const STEPS: Maybe<u64> =
-    Maybe::new("steps", kind::COUNT, "optimizer steps, instead of `epochs`");
+    Maybe::new("steps", kind::STEPS, "optimizer steps, instead of `epochs`");
 /// Examples of one optimizer step.
 pub(crate) const BATCH: Given<Batch> = Given::<Batch>::new(
     "batch",
