@@ -44,7 +44,7 @@ pub(super) struct Chat {
     /// Take the variant of a sweep that is best by this metric
     #[arg(long, value_name = "METRIC")]
     best: Option<String>,
-    /// What the model is told before the conversation
+    /// What the model reads before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     #[command(flatten)]
@@ -168,7 +168,7 @@ impl Chat {
                 ("/reset", "") => self.begin(talk),
                 ("/system", _) if !talk.writer.converses() => {
                     error(
-                        "the model has no chat template, so that it cannot be told how to answer",
+                        "the model has no chat template, so that it cannot be given instructions",
                     );
                 }
                 ("/system", text) => {

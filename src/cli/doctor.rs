@@ -34,11 +34,11 @@ pub(super) struct Doctor {
     /// Say whether this device can be used: cpu, cuda, cuda:N; exit 1 if not
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// The store whose disk and rates are told; `.peftc/store` here if not given. Exit 1 if one that is
+    /// The store whose disk and rates are shown; `.peftc/store` here if not given. Exit 1 if one that is
     /// given cannot be written
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Threads whose rates are told; all cores if not given
+    /// Threads whose rates are shown; all cores if not given
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Never reach for the network: as `run --offline` would

@@ -1,4 +1,4 @@
-//! What commands that generate text are told of it.
+//! Flags of commands that generate text.
 
 use clap::Args;
 

@@ -35,7 +35,7 @@ pub(super) fn colours(stream: Stream, on: bool) {
 /// Why standard output could not be written, the first time.
 static UNPRINTED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Prints lines of results; a closed pipe is no failure, and any other is told at the end of the process
+/// Prints lines of results; a closed pipe is no failure, and any other is reported at the end of the process
 /// ([`unprinted`]).
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();

@@ -20,7 +20,7 @@ const STAGES: usize = 4;
 /// Characters of a class's name.
 const LONGEST: usize = 24;
 
-/// For each evaluation of classes: precision, recall and F1 a class, and what was told for what.
+/// For each evaluation of classes: precision, recall and F1 a class, and what was predicted for what.
 pub(super) fn tables(document: &Json, width: usize) -> String {
     let stages = document.get("stages").and_then(Json::as_array);
     let scored: Vec<&Json> = stages

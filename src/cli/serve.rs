@@ -130,7 +130,7 @@ impl Serve {
         let predictor = Predictor::open(&place.artifact, &methods_from_text)?;
         if predictor.task.pairs_options() {
             let why = format!(
-                "`{name}` chooses among options, which `serve` is not told; write `peftc predict {} --input FILE --choices COLUMN`",
+                "`{name}` chooses among options, which `serve` does not know; write `peftc predict {} --input FILE --choices COLUMN`",
                 path.display()
             );
             return Err(Refusal::Wrong(why));

@@ -207,7 +207,7 @@ impl RealWorld {
 impl World for RealWorld {
     fn read(&self, path: &Path) -> Result<Vec<u8>, WorldError> {
         let io = |error: io::Error| io_error(path, &error);
-        // What never ends, or waits for somebody to write, is told before it is opened.
+        // What never ends, or waits for somebody to write, is refused before it is opened.
         let meta = std::fs::metadata(path).map_err(io)?;
         if !meta.is_file() && !meta.is_dir() {
             return Err(WorldError::new(

@@ -262,7 +262,7 @@ impl Walk<'_> {
         schema.map_or(Spot::Nothing, |schema| self.inside(schema, 0))
     }
 
-    /// In a `let` or a sweep: what a bracket is of is told by its own name only.
+    /// In a `let` or a sweep: a bracket is known by its own name only.
     fn undeclared(&self, sweep: bool) -> Spot {
         let named = |frame: &Frame| {
             let all = registry::all();

@@ -274,7 +274,7 @@ pub struct Lora {
     pub product: Product,
 }
 
-/// The two files of an adapter, by which it is told from others.
+/// The two files of an adapter, by which it is known from others.
 pub const FILES: [&str; 2] = [CONFIG, TENSORS];
 
 /// Reads an adapter.

@@ -140,7 +140,7 @@ fn examples(stage: &Stage, split: usize) -> u64 {
     split.and_then(|s| s.lengths.count()).unwrap_or(0)
 }
 
-/// Rows that are kept of a stage, told from those of another by what they are made of: stages with the same
+/// Rows that are kept of a stage, known from those of another by what they are made of: stages with the same
 /// weights, tokens and expressions share them.
 type Rows<'a> = (
     &'a str,

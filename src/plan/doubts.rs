@@ -340,7 +340,7 @@ fn unseen(relation: &Relation<'_>, learned: &Noted, scored: &Noted) -> Option<Di
         listed(missing().map(|(class, _)| class)),
         learned.title()
     );
-    let help = "check how the files were split; a class that is never learned is never told";
+    let help = "check how the files were split; a class that is never learned is never predicted";
     Some(warn(&UNSEEN_CLASS, relation.at, message, help).label("scored here"))
 }
 

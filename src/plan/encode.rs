@@ -323,7 +323,7 @@ impl Each<'_> {
                 Ok(of_row.collect())
             })
             .collect();
-        // The first row that is wrong is told of, however many threads there are.
+        // The first row that is wrong is reported, however many threads there are.
         let encoded: Vec<Vec<Tokenized>> = encoded.into_iter().collect::<Result<_, Cause>>()?;
         let encoded: Vec<Tokenized> = encoded.into_iter().flatten().collect();
         for own in &encoded {

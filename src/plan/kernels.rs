@@ -31,7 +31,7 @@ fn missing(stage: &Stage) -> Vec<Missing> {
     let mut list: Vec<Missing> = Vec::new();
     for verified in stage.job.first().chain(stage.job.programs()) {
         for one in without_launches(verified.program()) {
-            // Forward and backward lack the same thing: one of them is told.
+            // Forward and backward lack the same thing: one of them is reported.
             let same = |m: &Missing| m.why == one.why && from_adapter(m) == from_adapter(&one);
             if !list.iter().any(same) {
                 list.push(one);

@@ -12,7 +12,7 @@ use crate::library::decl;
 use crate::library::schema::Checked;
 use crate::resolve::Declared;
 
-/// What is told of a split, as a stage reads it.
+/// What is reported of a split, as a stage reads it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Name of the data set.

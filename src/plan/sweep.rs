@@ -322,7 +322,7 @@ pub(super) fn check_targets(plan: &Plan, diags: &mut Diags) {
     }
 }
 
-/// A path without `.` and `..`, as far as it can be told without looking.
+/// A path without `.` and `..`, as far as that is known without looking.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {

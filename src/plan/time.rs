@@ -15,7 +15,7 @@ use crate::program::{Bindings, Program, Sym, Verified};
 /// Runs are timed at so many sizes from the smallest to the largest.
 const SAMPLES: usize = 16;
 
-/// What a time is told by.
+/// What a time is derived from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateSource {
     /// What earlier runs measured.
@@ -27,7 +27,7 @@ pub enum RateSource {
 }
 
 impl RateSource {
-    /// What the times of a plan for a machine are told by; `None` where nothing tells them.
+    /// What the times of a plan for a machine are derived from; `None` where nothing tells them.
     #[must_use]
     pub fn by(rates: &Rates, machine: &Machine) -> Option<Self> {
         match machine.device {

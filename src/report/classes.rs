@@ -1,4 +1,4 @@
-//! How each class is told, for the page: precision, recall and F1, and the table of labels and predictions.
+//! How well each class is predicted, for the page: precision, recall and F1, and the table of labels and predictions.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ const WHOLE: usize = 12;
 /// Mistakes that are listed where they are not.
 const LISTED: usize = 8;
 
-/// A figure a row whose evaluation says how each class is told; empty if none does.
+/// A figure a row whose evaluation says how well each class is predicted; empty if none does.
 #[must_use]
 pub fn figures(group: &Group) -> String {
     let rows = group.rows.iter().enumerate();

@@ -1,4 +1,4 @@
-//! How rows look in tables and charts: colour, line and mark, so that none is told by its colour alone.
+//! How rows look in tables and charts: colour, line and mark, so that colour alone never distinguishes one.
 
 use std::fmt::Write as _;
 

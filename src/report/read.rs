@@ -137,7 +137,7 @@ pub struct StageResult {
     /// The class that its F1 is of.
     #[serde(default)]
     pub f1_class: Option<String>,
-    /// How each class is told.
+    /// How well each class is predicted.
     #[serde(flatten)]
     pub by_class: ByClass,
     /// The log of its steps.
@@ -145,7 +145,7 @@ pub struct StageResult {
     pub log: Vec<Logged>,
 }
 
-/// How each class is told by an evaluation; empty for other stages.
+/// How well each class is predicted by an evaluation; empty for other stages.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ByClass {
@@ -157,7 +157,7 @@ pub struct ByClass {
     pub confused: Vec<Mistake>,
 }
 
-/// How one class is told.
+/// How well one class is predicted.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ClassResult {
@@ -165,15 +165,15 @@ pub struct ClassResult {
     pub name: String,
     /// Rows of it.
     pub support: u64,
-    /// Share of what is told to be of it that is.
+    /// Share of the rows predicted to be of it that are.
     pub precision: f64,
-    /// Share of its rows that are told.
+    /// Share of its rows that are found.
     pub recall: f64,
     /// Harmonic mean of both.
     pub f1: f64,
 }
 
-/// Rows of one class that were told to be of another.
+/// Rows of one class that were predicted to be of another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Mistake {

@@ -56,7 +56,7 @@ pub struct Row {
     pub profile: Vec<Point>,
     /// The class that an F1 is of, by the name of the metric.
     pub f1_of: IndexMap<String, String>,
-    /// How each class is told, by the first evaluation of the first run.
+    /// How well each class is predicted, by the first evaluation of the first run.
     pub by_class: Option<ByClass>,
     /// Whether no other row is better in both the main metric and memory.
     pub pareto: bool,

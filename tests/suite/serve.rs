@@ -1,4 +1,4 @@
-//! `serve` over a real socket: its answers are `predict`'s, whatever they are batched with, and it ends when it is told to.
+//! `serve` over a real socket: its answers are `predict`'s, whatever they are batched with, and it ends when asked to.
 
 use std::path::Path;
 

@@ -12,7 +12,7 @@ use crate::plan::{Plan, render as plan_render};
 
 /// Classes that are named; of more, the most frequent.
 const NAMED: usize = 12;
-/// Splits that are told; of more, the first.
+/// Splits that are shown; of more, the first.
 const TOLD: usize = 24;
 
 /// The list of `check --json`.
@@ -74,7 +74,7 @@ pub(super) fn block(plan: &Plan, width: usize) -> String {
     text
 }
 
-/// What is told of a split: rows and classes, tokens, and what is doubtful.
+/// What is reported of a split: rows and classes, tokens, and what is doubtful.
 fn lines(seen: &Seen) -> Vec<String> {
     let found = &seen.findings;
     let mut first = counted(found.rows, "row", "rows");

@@ -57,7 +57,7 @@ pub(super) struct Server<'a> {
     pub(super) folders: Vec<PathBuf>,
     /// When plans are made of what has changed.
     due: Option<Instant>,
-    /// Whether the editor asks for hints and lenses again when it is told to.
+    /// Whether the editor asks for hints and lenses again when asked to.
     refreshes: [bool; 2],
     asked: i32,
 }
@@ -269,7 +269,7 @@ impl<'a> Server<'a> {
         self.tell("textDocument/publishDiagnostics", params);
     }
 
-    /// Sends what is wrong with the texts that have changed: what names and values tell now, and what planning told of
+    /// Sends what is wrong with the texts that have changed: what names and values tell now, and what planning said of
     /// the text before.
     pub(super) fn publish(&mut self) {
         let changed = self.docs.iter().filter(|(_, doc)| doc.dirty);

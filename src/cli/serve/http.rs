@@ -50,7 +50,7 @@ pub(super) type Shared = State<Arc<Server>>;
 /// What is answered; where something is wrong, the status and why.
 pub(super) type Answer = Result<Response, (u16, String)>;
 
-/// Speaks until it is told to stop; what runs then is finished.
+/// Answers until it is asked to stop; what runs then is finished.
 ///
 /// # Errors
 /// What the system says.

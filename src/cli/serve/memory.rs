@@ -12,7 +12,7 @@ use crate::cli::table::{Side, Table};
 use crate::exec::predict::{Footing, Needs, shared_run};
 use crate::program::op::Machine;
 
-/// What is told.
+/// What is reported.
 pub(super) struct Footprints {
     models: Vec<(String, usize, Needs)>,
     backbones: Vec<Backbone>,

@@ -28,7 +28,7 @@ pub(super) struct Named {
     pub(super) predictor: Arc<Predictor>,
 }
 
-/// What requests are told of a model.
+/// What requests learn of a model.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     /// Its number, which no other model has had.

@@ -55,7 +55,7 @@ pub(super) struct Job {
     pub(super) until: Instant,
 }
 
-/// What a request is told.
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub(super) enum Said {
     /// What is added to each row.
@@ -112,7 +112,7 @@ impl Job {
     }
 }
 
-/// What a request is told whose time is over.
+/// The answer to a request whose time is over.
 pub(super) fn late() -> Said {
     Said::Failed(504, "the request took longer than `--timeout`".to_owned())
 }
@@ -236,7 +236,7 @@ impl Worker<'_> {
     }
 }
 
-/// What a request is told whose model was removed while it waited.
+/// The answer to a request whose model was removed while it waited.
 pub(super) fn gone() -> Said {
     Said::Failed(404, "the model was removed".to_owned())
 }

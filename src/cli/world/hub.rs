@@ -1,7 +1,7 @@
 //! The hub over HTTP: which files a repository has, and one of them.
 //!
 //! **Invariant:** nothing that a server says is believed. What it calls a commit or a content is checked before
-//! it becomes a path; a file gets its name only once its length, and its hash where one is told, are as
+//! it becomes a path; a file gets its name only once its length, and its hash where one is given, are as
 //! promised; the token goes to the endpoint alone; every wait ends.
 
 use std::fmt;
@@ -283,7 +283,7 @@ impl Client {
             )));
         }
         let size = linked.or(size).ok_or_else(|| {
-            refused("it does not say how long the file is, so an end too early could not be told")
+            refused("it does not say how long the file is, so an early end could not be noticed")
         })?;
         Ok(Header { commit, etag, size })
     }

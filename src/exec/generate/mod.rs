@@ -96,7 +96,7 @@ pub struct Generation<'a> {
 /// Takes what is new of a text, by its place in the group; says whether to go on with it.
 pub type Each<'a> = dyn FnMut(usize, &str) -> bool + 'a;
 
-/// Who is told what happens.
+/// Who hears of what happens.
 pub struct Ears<'a> {
     /// Gets what is new of the texts.
     pub each: &'a mut Each<'a>,

@@ -1,4 +1,4 @@
-//! The plain weights that a model reads: by them it is told which models can stand on one backbone.
+//! The plain weights that a model reads: they say which models can stand on one backbone.
 
 use std::collections::BTreeMap;
 

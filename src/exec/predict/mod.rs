@@ -132,7 +132,7 @@ impl Predictor {
             .map_err(|why| RunError::file(folder.join(DESCRIPTION), why))?;
         if let Some((method, _)) = tuning.tasks_of_examples() {
             let what = format!(
-                "`{method} {{ mixed = true }}` wants the task of each text, which `predict` is not told; write an `eval` stage, whose data name it, \
+                "`{method} {{ mixed = true }}` wants the task of each text, which `predict` does not know; write an `eval` stage, whose data name it, \
                  and read its predictions"
             );
             return Err(RunError::file(&folder, what));

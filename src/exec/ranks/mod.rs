@@ -3,7 +3,7 @@
 //! **Invariant:** what is added up over ranks is added in one order, a tree of ranks, whoever is first. All ranks do the same
 //! with the same numbers, so that their trained weights stay the same, bit by bit, without ever being sent.
 //!
-//! **Invariant:** rank 0 alone decides, writes and talks; the others are told.
+//! **Invariant:** rank 0 alone decides, writes and talks; the others follow.
 
 use std::fmt::Debug;
 use std::sync::Arc;

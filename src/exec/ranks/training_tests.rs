@@ -41,7 +41,7 @@ fn planned(dir: &Path, stage: &str, ranks: u64) -> Result<Plan, String> {
     }
 }
 
-/// Runs a plan among so many ranks, the first of which may be told to end; gives what each says.
+/// Runs a plan among so many ranks, the first of which may be stopped; gives what each says.
 fn go(dir: &Path, plan: &Plan, count: usize, steps: u64) -> Vec<Result<Json, RunError>> {
     go_on(dir, plan, (count, false), steps)
 }

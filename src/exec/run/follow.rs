@@ -45,7 +45,7 @@ pub(super) fn follow(
         let decided = decide(plan, stage, store, options)?;
         let stage = decided.as_ref().unwrap_or(stage);
         let Routine::Fit(fit) = &stage.job.routine else {
-            return Err(RunError::bug("a stage that is not shared was told to be"));
+            return Err(RunError::bug("a stage that is not shared was meant to be"));
         };
         let work = Work {
             plan,

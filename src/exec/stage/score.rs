@@ -75,7 +75,7 @@ pub fn score(
     Ok(Predictions { scores, ..kept })
 }
 
-/// Runs an evaluation program over a split in the order of the data and hands on what each batch was told. Of the
+/// Runs an evaluation program over a split in the order of the data and hands on the results of each batch. Of the
 /// scores only what metrics need is kept: the best class of an example, or its number.
 ///
 /// # Errors

@@ -109,7 +109,7 @@ impl Batch {
             }
             if let Some(places) = places {
                 let put = virtual_ones(&example.ids);
-                // A place is told by its position among the text's own tokens.
+                // A place is given by its position among the text's own tokens.
                 let own = |p: ReadPlace| ReadPlace {
                     position: p.position - (put.end.min(p.position) - put.start.min(p.position)),
                     ..p
@@ -288,7 +288,7 @@ impl Batch {
         rows(self.read.len(), 1, own)
     }
 
-    /// What is to be told.
+    /// What is predicted.
     fn targets(&self, kind: TargetKind) -> Tensor {
         match kind {
             TargetKind::Class => self.each(|e| match e.label {

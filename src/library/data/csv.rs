@@ -1,7 +1,7 @@
 //! Comma-separated values (RFC 4180): a header, then records; quoted cells may span lines.
 //!
 //! **Invariant:** a quote that is not closed, or that closes within a cell, is an error at the line that opens it: it
-//! would swallow the rows behind it. (The `csv` crate takes both without a word, so cells are told apart here.)
+//! would swallow the rows behind it. (The `csv` crate takes both without a word, so cells are separated here.)
 
 use std::io::BufRead;
 

@@ -33,7 +33,7 @@ fn read(format: &Format, bytes: &[u8], columns: &[&str]) -> Result<Table, DataEr
         true
     })?;
     let class_names = columns.last().and_then(|c| (format.class_names)(&input, c));
-    // A reader stops when it is told to.
+    // A reader stops when asked to.
     let mut seen = 0;
     (format.read)(&input, &names(columns), &mut |_| {
         seen += 1;

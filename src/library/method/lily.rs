@@ -244,7 +244,7 @@ impl Method for Lily {
                 let mut own = ends.iter().filter(|end| path.ends_with(end.as_str()));
                 if let (Some(one), Some(other)) = (own.next(), own.next()) {
                     return Err(Misfit::of_config(format!(
-                        "`target_modules` has `{one}` and `{other}`, which both are ends of `{path}`: which modules share is not told"
+                        "`target_modules` has `{one}` and `{other}`, which both are ends of `{path}`: which modules share is unknown"
                     )));
                 }
             }

@@ -1,8 +1,8 @@
-//! Share of masked tokens that are told right.
+//! Share of masked tokens that are predicted right.
 
 use super::{Answer, Metric, Predictions, Schema};
 
-/// Share of masked tokens that are told right.
+/// Share of masked tokens that are predicted right.
 #[derive(Debug)]
 pub(super) struct MaskedAccuracy;
 

@@ -1,6 +1,6 @@
 //! Every key that the config classes of transformers have, and older versions of them had: used, refused
 //! where it asks for what is not built, or without effect on a result, with the reason. A key that is not
-//! here is told of.
+//! here is reported.
 
 use serde_json::{Map, Value as Json};
 

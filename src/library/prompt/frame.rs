@@ -25,7 +25,7 @@ impl Frame<'_> {
         let Some(demonstrations) = self.demonstrations else {
             return Ok(());
         };
-        // Whether a text fits behind others is told where it is tokenized.
+        // Whether a text fits behind others is known once it is tokenized.
         if demonstrations.showing.before.is_some() {
             return Ok(());
         }

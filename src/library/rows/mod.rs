@@ -28,7 +28,7 @@ use sink::{columns_of, only, taken};
 /// Bytes of a row at most.
 const LONGEST: u64 = 64 << 20;
 
-/// Bytes from which a format is told.
+/// Bytes that show a format.
 const HEAD: usize = 1 << 16;
 
 /// How a table is written.
@@ -206,7 +206,7 @@ pub trait Rows {
 pub struct Opened {
     /// How its rows are written.
     pub format: Format,
-    /// Whether that was told from its content.
+    /// Whether its content showed that.
     pub guessed: bool,
     input: Input,
 }

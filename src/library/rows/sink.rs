@@ -104,7 +104,7 @@ pub(super) fn columns_of(records: &[Record]) -> Vec<String> {
     columns.into_iter().cloned().collect()
 }
 
-/// Complains about a row with a column that the rows before it, by which the columns were told, have not.
+/// Complains about a row with a column that the rows before it, which named the columns, have not.
 pub(super) fn only(record: &Record, columns: &[String], file: &str) -> Result<(), DataError> {
     match record.fields.keys().find(|key| !columns.contains(key)) {
         None => Ok(()),

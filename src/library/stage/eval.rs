@@ -68,7 +68,7 @@ static SCHEMA: Schema = Schema {
     name: "eval",
     summary: "score a split: metrics and a file of predictions",
     doc: "Takes the result of another stage (`from = …`) or a model with a trained head (`model = …`). Leaves \
-          `predictions.tsv` with one row an example; with tokens to be told, one row a token. With `generate` it also leaves \
+          `predictions.tsv` with one row an example; with predicted tokens, one row a token. With `generate` it also leaves \
           `predictions.jsonl`: of each row its index, prompt, reference and what the model generates behind the prompt. Of a \
           conversation that is the last of what assistants say.",
     paper: "",

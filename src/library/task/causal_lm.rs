@@ -42,7 +42,7 @@ static SCHEMA: Schema = Schema {
     name: NAME,
     summary: "the next token of a text: cross-entropy over the vocabulary at every place",
     doc: "A text is what the tokenizer makes of it, with the token that ends a text behind it (`eos_token`), once. Every \
-          token but the first is told from those before it. Of a prompt with its completion, the tokens are those of both as \
+          token but the first is predicted from those before it. Of a prompt with its completion, the tokens are those of both as \
           one text, and the completion is learned; a token across the border belongs to it. A conversation is what the model's \
           chat template makes of it, and what assistants say is learned, with the token that ends their turn. The model's own head tells \
           tokens; the loss is the mean over all learned tokens of an optimizer step. No logits of a whole batch are ever in \
@@ -175,7 +175,7 @@ impl Task for CausalLm {
     }
 
     fn cells(&self, names: Names<'_>, row: Scored<'_>) -> Vec<String> {
-        // That of the token that is told, not of the one before it.
+        // That of the predicted token, not of the one before it.
         next_token::cells(row.position + 1, names, row)
     }
 

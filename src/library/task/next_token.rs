@@ -31,7 +31,7 @@ pub(super) fn columns() -> Vec<String> {
         .to_vec()
 }
 
-/// Cells of a token that is told, at its position.
+/// Cells of a predicted token, at its position.
 pub(super) fn cells(position: u32, names: Names<'_>, row: Scored<'_>) -> Vec<String> {
     vec![
         position.to_string(),

@@ -12,16 +12,16 @@ use crate::program::Bindings;
 /// How the places are found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reads {
-    /// Some tokens are masked, and told from what is around them.
+    /// Some tokens are masked, and predicted from what is around them.
     Masked(Masking),
-    /// Tokens are told from those before them: so many of each example of a split, in the order of the split; where that
+    /// Tokens are predicted from those before them: so many of each example of a split, in the order of the split; where that
     /// is not known, all but the first.
     Next(Arc<Vec<u32>>),
     /// Pieces of words are labelled: so many of each example of a split; where that is not known, all.
     Labelled(Arc<Vec<u32>>),
     /// The first token of each example stands for it. Examples are options, those of a row behind each other.
     Options,
-    /// Tokens of a target are told from those before them and from its source: a text's last tokens, and one before them, are
+    /// Tokens of a target are predicted from those before them and from its source: a text's last tokens, and one before them, are
     /// the target's.
     Targets {
         /// So many tokens of each example of a split.
@@ -38,7 +38,7 @@ pub struct ReadPlace {
     pub position: u32,
     /// What the model reads there.
     pub shown: u32,
-    /// What is to be told: the token that stood there, the next one, or the class of what stands there.
+    /// What is predicted: the token that stood there, the next one, or the class of what stands there.
     pub token: u32,
 }
 
@@ -188,7 +188,7 @@ impl ReadDraw<'_> {
             Self::Masked(draw) => draw.places(index, &example.ids),
             Self::Next | Self::Targets => {
                 let token = |at: u32| example.ids.get(at as usize).map(|&id| plain(id));
-                // A token is told where the one before it stands.
+                // A token is predicted where the one before it stands.
                 let place = |at: u32| {
                     let position = at.checked_sub(1)?;
                     Some(ReadPlace {

@@ -31,7 +31,7 @@ pub(super) const LABEL_SMOOTHING: Given<f64> = Given::<f64>::tacit(
     "share of each label that is spread evenly over all classes while training; evaluations report the plain loss",
 );
 
-/// How much less rows count that are told well.
+/// How much less rows count that are predicted well.
 pub(super) const FOCAL: Given<f64> = Given::<f64>::tacit(
     "focal",
     kind::float(Bound::Incl(0.0), Bound::None),

@@ -1,5 +1,5 @@
 //! Every key of `tokenizer_config.json` that transformers knows: used, refused where it asks for what is
-//! not built, or without effect on the ids, with the reason. A key that is not here is told of.
+//! not built, or without effect on the ids, with the reason. A key that is not here is reported.
 
 use serde_json::{Map, Value as Json};
 

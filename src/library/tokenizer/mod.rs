@@ -186,7 +186,7 @@ impl Tokenizer {
                 lengths.1 = second.len() + its;
                 at_once = at_once.max(largest);
                 if gone + its > 0 {
-                    // Which is the longer one of two texts that are both too long is told by what they were.
+                    // Which is the longer one of two texts that are both too long is decided by their own lengths.
                     let kept = |own, other| limit + LONGER - usize::from(own < other);
                     first.truncate(kept(lengths.0, lengths.1), 0, self.side);
                     second.truncate(kept(lengths.1, lengths.0), 0, self.side);

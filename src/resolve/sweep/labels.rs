@@ -140,7 +140,7 @@ fn distinguished(own: &Ctor, all: &[&Ctor]) -> String {
 fn short_ctor(ctor: &Ctor) -> String {
     match &ctor.arg {
         Some(arg) => format!("{}-{}", ctor.name.value, clean(&arg.value)),
-        // Entries without a name are told apart by what they say.
+        // Entries without a name are distinguished by what they say.
         None if ctor.name.value.is_empty() => {
             let entry = |e: &Entry| format!("{}{}", e.key.value, short(&e.value));
             let all: Vec<String> = ctor.entries.iter().map(entry).collect();

@@ -232,7 +232,7 @@ impl Cuda {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        // Pinned memory must outlive the copies that read it; what the driver says then, nobody can be told.
+        // Pinned memory must outlive the copies that read it; what the driver says then reaches nobody.
         let _ = self.stream.synchronize();
     }
 }

@@ -47,7 +47,7 @@ pub const fn own_id(id: u32) -> u32 {
 pub fn marked(text: &[u32], mark: Mark) -> impl Iterator<Item = u32> {
     let mut seen = 0;
     text.iter().map(move |&id| match mark {
-        // Those of tasks are told apart by the batch, which knows the task.
+        // The batch tells those of tasks apart, which knows the task.
         Mark::Virtual | Mark::OfTask { .. } => virtual_number(id),
         Mark::Special { most } if is_special(id) && seen < most => {
             seen += 1;
@@ -169,8 +169,8 @@ impl EncodedExample {
         }
     }
 
-    /// A source and its target apart: the tokens before the one that the target's first is told from, and those that its
-    /// tokens are told from, as an example of its own.
+    /// A source and its target apart: the tokens before the one that the target's first is predicted from, and those that its
+    /// tokens are predicted from, as an example of its own.
     #[must_use]
     pub fn streams(mut self) -> (Vec<u32>, Self) {
         let learned = self.learned_tokens();

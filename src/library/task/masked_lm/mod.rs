@@ -28,7 +28,7 @@ const RATE: Given<f64> = Given::<f64>::new(
     "rate",
     kind::float(Bound::Excl(0.0), Bound::Excl(1.0)),
     (0.15, "15%"),
-    "share of the tokens of a text that is to be told",
+    "share of the tokens of a text that are predicted",
 );
 
 /// Its name.
@@ -37,7 +37,7 @@ pub(super) const NAME: &str = "masked_lm";
 static SCHEMA: Schema = Schema {
     name: NAME,
     summary: "the tokens behind masks: cross-entropy over the vocabulary at masked places",
-    doc: "Of the n tokens of a text (without those the tokenizer adds), max(1, round(rate · n)) are to be told; of these \
+    doc: "Of the n tokens of a text (without those the tokenizer adds), max(1, round(rate · n)) are predicted; of these \
           80% are replaced by the mask token, 10% by another token, 10% stay. The choice is drawn anew in every epoch; \
           evaluation draws it once, the same for every stage. The model's own masked-LM head tells them, and is trained \
           by `full` alone. Labels are not read. The loss is the mean over the masked places of a batch.",

@@ -337,7 +337,7 @@ fn a_long_text_is_tokenized_in_small_pieces_and_counted() {
         "{} bytes at once",
         chinese.at_once
     );
-    // Of one word nothing can be told before its end.
+    // Of one word nothing is known before its end.
     let word = tokenizer
         .encode(&["x".repeat(100_000)], 128)
         .expect("encodes");
