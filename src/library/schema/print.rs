@@ -5,6 +5,7 @@ use std::fmt;
 use super::{
     Bound, Checked, ClassWeights, Filled, Kind, Length, Portion, RefKind, Registry, Values,
 };
+use crate::base::units::Count;
 use crate::library::placement::Pattern;
 use crate::syntax::quote;
 
@@ -136,10 +137,12 @@ impl fmt::Display for Kind {
         match self {
             Self::Int(1, u64::MAX) => f.write_str("a whole number, at least 1"),
             Self::Int(lo, u64::MAX) => write!(f, "a whole number, at least {lo}"),
-            Self::Int(lo, hi) => write!(f, "a whole number from {lo} to {hi}"),
+            Self::Int(lo, hi) => write!(f, "a whole number from {} to {}", Count(*lo), Count(*hi)),
             Self::Batch(lo, hi) => write!(
                 f,
-                "a whole number from {lo} to {hi}, or tokens such as `8_192 tokens`"
+                "a whole number from {} to {}, or tokens such as `8_192 tokens`",
+                Count(*lo),
+                Count(*hi)
             ),
             Self::Float(lo, hi) => {
                 f.write_str("a number")?;

@@ -44,7 +44,7 @@ static SCHEMA: Schema = Schema {
     doc: "A text is what the tokenizer makes of it, with the token that ends a text behind it (`eos_token`), once. Every \
           token but the first is predicted from those before it. Of a prompt with its completion, the tokens are those of both as \
           one text, and the completion is learned; a token across the border belongs to it. A conversation is what the model's \
-          chat template makes of it, and what assistants say is learned, with the token that ends their turn. The model's own head tells \
+          chat template makes of it, and what assistants say is learned, with the token that ends their turn. The model's own head predicts \
           tokens; the loss is the mean over all learned tokens of an optimizer step. No logits of a whole batch are ever in \
           memory. Labels are not read.",
     paper: "Radford et al. 2019, Language Models are Unsupervised Multitask Learners",

@@ -39,7 +39,7 @@ static SCHEMA: Schema = Schema {
     summary: "the tokens behind masks: cross-entropy over the vocabulary at masked places",
     doc: "Of the n tokens of a text (without those the tokenizer adds), max(1, round(rate · n)) are predicted; of these \
           80% are replaced by the mask token, 10% by another token, 10% stay. The choice is drawn anew in every epoch; \
-          evaluation draws it once, the same for every stage. The model's own masked-LM head tells them, and is trained \
+          evaluation draws it once, the same for every stage. The model's own masked-LM head predicts them, and is trained \
           by `full` alone. Labels are not read. The loss is the mean over the masked places of a batch.",
     paper: "Devlin et al. 2019 (arXiv 1810.04805), section 3.1 and appendix A.1",
     keys: &[RATE.key()],
