@@ -371,6 +371,7 @@ fn train(dice: &mut Dice, shape: &Shape) -> String {
     let optimizer = dice.pick(&[
         "adamw",
         "adamw",
+        "lion",
         "sgd",
         "sgd { momentum = 0.9, nesterov = true }",
     ]);

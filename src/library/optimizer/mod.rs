@@ -4,6 +4,7 @@ use super::schema::{Bound, Given, Schema, Values, kind};
 use crate::program::{Builder, Class, DType, TensorType, Value};
 
 mod adamw;
+mod lion;
 mod sgd;
 
 pub use adamw::adamw_numbers;
@@ -55,7 +56,7 @@ pub struct Trained<'a> {
 }
 
 /// Every optimizer.
-pub const OPTIMIZERS: &[&dyn Optimizer] = &[&adamw::AdamW, &sgd::Sgd];
+pub const OPTIMIZERS: &[&dyn Optimizer] = &[&adamw::AdamW, &lion::Lion, &sgd::Sgd];
 
 /// Looks an optimizer up by name.
 #[must_use]

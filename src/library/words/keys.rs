@@ -77,10 +77,10 @@ pub static KEYS: &[Word] = &[
     key(&["shuffle_dataset", "disable_shuffling", "train_shuffle"], TRAIN, "shuffle", "shuffle = false", ""),
     // Optimizers and schedules
     key(&["optim", "optimizer_type", "optimizer_name", "optim_args", "optimizer_kwargs"], FIT, "optimizer", "optimizer = adamw { weight_decay = 0.01 }", ""),
-    key(&["adam_beta1", "beta_1", "betas"], &["adamw"], "beta1", "beta1 = 0.9", "optimizer = adamw { beta1 = 0.9, beta2 = 0.999 }"),
-    key(&["adam_beta2", "beta_2"], &["adamw"], "beta2", "beta2 = 0.999", "optimizer = adamw { beta1 = 0.9, beta2 = 0.999 }"),
+    key(&["adam_beta1", "beta_1", "betas"], &["adamw", "lion"], "beta1", "beta1 = 0.9", "optimizer = adamw { beta1 = 0.9, beta2 = 0.999 }"),
+    key(&["adam_beta2", "beta_2"], &["adamw", "lion"], "beta2", "beta2 = 0.999", "optimizer = adamw { beta1 = 0.9, beta2 = 0.999 }"),
     key(&["adam_epsilon", "adam_eps", "optimizer_eps"], &["adamw"], "epsilon", "epsilon = 1e-8", "optimizer = adamw { epsilon = 1e-8 }"),
-    key(&["wd", "decay", "l2", "l2_regularization", "regularization"], &["adamw", "sgd", "mezo"], "weight_decay", "weight_decay = 0.01",
+    key(&["wd", "decay", "l2", "l2_regularization", "regularization"], &["adamw", "lion", "sgd", "mezo"], "weight_decay", "weight_decay = 0.01",
         "optimizer = adamw { weight_decay = 0.01 }"),
     key(&["lr_scheduler_type", "lr_scheduler", "scheduler", "scheduler_type", "lr_schedule", "learning_rate_scheduler", "lr_scheduler_kwargs",
           "lr_decay_style"], TRAIN, "schedule", "schedule = cosine { peak = 2e-4, warmup = 6% }", ""),

@@ -65,8 +65,10 @@ pub static NAMES: &[Word] = &[
     missing(&["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "paged_adamw", "adamw_torch_4bit", "adamw_torch_8bit", "adafactor", "adam_mini", "came",
               "lomo", "adalomo", "galore_adamw", "galore_adamw_8bit", "galore_adafactor", "galore_adamw_layerwise", "galore_adamw_8bit_layerwise",
               "galore_adafactor_layerwise", "apollo_adamw", "apollo_adamw_layerwise"],
-        "`sgd`, whose state is one number a parameter with `momentum`, none without; an adapter's state is small with `adamw` as well"),
-    missing(&["lion", "lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit", "ademamix", "ademamix_8bit", "paged_ademamix_8bit", "paged_ademamix_32bit", "adagrad",
+        "`lion`, whose state is one number a parameter, or `sgd` without `momentum`, which has none; an adapter's state is small with `adamw` as well"),
+    missing(&["lion_8bit", "paged_lion_8bit"], "`lion`, whose state is one number a parameter"),
+    entry(&["lion_32bit", "paged_lion_32bit", "lion_pytorch"], "lion"),
+    missing(&["ademamix", "ademamix_8bit", "paged_ademamix_8bit", "paged_ademamix_32bit", "adagrad",
               "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "grokadamw", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "radam",
               "adamax", "nadam", "lamb", "sophia", "muon", "prodigy", "shampoo", "soap", "adabelief"], "`adamw`"),
     // Schedules

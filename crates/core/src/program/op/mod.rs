@@ -66,6 +66,7 @@ mod kth_smallest;
 mod layer_norm;
 mod layer_norm_grad;
 mod layer_norm_grad_weight;
+mod lion;
 mod masked;
 mod matmul;
 mod mix;
@@ -211,6 +212,7 @@ ops! {
     layer_norm::LayerNorm,
     layer_norm_grad::LayerNormGrad,
     layer_norm_grad_weight::LayerNormGradWeight,
+    lion::Lion,
     masked::Masked,
     matmul::MatMul,
     mix::Mix,
