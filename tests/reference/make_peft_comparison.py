@@ -82,6 +82,7 @@ ADAPTERS = {
     "lily rank896-a2-b2-s2.0": f"lily {{ rank = 896, stride = 14, scaling = 2, on = {QV} }}",
     "unilora default": f"unilora {{ rank = 32, on = {QV} }}",
     "deft rank32": f"deft {{ rank = 32, alpha = 128, on = {QV} }}",
+    "deft rank32-para": f"deft {{ rank = 32, inject = false, projection = qr, on = {QV} }}",
     "glora default": f"glora {{ rank = 8, on = {QV} }}",
     "glora vector-paths": f"glora {{ rank = 8, weight = vector, coupling = vector, on = {QV} }}",
     "osf rank128": "[osf { keep = 2_944, on = { attention.{query, output}, ffn.* } }, osf { keep = 896, on = attention.{key, value} }]",
